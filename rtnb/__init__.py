@@ -1,0 +1,78 @@
+"""Realtime voice models in Jupyter: talk to them, watch every event, measure, and practise offline.
+
+>>> import rtnb                                           # fast: nothing below is loaded before its first use
+>>> async def first_words():
+...     async with rtnb.connect("sim") as session:
+...         return await session.ask("What is a delta?")
+
+`rtnb.connect` opens a session with a service (`Azure`, `OpenAI`, `Custom`) or with the `Simulator`; `Session` and
+`Response` are what comes back; `EventLog` keeps what was said; `plot_deltas` draws it; `doctor` says what is missing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
+    from rtnb import errors, protocol
+    from rtnb._doctor import doctor
+    from rtnb.errors import (
+        AudioError,
+        AuthenticationError,
+        ConnectError,
+        ConnectionClosed,
+        RtnbError,
+        ServiceError,
+    )
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AudioError",
+    "AuthenticationError",
+    "ConnectError",
+    "ConnectionClosed",
+    "RtnbError",
+    "ServiceError",
+    "doctor",
+    "errors",
+    "protocol",
+]
+
+_HOMES = {
+    "connect": "rtnb.targets",
+    "Azure": "rtnb.transport.services",
+    "OpenAI": "rtnb.transport.services",
+    "Custom": "rtnb.transport.services",
+    "Simulator": "rtnb.simulator",
+    "Session": "rtnb.client",
+    "Response": "rtnb.client",
+    "EventLog": "rtnb.client.log",
+    "plot_deltas": "rtnb.analysis.plot",
+    "doctor": "rtnb._doctor",
+    "RtnbError": "rtnb.errors",
+    "ServiceError": "rtnb.errors",
+    "ConnectError": "rtnb.errors",
+    "AuthenticationError": "rtnb.errors",
+    "ConnectionClosed": "rtnb.errors",
+    "AudioError": "rtnb.errors",
+}
+"""Where each front-door name lives; it is loaded from there on first use."""
+
+_ROOMS = ("audio", "errors", "protocol", "vad")
+"""Modules reachable as attributes after a plain `import rtnb`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"rtnb.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rtnb' has no attribute {name!r}; it has: {', '.join(__dir__())}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(["__version__", *_HOMES, *_ROOMS])
