@@ -1,0 +1,369 @@
+"""What a service says: one frozen dataclass per wire event (GA names)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rtnb.protocol._event import Event, server_event
+from rtnb.protocol.base import UNSET, JsonObject, Unset
+from rtnb.protocol.values import ContentPart, ErrorDetail, Item, RateLimit, Response, SessionConfig, Usage
+
+
+@server_event("error")
+class Error(Event):
+    """Something was refused; the session goes on unless the connection closes."""
+
+    error: ErrorDetail
+
+
+@server_event("session.created")
+class SessionCreated(Event):
+    """The first event: the session exists, with these settings."""
+
+    session: SessionConfig
+
+
+@server_event("session.updated")
+class SessionUpdated(Event):
+    """The whole effective configuration after an update."""
+
+    session: SessionConfig
+
+
+@server_event("conversation.created")
+class ConversationCreated(Event):
+    """Preview services say it after `session.created`; not seen in GA."""
+
+    conversation: JsonObject
+
+
+@server_event("conversation.item.added")
+class ConversationItemAdded(Event):
+    """An item entered the conversation (GA)."""
+
+    item: Item
+    previous_item_id: str | Unset | None = UNSET
+
+
+@server_event("conversation.item.done")
+class ConversationItemDone(Event):
+    """An item is final (GA)."""
+
+    item: Item
+    previous_item_id: str | Unset | None = UNSET
+
+
+@server_event("conversation.item.created")
+class ConversationItemCreated(Event):
+    """Preview: an item entered the conversation."""
+
+    item: Item
+    previous_item_id: str | Unset | None = UNSET
+
+
+@server_event("conversation.item.retrieved")
+class ConversationItemRetrieved(Event):
+    """The item asked for, with its audio."""
+
+    item: Item
+
+
+@server_event("conversation.item.deleted")
+class ConversationItemDeleted(Event):
+    """The item is gone."""
+
+    item_id: str
+
+
+@server_event("conversation.item.truncated")
+class ConversationItemTruncated(Event):
+    """The item now ends at `audio_end_ms`; its transcript is removed on the service."""
+
+    item_id: str
+    content_index: int
+    audio_end_ms: int
+
+
+@server_event("conversation.item.input_audio_transcription.delta")
+class ConversationItemInputAudioTranscriptionDelta(Event):
+    """A piece of what the user said."""
+
+    item_id: str
+    content_index: int | Unset = UNSET
+    delta: str | Unset = UNSET
+    logprobs: tuple[JsonObject, ...] | Unset | None = UNSET
+
+
+@server_event("conversation.item.input_audio_transcription.completed")
+class ConversationItemInputAudioTranscriptionCompleted(Event):
+    """What the user said; may come before, between or after the response events."""
+
+    item_id: str
+    content_index: int | Unset = UNSET
+    transcript: str
+    usage: Usage | Unset | None = UNSET
+    logprobs: tuple[JsonObject, ...] | Unset | None = UNSET
+
+
+@server_event("conversation.item.input_audio_transcription.segment")
+class ConversationItemInputAudioTranscriptionSegment(Event):
+    """A stretch of one speaker (diarising models); times in seconds."""
+
+    item_id: str
+    content_index: int | Unset = UNSET
+    id: str | Unset = UNSET
+    text: str | Unset = UNSET
+    speaker: str | Unset = UNSET
+    start: float | Unset = UNSET
+    end: float | Unset = UNSET
+
+
+@server_event("conversation.item.input_audio_transcription.failed")
+class ConversationItemInputAudioTranscriptionFailed(Event):
+    """The user's audio could not be transcribed; the conversation goes on."""
+
+    item_id: str
+    content_index: int | Unset = UNSET
+    error: ErrorDetail
+
+
+@server_event("input_audio_buffer.committed")
+class InputAudioBufferCommitted(Event):
+    """The buffer became the user item `item_id`."""
+
+    item_id: str
+    previous_item_id: str | Unset | None = UNSET
+
+
+@server_event("input_audio_buffer.cleared")
+class InputAudioBufferCleared(Event):
+    """The buffer is empty."""
+
+
+@server_event("input_audio_buffer.speech_started")
+class InputAudioBufferSpeechStarted(Event):
+    """Speech began at `audio_start_ms` of all audio appended in the session (prefix padding included)."""
+
+    audio_start_ms: int
+    item_id: str | Unset = UNSET
+    """The user item this turn will become."""
+
+
+@server_event("input_audio_buffer.speech_stopped")
+class InputAudioBufferSpeechStopped(Event):
+    """The turn ended at `audio_end_ms` of all audio appended in the session (the silence included)."""
+
+    audio_end_ms: int
+    item_id: str | Unset = UNSET
+
+
+@server_event("input_audio_buffer.timeout_triggered")
+class InputAudioBufferTimeoutTriggered(Event):
+    """Nobody spoke for `idle_timeout_ms`: the silent audio is committed and answered."""
+
+    audio_start_ms: int
+    audio_end_ms: int
+    item_id: str | Unset = UNSET
+
+
+@server_event("input_audio_buffer.dtmf_event_received")
+class InputAudioBufferDtmfEventReceived(Event):
+    """A telephone key (SIP only)."""
+
+    event: str
+    received_at: int | Unset = UNSET
+
+
+@server_event("output_audio_buffer.started")
+class OutputAudioBufferStarted(Event):
+    """WebRTC and SIP: the service began to play a response."""
+
+    response_id: str
+
+
+@server_event("output_audio_buffer.stopped")
+class OutputAudioBufferStopped(Event):
+    """WebRTC and SIP: all audio of the response was played."""
+
+    response_id: str
+
+
+@server_event("output_audio_buffer.cleared")
+class OutputAudioBufferCleared(Event):
+    """WebRTC and SIP: playing was cut off."""
+
+    response_id: str
+
+
+@server_event("response.created")
+class ResponseCreated(Event):
+    """A response begins."""
+
+    response: Response
+
+
+@server_event("response.done")
+class ResponseDone(Event):
+    """A response ended, whatever its status; carries the usage."""
+
+    response: Response
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _OutputItem(Event):
+    response_id: str
+    output_index: int
+    item: Item
+
+
+@server_event("response.output_item.added")
+class ResponseOutputItemAdded(_OutputItem):
+    """A response begins an item."""
+
+
+@server_event("response.output_item.done")
+class ResponseOutputItemDone(_OutputItem):
+    """The item is complete: a function call is run from here."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _PartEvent(Event):
+    response_id: str
+    item_id: str
+    output_index: int | Unset = UNSET
+    content_index: int | Unset = UNSET
+
+
+@server_event("response.content_part.added")
+class ResponseContentPartAdded(_PartEvent):
+    """An item begins a piece of content."""
+
+    part: ContentPart
+
+
+@server_event("response.content_part.done")
+class ResponseContentPartDone(_PartEvent):
+    """The piece of content is complete."""
+
+    part: ContentPart
+
+
+@server_event("response.output_text.delta")
+class ResponseOutputTextDelta(_PartEvent):
+    """A piece of written answer."""
+
+    delta: str
+
+
+@server_event("response.output_text.done")
+class ResponseOutputTextDone(_PartEvent):
+    """The whole written answer."""
+
+    text: str
+
+
+@server_event("response.output_audio_transcript.delta")
+class ResponseOutputAudioTranscriptDelta(_PartEvent):
+    """A piece of what is being said, usually ahead of the audio."""
+
+    delta: str
+
+
+@server_event("response.output_audio_transcript.done")
+class ResponseOutputAudioTranscriptDone(_PartEvent):
+    """All that was said."""
+
+    transcript: str
+
+
+@server_event("response.output_audio.delta")
+class ResponseOutputAudioDelta(_PartEvent):
+    """A piece of speech in the session's output format."""
+
+    delta: bytes
+
+
+@server_event("response.output_audio.done")
+class ResponseOutputAudioDone(_PartEvent):
+    """No more speech for this part."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _CallEvent(Event):
+    response_id: str
+    item_id: str
+    output_index: int | Unset = UNSET
+
+
+@server_event("response.function_call_arguments.delta")
+class ResponseFunctionCallArgumentsDelta(_CallEvent):
+    """A piece of the arguments' JSON text."""
+
+    call_id: str | Unset = UNSET
+    delta: str
+
+
+@server_event("response.function_call_arguments.done")
+class ResponseFunctionCallArgumentsDone(_CallEvent):
+    """The arguments' JSON text; sent for cancelled calls too, so never run a tool from here."""
+
+    call_id: str | Unset = UNSET
+    name: str | Unset = UNSET
+    arguments: str
+
+
+@server_event("response.mcp_call_arguments.delta")
+class ResponseMcpCallArgumentsDelta(_CallEvent):
+    """A piece of an MCP call's arguments."""
+
+    delta: str
+
+
+@server_event("response.mcp_call_arguments.done")
+class ResponseMcpCallArgumentsDone(_CallEvent):
+    """An MCP call's arguments."""
+
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _McpProgress(Event):
+    item_id: str
+    output_index: int | Unset = UNSET
+
+
+@server_event("response.mcp_call.in_progress")
+class ResponseMcpCallInProgress(_McpProgress):
+    """The service runs an MCP tool."""
+
+
+@server_event("response.mcp_call.completed")
+class ResponseMcpCallCompleted(_McpProgress):
+    """The MCP tool answered."""
+
+
+@server_event("response.mcp_call.failed")
+class ResponseMcpCallFailed(_McpProgress):
+    """The MCP tool failed."""
+
+
+@server_event("mcp_list_tools.in_progress")
+class McpListToolsInProgress(_McpProgress):
+    """The service asks an MCP server for its tools."""
+
+
+@server_event("mcp_list_tools.completed")
+class McpListToolsCompleted(_McpProgress):
+    """The MCP server's tools are known."""
+
+
+@server_event("mcp_list_tools.failed")
+class McpListToolsFailed(_McpProgress):
+    """The MCP server did not answer."""
+
+
+@server_event("rate_limits.updated")
+class RateLimitsUpdated(Event):
+    """What is left of the quotas."""
+
+    rate_limits: tuple[RateLimit, ...]
