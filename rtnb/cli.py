@@ -1,0 +1,145 @@
+"""The command `rtnb`: lab, simulate, doctor. It parses, calls and prints; the work is elsewhere.
+
+::
+
+    rtnb lab                      open the notebooks in JupyterLab
+    rtnb simulate --port 8765     a realtime service on this machine
+    rtnb doctor                   what is missing here, and what to do about it
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import rtnb
+from rtnb.errors import RtnbError
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The words after ``rtnb``; the process's own by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0 all is well, 1 it is not (the reason is printed), 130 interrupted.
+    """
+    options = parser().parse_args(argv)
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except RtnbError as error:
+        print(f"rtnb {options.command}: {error}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(f"  {note}", file=sys.stderr)
+        return 1
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options, with their help."""
+    root = argparse.ArgumentParser(prog="rtnb", description="Realtime voice models in Jupyter.")
+    root.add_argument("--version", action="version", version=f"rtnb {rtnb.__version__}")
+    commands = root.add_subparsers(dest="command", metavar="command", required=True)
+    _add_lab(commands)
+    _add_simulate(commands)
+    _add_doctor(commands)
+    return root
+
+
+def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    lab = commands.add_parser(
+        "lab",
+        help="open the notebooks in JupyterLab",
+        description="Open JupyterLab on your own copy of the notebooks. What you edit there is never overwritten; "
+        "notebooks that are new or that you have not touched are brought up to date.",
+        epilog="Words after -- go to JupyterLab as they are, e.g.: rtnb lab -- --ServerApp.ip=0.0.0.0",
+    )
+    lab.add_argument("--port", type=_port, default=8888, help="first port to try; 0: any (default %(default)s)")
+    lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
+    lab.add_argument("--directory", type=Path, metavar="DIR", help="where your copy is kept (default ~/rtnb-notebooks)")
+    lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab itself")
+    lab.set_defaults(run=_lab)
+
+
+def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    simulate = commands.add_parser(
+        "simulate",
+        help="a realtime service on this machine",
+        description="Serve the realtime protocol on this machine, in both dialects, until interrupted.",
+    )
+    simulate.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    simulate.add_argument("--port", type=_port, default=8765, help="0: any free one (default %(default)s)")
+    simulate.add_argument("--key", help="the key that clients must show (default: any is accepted)")
+    simulate.add_argument("--tls", action="store_true", help="wss and https with a self-signed certificate")
+    simulate.add_argument("--seed", type=int, help="the same seed gives the same session")
+    simulate.add_argument("--latency", help="how slow the service answers")
+    simulate.add_argument("--voice", help="the voice that speaks")
+    simulate.add_argument("--scenario", help="a scripted conversation to play")
+    simulate.add_argument("--chat-url", metavar="URL", help="ask this chat completions service for the words")
+    simulate.add_argument("--json", action="store_true", help="print one JSON line with the addresses, then serve")
+    simulate.set_defaults(run=_simulate)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="what is missing here, and what to do about it",
+        description="Check Python, packages, kernel, voice, settings and, where one is set up, the service. "
+        "Exit code 1 if something must be done. No value of a setting is ever shown.",
+    )
+    doctor.add_argument("--offline", action="store_true", help="do not connect to the service")
+    doctor.set_defaults(run=_doctor)
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from rtnb import _lab as lab
+
+    originals = lab.originals()
+    copy = lab.working_copy(originals, options.directory or Path.home() / "rtnb-notebooks")
+    print(f"Notebooks: {copy}")
+    port = lab.free_port(options.port)
+    if options.port not in (0, port):
+        print(f"Port {options.port} is taken; using {port}.")
+    sys.stdout.flush()
+    return lab.serve(copy, port=port, browser=not options.no_browser, extra=options.jupyter)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from rtnb.simulator.serve import serve_forever  # type: ignore[import-not-found]
+
+    code: int = serve_forever(
+        host=options.host,
+        port=options.port,
+        key=options.key,
+        tls=options.tls,
+        seed=options.seed,
+        latency=options.latency,
+        voice=options.voice,
+        scenario=options.scenario,
+        chat_url=options.chat_url,
+        json_line=options.json,
+    )
+    return code
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    report = rtnb.doctor(service=not options.offline)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 0 to 65535")
+    return int(text)
