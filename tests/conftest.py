@@ -1,0 +1,138 @@
+"""Fixtures for all tests: speech, Chromium, JupyterLab, and the check that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.browser.chromium import ChromiumMissing, find_chromium, flags
+
+ROOT = Path(__file__).resolve().parent.parent
+
+settings.register_profile("rtnb", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("rtnb"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "rtnb")
+
+_GRACE_S = 2.0  # how long a thread or task may take to end after its test; chosen
+
+
+@pytest.fixture(scope="session")
+def speech_folder() -> Path:
+    """Recordings of real speech kept beside the repository (RTNB_SPEECH names another place); skips where there are none."""
+    place = Path(os.environ.get("RTNB_SPEECH", ROOT.parent / "shared" / "speech"))
+    if not place.is_dir():
+        pytest.skip(f"no recordings of speech in {place}; RTNB_SPEECH names their folder")
+    return place
+
+
+@pytest.fixture(scope="session")
+def shared_speech(speech_folder: Path) -> Callable[[str], Path]:
+    """The path of one recording by name; skips where it is missing."""
+
+    def path_of(name: str) -> Path:
+        path = speech_folder / name
+        if not path.is_file():
+            pytest.skip(f"no recording {name} in {speech_folder}")
+        return path
+
+    return path_of
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """A Chromium that starts, installed if need be; otherwise the test fails with what to do."""
+    try:
+        return find_chromium()
+    except ChromiumMissing as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+async def launch(chromium_path: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Start a Chromium with more flags, e.g. a file for its microphone: ``await launch("--flag", …)``."""
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        started = []
+
+        async def start(*more: str) -> Any:
+            browser = await playwright.chromium.launch(executable_path=chromium_path, args=[*flags(), *more])
+            started.append(browser)
+            return browser
+
+        yield start
+        for browser in started:
+            await browser.close()
+
+
+@pytest.fixture
+async def browser(launch: Callable[..., Awaitable[Any]]) -> Any:
+    """A Chromium with a fake microphone."""
+    return await launch()
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One JupyterLab for the whole run, started with `rtnb lab`: a `tests.browser.lab.Lab`."""
+    from tests.browser.lab import Lab
+
+    lab = Lab(tmp_path_factory.mktemp("lab")).start()
+    yield lab
+    code = lab.stop()
+    assert code == 0, f"rtnb lab ended with {code}:\n{lab.log()}"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where screenshots go: RTNB_SCREENSHOTS, or pytest's own temporary folder."""
+    place = os.environ.get("RTNB_SCREENSHOTS")
+    if not place:
+        return tmp_path_factory.mktemp("pictures")
+    Path(place).mkdir(parents=True, exist_ok=True)
+    return Path(place)
+
+
+@pytest.fixture
+def open_notebook(jupyterlab: Any, browser: Any, pictures: Path) -> Callable[[str], Awaitable[Any]]:
+    """Open a notebook of the working copy in Chromium: ``await open_notebook("01….ipynb")`` gives a `NotebookPage`."""
+    from tests.browser.lab import open_notebook as open_in
+
+    async def opened(name: str) -> Any:
+        return await open_in(jupyterlab, browser, name, pictures=pictures)
+
+    return opened
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    """No thread of ours outlives the test that started it."""
+    before = set(threading.enumerate())
+    yield
+    for thread in threading.enumerate():
+        if thread not in before and thread.name.startswith("rtnb"):
+            thread.join(_GRACE_S)
+            assert not thread.is_alive(), f"thread left behind: {thread.name}"
+
+
+@pytest.fixture
+async def no_tasks_left() -> AsyncIterator[None]:
+    """No asyncio task outlives its test; every `async def` test has this fixture, before all others."""
+    yield
+    pending = asyncio.all_tasks() - {asyncio.current_task()}
+    if pending:
+        _, pending = await asyncio.wait(pending, timeout=_GRACE_S)
+    assert not pending, f"tasks left behind: {pending}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "function", None)):
+            item.fixturenames.insert(0, "no_tasks_left")  # type: ignore[attr-defined]
