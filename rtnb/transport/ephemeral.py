@@ -1,0 +1,217 @@
+"""Ephemeral keys: short-lived keys a browser may hold, got with the real one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from rtnb.errors import ConnectError, LocalProtocolError, RateLimited, RemoteProtocolError
+from rtnb.transport import explain
+from rtnb.transport.base import Dialect, TargetFacts
+from rtnb.transport.credentials import MASK, Secret, redact, safe_cause, secrets_in
+from rtnb.transport.endpoint import is_loopback
+
+LIFETIME_S: Mapping[Dialect, int] = {"ga": 600, "preview": 60}
+"""How long a key lives when the service does not say (Microsoft's and OpenAI's documents)."""
+
+SHORTEST_S, LONGEST_S = 10, 7200
+"""What `expires_after_s` may be (OpenAI's reference)."""
+
+
+class EphemeralKey:
+    """A short-lived key; shows everything about itself but its value.
+
+    Parameters
+    ----------
+    value : str or Secret
+        The key.
+    expires_at : float
+        When it ends, seconds since 1970.
+    dialect : {"ga", "preview"}
+        Which protocol it opens.
+    session : mapping, optional
+        The session the service will open with it, as wire JSON in that dialect.
+    """
+
+    __slots__ = ("_secret", "dialect", "expires_at", "session")
+
+    def __init__(
+        self,
+        value: str | Secret,
+        *,
+        expires_at: float,
+        dialect: Dialect = "ga",
+        session: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._secret = Secret(value, what="ephemeral key")
+        self.expires_at = expires_at
+        self.dialect: Dialect = dialect
+        self.session: dict[str, Any] = {
+            name: part for name, part in (session or {}).items() if name not in ("client_secret", "value")
+        }
+
+    def reveal(self) -> str:
+        """Return the key itself; hand it to the page, never print or store it."""
+        return self._secret.reveal()
+
+    def seconds_left(self, now: float | None = None) -> float:
+        """Return how many seconds it still lives at `now` (seconds since 1970, default: the clock); 0.0 when over."""
+        return max(0.0, self.expires_at - (time.time() if now is None else now))
+
+    @property
+    def expired(self) -> bool:
+        """Whether it no longer opens a session; one already open goes on."""
+        return self.seconds_left() == 0.0
+
+    def __repr__(self) -> str:
+        left = f"expires in {self.seconds_left():.0f} s" if not self.expired else "expired"
+        return f"EphemeralKey({MASK}, {left}, dialect={self.dialect})"
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("an ephemeral key is not pickled: get a new one")
+
+
+def ephemeral_body(
+    dialect: Dialect,
+    *,
+    model: str | None = None,
+    session: Mapping[str, Any] | None = None,
+    expires_after_s: int | None = None,
+) -> dict[str, Any]:
+    """Make the JSON body that asks for an ephemeral key.
+
+    Parameters
+    ----------
+    dialect : {"ga", "preview"}
+        Its shape: GA nests the session, the preview is the session.
+    model : str, optional
+        Deployment or model; one in `session` comes first.
+    session : mapping, optional
+        Wire JSON in that dialect: instructions, voice, turn detection …
+    expires_after_s : int, optional
+        Lifetime, 10 to 7200 s; None leaves it to the service (60 s preview, 600 s GA).
+
+    Raises
+    ------
+    LocalProtocolError
+        A lifetime no service gives.
+    """
+    named: dict[str, Any] = {"model": model} if model else {}
+    after = None
+    if expires_after_s is not None:
+        if not SHORTEST_S <= expires_after_s <= LONGEST_S:
+            raise LocalProtocolError(f"expires_after_s is {expires_after_s!r}; {SHORTEST_S} to {LONGEST_S} s")
+        after = {"anchor": "created_at", "seconds": expires_after_s}
+    if dialect == "preview":
+        expiry = {"client_secret": {"expires_after": after}} if after else {}
+        return {**named, **(session or {}), **expiry}
+    body: dict[str, Any] = {"session": {"type": "realtime", **named, **(session or {})}}
+    return {"expires_after": after, **body} if after else body
+
+
+async def mint(
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    dialect: Dialect,
+    facts: TargetFacts | None = None,
+    timeout_s: float = 10.0,
+) -> EphemeralKey:
+    """Get an ephemeral key from a service.
+
+    Parameters
+    ----------
+    url : str
+        From `Endpoint.ephemeral_keys`.
+    headers : mapping of str to str
+        From a `Credential`.
+    body : mapping
+        From `ephemeral_body`.
+    dialect : {"ga", "preview"}
+        The one of url and body.
+    facts : TargetFacts, optional
+        For the words when it fails.
+    timeout_s : float, default 10
+        For the whole request (chosen).
+
+    Returns
+    -------
+    EphemeralKey
+
+    Raises
+    ------
+    ConnectError
+        Network failures and HTTP statuses; `AuthenticationError` for 401 and 403.
+    RateLimited
+        HTTP 429.
+    RemoteProtocolError
+        The service agreed but sent no key.
+    """
+    import aiohttp  # a quarter of a second to import: only for who needs it
+
+    secrets = secrets_in(headers.items())
+    facts = facts or TargetFacts(url=redact(url, secrets), dialect=dialect, purpose="get an ephemeral key")
+    try:
+        # Not trust_env: it would read ~/.netrc and put a password of its own into Authorization.
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
+            http.post(url, headers=headers, json=body, allow_redirects=False, proxy=_proxy(url)) as answer,
+        ):
+            status, fields = answer.status, dict(answer.headers)
+            content = await answer.read()
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        cause = error
+    else:
+        return _read(status, fields, content, dialect=dialect, facts=facts, secrets=secrets)
+    failure = explain.connect_failure(cause, facts=facts, timeout_s=timeout_s, secrets=secrets)
+    raise failure from safe_cause(cause, secrets)
+
+
+def _proxy(url: str) -> str | None:
+    """Return the proxy of the environment for `url`; never one for this machine itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
+        return None
+    return getproxies().get(parts.scheme)
+
+
+def _read(
+    status: int,
+    fields: Mapping[str, str],
+    content: bytes,
+    *,
+    dialect: Dialect,
+    facts: TargetFacts,
+    secrets: tuple[str, ...],
+) -> EphemeralKey:
+    if not 200 <= status < 300:
+        failure: ConnectError | RateLimited = explain.http_failure(
+            status, headers=fields, body=content, facts=facts, secrets=secrets
+        )
+        raise failure
+    try:
+        answer: Any = json.loads(content)
+    except ValueError:
+        answer = None
+    # GA: {value, expires_at, session}; preview: the session itself with client_secret {value, expires_at}.
+    holder = answer.get("client_secret", answer) if isinstance(answer, dict) else {}
+    value = holder.get("value") if isinstance(holder, dict) else None
+    if not isinstance(value, str) or not value:
+        names = ", ".join(sorted(answer)) if isinstance(answer, dict) else "no JSON object"
+        error = RemoteProtocolError(
+            f"the service answered HTTP {status} at {facts.url} without a key (it sent: {names})"
+        )
+        error.add_note("Next: check the dialect and the end of the address.")
+        raise error
+    expires_at = holder.get("expires_at") or time.time() + LIFETIME_S[dialect]
+    session = answer.get("session") if "value" in answer else answer
+    return EphemeralKey(value, expires_at=float(expires_at), dialect=dialect, session=session)

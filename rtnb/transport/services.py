@@ -1,0 +1,314 @@
+"""The targets people name: `Azure`, `OpenAI`, `Custom`. Each knows its address, its dialect and how to sign in.
+
+>>> Azure("https://res.openai.azure.com", deployment="my-voice", api_key="0123456789abcdef0123456789abcdef")
+Azure('https://res.openai.azure.com', deployment='my-voice', dialect='ga', auth='api-key')
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from rtnb.errors import AuthenticationError, ConnectError
+from rtnb.transport.base import Dialect, TargetFacts, Transport
+from rtnb.transport.credentials import ENTRA_SCOPE, Credential, Headers, Secret, credential_for
+from rtnb.transport.endpoint import OPENAI_BASE_URL, Endpoint, is_azure_host, read_endpoint
+from rtnb.transport.ephemeral import EphemeralKey, ephemeral_body, mint
+
+OPENAI_MODEL = "gpt-realtime-2.1"
+"""The newest turn-based realtime model of OpenAI (2026-07)."""
+
+AZURE_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "endpoint": ("AZURE_OPENAI_ENDPOINT",),
+    "deployment": ("AZURE_OPENAI_DEPLOYMENT_NAME", "AZURE_OPENAI_DEPLOYMENT"),
+    "api_key": ("AZURE_OPENAI_API_KEY",),
+    "api_version": ("OPENAI_API_VERSION", "AZURE_OPENAI_API_VERSION"),
+}
+"""What `Azure.from_env` reads: the names of Microsoft's quickstarts first, then those of its older samples."""
+
+
+class _Service:
+    """What all three do alike, from their `Endpoint` and their `Credential`."""
+
+    _where: Endpoint
+    _credential: Credential
+
+    @property
+    def facts(self) -> TargetFacts:
+        """The secret-free description used to explain failures."""
+        return TargetFacts(
+            service=self._where.service,
+            dialect=self._where.dialect,
+            url=self._where.websocket(),
+            model=self._where.model,
+            auth=self._credential.auth,
+            scope=getattr(self._credential, "scope", None),
+        )
+
+    async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
+        """Open a WebSocket, with fresh headers.
+
+        Parameters
+        ----------
+        intent : str, optional
+            ``"transcription"`` for a session that only transcribes.
+        call_id : str, optional
+            ``rtc_…``: watch a WebRTC call (GA only).
+
+        Raises
+        ------
+        ConnectError
+            With the reason and the next step; `AuthenticationError` when the key, token or role was refused.
+        RateLimited
+            HTTP 429.
+        """
+        from rtnb.transport.websocket import open_websocket  # loads the websockets library
+
+        url = self._where.websocket(intent=intent, call_id=call_id)
+        return await open_websocket(url, headers=await self._headers(), facts=replace(self.facts, url=url))
+
+    async def ephemeral_key(
+        self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
+    ) -> EphemeralKey:
+        """Get a short-lived key for a browser.
+
+        Parameters
+        ----------
+        session : mapping, optional
+            What the session starts with, as wire JSON in this target's dialect.
+        expires_after_s : int, optional
+            10 to 7200; None leaves it to the service (60 s preview, 600 s GA).
+        """
+        url = self._where.ephemeral_keys()
+        facts = replace(self.facts, url=url, purpose="get an ephemeral key")
+        body = ephemeral_body(
+            self._where.dialect, model=self._where.model, session=session, expires_after_s=expires_after_s
+        )
+        return await mint(url, headers=await self._headers(), body=body, dialect=self._where.dialect, facts=facts)
+
+    def calls_url(self, *, webrtc_filter: bool = False) -> str:
+        """Return the address a browser posts its WebRTC offer to, with an ephemeral key.
+
+        `webrtc_filter` (Azure GA) hides most server events from the browser, also `error` and `response.done`.
+        """
+        return self._where.calls(region=getattr(self, "region", None), webrtc_filter=webrtc_filter)
+
+    async def _headers(self) -> Headers:
+        return await self._credential.headers()
+
+    def describe(self) -> str:
+        """Return one line without secrets: where, what, which dialect, signed in how."""
+        model = f", {self.facts.noun} {self._where.model}" if self._where.model else ""
+        place = f"{type(self).__name__} {self._where.origin}{model}, dialect {self._where.dialect}"
+        return f"{place}, {self._signed_in()}"
+
+    def _signed_in(self) -> str:
+        return {
+            "none": "without a key",
+            "api-key": "with an API key",
+            "bearer": "with an API key",
+            "ephemeral": "with an ephemeral key",
+            "entra": "keyless (Entra)",
+        }[self._credential.auth]
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
+
+    def __str__(self) -> str:
+        return self.describe()
+
+
+@dataclass(frozen=True, repr=False)
+class Azure(_Service):
+    """A deployment of a realtime model in Azure OpenAI (Azure AI Foundry).
+
+    Without a key it signs in with Entra (`DefaultAzureCredential`), which is what Microsoft recommends.
+    """
+
+    endpoint: str
+    """As pasted: ``https://NAME.openai.azure.com``, with or without path; becomes the resource's address."""
+    _: KW_ONLY
+    deployment: str | None = None
+    """Name of the deployment, not of its model; may also be part of `endpoint`."""
+    dialect: Dialect = "ga"
+    """``ga``, or ``preview`` for the older protocol, which Azure may switch off any day."""
+    api_version: str | None = None
+    """Preview only; default ``2025-04-01-preview``. GA takes none and refuses one."""
+    api_key: str | Secret | EphemeralKey | None = None
+    """A key of the resource (or an ephemeral key); wrapped at once. Not used where `credential` is given."""
+    credential: Any = field(default=None, compare=False)
+    """Entra credential or token provider; wins over `api_key`, and `describe` says so."""
+    scope: str = ENTRA_SCOPE
+    """What Entra tokens are for; ``https://ai.azure.com/.default`` is the other documented one."""
+    region: str | None = None
+    """Region of the resource, needed only for WebRTC in the preview: ``eastus2`` or ``swedencentral``."""
+    _where: Endpoint = field(init=False, repr=False, compare=False)
+    _credential: Credential = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._set(api_key=_wrapped(self.api_key))
+        where = read_endpoint(
+            "azure", self.endpoint, dialect=self.dialect, model=self.deployment, api_version=self.api_version
+        )
+        self._set(
+            endpoint=where.origin + where.base.removesuffix("/openai"),
+            deployment=where.model,
+            api_version=where.api_version,
+            _where=where,
+            _credential=credential_for(self.api_key, self.credential, azure=True, scope=self.scope),
+        )
+
+    @classmethod
+    def from_env(
+        cls, env: Mapping[str, str] | None = None, *, dotenv_path: str | Path | None = None, **overrides: Any
+    ) -> Self:
+        """Read the usual variables: `AZURE_OPENAI_ENDPOINT`, `AZURE_OPENAI_DEPLOYMENT_NAME`, `AZURE_OPENAI_API_KEY`.
+
+        `OPENAI_API_VERSION` belongs to the preview and to other APIs: it is used with ``dialect="preview"`` and
+        ignored otherwise; it never chooses the dialect. A key in the environment is used unless ``credential=`` or
+        ``api_key=None`` (keyless) is given.
+
+        Parameters
+        ----------
+        env : mapping, optional
+            Instead of the process's environment; then no .env file is looked for.
+        dotenv_path : path, optional
+            A .env file; without one the nearest ``.env`` upwards from the working directory is read. The environment
+            wins over the file, and is not changed.
+        **overrides
+            Any field of `Azure`; wins over both.
+
+        Raises
+        ------
+        ConnectError
+            What is missing, all of it at once.
+        """
+        found = _variables(env, dotenv_path)
+        values = {
+            name: next((found[one] for one in names if found.get(one)), None)
+            for name, names in AZURE_VARIABLES.items()
+            if name not in overrides
+        }
+        if overrides.get("dialect", "ga") != "preview":
+            values.pop("api_version", None)
+        if overrides.get("credential") is not None:
+            values.pop("api_key", None)  # a stray key is the usual reason for 401 with keyless sign-in
+        endpoint = overrides.pop("endpoint", None) or values.pop("endpoint", None) or ""
+        missing = [AZURE_VARIABLES["endpoint"][0]] if not endpoint else []
+        if not (values.get("deployment") or overrides.get("deployment") or _names_deployment(endpoint)):
+            missing.append(AZURE_VARIABLES["deployment"][0])
+        if missing:
+            error = ConnectError(f"not set: {', '.join(missing)}")
+            error.add_note("Next: set them in the environment or in a .env file beside the notebook.")
+            raise error
+        return cls(endpoint, **{**values, **overrides})
+
+    @property
+    def model(self) -> str | None:
+        """The deployment's name."""
+        return self.deployment
+
+    def _signed_in(self) -> str:
+        both = self.api_key is not None and self.credential is not None
+        return super()._signed_in() + (" through credential=; api_key= is not used" if both else "")
+
+    def __repr__(self) -> str:
+        shown = f"deployment={self.deployment!r}, dialect={self.dialect!r}, auth={self._credential.auth!r}"
+        return f"Azure({self.endpoint!r}, {shown})"
+
+
+@dataclass(frozen=True, repr=False)
+class OpenAI(_Service):
+    """A realtime model at OpenAI. There is only the GA dialect."""
+
+    model: str = OPENAI_MODEL
+    """Name of the model."""
+    _: KW_ONLY
+    api_key: str | Secret | EphemeralKey | None = None
+    """The key, default: the variable `OPENAI_API_KEY` as it is now; wrapped at once."""
+    base_url: str = OPENAI_BASE_URL
+    """Address beneath which ``/realtime`` lives."""
+    dialect: Dialect = "ga"
+    """``ga``; OpenAI switched the preview off on 2026-05-12."""
+    _where: Endpoint = field(init=False, repr=False, compare=False)
+    _credential: Credential = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        key = self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY") or None
+        self._set(api_key=_wrapped(key))
+        where = read_endpoint("openai", self.base_url, dialect=self.dialect, model=self.model)
+        self._set(base_url=where.origin + where.base, model=where.model, _where=where)
+        self._set(_credential=credential_for(self.api_key))
+
+    async def _headers(self) -> Headers:
+        if self.api_key is None:
+            error = AuthenticationError("no OpenAI key", url=self._where.websocket())
+            error.add_note("Next: set OPENAI_API_KEY, or pass api_key=.")
+            raise error
+        return await super()._headers()
+
+    def __repr__(self) -> str:
+        base = "" if self.base_url == OPENAI_BASE_URL else f", base_url={self.base_url!r}"
+        return f"OpenAI({self.model!r}{base}, auth={self._credential.auth!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class Custom(_Service):
+    """Anything that speaks the protocol: a simulator in another process, a compatible server, a gateway."""
+
+    url: str
+    """``ws://localhost:8765``; beneath a bare host ``/v1/realtime`` is used (preview: ``/openai/realtime``). An
+    address that ends in ``/realtime`` is used exactly as it is."""
+    _: KW_ONLY
+    dialect: Dialect = "ga"
+    """The spelling spoken there."""
+    model: str | None = None
+    """Model to ask for, None where the server chooses."""
+    api_key: str | Secret | EphemeralKey | None = None
+    """Sent as a bearer token, to a host of Azure as ``api-key``; wrapped at once."""
+    headers: Mapping[str, str] | None = field(default=None, hash=False)
+    """More headers, e.g. a gateway's own key; not shown anywhere."""
+    _where: Endpoint = field(init=False, repr=False, compare=False)
+    _credential: Credential = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._set(api_key=_wrapped(self.api_key), headers=Headers(self.headers or {}))
+        where = read_endpoint("custom", self.url, dialect=self.dialect, model=self.model)
+        keyed = self.api_key is not None and is_azure_host(where.origin)
+        self._set(model=where.model, _where=where, _credential=credential_for(self.api_key, azure=keyed))
+
+    async def _headers(self) -> Headers:
+        headers = await super()._headers()
+        if self.dialect == "preview" and not self._where.azure_style:
+            headers["OpenAI-Beta"] = "realtime=v1"  # how OpenAI's preview was asked for; compatible servers copied it
+        return Headers({**headers, **(self.headers or {})})
+
+    def __repr__(self) -> str:
+        return f"Custom({self._where.websocket()!r}, dialect={self.dialect!r}, auth={self._credential.auth!r})"
+
+
+def _wrapped(key: str | Secret | EphemeralKey | None) -> Secret | EphemeralKey | None:
+    return key if key is None or isinstance(key, EphemeralKey) else Secret(key)
+
+
+def _names_deployment(endpoint: str) -> bool:
+    return any(part in endpoint for part in ("model=", "deployment=", "/deployments/"))
+
+
+def _variables(env: Mapping[str, str] | None, dotenv_path: str | Path | None) -> Mapping[str, str | None]:
+    """Return the environment over the .env file; os.environ is read, never written."""
+    real = os.environ if env is None else env
+    if env is not None and dotenv_path is None:
+        return dict(real)
+    from dotenv import dotenv_values, find_dotenv
+
+    path = str(dotenv_path) if dotenv_path is not None else find_dotenv(usecwd=True)
+    if dotenv_path is not None and not Path(path).is_file():
+        error = ConnectError(f"there is no file {path}")
+        error.add_note("Next: give dotenv_path= the path of your .env file, or leave it out.")
+        raise error
+    return {**(dotenv_values(path) if path else {}), **{name: value for name, value in real.items() if value}}
