@@ -1,0 +1,130 @@
+"""Speech probabilities of audio at any rate: the resampler in front of the net."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.audio.resampler import Resampler
+from rtnb.audio.samples import Audio, as_audio
+from rtnb.vad.silero import FRAME_SAMPLES, RATE_HZ, Silero
+
+FRAME_MS = FRAME_SAMPLES * 1000 // RATE_HZ
+"""Length of a frame: 32 ms, that of the net and (by its logs) of the service."""
+
+
+class SpeechProbabilities:
+    """How likely each 32 ms of a stream is speech, as the audio arrives.
+
+    Frame i is the stretch [32 i, 32 (i + 1)) ms of the audio pushed since the start: the change of rate shifts nothing.
+    Its probability is given as soon as that stretch and the `lag_ms` after it have arrived. Any chunking gives the same
+    probabilities, bit for bit. Push exactly what is sent: the level matters, so nothing is normalised here.
+
+    Parameters
+    ----------
+    rate_hz : int
+        Of the audio pushed, 4,000 to 192,000 Hz; resampled to the net's 16 kHz.
+
+    Raises
+    ------
+    AudioError
+        A rate outside that range.
+
+    Examples
+    --------
+    >>> stream = SpeechProbabilities(rate_hz=24_000)
+    >>> [len(stream.push([0.0] * 480)) for _ in range(4)]
+    [0, 1, 0, 1]
+    """
+
+    def __init__(self, *, rate_hz: int) -> None:
+        self._resampler = Resampler(from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
+        self._silero = Silero()
+        self._n_frames = 0
+
+    def __repr__(self) -> str:
+        return f"SpeechProbabilities(rate_hz={self._resampler.from_rate_hz})"
+
+    @property
+    def n_frames(self) -> int:
+        """Frames given since the start: the number of the next one."""
+        return self._n_frames
+
+    @property
+    def lag_ms(self) -> float:
+        """How much audio after a frame may have to arrive before its probability is given: 0 at 16 kHz, 6 at 24 kHz."""
+        return self._resampler.lag_ms
+
+    def push(self, audio: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Take the next audio, give the probabilities of the frames it completes.
+
+        Parameters
+        ----------
+        audio : array_like, shape (n_samples,)
+            Any length; anything `as_audio` takes.
+
+        Returns
+        -------
+        probabilities : ndarray, float32, shape (n_frames_completed,)
+            0 to 1; empty where no frame is complete yet.
+
+        Raises
+        ------
+        AudioError
+            What `as_audio` refuses; the stream is as if it had not been pushed.
+        """
+        return self._listen(self._resampler.process(audio))
+
+    def flush(self) -> npt.NDArray[np.float32]:
+        """End the stream: give the complete frames that waited for audio after them, and start anew.
+
+        A last frame of less than 32 ms is dropped.
+        """
+        probabilities = self._listen(self._resampler.flush())
+        self.reset()
+        return probabilities
+
+    def reset(self) -> None:
+        """Forget everything: the next audio starts a new stream with frame 0."""
+        self._resampler.reset()
+        self._silero.reset()
+        self._n_frames = 0
+
+    def _listen(self, audio: Audio) -> npt.NDArray[np.float32]:
+        probabilities = self._silero.push(audio)
+        self._n_frames += len(probabilities)
+        return probabilities
+
+
+def speech_probabilities(audio: npt.ArrayLike, *, rate_hz: int) -> npt.NDArray[np.float32]:
+    """How likely each 32 ms of a recording is speech.
+
+    One number per complete frame: frame i is the stretch [32 i, 32 (i + 1)) ms; a last piece of less than 32 ms gets
+    none. Streaming the same audio through `SpeechProbabilities` gives the same numbers, bit for bit.
+
+    Parameters
+    ----------
+    audio : array_like, shape (n_samples,)
+        Anything `as_audio` takes.
+    rate_hz : int
+        4,000 to 192,000 Hz; resampled to the net's 16 kHz.
+
+    Returns
+    -------
+    probabilities : ndarray, float32, shape (n_frames,)
+        0 to 1, by Silero VAD 6 (see `rtnb.vad.silero`).
+
+    Raises
+    ------
+    AudioError
+        What `as_audio` refuses, or a rate outside that range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> silence = np.zeros(24_000, np.float32)
+    >>> bool(speech_probabilities(silence, rate_hz=24_000).max() < 0.1)
+    True
+    """
+    stream = SpeechProbabilities(rate_hz=rate_hz)
+    return np.concatenate([stream.push(as_audio(audio)), stream.flush()])

@@ -1,0 +1,310 @@
+"""The service's ``server_vad`` turn detection as a state machine over speech probabilities: "server model v1".
+
+What is **documented** (realtime API reference, turn_detection): `threshold`, `silence_duration_ms`, `prefix_padding_ms`
+and their meaning; `audio_start_ms` includes the prefix padding, `audio_end_ms` includes the silence.
+
+What is **inference** from the boundaries in a few public logs (66 segments, all with threshold 0.5, prefix 300,
+silence 200), and from the public ``VADIterator`` of Silero VAD, which shows the same arithmetic:
+
+- frames of 32 ms; all ends are multiples of 32 ms, all starts too once the prefix is added back
+- one frame is enough to start (`min_speech_frames`)
+- the prefix is cut at the start of the stream, but not at the end of the segment before: segments may overlap
+- silence is counted from the end of the first frame below the release threshold (`threshold` - `hysteresis`, at least
+  `lowest_release`); a frame at or above `threshold` cancels it; frames between the two neither cancel nor fire
+- it fires with the first frame below the release threshold once the silence has lasted, rounded up to whole frames:
+  200 ms are 7 frames, so the shortest segment has 1 + 1 + 7 = 9 frames
+
+The model behind the service is not known, and its state cannot be: take times as right to about three frames, and
+correct the constants by a calibration on a live session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.errors import AudioError
+from rtnb.vad.probability import FRAME_MS
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """Speech began: what `input_audio_buffer.speech_started` tells."""
+
+    frame: int
+    """The first frame of the speech: it begins at 32 * frame ms."""
+    audio_start_ms: int
+    """Where the item will begin: 32 * frame less the prefix padding, at least 0."""
+    emitted_ms: int
+    """How much audio had been heard when this was decided: the end of the deciding frame."""
+
+
+@dataclass(frozen=True)
+class SpeechStopped:
+    """Speech ended: what `input_audio_buffer.speech_stopped` tells; the service commits with it."""
+
+    frame: int
+    """The first frame after the segment: 32 * frame == audio_end_ms."""
+    audio_end_ms: int
+    """Where the item ends, silence included."""
+    emitted_ms: int
+    """How much audio had been heard when this was decided: the same as audio_end_ms."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech as the service would report it; frames [start_frame, stop_frame) without the prefix."""
+
+    start_frame: int
+    """The first frame of the speech."""
+    stop_frame: int | None
+    """The first frame after the segment (silence included), None where the audio ended before that was decided."""
+    audio_start_ms: int
+    """Start of the item, prefix padding included."""
+    audio_end_ms: int | None
+    """End of the item, silence included; None where unfinished."""
+    started_emitted_ms: int
+    """How much audio had been heard when the start was told."""
+    stopped_emitted_ms: int | None
+    """How much audio had been heard when the stop was told; None where unfinished."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    threshold: float
+    silence_duration_ms: float
+    prefix_padding_ms: int
+    hysteresis: float
+    lowest_release: float
+    min_speech_frames: int
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "hysteresis", "lowest_release"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise AudioError(f"{name} is {getattr(self, name)!r}: it must be between 0 and 1")
+        for name in ("silence_duration_ms", "prefix_padding_ms"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise AudioError(f"{name} is {getattr(self, name)!r}: it must be 0 or more milliseconds")
+        if self.min_speech_frames < 1:
+            raise AudioError(f"min_speech_frames is {self.min_speech_frames!r}: it must be at least 1")
+
+    @property
+    def release(self) -> float:
+        return max(self.threshold - self.hysteresis, self.lowest_release)
+
+    @property
+    def silence_frames(self) -> int:
+        return -int(-self.silence_duration_ms // FRAME_MS)
+
+
+class ServerVadMachine:
+    """Decide turn by turn, frame by frame, as the service's ``server_vad`` seems to; knows no clock.
+
+    Parameters
+    ----------
+    threshold : float, default 0.5
+        A frame at or above it is speech. Higher needs clearer speech and gives later starts and earlier stops.
+    silence_duration_ms : float, default 200
+        How long silence must last to end a turn, rounded up to whole frames. Longer cuts fewer speakers off, and makes
+        every answer that much later. The documents say 500 or 200; sessions of the service show 200.
+    prefix_padding_ms : int, default 300
+        How much audio before the speech belongs to the item.
+    hysteresis : float, default 0.15
+        Inference, not documented: the release threshold lies this far below `threshold` (as in Silero's VADIterator).
+    lowest_release : float, default 0.01
+        Inference, not documented: the release threshold is never lower.
+    min_speech_frames : int, default 1
+        Inference, not documented: so many frames in a row at or above `threshold` start a turn.
+
+    Raises
+    ------
+    AudioError
+        A setting out of its range.
+
+    Examples
+    --------
+    >>> machine = ServerVadMachine(silence_duration_ms=64, prefix_padding_ms=32)
+    >>> for event in machine.push([0.0, 0.0, 0.9, 0.9, 0.1, 0.1, 0.1]):
+    ...     print(event)
+    SpeechStarted(frame=2, audio_start_ms=32, emitted_ms=96)
+    SpeechStopped(frame=7, audio_end_ms=224, emitted_ms=224)
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        silence_duration_ms: float = 200,
+        prefix_padding_ms: int = 300,
+        hysteresis: float = 0.15,
+        lowest_release: float = 0.01,
+        min_speech_frames: int = 1,
+    ) -> None:
+        self._settings = _Settings(
+            threshold, silence_duration_ms, prefix_padding_ms, hysteresis, lowest_release, min_speech_frames
+        )
+        self.reset()
+
+    @property
+    def frame(self) -> int:
+        """The number of the next frame."""
+        return self._frame
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a start has been told and no stop yet."""
+        return self._speaking
+
+    def configure(
+        self,
+        *,
+        threshold: float | None = None,
+        silence_duration_ms: float | None = None,
+        prefix_padding_ms: int | None = None,
+        hysteresis: float | None = None,
+        lowest_release: float | None = None,
+        min_speech_frames: int | None = None,
+    ) -> None:
+        """Change settings from the next frame on; None leaves one as it is. Speech and silence under way go on.
+
+        Raises
+        ------
+        AudioError
+            A setting out of its range; nothing is changed then.
+        """
+        given: dict[str, Any] = {
+            "threshold": threshold,
+            "silence_duration_ms": silence_duration_ms,
+            "prefix_padding_ms": prefix_padding_ms,
+            "hysteresis": hysteresis,
+            "lowest_release": lowest_release,
+            "min_speech_frames": min_speech_frames,
+        }
+        changes = {name: value for name, value in given.items() if value is not None}
+        self._settings = replace(self._settings, **changes)
+
+    def reset(self, *, frame: int = 0) -> None:
+        """Forget speech and silence under way; the next frame has this number.
+
+        ``reset(frame=machine.frame)`` keeps the time of the stream: for a buffer that was cleared or committed by hand.
+        """
+        self._frame = frame
+        self._speaking = False
+        self._run = 0  # frames in a row at or above the threshold, while not speaking
+        self._first_quiet: int | None = None  # the frame that armed the silence timer
+
+    def push(self, probabilities: Sequence[float] | npt.NDArray[np.floating]) -> list[SpeechStarted | SpeechStopped]:
+        """Take the probabilities of the next frames, give what the service would tell about them.
+
+        Parameters
+        ----------
+        probabilities : array_like, shape (n_frames,)
+            0 to 1, one per 32 ms frame; any chunking gives the same events.
+
+        Returns
+        -------
+        events : list of SpeechStarted and SpeechStopped
+            In their order, taking turns.
+
+        Raises
+        ------
+        AudioError
+            Not one-dimensional.
+        """
+        values = np.asarray(probabilities, np.float64)
+        if values.ndim != 1:
+            raise AudioError(f"expected one probability per frame, shape (n_frames,), got {values.shape}")
+        events: list[SpeechStarted | SpeechStopped] = []
+        for probability in values.tolist():
+            event = self._stop(probability) if self._speaking else self._start(probability)
+            self._frame += 1
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _start(self, probability: float) -> SpeechStarted | None:
+        self._run = self._run + 1 if probability >= self._settings.threshold else 0
+        if self._run < self._settings.min_speech_frames:
+            return None
+        first = self._frame - self._run + 1
+        self._speaking, self._run, self._first_quiet = True, 0, None
+        start_ms = max(0, FRAME_MS * first - self._settings.prefix_padding_ms)
+        return SpeechStarted(frame=first, audio_start_ms=start_ms, emitted_ms=FRAME_MS * (self._frame + 1))
+
+    def _stop(self, probability: float) -> SpeechStopped | None:
+        if probability >= self._settings.threshold:
+            self._first_quiet = None
+            return None
+        if probability >= self._settings.release:  # the zone between: neither cancels nor fires
+            return None
+        if self._first_quiet is None:
+            self._first_quiet = self._frame
+        if self._frame < self._first_quiet + self._settings.silence_frames:
+            return None
+        self._speaking, self._first_quiet = False, None
+        end = self._frame + 1
+        return SpeechStopped(frame=end, audio_end_ms=FRAME_MS * end, emitted_ms=FRAME_MS * end)
+
+
+def server_vad_segments(
+    probabilities: Sequence[float] | npt.NDArray[np.floating],
+    *,
+    threshold: float = 0.5,
+    silence_duration_ms: float = 200,
+    prefix_padding_ms: int = 300,
+    hysteresis: float = 0.15,
+    lowest_release: float = 0.01,
+    min_speech_frames: int = 1,
+) -> tuple[Segment, ...]:
+    """Where the service would hear speech in a recording: the machine, fed at once.
+
+    Parameters
+    ----------
+    probabilities : array_like, shape (n_frames,)
+        From `speech_probabilities`.
+    threshold, silence_duration_ms, prefix_padding_ms, hysteresis, lowest_release, min_speech_frames
+        As for `ServerVadMachine`; the last three are inference, not documented.
+
+    Returns
+    -------
+    segments : tuple of Segment
+        In their order; the last one may be unfinished. They may overlap by the prefix padding, as the service's do.
+
+    Raises
+    ------
+    AudioError
+        A setting out of its range, or probabilities that are not one-dimensional.
+
+    Examples
+    --------
+    >>> (segment,) = server_vad_segments([0.9] + [0.0] * 8)
+    >>> segment.audio_start_ms, segment.audio_end_ms
+    (0, 288)
+    """
+    machine = ServerVadMachine(
+        threshold=threshold,
+        silence_duration_ms=silence_duration_ms,
+        prefix_padding_ms=prefix_padding_ms,
+        hysteresis=hysteresis,
+        lowest_release=lowest_release,
+        min_speech_frames=min_speech_frames,
+    )
+    events = machine.push(probabilities)
+    starts = [event for event in events if isinstance(event, SpeechStarted)]
+    stops: list[SpeechStopped | None] = [event for event in events if isinstance(event, SpeechStopped)]
+    stops += [None] * (len(starts) - len(stops))
+    return tuple(
+        Segment(
+            start_frame=start.frame,
+            stop_frame=stop.frame if stop else None,
+            audio_start_ms=start.audio_start_ms,
+            audio_end_ms=stop.audio_end_ms if stop else None,
+            started_emitted_ms=start.emitted_ms,
+            stopped_emitted_ms=stop.emitted_ms if stop else None,
+        )
+        for start, stop in zip(starts, stops, strict=True)
+    )

@@ -1,0 +1,175 @@
+"""Silero VAD 6 at 16 kHz in plain NumPy: how likely each 32 ms frame is speech.
+
+The net: a short-time Fourier transform written as a convolution, four convolutions, one LSTM cell, one output. A frame
+is 512 samples with the 64 before it put in front. The LSTM state goes on from frame to frame and remembers more than
+20 s, so one stream must be one continuous pass.
+
+Exactly the same answer for any chunking: every product is a matrix product of one frame, and always of the same shape.
+NumPy's `matmul` runs those of many frames in one loop in C, so a long recording is fast without becoming another
+computation (one large product would add in another order). None of the products is large enough for OpenBLAS to wake
+its threads (that starts at 4 * 65536 multiplications), so a hundred sessions do not fight over the cores.
+
+Model and weights: Silero VAD 6.2.3, https://github.com/snakers4/silero-vad, Copyright (c) 2020-present Silero Team, MIT
+(SILERO_LICENSE.txt). `rtnb.vad._weights` tells where `silero_v6.npz` comes from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import exp
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[np.float32]
+
+RATE_HZ = 16_000
+FRAME_SAMPLES = 512
+_CONTEXT_SAMPLES = 64  # samples of the frame before, put in front (silero-vad, utils_vad.py, OnnxWrapper.__call__)
+_WINDOW, _HOP, _BINS = 256, 128, 129  # of the Fourier transform
+_STEPS = 4  # windows per frame
+_UNITS = 128  # of the LSTM cell
+_BLOCK_FRAMES = 64  # chosen: the arrays of a block stay in the cache
+
+
+@dataclass(frozen=True)
+class _Net:
+    """The weights, each laid out for `frame @ weight`."""
+
+    basis: _Array  # (2, 256, 129): cosines, sines
+    encoder: tuple[tuple[_Array, _Array], ...]  # (weight (n_in, n_out), bias) of the four convolutions
+    input: tuple[_Array, _Array]  # (128, 512), bias: what the frame adds to the LSTM gates
+    recurrent: _Array  # (128, 512): what the last state adds
+    output: tuple[_Array, float]  # (128, 1), bias
+
+
+@lru_cache(maxsize=1)
+def _net() -> _Net:
+    with np.load(Path(__file__).with_name("silero_v6.npz")) as file:
+        weights: dict[str, _Array] = dict(file)
+
+    def convolution(layer: int, taps: slice) -> tuple[_Array, _Array]:
+        weight = weights[f"encoder.{layer}.reparam_conv.weight"][:, :, taps]  # (n_out, n_in, n_taps)
+        flat = np.ascontiguousarray(weight.transpose(2, 1, 0)).reshape(-1, weight.shape[0])
+        return flat, weights[f"encoder.{layer}.reparam_conv.bias"]
+
+    # Gates come as i, f, g, o. sigmoid(x) = tanh(x / 2) / 2 + 1/2: with half the weights (an exact halving) for the
+    # three sigmoid gates, and these put side by side, one tanh serves all four.
+    order = np.r_[0:256, 384:512, 256:384]  # i, f, o, g
+    half = np.where(np.arange(512) < 384, np.float32(0.5), np.float32(1))
+    rnn = {part: weights[f"decoder.rnn.{part}"][order] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    return _Net(
+        basis=np.ascontiguousarray(weights["stft.forward_basis_buffer"].reshape(2, _BINS, _WINDOW).transpose(0, 2, 1)),
+        # Of the third and fourth convolution only the taps that ever meet something else than padding are kept.
+        encoder=tuple(convolution(layer, taps) for layer, taps in enumerate(map(slice, (0, 0, 1, 1), (3, 3, 3, 2)))),
+        input=(np.ascontiguousarray(rnn["weight_ih"].T) * half, (rnn["bias_ih"] + rnn["bias_hh"]) * half),
+        recurrent=np.ascontiguousarray(rnn["weight_hh"].T) * half,
+        output=(weights["decoder.decoder.2.weight"].reshape(_UNITS, 1), float(weights["decoder.decoder.2.bias"][0])),
+    )
+
+
+class Silero:
+    """The speech probability of each frame of one 16 kHz stream.
+
+    Any chunking gives the same probabilities, bit for bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> silero = Silero()
+    >>> silero.push(np.zeros(700, np.float32)).shape, silero.push(np.zeros(400, np.float32)).shape
+    ((1,), (1,))
+    """
+
+    def __init__(self) -> None:
+        self._net = _net()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next sample starts a new stream."""
+        self._hidden: _Array = np.zeros(_UNITS, np.float32)
+        self._cell: _Array = np.zeros(_UNITS, np.float32)
+        self._kept: _Array = np.zeros(_CONTEXT_SAMPLES, np.float32)  # the context, then the unfinished frame
+
+    def push(self, audio: _Array) -> _Array:
+        """Take the next samples, give the probabilities of the frames they complete.
+
+        Parameters
+        ----------
+        audio : ndarray, float32, shape (n_samples,)
+            16 kHz, any length.
+
+        Returns
+        -------
+        probabilities : ndarray, float32, shape (n_frames_completed,)
+            0 to 1.
+        """
+        kept = np.concatenate([self._kept, audio])
+        n_frames = (len(kept) - _CONTEXT_SAMPLES) // FRAME_SAMPLES
+        probabilities = np.empty(n_frames, np.float32)
+        for first in range(0, n_frames, _BLOCK_FRAMES):
+            stop = min(first + _BLOCK_FRAMES, n_frames)
+            block = kept[first * FRAME_SAMPLES : stop * FRAME_SAMPLES + _CONTEXT_SAMPLES]
+            probabilities[first:stop] = self._remember(self._encode(block, stop - first))
+        self._kept = kept[n_frames * FRAME_SAMPLES :].copy()
+        return probabilities
+
+    def _encode(self, samples: _Array, n: int) -> _Array:
+        """What n frames add to the gates of the LSTM: shape (n, 512). Frames do not know of each other here."""
+        net = self._net
+        frames = np.empty((n, FRAME_SAMPLES + 2 * _CONTEXT_SAMPLES), np.float32)
+        rows = np.ndarray((n, FRAME_SAMPLES + _CONTEXT_SAMPLES), np.float32, samples, 0, (4 * FRAME_SAMPLES, 4))
+        frames[:, :-_CONTEXT_SAMPLES] = rows
+        frames[:, -_CONTEXT_SAMPLES:] = rows[:, -2 : -2 - _CONTEXT_SAMPLES : -1]  # reflected at the last sample
+        spectrum = _windows(frames, _STEPS, _WINDOW, _HOP)[:, None] @ net.basis  # (n, 2, 4, 129)
+        spectrum *= spectrum
+        padded = np.zeros((n, _STEPS + 2, _BINS), np.float32)
+        np.sqrt(spectrum[:, 0] + spectrum[:, 1], out=padded[:, 1:-1])
+        first, second, third, fourth = net.encoder
+        hidden = np.zeros((n, 1 + _STEPS, _UNITS), np.float32)
+        hidden[:, 1:] = _layer(_windows(padded, _STEPS, 3 * _BINS, _BINS), first)
+        columns = _layer(_windows(hidden, 2, 3 * _UNITS, 2 * _UNITS), second)  # steps by two: at -1, 0, 1 and 1, 2, 3
+        columns = _layer(_layer(columns.reshape(n, 1, _UNITS), third), fourth)
+        weight, bias = net.input
+        return (columns @ weight + bias).reshape(n, 4 * _UNITS)
+
+    def _remember(self, gates: _Array) -> _Array:
+        """Run the LSTM cell over the frames, in their order, and give their probabilities."""
+        recurrent, cell = self._net.recurrent, self._cell
+        states = np.empty((len(gates) + 1, _UNITS), np.float32)
+        states[0] = self._hidden
+        gate = np.empty(4 * _UNITS, np.float32)
+        into, keep, out, new = (gate[k * _UNITS : (k + 1) * _UNITS] for k in range(4))
+        sigmoids = gate[: 3 * _UNITS]
+        half = np.float32(0.5)
+        for last, now, added in zip(states, states[1:], gates, strict=False):
+            np.dot(last, recurrent, out=gate)
+            np.add(gate, added, out=gate)
+            np.tanh(gate, out=gate)
+            np.multiply(sigmoids, half, out=sigmoids)
+            np.add(sigmoids, half, out=sigmoids)
+            np.multiply(cell, keep, out=cell)
+            np.multiply(into, new, out=into)
+            np.add(cell, into, out=cell)
+            np.tanh(cell, out=now)
+            np.multiply(now, out, out=now)
+        self._hidden = states[-1].copy()
+        weight, bias = self._net.output
+        logits = np.maximum(states[1:, None], 0) @ weight
+        return np.array([1 / (1 + exp(-bias - logit)) for logit in logits.ravel().tolist()], np.float32)
+
+
+def _windows(rows: _Array, count: int, length: int, step: int) -> _Array:
+    """From each of n contiguous rows, `count` stretches of a `length`, a `step` apart: shape (n, count, length)."""
+    row = rows.size // len(rows)
+    windows: _Array = np.ndarray((len(rows), count, length), np.float32, rows, 0, (4 * row, 4 * step, 4))
+    return windows.copy()
+
+
+def _layer(columns: _Array, layer: tuple[_Array, _Array]) -> _Array:
+    """A convolution as one product per frame, and the rectifier after it."""
+    product = columns @ layer[0]
+    product += layer[1]
+    return np.maximum(product, 0, out=product)
