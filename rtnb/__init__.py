@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
-    from rtnb import errors, protocol
+    from rtnb import audio, errors, protocol, vad
     from rtnb._doctor import doctor
     from rtnb.errors import (
         AudioError,
@@ -25,19 +25,25 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
         RtnbError,
         ServiceError,
     )
+    from rtnb.transport.services import Azure, Custom, OpenAI
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "AudioError",
     "AuthenticationError",
+    "Azure",
     "ConnectError",
     "ConnectionClosed",
+    "Custom",
+    "OpenAI",
     "RtnbError",
     "ServiceError",
+    "audio",
     "doctor",
     "errors",
     "protocol",
+    "vad",
 ]
 
 _HOMES = {

@@ -7,6 +7,7 @@ no value is read into a row.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -15,7 +16,12 @@ from dataclasses import dataclass
 from html import escape
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
+
+from rtnb._loop import BackgroundLoop
+from rtnb.errors import RtnbError
+from rtnb.transport.credentials import redact
+from rtnb.transport.services import AZURE_VARIABLES, Azure, OpenAI
 
 SETTINGS = {
     "AZURE_OPENAI_ENDPOINT": "the address of your Azure resource, https://NAME.openai.azure.com",
@@ -26,8 +32,10 @@ SETTINGS = {
 }
 """The environment variables that are read, and what each is for."""
 
+_AZURE = tuple(name for name in SETTINGS if name.startswith("AZURE_"))
 _MINIMUM_PYTHON = (3, 11)
 _PACKAGE = "rtnb"
+_LONGEST_ANSWER = 300  # characters shown of an unexpected first event; chosen
 
 Standing = Literal["ok", "note", "do"]
 
@@ -189,25 +197,66 @@ def _settings() -> dict[str, str]:
         in_file: Mapping[str, str | None] = dotenv_values(path) if path else {}
     except ImportError:
         in_file = {}  # the row of python-dotenv says what to do
-    found = {name: "set in .env" for name in SETTINGS if in_file.get(name)}
-    return found | {name: "set" for name in SETTINGS if os.environ.get(name)}
+    found = {}
+    for name in SETTINGS:
+        for spelling in _spellings(name):
+            told = "" if spelling == name else f" as {spelling}"
+            if os.environ.get(spelling):
+                found[name] = f"set{told}"
+                break
+            if in_file.get(spelling):
+                found[name] = f"set in .env{told}"
+                break
+    return found
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """The setting's name and the older ones that `Azure.from_env` also reads."""
+    return next((names for names in AZURE_VARIABLES.values() if names[0] == name), (name,))
 
 
 def _environment(settings: Mapping[str, str]) -> Iterator[Check]:
-    azure = {"AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_DEPLOYMENT_NAME"}
-    half = bool(azure & settings.keys()) and not azure <= settings.keys()
-    half = half or ("AZURE_OPENAI_API_KEY" in settings and not azure <= settings.keys())
+    missing = _missing_for_azure() if any(name in settings for name in _AZURE) else ""
     for name, purpose in SETTINGS.items():
         if name in settings:
             yield Check(name, "ok", settings[name])
-        elif half and name in azure:
+        elif name in missing:
             yield Check(name, "do", "missing", f"Set it to {purpose}.")
         else:
             yield Check(name, "note", "missing (the simulator needs none)", f"For a service: {purpose}.")
 
 
+def _missing_for_azure() -> str:
+    """The message that names what `Azure.from_env` misses; empty if nothing."""
+    try:
+        Azure.from_env()
+    except RtnbError as error:
+        return str(error)
+    return ""
+
+
 def _service(settings: Mapping[str, str], *, timeout_s: float) -> Check:
-    azure = {"AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_DEPLOYMENT_NAME"} <= settings.keys()
+    """Connect to the service that is set up, and wait for its first event."""
+    azure = any(name in settings for name in _AZURE)
     if not azure and "OPENAI_API_KEY" not in settings:
         return Check("service", "note", "none is set up", 'Without one, rtnb.connect("sim") talks to the simulator.')
-    return Check("service", "note", f"set up, but not tried ({timeout_s:g} s)")
+    try:
+        target = Azure.from_env() if azure else OpenAI()
+        with BackgroundLoop() as loop:  # a notebook's own loop is busy with the cell that asks
+            first = loop.run(_first_event(target), timeout_s)
+    except (RtnbError, TimeoutError, ImportError) as error:
+        notes = " ".join(getattr(error, "__notes__", ())) or "Look at the network, the address and the deployment."
+        return Check("service", "do", f"{type(error).__name__}: {redact(str(error))}", redact(notes))
+    if first.get("type") != "session.created":
+        found = redact(json.dumps(first)[:_LONGEST_ANSWER])
+        return Check("service", "do", f"{target}: answered {found}", "Look up the code in the service's documentation.")
+    return Check("service", "ok", f"{target}: opened a session")
+
+
+async def _first_event(target: Azure | OpenAI) -> dict[str, Any]:
+    transport = await target.open()
+    try:
+        event = json.loads(await transport.receive())
+        return event if isinstance(event, dict) else {}
+    finally:
+        await transport.close()

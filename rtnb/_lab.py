@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +162,8 @@ def serve(copy: WorkingCopy, *, port: int, browser: bool = True, extra: Sequence
         arguments.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         arguments.append("--allow-root")  # containers; the server listens on loopback and asks for its token
-    sys.argv[0] = "rtnb lab"
+    # Away from a terminal JupyterLab leaves SIGINT alone: the loop would break and its kernels live on (measured).
+    signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         LabApp.launch_instance([*arguments, *extra])
     except SystemExit as end:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ _GRACE_S = 2.0  # how long a thread or task may take to end after its test; chos
 
 @pytest.fixture(scope="session")
 def speech_folder() -> Path:
-    """Recordings of real speech kept beside the repository (RTNB_SPEECH names another place); skips where there are none."""
+    """Recordings of real speech beside the repository, or where RTNB_SPEECH says; skips where there are none."""
     place = Path(os.environ.get("RTNB_SPEECH", ROOT.parent / "shared" / "speech"))
     if not place.is_dir():
         pytest.skip(f"no recordings of speech in {place}; RTNB_SPEECH names their folder")
@@ -116,6 +117,8 @@ def no_threads_left() -> Iterator[None]:
     """No thread of ours outlives the test that started it."""
     before = set(threading.enumerate())
     yield
+    if (loop := sys.modules.get("rtnb._loop")) and not any(thread.name == "rtnb-loop" for thread in before):
+        loop.shared_loop().stop()  # meant to stay for the life of a kernel; here, for the life of a test
     for thread in threading.enumerate():
         if thread not in before and thread.name.startswith("rtnb"):
             thread.join(_GRACE_S)

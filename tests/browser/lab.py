@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import nbformat
@@ -98,11 +99,25 @@ class Lab:
         workspace = f"{self.url}/lab/workspaces/test-{secrets.token_hex(4)}"
         return f"{workspace}/tree/{quote(name)}?token={self.token}" if name else f"{workspace}?token={self.token}"
 
-    def get(self, path: str) -> object:
+    def get(self, path: str) -> Any:
         """The server's REST answer, e.g. to ``api/kernels``."""
-        request = urllib.request.Request(f"{self.url}/{path}", headers={"Authorization": f"token {self.token}"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
+        return self._ask(urllib.request.Request(f"{self.url}/{path}"))
+
+    def post(self, path: str, body: Any) -> Any:
+        """The server's REST answer to a POST of JSON."""
+        return self._ask(urllib.request.Request(f"{self.url}/{path}", data=json.dumps(body).encode(), method="POST"))
+
+    def processes_left(self) -> list[str]:
+        """The command lines of processes that belong to this server and still run (Linux; elsewhere none are seen)."""
+        mark = f"JUPYTER_TOKEN={self.token}".encode()
+        left = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    left.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            except OSError:
+                continue  # ended while we looked, or another user's
+        return left
 
     def write(self, name: str, cells: Iterable[str]) -> None:
         """Put a scratch notebook with these code cells into the working folder."""
@@ -113,6 +128,11 @@ class Lab:
     def read(self, name: str) -> nbformat.NotebookNode:
         """A notebook of the working folder as it is on disk."""
         return nbformat.read(self.directory / name, as_version=4)
+
+    def _ask(self, request: urllib.request.Request) -> Any:
+        request.add_header("Authorization", f"token {self.token}")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
 
     def _environment(self) -> dict[str, str]:
         places = {

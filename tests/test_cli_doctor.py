@@ -1,0 +1,153 @@
+"""`rtnb doctor` says what is missing and what to do, and never a value."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from rtnb._doctor import SETTINGS, Check, Report, doctor
+from rtnb.cli import main
+from rtnb.transport.services import AZURE_VARIABLES
+
+KEY = "0123456789abcdef" * 2
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings, and a working folder without a .env."""
+    for name in {*SETTINGS, *(name for names in AZURE_VARIABLES.values() for name in names)}:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def _row(report: Report, what: str) -> Check:
+    (check,) = [check for check in report.checks if check.what == what]
+    return check
+
+
+def test_a_working_installation_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--offline"]) == 0
+    assert capsys.readouterr().out.endswith("All is well.\n")
+
+
+def test_it_looks_at_everything_that_can_be_missing() -> None:
+    report = doctor()
+    looked_at = {check.what for check in report.checks}
+    assert {"Python", "rtnb", "ipykernel", "numpy", "kernel", "audio worker", "service", *SETTINGS} <= looked_at
+    assert _row(report, "service").standing == "note"
+
+
+def test_whatever_is_not_well_comes_with_advice() -> None:
+    assert all(check.advice for check in doctor().checks if check.standing != "ok")
+
+
+def test_half_a_setup_must_be_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://example.openai.azure.com")
+    report = doctor(service=False)
+    assert not report.ok
+    assert _row(report, "AZURE_OPENAI_DEPLOYMENT_NAME").standing == "do"
+    assert _row(report, "AZURE_OPENAI_API_KEY").standing == "note"  # Entra ID needs none
+
+
+def test_no_value_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    values = {name: f"value-of-{name.lower()}" for name in SETTINGS}
+    for name in list(SETTINGS)[:3]:
+        monkeypatch.setenv(name, values[name])
+    (tmp_path / ".env").write_text("\n".join(f"{name}={values[name]}" for name in list(SETTINGS)[3:]))
+
+    report = doctor(service=False)
+
+    assert [_row(report, name).found for name in SETTINGS] == ["set"] * 3 + ["set in .env"] * 2
+    shown = f"{report}{report!r}{report._repr_html_()}{report.checks!r}"
+    assert not any(value in shown for value in values.values())
+
+
+def test_older_names_of_settings_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://example.openai.azure.com")
+    monkeypatch.setenv("AZURE_OPENAI_DEPLOYMENT", "voice")
+    report = doctor(service=False)
+    assert report.ok
+    assert _row(report, "AZURE_OPENAI_DEPLOYMENT_NAME").found == "set as AZURE_OPENAI_DEPLOYMENT"
+
+
+async def _ask(monkeypatch: pytest.MonkeyPatch, first_event: str) -> Check:
+    """The service row against a service on this machine that says `first_event` first."""
+
+    async def greet(connection: ServerConnection) -> None:
+        await connection.send(first_event)
+        await connection.wait_closed()
+
+    async with serve(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("AZURE_OPENAI_DEPLOYMENT_NAME", "voice")
+        monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+        return _row(await asyncio.to_thread(doctor), "service")
+
+
+async def test_a_service_that_opens_a_session_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = await _ask(monkeypatch, '{"type": "session.created", "session": {}}')
+    assert check.standing == "ok"
+    assert "opened a session" in check.found
+    assert KEY not in check.found
+
+
+async def test_a_service_that_answers_an_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = await _ask(monkeypatch, '{"type": "error", "error": {"code": "DeploymentNotFound"}}')
+    assert check.standing == "do"
+    assert "DeploymentNotFound" in check.found
+
+
+async def test_a_service_that_is_not_there_is_told_with_advice(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", f"http://127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("AZURE_OPENAI_DEPLOYMENT_NAME", "voice")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    check = _row(await asyncio.to_thread(doctor), "service")
+    assert check.standing == "do"
+    assert "ConnectError" in check.found
+    assert check.advice
+
+
+def test_an_outdated_package_and_a_missing_one_are_named() -> None:
+    """In a process that sees an old ipykernel and no anywidget, as their metadata would say."""
+    code = """
+import importlib.metadata as metadata
+import sys
+real = metadata.version
+def version(name):
+    if name == "anywidget":
+        raise metadata.PackageNotFoundError(name)
+    return "7.0.1" if name == "ipykernel" else real(name)
+metadata.version = version
+from rtnb.cli import main
+from rtnb.transport.services import AZURE_VARIABLES
+sys.exit(main(["doctor", "--offline"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 1
+    assert "7.0.1, needed: " in done.stdout
+    assert 'python -m pip install --upgrade "anywidget>=' in done.stdout
+    assert done.stdout.endswith("2 things to do.\n")
+
+
+def test_html_is_escaped() -> None:
+    report = Report((Check("<b>what</b>", "do", "<script>found</script>", "a & b"),))
+    html = report._repr_html_()
+    assert "<b>" not in html
+    assert "<script>" not in html
+    assert "a &amp; b" in html
+
+
+def test_the_table_lines_up() -> None:
+    report = Report((Check("a", "ok", "1"), Check("longer", "note", "2", "do this")))
+    assert str(report) == "ok    a       1\nnote  longer  2\n              → do this\n\nAll is well."

@@ -1,0 +1,153 @@
+"""`rtnb lab`: a working copy nobody overwrites, a free port, a clean end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtnb._lab import WorkingCopy, free_port, originals, working_copy
+from rtnb.cli import main, parser
+from rtnb.errors import RtnbError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "originals"
+    (folder / "sound").mkdir(parents=True)
+    (folder / "01-first.ipynb").write_text("first, as shipped")
+    (folder / "sound" / "hello.wav").write_bytes(b"RIFF")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "01-first.ipynb").write_text("not for anybody")
+    return folder
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def test_a_first_copy_holds_every_file_but_hidden_ones(source: Path, tmp_path: Path) -> None:
+    copy = working_copy(source, tmp_path / "new" / "work")
+
+    assert copy.added == ("01-first.ipynb", "sound/hello.wav")
+    assert _contents(copy.path) == {"01-first.ipynb": "first, as shipped", "sound/hello.wav": "RIFF"}
+
+
+def test_a_second_copy_changes_nothing(source: Path, tmp_path: Path) -> None:
+    working_copy(source, tmp_path / "work")
+    assert working_copy(source, tmp_path / "work") == WorkingCopy(tmp_path / "work")
+
+
+def test_edits_are_kept_new_notebooks_are_added_untouched_ones_follow(source: Path, tmp_path: Path) -> None:
+    work = working_copy(source, tmp_path / "work").path
+    (work / "01-first.ipynb").write_text("mine")
+    (work / "own.ipynb").write_text("mine too")
+    (source / "01-first.ipynb").write_text("first, second edition")
+    (source / "02-second.ipynb").write_text("second")
+    (source / "sound" / "hello.wav").write_bytes(b"RIFX")
+
+    copy = working_copy(source, work)
+
+    assert (copy.added, copy.updated, copy.kept) == (("02-second.ipynb",), ("sound/hello.wav",), ("01-first.ipynb",))
+    assert _contents(work) == {
+        "01-first.ipynb": "mine",
+        "02-second.ipynb": "second",
+        "own.ipynb": "mine too",
+        "sound/hello.wav": "RIFX",
+    }
+    assert str(copy) == f"{work} (1 added, 1 updated, 1 of yours kept)"
+
+
+def test_a_kept_notebook_stays_kept_however_often_the_original_changes(source: Path, tmp_path: Path) -> None:
+    work = working_copy(source, tmp_path / "work").path
+    (work / "01-first.ipynb").write_text("mine")
+    for edition in ("second", "third"):
+        (source / "01-first.ipynb").write_text(edition)
+        assert working_copy(source, work).kept == ("01-first.ipynb",)
+    assert (work / "01-first.ipynb").read_text() == "mine"
+
+
+def test_without_its_manifest_everything_there_counts_as_the_users(source: Path, tmp_path: Path) -> None:
+    work = working_copy(source, tmp_path / "work").path
+    (work / ".rtnb-originals.json").write_text("{torn")
+    (source / "01-first.ipynb").write_text("second edition")
+
+    assert working_copy(source, work).kept == ("01-first.ipynb",)
+
+
+def test_the_originals_are_never_written(source: Path, tmp_path: Path) -> None:
+    before = _contents(source)
+    work = working_copy(source, tmp_path / "work").path
+    (work / "01-first.ipynb").write_text("mine")
+    working_copy(source, work)
+
+    assert _contents(source) == before
+
+
+def test_a_file_in_the_way_is_named(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("")
+    with pytest.raises(RtnbError, match="is a file, not a folder"):
+        working_copy(source, tmp_path / "work")
+
+
+def test_from_a_checkout_the_originals_are_its_notebooks() -> None:
+    assert originals() == Path(__file__).resolve().parent.parent / "notebooks"
+
+
+def test_a_taken_port_gives_the_next_free_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert port < free_port(port) < port + 100
+
+
+def test_port_zero_gives_any_free_port() -> None:
+    assert free_port(0) > 0
+
+
+def test_a_port_must_be_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["lab", "--port", "70000"])
+    assert "0 to 65535" in capsys.readouterr().err
+
+
+def test_words_after_a_double_dash_are_jupyters() -> None:
+    options = parser().parse_args(["lab", "--no-browser", "--", "--ServerApp.ip=0.0.0.0"])
+    assert options.jupyter == ["--ServerApp.ip=0.0.0.0"]
+    assert options.no_browser
+
+
+def test_an_error_is_told_in_words_not_as_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["lab", "--directory", str(tmp_path / "file")]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("rtnb lab: ")
+    assert "Choose another folder" in told
+
+
+def test_help_names_every_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "rtnb", "--help"], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in ("lab", "simulate", "doctor"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_it_ends_cleanly_with_its_kernels(name: str, tmp_path: Path) -> None:
+    from tests.browser.lab import Lab
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        lab = Lab(tmp_path, arguments=["--port", str(port)]).start()
+        kernel: Any = lab.post("api/kernels", {"name": "python3"})
+        assert lab.stop(by=signal.Signals[name]) == 0
+
+    assert f"Port {port} is taken; using " in lab.log()
+    assert not list((tmp_path / "runtime").glob(f"kernel-{kernel['id']}.json"))
+    assert not lab.processes_left()
