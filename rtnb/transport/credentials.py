@@ -288,8 +288,9 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?i)([?&](?:token|access_token|sig|key|code)=)[^&\s\"']+", rf"\1{MASK}"),
         (r"(//)[^/@\s]+@", rf"\1{MASK}@"),  # user:password in an address
         (r"[\w\-]{2,}\*{3,}[\w\-]*", MASK),  # a key starred by the service keeps its ends
-        (r"(?<![A-Za-z0-9])[0-9a-fA-F]{32,}(?![A-Za-z0-9])", MASK),  # Azure keys until 2024: 32 hexadecimal digits
-        (r"[A-Za-z0-9+/]{80,}={0,2}", MASK),  # Azure keys since: 84 letters and digits
+        (r"(?<![A-Za-z0-9_])[0-9a-fA-F]{32}(?![A-Za-z0-9])", MASK),  # Azure keys until 2024; not ids such as resp_...
+        (r"(?<![A-Za-z0-9_])[A-Za-z0-9]{40,}", MASK),  # Azure keys since: 84 letters and digits
+        (r"[A-Za-z0-9+/]{80,}={0,2}", MASK),  # and whatever else is that long in base64
     )
 )
 

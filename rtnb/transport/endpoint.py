@@ -111,8 +111,8 @@ class Endpoint:
         """
         if self.dialect == "ga":
             return _with_query(f"{self.realtime}/calls", {"webrtcfilter": "on" if webrtc_filter else None})
-        if self.service != "azure":
-            return _with_query(f"{self.origin}{self.base}/v1/realtimertc", {"model": self.model})
+        if self.service != "azure" or is_loopback(urlsplit(self.origin).hostname or ""):
+            return _with_query(f"{self.origin}/v1/realtimertc", {"model": self.model})
         where = (region or "").strip().lower().replace(" ", "")
         if where not in PREVIEW_REGIONS:
             allowed = " or ".join(PREVIEW_REGIONS)
@@ -201,7 +201,7 @@ def _azure(
     parts: SplitResult, query: dict[str, str], *, dialect: Dialect, model: str | None, api_version: str | None
 ) -> Endpoint:
     here = _bare(parts)
-    before, openai, after = f"{parts.path}/".partition("/openai/")
+    before, openai, after = f"{parts.path.rstrip('/')}/".partition("/openai/")
     named = re.search(r"deployments/([^/]+)", after)
     in_path = unquote(named[1]) if named else None
     model = _one_model(model, query.get("model") or query.get("deployment") or in_path, here)

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import pickle
+import time
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from azure.core.credentials import AccessToken, AzureKeyCredential
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtnb.errors import AuthenticationError
+from rtnb.transport import ApiKey, BearerToken, Entra, EphemeralKey, Headers, NoCredential, Secret, redact
+from rtnb.transport.credentials import ENTRA_SCOPE, credential_for, safe_cause, secrets_in
+from tests.transport.conftest import CANARY
+
+ENTRA_TOKEN = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
+
+
+def test_a_secret_shows_itself_to_reveal_alone() -> None:
+    key = Secret(CANARY)
+    shown = [
+        repr(key),
+        str(key),
+        f"{key}",
+        f"{key:>90}",
+        f"{key!s:.5}",
+        f"{[key]}",
+        "%s" % key,
+        json.dumps([key], default=str),
+    ]  # noqa: UP031
+    assert not any(CANARY[:6] in one for one in shown)
+    assert repr(key) == "****"
+    assert key.reveal() == CANARY
+    with pytest.raises(TypeError):
+        vars(key)
+    with pytest.raises(TypeError):
+        json.dumps(key)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(key, protocol)
+    with pytest.raises(TypeError, match="does not hand out"):
+        key.__getstate__()
+    assert copy.deepcopy(key) is copy.copy(key) is key
+    assert key == Secret(f" '{CANARY}'\n")
+    assert key != Secret("another-key")
+    assert key != CANARY
+    assert len({key, Secret(key)}) == 1
+
+
+@pytest.mark.parametrize(
+    "pasted, reason",
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("''", "is empty"),
+        ("<your-api-key>", "placeholder"),
+        ("YOUR_API_KEY", "placeholder"),
+        ("your api key", "placeholder"),
+        ("Paste your key here", "placeholder"),
+        ("xxxxxxxx", "placeholder"),
+        ("...", "placeholder"),
+        ("abc def", "characters no key has"),
+        ("abc\r\nX-Evil: 1", "characters no key has"),
+        ("clé0123456789", "characters no key has"),
+        ("••••••••", "characters no key has"),
+        ("********", "row of stars"),
+    ],
+)
+def test_what_cannot_be_a_key_is_refused_without_showing_it(pasted: str, reason: str) -> None:
+    with pytest.raises(AuthenticationError, match=reason) as info:
+        ApiKey(pasted)
+    assert len(pasted) < 3 or pasted not in f"{info.value}{info.value.__notes__}"
+
+
+async def test_each_credential_sends_its_one_header() -> None:
+    assert dict(await NoCredential().headers()) == {}
+    assert dict(await ApiKey(CANARY).headers()) == {"api-key": CANARY}
+    assert dict(await BearerToken(CANARY).headers()) == {"Authorization": f"Bearer {CANARY}"}
+    for credential in (NoCredential(), ApiKey(CANARY), BearerToken(CANARY), await ApiKey(CANARY).headers()):
+        assert CANARY not in f"{credential} {credential!r} {credential.__class__}"
+
+
+def test_headers_hide_their_values() -> None:
+    headers = Headers({"api-key": CANARY})
+    assert f"{headers} {headers!r}" == "Headers(api-key: ****) Headers(api-key: ****)"
+
+
+class AsyncCredential:
+    """As azure-identity's async ones."""
+
+    def __init__(self, token: str = ENTRA_TOKEN) -> None:
+        self.token = token
+        self.scopes: list[str] = []
+        self.closed = False
+
+    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        self.scopes += scopes
+        return AccessToken(self.token, int(time.time()) + 3600)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class BlockingCredential:
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        return AccessToken(ENTRA_TOKEN, 0)
+
+
+async def _provider() -> str:
+    return ENTRA_TOKEN
+
+
+@pytest.mark.parametrize("credential", [AsyncCredential(), BlockingCredential(), _provider, lambda: ENTRA_TOKEN])
+async def test_entra_takes_any_kind_of_credential(credential: Any) -> None:
+    entra = Entra(credential)
+    assert dict(await entra.headers()) == {"Authorization": f"Bearer {ENTRA_TOKEN}"}
+    assert repr(entra) == f"Entra(scope={ENTRA_SCOPE!r})"
+
+
+async def test_entra_asks_afresh_for_its_scope_and_leaves_a_given_credential_open() -> None:
+    credential = AsyncCredential()
+    entra = Entra(credential, scope="https://ai.azure.com/.default")
+    await entra.headers()
+    await entra.headers()
+    assert credential.scopes == ["https://ai.azure.com/.default"] * 2
+    assert not credential.closed
+
+
+async def test_default_credential_gets_a_token_and_is_closed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real DefaultAzureCredential, as in an App Service whose token service is on loopback."""
+    asked: list[str] = []
+
+    async def token(request: web.Request) -> web.Response:
+        asked.append(request.query["resource"])
+        return web.json_response(
+            {
+                "access_token": ENTRA_TOKEN,
+                "expires_on": str(int(time.time()) + 3600),
+                "resource": request.query["resource"],
+                "token_type": "Bearer",
+            }
+        )
+
+    app = web.Application()
+    app.router.add_get("/token", token)
+    async with TestServer(app, host="127.0.0.1") as server:
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        monkeypatch.setenv("IDENTITY_ENDPOINT", str(server.make_url("/token")))
+        monkeypatch.setenv("IDENTITY_HEADER", "header-of-the-token-service")
+        with caplog.at_level(logging.DEBUG):
+            headers = await Entra().headers()
+    assert dict(headers) == {"Authorization": f"Bearer {ENTRA_TOKEN}"}
+    assert asked == ["https://cognitiveservices.azure.com"]
+    assert ENTRA_TOKEN[:30] not in caplog.text
+
+
+async def test_nobody_signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
+    with pytest.raises(AuthenticationError, match="no Entra token for https://cognitive") as info:
+        await Entra().headers()
+    assert "az login" in info.value.__notes__[0]
+    assert info.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("what", [RuntimeError(f"bad key sk-{CANARY}"), KeyError(CANARY)])
+async def test_a_credential_that_fails_with_a_secret_in_its_words(what: Exception) -> None:
+    def fail() -> str:
+        raise what
+
+    with pytest.raises(AuthenticationError) as info:
+        await Entra(fail).headers()
+    assert CANARY not in str(info.value)
+    assert info.value.__cause__ is None
+    assert info.value.__context__ is None
+
+
+async def test_a_credential_that_gives_nothing() -> None:
+    with pytest.raises(AuthenticationError, match="Entra token is empty"):
+        await Entra(lambda: "").headers()
+
+
+async def test_who_sends_what() -> None:
+    async def sent(*arguments: Any, **options: Any) -> dict[str, str]:
+        return dict(await credential_for(*arguments, **options).headers())
+
+    as_key, as_bearer = {"api-key": CANARY}, {"Authorization": f"Bearer {CANARY}"}
+    assert await sent(CANARY, azure=True) == as_key
+    assert await sent(CANARY) == as_bearer
+    assert await sent(None) == {}
+    assert await sent(None, AzureKeyCredential(CANARY), azure=True) == as_key
+    assert await sent(EphemeralKey(CANARY, expires_at=1), azure=True) == as_bearer
+    assert await sent("ek_0123456789", azure=True) == {"Authorization": "Bearer ek_0123456789"}
+    both = await sent(CANARY, AsyncCredential(), azure=True)
+    assert both == {"Authorization": f"Bearer {ENTRA_TOKEN}"}
+    assert credential_for(None, azure=True).auth == "entra"
+    assert credential_for(EphemeralKey(CANARY, expires_at=1)).auth == "ephemeral"
+
+
+@pytest.mark.parametrize(
+    "text, clean",
+    [
+        ("Incorrect API key provided: sk-proj-abc***********wxyz.", "Incorrect API key provided: ****."),
+        ("key ek_68af296e8e408191a1120ab6383263c2 expired", "key **** expired"),
+        (f"token {ENTRA_TOKEN} refused", "token **** refused"),
+        ("key 0123456789abcdef0123456789abcdef", "key ****"),
+        ("'0123456789ABCDEF0123456789ABCDEF'", "'****'"),
+        (f"key {'A1b2' * 21}", "key ****"),
+        ("api-key: abc", "api-key: ****"),
+        ("https://x/y?api-key=abc&model=m", "https://x/y?api-key=****&model=m"),
+        ('{"api_key": "abc", "x": 1}', '{"api_key": "****", "x": 1}'),
+        ("Authorization: Bearer abc123def", "Authorization: Bearer ****"),
+        ("openai-insecure-api-key.abc", "openai-insecure-api-key.****"),
+        ("http://me:secret@proxy:8080", "http://****@proxy:8080"),
+        ("provided: 4fd1****77ab", "provided: ****"),
+        ("wss://x/y?model=m&sig=abc", "wss://x/y?model=m&sig=****"),
+    ],
+)
+def test_what_looks_like_a_key_is_taken_out(text: str, clean: str) -> None:
+    assert redact(text) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Missing bearer authentication in header",
+        "wss://res.openai.azure.com/openai/v1/realtime?model=gpt-realtime-2.1",
+        "session sess_AbCdEf0123456789 and item item_0123456789abcdef hit 60 minutes",
+        "apim-request-id 9f3f4f0e-6f9b-4c4f-9a51-0d6dbb8d1b11",
+        'Model "desk-top" is not supported in realtime mode. You risk-free try gpt-realtime-1.5.',
+        "invalid_request_error.invalid_api_key",
+        "active response in progress: resp_68af296e8e408191a1120ab6383263c2",
+    ],
+)
+def test_other_words_stay(text: str) -> None:
+    assert redact(text, [CANARY]) == text
+
+
+def test_known_secrets_and_their_pieces() -> None:
+    assert redact(f"you sent {CANARY}.", [CANARY]) == "you sent ****."
+    assert redact(f"you sent {CANARY[:8]} ... {CANARY[-8:]}.", [CANARY]) == "you sent **** ... ****."
+    assert redact("short pw here", ["pw"]) == "short **** here"
+
+
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_", min_size=4, max_size=90), st.text(), st.text())
+def test_a_known_secret_never_survives(secret: str, before: str, after: str) -> None:
+    assert secret not in redact(f"{before} {secret} {after}", [secret]).replace("****", "")
+
+
+def test_secrets_in_headers() -> None:
+    headers = {
+        "api-key": "a1",
+        "Authorization": "Bearer b2",
+        "Ocp-Apim-Subscription-Key": "c3",
+        "User-Agent": "rtnb",
+        "Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.d4",
+    }
+    assert secrets_in(headers.items()) == ("a1", "b2", "c3", "d4")
+
+
+def test_a_cause_with_a_secret_is_not_kept() -> None:
+    harmless, harmful = OSError(111, "refused"), OSError(f"Bearer {CANARY}")
+    assert safe_cause(harmless, [CANARY]) is harmless
+    assert safe_cause(harmful, [CANARY]) is None
