@@ -101,11 +101,8 @@ class Espeak:
     def speak(self, request: dict[str, Any]) -> None:
         """Send W and A frames as the sound is made; raises ValueError for what cannot be spoken."""
         identifier = self._identifier(request["language"])
-        variant = request["variant"].encode()
-        if variant and self._lib.espeak_SetVoiceByName(identifier + b"+" + variant):
-            raise ValueError(f"espeak-ng has no voice variant {request['variant']!r}")
-        if not variant:
-            self._lib.espeak_SetVoiceByName(identifier)
+        if self._lib.espeak_SetVoiceByName(identifier + b"+" + request["variant"].encode()):
+            self._lib.espeak_SetVoiceByName(identifier)  # an older espeak-ng without this variant: its plain voice
         self._lib.espeak_SetParameter(RATE, request["rate"], 0)
         self._lib.espeak_SetParameter(PITCH, request["pitch"], 0)
         text = request["text"].encode("utf-8", "replace") + b"\0"

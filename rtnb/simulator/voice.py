@@ -35,29 +35,27 @@ _SLOWEST = 80  # espeakRATE_MINIMUM: what is slower is stretched
 
 @dataclass(frozen=True)
 class Timbre:
-    """How one of the service's voices sounds here."""
+    """How espeak-ng sounds as one of the service's voices. (The babble has its own table.)"""
 
     variant: str
     """espeak-ng voice variant."""
     pitch: int
     """espeak-ng pitch, 0 to 99."""
-    babble_hz: float
-    """Mean pitch of the babble, Hz: about what the espeak variant has (measured)."""
 
 
 VOICES = {
-    "cedar": Timbre("m6", 10, 74),
-    "echo": Timbre("m1", 42, 87),
-    "ash": Timbre("m3", 45, 99),
-    "ballad": Timbre("m7", 60, 112),
-    "verse": Timbre("m4", 85, 128),
-    "alloy": Timbre("f4", 30, 142),
-    "marin": Timbre("f1", 42, 161),
-    "sage": Timbre("f2", 50, 187),
-    "shimmer": Timbre("f3", 58, 216),
-    "coral": Timbre("Annie", 62, 250),
+    "cedar": Timbre("m6", 10),
+    "echo": Timbre("m1", 42),
+    "ash": Timbre("m3", 45),
+    "ballad": Timbre("m7", 60),
+    "verse": Timbre("m4", 85),
+    "alloy": Timbre("f4", 30),
+    "marin": Timbre("f1", 42),
+    "sage": Timbre("f2", 50),
+    "shimmer": Timbre("f3", 58),
+    "coral": Timbre("Annie", 62),
 }
-"""The service's voices (protocol.md §2) from low to high: neighbours are about 13 % apart in pitch. (chosen)"""
+"""The service's voices (protocol.md §2) from low (74 Hz) to high (250 Hz), about 13 % apart. (chosen, measured)"""
 
 
 def timbre(voice: str) -> Timbre:
@@ -67,7 +65,7 @@ def timbre(voice: str) -> Timbre:
     number = zlib.crc32(voice.encode("utf-8", "replace"))
     base = VOICES[sorted(VOICES)[number % len(VOICES)]]
     shift = number // len(VOICES) % 25 - 12
-    return Timbre(base.variant, min(99, max(0, base.pitch + shift)), base.babble_hz * 2 ** (shift / 50))
+    return Timbre(base.variant, min(99, max(0, base.pitch + shift)))
 
 
 class Voice(Protocol):
@@ -121,12 +119,13 @@ class BabbleVoice:
         _check_speed(speed)
         done = []
         for portion in portions(text):
-            done.append(self.portion(portion, timbre(voice).babble_hz, speed))
+            done.append(self.portion(portion, voice, speed))
             await asyncio.sleep(0)  # let the sessions breathe
         return join(done)
 
-    def portion(self, text: str, pitch_hz: float, speed: float) -> Speech:
-        said = babble(_speakable(text), rate_hz=RATE_HZ, pitch_hz=pitch_hz, speed=speed, seed=self._seed)
+    def portion(self, text: str, voice: str, speed: float) -> Speech:
+        """Speak a text at once, whatever its length."""
+        said = babble(_speakable(text), rate_hz=RATE_HZ, voice=voice, speed=speed, seed=self._seed)
         marks, at = [], 0
         for word in said.words:
             found = text.find(word.text.strip(), at)
@@ -206,7 +205,7 @@ class EspeakVoice:
 
     async def _remember(self, text: str, voice: str, speed: float, language: str) -> Speech:
         """One portion, from memory, from a call under way for the same words, or new."""
-        key = (text, timbre(voice), speed, language)
+        key = (text, voice, speed, language)
         if (known := self._cache.get(key)) is not None:
             return known
         if self._closed:
@@ -218,7 +217,8 @@ class EspeakVoice:
         # Shielded: a caller who gives up must not leave half an answer in the pipe, nor take it from the others.
         return await asyncio.shield(task)
 
-    async def _make(self, text: str, sound: Timbre, speed: float, language: str) -> Speech:
+    async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
+        sound = timbre(voice)
         words_per_minute = _WORDS_PER_MINUTE * speed
         rate = max(_SLOWEST, round(words_per_minute))
         request = {
@@ -230,14 +230,14 @@ class EspeakVoice:
         }
         answer = await self._ask(request)
         if answer is None:
-            return self._babble.portion(text, sound.babble_hz, speed)
+            return self._babble.portion(text, voice, speed)
         audio, marks = answer
         if words_per_minute < _SLOWEST:
             factor = _SLOWEST / words_per_minute
             audio = stretch(audio, factor=factor)
             marks = [(offset, ms * factor) for offset, ms in marks]
         speech = align(text, audio, marks=marks)
-        self._cache.put((text, sound, speed, language), speech)
+        self._cache.put((text, voice, speed, language), speech)
         return speech
 
     async def _ask(self, request: dict[str, Any]) -> tuple[npt.NDArray[np.float32], list[tuple[int, float]]] | None:
