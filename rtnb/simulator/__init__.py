@@ -1,1 +1,8 @@
 """Being a service: a real local server that listens, answers and speaks, with faults on demand."""
+
+from rtnb.simulator.faults import Fault
+from rtnb.simulator.host import Options, Simulator
+from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.scenario import Scenario
+
+__all__ = ["Fault", "LatencyProfile", "Options", "Scenario", "Simulator"]

@@ -1,0 +1,382 @@
+"""One response of the simulator: from `response.created` to `response.done`, delta by delta, at its times."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from rtnb.audio import codec, resample
+from rtnb.protocol import (
+    UNSET,
+    AudioFormat,
+    ContentPart,
+    Dialect,
+    ErrorDetail,
+    Item,
+    Response,
+    SessionConfig,
+    Usage,
+    events,
+)
+from rtnb.protocol.replies import item_events
+from rtnb.protocol.state import State
+from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
+from rtnb.simulator import pacing
+from rtnb.simulator.behaviour import Behaviour, Call, Say, Turn
+from rtnb.simulator.pacing import LatencyProfile, Planned
+from rtnb.simulator.speech import Speech
+from rtnb.simulator.voice import Voice
+
+AUDIO_MS_PER_OUTPUT_TOKEN = 50
+"""Assistant audio costs one token per 50 ms (service documentation)."""
+
+
+class Host(Protocol):
+    """What a response needs of its session."""
+
+    dialect: Dialect
+    latency: LatencyProfile
+    rng: random.Random
+    conversation_id: str
+
+    @property
+    def state(self) -> State:
+        """The protocol state of the session."""
+
+    def emit(self, event: events.Event) -> None:
+        """Say an event."""
+
+    def make_id(self, prefix: str) -> str:
+        """A new id."""
+
+    def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
+        """Remember audio for `conversation.item.retrieve`."""
+
+
+@dataclass
+class Settings:
+    """What one response is generated with: the session's settings under those of its `response.create`."""
+
+    config: ResponseConfig
+    session: SessionConfig
+    turn: Turn
+    input_tokens: TokenDetails
+
+    @property
+    def modality(self) -> str:
+        """``audio`` or ``text``."""
+        chosen = self.config.output_modalities or self.session.output_modalities or ("audio",)
+        return "audio" if "audio" in chosen else "text"
+
+    @property
+    def output(self) -> AudioOutput:
+        """Voice, format and speed."""
+        own = self.config.audio and self.config.audio.output
+        base = self.session.audio and self.session.audio.output
+        base = base or AudioOutput()
+        if not own:
+            return base
+        return replace(base, format=own.format or base.format, voice=own.voice or base.voice)
+
+    @property
+    def max_tokens(self) -> float:
+        """The token limit, inf where there is none."""
+        limit = self.config.max_output_tokens or self.session.max_output_tokens
+        return limit if isinstance(limit, int) else math.inf
+
+
+@dataclass
+class _Part:
+    """The output item that is being generated."""
+
+    item: Item
+    index: int
+    text: str = ""
+    sent_bytes: int = 0
+    open: bool = True
+    audio: list[bytes] = field(default_factory=list)
+
+
+class Generation:
+    """Generates one response.
+
+    Parameters
+    ----------
+    host : Host
+        The session.
+    settings : Settings
+        What to generate.
+    behaviour, voice
+        What is said, and how it sounds.
+    """
+
+    def __init__(self, host: Host, settings: Settings, *, behaviour: Behaviour, voice: Voice) -> None:
+        self._host = host
+        self._settings = settings
+        self._behaviour = behaviour
+        self._voice = voice
+        self._loop = asyncio.get_running_loop()
+        self.id = host.make_id("resp")
+        self.outside = settings.config.conversation == "none"
+        """Whether the response stays out of the conversation."""
+        self._done: list[Item] = []
+        self._current: _Part | None = None
+        self._tokens = {"text": 0, "audio": 0.0}
+        self.created = False
+        """Whether `response.created` was said."""
+        self.finished = False
+        self.first_audio_at: float | None = None
+        """Loop time of the first audio delta, None before."""
+        self._media_type = (settings.output.format or AudioFormat()).type
+        self.sent_ms = 0.0
+        """Audio sent so far."""
+        self._task: asyncio.Task[None] | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self, *, on_done: Callable[[Generation], None]) -> None:
+        """Begin. The cause reached the service `answer_ms` after it was sent; all times count from the sending."""
+        latency = self._host.latency
+        self._on_done = on_done
+        self._origin = self._loop.time() - latency.answer_ms / 1000
+        after_s = (latency.response_created_ms - latency.answer_ms) / 1000
+        if after_s <= 0:
+            self._announce()
+        self._task = self._loop.create_task(self._run(after_s), name="rtnb response")
+
+    async def _run(self, after_s: float) -> None:
+        try:
+            if not self.created:
+                await asyncio.sleep(after_s)
+                self._announce()
+            await self._generate()
+        except Exception as error:  # a behaviour or a voice of the user's: the session must outlive it
+            self._finish("failed", StatusDetails(type="failed", error=_failure(error)))
+
+    def cut(self, reason: str) -> None:
+        """Stop now: ``turn_detected`` or ``client_cancelled``. Everything open is closed in order."""
+        if self.finished:
+            return
+        if self._task is not None:
+            self._task.cancel()
+        if not self.created:
+            self._announce()
+        self._finish("cancelled", StatusDetails(type="cancelled", reason=reason))
+
+    async def aclose(self) -> None:
+        """Drop the response without a word (the connection is gone)."""
+        self.finished = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # --- the events ---------------------------------------------------------------------------------------------------
+
+    def _announce(self) -> None:
+        self.created = True
+        self._host.emit(events.ResponseCreated(response=self._describe("in_progress")))
+
+    def _describe(self, status: str, **more: Any) -> Response:
+        settings, preview = self._settings, self._host.dialect == "preview"
+        output = settings.output
+        limit = settings.config.max_output_tokens or settings.session.max_output_tokens
+        return Response(
+            id=self.id,
+            object="realtime.response",
+            status=status,
+            status_details=more.get("details"),
+            output=tuple(self._done),
+            usage=more.get("usage"),
+            metadata=settings.config.metadata or None,
+            conversation_id=None if self.outside else self._host.conversation_id,
+            output_modalities=(settings.modality,),
+            audio=Audio(output=AudioOutput(format=output.format, voice=output.voice)),
+            max_output_tokens=limit,
+            temperature=(settings.config.temperature or settings.session.temperature) if preview else UNSET,
+        )
+
+    async def _generate(self) -> None:
+        stretches: list[str] = []
+        async for piece in self._behaviour.reply(self._settings.turn):
+            if isinstance(piece, Call):
+                await self._call(piece)
+            else:
+                stretches.append(piece.text)
+                await self._say(piece)
+            if self._over_limit():
+                break
+        self._close_part("completed")
+        if self._over_limit():
+            self._finish("incomplete", StatusDetails(type="incomplete", reason="max_output_tokens"))
+        else:
+            self._finish("completed", None)
+
+    def _over_limit(self) -> bool:
+        return self._tokens["text"] + self._tokens["audio"] >= self._settings.max_tokens
+
+    async def _until(self, at_ms: float) -> None:
+        """Wait for a time counted from `response.create`; a time in the past yields once."""
+        await asyncio.sleep(max(0.0, self._origin + at_ms / 1000 - self._loop.time()))
+
+    async def _say(self, piece: Say) -> None:
+        spoken = self._settings.modality == "audio"
+        part = self._current or self._open_message(spoken)
+        late_ms = (self._loop.time() - self._origin) * 1000 - self._host.latency.first_delta_ms
+        shift_ms = max(0.0, late_ms) if part.text else 0.0
+        if not spoken:
+            for delta in pacing.plan_text(piece.text, latency=self._host.latency, rng=self._host.rng):
+                await self._until(delta.at_ms + shift_ms)
+                self._text(part, delta)
+                if self._over_limit():
+                    return
+            return
+        output = self._settings.output
+        voice = output.voice if isinstance(output.voice, str) else "alloy"
+        speech = await self._voice.speak(piece.text, voice=voice, speed=float(output.speed or 1.0))
+        encoded, bytes_per_ms = encode_speech(speech, output.format or AudioFormat())
+        for delta in pacing.plan(speech, latency=self._host.latency, rng=self._host.rng):
+            await self._until(delta.at_ms + shift_ms)
+            if delta.kind == "audio":
+                self._audio(part, pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms), bytes_per_ms)
+            else:
+                self._transcript(part, delta)
+            if self._over_limit():
+                return
+
+    def _ids(self, part: _Part) -> dict[str, Any]:
+        return {"response_id": self.id, "item_id": part.item.id, "output_index": part.index, "content_index": 0}
+
+    def _text(self, part: _Part, delta: Planned) -> None:
+        part.text += delta.text
+        self._tokens["text"] += 1
+        self._host.emit(events.ResponseOutputTextDelta(**self._ids(part), delta=delta.text))
+
+    def _transcript(self, part: _Part, delta: Planned) -> None:
+        part.text += delta.text
+        self._tokens["text"] += 1
+        self._host.emit(events.ResponseOutputAudioTranscriptDelta(**self._ids(part), delta=delta.text))
+
+    def _audio(self, part: _Part, data: bytes, bytes_per_ms: int) -> None:
+        if not data:
+            return
+        if self.first_audio_at is None:
+            self.first_audio_at = self._loop.time()
+        part.sent_bytes += len(data)
+        self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
+        self.sent_ms += len(data) / bytes_per_ms
+        self._host.keep_audio(str(part.item.id), data, media_type=self._media_type)
+        self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
+
+    def _open_message(self, spoken: bool) -> _Part:
+        part = self._open_item(Item(type="message", role="assistant", content=()))
+        kind = ContentPart(type="audio", transcript="") if spoken else ContentPart(type="text", text="")
+        self._host.emit(events.ResponseContentPartAdded(**self._ids(part), part=kind))
+        return part
+
+    def _open_item(self, item: Item) -> _Part:
+        self._close_part("completed")
+        item = replace(item, id=self._host.make_id("item"), object="realtime.item", status="in_progress")
+        part = self._current = _Part(item, len(self._done))
+        self._host.emit(events.ResponseOutputItemAdded(response_id=self.id, output_index=part.index, item=item))
+        if not self.outside:
+            previous = self._host.state.order[-1] if self._host.state.order else None
+            for event in item_events(item, previous_item_id=previous, dialect=self._host.dialect, done=False):
+                self._host.emit(event)
+        return part
+
+    async def _call(self, piece: Call) -> None:
+        call_id = self._host.make_id("call")
+        part = self._open_item(Item(type="function_call", name=piece.name, call_id=call_id, arguments=""))
+        ids: dict[str, Any] = {
+            "response_id": self.id,
+            "item_id": part.item.id,
+            "output_index": part.index,
+            "call_id": call_id,
+        }
+        await self._until(self._host.latency.first_delta_ms)
+        for start in range(0, len(piece.arguments), 12):
+            delta = piece.arguments[start : start + 12]
+            part.text += delta
+            self._tokens["text"] += 3
+            self._host.emit(events.ResponseFunctionCallArgumentsDelta(**ids, delta=delta))
+        self._close_part("completed")
+
+    def _close_part(self, status: str) -> None:
+        """Send the `done` events of the open item."""
+        part, self._current = self._current, None
+        if part is None:
+            return
+        emit, ids = self._host.emit, self._ids(part)
+        if part.item.type == "function_call":
+            named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
+            call_ids = {k: ids[k] for k in ("response_id", "item_id", "output_index")}
+            emit(
+                events.ResponseFunctionCallArgumentsDone(
+                    **call_ids, call_id=part.item.call_id, arguments=part.text, **named
+                )
+            )
+            item = replace(part.item, status=status, arguments=part.text)
+        else:
+            item = replace(part.item, status=status, content=(self._close_content(part, ids),))
+        if not self.outside and self._host.dialect == "ga":
+            previous = self._previous(str(item.id))
+            emit(events.ConversationItemDone(item=item, previous_item_id=previous))
+        emit(events.ResponseOutputItemDone(response_id=self.id, output_index=part.index, item=item))
+        self._done.append(item)
+
+    def _close_content(self, part: _Part, ids: dict[str, Any]) -> ContentPart:
+        emit = self._host.emit
+        if self._settings.modality == "text":
+            emit(events.ResponseOutputTextDone(**ids, text=part.text))
+            emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="text", text=part.text)))
+            return ContentPart(type="output_text", text=part.text)
+        emit(events.ResponseOutputAudioDone(**ids))
+        emit(events.ResponseOutputAudioTranscriptDone(**ids, transcript=part.text))
+        emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="audio", transcript=part.text)))
+        return ContentPart(type="output_audio", transcript=part.text)
+
+    def _previous(self, item_id: str) -> str | None:
+        order = self._host.state.order
+        place = order.index(item_id) if item_id in order else 0
+        return order[place - 1] if place else None
+
+    def _finish(self, status: str, details: StatusDetails | None) -> None:
+        self._close_part("completed" if status == "completed" else "incomplete")
+        self.finished = True
+        usage = self._usage()
+        self._host.emit(events.ResponseDone(response=self._describe(status, details=details, usage=usage)))
+        self._on_done(self)
+
+    def _usage(self) -> Usage:
+        given = self._settings.input_tokens
+        n_in = (given.text_tokens or 0) + (given.audio_tokens or 0)
+        text, audio = self._tokens["text"], math.ceil(self._tokens["audio"])
+        return Usage(
+            total_tokens=n_in + int(text) + audio,
+            input_tokens=n_in,
+            output_tokens=int(text) + audio,
+            input_token_details=given,
+            output_token_details=TokenDetails(text_tokens=int(text), audio_tokens=audio),
+        )
+
+
+def encode_speech(speech: Speech, audio_format: AudioFormat) -> tuple[bytes, int]:
+    """The whole speech as the wire carries it, and its bytes per ms; encoded in one piece, so no border clicks."""
+    wire = codec(audio_format.type)
+    audio = resample(speech.audio, from_rate_hz=24_000, to_rate_hz=wire.rate_hz)
+    return wire.encode(audio), wire.bytes_per_ms
+
+
+def _failure(error: Exception) -> ErrorDetail:
+    code = getattr(error, "code", None)
+    return ErrorDetail(type="server_error", code=code if isinstance(code, str) else None, message=str(error))
+
+
+def rate_limits(tokens_used: int) -> events.RateLimitsUpdated:
+    """What live services report: one generous token quota."""
+    limit = RateLimit(name="tokens", limit=15_000_000, remaining=15_000_000 - tokens_used, reset_seconds=0.001)
+    return events.RateLimitsUpdated(rate_limits=(limit,))

@@ -1,0 +1,68 @@
+"""Who may come in: one key per start, and ephemeral keys that expire."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from rtnb.protocol import SessionConfig
+
+PREVIEW_LIFETIME_S: Final = 60
+"""An ephemeral key of the preview lives one minute (WebRTC how-to of the preview)."""
+GA_LIFETIME_S: Final = 600
+"""Default of `expires_after` in GA (API reference)."""
+MIN_LIFETIME_S: Final = 10
+MAX_LIFETIME_S: Final = 7200
+"""Allowed range of `expires_after.seconds` (API reference)."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What an ephemeral key allows: one session configuration until a time."""
+
+    session: SessionConfig
+    expires_at: float
+    """Unix seconds."""
+
+
+class KeyRing:
+    """The keys a simulator accepts.
+
+    Parameters
+    ----------
+    key : str, optional
+        The long-lived key; a fresh random one when not given.
+    wall : callable
+        Unix time in seconds.
+    """
+
+    def __init__(self, key: str | None = None, *, wall: Callable[[], float]) -> None:
+        self.key = key or secrets.token_hex(16)
+        self._wall = wall
+        self._grants: dict[str, Grant] = {}
+
+    def __repr__(self) -> str:
+        return f"KeyRing(****, {len(self._grants)} ephemeral)"
+
+    def mint(self, session: SessionConfig, *, lifetime_s: float) -> tuple[str, Grant]:
+        """Make an ephemeral key; expired ones are forgotten."""
+        now = self._wall()
+        self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - MAX_LIFETIME_S}
+        value = f"ek_{secrets.token_hex(16)}"
+        self._grants[value] = Grant(session, now + lifetime_s)
+        return value, self._grants[value]
+
+    def is_main(self, offered: str) -> bool:
+        """Whether this is the long-lived key."""
+        return hmac.compare_digest(offered.encode(), self.key.encode())
+
+    def grant(self, offered: str) -> Grant | None:
+        """The grant of an ephemeral key, also when it is expired; None for a key that was never made."""
+        return self._grants.get(offered)
+
+    def expired(self, grant: Grant) -> bool:
+        """Whether the key's time is over; an open session goes on."""
+        return self._wall() >= grant.expires_at

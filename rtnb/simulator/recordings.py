@@ -1,0 +1,73 @@
+"""What a session keeps of the sound of its items: for `conversation.item.retrieve`, and for what it understood."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rtnb.audio import codec
+from rtnb.protocol import ContentPart, Item, events
+from rtnb.simulator.recognise import KnownSpeech
+
+
+class Recordings:
+    """Encoded audio by item, and the words of the user's items where they are known.
+
+    Parameters
+    ----------
+    known : KnownSpeech
+        What all sessions can write down.
+    """
+
+    def __init__(self, known: KnownSpeech) -> None:
+        self._known = known
+        self._audio: dict[str, bytearray] = {}
+        self._media_types: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+
+    def add(self, item_id: str, data: bytes, *, media_type: str) -> None:
+        """Append to an item's audio."""
+        self._audio.setdefault(item_id, bytearray()).extend(data)
+        self._media_types[item_id] = media_type
+
+    def tell(self, item_id: str, words: str) -> None:
+        """A scenario says what an item means."""
+        self._told[item_id] = words
+
+    def follow(self, event: events.Event) -> None:
+        """Truncate and delete as the client asked."""
+        if isinstance(event, events.ConversationItemTruncate) and event.item_id in self._audio:
+            per_ms = codec(self._media_types[event.item_id]).bytes_per_ms
+            del self._audio[event.item_id][event.audio_end_ms * per_ms :]
+        elif isinstance(event, events.ConversationItemDelete):
+            self._audio.pop(event.item_id, None)
+
+    def duration_ms(self, item_id: str) -> float:
+        """Length of an item's audio, 0 where none is kept."""
+        held = self._audio.get(item_id)
+        return len(held) / codec(self._media_types[item_id]).bytes_per_ms if held else 0.0
+
+    def words(self, item_id: str) -> str | None:
+        """What an item says: as a scenario tells, or as known speech; None where nobody knows."""
+        if item_id in self._told or not self._audio.get(item_id):
+            return self._told.get(item_id)
+        wire = codec(self._media_types[item_id])
+        return self._known.transcribe(wire.decode(bytes(self._audio[item_id])), rate_hz=wire.rate_hz)
+
+    def understood(self, item: Item) -> Item:
+        """A user's item as the model hears it: known speech is understood even where no transcription was asked for."""
+        if not is_spoken(item) or not item.content or item.content[0].transcript:
+            return item
+        words = self.words(item.id or "")
+        return replace(item, content=(ContentPart(type="input_audio", transcript=words),)) if words else item
+
+    def with_audio(self, item: Item) -> Item:
+        """An item with its audio, as `conversation.item.retrieved` shows it."""
+        held = bytes(self._audio.get(item.id or "", b""))
+        if not held or not item.content:
+            return item
+        return replace(item, content=tuple(replace(part, audio=held) for part in item.content))
+
+
+def is_spoken(item: Item) -> bool:
+    """Whether an item is the user's voice."""
+    return item.role == "user" and bool(item.content and item.content[0].type == "input_audio")

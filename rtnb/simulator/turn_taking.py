@@ -1,0 +1,212 @@
+"""When the user speaks and when the turn is over: the simulator's ear.
+
+Audio comes in as encoded bytes, is heard in 32 ms frames, and leaves as `Started`, `Stopped` and `IdleTimeout`. The
+server VAD is :mod:`rtnb.vad`; the semantic VAD is a **stand-in**, because the service's classifier is not public.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.audio import Codec, codec
+from rtnb.protocol import AudioFormat, SemanticVad, ServerVad
+from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechProbabilities, SpeechStarted
+
+Audio = npt.NDArray[np.float32]
+
+MAX_WAIT_MS: Final = {"low": 8000, "medium": 4000, "auto": 4000, "high": 2000}
+"""Longest wait of the semantic VAD by eagerness (documented)."""
+FINISHED_WAIT_MS: Final = {"low": 1600, "medium": 800, "auto": 800, "high": 400}
+"""Wait where the turn sounds finished: a fifth of the longest wait. Chosen: the service's classifier is not public."""
+FADE_DB: Final = 6.0
+"""A turn sounds finished when its last 300 ms are this much softer than the whole. Chosen."""
+KEEP_MS: Final = 30_000
+"""Audio kept while nobody speaks: more than any prefix padding or idle timeout needs."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """Speech began; `audio_start_ms` includes the prefix padding."""
+
+    audio_start_ms: int
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The turn ended; `audio_end_ms` includes the silence."""
+
+    audio_start_ms: int
+    audio_end_ms: int
+
+
+@dataclass(frozen=True)
+class IdleTimeout:
+    """Nobody spoke for the idle timeout after the last reply was played."""
+
+    audio_start_ms: int
+    audio_end_ms: int
+
+
+Heard = Started | Stopped | IdleTimeout
+
+
+class TurnTaking:
+    """Hears one session's input.
+
+    Parameters
+    ----------
+    **constants
+        Of :class:`rtnb.vad.ServerVadMachine` that no document gives (`hysteresis`, `min_speech_frames`, …).
+    """
+
+    def __init__(self, **constants: Any) -> None:
+        self._constants = constants
+        self._format: AudioFormat | None = None
+        self._codec: Codec = codec("audio/pcm")
+        self._detection: Any = None
+        self._machine: ServerVadMachine | None = None
+        self._listen(AudioFormat())
+        self._start_ms = 0
+        self._speaking = False
+        self._idle_from_ms: float | None = None
+        self._quiet_frames = 0
+
+    def _listen(self, audio_format: AudioFormat) -> None:
+        """Start a new stream in another format; the clock of the session goes on."""
+        base_ms = self.heard_ms if self._format is not None else 0.0
+        self._format = audio_format
+        self._codec = codec(audio_format.type)
+        self._ear = SpeechProbabilities(rate_hz=self._codec.rate_hz)
+        self._base_ms = int(base_ms)
+        """Stream time at which the kept bytes begin."""
+        self._kept = bytearray()
+        self._frame = int(base_ms) // FRAME_MS
+        """Number of the next 32 ms frame, counted from the start of the session."""
+
+    @property
+    def heard_ms(self) -> float:
+        """All audio appended so far."""
+        return self._base_ms + len(self._kept) / self._codec.bytes_per_ms
+
+    def configure(self, detection: Any, audio_format: AudioFormat) -> None:
+        """Follow the session's turn detection and input format."""
+        if self._format is None or audio_format.type != self._format.type:
+            self._listen(audio_format)
+            self._machine = None
+        if detection == self._detection and self._machine is not None:
+            return
+        self._detection = detection
+        settings = self._settings(detection)
+        if settings is None:
+            self._machine, self._speaking = None, False
+        elif self._machine is None:
+            self._machine = ServerVadMachine(**settings, **self._constants)
+            self._machine.reset(frame=self._frame)
+        else:
+            self._machine.configure(**settings)
+
+    @staticmethod
+    def _settings(detection: Any) -> dict[str, Any] | None:
+        if isinstance(detection, ServerVad):
+            return {
+                "threshold": detection.threshold if isinstance(detection.threshold, (int, float)) else 0.5,
+                "silence_duration_ms": detection.silence_duration_ms or 0,
+                "prefix_padding_ms": detection.prefix_padding_ms or 0,
+            }
+        if isinstance(detection, SemanticVad):
+            wait = MAX_WAIT_MS.get(str(detection.eagerness), MAX_WAIT_MS["auto"])
+            return {"threshold": 0.5, "silence_duration_ms": wait, "prefix_padding_ms": 300}
+        return None
+
+    def append(self, data: bytes) -> list[Heard]:
+        """Hear the next bytes; what happened, in order."""
+        self._kept += data
+        probabilities = self._ear.push(self._codec.decode(data))
+        self._frame += len(probabilities)
+        if self._machine is None:
+            return []
+        out: list[Heard] = []
+        for probability in probabilities.tolist():
+            out += [self._turn(event) for event in self._machine.push([probability])]
+            if isinstance(self._detection, SemanticVad) and self._speaking:
+                self._judge_finished(probability)
+        out += self._idle()
+        if not self._speaking:
+            self._forget_before(self.heard_ms - KEEP_MS)
+        return out
+
+    def _turn(self, event: Any) -> Heard:
+        if isinstance(event, SpeechStarted):
+            self._speaking, self._start_ms = True, event.audio_start_ms
+            self._quiet_frames, self._idle_from_ms = 0, None
+            return Started(self._start_ms)
+        self._speaking = False
+        return Stopped(self._start_ms, event.audio_end_ms)
+
+    def _judge_finished(self, probability: float) -> None:
+        """Semantic stand-in: once a pause begins, decide from the fade of the voice how long to wait."""
+        assert self._machine is not None
+        eagerness = str(self._detection.eagerness)
+        self._quiet_frames = self._quiet_frames + 1 if probability < 0.35 else 0
+        if self._quiet_frames == 1:
+            spoken = self.audio(self._start_ms, int(self.heard_ms))
+            tail = spoken[-self._codec.rate_hz * 3 // 10 :]
+            level, end = (float(np.sqrt(np.mean(x**2) + 1e-12)) for x in (spoken, tail))
+            finished = 20 * np.log10(level / end) >= FADE_DB
+            waits = FINISHED_WAIT_MS if finished else MAX_WAIT_MS
+            self._machine.configure(silence_duration_ms=waits.get(eagerness, waits["auto"]))
+
+    def reply_ended(self, *, playing_ms: float) -> None:
+        """A reply was generated; its audio plays for another `playing_ms`: the idle timeout counts from then."""
+        self._idle_from_ms = self.heard_ms + playing_ms
+
+    def _idle(self) -> list[Heard]:
+        timeout = self._detection.idle_timeout_ms if isinstance(self._detection, ServerVad) else None
+        if not timeout or self._idle_from_ms is None or self._speaking:
+            return []
+        waited_frames = -(-int(timeout) // FRAME_MS)  # 6000 ms is 6016 ms on the wire: whole frames (documented sample)
+        if self.heard_ms - self._idle_from_ms < waited_frames * FRAME_MS:
+            return []
+        start = int(self._idle_from_ms) // FRAME_MS * FRAME_MS
+        self._idle_from_ms = None
+        return [IdleTimeout(start, start + waited_frames * FRAME_MS)]
+
+    def end_turn(self) -> None:
+        """The client committed by hand: a running turn is over without a `Stopped`."""
+        self._speaking = False
+        if self._machine is not None:
+            self._machine.reset(frame=self._frame)
+
+    def audio(self, start_ms: int, stop_ms: int) -> Audio:
+        """What was heard between two times, decoded at the format's own rate; older audio may be gone."""
+        return self._codec.decode(self.encoded(start_ms, stop_ms))
+
+    def encoded(self, start_ms: int, stop_ms: int) -> bytes:
+        """What was heard between two times, as it came."""
+        step = self._codec.bytes_per_ms
+        return bytes(self._kept[max(0, start_ms - self._base_ms) * step : max(0, stop_ms - self._base_ms) * step])
+
+    def decode(self, data: bytes) -> Audio:
+        """Encoded input as audio."""
+        return self._codec.decode(data)
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """2 for PCM, 1 for G.711."""
+        return self._codec.bytes_per_sample
+
+    @property
+    def rate_hz(self) -> int:
+        """Samples per second of `audio`."""
+        return self._codec.rate_hz
+
+    def _forget_before(self, time_ms: float) -> None:
+        """Drop old audio, a second at a time so that the cost stays small."""
+        surplus_ms = int(time_ms) - self._base_ms
+        if surplus_ms > 1000:
+            del self._kept[: surplus_ms * self._codec.bytes_per_ms]
+            self._base_ms += surplus_ms
