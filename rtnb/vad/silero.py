@@ -6,8 +6,9 @@ is 512 samples with the 64 before it put in front. The LSTM state goes on from f
 
 Exactly the same answer for any chunking: every product is a matrix product of one frame, and always of the same shape.
 NumPy's `matmul` runs those of many frames in one loop in C, so a long recording is fast without becoming another
-computation (one large product would add in another order). None of the products is large enough for OpenBLAS to wake
-its threads (that starts at 4 * 65536 multiplications), so a hundred sessions do not fight over the cores.
+computation (one large product would add in another order). No matrix product is large enough for OpenBLAS to wake its
+threads (that starts at 4 * 65536 multiplications), so a hundred sessions do not fight over the cores; the benchmark
+prints CPU over wall time to show it.
 
 Model and weights: Silero VAD 6.2.3, https://github.com/snakers4/silero-vad, Copyright (c) 2020-present Silero Team, MIT
 (SILERO_LICENSE.txt). `rtnb.vad._weights` tells where `silero_v6.npz` comes from.
@@ -170,6 +171,7 @@ def _windows(rows: _Array, count: int, length: int, step: int) -> _Array:
 
 def _layer(columns: _Array, layer: tuple[_Array, _Array]) -> _Array:
     """A convolution as one product per frame, and the rectifier after it."""
-    product = columns @ layer[0]
+    product: _Array = columns @ layer[0]
     product += layer[1]
-    return np.maximum(product, 0, out=product)
+    np.maximum(product, 0, out=product)
+    return product

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtnb.errors import AudioError
+from rtnb.vad import FRAME_MS, Segment, ServerVadMachine, SpeechStarted, SpeechStopped, server_vad_segments
+
+HIGH, MIDDLE, LOW = 0.9, 0.4, 0.1
+
+# (audio_start_ms, audio_end_ms) of a real session, May 2025, gpt-4o-realtime-preview era, threshold 0.5, prefix 300,
+# silence 200; from the public log in the GitHub repository ctvidic/banyan-landing.
+LOGGED = [
+    (4308, 4896), (33908, 34560), (43604, 44384), (44180, 45824), (48564, 49728), (49556, 50208),
+    (50228, 50848), (52948, 53536), (54388, 57120), (56884, 59552), (60756, 61408),
+]  # fmt: skip
+
+
+def spans(probabilities: list[float], **settings: Any) -> list[tuple[int, int | None]]:
+    return [(one.audio_start_ms, one.audio_end_ms) for one in server_vad_segments(probabilities, **settings)]
+
+
+def test_the_shortest_segment_has_nine_frames() -> None:
+    (segment,) = server_vad_segments([LOW] * 20 + [HIGH] + [LOW] * 20)
+    assert segment == Segment(20, 29, 20 * 32 - 300, 29 * 32, 21 * 32, 29 * 32)
+    assert segment.audio_end_ms - (segment.audio_start_ms + 300) == 288  # type: ignore[operator]
+
+
+def test_events_say_what_and_when() -> None:
+    events = ServerVadMachine(silence_duration_ms=0).push([LOW, HIGH, MIDDLE, LOW, HIGH])
+    assert events == [
+        SpeechStarted(frame=1, audio_start_ms=0, emitted_ms=64),
+        SpeechStopped(frame=4, audio_end_ms=128, emitted_ms=128),
+        SpeechStarted(frame=4, audio_start_ms=0, emitted_ms=160),
+    ]
+
+
+@pytest.mark.parametrize("silence, frames", [(0, 0), (1, 1), (32, 1), (33, 2), (200, 7), (224, 7), (225, 8), (500, 16)])
+def test_silence_is_rounded_up_to_frames(silence: int, frames: int) -> None:
+    (segment,) = server_vad_segments([HIGH] + [LOW] * 40, silence_duration_ms=silence)
+    assert segment.stop_frame == 1 + 1 + frames
+
+
+def test_threshold_is_inclusive() -> None:
+    assert spans([0.5]) == [(0, None)]
+    assert spans([0.4999999]) == []
+    assert len(server_vad_segments(np.array([0.5], np.float32))) == 1
+
+
+def test_release_threshold_is_exclusive() -> None:
+    for probability, stops in ((0.26, False), (0.25, False), (0.2499, True)):
+        (segment,) = server_vad_segments([HIGH] + [probability] * 20, hysteresis=0.25)
+        assert (segment.stop_frame is not None) == stops
+
+
+def test_the_middle_neither_cancels_nor_fires() -> None:
+    # The timer starts with frame 1 and has lasted after frame 3; frames 2 to 5 are in the middle; frame 6 fires.
+    assert spans([HIGH, LOW, MIDDLE, MIDDLE, MIDDLE, MIDDLE, LOW], silence_duration_ms=64) == [(0, 7 * 32)]
+    assert spans([HIGH] + [MIDDLE] * 100, silence_duration_ms=64) == [(0, None)]
+
+
+def test_speech_cancels_the_timer() -> None:
+    assert spans([HIGH, LOW, LOW, HIGH, LOW, LOW, LOW], silence_duration_ms=64) == [(0, 7 * 32)]
+
+
+def test_prefix_is_cut_at_the_start_but_not_at_the_last_end() -> None:
+    probabilities = [LOW] * 9 + [HIGH, LOW, LOW, HIGH, LOW, LOW]
+    assert spans(probabilities, silence_duration_ms=32) == [(0, 12 * 32), (12 * 32 - 300, 15 * 32)]
+
+
+def test_release_threshold_has_a_floor() -> None:
+    assert spans([0.1, 0.02, 0.02], threshold=0.1, silence_duration_ms=0) == [(0, None)]
+    assert spans([0.1, 0.009], threshold=0.1, silence_duration_ms=0) == [(0, 64)]
+    assert spans([0.1, 0.04], threshold=0.1, silence_duration_ms=0, lowest_release=0.05) == [(0, 64)]
+
+
+def test_more_frames_to_start() -> None:
+    probabilities = [HIGH, LOW, HIGH, HIGH, MIDDLE, HIGH, HIGH, HIGH, LOW]
+    (segment,) = server_vad_segments(probabilities, min_speech_frames=3, prefix_padding_ms=0)
+    assert (segment.start_frame, segment.audio_start_ms, segment.started_emitted_ms) == (5, 160, 256)
+
+
+def test_settings_change_between_frames() -> None:
+    machine = ServerVadMachine()
+    machine.push([HIGH, LOW, LOW])
+    machine.configure(silence_duration_ms=96)  # the timer under way counts
+    assert machine.push([LOW, LOW]) == [SpeechStopped(frame=5, audio_end_ms=160, emitted_ms=160)]
+    machine.configure(threshold=0.05, prefix_padding_ms=32)
+    assert machine.push([LOW]) == [SpeechStarted(frame=5, audio_start_ms=128, emitted_ms=192)]
+
+
+def test_reset_forgets_speech_and_may_keep_the_time() -> None:
+    machine = ServerVadMachine(prefix_padding_ms=0)
+    machine.push([LOW, HIGH])
+    assert machine.speaking
+    machine.reset(frame=machine.frame)
+    assert (machine.frame, machine.speaking) == (2, False)
+    assert machine.push([HIGH]) == [SpeechStarted(frame=2, audio_start_ms=64, emitted_ms=96)]
+    machine.reset()
+    assert machine.push([HIGH]) == [SpeechStarted(frame=0, audio_start_ms=0, emitted_ms=32)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"threshold": 1.1},
+        {"threshold": float("nan")},
+        {"silence_duration_ms": -1},
+        {"prefix_padding_ms": -1},
+        {"hysteresis": -0.1},
+        {"lowest_release": 2},
+        {"min_speech_frames": 0},
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any]) -> None:
+    (name,) = settings
+    with pytest.raises(AudioError, match=name):
+        ServerVadMachine(**settings)
+    machine = ServerVadMachine(threshold=0.95)
+    with pytest.raises(AudioError, match=name):
+        machine.configure(**settings, **({} if name == "threshold" else {"threshold": 0.1}))
+    assert machine.push([HIGH]) == []  # nothing was changed
+
+
+def test_probabilities_are_a_row() -> None:
+    with pytest.raises(AudioError, match=r"\(2, 1\)"):
+        server_vad_segments(np.zeros((2, 1)))
+    assert server_vad_segments([]) == ()
+
+
+def test_a_logged_session_comes_out_as_logged() -> None:
+    probabilities = np.full(61_408 // FRAME_MS, LOW)
+    for start_ms, end_ms in LOGGED:
+        first, end = (start_ms + 300) // FRAME_MS, end_ms // FRAME_MS
+        probabilities[first : end - 8] = HIGH
+    assert spans(probabilities.tolist()) == LOGGED
+
+
+def test_arithmetic_of_all_logged_sessions(speech_folder: Path) -> None:
+    log = speech_folder.parent / "server-logs" / "openai_2025-05_server_vad_200ms.txt"
+    if not log.is_file():
+        pytest.skip(f"no {log.name}")
+    text = log.read_text()
+    starts = [int(ms) for ms in re.findall(r"start +(\d+)", text)]
+    ends = [int(ms) for ms in re.findall(r"stop +(\d+)", text)]
+    assert len(starts) == len(ends) == 12
+    assert all((start + 300) % FRAME_MS == 0 for start in starts)
+    assert all(end % FRAME_MS == 0 for end in ends)
+    assert min(end - start - 300 for start, end in zip(starts, ends, strict=True)) == 9 * FRAME_MS
+
+
+frames = st.lists(st.sampled_from([HIGH, 0.5, MIDDLE, 0.35, LOW]), max_size=120)
+
+
+@given(frames, st.lists(st.integers(0, 20), max_size=20), st.integers(0, 400), st.integers(0, 400), st.integers(1, 3))
+def test_chunking_changes_nothing(
+    probabilities: list[float], lengths: list[int], silence: int, prefix: int, least: int
+) -> None:
+    settings = {"silence_duration_ms": silence, "prefix_padding_ms": prefix, "min_speech_frames": least}
+    machine = ServerVadMachine(**settings)
+    chunks = np.split(np.array(probabilities), np.cumsum(lengths, dtype=int))
+    pieces = [event for chunk in chunks for event in machine.push(chunk)]
+    assert pieces == ServerVadMachine(**settings).push(probabilities)
+
+
+@given(frames, st.integers(0, 400), st.integers(0, 400))
+def test_arithmetic_of_every_segment(probabilities: list[float], silence: int, prefix: int) -> None:
+    segments = server_vad_segments(probabilities, silence_duration_ms=silence, prefix_padding_ms=prefix)
+    for before, one in zip((None, *segments), segments, strict=False):
+        assert one.audio_start_ms == max(0, FRAME_MS * one.start_frame - prefix)
+        assert one.started_emitted_ms == FRAME_MS * (one.start_frame + 1)
+        assert probabilities[one.start_frame] >= 0.5
+        assert before is None or (before.stop_frame is not None and before.stop_frame <= one.start_frame)
+        if one.stop_frame is not None:
+            assert one.audio_end_ms == one.stopped_emitted_ms == FRAME_MS * one.stop_frame
+            assert one.stop_frame - one.start_frame >= 2 + -(-silence // FRAME_MS)
+            assert probabilities[one.stop_frame - 1] < 0.35
+
+
+@given(frames, st.integers(0, 400))
+def test_same_as_the_rule_spelled_out(probabilities: list[float], silence: int) -> None:
+    """Another way to the same answer: from each start look for the first low frame late enough after its timer."""
+    expected, at = [], 0
+    while (first := next((i for i in range(at, len(probabilities)) if probabilities[i] >= 0.5), None)) is not None:
+        at = first + 1
+        armed = None
+        while at < len(probabilities):
+            if probabilities[at] >= 0.5:
+                armed = None
+            elif probabilities[at] < 0.35:
+                armed = at if armed is None else armed
+                if (at - armed) * FRAME_MS >= silence:
+                    break
+            at += 1
+        at += 1
+        expected.append((first, at if at <= len(probabilities) else None))
+    found = server_vad_segments(probabilities, silence_duration_ms=silence)
+    assert [(one.start_frame, one.stop_frame) for one in found] == expected
