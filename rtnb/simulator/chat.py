@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,7 +55,7 @@ class ChatBrain:
     Raises
     ------
     ValueError
-        When `base_url` is no HTTP address.
+        When `base_url` is no HTTP address, or holds a user, a password or a query: a key goes into `api_key`.
     """
 
     def __init__(self, base_url: str, model: str, api_key: str | None = None, *, timeout_s: float = 60.0) -> None:
@@ -64,17 +64,17 @@ class ChatBrain:
         self._api_key = api_key
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
         parts = urlsplit(self._url)
-        host = parts.netloc.rpartition("@")[2]
-        if parts.scheme not in ("http", "https") or not host or parts.query:
-            raise ValueError('base_url is not one; allowed: http or https, as in "http://localhost:11434/v1"')
-        self._shown_url = f"{parts.scheme}://{host}{parts.path}"  # without user and password
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
+            raise ValueError(
+                'base_url is not one; allowed: http or https without secrets in it, as in "http://localhost:11434/v1"'
+            )
 
     def __repr__(self) -> str:
-        return f"ChatBrain({self._shown_url!r}, {self._model!r})"
+        return f"ChatBrain({self._url!r}, {self._model!r})"
 
     async def reply(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> AsyncIterator[ChatText | ChatToolCall]:
+    ) -> AsyncGenerator[ChatText | ChatToolCall]:
         """Stream the reply: sentences as they are complete, then the tool calls.
 
         Close it when you stop early: ``async with contextlib.aclosing(brain.reply(…)) as reply``.
@@ -107,11 +107,8 @@ class ChatBrain:
                     for sentence in reading.line(line):
                         yield ChatText(sentence)
         except (aiohttp.ClientError, TimeoutError) as error:
-            detail = (
-                "" if isinstance(error, aiohttp.InvalidURL) else f": {error}"
-            )  # it repeats the URL, password and all
             raise self._error(
-                f"{self._shown_url} cannot be reached or does not answer ({type(error).__name__}{detail})",
+                f"{self._url} cannot be reached or does not answer ({type(error).__name__}: {error})",
                 "unreachable",
             ).with_hint("Is the model server running, and is the base URL right?") from error
         except _BadStreamError as error:

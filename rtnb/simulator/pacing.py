@@ -20,8 +20,8 @@ from rtnb.simulator.speech import Speech, tokens
 _OPENING_MS = (100, 150)
 _STEADY_MS = 250
 _LAST_MS = 600
-_LEAD_MS = 600
-"""How far the transcript is ahead of the audio, in speech time: gives the three words the samples show first."""
+_LEAD_MS = 1000
+"""How far the transcript is ahead of the audio, in speech time: "Hello", "!", " How" come first, as recorded."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ _IDEOGRAM = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _LETTER = rf"[^\s{_PUNCTUATION}{_IDEOGRAM}]"
 _TOKEN = re.compile(rf"\s*(?:[{_IDEOGRAM}]|{_LETTER}+(?:['’.,_@/-]{_LETTER}+)*|\S)|\s+")
 _WORD = re.compile(rf"{_LETTER}|[{_IDEOGRAM}]")
-_SENTENCE_END = re.compile(r"""[.!?…؟۔।]+["'”’»)\]]*(?=\s)|[。！？]+[」』”’]*|\n(?=\n)""")
+_SENTENCE_END = re.compile(r"""[.!?…؟۔।]+["'”’»)\]]*(?=\s)|[。！？]+[」』”’]*|(?<=\S)(?=\n\n)""")
 _TRAILING_LEVEL = 0.02  # of the peak: below it the end of a word is over (-34 dB; chosen)
 _EARLY_MS = 40  # how far a sound may lie before its mark: one frame of `stretch`
 

@@ -1,0 +1,230 @@
+"""A chat model as brain, against a real HTTP server on loopback: `rtnb.simulator.chat`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from rtnb.errors import RateLimited, ServiceError
+from rtnb.simulator.chat import ChatBrain, ChatText, ChatToolCall
+
+KEY = "sk-very-secret"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Serve = Callable[[Handler], Awaitable[str]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Starts a chat completions service with the given handler; gives its base URL."""
+    runners: list[web.AppRunner] = []
+
+    async def start(handler: Handler) -> str:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", handler)
+        runner = web.AppRunner(app)
+        runners.append(runner)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+def streaming(*chunks: dict[str, Any] | bytes, done: bool = True) -> Handler:
+    """A handler that streams the deltas as server-sent events."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": hello\n\n")
+        for chunk in chunks:
+            if isinstance(chunk, bytes):
+                await response.write(chunk)
+            else:
+                await response.write(f"data: {json.dumps({'choices': [{'delta': chunk}]})}\r\n\r\n".encode())
+        if done:
+            await response.write(b"data: [DONE]\n\n")
+        return response
+
+    return handler
+
+
+def answering(status: int, body: str, headers: dict[str, str] | None = None) -> Handler:
+    async def handler(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text=body, headers=headers)
+
+    return handler
+
+
+async def replies(brain: ChatBrain, **kwargs: Any) -> list[ChatText | ChatToolCall]:
+    return [piece async for piece in brain.reply([{"role": "user", "content": "Hi"}], **kwargs)]
+
+
+async def test_the_reply_comes_by_sentences_and_joined_it_is_the_reply(serve: Serve) -> None:
+    words = ["It", " is", " 3", ".5", " degrees", ".", " Bring", " a coat", "!", "\n\nBye", "."]
+    base_url = await serve(streaming({"role": "assistant"}, *({"content": word} for word in words)))
+    pieces = await replies(ChatBrain(base_url, "m"))
+    assert pieces == [ChatText("It is 3.5 degrees."), ChatText(" Bring a coat!"), ChatText("\n\nBye.")]
+
+
+async def test_the_first_sentence_does_not_wait_for_the_last(serve: Serve) -> None:
+    import asyncio
+
+    heard = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b'data: {"choices": [{"delta": {"content": "First. "}}]}\n\n')
+        await heard.wait()
+        await response.write(b'data: {"choices": [{"delta": {"content": "Second."}, "finish_reason": "stop"}]}\n\n')
+        return response
+
+    brain = ChatBrain(await serve(handler), "m")
+    async with contextlib.aclosing(brain.reply([])) as reply:  # type: ignore[type-var]
+        assert await anext(reply) == ChatText("First.")
+        heard.set()
+        assert [piece async for piece in reply] == [ChatText(" Second.")]
+
+
+async def test_tool_calls_are_put_together(serve: Serve) -> None:
+    def call(index: int, **parts: Any) -> dict[str, Any]:
+        return {"tool_calls": [{"index": index, **parts}]}
+
+    base_url = await serve(
+        streaming(
+            {"content": "Let me look."},
+            call(0, id="call_1", type="function", function={"name": "get_weather", "arguments": ""}),
+            call(0, function={"arguments": '{"city": '}),
+            call(1, id="call_2", function={"name": "get_time"}),
+            call(0, function={"arguments": '"Lund"}'}),
+        )
+    )
+    assert await replies(ChatBrain(base_url, "m")) == [
+        ChatText("Let me look."),
+        ChatToolCall("call_1", "get_weather", '{"city": "Lund"}'),
+        ChatToolCall("call_2", "get_time", "{}"),
+    ]
+
+
+async def test_what_is_sent(serve: Serve) -> None:
+    seen: dict[str, Any] = {}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.update(await request.json(), key=request.headers.get("Authorization"))
+        return await streaming({"content": "ok"})(request)
+
+    tool = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
+    await replies(
+        ChatBrain(await serve(handler), "llama", KEY), tools=[tool, {"type": "function", "function": {"name": "g"}}]
+    )
+    assert seen["model"] == "llama"
+    assert seen["stream"] is True
+    assert seen["messages"] == [{"role": "user", "content": "Hi"}]
+    assert seen["tools"] == [
+        {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}},
+        {"type": "function", "function": {"name": "g"}},
+    ]
+    assert seen["key"] == f"Bearer {KEY}"
+
+
+async def test_a_server_that_does_not_stream(serve: Serve) -> None:
+    body = {"choices": [{"message": {"content": "All at once. Really."}, "finish_reason": "stop"}]}
+    pieces = await replies(ChatBrain(await serve(answering(200, json.dumps(body))), "m"))
+    assert "".join(piece.text for piece in pieces if isinstance(piece, ChatText)) == "All at once. Really."
+
+
+async def test_very_long_lines_are_read(serve: Serve) -> None:
+    long = "x" * 300_000
+    pieces = await replies(ChatBrain(await serve(streaming({"content": long})), "m"))
+    assert pieces == [ChatText(long)]
+
+
+@pytest.mark.parametrize(
+    "status, code, type_",
+    [
+        (400, None, "invalid_request_error"),
+        (401, "invalid_api_key", "invalid_request_error"),
+        (404, "model_not_found", "invalid_request_error"),
+        (500, None, "server_error"),
+    ],
+)
+async def test_a_refusal_says_why_and_shows_no_key(serve: Serve, status: int, code: str | None, type_: str) -> None:
+    body = json.dumps({"error": {"message": f"no\nway with {KEY}"}})
+    with pytest.raises(ServiceError) as caught:
+        await replies(ChatBrain(await serve(answering(status, body)), "m", KEY))
+    assert (caught.value.code, caught.value.type) == (code, type_)
+    assert f"answered {status}: no way with [key]" in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+async def test_too_many_requests_says_how_long_to_wait(serve: Serve) -> None:
+    with pytest.raises(RateLimited) as caught:
+        await replies(ChatBrain(await serve(answering(429, "slow down", {"Retry-After": "3"})), "m"))
+    assert caught.value.retry_after_ms == 3000
+
+
+@pytest.mark.parametrize(
+    "handler, words",
+    [
+        (streaming(b"data: <html>\n\n"), "not JSON: '<html>'"),
+        (streaming(b'data: {"error": {"message": "out of memory"}}\n\n'), "failed: out of memory"),
+        (answering(200, '{"error": "model is loading"}'), "failed: model is loading"),
+        (streaming({"content": "Half a"}, done=False), "ended in the middle"),
+        (answering(200, ""), "ended in the middle"),
+    ],
+)
+async def test_a_bad_stream_is_explained(serve: Serve, handler: Handler, words: str) -> None:
+    with pytest.raises(ServiceError, match=words) as caught:
+        await replies(ChatBrain(await serve(handler), "m"))
+    assert caught.value.code == "bad_stream"
+
+
+async def test_nobody_there(unused_port: int) -> None:
+    brain = ChatBrain(f"http://127.0.0.1:{unused_port}/v1", "m", KEY)
+    with pytest.raises(ServiceError, match="cannot be reached") as caught:
+        await replies(brain)
+    assert caught.value.code == "unreachable"
+    assert KEY not in str(caught.value) + repr(brain)
+    assert "Is the model server running" in caught.value.__notes__[0]
+
+
+async def test_a_silent_server_is_not_waited_for_for_ever(serve: Serve) -> None:
+    import asyncio
+
+    released = asyncio.Event()
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        await released.wait()
+        return web.Response()
+
+    try:
+        with pytest.raises(ServiceError, match="does not answer"):
+            await replies(ChatBrain(await serve(handler), "m", timeout_s=0.05))
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize(
+    "base_url", ["localhost:11434", "ftp://x/v1", "", "http://", "http://x/v1?key=1", "http://me:key@x/v1"]
+)
+def test_what_is_no_address_is_refused(base_url: str) -> None:
+    with pytest.raises(ValueError, match="allowed: http or https"):
+        ChatBrain(base_url, "m")
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,246 @@
+"""Faults as data and their plan: `rtnb.simulator.faults`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from rtnb.errors import ScenarioError
+from rtnb.protocol.events import SERVER_EVENTS
+from rtnb.simulator.faults import KINDS, ORDERS, Close, Fault, FaultPlan, Send
+
+REPLY = [  # protocol.md §7.2, GA
+    "response.created",
+    "response.output_item.added",
+    "conversation.item.added",
+    "response.content_part.added",
+    "response.output_audio_transcript.delta",
+    "response.output_audio.delta",
+    "response.output_audio_transcript.delta",
+    "response.output_audio.delta",
+    "response.output_audio.delta",
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    "response.content_part.done",
+    "conversation.item.done",
+    "response.output_item.done",
+    "response.done",
+]
+DELTA = "response.output_audio.delta"
+
+
+def run(plan: FaultPlan, events: Sequence[str]) -> list[Send | Close]:
+    """What a service would do with these events; the text of each is its type and place."""
+    return [step for i, event in enumerate(events) for step in plan.outgoing(event, f"{event} {i}")]
+
+
+def texts(steps: list[Send | Close]) -> list[str]:
+    return [step.text for step in steps if isinstance(step, Send)]
+
+
+def plan_of(*faults: str, seed: int = 0) -> FaultPlan:
+    return FaultPlan([Fault.parse(fault) for fault in faults], seed=seed)
+
+
+UNHARMED = [f"{event} {i}" for i, event in enumerate(REPLY)]
+
+
+def test_no_faults_change_nothing() -> None:
+    plan = plan_of()
+    assert plan.on_connect() is None
+    assert run(plan, REPLY) == [Send(text) for text in UNHARMED]
+    assert plan.flush() == ()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429])
+def test_a_connection_is_refused_with_its_status(status: int) -> None:
+    plan = plan_of(f"http={status}")
+    assert [plan.on_connect() for _ in range(3)] == [status] * 3
+    assert run(plan, REPLY) == [Send(text) for text in UNHARMED]
+
+
+def test_a_refusal_may_end_so_that_retrying_helps() -> None:
+    plan = plan_of("http=429:1x2")
+    assert [plan.on_connect() for _ in range(5)] == [None, 429, 429, None, None]
+
+
+def test_latency_shifts_every_event_and_adds_up() -> None:
+    steps = run(plan_of("latency=200", f"latency=50@{DELTA}"), REPLY)
+    assert texts(steps) == UNHARMED
+    assert [step.delay_ms for step in steps if isinstance(step, Send)] == [250 if e == DELTA else 200 for e in REPLY]
+
+
+def test_jitter_is_bounded_and_repeatable() -> None:
+    delays = [step.delay_ms for step in run(plan_of("jitter=100", seed=3), REPLY) if isinstance(step, Send)]
+    assert all(0 <= delay <= 100 for delay in delays)
+    assert len(set(delays)) > 10
+    again = [step.delay_ms for step in run(plan_of("jitter=100", seed=3), REPLY) if isinstance(step, Send)]
+    other = [step.delay_ms for step in run(plan_of("jitter=100", seed=4), REPLY) if isinstance(step, Send)]
+    assert delays == again != other
+
+
+def test_drop_after_and_times() -> None:
+    left = texts(run(plan_of(f"drop@{DELTA}:1x1"), REPLY))
+    assert left == [text for text in UNHARMED if text != f"{DELTA} 7"]
+    assert texts(run(plan_of(f"drop@{DELTA}"), REPLY)) == [text for text in UNHARMED if text != f"{DELTA} 5"]
+
+
+def test_drop_by_chance() -> None:
+    plan = plan_of(f"drop=0.2@{DELTA}", seed=1)
+    kept = len(texts(run(plan, [DELTA] * 1000)))
+    assert 750 < kept < 850
+
+
+def test_close_in_the_middle_of_a_turn() -> None:
+    steps = run(plan_of(f"close=1011@{DELTA}:2"), REPLY)
+    place = next(i for i, step in enumerate(steps) if isinstance(step, Close))
+    assert steps[place] == Close(1011)
+    assert texts(steps[:place]) == UNHARMED[:8]
+    assert plan_of(f"close@{DELTA}").outgoing(DELTA, "x") == (Close(1006),)
+
+
+def test_malformed_is_not_json_but_looks_like_the_event() -> None:
+    (step,) = plan_of(f"malformed@{DELTA}").outgoing(DELTA, "whole")
+    assert isinstance(step, Send)
+    assert step.text.startswith('{"type": "response.output_audio.delta"')
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(step.text)
+
+
+def test_unknown_event_and_error_come_before_the_event() -> None:
+    steps = texts(
+        run(plan_of("unknown_event=rtnb.surprise@response.done", "error=rate_limit_exceeded@response.done"), REPLY)
+    )
+    assert steps[:14] == UNHARMED[:14]
+    assert steps[-1] == UNHARMED[-1]
+    assert json.loads(steps[14])["type"] == "rtnb.surprise"
+    error = json.loads(steps[15])
+    assert error["type"] == "error"
+    assert error["error"]["code"] == "rate_limit_exceeded"
+    assert error["event_id"].startswith("event_")
+
+
+def test_an_expired_key_is_refused_as_the_service_does() -> None:
+    error, close = plan_of("expired_key").outgoing("session.created", "hello")
+    assert isinstance(error, Send)
+    assert json.loads(error.text)["error"]["code"] == "invalid_api_key"
+    assert close == Close(3000, "invalid_request_error.invalid_api_key")
+
+
+def test_the_sixty_minutes_are_over() -> None:
+    error, close = plan_of("expire@response.created").outgoing("response.created", "x")
+    assert isinstance(error, Send)
+    assert json.loads(error.text)["error"]["code"] == "session_expired"
+    assert close == Close(1001, "Your session hit the maximum duration of 60 minutes.")
+
+
+def test_a_turn_as_place() -> None:
+    plan = plan_of("drop@2:1x2")
+    assert texts(run(plan, REPLY)) == UNHARMED
+    assert plan.turn == 2
+    assert texts(run(plan, REPLY)) == [UNHARMED[0], *UNHARMED[3:]]
+
+
+@pytest.mark.parametrize("order", list(ORDERS))
+def test_reordering_loses_nothing_and_moves_only_what_it_may(order: str) -> None:
+    events = [*REPLY[:6], "conversation.item.input_audio_transcription.completed", *REPLY[6:], "rate_limits.updated"]
+    plain = [f"{event} {i}" for i, event in enumerate(events)]
+    plan = plan_of(f"reorder={order}")
+    got = texts(run(plan, events))
+    assert got != plain
+    assert sorted(got) == sorted(plain)
+    assert plan.flush() == ()
+    kinds = [text.split()[0] for text in got]
+    last_delta = max(i for i, kind in enumerate(kinds) if kind.endswith(".delta"))
+    assert kinds.index("response.output_audio_transcript.done") > last_delta
+    assert kinds.index("response.content_part.done") > kinds.index("response.output_audio.done")
+    for event in set(events):  # events of one type keep their order
+        assert [text for text in got if text.startswith(f"{event} ")] == [t for t in plain if t.startswith(f"{event} ")]
+
+
+def test_what_may_be_reordered_is_named() -> None:
+    assert texts(run(plan_of("reorder=audio_done"), REPLY))[9:11] == [UNHARMED[10], UNHARMED[9]]
+    assert texts(run(plan_of("reorder=item_done"), REPLY))[12:14] == [UNHARMED[13], UNHARMED[12]]
+    assert texts(run(plan_of("reorder=transcript"), REPLY))[4:8] == [UNHARMED[i] for i in (5, 4, 7, 6)]
+
+
+def test_reordering_leaves_what_is_outside_a_response_alone() -> None:
+    events = ["conversation.item.added", "conversation.item.done", *REPLY]
+    assert texts(run(plan_of("reorder=item_done"), events))[:2] == [
+        "conversation.item.added 0",
+        "conversation.item.done 1",
+    ]
+
+
+def test_what_is_held_is_there_at_the_end_of_the_session() -> None:
+    plan = plan_of("reorder=audio_done")
+    run(plan, REPLY[:10])
+    assert plan.flush() == (Send(UNHARMED[9]),)
+
+
+def test_faults_together_first_of_the_hard_ones_wins() -> None:
+    plan = plan_of(f"latency=5@{DELTA}", f"drop@{DELTA}", f"close@{DELTA}", f"error@{DELTA}")
+    (step,) = plan.outgoing(DELTA, "lost")
+    assert isinstance(step, Send)
+    assert step.delay_ms == 5
+    assert json.loads(step.text)["error"]["type"] == "server_error"
+
+
+@pytest.mark.parametrize(
+    "text, fault",
+    [
+        ("http=401", Fault("http", value=401)),
+        ("latency=200", Fault("latency", value=200)),
+        (f"close@{DELTA}:3", Fault("close", at=DELTA, after=3)),
+        ("close=1011@response.*:3x2", Fault("close", at="response.*", after=3, times=2, value=1011)),
+        ("drop@2:0x3", Fault("drop", at=2, times=3)),
+        (" reorder=item_done ", Fault("reorder", value="item_done")),
+    ],
+)
+def test_the_short_form(text: str, fault: Fault) -> None:
+    assert Fault.parse(text) == fault
+    assert Fault.parse(json.loads(json.dumps(fault.to_dict()))) == fault
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("latncy=3", "did you mean 'latency'"),
+        ("latency", "value is None; allowed: ms"),
+        ("latency=soon", "value is 'soon'; allowed: ms"),
+        ("latency=-1", "allowed: ms, 0"),
+        ("latency=nan", "allowed: ms, 0"),
+        ("drop", "at is None; allowed: a server event type"),
+        ("drop@response.output_audio.dleta", f"did you mean '{DELTA}'"),
+        ("drop=2@response.done", "probability"),
+        ("close=99@response.done", "1000 to 4999"),
+        ("close=1000.5@response.done", "1000 to 4999"),
+        ("http=200", "400 to 599"),
+        ("http=401@response.done", '"connect"'),
+        ("reorder=done", "audio_done, item_done"),
+        ("malformed=1@response.done", "no value"),
+        ("drop@0", "from 1"),
+        ("drop@response.done:0x0", "times is 0"),
+        ("?", "KIND=VALUE@AT"),
+        (3, "a text or an object"),
+        ({"kind": "drop", "att": "*"}, "did you mean 'at'"),
+        ({"at": "*"}, "no kind"),
+        ({"kind": "drop", "at": "*", "after": True}, "a whole number from 0"),
+        ({"kind": "drop", "at": ["*"]}, "a server event type"),
+        ({"kind": ["drop"]}, "fault kind"),
+    ],
+)
+def test_parse_says_what_is_wrong(source: object, message: str) -> None:
+    with pytest.raises(ScenarioError, match=message.replace("*", r"\*")):
+        Fault.parse(source)
+
+
+def test_the_catalogue_names_events_that_exist() -> None:
+    assert {"latency", "jitter", "drop", "close", "malformed", "unknown_event", "http", "expired_key", "expire"} < set(
+        KINDS
+    )
+    for held, until, before in ORDERS.values():
+        for event in (held.replace("*", "completed"), until, before):
+            assert event in SERVER_EVENTS or event == "session.closed"
