@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -192,6 +193,30 @@ class Simulator:
                 raise
         return self
 
+    async def astart(self) -> Self:
+        """`start`, without blocking the event loop of the caller."""
+        if self._running is None:
+            try:
+                self._running = await asyncio.wrap_future(self._loop.submit(Running.start(self.options)))
+            except BaseException:
+                self._loop.stop()
+                raise
+        return self
+
+    async def astop(self) -> None:
+        """`stop`, without blocking the event loop of the caller."""
+        if self._running is not None:
+            running, self._running = self._running, None
+            try:
+                await asyncio.wrap_future(self._loop.submit(running.stop()))
+            finally:
+                self._loop.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether it listens."""
+        return self._running is not None
+
     def stop(self) -> None:
         """Stop: sessions close with 1001; no thread, socket or process stays behind."""
         if self._running is not None:
@@ -208,6 +233,14 @@ class Simulator:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await self.astart()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.astop()
 
     def __repr__(self) -> str:
         where = self.url if self._running else "not started"
@@ -260,14 +293,14 @@ class Simulator:
 
     async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
         """Open a session's socket, as any client would."""
-        self.start()
+        await self.astart()
         return await self.target.open(intent=intent, call_id=call_id)
 
     async def ephemeral_key(
         self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
     ) -> EphemeralKey:
         """Make an ephemeral key through the service's own HTTP door."""
-        self.start()
+        await self.astart()
         return await self.target.ephemeral_key(session=session, expires_after_s=expires_after_s)
 
     def speech(self, text: str, *, voice: str = "alloy", speed: float = 1.0) -> Speech:
