@@ -296,7 +296,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 _LONG_SECRET = 16  # shorter ones are too like words to look for their pieces (chosen)
 _PIECE = 6
-_WORD = re.compile(rf"[\w\-./+=~]{{{_PIECE},}}")
+_WORD = re.compile(rf"[\w\-+=~]{{{_PIECE},}}")
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
@@ -332,7 +332,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _masked_piece(word: str, secrets: Iterable[str]) -> str:
-    piece = word.strip("./-")  # punctuation of the sentence around it
+    piece = word.strip("-=")
     is_piece = len(piece) >= _PIECE and any(piece in secret for secret in secrets)
     return word.replace(piece, MASK) if is_piece else word
 

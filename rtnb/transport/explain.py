@@ -122,7 +122,7 @@ def http_failure(
     status: int,
     *,
     headers: Mapping[str, str] | None = None,
-    body: str | bytes = "",
+    body: str | bytes | bytearray = "",
     facts: TargetFacts = _NOWHERE,
     secrets: Iterable[str] = (),
 ) -> ConnectError | RateLimited:
@@ -258,9 +258,9 @@ def _retry_after_ms(headers: Mapping[str, str]) -> int | None:
     return None
 
 
-def _service_words(body: str | bytes, secrets: Iterable[str]) -> tuple[str | None, str]:
+def _service_words(body: str | bytes | bytearray, secrets: Iterable[str]) -> tuple[str | None, str]:
     """Return the code and the message of an error answer, redacted; a page of HTML is not quoted."""
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+    text = body if isinstance(body, str) else bytes(body).decode("utf-8", "replace")
     code = None
     try:
         answer: Any = json.loads(text)

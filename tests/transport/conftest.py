@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -93,11 +93,10 @@ def server_tls(self_signed: Path) -> ssl.SSLContext:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take keys and proxies of whoever runs the tests out of the environment."""
     import os
 
     for name in list(os.environ):
         if name.upper().startswith(("AZURE_", "OPENAI_", "IDENTITY_", "MSI_")) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
-    yield

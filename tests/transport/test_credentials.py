@@ -31,9 +31,9 @@ def test_a_secret_shows_itself_to_reveal_alone() -> None:
         f"{key:>90}",
         f"{key!s:.5}",
         f"{[key]}",
-        "%s" % key,
+        "{}".format(key),  # noqa: UP032
         json.dumps([key], default=str),
-    ]  # noqa: UP031
+    ]
     assert not any(CANARY[:6] in one for one in shown)
     assert repr(key) == "****"
     assert key.reveal() == CANARY

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from rtnb.errors import AuthenticationError, ConnectError, LocalProtocolError, RateLimited, RemoteProtocolError
+from rtnb.transport import EphemeralKey, Headers, TargetFacts, ephemeral_body, mint
+from tests.transport.conftest import CANARY, http_answer, tcp_server
+
+VALUE = "ek_68af296e8e408191a1120ab6383263c2"
+FACTS = TargetFacts("azure", url="https://res/openai/v1/realtime/client_secrets", model="m", auth="api-key")
+
+
+def test_it_shows_everything_but_its_value() -> None:
+    key = EphemeralKey(VALUE, expires_at=time.time() + 57.9, dialect="preview", session={"id": "s", "client_secret": 1})
+    assert repr(key) == f"{key}" == str(key) == "EphemeralKey(****, expires in 58 s, dialect=preview)"
+    assert key.session == {"id": "s"}
+    assert key.reveal() == VALUE
+    assert not key.expired
+    assert key.seconds_left(now=key.expires_at - 10) == 10
+    assert key.seconds_left(now=key.expires_at + 10) == 0
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(key)
+    with pytest.raises(TypeError):
+        vars(key)
+    with pytest.raises(TypeError):
+        json.dumps(key)
+    old = EphemeralKey(VALUE, expires_at=1)
+    assert old.expired
+    assert repr(old) == "EphemeralKey(****, expired, dialect=ga)"
+
+
+def test_bodies_of_both_dialects() -> None:
+    assert ephemeral_body("ga", model="m") == {"session": {"type": "realtime", "model": "m"}}
+    assert ephemeral_body("ga", model="m", session={"type": "transcription"}, expires_after_s=600) == {
+        "expires_after": {"anchor": "created_at", "seconds": 600},
+        "session": {"type": "transcription", "model": "m"},
+    }
+    assert ephemeral_body("preview", model="m", session={"voice": "alloy"}) == {"model": "m", "voice": "alloy"}
+    assert ephemeral_body("preview", expires_after_s=10) == {
+        "client_secret": {"expires_after": {"anchor": "created_at", "seconds": 10}}
+    }
+
+
+@pytest.mark.parametrize("seconds", [0, 9, 7201])
+def test_lifetimes_nobody_gives(seconds: int) -> None:
+    with pytest.raises(LocalProtocolError, match="10 to 7200 s"):
+        ephemeral_body("ga", expires_after_s=seconds)
+
+
+@asynccontextmanager
+async def service(answer: Any, *, status: int = 200) -> AsyncIterator[tuple[str, list[Any]]]:
+    seen: list[Any] = []
+
+    async def post(request: web.Request) -> web.Response:
+        seen.append((dict(request.headers), await request.json()))
+        return web.json_response(answer, status=status)
+
+    app = web.Application()
+    app.router.add_post("/mint", post)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("/mint")), seen
+
+
+async def test_ga() -> None:
+    ends = int(time.time()) + 600
+    answer = {"value": VALUE, "expires_at": ends, "session": {"type": "realtime", "client_secret": {"value": VALUE}}}
+    async with service(answer) as (url, seen):
+        key = await mint(url, headers={"api-key": CANARY}, body={"session": {}}, dialect="ga")
+    assert (key.reveal(), key.expires_at, key.session, key.dialect) == (VALUE, ends, {"type": "realtime"}, "ga")
+    headers, body = seen[0]
+    assert headers["api-key"] == CANARY
+    assert body == {"session": {}}
+
+
+@pytest.mark.parametrize("status", [200, 201])
+async def test_preview(status: int) -> None:
+    ends = int(time.time()) + 60
+    answer = {"id": "sess_1", "voice": "alloy", "client_secret": {"value": VALUE, "expires_at": ends}}
+    async with service(answer, status=status) as (url, _):
+        key = await mint(url, headers={}, body={}, dialect="preview")
+    assert (key.reveal(), key.expires_at, key.session) == (VALUE, ends, {"id": "sess_1", "voice": "alloy"})
+
+
+async def test_a_service_that_does_not_say_when_it_ends() -> None:
+    async with service({"value": VALUE}) as (url, _):
+        key = await mint(url, headers={}, body={}, dialect="preview")
+    assert 50 < key.seconds_left() <= 60
+    assert key.session == {}
+
+
+@pytest.mark.parametrize("answer", [{}, {"value": None}, {"client_secret": VALUE}, [], "text", {"value": 7}])
+async def test_an_answer_without_a_key(answer: Any) -> None:
+    async with service(answer) as (url, _):
+        with pytest.raises(RemoteProtocolError, match="without a key") as info:
+            await mint(url, headers={}, body={}, dialect="ga")
+    assert VALUE not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    "status, kind, word",
+    [
+        (400, ConnectError, "dialect"),
+        (401, AuthenticationError, "Keys and Endpoint"),
+        (403, AuthenticationError, "Networking"),
+        (404, ConnectError, "deployment named 'm'"),
+        (429, RateLimited, "wait 1.5 s"),
+        (500, ConnectError, "status page"),
+        (307, ConnectError, "redirects to https://elsewhere.example/"),
+    ],
+)
+async def test_every_status_has_words(status: int, kind: type[Exception], word: str) -> None:
+    fields = {"retry-after-ms": "1500", "Location": "https://elsewhere.example/"}
+    async with tcp_server(http_answer(status, headers=fields, body=f'{{"error": "no: {CANARY}"}}')) as port:
+        url = f"http://127.0.0.1:{port}/x"
+        with pytest.raises(kind) as info:
+            await mint(url, headers={"api-key": CANARY}, body={}, dialect="ga", facts=FACTS)
+    words = str(info.value) + info.value.__notes__[0]
+    assert type(info.value) is kind
+    assert word in words
+    assert "no: ****" in words
+    assert CANARY not in words
+
+
+async def test_network_failures_have_words(unused_tcp_port: int, server_tls: ssl.SSLContext) -> None:
+    async def get(url: str, timeout_s: float = 5) -> None:
+        await mint(url, headers={}, body={}, dialect="ga", timeout_s=timeout_s)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+
+    with pytest.raises(ConnectError, match="cannot be resolved"):
+        await get("http://does-not-exist.invalid/x")
+    with pytest.raises(ConnectError, match="nothing listens there"):
+        await get(f"http://127.0.0.1:{unused_tcp_port}/x")
+    async with tcp_server(silent) as port:
+        with pytest.raises(ConnectError, match=r"no answer within 0\.05 s"):
+            await get(f"http://127.0.0.1:{port}/x", timeout_s=0.05)
+    async with tcp_server(hang_up) as port:
+        with pytest.raises(ConnectError, match="hung up"):
+            await get(f"http://127.0.0.1:{port}/x")
+    server = await asyncio.start_server(silent, "127.0.0.1", 0, ssl=server_tls)
+    async with server:
+        with pytest.raises(ConnectError, match="not trusted"):
+            await get(f"https://localhost:{server.sockets[0].getsockname()[1]}/x")
+
+
+async def test_a_proxy_is_used_for_others_and_never_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+    async with tcp_server(proxy) as port, service({"value": VALUE}) as (url, _):
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        await mint(url, headers={}, body={}, dialect="ga")
+        assert asked == []
+        with pytest.raises(ConnectError, match="HTTP 502"):
+            await mint("http://res.example/x", headers={}, body={}, dialect="ga")
+        assert asked[0].startswith(b"POST http://res.example/x ")
+        monkeypatch.setenv("no_proxy", "res.invalid")
+        with pytest.raises(ConnectError, match="cannot be resolved"):
+            await mint("http://res.invalid/x", headers={}, body={}, dialect="ga")
+
+
+async def test_no_log_holds_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with service({"value": VALUE}) as (url, _):
+            key = await mint(url, headers=Headers({"api-key": CANARY}), body={}, dialect="ga")
+            logging.getLogger(__name__).debug("got %s", key)
+    assert "EphemeralKey(****" in caplog.text
+    assert CANARY not in caplog.text
+    assert VALUE not in caplog.text

@@ -1,0 +1,134 @@
+"""Words that no small server can provoke: they depend on who was asked, and as whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from rtnb.errors import AuthenticationError, ConnectError, RateLimited, RtnbError
+from rtnb.transport import TargetFacts
+from rtnb.transport.explain import closed, connect_failure, connect_failure_from_event, http_failure, split_reason
+from tests.transport.conftest import CANARY
+
+AZURE = "wss://res.openai.azure.com/openai/v1/realtime?model=m"
+
+
+def said(error: RtnbError) -> str:
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        (TargetFacts("azure", url=AZURE, auth="api-key"), ["of another resource", "allow no keys", "together"]),
+        (
+            TargetFacts("azure", auth="entra", scope="https://cognitiveservices.azure.com/.default"),
+            ["scope was https://cognitiveservices", "scope='https://ai.azure.com/.default'", "tenant", "together"],
+        ),
+        (
+            TargetFacts("azure", auth="entra", scope="https://ai.azure.com/.default"),
+            ["scope='https://cognitiveservices.azure.com/.default'"],
+        ),
+        (TargetFacts("azure", auth="ephemeral"), ["60 s (preview)", "get a new one"]),
+        (TargetFacts("azure", url=f"{AZURE}&api-version=1", auth="api-key"), ["no api-version", "401"]),
+        (TargetFacts("openai", auth="bearer"), ["revoked", "project"]),
+        (TargetFacts("custom", auth="none"), ["no key was sent"]),
+        (TargetFacts("simulator", auth="bearer"), ["the key is wrong"]),
+    ],
+)
+def test_401_names_its_causes(facts: TargetFacts, words: list[str]) -> None:
+    error = http_failure(401, facts=facts)
+    assert type(error) is AuthenticationError
+    assert all(word in said(error) for word in words)
+
+
+@pytest.mark.parametrize(
+    "facts, body, words",
+    [
+        (TargetFacts("azure", auth="entra"), "", ["Cognitive Services OpenAI User", "Networking"]),
+        (TargetFacts("azure", auth="entra"), "blocked by Firewall rules", ["Networking"]),
+        (TargetFacts("azure", auth="api-key"), "", ["Networking"]),
+        (TargetFacts("openai", auth="bearer"), "", ["permissions, project"]),
+    ],
+)
+def test_403_role_or_network(facts: TargetFacts, body: str, words: list[str]) -> None:
+    error = http_failure(403, facts=facts, body=body)
+    assert type(error) is AuthenticationError
+    assert all(word in said(error) for word in words)
+    assert ("OpenAI User" in said(error)) == ("OpenAI User" in words[0] if "Cognitive" in words[0] else False)
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        (TargetFacts("azure", model="m"), ["deployment named 'm'", "retired", "not deployment="]),
+        (TargetFacts("azure", dialect="preview", model="m"), ["deployment named 'm'", "dialect='ga'"]),
+        (TargetFacts("azure", url="https://eastus2/v1/realtimertc", model="m"), ["WebRTC region"]),
+        (TargetFacts("openai", model="m"), ["'m'", "still offered"]),
+        (TargetFacts("custom"), ["/v1/realtime"]),
+    ],
+)
+def test_404_names_its_causes(facts: TargetFacts, words: list[str]) -> None:
+    assert all(word in said(http_failure(404, facts=facts)) for word in words)
+
+
+def test_what_the_service_said_is_quoted_clean_and_short() -> None:
+    assert '"plain words"' in str(http_failure(500, body="plain\n  words"))
+    assert '"in detail"' in str(http_failure(500, body=b'{"detail": "in detail"}'))
+    assert '"just text"' in str(http_failure(500, body='{"error": "just text"}'))
+    assert '"flat"' in str(http_failure(500, body='{"statusCode": 500, "message": "flat"}'))
+    assert len(str(http_failure(500, body="word " * 1000))) < 600
+    assert CANARY[:10] not in str(http_failure(401, body=f"key {CANARY[:30]}", secrets=[CANARY]))
+    assert str(http_failure(599)) == "could not open a session at the given address: HTTP 599 unknown status"
+
+
+@pytest.mark.parametrize(
+    "error_type, code, message, close_code, kind, words",
+    [
+        ("invalid_request_error", "invalid_api_key", f"Incorrect API key provided: sk-{CANARY[:20]}", 3000,
+         AuthenticationError, ["key or token was refused", "****", "revoked"]),
+        ("invalid_request_error", None, "Missing bearer authentication in header", 3000,
+         AuthenticationError, ["Missing bearer authentication"]),
+        ("invalid_request_error", "invalid_model", 'Model "x" is not supported in realtime mode.', 4000,
+         ConnectError, ["model is missing, unknown", "asked for: 'gpt-x'"]),
+        ("invalid_request_error", "missing_model", "you must provide a model parameter", 4000,
+         ConnectError, ["model is missing"]),
+        ("invalid_request_error", "beta_api_shape_disabled", "The Realtime Beta API is no longer supported.", 4000,
+         ConnectError, ["2026-05-12", "dialect='ga'"]),
+        ("invalid_request_error", "unknown_parameter", "Unknown parameter: 'session.type'.", None,
+         ConnectError, ["dialect='preview'"]),
+        ("invalid_request_error", "session_expired", "", 1001, ConnectError, ["expired"]),
+        ("invalid_request_error", "insufficient_quota", "You exceeded your current quota", None,
+         RateLimited, ["credit of the account"]),
+        ("server_error", None, "The server had an error", 1011, ConnectError, ["internal error"]),
+        ("something", "new", "unheard of", 4999, ConnectError, ["something.new", "unheard of"]),
+    ],
+)  # fmt: skip
+def test_connected_then_error_then_closed(
+    error_type: str, code: str | None, message: str, close_code: int | None, kind: type[RtnbError], words: list[str]
+) -> None:
+    facts = TargetFacts("openai", url="wss://api.openai.com/v1/realtime?model=gpt-x", model="gpt-x", auth="bearer")
+    error = connect_failure_from_event(error_type, code, message, facts=facts, close_code=close_code)
+    assert type(error) is kind
+    assert all(word in said(error) for word in words)
+    assert CANARY[:10] not in said(error)
+    if isinstance(error, ConnectError):
+        assert (error.status, error.url) == (close_code, facts.url)
+    elif isinstance(error, RateLimited):
+        assert (error.type, error.code) == (error_type, code)
+
+
+def test_reasons_are_split_as_openai_writes_them() -> None:
+    assert split_reason("invalid_request_error.invalid_model") == ("invalid_request_error", "invalid_model")
+    assert split_reason("invalid_request_error") == ("invalid_request_error", None)
+    assert split_reason("") == ("", None)
+
+
+def test_a_close_without_a_name() -> None:
+    assert str(closed(1005)) == "the connection was closed without a reason (1005)"
+    assert str(closed(4000, "")) == "the service refused with no reason (4000)"
+
+
+def test_an_unknown_network_failure_is_named() -> None:
+    error = connect_failure(OSError(101, "Network is unreachable"))
+    assert "the network failed with OSError ([Errno 101] Network is unreachable)" in str(error)
+    assert error.__notes__

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from rtnb.errors import AuthenticationError, ConnectError
+from rtnb.transport import Azure, Custom, EphemeralKey, OpenAI, Target
+from tests.transport.conftest import CANARY
+
+HOST = "https://res.openai.azure.com"
+
+
+async def _token() -> str:
+    return "entra-token-1"
+
+
+@asynccontextmanager
+async def realtime_service() -> AsyncIterator[tuple[str, list[Any]]]:
+    """A service that notes path, query and the headers that say who came."""
+    seen: list[Any] = []
+
+    def note(request: web.Request, body: Any = None) -> None:
+        who = {name: request.headers[name] for name in ("api-key", "Authorization", "OpenAI-Beta", "x-team")
+               if name in request.headers}  # fmt: skip
+        seen.append((str(request.rel_url), who, body))
+
+    async def socket(request: web.Request) -> web.WebSocketResponse:
+        note(request)
+        answer = web.WebSocketResponse()
+        await answer.prepare(request)
+        await answer.send_str("{}")
+        await answer.receive()
+        return answer
+
+    async def post(request: web.Request) -> web.Response:
+        note(request, await request.json())
+        return web.json_response({"value": "ek_0123456789", "expires_at": 4e9, "session": {}})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", socket)
+    app.router.add_post("/{path:.*}", post)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("")).rstrip("/"), seen
+
+
+async def visit(target: Azure | OpenAI | Custom, **options: str) -> None:
+    transport = await target.open(**options)  # type: ignore[arg-type]
+    assert await transport.receive() == "{}"
+    await transport.close()
+
+
+async def test_azure_opens_and_mints_with_one_header() -> None:
+    async with realtime_service() as (url, seen):
+        await visit(Azure(url, deployment="voice", api_key=CANARY))
+        await visit(Azure(url, deployment="voice", credential=_token))
+        await visit(Azure(url, deployment="voice", api_key=CANARY, credential=_token))
+        await visit(Azure(url, deployment="voice", api_key=EphemeralKey("ek_1", expires_at=4e9)))
+        await visit(Azure(url, deployment="voice", dialect="preview", api_key=CANARY), intent="transcription")
+        key = await Azure(url, deployment="voice", api_key=CANARY).ephemeral_key(expires_after_s=60)
+        await Azure(url, deployment="voice", dialect="preview", api_key=CANARY).ephemeral_key(session={"voice": "ash"})
+    ga, preview = "/openai/v1/realtime?model=voice", "/openai/realtime?api-version=2025-04-01-preview&deployment=voice"
+    entra = {"Authorization": "Bearer entra-token-1"}
+    assert seen == [
+        (ga, {"api-key": CANARY}, None),
+        (ga, entra, None),
+        (ga, entra, None),
+        (ga, {"Authorization": "Bearer ek_1"}, None),
+        (f"{preview}&intent=transcription", {"api-key": CANARY}, None),
+        (
+            "/openai/v1/realtime/client_secrets",
+            {"api-key": CANARY},
+            {
+                "expires_after": {"anchor": "created_at", "seconds": 60},
+                "session": {"type": "realtime", "model": "voice"},
+            },
+        ),
+        (
+            "/openai/realtimeapi/sessions?api-version=2025-04-01-preview",
+            {"api-key": CANARY},
+            {"model": "voice", "voice": "ash"},
+        ),
+    ]
+    assert key.reveal() == "ek_0123456789"
+
+
+async def test_openai_and_custom() -> None:
+    async with realtime_service() as (url, seen):
+        await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"))
+        await visit(OpenAI("gpt-realtime", api_key=CANARY, base_url=f"{url}/v1"), call_id="rtc_1")
+        await visit(Custom(url))
+        await visit(Custom(f"{url}/v1", dialect="preview", model="m", api_key=CANARY, headers={"x-team": "a"}))
+    bearer = {"Authorization": f"Bearer {CANARY}"}
+    assert seen == [
+        ("/v1/realtime?model=gpt-realtime", bearer, None),
+        ("/v1/realtime?call_id=rtc_1", bearer, None),
+        ("/v1/realtime", {}, None),
+        ("/v1/realtime?model=m", {**bearer, "OpenAI-Beta": "realtime=v1", "x-team": "a"}, None),
+    ]
+
+
+TARGETS = [
+    (Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY), "Azure", "with an API key"),
+    (Azure(HOST, deployment="voice"), "Azure", "keyless (Entra)"),
+    (Azure(HOST, deployment="voice", credential=_token, api_key=CANARY), "Azure", "api_key= is not used"),
+    (OpenAI(api_key=CANARY), "OpenAI", "with an API key"),
+    (Custom("ws://localhost:8765", api_key=CANARY, headers={"x-key": CANARY}), "Custom", "with an API key"),
+    (Custom("ws://localhost:8765"), "Custom", "without a key"),
+]
+
+
+@pytest.mark.parametrize("target, name, signed_in", TARGETS)
+def test_a_target_describes_itself_without_secrets(target: Azure, name: str, signed_in: str) -> None:
+    assert isinstance(target, Target)
+    assert signed_in in target.describe() == str(target) == f"{target}"
+    assert name in repr(target)
+    shown = f"{target!r} {target} {vars(target)} {target.facts} {dataclasses.astuple(target)}"
+    assert CANARY[:8] not in shown
+    if getattr(target, "api_key", None):
+        with pytest.raises(TypeError):
+            pickle.dumps(target)
+        assert copy.copy(target) == target
+
+
+def test_what_is_shown() -> None:
+    azure = Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY)
+    assert repr(azure) == f"Azure('{HOST}', deployment='voice', dialect='ga', auth='api-key')"
+    assert str(azure) == f"Azure {HOST}, deployment voice, dialect ga, with an API key"
+    assert repr(OpenAI("m", api_key=CANARY)) == "OpenAI('m', auth='bearer')"
+    assert repr(Custom("localhost:1")) == "Custom('ws://localhost:1/v1/realtime', dialect='ga', auth='none')"
+
+
+def test_targets_are_frozen_values_that_can_be_changed_by_replace() -> None:
+    azure = Azure(HOST, deployment="voice", api_key=CANARY)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        azure.deployment = "other"  # type: ignore[misc]
+    other = dataclasses.replace(azure, deployment="other", dialect="preview")
+    assert (other.model, other.api_version, other.api_key) == ("other", "2025-04-01-preview", azure.api_key)
+    back = dataclasses.replace(other, deployment="voice", dialect="ga", api_version=None)
+    assert back == azure
+    assert len({azure, back, OpenAI(api_key="k1234"), Custom("ws://localhost:1")}) == 3
+
+
+def test_unknown_words_and_positions_are_refused() -> None:
+    with pytest.raises(TypeError, match="deploymnet"):
+        Azure(HOST, deploymnet="voice")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="positional"):
+        Azure(HOST, "voice")  # type: ignore[misc]
+
+
+def test_calls_url() -> None:
+    assert Azure(HOST, deployment="v").calls_url(webrtc_filter=True).endswith("/realtime/calls?webrtcfilter=on")
+    preview = Azure(HOST, deployment="v", dialect="preview", region="eastus2")
+    assert preview.calls_url() == "https://eastus2.realtimeapi-preview.ai.azure.com/v1/realtimertc?model=v"
+    with pytest.raises(ConnectError, match="region"):
+        dataclasses.replace(preview, region=None).calls_url()
+    assert OpenAI(api_key=CANARY).calls_url() == "https://api.openai.com/v1/realtime/calls"
+
+
+def test_custom_knows_azure_hosts() -> None:
+    assert Custom("wss://res.openai.azure.com/openai/v1/realtime?model=m", api_key=CANARY).facts.auth == "api-key"
+    assert Custom("wss://res.openai.azure.com/openai/v1/realtime?model=m").facts.auth == "none"
+
+
+async def test_openai_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AuthenticationError, match="no OpenAI key") as info:
+        await OpenAI().open()
+    assert "OPENAI_API_KEY" in info.value.__notes__[0]
+    monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    assert OpenAI().facts.auth == "bearer"
+    with pytest.raises(ConnectError, match="2026-05-12"):
+        OpenAI(dialect="preview")
+
+
+ENV = {"AZURE_OPENAI_ENDPOINT": f"{HOST}/", "AZURE_OPENAI_DEPLOYMENT_NAME": "voice"}
+
+
+def test_from_env() -> None:
+    keyless = Azure.from_env(ENV)
+    assert (keyless.endpoint, keyless.deployment, keyless.facts.auth) == (HOST, "voice", "entra")
+    keyed = Azure.from_env({**ENV, "AZURE_OPENAI_API_KEY": CANARY})
+    assert keyed.facts.auth == "api-key"
+    assert Azure.from_env({**ENV, "AZURE_OPENAI_API_KEY": CANARY}, api_key=None).facts.auth == "entra"
+    stray = Azure.from_env({**ENV, "AZURE_OPENAI_API_KEY": CANARY}, credential=_token)
+    assert (stray.api_key, stray.facts.auth) == (None, "entra")
+    assert Azure.from_env(ENV, deployment="other", region="eastus2").deployment == "other"
+    old = {"AZURE_OPENAI_ENDPOINT": HOST, "AZURE_OPENAI_DEPLOYMENT": "voice"}
+    assert Azure.from_env(old).deployment == "voice"
+    whole = {"AZURE_OPENAI_ENDPOINT": f"{HOST}/openai/v1/realtime?model=voice"}
+    assert Azure.from_env(whole) == Azure.from_env(ENV)
+
+
+def test_a_version_in_the_environment_belongs_to_the_preview() -> None:
+    env = {**ENV, "OPENAI_API_VERSION": "2024-10-01-preview"}
+    assert Azure.from_env(env).api_version is None
+    assert "api-version" not in Azure.from_env(env).facts.url
+    preview = Azure.from_env(env, dialect="preview")
+    assert (preview.api_version, preview.dialect) == ("2024-10-01-preview", "preview")
+    assert Azure.from_env(ENV, dialect="preview").api_version == "2025-04-01-preview"
+
+
+def test_all_that_is_missing_is_named_at_once() -> None:
+    with pytest.raises(ConnectError, match="not set: AZURE_OPENAI_ENDPOINT, AZURE_OPENAI_DEPLOYMENT_NAME") as info:
+        Azure.from_env({"AZURE_OPENAI_ENDPOINT": ""})
+    assert ".env" in info.value.__notes__[0]
+    with pytest.raises(ConnectError, match="not set: AZURE_OPENAI_DEPLOYMENT_NAME"):
+        Azure.from_env({"AZURE_OPENAI_ENDPOINT": HOST})
+
+
+def test_a_dotenv_file_is_read_and_pollutes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text(
+        f'AZURE_OPENAI_ENDPOINT="{HOST}/"\nAZURE_OPENAI_DEPLOYMENT_NAME=of-the-file\nAZURE_OPENAI_API_KEY={CANARY}\n'
+    )
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    before = dict(os.environ)
+    assert Azure.from_env().deployment == "of-the-file"
+    assert Azure.from_env(dotenv_path=tmp_path / ".env").facts.auth == "api-key"
+    monkeypatch.setenv("AZURE_OPENAI_DEPLOYMENT_NAME", "of-the-environment")
+    assert Azure.from_env().deployment == "of-the-environment"
+    monkeypatch.setenv("AZURE_OPENAI_DEPLOYMENT_NAME", "")  # empty is not set
+    assert Azure.from_env().deployment == "of-the-file"
+    monkeypatch.delenv("AZURE_OPENAI_DEPLOYMENT_NAME")
+    assert dict(os.environ) == before
+    with pytest.raises(ConnectError, match="there is no file"):
+        Azure.from_env(dotenv_path=tmp_path / "missing.env")
+    with pytest.raises(ConnectError, match="not set"):
+        Azure.from_env({})  # an environment of one's own: no file is looked for
+
+
+def test_importing_the_room_loads_no_network_library() -> None:
+    heavy = ("aiohttp", "websockets", "azure", "dotenv", "numpy")
+    script = f"import sys, rtnb.transport; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
