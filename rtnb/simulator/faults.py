@@ -239,14 +239,19 @@ class FaultPlan:
     seed: int = 0
     turn: int = field(default=1, init=False)
     """Number of the current turn: one ends with response.done."""
-    _seen: list[int] = field(default_factory=list, init=False)
+    _counted: list[list[Any]] = field(default_factory=list, init=False)
+    _of_step: list[list[Any]] = field(default_factory=list, init=False)
     _held: list[tuple[str, str]] = field(default_factory=list, init=False)
     _in_response: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.faults = tuple(self.faults)
-        self._seen = [0] * len(self.faults)
+        self._counted = [[fault, 0] for fault in self.faults]
         self._rng = random.Random(self.seed)
+
+    def enter_step(self, faults: Iterable[Fault]) -> None:
+        """Put the faults of a scenario's step in force, in place of the last step's; all else goes on as it was."""
+        self._of_step = [[fault, 0] for fault in faults]
 
     def on_connect(self) -> int | None:
         """HTTP status to refuse this connection with, or None to accept it."""
@@ -326,12 +331,13 @@ class FaultPlan:
 
     def _striking(self, event_type: str) -> list[Fault]:
         struck = []
-        for i, fault in enumerate(self.faults):
+        for counted in (*self._counted, *self._of_step):
+            fault: Fault = counted[0]
             if event_type == "connect" and fault.kind != "http":
                 continue
             if fault.at == self.turn if isinstance(fault.at, int) else fnmatchcase(event_type, str(fault.at)):
-                self._seen[i] += 1
-                if fault.after < self._seen[i] <= fault.after + (fault.times or 0):
+                counted[1] += 1
+                if fault.after < counted[1] <= fault.after + (fault.times or 0):
                     struck.append(fault)
         return struck
 

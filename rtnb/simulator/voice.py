@@ -106,14 +106,17 @@ class BabbleVoice:
     ----------
     seed : int, default 0
         Same seed, same sound.
+    reason : str, optional
+        Why it is not a better voice; part of `name`.
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, reason: str | None = None) -> None:
         self._seed = seed
+        self._reason = reason
 
     @property
     def name(self) -> str:
-        return "babble"
+        return f"babble ({self._reason})" if self._reason else "babble"
 
     async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
         _check_speed(speed)
@@ -297,8 +300,7 @@ async def open_voice(kind: Literal["auto", "espeak", "babble"] = "auto", *, seed
         await voice.aclose()
         if kind == "espeak":
             raise
-        _log.info("the simulator babbles: %s", error)
-        return BabbleVoice(seed=seed)
+        return BabbleVoice(seed=seed, reason=str(error))
     return voice
 
 

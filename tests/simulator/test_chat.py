@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -76,8 +78,6 @@ async def test_the_reply_comes_by_sentences_and_joined_it_is_the_reply(serve: Se
 
 
 async def test_the_first_sentence_does_not_wait_for_the_last(serve: Serve) -> None:
-    import asyncio
-
     heard = asyncio.Event()
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -89,7 +89,7 @@ async def test_the_first_sentence_does_not_wait_for_the_last(serve: Serve) -> No
         return response
 
     brain = ChatBrain(await serve(handler), "m")
-    async with contextlib.aclosing(brain.reply([])) as reply:  # type: ignore[type-var]
+    async with contextlib.aclosing(brain.reply([])) as reply:
         assert await anext(reply) == ChatText("First.")
         heard.set()
         assert [piece async for piece in reply] == [ChatText(" Second.")]
@@ -198,8 +198,6 @@ async def test_nobody_there(unused_port: int) -> None:
 
 
 async def test_a_silent_server_is_not_waited_for_for_ever(serve: Serve) -> None:
-    import asyncio
-
     released = asyncio.Event()
 
     async def handler(_: web.Request) -> web.StreamResponse:
@@ -223,8 +221,6 @@ def test_what_is_no_address_is_refused(base_url: str) -> None:
 
 @pytest.fixture
 def unused_port() -> int:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

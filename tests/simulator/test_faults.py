@@ -143,6 +143,16 @@ def test_a_turn_as_place() -> None:
     assert texts(run(plan, REPLY)) == [UNHARMED[0], *UNHARMED[3:]]
 
 
+def test_the_faults_of_a_step_come_and_go_and_the_counts_of_the_others_stay() -> None:
+    plan = plan_of("error=once@response.created:1x1")
+    plan.enter_step([Fault("drop", at="response.done")])
+    assert texts(run(plan, REPLY)) == UNHARMED[:-1]
+    plan.enter_step([])
+    second = texts(run(plan, REPLY))
+    assert json.loads(second[0])["error"]["code"] == "once"
+    assert second[1:] == UNHARMED
+
+
 @pytest.mark.parametrize("order", list(ORDERS))
 def test_reordering_loses_nothing_and_moves_only_what_it_may(order: str) -> None:
     events = [*REPLY[:6], "conversation.item.input_audio_transcription.completed", *REPLY[6:], "rate_limits.updated"]
