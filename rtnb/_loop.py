@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +21,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":  # ipykernel chooses a loop there that cannot start processes (the simulator's voice)
+        return asyncio.ProactorEventLoop()
+    return asyncio.new_event_loop()
+
 
 _after_fork: list[asyncio.AbstractEventLoop] = []
 """Loops inherited by a forked child. Their thread stayed in the parent and their file descriptors are shared with it:
@@ -106,7 +113,7 @@ class BackgroundLoop:
             _after_fork.append(self._loop)
             self._loop = None
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
+            self._loop = _new_loop()
             self._pid = os.getpid()
             self._thread = threading.Thread(target=_serve, args=(self._loop,), name="rtnb-loop", daemon=True)
             self._thread.start()

@@ -342,11 +342,7 @@ class LiveSession:
         assert isinstance(self._behaviour, Play)
         step = self._behaviour.next_step(words, speech=spoken)
         self.latency = self._behaviour.timing(self._world.latency)
-        faults = (*self._world.faults, *(step.faults if step else ()))
-        if faults != self._plan.faults:
-            for held in self._plan.flush():
-                self._out.put_nowait((self._loop.time(), held))
-            self._plan = FaultPlan(faults, seed=self.rng.getrandbits(32))
+        self._plan.enter_step(step.faults if step else ())
 
     def _context(self, config: ResponseConfig) -> list[Item]:
         if not isinstance(config.input, tuple):
