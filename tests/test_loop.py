@@ -198,7 +198,7 @@ shared_loop().run(asyncio.sleep(0))
 shared_loop().run(asyncio.to_thread(int))
 """
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-c", script],
+        [sys.executable, "-W", "error", "-c", script],
         capture_output=True,
         text=True,
         timeout=60,

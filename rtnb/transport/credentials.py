@@ -337,6 +337,15 @@ def _masked_piece(word: str, secrets: Iterable[str]) -> str:
     return word.replace(piece, MASK) if is_piece else word
 
 
+class _Hidden(tuple[str, ...]):
+    """Known secrets, hidden from tracebacks that show local variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"({len(self)} secrets)"
+
+
 def secrets_in(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """Return the secret values among HTTP headers: to be handed to `redact`."""
     found: list[str] = []
@@ -346,10 +355,20 @@ def secrets_in(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
             found += [one for one in value.split() if one.lower() not in ("bearer", "basic")]
         elif lowered == "sec-websocket-protocol":
             found += [one.rpartition("openai-insecure-api-key.")[2] for one in value.split(", ") if "api-key." in one]
-    return tuple(found)
+    return _Hidden(found)
 
 
 def safe_cause(error: BaseException, secrets: Iterable[str] = ()) -> BaseException | None:
-    """Return `error` for ``raise ... from``, or None where its own text holds a secret."""
-    text = f"{error} {error.args!r}"
-    return error if redact(text, secrets) == text else None
+    """Prepare `error` for ``raise ... from``: without the frames of libraries, whose local variables hold headers.
+
+    Returns None where the text of the error, or of one behind it, holds a secret.
+    """
+    secrets = tuple(secrets)
+    behind: BaseException | None = error
+    while behind is not None:
+        text = f"{behind} {behind.args!r}"
+        if redact(text, secrets) != text:
+            return None
+        behind.__traceback__ = None
+        behind = behind.__cause__ or behind.__context__
+    return error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit
 
@@ -28,7 +28,7 @@ _AZURE_HOST = re.compile(
     r"\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)$|\.api\.cognitive\.microsoft\.(com|us)$"
 )
 _PORTALS = ("ai.azure.com", "portal.azure.com", "oai.azure.com", "platform.openai.com", "learn.microsoft.com")
-_PLACEHOLDER = re.compile(r"(?i)[<>{}]|your[-_.]?(own|resource|endpoint|azure)|resource[-_]name|\byour[a-z]*endpoint")
+_PLACEHOLDER = re.compile(r"(?i)[<>{}]|\byour[-_.]?(own|resource|endpoint|azure)|^resource[-_]name(\.|$)")
 _KEY = re.compile(r"(?i:(sk|ek)[-_]\S+)|eyJ\S+|[0-9a-fA-F]{32}|[A-Za-z0-9]{40,}")
 _API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 _LAST_STEPS = re.compile(r"/(realtime(/(client_secrets|calls|sessions|transcription_sessions))?|realtimeapi/sessions)$")
@@ -50,7 +50,7 @@ class Endpoint:
     """Deployment (Azure) or model."""
     api_version: str | None = None
     """Preview at Azure only."""
-    exact: str | None = None
+    exact: str | None = field(default=None, repr=False)
     """Path and query of the WebSocket when somebody pasted exactly that (custom servers)."""
 
     @property
@@ -174,7 +174,8 @@ def read_endpoint(
         return _azure(parts, query, dialect=dialect, model=model, api_version=api_version)
     _check_dialect(service, parts, dialect, api_version)
     path = parts.path.rstrip("/")
-    base = _LAST_STEPS.sub("", path) or ("/openai" if dialect == "preview" and not path else "/v1")
+    azure_paths = dialect == "preview" or is_azure_host(parts.hostname or "")
+    base = _LAST_STEPS.sub("", path) or ("/openai" if azure_paths and not path else "/v1")
     exact = None
     if service != "openai" and path.endswith("/realtime"):
         exact = path + (f"?{parts.query}" if parts.query else "")
@@ -226,7 +227,7 @@ def _azure(
         if not _API_VERSION.fullmatch(api_version):
             _refuse(f"api_version is {api_version!r}", here, f"It looks like {PREVIEW_API_VERSION!r}.")
     # Microsoft's hosts serve from the root; what stands before /openai there (a project, /models) is another API's.
-    known = _AZURE_HOST.search(parts.hostname or "")
+    known = is_azure_host(parts.hostname or "")
     prefix = "" if known else re.sub(r"(/v1(/.*)?)?/?$", "", before, count=1)
     return Endpoint("azure", dialect, _origin(parts, secure=True), f"{prefix}/openai", model, api_version)
 
@@ -279,7 +280,7 @@ def _check_host(parts: SplitResult, service: Service) -> None:
         )
     if service == "azure" and host.endswith("api.openai.com"):
         _refuse("this is OpenAI's address, not Azure's", here, "Use rtnb.OpenAI(model, api_key=...).")
-    if service == "openai" and _AZURE_HOST.search(host):
+    if service == "openai" and is_azure_host(host):
         _refuse("this is Azure's address, not OpenAI's", here, "Use rtnb.Azure(endpoint, deployment=...).")
 
 
@@ -348,9 +349,9 @@ def _with_query(url: str, query: dict[str, str | None]) -> str:
     return f"{url}{'&' if '?' in url else '?'}{text}" if text else url
 
 
-def is_azure_host(address: str) -> bool:
-    """Return whether the host of `address` is one of Azure's, where keys go into ``api-key``."""
-    return bool(_AZURE_HOST.search(urlsplit(address).hostname or ""))
+def is_azure_host(host: str) -> bool:
+    """Return whether `host` is one of Azure's: other paths, and keys go into ``api-key``."""
+    return bool(_AZURE_HOST.search(host.lower()))
 
 
 def is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from rtnb.errors import ConnectError, LocalProtocolError, RateLimited, RemoteProtocolError
+from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
 from rtnb.transport import explain
 from rtnb.transport.base import Dialect, TargetFacts
 from rtnb.transport.credentials import MASK, Secret, redact, safe_cause, secrets_in
@@ -155,24 +155,40 @@ async def mint(
     RemoteProtocolError
         The service agreed but sent no key.
     """
+    facts = facts or TargetFacts(url=redact(url), dialect=dialect, purpose="get an ephemeral key")
+    outcome = await _post(url, headers, body, dialect, facts, timeout_s)
+    if isinstance(outcome, EphemeralKey):
+        return outcome
+    raise outcome  # here, where no local variable holds what the service said
+
+
+async def _post(
+    url: str,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    dialect: Dialect,
+    facts: TargetFacts,
+    timeout_s: float,
+) -> EphemeralKey | RtnbError:
     import aiohttp  # a quarter of a second to import: only for who needs it
 
     secrets = secrets_in(headers.items())
-    facts = facts or TargetFacts(url=redact(url, secrets), dialect=dialect, purpose="get an ephemeral key")
     try:
         # Not trust_env: it would read ~/.netrc and put a password of its own into Authorization.
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
             http.post(url, headers=headers, json=body, allow_redirects=False, proxy=_proxy(url)) as answer,
         ):
-            status, fields = answer.status, dict(answer.headers)
             content = await answer.read()
+            if not 200 <= answer.status < 300:
+                return explain.http_failure(
+                    answer.status, headers=answer.headers, body=content, facts=facts, secrets=secrets
+                )
+            return _read(answer.status, content, dialect=dialect, facts=facts)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        cause = error
-    else:
-        return _read(status, fields, content, dialect=dialect, facts=facts, secrets=secrets)
-    failure = explain.connect_failure(cause, facts=facts, timeout_s=timeout_s, secrets=secrets)
-    raise failure from safe_cause(cause, secrets)
+        failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
+        failure.__cause__ = safe_cause(error, secrets)
+        return failure
 
 
 def _proxy(url: str) -> str | None:
@@ -184,20 +200,7 @@ def _proxy(url: str) -> str | None:
     return getproxies().get(parts.scheme)
 
 
-def _read(
-    status: int,
-    fields: Mapping[str, str],
-    content: bytes,
-    *,
-    dialect: Dialect,
-    facts: TargetFacts,
-    secrets: tuple[str, ...],
-) -> EphemeralKey:
-    if not 200 <= status < 300:
-        failure: ConnectError | RateLimited = explain.http_failure(
-            status, headers=fields, body=content, facts=facts, secrets=secrets
-        )
-        raise failure
+def _read(status: int, content: bytes, *, dialect: Dialect, facts: TargetFacts) -> EphemeralKey | RemoteProtocolError:
     try:
         answer: Any = json.loads(content)
     except ValueError:
@@ -211,7 +214,10 @@ def _read(
             f"the service answered HTTP {status} at {facts.url} without a key (it sent: {names})"
         )
         error.add_note("Next: check the dialect and the end of the address.")
-        raise error
-    expires_at = holder.get("expires_at") or time.time() + LIFETIME_S[dialect]
+        return error
+    said = holder.get("expires_at")
+    expires_at = float(said) if isinstance(said, int | float) and said else time.time() + LIFETIME_S[dialect]
     session = answer.get("session") if "value" in answer else answer
-    return EphemeralKey(value, expires_at=float(expires_at), dialect=dialect, session=session)
+    return EphemeralKey(
+        value, expires_at=expires_at, dialect=dialect, session=session if isinstance(session, dict) else None
+    )

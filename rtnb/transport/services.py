@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.transport.base import Dialect, TargetFacts, Transport
-from rtnb.transport.credentials import ENTRA_SCOPE, Credential, Headers, Secret, credential_for
+from rtnb.transport.credentials import ENTRA_SCOPE, Credential, Headers, Secret, credential_for, redact
 from rtnb.transport.endpoint import OPENAI_BASE_URL, Endpoint, is_azure_host, read_endpoint
 from rtnb.transport.ephemeral import EphemeralKey, ephemeral_body, mint
 
@@ -42,7 +43,7 @@ class _Service:
         return TargetFacts(
             service=self._where.service,
             dialect=self._where.dialect,
-            url=self._where.websocket(),
+            url=redact(self._where.websocket()),
             model=self._where.model,
             auth=self._credential.auth,
             scope=getattr(self._credential, "scope", None),
@@ -68,7 +69,7 @@ class _Service:
         from rtnb.transport.websocket import open_websocket  # loads the websockets library
 
         url = self._where.websocket(intent=intent, call_id=call_id)
-        return await open_websocket(url, headers=await self._headers(), facts=replace(self.facts, url=url))
+        return await open_websocket(url, headers=await self._headers(), facts=replace(self.facts, url=redact(url)))
 
     async def ephemeral_key(
         self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
@@ -97,7 +98,11 @@ class _Service:
         return self._where.calls(region=getattr(self, "region", None), webrtc_filter=webrtc_filter)
 
     async def _headers(self) -> Headers:
-        return await self._credential.headers()
+        try:
+            return await self._credential.headers()
+        except AuthenticationError as error:
+            error.url = self._where.origin
+            raise
 
     def describe(self) -> str:
         """Return one line without secrets: where, what, which dialect, signed in how."""
@@ -278,7 +283,7 @@ class Custom(_Service):
     def __post_init__(self) -> None:
         self._set(api_key=_wrapped(self.api_key), headers=Headers(self.headers or {}))
         where = read_endpoint("custom", self.url, dialect=self.dialect, model=self.model)
-        keyed = self.api_key is not None and is_azure_host(where.origin)
+        keyed = self.api_key is not None and is_azure_host(urlsplit(where.origin).hostname or "")
         self._set(model=where.model, _where=where, _credential=credential_for(self.api_key, azure=keyed))
 
     async def _headers(self) -> Headers:
@@ -288,7 +293,7 @@ class Custom(_Service):
         return Headers({**headers, **(self.headers or {})})
 
     def __repr__(self) -> str:
-        return f"Custom({self._where.websocket()!r}, dialect={self.dialect!r}, auth={self._credential.auth!r})"
+        return f"Custom({self.facts.url!r}, dialect={self.dialect!r}, auth={self._credential.auth!r})"
 
 
 def _wrapped(key: str | Secret | EphemeralKey | None) -> Secret | EphemeralKey | None:

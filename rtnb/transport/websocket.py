@@ -30,6 +30,7 @@ PING_TIMEOUT_S = 120.0
 session (chosen; the library's default is 20 s)."""
 
 CLOSE_TIMEOUT_S = 5.0
+_REASON_BYTES = 123  # all a close frame has room for (RFC 6455, 5.5)
 MAX_QUEUE = 256
 """Frames kept before reading pauses: a burst of deltas must not stop pings from being answered (chosen)."""
 
@@ -120,7 +121,7 @@ class WebSocketTransport:
 
     async def close(self, *, code: int = 1000, reason: str = "") -> None:
         """Say goodbye and wait for the answer, 5 s at most; closing twice is fine."""
-        await self._connection.close(code, reason)
+        await self._connection.close(code, reason.encode()[:_REASON_BYTES].decode("utf-8", "ignore"))
 
     def _closed(self, error: ws_errors.ConnectionClosed) -> ConnectionClosed:
         close = error.rcvd or error.sent
@@ -174,8 +175,7 @@ async def open_websocket(
         HTTP 429.
     """
     headers = headers or {}
-    offered = [("sec-websocket-protocol", ", ".join(subprotocols))]
-    secrets = secrets_in([*headers.items(), *offered])
+    secrets = secrets_in([*headers.items(), ("sec-websocket-protocol", ", ".join(subprotocols))])
     facts = facts or TargetFacts(url=redact(url, secrets))
     options: dict[str, Any] = {"ssl": ssl} if ssl is not None and url.startswith("wss:") else {}
     if "proxy" in signature(connect.__init__).parameters:  # since websockets 15

@@ -269,3 +269,6 @@ def test_a_cause_with_a_secret_is_not_kept() -> None:
     harmless, harmful = OSError(111, "refused"), OSError(f"Bearer {CANARY}")
     assert safe_cause(harmless, [CANARY]) is harmless
     assert safe_cause(harmful, [CANARY]) is None
+    outer = RuntimeError("outer")
+    outer.__context__ = harmful
+    assert safe_cause(outer, [CANARY]) is None

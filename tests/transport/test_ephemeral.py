@@ -94,7 +94,7 @@ async def test_preview(status: int) -> None:
 
 
 async def test_a_service_that_does_not_say_when_it_ends() -> None:
-    async with service({"value": VALUE}) as (url, _):
+    async with service({"value": VALUE, "expires_at": "soon", "session": "odd"}) as (url, _):
         key = await mint(url, headers={}, body={}, dialect="preview")
     assert 50 < key.seconds_left() <= 60
     assert key.session == {}

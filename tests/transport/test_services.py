@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from aiohttp.test_utils import TestServer
 
 from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.transport import Azure, Custom, EphemeralKey, OpenAI, Target
-from tests.transport.conftest import CANARY
+from tests.transport.conftest import CANARY, http_answer, tcp_server
 
 HOST = "https://res.openai.azure.com"
 
@@ -171,6 +172,33 @@ def test_calls_url() -> None:
 def test_custom_knows_azure_hosts() -> None:
     assert Custom("wss://res.openai.azure.com/openai/v1/realtime?model=m", api_key=CANARY).facts.auth == "api-key"
     assert Custom("wss://res.openai.azure.com/openai/v1/realtime?model=m").facts.auth == "none"
+
+
+def test_a_secret_in_an_address_is_not_shown() -> None:
+    signed = Custom(f"wss://gate.example/realtime?sig={CANARY}")
+    assert CANARY not in f"{signed!r} {signed} {signed.facts} {signed._where}"
+
+
+async def test_a_traceback_with_local_variables_holds_no_key(unused_tcp_port: int) -> None:
+    """As IPython's ``%xmode Verbose`` and many log collectors show it."""
+    nobody = f"http://127.0.0.1:{unused_tcp_port}"
+    async with tcp_server(http_answer(401, body=f"wrong key {CANARY}")) as port:
+        for url in (nobody, f"http://127.0.0.1:{port}"):
+            target = Azure(url, deployment="voice", api_key=CANARY)
+            for attempt in (target.open, target.ephemeral_key):
+                with pytest.raises(ConnectError) as info:
+                    await attempt()
+                ours = info.tb.tb_next  # the first frame is this test
+                told = traceback.TracebackException(info.type, info.value, ours, capture_locals=True)
+                shown = "".join(told.format())
+                assert "headers = " in shown
+                assert CANARY[:12] not in shown
+
+
+async def test_a_failed_sign_in_says_where() -> None:
+    with pytest.raises(AuthenticationError, match="no Entra token") as info:
+        await Azure(HOST, deployment="voice", credential=lambda: "").open()
+    assert info.value.url == HOST
 
 
 async def test_openai_key_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,12 +162,12 @@ async def test_closing_here_ends_a_waiting_receive_and_tells_the_peer() -> None:
     async with opened(watch) as transport:
         waiting = asyncio.ensure_future(transport.receive())
         await asyncio.sleep(0)
-        await transport.close(reason="done")
+        await transport.close(reason="done" + 200 * "é")
         await transport.close()
         with pytest.raises(ConnectionClosed) as info:
             await waiting
         assert info.value.code == 1000
-        assert await seen == (1000, "done")
+        assert await seen == (1000, "done" + 59 * "é")
 
 
 STATUSES: list[tuple[int, dict[str, str], str, type[RtnbError], list[str]]] = [
