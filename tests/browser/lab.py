@@ -216,20 +216,24 @@ class NotebookPage:
         await self.page.get_by_role("menuitem", name=re.compile("^Run All Cells")).first.click()
         deadline = time.monotonic() + timeout_s
         while await self._last_count() <= last:  # the menu answers before the cells start
-            assert time.monotonic() < deadline, f"{self.name} did not start to run"
+            if time.monotonic() > deadline:
+                raise AssertionError(await self._told(f"{self.name} did not start to run"))
             await self.page.wait_for_timeout(20)
         await self.until_idle(timeout_s=timeout_s)
         return await self.outputs()
 
     async def until_idle(self, *, timeout_s: float = 120.0) -> None:
-        """Wait until the kernel is idle and no cell of the notebook shows [*]."""
+        """Wait until the kernel is connected and idle and no cell of the notebook shows [*]."""
+        # The notebook's own indicator says "idle" also before there is a kernel, and JupyterLab loses what is run then
+        # (measured, on a cold start); the status bar tells the two apart.
         await self.page.wait_for_function(
             """() => {
                 const panel = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)');
                 if (!panel) return false;
                 const idle = panel.querySelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]');
+                const bar = document.querySelector('#jp-main-statusbar')?.textContent ?? '';
                 const prompts = [...panel.querySelectorAll('.jp-InputPrompt')].map(node => node.textContent);
-                return idle !== null && !prompts.some(text => text.includes('*'));
+                return idle !== null && bar.includes('| Idle') && !prompts.some(text => text.includes('*'));
             }""",
             timeout=timeout_s * 1000,
         )
@@ -269,6 +273,10 @@ class NotebookPage:
         path = self._pictures / f"{Path(self.name).stem}-{label}.png"
         await self.page.screenshot(path=path)
         return path
+
+    async def _told(self, what: str) -> str:
+        """A failure with all there is to see: the picture, the page's errors, the server's log."""
+        return "\n".join((what, f"picture: {await self.picture('failed')}", *self.messages, self.lab.log()))
 
     async def _last_count(self) -> float:
         """The highest execution count on the page; infinite while a cell runs or waits."""
