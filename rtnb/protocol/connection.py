@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Literal
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
-from rtnb.protocol import events, wire
+from rtnb.protocol import events, preview, wire
 from rtnb.protocol.base import Dialect
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.refusals import check_state
-from rtnb.protocol.rules import Refusal
+from rtnb.protocol.rules import Refusal, invalid_audio
 from rtnb.protocol.schema import check_event
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ErrorDetail
@@ -118,10 +118,7 @@ class Connection:
             raise _refused(refusal, event_id)
         event = wire.decode(message, dialect=self.dialect, registry=CLIENT_EVENTS)
         if isinstance(event, UnknownEvent):
-            where = (event.problem or "").partition(":")[0]
-            raise _refused(
-                Refusal(code="invalid_value", message=f"Invalid value: {event.problem}.", param=where), event_id
-            )
+            raise _refused(invalid_audio((event.problem or "").partition(":")[0]), event_id)  # all else was checked
         refusal = check_state(self.state, event, dialect=self.dialect)
         if refusal:
             raise _refused(refusal, event_id)
@@ -141,17 +138,25 @@ def dialect_hint(error: ErrorDetail, *, dialect: Dialect) -> str | None:
 
     Source: codes seen when GA clients met preview services and the other way round.
     """
-    param, code = error.param or "", error.code
+    code, param = error.code, error.param or ""
     if code == "beta_api_shape_disabled":
         return "This service no longer speaks the preview dialect: connect with dialect='ga'."
-    if code not in ("unknown_parameter", "missing_required_parameter") or not isinstance(param, str):
-        return None
-    if dialect == "ga" and param in ("session.type", "session.audio", "session.output_modalities"):
+    where = ".".join(param.split(".")[:2])
+    if dialect == "ga" and code == "unknown_parameter" and where in _GA_PARAMETERS:
         return "This service speaks the preview dialect: connect with dialect='preview' (and an api_version)."
-    preview_only = {"session.modalities", "session.voice", "session.turn_detection", "session.input_audio_format"}
-    if dialect == "preview" and (param in preview_only or param == "session.type"):
+    foreign = code == "unknown_parameter" and where in _PREVIEW_PARAMETERS
+    no_type = code == "missing_required_parameter" and param == "session.type"
+    if dialect == "preview" and (foreign or no_type):
         return "This service speaks the GA dialect: connect with dialect='ga'."
     return None
+
+
+_GA_PARAMETERS = frozenset({"session.type"}) | {
+    f"{noun}.{name}" for noun in ("session", "response") for name in ("audio", "output_modalities")
+}
+_PREVIEW_PARAMETERS = frozenset(
+    f"{noun}.{name}" for noun in ("session", "response") for name in (*preview.SESSION_PATHS, "temperature")
+)
 
 
 __all__ = ["Connection", "Role", "dialect_hint"]

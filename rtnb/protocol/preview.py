@@ -38,7 +38,7 @@ _PREVIEW_CONTENT = {"text": "output_text", "audio": "output_audio"}
 _GA_CONTENT = {ga: preview for preview, ga in _PREVIEW_CONTENT.items()}
 
 _Path = tuple[str, ...]
-_SESSION_PATHS: dict[str, _Path] = {
+SESSION_PATHS: dict[str, _Path] = {
     "modalities": ("output_modalities",),
     "max_response_output_tokens": ("max_output_tokens",),
     "input_audio_format": ("audio", "input", "format"),
@@ -49,9 +49,10 @@ _SESSION_PATHS: dict[str, _Path] = {
     "voice": ("audio", "output", "voice"),
     "speed": ("audio", "output", "speed"),
 }
-_RESPONSE_PATHS = {k: _SESSION_PATHS[k] for k in ("modalities", "output_audio_format", "voice")}
+"""Flat preview name of a session setting -> where GA keeps it."""
+_RESPONSE_PATHS = {k: SESSION_PATHS[k] for k in ("modalities", "output_audio_format", "voice")}
 _CREATE_PATHS = {
-    k: _SESSION_PATHS[k] for k in ("modalities", "output_audio_format", "voice", "max_response_output_tokens")
+    k: SESSION_PATHS[k] for k in ("modalities", "output_audio_format", "voice", "max_response_output_tokens")
 }
 GA_ONLY_EVENTS = frozenset(
     t
@@ -110,11 +111,11 @@ def event_to_preview(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def session_from_preview(session: Mapping[str, Any]) -> dict[str, Any]:
-    return _nest(session, _SESSION_PATHS)
+    return _nest(session, SESSION_PATHS)
 
 
 def session_to_preview(session: Mapping[str, Any]) -> dict[str, Any]:
-    return _flatten({k: v for k, v in session.items() if k != "type"}, _SESSION_PATHS)
+    return _flatten({k: v for k, v in session.items() if k != "type"}, SESSION_PATHS)
 
 
 def _response_from_preview(response: Mapping[str, Any], paths: Mapping[str, _Path]) -> dict[str, Any]:
@@ -184,6 +185,6 @@ def _value_from_preview(name: str, value: Any) -> Any:
 
 
 def _value_to_preview(name: str, value: Any) -> Any:
-    if name.endswith("_audio_format") and isinstance(value, dict):
-        return _GA_FORMATS.get(value.get("type", ""), value.get("type"))
+    if name.endswith("_audio_format") and isinstance(value, dict) and isinstance(value.get("type"), str):
+        return _GA_FORMATS.get(value["type"], value["type"])
     return ["text", "audio"] if name == "modalities" and value == ["audio"] else value

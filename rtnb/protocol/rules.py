@@ -6,9 +6,13 @@ service: seen on the wire in 2026-09 or reported in public threads; ``(u)`` mark
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+SHOWN_LENGTH: Final = 200
+"""Longest piece of a wrong value that is repeated to its sender, characters; chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +95,7 @@ def _number(name: str, article: str, kind: Any, minimum: float | None, maximum: 
             (maximum, maximum is not None and value > maximum, "<=", ("above", "maximum", "max")),
         ):
             if wrong:
-                return Refusal(
+                return Refusal(  # `integer_below_min_value` was seen, its siblings (u)
                     code=f"{name}_{word[0]}_{word[2]}_value",
                     message=f"Invalid '{path}': {name} {word[0]} {word[1]} value. "
                     f"Expected a value {sign} {bound}, but got {value} instead.",
@@ -115,12 +119,13 @@ def enum(*allowed: str) -> Rule:
     return check
 
 
-def invalid_value(path: str, value: Any, allowed: tuple[str, ...]) -> Refusal:
+def invalid_value(path: str, value: str, allowed: tuple[str, ...]) -> Refusal:
     """The refusal of a word that is not on the list."""
     quoted = [f"'{word}'" for word in allowed]
-    listing = quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+    listing = " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+    shown = value if len(value) <= SHOWN_LENGTH else f"{value[:SHOWN_LENGTH]}…"
     return Refusal(
-        code="invalid_value", message=f"Invalid value: '{value}'. Supported values are: {listing}.", param=path
+        code="invalid_value", message=f"Invalid value: '{shown}'. Supported values are: {listing}.", param=path
     )
 
 
@@ -158,22 +163,73 @@ def array(rule: Rule, *, max_items: int | None = None) -> Rule:
 
 
 def json_table(fields: Mapping[str, Rule], *, required: tuple[str, ...] = ()) -> Rule:
-    """An object with exactly these fields: unknown ones are refused first, then missing ones, then wrong values."""
+    """An object with exactly these fields: missing ones are refused first, then unknown ones, then wrong values.
+
+    The order is that of reports where both applied: a nested ``tool_choice`` was answered by the missing `name`.
+    """
 
     def check(path: str, value: Any) -> Refusal | None:
         if not isinstance(value, dict):
             return _wrong_type(path, value, "an object")
         prefix = f"{path}." if path else ""
-        for name in value:
-            if name not in fields:
-                where = f"{prefix}{name}"
-                return Refusal(code="unknown_parameter", message=f"Unknown parameter: '{where}'.", param=where)
         for name in required:
             if name not in value:
                 return missing(f"{prefix}{name}")
+        for name in value:
+            if name not in fields:
+                where = f"{prefix}{name[:SHOWN_LENGTH]}"
+                return Refusal(code="unknown_parameter", message=f"Unknown parameter: '{where}'.", param=where)
         return next((r for name, entry in value.items() if (r := fields[name](f"{prefix}{name}", entry))), None)
 
     return check
+
+
+def string_table(*, max_pairs: int, key_length: int, value_length: int) -> Rule:
+    """An object of text to text with a limited size."""
+    text = string(max_length=value_length)
+
+    def check(path: str, value: Any) -> Refusal | None:
+        if not isinstance(value, dict):
+            return _wrong_type(path, value, "an object")
+        if len(value) > max_pairs:
+            return Refusal(
+                code="object_above_max_properties",  # (u)
+                message=f"Invalid '{path}': too many properties. Expected an object with at most {max_pairs} "
+                f"properties, but got an object with {len(value)} properties instead.",
+                param=path,
+            )
+        for name in value:
+            if len(name) > key_length:
+                return Refusal(
+                    code="property_name_above_max_length",  # (u)
+                    message=f"Invalid property name in '{path}': too long. Expected a property name with maximum "
+                    f"length {key_length}, but got one with length {len(name)} instead.",
+                    param=path,
+                )
+        return next((r for name, entry in value.items() if (r := text(f"{path}.{name}", entry))), None)
+
+    return check
+
+
+def base64_audio(path: str, value: Any) -> Refusal | None:
+    """Encoded audio as base64 text, padded and without line breaks."""
+    if not isinstance(value, str):
+        return _wrong_type(path, value, "a string")
+    try:
+        binascii.a2b_base64(value, strict_mode=True)
+    except ValueError:
+        return invalid_audio(path)
+    return None
+
+
+def invalid_audio(path: str) -> Refusal:
+    """The refusal of what is no base64 (wording as reported from a preview service)."""
+    return Refusal(
+        code="invalid_value",
+        message=f"Invalid '{path}'. Expected base64-encoded audio bytes (mono PCM16 at 24kHz) "
+        "but got an invalid value.",
+        param=path,
+    )
 
 
 def missing(path: str) -> Refusal:
@@ -181,15 +237,16 @@ def missing(path: str) -> Refusal:
     return Refusal(code="missing_required_parameter", message=f"Missing required parameter: '{path}'.", param=path)
 
 
-def by_type(shapes: Mapping[str, Rule]) -> Rule:
-    """An object whose `type` says which rule it follows."""
+def by_type(shapes: Mapping[str, Rule], *, default: str | None = None) -> Rule:
+    """An object whose `type` says which rule it follows; without a `default` the type must be there."""
     kinds = enum(*shapes)
 
     def check(path: str, value: Any) -> Refusal | None:
         if not isinstance(value, dict):
             return _wrong_type(path, value, "an object")
-        if "type" not in value:
+        kind: Any = value.get("type", default)
+        if kind is None and "type" not in value:
             return missing(f"{path}.type")
-        return kinds(f"{path}.type", value["type"]) or shapes[value["type"]](path, value)
+        return kinds(f"{path}.type", kind) or shapes[kind](path, value)
 
     return check

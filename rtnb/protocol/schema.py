@@ -17,6 +17,7 @@ from rtnb.protocol.rules import (
     Rule,
     anything,
     array,
+    base64_audio,
     boolean,
     by_type,
     decimal,
@@ -30,6 +31,7 @@ from rtnb.protocol.rules import (
     nullable,
     one_of,
     string,
+    string_table,
 )
 
 APPEND_LIMIT_BYTES: Final = 15 * 1024 * 1024
@@ -43,7 +45,7 @@ _text = string()
 _id = string(max_length=ID_LENGTH)
 _tokens = integer_or_inf(maximum=4096)
 _eagerness = enum("low", "medium", "high", "auto")
-_metadata = nullable(json_object)
+_metadata = nullable(string_table(max_pairs=16, key_length=64, value_length=512))
 _voice = one_of(_text, json_table({"id": _text}, required=("id",)))
 
 # --- shared shapes ----------------------------------------------------------------------------------------------------
@@ -74,7 +76,8 @@ _ga_turn_detection = by_type(
     }
 )
 _preview_turn_detection = by_type(
-    {"server_vad": json_table(_server_vad_fields), "semantic_vad": _semantic_vad, "none": json_table({"type": _text})}
+    {"server_vad": json_table(_server_vad_fields), "semantic_vad": _semantic_vad, "none": json_table({"type": _text})},
+    default="server_vad",
 )
 _transcription = json_table(
     {
@@ -91,34 +94,45 @@ _noise = enum("near_field", "far_field")
 # --- items ------------------------------------------------------------------------------------------------------------
 
 _input_text = json_table({"type": _text, "text": _text}, required=("text",))
-_input_audio = json_table({"type": _text, "audio": _text, "transcript": nullable(_text)}, required=("audio",))
+_input_audio = json_table({"type": _text, "audio": base64_audio, "transcript": nullable(_text)}, required=("audio",))
 _input_image = json_table(
     {"type": _text, "image_url": _text, "detail": enum("auto", "low", "high")}, required=("image_url",)
 )
 
 
-def _message(path: str, value: Any) -> Refusal | None:
-    """Which parts a role may hold: assistant audio cannot be created by a client."""
-    refusal = _message_frame(path, value)
-    if refusal:
-        return refusal
-    role = value["role"]
-    parts: dict[str, Rule] = {"system": {"input_text": _input_text}, "assistant": _assistant_parts}.get(
-        role, {"input_text": _input_text, "input_audio": _input_audio, "input_image": _input_image}
-    )
-    return array(by_type(parts))(f"{path}.content", value["content"])
+def _message(frame: Rule, parts: Mapping[str, tuple[str, ...]]) -> Rule:
+    """A message, and which parts its role may hold: assistant audio cannot be created by a client."""
+    contents = {role: array(by_type({kind: _parts[kind] for kind in kinds})) for role, kinds in parts.items()}
+
+    def check(path: str, value: Any) -> Refusal | None:
+        return frame(path, value) or contents[value["role"]](f"{path}.content", value["content"])
+
+    return check
 
 
-_assistant_parts: dict[str, Rule] = {"output_text": _input_text, "text": _input_text}
+_parts: dict[str, Rule] = {"input_audio": _input_audio, "input_image": _input_image}
+_parts.update(dict.fromkeys(("input_text", "output_text", "text"), _input_text))
 _item_frame: dict[str, Rule] = {
     "type": _text,
     "id": _id,
     "object": _text,
     "status": enum("completed", "incomplete", "in_progress"),
 }
-_message_frame = json_table(
-    {**_item_frame, "role": enum("system", "user", "assistant"), "content": array(anything), "phase": nullable(_text)},
-    required=("role", "content"),
+_roles = enum("system", "user", "assistant")
+_preview_message = _message(
+    json_table({**_item_frame, "role": _roles, "content": array(anything)}, required=("role", "content")),
+    {"system": ("input_text",), "user": ("input_text", "input_audio"), "assistant": ("text",)},
+)
+_ga_message = _message(
+    json_table(
+        {**_item_frame, "role": _roles, "content": array(anything), "phase": nullable(_text)},
+        required=("role", "content"),
+    ),
+    {
+        "system": ("input_text",),
+        "user": ("input_text", "input_audio", "input_image"),
+        "assistant": ("output_text", "text"),  # the preview's name is still accepted (u)
+    },
 )
 _function_call = json_table(
     {**_item_frame, "name": _text, "arguments": _text, "call_id": _id}, required=("name", "arguments")
@@ -128,12 +142,9 @@ _approval = json_table(
     {**_item_frame, "approval_request_id": _text, "approve": boolean, "reason": nullable(_text)},
     required=("id", "approval_request_id", "approve"),
 )
-_items: dict[str, Rule] = {
-    "message": _message,
-    "function_call": _function_call,
-    "function_call_output": _function_call_output,
-}
-_ga_items: dict[str, Rule] = {**_items, "mcp_approval_response": _approval}
+_calls: dict[str, Rule] = {"function_call": _function_call, "function_call_output": _function_call_output}
+_preview_items: dict[str, Rule] = {"message": _preview_message, **_calls}
+_ga_items: dict[str, Rule] = {"message": _ga_message, **_calls, "mcp_approval_response": _approval}
 _reference = json_table({**_item_frame, "id": _text}, required=("id",))
 
 # --- GA configuration -------------------------------------------------------------------------------------------------
@@ -157,12 +168,12 @@ _include = nullable(array(enum("item.input_audio_transcription.logprobs")))
 
 def _ga_modalities(path: str, value: Any) -> Refusal | None:
     """Speech or text, never both."""
-    if value in (["audio"], ["text"]):
-        return None
-    allowed = ("['text']", "['audio']")
-    return array(enum("text", "audio"))(path, value) or Refusal(
+    refusal = array(enum("text", "audio"), max_items=2)(path, value)
+    if refusal or value in (["audio"], ["text"]):
+        return refusal
+    return Refusal(
         code="invalid_value",
-        message=f"Invalid modalities: {value}. Supported combinations are: {allowed[0]} and {allowed[1]}.",
+        message=f"Invalid modalities: {value}. Supported combinations are: ['text'] and ['audio'].",
         param=path,
     )
 
@@ -250,9 +261,10 @@ _ga_response = json_table(
 
 def _preview_modalities(path: str, value: Any) -> Refusal | None:
     """Text, or text with audio; audio alone is refused."""
-    if isinstance(value, list) and sorted(map(str, value)) in (["text"], ["audio", "text"]):
-        return None
-    return array(enum("text", "audio"))(path, value) or Refusal(
+    refusal = array(enum("text", "audio"), max_items=2)(path, value)
+    if refusal or sorted(value) in (["text"], ["audio", "text"]):
+        return refusal
+    return Refusal(
         code="invalid_value",
         message=f"Invalid modalities: {value}. Supported combinations are: ['text'] and ['audio', 'text'].",
         param=path,
@@ -260,15 +272,12 @@ def _preview_modalities(path: str, value: Any) -> Refusal | None:
 
 
 _preview_format = enum(*PREVIEW_FORMATS)
-_preview_tool_choice = one_of(
-    _tool_choice_words,
-    by_type(
-        {
-            "function": json_table(
-                {"type": _text, "function": json_table({"name": _text}, required=("name",))}, required=("function",)
-            )
-        }
-    ),
+_named = json_table({"type": enum("function"), "name": _text}, required=("type", "name"))
+_nested = json_table(
+    {"type": enum("function"), "function": json_table({"name": _text}, required=("name",))}, required=("type",)
+)
+_preview_tool_choice = one_of(  # nested as documented, or flat as later preview versions asked for (reports of 2025-05)
+    _tool_choice_words, lambda path, value: (_nested if "function" in value else _named)(path, value)
 )
 _preview_voice_and_tools: dict[str, Rule] = {
     "modalities": _preview_modalities,
@@ -308,7 +317,7 @@ _preview_response = json_table(
     {
         **_preview_voice_and_tools,
         "conversation": enum("auto", "none"),
-        "input": array(by_type({**_items, "item_reference": _reference})),
+        "input": array(by_type({**_preview_items, "item_reference": _reference})),
         "max_output_tokens": _tokens,
         "metadata": _metadata,
     }
@@ -348,7 +357,7 @@ def _events(session: Rule, item: Mapping[str, Rule], response: Rule) -> dict[str
 _SCHEMAS: dict[Dialect, dict[str, Rule]] = {
     "ga": _events(_ga_session, _ga_items, _ga_response),
     "preview": {
-        **_events(_preview_session, _items, _preview_response),
+        **_events(_preview_session, _preview_items, _preview_response),
         "transcription_session.update": _event({"session": _preview_transcription_session}),
     },
 }

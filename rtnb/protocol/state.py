@@ -17,7 +17,7 @@ from typing import Any, Final
 from rtnb.protocol import events
 from rtnb.protocol.base import merge
 from rtnb.protocol.events import Event
-from rtnb.protocol.values import Item, Response, SessionConfig
+from rtnb.protocol.values import ContentPart, Item, Response, SessionConfig
 
 
 @dataclass
@@ -105,15 +105,15 @@ class State:
             transition(self, event)
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything as plain data, equal on both sides after every exchange."""
+        """Everything as plain data, equal on both sides after every exchange; later events do not change it."""
         return {
             "session": self.session,
             "input_audio_buffer": vars(self.input_audio_buffer).copy(),
             "order": list(self.order),
             "entries": {
-                k: vars(v) | {"parts": {i: vars(p) for i, p in v.parts.items()}} for k, v in self.entries.items()
+                k: vars(v) | {"parts": {i: vars(p).copy() for i, p in v.parts.items()}} for k, v in self.entries.items()
             },
-            "responses": {k: vars(v) for k, v in self.responses.items()},
+            "responses": {k: vars(v) | {"item_ids": list(v.item_ids)} for k, v in self.responses.items()},
             "active_response_id": self.active_response_id,
             "audio_produced": self.audio_produced,
         }
@@ -141,6 +141,7 @@ def _speech_stopped(state: State, event: events.InputAudioBufferSpeechStopped) -
 
 def _buffer_emptied(state: State, event: Event) -> None:
     state.input_audio_buffer.bytes = 0
+    state.input_audio_buffer.speech_item_id = None  # the turn became an item, or is forgotten
 
 
 # --- conversation -----------------------------------------------------------------------------------------------------
@@ -164,22 +165,23 @@ def _item_entered(
 def _item(state: State, item: Item) -> str:
     """Remember the newest word on an item; a later event never takes away a transcript that is already known."""
     item_id = item.id or ""
-    entry = state.entries.get(item_id)
-    if entry is None:
-        state.entries[item_id] = Entry(item=item)
-    elif entry.truncated_ms is None:
-        entry.item = replace(item, content=_keep_transcripts(entry.item, item))
+    entry = state.entries.setdefault(item_id, Entry(item=item))
+    content = tuple(_known_part(entry, i, part) for i, part in enumerate(item.content or ()))
+    entry.item = replace(item, content=content or entry.item.content)
     return item_id
 
 
-def _keep_transcripts(old: Item, new: Item) -> Any:
-    if not old.content or not new.content:
-        return new.content or old.content
-    known = [part.transcript for part in old.content]
-    return tuple(
-        replace(part, transcript=known[i]) if i < len(known) and known[i] and not part.transcript else part
-        for i, part in enumerate(new.content)
-    )
+def _known_part(entry: Entry, index: int, part: ContentPart) -> ContentPart:
+    """The part as the service shows it, with the transcript that came earlier, or without the one that was cut."""
+    if entry.truncated_ms is not None:
+        return replace(part, transcript=None) if part.transcript else part
+    if part.transcript:
+        return part
+    old = entry.item.content[index : index + 1] if entry.item.content else ()
+    known = old[0].transcript if old else None
+    if not known and part.type == "input_audio" and index in entry.parts:
+        known = entry.parts[index].transcript
+    return replace(part, transcript=known) if known else part
 
 
 def _item_deleted(state: State, event: events.ConversationItemDeleted) -> None:
@@ -196,14 +198,14 @@ def _item_truncated(state: State, event: events.ConversationItemTruncated) -> No
 
 
 def _transcribed(state: State, event: events.ConversationItemInputAudioTranscriptionCompleted) -> None:
-    entry = state.entries.get(event.item_id)
-    if entry is not None:
-        _set_transcript(entry, event.content_index or 0, event.transcript)
+    entry = state.entries.setdefault(event.item_id, Entry(item=Item(type="message", id=event.item_id)))
+    entry.part(event.content_index).transcript = event.transcript  # the item itself may come later
+    _set_transcript(entry, event.content_index or 0, event.transcript)
 
 
 def _set_transcript(entry: Entry, content_index: int, transcript: str | None) -> None:
     content = list(entry.item.content or ())
-    if content_index < len(content):
+    if 0 <= content_index < len(content):
         content[content_index] = replace(content[content_index], transcript=transcript)
         entry.item = replace(entry.item, content=tuple(content))
 

@@ -34,8 +34,8 @@ class AudioFormat(Value):
 
     @property
     def bytes_per_ms(self) -> int:
-        """48 for PCM at 24 kHz, 8 for G.711."""
-        return self.rate_hz // 1000 * (2 if self.type == "audio/pcm" else 1)
+        """48 for PCM at 24 kHz, 8 for G.711; never 0, whatever rate a service claims."""
+        return max(1, self.rate_hz // 1000) * (2 if self.type == "audio/pcm" else 1)
 
 
 PCM16: Final = AudioFormat(type="audio/pcm", rate=24_000)

@@ -8,12 +8,13 @@ same events under other names, so :mod:`rtnb.protocol.preview` translates the JS
 from __future__ import annotations
 
 import binascii
+import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from functools import cache
 from typing import Any
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
@@ -33,14 +34,11 @@ def encode(event: Event, *, dialect: Dialect = "ga") -> str:
     LocalProtocolError
         The dialect has no such event, or a value cannot be written as JSON.
     """
-    if isinstance(event, UnknownEvent):
-        message: dict[str, Any] = dict(event.payload)
-    else:
-        message = {"type": event.type, **_plain_fields(event)}
-        if dialect == "preview":
-            message = preview.event_to_preview(message)
     try:
-        return json.dumps(message, separators=(",", ":"), allow_nan=False)
+        if isinstance(event, UnknownEvent):
+            return _ENCODER.encode(dict(event.payload))
+        message = {"type": event.type, **_plain_fields(event)}
+        return _ENCODER.encode(preview.event_to_preview(message) if dialect == "preview" else message)
     except (TypeError, ValueError, RecursionError) as error:
         raise LocalProtocolError(f"{event.type} cannot be written as JSON: {error}") from error
 
@@ -51,10 +49,10 @@ def parse(text: str) -> dict[str, Any]:
     Raises
     ------
     RemoteProtocolError
-        Not JSON, or not an object.
+        Not JSON, not an object, or with a number that a float cannot hold.
     """
     try:
-        message = json.loads(text, parse_constant=_refuse_constant)
+        message = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"not JSON: {error}") from error
     if not isinstance(message, dict):
@@ -62,8 +60,16 @@ def parse(text: str) -> dict[str, Any]:
     return message
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _finite(digits: str) -> float:
+    """NaN and Infinity are no JSON, and 1e999 would become one of them on its way back."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is not a number that can be held")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def decode(message: Mapping[str, Any], *, dialect: Dialect = "ga", registry: Mapping[str, type[Event]]) -> Event:
@@ -71,12 +77,13 @@ def decode(message: Mapping[str, Any], *, dialect: Dialect = "ga", registry: Map
     wire_type = message.get("type")
     if not isinstance(wire_type, str):
         return UnknownEvent(type="", payload=dict(message), problem="has no type")
-    source = preview.event_from_preview(message) if dialect == "preview" or wire_type in preview.GA_TYPES else message
-    cls = registry.get(source["type"])
+    translate = dialect == "preview" or wire_type in preview.GA_TYPES
+    fields_ = preview.event_from_preview(message) if translate else dict(message)
+    cls = registry.get(fields_.pop("type"))
     if cls is None:
         return UnknownEvent(type=wire_type, event_id=_id_of(message), payload=dict(message))
     try:
-        return typing.cast("Event", _decode_fields(cls, source, skip="type"))
+        return typing.cast("Event", _decode_fields(cls, fields_))
     except (_MisfitError, RecursionError) as error:
         return UnknownEvent(type=wire_type, event_id=_id_of(message), payload=dict(message), problem=str(error))
 
@@ -105,7 +112,9 @@ class _MisfitError(Exception):
     """A value that its field cannot hold."""
 
 
-_Decoder = Callable[[Any], Any]
+_Reader = Callable[[Any], Any]
+_Readers = Mapping[type, _Reader | None]
+"""Class of a JSON value -> what turns it into the field's value; None where it is that value already."""
 
 
 def _plain_fields(value: Value) -> dict[str, Any]:
@@ -131,103 +140,100 @@ def _plain(value: Any) -> Any:
     return value
 
 
-@cache
+@functools.cache
 def _names(cls: type[Any]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls) if f.name not in ("extra", "payload", "problem"))
 
 
-@cache
-def _plan(cls: type[Any]) -> tuple[dict[str, _Decoder], frozenset[str]]:
-    """Field name -> decoder, and the fields that must be there."""
+@functools.cache
+def _plan(cls: type[Any]) -> tuple[dict[str, _Readers], frozenset[str]]:
+    """Field name -> its readers, and the fields that must be there."""
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls) if f.name != "extra"}
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    return {name: _decoder(hints[name]) for name in known}, frozenset(required)
+    return {name: _readers(hints[name]) for name in known}, frozenset(required)
 
 
-def _decode_fields(cls: Any, message: Mapping[str, Any], *, skip: str = "") -> Value:
-    decoders, required = _plan(cls)
+def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Value:
+    plan, required = _plan(cls)
     values: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, raw in message.items():
-        if name == skip:
-            continue
-        decoder = decoders.get(name)
-        if decoder is None:
+        readers = plan.get(name)
+        if readers is None:
             extra[name] = raw
             continue
         try:
-            values[name] = decoder(raw)
+            reader = readers.get(raw.__class__, _misfit)
+            values[name] = raw if reader is None else reader(raw)
         except _MisfitError as error:
             if name in required:
                 raise _MisfitError(f"{name}: {error}") from error
             extra[name] = raw
-    if missing := required - values.keys():
-        raise _MisfitError(f"{min(missing)} is missing")
+    if not required <= values.keys():
+        raise _MisfitError(f"{min(required - values.keys())} is missing")
     if extra:
         values["extra"] = extra
     return typing.cast("Value", cls(**values))
 
 
-def _decoder(hint: Any) -> _Decoder:
-    """The decoder of a type hint; a union takes the member that fits the JSON value."""
-    if hint is Any:
-        return lambda raw: raw
+def _readers(hint: Any) -> _Readers:
+    """The readers of a type hint, one per class of JSON value that fits."""
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    members = tuple(m for m in members if m is not Unset)
-    if len(members) == 1:
-        return _member(members[0])
-    by_class = {
-        m.type: m
-        for m in members
-        if isinstance(m, type) and issubclass(m, Value) and len(members) > 2 and hasattr(m, "type")
-    }
-    options = [_member(m) for m in members]
-
-    def decode_union(raw: Any) -> Any:
-        if by_class and isinstance(raw, dict):
-            named = by_class.get(raw.get("type", "server_vad"))
-            return _decode_fields(named, raw) if named else raw
-        for option in options:
-            try:
-                return option(raw)
-            except _MisfitError:
-                continue
-        raise _MisfitError(f"unexpected {_kind(raw)}")
-
-    return decode_union
-
-
-def _member(hint: Any) -> _Decoder:
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        inner = _decoder(typing.get_args(hint)[0])
-        return lambda raw: tuple(inner(entry) for entry in _expect(raw, list))
-    if isinstance(hint, type) and issubclass(hint, Value):
-        return lambda raw: _decode_fields(hint, _expect(raw, dict))
-    if hint is bytes:
-        return _from_base64
-    if hint is float:
-        return lambda raw: _expect(raw, (int, float), but_not=bool)
-    if hint is int:
-        return lambda raw: _expect(raw, int, but_not=bool)
-    if hint is type(None):
-        return lambda raw: _expect(raw, type(None))
-    return lambda raw: _expect(raw, dict if origin is not None else hint)
+    readers: dict[type, _Reader | None] = {}
+    nouns: list[Any] = []
+    for member in members:
+        origin = typing.get_origin(member)
+        if member is Unset:
+            continue
+        if origin is tuple:
+            readers[list] = _list_reader(_readers(typing.get_args(member)[0]))
+        elif origin is not None:  # a mapping, kept as it is
+            readers[dict] = None
+        elif issubclass(member, Value):
+            nouns.append(member)
+        elif member is bytes:
+            readers[str] = _from_base64
+        elif member is float:
+            readers[float] = readers[int] = None
+        else:
+            readers[member] = None
+    if nouns:
+        readers[dict] = _noun_reader(nouns)
+    return readers
 
 
-def _expect(raw: Any, kind: Any, *, but_not: Any = ()) -> Any:
-    if not isinstance(raw, kind) or isinstance(raw, but_not):
-        raise _MisfitError(f"unexpected {_kind(raw)}")
-    return raw
+def _list_reader(readers: _Readers) -> _Reader:
+    def read(raw: list[Any]) -> tuple[Any, ...]:
+        made = []
+        for entry in raw:
+            reader = readers.get(entry.__class__, _misfit)
+            made.append(entry if reader is None else reader(entry))
+        return tuple(made)
+
+    return read
 
 
-def _kind(raw: Any) -> str:
-    return "null" if raw is None else type(raw).__name__
+def _noun_reader(nouns: list[Any]) -> _Reader:
+    """One class, or the class whose `type` the object names (the first where it names none); others stay mappings."""
+    if len(nouns) == 1:
+        return functools.partial(_decode_fields, nouns[0])
+    named = {cls.type: cls for cls in nouns}
+
+    def read(raw: dict[str, Any]) -> Any:
+        kind = raw.get("type", nouns[0].type)
+        cls = named.get(kind) if isinstance(kind, str) else None
+        return raw if cls is None else _decode_fields(cls, raw)
+
+    return read
 
 
-def _from_base64(raw: Any) -> bytes:
+def _misfit(raw: Any) -> Any:
+    raise _MisfitError("unexpected null" if raw is None else f"unexpected {type(raw).__name__}")
+
+
+def _from_base64(raw: str) -> bytes:
     try:
-        return binascii.a2b_base64(_expect(raw, str), strict_mode=True)
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(raw, strict_mode=True)
+    except ValueError as error:  # binascii.Error is one
         raise _MisfitError(f"not base64: {error}") from error

@@ -1,0 +1,124 @@
+"""Law 1 on golden texts: what is read is what was said, in both dialects, and a foreign client reads the same."""
+
+from __future__ import annotations
+
+import json
+import typing
+from typing import Any
+
+import pytest
+from openai.types.beta.realtime import RealtimeClientEvent as PreviewClientEvent
+from openai.types.beta.realtime import RealtimeServerEvent as PreviewServerEvent
+from openai.types.realtime import RealtimeClientEvent, RealtimeServerEvent
+from pydantic import BaseModel, TypeAdapter
+
+from rtnb.protocol import Dialect, wire
+from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, UnknownEvent
+from rtnb.protocol.preview import GA_ONLY_EVENTS
+from rtnb.protocol.schema import check_event
+from tests.protocol.goldens import ALL, CLIENT, DIALECTS, SERVER, is_client, name, read, registry_of
+
+_FOREIGN = {
+    ("ga", True): RealtimeClientEvent,
+    ("ga", False): RealtimeServerEvent,
+    ("preview", True): PreviewClientEvent,
+    ("preview", False): PreviewServerEvent,
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_goldens_say_where_they_come_from(dialect: Dialect) -> None:
+    head, _ = read(dialect)
+    assert head.keys() == {"_source", "_date", "_api"}
+    assert all(head.values())
+
+
+@pytest.mark.parametrize("dialect, message", ALL, ids=name)
+def test_golden_text_survives_a_round_trip(dialect: Dialect, message: dict[str, Any]) -> None:
+    event = wire.decode(message, dialect=dialect, registry=registry_of(message))
+    assert not isinstance(event, UnknownEvent)
+    text = wire.encode(event, dialect=dialect)
+    assert json.loads(text) == message
+    assert wire.decode(wire.parse(text), dialect=dialect, registry=registry_of(message)) == event
+
+
+@pytest.mark.parametrize("dialect, message", ALL, ids=name)
+def test_golden_leaves_nothing_unread(dialect: Dialect, message: dict[str, Any]) -> None:
+    event = wire.decode(message, dialect=dialect, registry=registry_of(message))
+    known_extras = {"logprobs", "obfuscation", "client_secret", "format", "languages"}
+    assert set(_extras(event)) <= known_extras
+
+
+def _extras(value: Any) -> list[str]:
+    """Names of all fields that were only kept, not understood."""
+    if isinstance(value, tuple):
+        return [name for entry in value for name in _extras(entry)]
+    if not hasattr(value, "extra"):
+        return []
+    return [*value.extra, *(name for inner in vars(value).values() for name in _extras(inner))]
+
+
+def test_every_event_has_a_golden_text() -> None:
+    ga = {message["type"] for dialect, message in ALL if dialect == "ga"}
+    assert ga == CLIENT_EVENTS.keys() | SERVER_EVENTS.keys()
+    said = {
+        type(wire.decode(message, dialect="preview", registry=registry_of(message)))
+        for dialect, message in ALL
+        if dialect == "preview"
+    }
+    sayable = {t: cls for t, cls in (CLIENT_EVENTS | SERVER_EVENTS).items() if t not in GA_ONLY_EVENTS}
+    assert said == set(sayable.values())
+    types = [message["type"] for dialect, message in ALL if dialect == "preview"]
+    assert {"transcription_session.update", "transcription_session.created", "transcription_session.updated"} <= {
+        *types
+    }
+
+
+def test_the_counts_are_those_of_the_reference() -> None:
+    assert (len(CLIENT_EVENTS), len(SERVER_EVENTS)) == (11, 46)
+    preview = {(is_client(m), m["type"]) for dialect, m in ALL if dialect == "preview"}
+    assert sum(client for client, _ in preview) == 12
+    assert sum(not client for client, _ in preview) == 35  # 34 typed ones and transcription_session.created
+
+
+def _literal_type(model: Any) -> str:
+    return str(typing.get_args(model.model_fields["type"].annotation)[0])
+
+
+def _classes(union: Any) -> dict[str, type[BaseModel]]:
+    annotated = typing.get_args(union)[0]
+    return {_literal_type(cls): cls for cls in typing.get_args(annotated)}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_our_vocabulary_is_the_sdks(dialect: Dialect) -> None:
+    for client in (True, False):
+        ours = {m["type"] for d, m in ALL if d == dialect and is_client(m) is client}
+        assert ours - {"transcription_session.created"} == _classes(_FOREIGN[dialect, client]).keys()
+
+
+@pytest.mark.parametrize("dialect, message", ALL, ids=name)
+def test_a_foreign_client_reads_the_golden_text(dialect: Dialect, message: dict[str, Any]) -> None:
+    if message["type"] == "transcription_session.created":
+        return  # only in the OpenAPI document, in no SDK
+    union = _FOREIGN[dialect, is_client(message)]
+    cls = _classes(union)[message["type"]]
+    strict = cls.model_validate(message)  # required fields, types and enumerations of the event's own class
+    assert strict.type == message["type"]  # type: ignore[attr-defined]
+    assert type(TypeAdapter(union).validate_python(message)) is cls
+
+
+@pytest.mark.parametrize("dialect, message", CLIENT, ids=name)
+def test_a_strict_service_accepts_every_client_golden(dialect: Dialect, message: dict[str, Any]) -> None:
+    assert check_event(message, dialect=dialect, webrtc=True) is None
+
+
+@pytest.mark.parametrize("dialect, message", CLIENT + SERVER, ids=name)
+def test_translation_between_the_dialects_loses_nothing(dialect: Dialect, message: dict[str, Any]) -> None:
+    """GA -> preview -> GA and preview -> GA -> preview, for all the preview can say."""
+    event = wire.decode(message, dialect=dialect, registry=registry_of(message))
+    if event.type in GA_ONLY_EVENTS:
+        return
+    for other in DIALECTS:
+        text = wire.encode(event, dialect=other)
+        assert wire.decode(wire.parse(text), dialect=other, registry=registry_of({"type": event.type})) == event
