@@ -18,7 +18,7 @@ def test_a_path_that_is_named_is_used(chromium_path: str, monkeypatch: pytest.Mo
 
 def test_a_named_path_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "chromium"))
-    with pytest.raises(ChromiumMissing, match="no such file. Set it to the path of a Chromium that starts"):
+    with pytest.raises(ChromiumMissing, match="no such file"):
         find_chromium()
 
 
