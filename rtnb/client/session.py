@@ -60,6 +60,7 @@ class Session:
         """Every event, both ways."""
         self.playback = Playback(clock=clock)
         """How much of each answer was heard."""
+        self._closers: list[Callable[[], Awaitable[object]]] = []
         self.tools = SessionTools(self)
         """Python functions the model may call."""
         self.input_audio_buffer = InputAudioBufferResource(self)
@@ -326,7 +327,15 @@ class Session:
 
     async def close(self) -> None:
         """End the session and everything that belongs to it; closing twice is fine."""
-        await self._link.close()
+        try:
+            await self._link.close()
+        finally:
+            while self._closers:
+                await self._closers.pop()()
+
+    def on_close(self, closer: Callable[[], Awaitable[object]]) -> None:
+        """Have something closed together with the session, e.g. a simulator that was started for it."""
+        self._closers.append(closer)
 
     async def __aenter__(self) -> Session:
         return self

@@ -289,7 +289,13 @@ class Simulator:
     @property
     def facts(self) -> TargetFacts:
         """The secret-free description used to explain failures."""
-        return TargetFacts(service="simulator", dialect=self.dialect, url=self.url, model=self.model, auth="api-key")
+        return TargetFacts(
+            service="simulator",
+            dialect=self.dialect,
+            url=self.url if self._running else "",
+            model=self.model,
+            auth="api-key",
+        )
 
     async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
         """Open a session's socket, as any client would."""
