@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+
 def _new_loop() -> asyncio.AbstractEventLoop:
     if sys.platform == "win32":  # ipykernel chooses a loop there that cannot start processes (the simulator's voice)
         return asyncio.ProactorEventLoop()

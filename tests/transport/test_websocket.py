@@ -351,7 +351,16 @@ async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptu
     finally:
         silenced.setLevel(logging.NOTSET)
     assert "api-key: ****" in caplog.text  # the handshake was logged, and cleaned
-    shown = [caplog.text, repr(transport), said(info.value), said(refused.value), refused.value.url, info.value.reason]
+    assert CANARY in transport.secrets
+    shown = [
+        caplog.text,
+        repr(transport),
+        repr(vars(transport)),
+        said(info.value),
+        said(refused.value),
+        refused.value.url,
+        info.value.reason,
+    ]
     for error in (info.value, refused.value):
         assert error.__context__ is None
         shown.append(repr(error.__cause__))
