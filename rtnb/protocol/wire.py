@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, Final
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import preview
@@ -49,7 +49,7 @@ def parse(text: str) -> dict[str, Any]:
     Raises
     ------
     RemoteProtocolError
-        Not JSON, not an object, or with a number that a float cannot hold.
+        Not JSON, not an object, nested too deeply, or with a number that a float cannot hold.
     """
     try:
         message = _DECODER.decode(text)
@@ -57,7 +57,22 @@ def parse(text: str) -> dict[str, Any]:
         raise RemoteProtocolError(f"not JSON: {error}") from error
     if not isinstance(message, dict):
         raise RemoteProtocolError(f"expected a JSON object, got {type(message).__name__}")
+    if text.count("{") + text.count("[") > NESTING_LIMIT and _nesting(message) > NESTING_LIMIT:
+        raise RemoteProtocolError(f"objects and lists are nested more than {NESTING_LIMIT} deep")
     return message
+
+
+NESTING_LIMIT: Final = 100
+"""Deepest nesting that is read, so that whatever was read can be compared, shown and written again; chosen."""
+
+
+def _nesting(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inside = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [entry for entries in inside for entry in entries if isinstance(entry, (dict, list))]
+    return depth
 
 
 def _finite(digits: str) -> float:

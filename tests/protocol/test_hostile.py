@@ -1,0 +1,162 @@
+"""No text makes a `Connection` raise anything but its documented errors: both roles, both dialects, every state."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtnb.errors import LocalProtocolError, RemoteProtocolError
+from rtnb.protocol import Connection, Dialect, events, wire
+from rtnb.protocol.connection import Role
+from rtnb.protocol.events import Event
+from rtnb.protocol.preview import GA_ONLY_EVENTS
+from rtnb.protocol.replies import answer
+from tests.protocol.goldens import ALL, is_client
+from tests.protocol.pair import Ids, service
+from tests.protocol.strategies import damaged, json_values
+
+SIDES: list[tuple[Role, Dialect]] = [(role, dialect) for role in ("client", "server") for dialect in ("ga", "preview")]  # type: ignore[misc,attr-defined]
+
+
+def _side(role: Role, dialect: Dialect) -> Connection:
+    """A side in the middle of a session: everything its own goldens say was said already."""
+    if role == "server":
+        return service(dialect)
+    side = Connection("client", dialect=dialect)
+    for spoken, message in ALL:
+        if spoken == dialect and not is_client(message):
+            side.receive(json.dumps(message))
+    return side
+
+
+def hear(side: Connection, text: str | bytes) -> Event | None:
+    """Let a side hear a text, as a client or a service would."""
+    before = side.state.snapshot()
+    try:
+        event = side.receive(text)
+    except RemoteProtocolError as error:
+        refusal = error
+    else:
+        refusal = None
+    if refusal is not None:
+        assert side.state.snapshot() == before  # what is refused changes nothing
+        if side.role == "server":
+            assert isinstance(refusal.answer, events.Error)
+            assert len(side.send(refusal.answer)) < 5000
+        return None
+    if side.role == "server":
+        for reply in answer(side.state, event, make_id=Ids(), dialect=side.dialect):
+            side.send(reply)
+    side.state.snapshot()
+    assert repr(event)
+    assert all(entry.audio_ms >= 0 for entry in side.state.entries.values())
+    assert wire.encode(event, dialect="ga" if event.type in GA_ONLY_EVENTS else side.dialect)
+    return event
+
+
+@pytest.mark.parametrize("role, dialect", SIDES)
+@given(text=st.text() | st.binary())
+def test_any_text(role: Role, dialect: Dialect, text: str | bytes) -> None:
+    hear(_side(role, dialect), text)
+
+
+@pytest.mark.parametrize("role, dialect", SIDES)
+@given(message=json_values)
+def test_any_json(role: Role, dialect: Dialect, message: Any) -> None:
+    hear(_side(role, dialect), json.dumps(message))
+
+
+@pytest.mark.parametrize("role, dialect", SIDES)
+@given(data=st.data())
+def test_damaged_events(role: Role, dialect: Dialect, data: st.DataObject) -> None:
+    side = _side(role, dialect)
+    for _ in range(3):
+        hear(side, json.dumps(data.draw(damaged(client=role == "server"))))
+
+
+_DEEP = 100_000
+_HOSTILE = {
+    "deep list": "[" * _DEEP + "]" * _DEEP,
+    "deep object": '{"a":' * _DEEP + "1" + "}" * _DEEP,
+    "deep field": '{"type":"session.update","session":' + "[" * _DEEP + "]" * _DEEP + "}",
+    "NaN": '{"type":"session.update","session":{"type":"realtime","audio":{"output":{"speed":NaN}}}}',
+    "Infinity": '{"type":"response.done","response":{"id":"r","metadata":{"a":-Infinity}}}',
+    "infinite number": '{"type":"response.create","response":{"metadata":{"a":1e999}}}',
+    "endless integer": '{"type":"conversation.item.truncate","item_id":"i","content_index":0,"audio_end_ms":'
+    + "9" * 5000
+    + "}",
+    "two values": "{}{}",
+    "byte order mark": '\ufeff{"type":"input_audio_buffer.clear"}',
+    "nothing": "",
+    "NUL": "\x00",
+}
+
+
+@pytest.mark.parametrize("role, dialect", SIDES)
+@pytest.mark.parametrize("text", _HOSTILE.values(), ids=_HOSTILE.keys())
+def test_hostile_text_is_refused(role: Role, dialect: Dialect, text: str) -> None:
+    assert hear(_side(role, dialect), text) is None
+
+
+@pytest.mark.parametrize("role, dialect", SIDES)
+@pytest.mark.parametrize("depth", [50, 90, 99, 100, 101, 500, 900, 950, 975])
+def test_nesting_of_any_depth(role: Role, dialect: Dialect, depth: int) -> None:
+    """Where the reader just manages, nothing behind it may fail."""
+    deep = "[" * depth + "]" * depth
+    deeper = '{"a":' * depth + "1" + "}" * depth
+    for inside in (deep, deeper):
+        for text in (
+            f'{{"type":"nope","x":{inside}}}',
+            f'{{"type":"session.update","session":{{"type":"realtime","output_modalities":{inside}}}}}',
+            f'{{"type":"session.update","session":{{"modalities":{inside}}}}}',
+            f'{{"type":"session.update","session":{{"tools":[{{"type":"function","name":"f","parameters":{inside}}}]}}}}',
+            f'{{"type":"session.updated","session":{{"type":"realtime","audio":{inside},"tracing":{inside}}}}}',
+            f'{{"type":"conversation.item.added","item":{{"type":"message","id":"deep","content":{inside}}}}}',
+            f'{{"type":"rate_limits.updated","rate_limits":{inside}}}',
+        ):
+            hear(_side(role, dialect), text)
+
+
+def test_a_client_says_what_is_wrong_with_the_text() -> None:
+    side = Connection("client")
+    with pytest.raises(RemoteProtocolError, match="expected a text message, got 3 bytes of binary"):
+        side.receive(b"abc")
+    with pytest.raises(RemoteProtocolError, match="not JSON: Expecting value"):
+        side.receive("hello")
+    with pytest.raises(RemoteProtocolError, match="expected a JSON object, got list"):
+        side.receive("[]")
+
+
+def test_surrogates_travel() -> None:
+    text = '{"type":"response.output_text.delta","response_id":"r","item_id":"i","delta":"\\ud83d"}'
+    event: Any = Connection("client").receive(text)
+    assert event.delta == "\ud83d"
+    assert wire.parse(wire.encode(event))["delta"] == "\ud83d"
+    wire.encode(event).encode()  # pure ASCII on the wire, so half a character breaks no socket
+
+
+def test_indices_outside_an_item_change_nothing() -> None:
+    side = Connection("client")
+    side.receive('{"type":"conversation.item.added","item":{"type":"message","id":"i","content":[{"type":"audio"}]}}')
+    for index in (-1, -5, 1, 10**30):
+        text = {"type": "conversation.item.truncated", "item_id": "i", "content_index": index, "audio_end_ms": 1}
+        hear(side, json.dumps(text))
+
+
+def test_what_cannot_be_written_is_a_local_error() -> None:
+    side = Connection("client")
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    for odd in (float("nan"), object(), deep):
+        with pytest.raises(LocalProtocolError, match="cannot be written as JSON"):
+            side.send(events.ResponseCreate(extra={"odd": odd}))
+    with pytest.raises(LocalProtocolError, match="a client does not say"):
+        side.send(events.InputAudioBufferCleared())
+    with pytest.raises(LocalProtocolError, match="a server does not say"):
+        Connection("server").send(events.InputAudioBufferClear())
+    assert side.state.snapshot() == Connection("client").state.snapshot()
