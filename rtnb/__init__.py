@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb import audio, errors, protocol, vad
     from rtnb._doctor import doctor
+    from rtnb.client import Response, Session
+    from rtnb.client.log import EventLog
     from rtnb.errors import (
         AudioError,
         AuthenticationError,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
         RtnbError,
         ServiceError,
     )
+    from rtnb.simulator import Simulator
+    from rtnb.targets import connect
     from rtnb.transport.services import Azure, Custom, OpenAI
 
 __version__ = "0.1.0.dev0"
@@ -36,10 +40,15 @@ __all__ = [
     "ConnectError",
     "ConnectionClosed",
     "Custom",
+    "EventLog",
     "OpenAI",
+    "Response",
     "RtnbError",
     "ServiceError",
+    "Session",
+    "Simulator",
     "audio",
+    "connect",
     "doctor",
     "errors",
     "protocol",
@@ -55,7 +64,10 @@ _HOMES = {
     "Session": "rtnb.client",
     "Response": "rtnb.client",
     "EventLog": "rtnb.client.log",
+    "ServerVad": "rtnb.protocol",
+    "SemanticVad": "rtnb.protocol",
     "plot_deltas": "rtnb.analysis.plot",
+    "plot_arrivals": "rtnb.analysis.plot",
     "doctor": "rtnb._doctor",
     "RtnbError": "rtnb.errors",
     "ServiceError": "rtnb.errors",

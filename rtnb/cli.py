@@ -116,9 +116,9 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from rtnb.simulator.serve import serve_forever  # type: ignore[import-not-found]
+    from rtnb.simulator.serve import serve_forever
 
-    code: int = serve_forever(
+    return serve_forever(
         host=options.host,
         port=options.port,
         key=options.key,
@@ -130,7 +130,6 @@ def _simulate(options: argparse.Namespace) -> int:
         chat_url=options.chat_url,
         json_line=options.json,
     )
-    return code
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.browser.chromium import ChromiumMissing, find_chromium, flags
+from tests.browser.chromium import ChromiumMissing, find_chromium, flags, prepare_driver
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,6 +51,7 @@ def shared_speech(speech_folder: Path) -> Callable[[str], Path]:
 def chromium_path() -> str:
     """A Chromium that starts, installed if need be; otherwise the test fails with what to do."""
     try:
+        prepare_driver()
         return find_chromium()
     except ChromiumMissing as error:
         pytest.fail(str(error), pytrace=False)

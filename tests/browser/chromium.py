@@ -41,6 +41,28 @@ def flags() -> list[str]:
     return [*FLAGS, "--no-sandbox"] if root else list(FLAGS)
 
 
+def prepare_driver() -> None:
+    """Make sure that Playwright itself starts: its Node.js needs libatomic, which a minimal Debian lacks (measured).
+
+    Raises
+    ------
+    ChromiumMissing
+        If it does not start and cannot be helped.
+    """
+    command = [sys.executable, "-m", "playwright", "--version"]
+    done = _run(command)
+    if done.returncode and _may_use_apt():
+        for help_it in (
+            ["apt-get", "update"],
+            ["apt-get", "install", "--yes", "--no-install-recommends", "libatomic1"],
+        ):
+            _run(help_it)
+        done = _run(command)
+    if done.returncode:
+        story = _last_line(done)
+        raise ChromiumMissing(f"Playwright does not start: {story}\nInstall what it misses (Debian: libatomic1).")
+
+
 def find_chromium() -> str:
     """The path of a Chromium that starts.
 
@@ -98,13 +120,17 @@ def _download() -> tuple[str | None, str]:
 
 
 def _debian_package() -> tuple[str | None, str]:
-    if not (shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0):
+    if not _may_use_apt():
         return None, "Debian's package: needs apt-get and root"
     for command in (["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "chromium"]):
         done = _run(command)
         if done.returncode:
             return None, f"Debian's package: {' '.join(command)}: {_last_line(done)}"
     return _on_path()
+
+
+def _may_use_apt() -> bool:
+    return shutil.which("apt-get") is not None and hasattr(os, "geteuid") and os.geteuid() == 0
 
 
 def _problem(path: str) -> str | None:
