@@ -58,7 +58,7 @@ KINDS = {
         times=EVERY,
     ),
 }
-"""The catalogue. Status, codes and texts are those of protocol.md §9; the 60 minutes are the service's own limit."""
+"""The catalogue. Status, codes and texts are those observed at the services; the 60 minutes are the service's own limit."""
 
 ORDERS = {
     "audio_done": (
@@ -76,8 +76,8 @@ ORDERS = {
 }
 """Legal reorderings: while a response is in progress, an event is held until after a second, at latest before a third.
 
-Protocol.md §7.2: steps 9 and 10 as well as 12 and 13 may swap, the transcript is only usually ahead; §7.3: the
-transcription comes any time.
+Seen to differ between real sessions: which of the two `done` events of the audio comes first, whether the item or the
+output item is done first, how far the transcript is ahead; the transcription of the user comes any time.
 """
 
 _MESSAGES = {

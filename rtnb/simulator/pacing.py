@@ -33,9 +33,9 @@ class LatencyProfile:
 
     References
     ----------
-    protocol.md §7.2 (a measured session: response.created 280 ms after response.create, first delta 476 ms, text done
-    518 ms, rate_limits.updated 43 ms after response.done) and §7.3 (transcription 1.2 to 1.4 s after the commit). The
-    others are chosen; `audio_rate` from "deltas arrive faster than real time" (§4.1).
+    Frame captures of real sessions (2025-12 and 2026-09): response.created 280 ms after response.create, first delta
+    476 ms, text done 518 ms, rate_limits.updated 43 ms after response.done, transcription 1.2 to 1.4 s after the commit.
+    The others are chosen; `audio_rate` because deltas arrive faster than real time.
     """
 
     answer_ms: float = 280.0
@@ -160,7 +160,7 @@ def plan(speech: Speech, *, latency: LatencyProfile, rng: random.Random) -> tupl
     References
     ----------
     Sizes of audio deltas: 100, 150, 250, 250, … ms, the last up to 600 ms. Reproduces the three recorded replies of
-    the Azure quickstart (peers.md §0.3) byte for byte.
+    the Azure quickstart of 2024-10 byte for byte.
     """
     starts = list(accumulate(_sizes(speech.duration_ms), initial=0))
     at_ms = latency.first_delta_ms

@@ -28,7 +28,7 @@ __all__ = ["VOICES", "BabbleVoice", "EspeakVoice", "Speech", "Timbre", "Voice", 
 _log = logging.getLogger(__name__)
 
 MIN_SPEED, MAX_SPEED = 0.25, 1.5
-"""Allowed `speed`, as in the wire's ``session.audio.output.speed`` (protocol.md §6.1)."""
+"""Allowed `speed`, as in the wire's ``session.audio.output.speed``."""
 _WORDS_PER_MINUTE = 175  # espeak-ng's normal rate
 _SLOWEST = 80  # espeakRATE_MINIMUM: what is slower is stretched
 
@@ -55,7 +55,7 @@ VOICES = {
     "shimmer": Timbre("f3", 58),
     "coral": Timbre("Annie", 62),
 }
-"""The service's voices (protocol.md §2) from low (74 Hz) to high (250 Hz), about 13 % apart. (chosen, measured)"""
+"""The service's voices from low (74 Hz) to high (250 Hz), about 13 % apart. (chosen, measured)"""
 
 
 def timbre(voice: str) -> Timbre:

@@ -11,7 +11,7 @@ from rtnb.errors import ScenarioError
 from rtnb.protocol.events import SERVER_EVENTS
 from rtnb.simulator.faults import KINDS, ORDERS, Close, Fault, FaultPlan, Send
 
-REPLY = [  # protocol.md §7.2, GA
+REPLY = [  # a text turn in GA
     "response.created",
     "response.output_item.added",
     "conversation.item.added",
