@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
         RtnbError,
         ServiceError,
     )
+    from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
     from rtnb.transport.services import Azure, Custom, OpenAI
@@ -44,6 +45,8 @@ __all__ = [
     "OpenAI",
     "Response",
     "RtnbError",
+    "SemanticVad",
+    "ServerVad",
     "ServiceError",
     "Session",
     "Simulator",

@@ -21,7 +21,7 @@ import rtnb
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"README.md", "environment.yml", "notebooks", "pyproject.toml", "rtnb", "tests"}
-NOT_YET: set[str] = {"plot_deltas"}
+NOT_YET: set[str] = {"plot_arrivals", "plot_deltas"}
 """Front-door names whose modules are still to be written; a name that resolves must leave this set."""
 
 MODULES = sorted((ROOT / "rtnb").rglob("*.py"))
@@ -127,7 +127,7 @@ def test_a_name_that_is_there_leaves_the_list_of_those_that_are_not(name: str) -
 
 def test_the_front_door_promises_nothing_else() -> None:
     assert set(rtnb.__all__) | NOT_YET == {*rtnb._HOMES, *rtnb._ROOMS}
-    assert len(rtnb._HOMES) + len(rtnb._ROOMS) <= 22  # about twenty names
+    assert len(rtnb._HOMES) + len(rtnb._ROOMS) <= 24  # about twenty names
 
 
 def test_no_front_door_name_is_a_modules_name() -> None:
