@@ -85,7 +85,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 _HUGE = [10**400, -(10**400), 2**63, 1e308, -1, 0, 0.5]
 _odd = json_values | st.sampled_from(
     [*_HUGE, "\ud800", "!not base64!", "a", "", [], {}, [[]], {"type": []}, {"": None}]
-)
+).map(copy.deepcopy)  # later damage may go inside
 
 
 @st.composite

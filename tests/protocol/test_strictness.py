@@ -1,0 +1,566 @@
+"""What a service refuses: code, parameter and wording as the service's own, and nothing has changed afterwards."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from rtnb.errors import RemoteProtocolError
+from rtnb.protocol import PCM16, PCMA, PCMU, AudioFormat, Connection, ContentPart, Dialect, Item, SessionConfig, events
+from rtnb.protocol.replies import answer
+from rtnb.protocol.schema import APPEND_LIMIT_BYTES, check_session
+from rtnb.protocol.values import Response, ResponseConfig
+from tests.protocol.goldens import DIALECTS
+from tests.protocol.pair import ConnectionPair, Ids, service
+
+REALTIME = {"type": "realtime"}
+
+
+def refuse(side: Connection, message: Any) -> Any:
+    """Say something that must be refused and change nothing; gives the error's detail."""
+    before = side.state.snapshot()
+    with pytest.raises(RemoteProtocolError) as caught:
+        side.receive(message if isinstance(message, str | bytes) else json.dumps(message))
+    assert side.state.snapshot() == before
+    detail = caught.value.answer.error
+    assert detail.type == "invalid_request_error"
+    if isinstance(message, dict):
+        assert detail.event_id == message.get("event_id")
+    side.send(caught.value.answer)  # the session goes on
+    return detail
+
+
+def update(**session: Any) -> dict[str, Any]:
+    return {"type": "session.update", "event_id": "e7", "session": session}
+
+
+def ga(**session: Any) -> dict[str, Any]:
+    return update(**REALTIME, **session)
+
+
+def user(**fields: Any) -> dict[str, Any]:
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}], **fields}
+    return {"type": "conversation.item.create", "event_id": "e8", "item": item}
+
+
+def create(**response: Any) -> dict[str, Any]:
+    return {"type": "response.create", "event_id": "e9", "response": response}
+
+
+# --- the frame --------------------------------------------------------------------------------------------------------
+
+_GA_LIST = (
+    "'session.update', 'input_audio_buffer.append', 'input_audio_buffer.commit', 'input_audio_buffer.clear', "
+    "'conversation.item.create', 'conversation.item.retrieve', 'conversation.item.truncate', "
+    "'conversation.item.delete', 'response.create', and 'response.cancel'."
+)
+
+
+@pytest.mark.parametrize(
+    "kind", ["nope", "session.created", "transcription_session.update", "output_audio_buffer.clear"]
+)
+def test_unknown_event(kind: str) -> None:
+    detail = refuse(service(), {"type": kind, "event_id": "e1"})
+    assert (detail.code, detail.param) == ("invalid_value", "type")
+    assert detail.message == f"Invalid value: '{kind}'. Supported values are: {_GA_LIST}"
+
+
+def test_the_preview_has_one_event_more() -> None:
+    detail = refuse(service("preview"), {"type": "nope"})
+    assert detail.message.endswith("'response.cancel', and 'transcription_session.update'.")
+
+
+def test_clearing_the_output_is_for_webrtc() -> None:
+    side = service(webrtc=True)
+    assert side.receive('{"type":"output_audio_buffer.clear"}') == events.OutputAudioBufferClear()
+
+
+def test_bad_json() -> None:
+    for text in ("{", "nope", '{"type":"x"', "", "[1]", '"session.update"'):
+        detail = refuse(service(), text)
+        assert (detail.code, detail.param, detail.event_id) == ("invalid_json", None, None)
+        assert detail.message.startswith("Invalid event: failed to parse JSON value")
+
+
+def test_binary_frame() -> None:
+    detail = refuse(service(), b'{"type":"input_audio_buffer.clear"}')
+    assert (detail.code, detail.param, detail.event_id) == ("invalid_event", None, None)
+    assert detail.message.startswith("Expected a text WebSocket message")
+
+
+@pytest.mark.parametrize("message", [{}, {"event_id": "e1"}, {"type": None}, {"type": 7, "event_id": "e1"}])
+def test_missing_type(message: dict[str, Any]) -> None:
+    detail = refuse(service(), message)
+    assert (detail.code, detail.param) == ("invalid_event", None)
+
+
+def test_event_id_is_at_most_512_characters() -> None:
+    service().receive(json.dumps({"type": "input_audio_buffer.clear", "event_id": "x" * 512}))
+    detail = refuse(service(), {"type": "input_audio_buffer.clear", "event_id": "x" * 513})
+    assert (detail.code, detail.param) == ("string_above_max_length", "event_id")
+
+
+# --- shapes and values: (dialect, message, code, param, piece of the message) -----------------------------------------
+
+UNKNOWN, MISSING, VALUE, KIND = "unknown_parameter", "missing_required_parameter", "invalid_value", "invalid_type"
+PCM = {"type": "audio/pcm", "rate": 24_000}
+
+TABLE: list[tuple[Dialect, dict[str, Any], str, str, str]] = [
+    # the shape of the other dialect
+    ("preview", ga(instructions="hi"), UNKNOWN, "session.type", "Unknown parameter: 'session.type'."),
+    ("preview", update(audio={"output": {"voice": "marin"}}), UNKNOWN, "session.audio", ""),
+    ("preview", update(output_modalities=["audio"]), UNKNOWN, "session.output_modalities", ""),
+    ("preview", create(output_modalities=["text"]), UNKNOWN, "response.output_modalities", ""),
+    ("ga", update(modalities=["text", "audio"], voice="alloy"), MISSING, "session.type", "Missing required parameter"),
+    ("ga", ga(modalities=["text"]), UNKNOWN, "session.modalities", "Unknown parameter: 'session.modalities'."),
+    ("ga", ga(voice="alloy"), UNKNOWN, "session.voice", ""),
+    ("ga", ga(turn_detection=None), UNKNOWN, "session.turn_detection", ""),
+    ("ga", ga(temperature=0.8), UNKNOWN, "session.temperature", ""),
+    ("ga", ga(input_audio_format="pcm16"), UNKNOWN, "session.input_audio_format", ""),
+    ("ga", create(modalities=["text"]), UNKNOWN, "response.modalities", ""),
+    # session
+    ("ga", {"type": "session.update", "event_id": "e"}, MISSING, "session", ""),
+    ("ga", update(type="live"), VALUE, "session.type", "'live'. Supported values are: 'realtime' and 'transcription'."),
+    ("ga", {"type": "session.update", "session": "x"}, KIND, "session", "expected an object, but got a string instead"),
+    ("ga", ga(audio={"output": {"format": {"type": "audio/pcm"}}}), MISSING, "session.audio.output.format.rate", ""),
+    ("ga", ga(audio={"input": {"format": {"type": "audio/pcm"}}}), MISSING, "session.audio.input.format.rate", ""),
+    ("ga", ga(audio={"input": {"format": "pcm16"}}), KIND, "session.audio.input.format", ""),
+    ("ga", ga(audio={"input": {"format": {"type": "audio/opus"}}}), VALUE, "session.audio.input.format.type", "opus"),
+    (
+        "ga",
+        ga(audio={"input": {"format": {"type": "audio/pcmu", "rate": 8000}}}),
+        UNKNOWN,
+        "session.audio.input.format.rate",
+        "",
+    ),
+    (
+        "ga",
+        ga(audio={"input": {"format": {"type": "audio/pcm", "rate": 16_000}}}),
+        "integer_below_min_value",
+        "session.audio.input.format.rate",
+        "Expected a value >= 24000, but got 16000 instead.",
+    ),
+    (
+        "ga",
+        ga(audio={"output": {"format": {"type": "audio/pcm", "rate": 48_000}}}),
+        "integer_above_max_value",
+        "session.audio.output.format.rate",
+        "<= 24000",
+    ),
+    ("ga", ga(audio={"output": {"speed": 1.6}}), "decimal_above_max_value", "session.audio.output.speed", "<= 1.5"),
+    ("ga", ga(audio={"output": {"speed": True}}), KIND, "session.audio.output.speed", "a boolean"),
+    ("ga", ga(audio={"output": {"voice": {}}}), MISSING, "session.audio.output.voice.id", ""),
+    (
+        "ga",
+        ga(audio={"input": {"turn_detection": {"threshold": 0.5}}}),
+        MISSING,
+        "session.audio.input.turn_detection.type",
+        "",
+    ),
+    (
+        "ga",
+        ga(audio={"input": {"turn_detection": {"type": "server_vad", "threshold": 1.5}}}),
+        "decimal_above_max_value",
+        "session.audio.input.turn_detection.threshold",
+        "",
+    ),
+    (
+        "ga",
+        ga(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 4999}}}),
+        "integer_below_min_value",
+        "session.audio.input.turn_detection.idle_timeout_ms",
+        ">= 5000",
+    ),
+    (
+        "ga",
+        ga(audio={"input": {"turn_detection": {"type": "semantic_vad", "threshold": 0.5}}}),
+        UNKNOWN,
+        "session.audio.input.turn_detection.threshold",
+        "",
+    ),
+    (
+        "ga",
+        ga(audio={"input": {"turn_detection": {"type": "none"}}}),
+        VALUE,
+        "session.audio.input.turn_detection.type",
+        "",
+    ),
+    (
+        "ga",
+        ga(output_modalities=["text", "audio"]),
+        VALUE,
+        "session.output_modalities",
+        "Invalid modalities: ['text', 'audio'].",
+    ),
+    ("ga", ga(output_modalities=[]), VALUE, "session.output_modalities", ""),
+    ("ga", ga(output_modalities=["video"]), VALUE, "session.output_modalities[0]", "'video'"),
+    ("ga", ga(max_output_tokens=0), "integer_below_min_value", "session.max_output_tokens", ""),
+    ("ga", ga(max_output_tokens=4097), "integer_above_max_value", "session.max_output_tokens", ""),
+    ("ga", ga(max_output_tokens="many"), KIND, "session.max_output_tokens", ""),
+    ("ga", ga(tools=[{"type": "function", "function": {"name": "f"}}]), MISSING, "session.tools[0].name", ""),
+    (
+        "ga",
+        ga(tools=[{"type": "function", "name": "f", "meta": 1}]),
+        UNKNOWN,
+        "session.tools[0].meta",
+        "Unknown parameter: 'session.tools[0].meta'.",
+    ),
+    ("ga", ga(tools=[{"name": "f"}]), MISSING, "session.tools[0].type", ""),
+    ("ga", ga(tool_choice="always"), VALUE, "session.tool_choice", "'none', 'auto', and 'required'."),
+    ("ga", ga(tool_choice={"type": "function", "function": {"name": "f"}}), MISSING, "session.tool_choice.name", ""),
+    ("ga", ga(truncation={"type": "retention_ratio"}), MISSING, "session.truncation.retention_ratio", ""),
+    ("ga", ga(reasoning={"effort": "extreme"}), VALUE, "session.reasoning.effort", ""),
+    ("ga", ga(include=["everything"]), VALUE, "session.include[0]", ""),
+    ("ga", update(type="transcription", instructions="x"), UNKNOWN, "session.instructions", ""),
+    ("preview", update(modalities=["audio"]), VALUE, "session.modalities", "['text'] and ['audio', 'text']"),
+    (
+        "preview",
+        update(input_audio_format="g711-ulaw"),
+        VALUE,
+        "session.input_audio_format",
+        "'pcm16', 'g711_ulaw', and 'g711_alaw'",
+    ),
+    ("preview", update(temperature=0.5), "decimal_below_min_value", "session.temperature", ">= 0.6"),
+    ("preview", update(temperature=1.3), "decimal_above_max_value", "session.temperature", "<= 1.2"),
+    (
+        "preview",
+        update(turn_detection={"type": "server_vad", "idle_timeout_ms": 6000}),
+        UNKNOWN,
+        "session.turn_detection.idle_timeout_ms",
+        "",
+    ),
+    ("preview", update(truncation="auto"), UNKNOWN, "session.truncation", ""),
+    (
+        "preview",
+        update(tools=[{"type": "mcp", "server_label": "x"}]),
+        VALUE,
+        "session.tools[0].type",
+        "Supported values are: 'function'.",
+    ),
+    # items
+    ("ga", {"type": "conversation.item.create"}, MISSING, "item", ""),
+    ("ga", user(role=7), KIND, "item.role", ""),
+    ("ga", user(role="robot"), VALUE, "item.role", ""),
+    (
+        "ga",
+        user(id="x" * 33),
+        "string_above_max_length",
+        "item.id",
+        "Invalid 'item.id': string too long. Expected a string with maximum length 32",
+    ),
+    ("ga", user(content=[{"type": "output_text", "text": "x"}]), VALUE, "item.content[0].type", ""),
+    ("ga", user(content=[{"type": "input_text"}]), MISSING, "item.content[0].text", ""),
+    (
+        "ga",
+        user(content=[{"type": "input_audio", "audio": "?"}]),
+        VALUE,
+        "item.content[0].audio",
+        "Expected base64-encoded audio bytes",
+    ),
+    (
+        "ga",
+        user(role="system", content=[{"type": "input_audio", "audio": ""}]),
+        VALUE,
+        "item.content[0].type",
+        "Supported values are: 'input_text'.",
+    ),
+    (
+        "ga",
+        user(role="assistant", content=[{"type": "output_audio", "transcript": "x"}]),
+        VALUE,
+        "item.content[0].type",
+        "'output_text' and 'text'",
+    ),
+    ("ga", user(role="assistant", content=[{"type": "output_audio", "audio": ""}]), VALUE, "item.content[0].type", ""),
+    (
+        "preview",
+        user(role="assistant", content=[{"type": "audio", "audio": ""}]),
+        VALUE,
+        "item.content[0].type",
+        "Supported values are: 'text'.",
+    ),
+    (
+        "preview",
+        user(role="assistant", content=[{"type": "output_text", "text": "x"}]),
+        VALUE,
+        "item.content[0].type",
+        "",
+    ),
+    ("preview", user(content=[{"type": "input_image", "image_url": "data:"}]), VALUE, "item.content[0].type", ""),
+    ("preview", user(phase="final_answer"), UNKNOWN, "item.phase", ""),
+    ("ga", {"type": "conversation.item.create", "item": {"type": "item_reference", "id": "i"}}, VALUE, "item.type", ""),
+    (
+        "ga",
+        {"type": "conversation.item.create", "item": {"type": "function_call_output", "call_id": "c"}},
+        MISSING,
+        "item.output",
+        "",
+    ),
+    (
+        "ga",
+        {
+            "type": "conversation.item.create",
+            "item": {"type": "function_call_output", "call_id": "c" * 33, "output": ""},
+        },
+        "string_above_max_length",
+        "item.call_id",
+        "",
+    ),
+    ("ga", {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0}, MISSING, "audio_end_ms", ""),
+    (
+        "ga",
+        {"type": "conversation.item.truncate", "item_id": "i", "content_index": 1, "audio_end_ms": 0},
+        "integer_above_max_value",
+        "content_index",
+        "",
+    ),
+    (
+        "ga",
+        {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": -1},
+        "integer_below_min_value",
+        "audio_end_ms",
+        "",
+    ),
+    (
+        "ga",
+        {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": 1.5},
+        KIND,
+        "audio_end_ms",
+        "a decimal",
+    ),
+    ("ga", {"type": "conversation.item.delete"}, MISSING, "item_id", ""),
+    ("ga", {"type": "conversation.item.retrieve", "item_id": None}, KIND, "item_id", "but got null instead"),
+    # buffer
+    ("ga", {"type": "input_audio_buffer.append"}, MISSING, "audio", ""),
+    (
+        "ga",
+        {"type": "input_audio_buffer.append", "audio": "data:audio/wav;base64,AAAA"},
+        VALUE,
+        "audio",
+        "Invalid 'audio'. Expected base64",
+    ),
+    ("ga", {"type": "input_audio_buffer.append", "audio": "AAA"}, VALUE, "audio", ""),
+    (
+        "ga",
+        {"type": "input_audio_buffer.append", "audio": "AAAA", "rate": 24_000},
+        UNKNOWN,
+        "rate",
+        "Unknown parameter: 'rate'.",
+    ),
+    # responses
+    ("ga", create(conversation="other"), VALUE, "response.conversation", "'auto' and 'none'"),
+    ("ga", create(input=[{"type": "item_reference"}]), MISSING, "response.input[0].id", ""),
+    (
+        "ga",
+        create(metadata={str(i): "" for i in range(17)}),
+        "object_above_max_properties",
+        "response.metadata",
+        "at most 16",
+    ),
+    ("ga", create(metadata={"k" * 65: ""}), "property_name_above_max_length", "response.metadata", "64"),
+    ("ga", create(metadata={"k": "v" * 513}), "string_above_max_length", "response.metadata.k", "512"),
+    ("preview", create(metadata={"k": 1}), KIND, "response.metadata.k", "expected a string"),
+    ("ga", create(temperature=0.8), UNKNOWN, "response.temperature", ""),
+]
+
+
+@pytest.mark.parametrize("dialect, message, code, param, words", TABLE, ids=lambda value: str(value)[:70])
+def test_refused(dialect: Dialect, message: dict[str, Any], code: str, param: str, words: str) -> None:
+    detail = refuse(service(dialect), message)
+    assert (detail.code, detail.param) == (code, param)
+    assert words in detail.message
+
+
+ACCEPTED: list[tuple[Dialect, dict[str, Any]]] = [
+    ("ga", ga()),
+    ("ga", ga(audio={"input": {"turn_detection": None, "noise_reduction": None, "transcription": None}})),
+    ("ga", ga(audio={"output": {"voice": {"id": "voice_1"}}}, max_output_tokens="inf", tools=[], instructions="")),
+    ("ga", ga(tools=[{"type": "mcp", "server_label": "x", "server_url": "https://x", "require_approval": "never"}])),
+    ("ga", ga(tool_choice={"type": "mcp", "server_label": "x"}, reasoning={"effort": "low"}, truncation="disabled")),
+    ("ga", ga(model="m", prompt={"id": "p"}, parallel_tool_calls=True, include=None, tracing="auto")),
+    ("ga", user(id="x" * 32)),
+    ("ga", user(role="assistant", content=[{"type": "text", "text": "older name"}])),
+    ("ga", create(input=[{"type": "item_reference", "id": "i"}], metadata={f"{i:064}": "v" * 512 for i in range(16)})),
+    ("ga", create(conversation="none", input=[], metadata=None)),
+    ("preview", update()),
+    ("preview", update(modalities=["audio", "text"], turn_detection={"silence_duration_ms": 300})),
+    ("preview", update(turn_detection={"type": "none"}, voice="a voice of tomorrow")),
+    ("preview", update(tool_choice={"type": "function", "function": {"name": "f"}})),
+    ("preview", update(tool_choice={"type": "function", "name": "f"})),
+    ("preview", create(max_output_tokens=9, temperature=1.2)),
+]
+
+
+@pytest.mark.parametrize("dialect, message", ACCEPTED, ids=lambda value: str(value)[:70])
+def test_accepted(dialect: Dialect, message: dict[str, Any]) -> None:
+    side = service(dialect)
+    event = side.receive(json.dumps(message))
+    for reply in answer(side.state, event, make_id=Ids(), dialect=dialect):
+        side.send(reply)
+
+
+def test_http_requests_are_judged_by_the_same_tables() -> None:
+    assert check_session({"type": "realtime", "model": "m"}, dialect="ga") is None
+    assert check_session({"model": "m", "voice": "alloy"}, dialect="preview") is None
+    missing, unknown = check_session({"model": "m"}, dialect="ga"), check_session(REALTIME, dialect="preview")
+    assert missing
+    assert (missing.code, missing.param) == (MISSING, "session.type")
+    assert unknown
+    assert (unknown.code, unknown.param) == (UNKNOWN, "type")
+
+
+# --- what the state forbids -------------------------------------------------------------------------------------------
+
+
+def _silence(ms: int, audio_format: AudioFormat = PCM16) -> events.InputAudioBufferAppend:
+    return events.InputAudioBufferAppend(audio=bytes(ms * audio_format.bytes_per_ms))
+
+
+def _speaking(pair: ConnectionPair, ms: int = 500) -> None:
+    """The service has begun to say something: an item with audio, in a response that goes on."""
+    item = Item(type="message", id="item_a", status="in_progress", role="assistant", content=())
+    response = Response(id="resp_1", status="in_progress", conversation_id="conv_1", output=())
+    pair.serve(
+        events.ResponseCreated(response=response),
+        events.ResponseOutputItemAdded(response_id="resp_1", output_index=0, item=item),
+        events.ConversationItemCreated(item=item),
+        events.ResponseOutputAudioDelta(
+            response_id="resp_1", item_id="item_a", output_index=0, content_index=0, delta=bytes(48 * ms)
+        ),
+    )
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_voice_is_frozen_once_heard(dialect: Dialect) -> None:
+    pair = ConnectionPair(dialect)
+    pair.say_well(events.SessionUpdate(session=SessionConfig.of(voice="verse")))
+    _speaking(pair)
+    change = SessionConfig.of(voice="ash", instructions="New.")
+    detail = pair.refused(events.SessionUpdate(event_id="e1", session=change))
+    assert (detail.code, detail.event_id) == ("cannot_update_voice", "e1")
+    assert detail.message == "Cannot update a conversation's voice if assistant audio is present."
+    assert detail.param == {"ga": "session.audio.output.voice", "preview": "session.voice"}[dialect]
+    assert pair.state.session.instructions != "New."  # all or nothing
+    pair.say_well(events.SessionUpdate(session=SessionConfig.of(voice="verse", instructions="New.")))
+    assert pair.state.session.instructions == "New."
+
+
+@pytest.mark.parametrize(
+    "change, param", [({"model": "other"}, "session.model"), ({"tracing": None}, "session.tracing")]
+)
+def test_some_settings_cannot_change(change: dict[str, Any], param: str) -> None:
+    pair = ConnectionPair()
+    pair.say_well(events.SessionUpdate(session=SessionConfig(model="m", tracing="auto")))
+    assert pair.refused(events.SessionUpdate(session=SessionConfig(**change))).param == param
+
+
+def test_a_session_keeps_its_type() -> None:
+    side = service(transcription=True)
+    assert refuse(side, ga()).param == "session.type"
+    assert side.receive(json.dumps(update(type="transcription"))) == events.SessionUpdate(
+        event_id="e7", session=SessionConfig(type="transcription")
+    )
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_one_response_at_a_time(dialect: Dialect) -> None:
+    pair = ConnectionPair(dialect)
+    _speaking(pair)
+    detail = pair.refused(events.ResponseCreate(event_id="e1"))
+    assert (detail.code, detail.param, detail.event_id) == ("conversation_already_has_active_response", None, "e1")
+    assert detail.message.startswith("Conversation already has an active response in progress: resp_1. Wait until")
+    pair.say_well(events.ResponseCreate(response=ResponseConfig(conversation="none", metadata={"topic": "x"})))
+    aside = Response(id="resp_2", status="in_progress", conversation_id=None)
+    pair.serve(events.ResponseCreated(response=aside))
+    assert pair.state.active_response_id == "resp_1"
+    pair.say_well(events.ResponseCancel(response_id="resp_2"))
+    pair.say_well(events.ResponseCancel())
+
+
+@pytest.mark.parametrize("event", [events.ResponseCancel(), events.ResponseCancel(response_id="resp_9")])
+def test_nothing_to_cancel(event: events.ResponseCancel) -> None:
+    detail = ConnectionPair().refused(event)
+    assert (detail.code, detail.param) == ("response_cancel_not_active", None)
+    assert detail.message == "Cancellation failed: no active response found"
+
+
+def test_a_response_that_ended_cannot_be_cancelled() -> None:
+    pair = ConnectionPair()
+    _speaking(pair)
+    pair.serve(events.ResponseDone(response=Response(id="resp_1", status="completed", conversation_id="conv_1")))
+    assert pair.refused(events.ResponseCancel(response_id="resp_1")).code == "response_cancel_not_active"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("audio_format", [PCM16, PCMU, PCMA], ids=lambda made: made.type)
+def test_a_commit_needs_100_ms(dialect: Dialect, audio_format: AudioFormat) -> None:
+    pair = ConnectionPair(dialect)
+    pair.say_well(events.SessionUpdate(session=SessionConfig.of(input_format=audio_format, turn_detection=None)))
+    detail = pair.refused(events.InputAudioBufferCommit(event_id="e1"))
+    assert (detail.code, detail.param, detail.event_id) == ("input_audio_buffer_commit_empty", None, "e1")
+    assert "Expected at least 100ms of audio, but buffer only has 0.00ms of audio." in detail.message
+    pair.say_well(_silence(99, audio_format))
+    assert "only has 99.00ms" in pair.refused(events.InputAudioBufferCommit()).message
+    pair.say_well(_silence(1, audio_format))
+    pair.say_well(events.InputAudioBufferCommit())
+    assert pair.refused(events.InputAudioBufferCommit()).code == "input_audio_buffer_commit_empty"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_truncation_stays_within_the_audio(dialect: Dialect) -> None:
+    pair = ConnectionPair(dialect)
+    pair.say_well(events.ConversationItemCreate(item=_said("item_u")))
+    _speaking(pair, ms=500)
+
+    def cut(item_id: str, ms: int) -> events.ConversationItemTruncate:
+        return events.ConversationItemTruncate(event_id="e1", item_id=item_id, content_index=0, audio_end_ms=ms)
+
+    detail = pair.refused(cut("item_a", 501))
+    assert (detail.code, detail.event_id) == (None, "e1")
+    assert detail.message == "Audio content of 500ms is already shorter than 501ms"
+    assert pair.refused(cut("item_u", 1)).message == "Only model output audio messages can be truncated"
+    assert pair.refused(cut("item_x", 1)).code == "item_not_found"
+    pair.say_well(cut("item_a", 300))
+    assert pair.refused(cut("item_a", 301)).message == "Audio content of 300ms is already shorter than 301ms"
+    pair.say_well(cut("item_a", 0))
+
+
+def _said(item_id: str) -> Item:
+    return Item(type="message", id=item_id, role="user", content=(ContentPart(type="input_text", text="hi"),))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_items_must_be_known(dialect: Dialect) -> None:
+    pair = ConnectionPair(dialect)
+    pair.say_well(events.ConversationItemCreate(item=_said("item_1")))
+    for event in (
+        events.ConversationItemDelete(event_id="e1", item_id="nope"),
+        events.ConversationItemRetrieve(event_id="e1", item_id="nope"),
+        events.ConversationItemTruncate(event_id="e1", item_id="nope", content_index=0, audio_end_ms=0),
+    ):
+        detail = pair.refused(event)
+        assert (detail.code, detail.param, detail.event_id) == ("item_not_found", "item_id", "e1")
+    detail = pair.refused(events.ConversationItemCreate(item=_said("item_2"), previous_item_id="nope"))
+    assert (detail.code, detail.param) == ("item_not_found", "previous_item_id")
+    detail = pair.refused(events.ConversationItemCreate(item=_said("item_1")))
+    assert (detail.code, detail.param) == ("invalid_value", "item.id")
+    output = Item(type="function_call_output", call_id="call_9", output="{}")
+    detail = pair.refused(events.ConversationItemCreate(item=output))
+    assert (detail.code, detail.param) == ("invalid_tool_call_id", "item.call_id")
+
+
+def test_an_append_holds_at_most_15_mib() -> None:
+    most = base64.b64encode(bytes(APPEND_LIMIT_BYTES)).decode()
+    assert service().receive(f'{{"type":"input_audio_buffer.append","audio":"{most}"}}')
+    more = base64.b64encode(bytes(APPEND_LIMIT_BYTES + 1)).decode()
+    detail = refuse(service(), {"type": "input_audio_buffer.append", "event_id": "e1", "audio": more})
+    assert (detail.code, detail.param) == ("string_above_max_length", "audio")
+    assert len(detail.message) < 200
+
+
+def test_a_wrong_value_is_not_repeated_whole() -> None:
+    assert len(refuse(service(), {"type": "x" * 1_000_000}).message) < 1000
+    assert len(refuse(service(), ga(**{"y" * 1_000_000: 1})).message) < 1000
