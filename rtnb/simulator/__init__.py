@@ -1,8 +1,9 @@
 """Being a service: a real local server that listens, answers and speaks, with faults on demand."""
 
 from rtnb.simulator.faults import Fault
-from rtnb.simulator.host import Options, Simulator
+from rtnb.simulator.host import Simulator
 from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.running import Options
 from rtnb.simulator.scenario import Scenario
 
 __all__ = ["Fault", "LatencyProfile", "Options", "Scenario", "Simulator"]

@@ -127,7 +127,7 @@ def choose_tool(said: str | None, turn: Turn) -> Call | None:
     if not functions or turn.tool_choice == "none":
         return None
     if isinstance(turn.tool_choice, Mapping):
-        wanted = turn.tool_choice.get("name")
+        wanted = turn.tool_choice.get("name") or (turn.tool_choice.get("function") or {}).get("name")  # GA, preview
         chosen = next((tool for tool in functions if tool["name"] == wanted), None)
     else:
         scored = [
@@ -148,27 +148,30 @@ def fill_arguments(said: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     >>> fill_arguments("What is the weather in Lund?", schema)
     {'city': 'Lund'}
     """
-    found: dict[str, Any] = {}
+    properties, required = schema.get("properties"), schema.get("required")
     numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", said)]
-    required = schema.get("required", ())
-    for name, parameter in (schema.get("properties") or {}).items():
-        value: Any = None
-        kind = parameter.get("type")
-        if "enum" in parameter:
-            value = next((w for w in parameter["enum"] if str(w).lower() in said.lower()), None)
-            value = parameter["enum"][0] if value is None and name in required else value
-        elif kind in ("number", "integer"):
-            value = numbers.pop(0) if numbers else (0 if name in required else None)
-            value = int(value) if kind == "integer" and value is not None else value
-        elif kind == "boolean":
-            value = True if name in required else None
-        elif kind in ("array", "object"):
-            value = ([] if kind == "array" else {}) if name in required else None
-        elif name in required or kind == "string":
-            value = _object_of(said) if name in required else None
+    found: dict[str, Any] = {}
+    for name, parameter in properties.items() if isinstance(properties, Mapping) else ():
+        shape = parameter if isinstance(parameter, Mapping) else {}
+        value = _value(said, shape, numbers, needed=isinstance(required, Sequence) and name in required)
         if value is not None:
             found[name] = value
     return found
+
+
+def _value(said: str, shape: Mapping[str, Any], numbers: list[float], *, needed: bool) -> Any:
+    """What fits a parameter; None where nothing does and nothing must."""
+    kind, listed = shape.get("type"), shape.get("enum")
+    if isinstance(listed, Sequence) and listed:
+        named = next((word for word in listed if str(word).lower() in said.lower()), None)
+        return listed[0] if named is None and needed else named
+    if kind in ("number", "integer"):
+        number = numbers.pop(0) if numbers else (0.0 if needed else None)
+        return int(number) if kind == "integer" and number is not None else number
+    if not needed:
+        return None
+    fixed: dict[Any, Any] = {"boolean": True, "array": [], "object": {}}
+    return fixed[kind] if isinstance(kind, str) and kind in fixed else _object_of(said)
 
 
 def _object_of(said: str) -> str:
@@ -180,8 +183,8 @@ def _object_of(said: str) -> str:
 _COMMON = frozenset(
     re.findall(
         r"\w+",
-        "a an and are at be can could current do does for from get give have how i in is it me my of on please say tell "
-        "that the this to was what when where which who will with you your",
+        "a an and are at be can could current do does for from get give have how i in is it me my of on please say "
+        "tell that the this to was what when where which who will with you your",
     )
 )
 """Words that say nothing about which tool fits."""

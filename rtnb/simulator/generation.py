@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rtnb.audio import codec, resample
@@ -96,9 +96,6 @@ class _Part:
     item: Item
     index: int
     text: str = ""
-    sent_bytes: int = 0
-    open: bool = True
-    audio: list[bytes] = field(default_factory=list)
 
 
 class Generation:
@@ -120,6 +117,7 @@ class Generation:
         self._behaviour = behaviour
         self._voice = voice
         self._loop = asyncio.get_running_loop()
+        self._latency = host.latency  # as it is now: a scenario changes the session's with every step
         self.id = host.make_id("resp")
         self.outside = settings.config.conversation == "none"
         """Whether the response stays out of the conversation."""
@@ -129,21 +127,20 @@ class Generation:
         self.created = False
         """Whether `response.created` was said."""
         self.finished = False
-        self.first_audio_at: float | None = None
-        """Loop time of the first audio delta, None before."""
-        self._media_type = (settings.output.format or AudioFormat()).type
-        self.sent_ms = 0.0
-        """Audio sent so far."""
+        self._first_audio_at: float | None = None
+        self._sent_ms = 0.0
+        self._next_ms = 0.0
+        """When the next stretch may begin, ms after the first delta: where the one before ends, not when it was sent,
+        so that the pace does not drift."""
         self._task: asyncio.Task[None] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self, *, on_done: Callable[[Generation], None]) -> None:
         """Begin. The cause reached the service `answer_ms` after it was sent; all times count from the sending."""
-        latency = self._host.latency
         self._on_done = on_done
-        self._origin = self._loop.time() - latency.answer_ms / 1000
-        after_s = (latency.response_created_ms - latency.answer_ms) / 1000
+        self._origin = self._loop.time() - self._latency.answer_ms / 1000
+        after_s = (self._latency.response_created_ms - self._latency.answer_ms) / 1000
         if after_s <= 0:
             self._announce()
         self._task = self._loop.create_task(self._run(after_s), name="rtnb response")
@@ -166,6 +163,13 @@ class Generation:
         if not self.created:
             self._announce()
         self._finish("cancelled", StatusDetails(type="cancelled", reason=reason))
+
+    @property
+    def playing_ms(self) -> float:
+        """How long the audio sent so far still plays at a client that plays it as it comes."""
+        if self._first_audio_at is None:
+            return 0.0
+        return max(0.0, self._sent_ms - (self._loop.time() - self._first_audio_at) * 1000)
 
     async def aclose(self) -> None:
         """Drop the response without a word (the connection is gone)."""
@@ -200,52 +204,58 @@ class Generation:
         )
 
     async def _generate(self) -> None:
-        stretches: list[str] = []
-        async for piece in self._behaviour.reply(self._settings.turn):
-            if isinstance(piece, Call):
-                await self._call(piece)
-            else:
-                stretches.append(piece.text)
-                await self._say(piece)
-            if self._over_limit():
-                break
-        self._close_part("completed")
-        if self._over_limit():
-            self._finish("incomplete", StatusDetails(type="incomplete", reason="max_output_tokens"))
-        else:
-            self._finish("completed", None)
+        pieces = self._behaviour.reply(self._settings.turn)
+        try:
+            async for piece in pieces:
+                whole = await (self._call(piece) if isinstance(piece, Call) else self._say(piece))
+                if not whole:
+                    self._finish("incomplete", StatusDetails(type="incomplete", reason="max_output_tokens"))
+                    return
+        finally:
+            if isinstance(pieces, AsyncGenerator):
+                await pieces.aclose()
+        self._finish("completed", None)
 
+    @property
     def _over_limit(self) -> bool:
         return self._tokens["text"] + self._tokens["audio"] >= self._settings.max_tokens
 
+    def _now_ms(self) -> float:
+        return (self._loop.time() - self._origin) * 1000
+
     async def _until(self, at_ms: float) -> None:
         """Wait for a time counted from `response.create`; a time in the past yields once."""
-        await asyncio.sleep(max(0.0, self._origin + at_ms / 1000 - self._loop.time()))
+        await asyncio.sleep(max(0.0, (at_ms - self._now_ms()) / 1000))
 
-    async def _say(self, piece: Say) -> None:
-        spoken = self._settings.modality == "audio"
-        part = self._current or self._open_message(spoken)
-        late_ms = (self._loop.time() - self._origin) * 1000 - self._host.latency.first_delta_ms
-        shift_ms = max(0.0, late_ms) if part.text else 0.0
-        if not spoken:
-            for delta in pacing.plan_text(piece.text, latency=self._host.latency, rng=self._host.rng):
-                await self._until(delta.at_ms + shift_ms)
-                self._text(part, delta)
-                if self._over_limit():
-                    return
-            return
+    async def _say(self, piece: Say) -> bool:
+        """Say a stretch; False where the token limit cut it short."""
+        part = self._current or self._open_message()
+        if self._settings.modality == "text":
+            planned = pacing.plan_text(piece.text, latency=self._latency, rng=self._host.rng)
+            return await self._send(part, planned, b"", 1, len(planned) * self._latency.text_token_ms)
         output = self._settings.output
         voice = output.voice if isinstance(output.voice, str) else "alloy"
         speech = await self._voice.speak(piece.text, voice=voice, speed=float(output.speed or 1.0))
         encoded, bytes_per_ms = encode_speech(speech, output.format or AudioFormat())
-        for delta in pacing.plan(speech, latency=self._host.latency, rng=self._host.rng):
+        planned = pacing.plan(speech, latency=self._latency, rng=self._host.rng)
+        return await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)
+
+    async def _send(
+        self, part: _Part, planned: Sequence[Planned], encoded: bytes, bytes_per_ms: int, lasts_ms: float
+    ) -> bool:
+        shift_ms = max(self._next_ms, self._now_ms() - self._latency.first_delta_ms, 0.0)
+        self._next_ms = shift_ms + lasts_ms
+        for delta in planned:
+            if self._over_limit:
+                return False
             await self._until(delta.at_ms + shift_ms)
             if delta.kind == "audio":
                 self._audio(part, pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms), bytes_per_ms)
-            else:
+            elif delta.kind == "transcript":
                 self._transcript(part, delta)
-            if self._over_limit():
-                return
+            else:
+                self._text(part, delta)
+        return True
 
     def _ids(self, part: _Part) -> dict[str, Any]:
         return {"response_id": self.id, "item_id": part.item.id, "output_index": part.index, "content_index": 0}
@@ -263,17 +273,18 @@ class Generation:
     def _audio(self, part: _Part, data: bytes, bytes_per_ms: int) -> None:
         if not data:
             return
-        if self.first_audio_at is None:
-            self.first_audio_at = self._loop.time()
-        part.sent_bytes += len(data)
+        if self._first_audio_at is None:
+            self._first_audio_at = self._loop.time()
         self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
-        self.sent_ms += len(data) / bytes_per_ms
-        self._host.keep_audio(str(part.item.id), data, media_type=self._media_type)
+        self._sent_ms += len(data) / bytes_per_ms
+        media_type = (self._settings.output.format or AudioFormat()).type
+        self._host.keep_audio(str(part.item.id), data, media_type=media_type)
         self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
 
-    def _open_message(self, spoken: bool) -> _Part:
+    def _open_message(self) -> _Part:
         part = self._open_item(Item(type="message", role="assistant", content=()))
-        kind = ContentPart(type="audio", transcript="") if spoken else ContentPart(type="text", text="")
+        written = self._settings.modality == "text"
+        kind = ContentPart(type="text", text="") if written else ContentPart(type="audio", transcript="")
         self._host.emit(events.ResponseContentPartAdded(**self._ids(part), part=kind))
         return part
 
@@ -288,7 +299,8 @@ class Generation:
                 self._host.emit(event)
         return part
 
-    async def _call(self, piece: Call) -> None:
+    async def _call(self, piece: Call) -> bool:
+        """Call a tool; False where the token limit cut its arguments short."""
         call_id = self._host.make_id("call")
         part = self._open_item(Item(type="function_call", name=piece.name, call_id=call_id, arguments=""))
         ids: dict[str, Any] = {
@@ -297,13 +309,16 @@ class Generation:
             "output_index": part.index,
             "call_id": call_id,
         }
-        await self._until(self._host.latency.first_delta_ms)
+        await self._until(self._latency.first_delta_ms)
         for start in range(0, len(piece.arguments), 12):
+            if self._over_limit:
+                return False
             delta = piece.arguments[start : start + 12]
             part.text += delta
             self._tokens["text"] += 3
             self._host.emit(events.ResponseFunctionCallArgumentsDelta(**ids, delta=delta))
         self._close_part("completed")
+        return True
 
     def _close_part(self, status: str) -> None:
         """Send the `done` events of the open item."""

@@ -3,140 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Literal, Self
-
-from aiohttp import web
+from typing import Any, Self
 
 from rtnb._loop import BackgroundLoop
-from rtnb.errors import LocalProtocolError, ScenarioError
+from rtnb.errors import LocalProtocolError
 from rtnb.protocol import Dialect
-from rtnb.simulator.behaviour import Rules
-from rtnb.simulator.brains import Chat, MakeBehaviour, Play
-from rtnb.simulator.chat import ChatBrain
-from rtnb.simulator.faults import Fault
-from rtnb.simulator.keys import KeyRing
-from rtnb.simulator.live import World
-from rtnb.simulator.pacing import LatencyProfile
-from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.service import DEFAULT_MODEL, Service
+from rtnb.simulator.running import Options, Running
+from rtnb.simulator.service import DEFAULT_MODEL
 from rtnb.simulator.speech import RATE_HZ, Speech
-from rtnb.simulator.tls import self_signed
-from rtnb.simulator.voice import open_voice
 from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport
-
-VoiceKind = Literal["auto", "espeak", "babble"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How a simulator is set up; the same for `Simulator(…)` and ``rtnb simulate``."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on; anything but loopback is reachable by others, who then need the key."""
-    port: int = 0
-    """0 takes a free one."""
-    key: str | None = field(default=None, repr=False)
-    """The key clients must show; None makes a fresh one."""
-    tls: bool = False
-    """Serve https and wss with a self-signed certificate."""
-    seed: int = 0
-    """Same seed, same session."""
-    latency: str | LatencyProfile = "realistic"
-    """``realistic``, ``real_time``, ``fast``, or changes such as ``"first_delta_ms=800"``."""
-    voice: VoiceKind = "auto"
-    """``espeak`` is understandable (extra ``sim``), ``babble`` needs nothing; ``auto`` takes the best there is."""
-    scenario: Scenario | str | Path | Mapping[str, Any] | None = None
-    """What to say and do, instead of the rules."""
-    chat_url: str | None = None
-    """An OpenAI-compatible chat service that decides what is said."""
-    chat_model: str = "default"
-    """The model to ask there."""
-    faults: tuple[Fault | str, ...] = ()
-    """What goes wrong; see :mod:`rtnb.simulator.faults`."""
-    origins: tuple[str, ...] = ()
-    """Pages whose JavaScript may call, such as ``http://localhost:8888``."""
-    session_minutes: float = 60.0
-    """Longest session."""
-    vad_constants: Mapping[str, Any] = field(default_factory=dict)
-    """Constants of the server VAD that no document gives, for calibration exercises."""
-
-    def world(self, voice: Any) -> World:
-        """What the sessions share."""
-        latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
-        scenario = _scenario(self.scenario)
-        faults = tuple(Fault.parse(f) if isinstance(f, str) else f for f in self.faults)
-        if scenario is not None:
-            faults = (*scenario.faults, *faults)
-            latency = scenario.latency or latency
-        return World(
-            voice=voice,
-            make_behaviour=_behaviours(self, scenario),
-            latency=latency,
-            faults=faults,
-            seed=scenario.seed if scenario is not None and not self.seed else self.seed,
-            vad_constants=dict(self.vad_constants),
-            session_s=self.session_minutes * 60,
-        )
-
-
-def _scenario(source: Scenario | str | Path | Mapping[str, Any] | None) -> Scenario | None:
-    if source is None or isinstance(source, Scenario):
-        return source
-    if isinstance(source, Mapping):
-        return Scenario.from_dict(source)
-    try:
-        return Scenario.load(source)
-    except OSError as error:
-        raise ScenarioError(f"the scenario {str(source)!r} cannot be read: {error.strerror or error}") from error
-
-
-def _behaviours(options: Options, scenario: Scenario | None) -> MakeBehaviour:
-    brain = ChatBrain(options.chat_url, options.chat_model) if options.chat_url else None
-
-    def make(number: int) -> Any:
-        base = Chat(brain) if brain is not None else Rules(seed=options.seed * 1_000_003 + number)
-        return base if scenario is None else Play(scenario, base)
-
-    return make
-
-
-class Running:
-    """A started service on the current event loop."""
-
-    def __init__(self, options: Options, service: Service, runner: web.AppRunner, voice: Any, port: int) -> None:
-        self.options, self.service, self.voice, self.port = options, service, voice, port
-        self._runner = runner
-
-    @classmethod
-    async def start(cls, options: Options) -> Running:
-        """Listen; the voice's worker is started too."""
-        voice = await open_voice(options.voice, seed=options.seed)
-        try:
-            keys = KeyRing(options.key, wall=time.time)
-            service = Service(options.world(voice), keys, origins=options.origins)
-            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
-            await runner.setup()
-            context = self_signed(options.host).server if options.tls else None
-            site = web.TCPSite(runner, options.host, options.port, ssl_context=context)
-            try:
-                await site.start()
-            except OSError:
-                await runner.cleanup()
-                raise
-        except BaseException:
-            await voice.aclose()
-            raise
-        return cls(options, service, runner, voice, runner.addresses[0][1])
-
-    async def stop(self) -> None:
-        """Close every session with 1001, then everything else."""
-        await self._runner.cleanup()
-        await self.voice.aclose()
+from rtnb.transport.endpoint import read_endpoint
 
 
 class Simulator:
@@ -173,7 +53,7 @@ class Simulator:
         self.options.world(None)  # complain about what cannot be read now, not in the thread
         self.dialect: Dialect = dialect
         self._loop = BackgroundLoop()
-        self._running: Running | None = None
+        self._starting: Future[Running] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -185,32 +65,43 @@ class Simulator:
         OSError
             The port is taken or the address is not ours.
         """
-        if self._running is None:
-            try:
-                self._running = self._loop.run(Running.start(self.options), 30.0)
-            except BaseException:
-                self._loop.stop()
-                raise
+        future = self._begin()
+        try:
+            future.result(30.0)
+        except BaseException:
+            self._drop()
+            raise
         return self
 
     async def astart(self) -> Self:
-        """`start`, without blocking the event loop of the caller."""
-        if self._running is None:
-            try:
-                self._running = await asyncio.wrap_future(self._loop.submit(Running.start(self.options)))
-            except BaseException:
-                self._loop.stop()
-                raise
+        """`start`, without blocking the event loop of the caller; who waits at the same time waits for the same."""
+        future = self._begin()
+        try:
+            await asyncio.shield(asyncio.wrap_future(future))
+        except BaseException:
+            if future.done():  # it failed; where only the caller was cancelled, others may wait, and stop() ends it
+                self._drop()
+            raise
         return self
 
-    async def astop(self) -> None:
-        """`stop`, without blocking the event loop of the caller."""
-        if self._running is not None:
-            running, self._running = self._running, None
-            try:
-                await asyncio.wrap_future(self._loop.submit(running.stop()))
-            finally:
-                self._loop.stop()
+    def _begin(self) -> Future[Running]:
+        if self._starting is None:
+            self._starting = self._loop.submit(Running.start(self.options))
+        return self._starting
+
+    def _drop(self) -> Running | None:
+        """Forget the start, or end it where it is under way; what runs is for the caller to stop."""
+        future, self._starting = self._starting, None
+        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
+            return future.result()
+        self._loop.stop()
+        return None
+
+    @property
+    def _running(self) -> Running | None:
+        future = self._starting
+        ready = future is not None and future.done() and not future.cancelled() and future.exception() is None
+        return future.result() if future is not None and ready else None
 
     @property
     def running(self) -> bool:
@@ -219,10 +110,19 @@ class Simulator:
 
     def stop(self) -> None:
         """Stop: sessions close with 1001; no thread, socket or process stays behind."""
-        if self._running is not None:
-            running, self._running = self._running, None
+        running = self._drop()
+        if running is not None:
             try:
                 self._loop.run(running.stop(), 10.0)
+            finally:
+                self._loop.stop()
+
+    async def astop(self) -> None:
+        """`stop`, without blocking the event loop of the caller."""
+        running = self._drop()
+        if running is not None:
+            try:
+                await asyncio.wrap_future(self._loop.submit(running.stop()))
             finally:
                 self._loop.stop()
 
@@ -251,8 +151,7 @@ class Simulator:
     @property
     def url(self) -> str:
         """``http://127.0.0.1:PORT``."""
-        running = self._started()
-        return f"{'https' if self.options.tls else 'http'}://{_bracketed(self.options.host)}:{running.port}"
+        return self._started().http
 
     @property
     def key(self) -> str:
@@ -269,10 +168,16 @@ class Simulator:
         """Sessions open now."""
         return len(self._started().service.sessions)
 
+    @property
+    def certificate_pem(self) -> str | None:
+        """With `tls`, what clients should trust: ``ssl.create_default_context(cadata=…)``; else None."""
+        return self._started().certificate_pem
+
     def _started(self) -> Running:
-        if self._running is None:
+        running = self._running
+        if running is None:
             raise LocalProtocolError("this simulator is not running").with_hint("Call start(), or use it in a `with`.")
-        return self._running
+        return running
 
     # --- a target -----------------------------------------------------------------------------------------------------
 
@@ -300,7 +205,13 @@ class Simulator:
     async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
         """Open a session's socket, as any client would."""
         await self.astart()
-        return await self.target.open(intent=intent, call_id=call_id)
+        if self.certificate_pem is None:
+            return await self.target.open(intent=intent, call_id=call_id)
+        from rtnb.transport.websocket import open_websocket  # loads the websockets library
+
+        url = read_endpoint("azure", self.url, dialect=self.dialect, model=self.model).websocket(intent=intent)
+        trust = ssl.create_default_context(cadata=self.certificate_pem)
+        return await open_websocket(url, headers={"api-key": self.key}, ssl=trust, facts=self.facts)
 
     async def ephemeral_key(
         self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
@@ -330,8 +241,3 @@ class Simulator:
         speech = self._loop.run(running.voice.speak(text, voice=voice, speed=speed), 60.0)
         running.service.world.known.learn(text, speech.audio, rate_hz=RATE_HZ)
         return speech  # type: ignore[no-any-return]
-
-
-def _bracketed(host: str) -> str:
-    host = "127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host
-    return f"[{host}]" if ":" in host else host

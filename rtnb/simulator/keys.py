@@ -57,7 +57,7 @@ class KeyRing:
 
     def is_main(self, offered: str) -> bool:
         """Whether this is the long-lived key."""
-        return hmac.compare_digest(offered.encode(), self.key.encode())
+        return hmac.compare_digest(offered.encode("utf-8", "surrogatepass"), self.key.encode("utf-8", "surrogatepass"))
 
     def grant(self, offered: str) -> Grant | None:
         """The grant of an ephemeral key, also when it is expired; None for a key that was never made."""

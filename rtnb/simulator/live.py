@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import Connection, Dialect, ErrorDetail, Item, SessionConfig, Usage, events
+from rtnb.protocol import Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, TokenDetails
@@ -25,9 +25,13 @@ from rtnb.simulator.generation import Generation, Settings, rate_limits
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.recognise import KnownSpeech
 from rtnb.simulator.recordings import Recordings, is_spoken
+from rtnb.simulator.refusing import busy, error, problem
 from rtnb.simulator.turn_taking import IdleTimeout, Started, Stopped, TurnTaking
 from rtnb.simulator.usage import count_tokens
 from rtnb.simulator.voice import Voice
+
+MOST_WAITING = 1024
+"""Messages that wait for a slow client before we stop listening to it; 1024 audio deltas are 16 MB. Chosen."""
 
 
 @dataclass
@@ -86,15 +90,15 @@ class LiveSession:
         self.rng = random.Random(f"{world.seed} {number}")
         self._ids = itertools.count(1)
         self._plan = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
-        self._out: asyncio.Queue[tuple[float, Send | Close]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
+        self._out: asyncio.Queue[tuple[float, Send | Close]] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
         self._turns = TurnTaking(**world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
         self._late: set[asyncio.Task[None]] = set()
         self._recordings = Recordings(world.known)
-        self._heard_ms = 0.0
-        self._uncommitted_from = 0.0
         self.conversation_id = self.make_id("conv")
         session = initial_session(
             session_id=self.make_id("sess"),
@@ -125,10 +129,14 @@ class LiveSession:
 
     def emit(self, event: events.Event) -> None:
         """Say an event: the state follows at once, the text leaves through `outgoing`."""
-        event = replace(event, event_id=self.make_id("event"))
-        text = self._connection.send(event)
+        text = self._connection.send(replace(event, event_id=self.make_id("event")))
         for action in self._plan.outgoing(event.type, text):
-            self._out.put_nowait((self._loop.time(), action))
+            self._put(action)
+
+    def _put(self, action: Send | Close) -> None:
+        self._out.put_nowait((self._loop.time(), action))
+        if self._out.qsize() > MOST_WAITING:
+            self._room.clear()
 
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember encoded audio for `conversation.item.retrieve`."""
@@ -140,6 +148,8 @@ class LiveSession:
         """What to send, in order; ends after a `Close`."""
         while True:
             queued_at, action = await self._out.get()
+            if self._out.empty():
+                self._room.set()
             if isinstance(action, Close):
                 yield action
                 return
@@ -147,11 +157,14 @@ class LiveSession:
                 await asyncio.sleep(max(0.0, queued_at + action.delay_ms / 1000 - self._loop.time()))
             yield action.text
 
+    async def has_room(self) -> None:
+        """Wait while the client reads too slowly: who does not listen is not listened to, and memory stays bounded."""
+        await self._room.wait()
+
     def _expire(self) -> None:
-        minutes = round(self._world.session_s / 60)
-        message = f"Your session hit the maximum duration of {minutes} minutes."
-        self.emit(_error("session_expired", message))
-        self._out.put_nowait((self._loop.time(), Close(1001, message)))
+        message = f"Your session hit the maximum duration of {self._world.session_s / 60:.3g} minutes."
+        self.emit(error("session_expired", message))
+        self._put(Close(1001, message))
 
     async def aclose(self) -> None:
         """Drop everything; no task stays behind."""
@@ -170,39 +183,48 @@ class LiveSession:
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
-            self.emit(refusal.answer)
+            self._refuse(refusal.answer)
             return
-        if isinstance(event, events.InputAudioBufferAppend):
+        pending = self._pending[0].id if self._pending else None
+        refused = problem(event, session=self._session, state=self.state, turns=self._turns, pending=pending)
+        if refused is not None:
+            self.emit(refused)
+        elif isinstance(event, events.InputAudioBufferAppend):
             self._append(event)
         elif isinstance(event, events.ResponseCreate):
             self.respond(event.response or ResponseConfig())
         elif isinstance(event, events.ResponseCancel):
             self._cancel(event.response_id or self.state.active_response_id or "", "client_cancelled")
         elif isinstance(event, events.ConversationItemRetrieve):
-            self.emit(
-                events.ConversationItemRetrieved(
-                    item=self._recordings.with_audio(self.state.entries[event.item_id].item)
-                )
-            )
+            item = self.state.entries[event.item_id].item
+            self.emit(events.ConversationItemRetrieved(item=self._recordings.with_audio(item)))
         elif isinstance(event, events.InputAudioBufferCommit):
-            self._commit_by_hand(event)
+            self._commit_by_hand()
         else:
-            for reply in answer(self.state, event, make_id=self.make_id, dialect=self.dialect):
-                self.emit(reply)
-            self._after_reply(event)
+            self._answer(event)
 
-    def _after_reply(self, event: events.Event) -> None:
+    def _refuse(self, refusal: events.Error) -> None:
+        """Say what the protocol refuses, but a response that is not announced yet can be cancelled, too."""
+        if refusal.error.code == "response_cancel_not_active" and self._pending:
+            self._pending[0].cut("client_cancelled")
+        else:
+            self.emit(refusal)
+
+    def _answer(self, event: events.Event) -> None:
+        """Say what follows from the event by the protocol alone, and do it."""
+        replies = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
+        for reply in replies:
+            self.emit(reply)
         if isinstance(event, events.SessionUpdate):
             self._follow_session()
         elif isinstance(event, events.InputAudioBufferClear):
-            self._uncommitted_from = self._turns.heard_ms
+            self._turns.clear()
+            self._speech_item = None
         elif isinstance(event, events.ConversationItemCreate):
-            item_id = next(iter(self.state.order[::-1]), "")
+            created: Any = replies[0]
             for part in event.item.content or ():
                 if part.audio:
-                    self._recordings.add(
-                        event.item.id or item_id, part.audio, media_type=self._session.input_format.type
-                    )
+                    self._recordings.add(created.item.id, part.audio, media_type=self._session.input_format.type)
         else:
             self._recordings.follow(event)
 
@@ -218,9 +240,6 @@ class LiveSession:
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     def _append(self, event: events.InputAudioBufferAppend) -> None:
-        if len(event.audio) % self._turns.bytes_per_sample:
-            self.emit(_error("invalid_value", "Invalid 'audio': half a sample is left over.", param="audio", of=event))
-            return
         for heard in self._turns.append(event.audio):
             if isinstance(heard, Started):
                 self._speech_started(heard)
@@ -236,11 +255,9 @@ class LiveSession:
     def _speech_started(self, heard: Started) -> None:
         self._speech_item = self.make_id("item")
         self.emit(events.InputAudioBufferSpeechStarted(audio_start_ms=heard.audio_start_ms, item_id=self._speech_item))
-        active = self.state.active_response_id
-        if active and self._flag("interrupt_response"):
-            self._cancel(active, "turn_detected")
-        elif self._pending and self._flag("interrupt_response"):
-            for generation in self._pending:
+        if self._flag("interrupt_response"):
+            active = self._generations.get(self.state.active_response_id or "")
+            for generation in [active] if active else self._pending:
                 generation.cut("turn_detected")
 
     @property
@@ -264,22 +281,20 @@ class LiveSession:
         self._respond_by_itself()
 
     def _respond_by_itself(self) -> None:
-        if self.state.active_response_id or self._pending:
-            message = f"Conversation already has an active response in progress: {self.state.active_response_id}."
-            self.emit(_error("conversation_already_has_active_response", message))
-            return
-        self.respond(ResponseConfig())
+        running = self.state.active_response_id or next((g.id for g in self._pending), None)
+        if running:
+            self.emit(busy(running))
+        else:
+            self.respond(ResponseConfig())
 
-    def _commit_by_hand(self, event: events.InputAudioBufferCommit) -> None:
+    def _commit_by_hand(self) -> None:
         item_id = self._speech_item or self.make_id("item")
         self._speech_item = None
         self._turns.end_turn()
-        self._commit(item_id, int(self._uncommitted_from), int(self._turns.heard_ms))
+        self._commit(item_id, *self._turns.uncommitted_ms)
 
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
-        self._uncommitted_from = end_ms
-        self._heard_ms = end_ms - start_ms
-        spoken = self._turns.encoded(start_ms, end_ms)
+        spoken = self._turns.commit(start_ms, end_ms)
         self._recordings.add(item_id, spoken, media_type=self._session.input_format.type)
         told = self._behaviour.hear() if isinstance(self._behaviour, Play) else None
         if told is not None:
@@ -288,22 +303,8 @@ class LiveSession:
             self.emit(event)
         wanted = self._session.audio and self._session.audio.input and self._session.audio.input.transcription
         if wanted:
-            text = self._recordings.words(item_id)
-            self._later(self.latency.transcription_ms - self.latency.answer_ms, self._transcribed(item_id, text))
-
-    def _transcribed(self, item_id: str, text: str | None) -> events.Event:
-        if text is not None:
-            seconds = round(self._heard_ms / 1000, 3)
-            return events.ConversationItemInputAudioTranscriptionCompleted(
-                item_id=item_id, content_index=0, transcript=text, usage=Usage(type="duration", seconds=seconds)
-            )
-        detail = ErrorDetail(
-            type="transcription_error",
-            code="audio_unintelligible",
-            message="The simulator writes down only speech it knows (its own voice, a scenario): nothing is invented.",
-            param=None,
-        )
-        return events.ConversationItemInputAudioTranscriptionFailed(item_id=item_id, content_index=0, error=detail)
+            after_ms = self.latency.transcription_ms - self.latency.answer_ms
+            self._later(after_ms, self._recordings.transcription(item_id))
 
     def _later(self, after_ms: float, event: events.Event) -> None:
         """Say an event after a while."""
@@ -325,32 +326,30 @@ class LiveSession:
         spoken = bool(items) and is_spoken(items[-1])
         turn = Turn(
             items=items,
-            instructions=config.instructions if config.instructions else session.instructions or "",
+            instructions=(config.instructions if isinstance(config.instructions, str) else session.instructions) or "",
             tools=config.tools if isinstance(config.tools, tuple) else session.tools or (),
             tool_choice=config.tool_choice or session.tool_choice or "auto",
-            heard_ms=self._heard_ms if spoken else 0.0,
+            heard_ms=self._recordings.duration_ms(items[-1].id or "") if spoken else 0.0,
         )
         if isinstance(self._behaviour, Play):
-            self._play(text_of(items[-1]) if items else None, spoken)
+            step = self._behaviour.next_step(text_of(items[-1]) if items else None, speech=spoken)
+            self.latency = self._behaviour.timing(self._world.latency)
+            self._plan.enter_step(step.faults if step else ())
         settings = Settings(config, session, turn, self._input_tokens(turn))
         generation = Generation(self, settings, behaviour=self._behaviour, voice=self._world.voice)
         self._generations[generation.id] = generation
+        if not generation.outside:
+            self._turns.reply_started()
         generation.start(on_done=self._response_done)
-
-    def _play(self, words: str | None, spoken: bool) -> None:
-        """Let the scenario choose its step: timing and faults of the step hold for this response."""
-        assert isinstance(self._behaviour, Play)
-        step = self._behaviour.next_step(words, speech=spoken)
-        self.latency = self._behaviour.timing(self._world.latency)
-        self._plan.enter_step(step.faults if step else ())
 
     def _context(self, config: ResponseConfig) -> list[Item]:
         if not isinstance(config.input, tuple):
             return [self._recordings.understood(item) for item in self.state.conversation]
         items = []
         for item in config.input:
-            known = self.state.entries.get(item.id or "")
-            items.append(known.item if item.type == "item_reference" and known else item)
+            if item.type == "item_reference":
+                item = self.state.entries[str(item.id)].item
+            items.append(self._recordings.understood(item))
         return items
 
     def _input_tokens(self, turn: Turn) -> TokenDetails:
@@ -359,8 +358,8 @@ class LiveSession:
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
-        played_ms = (self._loop.time() - generation.first_audio_at) * 1000 if generation.first_audio_at else 0.0
-        self._turns.reply_ended(playing_ms=max(0.0, generation.sent_ms - played_ms))
+        if not generation.outside:
+            self._turns.reply_ended(playing_ms=generation.playing_ms)
         usage = self.state.responses[generation.id].response.usage
         used = usage.total_tokens if usage and usage.total_tokens else 0
         self._later(self.latency.rate_limits_ms, rate_limits(used))
@@ -373,9 +372,3 @@ class LiveSession:
 
 def _with_preset(session: SessionConfig, preset: SessionConfig, dialect: Dialect) -> SessionConfig:
     return updated_session(session, replace(preset, type=session.type), dialect=dialect)
-
-
-def _error(code: str, message: str, *, param: str | None = None, of: Any = None) -> events.Error:
-    event_id = of.event_id if of is not None and of.event_id else None
-    detail = ErrorDetail(type="invalid_request_error", code=code, message=message, param=param, event_id=event_id)
-    return events.Error(error=detail)

@@ -44,6 +44,8 @@ class KnownSpeech:
 
     def transcribe(self, audio: Audio, *, rate_hz: int) -> str | None:
         """The exact words where the audio is a known utterance, else None."""
+        if not self._shapes:
+            return None
         heard = spectral_shape(audio, rate_hz=rate_hz)
         scored = [(agreement(heard, shape), text) for text, shape in self._shapes.items()]
         best, text = max(scored, default=(0.0, ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rtnb.audio import codec
-from rtnb.protocol import ContentPart, Item, events
+from rtnb.protocol import ContentPart, ErrorDetail, Item, Usage, events
 from rtnb.simulator.recognise import KnownSpeech
 
 
@@ -22,7 +22,7 @@ class Recordings:
         self._known = known
         self._audio: dict[str, bytearray] = {}
         self._media_types: dict[str, str] = {}
-        self._told: dict[str, str] = {}
+        self._words: dict[str, str | None] = {}
 
     def add(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Append to an item's audio."""
@@ -31,7 +31,7 @@ class Recordings:
 
     def tell(self, item_id: str, words: str) -> None:
         """A scenario says what an item means."""
-        self._told[item_id] = words
+        self._words[item_id] = words
 
     def follow(self, event: events.Event) -> None:
         """Truncate and delete as the client asked."""
@@ -39,7 +39,8 @@ class Recordings:
             per_ms = codec(self._media_types[event.item_id]).bytes_per_ms
             del self._audio[event.item_id][event.audio_end_ms * per_ms :]
         elif isinstance(event, events.ConversationItemDelete):
-            self._audio.pop(event.item_id, None)
+            for kept in (self._audio, self._media_types, self._words):
+                kept.pop(event.item_id, None)
 
     def duration_ms(self, item_id: str) -> float:
         """Length of an item's audio, 0 where none is kept."""
@@ -48,10 +49,27 @@ class Recordings:
 
     def words(self, item_id: str) -> str | None:
         """What an item says: as a scenario tells, or as known speech; None where nobody knows."""
-        if item_id in self._told or not self._audio.get(item_id):
-            return self._told.get(item_id)
-        wire = codec(self._media_types[item_id])
-        return self._known.transcribe(wire.decode(bytes(self._audio[item_id])), rate_hz=wire.rate_hz)
+        if item_id not in self._words:
+            wire = codec(self._media_types.get(item_id, "audio/pcm"))
+            heard = wire.decode(bytes(self._audio.get(item_id, b"")))
+            self._words[item_id] = self._known.transcribe(heard, rate_hz=wire.rate_hz)
+        return self._words[item_id]
+
+    def transcription(self, item_id: str) -> events.Event:
+        """What the service says about the words of an item: exact, or that it does not know."""
+        text = self.words(item_id)
+        if text is not None:
+            seconds = round(self.duration_ms(item_id) / 1000, 3)
+            return events.ConversationItemInputAudioTranscriptionCompleted(
+                item_id=item_id, content_index=0, transcript=text, usage=Usage(type="duration", seconds=seconds)
+            )
+        detail = ErrorDetail(
+            type="transcription_error",
+            code="audio_unintelligible",
+            message="The simulator writes down only speech it knows (its own voice, a scenario): nothing is invented.",
+            param=None,
+        )
+        return events.ConversationItemInputAudioTranscriptionFailed(item_id=item_id, content_index=0, error=detail)
 
     def understood(self, item: Item) -> Item:
         """A user's item as the model hears it: known speech is understood even where no transcription was asked for."""

@@ -1,4 +1,14 @@
-"""``rtnb simulate``: the simulator alone in this process, until it is told to stop."""
+"""``rtnb simulate``: the simulator alone in this process, until it is told to stop.
+
+With ``--json`` it prints one line when it is ready::
+
+    {"http": "http://127.0.0.1:8765", "ga": "ws://127.0.0.1:8765/openai/v1", "preview": "ws://127.0.0.1:8765/openai",
+     "key": "…"}
+
+`ga` and `preview` are base addresses, as the stock clients take them: `AsyncOpenAI(websocket_base_url=ga)` and
+`AsyncAzureOpenAI(websocket_base_url=preview)` put ``/realtime`` and the query behind them, and so does `rtnb.Custom`.
+With ``--tls`` the line also has `certificate`: the PEM text that clients should trust.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +19,7 @@ import signal
 import sys
 
 from rtnb.errors import RtnbError
-from rtnb.simulator.host import Options, Running, _bracketed
+from rtnb.simulator.running import Options, Running
 from rtnb.transport import is_loopback
 
 
@@ -32,12 +42,11 @@ async def serve(options: Options, *, json_line: bool) -> None:
 
 
 def _announcement(running: Running, *, json_line: bool) -> str:
-    options, key = running.options, running.service.keys.key
-    secure = "s" if options.tls else ""
-    place = f"{_bracketed(options.host)}:{running.port}"
-    http, ws = f"http{secure}://{place}", f"ws{secure}://{place}"
+    options, key, http = running.options, running.service.keys.key, running.http
+    ws = "ws" + http.removeprefix("http")
     if json_line:
-        return json.dumps({"http": http, "ga": f"{ws}/openai/v1", "preview": f"{ws}/openai", "key": key})
+        line = {"http": http, "ga": f"{ws}/openai/v1", "preview": f"{ws}/openai", "key": key}
+        return json.dumps(line | ({"certificate": running.certificate_pem} if running.certificate_pem else {}))
     lines = [
         f"rtnb simulator at {http}  (Ctrl-C stops it)",
         f"  GA       {ws}/openai/v1/realtime?model=…",

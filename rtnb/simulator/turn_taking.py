@@ -6,6 +6,7 @@ server VAD is :mod:`rtnb.vad`; the semantic VAD is a **stand-in**, because the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,8 +25,11 @@ FINISHED_WAIT_MS: Final = {"low": 1600, "medium": 800, "auto": 800, "high": 400}
 """Wait where the turn sounds finished: a fifth of the longest wait. Chosen: the service's classifier is not public."""
 FADE_DB: Final = 6.0
 """A turn sounds finished when its last 300 ms are this much softer than the whole. Chosen."""
-KEEP_MS: Final = 30_000
-"""Audio kept while nobody speaks: more than any prefix padding or idle timeout needs."""
+FADE_MS: Final = 300
+KEEP_MS: Final = 60_000
+"""Audio kept while nobody speaks. Chosen: twice the longest idle timeout; a longer prefix padding is cut to it."""
+QUIET: Final = 0.35
+"""Below this probability a pause may have begun: the server VAD's release threshold at its defaults."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ Heard = Started | Stopped | IdleTimeout
 
 
 class TurnTaking:
-    """Hears one session's input.
+    """Hears one session's input. All times are stream time: ms of audio since the session began.
 
     Parameters
     ----------
@@ -69,14 +73,14 @@ class TurnTaking:
         self._codec: Codec = codec("audio/pcm")
         self._detection: Any = None
         self._machine: ServerVadMachine | None = None
-        self._listen(AudioFormat())
         self._start_ms = 0
-        self._speaking = False
-        self._idle_from_ms: float | None = None
+        self._idle_start_ms: int | None = None
         self._quiet_frames = 0
+        self._uncommitted_from_ms = 0.0
+        self._listen(AudioFormat())
 
     def _listen(self, audio_format: AudioFormat) -> None:
-        """Start a new stream in another format; the clock of the session goes on."""
+        """Start a new stream in another format; the clock goes on, uncommitted audio of the old format is gone."""
         base_ms = self.heard_ms if self._format is not None else 0.0
         self._format = audio_format
         self._codec = codec(audio_format.type)
@@ -86,14 +90,34 @@ class TurnTaking:
         self._kept = bytearray()
         self._frame = int(base_ms) // FRAME_MS
         """Number of the next 32 ms frame, counted from the start of the session."""
+        self._floor_ms = self._base_ms
+        """What was appended before is forgotten for good: no prefix padding reaches behind it."""
+        self._uncommitted_from_ms = base_ms
 
     @property
     def heard_ms(self) -> float:
         """All audio appended so far."""
         return self._base_ms + len(self._kept) / self._codec.bytes_per_ms
 
+    @property
+    def uncommitted_ms(self) -> tuple[int, int]:
+        """Start and end of what a commit by hand takes."""
+        return max(self._base_ms, int(self._uncommitted_from_ms)), int(self.heard_ms)
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """2 for PCM, 1 for G.711."""
+        return self._codec.bytes_per_sample
+
+    @property
+    def _speaking(self) -> bool:
+        return self._machine is not None and self._machine.speaking
+
+    # --- settings -----------------------------------------------------------------------------------------------------
+
     def configure(self, detection: Any, audio_format: AudioFormat) -> None:
-        """Follow the session's turn detection and input format."""
+        """Follow the session's turn detection and input format. A turn under way goes on under the new settings; it is
+        forgotten where turn detection is switched off or the format changes."""
         if self._format is None or audio_format.type != self._format.type:
             self._listen(audio_format)
             self._machine = None
@@ -102,7 +126,7 @@ class TurnTaking:
         self._detection = detection
         settings = self._settings(detection)
         if settings is None:
-            self._machine, self._speaking = None, False
+            self._machine = None
         elif self._machine is None:
             self._machine = ServerVadMachine(**settings, **self._constants)
             self._machine.reset(frame=self._frame)
@@ -122,91 +146,92 @@ class TurnTaking:
             return {"threshold": 0.5, "silence_duration_ms": wait, "prefix_padding_ms": 300}
         return None
 
-    def append(self, data: bytes) -> list[Heard]:
-        """Hear the next bytes; what happened, in order."""
+    # --- hearing ------------------------------------------------------------------------------------------------------
+
+    def append(self, data: bytes) -> Iterator[Heard]:
+        """Hear the next bytes (whole samples). Gives what happened frame by frame, so that what the caller does about
+        it holds for the frames behind it; go through it to the end."""
         self._kept += data
-        probabilities = self._ear.push(self._codec.decode(data))
-        self._frame += len(probabilities)
-        if self._machine is None:
-            return []
-        out: list[Heard] = []
-        for probability in probabilities.tolist():
-            out += [self._turn(event) for event in self._machine.push([probability])]
-            if isinstance(self._detection, SemanticVad) and self._speaking:
-                self._judge_finished(probability)
-        out += self._idle()
+        for probability in self._ear.push(self._codec.decode(data)).tolist():
+            self._frame += 1
+            if self._machine is not None:
+                yield from map(self._turn, self._machine.push((probability,)))
+                if isinstance(self._detection, SemanticVad) and self._speaking:
+                    self._judge_finished(probability)
+                elif self._idle_start_ms is not None:
+                    yield from self._idle(self._idle_start_ms)
         if not self._speaking:
-            self._forget_before(self.heard_ms - KEEP_MS)
-        return out
+            self._forget()
 
     def _turn(self, event: Any) -> Heard:
         if isinstance(event, SpeechStarted):
-            self._speaking, self._start_ms = True, event.audio_start_ms
-            self._quiet_frames, self._idle_from_ms = 0, None
+            self._start_ms = max(event.audio_start_ms, self._floor_ms)
+            self._quiet_frames, self._idle_start_ms = 0, None
             return Started(self._start_ms)
-        self._speaking = False
         return Stopped(self._start_ms, event.audio_end_ms)
 
     def _judge_finished(self, probability: float) -> None:
         """Semantic stand-in: once a pause begins, decide from the fade of the voice how long to wait."""
         assert self._machine is not None
         eagerness = str(self._detection.eagerness)
-        self._quiet_frames = self._quiet_frames + 1 if probability < 0.35 else 0
+        self._quiet_frames = self._quiet_frames + 1 if probability < QUIET else 0
         if self._quiet_frames == 1:
-            spoken = self.audio(self._start_ms, int(self.heard_ms))
-            tail = spoken[-self._codec.rate_hz * 3 // 10 :]
+            now_ms = self._frame * FRAME_MS
+            spoken = self._codec.decode(self.encoded(self._start_ms, now_ms))
+            tail = spoken[-self._codec.rate_hz * FADE_MS // 1000 :]
             level, end = (float(np.sqrt(np.mean(x**2) + 1e-12)) for x in (spoken, tail))
             finished = 20 * np.log10(level / end) >= FADE_DB
             waits = FINISHED_WAIT_MS if finished else MAX_WAIT_MS
             self._machine.configure(silence_duration_ms=waits.get(eagerness, waits["auto"]))
 
+    # --- the idle timeout ---------------------------------------------------------------------------------------------
+
+    def reply_started(self) -> None:
+        """A reply begins: nobody waits for the user."""
+        self._idle_start_ms = None
+
     def reply_ended(self, *, playing_ms: float) -> None:
         """A reply was generated; its audio plays for another `playing_ms`: the idle timeout counts from then."""
-        self._idle_from_ms = self.heard_ms + playing_ms
+        if not self._speaking:
+            self._idle_start_ms = -int(-(self.heard_ms + playing_ms) // FRAME_MS) * FRAME_MS
 
-    def _idle(self) -> list[Heard]:
+    def _idle(self, start_ms: int) -> Iterator[Heard]:
         timeout = self._detection.idle_timeout_ms if isinstance(self._detection, ServerVad) else None
-        if not timeout or self._idle_from_ms is None or self._speaking:
-            return []
-        waited_frames = -(-int(timeout) // FRAME_MS)  # 6000 ms is 6016 ms on the wire: whole frames (documented sample)
-        if self.heard_ms - self._idle_from_ms < waited_frames * FRAME_MS:
-            return []
-        start = int(self._idle_from_ms) // FRAME_MS * FRAME_MS
-        self._idle_from_ms = None
-        return [IdleTimeout(start, start + waited_frames * FRAME_MS)]
+        if not timeout or self._speaking:
+            return
+        end_ms = start_ms - int(-timeout // FRAME_MS) * FRAME_MS  # whole frames: 6000 ms are 6016 (documented sample)
+        if self._frame * FRAME_MS >= end_ms:
+            self._idle_start_ms = None
+            yield IdleTimeout(start_ms, end_ms)
+
+    # --- the buffer ---------------------------------------------------------------------------------------------------
+
+    def commit(self, start_ms: int, end_ms: int) -> bytes:
+        """Take what was heard between two times as an item; what comes later stays uncommitted."""
+        self._uncommitted_from_ms = end_ms
+        return self.encoded(start_ms, end_ms)
 
     def end_turn(self) -> None:
         """The client committed by hand: a running turn is over without a `Stopped`."""
-        self._speaking = False
         if self._machine is not None:
             self._machine.reset(frame=self._frame)
 
-    def audio(self, start_ms: int, stop_ms: int) -> Audio:
-        """What was heard between two times, decoded at the format's own rate; older audio may be gone."""
-        return self._codec.decode(self.encoded(start_ms, stop_ms))
+    def clear(self) -> None:
+        """Forget all that was heard, and the turn under way."""
+        self.end_turn()
+        self._uncommitted_from_ms = self.heard_ms
+        self._floor_ms = int(self.heard_ms)
 
     def encoded(self, start_ms: int, stop_ms: int) -> bytes:
-        """What was heard between two times, as it came."""
+        """What was heard between two times, as it came; older audio may be gone."""
         step = self._codec.bytes_per_ms
         return bytes(self._kept[max(0, start_ms - self._base_ms) * step : max(0, stop_ms - self._base_ms) * step])
 
-    def decode(self, data: bytes) -> Audio:
-        """Encoded input as audio."""
-        return self._codec.decode(data)
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """2 for PCM, 1 for G.711."""
-        return self._codec.bytes_per_sample
-
-    @property
-    def rate_hz(self) -> int:
-        """Samples per second of `audio`."""
-        return self._codec.rate_hz
-
-    def _forget_before(self, time_ms: float) -> None:
-        """Drop old audio, a second at a time so that the cost stays small."""
-        surplus_ms = int(time_ms) - self._base_ms
+    def _forget(self) -> None:
+        """Drop audio nobody will ask for, a second at a time so that the cost stays small. With turn detection, that is
+        all but the last minute; in push to talk, all that was committed or cleared."""
+        until_ms = self.heard_ms - KEEP_MS if self._machine is not None else self._uncommitted_from_ms
+        surplus_ms = int(until_ms) - self._base_ms
         if surplus_ms > 1000:
             del self._kept[: surplus_ms * self._codec.bytes_per_ms]
             self._base_ms += surplus_ms

@@ -1,0 +1,146 @@
+"""Who comes in by which door, and the words for who does not.
+
+The dialect follows from the path, as at the services. Azure's paths refuse a request with an HTTP status; OpenAI's
+accept the socket, say `error` and close it with 3000 (who you are) or 4000 (what you ask), as observed in 2026-09.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from rtnb.protocol import Dialect, SessionConfig
+from rtnb.simulator.keys import MAX_LIFETIME_S, MIN_LIFETIME_S, KeyRing
+
+KEY_PROTOCOL: Final = "openai-insecure-api-key."
+"""Browsers that cannot set headers offer the key as a subprotocol with this prefix."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a path means."""
+
+    dialect: Dialect
+    azure: bool
+
+
+SOCKET_DOORS: Final = {
+    "/openai/v1/realtime": Door("ga", True),
+    "/v1/realtime": Door("ga", False),
+    "/openai/realtime": Door("preview", True),
+}
+
+
+class RefusedError(Exception):
+    """A request that is not let in."""
+
+    def __init__(self, status: int, code: str | None, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig | None:
+    """Check the key: ``api-key`` as header (at Azure also as query), or a token as ``Authorization`` or subprotocol.
+
+    Returns
+    -------
+    SessionConfig or None
+        What an ephemeral key was made with; None for the long-lived key.
+
+    Raises
+    ------
+    RefusedError
+        Status 401, in the words of the service whose door it is.
+    """
+    api_key = request.headers.get("api-key") or (request.query.get("api-key") if azure else None)
+    token = _token(request)
+    if api_key and token:
+        raise RefusedError(401, "401", "Send either an api-key or a token, not both.")
+    offered = api_key or token
+    if not offered:
+        words = "Access token is missing, invalid, audience is incorrect, or have expired."
+        raise RefusedError(401, "401", words) if azure else RefusedError(401, None, _MISSING)
+    if keys.is_main(offered):
+        return None
+    grant = keys.grant(offered) if token else None
+    if grant is None:
+        raise RefusedError(401, "401", words_for(401)) if azure else RefusedError(401, "invalid_api_key", _INCORRECT)
+    if keys.expired(grant):
+        raise RefusedError(401, "401" if azure else "invalid_api_key", "The ephemeral key has expired.")
+    return grant.session
+
+
+_MISSING = "Missing bearer or basic authentication in header"
+_INCORRECT = "Incorrect API key provided."  # OpenAI repeats a part of the key here; we do not
+
+
+def _token(request: web.Request) -> str | None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    for offered in offered_protocols(request):
+        if offered.startswith(KEY_PROTOCOL):
+            return offered.removeprefix(KEY_PROTOCOL)
+    return None
+
+
+def offered_protocols(request: web.Request) -> list[str]:
+    """The WebSocket subprotocols a client offers."""
+    return [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+
+
+def check_address(request: web.Request, door: Door, model: str) -> None:
+    """Refuse what the service at this door refuses about an address, once the key is right. OpenAI's needs a model,
+    too; ours does not, so that ``ws://localhost:8765`` is enough."""
+    if door.dialect == "preview":
+        if "api-version" not in request.query or "deployment" not in request.query:
+            raise RefusedError(404, "404", words_for(404))
+    elif door.azure:
+        if not model and "intent" not in request.query:
+            raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
+    elif "realtime=v1" in request.headers.get("OpenAI-Beta", ""):
+        message = "The Realtime Beta API is no longer supported. Please use /v1/realtime for the GA API."
+        raise RefusedError(400, "beta_api_shape_disabled", message)
+
+
+def model_asked(request: web.Request, door: Door, preset: SessionConfig | None) -> str:
+    """The model of the address (`deployment` in the preview), else of the ephemeral key; "" where neither says."""
+    asked = request.query.get("model" if door.dialect == "ga" else "deployment")
+    return asked or (preset.model if preset is not None and isinstance(preset.model, str) else "")
+
+
+def lifetime_s(expires_after: Any, *, default: int) -> float:
+    """Seconds an ephemeral key lives, from the request's `expires_after`."""
+    if expires_after is None:
+        return default
+    seconds = expires_after.get("seconds", default) if isinstance(expires_after, Mapping) else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or not MIN_LIFETIME_S <= seconds <= MAX_LIFETIME_S:
+        text = f"Invalid 'expires_after.seconds': expected {MIN_LIFETIME_S} to {MAX_LIFETIME_S}, got {seconds!r}."
+        raise RefusedError(400, "invalid_value", text)
+    return float(seconds)
+
+
+def words_for(status: int) -> str:
+    """What Azure says with an HTTP status."""
+    words = {
+        401: "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key "
+        "for an active subscription and use a correct regional API endpoint for your resource.",
+        403: "The principal lacks the required data action.",
+        404: "Resource not found",
+        429: "Requests have exceeded the rate limit of your current pricing tier.",
+    }
+    return words.get(status, f"The simulator answers {status}.")
+
+
+def error_response(refused: RefusedError) -> web.Response:
+    """A refusal as HTTP."""
+    body = {"error": {"code": refused.code, "message": refused.message, "type": "invalid_request_error", "param": None}}
+    response = web.Response(status=refused.status, text=json.dumps(body), content_type="application/json")
+    if refused.status == 429:
+        response.headers["retry-after-ms"] = "1500"
+        response.headers["retry-after"] = "2"
+    return response

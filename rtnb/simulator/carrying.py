@@ -1,0 +1,100 @@
+"""Between a socket and a session: texts both ways until one side ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from rtnb.protocol import ErrorDetail, events, wire
+from rtnb.simulator.admission import RefusedError
+from rtnb.simulator.faults import Close
+from rtnb.simulator.live import LiveSession
+
+_log = logging.getLogger("rtnb.simulator")
+
+MOST_UNDER_WAY = 1024
+"""Messages of a client that are on their way through the simulated network at most; then its socket waits. Chosen:
+280 ms of 100 ms chunks are three."""
+
+
+async def carry(request: web.Request, socket: web.WebSocketResponse, session: LiveSession) -> None:
+    """Serve a session on a prepared socket, and close the socket."""
+    loop = asyncio.get_running_loop()
+    delay_s = session.latency.answer_ms / 1000
+    arrived: asyncio.Queue[tuple[float, str | bytes]] = asyncio.Queue(MOST_UNDER_WAY)
+
+    async def read() -> None:
+        async for message in socket:
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                continue
+            await session.has_room()
+            if delay_s:
+                await arrived.put((loop.time() + delay_s, message.data))
+            else:
+                session.receive(message.data)
+
+    async def take() -> None:
+        while True:
+            due, text = await arrived.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            session.receive(text)
+
+    async def write() -> None:
+        async for out in session.outgoing():
+            if isinstance(out, Close):
+                await _hang_up(request, socket, out)
+                return
+            await socket.send_str(out)
+
+    failed = await _first_of(read(), take(), write())
+    if not socket.closed:
+        code = WSCloseCode.INTERNAL_ERROR if failed else WSCloseCode.OK
+        with contextlib.suppress(ConnectionError):
+            await socket.close(code=code)
+
+
+async def _first_of(*steps: Coroutine[Any, Any, None]) -> bool:
+    """Run all until one ends, end the others; True where one failed (which is logged)."""
+    tasks = [asyncio.create_task(step, name="rtnb session") for step in steps]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = [one for one in outcomes if isinstance(one, Exception) and not isinstance(one, ConnectionError)]
+    for failure in failures:
+        _log.error("a session ended by an error", exc_info=failure)
+    return bool(failures)
+
+
+async def _hang_up(request: web.Request, socket: web.WebSocketResponse, close: Close) -> None:
+    """Close with a code; 1006 means without a goodbye."""
+    if close.code == 1006:
+        if request.transport is not None:
+            request.transport.abort()
+        return
+    await socket.close(code=close.code, message=_reason(close.reason))
+
+
+async def say_and_close(
+    request: web.Request, socket: web.WebSocketResponse, refused: RefusedError
+) -> web.WebSocketResponse:
+    """OpenAI's way to refuse: accept, say `error`, close with 3000 (who you are) or 4000 (what you ask)."""
+    await socket.prepare(request)
+    kind = "invalid_request_error"
+    detail = ErrorDetail(type=kind, code=refused.code, message=refused.message, param=None, event_id=None)
+    await socket.send_str(wire.encode(events.Error(event_id="event_refused", error=detail)))
+    reason = f"{kind}.{refused.code}" if refused.code else kind
+    await socket.close(code=3000 if refused.status == 401 else 4000, message=_reason(reason))
+    return socket
+
+
+def _reason(text: str) -> bytes:
+    """As many whole characters as a close frame has room for (RFC 6455, 5.5)."""
+    return text.encode()[:123].decode("utf-8", "ignore").encode()

@@ -1,0 +1,169 @@
+"""A simulator on the current event loop: its options, and what runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from aiohttp import web
+
+from rtnb.errors import ScenarioError
+from rtnb.simulator.behaviour import Rules
+from rtnb.simulator.brains import Chat, MakeBehaviour, Play
+from rtnb.simulator.chat import ChatBrain
+from rtnb.simulator.faults import Fault
+from rtnb.simulator.keys import KeyRing
+from rtnb.simulator.live import World
+from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.scenario import Scenario
+from rtnb.simulator.service import Service
+from rtnb.simulator.voice import open_voice
+
+if TYPE_CHECKING:
+    from rtnb.simulator.tls import SelfSigned
+
+VoiceKind = Literal["auto", "espeak", "babble"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a simulator is set up; the same for `Simulator(…)` and ``rtnb simulate``."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback is reachable by others, who then need the key."""
+    port: int = 0
+    """0 takes a free one."""
+    key: str | None = field(default=None, repr=False)
+    """The key clients must show; None makes a fresh one."""
+    tls: bool = False
+    """Serve https and wss with a self-signed certificate."""
+    seed: int = 0
+    """Same seed, same session."""
+    latency: str | LatencyProfile = "realistic"
+    """``realistic``, ``real_time``, ``fast``, or changes such as ``"first_delta_ms=800"``."""
+    voice: VoiceKind = "auto"
+    """``espeak`` is understandable (extra ``sim``), ``babble`` needs nothing; ``auto`` takes the best there is."""
+    scenario: Scenario | str | Path | Mapping[str, Any] | None = None
+    """What to say and do, instead of the rules."""
+    chat_url: str | None = None
+    """An OpenAI-compatible chat service that decides what is said."""
+    chat_model: str = "default"
+    """The model to ask there."""
+    faults: tuple[Fault | str, ...] = ()
+    """What goes wrong; see :mod:`rtnb.simulator.faults`."""
+    origins: tuple[str, ...] = ()
+    """Pages whose JavaScript may call, such as ``http://localhost:8888``."""
+    session_minutes: float = 60.0
+    """Longest session."""
+    vad_constants: Mapping[str, Any] = field(default_factory=dict)
+    """Constants of the server VAD that no document gives, for calibration exercises."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"port is {self.port!r}; allowed: 0 (a free one) to 65535")
+        if not 0 < self.session_minutes < float("inf"):
+            raise ValueError(f"session_minutes is {self.session_minutes!r}; allowed: above 0")
+        for origin in self.origins:
+            if "://" not in origin or origin.endswith("/"):
+                raise ValueError(f"origin is {origin!r}; allowed: as browsers send it, such as 'http://localhost:8888'")
+
+    def world(self, voice: Any) -> World:
+        """What the sessions share."""
+        latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
+        scenario = _scenario(self.scenario)
+        faults = tuple(Fault.parse(f) if isinstance(f, str) else f for f in self.faults)
+        if scenario is not None:
+            faults = (*scenario.faults, *faults)
+            latency = scenario.latency or latency
+        return World(
+            voice=voice,
+            make_behaviour=_behaviours(self, scenario),
+            latency=latency,
+            faults=faults,
+            seed=scenario.seed if scenario is not None and not self.seed else self.seed,
+            vad_constants=dict(self.vad_constants),
+            session_s=self.session_minutes * 60,
+        )
+
+
+def _scenario(source: Scenario | str | Path | Mapping[str, Any] | None) -> Scenario | None:
+    if source is None or isinstance(source, Scenario):
+        return source
+    if isinstance(source, Mapping):
+        return Scenario.from_dict(source)
+    try:
+        return Scenario.load(source)
+    except OSError as error:
+        raise ScenarioError(f"the scenario {str(source)!r} cannot be read: {error.strerror or error}") from error
+
+
+def _behaviours(options: Options, scenario: Scenario | None) -> MakeBehaviour:
+    brain = ChatBrain(options.chat_url, options.chat_model) if options.chat_url else None
+
+    def make(number: int) -> Any:
+        base = Chat(brain) if brain is not None else Rules(seed=options.seed * 1_000_003 + number)
+        return base if scenario is None else Play(scenario, base)
+
+    return make
+
+
+class Running:
+    """A started service on the current event loop."""
+
+    def __init__(
+        self, options: Options, service: Service, runner: web.AppRunner, voice: Any, signed: SelfSigned | None
+    ) -> None:
+        self.options, self.service, self.voice = options, service, voice
+        self.port: int = runner.addresses[0][1]
+        self.certificate_pem = signed.certificate_pem if signed else None
+        """What clients should trust, None without TLS."""
+        self._runner = runner
+
+    @classmethod
+    async def start(cls, options: Options) -> Running:
+        """Listen; the voice's worker is started too."""
+        voice = await open_voice(options.voice, seed=options.seed)
+        try:
+            keys = KeyRing(options.key, wall=time.time)
+            service = Service(options.world(voice), keys, origins=options.origins)
+            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
+            await runner.setup()
+            signed = _self_signed(options.host) if options.tls else None
+            # "localhost" has two addresses, and with port 0 each would get a port of its own.
+            host = "127.0.0.1" if options.host == "localhost" else options.host
+            try:
+                await web.TCPSite(runner, host, options.port, ssl_context=signed.server if signed else None).start()
+            except OSError as error:
+                await runner.cleanup()
+                error.add_note("Next: choose another port, or 0 for a free one, and a host that is this machine's.")
+                raise
+        except BaseException:
+            await voice.aclose()
+            raise
+        return cls(options, service, runner, voice, signed)
+
+    async def stop(self) -> None:
+        """Close every session with 1001, then everything else."""
+        try:
+            await self._runner.cleanup()
+        finally:
+            await self.voice.aclose()
+
+    @property
+    def http(self) -> str:
+        """``http://127.0.0.1:PORT``."""
+        return f"http{'s' if self.options.tls else ''}://{_bracketed(self.options.host)}:{self.port}"
+
+
+def _self_signed(host: str) -> SelfSigned:
+    from rtnb.simulator.tls import self_signed  # loads the cryptography library: only for who needs it
+
+    return self_signed(host)
+
+
+def _bracketed(host: str) -> str:
+    host = "127.0.0.1" if host in ("0.0.0.0", "") else "::1" if host == "::" else host
+    return f"[{host}]" if ":" in host else host
