@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -72,7 +72,7 @@ class Link:
         self._on_end = on_end
         self._watchers: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
+        self.closing = False
         self._reader = asyncio.get_running_loop().create_task(self._read(), name="rtnb-session-reader")
 
     # --- out ----------------------------------------------------------------------------------------------------------
@@ -151,28 +151,18 @@ class Link:
         self.log.record("received", event, monotonic_s=self.clock(), wall_time=self.wall(), text=text)
         self._wake()
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Every event of the service from now on, once. The log is the queue: nothing is lost, nothing is copied."""
-        position = len(self.log)
-        while True:
-            while position < len(self.log):
-                row = self.log[position]
-                position += 1
-                if row.direction == "received":
-                    yield row.event
-            if self.ended is not None:
-                if self._closing or self.ended.code == 1000:
-                    return
-                raise self.ended
-            await self._next_wake()
+    def events(self) -> EventStream:
+        """Every event of the service from now on, once."""
+        return EventStream(self)
 
     async def change(self) -> None:
         """Wait for the next event of the service; raises where the session is over."""
         if self.ended is not None:
             raise self.ended
-        await self._next_wake()
+        await self.next_wake()
 
-    async def _next_wake(self) -> None:
+    async def next_wake(self) -> None:
+        """Wait for the next event of the service, or the end."""
         watcher = asyncio.get_running_loop().create_future()
         self._watchers.append(watcher)
         await watcher
@@ -214,7 +204,7 @@ class Link:
 
     async def close(self) -> None:
         """End everything that belongs to the session; closing twice is fine."""
-        self._closing = True
+        self.closing = True
         tasks = self._tasks - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -226,3 +216,28 @@ class Link:
             await asyncio.gather(self._reader, return_exceptions=True)
             self.end(ConnectionClosed("this side closed the session", code=1000))
             self.log.close()
+
+
+class EventStream:
+    """The events of the service, one by one. The log is the queue: nothing is lost, and nothing is kept twice."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._position = len(link.log)
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        link = self._link
+        while True:
+            while self._position < len(link.log):
+                row = link.log[self._position]
+                self._position += 1
+                if row.direction == "received":
+                    return row.event
+            if link.ended is not None:
+                if link.closing or link.ended.code == 1000:
+                    raise StopAsyncIteration
+                raise link.ended
+            await link.next_wake()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any, Final, Literal
@@ -62,6 +62,11 @@ class Delta:
     def samples(self) -> int:
         """How many samples it carries, at `rate_hz`; 0 for text."""
         return len(self._pcm) // (2 if self.format.type == "audio/pcm" else 1)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes of encoded audio it carries; 0 for text."""
+        return len(self._pcm)
 
     @property
     def audio_ms(self) -> float:
@@ -257,18 +262,8 @@ class Response:
         detail = (self.status_details and self.status_details.error) or ErrorDetail()
         return service_error(detail, dialect=self._dialect, kind=ResponseFailed)
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        position = 0
-        while True:
-            while position < len(self._deltas):
-                yield self._deltas[position]
-                position += 1
-            if self.done:
-                self._raise_for_status()
-                return
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+    def __aiter__(self) -> DeltaStream:
+        return DeltaStream(self)
 
     # --- fed by the session -------------------------------------------------------------------------------------------
 
@@ -328,6 +323,29 @@ class Response:
             f"<p><b>{escape(self.status)}</b>, {self.audio_ms / 1000:.2f} s of audio{first}<br>"
             f"{escape(self.transcript or self.text)}{calls}</p>"
         )
+
+
+class DeltaStream:
+    """The deltas of a response from the first on, one by one, as they arrive."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._position = 0
+
+    def __aiter__(self) -> DeltaStream:
+        return self
+
+    async def __anext__(self) -> Delta:
+        response = self._response
+        while self._position >= len(response._deltas):
+            if response.done:
+                response._raise_for_status()
+                raise StopAsyncIteration
+            waiter = asyncio.get_running_loop().create_future()
+            response._waiters.append(waiter)
+            await waiter
+        self._position += 1
+        return response._deltas[self._position - 1]
 
 
 def feeders() -> dict[type[Event], Any]:

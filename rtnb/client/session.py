@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from html import escape
 from typing import Any, Literal, overload
 
-from rtnb.client._link import Link, MakeId, Route, counting_ids
+from rtnb.client._link import EventStream, Link, MakeId, Route, counting_ids
 from rtnb.client._queue import ResponseQueue
 from rtnb.client._redaction import redact_config
 from rtnb.client._routes import routes
@@ -310,7 +310,7 @@ class Session:
         payload = {**message, "event_id": event_id}
         await self._link.send(UnknownEvent(type=message["type"], event_id=event_id, payload=payload))
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> EventStream:
         return self._link.events()
 
     def _was_created(self) -> None:
