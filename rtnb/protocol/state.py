@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from rtnb.protocol import events
-from rtnb.protocol.base import merge
 from rtnb.protocol.events import Event
 from rtnb.protocol.values import ContentPart, Item, Response, SessionConfig
 
@@ -123,7 +122,7 @@ class State:
 
 
 def _session(state: State, event: events.SessionCreated | events.SessionUpdated) -> None:
-    state.session = event.session if state.session is None else merge(state.session, event.session)
+    state.session = event.session  # always whole: what is not in it any more does not hold any more
 
 
 def _append(state: State, event: events.InputAudioBufferAppend) -> None:

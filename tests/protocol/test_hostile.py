@@ -160,3 +160,19 @@ def test_what_cannot_be_written_is_a_local_error() -> None:
     with pytest.raises(LocalProtocolError, match="a server does not say"):
         Connection("server").send(events.InputAudioBufferClear())
     assert side.state.snapshot() == Connection("client").state.snapshot()
+
+
+@pytest.mark.parametrize("rate", [0, -1, 1, 10**400])
+def test_no_rate_breaks_the_arithmetic(rate: int) -> None:
+    side = Connection("client")
+    session = {"type": "realtime", "audio": {"output": {"format": {"type": "audio/pcm", "rate": rate}}}}
+    item = {"type": "message", "id": "i"}
+    ids = {"response_id": "r", "item_id": "i", "output_index": 0}
+    for message in (
+        {"type": "session.created", "session": session},
+        {"type": "response.created", "response": {"id": "r"}},
+        {"type": "response.output_item.added", "item": item, **ids},
+        {"type": "response.output_audio.delta", "delta": "AAAA", **ids},
+    ):
+        hear(side, json.dumps(message))
+    assert side.state.entries["i"].parts[0].audio_bytes == 3

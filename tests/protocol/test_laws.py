@@ -133,3 +133,8 @@ def test_null_switches_off_and_a_format_is_replaced_whole() -> None:
     assert new.turn_detection is None
     assert new.input_format == AudioFormat(type="audio/pcmu")
     assert new.audio.input.transcription == Transcription(model="a", language="en")
+
+
+def test_unknown_settings_are_merged_too() -> None:
+    old, new = SessionConfig(extra={"a": 1, "b": 1}), SessionConfig(extra={"b": 2, "c": 2})
+    assert merge(old, new).extra == {"a": 1, "b": 2, "c": 2}

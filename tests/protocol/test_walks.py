@@ -501,3 +501,21 @@ def test_what_the_client_plans_does_not_change_its_state() -> None:
     client.send(events.ConversationItemCreate(item=user(id="item_1")))
     client.send(events.ResponseCreate())
     assert client.state.snapshot() == Connection("client").state.snapshot()
+
+
+def test_a_snapshot_does_not_follow_later_events(pair: ConnectionPair) -> None:
+    s = Spoken(pair)
+    pair.serve(created(), s.output_item_added, s.deltas[0])
+    before = pair.state.snapshot()
+    once = repr(before)
+    pair.serve(*s.deltas, replace(s.output_item_added, item=replace(s.begun, id="item_b")), done())
+    speak(pair)
+    assert repr(before) == once
+
+
+def test_a_confirmed_session_is_whole() -> None:
+    """What the service no longer mentions does not hold any longer."""
+    pair = ConnectionPair()
+    pair.serve(events.SessionUpdated(session=SessionConfig(id="sess_1", prompt={"id": "p"})))
+    pair.serve(events.SessionUpdated(session=SessionConfig(id="sess_1")))
+    assert pair.state.session.prompt is UNSET
