@@ -14,7 +14,7 @@ def test_without_options_it_serves_this_machine_only() -> None:
 
 
 def test_every_option() -> None:
-    words = "simulate --host ::1 --port 0 --key k --tls --seed 7 --latency slow --voice marin --scenario s.toml"
+    words = "simulate --host ::1 --port 0 --key k --tls --seed 7 --latency slow --voice babble --scenario s.toml"
     options = parser().parse_args([*words.split(), "--chat-url", "http://127.0.0.1:1/v1", "--json"])
     assert (options.host, options.port, options.key, options.tls, options.seed) == ("::1", 0, "k", True, 7)
     assert (options.latency, options.voice, options.scenario) == ("slow", "babble", "s.toml")
