@@ -48,13 +48,21 @@ def _session_update(state: State, event: events.SessionUpdate, dialect: Dialect)
             message="Cannot update tracing once it is enabled.",
             param="session.tracing",
         )
-    if state.audio_produced and wanted.voice is not UNSET and wanted.voice != current.voice:
-        return Refusal(
-            code="cannot_update_voice",
-            message="Cannot update a conversation's voice if assistant audio is present.",
-            param="session.audio.output.voice" if dialect == "ga" else "session.voice",
-        )
-    return None
+    return _frozen_voice(state, wanted.voice, f"session.{_VOICE[dialect]}")
+
+
+def _frozen_voice(state: State, wanted: Any, param: str) -> Refusal | None:
+    """Another voice than the one that was heard already."""
+    if not state.audio_produced or state.session is None or wanted is UNSET or wanted == state.session.voice:
+        return None
+    return Refusal(
+        code="cannot_update_voice",
+        message="Cannot update a conversation's voice if assistant audio is present.",
+        param=param,
+    )
+
+
+_VOICE: Final[dict[Dialect, str]] = {"ga": "audio.output.voice", "preview": "voice"}
 
 
 def _append(state: State, event: events.InputAudioBufferAppend, dialect: Dialect) -> Refusal | None:
@@ -82,8 +90,9 @@ def _commit(state: State, event: events.InputAudioBufferCommit, dialect: Dialect
 def _response_create(state: State, event: events.ResponseCreate, dialect: Dialect) -> Refusal | None:
     if event.response and event.response.conversation == "none":
         return None
-    if state.active_response_id is None:
-        return None
+    if state.active_response_id is None:  # documented for `response.create` too; its error was not seen (u)
+        output = event.response and event.response.audio and event.response.audio.output
+        return _frozen_voice(state, output.voice, f"response.{_VOICE[dialect]}") if output else None
     return Refusal(
         code="conversation_already_has_active_response",
         message=f"Conversation already has an active response in progress: {state.active_response_id}. "

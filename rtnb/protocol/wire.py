@@ -57,7 +57,7 @@ def parse(text: str) -> dict[str, Any]:
         raise RemoteProtocolError(f"not JSON: {error}") from error
     if not isinstance(message, dict):
         raise RemoteProtocolError(f"expected a JSON object, got {type(message).__name__}")
-    if text.count("{") + text.count("[") > NESTING_LIMIT and _nesting(message) > NESTING_LIMIT:
+    if _nesting(message) > NESTING_LIMIT:
         raise RemoteProtocolError(f"objects and lists are nested more than {NESTING_LIMIT} deep")
     return message
 
@@ -70,9 +70,12 @@ def _nesting(value: Any) -> int:
     depth, level = 0, [value]
     while level:
         depth += 1
-        inside = (v.values() if isinstance(v, dict) else v for v in level)
-        level = [entry for entries in inside for entry in entries if isinstance(entry, (dict, list))]
+        inside = [v.values() if v.__class__ is dict else v for v in level]
+        level = [entry for entries in inside for entry in entries if entry.__class__ in _CONTAINERS]
     return depth
+
+
+_CONTAINERS = frozenset({dict, list})
 
 
 def _finite(digits: str) -> float:

@@ -12,7 +12,7 @@ from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import PCM16, PCMA, PCMU, AudioFormat, Connection, ContentPart, Dialect, Item, SessionConfig, events
 from rtnb.protocol.replies import answer
 from rtnb.protocol.schema import APPEND_LIMIT_BYTES, check_session
-from rtnb.protocol.values import Response, ResponseConfig
+from rtnb.protocol.values import Audio, AudioOutput, Response, ResponseConfig
 from tests.protocol.goldens import DIALECTS
 from tests.protocol.pair import ConnectionPair, Ids, service
 
@@ -446,6 +446,23 @@ def test_voice_is_frozen_once_heard(dialect: Dialect) -> None:
     assert pair.state.session.instructions != "New."  # all or nothing
     pair.say_well(events.SessionUpdate(session=SessionConfig.of(voice="verse", instructions="New.")))
     assert pair.state.session.instructions == "New."
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_response_cannot_take_another_voice_either(dialect: Dialect) -> None:
+    def create_with(voice: str, **fields: Any) -> events.ResponseCreate:
+        output = Audio(output=AudioOutput(voice=voice))
+        return events.ResponseCreate(response=ResponseConfig(audio=output, **fields))
+
+    pair = ConnectionPair(dialect)
+    pair.say_well(create_with("ash"))
+    _speaking(pair)
+    pair.serve(events.ResponseDone(response=Response(id="resp_1", status="completed", conversation_id="conv_1")))
+    detail = pair.refused(create_with("ash"))
+    assert detail.code == "cannot_update_voice"
+    assert detail.param == {"ga": "response.audio.output.voice", "preview": "response.voice"}[dialect]
+    pair.say_well(create_with("alloy"))
+    pair.say_well(create_with("ash", conversation="none"))
 
 
 @pytest.mark.parametrize(
