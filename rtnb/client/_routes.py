@@ -66,7 +66,7 @@ def _audio_delta(session: Session) -> Route:
         response = live.get(event.response_id)
         if response is not None:
             delta = response._add("audio", event, arrived_s)
-            received(delta, arrived_s, response_id=response.id)
+            received(delta, len(event.delta) / response._bytes_per_ms, arrived_s, response.id)
 
     return route
 

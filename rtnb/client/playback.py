@@ -70,13 +70,12 @@ class Playback:
 
     # --- what arrives and what is played ------------------------------------------------------------------------------
 
-    def received(self, delta: Delta, arrived_s: float, *, response_id: str) -> None:
-        """Audio of an item arrived. What comes after the item was cut is not played."""
+    def received(self, delta: Delta, audio_ms: float, arrived_s: float, response_id: str) -> None:
+        """So much audio of an item arrived. What comes after the item was cut is not played."""
         track = self._tracks.get(delta.item_id)
         if track is None:
             track = self._tracks[delta.item_id] = _Track(delta.item_id, response_id, delta.content_index)
             track.flushed = 0 if response_id in self._cut_responses else None
-        audio_ms = delta.audio_ms
         track.generated_ms += audio_ms
         if track.flushed is not None:
             return

@@ -120,6 +120,7 @@ class Response:
         """How many rounds of tool calls led to it."""
         self._value = value
         self._dialect = dialect
+        self._bytes_per_ms = format.bytes_per_ms
         self._deltas: list[Delta] = []
         self._texts: dict[tuple[str, str, int], list[str]] = {}
         self._items: dict[str, Item] = {}

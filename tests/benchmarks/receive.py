@@ -1,0 +1,182 @@
+"""What does one received audio delta cost? ``python tests/benchmarks/receive.py``
+
+CPU per event from the socket to "decoded, state updated, logged" against the stock `openai` client and a floor
+(`websockets` and `json.loads`), on the same stream in the same run. The service is another process and sends frames
+made beforehand: 100 ms of PCM16 each, after `session.created`. Rounds of the three take turns, so that a busy machine
+disturbs all alike; the table shows the best round of each. The bound is a ratio of 0.6 to the `openai` client as it is,
+which leaves audio as base64 text; one more row has it decode what we decode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import multiprocessing
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from multiprocessing.connection import Connection as Pipe
+
+BOUND = 0.6
+CHUNK_BYTES = 4_800  # 100 ms of PCM16 at 24 kHz
+
+
+def serve(pipe: Pipe, events: int) -> None:
+    """The service: `session.created`, `response.created`, then `events` deltas as fast as they are taken."""
+    import websockets
+
+    noise = random.Random(0)
+    head = [_created(), _response("response.created", "in_progress")]
+    deltas = [_delta(number, noise.randbytes(CHUNK_BYTES)) for number in range(events)]
+    tail = [_response("response.done", "completed")]
+
+    async def talk(socket: websockets.ServerConnection) -> None:
+        for text in head:
+            await socket.send(text)
+        await socket.recv()  # the client is ready: start its clock first
+        for text in deltas + tail:
+            await socket.send(text)
+        await socket.wait_closed()
+
+    async def run() -> None:
+        async with websockets.serve(talk, "127.0.0.1", 0, compression=None, max_size=None) as server:
+            pipe.send(server.sockets[0].getsockname()[1])
+            await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+
+    asyncio.run(run())
+
+
+def _dumps(message: dict[str, object]) -> str:
+    return json.dumps(message, separators=(",", ":"))  # as services write it
+
+
+def _created() -> str:
+    form = {"type": "audio/pcm", "rate": 24_000}
+    audio = {"input": {"format": form, "turn_detection": None}, "output": {"format": form, "voice": "alloy"}}
+    session = {"type": "realtime", "object": "realtime.session", "id": "sess_1", "model": "m", "audio": audio}
+    return _dumps({"type": "session.created", "event_id": "event_0", "session": session})
+
+
+def _response(kind: str, status: str) -> str:
+    response = {"object": "realtime.response", "id": "resp_1", "status": status, "output": [], "conversation_id": "c"}
+    return _dumps({"type": kind, "event_id": "event_1", "response": response})
+
+
+def _delta(number: int, pcm: bytes) -> str:
+    return _dumps(
+        {
+            "type": "response.output_audio.delta",
+            "event_id": f"event_{number + 2}",
+            "response_id": "resp_1",
+            "item_id": "item_1",
+            "output_index": 0,
+            "content_index": 0,
+            "delta": base64.b64encode(pcm).decode(),
+        }
+    )
+
+
+_READY = '{"type":"input_audio_buffer.clear","event_id":"ready"}'
+
+
+async def ours(port: int) -> tuple[float, int]:
+    """Our session: decoded, state updated, response grown, playback followed, logged."""
+    from rtnb.client import open_session
+    from rtnb.transport.services import Custom
+
+    async with await open_session(Custom(f"ws://127.0.0.1:{port}/v1/realtime")) as session:
+        response = await session.next_response()
+        await session.send_raw(json.loads(_READY))
+        start_s = time.process_time()
+        await response
+        spent_s = time.process_time() - start_s
+        assert session.log[-1].type == "response.done"
+        return spent_s, len(response.deltas)
+
+
+async def stock_decoding(port: int) -> tuple[float, int]:
+    """The `openai` client, and the audio as bytes: the same work as ours without a log."""
+    return await stock(port, decode=base64.b64decode)
+
+
+async def stock(port: int, *, decode: Callable[[str], object] = str) -> tuple[float, int]:
+    """The `openai` client: events as its models."""
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(api_key="none", websocket_base_url=f"ws://127.0.0.1:{port}/v1")
+    received = 0
+    async with client, client.realtime.connect(model="m") as connection:
+        await connection.recv()
+        await connection.recv()
+        await connection.send(json.loads(_READY))
+        start_s = time.process_time()
+        while (event := await connection.recv()).type == "response.output_audio.delta":
+            decode(event.delta)
+            received += 1
+        return time.process_time() - start_s, received
+
+
+async def floor(port: int) -> tuple[float, int]:
+    """The library and `json.loads`, nothing kept."""
+    import websockets
+
+    received = 0
+    async with websockets.connect(f"ws://127.0.0.1:{port}/v1/realtime", compression=None, max_size=None) as socket:
+        await socket.recv()
+        await socket.recv()
+        await socket.send(_READY)
+        start_s = time.process_time()
+        while json.loads(await socket.recv())["type"] != "response.done":
+            received += 1
+        return time.process_time() - start_s, received
+
+
+CONTESTANTS: dict[str, Callable[[int], Awaitable[tuple[float, int]]]] = {
+    "rtnb": ours,
+    "openai": stock,
+    "openai+b64decode": stock_decoding,
+    "websockets + json.loads": floor,
+}
+
+
+def measure(port: int, *, rounds: int, events: int) -> dict[str, float]:
+    """The best round of each contestant, in µs per event."""
+    best = dict.fromkeys(CONTESTANTS, float("inf"))
+    for _ in range(rounds):
+        for name, contestant in CONTESTANTS.items():
+            spent_s, received = asyncio.run(contestant(port))  # type: ignore[arg-type]
+            if received != events:
+                raise SystemExit(f"{name} received {received} of {events} events")
+            best[name] = min(best[name], 1e6 * spent_s / events)
+    return best
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=4_000, help="audio deltas per round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per contestant")
+    options = parser.parse_args()
+    here, there = multiprocessing.Pipe()
+    service = multiprocessing.get_context("spawn").Process(target=serve, args=(there, options.events), daemon=True)
+    service.start()
+    try:
+        best = measure(here.recv(), rounds=options.rounds, events=options.events)
+    finally:
+        here.send("stop")
+        service.join(10)
+    ratio = best["rtnb"] / best["openai"]
+    print(f"{'CPU per received delta of 100 ms':<34}{'µs':>8}{'of openai':>12}")
+    for name, value in best.items():
+        print(f"{name:<34}{value:>8.1f}{value / best['openai']:>12.2f}")
+    verdict = "holds" if ratio <= BOUND else "BROKEN"
+    print(f"bound {BOUND}: {verdict}")
+    figures = {f"{name.split()[0]}_us": round(value, 2) for name, value in best.items()}
+    print(json.dumps({"benchmark": "receive", **figures, "ratio": round(ratio, 3), "bound": BOUND}))
+    return 0 if ratio <= BOUND else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
