@@ -76,6 +76,8 @@ class EventLog(Sequence[LogRow]):
         self._rows: list[LogRow] = []
         self._context: tuple[LogRow, ...] = ()
         """Session events before a slice: they say in which format its audio is."""
+        self._whole: EventLog = self
+        """The log this is a part of: its first row is the zero of time."""
         self._file: IO[str] | None = None
         if path is not None:
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # closed by close()
@@ -142,6 +144,7 @@ class EventLog(Sequence[LogRow]):
     def _part(self, rows: list[LogRow], *, before: list[LogRow]) -> EventLog:
         part = EventLog(dialect=self.dialect)
         part._rows = rows
+        part._whole = self._whole
         part._context = self._context + tuple(row for row in before if row.type in _FORMAT_TYPES)
         return part
 
@@ -151,14 +154,15 @@ class EventLog(Sequence[LogRow]):
         Returns
         -------
         pandas.DataFrame
-            One row per event: t_ms (since the first row), gap_ms (since the row before), direction, type, size_bytes,
-            item_id, response_id, event_id, audio_ms (length of the audio it carries), summary.
+            One row per event: t_ms (since the session's first event, also in a slice), gap_ms (since the row before in
+            this table), type, size_bytes, item_id, response_id,
+            event_id, audio_ms (length of the audio it carries), summary.
         """
         import pandas as pd
 
         formats = _Formats(self._context)
-        start_s = self._rows[0].monotonic_s if self._rows else 0.0
-        before_s = start_s
+        start_s = self._whole._rows[0].monotonic_s if self._rows else 0.0
+        before_s = self._rows[0].monotonic_s if self._rows else 0.0
         table = []
         for row in self._rows:
             audio_ms = formats.audio_ms(row.event)
