@@ -155,8 +155,8 @@ class EventLog(Sequence[LogRow]):
         -------
         pandas.DataFrame
             One row per event: t_ms (since the session's first event, also in a slice), gap_ms (since the row before in
-            this table), type, size_bytes, item_id, response_id,
-            event_id, audio_ms (length of the audio it carries), summary.
+            this table), direction, type, size_bytes, item_id, response_id, event_id, audio_ms (length of its
+            audio), summary.
         """
         import pandas as pd
 
