@@ -1,0 +1,135 @@
+"""The split of a turn's latency, from logs made by hand and from a session with the simulator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtnb
+from rtnb.analysis.latency import POINTS, LatencyMeter
+from rtnb.audio import encode_pcm16
+from rtnb.client.log import EventLog
+from rtnb.protocol import events
+from rtnb.protocol.values import PCM16, Response, ServerVad, SessionConfig
+
+
+class Tape:
+    """A log written by hand: at so many ms, this was said."""
+
+    def __init__(self) -> None:
+        self.log = EventLog()
+
+    def sent(self, ms: float, event: events.Event) -> None:
+        self.log.record("sent", event, monotonic_s=100 + ms / 1000, wall_time=0.0)
+
+    def received(self, ms: float, event: events.Event) -> None:
+        self.log.record("received", event, monotonic_s=100 + ms / 1000, wall_time=0.0)
+
+    def meter(self) -> LatencyMeter:
+        meter = LatencyMeter()
+        for row in self.log:
+            meter.feed([row])  # one by one gives the same as all at once
+        return meter
+
+
+def tone(ms: int, *, silence_ms: int = 0) -> bytes:
+    loud = np.full(24 * ms, 0.5, np.float32)
+    loud[: 24 * silence_ms] = 0
+    return encode_pcm16(loud)
+
+
+def audio(ms: int, *, silence_ms: int = 0) -> events.ResponseOutputAudioDelta:
+    return events.ResponseOutputAudioDelta(
+        response_id="resp_1", item_id="item_2", delta=tone(ms, silence_ms=silence_ms)
+    )
+
+
+CREATED = events.ResponseCreated(response=Response(id="resp_1", status="in_progress"))
+TRANSCRIPT = events.ResponseOutputAudioTranscriptDelta(response_id="resp_1", item_id="item_2", delta="Hi")
+COMMITTED = events.InputAudioBufferCommitted(item_id="item_1")
+
+
+def spoken_turn() -> Tape:
+    """1 s of speech and 0.5 s of silence, sent in real time in chunks of 100 ms; heard end at 1000 ms."""
+    tape = Tape()
+    config = SessionConfig.of(turn_detection=ServerVad(silence_duration_ms=500), input_format=PCM16)
+    tape.received(0, events.SessionCreated(session=config))
+    for chunk in range(1, 16):
+        tape.sent(100 * chunk, events.InputAudioBufferAppend(audio=tone(100)))
+    tape.received(1_520, events.InputAudioBufferSpeechStopped(audio_end_ms=1_504, item_id="item_1"))
+    tape.received(1_530, COMMITTED)
+    tape.received(1_540, CREATED)
+    tape.received(1_840, TRANSCRIPT)
+    tape.received(1_900, audio(100, silence_ms=100))
+    tape.received(1_910, audio(100, silence_ms=20))
+    tape.received(2_500, events.ResponseDone(response=Response(id="resp_1", status="completed")))
+    return tape
+
+
+def test_a_spoken_turn_counts_from_the_last_sample_of_speech() -> None:
+    (turn,) = spoken_turn().meter().turns
+
+    assert turn.kind == "speech"
+    assert turn.ms("commit") == pytest.approx(526)  # the speech ended at 1004 ms, the silence of 500 ms is not speech
+    assert turn.steps_ms == pytest.approx(
+        {"commit": 526, "created": 10, "first token": 300, "first audio": 60, "first audible": 120}, abs=0.1
+    )
+    assert turn.ms("done") == pytest.approx(1_496)
+
+
+def test_the_steps_add_up() -> None:
+    (turn,) = spoken_turn().meter().turns
+    assert sum(turn.steps_ms.values()) == pytest.approx(turn.ms("first audible"))
+
+
+def test_push_to_talk_counts_from_the_commit_and_text_from_the_request() -> None:
+    tape = Tape()
+    tape.sent(0, events.InputAudioBufferCommit())
+    tape.received(20, COMMITTED)
+    tape.sent(21, events.ResponseCreate())
+    tape.received(30, CREATED)
+    tape.sent(1_000, events.ResponseCreate())
+    tape.received(1_005, events.ResponseCreated(response=Response(id="resp_2")))
+    held, typed = tape.meter().turns
+
+    assert (held.kind, held.ms("commit"), held.ms("created")) == ("push to talk", pytest.approx(20), pytest.approx(30))
+    assert (typed.kind, typed.ms("commit"), typed.ms("created")) == ("text", None, pytest.approx(5))
+
+
+def test_silence_is_never_audible_and_a_missing_point_is_missing() -> None:
+    tape = Tape()
+    tape.sent(0, events.ResponseCreate())
+    tape.received(5, CREATED)
+    tape.received(9, audio(100, silence_ms=100))
+    meter = tape.meter()
+
+    assert meter.turns[0].ms("first audio") == pytest.approx(9)
+    assert meter.turns[0].ms("first audible") is None
+    assert meter.to_frame()["first audible"].isna().all()
+    assert repr(meter.turns[0]) == "<TurnLatency text: created 5 ms → first token 4 ms → first audio 0 ms>"
+
+
+def test_a_summary_says_of_how_many() -> None:
+    summary = spoken_turn().meter().summary()
+    assert list(summary.index) == [*POINTS, "done"]
+    assert summary.loc["commit", "n"] == 1
+    assert summary.loc["commit", "p50"] == pytest.approx(526)
+
+
+async def test_turns_of_a_real_session() -> None:
+    with rtnb.Simulator(latency="fast", voice="babble") as simulator:
+        async with rtnb.connect(simulator, turn_detection=rtnb.ServerVad(silence_duration_ms=300)) as session:
+            await session.ask("Hello!")
+            question: Any = simulator.speech("What is a delta?").audio
+            await (await session.say(question, rate_hz=24_000, paced=8))
+    meter = LatencyMeter()
+    meter.feed(session.log)
+    frame = meter.to_frame()
+
+    assert list(frame["kind"]) == ["text", "speech"]
+    points = frame.loc[frame["kind"] == "speech", [*POINTS, "done"]].iloc[0]
+    assert points.notna().all()
+    assert points["commit"] > 0
+    assert points["commit":"first audio"].is_monotonic_increasing  # type: ignore[misc]
