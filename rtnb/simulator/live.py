@@ -157,6 +157,16 @@ class LiveSession:
                 await asyncio.sleep(max(0.0, queued_at + action.delay_ms / 1000 - self._loop.time()))
             yield action.text
 
+    @property
+    def n_waiting(self) -> int:
+        """Messages that were not handed out yet."""
+        return self._out.qsize()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing more will be said until the client does or says something."""
+        return not self._generations and not self._late
+
     async def has_room(self) -> None:
         """Wait while the client reads too slowly: who does not listen is not listened to, and memory stays bounded."""
         await self._room.wait()

@@ -1,0 +1,195 @@
+"""A session of the simulator without a socket, and a client that follows every frame it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import openai.types.beta.realtime as beta
+import openai.types.realtime as ga
+import pydantic
+
+from rtnb.audio import codec, resample
+from rtnb.protocol import Connection, Item, ServerVad, SessionConfig, events
+from rtnb.protocol.values import ContentPart, ResponseConfig
+from rtnb.simulator.behaviour import Rules
+from rtnb.simulator.brains import Play
+from rtnb.simulator.faults import Close, Fault
+from rtnb.simulator.live import LiveSession, World
+from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.scenario import Scenario
+from rtnb.simulator.voice import BabbleVoice
+
+FRAME_MS = 32
+PATIENCE_S = 20.0  # how long a test waits for an event; far more than any needs, even on a busy machine
+
+
+@functools.cache
+def union_of(dialect: str) -> pydantic.TypeAdapter[Any]:
+    """What the stock client's types say about a server event."""
+    return pydantic.TypeAdapter(ga.RealtimeServerEvent if dialect == "ga" else beta.RealtimeServerEvent)
+
+
+@functools.cache
+def spoken(text: str = "hello there", *, silence_ms: int = 1500, lead_ms: int = 300) -> np.ndarray[Any, Any]:
+    """A user's turn at 24 kHz: quiet, babble, quiet."""
+    audio = BabbleVoice(seed=3).portion(text, "alloy", 1.0).audio
+    return np.concatenate([np.zeros(24 * lead_ms, np.float32), audio, np.zeros(24 * silence_ms, np.float32)])
+
+
+def encoded(audio: np.ndarray[Any, Any], media_type: str = "audio/pcm") -> bytes:
+    """Audio at 24 kHz as the wire carries it."""
+    wire = codec(media_type)
+    return wire.encode(resample(audio, from_rate_hz=24_000, to_rate_hz=wire.rate_hz))
+
+
+def chunks(data: bytes, size: int = 4800) -> Iterator[bytes]:
+    """The data in pieces."""
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def world(**options: Any) -> World:
+    """What sessions share in a test: no waiting, a babbling voice."""
+    scenario = options.pop("scenario", None)
+    steps = Scenario.from_dict(scenario) if scenario is not None else None
+    latency = LatencyProfile.parse(options.pop("latency", "fast"))
+
+    def behave(number: int) -> Any:
+        return Rules(seed=number) if steps is None else Play(steps, Rules(seed=number))
+
+    options.setdefault("faults", ())
+    options["faults"] = tuple(Fault.parse(f) for f in options["faults"])
+    made = {"voice": BabbleVoice(seed=0), "make_behaviour": behave, "latency": latency, **options}
+    return World(**made)
+
+
+class Rig:
+    """A session and its client.
+
+    Every frame is checked against the stock client's types; `same()` compares the two states.
+    """
+
+    def __init__(
+        self, shared: World | None = None, *, dialect: Any = "ga", strict: bool = True, number: int = 1, **more: Any
+    ) -> None:
+        model = "test" if dialect == "ga" else "gpt-4o-realtime-preview"  # the beta types know a few names only
+        session = {"model": model, "started_at": 1_800_000_000, **more}
+        self.session = LiveSession(shared or world(), number=number, dialect=dialect, **session)
+        self.client = Connection("client", dialect=dialect)
+        self.dialect = dialect
+        self.strict = strict
+        self.frames: list[dict[str, Any]] = []
+        self.events: list[Any] = []
+        self.close: Close | None = None
+        self._outgoing = self.session.outgoing()
+
+    async def __aenter__(self) -> Rig:
+        await self.until("session.created" if self.dialect == "ga" else "conversation.created")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._outgoing.aclose()
+        await self.session.aclose()
+
+    def send(self, event: events.Event) -> None:
+        self.session.receive(self.client.send(event))
+
+    async def next(self) -> Any:
+        """The next event, or None where the service hung up."""
+        async with asyncio.timeout(PATIENCE_S):
+            out = await anext(self._outgoing)
+        if isinstance(out, Close):
+            self.close = out
+            return None
+        frame = json.loads(out)
+        if self.strict:
+            union_of(self.dialect).validate_json(out, strict=True)
+        self.frames.append(frame)
+        self.events.append(self.client.receive(out))
+        return self.events[-1]
+
+    async def until(self, *types: str) -> list[str]:
+        """Read on to the first of these wire types (of the dialect); the types on the way."""
+        seen: list[str] = []
+        while not seen or seen[-1] not in types:
+            if await self.next() is None:
+                return [*seen, "closed"]
+            seen.append(self.frames[-1]["type"])
+        return seen
+
+    async def rest(self) -> list[str]:
+        """What else is there, once nothing more can come by itself."""
+        seen: list[str] = []
+        while True:
+            for _ in range(5):  # what is due now runs, tasks that it starts, too
+                await asyncio.sleep(0)
+            if self.session.idle and self.session.n_waiting == 0:
+                return seen
+            await self.next()
+            seen.append(self.frames[-1]["type"])
+
+    def of(self, wire_type: str) -> list[dict[str, Any]]:
+        """All frames of a type so far."""
+        return [frame for frame in self.frames if frame["type"] == wire_type]
+
+    def last(self, wire_type: str) -> dict[str, Any]:
+        return self.of(wire_type)[-1]
+
+    def same(self) -> None:
+        """Law 2."""
+        assert self.client.state.snapshot() == self.session.state.snapshot()
+
+    # --- what clients say ---------------------------------------------------------------------------------------------
+
+    def update(self, **changes: Any) -> None:
+        self.send(events.SessionUpdate(event_id="u", session=SessionConfig.of(**changes)))
+
+    def write(self, text: str, **more: Any) -> None:
+        part = ContentPart(type="input_text", text=text)
+        self.send(events.ConversationItemCreate(item=Item(type="message", role="user", content=(part,), **more)))
+
+    def respond(self, **config: Any) -> None:
+        self.send(events.ResponseCreate(event_id="r", response=ResponseConfig(**config)))
+
+    def hear(self, audio: np.ndarray[Any, Any], media_type: str = "audio/pcm", size: int = 4800) -> None:
+        for piece in chunks(encoded(audio, media_type), size):
+            self.send(events.InputAudioBufferAppend(audio=piece))
+
+    async def listen(self, audio: np.ndarray[Any, Any], media_type: str = "audio/pcm", size: int = 4800) -> list[str]:
+        """`hear`, but what the service says at once is read after each piece: both states stay in step."""
+        n_before = len(self.frames)
+        for piece in chunks(encoded(audio, media_type), size):
+            self.send(events.InputAudioBufferAppend(audio=piece))
+            while self.session.n_waiting:
+                await self.next()
+        return [frame["type"] for frame in self.frames[n_before:]]
+
+    async def ask(self, text: str, **config: Any) -> dict[str, Any]:
+        """A whole written turn; the response as `response.done` shows it."""
+        self.write(text)
+        self.respond(**config)
+        await self.until("response.done")
+        return self.last("response.done")["response"]  # type: ignore[no-any-return]
+
+
+def collapse(types: list[str]) -> list[str]:
+    """A list of types with runs of deltas shown once each, in the order of their first."""
+    out: list[str] = []
+    deltas: list[str] = []
+    for kind in types:
+        if kind.endswith(".delta"):
+            if kind not in deltas:
+                deltas.append(kind)
+                out.append(kind)
+        else:
+            deltas = []
+            out.append(kind)
+    return out
+
+
+VAD_ONLY = ServerVad(create_response=False, interrupt_response=False)

@@ -1,0 +1,159 @@
+"""What the rules say, and that they are open about being rules: `rtnb.simulator.behaviour`, `rtnb.simulator.brains`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rtnb.protocol import Item
+from rtnb.protocol.values import ContentPart
+from rtnb.simulator.behaviour import Call, Rules, Say, Turn, choose_tool, fill_arguments
+from rtnb.simulator.brains import Play, chat_message
+from rtnb.simulator.scenario import Scenario
+from rtnb.simulator.usage import count_tokens
+
+
+def said(text: str) -> Item:
+    return Item(type="message", role="user", id="i", content=(ContentPart(type="input_text", text=text),))
+
+
+def turn(*items: Item, **more: Any) -> Turn:
+    given = {"instructions": "", "tools": (), "tool_choice": "auto", "heard_ms": 0.0, **more}
+    return Turn(items=items, **given)
+
+
+def tool(name: str, description: str = "", **properties: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "function", "name": name, "description": description, "parameters": schema}
+
+
+async def reply(behaviour: Any, asked: Turn) -> list[Say | Call]:
+    return [piece async for piece in behaviour.reply(asked)]
+
+
+async def words(behaviour: Any, asked: Turn) -> str:
+    return "".join(piece.text for piece in await reply(behaviour, asked) if isinstance(piece, Say))
+
+
+async def test_it_repeats_what_it_understood_and_says_what_it_is() -> None:
+    text = await words(Rules(), turn(said("The herring is fresh")))
+    assert text == "You said: The herring is fresh I am the rtnb simulator: a few rules, no language model."
+
+
+async def test_it_shows_its_instructions() -> None:
+    text = await words(Rules(), turn(said("The herring is fresh"), instructions="Speak only of whales."))
+    assert text.endswith("My instructions are: Speak only of whales.")
+
+
+async def test_speech_it_does_not_know_is_measured_not_invented() -> None:
+    item = Item(type="message", role="user", content=(ContentPart(type="input_audio", transcript=None),))
+    text = await words(Rules(), turn(item, heard_ms=2345.0))
+    assert text.startswith("I heard you speak for 2.3 seconds. I cannot tell the words")
+
+
+async def test_it_speaks_first_when_asked_to() -> None:
+    assert "no language model" in await words(Rules(), turn())
+
+
+async def test_the_same_seed_chooses_the_same_words() -> None:
+    first, second = Rules(seed=1), Rules(seed=1)
+    asked = [turn(said("hello"))] * 10
+    assert [await words(first, t) for t in asked] == [await words(second, t) for t in asked]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("What is the weather in Lund?", "get_weather"), ("Please play some music", "play"), ("Good morning", None)],
+)
+def test_the_tool_that_fits_is_called(text: str, name: str | None) -> None:
+    tools = (tool("get_weather", "The weather in a city"), tool("play", "Start the music"))
+    call = choose_tool(text, turn(tools=tools))
+    assert (call.name if call else None) == name
+
+
+@pytest.mark.parametrize(
+    ("choice", "name"),
+    [
+        ("none", None),
+        ("required", "first"),
+        ({"type": "function", "name": "second"}, "second"),
+        ({"type": "function", "function": {"name": "second"}}, "second"),
+        ({"type": "function", "name": "third"}, None),
+    ],
+)
+def test_tool_choice_is_obeyed(choice: Any, name: str | None) -> None:
+    tools = (tool("first", "herring"), tool("second"))
+    call = choose_tool("cod", turn(tools=tools, tool_choice=choice))
+    assert (call.name if call else None) == name
+
+
+def test_no_tool_is_called_twice_for_its_own_answer() -> None:
+    output = Item(type="function_call_output", call_id="c", output="42")
+
+    async def run() -> list[Say | Call]:
+        return await reply(Rules(), turn(output, tools=(tool("first"),), tool_choice="required"))
+
+    import asyncio
+
+    assert asyncio.run(run()) == [Say("The tool answered: 42")]
+
+
+@pytest.mark.parametrize(
+    ("schema", "found"),
+    [
+        ({"city": {"type": "string"}}, {"city": "Lund"}),
+        ({"n": {"type": "integer"}}, {"n": 3}),
+        ({"n": {"type": "number"}}, {"n": 3.0}),
+        ({"unit": {"enum": ["celsius", "kelvin"]}}, {"unit": "kelvin"}),
+        ({"unit": {"enum": ["miles"]}}, {"unit": "miles"}),
+        ({"exact": {"type": "boolean"}, "list": {"type": "array"}, "more": {"type": "object"}}, None),
+        ({"any": True}, {"any": "Lund"}),
+        ({"x": {"type": ["string", "null"]}, "y": {"enum": []}}, {"x": "Lund", "y": "Lund"}),
+    ],
+)
+def test_arguments_are_found_in_the_words(schema: dict[str, Any], found: dict[str, Any] | None) -> None:
+    sentence = "The weather for 3 days and in kelvin: in Lund?"
+    sentence = "Give 3 values of kelvin, please: in Lund?" if found in ({"n": 3}, {"n": 3.0}) else "kelvin in Lund?"
+    expected = {"exact": True, "list": [], "more": {}} if found is None else found
+    assert fill_arguments(sentence, {"properties": schema, "required": list(schema)}) == expected
+
+
+@pytest.mark.parametrize(
+    "schema", [{}, {"properties": None}, {"properties": []}, {"required": None}, {"type": "object"}]
+)
+def test_strange_schemas_get_no_arguments(schema: dict[str, Any]) -> None:
+    assert fill_arguments("anything", schema) == {}
+
+
+def test_what_is_not_required_and_not_said_is_left_out() -> None:
+    assert fill_arguments("hello", {"properties": {"a": {"type": "string"}, "b": {"type": "number"}}}) == {}
+
+
+async def test_a_scenario_plays_its_steps_and_leaves_the_rest_to_the_rules() -> None:
+    steps = Scenario.from_dict({"steps": [{"say": "One."}, {"call": {"name": "f", "arguments": {"a": 1}}}]})
+    play = Play(steps, Rules())
+    out = []
+    for text in ("a", "b", "c"):
+        play.next_step(text, speech=False)
+        out.append(await reply(play, turn(said(text))))
+    assert out[:2] == [[Say("One.")], [Call("f", json.dumps({"a": 1}))]]
+    assert out[2][0] == Say("You said: c")
+
+
+def test_items_become_chat_messages() -> None:
+    call = Item(type="function_call", name="f", call_id="c", arguments="{}")
+    assert chat_message(call)["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+    output = Item(type="function_call_output", call_id="c", output="1")
+    assert chat_message(output) == {"role": "tool", "tool_call_id": "c", "content": "1"}
+    assert chat_message(said("hi")) == {"role": "user", "content": "hi"}
+    silent = Item(type="message", role="user", content=(ContentPart(type="input_audio", transcript=None),))
+    assert "not transcribed" in chat_message(silent)["content"]
+
+
+def test_tokens_grow_with_text_and_time() -> None:
+    counted = count_tokens(turn(said("a" * 40), instructions="b" * 400), audio_ms=1630)
+    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (110, 16, 0)
+    later = count_tokens(turn(said("a" * 40), said("c"), instructions="b" * 400), audio_ms=0)
+    assert later.cached_tokens == 64

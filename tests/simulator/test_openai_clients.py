@@ -1,0 +1,143 @@
+"""The stock clients of OpenAI against the simulator, as their documents show them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import wave
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from openai import AsyncAzureOpenAI, AsyncOpenAI
+
+from rtnb.simulator import Simulator
+from tests.simulator.rig import chunks, encoded, spoken
+from tests.simulator.test_live import WEATHER
+
+
+@pytest.fixture
+async def client(sim: Simulator) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{sim.url}/openai/v1", api_key=sim.key) as client:
+        yield client
+
+
+async def until(connection: Any, *types: str) -> list[Any]:
+    seen = []
+    async for event in connection:
+        seen.append(event)
+        if event.type in types:
+            break
+    return seen
+
+
+async def speak(connection: Any, pcm: bytes) -> None:
+    for chunk in chunks(pcm):
+        await connection.input_audio_buffer.append(audio=base64.b64encode(chunk).decode())
+
+
+def message(text: str) -> Any:
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+async def test_a_written_turn(client: AsyncOpenAI) -> None:
+    async with client.realtime.connect(model="any") as connection:
+        await connection.conversation.item.create(item=message("What is a delta?"))
+        await connection.response.create()
+        events = await until(connection, "response.done")
+    words = "".join(e.delta for e in events if e.type == "response.output_audio_transcript.delta")
+    assert "one streamed piece" in words
+    audio = b"".join(base64.b64decode(e.delta) for e in events if e.type == "response.output_audio.delta")
+    assert np.abs(np.frombuffer(audio, "<i2")).max() > 3000
+    assert events[-1].response.status == "completed"
+    assert events[-1].response.usage.total_tokens > 0
+
+
+async def test_a_spoken_turn_of_a_recording(client: AsyncOpenAI, shared_speech: Callable[[str], Path]) -> None:
+    with wave.open(str(shared_speech("whats_the_weather_pcm16_24khz_mono.wav"))) as file:
+        pcm = file.readframes(file.getnframes())
+    async with client.realtime.connect(model="any") as connection:
+        await speak(connection, pcm + bytes(48_000))
+        events = await until(connection, "response.done")
+    types = [e.type for e in events]
+    order = [t for t in types if t.startswith("input_audio_buffer.")]
+    assert order == [f"input_audio_buffer.{w}" for w in ("speech_started", "speech_stopped", "committed")]
+    assert events[-1].response.status == "completed"
+    said = events[-1].response.output[0].content[0].transcript
+    assert "I heard you speak for" in said
+
+
+async def test_a_barge_in() -> None:
+    with Simulator(latency="fast,audio_rate=1", voice="babble") as sim:
+        async with (
+            AsyncOpenAI(base_url=f"{sim.url}/openai/v1", api_key=sim.key) as client,
+            client.realtime.connect(model="any") as connection,
+        ):
+            await connection.conversation.item.create(item=message("Count to ten"))
+            await connection.response.create()
+            await until(connection, "response.output_audio.delta")
+            await speak(connection, encoded(spoken()))
+            events = await until(connection, "response.done")
+            done = events[-1].response
+            assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected")
+            await connection.conversation.item.truncate(item_id=done.output[0].id, content_index=0, audio_end_ms=10)
+            await until(connection, "conversation.item.truncated")
+
+
+async def test_a_tool_call(client: AsyncOpenAI) -> None:
+    async with client.realtime.connect(model="any") as connection:
+        await connection.session.update(session={"type": "realtime", "tools": [WEATHER], "output_modalities": ["text"]})  # type: ignore[typeddict-item,list-item]
+        await connection.conversation.item.create(item=message("What is the weather in Lund?"))
+        await connection.response.create()
+        (call,) = (await until(connection, "response.done"))[-1].response.output
+        assert json.loads(call.arguments) == {"city": "Lund"}
+        output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+        await connection.conversation.item.create(item=output)
+        await connection.response.create()
+        done = (await until(connection, "response.done"))[-1].response
+    assert done.output[0].content[0].text == "The tool answered: rain"
+
+
+async def test_a_client_secret_opens_a_session(sim: Simulator, client: AsyncOpenAI) -> None:
+    made = await client.realtime.client_secrets.create(
+        expires_after={"anchor": "created_at", "seconds": 60},
+        session={"type": "realtime", "model": "any", "audio": {"output": {"voice": "marin"}}},
+    )
+    assert made.session.type == "realtime"
+    assert made.session.audio.output.voice == "marin"  # type: ignore[union-attr]
+    async with (
+        AsyncOpenAI(base_url=f"{sim.url}/v1", api_key=made.value) as guest,
+        guest.realtime.connect(model="any") as connection,
+    ):
+        (created,) = await until(connection, "session.created")
+        assert created.session.audio.output.voice == "marin"
+
+
+async def test_azure_in_the_preview(sim: Simulator) -> None:
+    base = f"{sim.url.replace('http', 'ws')}/openai"
+    async with (
+        AsyncAzureOpenAI(
+            azure_endpoint=sim.url, websocket_base_url=base, api_key=sim.key, api_version="2025-04-01-preview"
+        ) as client,
+        client.beta.realtime.connect(model="any") as connection,
+    ):
+        await connection.session.update(session={"modalities": ["text"]})
+        await connection.conversation.item.create(item=message("What is a delta?"))
+        await connection.response.create()
+        events = await until(connection, "response.done")
+    assert events[0].type == "session.created"
+    words = "".join(e.delta for e in events if e.type == "response.text.delta")
+    assert "one streamed piece" in words
+
+
+async def test_a_transcription_session(sim: Simulator, client: AsyncOpenAI) -> None:
+    known = sim.speech("Tell me a joke")
+    async with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
+        audio: Any = {"input": {"transcription": {"model": "whisper-1"}, "turn_detection": None}}
+        await connection.session.update(session={"type": "transcription", "audio": audio})
+        await speak(connection, encoded(known.audio))
+        await connection.input_audio_buffer.commit()
+        done = "conversation.item.input_audio_transcription.completed"
+        assert (await until(connection, done))[-1].transcript == "Tell me a joke"

@@ -1,0 +1,87 @@
+"""Writing down known speech exactly, and nothing else: `rtnb.simulator.recognise`, `rtnb.simulator.recordings`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rtnb.protocol import events
+from rtnb.simulator.recognise import MOST_KNOWN, KnownSpeech
+from rtnb.simulator.recordings import Recordings
+from tests.simulator.rig import encoded, spoken
+
+SENTENCES = ["Tell me a joke", "What is the weather in Lund?", "Count to five, please", "Good morning to you"]
+
+
+@pytest.fixture(scope="module")
+def known() -> KnownSpeech:
+    known = KnownSpeech()
+    for text in SENTENCES:
+        known.learn(text, spoken(text, silence_ms=0, lead_ms=0), rate_hz=24_000)
+    return known
+
+
+@pytest.mark.parametrize("text", SENTENCES)
+@pytest.mark.parametrize("media_type", ["audio/pcm", "audio/pcmu", "audio/pcma"])
+@pytest.mark.parametrize("gain", [1.0, 0.2])
+def test_known_speech_is_known_in_any_format_at_any_level_amid_silence(
+    known: KnownSpeech, text: str, media_type: str, gain: float
+) -> None:
+    recordings = Recordings(known)
+    recordings.add("item", encoded(gain * spoken(text), media_type), media_type=media_type)
+    assert recordings.words("item") == text
+    completed = recordings.transcription("item")
+    assert isinstance(completed, events.ConversationItemInputAudioTranscriptionCompleted)
+    assert completed.transcript == text
+
+
+@pytest.mark.parametrize("text", ["Tell me a story", "What is the time in Lund?", "yes", "Good evening to all of you"])
+def test_other_speech_of_the_same_voice_is_not(known: KnownSpeech, text: str) -> None:
+    assert known.transcribe(spoken(text), rate_hz=24_000) is None
+
+
+@pytest.mark.parametrize("kind", ["nothing", "silence", "noise", "half"])
+def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: KnownSpeech, kind: str) -> None:
+    half = spoken(SENTENCES[1], silence_ms=0)
+    audio = {
+        "nothing": np.zeros(0, np.float32),
+        "silence": np.zeros(48_000, np.float32),
+        "noise": np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32),
+        "half": half[: len(half) // 2],
+    }[kind]
+    assert known.transcribe(audio, rate_hz=24_000) is None
+
+
+def test_who_knows_nothing_writes_nothing() -> None:
+    assert KnownSpeech().transcribe(spoken(), rate_hz=24_000) is None
+
+
+def test_silence_is_not_learned() -> None:
+    known = KnownSpeech()
+    known.learn("silence", np.zeros(24_000, np.float32), rate_hz=24_000)
+    assert known.transcribe(np.zeros(24_000, np.float32), rate_hz=24_000) is None
+
+
+def test_the_oldest_is_forgotten_first() -> None:
+    known = KnownSpeech()
+    audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
+    for i in range(MOST_KNOWN + 1):
+        known.learn(f"{i}", audio[: 24 * 200 + i], rate_hz=24_000)
+    assert len(known._shapes) == MOST_KNOWN
+    assert "0" not in known._shapes
+
+
+def test_a_scenario_wins_over_the_ear(known: KnownSpeech) -> None:
+    recordings = Recordings(known)
+    recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
+    recordings.tell("item", "Something else")
+    assert recordings.words("item") == "Something else"
+
+
+def test_deleted_items_leave_nothing(known: KnownSpeech) -> None:
+    recordings = Recordings(known)
+    recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
+    recordings.words("item")
+    recordings.follow(events.ConversationItemDelete(item_id="item"))
+    assert recordings.duration_ms("item") == 0.0
+    assert (recordings._audio, recordings._media_types, recordings._words) == ({}, {}, {})

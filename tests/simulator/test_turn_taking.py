@@ -1,0 +1,166 @@
+"""The simulator's ear: exact to the frame, whatever the pieces in which audio comes. `rtnb.simulator.turn_taking`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtnb.protocol.values import PCM16, PCMU, SEMANTIC_VAD_DEFAULTS, SERVER_VAD_DEFAULTS, SemanticVad, ServerVad
+from rtnb.simulator.turn_taking import KEEP_MS, Heard, IdleTimeout, Started, Stopped, TurnTaking
+from rtnb.vad import speech_probabilities
+from tests.simulator.rig import chunks, encoded, spoken
+
+
+def detection(**changes: Any) -> ServerVad:
+    return ServerVad(**{**vars(SERVER_VAD_DEFAULTS), **changes})
+
+
+def listener(vad: Any = SERVER_VAD_DEFAULTS, media: Any = PCM16) -> TurnTaking:
+    turns = TurnTaking()
+    turns.configure(vad, media)
+    return turns
+
+
+def hear(turns: TurnTaking, data: bytes, size: int = 4800) -> list[Heard]:
+    return [heard for piece in chunks(data, size) for heard in turns.append(piece)]
+
+
+SPOKEN = encoded(spoken(silence_ms=2500))
+PROBABILITIES = speech_probabilities(spoken(silence_ms=2500), rate_hz=24_000)
+FIRST = int(np.flatnonzero(PROBABILITIES >= 0.5)[0])
+
+
+def test_a_turn_starts_with_its_first_frame_less_the_padding() -> None:
+    started, stopped = hear(listener(detection(prefix_padding_ms=200)), SPOKEN)
+    assert started == Started(FIRST * 32 - 200)
+    assert isinstance(stopped, Stopped)
+    assert stopped.audio_start_ms == FIRST * 32 - 200
+    assert stopped.audio_end_ms % 32 == 0
+
+
+def test_padding_does_not_reach_before_the_beginning() -> None:
+    assert hear(listener(detection(prefix_padding_ms=5000)), SPOKEN)[0] == Started(0)
+
+
+@pytest.mark.parametrize("silence_ms", [0, 1, 32, 33, 200, 320, 500, 1000, 1500])
+def test_silence_is_counted_in_whole_frames(silence_ms: int) -> None:
+    """The first quiet frame arms the timer; so many whole frames later the turn is over."""
+    last = hear(listener(detection(silence_duration_ms=silence_ms)), SPOKEN)[-1]
+    assert isinstance(last, Stopped)
+    quiet = np.flatnonzero(PROBABILITIES >= 0.5)[-1] + 1
+    quiet = int(next(i for i in range(quiet, len(PROBABILITIES)) if PROBABILITIES[i] < 0.35))
+    assert last.audio_end_ms == (quiet + -(-silence_ms // 32) + 1) * 32
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9, 0.99])
+def test_the_threshold_decides_which_frame_is_speech(threshold: float) -> None:
+    started = hear(listener(detection(threshold=threshold, prefix_padding_ms=0)), SPOKEN)[0]
+    assert started == Started(int(np.flatnonzero(threshold <= PROBABILITIES)[0]) * 32)
+
+
+def test_an_impossible_threshold_hears_nobody() -> None:
+    assert hear(listener(detection(threshold=1.0)), SPOKEN) == []
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(min_value=1, max_value=40_000), min_size=1, max_size=20))
+def test_pieces_change_nothing(sizes: list[int]) -> None:
+    for vad in (SERVER_VAD_DEFAULTS, SemanticVad(**{**vars(SEMANTIC_VAD_DEFAULTS), "eagerness": "high"})):
+        whole = hear(listener(vad), SPOKEN, len(SPOKEN))
+        turns, pieces, at = listener(vad), [], 0
+        for size in sizes:
+            pieces += list(turns.append(SPOKEN[at : at + 2 * size]))
+            at = min(len(SPOKEN), at + 2 * size)
+        pieces += list(turns.append(SPOKEN[at:]))
+        assert pieces == whole != []
+
+
+def test_the_semantic_stand_in_waits_short_after_a_fade_and_long_after_none() -> None:
+    stop = len(spoken(silence_ms=0))
+    waits = []
+    for end in (0.02, 1.0):
+        audio = spoken(silence_ms=2500).copy()
+        audio[stop - 24 * 400 : stop] *= np.geomspace(1, end, 24 * 400, dtype=np.float32)
+        heard = hear(listener(SemanticVad(eagerness="high")), encoded(audio))
+        probabilities = speech_probabilities(audio, rate_hz=24_000)
+        quiet = int(np.flatnonzero(probabilities >= 0.5)[-1]) + 1
+        waits.append(next(h.audio_end_ms for h in heard if isinstance(h, Stopped)) - 32 * quiet)
+    assert waits == [pytest.approx(400, abs=128), pytest.approx(2000, abs=128)]
+
+
+def test_the_idle_timeout_is_6016_ms_for_6000_on_whole_frames() -> None:
+    turns = listener(detection(idle_timeout_ms=6000))
+    hear(turns, bytes(48 * 1000))
+    turns.reply_ended(playing_ms=510.0)
+    heard = hear(turns, bytes(48 * 10_000))
+    assert heard == [IdleTimeout(1536, 1536 + 6016)]  # the first frame that begins after 1510 ms
+
+
+def test_the_idle_timeout_fires_once_and_not_after_speech() -> None:
+    turns = listener(detection(idle_timeout_ms=5000))
+    turns.reply_ended(playing_ms=0.0)
+    heard = hear(turns, SPOKEN + bytes(48 * 12_000))
+    assert not any(isinstance(h, IdleTimeout) for h in heard)
+    turns.reply_ended(playing_ms=0.0)
+    turns.reply_started()
+    assert hear(turns, bytes(48 * 12_000)) == []
+
+
+def test_a_reply_that_is_cut_by_speech_starts_no_timer() -> None:
+    turns = listener(detection(idle_timeout_ms=5000))
+    for heard in (h for piece in chunks(SPOKEN + bytes(48 * 12_000)) for h in turns.append(piece)):
+        assert not isinstance(heard, IdleTimeout)
+        if isinstance(heard, Started):
+            turns.reply_ended(playing_ms=900.0)  # cancelled by this very speech
+
+
+def test_clear_forgets_the_turn_and_what_was_heard() -> None:
+    turns = listener(detection(prefix_padding_ms=300))
+    hear(turns, SPOKEN[: (FIRST + 4) * 32 * 48])
+    turns.clear()
+    cleared_at = (FIRST + 4) * 32
+    assert turns.uncommitted_ms == (cleared_at, cleared_at)
+    (started, *_) = hear(turns, SPOKEN[(FIRST + 4) * 32 * 48 :])
+    assert isinstance(started, Started)
+    assert started.audio_start_ms >= cleared_at
+
+
+def test_a_long_silence_does_not_grow_in_memory() -> None:
+    turns = listener()
+    for _ in range(150):
+        list(turns.append(bytes(48_000)))
+    assert len(turns._kept) <= 48 * (KEEP_MS + 2000)
+    assert turns.heard_ms == 150_000
+
+
+def test_push_to_talk_keeps_what_is_not_committed_and_forgets_the_rest() -> None:
+    turns = listener(None)
+    for _ in range(90):
+        list(turns.append(bytes(48_000)))
+    assert turns.uncommitted_ms == (0, 90_000)
+    assert len(turns.commit(*turns.uncommitted_ms)) == 90 * 48_000
+    for _ in range(3):
+        list(turns.append(bytes(48_000)))
+    assert turns.uncommitted_ms == (90_000, 93_000)
+    assert len(turns._kept) < 5 * 48_000
+
+
+def test_another_format_goes_on_at_the_same_time() -> None:
+    turns = listener(detection(prefix_padding_ms=0))
+    hear(turns, bytes(48 * 3200))
+    turns.configure(detection(prefix_padding_ms=0), PCMU)
+    started = hear(turns, encoded(spoken(), "audio/pcmu"), 800)[0]
+    assert isinstance(started, Started)
+    assert abs(started.audio_start_ms - 3200 - FIRST * 32) <= 96
+    assert turns.uncommitted_ms[0] == 3200
+
+
+def test_hidden_constants_change_what_is_heard() -> None:
+    turns = TurnTaking(min_speech_frames=3)
+    turns.configure(detection(prefix_padding_ms=0), PCM16)
+    run = next(i for i in range(len(PROBABILITIES)) if (PROBABILITIES[i : i + 3] >= 0.5).all())
+    assert hear(turns, SPOKEN)[0] == Started(run * 32)
