@@ -1,0 +1,136 @@
+"""The line between the page and the background loop.
+
+Widget messages pass the kernel's main thread, where a cell that computes holds them up. So the page also tries a
+WebSocket to the background loop: directly where kernel and browser share a machine, else through
+jupyter-server-proxy where that is installed; widget messages carry the same frames until one of them works, and when
+neither does.
+
+Set RTNB_LINE to ``messages`` or ``proxy`` to go without the better ways.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anywidget
+from traitlets import Unicode
+
+from rtnb._loop import shared_loop
+from rtnb.widgets._base import Widget
+from rtnb.widgets._hub import Channel, Hub, OnMessage
+
+__all__ = ["Channel", "Line", "LineStatus", "LineView", "shared_line"]
+
+
+class LineStatus(NamedTuple):
+    """How the line does."""
+
+    kind: str
+    """How the active page is reached: ``"direct"``, ``"proxy"``, ``"messages"``; ``"none"`` without a page."""
+    pages: int
+    """Connected pages."""
+    late: int
+    """Frames, both ways, dropped because they came too late to be of use."""
+    lost: int
+    """Frames, both ways, that were lost and could not be sent again."""
+    resent: int
+    """Frames, both ways, that came because they were asked for again."""
+
+
+class Line(Widget):
+    """The line of this kernel; shown, it is a badge that says which way is in use. Use `shared_line`."""
+
+    _esm = Path(__file__).with_suffix(".js")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._hub = Hub(lambda frames: self.send({"rtnb": "frames"}, buffers=frames))
+        self.on_msg(_hand_over)
+
+    def channel(self, name: str, on_message: OnMessage) -> Channel:
+        """Open a channel.
+
+        Parameters
+        ----------
+        name : str
+            As the page will call it; not in use.
+        on_message : callable
+            ``on_message(kind: str, header: dict, buffers: list[bytes])``, called on the background loop. Where the
+            page waits for a reply, what it returns (or, being async, results in) is the reply.
+
+        Raises
+        ------
+        ValueError
+            The name is empty or in use.
+        """
+        if not name or name in self._hub.channels:
+            raise ValueError(f"channel name {name!r} is {'in use' if name else 'empty'}")
+        channel = self._hub.channels[name] = Channel(self._hub, name, on_message)
+        return channel
+
+    @property
+    def status(self) -> LineStatus:
+        """Which way is in use, and what went wrong."""
+        pages = list(self._hub.pages.values())
+        counts = [counts for page in pages for counts in (page.counts, page.its_counts)]
+        active = self._hub.pages.get(self._hub.active)
+        return LineStatus(
+            active.via if active else "none",
+            len(pages),
+            *(sum(getattr(one, name) for one in counts) for name in ("late", "lost", "resent")),
+        )
+
+    def close(self) -> None:
+        """Close all channels, the socket and the widget."""
+        for channel in list(self._hub.channels.values()) if hasattr(self, "_hub") else ():
+            channel.close()
+        super().close()
+
+    def __repr__(self) -> str:
+        return f"<Line: {self.status.kind}, {self.status.pages} pages>"
+
+
+def _hand_over(line: Line, content: Any, buffers: list[Any]) -> None:
+    """Bring what a page said to the background loop; the kernel may call this on any thread."""
+    if isinstance(content, dict) and content.get("rtnb") == "frames":
+        frames = [bytes(buffer) for buffer in buffers]
+        shared_loop().call_soon(line._hub.from_messages, str(content.get("page", "")), frames)
+
+
+_line: Line | None = None
+
+
+def shared_line() -> Line:
+    """Return the line of this kernel; a new one where it was closed."""
+    global _line
+    if _line is None or _line.comm is None:
+        _line = Line()
+    return _line
+
+
+class LineView(Widget):
+    """A widget whose page talks to the background loop: ``host.getWidget(model.get("line"))`` gives the line's exports.
+
+    Call `open_channel` once, in the constructor.
+    """
+
+    line = anywidget.WidgetTrait().tag(sync=True)
+    """The line. (Not `widget_serialization`: anywidget's `getWidget` reads only its own kind of reference.)"""
+    channel = Unicode().tag(sync=True)
+    """The name of its channel."""
+    _channel: Channel | None = None
+
+    def open_channel(self, on_message: OnMessage) -> Channel:
+        """Open the channel of this widget on the shared line; `close` closes it."""
+        line = shared_line()
+        self._channel = line.channel(f"{type(self).__name__}-{secrets.token_hex(4)}", on_message)
+        self.line, self.channel = line, self._channel.name
+        return self._channel
+
+    def close(self) -> None:
+        """Close the channel and the widget; closing twice is fine."""
+        if self._channel is not None:
+            self._channel.close()
+        super().close()
