@@ -1,8 +1,5 @@
-"""Measuring what was said: pure functions on arrays and event logs."""
+"""Measuring: pure functions on arrays, responses and event logs."""
 
-from __future__ import annotations
+from rtnb.analysis.plot import plot_arrivals, plot_deltas
 
-from rtnb.analysis.cost import CostMeter
-from rtnb.analysis.latency import LatencyMeter
-
-__all__ = ["CostMeter", "LatencyMeter"]
+__all__ = ["plot_arrivals", "plot_deltas"]

@@ -63,6 +63,9 @@ class Service:
         self.heard: list[Event] = []
         self.on_create: Callable[[ResponseConfig | None], Any] | None = None
         self.echo_metadata = True
+        self.refused = 0
+        self.meanwhile: Callable[[], Any] | None = None
+        """What happened while a `response.create` was on its way here; done once."""
         self.refuse: Callable[[Event], ErrorDetail | None] = lambda event: None
         self._numbers = count(1)
         self._changed = asyncio.Event()
@@ -77,10 +80,15 @@ class Service:
             return
 
     async def _serve(self, text: str) -> None:
+        if self.meanwhile is not None and '"response.create"' in text:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
         try:
             event = self.connection.receive(text)
         except RemoteProtocolError as refusal:
             await self.say(refusal.answer)
+            self.refused += 1
+            self._changed.set()
             return
         if refused := self.refuse(event):
             await self.say(events.Error(error=replace(refused, event_id=event.event_id)))
@@ -108,6 +116,12 @@ class Service:
             found = [event for event in self.heard if isinstance(event, kind)]
             if len(found) >= times:
                 return found[times - 1]
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def hears_refused(self, times: int) -> None:
+        """Wait until so many events of the client were refused."""
+        while self.refused < times:
             self._changed.clear()
             await self._changed.wait()
 

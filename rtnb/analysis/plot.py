@@ -1,0 +1,235 @@
+"""Figures of a response: what was said, and when each piece of it arrived. The only importer of matplotlib."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.errors import AudioError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+_COLOURS = 10  # matplotlib's default cycle, C0 … C9
+_COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
+
+
+class SpokenDelta(Protocol):
+    """What is drawn of a delta; `rtnb.client.Delta` has it."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def arrived_ms(self) -> float: ...
+    @property
+    def audio_ms(self) -> float: ...
+    @property
+    def audio(self) -> npt.NDArray[np.float32]: ...
+
+
+class Spoken(Protocol):
+    """What is drawn of a response; `rtnb.client.Response` has it."""
+
+    @property
+    def deltas(self) -> Sequence[Any]: ...
+
+
+def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
+    """Draw the waveform of a response, one colour per delta, and beneath it when each delta arrived.
+
+    Time of arrival runs downwards. A delta above the dashed line arrived before it had to be played: the usual case,
+    speech is made faster than it is spoken. One below the line came too late: a gap is heard.
+
+    Parameters
+    ----------
+    response : Response
+        With audio; it may still be growing.
+    ax : Axes, optional
+        Draw here: only the waveform, with a tick at its foot for each delta's arrival. None makes a figure with two
+        panels.
+
+    Returns
+    -------
+    Axes, or ndarray of two Axes
+        What was drawn into.
+
+    Raises
+    ------
+    AudioError
+        The response has no audio.
+
+    Examples
+    --------
+    >>> axes = plot_deltas(response)                       # doctest: +SKIP
+    >>> axes[0].figure.savefig("deltas.png")               # doctest: +SKIP
+    """
+    deltas = _spoken(response)
+    if ax is not None:
+        _draw_waveform(ax, deltas)
+        _mark_arrivals(ax, deltas)
+        ax.set_xlabel("time in the response (s); ticks: arrival after the request (s)")
+        return ax
+    from matplotlib import pyplot as plt
+
+    axes = plt.subplots(2, 1, sharex=True, figsize=(9, 4.5), height_ratios=(3, 2), layout="constrained")[1]
+    _draw_waveform(axes[0], deltas)
+    _draw_arrivals(axes[1], deltas)
+    axes[0].set_title(f"{len(deltas)} audio deltas, {_stops_s(deltas)[-1]:.2f} s of speech", loc="left")
+    axes[1].set_xlabel("time in the response (s)")
+    return axes
+
+
+def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
+    """Draw how much audio had arrived and how much could be played by then: the distance is what a speaker has in hand.
+
+    Where the two lines touch, playback runs dry: a gap is heard. Playback starts with the first delta, without a
+    buffer; what a speaker buffers first shifts its line to the right.
+
+    Parameters
+    ----------
+    response : Response
+        With audio.
+    ax : Axes, optional
+        Draw here; None makes a figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    AudioError
+        The response has no audio.
+    """
+    deltas = _spoken(response)
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        ax = plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    arrived_s = np.array([delta.arrived_ms for delta in deltas]) / 1000
+    ms = np.array([delta.audio_ms for delta in deltas])
+    starts_s, stops_s = _played(arrived_s, ms / 1000)
+    end_s = max(stops_s[-1], arrived_s[-1])
+    arrived_at = np.concatenate([arrived_s, [end_s]])
+    arrived_ms = np.concatenate([np.cumsum(ms), [ms.sum()]])
+    times = np.stack([starts_s, stops_s], axis=1).ravel()
+    played_ms = np.stack([np.cumsum(ms) - ms, np.cumsum(ms)], axis=1).ravel()
+    ax.step(arrived_at, arrived_ms / 1000, where="post", color="C0", label="arrived")
+    ax.plot(times, played_ms / 1000, color="C1", label="played")
+    grid = np.union1d(np.linspace(arrived_s[0], end_s, _COLUMNS), arrived_at)
+    there_ms, gone_ms = _held(grid, arrived_at, arrived_ms), np.interp(grid, times, played_ms)
+    lead_ms = there_ms - gone_ms
+    ax.fill_between(
+        grid,
+        gone_ms / 1000,
+        there_ms / 1000,
+        color="C0",
+        alpha=0.12,
+        linewidth=0,
+        label=f"in hand, at most {lead_ms.max():.0f} ms",
+    )
+    dry = int(np.sum(starts_s[1:] > stops_s[:-1] + 1e-6))
+    if dry:
+        ax.plot([], [], " ", label=f"ran dry {dry} {'time' if dry == 1 else 'times'}")
+    ax.set_xlabel("time after the request (s)")
+    ax.set_ylabel("audio (s)")
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.legend(loc="lower right")
+    return ax
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _spoken(response: Spoken) -> list[SpokenDelta]:
+    deltas = [delta for delta in response.deltas if delta.kind == "audio" and delta.audio_ms]
+    if not deltas:
+        raise AudioError("the response has no audio to draw").with_hint("Await it first, or look at its text.")
+    return deltas
+
+
+def _stops_s(deltas: Sequence[SpokenDelta]) -> npt.NDArray[np.float64]:
+    """Where each delta ends within the response, in seconds."""
+    return np.cumsum([delta.audio_ms for delta in deltas]) / 1000
+
+
+def _draw_waveform(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+    stops_s = _stops_s(deltas)
+    peak = 0.0
+    for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
+        audio = delta.audio
+        start_s = stop_s - delta.audio_ms / 1000
+        low, high = _outline(audio, columns=max(2, round(_COLUMNS * delta.audio_ms / 1000 / stops_s[-1])))
+        times_s = np.linspace(start_s, stop_s, len(low))
+        ax.fill_between(times_s, low, high, color=f"C{number % _COLOURS}", linewidth=0.5)
+        peak = max(peak, float(np.abs(audio).max(initial=0.0)))
+    ax.set_xlim(0, stops_s[-1])
+    top = 1.1 * (peak or 1.0)
+    ax.set_ylim(-top, top)
+    ax.set_ylabel("amplitude (full scale = 1)")
+
+
+def _outline(audio: npt.NDArray[np.float32], *, columns: int) -> tuple[Any, Any]:
+    """The lowest and the highest sample of each column: what the eye sees of a waveform, at any length."""
+    edges = np.linspace(0, len(audio), min(columns, len(audio)) + 1).astype(int)[:-1]
+    return np.minimum.reduceat(audio, edges), np.maximum.reduceat(audio, edges)
+
+
+def _draw_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+    stops_s = _stops_s(deltas)
+    first_s = deltas[0].arrived_ms / 1000
+    for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
+        length_s = delta.audio_ms / 1000
+        ax.barh(
+            delta.arrived_ms / 1000 - first_s,
+            length_s,
+            left=stop_s - length_s,
+            height=max(0.03, 0.04 * stops_s[-1]),
+            color=f"C{number % _COLOURS}",
+        )
+    ax.plot([0, stops_s[-1]], [0, stops_s[-1]], color="0.5", linewidth=1, linestyle="--", label="played")
+    ax.set_ylabel("arrived after\nthe first (s)")
+    ax.invert_yaxis()
+    ax.legend(loc="lower left", frameon=False)
+    ax.annotate(
+        f"first audio {deltas[0].arrived_ms:.0f} ms after the request",
+        (1, 1),
+        xycoords="axes fraction",
+        xytext=(-4, -4),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+    )
+
+
+def _mark_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+    """A tick at the foot of the waveform for each arrival."""
+    low, high = ax.get_ylim()
+    for number, delta in enumerate(deltas):
+        ax.vlines(delta.arrived_ms / 1000, low, low + 0.08 * (high - low), color=f"C{number % _COLOURS}", linewidth=1.5)
+    ax.set_xlim(0, max(_stops_s(deltas)[-1], deltas[-1].arrived_ms / 1000))
+
+
+def _played(
+    arrived_s: npt.NDArray[np.float64], lengths_s: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """When each delta is played: as soon as it is there and the one before has ended."""
+    starts, stops = np.empty_like(arrived_s), np.empty_like(arrived_s)
+    free_s = -np.inf
+    for number, (at_s, length_s) in enumerate(zip(arrived_s, lengths_s, strict=True)):
+        starts[number] = max(at_s, free_s)
+        stops[number] = free_s = starts[number] + length_s
+    return starts, stops
+
+
+def _held(
+    grid: npt.NDArray[np.float64], times: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """A step curve at other times: the value of the last step before; 0 before the first."""
+    position = np.searchsorted(times, grid, side="right") - 1
+    return np.where(position >= 0, values[position], 0.0)
