@@ -20,9 +20,37 @@ _log = logging.getLogger("rtnb.simulator")
 MOST_UNDER_WAY = 1024
 """Messages of a client that are on their way through the simulated network at most; then its socket waits. Chosen:
 280 ms of 100 ms chunks are three."""
+SLICE_S = 0.001
+"""Longest stretch of listening between two chances to speak. Chosen: hearing 100 ms of audio takes 0.2 ms."""
 
 
-async def carry(request: web.Request, socket: web.WebSocketResponse, session: LiveSession) -> None:
+class Listening:
+    """Shares the event loop between all that is heard and all that is said: listening may wait, a delta that is due may
+    not. Without it a hundred clients whose audio arrives together hold every delta up until all of it was heard."""
+
+    def __init__(self) -> None:
+        self._ends = 0.0
+        self._next: asyncio.Event | None = None
+
+    async def turn(self) -> None:
+        """Wait until this round of the event loop has time to listen."""
+        loop = asyncio.get_running_loop()
+        while self._next is not None and loop.time() > self._ends:
+            await self._next.wait()
+        if self._next is None:
+            self._next = asyncio.Event()
+            self._ends = loop.time() + SLICE_S
+            loop.call_soon(self._next_round)
+
+    def _next_round(self) -> None:
+        if self._next is not None:
+            self._next.set()
+            self._next = None
+
+
+async def carry(
+    request: web.Request, socket: web.WebSocketResponse, session: LiveSession, listening: Listening
+) -> None:
     """Serve a session on a prepared socket, and close the socket."""
     loop = asyncio.get_running_loop()
     delay_s = session.latency.answer_ms / 1000
@@ -36,12 +64,14 @@ async def carry(request: web.Request, socket: web.WebSocketResponse, session: Li
             if delay_s:
                 await arrived.put((loop.time() + delay_s, message.data))
             else:
+                await listening.turn()
                 session.receive(message.data)
 
     async def take() -> None:
         while True:
             due, text = await arrived.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
+            await listening.turn()
             session.receive(text)
 
     async def write() -> None:

@@ -34,7 +34,7 @@ from rtnb.simulator.admission import (
     offered_protocols,
     words_for,
 )
-from rtnb.simulator.carrying import carry, say_and_close
+from rtnb.simulator.carrying import Listening, carry, say_and_close
 from rtnb.simulator.faults import FaultPlan
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
 from rtnb.simulator.live import LiveSession, World
@@ -69,6 +69,7 @@ class Service:
         self.sessions: dict[int, LiveSession] = {}
         self._sockets: set[web.WebSocketResponse] = set()
         self._faults = FaultPlan(world.faults, seed=world.seed)
+        self._listening = Listening()
         self._count = 0
 
     def app(self) -> web.Application:
@@ -209,7 +210,7 @@ class Service:
         )
         self._sockets.add(socket)
         try:
-            await carry(request, socket, session)
+            await carry(request, socket, session, self._listening)
         finally:
             del self.sessions[number]
             self._sockets.discard(socket)

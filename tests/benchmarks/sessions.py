@@ -1,0 +1,233 @@
+"""How many people one simulator can talk with at once.
+
+::
+
+    python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions, a table and one JSON line
+    python -m tests.benchmarks.sessions 100 --repeat 5
+
+Every session is duplex and in real time: a client appends 100 ms of audio 10 times a second without pause (babbled
+speech of about 3 s, then silence), server VAD hears it, and the reply comes paced at real time. The simulator is one
+process, ``rtnb simulate``; the clients are two others. The schedule of a reply is the length of the audio before each
+of its deltas, laid so that its most punctual delta is on time; all others are so much late. The network's and the
+clients' share is in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+from rtnb.audio import babble, encode_pcm16
+
+TURN_S = 14.0  # a user speaks that often; a reply takes about 8 s
+WARM_UP_S = 5.0  # the first second of everything is left out
+N_PROCESSES = 2
+_DELTA = '{"type":"response.output_audio.delta"'
+_RESPONSE = re.compile(r'"response_id":"([^"]+)"')
+
+
+def messages(chunk_ms: int) -> list[str]:
+    """One cycle of a user: the messages to send, one every `chunk_ms`."""
+    speech = babble("Could you please tell me what the weather will be like tomorrow?", rate_hz=24_000, seed=1).audio
+    cycle = np.zeros(int(24_000 * TURN_S), np.float32)
+    cycle[: len(speech)] = speech
+    pcm = encode_pcm16(cycle)
+    size = 48 * chunk_ms
+    return [
+        json.dumps(
+            {"type": "input_audio_buffer.append", "audio": base64.b64encode(pcm[i : i + size]).decode()},
+            separators=(",", ":"),
+        )
+        for i in range(0, len(pcm), size)
+    ]
+
+
+class Lateness:
+    """What one client saw."""
+
+    def __init__(self) -> None:
+        self.client_late_ms: list[float] = []
+        self.n_done = 0
+        self._sent_ms: dict[str, float] = {}
+        self._offsets_ms: dict[str, list[float]] = {}
+
+    def delta(self, text: str, now: float) -> None:
+        """Take an audio delta: when it came against when it should have."""
+        found = _RESPONSE.search(text)
+        assert found is not None
+        start = text.index('"delta":"') + 9
+        length_ms = (text.index('"', start) - start) * 3 / 4 / 48
+        due_ms = self._sent_ms.get(found[1], 0.0)
+        self._offsets_ms.setdefault(found[1], []).append(now * 1000 - due_ms)
+        self._sent_ms[found[1]] = due_ms + length_ms
+
+    @property
+    def late_ms(self) -> list[float]:
+        """Lateness of every delta."""
+        return [offset - min(reply) for reply in self._offsets_ms.values() for offset in reply]
+
+
+async def user(
+    http: aiohttp.ClientSession, line: dict[str, str], texts: list[str], chunk_ms: int, stop_at: float, begin: float
+) -> Any:
+    """One session until `stop_at`; what it saw after `begin`."""
+    seen = Lateness()
+    clock = time.monotonic
+    async with http.ws_connect(
+        f"{line['ga']}/realtime?model=bench", headers={"api-key": line["key"]}, max_msg_size=0
+    ) as ws:
+
+        async def listen() -> None:
+            async for message in ws:
+                now, text = clock(), message.data
+                if text.startswith(_DELTA):
+                    if now >= begin:
+                        seen.delta(text, now)
+                elif text.startswith('{"type":"response.done"'):
+                    seen.n_done += 1
+
+        listening = asyncio.create_task(listen())
+        at = random.randrange(len(texts))
+        started, n_sent = clock(), 0
+        while (now := clock()) < stop_at:
+            due = started + n_sent * chunk_ms / 1000
+            if due > now:
+                await asyncio.sleep(due - now)
+                if now >= begin:
+                    seen.client_late_ms.append((clock() - due) * 1000)
+            await ws.send_str(texts[(at + n_sent) % len(texts)])
+            n_sent += 1
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+    return seen
+
+
+async def crowd(line: dict[str, str], n_sessions: int, seconds: float, chunk_ms: int) -> dict[str, Any]:
+    """Some sessions in this process."""
+    texts = messages(chunk_ms)
+    stop_at = time.monotonic() + seconds + WARM_UP_S
+    begin = stop_at - seconds
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+
+        async def joining(i: int) -> Any:
+            await asyncio.sleep(i * (WARM_UP_S - 2) / max(1, n_sessions))  # people do not come all at once
+            return await user(http, line, texts, chunk_ms, stop_at, begin)
+
+        seen = await asyncio.gather(*(joining(i) for i in range(n_sessions)))
+    return {
+        "late_ms": [late for one in seen for late in one.late_ms],
+        "client_late_ms": [late for one in seen for late in one.client_late_ms],
+        "n_done": sum(one.n_done for one in seen),
+    }
+
+
+def _crowd(job: tuple[dict[str, str], int, float, int, int]) -> dict[str, Any]:
+    line, n_sessions, seconds, chunk_ms, seed = job
+    random.seed(seed)
+    before = time.process_time()
+    outcome = asyncio.run(crowd(line, n_sessions, seconds, chunk_ms))
+    return outcome | {"cpu_s": time.process_time() - before}
+
+
+@contextlib.contextmanager
+def simulator(voice: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """``rtnb simulate`` in a process of its own; its id and its line."""
+    command = [sys.executable, "-m", "rtnb", "simulate", "--json", "--port", "0", "--voice", voice]
+    latency = "real_time,jitter_ms=0,answer_ms=0,response_created_ms=0,first_delta_ms=100"
+    process = subprocess.Popen([*command, "--latency", latency], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.pid, json.loads(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time a process has used (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid: int) -> float:
+    """Memory a process holds (Linux)."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1024 if found else float("nan")
+
+
+def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, seed: int) -> dict[str, float]:
+    """One run."""
+    n_crowds = min(N_PROCESSES, n_sessions)
+    parts = [n_sessions // n_crowds + (i < n_sessions % n_crowds) for i in range(n_crowds)]
+    with simulator(voice) as (pid, line), multiprocessing.get_context("spawn").Pool(n_crowds) as pool:
+        jobs = [(line, part, seconds, chunk_ms, 1000 * seed + i) for i, part in enumerate(parts)]
+        running = pool.map_async(_crowd, jobs)
+        time.sleep(WARM_UP_S + 1)
+        cpu, at = cpu_s(pid), time.monotonic()
+        time.sleep(seconds - 2)
+        share = (cpu_s(pid) - cpu) / (time.monotonic() - at)
+        memory = memory_mb(pid)
+        outcomes = running.get(seconds + 60)
+    late = np.array([late for one in outcomes for late in one["late_ms"]] or [np.nan])
+    client = np.array([late for one in outcomes for late in one["client_late_ms"]] or [np.nan])
+    return {
+        "sessions": n_sessions,
+        "deltas": len(late),
+        "replies": sum(one["n_done"] for one in outcomes),
+        "late_p50_ms": round(float(np.percentile(late, 50)), 1),
+        "late_p99_ms": round(float(np.percentile(late, 99)), 1),
+        "late_max_ms": round(float(late.max()), 1),
+        "cpu_percent": round(100 * share, 1),
+        "memory_mb": round(memory),
+        "clients_cpu_percent": round(100 * sum(one["cpu_s"] for one in outcomes) / (seconds + WARM_UP_S), 1),
+        "clients_late_p99_ms": round(float(np.percentile(client, 99)), 1),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sessions", nargs="*", type=int, default=[1, 10, 50, 100, 150])
+    parser.add_argument("--seconds", type=float, default=20.0, help="of every run, after a warm-up of 5 s")
+    parser.add_argument("--repeat", type=int, default=1, help="the median of so many runs is reported")
+    parser.add_argument("--chunk-ms", type=int, default=100, help="audio in one append (documented advice: 100)")
+    parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
+    options = parser.parse_args()
+    rows = []
+    for n_sessions in options.sessions:
+        runs = [
+            measure(n_sessions, seconds=options.seconds, chunk_ms=options.chunk_ms, voice=options.voice, seed=i)
+            for i in range(options.repeat)
+        ]
+        row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        row["late_p99_runs_ms"] = [run["late_p99_ms"] for run in runs]  # type: ignore[assignment]
+        if not rows:
+            print(*(f"{name:>{max(10, len(name))}}" for name in row), sep="  ")
+        print(*(f"{value!s:>{max(10, len(name))}}" for name, value in row.items()), sep="  ", flush=True)
+        rows.append(row)
+    limit = next((row for row in rows if row["sessions"] == 100), None)
+    print(json.dumps({"benchmark": "sessions", "chunk_ms": options.chunk_ms, "floor_late_p99_ms": 30, "rows": rows}))
+    if limit is not None:
+        print(f"100 sessions: p99 {limit['late_p99_ms']} ms late (at most 30 wanted)")
+
+
+if __name__ == "__main__":
+    main()
