@@ -9,7 +9,7 @@ The line's own words (frames of channel ""; every one from the kernel names its 
   ``pong`` {seen, counts}, ``resend`` {name, first}, ``lost`` {name, last}, ``claim``, ``bye``;
 - kernel → page: ``welcome`` {port, token, seen, active}, ``resume`` {seen, active}, ``joined`` {name, next},
   ``ping`` {last, seen, counts, active}, ``resend`` {name, first}, ``lost`` {name, last}, ``active`` {active},
-  ``reply`` {…, id}, ``who`` (I do not know you: say hello).
+  ``closed`` {name}, ``reply`` {…, id}, ``who`` (I do not know you: say hello).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import asyncio
 import inspect
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -262,17 +262,21 @@ class Hub:
         if page is None:
             page = self.pages[page_id] = Page(page_id, str(header["origin"]))
         self.detach(page)
-        self.resume(page, header["channels"])
-        task = loop.create_task(self._welcome(page))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._resume(page, header["channels"])
+        self.start(self._welcome(page))
 
     async def _welcome(self, page: Page) -> None:
         offer = await self.offer(page) if self.offer else {}
         self._say(page, "welcome", {**offer, "seen": page.seen(), "active": self.active})
 
-    def resume(self, page: Page, channels: dict[str, Any]) -> None:
-        """Go on where the page says it stands."""
+    def attach(self, page: Page, via: str, close: Callable[[], object], channels: dict[str, Any]) -> None:
+        """Go on over a socket, where the page says it stands; ``close()`` ends the socket."""
+        self.detach(page)
+        page.via, page.close_socket = via, close
+        self._resume(page, channels)
+        self._say(page, "resume", {"seen": page.seen(), "active": self.active})
+
+    def _resume(self, page: Page, channels: dict[str, Any]) -> None:
         page.heard_s = time.monotonic()
         for name, place in channels.items():
             self._join(page, name, place)
@@ -280,7 +284,8 @@ class Hub:
 
     def _join(self, page: Page, name: str, place: dict[str, Any]) -> None:
         channel = self.channels.get(name)
-        if channel is None:
+        if channel is None:  # the widget was closed; its view is still there
+            self._say(page, "closed", {"name": name})
             return
         if name not in page.inboxes:
             page.inboxes[name] = Inbox(page.counts, int(place["first"]))
@@ -321,9 +326,7 @@ class Hub:
                 self._report(channel, frame, error)
                 answer = _refusal(error)
             if inspect.isawaitable(answer):
-                task = asyncio.ensure_future(self._answer_later(page, channel, frame, answer))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self.start(self._answer_later(page, channel, frame, answer))
             elif frame.request is not None:
                 self._say(page, "reply", answer or {}, id=frame.request)
 
@@ -339,6 +342,12 @@ class Hub:
     def _report(self, channel: Channel, frame: Frame, error: Exception) -> None:
         where = f"the handler of channel {channel.name!r} failed on {frame.kind!r}"
         asyncio.get_running_loop().call_exception_handler({"message": where, "exception": error})
+
+    def start(self, coro: Coroutine[Any, Any, None]) -> None:
+        """Run `coro` in a task that is kept until it ends."""
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 

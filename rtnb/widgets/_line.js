@@ -123,6 +123,9 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
   const counts = { late: 0, lost: 0, resent: 0 };
   let theirs = { late: 0, lost: 0, resent: 0 }; // of what this page sent, as the kernel last said
   let socket = null;
+  let connecting = false;
+  let drops = 0; // sockets lost in a row
+  let again = null; // the timer until the next hello
   let kind = "none";
   let active = "";
   let heard = -Infinity;
@@ -193,11 +196,11 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
     if (frames.length) byMessage(frames);
     flushed = performance.now();
   }
+  const places = () => Object.fromEntries([...channels].map(([name, ch]) => [name, place(ch)]));
   function hello() {
     helloAt = performance.now();
     hellos += 1;
-    const joined = Object.fromEntries([...channels].map(([name, ch]) => [name, place(ch)]));
-    byMessage([pack({ c: "", n: 0, s: stamp(), k: "hello", h: { origin: env.location.origin, channels: joined } })]);
+    byMessage([pack({ c: "", n: 0, s: stamp(), k: "hello", h: { origin: env.location.origin, channels: places() } })]);
   }
 
   // --- in
@@ -238,17 +241,20 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
     active = h.active;
     for (const [name, ch] of channels) {
       if (h.seen[name] !== undefined) ch.cursor = ch.acked = h.seen[name] + 1;
-      else say("join", { name, ...place(ch) });
+      else if (!ch.closed) say("join", { name, ...place(ch) });
     }
   }
   function word({ k, h, id }) {
     const ch = channels.get(h.name);
     if (k === "welcome") {
       hellos = 0;
-      kind = "messages";
+      if (!socket) kind = "messages";
       takeUp(h);
-    } else if (k === "who") hello();
+      if (h.port && !socket && !connecting) connect(h);
+    } else if (k === "resume") takeUp(h);
+    else if (k === "who") hello();
     else if (k === "active") active = h.active;
+    else if (k === "closed" && ch) ch.closed = true;
     else if (k === "joined" && ch) ch.inbox.expected ??= h.next;
     else if (k === "lost" && ch) ch.inbox.skip(h.last).forEach((head) => deliver(ch, head));
     else if (k === "resend" && ch) ch.cursor = Math.min(ch.cursor, h.first);
@@ -263,7 +269,7 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
       if (name in h.seen) {
         ch.acked = h.seen[name] + 1;
         ch.outbox.forget(h.seen[name]);
-      } else say("join", { name, ...place(ch) });
+      } else if (!ch.closed) say("join", { name, ...place(ch) });
       const missing = ch.inbox.missing(h.last[name] ?? 0);
       if (missing !== null) say("resend", { name, first: missing });
     }
@@ -271,6 +277,53 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
     ponged = performance.now();
     const seen = Object.fromEntries([...channels].filter(([, c]) => c.inbox.expected !== null).map(([name, c]) => [name, c.inbox.expected - 1]));
     say("pong", { seen, counts });
+  }
+
+  // --- the socket
+  /** Where to try, the best first. A page from elsewhere has no business on this machine's loopback. */
+  function ways(port, direct) {
+    const { hostname, href } = env.location;
+    const found = [];
+    if (direct && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)) found.push(["direct", `ws://127.0.0.1:${port}/`]);
+    const config = env.document.getElementById("jupyter-config-data")?.textContent;
+    if (config) found.push(["proxy", new URL(`${JSON.parse(config).baseUrl}proxy/${port}/`, href).href.replace(/^http/, "ws")]);
+    return found;
+  }
+  async function connect({ port, token, direct }) {
+    connecting = true;
+    for (const [via, url] of ways(port, direct)) if (timer !== null && (await attempt(via, url, token))) break;
+    connecting = false;
+  }
+  function attempt(via, url, token) {
+    const ws = new env.WebSocket(url);
+    ws.binaryType = "arraybuffer";
+    let since = 0;
+    return new Promise((resolve) => {
+      const limit = setTimeout(() => ws.close(), 3000);
+      ws.onopen = () => ws.send(JSON.stringify({ token, page: pageId, via, channels: places() }));
+      ws.onmessage = ({ data }) => {
+        if (!since) {
+          clearTimeout(limit);
+          since = performance.now();
+          socket = ws;
+          kind = via;
+          resolve(true);
+        }
+        receive(data);
+      };
+      ws.onclose = () => {
+        clearTimeout(limit);
+        resolve(since > 0);
+        if (socket === ws) lostSocket(performance.now() - since);
+      };
+    });
+  }
+  function lostSocket(lived_ms) {
+    socket = null;
+    kind = "messages"; // what the kernel says comes that way now; if nothing comes, tick() sees it
+    drops = lived_ms > 60000 ? 0 : drops + 1;
+    if (timer !== null) again = setTimeout(hello, Math.min(250 * 2 ** drops, 30000));
+    changed();
   }
 
   // --- life
@@ -289,8 +342,12 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
     if (timer === null) return;
     clearInterval(timer);
     clearTimeout(flushing);
+    clearTimeout(again);
     timer = flushing = null;
-    byMessage([pack({ c: "", n: 0, s: stamp(), k: "bye", h: {} })]);
+    const open = socket;
+    socket = null;
+    if (open) open.close(1000);
+    else if (kind !== "none") byMessage([pack({ c: "", n: 0, s: stamp(), k: "bye", h: {} })]);
     kind = "none";
     changed();
   }

@@ -20,6 +20,7 @@ from traitlets import Unicode
 from rtnb._loop import shared_loop
 from rtnb.widgets._base import Widget
 from rtnb.widgets._hub import Channel, Hub, OnMessage
+from rtnb.widgets._socket import SocketServer
 
 __all__ = ["Channel", "Line", "LineStatus", "LineView", "shared_line"]
 
@@ -47,6 +48,7 @@ class Line(Widget):
     def __init__(self) -> None:
         super().__init__()
         self._hub = Hub(lambda frames: self.send({"rtnb": "frames"}, buffers=frames))
+        SocketServer(self._hub)
         self.on_msg(_hand_over)
 
     def channel(self, name: str, on_message: OnMessage) -> Channel:

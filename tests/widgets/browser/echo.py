@@ -1,0 +1,49 @@
+"""A widget that echoes over the line, for the tests in real JupyterLab: written into a notebook's first cell."""
+
+from __future__ import annotations
+
+ECHO = r'''
+import time
+from rtnb.widgets._line import LineView, shared_line
+
+class Echo(LineView):
+    _esm = """
+    export default {
+      async render({ model, el, host }) {
+        const { exports: line, render } = await host.getWidget(model.get("line"));
+        const badge = document.createElement("div");
+        await render({ el: badge });
+        const state = document.createElement("output");
+        state.className = "echo-state";
+        el.append(badge, state);
+        const ch = line.channel(model.get("channel"), (kind, header, buffers) => {
+          if (kind === "state") state.textContent = header.text;
+          if (kind === "numbers") for (let i = 0; i < header.n; i++) window.echo.numbers.push(header.first + i);
+        });
+        window.echo = { line, ch, numbers: [], async trips(n) {
+          const ms = [];
+          for (let i = 0; i < n; i++) {
+            const start = performance.now();
+            await ch.request("echo", { i }, { timeout_ms: 20000 });
+            ms.push(performance.now() - start);
+          }
+          return ms;
+        } };
+        return () => ch.close();
+      },
+    };
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.heard, self.came = [], []
+        ch = self.open_channel(self.answer)
+        ch.on_page(lambda page, what: (self.came.append(what), ch.publish("state", {"text": f"state {len(self.came)}"})))
+
+    def answer(self, kind, header, buffers):
+        self.heard.append((kind, header, [len(b) for b in buffers]))
+        return {"i": header.get("i")}
+
+echo = Echo()
+echo
+'''
