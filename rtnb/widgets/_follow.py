@@ -1,0 +1,105 @@
+"""`SessionView`: a widget that follows the log of a session on the background loop, whatever loop the session is on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, ClassVar
+
+from rtnb._loop import shared_loop
+from rtnb.client import Session
+from rtnb.client.log import EventLog, LogRow
+from rtnb.widgets._line import LineView
+
+_AT_ONCE = 2_000  # rows taken in one go: a long log must not hold up the loop (chosen)
+
+
+class SessionView(LineView):
+    """A widget of one session (or of the log of one); give it another by setting `session`.
+
+    Parameters
+    ----------
+    session : Session or EventLog, optional
+        What to follow; None waits until `session` is set.
+    **traits
+        Any of its traits.
+    """
+
+    _interval_s: ClassVar[float] = 0.1
+    """How often the log is looked at."""
+
+    def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
+        super().__init__(**traits)
+        self._session: Session | EventLog | None = None
+        self._following: Future[None] | None = None
+        self._pages = self.open_channel(self._said)
+        self._pages.on_page(self._page)
+        self.session = session
+
+    @property
+    def session(self) -> Session | EventLog | None:
+        """The session (or log) it shows; setting another starts anew."""
+        return self._session
+
+    @session.setter
+    def session(self, session: Session | EventLog | None) -> None:
+        self._unfollow()
+        self._session = session
+        if session is not None:
+            self._following = shared_loop().submit(self._follow(session))
+            self._following.add_done_callback(_raise_in_loop)
+
+    def close(self) -> None:
+        """Follow no more and leave the page; closing twice is fine."""
+        if self._channel is not None:  # None where the constructor refused
+            self._unfollow()
+        super().close()
+
+    def _unfollow(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    async def _follow(self, source: Session | EventLog) -> None:
+        log = source.log if isinstance(source, Session) else source
+        self._begin(source)
+        index, over = 0, False
+        while True:
+            closed = isinstance(source, Session) and source.closed
+            if count := min(len(log) - index, _AT_ONCE):
+                self._rows([log[number] for number in range(index, index + count)])
+                index += count
+            else:
+                self._idle()
+                if closed and not over:
+                    over = True
+                    self._over()
+            await asyncio.sleep(0 if count == _AT_ONCE else 0.1 if over else self._interval_s)
+
+    # --- what a widget fills in; all are called on the background loop ------------------------------------------------
+
+    def _begin(self, source: Session | EventLog) -> None:
+        """Forget everything: another session begins."""
+
+    def _rows(self, rows: Sequence[LogRow]) -> None:
+        """Take new rows of the log."""
+
+    def _idle(self) -> None:
+        """There was nothing new."""
+
+    def _over(self) -> None:
+        """The session is closed, and all its rows were taken."""
+
+    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+        """The page said something."""
+
+    def _page(self, page_id: str, change: str) -> None:
+        """A page ``"joined"`` (show it everything) or ``"left"``."""
+
+
+def _raise_in_loop(future: Future[None]) -> None:
+    """A failure must not vanish in a future nobody asks."""
+    if not future.cancelled() and (error := future.exception()) is not None:
+        context = {"message": "a widget could not follow its session", "exception": error}
+        shared_loop().call_soon(lambda: asyncio.get_running_loop().call_exception_handler(context))
