@@ -67,7 +67,7 @@ class Link:
         self.ended: ConnectionClosed | None = None
         self._make_id = make_id
         self._transport = transport
-        self._secrets = tuple(secrets)
+        self.secrets = tuple(secrets)
         self._routes = routes
         self._on_end = on_end
         self._watchers: list[asyncio.Future[None]] = []
@@ -88,7 +88,7 @@ class Link:
         if event.event_id is UNSET:
             event = replace(event, event_id=self.new_id())
         text = self.connection.send(event)  # from here to the transport nothing waits: the order is kept
-        shown = redact_event(event, self._secrets) if type(event) in CARRIERS else event
+        shown = redact_event(event, self.secrets) if type(event) in CARRIERS else event
         self.log.record("sent", shown, monotonic_s=self.clock(), wall_time=self.wall(), text=text)
         await self._transport.send(text)
 
@@ -136,7 +136,7 @@ class Link:
             return
         kind = type(event)
         if kind in CARRIERS:
-            event = redact_event(event, self._secrets)
+            event = redact_event(event, self.secrets)
         self.log.record("received", event, monotonic_s=arrived_s, wall_time=self.wall(), text=text)
         route = self._routes.get(kind)
         if route is not None:
@@ -146,8 +146,8 @@ class Link:
 
     def _unreadable(self, text: str, error: RemoteProtocolError) -> None:
         self.problems.append(error)
-        payload = {"text": redact(text[:_UNREADABLE_LENGTH], self._secrets)}
-        event = UnknownEvent(type="unreadable", payload=payload, problem=redact(str(error), self._secrets))
+        payload = {"text": redact(text[:_UNREADABLE_LENGTH], self.secrets)}
+        event = UnknownEvent(type="unreadable", payload=payload, problem=redact(str(error), self.secrets))
         self.log.record("received", event, monotonic_s=self.clock(), wall_time=self.wall(), text=text)
         self._wake()
 

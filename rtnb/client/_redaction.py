@@ -59,9 +59,9 @@ def redact_event(event: Event, secrets: Sequence[str] = ()) -> Event:
     return wire.decode(clean, registry=registry)
 
 
-def redact_config(config: SessionConfig) -> SessionConfig:
+def redact_config(config: SessionConfig, secrets: Sequence[str] = ()) -> SessionConfig:
     """Return the settings with the keys in them masked."""
-    event = redact_event(events.SessionUpdated(session=config))
+    event = redact_event(events.SessionUpdated(session=config), secrets)
     return event.session if isinstance(event, events.SessionUpdated) else SessionConfig(type=config.type)
 
 

@@ -36,6 +36,7 @@ def routes(session: Session) -> dict[type[Event], Route]:
         events.ResponseCreated: lambda e, t: session._queue.begin(e.response, t),
         events.ResponseDone: lambda e, t: _response_done(session, e, t),
         events.InputAudioBufferCommitted: lambda e, t: _committed(session, e, t),
+        events.InputAudioBufferSpeechStopped: lambda e, t: setattr(session, "_stopped_ms", e.audio_end_ms),
         events.InputAudioBufferSpeechStarted: lambda e, t: _speech_started(session),
         events.SessionCreated: lambda e, t: session._was_created(),
         events.Error: lambda e, t: _refused(session, e),
@@ -85,6 +86,7 @@ def _response_done(session: Session, event: events.ResponseDone, arrived_s: floa
 
 def _committed(session: Session, event: events.InputAudioBufferCommitted, arrived_s: float) -> None:
     session._turns_committed += 1
+    session._committed_ms = session._stopped_ms
     session._last_turn_s = arrived_s
     if session._link.calls.answered(("input_audio_buffer.committed",), event):
         return

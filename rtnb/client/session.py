@@ -71,6 +71,7 @@ class Session:
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._shown = (_NO_CONFIG, _NO_CONFIG)
         self._turns_committed = 0
+        self._stopped_ms = self._committed_ms = -1  # where the last turn ended, in ms of all audio sent
         self._last_turn_s = float("-inf")
         table: dict[type[Event], Route] = {}
         self._link = Link(
@@ -99,7 +100,7 @@ class Session:
         """The effective settings, as the service last confirmed them; keys in them (of MCP tools) are masked."""
         current = self._config
         if current is not self._shown[0]:
-            self._shown = (current, redact_config(current))
+            self._shown = (current, redact_config(current, self._link.secrets))
         return self._shown[1]
 
     @property

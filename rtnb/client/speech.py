@@ -173,13 +173,17 @@ def _resampled(samples: Audio, from_rate_hz: int, to_rate_hz: int) -> Iterator[A
 
 
 async def _be_silent(session: Session, silence_ms: int, *, speed: float) -> None:
-    """Send silence until the service committed the turn, at most so much."""
-    rate_hz = session.config.input_format.rate_hz
-    committed = session._turns_committed
+    """Send silence until the service committed the turn that ends in it, at most so much.
+
+    News of an earlier turn may still be on its way here: what counts is where in the stream a turn ended.
+    """
+    form = session.config.input_format
+    rate_hz = form.rate_hz
+    spoken_ms = session.state.input_audio_buffer.total_bytes / form.bytes_per_ms
     silence = np.zeros(ms_to_samples(silence_ms, rate_hz=rate_hz), np.float32)
     size = ms_to_samples(CHUNK_MS, rate_hz=rate_hz)
     chunks = (silence[position : position + size] for position in range(0, len(silence), size))
-    await _send(session, chunks, speed=speed, until=lambda: session._turns_committed > committed)
+    await _send(session, chunks, speed=speed, until=lambda: session._committed_ms >= spoken_ms)
 
 
 async def _send(

@@ -37,8 +37,12 @@ async def join(dialect: Dialect) -> AsyncIterator[Joined]:
     finally:
         await session.close()
         await running
-    # Law 2: what both sides hold is the same after everything.
-    assert session.state.snapshot() == target.service.connection.state.snapshot()
+    # Law 2: what both sides hold is the same after everything. Only what is in the input buffer is not: audio can be on
+    # its way to the service while the news of a committed turn is on its way here.
+    ours, theirs = session.state.snapshot(), target.service.connection.state.snapshot()
+    for side in (ours, theirs):
+        del side["input_audio_buffer"]["bytes"]
+    assert ours == theirs
 
 
 @pytest.fixture(params=["ga", "preview"])

@@ -269,7 +269,8 @@ class Service:
 
     async def commit_turn(self, item_id: str | None = None) -> None:
         item_id = item_id or self.new_id("item")
-        await self.say(events.InputAudioBufferSpeechStopped(audio_end_ms=500, item_id=item_id))
+        heard_ms = self.connection.state.input_audio_buffer.total_bytes // 48
+        await self.say(events.InputAudioBufferSpeechStopped(audio_end_ms=heard_ms, item_id=item_id))
         for event in replies.committed(self.connection.state, item_id, dialect=self.dialect):
             await self.say(event)
 

@@ -105,7 +105,7 @@ async def test_nothing_unheard_is_counted_for_a_waiting_item(joined: Joined) -> 
 
 
 async def test_a_speaker_knows_better(joined: Joined) -> None:
-    response, item_id = await speak(joined, 1_000)
+    _response, item_id = await speak(joined, 1_000)
     flushed: list[bool] = []
     stop = joined.session.playback.on_flush(lambda: flushed.append(True))
     joined.session.playback.report_played(item_id, 120.7)
@@ -160,10 +160,12 @@ async def test_text_is_never_truncated(joined: Joined) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "code", "remembered"),
+    "message, code, remembered",
     [("Audio content of 90ms is already shorter than 100ms", None, 0), ("boom", "server_error", 1)],
 )
-async def test_a_truncation_the_service_refuses(joined: Joined, message: str, code: str | None, remembered: int) -> None:
+async def test_a_truncation_the_service_refuses(
+    joined: Joined, message: str, code: str | None, remembered: int
+) -> None:
     detail = ErrorDetail(type="invalid_request_error", code=code, message=message)
     joined.service.refuse = lambda event: detail if isinstance(event, events.ConversationItemTruncate) else None
     await speak(joined, 1_000)

@@ -89,7 +89,7 @@ def by_place(x: int, /) -> None: ...
 
 
 @pytest.mark.parametrize(
-    ("function", "words"),
+    "function, words",
     [
         (no_annotation, "no annotation"),
         (odd_annotation, "cannot be described"),
@@ -104,7 +104,7 @@ def test_what_a_model_cannot_call(function: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "output"),
+    "arguments, output",
     [
         ('{"city":"Oslo","unit":"f","mood":"wet"}', "Oslo 1 FAHRENHEIT wet"),
         ('{"city":"Oslo"', "error: the arguments of weather are not JSON"),

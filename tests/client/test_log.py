@@ -1,0 +1,201 @@
+"""The event log: rows, slices, tables, files, and nothing secret in any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rtnb.client import EventLog, open_session
+from rtnb.errors import RtnbError, ServiceError
+from rtnb.protocol import events
+from rtnb.protocol.events import UnknownEvent
+from rtnb.protocol.values import ErrorDetail
+from tests.client.conftest import Joined
+from tests.client.service import ScriptedTarget
+
+CANARY = "sk-canary0123456789abcdef"
+
+
+async def talked(joined: Joined) -> EventLog:
+    joined.clock.advance(100)
+    await joined.session.ask("Grüße <b>")
+    await joined.session.input_audio_buffer.append(bytes(4_800))
+    await joined.service.say_raw('{"type":"brand.new","event_id":"e","x":[1,{"y":2}]}')
+    await joined.service.say_raw("not JSON")
+    await joined.service.say_raw("[1]")
+    await joined.service.say_raw('{"type":"response.output_audio.delta","delta":7}')
+    await joined.settle()
+    return joined.session.log
+
+
+async def test_every_row_says_when_which_way_and_how_big(joined: Joined) -> None:
+    log = await talked(joined)
+    assert [row.number for row in log] == list(range(len(log)))
+    assert {row.direction for row in log} == {"sent", "received"}
+    asked = log.filter("conversation.item.create")[0]
+    assert asked.monotonic_s == pytest.approx(1_000.1)
+    assert asked.wall_time == 1_800_000_000.0
+    assert asked.size_bytes == len(json.dumps(_wire(asked.event, joined), separators=(",", ":")).encode())
+    delta = log.filter("response.output_audio.delta")[0]
+    assert delta.type == "response.output_audio.delta"  # in both dialects
+
+
+def _wire(event: Any, joined: Joined) -> Any:
+    from rtnb.protocol import wire
+
+    return json.loads(wire.encode(event, dialect=joined.session.dialect))
+
+
+async def test_slices_and_filters_are_logs(joined: Joined) -> None:
+    log = await talked(joined)
+    deltas = log.filter("response.*.delta", direction="received")
+    assert isinstance(deltas, EventLog)
+    assert all(row.type.endswith(".delta") for row in deltas)
+    assert len(deltas) == 6  # the unreadable one is there too
+    assert log[2:4][0] is log[2]
+    assert log[-1] is list(log)[-1]
+    assert len(log.filter(direction="sent")) == 3
+
+
+async def test_the_table(joined: Joined) -> None:
+    frame = (await talked(joined)).to_frame()
+    assert list(frame.columns[:5]) == ["t_ms", "gap_ms", "direction", "type", "size_bytes"]
+    assert frame.t_ms.iloc[0] == 0
+    assert frame.t_ms.iloc[1] == pytest.approx(100)
+    assert frame.gap_ms.sum() == pytest.approx(frame.t_ms.iloc[-1])
+    audio = frame[frame.audio_ms.notna()]
+    assert audio.audio_ms.tolist() == [100, 100, 100, 100]
+    asked = frame[frame.type == "conversation.item.create"].iloc[0]
+    assert asked.summary == "user Grüße <b>"
+    assert asked.item_id.startswith("item_client")
+    assert frame[frame.type == "response.done"].iloc[0].response_id.startswith("resp")
+    assert EventLog().to_frame().empty
+
+
+async def test_a_slice_still_knows_the_format(joined: Joined) -> None:
+    await joined.session.update(output_format="g711_alaw", input_format="g711_alaw")
+    await joined.session.ask("hi")
+    await joined.session.input_audio_buffer.append(bytes(800))
+    log = joined.session.log
+    for part in (log[-1:], log.filter("response.output_audio.delta")[1:]):
+        assert set(part.to_frame().audio_ms) == {100.0}
+
+
+async def test_what_is_saved_comes_back(joined: Joined, tmp_path: Path) -> None:
+    log = await talked(joined)
+    log.save(tmp_path / "log.jsonl")
+    back = EventLog.load(tmp_path / "log.jsonl")
+    assert [tuple(row) for row in back] == [tuple(row) for row in log]
+    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(log) + 1
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+
+
+@pytest.mark.parametrize("dialect", ["ga", "preview"])
+async def test_a_file_that_grows(tmp_path: Path, dialect: Any) -> None:
+    path = tmp_path / "session.jsonl"
+    for session_number in (1, 2):  # appended to: nothing is overwritten
+        target = ScriptedTarget(dialect=dialect)
+        running = asyncio.create_task(target.service.run())
+        await target.service.open()
+        target.service.on_create = target.service.answer
+        async with await open_session(target, log_path=path) as session:
+            await session.ask("hi")
+            await target.service.say_raw('{\n"type": "brand.new"\n}')
+            await session.ask("and again")
+            back = EventLog.load(path)
+            assert [row.event for row in back][-len(session.log) :] == [row.event for row in session.log]
+            assert len(back) == session_number * len(session.log)
+        await running
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"direction": "sent", "mono')  # a crash in the middle of a line
+    assert len(EventLog.load(path)) == len(back)
+
+
+def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    for text, words in (("{}", "no event log"), ("", "no event log"), ('{"rtnb_log": 9}', "version 9")):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(RtnbError, match=words):
+            EventLog.load(path)
+
+
+async def test_looks(joined: Joined) -> None:
+    log = await talked(joined)
+    assert repr(log).startswith(f"<EventLog: {len(log)} events, 3 sent, {len(log) - 3} received")
+    html = log._repr_html_()
+    assert html.count("<tr>") == 11
+    assert "<b>" not in html
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+async def test_no_secret_gets_anywhere(joined: Joined, tmp_path: Path) -> None:
+    session, service = joined.session, joined.service
+    iterated: list[Any] = []
+
+    async def follow() -> None:
+        iterated.extend([event async for event in session])
+
+    following = asyncio.create_task(follow())
+    await joined.settle()
+    # The service echoes a key, a preview service hands out an ephemeral one, unknown events and broken texts hold one.
+    await service.say(events.Error(error=ErrorDetail(message=f"Incorrect API key provided: {CANARY}.")))
+    secret = {"client_secret": {"value": "ek_canary", "expires_at": 1}}
+    await service.say(events.SessionUpdated(session=replace(session.config, extra=secret)))
+    await service.say_raw(f'{{"type":"brand.new","authorization":"Bearer canary1","message":"key {CANARY}"}}')
+    await service.say_raw(f"oops {CANARY}")
+    await joined.settle()
+    if session.dialect == "ga":  # we hand a key to a tool server
+        tool = {"type": "mcp", "server_label": "s", "server_url": "https://x", "authorization": "canary-of-mcp"}
+        await session.tools.register(tool)
+        assert "canary-of-mcp" in str(service.said(events.SessionUpdate)[-1])  # it did travel
+        await session.tools.register({"type": "function", "name": "f", "parameters": {}})
+        assert "canary-of-mcp" in str(service.said(events.SessionUpdate)[-1])  # and is not lost later
+    service.refuse = lambda event: ErrorDetail(message=f"bad key {CANARY}") if event.type == "session.update" else None
+    with pytest.raises(ServiceError) as caught:
+        await session.update(instructions="new")
+    service.refuse = lambda event: None
+    session.log.save(tmp_path / "log.jsonl")
+    await session.close()
+    await following
+    shown = [
+        str(caught.value),
+        repr(session) + session._repr_html_() + repr(session.config),
+        repr(session.errors) + repr(session.problems),
+        repr(list(session.log)) + session.log._repr_html_() + session.log.to_frame().to_string(),
+        repr([vars(event) for event in iterated]),
+        repr([vars(row.event) for row in session.log]),
+        (tmp_path / "log.jsonl").read_text(encoding="utf-8"),
+    ]
+    assert [text for text in shown if "canary" in text] == []
+    assert any(isinstance(event, UnknownEvent) for event in iterated)
+
+
+async def test_known_secrets_are_taken_out_wherever_they_stand() -> None:
+    """A transport that knows its keys names them; then even one that looks like a word is found."""
+    target = ScriptedTarget()
+    running = asyncio.create_task(target.service.run())
+    target.here.secrets = ("hunter2-hunter2",)  # type: ignore[attr-defined]
+    await target.service.open(instructions="The key is hunter2-hunter2.")
+    async with await open_session(target) as session:
+        await target.service.say(events.Error(error=ErrorDetail(message="wrong: hunter2-hunter2")))
+        await asyncio.sleep(0)
+        await session.update(voice="ash")
+        assert "hunter2" not in repr(list(session.log)) + repr(session.errors) + repr(session.config)
+    await running
+
+
+async def test_ids_and_schemas_that_look_like_keys_stay(joined: Joined) -> None:
+    item_id = "0123456789abcdef0123456789abcdef"
+    made = await joined.session.conversation.item.create({"id": item_id, "role": "user", "content": []})
+    assert made.id == item_id
+    with pytest.raises(ServiceError):
+        await joined.session.conversation.item.delete("item_" + "a" * 27)
+    assert joined.session.log.filter("conversation.item.create")[0].event.item.id == item_id  # type: ignore[attr-defined]
