@@ -61,11 +61,6 @@ def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
     ------
     AudioError
         The response has no audio.
-
-    Examples
-    --------
-    >>> axes = plot_deltas(response)                       # doctest: +SKIP
-    >>> axes[0].figure.savefig("deltas.png")               # doctest: +SKIP
     """
     deltas = _spoken(response)
     if ax is not None:
