@@ -1,120 +1,13 @@
 /**
- * The page's end of the line to the background loop: see _line.py, _frames.py and _hub.py.
+ * The page's end of the line to the background loop: see _line.py and _hub.py.
+ * _frames.js and _socket.js stand before it, in one module.
  * @typedef {{}} State no traits
  */
 
 const GIVE_UP_MS = 7000; // the kernel pings every 2 s
 const TICK_MS = 100; // widget messages leave at most this often: each one makes JupyterLab repaint (measured)
-const KEPT_FRAMES = 1024;
-const KEPT_BYTES = 8 * 2 ** 20;
-const MAX_FRAME_BYTES = 8 * 2 ** 20;
 const WINDOW_FRAMES = 256; // unacknowledged frames on widget messages: a blocked kernel must not collect more
 const SOCKET_BYTES = 2 ** 20; // unsent bytes in a socket
-const pad = (size) => (size + 7) & ~7;
-
-/** A frame's bytes. @param {object} head {c, n, s, k, h, …} @param {(ArrayBuffer|ArrayBufferView)[]} buffers */
-export function pack(head, buffers = []) {
-  const parts = buffers.map((b) => (ArrayBuffer.isView(b) ? new Uint8Array(b.buffer, b.byteOffset, b.byteLength) : new Uint8Array(b)));
-  const words = new TextEncoder().encode(JSON.stringify({ ...head, b: parts.map((p) => p.byteLength) }));
-  const start = pad(4 + words.byteLength);
-  const frame = new Uint8Array(start + parts.reduce((sum, p) => sum + pad(p.byteLength), 0));
-  if (frame.byteLength > MAX_FRAME_BYTES) throw new RangeError(`a frame of ${frame.byteLength} bytes; allowed are ${MAX_FRAME_BYTES}`);
-  new DataView(frame.buffer).setUint32(0, start - 4, true);
-  frame.fill(32, 4, start);
-  frame.set(words, 4);
-  let at = start;
-  for (const part of parts) {
-    frame.set(part, at);
-    at += pad(part.byteLength);
-  }
-  return frame;
-}
-
-/** Read a frame: its header, with the buffers as DataViews that a typed array can be laid over. */
-export function unpack(data) {
-  let bytes = ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
-  if (bytes.byteOffset % 8) bytes = bytes.slice();
-  const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
-  const head = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  let at = 4 + length;
-  head.buffers = head.b.map((size) => {
-    const view = new DataView(bytes.buffer, bytes.byteOffset + at, size);
-    at += pad(size);
-    return view;
-  });
-  return head;
-}
-
-/** The messages of a frame: one, or those of a batch. */
-export function messages(head) {
-  if (!head.m) return [[head.h, head.buffers]];
-  let at = 0;
-  return head.h.map((header, i) => [header, head.buffers.slice(at, (at += head.m[i]))]);
-}
-
-/** Numbered frames of one channel, kept until they have arrived or too much is kept. */
-export class Outbox {
-  next = 1;
-  frames = new Map();
-  bytes = 0;
-  get first() {
-    return this.frames.keys().next().value ?? this.next;
-  }
-  add(frame) {
-    this.frames.set(this.next++, frame);
-    this.bytes += frame.byteLength;
-    while (this.frames.size > KEPT_FRAMES || this.bytes > KEPT_BYTES) this.forget(this.first);
-  }
-  forget(number) {
-    for (let n = this.first; this.frames.size && n <= number; n = this.first) {
-      this.bytes -= this.frames.get(n).byteLength;
-      this.frames.delete(n);
-    }
-  }
-}
-
-/** Puts the frames of one channel back into order, once each; `expected` is null until the kernel has said where it stands. */
-export class Inbox {
-  expected = null;
-  waiting = new Map();
-  asked = 0;
-  constructor(counts) {
-    this.counts = counts;
-  }
-  take(head) {
-    if (this.expected === null || head.n < this.expected || this.waiting.has(head.n)) return [];
-    if (head.n <= this.asked) this.counts.resent += 1;
-    this.waiting.set(head.n, head);
-    return this.waiting.size > 512 ? this.skip(Math.min(...this.waiting.keys()) - 1) : this.ready();
-  }
-  skip(number) {
-    if (this.expected === null || number < this.expected) return [];
-    const there = [...this.waiting.keys()].filter((n) => n <= number).sort((a, b) => a - b);
-    this.counts.lost += number + 1 - this.expected - there.length;
-    const ready = there.map((n) => this.waiting.get(n));
-    there.forEach((n) => this.waiting.delete(n));
-    this.expected = number + 1;
-    return [...ready, ...this.ready()];
-  }
-  /** The first number to ask for again, given that the kernel has sent up to `last`; null if all is here. */
-  missing(last = 0) {
-    if (this.expected === null) return null;
-    const end = this.waiting.size ? Math.min(...this.waiting.keys()) - 1 : last;
-    if (end < this.expected) return null;
-    this.asked = Math.max(this.asked, end);
-    return this.expected;
-  }
-  ready() {
-    const ready = [];
-    for (; this.waiting.has(this.expected); this.expected++) {
-      ready.push(this.waiting.get(this.expected));
-      this.waiting.delete(this.expected);
-    }
-    return ready;
-  }
-}
-
-const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 
 /** The line of one page; `env` replaces parts of the browser in tests. */
 export function makeLine(model, { signal, env = globalThis } = {}) {
@@ -135,8 +28,8 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
   let timer = null;
   let flushing = null;
   let flushed = -Infinity;
-  let quickest = null;
   let nextRequest = 1;
+  const delay = new Delay();
   const requests = new Map();
   const watchers = new Set();
   const electors = new Set();
@@ -221,14 +114,8 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
     if (missing !== null && missing !== before) say("resend", { name: head.c, first: missing });
   }
   function deliver(ch, head) {
-    const now = stamp();
-    const took = now - head.s;
-    quickest = quickest === null ? [took, now] : [Math.min(took, quickest[0] + (now - quickest[1]) / 1000), now];
-    if (head.d !== undefined && took - quickest[0] > head.d) {
-      counts.late += 1;
-      return;
-    }
-    for (const [header, buffers] of messages(head)) for (const fn of ch.listeners) safely(() => fn(head.k, header, buffers));
+    if (delay.late(head.s) > (head.d ?? Infinity)) counts.late += 1;
+    else for (const [header, buffers] of messages(head)) for (const fn of ch.listeners) safely(() => fn(head.k, header, buffers));
   }
   function safely(fn) {
     try {
@@ -280,49 +167,21 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
   }
 
   // --- the socket
-  /** Where to try, the best first. A page from elsewhere has no business on this machine's loopback. */
-  function ways(port, direct) {
-    const { hostname, href } = env.location;
-    const found = [];
-    if (direct && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname)) found.push(["direct", `ws://127.0.0.1:${port}/`]);
-    const config = env.document.getElementById("jupyter-config-data")?.textContent;
-    if (config) found.push(["proxy", new URL(`${JSON.parse(config).baseUrl}proxy/${port}/`, href).href.replace(/^http/, "ws")]);
-    return found;
-  }
-  async function connect({ port, token, direct }) {
+  async function connect({ token, ...offer }) {
     connecting = true;
-    for (const [via, url] of ways(port, direct)) if (timer !== null && (await attempt(via, url, token))) break;
+    for (const [via, url] of ways(offer, env)) {
+      const first = { token, page: pageId, via, channels: places() };
+      const opened = (ws) => ((socket = ws), (kind = via));
+      if (timer === null || (await openSocket(url, first, { env, opened, receive, lost }))) break;
+    }
     connecting = false;
   }
-  function attempt(via, url, token) {
-    const ws = new env.WebSocket(url);
-    ws.binaryType = "arraybuffer";
-    let since = 0;
-    return new Promise((resolve) => {
-      const limit = setTimeout(() => ws.close(), 3000);
-      ws.onopen = () => ws.send(JSON.stringify({ token, page: pageId, via, channels: places() }));
-      ws.onmessage = ({ data }) => {
-        if (!since) {
-          clearTimeout(limit);
-          since = performance.now();
-          socket = ws;
-          kind = via;
-          resolve(true);
-        }
-        receive(data);
-      };
-      ws.onclose = () => {
-        clearTimeout(limit);
-        resolve(since > 0);
-        if (socket === ws) lostSocket(performance.now() - since);
-      };
-    });
-  }
-  function lostSocket(lived_ms) {
+  function lost(ws, lived_ms) {
+    if (socket !== ws) return;
     socket = null;
     kind = "messages"; // what the kernel says comes that way now; if nothing comes, tick() sees it
     drops = lived_ms > 60000 ? 0 : drops + 1;
-    if (timer !== null) again = setTimeout(hello, Math.min(250 * 2 ** drops, 30000));
+    again = setTimeout(hello, Math.min(250 * 2 ** drops, 30000));
     changed();
   }
 
@@ -355,11 +214,14 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
     if (content?.rtnb === "frames" && timer !== null) buffers.forEach(receive);
   };
   model.on("msg:custom", onMessage);
+  const restored = ({ persisted }) => persisted && channels.size && start();
   env.addEventListener("pagehide", stop);
+  env.addEventListener("pageshow", restored);
   signal?.addEventListener("abort", () => {
     stop();
     model.off("msg:custom", onMessage);
     env.removeEventListener("pagehide", stop);
+    env.removeEventListener("pageshow", restored);
   });
 
   /** Listen and talk on a channel; the kernel then sends the widget's state. */

@@ -19,8 +19,11 @@ from traitlets import Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.widgets._base import Widget
-from rtnb.widgets._hub import Channel, Hub, OnMessage
+from rtnb.widgets._channel import Channel, OnMessage
+from rtnb.widgets._hub import Hub
 from rtnb.widgets._socket import SocketServer
+
+_HERE = Path(__file__).parent
 
 __all__ = ["Channel", "Line", "LineStatus", "LineView", "shared_line"]
 
@@ -43,7 +46,7 @@ class LineStatus(NamedTuple):
 class Line(Widget):
     """The line of this kernel; shown, it is a badge that says which way is in use. Use `shared_line`."""
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("_frames.js", "_socket.js", "_line.js"))
 
     def __init__(self) -> None:
         super().__init__()

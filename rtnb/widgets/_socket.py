@@ -20,8 +20,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from rtnb.widgets._channel import Page
 from rtnb.widgets._frames import MAX_FRAME_BYTES, unpack
-from rtnb.widgets._hub import Hub, Page
+from rtnb.widgets._hub import Hub
 
 SWITCH = "RTNB_LINE"
 """Environment variable: ``messages`` offers no socket, ``proxy`` no direct one."""
@@ -168,7 +169,7 @@ class SocketServer:
                     raise ValueError("text is no frame")
                 self._hub.receive(page, unpack(data))
             gone = True  # closed with 1000 or 1001: the tab went, or shows nothing more
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             _logger.warning("page %s: %s", page.id, error)
             await socket.close(1007, "no frame of the line")
         except ConnectionClosed:
