@@ -86,6 +86,7 @@ class Rig:
         self.frames: list[dict[str, Any]] = []
         self.events: list[Any] = []
         self.close: Close | None = None
+        self.patience_s = PATIENCE_S
         self._outgoing = self.session.outgoing()
 
     async def __aenter__(self) -> Rig:
@@ -101,7 +102,7 @@ class Rig:
 
     async def next(self) -> Any:
         """The next event, or None where the service hung up."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(self.patience_s):
             out = await anext(self._outgoing)
         if isinstance(out, Close):
             self.close = out

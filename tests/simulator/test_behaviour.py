@@ -64,7 +64,7 @@ async def test_the_same_seed_chooses_the_same_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name"),
+    "text, name",
     [("What is the weather in Lund?", "get_weather"), ("Please play some music", "play"), ("Good morning", None)],
 )
 def test_the_tool_that_fits_is_called(text: str, name: str | None) -> None:
@@ -74,7 +74,7 @@ def test_the_tool_that_fits_is_called(text: str, name: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "name"),
+    "choice, name",
     [
         ("none", None),
         ("required", "first"),
@@ -101,7 +101,7 @@ def test_no_tool_is_called_twice_for_its_own_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "found"),
+    "schema, found",
     [
         ({"city": {"type": "string"}}, {"city": "Lund"}),
         ({"n": {"type": "integer"}}, {"n": 3}),

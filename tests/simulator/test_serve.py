@@ -106,7 +106,7 @@ async def test_tls_says_what_to_trust() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    "words, said",
     [
         (("--latency", "slow"), "latency 'slow' is not known"),
         (("--scenario", "/nowhere.json"), "cannot be read"),

@@ -1,0 +1,255 @@
+"""The simulator in a thread of this process: its life, its options, and that the key stays where it belongs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import aiohttp
+import pytest
+
+from rtnb.errors import LocalProtocolError, ScenarioError
+from rtnb.protocol import Connection, Item, events
+from rtnb.protocol.values import ContentPart
+from rtnb.simulator import Options, Simulator
+
+QUICK: dict[str, Any] = {"latency": "fast", "voice": "babble"}
+
+
+def ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("rtnb")]
+
+
+def children() -> str:
+    """The processes that have this one as parent (where there is a `ps`)."""
+    import os
+
+    try:
+        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no ps here")
+    return "\n".join(line for line in listed.stdout.splitlines() if "_espeak_worker" in line)
+
+
+def test_it_starts_stops_and_starts_again() -> None:
+    simulator = Simulator(**QUICK)
+    assert not simulator.running
+    first = simulator.start().url
+    assert simulator.start().url == first
+    assert simulator.running
+    assert ours()
+    simulator.stop()
+    simulator.stop()
+    assert not simulator.running
+    assert ours() == []
+    with simulator:
+        assert simulator.running
+    assert ours() == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no ps")
+def test_the_process_of_its_voice_ends_with_it() -> None:
+    with Simulator(latency="fast", voice="auto") as simulator:
+        if not simulator.voice.startswith("espeak"):
+            pytest.skip(f"the voice here is {simulator.voice}")
+        assert children()
+    assert children() == ""
+
+
+async def test_it_starts_inside_a_running_loop() -> None:
+    with Simulator(**QUICK) as simulator:
+        transport = await simulator.open()
+        assert "session.created" in await transport.receive()
+        await transport.close()
+
+
+async def test_two_that_open_it_at_once_get_the_same_service() -> None:
+    simulator = Simulator(**QUICK)
+    try:
+        first, second = await asyncio.gather(simulator.open(), simulator.open())
+        for transport in (first, second):
+            assert "session.created" in await transport.receive()
+        assert simulator.n_sessions == 2
+        assert len(ours()) == 1
+        await first.close()
+        await second.close()
+    finally:
+        await simulator.astop()
+    assert ours() == []
+
+
+async def test_a_start_that_is_given_up_leaves_nothing() -> None:
+    simulator = Simulator(**QUICK)
+    starting = asyncio.create_task(simulator.astart())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await simulator.astop()
+    assert ours() == []
+
+
+async def test_stopping_closes_the_sessions_with_1001() -> None:
+    async with aiohttp.ClientSession() as http:
+        simulator = await Simulator(**QUICK).astart()
+        ws = await http.ws_connect(f"{simulator.url}/v1/realtime?model=m", headers={"api-key": simulator.key})
+        await ws.receive_json()
+        stopping = asyncio.create_task(simulator.astop())
+        message = await ws.receive()
+        assert (message.type, ws.close_code, message.extra) == (aiohttp.WSMsgType.CLOSE, 1001, "the simulator stops")
+        await stopping
+    assert ours() == []
+
+
+def test_a_taken_port_is_an_error_with_a_way_out_and_leaves_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        simulator = Simulator(port=port, **QUICK)
+        with pytest.raises(OSError, match=str(port)) as failed:
+            simulator.start()
+        assert "another port" in "".join(failed.value.__notes__)
+        assert ours() == []
+    with simulator:  # free now
+        assert simulator.url.endswith(f":{port}")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_the_url_is_where_it_listens(host: str) -> None:
+    with Simulator(host=host, **QUICK) as simulator:
+        assert simulator.url.startswith(f"http://{host}:")
+        async with aiohttp.ClientSession() as http, http.get(f"{simulator.url}/nothing") as answer:
+            assert answer.status == 404
+
+
+async def test_nobody_else_reaches_it() -> None:
+    with Simulator(**QUICK) as simulator:
+        (address,) = simulator._started()._runner.addresses
+        assert address[0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"nonsense": 1}, TypeError, "nonsense"),
+        ({"dialect": "beta"}, LocalProtocolError, "'ga', 'preview'"),
+        ({"port": 70_000}, ValueError, "0 .a free one. to 65535"),
+        ({"latency": "slow"}, ValueError, "latency 'slow' is not known"),
+        ({"faults": ("drip",)}, ScenarioError, "did you mean 'drop'"),
+        ({"scenario": {"steps": [{}]}}, ScenarioError, "does nothing"),
+        ({"scenario": "/nowhere.json"}, ScenarioError, "cannot be read"),
+        ({"chat_url": "http://a?key=b"}, ValueError, "base_url is not one"),
+        ({"session_minutes": 0}, ValueError, "above 0"),
+        ({"origins": ("localhost:8888",)}, ValueError, "http://localhost:8888"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Simulator(**options)
+    assert ours() == []
+
+
+def test_before_the_start_it_says_what_to_do() -> None:
+    with pytest.raises(LocalProtocolError) as failed:
+        Simulator().url  # noqa: B018
+    assert "start()" in "".join(failed.value.__notes__)
+
+
+def test_the_key_is_fresh_unless_given() -> None:
+    with Simulator(**QUICK) as first, Simulator(**QUICK) as second, Simulator(key="mine", **QUICK) as third:
+        assert len({first.key, second.key, third.key}) == 3
+        assert third.key == "mine"
+
+
+@pytest.mark.parametrize("dialect", ["ga", "preview"])
+async def test_it_is_a_target(dialect: Any) -> None:
+    with Simulator(dialect=dialect, **QUICK) as simulator:
+        made = await simulator.ephemeral_key(session={"instructions": "Whales."})
+        assert made.session["instructions"] == "Whales."
+        transport = await simulator.open()
+        client = Connection("client", dialect=dialect)
+        created: Any = client.receive(await transport.receive())
+        assert created.session.model == simulator.model
+        assert client.peer_dialect == dialect
+        await transport.close()
+        transcribing = await simulator.open(intent="transcription")
+        assert "transcription_session" in await transcribing.receive()
+        await transcribing.close()
+
+
+async def test_its_own_voice_is_understood_word_for_word() -> None:
+    with Simulator(**QUICK) as simulator:
+        speech = simulator.speech("What is a delta?")
+        assert speech.text == "What is a delta?"
+        assert simulator._started().service.world.known.transcribe(speech.audio, rate_hz=24_000) == speech.text
+
+
+async def test_the_key_is_nowhere_but_where_it_is_asked_for(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    key, wrong = "very-secret-key-0123456789abcdef", "wrong-secret-key-fedcba9876543210"
+    said = []
+    with Simulator(key=key, **QUICK) as simulator:
+        said.append(f"{simulator!r} {simulator} {simulator.options!r} {simulator.facts!r} {simulator.target!r}")
+        said.append(f"{simulator._started().service!r} {simulator._started().service.keys!r}")
+        ways: list[tuple[str, dict[str, str], tuple[str, ...]]] = [
+            (f"?model=m&api-key={key}", {}, ()),
+            ("?model=m", {"api-key": key}, ()),
+            ("?model=m", {"Authorization": f"Bearer {key}"}, ()),
+            ("?model=m", {}, ("realtime", f"openai-insecure-api-key.{key}")),
+            ("?model=m", {"api-key": wrong}, ()),
+            (f"?model=m&api-key={wrong}", {}, ()),
+            ("?model=m", {"api-key": key, "Authorization": f"Bearer {key}"}, ()),
+        ]
+        async with aiohttp.ClientSession() as http:
+            for query, headers, protocols in ways:
+                for path in ("/openai/v1/realtime", "/v1/realtime"):
+                    try:
+                        ws = await http.ws_connect(simulator.url + path + query, headers=headers, protocols=protocols)
+                    except aiohttp.WSServerHandshakeError as error:
+                        said.append(str(error.message))
+                    else:
+                        said.append(str(await ws.receive()))
+                        await ws.send_str("{")
+                        said.append(str(await ws.receive()))
+                        await ws.close()
+            for value in (key, wrong):
+                url, headers = f"{simulator.url}/v1/realtime/client_secrets", {"Authorization": f"Bearer {value}"}
+                async with http.post(url, headers=headers, json={}) as answer:
+                    said.append(await answer.text())
+    said += [record.getMessage() for record in caplog.records if not record.name.startswith("aiohttp.client")]
+    said += capfd.readouterr()
+    for secret in (key, wrong):
+        assert not [text for text in said if secret in text]
+
+
+async def test_a_cell_that_computes_does_not_stop_it() -> None:
+    """The service lives in its own thread: what it sends while we compute is there when we look."""
+    with Simulator(**QUICK) as simulator:
+        transport = await simulator.open()
+        client = Connection("client")
+        client.receive(await transport.receive())
+        part = ContentPart(type="input_text", text="hello")
+        item = Item(type="message", role="user", content=(part,))
+        await transport.send(client.send(events.ConversationItemCreate(item=item)))
+        await transport.send(client.send(events.ResponseCreate()))
+        sum(range(3_000_000))
+        while client.receive(await transport.receive()).type != "response.done":
+            pass
+        await transport.close()
+
+
+def test_options_are_the_same_for_the_command() -> None:
+    assert Options().host == "127.0.0.1"
+    assert "key" not in repr(Options(key="secret"))
+
+
+def test_importing_it_loads_no_certificates() -> None:
+    code = "import sys, rtnb.simulator; print('cryptography' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False"

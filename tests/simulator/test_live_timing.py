@@ -1,0 +1,177 @@
+"""When a session says what, on a clock that jumps: exact, and without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from rtnb.protocol import ServerVad, events
+from rtnb.protocol.values import Transcription
+from rtnb.simulator.behaviour import Say
+from rtnb.simulator.carrying import Listening
+from tests.simulator.rig import Rig, spoken, world
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop that never waits: where it would, its clock jumps."""
+
+    def __init__(self) -> None:
+        loop = self
+        self.now = 0.0
+
+        class Jumping(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> Any:
+                loop.now += timeout or 0.0
+                return super().select(0)
+
+        super().__init__(Jumping())
+
+    def time(self) -> float:
+        return self.now
+
+
+def run(coro: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(coro)
+
+
+class TimedRig(Rig):
+    """A rig that notes when each event came, ms."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.times: list[float] = []
+
+    async def next(self) -> Any:
+        event = await super().next()
+        self.times.append(asyncio.get_running_loop().time() * 1000)
+        return event
+
+    def when(self, wire_type: str) -> list[float]:
+        return [at for at, frame in zip(self.times, self.frames, strict=True) if frame["type"] == wire_type]
+
+
+class Stretches:
+    """Says four stretches, some of them late."""
+
+    def __init__(self, *pauses_s: float) -> None:
+        self.pauses_s = pauses_s
+
+    async def reply(self, turn: Any) -> Any:
+        for pause_s in self.pauses_s:
+            await asyncio.sleep(pause_s)
+            yield Say(" This is a stretch of some length, and here it ends.")
+
+
+def deltas(rig: TimedRig) -> list[tuple[float, float]]:
+    """When each audio delta came, and how long the audio before it is; both from the first delta."""
+    out, before_ms = [], 0.0
+    for at, event in zip(rig.times, rig.events, strict=True):
+        if isinstance(event, events.ResponseOutputAudioDelta):
+            out.append((at, before_ms))
+            before_ms += len(event.delta) / 48
+    return [(at - out[0][0], offset) for at, offset in out]
+
+
+@pytest.mark.parametrize("rate", [1.0, 3.0])
+def test_audio_keeps_its_pace_over_all_stretches(rate: float) -> None:
+    async def talk() -> TimedRig:
+        shared = world(
+            latency=f"real_time,jitter_ms=0,audio_rate={rate}", make_behaviour=lambda n: Stretches(0, 0, 0, 0)
+        )
+        async with TimedRig(shared) as rig:
+            rig.respond()
+            await rig.until("response.done")
+            return rig
+
+    for at, offset in deltas(run(talk())):
+        assert at == pytest.approx(offset / rate, abs=0.5)  # the border of two stretches may lie between two ms
+
+
+def test_words_that_come_late_shift_what_follows_and_nothing_is_hurried() -> None:
+    async def talk() -> TimedRig:
+        shared = world(latency="real_time,jitter_ms=0", make_behaviour=lambda n: Stretches(2.0, 10.0, 0.0))
+        async with TimedRig(shared) as rig:
+            rig.respond()
+            await rig.until("response.done")
+            return rig
+
+    rig = run(talk())
+    late = [at - offset for at, offset in deltas(rig)]
+    assert late[0] == 0.0
+    assert all(b >= a - 0.5 for a, b in pairwise(late))  # no delta catches up
+    first = rig.when("response.output_audio.delta")[0] - rig.when("response.created")[0]
+    assert first == pytest.approx(2000, abs=1)
+    jumps = sorted(b - a for a, b in pairwise(late))
+    assert jumps[-1] > 5000  # ten seconds of thought, less what was still being said
+    assert jumps[-2] < 1
+
+
+def test_the_realistic_profile_is_what_was_measured() -> None:
+    async def talk() -> TimedRig:
+        async with TimedRig(world(latency="realistic,jitter_ms=0")) as rig:
+            rig.write("hello")
+            rig.respond()  # as if it was sent 280 ms ago, and took that long to arrive
+            await rig.until("rate_limits.updated")
+            return rig
+
+    rig = run(talk())
+    assert rig.when("response.created") == [0.0]
+    assert rig.when("response.output_audio_transcript.delta")[0] == pytest.approx(476 - 280)
+    done = rig.when("response.done")[0]
+    assert rig.when("rate_limits.updated")[0] - done == pytest.approx(43)
+    sent_ms = sum(len(e.delta) for e in rig.events if isinstance(e, events.ResponseOutputAudioDelta)) / 48
+    assert (done - 196) * 3 == pytest.approx(sent_ms, abs=3 * 650)  # three times as fast as it plays
+
+
+def test_a_transcription_takes_its_time() -> None:
+    async def talk() -> TimedRig:
+        async with TimedRig(world(latency="realistic,jitter_ms=0")) as rig:
+            rig.update(turn_detection=ServerVad(create_response=False), transcription=Transcription(model="whisper-1"))
+            rig.hear(spoken())
+            await rig.until("conversation.item.input_audio_transcription.failed")
+            return rig
+
+    rig = run(talk())
+    committed = rig.when("input_audio_buffer.committed")[0]
+    assert rig.when("conversation.item.input_audio_transcription.failed")[0] - committed == pytest.approx(1300 - 280)
+
+
+def test_a_session_lasts_sixty_minutes_and_no_longer() -> None:
+    async def wait() -> TimedRig:
+        async with TimedRig() as rig:
+            rig.patience_s = 4000.0
+            await rig.until("error")
+            return rig
+
+    rig = run(wait())
+    assert rig.when("error") == [3_600_000.0]
+    assert "60 minutes" in rig.frames[-1]["error"]["message"]
+    assert rig.frames[0]["session"]["expires_at"] == 1_800_000_000 + 3600
+
+
+def test_listening_shares_a_round_of_the_loop_and_waits_for_the_next() -> None:
+    async def crowd() -> list[int]:
+        loop: Any = asyncio.get_running_loop()
+        listening, rounds, order = Listening(), [0], []
+
+        def count() -> None:
+            rounds[0] += 1
+            loop.call_soon(count)
+
+        async def hear() -> None:
+            await listening.turn()
+            loop.now += 0.0006  # what hearing takes
+            order.append(rounds[0])
+
+        loop.call_soon(count)
+        await asyncio.gather(*(hear() for _ in range(6)))
+        return order
+
+    order = run(crowd())
+    assert [order.count(n) for n in dict.fromkeys(order)] == [2, 2, 2]  # a slice of 1 ms, and the one that ends it

@@ -1,0 +1,185 @@
+"""Every fault on demand, over a real socket, as a client meets it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType
+
+from rtnb.simulator import Simulator
+
+ASK = [
+    {
+        "type": "conversation.item.create",
+        "item": {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]},
+    },
+    {"type": "response.create"},
+]
+
+
+class Seen:
+    """What one client received."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.close_code: int | None = None
+        self.reason = ""
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in self.texts]
+
+    @property
+    def types(self) -> list[str]:
+        return [message["type"] for message in self.messages]
+
+
+async def turn(*faults: str, last: str = "response.done", asks: list[dict[str, Any]] = ASK, **options: Any) -> Seen:
+    """A written turn against a simulator with these faults, to its end or that of the connection."""
+    seen = Seen()
+    settings: dict[str, Any] = {"latency": "fast", "voice": "babble", "faults": faults, **options}
+    with Simulator(**settings) as sim:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(f"{sim.url}/openai/v1/realtime?model=m", headers={"api-key": sim.key}) as ws,
+        ):
+            for ask in asks:
+                await ws.send_json(ask)
+            while True:
+                message = await ws.receive(timeout=20)
+                if message.type != WSMsgType.TEXT:
+                    seen.close_code, seen.reason = ws.close_code, message.extra or ""
+                    break
+                seen.texts.append(message.data)
+                if f'"type":"{last}"' in message.data[:60]:
+                    break
+    return seen
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
+@pytest.mark.parametrize("path", ["/openai/v1/realtime?model=m", "/v1/realtime?model=m"])
+async def test_the_connection_is_refused(status: int, path: str) -> None:
+    with Simulator(latency="fast", voice="babble", faults=(f"http={status}:0x1",)) as sim:
+        async with aiohttp.ClientSession() as http:
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await http.ws_connect(sim.url + path, headers={"api-key": sim.key})
+            assert refused.value.status == status
+            if status == 429:
+                assert refused.value.headers is not None
+                assert int(refused.value.headers["retry-after-ms"]) > 0
+            async with http.ws_connect(sim.url + path, headers={"api-key": sim.key}) as ws:  # once only
+                assert (await ws.receive_json())["type"] == "session.created"
+
+
+async def test_keys_are_refused_as_well() -> None:
+    with Simulator(latency="fast", voice="babble", faults=("http=403",)) as sim:
+        async with aiohttp.ClientSession() as http:
+            url = f"{sim.url}/v1/realtime/client_secrets"
+            async with http.post(url, headers={"api-key": sim.key}, json={}) as answer:
+                assert answer.status == 403
+
+
+async def test_latency_delays_all_and_keeps_the_order() -> None:
+    began = time.perf_counter()
+    plain = (await turn()).types
+    between = time.perf_counter()
+    late = (await turn("latency=300")).types
+    assert late == plain
+    assert time.perf_counter() - between > 0.3
+    assert between - began > 0
+
+
+async def test_jitter_keeps_the_order() -> None:
+    assert (await turn("jitter=30")).types == (await turn()).types
+
+
+async def test_a_drop() -> None:
+    kind = "response.output_audio.delta"
+    plain, dropped = await turn(), await turn(f"drop@{kind}:1x2")
+    assert dropped.types.count(kind) == plain.types.count(kind) - 2
+
+
+@pytest.mark.parametrize("code, seen_as", [(1011, 1011), (1006, 1006), (4000, 4000)])
+async def test_the_connection_closes_in_the_middle_of_a_turn(code: int, seen_as: int) -> None:
+    seen = await turn(f"close={code}@response.output_audio.delta:1")
+    assert seen.types.count("response.output_audio.delta") == 1
+    assert "response.done" not in seen.types
+    assert seen.close_code == seen_as
+
+
+async def test_a_malformed_frame() -> None:
+    seen = await turn("malformed@response.output_audio.delta")
+    broken = []
+    for text in seen.texts:
+        try:
+            json.loads(text)
+        except json.JSONDecodeError:
+            broken.append(text)
+    assert len(broken) == 1
+    assert '"response.done"' in seen.texts[-1]
+
+
+async def test_an_unknown_event_and_an_error() -> None:
+    seen = await turn("unknown_event=rtnb.surprise@response.done", "error=rate_limit_exceeded@response.created")
+    types = seen.types
+    assert types[types.index("response.created") - 1] == "error"
+    assert types[-2:] == ["rtnb.surprise", "response.done"]
+
+
+async def test_an_expired_key() -> None:
+    seen = await turn("expired_key")
+    assert seen.types == ["error"]
+    assert seen.messages[0]["error"]["code"] == "invalid_api_key"
+    assert (seen.close_code, seen.reason) == (3000, "invalid_request_error.invalid_api_key")
+
+
+async def test_the_session_expires_on_demand() -> None:
+    seen = await turn("expire@response.output_audio.delta:2")
+    assert seen.messages[-1]["error"]["code"] == "session_expired"
+    assert "60 minutes" in seen.messages[-1]["error"]["message"]
+    assert seen.close_code == 1001
+
+
+async def test_the_session_expires_by_itself() -> None:
+    seen = await turn(asks=[], session_minutes=0.005)
+    assert seen.types == ["session.created", "error"]
+    assert seen.messages[-1]["error"]["code"] == "session_expired"
+    assert seen.close_code == 1001
+
+
+@pytest.mark.parametrize(
+    "order, first, second",
+    [
+        ("audio_done", "response.output_audio.done", "response.output_audio_transcript.done"),
+        ("item_done", "conversation.item.done", "response.output_item.done"),
+    ],
+)
+async def test_legal_reorderings(order: str, first: str, second: str) -> None:
+    plain, swapped = (await turn()).types, (await turn(f"reorder={order}")).types
+
+    def last(types: list[str], kind: str) -> int:
+        return len(types) - 1 - types[::-1].index(kind)
+
+    assert last(plain, first) < last(plain, second)
+    assert last(swapped, first) > last(swapped, second)
+    assert sorted(plain) == sorted(swapped)
+
+
+async def test_the_transcript_may_come_behind_its_audio() -> None:
+    plain, swapped = await turn(), await turn("reorder=transcript")
+    kind = "response.output_audio_transcript.delta"
+    assert plain.types.index(kind) < plain.types.index("response.output_audio.delta")
+    assert swapped.types.index(kind) > swapped.types.index("response.output_audio.delta")
+    words = ["".join(m["delta"] for m in seen.messages if m["type"] == kind) for seen in (plain, swapped)]
+    assert words[0] == words[1]
+
+
+async def test_a_step_of_a_scenario_brings_its_own_fault() -> None:
+    steps = [{"say": "One.", "faults": ["close=1011@response.output_audio.delta"]}]
+    seen = await turn(scenario={"steps": steps})
+    assert "response.output_audio.delta" not in seen.types
+    assert seen.close_code == 1011
