@@ -52,9 +52,11 @@ def parse(text: str) -> dict[str, Any]:
         Not JSON, not an object, nested too deeply, or with a number that a float cannot hold.
     """
     try:
-        message = _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError(f"not JSON: {error}") from error
+        message, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        message, end = None, -1
+    if end != len(text):  # white space around it, or no JSON
+        message = _decode_all(text)
     if not isinstance(message, dict):
         raise RemoteProtocolError(f"expected a JSON object, got {type(message).__name__}")
     if _nesting(message) > NESTING_LIMIT:
@@ -62,16 +64,28 @@ def parse(text: str) -> dict[str, Any]:
     return message
 
 
+def _decode_all(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"not JSON: {error}") from error
+
+
 NESTING_LIMIT: Final = 100
 """Deepest nesting that is read, so that whatever was read can be compared, shown and written again; chosen."""
 
 
 def _nesting(value: Any) -> int:
-    depth, level = 0, [value]
+    depth = 0
+    level: list[Any] = [value]
     while level:
         depth += 1
-        inside = [v.values() if v.__class__ is dict else v for v in level]
-        level = [entry for entries in inside for entry in entries if entry.__class__ in _CONTAINERS]
+        deeper: list[Any] = []
+        for held in level:
+            for entry in held.values() if held.__class__ is dict else held:
+                if entry.__class__ in _CONTAINERS:
+                    deeper.append(entry)
+        level = deeper
     return depth
 
 
@@ -177,13 +191,15 @@ def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Value:
     values: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, raw in message.items():
-        readers = plan.get(name)
-        if readers is None:
+        if name not in plan:
             extra[name] = raw
             continue
+        reader = plan[name].get(raw.__class__, _misfit)
+        if reader is None:
+            values[name] = raw
+            continue
         try:
-            reader = readers.get(raw.__class__, _misfit)
-            values[name] = raw if reader is None else reader(raw)
+            values[name] = reader(raw)
         except _MisfitError as error:
             if name in required:
                 raise _MisfitError(f"{name}: {error}") from error
