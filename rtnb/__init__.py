@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb import audio, errors, protocol, vad
     from rtnb._doctor import doctor
+    from rtnb.analysis.plot import plot_arrivals, plot_deltas
     from rtnb.client import Response, Session
     from rtnb.client.log import EventLog
     from rtnb.errors import (
@@ -54,6 +55,8 @@ __all__ = [
     "connect",
     "doctor",
     "errors",
+    "plot_arrivals",
+    "plot_deltas",
     "protocol",
     "vad",
 ]

@@ -82,14 +82,14 @@ def _nesting(value: Any) -> int:
         depth += 1
         deeper: list[Any] = []
         for held in level:
-            for entry in held.values() if held.__class__ is dict else held:
+            for entry in held.values() if isinstance(held, dict) else held:
                 if entry.__class__ in _CONTAINERS:
                     deeper.append(entry)
         level = deeper
     return depth
 
 
-_CONTAINERS = frozenset({dict, list})
+_CONTAINERS: Final[frozenset[Any]] = frozenset({dict, list})
 
 
 def _finite(digits: str) -> float:
