@@ -90,7 +90,7 @@ class Speaker(SessionView):
 
     def _rows(self, rows: Sequence[LogRow]) -> None:
         all_packets = [(row.number, self._packets(row.event)) for row in rows]
-        self._send([packet for number, packets in all_packets if number >= self._silent_until for packet in packets])
+        self._ship([packet for number, packets in all_packets if number >= self._silent_until for packet in packets])
 
     def _packets(self, event: Any) -> list[Packet]:
         heard = self._decoder.samples(event)
@@ -116,7 +116,7 @@ class Speaker(SessionView):
         track = self._session.playback._tracks.get(item_id)
         return track is not None and track.flushed is not None
 
-    def _send(self, packets: list[Packet]) -> None:
+    def _ship(self, packets: list[Packet]) -> None:
         if self._pages.pages == 0:
             self._waiting += [(now_ms(), packet) for packet in packets]
             self._waiting = [(at, packet) for at, packet in self._waiting if now_ms() - at < STALE_MS]
@@ -137,7 +137,7 @@ class Speaker(SessionView):
             self._pages.publish("flush", {"id": self._flushes})
 
     def _over(self) -> None:
-        self._send([({"item": "", "end": True}, [b""])])
+        self._ship([({"item": "", "end": True}, [b""])])
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Speaker(SessionView):
         if change == "joined":
             self._report({"": 0}, 0.0)  # from now on only what the page reports was heard
             waiting, self._waiting = self._waiting, []
-            self._send([packet for at, packet in waiting if now_ms() - at < STALE_MS])
+            self._ship([packet for at, packet in waiting if now_ms() - at < STALE_MS])
         if not self._pages.pages:
             self.state = "no page"
 
