@@ -37,8 +37,11 @@ class Echo(LineView):
     def __init__(self):
         super().__init__()
         self.heard, self.came = [], []
-        ch = self.open_channel(self.answer)
-        ch.on_page(lambda page, what: (self.came.append(what), ch.publish("state", {"text": f"state {len(self.came)}"})))
+        self.open_channel(self.answer).on_page(self.page)
+
+    def page(self, page_id, what):
+        self.came.append(what)
+        self._channel.publish("state", {"text": f"state {len(self.came)}"})
 
     def answer(self, kind, header, buffers):
         self.heard.append((kind, header, [len(b) for b in buffers]))

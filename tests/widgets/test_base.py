@@ -1,0 +1,43 @@
+"""What every widget of ours does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from traitlets import Unicode
+
+from rtnb.widgets._base import Widget
+
+
+class Small(Widget):
+    _esm = "export default { render() {} }"
+    colour = Unicode("red").tag(sync=True)
+
+
+def test_a_misspelt_keyword_is_refused_with_the_right_one() -> None:
+    with pytest.raises(TypeError, match=r"Small\(\) got an unexpected keyword 'color'; did you mean 'colour'\?"):
+        Small(color="blue")
+
+
+def test_a_keyword_like_no_other_lists_what_there_is() -> None:
+    with pytest.raises(TypeError, match=r"it takes .*colour"):
+        Small(zzz=1)
+
+
+def test_traits_can_be_given() -> None:
+    assert Small(colour="blue").colour == "blue"
+
+
+def test_the_repr_shows_no_trait() -> None:
+    assert repr(Small(colour="a secret")) == "<Small>"
+
+
+def test_importing_the_widgets_starts_nothing() -> None:
+    code = (
+        "import rtnb.widgets, rtnb.widgets._line, threading, sys; from rtnb.widgets._line import shared_line;"
+        "channel = shared_line().channel('a', print); channel.publish('state', {}); channel.close();"
+        "assert threading.active_count() == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
