@@ -1,0 +1,69 @@
+"""`InstructionsControl`: the system prompt, written in peace and applied with a click."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+from traitlets import Unicode
+
+from rtnb.client import Session
+from rtnb.widgets._steering import Settings
+from rtnb.widgets.settings import Control, close_all
+
+
+class InstructionsControl(Control):
+    """What the model is told to be. Typing changes nothing until it is applied; setting `text` applies."""
+
+    title = "Instructions"
+
+    text = Unicode("", help="Plain words work best. The model follows them from its next answer on.").tag(
+        label="", place="instructions"
+    )
+
+    def _input(self, name: str) -> Any:
+        self._editor = ipywidgets.Textarea(
+            placeholder="What the model is told to be", layout=ipywidgets.Layout(width="auto", height="7em")
+        )
+        self._editor.observe(lambda change: self._arrange(), "value")
+        wide = ipywidgets.Layout(width="auto")
+        self._apply = ipywidgets.Button(description="Apply", icon="check", layout=wide, disabled=True)
+        self._reset = ipywidgets.Button(description="Reset to the service's own", icon="undo", layout=wide)
+        self._apply.on_click(lambda button: setattr(self, "text", self._editor.value))
+        self._reset.on_click(lambda button: self.reset())
+        self._buttons = ipywidgets.HBox([self._apply, self._reset], layout=ipywidgets.Layout(flex_flow="row wrap"))
+        return self._editor
+
+    def reset(self) -> None:
+        """Return to what the service had by itself."""
+        initial = self.steering.initial
+        if initial is not None:
+            self.text = initial.instructions or ""
+
+    def show(self, settings: Settings, session: Session) -> None:
+        """Show what the service confirmed; a draft that is not applied yet stays."""
+        draft = self._editor.value if self._editor.value != self.text else None
+        super().show(settings, session)
+        if draft is not None:
+            self._editor.value = draft
+
+    def available(self, name: str) -> bool:
+        """Whether a knob does something as things stand: it is shown then."""
+        return True
+
+    def _arrange(self) -> None:
+        if "text" not in getattr(self, "_notes", {}):
+            return  # while the constructor runs
+        draft = self._editor.value != self.text
+        self._apply.disabled = not draft
+        self._notes["text"].value = self._note("text") + (
+            '<span class="rtnb-note"><b>Not applied yet.</b></span>' if draft else ""
+        )
+        children = (self._editor, self._buttons, self._notes["text"], self._verdicts)
+        if children != self.children:
+            self.children = children
+
+    def close(self) -> None:
+        """Let go of the session and leave the page; closing twice is fine."""
+        close_all(self._apply, self._reset, self._buttons)
+        super().close()

@@ -1,0 +1,133 @@
+/**
+ * A line to type in, recordings to say, interrupt, and the figures of the last turn.
+ *
+ * @typedef {object} State
+ * @property {string} line the page's line to the background loop
+ * @property {string} channel the name of its channel there
+ * @property {[string, string, string][]} status name, value and explanation of each figure
+ * @property {string} problem what went wrong last
+ * @property {string} busy what is going on
+ */
+
+const RATE_HZ = 24000;
+const PIECE_BYTES = 1 << 20;
+const LARGEST_BYTES = 64 << 20;
+
+/** Samples −1 … 1 of any number of channels, as 16-bit mono. */
+export function toPcm16(channels) {
+  const pcm = new Int16Array(channels[0].length);
+  for (let i = 0; i < pcm.length; i++) {
+    let sum = 0;
+    for (const channel of channels) sum += channel[i];
+    pcm[i] = Math.max(-1, Math.min(1, sum / channels.length)) * 32767;
+  }
+  return pcm;
+}
+
+/** The bytes to send and their rate: WAV files go as they are (the kernel knows more kinds than browsers do). */
+export async function readSound(bytes) {
+  if (bytes.byteLength > LARGEST_BYTES) throw new RangeError(`the file has ${bytes.byteLength >> 20} MB; at most ${LARGEST_BYTES >> 20} can be said`);
+  if (String.fromCharCode(...new Uint8Array(bytes, 0, Math.min(4, bytes.byteLength))) === "RIFF") return { data: bytes, rate_hz: null };
+  const decoded = await new OfflineAudioContext(1, 1, RATE_HZ).decodeAudioData(bytes); // resamples to the context's rate
+  const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) => decoded.getChannelData(i));
+  return { data: toPcm16(channels).buffer, rate_hz: RATE_HZ };
+}
+
+/** Cut bytes into pieces that fit a frame. */
+export function pieces(data, size = PIECE_BYTES) {
+  const count = Math.max(1, Math.ceil(data.byteLength / size));
+  return Array.from({ length: count }, (_, i) => data.slice(i * size, (i + 1) * size));
+}
+
+function make(tag, className, text = "") {
+  const node = document.createElement(tag);
+  node.className = className;
+  node.textContent = text;
+  return node;
+}
+
+function showFigures(list, figures) {
+  list.replaceChildren(
+    ...figures.map(([name, value, meaning]) => {
+      const item = make("div", "rtnb-figure");
+      item.title = meaning;
+      item.append(make("dt", "", name), make("dd", "", value));
+      return item;
+    }),
+  );
+  list.hidden = figures.length === 0;
+}
+
+async function render({ model, el, host }) {
+  const { exports: line } = await host.getWidget(model.get("line"));
+  const channel = line.channel(model.get("channel"), () => {});
+  el.classList.add("rtnb", "rtnb-talk");
+
+  const form = make("form", "rtnb-talk-line");
+  const text = make("textarea", "");
+  Object.assign(text, { rows: 1, placeholder: "Say it in writing (Enter sends)", dir: "auto" });
+  text.setAttribute("aria-label", "What you say in writing");
+  const send = make("button", "rtnb-primary", "Send");
+  send.type = "submit";
+  const choose = make("button", "", "Say a recording…");
+  const stop = make("button", "", "Interrupt");
+  choose.type = stop.type = "button";
+  const file = make("input", "");
+  Object.assign(file, { type: "file", accept: "audio/*,.wav", hidden: true });
+  file.setAttribute("aria-label", "Recording to say");
+  form.append(text, send, choose, stop, file);
+  const busy = make("span", "rtnb-busy rtnb-faint");
+  busy.setAttribute("role", "status");
+  const problem = make("div", "rtnb-error rtnb-message");
+  problem.setAttribute("role", "alert");
+  const figures = make("dl", "rtnb-figures");
+  el.append(form, busy, problem, figures);
+
+  const tell = (words) => {
+    problem.textContent = words;
+    problem.hidden = !words;
+  };
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!text.value.trim()) return text.focus();
+    channel.send("ask", { text: text.value });
+    text.value = "";
+  });
+  text.addEventListener("keydown", (event) => {
+    event.stopPropagation(); // JupyterLab must not take what is typed here for a shortcut
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      form.requestSubmit();
+    }
+  });
+  stop.addEventListener("click", () => channel.send("interrupt", {}));
+  choose.addEventListener("click", () => file.click());
+  file.addEventListener("change", async () => {
+    const [chosen] = file.files;
+    if (!chosen) return;
+    try {
+      tell("");
+      const { data, rate_hz } = await readSound(await chosen.arrayBuffer());
+      const parts = pieces(data);
+      parts.forEach((part, i) => channel.send("sound", { first: i === 0, more: i < parts.length - 1, rate_hz }, [part]));
+    } catch (error) {
+      tell(`${chosen.name} cannot be said: ${error.message}`);
+    }
+    file.value = "";
+  });
+
+  const show = () => {
+    busy.textContent = { asking: "Waiting for the answer…", saying: "Saying the recording…" }[model.get("busy")] ?? "";
+    tell(model.get("problem"));
+    showFigures(figures, model.get("status"));
+  };
+  const traits = ["status", "problem", "busy"];
+  for (const trait of traits) model.on(`change:${trait}`, show);
+  show();
+  return () => {
+    channel.close();
+    for (const trait of traits) model.off(`change:${trait}`, show);
+  };
+}
+
+export default { render };

@@ -1,0 +1,157 @@
+"""`TalkBar`: talk without a microphone (type, or say a recording), interrupt, and see what the last turn took.
+
+Traits (kernel to page): `status`, `problem`, `busy`. On its channel (page to kernel): ``ask`` {text}, ``sound``
+{first, more, rate_hz} with a piece of 16-bit samples (or, without a rate, of a WAV file), ``interrupt``. They pass by
+a blocked kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from traitlets import List, Unicode
+
+from rtnb._loop import shared_loop
+from rtnb.analysis.cost import CostMeter
+from rtnb.analysis.latency import LatencyMeter
+from rtnb.audio import decode_pcm16, read_wav
+from rtnb.client import Response, Session
+from rtnb.client.log import EventLog, LogRow
+from rtnb.errors import RtnbError
+from rtnb.widgets._follow import SessionView
+from rtnb.widgets._steering import on_loop_of
+from rtnb.widgets.verdicts import styled
+
+
+class TalkBar(SessionView):
+    """A line to type in, recordings to say, and the figures of the last turn.
+
+    Parameters
+    ----------
+    session : Session, optional
+        Whom to talk to; it may live on any event loop.
+    """
+
+    _esm = Path(__file__).with_suffix(".js")
+    _css = styled("talk.css")  # type: ignore[assignment]  # a text works as well as a path
+
+    status: List[list[str]] = List(help="[name, value, explanation] of each figure of the last turn.").tag(sync=True)
+    problem = Unicode("", help="What went wrong last, in words.").tag(sync=True)
+    busy = Unicode("", help="What is going on: asking, saying; empty where nothing is.").tag(sync=True)
+
+    def __init__(self, session: Session | None = None, **traits: Any) -> None:
+        self.latency = LatencyMeter()
+        """The split of every turn of this session."""
+        self.cost = CostMeter()
+        """What this session cost so far, about."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._sound = bytearray()
+        super().__init__(session, **traits)
+
+    # --- talking; all three are called on the background loop ---------------------------------------------------------
+
+    async def ask(self, text: str) -> Response:
+        """Say something in writing and wait for the whole answer."""
+        session = self._open_session()
+        return await on_loop_of(session, lambda: session.ask(text))
+
+    async def say(self, audio: Any, **options: Any) -> Response:
+        """Say something aloud and wait for the whole answer."""
+        session = self._open_session()
+
+        async def said() -> Response:
+            response: Response = await session.say(audio, **options)
+            return await response
+
+        return await on_loop_of(session, said)
+
+    async def interrupt(self) -> None:
+        """Stop the answer; without one nothing happens."""
+        session = self._open_session()
+        await on_loop_of(session, session.interrupt)
+
+    def _open_session(self) -> Session:
+        session = self.session
+        if not isinstance(session, Session) or session.closed:
+            raise RtnbError("there is no open session").with_hint("Connect first.")
+        return session
+
+    # --- from the page ------------------------------------------------------------------------------------------------
+
+    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
+        if kind == "ask":
+            self._start("asking", lambda: self.ask(str(header.get("text", ""))))
+        elif kind == "interrupt":
+            self._start("", self.interrupt)
+        elif kind == "sound":
+            if header.get("first"):
+                self._sound.clear()
+            self._sound += b"".join(buffers)
+            if not header.get("more"):
+                sound, self._sound = bytes(self._sound), bytearray()
+                self._start("saying", lambda: self._say_sound(sound, header.get("rate_hz")))
+
+    async def _say_sound(self, sound: bytes, rate_hz: int | None) -> Response:
+        audio, rate = read_wav(sound) if rate_hz is None else (decode_pcm16(sound), int(rate_hz))
+        return await self.say(audio, rate_hz=rate)
+
+    def _start(self, what: str, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        async def run() -> None:
+            self.problem, self.busy = "", what or self.busy
+            try:
+                await call()
+            except RtnbError as error:
+                self.problem = "\n".join([str(error), *getattr(error, "__notes__", [])])
+            finally:
+                if what:
+                    self.busy = ""
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- following the session ----------------------------------------------------------------------------------------
+
+    def _begin(self, source: Session | EventLog) -> None:
+        self.latency, self.cost = LatencyMeter(), CostMeter()
+        self.problem = ""
+
+    def _rows(self, rows: Sequence[LogRow]) -> None:
+        self.latency.feed(rows)
+        self.cost.feed(rows)
+        self.status = self._figures()
+        for row in rows:
+            if row.type == "response.done" and row.event.response.status == "failed":  # type: ignore[attr-defined]
+                self.problem = "The response failed: see the log."
+
+    def _figures(self) -> list[list[str]]:
+        if not self.latency.turns:
+            return []
+        turn = self.latency.turns[-1]
+        start = {"speech": "end of speech", "push to talk": "commit sent", "text": "request"}.get(turn.kind, "start")
+        steps = [
+            [f"{name}", f"+{ms:.0f} ms", f"{name}, {turn.ms(name):.0f} ms after the {start}"]
+            for name, ms in turn.steps_ms.items()
+        ]
+        total = turn.ms("first audible") or turn.ms("first token")
+        figures = [[start, "0", "What the figures count from"], *steps]
+        if total is not None:
+            figures.append(
+                ["total", f"{total:.0f} ms", f"From the {start} until there was something to hear (or read)"]
+            )
+        if self.cost.charges:
+            last = self.cost.charges[-1]
+            figures.append(["tokens", f"{last.tokens}", f"Of the last response; {self.cost.tokens} in this session"])
+            usd = "no price known" if last.usd is None else f"≈ ${last.usd:.4f}"
+            whole = f"About ${self.cost.usd:.4f} in this session. An estimate: the service bills on its own meters"
+            figures.append(["cost", usd, whole])
+        return figures
+
+    def close(self) -> None:
+        """Stop what goes on here and leave the page; closing twice is fine."""
+        if self._tasks:
+            shared_loop().call_soon(lambda: [task.cancel() for task in self._tasks])
+        super().close()
