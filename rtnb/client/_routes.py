@@ -77,9 +77,8 @@ def _response_done(session: Session, event: events.ResponseDone, arrived_s: floa
     calls = session._link.calls
     for key in (("response.cancelled", response.id), ("response.cancelled", "")):
         while calls.waiting(key):
-            calls.hush(
-                calls.answered(key, response) or ""
-            )  # where it ended by itself, the refusal of our cancel is on its way
+            # Where the response ended by itself, the refusal of our cancel is on its way: it tells nobody anything.
+            calls.hush(calls.answered(key, response) or "")
     if session.tools.wants(response):
         response._follow_up = session._link.spawn(session.tools.answer(response), name="rtnb-session-tools")
 

@@ -10,6 +10,7 @@ When the user speaks into an answer, the model must forget the words nobody hear
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -166,7 +167,11 @@ class Playback:
                 cut.append((track.item_id, track.content_index, track.flushed))
         self._free_s = min(self._free_s, self._clock())
         for callback in tuple(self._flushers) if cut else ():
-            callback()
+            try:
+                callback()
+            except Exception as error:  # a speaker's mistake must not end the session
+                report = {"message": "a flush callback of the playback failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(report)
         return cut
 
     def heard(self) -> pd.DataFrame:

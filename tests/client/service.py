@@ -64,6 +64,8 @@ class Service:
         self.on_create: Callable[[ResponseConfig | None], Any] | None = None
         self.echo_metadata = True
         self.refused = 0
+        self.ignored: tuple[type[Event], ...] = ()
+        """Events that are read and never answered."""
         self.meanwhile: Callable[[], Any] | None = None
         """What happened while a `response.create` was on its way here; done once."""
         self.refuse: Callable[[Event], ErrorDetail | None] = lambda event: None
@@ -89,6 +91,9 @@ class Service:
             await self.say(refusal.answer)
             self.refused += 1
             self._changed.set()
+            return
+        if isinstance(event, self.ignored):
+            self.note(event)
             return
         if refused := self.refuse(event):
             await self.say(events.Error(error=replace(refused, event_id=event.event_id)))
@@ -243,7 +248,7 @@ class Service:
         return response_id
 
     async def call(
-        self, config: ResponseConfig | None, *calls: tuple[str, str], status: str = "completed"
+        self, config: ResponseConfig | None, *calls: tuple[str, str], status: str = "completed", item_status: str = ""
     ) -> tuple[str, ...]:
         """A whole response that calls functions: (name, arguments) each; returns the call ids."""
         response_id = await self.begin(config)
@@ -251,7 +256,7 @@ class Service:
         for name, arguments in calls:
             call = Item(type="function_call", name=name, call_id=self.new_id("call"), arguments="")
             item_id = await self.item(response_id, call)
-            item = replace(call, id=item_id, arguments=arguments, status=status)
+            item = replace(call, id=item_id, arguments=arguments, status=item_status or status)
             ids: dict[str, Any] = {"response_id": response_id, "item_id": item_id, "call_id": call.call_id}
             await self.say(events.ResponseFunctionCallArgumentsDelta(**ids, delta=arguments))
             await self.say(events.ResponseFunctionCallArgumentsDone(**ids, arguments=arguments))

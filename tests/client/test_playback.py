@@ -92,6 +92,18 @@ async def test_an_item_heard_so_far_but_still_growing_is_cut_too(joined: Joined)
     assert len(response.audio) == 12_000  # the response keeps what was made
 
 
+async def test_a_new_item_of_an_interrupted_response_is_not_played(joined: Joined) -> None:
+    response, _ = await speak(joined, 100)
+    await joined.service.speech_started()
+    await joined.settle()
+    late = await joined.service.item(response.id)  # was on its way
+    await joined.service.audio(response.id, late, 400)
+    await joined.settle()
+    row = joined.session.playback.heard().loc[late]
+    assert (row.generated_ms, row.received_ms, row.heard_ms) == (400, 0, 0)
+    assert not joined.session.playback.playing
+
+
 async def test_nothing_unheard_is_counted_for_a_waiting_item(joined: Joined) -> None:
     """Two items queued in the speaker: the second was not heard at all."""
     response, first = await speak(joined, 300)
@@ -116,6 +128,19 @@ async def test_a_speaker_knows_better(joined: Joined) -> None:
     assert flushed == [True]
     stop()
     assert "speaker" in repr(joined.session.playback)
+
+
+async def test_a_speaker_that_fails_does_not_end_the_session(joined: Joined) -> None:
+    reports: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reports.append(context["message"]))
+    joined.session.playback.on_flush(lambda: 1 / 0)
+    _, item_id = await speak(joined, 1_000)
+    joined.clock.advance(100)
+    await joined.service.speech_started()
+    await joined.settle()
+    assert reports == ["a flush callback of the playback failed"]
+    assert truncations(joined) == [(item_id, 0, 100)]
+    assert not joined.session.closed
 
 
 async def test_more_played_than_received_is_clamped(joined: Joined) -> None:

@@ -97,6 +97,14 @@ async def test_a_refused_update_raises_and_the_next_one_is_answered(joined: Join
     assert session.errors == []
 
 
+async def test_a_refused_question_raises_although_a_response_came(joined: Joined) -> None:
+    detail = ErrorDetail(type="invalid_request_error", code="invalid_value", message="no such words")
+    joined.service.refuse = lambda event: detail if isinstance(event, events.ConversationItemCreate) else None
+    with pytest.raises(ServiceError, match="no such words"):
+        await joined.session.ask("hi")
+    assert joined.session.errors == []
+
+
 async def test_unknown_settings_are_refused_before_anything_is_sent(joined: Joined) -> None:
     with pytest.raises(TypeError, match="unknown session setting 'voise'"):
         await joined.session.update(voise="alloy")
@@ -227,11 +235,12 @@ async def test_a_connection_lost_in_the_middle_of_a_response(joined: Joined) -> 
         asyncio.ensure_future(one)
         for one in (response._finished(), session.next_response(), session.response.create(), _drain(session))
     ]
-    pending = asyncio.create_task(session.input_audio_buffer.commit())
+    service.ignored = (events.ConversationItemRetrieve,)
+    pending = asyncio.create_task(session.conversation.item.retrieve(session.conversation.items[0].id or ""))
     await joined.settle()
     await service.transport.close(code=1011, reason="boom")
     for waiter in (*waiters, pending):
-        with pytest.raises((ConnectionClosed, ServiceError)):
+        with pytest.raises(ConnectionClosed, match="boom"):
             await waiter
     assert response.status == "incomplete"
     assert response.status_details is not None

@@ -167,7 +167,8 @@ async def test_two_calls_are_answered_in_order_then_one_create(joined: Joined) -
     assert first_output > done  # never before the response that called was done
 
 
-async def test_calls_of_a_response_that_did_not_complete_are_not_run(joined: Joined) -> None:
+@pytest.mark.parametrize("item_status", ["incomplete", "completed"])
+async def test_calls_of_a_response_that_did_not_complete_are_not_run(joined: Joined, item_status: str) -> None:
     ran: list[str] = []
 
     def note(text: str) -> str:
@@ -177,13 +178,13 @@ async def test_calls_of_a_response_that_did_not_complete_are_not_run(joined: Joi
 
     await joined.session.tools.register(note)
     joined.service.on_create = lambda config: joined.service.call(
-        config, ("note", '{"text":"half"}'), status="incomplete"
+        config, ("note", '{"text":"half"}'), status="incomplete", item_status=item_status
     )
     response = await joined.session.ask("go")
     assert response.status == "incomplete"
     await joined.settle()
     assert ran == []
-    assert response.function_calls == ()
+    assert len(response.function_calls) == (item_status == "completed")
 
 
 async def test_a_failing_tool_is_told_to_the_model(joined: Joined) -> None:
@@ -228,6 +229,14 @@ async def test_a_forced_tool_is_forced_once(joined: Joined) -> None:
     await joined.session.ask("go", tool_choice="required", instructions="Short.")
     followed = joined.service.said(events.ResponseCreate)[1].response
     assert (followed.tool_choice, followed.instructions) == ("auto", "Short.")
+
+
+async def test_a_tool_the_session_forces_is_forced_once_per_question(joined: Joined) -> None:
+    await joined.session.update(tool_choice="required")
+    await joined.session.tools.register(weather)
+    script(joined, (("weather", '{"city":"Oslo"}'),), "Dry.")
+    await joined.session.ask("go")
+    assert joined.service.said(events.ResponseCreate)[1].response.tool_choice == "auto"
 
 
 async def test_register_and_unregister_update_the_session(joined: Joined) -> None:
