@@ -128,10 +128,11 @@ def export_line(row: log.LogRow) -> str:
 
 def meaning(event: Event, direction: str) -> dict[str, Any]:
     """What an event says in words, and its fields."""
-    if isinstance(event, UnknownEvent):
-        about = event.problem or "An event this version does not know; it is kept as it came."
-        return {"meaning": about, "fields": []}
-    cls = type(event)
+    registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
+    cls = registry.get(event.type)  # of an event that was typed, too
+    problem = event.problem if isinstance(event, UnknownEvent) else None
+    if problem or cls is None:
+        return {"meaning": problem or "An event this version does not know; it is kept as it came.", "fields": []}
     hints = typing.get_type_hints(cls)
     listed = [field for field in fields(cls) if field.name != "extra"]
     return {"meaning": " ".join((cls.__doc__ or "").split()), "fields": [_told(field, hints) for field in listed]}

@@ -18,7 +18,7 @@ from typing import Any
 from rtnb.client.log import LogRow, summary
 from rtnb.protocol import events
 from rtnb.protocol.base import Value
-from rtnb.protocol.events import Event, UnknownEvent
+from rtnb.protocol.events import CLIENT_EVENTS, Event, UnknownEvent
 from rtnb.protocol.values import PCM16, AudioFormat, SessionConfig
 
 STRIDE = 11
@@ -28,6 +28,7 @@ STATIC_ROWS = 200
 
 _LONGEST_NUMBER = 2**31 - 1
 _TROUBLE_LENGTH = 160  # characters of an error in its row; chosen
+_PIECE_LENGTH = 60  # and of a piece of text; chosen
 _BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C], "\ufffd")
 """Characters that turn the order of what follows; a row shows that they are there and does not obey them."""
 
@@ -224,6 +225,13 @@ def _short(event: Event) -> str:
         error = event.response.status_details and event.response.status_details.error
     if error:
         text = " ".join(f"{error.code or error.type or 'error'}: {error.message or ''}".split())[:_TROUBLE_LENGTH]
+    elif event.type.endswith(".delta"):
+        delta = getattr(event, "delta", None)
+        text = (
+            delta[:_PIECE_LENGTH].replace("\n", " ") if isinstance(delta, str) else ""
+        )  # spaces stay: pieces are joined
+    elif isinstance(event, UnknownEvent) and not event.problem and event.type in CLIENT_EVENTS:
+        text = "sent as it was typed"
     else:
         text = summary(event) or _settings(event)
     return text if text.isascii() else text.translate(_BIDI)
@@ -239,7 +247,7 @@ def _settings(event: Event) -> str:
         return ", ".join([*facts, *_given(config)])
     if isinstance(event, events.ResponseCreate) and event.response:
         return ", ".join(_given(event.response))
-    item_id = getattr(event, "item_id", None)
+    item_id = None if hasattr(event, "response_id") else getattr(event, "item_id", None)
     return item_id if isinstance(item_id, str) else ""
 
 

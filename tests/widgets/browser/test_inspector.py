@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import expect
+
+from rtnb.client.log import EventLog
 
 MANY = """
-import asyncio, time, rtnb
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
 from rtnb.protocol.values import ErrorDetail
@@ -17,46 +22,341 @@ log = EventLog()
 def add(direction, event, at_s):
     log.record(direction, event, monotonic_s=at_s, wall_time=1_700_000_000 + at_s)
 def deltas(start, stop):
+    ids = dict(response_id="resp_1", item_id="item_1", output_index=0, content_index=0)
     for i in range(start, stop):
-        add("received", events.ResponseOutputAudioDelta(response_id="resp_1", item_id="item_1", output_index=0,
-            content_index=0, delta=bytes(4800), event_id=f"s{i}"), 1 + i / 100)
+        sound = events.ResponseOutputAudioDelta(**ids, delta=bytes(4800), event_id=f"a{i}")
+        words = events.ResponseOutputAudioTranscriptDelta(**ids, delta=f"word{i} ", event_id=f"t{i}")
+        add("received", words if i % 2 else sound, 1 + i / 100)
+refusal = ErrorDetail(type="invalid_request_error", code="input_audio_buffer_commit_empty", message="buffer too small",
+                      event_id="mine_1")
 add("sent", events.InputAudioBufferCommit(event_id="mine_1"), 0.0)
-add("received", events.Error(error=ErrorDetail(type="invalid_request_error", code="input_audio_buffer_commit_empty",
-    message="buffer too small", event_id="mine_1"), event_id="s0"), 0.25)
+add("received", events.Error(error=refusal, event_id="s0"), 0.25)
 deltas(0, 40)
+add("received", events.ResponseOutputAudioDone(response_id="resp_1", item_id="item_1", output_index=0,
+                                               content_index=0, event_id="s1"), 1.5)
+inspector = inspect(log)
+inspector
 """
+"""43 events: a refused commit, its error, 20 pieces of audio and 20 of text in turn, and the end of the audio."""
+
 TALK = """
 import rtnb
-from rtnb.widgets.inspector import EventInspector, inspect
+from rtnb.widgets.inspector import inspect
 session = await rtnb.connect("sim")
 response = await session.ask("What is a delta?")
 """
 
+Opened = Callable[..., Awaitable[Any]]
+
 
 @pytest.fixture
-def page_of(jupyterlab: Any, open_notebook: Any) -> Any:
-    """Run the cells of a new notebook; the notebook, once the inspector shows rows."""
+def inspected(jupyterlab: Any, open_notebook: Any) -> Opened:
+    """Run the cells of a new notebook and wait for the inspector's rows."""
 
     async def opened(name: str, *cells: str, theme: str = "JupyterLab Light") -> Any:
-        jupyterlab.write(name, list(cells))
+        jupyterlab.write(name, [*cells, "# more"])
         settings = jupyterlab.home / "settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps({"theme": theme}), encoding="utf-8")
         notebook = await open_notebook(name)
         outputs = await notebook.run_all()
         assert not [output.error for output in outputs if output.error]
-        await notebook.page.locator(".rtnb-ev-space > .rtnb-ev-row").first.wait_for()
+        await rows(notebook.page).first.wait_for()
         return notebook
 
     return opened
 
 
+def rows(page: Any, text: str = "") -> Any:
+    """The rows of the table that are on the page now."""
+    return page.locator(".rtnb-ev-space > .rtnb-ev-row:visible", has_text=text)
+
+
+async def run(notebook: Any, source: str) -> str:
+    """Run code in the last cell, which is kept empty for it; what it prints."""
+    cell = notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").last
+    before = await cell.locator(".jp-InputPrompt").inner_text()
+    await cell.locator(".cm-content").click()
+    await notebook.page.keyboard.press("Control+a")
+    await notebook.page.keyboard.insert_text(source)
+    await notebook.page.keyboard.press("Control+Enter")
+    await expect(cell.locator(".jp-InputPrompt")).not_to_have_text(before)
+    await notebook.until_idle()
+    output = (await notebook.outputs())[-1]
+    assert not output.error
+    return str(output.text).strip()
+
+
+async def test_folding_selecting_and_what_belongs_together(inspected: Opened) -> None:
+    notebook = await inspected("fold.ipynb", MANY)
+    page = notebook.page
+
+    await expect(rows(page)).to_have_count(5)  # commit, error, audio ×20, text ×20, done
+    sound = rows(page, "response.output_audio.delta ×20")
+    await expect(sound).to_contain_text("96,000 bytes, 2,000 ms of audio")
+    await expect(rows(page, "transcript.delta ×20")).to_contain_text("word1 word3 word5")
+    await expect(page.locator(".rtnb-ev-status")).to_have_text("43 of 43 events")
+
+    error = rows(page, "input_audio_buffer_commit_empty: buffer too small")
+    await expect(error).to_have_attribute("data-kind", "trouble")
+    await error.click()
+    side = page.locator(".rtnb-ev-side")
+    await expect(side).to_contain_text("Caused by #0 input_audio_buffer.commit")
+    await expect(side).to_contain_text("Something was refused; the session goes on unless the connection closes.")
+    await expect(rows(page, "input_audio_buffer.commit").first).to_have_attribute("data-relation", "cause")
+    await side.get_by_role("button", name="#0").click()
+    await expect(side).to_contain_text("Refused by #1 input_audio_buffer_commit_empty: buffer too small")
+    await expect(side).to_contain_text("Make the buffered audio (at least 100 ms) a user item")
+
+    await sound.locator("span").nth(4).click()  # unfolds
+    await expect(rows(page, "4,800 bytes, 100 ms of audio").first).to_be_visible()
+    await expect(rows(page, "4,800 bytes, 100 ms of audio").first).to_have_attribute("data-relation", "same")
+    await notebook.picture("unfolded")
+
+
+async def test_the_keyboard_does_it_all(inspected: Opened) -> None:
+    notebook = await inspected("keys.ipynb", MANY)
+    page = notebook.page
+    grid = page.get_by_role("grid", name="Events")
+    chosen = page.locator(".rtnb-ev-row[aria-selected=true]")
+
+    await grid.focus()
+    await page.keyboard.press("Home")
+    await expect(chosen).to_contain_text("input_audio_buffer.commit")
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("ArrowDown")
+    await expect(chosen).to_contain_text("output_audio.delta ×20")
+    await page.keyboard.press("Enter")
+    await expect(chosen).to_have_attribute("aria-expanded", "true")
+    await page.keyboard.press("ArrowDown")
+    await expect(chosen).to_contain_text("4,800 bytes, 100 ms of audio")
+    assert await grid.get_attribute("aria-activedescendant") == await chosen.get_attribute("id")
+    await page.keyboard.press("ArrowLeft")
+    await page.keyboard.press("ArrowLeft")
+    await expect(chosen).to_have_attribute("aria-expanded", "false")
+    await page.keyboard.press("e")
+    await expect(chosen).to_have_attribute("data-kind", "trouble")
+    await page.keyboard.press("t")  # time counts from here
+    await expect(chosen).to_contain_text("0.000")
+    await page.keyboard.press("t")
+    await page.keyboard.press("Space")
+    await expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    await page.keyboard.press("Space")
+    await page.keyboard.press("/")
+    await page.keyboard.type("WORD7 ")
+    await expect(page.locator(".rtnb-ev-status")).to_have_text("1 of 43 events")
+    await page.keyboard.press("Escape")
+    await expect(grid).to_be_focused()
+    assert await notebook.page.locator(".jp-Cell").count() == 2  # as before: no key went to the notebook
+
+
+async def test_filters_count_and_the_tree_sorts(inspected: Opened) -> None:
+    notebook = await inspected("filter.ipynb", MANY)
+    page = notebook.page
+    status = page.locator(".rtnb-ev-status")
+
+    await page.get_by_label("Type, e.g. *.delta").fill("response.*.delta, !*transcript*")
+    await expect(status).to_have_text("20 of 43 events")
+    await page.get_by_label("Type, e.g. *.delta").fill("")
+    await page.get_by_label("Direction", exact=True).select_option("sent")
+    await expect(status).to_have_text("1 of 43 events")
+    await expect(page.get_by_label("Direction", exact=True).locator("option").nth(2)).to_have_text("Received (42)")
+    await page.get_by_label("Direction", exact=True).select_option("")
+    await page.get_by_label("Find text or id").fill("mine_1")  # only in the JSON: the kernel looks there
+    await expect(status).to_have_text("2 of 43 events")
+    await page.get_by_label("Find text or id").fill("item_1")
+    await expect(status).to_have_text("41 of 43 events")
+    await page.get_by_label("Find text or id").fill("")
+
+    await page.get_by_label("Arrangement").select_option("tree")
+    tree = [await row.locator("span").nth(4).inner_text() for row in await rows(page).all()]
+    assert tree[2:] == [
+        "▾ response resp_1 ×41",
+        "▾ item item_1 ×41",
+        "▾ part 0 ×41",
+        "▸ response.output_audio.delta ×20",
+        "▸ response.output_audio_transcript.delta ×20",
+        "response.output_audio.done",
+    ]
+    await notebook.picture("tree")
+    await page.get_by_label("Arrangement").select_option("all")
+    await page.get_by_label("Go to time").fill("0:01.2")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".rtnb-ev-row[aria-selected=true]")).to_contain_text("1.200")
+
+
+async def test_a_pause_loses_nothing_and_the_newest_is_followed(inspected: Opened) -> None:
+    notebook = await inspected("pause.ipynb", MANY)
+    page = notebook.page
+    status = page.locator(".rtnb-ev-status")
+
+    await page.get_by_role("button", name="Pause").click()
+    await run(notebook, "deltas(40, 540); print(len(inspector.event_log))")
+    await expect(status).to_have_text("43 of 543 events · paused: 500 new")
+    await page.get_by_role("button", name="Resume").click()
+    await expect(status).to_have_text("543 of 543 events")
+    await page.get_by_label("Arrangement").select_option("all")
+    await expect(rows(page, "word539")).to_be_visible()  # the last one
+    await run(notebook, "deltas(540, 600); print('more')")
+    await expect(rows(page, "word599")).to_be_visible()
+
+    await page.reload()  # a page that comes later is shown everything
+    await rows(page).first.wait_for(timeout=60_000)
+    await expect(status).to_have_text("603 of 603 events")
+
+
+async def test_audio_plays_and_is_never_text(inspected: Opened) -> None:
+    notebook = await inspected("play.ipynb", MANY)
+    page = notebook.page
+    await page.evaluate("Audio.prototype.play = function () { window.played = this.src; return Promise.resolve(); }")
+
+    await rows(page, "output_audio.delta ×20").locator("span").nth(6).click()
+    await page.get_by_role("button", name="96,000 bytes, 2,000 ms ▶").click()
+    await page.wait_for_function("window.played?.length > 128000")  # 2 s as a WAV, in base64
+    await rows(page, "output_audio.delta ×20").locator("span").nth(4).click()
+    await rows(page, "4,800 bytes, 100 ms of audio").first.click()
+    await page.locator(".rtnb-ev-side pre").wait_for()
+    assert "AAAA" not in await page.locator(".rtnb-ev-side").inner_text()
+    await page.evaluate("window.played = ''")
+    await page.locator(".rtnb-ev-side pre").get_by_role("button", name="4,800 bytes, 100 ms ▶").click()
+    await page.wait_for_function("window.played.startsWith('data:audio/wav;base64,UklGR')")
+
+
+async def test_export_and_copy(inspected: Opened, tmp_path: Path) -> None:
+    notebook = await inspected("export.ipynb", MANY)
+    page = notebook.page
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+
+    async with page.expect_download() as coming:
+        await page.get_by_role("button", name="Export").click()
+    await (await coming.value).save_as(tmp_path / "events.jsonl")
+    assert [row.type for row in EventLog.load(tmp_path / "events.jsonl")][:2] == ["input_audio_buffer.commit", "error"]
+    assert len(EventLog.load(tmp_path / "events.jsonl")) == 43
+
+    await rows(page, "buffer too small").click()
+    await page.locator(".rtnb-ev-side").get_by_role("button", name="Copy").click()
+    await expect(page.locator(".rtnb-ev-status")).to_contain_text("event 1 copied")
+    copied = json.loads(await page.evaluate("navigator.clipboard.readText()"))
+    assert copied["error"]["event_id"] == "mine_1"
+
+
+async def test_an_event_is_checked_and_sent(inspected: Opened) -> None:
+    notebook = await inspected("send.ipynb", TALK, "inspector = inspect(session)\ninspector")
+    page = notebook.page
+    side = page.locator(".rtnb-ev-side")
+
+    await page.get_by_role("button", name="Send…").click()
+    await expect(side).to_contain_text("A service would accept this now.")
+    body = side.get_by_label("Event as JSON")
+    await body.fill('{"type": "response.create"')
+    await expect(side).to_contain_text("This is not JSON")
+    await expect(side.get_by_role("button", name="Send", exact=True)).to_be_disabled()
+    await body.fill('{"type": "input_audio_buffer.commit"}')
+    await expect(side).to_contain_text("The service would refuse it (input_audio_buffer_commit_empty)")
+    await notebook.picture("refused")
+    await side.get_by_role("button", name="Send all the same").click()
+    await expect(side).to_contain_text("Sent.")
+    await expect(rows(page, "input_audio_buffer_commit_empty: ")).to_have_attribute("data-kind", "trouble")
+    types = await run(notebook, "print([row.type for row in session.log][-2:])")
+    assert types == "['input_audio_buffer.commit', 'error']"
+
+
+HOSTILE = r"""
+bad = ["<img src=x onerror='window.hacked=1'>", "<script>window.hacked=1</script>", "\u202egnirts\u202c", "</td><b>x",
+       "x" * 1_000_000, "\ud800", "javascript:window.hacked=1"]
+for number, text in enumerate(bad):
+    ids = dict(response_id=text[:64], item_id=text[:64], output_index=0, content_index=0)
+    add("received", events.ResponseOutputAudioTranscriptDone(**ids, transcript=text, event_id=text[:500]), 2 + number)
+    add("received", events.Error(error=ErrorDetail(type="server_error", code=text[:80], message=text)), 2.5 + number)
+    add("received", events.UnknownEvent(type=text[:80], payload={"type": text[:80], text[:90]: [text]}), 2.7 + number)
+    update = events.SessionUpdate(session=rtnb.protocol.SessionConfig.of(instructions=text))
+    add("sent", update, 2.8 + number)
+print(len(log))
+"""
+
+
+async def test_hostile_text_stays_text(inspected: Opened) -> None:
+    notebook = await inspected("hostile.ipynb", "import rtnb, rtnb.protocol", MANY)
+    page = notebook.page
+    total = int(await run(notebook, HOSTILE))
+    await expect(page.locator(".rtnb-ev-status")).to_have_text(f"{total} of {total} events")
+
+    await page.get_by_role("grid", name="Events").focus()
+    await page.keyboard.press("Home")
+    seen = ""
+    for mode in ("fold", "tree"):
+        await page.get_by_label("Arrangement").select_option(mode)
+        await page.get_by_role("grid", name="Events").focus()
+        await page.keyboard.press("Home")
+        for _ in range(total):
+            at = await page.locator(".rtnb-ev-row[aria-selected=true]").get_attribute("data-index")
+            if at is not None and int(at) >= 43:
+                await expect(page.locator(".rtnb-ev-side strong")).to_be_visible()
+                seen += await page.locator(".rtnb-ev-side").inner_text()
+            await page.keyboard.press("ArrowDown")
+    await notebook.picture("hostile")
+    assert await page.evaluate("window.hacked") is None
+    assert await page.locator(".rtnb-ev :is(img, script, b, iframe)").count() == 0
+    assert "<script>window.hacked=1</script>" in seen
+    assert "\u202e" not in seen
+    assert "1,000,000 characters" in seen
+
+
+async def test_a_saved_notebook_is_small_and_readable_without_a_kernel(inspected: Opened, jupyterlab: Any) -> None:
+    secret = "sk-" + "Z9" * 24
+    leak = f'''
+from rtnb.protocol.values import SessionConfig
+tool = {{"type": "mcp", "server_label": "x", "authorization": "{secret}"}}
+add("sent", events.SessionUpdate(session=SessionConfig(tools=(tool,))), 3)
+deltas(40, 400)
+inspector = inspect(list(log))'''
+    listed = MANY.replace("inspector = inspect(log)", leak)
+    notebook = await inspected("saved.ipynb", listed)
+    page = notebook.page
+    await page.wait_for_function(
+        "document.querySelector('[data-rtnb-static]')?.textContent.includes('last 200 of 404')"
+    )
+    assert not await page.locator("[data-rtnb-static]").is_visible()
+    await page.keyboard.press("Control+s")
+    await page.wait_for_function("!document.querySelector('.jp-mod-current.jp-mod-dirty')")
+    book = jupyterlab.read("saved.ipynb")
+    outputs = json.dumps([cell.outputs for cell in book.cells])
+    assert secret not in outputs + json.dumps(book.metadata)  # it is in the cell that wrote it, and nowhere else
+    assert not re.search(r"A{40}", outputs)  # the audio is zeros: As in base64
+    assert len(outputs) + len(json.dumps(book.metadata.get("widgets", {}))) < 200_000
+    assert "word399" in outputs
+
+    await page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    await page.get_by_role("menuitem", name=re.compile("^Shut Down Kernel")).first.click()
+    await page.reload()
+    still = page.locator("[data-rtnb-static] summary")
+    await still.wait_for(timeout=60_000)
+    await still.click()
+    await expect(page.locator("[data-rtnb-static] table")).to_contain_text("word399")
+    await notebook.picture("without-kernel")
+
+
+async def test_running_the_cell_again_starts_clean(inspected: Opened) -> None:
+    notebook = await inspected("again.ipynb", MANY)
+    await notebook.run_all()
+    await expect(notebook.page.locator(".rtnb-ev-status")).to_have_text("43 of 43 events")
+    assert await notebook.page.locator(".rtnb-ev").count() == 1
+    assert not [message for message in notebook.messages if "rtnb" in message]
+
+
 @pytest.mark.parametrize("width", [480, 1400])
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-async def test_it_looks_right(page_of: Any, theme: str, width: int) -> None:
-    notebook = await page_of(f"looks-{width}-{theme[11:].lower()}.ipynb", MANY, TALK, "inspect(session)", theme=theme)
+async def test_it_looks_right(inspected: Opened, theme: str, width: int) -> None:
+    name = f"looks-{width}-{theme[11:].lower()}.ipynb"
+    refused = "await session.send_raw({'type': 'input_audio_buffer.commit'})"
+    notebook = await inspected(name, TALK, refused, "inspect(session)", theme=theme)
     page = notebook.page
-    await page.set_viewport_size({"width": width, "height": 1000})
-    await page.locator(".rtnb-ev-row[data-kind=received]", has_text="response.done").click()
+    await page.set_viewport_size({"width": width + (300 if width < 600 else 0), "height": 1000})
+    await notebook.picture("before")
+    await rows(page, "input_audio_buffer_commit_empty").click(timeout=5000)
     await page.locator(".rtnb-ev-side pre").wait_for()
+    await page.locator(".rtnb-ev").scroll_into_view_if_needed()
     await notebook.picture("inspector")
+    too_wide = """selector => [...document.querySelectorAll(selector)]
+        .filter(node => node.scrollWidth > node.clientWidth + 1).map(node => node.textContent)"""
+    assert await page.evaluate(too_wide, ".rtnb-ev, .rtnb-ev-bar :is(button, select)") == []
