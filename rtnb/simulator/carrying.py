@@ -49,9 +49,14 @@ class Listening:
 
 
 async def carry(
-    request: web.Request, socket: web.WebSocketResponse, session: LiveSession, listening: Listening
+    request: web.Request,
+    socket: web.WebSocketResponse,
+    session: LiveSession,
+    *,
+    listening: Listening,
+    stop: asyncio.Future[Close],
 ) -> None:
-    """Serve a session on a prepared socket, and close the socket."""
+    """Serve a session on a prepared socket until one side ends or `stop` says so, and close the socket."""
     loop = asyncio.get_running_loop()
     delay_s = session.latency.answer_ms / 1000
     arrived: asyncio.Queue[tuple[float, str | bytes]] = asyncio.Queue(MOST_UNDER_WAY)
@@ -74,22 +79,24 @@ async def carry(
             await listening.turn()
             session.receive(text)
 
-    async def write() -> None:
+    async def write() -> Close | None:
         async for out in session.outgoing():
             if isinstance(out, Close):
-                await _hang_up(request, socket, out)
-                return
+                return out
             await socket.send_str(out)
+        return None
 
-    failed = await _first_of(read(), take(), write())
-    if not socket.closed:
-        code = WSCloseCode.INTERNAL_ERROR if failed else WSCloseCode.OK
+    async def wait_for_stop() -> Close | None:
+        return await stop
+
+    goodbye = await _first_of(read(), take(), write(), wait_for_stop())
+    if not socket.closed:  # nobody reads any more: closing waits for the client's goodbye, and resets no connection
         with contextlib.suppress(ConnectionError):
-            await socket.close(code=code)
+            await _hang_up(request, socket, goodbye or Close(WSCloseCode.OK))
 
 
-async def _first_of(*steps: Coroutine[Any, Any, None]) -> bool:
-    """Run all until one ends, end the others; True where one failed (which is logged)."""
+async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:
+    """Run all until one ends, end the others; how to close the connection. What failed is logged."""
     tasks = [asyncio.create_task(step, name="rtnb session") for step in steps]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -97,10 +104,12 @@ async def _first_of(*steps: Coroutine[Any, Any, None]) -> bool:
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    failures = [one for one in outcomes if isinstance(one, Exception) and not isinstance(one, ConnectionError)]
-    for failure in failures:
-        _log.error("a session ended by an error", exc_info=failure)
-    return bool(failures)
+    goodbye = next((one for one in outcomes if isinstance(one, Close)), None)
+    for failure in outcomes:
+        if isinstance(failure, Exception) and not isinstance(failure, ConnectionError):
+            _log.error("a session ended by an error", exc_info=failure)
+            goodbye = Close(WSCloseCode.INTERNAL_ERROR)
+    return goodbye
 
 
 async def _hang_up(request: web.Request, socket: web.WebSocketResponse, close: Close) -> None:

@@ -58,7 +58,7 @@ KINDS = {
         times=EVERY,
     ),
 }
-"""The catalogue. Status, codes and texts are those observed at the services; the 60 minutes are the service's own limit."""
+"""The catalogue. Status, codes and texts are those observed at the services; so is the limit of 60 minutes."""
 
 ORDERS = {
     "audio_done": (

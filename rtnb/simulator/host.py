@@ -18,6 +18,9 @@ from rtnb.simulator.speech import RATE_HZ, Speech
 from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport
 from rtnb.transport.endpoint import read_endpoint
 
+PATIENCE_S = 30.0
+"""Longest start or stop; both usually take a tenth of a second. (chosen)"""
+
 
 class Simulator:
     """A realtime service on this machine: real sockets, real turn detection, real speech, no key of anybody's.
@@ -67,9 +70,9 @@ class Simulator:
         """
         future = self._begin()
         try:
-            future.result(30.0)
+            future.result(PATIENCE_S)
         except BaseException:
-            self._drop()
+            self.stop()
             raise
         return self
 
@@ -79,8 +82,8 @@ class Simulator:
         try:
             await asyncio.shield(asyncio.wrap_future(future))
         except BaseException:
-            if future.done():  # it failed; where only the caller was cancelled, others may wait, and stop() ends it
-                self._drop()
+            if future.done() and _outcome(future) is None:  # where only this caller was cancelled, others may wait
+                await self.astop()
             raise
         return self
 
@@ -89,19 +92,9 @@ class Simulator:
             self._starting = self._loop.submit(Running.start(self.options))
         return self._starting
 
-    def _drop(self) -> Running | None:
-        """Forget the start, or end it where it is under way; what runs is for the caller to stop."""
-        future, self._starting = self._starting, None
-        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
-            return future.result()
-        self._loop.stop()
-        return None
-
     @property
     def _running(self) -> Running | None:
-        future = self._starting
-        ready = future is not None and future.done() and not future.cancelled() and future.exception() is None
-        return future.result() if future is not None and ready else None
+        return _outcome(self._starting) if self._starting is not None and self._starting.done() else None
 
     @property
     def running(self) -> bool:
@@ -109,20 +102,20 @@ class Simulator:
         return self._running is not None
 
     def stop(self) -> None:
-        """Stop: sessions close with 1001; no thread, socket or process stays behind."""
-        running = self._drop()
-        if running is not None:
+        """Stop: sessions close with 1001; no thread, socket or process stays behind. A start under way ends first."""
+        future, self._starting = self._starting, None
+        if future is not None:
             try:
-                self._loop.run(running.stop(), 10.0)
+                self._loop.run(_end(future), PATIENCE_S)
             finally:
                 self._loop.stop()
 
     async def astop(self) -> None:
         """`stop`, without blocking the event loop of the caller."""
-        running = self._drop()
-        if running is not None:
+        future, self._starting = self._starting, None
+        if future is not None:
             try:
-                await asyncio.wrap_future(self._loop.submit(running.stop()))
+                await asyncio.wrap_future(self._loop.submit(_end(future)))
             finally:
                 self._loop.stop()
 
@@ -241,3 +234,16 @@ class Simulator:
         speech = self._loop.run(running.voice.speak(text, voice=voice, speed=speed), 60.0)
         running.service.world.known.learn(text, speech.audio, rate_hz=RATE_HZ)
         return speech  # type: ignore[no-any-return]
+
+
+async def _end(future: Future[Running]) -> None:
+    """Stop what was started, once it is; where it failed there is nothing to stop, and who waited was told why."""
+    await asyncio.wait([asyncio.wrap_future(future)])
+    running = _outcome(future)
+    if running is not None:
+        await running.stop()
+
+
+def _outcome(future: Future[Running]) -> Running | None:
+    """What a start that is over led to; None where it failed."""
+    return None if future.cancelled() or future.exception() is not None else future.result()

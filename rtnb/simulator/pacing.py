@@ -34,8 +34,8 @@ class LatencyProfile:
     References
     ----------
     Frame captures of real sessions (2025-12 and 2026-09): response.created 280 ms after response.create, first delta
-    476 ms, text done 518 ms, rate_limits.updated 43 ms after response.done, transcription 1.2 to 1.4 s after the commit.
-    The others are chosen; `audio_rate` because deltas arrive faster than real time.
+    476 ms, text done 518 ms, rate_limits.updated 43 ms after response.done, transcription 1.2 to 1.4 s after the
+    commit. The others are chosen; `audio_rate` because deltas arrive faster than real time.
     """
 
     answer_ms: float = 280.0

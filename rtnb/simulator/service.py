@@ -35,7 +35,7 @@ from rtnb.simulator.admission import (
     words_for,
 )
 from rtnb.simulator.carrying import Listening, carry, say_and_close
-from rtnb.simulator.faults import FaultPlan
+from rtnb.simulator.faults import Close, FaultPlan
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
 from rtnb.simulator.live import LiveSession, World
 
@@ -67,7 +67,8 @@ class Service:
         self.keys = keys
         self.origins = origins
         self.sessions: dict[int, LiveSession] = {}
-        self._sockets: set[web.WebSocketResponse] = set()
+        self._stops: dict[asyncio.Task[Any], asyncio.Future[Close]] = {}
+        """The handlers of the open sockets, and what makes them end."""
         self._faults = FaultPlan(world.faults, seed=world.seed)
         self._listening = Listening()
         self._count = 0
@@ -208,12 +209,13 @@ class Service:
             transcription="transcription" in (request.query.get("intent"), preset and preset.type),
             started_at=int(time.time()),
         )
-        self._sockets.add(socket)
+        task = asyncio.current_task()
+        assert task is not None  # a handler always runs in one
+        stop = self._stops[task] = asyncio.get_running_loop().create_future()
         try:
-            await carry(request, socket, session, self._listening)
+            await carry(request, socket, session, listening=self._listening, stop=stop)
         finally:
-            del self.sessions[number]
-            self._sockets.discard(socket)
+            del self.sessions[number], self._stops[task]
             await session.aclose()
 
     def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:
@@ -224,8 +226,12 @@ class Service:
         return preset
 
     async def _shutdown(self, app: web.Application) -> None:
-        goodbyes = [s.close(code=WSCloseCode.GOING_AWAY, message=b"the simulator stops") for s in self._sockets]
-        await asyncio.gather(*goodbyes, return_exceptions=True)
+        handlers = dict(self._stops)
+        for stop in handlers.values():
+            if not stop.done():
+                stop.set_result(Close(WSCloseCode.GOING_AWAY, "the simulator stops"))
+        if handlers:
+            await asyncio.wait(handlers, timeout=2 * GOODBYE_S)
 
 
 def _expiry(client_secret: Any) -> Any:
