@@ -1,0 +1,119 @@
+"""`_line.js` in Chromium and `Line` in this process, joined by a hand-made model in place of Jupyter's comm."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+from playwright.async_api import Browser, Page
+
+from rtnb.widgets._line import Line
+
+_PAGE = "<!doctype html><title>line</title><script id='jupyter-config-data' type='application/json'>{}</script>"
+
+_JOIN = """async esm => {
+    const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+    const text = buffer => btoa(String.fromCharCode(...new Uint8Array(buffer)));
+    const heard = new Set();
+    const view = text => new DataView(bytes(text).buffer);
+    window.fromKernel = (content, buffers) => heard.forEach(fn => fn(content, buffers.map(view)));
+    const model = {
+        get: () => undefined,
+        on: (name, fn) => heard.add(fn),
+        off: (name, fn) => heard.delete(fn),
+        send: (content, _, buffers) => window.toKernel(content, buffers.map(text)),
+    };
+    const url = URL.createObjectURL(new Blob([esm], { type: "text/javascript" }));
+    window.module = await import(url);
+    window.abort = new AbortController();
+    window.widget = module.default();
+    window.line = widget.initialize({ model, signal: abort.signal });
+}"""
+
+
+class Tab:
+    """One browser tab with a line."""
+
+    def __init__(self, line: Line, page: Page, pass_on: Callable[[list[Any]], list[Any]]) -> None:
+        self.page = page
+        self.kernel_hears = True
+        """False holds up what the page sends, as a busy cell does."""
+        self.held: list[tuple[Any, list[str]]] = []
+        self._line = line
+        self._pass_on = pass_on
+        self._queue: asyncio.Queue[tuple[Any, list[bytes]]] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        before = line.comm.publish_msg
+
+        def publish(kind: str, data: Any = None, metadata: Any = None, buffers: Any = None, **more: Any) -> None:
+            if data and data.get("method") == "custom":
+                message = (data["content"], [bytes(buffer) for buffer in buffers])
+                loop.call_soon_threadsafe(self._queue.put_nowait, message)
+            before(kind, data=data, metadata=metadata, buffers=buffers, **more)
+
+        line.comm.publish_msg = publish
+
+    def to_kernel(self, content: Any, texts: list[str]) -> None:
+        """A widget message from the page."""
+        if self.kernel_hears:
+            self._line._handle_custom_msg(content, [memoryview(base64.b64decode(text)) for text in texts])
+        else:
+            self.held.append((content, texts))
+
+    async def run(self, script: str, argument: Any = None) -> Any:
+        """Evaluate a script on the page."""
+        return await self.page.evaluate(script, argument)
+
+    async def until(self, condition: str, timeout_s: float = 10.0) -> None:
+        """Wait until a condition is true on the page."""
+        await self.page.wait_for_function(condition, timeout=1000 * timeout_s)
+
+    async def deliver(self) -> None:
+        """Bring the kernel's widget messages to the page, in order, until cancelled."""
+        while True:
+            content, buffers = await self._queue.get()
+            texts = [base64.b64encode(buffer).decode() for buffer in self._pass_on(buffers)]
+            await self.run("([content, buffers]) => fromKernel(content, buffers)", [content, texts])
+
+
+@asynccontextmanager
+async def tabs_of(line: Line, browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
+    """Open pages of `line`: ``await opened(base_url=…, pass_on=…)``.
+
+    `pass_on` may drop some of the frames of a widget message; `base_url` is where the page believes its server to be.
+    """
+    # A real server: a page from anywhere else may not reach loopback (Chromium's local network access).
+    app = web.Application()
+    app.router.add_get("/", _page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    (address,) = runner.addresses
+    delivering: list[asyncio.Task[None]] = []
+
+    async def opened(*, base_url: str = "", pass_on: Callable[[list[Any]], list[Any]] = list) -> Tab:
+        page = await (await browser.new_context()).new_page()
+        tab = Tab(line, page, pass_on)
+        await page.expose_function("toKernel", tab.to_kernel)
+        await page.goto(f"http://localhost:{address[1]}/?{urlencode({'base': base_url})}")
+        await tab.run(_JOIN, line._esm)
+        delivering.append(asyncio.create_task(tab.deliver()))
+        return tab
+
+    yield opened
+    for task in delivering:
+        task.cancel()
+    await asyncio.gather(*delivering, return_exceptions=True)
+    await runner.cleanup()
+
+
+async def _page(request: web.Request) -> web.Response:
+    base = request.query["base"]
+    return web.Response(text=_PAGE.format(json.dumps({"baseUrl": base}) if base else ""), content_type="text/html")
