@@ -15,8 +15,7 @@ from rtnb.protocol import Dialect
 from rtnb.simulator.running import Options, Running
 from rtnb.simulator.service import DEFAULT_MODEL
 from rtnb.simulator.speech import RATE_HZ, Speech
-from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport
-from rtnb.transport.endpoint import read_endpoint
+from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport, ephemeral_body, mint, read_endpoint
 
 PATIENCE_S = 30.0
 """Longest start or stop; both usually take a tenth of a second. (chosen)"""
@@ -211,7 +210,12 @@ class Simulator:
     ) -> EphemeralKey:
         """Make an ephemeral key through the service's own HTTP door."""
         await self.astart()
-        return await self.target.ephemeral_key(session=session, expires_after_s=expires_after_s)
+        if self.certificate_pem is None:
+            return await self.target.ephemeral_key(session=session, expires_after_s=expires_after_s)
+        url = read_endpoint("azure", self.url, dialect=self.dialect, model=self.model).ephemeral_keys()
+        body = ephemeral_body(self.dialect, model=self.model, session=session, expires_after_s=expires_after_s)
+        trust = ssl.create_default_context(cadata=self.certificate_pem)
+        return await mint(url, headers={"api-key": self.key}, body=body, dialect=self.dialect, trust=trust)
 
     def speech(self, text: str, *, voice: str = "alloy", speed: float = 1.0) -> Speech:
         """A recorded user for exercises: the simulator's voice speaks, and will understand exactly this.

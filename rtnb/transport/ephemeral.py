@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -124,6 +125,7 @@ async def mint(
     dialect: Dialect,
     facts: TargetFacts | None = None,
     timeout_s: float = 10.0,
+    trust: ssl.SSLContext | None = None,
 ) -> EphemeralKey:
     """Get an ephemeral key from a service.
 
@@ -141,6 +143,8 @@ async def mint(
         For the words when it fails.
     timeout_s : float, default 10
         For the whole request (chosen).
+    trust : ssl.SSLContext, optional
+        Whose certificates count, where not the system's.
 
     Returns
     -------
@@ -156,7 +160,7 @@ async def mint(
         The service agreed but sent no key.
     """
     facts = facts or TargetFacts(url=redact(url), dialect=dialect, purpose="get an ephemeral key")
-    outcome = await _post(url, headers, body, dialect, facts, timeout_s)
+    outcome = await _post(url, headers, body, dialect, facts, timeout_s, trust)
     if isinstance(outcome, EphemeralKey):
         return outcome
     raise outcome  # here, where no local variable holds what the service said
@@ -169,6 +173,7 @@ async def _post(
     dialect: Dialect,
     facts: TargetFacts,
     timeout_s: float,
+    trust: ssl.SSLContext | None,
 ) -> EphemeralKey | RtnbError:
     import aiohttp  # a quarter of a second to import: only for who needs it
 
@@ -177,7 +182,9 @@ async def _post(
         # Not trust_env: it would read ~/.netrc and put a password of its own into Authorization.
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
-            http.post(url, headers=headers, json=body, allow_redirects=False, proxy=_proxy(url)) as answer,
+            http.post(
+                url, headers=headers, json=body, allow_redirects=False, proxy=_proxy(url), ssl=trust or True
+            ) as answer,
         ):
             content = await answer.read()
             if not 200 <= answer.status < 300:

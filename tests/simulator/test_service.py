@@ -403,3 +403,5 @@ async def test_tls_with_a_client_that_trusts_the_certificate() -> None:
         transport = await sim.open()
         assert "session.created" in await transport.receive()
         await transport.close()
+        key = await sim.ephemeral_key(expires_after_s=60)
+        assert 50 < key.seconds_left() <= 60
