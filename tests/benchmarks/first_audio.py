@@ -1,7 +1,7 @@
 """How soon is the first audio there? ``python tests/benchmarks/first_audio.py``
 
-From `session.ask` to the first audio delta, against the simulator with latency ``fast`` (it waits for nothing, so what is
-left is the sockets, the voice and our own work), beside a floor: a bare `websockets` client that sends the same two
+From `session.ask` to the first audio delta, against the simulator with latency ``fast`` (it waits for nothing, so what
+is left is the sockets, the voice and our own work), beside a floor: a bare `websockets` client that sends the same two
 events to the same simulator. Also the time of ``import rtnb`` in a fresh Python, beside that of an empty one.
 """
 
