@@ -1,19 +1,154 @@
-"""The line in real JupyterLab."""
+"""The line in real JupyterLab: a busy cell, two tabs, a reload, a second run, a restart."""
 
 from __future__ import annotations
 
+import re
+import statistics
+import sys
 from typing import Any
 
+import pytest
+
 from tests.widgets.browser.echo import ECHO
+from tests.widgets.page import eventually
+
+BUSY = "time.sleep(3)"
+COUNT = """
+import threading
+def count():
+    for first in range(0, 300, 3):
+        echo._channel.publish("numbers", {"first": first, "n": 3})
+        time.sleep(0.01)
+threading.Thread(target=count).start()
+time.sleep(3)
+"""
+TELL = "print(tuple(shared_line().status), echo._channel.pages, echo.came, len(echo.heard))"
+MESSAGES = "import os; os.environ['RTNB_LINE'] = 'messages'\n"
 
 
-async def test_a_request_comes_back(jupyterlab: Any, open_notebook: Any) -> None:
-    jupyterlab.write("line.ipynb", [ECHO])
-    notebook = await open_notebook("line.ipynb")
-    (output,) = await notebook.run_all()
-    assert not output.error
-    await notebook.page.wait_for_function("window.echo?.line.status().kind === 'direct'")
-    await notebook.page.get_by_text("state 1").wait_for()
-    print(await notebook.page.evaluate("window.echo.trips(50)"), await notebook.page.evaluate("window.echo.line.status()"))
-    await notebook.picture("line")
+def tell(figure: str) -> None:
+    """Print a figure; seen with ``pytest -rP``."""
+    sys.stdout.write(figure + "\n")
+
+
+async def save(notebook: Any) -> None:
+    """Save the notebook with its outputs, and wait until it is on disk as a whole."""
+    path = notebook.lab.directory / notebook.name
+    path.unlink()
+    await notebook.page.keyboard.press("Control+s")
+    await eventually(lambda: path.exists() and path.read_text(encoding="utf-8").endswith("}\n"), timeout_s=20)
+
+
+async def run_cell(notebook: Any, index: int, *, wait: bool = True) -> str:
+    """Run one cell as a person would; return what it shows."""
+    cell = notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").nth(index)
+    await cell.locator(".cm-content").click()
+    before = await cell.locator(".jp-InputPrompt").text_content()
+    await notebook.page.keyboard.press("Control+Enter")
+    await notebook.page.wait_for_function(
+        "([cell, before]) => cell.querySelector('.jp-InputPrompt').textContent !== before",
+        arg=[await cell.element_handle(), before],
+    )
+    if wait:
+        await notebook.until_idle()
+    return str((await notebook.outputs())[index].text)
+
+
+async def until_kind(notebook: Any, kind: str, timeout_s: float = 20.0) -> None:
+    await notebook.page.wait_for_function(
+        "kind => window.echo?.line.status().kind === kind", arg=kind, timeout=1000 * timeout_s
+    )
+
+
+@pytest.fixture
+def write(jupyterlab: Any) -> Any:
+    return jupyterlab.write
+
+
+async def test_a_busy_cell_holds_nothing_up(write: Any, open_notebook: Any) -> None:
+    write("line-busy.ipynb", [ECHO, BUSY])
+    notebook = await open_notebook("line-busy.ipynb")
+    await run_cell(notebook, 0)
+    await until_kind(notebook, "direct")
+    await run_cell(notebook, 1, wait=False)
+    trips_ms = await notebook.page.evaluate("window.echo.trips(500)")
+    assert await notebook.page.locator(".jp-InputPrompt", has_text="*").count() == 1, "the cell has ended too early"
+    await notebook.until_idle()
+    p99_ms = statistics.quantiles(trips_ms, n=100)[98]
+    tell(f"round trip, direct, during time.sleep: p50 {statistics.median(trips_ms):.1f} ms, p99 {p99_ms:.1f} ms")
+    assert p99_ms < 100
+    await notebook.page.get_by_text(re.compile("^line: direct")).wait_for()
+    await notebook.picture("direct")
     assert not notebook.messages
+
+
+async def test_without_a_socket_the_kernel_is_still_heard(write: Any, open_notebook: Any) -> None:
+    write("line-messages.ipynb", [MESSAGES + ECHO, COUNT, TELL])
+    notebook = await open_notebook("line-messages.ipynb")
+    await run_cell(notebook, 0)
+    await until_kind(notebook, "messages")
+    await notebook.page.get_by_text(re.compile("^line: messages")).wait_for()
+    trips_ms = await notebook.page.evaluate("window.echo.trips(20)")
+    tell(f"round trip, messages: p50 {statistics.median(trips_ms):.1f} ms, max {max(trips_ms):.1f} ms")
+    await run_cell(notebook, 1, wait=False)
+    await notebook.page.wait_for_function("window.echo.numbers.length >= 300")
+    assert await notebook.page.locator(".jp-InputPrompt", has_text="*").count() == 1, "heard only after the cell"
+    assert await notebook.page.evaluate("window.echo.numbers") == list(range(300))
+    (late_ms,) = await notebook.page.evaluate("window.echo.trips(1)")
+    tell(f"a request during the busy cell was answered after {late_ms:.0f} ms")
+    await notebook.until_idle()
+    assert (await run_cell(notebook, 2)).startswith("('messages', 1, 0, 0, 0) 1 ['joined'] 21")
+    await notebook.picture("messages")
+    assert not notebook.messages
+
+
+@pytest.mark.parametrize("how", ["direct", "messages"])
+async def test_reload_second_run_and_second_tab(write: Any, open_notebook: Any, how: str) -> None:
+    name = f"line-pages-{how}.ipynb"
+    write(name, [(MESSAGES if how == "messages" else "") + ECHO, TELL])
+    notebook = await open_notebook(name)
+    await run_cell(notebook, 0)
+    await until_kind(notebook, how)
+    await save(notebook)
+
+    await notebook.page.reload()
+    await until_kind(notebook, how, 60)
+    await notebook.page.get_by_text(re.compile("^state [23]")).wait_for()
+    await notebook.until_idle()
+    told = await run_cell(notebook, 1)
+    assert told.startswith(f"('{how}', 1, 0, 0, 0) 1 ['joined', 'left', 'joined']"), told
+
+    await run_cell(notebook, 0)
+    await notebook.page.get_by_text("state 1").wait_for()
+    await until_kind(notebook, how)
+    told = await run_cell(notebook, 1)
+    assert told.startswith(f"('{how}', 1, 0, 0, 0) 1 ['joined'] 0"), told
+
+    await save(notebook)
+    second = await open_notebook(name)
+    await until_kind(second, how)
+    await second.page.get_by_text("state 2").wait_for()
+    await notebook.page.get_by_text("state 2").wait_for()
+    active = [await one.page.evaluate("window.echo.line.isActivePage()") for one in (notebook, second)]
+    assert active == [True, False]
+    await notebook.page.context.close()
+    if how == "direct":
+        await second.page.wait_for_function("window.echo.line.isActivePage()")
+    else:  # nobody may say goodbye; a click in the second tab settles it
+        await second.page.evaluate("window.echo.line.claimActivePage()")
+        await second.page.wait_for_function("window.echo.line.isActivePage()")
+
+
+async def test_a_restarted_kernel_is_noticed_and_makes_a_new_line(jupyterlab: Any, open_notebook: Any) -> None:
+    jupyterlab.write("line-restart.ipynb", [ECHO])
+    notebook = await open_notebook("line-restart.ipynb")
+    await run_cell(notebook, 0)
+    await until_kind(notebook, "direct")
+    (session,) = (one for one in jupyterlab.get("api/sessions") if one["path"] == "line-restart.ipynb")
+    jupyterlab.post(f"api/kernels/{session['kernel']['id']}/restart", {})
+    await until_kind(notebook, "none")
+    assert not await notebook.page.evaluate("window.echo.line.isActivePage()")
+    await notebook.until_idle()
+    await run_cell(notebook, 0)
+    await until_kind(notebook, "direct")
+    assert len(await notebook.page.evaluate("window.echo.trips(3)")) == 3
