@@ -152,3 +152,18 @@ async def test_a_restarted_kernel_is_noticed_and_makes_a_new_line(jupyterlab: An
     await run_cell(notebook, 0)
     await until_kind(notebook, "direct")
     assert len(await notebook.page.evaluate("window.echo.trips(3)")) == 3
+
+
+async def test_through_the_servers_proxy_a_busy_cell_holds_nothing_up(write: Any, open_notebook: Any) -> None:
+    pytest.importorskip("jupyter_server_proxy", reason="jupyter-server-proxy is not installed", exc_type=ImportError)
+    write("line-proxy.ipynb", ["import os; os.environ['RTNB_LINE'] = 'proxy'\n" + ECHO, BUSY])
+    notebook = await open_notebook("line-proxy.ipynb")
+    await run_cell(notebook, 0)
+    await until_kind(notebook, "proxy")
+    await run_cell(notebook, 1, wait=False)
+    trips_ms = await notebook.page.evaluate("window.echo.trips(300)")
+    assert await notebook.page.locator(".jp-InputPrompt", has_text="*").count() == 1, "the cell has ended too early"
+    p99_ms = statistics.quantiles(trips_ms, n=100)[98]
+    tell(f"round trip, proxy, during time.sleep: p50 {statistics.median(trips_ms):.1f} ms, p99 {p99_ms:.1f} ms")
+    assert p99_ms < 200
+    assert not notebook.messages
