@@ -46,6 +46,11 @@ def flat(config: SessionConfig) -> Settings:
     >>> flat(SessionConfig.of(voice="marin"))
     {'type': 'realtime', 'audio.output.voice': 'marin'}
     """
+    return laid_out(wire.encode_session(config))
+
+
+def laid_out(session: Mapping[str, Any]) -> Settings:
+    """The same for a session object as JSON."""
     found: Settings = {}
 
     def walk(prefix: str, table: Mapping[str, Any]) -> None:
@@ -56,7 +61,7 @@ def flat(config: SessionConfig) -> Settings:
             else:
                 found[place] = value
 
-    walk("", wire.encode_session(config))
+    walk("", session)
     return found
 
 

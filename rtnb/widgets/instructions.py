@@ -25,6 +25,7 @@ class InstructionsControl(Control):
         self._editor = ipywidgets.Textarea(
             placeholder="What the model is told to be", layout=ipywidgets.Layout(width="auto", height="7em")
         )
+        self._title = ipywidgets.HTML('<b class="rtnb-title">Instructions</b>')
         self._editor.observe(lambda change: self._arrange(), "value")
         wide = ipywidgets.Layout(width="auto")
         self._apply = ipywidgets.Button(description="Apply", icon="check", layout=wide, disabled=True)
@@ -59,11 +60,11 @@ class InstructionsControl(Control):
         self._notes["text"].value = self._note("text") + (
             '<span class="rtnb-note"><b>Not applied yet.</b></span>' if draft else ""
         )
-        children = (self._editor, self._buttons, self._notes["text"], self._verdicts)
+        children = (self._title, self._editor, self._buttons, self._notes["text"], self._verdicts)
         if children != self.children:
             self.children = children
 
     def close(self) -> None:
         """Let go of the session and leave the page; closing twice is fine."""
-        close_all(self._apply, self._reset, self._buttons)
+        close_all(self._title, self._apply, self._reset, self._buttons)
         super().close()

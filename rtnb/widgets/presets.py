@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ipywidgets
 
 from rtnb.errors import RtnbError
-from rtnb.protocol import wire
-from rtnb.widgets._steering import MISSING, Settings, flat, found, nested, same
+from rtnb.widgets._steering import MISSING, Settings, found, laid_out, nested, same
 from rtnb.widgets.settings import close_all
 from rtnb.widgets.verdicts import Verdicts, said
 
@@ -55,12 +54,12 @@ class Preset:
         try:
             whole = json.loads(text)
             version, name, session = whole["rtnb_preset"], whole["name"], whole["session"]
-            settings = flat(wire.decode_session(session)) if isinstance(session, Mapping) else None
+            settings = laid_out(session) if isinstance(session, Mapping) else None
         except (ValueError, KeyError, TypeError) as error:
             raise RtnbError(f"this is no preset: {error}").with_hint('It begins with {"rtnb_preset": 1, …') from error
         if version != VERSION or not isinstance(name, str) or settings is None:
             raise RtnbError(f"this is a preset of version {version!r}, known is {VERSION}")
-        return cls(name, {place: value for place, value in settings.items() if place != "type" or "type" in session})
+        return cls(name, settings)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``NAME.json`` into a folder, which is made where it is missing, and return its path."""
@@ -166,11 +165,11 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
 
     def _list(self, chosen: str | None = None) -> None:
         names = sorted(path.stem for path in self._folder.glob("*.json"))
-        now = [("the settings now", None)]
+        now = [("the settings now", "")]
         other = self.other.value
         self.chosen.options, self.other.options = names, [*now, *((name, name) for name in names)]
         self.chosen.value = chosen if chosen in names else (names[0] if names else None)
-        self.other.value = other if other in names else None
+        self.other.value = other if other in names else ""
         self._try(self._compare)
 
     def _compare(self) -> None:

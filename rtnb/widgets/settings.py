@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 VOICES: Final = ("alloy", "ash", "ballad", "cedar", "coral", "echo", "marin", "sage", "shimmer", "verse")
 """Voices of today's models (documented); a session may know others."""
 
+_LABEL = "112px"  # as in settings.css
 _TRANSCRIPTION = "audio.input.transcription"
 _MARKS = {
     "accepted": "✓ in force",
@@ -128,8 +129,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             self._turned.discard(name)
         else:
             self._turned.add(name)
-            place = self.place(name)
-            self.steering.touched([Verdict(place, value, None, "sending" if self.steering.session else "waiting")])
+            state = "sending" if self.steering.session else "waiting"
+            self.steering.touched([Verdict(self.place(name), self.encode(name, value), None, state)])
         self._arrange()
 
     def place(self, name: str) -> str:
@@ -194,7 +195,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
     def _style(self, kind: type) -> Any:
         """One style for all inputs of a kind: every widget model costs the page a few milliseconds."""
         if kind not in self._styles:
-            self._styles[kind] = kind(description_width="9.5em")
+            self._styles[kind] = kind(description_width=_LABEL)
         return self._styles[kind]
 
     def _arrange(self) -> None:
@@ -361,7 +362,7 @@ class ListeningControl(Control):
         settings = super().request([name for name in names if name == "noise_reduction"])
         wanted = [name for name in names if name != "noise_reduction"]
         if wanted and not self.model:
-            settings[_TRANSCRIPTION] = None
+            settings |= super().request(["model"])
         elif wanted:
             started = not self._confirmed.get("model")
             also = [name for name in ("language", "prompt") if name in wanted or (started and getattr(self, name))]
@@ -370,7 +371,9 @@ class ListeningControl(Control):
 
     def encode(self, name: str, value: Any) -> Any:
         """How a knob's value is said on the wire."""
-        return ({"type": value} if value != "off" else None) if name == "noise_reduction" else value
+        if name == "noise_reduction":
+            return {"type": value} if value != "off" else None
+        return value or None if name == "model" else value
 
     def decode(self, name: str, value: Any) -> Any:
         """How a value of the wire stands on the knob; MISSING where the knob cannot show it."""

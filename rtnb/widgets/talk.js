@@ -55,7 +55,7 @@ function showFigures(list, figures) {
       return item;
     }),
   );
-  list.hidden = figures.length === 0;
+  if (!figures.length) list.append(make("div", "rtnb-faint", "Latency, tokens and cost of the last turn will stand here."));
 }
 
 async function render({ model, el, host }) {

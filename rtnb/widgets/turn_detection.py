@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, Int, Unicode
 
 from rtnb.protocol.base import Dialect
@@ -20,7 +19,7 @@ _OF = {
     "idle_timeout_ms": "server_vad",
     "eagerness": "semantic_vad",
 }
-_WAITS = (("off", None), *((f"{seconds} s", 1000 * seconds) for seconds in (5, 10, 15, 20, 30)))
+_WAITS = (("off", 0), *((f"{seconds} s", 1000 * seconds) for seconds in (5, 10, 15, 20, 30)))
 
 
 class TurnDetectionControl(Control):
@@ -48,8 +47,8 @@ class TurnDetectionControl(Control):
     silence_duration_ms = Int(
         200, help="0 ms or more; 500 documented, 200 seen. Lower answers sooner and cuts people off."
     ).tag(label="Silence (ms)", place=f"{_PLACE}.silence_duration_ms", span=(0, 2000, 10))
-    idle_timeout_ms = AnyTrait(
-        None, help="5 … 30 s or off, default off. The model speaks up when nobody answers it for so long."
+    idle_timeout_ms = Int(
+        0, help="5 … 30 s, default off (0). The model speaks up when nobody answers it for so long."
     ).tag(label="Idle timeout", place=f"{_PLACE}.idle_timeout_ms", choices=_WAITS, dialect="ga")
     eagerness = Unicode("auto", help="Default auto (medium). Waits at most 8 s (low), 4 s (medium) or 2 s (high).").tag(
         label="Eagerness", place=f"{_PLACE}.eagerness", choices=("auto", "low", "medium", "high")
@@ -77,13 +76,19 @@ class TurnDetectionControl(Control):
         if not names:
             return {}
         if self.type == "none":
-            return {_PLACE: None}
+            return super().request(["type"])
         if "type" in names:
             names = [name for name in self.knobs() if not self._why_not(name)]
         return super().request(["type", *(name for name in names if name != "type")])
+
+    def encode(self, name: str, value: Any) -> Any:
+        """How a knob's value is said on the wire."""
+        return None if (name, value) in (("idle_timeout_ms", 0), ("type", "none")) else value
 
     def decode(self, name: str, value: Any) -> Any:
         """How a value of the wire stands on the knob; MISSING where the knob cannot show it."""
         if name == "type":
             return value.get("type") if isinstance(value, Mapping) else value or "none"
-        return MISSING if value is None and name != "idle_timeout_ms" else value
+        if name == "idle_timeout_ms":
+            return value or 0
+        return MISSING if value is None else value
