@@ -133,7 +133,9 @@ def unpack(data: bytes | bytearray | memoryview) -> Frame:
         for size in head["b"]:
             buffers.append(bytes(data[at : at + size]))
             at += size + -size % 8
-        if at != len(data) or not isinstance(head["h"], list if "m" in head else dict):
+        batch = "m" in head
+        fits = not batch or (sum(head["m"]) == len(buffers) and len(head["m"]) == len(head["h"]))
+        if at != len(data) or not isinstance(head["h"], list if batch else dict) or not fits:
             raise ValueError("lengths or header are wrong")
         return Frame(
             str(head["c"]),

@@ -77,6 +77,7 @@ class Hub:
                 self.receive(self.pages[page_id], frame)
             elif self.channels and frame.kind != "bye":
                 self._send_messages([prepare("", "who", {}, p=page_id).numbered()])
+                return
 
     def receive(self, page: Page, frame: Frame) -> None:
         """Accept one frame of a page."""
@@ -173,8 +174,10 @@ class Hub:
     def _pong(self, page: Page, header: dict[str, Any]) -> None:
         page.its_counts = Counts(**{name: int(header["counts"][name]) for name in ("late", "lost", "resent")})
         for name, number in header["seen"].items():
-            if name in self.channels and name in page.cursors:
-                self._trim(self.channels[name], page.id, int(number))
+            channel = self.channels.get(name)
+            if channel is not None and page.id in channel.joined:
+                page.acknowledged[name] = int(number)
+                self._trim(channel)
 
     def _deliver(self, page: Page, channel: Channel, frame: Frame) -> None:
         late_ms = page.late_ms(frame.stamp_ms)
@@ -219,7 +222,9 @@ class Hub:
         if page.words:
             return page.words.popleft()
         for name, number in page.cursors.items():
-            outbox = self.channels[name].outbox
+            if (channel := self.channels.get(name)) is None:  # just closed by another thread
+                continue
+            outbox = channel.outbox
             if number < outbox.first:  # it was too slow, or too long away
                 page.cursors[name] = outbox.first
                 return prepare("", "lost", {"name": name, "last": outbox.first - 1}, p=page.id).numbered()
@@ -252,16 +257,10 @@ class Hub:
         if n_bytes >= TICK_BYTES:
             self._flushing = asyncio.get_running_loop().call_later(TICK_S, self._flush)
 
-    def _trim(self, channel: Channel, page_id: str = "", seen: int = 0) -> None:
+    def _trim(self, channel: Channel) -> None:
         """Forget what every page of the channel has."""
-        if page_id:
-            channel.joined[page_id].acknowledged[channel.name] = seen
-        channel.outbox.forget(
-            min(
-                (page.acknowledged.get(channel.name, 0) for page in channel.joined.values()),
-                default=channel.outbox.next,
-            )
-        )
+        seen = [page.acknowledged.get(channel.name, 0) for page in channel.joined.values()]
+        channel.outbox.forget(min(seen, default=channel.outbox.next))
 
     # --- who is there -------------------------------------------------------------------------------------------------
 
@@ -314,7 +313,7 @@ class Hub:
             for name, inbox in page.inboxes.items():
                 if missing := inbox.missing():
                     self._say(page, "resend", {"name": name, "first": missing[0]})
-            last = {name: self.channels[name].outbox.next - 1 for name in page.cursors}
+            last = {channel.name: channel.outbox.next - 1 for channel in self.channels.copy().values()}
             facts = {"last": last, "seen": page.seen(), "counts": asdict(page.counts), "active": self.active}
             self._say(page, "ping", facts)
         self._pinging = asyncio.get_running_loop().call_later(PING_S, self._ping)

@@ -153,7 +153,7 @@ export function makeLine(model, { signal, env = globalThis } = {}) {
     active = h.active;
     theirs = h.counts;
     for (const [name, ch] of channels) {
-      if (name in h.seen) {
+      if (name in h.seen && ch.inbox.expected !== null) {
         ch.acked = h.seen[name] + 1;
         ch.outbox.forget(h.seen[name]);
       } else if (!ch.closed) say("join", { name, ...place(ch) });

@@ -435,6 +435,17 @@ async def test_closing_the_last_channel_leaves_nothing_behind(line: Line, channe
     assert line.status == ("none", 0, 0, 0, 0)
 
 
+async def test_a_channel_closed_by_another_thread_disturbs_no_other(line: Line, channel: Any) -> None:
+    """Its name is gone at once, its place at the pages a little later."""
+    other = line.channel("other", lambda *_: None)
+    socket = await Page(line).open("other", "chat")
+    line._hub.channels.pop("other")  # as far as `close` has come when the loop looks
+    channel.publish("n", {"i": 1})
+    assert (await socket.until("n")).header == {"i": 1}
+    assert set((await socket.until("ping")).header["last"]) == {"chat"}
+    other.close()
+
+
 async def test_a_new_channel_opens_the_line_again(line: Line, channel: Any) -> None:
     page = Page(line)
     await page.open("chat")

@@ -152,6 +152,7 @@ async def test_a_restarted_kernel_is_noticed_and_makes_a_new_line(jupyterlab: An
     await run_cell(notebook, 0)
     await until_kind(notebook, "direct")
     assert len(await notebook.page.evaluate("window.echo.trips(3)")) == 3
+    assert [text for text in notebook.messages if "rtnb" in text or "Uncaught" in text] == []
 
 
 async def test_through_the_servers_proxy_a_busy_cell_holds_nothing_up(write: Any, open_notebook: Any) -> None:

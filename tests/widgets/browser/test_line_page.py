@@ -144,6 +144,27 @@ async def test_lost_messages_are_asked_for_and_counted(tabs: Any, monkeypatch: p
     assert status["resent"] > 10
 
 
+async def test_a_lost_word_is_said_again(tabs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without "joined" the page would not know where its channel stands, and would show nothing for ever."""
+    monkeypatch.setenv(SWITCH, "messages")
+    line, opened = tabs
+    lost: list[str] = []
+
+    def lossy(buffers: list[bytes]) -> list[bytes]:
+        for buffer in list(buffers):
+            if unpack(buffer).kind == "joined" and not lost:
+                buffers.remove(buffer)
+                lost.append("joined")
+        return buffers
+
+    channel = line.channel("chat", lambda *_: None)
+    channel.on_page(lambda _, what: channel.publish("state", {}))
+    tab = await opened(pass_on=lossy)
+    await tab.run(LISTEN)
+    await tab.until("heard.length > 0")
+    assert lost == ["joined"]
+
+
 async def test_without_a_socket_it_stays_on_messages(tabs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The direct port answers nobody: what a page on another machine's loopback meets."""
     line, opened = tabs
@@ -192,7 +213,7 @@ async def test_a_broken_socket_is_mended_and_nothing_is_lost(tabs: Any) -> None:
         channel.publish("n", {"i": i})
         if i == 150:
             (page,) = line._hub.pages.values()
-            shared_loop().call_soon(page.close_socket)
+            shared_loop().call_soon(line._hub.detach, page)
             await tab.run("() => { for (let i = 0; i < 50; i++) ch.send('up', { i }); }")
     await tab.until("heard.length >= 300 && line.status().kind === 'direct' && kinds.includes('messages')")
     await eventually(lambda: len(up) == 50)
