@@ -1,3 +1,40 @@
-"""Widgets: what a session says and does, on the page. Importing this needs no kernel and opens nothing."""
+"""Widgets: what a session says and does, on the page. Importing this needs no kernel and opens nothing.
+
+>>> from rtnb.widgets import Transcript, Waveform
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
+    from rtnb.widgets.inspector import EventInspector, inspect
+    from rtnb.widgets.playground import Playground
+    from rtnb.widgets.speaker import Speaker
+    from rtnb.widgets.transcript import Transcript
+    from rtnb.widgets.waveform import Waveform
+
+__all__ = ["EventInspector", "Playground", "Speaker", "Transcript", "Waveform", "inspect"]
+
+_HOMES = {
+    "EventInspector": "inspector",
+    "Playground": "playground",
+    "Speaker": "speaker",
+    "Transcript": "transcript",
+    "Waveform": "waveform",
+    "inspect": "inspector",
+}
+"""Where each name lives; it is loaded from there on first use."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rtnb.widgets' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    value = getattr(import_module(f"rtnb.widgets.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

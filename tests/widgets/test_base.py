@@ -8,6 +8,7 @@ import sys
 import pytest
 from traitlets import Unicode
 
+import rtnb.widgets
 from rtnb.widgets._base import Widget
 
 
@@ -41,3 +42,8 @@ def test_importing_the_widgets_starts_nothing() -> None:
         "assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", rtnb.widgets.__all__)
+def test_every_name_of_the_room_is_there(name: str) -> None:
+    assert getattr(rtnb.widgets, name).__module__.startswith("rtnb.widgets.")
