@@ -265,7 +265,7 @@ export function describe({ state, lead_ms, target_ms, gaps }) {
     idle: "Ready",
   };
   const notes = [words[state]];
-  if (target_ms > FIRST_MS && state !== "insecure") notes.push(`waits for ${target_ms} ms first: this page stalls`);
+  if (target_ms > FIRST_MS && state !== "insecure") notes.push(`starts with ${target_ms} ms in stock: this page stalls`);
   if (gaps) notes.push(gaps === 1 ? "1 gap" : `${gaps} gaps`);
   return notes.join(" · ");
 }
@@ -298,7 +298,7 @@ export default () => {
   const views = new Set();
   const changed = () => views.forEach((draw) => draw());
 
-  async function render({ model, el, host }) {
+  async function render({ model, el, host, signal }) {
     const { exports: line } = await host.getWidget(model.get("line"));
     player ??= new Player(model, line, () => changed());
     const add = (parent, name, attributes = {}) => parent.appendChild(Object.assign(document.createElement(name), attributes));
@@ -333,6 +333,9 @@ export default () => {
     allow.addEventListener("click", () => player.resume());
     mute.addEventListener("click", () => set("muted", !model.get("muted")));
     slider.addEventListener("input", () => set("volume", slider.valueAsNumber / 100));
+    // JupyterLab takes arrow keys for itself, in the capture phase on the document: be earlier.
+    const own = (e) => e.target === slider && e.key.startsWith("Arrow") && e.stopPropagation();
+    window.addEventListener("keydown", own, { capture: true, signal });
     const heard = () => {
       if (player.context) player.volume();
       changed();

@@ -38,7 +38,7 @@ const STYLE = `
 .rtnb-transcript article[data-role=assistant] { border-color: var(--rtnb-accent); }
 .rtnb-transcript header { display: flex; flex-wrap: wrap; gap: 0 8px; align-items: baseline; font-size: var(--jp-ui-font-size0, 11px); color: var(--rtnb-faint); font-variant-numeric: tabular-nums; }
 .rtnb-transcript header b { color: var(--rtnb-text); font-size: var(--jp-ui-font-size1, 13px); }
-.rtnb-transcript article[data-status=interrupted] .rtnb-what { color: var(--rtnb-warn); }
+.rtnb-transcript article[data-status=interrupted] .rtnb-what { color: color-mix(in srgb, var(--rtnb-warn) 55%, var(--rtnb-text)); font-weight: 600; }
 .rtnb-transcript article[data-status=failed] .rtnb-what { color: var(--rtnb-bad); }
 .rtnb-transcript article p { margin: 1px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; }
 .rtnb-transcript article[data-role=tool] p { font-family: var(--rtnb-mono); font-size: 12px; }
@@ -79,7 +79,7 @@ function download(name, text, type) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-async function render({ model, el, host }) {
+async function render({ model, el, host, signal }) {
   const { exports: line } = await host.getWidget(model.get("line"));
   const root = make(el, "section", { className: "rtnb rtnb-transcript" });
   root.setAttribute("aria-label", "Transcript");
@@ -88,6 +88,9 @@ async function render({ model, el, host }) {
   const list = make(root, "div", { tabIndex: 0 });
   list.setAttribute("role", "log");
   list.setAttribute("aria-label", "What was said");
+  // JupyterLab takes arrow keys for itself, in the capture phase on the document: be earlier, so that they scroll.
+  const own = (e) => e.target === list && e.key.startsWith("Arrow") && e.stopPropagation();
+  window.addEventListener("keydown", own, { capture: true, signal });
   const cards = new Map();
   const nothing = make(list, "div", { className: "rtnb-empty", textContent: "Nothing was said yet." });
 

@@ -105,8 +105,8 @@ const STYLE = `
 .rtnb-waveform canvas { display: block; width: 100%; height: ${HEIGHT}px; cursor: crosshair; touch-action: pan-y; }`;
 
 class View {
-  constructor(shared, model, el, channel, id) {
-    Object.assign(this, { shared, model, channel, id, start_ms: 0, span_ms: 30000, follow: true, hover: null, clip: null });
+  constructor(shared, model, el, channel, id, signal) {
+    Object.assign(this, { shared, model, channel, id, signal, start_ms: 0, span_ms: 30000, follow: true, hover: null, clip: null });
     const add = (parent, name, attributes = {}) => parent.appendChild(Object.assign(document.createElement(name), attributes));
     const root = (this.root = add(el, "div", { className: "rtnb rtnb-waveform" }));
     add(root, "style", { textContent: STYLE });
@@ -154,19 +154,29 @@ class View {
       else this.zoom(2 ** (e.deltaY / 200), at(e));
       this.draw();
     });
-    canvas.addEventListener("keydown", (e) => {
+    const key = (e) => {
       const now = this.model.get("selected_ms") ?? this.start_ms;
       const step = this.span_ms / (e.shiftKey ? 10 : 100);
-      const act = { ArrowLeft: () => this.select(now - step), ArrowRight: () => this.select(now + step) };
-      Object.assign(act, { Home: () => this.select(0), End: () => this.select(this.end()), Enter: () => this.toggle(), " ": () => this.toggle() });
-      Object.assign(act, { "+": () => this.zoom(0.5, now), "-": () => this.zoom(2, now), Escape: () => this.select(null) });
-      if (!act[e.key] || e.ctrlKey || e.metaKey || e.altKey) return;
+      const act = {
+        ArrowLeft: () => this.select(now - step),
+        ArrowRight: () => this.select(now + step),
+        Home: () => this.select(0),
+        End: () => this.select(this.end()),
+        Enter: () => this.toggle(),
+        " ": () => this.toggle(),
+        "+": () => this.zoom(0.5, now),
+        "-": () => this.zoom(2, now),
+        Escape: () => this.select(null),
+      }[e.key];
+      if (e.target !== canvas || !act || e.ctrlKey || e.metaKey || e.altKey) return;
       e.preventDefault();
-      e.stopPropagation(); // JupyterLab has other plans with these keys
-      act[e.key]();
+      e.stopPropagation();
+      act();
       this.reveal();
       this.draw();
-    });
+    };
+    // JupyterLab takes some keys for itself, in the capture phase on the document: be earlier.
+    window.addEventListener("keydown", key, { capture: true, signal: this.signal });
   }
 
   end() {
@@ -258,8 +268,13 @@ class View {
       g.fillRect(0, middle - 0.25, width, 0.5);
     }
     this.dim(g, x, color);
-    g.fillStyle = color("faint");
-    for (const [name, { top }] of Object.entries(LANES)) g.fillText(name === "you" ? "You" : "Model", 4, top + 11);
+    for (const [name, { top }] of Object.entries(LANES)) {
+      const text = name === "you" ? "You" : "Model";
+      g.fillStyle = color("back");
+      g.fillRect(0, top, g.measureText(text).width + 8, 15);
+      g.fillStyle = color("faint");
+      g.fillText(text, 4, top + 11);
+    }
     const line = (ms, stroke, dash) => {
       g.fillStyle = stroke;
       if (ms !== null) for (let y = 16; y < HEIGHT; y += dash ? 6 : HEIGHT) g.fillRect(x(ms) - 0.75, y, 1.5, dash ? 3 : HEIGHT);
@@ -350,10 +365,10 @@ export default () => {
     }
   }
   let channel = null; // one for all views
-  async function render({ model, el, host }) {
+  async function render({ model, el, host, signal }) {
     const { exports: line } = await host.getWidget(model.get("line"));
     channel ??= line.channel(model.get("channel"), take);
-    const view = new View(shared, model, el, channel, `${line.pageId}-${made++}`);
+    const view = new View(shared, model, el, channel, `${line.pageId}-${made++}`, signal);
     views.add(view);
     const moved = () => (view.reveal(), view.draw());
     model.on("change:selected_ms", moved);

@@ -36,8 +36,7 @@ class Scene:
         await self.service.open()
         self.session = await open_session(target)
         if output_format:
-            rate_hz = 24_000 if output_format == "audio/pcm" else 8_000
-            await self.session.update(output_format=AudioFormat(type=output_format, rate=rate_hz))
+            await self.session.update(output_format=AudioFormat(type=output_format))
 
     def close(self) -> None:
         shared_loop().run(self.session.close(), timeout_s=10)

@@ -2,97 +2,114 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tests.browser.lab import NotebookPage
+from tests.widgets.listening import SETUP, TAP, heard, opened, run
 from tests.widgets.scene import marked
-
-ROOT = Path(__file__).resolve().parents[3]
-
-# Every AudioWorkletNode of the page is also heard by a recorder of ours, quantum by quantum.
-TAP = """
-window.heard = [];
-const Node = window.AudioWorkletNode;
-window.AudioWorkletNode = class extends Node {
-  constructor(context, name, options) {
-    super(context, name, options);
-    if (name !== "rtnb-speaker") return;
-    const source = `registerProcessor("tap", class extends AudioWorkletProcessor {
-      process(inputs) { if (inputs[0][0]) this.port.postMessage(inputs[0][0].slice()); return true; } });`;
-    context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: "text/javascript" }))).then(() => {
-      const tap = new Node(context, "tap", { numberOfOutputs: 0 });
-      tap.port.onmessage = ({ data }) => window.heard.push(data);
-      this.connect(tap);
-    });
-  }
-};
-window.takeHeard = () => {
-  const all = window.heard.flatMap((part) => [...part]);
-  window.heard = [];
-  const first = all.findIndex((v) => v !== 0), last = all.findLastIndex((v) => v !== 0);
-  return all.slice(first, last + 1).map((v) => v * 32768);
-};
-"""
-
-SETUP = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
-from tests.widgets.scene import Scene, marked
-from rtnb.widgets.speaker import Speaker
-scene = Scene()
-speaker = Speaker(scene.session)
-speaker
-"""
-
-
-async def opened(lab: Any, browser: Any, pictures: Path, name: str, cells: list[str]) -> NotebookPage:
-    lab.write(name, cells)
-    context = await browser.new_context(viewport={"width": 1280, "height": 1000})
-    page = await context.new_page()
-    await page.add_init_script(TAP)
-    notebook = await NotebookPage(lab, page, name, pictures).open()
-    for output in await notebook.run_all():
-        assert not output.error, output.error
-    await page.locator(".rtnb-speaker").wait_for(timeout=10_000)
-    return notebook
-
-
-async def run(notebook: NotebookPage, code: str) -> str:
-    """Type code into the last cell, run it, and return what it shows."""
-    page = notebook.page
-    cell = notebook._panel.locator(".jp-CodeCell").last
-    await cell.locator(".cm-content").click()
-    await page.keyboard.press("Control+a")
-    await page.keyboard.insert_text(code)
-    await page.keyboard.press("Control+Enter")
-    await page.wait_for_timeout(50)
-    await notebook.until_idle()
-    (*_, last) = await notebook.outputs()
-    assert not last.error, last.error
-    return last.text.strip()
-
-
-async def silent(page: Any) -> None:
-    await page.wait_for_selector(".rtnb-speaker[data-state=idle]", timeout=30_000)
 
 
 async def test_what_is_streamed_leaves_the_worklet_bit_by_bit(jupyterlab: Any, browser: Any, pictures: Path) -> None:
     notebook = await opened(jupyterlab, browser, pictures, "speaker.ipynb", [SETUP, "0"])
-    page = notebook.page
     for seed, speed in enumerate(("None", "10.0", "1.0")):
-        item = await run(notebook, f"item = scene.answer_now(marked(2000, seed={seed}), speed={speed}); item")
-        await page.wait_for_function("window.heard.some((part) => part.some((v) => v))")
-        await silent(page)
-        heard = np.array(await page.evaluate("takeHeard()"))
-        assert np.array_equal(heard, marked(2000, seed=seed)), (speed, len(heard))
-        assert item
+        await run(notebook, f"scene.answer_now(marked(2000, seed={seed}), speed={speed})")
+        assert np.array_equal(await heard(notebook.page), marked(2000, seed=seed)), speed
     told = await run(notebook, "print(speaker.gaps, scene.session.playback.heard()['heard_ms'].tolist())")
     assert told == "0 [2000, 2000, 2000]"
     await notebook.picture("played")
 
+    saved = json.dumps(await notebook.save())
+    for seed in range(3):  # no stretch of the audio is in the file, in whatever alignment
+        pcm = marked(2000, seed=seed).tobytes()
+        assert not any(base64.b64encode(pcm[at : at + 96]).decode() in saved for at in (9_600, 9_601, 9_602))
 
-if __name__ == "__main__":
-    pytest.main([__file__])
+
+async def test_g711_is_decoded_before_it_gets_to_the_page(jupyterlab: Any, browser: Any, pictures: Path) -> None:
+    setup = SETUP.replace("Scene()", "Scene(output_format='audio/pcmu')")
+    notebook = await opened(jupyterlab, browser, pictures, "speaker-g711.ipynb", [setup, "0"])
+    code = """
+import numpy as np
+from rtnb.audio import encode_ulaw, decode_ulaw, resample
+tone = (0.3 * np.sin(np.arange(8000) / 8000 * 2 * np.pi * 440)).astype(np.float32)
+from rtnb._loop import shared_loop
+pcm = lambda part: encode_ulaw(tone)
+_ = shared_loop().run(scene.answer(np.zeros(24_000, np.int16), speed=None, chunk_ms=1000, encode=pcm))
+"""
+    await run(notebook, code)
+    tone = await heard(notebook.page)
+    assert abs(len(tone) - 24_000) < 20
+    spectrum = np.abs(np.fft.rfft(tone[: 24_000 // 2]))
+    assert np.argmax(spectrum) * 2 == 440
+    assert await run(notebook, "print(scene.session.playback.heard()['heard_ms'].tolist())") == "[1000]"
+
+
+async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(
+    jupyterlab: Any, browser: Any, pictures: Path
+) -> None:
+    notebook = await opened(jupyterlab, browser, pictures, "speaker-flush.ipynb", [SETUP, "0"])
+    page = notebook.page
+    await run(notebook, "item = scene.answer_now(marked(8000))")
+    await page.wait_for_function("window.heard.filter((part) => part[0]).length > 150")  # 0.8 s
+    cut = "before = len(scene.session.log); scene.barge_in(); scene.session.playback.heard_ms(item)"
+    told_ms = int(await run(notebook, cut))
+    left = await heard(page)
+    sent = marked(8000)[: len(left)]
+    assert len(left) < 8 * 24_000 * 0.9
+    assert np.array_equal(left[:-128], sent[: len(left) - 128])  # the last quantum fades out
+    played_ms = float(await run(notebook, "print(scene.session.playback.heard()['played_ms'].iloc[0])"))
+    assert abs(played_ms - len(left) / 24) <= 128 / 24, "the last samples of a fade round to zero"
+    assert 0 <= played_ms - told_ms < 400  # the truncation is told at once, from the last report
+    # What comes late of it is not played; the next answer is, from its first sample.
+    await run(notebook, "scene.answer_now(marked(500, seed=9))")
+    assert np.array_equal(await heard(page), marked(500, seed=9))
+
+
+async def test_volume_mute_and_keyboard(jupyterlab: Any, browser: Any, pictures: Path) -> None:
+    notebook = await opened(jupyterlab, browser, pictures, "speaker-knobs.ipynb", [SETUP, "0"])
+    page = notebook.page
+    slider = page.get_by_role("slider", name="Volume")
+    await slider.focus()
+    await slider.press("ArrowLeft")
+    await page.get_by_text("95 %").wait_for()
+    mute = page.get_by_role("button", name="Mute")
+    await mute.focus()
+    await mute.press("Space")
+    await page.get_by_text("muted", exact=True).wait_for()
+    assert await run(notebook, "print(speaker.volume, speaker.muted)") == "0.95 True"
+    await run(notebook, "speaker.muted = False; speaker.volume = 0.25")
+    await page.get_by_text("25 %").wait_for()
+    assert await mute.get_attribute("aria-pressed") == "false"
+
+
+async def test_the_browser_wants_a_click_first(jupyterlab: Any, launch: Any, pictures: Path) -> None:
+    browser = await launch("--autoplay-policy=document-user-activation-required")
+    notebook = await opened(jupyterlab, browser, pictures, "speaker-hint.ipynb", [SETUP, "0"])
+    await notebook.save()
+    await notebook.page.close()
+    page = await (await browser.new_context()).new_page()  # where nobody has clicked yet
+    await page.add_init_script(TAP)
+    notebook = await NotebookPage(jupyterlab, page, "speaker-hint.ipynb", pictures).open()
+    hint = notebook.page.get_by_role("button", name="Play sound")
+    await hint.wait_for()
+    await notebook.picture("hint")
+    await notebook.page.wait_for_selector(".rtnb-speaker[data-state=blocked]")
+    await hint.click()
+    await notebook.page.wait_for_selector(".rtnb-speaker[data-state=idle]")
+    await hint.wait_for(state="hidden")
+    await run(notebook, "scene.answer_now(marked(500))")
+    assert np.array_equal(await heard(notebook.page), marked(500))
+
+
+async def test_a_cell_run_again_does_not_play_twice(jupyterlab: Any, browser: Any, pictures: Path) -> None:
+    notebook = await opened(jupyterlab, browser, pictures, "speaker-again.ipynb", [SETUP, "0"])
+    first = await run(notebook, "old, speaker = speaker, Speaker(scene.session); speaker")
+    del first
+    await notebook.page.locator(".rtnb-speaker").nth(1).wait_for()
+    assert await run(notebook, "scene.answer_now(marked(300)); print(old.session, speaker.session is not None)") == (
+        "None True"
+    )

@@ -1,0 +1,81 @@
+"""A notebook with one `Speaker`, and ears on what leaves its worklet; for tests and the benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.browser.lab import NotebookPage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Every AudioWorkletNode of the page is also heard by a recorder of ours, quantum by quantum.
+TAP = """
+window.heard = [];
+const Node = window.AudioWorkletNode;
+window.AudioWorkletNode = class extends Node {
+  constructor(context, name, options) {
+    super(context, name, options);
+    if (name !== "rtnb-speaker") return;
+    const source = `registerProcessor("tap", class extends AudioWorkletProcessor {
+      process(inputs) { if (inputs[0][0]) this.port.postMessage(inputs[0][0].slice()); return true; } });`;
+    context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: "text/javascript" }))).then(() => {
+      const tap = new Node(context, "tap", { numberOfOutputs: 0 });
+      tap.port.onmessage = ({ data }) => window.heard.push(data);
+      this.connect(tap);
+    });
+  }
+};
+window.takeHeard = () => {
+  const all = window.heard.flatMap((part) => [...part]);
+  window.heard = [];
+  const first = all.findIndex((v) => v !== 0), last = all.findLastIndex((v) => v !== 0);
+  return all.slice(first, last + 1).map((v) => v * 32768);
+};
+"""
+
+SETUP = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from tests.widgets.scene import Scene, marked
+from rtnb.widgets.speaker import Speaker
+scene = Scene()
+speaker = Speaker(scene.session)
+speaker
+"""
+
+
+async def opened(lab: Any, browser: Any, pictures: Path, name: str, cells: list[str]) -> NotebookPage:
+    lab.write(name, cells)
+    context = await browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = await context.new_page()
+    await page.add_init_script(TAP)
+    notebook = await NotebookPage(lab, page, name, pictures).open()
+    for output in await notebook.run_all():
+        assert not output.error, output.error
+    await page.locator(".rtnb-speaker").wait_for(timeout=10_000)
+    return notebook
+
+
+async def run(notebook: NotebookPage, code: str) -> str:
+    """Type code into the last cell, run it, and return what it shows."""
+    page = notebook.page
+    cell = notebook._panel.locator(".jp-CodeCell").last
+    await cell.locator(".cm-content").click()
+    await page.keyboard.press("Control+a")
+    await page.keyboard.insert_text(code)
+    await page.keyboard.press("Control+Enter")
+    await page.wait_for_timeout(50)
+    await notebook.until_idle()
+    (*_, last) = await notebook.outputs()
+    assert not last.error, last.error
+    return last.text.strip()
+
+
+async def heard(page: Any) -> np.ndarray:
+    """What left the worklet since the last time, without the silence around it; waits for its end."""
+    await page.wait_for_function("window.heard.some((part) => part.some((v) => v))")
+    await page.wait_for_selector(".rtnb-speaker[data-state=idle]", timeout=60_000)
+    await page.wait_for_function("window.heard.at(-1).every((v) => !v)")  # the tap is behind the worklet by some quanta
+    return np.array(await page.evaluate("takeHeard()")).round().astype(int)
