@@ -7,6 +7,7 @@
 
 `rtnb.connect` opens a session with a service (`Azure`, `OpenAI`, `Custom`) or with the `Simulator`; `Session` and
 `Response` are what comes back; `EventLog` keeps what was said; `plot_deltas` draws it; `doctor` says what is missing.
+`Playground` is all of it in one cell; `inspect` shows the events of a session, of a log or of an `openai` connection.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
-    from rtnb import audio, errors, protocol, vad
+    from rtnb import audio, errors, protocol, vad, widgets
     from rtnb._doctor import doctor
     from rtnb.analysis.plot import plot_arrivals, plot_deltas
     from rtnb.client import Response, Session
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
     from rtnb.transport.services import Azure, Custom, OpenAI
+    from rtnb.widgets import EventInspector, Playground, inspect
 
 __version__ = "0.1.0.dev0"
 
@@ -42,8 +44,10 @@ __all__ = [
     "ConnectError",
     "ConnectionClosed",
     "Custom",
+    "EventInspector",
     "EventLog",
     "OpenAI",
+    "Playground",
     "Response",
     "RtnbError",
     "SemanticVad",
@@ -55,10 +59,12 @@ __all__ = [
     "connect",
     "doctor",
     "errors",
+    "inspect",
     "plot_arrivals",
     "plot_deltas",
     "protocol",
     "vad",
+    "widgets",
 ]
 
 _HOMES = {
@@ -74,6 +80,9 @@ _HOMES = {
     "SemanticVad": "rtnb.protocol",
     "plot_deltas": "rtnb.analysis.plot",
     "plot_arrivals": "rtnb.analysis.plot",
+    "Playground": "rtnb.widgets",
+    "EventInspector": "rtnb.widgets",
+    "inspect": "rtnb.widgets",
     "doctor": "rtnb._doctor",
     "RtnbError": "rtnb.errors",
     "ServiceError": "rtnb.errors",
@@ -84,7 +93,7 @@ _HOMES = {
 }
 """Where each front-door name lives; it is loaded from there on first use."""
 
-_ROOMS = ("audio", "errors", "protocol", "vad")
+_ROOMS = ("audio", "errors", "protocol", "vad", "widgets")
 """Modules reachable as attributes after a plain `import rtnb`."""
 
 

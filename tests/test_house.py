@@ -9,8 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,8 +19,6 @@ import rtnb
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = {"README.md", "environment.yml", "notebooks", "pyproject.toml", "rtnb", "tests"}
-NOT_YET: set[str] = set()
-"""Front-door names whose modules are still to be written; a name that resolves must leave this set."""
 
 MODULES = sorted((ROOT / "rtnb").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "rtnb").rglob("*.js"))
@@ -107,7 +103,7 @@ def test_cells_are_short() -> None:
 # --- the front door ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted({*rtnb._HOMES, *rtnb._ROOMS} - NOT_YET))
+@pytest.mark.parametrize("name", sorted({*rtnb._HOMES, *rtnb._ROOMS}))
 def test_a_front_door_name_is_there_and_is_known_to_editors(name: str) -> None:
     assert hasattr(rtnb, name)
     assert name in dir(rtnb)
@@ -115,25 +111,15 @@ def test_a_front_door_name_is_there_and_is_known_to_editors(name: str) -> None:
     assert name in _imported_for_type_checkers()
 
 
-@pytest.mark.parametrize("name", sorted(NOT_YET))
-def test_a_name_that_is_there_leaves_the_list_of_those_that_are_not(name: str) -> None:
-    home = rtnb._HOMES[name]
-    try:
-        there = find_spec(home) is not None and hasattr(import_module(home), name)
-    except ModuleNotFoundError:
-        there = False
-    assert not there, f"{name} has come: take it out of NOT_YET, import it under TYPE_CHECKING, add it to __all__"
-
-
 def test_the_front_door_promises_nothing_else() -> None:
-    assert set(rtnb.__all__) | NOT_YET == {*rtnb._HOMES, *rtnb._ROOMS}
-    assert len(rtnb._HOMES) + len(rtnb._ROOMS) <= 24  # about twenty names
+    assert set(rtnb.__all__) == {*rtnb._HOMES, *rtnb._ROOMS}
+    assert len(rtnb._HOMES) + len(rtnb._ROOMS) <= 28  # about twenty names, and the rooms
 
 
 def test_no_front_door_name_is_a_modules_name() -> None:
     modules = {path.stem for path in (ROOT / "rtnb").iterdir() if not path.name.startswith("__")}
     assert modules & rtnb._HOMES.keys() == set()
-    assert all(isinstance(getattr(rtnb, room), ModuleType) for room in rtnb._ROOMS if room not in NOT_YET)
+    assert all(isinstance(getattr(rtnb, room), ModuleType) for room in rtnb._ROOMS)
 
 
 def test_an_unknown_name_is_an_attribute_error_that_names_the_known_ones() -> None:
