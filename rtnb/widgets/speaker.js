@@ -122,7 +122,7 @@ registerProcessor("rtnb-speaker", class extends AudioWorkletProcessor {
 
 /** The pre-buffer that outlasts the worst delay of the last `keep_ms`, in steps so that it does not tremble. */
 export class Adapting {
-  constructor({ first = FIRST_MS, most = MOST_MS, keep_ms = 30000 } = {}) {
+  constructor({ first = FIRST_MS, most = MOST_MS, keep_ms = 10000 } = {}) {
     Object.assign(this, { first, most, keep_ms, delays: [] });
   }
 

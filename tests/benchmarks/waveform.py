@@ -1,0 +1,109 @@
+"""Does the waveform get slower as a session grows? ``python tests/benchmarks/waveform.py``
+
+The cost of one 100 ms delta at second 10, minute 10 and minute 60: in the kernel (`Waveform._rows`), and on the page (
+the message and the painting after it, in Chromium). Bound: minute 10 costs at most 1.5 times what second 10 costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from playwright.async_api import async_playwright
+
+from rtnb.client.log import LogRow
+from rtnb.protocol import events
+from rtnb.widgets.waveform import Waveform
+from tests.browser.chromium import find_chromium, flags, prepare_driver
+from tests.widgets.bare_page import shown
+
+BOUND = 1.5
+SECONDS = (10, 600, 3600)
+ROUNDS = 200
+
+# The same work as in a session: a delta every 100 ms, an answer of 5 s every 10 s, and the view that follows.
+PAGE = """([seconds, rounds]) => {
+  const bins = () => Int16Array.from({ length: 100 }, () => 16000 * (Math.random() - 0.5)).buffer;
+  const view = document.querySelector("canvas");
+  say("reset", { bin_ms: 2 });
+  let tenth = 0;
+  const delta = () => {
+    say("bins", { lane: tenth % 2 ? "you" : "model", index: 50 * tenth }, [bins()]);
+    const start_ms = Math.floor(tenth / 100) * 10000;
+    const mark = { start_ms, stop_ms: start_ms + 5000, status: "completed", heard_ms: null, audio_ms: 5000 };
+    say("marks", { now_ms: 100 * tenth, cursor_ms: null, marks: { [`r${start_ms}`]: mark, [`i${start_ms}`]: mark } });
+    tenth += 1;
+  };
+  while (tenth < 10 * seconds) delta();
+  const native = window.requestAnimationFrame;
+  let paint = null;
+  window.requestAnimationFrame = (fn) => ((paint = fn), 1);
+  return new Promise((done) => native(() => native(() => {
+    const times = [];
+    for (let i = 0; i < rounds; i++) {
+      const start = performance.now();
+      delta();
+      paint?.();
+      times.push(performance.now() - start);
+    }
+    window.requestAnimationFrame = native;
+    done(times);
+  })));
+}"""
+
+
+def in_kernel(seconds: int) -> list[float]:
+    widget = Waveform()
+    pcm = np.random.default_rng(0).integers(-9000, 9000, 2400).astype(np.int16).tobytes()
+
+    def row(number: int) -> LogRow:
+        item = f"item_{number // 100}"
+        event = events.ResponseOutputAudioDelta(response_id="r", item_id=item, delta=pcm)
+        return LogRow(number, "received", number / 10, 0.0, event.type, 4800, event)
+
+    for number in range(10 * seconds):
+        widget._rows([row(number)])
+    times = []
+    for number in range(10 * seconds, 10 * seconds + ROUNDS):
+        start = time.perf_counter()
+        widget._rows([row(number)])
+        times.append(1000 * (time.perf_counter() - start))
+    widget.close()
+    return times
+
+
+async def on_page(seconds: int) -> list[float]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
+        page: Any = await shown(browser, "waveform", {"selected_ms": None})
+        await page.evaluate("document.body.style.width = '900px'")
+        times = await page.evaluate(PAGE, [seconds, ROUNDS])
+        await browser.close()
+        return list(times)
+
+
+def main() -> int:
+    prepare_driver()
+    found: dict[str, list[float]] = {"kernel": [], "page": []}
+    for seconds in SECONDS:
+        # The best tenth: what the work costs, whatever else the machine does.
+        found["kernel"].append(float(np.quantile(in_kernel(seconds), 0.1)))
+        found["page"].append(float(np.quantile(asyncio.run(on_page(seconds)), 0.1)))
+    print(f"{'ms per delta':14}" + "".join(f"{f'at {seconds} s':>12}" for seconds in SECONDS) + "   600 s / 10 s")
+    for name, times in found.items():
+        print(f"{name:14}" + "".join(f"{ms:12.3f}" for ms in times) + f"{times[1] / times[0]:14.2f}")
+    ratios = {name: round(times[1] / times[0], 3) for name, times in found.items()}
+    good = all(ratio <= BOUND for ratio in ratios.values())
+    print(json.dumps({"ms": found, "ratio": ratios, "bound": BOUND, "good": good}))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""One widget's module on an empty page, with a model and a line made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rtnb.widgets
+
+FOLDER = Path(rtnb.widgets.__file__).parent
+
+HAND_MADE = """
+window.made = async (source, traits) => {
+  window.module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  const handlers = new Set();
+  window.model = {
+    traits,
+    asked: new Set(),
+    get(name) { this.asked.add(name); return this.traits[name]; },
+    set(name, value) { this.traits[name] = value; handlers.forEach(([on, fn]) => on === `change:${name}` && fn()); },
+    save_changes() {},
+    on(name, fn) { this.asked.add(name.replace("change:", "")); handlers.add([name, fn]); },
+    off(name, fn) { handlers.forEach((pair) => pair[1] === fn && handlers.delete(pair)); },
+    handlers,
+  };
+  window.sent = [];
+  window.answers = {};
+  let listener = null;
+  const channel = {
+    send: (kind, header) => sent.push([kind, header]),
+    request: async (kind, header) => (sent.push([kind, header]), answers[kind]),
+    close: () => { listener = null; },
+  };
+  const line = { channel: (name, fn) => ((listener = fn), channel), pageId: "p", status: () => ({ kind: "direct" }),
+    isActivePage: () => true, onActivePage: () => () => {} };
+  window.say = (kind, header, buffers = []) => listener(kind, header, buffers.map((b) => new DataView(b)));
+  window.listening = () => listener !== null;
+  const widget = typeof module.default === "function" ? module.default() : module.default;
+  const host = { getWidget: async () => ({ exports: line }) };
+  const ended = new AbortController();
+  const el = document.body.appendChild(document.createElement("div"));
+  const close = await widget.render({ model, el, host, signal: ended.signal });
+  window.unrender = () => { close(); ended.abort(); el.remove(); };
+};
+"""
+
+
+async def shown(browser: Any, name: str, traits: dict[str, Any]) -> Any:
+    """A page that shows the widget whose module is `name`.js."""
+    page = await (await browser.new_context(viewport={"width": 900, "height": 600})).new_page()
+    page.failures = []
+    page.on("pageerror", lambda error: page.failures.append(str(error)))
+    await page.add_style_tag(content=(FOLDER / "_base.css").read_text(encoding="utf-8"))
+    await page.add_script_tag(content=HAND_MADE)
+    source = (FOLDER / f"{name}.js").read_text(encoding="utf-8")
+    await page.evaluate("([s, t]) => made(s, t)", [source, {"line": "anywidget:1", "channel": "c", **traits}])
+    return page
