@@ -154,6 +154,7 @@ async def _wind_up() -> None:
             if isinstance(outcome, Exception):
                 loop.call_exception_handler({"message": "a task failed while the loop stopped", "exception": outcome})
     await loop.shutdown_asyncgens()
+    await asyncio.sleep(0)  # transports that were closed just now close their sockets in the next round
 
 
 _shared = BackgroundLoop()

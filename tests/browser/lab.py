@@ -263,7 +263,7 @@ class NotebookPage:
         before = path.stat().st_mtime_ns
         await self.page.keyboard.press("Control+s")
         deadline = time.monotonic() + 20
-        while path.stat().st_mtime_ns == before:
+        while path.stat().st_mtime_ns == before or not path.stat().st_size:  # it is emptied before it is written
             assert time.monotonic() < deadline, f"{self.name} was not saved"
             await self.page.wait_for_timeout(50)
         return self.lab.read(self.name)
