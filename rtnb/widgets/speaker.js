@@ -6,6 +6,7 @@
  * @property {string} channel its channel's name
  * @property {number} volume 0 … 1
  * @property {boolean} muted
+ * @property {string} worklet the text of speaker_worklet.js
  *
  * Kernel to page: audio {item, rate, end?} [PCM16], flush {id}. Page to kernel: played {items: {id: samples}, state,
  * latency_ms, lead_ms, target_ms, gaps}, flushed {id, items}, state {state}.
@@ -14,111 +15,6 @@
 export const RATE_HZ = 24000;
 export const FIRST_MS = 200; // the pre-buffer: what was measured to play at 1x without gaps on an undisturbed page
 export const MOST_MS = 600;
-
-/**
- * What waits to be played. It runs inside the worklet, too: it must refer to nothing outside itself.
- * All numbers are samples.
- */
-export class PlayBuffer {
-  constructor(target) {
-    this.target = target; // start to play when so much waits
-    this.queue = [];
-    this.lead = 0;
-    this.playing = false;
-    this.ended = true; // nothing more is announced: play what there is
-    this.gaps = 0;
-    this.played = {};
-    this.changed = {};
-    this.tail = null;
-  }
-
-  push(item, samples, ended) {
-    if (samples.length) this.queue.push({ item, samples, at: 0 });
-    this.lead += samples.length;
-    this.ended = ended;
-  }
-
-  /** Throw away what waits; the next quantum fades out (no click) and counts as played. */
-  flush() {
-    const head = this.queue[0];
-    if (this.playing && head) {
-      const n = Math.min(128, head.samples.length - head.at);
-      this.tail = Float32Array.from({ length: n }, (_, i) => (head.samples[head.at + i] / 32768) * (1 - (i + 1) / n));
-      this.count(head.item, n);
-    }
-    this.queue = [];
-    this.lead = 0;
-    this.playing = false;
-    this.ended = true;
-    return { ...this.played };
-  }
-
-  count(item, samples) {
-    this.played[item] = (this.played[item] ?? 0) + samples;
-    this.changed[item] = this.played[item];
-  }
-
-  /** Fill one quantum. */
-  fill(out) {
-    let n = 0;
-    if (this.tail) {
-      out.set(this.tail);
-      n = this.tail.length;
-      this.tail = null;
-    }
-    if (!this.playing && this.lead > 0 && (this.ended || this.lead >= this.target)) this.playing = true;
-    while (this.playing && n < out.length && this.queue.length) {
-      const head = this.queue[0];
-      const k = Math.min(out.length - n, head.samples.length - head.at);
-      for (let i = 0; i < k; i++) out[n + i] = head.samples[head.at + i] / 32768; // exact
-      this.count(head.item, k);
-      head.at += k;
-      this.lead -= k;
-      n += k;
-      if (head.at === head.samples.length) this.queue.shift();
-    }
-    if (this.playing && !this.queue.length && (n < out.length || this.ended)) {
-      this.playing = false;
-      if (!this.ended) this.gaps += 1;
-    }
-    out.fill(0, n);
-  }
-
-  /** What changed since the last report. */
-  report() {
-    const { lead, playing, gaps, target } = this;
-    const report = { items: this.changed, lead, playing, gaps, target };
-    this.changed = {};
-    return report;
-  }
-}
-
-const WORKLET = `${PlayBuffer}
-registerProcessor("rtnb-speaker", class extends AudioWorkletProcessor {
-  constructor({ processorOptions }) {
-    super();
-    this.buffer = new PlayBuffer(processorOptions.target);
-    this.said = "";
-    this.port.onmessage = ({ data }) => {
-      if (data.kind === "audio") this.buffer.push(data.item, data.samples, data.end);
-      else if (data.kind === "target") this.buffer.target = data.target;
-      else this.port.postMessage({ flushed: data.id, items: this.buffer.flush(), ...this.state() });
-    };
-  }
-  state() {
-    const { playing, gaps, target } = this.buffer;
-    this.said = [playing, gaps, target].join();
-    return this.buffer.report();
-  }
-  process(_, outputs) {
-    this.buffer.fill(outputs[0][0]);
-    const { playing, gaps, target } = this.buffer;
-    if ([playing, gaps, target].join() !== this.said || (playing && currentFrame % 1024 === 0)) {
-      this.port.postMessage({ flushed: null, ...this.state() });
-    }
-    return true;
-  }
-});`;
 
 /** The pre-buffer that outlasts the worst delay of the last `keep_ms`, in steps so that it does not tremble. */
 export class Adapting {
@@ -130,8 +26,9 @@ export class Adapting {
   note(delay_ms, now_ms) {
     this.delays = this.delays.filter((d) => now_ms - d.at < this.keep_ms && d.ms > delay_ms);
     this.delays.push({ ms: delay_ms, at: now_ms });
-    const wanted = Math.ceil((this.delays[0].ms + 100) / 50) * 50;
-    return Math.min(this.most, Math.max(this.first, wanted));
+    const worst = this.delays[0].ms;
+    if (worst <= 60) return this.first; // what the first 200 ms are there for
+    return Math.min(this.most, Math.ceil((worst + 200) / 50) * 50); // a delta (100 ms) may be on its way, and 100 to spare
   }
 }
 
@@ -166,7 +63,7 @@ class Player {
   }
 
   async start() {
-    const url = URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" }));
+    const url = URL.createObjectURL(new Blob([this.model.get("worklet")], { type: "text/javascript" }));
     await this.context.audioWorklet.addModule(url);
     URL.revokeObjectURL(url);
     this.node = new AudioWorkletNode(this.context, "rtnb-speaker", {

@@ -54,6 +54,7 @@ class Speaker(SessionView):
 
     volume = Float(1.0, min=0.0, max=1.0, help="0 to 1.").tag(sync=True)
     muted = Bool(False, help="Silent, but playing on.").tag(sync=True)
+    worklet = Unicode(Path(__file__).with_name("speaker_worklet.js").read_text(encoding="utf-8")).tag(sync=True)
     state = Unicode("no page", help="no page, starting, idle, playing, blocked (click!), elsewhere, insecure.")
     gaps = Int(0, help="How often the page had nothing to play in the middle of an answer.")
     buffer_ms = Int(200, help="How much the page waits for before it plays; it adapts, up to 600 ms.")

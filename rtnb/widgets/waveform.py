@@ -35,7 +35,9 @@ class Waveform(SessionView):
         What to show; a log that was loaded from a file is shown (and played) like a living session.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = "\n".join(
+        Path(__file__).with_name(f"{name}.js").read_text("utf-8") for name in ("waveform_pyramid", "waveform")
+    )
 
     selected_ms = Float(None, allow_none=True, help="The selected moment, ms since the first event.").tag(sync=True)
     selected_index = Int(None, allow_none=True, help="The last event at or before it: its index in the log.").tag(

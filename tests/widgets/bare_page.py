@@ -52,6 +52,7 @@ async def shown(browser: Any, name: str, traits: dict[str, Any]) -> Any:
     page.on("pageerror", lambda error: page.failures.append(str(error)))
     await page.add_style_tag(content=(FOLDER / "_base.css").read_text(encoding="utf-8"))
     await page.add_script_tag(content=HAND_MADE)
-    source = (FOLDER / f"{name}.js").read_text(encoding="utf-8")
+    parts = [FOLDER / f"{part}.js" for part in (f"{name}_pyramid", name)]
+    source = "\n".join(part.read_text(encoding="utf-8") for part in parts if part.exists())
     await page.evaluate("([s, t]) => made(s, t)", [source, {"line": "anywidget:1", "channel": "c", **traits}])
     return page

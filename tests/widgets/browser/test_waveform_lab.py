@@ -1,0 +1,65 @@
+"""`Speaker`, `Waveform` and `Transcript` together in a real JupyterLab: both themes, wide and narrow, reloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.widgets.listening import SETUP, opened, run
+
+ALL = f"""
+{SETUP.rsplit("speaker", 1)[0]}
+from IPython.display import display
+from rtnb.widgets.transcript import Transcript
+from rtnb.widgets.waveform import Waveform
+waveform, transcript = Waveform(scene.session), Transcript(scene.session)
+display(speaker, waveform, transcript)
+"""
+
+
+async def test_what_happens_is_seen_and_survives_a_reload(jupyterlab: Any, browser: Any, pictures: Path) -> None:
+    notebook = await opened(jupyterlab, browser, pictures, "three.ipynb", [ALL, "0"])
+    page = notebook.page
+    await run(notebook, "_ = scene.answer_now(marked(1500), text='One two three.', speed=None)")
+    await page.get_by_text("One two three.").wait_for()
+    await page.locator("article", has_text="complete").wait_for()
+
+    canvas = page.locator(".rtnb-waveform canvas")
+    await page.get_by_role("button", name="All", exact=True).click()
+    box = await canvas.bounding_box()
+    await page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + 100)
+    told = await run(notebook, "print(waveform.selected_ms > 0, scene.session.log[waveform.selected_index].type)")
+    assert told.startswith("True ")
+    await run(notebook, "waveform.selected_index = 0; waveform.selected_ms")
+    await page.wait_for_function("document.querySelector('.rtnb-waveform canvas').ariaValueNow === '0'")
+    assert "One two three." in await run(notebook, "print(transcript.to_vtt())")
+
+    await notebook.save()
+    await page.reload()
+    await page.get_by_text("One two three.").wait_for()
+    await page.wait_for_function("+document.querySelector('.rtnb-waveform canvas')?.ariaValueMax > 1000")
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+async def test_it_looks_right(jupyterlab: Any, browser: Any, pictures: Path, theme: str) -> None:
+    name = f"look-{theme.split()[1].lower()}.ipynb"
+    folder = jupyterlab.home / "settings" / "@jupyterlab" / "apputils-extension"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "themes.jupyterlab-settings"
+    settings.write_text(f'{{"theme": "{theme}"}}')
+    try:
+        notebook = await opened(jupyterlab, browser, pictures, name, [ALL, "0"])
+        await run(notebook, "item = scene.answer_now(marked(4000), text='Sunny, with a light wind.', speed=None)")
+        await notebook.page.locator(".rtnb-speaker[data-state=playing]").wait_for()
+        await run(notebook, "scene.barge_in()")
+        await notebook.page.get_by_text("interrupted").wait_for()
+        await notebook.page.locator(".rtnb-speaker").scroll_into_view_if_needed()
+        for width in (1400, 480):
+            await notebook.page.set_viewport_size({"width": width, "height": 900})
+            await notebook.picture(f"{width}")
+            root = notebook.page.locator(".rtnb-waveform")
+            assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
+    finally:
+        settings.unlink()
