@@ -30,7 +30,9 @@ def children() -> str:
     import os
 
     try:
-        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+        )
     except FileNotFoundError:
         pytest.skip("there is no ps here")
     return "\n".join(line for line in listed.stdout.splitlines() if "_espeak_worker" in line)
