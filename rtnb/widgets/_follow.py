@@ -26,6 +26,7 @@ class SessionView(LineView):
         Any of its traits.
     """
 
+    _accepts: ClassVar[tuple[type, ...]] = (Session, EventLog)
     _interval_s: ClassVar[float] = 0.1
     """How often the log is looked at."""
 
@@ -44,6 +45,9 @@ class SessionView(LineView):
 
     @session.setter
     def session(self, session: Session | EventLog | None) -> None:
+        if session is not None and not isinstance(session, self._accepts):
+            names = " or ".join(kind.__name__ for kind in self._accepts)
+            raise TypeError(f"{type(self).__name__} follows a {names}, got {type(session).__name__}")
         self._unfollow()
         self._session = session
         if session is not None:

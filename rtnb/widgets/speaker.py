@@ -50,6 +50,7 @@ class Speaker(SessionView):
     """
 
     _esm = Path(__file__).with_suffix(".js")
+    _accepts = (Session,)
     _interval_s = 0.01  # what a delta waits here at most; looking costs microseconds
 
     volume = Float(1.0, min=0.0, max=1.0, help="0 to 1.").tag(sync=True)
@@ -70,8 +71,7 @@ class Speaker(SessionView):
         super().__init__(session, **traits)
 
     def _begin(self, source: Session | EventLog) -> None:
-        if not isinstance(source, Session):
-            raise TypeError("a Speaker plays a Session; an EventLog is replayed by a Waveform")
+        assert isinstance(source, Session)  # see _accepts
         if (other := _speakers.get(source)) is not None and other is not self:
             other.session = None
         _speakers[source] = self

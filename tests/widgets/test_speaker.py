@@ -1,0 +1,102 @@
+"""`Speaker` without a page: what it hands over, and what the session learns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rtnb._loop import shared_loop
+from rtnb.client.log import EventLog
+from rtnb.widgets.speaker import Speaker
+from tests.widgets.scene import Scene, marked
+
+
+@pytest.fixture
+def scene() -> Any:
+    one = Scene()
+    yield one
+    one.close()
+
+
+def on_loop(function: Any, *arguments: Any) -> Any:
+    async def call() -> Any:
+        result = function(*arguments)
+        await asyncio.sleep(0.01)
+        return result
+
+    return shared_loop().run(call(), timeout_s=10)
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Turn after turn of the loop, until something is so."""
+    for _ in range(500):
+        if reached():
+            return
+        on_loop(lambda: None)
+    raise AssertionError("it did not come to that")
+
+
+def test_what_comes_before_a_page_waits_for_it(scene: Scene) -> None:
+    speaker = Speaker(scene.session)
+    on_loop(lambda: None)
+    scene.answer_now(marked(300))
+
+    until(lambda: len(speaker._waiting) == 5)
+    assert b"".join(pcm for _, (_, (pcm,)) in speaker._waiting) == marked(300).tobytes()
+    assert [header.get("end") for _, (header, _) in speaker._waiting][-2:] == [True, True]
+    speaker.close()
+
+
+def test_the_session_learns_what_was_played(scene: Scene) -> None:
+    speaker = Speaker(scene.session)
+    on_loop(lambda: None)
+    item = scene.answer_now(marked(1000))
+    on_loop(speaker._said, "flushed", {"id": 1, "items": {item: 24 * 250}}, [])
+    on_loop(lambda: None)
+    assert scene.session.playback.heard_ms(item) == 250
+    facts = {"latency_ms": 0, "state": "playing", "gaps": 2, "target_ms": 400.0, "lead_ms": 12.5}
+    on_loop(speaker._said, "played", facts | {"items": {item: 24 * 300}}, [])
+    on_loop(lambda: None)
+    assert scene.session.playback.heard_ms(item) == 300
+    assert (speaker.state, speaker.gaps, speaker.buffer_ms, speaker.lead_ms) == ("playing", 2, 400, 12.5)
+    speaker.close()
+
+
+def test_a_session_has_one_speaker_the_newest(scene: Scene) -> None:
+    first = Speaker(scene.session)
+    on_loop(lambda: None)
+    second = Speaker(scene.session)
+    on_loop(lambda: None)
+    assert first.session is None
+    assert second.session is scene.session
+    assert len(scene.session.playback._flushers) == 1
+    second.close()
+    on_loop(lambda: None)
+    assert scene.session.playback._flushers == []
+    first.close()
+
+
+def test_an_old_answer_is_not_played_again(scene: Scene) -> None:
+    scene.answer_now(marked(300))
+    speaker = Speaker(scene.session)
+    scene.answer_now(marked(100, seed=2))
+
+    until(lambda: len(speaker._waiting) == 3)
+    assert b"".join(pcm for _, (_, (pcm,)) in speaker._waiting) == marked(100, seed=2).tobytes()
+    speaker.close()
+
+
+def test_a_wrong_name_is_refused_and_closing_twice_is_fine() -> None:
+    with pytest.raises(TypeError, match="did you mean 'volume'"):
+        Speaker(volum=0.5)
+    speaker = Speaker(volume=0.5)
+    speaker.close()
+    speaker.close()
+
+
+def test_a_log_has_nobody_to_play_to() -> None:
+    with pytest.raises(TypeError, match="follows a Session, got EventLog"):
+        Speaker(EventLog())  # type: ignore[arg-type]
