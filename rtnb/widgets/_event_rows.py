@@ -29,6 +29,7 @@ STATIC_ROWS = 200
 _LONGEST_NUMBER = 2**31 - 1
 _TROUBLE_LENGTH = 160  # characters of an error in its row; chosen
 _PIECE_LENGTH = 60  # and of a piece of text; chosen
+_WORD_LENGTH = 200  # and of a type or id; chosen
 _BIDI = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C], "\ufffd")
 """Characters that turn the order of what follows; a row shows that they are there and does not obey them."""
 
@@ -202,7 +203,7 @@ class _Table:
         number = self._numbers.get(word)
         if number is None:
             number = self._numbers[word] = len(self.words)
-            self.words.append(word)
+            self.words.append(_harmless(word[:_WORD_LENGTH]))
         return number
 
 
@@ -234,6 +235,10 @@ def _short(event: Event) -> str:
         text = "sent as it was typed"
     else:
         text = summary(event) or _settings(event)
+    return _harmless(text)
+
+
+def _harmless(text: str) -> str:
     return text if text.isascii() else text.translate(_BIDI)
 
 
@@ -275,4 +280,4 @@ def _static_row(rows: EventRows, index: int) -> str:
     row = rows.log[index]
     arrow = "←" if row.direction == "received" else "→"
     cells = (index, f"{rows.time_s(index):.3f}", arrow, row.type[:100], f"{row.size_bytes:,}", rows.summary(index))
-    return f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<td>{escape(_harmless(str(cell)))}</td>' for cell in cells)}</tr>"

@@ -10,6 +10,8 @@ const CONTROLS = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
 /** JSON text in which nothing turns the order of what follows. */
 export const quoted = (text) => JSON.stringify(text).replace(CONTROLS, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+/** The same for plain text. */
+export const plain = (text) => text.replace(CONTROLS, "\ufffd");
 
 /** A JSON value as nodes; `marked` replaces or follows what stands at a path. */
 export function jsonNodes(value, marked, make, path = [], indent = "\n") {
@@ -48,7 +50,7 @@ export function createPane({ table, make, whole, button, choice, request, note, 
 
   const jumpTo = (index) => link(`#${index}`, () => table.goTo(index) || note(new Error(`event ${index} does not fit the filter`)));
   const listen = (from, { bytes, ms }) => button(`${whole(bytes)} bytes, ${whole(ms)} ms ▶`, "Play or stop", () => play(from));
-  const title = (name, ...buttons) => make("div", { className: "rtnb-ev-title" }, make("strong", { textContent: name }), ...buttons);
+  const title = (name, ...buttons) => make("div", { className: "rtnb-ev-title" }, make("strong", { textContent: plain(name) }), ...buttons);
   async function show(one) {
     if (one === null) return side.replaceChildren(make("p", { className: "rtnb-faint", textContent: HELP }));
     const run = one.kids ? { first: one.first, last: one.last } : null;
@@ -56,11 +58,11 @@ export function createPane({ table, make, whole, button, choice, request, note, 
     try {
       const told = await request(run ? "run" : "event", run ?? { index: one });
       if (table.chosen !== one) return;
-      const meaning = make("p", { textContent: told.meaning });
-      if (run) return side.replaceChildren(title(told.type), meaning, facts(one), make("p", { textContent: told.text }), fields(told));
+      const meaning = make("p", { textContent: plain(told.meaning) });
+      if (run) return side.replaceChildren(title(told.type), meaning, facts(one), make("p", { textContent: plain(told.text) }), fields(told));
       const time = make("p", { className: "rtnb-faint", textContent: `#${one} · ${new Date(told.wall_time * 1000).toLocaleTimeString()}` });
       const causes = told.errors.map(({ index, text: why }) => make("p", { className: "rtnb-error" }, "Refused by ", jumpTo(index), ` ${why}`));
-      if (told.cause) causes.push(make("p", { className: "rtnb-error" }, "Caused by ", jumpTo(told.cause.index), ` ${told.cause.type}`));
+      if (told.cause) causes.push(make("p", { className: "rtnb-error" }, "Caused by ", jumpTo(told.cause.index), ` ${plain(told.cause.type)}`));
       const marks = new Map(told.audio.map((a) => [JSON.stringify(a.path), { instead: listen({ first: one, last: one, number: a.number }, a) }]));
       const more = (n) => make("em", { className: "rtnb-faint", textContent: ` … ${whole(n)} characters, all of them with Copy` });
       for (const cut of told.cuts) marks.set(JSON.stringify(cut.path), { after: more(cut.length) });

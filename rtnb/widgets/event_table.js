@@ -5,6 +5,7 @@
  * @typedef {{}} State no traits
  */
 const STRIDE = 11, ROW_PX = 22;
+const BUDGET_MS = 12; // per frame: a frame has 16
 export const [FLAGS, TIME, TYPE, SIZE, BYTES, FORMAT, ITEM, RESPONSE, CALL, CONTENT, CAUSE] = Array(STRIDE).keys();
 export const RECEIVED = 1, TROUBLE = 2, PIECE = 4;
 /** Rows a page keeps (about 30 MB); the kernel keeps all. */
@@ -84,51 +85,56 @@ export class View {
     this.fitsType = remembered((type) => fits(this.rows.types[type]));
     this.typeHas = remembered((type) => needle.test(this.rows.types[type]));
     this.idHas = remembered((id) => needle.test(this.rows.ids[id]));
-    Object.assign(this, { needle, seen: this.rows.base, shown: 0, stretch: 0, root: { kids: [], open: true } });
-    this.nodes = new Map();
+    Object.assign(this, { needle, seen: this.rows.base, shown: 0, root: { kids: [] } });
     this.grow(upTo);
   }
   fits(i) {
-    const { rows } = this;
-    if (this.direction && (this.direction === "received") !== !!(rows.at(i, FLAGS) & RECEIVED)) return false;
-    if (!this.fitsType(rows.at(i, TYPE))) return false;
-    if (!this.needle || this.needle.test(rows.text(i)) || this.typeHas(rows.at(i, TYPE)) || this.found.has(i)) return true;
-    return this.idHas(rows.at(i, ITEM)) || this.idHas(rows.at(i, RESPONSE)) || this.idHas(rows.at(i, CALL));
+    const { rows, needle } = this, at = (i - rows.base) * STRIDE, row = rows.numbers, type = row[at + TYPE];
+    if (this.direction && (this.direction === "received") !== !!(row[at] & RECEIVED)) return false;
+    if (!this.fitsType(type)) return false;
+    if (!needle || needle.test(rows.texts[i - rows.base]) || this.typeHas(type) || this.found.has(i)) return true;
+    return this.idHas(row[at + ITEM]) || this.idHas(row[at + RESPONSE]) || this.idHas(row[at + CALL]);
   }
-  /** Take in the rows that have come (up to `upTo` while paused). */
-  grow(upTo = this.rows.next) {
-    for (; this.seen < upTo; this.seen++) if (this.fits(this.seen)) this.place(this.seen);
+  /** Take in the rows that have come, for some milliseconds; whether that was all (up to `upTo` while paused). */
+  grow(upTo = this.rows.next, budget_ms = BUDGET_MS) {
+    const end = performance.now() + budget_ms;
+    for (; this.seen < upTo && (this.seen % 256 || performance.now() < end); this.seen++) {
+      if (this.fits(this.seen)) this.place(this.seen);
+    }
     this.lines = [];
     this.depths = [];
     this.lay(this.root, 0);
+    return this.seen >= upTo;
   }
   place(i) {
-    const { rows } = this, piece = rows.at(i, FLAGS) & PIECE;
-    const item = rows.at(i, ITEM), response = rows.at(i, RESPONSE), content = rows.at(i, CONTENT), path = [this.root];
-    const enter = (kind, key) => path.push(this.node(path.at(-1), kind, key, i));
+    const { rows } = this, at = (i - rows.base) * STRIDE, row = rows.numbers, piece = row[at] & PIECE;
+    const item = row[at + ITEM], response = row[at + RESPONSE], content = row[at + CONTENT], type = row[at + TYPE];
+    let node = this.root;
     this.shown++;
     if (this.tree) {
-      if (response) enter("response", `r${response}`);
-      if (item) enter("item", `i${item}`);
-      if (item && content) enter("part", `p${item}:${content}`);
+      if (response) node = this.enter(node, "response", response, i);
+      if (item) node = this.enter(node, "item", item, i);
+      if (item && content) node = this.enter(node, "part", content, i);
     }
-    if (path.length === 1 && !piece) this.stretch++;
-    if (piece && this.fold) enter("run", `${path.length > 1 ? "" : this.stretch}:${rows.at(i, TYPE)}:${item}:${content}`);
-    path.at(-1).kids.push(i);
-    const perMs = rows.perMs[rows.at(i, FORMAT)] ?? 48, bytes = rows.at(i, BYTES);
-    for (const node of path) {
+    if (node === this.root && !piece) node.run = new Map(); // a piece after this begins a new run
+    if (piece && this.fold) node = this.enter(node, "run", (type * 1e6 + item) * 100 + content, i);
+    node.kids.push(i);
+    const bytes = piece ? row[at + BYTES] : 0, ms = bytes && bytes / (rows.perMs[row[at + FORMAT]] ?? 48);
+    for (; node; node = node.parent) {
       node.last = i;
       node.count++;
-      node.size += rows.at(i, SIZE);
-      if (piece) node.bytes += bytes;
-      if (piece) node.ms += bytes / perMs;
+      node.size += row[at + SIZE];
+      node.bytes += bytes;
+      node.ms += ms;
     }
   }
-  node(parent, kind, key, first) {
-    let node = this.nodes.get(key);
+  enter(parent, kind, number, first) {
+    const known = (parent[kind] ??= new Map());
+    let node = known.get(number);
     if (!node) {
+      const key = `${parent.key ?? ""}/${kind}${number}${kind === "run" && !parent.key ? `@${first}` : ""}`;
       node = { kind, key, first, last: first, kids: [], count: 0, size: 0, bytes: 0, ms: 0, parent };
-      this.nodes.set(key, node);
+      known.set(number, node);
       parent.kids.push(node);
     }
     return node;
@@ -175,42 +181,27 @@ export class View {
     const name = { run: () => rows.type(i), part: () => `part ${rows.at(i, CONTENT) - 1}` }[node.kind]?.();
     let text = "";
     for (const kid of node.kind === "run" ? node.kids : []) if ((text += rows.text(kid)).length > 150) break;
-    const title = `${this.isOpen(node) ? "▾" : "▸"} ${name ?? `${node.kind} ${id}`}`;
-    return [...row, `${title} ×${whole(node.count)}`, whole(node.size), [audio, text].filter(Boolean).join(" · ")];
+    const title = `${this.isOpen(node) ? "▾" : "▸"} ×${whole(node.count)} ${name ?? `${node.kind} ${id}`}`;
+    return [...row, title, whole(node.size), [audio, text].filter(Boolean).join(" · ")];
   }
 }
 const holds = (node, index) => node.kids.some((kid) => kid === index || (kid.kids && holds(kid, index)));
 const remembered = (test, known = []) => (key) => (known[key] ??= test(key));
-export const whole = (number) => Math.round(number).toLocaleString("en");
+const format = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+export const whole = (number) => format.format(number);
 const seconds = (tenths) => (tenths / 10_000).toFixed(3);
-/** "1:02.5" or "62.5" as seconds; NaN where it is neither. */
-export const clock = (text) => text.split(":").reduce((sum, part) => sum * 60 + (part.trim() ? Number(part) : NaN), 0);
-
-/** An element; `role` and `aria-…` become attributes. */
-export function make(tag, props = {}, ...kids) {
-  const { role, ...rest } = props, el = Object.assign(document.createElement(tag), rest);
-  for (const [name, value] of Object.entries(rest)) if (name.startsWith("aria-")) el.setAttribute(name, value);
-  if (role) el.setAttribute("role", role);
-  el.append(...kids);
-  return el;
-}
-
 const COLUMNS = ["#", "", "time (s)", "gap (s)", "type", "bytes", "summary"];
 let tables = 0;
 
-/**
- * The grid: paints what is in view, follows the newest, and is driven by mouse and keyboard.
- * @param {{on: (what: string, value?: any) => void, signal: AbortSignal}} to  told of "chosen", "follow", "key", "painted"
- */
-export function createTable({ on, signal }) {
+/** The grid: paints what is in view, follows the newest, and is driven by mouse and keyboard. */
+export function createTable({ on, signal, make }) {
   const uid = `rtnb-events-${++tables}`, pool = [];
   const head = make("div", { className: "rtnb-ev-row rtnb-ev-head", role: "row" },
     ...COLUMNS.map((name) => make("span", { role: "columnheader", textContent: name, "aria-label": name || "direction" })));
   const space = make("div", { className: "rtnb-ev-space", role: "rowgroup" });
   const grid = make("div", { className: "rtnb-ev-grid", tabIndex: 0, role: "grid", "aria-label": "Events" }, head, space);
   const table = { el: grid, view: new View(new Rows()), paused: false, follow: true, chosen: null, zero: 0 };
-  let frame = 0;
-  table.paint = () => { frame ||= requestAnimationFrame(painted); };
+  table.paint = () => { table.frame ||= requestAnimationFrame(painted); };
   table.select = (line) => {
     if (line === undefined) return;
     const at = table.view.lines.indexOf((table.chosen = line));
@@ -233,7 +224,7 @@ export function createTable({ on, signal }) {
   };
 
   function painted() {
-    frame = 0;
+    table.frame = 0;
     const { view, chosen, zero } = table, { lines, rows } = view, about = chosen?.first ?? chosen;
     space.style.height = `${lines.length * ROW_PX}px`;
     if (table.follow && !table.paused) grid.scrollTop = grid.scrollHeight;
@@ -244,26 +235,33 @@ export function createTable({ on, signal }) {
       dom.hidden = k >= fit || line === undefined;
       if (dom.hidden) continue;
       const node = line.kids ? line : null, i = node ? node.first : line, flags = rows.at(i, FLAGS);
-      dom.style.transform = `translateY(${at * ROW_PX}px)`;
+      const kind = node && node.kind !== "run" ? "node" : flags & TROUBLE ? "trouble" : flags & RECEIVED ? "received" : "sent";
       dom.line = line;
-      dom.dataset.index = i;
-      dom.dataset.kind = node && node.kind !== "run" ? "node" : flags & TROUBLE ? "trouble" : flags & RECEIVED ? "received" : "sent";
-      dom.dataset.relation = about === null || line === chosen ? "" : view.relation(i, about);
-      dom.setAttribute("aria-selected", String(line === chosen));
-      dom.setAttribute("aria-rowindex", at + 2);
-      if (node) dom.setAttribute("aria-expanded", String(view.isOpen(node)));
-      else dom.removeAttribute("aria-expanded");
+      set(dom, "style", `transform: translateY(${at * ROW_PX}px)`);
+      set(dom, "data-index", i);
+      set(dom, "data-kind", kind);
+      set(dom, "data-relation", about === null || line === chosen ? "" : view.relation(i, about));
+      set(dom, "aria-selected", String(line === chosen));
+      set(dom, "aria-rowindex", at + 2);
+      set(dom, "aria-expanded", node && String(view.isOpen(node)));
       if (line === chosen) grid.setAttribute("aria-activedescendant", dom.id);
       const cells = view.cells(line, zero);
-      for (let c = 0; c < cells.length; c++) if (dom.children[c].textContent !== cells[c]) dom.children[c].textContent = cells[c];
-      dom.children[4].style.paddingInlineStart = `${view.depths[at] * 14}px`;
+      for (let c = 0; c < cells.length; c++) set(dom.children[c].firstChild, "data", cells[c]);
+      set(dom.children[4], "style", view.depths[at] ? `padding-inline-start: ${view.depths[at] * 14}px` : null);
     }
     grid.setAttribute("aria-rowcount", lines.length + 1);
     on("painted");
   }
+  const set = (dom, name, value) => {
+    if ((dom.said ??= {})[name] === value) return;
+    dom.said[name] = value;
+    if (name === "data") dom.data = value;
+    else if (value === null) dom.removeAttribute(name);
+    else dom.setAttribute(name, value);
+  };
   const newRow = (k) => make("div", { className: "rtnb-ev-row", id: `${uid}-${k}`, role: "row" },
-    ...COLUMNS.map(() => make("span", { role: "gridcell" })));
-  const toggle = (node) => { table.view.toggle(node); table.paint(); };
+    ...COLUMNS.map(() => make("span", { role: "gridcell" }, "")));
+  const toggle = (node) => table.paint(table.view.toggle(node));
   const listen = (name, act) => grid.addEventListener(name, act, { signal, passive: name === "scroll" || name === "wheel" });
   listen("click", ({ target }) => {
     const line = target.closest(".rtnb-ev-row")?.line;
@@ -271,7 +269,7 @@ export function createTable({ on, signal }) {
     table.select(line);
   });
   listen("wheel", ({ deltaY }) => { if (deltaY < 0) table.setFollow(false); });
-  listen("scroll", () => table.paint());
+  listen("scroll", table.paint);
   listen("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const { lines } = table.view, at = lines.indexOf(table.chosen), page = Math.floor(grid.clientHeight / ROW_PX) - 2;
@@ -291,10 +289,10 @@ export function createTable({ on, signal }) {
     else if (!on("key", event.key)) return;
     event.preventDefault();
   });
-  const watch = new ResizeObserver(() => table.paint());
+  const watch = new ResizeObserver(table.paint);
   watch.observe(grid);
   signal.addEventListener("abort", () => watch.disconnect());
   return table;
 }
 
-export default { initialize: () => ({ createTable, make, Rows, View, clock, whole, KEPT, TIME, FLAGS, RECEIVED, CAUSE }) };
+export default { initialize: () => ({ createTable, Rows, View, whole, KEPT, TIME }) };

@@ -14,16 +14,28 @@
  * there. Requests: "event" {index}, "run" {first, last}, "audio" {first, last, number}, "text" {index},
  * "search" {text, start}, "export" {start}, "templates", "check" {text}, "send" {text}: see inspector.py.
  */
+/** "1:02.5" or "62.5" as seconds; NaN where it is neither. */
+export const clock = (text) => text.split(":").reduce((sum, part) => sum * 60 + (part.trim() ? Number(part) : NaN), 0);
+
+/** An element; `role` and `aria-…` become attributes. */
+export function make(tag, props = {}, ...kids) {
+  const { role, ...rest } = props, el = Object.assign(document.createElement(tag), rest);
+  for (const [name, value] of Object.entries(rest)) if (name.startsWith("aria-")) el.setAttribute(name, value);
+  if (role) el.setAttribute("role", role);
+  el.append(...kids);
+  return el;
+}
+
 async function render({ model, el, host }) {
   const wanted = ["line", "table", "pane"].map((name) => host.getWidget(model.get(name)));
   const [line, parts, { createPane }] = (await Promise.all(wanted)).map((widget) => widget.exports);
-  const { make, whole, Rows, View, KEPT, TIME } = parts, gone = new AbortController(), { signal } = gone;
-  let windowed = false, asked = -1, searching = false, searched = 0, growing = 0, noted = "";
+  const { whole, Rows, KEPT, TIME } = parts, gone = new AbortController(), { signal } = gone;
+  let windowed = false, asked = -1, searching = false, searched = 0, growing = 0, stopped = 0, noted = "";
 
   // --- controls
   const button = (text, title, act) => make("button", { type: "button", textContent: text, title, onclick: act });
-  const input = (label, width, more) => {
-    const made = make("input", { placeholder: label, "aria-label": label, title: label, spellcheck: false, type: "search", ...more });
+  const input = (label, width, title, type = "search") => {
+    const made = make("input", { placeholder: label, "aria-label": label, title, spellcheck: false, type });
     made.style.width = width;
     return made;
   };
@@ -33,11 +45,11 @@ async function render({ model, el, host }) {
   const follow = button("Follow", "Keep the newest event in view (f)", () => table.setFollow(!table.follow));
   const direction = choice("Direction", ["", "Both ways"], ["sent", "Sent"], ["received", "Received"]);
   const names = make("datalist", { id: `${model.get("channel")}-types` });
-  const types = input("Type: response.*.delta, !*append", "15em");
+  const types = input("Type, e.g. *.delta", "11em", "Types to show: * stands for anything, a comma means or, ! in front means not");
   types.setAttribute("list", names.id);
-  const text = input("Find text or id ( / )", "11em");
+  const text = input("Find text or id", "10em", "In all that an event says, or its ids ( / )");
   const mode = choice("Arrangement", ["fold", "Folded"], ["all", "Every event"], ["tree", "Tree"]);
-  const jump = input("Go to m:ss or s", "8em", { type: "text" });
+  const jump = input("Go to time", "7.5em", "Seconds or m:ss, then Enter", "text");
   const errors = button("0 errors", "Go to the next error (e)", () => nextTrouble());
   const earlier = button("", "Load events this page no longer keeps", () => setWindow(Math.max(0, view().rows.base - KEPT / 2), true));
   const latest = button("Latest", "Leave the earlier events", () => setWindow(Math.max(0, view().rows.total - KEPT / 2), false));
@@ -47,7 +59,7 @@ async function render({ model, el, host }) {
   const bar = make("div", { className: "rtnb-ev-bar", role: "toolbar", "aria-label": "Events" },
     pause, follow, direction, types, names, text, mode, jump, errors, earlier, latest, save, compose);
   const status = make("div", { className: "rtnb-ev-status rtnb-faint" });
-  const table = parts.createTable({ signal, on: (what, value) => heard[what]?.(value) });
+  const table = parts.createTable({ signal, make, on: (what, value) => heard[what]?.(value) });
   const view = () => table.view;
   const request = (...said) => channel.request(...said);
   const pane = createPane({ table, make, whole, button, choice, request, note, copy, TIME });
@@ -84,11 +96,13 @@ async function render({ model, el, host }) {
     growing ||= requestAnimationFrame(() => {
       growing = 0;
       const { rows } = view();
-      if (!windowed && rows.count > KEPT * 1.25) { rows.drop(rows.count - KEPT); rebuild(); } else if (!table.paused) view().grow();
-      if (view().needle) search();
+      if (!windowed && !table.paused && rows.count > KEPT * 1.25) { rows.drop(rows.count - KEPT); rebuild(); }
+      if (!view().grow(upTo())) grow();
+      else if (view().needle) search();
       table.paint();
     });
   };
+  const upTo = () => (table.paused ? stopped : undefined);
   const unwatch = line.onStatus(() => table.paint());
   function setWindow(base, on) {
     windowed = on;
@@ -99,15 +113,15 @@ async function render({ model, el, host }) {
   }
   function rebuild() {
     const about = table.chosen?.first ?? table.chosen;
-    const upTo = table.paused ? view().seen : undefined;
-    view().rebuild(upTo);
+    view().rebuild(upTo());
     table.chosen = about === null ? null : view().lineOf(about) ?? null;
-    table.paint();
+    grow();
   }
 
   // --- what the controls do
   function setPaused(on) {
     table.paused = on;
+    stopped = view().seen;
     pause.textContent = on ? "Resume" : "Pause";
     pause.setAttribute("aria-pressed", on);
     if (on) return table.paint();
@@ -153,7 +167,7 @@ async function render({ model, el, host }) {
     table.paint();
   }
   function goToTime() {
-    const at = parts.clock(jump.value) * 10_000 + table.zero, { lines, rows } = view();
+    const at = clock(jump.value) * 10_000 + table.zero, { lines, rows } = view();
     if (Number.isNaN(at)) return note(new Error("a time is seconds, or m:ss"));
     let low = 0, high = lines.length - 1;
     const time = (k) => rows.at(lines[k].first ?? lines[k], TIME);
@@ -190,9 +204,9 @@ async function render({ model, el, host }) {
     say();
   }
   function say() {
-    const { rows, shown, seen } = view(), { kind } = line.status();
+    const { rows, shown, seen } = view(), { kind } = line.status(), busy = seen < (upTo() ?? rows.next);
     const waiting = table.paused && rows.total > seen ? `paused: ${whole(rows.total - seen)} new` : table.paused ? "paused" : "";
-    const facts = [`${whole(shown)} of ${whole(rows.total)} events`, waiting, windowed ? "earlier events: not live" : "",
+    const facts = [`${whole(shown)}${busy ? "…" : ""} of ${whole(rows.total)} events`, waiting, windowed ? "earlier events: not live" : "",
       kind === "none" ? "the kernel does not answer: this is what had come" : "", noted];
     const words = rows.total ? facts.filter(Boolean).join(" · ") : kind === "none" ? "waiting for the kernel" : "no events yet";
     if (status.textContent !== words) status.textContent = words;

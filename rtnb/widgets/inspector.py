@@ -94,11 +94,12 @@ class EventInspector(LineView):
 
     def close(self) -> None:
         """Leave the page; the log stays. Closing twice is fine."""
-        if shared_loop().running:
-            shared_loop().call_soon(self._stop)
+        if self._channel is not None:  # None where the constructor refused
+            if shared_loop().running:
+                shared_loop().call_soon(self._stop)
+            self.table.close()
+            self.pane.close()
         super().close()
-        self.table.close()
-        self.pane.close()
 
     # --- telling the page ---------------------------------------------------------------------------------------------
 
