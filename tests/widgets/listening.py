@@ -46,11 +46,13 @@ speaker
 """
 
 
-async def opened(lab: Any, browser: Any, pictures: Path, name: str, cells: list[str]) -> NotebookPage:
+async def opened(
+    lab: Any, browser: Any, pictures: Path, name: str, cells: list[str], *, script: str = ""
+) -> NotebookPage:
     lab.write(name, cells)
     context = await browser.new_context(viewport={"width": 1280, "height": 1000})
     page = await context.new_page()
-    await page.add_init_script(TAP)
+    await page.add_init_script(script + TAP)
     notebook = await NotebookPage(lab, page, name, pictures).open()
     for output in await notebook.run_all():
         assert not output.error, output.error

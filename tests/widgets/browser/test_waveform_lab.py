@@ -23,7 +23,7 @@ async def test_what_happens_is_seen_and_survives_a_reload(jupyterlab: Any, brows
     notebook = await opened(jupyterlab, browser, pictures, "three.ipynb", [ALL, "0"])
     page = notebook.page
     await run(notebook, "_ = scene.answer_now(marked(1500), text='One two three.', speed=None)")
-    await page.get_by_text("One two three.").wait_for()
+    await page.locator(".rtnb-transcript p", has_text="One two three.").wait_for()
     await page.locator("article", has_text="complete").wait_for()
 
     canvas = page.locator(".rtnb-waveform canvas")
@@ -38,7 +38,7 @@ async def test_what_happens_is_seen_and_survives_a_reload(jupyterlab: Any, brows
 
     await notebook.save()
     await page.reload()
-    await page.get_by_text("One two three.").wait_for()
+    await page.locator(".rtnb-transcript p", has_text="One two three.").wait_for()
     await page.wait_for_function("+document.querySelector('.rtnb-waveform canvas')?.ariaValueMax > 1000")
 
 
