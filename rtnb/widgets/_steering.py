@@ -257,14 +257,20 @@ class Steering:
             kept_back: list[Verdict] = []
             before = flat(session.config)
             for group in self._groups:
-                wishes, impossible = group.take(session.dialect)
-                requested |= wishes
+                possible, impossible = group.take(session.dialect)
+                requested |= possible
                 kept_back += [Verdict(field, wish, None, "kept back", why) for field, (wish, why) in impossible.items()]
-            self._tell(kept_back + [Verdict(field, wish, None, "sending") for field, wish in requested.items()])
+            # What only goes along (the type of a turn detection, with its threshold) was nobody's wish.
+            wishes = {
+                field: wish
+                for field, wish in requested.items()
+                if field in self._verdicts or not same(wish, found(before, field))
+            }
+            self._tell(kept_back + [Verdict(field, wish, None, "sending") for field, wish in wishes.items()])
             if requested:
                 refusal = await self._update(session, requested)
                 self._show(session)
-                self._tell(judge(requested, before, flat(session.config), refusal))
+                self._tell(judge(wishes, before, flat(session.config), refusal))
 
     async def _update(self, session: Session, requested: Settings) -> Exception | None:
         config = wire.decode_session(nested(requested))

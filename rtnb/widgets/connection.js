@@ -46,8 +46,9 @@ function keyField(model, part) {
     field.value = "";
     if (key.trim()) model.send({ kind: "key", key });
   });
-  // JupyterLab must not take what is typed here for a shortcut.
-  form.addEventListener("keydown", (event) => event.stopPropagation());
+  form.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation(); // what is typed here is no shortcut of JupyterLab's
+  });
   part.append(form);
   return form;
 }

@@ -60,9 +60,7 @@ class InstructionsControl(Control):
         self._notes["text"].value = self._note("text") + (
             '<span class="rtnb-note"><b>Not applied yet.</b></span>' if draft else ""
         )
-        children = (self._title, self._editor, self._buttons, self._notes["text"], self._verdicts)
-        if children != self.children:
-            self.children = children
+        self._place(self._title, self._editor, self._buttons, self._notes["text"])
 
     def close(self) -> None:
         """Let go of the session and leave the page; closing twice is fine."""

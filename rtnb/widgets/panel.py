@@ -15,6 +15,7 @@ from rtnb.widgets.instructions import InstructionsControl
 from rtnb.widgets.presets import Presets
 from rtnb.widgets.settings import AnswerControl, Control, ListeningControl, close_all
 from rtnb.widgets.turn_detection import TurnDetectionControl
+from rtnb.widgets.verdicts import Verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +48,9 @@ class SettingsPanel(ipywidgets.VBox):  # type: ignore[misc]
             titles=("Turn detection", "Answer", "Listening", "Presets", "Show code"),
             selected_index=0,
         )
-        super().__init__([self.instructions, self._folds], layout=ipywidgets.Layout(min_width="0"))
+        self.verdicts = Verdicts()
+        """What became of every wish."""
+        super().__init__([self.instructions, self._folds, self.verdicts], layout=ipywidgets.Layout(min_width="0"))
         self.add_class("rtnb-panel")
         self.steering.add(self)
         if session is not None:
@@ -101,12 +104,13 @@ class SettingsPanel(ipywidgets.VBox):  # type: ignore[misc]
         self.code.show(self.steered, self.facts)
 
     def told(self, verdicts: Mapping[str, Verdict]) -> None:
-        """The groups show what became of their wishes."""
+        """Show what became of every wish; the groups mark their knobs."""
+        self.verdicts.show(verdicts.values())
 
     def close(self) -> None:
         """Let go of the session and leave the page; closing twice is fine."""
         self.steering.detach()
-        close_all(*self.controls, self.presets, self.code, self._folds, self.layout)
+        close_all(*self.controls, self.presets, self.code, self._folds, self.verdicts, self.layout)
         super().close()
 
     def __repr__(self) -> str:

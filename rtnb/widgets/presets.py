@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -119,7 +120,9 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         self.name = ipywidgets.Text(description="Name", placeholder="my settings", style=style, layout=wide)
         self._load = ipywidgets.Button(description="Load", layout=narrow)
         self._save = ipywidgets.Button(description="Save current", layout=narrow)
-        self._take = ipywidgets.Button(description="Use this text", layout=narrow)
+        self._take = ipywidgets.Button(
+            description="Use this text", layout=ipywidgets.Layout(width="auto", align_self="flex-start")
+        )
         self.text = ipywidgets.Textarea(
             placeholder="A preset as JSON: copy it to share, paste one to use it",
             layout=ipywidgets.Layout(width="auto", height="7em"),
@@ -135,7 +138,7 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         self._save.on_click(lambda button: self._try(lambda: self.save(self.name.value)))
         self._take.on_click(lambda button: self._try(lambda: self.use(self.text.value)))
         for widget in (self.chosen, self.other):
-            widget.observe(lambda change: self._try(self._compare), "value")
+            widget.observe(lambda change: self._try(self._differ), "value")
         self._list()
 
     def save(self, name: str) -> Preset:
@@ -170,9 +173,9 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         self.chosen.options, self.other.options = names, [*now, *((name, name) for name in names)]
         self.chosen.value = chosen if chosen in names else (names[0] if names else None)
         self.other.value = other if other in names else ""
-        self._try(self._compare)
+        self._try(self._differ)
 
-    def _compare(self) -> None:
+    def _differ(self) -> None:
         if self.chosen.value is None:
             self._differences.rows, self.text.value = [], ""
             return
@@ -180,9 +183,7 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         second = self._read(self.other.value) if self.other.value else Preset("now", self._panel.settings())
         table = first.diff(second)
         self.text.value = first.to_json()
-        self._differences.rows = [
-            [str(place).replace("audio.", ""), said(a), said(b), "", ""] for place, a, b in table.itertuples()
-        ]
+        self._differences.rows = [[str(place), said(a), said(b), "", ""] for place, a, b in table.itertuples()]
 
     def _try(self, action: Any) -> None:
         """Do it, or say in words why not."""
@@ -193,12 +194,12 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
             self._told(str(error))
 
     def _told(self, words: str) -> None:
-        from html import escape
-
         self._said.value = f'<span class="rtnb-mark" data-verdict="refused" role="alert">{escape(words)}</span>'
 
     def close(self) -> None:
         """Leave the page; closing twice is fine."""
+        if "_row" not in self.__dict__:
+            return  # the constructor refused
         boxes = [box for box in self.children if isinstance(box, ipywidgets.HBox)]
         close_all(*(child for box in boxes for child in box.children), *self.children, self._row, self.layout)
         super().close()

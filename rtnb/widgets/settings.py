@@ -77,7 +77,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         self.inputs = {name: self._input(name) for name in self.knobs()}
         """The plain widgets, by the name of their knob."""
         self._notes = {name: ipywidgets.HTML(layout=self._layout) for name in self.knobs()}
-        self._verdicts = Verdicts()
+        self.verdicts = Verdicts() if steering is None else None
+        """What became of every wish; None where whoever shares the steering shows it."""
         self._arrange()
         self.steering = Steering() if steering is None else steering
         self.steering.add(self)
@@ -110,7 +111,9 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         if "steering" not in self.__dict__:
             return  # the constructor refused
         self.steering.detach()
-        close_all(*self.inputs.values(), *self._notes.values(), self._verdicts, self.layout)
+        close_all(*self.inputs.values(), *self._notes.values(), self.layout)
+        if self.verdicts is not None:
+            close_all(self.verdicts)
         super().close()
 
     def __repr__(self) -> str:  # notebooks are saved with it
@@ -173,7 +176,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         """Show what became of the wishes."""
         mine = {place: verdicts[place] for place in map(self.place, self.knobs()) if place in verdicts}
         self._marks = {name: mine[place].verdict for name in self.knobs() if (place := self.place(name)) in mine}
-        self._verdicts.show(mine.values())
+        if self.verdicts is not None:
+            self.verdicts.show(mine.values())
         self._arrange()
 
     def encode(self, name: str, value: Any) -> Any:
@@ -205,7 +209,10 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             if self.available(name) or name in self._marks:
                 self._notes[name].value = self._note(name)
                 shown += [self.inputs[name], self._notes[name]]
-        children = (*shown, self._verdicts)
+        self._place(*shown)
+
+    def _place(self, *shown: Any) -> None:
+        children = shown if self.verdicts is None else (*shown, self.verdicts)
         if children != getattr(self, "children", ()):
             self.children = children
 

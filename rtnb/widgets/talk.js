@@ -94,7 +94,7 @@ async function render({ model, el, host }) {
     text.value = "";
   });
   text.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // JupyterLab must not take what is typed here for a shortcut
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation(); // what is typed here is no shortcut of JupyterLab's
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       form.requestSubmit();

@@ -19,7 +19,7 @@ function fill(body, rows) {
       line.append(
         ...cells(row).map((text, index) => {
           const cell = document.createElement(index ? "td" : "th");
-          cell.textContent = text;
+          cell.textContent = index ? text : text.split(".").at(-1);
           cell.dir = "auto";
           cell.title = text;
           return cell;

@@ -16,6 +16,7 @@ from rtnb.widgets._base import Widget
 from rtnb.widgets._steering import Verdict
 
 _LONGEST = 160  # characters of a value that are shown (chosen)
+_LONGEST_REASON = 600  # likewise
 
 
 def styled(name: str) -> str:
@@ -37,13 +38,13 @@ class Verdicts(Widget):
     def show(self, verdicts: Iterable[Verdict]) -> None:
         """Show these wishes."""
         self.rows = [
-            [one.field.replace("audio.", ""), said(one.requested), said(one.effective), one.verdict, said(one.reason)]
+            [one.field, said(one.requested), said(one.effective), one.verdict, said(one.reason, _LONGEST_REASON)]
             for one in verdicts
         ]
 
 
-def said(value: Any) -> str:
+def said(value: Any, longest: int = _LONGEST) -> str:
     """A value as a short text; None is what the wire calls null."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text.split()) if value is not None else "null"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Locator, expect
 
-IMPORT = "import rtnb, asyncio, time\nfrom rtnb.widgets.playground import Playground"
-OPEN = "playground = Playground(rtnb.Simulator(latency='fast', voice='babble'), instructions='Be brief.')\nplayground"
+IMPORT = "import rtnb, time"
+OPEN = (
+    "playground = rtnb.Playground(rtnb.Simulator(latency='fast', voice='babble'), instructions='Be brief.')\nplayground"
+)
 
 Opened = Callable[..., Awaitable[Any]]
 
@@ -193,10 +195,13 @@ async def test_it_opens_in_under_two_seconds(shown: Opened) -> None:
     assert took_ms < 4_000  # two seconds on a machine of its own; tests share theirs
 
 
-async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: Opened) -> None:
+async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: Opened, jupyterlab: Any) -> None:
     key = "typed-in-by-hand-0123456789abcdef"
     serve = f"simulator = rtnb.Simulator(latency='fast', voice='babble', key={key[:16]!r} + {key[16:]!r}).start()\n"
-    cell = serve + "playground = Playground(rtnb.Custom(simulator.url.replace('http', 'ws')))\nplayground"
+    cell = serve + "playground = rtnb.Playground(rtnb.Custom(simulator.url.replace('http', 'ws')))\nplayground"
+    keep = jupyterlab.home / "settings/@jupyter-widgets/jupyterlab-manager/plugin.jupyterlab-settings"
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    keep.write_text('{"saveState": true}', encoding="utf-8")  # the worst case: not JupyterLab's default
     play = await shown("key.ipynb", cell=cell, run=False)
     await play.notebook.run_all()
     await expect(play.find(".rtnb-connection[data-state=failed]")).to_have_count(1, timeout=20_000)
@@ -206,9 +211,8 @@ async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: O
     await play.connected()
     await play.ask("What is a delta?")
     await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
-    await play.page.get_by_role("menuitem", name="Settings", exact=True).click()
-    await play.page.get_by_role("menuitem", name="Save Widget State Automatically").click()
     saved = await play.saved()
+    keep.unlink()
 
     text = json.dumps(saved)
     assert key not in text

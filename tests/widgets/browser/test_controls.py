@@ -1,0 +1,186 @@
+"""The knobs in a real JupyterLab: clicking, typing, the keyboard; checked on the page, in Python, and on the wire."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import expect
+
+SESSION = """
+import rtnb
+from rtnb.widgets.panel import SettingsPanel
+from rtnb.widgets.turn_detection import TurnDetectionControl
+from rtnb.widgets.connection import ConnectionControl
+simulator = rtnb.Simulator(latency='fast', voice='babble').start()
+session = await rtnb.connect(simulator)
+"""
+PANEL = "panel = SettingsPanel(session, facts=simulator.facts)\npanel"
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\"></textarea><script>document.title='owned'</script> $$x$$ \u202eRTL"
+)
+
+Opened = Callable[..., Awaitable[Any]]
+
+
+class Panel:
+    """A notebook with knobs in it."""
+
+    def __init__(self, notebook: Any) -> None:
+        self.notebook = notebook
+        self.page = notebook.page
+
+    def find(self, selector: str, **options: Any) -> Any:
+        return self.page.locator(f".jp-OutputArea {selector}", **options)
+
+    async def fold(self, title: str) -> None:
+        await self.find(".lm-AccordionPanel-title, .jupyter-widget-Collapse-header", has_text=title).click()
+
+    async def python(self, source: str) -> str:
+        """Run code in the last cell and return what it prints."""
+        cell = self.page.locator(".jp-CodeCell").last
+        before = await cell.locator(".jp-InputPrompt").inner_text()
+        await cell.locator(".cm-content").click()
+        await self.page.keyboard.press("ControlOrMeta+a")
+        await self.page.keyboard.insert_text(source)
+        await self.page.keyboard.press("Control+Enter")
+        await expect(cell.locator(".jp-InputPrompt")).not_to_have_text(before)
+        await self.notebook.until_idle()
+        output = (await self.notebook.outputs())[-1]
+        assert not output.error
+        return str(output.text).strip()
+
+    async def eventually(self, expression: str, expected: str) -> None:
+        """Wait until an expression of Python has a value."""
+        source = f"""
+import asyncio, time
+end = time.monotonic() + 10
+while str({expression}) != {expected!r} and time.monotonic() < end:
+    await asyncio.sleep(0.02)
+print({expression})"""
+        assert await self.python(source) == expected
+
+
+@pytest.fixture
+def panel(jupyterlab: Any, open_notebook: Any) -> Opened:
+    """Run a session's cell and one that shows knobs."""
+
+    async def opened(name: str, *, cell: str = PANEL, theme: str = "JupyterLab Light") -> Panel:
+        jupyterlab.write(name, [SESSION, cell, "# more"])
+        settings = jupyterlab.home / "settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(json.dumps({"theme": theme}), encoding="utf-8")
+        notebook = await open_notebook(name)
+        outputs = await notebook.run_all()
+        assert not any(output.error for output in outputs), outputs
+        return Panel(notebook)
+
+    return opened
+
+
+async def test_a_slider_by_keyboard_and_a_trait_by_code_are_the_same_knob(panel: Opened) -> None:
+    knobs = await panel("slider.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
+    slider = knobs.find(".widget-slider", has_text="Silence (ms)")
+    await expect(slider.locator(".widget-readout")).to_have_text("200")
+    await slider.locator(".noUi-handle").focus()
+    for _ in range(3):
+        await knobs.page.keyboard.press("ArrowRight")
+    await expect(slider.locator(".widget-readout")).to_have_text("230")
+    await expect(knobs.find(".rtnb-verdicts tbody tr")).to_contain_text(["silence_duration_ms"])
+    await expect(knobs.find(".rtnb-verdicts tbody tr").last).to_contain_text("accepted")
+    await knobs.eventually("session.config.turn_detection.silence_duration_ms", "230")
+    assert await knobs.python("print(len(session.log.filter('session.update')))") == "1"
+
+    await knobs.python("knobs.silence_duration_ms = 900")
+    await expect(slider.locator(".widget-readout")).to_have_text("900")
+    await knobs.eventually("session.config.turn_detection.silence_duration_ms", "900")
+    assert knobs.notebook.messages == []
+
+
+async def test_choosing_push_to_talk_hides_what_it_has_not(panel: Opened) -> None:
+    knobs = await panel("choose.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
+    choice = knobs.find(".widget-dropdown", has_text="Turns end by").locator("select")
+    await choice.select_option("push to talk")
+    await expect(knobs.find(".widget-slider")).to_have_count(0)
+    await knobs.eventually("session.config.turn_detection", "None")
+    await choice.select_option("sense (semantic VAD)")
+    await expect(knobs.find(".widget-dropdown", has_text="Eagerness")).to_have_count(1)
+    await knobs.eventually("getattr(session.config.turn_detection, 'type', '')", "semantic_vad")
+    await knobs.find(".widget-checkbox", has_text="Can be interrupted").locator("input").uncheck()
+    await knobs.eventually("session.config.turn_detection.interrupt_response", "False")
+
+
+async def test_hostile_instructions_change_nothing_but_text(panel: Opened) -> None:
+    knobs = await panel("hostile.ipynb")
+    title = await knobs.page.title()
+    editor = knobs.find("textarea").first
+    await editor.fill(HOSTILE)
+    await expect(knobs.find(".rtnb-note", has_text="Not applied yet.")).to_have_count(1)
+    await knobs.find("button", has_text="Apply").click()
+    await expect(knobs.find(".rtnb-verdicts tbody tr").first).to_contain_text("accepted")
+    await knobs.eventually("session.config.instructions", HOSTILE)
+    await knobs.fold("Show code")
+    await expect(knobs.find(".rtnb-code pre")).to_contain_text("<script>document.title")
+    await expect(knobs.find("img, .MathJax, mjx-container")).to_have_count(0)
+    assert await editor.input_value() == HOSTILE
+    assert await knobs.page.title() == title
+
+    await knobs.find("button", has_text="Reset to the service's own").click()
+    await expect(editor).to_have_value(re.compile("helpful assistant of the rtnb simulator"))
+
+
+async def test_a_refusal_is_explained_beside_the_knob(panel: Opened, pictures: Path) -> None:
+    knobs = await panel("refused.ipynb")
+    await knobs.python("_ = await session.ask('Hello!')")
+    await knobs.fold("Answer")
+    voice = knobs.find(".widget-dropdown", has_text="Voice").locator("select")
+    await voice.select_option("cedar")
+    await expect(knobs.find('.rtnb-verdicts tr[data-verdict="refused"]')).to_contain_text("cannot_update_voice")
+    await expect(knobs.find('b.rtnb-mark[data-verdict="refused"]')).to_have_text("✗ refused")
+    await expect(voice).to_have_value(await knobs.python("print(session.config.voice)"))
+    limit = knobs.find(".widget-text", has_text="Longest").locator("input")
+    await limit.fill("9999999")
+    await knobs.page.keyboard.press("Enter")
+    await expect(knobs.find(".rtnb-verdicts")).to_contain_text(["integer above maximum value"])
+    await expect(limit).to_have_value("inf")
+    await knobs.notebook.picture("refused")
+
+
+async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> None:
+    knobs = await panel("presets.ipynb")
+    await knobs.fold("Presets")
+    await knobs.find("input[placeholder='my settings']").fill("as it was")
+    await knobs.find("button", has_text="Save current").click()
+    await expect(knobs.find("textarea").last).to_have_value(re.compile("rtnb_preset"))
+    assert (knobs.notebook.lab.directory / "presets" / "as it was.json").is_file()
+    await knobs.python("panel.turn_detection.threshold = 0.9; await panel.apply()")
+    await knobs.find("button", has_text="Load").click()
+    await knobs.eventually("session.config.turn_detection.threshold", "0.5")
+    await knobs.find("textarea").last.fill("nonsense")
+    await knobs.find("button", has_text="Use this text").click()
+    await expect(knobs.find("[role=alert]")).to_contain_text("this is no preset")
+    await knobs.notebook.picture("presets")
+
+    await knobs.python("panel.answer.voice = 'sage'; await panel.apply()")
+    await knobs.fold("Show code")
+    await expect(knobs.find(".rtnb-code pre")).to_contain_text("voice='sage'")
+    await knobs.find(".rtnb-code select").select_option("curl")
+    await expect(knobs.find(".rtnb-code pre")).to_contain_text("client_secrets")
+    await knobs.find(".rtnb-code button", has_text="Copy").click()
+    await expect(knobs.find(".rtnb-code [role=status]")).not_to_be_empty()
+    await knobs.notebook.picture("code")
+
+
+async def test_the_connection_counts_down_and_disconnects(panel: Opened) -> None:
+    knobs = await panel("connection.ipynb", cell="connection = ConnectionControl(session)\nconnection")
+    await expect(knobs.find(".rtnb-connection .rtnb-chip").first).to_have_text("GA")
+    first = await knobs.find(".rtnb-connection [role=timer]").inner_text()
+    assert first.startswith("59:")
+    await expect(knobs.find(".rtnb-connection [role=timer]")).not_to_have_text(first)
+    await knobs.find("button", has_text="Disconnect").click()
+    await expect(knobs.find(".rtnb-connection[data-state=closed]")).to_have_count(1)
+    assert await knobs.python("print(session.closed, connection.state)") == "True closed"
