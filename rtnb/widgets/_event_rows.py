@@ -271,7 +271,7 @@ def static_table(rows: EventRows) -> str:
     head = "".join(f"<th>{name}</th>" for name in ("#", "time (s)", "", "type", "bytes", "summary"))
     count = f"the last {len(rows) - first} of {len(rows):,} events" if first else f"{len(rows):,} events"
     return (
-        f"<details><summary>Copy without a kernel: {count}</summary>"
+        f"<details open><summary>Copy without a kernel: {count}</summary>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></details>"
     )
 

@@ -60,14 +60,15 @@ export function createPane({ table, make, whole, button, choice, request, note, 
       if (table.chosen !== one) return;
       const meaning = make("p", { textContent: plain(told.meaning) });
       if (run) return side.replaceChildren(title(told.type), meaning, facts(one), make("p", { textContent: plain(told.text) }), fields(told));
-      const time = make("p", { className: "rtnb-faint", textContent: `#${one} · ${new Date(told.wall_time * 1000).toLocaleTimeString()}` });
+      const [, , at, gap, , size] = table.view.cells(one, table.zero), clock = new Date(told.wall_time * 1000).toLocaleTimeString();
+      const time = make("p", { className: "rtnb-faint", textContent: `#${one} · ${at} s · ${gap} s after the one before · ${size} bytes · ${clock}` });
       const causes = told.errors.map(({ index, text: why }) => make("p", { className: "rtnb-error" }, "Refused by ", jumpTo(index), ` ${why}`));
       if (told.cause) causes.push(make("p", { className: "rtnb-error" }, "Caused by ", jumpTo(told.cause.index), ` ${plain(told.cause.type)}`));
       const marks = new Map(told.audio.map((a) => [JSON.stringify(a.path), { instead: listen({ first: one, last: one, number: a.number }, a) }]));
       const more = (n) => make("em", { className: "rtnb-faint", textContent: ` … ${whole(n)} characters, all of them with Copy` });
       for (const cut of told.cuts) marks.set(JSON.stringify(cut.path), { after: more(cut.length) });
       const json = make("pre", { tabIndex: 0 }, ...jsonNodes(told.json, (path) => marks.get(JSON.stringify(path)), make));
-      side.replaceChildren(title(told.type, button("Copy", "Copy as JSON (c)", copy)), meaning, ...causes, json, fields(told), time);
+      side.replaceChildren(title(told.type, button("Copy", "Copy as JSON (c)", copy)), meaning, ...causes, time, json, fields(told));
     } catch (error) { note(error); }
   }
   function facts(node) {

@@ -5,7 +5,6 @@
  * @typedef {{}} State no traits
  */
 const STRIDE = 11, ROW_PX = 22;
-const BUDGET_MS = 12; // per frame: a frame has 16
 export const [FLAGS, TIME, TYPE, SIZE, BYTES, FORMAT, ITEM, RESPONSE, CALL, CONTENT, CAUSE] = Array(STRIDE).keys();
 export const RECEIVED = 1, TROUBLE = 2, PIECE = 4;
 /** Rows a page keeps (about 30 MB); the kernel keeps all. */
@@ -85,7 +84,7 @@ export class View {
     this.fitsType = remembered((type) => fits(this.rows.types[type]));
     this.typeHas = remembered((type) => needle.test(this.rows.types[type]));
     this.idHas = remembered((id) => needle.test(this.rows.ids[id]));
-    Object.assign(this, { needle, seen: this.rows.base, shown: 0, root: { kids: [] } });
+    Object.assign(this, { needle, seen: this.rows.base, shown: 0, root: { kids: [] }, lines: [], depths: [] });
     this.grow(upTo);
   }
   fits(i) {
@@ -96,14 +95,12 @@ export class View {
     return this.idHas(row[at + ITEM]) || this.idHas(row[at + RESPONSE]) || this.idHas(row[at + CALL]);
   }
   /** Take in the rows that have come, for some milliseconds; whether that was all (up to `upTo` while paused). */
-  grow(upTo = this.rows.next, budget_ms = BUDGET_MS) {
+  grow(upTo = this.rows.next, budget_ms = 12) {
     const end = performance.now() + budget_ms;
     for (; this.seen < upTo && (this.seen % 256 || performance.now() < end); this.seen++) {
       if (this.fits(this.seen)) this.place(this.seen);
     }
-    this.lines = [];
-    this.depths = [];
-    this.lay(this.root, 0);
+    if (this.moved) this.relay();
     return this.seen >= upTo;
   }
   place(i) {
@@ -119,6 +116,8 @@ export class View {
     if (node === this.root && !piece) node.run = new Map(); // a piece after this begins a new run
     if (piece && this.fold) node = this.enter(node, "run", (type * 1e6 + item) * 100 + content, i);
     node.kids.push(i);
+    if (node === this.root) this.depths[this.lines.push(i) - 1] = 0; // the usual case: one line more, at the end
+    else this.moved ||= node.kind !== "run" || node.count < 2 || this.isOpen(node);
     const bytes = piece ? row[at + BYTES] : 0, ms = bytes && bytes / (rows.perMs[row[at + FORMAT]] ?? 48);
     for (; node; node = node.parent) {
       node.last = i;
@@ -142,7 +141,11 @@ export class View {
   isOpen(node) { return (node.kind !== "run") !== this.toggled.has(node.key); }
   toggle(node) {
     if (!this.toggled.delete(node.key)) this.toggled.add(node.key);
-    this.grow(this.seen);
+    this.relay();
+  }
+  relay() {
+    Object.assign(this, { lines: [], depths: [], moved: false });
+    this.lay(this.root, 0);
   }
   lay(node, depth) {
     for (const kid of node.kids) {
@@ -216,9 +219,8 @@ export function createTable({ on, signal, make }) {
     if (follow !== table.follow) on("follow", (table.follow = follow));
     table.paint();
   };
-  /** Select the line of an event, or the folded run it is in; false where it is not shown. */
-  table.goTo = (index) => {
-    const line = table.view.lineOf(index);
+  /** Select the line that shows an event; false where none does. */
+  table.goTo = (index, line = table.view.lineOf(index)) => {
     table.select(line);
     return line !== undefined;
   };

@@ -65,7 +65,8 @@ WATCH = """selector => {
     const frame = () => {
         if (!watch.on) return;
         watch.frames += 1;
-        const nodes = [...document.querySelectorAll(selector)].slice(-60), text = nodes.map(n => n.textContent).join("");
+        const nodes = [...document.querySelectorAll(selector)].slice(-60);
+        const text = nodes.map(n => n.textContent).join("");
         const newest = Math.max(0, ...[...text.slice(-6000).matchAll(/@(\\d{13})@/g)].map(m => Number(m[1])));
         if (newest) watch.lags.push(Date.now() - newest);
         watch.newest = newest;
