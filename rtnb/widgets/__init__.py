@@ -9,19 +9,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
+    from rtnb.widgets.code_export import CodeExport
+    from rtnb.widgets.connection import ConnectionControl
     from rtnb.widgets.inspector import EventInspector, inspect
+    from rtnb.widgets.instructions import InstructionsControl
+    from rtnb.widgets.panel import SettingsPanel
     from rtnb.widgets.playground import Playground
+    from rtnb.widgets.presets import Preset
+    from rtnb.widgets.settings import AnswerControl, ListeningControl
     from rtnb.widgets.speaker import Speaker
+    from rtnb.widgets.talk import TalkBar
     from rtnb.widgets.transcript import Transcript
+    from rtnb.widgets.turn_detection import TurnDetectionControl
     from rtnb.widgets.waveform import Waveform
 
-__all__ = ["EventInspector", "Playground", "Speaker", "Transcript", "Waveform", "inspect"]
+__all__ = [
+    "AnswerControl",
+    "CodeExport",
+    "ConnectionControl",
+    "EventInspector",
+    "InstructionsControl",
+    "ListeningControl",
+    "Playground",
+    "Preset",
+    "SettingsPanel",
+    "Speaker",
+    "TalkBar",
+    "Transcript",
+    "TurnDetectionControl",
+    "Waveform",
+    "inspect",
+]
 
 _HOMES = {
+    "AnswerControl": "settings",
+    "CodeExport": "code_export",
+    "ConnectionControl": "connection",
     "EventInspector": "inspector",
+    "InstructionsControl": "instructions",
+    "ListeningControl": "settings",
     "Playground": "playground",
+    "Preset": "presets",
+    "SettingsPanel": "panel",
     "Speaker": "speaker",
+    "TalkBar": "talk",
     "Transcript": "transcript",
+    "TurnDetectionControl": "turn_detection",
     "Waveform": "waveform",
     "inspect": "inspector",
 }

@@ -192,7 +192,7 @@ async def test_it_opens_in_under_two_seconds(shown: Opened) -> None:
             return performance.now() - start;
         }"""
     )
-    assert took_ms < 4_000  # two seconds on a machine of its own; tests share theirs
+    assert took_ms < 3_000  # 1.2 to 1.4 s on two cores shared by many; two seconds are promised
 
 
 async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: Opened, jupyterlab: Any) -> None:
@@ -231,7 +231,7 @@ async def test_it_can_be_looked_at(shown: Opened, pictures: Path, theme: str, wi
     await play.page.set_viewport_size({"width": width, "height": 2600 if width == 480 else 1400})
     await play.page.keyboard.press("Control+b")  # the side bar takes what little room there is
     await play.find(".rtnb-connection").scroll_into_view_if_needed()
-    await expect(play.find(".rtnb-verdicts:not([hidden])").first).to_be_visible()
+    await expect(play.find(".rtnb-panel > .rtnb-verdicts")).to_be_visible()
     await play.page.screenshot(path=pictures / f"playground-{theme}-{width}.png")
     assert await play.page.evaluate(OUTSIDE) == []
 
