@@ -9,6 +9,7 @@
  * @property {string} static_id  marks the copy for notebooks without a kernel, hidden while this is alive
  * @property {boolean} can_send  whether events can be sent
  * @property {number} height_px  of the table
+ * @property {?number} selected_index  the chosen event, both ways
  *
  * On the channel: "rows" comes (numbers and words, see _event_rows.py); "from" {start} goes, to be sent all rows from
  * there. Requests: "event" {index}, "run" {first, last}, "audio" {first, last, number}, "text" {index},
@@ -64,7 +65,12 @@ async function render({ model, el, host }) {
   const request = (...said) => channel.request(...said);
   const pane = createPane({ table, make, whole, button, choice, request, note, copy, TIME });
   const heard = {
-    chosen: (one) => pane.show(one),
+    chosen: (one) => {
+      pane.show(one);
+      if (holdsSelected(one)) return;
+      model.set("selected_index", one?.first ?? one);
+      model.save_changes();
+    },
     follow: (on) => follow.setAttribute("aria-pressed", on),
     painted: () => say(),
     key: (key) => {
@@ -117,6 +123,17 @@ async function render({ model, el, host }) {
     table.chosen = about === null ? null : view().lineOf(about) ?? null;
     grow();
   }
+
+  // --- the selection is shared
+  const holdsSelected = (one) => {
+    const index = model.get("selected_index"), first = one?.first ?? one;
+    return index !== null && first !== null && first <= index && index <= (one?.last ?? one);
+  };
+  const selected = () => {
+    const index = model.get("selected_index");
+    if (index !== null && !holdsSelected(table.chosen)) table.goTo(index);
+  };
+  model.on("change:selected_index", selected);
 
   // --- what the controls do
   function setPaused(on) {
@@ -237,7 +254,7 @@ async function render({ model, el, host }) {
   pane.show(null);
   ask();
   table.paint();
-  return () => { gone.abort(); unwatch(); channel.close(); pane.close(); };
+  return () => { gone.abort(); unwatch(); channel.close(); pane.close(); model.off("change:selected_index", selected); };
 }
 
 export default { render };

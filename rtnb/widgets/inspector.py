@@ -64,6 +64,8 @@ class EventInspector(LineView):
     ----------
     event_log : EventLog
         What is shown, in full.
+    selected_index : int or None
+        The chosen event, settable both ways: link it with a `Waveform`'s.
 
     Examples
     --------
@@ -78,6 +80,7 @@ class EventInspector(LineView):
     static_id = Unicode().tag(sync=True)
     can_send = Bool(False).tag(sync=True)
     height_px = Int(420, min=100, help="Height of the table, px.").tag(sync=True)
+    selected_index = Int(None, allow_none=True, help="The chosen event: its index in the log.").tag(sync=True)
 
     def __init__(self, source: Any, *, height_px: int = 420) -> None:
         found = source_of(source)

@@ -10,6 +10,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import ipywidgets
+import traitlets
 
 from rtnb._loop import shared_loop
 from rtnb.client import Response, Session, open_session
@@ -157,6 +158,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         for view in (self.connection, self.talk, self.waveform, self.speaker, self.transcript):
             view.session = session
         before, self.inspector = self.inspector, EventInspector(session)
+        traitlets.link((self.waveform, "selected_index"), (self.inspector, "selected_index"))  # a moment and its events
         self._wire.children = (self.inspector,)
         if before is not None:
             before.close()

@@ -114,6 +114,27 @@ async def test_folding_selecting_and_what_belongs_together(inspected: Opened) ->
     await notebook.picture("unfolded")
 
 
+async def test_the_chosen_event_is_shared_with_python_and_the_waveform(inspected: Opened) -> None:
+    linked = """
+import traitlets
+from rtnb.widgets import Waveform
+waveform = Waveform(log)
+_ = traitlets.link((waveform, "selected_index"), (inspector, "selected_index"))
+"""
+    notebook = await inspected("chosen.ipynb", MANY, linked)
+    chosen = notebook.page.locator(".rtnb-ev-row[aria-selected=true]")
+    await rows(notebook.page, "input_audio_buffer_commit_empty").click()
+    assert (
+        await run(notebook, "print(inspector.selected_index, waveform.selected_index, waveform.selected_ms)")
+        == "1 1 250.0"
+    )
+    await run(notebook, "waveform.selected_ms = 1500.0")
+    await expect(chosen).to_contain_text("response.output_audio.done")
+    await run(notebook, "inspector.selected_index = 4")  # a piece of a folded run: the run that holds it
+    await expect(chosen).to_contain_text("×20 response.output_audio.delta")
+    assert await run(notebook, "print(inspector.selected_index, waveform.selected_index)") == "4 4"
+
+
 async def test_the_keyboard_does_it_all(inspected: Opened) -> None:
     notebook = await inspected("keys.ipynb", MANY)
     page = notebook.page
