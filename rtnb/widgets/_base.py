@@ -25,7 +25,7 @@ class Widget(anywidget.AnyWidget):
         For a keyword that is no trait; the message names the nearest one. (Plain widgets accept it and do nothing.)
     """
 
-    _css = Path(__file__).with_name("_base.css")
+    _css: Any = Path(__file__).with_name("_base.css")
 
     def __init__(self, **traits: Any) -> None:
         known = sorted(name for name in self.class_trait_names() if not name.startswith("_"))

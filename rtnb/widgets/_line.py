@@ -121,6 +121,8 @@ class LineView(Widget):
     Call `open_channel` once, in the constructor.
     """
 
+    _css = ""  # the line brings the style of all; saved notebooks hold it once
+
     line = anywidget.WidgetTrait().tag(sync=True)
     """The line. (Not `widget_serialization`: anywidget's `getWidget` reads only its own kind of reference.)"""
     channel = Unicode().tag(sync=True)

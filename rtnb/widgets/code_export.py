@@ -195,7 +195,7 @@ class CodeExport(Widget):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = styled("code_export.css")  # type: ignore[assignment]  # a text works as well as a path
+    _css = styled("code_export.css")
 
     language = Enum(list(LANGUAGES), "rtnb", help="Which language is shown.").tag(sync=True)
     code = Unicode("Connect first.", help="The program.").tag(sync=True)

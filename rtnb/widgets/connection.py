@@ -36,7 +36,7 @@ class ConnectionControl(SessionView):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = styled("connection.css")  # type: ignore[assignment]  # a text works as well as a path
+    _css = styled("connection.css")
 
     state = Unicode("closed", help="closed, connecting, open or failed.").tag(sync=True)
     target = Unicode("", help="Where to, without secrets.").tag(sync=True)

@@ -47,6 +47,7 @@ class EventPane(Widget):
     """The part of the inspector's page that tells one event in full; nothing to see by itself."""
 
     _esm = Path(__file__).with_name("event_pane.js")
+    _css = ""
 
 
 class EventInspector(LineView):

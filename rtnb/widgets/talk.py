@@ -36,7 +36,7 @@ class TalkBar(SessionView):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = styled("talk.css")  # type: ignore[assignment]  # a text works as well as a path
+    _css = styled("talk.css")
 
     status: List[list[str]] = List(help="[name, value, explanation] of each figure of the last turn.").tag(sync=True)
     problem = Unicode("", help="What went wrong last, in words.").tag(sync=True)

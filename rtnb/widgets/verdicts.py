@@ -28,7 +28,7 @@ class Verdicts(Widget):
     """What was asked for and what is in force; nothing where nothing was asked for."""
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = styled("settings.css")  # type: ignore[assignment]  # a text works as well as a path
+    _css = styled("settings.css")
 
     heads = List(["setting", "requested", "in force", ""], help="Names of the columns.").tag(sync=True)
     rows: List[list[str]] = List(help="One [field, requested, effective, verdict, reason] of texts per wish.").tag(
