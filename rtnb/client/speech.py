@@ -215,7 +215,8 @@ async def _answer(session: Session, start: int, *, itself: bool, settings: dict[
         return await session.response.create(**settings)
     while True:
         response = await session._queue.next()
-        if response.requested_s >= session._last_turn_s:
+        unfinished = session.state.input_audio_buffer.speech_item_id is not None  # a later turn of ours goes on
+        if response.requested_s >= session._last_turn_s and not unfinished:
             return response
 
 

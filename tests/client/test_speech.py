@@ -210,6 +210,26 @@ async def test_the_answer_to_the_last_of_two_turns(joined: Joined) -> None:
     await hearing
 
 
+async def test_an_answer_to_an_earlier_turn_is_not_taken_while_the_last_goes_on(joined: Joined) -> None:
+    """All is sent, but the end of the last turn is still on its way here."""
+
+    async def hear_late() -> None:
+        await joined.service.hears(events.InputAudioBufferAppend, times=2)
+        await joined.service.commit_turn(await joined.service.speech_started())
+        first = await joined.service.begin()
+        last = await joined.service.speech_started()
+        await joined.service.hears(events.InputAudioBufferAppend, times=7)  # 400 ms of speech and 500 of silence: all
+        await joined.settle()
+        await joined.service.finish(first, status="cancelled", reason="turn_detected")
+        await joined.service.commit_turn(last)
+        await joined.service.answer(text="Second answer.")
+
+    hearing = asyncio.create_task(hear_late())
+    response = await (await joined.session.say(tone(400)))
+    assert response.transcript == "Second answer."
+    await hearing
+
+
 async def test_a_transcription_session_gives_no_response(ga: Joined) -> None:
     await ga.service.say(
         events.SessionUpdated(session=type(ga.session.config)(type="transcription"))
