@@ -178,17 +178,18 @@ def _names(cls: type[Any]) -> tuple[str, ...]:
 
 
 @functools.cache
-def _plan(cls: type[Any]) -> tuple[dict[str, _Readers], frozenset[str]]:
-    """Field name -> its readers, and the fields that must be there."""
+def _plan(cls: type[Any]) -> tuple[dict[str, _Readers], frozenset[str], dict[str, Any]]:
+    """Field name -> its readers, the fields that must be there, and what the others are where they are not."""
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls) if f.name != "extra"}
     required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    return {name: _readers(hints[name]) for name in known}, frozenset(required)
+    defaults = {n: f.default for n, f in known.items() if f.default is not MISSING}
+    return {name: _readers(hints[name]) for name in known}, frozenset(required), defaults
 
 
 def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Value:
-    plan, required = _plan(cls)
-    values: dict[str, Any] = {}
+    plan, required, defaults = _plan(cls)
+    values = defaults.copy()
     extra: dict[str, Any] = {}
     for name, raw in message.items():
         if name not in plan:
@@ -206,9 +207,10 @@ def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Value:
             extra[name] = raw
     if not required <= values.keys():
         raise _MisfitError(f"{min(required - values.keys())} is missing")
-    if extra:
-        values["extra"] = extra
-    return typing.cast("Value", cls(**values))
+    values["extra"] = extra
+    value = object.__new__(cls)
+    value.__dict__.update(values)  # ``cls(**values)`` would set the fields of a frozen dataclass one by one
+    return typing.cast("Value", value)
 
 
 def _readers(hint: Any) -> _Readers:
