@@ -72,6 +72,8 @@ class Calls:
 
     def forget(self, event_id: str) -> None:
         """Remove a call that was never sent, or is settled."""
+        if event_id not in self._by_event:  # the session ended meanwhile
+            return
         key, future = self._by_event.pop(event_id)
         rest = deque(entry for entry in self._by_key.get(key, ()) if entry[1] is not future)
         if rest:

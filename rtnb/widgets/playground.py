@@ -103,6 +103,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         ):
             box.add_class(f"rtnb-{look}")
         _shown[self._name] = self
+        self._ending = asyncio.Lock()
         self.connect()
 
     # --- the session --------------------------------------------------------------------------------------------------
@@ -164,9 +165,10 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
             before.close()
 
     async def _end(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        async with self._ending:  # a new session waits for the end of the old one: they may share a simulator
+            session, self._session = self._session, None
+            if session is not None:
+                await session.close()
 
     def _use_key(self, key: str) -> None:
         """Sign in with a key that was typed in; it lives in the target, wrapped, and nowhere else."""

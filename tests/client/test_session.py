@@ -309,3 +309,10 @@ async def test_a_log_file_grows_with_the_session(tmp_path: object) -> None:
         await session.ask("hi")
         assert [row.event for row in EventLog.load(path)] == [row.event for row in session.log]
     await running
+
+
+async def test_a_call_on_a_connection_that_just_went_says_that_it_is_closed(ga: Joined) -> None:
+    """The end is known to the transport first: the reader hears of it while the call is being sent."""
+    await ga.session._link._transport.close()
+    with pytest.raises(ConnectionClosed):
+        await ga.session.conversation.item.create("too late")

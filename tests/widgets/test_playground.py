@@ -198,3 +198,12 @@ async def test_a_recording_comes_in_pieces_and_a_broken_one_is_explained(simulat
     say("interrupt", {})
     await eventually(lambda: not talk.problem)
     playground.close()
+
+
+async def test_reconnecting_at_once_waits_for_the_end_of_a_session_that_owns_its_simulator() -> None:
+    playground = Playground(rtnb.Simulator(latency="fast", voice="babble"))
+    assert (await playground.ask("Hello!")).status == "completed"
+    playground.disconnect()
+    playground.connect()
+    assert (await playground.ask("Hello again!")).status == "completed"
+    playground.close()
