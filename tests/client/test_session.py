@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rtnb.client import EventLog, open_session
+from rtnb.client._calls import Calls
 from rtnb.errors import (
     AuthenticationError,
     ConnectError,
@@ -311,8 +312,12 @@ async def test_a_log_file_grows_with_the_session(tmp_path: object) -> None:
     await running
 
 
-async def test_a_call_on_a_connection_that_just_went_says_that_it_is_closed(ga: Joined) -> None:
-    """The end is known to the transport first: the reader hears of it while the call is being sent."""
-    await ga.session._link._transport.close()
-    with pytest.raises(ConnectionClosed):
-        await ga.session.conversation.item.create("too late")
+async def test_a_call_whose_session_ended_while_it_was_sent_can_be_forgotten() -> None:
+    """The end settles all calls; the one that was just being sent must still raise why, not stumble over that."""
+    calls = Calls()
+    answer = calls.expect("client_1", ("session.updated",))
+    calls.end(ConnectionClosed("gone"))
+    calls.forget("client_1")
+    with pytest.raises(ConnectionClosed, match="gone"):
+        await answer
+    assert not calls.waiting(("session.updated",))
