@@ -20,6 +20,10 @@ KEY_PROTOCOL: Final = "openai-insecure-api-key."
 """Browsers that cannot set headers offer the key as a subprotocol with this prefix."""
 
 
+OWNER: Final = web.RequestKey("owner", str)
+"""Who an admitted request comes from: see `KeyRing.owner`."""
+
+
 @dataclass(frozen=True)
 class Door:
     """What a path means."""
@@ -49,7 +53,7 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
     Returns
     -------
     SessionConfig or None
-        What an ephemeral key was made with; None for the long-lived key.
+        What an ephemeral key was made with; None for a long-lived key. Whose it is stands in ``request[OWNER]``.
 
     Raises
     ------
@@ -64,13 +68,16 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
     if not offered:
         words = "Access token is missing, invalid, audience is incorrect, or have expired."
         raise RefusedError(401, "401", words) if azure else RefusedError(401, None, _MISSING)
-    if keys.is_main(offered):
+    owner = keys.owner(offered)
+    if owner is not None:
+        request[OWNER] = owner
         return None
     grant = keys.grant(offered) if token else None
     if grant is None:
         raise RefusedError(401, "401", words_for(401)) if azure else RefusedError(401, "invalid_api_key", _INCORRECT)
     if keys.expired(grant):
         raise RefusedError(401, "401" if azure else "invalid_api_key", "The ephemeral key has expired.")
+    request[OWNER] = grant.owner
     return grant.session
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,8 @@ class Grant:
     session: SessionConfig
     expires_at: float
     """Unix seconds."""
+    owner: str = ""
+    """Who asked for it: a student of a classroom, else ""."""
 
 
 class KeyRing:
@@ -41,23 +44,40 @@ class KeyRing:
 
     def __init__(self, key: str | None = None, *, wall: Callable[[], float]) -> None:
         self.key = key or secrets.token_hex(16)
+        self._handed_out: dict[str, str] = {}
         self._wall = wall
         self._grants: dict[str, Grant] = {}
 
     def __repr__(self) -> str:
         return f"KeyRing(****, {len(self._grants)} ephemeral)"
 
-    def mint(self, session: SessionConfig, *, lifetime_s: float) -> tuple[str, Grant]:
+    def hand_out(self, names: Iterable[str]) -> dict[str, str]:
+        """Make a long-lived key for each name, 60 bits in letters that can be typed; from the same key, the same ones."""
+        for name in names:
+            made = hmac.digest(self.key.encode(), name.encode(), "sha256")
+            letters = base64.b32encode(made).decode().lower()
+            self._handed_out[name] = "-".join((letters[:4], letters[4:8], letters[8:12]))
+        return dict(self._handed_out)
+
+    def mint(self, session: SessionConfig, *, lifetime_s: float, owner: str = "") -> tuple[str, Grant]:
         """Make an ephemeral key; expired ones are forgotten."""
         now = self._wall()
         self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - MAX_LIFETIME_S}
         value = f"ek_{secrets.token_hex(16)}"
-        self._grants[value] = Grant(session, now + lifetime_s)
+        self._grants[value] = Grant(session, now + lifetime_s, owner)
         return value, self._grants[value]
 
     def is_main(self, offered: str) -> bool:
-        """Whether this is the long-lived key."""
-        return hmac.compare_digest(offered.encode("utf-8", "surrogatepass"), self.key.encode("utf-8", "surrogatepass"))
+        """Whether this is a long-lived key."""
+        return self.owner(offered) is not None
+
+    def owner(self, offered: str) -> str | None:
+        """Whose long-lived key this is: "" for the simulator's own, a name for one handed out; None for no such key."""
+        found = None
+        for name, key in {"": self.key, **self._handed_out}.items():  # all of them: the time tells nothing
+            if hmac.compare_digest(offered.encode("utf-8", "surrogatepass"), key.encode("utf-8", "surrogatepass")):
+                found = name
+        return found
 
     def grant(self, offered: str) -> Grant | None:
         """The grant of an ephemeral key, also when it is expired; None for a key that was never made."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,6 +69,8 @@ class LiveSession:
         A transcription-only session.
     started_at : int
         Unix seconds.
+    watch : callable, optional
+        Is told every event that is said.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class LiveSession:
         preset: SessionConfig | None = None,
         transcription: bool = False,
         started_at: int,
+        watch: Callable[[events.Event], None] | None = None,
     ) -> None:
         self._world = world
         self._connection = Connection("server", dialect=dialect)
@@ -91,6 +94,7 @@ class LiveSession:
         self._ids = itertools.count(1)
         self._plan = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self._loop = asyncio.get_running_loop()
+        self._watch = watch
         self._out: asyncio.Queue[tuple[float, Send | Close]] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
@@ -130,6 +134,8 @@ class LiveSession:
     def emit(self, event: events.Event) -> None:
         """Say an event: the state follows at once, the text leaves through `outgoing`."""
         text = self._connection.send(replace(event, event_id=self.make_id("event")))
+        if self._watch is not None:
+            self._watch(event)
         for action in self._plan.outgoing(event.type, text):
             self._put(action)
 

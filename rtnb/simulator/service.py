@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, web
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import Dialect, SessionConfig, wire
+from rtnb.protocol import Dialect, SessionConfig, events, wire
 from rtnb.protocol.replies import initial_session, updated_session
 from rtnb.protocol.schema import check_event, check_session
 from rtnb.simulator.admission import (
+    OWNER,
     SOCKET_DOORS,
     Door,
     RefusedError,
@@ -137,7 +139,7 @@ class Service:
         if refusal:
             raise RefusedError(400, refusal.code, refusal.message)
         preset = wire.decode_session(asked)
-        value, grant = self.keys.mint(preset, lifetime_s=lifetime)
+        value, grant = self.keys.mint(preset, lifetime_s=lifetime, owner=request[OWNER])
         session = self._effective(preset, "ga")
         expires_at = int(grant.expires_at)
         return web.json_response({"value": value, "expires_at": expires_at, "session": wire.encode_session(session)})
@@ -154,7 +156,7 @@ class Service:
             raise RefusedError(400, refusal.code, refusal.message)
         preset = wire.decode_session(body, dialect="preview")
         preset = replace(preset, type="transcription") if transcription else preset
-        value, grant = self.keys.mint(preset, lifetime_s=lifetime)
+        value, grant = self.keys.mint(preset, lifetime_s=lifetime, owner=request[OWNER])
         session = wire.encode_session(self._effective(preset, "preview"), dialect="preview")
         return web.json_response(
             {**session, "client_secret": {"value": value, "expires_at": int(grant.expires_at)}},
@@ -208,6 +210,7 @@ class Service:
             preset=preset,
             transcription="transcription" in (request.query.get("intent"), preset and preset.type),
             started_at=int(time.time()),
+            watch=self.watcher(request[OWNER]),
         )
         task = asyncio.current_task()
         assert task is not None  # a handler always runs in one
@@ -217,6 +220,10 @@ class Service:
         finally:
             del self.sessions[number], self._stops[task]
             await session.aclose()
+
+    def watcher(self, owner: str) -> Callable[[events.Event], None] | None:
+        """What is told every event said to a session of this owner; a classroom counts them."""
+        return None
 
     def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:
         if door.azure and door.dialect == "ga" and "api-version" in request.query:
