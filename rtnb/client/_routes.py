@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtnb.client._calls import service_error
 from rtnb.client._link import Route
+from rtnb.client._service_playback import ServicePlayback
 from rtnb.client.response import Response, feeders
 from rtnb.protocol import events
 from rtnb.protocol.base import UNSET
@@ -41,7 +42,30 @@ def routes(session: Session) -> dict[type[Event], Route]:
         events.SessionCreated: lambda e, t: session._was_created(),
         events.Error: lambda e, t: _refused(session, e),
     }
+    if isinstance(session.playback, ServicePlayback):
+        _watch_playing(table, session.playback)
     return table
+
+
+def _watch_playing(table: dict[type[Event], Route], playback: ServicePlayback) -> None:
+    """Over WebRTC the service plays: its events say what was heard. They still do what else they do."""
+    watched: dict[type[Event], Route] = {
+        events.ResponseContentPartAdded: playback.part_added,
+        events.OutputAudioBufferStarted: lambda e, t: playback.started(e.response_id, t),
+        events.OutputAudioBufferStopped: lambda e, t: playback.stopped(e.response_id, t),
+        events.OutputAudioBufferCleared: lambda e, t: playback.stopped(e.response_id, t, cleared=True),
+        events.ConversationItemTruncated: lambda e, t: playback.truncated(e.item_id, e.audio_end_ms),
+    }
+    for kind, watch in watched.items():
+        table[kind] = _both(watch, table[kind]) if kind in table else watch
+
+
+def _both(first: Route, second: Route) -> Route:
+    def route(event: Any, arrived_s: float) -> None:
+        first(event, arrived_s)
+        second(event, arrived_s)
+
+    return route
 
 
 def _answering(session: Session, key_of: Callable[[Any], tuple[str, ...]]) -> Route:
@@ -67,7 +91,7 @@ def _audio_delta(session: Session) -> Route:
         response = live.get(event.response_id)
         if response is not None:
             delta = response._add("audio", event, arrived_s)
-            received(delta, len(event.delta) / response._bytes_per_ms, arrived_s, response.id)
+            received(delta, event.audio_bytes / response._bytes_per_ms, arrived_s, response.id)
 
     return route
 

@@ -76,7 +76,7 @@ async def open_session(
     log = await _log(transport, log_path, target)
     session = Session(
         transport,
-        Connection("client", dialect=target.dialect),
+        Connection("client", dialect=target.dialect, webrtc=getattr(transport, "webrtc", False)),
         log=log,
         clock=clock,
         wall=wall,

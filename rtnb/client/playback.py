@@ -135,6 +135,11 @@ class Playback:
         track = self._tracks.get(item_id)
         return 0 if track is None else self._heard_ms(track)
 
+    def is_cut(self, item_id: str) -> bool:
+        """Whether what was not played of an item was thrown away: nothing more of it is to be played."""
+        track = self._tracks.get(item_id)
+        return track is not None and track.flushed is not None
+
     @property
     def playing(self) -> bool:
         """Whether audio that arrived is not played to its end yet."""
@@ -186,11 +191,21 @@ class Playback:
         import pandas as pd
 
         rows = [
-            (t.response_id, t.generated_ms, t.received_ms, self._shown_ms(t), self._heard_ms(t), t.flushed is not None)
+            (
+                t.response_id,
+                t.generated_ms,
+                self._arrived_ms(t),
+                self._shown_ms(t),
+                self._heard_ms(t),
+                t.flushed is not None,
+            )
             for t in self._tracks.values()
         ]
         columns = ["response_id", "generated_ms", "received_ms", "played_ms", "heard_ms", "truncated"]
         return pd.DataFrame(rows, columns=columns, index=pd.Index(list(self._tracks), name="item_id"))
+
+    def _arrived_ms(self, track: _Track) -> float:
+        return track.received_ms
 
     def _shown_ms(self, track: _Track) -> float:
         return float(track.flushed) if track.flushed is not None and not self._reported else self._played_ms(track)

@@ -12,6 +12,7 @@ from rtnb.client._link import EventStream, Link, MakeId, Route, counting_ids
 from rtnb.client._queue import ResponseQueue
 from rtnb.client._redaction import redact_config
 from rtnb.client._routes import routes
+from rtnb.client._service_playback import ServicePlayback
 from rtnb.client._settings import changes, session_config
 from rtnb.client.log import EventLog
 from rtnb.client.playback import Playback
@@ -58,7 +59,7 @@ class Session:
     ) -> None:
         self.log = EventLog(dialect=connection.dialect) if log is None else log
         """Every event, both ways."""
-        self.playback = Playback(clock=clock)
+        self.playback = ServicePlayback(clock=clock) if connection.webrtc else Playback(clock=clock)
         """How much of each answer was heard."""
         self._closers: list[Callable[[], Awaitable[object]]] = []
         self.tools = SessionTools(self)
@@ -140,14 +141,24 @@ class Session:
     @property
     def closed(self) -> bool:
         """Whether the session is over."""
-        return self._link.ended is not None
+        return self.ended is not None
+
+    @property
+    def ended(self) -> ConnectionClosed | None:
+        """How the session ended (its `code` and `reason`), None while it is open."""
+        return self._link.ended
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop it was opened on: its calls are awaited there, whoever makes them."""
+        return self._opened.get_loop()
 
     def __repr__(self) -> str:
         return f"<Session {self._line}, {len(self.log)} events>"
 
     @property
     def _line(self) -> str:
-        return f"{self.id} ({self.dialect}) {f'closed ({self._link.ended.code})' if self._link.ended else 'open'}"
+        return f"{self.id} ({self.dialect}) {f'closed ({self.ended.code})' if self.ended else 'open'}"
 
     def _repr_html_(self) -> str:
         facts = {
@@ -232,13 +243,14 @@ class Session:
         dict
             item_id -> heard ms of every item that was cut.
         """
+        webrtc = self._link.connection.webrtc
         cut = self.playback.flush(growing=tuple(self._queue.live))
         if self._queue.active is not None:
             await self.response.cancel()
-        if self._link.connection.webrtc:  # the service plays, and truncates by itself
+        if webrtc and cut:  # the service plays, and truncates by itself
             await self.output_audio_buffer.clear()
-            return {}
-        await self._truncate(cut)
+        elif not webrtc:
+            await self._truncate(cut)
         return {item_id: heard_ms for item_id, _, heard_ms in cut}
 
     async def _truncate(self, cut: Sequence[tuple[str, int, int]]) -> None:

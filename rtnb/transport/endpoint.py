@@ -113,7 +113,7 @@ class Endpoint:
             return _with_query(f"{self.realtime}/calls", {"webrtcfilter": "on" if webrtc_filter else None})
         if self.service != "azure" or is_loopback(urlsplit(self.origin).hostname or ""):
             return _with_query(f"{self.origin}/v1/realtimertc", {"model": self.model})
-        where = (region or "").strip().lower().replace(" ", "")
+        where = (region or "").lower().replace(" ", "")
         if where not in PREVIEW_REGIONS:
             allowed = " or ".join(PREVIEW_REGIONS)
             _refuse(

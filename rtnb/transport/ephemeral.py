@@ -36,9 +36,11 @@ class EphemeralKey:
         Which protocol it opens.
     session : mapping, optional
         The session the service will open with it, as wire JSON in that dialect.
+    region : str, optional
+        Where the resource is, as Azure said in ``x-ms-region``; None where it did not.
     """
 
-    __slots__ = ("_secret", "dialect", "expires_at", "session")
+    __slots__ = ("_secret", "dialect", "expires_at", "region", "session")
 
     def __init__(
         self,
@@ -47,9 +49,11 @@ class EphemeralKey:
         expires_at: float,
         dialect: Dialect = "ga",
         session: Mapping[str, Any] | None = None,
+        region: str | None = None,
     ) -> None:
         self._secret = Secret(value, what="ephemeral key")
         self.expires_at = expires_at
+        self.region = region
         self.dialect: Dialect = dialect
         self.session: dict[str, Any] = {
             name: part for name, part in (session or {}).items() if name not in ("client_secret", "value")
@@ -183,7 +187,7 @@ async def _post(
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
             http.post(
-                url, headers=headers, json=body, allow_redirects=False, proxy=_proxy(url), ssl=trust or True
+                url, headers=headers, json=body, allow_redirects=False, proxy=proxy_for(url), ssl=trust or True
             ) as answer,
         ):
             content = await answer.read()
@@ -191,14 +195,17 @@ async def _post(
                 return explain.http_failure(
                     answer.status, headers=answer.headers, body=content, facts=facts, secrets=secrets
                 )
-            return _read(answer.status, content, dialect=dialect, facts=facts)
+            key = _read(answer.status, content, dialect=dialect, facts=facts)
+            if isinstance(key, EphemeralKey):
+                key.region = answer.headers.get("x-ms-region")
+            return key
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
         failure.__cause__ = safe_cause(error, secrets)
         return failure
 
 
-def _proxy(url: str) -> str | None:
+def proxy_for(url: str) -> str | None:
     """Return the proxy of the environment for `url`; never one for this machine itself."""
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -18,6 +18,7 @@ from rtnb.transport.base import Dialect, TargetFacts, Transport
 from rtnb.transport.credentials import ENTRA_SCOPE, Credential, Headers, Secret, credential_for, redact
 from rtnb.transport.endpoint import OPENAI_BASE_URL, Endpoint, is_azure_host, read_endpoint
 from rtnb.transport.ephemeral import EphemeralKey, ephemeral_body, mint
+from rtnb.transport.offer import check_region
 
 OPENAI_MODEL = "gpt-realtime-2.1"
 """The newest turn-based realtime model of OpenAI (2026-07)."""
@@ -90,12 +91,25 @@ class _Service:
         )
         return await mint(url, headers=await self._headers(), body=body, dialect=self._where.dialect, facts=facts)
 
-    def calls_url(self, *, webrtc_filter: bool = False) -> str:
+    def calls_url(self, *, webrtc_filter: bool = False, seen_region: str | None = None) -> str:
         """Return the address a browser posts its WebRTC offer to, with an ephemeral key.
 
-        `webrtc_filter` (Azure GA) hides most server events from the browser, also `error` and `response.done`.
+        Parameters
+        ----------
+        webrtc_filter : bool, default False
+            Azure GA: hide most server events from the browser, also `error` and `response.done`.
+        seen_region : str, optional
+            Where the resource is, as the service said (`EphemeralKey.region`): the preview's address depends on it.
+
+        Raises
+        ------
+        ConnectError
+            The preview's region is not known, not served, or not the resource's.
         """
-        return self._where.calls(region=getattr(self, "region", None), webrtc_filter=webrtc_filter)
+        region = None
+        if self._where.dialect == "preview":
+            region = check_region(getattr(self, "region", None), seen_region, self._where.origin)
+        return self._where.calls(region=region, webrtc_filter=webrtc_filter)
 
     async def _headers(self) -> Headers:
         try:

@@ -132,6 +132,12 @@ class Entries:
         entry.heard_share = heard_ms / audio.audio_ms
         self._end(entry, "interrupted", f"heard {heard_ms / 1000:.1f} s of {audio.audio_ms / 1000:.1f} s")
 
+    def _cut_by_service(self, event: events.ConversationItemTruncated) -> None:
+        """Over WebRTC nobody here truncates, and no audio of the item was seen: only what was heard is known."""
+        entry = self.all.get(event.item_id)
+        if entry is not None and event.item_id not in self.timeline.items:
+            self._end(entry, "interrupted", f"heard {event.audio_end_ms / 1000:.1f} s")
+
     def _deleted(self, event: events.ConversationItemDeleted) -> None:
         if event.item_id in self.all:
             self._end(self._entry(event.item_id), "deleted")
@@ -177,6 +183,7 @@ _HANDLERS: dict[type, Any] = {
     events.ResponseOutputAudioTranscriptDone: Entries._all_said,
     events.ResponseOutputTextDone: Entries._all_said,
     events.ConversationItemTruncate: Entries._truncated,
+    events.ConversationItemTruncated: Entries._cut_by_service,
     events.ConversationItemDeleted: Entries._deleted,
 }
 
