@@ -74,7 +74,7 @@ class EventLog(Sequence[LogRow]):
     def __init__(self, *, path: str | os.PathLike[str] | None = None, dialect: Dialect = "ga") -> None:
         self.dialect = dialect
         self._rows: list[LogRow] = []
-        self._context: tuple[LogRow, ...] = ()
+        self.context: tuple[LogRow, ...] = ()
         """Session events before a slice: they say in which format its audio is."""
         self._whole: EventLog = self
         """The log this is a part of: its first row is the zero of time."""
@@ -145,7 +145,7 @@ class EventLog(Sequence[LogRow]):
         part = EventLog(dialect=self.dialect)
         part._rows = rows
         part._whole = self._whole
-        part._context = self._context + tuple(row for row in before if row.type in _FORMAT_TYPES)
+        part.context = self.context + tuple(row for row in before if row.type in _FORMAT_TYPES)
         return part
 
     def to_frame(self) -> pd.DataFrame:
@@ -160,7 +160,7 @@ class EventLog(Sequence[LogRow]):
         """
         import pandas as pd
 
-        formats = _Formats(self._context)
+        formats = _Formats(self.context)
         start_s = self._whole._rows[0].monotonic_s if self._rows else 0.0
         before_s = self._rows[0].monotonic_s if self._rows else 0.0
         table = []
@@ -182,9 +182,14 @@ class EventLog(Sequence[LogRow]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the log as JSON Lines: a header, then one line per event."""
         with open(path, "w", encoding="utf-8") as file:
-            file.write(_header("ga") + "\n")
-            for row in self._rows:
-                file.write(_line(row, None, "ga"))
+            file.writelines(self.lines())
+
+    def lines(self, start: int = 0) -> Iterator[str]:
+        """Yield the lines `save` writes: the header (where `start` is 0), then one per event from `start` on."""
+        if start == 0:
+            yield _header("ga") + "\n"
+        for index in range(start, len(self._rows)):
+            yield _line(self._rows[index], None, "ga")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EventLog:
@@ -261,7 +266,7 @@ class _Formats:
         elif isinstance(event, events.InputAudioBufferAppend):
             return len(event.audio) / self._input.bytes_per_ms
         elif isinstance(event, events.ResponseOutputAudioDelta):
-            return len(event.delta) / self._of_response.get(event.response_id, self._output).bytes_per_ms
+            return event.audio_bytes / self._of_response.get(event.response_id, self._output).bytes_per_ms
         return None
 
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 
 from rtnb.audio import codec, write_wav
-from rtnb.client import log
 from rtnb.errors import AudioError, LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import events, wire
 from rtnb.protocol.base import Dialect, Unset, Value
@@ -111,16 +110,6 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, tuple | list):
         for entry in value:
             yield from _texts(entry)
-
-
-def export_header() -> str:
-    """The first line of the file."""
-    return log._header("ga") + "\n"
-
-
-def export_line(row: log.LogRow) -> str:
-    """One event, as `EventLog.save` writes it."""
-    return log._line(row, None, "ga")
 
 
 # --- meaning ----------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class EventRows:
         self._response_of: dict[int, int] = {}
         self._input = self._output = PCM16
         self._of_response: dict[str, AudioFormat] = {}
-        for row in getattr(log, "_context", ()):  # what came before a slice says in which format its audio is
+        for row in getattr(log, "context", ()):  # what came before a slice says in which format its audio is
             self._follow_format(row.event)
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class EventRows:
         if isinstance(event, events.InputAudioBufferAppend):
             audio_bytes, form, flags = len(event.audio), self._format(self._input), flags | PIECE
         elif isinstance(event, events.ResponseOutputAudioDelta):
-            audio_bytes, form = len(event.delta), self._format(self._of_response.get(event.response_id, self._output))
+            audio_bytes, form = event.audio_bytes, self._format(self._of_response.get(event.response_id, self._output))
             flags |= PIECE
         else:
             if kind.endswith(".delta"):

@@ -44,7 +44,7 @@ def source_of(thing: Any) -> Source:
         None of these.
     """
     if isinstance(thing, Session):
-        return Source(thing.log, _through(thing._opened.get_loop(), thing.send_raw), thing.state, thing.dialect)
+        return Source(thing.log, _through(thing.loop, thing.send_raw), thing.state, thing.dialect)
     if isinstance(thing, EventLog):
         return Source(thing)
     if isinstance(thing, str | Path):

@@ -283,7 +283,6 @@ class Steering:
 
 async def on_loop_of(session: Session, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Await a call of a session on the loop it lives on, from the background loop."""
-    home = session._opened.get_loop()
-    if home is asyncio.get_running_loop():
+    if session.loop is asyncio.get_running_loop():
         return await call()
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), home))
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), session.loop))

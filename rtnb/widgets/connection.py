@@ -90,7 +90,7 @@ class ConnectionControl(SessionView):
         self.expires_at = float(session.expires_at or 0)
 
     def _over(self) -> None:
-        ended = self.session._link.ended if isinstance(self.session, Session) else None
+        ended = self.session.ended if isinstance(self.session, Session) else None
         self.state, self.expires_at = "closed", 0.0
         if ended is not None and ended.code not in (1000, 1005):
             self.message = "\n".join([str(ended), *getattr(ended, "__notes__", [])])

@@ -194,12 +194,14 @@ class EventInspector(LineView):
         return {"hits": hits, "next": stop}
 
     def _export(self, start: int) -> dict[str, Any]:
-        lines, size, index = ([] if start else [detail.export_header()]), 0, start
-        while index < len(self._rows) and size < _EXPORTED_BYTES:
-            lines.append(detail.export_line(self.event_log[index]))
-            size += len(lines[-1])
-            index += 1
-        return {"text": "".join(lines), "next": index, "more": index < len(self._rows)}
+        lines, size = [], 0
+        for line in self.event_log.lines(start):
+            lines.append(line)
+            size += len(line)
+            if size >= _EXPORTED_BYTES:
+                break
+        stop = start + len(lines) - (start == 0)  # the header is no event
+        return {"text": "".join(lines), "next": stop, "more": stop < len(self.event_log)}
 
     async def _judge(self, text: str, *, send: bool, anyway: bool) -> dict[str, Any]:
         source = self._source

@@ -114,8 +114,7 @@ class Speaker(SessionView):
 
     def _is_cut(self, item_id: str) -> bool:
         assert isinstance(self._session, Session)
-        track = self._session.playback._tracks.get(item_id)
-        return track is not None and track.flushed is not None
+        return self._session.playback.is_cut(item_id)
 
     def _ship(self, packets: list[Packet]) -> None:
         if self._pages.pages == 0:
@@ -165,7 +164,7 @@ class Speaker(SessionView):
             asyncio.get_running_loop().call_later(later_s, self._hand_over, self._session, items)
 
     def _hand_over(self, session: Session, items: dict[str, int]) -> None:
-        loop = session._opened.get_loop()  # the playback belongs to the loop of its session
+        loop = session.loop  # the playback belongs to the loop of its session
         for item_id, samples in items.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(session.playback.report_played, item_id, 1000 * samples / RATE_HZ)
