@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rtnb.audio import Codec, codec
 from rtnb.protocol import AudioFormat, SemanticVad, ServerVad
-from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechProbabilities, SpeechStarted
+from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechProbabilities, SpeechStarted, VadConstants
 
 Audio = npt.NDArray[np.float32]
 
@@ -64,11 +64,11 @@ class TurnTaking:
     Parameters
     ----------
     **constants
-        Of :class:`rtnb.vad.ServerVadMachine` that no document gives (`hysteresis`, `min_speech_frames`, …).
+        Fields of :class:`rtnb.vad.VadConstants`, which no document gives (`hysteresis`, `min_speech_frames`, …).
     """
 
     def __init__(self, **constants: Any) -> None:
-        self._constants = constants
+        self._constants = VadConstants(**constants)
         self._format: AudioFormat | None = None
         self._codec: Codec = codec("audio/pcm")
         self._detection: Any = None
@@ -128,7 +128,7 @@ class TurnTaking:
         if settings is None:
             self._machine = None
         elif self._machine is None:
-            self._machine = ServerVadMachine(**settings, **self._constants)
+            self._machine = ServerVadMachine(**settings, constants=self._constants)
             self._machine.reset(frame=self._frame)
         else:
             self._machine.configure(**settings)

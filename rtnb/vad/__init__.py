@@ -1,7 +1,14 @@
 """Listening: speech probabilities of frames, and the segments a realtime service would make of them. NumPy only."""
 
 from rtnb.vad.probability import FRAME_MS, SpeechProbabilities, speech_probabilities
-from rtnb.vad.server_vad import Segment, ServerVadMachine, SpeechStarted, SpeechStopped, server_vad_segments
+from rtnb.vad.server_vad import (
+    Segment,
+    ServerVadMachine,
+    SpeechStarted,
+    SpeechStopped,
+    VadConstants,
+    server_vad_segments,
+)
 
 __all__ = [
     "FRAME_MS",
@@ -10,6 +17,7 @@ __all__ = [
     "SpeechProbabilities",
     "SpeechStarted",
     "SpeechStopped",
+    "VadConstants",
     "server_vad_segments",
     "speech_probabilities",
 ]

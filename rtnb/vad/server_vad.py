@@ -9,8 +9,8 @@ silence 200), and from the public ``VADIterator`` of Silero VAD, which shows the
 - frames of 32 ms; all ends are multiples of 32 ms, all starts too once the prefix is added back
 - one frame is enough to start (`min_speech_frames`)
 - the prefix is cut at the start of the stream, but not at the end of the segment before: segments may overlap
-- silence is counted from the end of the first frame below the release threshold (`threshold` - `hysteresis`, at least
-  `lowest_release`); a frame at or above `threshold` cancels it; frames between the two neither cancel nor fire
+- silence is counted from the end of the first frame below the release threshold (`threshold` less the hysteresis, at
+  least `lowest_release`); a frame at or above `threshold` cancels it; frames between the two neither cancel nor fire
 - it fires with the first frame below the release threshold once the silence has lasted, rounded up to whole frames:
   200 ms are 7 frames, so the shortest segment has 1 + 1 + 7 = 9 frames
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil, exp, floor, inf, isfinite, log
 from typing import Any
 
 import numpy as np
@@ -74,31 +75,84 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class VadConstants:
+    """What no document says about the service's ``server_vad``: all of it inference, to be fitted to a live session.
+
+    The defaults are those of Silero's ``VADIterator``, which fit the boundaries in the public logs; `silence_rounding`
+    and the two of the threshold map are there because a service may count or hear otherwise.
+
+    Raises
+    ------
+    AudioError
+        A constant out of its range.
+
+    Examples
+    --------
+    >>> VadConstants().release(0.5), VadConstants(hysteresis=0).release(0.5)
+    (0.35, 0.5)
+    >>> VadConstants().silence_frames(200), VadConstants(silence_rounding="down").silence_frames(200)
+    (7, 6)
+    """
+
+    hysteresis: float = 0.15
+    """Inference: the release threshold lies this far below `threshold`."""
+    lowest_release: float = 0.01
+    """Inference: the release threshold is never lower."""
+    min_speech_frames: int = 1
+    """Inference: so many frames in a row at or above the threshold start a turn."""
+    silence_rounding: str = "up"
+    """Inference: how the silence duration becomes whole frames: "up", "nearest" or "down"."""
+    threshold_slope: float = 1.0
+    """Inference: the service's threshold t meets the local probability m(t), logit m(t) = slope · logit t + shift."""
+    threshold_shift: float = 0.0
+    """Inference: see `threshold_slope`; above 0 the service hears less than the local net at the same threshold."""
+
+    def __post_init__(self) -> None:
+        for name in ("hysteresis", "lowest_release"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise AudioError(f"{name} is {getattr(self, name)!r}: it must be between 0 and 1")
+        if self.min_speech_frames < 1 or self.min_speech_frames != int(self.min_speech_frames):
+            raise AudioError(f"min_speech_frames is {self.min_speech_frames!r}: it must be a whole number, at least 1")
+        if self.silence_rounding not in _ROUNDINGS:
+            raise AudioError(f"silence_rounding is {self.silence_rounding!r}: allowed are {', '.join(_ROUNDINGS)}")
+        if not (0 < self.threshold_slope < inf and isfinite(self.threshold_shift)):
+            raise AudioError(
+                f"threshold_slope is {self.threshold_slope!r} and threshold_shift {self.threshold_shift!r}: "
+                "the slope must be above 0, both must be finite"
+            )
+
+    def local(self, threshold: float) -> float:
+        """The local probability that the service's threshold stands for."""
+        if (self.threshold_slope, self.threshold_shift) == (1.0, 0.0) or not 0 < threshold < 1:
+            return threshold
+        logit = self.threshold_slope * log(threshold / (1 - threshold)) + self.threshold_shift
+        return 1 / (1 + exp(-logit)) if logit > -700 else 0.0
+
+    def release(self, threshold: float) -> float:
+        """The local probability below which a frame counts as silence."""
+        return self.local(max(threshold - self.hysteresis, self.lowest_release))
+
+    def silence_frames(self, silence_duration_ms: float) -> int:
+        """How many frames after the first quiet one a stop is told at the earliest."""
+        return int(_ROUNDINGS[self.silence_rounding](silence_duration_ms / FRAME_MS))
+
+
+_ROUNDINGS = {"up": ceil, "nearest": lambda frames: floor(frames + 0.5), "down": floor}
+
+
+@dataclass(frozen=True)
 class _Settings:
     threshold: float
     silence_duration_ms: float
-    prefix_padding_ms: int
-    hysteresis: float
-    lowest_release: float
-    min_speech_frames: int
+    prefix_padding_ms: float
+    constants: VadConstants
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "hysteresis", "lowest_release"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise AudioError(f"{name} is {getattr(self, name)!r}: it must be between 0 and 1")
+        if not 0 <= self.threshold <= 1:
+            raise AudioError(f"threshold is {self.threshold!r}: it must be between 0 and 1")
         for name in ("silence_duration_ms", "prefix_padding_ms"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if not 0 <= getattr(self, name) < inf:
                 raise AudioError(f"{name} is {getattr(self, name)!r}: it must be 0 or more milliseconds")
-        if self.min_speech_frames < 1:
-            raise AudioError(f"min_speech_frames is {self.min_speech_frames!r}: it must be at least 1")
-
-    @property
-    def release(self) -> float:
-        return max(self.threshold - self.hysteresis, self.lowest_release)
-
-    @property
-    def silence_frames(self) -> int:
-        return -int(-self.silence_duration_ms // FRAME_MS)
 
 
 class ServerVadMachine:
@@ -113,12 +167,8 @@ class ServerVadMachine:
         every answer that much later. The documents say 500 or 200; sessions of the service show 200.
     prefix_padding_ms : int, default 300
         How much audio before the speech belongs to the item.
-    hysteresis : float, default 0.15
-        Inference, not documented: the release threshold lies this far below `threshold` (as in Silero's VADIterator).
-    lowest_release : float, default 0.01
-        Inference, not documented: the release threshold is never lower.
-    min_speech_frames : int, default 1
-        Inference, not documented: so many frames in a row at or above `threshold` start a turn.
+    constants : VadConstants
+        What is inference, not documented: hysteresis, minimum speech, rounding, threshold map.
 
     Raises
     ------
@@ -140,14 +190,16 @@ class ServerVadMachine:
         threshold: float = 0.5,
         silence_duration_ms: float = 200,
         prefix_padding_ms: int = 300,
-        hysteresis: float = 0.15,
-        lowest_release: float = 0.01,
-        min_speech_frames: int = 1,
+        constants: VadConstants = VadConstants(),  # noqa: B008 - frozen
     ) -> None:
-        self._settings = _Settings(
-            threshold, silence_duration_ms, prefix_padding_ms, hysteresis, lowest_release, min_speech_frames
-        )
+        self._use(_Settings(threshold, silence_duration_ms, prefix_padding_ms, constants))
         self.reset()
+
+    def _use(self, settings: _Settings) -> None:
+        constants = settings.constants
+        self._settings = settings
+        self._threshold, self._release = constants.local(settings.threshold), constants.release(settings.threshold)
+        self._silence_frames = constants.silence_frames(settings.silence_duration_ms)
 
     @property
     def frame(self) -> int:
@@ -165,9 +217,7 @@ class ServerVadMachine:
         threshold: float | None = None,
         silence_duration_ms: float | None = None,
         prefix_padding_ms: int | None = None,
-        hysteresis: float | None = None,
-        lowest_release: float | None = None,
-        min_speech_frames: int | None = None,
+        constants: VadConstants | None = None,
     ) -> None:
         """Change settings from the next frame on; None leaves one as it is. Speech and silence under way go on.
 
@@ -180,12 +230,10 @@ class ServerVadMachine:
             "threshold": threshold,
             "silence_duration_ms": silence_duration_ms,
             "prefix_padding_ms": prefix_padding_ms,
-            "hysteresis": hysteresis,
-            "lowest_release": lowest_release,
-            "min_speech_frames": min_speech_frames,
+            "constants": constants,
         }
         changes = {name: value for name, value in given.items() if value is not None}
-        self._settings = replace(self._settings, **changes)
+        self._use(replace(self._settings, **changes))
 
     def reset(self, *, frame: int = 0) -> None:
         """Forget speech and silence under way; the next frame has this number.
@@ -227,8 +275,8 @@ class ServerVadMachine:
         return events
 
     def _start(self, probability: float) -> SpeechStarted | None:
-        self._run = self._run + 1 if probability >= self._settings.threshold else 0
-        if self._run < self._settings.min_speech_frames:
+        self._run = self._run + 1 if probability >= self._threshold else 0
+        if self._run < self._settings.constants.min_speech_frames:
             return None
         first = self._frame - self._run + 1
         self._speaking, self._run, self._first_quiet = True, 0, None
@@ -236,14 +284,14 @@ class ServerVadMachine:
         return SpeechStarted(frame=first, audio_start_ms=start_ms, emitted_ms=FRAME_MS * (self._frame + 1))
 
     def _stop(self, probability: float) -> SpeechStopped | None:
-        if probability >= self._settings.threshold:
+        if probability >= self._threshold:
             self._first_quiet = None
             return None
-        if probability >= self._settings.release:  # the zone between: neither cancels nor fires
+        if probability >= self._release:  # the zone between: neither cancels nor fires
             return None
         if self._first_quiet is None:
             self._first_quiet = self._frame
-        if self._frame < self._first_quiet + self._settings.silence_frames:
+        if self._frame < self._first_quiet + self._silence_frames:
             return None
         self._speaking, self._first_quiet = False, None
         end = self._frame + 1
@@ -256,9 +304,7 @@ def server_vad_segments(
     threshold: float = 0.5,
     silence_duration_ms: float = 200,
     prefix_padding_ms: int = 300,
-    hysteresis: float = 0.15,
-    lowest_release: float = 0.01,
-    min_speech_frames: int = 1,
+    constants: VadConstants = VadConstants(),  # noqa: B008 - frozen
 ) -> tuple[Segment, ...]:
     """Where the service would hear speech in a recording: the machine, fed at once.
 
@@ -266,8 +312,8 @@ def server_vad_segments(
     ----------
     probabilities : array_like, shape (n_frames,)
         From `speech_probabilities`.
-    threshold, silence_duration_ms, prefix_padding_ms, hysteresis, lowest_release, min_speech_frames
-        As for `ServerVadMachine`; the last three are inference, not documented.
+    threshold, silence_duration_ms, prefix_padding_ms, constants
+        As for `ServerVadMachine`; the last are inference, not documented.
 
     Returns
     -------
@@ -289,9 +335,7 @@ def server_vad_segments(
         threshold=threshold,
         silence_duration_ms=silence_duration_ms,
         prefix_padding_ms=prefix_padding_ms,
-        hysteresis=hysteresis,
-        lowest_release=lowest_release,
-        min_speech_frames=min_speech_frames,
+        constants=constants,
     )
     events = machine.push(probabilities)
     starts = [event for event in events if isinstance(event, SpeechStarted)]

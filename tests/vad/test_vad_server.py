@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtnb.errors import AudioError
-from rtnb.vad import FRAME_MS, Segment, ServerVadMachine, SpeechStarted, SpeechStopped, server_vad_segments
+from rtnb.vad import (
+    FRAME_MS,
+    Segment,
+    ServerVadMachine,
+    SpeechStarted,
+    SpeechStopped,
+    VadConstants,
+    server_vad_segments,
+)
 
 HIGH, MIDDLE, LOW = 0.9, 0.4, 0.1
 
@@ -55,7 +63,7 @@ def test_threshold_is_inclusive() -> None:
 
 def test_release_threshold_is_exclusive() -> None:
     for probability, stops in ((0.26, False), (0.25, False), (0.2499, True)):
-        (segment,) = server_vad_segments([HIGH] + [probability] * 20, hysteresis=0.25)
+        (segment,) = server_vad_segments([HIGH] + [probability] * 20, constants=VadConstants(hysteresis=0.25))
         assert (segment.stop_frame is not None) == stops
 
 
@@ -77,12 +85,14 @@ def test_prefix_is_cut_at_the_start_but_not_at_the_last_end() -> None:
 def test_release_threshold_has_a_floor() -> None:
     assert spans([0.1, 0.02, 0.02], threshold=0.1, silence_duration_ms=0) == [(0, None)]
     assert spans([0.1, 0.009], threshold=0.1, silence_duration_ms=0) == [(0, 64)]
-    assert spans([0.1, 0.04], threshold=0.1, silence_duration_ms=0, lowest_release=0.05) == [(0, 64)]
+    assert spans([0.1, 0.04], threshold=0.1, silence_duration_ms=0, constants=VadConstants(lowest_release=0.05)) == [
+        (0, 64)
+    ]
 
 
 def test_more_frames_to_start() -> None:
     probabilities = [HIGH, LOW, HIGH, HIGH, MIDDLE, HIGH, HIGH, HIGH, LOW]
-    (segment,) = server_vad_segments(probabilities, min_speech_frames=3, prefix_padding_ms=0)
+    (segment,) = server_vad_segments(probabilities, prefix_padding_ms=0, constants=VadConstants(min_speech_frames=3))
     assert (segment.start_frame, segment.audio_start_ms, segment.started_emitted_ms) == (5, 160, 256)
 
 
@@ -113,9 +123,6 @@ def test_reset_forgets_speech_and_may_keep_the_time() -> None:
         {"threshold": float("nan")},
         {"silence_duration_ms": -1},
         {"prefix_padding_ms": -1},
-        {"hysteresis": -0.1},
-        {"lowest_release": 2},
-        {"min_speech_frames": 0},
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
@@ -126,6 +133,39 @@ def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(AudioError, match=name):
         machine.configure(**settings, **({} if name == "threshold" else {"threshold": 0.1}))
     assert machine.push([HIGH]) == []  # nothing was changed
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [
+        {"hysteresis": -0.1},
+        {"lowest_release": 2},
+        {"min_speech_frames": 0},
+        {"min_speech_frames": 1.5},
+        {"silence_rounding": "sideways"},
+        {"threshold_slope": 0},
+        {"threshold_shift": float("nan")},
+    ],
+)
+def test_constants_are_checked(constant: dict[str, Any]) -> None:
+    with pytest.raises(AudioError, match=next(iter(constant))):
+        VadConstants(**constant)
+
+
+def test_the_rounding_of_silence_is_a_constant() -> None:
+    for rounding, frames in (("up", 7), ("nearest", 6), ("down", 6)):
+        constants = VadConstants(silence_rounding=rounding)
+        (segment,) = server_vad_segments([HIGH] + [LOW] * 20, constants=constants)
+        assert segment.stop_frame == 2 + frames
+
+
+def test_the_threshold_map_moves_both_thresholds() -> None:
+    constants = VadConstants(threshold_slope=2, threshold_shift=0.5)
+    assert constants.local(0.5) == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert constants.release(0.5) == constants.local(0.35)
+    assert [constants.local(edge) for edge in (0, 1)] == [0, 1]
+    mapped = server_vad_segments([0.6] * 5 + [0.63] * 5, constants=constants)
+    assert [one.start_frame for one in mapped] == [5]
 
 
 def test_probabilities_are_a_row() -> None:
@@ -162,7 +202,8 @@ frames = st.lists(st.sampled_from([HIGH, 0.5, MIDDLE, 0.35, LOW]), max_size=120)
 def test_chunking_changes_nothing(
     probabilities: list[float], lengths: list[int], silence: int, prefix: int, least: int
 ) -> None:
-    settings = {"silence_duration_ms": silence, "prefix_padding_ms": prefix, "min_speech_frames": least}
+    settings: dict[str, Any] = {"silence_duration_ms": silence, "prefix_padding_ms": prefix}
+    settings["constants"] = VadConstants(min_speech_frames=least)
     machine = ServerVadMachine(**settings)
     chunks = np.split(np.array(probabilities), np.cumsum(lengths, dtype=int))
     pieces = [event for chunk in chunks for event in machine.push(chunk)]
