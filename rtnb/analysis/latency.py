@@ -155,7 +155,7 @@ class LatencyMeter:
         turn._plays_s = max(turn._plays_s, at_s)
         if len(loud):
             turn.first_audible_s = turn._plays_s + loud[0] / form.rate_hz
-        turn._plays_s += len(event.delta) / form.bytes_per_ms / 1000
+        turn._plays_s += event.audio_bytes / form.bytes_per_ms / 1000
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per turn.

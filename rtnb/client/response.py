@@ -31,27 +31,36 @@ DeltaKind = Literal["audio", "transcript", "text", "arguments"]
 class Delta:
     """One streamed piece of a response."""
 
-    __slots__ = ("_pcm", "arrived_ms", "content_index", "format", "item_id", "kind", "text")
+    __slots__ = ("_event", "arrived_ms", "format", "kind", "size_bytes")
 
-    def __init__(
-        self,
-        kind: DeltaKind,
-        arrived_ms: float,
-        item_id: str,
-        content_index: int,
-        text: str,
-        pcm: bytes,
-        format: AudioFormat,
-    ) -> None:
+    def __init__(self, kind: DeltaKind, arrived_ms: float, event: Any, format: AudioFormat) -> None:
         self.kind = kind
         self.arrived_ms = arrived_ms
         """When it arrived, in ms after the response was asked for."""
-        self.item_id = item_id
-        self.content_index = content_index
-        self.text = text
-        """What was said or written; empty for audio."""
         self.format = format
-        self._pcm = pcm
+        self.size_bytes: int = event.audio_bytes if kind == "audio" else 0
+        """How many bytes of encoded audio it carries; 0 for text."""
+        self._event = event
+
+    @property
+    def item_id(self) -> str:
+        """The item it is a piece of."""
+        return str(self._event.item_id)
+
+    @property
+    def content_index(self) -> int:
+        """The content part of the item it is a piece of."""
+        return getattr(self._event, "content_index", 0) or 0
+
+    @property
+    def text(self) -> str:
+        """What was said or written; empty for audio."""
+        return "" if self.kind == "audio" else str(self._event.delta)
+
+    @property
+    def pcm(self) -> bytes:
+        """Its audio as it came, encoded in `format`; empty for text."""
+        return bytes(self._event.delta) if self.kind == "audio" else b""
 
     @property
     def rate_hz(self) -> int:
@@ -61,12 +70,7 @@ class Delta:
     @property
     def samples(self) -> int:
         """How many samples it carries, at `rate_hz`; 0 for text."""
-        return len(self._pcm) // (2 if self.format.type == "audio/pcm" else 1)
-
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes of encoded audio it carries; 0 for text."""
-        return len(self._pcm)
+        return self.size_bytes // (2 if self.format.type == "audio/pcm" else 1)
 
     @property
     def audio_ms(self) -> float:
@@ -76,7 +80,7 @@ class Delta:
     @property
     def audio(self) -> Audio:
         """Its samples: float32, shape (samples,), full scale ±1, at `rate_hz`."""
-        return _decode(self._pcm, self.format)
+        return _decode(self.pcm, self.format)
 
     def __repr__(self) -> str:
         inside = f"{self.audio_ms:.0f} ms" if self.kind == "audio" else repr(self.text)
@@ -207,7 +211,7 @@ class Response:
     def _decoded(self, pieces: Sequence[Delta]) -> Audio:
         streams: dict[tuple[str, int], list[bytes]] = {}
         for delta in pieces:
-            streams.setdefault((delta.item_id, delta.content_index), []).append(delta._pcm)
+            streams.setdefault((delta.item_id, delta.content_index), []).append(delta.pcm)
         decoded = [_decode(b"".join(chunks), self.format) for chunks in streams.values()]
         audio = np.concatenate(decoded) if decoded else np.zeros(0, np.float32)
         if self.format.rate_hz != RATE_HZ and len(audio):
@@ -269,13 +273,10 @@ class Response:
     # --- fed by the session -------------------------------------------------------------------------------------------
 
     def _add(self, kind: DeltaKind, event: Any, arrived_s: float) -> Delta:
-        index = event.content_index if kind != "arguments" and event.content_index else 0
-        text, pcm = ("", event.delta) if kind == "audio" else (event.delta, b"")
-        arrived_ms = 1000 * (arrived_s - self.requested_s)
-        delta = Delta(kind, arrived_ms, event.item_id, index, text, pcm, self.format)
+        delta = Delta(kind, 1000 * (arrived_s - self.requested_s), event, self.format)
         self._deltas.append(delta)
         if kind != "audio":
-            self._texts.setdefault((kind, event.item_id, index), []).append(text)
+            self._texts.setdefault((kind, delta.item_id, delta.content_index), []).append(delta.text)
         if self._waiters:
             self._wake()
         return delta

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rtnb.protocol._event import Event, server_event
 from rtnb.protocol.base import UNSET, JsonObject, Unset
+from rtnb.protocol.encoded import EncodedAudio
 from rtnb.protocol.values import ContentPart, ErrorDetail, Item, RateLimit, Response, SessionConfig, Usage
 
 
@@ -280,7 +281,15 @@ class ResponseOutputAudioTranscriptDone(_PartEvent):
 class ResponseOutputAudioDelta(_PartEvent):
     """A piece of speech in the session's output format."""
 
-    delta: bytes
+    delta: EncodedAudio = EncodedAudio()
+
+    @property
+    def audio_bytes(self) -> int:
+        """How many bytes of audio `delta` has; cheaper than asking for them."""
+        return _DELTA.size_bytes(self)
+
+
+_DELTA = vars(ResponseOutputAudioDelta)["delta"]
 
 
 @server_event("response.output_audio.done")

@@ -267,8 +267,12 @@ def _transcript_done(state: State, event: events.ResponseOutputAudioTranscriptDo
 
 
 def _audio_delta(state: State, event: events.ResponseOutputAudioDelta) -> None:
-    _entry(state, event).part(event.content_index).audio_bytes += len(event.delta)
+    _entry(state, event).part(event.content_index).audio_bytes += event.audio_bytes
     state.audio_produced = True
+
+
+def _spoken(state: State, event: Event) -> None:
+    state.audio_produced = True  # WebRTC: the audio itself takes another way
 
 
 def _arguments_delta(state: State, event: events.ResponseFunctionCallArgumentsDelta) -> None:
@@ -302,6 +306,7 @@ _TRANSITIONS: Final[dict[type[Event], Callable[[State, Any], None]]] = {
     events.ResponseOutputAudioTranscriptDelta: _transcript_delta,
     events.ResponseOutputAudioTranscriptDone: _transcript_done,
     events.ResponseOutputAudioDelta: _audio_delta,
+    events.OutputAudioBufferStarted: _spoken,
     events.ResponseFunctionCallArgumentsDelta: _arguments_delta,
     events.ResponseFunctionCallArgumentsDone: _arguments_done,
 }

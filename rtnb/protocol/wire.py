@@ -20,6 +20,7 @@ from typing import Any, Final
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import preview
 from rtnb.protocol.base import UNSET, Dialect, Unset, Value
+from rtnb.protocol.encoded import EncodedAudio, is_base64
 from rtnb.protocol.events import Event, UnknownEvent
 from rtnb.protocol.values import SessionConfig
 
@@ -230,6 +231,8 @@ def _readers(hint: Any) -> _Readers:
             nouns.append(member)
         elif member is bytes:
             readers[str] = _from_base64
+        elif member is EncodedAudio:
+            readers[str] = _checked_base64
         elif member is float:
             readers[float] = readers[int] = None
         else:
@@ -266,6 +269,12 @@ def _noun_reader(nouns: list[Any]) -> _Reader:
 
 def _misfit(raw: Any) -> Any:
     raise _MisfitError("unexpected null" if raw is None else f"unexpected {type(raw).__name__}")
+
+
+def _checked_base64(raw: str) -> str:
+    if not is_base64(raw):
+        _from_base64(raw)  # raises, and says what is wrong
+    return raw
 
 
 def _from_base64(raw: str) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from rtnb.analysis import plot_arrivals, plot_deltas
 from rtnb.client import Delta
 from rtnb.errors import AudioError
-from rtnb.protocol import PCM16, PCMU
+from rtnb.protocol import PCM16, PCMU, events
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # the backend comes first
@@ -29,8 +29,10 @@ def _close_figures() -> Iterator[None]:
 def spoken(*arrived_ms: float, form: object = PCM16) -> SimpleNamespace:
     """A response of deltas of 100 ms that arrived at these times."""
     pcm = b"\x00\x40" * 2_400 if form is PCM16 else b"\x00" * 800
-    deltas = [Delta("audio", at, "item_1", 0, "", pcm, form) for at in arrived_ms]  # type: ignore[arg-type]
-    return SimpleNamespace(deltas=(Delta("transcript", 0.0, "item_1", 0, "hi", b"", PCM16), *deltas))
+    audio = events.ResponseOutputAudioDelta(response_id="resp_1", item_id="item_1", delta=pcm)
+    words = events.ResponseOutputAudioTranscriptDelta(response_id="resp_1", item_id="item_1", delta="hi")
+    deltas = [Delta("audio", at, audio, form) for at in arrived_ms]  # type: ignore[arg-type]
+    return SimpleNamespace(deltas=(Delta("transcript", 0.0, words, PCM16), *deltas))
 
 
 def test_two_panels_with_units_and_one_colour_per_delta() -> None:

@@ -3,8 +3,8 @@
 CPU per event from the socket to "decoded, state updated, logged" against the stock `openai` client and a floor
 (`websockets` and `json.loads`), on the same stream in the same run. The service is another process and sends frames
 made beforehand: 100 ms of PCM16 each, after `session.created`. Rounds of the three take turns, so that a busy machine
-disturbs all alike; the table shows the best round of each. The bound is a ratio of 0.6 to the `openai` client as it is,
-which leaves audio as base64 text; one more row has it decode what we decode.
+disturbs all alike; the table shows the best round of each. Both clients leave audio as base64 text until somebody asks
+for it (ours has checked it); two more rows have every delta's bytes asked for. The bound, a ratio of 0.6, is on both.
 """
 
 from __future__ import annotations
@@ -82,7 +82,12 @@ def _delta(number: int, pcm: bytes) -> str:
 _READY = '{"type":"input_audio_buffer.clear","event_id":"ready"}'
 
 
-async def ours(port: int) -> tuple[float, int]:
+async def ours_read(port: int) -> tuple[float, int]:
+    """Our session, and every delta's bytes asked for."""
+    return await ours(port, read=True)
+
+
+async def ours(port: int, *, read: bool = False) -> tuple[float, int]:
     """Our session: decoded, state updated, response grown, playback followed, logged."""
     from rtnb.client import open_session
     from rtnb.transport.services import Custom
@@ -92,6 +97,8 @@ async def ours(port: int) -> tuple[float, int]:
         await session.send_raw(json.loads(_READY))
         start_s = time.process_time()
         await response
+        if read:
+            assert all(len(delta.pcm) == CHUNK_BYTES for delta in response.deltas)
         spent_s = time.process_time() - start_s
         assert session.log[-1].type == "response.done"
         return spent_s, len(response.deltas)
@@ -137,7 +144,8 @@ async def floor(port: int) -> tuple[float, int]:
 CONTESTANTS: dict[str, Callable[[int], Awaitable[tuple[float, int]]]] = {
     "rtnb": ours,
     "openai": stock,
-    "openai+b64decode": stock_decoding,
+    "rtnb, audio read": ours_read,
+    "openai, audio decoded": stock_decoding,
     "websockets + json.loads": floor,
 }
 
@@ -168,25 +176,27 @@ def main() -> int:
         here.send("stop")
         service.join(10)
     ratio = best["rtnb"] / best["openai"]
-    like_for_like = best["rtnb"] / best["openai+b64decode"]
-    print(f"{'CPU per received delta of 100 ms':<34}{'µs':>8}{'rtnb is':>12}")
+    audio_read = best["rtnb, audio read"] / best["openai, audio decoded"]
+    print(f"{'CPU per received delta of 100 ms':<34}{'µs':>8}")
     for name, value in best.items():
-        print(f"{name:<34}{value:>8.1f}{best['rtnb'] / value:>11.2f}×")
-    verdict = "holds" if ratio <= BOUND else "BROKEN"
+        print(f"{name:<34}{value:>8.1f}")
+    print(f"rtnb is {ratio:.2f} of openai; with all audio read {audio_read:.2f}")
+    holds = max(ratio, audio_read) <= BOUND
+    verdict = "holds" if holds else "BROKEN"
     print(f"bound {BOUND}: {verdict}")
-    figures = {f"{name.split()[0]}_us": round(value, 2) for name, value in best.items()}
+    figures = {name: round(value, 2) for name, value in best.items()}
     print(
         json.dumps(
             {
                 "benchmark": "receive",
-                **figures,
+                "us": figures,
                 "ratio": round(ratio, 3),
                 "bound": BOUND,
-                "ratio_like_for_like": round(like_for_like, 3),
+                "ratio_audio_read": round(audio_read, 3),
             }
         )
     )
-    return 0 if ratio <= BOUND else 1
+    return 0 if holds else 1
 
 
 if __name__ == "__main__":

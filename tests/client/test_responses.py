@@ -273,5 +273,7 @@ async def test_items_can_be_created_retrieved_and_deleted(joined: Joined) -> Non
 def test_a_delta_says_what_it_is() -> None:
     from rtnb.protocol import PCM16
 
-    assert repr(Delta("audio", 12.4, "i", 0, "", bytes(4_800), PCM16)) == "<Delta audio at 12 ms: 100 ms>"
-    assert repr(Delta("transcript", 12.4, "i", 0, "hi", b"", PCM16)) == "<Delta transcript at 12 ms: 'hi'>"
+    audio = events.ResponseOutputAudioDelta(response_id="r", item_id="i", delta=bytes(4_800))
+    words = events.ResponseOutputAudioTranscriptDelta(response_id="r", item_id="i", delta="hi")
+    assert repr(Delta("audio", 12.4, audio, PCM16)) == "<Delta audio at 12 ms: 100 ms>"
+    assert repr(Delta("transcript", 12.4, words, PCM16)) == "<Delta transcript at 12 ms: 'hi'>"

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from rtnb.protocol.base import Unset, Value
+from rtnb.protocol.encoded import EncodedAudio
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event
 from rtnb.protocol.values import SemanticVad, ServerVad
 from tests.protocol.goldens import ALL, is_client
@@ -48,6 +49,7 @@ def _of_hint(hint: Any, *, depth: int) -> st.SearchStrategy[Any]:
         bool: st.booleans(),
         float: st.floats(allow_nan=False, allow_infinity=False) | st.integers(),
         bytes: st.binary(max_size=12),
+        EncodedAudio: st.binary(max_size=12),
         type(None): st.none(),
     }
     return simple[hint]
