@@ -1,12 +1,13 @@
-"""Between a socket and a session: texts both ways until one side ends."""
+"""Between a client and a session: texts and sound both ways until one side ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -14,6 +15,7 @@ from rtnb.protocol import ErrorDetail, events, wire
 from rtnb.simulator.admission import RefusedError
 from rtnb.simulator.faults import Close
 from rtnb.simulator.live import LiveSession
+from rtnb.simulator.outgoing import Ear
 
 _log = logging.getLogger("rtnb.simulator")
 
@@ -48,51 +50,100 @@ class Listening:
             self._next = None
 
 
+@dataclass(frozen=True)
+class Sound:
+    """A piece of the user's track."""
+
+    pcm: bytes
+    """PCM16 at 24 kHz."""
+
+
+class Carrier(Protocol):
+    """What leads to a client: a socket, or a peer connection."""
+
+    def incoming(self) -> AsyncIterator[str | bytes | Sound]:
+        """What the client says, until it is gone."""
+
+    async def send(self, text: str) -> None:
+        """Say a text."""
+
+    async def hang_up(self, close: Close) -> None:
+        """End the connection, where the client has not."""
+
+
+class SocketCarrier:
+    """A prepared WebSocket."""
+
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
+        self._request, self._socket = request, socket
+        self.send = socket.send_str
+
+    async def incoming(self) -> AsyncIterator[str | bytes]:
+        """What the client says."""
+        async for message in self._socket:
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                yield message.data
+
+    async def hang_up(self, close: Close) -> None:
+        """Close with a code; 1006 means without a goodbye."""
+        if self._socket.closed:
+            return
+        if close.code == 1006:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            return
+        with contextlib.suppress(ConnectionError):
+            await self._socket.close(code=close.code, message=_reason(close.reason))
+
+
 async def carry(
-    request: web.Request,
-    socket: web.WebSocketResponse,
+    carrier: Carrier,
     session: LiveSession,
     *,
     listening: Listening,
     stop: asyncio.Future[Close],
+    ear: Ear | None = None,
 ) -> None:
-    """Serve a session on a prepared socket until one side ends or `stop` says so, and close the socket."""
+    """Serve a session until one side ends or `stop` says so, and hang up; with `ear`, as a listener beside its client."""
     loop = asyncio.get_running_loop()
     delay_s = session.latency.answer_ms / 1000
-    arrived: asyncio.Queue[tuple[float, str | bytes]] = asyncio.Queue(MOST_UNDER_WAY)
+    arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)
+
+    def take_in(said: str | bytes | Sound) -> None:
+        if isinstance(said, Sound):
+            session.hear(said.pcm)
+        else:
+            session.receive(said)
 
     async def read() -> None:
-        async for message in socket:
-            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                continue
-            await session.has_room()
+        async for said in carrier.incoming():
+            await session.outgoing.has_room()
             if delay_s:
-                await arrived.put((loop.time() + delay_s, message.data))
+                await arrived.put((loop.time() + delay_s, said))
             else:
                 await listening.turn()
-                session.receive(message.data)
+                take_in(said)
 
     async def take() -> None:
         while True:
-            due, text = await arrived.get()
+            due, said = await arrived.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
             await listening.turn()
-            session.receive(text)
+            take_in(said)
 
     async def write() -> Close | None:
-        async for out in session.outgoing():
+        async for out in session.outgoing.texts(ear):
             if isinstance(out, Close):
                 return out
-            await socket.send_str(out)
+            await carrier.send(out)
         return None
 
     async def wait_for_stop() -> Close | None:
         return await stop
 
     goodbye = await _first_of(read(), take(), write(), wait_for_stop())
-    if not socket.closed:  # nobody reads any more: closing waits for the client's goodbye, and resets no connection
-        with contextlib.suppress(ConnectionError):
-            await _hang_up(request, socket, goodbye or Close(WSCloseCode.OK))
+    # Nobody reads any more: closing waits for the client's goodbye, and resets no connection.
+    await carrier.hang_up(goodbye or Close(WSCloseCode.OK))
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:
@@ -110,15 +161,6 @@ async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:
             _log.error("a session ended by an error", exc_info=failure)
             goodbye = Close(WSCloseCode.INTERNAL_ERROR)
     return goodbye
-
-
-async def _hang_up(request: web.Request, socket: web.WebSocketResponse, close: Close) -> None:
-    """Close with a code; 1006 means without a goodbye."""
-    if close.code == 1006:
-        if request.transport is not None:
-            request.transport.abort()
-        return
-    await socket.close(code=close.code, message=_reason(close.reason))
 
 
 async def say_and_close(

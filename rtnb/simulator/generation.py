@@ -65,6 +65,8 @@ class Settings:
     session: SessionConfig
     turn: Turn
     input_tokens: TokenDetails
+    webrtc: bool = False
+    """Whether the sound goes over a track, whose format is its own."""
 
     @property
     def modality(self) -> str:
@@ -81,6 +83,11 @@ class Settings:
         if not own:
             return base
         return replace(base, format=own.format or base.format, voice=own.voice or base.voice)
+
+    @property
+    def format(self) -> AudioFormat:
+        """How the sound is encoded."""
+        return AudioFormat() if self.webrtc else self.output.format or AudioFormat()
 
     @property
     def max_tokens(self) -> float:
@@ -198,7 +205,7 @@ class Generation:
             metadata=settings.config.metadata or None,
             conversation_id=None if self.outside else self._host.conversation_id,
             output_modalities=(settings.modality,),
-            audio=Audio(output=AudioOutput(format=output.format, voice=output.voice)),
+            audio=Audio(output=AudioOutput(format=settings.format, voice=output.voice)),
             max_output_tokens=limit,
             temperature=(settings.config.temperature or settings.session.temperature) if preview else UNSET,
         )
@@ -236,7 +243,7 @@ class Generation:
         output = self._settings.output
         voice = output.voice if isinstance(output.voice, str) else "alloy"
         speech = await self._voice.speak(piece.text, voice=voice, speed=float(output.speed or 1.0))
-        encoded, bytes_per_ms = encode_speech(speech, output.format or AudioFormat())
+        encoded, bytes_per_ms = encode_speech(speech, self._settings.format)
         planned = pacing.plan(speech, latency=self._latency, rng=self._host.rng)
         return await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)
 
@@ -277,8 +284,7 @@ class Generation:
             self._first_audio_at = self._loop.time()
         self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
         self._sent_ms += len(data) / bytes_per_ms
-        media_type = (self._settings.output.format or AudioFormat()).type
-        self._host.keep_audio(str(part.item.id), data, media_type=media_type)
+        self._host.keep_audio(str(part.item.id), data, media_type=self._settings.format.type)
         self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
 
     def _open_message(self) -> _Part:

@@ -1,7 +1,7 @@
 """One session of the simulator: texts in, texts out, through the server side of a `Connection`.
 
-No socket here: `receive` takes what the client sent, `outgoing` yields what to send, in order, with faults and delays
-applied. The service room around it owns the socket.
+No socket here: `receive` takes what the client sent, `outgoing` has what to send. Over WebRTC sound goes past them:
+`hear` takes the user's, `play` gives the service's. What is around it owns the socket or the peer connection.
 """
 
 from __future__ import annotations
@@ -9,29 +9,28 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import Connection, Dialect, Item, SessionConfig, events
+from rtnb.protocol import AudioFormat, Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ResponseConfig, TokenDetails
+from rtnb.protocol.values import ResponseConfig
 from rtnb.simulator.behaviour import Turn, text_of
 from rtnb.simulator.brains import MakeBehaviour, Play
-from rtnb.simulator.faults import Close, Fault, FaultPlan, Send
+from rtnb.simulator.faults import Close, Fault, FaultPlan
 from rtnb.simulator.generation import Generation, Settings, rate_limits
+from rtnb.simulator.outgoing import Ear, Outgoing
 from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.playout import Playout
 from rtnb.simulator.recognise import KnownSpeech
 from rtnb.simulator.recordings import Recordings, is_spoken
 from rtnb.simulator.refusing import busy, error, problem
 from rtnb.simulator.turn_taking import IdleTimeout, Started, Stopped, TurnTaking
 from rtnb.simulator.usage import count_tokens
 from rtnb.simulator.voice import Voice
-
-MOST_WAITING = 1024
-"""Messages that wait for a slow client before we stop listening to it; 1024 audio deltas are 16 MB. Chosen."""
 
 
 @dataclass
@@ -71,6 +70,8 @@ class LiveSession:
         Unix seconds.
     watch : callable, optional
         Is told every event that is said.
+    webrtc : bool, default False
+        Sound goes over tracks: no audio deltas are said, the service plays and truncates by itself.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class LiveSession:
         transcription: bool = False,
         started_at: int,
         watch: Callable[[events.Event], None] | None = None,
+        webrtc: bool = False,
     ) -> None:
         self._world = world
-        self._connection = Connection("server", dialect=dialect)
+        self._connection = Connection("server", dialect=dialect, webrtc=webrtc)
+        self._playout = Playout() if webrtc else None
         self.dialect: Dialect = dialect
         self._behaviour = world.make_behaviour(number)
         self.latency = world.latency
@@ -95,9 +98,7 @@ class LiveSession:
         self._plan = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self._loop = asyncio.get_running_loop()
         self._watch = watch
-        self._out: asyncio.Queue[tuple[float, Send | Close]] = asyncio.Queue()
-        self._room = asyncio.Event()
-        self._room.set()
+        self.outgoing = Outgoing(self._plan)
         self._turns = TurnTaking(**world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
@@ -133,54 +134,35 @@ class LiveSession:
 
     def emit(self, event: events.Event) -> None:
         """Say an event: the state follows at once, the text leaves through `outgoing`."""
+        if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
+            self.state.apply(event)
+            self._playout.push(event.response_id, event.item_id, event.delta)
+            return
         text = self._connection.send(replace(event, event_id=self.make_id("event")))
         if self._watch is not None:
             self._watch(event)
-        for action in self._plan.outgoing(event.type, text):
-            self._put(action)
-
-    def _put(self, action: Send | Close) -> None:
-        self._out.put_nowait((self._loop.time(), action))
-        if self._out.qsize() > MOST_WAITING:
-            self._room.clear()
+        self.outgoing.say(event.type, text)
 
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember encoded audio for `conversation.item.retrieve`."""
         self._recordings.add(item_id, data, media_type=media_type)
 
-    # --- out ----------------------------------------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------------------------------
 
-    async def outgoing(self) -> AsyncIterator[str | Close]:
-        """What to send, in order; ends after a `Close`."""
-        while True:
-            queued_at, action = await self._out.get()
-            if self._out.empty():
-                self._room.set()
-            if isinstance(action, Close):
-                yield action
-                return
-            if action.delay_ms:
-                await asyncio.sleep(max(0.0, queued_at + action.delay_ms / 1000 - self._loop.time()))
-            yield action.text
-
-    @property
-    def n_waiting(self) -> int:
-        """Messages that were not handed out yet."""
-        return self._out.qsize()
+    def listen(self) -> Ear:
+        """Somebody else listens, too: hears the session as it is now, then all that is said."""
+        now = events.SessionCreated(session=self._session, event_id=self.make_id("event"))
+        return self.outgoing.listen(self._connection.send(now))
 
     @property
     def idle(self) -> bool:
         """Whether nothing more will be said until the client does or says something."""
         return not self._generations and not self._late
 
-    async def has_room(self) -> None:
-        """Wait while the client reads too slowly: who does not listen is not listened to, and memory stays bounded."""
-        await self._room.wait()
-
     def _expire(self) -> None:
         message = f"Your session hit the maximum duration of {self._world.session_s / 60:.3g} minutes."
         self.emit(error("session_expired", message))
-        self._put(Close(1001, message))
+        self.outgoing.put(Close(1001, message))
 
     async def aclose(self) -> None:
         """Drop everything; no task stays behind."""
@@ -206,7 +188,7 @@ class LiveSession:
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
-            self._append(event)
+            self.hear(event.audio)
         elif isinstance(event, events.ResponseCreate):
             self.respond(event.response or ResponseConfig())
         elif isinstance(event, events.ResponseCancel):
@@ -216,6 +198,8 @@ class LiveSession:
             self.emit(events.ConversationItemRetrieved(item=self._recordings.with_audio(item)))
         elif isinstance(event, events.InputAudioBufferCommit):
             self._commit_by_hand()
+        elif isinstance(event, events.OutputAudioBufferClear):
+            self._stop_playing(asked=True)
         else:
             self._answer(event)
 
@@ -246,17 +230,22 @@ class LiveSession:
 
     def _follow_session(self) -> None:
         session = self._session
-        self._turns.configure(session.turn_detection, session.input_format)
+        self._turns.configure(session.turn_detection, self._heard_format)
 
     @property
     def _session(self) -> SessionConfig:
         assert self.state.session is not None  # session.created is the first thing said
         return self.state.session
 
+    @property
+    def _heard_format(self) -> AudioFormat:
+        return AudioFormat() if self._playout is not None else self._session.input_format
+
     # --- hearing ------------------------------------------------------------------------------------------------------
 
-    def _append(self, event: events.InputAudioBufferAppend) -> None:
-        for heard in self._turns.append(event.audio):
+    def hear(self, data: bytes) -> None:
+        """Hear the user: what was appended, or over WebRTC what came over the track (PCM16 at 24 kHz)."""
+        for heard in self._turns.append(data):
             if isinstance(heard, Started):
                 self._speech_started(heard)
             elif isinstance(heard, Stopped):
@@ -275,6 +264,7 @@ class LiveSession:
             active = self._generations.get(self.state.active_response_id or "")
             for generation in [active] if active else self._pending:
                 generation.cut("turn_detected")
+            self._stop_playing()
 
     @property
     def _pending(self) -> list[Generation]:
@@ -311,7 +301,7 @@ class LiveSession:
 
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
-        self._recordings.add(item_id, spoken, media_type=self._session.input_format.type)
+        self._recordings.add(item_id, spoken, media_type=self._heard_format.type)
         told = self._behaviour.hear() if isinstance(self._behaviour, Play) else None
         if told is not None:
             self._recordings.tell(item_id, told)
@@ -335,10 +325,32 @@ class LiveSession:
 
     # --- speaking -----------------------------------------------------------------------------------------------------
 
+    def play(self, n_bytes: int) -> bytes:
+        """WebRTC: the next sound for the user's ears, PCM16 at 24 kHz; silence where there is nothing to say."""
+        assert self._playout is not None
+        sound, said = self._playout.pull(n_bytes)
+        for event in said:
+            self.emit(event)
+        return sound
+
+    def _stop_playing(self, *, asked: bool = False) -> None:
+        """WebRTC: fall silent now, and forget of every item what was not played; `asked` by the client for it."""
+        if self._playout is None:
+            return
+        responses, items = self._playout.clear()
+        if asked and not responses:
+            responses = [self._playout.last_response_id]
+        for response_id in responses:
+            self.emit(events.OutputAudioBufferCleared(response_id=response_id))
+        for item_id in items:
+            if item_id in self.state.order:  # not a response's outside the conversation
+                played_ms = self._playout.played_ms(item_id)
+                self._answer(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=played_ms))
+
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
         session = self._session
-        items = self._context(config)
+        items = self._recordings.context(config, self.state)
         spoken = bool(items) and is_spoken(items[-1])
         turn = Turn(
             items=items,
@@ -351,29 +363,19 @@ class LiveSession:
             step = self._behaviour.next_step(text_of(items[-1]) if items else None, speech=spoken)
             self.latency = self._behaviour.timing(self._world.latency)
             self._plan.enter_step(step.faults if step else ())
-        settings = Settings(config, session, turn, self._input_tokens(turn))
+        heard_ms = sum(self._recordings.duration_ms(item.id or "") for item in items if is_spoken(item))
+        tokens = count_tokens(turn, audio_ms=heard_ms)
+        settings = Settings(config, session, turn, tokens, webrtc=self._playout is not None)
         generation = Generation(self, settings, behaviour=self._behaviour, voice=self._world.voice)
         self._generations[generation.id] = generation
         if not generation.outside:
             self._turns.reply_started()
         generation.start(on_done=self._response_done)
 
-    def _context(self, config: ResponseConfig) -> list[Item]:
-        if not isinstance(config.input, tuple):
-            return [self._recordings.understood(item) for item in self.state.conversation]
-        items = []
-        for item in config.input:
-            if item.type == "item_reference":
-                item = self.state.entries[str(item.id)].item
-            items.append(self._recordings.understood(item))
-        return items
-
-    def _input_tokens(self, turn: Turn) -> TokenDetails:
-        audio_ms = sum(self._recordings.duration_ms(item.id or "") for item in turn.items if is_spoken(item))
-        return count_tokens(turn, audio_ms=audio_ms)
-
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
+        if self._playout is not None:
+            self._playout.end(generation.id)
         if not generation.outside:
             self._turns.reply_ended(playing_ms=generation.playing_ms)
         usage = self.state.responses[generation.id].response.usage

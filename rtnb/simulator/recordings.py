@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from rtnb.audio import codec
 from rtnb.protocol import ContentPart, ErrorDetail, Item, Usage, events
+from rtnb.protocol.state import State
+from rtnb.protocol.values import ResponseConfig
 from rtnb.simulator.recognise import KnownSpeech
 
 
@@ -77,6 +79,13 @@ class Recordings:
             return item
         words = self.words(item.id or "")
         return replace(item, content=(ContentPart(type="input_audio", transcript=words),)) if words else item
+
+    def context(self, config: ResponseConfig, state: State) -> list[Item]:
+        """What a response is made from, as it is understood: the conversation, or the `input` it was given."""
+        if not isinstance(config.input, tuple):
+            return [self.understood(item) for item in state.conversation]
+        named = (state.entries[str(i.id)].item if i.type == "item_reference" else i for i in config.input)
+        return [self.understood(item) for item in named]
 
     def with_audio(self, item: Item) -> Item:
         """An item with its audio, as `conversation.item.retrieved` shows it."""

@@ -36,7 +36,7 @@ from rtnb.simulator.admission import (
     offered_protocols,
     words_for,
 )
-from rtnb.simulator.carrying import Listening, carry, say_and_close
+from rtnb.simulator.carrying import Listening, SocketCarrier, carry, say_and_close
 from rtnb.simulator.faults import Close, FaultPlan
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
 from rtnb.simulator.live import LiveSession, World
@@ -216,7 +216,7 @@ class Service:
         assert task is not None  # a handler always runs in one
         stop = self._stops[task] = asyncio.get_running_loop().create_future()
         try:
-            await carry(request, socket, session, listening=self._listening, stop=stop)
+            await carry(SocketCarrier(request, socket), session, listening=self._listening, stop=stop)
         finally:
             del self.sessions[number], self._stops[task]
             await session.aclose()

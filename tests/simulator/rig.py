@@ -87,7 +87,7 @@ class Rig:
         self.events: list[Any] = []
         self.close: Close | None = None
         self.patience_s = PATIENCE_S
-        self._outgoing = self.session.outgoing()
+        self._outgoing = self.session.outgoing.texts()
 
     async def __aenter__(self) -> Rig:
         await self.until("session.created" if self.dialect == "ga" else "conversation.created")
@@ -129,7 +129,7 @@ class Rig:
         while True:
             for _ in range(5):  # what is due now runs, tasks that it starts, too
                 await asyncio.sleep(0)
-            if self.session.idle and self.session.n_waiting == 0:
+            if self.session.idle and self.session.outgoing.n_waiting == 0:
                 return seen
             await self.next()
             seen.append(self.frames[-1]["type"])
@@ -166,7 +166,7 @@ class Rig:
         n_before = len(self.frames)
         for piece in chunks(encoded(audio, media_type), size):
             self.send(events.InputAudioBufferAppend(audio=piece))
-            while self.session.n_waiting:
+            while self.session.outgoing.n_waiting:
                 await self.next()
         return [frame["type"] for frame in self.frames[n_before:]]
 

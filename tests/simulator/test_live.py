@@ -462,11 +462,11 @@ async def test_the_session_ends_after_its_time() -> None:
 
 async def test_a_client_that_does_not_read_is_not_listened_to() -> None:
     rig = Rig()
-    waiting = rig.session.has_room()
+    waiting = rig.session.outgoing.has_room()
     await waiting
     for _ in range(1100):
         rig.send(events.InputAudioBufferClear())
-    blocked = rig.session.has_room()
+    blocked = rig.session.outgoing.has_room()
     blocked.send(None)  # it waits now …
     async with rig:
         for _ in range(1100):

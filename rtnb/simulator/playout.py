@@ -1,0 +1,106 @@
+"""What a service plays to its caller over WebRTC, and how far it got: no clock, no socket."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from rtnb.audio import codec
+from rtnb.protocol import events
+
+PCM = codec("audio/pcm")
+"""How sound is kept here: PCM16 at 24 kHz, whatever the session's formats say; the track has one of its own."""
+
+
+@dataclass
+class _Reply:
+    """A response that is played, or waits for its turn."""
+
+    last_item: str
+    waiting: deque[tuple[str, memoryview]] = field(default_factory=deque)
+    """Its sound: item and PCM."""
+    started: bool = False
+    ended: bool = False
+    """Whether no more sound will come."""
+
+
+class Playout:
+    """The output audio buffer of a call: responses are played one after the other, in real time.
+
+    >>> playout = Playout()
+    >>> playout.push("resp_1", "item_1", bytes(1200))
+    >>> playout.end("resp_1")
+    >>> sound, said = playout.pull(960)
+    >>> len(sound), [event.type for event in said]
+    (960, ['output_audio_buffer.started'])
+    >>> playout.pull(960)[1], [event.type for event in playout.pull(960)[1]]
+    ([], ['output_audio_buffer.stopped'])
+    >>> playout.played_ms("item_1")
+    25
+    """
+
+    def __init__(self) -> None:
+        self._replies: dict[str, _Reply] = {}
+        self._played: dict[str, int] = {}
+        self.last_response_id = ""
+        """The response that was played last, "" before the first."""
+
+    def push(self, response_id: str, item_id: str, pcm: bytes) -> None:
+        """More sound of a response."""
+        reply = self._replies.setdefault(response_id, _Reply(item_id))
+        reply.waiting.append((item_id, memoryview(pcm)))
+        reply.last_item = item_id
+        self._played.setdefault(item_id, 0)
+
+    def end(self, response_id: str) -> None:
+        """A response was generated: what is here is all of it."""
+        if response_id in self._replies:
+            self._replies[response_id].ended = True
+
+    def pull(self, n_bytes: int) -> tuple[bytes, list[events.Event]]:
+        """Play on.
+
+        Parameters
+        ----------
+        n_bytes : int
+            How much sound the track needs now; even.
+
+        Returns
+        -------
+        bytes
+            PCM16 at 24 kHz, filled up with silence.
+        list of Event
+            `output_audio_buffer.started` and ``.stopped``, as they come.
+        """
+        sound, said = bytearray(), list[events.Event]()
+        for response_id, reply in list(self._replies.items()):
+            if reply.waiting and not reply.started:
+                reply.started, self.last_response_id = True, response_id
+                said.append(events.OutputAudioBufferStarted(response_id=response_id))
+            while reply.waiting and len(sound) < n_bytes:
+                item_id, pcm = reply.waiting.popleft()
+                taken, rest = pcm[: n_bytes - len(sound)], pcm[n_bytes - len(sound) :]
+                sound += taken
+                self._played[item_id] += len(taken)
+                if rest:
+                    reply.waiting.appendleft((item_id, rest))
+            if sound or not reply.ended:
+                break  # it stops when this was played; the next one waits
+            del self._replies[response_id]
+            said.append(events.OutputAudioBufferStopped(response_id=response_id))
+        return bytes(sound.ljust(n_bytes, b"\0")), said
+
+    def clear(self) -> tuple[list[str], list[str]]:
+        """Throw away what was not played. Returns the responses and the items that are cut short by it."""
+        cut = list(self._replies)
+        items = [
+            item_id
+            for reply in self._replies.values()
+            for item_id in (*(item_id for item_id, _ in reply.waiting), reply.last_item)
+        ]
+        self._replies.clear()
+        return cut, list(dict.fromkeys(items))
+
+    def played_ms(self, item_id: str) -> int:
+        """How much of an item was played, whole ms."""
+        return self._played[item_id] // PCM.bytes_per_ms
