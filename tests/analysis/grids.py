@@ -1,0 +1,68 @@
+"""Sweeps made of numbers: turns with random pauses, so that the truth about every setting is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rtnb.analysis.sweep_result import AS_RECORDED, Sweep
+from rtnb.vad import VadConstants
+
+THRESHOLDS = np.array([0.3, 0.5, 0.7])
+SILENCE_FRAMES = np.arange(4, 52)
+PREFIXES_MS = np.array([0.0, 100.0, 300.0, 500.0])
+
+
+def grid(
+    n_turns: int,
+    *,
+    seed: int = 0,
+    per_recording: int = 1,
+    pause_ms: float = 150.0,
+    room_h: float = 0.5,
+    triggers_per_h: tuple[float, ...] = (60.0, 10.0, 0.0),
+    phase: int = 0,
+) -> Sweep:
+    """A sweep whose turns have a longest pause each, of `pause_ms` on average (exponential), and 120 ms of fade."""
+    rng = np.random.default_rng(seed)
+    longest_ms = rng.exponential(pause_ms, n_turns) + 20 * np.random.default_rng([seed, phase]).normal(size=n_turns)
+    fade_ms = np.abs(rng.normal(120, 60, n_turns))
+    reach_ms = longest_ms + np.array([-40, 0, 40])[:, None]  # a lower threshold hears less of a pause
+    silence_ms = 32 * SILENCE_FRAMES
+    n_recordings = -(-n_turns // per_recording) + 1  # the last holds room tone only
+    false = np.zeros((3, len(SILENCE_FRAMES), n_recordings), int)
+    false[:, :, -1] = np.round(np.array(triggers_per_h) * room_h)[:, None]
+    hours = np.zeros(n_recordings)
+    hours[-1] = room_h
+    return Sweep(
+        thresholds=THRESHOLDS,
+        silence_frames=SILENCE_FRAMES,
+        prefixes_ms=PREFIXES_MS,
+        cut_off=reach_ms[:, None] >= silence_ms[:, None],
+        delay_ms=(fade_ms + np.array([80, 0, -40])[:, None])[:, None].astype(np.float32) + silence_ms[:, None],
+        onset_delay_ms=np.full((3, n_turns), 50, np.float32),
+        missed=np.zeros((3, n_turns), bool),
+        clipped_ms=np.maximum(0, rng.normal(200, 60, n_turns) - PREFIXES_MS[:, None])[None]
+        .repeat(3, 0)
+        .astype(np.float32),
+        pause_cut=np.zeros((3, len(SILENCE_FRAMES), 0), bool),
+        false_triggers=false,
+        self_interruptions=np.zeros_like(false),
+        billed_tokens=np.zeros((3, len(SILENCE_FRAMES), len(PREFIXES_MS), n_recordings), np.float32),
+        turn_ms=np.tile([500.0, 3000.0], (n_turns, 1)),
+        turn_recording=np.arange(n_turns) // per_recording,
+        pause_ms=np.zeros((0, 2)),
+        pause_turn=np.zeros(0, int),
+        recordings=tuple(f"clip {k}" for k in range(n_recordings)),
+        conditions=(AS_RECORDED,) * n_recordings,
+        duration_ms=np.full(n_recordings, 6000.0),
+        non_speech_h=hours,
+        echo_min=np.zeros(n_recordings),
+        constants=VadConstants(),
+    )
+
+
+def phases(n_turns: int, **options: Any) -> list[Sweep]:
+    """The same turns at four frame phases."""
+    return [grid(n_turns, phase=phase, **options) for phase in range(4)]
