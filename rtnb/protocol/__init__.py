@@ -2,6 +2,7 @@
 
 from rtnb.protocol.base import UNSET, Dialect, Unset, merge
 from rtnb.protocol.connection import Connection
+from rtnb.protocol.migration import Migration, migrate
 from rtnb.protocol.values import (
     PCM16,
     PCMA,
@@ -31,6 +32,7 @@ __all__ = [
     "Dialect",
     "ErrorDetail",
     "Item",
+    "Migration",
     "NoiseReduction",
     "Response",
     "ResponseConfig",
@@ -41,4 +43,5 @@ __all__ = [
     "Unset",
     "Usage",
     "merge",
+    "migrate",
 ]

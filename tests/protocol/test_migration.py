@@ -1,0 +1,123 @@
+"""Old JSON becomes new JSON that a strict GA service takes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from rtnb.errors import RemoteProtocolError
+from rtnb.protocol import Connection, migrate, wire
+from rtnb.protocol.events import SERVER_EVENTS, UnknownEvent
+from tests.protocol.goldens import CLIENT, SERVER, name
+from tests.protocol.pair import service
+
+OLD_CLIENT = [message for dialect, message in CLIENT if dialect == "preview"]
+OLD_SERVER = [message for dialect, message in SERVER if dialect == "preview"]
+
+
+def refusal(side: Connection, message: dict[str, Any]) -> Any:
+    """What a strict service has against a message; None where it takes it."""
+    try:
+        side.receive(json.dumps(message))
+    except RemoteProtocolError as error:
+        return error.answer.error.code, error.answer.error.param
+    return None
+
+
+@pytest.mark.parametrize("old", OLD_CLIENT, ids=name)
+def test_what_a_preview_service_takes_a_ga_service_takes_after_migration(old: dict[str, Any]) -> None:
+    transcription = old["type"].startswith("transcription_session")
+    before = copy.deepcopy(old)
+    (new,) = migrate(old).messages
+    assert old == before
+    assert refusal(service(transcription=transcription), new) == refusal(
+        service("preview", transcription=transcription), old
+    )
+
+
+@pytest.mark.parametrize("old", OLD_SERVER, ids=name)
+def test_what_a_preview_service_says_becomes_events_of_ga(old: dict[str, Any]) -> None:
+    for new in migrate(old).messages:
+        assert not isinstance(wire.decode(new, registry=SERVER_EVENTS), UnknownEvent)
+        assert "temperature" not in json.dumps(new)
+
+
+def test_the_first_quickstarts_request() -> None:
+    old = """{"type": "response.create",
+              "response": {"modalities": ["audio", "text"], "instructions": "Please assist the user."}}"""
+    new = migrate(old)
+    assert json.loads(str(new)) == {
+        "type": "response.create",
+        "response": {"instructions": "Please assist the user.", "output_modalities": ["audio"]},
+    }
+    assert new.notes == (
+        "GA speaks or writes: ask for audio, its transcript comes along",
+        "modalities is now output_modalities",
+    )
+    assert refusal(service(), json.loads(old)) == ("unknown_parameter", "response.modalities")
+    assert refusal(service(), new.messages[0]) is None
+
+
+def test_an_ephemeral_keys_request_and_reply() -> None:
+    asked = migrate(
+        {"model": "gpt-4o-realtime-preview", "voice": "verse", "client_secret": {"expires_after": {"s": 1}}}
+    )
+    assert asked.messages == (
+        {
+            "expires_after": {"s": 1},
+            "session": {
+                "type": "realtime",
+                "model": "gpt-4o-realtime-preview",
+                "audio": {"output": {"voice": "verse"}},
+            },
+        },
+    )
+    assert any("retired" in note for note in asked.notes)
+    got = migrate({"id": "sess_1", "client_secret": {"value": "not to be shown", "expires_at": 7}})
+    assert got.messages[0]["session"] == {"type": "realtime", "id": "sess_1"}
+    assert "not to be shown" not in str(got) + repr(got) + got._repr_html_()
+
+
+def test_settings_alone_stay_alone() -> None:
+    old = {"turn_detection": {"type": "none"}, "input_audio_transcription": {"model": "whisper-1"}, "temperature": 0.8}
+    new = migrate(old)
+    heard = {"transcription": {"model": "whisper-1"}, "turn_detection": None}
+    assert new.messages == ({"type": "realtime", "audio": {"input": heard}},)
+    assert {"GA has no temperature: it is left out", 'push to talk is "turn_detection": null'} <= set(new.notes)
+
+
+def test_one_created_item_becomes_two_events_and_a_pasted_log_stays_in_order() -> None:
+    log = """{"type": "conversation.item.created", "item": {"id": "i", "type": "message", "content": []}}
+             {"type": "response.audio.delta", "delta": "AAA="}, [{"type": "input_audio_buffer.commit"}]"""
+    new = migrate(log)
+    assert [message["type"] for message in new.messages] == [
+        "conversation.item.added",
+        "conversation.item.done",
+        "response.output_audio.delta",
+        "input_audio_buffer.commit",
+    ]
+    assert "response.audio.delta is now response.output_audio.delta" in new.notes
+
+
+def test_what_is_new_or_unknown_is_left_as_it_is() -> None:
+    for same in ({"type": "realtime", "audio": {"output": {"voice": "marin"}}}, {"type": "no.such.event"}):
+        assert migrate(same).messages == (same,)
+    assert migrate({"type": "response.cancel"}).notes == ("This is said alike in both dialects.",)
+    assert "no event of either" in migrate({"type": "no.such.event"}).notes[0]
+
+
+@pytest.mark.parametrize(
+    "text, complaint", [("{'a': 1}", "line 1 is not JSON"), ('{"a": 1}\n{"b"', "line 2"), ("[7]", "int: 7")]
+)
+def test_what_is_no_json_is_refused_with_its_place(text: str, complaint: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        migrate(text)
+
+
+def test_what_it_looks_like_in_a_notebook_is_escaped() -> None:
+    html = migrate({"instructions": "<script>", "temperature": 1})._repr_html_()
+    assert "<script>" not in html
+    assert "GA has no temperature" in html
