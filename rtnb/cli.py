@@ -4,6 +4,7 @@
 
     rtnb lab                      open the notebooks in JupyterLab
     rtnb simulate --port 8765     a realtime service on this machine
+    rtnb simulate --class --host 0.0.0.0   the same for a room of students
     rtnb doctor                   what is missing here, and what to do about it
 """
 
@@ -90,6 +91,13 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     simulate.add_argument("--scenario", metavar="FILE", help="a JSON file: what to say and do, and what goes wrong")
     simulate.add_argument("--chat-url", metavar="URL", help="ask this chat completions service for the words")
     simulate.add_argument("--json", action="store_true", help="print one JSON line with the addresses, then serve")
+    room = simulate.add_argument_group("a class", "one simulator for a room; --scenario is what all of them share")
+    room.add_argument(
+        "--class", dest="room", action="store_true", help="print a line to join, a key per student, your page"
+    )
+    room.add_argument("--students", type=int, metavar="N", help="keys to hand out (default: 30)")
+    room.add_argument("--sessions-each", type=int, metavar="N", help="sessions one may have open (default: 3)")
+    room.add_argument("--sessions-total", type=int, metavar="N", help="sessions of all together (default: 100)")
     simulate.set_defaults(run=_simulate)
 
 
@@ -130,8 +138,19 @@ def _simulate(options: argparse.Namespace) -> int:
         voice=options.voice,
         scenario=options.scenario,
         chat_url=options.chat_url,
+        room=_room(options),
         json_line=options.json,
     )
+
+
+def _room(options: argparse.Namespace) -> dict[str, int] | None:
+    """The class that is asked for; None for none."""
+    asked = {name: getattr(options, name) for name in ("students", "sessions_each", "sessions_total")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and not options.room:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise RtnbError(f"{flags} without --class").with_hint("Add --class to serve a class.")
+    return given if options.room else None
 
 
 def _doctor(options: argparse.Namespace) -> int:

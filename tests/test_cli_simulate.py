@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from rtnb.cli import parser
+import asyncio
+import json
+import sys
+from typing import Any
+
+import pytest
+
+import rtnb
+from rtnb.cli import main, parser
+
+_QUICK = ("simulate", "--port", "0", "--latency", "fast", "--voice", "babble")
 
 
 def test_without_options_it_serves_this_machine_only() -> None:
@@ -19,3 +29,36 @@ def test_every_option() -> None:
     assert (options.host, options.port, options.key, options.tls, options.seed) == ("::1", 0, "k", True, 7)
     assert (options.latency, options.voice, options.scenario) == ("slow", "babble", "s.toml")
     assert (options.chat_url, options.json) == ("http://127.0.0.1:1/v1", True)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--students", "3"), "--students without --class"),
+        (("--class", "--sessions-each", "0"), "sessions_each is 0; allowed: a whole number from 1"),
+        (("--class", "--key", "short"), "the key has 5 characters"),
+    ],
+)
+def test_a_class_that_cannot_be_says_why(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*_QUICK, *words]) == 1
+    assert said in capsys.readouterr().err
+
+
+async def test_the_line_it_prints_for_a_class_joins_it_and_holds_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-m", "rtnb", *_QUICK, "--class", "--students", "2", "--json"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        room: dict[str, Any] = json.loads(await process.stdout.readline())["class"]
+        assert not any(key in room["join"] for key in room["keys"].values())
+        monkeypatch.setattr("getpass.getpass", lambda prompt: room["keys"]["student 02"])  # what a student types
+        names: dict[str, Any] = {}
+        pasted = "async def paste():\n " + room["join"] + "\n return session"
+        exec(pasted, names)
+        session: rtnb.Session = await names["paste"]()
+        assert "Hello" in (await session.ask("Hello!")).transcript
+        await session.close()
+    finally:
+        process.terminate()
+        await process.communicate()
+    assert process.returncode == 0

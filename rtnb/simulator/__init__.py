@@ -1,9 +1,10 @@
 """Being a service: a real local server that listens, answers and speaks, with faults on demand."""
 
+from rtnb.simulator.classroom import Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.host import Simulator
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.running import Options
 from rtnb.simulator.scenario import Scenario
 
-__all__ = ["Fault", "LatencyProfile", "Options", "Scenario", "Simulator"]
+__all__ = ["Fault", "LatencyProfile", "Options", "Room", "Scenario", "Simulator"]

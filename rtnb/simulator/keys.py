@@ -18,6 +18,7 @@ GA_LIFETIME_S: Final = 600
 MIN_LIFETIME_S: Final = 10
 MAX_LIFETIME_S: Final = 7200
 """Allowed range of `expires_after.seconds` (API reference)."""
+_MIN_LENGTH = 20  # of a key that others are made from; chosen
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,17 @@ class KeyRing:
         return f"KeyRing(****, {len(self._grants)} ephemeral)"
 
     def hand_out(self, names: Iterable[str]) -> dict[str, str]:
-        """Make a long-lived key for each name, 60 bits in letters that can be typed; from the same key, the same ones."""
+        """Make a long-lived key for each name: 60 bits in letters that can be typed, the same ones from the same key.
+
+        Raises
+        ------
+        ValueError
+            The key is so short that who holds one of them could guess it.
+        """
+        if len(self.key) < _MIN_LENGTH:
+            raise ValueError(
+                f"the key has {len(self.key)} characters; keys are made only from one of {_MIN_LENGTH} or more"
+            )
         for name in names:
             made = hmac.digest(self.key.encode(), name.encode(), "sha256")
             letters = base64.b32encode(made).decode().lower()

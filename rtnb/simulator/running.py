@@ -14,6 +14,7 @@ from rtnb.errors import ScenarioError
 from rtnb.simulator.behaviour import Rules
 from rtnb.simulator.brains import Chat, MakeBehaviour, Play
 from rtnb.simulator.chat import ChatBrain
+from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.keys import KeyRing
 from rtnb.simulator.live import World
@@ -60,6 +61,8 @@ class Options:
     """Longest session."""
     vad_constants: Mapping[str, Any] = field(default_factory=dict)
     """Constants of the server VAD that no document gives, for calibration exercises."""
+    room: Room | None = None
+    """Serve a class: a key per student, limits, a page for the teacher (:mod:`rtnb.simulator.classroom`)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:
@@ -127,8 +130,7 @@ class Running:
         """Listen; the voice's worker is started too."""
         voice = await open_voice(options.voice, seed=options.seed)
         try:
-            keys = KeyRing(options.key, wall=time.time)
-            service = Service(options.world(voice), keys, origins=options.origins)
+            service = _service(options, voice)
             runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
             await runner.setup()
             signed = _self_signed(options.host) if options.tls else None
@@ -156,6 +158,13 @@ class Running:
     def http(self) -> str:
         """``http://127.0.0.1:PORT``."""
         return f"http{'s' if self.options.tls else ''}://{_bracketed(self.options.host)}:{self.port}"
+
+
+def _service(options: Options, voice: Any) -> Service:
+    world, keys = options.world(voice), KeyRing(options.key, wall=time.time)
+    if options.room is None:
+        return Service(world, keys, origins=options.origins)
+    return Classroom(world, keys, room=options.room, origins=options.origins)
 
 
 def _self_signed(host: str) -> SelfSigned:

@@ -7,7 +7,8 @@ With ``--json`` it prints one line when it is ready::
 
 `ga` and `preview` are base addresses, as the stock clients take them: `AsyncOpenAI(websocket_base_url=ga)` and
 `AsyncAzureOpenAI(websocket_base_url=preview)` put ``/realtime`` and the query behind them, and so does `rtnb.Custom`.
-With ``--tls`` the line also has `certificate`: the PEM text that clients should trust.
+With ``--tls`` the line also has `certificate`: the PEM text that clients should trust. With ``--class`` it has `class`:
+`page` (the teacher's, a secret), `join` (what everybody pastes) and `keys` by student.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rtnb.errors import RtnbError
+from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.running import Options, Running
 from rtnb.transport import is_loopback
 
@@ -44,9 +49,14 @@ async def serve(options: Options, *, json_line: bool) -> None:
 def _announcement(running: Running, *, json_line: bool) -> str:
     options, key, http = running.options, running.service.keys.key, running.http
     ws = "ws" + http.removeprefix("http")
+    room = running.service if isinstance(running.service, Classroom) else None
     if json_line:
-        line = {"http": http, "ga": f"{ws}/openai/v1", "preview": f"{ws}/openai", "key": key}
-        return json.dumps(line | ({"certificate": running.certificate_pem} if running.certificate_pem else {}))
+        line: dict[str, Any] = {"http": http, "ga": f"{ws}/openai/v1", "preview": f"{ws}/openai", "key": key}
+        if running.certificate_pem:
+            line["certificate"] = running.certificate_pem
+        if room is not None:
+            line["class"] = {"page": _page(running, room), "join": _join(running), "keys": room.handed_out}
+        return json.dumps(line)
     lines = [
         f"rtnb simulator at {http}  (Ctrl-C stops it)",
         f"  GA       {ws}/openai/v1/realtime?model=…",
@@ -55,7 +65,48 @@ def _announcement(running: Running, *, json_line: bool) -> str:
         f"  voice    {running.voice.name}",
         f'  rtnb.connect(rtnb.Azure("{http}", deployment="any", api_key=…))',
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_class_lines(running, room) if room is not None else ())])
+
+
+def _class_lines(running: Running, room: Classroom) -> list[str]:
+    """What a teacher needs: the page, the line everybody pastes, the keys to hand out."""
+    host, size = running.options.host, room.room
+    return [
+        "",
+        f"A class of {size.students}: at most {size.sessions_each} sessions each, {size.sessions_total} together.",
+        "Your page (who has its address can read it):",
+        f"  {_page(running, room)}",
+        *(["Only this machine can join; for others, start it with --host 0.0.0.0"] if is_loopback(host) else []),
+        "Everybody pastes this into a notebook and types a key of their own when asked:",
+        f"  {_join(running)}",
+        "Keys, one per student:",
+        *(f"  {name}  {key}" for name, key in room.handed_out.items()),
+    ]
+
+
+def _page(running: Running, room: Classroom) -> str:
+    return f"{running.http}/class/{room.token}/"
+
+
+def _join(running: Running) -> str:
+    """A line without a secret: the key is asked for, so that no saved notebook holds it."""
+    host = running.options.host
+    address = running.http if host not in _EVERYWHERE else running.http.replace("127.0.0.1", _own_address())
+    where = f'rtnb.Custom("ws{address.removeprefix("http")}", api_key=getpass.getpass("key: "))'
+    return f"import getpass, rtnb; session = await rtnb.connect({where})"
+
+
+_EVERYWHERE = ("", "0.0.0.0")
+
+
+def _own_address() -> str:
+    """The address others reach this machine at, as far as it knows; nothing is sent to find out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: nobody; connecting a datagram socket only picks the interface
+        except OSError:  # no network at all
+            return socket.gethostname()
+        return str(probe.getsockname()[0])
 
 
 def serve_forever(
@@ -69,9 +120,10 @@ def serve_forever(
     voice: str | None = None,
     scenario: str | None = None,
     chat_url: str | None = None,
+    room: Mapping[str, int] | None = None,
     json_line: bool = False,
 ) -> int:
-    """Run ``rtnb simulate``.
+    """Run ``rtnb simulate``; `room` holds the fields of `rtnb.simulator.Room` where a class is served.
 
     Returns
     -------
@@ -92,6 +144,7 @@ def serve_forever(
             voice=voice or "auto",  # type: ignore[arg-type]  # open_voice judges it in words
             scenario=scenario,
             chat_url=chat_url,
+            room=None if room is None else Room(**room),
         )
         asyncio.run(serve(options, json_line=json_line))
     except (RtnbError, OSError, ValueError) as error:

@@ -1,0 +1,223 @@
+"""A classroom: one simulator for a room, a key per student, limits, and a page for the teacher.
+
+The page lives at a secret address, ``/class/TOKEN/``. It counts: who is connected, for how long, answers and errors.
+What anybody says or hears, as text or as sound, never reaches it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from rtnb.protocol import SessionConfig, events
+from rtnb.simulator.admission import OWNER, Door, RefusedError, words_for
+from rtnb.simulator.keys import KeyRing
+from rtnb.simulator.live import World
+from rtnb.simulator.service import Service
+
+TEACHER: Final = "teacher"
+"""Who comes with the simulator's own key."""
+_LONGEST_PARAM: Final = 60  # characters of an error's `param` on the page; chosen
+_PAGE: Final = {
+    name: (Path(__file__).with_name(f"classroom.{name}"), kind)
+    for name, kind in (("html", "text/html"), ("js", "text/javascript"), ("css", "text/css"))
+}
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",  # the address is the secret
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """How large a class is, and how much each may take."""
+
+    students: int = 30
+    """Keys that are handed out."""
+    sessions_each: int = 3
+    """Sessions one student may have open at once. (chosen: a playground, a cell, and one that is just closing)"""
+    sessions_total: int = 100
+    """Sessions of all together. (measured: 100 conversations at once take half of one core)"""
+
+    def __post_init__(self) -> None:
+        for name, most in (("students", 999), ("sessions_each", 100), ("sessions_total", 10_000)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"{name} is {value!r}; allowed: a whole number from 1 to {most}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """``student 01``, ``student 02``, …"""
+        width = max(2, len(str(self.students)))
+        return tuple(f"student {number:0{width}}" for number in range(1, self.students + 1))
+
+
+@dataclass
+class Seat:
+    """What is counted of one student."""
+
+    name: str
+    open: int = 0
+    """Sessions open now."""
+    sessions: int = 0
+    """Sessions opened so far."""
+    answers: int = 0
+    """Responses that ended, whole or interrupted."""
+    errors: int = 0
+    """`error` events and failed responses."""
+    last_error: str = ""
+    """Code of the last one, and the field it is about."""
+    refused: int = 0
+    """Sessions that were not opened because of a limit."""
+    _since: float = field(default=0.0, repr=False)
+    _spent_s: float = field(default=0.0, repr=False)
+
+    def enter(self, now: float) -> None:
+        """A session more."""
+        if not self.open:
+            self._since = now
+        self.open += 1
+        self.sessions += 1
+
+    def leave(self, now: float) -> None:
+        """A session less."""
+        self.open -= 1
+        if not self.open:
+            self._spent_s += now - self._since
+
+    def follow(self, event: events.Event) -> None:
+        """Count an event said to this student."""
+        if isinstance(event, events.Error):
+            self._failed(event.error.code or event.error.type, event.error.param)
+        elif isinstance(event, events.ResponseDone):
+            self.answers += event.response.status != "failed"
+            if event.response.status == "failed":
+                failure = getattr(event.response.status_details, "error", None)
+                self._failed(getattr(failure, "code", None), None)
+
+    def _failed(self, code: Any, param: Any) -> None:
+        self.errors += 1
+        about = f" ({str(param)[:_LONGEST_PARAM]})" if param else ""
+        self.last_error = f"{code or 'failed'}{about}"
+
+    def row(self, now: float) -> dict[str, Any]:
+        """What the page shows."""
+        spent_s = self._spent_s + (now - self._since if self.open else 0.0)
+        shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return shown | {"minutes": round(spent_s / 60, 1)}
+
+
+class Classroom(Service):
+    """The service of a class.
+
+    Parameters
+    ----------
+    world : World
+        What the sessions share: also the scenario.
+    keys : KeyRing
+        Its own key is the teacher's; a key for each student is handed out here.
+    room : Room
+        Size and limits.
+    origins : sequence of str
+        As of `Service`.
+    clock : callable
+        Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        keys: KeyRing,
+        *,
+        room: Room,
+        origins: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(world, keys, origins=origins)
+        self.room = room
+        self.handed_out = keys.hand_out(room.names)
+        self.token = hmac.digest(keys.key.encode(), b"the teacher's page", "sha256").hex()[:32]
+        self.seats = {name: Seat(name) for name in (*room.names, TEACHER)}
+        self.wrong_keys = 0
+        """Requests with a key that nobody was given."""
+        self._clock = clock
+        self._started = clock()
+
+    def app(self) -> web.Application:
+        """The service's application, and the teacher's page."""
+        app = super().app()
+        app.router.add_get("/class/{token}/{file:|state|page\\.js|page\\.css}", self._page)
+        return app
+
+    # --- who is here --------------------------------------------------------------------------------------------------
+
+    def watcher(self, owner: str) -> Callable[[events.Event], None]:
+        """Count what is said to this student."""
+        return self.seats[owner or TEACHER].follow
+
+    def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:
+        try:
+            preset = super()._check_door(request, door)
+        except RefusedError as refused:
+            self.wrong_keys += refused.status == 401
+            raise
+        seat = self.seats[request[OWNER] or TEACHER]
+        full = self._full(seat)
+        if full:
+            seat.refused += 1
+            raise RefusedError(429, "rate_limit_exceeded", full)
+        seat.enter(self._clock())
+        request[_SEAT] = seat
+        return preset
+
+    def _full(self, seat: Seat) -> str:
+        if seat.open >= self.room.sessions_each:
+            return (
+                f"{seat.name} has {seat.open} sessions open, the most one may have in this class: "
+                "close one, or restart the kernel that holds it."
+            )
+        if sum(one.open for one in self.seats.values()) >= self.room.sessions_total:
+            return f"The class has {self.room.sessions_total} sessions open, the most it may have: wait for one to end."
+        return ""
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        try:
+            return await super()._socket(request)
+        finally:
+            if _SEAT in request:
+                request[_SEAT].leave(self._clock())
+
+    # --- the teacher's page -------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """What the page shows: counts and names, nothing that was said."""
+        now = self._clock()
+        rows = [seat.row(now) for seat in self.seats.values() if seat.name != TEACHER or seat.sessions]
+        return {
+            "students": rows,
+            "sessions_each": self.room.sessions_each,
+            "sessions_total": self.room.sessions_total,
+            "wrong_keys": self.wrong_keys,
+            "minutes": round((now - self._started) / 60, 1),
+        }
+
+    async def _page(self, request: web.Request) -> web.Response:
+        if not hmac.compare_digest(request.match_info["token"].encode(), self.token.encode()):
+            raise RefusedError(404, "404", words_for(404))
+        name = request.match_info["file"]
+        if name == "state":
+            return web.json_response(self.state(), headers=_HEADERS)
+        path, kind = _PAGE[name.removeprefix("page.") or "html"]
+        return web.Response(text=path.read_text(encoding="utf-8"), content_type=kind, headers=_HEADERS)
+
+
+_SEAT: Final = web.RequestKey("seat", Seat)
