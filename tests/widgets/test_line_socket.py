@@ -7,7 +7,7 @@ import contextlib
 import socket as sockets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,11 +24,11 @@ Heard = list[tuple[str, dict[str, Any], list[bytes]]]
 
 
 @pytest.fixture
-def line() -> Iterator[Line]:
+async def line() -> AsyncIterator[Line]:
     line = Line()
     yield line
     line.close()
-    shared_loop().run(_ended(), 5)
+    await asyncio.to_thread(shared_loop().run, _ended(), 5)  # the pages of the test live on this loop: they say goodbye
 
 
 async def _ended() -> None:
