@@ -21,7 +21,7 @@ GA_TYPES = {
     "response.audio_transcript.delta": "response.output_audio_transcript.delta",
     "response.audio_transcript.done": "response.output_audio_transcript.done",
 }
-_PREVIEW_TYPES = {ga: preview for preview, ga in GA_TYPES.items()}
+PREVIEW_TYPES = {ga: preview for preview, ga in GA_TYPES.items()}
 _TRANSCRIPTION_TYPES = {
     "transcription_session.update": "session.update",
     "transcription_session.created": "session.created",
@@ -96,7 +96,7 @@ def event_to_preview(message: Mapping[str, Any]) -> dict[str, Any]:
     kind = message["type"]
     if kind in GA_ONLY_EVENTS:
         raise LocalProtocolError(f"the preview dialect has no event {kind!r}")
-    out["type"] = _PREVIEW_TYPES.get(kind, kind)
+    out["type"] = PREVIEW_TYPES.get(kind, kind)
     if isinstance(out.get("session"), dict):
         if out["session"].get("type") == "transcription":
             out["type"] = "transcription_" + kind
