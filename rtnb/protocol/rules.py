@@ -6,10 +6,11 @@ service: seen on the wire in 2026-09 or reported in public threads; ``(u)`` mark
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from rtnb.protocol.encoded import is_base64
 
 SHOWN_LENGTH: Final = 200
 """Longest piece of a wrong value that is repeated to its sender, characters; chosen."""
@@ -215,11 +216,7 @@ def base64_audio(path: str, value: Any) -> Refusal | None:
     """Encoded audio as base64 text, padded and without line breaks."""
     if not isinstance(value, str):
         return _wrong_type(path, value, "a string")
-    try:
-        binascii.a2b_base64(value, strict_mode=True)
-    except ValueError:
-        return invalid_audio(path)
-    return None
+    return None if is_base64(value) else invalid_audio(path)
 
 
 def invalid_audio(path: str) -> Refusal:
