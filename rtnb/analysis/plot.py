@@ -159,7 +159,7 @@ def _draw_waveform(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
     for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
         audio = delta.audio
         start_s = stop_s - delta.audio_ms / 1000
-        low, high = _outline(audio, columns=max(2, round(_COLUMNS * delta.audio_ms / 1000 / stops_s[-1])))
+        low, high = outline(audio, columns=max(2, round(_COLUMNS * delta.audio_ms / 1000 / stops_s[-1])))
         times_s = np.linspace(start_s, stop_s, len(low))
         ax.fill_between(times_s, low, high, color=f"C{number % _COLOURS}", linewidth=0.5)
         peak = max(peak, float(np.abs(audio).max(initial=0.0)))
@@ -169,7 +169,7 @@ def _draw_waveform(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
     ax.set_ylabel("amplitude (full scale = 1)")
 
 
-def _outline(audio: npt.NDArray[np.float32], *, columns: int) -> tuple[Any, Any]:
+def outline(audio: npt.NDArray[np.float32], *, columns: int) -> tuple[Any, Any]:
     """The lowest and the highest sample of each column: what the eye sees of a waveform, at any length."""
     edges = np.linspace(0, len(audio), min(columns, len(audio)) + 1).astype(int)[:-1]
     return np.minimum.reduceat(audio, edges), np.maximum.reduceat(audio, edges)

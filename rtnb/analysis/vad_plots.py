@@ -1,0 +1,271 @@
+"""Figures of turn detection: what it did to a recording, and what every setting costs. They read well in grey, too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rtnb.analysis.plot import outline
+from rtnb.analysis.recommendation import Candidate, Recommendation
+from rtnb.analysis.recordings import Recording
+from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, METRICS, Sweep
+from rtnb.errors import AudioError
+from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments, speech_probabilities
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart by the colour-blind; their luminances differ as well.
+_BLUE, _ORANGE, _RED, _GREY = "#0072B2", "#E69F00", "#D55E00", "#767676"
+_PALE = "#BFD9E8"
+_COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
+_LANE = 0.3  # height of a lane beneath the curve, in units of probability (chosen)
+
+
+def plot_turns(
+    recording: Recording,
+    *,
+    turn_detection: ServerVad | Sequence[ServerVad] = SERVER_VAD_DEFAULTS,
+    constants: VadConstants | None = None,
+    start_ms: float = 0.0,
+    stop_ms: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what turn detection would make of a recording: probability, waveform, what was spoken, what was taken.
+
+    Each setting has a lane: a bar per turn it would take, as long as the item it would commit. A cross is a cut-off:
+    the turn was ended in a pause. A bar that goes on after the speech is what everybody waits.
+
+    Parameters
+    ----------
+    recording : Recording
+        With its labels.
+    turn_detection : ServerVad or sequence of ServerVad
+        One lane each; what is not set is the service's default. The thresholds are drawn on the curve.
+    constants : VadConstants, optional
+        What a calibration found. Default: the model's own.
+    start_ms, stop_ms : float, default 0 and the end
+        Which stretch to draw.
+    ax : Axes, optional
+        Draw here; None makes a figure.
+
+    Returns
+    -------
+    Axes
+    """
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        ax = plt.subplots(figsize=(9, 4), layout="constrained")[1]
+    probabilities = speech_probabilities(recording.audio, rate_hz=recording.rate_hz)
+    settings = [turn_detection] if isinstance(turn_detection, ServerVad) else list(turn_detection)
+    frames_s = FRAME_MS / 1000 * np.arange(len(probabilities) + 1)
+    ax.stairs(probabilities, frames_s, color="black", linewidth=1, baseline=None)
+    for threshold in sorted({_value(one, "threshold") for one in settings}):
+        ax.axhline(threshold, color=_GREY, linewidth=0.8, linestyle="--")
+    _draw_waveform(ax, recording, at=-_LANE)
+    turns, pauses = recording.turns, [pause for turn in recording.turns for pause in turn.pauses]
+    _bars(ax, [(turn.start_ms, turn.end_ms) for turn in turns], at=-2 * _LANE, color=_BLUE, label="turn")
+    _bars(ax, pauses, at=-2 * _LANE, color=_PALE, label="pause in it")
+    names = ["audio", "spoken"]
+    for number, one in enumerate(settings, start=3):
+        asked = {name: _value(one, name) for name in ("threshold", "silence_duration_ms", "prefix_padding_ms")}
+        segments = server_vad_segments(probabilities, constants=constants or VadConstants(), **asked)
+        _draw_segments(ax, segments, recording, at=-number * _LANE)
+        names.append(f"{asked['threshold']:g}, {asked['silence_duration_ms']:g} ms")
+    lanes = -_LANE * np.arange(1, len(names) + 1)
+    ax.set_yticks([1.0, 0.5, 0.0, *lanes], ["1", "0.5", "0", *names])
+    ax.set_ylim(lanes[-1] - 0.6 * _LANE, 1.05)
+    ax.set_xlim(start_ms / 1000, (recording.duration_ms if stop_ms is None else stop_ms) / 1000)
+    ax.set_xlabel("time (s)")
+    bottom, top = ax.get_ylim()
+    ax.set_ylabel("speech probability", y=(0.5 - bottom) / (top - bottom))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", ncols=4, frameon=False)
+    return ax
+
+
+def plot_sweep(
+    sweep: Sweep,
+    *,
+    metric: str = "cut_off_rate",
+    recommendation: Recommendation | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one metric over threshold and silence duration as a heat map, brighter is more.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Of one condition; metrics that depend on the prefix padding are drawn for its longest.
+    metric : str, default ``"cut_off_rate"``
+        One of `rtnb.analysis.sweep_result.METRICS` that depends on the silence duration. Shares are drawn in percent.
+    recommendation : Recommendation, optional
+        Marks its choice.
+    ax : Axes, optional
+        Draw here; None makes a figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    AudioError
+        An unknown metric, one without a silence axis, or several conditions.
+    """
+    grid = sweep.grid(metric)
+    if "silence_duration_ms" not in grid.dims or "condition" in grid.dims:
+        raise AudioError(f"{metric} has the axes {', '.join(grid.dims)}").with_hint(
+            "A heat map needs threshold and silence_duration_ms, and one condition: sweep.only(…)."
+        )
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        ax = plt.subplots(figsize=(6.5, 4), layout="constrained")[1]
+    values = grid.values[..., -1] if "prefix_padding_ms" in grid.dims else grid.values
+    shown, unit = (100 * values, "%") if not METRICS[metric].unit else (values, METRICS[metric].unit)
+    mesh = ax.pcolormesh(sweep.silences_ms, sweep.thresholds, shown, cmap="cividis", shading="nearest")
+    name = metric.removesuffix("_ms").removesuffix("_per_h").removesuffix("_per_min").replace("_", " ")
+    ax.figure.colorbar(mesh, ax=ax, label=f"{name} ({unit})")
+    if not np.isnan(shown).any() and min(shown.shape) > 1 and np.ptp(shown) > 0:
+        _draw_contours(ax, sweep, shown)
+    ax.set_xlabel("silence duration (ms)")
+    ax.set_ylabel("threshold")
+    ax.set_title(f"{sweep.n_turns} turns", loc="left")
+    frames = sweep.constants.silence_frames(_value(SERVER_VAD_DEFAULTS, "silence_duration_ms"))
+    points = [("default", FRAME_MS * frames, _value(SERVER_VAD_DEFAULTS, "threshold"))]
+    if recommendation is not None and recommendation.choice is not None:
+        choice = recommendation.choice
+        points.append(("choice", choice.silence_duration_ms, choice.threshold))
+    for label, silence_ms, threshold in points:
+        ax.plot(silence_ms, threshold, label=label, linestyle="", **_MARKS[label])
+    ax.legend(loc="upper right", fontsize="small")
+    return ax
+
+
+def plot_pareto(
+    sweep: Sweep,
+    *,
+    recommendation: Recommendation | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what every setting costs: turns cut off against delay. Down and to the left is better.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Each setting is a dot.
+    recommendation : Recommendation, optional
+        Adds the front, the budget, and default and choice with their intervals.
+    ax : Axes, optional
+        Draw here; None makes a figure.
+
+    Returns
+    -------
+    Axes
+    """
+    if len(set(sweep.conditions)) > 1:
+        raise AudioError("the sweep has several conditions").with_hint("Draw one of them: plot_pareto(sweep.only(…)).")
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        ax = plt.subplots(figsize=(6.5, 4), layout="constrained")[1]
+    cut_off, delay_ms = (sweep.grid(name).values for name in ("cut_off_rate", "delay_p90_ms"))
+    shades = np.repeat(sweep.thresholds[:, None], len(sweep.silence_frames), axis=1)
+    dots = ax.scatter(delay_ms, 100 * cut_off, c=shades, s=14, cmap="cividis", linewidths=0.3, edgecolors=_GREY)
+    ax.figure.colorbar(dots, ax=ax, label="threshold")
+    if recommendation is not None:
+        front = recommendation.front
+        ax.plot(
+            [c.delay_p90_ms for c in front], [100 * c.cut_off for c in front], color=_GREY, linewidth=1, label="front"
+        )
+        ax.axhline(100 * recommendation.budget.max_cut_off, color=_RED, linewidth=1, linestyle="--", label="budget")
+        _draw_candidate(ax, recommendation.default, "default")
+        if recommendation.choice is not None:
+            _draw_candidate(ax, recommendation.choice, "choice")
+        ax.legend(loc="upper right", fontsize="small")
+    interval = f", {100 * recommendation.budget.confidence:g} % intervals" if recommendation is not None else ""
+    ax.set_title(f"{sweep.n_turns} turns{interval}", loc="left")
+    ax.set_xlabel("endpointing delay, 90th percentile (ms)")
+    ax.set_ylabel("turns cut off (%)")
+    ax.set_ylim(bottom=-1)
+    return ax
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+_MARKS: dict[str, dict[str, Any]] = {
+    "default": {"marker": "s", "markersize": 8, "color": "white", "markeredgecolor": "black", "markeredgewidth": 1.5},
+    "choice": {"marker": "*", "markersize": 14, "color": _ORANGE, "markeredgecolor": "black"},
+}
+
+
+def _value(detection: ServerVad, name: str) -> Any:
+    """A setting, the service's default where it is not set."""
+    value = getattr(detection, name)
+    return value if isinstance(value, int | float) else getattr(SERVER_VAD_DEFAULTS, name)
+
+
+def _draw_waveform(ax: Axes, recording: Recording, *, at: float) -> None:
+    low, high = outline(recording.audio, columns=_COLUMNS)
+    scale = 0.45 * _LANE / max(float(np.abs(recording.audio).max(initial=0.0)), 1e-6)
+    times_s = np.linspace(0, recording.duration_ms / 1000, len(low))
+    ax.fill_between(times_s, at + scale * low, at + scale * high, color=_GREY, linewidth=0.3)
+
+
+def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: str, label: str | None) -> None:
+    pieces = [(start / 1000, (end - start) / 1000) for start, end in spans]
+    name = label if pieces and label not in _known(ax) else None
+    place = (at - 0.3 * _LANE, 0.6 * _LANE)
+    ax.broken_barh(pieces, place, facecolor=color, edgecolor="black", linewidth=0.5, label=name)
+
+
+def _known(ax: Axes) -> list[str]:
+    """What the legend would show already."""
+    return ax.get_legend_handles_labels()[1]
+
+
+def _draw_segments(ax: Axes, segments: Sequence[Segment], recording: Recording, *, at: float) -> None:
+    ends = [one.audio_end_ms or recording.duration_ms for one in segments]
+    spans = [(float(one.audio_start_ms), float(end)) for one, end in zip(segments, ends, strict=True)]
+    _bars(ax, spans, at=at, color=_ORANGE, label="item taken")
+    cuts = [
+        end / 1000
+        for end in (one.audio_end_ms for one in segments)
+        if end is not None
+        and any(turn.start_ms <= end < turn.end_ms - CUT_OFF_TOLERANCE_MS for turn in recording.turns)
+    ]
+    label = None if "cut off" in _known(ax) else "cut off"
+    if cuts:
+        ax.plot(cuts, [at] * len(cuts), "X", color=_RED, markeredgecolor="black", markersize=9, label=label, zorder=5)
+
+
+def _draw_contours(ax: Axes, sweep: Sweep, shown: Any) -> None:
+    """Lines of equal value, white with a dark edge: to be seen on any ground."""
+    from matplotlib import patheffects
+
+    edge: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=2, foreground="black")]
+    lines = ax.contour(sweep.silences_ms, sweep.thresholds, shown, colors="white", linewidths=0.8)
+    lines.set_path_effects(edge)
+    for text in ax.clabel(lines, fontsize="small", fmt="%g"):
+        text.set_path_effects(edge)
+
+
+def _draw_candidate(ax: Axes, candidate: Candidate, role: str) -> None:
+    x, y = candidate.delay_p90_ms, 100 * candidate.cut_off
+    ax.errorbar(
+        [x],
+        [y],
+        xerr=[[max(0.0, x - candidate.delay_p90_low_ms)], [max(0.0, candidate.delay_p90_high_ms - x)]],
+        yerr=[[max(0.0, y - 100 * candidate.cut_off_low)], [max(0.0, 100 * candidate.cut_off_high - y)]],
+        ecolor="black",
+        elinewidth=1,
+        capsize=3,
+        linestyle="",
+        label=role,
+        zorder=5,
+        **_MARKS[role],
+    )

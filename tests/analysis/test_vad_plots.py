@@ -1,0 +1,75 @@
+"""Figures of turn detection: units on every axis, every number with its n, and the cut-offs where they happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import matplotlib
+import numpy as np
+import pytest
+
+from rtnb.analysis.choosing import recommend
+from rtnb.analysis.recordings import Recording, Turn
+from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
+from rtnb.errors import AudioError
+from rtnb.protocol import ServerVad
+from tests.analysis.grids import grid
+from tests.simulator.rig import spoken
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # the backend comes first
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def _pausing() -> Recording:
+    """Two sentences of one turn, 700 ms of silence between them."""
+    one = spoken("hello there", silence_ms=400, lead_ms=300)
+    end_ms = len(one) / 24
+    turn = Turn(300, 2 * end_ms - 400, pauses=((end_ms - 400, end_ms + 300),))
+    return Recording(np.concatenate([one, one, np.zeros(24_000)]), rate_hz=24_000, turns=(turn,))
+
+
+def test_turns_show_where_somebody_is_cut_off_and_by_which_setting() -> None:
+    figure, ax = plt.subplots()
+    recording = _pausing()
+    hasty, patient = ServerVad(silence_duration_ms=200), ServerVad(threshold=0.6, silence_duration_ms=900)
+    assert plot_turns(recording, turn_detection=[hasty, patient], ax=ax) is ax
+    assert figure.axes == [ax]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("time (s)", "speech probability")
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert names[-4:] == ["audio", "spoken", "0.5, 200 ms", "0.6, 900 ms"]
+    (crosses,) = [line for line in ax.get_lines() if line.get_label() == "cut off"]
+    pause_start, pause_end = recording.turns[0].pauses[0]
+    assert pause_start < 1000 * crosses.get_xdata()[0] < pause_end
+    assert ax.get_legend_handles_labels()[1] == ["turn", "pause in it", "item taken", "cut off"]
+    zoomed = plot_turns(recording, start_ms=500, stop_ms=900)
+    assert zoomed.get_xlim() == pytest.approx((0.5, 0.9))
+
+
+def test_a_sweep_is_a_map_with_default_and_choice() -> None:
+    sweep = grid(120)
+    ax = plot_sweep(sweep, recommendation=recommend(sweep, n_draws=100))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("silence duration (ms)", "threshold")
+    assert ax.get_title(loc="left") == "120 turns"
+    assert [axis.get_ylabel() for axis in ax.figure.axes[1:]] == ["cut off rate (%)"]
+    assert ax.get_legend_handles_labels()[1] == ["default", "choice"]
+    assert plot_sweep(sweep, metric="delay_p90_ms").figure.axes[1].get_ylabel() == "delay p90 (ms)"
+    plot_sweep(sweep, metric="billed_tokens").figure.draw_without_rendering()
+    with pytest.raises(AudioError, match="missed_rate has the axes threshold"):
+        plot_sweep(sweep, metric="missed_rate")
+
+
+def test_the_front_shows_its_intervals_and_how_many_turns_they_are_of() -> None:
+    sweep = grid(120)
+    ax = plot_pareto(sweep, recommendation=recommend(sweep, n_draws=100))
+    assert ax.get_title(loc="left") == "120 turns, 90 % intervals"
+    assert ax.get_xlabel() == "endpointing delay, 90th percentile (ms)"
+    assert ax.get_ylabel() == "turns cut off (%)"
+    assert set(ax.get_legend_handles_labels()[1]) == {"front", "budget", "default", "choice"}
+    assert len(ax.collections[0].get_offsets()) == sweep.cut_off[..., 0].size
+    assert plot_pareto(sweep).get_legend() is None
