@@ -129,8 +129,9 @@ def no_threads_left() -> Iterator[None]:
 @pytest.fixture
 async def no_tasks_left() -> AsyncIterator[None]:
     """No asyncio task outlives its test; every `async def` test has this fixture, before all others."""
+    before = asyncio.all_tasks()
     yield
-    pending = asyncio.all_tasks() - {asyncio.current_task()}
+    pending = asyncio.all_tasks() - before - {asyncio.current_task()}
     if pending:
         _, pending = await asyncio.wait(pending, timeout=_GRACE_S)
     assert not pending, f"tasks left behind: {pending}"
