@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rtnb._loop import shared_loop
-from rtnb.widgets._frames import Counts, Inbox, Outbox, now_ms, prepare
+from rtnb.widgets._frames import Counts, Delay, Inbox, Outbox, now_ms, prepare
 
 if TYPE_CHECKING:
     from rtnb.widgets._hub import Hub
@@ -42,18 +42,11 @@ class Page:
         self.close_socket: Callable[[], object] | None = None
         """Ends its socket; None while it is on widget messages."""
         self.words: deque[bytes] = deque(maxlen=256)
-        self._quickest_ms: tuple[float, float] | None = None
+        self._delay = Delay()
 
     def late_ms(self, stamp_ms: float) -> float:
         """How much longer than the quickest frame this one took; the two clocks need not agree."""
-        now = now_ms()
-        took = now - stamp_ms
-        if self._quickest_ms is None:
-            self._quickest_ms = (took, now)
-        quickest, at = self._quickest_ms
-        quickest = min(took, quickest + (now - at) / 1000)  # forgets 1 ms per second: clocks drift
-        self._quickest_ms = (quickest, now)
-        return took - quickest
+        return self._delay.late_ms(stamp_ms, now_ms())
 
     def seen(self) -> dict[str, int]:
         """The last number received in each channel."""

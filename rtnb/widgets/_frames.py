@@ -239,3 +239,18 @@ class Inbox:
             ready.append(self._waiting.pop(self.expected))
             self.expected += 1
         return ready
+
+
+class Delay:
+    """How much longer than the quickest frame one took; the two clocks need not agree."""
+
+    def __init__(self) -> None:
+        self._quickest: tuple[float, float] | None = None
+
+    def late_ms(self, stamp_ms: float, now: float) -> float:
+        """Note a frame that was stamped then and is here now, each by its own clock; return its delay."""
+        took = now - stamp_ms
+        quickest, at = self._quickest or (took, now)
+        quickest = min(took, quickest + (now - at) / 1000)  # forgets 1 ms per second: clocks drift
+        self._quickest = (quickest, now)
+        return took - quickest

@@ -54,6 +54,8 @@ class Hub:
         """The page that may use the microphone and the loudspeaker."""
         self.offer: Callable[[Page], Awaitable[dict[str, Any]]] | None = None
         """Asked what a page may try: port and token."""
+        self.invite: Callable[[Callable[[str, str, int], str]], Awaitable[str]] | None = None
+        """Makes the address of a page of our own; see `SocketServer.invite`."""
         self.stopped: Callable[[], object] | None = None
         """Called when nothing is left to serve."""
         self._send_messages = send_messages

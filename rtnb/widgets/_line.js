@@ -9,9 +9,10 @@ const TICK_MS = 100; // widget messages leave at most this often: each one makes
 const WINDOW_FRAMES = 256; // unacknowledged frames on widget messages: a blocked kernel must not collect more
 const SOCKET_BYTES = 2 ** 20; // unsent bytes in a socket
 
+const makeId = () => [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, "0")).join("");
+
 /** The line of one page; `env` replaces parts of the browser in tests. */
-export function makeLine(model, { signal, env = globalThis } = {}) {
-  const pageId = [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, "0")).join("");
+export function makeLine(model, { signal, env = globalThis, pageId = makeId() } = {}) {
   const channels = new Map(); // name -> {listeners, inbox, outbox, cursor, acked}
   const counts = { late: 0, lost: 0, resent: 0 };
   let theirs = { late: 0, lost: 0, resent: 0 }; // of what this page sent, as the kernel last said

@@ -121,7 +121,7 @@ class LineView(Widget):
     Call `open_channel` once, in the constructor.
     """
 
-    _css = ""  # the line brings the style of all; saved notebooks hold it once
+    _css: Any = ""  # the line brings the style of all; saved notebooks hold it once
 
     line = anywidget.WidgetTrait().tag(sync=True)
     """The line. (Not `widget_serialization`: anywidget's `getWidget` reads only its own kind of reference.)"""

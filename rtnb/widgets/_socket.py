@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -30,6 +31,18 @@ SWITCH = "RTNB_LINE"
 TOKEN_S = 15.0
 """How long a token lives (chosen: a page needs it for two attempts of 3 s)."""
 
+_INVITED = "/page/"
+_PAGE_HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src ws://{host}; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+
 _FIRST_WORD_S = 5.0  # how long a connection may take to show its token; chosen
 _STRANGERS = 8  # connections that have not shown one yet; chosen
 _REFUSED = 4401  # close code: no valid token
@@ -37,6 +50,18 @@ _REFUSED = 4401  # close code: no valid token
 _logger = logging.getLogger("rtnb.widgets.line")
 _logger.addHandler(logging.NullHandler())  # what a stranger does at the door is no text for a cell
 _logger.propagate = False
+
+
+INVITATION_S = 600.0
+"""How long an invitation lives (chosen: a person has to find and click a link)."""
+
+
+class Invitation(NamedTuple):
+    """A page of our own, outside of the notebook, that somebody may open once."""
+
+    write: Callable[[str, str, int], str]
+    """``write(page_id, token, port)`` returns its HTML."""
+    until_s: float
 
 
 class _Ticket(NamedTuple):
@@ -54,6 +79,8 @@ class SocketServer:
         self._running: asyncio.Task[None] | None = None
         self._port: asyncio.Future[int] | None = None
         self._strangers = 0
+        self._invitations: dict[str, Invitation] = {}
+        hub.invite = self.invite
         hub.offer = self.offer
         hub.stopped = self.stop
 
@@ -72,9 +99,16 @@ class SocketServer:
         self._tickets[token] = _Ticket(page.id, page.origin, time.monotonic() + TOKEN_S)
         return {"port": port, "token": token, "direct": switch != "proxy"}
 
+    async def invite(self, write: Callable[[str, str, int], str]) -> str:
+        """The address of a page on this machine's loopback that can be opened once; see `Invitation`."""
+        port, key = await self._listening(), secrets.token_urlsafe(32)
+        self._invitations[key] = Invitation(write, time.monotonic() + INVITATION_S)
+        return f"http://127.0.0.1:{port}{_INVITED}{key}"
+
     def stop(self) -> None:
         """Close all connections and stop listening."""
         self._tickets.clear()
+        self._invitations.clear()
         if self._running is not None:
             self._running.cancel()
         self._running = self._port = None
@@ -109,7 +143,9 @@ class SocketServer:
             self._port = None
 
     def _at_the_door(self, socket: ServerConnection, request: Request) -> Response | None:
-        """Refuse a handshake that comes from no page we expect."""
+        """Refuse a handshake that comes from no page we expect; show an invited page."""
+        if request.path.startswith(_INVITED):
+            return self._show(socket, request)
         self._forget_tickets()
         origins = {ticket.origin for ticket in self._tickets.values()}
         if request.headers.get_all("Origin") not in [[origin] for origin in origins]:
@@ -117,6 +153,24 @@ class SocketServer:
         if self._strangers >= _STRANGERS:
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many\n")
         return None
+
+    def _show(self, socket: ServerConnection, request: Request) -> Response:
+        """The page of an invitation; it is used up, and the page gets a ticket of its own."""
+        port = socket.local_address[1]
+        host = f"127.0.0.1:{port}"  # by any other name it would be another site's (DNS rebinding)
+        invitation = self._invitations.pop(request.path.removeprefix(_INVITED), None)
+        if request.headers.get("Host") != host or invitation is None or invitation.until_s < time.monotonic():
+            return socket.respond(
+                HTTPStatus.GONE, "This link works once. Go back to the notebook and take a new one.\n"
+            )
+        page = Page(secrets.token_hex(8), f"http://{host}")
+        token = secrets.token_urlsafe(32)
+        self._hub.pages[page.id] = page
+        self._tickets[token] = _Ticket(page.id, page.origin, time.monotonic() + TOKEN_S)
+        response = socket.respond(HTTPStatus.OK, invitation.write(page.id, token, port))
+        del response.headers["Content-Type"]
+        response.headers.update(_PAGE_HEADERS | {"Content-Security-Policy": _PAGE_POLICY.format(host=host)})
+        return response
 
     def _forget_tickets(self, page_id: str = "") -> None:
         now = time.monotonic()

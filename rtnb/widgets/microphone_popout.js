@@ -1,0 +1,55 @@
+/**
+ * The capture page: the notebook's line and microphone on a page of their own, with a model made by hand.
+ *
+ * To the kernel, besides what microphone.js says: set {name: value} of a knob. From it: knobs {name: value}.
+ */
+
+const facts = JSON.parse(document.getElementById("facts").textContent);
+const load = (text) => import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+const [line, microphone] = await Promise.all([load(facts.line), load(facts.microphone)]);
+
+/** Enough of a widget's model: values, and who wants to know of changes. */
+function makeModel(traits, save = () => {}) {
+  const handlers = new Map();
+  const tell = (name, ...what) => [...(handlers.get(name) ?? [])].forEach((fn) => fn(...what));
+  let changed = {};
+  return {
+    get: (name) => traits[name],
+    set(name, value) {
+      if (traits[name] === value) return;
+      traits[name] = changed[name] = value;
+      tell(`change:${name}`);
+    },
+    save_changes() {
+      save(changed);
+      changed = {};
+    },
+    on: (name, fn) => handlers.set(name, (handlers.get(name) ?? new Set()).add(fn)),
+    off: (name, fn) => handlers.get(name)?.delete(fn),
+    tell,
+  };
+}
+
+// There are no widget messages here: the first hello is answered with what the page was given, and nothing else comes.
+let greeted = false;
+const wire = makeModel({});
+wire.send = () => {
+  if (greeted) return;
+  greeted = true;
+  const h = { port: facts.port, token: facts.token, direct: true, seen: {}, active: "" };
+  const frame = line.pack({ c: "", n: 0, s: 0, k: "welcome", h, p: facts.page });
+  setTimeout(() => wire.tell("msg:custom", { rtnb: "frames" }, [frame]));
+};
+const joined = line.makeLine(wire, { pageId: facts.page });
+const model = makeModel(facts.traits, (changed) => channel.send("set", changed));
+const channel = joined.channel(facts.traits.channel, (kind, header) => {
+  if (kind === "knobs") for (const [name, value] of Object.entries(header)) model.set(name, value);
+});
+const el = document.getElementById("widget");
+const host = { getWidget: async () => ({ exports: joined }) };
+await microphone.default().render({ model, el, host, signal: new AbortController().signal });
+joined.onStatus(({ kind }) => {
+  if (kind === "direct") return;
+  el.replaceChildren();
+  el.textContent = "The kernel does not answer any more. Close this page, and take a new link in the notebook.";
+});

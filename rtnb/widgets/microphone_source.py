@@ -1,0 +1,86 @@
+"""What a `Microphone` hears: an ipywebrtc stream, or a recording that stands in for a microphone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+
+from rtnb.audio import Audio, as_audio, encode_pcm16, read_wav, resample
+from rtnb.widgets.microphone_feed import FRAME_SAMPLES, RATE_HZ
+
+
+def opened(source: Any, rate_hz: int) -> tuple[ipywidgets.Widget | None, Audio | None, str]:
+    """The stream, or the samples at 24 kHz, and what they are called.
+
+    Raises
+    ------
+    TypeError
+        Another widget.
+    AudioError
+        No audio.
+    """
+    if source is None:
+        return None, None, ""
+    if isinstance(source, ipywidgets.Widget):
+        if getattr(source, "_model_module", "") != "jupyter-webrtc" or "Stream" not in source._model_name:
+            raise TypeError(f"source is a {type(source).__name__}: no ipywebrtc stream, path or array")
+        return source, None, ""
+    if isinstance(source, str | os.PathLike):
+        samples, rate_hz = read_wav(source)
+        name = Path(source).name
+    else:
+        samples, name = as_audio(source), "an array"
+    audio = resample(samples, from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
+    return None, audio, called(name, audio)
+
+
+def called(name: str, audio: Audio) -> str:
+    """The name of a stand-in, for the page.
+
+    >>> import numpy as np
+    >>> called("voice.wav", np.zeros(36_000, np.float32))
+    'voice.wav (1.5 s)'
+    """
+    return f"{name} ({len(audio) / RATE_HZ:.1f} s)"
+
+
+def kernel_major() -> int | None:
+    """The major version of the kernel this runs in; None outside of one."""
+    from IPython import get_ipython
+
+    if getattr(get_ipython(), "kernel", None) is None:
+        return None
+    return int(version("ipykernel").split(".")[0])
+
+
+async def speak(
+    samples: Audio,
+    take: Callable[[int, bytes], object],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Coroutine[Any, Any, object]] = asyncio.sleep,
+) -> None:
+    """Give a recording in frames as if somebody spoke it, then silence, until cancelled.
+
+    Parameters
+    ----------
+    samples : ndarray, float32, shape (n_samples,)
+        At 24 kHz.
+    take : callable
+        ``take(index, pcm)`` gets each frame when it would be whole.
+    """
+    pcm = encode_pcm16(samples)
+    size, start_s, index = 2 * FRAME_SAMPLES, clock(), 0
+    while True:
+        wait_s = start_s + (index + 1) * FRAME_SAMPLES / RATE_HZ - clock()
+        if wait_s > 0:
+            await sleep(wait_s)
+        take(index, pcm[index * size : (index + 1) * size].ljust(size, b"\0"))
+        index += 1
