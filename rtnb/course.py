@@ -1,0 +1,280 @@
+"""What the course needs besides the library: exercises that say whether they are solved, and troubles to explain.
+
+A trouble is one thing that goes wrong in one small scene, made to order by the simulator or by a mistake of the client.
+`act` plays the scene and returns the `Case`: what the user noticed, and the log in which the cause can be found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any, Final
+
+import numpy as np
+
+from rtnb.audio import ms_to_samples, resample
+from rtnb.client import Response, Session
+from rtnb.client.log import EventLog
+from rtnb.errors import RtnbError
+from rtnb.protocol import ServerVad
+from rtnb.simulator import Simulator
+from rtnb.targets import connect
+
+PATIENCE_S: Final = 7.0
+"""How long a scene may take; the longest takes 5.7 s (measured)."""
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+class _Said:
+    """One line in a notebook."""
+
+    def __init__(self, text: str, colour: str) -> None:
+        self.text, self.colour = text, colour
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f'<b style="border-left: 4px solid {self.colour}; padding-left: 8px">{escape(self.text)}</b>'
+
+
+@contextmanager
+def check() -> Iterator[None]:
+    """Say whether an exercise is solved: every `assert` within must hold; the first that does not says what is missing.
+
+    Only what the assertions say is taken as an answer. A mistake in the code (a NameError, a refusal of the service)
+    is raised as anywhere else.
+
+    Examples
+    --------
+    >>> with check():
+    ...     assert 1 + 1 == 3, "count again"
+    Not solved yet: count again
+    """
+    from IPython.display import display
+
+    try:
+        yield
+    except AssertionError as missing:
+        display(_Said(f"Not solved yet: {missing}" if str(missing) else "Not solved yet.", "#b35900"))  # type: ignore[no-untyped-call]
+    else:
+        display(_Said("Solved.", "#1a7f37"))  # type: ignore[no-untyped-call]
+
+
+# --- scenes -----------------------------------------------------------------------------------------------------------
+
+_Scene = Callable[[Session, Simulator], Awaitable[Response]]
+"""Asks for something and returns the response as it begins."""
+
+
+async def _ask(session: Session, simulator: Simulator) -> Response:
+    await session.conversation.item.create("Please count to five.")
+    return await session.response.create()
+
+
+async def _hesitate(session: Session, simulator: Simulator) -> Response:
+    first, second = (simulator.speech(text).audio for text in ("Well, let me think.", "What is a delta?"))
+    pause = np.zeros(ms_to_samples(700, rate_hz=24_000), np.float32)
+    return await session.say(np.concatenate([first, pause, second]), timeout_s=1.5)
+
+
+async def _speak_at_16_khz(session: Session, simulator: Simulator) -> Response:
+    samples = resample(simulator.speech("What is a delta?").audio, from_rate_hz=24_000, to_rate_hz=16_000)
+    return await session.say(samples, rate_hz=24_000)  # the mistake
+
+
+async def _ask_for_the_weather(session: Session, simulator: Simulator) -> Response:
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    tool = {"type": "function", "name": "get_weather", "description": "Weather of a city.", "parameters": parameters}
+    await session.tools.register(tool)  # a definition, and nobody who answers its calls
+    await session.conversation.item.create("What is the weather in Lund?")
+    return await session.response.create()
+
+
+async def _ask_over_oneself(session: Session, simulator: Simulator) -> Response:
+    response = await _ask(session, simulator)
+    await session.send_raw({"type": "response.create"})  # session.response.create would have waited its turn
+    return response
+
+
+# --- troubles ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing that goes wrong."""
+
+    symptom: str
+    """What a user complains about."""
+    cause: str
+    """What it is."""
+    look: str
+    """Where it shows in the log."""
+    remedy: str
+    """What to do about it."""
+    faults: tuple[str, ...] = ()
+    """Of the simulator: see `rtnb.simulator.faults`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the session starts with."""
+    scene: _Scene = _ask
+    latency: str = "fast"
+
+
+TROUBLES: Final[Mapping[str, Trouble]] = {
+    "lost connection": Trouble(
+        "The answer stops in the middle of a word.",
+        "The connection vanished.",
+        "audio deltas, and no response.done after them; nothing at all follows",
+        "Connect again, and create the items of the old conversation in the new one.",
+        faults=("close=1006@response.output_audio.delta:3",),
+    ),
+    "session over": Trouble(
+        "After an hour the assistant falls silent.",
+        "Every session has a longest life.",
+        "an error event session_expired, then nothing",
+        "Watch session.seconds_left and open the next session in time.",
+        faults=("expire=60@response.output_audio.delta:3",),
+    ),
+    "slow network": Trouble(
+        "The answer stutters.",
+        "Deltas arrive later than they must be played.",
+        "gap_ms between audio deltas larger than their audio_ms; plot_arrivals runs dry",
+        "Buffer more before playing, or use WebRTC, which hides late packets.",
+        faults=("latency=300@response.output_audio.delta", "jitter=1500@response.output_audio.delta"),
+        latency="real_time",
+    ),
+    "no end": Trouble(
+        "The answer was heard, yet the program goes on waiting.",
+        "The event that ends a response never came.",
+        "response.created without its response.done",
+        "Set a limit to every wait.",
+        faults=("drop@response.done",),
+    ),
+    "half a message": Trouble(
+        "There is a click in the voice.",
+        "One message was cut in two on its way: a proxy with a limit of size.",
+        "a row 'unreadable' among the audio deltas",
+        "Look at what stands between you and the service; keep the session, it goes on.",
+        faults=("malformed@response.output_audio.delta:2",),
+    ),
+    "impatient": Trouble(
+        "It answers before I have finished.",
+        "The silence that ends a turn is shorter than a pause for thought.",
+        "two speech_stopped for one question, and a response.done that was cancelled",
+        "Raise silence_duration_ms above the speaker's pauses.",
+        settings={"turn_detection": ServerVad(silence_duration_ms=200)},
+        scene=_hesitate,
+        latency="realistic",
+    ),
+    "deaf": Trouble(
+        "I speak, and nothing happens.",
+        "The threshold is so high that no speech is clear enough.",
+        "input_audio_buffer.append again and again, and no speech_started",
+        "Lower threshold; 0.5 is the usual value.",
+        settings={"turn_detection": ServerVad(threshold=1.0, silence_duration_ms=900)},
+        scene=_hesitate,
+    ),
+    "wrong rate": Trouble(
+        "It does not understand a word I say.",
+        "The samples were taken at 16 kHz and sent as if they were of 24 kHz.",
+        "the audio_ms of all appended chunks add up to two thirds of what was spoken; it sounds high and hurried",
+        "Say at which rate the samples were taken: session.say(samples, rate_hz=16_000).",
+        settings={"turn_detection": ServerVad(silence_duration_ms=900)},
+        scene=_speak_at_16_khz,
+    ),
+    "nobody answers the call": Trouble(
+        "I ask for the weather, and it says nothing.",
+        "The model called a function, and no result was sent back.",
+        "response.function_call_arguments.done without a function_call_output after it",
+        "Register the Python function itself, or create the function_call_output item and then a response.",
+        scene=_ask_for_the_weather,
+    ),
+    "two at once": Trouble(
+        "Sometimes my question is ignored.",
+        "A response was asked for while another was still being made.",
+        "an error event conversation_already_has_active_response between response.created and response.done",
+        "Wait for response.done, or cancel first; session.response.create does so by itself.",
+        scene=_ask_over_oneself,
+    ),
+}
+"""Troubles by the name of their cause."""
+
+
+# --- cases ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Case:
+    """A scene that was played: what was noticed, and all that is needed to find the cause."""
+
+    log: EventLog
+    """Every event."""
+    response: Response | None
+    """The answer, or as much as came of it."""
+    error: Exception | None
+    """What the program was told."""
+    _name: str
+
+    @property
+    def trouble(self) -> Trouble:
+        """Everything about it: the solution."""
+        return TROUBLES[self._name]
+
+    @property
+    def symptom(self) -> str:
+        """What the user complains about."""
+        return self.trouble.symptom
+
+    def solve(self, cause: object) -> None:
+        """Raise AssertionError unless `cause` names the trouble; it says what the named one would look like."""
+        assert cause in TROUBLES, f"name the cause: one of {', '.join(map(repr, TROUBLES))}"
+        assert cause == self._name, f"{cause!r} would show {TROUBLES[str(cause)].look}"
+
+    def __repr__(self) -> str:
+        return f"<Case: {self.symptom} {self.log!r}>"
+
+    def _repr_html_(self) -> str:
+        told = f"<br>The program was told: {escape(f'{type(self.error).__name__}: {self.error}')}" if self.error else ""
+        return f"<p>“{escape(self.symptom)}”{told}</p>"
+
+
+async def act(trouble: str | int, *, patience_s: float = PATIENCE_S) -> Case:
+    """Play the scene of a trouble.
+
+    Parameters
+    ----------
+    trouble : str or int
+        A name in `TROUBLES`; or a number, for one you are not told: the same number, the same trouble.
+    patience_s : float, default 7
+        How long to wait before the scene is given up, in seconds.
+
+    Returns
+    -------
+    Case
+        Whatever happened: nothing is raised that belongs to the trouble.
+
+    Raises
+    ------
+    KeyError
+        There is no such trouble; names those there are.
+    """
+    name = random.Random(trouble).choice(list(TROUBLES)) if isinstance(trouble, int) else trouble
+    if name not in TROUBLES:
+        raise KeyError(f"no trouble {name!r}; there are: {', '.join(TROUBLES)}")
+    played = TROUBLES[name]
+    simulator = Simulator(seed=9, latency=played.latency, faults=played.faults)
+    response, error = None, None
+    async with simulator, connect(simulator, **played.settings) as session:
+        try:
+            async with asyncio.timeout(patience_s):
+                response = await played.scene(session, simulator)
+                await response
+        except (RtnbError, TimeoutError) as raised:
+            error = raised
+    return Case(session.log, response, error, name)

@@ -1,0 +1,70 @@
+"""Exercises say whether they are solved; every trouble shows what is said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rtnb.course import TROUBLES, act, check
+
+
+def test_a_solved_exercise_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with check():
+        assert 1 + 1 == 2, "count again"
+    assert capsys.readouterr().out == "Solved.\n"
+
+
+def test_an_unsolved_one_says_what_is_missing_and_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with check():
+        raise AssertionError("put a number in place of the dots")  # pytest would rewrite the message of an assert
+    assert capsys.readouterr().out == "Not solved yet: put a number in place of the dots\n"
+
+
+def test_a_mistake_in_the_code_is_no_answer() -> None:
+    with pytest.raises(ZeroDivisionError), check():
+        assert 1 / 0
+
+
+QUICK = {
+    "lost connection": lambda log: "response.done" not in log and log[-1].endswith(".delta"),
+    "session over": lambda log: log[-1] == "error",
+    "no end": lambda log: "response.created" in log and "response.done" not in log,
+    "half a message": lambda log: "unreadable" in log and log[-2] == "response.done",
+    "nobody answers the call": lambda log: (
+        "response.function_call_arguments.done" in log and "conversation.item.create" not in log[8:]
+    ),
+    "two at once": lambda log: log.index("response.created") < log.index("error") < log.index("response.done"),
+}
+
+
+@pytest.mark.parametrize("name", QUICK)
+async def test_a_trouble_shows_in_the_log_where_it_says(name: str) -> None:
+    case = await act(name, patience_s=3 if name != "no end" else 0.5)
+    types = [row.type for row in case.log]
+    assert QUICK[name](types), types
+    assert case.trouble.symptom in repr(case)
+
+
+async def test_samples_of_the_wrong_rate_are_two_thirds_as_long() -> None:
+    case = await act("wrong rate")
+    right = 1000 * 1.3  # at least so long is "What is a delta?"
+    frame = case.log.filter("input_audio_buffer.append").to_frame()
+    assert frame["audio_ms"].sum() < right + 900
+    assert case.response is not None
+    assert "cannot tell the words" in case.response.transcript
+
+
+async def test_a_case_is_solved_by_its_cause_alone() -> None:
+    case = await act("two at once")
+    case.solve("two at once")
+    with pytest.raises(AssertionError, match="'deaf' would show"):
+        case.solve("deaf")
+    with pytest.raises(AssertionError, match="one of 'lost connection'"):
+        case.solve(...)
+
+
+async def test_a_number_stands_for_a_trouble_and_nothing_shows_its_name() -> None:
+    numbered = await act(2, patience_s=0.5)
+    (name,) = [name for name, trouble in TROUBLES.items() if trouble is numbered.trouble]
+    assert name not in repr(numbered) + numbered._repr_html_()
+    with pytest.raises(KeyError, match="no trouble 'rain'; there are: lost connection"):
+        await act("rain")
