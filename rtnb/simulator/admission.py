@@ -61,7 +61,7 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
         Status 401, in the words of the service whose door it is.
     """
     api_key = request.headers.get("api-key") or (request.query.get("api-key") if azure else None)
-    token = _token(request)
+    token = token_of(request)
     if api_key and token:
         raise RefusedError(401, "401", "Send either an api-key or a token, not both.")
     offered = api_key or token
@@ -77,6 +77,8 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
         raise RefusedError(401, "401", words_for(401)) if azure else RefusedError(401, "invalid_api_key", _INCORRECT)
     if keys.expired(grant):
         raise RefusedError(401, "401" if azure else "invalid_api_key", "The ephemeral key has expired.")
+    if grant.spent:
+        raise RefusedError(401, "401", "The ephemeral key was used: one of the preview opens one call. Make another.")
     request[OWNER] = grant.owner
     return grant.session
 
@@ -85,7 +87,8 @@ _MISSING = "Missing bearer or basic authentication in header"
 _INCORRECT = "Incorrect API key provided."  # OpenAI repeats a part of the key here; we do not
 
 
-def _token(request: web.Request) -> str | None:
+def token_of(request: web.Request) -> str | None:
+    """The token a client shows: as ``Authorization``, or as a subprotocol."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -107,7 +110,7 @@ def check_address(request: web.Request, door: Door, model: str) -> None:
         if "api-version" not in request.query or "deployment" not in request.query:
             raise RefusedError(404, "404", words_for(404))
     elif door.azure:
-        if not model and "intent" not in request.query:
+        if not model and "intent" not in request.query and "call_id" not in request.query:
             raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
     elif "realtime=v1" in request.headers.get("OpenAI-Beta", ""):
         message = "The Realtime Beta API is no longer supported. Please use /v1/realtime for the GA API."
@@ -116,7 +119,8 @@ def check_address(request: web.Request, door: Door, model: str) -> None:
 
 def model_asked(request: web.Request, door: Door, preset: SessionConfig | None) -> str:
     """The model of the address (`deployment` in the preview), else of the ephemeral key; "" where neither says."""
-    asked = request.query.get("model" if door.dialect == "ga" else "deployment")
+    names = ("model",) if door.dialect == "ga" else ("deployment", "model")  # the preview's calls say `model`
+    asked = next((request.query[name] for name in names if request.query.get(name)), None)
     return asked or (preset.model if preset is not None and isinstance(preset.model, str) else "")
 
 

@@ -104,7 +104,7 @@ async def carry(
     stop: asyncio.Future[Close],
     ear: Ear | None = None,
 ) -> None:
-    """Serve a session until one side ends or `stop` says so, and hang up; with `ear`, as a listener beside its client."""
+    """Serve a session until one side ends or `stop` says so, and hang up; `ear` is a listener's beside its client."""
     loop = asyncio.get_running_loop()
     delay_s = session.latency.answer_ms / 1000
     arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)

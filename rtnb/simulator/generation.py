@@ -265,7 +265,9 @@ class Generation:
         return True
 
     def _ids(self, part: _Part) -> dict[str, Any]:
-        return {"response_id": self.id, "item_id": part.item.id, "output_index": part.index, "content_index": 0}
+        called = part.item.type == "function_call"
+        last = {"call_id": part.item.call_id} if called else {"content_index": 0}
+        return {"response_id": self.id, "item_id": part.item.id, "output_index": part.index, **last}
 
     def _text(self, part: _Part, delta: Planned) -> None:
         part.text += delta.text
@@ -309,12 +311,6 @@ class Generation:
         """Call a tool; False where the token limit cut its arguments short."""
         call_id = self._host.make_id("call")
         part = self._open_item(Item(type="function_call", name=piece.name, call_id=call_id, arguments=""))
-        ids: dict[str, Any] = {
-            "response_id": self.id,
-            "item_id": part.item.id,
-            "output_index": part.index,
-            "call_id": call_id,
-        }
         await self._until(self._latency.first_delta_ms)
         for start in range(0, len(piece.arguments), 12):
             if self._over_limit:
@@ -322,7 +318,7 @@ class Generation:
             delta = piece.arguments[start : start + 12]
             part.text += delta
             self._tokens["text"] += 3
-            self._host.emit(events.ResponseFunctionCallArgumentsDelta(**ids, delta=delta))
+            self._host.emit(events.ResponseFunctionCallArgumentsDelta(**self._ids(part), delta=delta))
         self._close_part("completed")
         return True
 
@@ -334,12 +330,7 @@ class Generation:
         emit, ids = self._host.emit, self._ids(part)
         if part.item.type == "function_call":
             named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
-            call_ids = {k: ids[k] for k in ("response_id", "item_id", "output_index")}
-            emit(
-                events.ResponseFunctionCallArgumentsDone(
-                    **call_ids, call_id=part.item.call_id, arguments=part.text, **named
-                )
-            )
+            emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))
             item = replace(part.item, status=status, arguments=part.text)
         else:
             item = replace(part.item, status=status, content=(self._close_content(part, ids),))

@@ -6,10 +6,10 @@ import base64
 import hmac
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from rtnb.protocol import SessionConfig
+from rtnb.protocol import Dialect, SessionConfig
 
 PREVIEW_LIFETIME_S: Final = 60
 """An ephemeral key of the preview lives one minute (WebRTC how-to of the preview)."""
@@ -30,6 +30,10 @@ class Grant:
     """Unix seconds."""
     owner: str = ""
     """Who asked for it: a student of a classroom, else ""."""
+    dialect: Dialect = "ga"
+    """Of the door at which it was made."""
+    spent: bool = False
+    """Whether it opened the one call it was for (preview)."""
 
 
 class KeyRing:
@@ -70,12 +74,14 @@ class KeyRing:
             self._handed_out[name] = "-".join((letters[:4], letters[4:8], letters[8:12]))
         return dict(self._handed_out)
 
-    def mint(self, session: SessionConfig, *, lifetime_s: float, owner: str = "") -> tuple[str, Grant]:
+    def mint(
+        self, session: SessionConfig, *, lifetime_s: float, owner: str = "", dialect: Dialect = "ga"
+    ) -> tuple[str, Grant]:
         """Make an ephemeral key; expired ones are forgotten."""
         now = self._wall()
         self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - MAX_LIFETIME_S}
         value = f"ek_{secrets.token_hex(16)}"
-        self._grants[value] = Grant(session, now + lifetime_s, owner)
+        self._grants[value] = Grant(session, now + lifetime_s, owner, dialect)
         return value, self._grants[value]
 
     def is_main(self, offered: str) -> bool:
@@ -93,6 +99,10 @@ class KeyRing:
     def grant(self, offered: str) -> Grant | None:
         """The grant of an ephemeral key, also when it is expired; None for a key that was never made."""
         return self._grants.get(offered)
+
+    def spend(self, offered: str) -> None:
+        """An ephemeral key opened what it was for, and opens nothing more."""
+        self._grants[offered] = replace(self._grants[offered], spent=True)
 
     def expired(self, grant: Grant) -> bool:
         """Whether the key's time is over; an open session goes on."""

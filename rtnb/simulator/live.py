@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import AudioFormat, Connection, Dialect, Item, SessionConfig, events
+from rtnb.protocol import AudioFormat, Connection, Dialect, SessionConfig, events
 from rtnb.protocol.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig

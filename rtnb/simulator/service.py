@@ -5,6 +5,7 @@ Paths (dialect by path, as at the services):
 - ``/openai/v1/realtime?model=…`` Azure GA, ``/v1/realtime?model=…`` OpenAI GA
 - ``/openai/realtime?api-version=…&deployment=…`` Azure preview
 - ``POST …/realtime/client_secrets`` (GA), ``POST /openai/realtimeapi/sessions?api-version=…`` (preview): keys
+- WebRTC: :mod:`rtnb.simulator.calls`
 
 Who is let in, and in which words not: :mod:`rtnb.simulator.admission`.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -36,10 +37,12 @@ from rtnb.simulator.admission import (
     offered_protocols,
     words_for,
 )
-from rtnb.simulator.carrying import Listening, SocketCarrier, carry, say_and_close
+from rtnb.simulator.calls import CALL_DOORS, Calls
+from rtnb.simulator.carrying import Carrier, Listening, SocketCarrier, carry, say_and_close
 from rtnb.simulator.faults import Close, FaultPlan
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
 from rtnb.simulator.live import LiveSession, World
+from rtnb.simulator.outgoing import Ear
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 """Largest frame taken: 15 MiB of audio in base64 and its JSON."""
@@ -61,16 +64,19 @@ class Service:
     keys : KeyRing
         Who may come in.
     origins : sequence of str
-        Pages that may call from a browser, such as ``http://localhost:8888``; everything else is refused.
+        Pages that may call from a browser, such as ``http://localhost:8888``; everything else is refused, but offers
+        of WebRTC, which any page may make that was given an ephemeral key: as at the services.
     """
 
     def __init__(self, world: World, keys: KeyRing, *, origins: tuple[str, ...] = ()) -> None:
         self.world = world
         self.keys = keys
         self.origins = origins
-        self.sessions: dict[int, LiveSession] = {}
+        self.sessions: set[LiveSession] = set()
+        """Those that are open."""
+        self.calls = Calls(self)
         self._stops: dict[asyncio.Task[Any], asyncio.Future[Close]] = {}
-        """The handlers of the open sockets, and what makes them end."""
+        """The tasks that carry sessions, and what makes them end."""
         self._faults = FaultPlan(world.faults, seed=world.seed)
         self._listening = Listening()
         self._count = 0
@@ -85,6 +91,7 @@ class Service:
         for name in ("sessions", "transcription_sessions"):
             app.router.add_post(f"/openai/realtimeapi/{name}", self._preview_sessions)
             app.router.add_post(f"/openai/realtime/{name}", self._preview_sessions)
+        self.calls.add_routes(app.router)
         app.on_shutdown.append(self._shutdown)
         return app
 
@@ -94,7 +101,7 @@ class Service:
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """CORS for known pages only, and every refusal as the services' JSON."""
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self.origins:
+        if origin is not None and origin not in self.origins and request.path not in CALL_DOORS:
             return error_response(RefusedError(403, "origin_not_allowed", "This page may not use this simulator."))
         if request.method == "OPTIONS" and origin:
             response: web.StreamResponse = web.Response(status=204)
@@ -109,10 +116,11 @@ class Service:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Headers"] = "authorization, api-key, content-type"
             response.headers["Access-Control-Allow-Methods"] = "POST, GET, OPTIONS"
+            response.headers["Access-Control-Expose-Headers"] = "Location"
             response.headers["Vary"] = "Origin"
         return response
 
-    def _strike(self) -> None:
+    def strike(self) -> None:
         """Refuse this connection where a fault on demand says so."""
         status = self._faults.on_connect()
         if status is not None:
@@ -121,7 +129,7 @@ class Service:
     # --- ephemeral keys -----------------------------------------------------------------------------------------------
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
-        self._strike()
+        self.strike()
         if admit(request, self.keys, azure=request.path.startswith("/openai")) is not None:
             raise RefusedError(401, "invalid_api_key", "An ephemeral key cannot make another one.")
         try:
@@ -156,7 +164,7 @@ class Service:
             raise RefusedError(400, refusal.code, refusal.message)
         preset = wire.decode_session(body, dialect="preview")
         preset = replace(preset, type="transcription") if transcription else preset
-        value, grant = self.keys.mint(preset, lifetime_s=lifetime, owner=request[OWNER])
+        value, grant = self.keys.mint(preset, lifetime_s=lifetime, owner=request[OWNER], dialect="preview")
         session = wire.encode_session(self._effective(preset, "preview"), dialect="preview")
         return web.json_response(
             {**session, "client_secret": {"value": value, "expires_at": int(grant.expires_at)}},
@@ -180,46 +188,74 @@ class Service:
         door = SOCKET_DOORS[request.path]
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise RefusedError(426, "426", "This path speaks WebSocket.")
-        self._strike()
+        self.strike()
         socket = web.WebSocketResponse(
             max_msg_size=MAX_MESSAGE_BYTES,
             compress=False,
             timeout=GOODBYE_S,
             protocols=("realtime",) if "realtime" in offered_protocols(request) else (),
         )
+        call_id = request.query.get("call_id") if door.dialect == "ga" else None
         try:
             preset = self._check_door(request, door)
+            if call_id is not None:
+                self.calls.check(call_id, preset)
         except RefusedError as refused:
             if door.azure:
                 raise
             return await say_and_close(request, socket, refused)
         await socket.prepare(request)
-        await self._serve(request, socket, door, preset)
+        carrier = SocketCarrier(request, socket)
+        if call_id is not None:
+            await self.calls.watch(carrier, call_id)
+            return socket
+        session = self.begin(request, door, preset)
+        try:
+            await self.carry(carrier, session)
+        finally:
+            await self.forget(session)
         return socket
 
-    async def _serve(
-        self, request: web.Request, socket: web.WebSocketResponse, door: Door, preset: SessionConfig | None
-    ) -> None:
+    def begin(
+        self, request: web.Request, door: Door, preset: SessionConfig | None, *, webrtc: bool = False
+    ) -> LiveSession:
+        """A new session; `forget` ends it."""
         self._count += 1
-        number = self._count
-        session = self.sessions[number] = LiveSession(
+        session = LiveSession(
             self.world,
-            number=number,
+            number=self._count,
             dialect=door.dialect,
             model=model_asked(request, door, preset) or DEFAULT_MODEL,
             preset=preset,
             transcription="transcription" in (request.query.get("intent"), preset and preset.type),
             started_at=int(time.time()),
             watch=self.watcher(request[OWNER]),
+            webrtc=webrtc,
         )
-        task = asyncio.current_task()
-        assert task is not None  # a handler always runs in one
+        self.sessions.add(session)
+        return session
+
+    async def carry(self, carrier: Carrier, session: LiveSession, ear: Ear | None = None) -> None:
+        """Carry a session, in the task that calls, until one side ends or `end` does."""
+        task: Any = asyncio.current_task()
         stop = self._stops[task] = asyncio.get_running_loop().create_future()
         try:
-            await carry(SocketCarrier(request, socket), session, listening=self._listening, stop=stop)
+            await carry(carrier, session, listening=self._listening, stop=stop, ear=ear)
         finally:
-            del self.sessions[number], self._stops[task]
-            await session.aclose()
+            del self._stops[task]
+
+    async def forget(self, session: LiveSession) -> None:
+        """A session is over."""
+        self.sessions.discard(session)
+        await session.aclose()
+
+    async def end(self, tasks: Collection[asyncio.Task[Any]], close: Close) -> None:
+        """Make tasks in `carry` hang up, and wait for them."""
+        for task in tasks:
+            if task in self._stops and not self._stops[task].done():
+                self._stops[task].set_result(close)
+        if tasks:
+            await asyncio.wait(tasks, timeout=2 * GOODBYE_S)
 
     def watcher(self, owner: str) -> Callable[[events.Event], None] | None:
         """What is told every event said to a session of this owner; a classroom counts them."""
@@ -233,12 +269,7 @@ class Service:
         return preset
 
     async def _shutdown(self, app: web.Application) -> None:
-        handlers = dict(self._stops)
-        for stop in handlers.values():
-            if not stop.done():
-                stop.set_result(Close(WSCloseCode.GOING_AWAY, "the simulator stops"))
-        if handlers:
-            await asyncio.wait(handlers, timeout=2 * GOODBYE_S)
+        await self.end(tuple(self._stops), Close(WSCloseCode.GOING_AWAY, "the simulator stops"))
 
 
 def _expiry(client_secret: Any) -> Any:

@@ -382,7 +382,7 @@ async def test_an_error_of_ours_closes_with_1011_and_is_logged(
 ) -> None:
     async with socket(sim, GA_OK) as ws:
         await ws.receive_json()
-        (session,) = sim._started().service.sessions.values()
+        (session,) = sim._started().service.sessions
         session._turns = None  # type: ignore[assignment]
         await ws.send_json({"type": "input_audio_buffer.append", "audio": ""})
         assert (await goodbye(ws))[1] == 1011

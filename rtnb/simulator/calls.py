@@ -1,0 +1,193 @@
+"""The doors of WebRTC: offers come in by POST, answers and the call's id go out.
+
+- ``POST /openai/v1/realtime/calls[?webrtcfilter=on]`` Azure GA, ``POST /v1/realtime/calls`` OpenAI GA: the offer as
+  ``application/sdp`` with an ephemeral key, or as multipart `sdp` and `session` with the long-lived key
+- ``POST /v1/realtimertc?model=…`` Azure preview (there on a regional host): the offer, with an ephemeral key for it
+- ``POST …/realtime/calls/{id}/hangup``; the sideband WebSocket ``…/realtime?call_id=…``: both with the long-lived key
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import WSCloseCode, web
+
+from rtnb.errors import RemoteProtocolError
+from rtnb.protocol import SessionConfig, wire
+from rtnb.protocol.schema import check_session
+from rtnb.simulator.admission import Door, RefusedError, admit, token_of
+from rtnb.simulator.carrying import SocketCarrier
+from rtnb.simulator.faults import Close
+from rtnb.simulator.live import LiveSession
+
+if TYPE_CHECKING:
+    from rtnb.simulator.service import Service
+    from rtnb.simulator.webrtc import Call
+
+CALL_DOORS: Final = {
+    "/openai/v1/realtime/calls": Door("ga", True),
+    "/v1/realtime/calls": Door("ga", False),
+    "/v1/realtimertc": Door("preview", True),
+}
+_MODULE: Final = "rtnb.simulator.webrtc"
+
+
+def obstacle() -> str | None:
+    """Why nobody can call over WebRTC here, and what to do; None where they can."""
+    if find_spec("aiortc") is None:
+        return 'WebRTC needs aiortc, which is not installed. Next: python -m pip install "rtnb[sim]"'
+    from aioice.ice import get_host_addresses
+
+    if not get_host_addresses(use_ipv4=True, use_ipv6=True):
+        return (
+            "WebRTC does not connect over the loopback interface, the only one this machine has up. Next: turn any "
+            "network on (it need not reach the internet), or talk over WebSocket."
+        )
+    return None
+
+
+class Calls:
+    """The calls of one service.
+
+    Parameters
+    ----------
+    service : Service
+        Who answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._open: dict[str, tuple[LiveSession, asyncio.Task[None]]] = {}
+        self._beside: dict[str, set[asyncio.Task[Any]]] = {}
+        """The sideband sockets of each call."""
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Open the doors."""
+        for path, door in CALL_DOORS.items():
+            router.add_post(path, self._offer)
+            if door.dialect == "ga":
+                router.add_post(path + "/{call_id}/hangup", self._hang_up)
+
+    # --- offers -------------------------------------------------------------------------------------------------------
+
+    async def _offer(self, request: web.Request) -> web.Response:
+        door = CALL_DOORS[request.path]
+        self._service.strike()
+        if door.dialect == "ga" and door.azure and "api-version" in request.query:
+            raise RefusedError(400, "400", "api-version query parameter is not allowed when using /v1 path")
+        preset = self._admit(request, door)
+        if door.dialect == "preview" and not request.query.get("model"):
+            raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
+        sdp, own = await _read(request)
+        filtered = door.azure and request.query.get("webrtcfilter") == "on"
+        call = await _answer(sdp, filtered=filtered)
+        session = self._service.begin(request, door, own or preset, webrtc=True)
+        call.connect(session.play)
+        call_id = session.make_id("rtc")
+        self._open[call_id] = session, asyncio.create_task(self._serve(call_id, call, session), name="rtnb call")
+        await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
+        if door.dialect == "preview":
+            self._service.keys.spend(token_of(request) or "")
+            return web.Response(status=201, text=call.sdp, content_type="application/sdp")
+        where = {"Location": f"/v1/realtime/calls/{call_id}"}
+        return web.Response(status=201, text=call.sdp, content_type="application/sdp", headers=where)
+
+    def _admit(self, request: web.Request, door: Door) -> SessionConfig | None:
+        """An offer alone needs an ephemeral key of its dialect; one with a session of its own, the long-lived key."""
+        preset = admit(request, self._service.keys, azure=door.azure)
+        refused, grant = None, self._service.keys.grant(token_of(request) or "")
+        if preset is None and not _multipart(request):
+            refused = "An offer as application/sdp needs an ephemeral key (Bearer ek_…)."
+        elif preset is not None and _multipart(request):
+            refused = "A session of its own needs the long-lived key: an ephemeral one has brought its session."
+        elif grant is not None and grant.dialect != door.dialect:
+            refused = f"This ephemeral key is not of the {door.dialect} dialect."
+        if refused is not None:
+            raise RefusedError(401, "401" if door.azure else "invalid_api_key", refused)
+        return preset
+
+    async def _serve(self, call_id: str, call: Call, session: LiveSession) -> None:
+        try:
+            await self._service.carry(call, session)
+        finally:
+            del self._open[call_id]
+            session.outgoing.put(Close(WSCloseCode.OK, "the call ended"))
+            if watching := self._beside.pop(call_id, None):
+                await asyncio.wait(watching)
+            await call.aclose()
+            await self._service.forget(session)
+
+    # --- beside a call ------------------------------------------------------------------------------------------------
+
+    def check(self, call_id: str, preset: SessionConfig | None) -> None:
+        """Refuse who may not watch or end a call: with an ephemeral key, or one that is not open."""
+        if preset is not None:
+            raise RefusedError(401, "invalid_api_key", "Watching or ending a call needs the long-lived key.")
+        if call_id not in self._open:
+            raise RefusedError(404, "call_not_found", "No call with this id is open.")
+
+    async def watch(self, carrier: SocketCarrier, call_id: str) -> None:
+        """Serve a sideband socket: it hears all that the service says in the call, and may speak."""
+        session = self._open[call_id][0]
+        task: Any = asyncio.current_task()
+        watching = self._beside.setdefault(call_id, set())
+        watching.add(task)
+        ear = session.listen()
+        try:
+            await self._service.carry(carrier, session, ear)
+        finally:
+            session.outgoing.leave(ear)
+            watching.discard(task)
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        call_id = request.match_info["call_id"]
+        self.check(call_id, admit(request, self._service.keys, azure=request.path.startswith("/openai")))
+        await self._service.end([self._open[call_id][1]], Close(WSCloseCode.OK, "hung up"))
+        return web.Response()
+
+
+def _multipart(request: web.Request) -> bool:
+    return request.content_type == "multipart/form-data" and not request.path.endswith("rtc")
+
+
+async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
+    """The offer, and the session that came with it."""
+    session = None
+    try:
+        if _multipart(request):
+            form = await request.post()
+            sdp, asked = _text(form.get("sdp")), wire.parse(_text(form.get("session")) or '{"type": "realtime"}')
+            if refusal := check_session(asked, dialect="ga"):
+                raise RefusedError(400, refusal.code, refusal.message)
+            session = wire.decode_session(asked)
+        elif request.content_type == "application/sdp":
+            sdp = (await request.read()).decode()
+        else:
+            text = f"Content-Type is {request.content_type!r}; allowed: application/sdp (GA also multipart/form-data)."
+            raise RefusedError(400, "invalid_content_type", text)
+    except (RemoteProtocolError, UnicodeDecodeError, ValueError) as error:
+        raise RefusedError(400, "invalid_request_body", f"The request body is {error}") from error
+    if not sdp.startswith("v="):
+        raise RefusedError(400, "invalid_offer", "The offer is no session description: it begins with v=0.")
+    return sdp, session
+
+
+def _text(part: Any) -> str:
+    """A part of a form: a text, or bytes where it has a content type, or a file."""
+    raw = part.file.read() if isinstance(part, web.FileField) else part or ""
+    return raw if isinstance(raw, str) else bytes(raw).decode()
+
+
+async def _answer(sdp: str, *, filtered: bool) -> Call:
+    problem = obstacle()
+    if problem is not None:
+        raise RefusedError(503, "webrtc_not_available", problem)
+    module = await asyncio.to_thread(importlib.import_module, _MODULE)  # half a second, the first time
+    try:
+        call: Call = await module.Call.answer(sdp, filtered=filtered)
+    except module.OfferError as error:
+        raise RefusedError(400, "invalid_offer", f"The offer is refused: {error}.") from error
+    return call

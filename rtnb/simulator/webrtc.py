@@ -1,0 +1,305 @@
+"""A WebRTC call from the service's side: an aiortc peer connection as the `Carrier` of a session.
+
+Opus both ways, without aiortc's own delays: what is said is encoded at 24 kHz when its 20 ms are due, and what is heard
+is decoded as its packet arrives. Importing this module needs aiortc (extra ``sim``); only a call does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+import numpy as np
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+
+from rtnb.audio import Resampler
+from rtnb.protocol import wire
+from rtnb.simulator.carrying import Sound
+from rtnb.simulator.faults import Close
+from rtnb.simulator.playout import PCM
+from rtnb.simulator.refusing import error
+
+_log = logging.getLogger("rtnb.simulator")
+
+FRAME_MS: Final = 20
+"""Length of a packet, as browsers send them."""
+OPUS_HZ: Final = 48_000
+"""Clock of every Opus stream, whatever its bandwidth (RFC 7587)."""
+BIT_RATE: Final = 48_000
+"""Of the service's voice. Chosen: speech up to 12 kHz without audible loss."""
+STALLED_S: Final = 0.1
+"""Without a packet for so long, the user's track is taken for silent. Chosen: five packets."""
+CONNECT_S: Final = 30.0
+"""How long a caller may take to connect after the answer. Chosen."""
+GOODBYE_S: Final = 1.0
+"""How long the last words may take to arrive. Chosen."""
+MOST_INCOMING: Final = 16_384
+"""Messages and packets that wait to be taken in; then the call ends. Chosen: five minutes of sound."""
+MOST_BUFFERED_BYTES: Final = 1 << 20
+"""Text on its way over the data channel; then the session waits. Chosen."""
+
+VISIBLE: Final = frozenset(
+    {
+        "input_audio_buffer.speech_started",
+        "input_audio_buffer.speech_stopped",
+        "output_audio_buffer.started",
+        "output_audio_buffer.stopped",
+        "conversation.item.input_audio_transcription.completed",
+        "conversation.item.added",
+        "conversation.item.created",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.output_audio_transcript.delta",
+        "response.output_audio_transcript.done",
+    }
+)
+"""What the channel carries with ``webrtcfilter=on`` (Microsoft's WebRTC how-to); all else is for the sideband."""
+_TYPE: Final = re.compile(r'\{"type": ?"([^"]*)"')
+
+
+class OfferError(ValueError):
+    """An offer that cannot be answered; says why."""
+
+
+class ServiceTrack(MediaStreamTrack):
+    """The service's voice: a packet every 20 ms, silence where there is nothing to say."""
+
+    kind = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.play: Callable[[int], bytes] = bytes
+        """Gives so many bytes of sound, PCM16 at 24 kHz."""
+        self._now = asyncio.get_running_loop().time
+        self._starts_at: float | None = None
+        self._n = 0
+        self._encoder: Any = av.CodecContext.create("libopus", "w")
+        self._encoder.format, self._encoder.layout, self._encoder.sample_rate = "s16", "mono", PCM.rate_hz
+        self._encoder.bit_rate, self._encoder.options = BIT_RATE, {"application": "voip"}
+
+    async def recv(self) -> Any:
+        """The next packet, when it is due."""
+        if self.readyState != "live":
+            raise MediaStreamError
+        if self._starts_at is None:
+            self._starts_at = self._now()
+        await asyncio.sleep(max(0.0, self._starts_at + self._n * FRAME_MS / 1000 - self._now()))
+        n_samples = PCM.rate_hz * FRAME_MS // 1000
+        frame: Any = av.AudioFrame(format="s16", layout="mono", samples=n_samples)
+        frame.planes[0].update(self.play(n_samples * PCM.bytes_per_sample))
+        frame.sample_rate, frame.pts = PCM.rate_hz, self._n * n_samples
+        packet = self._encoder.encode(frame)[0]  # one for one: a frame is what the encoder takes at a time
+        packet.pts, packet.time_base = self._n * OPUS_HZ * FRAME_MS // 1000, Fraction(1, OPUS_HZ)
+        self._n += 1
+        return packet
+
+
+class UserTrack:
+    """The user's voice: every packet is decoded when it comes, what is missing is silence.
+
+    It stands in the place of aiortc's jitter buffer, which would hold four packets (80 ms) back and, once one was lost,
+    sixteen for ever: an ear needs no even flow.
+
+    Parameters
+    ----------
+    hear : callable
+        Takes the sound, PCM16 at 24 kHz, in pieces of any length.
+    """
+
+    def __init__(self, hear: Callable[[bytes], None]) -> None:
+        self._hear = hear
+        self._loop = asyncio.get_running_loop()
+        self._resampler = Resampler(from_rate_hz=OPUS_HZ, to_rate_hz=PCM.rate_hz)
+        self._decoder: Any = av.CodecContext.create("libopus", "r")
+        self._decoder.format, self._decoder.layout, self._decoder.sample_rate = "s16", "mono", OPUS_HZ
+        self._sequence: int | None = None
+        self._due = 0
+        """RTP time at which the next packet should begin."""
+        self._came_at = 0.0
+
+    def add(self, packet: Any) -> tuple[bool, None]:
+        """Take an RTP packet; gives aiortc nothing to do."""
+        if self._sequence is not None and (packet.sequence_number - self._sequence) % 65_536 >= 32_768:
+            return False, None  # it comes too late: its time was silence
+        if self._sequence is not None and (missing := (packet.timestamp - self._due) % 2**32) <= 2 * OPUS_HZ:
+            self._take(np.zeros(missing, np.float32))
+        self._sequence, self._came_at = packet.sequence_number, self._loop.time()
+        self._due = packet.timestamp
+        with contextlib.suppress(av.FFmpegError):  # damaged is lost: the next packet finds its time missing
+            for frame in self._decoder.decode(av.Packet(packet._data)):
+                samples = frame.to_ndarray()[0]
+                self._due += len(samples)
+                self._take(samples.astype(np.float32) / 32_768)
+        return False, None
+
+    def tick(self) -> None:
+        """Another 20 ms are over: where the track fell silent without a word, its time goes on."""
+        if self._sequence is not None and self._loop.time() - self._came_at > STALLED_S:
+            self._due += OPUS_HZ * FRAME_MS // 1000
+            self._take(np.zeros(OPUS_HZ * FRAME_MS // 1000, np.float32))
+
+    def _take(self, audio: Any) -> None:
+        if len(sound := self._resampler.process(audio)):
+            self._hear(PCM.encode(sound))
+
+
+class Call:
+    """One caller. Made by `answer`; `play` is set to the session's once there is one.
+
+    Parameters
+    ----------
+    filtered : bool
+        Whether the data channel carries only what is in `VISIBLE`.
+    """
+
+    def __init__(self, *, filtered: bool) -> None:
+        self._filtered = filtered
+        self._loop = asyncio.get_running_loop()
+        self._inbox: asyncio.Queue[str | bytes | Sound | None] = asyncio.Queue(MOST_INCOMING)
+        self._channel: asyncio.Future[Any] = self._loop.create_future()
+        self._changed = asyncio.Event()
+        """The channel took something, or closed."""
+        self._user = UserTrack(lambda pcm: self._put(Sound(pcm)))
+        self._service = ServiceTrack()
+        self._peer: Any = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # nobody outside is asked where we are
+        self._peer.on("datachannel", self._opened)
+        self._peer.on("connectionstatechange", self._state_changed)
+        self._patience = self._loop.call_later(CONNECT_S, self._give_up)
+
+    @classmethod
+    async def answer(cls, offer: str, *, filtered: bool = False) -> Call:
+        """Answer an offer; its answer is `sdp`.
+
+        Raises
+        ------
+        OfferError
+            It cannot be read, or has no audio for us.
+        """
+        call = cls(filtered=filtered)
+        try:
+            await call._negotiate(offer)
+        except BaseException as problem:
+            await call.aclose()
+            if isinstance(problem, OfferError) or not isinstance(problem, Exception):
+                raise
+            raise OfferError(f"it cannot be read ({problem or type(problem).__name__})") from problem
+        return call
+
+    async def _negotiate(self, offer: str) -> None:
+        # A name under .local is a browser's alias of its address: asking for it takes a second, and it finds us anyway.
+        lines = [line for line in offer.splitlines() if not (line.startswith("a=candidate:") and ".local " in line)]
+        transceiver = self._peer.addTransceiver(self._service, "sendrecv")
+        codecs = RTCRtpSender.getCapabilities("audio").codecs
+        transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType.lower() == "audio/opus"])
+        self._let_through(transceiver.receiver)
+        description = RTCSessionDescription("\r\n".join([*lines, ""]), "offer")
+        await self._peer.setRemoteDescription(description)
+        if transceiver.mid is None:
+            raise OfferError("it has no audio section (m=audio); add a transceiver or a track before createOffer")
+        if self._peer.sctp is None:
+            self._channel.set_result(None)  # a caller who only talks
+        await self._peer.setLocalDescription(await self._peer.createAnswer())
+        if transceiver.currentDirection not in ("sendrecv", "sendonly"):
+            raise OfferError("it takes no audio (a=sendonly or a=inactive); allowed: a=sendrecv, a=recvonly")
+
+    def _let_through(self, receiver: Any) -> None:
+        name = "_RTCRtpReceiver__jitter_buffer"
+        if not hasattr(receiver, name):
+            raise RuntimeError("this aiortc keeps its jitter buffer elsewhere than 1.16 does")
+        setattr(receiver, name, self._user)
+
+    @property
+    def sdp(self) -> str:
+        """The answer."""
+        return str(self._peer.localDescription.sdp)
+
+    def connect(self, play: Callable[[int], bytes]) -> None:
+        """From now on the caller hears what `play` gives."""
+
+        def next_sound(n_bytes: int) -> bytes:
+            self._user.tick()
+            return play(n_bytes)
+
+        self._service.play = next_sound
+
+    # --- what happens -------------------------------------------------------------------------------------------------
+
+    def _opened(self, channel: Any) -> None:
+        if self._channel.done():
+            return  # the first one is the session's
+        channel.bufferedAmountLowThreshold = MOST_BUFFERED_BYTES // 2
+        channel.on("message", self._put)
+        channel.on("bufferedamountlow", self._changed.set)
+        channel.on("close", self._closed)
+        self._channel.set_result(channel)
+
+    def _closed(self) -> None:
+        self._changed.set()
+        self._put(None)
+
+    def _state_changed(self) -> None:
+        state = self._peer.connectionState
+        if state == "connected":
+            self._patience.cancel()
+        elif state in ("failed", "closed"):
+            self._closed()
+
+    def _give_up(self) -> None:
+        _log.warning("a caller did not connect within %g s of our answer", CONNECT_S)
+        self._put(None)
+
+    def _put(self, said: str | bytes | Sound | None) -> None:
+        """Take something in; None ends the call."""
+        if self._inbox.full():
+            self._inbox.get_nowait()
+            said = None
+        self._inbox.put_nowait(said)
+
+    # --- a carrier ----------------------------------------------------------------------------------------------------
+
+    async def incoming(self) -> AsyncIterator[str | bytes | Sound]:
+        """What the caller says over channel and track."""
+        while (said := await self._inbox.get()) is not None:
+            yield said
+
+    async def send(self, text: str) -> None:
+        """Say a text over the channel, once the caller has opened it."""
+        named = _TYPE.match(text)
+        if self._filtered and (named is None or named[1] not in VISIBLE):
+            return
+        channel = await asyncio.shield(self._channel)
+        if channel is None:
+            return
+        while channel.readyState == "open" and channel.bufferedAmount > MOST_BUFFERED_BYTES:
+            self._changed.clear()
+            await self._changed.wait()
+        if channel.readyState != "open":
+            raise ConnectionResetError("the data channel is closed")
+        try:
+            channel.send(text)
+        except ValueError as problem:  # longer than the other side takes in one message
+            channel.send(wire.encode(error("message_too_long", f"{named[1] if named else 'An event'}: {problem}")))
+
+    async def hang_up(self, close: Close) -> None:
+        """End the call, once what was said has arrived (1006: at once)."""
+        channel = self._channel.result() if self._channel.done() else None
+        if close.code != 1006 and channel is not None and channel.readyState == "open":
+            self._changed.clear()
+            channel.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), GOODBYE_S)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the peer connection; nothing stays behind."""
+        self._patience.cancel()
+        self._channel.cancel()
+        self._service.stop()
+        await self._peer.close()
