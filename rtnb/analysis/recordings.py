@@ -49,11 +49,14 @@ class Turn:
                 f"a turn from {self.start_ms} to {self.end_ms} ms: it must end after its start, at 0 or later"
             )
         object.__setattr__(self, "pauses", tuple((float(start), float(end)) for start, end in self.pauses))
+        at = self.start_ms
         for start, end in self.pauses:
-            if not self.start_ms <= start < end <= self.end_ms:
+            if not at <= start < end <= self.end_ms:
                 raise AudioError(
-                    f"a pause from {start} to {end} ms: its turn lasts from {self.start_ms} to {self.end_ms} ms"
+                    f"a pause from {start} to {end} ms: its turn lasts from {self.start_ms} to {self.end_ms} ms, "
+                    "and pauses come in their order"
                 )
+            at = end
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis._plain import plain_sweep
+from rtnb.analysis.gaps import Gaps, Track
 from rtnb.analysis.heard import Heard
 from rtnb.analysis.sweep_result import AS_RECORDED, Sweep
 from rtnb.vad import VadConstants, speech_probabilities
@@ -43,23 +43,39 @@ def evaluate(
     constants: VadConstants = SERVER_MODEL_V1,
 ) -> Sweep:
     frames = np.unique([constants.silence_frames(ms) for ms in np.atleast_1d(np.asarray(silences_ms, float))])
-    thresholds, prefixes = np.atleast_1d(np.asarray(thresholds, float)), np.atleast_1d(np.asarray(prefixes_ms, float))
-    found = plain_sweep(heard, thresholds.tolist(), frames.tolist(), prefixes.tolist(), constants)
-    turns = [(k, turn) for k, one in enumerate(heard) for turn in one.turns]
-    pauses = [(n, pause) for n, (_, turn) in enumerate(turns) for pause in turn.pauses]
+    levels = np.unique(np.asarray(thresholds, float))
+    prefixes = np.unique(np.asarray(prefixes_ms)).astype(np.int64)
+    track = Track(heard)
+    n_t, n_s, n_p, n = len(levels), len(frames), len(prefixes), len(heard)
+    found: dict[str, Any] = {
+        "cut_off": np.empty((n_t, n_s, track.n_turns), bool),
+        "delay_ms": np.empty((n_t, n_s, track.n_turns), np.float32),
+        "onset_delay_ms": np.empty((n_t, track.n_turns), np.float32),
+        "missed": np.empty((n_t, track.n_turns), bool),
+        "clipped_ms": np.empty((n_t, n_p, track.n_turns), np.float32),
+        "pause_cut": np.empty((n_t, n_s, len(track.pause_turn)), bool),
+        "false_triggers": np.empty((n_t, n_s, n), np.int64),
+        "self_interruptions": np.empty((n_t, n_s, n), np.int64),
+        "billed_tokens": np.empty((n_t, n_s, n_p, n), np.float32),
+    }
+    for t, threshold in enumerate(levels.tolist()):
+        gaps = Gaps(track, threshold=threshold, constants=constants)
+        for part in (gaps.onsets(prefixes), gaps.at(frames, prefixes_ms=prefixes)):
+            for name, values in vars(part).items():
+                found[name][t] = values
     return Sweep(
-        thresholds=thresholds,
+        thresholds=levels,
         silence_frames=frames,
         prefixes_ms=prefixes,
         **found,
-        turn_ms=np.array([(turn.start_ms, turn.end_ms) for _, turn in turns]).reshape(-1, 2),
-        turn_recording=np.array([k for k, _ in turns], int),
-        pause_ms=np.array([pause for _, pause in pauses], float).reshape(-1, 2),
-        pause_turn=np.array([n for n, _ in pauses], int),
+        turn_ms=track.turn_ms,
+        turn_recording=track.turn_recording,
+        pause_ms=track.pause_ms,
+        pause_turn=track.pause_turn,
         recordings=tuple(one.name for one in heard),
         conditions=tuple(one.condition for one in heard),
         duration_ms=np.array([one.duration_ms for one in heard]),
-        non_speech_h=np.array([sum(e - s for s, e in one.non_speech) for one in heard]) / 3_600_000,
-        echo_min=np.array([sum(e - s for s, e in one.echo) for one in heard]) / 60_000,
+        non_speech_h=np.array([sum(end - start for start, end in one.non_speech) for one in heard]) / 3_600_000,
+        echo_min=np.array([sum(end - start for start, end in one.echo) for one in heard]) / 60_000,
         constants=constants,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rtnb.analysis.heard import Heard
-from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S, Failure, Sweep
+from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S
 from rtnb.vad import FRAME_MS, Segment, ServerVadMachine, SpeechStarted, VadConstants, server_vad_segments
 
 NAN = float("nan")

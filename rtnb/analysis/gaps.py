@@ -1,0 +1,314 @@
+"""Every silence duration at once: what one threshold makes of recordings, from the gaps between their speech.
+
+At one threshold the frames at or above it come in runs, and each gap behind a run is a question of its own: a stop is
+told in it exactly when its quiet frames reach far enough, and where then depends on no other gap. So one pass over the
+probabilities gives the gaps (about 1,300 in an hour), and everything a silence duration changes is counted from them;
+the prefix padding is arithmetic. `rtnb.vad.ServerVadMachine`, run for each setting, gives the same numbers.
+
+Times are whole frames here: what happens at 32 ms · k lies before x ms exactly when k < ceil(x / 32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.analysis.heard import Heard
+from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S
+from rtnb.vad import FRAME_MS, VadConstants
+
+_Int = npt.NDArray[np.int64]
+_Bool = npt.NDArray[np.bool_]
+_Float = npt.NDArray[np.float64]
+
+_NEVER: Final = 1 << 40  # a frame after all others
+
+
+class Track:
+    """Recordings end to end, one frame of nothing between them, with their labels in frames: prepared once.
+
+    Parameters
+    ----------
+    heard : sequence of Heard
+        In the order of the results' last axes.
+    """
+
+    def __init__(self, heard: Sequence[Heard]) -> None:
+        nothing = np.full(1, np.nan, np.float32)
+        self.probabilities = np.concatenate(
+            [nothing, *(part for one in heard for part in (one.probabilities, nothing))]
+        )
+        lengths = np.array([len(one.probabilities) for one in heard], np.int64)
+        self.ends: _Int = np.cumsum(lengths + 1)
+        self.offsets: _Int = self.ends - lengths
+        self.offset_or_none: _Int = np.append(self.offsets, 0)
+        turns = [(k, turn) for k, one in enumerate(heard) for turn in one.turns]
+        pauses = [(n, pause) for n, (_, turn) in enumerate(turns) for pause in turn.pauses]
+        self.turn_ms: _Float = np.array([(turn.start_ms, turn.end_ms) for _, turn in turns], float).reshape(-1, 2)
+        self.turn_recording: _Int = np.array([k for k, _ in turns], np.int64)
+        self.pause_ms: _Float = np.array([pause for _, pause in pauses], float).reshape(-1, 2)
+        self.pause_turn: _Int = np.array([n for n, _ in pauses], np.int64)
+        self.turn_offset = offset = self.offsets[self.turn_recording]
+        start_ms, end_ms = self.turn_ms.T
+        self.first_frame = offset + _floor(start_ms)  # the frame the turn begins in
+        self.end_frame = offset + _ceil(end_ms)  # speech of the turn begins before it
+        self.early_frame = offset + _ceil(end_ms - CUT_OFF_TOLERANCE_MS)  # a stop before it cuts off
+        last_ms = np.append(start_ms[1:], 0.0)
+        follows = np.append(self.turn_recording[1:] == self.turn_recording[:-1], False)[: len(turns)]
+        self.limit_frame = np.where(
+            follows, offset + _floor(last_ms[: len(turns)]), self.ends[self.turn_recording]
+        )  # until here a stop ends the turn
+        self.pause_at = np.full(len(self.probabilities) + 1, -1, np.int32)  # in which pause a stop is told there
+        offset = self.turn_offset[self.pause_turn]
+        pause_frames = offset + _ceil(self.pause_ms[:, 0]), offset + _ceil(self.pause_ms[:, 1])
+        for n, (first, end) in enumerate(zip(*pause_frames, strict=True)):
+            self.pause_at[first:end] = n
+        self.quiet = self._mark(one.non_speech for one in heard)
+        self.echo = self._mark(one.echo for one in heard)
+
+    def _mark(self, spans_of: Any) -> _Bool:
+        """Which frames lie wholly in a span."""
+        marks = np.zeros(len(self.probabilities) + 1, np.int64)
+        for offset, end, spans in zip(self.offsets, self.ends, spans_of, strict=True):
+            first, last = (np.array([span[k] for span in spans], float) for k in (0, 1))
+            first, last = offset + _ceil(first), np.minimum(offset + _floor(last), end)
+            wide = first < last
+            np.add.at(marks, first[wide], 1)
+            np.add.at(marks, last[wide], -1)
+        return np.cumsum(marks)[:-1] > 0
+
+    @property
+    def n_turns(self) -> int:
+        """Of all recordings."""
+        return len(self.turn_recording)
+
+
+@dataclass(frozen=True, eq=False)
+class AtThreshold:
+    """What a threshold decides whatever the silence duration is: see `Sweep` for the meaning."""
+
+    onset_delay_ms: npt.NDArray[np.float32]
+    """(n_turns,)"""
+    missed: _Bool
+    """(n_turns,)"""
+    clipped_ms: npt.NDArray[np.float32]
+    """(P, n_turns)"""
+
+
+@dataclass(frozen=True, eq=False)
+class AtSilences:
+    """What silence durations decide at one threshold: see `Sweep` for the meaning."""
+
+    cut_off: _Bool
+    """(S, n_turns)"""
+    delay_ms: npt.NDArray[np.float32]
+    """(S, n_turns)"""
+    pause_cut: _Bool
+    """(S, n_pauses)"""
+    false_triggers: _Int
+    """(S, n_recordings)"""
+    self_interruptions: _Int
+    """(S, n_recordings)"""
+    billed_tokens: npt.NDArray[np.float32]
+    """(S, P, n_recordings)"""
+
+
+class Gaps:
+    """The gaps between speech at one threshold: about 0.3 ms per hour of audio to find, far less to ask.
+
+    Parameters
+    ----------
+    track : Track
+        The recordings.
+    threshold : float
+        As in the turn detection.
+    constants : VadConstants
+        What is assumed about the service.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rtnb.analysis.recordings import Turn
+    >>> spoken = np.array([0, 0.9, 0.9, 0, 0, 0, 0, 0, 0, 0, 0, 0], np.float32)
+    >>> track = Track([Heard("one", "as recorded", spoken, turns=(Turn(32, 96),))])
+    >>> gaps = Gaps(track, threshold=0.5, constants=VadConstants())
+    >>> gaps.at([2, 7], prefixes_ms=[300]).delay_ms.tolist()
+    [[96.0], [256.0]]
+    """
+
+    def __init__(self, track: Track, *, threshold: float, constants: VadConstants) -> None:
+        self.track = track
+        p, least = track.probabilities, constants.min_speech_frames
+        high = p >= _exactly(constants.local(threshold))
+        low = p < _exactly(constants.release(threshold))
+        if constants.release(threshold) > constants.local(threshold):
+            low &= ~high
+        edges = np.flatnonzero(high[1:] != high[:-1]) + 1
+        self._starts, self._ends = starts, ends = edges[::2], edges[1::2]  # of the runs
+        self._long = np.flatnonzero(ends - starts >= least) if least > 1 else None
+        self._least = least
+        self._recording = np.searchsorted(track.ends, starts)
+        self._recording_or_none = np.append(self._recording, len(track.ends))
+        following = np.append(starts[1:], _NEVER)
+        gap_ends = np.minimum(following, track.ends[self._recording])
+        self._low, edges = low, np.flatnonzero(low[1:] != low[:-1]) + 1
+        low_starts, low_ends = edges[::2], edges[1::2]
+        self._low_starts = np.append(low_starts, _NEVER)
+        first, after = np.searchsorted(low_starts, ends), np.searchsorted(low_starts, gap_ends)
+        first_low = self._low_starts[first]
+        reach = np.where(first < after, np.append(low_ends, 0)[after - 1] - 1 - first_low, -1)
+        self._reach = np.append(reach, _NEVER)
+        self._first_low = np.append(first_low, _NEVER)
+        self._find_starts()
+        # Where each turn looks first: the number of a gap.
+        self._turn_gap = np.searchsorted(ends, track.first_frame, "right")
+        self._late_gap = np.maximum(self._turn_gap, np.searchsorted(gap_ends, track.early_frame))
+
+    def _find_starts(self) -> None:
+        """Which run a start follows each gap with, and which the first start of its recording is with."""
+        track, starts, n = self.track, np.append(self._starts, _NEVER), len(self._starts)
+        long = np.arange(n) if self._long is None else self._long
+        behind = np.append(long, n)[np.searchsorted(long, np.arange(1, n + 1))]
+        self._next_start = np.append(starts[behind], 0)
+        first = starts[np.append(long, n)[np.searchsorted(starts[long], track.offsets)]]
+        self._first_start = np.append(first, _NEVER)  # per recording
+        inside = np.append(starts[behind] < track.ends[self._recording], False)
+        self._in_quiet, self._in_echo = (
+            ((first < track.ends) & marks.take(first, mode="clip"), inside & marks.take(self._next_start, mode="clip"))
+            if marks.any()
+            else (np.zeros(len(first), bool), np.zeros(n + 1, bool))
+            for marks in (track.quiet, track.echo)
+        )
+        if self._long is not None:  # only the first gap that fires behind a long run ends its segment
+            begins = np.r_[True, self._recording[1:] != self._recording[:-1]][:n]
+            is_long = np.zeros(n, bool)
+            is_long[long] = True
+            self._block = np.append(np.cumsum(is_long | begins) - 1, -1)
+            self._reach[:-1][~is_long[np.flatnonzero(is_long | begins)][self._block[:-1]]] = -1
+
+    def onsets(self, prefixes_ms: Sequence[int] | _Int) -> AtThreshold:
+        """When each turn's start is told, and what the prefix padding leaves of its beginning."""
+        track, n = self.track, len(self._starts)
+        starts, ends = np.append(self._starts, _NEVER), np.append(self._ends, _NEVER + self._least)
+        run = self._turn_gap
+        frame = np.maximum(starts[run], track.first_frame)
+        if self._long is not None:
+            short = ends[run] - frame < self._least
+            later = np.append(self._long, n)[np.searchsorted(self._long, run + 1)]
+            frame = np.where(short, starts[later], frame)
+        missed = frame >= track.end_frame
+        start_ms, end_ms = track.turn_ms.T
+        frame_ms = FRAME_MS * (frame - track.turn_offset).astype(float)
+        delay_ms = np.where(missed, np.nan, frame_ms + FRAME_MS * self._least - start_ms)
+        lost = np.where(missed, end_ms - start_ms, frame_ms - np.asarray(prefixes_ms)[:, None] - start_ms)
+        return AtThreshold(delay_ms.astype(np.float32), missed, np.maximum(lost, 0).astype(np.float32))
+
+    def at(self, silence_frames: Sequence[int] | _Int, *, prefixes_ms: Sequence[int] | _Int) -> AtSilences:
+        """Ask for silence durations, in frames: 0.1 ms for one, less for each of many."""
+        stops = _Stops(self, np.asarray(silence_frames, np.int64))
+        cut_off, delay_ms = stops.turns()
+        return AtSilences(
+            cut_off,
+            delay_ms,
+            stops.pauses(),
+            stops.starts_in(*self._in_quiet),
+            stops.starts_in(*self._in_echo),
+            stops.tokens(np.asarray(prefixes_ms, np.int64)),
+        )
+
+
+class _Stops:
+    """All stops for S silence durations, one after another: for each duration, in the order of their gaps.
+
+    Of each, the number of its gap among the kept ones, the first frame after its segment, and the frame the segment's
+    speech began with. Behind the last one of each duration stands one that never comes.
+    """
+
+    def __init__(self, gaps: Gaps, silence_frames: _Int) -> None:
+        self.gaps, self.track, self.n_silences = gaps, gaps.track, len(silence_frames)
+        can = gaps._reach >= silence_frames.min(initial=_NEVER)
+        kept = np.flatnonzero(can)
+        self.rank = np.cumsum(can) - can  # number of a gap -> number of the first kept one from there on
+        width = len(kept)
+        fires = gaps._reach[kept] >= silence_frames[:, None]
+        place = np.flatnonzero(fires)
+        row = place // width
+        gap = kept[place - row * width]
+        if gaps._long is not None:
+            block = gaps._block[gap]
+            first = np.ones(len(place), bool)
+            first[1:] = (block[1:] != block[:-1]) | (row[1:] != row[:-1])
+            place, row, gap = place[first], row[first], gap[first]
+        self.gap, self.row = gap, row
+        self.recording = gaps._recording_or_none[gap]
+        self.cell = row * (len(self.track.offsets) + 1) + self.recording
+        last = gaps._first_low[gap] + silence_frames[row]
+        waits = np.flatnonzero(~gaps._low.take(last, mode="clip"))  # between the thresholds: the next low frame fires
+        last[waits] = gaps._low_starts[np.searchsorted(gaps._low_starts[:-1], last[waits])]
+        self.stop = last + 1
+        self.start = start = gaps._first_start[self.recording]
+        np.maximum(start[1:], gaps._next_start[gap[:-1]], out=start[1:])
+        steps = place + 1
+        steps[1:] -= place[:-1] + 1
+        self.entry = np.repeat(np.arange(len(place)), steps)  # (S * width,) the next stop from there
+        self.row_at = np.arange(self.n_silences)[:, None] * width
+
+    def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
+        track = self.track
+        cut_off = self.stop[self.entry[self.rank[self.gaps._turn_gap] + self.row_at]] < track.early_frame
+        entry = self.entry[self.rank[self.gaps._late_gap] + self.row_at]
+        entry += self.stop[entry] < track.early_frame  # a cut-off in the gap the end is near: the next stop
+        stop = self.stop[entry]
+        ends = (stop <= track.limit_frame) & (self.start[entry] < track.end_frame)
+        delay_ms = FRAME_MS * (stop - track.turn_offset) - track.turn_ms[:, 1]
+        delay_ms[~ends] = np.nan
+        return cut_off, delay_ms.astype(np.float32)
+
+    def pauses(self) -> _Bool:
+        n = len(self.track.pause_turn)
+        cut = np.zeros((self.n_silences, n), bool)
+        pause = self.track.pause_at.take(self.stop, mode="clip")
+        inside = pause >= 0
+        cut[self.row[inside], pause[inside]] = True
+        return cut
+
+    def starts_in(self, first: _Bool, again: _Bool) -> _Int:
+        """(S, n_recordings) starts: the first one of a recording where marked, and those behind a marked gap."""
+        n = len(self.track.offsets) + 1
+        counts = np.bincount(self.cell[again[self.gap]], minlength=self.n_silences * n).reshape(-1, n)[:, :-1]
+        return counts + first
+
+    def tokens(self, prefixes_ms: _Int) -> npt.NDArray[np.float32]:
+        """(S, P, n_recordings) of the items from each start less the prefix, at least 0, to its stop."""
+        n = len(self.track.offsets) + 1
+        size = self.n_silences * n
+
+        def per_recording(cells: _Int, weights: npt.NDArray[Any] | None = None) -> _Int:
+            return np.bincount(cells, weights, minlength=size).astype(np.int64).reshape(-1, 1, n)[..., :-1]
+
+        total_ms = FRAME_MS * per_recording(self.cell, self.stop - self.start)
+        total_ms = total_ms + prefixes_ms[:, None] * per_recording(self.cell)
+        begin_ms = FRAME_MS * (self.start - self.track.offset_or_none[self.recording])
+        near = begin_ms < prefixes_ms.max(initial=0)
+        cells, begin_ms = self.cell[near], begin_ms[near]
+        for p, prefix in enumerate(prefixes_ms.tolist()):  # nothing lies before the recording
+            total_ms[:, p : p + 1] -= per_recording(cells, np.maximum(prefix - begin_ms, 0))
+        return (total_ms * TOKENS_PER_S / 1000).astype(np.float32)
+
+
+def _exactly(value: float) -> np.float32:
+    """The least float32 that is not below a number: comparing float32 with it is comparing with the number itself."""
+    nearest = np.float32(value)
+    return nearest if float(nearest) >= value else np.nextafter(nearest, np.float32(np.inf))
+
+
+def _floor(ms: _Float) -> _Int:
+    return np.floor(ms / FRAME_MS).astype(np.int64)
+
+
+def _ceil(ms: _Float) -> _Int:
+    return np.ceil(ms / FRAME_MS).astype(np.int64)
