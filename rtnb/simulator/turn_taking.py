@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import Codec, codec
+from rtnb.audio import Codec, codec, ms_to_samples
 from rtnb.protocol import AudioFormat, SemanticVad, ServerVad
+from rtnb.protocol.values import SERVER_VAD_DEFAULTS
 from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechProbabilities, SpeechStarted, VadConstants
 
 Audio = npt.NDArray[np.float32]
@@ -63,12 +64,17 @@ class TurnTaking:
 
     Parameters
     ----------
+    phase_ms : float, default 0
+        The frames begin this much later than the stream.
+    ignores_settings : bool, default False
+        Whatever is set, the server VAD goes on as by default: some deployments were seen to do that.
     **constants
         Fields of :class:`rtnb.vad.VadConstants`, which no document gives (`hysteresis`, `min_speech_frames`, …).
     """
 
-    def __init__(self, **constants: Any) -> None:
+    def __init__(self, *, phase_ms: float = 0, ignores_settings: bool = False, **constants: Any) -> None:
         self._constants = VadConstants(**constants)
+        self._phase_ms, self._ignores_settings = phase_ms, ignores_settings
         self._format: AudioFormat | None = None
         self._codec: Codec = codec("audio/pcm")
         self._detection: Any = None
@@ -85,6 +91,7 @@ class TurnTaking:
         self._format = audio_format
         self._codec = codec(audio_format.type)
         self._ear = SpeechProbabilities(rate_hz=self._codec.rate_hz)
+        self._ear.push(np.zeros(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz)))
         self._base_ms = int(base_ms)
         """Stream time at which the kept bytes begin."""
         self._kept = bytearray()
@@ -124,7 +131,7 @@ class TurnTaking:
         if detection == self._detection and self._machine is not None:
             return
         self._detection = detection
-        settings = self._settings(detection)
+        settings = self._settings(SERVER_VAD_DEFAULTS if detection and self._ignores_settings else detection)
         if settings is None:
             self._machine = None
         elif self._machine is None:

@@ -1,0 +1,288 @@
+"""Fit the local model of the server VAD to what a service told about audio it was sent.
+
+Which constants: `VadConstants`, and the frame phase (how much later than the stream the service's frames begin). Told
+boundaries are compared with the model's; the constants with the least distance win, ties go to the model's own. Where
+the service behaves as if a setting had never been changed, that is found out by trying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.analysis.calibrated import Calibration
+from rtnb.audio import ms_to_samples
+from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechStarted, VadConstants, speech_probabilities
+
+PHASES_MS = (0, 8, 16, 24)
+"""Tried frame phases: quarters of a frame."""
+TOLERANCE_MS = 96
+"""A told boundary is right within this: three frames, what a shifted frame grid alone can do."""
+_WINDOW_MS = 320.0
+"""Boundaries further apart than this are not the same event (chosen: ten frames)."""
+_MISFIT = 0.03
+"""A distance above this makes us ask whether settings are ignored (chosen; a shifted frame grid alone gives less)."""
+_BETTER = 0.75
+"""The explanation "ignored" must bring the distance down to this share of it (chosen)."""
+_SETTINGS = ("threshold", "silence_duration_ms", "prefix_padding_ms")
+_USUAL = {"threshold": (0.5,), "silence_duration_ms": (200, 500), "prefix_padding_ms": (300,)}
+"""What a service may go back to: its defaults, observed and documented."""
+_GRID: dict[str, tuple[Any, ...]] = {
+    "hysteresis": (0.15, 0.1, 0.2, 0.05, 0.25, 0.0),
+    "min_speech_frames": (1, 2, 3, 4),
+    "silence_rounding": ("up", "nearest", "down"),
+    "threshold_slope": (1.0, 0.85, 1.15, 0.7, 1.3),
+    "threshold_shift": tuple(sorted((round(0.25 * k, 2) for k in range(-6, 7)), key=abs)),
+    "phase_ms": PHASES_MS,
+}
+"""Tried values of each constant, the model's own first."""
+_TOGETHER = (
+    ("threshold_shift", "min_speech_frames"),
+    ("hysteresis", "silence_rounding"),
+    ("threshold_slope", "threshold_shift"),
+    ("hysteresis", "threshold_shift"),
+    ("phase_ms", "silence_rounding"),
+    ("phase_ms", "threshold_shift"),
+)
+"""Constants that can stand in for each other are tried together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Audio streamed under one setting, and what the service told about it. All times are stream time."""
+
+    threshold: float
+    silence_duration_ms: int
+    prefix_padding_ms: int
+    start_ms: int
+    """Where this audio begins: a multiple of 32."""
+    stop_ms: int
+    """Where it ends: a multiple of 32, in silence."""
+    starts_ms: tuple[int, ...]
+    """Every `audio_start_ms`."""
+    stops_ms: tuple[int, ...]
+    """Every `audio_end_ms`."""
+    problems: tuple[str, ...] = ()
+    """What else was odd, in words."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Constants to try."""
+
+    constants: VadConstants = VadConstants()  # noqa: RUF009 - frozen
+    phase_ms: int = 0
+
+    def with_(self, **values: Any) -> _Point:
+        phase_ms = values.pop("phase_ms", self.phase_ms)
+        return _Point(replace(self.constants, **values), phase_ms)
+
+
+def fit_constants(
+    audio: npt.NDArray[np.float32], told: Sequence[Told], *, rate_hz: int, deployment: str
+) -> Calibration:
+    """Find the constants with which the local model tells what the service told.
+
+    Parameters
+    ----------
+    audio : ndarray, float32, shape (n_samples,)
+        Exactly what was sent, from the first `start_ms` to the last `stop_ms`, without a gap.
+    told : sequence of Told
+        One after another.
+    rate_hz : int
+        Of the audio.
+    deployment : str
+        Names the service in the result.
+
+    Returns
+    -------
+    Calibration
+    """
+    fit = _Fit(audio, told, rate_hz=rate_hz)
+    point, distance, frozen = fit.best()
+    before = fit.boundaries(_Point(), {})
+    after = fit.boundaries(point, frozen)
+    starts, stops = ([(one.starts_ms, one.stops_ms)[kind] for one in told] for kind in (0, 1))
+    return Calibration(
+        deployment=deployment,
+        constants=point.constants,
+        phase_ms=point.phase_ms,
+        like=fit.like(point, distance, frozen),
+        start_f1=_f1(starts, [pair[0] for pair in after]),
+        stop_f1=_f1(stops, [pair[1] for pair in after]),
+        start_f1_before=_f1(starts, [pair[0] for pair in before]),
+        stop_f1_before=_f1(stops, [pair[1] for pair in before]),
+        n_starts=sum(map(len, starts)),
+        n_stops=sum(map(len, stops)),
+        n_settings=len(told),
+        audio_s=len(audio) / rate_hz,
+        ignored=frozen,
+        anomalies=(
+            *_ignored(frozen),
+            *_missing(told, after),
+            *_unaligned(told, frozen),
+            *(p for one in told for p in one.problems),
+        ),
+    )
+
+
+class _Fit:
+    """The search. A distance is 0 where every boundary is told exactly, 1 where none is."""
+
+    def __init__(self, audio: npt.NDArray[np.float32], told: Sequence[Told], *, rate_hz: int) -> None:
+        self._told = told
+        self._probabilities = {
+            phase_ms: speech_probabilities(
+                np.concatenate([np.zeros(ms_to_samples(phase_ms, rate_hz=rate_hz), np.float32), audio]), rate_hz=rate_hz
+            )
+            for phase_ms in PHASES_MS
+        }
+        self._n = 2 * sum(len(one.starts_ms) + len(one.stops_ms) for one in told)
+        self._known: dict[Any, float] = {}
+
+    def best(self) -> tuple[_Point, float, dict[str, Any]]:
+        """The constants, their distance, and the settings that are ignored with the value they seem to have."""
+        point, distance = self._search({})
+        if distance <= _MISFIT:
+            return point, distance, {}
+        frozen = self._freeze(point)
+        if frozen:
+            other, other_distance = self._search(frozen)
+            if other_distance < _BETTER * distance:
+                return other, other_distance, frozen
+        return point, distance, {}
+
+    def _freeze(self, fitted: _Point) -> dict[str, Any]:
+        """Settings that explain more when they are taken for constant, found one by one."""
+        frozen: dict[str, Any] = {}
+        distance = min(self.distance(point, frozen) for point in (_Point(), fitted))
+        while len(frozen) < len(_SETTINGS):
+            tries = [
+                (self.distance(point, {**frozen, name: value}), name, value)
+                for name in _SETTINGS
+                if name not in frozen and len({getattr(one, name) for one in self._told}) > 1
+                for value in dict.fromkeys((*_USUAL[name], *(getattr(one, name) for one in self._told)))
+                for point in (_Point(), fitted)
+            ]
+            if not tries or (found := min(tries, key=lambda each: each[0]))[0] > 0.95 * distance:
+                break
+            distance, name, value = found
+            frozen[name] = value
+        return frozen
+
+    def _search(self, frozen: dict[str, Any]) -> tuple[_Point, float]:
+        """Change constants group by group as long as that helps."""
+        point = _Point()
+        distance, before = self.distance(point, frozen), 2.0
+        while 0 < distance < before - 1e-9:
+            before = distance
+            for names in _TOGETHER:
+                for values in product(*(_GRID[name] for name in names)):
+                    candidate = point.with_(**dict(zip(names, values, strict=True)))
+                    if candidate != point and (its := self.distance(candidate, frozen)) < distance - 1e-9:
+                        point, distance = candidate, its
+        return point, distance
+
+    def like(self, point: _Point, distance: float, frozen: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+        """For each constant, the tried values that explain all but one boundary as well."""
+        slack = distance + 2 / max(self._n, 1)
+        return {
+            name: tuple(sorted(v for v in values if self.distance(point.with_(**{name: v}), frozen) <= slack))
+            for name, values in _GRID.items()
+        }
+
+    def distance(self, point: _Point, frozen: dict[str, Any]) -> float:
+        """How far the model's boundaries are from what was told."""
+        key = (point, *sorted(frozen.items()))
+        if key not in self._known:
+            self._known[key] = self._distance(point, frozen)
+        return self._known[key]
+
+    def _distance(self, point: _Point, frozen: dict[str, Any]) -> float:
+        far, n = 0.0, 0
+        for one, (starts, stops) in zip(self._told, self.boundaries(point, frozen), strict=True):
+            for told, model in ((one.starts_ms, starts), (one.stops_ms, stops)):
+                errors = _matched(told, model, within_ms=_WINDOW_MS)
+                n += len(told) + len(model)
+                far += len(told) + len(model) - 2 * len(errors) + 2 * sum(errors) / _WINDOW_MS
+        return far / n if n else 1.0
+
+    def boundaries(self, point: _Point, frozen: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+        """What the model tells under each setting: starts and stops."""
+        probabilities = self._probabilities[point.phase_ms]
+        first = self._told[0].start_ms // FRAME_MS
+        machine = ServerVadMachine(constants=point.constants)
+        machine.reset(frame=first)
+        out = []
+        for one in self._told:
+            machine.configure(**{name: frozen.get(name, getattr(one, name)) for name in _SETTINGS})
+            stop = first + len(probabilities) if one is self._told[-1] else one.stop_ms // FRAME_MS
+            events = machine.push(probabilities[machine.frame - first : stop - first])
+            starts = [event.audio_start_ms for event in events if isinstance(event, SpeechStarted)]
+            stops = [event.audio_end_ms for event in events if not isinstance(event, SpeechStarted)]
+            out.append((starts, stops))
+        return out
+
+
+def _matched(told: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[float]:
+    """Distances of the boundaries that belong together, each to one other, in their order."""
+    errors, i, j = [], 0, 0
+    while i < len(told) and j < len(model):
+        error = abs(told[i] - model[j])
+        if error > within_ms:
+            i, j = (i + 1, j) if told[i] < model[j] else (i, j + 1)
+        elif i + 1 < len(told) and abs(told[i + 1] - model[j]) < error:
+            i += 1
+        elif j + 1 < len(model) and abs(told[i] - model[j + 1]) < error:
+            j += 1
+        else:
+            errors.append(float(error))
+            i, j = i + 1, j + 1
+    return errors
+
+
+def _f1(told: Sequence[Sequence[int]], model: Sequence[Sequence[int]]) -> float:
+    """Share of boundaries that are told by both sides within the tolerance."""
+    n = sum(map(len, told)) + sum(map(len, model))
+    pairs = zip(told, model, strict=True)
+    return 2 * sum(len(_matched(a, b, within_ms=TOLERANCE_MS)) for a, b in pairs) / n if n else 0.0
+
+
+# --- what is odd ------------------------------------------------------------------------------------------------------
+
+
+def _ignored(frozen: dict[str, Any]) -> list[str]:
+    return [f"{name} is ignored: the service behaves as if it were always {value:g}" for name, value in frozen.items()]
+
+
+def _missing(told: Sequence[Told], model: Iterable[tuple[list[int], list[int]]]) -> list[str]:
+    """Settings under which the service is silent where the model hears speech, or stops no turn."""
+    odd = []
+    for one, (starts, _) in zip(told, model, strict=True):
+        where = f"threshold {one.threshold:g}, silence {one.silence_duration_ms} ms"
+        if len(one.starts_ms) < len(starts) / 2:
+            odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts told, {len(starts)} expected")
+        if len(one.stops_ms) < len(one.starts_ms):
+            odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts, {len(one.stops_ms)} stops")
+    return odd
+
+
+def _unaligned(told: Sequence[Told], frozen: dict[str, Any]) -> list[str]:
+    """Boundaries off the 32 ms grid that the service's logs show: ends, and starts with their prefix added."""
+    stops = [stop for one in told for stop in one.stops_ms]
+    starts = [
+        start + frozen.get("prefix_padding_ms", one.prefix_padding_ms)
+        for one in told
+        for start in one.starts_ms
+        if start
+    ]
+    odd = []
+    for name, values in (("ends", stops), ("starts with their prefix", starts)):
+        if off := sum(value % FRAME_MS != 0 for value in values):
+            odd.append(f"{off} of {len(values)} {name} are no multiples of {FRAME_MS} ms")
+    return odd

@@ -1,0 +1,97 @@
+"""Calibration finds what a simulator hides, says what it cannot tell apart, and leaves the session as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rtnb
+from rtnb.analysis.calibrated import Calibration
+from rtnb.client.calibration import SETTINGS, calibrate
+from rtnb.errors import AudioError, RtnbError
+from rtnb.protocol import ServerVad
+from rtnb.simulator import Simulator
+from rtnb.vad import VadConstants
+from tests.client.clips import clips
+from tests.client.conftest import Joined
+
+Hidden = Mapping[str, Any]
+
+
+async def _calibrated(**hidden: Any) -> tuple[Calibration, rtnb.Session]:
+    with Simulator(latency="fast", voice="babble", vad_constants=hidden) as simulator:
+        async with rtnb.connect(simulator, turn_detection=ServerVad(silence_duration_ms=640)) as session:
+            return await calibrate(session, clips(), paced=False, progress=False), session
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"hysteresis": 0.05, "min_speech_frames": 3},
+        {"threshold_shift": 0.75, "silence_rounding": "down", "phase_ms": 8},
+    ],
+    ids=["hysteresis", "threshold map"],
+)
+async def test_hidden_constants_are_found(hidden: Hidden) -> None:
+    found, session = await _calibrated(**hidden)
+    want = VadConstants(**{name: value for name, value in hidden.items() if name != "phase_ms"})
+    for name in ("hysteresis", "min_speech_frames", "silence_rounding", "threshold_slope", "threshold_shift"):
+        assert getattr(want, name) in found.like[name], name
+        if name in hidden:
+            assert getattr(found.constants, name) == pytest.approx(getattr(want, name), abs=0.05), name
+    assert found.phase_ms == hidden.get("phase_ms", 0)
+    assert (found.start_f1, found.stop_f1) == (1.0, 1.0)
+    assert found.start_f1_before < 0.8
+    assert (found.anomalies, found.ignored) == ((), {})
+    assert found.deployment == "127.0.0.1 rtnb-simulator"
+    # And the session is as it was: its turn detection, no items, no responses.
+    assert session.config.turn_detection.silence_duration_ms == 640
+    assert session.config.turn_detection.create_response is True
+    assert session.conversation.items == []
+    assert len(session.log.filter("response.created")) == 0
+
+
+async def test_a_service_that_ignores_its_configuration_is_found_out() -> None:
+    found, _ = await _calibrated(ignores_settings=True, hysteresis=0.05)
+    assert found.ignored == {"threshold": 0.5, "silence_duration_ms": 200, "prefix_padding_ms": 300}
+    assert "silence_duration_ms is ignored: the service behaves as if it were always 200" in found.anomalies
+    assert found.constants.hysteresis == pytest.approx(0.05)
+    assert found.stop_f1 == 1.0
+    assert "ignored" in repr(found)
+
+
+async def test_it_streams_in_real_time_and_says_when_nothing_is_told(ga: Joined) -> None:
+    settings = [replace(one, threshold=0.5) for one in SETTINGS[:2]]
+    found = await calibrate(ga.session, clips()[:1], settings=settings, progress=False, deployment="mute")
+    assert ga.clock.now_s - 1_000 == pytest.approx(found.audio_s, abs=0.1)
+    assert (found.n_starts, found.start_f1) == (0, 0.0)
+    assert any(
+        "events are missing: threshold 0.5, silence 200 ms: 0 starts told, 1 expected" in a for a in found.anomalies
+    )
+
+
+async def test_without_recordings_nothing_is_sent(ga: Joined) -> None:
+    with pytest.raises(AudioError, match="no recordings"):
+        await calibrate(ga.session, [])
+
+
+async def test_a_calibration_is_kept_per_deployment(
+    ga: Joined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RTNB_CALIBRATIONS", str(tmp_path))
+    found = await calibrate(ga.session, clips()[:1], settings=SETTINGS[:1], progress=False, deployment="a host/gpt:1")
+    assert Calibration.stored(found.deployment) is None
+    path = found.save()
+    assert path == tmp_path / "a_host_gpt_1.json"
+    assert Calibration.stored(found.deployment) == found
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(RtnbError, match="version 2; this rtnb reads 1"):
+        Calibration.load(path)
+    path.write_text("[]")
+    with pytest.raises(RtnbError, match="no calibration"):
+        Calibration.load(path)
+    assert "Calibration of a host/gpt:1" in found._repr_html_()
