@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from rtnb.errors import RtnbError
 
 _PACKAGE = Path(__file__).resolve().parent
 _MANIFEST = ".rtnb-originals.json"
+_START = "00_start_here.ipynb"
 _TRIES = 100  # ports tried after the one asked for; chosen
 
 
@@ -37,6 +38,12 @@ class WorkingCopy:
     """Files nobody had edited, replaced by a newer original."""
     kept: tuple[str, ...] = ()
     """Files that were edited and differ from their original: left alone."""
+
+    @property
+    def start(self) -> str:
+        """The notebook to open: ``00_start_here.ipynb``, else the first there is; "" for none."""
+        names = sorted(path.name for path in self.path.glob("*.ipynb"))
+        return _START if _START in names else next(iter(names), "")
 
     def __str__(self) -> str:
         done = [
@@ -125,19 +132,54 @@ def free_port(first: int) -> int:
     raise RtnbError(f"no free port from {first} upward").with_hint("Let the system choose one: rtnb lab --port 0")
 
 
-def serve(copy: WorkingCopy, *, port: int, browser: bool = True, extra: Sequence[str] = ()) -> int:
+def hub_address(copy: WorkingCopy, environ: Mapping[str, str]) -> str | None:
+    """Where a JupyterHub that runs this process already serves the copy: an address, or a path of the hub's.
+
+    None outside JupyterHub; "" where its server cannot see the folder. The server's own folder is taken to be the home
+    folder where the hub does not say (`JUPYTERHUB_ROOT_DIR`).
+    """
+    base = environ.get("JUPYTERHUB_PUBLIC_URL") or environ.get("JUPYTERHUB_SERVICE_PREFIX")
+    if not base:
+        return None
+    root = Path(environ.get("JUPYTERHUB_ROOT_DIR") or Path.home()).expanduser().resolve()
+    if not copy.path.is_relative_to(root):
+        return ""
+    place = (copy.path / copy.start).relative_to(root).as_posix()
+    return f"{base.rstrip('/')}/lab/tree/{quote(place)}"
+
+
+def tunnel(port: int, environ: Mapping[str, str]) -> str | None:
+    """The command that brings this port to the machine an SSH session comes from; None outside SSH."""
+    ends = environ.get("SSH_CONNECTION", "").split()  # client's address and port, ours
+    if len(ends) != 4:
+        return None
+    host, ssh_port = ends[2:]
+    other = f" -p {ssh_port}" if ssh_port != "22" else ""
+    return f"ssh -N -L {port}:localhost:{port}{other} {environ.get('USER') or 'YOU'}@{host}"
+
+
+def serve(
+    copy: WorkingCopy,
+    *,
+    port: int,
+    browser: bool = True,
+    extra: Sequence[str] = (),
+    ready: Callable[[str], None] = lambda url: None,
+) -> int:
     """Run JupyterLab in this process until SIGINT (Ctrl-C) or SIGTERM; kernels are stopped with it.
 
     Parameters
     ----------
     copy : WorkingCopy
-        The folder to open, on the first notebook that is new there.
+        The folder to open, on its start.
     port : int
         A free port.
     browser : bool, default True
         Open the page; otherwise the address is printed.
     extra : sequence of str
         More of JupyterLab's own options; they win over ours.
+    ready : callable
+        Is told the address, without the token, once it answers.
 
     Returns
     -------
@@ -155,9 +197,8 @@ def serve(copy: WorkingCopy, *, port: int, browser: bool = True, extra: Sequence
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",  # works offline, and asks nothing
         "--log-level=WARN",
     ]
-    first = min((name for name in copy.added if name.endswith(".ipynb")), default=None)
-    if first:
-        arguments.append(f"--LabApp.default_url=/lab/tree/{quote(first)}")
+    if copy.start:
+        arguments.append(f"--LabApp.default_url=/lab/tree/{quote(copy.start)}")
     if not browser:
         arguments.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -165,7 +206,9 @@ def serve(copy: WorkingCopy, *, port: int, browser: bool = True, extra: Sequence
     # Away from a terminal JupyterLab leaves SIGINT alone: the loop would break and its kernels live on (measured).
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
-        LabApp.launch_instance([*arguments, *extra])
+        server = LabApp.initialize_server([*arguments, *extra])
+        server.io_loop.add_callback(lambda: ready(f"http://localhost:{server.port}{server.base_url}lab"))
+        server.start()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0

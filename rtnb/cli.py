@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 all is well, 1 it is not (the reason is printed), 130 interrupted.
     """
+    begun_s = time.monotonic()
     options = parser().parse_args(argv)
+    options.begun_s = begun_s
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -118,11 +122,31 @@ def _lab(options: argparse.Namespace) -> int:
     originals = lab.originals()
     copy = lab.working_copy(originals, options.directory or Path.home() / "rtnb-notebooks")
     print(f"Notebooks: {copy}")
+    hub = lab.hub_address(copy, os.environ)
+    if hub is not None:
+        print(_ON_A_HUB.format(where=hub or f"the folder {copy.path}, once it is inside the one your server shows"))
+        return 0
     port = lab.free_port(options.port)
     if options.port not in (0, port):
         print(f"Port {options.port} is taken; using {port}.")
+    tunnel = lab.tunnel(port, os.environ)
+    if tunnel:
+        print(f"This is an SSH session. On your own machine run\n    {tunnel}\nand open the address below there.")
     sys.stdout.flush()
-    return lab.serve(copy, port=port, browser=not options.no_browser, extra=options.jupyter)
+    elsewhere = tunnel is not None and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    begun = options.begun_s
+
+    def ready(url: str) -> None:
+        print(f"Serving {url} {time.monotonic() - begun:.1f} s after the command. Ctrl-C stops it.", flush=True)
+
+    return lab.serve(copy, port=port, browser=not (options.no_browser or elsewhere), extra=options.jupyter, ready=ready)
+
+
+_ON_A_HUB = f"""\
+JupyterHub serves JupyterLab already; nothing was started. Open there:
+    {{where}}
+If its notebooks do not find rtnb, make this environment a kernel of yours and choose it:
+    {sys.executable} -m ipykernel install --user --name rtnb"""
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rtnb._lab import WorkingCopy, free_port, originals, working_copy
+from rtnb._lab import WorkingCopy, free_port, hub_address, originals, tunnel, working_copy
 from rtnb.cli import main, parser
 from rtnb.errors import RtnbError
 
@@ -125,6 +126,45 @@ def test_words_after_a_double_dash_are_jupyters() -> None:
     assert options.no_browser
 
 
+def test_it_opens_on_the_start_else_on_the_first(source: Path, tmp_path: Path) -> None:
+    assert WorkingCopy(tmp_path).start == ""
+    assert working_copy(source, tmp_path / "work").start == "01-first.ipynb"
+    (source / "00_start_here.ipynb").write_text("start")
+    (source / "00_a_note.ipynb").write_text("not the start")
+    assert working_copy(source, tmp_path / "work").start == "00_start_here.ipynb"
+
+
+def test_on_a_jupyterhub_it_starts_nothing_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ada/")
+    monkeypatch.setenv("JUPYTERHUB_ROOT_DIR", str(tmp_path))
+    monkeypatch.delenv("JUPYTERHUB_PUBLIC_URL", raising=False)
+    assert main(["lab", "--directory", str(tmp_path / "my work")]) == 0
+    said = capsys.readouterr().out
+    assert "/user/ada/lab/tree/my%20work/0" in said
+    assert "-m ipykernel install --user" in said
+    assert any((tmp_path / "my work").glob("*.ipynb"))
+
+
+def test_where_a_jupyterhub_shows_the_copy(tmp_path: Path) -> None:
+    copy = WorkingCopy(tmp_path.resolve())
+    root = {"JUPYTERHUB_ROOT_DIR": str(tmp_path)}
+    public = {"JUPYTERHUB_PUBLIC_URL": "https://hub.test/u/a/", **root}
+    assert hub_address(copy, public) == "https://hub.test/u/a/lab/tree/."
+    elsewhere = {"JUPYTERHUB_SERVICE_PREFIX": "/user/ada/", "JUPYTERHUB_ROOT_DIR": str(tmp_path / "other")}
+    assert hub_address(copy, elsewhere) == ""
+    assert hub_address(copy, root) is None
+
+
+def test_over_ssh_it_says_how_to_get_there() -> None:
+    assert tunnel(8888, {}) is None
+    assert tunnel(8888, {"SSH_CONNECTION": "10.0.0.1 4000 10.0.0.2 22", "USER": "ada"}) == (
+        "ssh -N -L 8888:localhost:8888 ada@10.0.0.2"
+    )
+    assert tunnel(80, {"SSH_CONNECTION": "::1 4000 ::2 2222"}) == "ssh -N -L 80:localhost:80 -p 2222 YOU@::2"
+
+
 def test_an_error_is_told_in_words_not_as_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert main(["lab", "--directory", str(tmp_path / "file")]) == 1
@@ -149,5 +189,6 @@ def test_it_ends_cleanly_with_its_kernels(name: str, tmp_path: Path) -> None:
         assert lab.stop(by=signal.Signals[name]) == 0
 
     assert f"Port {port} is taken; using " in lab.log()
+    assert re.search(r"Serving http://localhost:\d+/lab \d+\.\d s after the command", lab.log())
     assert not list((tmp_path / "runtime").glob(f"kernel-{kernel['id']}.json"))
     assert not lab.processes_left()
