@@ -7,7 +7,8 @@
 
 `rtnb.connect` opens a session with a service (`Azure`, `OpenAI`, `Custom`) or with the `Simulator`; `Session` and
 `Response` are what comes back; `EventLog` keeps what was said; `plot_deltas` draws it; `doctor` says what is missing.
-`Playground` is all of it in one cell; `inspect` shows the events of a session, of a log or of an `openai` connection.
+`Playground` is all of it in one cell; `Microphone` hears you; `inspect` shows the events of a session, of a log or of
+an `openai` connection.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
     from rtnb.transport.services import Azure, Custom, OpenAI
-    from rtnb.widgets import EventInspector, Playground, inspect
+    from rtnb.widgets import EventInspector, Microphone, Playground, WebRTCPeer, inspect
 
 __version__ = "0.1.0.dev0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "Custom",
     "EventInspector",
     "EventLog",
+    "Microphone",
     "OpenAI",
     "Playground",
     "Response",
@@ -55,6 +57,7 @@ __all__ = [
     "ServiceError",
     "Session",
     "Simulator",
+    "WebRTCPeer",
     "audio",
     "connect",
     "doctor",
@@ -81,7 +84,9 @@ _HOMES = {
     "plot_deltas": "rtnb.analysis.plot",
     "plot_arrivals": "rtnb.analysis.plot",
     "Playground": "rtnb.widgets",
+    "Microphone": "rtnb.widgets",
     "EventInspector": "rtnb.widgets",
+    "WebRTCPeer": "rtnb.widgets",
     "inspect": "rtnb.widgets",
     "doctor": "rtnb._doctor",
     "RtnbError": "rtnb.errors",

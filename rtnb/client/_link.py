@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from rtnb.audio import Audio
 from rtnb.client._calls import Calls, Key
 from rtnb.client._redaction import CARRIERS, redact_event
 from rtnb.client.log import EventLog
@@ -19,6 +20,7 @@ from rtnb.transport.base import Transport
 from rtnb.transport.credentials import redact
 
 Clock = Callable[[], float]
+Speak = Callable[[Audio, int], Awaitable[None]]
 MakeId = Callable[[str], str]
 """prefix -> a new id of at most 32 characters."""
 Route = Callable[[Any, float], object]
@@ -67,6 +69,8 @@ class Link:
         self.ended: ConnectionClosed | None = None
         self._make_id = make_id
         self._transport = transport
+        self.speak: Speak | None = getattr(transport, "speak", None)
+        """Where sound has a track of its own (WebRTC): puts audio on it, and returns once it was said."""
         self.secrets = tuple(secrets)
         self._routes = routes
         self._on_end = on_end

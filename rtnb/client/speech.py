@@ -151,6 +151,11 @@ def _answers_itself(detection: Any) -> bool:
 
 
 async def _speak(session: Session, samples: Audio, rate_hz: int, *, speed: float, clear: bool) -> None:
+    if session._link.speak is not None:
+        if clear:  # the track is never silent for the service: what it heard so far is not part of this utterance
+            await session.input_audio_buffer.clear()
+        await session._link.speak(samples, rate_hz)
+        return
     wire_rate_hz = session.config.input_format.rate_hz
     if clear and session.state.input_audio_buffer.bytes:
         await session.input_audio_buffer.clear()  # what was left over is not part of this utterance
@@ -177,6 +182,8 @@ async def _be_silent(session: Session, silence_ms: int, *, speed: float) -> None
 
     News of an earlier turn may still be on its way here: what counts is where in the stream a turn ended.
     """
+    if session._link.speak is not None:
+        return  # the track goes on by itself
     form = session.config.input_format
     rate_hz = form.rate_hz
     spoken_ms = session.state.input_audio_buffer.total_bytes / form.bytes_per_ms

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.connection import ConnectionControl
     from rtnb.widgets.inspector import EventInspector, inspect
     from rtnb.widgets.instructions import InstructionsControl
+    from rtnb.widgets.microphone import Microphone
     from rtnb.widgets.panel import SettingsPanel
     from rtnb.widgets.playground import Playground
     from rtnb.widgets.presets import Preset
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.transcript import Transcript
     from rtnb.widgets.turn_detection import TurnDetectionControl
     from rtnb.widgets.waveform import Waveform
+    from rtnb.widgets.webrtc import WebRTCPeer
 
 __all__ = [
     "AnswerControl",
@@ -30,6 +32,7 @@ __all__ = [
     "EventInspector",
     "InstructionsControl",
     "ListeningControl",
+    "Microphone",
     "Playground",
     "Preset",
     "SettingsPanel",
@@ -38,6 +41,7 @@ __all__ = [
     "Transcript",
     "TurnDetectionControl",
     "Waveform",
+    "WebRTCPeer",
     "inspect",
 ]
 
@@ -48,6 +52,7 @@ _HOMES = {
     "EventInspector": "inspector",
     "InstructionsControl": "instructions",
     "ListeningControl": "settings",
+    "Microphone": "microphone",
     "Playground": "playground",
     "Preset": "presets",
     "SettingsPanel": "panel",
@@ -56,6 +61,7 @@ _HOMES = {
     "Transcript": "transcript",
     "TurnDetectionControl": "turn_detection",
     "Waveform": "waveform",
+    "WebRTCPeer": "webrtc",
     "inspect": "inspector",
 }
 """Where each name lives; it is loaded from there on first use."""
