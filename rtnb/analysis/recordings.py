@@ -90,7 +90,7 @@ class Recording:
     Examples
     --------
     >>> Recording([0.0] * 48_000, rate_hz=24_000, name="hum", turns=[(500, 1200)])
-    <Recording 'hum': 2.0 s, 1 turn, 1.0 s non-speech>
+    <Recording 'hum': 2.0 s, 1 turn, 0.8 s non-speech>
     """
 
     audio: Audio = field(repr=False)

@@ -108,7 +108,7 @@ class Sweep:
     """(T,) as in the turn detection."""
     silence_frames: _Int
     """(S,) silence durations in frames of 32 ms."""
-    prefixes_ms: _Float
+    prefixes_ms: _Int
     """(P,) ms."""
     cut_off: _Bool
     """(T, S, n_turns) whether a stop is told more than 100 ms before the true end, while the turn is heard."""
@@ -180,9 +180,8 @@ class Sweep:
         turns = np.flatnonzero(chosen[self.turn_recording])
         pauses = np.flatnonzero(np.isin(self.pause_turn, turns))
         kept: dict[str, Any] = {}
-        for names, index in ((_PER_RECORDING, recordings), (_PER_TURN, turns), (_PER_PAUSE, pauses)):
-            kept |= {name: getattr(self, name)[..., index] for name in names}
-        names = tuple(self.recordings[k] for k in recordings)
+        for fields, index in ((_PER_RECORDING, recordings), (_PER_TURN, turns), (_PER_PAUSE, pauses)):
+            kept |= {name: getattr(self, name)[..., index] for name in fields}
         return replace(
             self,
             **kept,
@@ -190,7 +189,7 @@ class Sweep:
             pause_ms=self.pause_ms[pauses],
             turn_recording=np.searchsorted(recordings, self.turn_recording[turns]),
             pause_turn=np.searchsorted(turns, self.pause_turn[pauses]),
-            recordings=names,
+            recordings=tuple(self.recordings[k] for k in recordings),
             conditions=tuple(self.conditions[k] for k in recordings),
         )
 
@@ -262,9 +261,16 @@ class Sweep:
         )
 
 
-_PER_TURN = ("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms")
-_PER_PAUSE = ("pause_cut",)
-_PER_RECORDING = ("false_triggers", "self_interruptions", "billed_tokens", "duration_ms", "non_speech_h", "echo_min")
+_PER_TURN: Final[tuple[str, ...]] = ("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms")
+_PER_PAUSE: Final[tuple[str, ...]] = ("pause_cut",)
+_PER_RECORDING: Final[tuple[str, ...]] = (
+    "false_triggers",
+    "self_interruptions",
+    "billed_tokens",
+    "duration_ms",
+    "non_speech_h",
+    "echo_min",
+)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ _ROUNDINGS = {"up": ceil, "nearest": lambda frames: floor(frames + 0.5), "down":
 class _Settings:
     threshold: float
     silence_duration_ms: float
-    prefix_padding_ms: float
+    prefix_padding_ms: int
     constants: VadConstants
 
     def __post_init__(self) -> None:
@@ -190,7 +190,7 @@ class ServerVadMachine:
         threshold: float = 0.5,
         silence_duration_ms: float = 200,
         prefix_padding_ms: int = 300,
-        constants: VadConstants = VadConstants(),  # noqa: B008 - frozen
+        constants: VadConstants = VadConstants(),
     ) -> None:
         self._use(_Settings(threshold, silence_duration_ms, prefix_padding_ms, constants))
         self.reset()
@@ -304,7 +304,7 @@ def server_vad_segments(
     threshold: float = 0.5,
     silence_duration_ms: float = 200,
     prefix_padding_ms: int = 300,
-    constants: VadConstants = VadConstants(),  # noqa: B008 - frozen
+    constants: VadConstants = VadConstants(),
 ) -> tuple[Segment, ...]:
     """Where the service would hear speech in a recording: the machine, fed at once.
 
