@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from rtnb.audio import codec, resample
 from rtnb.protocol import (
+    PCM16,
     UNSET,
     AudioFormat,
     ContentPart,
@@ -87,7 +88,7 @@ class Settings:
     @property
     def format(self) -> AudioFormat:
         """How the sound is encoded."""
-        return AudioFormat() if self.webrtc else self.output.format or AudioFormat()
+        return PCM16 if self.webrtc else self.output.format or PCM16
 
     @property
     def max_tokens(self) -> float:

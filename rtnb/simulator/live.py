@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import AudioFormat, Connection, Dialect, SessionConfig, events
+from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, SessionConfig, events
 from rtnb.protocol.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig
@@ -239,7 +239,7 @@ class LiveSession:
 
     @property
     def _heard_format(self) -> AudioFormat:
-        return AudioFormat() if self._playout is not None else self._session.input_format
+        return PCM16 if self._playout is not None else self._session.input_format
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ class Rig:
         model = "test" if dialect == "ga" else "gpt-4o-realtime-preview"  # the beta types know a few names only
         session = {"model": model, "started_at": 1_800_000_000, **more}
         self.session = LiveSession(shared or world(), number=number, dialect=dialect, **session)
-        self.client = Connection("client", dialect=dialect)
+        self.client = Connection("client", dialect=dialect, webrtc=more.get("webrtc", False))
         self.dialect = dialect
         self.strict = strict
         self.frames: list[dict[str, Any]] = []
@@ -142,8 +142,11 @@ class Rig:
         return self.of(wire_type)[-1]
 
     def same(self) -> None:
-        """Law 2."""
-        assert self.client.state.snapshot() == self.session.state.snapshot()
+        """Law 2. Over WebRTC only the service knows how much it said aloud."""
+        mine, yours = self.client.state.snapshot(), self.session.state.snapshot()
+        for part in [part for e in yours["entries"].values() for part in e["parts"].values() if self.client.webrtc]:
+            part["audio_bytes"] = 0
+        assert mine == yours
 
     # --- what clients say ---------------------------------------------------------------------------------------------
 
