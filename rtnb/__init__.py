@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb import audio, errors, protocol, vad, widgets
     from rtnb._doctor import doctor
+    from rtnb.analysis.choosing import recommend
     from rtnb.analysis.plot import plot_arrivals, plot_deltas
+    from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
     from rtnb.client import Response, Session
+    from rtnb.client.calibration import calibrate
     from rtnb.client.log import EventLog
     from rtnb.errors import (
         AudioError,
@@ -59,13 +62,18 @@ __all__ = [
     "Simulator",
     "WebRTCPeer",
     "audio",
+    "calibrate",
     "connect",
     "doctor",
     "errors",
     "inspect",
     "plot_arrivals",
     "plot_deltas",
+    "plot_pareto",
+    "plot_sweep",
+    "plot_turns",
     "protocol",
+    "recommend",
     "vad",
     "widgets",
 ]
@@ -83,6 +91,11 @@ _HOMES = {
     "SemanticVad": "rtnb.protocol",
     "plot_deltas": "rtnb.analysis.plot",
     "plot_arrivals": "rtnb.analysis.plot",
+    "recommend": "rtnb.analysis.choosing",
+    "calibrate": "rtnb.client.calibration",
+    "plot_turns": "rtnb.analysis.vad_plots",
+    "plot_sweep": "rtnb.analysis.vad_plots",
+    "plot_pareto": "rtnb.analysis.vad_plots",
     "Playground": "rtnb.widgets",
     "Microphone": "rtnb.widgets",
     "EventInspector": "rtnb.widgets",

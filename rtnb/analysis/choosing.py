@@ -22,6 +22,7 @@ from rtnb.analysis.bootstrap import (
     weighted_counts,
     weighted_quantiles,
 )
+from rtnb.analysis.phases import is_frame_phase
 from rtnb.analysis.recommendation import Budget, Candidate, Recommendation
 from rtnb.analysis.sweep_result import CLIPPED_MS, Sweep
 from rtnb.errors import AudioError
@@ -55,8 +56,8 @@ def recommend(
     Parameters
     ----------
     sweep : Sweep or sequence of Sweep
-        From `rtnb.sweep`; several are the same recordings at several frame phases: where in a frame a word begins is
-        chance, and the choice should not depend on it.
+        From `rtnb.sweep`, best with ``conditions=FRAME_PHASES``: where in a frame a word begins is chance, and the
+        choice should not depend on it. Several sweeps are taken for the same recordings at several frame phases.
     max_cut_off : float, default 0.1
         At most this share of the turns may be ended in a pause (chosen).
     max_false_triggers_per_h : float, default 30
@@ -87,7 +88,7 @@ def recommend(
     One-standard-error rule: L. Breiman et al., Classification and Regression Trees (1984), section 3.4.3.
     Out-of-bag estimates: B. Efron and R. Tibshirani, JASA 92 (1997), 548–560.
     """
-    table = _Table(list(sweep) if isinstance(sweep, Sequence) else [sweep], confidence)
+    table = _Table(list(sweep) if isinstance(sweep, Sequence) else _phases(sweep), confidence)
     budget = Budget(max_cut_off, max_false_triggers_per_h, max_missed, max_no_fire, confidence)
     base = table.find(SERVER_VAD_DEFAULTS if default is None else default)
     draws = _Draws(table, n_draws=n_draws, seed=seed)
@@ -119,15 +120,25 @@ def recommend(
     )
 
 
+def _phases(sweep: Sweep) -> list[Sweep]:
+    """One sweep per frame phase."""
+    conditions = list(dict.fromkeys(sweep.conditions))
+    if len(conditions) == 1:
+        return [sweep]
+    if other := [name for name in conditions if not is_frame_phase(name)]:
+        raise AudioError(
+            f"the sweep has {len(conditions)} conditions, of which these change the sound: {other}"
+        ).with_hint(
+            "Choose for one of them: recommend(sweep.only(…)); the same turns heard twice are not twice the turns."
+        )
+    return [sweep.only(name) for name in conditions]
+
+
 class _Table:
     """All settings in a row (threshold by threshold), all turns of all phases in a row (phase by phase)."""
 
     def __init__(self, sweeps: list[Sweep], confidence: float) -> None:
         first = sweeps[0]
-        if len(conditions := list(dict.fromkeys(first.conditions))) > 1:
-            raise AudioError(f"the sweep has {len(conditions)} conditions: {', '.join(conditions)}").with_hint(
-                "Choose for one of them: recommend(sweep.only(…)); the same turns heard twice are not twice the turns."
-            )
         for other in sweeps[1:]:
             if other.cut_off.shape != first.cut_off.shape or not np.allclose(other.thresholds, first.thresholds):
                 raise AudioError("the sweeps differ in their grids or turns").with_hint(

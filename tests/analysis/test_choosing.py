@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from rtnb.analysis.choosing import recommend
+from rtnb.analysis.phases import FRAME_PHASES
+from rtnb.analysis.sweep_result import Sweep
 from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol import ServerVad
 from tests.analysis.grids import SILENCE_FRAMES, THRESHOLDS, grid, phases
@@ -105,6 +107,37 @@ def test_turns_of_one_recording_are_drawn_together_where_there_are_enough() -> N
     assert recommend(grid(100, per_recording=50), n_draws=50).drawn == "turns"
 
 
+def test_frame_phases_of_one_sweep_are_told_apart() -> None:
+    sweeps = phases(60)
+    names = [phase.name for phase in FRAME_PHASES]
+    assert names == ["as recorded", "frame phase +8 ms", "frame phase +16 ms", "frame phase +24 ms"]
+    joined = _joined(
+        [replace(one, conditions=(name,) * len(one.recordings)) for one, name in zip(sweeps, names, strict=True)]
+    )
+    assert repr(recommend(joined, n_draws=50)) == repr(recommend(sweeps, n_draws=50))
+
+
+def _joined(sweeps: list[Sweep]) -> Sweep:
+    """Sweeps of different conditions as one."""
+    first = sweeps[0]
+    last = {name: np.concatenate([getattr(one, name) for one in sweeps], axis=-1) for name in _BY_TURN_OR_RECORDING}
+    shift = [k * len(first.recordings) for k in range(len(sweeps))]
+    return replace(
+        first,
+        **last,
+        turn_ms=np.concatenate([one.turn_ms for one in sweeps]),
+        turn_recording=np.concatenate([one.turn_recording + s for one, s in zip(sweeps, shift, strict=True)]),
+        recordings=first.recordings * len(sweeps),
+        conditions=tuple(name for one in sweeps for name in one.conditions),
+    )
+
+
+_BY_TURN_OR_RECORDING = (
+    *("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms"),
+    *("false_triggers", "self_interruptions", "billed_tokens", "duration_ms", "non_speech_h", "echo_min"),
+)
+
+
 def test_the_default_is_kept_where_nothing_is_better() -> None:
     default = ServerVad(threshold=0.7, silence_duration_ms=250)
     answer = recommend(grid(600, pause_ms=60), max_cut_off=0.05, default=default)
@@ -124,5 +157,5 @@ def test_the_default_must_be_there_to_be_compared_with() -> None:
     with pytest.raises(AudioError, match="no turns"):
         recommend(grid(0))
     twice = replace(small, conditions=tuple("ab"[k % 2] for k in range(len(small.conditions))))
-    with pytest.raises(AudioError, match=r"2 conditions: a, b"):
+    with pytest.raises(AudioError, match=r"2 conditions, of which these change the sound: \['a', 'b'\]"):
         recommend(twice)
