@@ -17,10 +17,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
-    from rtnb import audio, errors, protocol, vad, widgets
+    from rtnb import analysis, audio, errors, protocol, vad, widgets
     from rtnb._doctor import doctor
     from rtnb.analysis.choosing import recommend
     from rtnb.analysis.plot import plot_arrivals, plot_deltas
+    from rtnb.analysis.recordings import Recording
+    from rtnb.analysis.sweeping import sweep
     from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
     from rtnb.client import Response, Session
     from rtnb.client.calibration import calibrate
@@ -53,6 +55,7 @@ __all__ = [
     "Microphone",
     "OpenAI",
     "Playground",
+    "Recording",
     "Response",
     "RtnbError",
     "SemanticVad",
@@ -61,6 +64,7 @@ __all__ = [
     "Session",
     "Simulator",
     "WebRTCPeer",
+    "analysis",
     "audio",
     "calibrate",
     "connect",
@@ -74,6 +78,7 @@ __all__ = [
     "plot_turns",
     "protocol",
     "recommend",
+    "sweep",
     "vad",
     "widgets",
 ]
@@ -91,6 +96,8 @@ _HOMES = {
     "SemanticVad": "rtnb.protocol",
     "plot_deltas": "rtnb.analysis.plot",
     "plot_arrivals": "rtnb.analysis.plot",
+    "Recording": "rtnb.analysis.recordings",
+    "sweep": "rtnb.analysis.sweeping",
     "recommend": "rtnb.analysis.choosing",
     "calibrate": "rtnb.client.calibration",
     "plot_turns": "rtnb.analysis.vad_plots",
@@ -111,7 +118,7 @@ _HOMES = {
 }
 """Where each front-door name lives; it is loaded from there on first use."""
 
-_ROOMS = ("audio", "errors", "protocol", "vad", "widgets")
+_ROOMS = ("analysis", "audio", "errors", "protocol", "vad", "widgets")
 """Modules reachable as attributes after a plain `import rtnb`."""
 
 
