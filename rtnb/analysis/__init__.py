@@ -1,31 +1,45 @@
 """Measuring: pure functions on arrays, responses, recordings and event logs."""
 
-from rtnb.analysis.conditions import AsRecorded, AssistantEcho, FramePhase, Gain, MuLaw, Noise, RoomEcho
+from rtnb.analysis.calibrated import Calibration
+from rtnb.analysis.choosing import FRAME_PHASES, recommend
+from rtnb.analysis.conditions import AsRecorded, AssistantEcho, Gain, MuLaw, Noise, RoomEcho
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.labels import read_labels
+from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
 from rtnb.analysis.latency import LatencyMeter
+from rtnb.analysis.phases import FRAME_PHASES, FramePhase
 from rtnb.analysis.plot import plot_arrivals, plot_deltas
+from rtnb.analysis.recommendation import Candidate, Recommendation
 from rtnb.analysis.recordings import Recording, Turn, from_segments
 from rtnb.analysis.sweep_result import Grid, Sweep
 from rtnb.analysis.sweeping import sweep
+from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
 
 __all__ = [
+    "FRAME_PHASES",
     "AsRecorded",
     "AssistantEcho",
     "CostMeter",
+    "FrameMetrics",
     "FramePhase",
     "Gain",
     "Grid",
     "LatencyMeter",
     "MuLaw",
     "Noise",
+    "Recommendation",
     "Recording",
     "RoomEcho",
     "Sweep",
     "Turn",
+    "frame_metrics",
     "from_segments",
     "plot_arrivals",
     "plot_deltas",
+    "plot_pareto",
+    "plot_sweep",
+    "plot_turns",
     "read_labels",
+    "recommend",
     "sweep",
 ]

@@ -99,7 +99,7 @@ class Candidate:
         return (
             f"threshold {self.threshold:g}, silence {self.silence_duration_ms} ms: "
             f"{100 * self.cut_off:.1f} % of {self.n_turns} turns cut off ({low:.1f}–{high:.1f} %), "
-            f"delay P90 {self.delay_p90_ms:.0f} ms ({self.delay_p90_low_ms:.0f}–{self.delay_p90_high_ms:.0f} ms)"
+            f"delay P90 {_ms(self.delay_p90_ms)} ({_ms(self.delay_p90_low_ms)}–{_ms(self.delay_p90_high_ms)})"
         )
 
 
@@ -254,6 +254,10 @@ class Recommendation:
             for name, text in self._facts()
         )
         return f"<p><b>{escape(self.verdict)}</b></p><table>{rows}</table>"
+
+
+def _ms(value: float) -> str:
+    return "never" if value == float("inf") else f"{value:.0f} ms"
 
 
 def _counted(n: int, noun: str) -> str:
