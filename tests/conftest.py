@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,28 +57,47 @@ def chromium_path() -> str:
         pytest.fail(str(error), pytrace=False)
 
 
-@pytest.fixture
-async def launch(chromium_path: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
-    """Start a Chromium with more flags, e.g. a file for its microphone: ``await launch("--flag", …)``."""
+@pytest.fixture(scope="session")
+async def playwright(chromium_path: str) -> AsyncIterator[Any]:
+    """What starts browsers."""
     from playwright.async_api import async_playwright
 
-    async with async_playwright() as playwright:
-        started = []
-
-        async def start(*more: str) -> Any:
-            browser = await playwright.chromium.launch(executable_path=chromium_path, args=[*flags(), *more])
-            started.append(browser)
-            return browser
-
-        yield start
-        for browser in started:
-            await browser.close()
+    async with async_playwright() as started:
+        yield started
 
 
 @pytest.fixture
-async def browser(launch: Callable[..., Awaitable[Any]]) -> Any:
-    """A Chromium with a fake microphone."""
-    return await launch()
+async def launch(playwright: Any, chromium_path: str) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Start a Chromium with more flags, e.g. a file for its microphone: ``await launch("--flag", …)``."""
+    started = []
+
+    async def start(*more: str) -> Any:
+        browser = await playwright.chromium.launch(executable_path=chromium_path, args=[*flags(), *more])
+        started.append(browser)
+        return browser
+
+    yield start
+    for browser in started:
+        await browser.close()
+
+
+@pytest.fixture(scope="session")
+async def chromium(playwright: Any, chromium_path: str) -> AsyncIterator[Any]:
+    """One Chromium for the whole run."""
+    browser = await playwright.chromium.launch(executable_path=chromium_path, args=flags())
+    yield browser
+    await browser.close()
+
+
+@pytest.fixture
+async def browser(chromium: Any) -> AsyncIterator[Any]:
+    """A Chromium with a fake microphone; what a test opens in it is closed after the test."""
+    from tests.browser.lab import KEPT
+
+    yield chromium
+    for context in chromium.contexts:
+        if context not in KEPT:
+            await context.close()
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +105,7 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One JupyterLab for the whole run, started with `rtnb lab`: a `tests.browser.lab.Lab`."""
     from tests.browser.lab import Lab
 
-    lab = Lab(tmp_path_factory.mktemp("lab")).start()
+    lab = Lab(tmp_path_factory.mktemp("lab"), arguments=["--", "--expose-app-in-browser"]).start()
     yield lab
     code = lab.stop()
     assert code == 0, f"rtnb lab ended with {code}:\n{lab.log()}"
@@ -102,15 +121,42 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(place)
 
 
+@pytest.fixture(scope="session")
+def desk(jupyterlab: Any, chromium: Any) -> Any:
+    """The page of JupyterLab that tests open their notebooks in, one after the other."""
+    from tests.browser.lab import Desk
+
+    return Desk(jupyterlab, chromium)
+
+
 @pytest.fixture
-def open_notebook(jupyterlab: Any, browser: Any, pictures: Path) -> Callable[[str], Awaitable[Any]]:
-    """Open a notebook of the working copy in Chromium: ``await open_notebook("01….ipynb")`` gives a `NotebookPage`."""
+async def open_notebook(
+    jupyterlab: Any, browser: Any, desk: Any, pictures: Path
+) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Open a notebook of the working copy in Chromium: ``await open_notebook("01….ipynb")`` gives a `NotebookPage`.
+
+    With `cells`, it is written first. The first one of a test is opened in a page that is kept; others, those with
+    `fresh`, and those with a `script` (which runs before the page's own) in pages of their own.
+    """
     from tests.browser.lab import open_notebook as open_in
 
-    async def opened(name: str) -> Any:
-        return await open_in(jupyterlab, browser, name, pictures=pictures)
+    opened = False
 
-    return opened
+    async def open_it(
+        name: str, *, cells: Iterable[str] = (), theme: str = "JupyterLab Light", fresh: bool = False, script: str = ""
+    ) -> Any:
+        nonlocal opened
+        jupyterlab.set_theme(theme)
+        if cells:
+            jupyterlab.write(name, cells)
+        if opened or fresh or script:
+            return await open_in(jupyterlab, browser, name, pictures=pictures, script=script)
+        opened = True
+        return await desk.open(name, pictures=pictures)
+
+    yield open_it
+    if opened:
+        await desk.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +174,7 @@ def no_threads_left() -> Iterator[None]:
 
 @pytest.fixture
 async def no_tasks_left() -> AsyncIterator[None]:
-    """No asyncio task outlives its test; every `async def` test has this fixture, before all others."""
+    """No asyncio task outlives its test; every `async def` test has this fixture, before all others of its own."""
     before = asyncio.all_tasks()
     yield
     pending = asyncio.all_tasks() - before - {asyncio.current_task()}
@@ -140,4 +186,6 @@ async def no_tasks_left() -> AsyncIterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "function", None)):
-            item.fixturenames.insert(0, "no_tasks_left")  # type: ignore[attr-defined]
+            names: list[str] = item.fixturenames  # type: ignore[attr-defined]
+            kept = [name for name in ("playwright", "chromium") if name in names]  # their tasks live on
+            names[:0] = [*kept, "no_tasks_left"]

@@ -21,7 +21,7 @@ import numpy as np
 from playwright.async_api import async_playwright
 
 from tests.browser.chromium import find_chromium, flags, prepare_driver
-from tests.browser.lab import Lab
+from tests.browser.lab import Lab, NotebookPage, open_notebook
 from tests.widgets.listening import SETUP, heard, opened, run
 from tests.widgets.scene import marked
 
@@ -100,7 +100,13 @@ async def main() -> int:
     try:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
-            notebook = await opened(lab, browser, Path(tempfile.mkdtemp()), "playback.ipynb", [SETUP, "0"])
+            pictures = Path(tempfile.mkdtemp())
+
+            async def open_it(name: str, *, cells: list[str]) -> NotebookPage:
+                lab.write(name, cells)
+                return await open_notebook(lab, browser, name, pictures=pictures)
+
+            notebook = await opened(open_it, "playback.ipynb", [SETUP, "0"])
             rows = await streams(notebook)
             times = np.array(json.loads(await run(notebook, MEASURE)))
             await browser.close()

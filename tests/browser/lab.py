@@ -20,7 +20,8 @@ from typing import Any
 from urllib.parse import quote
 
 import nbformat
-from playwright.async_api import Browser, Locator, Page
+from playwright.async_api import Browser, BrowserContext, Locator, Page
+from playwright.async_api import Error as PlaywrightError
 
 _START_S = 90.0  # a cold JupyterLab on two busy cores took 12 s
 _STOP_S = 30.0
@@ -93,6 +94,20 @@ class Lab:
     def log(self) -> str:
         """What the server has printed so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def set_theme(self, theme: str) -> None:
+        """Choose the theme of the pages that are opened from now on, e.g. ``"JupyterLab Dark"``."""
+        self._theme.parent.mkdir(parents=True, exist_ok=True)
+        self._theme.write_text(json.dumps({"theme": theme}), encoding="utf-8")
+
+    @property
+    def theme(self) -> str:
+        """The theme that is chosen."""
+        return str(json.loads(self._theme.read_text())["theme"]) if self._theme.exists() else "JupyterLab Light"
+
+    @property
+    def _theme(self) -> Path:
+        return self.home / "settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
 
     def page_url(self, name: str = "") -> str:
         """The address of JupyterLab, showing one notebook; a workspace of its own, so tests do not meet there."""
@@ -193,12 +208,25 @@ class NotebookPage:
         self.messages: list[str] = []
         """Errors the page has written to its console or thrown."""
         self._pictures = pictures
-        page.on("console", lambda message: self.messages.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self._listeners = {
+            "console": lambda message: self.messages.append(message.text) if message.type == "error" else None,
+            "pageerror": lambda error: self.messages.append(str(error)),
+        }
+        for name, listener in self._listeners.items():
+            page.on(name, listener)  # type: ignore[call-overload]
+
+    def deaf(self) -> None:
+        """Hear the page's errors no more: what it says now is about another notebook."""
+        for name, listener in self._listeners.items():
+            self.page.remove_listener(name, listener)
 
     async def open(self, *, timeout_s: float = 60.0) -> NotebookPage:
         """Load JupyterLab on the notebook and wait until its kernel is idle."""
         await self.page.goto(self.lab.page_url(self.name))
+        return await self.until_open(timeout_s=timeout_s)
+
+    async def until_open(self, *, timeout_s: float = 60.0) -> NotebookPage:
+        """Wait until the notebook is there and its kernel is idle."""
         await self._panel.locator(".jp-Notebook").wait_for(timeout=timeout_s * 1000)
         code_cells = sum(cell.cell_type == "code" for cell in self.lab.read(self.name).cells)
         await self.page.wait_for_function(  # cells far below are added to the page a little later
@@ -289,7 +317,78 @@ class NotebookPage:
         return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
 
 
-async def open_notebook(lab: Lab, browser: Browser, name: str, *, pictures: Path) -> NotebookPage:
-    """Open a notebook of the lab's working folder in a new, empty browser context."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 1000}, permissions=["microphone"])
-    return await NotebookPage(lab, await context.new_page(), name, pictures).open()
+KEPT: set[BrowserContext] = set()
+"""What outlives a test."""
+
+VIEWPORT = {"width": 1280, "height": 1000}
+
+_OPEN = """async ([path, theme]) => {
+    window.known ??= new Set(Object.keys(window));
+    const { commands, shell } = jupyterapp;
+    if (document.body.dataset.jpThemeName !== theme) await commands.execute('apputils:change-theme', { theme });
+    shell.expandLeft();
+    await commands.execute('docmanager:open', { path, factory: 'Notebook' });
+}"""
+
+_CLEAR = """async () => {
+    if (document.querySelector('.jp-Dialog')) throw new Error('a dialog is open');
+    for (const widget of [...jupyterapp.shell.widgets('main')]) {
+        if (widget.context) {
+            widget.context.model.dirty = false; // nobody is to be asked whether to save it
+            await widget.context.sessionContext.shutdown();
+        }
+        widget.close();
+    }
+    for (const name of Object.keys(window)) if (!known.has(name)) delete window[name];
+}"""
+
+
+class Desk:
+    """One page of JupyterLab that is kept: loading it takes longer than most tests, opening a notebook in it does not.
+
+    It needs a `Lab` with the option ``--expose-app-in-browser``.
+    """
+
+    def __init__(self, lab: Lab, browser: Browser) -> None:
+        self._lab = lab
+        self._browser = browser
+        self._page: Page | None = None
+        self._notebook: NotebookPage | None = None
+
+    async def open(self, name: str, *, pictures: Path) -> NotebookPage:
+        """Open a notebook of the working folder; `clear` comes before the next."""
+        if self._page is None:
+            self._page = await new_page(self._browser)
+            KEPT.add(self._page.context)
+            await self._page.goto(self._lab.page_url())
+            await self._page.wait_for_function("window.jupyterapp?.restored.then(() => true)", timeout=60_000)
+        await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
+        self._notebook = NotebookPage(self._lab, self._page, name, pictures)
+        await self._page.evaluate(_OPEN, [name, self._lab.theme])
+        return await self._notebook.until_open()
+
+    async def clear(self) -> None:
+        """Close all that is open, and end its kernels; a page where that fails is given up."""
+        if self._page is None:
+            return
+        if self._notebook is not None:
+            self._notebook.deaf()
+        try:
+            await self._page.evaluate(_CLEAR)
+        except PlaywrightError:
+            KEPT.discard(self._page.context)
+            await self._page.context.close()
+            self._page = None
+
+
+async def new_page(browser: Browser) -> Page:
+    """A page in a new, empty browser context."""
+    return await (await browser.new_context(viewport=VIEWPORT, permissions=["microphone"])).new_page()  # type: ignore[arg-type]
+
+
+async def open_notebook(lab: Lab, browser: Browser, name: str, *, pictures: Path, script: str = "") -> NotebookPage:
+    """Open a notebook of the lab's working folder in a new, empty browser context, where `script` runs first."""
+    page = await new_page(browser)
+    if script:
+        await page.add_init_script(script)
+    return await NotebookPage(lab, page, name, pictures).open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Every AudioWorkletNode of the page is also heard by a recorder of ours, quantum by quantum.
 TAP = """
 window.heard = [];
-const Node = window.AudioWorkletNode;
+const Node = window.AudioWorkletNode.plain ?? window.AudioWorkletNode; // the page may be tapped already
 window.AudioWorkletNode = class extends Node {
   constructor(context, name, options) {
     super(context, name, options);
@@ -23,11 +24,12 @@ window.AudioWorkletNode = class extends Node {
       process(inputs) { if (inputs[0][0]) this.port.postMessage(inputs[0][0].slice()); return true; } });`;
     context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: "text/javascript" }))).then(() => {
       const tap = new Node(context, "tap", { numberOfOutputs: 0 });
-      tap.port.onmessage = ({ data }) => window.heard.push(data);
+      tap.port.onmessage = ({ data }) => window.heard?.push(data);
       this.connect(tap);
     });
   }
 };
+window.AudioWorkletNode.plain = Node;
 window.takeHeard = () => {
   const all = window.heard.flatMap((part) => [...part]);
   window.heard = [];
@@ -47,13 +49,12 @@ speaker
 
 
 async def opened(
-    lab: Any, browser: Any, pictures: Path, name: str, cells: list[str], *, script: str = ""
+    open_notebook: Callable[..., Awaitable[NotebookPage]], name: str, cells: list[str], **options: Any
 ) -> NotebookPage:
-    lab.write(name, cells)
-    context = await browser.new_context(viewport={"width": 1280, "height": 1000})
-    page = await context.new_page()
-    await page.add_init_script(script + TAP)
-    notebook = await NotebookPage(lab, page, name, pictures).open()
+    """Open a notebook with these cells, tap its page, and run it; `open_notebook` writes and opens."""
+    notebook = await open_notebook(name, cells=cells, **options)
+    page = notebook.page
+    await page.evaluate(f"() => {{ {TAP} }}")
     for output in await notebook.run_all():
         assert not output.error, output.error
     await page.locator(".rtnb-speaker").wait_for(timeout=10_000)

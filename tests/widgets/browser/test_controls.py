@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -66,15 +65,11 @@ print({expression})"""
 
 
 @pytest.fixture
-def panel(jupyterlab: Any, open_notebook: Any) -> Opened:
+def panel(open_notebook: Any) -> Opened:
     """Run a session's cell and one that shows knobs."""
 
-    async def opened(name: str, *, cell: str = PANEL, theme: str = "JupyterLab Light") -> Panel:
-        jupyterlab.write(name, [SESSION, cell, "# more"])
-        settings = jupyterlab.home / "settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings"
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(json.dumps({"theme": theme}), encoding="utf-8")
-        notebook = await open_notebook(name)
+    async def opened(name: str, *, cell: str = PANEL) -> Panel:
+        notebook = await open_notebook(name, cells=[SESSION, cell, "# more"])
         outputs = await notebook.run_all()
         assert not any(output.error for output in outputs), outputs
         return Panel(notebook)

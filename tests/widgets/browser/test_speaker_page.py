@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from tests.widgets.listening import SETUP, heard, opened, run
 from tests.widgets.scene import marked
 
 
-async def test_what_is_streamed_leaves_the_worklet_bit_by_bit(jupyterlab: Any, browser: Any, pictures: Path) -> None:
-    notebook = await opened(jupyterlab, browser, pictures, "speaker.ipynb", [SETUP, "0"])
+async def test_what_is_streamed_leaves_the_worklet_bit_by_bit(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker.ipynb", [SETUP, "0"])
     for seed, speed in enumerate(("None", "10.0", "1.0")):
         await run(notebook, f"scene.answer_now(marked(2000, seed={seed}), speed={speed})")
         assert np.array_equal(await heard(notebook.page), marked(2000, seed=seed)), speed
@@ -28,9 +27,9 @@ async def test_what_is_streamed_leaves_the_worklet_bit_by_bit(jupyterlab: Any, b
         assert not any(base64.b64encode(pcm[at : at + 96]).decode() in saved for at in (9_600, 9_601, 9_602))
 
 
-async def test_g711_is_decoded_before_it_gets_to_the_page(jupyterlab: Any, browser: Any, pictures: Path) -> None:
+async def test_g711_is_decoded_before_it_gets_to_the_page(open_notebook: Any) -> None:
     setup = SETUP.replace("Scene()", "Scene(output_format='audio/pcmu')")
-    notebook = await opened(jupyterlab, browser, pictures, "speaker-g711.ipynb", [setup, "0"])
+    notebook = await opened(open_notebook, "speaker-g711.ipynb", [setup, "0"])
     code = """
 import numpy as np
 from rtnb.audio import encode_ulaw, decode_ulaw, resample
@@ -47,10 +46,8 @@ _ = shared_loop().run(scene.answer(np.zeros(24_000, np.int16), speed=None, chunk
     assert await run(notebook, "print(scene.session.playback.heard()['heard_ms'].tolist())") == "[1000]"
 
 
-async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(
-    jupyterlab: Any, browser: Any, pictures: Path
-) -> None:
-    notebook = await opened(jupyterlab, browser, pictures, "speaker-flush.ipynb", [SETUP, "0"])
+async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker-flush.ipynb", [SETUP, "0"])
     page = notebook.page
     await run(notebook, "item = scene.answer_now(marked(8000))")
     await page.wait_for_function("window.heard.filter((part) => part[0]).length > 150")  # 0.8 s
@@ -68,8 +65,8 @@ async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(
     assert np.array_equal(await heard(page), marked(500, seed=9))
 
 
-async def test_volume_mute_and_keyboard(jupyterlab: Any, browser: Any, pictures: Path) -> None:
-    notebook = await opened(jupyterlab, browser, pictures, "speaker-knobs.ipynb", [SETUP, "0"])
+async def test_volume_mute_and_keyboard(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker-knobs.ipynb", [SETUP, "0"])
     page = notebook.page
     slider = page.get_by_role("slider", name="Volume")
     await slider.focus()
@@ -93,8 +90,8 @@ window.AudioContext = class extends Context { constructor(options) { super(optio
 """
 
 
-async def test_the_browser_wants_a_click_first(jupyterlab: Any, browser: Any, pictures: Path) -> None:
-    notebook = await opened(jupyterlab, browser, pictures, "speaker-hint.ipynb", [SETUP, "0"], script=SUSPENDED)
+async def test_the_browser_wants_a_click_first(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker-hint.ipynb", [SETUP, "0"], script=SUSPENDED)
     page = notebook.page
     hint = page.get_by_role("button", name="Play sound")
     await hint.wait_for()
@@ -107,8 +104,8 @@ async def test_the_browser_wants_a_click_first(jupyterlab: Any, browser: Any, pi
     assert np.array_equal(await heard(page), marked(500))
 
 
-async def test_a_cell_run_again_does_not_play_twice(jupyterlab: Any, browser: Any, pictures: Path) -> None:
-    notebook = await opened(jupyterlab, browser, pictures, "speaker-again.ipynb", [SETUP, "0"])
+async def test_a_cell_run_again_does_not_play_twice(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker-again.ipynb", [SETUP, "0"])
     first = await run(notebook, "old, speaker = speaker, Speaker(scene.session); speaker")
     del first
     await notebook.page.locator(".rtnb-speaker").nth(1).wait_for()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,8 @@ display(speaker, waveform, transcript)
 """
 
 
-async def test_what_happens_is_seen_and_survives_a_reload(jupyterlab: Any, browser: Any, pictures: Path) -> None:
-    notebook = await opened(jupyterlab, browser, pictures, "three.ipynb", [ALL, "0"])
+async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "three.ipynb", [ALL, "0"])
     page = notebook.page
     await run(notebook, "_ = scene.answer_now(marked(1500), text='One two three.', speed=None)")
     await page.locator(".rtnb-transcript p", has_text="One two three.").wait_for()
@@ -43,23 +42,16 @@ async def test_what_happens_is_seen_and_survives_a_reload(jupyterlab: Any, brows
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-async def test_it_looks_right(jupyterlab: Any, browser: Any, pictures: Path, theme: str) -> None:
+async def test_it_looks_right(open_notebook: Any, theme: str) -> None:
     name = f"look-{theme.split()[1].lower()}.ipynb"
-    folder = jupyterlab.home / "settings" / "@jupyterlab" / "apputils-extension"
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "themes.jupyterlab-settings"
-    settings.write_text(f'{{"theme": "{theme}"}}')
-    try:
-        notebook = await opened(jupyterlab, browser, pictures, name, [ALL, "0"])
-        await run(notebook, "item = scene.answer_now(marked(4000), text='Sunny, with a light wind.', speed=None)")
-        await notebook.page.locator(".rtnb-speaker[data-state=playing]").wait_for()
-        await run(notebook, "scene.barge_in()")
-        await notebook.page.get_by_text("interrupted").wait_for()
-        await notebook.page.locator(".rtnb-speaker").scroll_into_view_if_needed()
-        for width in (1400, 480):
-            await notebook.page.set_viewport_size({"width": width, "height": 900})
-            await notebook.picture(f"{width}")
-            root = notebook.page.locator(".rtnb-waveform")
-            assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
-    finally:
-        settings.unlink()
+    notebook = await opened(open_notebook, name, [ALL, "0"], theme=theme)
+    await run(notebook, "item = scene.answer_now(marked(4000), text='Sunny, with a light wind.', speed=None)")
+    await notebook.page.locator(".rtnb-speaker[data-state=playing]").wait_for()
+    await run(notebook, "scene.barge_in()")
+    await notebook.page.get_by_text("interrupted").wait_for()
+    await notebook.page.locator(".rtnb-speaker").scroll_into_view_if_needed()
+    for width in (1400, 480):
+        await notebook.page.set_viewport_size({"width": width, "height": 900})
+        await notebook.picture(f"{width}")
+        root = notebook.page.locator(".rtnb-waveform")
+        assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
