@@ -21,7 +21,6 @@ from rtnb.errors import TransportError
 from rtnb.transport import TargetFacts
 from rtnb.widgets._follow import SessionView
 from rtnb.widgets._steering import on_loop_of
-from rtnb.widgets.verdicts import styled
 
 Handler = Callable[[], object]
 
@@ -36,7 +35,7 @@ class ConnectionControl(SessionView):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = styled("connection.css")
+    _css = Path(__file__).with_suffix(".css")
 
     state = Unicode("closed", help="closed, connecting, open or failed.").tag(sync=True)
     target = Unicode("", help="Where to, without secrets.").tag(sync=True)

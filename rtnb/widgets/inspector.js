@@ -184,12 +184,13 @@ async function render({ model, el, host }) {
     table.paint();
   }
   function goToTime() {
+    if (growing) return void requestAnimationFrame(goToTime); // the lines are still being laid
     const at = clock(jump.value) * 10_000 + table.zero, { lines, rows } = view();
     if (Number.isNaN(at)) return note(new Error("a time is seconds, or m:ss"));
     let low = 0, high = lines.length - 1;
     const time = (k) => rows.at(lines[k].first ?? lines[k], TIME);
     while (low < high) { const mid = (low + high) >> 1; if (time(mid) < at) low = mid + 1; else high = mid; }
-    table.select(lines[low]);
+    if (lines.length) table.select(lines[low]);
   }
   async function copy() {
     if (typeof table.chosen !== "number") return;

@@ -76,7 +76,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         self._layout = ipywidgets.Layout(width="auto", min_width="0")
         self.inputs = {name: self._input(name) for name in self.knobs()}
         """The plain widgets, by the name of their knob."""
-        self._notes = {name: ipywidgets.HTML(layout=self._layout) for name in self.knobs()}
+        words = {"layout": self._layout, "style": ipywidgets.widgets.widget_string.HTMLStyle()}
+        self._notes = {name: ipywidgets.HTML(**words) for name in self.knobs()}
         self.verdicts = Verdicts() if steering is None else None
         """What became of every wish; None where whoever shares the steering shows it."""
         self._arrange()

@@ -23,7 +23,6 @@ from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
 from rtnb.widgets._follow import SessionView
 from rtnb.widgets._steering import on_loop_of
-from rtnb.widgets.verdicts import styled
 
 
 class TalkBar(SessionView):
@@ -36,7 +35,7 @@ class TalkBar(SessionView):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = styled("talk.css")
+    _css = Path(__file__).with_suffix(".css")
 
     status: List[list[str]] = List(help="[name, value, explanation] of each figure of the last turn.").tag(sync=True)
     problem = Unicode("", help="What went wrong last, in words.").tag(sync=True)

@@ -185,9 +185,8 @@ class View {
     this.dim(g, x, color);
     for (const [name, { top }] of Object.entries(LANES)) {
       const text = name === "you" ? "You" : "Model";
-      g.fillStyle = color("back");
-      g.fillRect(0, top, g.measureText(text).width + 8, 15);
-      g.fillStyle = color("faint");
+      Object.assign(g, { strokeStyle: color("back"), fillStyle: color("text"), lineWidth: 3, lineJoin: "round" });
+      g.strokeText(text, 4, top + 11); // an edge, not a box: what it lies on stays to be seen
       g.fillText(text, 4, top + 11);
     }
     const line = (ms, stroke, dash) => {

@@ -13,6 +13,7 @@ from traitlets import Float, Int, observe
 from rtnb.analysis.decimate import BinTrack, min_max
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
+from rtnb.widgets._base import packed
 from rtnb.widgets._follow import SessionView
 from rtnb.widgets._timeline import Lane, Piece, Stretch, Timeline
 
@@ -35,9 +36,7 @@ class Waveform(SessionView):
         What to show; a log that was loaded from a file is shown (and played) like a living session.
     """
 
-    _esm = "\n".join(
-        Path(__file__).with_name(f"{name}.js").read_text("utf-8") for name in ("waveform_pyramid", "waveform")
-    )
+    _esm = packed(Path(__file__).with_name("waveform_pyramid.js"), Path(__file__).with_suffix(".js"))
 
     selected_ms = Float(None, allow_none=True, help="The selected moment, ms since the first event.").tag(sync=True)
     selected_index = Int(None, allow_none=True, help="The last event at or before it: its index in the log.").tag(
