@@ -1,11 +1,11 @@
 """Measuring: pure functions on arrays, responses, recordings and event logs."""
 
 from rtnb.analysis.calibrated import Calibration
-from rtnb.analysis.choosing import FRAME_PHASES, recommend
+from rtnb.analysis.choosing import recommend
 from rtnb.analysis.conditions import AsRecorded, AssistantEcho, Gain, MuLaw, Noise, RoomEcho
 from rtnb.analysis.cost import CostMeter
-from rtnb.analysis.labels import read_labels
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
+from rtnb.analysis.labels import read_labels
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.analysis.phases import FRAME_PHASES, FramePhase
 from rtnb.analysis.plot import plot_arrivals, plot_deltas
@@ -19,6 +19,8 @@ __all__ = [
     "FRAME_PHASES",
     "AsRecorded",
     "AssistantEcho",
+    "Calibration",
+    "Candidate",
     "CostMeter",
     "FrameMetrics",
     "FramePhase",

@@ -172,29 +172,6 @@ class MuLaw:
         return replace(recording, audio=audio, rate_hz=8_000)
 
 
-@dataclass(frozen=True)
-class FramePhase:
-    """Everything some ms later against the service's frames of 32 ms: which it is in a session, nobody knows."""
-
-    ms: float
-    """0 to 32."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.ms <= 32:
-            raise AudioError(f"ms is {self.ms!r}: a frame has 0 to 32 ms")
-
-    @property
-    def name(self) -> str:
-        """E.g. ``frame phase +8 ms``."""
-        return f"frame phase +{self.ms:g} ms"
-
-    def apply(self, recording: Recording) -> Recording:
-        """The recording behind a little silence, its labels moved along."""
-        n = ms_to_samples(self.ms, rate_hz=recording.rate_hz)
-        audio = np.concatenate([np.zeros(n, np.float32), recording.audio])
-        return recording.shifted(n * 1000 / recording.rate_hz, audio=audio)
-
-
 def convolve(audio: Audio, response: npt.NDArray[np.float32]) -> Audio:
     """Filter audio by an impulse response, in pieces through the Fourier transform; as long as the audio."""
     size = 1 << max(15, (4 * len(response) - 1).bit_length())
