@@ -93,6 +93,7 @@ async def test_what_is_saved_comes_back(joined: Joined, tmp_path: Path) -> None:
     assert [tuple(row) for row in back] == [tuple(row) for row in log]
     lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(log) + 1
+    assert [line.rstrip("\n") for line in log.lines(2)] == lines[3:]
     assert all(isinstance(json.loads(line), dict) for line in lines)
 
 

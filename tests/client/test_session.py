@@ -248,6 +248,9 @@ async def test_a_connection_lost_in_the_middle_of_a_response(joined: Joined) -> 
     assert response.status_details.reason == "connection_closed"
     assert len(response.audio) == 2_400  # what had arrived is kept
     assert session.closed
+    assert session.ended is not None
+    assert (session.ended.code, session.ended.reason) == (1011, "boom")
+    assert session.loop is asyncio.get_running_loop()
     with pytest.raises(ConnectionClosed):
         await session.ask("too late")
     assert "closed (1011)" in repr(session)

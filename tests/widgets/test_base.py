@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import pytest
 from traitlets import Unicode
@@ -33,6 +37,18 @@ def test_traits_can_be_given() -> None:
 
 def test_the_repr_shows_no_trait() -> None:
     assert repr(Small(colour="a secret")) == "<Small>"
+
+
+def test_what_is_packed_is_smaller_and_still_the_file(tmp_path: Path) -> None:
+    source = "/** Small. */\nexport default { render({ el }) { el.textContent = '½'; } };\n" * 20
+    (tmp_path / "big.js").write_text(source, encoding="utf-8")
+
+    class Big(Widget):
+        _esm = tmp_path / "big.js"
+
+    (kept,) = re.findall(r'atob\("(.*?)"\)', Big._esm)
+    assert zlib.decompress(base64.b64decode(kept)).decode().startswith(source)
+    assert len(Big._esm) < len(source) / 2
 
 
 def test_importing_the_widgets_starts_nothing() -> None:
