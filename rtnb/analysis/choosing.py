@@ -9,7 +9,7 @@ turns each draw left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +22,13 @@ from rtnb.analysis.bootstrap import (
     weighted_counts,
     weighted_quantiles,
 )
-from rtnb.analysis.conditions import AsRecorded, Condition, FramePhase
+from rtnb.analysis.phases import is_frame_phase
 from rtnb.analysis.recommendation import Budget, Candidate, Recommendation
-from rtnb.analysis.sweep_result import AS_RECORDED, CLIPPED_MS, Sweep
+from rtnb.analysis.sweep_result import CLIPPED_MS, Sweep
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS
 
-FRAME_PHASES: Final[tuple[Condition, ...]] = (AsRecorded(), FramePhase(8), FramePhase(16), FramePhase(24))
-"""Conditions for a sweep to choose by: where in a frame of 32 ms a word begins is chance, and worth some turns."""
 _FEW_GROUPS = 8
 """With fewer recordings, turns are drawn one by one: so few groups tell nothing about their spread (chosen)."""
 _RESOLUTION_MS = 320
@@ -127,7 +125,7 @@ def _phases(sweep: Sweep) -> list[Sweep]:
     conditions = list(dict.fromkeys(sweep.conditions))
     if len(conditions) == 1:
         return [sweep]
-    if other := [name for name in conditions if name != AS_RECORDED and not name.startswith("frame phase ")]:
+    if other := [name for name in conditions if not is_frame_phase(name)]:
         raise AudioError(
             f"the sweep has {len(conditions)} conditions, of which these change the sound: {other}"
         ).with_hint(

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rtnb.analysis.choosing import FRAME_PHASES, recommend
+from rtnb.analysis.choosing import recommend
+from rtnb.analysis.phases import FRAME_PHASES
 from rtnb.analysis.sweep_result import Sweep
 from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol import ServerVad
