@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 
@@ -22,7 +19,6 @@ TOP_LEVEL = {"README.md", "environment.yml", "notebooks", "pyproject.toml", "rtn
 
 MODULES = sorted((ROOT / "rtnb").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "rtnb").rglob("*.js"))
-NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 
 
 def _name(path: Path) -> str:
@@ -64,40 +60,6 @@ def test_a_function_has_at_most_50_lines_without_its_docstring(path: Path) -> No
             if length > 50:
                 too_long[node.name] = length
     assert too_long == {}
-
-
-# --- the notebooks ----------------------------------------------------------------------------------------------------
-
-
-def _code_cells(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
-    for index, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
-        if cell["cell_type"] == "code":
-            yield index, cell, "".join(cell["source"])
-
-
-def test_notebooks_hold_no_outputs_but_those_that_are_compared() -> None:
-    stale = [
-        f"{_name(path)} cell {index}"
-        for path in NOTEBOOKS
-        for index, cell, source in _code_cells(path)
-        if "NBVAL_CHECK_OUTPUT" not in source and (cell["outputs"] or cell["execution_count"] is not None)
-    ]
-    assert stale == []
-
-
-def test_notebooks_name_the_plain_kernel_and_remember_no_widgets() -> None:
-    for path in NOTEBOOKS:
-        metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-        assert metadata["kernelspec"]["name"] == "python3", _name(path)
-        assert "widgets" not in metadata, _name(path)
-
-
-def test_cells_are_short() -> None:
-    for path in NOTEBOOKS:
-        lengths = sorted(len(source.splitlines()) for _, _, source in _code_cells(path) if source.strip())
-        assert lengths[-1] <= 20, _name(path)
-        assert lengths[len(lengths) * 9 // 10] <= 10, _name(path)
-        assert lengths[len(lengths) // 2] <= 3, _name(path)
 
 
 # --- the front door ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,253 @@
+"""The course as a whole: short cells, nothing left over, in order, every link leads somewhere, exercises are honest.
+
+That every notebook runs is tested by nbval. As shipped, the check of an exercise says "Not solved yet"; here each is
+played once more, on its own: as shipped, and with the solution in place of the exercise.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "notebooks"
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+GLOSSARY = "00_start_here.ipynb"
+
+EVERYDAY = {
+    "cancel",
+    "chunk",
+    "clear",
+    "commit",
+    "conversation",
+    "event",
+    "fault",
+    "frame",
+    "gap",
+    "instructions",
+    "item",
+    "lead",
+    "segment",
+    "threshold",
+    "token",
+    "tool",
+    "truncate",
+    "turn",
+}
+"""Terms that are also everyday words: linked where they are explained, not wherever the word stands."""
+
+_NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|<[^>\n]+>|^#.*$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def cells(path: Path, *, kind: str = "", tag: str = "") -> list[Any]:
+    """The cells of a notebook, of one type or with one tag."""
+    found = nbformat.read(path, as_version=4).cells
+    return [c for c in found if kind in ("", c.cell_type) and (not tag or tag in c.metadata.get("tags", []))]
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link can point to in a notebook: its headings."""
+    heads = re.findall(r"^#+ (.+)$", "\n".join(cell.source for cell in cells(path, kind="markdown")), re.MULTILINE)
+    return {head.strip().replace(" ", "-") for head in heads}
+
+
+def terms() -> list[str]:
+    """The terms of the glossary, the longest first."""
+    prose = "\n".join(cell.source for cell in cells(FOLDER / GLOSSARY, kind="markdown"))
+    return sorted(re.findall(r"^#### (.+)$", prose, re.MULTILINE), key=len, reverse=True)
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    """Each notebook in turn."""
+    found: Path = request.param
+    return found
+
+
+# --- what a notebook looks like ---------------------------------------------------------------------------------------
+
+
+def test_cells_are_short(path: Path) -> None:
+    lengths = sorted(len(cell.source.splitlines()) for cell in cells(path, kind="code"))
+    assert lengths[0] > 0, "an empty cell"
+    assert lengths[-1] <= 20
+    assert lengths[len(lengths) * 9 // 10] <= 10
+    assert lengths[len(lengths) // 2] <= 3
+
+
+def test_functions_are_short(path: Path) -> None:
+    for cell in cells(path, kind="code"):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 10, f"{node.name} belongs into the library"
+
+
+def test_no_outputs_are_kept_but_those_that_are_compared(path: Path) -> None:
+    for cell in cells(path, kind="code"):
+        compared = cell.source.startswith("# NBVAL_CHECK_OUTPUT")
+        assert bool(cell.outputs) == compared, cell.source
+        assert compared or cell.execution_count is None, cell.source
+
+
+def test_it_names_the_plain_kernel_and_remembers_no_widgets(path: Path) -> None:
+    metadata = nbformat.read(path, as_version=4).metadata
+    assert metadata["kernelspec"]["name"] == "python3"
+    assert "widgets" not in metadata
+
+
+def test_it_begins_with_a_title_what_you_will_do_and_its_import(path: Path) -> None:
+    title, imports, *_ = cells(path)
+    assert re.match(r"# .+\n\nYou will\n- .+", title.source)
+    assert len(re.findall(r"^- ", title.source, re.MULTILINE)) == 3
+    assert "import rtnb" in imports.source.splitlines()
+    assert not [c for c in cells(path, kind="code")[1:] if re.search(r"^(import|from) ", c.source, re.MULTILINE)]
+
+
+def test_every_figure_has_a_caption_with_its_number_and_units(path: Path) -> None:
+    found = cells(path)
+    numbers = []
+    for cell, below in zip(found, [*found[1:], None], strict=True):
+        draws = cell.cell_type == "code" and re.search(r"\.plot(_\w+|\.\w+)?\(", cell.source)
+        if draws and "live" not in cell.metadata.get("tags", []):
+            assert below is not None
+            caption = re.match(r"\*Figure (\d+)\. .*\*", below.source, re.DOTALL)
+            assert caption, f"no caption beneath: {cell.source}"
+            assert re.search(r"\b(s|ms|Hz|dB|%|USD)\b|as figure", below.source, re.IGNORECASE), below.source
+            numbers.append(int(caption[1]))
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+# --- the course -------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_have_no_gap() -> None:
+    numbers = [int(path.name[:2]) for path in PATHS]
+    assert numbers == list(range(len(PATHS)))
+
+
+def test_the_start_lists_the_whole_course_and_each_notebook_leads_to_the_next() -> None:
+    listed = re.findall(r"^\| \d\d \| \[[^]]+\]\(([^)]+)\)", _prose(FOLDER / GLOSSARY), re.MULTILINE)
+    assert listed == [path.name for path in PATHS[1:]]
+    for path, following in itertools.pairwise(PATHS):
+        assert f"Next: [{_title(following)}]({following.name})" in _prose(path), f"{path.name} does not lead on"
+
+
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for _, target in _LINK.findall(_prose(path)):
+        name, _, anchor = unquote(target).partition("#")
+        if name.startswith("http"):
+            assert name.startswith("https://"), target
+            continue
+        file = FOLDER / name if name else path
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+def test_every_term_links_to_the_glossary_where_it_is_first_used(path: Path) -> None:
+    assert first_uses(path) == {} or path.name == GLOSSARY
+
+
+def first_uses(path: Path) -> dict[str, str]:
+    """Terms whose first use in the prose after the title is no link to the glossary, with the words around it."""
+    prose = "\n\n".join(
+        c.source for c in cells(path, kind="markdown")[1:] if "solution" not in c.metadata.get("tags", [])
+    )
+    prose = _NOT_PROSE.sub(lambda match: " " * len(match[0]), prose)
+    linked = {span: target for m in _LINK.finditer(prose) for span, target in [(m.span(), m[2])]}
+    missing, seen = {}, set()
+    for match in re.finditer(rf"\b({'|'.join(map(re.escape, terms()))})(e?s)?\b", prose, re.IGNORECASE):
+        term = next(term for term in terms() if term.lower() == match[1].lower())
+        target = next((to for (start, stop), to in linked.items() if start <= match.start() < stop), "")
+        if term in seen or term in EVERYDAY or (target and not target.startswith(GLOSSARY)):
+            continue
+        seen.add(term)
+        if unquote(target) != f"{GLOSSARY}#{term.replace(' ', '-')}":
+            missing[term] = " ".join(prose[max(0, match.start() - 30) : match.end() + 30].split())
+    return missing
+
+
+def _prose(path: Path) -> str:
+    return "\n\n".join(cell.source for cell in cells(path, kind="markdown"))
+
+
+def _title(path: Path) -> str:
+    return str(cells(path)[0].source.splitlines()[0].removeprefix("# "))
+
+
+# --- exercises --------------------------------------------------------------------------------------------------------
+
+
+def exercises(path: Path) -> Iterator[tuple[list[str], str, str, str]]:
+    """Each exercise: what comes before it in its section, the exercise, its check, its solution."""
+    before: list[str] = []
+    parts: dict[str, str] = {}
+    for cell in cells(path):
+        tags = {"exercise", "check", "solution"} & set(cell.metadata.get("tags", []))
+        if cell.cell_type == "markdown" and re.search(r"^## ", cell.source, re.MULTILINE):
+            assert not parts, f"{path.name}: an exercise without { ({'exercise', 'check', 'solution'} - parts.keys()) }"
+            before = []
+        for tag in tags:
+            parts[tag] = cell.source
+        if cell.cell_type == "code" and not tags:
+            before.append(cell.source)
+        if len(parts) == 3:
+            (solution,) = re.findall(r"^```python\n(.+?)^```$", parts["solution"], re.DOTALL | re.MULTILINE)
+            assert parts["solution"].startswith("<details><summary>Solution</summary>"), "it lies open"
+            yield before, parts["exercise"], parts["check"], solution
+            parts = {}
+
+
+def test_there_is_an_exercise(path: Path) -> None:
+    assert list(exercises(path))
+
+
+CASES = [(path, number) for path in PATHS for number, _ in enumerate(exercises(path), start=1)]
+
+
+@pytest.mark.parametrize("path, number", CASES, ids=lambda value: getattr(value, "stem", str(value)))
+async def test_a_check_says_not_solved_until_it_is(path: Path, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    before, exercise, check, solution = list(exercises(path))[number - 1]
+    book: dict[str, Any] = {}
+    first = cells(path, kind="code")[0].source
+    try:
+        for source in (first, *before, exercise):
+            await _run(source, book)
+        capsys.readouterr()
+        await _run(check, book)
+        unsolved = capsys.readouterr().out
+        await _run(solution, book)
+        await _run(check, book)
+        solved = capsys.readouterr().out
+    finally:
+        for value in book.values():
+            if hasattr(value, "talk") and hasattr(value, "close"):  # a playground
+                value.close()
+    assert unsolved.startswith("Not solved yet: "), unsolved
+    assert solved.endswith("Solved.\n"), solved
+
+
+async def _run(source: str, book: dict[str, Any]) -> None:
+    """Run a cell as a notebook does, but for showing its last value."""
+    code = compile(source, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    result = eval(code, book)
+    if inspect.isawaitable(result):
+        await result
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_for_azure_says_first_what_it_costs() -> None:
+    live = cells(FOLDER / "10_your_azure_resource.ipynb", kind="code", tag="live")
+    assert len(live) > 5
+    for cell in live:
+        assert re.match(r"# (costs nothing|about \$\d+\.\d+): .+\n", cell.source), cell.source
