@@ -115,7 +115,7 @@ class UserTrack:
 
     def __init__(self, hear: Callable[[bytes], None]) -> None:
         self._hear = hear
-        self._loop = asyncio.get_running_loop()
+        self._now = asyncio.get_running_loop().time
         self._resampler = Resampler(from_rate_hz=OPUS_HZ, to_rate_hz=PCM.rate_hz)
         self._decoder: Any = av.CodecContext.create("libopus", "r")
         self._decoder.format, self._decoder.layout, self._decoder.sample_rate = "s16", "mono", OPUS_HZ
@@ -130,7 +130,7 @@ class UserTrack:
             return False, None  # it comes too late: its time was silence
         if self._sequence is not None and (missing := (packet.timestamp - self._due) % 2**32) <= 2 * OPUS_HZ:
             self._take(np.zeros(missing, np.float32))
-        self._sequence, self._came_at = packet.sequence_number, self._loop.time()
+        self._sequence, self._came_at = packet.sequence_number, self._now()
         self._due = packet.timestamp
         with contextlib.suppress(av.FFmpegError):  # damaged is lost: the next packet finds its time missing
             for frame in self._decoder.decode(av.Packet(packet._data)):
@@ -141,7 +141,7 @@ class UserTrack:
 
     def tick(self) -> None:
         """Another 20 ms are over: where the track fell silent without a word, its time goes on."""
-        if self._sequence is not None and self._loop.time() - self._came_at > STALLED_S:
+        if self._sequence is not None and self._now() - self._came_at > STALLED_S:
             self._due += OPUS_HZ * FRAME_MS // 1000
             self._take(np.zeros(OPUS_HZ * FRAME_MS // 1000, np.float32))
 

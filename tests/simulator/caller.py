@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import av
 import numpy as np
+import pydantic
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
@@ -69,7 +70,11 @@ class Caller:
         self.heard: list[np.ndarray[Any, Any]] = []
         """Frames of 20 ms, float32 at 48 kHz, in the order they came."""
         self.heard_at: list[float] = []
+        self.pts: list[int] = []
+        """Their RTP times."""
         self.call_id = ""
+        self.wrong: Exception | None = None
+        """What the stock client's types do not understand."""
         self.closed = asyncio.Event()
         self._came = asyncio.Event()
         self._listening: asyncio.Task[None] | None = None
@@ -90,16 +95,20 @@ class Caller:
             while True:
                 frame = await track.recv()
                 self.heard_at.append(asyncio.get_running_loop().time())
+                self.pts.append(frame.pts)
                 self.heard.append(frame.to_ndarray()[0, :: len(frame.layout.channels)].astype(np.float32) / 32768)
                 self._came.set()
         except MediaStreamError:
             return
 
     def _message(self, text: str) -> None:
-        union_of(self.dialect).validate_json(text, strict=True)
+        self._came.set()
+        try:
+            union_of(self.dialect).validate_json(text, strict=True)
+        except pydantic.ValidationError as error:
+            self.wrong = error
         self.types.append(json.loads(text)["type"])
         self.events.append(self.client.receive(text))
-        self._came.set()
 
     async def offer(self) -> str:
         await self.peer.setLocalDescription(await self.peer.createOffer())
@@ -116,6 +125,8 @@ class Caller:
         """Wait for the first of these types (behind the first `after` events); the event."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
+                if self.wrong is not None:
+                    raise self.wrong
                 for i in range(after, len(self.types)):
                     if self.types[i] in types:
                         return self.events[i]
@@ -136,6 +147,12 @@ def calls_path(dialect: str) -> str:
     return "/openai/v1/realtime/calls" if dialect == "ga" else "/v1/realtimertc?model=gpt-4o-realtime-preview"
 
 
+def _known_model(dialect: str) -> dict[str, Any] | None:
+    return (
+        {"model": "gpt-4o-realtime-preview"} if dialect == "preview" else None
+    )  # the beta types know a few names only
+
+
 async def post(sim: Simulator, path: str, *, key: str, **request: Any) -> tuple[int, str, Any]:
     """Post an offer; status, body and headers."""
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp", **request.pop("headers", {})}
@@ -152,7 +169,7 @@ async def calling(
     caller = Caller(**options)
     sim.dialect = caller.dialect
     try:
-        key = await sim.ephemeral_key(session=session)
+        key = await sim.ephemeral_key(session=session or _known_model(caller.dialect))
         path = path or calls_path(caller.dialect)
         status, body, headers = await post(sim, path, key=key.reveal(), data=await caller.offer())
         assert status == 201, body

@@ -1,0 +1,382 @@
+"""Calls over real sockets, with aiortc in the place of the browser: `rtnb.simulator.webrtc` and `.calls`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import aiohttp
+import av
+import numpy as np
+import pytest
+from aiortc.codecs.opus import OpusEncoder
+from aiortc.rtp import RtpPacket
+
+from rtnb.audio import decode_pcm16, resample
+from rtnb.protocol import ContentPart, Item, SessionConfig, events
+from rtnb.simulator import Simulator
+from rtnb.simulator.webrtc import VISIBLE, Call, OfferError, UserTrack
+from tests.simulator.caller import Caller, calling, calls_path, post
+from tests.simulator.rig import spoken
+
+AZURE, OPENAI, PREVIEW = "/openai/v1/realtime/calls", "/v1/realtime/calls", "/v1/realtimertc?model=m"
+TURN = ["input_audio_buffer.speech_started", "input_audio_buffer.speech_stopped", "input_audio_buffer.committed"]
+
+
+@pytest.fixture
+def sim() -> Iterator[Simulator]:
+    """Says little at first, then much."""
+    steps = [{"say": "Yes, of course."}, {"say": "One, two, three, four, five, six, seven, eight, nine, ten."}]
+    with Simulator(latency="fast", voice="babble", scenario={"steps": steps}) as simulator:
+        yield simulator
+
+
+async def gone(sim: Simulator) -> None:
+    """The service has noticed; it lives in another thread, so there is nothing to wait on."""
+    async with asyncio.timeout(10):
+        while sim.n_sessions:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def likeness(heard: np.ndarray[Any, Any], said: np.ndarray[Any, Any]) -> float:
+    """Highest normalised correlation of two recordings at one rate, over all shifts."""
+    size = 1 << (len(heard) + len(said)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)))
+    total = np.concatenate([[0.0], np.cumsum(heard.astype(float) ** 2)])
+    power = total[len(said) :] - total[: -len(said)]
+    best = int(np.argmax(product[: len(power)]))
+    return float(product[best] / np.sqrt(power[best] * (said**2).sum()))
+
+
+async def recording(caller: Caller, item_id: str) -> np.ndarray[Any, Any]:
+    """An item's sound as the service keeps it."""
+    n_before = len(caller.types)
+    caller.send(events.ConversationItemRetrieve(item_id=item_id))
+    kept = await caller.until("conversation.item.retrieved", after=n_before)
+    return decode_pcm16(kept.item.content[0].audio)
+
+
+@pytest.mark.parametrize("dialect", ["ga", "preview"])
+async def test_a_spoken_turn_is_answered_aloud(sim: Simulator, dialect: str) -> None:
+    async with calling(sim, dialect=dialect, channel="oai-events" if dialect == "ga" else "realtime-channel") as caller:
+        await caller.until("session.created")
+        said = spoken("hello", silence_ms=0)
+        caller.microphone.say(said)
+        stopped = await caller.until("output_audio_buffer.stopped")
+        order = [t for t in caller.types if not t.endswith(("delta", "rate_limits.updated"))]
+        assert order[0] == "session.created"
+        assert [t for t in order if t in TURN] == TURN
+        assert order.index(TURN[-1]) < order.index("response.created") < order.index("output_audio_buffer.started")
+        assert not [t for t in caller.types if t.endswith("audio.delta")]
+        assert stopped.response_id == next(e for e in caller.events if e.type == "response.done").response.id
+
+        user_item, reply_item = caller.client.state.order
+        heard_there = await recording(caller, user_item)
+        core = said[24 * 300 :]
+        assert likeness(heard_there, core) >= 0.95
+        reply = resample(await recording(caller, reply_item), from_rate_hz=24_000, to_rate_hz=48_000)
+        await asyncio.sleep(0.1)  # its end is in the caller's jitter buffer
+        sound = caller.sound()
+        assert likeness(sound, reply) >= 0.9
+        loud = np.abs(sound) > 0.01
+        assert loud.sum() == pytest.approx((np.abs(reply) > 0.01).sum(), rel=0.2)
+        assert np.abs(sound[: 48 * 500]).max() < 0.01  # nothing before it
+        assert set(np.diff(caller.pts)) == {960}  # a frame every 20 ms, none missing
+    await gone(sim)
+
+
+async def test_speaking_up_silences_the_service(sim: Simulator) -> None:
+    async with calling(sim) as caller:
+        await caller.until("session.created")
+        for text in ("a", "b"):
+            caller.send(events.ConversationItemCreate(item=_user(text)))
+            caller.send(events.ResponseCreate())
+            await caller.until("response.done", after=len(caller.types))
+        started = await caller.until("output_audio_buffer.stopped")
+        long = await caller.until("output_audio_buffer.started", after=caller.events.index(started))
+        began = asyncio.get_running_loop().time()
+        caller.microphone.say(spoken("stop", lead_ms=600, silence_ms=0))
+        await caller.until("input_audio_buffer.speech_started")
+        at = asyncio.get_running_loop().time()
+        cut = await caller.until("conversation.item.truncated")
+        cleared = await caller.until("output_audio_buffer.cleared")
+        assert cleared.response_id == long.response_id
+        assert caller.events.index(cleared) < caller.events.index(cut)
+        assert cut.audio_end_ms == pytest.approx((at - began) * 1000, abs=100)
+        await asyncio.sleep(0.3)
+        late = [f for f, t in zip(caller.heard, caller.heard_at, strict=True) if t > at + 0.2]
+        assert late
+        assert np.abs(np.concatenate(late)).max() < 0.01
+        before = [f for f, t in zip(caller.heard, caller.heard_at, strict=True) if at - 0.3 < t < at - 0.1]
+        assert np.abs(np.concatenate(before)).max() > 0.05
+
+
+def _user(text: str) -> Any:
+    return Item(type="message", role="user", content=(ContentPart(type="input_text", text=text),))
+
+
+async def test_the_key_brings_the_session_and_a_caller_may_only_listen(sim: Simulator) -> None:
+    async with calling(sim, session={"instructions": "Be brief."}, mic=False) as caller:
+        created = await caller.until("session.created")
+        assert created.session.instructions == "Be brief."
+        caller.send(events.SessionUpdate(session=SessionConfig.of(instructions="x" * 20_000)))
+        await caller.until("session.updated")
+        caller.send(events.ResponseCreate())
+        await caller.until("output_audio_buffer.stopped")
+        assert np.abs(caller.sound()).max() > 0.05
+    await gone(sim)
+
+
+# --- beside a call ----------------------------------------------------------------------------------------------------
+
+
+async def read(ws: aiohttp.ClientWebSocketResponse, *types: str) -> list[str]:
+    """What a sideband hears, to the first of these types."""
+    seen: list[str] = []
+    async with asyncio.timeout(10):
+        while not seen or seen[-1] not in types:
+            seen.append((await ws.receive_json())["type"])
+    return seen
+
+
+async def test_a_sideband_hears_what_the_filter_hides_and_may_speak(sim: Simulator) -> None:
+    async with (
+        calling(sim, path=f"{AZURE}?webrtcfilter=on", mic=False) as caller,
+        aiohttp.ClientSession() as http,
+        http.ws_connect(f"{sim.url}/openai/v1/realtime?call_id={caller.call_id}", headers={"api-key": sim.key}) as ws,
+    ):
+        assert await read(ws, "session.created") == ["session.created"]
+        await ws.send_json({"type": "session.update", "session": {"type": "realtime", "instructions": "x"}})
+        await ws.send_json({"type": "nonsense"})
+        assert await read(ws, "error") == ["session.updated", "error"]
+        await ws.send_json({"type": "response.create"})
+        beside = await read(ws, "output_audio_buffer.stopped")
+        await caller.until("output_audio_buffer.stopped")
+        assert {"response.created", "response.done", "output_audio_buffer.started"} < set(beside)
+        assert "response.output_audio.delta" not in beside
+        assert caller.types == [t for t in beside if t in VISIBLE]
+        await caller.close()
+        assert (await ws.receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+        assert ws.close_code == 1000
+    await gone(sim)
+
+
+async def test_hanging_up(sim: Simulator) -> None:
+    async with calling(sim, path=OPENAI, mic=False) as caller:
+        await caller.until("session.created")
+        ephemeral = (await sim.ephemeral_key()).reveal()
+        for path, key, wanted in (
+            (f"{OPENAI}/rtc_no/hangup", sim.key, 404),
+            (f"{OPENAI}/{caller.call_id}/hangup", ephemeral, 401),
+            (f"{OPENAI}/{caller.call_id}/hangup", "wrong", 401),
+            (f"{OPENAI}/{caller.call_id}/hangup", sim.key, 200),
+            (f"{OPENAI}/{caller.call_id}/hangup", sim.key, 404),
+        ):
+            assert (await post(sim, path, key=key))[0] == wanted
+        async with asyncio.timeout(10):
+            await caller.closed.wait()
+        assert sim.n_sessions == 0
+        headers = {"Authorization": f"Bearer {sim.key}"}
+        async with aiohttp.ClientSession() as http:
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="404"):
+                await http.ws_connect(f"{sim.url}/openai/v1/realtime?call_id={caller.call_id}", headers=headers)
+
+
+async def test_an_offer_with_a_session_of_its_own(sim: Simulator) -> None:
+    caller = Caller(mic=False)
+    form = aiohttp.FormData({"sdp": await caller.offer()})
+    form.add_field("session", '{"type": "realtime", "instructions": "Mine."}', content_type="application/json")
+    try:
+        status, body, _ = await post(sim, OPENAI, key=sim.key, data=form, headers={"Content-Type": ""})
+        assert status == 201
+        await caller.accept(body)
+        assert (await caller.until("session.created")).session.instructions == "Mine."
+    finally:
+        await caller.close()
+    for session, key in (('{"type": "realtime", "voice": "x"}', sim.key), ("{", sim.key), ("{}", "ephemeral")):
+        form = aiohttp.FormData({"sdp": "v=0"}, default_to_multipart=True)
+        form.add_field("session", session)
+        key = (await sim.ephemeral_key()).reveal() if key == "ephemeral" else key
+        status, _, _ = await post(sim, OPENAI, key=key, data=form, headers={"Content-Type": ""})
+        assert status == (400 if key == sim.key else 401)
+
+
+async def test_when_the_simulator_stops_the_call_ends(sim: Simulator) -> None:
+    async with calling(sim, mic=False) as caller:
+        await caller.until("session.created")
+        await sim.astop()
+        async with asyncio.timeout(10):
+            await caller.closed.wait()
+
+
+# --- who may call -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [AZURE, OPENAI, PREVIEW])
+async def test_an_offer_needs_the_right_key(sim: Simulator, path: str) -> None:
+    sim.dialect = "ga" if path == PREVIEW else "preview"
+    foreign = (await sim.ephemeral_key()).reveal()
+    for key in ("secret", "ek_secret", sim.key, foreign):
+        status, body, _ = await post(sim, path, key=key, data="v=0")
+        assert status == 401, key
+        assert key not in body
+        assert json.loads(body)["error"]["code"] == ("invalid_api_key" if path == OPENAI else "401")
+    assert sim.n_sessions == 0
+
+
+async def test_a_key_of_the_preview_opens_one_call_and_one_of_ga_several(sim: Simulator) -> None:
+    for dialect, again in (("preview", 401), ("ga", 201)):
+        sim.dialect = dialect  # type: ignore[assignment]
+        key, caller = (await sim.ephemeral_key()).reveal(), Caller(dialect=dialect)
+        offer = await caller.offer()
+        assert (await post(sim, calls_path(dialect), key=key, data="v=0\r\n"))[0] == 400  # it is not spent by that
+        assert (await post(sim, calls_path(dialect), key=key, data=offer))[0] == 201
+        status, body, _ = await post(sim, calls_path(dialect), key=key, data=offer)
+        assert status == again
+        assert "was used" in body or again == 201
+        await caller.close()
+
+
+async def test_an_expired_key_opens_nothing(sim: Simulator) -> None:
+    key = (await sim.ephemeral_key(expires_after_s=10)).reveal()
+    sim._started().service.keys._wall = lambda: time.time() + 11  # type: ignore[method-assign]
+    status, body, _ = await post(sim, AZURE, key=key, data="v=0")
+    assert (status, "expired" in body) == (401, True)
+
+
+SILENT = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+_MEDIA = (
+    "a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuv\r\na=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "path, body, kind, status, words",
+    [
+        (AZURE, "hello", "application/sdp", 400, "begins with v=0"),
+        (AZURE, "v=0", "application/json", 400, "Content-Type is 'application/json'"),
+        (AZURE, b"v=0\xff", "application/sdp", 400, "body is"),
+        (AZURE, "v=0\r\nm=audio", "application/sdp", 400, "cannot be read"),
+        (AZURE, SILENT, "application/sdp", 400, "no audio section"),
+        (AZURE, f"{SILENT}m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=rtpmap:0 PCMU/8000\r\n", "application/sdp", 400, "read"),
+        (f"{AZURE}?api-version=1", "v=0", "application/sdp", 400, "api-version query parameter is not allowed"),
+        ("/v1/realtimertc", "v=0", "application/sdp", 404, "deployment"),
+    ],
+)
+async def test_a_wrong_offer(sim: Simulator, path: str, body: Any, kind: str, status: int, words: str) -> None:
+    sim.dialect = "preview" if path.startswith("/v1/realtimertc") else "ga"
+    key = (await sim.ephemeral_key()).reveal()
+    answer, said, _ = await post(sim, path, key=key, data=body, headers={"Content-Type": kind})
+    assert (answer, words in said) == (status, True), said
+    assert sim.n_sessions == 0
+
+
+async def test_who_takes_no_audio_is_not_called() -> None:
+    caller = Caller()
+    caller.peer.getTransceivers()[0].direction = "sendonly"
+    with pytest.raises(OfferError, match="it takes no audio"):
+        await Call.answer(await caller.offer())
+    await caller.close()
+
+
+async def test_any_page_with_a_key_may_call_and_read_the_answer(sim: Simulator) -> None:
+    page = {"Origin": "http://localhost:8888"}
+    async with aiohttp.ClientSession() as http:
+        asked = {"Access-Control-Request-Method": "POST", **page}
+        async with http.options(sim.url + AZURE, headers=asked) as answer:
+            assert answer.status == 204
+        async with http.options(f"{sim.url}/v1/realtime/client_secrets", headers=asked) as answer:
+            assert answer.status == 403  # making keys is for pages that were named
+    status, _, headers = await post(sim, AZURE, key="wrong", data="v=0", headers=page)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (401, page["Origin"])
+    assert headers["Access-Control-Expose-Headers"] == "Location"
+
+
+async def test_what_to_do_where_nobody_can_call(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = (await sim.ephemeral_key()).reveal()
+    with monkeypatch.context() as patch:
+        patch.setattr("ifaddr.get_adapters", list)
+        status, body, _ = await post(sim, AZURE, key=key, data="v=0")
+        assert status == 503
+        assert "loopback" in body
+        assert "talk over WebSocket" in body
+    monkeypatch.setitem(sys.modules, "aiortc", None)
+    status, body, _ = await post(sim, AZURE, key=key, data="v=0")
+    assert status == 503
+    assert 'pip install \\"rtnb[sim]\\"' in body
+
+
+async def test_nothing_stays_behind() -> None:
+    threads, files = set(threading.enumerate()), set(os.listdir("/proc/self/fd"))
+    with Simulator(latency="fast", voice="babble") as simulator:
+        async with calling(simulator) as caller:
+            await caller.until("session.created")
+        await gone(simulator)
+        names = {thread.name for thread in set(threading.enumerate()) - threads}
+        assert "audio-decoder" not in names
+    while set(threading.enumerate()) - threads:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert len(os.listdir("/proc/self/fd")) <= len(files)
+
+
+# --- the ear ----------------------------------------------------------------------------------------------------------
+
+
+def packets(n: int, *, sequence: int = 65_530, timestamp: int = 2**32 - 9_600) -> list[RtpPacket]:
+    """So many packets of a tone; their numbers wrap around."""
+    encoder, out = OpusEncoder(), []
+    for i in range(n):
+        at = np.arange(960 * i, 960 * (i + 1))
+        frame = av.AudioFrame(format="s16", layout="mono", samples=960)
+        frame.planes[0].update((8000 * np.sin(2 * np.pi * 440 / 48_000 * at)).astype("<i2").tobytes())
+        frame.sample_rate, frame.pts = 48_000, 960 * i
+        (payload,), _ = encoder.encode(frame)
+        packet = RtpPacket(sequence_number=(sequence + i) % 65_536, timestamp=(timestamp + 960 * i) % 2**32)
+        packet._data = payload  # type: ignore[attr-defined]
+        out.append(packet)
+    return out
+
+
+async def test_the_ear_hears_every_packet_at_once_and_what_is_missing_as_silence() -> None:
+    pieces: list[bytes] = []
+    ear = UserTrack(pieces.append)
+    sent = packets(50)
+    lost, late, damaged = {10, 11, 30}, 30, 20
+    for i, packet in enumerate(sent):
+        if i == damaged:
+            packet._data = b"\xff" * 3  # type: ignore[attr-defined]
+        if i in lost:
+            continue
+        assert ear.add(packet) == (False, None)
+        if i != damaged:
+            assert sum(map(len, pieces)) >= 48 * (20 * i + 20 - 5)  # the resampler's lag
+    ear.add(sent[late])
+    heard = decode_pcm16(b"".join(pieces))
+    assert len(heard) == pytest.approx(24 * 1000, abs=24 * 5)
+    level = np.abs(heard[: 480 * 49].reshape(-1, 480)).max(axis=1)
+    quiet = {i for i in range(49) if level[i] < 0.1}
+    assert quiet <= {10, 11, 20, 30}
+    assert {11, 20} <= quiet | {20}
+
+
+async def test_a_track_that_falls_silent_without_a_word_is_heard_as_silence() -> None:
+    pieces: list[bytes] = []
+    ear = UserTrack(pieces.append)
+    now = [0.0]
+    ear._now = lambda: now[0]
+    ear.tick()
+    for packet in packets(5):
+        ear.add(packet)
+    n_before = sum(map(len, pieces))
+    ear.tick()
+    assert sum(map(len, pieces)) == n_before
+    now[0] = 0.2
+    for _ in range(50):
+        ear.tick()
+    assert sum(map(len, pieces)) - n_before == 50 * 960
