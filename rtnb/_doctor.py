@@ -115,7 +115,7 @@ def doctor(*, service: bool = True, timeout_s: float = 15.0) -> Report:
         ``report.ok`` says whether all is well; ``print(report)`` gives the table.
     """
     settings = _settings()
-    checks = [_python(), *_packages(), *_kernel(), *_voice(), *_environment(settings)]
+    checks = [_python(), *_packages(), *_kernel(), *_voice(), _microphone(), *_environment(settings)]
     if service:
         checks.append(_service(settings, timeout_s=timeout_s))
     return Report(tuple(checks))
@@ -186,6 +186,17 @@ def _voice() -> Iterator[Check]:
         yield Check("WebRTC", "ok", f"aiortc {version('aiortc')}")
     else:
         yield Check("WebRTC", "note", "no aiortc: the simulator serves WebSockets only", advice)
+
+
+def _microphone() -> Check:
+    """Can a notebook's page here have a microphone?"""
+    if "VSCODE_PID" in os.environ:  # set for the kernels VS Code starts, not in its terminal
+        advice = "rtnb.Microphone shows a link to a capture page on this machine, or takes a file; or use `rtnb lab`."
+        return Check("microphone", "note", "VS Code gives notebook pages no microphone", advice)
+    if "COLAB_RELEASE_TAG" in os.environ:
+        advice = "Try rtnb.Microphone(); where the page may not listen, it takes a file instead."
+        return Check("microphone", "note", "Colab: the page may refuse, and this machine is not yours", advice)
+    return Check("microphone", "ok", "browsers allow it on https and localhost pages (`rtnb lab` serves localhost)")
 
 
 def _settings() -> dict[str, str]:

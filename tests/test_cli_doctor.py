@@ -140,6 +140,18 @@ sys.exit(main(["doctor", "--offline"]))
     assert done.stdout.endswith("2 things to do.\n")
 
 
+@pytest.mark.parametrize(("variable", "standing"), [("", "ok"), ("VSCODE_PID", "note"), ("COLAB_RELEASE_TAG", "note")])
+def test_where_a_page_may_have_no_microphone_there_is_another_way(
+    monkeypatch: pytest.MonkeyPatch, variable: str, standing: str
+) -> None:
+    for name in ("VSCODE_PID", "COLAB_RELEASE_TAG"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    (row,) = (check for check in doctor(service=False).checks if check.what == "microphone")
+    assert (row.standing, "rtnb.Microphone" in row.advice) == (standing, standing == "note")
+
+
 def test_html_is_escaped() -> None:
     report = Report((Check("<b>what</b>", "do", "<script>found</script>", "a & b"),))
     html = report._repr_html_()

@@ -64,7 +64,6 @@ class Controller {
   async toggle() {
     if (this.model.get("stand_in")) return this.channel.send("want", { on: this.shown.state === "off" });
     if (this.capture) return this.stop();
-    if (this.shown.state === "on") this.channel.send("want", { on: false }); // the other page stops
     await this.start();
   }
 
@@ -93,7 +92,9 @@ class Controller {
       capture.close();
       if (this.capture === capture) {
         this.capture = null;
-        this.tell("off", explain(error));
+        const problem = explain(error);
+        if (problem.code === "NotAllowedError") this.offer(problem); // some pages refuse without asking anybody
+        else this.tell("off", problem);
       }
       return;
     }
@@ -179,6 +180,7 @@ class Controller {
   }
 
   frame(frame) {
+    if (!this.talking) frame.pcm.fill(0); // what was on its way when the gate closed
     this.waiting.push(frame);
     const { kind } = this.line.status();
     if (kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough

@@ -48,8 +48,10 @@ const channel = joined.channel(facts.traits.channel, (kind, header) => {
 const el = document.getElementById("widget");
 const host = { getWidget: async () => ({ exports: joined }) };
 await microphone.default().render({ model, el, host, signal: new AbortController().signal });
+let met = false;
 joined.onStatus(({ kind }) => {
-  if (kind === "direct") return;
+  met ||= kind === "direct";
+  if (!met || kind === "direct") return;
   el.replaceChildren();
   el.textContent = "The kernel does not answer any more. Close this page, and take a new link in the notebook.";
 });

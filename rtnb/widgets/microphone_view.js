@@ -52,7 +52,7 @@ export function view(model, controller, el, signal) {
     return [name, input];
   });
   const hint = make(other, "span", { className: "rtnb-hint" });
-  const popout = make(other, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page" });
+  const popout = make(other, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page (where the kernel runs on this machine)" });
   const file = make(label(other, "File to say instead "), "input", { type: "file", accept: "audio/*,.wav" });
   const counts = make(root, "div", { className: "rtnb-counts rtnb-faint" });
 

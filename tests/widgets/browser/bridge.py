@@ -83,10 +83,11 @@ class Tab:
 
 
 @asynccontextmanager
-async def tabs_of(line: Line, browser: Browser) -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
+async def tabs_of(line: Line, browser: Browser, *, script: str = "") -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
     """Open pages of `line`: ``await opened(base_url=…, pass_on=…)``.
 
-    `pass_on` may drop some of the frames of a widget message; `base_url` is where the page believes its server to be.
+    `pass_on` may drop some of the frames of a widget message; `base_url` is where the page believes its server to be;
+    `script` runs first on every page.
     """
     # A real server: a page from anywhere else may not reach loopback (Chromium's local network access).
     app = web.Application()
@@ -98,20 +99,25 @@ async def tabs_of(line: Line, browser: Browser) -> AsyncIterator[Callable[..., A
     (address,) = runner.addresses
     delivering: list[asyncio.Task[None]] = []
 
-    async def opened(*, base_url: str = "", pass_on: Callable[[list[Any]], list[Any]] = list) -> Tab:
+    async def opened(
+        *, base_url: str = "", pass_on: Callable[[list[Any]], list[Any]] = list, host: str = "localhost"
+    ) -> Tab:
         page = await (await browser.new_context()).new_page()
+        await page.add_init_script(script)
         tab = Tab(line, page, pass_on)
         await page.expose_function("toKernel", tab.to_kernel)
-        await page.goto(f"http://localhost:{address[1]}/?{urlencode({'base': base_url})}")
+        await page.goto(f"http://{host}:{address[1]}/?{urlencode({'base': base_url})}")
         await tab.run(_JOIN, line._esm)
         delivering.append(asyncio.create_task(tab.deliver()))
         return tab
 
-    yield opened
-    for task in delivering:
-        task.cancel()
-    await asyncio.gather(*delivering, return_exceptions=True)
-    await runner.cleanup()
+    try:
+        yield opened
+    finally:
+        for task in delivering:
+            task.cancel()
+        await asyncio.gather(*delivering, return_exceptions=True)
+        await runner.cleanup()
 
 
 async def _page(request: web.Request) -> web.Response:

@@ -1,0 +1,259 @@
+"""Does the microphone get through, and what does it cost? ``python tests/benchmarks/microphone.py [seconds]``
+
+Real JupyterLab and Chromium, whose microphone is a file; a session in the notebook's background to a simulator in this
+process, which notes when each piece arrives. Per way (the direct line; widget messages only):
+
+- latency from a frame's last sample in the page to the service, while the kernel is idle, sleeps (``time.sleep``),
+  computes (a loop of plain Python) and awaits; what was late, dropped and lost;
+- a clip of 60 s (or `seconds`): frames lost, and how like the file it is.
+
+Then, in the same run, the CPU that Chromium needs to capture and send by either way, and by the peer: the same worklet
+with one widget message per 20 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+from playwright.async_api import async_playwright
+
+import rtnb
+from rtnb.audio import read_wav
+from rtnb.simulator.live import LiveSession
+from tests.browser.chromium import find_chromium, flags, prepare_driver
+from tests.browser.lab import Lab, open_notebook
+from tests.widgets.browser.microphone_page import likeness, write_voice
+from tests.widgets.listening import run
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU_S = 15.0
+BUSY_S = 5
+
+SETUP = """
+import os, sys, time, asyncio, json; sys.path.insert(0, {root!r}); os.environ["RTNB_LINE"] = {switch!r}
+import rtnb
+from rtnb._loop import shared_loop
+from rtnb.audio import write_wav
+async def opened():
+    return await rtnb.connect(rtnb.Azure({url!r}, deployment={model!r}, api_key={key!r}), turn_detection=None)
+session = shared_loop().run(opened(), 30)
+mic = rtnb.Microphone(session, echo_cancellation=False, noise_suppression=False, auto_gain_control=False)
+stamps, send = [], mic._feed._send
+async def noted(session, frames, stamp_ms, pcm, encode):
+    before = mic._feed.counts.sent
+    await send(session, frames, stamp_ms, pcm, encode)
+    if mic._feed.counts.sent > before: stamps.append(stamp_ms)
+mic._feed._send = noted
+display(mic, mic.line)
+"""
+WAYS = {"direct": "", "messages": "messages"}
+PHASES = {
+    "idle": f"await asyncio.sleep({BUSY_S})",
+    "time.sleep": f"time.sleep({BUSY_S})",
+    "plain Python": "while time.time() < end: pass",
+    "await": f"await asyncio.sleep({BUSY_S})",
+}
+PHASE = """
+before, start = mic.counts, time.time(); end = start + {busy}
+{code}
+stop = time.time(); stamped = len(stamps)
+"""
+TELL = "print(json.dumps([start, stop, before, mic.counts]))"
+
+PEER = """
+import sys; sys.path.insert(0, {root!r})
+import anywidget, traitlets
+from rtnb.widgets import Microphone
+from rtnb.widgets.microphone_popout import MODULES
+class Peer(anywidget.AnyWidget):
+    _esm = MODULES[0].read_text() + '''
+    export default {{ async render({{ model }}) {{
+      const processing = {{ echoCancellation: false, noiseSuppression: false, autoGainControl: false }};
+      const onFrame = ({{ pcm, index, t }}) => model.send({{ index, t }}, undefined, [pcm.buffer]);
+      const capture = new Capture({{ worklet: model.get("worklet"), onFrame, onEnd() {{}} }});
+      await capture.open(() => device("", processing));
+      window.peer = capture;
+    }} }};'''
+    worklet = traitlets.Unicode(Microphone.worklet.default_value).tag(sync=True)
+peer = Peer(); heard = []
+peer.on_msg(lambda widget, content, buffers: heard.append(content["index"]))
+peer
+"""
+
+
+class Arrivals:
+    """When each append reached the service."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        before = LiveSession.receive
+
+        def receive(session: LiveSession, text: str | bytes) -> None:
+            if '"input_audio_buffer.append"' in str(text[:200]):
+                self.times.append(time.time())
+            before(session, text)
+
+        LiveSession.receive = receive  # type: ignore[method-assign]
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    if not values:
+        return {"p50": float("nan"), "p99": float("nan"), "max": float("nan")}
+    return {"p50": float(np.median(values)), "p99": float(np.quantile(values, 0.99)), "max": max(values)}
+
+
+async def latencies(notebook: Any, arrivals: Arrivals, way: str) -> list[dict[str, Any]]:
+    """A row per phase."""
+    rows, told = [], []
+    await notebook.page.get_by_role("button", name="Start").click()
+    await notebook.page.get_by_text("Listening").wait_for()
+    await notebook.page.get_by_text(f"line: {way}").wait_for()
+    await notebook.page.wait_for_timeout(3000)
+    for name, code in PHASES.items():
+        await run(notebook, PHASE.format(busy=BUSY_S, code=code))
+        await notebook.page.wait_for_timeout(2500)  # what waited comes now
+        told.append((name, *json.loads(await run(notebook, TELL))))
+    stamps = json.loads(await run(notebook, "mic.stop(); time.sleep(0.5); print(json.dumps(stamps))"))
+    assert len(stamps) == len(arrivals.times), f"{len(stamps)} sent, {len(arrivals.times)} arrived"
+    pairs = [(stamp / 1000, 1000 * at - stamp) for stamp, at in zip(stamps, arrivals.times, strict=True)]
+    for name, start, stop, before, after in told:
+        late = [ms for stamp, ms in pairs if start <= stamp <= stop]
+        counts = {key: after[key] - before[key] for key in ("captured", "sent", "late", "dropped", "lost")}
+        rows.append({"way": way, "phase": name, "pieces": len(late), **quantiles(late), **counts})
+    return rows
+
+
+async def clip(notebook: Any, file: Path, seconds: int) -> dict[str, Any]:
+    """Frames of a long clip that were lost, and how like the file the clip is, in windows of 1 s."""
+    path = notebook.lab.directory / "clip.wav"
+    code = f"before = mic.counts; _ = await mic.record({seconds}, path={str(path)!r})\n"
+    code += "print(json.dumps([before, mic.counts]))"
+    before, after = json.loads((await run(notebook, code)).splitlines()[-1])
+    heard, _ = read_wav(path)
+    return {"seconds": len(heard) / 24_000, "lost": after["lost"] - before["lost"], **aligned(heard, file)}
+
+
+def aligned(heard: Any, file: Path) -> dict[str, float]:
+    """The likeness of a second in the middle, and of the whole without its first second (filters settle)."""
+    middle = len(heard) // 2
+    return {
+        "likeness_1s": likeness(heard[middle : middle + 24_000], file),
+        "likeness_all": likeness(heard[24_000:], file),
+    }
+
+
+def chromium_cpu_s() -> float:
+    """CPU seconds of all Chromium processes beneath this one (Linux)."""
+    parents, spent = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name, rest = (folder / "stat").read_text().rsplit(")", 1)
+        except OSError:
+            continue
+        fields = rest.split()
+        pid = int(folder.name)
+        parents[pid] = int(fields[1])
+        if "chrom" in name:
+            spent[pid] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def ours(pid: int) -> bool:
+        while pid > 1:
+            if pid == os.getpid():
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return sum(seconds for pid, seconds in spent.items() if ours(pid))
+
+
+async def cpu_percent() -> float:
+    await asyncio.sleep(3)
+    before, start = chromium_cpu_s(), time.monotonic()
+    await asyncio.sleep(CPU_S)
+    return 100 * (chromium_cpu_s() - before) / (time.monotonic() - start)
+
+
+async def measured(lab: Lab, launch: Any, file: Path, seconds: int) -> dict[str, Any]:
+    pictures = Path(tempfile.mkdtemp())
+    found: dict[str, Any] = {"ipykernel": version("ipykernel"), "rows": [], "clips": {}, "cpu": {}}
+    arrivals = Arrivals()
+    with rtnb.Simulator() as simulator:
+        facts = {"root": str(ROOT), "url": simulator.url, "model": simulator.model, "key": simulator.key}
+        for way, switch in WAYS.items():
+            browser = await launch()
+            arrivals.times.clear()
+            lab.write(f"{way}.ipynb", [SETUP.format(switch=switch, **facts), "0"])
+            notebook = await open_notebook(lab, browser, f"{way}.ipynb", pictures=pictures)
+            await notebook.run_all()
+            found["rows"] += await latencies(notebook, arrivals, way)
+            await run(notebook, "mic.session = None")
+            found["cpu"][f"{way}, off"] = await cpu_percent()
+            await notebook.page.get_by_role("button", name="Start").click()
+            await notebook.page.get_by_text("Listening").wait_for()
+            found["cpu"][way] = await cpu_percent()
+            await notebook.page.get_by_role("button", name="Stop").click()
+            if seconds:
+                found["clips"][way] = await clip(notebook, file, seconds)
+            await browser.close()
+    browser = await launch()
+    lab.write("peer.ipynb", [PEER.format(root=str(ROOT)), "0"])
+    notebook = await open_notebook(lab, browser, "peer.ipynb", pictures=pictures)
+    await notebook.run_all()
+    await notebook.page.wait_for_function("window.peer?.node")
+    found["cpu"]["a message per 20 ms"] = await cpu_percent()
+    assert int(await run(notebook, "print(len(heard))")) > 50 * CPU_S * 0.9
+    await browser.close()
+    return found
+
+
+async def main(seconds: int) -> int:
+    prepare_driver()
+    folder = Path(tempfile.mkdtemp(prefix="rtnb-microphone-"))
+    file = folder / "voice.wav"
+    write_voice(file, seconds=75)
+    lab = Lab(folder / "lab").start()
+    try:
+        async with async_playwright() as playwright:
+            path = find_chromium()
+
+            async def launch() -> Any:
+                args = [*flags(), f"--use-file-for-fake-audio-capture={file}"]
+                return await playwright.chromium.launch(executable_path=path, args=args)
+
+            found = await measured(lab, launch, file, seconds)
+    finally:
+        lab.stop()
+    print(f"ipykernel {found['ipykernel']}; ms from a frame's last sample to the service; 20 ms frames")
+    for row in found["rows"]:
+        print(
+            "{way:9} {phase:13} p50 {p50:7.1f}  p99 {p99:7.1f}  max {max:7.1f}   captured {captured} sent {sent} "
+            "late {late} dropped {dropped} lost {lost}".format(**row)
+        )
+    for way, row in found["clips"].items():
+        print(f"{way:9} clip of {row['seconds']:g} s: lost {row['lost']}, like the file {row['likeness_all']:.4f}")
+    for what, percent in found["cpu"].items():
+        print(f"{what:22} Chromium {percent:5.1f} % CPU")
+    blocked = [row for row in found["rows"] if row["way"] == "direct" and row["phase"] != "plain Python"]
+    good = {
+        "direct p99 <= 30 ms": all(row["p99"] <= 30 for row in blocked),
+        "nothing lost": not any(row["lost"] for row in (*found["rows"], *found["clips"].values())),
+        "clips like the file": all(row["likeness_1s"] >= 0.95 for row in found["clips"].values()),
+        "a third of the CPU": found["cpu"]["direct"] <= found["cpu"]["a message per 20 ms"] / 3,
+    }
+    print(json.dumps({**found, "good": good}))
+    return 0 if all(good.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)))

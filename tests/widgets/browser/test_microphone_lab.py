@@ -1,0 +1,142 @@
+"""`Microphone` in a real JupyterLab: it is heard by the simulator while a cell blocks, and goes off by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from rtnb.audio import read_wav
+from tests.browser.lab import open_notebook as open_in
+from tests.widgets.browser.microphone_page import TRACKS, likeness, write_voice
+from tests.widgets.listening import run
+
+RAW = "echo_cancellation=False, noise_suppression=False, auto_gain_control=False"
+ALONE = "import os, rtnb\nmic = rtnb.Microphone()\nmic"
+TALK = f"""
+import time, rtnb
+from rtnb._loop import shared_loop
+from rtnb.audio import write_wav
+simulator = rtnb.Simulator()
+async def opened():
+    return await rtnb.connect(simulator, turn_detection=None)
+session = shared_loop().run(opened(), 30)
+mic = rtnb.Microphone(session, {RAW})
+mic
+"""
+BLOCK = """
+before = mic.counts
+time.sleep(5)
+after = mic.counts
+print({name: after[name] - before[name] for name in after})
+"""
+HEARD = """
+async def heard():
+    item = await session.input_audio_buffer.commit()
+    return (await session.conversation.item.retrieve(item)).content[0].audio
+write_wav({path!r}, rtnb.audio.decode_pcm16(shared_loop().run(heard(), 10)), rate_hz=24_000)
+print(mic.counts)
+"""
+PIPELINE = """
+import ipywebrtc
+source = ipywebrtc.{source}
+mic = rtnb.Microphone(source=source, {raw})
+display(source, mic)
+"""
+
+
+async def start(notebook: Any) -> None:
+    """Press Start; the page now has one live track."""
+    await notebook.page.evaluate(TRACKS)
+    await notebook.page.get_by_role("button", name="Start").click()
+    await notebook.page.wait_for_function("live() === 1")
+    await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
+
+
+async def off(notebook: Any, *, timeout_s: float = 10.0) -> None:
+    await notebook.page.wait_for_function("live() === 0", timeout=1000 * timeout_s)
+
+
+async def test_it_goes_off_with_stop_close_clear_and_the_tab(jupyterlab: Any, open_notebook: Any) -> None:
+    jupyterlab.write("microphone-off.ipynb", [ALONE, "0"])
+    notebook = await open_notebook("microphone-off.ipynb")
+    page = notebook.page
+    endings = {
+        "the button": "document.querySelector('.rtnb-start').click()",
+        "cleared outputs": "jupyterapp.commands.execute('notebook:clear-all-cell-outputs')",
+        "the notebook's tab": "jupyterapp.shell.currentWidget.close()",
+    }
+    await notebook.run_all()
+    await start(notebook)
+    await run(notebook, "mic.close()")
+    await off(notebook)
+    for script in endings.values():
+        await notebook.run_all()
+        await start(notebook)
+        await page.evaluate(f"() => {{ {script} }}")
+        await off(notebook)
+
+
+async def test_it_goes_off_with_the_kernel(jupyterlab: Any, open_notebook: Any) -> None:
+    restarted, killed = "microphone-restarted.ipynb", "microphone-killed.ipynb"
+    notebooks = []
+    for name in (restarted, killed):
+        jupyterlab.write(name, [ALONE, "print(os.getpid())"])
+        notebook = await open_notebook(name, fresh=True)
+        pid = int((await notebook.run_all())[1].text)
+        await start(notebook)
+        notebooks.append((notebook, pid))
+    (kernel,) = (one["kernel"]["id"] for one in jupyterlab.get("api/sessions") if one["path"] == restarted)
+    jupyterlab.post(f"api/kernels/{kernel}/restart", {})
+    os.kill(notebooks[1][1], signal.SIGKILL)
+    for notebook, _ in notebooks:
+        await off(notebook, timeout_s=20)
+        await notebook.page.get_by_text("the kernel does not answer").wait_for()
+
+
+async def test_the_simulator_hears_the_file_while_a_cell_blocks(
+    jupyterlab: Any, launch: Any, pictures: Path, tmp_path: Path
+) -> None:
+    voice = write_voice(tmp_path / "voice.wav")
+    browser = await launch(f"--use-file-for-fake-audio-capture={voice}")
+    jupyterlab.write("microphone.ipynb", [TALK, "0"])
+    notebook = await open_in(jupyterlab, browser, "microphone.ipynb", pictures=pictures)
+    await notebook.run_all()
+    await start(notebook)
+    counts = eval(await run(notebook, BLOCK))
+    assert counts["sent"] >= 225, counts
+    assert counts["late"] == counts["dropped"] == counts["lost"] == 0, counts
+    await notebook.picture("on")
+    told = eval(await run(notebook, HEARD.format(path=str(tmp_path / "heard.wav"))))
+    assert told["lost"] == told["dropped"] == 0
+    heard = read_wav(tmp_path / "heard.wav")[0]
+    assert likeness(heard[12_000 : 12_000 + 5 * 24_000], voice) >= 0.95
+
+    for source in (
+        f"AudioStream.from_file({str(voice)!r})",
+        "CameraStream(constraints={'audio': True, 'video': False})",
+    ):
+        await run(notebook, PIPELINE.format(source=source, raw=RAW))
+        await run(
+            notebook, f"clip = await mic.record(2)\nwrite_wav({str(tmp_path / 'clip.wav')!r}, clip, rate_hz=24_000)"
+        )
+        assert likeness(read_wav(tmp_path / "clip.wav")[0][24_000:], voice) >= 0.95, source
+        await off(notebook)
+        audible = """[...document.querySelectorAll("video, audio")].filter((one) => !one.muted).length"""
+        assert await notebook.page.evaluate(audible) == 0, source
+    assert await notebook.page.evaluate("window.last_audio_stream?.media.muted ?? true")
+
+
+async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, open_notebook: Any) -> None:
+    name = "microphone-messages.ipynb"
+    jupyterlab.write(name, ["import os; os.environ['RTNB_LINE'] = 'messages'\n" + TALK, "0"])
+    notebook = await open_notebook(name)
+    await notebook.run_all()
+    await start(notebook)
+    await notebook.page.wait_for_timeout(500)
+    await run(notebook, "clip = asyncio.ensure_future(mic.record(6))\nawait asyncio.sleep(1)\ntime.sleep(4)")
+    counts = eval(await run(notebook, "clip = await clip\nprint(mic.counts)"))
+    assert counts["lost"] == 0
+    assert counts["late"] + counts["dropped"] > 50, counts
+    assert int(await run(notebook, "print(len(clip))")) == 6 * 24_000
