@@ -107,7 +107,6 @@ class WebRTCPeer(SessionView):
         dialect: Any = None,
         **settings: Any,
     ) -> None:
-        self._named = target
         self._target: Any = resolve(target, dialect=dialect)
         if webrtc_filter and self._target.dialect == "preview":
             raise ConnectError("webrtc_filter is of the GA dialect").with_hint("Leave it out, or use dialect='ga'.")
@@ -234,11 +233,6 @@ class WebRTCPeer(SessionView):
         page_id = page_id or await self._page_to_use()
         self._calls += 1
         self._figures.clear()
-        if self._named == "sim" and not self._target.running:
-            from rtnb.simulator import Simulator
-
-            origin = self._pages.joined[page_id].origin  # this page may post its offer there by itself
-            self._target = Simulator(dialect=self._target.dialect, origins=(origin,))
         idle = getattr(self._target, "running", None) is False
         call = self._call = DataChannel(self._calls, page_id, self._pages.publish)
         try:
