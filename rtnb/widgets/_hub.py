@@ -59,7 +59,8 @@ class Hub:
         self.stopped: Callable[[], object] | None = None
         """Called when nothing is left to serve."""
         self._send_messages = send_messages
-        self._messages_heard_s = 0.0
+        self.messages_heard_s = 0.0
+        """When the last widget message came."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flushing: asyncio.TimerHandle | None = None
         self._flushed_s = 0.0
@@ -70,7 +71,7 @@ class Hub:
 
     def from_messages(self, page_id: str, frames: list[bytes]) -> None:
         """Accept what came by widget message."""
-        self._messages_heard_s = time.monotonic()
+        self.messages_heard_s = time.monotonic()
         for data in frames:
             frame = unpack(data)
             if not frame.channel and frame.kind == "hello":
@@ -308,7 +309,7 @@ class Hub:
     def _ping(self) -> None:
         now = time.monotonic()
         for page in list(self.pages.values()):
-            silent = page.close_socket is None and self._messages_heard_s - page.heard_s > _SILENT_S
+            silent = page.close_socket is None and self.messages_heard_s - page.heard_s > _SILENT_S
             if silent or now - page.heard_s > _GONE_S:
                 self.drop(page)
                 continue

@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import ipywidgets
 from traitlets import Bool, Enum, Instance, Int, List, Unicode
@@ -28,12 +29,16 @@ from rtnb.widgets._follow import SessionView, _raise_in_loop
 from rtnb.widgets._steering import on_loop_of
 from rtnb.widgets.microphone_feed import RATE_HZ, Clip, Feed
 from rtnb.widgets.microphone_popout import KNOBS, MODULES, page
-from rtnb.widgets.microphone_source import called, kernel_major, opened, speak
+from rtnb.widgets.microphone_source import called, deaf, kernel_major, nobody, opened, speak
 
 T = TypeVar("T")
 
-STALL_S: Final = 4.0
+STALL_S: Final = 8.0
 """A cell that awaits, and hears nothing of the page for so long, is told why not (chosen)."""
+
+
+_listeners: WeakKeyDictionary[Session, Microphone] = WeakKeyDictionary()
+"""What a session hears: the newest microphone, so that running a cell again does not speak twice."""
 
 
 class Microphone(SessionView):
@@ -181,21 +186,16 @@ class Microphone(SessionView):
             from IPython.display import display
 
             display(self)  # type: ignore[no-untyped-call]
-        heard = -1
-        while not future.done() and heard != self._feed.arrived:
-            heard = self._feed.arrived
+        before = None
+        while not future.done() and before != (now := (self._feed.arrived, self.line._hub.messages_heard_s)):
+            before = now
             await asyncio.wait({future}, timeout=STALL_S)
             by_message = self._audio is None and self.line.status.kind in ("messages", "none")
             if not by_message or shared_loop().inside or (kernel_major() or 7) >= 7:
-                heard = -1
+                before = None
         if not future.done():
             future.cancel()
-            raise WidgetError(
-                "this kernel hears no widget messages while a cell waits, so this would wait for ever"
-            ).with_hint(
-                "Begin it without waiting, clip = asyncio.ensure_future(microphone.record(5)), and await it in the "
-                "next cell; or let the page reach the kernel (on localhost, by jupyter-server-proxy), or update it."
-            )
+            raise deaf()
         return await future
 
     async def _record(self, n_samples: int, timeout_s: float) -> Audio:
@@ -238,17 +238,8 @@ class Microphone(SessionView):
                 self._stop()
 
     def _nobody(self, timeout_s: float) -> RtnbError:
-        if self.state == "no page" and self._audio is None:
-            error = WidgetError(f"no page has shown this microphone within {timeout_s:g} s")
-            return error.with_hint("Show it in a cell: microphone")
-        if self.state != "on":
-            return WidgetError(f"the browser did not start the microphone within {timeout_s:g} s").with_hint(
-                "Look at the widget: it may ask for permission, or for a click."
-            )
-        heard = "nothing of what was said has come" if not self._feed.arrived else "nobody was heard to finish a turn"
-        return WidgetError(f"no answer within {timeout_s:g} s: {heard}").with_hint(
-            "Look at the level in the widget; `counts` tells what became of the frames."
-        )
+        state = "off" if self.state == "no page" and self._audio is not None else self.state
+        return nobody(state, heard=bool(self._feed.arrived), timeout_s=timeout_s)
 
     def _fail(self, error: Exception) -> None:
         self._feed.fail(error)
@@ -318,6 +309,10 @@ class Microphone(SessionView):
 
     def _begin(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)  # see _accepts
+        if (other := _listeners.get(source)) is not None and other is not self:
+            other.stop()
+            other.session = None
+        _listeners[source] = self
         self._sending = shared_loop().submit(self._feed.send_to(source))
         self._sending.add_done_callback(_raise_in_loop)
 

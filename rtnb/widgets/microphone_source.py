@@ -1,4 +1,4 @@
-"""What a `Microphone` hears: an ipywebrtc stream, or a recording that stands in for a microphone."""
+"""What a `Microphone` hears: an ipywebrtc stream, or a recording that stands in; and why it hears nothing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import ipywidgets
 
 from rtnb.audio import Audio, as_audio, encode_pcm16, read_wav, resample
+from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets.microphone_feed import FRAME_SAMPLES, RATE_HZ
 
 
@@ -58,6 +59,29 @@ def kernel_major() -> int | None:
     if getattr(get_ipython(), "kernel", None) is None:
         return None
     return int(version("ipykernel").split(".")[0])
+
+
+def deaf() -> RtnbError:
+    """Why a cell cannot wait here."""
+    return WidgetError("this kernel hears no page while a cell waits, so this would wait for ever").with_hint(
+        "Begin it, clip = asyncio.ensure_future(microphone.record(5)), and read clip.result() in a later cell; or let "
+        "the page reach the kernel directly (on localhost, by jupyter-server-proxy); or update ipykernel."
+    )
+
+
+def nobody(state: str, *, heard: bool, timeout_s: float) -> RtnbError:
+    """Why nothing was recorded, or answered."""
+    if state == "no page":
+        error = WidgetError(f"no page has shown this microphone within {timeout_s:g} s")
+        return error.with_hint("Show it in a cell: microphone")
+    if state != "on":
+        return WidgetError(f"the browser did not start the microphone within {timeout_s:g} s").with_hint(
+            "Look at the widget: it may ask for permission, or for a click."
+        )
+    what = "nobody was heard to finish a turn" if heard else "nothing of what was said has come"
+    return WidgetError(f"no answer within {timeout_s:g} s: {what}").with_hint(
+        "Look at the level in the widget; `counts` tells what became of the frames."
+    )
 
 
 async def speak(

@@ -12,9 +12,9 @@ export function level(peak) {
 export function describe({ own, shown, level: heard, judged, talking, model }) {
   const on = own.state === "on" || shown.state === "on";
   if (own.state === "starting") return "Starting… the browser may ask for permission";
+  if (shown.state === "on" && own.state !== "on") return shown.text || "Listening on another page";
   if (own.text) return own.text;
   if (!on) return shown.text || "Off";
-  if (shown.state === "on" && own.state !== "on") return shown.text || "Listening on another page";
   if (model.get("muted")) return "Muted: only silence leaves the page";
   if (!talking) return `Hold the button or ${model.get("talk_key")} to talk`;
   if (judged === "clipping") return "Clipping: speak softer, or further away";

@@ -116,8 +116,8 @@ def quantiles(values: list[float]) -> dict[str, float]:
 async def latencies(notebook: Any, arrivals: Arrivals, way: str) -> list[dict[str, Any]]:
     """A row per phase."""
     rows, told = [], []
-    await notebook.page.get_by_role("button", name="Start").click()
-    await notebook.page.get_by_text("Listening").wait_for()
+    await notebook.page.locator(".rtnb-start").click()
+    await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
     await notebook.page.get_by_text(f"line: {way}").wait_for()
     await notebook.page.wait_for_timeout(3000)
     for name, code in PHASES.items():
@@ -199,10 +199,10 @@ async def measured(lab: Lab, launch: Any, file: Path, seconds: int) -> dict[str,
             found["rows"] += await latencies(notebook, arrivals, way)
             await run(notebook, "mic.session = None")
             found["cpu"][f"{way}, off"] = await cpu_percent()
-            await notebook.page.get_by_role("button", name="Start").click()
-            await notebook.page.get_by_text("Listening").wait_for()
+            await notebook.page.locator(".rtnb-start").click()
+            await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
             found["cpu"][way] = await cpu_percent()
-            await notebook.page.get_by_role("button", name="Stop").click()
+            await notebook.page.locator(".rtnb-start").click()
             if seconds:
                 found["clips"][way] = await clip(notebook, file, seconds)
             await browser.close()

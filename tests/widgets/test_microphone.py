@@ -204,6 +204,17 @@ def test_a_turn_is_answered_by_whoever_listens(scene: Scene) -> None:
     mic.close()
 
 
+def test_a_session_hears_one_microphone_the_newest(scene: Scene) -> None:
+    first = Microphone(scene.session, source=np.zeros(2_400, np.float32))
+    first.start()
+    heard(scene, events.InputAudioBufferAppend, 1)
+    second = Microphone(scene.session)
+    on_loop(lambda: None)
+    assert (first.session, second.session, first.state) == (None, scene.session, "off")
+    first.close()
+    second.close()
+
+
 def test_the_end_of_the_session_ends_the_microphone(scene: Scene) -> None:
     mic = Microphone(scene.session, source=np.zeros(2_400, np.float32))
     turn = shared_loop().submit(mic.turn(timeout_s=10))

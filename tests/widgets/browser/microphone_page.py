@@ -18,19 +18,22 @@ from tests.widgets.browser.bridge import Tab, tabs_of
 # Every track the page was given, so that a test can see that all have ended.
 TRACKS = """
 window.tracks ??= [];
-const before = navigator.mediaDevices?.getUserMedia?.bind(navigator.mediaDevices);
-if (before) navigator.mediaDevices.getUserMedia = async (constraints) => {
-  const stream = await before(constraints);
-  (window.tracks ??= []).push(...stream.getTracks());
-  return stream;
-};
-window.live = () => (window.tracks ?? []).filter((track) => track.readyState === "live").length;
-const clone = MediaStreamTrack.prototype.clone;
-MediaStreamTrack.prototype.clone = function () {
-  const track = clone.call(this);
-  (window.tracks ??= []).push(track);
-  return track;
-};
+window.live = () => tracks.filter((track) => track.readyState === "live").length;
+if (navigator.mediaDevices && !navigator.mediaDevices.noted) {
+  const { mediaDevices } = navigator;
+  mediaDevices.noted = true;
+  const [ask, clone] = [mediaDevices.getUserMedia, MediaStreamTrack.prototype.clone];
+  const noted = (track) => ((window.tracks ??= []).push(track), track);
+  mediaDevices.getUserMedia = async (constraints) => {
+    const stream = await ask.call(mediaDevices, constraints);
+    stream.getTracks().forEach(noted);
+    return stream;
+  };
+  MediaStreamTrack.prototype.clone = function () {
+    return noted(clone.call(this));
+  };
+}
+0;
 """
 
 _SHOW = """async ([source, traits]) => {

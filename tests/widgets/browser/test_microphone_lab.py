@@ -49,7 +49,7 @@ display(source, mic)
 async def start(notebook: Any) -> None:
     """Press Start; the page now has one live track."""
     await notebook.page.evaluate(TRACKS)
-    await notebook.page.get_by_role("button", name="Start").click()
+    await notebook.page.locator(".rtnb-start").click()
     await notebook.page.wait_for_function("live() === 1")
     await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
 
