@@ -31,14 +31,18 @@ class Calibration:
     phase_ms: int
     """How much later than the stream the service's frames begin, of 32 ms."""
     like: dict[str, tuple[Any, ...]]
-    """For each constant, the values that fit as well up to one boundary: more than one are not told apart."""
+    """For each constant, the values that fit as well up to one boundary: where they are several, the recordings cannot
+    tell them apart."""
     start_f1: float
     """Share of starts that service and fitted model tell alike, within ±96 ms."""
     stop_f1: float
     """The same for stops."""
+    same_frame: float
+    """Share of starts and stops that both tell in the same frame."""
     start_f1_before: float
     """The same with the model's own constants."""
     stop_f1_before: float
+    same_frame_before: float
     n_starts: int
     """Starts the service told."""
     n_stops: int
@@ -104,6 +108,9 @@ class Calibration:
         ]
         facts.append(("starts alike", _alike(self.start_f1, self.start_f1_before, self.n_starts)))
         facts.append(("stops alike", _alike(self.stop_f1, self.stop_f1_before, self.n_stops)))
+        facts.append(
+            ("same frame", f"{100 * self.same_frame:.0f} % ({100 * self.same_frame_before:.0f} % before the fit)")
+        )
         facts.append(("basis", f"{self.audio_s:.0f} s of audio under {self.n_settings} settings"))
         return [*facts, *(("odd", anomaly) for anomaly in self.anomalies)]
 

@@ -115,8 +115,12 @@ def fit_constants(
         like=fit.like(point, distance, frozen),
         start_f1=_f1(starts, [pair[0] for pair in after]),
         stop_f1=_f1(stops, [pair[1] for pair in after]),
+        same_frame=_f1([*starts, *stops], [pair[kind] for kind in (0, 1) for pair in after], within_ms=FRAME_MS / 2),
         start_f1_before=_f1(starts, [pair[0] for pair in before]),
         stop_f1_before=_f1(stops, [pair[1] for pair in before]),
+        same_frame_before=_f1(
+            [*starts, *stops], [pair[kind] for kind in (0, 1) for pair in before], within_ms=FRAME_MS / 2
+        ),
         n_starts=sum(map(len, starts)),
         n_stops=sum(map(len, stops)),
         n_settings=len(told),
@@ -176,12 +180,17 @@ class _Fit:
         return frozen
 
     def _search(self, frozen: dict[str, Any]) -> tuple[_Point, float]:
+        """The better of two ways through the groups: what is tried first can hide what would explain more."""
+        ways = (self._walk(frozen, groups) for groups in (_TOGETHER, _TOGETHER[::-1]))
+        return min(ways, key=lambda found: found[1])
+
+    def _walk(self, frozen: dict[str, Any], groups: Sequence[tuple[str, ...]]) -> tuple[_Point, float]:
         """Change constants group by group as long as that helps."""
         point = _Point()
         distance, before = self.distance(point, frozen), 2.0
         while 0 < distance < before - 1e-9:
             before = distance
-            for names in _TOGETHER:
+            for names in groups:
                 for values in product(*(_GRID[name] for name in names)):
                     candidate = point.with_(**dict(zip(names, values, strict=True)))
                     if candidate != point and (its := self.distance(candidate, frozen)) < distance - 1e-9:
@@ -189,12 +198,15 @@ class _Fit:
         return point, distance
 
     def like(self, point: _Point, distance: float, frozen: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-        """For each constant, the tried values that explain all but one boundary as well."""
+        """For each constant, the tried values that explain all but one boundary as well, if another gives way."""
         slack = distance + 2 / max(self._n, 1)
-        return {
-            name: tuple(sorted(v for v in values if self.distance(point.with_(**{name: v}), frozen) <= slack))
-            for name, values in _GRID.items()
-        }
+
+        def fits(name: str, value: Any) -> bool:
+            other = "hysteresis" if name == "threshold_shift" else "threshold_shift"
+            points = (point.with_(**{name: value, other: way}) for way in _GRID[other])
+            return any(self.distance(each, frozen) <= slack for each in points)
+
+        return {name: tuple(sorted(v for v in values if fits(name, v))) for name, values in _GRID.items()}
 
     def distance(self, point: _Point, frozen: dict[str, Any]) -> float:
         """How far the model's boundaries are from what was told."""
@@ -246,11 +258,11 @@ def _matched(told: Sequence[int], model: Sequence[int], *, within_ms: float) -> 
     return errors
 
 
-def _f1(told: Sequence[Sequence[int]], model: Sequence[Sequence[int]]) -> float:
+def _f1(told: Sequence[Sequence[int]], model: Sequence[Sequence[int]], *, within_ms: float = TOLERANCE_MS) -> float:
     """Share of boundaries that are told by both sides within the tolerance."""
     n = sum(map(len, told)) + sum(map(len, model))
     pairs = zip(told, model, strict=True)
-    return 2 * sum(len(_matched(a, b, within_ms=TOLERANCE_MS)) for a, b in pairs) / n if n else 0.0
+    return 2 * sum(len(_matched(a, b, within_ms=within_ms)) for a, b in pairs) / n if n else 0.0
 
 
 # --- what is odd ------------------------------------------------------------------------------------------------------

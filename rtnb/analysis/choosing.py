@@ -158,7 +158,9 @@ class _Table:
         delay_ms = np.concatenate([s.delay_ms.reshape(rows, -1) for s in sweeps], axis=1)
         self.delay_ms = np.where(np.isnan(delay_ms), np.inf, delay_ms).astype(np.float32)
         self.missed = np.repeat(np.mean([s.missed.mean(axis=1) for s in sweeps], axis=0), n_silences)
-        self.false_triggers = np.mean([s.false_triggers.sum(axis=2).ravel() for s in sweeps], axis=0)
+        starts = np.mean([s.false_triggers.sum(axis=2) for s in sweeps], axis=0)
+        # A lower threshold hears all that a higher one hears: where it starts less often, it is because it never stops.
+        self.false_triggers = np.maximum.accumulate(starts[::-1], axis=0)[::-1].ravel()
         self.non_speech_h = float(np.sum(first.non_speech_h))
         self.clipped = np.mean([s.clipped_ms > CLIPPED_MS for s in sweeps], axis=0).mean(axis=2)  # (T, P)
         self.clipped = np.repeat(self.clipped, n_silences, axis=0)

@@ -59,7 +59,8 @@ class Candidate:
     clipped: float
     """Share of turns that lose more than 50 ms of their onset."""
     n_false_triggers: float | None
-    """Starts in audio without speech; None where there was no such audio."""
+    """Starts in audio without speech, at least as many as at any higher threshold (where a lower one starts less often,
+    it never stops); None where there was no such audio."""
     non_speech_h: float
     """Hours of audio without speech."""
     broken: tuple[str, ...]

@@ -88,6 +88,9 @@ def test_constraints_hold_and_are_named_where_nothing_meets_them() -> None:
     assert quiet.choice is not None
     assert quiet.choice.threshold == 0.7
     assert quiet.choice.false_triggers == "0/h (at most 5.99/h; 0 in 30 min)"
+    stuck = recommend(grid(150, triggers_per_h=(2.0, 40.0, 0.0)))  # at 0.3 the noise is speech that never stops
+    assert stuck.choice is not None
+    assert stuck.choice.threshold == 0.7
     noisy = recommend(grid(150, triggers_per_h=(60.0, 50.0, 40.0)))
     assert "false triggers" in noisy.verdict
     assert any("semantic_vad" in line for line in noisy.advice)

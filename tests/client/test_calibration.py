@@ -44,7 +44,7 @@ async def test_hidden_constants_are_found(hidden: Hidden) -> None:
         if name in hidden:
             assert getattr(found.constants, name) == pytest.approx(getattr(want, name), abs=0.05), name
     assert found.phase_ms == hidden.get("phase_ms", 0)
-    assert (found.start_f1, found.stop_f1) == (1.0, 1.0)
+    assert (found.start_f1, found.stop_f1, found.same_frame) == (1.0, 1.0, 1.0)
     assert found.start_f1_before < 0.8
     assert (found.anomalies, found.ignored) == ((), {})
     assert found.deployment == "127.0.0.1 rtnb-simulator"
