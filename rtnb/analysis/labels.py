@@ -17,8 +17,9 @@ from rtnb.errors import AudioError
 _SILENT = {"", "sil", "sp", "spn", "silence", "<eps>", "#", "xxx"}  # how aligners and people write "nothing said"
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|([^\s"]+)')
 _STEP_MS = 10
-_RUN_STEPS = 3  # chosen: a click of less than 30 ms is no speech
-_ABOVE_FLOOR_DB, _BELOW_PEAK_DB = 12.0, 35.0  # chosen, on word-timed monologues
+_MEDIAN_STEPS, _LEAST_STEPS = 9, 5  # chosen on three word-timed monologues, as the share of the way up
+_SHARE = 0.3
+_LEAST_CONTRAST_DB = 12.0  # chosen
 
 
 class LabelledSegment(NamedTuple):
@@ -72,10 +73,12 @@ def read_labels(
 
 
 def segments_by_level(audio: npt.ArrayLike, *, rate_hz: int) -> list[LabelledSegment]:
-    """Where a quiet recording is loud: labels for free where one clip holds one turn and little noise.
+    """Where a recording is loud: labels for free where one clip holds one turn and not much else.
 
-    Speech is what stands 12 dB above the quietest tenth and at most 35 dB below the loudest twentieth of the 10 ms
-    steps, for at least 30 ms (all chosen). No voice activity detection takes part, so its errors are not hidden.
+    Speech is what lies 30 % of the way, in dB, from the quietest tenth to the loudest twentieth of the 10 ms steps, for
+    at least 50 ms (median of nine steps; all chosen). No voice activity detection takes part, so its errors are not
+    hidden. On three monologues timed word by word, in rooms of 15 to 20 dB of contrast, ends were right to 20 ms, once
+    0.6 s late (a breath); starts right to 20 ms, once 1 s early (a noise). Look at what you use: `plot_turns`.
 
     Parameters
     ----------
@@ -96,15 +99,17 @@ def segments_by_level(audio: npt.ArrayLike, *, rate_hz: int) -> list[LabelledSeg
     samples = as_audio(audio)
     step = ms_to_samples(_STEP_MS, rate_hz=rate_hz)
     pieces = samples[: len(samples) // step * step].reshape(-1, step).astype(np.float64)
-    level_db = 10 * np.log10(np.mean(pieces**2, axis=1) + 1e-12) if len(pieces) else np.zeros(1)
+    level_db = 10 * np.log10(np.var(pieces, axis=1) + 1e-12) if len(pieces) else np.zeros(1)
+    padded = np.pad(level_db, _MEDIAN_STEPS // 2, mode="edge")
+    level_db = np.median(np.lib.stride_tricks.sliding_window_view(padded, _MEDIAN_STEPS), axis=1)
     floor_db, peak_db = np.quantile(level_db, [0.1, 0.95])
-    loud = level_db >= max(floor_db + _ABOVE_FLOOR_DB, peak_db - _BELOW_PEAK_DB)
+    loud = level_db >= floor_db + _SHARE * (peak_db - floor_db)
     edges = np.flatnonzero(np.diff(np.r_[False, loud, False]))
-    spans = [(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True) if last - first >= _RUN_STEPS]
-    if not spans:
+    spans = [(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True) if last - first >= _LEAST_STEPS]
+    if peak_db - floor_db < _LEAST_CONTRAST_DB or not spans:
         raise AudioError(
             f"no speech stands out: the loud part is {peak_db - floor_db:.0f} dB above the quiet one, "
-            f"at least {_ABOVE_FLOOR_DB:.0f} dB are needed"
+            f"at least {_LEAST_CONTRAST_DB:.0f} dB are needed, for at least {_LEAST_STEPS * _STEP_MS} ms"
         ).with_hint("Give the turns yourself, or record again in a quieter room or closer to the microphone.")
     return [LabelledSegment(float(first * _STEP_MS), float(last * _STEP_MS)) for first, last in spans]
 

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtnb.analysis import Recording, Turn, from_segments, read_labels
+from rtnb.analysis.labels import segments_by_level
+from rtnb.audio import babble, write_wav
+from rtnb.errors import AudioError
+
+SECOND = np.zeros(16_000, np.float32)
+WORDS = [(100.0, 400.0), (450.0, 500.0), (700.0, 900.0)]
+
+LONG_TEXTGRID = '''File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 1
+tiers? <exists>
+size = 2
+item []:
+    item [1]:
+        class = "TextTier"
+        name = "clicks"
+        xmin = 0
+        xmax = 1
+        points: size = 1
+        points [1]:
+            number = 0.5
+            mark = "!"
+    item [2]:
+        class = "IntervalTier"
+        name = "phrases"
+        xmin = 0
+        xmax = 1
+        intervals: size = 3
+        intervals [1]:
+            xmin = 0
+            xmax = 0.1
+            text = ""
+        intervals [2]:
+            xmin = 0.1
+            xmax = 0.4
+            text = "he said ""one 2"""
+        intervals [3]:
+            xmin = 0.4
+            xmax = 1
+            text = "sil"
+'''
+SHORT_TEXTGRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+0
+1
+<exists>
+1
+"IntervalTier"
+"words"
+0
+1
+2
+0.1
+0.4
+"so"
+0.4
+1
+""
+"""
+
+
+def test_a_turn_with_its_pauses() -> None:
+    (turn,) = from_segments(SECOND, [(*span, "word") for span in WORDS], rate_hz=16_000).turns
+    assert turn == Turn(100, 900, ((500, 700),))  # 50 ms are no pause
+
+
+def test_a_long_silence_separates_turns_and_overlaps_are_joined() -> None:
+    overlapping = [*reversed(WORDS), (350, 480)]
+    recording = from_segments(SECOND, overlapping, rate_hz=16_000, turn_gap_ms=200)
+    assert recording.turns == (Turn(100, 500), Turn(700, 900))
+
+
+def test_what_is_far_from_turns_and_echo_is_non_speech() -> None:
+    audio = np.zeros(48_000, np.float32)
+    recording = Recording(audio, rate_hz=16_000, turns=[(1000, 1100)], echo=[(2000, 2200)])
+    assert recording.non_speech == ((0, 750), (1350, 1750), (2450, 3000))
+    assert Recording.of_room_tone(audio, rate_hz=16_000).non_speech == ((0, 3000),)
+    playback = Recording.of_playback(audio, rate_hz=16_000)
+    assert (playback.echo, playback.non_speech) == (((0, 3000),), ())
+
+
+def test_padding_moves_all_labels_and_adds_the_rooms_noise() -> None:
+    random = np.random.default_rng(1)
+    audio = (0.01 * random.standard_normal(32_000)).astype(np.float32)
+    recording = Recording(audio, rate_hz=16_000, turns=[Turn(500, 1500, ((700, 900),))])
+    padded = recording.padded(lead_ms=100, tail_ms=1000)
+    assert padded.turns == (Turn(600, 1600, ((800, 1000),)),)
+    assert padded.non_speech == ((0, 350), (1850, 3100))
+    assert 0.008 < padded.audio[-16_000:].std() < 0.01
+    assert np.array_equal(padded.audio, recording.padded(lead_ms=100, tail_ms=1000).audio)
+    assert np.array_equal(padded.audio[1600:-16_000], audio)
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ({"turns": [(500, 400)]}, "must end after its start"),
+        ({"turns": [(0, 1001)]}, "ends at 1001 ms, the audio at 1000 ms"),
+        ({"turns": [(0, 300), (200, 400)]}, "begins at 200 ms, the one before ends at 300 ms"),
+        ({"turns": [Turn(0, 9)], "non_speech": [(500, 1500)]}, "non_speech from 500.0 to 1500.0 ms"),
+        ({"rate_hz": 0}, "rate_hz is 0"),
+    ],
+)
+def test_labels_are_checked(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(AudioError, match=says):
+        Recording(SECOND, **{"rate_hz": 16_000, **wrong})
+
+
+@pytest.mark.parametrize("pauses", [((0, 50),), ((150, 450),), ((300, 200),), ((200, 300), (250, 350))])
+def test_pauses_lie_in_their_turn_in_order(pauses: Any) -> None:
+    with pytest.raises(AudioError, match="its turn lasts from 100 to 400 ms"):
+        Turn(100, 400, pauses)
+
+
+@pytest.mark.parametrize(
+    "name, text, expected",
+    [
+        ("a.TextGrid", LONG_TEXTGRID, [(100, 400, 'he said "one 2"')]),
+        ("a.TextGrid", SHORT_TEXTGRID, [(100, 400, "so")]),
+        ("a.rttm", "SPEAKER a 1 0.1 0.3 <NA> <NA> ann <NA> <NA>\nSPKR-INFO a\n", [(100, 400, "ann")]),
+        ("a.txt", "0.1\t0.4\tso\n\\\t100\t200\n0.5\t0.5\tpoint\n", [(100, 400, "so")]),
+        ("a.json", '[[0.1, 0.4, "so"], {"start": 0.5, "end": 0.6}]', [(100, 400, "so"), (500, 600, "")]),
+    ],
+)
+def test_label_files(tmp_path: Path, name: str, text: str, expected: list[Any]) -> None:
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        found = read_labels(tmp_path / name)
+        assert [(round(a, 6), round(b, 6), label) for a, b, label in found] == expected
+
+
+@pytest.mark.parametrize(
+    "name, text, says",
+    [
+        ("a.TextGrid", SHORT_TEXTGRID[:-20], "no complete TextGrid"),
+        ("a.TextGrid", LONG_TEXTGRID.replace("IntervalTier", "TextTier"), "no"),
+        ("a.rttm", "SPEAKER a 1 zero 0.3 <NA> <NA> ann\n", "line 1: no RTTM line"),
+        ("a.txt", "0.1\t0.4\tso\nhello\n", "line 2: expected start, end, label"),
+        ("a.json", '{"a": 1}', "expected a list"),
+        ("a.csv", "", "unknown kind of labels '.csv'"),
+        ("a.txt", b"\xff\xfe\x00", "no text in UTF-8"),
+    ],
+)
+def test_what_is_no_label_file_is_said(tmp_path: Path, name: str, text: str | bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(AudioError, match=says):
+        read_labels(tmp_path / name)
+
+
+def test_a_tier_and_a_file_are_chosen_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.TextGrid").write_text(SHORT_TEXTGRID)
+    with pytest.raises(AudioError, match="no interval tier 'phones'; it has: words"):
+        read_labels(tmp_path / "a.TextGrid", tier="phones")
+    (tmp_path / "a.rttm").write_text("SPEAKER a 1 0.1 0.3 x x ann\nSPEAKER b 1 0.5 0.1 x x bob\n")
+    assert [one.label for one in read_labels(tmp_path / "a.rttm", file_id="b")] == ["bob"]
+
+
+def test_load_finds_the_labels_beside_the_audio(tmp_path: Path) -> None:
+    write_wav(tmp_path / "talk.wav", SECOND, rate_hz=16_000)
+    (tmp_path / "talk.TextGrid").write_text(SHORT_TEXTGRID)
+    recording = Recording.load(tmp_path / "talk.wav")
+    assert (recording.name, recording.turns) == ("talk", (Turn(100, 400),))
+    assert Recording.load(tmp_path / "talk.wav", labels=WORDS, turn_gap_ms=100).turns[0] == Turn(100, 500)
+
+
+def test_one_clip_is_one_turn_where_it_is_loud() -> None:
+    spoken = babble("Well, I think so.", rate_hz=16_000)
+    quiet = 1e-4 * np.random.default_rng(0).standard_normal(24_000).astype(np.float32)
+    audio = np.concatenate([quiet, spoken.audio + quiet[: len(spoken.audio)], quiet])
+    (turn,) = Recording.of_one_turn(audio, rate_hz=16_000).turns
+    assert turn.start_ms == pytest.approx(1500 + spoken.words[0].start_ms, abs=60)
+    assert turn.end_ms == pytest.approx(1500 + spoken.words[-1].stop_ms, abs=60)
+    with pytest.raises(AudioError, match="no speech stands out"):
+        Recording.of_one_turn(quiet, rate_hz=16_000)
+
+
+def test_the_level_finds_the_ends_of_real_monologues(shared_speech: Callable[[str], Path]) -> None:
+    for name in ("acoustic_corpus.wav", "cold_corpus.wav"):
+        recording = Recording.load(shared_speech(name), labels=shared_speech(name).with_suffix(".TextGrid"))
+        segments = segments_by_level(recording.audio, rate_hz=recording.rate_hz)
+        assert segments[-1].end_ms == pytest.approx(recording.turns[-1].end_ms, abs=30)
+
+
+def test_flac_and_what_is_no_audio(shared_speech: Callable[[str], Path], tmp_path: Path) -> None:
+    assert Recording.load(shared_speech("mfa_um.flac")).duration_ms > 1000
+    (tmp_path / "noise.flac").write_bytes(b"fLaC" + bytes(100))
+    with pytest.raises(AudioError, match=r"noise\.flac cannot be read"):
+        Recording.load(tmp_path / "noise.flac")
