@@ -66,7 +66,7 @@ def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> 
     Warns
     -----
     UserWarning
-        A damaged file was replaced, or the folder cannot be written: the answer is right, the time is lost.
+        A damaged file was replaced, or the folder cannot be used: the answer is right, the time is lost.
     """
     if folder is None:
         return speech_probabilities(audio, rate_hz=rate_hz)
@@ -97,6 +97,9 @@ def _read(path: Path) -> npt.NDArray[np.float32] | None:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
+        return None
+    except OSError as error:
+        warnings.warn(f"kept probabilities cannot be read: {error}", stacklevel=2)
         return None
     head = len(_MAGIC) + _DIGEST_BYTES
     content = data[head:]

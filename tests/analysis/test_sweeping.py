@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtnb.analysis import MuLaw, Recording, Turn, frame_metrics, sweep
+from rtnb.analysis.conditions import AsRecorded
+from rtnb.analysis.gaps import Gaps, Track
 from rtnb.analysis.heard import Heard
-from rtnb.analysis.recordings import Turn
+from rtnb.analysis.listening import listen
+from rtnb.analysis.sweep_result import METRICS
 from rtnb.analysis.sweeping import evaluate
+from rtnb.audio import babble
+from rtnb.errors import AudioError
 from rtnb.vad import VadConstants
 from tests.analysis.plain import plain_sweep
 
@@ -79,3 +88,174 @@ def test_the_same_numbers_as_the_machine_run_for_every_setting(
     heard: list[Heard], thresholds: list[float], frames: list[int], prefixes: list[int], constants: VadConstants
 ) -> None:
     same(heard, thresholds, frames, prefixes, constants)
+
+
+@pytest.mark.parametrize("constants", [VadConstants(), VadConstants(hysteresis=0.05, min_speech_frames=2)])
+def test_the_same_numbers_on_real_speech(shared_speech: Callable[[str], Path], constants: VadConstants) -> None:
+    speech = [Recording.load(shared_speech(f"{name}.wav")).padded() for name in ("acoustic_corpus", "cold_corpus")]
+    ambience = Recording.of_room_tone(speech[0].audio[-20_000:], rate_hz=speech[0].rate_hz)
+    meeting = Recording.of_playback(speech[1].audio[:200_000], rate_hz=speech[1].rate_hz)
+    heard, _ = listen([*speech, ambience, meeting], conditions=[AsRecorded(), MuLaw()], cache=False, progress=False)
+    same(heard, [0.05, 0.3, 0.5, 0.7, 0.9], range(0, 40, 3), [0, 100, 300, 5000], constants)
+
+
+# --- what the numbers mean, by hand -----------------------------------------------------------------------------------
+
+HIGH, LOW = 0.9, 0.1
+
+
+def spoken(*lengths: int) -> np.ndarray:
+    """Frames of silence and speech in turns."""
+    levels = [LOW, HIGH] * len(lengths)
+    return np.concatenate([np.full(n, level, np.float32) for n, level in zip(lengths, levels, strict=False)])
+
+
+def test_one_turn_by_hand() -> None:
+    """Silence, 10 frames of speech, a pause of 6, 10 of speech, silence; and a click in the silence."""
+    turn = Turn(320, 320 + 26 * 32, ((640, 832),))
+    quiet = ((0.0, 200.0), (1500.0, 3000.0))
+    heard = Heard("a", "as recorded", spoken(10, 10, 6, 10, 20, 1, 30), (turn,), quiet, (), 87 * 32)
+    found = evaluate([heard], thresholds=[0.5], silences_ms=[96, 256], prefixes_ms=[0, 100])
+    assert found.cut_off[0, :, 0].tolist() == [True, False]
+    assert found.pause_cut[0, :, 0].tolist() == [True, False]
+    assert found.delay_ms[0, :, 0].tolist() == [32 * 4, 32 * 9]  # the first quiet frame, then the silence
+    assert (found.onset_delay_ms[0, 0], found.missed[0, 0]) == (32, False)
+    assert found.false_triggers[0, :, 0].tolist() == [1, 1]
+    assert found.clipped_ms[0, :, 0].tolist() == [0, 0]
+    click_ms = 32 * (1 + 1 + np.array([3, 8]))
+    turns_ms = np.array([32 * (10 + 4) * 2, 32 * (26 + 9)])  # cut in two, or whole
+    assert found.billed_tokens[0, :, 0, 0].tolist() == ((turns_ms + click_ms) / 100).astype(np.float32).tolist()
+    assert found.grid("false_triggers_per_h").sel(threshold=0.5, silence_duration_ms=96) == 3600 / 1.7
+
+
+def test_a_turn_that_is_not_heard_is_missed_and_never_ended() -> None:
+    heard = Heard("a", "as recorded", spoken(100), (Turn(320, 640),), (), (), 3200)
+    found = evaluate([heard], thresholds=[0.5])
+    assert found.missed.all()
+    assert np.isnan(found.delay_ms).all()
+    assert np.isnan(found.onset_delay_ms).all()
+    assert (found.clipped_ms == 320).all()
+    assert np.isnan(found.grid("delay_p50_ms").values).all()
+    assert np.isnan(found.grid("false_triggers_per_h").values).all()
+    assert (found.grid("no_fire_rate").values == 1).all()
+
+
+def test_a_stop_after_the_next_turn_began_ends_nothing() -> None:
+    heard = Heard("a", "as recorded", spoken(2, 10, 5, 10, 40), (Turn(64, 384), Turn(544, 864)), (), (), 67 * 32)
+    found = evaluate([heard], thresholds=[0.5], silences_ms=[96, 256])
+    assert np.isnan(found.delay_ms[0, :, 0]).tolist() == [False, True]
+    assert not np.isnan(found.delay_ms[0, :, 1]).any()
+
+
+# --- the result -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def result() -> Any:
+    clip = Recording.of_one_turn(babble("Well. I think so, yes.").audio, rate_hz=24_000, name="clip").padded()
+    room = Recording.of_room_tone(clip.audio[-24_000:], rate_hz=24_000)
+    return sweep([clip, room], thresholds=[0.5, 0.3], conditions=[AsRecorded(), MuLaw()], cache=False, progress=False)
+
+
+def test_axes_are_sorted_and_each_value_is_there_once(result: Any) -> None:
+    assert result.thresholds.tolist() == [0.3, 0.5]
+    found = evaluate([], silences_ms=[500, 512, 200, 224.0])
+    assert found.silences_ms.tolist() == [224, 512]
+
+
+def test_a_grid_is_picked_by_coordinate(result: Any) -> None:
+    grid = result.grid("delay_p50_ms")
+    assert grid.dims == ("condition", "threshold", "silence_duration_ms")
+    clean = result.grid("delay_p50_ms", condition="as recorded")
+    picked = clean.sel(threshold=0.5, silence_duration_ms=500)
+    assert picked == grid.sel(condition="as recorded", silence_duration_ms=512).sel(threshold=0.5)
+    assert picked == result.only("as recorded").delay_ms[1, (512 - 192) // 32, 0]
+    assert clean.sel(threshold=0.5).dims == ("silence_duration_ms",)
+    assert repr(clean) == "<Grid delay_p50_ms in ms (threshold: 2, silence_duration_ms: 46)>"
+    for wrong, says in (({"threshold": 0.4}, "threshold 0.4 was not swept"), ({"prefix": 1}, "no axis 'prefix'")):
+        with pytest.raises(AudioError, match=says):
+            clean.sel(**wrong)
+    with pytest.raises(AudioError, match="unknown metric 'speed'; there are: cut_off_rate"):
+        result.grid("speed")
+    with pytest.raises(AudioError, match="no condition 'loud'; there are: as recorded, µ-law 8 kHz"):
+        result.grid("missed_rate", condition="loud")
+
+
+def test_robustness_is_a_column(result: Any) -> None:
+    frame = result.to_frame()
+    assert len(frame) == 2 * 2 * 46 * 5
+    assert set(METRICS) < set(frame.columns)
+    assert frame.n_turns.unique().tolist() == [1]
+    where = (frame.threshold == 0.5) & (frame.silence_duration_ms == 512) & (frame.prefix_padding_ms == 300)
+    by_condition = frame[where].set_index("condition").delay_p50_ms
+    for condition in ("as recorded", "µ-law 8 kHz"):
+        grid = result.grid("delay_p50_ms", condition=condition)
+        assert by_condition[condition] == grid.sel(threshold=0.5, silence_duration_ms=512)
+
+
+def test_some_of_the_recordings(result: Any) -> None:
+    part = result.of_recordings(np.array([False, False, True, False]))
+    assert (part.recordings, part.n_turns, len(part.pause_turn)) == (("room tone",), 0, 0)
+    assert np.isnan(part.grid("cut_off_rate").values).all()
+    assert repr(result).startswith("<Sweep: 2 thresholds × 46 silences × 5 prefixes; 4 recordings, 2 turns")
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ({"thresholds": [0.5, 1.5]}, "thresholds are"),
+        ({"thresholds": []}, "give at least one"),
+        ({"silences_ms": [-1]}, "silences_ms are"),
+        ({"prefixes_ms": [0.5]}, "whole milliseconds"),
+        ({"prefixes_ms": [float("nan")]}, "prefixes_ms are"),
+    ],
+)
+def test_settings_are_checked_before_anything_is_heard(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(AudioError, match=says):
+        sweep(["nowhere.wav"], **wrong)
+
+
+def test_one_silence_alone_is_the_same_as_among_many(result: Any) -> None:
+    heard, _ = listen(Recording(babble("So. Yes.").audio, rate_hz=24_000), cache=False, progress=False)
+    gaps = Gaps(Track(heard), threshold=0.5, constants=VadConstants())
+    many = gaps.at(range(4, 20), prefixes_ms=[300])
+    for k in range(16):
+        one = gaps.at([4 + k], prefixes_ms=[300])
+        for name, values in vars(one).items():
+            assert np.array_equal(values[0], getattr(many, name)[k], equal_nan=values.dtype.kind == "f")
+
+
+# --- real speech ------------------------------------------------------------------------------------------------------
+
+
+def test_frames_by_hand() -> None:
+    found = frame_metrics([0.1, 0.6, 0.2, 0.9, 0.4], speech=[(40, 64), (96, 160)], threshold=0.5)
+    assert (found.n_speech, found.n_other) == (3, 2)
+    assert (found.auc, found.precision, found.false_alarm_rate) == (1, 1, 0)
+    assert found.recall == pytest.approx(2 / 3)
+    assert found.f1 == pytest.approx(0.8)
+    assert found.detection_cost == pytest.approx(0.25)
+    late = frame_metrics([0, 0, 0, 0.9, 0.9, 0.9, 0, 0], speech=[(32, 128)])
+    assert (late.best_lag_ms, late.best_lag_auc) == (64, 1)
+    assert late.auc < 0.6
+    assert frame_metrics([0.5, 0.5], speech=[(0, 32)]).auc == 0.5
+    with pytest.raises(AudioError, match="0 of 2 frames"):
+        frame_metrics([0.5, 0.5], speech=[])
+
+
+def test_the_anchors_hold(speech_folder: Path, shared_speech: Callable[[str], Path]) -> None:
+    """Figures measured with the original net before this code was written, to the spread of three turns."""
+    from tests.benchmarks import anchors
+
+    for name in (*anchors.MEETINGS, *anchors.MONOLOGUES, "labels.json"):
+        shared_speech(name)
+    assert anchors.meetings(speech_folder)["all"].auc >= 0.95
+    found = anchors.table(speech_folder)
+    assert (found.n_turns, len(found.pause_turn)) == (3, 36)
+    assert not np.isnan(found.delay_ms).any()
+    measured = np.array([[434, 819, 1011, 1299], [331, 651, 843, 1131], [299, 619, 811, 1099], [267, 587, 779, 1067]])
+    delay_ms = found.grid("delay_p50_ms").values
+    assert np.abs(delay_ms - measured)[1:].max() <= 32  # a frame; at 0.3 the end of three turns fades too differently
+    assert np.abs(delay_ms - measured).max() <= 150
+    assert (np.diff(found.grid("pause_cut_rate").values, axis=0) >= 0).all()  # a higher threshold cuts more pauses
+    assert (np.diff(found.grid("pause_cut_rate").values, axis=1) <= 0).all()  # a longer silence fewer
