@@ -201,8 +201,9 @@ class Simulator:
             return await self.target.open(intent=intent, call_id=call_id)
         from rtnb.transport.websocket import open_websocket  # loads the websockets library
 
-        url = read_endpoint("azure", self.url, dialect=self.dialect, model=self.model).websocket(intent=intent)
+        where = read_endpoint("azure", self.url, dialect=self.dialect, model=self.model)
         trust = ssl.create_default_context(cadata=self.certificate_pem)
+        url = where.websocket(intent=intent, call_id=call_id)
         return await open_websocket(url, headers={"api-key": self.key}, ssl=trust, facts=self.facts)
 
     async def ephemeral_key(

@@ -1,0 +1,214 @@
+"""How many people one simulator can talk with over WebRTC at once.
+
+::
+
+    python -m tests.benchmarks.webrtc_sessions              # 1, 10 and 20 calls for 60 s, a table and one JSON line
+    python -m tests.benchmarks.webrtc_sessions 20 --seconds 60
+
+Every call is duplex and in real time: a packet of 20 ms goes each way 50 times a second without pause. The user says
+babbled speech of about 3 s every 14 s; server VAD hears it, and the reply is spoken at real time. The simulator is one
+process, ``rtnb simulate``; the callers are aiortc in two others. A gap is the time between two packets of a call at its
+caller; the callers' own part in it is the lateness of a 20 ms timer on their event loops, in the same run. The floor:
+no gap over 100 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import random
+import time
+from fractions import Fraction
+from typing import Any
+
+import aiohttp
+import av
+import numpy as np
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.codecs.opus import OpusEncoder
+from aiortc.mediastreams import MediaStreamTrack
+
+from rtnb.audio import babble, encode_pcm16
+from tests.benchmarks.sessions import N_PROCESSES, TURN_S, cpu_s, memory_mb, simulator
+
+FLOOR_MS = 100
+WARM_UP_S = 10.0  # calls are set up one after the other, and the first replies are spoken
+
+
+def cycle() -> list[bytes]:
+    """One cycle of a user as Opus packets of 20 ms; encoded once, so that the callers cost little."""
+    speech = babble("Could you please tell me what the weather will be like tomorrow?", rate_hz=48_000, seed=1).audio
+    audio = np.zeros(int(48_000 * TURN_S), np.float32)
+    audio[: len(speech)] = speech
+    encoder, packets = OpusEncoder(), []
+    for start in range(0, len(audio), 960):
+        frame = av.AudioFrame(format="s16", layout="mono", samples=960)
+        frame.planes[0].update(encode_pcm16(audio[start : start + 960]))
+        frame.sample_rate, frame.pts = 48_000, start
+        packets += encoder.encode(frame)[0]
+    return packets
+
+
+class Speaker(MediaStreamTrack):
+    """A user who says the same again and again."""
+
+    kind = "audio"
+
+    def __init__(self, packets: list[bytes]) -> None:
+        super().__init__()
+        self._packets = packets
+        self._at = random.randrange(len(packets))
+        self._n = 0
+        self._began = time.monotonic()
+
+    async def recv(self) -> Any:
+        await asyncio.sleep(max(0.0, self._began + self._n * 0.02 - time.monotonic()))
+        packet: Any = av.Packet(self._packets[(self._at + self._n) % len(self._packets)])
+        packet.pts, packet.time_base = self._n * 960, Fraction(1, 48_000)
+        self._n += 1
+        return packet
+
+
+class Arrivals:
+    """In the place of a jitter buffer: when packets came, and which did not."""
+
+    def __init__(self, begin: float) -> None:
+        self.gaps_ms: list[float] = []
+        self.lost = self.loud = 0
+        self._begin = begin
+        self._last: tuple[float, int] | None = None
+
+    def add(self, packet: Any) -> tuple[bool, None]:
+        now = time.monotonic()
+        if self._last is not None and now >= self._begin:
+            self.gaps_ms.append((now - self._last[0]) * 1000)
+            self.lost += (packet.sequence_number - self._last[1] - 1) % 65_536
+            self.loud += len(packet.payload) > 60  # silence takes 3 to 52 bytes, speech 120
+        self._last = now, packet.sequence_number
+        return False, None
+
+
+async def call(
+    http: aiohttp.ClientSession, line: dict[str, str], packets: list[bytes], begin: float, end: float
+) -> Any:
+    """One caller."""
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    seen, done = Arrivals(begin), 0
+    transceiver = peer.addTransceiver(Speaker(packets), "sendrecv")
+    transceiver.receiver._RTCRtpReceiver__jitter_buffer = seen  # no decoding: what counts is when it comes
+    channel = peer.createDataChannel("oai-events")
+
+    @channel.on("message")
+    def message(text: str) -> None:
+        nonlocal done
+        done += text.startswith('{"type":"output_audio_buffer.stopped"') and time.monotonic() >= begin
+
+    base = f"{line['http']}/v1/realtime"
+    async with http.post(f"{base}/client_secrets", json={}, headers={"Authorization": f"Bearer {line['key']}"}) as made:
+        key = (await made.json())["value"]
+    await peer.setLocalDescription(await peer.createOffer())
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp"}
+    async with http.post(f"{base}/calls", data=peer.localDescription.sdp, headers=headers) as answer:
+        assert answer.status == 201, await answer.text()
+        await peer.setRemoteDescription(RTCSessionDescription(await answer.text(), "answer"))
+    await asyncio.sleep(end - time.monotonic())
+    await peer.close()
+    return seen, done
+
+
+async def timer(begin: float, end: float) -> list[float]:
+    """How late this event loop is, ms."""
+    late = []
+    while (now := time.monotonic()) < end:
+        await asyncio.sleep(0.02)
+        if now >= begin:
+            late.append((time.monotonic() - now - 0.02) * 1000)
+    return late
+
+
+async def crowd(line: dict[str, str], n_calls: int, seconds: float) -> dict[str, Any]:
+    """Some calls in this process."""
+    packets = cycle()
+    begin = time.monotonic() + WARM_UP_S
+    end = begin + seconds
+    async with aiohttp.ClientSession() as http:
+
+        async def joining(i: int) -> Any:
+            await asyncio.sleep(i * (WARM_UP_S - 4) / max(1, n_calls))
+            return await call(http, line, packets, begin, end)
+
+        late, *seen = await asyncio.gather(timer(begin, end), *(joining(i) for i in range(n_calls)))
+    return {
+        "gaps_ms": [gap for one, _ in seen for gap in one.gaps_ms],
+        "worst_ms": [max(one.gaps_ms) for one, _ in seen],
+        "lost": sum(one.lost for one, _ in seen),
+        "loud": sum(one.loud for one, _ in seen),
+        "replies": sum(done for _, done in seen),
+        "late_ms": late,
+    }
+
+
+def _crowd(job: tuple[dict[str, str], int, float, int]) -> dict[str, Any]:
+    line, n_calls, seconds, seed = job
+    random.seed(seed)
+    before = time.process_time()
+    outcome = asyncio.run(crowd(line, n_calls, seconds))
+    return outcome | {"cpu_s": time.process_time() - before}
+
+
+def measure(n_calls: int, *, seconds: float, voice: str) -> dict[str, float]:
+    """One run."""
+    n_crowds = min(N_PROCESSES, n_calls)
+    parts = [n_calls // n_crowds + (i < n_calls % n_crowds) for i in range(n_crowds)]
+    with simulator(voice) as (pid, line), multiprocessing.get_context("spawn").Pool(n_crowds) as pool:
+        running = pool.map_async(_crowd, [(line, part, seconds, i) for i, part in enumerate(parts)])
+        time.sleep(WARM_UP_S + 2)
+        cpu, at = cpu_s(pid), time.monotonic()
+        time.sleep(seconds - 3)
+        share, memory = (cpu_s(pid) - cpu) / (time.monotonic() - at), memory_mb(pid)
+        outcomes = running.get(seconds + 60)
+    gaps = np.array([gap for one in outcomes for gap in one["gaps_ms"]])
+    late = np.array([late for one in outcomes for late in one["late_ms"]])
+    return {
+        "calls": n_calls,
+        "packets": len(gaps),
+        "lost": sum(one["lost"] for one in outcomes),
+        "replies": sum(one["replies"] for one in outcomes),
+        "spoken_percent": round(100 * sum(one["loud"] for one in outcomes) / len(gaps), 1),
+        "gap_p50_ms": round(float(np.percentile(gaps, 50)), 1),
+        "gap_p99_ms": round(float(np.percentile(gaps, 99)), 1),
+        "gap_max_ms": round(float(gaps.max()), 1),
+        "calls_over_floor": sum(worst > FLOOR_MS for one in outcomes for worst in one["worst_ms"]),
+        "cpu_percent": round(100 * share, 1),
+        "memory_mb": round(memory),
+        "callers_cpu_percent": round(100 * sum(one["cpu_s"] for one in outcomes) / (seconds + WARM_UP_S), 1),
+        "callers_late_p99_ms": round(float(np.percentile(late, 99)), 1),
+        "callers_late_max_ms": round(float(late.max()), 1),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("calls", nargs="*", type=int, default=[1, 10, 20])
+    parser.add_argument("--seconds", type=float, default=60.0, help=f"of every run, after a warm-up of {WARM_UP_S:g} s")
+    parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
+    options = parser.parse_args()
+    rows = []
+    for n_calls in options.calls:
+        row = measure(n_calls, seconds=options.seconds, voice=options.voice)
+        if not rows:
+            print(*(f"{name:>{max(8, len(name))}}" for name in row), sep="  ")
+        print(*(f"{value!s:>{max(8, len(name))}}" for name, value in row.items()), sep="  ", flush=True)
+        rows.append(row)
+    print(json.dumps({"benchmark": "webrtc_sessions", "floor_gap_ms": FLOOR_MS, "rows": rows}))
+    worst = rows[-1]
+    verdict = "met" if worst["gap_max_ms"] <= FLOOR_MS and not worst["lost"] else "NOT met"
+    print(f"{worst['calls']} calls: longest gap {worst['gap_max_ms']} ms, at most {FLOOR_MS} wanted: {verdict}")
+
+
+if __name__ == "__main__":
+    main()
