@@ -172,6 +172,12 @@ async def test_without_a_page_it_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     peer.close()
 
 
+@pytest.fixture(autouse=True)
+def no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hand-made page talks by widget messages: no socket is opened for it."""
+    monkeypatch.setenv("RTNB_LINE", "messages")
+
+
 class Shown:
     """A peer on a hand-made page."""
 

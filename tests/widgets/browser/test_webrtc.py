@@ -1,0 +1,239 @@
+"""Calls over WebRTC in a real JupyterLab and Chromium, against the simulator: heard, interrupted, ended, refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.async_api import Locator, expect
+
+from tests.browser.lab import open_notebook as open_in
+
+pytest.importorskip("aiortc", reason="the simulator's WebRTC side needs aiortc (extra sim)")
+
+_KEEP = """
+window.held = { tracks: [], peers: [] };
+const devices = navigator.mediaDevices, Peer = window.RTCPeerConnection;
+const ask = devices.getUserMedia.bind(devices);
+devices.getUserMedia = async (wish) => {
+  const stream = await ask(wish);
+  held.tracks.push(...stream.getTracks());
+  return stream;
+};
+window.RTCPeerConnection = class extends Peer {
+  constructor(...given) { super(...given); held.peers.push(this); }
+};
+window.ended = () => held.tracks.every((t) => t.readyState === "ended") && held.peers.every((p) => p.connectionState === "closed");
+"""
+"""What the page opens is kept, so that a test can ask what is left of it."""
+
+_LISTEN = """() => {
+  const audio = document.querySelector(".rtnb-webrtc audio");
+  const context = new AudioContext({ sampleRate: 48000 });
+  const analyser = new AnalyserNode(context, { fftSize: 256 });
+  context.createMediaStreamSource(audio.srcObject).connect(analyser);
+  const samples = new Float32Array(256);
+  window.loud = [];
+  window.listening = setInterval(() => {
+    analyser.getFloatTimeDomainData(samples);
+    const peak = samples.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    if (peak > 0.01) loud.push(performance.timeOrigin + performance.now());
+  }, 5);
+}"""
+"""Note when the loudspeaker's stream is louder than −40 dB, in Unix ms: the clock of the log's wall times."""
+
+OPEN = "simulator = rtnb.Simulator(latency='real_time', voice='babble')"
+SHOW = "peer = rtnb.WebRTCPeer(simulator, {options})\npeer"
+
+
+class Called:
+    """A notebook with a peer in it."""
+
+    def __init__(self, notebook: Any) -> None:
+        self.notebook = notebook
+        self.page = notebook.page
+
+    def find(self, selector: str, **options: Any) -> Locator:
+        found: Locator = self.page.locator(f".rtnb-webrtc {selector}", **options)
+        return found
+
+    async def state(self, name: str) -> None:
+        await expect(self.page.locator(f".rtnb-webrtc[data-state={name}]")).to_have_count(1, timeout=20_000)
+
+    async def python(self, source: str) -> str:
+        """Run code in the last cell and return what it prints."""
+        cell = self.page.locator(".jp-CodeCell").last
+        await cell.scroll_into_view_if_needed()
+        await cell.locator(".cm-content").click()
+        await self.page.keyboard.press("ControlOrMeta+a")
+        await self.page.keyboard.insert_text(source)
+        await self.page.keyboard.press("Control+Enter")
+        await self.notebook.until_idle()
+        output = (await self.notebook.outputs())[-1]
+        assert not output.error, output.error
+        return str(output.text).strip()
+
+    async def has_let_go(self) -> None:
+        await self.page.wait_for_function("ended()", timeout=12_000)
+
+
+Call = Callable[..., Awaitable[Called]]
+
+
+@pytest.fixture
+def call(jupyterlab: Any, launch: Any, open_notebook: Any, pictures: Path) -> Call:
+    """Show a peer in a new notebook; with flags, in a browser of its own."""
+
+    async def shown(name: str, *flags: str, options: str = "", more: str = "0", start: bool = True) -> Called:
+        cells = ["import rtnb", OPEN, SHOW.format(options=options), more, "# more"]
+        jupyterlab.write(name, cells)
+        if flags:
+            notebook = await open_in(jupyterlab, await launch(*flags), name, pictures=pictures)
+        else:
+            notebook = await open_notebook(name)
+        await notebook.page.evaluate(_KEEP)
+        called = Called(notebook)
+        outputs = await notebook.run_all()
+        assert not any(output.error for output in outputs), outputs
+        if start:
+            await called.find("button", has_text="Start").click()
+            await called.state("talking")
+        return called
+
+    return shown
+
+
+@pytest.fixture
+def question(tmp_path: Path) -> str:
+    """The flag of a microphone that hears one question, and then nothing."""
+    from rtnb.audio import babble, write_wav
+
+    audio = np.concatenate([np.zeros(24_000), babble("what is a delta", seed=3).audio, np.zeros(20 * 24_000)])
+    write_wav(tmp_path / "question.wav", audio, rate_hz=24_000)
+    return f"--use-file-for-fake-audio-capture={tmp_path / 'question.wav'}%noloop"
+
+
+async def test_a_spoken_turn_an_interruption_and_every_end(call: Call, question: str) -> None:
+    one = await call(
+        "call.ipynb", question, options="instructions='Be brief.', voice='verse', turn_detection={'threshold': 0.4}"
+    )
+    await one.page.evaluate(_LISTEN)
+    answered = "await peer.run(lambda s: s.next_response()); rtnb.inspect(peer.session)"
+    shown = await one.python(answered)
+    assert "Received (" in shown  # the inspector follows the same log
+    assert "response.output_item.added" in shown
+    heard = """
+import asyncio, json
+while not peer.session.log.filter("output_audio_buffer.stopped"): await asyncio.sleep(0.05)
+rows = {row.type: row.wall_time for row in peer.session.log}
+table = peer.session.playback.heard().iloc[-1]
+print(json.dumps([rows, table.to_dict()], default=float))"""
+    rows, table = json.loads(await one.python(heard))
+    assert not table["truncated"]
+    assert table["generated_ms"] == table["received_ms"] == table["played_ms"] > 500
+    loud = await one.page.evaluate("loud")
+    started, stopped = (1000 * rows[f"output_audio_buffer.{name}"] for name in ("started", "stopped"))
+    assert started - 20 < loud[0] < started + 300
+    assert stopped - 500 < loud[-1] < stopped + 300
+
+    # --- barge-in
+    barge = """
+from rtnb.audio import babble
+response = await peer.run(lambda s: s.response.create(instructions="Count to one hundred."))
+while len(peer.session.log.filter("output_audio_buffer.started")) < 2: await asyncio.sleep(0.01)
+await asyncio.sleep(1.0)
+await peer.run(lambda s: s.say(babble("stop please stop", seed=5).audio, respond=False))
+while not peer.session.log.filter("conversation.item.truncated"): await asyncio.sleep(0.02)
+log = peer.session.log
+names = ("input_audio_buffer.speech_started", "output_audio_buffer.cleared", "conversation.item.truncated")
+spoke, cut, item = (log.filter(name)[-1] for name in names)
+heard = peer.session.playback.heard().loc[item.event.item_id].to_dict()
+print(json.dumps([spoke.wall_time, cut.wall_time, item.event.audio_end_ms, heard], default=float))"""
+    spoke_s, cut_s, kept_ms, table = json.loads(await one.python(barge))
+    loud = [at for at in await one.page.evaluate("loud") if at < 1000 * cut_s + 1500]
+    assert loud[-1] - 1000 * spoke_s < 200
+    assert table["truncated"]
+    assert table["heard_ms"] == kept_ms
+    assert abs(table["played_ms"] - kept_ms) < 100
+
+    # --- the key, and what stays
+    keys = await one.python("print(json.dumps(list(simulator._running.service.keys._grants)))")
+    seen = await one.python(
+        "print(repr(peer), repr(peer.get_state()), peer.session.log.to_frame().to_string(), vars(peer))"
+    )
+    saved = json.dumps(await one.notebook.save()) + await one.page.content() + one.notebook.lab.log()
+    (key,) = json.loads(keys)
+    (one.notebook.lab.directory / one.notebook.name).write_text("{}")
+    assert len(key) > 20
+    assert "session.created" in seen
+    assert key not in seen + saved.replace(keys, "").replace(json.dumps(keys)[1:-1], "") + "".join(
+        one.notebook.messages
+    )
+    assert one.notebook.messages == []
+
+    await one.find("button", has_text="Stop").click()
+    await one.has_let_go()
+    await one.state("closed")
+    left = """
+import threading
+from rtnb._loop import shared_loop
+async def tasks(): return [t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith("rtnb-s")]
+threads = [thread.name for thread in threading.enumerate() if thread.name == "rtnb-loop"]
+print(shared_loop().run(tasks()), simulator.running, threads, peer.state)"""
+    assert await one.python(left) == "[] False ['rtnb-loop'] closed"
+
+    # --- what Jupyter leaves on
+    await one.find("button", has_text="Start").click()
+    await one.state("talking")
+    await one.page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").click()
+    await one.page.get_by_role("menuitem", name="Edit", exact=True).click()
+    await one.page.get_by_role("menuitem", name="Clear Cell Output", exact=True).click()
+    await one.has_let_go()
+    assert "the last view of the widget was removed" in await one.python("print(peer.message); peer")
+    await one.find("button", has_text="Start").click()
+    await one.state("talking")
+    assert not await one.page.evaluate("ended()")
+    kernel = one.notebook.lab.get("api/kernels")[-1]["id"]
+    one.notebook.lab.post(f"api/kernels/{kernel}/restart", {})
+    await one.has_let_go()
+
+
+async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
+    preview = (
+        "other = rtnb.Simulator(latency='fast', voice='babble', dialect='preview')\n"
+        "older = rtnb.WebRTCPeer(other, microphone=False, voice='verse')\nolder"
+    )
+    options = "microphone=False, sideband=True, instructions='Be brief.'"
+    one = await call("kernel.ipynb", options=options, more=preview, start=False)
+    said = await one.python(
+        "await peer.start(); print((await peer.ask('What is a delta?')).transcript, list(peer.notices), peer.call_id)"
+    )
+    assert "A delta is" in said
+    assert "which learns the call's id" in said
+    assert "No microphone is in use" in said
+    await one.page.route("**/realtimertc?*", lambda route: route.abort())  # as where CORS forbids it
+    said = await one.python(
+        "await peer.stop(); await older.start(); answer = await older.ask('What is a delta?')\n"
+        "print(answer.transcript, list(older.notices), older.session.config.voice, older.session.dialect)\n"
+        "await older.stop()"
+    )
+    assert "A delta is" in said
+    assert "This page may not post to the service" in said
+    assert "verse preview" in said
+    await one.has_let_go()
+    await one.page.unroute("**/realtimertc?*")
+
+
+async def test_a_denied_microphone_is_said_and_raised(call: Call) -> None:
+    one = await call("denied.ipynb", "--use-fake-ui-for-media-stream=deny", start=False)
+    told = "the permission for the microphone was denied"
+    raised = await one.python(
+        "try: await peer.start()\nexcept rtnb.errors.WidgetError as error: print(error, error.__notes__)"
+    )
+    assert told in raised
+    await expect(one.find("[role=alert]")).to_contain_text(told)
+    await one.has_let_go()
