@@ -132,7 +132,7 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         "The connection vanished.",
         "audio deltas, and no response.done after them; nothing at all follows",
         "Connect again, and create the items of the old conversation in the new one.",
-        faults=("close=1006@response.output_audio.delta:3",),
+        faults=("close=1006@response.output_audio.delta:6",),
     ),
     "session over": Trouble(
         "After an hour the assistant falls silent.",
@@ -146,7 +146,7 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         "Deltas arrive later than they must be played.",
         "gap_ms between audio deltas larger than their audio_ms; plot_arrivals runs dry",
         "Buffer more before playing, or use WebRTC, which hides late packets.",
-        faults=("latency=300@response.output_audio.delta", "jitter=1500@response.output_audio.delta"),
+        faults=("latency=1200@response.output_audio.delta:3", "latency=900@response.output_audio.delta:7"),
         latency="real_time",
     ),
     "no end": Trouble(
@@ -233,7 +233,7 @@ class Case:
 
     def solve(self, cause: object) -> None:
         """Raise AssertionError unless `cause` names the trouble; it says what the named one would look like."""
-        assert cause in TROUBLES, f"name the cause: one of {', '.join(map(repr, TROUBLES))}"
+        assert cause in TROUBLES, f"name the cause by its key in TROUBLES, such as {next(iter(TROUBLES))!r}"
         assert cause == self._name, f"{cause!r} would show {TROUBLES[str(cause)].look}"
 
     def __repr__(self) -> str:
