@@ -75,7 +75,7 @@ export function view(model, controller, el, signal) {
 
   const put = (node, name, value) => node[name] !== value && (node[name] = value); // a change repaints the page
   const attribute = (node, name, value) => node.getAttribute(name) !== String(value) && node.setAttribute(name, value);
-  let listed = "";
+  let listed = null;
   function choices() {
     const labels = [...new Set([model.get("device"), ...controller.devices.map((one) => one.label)])].filter(Boolean);
     if (listed !== labels.join()) {
@@ -92,7 +92,7 @@ export function view(model, controller, el, signal) {
     const on = own.state === "on" || shown.state === "on";
     const stopped = !controller.capture && !(standIn && on);
     attribute(root, "data-state", own.state === "off" ? shown.state : own.state);
-    attribute(root, "data-hint", on ? controller.judged : "");
+    attribute(root, "data-hint", on ? controller.judged : own.text ? "problem" : "");
     put(toggle, "textContent", stopped ? (standIn ? "Play the stand-in" : "Start") : "Stop");
     attribute(toggle, "aria-pressed", !stopped);
     put(talk, "hidden", model.get("mode") !== "push to talk");

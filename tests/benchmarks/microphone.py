@@ -5,10 +5,10 @@ process, which notes when each piece arrives. Per way (the direct line; widget m
 
 - latency from a frame's last sample in the page to the service, while the kernel is idle, sleeps (``time.sleep``),
   computes (a loop of plain Python) and awaits; what was late, dropped and lost;
-- a clip of 60 s (or `seconds`): frames lost, and how like the file it is.
+- over the direct line, a clip of 60 s (or `seconds`): frames lost, and how like the file it is.
 
 Then, in the same run, the CPU that Chromium needs to capture and send by either way, and by the peer: the same worklet
-with one widget message per 20 ms.
+with one widget message per 20 ms. With 0 seconds only the latencies are measured.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.widgets.browser.microphone_page import likeness, write_voice
 from tests.widgets.listening import run
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU_S = 15.0
+CPU_S = 10.0
 BUSY_S = 5
 
 SETUP = """
@@ -57,6 +57,10 @@ async def noted(session, frames, stamp_ms, pcm, encode):
 mic._feed._send = noted
 display(mic, mic.line)
 """
+LINE = (
+    "{way:9} {phase:13} p50 {p50:7.1f}  p99 {p99:7.1f}  max {max:7.1f} ms  captured {captured} sent {sent} late {late} "
+    "dropped {dropped} lost {lost}"
+)
 WAYS = {"direct": "", "messages": "messages"}
 PHASES = {
     "idle": f"await asyncio.sleep({BUSY_S})",
@@ -188,6 +192,7 @@ async def measured(lab: Lab, launch: Any, file: Path, seconds: int) -> dict[str,
     pictures = Path(tempfile.mkdtemp())
     found: dict[str, Any] = {"ipykernel": version("ipykernel"), "rows": [], "clips": {}, "cpu": {}}
     arrivals = Arrivals()
+    print(f"ipykernel {found['ipykernel']}; from a frame's last sample to the service; counts of 20 ms frames")
     with rtnb.Simulator() as simulator:
         facts = {"root": str(ROOT), "url": simulator.url, "model": simulator.model, "key": simulator.key}
         for way, switch in WAYS.items():
@@ -196,25 +201,36 @@ async def measured(lab: Lab, launch: Any, file: Path, seconds: int) -> dict[str,
             lab.write(f"{way}.ipynb", [SETUP.format(switch=switch, **facts), "0"])
             notebook = await open_notebook(lab, browser, f"{way}.ipynb", pictures=pictures)
             await notebook.run_all()
-            found["rows"] += await latencies(notebook, arrivals, way)
-            await run(notebook, "mic.session = None")
-            found["cpu"][f"{way}, off"] = await cpu_percent()
-            await notebook.page.locator(".rtnb-start").click()
-            await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
-            found["cpu"][way] = await cpu_percent()
-            await notebook.page.locator(".rtnb-start").click()
+            for row in await latencies(notebook, arrivals, way):
+                found["rows"].append(row)
+                print(LINE.format(**row), flush=True)
             if seconds:
+                await run(notebook, "mic.session = None")
+                found["cpu"][f"{way}, off"] = await cpu_percent()
+                await notebook.page.locator(".rtnb-start").click()
+                await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
+                found["cpu"][way] = await cpu_percent()
+                await notebook.page.locator(".rtnb-start").click()
+            if seconds and way == "direct":
+                await notebook.page.wait_for_timeout(1000)
                 found["clips"][way] = await clip(notebook, file, seconds)
             await browser.close()
+    if seconds:
+        found["cpu"]["a message per 20 ms"] = await peer_cpu_percent(lab, launch, pictures)
+    return found
+
+
+async def peer_cpu_percent(lab: Lab, launch: Any, pictures: Path) -> float:
+    """CPU of Chromium with the peer's way."""
     browser = await launch()
     lab.write("peer.ipynb", [PEER.format(root=str(ROOT)), "0"])
     notebook = await open_notebook(lab, browser, "peer.ipynb", pictures=pictures)
     await notebook.run_all()
     await notebook.page.wait_for_function("window.peer?.node")
-    found["cpu"]["a message per 20 ms"] = await cpu_percent()
+    percent = await cpu_percent()
     assert int(await run(notebook, "print(len(heard))")) > 50 * CPU_S * 0.9
     await browser.close()
-    return found
+    return percent
 
 
 async def main(seconds: int) -> int:
@@ -234,12 +250,6 @@ async def main(seconds: int) -> int:
             found = await measured(lab, launch, file, seconds)
     finally:
         lab.stop()
-    print(f"ipykernel {found['ipykernel']}; ms from a frame's last sample to the service; 20 ms frames")
-    for row in found["rows"]:
-        print(
-            "{way:9} {phase:13} p50 {p50:7.1f}  p99 {p99:7.1f}  max {max:7.1f}   captured {captured} sent {sent} "
-            "late {late} dropped {dropped} lost {lost}".format(**row)
-        )
     for way, row in found["clips"].items():
         print(f"{way:9} clip of {row['seconds']:g} s: lost {row['lost']}, like the file {row['likeness_all']:.4f}")
     for what, percent in found["cpu"].items():
@@ -249,8 +259,9 @@ async def main(seconds: int) -> int:
         "direct p99 <= 30 ms": all(row["p99"] <= 30 for row in blocked),
         "nothing lost": not any(row["lost"] for row in (*found["rows"], *found["clips"].values())),
         "clips like the file": all(row["likeness_1s"] >= 0.95 for row in found["clips"].values()),
-        "a third of the CPU": found["cpu"]["direct"] <= found["cpu"]["a message per 20 ms"] / 3,
     }
+    if found["cpu"]:
+        good["a third of the CPU"] = found["cpu"]["direct"] <= found["cpu"]["a message per 20 ms"] / 3
     print(json.dumps({**found, "good": good}))
     return 0 if all(good.values()) else 1
 

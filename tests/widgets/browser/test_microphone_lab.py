@@ -42,16 +42,18 @@ PIPELINE = """
 import ipywebrtc
 source = ipywebrtc.{source}
 mic = rtnb.Microphone(source=source, {raw})
-display(source, mic)
+display(source)
+write_wav({path!r}, await mic.record(2), rate_hz=24_000)
 """
 
 
-async def start(notebook: Any) -> None:
-    """Press Start; the page now has one live track."""
-    await notebook.page.evaluate(TRACKS)
-    await notebook.page.locator(".rtnb-start").click()
-    await notebook.page.wait_for_function("live() === 1")
-    await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
+async def start(notebook: Any, *, live: int = 1) -> None:
+    """Press Start; the page now has so many live tracks."""
+    page, panel = notebook.page, ".jp-NotebookPanel:not(.lm-mod-hidden)"
+    await page.evaluate(TRACKS)
+    await page.locator(f"{panel} .rtnb-start").click()
+    await page.wait_for_function("n => live() === n", arg=live)
+    await page.locator(f"{panel} .rtnb-microphone[data-state=on]").wait_for()
 
 
 async def off(notebook: Any, *, timeout_s: float = 10.0) -> None:
@@ -61,38 +63,36 @@ async def off(notebook: Any, *, timeout_s: float = 10.0) -> None:
 async def test_it_goes_off_with_stop_close_clear_and_the_tab(jupyterlab: Any, open_notebook: Any) -> None:
     jupyterlab.write("microphone-off.ipynb", [ALONE, "0"])
     notebook = await open_notebook("microphone-off.ipynb")
-    page = notebook.page
-    endings = {
-        "the button": "document.querySelector('.rtnb-start').click()",
-        "cleared outputs": "jupyterapp.commands.execute('notebook:clear-all-cell-outputs')",
-        "the notebook's tab": "jupyterapp.shell.currentWidget.close()",
-    }
-    await notebook.run_all()
-    await start(notebook)
-    await run(notebook, "mic.close()")
-    await off(notebook)
-    for script in endings.values():
+    endings = (
+        "document.querySelector('.rtnb-start').click()",
+        "jupyterapp.commands.execute('notebook:clear-all-cell-outputs')",
+        "jupyterapp.shell.currentWidget.close()",
+    )
+    for script in endings:
         await notebook.run_all()
         await start(notebook)
-        await page.evaluate(f"() => {{ {script} }}")
+        if "close" in script:
+            await run(notebook, "mic.close()")
+            await off(notebook)
+            await run(notebook, ALONE)
+            await start(notebook)
+        await notebook.page.evaluate(f"() => {{ {script} }}")
         await off(notebook)
 
 
-async def test_it_goes_off_with_the_kernel(jupyterlab: Any, open_notebook: Any) -> None:
+async def test_it_goes_off_with_the_kernel(jupyterlab: Any, open_notebook: Any, desk: Any, pictures: Path) -> None:
     restarted, killed = "microphone-restarted.ipynb", "microphone-killed.ipynb"
-    notebooks = []
-    for name in (restarted, killed):
+    pids = []
+    for name in (restarted, killed):  # one page, a tab for each
         jupyterlab.write(name, [ALONE, "print(os.getpid())"])
-        notebook = await open_notebook(name, fresh=True)
-        pid = int((await notebook.run_all())[1].text)
-        await start(notebook)
-        notebooks.append((notebook, pid))
+        notebook = await (desk.open(name, pictures=pictures) if pids else open_notebook(name))
+        pids.append(int((await notebook.run_all())[1].text))
+        await start(notebook, live=len(pids))
     (kernel,) = (one["kernel"]["id"] for one in jupyterlab.get("api/sessions") if one["path"] == restarted)
     jupyterlab.post(f"api/kernels/{kernel}/restart", {})
-    os.kill(notebooks[1][1], signal.SIGKILL)
-    for notebook, _ in notebooks:
-        await off(notebook, timeout_s=20)
-        await notebook.page.get_by_text("the kernel does not answer").wait_for()
+    os.kill(pids[1], signal.SIGKILL)
+    await off(notebook, timeout_s=20)
+    await notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)").get_by_text("does not answer").wait_for()
 
 
 async def test_the_simulator_hears_the_file_while_a_cell_blocks(
@@ -117,10 +117,7 @@ async def test_the_simulator_hears_the_file_while_a_cell_blocks(
         f"AudioStream.from_file({str(voice)!r})",
         "CameraStream(constraints={'audio': True, 'video': False})",
     ):
-        await run(notebook, PIPELINE.format(source=source, raw=RAW))
-        await run(
-            notebook, f"clip = await mic.record(2)\nwrite_wav({str(tmp_path / 'clip.wav')!r}, clip, rate_hz=24_000)"
-        )
+        await run(notebook, PIPELINE.format(source=source, raw=RAW, path=str(tmp_path / "clip.wav")))
         assert likeness(read_wav(tmp_path / "clip.wav")[0][24_000:], voice) >= 0.95, source
         await off(notebook)
         audible = """[...document.querySelectorAll("video, audio")].filter((one) => !one.muted).length"""
@@ -130,7 +127,7 @@ async def test_the_simulator_hears_the_file_while_a_cell_blocks(
 
 async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, open_notebook: Any) -> None:
     name = "microphone-messages.ipynb"
-    jupyterlab.write(name, ["import os; os.environ['RTNB_LINE'] = 'messages'\n" + TALK, "0"])
+    jupyterlab.write(name, ["import asyncio, os; os.environ['RTNB_LINE'] = 'messages'\n" + TALK, "0"])
     notebook = await open_notebook(name)
     await notebook.run_all()
     await start(notebook)
