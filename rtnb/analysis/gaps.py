@@ -10,7 +10,7 @@ Times are whole frames here: what happens at 32 ms · k lies before x ms exactly
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.analysis.heard import Heard
+from rtnb.analysis.recordings import Span
 from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S
 from rtnb.vad import FRAME_MS, VadConstants
 
@@ -65,21 +66,24 @@ class Track:
         self.pause_at = np.full(len(self.probabilities) + 1, -1, np.int32)  # in which pause a stop is told there
         offset = self.turn_offset[self.pause_turn]
         pause_frames = offset + _ceil(self.pause_ms[:, 0]), offset + _ceil(self.pause_ms[:, 1])
-        for n, (first, end) in enumerate(zip(*pause_frames, strict=True)):
-            self.pause_at[first:end] = n
+        lengths = np.maximum(pause_frames[1] - pause_frames[0], 0)
+        ahead = np.cumsum(lengths) - lengths
+        frames = np.arange(lengths.sum()) + np.repeat(pause_frames[0] - ahead, lengths)
+        self.pause_at[frames] = np.repeat(np.arange(len(lengths)), lengths)
         self.quiet = self._mark(one.non_speech for one in heard)
         self.echo = self._mark(one.echo for one in heard)
 
-    def _mark(self, spans_of: Any) -> _Bool:
+    def _mark(self, spans_of: Iterable[Sequence[Span]]) -> _Bool:
         """Which frames lie wholly in a span."""
-        marks = np.zeros(len(self.probabilities) + 1, np.int64)
-        for offset, end, spans in zip(self.offsets, self.ends, spans_of, strict=True):
-            first, last = (np.array([span[k] for span in spans], float) for k in (0, 1))
-            first, last = offset + _ceil(first), np.minimum(offset + _floor(last), end)
-            wide = first < last
-            np.add.at(marks, first[wide], 1)
-            np.add.at(marks, last[wide], -1)
-        return np.cumsum(marks)[:-1] > 0
+        rows = [(k, start, end) for k, spans in enumerate(spans_of) for start, end in spans]
+        recording, start_ms, end_ms = np.array(rows, float).reshape(-1, 3).T
+        recording = recording.astype(np.int64)
+        first = self.offsets[recording] + _ceil(start_ms)
+        last = np.minimum(self.offsets[recording] + _floor(end_ms), self.ends[recording])
+        first, last = first[first < last], last[first < last]
+        size = len(self.probabilities) + 1
+        marks = np.cumsum(np.bincount(first, minlength=size) - np.bincount(last, minlength=size))[:-1]
+        return marks > 0
 
     @property
     def n_turns(self) -> int:
@@ -236,7 +240,7 @@ class _Stops:
         width = len(kept)
         fires = gaps._reach[kept] >= silence_frames[:, None]
         place = np.flatnonzero(fires)
-        row = place // width
+        row = np.repeat(np.arange(self.n_silences), np.count_nonzero(fires, axis=1))
         gap = kept[place - row * width]
         if gaps._long is not None:
             block = gaps._block[gap]
@@ -272,8 +276,8 @@ class _Stops:
         n = len(self.track.pause_turn)
         cut = np.zeros((self.n_silences, n), bool)
         pause = self.track.pause_at.take(self.stop, mode="clip")
-        inside = pause >= 0
-        cut[self.row[inside], pause[inside]] = True
+        inside = np.flatnonzero(pause >= 0)
+        cut.reshape(-1)[self.row[inside] * n + pause[inside]] = True
         return cut
 
     def starts_in(self, first: _Bool, again: _Bool) -> _Int:

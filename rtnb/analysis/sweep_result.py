@@ -123,9 +123,9 @@ class Sweep:
     """(T, P, n_turns) how much of the turn's beginning lies before `audio_start_ms`; all of it where missed."""
     pause_cut: _Bool
     """(T, S, n_pauses) whether a stop is told during the pause."""
-    false_triggers: _Int
+    false_triggers: npt.NDArray[np.int32]
     """(T, S, n_recordings) starts in non-speech."""
-    self_interruptions: _Int
+    self_interruptions: npt.NDArray[np.int32]
     """(T, S, n_recordings) starts while only the assistant's playback is heard."""
     billed_tokens: _Float32
     """(T, S, P, n_recordings) input audio tokens of all committed items: prefix padding and silence included."""

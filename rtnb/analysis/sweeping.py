@@ -148,8 +148,8 @@ def _evaluate(
         "missed": np.empty((n_t, track.n_turns), bool),
         "clipped_ms": np.empty((n_t, n_p, track.n_turns), np.float32),
         "pause_cut": np.empty((n_t, n_s, len(track.pause_turn)), bool),
-        "false_triggers": np.empty((n_t, n_s, n), np.int64),
-        "self_interruptions": np.empty((n_t, n_s, n), np.int64),
+        "false_triggers": np.empty((n_t, n_s, n), np.int32),
+        "self_interruptions": np.empty((n_t, n_s, n), np.int32),
         "billed_tokens": np.empty((n_t, n_s, n_p, n), np.float32),
     }
     for t, threshold in enumerate(levels.tolist()):

@@ -30,8 +30,8 @@ def plain_sweep(
         "missed": np.zeros((len(thresholds), len(turns)), bool),
         "clipped_ms": np.zeros((len(thresholds), len(prefixes_ms), len(turns)), np.float32),
         "pause_cut": np.zeros((*shape, len(pauses)), bool),
-        "false_triggers": np.zeros((*shape, len(heard)), np.int64),
-        "self_interruptions": np.zeros((*shape, len(heard)), np.int64),
+        "false_triggers": np.zeros((*shape, len(heard)), np.int32),
+        "self_interruptions": np.zeros((*shape, len(heard)), np.int32),
         "billed_tokens": np.zeros((*shape, len(prefixes_ms), len(heard)), np.float32),
     }
     for t, threshold in enumerate(thresholds):
