@@ -10,6 +10,9 @@ The points of a turn, in their order; each is when the event passed this compute
 - *first audio*: the first piece of sound;
 - *first audible*: the first sample of that sound above −50 dB full scale, played from its arrival on. A loudspeaker's
   own buffer comes on top.
+
+Over WebRTC no sound passes here: both are when the service began to play, and the end of speech is when it told of it,
+less the silence it waited for.
 """
 
 from __future__ import annotations
@@ -128,6 +131,10 @@ class LatencyMeter:
             case events.ResponseDone():
                 if finished := self._growing.pop(event.response.id, None):
                     finished.done_s = at_s
+            case events.OutputAudioBufferStarted():
+                for turn in self.turns:
+                    if turn.response_id == event.response_id:  # WebRTC: no sound passes here, the service plays it
+                        turn.first_audio_s = turn.first_audible_s = at_s
             case _ if isinstance(event, _DELTAS):
                 if growing := self._growing.get(event.response_id):
                     self._delta(growing, event, at_s)
@@ -136,6 +143,8 @@ class LatencyMeter:
         """When the last sample of speech was sent: the service counts the silence it waited for as speech."""
         detection = self._config.turn_detection
         waited_ms = (detection.silence_duration_ms or 0) if isinstance(detection, ServerVad) else 0
+        if not self._sent_ms:
+            return now_s - waited_ms / 1000  # WebRTC: sound goes past the log, and this is told as soon as it is known
         position_ms = audio_end_ms - waited_ms
         index = bisect_left(self._sent_ms, position_ms)
         if index >= len(self._sent_ms):

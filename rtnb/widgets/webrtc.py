@@ -45,7 +45,7 @@ _HERE = Path(__file__).parent
 
 T = TypeVar("T")
 
-PAGE_S: Final = 10.0
+PAGE_S: Final = 6.0
 """How long `start` waits for a page that shows the widget: it takes 1 to 3 s to appear (chosen)."""
 
 START_S: Final = 60.0

@@ -133,3 +133,21 @@ async def test_turns_of_a_real_session() -> None:
     assert points.notna().all()
     assert points["commit"] > 0
     assert points["commit":"first audio"].is_monotonic_increasing  # type: ignore[misc]
+
+
+def test_over_webrtc_the_service_tells_when_it_plays() -> None:
+    """No sound passes the log: the end of speech is told as soon as the silence is over."""
+    tape = Tape()
+    tape.received(0, events.SessionCreated(session=SessionConfig.of(turn_detection=ServerVad(silence_duration_ms=500))))
+    tape.received(1_500, events.InputAudioBufferSpeechStopped(audio_end_ms=1_500, item_id="item_1"))
+    tape.received(1_510, COMMITTED)
+    tape.received(1_600, CREATED)
+    tape.received(1_700, events.ResponseDone(response=Response(id="resp_1", status="completed")))
+    tape.received(1_750, events.OutputAudioBufferStarted(response_id="resp_1"))
+    (turn,) = tape.meter().turns
+    assert [round(turn.ms(point) or 0) for point in ("commit", "created", "first audio", "first audible")] == [
+        510,
+        600,
+        750,
+        750,
+    ]

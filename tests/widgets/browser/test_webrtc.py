@@ -27,7 +27,8 @@ devices.getUserMedia = async (wish) => {
 window.RTCPeerConnection = class extends Peer {
   constructor(...given) { super(...given); held.peers.push(this); }
 };
-window.ended = () => held.tracks.every((t) => t.readyState === "ended") && held.peers.every((p) => p.connectionState === "closed");
+const over = () => held.peers.every((peer) => peer.connectionState === "closed");
+window.ended = () => held.tracks.every((track) => track.readyState === "ended") && over();
 """
 """What the page opens is kept, so that a test can ask what is left of it."""
 
