@@ -18,7 +18,7 @@ from aiohttp import WSCloseCode, web
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import SessionConfig, wire
 from rtnb.protocol.schema import check_session
-from rtnb.simulator.admission import Door, RefusedError, admit, token_of
+from rtnb.simulator.admission import Door, RefusedError, token_of
 from rtnb.simulator.carrying import SocketCarrier
 from rtnb.simulator.faults import Close
 from rtnb.simulator.live import LiveSession
@@ -83,11 +83,18 @@ class Calls:
             raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
         sdp, own = await _read(request)
         filtered = door.azure and request.query.get("webrtcfilter") == "on"
-        call = await _answer(sdp, filtered=filtered)
+        leave = self._service.enter(request)
+        try:
+            call = await _answer(sdp, filtered=filtered)
+        except BaseException:
+            leave()
+            raise
         session = self._service.begin(request, door, own or preset, webrtc=True)
         call.connect(session.play)
         call_id = session.make_id("rtc")
-        self._open[call_id] = session, asyncio.create_task(self._serve(call_id, call, session), name="rtnb call")
+        task = asyncio.create_task(self._serve(call_id, call, session), name="rtnb call")
+        task.add_done_callback(lambda _: leave())
+        self._open[call_id] = session, task
         await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
         if door.dialect == "preview":
             self._service.keys.spend(token_of(request) or "")
@@ -97,7 +104,7 @@ class Calls:
 
     def _admit(self, request: web.Request, door: Door) -> SessionConfig | None:
         """An offer alone needs an ephemeral key of its dialect; one with a session of its own, the long-lived key."""
-        preset = admit(request, self._service.keys, azure=door.azure)
+        preset = self._service.admit(request, azure=door.azure)
         refused, grant = None, self._service.keys.grant(token_of(request) or "")
         if preset is None and not _multipart(request):
             refused = "An offer as application/sdp needs an ephemeral key (Bearer ek_…)."
@@ -144,7 +151,7 @@ class Calls:
 
     async def _hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
-        self.check(call_id, admit(request, self._service.keys, azure=request.path.startswith("/openai")))
+        self.check(call_id, self._service.admit(request, azure=request.path.startswith("/openai")))
         await self._service.end([self._open[call_id][1]], Close(WSCloseCode.OK, "hung up"))
         return web.Response()
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from rtnb.protocol import SessionConfig, events
-from rtnb.simulator.admission import OWNER, Door, RefusedError, words_for
+from rtnb.simulator.admission import OWNER, RefusedError, words_for
 from rtnb.simulator.keys import KeyRing
 from rtnb.simulator.live import World
 from rtnb.simulator.service import Service
@@ -164,20 +164,23 @@ class Classroom(Service):
         """Count what is said to this student."""
         return self.seats[owner or TEACHER].follow
 
-    def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:
+    def admit(self, request: web.Request, *, azure: bool) -> SessionConfig | None:
+        """Count wrong keys."""
         try:
-            preset = super()._check_door(request, door)
-        except RefusedError as refused:
-            self.wrong_keys += refused.status == 401
+            return super().admit(request, azure=azure)
+        except RefusedError:
+            self.wrong_keys += 1
             raise
+
+    def enter(self, request: web.Request) -> Callable[[], None]:
+        """Give a seat, as long as there are any."""
         seat = self.seats[request[OWNER] or TEACHER]
         full = self._full(seat)
         if full:
             seat.refused += 1
             raise RefusedError(429, "rate_limit_exceeded", full)
         seat.enter(self._clock())
-        request[_SEAT] = seat
-        return preset
+        return lambda: seat.leave(self._clock())
 
     def _full(self, seat: Seat) -> str:
         if seat.open >= self.room.sessions_each:
@@ -188,13 +191,6 @@ class Classroom(Service):
         if sum(one.open for one in self.seats.values()) >= self.room.sessions_total:
             return f"The class has {self.room.sessions_total} sessions open, the most it may have: wait for one to end."
         return ""
-
-    async def _socket(self, request: web.Request) -> web.StreamResponse:
-        try:
-            return await super()._socket(request)
-        finally:
-            if _SEAT in request:
-                request[_SEAT].leave(self._clock())
 
     # --- the teacher's page -------------------------------------------------------------------------------------------
 
@@ -218,6 +214,3 @@ class Classroom(Service):
             return web.json_response(self.state(), headers=_HEADERS)
         path, kind = _PAGE[name.removeprefix("page.") or "html"]
         return web.Response(text=path.read_text(encoding="utf-8"), content_type=kind, headers=_HEADERS)
-
-
-_SEAT: Final = web.RequestKey("seat", Seat)

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rtnb.errors import RtnbError
+from rtnb.simulator.calls import obstacle
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.running import Options, Running
 from rtnb.transport import is_loopback
@@ -49,8 +50,11 @@ async def serve(options: Options, *, json_line: bool) -> None:
 def _announcement(running: Running, *, json_line: bool) -> str:
     options, key, http = running.options, running.service.keys.key, running.http
     ws = "ws" + http.removeprefix("http")
+    problem = obstacle()
     room = running.service if isinstance(running.service, Classroom) else None
     if json_line:
+        if problem is not None:
+            print(f"Warning: {problem}", file=sys.stderr, flush=True)
         line: dict[str, Any] = {"http": http, "ga": f"{ws}/openai/v1", "preview": f"{ws}/openai", "key": key}
         if running.certificate_pem:
             line["certificate"] = running.certificate_pem
@@ -61,6 +65,7 @@ def _announcement(running: Running, *, json_line: bool) -> str:
         f"rtnb simulator at {http}  (Ctrl-C stops it)",
         f"  GA       {ws}/openai/v1/realtime?model=…",
         f"  preview  {ws}/openai/realtime?api-version=2025-04-01-preview&deployment=…",
+        f"  WebRTC   {f'{http}/openai/v1/realtime/calls' if problem is None else f'no: {problem}'}",
         f"  key      {key if options.key is None else 'as given'}",
         f"  voice    {running.voice.name}",
         f'  rtnb.connect(rtnb.Azure("{http}", deployment="any", api_key=…))',

@@ -130,7 +130,7 @@ class Service:
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
         self.strike()
-        if admit(request, self.keys, azure=request.path.startswith("/openai")) is not None:
+        if self.admit(request, azure=request.path.startswith("/openai")) is not None:
             raise RefusedError(401, "invalid_api_key", "An ephemeral key cannot make another one.")
         try:
             return wire.parse((await request.read()).decode() or "{}")
@@ -200,21 +200,25 @@ class Service:
             preset = self._check_door(request, door)
             if call_id is not None:
                 self.calls.check(call_id, preset)
+            leave = self.enter(request)
         except RefusedError as refused:
             if door.azure:
                 raise
             return await say_and_close(request, socket, refused)
-        await socket.prepare(request)
-        carrier = SocketCarrier(request, socket)
-        if call_id is not None:
-            await self.calls.watch(carrier, call_id)
-            return socket
-        session = self.begin(request, door, preset)
         try:
-            await self.carry(carrier, session)
+            await socket.prepare(request)
+            carrier = SocketCarrier(request, socket)
+            if call_id is not None:
+                await self.calls.watch(carrier, call_id)
+                return socket
+            session = self.begin(request, door, preset)
+            try:
+                await self.carry(carrier, session)
+            finally:
+                await self.forget(session)
+            return socket
         finally:
-            await self.forget(session)
-        return socket
+            leave()
 
     def begin(
         self, request: web.Request, door: Door, preset: SessionConfig | None, *, webrtc: bool = False
@@ -257,6 +261,14 @@ class Service:
         if tasks:
             await asyncio.wait(tasks, timeout=2 * GOODBYE_S)
 
+    def admit(self, request: web.Request, *, azure: bool) -> SessionConfig | None:
+        """Check the key of a request: see `admission.admit`; a classroom counts the wrong ones."""
+        return admit(request, self.keys, azure=azure)
+
+    def enter(self, request: web.Request) -> Callable[[], None]:
+        """Let an admitted request open a session, where there is room; call what this gives when it is over."""
+        return lambda: None
+
     def watcher(self, owner: str) -> Callable[[events.Event], None] | None:
         """What is told every event said to a session of this owner; a classroom counts them."""
         return None
@@ -264,7 +276,7 @@ class Service:
     def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:
         if door.azure and door.dialect == "ga" and "api-version" in request.query:
             raise RefusedError(401, "401", "api-version query parameter is not allowed when using /v1 path")
-        preset = admit(request, self.keys, azure=door.azure)
+        preset = self.admit(request, azure=door.azure)
         check_address(request, door, model_asked(request, door, preset))
         return preset
 

@@ -17,6 +17,8 @@ import aiohttp
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
+from rtnb.simulator.running import Options, Running
+from rtnb.simulator.serve import _announcement
 from rtnb.transport import Custom
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
@@ -143,3 +145,13 @@ async def test_an_address_that_others_can_reach_is_warned_about() -> None:
         assert "can be reached by other machines" in err
         assert "not encrypted" in err
         assert line["key"] not in err
+
+
+async def test_it_says_where_to_call_or_why_nobody_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await Running.start(Options(voice="babble"))
+    try:
+        assert f"WebRTC   {running.http}/openai/v1/realtime/calls" in _announcement(running, json_line=False)
+        monkeypatch.setattr("ifaddr.get_adapters", list)
+        assert "WebRTC   no: WebRTC does not connect over the loopback" in _announcement(running, json_line=False)
+    finally:
+        await running.stop()

@@ -21,6 +21,7 @@ from aiortc.rtp import RtpPacket
 from rtnb.audio import decode_pcm16, resample
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator import Simulator
+from rtnb.simulator.classroom import Room
 from rtnb.simulator.webrtc import VISIBLE, Call, OfferError, UserTrack
 from tests.simulator.caller import Caller, calling, calls_path, post
 from tests.simulator.rig import spoken
@@ -370,3 +371,18 @@ async def test_a_track_that_falls_silent_without_a_word_is_heard_as_silence() ->
     for _ in range(50):
         ear.tick()
     assert sum(map(len, pieces)) - n_before == 50 * 960
+
+
+async def test_a_call_takes_a_place_in_its_class() -> None:
+    room = Room(students=2, sessions_each=1)
+    with Simulator(latency="fast", voice="babble", room=room) as simulator:
+        async with calling(simulator, mic=False) as caller:
+            await caller.until("session.created")
+            again = Caller(mic=False)
+            key = (await simulator.ephemeral_key()).reveal()
+            status, body, _ = await post(simulator, AZURE, key=key, data=await again.offer())
+            assert (status, "teacher has 1 sessions open" in body) == (429, True)
+            await again.close()
+        await gone(simulator)
+        async with calling(simulator, mic=False) as caller:  # a place that was left is free
+            await caller.until("session.created")
