@@ -50,8 +50,6 @@ class DataChannel:
         """``rtc_…``: the service's name of the call, where it is known."""
         self.largest_bytes = 0
         """Longest text the channel takes, as the browser says; 0 where it does not."""
-        self.refused = 0
-        """Texts that came though a sideband reads the session."""
         self.read = True
         """False where a sideband reads the session instead."""
         self._post = post
@@ -113,8 +111,6 @@ class DataChannel:
         if kind == "event":
             if self.read:
                 self._texts.put_nowait(b"".join(buffers).decode())
-            else:
-                self.refused += 1
         elif kind == "step":
             self.step = str(header["step"])
         elif kind == "open":

@@ -382,11 +382,15 @@ class WebRTCPeer(SessionView):
         self.notices = [*self.notices, words]
 
     def _over(self) -> None:
-        session = self.session
+        session, call = self.session, self._call
+        if self._opening is not None and not self._opening.done():
+            return  # the next call has begun
         ended = session.ended if isinstance(session, Session) else None
         self.state = "closed"
         if ended is not None and ended.code not in (1000, 1005):
             self.message = in_words(ended)
+        if call is not None and not call.over.done():  # the sideband broke: no page may go on listening
+            self._hanging_up = asyncio.get_running_loop().create_task(call.close())
 
 
 def _seen(future: Future[Session]) -> None:

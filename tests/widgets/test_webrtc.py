@@ -18,7 +18,7 @@ from rtnb.protocol import Connection, events
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator import Simulator
 from rtnb.transport.memory import memory_pair
-from rtnb.widgets._data_channel import Called, DataChannel
+from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._line import shared_line
 from rtnb.widgets.webrtc import WebRTCPeer
 from tests.client.service import Clock, ScriptedTarget
@@ -146,6 +146,26 @@ async def test_the_page_goes_and_everybody_is_told(talk: Talk) -> None:
         await talk.far.call.send("{}")
     assert talk.session.ended is not None
     assert talk.session.ended.code == 1006
+
+
+async def test_a_sideband_ends_with_its_call() -> None:
+    released: list[str] = []
+
+    def post(kind: str, header: dict[str, Any], buffers: Sequence[bytes]) -> None:
+        released.append(kind)
+        call.came("released", {}, [])
+
+    near, far = memory_pair()
+    call = DataChannel(1, "p", post)
+    call.read = False
+    call.came("event", {}, [b"{}"])  # the page's events are the socket's once more
+    beside = Sideband(near, call)
+    await far.send("{}")
+    assert await beside.receive() == "{}"
+    await beside.close()
+    assert released == ["stop"]
+    with pytest.raises(ConnectionClosed):
+        await far.receive()
 
 
 # --- the widget -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 from playwright.async_api import Browser, Page
 
-from rtnb.widgets._line import Line
+from rtnb.widgets._line import SCRIPTS, Line
 
 _PAGE = "<!doctype html><title>line</title><script id='jupyter-config-data' type='application/json'>{}</script>"
 
@@ -107,7 +107,7 @@ async def tabs_of(line: Line, browser: Browser, *, script: str = "") -> AsyncIte
         tab = Tab(line, page, pass_on)
         await page.expose_function("toKernel", tab.to_kernel)
         await page.goto(f"http://{host}:{address[1]}/?{urlencode({'base': base_url})}")
-        await tab.run(_JOIN, line._esm)
+        await tab.run(_JOIN, "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS))
         delivering.append(asyncio.create_task(tab.deliver()))
         return tab
 

@@ -69,7 +69,7 @@ def panel(open_notebook: Any) -> Opened:
     """Run a session's cell and one that shows knobs."""
 
     async def opened(name: str, *, cell: str = PANEL) -> Panel:
-        notebook = await open_notebook(name, cells=[SESSION, cell, "# more"])
+        notebook = await open_notebook(name, cells=[SESSION, cell, "# more"], keep=True)
         outputs = await notebook.run_all()
         assert not any(output.error for output in outputs), outputs
         return Panel(notebook)

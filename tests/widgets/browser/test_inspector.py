@@ -84,7 +84,7 @@ async def run(notebook: Any, source: str) -> str:
 
 
 async def test_folding_selecting_and_what_belongs_together(inspected: Opened) -> None:
-    notebook = await inspected("fold.ipynb", MANY)
+    notebook = await inspected("fold.ipynb", MANY, keep=True)
     page = notebook.page
 
     await expect(rows(page)).to_have_count(5)  # commit, error, audio ×20, text ×20, done
@@ -110,29 +110,8 @@ async def test_folding_selecting_and_what_belongs_together(inspected: Opened) ->
     await notebook.picture("unfolded")
 
 
-async def test_the_chosen_event_is_shared_with_python_and_the_waveform(inspected: Opened) -> None:
-    linked = """
-import traitlets
-from rtnb.widgets import Waveform
-waveform = Waveform(log)
-_ = traitlets.link((waveform, "selected_index"), (inspector, "selected_index"))
-"""
-    notebook = await inspected("chosen.ipynb", MANY, linked)
-    chosen = notebook.page.locator(".rtnb-ev-row[aria-selected=true]")
-    await rows(notebook.page, "input_audio_buffer_commit_empty").click()
-    assert (
-        await run(notebook, "print(inspector.selected_index, waveform.selected_index, waveform.selected_ms)")
-        == "1 1 250.0"
-    )
-    await run(notebook, "waveform.selected_ms = 1500.0")
-    await expect(chosen).to_contain_text("response.output_audio.done")
-    await run(notebook, "inspector.selected_index = 4")  # a piece of a folded run: the run that holds it
-    await expect(chosen).to_contain_text("×20 response.output_audio.delta")
-    assert await run(notebook, "print(inspector.selected_index, waveform.selected_index)") == "4 4"
-
-
 async def test_the_keyboard_does_it_all(inspected: Opened) -> None:
-    notebook = await inspected("keys.ipynb", MANY)
+    notebook = await inspected("keys.ipynb", MANY, keep=True)
     page = notebook.page
     grid = page.get_by_role("grid", name="Events")
     chosen = page.locator(".rtnb-ev-row[aria-selected=true]")
@@ -168,7 +147,7 @@ async def test_the_keyboard_does_it_all(inspected: Opened) -> None:
 
 
 async def test_filters_count_and_the_tree_sorts(inspected: Opened) -> None:
-    notebook = await inspected("filter.ipynb", MANY)
+    notebook = await inspected("filter.ipynb", MANY, keep=True)
     page = notebook.page
     status = page.locator(".rtnb-ev-status")
 
@@ -203,6 +182,70 @@ async def test_filters_count_and_the_tree_sorts(inspected: Opened) -> None:
     await expect(page.locator(".rtnb-ev-row[aria-selected=true]")).to_contain_text("1.200")
 
 
+async def test_audio_plays_and_is_never_text(inspected: Opened) -> None:
+    notebook = await inspected("play.ipynb", MANY, keep=True)
+    page = notebook.page
+    await page.evaluate("Audio.prototype.play = function () { window.played = this.src; return Promise.resolve(); }")
+
+    await rows(page, "×20 response.output_audio.delta").locator("span").nth(6).click()
+    await page.get_by_role("button", name="96,000 bytes, 2,000 ms ▶").click()
+    await page.wait_for_function("window.played?.length > 128000")  # 2 s as a WAV, in base64
+    await rows(page, "×20 response.output_audio.delta").locator("span").nth(4).click()
+    await rows(page, "4,800 bytes, 100 ms of audio").first.click()
+    await page.locator(".rtnb-ev-side pre").wait_for()
+    assert "AAAA" not in await page.locator(".rtnb-ev-side").inner_text()
+    await page.evaluate("window.played = ''")
+    await page.locator(".rtnb-ev-side pre").get_by_role("button", name="4,800 bytes, 100 ms ▶").click()
+    await page.wait_for_function("window.played.startsWith('data:audio/wav;base64,UklGR')")
+
+
+async def test_export_and_copy(inspected: Opened, tmp_path: Path) -> None:
+    notebook = await inspected("export.ipynb", MANY, keep=True)
+    page = notebook.page
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+
+    async with page.expect_download() as coming:
+        await page.get_by_role("button", name="Export").click()
+    await (await coming.value).save_as(tmp_path / "events.jsonl")
+    assert [row.type for row in EventLog.load(tmp_path / "events.jsonl")][:2] == ["input_audio_buffer.commit", "error"]
+    assert len(EventLog.load(tmp_path / "events.jsonl")) == 43
+
+    await rows(page, "buffer too small").click()
+    await page.locator(".rtnb-ev-side").get_by_role("button", name="Copy").click()
+    await expect(page.locator(".rtnb-ev-status")).to_contain_text("event 1 copied")
+    copied = json.loads(await page.evaluate("navigator.clipboard.readText()"))
+    assert copied["error"]["event_id"] == "mine_1"
+
+
+async def test_running_the_cell_again_starts_clean(inspected: Opened) -> None:
+    notebook = await inspected("again.ipynb", MANY, keep=True)
+    await notebook.run_all()
+    await expect(notebook.page.locator(".rtnb-ev-status")).to_have_text("43 of 43 events")
+    assert await notebook.page.locator(".rtnb-ev").count() == 1
+    assert not [message for message in notebook.messages if "rtnb" in message]
+
+
+async def test_the_chosen_event_is_shared_with_python_and_the_waveform(inspected: Opened) -> None:
+    linked = """
+import traitlets
+from rtnb.widgets import Waveform
+waveform = Waveform(log)
+_ = traitlets.link((waveform, "selected_index"), (inspector, "selected_index"))
+"""
+    notebook = await inspected("chosen.ipynb", MANY, linked)
+    chosen = notebook.page.locator(".rtnb-ev-row[aria-selected=true]")
+    await rows(notebook.page, "input_audio_buffer_commit_empty").click()
+    assert (
+        await run(notebook, "print(inspector.selected_index, waveform.selected_index, waveform.selected_ms)")
+        == "1 1 250.0"
+    )
+    await run(notebook, "waveform.selected_ms = 1500.0")
+    await expect(chosen).to_contain_text("response.output_audio.done")
+    await run(notebook, "inspector.selected_index = 4")  # a piece of a folded run: the run that holds it
+    await expect(chosen).to_contain_text("×20 response.output_audio.delta")
+    assert await run(notebook, "print(inspector.selected_index, waveform.selected_index)") == "4 4"
+
+
 async def test_a_pause_loses_nothing_and_the_newest_is_followed(inspected: Opened) -> None:
     notebook = await inspected("pause.ipynb", MANY)
     page = notebook.page
@@ -223,41 +266,6 @@ async def test_a_pause_loses_nothing_and_the_newest_is_followed(inspected: Opene
     await page.reload()  # a page that comes later is shown everything
     await rows(page).first.wait_for(timeout=60_000)
     await expect(status).to_have_text("603 of 603 events")
-
-
-async def test_audio_plays_and_is_never_text(inspected: Opened) -> None:
-    notebook = await inspected("play.ipynb", MANY)
-    page = notebook.page
-    await page.evaluate("Audio.prototype.play = function () { window.played = this.src; return Promise.resolve(); }")
-
-    await rows(page, "×20 response.output_audio.delta").locator("span").nth(6).click()
-    await page.get_by_role("button", name="96,000 bytes, 2,000 ms ▶").click()
-    await page.wait_for_function("window.played?.length > 128000")  # 2 s as a WAV, in base64
-    await rows(page, "×20 response.output_audio.delta").locator("span").nth(4).click()
-    await rows(page, "4,800 bytes, 100 ms of audio").first.click()
-    await page.locator(".rtnb-ev-side pre").wait_for()
-    assert "AAAA" not in await page.locator(".rtnb-ev-side").inner_text()
-    await page.evaluate("window.played = ''")
-    await page.locator(".rtnb-ev-side pre").get_by_role("button", name="4,800 bytes, 100 ms ▶").click()
-    await page.wait_for_function("window.played.startsWith('data:audio/wav;base64,UklGR')")
-
-
-async def test_export_and_copy(inspected: Opened, tmp_path: Path) -> None:
-    notebook = await inspected("export.ipynb", MANY)
-    page = notebook.page
-    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-
-    async with page.expect_download() as coming:
-        await page.get_by_role("button", name="Export").click()
-    await (await coming.value).save_as(tmp_path / "events.jsonl")
-    assert [row.type for row in EventLog.load(tmp_path / "events.jsonl")][:2] == ["input_audio_buffer.commit", "error"]
-    assert len(EventLog.load(tmp_path / "events.jsonl")) == 43
-
-    await rows(page, "buffer too small").click()
-    await page.locator(".rtnb-ev-side").get_by_role("button", name="Copy").click()
-    await expect(page.locator(".rtnb-ev-status")).to_contain_text("event 1 copied")
-    copied = json.loads(await page.evaluate("navigator.clipboard.readText()"))
-    assert copied["error"]["event_id"] == "mine_1"
 
 
 async def test_an_event_is_checked_and_sent(inspected: Opened) -> None:
@@ -353,14 +361,6 @@ inspector = inspect(list(log))'''
     await still.wait_for(timeout=60_000)
     await expect(page.locator("[data-rtnb-static] table")).to_contain_text("word399")
     await notebook.picture("without-kernel")
-
-
-async def test_running_the_cell_again_starts_clean(inspected: Opened) -> None:
-    notebook = await inspected("again.ipynb", MANY)
-    await notebook.run_all()
-    await expect(notebook.page.locator(".rtnb-ev-status")).to_have_text("43 of 43 events")
-    assert await notebook.page.locator(".rtnb-ev").count() == 1
-    assert not [message for message in notebook.messages if "rtnb" in message]
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])

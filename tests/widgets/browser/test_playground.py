@@ -72,7 +72,7 @@ def shown(open_notebook: Any) -> Opened:
 
 
 async def test_a_conversation_in_one_cell(shown: Opened) -> None:
-    play = await shown("talk.ipynb")
+    play = await shown("talk.ipynb", keep=True)
     await play.ask("What is a delta?")
     await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
     await expect(play.find(".rtnb-figure dt", has_text="first audible")).to_have_count(1)
@@ -88,7 +88,7 @@ async def test_a_recording_is_said_and_answered(shown: Opened, tmp_path: Path) -
 
     recording = tmp_path / "hello.wav"
     write_wav(recording, babble("hello there my friend", seed=3).audio, rate_hz=24_000)
-    play = await shown("recording.ipynb")
+    play = await shown("recording.ipynb", keep=True)
     await play.find("input[type=file]").set_input_files(str(recording))
     await expect(play.find(".rtnb-busy")).to_have_text("Saying the recording…")
     await expect(play.find(".rtnb-transcript")).to_contain_text("I heard you speak", timeout=30_000)
@@ -99,25 +99,8 @@ async def test_a_recording_is_said_and_answered(shown: Opened, tmp_path: Path) -
     await expect(play.find(".rtnb-talk [role=alert]")).to_contain_text("broken.mp3 cannot be said")
 
 
-async def test_interrupting_works_while_a_cell_computes(shown: Opened) -> None:
-    play = await shown("busy.ipynb", cell=OPEN.replace("'fast'", "'real_time'"))
-    await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
-    await expect(play.find(".rtnb-transcript")).to_contain_text("Model", timeout=20_000)
-    cell = play.page.locator(".jp-CodeCell").last
-    await cell.locator(".cm-content").click()
-    await play.page.keyboard.press("ControlOrMeta+a")
-    await play.page.keyboard.insert_text("time.sleep(6); print(playground.session.log[-1].type)")
-    await play.page.keyboard.press("Control+Enter")
-    await expect(cell.locator(".jp-InputPrompt")).to_contain_text("*")
-    await play.find("button", has_text="Interrupt").click()
-    await play.notebook.until_idle()
-    assert "cancelled" in await play.python(
-        "print(playground.session.log.filter('response.done')[-1].event.response.status)"
-    )
-
-
 async def test_disconnect_and_connect_again(shown: Opened) -> None:
-    play = await shown("again.ipynb")
+    play = await shown("again.ipynb", keep=True)
     await play.find("button", has_text="Disconnect").click()
     await expect(play.find(".rtnb-connection[data-state=closed]")).to_have_count(1)
     await play.ask("Is anybody there?")
@@ -130,7 +113,7 @@ async def test_disconnect_and_connect_again(shown: Opened) -> None:
 
 
 async def test_running_the_cell_again_starts_clean(shown: Opened) -> None:
-    play = await shown("rerun.ipynb")
+    play = await shown("rerun.ipynb", keep=True)
     await play.python("first = playground.session")
     await play.page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click()
     for _ in range(3):
@@ -144,7 +127,7 @@ async def test_running_the_cell_again_starts_clean(shown: Opened) -> None:
 
 
 async def test_interrupting_the_kernel_leaves_the_session_open(shown: Opened) -> None:
-    play = await shown("interrupt.ipynb")
+    play = await shown("interrupt.ipynb", keep=True)
     cell = play.page.locator(".jp-CodeCell").last
     await cell.locator(".cm-content").click()
     await play.page.keyboard.press("ControlOrMeta+a")
@@ -156,6 +139,26 @@ async def test_interrupting_the_kernel_leaves_the_session_open(shown: Opened) ->
     await play.notebook.until_idle()
     await play.ask("Hello!")
     await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
+
+
+async def test_interrupting_works_while_a_cell_computes(shown: Opened) -> None:
+    play = await shown("busy.ipynb", cell=OPEN.replace("'fast'", "'real_time'"))
+    await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
+    await expect(play.find(".rtnb-transcript")).to_contain_text("Model", timeout=20_000)
+    cell = play.page.locator(".jp-CodeCell").last
+    await cell.locator(".cm-content").click()
+    await play.page.keyboard.press("ControlOrMeta+a")
+    await play.page.keyboard.insert_text("from pathlib import Path\nwhile not Path('free').exists(): time.sleep(0.02)")
+    await play.page.keyboard.press("Control+Enter")
+    await expect(cell.locator(".jp-InputPrompt")).to_contain_text("*")
+    await play.find("button", has_text="Interrupt").click()
+    await expect(play.find(".rtnb-transcript")).to_contain_text("interrupted")
+    await expect(cell.locator(".jp-InputPrompt")).to_contain_text("*")
+    (play.notebook.lab.directory / "free").touch()
+    await play.notebook.until_idle()
+    assert "cancelled" in await play.python(
+        "print(playground.session.log.filter('response.done')[-1].event.response.status)"
+    )
 
 
 async def test_the_page_comes_back_after_a_reload(shown: Opened) -> None:

@@ -12,76 +12,6 @@ from tests.widgets.listening import SETUP, heard, opened, run
 from tests.widgets.scene import marked
 
 
-async def test_what_is_streamed_leaves_the_worklet_bit_by_bit(open_notebook: Any) -> None:
-    notebook = await opened(open_notebook, "speaker.ipynb", [SETUP, "0"])
-    for seed, speed in enumerate(("None", "10.0", "1.0")):
-        await run(notebook, f"scene.answer_now(marked(2000, seed={seed}), speed={speed})")
-        assert np.array_equal(await heard(notebook.page), marked(2000, seed=seed)), speed
-    told = await run(notebook, "print(speaker.gaps, scene.session.playback.heard()['heard_ms'].tolist())")
-    assert told == "0 [2000, 2000, 2000]"
-    await notebook.picture("played")
-
-    saved = json.dumps(await notebook.save())
-    for seed in range(3):  # no stretch of the audio is in the file, in whatever alignment
-        pcm = marked(2000, seed=seed).tobytes()
-        assert not any(base64.b64encode(pcm[at : at + 96]).decode() in saved for at in (9_600, 9_601, 9_602))
-
-
-async def test_g711_is_decoded_before_it_gets_to_the_page(open_notebook: Any) -> None:
-    setup = SETUP.replace("Scene()", "Scene(output_format='audio/pcmu')")
-    notebook = await opened(open_notebook, "speaker-g711.ipynb", [setup, "0"])
-    code = """
-import numpy as np
-from rtnb.audio import encode_ulaw, decode_ulaw, resample
-tone = (0.3 * np.sin(np.arange(8000) / 8000 * 2 * np.pi * 440)).astype(np.float32)
-from rtnb._loop import shared_loop
-pcm = lambda part: encode_ulaw(tone)
-_ = shared_loop().run(scene.answer(np.zeros(24_000, np.int16), speed=None, chunk_ms=1000, encode=pcm))
-"""
-    await run(notebook, code)
-    tone = await heard(notebook.page)
-    assert abs(len(tone) - 24_000) < 20
-    spectrum = np.abs(np.fft.rfft(tone[: 24_000 // 2]))
-    assert np.argmax(spectrum) * 2 == 440
-    assert await run(notebook, "print(scene.session.playback.heard()['heard_ms'].tolist())") == "[1000]"
-
-
-async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(open_notebook: Any) -> None:
-    notebook = await opened(open_notebook, "speaker-flush.ipynb", [SETUP, "0"])
-    page = notebook.page
-    await run(notebook, "item = scene.answer_now(marked(8000))")
-    await page.wait_for_function("window.heard.filter((part) => part[0]).length > 150")  # 0.8 s
-    cut = "before = len(scene.session.log); scene.barge_in(); scene.session.playback.heard_ms(item)"
-    told_ms = int(await run(notebook, cut))
-    left = await heard(page)
-    sent = marked(8000)[: len(left)]
-    assert len(left) < 8 * 24_000 * 0.9
-    assert np.array_equal(left[:-128], sent[: len(left) - 128])  # the last quantum fades out
-    played_ms = float(await run(notebook, "print(scene.session.playback.heard()['played_ms'].iloc[0])"))
-    assert abs(played_ms - len(left) / 24) <= 128 / 24, "the last samples of a fade round to zero"
-    assert 0 <= played_ms - told_ms < 400  # the truncation is told at once, from the last report
-    # What comes late of it is not played; the next answer is, from its first sample.
-    await run(notebook, "scene.answer_now(marked(500, seed=9))")
-    assert np.array_equal(await heard(page), marked(500, seed=9))
-
-
-async def test_volume_mute_and_keyboard(open_notebook: Any) -> None:
-    notebook = await opened(open_notebook, "speaker-knobs.ipynb", [SETUP, "0"])
-    page = notebook.page
-    slider = page.get_by_role("slider", name="Volume")
-    await slider.focus()
-    await slider.press("ArrowLeft")
-    await page.get_by_text("95 %").wait_for()
-    mute = page.get_by_role("button", name="Mute")
-    await mute.focus()
-    await mute.press("Space")
-    await page.get_by_text("muted", exact=True).wait_for()
-    assert await run(notebook, "print(speaker.volume, speaker.muted)") == "0.95 True"
-    await run(notebook, "speaker.muted = False; speaker.volume = 0.25")
-    await page.get_by_text("25 %").wait_for()
-    assert await mute.get_attribute("aria-pressed") == "false"
-
-
 # Playwright's `evaluate` counts as a click, so Chromium's own rule never shows in a test: a context that begins as it
 # does before the first click stands for it.
 SUSPENDED = """
@@ -104,8 +34,78 @@ async def test_the_browser_wants_a_click_first(open_notebook: Any) -> None:
     assert np.array_equal(await heard(page), marked(500))
 
 
+async def test_g711_is_decoded_before_it_gets_to_the_page(open_notebook: Any) -> None:
+    setup = SETUP.replace("Scene()", "Scene(output_format='audio/pcmu')")
+    notebook = await opened(open_notebook, "speaker-g711.ipynb", [setup, "0"])
+    code = """
+import numpy as np
+from rtnb.audio import encode_ulaw, decode_ulaw, resample
+tone = (0.3 * np.sin(np.arange(8000) / 8000 * 2 * np.pi * 440)).astype(np.float32)
+from rtnb._loop import shared_loop
+pcm = lambda part: encode_ulaw(tone)
+_ = shared_loop().run(scene.answer(np.zeros(24_000, np.int16), speed=None, chunk_ms=1000, encode=pcm))
+"""
+    await run(notebook, code)
+    tone = await heard(notebook.page)
+    assert abs(len(tone) - 24_000) < 20
+    spectrum = np.abs(np.fft.rfft(tone[: 24_000 // 2]))
+    assert np.argmax(spectrum) * 2 == 440
+    assert await run(notebook, "print(scene.session.playback.heard()['heard_ms'].tolist())") == "[1000]"
+
+
+async def test_what_is_streamed_leaves_the_worklet_bit_by_bit(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker.ipynb", [SETUP, "0"], keep=True)
+    for seed, speed in enumerate(("None", "10.0", "1.0")):
+        await run(notebook, f"scene.answer_now(marked(2000, seed={seed}), speed={speed})")
+        assert np.array_equal(await heard(notebook.page), marked(2000, seed=seed)), speed
+    told = await run(notebook, "print(speaker.gaps, scene.session.playback.heard()['heard_ms'].tolist())")
+    assert told == "0 [2000, 2000, 2000]"
+    await notebook.picture("played")
+
+    saved = json.dumps(await notebook.save())
+    for seed in range(3):  # no stretch of the audio is in the file, in whatever alignment
+        pcm = marked(2000, seed=seed).tobytes()
+        assert not any(base64.b64encode(pcm[at : at + 96]).decode() in saved for at in (9_600, 9_601, 9_602))
+
+
+async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker-flush.ipynb", [SETUP, "0"], keep=True)
+    page = notebook.page
+    await run(notebook, "item = scene.answer_now(marked(8000))")
+    await page.wait_for_function("window.heard.filter((part) => part[0]).length > 150")  # 0.8 s
+    cut = "before = len(scene.session.log); scene.barge_in(); scene.session.playback.heard_ms(item)"
+    told_ms = int(await run(notebook, cut))
+    left = await heard(page)
+    sent = marked(8000)[: len(left)]
+    assert len(left) < 8 * 24_000 * 0.9
+    assert np.array_equal(left[:-128], sent[: len(left) - 128])  # the last quantum fades out
+    played_ms = float(await run(notebook, "print(scene.session.playback.heard()['played_ms'].iloc[0])"))
+    assert abs(played_ms - len(left) / 24) <= 128 / 24, "the last samples of a fade round to zero"
+    assert 0 <= played_ms - told_ms < 400  # the truncation is told at once, from the last report
+    # What comes late of it is not played; the next answer is, from its first sample.
+    await run(notebook, "scene.answer_now(marked(500, seed=9))")
+    assert np.array_equal(await heard(page), marked(500, seed=9))
+
+
+async def test_volume_mute_and_keyboard(open_notebook: Any) -> None:
+    notebook = await opened(open_notebook, "speaker-knobs.ipynb", [SETUP, "0"], keep=True)
+    page = notebook.page
+    slider = page.get_by_role("slider", name="Volume")
+    await slider.focus()
+    await slider.press("ArrowLeft")
+    await page.get_by_text("95 %").wait_for()
+    mute = page.get_by_role("button", name="Mute")
+    await mute.focus()
+    await mute.press("Space")
+    await page.get_by_text("muted", exact=True).wait_for()
+    assert await run(notebook, "print(speaker.volume, speaker.muted)") == "0.95 True"
+    await run(notebook, "speaker.muted = False; speaker.volume = 0.25")
+    await page.get_by_text("25 %").wait_for()
+    assert await mute.get_attribute("aria-pressed") == "false"
+
+
 async def test_a_cell_run_again_does_not_play_twice(open_notebook: Any) -> None:
-    notebook = await opened(open_notebook, "speaker-again.ipynb", [SETUP, "0"])
+    notebook = await opened(open_notebook, "speaker-again.ipynb", [SETUP, "0"], keep=True)
     first = await run(notebook, "old, speaker = speaker, Speaker(scene.session); speaker")
     del first
     await notebook.page.locator(".rtnb-speaker").nth(1).wait_for()

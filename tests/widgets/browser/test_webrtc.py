@@ -47,7 +47,7 @@ _LISTEN = """() => {
 }"""
 """Note when the loudspeaker's stream is louder than −40 dB, in Unix ms: the clock of the log's wall times."""
 
-OPEN = "simulator = rtnb.Simulator(latency='real_time', voice='babble')"
+OPEN = "simulator = rtnb.Simulator(latency={latency!r}, voice='babble')"
 SHOW = "peer = rtnb.WebRTCPeer(simulator, {options})\npeer"
 
 
@@ -90,7 +90,8 @@ def call(jupyterlab: Any, launch: Any, open_notebook: Any, pictures: Path) -> Ca
     """Show a peer in a new notebook; with flags, in a browser of its own."""
 
     async def shown(name: str, *flags: str, options: str = "", more: str = "0", start: bool = True) -> Called:
-        cells = ["import rtnb", OPEN, SHOW.format(options=options), more, "# more"]
+        opened = OPEN.format(latency="real_time" if start else "fast")
+        cells = ["import rtnb", opened, SHOW.format(options=options), more, "# more"]
         jupyterlab.write(name, cells)
         if flags:
             notebook = await open_in(jupyterlab, await launch(*flags), name, pictures=pictures)
@@ -218,7 +219,7 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
     assert "No microphone is in use" in said
     await one.page.route("**/realtimertc?*", lambda route: route.abort())  # as where CORS forbids it
     said = await one.python(
-        "await peer.stop(); await older.start(); answer = await older.ask('What is a delta?')\n"
+        "peer.close(); await older.start(); answer = await older.ask('What is a delta?')\n"
         "print(answer.transcript, list(older.notices), older.session.config.voice, older.session.dialect)\n"
         "await older.stop()"
     )
