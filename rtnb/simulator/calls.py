@@ -165,7 +165,7 @@ async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
     session = None
     try:
         if _multipart(request):
-            form = await request.post()
+            form = await _form(request)
             sdp, asked = _text(form.get("sdp")), wire.parse(_text(form.get("session")) or '{"type": "realtime"}')
             if refusal := check_session(asked, dialect="ga"):
                 raise RefusedError(400, refusal.code, refusal.message)
@@ -180,6 +180,15 @@ async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
     if not sdp.startswith("v="):
         raise RefusedError(400, "invalid_offer", "The offer is no session description: it begins with v=0.")
     return sdp, session
+
+
+async def _form(request: web.Request) -> Any:
+    try:
+        return await request.post()
+    except web.HTTPException:  # too large
+        raise
+    except Exception as error:  # aiohttp has many words for a form that it cannot read
+        raise ValueError(f"no form ({error})") from error
 
 
 def _text(part: Any) -> str:

@@ -64,6 +64,8 @@ VISIBLE: Final = frozenset(
     }
 )
 """What the channel carries with ``webrtcfilter=on`` (Microsoft's WebRTC how-to); all else is for the sideband."""
+_BROKEN: Final = (AssertionError, AttributeError, LookupError, TypeError)
+"""How aiortc stumbles over a description, besides the errors that say why."""
 _TYPE: Final = re.compile(r'\{"type": ?"([^"]*)"')
 
 
@@ -192,7 +194,9 @@ class Call:
             await call.aclose()
             if isinstance(problem, OfferError) or not isinstance(problem, Exception):
                 raise
-            raise OfferError(f"it cannot be read ({problem or type(problem).__name__})") from problem
+            broken = isinstance(problem, _BROKEN) or not str(problem)
+            why = "a line of it is missing or broken" if broken else str(problem)
+            raise OfferError(f"it cannot be read ({why})") from problem
         return call
 
     async def _negotiate(self, offer: str) -> None:
@@ -305,4 +309,7 @@ class Call:
         self._patience.cancel()
         self._channel.cancel()
         self._service.stop()
-        await self._peer.close()
+        try:
+            await self._peer.close()
+        except AttributeError as problem:  # aiortc 1.16 cannot close what was negotiated by half; it opened nothing
+            _log.debug("a refused offer's peer connection: %s", problem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 import threading
 import time
@@ -274,6 +275,25 @@ async def test_who_takes_no_audio_is_not_called() -> None:
     with pytest.raises(OfferError, match="it takes no audio"):
         await Call.answer(await caller.offer())
     await caller.close()
+
+
+async def test_a_damaged_offer_is_answered_or_refused_and_leaves_nothing() -> None:
+    caller, chance = Caller(), random.Random(1)
+    lines = (await caller.offer()).split("\r\n")
+    outcomes = set()
+    for _ in range(60):
+        damaged = list(lines)
+        for _ in range(3):
+            at = chance.randrange(len(damaged))
+            damaged[at : at + chance.randint(0, 1)] = chance.choice([[], [chance.choice(lines)], [damaged[at][:9]]])
+        try:
+            call = await Call.answer("\r\n".join(damaged))
+            await call.aclose()
+            outcomes.add("answered")
+        except OfferError:
+            outcomes.add("refused")
+    await caller.close()
+    assert outcomes == {"answered", "refused"}
 
 
 async def test_any_page_with_a_key_may_call_and_read_the_answer(sim: Simulator) -> None:
