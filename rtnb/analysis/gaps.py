@@ -26,7 +26,7 @@ _Int = npt.NDArray[np.int64]
 _Bool = npt.NDArray[np.bool_]
 _Float = npt.NDArray[np.float64]
 
-_NEVER: Final = 1 << 40  # a frame after all others
+_NEVER: Final = 1 << 30  # a frame after all others: a year of audio is 2**30 of them
 
 
 class Track:
@@ -161,12 +161,12 @@ class Gaps:
         gap_ends = np.minimum(following, track.ends[self._recording])
         self._low, edges = low, np.flatnonzero(low[1:] != low[:-1]) + 1
         low_starts, low_ends = edges[::2], edges[1::2]
-        self._low_starts = np.append(low_starts, _NEVER)
+        self._low_starts = np.append(low_starts, _NEVER).astype(np.int32)
         first, after = np.searchsorted(low_starts, ends), np.searchsorted(low_starts, gap_ends)
         first_low = self._low_starts[first]
         reach = np.where(first < after, np.append(low_ends, 0)[after - 1] - 1 - first_low, -1)
         self._reach = np.append(reach, _NEVER)
-        self._first_low = np.append(first_low, _NEVER)
+        self._first_low = np.append(first_low, _NEVER).astype(np.int32)
         self._find_starts()
         # Where each turn looks first: the number of a gap.
         self._turn_gap = np.searchsorted(ends, track.first_frame, "right")
@@ -177,9 +177,9 @@ class Gaps:
         track, starts, n = self.track, np.append(self._starts, _NEVER), len(self._starts)
         long = np.arange(n) if self._long is None else self._long
         behind = np.append(long, n)[np.searchsorted(long, np.arange(1, n + 1))]
-        self._next_start = np.append(starts[behind], 0)
+        self._next_start = np.append(starts[behind], 0).astype(np.int32)
         first = starts[np.append(long, n)[np.searchsorted(starts[long], track.offsets)]]
-        self._first_start = np.append(first, _NEVER)  # per recording
+        self._first_start = np.append(first, _NEVER).astype(np.int32)  # per recording
         inside = np.append(starts[behind] < track.ends[self._recording], False)
         self._in_quiet, self._in_echo = (
             ((first < track.ends) & marks.take(first, mode="clip"), inside & marks.take(self._next_start, mode="clip"))
@@ -214,15 +214,8 @@ class Gaps:
     def at(self, silence_frames: Sequence[int] | _Int, *, prefixes_ms: Sequence[int] | _Int) -> AtSilences:
         """Ask for silence durations, in frames: 0.1 ms for one, less for each of many."""
         stops = _Stops(self, np.asarray(silence_frames, np.int64))
-        cut_off, delay_ms = stops.turns()
-        return AtSilences(
-            cut_off,
-            delay_ms,
-            stops.pauses(),
-            stops.starts_in(*self._in_quiet),
-            stops.starts_in(*self._in_echo),
-            stops.tokens(np.asarray(prefixes_ms, np.int64)),
-        )
+        starts = stops.starts_in(*self._in_quiet), stops.starts_in(*self._in_echo)
+        return AtSilences(*stops.turns(), stops.pauses(), *starts, stops.tokens(np.asarray(prefixes_ms, np.int64)))
 
 
 class _Stops:
@@ -250,7 +243,7 @@ class _Stops:
         self.gap, self.row = gap, row
         self.recording = gaps._recording_or_none[gap]
         self.cell = row * (len(self.track.offsets) + 1) + self.recording
-        last = gaps._first_low[gap] + silence_frames[row]
+        last = gaps._first_low[gap] + silence_frames.astype(np.int32)[row]
         waits = np.flatnonzero(~gaps._low.take(last, mode="clip"))  # between the thresholds: the next low frame fires
         last[waits] = gaps._low_starts[np.searchsorted(gaps._low_starts[:-1], last[waits])]
         self.stop = last + 1
@@ -258,7 +251,7 @@ class _Stops:
         np.maximum(start[1:], gaps._next_start[gap[:-1]], out=start[1:])
         steps = place + 1
         steps[1:] -= place[:-1] + 1
-        self.entry = np.repeat(np.arange(len(place)), steps)  # (S * width,) the next stop from there
+        self.entry = np.repeat(np.arange(len(place), dtype=np.int32), steps)  # (S * width,) the next stop from there
         self.row_at = np.arange(self.n_silences)[:, None] * width
 
     def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
