@@ -16,7 +16,14 @@ import numpy.typing as npt
 from rtnb.audio import Codec, codec, ms_to_samples
 from rtnb.protocol import AudioFormat, SemanticVad, ServerVad
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS
-from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechProbabilities, SpeechStarted, VadConstants
+from rtnb.vad import (
+    FRAME_MS,
+    ServerVadMachine,
+    SpeechProbabilities,
+    SpeechStarted,
+    VadConstants,
+    idle_timeout_span,
+)
 
 Audio = npt.NDArray[np.float32]
 
@@ -80,7 +87,7 @@ class TurnTaking:
         self._detection: Any = None
         self._machine: ServerVadMachine | None = None
         self._start_ms = 0
-        self._idle_start_ms: int | None = None
+        self._idle_start_ms: float | None = None
         self._quiet_frames = 0
         self._uncommitted_from_ms = 0.0
         self._listen(AudioFormat())
@@ -200,16 +207,16 @@ class TurnTaking:
     def reply_ended(self, *, playing_ms: float) -> None:
         """A reply was generated; its audio plays for another `playing_ms`: the idle timeout counts from then."""
         if not self._speaking:
-            self._idle_start_ms = -int(-(self.heard_ms + playing_ms) // FRAME_MS) * FRAME_MS
+            self._idle_start_ms = self.heard_ms + playing_ms
 
-    def _idle(self, start_ms: int) -> Iterator[Heard]:
+    def _idle(self, start_ms: float) -> Iterator[Heard]:
         timeout = self._detection.idle_timeout_ms if isinstance(self._detection, ServerVad) else None
         if not timeout or self._speaking:
             return
-        end_ms = start_ms - int(-timeout // FRAME_MS) * FRAME_MS  # whole frames: 6000 ms are 6016 (documented sample)
-        if self._frame * FRAME_MS >= end_ms:
+        span_ms = idle_timeout_span(start_ms, idle_timeout_ms=timeout)
+        if self._frame * FRAME_MS >= span_ms[1]:
             self._idle_start_ms = None
-            yield IdleTimeout(start_ms, end_ms)
+            yield IdleTimeout(*span_ms)
 
     # --- the buffer ---------------------------------------------------------------------------------------------------
 

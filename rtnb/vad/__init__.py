@@ -7,6 +7,7 @@ from rtnb.vad.server_vad import (
     SpeechStarted,
     SpeechStopped,
     VadConstants,
+    idle_timeout_span,
     server_vad_segments,
 )
 
@@ -18,6 +19,7 @@ __all__ = [
     "SpeechStarted",
     "SpeechStopped",
     "VadConstants",
+    "idle_timeout_span",
     "server_vad_segments",
     "speech_probabilities",
 ]

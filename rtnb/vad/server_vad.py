@@ -352,3 +352,26 @@ def server_vad_segments(
         )
         for start, stop in zip(starts, stops, strict=True)
     )
+
+
+def idle_timeout_span(quiet_from_ms: float, *, idle_timeout_ms: float) -> tuple[int, int]:
+    """The silent audio that is committed when nobody speaks for the idle timeout, told at its end.
+
+    Parameters
+    ----------
+    quiet_from_ms : float
+        Audio heard when the last reply had been played: the service counts from there (documented).
+    idle_timeout_ms : float
+        Of the turn detection. Whole frames are inference, from the one documented sample: 6,000 ms became 6,016.
+
+    Returns
+    -------
+    audio_start_ms, audio_end_ms : int
+
+    Examples
+    --------
+    >>> idle_timeout_span(13_210, idle_timeout_ms=6_000)
+    (13216, 19232)
+    """
+    start, length = (FRAME_MS * ceil(ms / FRAME_MS) for ms in (quiet_from_ms, idle_timeout_ms))
+    return start, start + length

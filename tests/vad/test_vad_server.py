@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rtnb.vad import (
     SpeechStarted,
     SpeechStopped,
     VadConstants,
+    idle_timeout_span,
     server_vad_segments,
 )
 
@@ -182,17 +184,77 @@ def test_a_logged_session_comes_out_as_logged() -> None:
     assert spans(probabilities.tolist()) == LOGGED
 
 
-def test_arithmetic_of_all_logged_sessions(speech_folder: Path) -> None:
-    log = speech_folder.parent / "server-logs" / "openai_2025-05_server_vad_200ms.txt"
+def logged(speech_folder: Path, name: str) -> list[tuple[int, int]]:
+    """(audio_start_ms, audio_end_ms) of all segments in a read-out of a service's log."""
+    log = speech_folder.parent / "server-logs" / name
     if not log.is_file():
         pytest.skip(f"no {log.name}")
-    text = log.read_text()
-    starts = [int(ms) for ms in re.findall(r"start +(\d+)", text)]
-    ends = [int(ms) for ms in re.findall(r"stop +(\d+)", text)]
-    assert len(starts) == len(ends) == 12
-    assert all((start + 300) % FRAME_MS == 0 for start in starts)
-    assert all(end % FRAME_MS == 0 for end in ends)
-    assert min(end - start - 300 for start, end in zip(starts, ends, strict=True)) == 9 * FRAME_MS
+    starts, ends = (re.findall(rf"{word} +(\d+)", log.read_text()) for word in ("start", "stop"))
+    return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def fits(segments: list[tuple[int, int]], *, prefix_ms: int, least_frames: int) -> None:
+    """The arithmetic of the logs: whole frames, none shorter, none heard before the last is over."""
+    for start, end in segments:
+        assert start == 0 or (start + prefix_ms) % FRAME_MS == 0
+        assert end % FRAME_MS == 0
+        assert start == 0 or end - (start + prefix_ms) >= least_frames * FRAME_MS
+    for (_, before), (start, _) in pairwise(segments):
+        assert start + prefix_ms >= before
+
+
+def test_arithmetic_of_the_logged_sessions(speech_folder: Path) -> None:
+    recent = logged(speech_folder, "openai_2025-05_server_vad_200ms.txt")
+    assert len(recent) == 12
+    for session in (recent[:11], recent[11:]):
+        fits(session, prefix_ms=300, least_frames=9)
+    assert min(end - start - 300 for start, end in recent) == 9 * FRAME_MS  # and no longer than need be
+    assert any(start < before for (_, before), (start, _) in pairwise(recent[:11]))  # the prefix overlaps
+    older = logged(speech_folder, "openai_2025-01_server_vad_200ms.txt")  # the prefix was not in audio_start_ms then
+    assert len(older) == 54
+    assert min(end - start for start, end in older) == 8 * FRAME_MS
+    assert all(start % FRAME_MS == end % FRAME_MS == 0 for start, end in older)
+
+
+@given(st.lists(st.tuples(st.sampled_from([HIGH, MIDDLE, LOW]), st.integers(1, 12)), max_size=40))
+def test_every_boundary_at_the_logged_settings_fits_the_logs(runs: list[tuple[float, int]]) -> None:
+    probabilities = [probability for probability, n in runs for _ in range(n)]
+    found = server_vad_segments(probabilities, threshold=0.5, prefix_padding_ms=300, silence_duration_ms=200)
+    fits([(one.audio_start_ms, one.audio_end_ms) for one in found if one.audio_end_ms is not None],
+         prefix_ms=300, least_frames=9)  # fmt: skip
+    for one in found:
+        assert one.started_emitted_ms == FRAME_MS * (one.start_frame + 1)  # told with the frame, 332 ms after the start
+        assert one.audio_start_ms == max(0, one.started_emitted_ms - FRAME_MS - 300)
+        assert one.stopped_emitted_ms == one.audio_end_ms
+
+
+def test_the_older_log_fits_where_silence_is_rounded_down(speech_folder: Path) -> None:
+    """Its shortest segment has 8 frames: 200 ms counted as 6. Inference, from two segments."""
+    older = logged(speech_folder, "openai_2025-01_server_vad_200ms.txt")
+    cuts = [0, *(k for k in range(1, len(older)) if older[k][0] < older[k - 1][1]), len(older)]
+    for first, end in pairwise(cuts):  # sessions
+        session = older[first:end]
+        probabilities = np.full(session[-1][1] // FRAME_MS, LOW)
+        for start_ms, end_ms in session:
+            probabilities[start_ms // FRAME_MS : end_ms // FRAME_MS - 7] = HIGH
+        constants = VadConstants(silence_rounding="down")
+        assert spans(probabilities.tolist(), prefix_padding_ms=0, constants=constants) == session
+
+
+def test_billed_tokens_of_the_logged_session(speech_folder: Path) -> None:
+    log = speech_folder.parent / "server-logs" / "openai_2025-01_audio_tokens.txt"
+    if not log.is_file():
+        pytest.skip(f"no {log.name}")
+    rows = re.findall(r"minus prev_out (\d+) user durs/100ms since \[(.+?)\]", log.read_text())
+    errors = [int(tokens) - sum(map(float, lengths.split(", "))) for tokens, lengths in rows]
+    assert len(errors) >= 20
+    assert np.mean(np.abs(errors) <= 3) >= 0.9  # ten tokens a second, silence and padding included
+    assert np.abs(errors).max() < 6
+
+
+def test_the_idle_timeout_has_whole_frames() -> None:
+    assert idle_timeout_span(13_216, idle_timeout_ms=6_000) == (13_216, 19_232)  # the documented sample
+    assert idle_timeout_span(0.5, idle_timeout_ms=32) == (32, 64)
 
 
 frames = st.lists(st.sampled_from([HIGH, 0.5, MIDDLE, 0.35, LOW]), max_size=120)
