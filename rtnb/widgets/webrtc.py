@@ -138,7 +138,13 @@ class WebRTCPeer(SessionView):
         ConnectError
             The service refuses, or there is no way to it; the message says which, and what to do.
         """
-        return await asyncio.shield(asyncio.wrap_future(self._starting("")))
+        opening = self._starting("")
+        try:
+            return await asyncio.shield(asyncio.wrap_future(opening))
+        except asyncio.CancelledError:
+            if opening.cancelled():  # by stop(), not by who waits here
+                raise ConnectError("the call was stopped before it stood") from None
+            raise
 
     async def stop(self) -> None:
         """End the call: the page lets go of microphone and connection. Stopping twice is fine."""
@@ -294,7 +300,7 @@ class WebRTCPeer(SessionView):
     def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
         call = self._call
         if kind == "start":
-            self._starting(str(header["page"])).add_done_callback(_seen)
+            self._starting(str(header["page"]))
         elif kind == "stop":
             return self._end()
         elif call is None or header.get("call") != call.number:
@@ -391,9 +397,3 @@ class WebRTCPeer(SessionView):
             self.message = in_words(ended)
         if call is not None and not call.over.done():  # the sideband broke: no page may go on listening
             self._hanging_up = asyncio.get_running_loop().create_task(call.close())
-
-
-def _seen(future: Future[Session]) -> None:
-    """A start by button has told the widget why it failed; nobody else waits."""
-    if not future.cancelled():
-        future.exception()

@@ -1,7 +1,7 @@
 /** One call: microphone, peer connection, data channel, loudspeaker. Stands before webrtc.js, in one module with it. */
 
 const STANDS_MS = 15000; // from the answer to a connection
-const ANSWER_MS = 20000; // the kernel asks the service within this
+const ANSWER_MS = 30000; // the kernel asks the service within this
 const LOOK_MS = 250;
 
 /** Names only this network's multicast could resolve: the service would wait for them in vain. */

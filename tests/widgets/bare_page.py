@@ -32,7 +32,8 @@ window.made = async (source, traits) => {
     close: () => { listener = null; },
   };
   const line = { channel: (name, fn) => ((listener = fn), channel), pageId: "p", status: () => ({ kind: "direct" }),
-    isActivePage: () => true, onActivePage: () => () => {} };
+    isActivePage: () => true,
+    onActivePage: () => () => {}, onStatus: () => () => {} };
   window.say = (kind, header, buffers = []) => listener(kind, header, buffers.map((b) => new DataView(b)));
   window.listening = () => listener !== null;
   const widget = typeof module.default === "function" ? module.default() : module.default;
@@ -52,7 +53,7 @@ async def shown(browser: Any, name: str, traits: dict[str, Any]) -> Any:
     page.on("pageerror", lambda error: page.failures.append(str(error)))
     await page.add_style_tag(content=(FOLDER / "_base.css").read_text(encoding="utf-8"))
     await page.add_script_tag(content=HAND_MADE)
-    parts = [FOLDER / f"{part}.js" for part in (f"{name}_pyramid", name)]
+    parts = [FOLDER / f"{part}.js" for part in (f"{name}_pyramid", f"{name}_call", name)]
     source = "\n".join(part.read_text(encoding="utf-8") for part in parts if part.exists())
     await page.evaluate("([s, t]) => made(s, t)", [source, {"line": "anywidget:1", "channel": "c", **traits}])
     return page

@@ -287,6 +287,17 @@ async def test_a_call_that_comes_to_nothing(kind: str, header: Any, raised: Any,
         shown.peer.close()
 
 
+async def test_stopped_before_it_stood() -> None:
+    shown = Shown(WebRTCPeer("sim"))
+    starting = await shown.start()
+    shown.say("released")
+    await shown.peer.stop()
+    with pytest.raises(ConnectError, match="stopped before it stood"):
+        await starting
+    assert shown.peer.state == "closed"
+    shown.peer.close()
+
+
 async def test_what_the_service_ignores_is_said() -> None:
     peer = WebRTCPeer("sim", turn_detection={"silence_duration_ms": 700})
     asked = peer._config
