@@ -29,7 +29,7 @@ class Call:
 
     name: str
     arguments: str
-    """JSON text."""
+    """JSON text; a scenario's or a model's may deliberately be none."""
 
 
 @dataclass(frozen=True, kw_only=True)

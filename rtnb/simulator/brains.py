@@ -8,7 +8,7 @@ from typing import Any
 
 from rtnb.protocol import Item
 from rtnb.simulator.behaviour import Behaviour, Call, Say, Turn, text_of
-from rtnb.simulator.chat import ChatBrain, ChatText
+from rtnb.simulator.chat import ChatBrain
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.scenario import Scenario, Step
 
@@ -28,10 +28,7 @@ class Chat:
         messages = [{"role": "system", "content": turn.instructions}, *map(chat_message, turn.items)]
         async with contextlib.aclosing(self._brain.reply(messages, tools=tools)) as pieces:
             async for piece in pieces:
-                if isinstance(piece, ChatText):
-                    yield Say(piece.text)
-                else:
-                    yield Call(piece.name, piece.arguments)
+                yield piece
 
 
 def chat_message(item: Item) -> dict[str, Any]:
@@ -93,4 +90,4 @@ class Play:
         if step.say is not None:
             yield Say(step.say)
         for call in step.calls:
-            yield Call(call.name, call.arguments)
+            yield call

@@ -16,26 +16,10 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from rtnb.errors import RateLimited, ServiceError
+from rtnb.simulator.behaviour import Call, Say
 from rtnb.simulator.speech import sentences
 
 _MAX_ERROR_CHARS = 300
-
-
-@dataclass(frozen=True)
-class ChatText:
-    """A sentence of the reply with the white space before it: all of them joined are the reply."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class ChatToolCall:
-    """A complete call of a tool."""
-
-    call_id: str
-    name: str
-    arguments: str
-    """JSON as the model wrote it: it may be invalid."""
 
 
 class ChatBrain:
@@ -74,8 +58,8 @@ class ChatBrain:
 
     async def reply(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> AsyncGenerator[ChatText | ChatToolCall]:
-        """Stream the reply: sentences as they are complete, then the tool calls.
+    ) -> AsyncGenerator[Say | Call]:
+        """Stream the reply: sentences as they are complete, then the tool calls (their JSON as the model wrote it).
 
         Close it when you stop early: ``async with contextlib.aclosing(brain.reply(…)) as reply``.
 
@@ -105,7 +89,7 @@ class ChatBrain:
                     raise self._refusal(answer, await answer.text(errors="replace"))
                 async for line in _lines(answer.content):
                     for sentence in reading.line(line):
-                        yield ChatText(sentence)
+                        yield Say(sentence)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._error(
                 f"{self._url} cannot be reached or does not answer ({type(error).__name__}: {error})",
@@ -116,9 +100,9 @@ class ChatBrain:
         if not reading.finished:
             raise self._error("the reply ended in the middle", "bad_stream")
         if reading.rest:
-            yield ChatText(reading.rest)
-        for call in reading.calls.values():
-            yield ChatToolCall(call.call_id or f"call_{call.index}", call.name, call.arguments or "{}")
+            yield Say(reading.rest)
+        for name, arguments in reading.calls.values():
+            yield Call(name, arguments or "{}")
 
     def _refusal(self, answer: aiohttp.ClientResponse, body: str) -> ServiceError:
         words = _words(body)
@@ -146,19 +130,12 @@ class _BadStreamError(Exception):
 
 
 @dataclass
-class _Call:
-    index: int
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
-@dataclass
 class _Reading:
     """What of a stream was read so far."""
 
     rest: str = ""
-    calls: dict[int, _Call] = field(default_factory=dict)
+    calls: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Name and arguments by the model's number of the call."""
     finished: bool = False
 
     def line(self, line: str) -> list[str]:
@@ -186,11 +163,9 @@ class _Reading:
 
     def _delta(self, delta: Mapping[str, Any]) -> list[str]:
         for i, part in enumerate(delta.get("tool_calls") or ()):
-            call = self.calls.setdefault(index := part.get("index", i), _Call(index))
-            function = part.get("function") or {}
-            call.call_id = part.get("id") or call.call_id
-            call.name += function.get("name") or ""
-            call.arguments += function.get("arguments") or ""
+            index, function = part.get("index", i), part.get("function") or {}
+            name, arguments = self.calls.get(index, ("", ""))
+            self.calls[index] = name + (function.get("name") or ""), arguments + (function.get("arguments") or "")
         self.rest += delta.get("content") or delta.get("refusal") or ""
         # The last piece waits: "3." may become "3.5", and only white space ends a sentence.
         *done, self.rest = sentences(self.rest) or ("",)

@@ -180,13 +180,6 @@ class Fault:
             raise ScenarioError(f"fault has no kind; allowed: {', '.join(KINDS)}")
         return cls(**source)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; `parse` reads it back."""
-        kind = KINDS[self.kind]
-        left_out = {"at": kind.at, "after": 0, "times": kind.times, "value": kind.default}
-        shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in shown.items() if name not in left_out or value != left_out[name]}
-
 
 @dataclass(frozen=True)
 class Close:
@@ -194,23 +187,6 @@ class Close:
 
     code: int
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Action:
-    """What becomes of one event."""
-
-    delay_ms: float = 0.0
-    """Send it (and what comes before it) this much later. A shift, not a pause: events behind it are shifted alike."""
-    before: tuple[str, ...] = ()
-    """Event texts to send first."""
-    replace: str | None = None
-    """Text to send instead."""
-    drop: bool = False
-    close: Close | None = None
-    """Close instead of sending it, after `before`."""
-    order: str | None = None
-    """A name in `ORDERS` by which it is held back."""
 
 
 @dataclass(frozen=True)
@@ -258,49 +234,8 @@ class FaultPlan:
         struck = [fault for fault in self._striking("connect") if fault.kind == "http"]
         return int(struck[0].value or 0) if struck else None
 
-    def on_event(self, event_type: str) -> Action:
-        """Decide about one event (GA type); counts it. `outgoing` does the whole work."""
-        delay_ms, before, order = 0.0, [], None
-        replace: str | None = None
-        drop, close = False, None
-        for fault in self._striking(event_type):
-            settled = drop or close is not None or replace is not None
-            if fault.kind == "latency":
-                delay_ms += float(fault.value or 0)
-            elif fault.kind == "jitter":
-                delay_ms += self._rng.uniform(0, float(fault.value or 0))
-            elif fault.kind == "unknown_event":
-                before.append(
-                    json.dumps({"type": fault.value, "event_id": self._event_id(), "note": "a fault on demand"})
-                )
-            elif fault.kind == "error":
-                before.append(self._error(str(fault.value)))
-            elif fault.kind == "reorder" and self._in_response and fnmatchcase(event_type, ORDERS[str(fault.value)][0]):
-                order = str(fault.value)
-            elif settled:
-                continue
-            elif fault.kind == "drop":
-                drop = self._rng.random() < float(fault.value or 0)
-            elif fault.kind == "malformed":
-                replace = f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG'
-            elif fault.kind == "close":
-                close = Close(int(fault.value or 0))
-            elif fault.kind == "expired_key":
-                before.append(self._error("invalid_api_key"))
-                close = Close(3000, "invalid_request_error.invalid_api_key")
-            elif fault.kind == "expire":
-                message = f"Your session hit the maximum duration of {fault.value} minutes."
-                before.append(self._error("session_expired", message))
-                close = Close(1001, message)
-        if event_type == "response.created":
-            self._in_response = True
-        elif event_type == "response.done":
-            self._in_response = False
-            self.turn += 1
-        return Action(delay_ms, tuple(before), replace, drop, close, order)
-
     def outgoing(self, event_type: str, text: str) -> tuple[Send | Close, ...]:
-        """What to do, in order, when an event is due; held events are among it when their time has come.
+        """What to do, in order, when an event is due; it is counted, and held events come when their time has.
 
         Parameters
         ----------
@@ -309,20 +244,50 @@ class FaultPlan:
         text : str
             The event as it would be sent.
         """
-        action = self.on_event(event_type)
-        early = self._release(lambda order: event_type == ORDERS[order][2])
-        texts = [*early, *action.before]
-        if action.order is not None and not action.drop and action.close is None:
-            self._held.append((action.order, action.replace or text))
-        elif action.close is None and not action.drop:
-            texts.append(action.replace or text)
-        texts += self._release(lambda order: event_type == ORDERS[order][1])
-        sends: list[Send | Close] = [Send(out, action.delay_ms) for out in texts]
-        return (*sends, action.close) if action.close else tuple(sends)
+        delay_ms, before = 0.0, self._release(lambda order: event_type == ORDERS[order][2])
+        order: str | None = None
+        say: str | Close | None = text
+        """Instead of the event; None for nothing."""
+        for fault in self._striking(event_type):
+            if fault.kind == "latency":
+                delay_ms += float(fault.value or 0)
+            elif fault.kind == "jitter":
+                delay_ms += self._rng.uniform(0, float(fault.value or 0))
+            elif fault.kind == "unknown_event":
+                nobody_knows = {"type": fault.value, "event_id": self._event_id(), "note": "a fault on demand"}
+                before.append(json.dumps(nobody_knows))
+            elif fault.kind == "error":
+                before.append(self._error(str(fault.value)))
+            elif fault.kind == "reorder" and self._in_response and fnmatchcase(event_type, ORDERS[str(fault.value)][0]):
+                order = str(fault.value)
+            elif say is text and fault.kind != "reorder":  # of the hard ones, the first wins
+                said, say = self._instead(fault, event_type, text)
+                before += said
+        if event_type == "response.created":
+            self._in_response = True
+        elif event_type == "response.done":
+            self._in_response = False
+            self.turn += 1
+        if order is not None and isinstance(say, str):
+            self._held.append((order, say))
+        elif isinstance(say, str):
+            before.append(say)
+        before += self._release(lambda order: event_type == ORDERS[order][1])
+        sends = (Send(out, delay_ms) for out in before)
+        return (*sends, say) if isinstance(say, Close) else tuple(sends)
 
-    def flush(self) -> tuple[Send, ...]:
-        """What is still held when a session ends."""
-        return tuple(Send(text) for text in self._release(lambda _: True))
+    def _instead(self, fault: Fault, event_type: str, text: str) -> tuple[list[str], str | Close | None]:
+        """What a hard fault says first, and what it does instead of the event; the event where it lets it pass."""
+        if fault.kind == "drop":
+            return [], None if self._rng.random() < float(fault.value or 0) else text
+        if fault.kind == "malformed":
+            return [], f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG'
+        if fault.kind == "close":
+            return [], Close(int(fault.value or 0))
+        if fault.kind == "expired_key":
+            return [self._error("invalid_api_key")], Close(3000, "invalid_request_error.invalid_api_key")
+        message = f"Your session hit the maximum duration of {fault.value} minutes."
+        return [self._error("session_expired", message)], Close(1001, message)
 
     def _release(self, due: Any) -> list[str]:
         out = [text for order, text in self._held if due(order)]

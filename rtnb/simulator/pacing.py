@@ -90,16 +90,6 @@ class LatencyProfile:
             profile = profile.replace({name: value})
         return profile
 
-    def to_dict(self) -> dict[str, float | str]:
-        """What differs from "realistic", as JSON (which has no inf: "inf" is a text); `replace` reads it back."""
-        normal = PRESETS["realistic"]
-        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {
-            name: "inf" if value == math.inf else value
-            for name, value in changed.items()
-            if value != getattr(normal, name)
-        }
-
     def replace(self, changes: Mapping[str, object]) -> LatencyProfile:
         """A profile with some fields changed; numbers may come as text. Raises ValueError as `parse` does."""
         known = [field.name for field in dataclasses.fields(self)]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rtnb.errors import ScenarioError
+from rtnb.simulator.behaviour import Call
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.pacing import LatencyProfile, did_you_mean
 
@@ -51,15 +52,6 @@ class When:
             and self.turn in (None, turn)
             and self.speech in (None, speech)
         )
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of one of the session's tools."""
-
-    name: str
-    arguments: str
-    """As sent: JSON text, or deliberately not."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +116,6 @@ class Scenario:
             latency=None if latency is None else _latency(latency, "scenario, field 'latency'"),
             faults=_faults(fields.get("faults", []), "scenario, field 'faults'"),
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a JSON object; `from_dict` gives an equal scenario back."""
-        out: dict[str, Any] = {"name": self.name, "seed": self.seed}
-        if self.latency is not None:
-            out["latency"] = self.latency.to_dict()
-        if self.faults:
-            out["faults"] = [fault.to_dict() for fault in self.faults]
-        return {**out, "steps": [_step_to_dict(step) for step in self.steps]}
 
     def choose(self, *, text: str | None, turn: int, speech: bool, played: Collection[int] = ()) -> int | None:
         """Index of the step that answers a turn, None where none does.
@@ -221,20 +204,6 @@ def _faults(raw: object, at: str) -> tuple[Fault, ...]:
             raise ScenarioError(f"{place}: {error}") from error
 
     return _list(raw, at, read, "fault")
-
-
-def _step_to_dict(step: Step) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    if step.when is not None:
-        out["when"] = {name: value for name, value in vars(step.when).items() if value is not None}
-    out |= {name: value for name, value in (("hear", step.hear), ("say", step.say)) if value is not None}
-    if step.calls:
-        out["call"] = [{"name": call.name, "arguments": call.arguments} for call in step.calls]
-    if step.faults:
-        out["faults"] = [fault.to_dict() for fault in step.faults]
-    if step.timing is not None:
-        out["timing"] = step.timing.to_dict()
-    return out
 
 
 def _object(raw: object, at: str, allowed: tuple[str, ...]) -> dict[str, Any]:

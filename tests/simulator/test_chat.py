@@ -13,7 +13,8 @@ import pytest
 from aiohttp import web
 
 from rtnb.errors import RateLimited, ServiceError
-from rtnb.simulator.chat import ChatBrain, ChatText, ChatToolCall
+from rtnb.simulator.behaviour import Call, Say
+from rtnb.simulator.chat import ChatBrain
 
 KEY = "sk-very-secret"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -66,7 +67,7 @@ def answering(status: int, body: str, headers: dict[str, str] | None = None) -> 
     return handler
 
 
-async def replies(brain: ChatBrain, **kwargs: Any) -> list[ChatText | ChatToolCall]:
+async def replies(brain: ChatBrain, **kwargs: Any) -> list[Say | Call]:
     return [piece async for piece in brain.reply([{"role": "user", "content": "Hi"}], **kwargs)]
 
 
@@ -74,7 +75,7 @@ async def test_the_reply_comes_by_sentences_and_joined_it_is_the_reply(serve: Se
     words = ["It", " is", " 3", ".5", " degrees", ".", " Bring", " a coat", "!", "\n\nBye", "."]
     base_url = await serve(streaming({"role": "assistant"}, *({"content": word} for word in words)))
     pieces = await replies(ChatBrain(base_url, "m"))
-    assert pieces == [ChatText("It is 3.5 degrees."), ChatText(" Bring a coat!"), ChatText("\n\nBye.")]
+    assert pieces == [Say("It is 3.5 degrees."), Say(" Bring a coat!"), Say("\n\nBye.")]
 
 
 async def test_the_first_sentence_does_not_wait_for_the_last(serve: Serve) -> None:
@@ -90,9 +91,9 @@ async def test_the_first_sentence_does_not_wait_for_the_last(serve: Serve) -> No
 
     brain = ChatBrain(await serve(handler), "m")
     async with contextlib.aclosing(brain.reply([])) as reply:
-        assert await anext(reply) == ChatText("First.")
+        assert await anext(reply) == Say("First.")
         heard.set()
-        assert [piece async for piece in reply] == [ChatText(" Second.")]
+        assert [piece async for piece in reply] == [Say(" Second.")]
 
 
 async def test_tool_calls_are_put_together(serve: Serve) -> None:
@@ -109,9 +110,9 @@ async def test_tool_calls_are_put_together(serve: Serve) -> None:
         )
     )
     assert await replies(ChatBrain(base_url, "m")) == [
-        ChatText("Let me look."),
-        ChatToolCall("call_1", "get_weather", '{"city": "Lund"}'),
-        ChatToolCall("call_2", "get_time", "{}"),
+        Say("Let me look."),
+        Call("get_weather", '{"city": "Lund"}'),
+        Call("get_time", "{}"),
     ]
 
 
@@ -139,13 +140,13 @@ async def test_what_is_sent(serve: Serve) -> None:
 async def test_a_server_that_does_not_stream(serve: Serve) -> None:
     body = {"choices": [{"message": {"content": "All at once. Really."}, "finish_reason": "stop"}]}
     pieces = await replies(ChatBrain(await serve(answering(200, json.dumps(body))), "m"))
-    assert "".join(piece.text for piece in pieces if isinstance(piece, ChatText)) == "All at once. Really."
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Say)) == "All at once. Really."
 
 
 async def test_very_long_lines_are_read(serve: Serve) -> None:
     long = "x" * 300_000
     pieces = await replies(ChatBrain(await serve(streaming({"content": long})), "m"))
-    assert pieces == [ChatText(long)]
+    assert pieces == [Say(long)]
 
 
 @pytest.mark.parametrize(
