@@ -42,6 +42,7 @@ class Controller {
     for (const name of [...KNOBS, "device", "stream"]) model.on(`change:${name}`, this.restart);
     for (const name of ["muted", "mode"]) model.on(`change:${name}`, this.heard);
     this.list();
+    this.widget().then((widget) => widget && noEcho(widget, signal));
     const problem = !model.get("stand_in") && obstacle();
     if (problem) this.offer(problem);
   }
@@ -87,7 +88,7 @@ class Controller {
     this.tell("starting");
     try {
       if (!(await this.mine())) throw "elsewhere";
-      await capture.open((signal) => this.source(signal));
+      await capture.open(() => this.source());
     } catch (error) {
       capture.close();
       if (this.capture === capture) {
@@ -104,9 +105,14 @@ class Controller {
     this.list();
   }
 
-  async source(signal) {
+  /** The ipywebrtc stream to hear, if there is one. */
+  async widget() {
     const reference = this.model.get("stream");
-    if (reference) return streamOf(await this.model.widget_manager.get_model(reference.replace("IPY_MODEL_", "")), signal);
+    return reference && this.model.widget_manager.get_model(reference.replace("IPY_MODEL_", ""));
+  }
+
+  async source() {
+    if (this.model.get("stream")) return streamOf(await this.widget());
     const [echoCancellation, noiseSuppression, autoGainControl] = KNOBS.map((name) => this.model.get(name));
     return device(this.model.get("device"), { echoCancellation, noiseSuppression, autoGainControl });
   }

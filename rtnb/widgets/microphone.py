@@ -203,6 +203,7 @@ class Microphone(SessionView):
         self._feed.clips.add(clip)
         try:
             if not was_on:
+                self._wanted = True  # a page may join later
                 self._start()
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(clip.begun)
@@ -223,6 +224,7 @@ class Microphone(SessionView):
         answer = asyncio.ensure_future(on_loop_of(session, whole))
         try:
             if not was_on:
+                self._wanted = True  # a page may join later
                 self._start()
             await asyncio.wait({trouble, answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if trouble.done():

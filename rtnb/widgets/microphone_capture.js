@@ -13,6 +13,7 @@ export function explain(error, { secure = true, allowed = true } = {}) {
     hidden: ["The microphone is off because this tab was hidden.", "Come back to the tab and start again."],
     elsewhere: ["Another tab of this notebook has the microphone.", "Start it there, or press Start here."],
     kernel: ["The microphone is off because the kernel does not answer.", "Restart it, and run the cell again."],
+    blocked: ["The browser waits for a click before it listens.", "Press Start."],
     silent: ["The source has no sound.", "Take a stream with an audio track."],
   };
   const code = !secure ? "insecure" : !allowed ? "policy" : typeof error === "string" ? error : (error?.name ?? "Error");
@@ -42,21 +43,22 @@ export class Judge {
   }
 }
 
-/** Elements that show a stream would play it: an echo of who speaks. Mutes them, now and later, until `signal` ends. */
-function noEcho(tracks, media, signal) {
-  const mute = (element) => {
-    const shown = element?.srcObject?.getAudioTracks?.() ?? [];
-    if (shown.some((track) => tracks.includes(track))) element.muted = true;
+/** Elements that show an ipywebrtc stream would play it: an echo of who speaks. Mutes them, now and later, until `signal` ends. */
+export function noEcho(widget, signal) {
+  const mute = async () => {
+    for (const view of await Promise.all(Object.values(widget.views ?? {}))) {
+      view.el.querySelectorAll("video, audio").forEach((element) => (element.muted = true));
+    }
+    if (widget.media) widget.media.muted = true; // of a file: it is captured all the same
   };
-  if (media) media.muted = true; // of a file: it is captured all the same
-  document.querySelectorAll("video, audio").forEach(mute);
-  for (const event of ["loadstart", "play", "playing", "volumechange"]) {
-    document.addEventListener(event, ({ target }) => mute(target), { capture: true, signal });
+  mute();
+  for (const event of ["loadstart", "play", "volumechange"]) {
+    document.addEventListener(event, ({ target }) => target.muted || mute(), { capture: true, signal });
   }
 }
 
 /** The sound of an ipywebrtc stream; `release` lets go of its device. */
-export async function streamOf(widget, signal) {
+export async function streamOf(widget) {
   let stream = await widget.captureStream();
   const live = () => stream.getAudioTracks().filter((track) => track.readyState === "live");
   if (!live().length && widget.cameraStream) {
@@ -65,7 +67,7 @@ export async function streamOf(widget, signal) {
   }
   const tracks = live();
   if (!tracks.length) throw "silent";
-  noEcho(tracks, widget.media, signal);
+  if (widget.media) widget.media.muted = true;
   const own = new MediaStream(tracks.map((track) => track.clone()));
   return { stream: own, release: () => widget.cameraStream && tracks.forEach((track) => track.stop()) };
 }
@@ -92,9 +94,9 @@ export class Capture {
     this.abort = new AbortController();
   }
 
-  /** `get(signal)` resolves to {stream, release}; where `close` came first, nothing stays open. */
+  /** `get()` resolves to {stream, release}; where `close` came first, nothing stays open. */
   async open(get) {
-    const got = await get(this.abort.signal);
+    const got = await get();
     this.release = got.release;
     this.tracks = got.stream.getAudioTracks();
     if (this.abort.signal.aborted) return this.end();
@@ -107,7 +109,8 @@ export class Capture {
     this.node = new AudioWorkletNode(this.context, "rtnb-microphone", { channelCount: 1, channelCountMode: "explicit", numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => this.abort.signal.aborted || this.onFrame(data);
     this.context.createMediaStreamSource(got.stream).connect(this.node);
-    await Promise.race([this.context.resume(), new Promise((resolve) => setTimeout(resolve, 500))]); // a page nobody clicked may wait
+    await Promise.race([this.context.resume(), new Promise((resolve) => setTimeout(resolve, 500))]);
+    if (this.context.state === "suspended") throw "blocked"; // a page nobody clicked
   }
 
   get label() {

@@ -42,7 +42,7 @@ PIPELINE = """
 import ipywebrtc
 source = ipywebrtc.{source}
 mic = rtnb.Microphone(source=source, {raw})
-display(source)
+display(source, mic)
 write_wav({path!r}, await mic.record(2), rate_hz=24_000)
 """
 
@@ -66,7 +66,7 @@ async def test_it_goes_off_with_stop_close_clear_and_the_tab(jupyterlab: Any, op
     endings = (
         "document.querySelector('.rtnb-start').click()",
         "jupyterapp.commands.execute('notebook:clear-all-cell-outputs')",
-        "jupyterapp.shell.currentWidget.close()",
+        "const tab = jupyterapp.shell.currentWidget; tab.context.model.dirty = false; tab.close()",  # no question
     )
     for script in endings:
         await notebook.run_all()
@@ -135,5 +135,5 @@ async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, 
     await run(notebook, "clip = asyncio.ensure_future(mic.record(6))\nawait asyncio.sleep(1)\ntime.sleep(4)")
     counts = eval(await run(notebook, "clip = await clip\nprint(mic.counts)"))
     assert counts["lost"] == 0
-    assert counts["late"] + counts["dropped"] > 50, counts
+    assert counts["captured"] == sum(counts[name] for name in ("sent", "dropped", "unused", "waiting")), counts
     assert int(await run(notebook, "print(len(clip))")) == 6 * 24_000
