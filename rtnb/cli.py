@@ -152,19 +152,9 @@ If its notebooks do not find rtnb, make this environment a kernel of yours and c
 def _simulate(options: argparse.Namespace) -> int:
     from rtnb.simulator.serve import serve_forever
 
-    return serve_forever(
-        host=options.host,
-        port=options.port,
-        key=options.key,
-        tls=options.tls,
-        seed=options.seed,
-        latency=options.latency,
-        voice=options.voice,
-        scenario=options.scenario,
-        chat_url=options.chat_url,
-        room=_room(options),
-        json_line=options.json,
-    )
+    names = ("host", "port", "key", "tls", "seed", "latency", "voice", "scenario", "chat_url")
+    asked = {name: getattr(options, name) for name in names}
+    return serve_forever(asked, room=_room(options), json_line=options.json)
 
 
 def _room(options: argparse.Namespace) -> dict[str, int] | None:

@@ -114,43 +114,31 @@ def _own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def serve_forever(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    key: str | None = None,
-    tls: bool = False,
-    seed: int | None = None,
-    latency: str | None = None,
-    voice: str | None = None,
-    scenario: str | None = None,
-    chat_url: str | None = None,
-    room: Mapping[str, int] | None = None,
-    json_line: bool = False,
-) -> int:
-    """Run ``rtnb simulate``; `room` holds the fields of `rtnb.simulator.Room` where a class is served.
+def serve_forever(asked: Mapping[str, Any], *, room: Mapping[str, int] | None = None, json_line: bool = False) -> int:
+    """Run ``rtnb simulate``.
+
+    Parameters
+    ----------
+    asked : mapping
+        Fields of `Options`; None stands for the default.
+    room : mapping, optional
+        Fields of `rtnb.simulator.Room` where a class is served.
+    json_line : bool, default False
+        Print one JSON line when ready, instead of words.
 
     Returns
     -------
     int
         Exit code: 0 after a clean stop, 1 where it could not start (the reason is printed).
     """
-    if not is_loopback(host):
-        warning = f"Warning: {host} can be reached by other machines; they need the key. Traffic is "
-        print(warning + ("encrypted." if tls else "not encrypted (--tls)."), file=sys.stderr, flush=True)
     try:
         options = Options(
-            host=host,
-            port=port,
-            key=key,
-            tls=tls,
-            seed=seed or 0,
-            latency=latency or "realistic",
-            voice=voice or "auto",  # type: ignore[arg-type]  # open_voice judges it in words
-            scenario=scenario,
-            chat_url=chat_url,
+            **{name: value for name, value in asked.items() if value is not None},
             room=None if room is None else Room(**room),
         )
+        if not is_loopback(options.host):
+            warning = f"Warning: {options.host} can be reached by other machines; they need the key. Traffic is "
+            print(warning + ("encrypted." if options.tls else "not encrypted (--tls)."), file=sys.stderr, flush=True)
         asyncio.run(serve(options, json_line=json_line))
     except (RtnbError, OSError, ValueError) as error:
         print(f"rtnb simulate: {error}", file=sys.stderr)
