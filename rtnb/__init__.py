@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
     from rtnb.transport.services import Azure, Custom, OpenAI
-    from rtnb.widgets import EventInspector, Microphone, Playground, WebRTCPeer, inspect
+    from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
 __version__ = "0.1.0.dev0"
 
@@ -63,6 +63,7 @@ __all__ = [
     "ServiceError",
     "Session",
     "Simulator",
+    "VadLab",
     "WebRTCPeer",
     "analysis",
     "audio",
@@ -106,6 +107,7 @@ _HOMES = {
     "Playground": "rtnb.widgets",
     "Microphone": "rtnb.widgets",
     "EventInspector": "rtnb.widgets",
+    "VadLab": "rtnb.widgets",
     "WebRTCPeer": "rtnb.widgets",
     "inspect": "rtnb.widgets",
     "doctor": "rtnb._doctor",

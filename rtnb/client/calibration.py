@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -212,3 +212,58 @@ def _deployment(session: Session) -> str:
     facts = getattr(session._link._transport, "facts", None)
     host = urlsplit(facts.url).hostname if facts is not None and facts.url else None
     return " ".join(str(part) for part in (host, session.config.model) if part) or "unknown"
+
+
+# --- one setting, one recording ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a service told of one recording under one setting; all times in ms of the recording."""
+
+    starts_ms: tuple[int, ...]
+    """`audio_start_ms` of each speech_started: prefix padding included."""
+    stops_ms: tuple[int, ...]
+    """`audio_end_ms` of each speech_stopped: silence included."""
+    problems: tuple[str, ...]
+    """Where the service says it has set something else."""
+
+
+async def probe(session: Session, recording: Clip, setting: ServerVad, *, paced: bool | float = True) -> Probe:
+    """Play a recording to a service under a setting and collect what its turn detection tells; nobody is answered.
+
+    Afterwards the session's turn detection is as before, and the items that came to be are deleted.
+
+    Parameters
+    ----------
+    session : Session
+        Open, nobody speaking.
+    recording : Recording
+        What to play: one short clip.
+    setting : ServerVad
+        Threshold, silence duration and prefix padding to try.
+    paced : bool or float, default True
+        As for `calibrate`.
+
+    Raises
+    ------
+    LocalProtocolError
+        A call over WebRTC: audio cannot be streamed over its data channel.
+    ServiceError
+        The service refuses the setting.
+    """
+    if session._link.connection.webrtc:
+        raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
+    before, first_row = session.config.turn_detection, len(session.log)
+    try:
+        sent = await _stream(session, [recording], setting, [], speed=_speed(paced, default=1.0))
+        await session.input_audio_buffer.clear()  # its answer comes after all that was told
+    finally:
+        if not session.closed:
+            await session.update(turn_detection=before)
+            await _delete_items(session, first_row)
+    (told,) = _sorted([sent], session.log[first_row:])
+    zero_ms = told.start_ms + told.silence_duration_ms + _GAP_MS  # `_joined` puts so much silence first
+    return Probe(
+        tuple(at - zero_ms for at in told.starts_ms), tuple(at - zero_ms for at in told.stops_ms), told.problems
+    )

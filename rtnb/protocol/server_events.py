@@ -286,7 +286,7 @@ class ResponseOutputAudioDelta(_PartEvent):
     @property
     def audio_bytes(self) -> int:
         """How many bytes of audio `delta` has; cheaper than asking for them."""
-        return _DELTA.size_bytes(self)
+        return int(_DELTA.size_bytes(self))
 
 
 _DELTA = vars(ResponseOutputAudioDelta)["delta"]

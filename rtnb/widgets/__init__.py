@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.talk import TalkBar
     from rtnb.widgets.transcript import Transcript
     from rtnb.widgets.turn_detection import TurnDetectionControl
+    from rtnb.widgets.vad_lab import VadLab
     from rtnb.widgets.waveform import Waveform
     from rtnb.widgets.webrtc import WebRTCPeer
 
@@ -40,6 +41,7 @@ __all__ = [
     "TalkBar",
     "Transcript",
     "TurnDetectionControl",
+    "VadLab",
     "Waveform",
     "WebRTCPeer",
     "inspect",
@@ -60,6 +62,7 @@ _HOMES = {
     "TalkBar": "talk",
     "Transcript": "transcript",
     "TurnDetectionControl": "turn_detection",
+    "VadLab": "vad_lab",
     "Waveform": "waveform",
     "WebRTCPeer": "webrtc",
     "inspect": "inspector",
