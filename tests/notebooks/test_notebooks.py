@@ -47,7 +47,7 @@ EVERYDAY = {
 }
 """Terms that are also everyday words: linked where they are explained, not wherever the word stands."""
 
-_NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|<[^>\n]+>|^#.*$", re.DOTALL | re.MULTILINE)
+_NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|<[^>\n]+>|^#[^\n]*$", re.DOTALL | re.MULTILINE)
 _DRAWS = re.compile(r"\.(plot\w*|hist|imshow|specgram|bar)(\.\w+)?\(")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -168,6 +168,7 @@ def first_uses(path: Path) -> dict[str, str]:
     )
     prose = _NOT_PROSE.sub(lambda match: " " * len(match[0]), prose)
     linked = {span: target for m in _LINK.finditer(prose) for span, target in [(m.span(), m[2])]}
+    prose = _LINK.sub(lambda match: f"[{match[1]}]".ljust(len(match[0])), prose)  # an address is no prose
     missing, seen = {}, set()
     for match in re.finditer(rf"\b({'|'.join(map(re.escape, terms()))})(e?s)?\b", prose, re.IGNORECASE):
         term = next(term for term in terms() if term.lower() == match[1].lower())
