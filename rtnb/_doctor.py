@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -35,6 +35,7 @@ SETTINGS = {
 _AZURE = tuple(name for name in SETTINGS if name.startswith("AZURE_"))
 _MINIMUM_PYTHON = (3, 11)
 _PACKAGE = "rtnb"
+_PIP = "python -m pip"
 _LONGEST_ANSWER = 300  # characters shown of an unexpected first event; chosen
 
 Standing = Literal["ok", "note", "do"]
@@ -86,17 +87,31 @@ class Report:
         return f"<doctor: {self.verdict}>"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{escape(title)}</th>" for title in ("", "what", "found", "to do"))
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left'>{escape(text)}</td>"
-                for text in (check.standing, check.what, check.found, check.advice)
-            )
-            + "</tr>"
-            for check in self.checks
-        )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><p>{escape(self.verdict)}</p>"
+        """What is not well, each with its remedy; what is well is folded away."""
+        open_, well = ([one for one in self.checks if (one.standing == "ok") is good] for good in (False, True))
+        open_.sort(key=lambda one: one.standing != "do")
+        table = _html_table(open_) if open_ else ""
+        folded = f"<details><summary>{len(well)} things are well</summary>{_html_table(well)}</details>" if well else ""
+        return f"<p><strong>{escape(self.verdict)}</strong></p>{table}{folded}"
+
+
+_MARKS = {"ok": ("✓ ok", "success"), "note": ("– note", "warn"), "do": ("✗ do", "error")}
+
+
+def _html_table(checks: Iterable[Check]) -> str:
+    """Rows for a notebook: there packages are installed with ``%pip``, into the Python that runs the cell."""
+    left = "style='text-align:left; vertical-align:top'"
+    head = "".join(f"<th {left}>{title}</th>" for title in ("standing", "what", "found", "to do"))
+    rows = []
+    for check in checks:
+        mark, colour = _MARKS[check.standing]
+        advice = check.advice
+        if advice.startswith(_PIP):
+            advice = f"%pip{advice.removeprefix(_PIP)}   (in a cell, then restart the kernel)"
+        standing = f"<td {left}><span style='color:var(--jp-{colour}-color1); white-space:nowrap'>{mark}</span></td>"
+        cells = "".join(f"<td {left}>{escape(text)}</td>" for text in (check.what, check.found, advice))
+        rows.append(f"<tr>{standing}{cells}</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def doctor(*, service: bool = True, timeout_s: float = 15.0) -> Report:

@@ -140,7 +140,7 @@ sys.exit(main(["doctor", "--offline"]))
     assert done.stdout.endswith("2 things to do.\n")
 
 
-@pytest.mark.parametrize(("variable", "standing"), [("", "ok"), ("VSCODE_PID", "note"), ("COLAB_RELEASE_TAG", "note")])
+@pytest.mark.parametrize("variable, standing", [("", "ok"), ("VSCODE_PID", "note"), ("COLAB_RELEASE_TAG", "note")])
 def test_where_a_page_may_have_no_microphone_there_is_another_way(
     monkeypatch: pytest.MonkeyPatch, variable: str, standing: str
 ) -> None:
@@ -158,6 +158,20 @@ def test_html_is_escaped() -> None:
     assert "<b>" not in html
     assert "<script>" not in html
     assert "a &amp; b" in html
+
+
+def test_in_a_notebook_what_must_be_done_comes_first_and_what_is_well_is_folded_away() -> None:
+    rows = [("well", "ok", ""), ("voice", "note", "python -m pip install x"), ("key", "do", "Set it.")]
+    html = Report(tuple(Check(what, standing, "", advice) for what, standing, advice in rows))._repr_html_()  # type: ignore[arg-type]
+    assert (
+        html.index("1 thing to do.")
+        < html.index("key")
+        < html.index("voice")
+        < html.index("<details")
+        < html.index("well<")
+    )
+    assert "Set it." in html
+    assert "%pip install x   (in a cell, then restart the kernel)" in html
 
 
 def test_the_table_lines_up() -> None:
