@@ -296,8 +296,9 @@ class Call:
 
     async def hang_up(self, close: Close) -> None:
         """End the call, once what was said has arrived (1006: at once)."""
-        channel = self._channel.result() if self._channel.done() else None
-        if close.code != 1006 and channel is not None and channel.readyState == "open":
+        channel: Any = self._channel.result() if self._channel.done() else None
+        there = self._peer.connectionState == "connected" and channel and channel.readyState == "open"
+        if there and close.code != 1006:
             self._changed.clear()
             channel.close()
             with contextlib.suppress(TimeoutError):
