@@ -146,8 +146,7 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         "Deltas arrive later than they must be played.",
         "gap_ms between audio deltas larger than their audio_ms; plot_arrivals runs dry",
         "Buffer more before playing, or use WebRTC, which hides late packets.",
-        faults=("latency=1200@response.output_audio.delta:3", "latency=900@response.output_audio.delta:7"),
-        latency="real_time",
+        faults=("latency=1000@response.output_audio.delta:3", "latency=1500@response.output_audio.delta:7"),
     ),
     "no end": Trouble(
         "The answer was heard, yet the program goes on waiting.",
