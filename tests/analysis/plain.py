@@ -82,7 +82,7 @@ def _onset(p, turn, threshold, constants) -> SpeechStarted | None:
 
 
 def _of(segments, p, turn, threshold, constants) -> list[Segment]:
-    """The finished segments whose speech overlaps the turn: from the first frame to the last at or above the threshold."""
+    """The finished segments whose speech, from its first to its last frame at the threshold, overlaps the turn."""
     found = []
     for one in segments:
         if one.stop_frame is None:
