@@ -31,8 +31,8 @@ class Calibration:
     phase_ms: int
     """How much later than the stream the service's frames begin, of 32 ms."""
     like: dict[str, tuple[Any, ...]]
-    """For each constant, the values that fit as well up to one boundary: where they are several, the recordings cannot
-    tell them apart."""
+    """For each constant, the values that fit about as well: where they are several, the recordings do not tell them
+    apart."""
     start_f1: float
     """Share of starts that service and fitted model tell alike, within ±96 ms."""
     stop_f1: float
@@ -132,7 +132,7 @@ def _place(deployment: str) -> Path:
 
 
 def _fitted(value: Any, like: tuple[Any, ...]) -> str:
-    return f"{value}" if len(like) <= 1 else f"{value} ({', '.join(map(str, like))} fit as well)"
+    return f"{value}" if len(like) <= 1 else f"{value} ({', '.join(map(str, like))} fit about as well)"
 
 
 def _alike(f1: float, before: float, n: int) -> str:

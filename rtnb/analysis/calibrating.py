@@ -19,14 +19,18 @@ from rtnb.analysis.calibrated import Calibration
 from rtnb.audio import ms_to_samples
 from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechStarted, VadConstants, speech_probabilities
 
-PHASES_MS = (0, 8, 16, 24)
-"""Tried frame phases: quarters of a frame."""
+PHASES_MS = tuple(range(0, FRAME_MS, 4))
+"""Tried frame phases: eighths of a frame, as probabilities change a lot within one."""
 TOLERANCE_MS = 96
 """A told boundary is right within this: three frames, what a shifted frame grid alone can do."""
 _WINDOW_MS = 320.0
 """Boundaries further apart than this are not the same event (chosen: ten frames)."""
 _MISFIT = 0.03
 """A distance above this makes us ask whether settings are ignored (chosen; a shifted frame grid alone gives less)."""
+_BLOCK_MS = 8_000
+"""Pieces of the stream that are taken for independent of each other (chosen: about a clip)."""
+_ERRORS = 2.0
+"""A value fits as well where it is worse by less than this many standard errors (chosen: about 95 %)."""
 _BETTER = 0.75
 """The explanation "ignored" must bring the distance down to this share of it (chosen)."""
 _SETTINGS = ("threshold", "silence_duration_ms", "prefix_padding_ms")
@@ -104,7 +108,7 @@ def fit_constants(
     Calibration
     """
     fit = _Fit(audio, told, rate_hz=rate_hz)
-    point, distance, frozen = fit.best()
+    point, frozen = fit.best()
     before = fit.boundaries(_Point(), {})
     after = fit.boundaries(point, frozen)
     starts, stops = ([(one.starts_ms, one.stops_ms)[kind] for one in told] for kind in (0, 1))
@@ -112,7 +116,7 @@ def fit_constants(
         deployment=deployment,
         constants=point.constants,
         phase_ms=point.phase_ms,
-        like=fit.like(point, distance, frozen),
+        like=fit.like(point, frozen),
         start_f1=_f1(starts, [pair[0] for pair in after]),
         stop_f1=_f1(stops, [pair[1] for pair in after]),
         same_frame=_f1([*starts, *stops], [pair[kind] for kind in (0, 1) for pair in after], within_ms=FRAME_MS / 2),
@@ -147,19 +151,19 @@ class _Fit:
             for phase_ms in PHASES_MS
         }
         self._n = 2 * sum(len(one.starts_ms) + len(one.stops_ms) for one in told)
-        self._known: dict[Any, float] = {}
+        self._known: dict[Any, npt.NDArray[np.float64]] = {}
 
-    def best(self) -> tuple[_Point, float, dict[str, Any]]:
-        """The constants, their distance, and the settings that are ignored with the value they seem to have."""
+    def best(self) -> tuple[_Point, dict[str, Any]]:
+        """The constants, and the settings that are ignored with the value they seem to have."""
         point, distance = self._search({})
         if distance <= _MISFIT:
-            return point, distance, {}
+            return point, {}
         frozen = self._freeze(point)
         if frozen:
             other, other_distance = self._search(frozen)
             if other_distance < _BETTER * distance:
-                return other, other_distance, frozen
-        return point, distance, {}
+                return other, frozen
+        return point, {}
 
     def _freeze(self, fitted: _Point) -> dict[str, Any]:
         """Settings that explain more when they are taken for constant, found one by one."""
@@ -187,7 +191,7 @@ class _Fit:
     def _walk(self, frozen: dict[str, Any], groups: Sequence[tuple[str, ...]]) -> tuple[_Point, float]:
         """Change constants group by group as long as that helps."""
         point = _Point()
-        distance, before = self.distance(point, frozen), 2.0
+        distance, before = self.distance(point, frozen), float("inf")
         while 0 < distance < before - 1e-9:
             before = distance
             for names in groups:
@@ -197,32 +201,38 @@ class _Fit:
                         point, distance = candidate, its
         return point, distance
 
-    def like(self, point: _Point, distance: float, frozen: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-        """For each constant, the tried values that explain all but one boundary as well, if another gives way."""
-        slack = distance + 2 / max(self._n, 1)
+    def like(self, point: _Point, frozen: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+        """For each constant, the tried values that fit about as well, if another constant gives way.
+
+        As well is: worse by one boundary at most, or by less than chance makes it (blocks of the stream compared).
+        """
+        best = self._far(point, frozen)
 
         def fits(name: str, value: Any) -> bool:
             other = "hysteresis" if name == "threshold_shift" else "threshold_shift"
             points = (point.with_(**{name: value, other: way}) for way in _GRID[other])
-            return any(self.distance(each, frozen) <= slack for each in points)
+            worse = [self._far(each, frozen) - best for each in points]
+            return any(more.sum() <= max(2.0, _ERRORS * more.std() * len(more) ** 0.5) for more in worse)
 
         return {name: tuple(sorted(v for v in values if fits(name, v))) for name, values in _GRID.items()}
 
     def distance(self, point: _Point, frozen: dict[str, Any]) -> float:
         """How far the model's boundaries are from what was told."""
+        return float(self._far(point, frozen).sum()) / max(self._n, 1)
+
+    def _far(self, point: _Point, frozen: dict[str, Any]) -> npt.NDArray[np.float64]:
+        """The same per block of the stream, not divided: 1 for each boundary only one side tells."""
         key = (point, *sorted(frozen.items()))
         if key not in self._known:
-            self._known[key] = self._distance(point, frozen)
+            far = np.zeros((self._told[-1].stop_ms - self._told[0].start_ms) // _BLOCK_MS + 1)
+            for one, (starts, stops) in zip(self._told, self.boundaries(point, frozen), strict=True):
+                for told, model in ((one.starts_ms, starts), (one.stops_ms, stops)):
+                    for a, b in _pairs(told, model, within_ms=_WINDOW_MS):
+                        at_ms = (b if a is None else a) or 0
+                        block = min(max(0, at_ms - self._told[0].start_ms) // _BLOCK_MS, len(far) - 1)
+                        far[block] += 1.0 if a is None or b is None else 2 * abs(a - b) / _WINDOW_MS
+            self._known[key] = far
         return self._known[key]
-
-    def _distance(self, point: _Point, frozen: dict[str, Any]) -> float:
-        far, n = 0.0, 0
-        for one, (starts, stops) in zip(self._told, self.boundaries(point, frozen), strict=True):
-            for told, model in ((one.starts_ms, starts), (one.stops_ms, stops)):
-                errors = _matched(told, model, within_ms=_WINDOW_MS)
-                n += len(told) + len(model)
-                far += len(told) + len(model) - 2 * len(errors) + 2 * sum(errors) / _WINDOW_MS
-        return far / n if n else 1.0
 
     def boundaries(self, point: _Point, frozen: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
         """What the model tells under each setting: starts and stops."""
@@ -241,28 +251,33 @@ class _Fit:
         return out
 
 
-def _matched(told: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[float]:
-    """Distances of the boundaries that belong together, each to one other, in their order."""
-    errors, i, j = [], 0, 0
+def _pairs(told: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[tuple[int | None, int | None]]:
+    """The boundaries that belong together, each to one other, in their order; None where there is no other."""
+    pairs: list[tuple[int | None, int | None]] = []
+    i = j = 0
     while i < len(told) and j < len(model):
         error = abs(told[i] - model[j])
-        if error > within_ms:
-            i, j = (i + 1, j) if told[i] < model[j] else (i, j + 1)
-        elif i + 1 < len(told) and abs(told[i + 1] - model[j]) < error:
+        if (error > within_ms and told[i] < model[j]) or (i + 1 < len(told) and abs(told[i + 1] - model[j]) < error):
+            pairs.append((told[i], None))
             i += 1
-        elif j + 1 < len(model) and abs(told[i] - model[j + 1]) < error:
+        elif error > within_ms or (j + 1 < len(model) and abs(told[i] - model[j + 1]) < error):
+            pairs.append((None, model[j]))
             j += 1
         else:
-            errors.append(float(error))
+            pairs.append((told[i], model[j]))
             i, j = i + 1, j + 1
-    return errors
+    return [*pairs, *((a, None) for a in told[i:]), *((None, b) for b in model[j:])]
 
 
 def _f1(told: Sequence[Sequence[int]], model: Sequence[Sequence[int]], *, within_ms: float = TOLERANCE_MS) -> float:
     """Share of boundaries that are told by both sides within the tolerance."""
     n = sum(map(len, told)) + sum(map(len, model))
-    pairs = zip(told, model, strict=True)
-    return 2 * sum(len(_matched(a, b, within_ms=within_ms)) for a, b in pairs) / n if n else 0.0
+    alike = sum(
+        a is not None and b is not None
+        for ours, theirs in zip(told, model, strict=True)
+        for a, b in _pairs(ours, theirs, within_ms=within_ms)
+    )
+    return 2 * alike / n if n else 0.0
 
 
 # --- what is odd ------------------------------------------------------------------------------------------------------

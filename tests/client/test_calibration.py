@@ -55,6 +55,15 @@ async def test_hidden_constants_are_found(hidden: Hidden) -> None:
     assert len(session.log.filter("response.created")) == 0
 
 
+async def test_constants_between_the_tried_ones_are_bracketed() -> None:
+    found, _ = await _calibrated(phase_ms=14, hysteresis=0.12, threshold_shift=-0.6)
+    assert found.phase_ms in (12, 16)
+    assert min(found.like["hysteresis"]) <= 0.12 <= max(found.like["hysteresis"])
+    assert min(found.like["threshold_shift"]) <= -0.6 <= max(found.like["threshold_shift"])
+    assert min(found.start_f1, found.stop_f1) >= 0.85  # what a frame grid that is off by some ms leaves
+    assert max(found.start_f1_before, found.stop_f1_before) < 0.75
+
+
 async def test_a_service_that_ignores_its_configuration_is_found_out() -> None:
     found, _ = await _calibrated(ignores_settings=True, hysteresis=0.05)
     assert found.ignored == {"threshold": 0.5, "silence_duration_ms": 200, "prefix_padding_ms": 300}
