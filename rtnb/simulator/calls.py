@@ -18,7 +18,7 @@ from aiohttp import WSCloseCode, web
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import SessionConfig, wire
 from rtnb.protocol.schema import check_session
-from rtnb.simulator.admission import Door, RefusedError, token_of
+from rtnb.simulator.admission import OWNER, Door, RefusedError, token_of
 from rtnb.simulator.carrying import SocketCarrier
 from rtnb.simulator.faults import Close
 from rtnb.simulator.live import LiveSession
@@ -60,7 +60,8 @@ class Calls:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._open: dict[str, tuple[LiveSession, asyncio.Task[None]]] = {}
+        self._open: dict[str, tuple[LiveSession, asyncio.Task[None], str]] = {}
+        """Session, task, and whose it is."""
         self._beside: dict[str, set[asyncio.Task[Any]]] = {}
         """The sideband sockets of each call."""
 
@@ -94,7 +95,7 @@ class Calls:
         call_id = session.make_id("rtc")
         task = asyncio.create_task(self._serve(call_id, call, session), name="rtnb call")
         task.add_done_callback(lambda _: leave())
-        self._open[call_id] = session, task
+        self._open[call_id] = session, task, request[OWNER]
         await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
         if door.dialect == "preview":
             self._service.keys.spend(token_of(request) or "")
@@ -129,11 +130,11 @@ class Calls:
 
     # --- beside a call ------------------------------------------------------------------------------------------------
 
-    def check(self, call_id: str, preset: SessionConfig | None) -> None:
-        """Refuse who may not watch or end a call: with an ephemeral key, or one that is not open."""
+    def check(self, call_id: str, preset: SessionConfig | None, *, owner: str) -> None:
+        """Refuse who may not watch or end a call: with an ephemeral key, or one that is not open or somebody else's."""
         if preset is not None:
             raise RefusedError(401, "invalid_api_key", "Watching or ending a call needs the long-lived key.")
-        if call_id not in self._open:
+        if call_id not in self._open or self._open[call_id][2] != owner:  # ids can be guessed: they follow the seed
             raise RefusedError(404, "call_not_found", "No call with this id is open.")
 
     async def watch(self, carrier: SocketCarrier, call_id: str) -> None:
@@ -151,7 +152,8 @@ class Calls:
 
     async def _hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
-        self.check(call_id, self._service.admit(request, azure=request.path.startswith("/openai")))
+        preset = self._service.admit(request, azure=request.path.startswith("/openai"))
+        self.check(call_id, preset, owner=request[OWNER])
         await self._service.end([self._open[call_id][1]], Close(WSCloseCode.OK, "hung up"))
         return web.Response()
 

@@ -199,7 +199,7 @@ class Service:
         try:
             preset = self._check_door(request, door)
             if call_id is not None:
-                self.calls.check(call_id, preset)
+                self.calls.check(call_id, preset, owner=request[OWNER])
             leave = self.enter(request)
         except RefusedError as refused:
             if door.azure:

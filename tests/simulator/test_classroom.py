@@ -18,6 +18,7 @@ from rtnb.protocol import ErrorDetail, events
 from rtnb.simulator import Room, Simulator
 from rtnb.simulator.classroom import Classroom, Seat
 from rtnb.simulator.keys import KeyRing
+from tests.simulator.caller import calling, post
 
 SCENARIO = {"steps": [{"when": {"text": "homework"}, "say": "Read chapter two."}]}
 
@@ -103,6 +104,20 @@ async def test_limits_and_wrong_keys_are_refused_and_counted(simulator: Simulato
     assert (rows["student 06"]["refused"], rows["student 06"]["sessions"]) == (1, 0)
     assert rows["teacher"]["sessions"] == 1
     assert state["wrong_keys"] == 3
+
+
+async def test_nobody_listens_in_on_anothers_call_or_ends_it(simulator: Simulator) -> None:
+    student = next(iter(_class(simulator).handed_out.values()))
+    async with calling(simulator, path="/openai/v1/realtime/calls", mic=False) as caller:
+        await caller.until("session.created")
+        async with aiohttp.ClientSession(headers={"api-key": student}) as http:
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="404"):
+                await http.ws_connect(f"{simulator.url}/openai/v1/realtime?call_id={caller.call_id}")
+        for key, wanted in ((student, 404), (simulator.key, 200)):
+            status, _, _ = await post(simulator, f"/v1/realtime/calls/{caller.call_id}/hangup", key=key)
+            assert status == wanted
+        async with asyncio.timeout(10):
+            await caller.closed.wait()
 
 
 async def test_the_page_shows_it_live_and_only_as_text(simulator: Simulator, browser: Any, pictures: Path) -> None:
