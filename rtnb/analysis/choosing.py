@@ -87,6 +87,14 @@ def recommend(
     ----------
     One-standard-error rule: L. Breiman et al., Classification and Regression Trees (1984), section 3.4.3.
     Out-of-bag estimates: B. Efron and R. Tibshirani, JASA 92 (1997), 548–560.
+
+    Examples
+    --------
+    >>> from rtnb.analysis import practice, sweep
+    >>> from rtnb.audio import babble
+    >>> turns = practice.thinking_aloud([babble("well").audio, babble("four").audio], rate_hz=24_000, n_turns=8)
+    >>> print(recommend(sweep(turns, cache=False, progress=False)).verdict)
+    Not identifiable: 8 turns cannot show at most 10 % of turns cut off. Record ... more turns.
     """
     table = _Table(list(sweep) if isinstance(sweep, Sequence) else _phases(sweep), confidence)
     budget = Budget(max_cut_off, max_false_triggers_per_h, max_missed, max_no_fire, confidence)
