@@ -193,7 +193,7 @@ async def measured(lab: Lab, launch: Any, file: Path, seconds: int) -> dict[str,
     found: dict[str, Any] = {"ipykernel": version("ipykernel"), "rows": [], "clips": {}, "cpu": {}}
     arrivals = Arrivals()
     print(f"ipykernel {found['ipykernel']}; from a frame's last sample to the service; counts of 20 ms frames")
-    with rtnb.Simulator() as simulator:
+    with rtnb.Simulator(latency="fast") as simulator:  # no simulated network on the way
         facts = {"root": str(ROOT), "url": simulator.url, "model": simulator.model, "key": simulator.key}
         for way, switch in WAYS.items():
             browser = await launch()
