@@ -251,7 +251,7 @@ class _Stops:
         np.maximum(start[1:], gaps._next_start[gap[:-1]], out=start[1:])
         steps = place + 1
         steps[1:] -= place[:-1] + 1
-        self.entry = np.repeat(np.arange(len(place), dtype=np.int32), steps)  # (S * width,) the next stop from there
+        self.entry = np.repeat(np.arange(len(place)), steps)  # (S * width,) the next stop from there
         self.row_at = np.arange(self.n_silences)[:, None] * width
 
     def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
@@ -276,6 +276,8 @@ class _Stops:
     def starts_in(self, first: _Bool, again: _Bool) -> _Int:
         """(S, n_recordings) starts: the first one of a recording where marked, and those behind a marked gap."""
         n = len(self.track.offsets) + 1
+        if not again.any():
+            return np.zeros((self.n_silences, 1), np.int64) + first
         counts = np.bincount(self.cell[again[self.gap]], minlength=self.n_silences * n).reshape(-1, n)[:, :-1]
         return counts + first
 
