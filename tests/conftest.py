@@ -92,7 +92,7 @@ async def chromium(playwright: Any, chromium_path: str) -> AsyncIterator[Any]:
 @pytest.fixture
 async def browser(chromium: Any) -> AsyncIterator[Any]:
     """A Chromium with a fake microphone; what a test opens in it is closed after the test."""
-    from tests.browser.lab import KEPT
+    from tests.browser.desk import KEPT
 
     yield chromium
     for context in chromium.contexts:
@@ -124,26 +124,33 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def desk(jupyterlab: Any, chromium: Any) -> Any:
     """The page of JupyterLab that tests open their notebooks in, one after the other."""
-    from tests.browser.lab import Desk
+    from tests.browser.desk import Desk
 
     return Desk(jupyterlab, chromium)
 
 
 @pytest.fixture
 async def open_notebook(
-    jupyterlab: Any, browser: Any, desk: Any, pictures: Path
+    request: pytest.FixtureRequest, jupyterlab: Any, browser: Any, desk: Any, pictures: Path
 ) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
     """Open a notebook of the working copy in Chromium: ``await open_notebook("01….ipynb")`` gives a `NotebookPage`.
 
     With `cells`, it is written first. The first one of a test is opened in a page that is kept; others, those with
-    `fresh`, and those with a `script` (which runs before the page's own) in pages of their own.
+    `fresh`, and those with a `script` (which runs before the page's own) in pages of their own. With `keep`, also the
+    notebook is kept, for the next test that opens one with the same cells: run them again to start anew.
     """
     from tests.browser.lab import open_notebook as open_in
 
     opened = False
 
     async def open_it(
-        name: str, *, cells: Iterable[str] = (), theme: str = "JupyterLab Light", fresh: bool = False, script: str = ""
+        name: str,
+        *,
+        cells: Iterable[str] = (),
+        theme: str = "JupyterLab Light",
+        fresh: bool = False,
+        keep: bool = False,
+        script: str = "",
     ) -> Any:
         nonlocal opened
         jupyterlab.set_theme(theme)
@@ -152,10 +159,11 @@ async def open_notebook(
         if opened or fresh or script:
             return await open_in(jupyterlab, browser, name, pictures=pictures, script=script)
         opened = True
-        return await desk.open(name, pictures=pictures)
+        return await desk.open(name, cells, pictures=pictures, keep=keep)
 
+    failed = request.session.testsfailed
     yield open_it
-    if opened:
+    if opened and (not desk.keeps or request.session.testsfailed != failed):
         await desk.clear()
 
 

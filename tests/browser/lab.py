@@ -20,8 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import nbformat
-from playwright.async_api import Browser, BrowserContext, Locator, Page
-from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Browser, Locator, Page
 
 _START_S = 90.0  # a cold JupyterLab on two busy cores took 12 s
 _STOP_S = 30.0
@@ -317,68 +316,7 @@ class NotebookPage:
         return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
 
 
-KEPT: set[BrowserContext] = set()
-"""What outlives a test."""
-
 VIEWPORT = {"width": 1280, "height": 1000}
-
-_OPEN = """async ([path, theme]) => {
-    window.known ??= new Set(Object.keys(window));
-    const { commands, shell } = jupyterapp;
-    if (document.body.dataset.jpThemeName !== theme) await commands.execute('apputils:change-theme', { theme });
-    shell.expandLeft();
-    await commands.execute('docmanager:open', { path, factory: 'Notebook' });
-}"""
-
-_CLEAR = """async () => {
-    if (document.querySelector('.jp-Dialog')) throw new Error('a dialog is open');
-    for (const widget of [...jupyterapp.shell.widgets('main')]) {
-        if (widget.context) {
-            widget.context.model.dirty = false; // nobody is to be asked whether to save it
-            await widget.context.sessionContext.shutdown();
-        }
-        widget.close();
-    }
-    for (const name of Object.keys(window)) if (!known.has(name)) delete window[name];
-}"""
-
-
-class Desk:
-    """One page of JupyterLab that is kept: loading it takes longer than most tests, opening a notebook in it does not.
-
-    It needs a `Lab` with the option ``--expose-app-in-browser``.
-    """
-
-    def __init__(self, lab: Lab, browser: Browser) -> None:
-        self._lab = lab
-        self._browser = browser
-        self._page: Page | None = None
-        self._notebook: NotebookPage | None = None
-
-    async def open(self, name: str, *, pictures: Path) -> NotebookPage:
-        """Open a notebook of the working folder; `clear` comes before the next."""
-        if self._page is None:
-            self._page = await new_page(self._browser)
-            KEPT.add(self._page.context)
-            await self._page.goto(self._lab.page_url())
-            await self._page.wait_for_function("window.jupyterapp?.restored.then(() => true)", timeout=60_000)
-        await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
-        self._notebook = NotebookPage(self._lab, self._page, name, pictures)
-        await self._page.evaluate(_OPEN, [name, self._lab.theme])
-        return await self._notebook.until_open()
-
-    async def clear(self) -> None:
-        """Close all that is open, and end its kernels; a page where that fails is given up."""
-        if self._page is None:
-            return
-        if self._notebook is not None:
-            self._notebook.deaf()
-        try:
-            await self._page.evaluate(_CLEAR)
-        except PlaywrightError:
-            KEPT.discard(self._page.context)
-            await self._page.context.close()
-            self._page = None
 
 
 async def new_page(browser: Browser) -> Page:

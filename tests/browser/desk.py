@@ -1,0 +1,99 @@
+"""One page of JupyterLab for many tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Error as PlaywrightError
+
+from tests.browser.lab import VIEWPORT, Lab, NotebookPage, new_page
+
+KEPT: set[BrowserContext] = set()
+"""What outlives a test."""
+
+_OPEN = """async ([path, theme]) => {
+    window.known ??= new Set(Object.keys(window));
+    const { commands, shell } = jupyterapp;
+    if (document.body.dataset.jpThemeName !== theme) await commands.execute('apputils:change-theme', { theme });
+    shell.expandLeft();
+    await commands.execute('docmanager:open', { path, factory: 'Notebook' });
+}"""
+
+_AS_WRITTEN = """cells => {
+    jupyterapp.shell.expandLeft();
+    const { model } = jupyterapp.shell.currentWidget.content;
+    if (model.cells.length !== cells.length) throw new Error('a test before left other cells');
+    cells.forEach((source, i) => model.cells.get(i).sharedModel.setSource(source));
+}"""
+
+_CLEAR = """async () => {
+    if (document.querySelector('.jp-Dialog')) throw new Error('a dialog is open');
+    const { shell, serviceManager } = jupyterapp;
+    for (const widget of [...shell.widgets('main')]) {
+        const id = widget.context?.sessionContext?.session?.id;
+        if (widget.context) widget.context.model.dirty = false; // nobody is to be asked whether to save it
+        widget.close(); // first, so that its widgets say goodbye to a kernel that lives
+        await new Promise(requestAnimationFrame);
+        if (id) await serviceManager.sessions.shutdown(id);
+    }
+    for (const name of Object.keys(window)) if (window.known && !known.has(name)) delete window[name];
+}"""
+
+
+class Desk:
+    """One page of JupyterLab that is kept: loading it takes longer than most tests, opening a notebook in it does not.
+
+    It needs a `Lab` with the option ``--expose-app-in-browser``.
+    """
+
+    def __init__(self, lab: Lab, browser: Browser) -> None:
+        self._lab = lab
+        self._browser = browser
+        self._page: Page | None = None
+        self._notebook: NotebookPage | None = None
+        self._kept: tuple[str, list[str]] | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is open is kept for the next test."""
+        return self._kept is not None
+
+    async def open(self, name: str, cells: Iterable[str] = (), *, pictures: Path, keep: bool = False) -> NotebookPage:
+        """Open a notebook of the working folder, and close the one before.
+
+        With `keep`, one with the same cells that the test before kept is taken as it is, kernel and all.
+        """
+        wanted = (self._lab.theme, list(cells)) if keep else None
+        if wanted and wanted == self._kept and self._page is not None and self._notebook is not None:
+            self._notebook.deaf()
+            self._notebook = NotebookPage(self._lab, self._page, self._notebook.name, pictures)
+            await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
+            await self._page.evaluate(_AS_WRITTEN, wanted[1])
+            return self._notebook
+        await self.clear()
+        self._kept = wanted
+        if self._page is None:
+            self._page = await new_page(self._browser)
+            KEPT.add(self._page.context)
+            await self._page.goto(self._lab.page_url())
+            await self._page.wait_for_function("window.jupyterapp?.restored.then(() => true)", timeout=60_000)
+        await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
+        self._notebook = NotebookPage(self._lab, self._page, name, pictures)
+        await self._page.evaluate(_OPEN, [name, self._lab.theme])
+        return await self._notebook.until_open()
+
+    async def clear(self) -> None:
+        """Close all that is open, and end its kernels; a page where that fails is given up."""
+        self._kept = None
+        if self._page is None:
+            return
+        if self._notebook is not None:
+            self._notebook.deaf()
+        try:
+            await self._page.evaluate(_CLEAR)
+        except PlaywrightError:
+            KEPT.discard(self._page.context)
+            await self._page.context.close()
+            self._page = None
