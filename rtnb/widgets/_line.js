@@ -57,7 +57,7 @@ export function makeLine(model, { signal, env = globalThis, pageId = makeId() } 
     pump();
   }
   function byMessage(frames) {
-    model.send({ rtnb: "frames", page: pageId }, undefined, frames.map((f) => f.buffer));
+    try { model.send({ rtnb: "frames", page: pageId }, undefined, frames.map((f) => f.buffer)); } catch { kind = "none"; } // the kernel was shut down
   }
   function nextFrame() {
     if (words.length) return words.shift();

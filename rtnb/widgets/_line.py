@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import anywidget
 from traitlets import Unicode
 
 from rtnb._loop import shared_loop
-from rtnb.widgets._base import Widget
+from rtnb.widgets._base import Widget, packed
 from rtnb.widgets._channel import Channel, OnMessage
 from rtnb.widgets._hub import Hub
 from rtnb.widgets._socket import SocketServer
 
-_HERE = Path(__file__).parent
+SCRIPTS: Final = [Path(__file__).with_name(name) for name in ("_frames.js", "_socket.js", "_line.js")]
+"""The page's side: one module, in this order."""
 
 __all__ = ["Channel", "Line", "LineStatus", "LineView", "shared_line"]
 
@@ -46,7 +47,7 @@ class LineStatus(NamedTuple):
 class Line(Widget):
     """The line of this kernel; shown, it is a badge that says which way is in use. Use `shared_line`."""
 
-    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("_frames.js", "_socket.js", "_line.js"))
+    _esm = packed(*SCRIPTS)
 
     def __init__(self) -> None:
         super().__init__()

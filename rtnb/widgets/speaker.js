@@ -142,12 +142,12 @@ class Player {
   }
 
   close() {
+    this.context?.close();
     clearInterval(this.timer);
     this.abort.abort();
     this.leave?.();
     this.channel.send("state", { state: "no page" });
     this.channel.close();
-    this.context?.close();
   }
 }
 
