@@ -233,7 +233,7 @@ class _Stops:
         width = len(kept)
         fires = gaps._reach[kept] >= silence_frames[:, None]
         place = np.flatnonzero(fires)
-        row = np.repeat(np.arange(self.n_silences), np.count_nonzero(fires, axis=1))
+        row = np.repeat(np.arange(self.n_silences), fires.sum(axis=1))
         gap = kept[place - row * width]
         if gaps._long is not None:
             block = gaps._block[gap]
