@@ -11,7 +11,6 @@ import numpy as np
 from tests.widgets.listening import SETUP, heard, opened, run
 from tests.widgets.scene import marked
 
-
 # Playwright's `evaluate` counts as a click, so Chromium's own rule never shows in a test: a context that begins as it
 # does before the first click stands for it.
 SUSPENDED = """
