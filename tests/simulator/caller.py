@@ -139,8 +139,9 @@ class Caller:
 
     async def close(self) -> None:
         await self.peer.close()
-        if self._listening is not None:
-            await self._listening
+        if self._listening is not None:  # a track that never began has no end either
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
 
 
 def calls_path(dialect: str) -> str:
