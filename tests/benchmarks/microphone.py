@@ -128,7 +128,9 @@ async def latencies(notebook: Any, arrivals: Arrivals, way: str) -> list[dict[st
         await run(notebook, PHASE.format(busy=BUSY_S, code=code))
         await notebook.page.wait_for_timeout(2500)  # what waited comes now
         told.append((name, *json.loads(await run(notebook, TELL))))
-    stamps = json.loads(await run(notebook, "mic.stop(); time.sleep(0.5); print(json.dumps(stamps))"))
+    await run(notebook, "mic.stop()")
+    await notebook.page.wait_for_timeout(1500)  # the last ones arrive
+    stamps = json.loads(await run(notebook, "print(json.dumps(stamps))"))
     assert len(stamps) == len(arrivals.times), f"{len(stamps)} sent, {len(arrivals.times)} arrived"
     pairs = [(stamp / 1000, 1000 * at - stamp) for stamp, at in zip(stamps, arrivals.times, strict=True)]
     for name, start, stop, before, after in told:

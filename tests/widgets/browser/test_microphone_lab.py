@@ -13,6 +13,7 @@ from tests.widgets.browser.microphone_page import TRACKS, likeness, write_voice
 from tests.widgets.listening import run
 
 RAW = "echo_cancellation=False, noise_suppression=False, auto_gain_control=False"
+UNTOUCHED = {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}
 ALONE = "import os, rtnb\nmic = rtnb.Microphone()\nmic"
 TALK = f"""
 import time, rtnb
@@ -113,16 +114,18 @@ async def test_the_simulator_hears_the_file_while_a_cell_blocks(
     heard = read_wav(tmp_path / "heard.wav")[0]
     assert likeness(heard[12_000 : 12_000 + 5 * 24_000], voice) >= 0.95
 
+    await run(notebook, "mic.stop()")
+    await off(notebook)
     for source in (
         f"AudioStream.from_file({str(voice)!r})",
-        "CameraStream(constraints={'audio': True, 'video': False})",
+        f"CameraStream(constraints={{'audio': {UNTOUCHED}, 'video': False}})",
     ):
         await run(notebook, PIPELINE.format(source=source, raw=RAW, path=str(tmp_path / "clip.wav")))
         assert likeness(read_wav(tmp_path / "clip.wav")[0][24_000:], voice) >= 0.95, source
         await off(notebook)
         audible = """[...document.querySelectorAll("video, audio")].filter((one) => !one.muted).length"""
         assert await notebook.page.evaluate(audible) == 0, source
-    assert await notebook.page.evaluate("window.last_audio_stream?.media.muted ?? true")
+    assert await notebook.page.evaluate("window.last_audio_stream.media.muted")
 
 
 async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, open_notebook: Any) -> None:
