@@ -120,4 +120,4 @@ class Bench:
 def _figure(value: float, unit: str) -> str:
     if not np.isfinite(value):
         return "–"
-    return f"{100 * value:.1f} %" if not unit else f"{value:.0f} {unit}"
+    return f"{100 * value:.1f} %" if not unit else f"{value:.0f} {unit.replace('1/', 'per ')}"

@@ -97,7 +97,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         self.view = VadView(self.bench)
         self.microphone = Microphone() if microphone is None else microphone
         self._links: list[Any] = []
-        super().__init__()
+        super().__init__(layout=ipywidgets.Layout(min_width="0"))
         self.add_class("rtnb-vad-lab")
         for name in KNOBS:
             self._links.append(traitlets.link((self.view, name), (self, name)))
@@ -105,7 +105,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         self._status = ipywidgets.HTML(layout=ipywidgets.Layout(min_width="0"))
         self._recorder = self._make_recorder()
         self._buttons = self._make_buttons()
-        self.children = (self.view, self._sliders, self._buttons, self._status, self._recorder, shared_line())
+        self.children = (self._sliders, self.view, self._buttons, self._status, self._recorder, shared_line())
         control = getattr(session, "turn_detection", None)
         if control is not None:
             for name in KNOBS:  # the playground's setting comes first: it is in force
@@ -203,7 +203,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
             f"Service: {len(told.starts_ms)} starts and {len(told.stops_ms)} stops; "
             f"{alike} of them as the local model tells, within {AGREE_MS:.0f} ms."
         )
-        self.view.show_service(_stretches(told.starts_ms, told.stops_ms), words)
+        self.view.show_service(_stretches(told.starts_ms, told.stops_ms))
         self._say(" ".join([words, *told.problems]), bad=bool(told.problems))
         return found
 
@@ -286,7 +286,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
     def _row(self, actions: Actions, *, without_session: tuple[str, ...]) -> ipywidgets.Box:
         buttons = []
         for name, (tip, work) in actions.items():
-            button = ipywidgets.Button(description=name, tooltip=tip, layout=ipywidgets.Layout(width="auto"))
+            button = ipywidgets.Button(description=name, tooltip=tip, layout=ipywidgets.Layout(width="max-content"))
             button.disabled = self._target is None and name not in without_session
             button.on_click(lambda _, work=work: shared_loop().submit(self._try(work())))
             buttons.append(button)

@@ -11,8 +11,9 @@
  *
  * Kernel to page: recording {index, name, names, bin_ms, duration_ms, turns, pauses, constants} [int16 min/max pairs,
  * float32 probabilities], grid {metrics, thresholds, silences_ms, n_turns, marks} [float32 per metric],
- * figures {rows, verdict, advice}, service {events, words}, clip {view} [PCM16 at 24 kHz].
- * Page to kernel: show {index}, point {threshold, silence_duration_ms, prefix_padding_ms}, play {view, start_ms, span_ms}.
+ * service {events}, clip {view} [PCM16 at 24 kHz].
+ * Page to kernel: show {index}, point {threshold, silence_duration_ms,
+ * prefix_padding_ms} answered {rows, verdict, advice}, play {view, start_ms, span_ms}.
  */
 
 const KNOBS = ["threshold", "silence_duration_ms", "prefix_padding_ms"];
@@ -26,7 +27,9 @@ const VAD_STYLE = `
 .rtnb-vad .rtnb-maps { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 8px; }
 .rtnb-vad .rtnb-maps > div { flex: 1 1 300px; min-width: 0; }
 .rtnb-vad .rtnb-maps canvas { height: ${MAP.height}px; cursor: pointer; }
-.rtnb-vad .rtnb-maps label { display: flex; gap: 6px; align-items: center; min-height: 26px; }
+.rtnb-vad .rtnb-maps label { display: flex; flex-wrap: wrap; gap: 2px 6px; align-items: center; min-height: 26px; }
+.rtnb-vad select { max-width: 100%; min-width: 0; }
+.rtnb-vad .rtnb-figures { overflow-x: auto; }
 .rtnb-vad .rtnb-cuts { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 6px; align-items: center; min-height: 26px; }
 .rtnb-vad table { border-collapse: collapse; margin-top: 6px; font-variant-numeric: tabular-nums; }
 .rtnb-vad th, .rtnb-vad td { padding: 1px 12px 1px 0; text-align: start; font-weight: normal; vertical-align: top; }
@@ -56,6 +59,7 @@ class VadView extends VadMaps {
     const left = add(maps, "div");
     const label = add(left, "label", { textContent: "Map of " });
     this.metric = add(label, "select", { onchange: () => (model.set("metric", this.metric.value), model.save_changes()) });
+    add(label, "span", { className: "rtnb-faint", textContent: "threshold ↑ silence →" });
     this.heat = add(left, "canvas");
     const right = add(maps, "div");
     add(right, "label", { textContent: "Cut off against waited (each point one setting)" });
@@ -69,7 +73,7 @@ class VadView extends VadMaps {
     this.pareto.onclick = (e) => this.take(this.nearest(e));
     this.pareto.onmousemove = (e) => this.tell(this.nearest(e));
     this.legend = add(root, "div", { className: "rtnb-faint", textContent: "● this setting   ■ default   ◆ recommended" });
-    this.table = add(root, "div");
+    this.table = add(root, "div", { className: "rtnb-figures" });
     this.words = add(root, "div", { className: "rtnb-message" });
     this.told = add(root, "div", { className: "rtnb-message rtnb-faint" });
     this.sizes = new ResizeObserver(() => this.drawMaps());
@@ -118,7 +122,7 @@ class VadView extends VadMaps {
     const { recording, segments: found } = this.time;
     if (!recording) return;
     const cut = cutOffs(found, recording.turns);
-    const text = !recording.turns.length ? `${found.length} false starts in this recording` : `${cut.length} of ${recording.turns.length} turns cut off here${cut.length ? ":" : ""}`;
+    const text = !recording.turns.length ? `${found.length} false starts in this recording` : `${cut.length} of ${recording.turns.length} turn${recording.turns.length === 1 ? "" : "s"} cut off here${cut.length ? ":" : ""}`;
     const shown = `${text} ${cut.map((one) => one.stop_ms)}`;
     if (this.shown === shown) return;
     this.shown = shown;
@@ -165,10 +169,9 @@ class VadView extends VadMaps {
     this.source.start();
   }
 
-  service({ events, words }) {
+  service({ events }) {
     this.time.service = events;
     this.time.draw();
-    this.told.textContent = words;
   }
 
   close() {
@@ -185,7 +188,7 @@ export default () => {
     const { exports: line } = await host.getWidget(model.get("line"));
     let view = null;
     const channel = line.channel(model.get("channel"), (kind, header, buffers) => {
-      const as = (Type, i) => new Type(buffers[i].slice().buffer);
+      const as = (Type, i) => new Type(buffers[i].buffer.slice(buffers[i].byteOffset, buffers[i].byteOffset + buffers[i].byteLength));
       if (kind === "recording") view.show(header, as(Int16Array, 0), as(Float32Array, 1));
       if (kind === "grid") view.setGrid(header, buffers.map((_, i) => as(Float32Array, i)));
       if (kind === "service") view.service(header);

@@ -49,7 +49,7 @@ class VadView(LineView):
         self.bench = bench
         self.index = 0
         """Which recording is shown."""
-        self._service: dict[str, Any] = {"events": [], "words": ""}
+        self._service: dict[str, Any] = {"events": []}
         self._pages = self.open_channel(self._said)
         self._pages.on_page(self._page)
 
@@ -67,7 +67,7 @@ class VadView(LineView):
         """Show another recording."""
         if 0 <= index < len(self.bench.recordings):
             self.index = index
-            self._service = {"events": [], "words": ""}
+            self._service = {"events": []}
             self._show_recording()
 
     def refresh(self) -> None:
@@ -75,9 +75,9 @@ class VadView(LineView):
         self._show_recording()
         self._show_grid()
 
-    def show_service(self, events: list[dict[str, float | None]], words: str) -> None:
+    def show_service(self, events: list[dict[str, float | None]]) -> None:
         """Show what the service told of the shown recording: [{start_ms, stop_ms}] in its own time."""
-        self._service = {"events": events, "words": words}
+        self._service = {"events": events}
         self._pages.publish("service", self._service)
 
     # --- to the page --------------------------------------------------------------------------------------------------

@@ -17,10 +17,8 @@ class VadMaps {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
       if (!this.grid || !this.heat.clientWidth) return;
-      const began = performance.now();
       this.drawHeat();
       this.drawPareto();
-      this.maps_ms = performance.now() - began;
     });
   }
 

@@ -69,5 +69,5 @@ export function front(points) {
 /** A number as people read it: 0.123 of unit "" is a share. */
 export function figure(value, unit) {
   if (value === null || !isFinite(value)) return "–";
-  return unit === "" ? `${(100 * value).toFixed(1)} %` : `${Math.round(value)} ${unit}`;
+  return unit === "" ? `${(100 * value).toFixed(1)} %` : `${Math.round(value)} ${unit.replace("1/", "per ")}`;
 }

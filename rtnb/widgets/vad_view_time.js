@@ -82,7 +82,6 @@ class TimeView {
   }
 
   paint() {
-    const began = performance.now();
     const { canvas, recording } = this;
     const [width, ratio] = [canvas.clientWidth, window.devicePixelRatio];
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(TIME_HEIGHT * ratio))
@@ -126,7 +125,6 @@ class TimeView {
     if (this.hover !== null) bar(this.hover, this.hover, 16, TIME_HEIGHT, color("faint"), 0.7);
     const { threshold } = this.point();
     for (const [name, value] of Object.entries({ valuemin: 0, valuemax: 1, valuenow: threshold })) canvas.setAttribute(`aria-${name}`, value);
-    this.paint_ms = performance.now() - began;
   }
 
   axis(g, x, width, color) {

@@ -1,0 +1,77 @@
+"""The VAD lab without a page: its knobs, its recorder, a session to apply to and verify."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from traitlets import TraitError
+
+import rtnb
+from rtnb.analysis.practice import thinking_aloud
+from rtnb.audio import babble
+from rtnb.errors import RtnbError
+from rtnb.widgets.microphone import Microphone
+from rtnb.widgets.vad_lab import VadLab
+
+PHRASES = [babble(text, seed=k).audio for k, text in enumerate(("one two three", "four and five", "six seven"))]
+TURNS = thinking_aloud(PHRASES, rate_hz=24_000, n_turns=4, seed=1)
+
+
+@pytest.fixture
+def lab() -> Iterator[VadLab]:
+    lab = VadLab(TURNS)
+    yield lab
+    lab.close()
+
+
+def test_a_setting_is_one_number_everywhere(lab: VadLab) -> None:
+    lab.threshold, lab.silence_duration_ms = 0.7, 640
+    assert (lab.view.threshold, lab.view.silence_duration_ms) == (0.7, 640)
+    lab.view.prefix_padding_ms = 100
+    assert lab.prefix_padding_ms == 100
+    assert lab.turn_detection == rtnb.ServerVad(threshold=0.7, silence_duration_ms=640, prefix_padding_ms=100)
+    with pytest.raises(TraitError, match="threshold"):
+        lab.threshold = 1.5
+
+
+def test_the_figures_are_those_of_a_sweep(lab: VadLab) -> None:
+    (head, *rows) = lab.bench.figures(0.5, 512, 300)
+    assert head == ["4 turns, 4 recordings", "this setting", "default"]
+    sweep = rtnb.sweep(TURNS, progress=False)
+    rate = sweep.grid("cut_off_rate").sel(threshold=0.5, silence_duration_ms=512)
+    assert rows[0] == ["turns cut off", f"{100 * rate:.1f} %", rows[0][2]]
+
+
+async def test_without_a_session_there_is_nothing_to_apply_to(lab: VadLab) -> None:
+    with pytest.raises(RtnbError, match="no session"):
+        await lab.apply()
+
+
+async def test_turns_are_recorded_and_judged() -> None:
+    microphone = Microphone(source=TURNS[0].audio)
+    lab = VadLab(microphone=microphone)
+    assert lab.recommended is None
+    recording = await lab.record(seconds=1.0)
+    assert recording.name == "turn 1"
+    assert len(recording.turns) == 1
+    tone = await lab.record("room tone", seconds=0.5)
+    assert tone.turns == ()
+    assert lab.bench.recommendation is not None
+    assert "turn" in lab.bench.recommendation.verdict
+    with pytest.raises(ValueError, match="allowed: 'turn', 'room tone'"):
+        await lab.record("song")
+    lab.close()
+
+
+async def test_what_is_applied_is_read_back_and_verified() -> None:
+    async with rtnb.connect(rtnb.Simulator(latency="fast", voice="babble")) as session:
+        lab = VadLab(TURNS, session=session)
+        lab.silence_duration_ms = 512
+        assert (await lab.apply())["silence_duration_ms"] == (512, 512)
+        found = await lab.verify(paced=100)
+        assert found["n_service"] == found["n_model"] == found["n_alike"] > 0
+        assert found["problems"] == ()
+        assert session.config.turn_detection.silence_duration_ms == 512  # type: ignore[union-attr]
+        assert not session.state.order, "the probe leaves nothing in the conversation"
+        lab.close()
