@@ -36,7 +36,7 @@ from tests.widgets.listening import run
 AUDIBLE = 0.01
 RATE_HZ = 24_000
 SILENCE_MS = 200
-PAUSE_S = 2.2
+PAUSE_S = 1.8
 WEBSOCKET_BOUND_MS, WEBRTC_BOUND_MS = 120.0, 60.0
 ANSWER = "Yes, of course."
 
@@ -79,6 +79,7 @@ AudioNode.prototype.connect = function (target, ...more) {
   }
   return connect.call(this, target, ...more);
 };
+null;
 """
 
 PROBE = """async () => {
@@ -236,4 +237,4 @@ def report(figures: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 22)))
+    sys.exit(asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 21)))
