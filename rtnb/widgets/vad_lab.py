@@ -265,7 +265,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
     def _make_buttons(self) -> ipywidgets.Box:
         actions: Actions = {
             "Take recommended": ("Show the recommended setting", self._take_recommended),
-            "Apply to session": ("Make it the session's turn detection", self._apply),
+            "Apply": ("Make it the session's turn detection", self._apply),
             "Verify": ("Play this recording to the service and compare", lambda: self._verify(True)),
         }
         return self._row(actions, without_session=("Take recommended",))

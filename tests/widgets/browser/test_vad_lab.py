@@ -83,7 +83,7 @@ async def test_what_is_turned_is_seen_applied_and_verified(open_notebook: Any) -
     assert 300 < int(silence) < 800
 
     # Sent to the session, and held against it.
-    await page.get_by_role("button", name="Apply to session").click()
+    await page.get_by_role("button", name="Apply", exact=True).click()
     await page.get_by_text("In force: threshold").wait_for()
     told = await run(
         notebook, "print(playground.session.config.turn_detection.silence_duration_ms, lab.silence_duration_ms)"
