@@ -179,6 +179,21 @@ class Playback:
                 asyncio.get_running_loop().call_exception_handler(report)
         return cut
 
+    def rows(self) -> list[tuple[str, str, float, float, float, int, bool]]:
+        """The rows of `heard`, each with its item_id before it."""
+        return [
+            (
+                t.item_id,
+                t.response_id,
+                t.generated_ms,
+                self._arrived_ms(t),
+                self._shown_ms(t),
+                self._heard_ms(t),
+                t.flushed is not None,
+            )
+            for t in tuple(self._tracks.values())
+        ]
+
     def heard(self) -> pd.DataFrame:
         """Return what became of each item's audio.
 
@@ -190,19 +205,8 @@ class Playback:
         """
         import pandas as pd
 
-        rows = [
-            (
-                t.response_id,
-                t.generated_ms,
-                self._arrived_ms(t),
-                self._shown_ms(t),
-                self._heard_ms(t),
-                t.flushed is not None,
-            )
-            for t in self._tracks.values()
-        ]
-        columns = ["response_id", "generated_ms", "received_ms", "played_ms", "heard_ms", "truncated"]
-        return pd.DataFrame(rows, columns=columns, index=pd.Index(list(self._tracks), name="item_id"))
+        columns = ["item_id", "response_id", "generated_ms", "received_ms", "played_ms", "heard_ms", "truncated"]
+        return pd.DataFrame(self.rows(), columns=columns).set_index("item_id")
 
     def _arrived_ms(self, track: _Track) -> float:
         return track.received_ms

@@ -90,6 +90,8 @@ class Microphone(SessionView):
 
     def __init__(self, session: Any = None, *, source: Any = None, rate_hz: int = RATE_HZ, **traits: Any) -> None:
         self._feed = Feed(self._note)
+        self.speech_end = self._feed.speech_end
+        """When it was last loud: where speech ended, for the latency of a turn."""
         self._run = ""
         """Which capture counts: the one that began last."""
         self._wanted = False

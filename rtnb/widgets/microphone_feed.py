@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from rtnb.analysis.latency import SpeechEnd
 from rtnb.audio import Audio, Resampler, codec, decode_pcm16
 from rtnb.client import Session
 from rtnb.errors import ServiceError, TransportError
@@ -91,6 +92,7 @@ class Feed:
     def __init__(self, problem: Callable[[str], object], *, clock: Callable[[], float] = time.time) -> None:
         self.counts = Counts()
         self.clips: set[Clip] = set()
+        self.speech_end = SpeechEnd()
         self.arrived = 0
         """How many frames have come: it grows while the line works."""
         self._problem = problem
@@ -114,6 +116,8 @@ class Feed:
         for clip in tuple(self.clips):
             clip.take(pcm)
         late_ms = self._delay.late_ms(stamp_ms, self._clock() * 1000)
+        if talk:
+            self.speech_end.take(decode_pcm16(pcm), rate_hz=RATE_HZ, end_s=time.monotonic() - late_ms / 1000)
         session = self._session
         if session is not None and (talk or session.config.turn_detection):  # who listens for itself hears silence, too
             counts.waiting += frames

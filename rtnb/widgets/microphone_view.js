@@ -33,7 +33,10 @@ export function view(model, controller, el, signal) {
   };
   const root = make(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
   const row = () => make(root, "div", { className: "rtnb-row" });
-  const [top, knobs, other] = [row(), row(), row()];
+  const top = row();
+  const fold = make(root, "details");
+  make(fold, "summary", { textContent: "Device and processing", className: "rtnb-faint" });
+  const [knobs, other] = [make(fold, "div", { className: "rtnb-row" }), row()];
   const toggle = make(top, "button", { type: "button", className: "rtnb-start" });
   const talk = make(top, "button", { type: "button", className: "rtnb-talk-key" });
   const mute = make(top, "button", { type: "button", textContent: "Mute" });
@@ -42,7 +45,7 @@ export function view(model, controller, el, signal) {
   const status = make(top, "span", { className: "rtnb-status", role: "status" });
   const label = (parent, text) => make(parent, "label", { textContent: text });
   const devices = make(label(knobs, "Device "), "select", { "aria-label": "Device" });
-  const mode = make(label(knobs, "Mode "), "select", { "aria-label": "Mode" });
+  const mode = make(top, "select", { "aria-label": "Mode" });
   for (const value of ["open", "push to talk"]) make(mode, "option", { value, textContent: value === "open" ? "open microphone" : value });
   const switches = Object.entries(SWITCHES).map(([name, text]) => {
     const box = make(knobs, "label");
@@ -107,7 +110,8 @@ export function view(model, controller, el, signal) {
     attribute(meter, "aria-valuetext", words);
     const told = describe(controller);
     put(status, "textContent", standIn && !on ? `No microphone: ${standIn} stands in` : told);
-    put(knobs, "hidden", Boolean(standIn));
+    put(fold, "hidden", Boolean(standIn));
+    put(mode, "hidden", Boolean(standIn));
     choices();
     put(devices.parentElement, "hidden", Boolean(model.get("stream")));
     put(mode, "value", model.get("mode"));

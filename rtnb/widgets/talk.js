@@ -1,5 +1,5 @@
 /**
- * A line to type in, recordings to say, interrupt, and the figures of the last turn.
+ * A line to type in, recordings to say, interrupt, the figures of the last turn, and what was heard.
  *
  * @typedef {object} State
  * @property {string} line the page's line to the background loop
@@ -58,9 +58,40 @@ function showFigures(list, figures) {
   if (!figures.length) list.append(make("div", "rtnb-faint", "Latency, tokens and cost of the last turn will stand here."));
 }
 
+const COLUMNS = ["item", "generated", "received", "played", "heard", ""];
+
+/** The cells of a row of what was heard: milliseconds, or – where nobody knows. */
+export function heardCells([item, , generated, received, played, heard, cut]) {
+  const ms = (value) => (value === null ? "–" : `${Math.round(value)}`);
+  return [item, ms(generated), ms(received), ms(played), ms(heard), cut ? "cut" : ""];
+}
+
+function heardTable(el) {
+  const fold = make("details", "rtnb-heard-items");
+  const summary = make("summary", "", "What was heard");
+  const table = make("table", "");
+  const row = (tag, cells) => {
+    const line = make("tr", "");
+    line.append(...cells.map((text) => make(tag, "", text)));
+    line.firstChild.title = cells[0];
+    return line;
+  };
+  const [head, body] = [make("thead", ""), make("tbody", "")];
+  table.title = "Milliseconds of each answer: what the service sent, what came here, what left the loudspeaker, what counts as heard";
+  head.append(row("th", COLUMNS));
+  table.append(head, body);
+  fold.append(summary, table);
+  el.append(fold);
+  return (items) => {
+    fold.hidden = !items.length;
+    summary.textContent = items.length ? `What was heard: ${Math.round(items.at(-1)[5])} ms of the last answer` : "";
+    body.replaceChildren(...items.map((item) => row("td", heardCells(item))));
+  };
+}
+
 async function render({ model, el, host }) {
   const { exports: line } = await host.getWidget(model.get("line"));
-  const channel = line.channel(model.get("channel"), () => {});
+  const channel = line.channel(model.get("channel"), (kind, { items }) => kind === "heard" && showHeard(items));
   el.classList.add("rtnb", "rtnb-talk");
 
   const form = make("form", "rtnb-talk-line");
@@ -82,6 +113,8 @@ async function render({ model, el, host }) {
   problem.setAttribute("role", "alert");
   const figures = make("dl", "rtnb-figures");
   el.append(form, busy, problem, figures);
+  const showHeard = heardTable(el);
+  showHeard([]);
 
   const tell = (words) => {
     problem.textContent = words;

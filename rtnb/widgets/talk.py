@@ -1,13 +1,15 @@
 """`TalkBar`: talk without a microphone (type, or say a recording), interrupt, and see what the last turn took.
 
 Traits (kernel to page): `status`, `problem`, `busy`. On its channel (page to kernel): ``ask`` {text}, ``sound``
-{first, more, rate_hz} with a piece of 16-bit samples (or, without a rate, of a WAV file), ``interrupt``. They pass by
-a blocked kernel.
+{first, more, rate_hz} with a piece of 16-bit samples (or, without a rate, of a WAV file), ``interrupt``; kernel to
+page: ``heard`` {items}, the last rows of `Playback.heard`. They pass by a blocked kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from traitlets import List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.cost import CostMeter
-from rtnb.analysis.latency import LatencyMeter
+from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
 from rtnb.audio import decode_pcm16, read_wav
 from rtnb.client import Response, Session
 from rtnb.client.log import EventLog, LogRow
@@ -24,9 +26,15 @@ from rtnb.errors import RtnbError
 from rtnb.widgets._follow import SessionView
 from rtnb.widgets._steering import on_loop_of
 
+HEARD_ITEMS = 12
+"""How many items the table of what was heard shows: the last ones (chosen)."""
+
+HEARD_S = 0.5
+"""How often it may change (chosen)."""
+
 
 class TalkBar(SessionView):
-    """A line to type in, recordings to say, and the figures of the last turn.
+    """A line to type in, recordings to say, the figures of the last turn, and what was heard.
 
     Parameters
     ----------
@@ -42,12 +50,16 @@ class TalkBar(SessionView):
     busy = Unicode("", help="What is going on: asking, saying; empty where nothing is.").tag(sync=True)
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
+        self.ear: SpeechEnd | None = None
+        """Who knows the acoustic end of speech: `Microphone.speech_end`; looked at when a session begins."""
         self.latency = LatencyMeter()
         """The split of every turn of this session."""
         self.cost = CostMeter()
         """What this session cost so far, about."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sound = bytearray()
+        self._heard: list[list[Any]] = []
+        self._heard_s = 0.0
         super().__init__(session, **traits)
 
     # --- talking; all three are called on the background loop ---------------------------------------------------------
@@ -115,8 +127,8 @@ class TalkBar(SessionView):
     # --- following the session ----------------------------------------------------------------------------------------
 
     def _begin(self, source: Session | EventLog) -> None:
-        self.latency, self.cost = LatencyMeter(), CostMeter()
-        self.problem = ""
+        self.latency, self.cost = LatencyMeter(self.ear), CostMeter()
+        self.problem, self.status = "", []
 
     def _rows(self, rows: Sequence[LogRow]) -> None:
         self.latency.feed(rows)
@@ -129,18 +141,7 @@ class TalkBar(SessionView):
     def _figures(self) -> list[list[str]]:
         if not self.latency.turns:
             return []
-        turn = self.latency.turns[-1]
-        start = {"speech": "end of speech", "push to talk": "commit sent", "text": "request"}.get(turn.kind, "start")
-        steps = [
-            [f"{name}", f"+{ms:.0f} ms", f"{name}, {turn.ms(name):.0f} ms after the {start}"]
-            for name, ms in turn.steps_ms.items()
-        ]
-        total = turn.ms("first audible") or turn.ms("first token")
-        figures = [[start, "0", "What the figures count from"], *steps]
-        if total is not None:
-            figures.append(
-                ["total", f"{total:.0f} ms", f"From the {start} until there was something to hear (or read)"]
-            )
+        figures = _split(self.latency.turns[-1])
         if self.cost.charges:
             last = self.cost.charges[-1]
             figures.append(["tokens", f"{last.tokens}", f"Of the last response; {self.cost.tokens} in this session"])
@@ -149,8 +150,46 @@ class TalkBar(SessionView):
             figures.append(["cost", usd, whole])
         return figures
 
+    def _idle(self) -> None:
+        if time.monotonic() - self._heard_s < HEARD_S or not isinstance(self.session, Session):
+            return
+        self._heard_s, before = time.monotonic(), self._heard
+        self._heard = [_in_json(row) for row in self.session.playback.rows()[-HEARD_ITEMS:]]
+        if self._heard != before:
+            self._pages.publish("heard", {"items": self._heard})
+
+    def _page(self, page_id: str, change: str) -> None:
+        if change == "joined":
+            self._pages.publish("heard", {"items": self._heard})
+
     def close(self) -> None:
         """Stop what goes on here and leave the page; closing twice is fine."""
         if self._tasks:
             shared_loop().call_soon(lambda: [task.cancel() for task in self._tasks])
         super().close()
+
+
+def _split(turn: TurnLatency) -> list[list[str]]:
+    """Name, value and explanation of every step of a turn."""
+    figures = []
+    if turn.acoustic_s is None and turn.kind in ("speech", "push to talk"):
+        why = "No microphone of the notebook heard this turn (over WebRTC its sound does not pass the kernel)"
+        figures.append(["acoustic end", "n/a", why])
+    meaning = "What the figures count from"
+    if turn.acoustic_s is not None:
+        meaning += ": the last loud sample in the microphone, by its level"
+    figures.append([turn.start, "0", meaning])
+    figures += [
+        [name, f"+{ms:.0f} ms", f"{name}, {turn.ms(name):.0f} ms after the {turn.start}"]
+        for name, ms in turn.steps_ms.items()
+    ]
+    if (total := turn.ms("first audible") or turn.ms("first token")) is not None:
+        figures.append(
+            ["total", f"{total:.0f} ms", f"From the {turn.start} until there was something to hear (or read)"]
+        )
+    return figures
+
+
+def _in_json(row: tuple[Any, ...]) -> list[Any]:
+    """What is no number is null."""
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in row]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rtnb
-from rtnb.analysis.latency import POINTS, LatencyMeter
+from rtnb.analysis.latency import POINTS, LatencyMeter, SpeechEnd
 from rtnb.audio import encode_pcm16
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
@@ -151,3 +151,40 @@ def test_over_webrtc_the_service_tells_when_it_plays() -> None:
         750,
         750,
     ]
+
+
+# --- the acoustic end -------------------------------------------------------------------------------------------------
+
+
+def heard(ear: SpeechEnd, samples: np.ndarray, *, end_s: float) -> None:
+    """Frames of 20 ms, the last of which was captured at `end_s`."""
+    frames = samples.astype(np.float32).reshape(-1, 480)
+    for number, frame in enumerate(frames):
+        ear.take(frame, rate_hz=24_000, end_s=end_s - 0.02 * (len(frames) - 1 - number))
+
+
+def test_speech_ends_with_its_last_loud_block_in_noise_and_beside_a_click() -> None:
+    ear = SpeechEnd()
+    assert ear.before(1e9) is None
+    sound = np.random.default_rng(1).normal(0, 0.004, 72_000)  # -48 dB of noise, 3 s
+    sound[24_000:48_000] += 0.2 * np.sin(np.arange(24_000) / 10)
+    sound[60_000:60_100] = 0.5  # a click
+    heard(ear, sound, end_s=103)
+    assert ear.before(103) == pytest.approx(102, abs=0.01)
+    assert ear.before(101.5) == pytest.approx(101.5)
+    assert ear.before(100.9) is None
+
+
+def test_a_turn_counts_from_the_acoustic_end_it_was_heard_with() -> None:
+    ear = SpeechEnd()
+    heard(ear, np.repeat([0, 0.2, 0], 12_000), end_s=101.44)  # loud until 940 ms of the tape
+    tape, meter = spoken_turn(), LatencyMeter(ear)
+    tape.sent(3_000, events.InputAudioBufferCommit())
+    tape.received(3_010, events.ResponseCreated(response=Response(id="resp_2")))
+    meter.feed(tape.log)
+    spoken, typed_in = meter.turns
+    assert spoken.start == "acoustic end"
+    assert spoken.ms("commit") == pytest.approx(590)
+    assert sum(spoken.steps_ms.values()) == pytest.approx(spoken.ms("first audible"))
+    assert typed_in.acoustic_s is None  # what was heard belongs to the turn before
+    assert list(meter.to_frame()["start"]) == ["acoustic end", "commit sent"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ipywidgets
+import numpy as np
 import pytest
 
 import rtnb
@@ -46,8 +47,48 @@ async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> 
     await eventually(lambda: [turn.kind for turn in playground.talk.latency.turns] == ["text", "push to talk"])
     await eventually(lambda: len(playground.talk.cost.charges) == 2)
     names = [name for name, _, _ in playground.talk.status]
-    assert names == ["commit sent", *POINTS, "total", "tokens", "cost"]
+    assert names == ["acoustic end", "commit sent", *POINTS, "total", "tokens", "cost"]
+    assert playground.talk.status[0][1] == "n/a"  # no microphone heard it
+    await eventually(lambda: len(playground.talk._heard) == 2)
+    assert [row[0] for row in playground.talk._heard] == list(playground.session.playback.heard().index)
     playground.close()
+
+
+async def test_a_spoken_turn_counts_from_the_acoustic_end(simulator: rtnb.Simulator) -> None:
+    question = simulator.speech("What is a delta?").audio
+    detection = rtnb.ServerVad(silence_duration_ms=300)
+    playground = Playground(simulator, microphone=[0.0] * 6_000 + list(question), turn_detection=detection)
+    assert playground.session.id
+    microphone: Any = playground.microphone
+    assert microphone.counts["captured"] == 0  # off until somebody starts it
+    microphone.start()
+    await eventually(lambda: [turn for turn in playground.talk.latency.turns if turn.first_audible_s], 20)
+    (turn,) = playground.talk.latency.turns
+    (first, *_) = playground.session.log.filter("input_audio_buffer.append")
+    loud = np.flatnonzero(np.abs(question) > 0.01)[-1]
+    true_s = first.monotonic_s + 0.23 + loud / 24_000  # its first 20 ms were whole then
+    assert turn.acoustic_s == pytest.approx(true_s, abs=0.03)
+    assert turn.ms("commit") > 290
+    await eventually(lambda: playground.talk.status[:1] == [["acoustic end", "0", playground.talk.status[0][2]]])
+    playground.disconnect()
+    await eventually(lambda: microphone.state != "on")
+    playground.close()
+
+
+async def test_a_call_waits_for_a_click_and_gives_way(simulator: rtnb.Simulator) -> None:
+    with pytest.raises(ValueError, match="'websocket', 'webrtc'"):
+        Playground(simulator, transport="carrier pigeon")
+    before = set(ipywidgets.widgets.widget._instances)
+    playground = Playground(simulator, transport="webrtc")
+    await eventually(lambda: playground.peer is not None)
+    with pytest.raises(ConnectError, match="not connected"):
+        await playground.ask("Hello?")
+    assert playground.connection.state == "closed"
+    playground._way.value = "websocket"
+    assert (await playground.ask("Hello!")).transcript
+    assert playground.peer not in playground._voice.children
+    playground.close()
+    assert set(ipywidgets.widgets.widget._instances) <= before | {playground.children[-1].comm.comm_id}
 
 
 async def test_it_disconnects_and_connects_again_with_its_settings(simulator: rtnb.Simulator) -> None:
