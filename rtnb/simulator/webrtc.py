@@ -37,8 +37,9 @@ BIT_RATE: Final = 48_000
 QUICK: Final = {"application": "lowdelay", "compression_level": "0"}
 """Of the encoder: 2.5 ms of delay instead of 6.5, half the work, and a likeness of .990 to what went in instead of .963
 (measured against "voip", level 10)."""
-STALLED_S: Final = 0.1
-"""Without a packet for so long, the user's track is taken for silent. Chosen: five packets."""
+STALLED_S: Final = 0.5
+"""Without a packet for so long, the user's track is taken for silent. Chosen: a busy machine stalls for less, and silence
+put into the middle of a word would end a turn."""
 CONNECT_S: Final = 30.0
 """How long a caller may take to connect after the answer. Chosen."""
 GOODBYE_S: Final = 1.0
@@ -127,7 +128,7 @@ class UserTrack:
         self._sequence: int | None = None
         self._due = 0
         """RTP time at which the next packet should begin."""
-        self._came_at = 0.0
+        self._came_at = self._heard_until = 0.0
 
     def add(self, packet: Any) -> tuple[bool, None]:
         """Take an RTP packet; gives aiortc nothing to do."""
@@ -136,6 +137,7 @@ class UserTrack:
         if self._sequence is not None and (missing := (packet.timestamp - self._due) % 2**32) <= 2 * OPUS_HZ:
             self._take(np.zeros(missing, np.float32))
         self._sequence, self._came_at = packet.sequence_number, self._now()
+        self._heard_until = self._came_at
         self._due = packet.timestamp
         with contextlib.suppress(av.FFmpegError):  # damaged is lost: the next packet finds its time missing
             for frame in self._decoder.decode(av.Packet(packet._data)):
@@ -145,10 +147,11 @@ class UserTrack:
         return False, None
 
     def tick(self) -> None:
-        """Another 20 ms are over: where the track fell silent without a word, its time goes on."""
-        if self._sequence is not None and self._now() - self._came_at > STALLED_S:
-            self._due += OPUS_HZ * FRAME_MS // 1000
-            self._take(np.zeros(OPUS_HZ * FRAME_MS // 1000, np.float32))
+        """Some time is over: where the track fell silent without a word, its own goes on."""
+        if self._sequence is not None and (now := self._now()) - self._came_at > STALLED_S:
+            missing = int((now - self._heard_until) * OPUS_HZ)
+            self._heard_until, self._due = now, self._due + missing
+            self._take(np.zeros(missing, np.float32))
 
     def _take(self, audio: Any) -> None:
         if len(sound := self._resampler.process(audio)):
