@@ -38,8 +38,8 @@ QUICK: Final = {"application": "lowdelay", "compression_level": "0"}
 """Of the encoder: 2.5 ms of delay instead of 6.5, half the work, and a likeness of .990 to what went in instead of .963
 (measured against "voip", level 10)."""
 STALLED_S: Final = 0.5
-"""Without a packet for so long, the user's track is taken for silent. Chosen: a busy machine stalls for less, and silence
-put into the middle of a word would end a turn."""
+"""Without a packet for so long, the user's track is taken for silent. Chosen: a busy machine stalls for less, and
+silence put into the middle of a word would end a turn."""
 CONNECT_S: Final = 30.0
 """How long a caller may take to connect after the answer. Chosen."""
 GOODBYE_S: Final = 1.0
