@@ -11,7 +11,7 @@ export const withoutLocalNames = (sdp) => sdp.replace(/^a=candidate:.* \S+\.loca
 export function figures(report) {
   const all = [...report.values()];
   const find = (type, more = () => true) => all.find((one) => one.type === type && more(one)) ?? {};
-  const pair = find("candidate-pair", (one) => one.nominated && one.state === "succeeded");
+  const pair = find("candidate-pair", (one) => one.id === find("transport").selectedCandidatePairId);
   const [here, there, sent] = [find("inbound-rtp"), find("remote-inbound-rtp"), find("outbound-rtp")];
   const ms = (seconds) => (seconds === undefined ? null : Math.round(1e6 * seconds) / 1000);
   const local = find("local-candidate", (one) => one.id === pair.localCandidateId);
@@ -82,10 +82,14 @@ class Call {
     return this.track;
   }
 
-  /** Where audio of the kernel becomes a track. */
+  /** Where audio of the kernel becomes a track; between, it is silent: without any source nothing would be sent. */
   mixer() {
-    this.context ??= new AudioContext();
-    this.output ??= this.context.createMediaStreamDestination();
+    if (this.output) return this.output;
+    this.context = new AudioContext();
+    this.output = this.context.createMediaStreamDestination();
+    const silence = new ConstantSourceNode(this.context, { offset: 0 });
+    silence.connect(this.output);
+    silence.start();
     this.context.onstatechange = () => this.look();
     return this.output;
   }

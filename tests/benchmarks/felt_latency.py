@@ -158,7 +158,7 @@ def judged(heard: Any, rows: list[list[Any]], first_audio: str, own_ms: float) -
         came = [
             next((t for kind, t in rows if kind == name and end < t < end + 1000 * PAUSE_S), None) for name in stages
         ]
-        lags += [e - start for e, _ in echoes if 0 <= e - start < 400][:1]
+        lags += [e - start for e, _ in echoes if 0 <= e - start < 1000][:1]
         if began and None not in came:
             turns.append([*(t - end for t in came), began[0] - end, began[0] - end - own_ms])
     return {"turns": turns, "echo": lags}

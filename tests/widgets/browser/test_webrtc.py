@@ -226,6 +226,10 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
     assert "A delta is" in said
     assert "This page may not post to the service" in said
     assert "verse preview" in said
+    figures = json.loads(await one.python("print(older.statistics.iloc[-1].to_json())"))
+    assert figures["lost"] == 0
+    assert figures["sent"] > 20  # silence is sent, too: a service that heard nothing would wait for ever
+    assert figures["bytes_received"] > 1_000
     await one.has_let_go()
     await one.page.unroute("**/realtimertc?*")
 
