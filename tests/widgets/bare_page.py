@@ -32,7 +32,7 @@ window.made = async (source, traits) => {
     close: () => { listener = null; },
   };
   const line = { channel: (name, fn) => ((listener = fn), channel), pageId: "p", status: () => ({ kind: "direct" }),
-    isActivePage: () => true,
+    isActivePage: () => true, claimActivePage: () => {},
     onActivePage: () => () => {}, onStatus: () => () => {} };
   window.say = (kind, header, buffers = []) => listener(kind, header, buffers.map((b) => new DataView(b)));
   window.listening = () => listener !== null;

@@ -221,6 +221,7 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
     said = await one.python(
         "peer.close(); await older.start(); answer = await older.ask('What is a delta?')\n"
         "print(answer.transcript, list(older.notices), older.session.config.voice, older.session.dialect)\n"
+        "import asyncio\nwhile len(older.statistics) < 3: await asyncio.sleep(0.1)\n"
         "await older.stop()"
     )
     assert "A delta is" in said
