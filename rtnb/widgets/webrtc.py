@@ -81,7 +81,7 @@ class WebRTCPeer(SessionView):
     Examples
     --------
     >>> peer = WebRTCPeer("sim", microphone=False)        # doctest: +SKIP
-    >>> (await peer.ask("What is a delta?")).transcript   # after await peer.start(); doctest: +SKIP
+    >>> await peer.start()                                # doctest: +SKIP
     """
 
     _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("webrtc_call.js", "webrtc.js"))
