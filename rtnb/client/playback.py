@@ -3,7 +3,8 @@
 When the user speaks into an answer, the model must forget the words nobody heard: the client sends
 `conversation.item.truncate` with the milliseconds that were played. Who plays decides how many those are:
 
-- A speaker reports them (`Playback.report_played`); from the first report on, only reports count.
+- A speaker reports them (`Playback.report_played`); from the first report on, only reports count, and at the moment
+  of a cut what it has gone on to play since the last one.
 - Without a speaker, a virtual one is assumed: it plays every delta from its arrival on, one after the other, in real
   time. Set `assume_real_time` to False where nobody listens (batch work): then all that arrived counts as heard.
 """
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rtnb.client.response import Delta
 
 if TYPE_CHECKING:
     import pandas as pd
+
+AHEAD_MS: Final = 200.0
+"""How much a speaker is believed to have played since its last report (chosen: it reports every 40 to 100 ms)."""
 
 
 class _Track:
@@ -65,6 +69,8 @@ class Playback:
         self._clock = clock
         self._tracks: dict[str, _Track] = {}
         self._reported = False
+        self._newest: tuple[_Track, float] | None = None
+        """What a speaker plays now, and when it said so."""
         self._free_s = float("-inf")
         self._cut_responses: set[str] = set()
         self._flushers: list[Callable[[], object]] = []
@@ -99,6 +105,8 @@ class Playback:
         self._reported = True
         track = self._tracks.get(item_id)
         if track is not None:
+            if played_ms > track.played_ms:
+                self._newest = track, self._clock()
             track.played_ms = max(track.played_ms, float(played_ms))
 
     def on_flush(self, callback: Callable[[], object]) -> Callable[[], None]:
@@ -129,6 +137,13 @@ class Playback:
             return track.received_ms  # the sum of the spans, without its rounding
         # Rounded to a microsecond: 0.3 s of playing is 300 ms, whatever binary fractions say.
         return round(1000 * sum(max(0.0, min(now_s, stop_s) - start_s) for start_s, stop_s in track.spans), 3)
+
+    def _heard_by_now_ms(self, track: _Track) -> int:
+        """What was heard, with what a speaker has gone on to play since its last report."""
+        if self._newest is None or self._newest[0] is not track:
+            return self._heard_ms(track)
+        since_ms = min(1000 * (self._clock() - self._newest[1]), AHEAD_MS)
+        return int(min(track.played_ms + since_ms, track.received_ms))
 
     def heard_ms(self, item_id: str) -> int:
         """How much of an item was heard: ``min(played, received)`` in whole ms, rounded down; 0 for unknown items."""
@@ -168,7 +183,7 @@ class Playback:
                 continue
             more_comes = not track.complete and track.response_id in self._cut_responses
             if more_comes or self._unheard(track):
-                track.flushed = self._heard_ms(track)
+                track.flushed = self._heard_by_now_ms(track)
                 cut.append((track.item_id, track.content_index, track.flushed))
         self._free_s = min(self._free_s, self._clock())
         for callback in tuple(self._flushers) if cut else ():

@@ -14,7 +14,7 @@ export function describe({ own, shown, level: heard, judged, talking, model }) {
   if (own.state === "starting") return "Starting… the browser may ask for permission";
   if (shown.state === "on" && own.state !== "on") return shown.text || "Listening on another page";
   if (own.text) return own.text;
-  if (!on) return shown.text || "Off";
+  if (!on) return shown.text || "The microphone is off";
   if (model.get("muted")) return "Muted: only silence leaves the page";
   if (!talking) return `Hold the button or ${model.get("talk_key")} to talk`;
   if (judged === "clipping") return "Clipping: speak softer, or further away";

@@ -132,7 +132,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         ways = [(words, way) for way, words in TRANSPORTS.items()]
         wide = ipywidgets.Layout(width="auto", margin="0")
         self._way = ipywidgets.Dropdown(options=ways, layout=wide, tooltip="The way to the service")
-        self._voice = ipywidgets.VBox([self._way])
+        self._voice = ipywidgets.HBox([self._way])
         side = ipywidgets.Layout(flex="1 1 340px", min_width="0")
         self._heard = ipywidgets.VBox(layout=side)
         self._turned = ipywidgets.Box([self.panel], layout=side)

@@ -122,9 +122,10 @@ async def test_a_speaker_knows_better(joined: Joined) -> None:
     stop = joined.session.playback.on_flush(lambda: flushed.append(True))
     joined.session.playback.report_played(item_id, 120.7)
     joined.session.playback.report_played("item_unknown", 5)
+    assert joined.session.playback.heard_ms(item_id) == 120
     joined.clock.advance(900)
     await joined.session.interrupt()
-    assert truncations(joined) == [(item_id, 0, 120)]
+    assert truncations(joined) == [(item_id, 0, 320)]  # it is believed to have gone on, for a while
     assert flushed == [True]
     stop()
     assert "speaker" in repr(joined.session.playback)
