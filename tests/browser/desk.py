@@ -30,13 +30,12 @@ _AS_WRITTEN = """cells => {
 
 _CLEAR = """async () => {
     if (document.querySelector('.jp-Dialog')) throw new Error('a dialog is open');
-    const { shell, serviceManager } = jupyterapp;
-    for (const widget of [...shell.widgets('main')]) {
-        const id = widget.context?.sessionContext?.session?.id;
-        if (widget.context) widget.context.model.dirty = false; // nobody is to be asked whether to save it
-        widget.close(); // first, so that its widgets say goodbye to a kernel that lives
-        await new Promise(requestAnimationFrame);
-        if (id) await serviceManager.sessions.shutdown(id);
+    for (const widget of [...jupyterapp.shell.widgets('main')]) {
+        if (widget.context) {
+            widget.context.model.dirty = false; // nobody is to be asked whether to save it
+            await widget.context.sessionContext.shutdown();
+        }
+        widget.close();
     }
     for (const name of Object.keys(window)) if (window.known && !known.has(name)) delete window[name];
 }"""
@@ -74,6 +73,13 @@ class Desk:
             return self._notebook
         await self.clear()
         self._kept = wanted
+        try:
+            return await self._opened(name, pictures, timeout_s=15.0)
+        except PlaywrightError:
+            await self._give_up()
+            return await self._opened(name, pictures, timeout_s=60.0)
+
+    async def _opened(self, name: str, pictures: Path, *, timeout_s: float) -> NotebookPage:
         if self._page is None:
             self._page = await new_page(self._browser)
             KEPT.add(self._page.context)
@@ -82,7 +88,7 @@ class Desk:
         await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
         self._notebook = NotebookPage(self._lab, self._page, name, pictures)
         await self._page.evaluate(_OPEN, [name, self._lab.theme])
-        return await self._notebook.until_open()
+        return await self._notebook.until_open(timeout_s=timeout_s)
 
     async def clear(self) -> None:
         """Close all that is open, and end its kernels; a page where that fails is given up."""
@@ -94,6 +100,11 @@ class Desk:
         try:
             await self._page.evaluate(_CLEAR)
         except PlaywrightError:
-            KEPT.discard(self._page.context)
-            await self._page.context.close()
-            self._page = None
+            await self._give_up()
+
+    async def _give_up(self) -> None:
+        """Close the page; the next notebook gets a new one. (JupyterLab has been seen to open a notebook forever.)"""
+        page, self._page = self._page, None
+        if page is not None:
+            KEPT.discard(page.context)
+            await page.context.close()

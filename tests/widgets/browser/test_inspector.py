@@ -339,7 +339,7 @@ add("sent", events.SessionUpdate(session=SessionConfig(tools=(tool,))), 3)
 deltas(40, 400)
 inspector = inspect(list(log))'''
     listed = MANY.replace("inspector = inspect(log)", leak)
-    notebook = await inspected("saved.ipynb", listed)
+    notebook = await inspected("saved.ipynb", listed, fresh=True)
     page = notebook.page
     await page.wait_for_function(
         "document.querySelector('[data-rtnb-static]')?.textContent.includes('last 200 of 404')"
@@ -373,7 +373,7 @@ async def test_it_looks_right(inspected: Opened, theme: str) -> None:
         .filter(node => node.scrollWidth > node.clientWidth + 1).map(node => node.textContent)"""
     for width, shown in ((1400, 1400), (480, 780)):  # the side bar has 300
         await page.set_viewport_size({"width": shown, "height": 1000})
-        await rows(page, "input_audio_buffer_commit_empty").click(timeout=5000)
+        await rows(page, "input_audio_buffer_commit_empty").click()
         await page.locator(".rtnb-ev-side pre").wait_for()
         await page.locator(".rtnb-ev").scroll_into_view_if_needed()
         await notebook.picture(f"inspector-{width}")
