@@ -8,8 +8,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.async_api import Locator, expect
+
+from tests.widgets.browser.microphone_page import TRACKS
+from tests.widgets.listening import TAP
 
 IMPORT = "import rtnb, time"
 OPEN = (
@@ -89,13 +93,13 @@ async def test_a_recording_is_said_and_answered(shown: Opened, tmp_path: Path) -
     recording = tmp_path / "hello.wav"
     write_wav(recording, babble("hello there my friend", seed=3).audio, rate_hz=24_000)
     play = await shown("recording.ipynb", keep=True)
-    await play.find("input[type=file]").set_input_files(str(recording))
+    await play.find(".rtnb-talk input[type=file]").set_input_files(str(recording))
     await expect(play.find(".rtnb-busy")).to_have_text("Saying the recording…")
     await expect(play.find(".rtnb-transcript")).to_contain_text("I heard you speak", timeout=30_000)
     await expect(play.find(".rtnb-figure dt", has_text="end of speech")).to_have_count(1)
 
     (tmp_path / "broken.mp3").write_bytes(b"no sound at all")
-    await play.find("input[type=file]").set_input_files(str(tmp_path / "broken.mp3"))
+    await play.find(".rtnb-talk input[type=file]").set_input_files(str(tmp_path / "broken.mp3"))
     await expect(play.find(".rtnb-talk [role=alert]")).to_contain_text("broken.mp3 cannot be said")
 
 
@@ -220,6 +224,127 @@ async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: O
     assert await play.page.evaluate("key => document.documentElement.outerHTML.includes(key)", key) is False
 
 
+# --- listening --------------------------------------------------------------------------------------------------------
+
+SPOKEN = """
+from rtnb.audio import babble
+simulator = rtnb.Simulator(latency="real_time", voice="babble")
+playground = rtnb.Playground(simulator, microphone=babble("stop please stop now", seed=5).audio,
+                             turn_detection={"silence_duration_ms": 300})
+playground
+"""
+ONCE = """() => {
+  let [count, begun, loudest] = [0, Infinity, 0];
+  Object.assign(window, { late: 0, over: false, interrupting: false });
+  window.heard.push = function (part) {
+    if (window.over) return 0;
+    const [now, played] = [performance.timeOrigin + performance.now(), (++count * 128) / 24];
+    begun = Math.min(begun, now - played);
+    if (part.some((v) => v)) loudest = count;
+    window.lastLoud = begun + (loudest * 128) / 24;
+    if (window.interrupting && loudest === count) window.late = Math.max(window.late, now - begun - played);
+    window.over = window.interrupting && (count - loudest) * 128 > 300 * 24;
+    return Array.prototype.push.call(this, part);
+  };
+}"""
+"""Note when something but silence left the worklet last before it fell silent for 300 ms, after `interrupting` is set;
+in Unix ms, the clock of the log's wall times, by counting quanta. And how late they came: how long the page stood still
+(a page that has its computer for itself does not)."""
+
+CUT = """
+import asyncio, json
+from pathlib import Path
+log = playground.session.log
+while not log.filter("conversation.item.truncated"): await asyncio.sleep(0.02)
+spoke, item = log.filter("input_audio_buffer.speech_started")[0], log.filter("conversation.item.truncated")[0].event
+rows = log.filter("response.output_audio.delta")
+said = b"".join(row.event.delta for row in rows if row.event.item_id == item.item_id)
+Path("said.pcm").write_bytes(said)
+print(json.dumps([spoke.wall_time, item.audio_end_ms, playground.session.playback.heard().loc[item.item_id].to_dict()],
+                 default=float))
+"""
+SPLIT = """
+while not [turn for turn in playground.talk.latency.turns if turn.kind == "speech" and turn.first_audible_s]:
+    await asyncio.sleep(0.05)
+playground.microphone.stop()
+"""
+LEFT = """
+from rtnb._loop import shared_loop
+playground.close()
+async def tasks(): return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("rtnb-s")]
+print(shared_loop().run(tasks()), simulator.running, playground.microphone.state)
+"""
+
+
+async def test_speaking_into_an_answer_stops_it_where_it_was_heard(shown: Opened) -> None:
+    play = await shown("barge.ipynb", cell=SPOKEN, run=False)
+    await play.page.evaluate(f"() => {{ {TAP} }}")
+    await play.notebook.run_all()
+    await play.connected()
+    await expect(play.find(".rtnb-microphone .rtnb-status")).to_contain_text("stands in")
+    await play.page.evaluate(ONCE)
+    await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
+    await play.page.wait_for_function("window.heard.filter((part) => part.some((v) => v)).length > 150")
+    await play.page.evaluate("window.interrupting = true")
+    await play.find(".rtnb-microphone .rtnb-start").click()
+    await play.page.wait_for_function("window.over")
+    spoke_s, kept_ms, row = json.loads(await play.python(CUT))
+    loud_ms, late_ms = await play.page.evaluate("[lastLoud, late]")
+    left = np.array(await play.page.evaluate("takeHeard()")).round().astype(np.int16)
+    said = np.frombuffer((play.notebook.lab.directory / "said.pcm").read_bytes(), np.int16)
+    # Where in the answer the worklet was, whatever gaps it made; 20 ms of it, before the end that fades out.
+    left_ms = (said.tobytes().find(left[-1200:-720].tobytes()) // 2 + 1200) / 24
+    assert loud_ms - 1000 * spoke_s < 200 + late_ms, f"{late_ms=}"
+    assert abs(kept_ms - left_ms) < 100 + late_ms, f"{late_ms=}"
+    assert row["truncated"]
+    assert row["heard_ms"] == kept_ms
+    await expect(play.find(".rtnb-transcript")).to_contain_text("interrupted")
+
+    await play.python(SPLIT)
+    await expect(play.find(".rtnb-figure", has_text="acoustic end")).to_contain_text("0")
+    await expect(play.find(".rtnb-microphone[data-state=off]")).to_have_count(1)
+    await play.find(".rtnb-heard-items summary").click()
+    cells = play.find(".rtnb-heard-items tbody tr").first.locator("td")
+    await expect(cells.nth(4)).to_have_text(str(kept_ms))
+    await expect(cells.nth(5)).to_have_text("cut")
+    assert await play.python(LEFT) == "[] False off"
+    assert play.notebook.messages == []
+
+
+async def test_a_call_instead_of_the_socket_and_back(shown: Opened) -> None:
+    pytest.importorskip("aiortc", reason="the simulator's WebRTC side needs aiortc (extra sim)")
+    play = await shown("change.ipynb", cell=OPEN.replace("'fast'", "'real_time'"), keep=True)
+    await play.page.evaluate(TRACKS)
+    await play.find("select", has_text="WebRTC").select_option(label="WebRTC, from the page")
+    await expect(play.find(".rtnb-webrtc[data-state=idle]")).to_have_count(1)
+    assert await play.page.evaluate("live()") == 0  # off until a click
+
+    async def call() -> None:
+        await play.find(".rtnb-webrtc button", has_text="Start").click()
+        await expect(play.find(".rtnb-webrtc[data-state=talking]")).to_have_count(1, timeout=20_000)
+        await play.connected()
+        assert await play.page.evaluate("live()") > 0
+
+    await call()
+    await expect(play.find(".rtnb-speaker")).to_have_count(0)
+    await play.ask("Hello!")
+    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
+    await play.find("select", has_text="WebRTC").select_option(label="WebSocket, by the kernel")
+    await play.page.wait_for_function("live() === 0", timeout=12_000)
+    await expect(play.find(".rtnb-microphone")).to_have_count(1)
+    await play.connected()
+    await play.ask("Hello!")
+    await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
+    assert await play.python("playground.transport = 'webrtc'; print(playground.peer.state)") == "closed"
+    await call()
+    await play.page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click()
+    await play.page.keyboard.press("Control+Enter")
+    await play.page.wait_for_function("live() === 0", timeout=12_000)
+    await play.connected()
+    await expect(play.find(".rtnb-microphone")).to_have_count(1)
+    assert play.notebook.messages == []
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 async def test_it_can_be_looked_at(shown: Opened, pictures: Path, theme: str) -> None:
     play = await shown(f"look-{theme}.ipynb", theme=f"JupyterLab {theme}")
@@ -227,6 +352,7 @@ async def test_it_can_be_looked_at(shown: Opened, pictures: Path, theme: str) ->
     await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
     await play.python("playground.turn_detection.threshold = 0.7; await playground.apply()")
     await play.page.keyboard.press("Control+b")  # the side bar takes what little room there is
+    await play.find(".rtnb-heard-items summary").click()
     for width, height in ((1400, 1400), (480, 2600)):
         await play.page.set_viewport_size({"width": width, "height": height})
         await play.find(".rtnb-connection").scroll_into_view_if_needed()
