@@ -191,7 +191,20 @@ async def no_tasks_left() -> AsyncIterator[None]:
     assert not pending, f"tasks left behind: {pending}"
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Two workers share the tests: everything in a browser is one's, all others go file by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "browser" if "browser/" in file else file
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "browser" not in item.path.parts)  # the longest work first
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "function", None)):
             names: list[str] = item.fixturenames  # type: ignore[attr-defined]
