@@ -178,8 +178,8 @@ class Recommendation:
                 return f"Take {_settings(self.choice)}: {budget} is shown by {n}."
             low, high = self.fastest_silence_ms
             return (
-                f"T{_settings(self.choice)[1:]} is shown to keep the budget ({budget}; {n}), but which such setting is the "
-                f"fastest is not identifiable: its silence may be {low:.0f} to {high:.0f} ms. "
+                f"T{_settings(self.choice)[1:]} is shown to keep the budget ({budget}; {n}), but which such setting is "
+                f"the fastest is not identifiable: its silence may be {low:.0f} to {high:.0f} ms. "
                 f"Record {self.more_turns} more turns."
             )
         if self.more_turns is not None:
