@@ -134,6 +134,7 @@ class TalkBar(SessionView):
         self.latency.feed(rows)
         self.cost.feed(rows)
         self.status = self._figures()
+        self._tell_heard()  # while somebody speaks there is always something new
         for row in rows:
             if row.type == "response.done" and row.event.response.status == "failed":  # type: ignore[attr-defined]
                 self.problem = "The response failed: see the log."
@@ -151,6 +152,9 @@ class TalkBar(SessionView):
         return figures
 
     def _idle(self) -> None:
+        self._tell_heard()
+
+    def _tell_heard(self) -> None:
         if time.monotonic() - self._heard_s < HEARD_S or not isinstance(self.session, Session):
             return
         self._heard_s, before = time.monotonic(), self._heard

@@ -32,6 +32,7 @@ from rtnb.protocol.values import SessionConfig
 from rtnb.targets import resolve
 from rtnb.transport import EphemeralKey
 from rtnb.transport.offer import offer_facts, post_offer, read_answer
+from rtnb.widgets._base import packed
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._follow import SessionView
 from rtnb.widgets._steering import flat, found, same
@@ -40,8 +41,6 @@ from rtnb.widgets.verdicts import styled
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_HERE = Path(__file__).parent
 
 T = TypeVar("T")
 
@@ -84,7 +83,7 @@ class WebRTCPeer(SessionView):
     >>> await peer.start()                                # doctest: +SKIP
     """
 
-    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("webrtc_call.js", "webrtc.js"))
+    _esm = packed(Path(__file__).with_name("webrtc_call.js"), Path(__file__).with_suffix(".js"))
     _css = styled("webrtc.css")
     _accepts = (Session,)
 

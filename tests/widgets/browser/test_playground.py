@@ -243,7 +243,8 @@ ONCE = """() => {
     if (part.some((v) => v)) loudest = count;
     window.lastLoud = begun + (loudest * 128) / 24;
     if (window.interrupting && loudest === count) window.late = Math.max(window.late, now - begun - played);
-    window.over = window.interrupting && (count - loudest) * 128 > 300 * 24;
+    const silent = window.interrupting && (count - loudest) * 128 > 300 * 24; // or starved
+    window.over = silent && document.querySelector(".rtnb-transcript").textContent.includes("interrupted");
     return Array.prototype.push.call(this, part);
   };
 }"""
