@@ -176,6 +176,8 @@ class LatencyMeter:
                 self._sent_s.append(at_s)
             case events.SessionCreated() | events.SessionUpdated():
                 self._config = event.session
+                if isinstance(event, events.SessionCreated):
+                    self._ended_s = at_s  # what was heard before is of another session
             case events.InputAudioBufferSpeechStopped():
                 self._waiting = TurnLatency(
                     "speech", self._end_of_speech_s(event.audio_end_ms, at_s), self._heard(at_s)

@@ -116,7 +116,6 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     def _build(self) -> None:
         self.connection = ConnectionControl()
         self.talk = TalkBar()
-        self.talk.ear = None if self.microphone is None else self.microphone.speech_end
         self.panel = SettingsPanel(facts=self._target.facts)
         self.instructions = self.panel.instructions
         self.turn_detection = self.panel.turn_detection
@@ -260,6 +259,9 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         self.panel.facts = self._target.facts
         self.panel.steering.attach(session)
         ears = () if self.transport == "webrtc" else (self.speaker, *self._microphones)
+        self.talk.ear = None  # over WebRTC no sound passes here
+        if self.microphone is not None and self.transport == "websocket":
+            self.talk.ear = self.microphone.speech_end
         for view in (self.connection, self.talk, self.waveform, self.transcript, *ears):
             view.session = session
         before, self.inspector = self.inspector, EventInspector(session)

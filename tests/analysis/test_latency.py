@@ -188,3 +188,8 @@ def test_a_turn_counts_from_the_acoustic_end_it_was_heard_with() -> None:
     assert sum(spoken.steps_ms.values()) == pytest.approx(spoken.ms("first audible"))
     assert typed_in.acoustic_s is None  # what was heard belongs to the turn before
     assert list(meter.to_frame()["start"]) == ["acoustic end", "commit sent"]
+    ear = SpeechEnd()
+    heard(ear, np.repeat([0, 0.2, 0], 12_000), end_s=100)
+    meter = LatencyMeter(ear)
+    meter.feed(tape.log)
+    assert meter.turns[0].acoustic_s is None  # heard before the session began
