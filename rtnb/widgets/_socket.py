@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+import socket as sockets
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -122,11 +123,17 @@ class SocketServer:
         return await asyncio.shield(self._port)
 
     async def _run(self, port: asyncio.Future[int]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            listener = sockets.create_server(("127.0.0.1", 0))
+        except OSError as error:
+            port.set_exception(error)
+            self._port = None
+            return
         try:
             async with serve(
                 self._connected,
-                "127.0.0.1",
-                0,
+                sock=listener,
                 process_request=self._at_the_door,
                 max_size=MAX_FRAME_BYTES,
                 compression=None,  # on loopback it only costs
@@ -135,12 +142,13 @@ class SocketServer:
                 ping_timeout=15,
                 close_timeout=1,
                 logger=_logger,
-            ) as server:
-                port.set_result(next(iter(server.sockets)).getsockname()[1])
-                await asyncio.get_running_loop().create_future()  # until cancelled
-        except OSError as error:
-            port.set_exception(error)
-            self._port = None
+            ):
+                port.set_result(listener.getsockname()[1])
+                await loop.create_future()  # until cancelled
+        finally:
+            if listener.fileno() != -1:  # cancelled while it was opened: nobody else closes it
+                loop.remove_reader(listener)
+                listener.close()
 
     def _at_the_door(self, socket: ServerConnection, request: Request) -> Response | None:
         """Refuse a handshake that comes from no page we expect; show an invited page."""

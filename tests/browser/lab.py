@@ -25,7 +25,10 @@ from playwright.async_api import Browser, Locator, Page
 _START_S = 90.0  # a cold JupyterLab on two busy cores took 12 s
 _STOP_S = 30.0
 _RAISED = re.compile(r"Traceback \(most recent call last\)|^\s*Cell In\[\d+\], line", re.MULTILINE)
-_QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}  # no question over the page
+_QUIET = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no question over the page
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # cells out of sight are laid out, too
+}
 
 
 class Lab:
@@ -55,6 +58,9 @@ class Lab:
             plugin = self.home / "settings" / (name.replace(":", "/") + ".jupyterlab-settings")
             plugin.parent.mkdir(parents=True, exist_ok=True)
             plugin.write_text(json.dumps(value), encoding="utf-8")
+        pages = self.home / "config" / "labconfig" / "page_config.json"  # its sidebar asks for what is not served: 403
+        pages.parent.mkdir(parents=True, exist_ok=True)
+        pages.write_text(json.dumps({"disabledExtensions": {"ipyparallel-labextension": True}}), encoding="utf-8")
         command = [
             sys.executable,
             "-m",

@@ -19,6 +19,7 @@ import pytest
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.rtp import RtpPacket
 
+import rtnb
 from rtnb.audio import decode_pcm16, resample
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator import Simulator
@@ -68,6 +69,9 @@ async def recording(caller: Caller, item_id: str) -> np.ndarray[Any, Any]:
 async def test_a_spoken_turn_is_answered_aloud(sim: Simulator, dialect: str) -> None:
     async with calling(sim, dialect=dialect, channel="oai-events" if dialect == "ga" else "realtime-channel") as caller:
         await caller.until("session.created")
+        patient = rtnb.ServerVad(silence_duration_ms=700)  # a busy machine stutters, and is heard to
+        caller.send(events.SessionUpdate(session=SessionConfig.of(turn_detection=patient)))
+        await caller.until("session.updated")
         said = spoken("hello", silence_ms=0)
         caller.microphone.say(said)
         stopped = await caller.until("output_audio_buffer.stopped")

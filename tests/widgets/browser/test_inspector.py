@@ -68,6 +68,11 @@ def rows(page: Any, text: str = "") -> Any:
     return page.locator(".rtnb-ev-space > .rtnb-ev-row:visible", has_text=text)
 
 
+async def settled(page: Any) -> None:
+    """Wait until the table is laid out anew: what a person does by looking."""
+    await page.evaluate("async () => { for (let k = 0; k < 10; k++) await new Promise(requestAnimationFrame); }")
+
+
 async def run(notebook: Any, source: str) -> str:
     """Run code in the last cell, which is kept empty for it; what it prints."""
     cell = notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").last
@@ -177,6 +182,8 @@ async def test_filters_count_and_the_tree_sorts(inspected: Opened) -> None:
     ]
     await notebook.picture("tree")
     await page.get_by_label("Arrangement").select_option("all")
+    await expect(page.locator(".rtnb-ev-status")).to_have_text("43 of 43 events")
+    await settled(page)
     await page.get_by_label("Go to time").fill("0:01.2")
     await page.keyboard.press("Enter")
     await expect(page.locator(".rtnb-ev-row[aria-selected=true]")).to_contain_text("1.200")
@@ -247,7 +254,7 @@ _ = traitlets.link((waveform, "selected_index"), (inspector, "selected_index"))
 
 
 async def test_a_pause_loses_nothing_and_the_newest_is_followed(inspected: Opened) -> None:
-    notebook = await inspected("pause.ipynb", MANY)
+    notebook = await inspected("pause.ipynb", MANY, fresh=True)  # it is reloaded
     page = notebook.page
     status = page.locator(".rtnb-ev-status")
 
@@ -373,6 +380,7 @@ async def test_it_looks_right(inspected: Opened, theme: str) -> None:
         .filter(node => node.scrollWidth > node.clientWidth + 1).map(node => node.textContent)"""
     for width, shown in ((1400, 1400), (480, 780)):  # the side bar has 300
         await page.set_viewport_size({"width": shown, "height": 1000})
+        await settled(page)
         await rows(page, "input_audio_buffer_commit_empty").click()
         await page.locator(".rtnb-ev-side pre").wait_for()
         await page.locator(".rtnb-ev").scroll_into_view_if_needed()

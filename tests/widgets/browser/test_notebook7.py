@@ -23,13 +23,17 @@ async def _run(page: Page, number: int) -> None:
     await expect(cell.locator(".jp-InputPrompt")).to_have_text(f"[{number + 1}]:", timeout=30_000)
 
 
+def _told(message: Any) -> str:
+    return f"{message.text} {message.location.get('url', '')}"
+
+
 async def test_a_conversation_and_its_events(jupyterlab: Any, browser: Any, pictures: Path) -> None:
     jupyterlab.write("notebook7.ipynb", CELLS)
     context = await browser.new_context(viewport={"width": 1280, "height": 1000})
     page = await context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: problems.append(_told(message)) if message.type == "error" else None)
     await page.goto(f"{jupyterlab.url}/notebooks/notebook7.ipynb?token={jupyterlab.token}")
     await expect(page).to_have_title("notebook7")
     await expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible(timeout=30_000)

@@ -220,7 +220,7 @@ async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: O
     text = json.dumps(saved)
     assert key not in text
     state = json.dumps(saved.metadata.get("widgets", {}))
-    assert 10_000 < len(state) < 150_000  # 200 kB are promised
+    assert 10_000 < len(state) < 200_000
     assert await play.page.evaluate("key => document.documentElement.outerHTML.includes(key)", key) is False
 
 
