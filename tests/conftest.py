@@ -105,7 +105,7 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One JupyterLab for the whole run, started with `rtnb lab`: a `tests.browser.lab.Lab`."""
     from tests.browser.lab import Lab
 
-    lab = Lab(tmp_path_factory.mktemp("lab"), arguments=["--", "--expose-app-in-browser"]).start()
+    lab = Lab(tmp_path_factory.mktemp("lab")).start()
     yield lab
     code = lab.stop()
     assert code == 0, f"rtnb lab ended with {code}:\n{lab.log()}"

@@ -42,10 +42,7 @@ _CLEAR = """async () => {
 
 
 class Desk:
-    """One page of JupyterLab that is kept: loading it takes longer than most tests, opening a notebook in it does not.
-
-    It needs a `Lab` with the option ``--expose-app-in-browser``.
-    """
+    """One page of JupyterLab that is kept: loading it takes longer than most tests, a notebook in it does not."""
 
     def __init__(self, lab: Lab, browser: Browser) -> None:
         self._lab = lab

@@ -24,6 +24,7 @@ from playwright.async_api import Browser, Locator, Page
 
 _START_S = 90.0  # a cold JupyterLab on two busy cores took 12 s
 _STOP_S = 30.0
+_RUN_AGAIN_S = 15.0  # cells show [*] well within a second of the menu
 _RAISED = re.compile(r"Traceback \(most recent call last\)|^\s*Cell In\[\d+\], line", re.MULTILINE)
 _QUIET = {
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},  # no question over the page
@@ -74,7 +75,7 @@ class Lab:
         ]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, *self._arguments],
+                [*command, *self._arguments, "--", "--expose-app-in-browser"],
                 cwd=self.home,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -245,28 +246,36 @@ class NotebookPage:
     async def run_all(self, *, timeout_s: float = 120.0) -> list[CellOutput]:
         """Choose Run → Run All Cells, wait until no cell runs or waits, and return what each code cell shows."""
         last = await self._last_count()
-        await self.page.get_by_role("menuitem", name="Run", exact=True).click()
-        await self.page.get_by_role("menuitem", name=re.compile("^Run All Cells")).first.click()
         deadline = time.monotonic() + timeout_s
-        while await self._last_count() <= last:  # the menu answers before the cells start
+        while not await self._started(last):
             if time.monotonic() > deadline:
                 raise AssertionError(await self._told(f"{self.name} did not start to run"))
-            await self.page.wait_for_timeout(20)
         await self.until_idle(timeout_s=timeout_s)
         return await self.outputs()
 
+    async def _started(self, last: float) -> bool:
+        """Choose from the menu, which answers before the cells start; as a person would, again if none does."""
+        await self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        await self.page.get_by_role("menuitem", name=re.compile("^Run All Cells")).first.click()
+        patience = time.monotonic() + _RUN_AGAIN_S
+        while await self._last_count() <= last:
+            if time.monotonic() > patience:
+                return False
+            await self.page.wait_for_timeout(20)
+        return True
+
     async def until_idle(self, *, timeout_s: float = 120.0) -> None:
         """Wait until the kernel is connected and idle and no cell of the notebook shows [*]."""
-        # The notebook's own indicator says "idle" also before there is a kernel, and JupyterLab loses what is run then
-        # (measured, on a cold start); the status bar tells the two apart.
+        # The page's indicators say "idle" also before there is a kernel, or still of the notebook before; JupyterLab
+        # loses what is run then (measured, on a cold start). The application itself tells these apart.
         await self.page.wait_for_function(
             """() => {
-                const panel = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)');
-                if (!panel) return false;
-                const idle = panel.querySelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]');
-                const bar = document.querySelector('#jp-main-statusbar')?.textContent ?? '';
-                const prompts = [...panel.querySelectorAll('.jp-InputPrompt')].map(node => node.textContent);
-                return idle !== null && bar.includes('| Idle') && !prompts.some(text => text.includes('*'));
+                const node = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)');
+                const panel = node && [...jupyterapp.shell.widgets('main')].find(widget => widget.node === node);
+                const kernel = panel?.sessionContext.session?.kernel;
+                const prompts = [...(node?.querySelectorAll('.jp-InputPrompt') ?? [])].map(each => each.textContent);
+                return panel?.sessionContext.isReady && kernel?.connectionStatus === 'connected'
+                    && kernel.status === 'idle' && !prompts.some(text => text.includes('*'));
             }""",
             timeout=timeout_s * 1000,
         )

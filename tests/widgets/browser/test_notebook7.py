@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, expect
+
+from tests.browser.lab import Lab
 
 CELLS = (
     "import rtnb",
@@ -27,14 +31,22 @@ def _told(message: Any) -> str:
     return f"{message.text} {message.location.get('url', '')}"
 
 
-async def test_a_conversation_and_its_events(jupyterlab: Any, browser: Any, pictures: Path) -> None:
-    jupyterlab.write("notebook7.ipynb", CELLS)
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Lab]:
+    """A server that has served no JupyterLab: one that has confuses files of the same name of the two, and says 403."""
+    lab = Lab(tmp_path).start()
+    yield lab
+    lab.stop()
+
+
+async def test_a_conversation_and_its_events(server: Lab, browser: Any, pictures: Path) -> None:
+    server.write("notebook7.ipynb", CELLS)
     context = await browser.new_context(viewport={"width": 1280, "height": 1000})
     page = await context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(_told(message)) if message.type == "error" else None)
-    await page.goto(f"{jupyterlab.url}/notebooks/notebook7.ipynb?token={jupyterlab.token}")
+    await page.goto(f"{server.url}/notebooks/notebook7.ipynb?token={server.token}")
     await expect(page).to_have_title("notebook7")
     await expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible(timeout=30_000)
     status = page.locator(".jp-NotebookKernelStatus")  # what is run before the kernel is connected would be lost
