@@ -42,7 +42,7 @@ class BackgroundLoop:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may close a widget in here, which comes back
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
@@ -114,11 +114,18 @@ class BackgroundLoop:
             _after_fork.append(self._loop)
             self._loop = None
         if self._loop is None:
-            self._loop = _new_loop()
-            self._pid = os.getpid()
-            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="rtnb-loop", daemon=True)
-            self._thread.start()
+            self._start(_new_loop())
+        assert self._loop is not None
         return self._loop
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:  # started meanwhile, by a widget that the garbage collector closed
+            loop.close()
+            return
+        self._loop = loop
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=_serve, args=(loop,), name="rtnb-loop", daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> BackgroundLoop:
         return self
@@ -167,7 +174,7 @@ def shared_loop() -> BackgroundLoop:
 
 
 def _new_locks_in_child() -> None:
-    _shared._lock = threading.Lock()  # the parent may have held it while it forked
+    _shared._lock = threading.RLock()  # the parent may have held it while it forked
 
 
 if hasattr(os, "register_at_fork"):

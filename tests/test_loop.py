@@ -101,6 +101,36 @@ def test_run_gives_the_exception() -> None:
             loop.run(late(), timeout_s=5)
 
 
+class _CollectedHere(BackgroundLoop):
+    """The garbage collector runs at the worst moment: while the loop is started, or asked for."""
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        gc.collect()
+        return super()._started()
+
+
+class _Closing:
+    """What uses the loop when it is collected, as a widget does; a cycle, so that only the collector ends it."""
+
+    def __init__(self, loop: BackgroundLoop, done: threading.Event) -> None:
+        self.me, self.loop, self.done = self, loop, done
+
+    def __del__(self) -> None:
+        self.loop.call_soon(self.done.set)
+
+
+def test_what_is_collected_within_may_use_it() -> None:
+    loop, done, names = _CollectedHere(), threading.Event(), list[str]()
+    _Closing(loop, done)
+    caller = threading.Thread(target=lambda: names.append(loop.run(_name(), 5)), daemon=True)
+    caller.start()
+    caller.join(5)
+    assert names == ["rtnb-loop"], "it waits for itself"
+    assert done.wait(5)
+    loop.stop()
+    assert not loop.running
+
+
 def test_run_out_of_time_cancels() -> None:
     started, log, done = threading.Event(), list[str](), threading.Event()
 
