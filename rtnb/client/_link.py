@@ -10,8 +10,8 @@ from typing import Any
 
 from rtnb.audio import Audio
 from rtnb.client._calls import Calls, Key
-from rtnb.client._redaction import CARRIERS, redact_event
 from rtnb.client.log import EventLog
+from rtnb.client.redaction import CARRIERS, redact_event
 from rtnb.errors import ConnectionClosed, RemoteProtocolError, RtnbError
 from rtnb.protocol import Connection
 from rtnb.protocol.base import UNSET

@@ -1,7 +1,7 @@
 """Every event of a session, both ways: `EventLog`.
 
 A log is a sequence of rows; it slices, filters, becomes a DataFrame and a file of JSON Lines, and back. Secrets never
-enter it: `rtnb.client._redaction` cleans what could carry one before it is recorded.
+enter it: `rtnb.client.redaction` cleans what could carry one before it is recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from html import escape
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
-from rtnb.client._redaction import CARRIERS
+from rtnb.client.redaction import CARRIERS
 from rtnb.errors import RtnbError
 from rtnb.protocol import events, wire
 from rtnb.protocol.base import UNSET, Dialect

@@ -10,12 +10,12 @@ from typing import Any, Literal, overload
 
 from rtnb.client._link import EventStream, Link, MakeId, Route, counting_ids
 from rtnb.client._queue import ResponseQueue
-from rtnb.client._redaction import redact_config
 from rtnb.client._routes import routes
 from rtnb.client._service_playback import ServicePlayback
 from rtnb.client._settings import changes, session_config
 from rtnb.client.log import EventLog
 from rtnb.client.playback import Playback
+from rtnb.client.redaction import redact_config
 from rtnb.client.resources import (
     ConversationResource,
     InputAudioBufferResource,

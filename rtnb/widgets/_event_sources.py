@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from rtnb.client import Session
-from rtnb.client._redaction import redact_event
 from rtnb.client.log import Direction, EventLog, LogRow
+from rtnb.client.redaction import redact_event
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import wire
 from rtnb.protocol.base import Dialect
