@@ -63,7 +63,8 @@ class Track:
         self.limit_frame = np.where(
             follows, offset + _floor(last_ms[: len(turns)]), self.ends[self.turn_recording]
         )  # until here a stop ends the turn
-        self.pause_at = np.full(len(self.probabilities) + 1, -1, np.int32)  # in which pause a stop is told there
+        # In which pause a stop is told there; in none, the one behind the last.
+        self.pause_at = np.full(len(self.probabilities) + 1, len(self.pause_turn), np.int32)
         offset = self.turn_offset[self.pause_turn]
         pause_frames = offset + _ceil(self.pause_ms[:, 0]), offset + _ceil(self.pause_ms[:, 1])
         lengths = np.maximum(pause_frames[1] - pause_frames[0], 0)
@@ -184,7 +185,7 @@ class Gaps:
         self._in_quiet, self._in_echo = (
             ((first < track.ends) & marks.take(first, mode="clip"), inside & marks.take(self._next_start, mode="clip"))
             if marks.any()
-            else (np.zeros(len(first), bool), np.zeros(n + 1, bool))
+            else (np.zeros(len(first), bool), None)
             for marks in (track.quiet, track.echo)
         )
         if self._long is not None:  # only the first gap that fires behind a long run ends its segment
@@ -228,13 +229,16 @@ class _Stops:
     def __init__(self, gaps: Gaps, silence_frames: _Int) -> None:
         self.gaps, self.track, self.n_silences = gaps, gaps.track, len(silence_frames)
         can = gaps._reach >= silence_frames.min(initial=_NEVER)
-        kept = np.flatnonzero(can)
-        self.rank = np.cumsum(can) - can  # number of a gap -> number of the first kept one from there on
-        width = len(kept)
-        fires = gaps._reach[kept] >= silence_frames[:, None]
-        place = np.flatnonzero(fires)
-        row = np.repeat(np.arange(self.n_silences), fires.sum(axis=1))
-        gap = kept[place - row * width]
+        (gap,) = can.nonzero()  # those kept
+        self.rank = np.zeros(len(can) + 1, np.int64)  # number of a gap -> number of the first kept one from there on
+        np.cumsum(can, out=self.rank[1:])
+        width = len(gap)
+        place, row = np.arange(width), np.zeros(width, np.int64)
+        if self.n_silences != 1:  # for one duration, all of the kept ones fire
+            fires = gaps._reach[gap] >= silence_frames[:, None]
+            place = np.flatnonzero(fires)
+            row = np.repeat(np.arange(self.n_silences), fires.sum(axis=1))
+            gap = gap[place - row * width]
         if gaps._long is not None:
             block = gaps._block[gap]
             first = np.ones(len(place), bool)
@@ -244,14 +248,14 @@ class _Stops:
         self.recording = gaps._recording_or_none[gap]
         self.cell = row * (len(self.track.offsets) + 1) + self.recording
         last = gaps._first_low[gap] + silence_frames.astype(np.int32)[row]
-        waits = np.flatnonzero(~gaps._low.take(last, mode="clip"))  # between the thresholds: the next low frame fires
+        (waits,) = (~gaps._low.take(last, mode="clip")).nonzero()  # between the thresholds: the next low frame fires
         last[waits] = gaps._low_starts[np.searchsorted(gaps._low_starts[:-1], last[waits])]
         self.stop = last + 1
         self.start = start = gaps._first_start[self.recording]
         np.maximum(start[1:], gaps._next_start[gap[:-1]], out=start[1:])
-        steps = place + 1
-        steps[1:] -= place[:-1] + 1
-        self.entry = np.repeat(np.arange(len(place)), steps)  # (S * width,) the next stop from there
+        self.entry = place  # (S * width,) the next stop from there
+        if len(place) < self.n_silences * width:
+            self.entry = np.repeat(np.arange(len(place)), np.diff(place, prepend=-1))
         self.row_at = np.arange(self.n_silences)[:, None] * width
 
     def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
@@ -266,17 +270,15 @@ class _Stops:
         return cut_off, delay_ms.astype(np.float32)
 
     def pauses(self) -> _Bool:
-        n = len(self.track.pause_turn)
+        n = len(self.track.pause_turn) + 1
         cut = np.zeros((self.n_silences, n), bool)
-        pause = self.track.pause_at.take(self.stop, mode="clip")
-        inside = np.flatnonzero(pause >= 0)
-        cut.reshape(-1)[self.row[inside] * n + pause[inside]] = True
-        return cut
+        cut.reshape(-1)[self.row * n + self.track.pause_at.take(self.stop, mode="clip")] = True
+        return cut[:, :-1]
 
-    def starts_in(self, first: _Bool, again: _Bool) -> _Int:
+    def starts_in(self, first: _Bool, again: _Bool | None) -> _Int:
         """(S, n_recordings) starts: the first one of a recording where marked, and those behind a marked gap."""
         n = len(self.track.offsets) + 1
-        if not again.any():
+        if again is None:
             return np.zeros((self.n_silences, 1), np.int64) + first
         counts = np.bincount(self.cell[again[self.gap]], minlength=self.n_silences * n).reshape(-1, n)[:, :-1]
         return counts + first
