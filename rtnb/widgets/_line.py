@@ -10,11 +10,13 @@ Set RTNB_LINE to ``messages`` or ``proxy`` to go without the better ways.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import anywidget
+from IPython.display import display
 from traitlets import Unicode
 
 from rtnb._loop import shared_loop
@@ -25,6 +27,8 @@ from rtnb.widgets._socket import SocketServer
 
 SCRIPTS: Final = [Path(__file__).with_name(name) for name in ("_frames.js", "_socket.js", "_line.js")]
 """The page's side: one module, in this order."""
+SHOWN_S: Final = 2.0
+"""How long a page may take to show what a cell displayed (chosen)."""
 
 __all__ = ["Channel", "Line", "LineStatus", "LineView", "shared_line"]
 
@@ -129,6 +133,7 @@ class LineView(Widget):
     channel = Unicode().tag(sync=True)
     """The name of its channel."""
     _channel: Channel | None = None
+    _displayed = False
 
     def open_channel(self, on_message: OnMessage) -> Channel:
         """Open the channel of this widget on the shared line; `close` closes it."""
@@ -136,6 +141,20 @@ class LineView(Widget):
         self._channel = line.channel(f"{type(self).__name__}-{secrets.token_hex(4)}", on_message)
         self.line, self.channel = line, self._channel.name
         return self._channel
+
+    async def be_shown(self) -> None:
+        """Display it in the cell that runs, if no page shows it; what a cell before displayed may be on its way."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + (SHOWN_S if self._displayed else 0)
+        while self._channel is not None and not self._channel.pages:
+            if loop.time() >= until_s:
+                display(self)  # type: ignore[no-untyped-call]
+                return
+            await asyncio.sleep(0.02)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        self._displayed = True
+        return super()._repr_mimebundle_(**options)
 
     def close(self) -> None:
         """Close the channel and the widget; closing twice is fine."""

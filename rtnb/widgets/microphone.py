@@ -184,10 +184,8 @@ class Microphone(SessionView):
     async def _from_a_cell(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something of the background loop; the loop here turns, so what the page sends should come."""
         future = asyncio.wrap_future(shared_loop().submit(work))
-        if self._audio is None and self._pages.pages == 0 and kernel_major() is not None:
-            from IPython.display import display
-
-            display(self)  # type: ignore[no-untyped-call]
+        if self._audio is None and kernel_major() is not None:
+            await self.be_shown()
         before = None
         while not future.done() and before != (now := (self._feed.arrived, self.line._hub.messages_heard_s)):
             before = now

@@ -291,6 +291,7 @@ class WebRTCPeer(SessionView):
         session, call = self.session, self._call
         if isinstance(session, Session) and not session.closed:
             await session.close()
+            self._over()  # whoever waits for the end sees it
         elif call is not None:
             await call.close()
 

@@ -128,6 +128,16 @@ async def test_the_simulator_hears_the_file_while_a_cell_blocks(
     assert await notebook.page.evaluate("window.last_audio_stream.media.muted")
 
 
+async def test_a_clip_shows_the_widget_once(open_notebook: Any) -> None:
+    name, clip = "clip.ipynb", "print(len(await mic.record(0.2)))"
+    notebook = await open_notebook(name, cells=["import rtnb\nmic = rtnb.Microphone()\nmic", clip, clip])
+    assert [output.text.strip() for output in (await notebook.run_all())[1:]] == ["4800", "4800"]
+    assert await notebook.page.locator(".rtnb-microphone").count() == 1
+    shown = await run(notebook, "mic.close(); mic = rtnb.Microphone(); " + clip)  # nobody displayed this one
+    assert "4800" in shown
+    assert await notebook.page.locator(".jp-CodeCell").last.locator(".rtnb-microphone").count() == 1
+
+
 async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, open_notebook: Any) -> None:
     name = "microphone-messages.ipynb"
     jupyterlab.write(name, ["import asyncio, os; os.environ['RTNB_LINE'] = 'messages'\n" + TALK, "0"])

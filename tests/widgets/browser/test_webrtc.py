@@ -222,9 +222,10 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
         "peer.close(); await older.start(); answer = await older.ask('What is a delta?')\n"
         "print(answer.transcript, list(older.notices), older.session.config.voice, older.session.dialect)\n"
         "import asyncio\nwhile len(older.statistics) < 3: await asyncio.sleep(0.1)\n"
-        "await older.stop()"
+        "await older.stop(); print('at once', older.state)"
     )
     assert "A delta is" in said
+    assert "at once closed" in said
     assert "This page may not post to the service" in said
     assert "verse preview" in said
     figures = json.loads(await one.python("print(older.statistics.iloc[-1].to_json())"))
