@@ -1,0 +1,108 @@
+"""From the README's first command to the first audio, on a machine that knows nothing of rtnb.
+
+``python -m tests.benchmarks.first_run``
+
+A fresh clone of this repository's last commit, an empty home folder, and the command word for word. The browser that
+the command opens is a headless Chromium, where Run All Cells is chosen. Prints when the server answered, when the
+notebook was there, and when it held the first spoken answer; packages come from wherever pip gets them, and the time
+that takes is that of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from playwright.async_api import async_playwright
+
+from tests.browser.chromium import find_chromium, flags, prepare_driver
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = re.compile(r"<!-- command: lab -->\n```bash\n(.+?)\n```", re.DOTALL)
+INSTALLED_S, SHOWN_S = 600.0, 120.0
+ANSWER = re.compile(r"A delta is .+\(\d+\.\d s\)")
+
+
+def opened_address(note: Path, process: subprocess.Popen[bytes]) -> str:
+    """What the command would have opened in a browser, once it does."""
+    deadline = time.monotonic() + INSTALLED_S
+    while not (note.exists() and note.read_text().strip()):
+        assert process.poll() is None, f"the command ended with {process.returncode}"
+        assert time.monotonic() < deadline, f"nothing was opened within {INSTALLED_S:.0f} s"
+        time.sleep(0.05)
+    return note.read_text().strip()
+
+
+def outside() -> dict[str, str]:
+    """The environment without the virtual environment this runs in."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    mine = str(Path(sys.executable).parent)
+    return kept | {"PATH": os.pathsep.join(place for place in kept["PATH"].split(os.pathsep) if place != mine)}
+
+
+async def on_page(address: str, passed: Callable[[str], None]) -> None:
+    """Run all cells, as a person would, until there is something to hear."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
+        page = await browser.new_page()
+        page.set_default_timeout(1000 * SHOWN_S)
+        await page.goto(address)
+        await page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+        passed("the first notebook is there, and its kernel")
+        await page.get_by_role("menuitem", name="Run", exact=True).click()
+        await page.get_by_role("menuitem", name=re.compile("^Run All Cells")).first.click()
+        await page.locator(".jp-OutputArea-output", has_text=ANSWER).first.wait_for()
+        passed("the first spoken answer is in the kernel")
+        await page.locator(".jp-OutputArea-output audio").first.wait_for()
+        passed("it can be heard")
+        await browser.close()
+
+
+def main() -> None:
+    prepare_driver()
+    command = COMMAND.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert command, "README.md holds no command after <!-- command: lab -->"
+    folder = Path(tempfile.mkdtemp(prefix="rtnb-first-run-"))
+    (folder / "home").mkdir()
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder / "clone")], check=True)
+    note, open_it = folder / "opened", folder / "open_it"
+    open_it.write_text(f'#!/bin/sh\necho "$1" > {note}\n')
+    open_it.chmod(0o755)
+    environment = outside() | {"HOME": str(folder / "home"), "BROWSER": f"{open_it} %s"}
+    seconds: dict[str, float] = {}
+    start = time.monotonic()
+
+    def passed(what: str) -> None:
+        seconds[what] = round(time.monotonic() - start, 1)
+        print(f"{seconds[what]:7.1f} s  {what}", flush=True)
+
+    process = subprocess.Popen(
+        ["bash", "-c", command[1]],
+        cwd=folder / "clone",
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        address = opened_address(note, process)
+        passed("the browser is opened")
+        asyncio.run(on_page(address, passed))
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps({"benchmark": "first_run", "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()
