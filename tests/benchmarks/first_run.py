@@ -86,17 +86,23 @@ def main() -> None:
         seconds[what] = round(time.monotonic() - start, 1)
         print(f"{seconds[what]:7.1f} s  {what}", flush=True)
 
-    process = subprocess.Popen(
-        ["bash", "-c", command[1]],
-        cwd=folder / "clone",
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["bash", "-c", command[1]],
+            cwd=folder / "clone",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         address = opened_address(note, process)
         passed("the browser is opened")
         asyncio.run(on_page(address, passed))
+    except BaseException:
+        print((folder / "log").read_text(encoding="utf-8", errors="replace"))
+        raise
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
