@@ -18,9 +18,14 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+SWITCH_S: Final = 0.001
+"""How long a cell that computes in Python may keep the interpreter to itself each time this loop wants it, which is
+several times per frame of a microphone: with Python's own 5 ms a frame took 8.5 ms to the service, with this 4
+(medians, measured by tests/benchmarks/microphone.py)."""
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -143,9 +148,12 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     # Our own executor: closing asyncio's starts a thread, which Python refuses while the interpreter exits.
     executor = ThreadPoolExecutor(thread_name_prefix="rtnb-loop-worker")
     loop.set_default_executor(executor)
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(min(switch_s, SWITCH_S))
     try:
         loop.run_forever()
     finally:
+        sys.setswitchinterval(switch_s)
         loop.run_until_complete(_wind_up())
         executor.shutdown(cancel_futures=True)
         loop.close()

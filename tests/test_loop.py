@@ -131,6 +131,14 @@ def test_what_is_collected_within_may_use_it() -> None:
     assert not loop.running
 
 
+def test_a_cell_that_computes_lets_it_run_more_often() -> None:
+    before = sys.getswitchinterval()
+    with BackgroundLoop() as loop:
+        loop.run(_name())
+        assert sys.getswitchinterval() == pytest.approx(0.001)
+    assert sys.getswitchinterval() == before
+
+
 def test_run_out_of_time_cancels() -> None:
     started, log, done = threading.Event(), list[str](), threading.Event()
 
