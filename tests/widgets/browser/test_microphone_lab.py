@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from playwright.async_api import expect
+
 from rtnb.audio import read_wav
 from tests.browser.lab import open_notebook as open_in
 from tests.widgets.browser.microphone_page import TRACKS, likeness, write_voice
@@ -94,6 +96,25 @@ async def test_it_goes_off_with_the_kernel(jupyterlab: Any, open_notebook: Any) 
     for notebook in notebooks:
         await off(notebook, timeout_s=20)
         await notebook.page.get_by_text("the kernel does not answer").wait_for()
+
+
+async def test_of_two_tabs_only_one_hears_and_plays(jupyterlab: Any, open_notebook: Any) -> None:
+    name = "two-tabs.ipynb"
+    cells = ["import rtnb\nplayground = rtnb.Playground(rtnb.Simulator(voice='babble'))\nplayground", "0"]
+    one = await open_notebook(name, cells=cells)
+    await one.run_all()
+    await start(one)
+    await one.save()
+    two = await open_notebook(name, fresh=True)
+    for last, now in ((one, two), (two, one)):
+        speaker = now.page.locator(".rtnb-speaker")
+        await expect(speaker).to_contain_text("Sound plays in another tab of this notebook.")
+        await start(now)
+        await off(last)
+        await expect(last.page.locator(".rtnb-microphone")).to_contain_text("Listening on another page")
+        await expect(speaker).not_to_contain_text("another tab")
+    await run(one, "playground.close()")
+    await off(one)
 
 
 async def test_the_simulator_hears_the_file_while_a_cell_blocks(

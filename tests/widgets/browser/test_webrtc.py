@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,17 @@ async def test_a_denied_microphone_is_said_and_raised(call: Call) -> None:
     assert told in raised
     await expect(one.find("[role=alert]")).to_contain_text(told)
     await one.has_let_go()
+
+
+async def test_a_call_ends_with_its_tab_and_with_its_kernel(call: Call, jupyterlab: Any) -> None:
+    closed = await call("closed.ipynb")
+    assert not await closed.page.evaluate("ended()")
+    await closed.page.evaluate(
+        "() => { const tab = jupyterapp.shell.currentWidget; tab.context.model.dirty = false; tab.close() }"
+    )
+    await closed.has_let_go()
+    killed = await call("killed.ipynb", more="import os; print(os.getpid())")
+    pid = int((await killed.notebook.outputs())[3].text)
+    assert not await killed.page.evaluate("ended()")
+    os.kill(pid, signal.SIGKILL)
+    await killed.has_let_go()
