@@ -208,4 +208,7 @@ async def _answer(sdp: str, *, filtered: bool) -> Call:
         call: Call = await module.Call.answer(sdp, filtered=filtered)
     except module.OfferError as error:
         raise RefusedError(400, "invalid_offer", f"The offer is refused: {error}.") from error
+    except module.UnknownAiortcError as error:
+        next_step = 'Next: python -m pip install "aiortc==1.16.*"'
+        raise RefusedError(503, "webrtc_not_available", f"WebRTC does not work: {error}. {next_step}") from error
     return call

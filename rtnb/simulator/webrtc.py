@@ -74,6 +74,10 @@ class OfferError(ValueError):
     """An offer that cannot be answered; says why."""
 
 
+class UnknownAiortcError(RuntimeError):
+    """The aiortc that is installed is none this was written for."""
+
+
 class ServiceTrack(MediaStreamTrack):
     """The service's voice: a packet every 20 ms, silence where there is nothing to say."""
 
@@ -189,13 +193,15 @@ class Call:
         ------
         OfferError
             It cannot be read, or has no audio for us.
+        UnknownAiortcError
+            Not the offer is at fault.
         """
         call = cls(filtered=filtered)
         try:
             await call._negotiate(offer)
         except BaseException as problem:
             await call.aclose()
-            if isinstance(problem, OfferError) or not isinstance(problem, Exception):
+            if isinstance(problem, OfferError | UnknownAiortcError) or not isinstance(problem, Exception):
                 raise
             broken = isinstance(problem, _BROKEN) or not str(problem)
             why = "a line of it is missing or broken" if broken else str(problem)
@@ -222,7 +228,7 @@ class Call:
     def _let_through(self, receiver: Any) -> None:
         name = "_RTCRtpReceiver__jitter_buffer"
         if not hasattr(receiver, name):
-            raise RuntimeError("this aiortc keeps its jitter buffer elsewhere than 1.16 does")
+            raise UnknownAiortcError("the aiortc that is installed keeps its jitter buffer elsewhere than 1.16 does")
         setattr(receiver, name, self._user)
 
     @property

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import ipywidgets
@@ -24,18 +25,14 @@ from rtnb.audio import Audio, decode_pcm16, ms_to_samples, write_wav
 from rtnb.client import Response, Session
 from rtnb.client.log import EventLog
 from rtnb.errors import RtnbError, WidgetError
+from rtnb.widgets import microphone_source as sources
 from rtnb.widgets._base import packed
 from rtnb.widgets._follow import SessionView, _raise_in_loop
 from rtnb.widgets._steering import on_loop_of
 from rtnb.widgets.microphone_feed import RATE_HZ, Clip, Feed
 from rtnb.widgets.microphone_popout import KNOBS, MODULES, page
-from rtnb.widgets.microphone_source import called, deaf, kernel_major, nobody, opened, speak
 
 T = TypeVar("T")
-
-STALL_S: Final = 8.0
-"""A cell that awaits, and hears nothing of the page for so long, is told why not (chosen)."""
-
 
 _listeners: WeakKeyDictionary[Session, Microphone] = WeakKeyDictionary()
 """What a session hears: the newest microphone, so that running a cell again does not speak twice."""
@@ -95,6 +92,7 @@ class Microphone(SessionView):
         self._run = ""
         """Which capture counts: the one that began last."""
         self._wanted = False
+        self._ending: asyncio.Future[None] | None = None
         self._playing: Future[None] | None = None
         self._sending: Future[None] | None = None
         self._telling: asyncio.TimerHandle | None = None
@@ -103,7 +101,7 @@ class Microphone(SessionView):
         self._audio: Audio | None = None
         if not isinstance(session, Session | EventLog | None) and hasattr(session, "session"):
             session = session.session  # a playground: waits until its session is open
-        stream, self._audio, name = opened(source, rate_hz)
+        stream, self._audio, name = sources.opened(source, rate_hz)
         super().__init__(session, **{"stream": stream, "stand_in": name, **traits})
         self.observe(lambda change: self._pages.publish("knobs", {change["name"]: change["new"]}), KNOBS)
 
@@ -184,64 +182,65 @@ class Microphone(SessionView):
     async def _from_a_cell(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something of the background loop; the loop here turns, so what the page sends should come."""
         future = asyncio.wrap_future(shared_loop().submit(work))
-        if self._audio is None and kernel_major() is not None:
+        if self._audio is None and sources.kernel_major() is not None:
             await self.be_shown()
-        before = None
-        while not future.done() and before != (now := (self._feed.arrived, self.line._hub.messages_heard_s)):
-            before = now
-            await asyncio.wait({future}, timeout=STALL_S)
-            by_message = self._audio is None and self.line.status.kind in ("messages", "none")
-            if not by_message or shared_loop().inside or (kernel_major() or 7) >= 7:
-                before = None
-        if not future.done():
-            future.cancel()
-            raise deaf()
-        return await future
+        return await sources.from_a_cell(
+            future,
+            news=lambda: (self._feed.arrived, self.line._hub.messages_heard_s),
+            by_message=lambda: self._audio is None and self.line.status.kind in ("messages", "none"),
+        )
 
-    async def _record(self, n_samples: int, timeout_s: float) -> Audio:
-        clip, was_on = Clip(n_samples), self.state == "on"
-        self._feed.clips.add(clip)
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        """Listen; off again afterwards where it was off."""
+        if self._ending is not None:  # it was stopped just now: those last frames are nobody's
+            await asyncio.wait({self._ending}, timeout=sources.STALL_S)
+        was_on = self.state == "on"
+        if not was_on:
+            self._wanted = True  # a page may join later
+            self._start()
         try:
-            if not was_on:
-                self._wanted = True  # a page may join later
-                self._start()
-            async with asyncio.timeout(timeout_s):
-                await asyncio.shield(clip.begun)
-            return await clip.done
-        except TimeoutError:
-            raise self._nobody(timeout_s) from None
+            yield
         finally:
-            self._feed.clips.discard(clip)
             if not was_on:
                 self._stop()
+
+    async def _record(self, n_samples: int, timeout_s: float) -> Audio:
+        clip = Clip(n_samples)
+        async with self._listening():
+            self._feed.clips.add(clip)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await asyncio.shield(clip.begun)
+                return await clip.done
+            except TimeoutError:
+                raise self._nobody(timeout_s) from None
+            finally:
+                self._feed.clips.discard(clip)
 
     async def _turn(self, session: Session, timeout_s: float) -> Response:
         async def whole() -> Response:
             return await (await session.next_response())
 
-        was_on, trouble = self.state == "on", asyncio.get_running_loop().create_future()
+        trouble = asyncio.get_running_loop().create_future()
         self._trouble.add(trouble)
         answer = asyncio.ensure_future(on_loop_of(session, whole))
         try:
-            if not was_on:
-                self._wanted = True  # a page may join later
-                self._start()
-            await asyncio.wait({trouble, answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if trouble.done():
-                trouble.result()
-            if not answer.done():
-                raise self._nobody(timeout_s)
-            return answer.result()
+            async with self._listening():
+                await asyncio.wait({trouble, answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                if trouble.done():
+                    trouble.result()
+                if not answer.done():
+                    raise self._nobody(timeout_s)
+                return answer.result()
         finally:
             self._trouble.discard(trouble)
             for future in (trouble, answer):
                 future.cancel()
-            if not was_on:
-                self._stop()
 
     def _nobody(self, timeout_s: float) -> RtnbError:
         state = "off" if self.state == "no page" and self._audio is not None else self.state
-        return nobody(state, heard=bool(self._feed.arrived), timeout_s=timeout_s)
+        return sources.nobody(state, heard=bool(self._feed.arrived), timeout_s=timeout_s)
 
     def _fail(self, error: Exception) -> None:
         self._feed.fail(error)
@@ -263,7 +262,7 @@ class Microphone(SessionView):
             self._run = "stand-in"
             self._feed.begin()
             self.state, self.problem = "on", ""
-            self._playing = shared_loop().submit(speak(self._audio, self._stood_in))
+            self._playing = shared_loop().submit(sources.speak(self._audio, self._stood_in))
             self._playing.add_done_callback(_raise_in_loop)
             self._show(text=f"{self.stand_in} is played as if spoken")
             self._tell()
@@ -275,21 +274,27 @@ class Microphone(SessionView):
             self._playing.cancel()
             self._playing = None
             self._off("", "")
+        elif self._run and self._ending is None:  # until the page says that it is off
+            self._ending = asyncio.get_running_loop().create_future()
 
     def _stood_in(self, index: int, pcm: bytes) -> None:
         if self.muted:
             pcm = bytes(len(pcm))
         self._feed.sound(first=index, frames=1, stamp_ms=time.time() * 1000, pcm=pcm)
         if index % 5 == 0 and self._pages.pages:
-            samples = decode_pcm16(pcm)
-            peak, power = float(abs(samples).max()), float((samples**2).mean())
-            self._pages.publish("level", {"peak": peak, "power": power, "clipped": int(peak > 0.999)})
+            self._pages.publish("level", sources.level(pcm))
 
     def _off(self, text: str, hint: str) -> None:
         """It does not listen any more, for a reason or at will."""
         self.state, self.problem, self.hint, self._run = "off", text, "", ""
         self._show()
         self._fail(WidgetError(text or "the microphone was stopped").with_hint(hint))
+        self._ended()
+
+    def _ended(self) -> None:
+        if self._ending is not None:
+            self._ending.set_result(None)
+            self._ending = None
 
     def _show(self, text: str = "") -> None:
         """Tell the pages that do not capture how it stands."""
@@ -297,15 +302,12 @@ class Microphone(SessionView):
         self._pages.publish("shown", {"run": self._run, "state": "on" if on else "off", "text": text, "hint": ""})
 
     def _tell(self) -> None:
-        """Show the counts, twice a second while it listens."""
+        """Show the counts now, and while it listens twice a second."""
         if self._channel is not None and self._channel.pages:
             self._pages.publish("counts", self.counts)
-        if self.state == "on" and self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(0.5, self._tell_again)
-
-    def _tell_again(self) -> None:
-        self._telling = None
-        self._tell()
+        if self._telling is not None:
+            self._telling.cancel()
+        self._telling = asyncio.get_running_loop().call_later(0.5, self._tell) if self.state == "on" else None
 
     # --- what the session and the page say; all on the background loop ------------------------------------------------
 
@@ -369,6 +371,7 @@ class Microphone(SessionView):
         if state == "starting":
             self._run, self._wanted, self.state, self.problem = run, False, "starting", ""
             self._feed.begin()
+            self._ended()
         elif run == self._run and state == "on":
             self.state, self.device_rate_hz = "on", header["rate_hz"]
             self._show(text="Listening on another page")
@@ -385,7 +388,7 @@ class Microphone(SessionView):
         if not header["more"]:
             self._stop()
             self._audio = decode_pcm16(bytes(self._upload))
-            self.stand_in = called(str(header["name"]), self._audio)
+            self.stand_in = sources.called(str(header["name"]), self._audio)
             self._start()
 
     async def _popout(self) -> dict[str, str]:

@@ -8,13 +8,19 @@ import time
 from collections.abc import Callable, Coroutine
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import ipywidgets
 
-from rtnb.audio import Audio, as_audio, encode_pcm16, read_wav, resample
+from rtnb._loop import shared_loop
+from rtnb.audio import Audio, as_audio, decode_pcm16, encode_pcm16, read_wav, resample
 from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets.microphone_feed import FRAME_SAMPLES, RATE_HZ
+
+T = TypeVar("T")
+
+STALL_S: Final = 8.0
+"""A cell that awaits, and hears nothing of the page for so long, is told why not (chosen)."""
 
 
 def opened(source: Any, rate_hz: int) -> tuple[ipywidgets.Widget | None, Audio | None, str]:
@@ -61,6 +67,28 @@ def kernel_major() -> int | None:
     return int(version("ipykernel").split(".")[0])
 
 
+async def from_a_cell(future: asyncio.Future[T], *, news: Callable[[], object], by_message: Callable[[], bool]) -> T:
+    """Await something of the background loop; the loop here turns, so what the page sends should come.
+
+    Parameters
+    ----------
+    future : asyncio.Future
+        What to wait for.
+    news : callable
+        Gives something else whenever the page was heard.
+    by_message : callable
+        Whether the page can only be heard through the kernel.
+    """
+    while not future.done():
+        before = news()
+        await asyncio.wait({future}, timeout=STALL_S)
+        hears = shared_loop().inside or (kernel_major() or 7) >= 7 or not by_message()
+        if not (future.done() or hears) and news() == before:
+            future.cancel()
+            raise deaf()
+    return await future
+
+
 def deaf() -> RtnbError:
     """Why a cell cannot wait here."""
     return WidgetError("this kernel hears no page while a cell waits, so this would wait for ever").with_hint(
@@ -82,6 +110,13 @@ def nobody(state: str, *, heard: bool, timeout_s: float) -> RtnbError:
     return WidgetError(f"no answer within {timeout_s:g} s: {what}").with_hint(
         "Look at the level in the widget; `counts` tells what became of the frames."
     )
+
+
+def level(pcm: bytes) -> dict[str, float]:
+    """Of a frame, for the meter on the page."""
+    samples = decode_pcm16(pcm)
+    peak = float(abs(samples).max())
+    return {"peak": peak, "power": float((samples**2).mean()), "clipped": int(peak > 0.999)}
 
 
 async def speak(

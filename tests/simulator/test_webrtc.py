@@ -16,6 +16,7 @@ import aiohttp
 import av
 import numpy as np
 import pytest
+from aiortc import RTCPeerConnection
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.rtp import RtpPacket
 
@@ -321,6 +322,19 @@ async def test_what_to_do_where_nobody_can_call(sim: Simulator, monkeypatch: pyt
         assert status == 503
         assert "loopback" in body
         assert "talk over WebSocket" in body
+
+    class Newer(RTCPeerConnection):
+        def addTransceiver(self, *given: Any, **options: Any) -> Any:
+            transceiver = super().addTransceiver(*given, **options)
+            del transceiver.receiver._RTCRtpReceiver__jitter_buffer
+            return transceiver
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rtnb.simulator.webrtc.RTCPeerConnection", Newer)
+        status, body, _ = await post(sim, AZURE, key=key, data="v=0")
+        assert status == 503
+        assert "aiortc that is installed keeps its jitter buffer elsewhere" in body
+        assert "pip install" in body
     monkeypatch.setitem(sys.modules, "aiortc", None)
     status, body, _ = await post(sim, AZURE, key=key, data="v=0")
     assert status == 503

@@ -160,6 +160,33 @@ def test_only_the_capture_that_began_last_counts() -> None:
     mic.close()
 
 
+async def test_a_clip_right_after_another_waits_until_the_page_is_off() -> None:
+    microphone = Microphone()
+
+    def said(kind: str, run: str, pcm: bytes = b"", **facts: Any) -> None:
+        header = {**FACTS, "run": run, "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True, **facts}
+        on_loop(microphone._said, kind, header, [pcm])
+
+    async def starts(run: str) -> None:
+        await eventually(lambda: microphone._wanted)  # the page is asked to
+        said("state", run, state="starting")
+        said("state", run, state="on")
+
+    first = asyncio.create_task(microphone.record(0.02))
+    await starts("page-1")
+    said("sound", "page-1", FRAME)
+    assert len(await first) == 480
+    later = asyncio.create_task(microphone.record(0.02))
+    await asyncio.sleep(0)
+    on_loop(lambda: None)  # now it waits
+    said("sound", "page-1", bytes(960))  # the last frame of the capture before
+    said("state", "page-1", state="off")
+    await starts("page-2")
+    said("sound", "page-2", FRAME)
+    assert (await later).any()
+    microphone.close()
+
+
 async def test_a_stand_in_speaks_at_the_speed_of_speech_and_then_is_silent() -> None:
     clock, frames = Clock(), []
 
