@@ -118,7 +118,7 @@ async def test_without_a_socket_the_kernel_is_still_heard(write: Any, open_noteb
 async def test_reload_second_run_and_second_tab(write: Any, open_notebook: Any, how: str) -> None:
     name = f"line-pages-{how}.ipynb"
     write(name, [(MESSAGES if how == "messages" else "") + ECHO, TELL])
-    notebook = await open_notebook(name)
+    notebook = await open_notebook(name, fresh=True)  # it is reloaded
     await run_cell(notebook, 0)
     await until_kind(notebook, how)
     await save(notebook)

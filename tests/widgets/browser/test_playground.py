@@ -166,7 +166,7 @@ async def test_interrupting_works_while_a_cell_computes(shown: Opened) -> None:
 
 
 async def test_the_page_comes_back_after_a_reload(shown: Opened) -> None:
-    play = await shown("reload.ipynb")
+    play = await shown("reload.ipynb", fresh=True)
     await play.ask("What is a delta?")
     await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
     await play.saved()

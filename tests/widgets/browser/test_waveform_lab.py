@@ -19,7 +19,7 @@ display(speaker, waveform, transcript)
 
 
 async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) -> None:
-    notebook = await opened(open_notebook, "three.ipynb", [ALL, "0"])
+    notebook = await opened(open_notebook, "three.ipynb", [ALL, "0"], fresh=True)  # it is reloaded
     page = notebook.page
     await run(notebook, "_ = scene.answer_now(marked(1500), text='One two three.', speed=None)")
     await page.locator(".rtnb-transcript p", has_text="One two three.").wait_for()
