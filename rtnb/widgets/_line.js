@@ -79,14 +79,14 @@ export function makeLine(model, { signal, env = globalThis, pageId = makeId() } 
   }
   function flush() {
     flushing = null;
-    let frame;
+    if (socket?.readyState > 1) return; // it closes: what waits takes the next way, see lost()
     if (socket) {
-      while (socket.bufferedAmount < SOCKET_BYTES && (frame = nextFrame())) socket.send(frame);
+      for (let frame; socket.bufferedAmount < SOCKET_BYTES && (frame = nextFrame()); ) socket.send(frame);
       if (socket.bufferedAmount >= SOCKET_BYTES) flushing = setTimeout(flush, 20);
       return;
     }
     const frames = [];
-    while ((frame = nextFrame())) frames.push(frame);
+    for (let frame; (frame = nextFrame()); ) frames.push(frame);
     if (frames.length) byMessage(frames);
     flushed = performance.now();
   }

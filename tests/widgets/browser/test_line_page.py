@@ -222,6 +222,37 @@ async def test_a_broken_socket_is_mended_and_nothing_is_lost(tabs: Any) -> None:
     assert line.status.lost == 0
 
 
+async def test_nothing_is_sent_on_a_socket_that_closes(tabs: Any) -> None:
+    line, opened = tabs
+    up: list[int] = []
+    channel = line.channel("chat", lambda _, header, __: up.append(header["i"]))
+    tab = await opened()
+    await tab.run(
+        """() => {
+            window.sockets = [];
+            window.WebSocket = class extends WebSocket {
+                constructor(...given) { super(...given); sockets.push(this); }
+            };
+        }"""
+    )
+    await tab.run(LISTEN)
+    await tab.until("line.status().kind === 'direct'")
+    await eventually(lambda: channel.pages)
+    sent = await tab.run(
+        """async () => {
+            let sent = 0;
+            sockets[0].send = () => (sent += 1);
+            Object.defineProperty(sockets[0], "readyState", { value: WebSocket.CLOSING });
+            for (let i = 0; i < 3; i++) ch.send("up", { i });
+            await new Promise((done) => setTimeout(done, 200)); // a flush may be due later
+            return sent;
+        }"""
+    )
+    assert sent == 0
+    await tab.run("sockets[0].close(4000)")
+    await eventually(lambda: up == [0, 1, 2])
+
+
 async def test_a_kernel_that_hears_nothing_gets_no_flood(tabs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH, "messages")
     line, opened = tabs
