@@ -181,13 +181,12 @@ class Microphone(SessionView):
 
     async def _from_a_cell(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something of the background loop; the loop here turns, so what the page sends should come."""
-        future = asyncio.wrap_future(shared_loop().submit(work))
-        if self._audio is None and sources.kernel_major() is not None:
-            await self.be_shown()
+        stands_in = self._audio is not None
         return await sources.from_a_cell(
-            future,
+            work,
+            show=None if stands_in else self.be_shown,
             news=lambda: (self._feed.arrived, self.line._hub.messages_heard_s),
-            by_message=lambda: self._audio is None and self.line.status.kind in ("messages", "none"),
+            by_message=lambda: not stands_in and self.line.status.kind in ("messages", "none"),
         )
 
     @asynccontextmanager

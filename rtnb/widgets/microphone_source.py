@@ -67,26 +67,39 @@ def kernel_major() -> int | None:
     return int(version("ipykernel").split(".")[0])
 
 
-async def from_a_cell(future: asyncio.Future[T], *, news: Callable[[], object], by_message: Callable[[], bool]) -> T:
+async def from_a_cell(
+    work: Coroutine[Any, Any, T],
+    *,
+    show: Callable[[], Coroutine[Any, Any, None]] | None,
+    news: Callable[[], object],
+    by_message: Callable[[], bool],
+) -> T:
     """Await something of the background loop; the loop here turns, so what the page sends should come.
 
     Parameters
     ----------
-    future : asyncio.Future
+    work : coroutine
         What to wait for.
+    show : callable, optional
+        Shows the widget in the cell, if nothing does.
     news : callable
         Gives something else whenever the page was heard.
     by_message : callable
         Whether the page can only be heard through the kernel.
     """
-    while not future.done():
-        before = news()
-        await asyncio.wait({future}, timeout=STALL_S)
-        hears = shared_loop().inside or (kernel_major() or 7) >= 7 or not by_message()
-        if not (future.done() or hears) and news() == before:
-            future.cancel()
-            raise deaf()
-    return await future
+    future = asyncio.wrap_future(shared_loop().submit(work))
+    try:
+        if show is not None and kernel_major() is not None:
+            await show()
+        while not future.done():
+            before = news()
+            await asyncio.wait({future}, timeout=STALL_S)
+            hears = shared_loop().inside or (kernel_major() or 7) >= 7 or not by_message()
+            if not (future.done() or hears) and news() == before:
+                raise deaf()
+        return await future
+    finally:
+        future.cancel()  # where the cell was interrupted, nobody listens any more
 
 
 def deaf() -> RtnbError:

@@ -187,6 +187,17 @@ async def test_a_clip_right_after_another_waits_until_the_page_is_off() -> None:
     microphone.close()
 
 
+async def test_an_interrupted_cell_ends_its_recording() -> None:
+    microphone = Microphone()
+    clip = asyncio.create_task(microphone.record(1.0))
+    await eventually(lambda: microphone._wanted)
+    clip.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await clip
+    await eventually(lambda: not microphone._wanted and not microphone._feed.clips)
+    microphone.close()
+
+
 async def test_a_stand_in_speaks_at_the_speed_of_speech_and_then_is_silent() -> None:
     clock, frames = Clock(), []
 
