@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import ipywidgets
 from traitlets import Any as AnyTrait
-from traitlets import Bool, Float, TraitType, Unicode
+from traitlets import Bool, Float, TraitError, TraitType, Unicode
 
 from rtnb.client import Session
 from rtnb.protocol.base import Dialect
@@ -123,9 +123,17 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
     # --- turning ------------------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name in type(self).knobs() and "steering" in self.__dict__:  # also where the value stays: it may be a wish
-            self._turn(name, getattr(self, name))
+        if name not in type(self).knobs() or "steering" not in self.__dict__:
+            super().__setattr__(name, value)
+            return
+        turned = set(self._turned)
+        self._turned.add(name)  # first: what the service confirms meanwhile, on the other thread, must not undo it
+        try:
+            super().__setattr__(name, value)
+        except TraitError:
+            self._turned &= turned
+            raise
+        self._turn(name, getattr(self, name))  # also where the value stays: it may be a wish
 
     def _turn(self, name: str, value: Any) -> None:
         _put(self.inputs[name], value)

@@ -89,6 +89,18 @@ def test_numbers_are_the_same_when_a_service_could_not_tell_them_apart(a: float,
 # --- turning ----------------------------------------------------------------------------------------------------------
 
 
+async def test_what_is_confirmed_meanwhile_does_not_undo_a_wish(session: rtnb.Session) -> None:
+    knobs = TurnDetectionControl(session)
+    await eventually(lambda: knobs.steering._seen is session.config)
+    # As the background loop may do it, between the knob's turning and our hearing of it.
+    knobs.observe(lambda _: knobs.show(flat(session.config), session), "type")
+    knobs.type = "none"
+    await knobs.apply()
+    assert knobs.type == "none"
+    assert session.config.turn_detection is None
+    knobs.close()
+
+
 async def test_knobs_show_what_the_service_has(session: rtnb.Session) -> None:
     knobs = TurnDetectionControl(session)
     detection = session.config.turn_detection
