@@ -23,9 +23,9 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 SWITCH_S: Final = 0.001
-"""How long a cell that computes in Python may keep the interpreter to itself each time this loop wants it, which is
-several times per frame of a microphone: with Python's own 5 ms a frame took 8.5 ms to the service, with this 4
-(medians, measured by tests/benchmarks/microphone.py)."""
+"""How long a cell that computes in Python may keep the interpreter to itself each time the shared loop wants it, which
+is several times per frame of a microphone: with Python's own 5 ms a frame took 8.5 ms to the service, with this 4
+(medians, measured by tests/benchmarks/microphone.py). It is the whole process's, from the loop's first start on."""
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -131,6 +131,8 @@ class BackgroundLoop:
         self._pid = os.getpid()
         self._thread = threading.Thread(target=_serve, args=(loop,), name="rtnb-loop", daemon=True)
         self._thread.start()
+        if self is _shared:
+            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
 
     def __enter__(self) -> BackgroundLoop:
         return self
@@ -148,12 +150,9 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     # Our own executor: closing asyncio's starts a thread, which Python refuses while the interpreter exits.
     executor = ThreadPoolExecutor(thread_name_prefix="rtnb-loop-worker")
     loop.set_default_executor(executor)
-    switch_s = sys.getswitchinterval()
-    sys.setswitchinterval(min(switch_s, SWITCH_S))
     try:
         loop.run_forever()
     finally:
-        sys.setswitchinterval(switch_s)
         loop.run_until_complete(_wind_up())
         executor.shutdown(cancel_futures=True)
         loop.close()
