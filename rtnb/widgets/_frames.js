@@ -71,13 +71,14 @@ export class Outbox {
 export class Inbox {
   expected = null;
   waiting = new Map();
-  asked = 0;
+  known = 0; // the highest number that was seen or asked for
   constructor(counts) {
     this.counts = counts;
   }
   take(head) {
     if (this.expected === null || head.n < this.expected || this.waiting.has(head.n)) return [];
-    if (head.n <= this.asked) this.counts.resent += 1;
+    if (head.n <= this.known) this.counts.resent += 1;
+    this.known = Math.max(this.known, head.n);
     this.waiting.set(head.n, head);
     return this.waiting.size > 512 ? this.skip(Math.min(...this.waiting.keys()) - 1) : this.ready();
   }
@@ -95,7 +96,7 @@ export class Inbox {
     if (this.expected === null) return null;
     const end = this.waiting.size ? Math.min(...this.waiting.keys()) - 1 : last;
     if (end < this.expected) return null;
-    this.asked = Math.max(this.asked, end);
+    this.known = Math.max(this.known, end);
     return this.expected;
   }
   ready() {

@@ -193,7 +193,7 @@ class Counts:
     lost: int = 0
     """Frames that can no longer come."""
     resent: int = 0
-    """Frames that came because they were asked for again."""
+    """Frames that were missing for a while and came after all."""
 
 
 class Inbox:
@@ -203,14 +203,15 @@ class Inbox:
         self.expected = expected
         """The number that comes next."""
         self.counts = counts
-        self._asked = 0
+        self._known = 0  # the highest number that was seen or asked for
         self._waiting: dict[int, Frame] = {}
 
     def take(self, frame: Frame) -> list[Frame]:
         """Accept a frame; return all that are now in order."""
         if frame.number < self.expected or frame.number in self._waiting:
             return []
-        self.counts.resent += frame.number <= self._asked
+        self.counts.resent += frame.number <= self._known
+        self._known = max(self._known, frame.number)
         self._waiting[frame.number] = frame
         if len(self._waiting) > _WAITING:
             return self.skip(min(self._waiting) - 1)
@@ -230,7 +231,7 @@ class Inbox:
         end = min(self._waiting) - 1 if self._waiting else last
         if end < self.expected:
             return None
-        self._asked = max(self._asked, end)
+        self._known = max(self._known, end)
         return self.expected, end
 
     def _ready(self) -> list[Frame]:

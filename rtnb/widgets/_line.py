@@ -45,7 +45,7 @@ class LineStatus(NamedTuple):
     lost: int
     """Frames, both ways, that were lost and could not be sent again."""
     resent: int
-    """Frames, both ways, that came because they were asked for again."""
+    """Frames, both ways, that were missing for a while and came after all."""
 
 
 class Line(Widget):
