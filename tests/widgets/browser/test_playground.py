@@ -177,27 +177,6 @@ async def test_the_page_comes_back_after_a_reload(shown: Opened) -> None:
     await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
 
 
-async def test_it_opens_in_under_two_seconds(shown: Opened) -> None:
-    play = await shown("quick.ipynb", run=False)
-    await play.page.locator(".jp-CodeCell").first.locator(".cm-content").click()
-    await play.page.keyboard.press("Control+Enter")
-    await play.notebook.until_idle()
-    await play.page.locator(".jp-CodeCell").nth(1).locator(".cm-content").click()
-    took_ms = await play.page.evaluate(
-        """async () => {
-            const start = performance.now();
-            const press = {key: 'Enter', keyCode: 13, ctrlKey: true, bubbles: true};
-            document.activeElement.dispatchEvent(new KeyboardEvent('keydown', press));
-            while (!document.querySelector('.rtnb-playground .rtnb-connection[data-state=open]')) {
-                await new Promise(requestAnimationFrame);
-                if (performance.now() - start > 20000) break;
-            }
-            return performance.now() - start;
-        }"""
-    )
-    assert took_ms < 3_000  # 1.2 to 1.4 s on two cores shared by many; two seconds are promised
-
-
 async def test_a_typed_key_and_all_sound_stay_out_of_the_saved_notebook(shown: Opened, jupyterlab: Any) -> None:
     key = "typed-in-by-hand-0123456789abcdef"
     serve = f"simulator = rtnb.Simulator(latency='fast', voice='babble', key={key[:16]!r} + {key[16:]!r}).start()\n"
