@@ -22,8 +22,7 @@ from traitlets import Bool, Enum, Instance, Int, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.audio import Audio, decode_pcm16, ms_to_samples, write_wav
-from rtnb.client import Response, Session
-from rtnb.client.log import EventLog
+from rtnb.client import EventLog, Response, Session
 from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets import microphone_source as sources
 from rtnb.widgets._base import packed
@@ -92,6 +91,7 @@ class Microphone(SessionView):
         self._run = ""
         """Which capture counts: the one that began last."""
         self._wanted = False
+        self._awaited, self._keep_on = 0, False
         self._ending: asyncio.Future[None] | None = None
         self._playing: Future[None] | None = None
         self._sending: Future[None] | None = None
@@ -191,17 +191,20 @@ class Microphone(SessionView):
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
-        """Listen; off again afterwards where it was off."""
+        """Listen; off again where nobody else awaits it and nobody had switched it on."""
         if self._ending is not None:  # it was stopped just now: those last frames are nobody's
             await asyncio.wait({self._ending}, timeout=sources.STALL_S)
-        was_on = self.state == "on"
-        if not was_on:
+        if not self._awaited:
+            self._keep_on = self._wanted or self.state in ("on", "starting")
+        self._awaited += 1
+        if self.state not in ("on", "starting"):
             self._wanted = True  # a page may join later
             self._start()
         try:
             yield
         finally:
-            if not was_on:
+            self._awaited -= 1
+            if not (self._awaited or self._keep_on):
                 self._stop()
 
     async def _record(self, n_samples: int, timeout_s: float) -> Audio:
@@ -243,9 +246,8 @@ class Microphone(SessionView):
 
     def _fail(self, error: Exception) -> None:
         self._feed.fail(error)
-        for future in self._trouble:
-            if not future.done():
-                future.set_exception(error)
+        for future in (one for one in self._trouble if not one.done()):
+            future.set_exception(error)
 
     def _note(self, problem: str) -> None:
         """The session did not take something: the microphone goes on, and says so."""
@@ -391,8 +393,7 @@ class Microphone(SessionView):
             self._start()
 
     async def _popout(self) -> dict[str, str]:
-        invite = self.line._hub.invite
-        return {"url": await invite(lambda *facts: page(self, *facts))}
+        return {"url": await self.line._hub.invite(lambda *facts: page(self, *facts))}
 
     def _closed(self) -> None:
         self._stop()

@@ -9,7 +9,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
 from tests.browser.chromium import find_chromium, flags, prepare_driver
 from tests.browser.lab import Lab, open_notebook
@@ -33,10 +33,12 @@ async def main() -> None:
             await notebook.page.evaluate("jupyterapp.shell.collapseLeft()")
             await notebook.run_all()
             playground = notebook.page.locator(".rtnb-playground")
+            speaker = playground.locator(".rtnb-speaker")
             for question in QUESTIONS:
                 await playground.locator(".rtnb-talk textarea").fill(question)
                 await notebook.page.keyboard.press("Enter")
-                await notebook.page.wait_for_timeout(7_000)  # until the answer has been heard
+                await expect(speaker).to_have_attribute("data-state", "playing", timeout=20_000)
+                await expect(speaker).to_have_attribute("data-state", "idle", timeout=60_000)  # all was heard
             await playground.locator(".rtnb-ev-row", has_text="response.done").last.click()
             await notebook.page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
             await notebook.page.wait_for_timeout(1_000)

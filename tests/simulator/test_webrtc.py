@@ -316,10 +316,15 @@ async def test_any_page_with_a_key_may_call_and_read_the_answer(sim: Simulator) 
 
 async def test_what_to_do_where_nobody_can_call(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     key = (await sim.ephemeral_key()).reveal()
-    with monkeypatch.context() as patch:
-        patch.setattr("ifaddr.get_adapters", list)
+
+    async def why() -> str:
         status, body, _ = await post(sim, AZURE, key=key, data="v=0")
         assert status == 503
+        return body
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ifaddr.get_adapters", list)
+        body = await why()
         assert "loopback" in body
         assert "talk over WebSocket" in body
 
@@ -331,14 +336,11 @@ async def test_what_to_do_where_nobody_can_call(sim: Simulator, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr("rtnb.simulator.webrtc.RTCPeerConnection", Newer)
-        status, body, _ = await post(sim, AZURE, key=key, data="v=0")
-        assert status == 503
+        body = await why()
         assert "aiortc that is installed keeps its jitter buffer elsewhere" in body
         assert "pip install" in body
     monkeypatch.setitem(sys.modules, "aiortc", None)
-    status, body, _ = await post(sim, AZURE, key=key, data="v=0")
-    assert status == 503
-    assert 'pip install \\"rtnb[sim]\\"' in body
+    assert 'pip install \\"rtnb[sim]\\"' in await why()
 
 
 def others(threads: set[threading.Thread]) -> set[str]:

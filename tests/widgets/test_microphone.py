@@ -187,6 +187,28 @@ async def test_a_clip_right_after_another_waits_until_the_page_is_off() -> None:
     microphone.close()
 
 
+async def test_a_clip_leaves_on_what_a_person_was_just_switching_on() -> None:
+    microphone = Microphone()
+    on_loop(microphone._said, "state", {**FACTS, "state": "starting", "run": "page-1"}, [])
+    clip = asyncio.create_task(microphone.record(0.02))
+    await eventually(lambda: microphone._feed.clips)
+    on_loop(microphone._said, "state", {**FACTS, "state": "on", "run": "page-1"}, [])
+    header = {"run": "page-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}
+    on_loop(microphone._said, "sound", header, [FRAME])
+    assert len(await clip) == 480
+    assert microphone._ending is None  # nobody has asked the page to stop
+    assert microphone.state == "on"
+    microphone.close()
+
+
+async def test_of_two_clips_at_once_the_longer_is_whole() -> None:
+    microphone = Microphone(source=np.full(24_000, 0.25, np.float32))
+    short, long = await asyncio.gather(microphone.record(0.1), microphone.record(0.4))
+    assert (len(short), len(long)) == (2_400, 9_600)
+    await eventually(lambda: microphone.state == "off")
+    microphone.close()
+
+
 async def test_an_interrupted_cell_ends_its_recording() -> None:
     microphone = Microphone()
     clip = asyncio.create_task(microphone.record(1.0))

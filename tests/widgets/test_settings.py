@@ -240,8 +240,8 @@ async def test_what_code_changes_is_shown_too(ga: rtnb.Session) -> None:
     await panel.apply()
     await ga.update(speed=0.5, instructions=HOSTILE)
     await eventually(lambda: panel.instructions.text == HOSTILE)
-    assert panel.answer.inputs["speed"].value == 0.5
-    assert panel.steering.verdicts.loc["audio.output.speed", "reason"] == "changed since"
+    await eventually(lambda: panel.steering.verdicts.loc["audio.output.speed", "reason"] == "changed since")
+    assert panel.answer.inputs["speed"].value == 0.5  # the knobs are shown before the verdicts
     panel.close()
 
 
