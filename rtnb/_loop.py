@@ -27,6 +27,9 @@ SWITCH_S: Final = 0.001
 is several times per frame of a microphone: with Python's own 5 ms a frame took 8.5 ms to the service, with this 4
 (medians, measured by tests/benchmarks/microphone.py). It is the whole process's, from the loop's first start on."""
 
+Lock = threading.RLock
+"""For what a cell and the shared loop both write; re-entrant, because observers come back to where they were called."""
+
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     if sys.platform == "win32":  # ipykernel chooses a loop there that cannot start processes (the simulator's voice)

@@ -316,7 +316,7 @@ class Hub:
             for name, inbox in page.inboxes.items():
                 if missing := inbox.missing():
                     self._say(page, "resend", {"name": name, "first": missing[0]})
-            last = {channel.name: channel.outbox.next - 1 for channel in self.channels.copy().values()}
+            last = {name: number - 1 for name, number in page.cursors.items()}  # what was sent, not what still waits
             facts = {"last": last, "seen": page.seen(), "counts": asdict(page.counts), "active": self.active}
             self._say(page, "ping", facts)
         self._pinging = asyncio.get_running_loop().call_later(PING_S, self._ping)

@@ -27,8 +27,8 @@ from rtnb.widgets._socket import SocketServer
 
 SCRIPTS: Final = [Path(__file__).with_name(name) for name in ("_frames.js", "_socket.js", "_line.js")]
 """The page's side: one module, in this order."""
-SHOWN_S: Final = 2.0
-"""How long a page may take to show what a cell displayed (chosen)."""
+SHOWN_S: Final = 6.0
+"""How long a page may take to show what a cell displayed: 1 to 3 s where JupyterLab is busy (measured)."""
 
 __all__ = ["Channel", "Line", "LineStatus", "LineView", "shared_line"]
 

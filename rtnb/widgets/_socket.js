@@ -22,7 +22,7 @@ export function openSocket(url, first, { env, opened, receive, lost }) {
   ws.binaryType = "arraybuffer";
   let since = 0;
   return new Promise((resolve) => {
-    const limit = setTimeout(() => ws.close(), 3000);
+    const limit = setTimeout(() => ws.close(), 10000); // widget messages do until then
     ws.onopen = () => ws.send(JSON.stringify(first));
     ws.onmessage = ({ data }) => {
       if (!since) {

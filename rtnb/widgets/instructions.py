@@ -7,8 +7,6 @@ from typing import Any
 import ipywidgets
 from traitlets import Unicode
 
-from rtnb.client import Session
-from rtnb.widgets._steering import Settings
 from rtnb.widgets.settings import Control, close_all
 
 
@@ -41,12 +39,12 @@ class InstructionsControl(Control):
         if initial is not None:
             self.text = initial.instructions or ""
 
-    def show(self, settings: Settings, session: Session) -> None:
-        """Show what the service confirmed; a draft that is not applied yet stays."""
-        draft = self._editor.value if self._editor.value != self.text else None
-        super().show(settings, session)
-        if draft is not None:
-            self._editor.value = draft
+    def _confirm(self, name: str, value: Any) -> None:
+        """Put the text where the service says it is; a draft that is not applied yet stays."""
+        if self._editor.value == self.text:
+            super()._confirm(name, value)
+        else:
+            super(Control, self).__setattr__(name, value)
 
     def available(self, name: str) -> bool:
         """Whether a knob does something as things stand: it is shown then."""

@@ -109,7 +109,8 @@ export class Capture {
     this.node = new AudioWorkletNode(this.context, "rtnb-microphone", { channelCount: 1, channelCountMode: "explicit", numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => this.abort.signal.aborted || this.onFrame(data);
     this.context.createMediaStreamSource(got.stream).connect(this.node);
-    await Promise.race([this.context.resume(), new Promise((resolve) => setTimeout(resolve, 500))]);
+    const patience_ms = navigator.userActivation?.hasBeenActive ? 10000 : 2000; // a click allows sound, but a page may be slow
+    await Promise.race([this.context.resume(), new Promise((resolve) => setTimeout(resolve, patience_ms))]);
     if (this.context.state === "suspended") throw "blocked"; // a page nobody clicked
   }
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import ipywidgets
 from traitlets import Any as AnyTrait
-from traitlets import Bool, Float, TraitError, TraitType, Unicode
+from traitlets import Float, TraitType, Unicode
 
+from rtnb._loop import Lock
 from rtnb.client import Session
 from rtnb.protocol.base import Dialect
+from rtnb.widgets._plain import plain_widget, put
 from rtnb.widgets._steering import MISSING, Settings, Steering, Verdict, found, same
 from rtnb.widgets.verdicts import Verdicts
 
@@ -69,6 +71,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         super().__init__()
         self.add_class("rtnb-control")
         self._turned: set[str] = set()
+        self._turning: list[str] = []
+        self._lock = Lock()  # observers run while `show` holds it, on the background loop, where nothing may block
         self._confirmed: dict[str, Any] = {}
         self._dialect: Dialect | None = None
         self._marks: dict[str, str] = {}
@@ -126,17 +130,16 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         if name not in type(self).knobs() or "steering" not in self.__dict__:
             super().__setattr__(name, value)
             return
-        turned = set(self._turned)
-        self._turned.add(name)  # first: what the service confirms meanwhile, on the other thread, must not undo it
+        with self._lock:  # first: what the service confirms meanwhile, on the other thread, must not undo it
+            self._turning.append(name)
         try:
             super().__setattr__(name, value)
-        except TraitError:
-            self._turned &= turned
-            raise
-        self._turn(name, getattr(self, name))  # also where the value stays: it may be a wish
+            self._turn(name, getattr(self, name))  # also where the value stays: it may be a wish
+        finally:
+            self._turning.remove(name)
 
     def _turn(self, name: str, value: Any) -> None:
-        _put(self.inputs[name], value)
+        put(self.inputs[name], value)
         if same(value, self._confirmed.get(name, MISSING)):
             self._turned.discard(name)
         else:
@@ -176,10 +179,15 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
                 value = self.decode(name, value)
                 if value is not MISSING:
                     self._confirmed[name] = value
-            if name in self._confirmed and name not in self._turned:
-                super().__setattr__(name, self._confirmed[name])
-                _put(self.inputs[name], self._confirmed[name])
+            with self._lock:
+                if name in self._confirmed and name not in self._turned and name not in self._turning:
+                    self._confirm(name, self._confirmed[name])
         self._arrange()
+
+    def _confirm(self, name: str, value: Any) -> None:
+        """Put a knob where the service says it is: nobody's wish."""
+        super().__setattr__(name, value)
+        put(self.inputs[name], value)
 
     def told(self, verdicts: Mapping[str, Verdict]) -> None:
         """Show what became of the wishes."""
@@ -201,7 +209,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
 
     def _input(self, name: str) -> Any:
         trait = self.knobs()[name]
-        widget = _plain_widget(trait, getattr(self, name), style=self._style, layout=self._layout)
+        widget = plain_widget(trait, getattr(self, name), style=self._style, layout=self._layout)
         widget.observe(lambda change: setattr(self, name, change.new), "value")
         return widget
 
@@ -231,37 +239,6 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         mark = self._marks.get(name, "")
         state = f' <b class="rtnb-mark" data-verdict="{mark}">{_MARKS[mark]}</b>' if mark else ""
         return f'<span class="rtnb-note">{words}{state}</span>'
-
-
-def _plain_widget(trait: TraitType[Any, Any], value: Any, *, style: Any, layout: Any) -> Any:
-    tags = trait.metadata
-    words = {"description": tags["label"], "layout": layout}
-    if choices := tags.get("choices"):
-        options = [one if isinstance(one, tuple) else (str(one), one) for one in choices]
-        plain = ipywidgets.Dropdown(
-            options=options, value=value, style=style(ipywidgets.widgets.widget_description.DescriptionStyle), **words
-        )
-    elif isinstance(trait, Bool):
-        kind = ipywidgets.widgets.widget_bool.CheckboxStyle
-        plain = ipywidgets.Checkbox(value=value, indent=True, style=style(kind), **words)
-    elif span := tags.get("span"):
-        low, high, step = span
-        slider = ipywidgets.FloatSlider if isinstance(trait, Float) else ipywidgets.IntSlider
-        kind = ipywidgets.widgets.widget_int.SliderStyle
-        plain = slider(value=value, min=low, max=high, step=step, style=style(kind), **words)
-    else:
-        kind = ipywidgets.widgets.widget_string.TextStyle
-        plain = ipywidgets.Text(value=str(value), continuous_update=False, style=style(kind), **words)
-    return plain
-
-
-def _put(widget: Any, value: Any) -> None:
-    """Set a plain widget, which must not bend the value to what it knows: a service may be wider than our sliders."""
-    if isinstance(widget, ipywidgets.Dropdown) and not any(value == known for _, known in widget.options):
-        widget.options = (*widget.options, (str(value), value))
-    elif isinstance(widget, ipywidgets.IntSlider | ipywidgets.FloatSlider):
-        widget.min, widget.max = min(widget.min, value), max(widget.max, value)
-    widget.value = str(value) if isinstance(widget, ipywidgets.Text) else value
 
 
 def close_all(*widgets: Any) -> None:

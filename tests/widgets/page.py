@@ -11,18 +11,21 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from rtnb._loop import shared_loop
 from rtnb.widgets._frames import Frame, prepare, unpack
 from rtnb.widgets._line import Line
 
 ORIGIN = "http://localhost:8888"
 
 
-async def eventually(condition: Callable[[], Any], timeout_s: float = 5.0) -> Any:
-    """Wait until `condition()` is true."""
+async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    """Wait until `condition()` is true, and the step of the background loop that made it so is done."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "did not come true"
         await asyncio.sleep(0.005)
+    if shared_loop().running:
+        await asyncio.wrap_future(shared_loop().submit(asyncio.sleep(0)))
     return value
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
@@ -13,11 +16,13 @@ from hypothesis import strategies as st
 import rtnb
 from rtnb.errors import ServiceError
 from rtnb.protocol.values import SemanticVad, ServerVad, SessionConfig, Transcription
+from rtnb.widgets import _steering
 from rtnb.widgets._steering import flat, judge, nested, same
 from rtnb.widgets.instructions import InstructionsControl
 from rtnb.widgets.panel import SettingsPanel
 from rtnb.widgets.settings import AnswerControl, ListeningControl
 from rtnb.widgets.turn_detection import TurnDetectionControl
+from tests.client.service import Clock
 from tests.widgets.page import eventually
 
 HOSTILE = (
@@ -101,6 +106,30 @@ async def test_what_is_confirmed_meanwhile_does_not_undo_a_wish(session: rtnb.Se
     knobs.close()
 
 
+async def test_a_knob_turned_while_it_is_being_shown_keeps_the_wish(ga: rtnb.Session) -> None:
+    knobs, showing, turned = AnswerControl(ga), threading.Event(), threading.Event()
+
+    def meanwhile(change: Any) -> None:  # on the background loop, between the trait and its slider
+        if change.new == 0.5:
+            showing.set()
+            turned.wait(0.1)
+
+    def turn() -> None:
+        showing.wait()
+        knobs.speed = 1.4
+        turned.set()
+
+    await eventually(lambda: knobs._confirmed)
+    knobs.observe(meanwhile, "speed")
+    turning = asyncio.create_task(asyncio.to_thread(turn))
+    await ga.update(speed=0.5)
+    await turning
+    await knobs.apply()
+    in_force = flat(ga.config)["audio.output.speed"]
+    assert (knobs.speed, knobs.inputs["speed"].value, in_force) == (1.4, 1.4, 1.4)
+    knobs.close()
+
+
 async def test_knobs_show_what_the_service_has(session: rtnb.Session) -> None:
     knobs = TurnDetectionControl(session)
     detection = session.config.turn_detection
@@ -113,7 +142,10 @@ async def test_knobs_show_what_the_service_has(session: rtnb.Session) -> None:
     knobs.close()
 
 
-async def test_what_is_turned_together_travels_in_one_update_with_nothing_else(session: rtnb.Session) -> None:
+async def test_what_is_turned_together_travels_in_one_update_with_nothing_else(
+    session: rtnb.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_steering, "DEBOUNCE_S", 1e9)  # however long this test takes to turn three knobs
     panel = SettingsPanel(session)
     await eventually(lambda: panel.turn_detection._confirmed)
     panel.turn_detection.silence_duration_ms = 700
@@ -133,11 +165,17 @@ async def test_what_is_turned_together_travels_in_one_update_with_nothing_else(s
     panel.close()
 
 
-async def test_a_slider_that_slides_is_sent_once_when_it_rests(ga: rtnb.Session) -> None:
+async def test_a_slider_that_slides_is_sent_once_when_it_rests(
+    ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(_steering, "time", SimpleNamespace(monotonic=clock))
     knobs = TurnDetectionControl(ga)
     await eventually(lambda: knobs._confirmed)
     for value in range(300, 600, 10):
+        clock.advance(20)
         knobs.inputs["silence_duration_ms"].value = value  # as the page does
+    clock.advance(1000 * _steering.DEBOUNCE_S)
     await eventually(lambda: updates(ga))
     await eventually(lambda: knobs._marks.get("silence_duration_ms") == "accepted")
 
@@ -146,7 +184,8 @@ async def test_a_slider_that_slides_is_sent_once_when_it_rests(ga: rtnb.Session)
     knobs.close()
 
 
-async def test_turning_back_sends_nothing(ga: rtnb.Session) -> None:
+async def test_turning_back_sends_nothing(ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_steering, "DEBOUNCE_S", 1e9)
     knobs = AnswerControl(ga)
     await eventually(lambda: knobs._confirmed)
     before = knobs.voice
@@ -167,7 +206,8 @@ async def test_what_is_turned_before_there_is_a_session_is_sent_when_there_is_on
     knobs.close()
 
 
-async def test_a_refused_wish_snaps_back_and_is_explained(ga: rtnb.Session) -> None:
+async def test_a_refused_wish_snaps_back_and_is_explained(ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_steering, "DEBOUNCE_S", 1e9)
     panel = SettingsPanel(ga)
     await ga.ask("Hello!")
     await eventually(lambda: panel.answer._confirmed)
