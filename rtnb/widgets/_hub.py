@@ -316,8 +316,8 @@ class Hub:
             for name, inbox in page.inboxes.items():
                 if missing := inbox.missing():
                     self._say(page, "resend", {"name": name, "first": missing[0]})
-            last = {name: number - 1 for name, number in page.cursors.items()}  # what was sent, not what still waits
-            facts = {"last": last, "seen": page.seen(), "counts": asdict(page.counts), "active": self.active}
+            sent = {name: number - 1 for name, number in page.cursors.items() if name in self.channels}
+            facts = {"last": sent, "seen": page.seen(), "counts": asdict(page.counts), "active": self.active}
             self._say(page, "ping", facts)
         self._pinging = asyncio.get_running_loop().call_later(PING_S, self._ping)
 

@@ -281,6 +281,22 @@ async def test_what_a_page_misses_is_sent_again(line: Line, channel: Any) -> Non
     assert [(await socket.until("n")).number for _ in range(3)] == [3, 4, 5]
 
 
+async def test_a_ping_that_overtakes_names_what_was_sent(line: Line, channel: Any) -> None:
+    """Else the page would ask again for what is on its way, and count it as missing."""
+    socket = await Page(line).open("chat")
+
+    async def ping_first() -> None:
+        for i in range(3):
+            line._hub.send(channel, prepare("chat", "n", {"i": i}))
+        assert line._hub._pinging is not None
+        line._hub._pinging.cancel()  # now, in place of the one that is due
+        line._hub._ping()
+
+    shared_loop().run(ping_first())
+    assert (await socket.until("ping")).header["last"] == {"chat": 0}
+    assert [(await socket.until("n")).number for _ in range(3)] == [1, 2, 3]
+
+
 async def test_what_the_kernel_misses_is_asked_for(line: Line, channel: Any, heard: Heard) -> None:
     socket = await Page(line).open("chat")
     await socket.send("chat", 1, "n", {"i": 1})
