@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from rtnb._loop import Lock
 from rtnb.analysis.latency import SpeechEnd
 from rtnb.audio import Audio, Resampler, codec, decode_pcm16
 from rtnb.client import Session
@@ -95,6 +96,7 @@ class Feed:
         self.speech_end = SpeechEnd()
         self.arrived = 0
         """How many frames have come: it grows while the line works."""
+        self._lock = Lock()
         self._problem = problem
         self._clock = clock
         self._delay = Delay()
@@ -111,22 +113,25 @@ class Feed:
         counts, gap = self.counts, max(0, first - self._expected)
         self._expected = first + frames
         self.arrived += frames
-        counts.captured += gap + frames
-        counts.lost += gap
         for clip in tuple(self.clips):
             clip.take(pcm)
         late_ms = self._delay.late_ms(stamp_ms, self._clock() * 1000)
         if talk:
             self.speech_end.take(decode_pcm16(pcm), rate_hz=RATE_HZ, end_s=time.monotonic() - late_ms / 1000)
         session = self._session
-        if session is not None and (talk or session.config.turn_detection):  # who listens for itself hears silence, too
-            counts.waiting += frames
+        listens = session is not None and bool(talk or session.config.turn_detection)  # the latter hears silence, too
+        with self._lock:
+            counts.captured += gap + frames
+            counts.lost += gap
+            if listens:
+                counts.waiting += frames
+            elif self.clips:
+                counts.sent += frames
+                counts.late += frames if late_ms > LATE_MS else 0
+            else:
+                counts.unused += frames
+        if listens:
             self._queue.put_nowait(("sound", frames, stamp_ms, pcm))
-        elif self.clips:
-            counts.sent += frames
-            counts.late += frames if late_ms > LATE_MS else 0
-        else:
-            counts.unused += frames
 
     def talk(self, on: bool) -> None:
         """The key to talk went down or up."""
@@ -152,22 +157,25 @@ class Feed:
         finally:
             if self._session is session:
                 self._session = None
-            self.counts.unused += self.counts.waiting
-            self.counts.waiting = 0
+            with self._lock:
+                self.counts.unused += self.counts.waiting
+                self.counts.waiting = 0
 
     async def _send(
         self, session: Session, frames: int, stamp_ms: float, pcm: bytes, encode: Callable[[str, bytes], bytes]
     ) -> None:
         late_ms = self._delay.late_ms(stamp_ms, self._clock() * 1000)
         data = encode(session.config.input_format.type, pcm)
-        if late_ms > STALE_MS:
-            self.counts.dropped += frames
-        else:
-            if data:
-                await on_loop_of(session, lambda: session.input_audio_buffer.append(data))
-            self.counts.sent += frames
-            self.counts.late += frames if late_ms > LATE_MS else 0
-        self.counts.waiting -= frames
+        stale = late_ms > STALE_MS
+        if data and not stale:
+            await on_loop_of(session, lambda: session.input_audio_buffer.append(data))
+        with self._lock:
+            self.counts.waiting -= frames
+            if stale:
+                self.counts.dropped += frames
+            else:
+                self.counts.sent += frames
+                self.counts.late += frames if late_ms > LATE_MS else 0
 
     def fail(self, error: Exception) -> None:
         """End all recordings with an error."""
@@ -175,8 +183,9 @@ class Feed:
             clip.fail(error)
 
     def told(self) -> dict[str, int]:
-        """The counts as a table."""
-        return asdict(self.counts)
+        """The counts as a table, from any thread: every frame stands in it once."""
+        with self._lock:
+            return asdict(self.counts)
 
 
 def _encoder() -> Callable[[str, bytes], bytes]:
