@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import secrets
+import socket
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from jupyter_client import KernelManager
 
 from tests.browser.chromium import ChromiumMissing, find_chromium, flags, prepare_driver
 
@@ -22,7 +26,26 @@ settings.register_profile("rtnb", deadline=None, print_blob=True, suppress_healt
 settings.register_profile("ci", parent=settings.get_profile("rtnb"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "rtnb")
 
-_GRACE_S = 2.0  # how long a thread or task may take to end after its test; chosen
+_GRACE_S = 20.0  # how long a thread or task may take to end after its test; chosen
+
+
+def _kernels_by_file() -> None:
+    """Have kernels that start here listen on sockets in files.
+
+    Ports are chosen before the kernel starts, by a socket that is closed again; while it starts, others of this run
+    open many, and may get one of these.
+    """
+    made = KernelManager.__init__
+
+    def make(self: KernelManager, *args: Any, **options: Any) -> None:
+        made(self, *args, **options)
+        self.transport, self.ip = "ipc", f"{tempfile.gettempdir()}/rtnb-{secrets.token_hex(8)}"
+
+    KernelManager.__init__ = make  # type: ignore[method-assign]
+
+
+if os.name == "posix":
+    _kernels_by_file()
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +83,9 @@ def chromium_path() -> str:
 @pytest.fixture(scope="session")
 async def playwright(chromium_path: str) -> AsyncIterator[Any]:
     """What starts browsers."""
-    from playwright.async_api import async_playwright
+    from playwright.async_api import async_playwright, expect
 
+    expect.set_options(timeout=20_000)  # only a limit: on a busy machine a page is slow now and then
     async with async_playwright() as started:
         yield started
 
@@ -165,6 +189,19 @@ async def open_notebook(
     yield open_it
     if opened and (not desk.keeps or request.session.testsfailed != failed):
         await desk.clear()
+
+
+@pytest.fixture
+def no_such_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No host is called ….invalid; the machine's resolver is not asked, whose network may lose the question."""
+    ask = socket.getaddrinfo
+
+    def answer(host: Any, *args: Any, **options: Any) -> Any:
+        if str(host).endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return ask(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
 
 
 @pytest.fixture(autouse=True)

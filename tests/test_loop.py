@@ -229,16 +229,18 @@ def test_the_interpreter_ends_cleanly_while_it_works() -> None:
 import asyncio
 from rtnb._loop import shared_loop
 
+working = asyncio.Event()
+
 async def work():
     await asyncio.to_thread(print, "working", flush=True)
     try:
+        working.set()
         await asyncio.Event().wait()
     finally:
         print("cleaned up", flush=True)
 
 shared_loop().submit(work())
-shared_loop().run(asyncio.sleep(0))
-shared_loop().run(asyncio.to_thread(int))
+shared_loop().run(working.wait())
 """
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],

@@ -65,6 +65,7 @@ async def provoke(simulator: Simulator, tmp_path: Path) -> list[str]:
     return seen
 
 
+@pytest.mark.usefixtures("no_such_host")
 async def test_a_canary_key_is_shown_nowhere(
     simulator: Simulator, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

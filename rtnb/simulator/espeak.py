@@ -14,6 +14,8 @@ from rtnb.errors import AudioError
 
 PATIENCE_S = 10.0
 """How long one portion (usually 20 ms) or the start (usually 60 ms) may take. (chosen)"""
+GOODBYE_S = 1.0
+"""How long the worker may take to end by itself. (chosen)"""
 _SYSTEM_LIBRARY = {"darwin": "libespeak-ng.1.dylib", "win32": "libespeak-ng.dll"}
 
 
@@ -97,7 +99,7 @@ class Worker:
         assert self._process.stdout is not None
         self._process.stdin.close()
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(GOODBYE_S):
                 await self._process.stdout.read()  # to its end, so that no transport is left open
                 await self._process.wait()
         except TimeoutError:

@@ -38,8 +38,9 @@ async def socket(sim: Simulator, path: str, **options: Any) -> AsyncIterator[aio
 
 async def nobody_left(sim: Simulator) -> None:
     """The service notices that its clients went; it lives in another thread, so there is nothing to wait on."""
-    while sim.n_sessions:  # noqa: ASYNC110
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while sim.n_sessions:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 async def refusal(sim: Simulator, path: str, **options: Any) -> tuple[int, dict[str, Any]]:

@@ -30,7 +30,7 @@ from tests.simulator.caller import Caller, calling, calls_path, post
 from tests.simulator.rig import spoken
 
 AZURE, OPENAI, PREVIEW = "/openai/v1/realtime/calls", "/v1/realtime/calls", "/v1/realtimertc?model=m"
-LONG = "One, two, three, four, five, six, seven, eight, nine, ten."
+LONG = "One two three four five six seven eight nine ten eleven twelve thirteen fourteen"  # no comma: no pause
 TURN = ["input_audio_buffer.speech_started", "input_audio_buffer.speech_stopped", "input_audio_buffer.committed"]
 
 
@@ -46,6 +46,20 @@ async def gone(sim: Simulator) -> None:
     async with asyncio.timeout(10):
         while sim.n_sessions:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def received(caller: Caller) -> int:
+    """How many frames of the service's voice have come, also those that the caller has not decoded yet."""
+    stats = await caller.peer.getReceivers()[0].getStats()
+    return sum(one.packetsReceived for one in stats.values() if one.type == "inbound-rtp")
+
+
+async def heard_until_now(caller: Caller) -> None:
+    """All that has come is decoded, and some more: the jitter buffer keeps the last four frames back."""
+    n_until = await received(caller) + 10
+    async with asyncio.timeout(10):
+        while len(caller.heard) < n_until:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def likeness(heard: np.ndarray[Any, Any], said: np.ndarray[Any, Any]) -> float:
@@ -67,7 +81,8 @@ async def recording(caller: Caller, item_id: str) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
-async def test_a_spoken_turn_is_answered_aloud(sim: Simulator, dialect: str) -> None:
+async def test_a_spoken_turn_is_answered_aloud(sim: Simulator, dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.webrtc.STALLED_S", 60.0)  # a busy machine is no silence in the middle of a word
     async with calling(sim, dialect=dialect, channel="oai-events" if dialect == "ga" else "realtime-channel") as caller:
         await caller.until("session.created")
         patient = rtnb.ServerVad(silence_duration_ms=700)  # a busy machine stutters, and is heard to
@@ -88,7 +103,7 @@ async def test_a_spoken_turn_is_answered_aloud(sim: Simulator, dialect: str) -> 
         core = said[24 * 300 :]
         assert likeness(heard_there, core) >= 0.95
         reply = resample(await recording(caller, reply_item), from_rate_hz=24_000, to_rate_hz=48_000)
-        await asyncio.sleep(0.1)  # its end is in the caller's jitter buffer
+        await heard_until_now(caller)
         sound = caller.sound()
         assert likeness(sound, reply) >= 0.9
         loud = np.abs(sound) > 0.01
@@ -98,15 +113,19 @@ async def test_a_spoken_turn_is_answered_aloud(sim: Simulator, dialect: str) -> 
     await gone(sim)
 
 
-async def test_speaking_up_silences_the_service() -> None:
+async def test_speaking_up_silences_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.webrtc.STALLED_S", 60.0)
     with Simulator(latency="fast", voice="babble", scenario={"steps": [{"say": LONG}]}) as sim:
         async with calling(sim) as caller:
             await caller.until("session.created")
+            unanswered = rtnb.ServerVad(create_response=False)  # what is heard afterwards is no other reply
+            caller.send(events.SessionUpdate(session=SessionConfig.of(turn_detection=unanswered)))
+            await caller.until("session.updated")
             caller.send(events.ResponseCreate())
             long = await caller.until("output_audio_buffer.started")
             caller.microphone.say(spoken("stop", lead_ms=600, silence_ms=0))
             await caller.until("input_audio_buffer.speech_started")
-            n_until = len(caller.heard)
+            n_until = await received(caller)
             cut = await caller.until("conversation.item.truncated")
             cleared = await caller.until("output_audio_buffer.cleared")
             assert cleared.response_id == long.response_id
@@ -126,6 +145,7 @@ async def test_the_key_brings_the_session_and_a_caller_may_only_listen(sim: Simu
         await caller.until("session.updated")
         caller.send(events.ResponseCreate())
         await caller.until("output_audio_buffer.stopped")
+        await heard_until_now(caller)
         assert np.abs(caller.sound()).max() > 0.05
     await gone(sim)
 
@@ -164,7 +184,8 @@ async def test_a_sideband_hears_what_the_filter_hides_and_may_speak(sim: Simulat
     await gone(sim)
 
 
-async def test_hanging_up(sim: Simulator) -> None:
+async def test_hanging_up(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.service.GOODBYE_S", 10.0)  # the answer waits so long for the end of the call
     async with calling(sim, path=OPENAI, mic=False) as caller:
         await caller.until("session.created")
         ephemeral = (await sim.ephemeral_key()).reveal()

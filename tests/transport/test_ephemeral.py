@@ -22,8 +22,10 @@ VALUE = "ek_" + "68af296e8e408191a1120ab6383263c2"  # in two, so that no scanner
 FACTS = TargetFacts("azure", url="https://res/openai/v1/realtime/client_secrets", model="m", auth="api-key")
 
 
-def test_it_shows_everything_but_its_value() -> None:
-    key = EphemeralKey(VALUE, expires_at=time.time() + 57.9, dialect="preview", session={"id": "s", "client_secret": 1})
+def test_it_shows_everything_but_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    key = EphemeralKey(VALUE, expires_at=now + 57.9, dialect="preview", session={"id": "s", "client_secret": 1})
     assert repr(key) == f"{key}" == str(key) == "EphemeralKey(****, expires in 58 s, dialect=preview)"
     assert key.session == {"id": "s"}
     assert key.reveal() == VALUE
@@ -133,6 +135,7 @@ async def test_every_status_has_words(status: int, kind: type[Exception], word: 
     assert CANARY not in words
 
 
+@pytest.mark.usefixtures("no_such_host")
 async def test_network_failures_have_words(unused_tcp_port: int, server_tls: ssl.SSLContext) -> None:
     async def get(url: str, timeout_s: float = 5) -> None:
         await mint(url, headers={}, body={}, dialect="ga", timeout_s=timeout_s)
@@ -159,6 +162,7 @@ async def test_network_failures_have_words(unused_tcp_port: int, server_tls: ssl
             await get(f"https://localhost:{server.sockets[0].getsockname()[1]}/x")
 
 
+@pytest.mark.usefixtures("no_such_host")
 async def test_a_proxy_is_used_for_others_and_never_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
 

@@ -226,6 +226,7 @@ async def test_a_redirect_elsewhere_never_sees_the_key() -> None:
     assert visitors == []
 
 
+@pytest.mark.usefixtures("no_such_host")
 async def test_a_host_that_does_not_exist() -> None:
     with pytest.raises(ConnectError, match="host name cannot be resolved") as info:
         await open_websocket("ws://does-not-exist.invalid/x", facts=AZURE)

@@ -113,7 +113,7 @@ def test_a_session_gets_everything_but_what_is_stale(scene: Scene) -> None:
 
 def test_a_g711_session_gets_8_khz(scene: Scene) -> None:
     on_loop(lambda: scene.session.update(input_format=AudioFormat(type="audio/pcmu")))
-    feed = Feed(print)
+    feed = Feed(print, clock=Clock())  # which stands still: no frame is late
     sending = shared_loop().submit(feed.send_to(scene.session))
     tone = (0.5 * np.sin(np.arange(24_000) * 2 * np.pi * 440 / 24_000) * 32_767).astype("<i2")
 
@@ -134,6 +134,7 @@ def test_a_g711_session_gets_8_khz(scene: Scene) -> None:
 def test_push_to_talk_is_a_turn_where_nobody_detects_turns(scene: Scene) -> None:
     on_loop(lambda: scene.session.update(turn_detection=None))
     mic = Microphone(scene.session, mode="push to talk")
+    mic._feed._clock = Clock()  # which stands still: no frame is late
     sound = {"run": "p-1", "frames": 1, "t": 0.0, "hint": ""}
     on_loop(lambda: None)
     on_loop(mic._said, "state", {"state": "starting", "run": "p-1", **FACTS}, [])
