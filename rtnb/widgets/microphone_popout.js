@@ -46,6 +46,11 @@ const channel = joined.channel(facts.traits.channel, (kind, header) => {
   if (kind === "knobs") for (const [name, value] of Object.entries(header)) model.set(name, value);
 });
 const el = document.getElementById("widget");
+el.textContent = "Connecting to the kernel…";
+await new Promise((resolve) => {
+  const leave = joined.onStatus(({ kind }) => kind === "direct" && (leave(), resolve())); // a click before it would be lost
+});
+el.replaceChildren();
 const host = { getWidget: async () => ({ exports: joined }) };
 await microphone.default().render({ model, el, host, signal: new AbortController().signal });
 let met = false;
