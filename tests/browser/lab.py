@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import nbformat
 from playwright.async_api import Browser, Locator, Page
+from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 _START_S = 90.0  # a cold JupyterLab on two busy cores took 12 s
 _STOP_S = 30.0
@@ -255,14 +256,23 @@ class NotebookPage:
 
     async def _started(self, last: float) -> bool:
         """Choose from the menu, which answers before the cells start; as a person would, again if none does."""
-        await self.page.get_by_role("menuitem", name="Run", exact=True).click()
-        await self.page.get_by_role("menuitem", name=re.compile("^Run All Cells")).first.click()
+        await self.choose("Run", re.compile("^Run All Cells"))
         patience = time.monotonic() + _RUN_AGAIN_S
         while await self._last_count() <= last:
             if time.monotonic() > patience:
                 return False
             await self.page.wait_for_timeout(20)
         return True
+
+    async def choose(self, menu: str, item: str | re.Pattern[str]) -> None:
+        """Choose from a menu; again where it is closed by what takes the focus meanwhile: a page may still settle."""
+        for patience_ms in (5_000, 5_000, 60_000):
+            await self.page.get_by_role("menuitem", name=menu, exact=True).click()
+            try:
+                return await self.page.get_by_role("menuitem", name=item).first.click(timeout=patience_ms)
+            except PlaywrightTimeout:
+                await self.page.keyboard.press("Escape")
+        raise AssertionError(await self._told(f"{item} could not be chosen from {menu}"))
 
     async def until_idle(self, *, timeout_s: float = 120.0) -> None:
         """Wait until the kernel is connected and idle and no cell of the notebook shows [*]."""
@@ -305,7 +315,7 @@ class NotebookPage:
         before = path.stat().st_mtime_ns
         await self.page.keyboard.press("Control+s")
         deadline = time.monotonic() + 20
-        while path.stat().st_mtime_ns == before or not path.stat().st_size:  # it is emptied before it is written
+        while path.stat().st_mtime_ns == before or not path.read_bytes().endswith(b"}\n"):  # it is written in pieces
             assert time.monotonic() < deadline, f"{self.name} was not saved"
             await self.page.wait_for_timeout(50)
         return self.lab.read(self.name)

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from tests.browser.cells import run as run  # for those who listen, too
 from tests.browser.lab import NotebookPage
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Every AudioWorkletNode of the page is also heard by a recorder of ours, quantum by quantum.
+# Every AudioWorkletNode of the page is also heard by a recorder of ours, quantum by quantum, once it has `tapped` it;
+# `sounded` counts what is not zero, `late_ms` is how late a quantum came at most: how long the machine stood still.
 TAP = """
-window.heard = [];
+Object.assign(window, { heard: [], sounded: 0, late_ms: 0, tapped: false });
 const Node = window.AudioWorkletNode.plain ?? window.AudioWorkletNode; // the page may be tapped already
 window.AudioWorkletNode = class extends Node {
   constructor(context, name, options) {
@@ -24,15 +26,23 @@ window.AudioWorkletNode = class extends Node {
       process(inputs) { if (inputs[0][0]) this.port.postMessage(inputs[0][0].slice()); return true; } });`;
     context.audioWorklet.addModule(URL.createObjectURL(new Blob([source], { type: "text/javascript" }))).then(() => {
       const tap = new Node(context, "tap", { numberOfOutputs: 0 });
-      tap.port.onmessage = ({ data }) => window.heard?.push(data);
+      let [count, begun] = [0, Infinity];
+      tap.port.onmessage = ({ data }) => {
+        const [now, played] = [performance.now(), (++count * 128) / 24];
+        begun = Math.min(begun, now - played);
+        window.late_ms = Math.max(window.late_ms, now - played - begun);
+        window.sounded += data.reduce((n, v) => n + (v !== 0), 0);
+        window.heard?.push(data);
+      };
       this.connect(tap);
+      window.tapped = true;
     });
   }
 };
 window.AudioWorkletNode.plain = Node;
 window.takeHeard = () => {
   const all = window.heard.flatMap((part) => [...part]);
-  window.heard = [];
+  Object.assign(window, { heard: [], sounded: 0 });
   const first = all.findIndex((v) => v !== 0), last = all.findLastIndex((v) => v !== 0);
   return all.slice(first, last + 1).map((v) => v * 32768);
 };
@@ -57,28 +67,17 @@ async def opened(
     await page.evaluate(f"() => {{ {TAP} }}")
     for output in await notebook.run_all():
         assert not output.error, output.error
-    await page.locator(".rtnb-speaker").wait_for(timeout=10_000)
+    await page.locator(".rtnb-speaker").wait_for(timeout=20_000)
+    await page.wait_for_function("window.tapped")
     return notebook
 
 
-async def run(notebook: NotebookPage, code: str) -> str:
-    """Type code into the last cell, run it, and return what it shows."""
-    page = notebook.page
-    cell = notebook._panel.locator(".jp-CodeCell").last
-    await cell.locator(".cm-content").click()
-    await page.keyboard.press("Control+a")
-    await page.keyboard.insert_text(code)
-    await page.keyboard.press("Control+Enter")
-    await page.wait_for_timeout(50)
-    await notebook.until_idle()
-    (*_, last) = await notebook.outputs()
-    assert not last.error, last.error
-    return last.text.strip()
+async def heard(page: Any, *, samples: int = 1) -> np.ndarray:
+    """What left the worklet since the last time, without the silence around it; waits for its end.
 
-
-async def heard(page: Any) -> np.ndarray:
-    """What left the worklet since the last time, without the silence around it; waits for its end."""
-    await page.wait_for_function("window.heard.some((part) => part.some((v) => v))")
+    It is not over before so many `samples` that are not zero were heard: in a gap, the speaker is idle, too.
+    """
+    await page.wait_for_function("n => window.sounded >= n", arg=samples, timeout=60_000)
     await page.wait_for_selector(".rtnb-speaker[data-state=idle]", timeout=60_000)
     await page.wait_for_function("window.heard.at(-1).every((v) => !v)")  # the tap is behind the worklet by some quanta
     return np.array(await page.evaluate("takeHeard()")).round().astype(int)

@@ -70,7 +70,7 @@ class Tab:
         """Evaluate a script on the page."""
         return await self.page.evaluate(script, argument)
 
-    async def until(self, condition: str, timeout_s: float = 10.0) -> None:
+    async def until(self, condition: str, timeout_s: float = 20.0) -> None:
         """Wait until a condition is true on the page."""
         await self.page.wait_for_function(condition, timeout=1000 * timeout_s)
 

@@ -12,6 +12,8 @@ import pytest
 from playwright.async_api import expect
 
 from rtnb.client.log import EventLog
+from tests.browser.cells import eventually, run
+from tests.widgets.page import eventually as until
 
 MANY = """
 from rtnb.client.log import EventLog
@@ -71,21 +73,6 @@ def rows(page: Any, text: str = "") -> Any:
 async def settled(page: Any) -> None:
     """Wait until the table is laid out anew: what a person does by looking."""
     await page.evaluate("async () => { for (let k = 0; k < 10; k++) await new Promise(requestAnimationFrame); }")
-
-
-async def run(notebook: Any, source: str) -> str:
-    """Run code in the last cell, which is kept empty for it; what it prints."""
-    cell = notebook.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").last
-    before = await cell.locator(".jp-InputPrompt").inner_text()
-    await cell.locator(".cm-content").click()
-    await notebook.page.keyboard.press("Control+a")
-    await notebook.page.keyboard.insert_text(source)
-    await notebook.page.keyboard.press("Control+Enter")
-    await expect(cell.locator(".jp-InputPrompt")).not_to_have_text(before)
-    await notebook.until_idle()
-    output = (await notebook.outputs())[-1]
-    assert not output.error
-    return str(output.text).strip()
 
 
 async def test_folding_selecting_and_what_belongs_together(inspected: Opened) -> None:
@@ -242,10 +229,8 @@ _ = traitlets.link((waveform, "selected_index"), (inspector, "selected_index"))
     notebook = await inspected("chosen.ipynb", MANY, linked)
     chosen = notebook.page.locator(".rtnb-ev-row[aria-selected=true]")
     await rows(notebook.page, "input_audio_buffer_commit_empty").click()
-    assert (
-        await run(notebook, "print(inspector.selected_index, waveform.selected_index, waveform.selected_ms)")
-        == "1 1 250.0"
-    )
+    seen = "(inspector.selected_index, waveform.selected_index, waveform.selected_ms)"
+    await eventually(notebook, seen, "(1, 1, 250.0)")
     await run(notebook, "waveform.selected_ms = 1500.0")
     await expect(chosen).to_contain_text("response.output_audio.done")
     await run(notebook, "inspector.selected_index = 4")  # a piece of a folded run: the run that holds it
@@ -310,6 +295,14 @@ print(len(log))
 """
 
 
+SELECTED = """async () => {
+    await new Promise(requestAnimationFrame); // the key was heard; it is painted with the next frame
+    const row = document.querySelector(".rtnb-ev-row[aria-selected=true]:not([hidden])");
+    return [Number(row.dataset.index), row.hasAttribute("aria-expanded")];
+}"""
+"""The first event of the selected row, and whether it stands for more than this one."""
+
+
 async def test_hostile_text_stays_text(inspected: Opened) -> None:
     notebook = await inspected("hostile.ipynb", "import rtnb, rtnb.protocol", MANY)
     page = notebook.page
@@ -324,10 +317,13 @@ async def test_hostile_text_stays_text(inspected: Opened) -> None:
         await page.get_by_role("grid", name="Events").focus()
         await page.keyboard.press("Home")
         for _ in range(total):
-            at = await page.locator(".rtnb-ev-row[aria-selected=true]").get_attribute("data-index")
-            if at is not None and int(at) >= 43:
-                await expect(page.locator(".rtnb-ev-side strong")).to_be_visible()
-                seen += await page.locator(".rtnb-ev-side").inner_text()
+            at, many = await page.evaluate(SELECTED)
+            if at >= 43:
+                side = page.locator(".rtnb-ev-side")
+                await (
+                    expect(side.locator("strong")).to_be_visible() if many else expect(side).to_contain_text(f"#{at} ·")
+                )
+                seen += await side.inner_text()
             await page.keyboard.press("ArrowDown")
     await notebook.picture("hostile")
     assert await page.evaluate("window.hacked") is None
@@ -361,8 +357,8 @@ inspector = inspect(list(log))'''
     assert len(outputs) + len(json.dumps(book.metadata.get("widgets", {}))) < 200_000
     assert "word399" in outputs
 
-    await page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    await page.get_by_role("menuitem", name=re.compile("^Shut Down Kernel")).first.click()
+    await notebook.choose("Kernel", re.compile("^Shut Down Kernel"))
+    await until(lambda: all(one["path"] != "saved.ipynb" for one in jupyterlab.get("api/sessions")))
     await page.reload()
     still = page.locator("[data-rtnb-static] summary")
     await still.wait_for(timeout=60_000)

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -23,6 +24,11 @@ LISTEN = """() => {
         heard.push([kind, header, buffers.map(b => b.byteLength)]);
     });
 }"""
+
+
+def once(heard: list[Any]) -> list[Any]:
+    """Without what is repeated: a page whose welcome is slow says hello again, and the state is published again."""
+    return [one for one, _ in groupby(heard)]
 
 
 @pytest.fixture
@@ -91,13 +97,13 @@ async def test_it_goes_direct_and_both_ways(tabs: Any) -> None:
     tab = await opened()
     await tab.run(LISTEN)
     await tab.until("line.status().kind === 'direct' && heard.length")
-    assert await tab.run("heard") == [["state", {"what": "joined"}, [5]]]
+    assert once(await tab.run("heard")) == [["state", {"what": "joined"}, [5]]]
     await tab.run("ch.send('up', { i: 1 }, [new Float32Array(3), new ArrayBuffer(2)])")
     assert await tab.run("ch.request('ask', { i: 21 })") == {"twice": 42}
     assert heard == [("up", {"i": 1}, [12, 2]), ("ask", {"i": 21}, [])]
     channel.publish_batch("rows", [({"i": i}, [bytes(i)]) for i in range(3)])
-    await tab.until("heard.length === 4")
-    assert await tab.run("heard.slice(1)") == [["rows", {"i": i}, [i]] for i in range(3)]
+    await tab.until("heard.filter(([kind]) => kind === 'rows').length === 3")
+    assert once(await tab.run("heard"))[1:] == [["rows", {"i": i}, [i]] for i in range(3)]
     assert line.status == ("direct", 1, 0, 0, 0)
     assert await tab.run("line.isActivePage()")
 
@@ -279,7 +285,7 @@ async def test_a_kernel_that_hears_nothing_gets_no_flood(tabs: Any, monkeypatch:
     for content, texts in tab.held:
         await tab.run("([content, texts]) => toKernel(content, texts)", [content, texts])
     await tab.run("ch.send('up', { i: 3000 })")
-    await eventually(lambda: up and up[-1] == 3000, timeout_s=10)
+    await eventually(lambda: up and up[-1] == 3000, timeout_s=30)  # with each ping, every 2 s, 257 more may go
     held = sum(len(texts) for _, texts in tab.held)
     assert held < 300
     assert up == sorted(set(up))
@@ -328,13 +334,15 @@ async def test_two_views_share_a_place_and_both_get_the_state(tabs: Any) -> None
     channel.on_page(lambda _, what: channel.publish("state", {"what": what}))
     tab = await opened()
     await tab.run(LISTEN)
-    await tab.until("heard.length === 1")
+    await tab.until("heard.length >= 1")
     await tab.run("() => { window.second = []; window.ch2 = line.channel('chat', kind => second.push(kind)); }")
-    await tab.until("second.length === 1")
+    await tab.until("second.length >= 1")
     await tab.run("ch.close()")
     channel.publish("n", {})
-    await tab.until("second.length === 2")
-    assert await tab.run("heard.length") == 2
+    await tab.until("second.at(-1) === 'n'")
+    kinds = [kind for kind, *_ in await tab.run("heard")]
+    assert len(kinds) >= 2, "its own joining and the second view's"
+    assert set(kinds) == {"state"}, "and nothing after it was closed"
     assert channel.pages == 1
 
 
@@ -347,7 +355,7 @@ async def test_a_kernel_that_is_gone_is_noticed(tabs: Any) -> None:
     tab.kernel_hears = False
     line._hub._send_messages = lambda _: None
     await asyncio.to_thread(shared_loop().stop)
-    await tab.until("line.status().kind === 'none' && !line.isActivePage()", timeout_s=15)
+    await tab.until("line.status().kind === 'none' && !line.isActivePage()", timeout_s=30)
 
 
 async def test_the_widgets_end_ends_the_line(tabs: Any) -> None:

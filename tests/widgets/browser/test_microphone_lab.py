@@ -12,6 +12,7 @@ from playwright.async_api import expect
 from rtnb.audio import read_wav
 from tests.browser.lab import open_notebook as open_in
 from tests.widgets.browser.microphone_page import TRACKS, likeness, write_voice
+from tests.widgets.browser.stalls import KERNEL, PAGE, beats, stalled_ms
 from tests.widgets.listening import run
 
 RAW = "echo_cancellation=False, noise_suppression=False, auto_gain_control=False"
@@ -125,13 +126,17 @@ async def test_the_simulator_hears_the_file_while_a_cell_blocks(
     jupyterlab.write("microphone.ipynb", [TALK, "0"])
     notebook = await open_in(jupyterlab, browser, "microphone.ipynb", pictures=pictures)
     await notebook.run_all()
+    await notebook.page.evaluate(PAGE)
+    await run(notebook, KERNEL)
     await start(notebook)
     counts = eval(await run(notebook, BLOCK))
-    assert counts["sent"] >= 225, counts
-    assert counts["late"] == counts["dropped"] == counts["lost"] == 0, counts
     await notebook.picture("on")
     told = eval(await run(notebook, HEARD.format(path=str(tmp_path / "heard.wav"))))
-    assert told["lost"] == told["dropped"] == 0
+    still_ms = stalled_ms(eval(await run(notebook, "print(heart.stop())")), await beats(notebook.page))
+    # While the page or the loop stands still, frames wait; a machine of its own does not.
+    assert 20 * counts["sent"] >= 4_500 - still_ms, counts
+    assert 20 * (counts["late"] + told["dropped"]) <= still_ms, (counts, told)
+    assert counts["lost"] == told["lost"] == 0
     heard = read_wav(tmp_path / "heard.wav")[0]
     assert likeness(heard[12_000 : 12_000 + 5 * 24_000], voice) >= 0.95
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rtnb.vad import VadConstants, server_vad_segments
-from tests.widgets.listening import run
+from tests.browser.cells import eventually, run
 
 ROOT = Path(__file__).resolve().parents[3]
 LAB = """
@@ -60,16 +60,14 @@ async def test_what_is_turned_is_seen_applied_and_verified(open_notebook: Any) -
     assert len(took_ms) >= 10
     assert np.median(took_ms) < 16.7, "a redraw takes less than a frame"
     await page.wait_for_function("document.querySelector('canvas.rtnb-time').ariaValueNow === '0.7'")
-    assert await run(notebook, "print(lab.threshold, playground.turn_detection.threshold)") == "0.7 0.7"
+    await eventually(notebook, "(lab.threshold, playground.turn_detection.threshold)", "(0.7, 0.7)")
     await canvas.focus()
     await page.keyboard.press("ArrowDown")
     await page.wait_for_function("document.querySelector('canvas.rtnb-time').ariaValueNow === '0.69'")
 
     # A number in Python moves the page, the slider and the playground.
-    assert (
-        await run(notebook, "lab.silence_duration_ms = 800; print(playground.turn_detection.silence_duration_ms)")
-        == "800"
-    )
+    await run(notebook, "lab.silence_duration_ms = 800")
+    await eventually(notebook, "playground.turn_detection.silence_duration_ms", "800")
     await page.locator(".rtnb-cuts", has_text="cut off here").wait_for()
     await page.locator(".rtnb-vad td", has_text="%").first.wait_for()
 
@@ -78,9 +76,7 @@ async def test_what_is_turned_is_seen_applied_and_verified(open_notebook: Any) -
     width = (await heat.bounding_box())["width"]
     await heat.click(position={"x": width * 0.25, "y": 100})
     await page.wait_for_function("document.querySelector('canvas.rtnb-time').ariaValueNow !== '0.69'")
-    threshold, silence = (await run(notebook, "print(lab.threshold, lab.silence_duration_ms)")).split()
-    assert 0.2 < float(threshold) < 0.8
-    assert 300 < int(silence) < 800
+    await eventually(notebook, "0.2 < lab.threshold < 0.8 and 300 < lab.silence_duration_ms < 800", "True")
 
     # Sent to the session, and held against it.
     await page.get_by_role("button", name="Apply", exact=True).click()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.widgets.listening import SETUP, opened, run
+from tests.browser.cells import eventually, run
+from tests.widgets.listening import SETUP, opened
 
 ALL = f"""
 {SETUP.rsplit("speaker", 1)[0]}
@@ -29,8 +30,8 @@ async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) ->
     await page.get_by_role("button", name="All", exact=True).click()
     box = await canvas.bounding_box()
     await page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + 100)
-    told = await run(notebook, "print(waveform.selected_ms > 0, scene.session.log[waveform.selected_index].type)")
-    assert told.startswith("True ")
+    await eventually(notebook, "(waveform.selected_ms or 0) > 0 and waveform.selected_index is not None", "True")
+    assert await run(notebook, "print(scene.session.log[waveform.selected_index].type)")
     await run(notebook, "waveform.selected_index = 0; waveform.selected_ms")
     await page.wait_for_function("document.querySelector('.rtnb-waveform canvas').ariaValueNow === '0'")
     assert "One two three." in await run(notebook, "print(transcript.to_vtt())")
@@ -45,7 +46,7 @@ async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) ->
 async def test_it_looks_right(open_notebook: Any, theme: str) -> None:
     name = f"look-{theme.split()[1].lower()}.ipynb"
     notebook = await opened(open_notebook, name, [ALL, "0"], theme=theme)
-    await run(notebook, "item = scene.answer_now(marked(4000), text='Sunny, with a light wind.', speed=None)")
+    await run(notebook, "item = scene.answer_now(marked(20_000), text='Sunny, with a light wind.', speed=None)")
     await notebook.page.locator(".rtnb-speaker[data-state=playing]").wait_for()
     await run(notebook, "scene.barge_in()")
     await notebook.page.get_by_text("interrupted").wait_for()

@@ -66,7 +66,7 @@ async def test_click_selects_keys_move_and_double_click_plays(browser: Any) -> N
     (kind, header) = (await page.evaluate("sent"))[-1]
     assert kind == "play"
     assert abs(header["start_ms"] - 2000) < 30
-    await page.evaluate("(h) => say('clip', h, [new Int16Array(24000).fill(500).buffer])", header)
+    await page.evaluate("(h) => say('clip', h, [new Int16Array(240000).fill(500).buffer])", header)
     await page.get_by_role("button", name="Stop").click()
     await page.get_by_role("button", name="Play").wait_for()
     await page.evaluate("unrender()")
