@@ -128,7 +128,7 @@ class Controller {
         resolve(mine);
       };
       const leave = this.line.onActivePage((mine) => mine && done(true));
-      const late = setTimeout(() => done(this.line.isActivePage()), 3000);
+      const late = setTimeout(() => done(this.line.isActivePage()), 10000); // a kernel may be busy
     });
   }
 
