@@ -39,8 +39,8 @@ def test_the_top_level_holds_exactly_the_agreed_six() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_a_module_has_at_most_400_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_a_module_has_at_most_700_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 700
 
 
 def test_a_script_has_at_most_300_lines() -> None:

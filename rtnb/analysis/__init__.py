@@ -7,6 +7,7 @@ from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
 from rtnb.analysis.labels import read_labels
 from rtnb.analysis.latency import LatencyMeter
+from rtnb.analysis.migration import Migration, migrate
 from rtnb.analysis.phases import FRAME_PHASES, FramePhase
 from rtnb.analysis.plot import plot_arrivals, plot_deltas
 from rtnb.analysis.recommendation import Candidate, Recommendation
@@ -27,6 +28,7 @@ __all__ = [
     "Gain",
     "Grid",
     "LatencyMeter",
+    "Migration",
     "MuLaw",
     "Noise",
     "Recommendation",
@@ -36,6 +38,7 @@ __all__ = [
     "Turn",
     "frame_metrics",
     "from_segments",
+    "migrate",
     "plot_arrivals",
     "plot_deltas",
     "plot_pareto",

@@ -8,9 +8,8 @@ from collections import deque
 from typing import Any
 
 from rtnb.errors import RateLimited, ServiceError
-from rtnb.protocol.base import Dialect
 from rtnb.protocol.connection import dialect_hint
-from rtnb.protocol.values import ErrorDetail
+from rtnb.protocol.values import Dialect, ErrorDetail
 
 Key = tuple[str, ...]
 """What an answer is recognised by: its type and, where it names one, the id of the item or response."""

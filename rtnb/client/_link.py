@@ -14,8 +14,8 @@ from rtnb.client.log import EventLog
 from rtnb.client.redaction import CARRIERS, redact_event
 from rtnb.errors import ConnectionClosed, RemoteProtocolError, RtnbError
 from rtnb.protocol import Connection
-from rtnb.protocol.base import UNSET
 from rtnb.protocol.events import Event, UnknownEvent
+from rtnb.protocol.values import UNSET
 from rtnb.transport.base import Transport
 from rtnb.transport.credentials import redact
 

@@ -18,10 +18,9 @@ from rtnb.client._settings import audio_format
 from rtnb.client.response import TAG, Response
 from rtnb.errors import ServiceError
 from rtnb.protocol import events
-from rtnb.protocol.base import UNSET
 from rtnb.protocol.state import State
+from rtnb.protocol.values import UNSET, ResponseConfig
 from rtnb.protocol.values import Response as ResponseValue
-from rtnb.protocol.values import ResponseConfig
 
 BUSY: Final = "conversation_already_has_active_response"
 

@@ -10,8 +10,8 @@ from rtnb.client._link import Route
 from rtnb.client._service_playback import ServicePlayback
 from rtnb.client.response import Response, feeders
 from rtnb.protocol import events
-from rtnb.protocol.base import UNSET
 from rtnb.protocol.events import Event
+from rtnb.protocol.values import UNSET
 
 if TYPE_CHECKING:
     from rtnb.client.session import Session

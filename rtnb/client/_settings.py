@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from rtnb.protocol.base import UNSET, merge
 from rtnb.protocol.values import (
     PCM16,
     PCMA,
     PCMU,
+    UNSET,
     Audio,
     AudioFormat,
     AudioInput,
@@ -24,6 +24,7 @@ from rtnb.protocol.values import (
     ServerVad,
     SessionConfig,
     Transcription,
+    merge,
 )
 
 _FORMATS = {

@@ -16,9 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 from rtnb.client.redaction import CARRIERS
 from rtnb.errors import RtnbError
 from rtnb.protocol import events, wire
-from rtnb.protocol.base import UNSET, Dialect
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
-from rtnb.protocol.values import PCM16, AudioFormat
+from rtnb.protocol.values import PCM16, UNSET, AudioFormat, Dialect
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,8 +16,7 @@ from rtnb.client._settings import item_of, response_config
 from rtnb.client.response import Response
 from rtnb.errors import AudioError, ServiceError
 from rtnb.protocol import events
-from rtnb.protocol.base import UNSET
-from rtnb.protocol.values import Item, ResponseConfig
+from rtnb.protocol.values import UNSET, Item, ResponseConfig
 
 if TYPE_CHECKING:
     import asyncio

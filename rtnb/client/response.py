@@ -14,9 +14,19 @@ from rtnb.audio import Audio, codec, resample
 from rtnb.client._calls import service_error
 from rtnb.errors import AudioError, ConnectionClosed, ResponseFailed, ServiceError
 from rtnb.protocol import events
-from rtnb.protocol.base import UNSET, Dialect, JsonObject
 from rtnb.protocol.events import Event
-from rtnb.protocol.values import PCM16, AudioFormat, ErrorDetail, Item, ResponseConfig, StatusDetails, Usage
+from rtnb.protocol.values import (
+    PCM16,
+    UNSET,
+    AudioFormat,
+    Dialect,
+    ErrorDetail,
+    Item,
+    JsonObject,
+    ResponseConfig,
+    StatusDetails,
+    Usage,
+)
 from rtnb.protocol.values import Response as ResponseValue
 
 RATE_HZ: Final = 24_000

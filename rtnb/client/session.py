@@ -27,10 +27,9 @@ from rtnb.client.speech import Sound, say
 from rtnb.client.tools import SessionTools
 from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, ServiceError
 from rtnb.protocol import Connection, events
-from rtnb.protocol.base import Dialect
 from rtnb.protocol.events import Event, UnknownEvent
 from rtnb.protocol.state import State
-from rtnb.protocol.values import SessionConfig
+from rtnb.protocol.values import Dialect, SessionConfig
 from rtnb.transport.base import Transport
 
 Sleep = Callable[[float], Awaitable[object]]

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from rtnb.audio import Audio, Resampler, as_audio, ms_to_samples, read_wav
 from rtnb.client.response import Response
 from rtnb.errors import AudioError, LocalProtocolError, RtnbError
-from rtnb.protocol.base import UNSET
-from rtnb.protocol.values import SemanticVad, ServerVad
+from rtnb.protocol.values import UNSET, SemanticVad, ServerVad
 
 if TYPE_CHECKING:
     from rtnb.client.session import Session

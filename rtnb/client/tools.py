@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rtnb.client._schema import enum_parameters, tool_schema
 from rtnb.client.response import Response
 from rtnb.errors import RtnbError
-from rtnb.protocol.base import UNSET
-from rtnb.protocol.values import Item, ResponseConfig, SessionConfig
+from rtnb.protocol.values import UNSET, Item, ResponseConfig, SessionConfig
 from rtnb.transport.credentials import redact
 
 if TYPE_CHECKING:

@@ -1,14 +1,14 @@
 """What is said: the realtime protocol without a clock, a socket or a random number."""
 
-from rtnb.protocol.base import UNSET, Dialect, Unset, merge
 from rtnb.protocol.connection import Connection
-from rtnb.protocol.migration import Migration, migrate
 from rtnb.protocol.values import (
     PCM16,
     PCMA,
     PCMU,
+    UNSET,
     AudioFormat,
     ContentPart,
+    Dialect,
     ErrorDetail,
     Item,
     NoiseReduction,
@@ -18,7 +18,9 @@ from rtnb.protocol.values import (
     ServerVad,
     SessionConfig,
     Transcription,
+    Unset,
     Usage,
+    merge,
 )
 
 __all__ = [
@@ -32,7 +34,6 @@ __all__ = [
     "Dialect",
     "ErrorDetail",
     "Item",
-    "Migration",
     "NoiseReduction",
     "Response",
     "ResponseConfig",
@@ -43,5 +44,4 @@ __all__ = [
     "Unset",
     "Usage",
     "merge",
-    "migrate",
 ]

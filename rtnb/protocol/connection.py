@@ -11,13 +11,12 @@ from typing import Literal
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import events, preview, wire
-from rtnb.protocol.base import Dialect
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
-from rtnb.protocol.refusals import check_state
-from rtnb.protocol.rules import Refusal, invalid_audio
-from rtnb.protocol.schema import check_event
+from rtnb.protocol.service.refusals import check_state
+from rtnb.protocol.service.rules import Refusal, invalid_audio
+from rtnb.protocol.service.schema import check_event
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ErrorDetail
+from rtnb.protocol.values import Dialect, ErrorDetail
 
 Role = Literal["client", "server"]
 

@@ -19,10 +19,8 @@ from typing import Any, Final
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import preview
-from rtnb.protocol.base import UNSET, Dialect, Unset, Value
-from rtnb.protocol.encoded import EncodedAudio, is_base64
 from rtnb.protocol.events import Event, UnknownEvent
-from rtnb.protocol.values import SessionConfig
+from rtnb.protocol.values import UNSET, Dialect, EncodedAudio, SessionConfig, Unset, Value, is_base64
 
 # --- text <-> event ---------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from aiohttp import WSCloseCode, web
 
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import SessionConfig, wire
-from rtnb.protocol.schema import check_session
+from rtnb.protocol.service.schema import check_session
 from rtnb.simulator.admission import OWNER, Door, RefusedError, token_of
 from rtnb.simulator.carrying import SocketCarrier
 from rtnb.simulator.faults import Close

@@ -23,7 +23,7 @@ from rtnb.protocol import (
     Usage,
     events,
 )
-from rtnb.protocol.replies import item_events
+from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
 from rtnb.simulator import pacing

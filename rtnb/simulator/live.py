@@ -15,7 +15,7 @@ from typing import Any
 
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, SessionConfig, events
-from rtnb.protocol.replies import answer, committed, initial_session, updated_session
+from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig
 from rtnb.simulator.behaviour import Turn, text_of

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rtnb.protocol import ErrorDetail, SessionConfig, events
-from rtnb.protocol.refusals import COMMIT_MINIMUM_MS
+from rtnb.protocol.service.refusals import COMMIT_MINIMUM_MS
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig
 from rtnb.simulator.turn_taking import TurnTaking

@@ -22,8 +22,8 @@ from aiohttp import WSCloseCode, web
 
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import Dialect, SessionConfig, events, wire
-from rtnb.protocol.replies import initial_session, updated_session
-from rtnb.protocol.schema import check_event, check_session
+from rtnb.protocol.service.replies import initial_session, updated_session
+from rtnb.protocol.service.schema import check_event, check_session
 from rtnb.simulator.admission import (
     OWNER,
     SOCKET_DOORS,

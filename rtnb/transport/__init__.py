@@ -7,7 +7,6 @@ from rtnb.transport.base import Auth, Dialect, Service, Target, TargetFacts, Tra
 from rtnb.transport.credentials import ApiKey, BearerToken, Credential, Entra, Headers, NoCredential, Secret, redact
 from rtnb.transport.endpoint import Endpoint, is_loopback, read_endpoint
 from rtnb.transport.ephemeral import EphemeralKey, ephemeral_body, mint
-from rtnb.transport.memory import MemoryTransport, memory_pair
 from rtnb.transport.services import Azure, Custom, OpenAI
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "Entra",
     "EphemeralKey",
     "Headers",
-    "MemoryTransport",
     "NoCredential",
     "OpenAI",
     "Secret",
@@ -32,7 +30,6 @@ __all__ = [
     "Transport",
     "ephemeral_body",
     "is_loopback",
-    "memory_pair",
     "mint",
     "read_endpoint",
     "redact",

@@ -16,12 +16,11 @@ import numpy as np
 from rtnb.audio import codec, write_wav
 from rtnb.errors import AudioError, LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import events, wire
-from rtnb.protocol.base import Dialect, Unset, Value
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
-from rtnb.protocol.refusals import check_state
-from rtnb.protocol.schema import check_event
+from rtnb.protocol.service.refusals import check_state
+from rtnb.protocol.service.schema import check_event
 from rtnb.protocol.state import State
-from rtnb.protocol.values import AudioFormat
+from rtnb.protocol.values import AudioFormat, Dialect, Unset, Value
 from rtnb.widgets._event_rows import EventRows
 
 SHOWN_LENGTH: Final = 2_000

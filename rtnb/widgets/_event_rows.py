@@ -17,9 +17,8 @@ from typing import Any
 
 from rtnb.client.log import LogRow, summary
 from rtnb.protocol import events
-from rtnb.protocol.base import Value
 from rtnb.protocol.events import CLIENT_EVENTS, Event, UnknownEvent
-from rtnb.protocol.values import PCM16, AudioFormat, SessionConfig
+from rtnb.protocol.values import PCM16, AudioFormat, SessionConfig, Value
 
 STRIDE = 11
 RECEIVED, TROUBLE, PIECE = 1, 2, 4

@@ -16,9 +16,9 @@ from rtnb.client.log import Direction, EventLog, LogRow
 from rtnb.client.redaction import redact_event
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import wire
-from rtnb.protocol.base import Dialect
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.state import State
+from rtnb.protocol.values import Dialect
 from rtnb.transport.credentials import redact
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]

@@ -17,8 +17,7 @@ from rtnb._loop import shared_loop
 from rtnb.client import Session
 from rtnb.errors import RtnbError, ServiceError
 from rtnb.protocol import wire
-from rtnb.protocol.base import Dialect
-from rtnb.protocol.values import SessionConfig
+from rtnb.protocol.values import Dialect, SessionConfig
 from rtnb.widgets._follow import _raise_in_loop
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from traitlets import Float, TraitType, Unicode
 
 from rtnb._loop import Lock
 from rtnb.client import Session
-from rtnb.protocol.base import Dialect
+from rtnb.protocol.values import Dialect
 from rtnb.widgets._plain import plain_widget, put
 from rtnb.widgets._steering import MISSING, Settings, Steering, Verdict, found, same
 from rtnb.widgets.verdicts import Verdicts

@@ -7,7 +7,7 @@ from typing import Any
 
 from traitlets import Bool, Float, Int, Unicode
 
-from rtnb.protocol.base import Dialect
+from rtnb.protocol.values import Dialect
 from rtnb.widgets._steering import MISSING, Settings
 from rtnb.widgets.settings import Control
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from rtnb.client import Session, open_session
-from rtnb.protocol.base import Dialect
+from rtnb.protocol.values import Dialect
 from tests.client.service import Clock, ScriptedTarget, Service
 
 

@@ -10,13 +10,15 @@ from typing import Any
 
 from rtnb.audio import codec
 from rtnb.errors import ConnectionClosed, RemoteProtocolError
-from rtnb.protocol import Connection, events, replies
-from rtnb.protocol.base import UNSET, Dialect
+from rtnb.protocol import Connection, events
 from rtnb.protocol.events import Event
+from rtnb.protocol.service import replies
 from rtnb.protocol.values import (
+    UNSET,
     Audio,
     AudioOutput,
     ContentPart,
+    Dialect,
     ErrorDetail,
     Item,
     Response,
@@ -25,7 +27,7 @@ from rtnb.protocol.values import (
     Usage,
 )
 from rtnb.transport.base import TargetFacts, Transport
-from rtnb.transport.memory import memory_pair
+from tests.memory import memory_pair
 
 EXPIRES_AT = 1_800_003_600
 

@@ -9,7 +9,7 @@ from typing import Any
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import Connection, Dialect, events
 from rtnb.protocol.events import Event
-from rtnb.protocol.replies import answer, initial_session
+from rtnb.protocol.service.replies import answer, initial_session
 
 
 class Ids:

@@ -11,10 +11,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from rtnb.protocol.base import Unset, Value
-from rtnb.protocol.encoded import EncodedAudio
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event
-from rtnb.protocol.values import SemanticVad, ServerVad
+from rtnb.protocol.values import EncodedAudio, SemanticVad, ServerVad, Unset, Value
 from tests.protocol.goldens import ALL, is_client
 
 texts = st.text(max_size=12)  # includes lone surrogates, quotes, NUL

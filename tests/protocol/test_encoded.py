@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtnb.protocol import Connection, events
-from rtnb.protocol.encoded import is_base64
+from rtnb.protocol.values import is_base64
 
 
 def _delta(audio: object) -> str:

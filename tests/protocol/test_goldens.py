@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from rtnb.protocol import Dialect, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, UnknownEvent
 from rtnb.protocol.preview import GA_ONLY_EVENTS
-from rtnb.protocol.schema import check_event
+from rtnb.protocol.service.schema import check_event
 from tests.protocol.goldens import ALL, CLIENT, DIALECTS, SERVER, is_client, name, read, registry_of
 
 _FOREIGN = {

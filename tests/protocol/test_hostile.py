@@ -14,7 +14,7 @@ from rtnb.protocol import Connection, Dialect, events, wire
 from rtnb.protocol.connection import Role
 from rtnb.protocol.events import Event
 from rtnb.protocol.preview import GA_ONLY_EVENTS
-from rtnb.protocol.replies import answer
+from rtnb.protocol.service.replies import answer
 from tests.protocol.goldens import ALL, is_client
 from tests.protocol.pair import Ids, service
 from tests.protocol.strategies import damaged, json_values

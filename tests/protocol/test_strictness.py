@@ -10,8 +10,8 @@ import pytest
 
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import PCM16, PCMA, PCMU, AudioFormat, Connection, ContentPart, Dialect, Item, SessionConfig, events
-from rtnb.protocol.replies import answer
-from rtnb.protocol.schema import APPEND_LIMIT_BYTES, check_session
+from rtnb.protocol.service.replies import answer
+from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES, check_session
 from rtnb.protocol.values import Audio, AudioOutput, Response, ResponseConfig
 from tests.protocol.goldens import DIALECTS
 from tests.protocol.pair import ConnectionPair, Ids, service

@@ -21,7 +21,7 @@ from rtnb.protocol import (
     events,
 )
 from rtnb.protocol.events import Event
-from rtnb.protocol.replies import committed, item_events
+from rtnb.protocol.service.replies import committed, item_events
 from rtnb.protocol.values import AudioFormat, RateLimit, ResponseConfig, ServerVad, StatusDetails, Usage
 from tests.protocol.goldens import DIALECTS
 from tests.protocol.pair import ConnectionPair, types

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from rtnb.errors import ConnectionClosed
-from rtnb.transport import Transport, memory_pair
+from rtnb.transport import Transport
+from tests.memory import memory_pair
 
 
 class Clock:

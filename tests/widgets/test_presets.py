@@ -12,7 +12,7 @@ import pytest
 
 import rtnb
 from rtnb.errors import RtnbError
-from rtnb.protocol.schema import check_session
+from rtnb.protocol.service.schema import check_session
 from rtnb.transport import TargetFacts
 from rtnb.widgets.code_export import LANGUAGES, CodeExport, code
 from rtnb.widgets.panel import SettingsPanel

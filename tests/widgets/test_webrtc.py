@@ -17,11 +17,11 @@ from rtnb.errors import AuthenticationError, ConnectError, ConnectionClosed, Loc
 from rtnb.protocol import Connection, events
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator import Simulator
-from rtnb.transport.memory import memory_pair
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._line import shared_line
 from rtnb.widgets.webrtc import WebRTCPeer
 from tests.client.service import Clock, ScriptedTarget
+from tests.memory import memory_pair
 from tests.widgets.page import Page, prepare
 
 # --- the session over a data channel ----------------------------------------------------------------------------------

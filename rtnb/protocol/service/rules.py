@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rtnb.protocol.encoded import is_base64
+from rtnb.protocol.values import is_base64
 
 SHOWN_LENGTH: Final = 200
 """Longest piece of a wrong value that is repeated to its sender, characters; chosen."""

@@ -11,22 +11,25 @@ from dataclasses import replace
 from typing import Any, Final
 
 from rtnb.protocol import events
-from rtnb.protocol.base import UNSET, Dialect, Unset, merge
 from rtnb.protocol.events import Event
 from rtnb.protocol.state import State
 from rtnb.protocol.values import (
     PCM16,
     SEMANTIC_VAD_DEFAULTS,
     SERVER_VAD_DEFAULTS,
+    UNSET,
     Audio,
     AudioInput,
     AudioOutput,
     ContentPart,
+    Dialect,
     Item,
     SemanticVad,
     ServerVad,
     SessionConfig,
     TurnDetection,
+    Unset,
+    merge,
 )
 
 MakeId = Callable[[str], str]

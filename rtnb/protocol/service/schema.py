@@ -2,7 +2,7 @@
 
 Written as tables so that they can be compared with the reference line by line: ranges, enumerations and required
 fields are those of the GA and preview references; limits without a documented code are marked in
-:mod:`rtnb.protocol.rules`.
+:mod:`rtnb.protocol.service.rules`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from rtnb.protocol.base import Dialect
 from rtnb.protocol.preview import PREVIEW_FORMATS
-from rtnb.protocol.rules import (
+from rtnb.protocol.service.rules import (
     Refusal,
     Rule,
     anything,
@@ -33,6 +32,7 @@ from rtnb.protocol.rules import (
     string,
     string_table,
 )
+from rtnb.protocol.values import Dialect
 
 APPEND_LIMIT_BYTES: Final = 15 * 1024 * 1024
 """Most audio in one `input_audio_buffer.append` (documented)."""

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rtnb.protocol import events
-from rtnb.protocol.base import UNSET, Dialect
 from rtnb.protocol.events import Event
-from rtnb.protocol.rules import Refusal
-from rtnb.protocol.schema import APPEND_LIMIT_BYTES
+from rtnb.protocol.service.rules import Refusal
+from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
-from rtnb.protocol.values import PCM16
+from rtnb.protocol.values import PCM16, UNSET, Dialect
 
 COMMIT_MINIMUM_MS: Final = 100
 """Shortest audio that can be committed (the service's own error text)."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from course import TROUBLES, act, check
 
 from rtnb.audio import decode_pcm16
-from rtnb.course import TROUBLES, act, check
 from rtnb.simulator import Simulator
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from rtnb.analysis import migrate
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import Connection, migrate, wire
+from rtnb.protocol import Connection, wire
 from rtnb.protocol.events import SERVER_EVENTS, UnknownEvent
 from tests.protocol.goldens import CLIENT, SERVER, name
 from tests.protocol.pair import service
