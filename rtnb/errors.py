@@ -1,55 +1,67 @@
-"""Every exception `rtnb` raises.
+"""All exceptions of `rtnb`.
 
 ::
 
     RtnbError
     ├─ ProtocolError
-    │  ├─ LocalProtocolError      we may not say this now
-    │  └─ RemoteProtocolError     the peer said what cannot be read (server role: `.answer` is the refusal to send)
-    ├─ ServiceError               the service answered `error`: .type .code .param .event_id
+    │  ├─ LocalProtocolError      this side may not send that now; nothing was sent
+    │  └─ RemoteProtocolError     the peer sent something unreadable (server role: `.answer` is the refusal to send)
+    ├─ ServiceError               the service answered with `error`: .type .code .param .event_id
     │  ├─ ResponseFailed          a response ended with status "failed"
-    │  └─ RateLimited             .retry_after_ms says how long to wait, None where the service does not
+    │  └─ RateLimited             .retry_after_ms: how long to wait, None where the service does not state it
+    ├─ RequestTimeout             no reply before the deadline: .request .awaited .timeout_s
+    ├─ BudgetExceeded             the session's budget is used up: .limit .spent .allowed
     ├─ TransportError
-    │  ├─ ConnectError            .url (without secrets) .status
+    │  ├─ ConnectError            no session was opened: .url (without secrets) .status
     │  │  └─ AuthenticationError  the key, token or role was refused
-    │  └─ ConnectionClosed        .code .reason
-    ├─ AudioError (ValueError)    wrong dtype, shape, rate: says what came and what is allowed
+    │  └─ ConnectionClosed        the connection ended: .code .reason
+    ├─ AudioError (ValueError)    wrong dtype, shape or rate
     ├─ ScenarioError (ValueError) a simulator scenario that cannot be played
-    └─ WidgetError                the browser refused: denied, no device, insecure page
+    └─ WidgetError                the browser refused: permission denied, no device, insecure page
 
-A message says what happened, the value, what is allowed, and (as a note) the next step. No message holds a key.
+A message states what happened, the value, what is allowed, and (as a note) the next step. No message holds a key. Each
+raise makes a new exception object, so that tracebacks of two callers never mix.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 
 class RtnbError(Exception):
     """The root of all errors of this package: catch it to catch them all."""
 
-    def with_hint(self, hint: str | None) -> RtnbError:
+    def with_hint(self, hint: str | None) -> Self:
         """Add the next step as a note, shown under the message in a traceback; None adds nothing."""
         if hint:
             self.add_note(hint)
         return self
 
+    def again(self) -> Self:
+        """Return a new exception with the same message, fields, notes and cause, and without a traceback."""
+        twin = type(self).__new__(type(self), *self.args)  # not __init__: it takes other arguments in each class
+        twin.__dict__.update(self.__dict__)
+        if hasattr(self, "__notes__"):
+            twin.__notes__ = list(self.__notes__)
+        twin.__cause__ = self.__cause__
+        return twin
+
 
 class ProtocolError(RtnbError):
-    """Something was said that the realtime protocol does not allow."""
+    """A message that the realtime protocol does not allow."""
 
 
 class LocalProtocolError(ProtocolError):
-    """This side may not say that now; nothing was sent."""
+    """A message that this side may not send now; nothing was sent."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer said what cannot be read.
+    """A message of the peer that cannot be read.
 
     Parameters
     ----------
     message : str
-        What was wrong, in words.
+        The reason.
     answer : Event, optional
         Server role only: the `error` event the service sends back. The session goes on.
     """
@@ -60,12 +72,12 @@ class RemoteProtocolError(ProtocolError):
 
 
 class ServiceError(RtnbError):
-    """The service answered with an `error` event.
+    """An `error` event of the service.
 
     Parameters
     ----------
     message : str
-        The service's own words, keys redacted.
+        The service's text, keys redacted.
     type, code, param : str or None
         As on the wire, e.g. ``invalid_request_error``, ``cannot_update_voice``, ``session.voice``.
     event_id : str or None
@@ -94,30 +106,68 @@ class ServiceError(RtnbError):
 
 
 class ResponseFailed(ServiceError):
-    """A response ended with status ``failed``; what had arrived is kept on the response."""
+    """A response that ended with status ``failed``; the response keeps what arrived before."""
 
 
 class RateLimited(ServiceError):
-    """The service asks to slow down; `retry_after_ms` is None where it does not say for how long."""
+    """A refusal because of too many requests; `retry_after_ms` is None where the service states no waiting time."""
 
     def __init__(self, message: str, *, retry_after_ms: int | None = None, **details: Any) -> None:
         super().__init__(message, **details)
         self.retry_after_ms = retry_after_ms
 
 
+class RequestTimeout(RtnbError):
+    """A request without a reply before its deadline; the session stays usable.
+
+    Parameters
+    ----------
+    request : str
+        Wire name of the request, e.g. ``session.update``.
+    awaited : str
+        Wire name of the event that did not arrive, e.g. ``session.updated``.
+    timeout_s : float
+        The deadline, in seconds.
+    """
+
+    def __init__(self, request: str, *, awaited: str, timeout_s: float) -> None:
+        super().__init__(f"{request}: no {awaited} within {timeout_s:g} s")
+        self.request = request
+        self.awaited = awaited
+        self.timeout_s = timeout_s
+
+
+class BudgetExceeded(RtnbError):
+    """A response refused because the session's budget is used up.
+
+    Parameters
+    ----------
+    limit : str
+        Which limit: ``usd``, ``minutes`` or ``output_audio_s``.
+    spent, allowed : float
+        In the unit of the limit.
+    """
+
+    def __init__(self, limit: str, *, spent: float, allowed: float) -> None:
+        super().__init__(f"the session's budget is used up: {limit} {spent:g} of {allowed:g}")
+        self.limit = limit
+        self.spent = spent
+        self.allowed = allowed
+
+
 class TransportError(RtnbError):
-    """Moving text to or from the service failed."""
+    """A failure to move text to or from the service."""
 
 
 class ConnectError(TransportError):
-    """No session came to be.
+    """A session that could not be opened.
 
     Parameters
     ----------
     message : str
-        What happened, in words.
+        The reason.
     url : str
-        Where to, without secrets.
+        The address, without secrets.
     status : int or None
         The HTTP status or WebSocket close code, None where there was none (DNS, TLS, refused).
     """
@@ -129,18 +179,18 @@ class ConnectError(TransportError):
 
 
 class AuthenticationError(ConnectError):
-    """The key, token or role was refused."""
+    """A key, token or role that was refused."""
 
 
 class ConnectionClosed(TransportError):
-    """The connection ended.
+    """The end of a connection.
 
     Parameters
     ----------
     message : str
-        What happened, in words.
+        The reason.
     code : int
-        WebSocket close code; 1006 where the connection just vanished.
+        WebSocket close code; 1006 where the connection vanished.
     reason : str
         The peer's reason text, keys redacted.
     """
@@ -160,4 +210,4 @@ class ScenarioError(RtnbError, ValueError):
 
 
 class WidgetError(RtnbError):
-    """The browser refused: permission denied, no device, insecure page."""
+    """A refusal of the browser: permission denied, no device, insecure page."""
