@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast, runtime_checkable
 
 from rtnb.errors import ConnectError
 from rtnb.transport import Custom, Dialect, EphemeralKey, Target, TargetFacts, Transport
 
 if TYPE_CHECKING:
     from rtnb.client import Session
+    from rtnb.client.settings import ConnectOptions
 
 _ALLOWED = '"sim", a "ws://…" address, rtnb.Azure(…), rtnb.OpenAI(…), rtnb.Custom(…), rtnb.Simulator(…), or a Transport'
 
 
 class _Given:
-    """A transport somebody opened already, as a target for one session."""
+    """An open transport as a target for one session."""
 
     def __init__(self, transport: Transport, *, dialect: Dialect) -> None:
         self.dialect: Dialect = dialect
@@ -37,64 +38,69 @@ class _Given:
 
 
 @runtime_checkable
-class _Startable(Protocol):
-    """A target that starts when it is opened: a simulator."""
+class Shared(Protocol):
+    """A target that runs while a session uses it: a simulator."""
 
-    @property
-    def running(self) -> bool: ...
+    async def acquire(self) -> None:
+        """Start it, unless it runs."""
 
-    async def astop(self) -> None: ...
+    async def release(self) -> None:
+        """Stop it, where `acquire` started it and no session uses it any more."""
 
 
 class Connecting:
-    """A session to be: ``await`` it, or use it in ``async with`` (which closes it)."""
+    """A session that is not open yet: ``await`` it, or use it in ``async with``, which also closes it."""
 
-    def __init__(self, target: Any, options: dict[str, Any]) -> None:
+    def __init__(self, target: Any, options: Mapping[str, Any]) -> None:
         self._target = target
         self._options = options
-        self._session: Session | None = None
+        self._sessions: list[Session] = []
 
     def __await__(self) -> Generator[Any, None, Session]:
         return self._open().__await__()
 
     async def __aenter__(self) -> Session:
-        self._session = await self._open()
-        return self._session
+        self._sessions.append(await self._open())
+        return self._sessions[-1]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._session is not None  # __aenter__ came before
-        await self._session.close()
+        await self._sessions.pop().close()
+
+    def __repr__(self) -> str:
+        return f"<a session with {self._target} that is not open yet: write `await rtnb.connect(…)`>"
 
     async def _open(self) -> Session:
         from rtnb.client import open_session
 
-        target = resolve(self._target, dialect=self._options.pop("dialect", None))
-        if not isinstance(target, _Startable) or target.running:
-            return await open_session(target, **self._options)
+        options = dict(self._options)
+        target = resolve(self._target, dialect=options.pop("dialect", None))
+        if not isinstance(target, Shared):
+            return await open_session(target, **options)
+        await target.acquire()
         try:
-            session = await open_session(target, **self._options)
+            session = await open_session(target, **options)
         except BaseException:
-            await target.astop()
+            await target.release()
             raise
-        session.on_close(target.astop)  # who starts it stops it
+        session.on_close(target.release)
         return session
 
 
-def connect(target: Any, **options: Any) -> Connecting:
+def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[ConnectOptions]) -> Connecting:
     """Open a session with a service or a simulator.
 
     Parameters
     ----------
     target : str, Azure, OpenAI, Custom, Simulator, or Transport
-        Where: ``"sim"`` starts a simulator for this session and stops it with it; ``"ws://localhost:8765"`` is any
-        server that speaks the protocol; the rest are targets made beforehand.
+        ``"sim"`` starts a simulator for this session and stops it with it; ``"ws://localhost:8765"`` is any server that
+        speaks the protocol; the others are targets made beforehand.
     dialect : {"ga", "preview"}, optional
-        Only where `target` is a text or a transport; targets have their own. Default ``"ga"``.
+        Only where `target` is a text or a transport; other targets have their own. Default ``"ga"``.
     **options
-        Session settings such as `instructions`, `voice`, `turn_detection`, and what
-        :func:`rtnb.client.open_session` takes (`tools`, `log_path`, `timeout_s`, …).
+        Session settings such as `instructions`, `voice`, `turn_detection`, and what :func:`rtnb.client.open_session`
+        takes: `tools`, `reconnect`, `budget`, `log_path`, `timeout_s` …
 
     Returns
     -------
@@ -103,8 +109,10 @@ def connect(target: Any, **options: Any) -> Connecting:
 
     Raises
     ------
+    TypeError
+        When awaited: an unknown setting; names the nearest one.
     ConnectError
-        When awaited: why no session came to be, and what to change.
+        When awaited: why no session was opened, and what to change.
 
     Examples
     --------
@@ -115,19 +123,26 @@ def connect(target: Any, **options: Any) -> Connecting:
     >>> asyncio.run(talk()).split(".")[0]
     'One, two, three, four, five'
     """
-    return Connecting(target, dict(options))
+    return Connecting(target, {"dialect": dialect, **options})
 
 
 def resolve(target: Any, *, dialect: Dialect | None = None) -> Target:
-    """Turn what a user names into a target.
+    """Return the target that a user named.
 
     Raises
     ------
     ConnectError
-        It is nothing of the kind; the message lists what is allowed.
+        Not a target; the message lists what is allowed.
     """
     if isinstance(target, str):
-        return _named(target.strip(), dialect or "ga")
+        name = target.strip()
+        if name == "sim":
+            from rtnb.simulator import Simulator
+
+            return Simulator(dialect=dialect or "ga")
+        if "://" in name:
+            return Custom(name, dialect=dialect or "ga")
+        raise ConnectError(f"cannot connect to {name!r}; allowed: {_ALLOWED}")
     if isinstance(target, Target):
         if dialect is not None and dialect != target.dialect:
             raise ConnectError(f"{target} speaks {target.dialect!r}, not {dialect!r}").with_hint(
@@ -137,13 +152,3 @@ def resolve(target: Any, *, dialect: Dialect | None = None) -> Target:
     if isinstance(target, Transport):
         return cast("Target", _Given(target, dialect=dialect or "ga"))
     raise ConnectError(f"cannot connect to {type(target).__name__}; allowed: {_ALLOWED}")
-
-
-def _named(name: str, dialect: Dialect) -> Target:
-    if name == "sim":
-        from rtnb.simulator import Simulator
-
-        return Simulator(dialect=dialect)
-    if "://" in name:
-        return Custom(name, dialect=dialect)
-    raise ConnectError(f"cannot connect to {name!r}; allowed: {_ALLOWED}")

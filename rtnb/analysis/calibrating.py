@@ -1,6 +1,6 @@
 """Fit the local model of the server VAD to what a service told about audio it was sent.
 
-Which constants: `VadConstants`, and the frame phase (how much later than the stream the service's frames begin). Told
+Which constants: `VadConstants`, and the frame phase (how much later than the stream the service's frames begin). Observed
 boundaries are compared with the model's; the constants with the least distance win, ties go to the model's own. Where
 the service behaves as if a setting had never been changed, that is found out by trying.
 """
@@ -57,7 +57,7 @@ _TOGETHER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class Observed:
     """Audio streamed under one setting, and what the service told about it. All times are stream time."""
 
     threshold: float
@@ -88,7 +88,7 @@ class _Point:
 
 
 def fit_constants(
-    audio: npt.NDArray[np.float32], told: Sequence[Told], *, rate_hz: int, deployment: str
+    audio: npt.NDArray[np.float32], told: Sequence[Observed], *, rate_hz: int, deployment: str
 ) -> Calibration:
     """Find the constants with which the local model tells what the service told.
 
@@ -96,7 +96,7 @@ def fit_constants(
     ----------
     audio : ndarray, float32, shape (n_samples,)
         Exactly what was sent, from the first `start_ms` to the last `stop_ms`, without a gap.
-    told : sequence of Told
+    told : sequence of Observed
         One after another.
     rate_hz : int
         Of the audio.
@@ -142,7 +142,7 @@ def fit_constants(
 class _Fit:
     """The search. A distance is 0 where every boundary is told exactly, 1 where none is."""
 
-    def __init__(self, audio: npt.NDArray[np.float32], told: Sequence[Told], *, rate_hz: int) -> None:
+    def __init__(self, audio: npt.NDArray[np.float32], told: Sequence[Observed], *, rate_hz: int) -> None:
         self._told = told
         self._probabilities = {
             phase_ms: speech_probabilities(
@@ -287,7 +287,7 @@ def _ignored(frozen: dict[str, Any]) -> list[str]:
     return [f"{name} is ignored: the service behaves as if it were always {value:g}" for name, value in frozen.items()]
 
 
-def _missing(told: Sequence[Told], model: Iterable[tuple[list[int], list[int]]]) -> list[str]:
+def _missing(told: Sequence[Observed], model: Iterable[tuple[list[int], list[int]]]) -> list[str]:
     """Settings under which the service is silent where the model hears speech, or stops no turn."""
     odd = []
     for one, (starts, _) in zip(told, model, strict=True):
@@ -299,7 +299,7 @@ def _missing(told: Sequence[Told], model: Iterable[tuple[list[int], list[int]]])
     return odd
 
 
-def _unaligned(told: Sequence[Told], frozen: dict[str, Any]) -> list[str]:
+def _unaligned(told: Sequence[Observed], frozen: dict[str, Any]) -> list[str]:
     """Boundaries off the 32 ms grid that the service's logs show: ends, and starts with their prefix added."""
     stops = [stop for one in told for stop in one.stops_ms]
     starts = [

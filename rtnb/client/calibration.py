@@ -1,27 +1,26 @@
-"""Measure a service's server VAD: stream recordings under several settings, fit the local model to what it tells."""
+"""Calibration of the local VAD model: stream recordings to a service under several settings, and fit its events."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from rtnb._loop import run_on
 from rtnb.analysis.calibrated import Calibration
-from rtnb.analysis.calibrating import Told, fit_constants
+from rtnb.analysis.calibrating import Observed, fit_constants
 from rtnb.audio import Audio, codec, ms_to_samples, resample
 from rtnb.client.log import EventLog
-from rtnb.client.speech import CHUNK_MS, _send, _speed
+from rtnb.client.session import Session
+from rtnb.client.speech import CHUNK_MS, send_audio, to_speed
 from rtnb.errors import AudioError, LocalProtocolError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS
-
-if TYPE_CHECKING:
-    from rtnb.client.session import Session
 
 SETTINGS: Final = tuple(
     ServerVad(threshold=threshold, silence_duration_ms=silence_ms, prefix_padding_ms=prefix_ms)
@@ -34,14 +33,14 @@ SETTINGS: Final = tuple(
         (0.7, 500, 300),
     )
 )
-"""Thresholds, silences and prefixes whose effects can be told apart; 200 and 500 ms round differently. Chosen."""
+"""Thresholds, silences and prefixes whose effects can be distinguished; 200 and 500 ms round differently (chosen)."""
 _NAMES = ("threshold", "silence_duration_ms", "prefix_padding_ms")
 _GAP_MS = 800
-"""Silence after each clip beyond the silence duration: longer than any start or stop is late. Chosen."""
+"""Silence after each clip beyond the silence duration: longer than the delay of any start or stop (chosen)."""
 
 
 class Clip(Protocol):
-    """What is streamed; `rtnb.analysis.recordings.Recording` has it."""
+    """Samples and their rate, as `rtnb.analysis.recordings.Recording` has them."""
 
     @property
     def audio(self) -> Audio: ...
@@ -58,21 +57,21 @@ async def calibrate(
     deployment: str | None = None,
     progress: bool = True,
 ) -> Calibration:
-    """Find out how a service's server VAD differs from the local model.
+    """Measure how a service's server VAD differs from the local model.
 
     The recordings are streamed once under each setting, with `create_response` and `interrupt_response` off: the
-    service tells when speech starts and stops, and never answers. What the local model would tell of the same audio is
-    fitted to that. Afterwards the session's turn detection is as before and the items that came to be are deleted. Use
-    a session of its own: only then does the service hear from the beginning what the model hears.
+    service reports starts and stops of speech, and creates no response. The local model is fitted to these events.
+    Afterwards the session's turn detection is as before, and the new items are deleted. Use a new session: only then
+    do service and model get the same audio from the first sample on.
 
     Parameters
     ----------
     session : Session
-        Open, nobody speaking.
+        Open and silent.
     recordings : sequence of Recording
-        10 to 20 short clips with pauses; more tell the constants better apart. Labels are not needed.
+        10 to 20 short clips with pauses; more clips give sharper constants. Labels are not needed.
     settings : sequence of ServerVad
-        Tried one after another. Default: six that can be told apart.
+        Tried one after another. Default: six whose effects can be distinguished.
     paced : bool or float, default True
         True streams in real time, as services expect; a number that many times faster; False at once, for simulators.
     deployment : str, optional
@@ -83,7 +82,7 @@ async def calibrate(
     Returns
     -------
     Calibration
-        Its `constants` are for `rtnb.sweep`; `save` keeps it for this deployment.
+        With `constants` for `rtnb.sweep`; `save` writes it to a file for this deployment.
 
     Raises
     ------
@@ -96,33 +95,41 @@ async def calibrate(
     """
     if not recordings:
         raise AudioError("no recordings to calibrate with").with_hint("Give a few short clips of speech with pauses.")
-    if session._link.connection.webrtc:
+    if session.webrtc:
         raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
-    before, first_row = session.config.turn_detection, len(session.log)
-    speed = _speed(paced, default=1.0)
-    stream: list[Audio] = []
-    sent = []
-    try:
-        for setting in tqdm(settings, desc="settings", disable=not progress):
-            sent.append(await _stream(session, recordings, setting, stream, speed=speed))
-        await session.input_audio_buffer.clear()  # its answer comes after all that was told
-    finally:
-        if not session.closed:
-            await session.update(turn_detection=before)
-            await _delete_items(session, first_row)
-    told = _sorted(sent, session.log[first_row:])
+    speed = to_speed(paced, default=1.0)
+    bar = tqdm(settings, desc="settings", disable=not progress)
+    stream, observed = await run_on(session.loop, _observe(session, recordings, bar, speed=speed))
     named = _deployment(session) if deployment is None else deployment
     rate_hz = session.config.input_format.rate_hz
-    return await asyncio.to_thread(fit_constants, np.concatenate(stream), told, rate_hz=rate_hz, deployment=named)
+    return await asyncio.to_thread(fit_constants, np.concatenate(stream), observed, rate_hz=rate_hz, deployment=named)
 
 
 # --- streaming --------------------------------------------------------------------------------------------------------
 
 
+async def _observe(
+    session: Session, clips: Sequence[Clip], settings: Iterable[ServerVad], *, speed: float
+) -> tuple[list[Audio], list[Observed]]:
+    """Stream clips under each setting; return the audio and the observed events, and leave the session as it was."""
+    before, first = session.config.turn_detection, session.log.next_number
+    stream: list[Audio] = []
+    sent = []
+    try:
+        for setting in settings:
+            sent.append(await _stream(session, clips, setting, stream, speed=speed))
+        await session.input_audio_buffer.clear()  # its reply comes after all other events
+    finally:
+        if not session.closed:
+            await session.update(turn_detection=before)
+            await _delete_items(session, first)
+    return stream, _sorted(sent, session.log.since(first))
+
+
 async def _stream(
     session: Session, clips: Sequence[Clip], setting: ServerVad, stream: list[Audio], *, speed: float
-) -> Told:
-    """Send all clips under one setting; what the service tells is not read yet."""
+) -> Observed:
+    """Send all clips under one setting; the events of the service are read later."""
     threshold, silence_ms, prefix_ms = (_setting(setting, name) for name in _NAMES)
     asked = ServerVad(
         threshold=threshold,
@@ -134,17 +141,19 @@ async def _stream(
     await session.update(turn_detection=asked)
     form = session.config.input_format
     at_ms = session.state.input_audio_buffer.total_bytes / form.bytes_per_ms
-    if not stream:  # what was sent before is not known here: begin with the service's next frame
-        await _send(session, [np.zeros(round(-at_ms % FRAME_MS * form.rate_hz / 1000), np.float32)], speed=speed)
+    if not stream:  # earlier audio is not known here: begin with the service's next frame
+        await send_audio(
+            session._dispatcher, [np.zeros(round(-at_ms % FRAME_MS * form.rate_hz / 1000), np.float32)], speed=speed
+        )
         at_ms += -at_ms % FRAME_MS
     audio = _joined(clips, form.rate_hz, gap_ms=int(silence_ms) + _GAP_MS)
     wire = codec(form.type)
-    stream.append(wire.decode(wire.encode(audio)))  # what the service hears, rounding and all
+    stream.append(wire.decode(wire.encode(audio)))  # the audio after the rounding of its format
     step = ms_to_samples(CHUNK_MS, rate_hz=form.rate_hz)
     chunks = (stream[-1][position : position + step] for position in range(0, len(audio), step))
-    await _send(session, chunks, speed=speed)
+    await send_audio(session._dispatcher, chunks, speed=speed)
     start_ms = round(at_ms)
-    return Told(
+    return Observed(
         threshold=threshold,
         silence_duration_ms=int(silence_ms),
         prefix_padding_ms=int(prefix_ms),
@@ -157,13 +166,13 @@ async def _stream(
 
 
 def _setting(setting: ServerVad, name: str) -> float:
-    """A setting, the service's default where it is not set."""
+    """Return a setting, or the service's default where it is not set."""
     value = getattr(setting, name)
     return value if isinstance(value, int | float) else float(getattr(SERVER_VAD_DEFAULTS, name))
 
 
 def _joined(clips: Sequence[Clip], rate_hz: int, *, gap_ms: int) -> Audio:
-    """Silence, then each clip with a gap behind it, at another rate, in whole frames."""
+    """Return silence, then each clip with a gap behind it, at another rate, in whole frames."""
     gap = np.zeros(ms_to_samples(gap_ms, rate_hz=rate_hz), np.float32)
     pieces = [gap]
     for clip in clips:
@@ -173,9 +182,9 @@ def _joined(clips: Sequence[Clip], rate_hz: int, *, gap_ms: int) -> Audio:
     return np.concatenate(pieces)
 
 
-async def _delete_items(session: Session, first_row: int) -> None:
-    """Delete the items that came to be from the streamed audio: the conversation is as before."""
-    for row in session.log[first_row:].filter("input_audio_buffer.committed", direction="received"):
+async def _delete_items(session: Session, first: int) -> None:
+    """Delete the items that the streamed audio made."""
+    for row in session.log.since(first).filter("input_audio_buffer.committed", direction="received"):
         if (item_id := getattr(row.event, "item_id", None)) in session.state.order:
             await session.conversation.item.delete(item_id)
 
@@ -183,8 +192,8 @@ async def _delete_items(session: Session, first_row: int) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _sorted(sent: Sequence[Told], log: EventLog) -> list[Told]:
-    """What was told, under the setting in whose audio it lies; there is silence around each."""
+def _sorted(sent: Sequence[Observed], log: EventLog) -> list[Observed]:
+    """Return the observed events under the setting in whose audio they lie; there is silence around each."""
     starts = [row.event.audio_start_ms for row in log.filter("input_audio_buffer.speech_started")]  # type: ignore[attr-defined]
     stops = [row.event.audio_end_ms for row in log.filter("input_audio_buffer.speech_stopped")]  # type: ignore[attr-defined]
     return [
@@ -198,18 +207,18 @@ def _sorted(sent: Sequence[Told], log: EventLog) -> list[Told]:
 
 
 def _differences(asked: ServerVad, effective: Any) -> tuple[str, ...]:
-    """Where the service says it has set something else."""
+    """Return where the settings in force differ from the requested ones."""
     where = f"threshold {asked.threshold:g}, silence {asked.silence_duration_ms} ms"
     if not isinstance(effective, ServerVad):
-        return (f"refused in silence: {where}: the effective turn detection is {effective!r}",)
+        return (f"refused without an error: {where}: the effective turn detection is {effective!r}",)
     names = (*_NAMES, "create_response", "interrupt_response")
     pairs = [(name, getattr(asked, name), getattr(effective, name)) for name in names]
-    return tuple(f"not as asked: {where}: {name} is {has!r}" for name, want, has in pairs if has != want)
+    return tuple(f"not as requested: {where}: {name} is {has!r}" for name, want, has in pairs if has != want)
 
 
 def _deployment(session: Session) -> str:
-    """Host and model, without secrets."""
-    facts = getattr(session._link._transport, "facts", None)
+    """Return host and model, without secrets."""
+    facts = getattr(session.transport, "facts", None)
     host = urlsplit(facts.url).hostname if facts is not None and facts.url else None
     return " ".join(str(part) for part in (host, session.config.model) if part) or "unknown"
 
@@ -219,27 +228,27 @@ def _deployment(session: Session) -> str:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a service told of one recording under one setting; all times in ms of the recording."""
+    """Events of a service for one recording under one setting; all times in ms of the recording."""
 
     starts_ms: tuple[int, ...]
     """`audio_start_ms` of each speech_started: prefix padding included."""
     stops_ms: tuple[int, ...]
     """`audio_end_ms` of each speech_stopped: silence included."""
     problems: tuple[str, ...]
-    """Where the service says it has set something else."""
+    """Where the settings in force differ from the requested ones."""
 
 
 async def probe(session: Session, recording: Clip, setting: ServerVad, *, paced: bool | float = True) -> Probe:
-    """Play a recording to a service under a setting and collect what its turn detection tells; nobody is answered.
+    """Stream a recording to a service under a setting and return the events of its turn detection.
 
-    Afterwards the session's turn detection is as before, and the items that came to be are deleted.
+    The service creates no response. Afterwards the turn detection is as before, and the new items are deleted.
 
     Parameters
     ----------
     session : Session
-        Open, nobody speaking.
+        Open and silent.
     recording : Recording
-        What to play: one short clip.
+        One short clip.
     setting : ServerVad
         Threshold, silence duration and prefix padding to try.
     paced : bool or float, default True
@@ -252,18 +261,10 @@ async def probe(session: Session, recording: Clip, setting: ServerVad, *, paced:
     ServiceError
         The service refuses the setting.
     """
-    if session._link.connection.webrtc:
+    if session.webrtc:
         raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
-    before, first_row = session.config.turn_detection, len(session.log)
-    try:
-        sent = await _stream(session, [recording], setting, [], speed=_speed(paced, default=1.0))
-        await session.input_audio_buffer.clear()  # its answer comes after all that was told
-    finally:
-        if not session.closed:
-            await session.update(turn_detection=before)
-            await _delete_items(session, first_row)
-    (told,) = _sorted([sent], session.log[first_row:])
-    zero_ms = told.start_ms + told.silence_duration_ms + _GAP_MS  # `_joined` puts so much silence first
-    return Probe(
-        tuple(at - zero_ms for at in told.starts_ms), tuple(at - zero_ms for at in told.stops_ms), told.problems
-    )
+    speed = to_speed(paced, default=1.0)
+    _, (observed,) = await run_on(session.loop, _observe(session, [recording], [setting], speed=speed))
+    zero_ms = observed.start_ms + observed.silence_duration_ms + _GAP_MS  # the silence that `_joined` puts first
+    starts_ms, stops_ms = (tuple(at - zero_ms for at in times) for times in (observed.starts_ms, observed.stops_ms))
+    return Probe(starts_ms, stops_ms, observed.problems)

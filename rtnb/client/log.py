@@ -1,23 +1,27 @@
-"""Every event of a session, both ways: `EventLog`.
+"""Event log of a session, both directions: `EventLog`.
 
-A log is a sequence of rows; it slices, filters, becomes a DataFrame and a file of JSON Lines, and back. Secrets never
-enter it: `rtnb.client.redaction` cleans what could carry one before it is recorded.
+A log is a sequence of rows. It slices, filters, and becomes a DataFrame or a file of JSON Lines that `load` reads.
+Rows hold the events as on the wire. Everything that leaves the log as text (files, tables, reprs) is redacted.
+The log keeps at most `limit_bytes` in memory: the audio of old events is dropped first, then the oldest events.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from html import escape
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, overload
 
-from rtnb.client.redaction import CARRIERS
-from rtnb.errors import RtnbError
+from rtnb.errors import LocalProtocolError, RtnbError
 from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
-from rtnb.protocol.values import PCM16, UNSET, AudioFormat, Dialect
+from rtnb.protocol.values import PCM16, UNSET, AudioFormat, Dialect, mask_credentials
+from rtnb.transport.credentials import MASK, redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,40 +31,69 @@ Direction = Literal["sent", "received"]
 FILE_VERSION = 1
 """Version of the JSON Lines format, in the first line of every file."""
 
+LIMIT_BYTES: Final = 64 * 2**20
+"""Default limit of a log in memory: about 15 minutes of two-way PCM audio with its events (chosen)."""
+
+ROW_BYTES: Final = 1_200
+"""Memory of one row besides its wire text: row, event, its dictionary and ids (measured with tracemalloc, CPython 3.11:
+`python -m tests.benchmarks.memory`)."""
+
 _HTML_ROWS = 10
 _SUMMARY_LENGTH = 60
 
 
 class LogRow(NamedTuple):
-    """One event on its way."""
+    """One event on the wire."""
 
     number: int
-    """Position in the log of the session."""
+    """Position in the session, counted from 0; dropped rows keep their numbers."""
     direction: Direction
     """``"sent"`` by the client or ``"received"`` from the service."""
     monotonic_s: float
-    """When, on a clock that never jumps."""
+    """Time on a clock that never jumps."""
     wall_time: float
-    """When, as Unix time in seconds."""
+    """Unix time in seconds."""
     type: str
     """The wire type (GA spelling)."""
     size_bytes: int
     """Size of the JSON text on the wire."""
     event: Event
+    audio_dropped_bytes: int = 0
+    """Bytes of audio that the event carried and the log dropped to stay inside its limit."""
+
+    def __repr__(self) -> str:
+        return f"<LogRow {self.number} {self.direction} {self.type}, {self.size_bytes} bytes: {summary(self.event)}>"
+
+
+@dataclass
+class Dropped:
+    """Events and audio that a log dropped to stay inside its limit; false while there are none."""
+
+    events: int = 0
+    """Number of dropped events."""
+    audio_bytes: int = 0
+    """Bytes of audio taken out of older events."""
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.audio_bytes)
 
 
 class EventLog(Sequence[LogRow]):
     """The events of a session in order.
 
-    Slices and filters are logs too. With `path`, every event is appended to that file as it happens, so that a crash
-    loses nothing.
+    Slices and filters are logs too. With `path`, every event is appended to that file as it happens: the file keeps
+    what the memory drops, and a crash loses nothing.
 
     Parameters
     ----------
     path : str or path, optional
         Append each event to this file; None keeps the log in memory only.
     dialect : {"ga", "preview"}, default "ga"
-        The spelling of the wire texts.
+        Spelling of the wire texts.
+    limit_bytes : int, default 64 MiB
+        Most memory. Above it the audio of old events is dropped first, then the oldest events; see `dropped`.
+    secrets : sequence of str, default ()
+        Keys in play: removed from files and tables.
 
     Examples
     --------
@@ -70,13 +103,27 @@ class EventLog(Sequence[LogRow]):
     <EventLog: 1 event, 1 sent, 0 received, 0.0 s>
     """
 
-    def __init__(self, *, path: str | os.PathLike[str] | None = None, dialect: Dialect = "ga") -> None:
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        dialect: Dialect = "ga",
+        limit_bytes: int = LIMIT_BYTES,
+        secrets: Sequence[str] = (),
+    ) -> None:
         self.dialect = dialect
-        self._rows: list[LogRow] = []
+        self.limit_bytes = limit_bytes
+        self.secrets = secrets
+        self.dropped = Dropped()
+        """Number of dropped events and bytes of dropped audio."""
         self.context: tuple[LogRow, ...] = ()
-        """Session events before a slice: they say in which format its audio is."""
-        self._whole: EventLog = self
-        """The log this is a part of: its first row is the zero of time."""
+        """Session events before a slice: they carry the format of its audio."""
+        self._rows: list[LogRow] = []
+        self._next = 0
+        self._start_s: float | None = None
+        self._held_bytes = 0
+        self._without_audio = 0  # so many rows at the front hold no audio any more
+        self._subscribers: tuple[Callable[[LogRow], object], ...] = ()
         self._file: IO[str] | None = None
         if path is not None:
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # closed by close()
@@ -85,17 +132,86 @@ class EventLog(Sequence[LogRow]):
     # --- recording ----------------------------------------------------------------------------------------------------
 
     def record(
-        self, direction: Direction, event: Event, *, monotonic_s: float, wall_time: float, text: str | None = None
+        self,
+        direction: Direction,
+        event: Event,
+        *,
+        monotonic_s: float | None = None,
+        wall_time: float | None = None,
+        text: str | None = None,
     ) -> LogRow:
-        """Append one event; `text` is its wire text, for the size and the file."""
+        """Append one event and push it to the subscribers.
+
+        Parameters
+        ----------
+        direction : {"sent", "received"}
+            From the client's side.
+        event : Event
+            As on the wire.
+        monotonic_s, wall_time : float, optional
+            Time; default now.
+        text : str, optional
+            Its wire text, for the size and the file.
+        """
         if text is None:
             text = wire.encode(event)
-        size = len(text) if text.isascii() else len(text.encode())
-        row = LogRow(len(self._rows), direction, monotonic_s, wall_time, event.type, size, event)
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        if monotonic_s is None:
+            monotonic_s = time.monotonic()
+        if self._start_s is None:
+            self._start_s = monotonic_s
+        wall_time = time.time() if wall_time is None else wall_time
+        row = LogRow(self._next, direction, monotonic_s, wall_time, event.type, size, event)
         self._rows.append(row)
+        self._next += 1
+        self._held_bytes += size + ROW_BYTES
         if self._file is not None:
-            self._file.write(_line(row, None if _may_differ(event) or "\n" in text else text, self.dialect))
+            self._file.write(self._line(row, None if type(event) in _CARRIERS or "\n" in text else text, self.dialect))
+        if self._held_bytes > self.limit_bytes:
+            self._shrink()
+        for subscriber in self._subscribers:
+            try:
+                subscriber(row)
+            except Exception:  # a subscriber's mistake must not end the session
+                logging.getLogger("rtnb").exception("a subscriber of the event log failed")
         return row
+
+    def _shrink(self) -> None:
+        """Drop audio, then events, until an eighth of the limit is free: so a full log is shrunk only now and then."""
+        goal, rows = self.limit_bytes * 7 // 8, self._rows
+        while self._held_bytes > goal and self._without_audio < len(rows):
+            row = rows[self._without_audio]
+            event, audio_bytes = without_audio(row.event)
+            if audio_bytes:
+                self._held_bytes -= row.size_bytes
+                self.dropped.audio_bytes += audio_bytes
+                rows[self._without_audio] = row._replace(event=event, audio_dropped_bytes=audio_bytes)
+            self._without_audio += 1
+        count = 0
+        while self._held_bytes > goal and count < len(rows):
+            row = rows[count]
+            self._held_bytes -= ROW_BYTES + (0 if row.audio_dropped_bytes else row.size_bytes)
+            if row.type in _FORMAT_TYPES:
+                self.context = (*self.context[-1:], row)
+            count += 1
+        del rows[:count]
+        self._without_audio -= count
+        self.dropped.events += count
+
+    def subscribe(self, callback: Callable[[LogRow], object]) -> Callable[[], None]:
+        """Call `callback` with each new row, on the thread that records it; it must return at once.
+
+        Returns
+        -------
+        callable
+            Ends the subscription; calling it twice is fine.
+        """
+        self._subscribers = (*self._subscribers, callback)
+
+        def unsubscribe() -> None:
+            self._subscribers = tuple(one for one in self._subscribers if one is not callback)
+
+        return unsubscribe
 
     def close(self) -> None:
         """Close the file, if there is one; the log stays readable. Closing twice is fine."""
@@ -109,7 +225,7 @@ class EventLog(Sequence[LogRow]):
         return len(self._rows)
 
     def __iter__(self) -> Iterator[LogRow]:
-        return iter(self._rows)
+        return iter(tuple(self._rows))
 
     @overload
     def __getitem__(self, index: int) -> LogRow: ...
@@ -120,8 +236,20 @@ class EventLog(Sequence[LogRow]):
     def __getitem__(self, index: int | slice) -> LogRow | EventLog:
         if not isinstance(index, slice):
             return self._rows[index]
-        first = index.indices(len(self._rows))[0]
-        return self._part(self._rows[index], before=self._rows[:first])
+        rows = tuple(self._rows)
+        return self._part(rows[index], before=rows[: index.indices(len(rows))[0]])
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next row: how many events there were so far."""
+        return self._next
+
+    def since(self, number: int) -> EventLog:
+        """Return the rows from a row number on, as far as they are still held."""
+        return self[max(0, number - (self._next - len(self._rows))) :]
 
     def filter(self, type: str = "*", *, direction: Direction | None = None) -> EventLog:
         """Keep the rows whose type fits.
@@ -133,17 +261,15 @@ class EventLog(Sequence[LogRow]):
         direction : {"sent", "received"}, optional
             None keeps both.
         """
-        rows = [
-            row
-            for row in self._rows
-            if (direction is None or row.direction == direction) and fnmatchcase(row.type, type)
-        ]
-        return self._part(rows, before=self._rows)
+        every = tuple(self._rows)
+        rows = [row for row in every if direction in (None, row.direction) and fnmatchcase(row.type, type)]
+        return self._part(rows, before=every)
 
-    def _part(self, rows: list[LogRow], *, before: list[LogRow]) -> EventLog:
-        part = EventLog(dialect=self.dialect)
-        part._rows = rows
-        part._whole = self._whole
+    def _part(self, rows: Sequence[LogRow], *, before: Sequence[LogRow]) -> EventLog:
+        part = EventLog(dialect=self.dialect, limit_bytes=self.limit_bytes, secrets=self.secrets)
+        part._rows = list(rows)
+        part._start_s = self._start_s
+        part._next = self._next
         part.context = self.context + tuple(row for row in before if row.type in _FORMAT_TYPES)
         return part
 
@@ -154,27 +280,38 @@ class EventLog(Sequence[LogRow]):
         -------
         pandas.DataFrame
             One row per event: t_ms (since the session's first event, also in a slice), gap_ms (since the row before in
-            this table), direction, type, size_bytes, item_id, response_id, event_id, audio_ms (length of its
-            audio), summary.
+            this table), direction, type, size_bytes, item_id, response_id, event_id, audio_ms (duration of its audio),
+            summary. ``frame.attrs["dropped_events"]`` counts older events that the log no longer holds.
         """
         import pandas as pd
 
+        rows = tuple(self._rows)
         formats = _Formats(self.context)
-        start_s = self._whole._rows[0].monotonic_s if self._rows else 0.0
-        before_s = self._rows[0].monotonic_s if self._rows else 0.0
+        before_s = rows[0].monotonic_s if rows else 0.0
         table = []
-        for row in self._rows:
-            audio_ms = formats.audio_ms(row.event)
+        for row in rows:
             ids = [_text_or_none(getattr(row.event, name, None)) for name in ("item_id", "response_id", "event_id")]
             if ids[0] is None and (item := getattr(row.event, "item", None)) is not None:
                 ids[0] = _text_or_none(item.id)
             if ids[1] is None and (response := getattr(row.event, "response", None)) is not None:
                 ids[1] = _text_or_none(getattr(response, "id", None))
-            gap_ms = 1000 * (row.monotonic_s - before_s)
-            t_ms = 1000 * (row.monotonic_s - start_s)
-            table.append((t_ms, gap_ms, row.direction, row.type, row.size_bytes, *ids, audio_ms, summary(row.event)))
+            times = (1000 * (row.monotonic_s - (self._start_s or 0.0)), 1000 * (row.monotonic_s - before_s))
+            ends = (formats.audio_ms(row), self.summary(row))
+            table.append((*times, row.direction, row.type, row.size_bytes, *ids, *ends))
             before_s = row.monotonic_s
-        return pd.DataFrame(table, columns=_COLUMNS, index=pd.Index([row.number for row in self._rows], name="index"))
+        frame = pd.DataFrame(table, columns=_COLUMNS, index=pd.Index([row.number for row in rows], name="index"))
+        frame.attrs["dropped_events"] = self.dropped.events
+        return frame
+
+    def summary(self, row: LogRow) -> str:
+        """Return a few words about a row, without secrets."""
+        if row.audio_dropped_bytes:
+            return f"({row.audio_dropped_bytes} bytes of audio dropped)"
+        return summary(row.event, self.secrets)
+
+    def redacted(self, row: LogRow) -> LogRow:
+        """Return a row whose event can be shown: the same row where it holds no secret."""
+        return row._replace(event=redact_event(row.event, self.secrets)) if type(row.event) in _CARRIERS else row
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -184,15 +321,29 @@ class EventLog(Sequence[LogRow]):
             file.writelines(self.lines())
 
     def lines(self, start: int = 0) -> Iterator[str]:
-        """Yield the lines `save` writes: the header (where `start` is 0), then one per event from `start` on."""
+        """Yield the lines `save` writes: the header (where `start` is 0), then one per row from `start` on."""
         if start == 0:
             yield _header("ga") + "\n"
-        for index in range(start, len(self._rows)):
-            yield _line(self._rows[index], None, "ga")
+        for row in tuple(self._rows[start:]):
+            yield self._line(row, None, "ga")
+
+    def _line(self, row: LogRow, text: str | None, dialect: Dialect) -> str:
+        """Return one line of the file; `text` is used as it is, None writes the event anew, redacted."""
+        head: dict[str, Any] = {"direction": row.direction, "monotonic_s": row.monotonic_s, "wall_time": row.wall_time}
+        if row.audio_dropped_bytes:
+            head["audio_dropped_bytes"] = row.audio_dropped_bytes
+        if text is None:
+            event = self.redacted(row).event
+            if isinstance(event, UnknownEvent):  # its payload alone does not name its problem
+                whole = {"rtnb_unknown": event.type, "problem": event.problem, "payload": event.payload}
+                text = wire.encode(UnknownEvent(type=event.type, payload=whole))
+            else:
+                text = wire.encode(event, dialect=dialect)
+        return f'{json.dumps(head)[:-1]}, "size_bytes": {row.size_bytes}, "event": {printable_json(text)}}}\n'
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EventLog:
-        """Read what `save` or a log with `path` wrote.
+        """Read a file of `save` or of a log with `path`; the whole file is held, without a limit.
 
         Raises
         ------
@@ -200,30 +351,33 @@ class EventLog(Sequence[LogRow]):
             The file is no log, or one of a newer version.
         """
         with open(path, encoding="utf-8") as file:
-            first = _header_of(file.readline(), path)
-            log = cls(dialect=first)
-            dialect = first
+            dialect = _header_of(file.readline(), path)
+            log = cls(dialect=dialect, limit_bytes=2**63)
             for line in file:
                 if line.startswith('{"rtnb_log"'):
                     dialect = _header_of(line, path)  # a file that was appended to in several sessions
                 elif line.endswith("\n"):  # a crash may leave half a line at the end
                     log._rows.append(_row(json.loads(line), len(log._rows), dialect))
+        log._next = len(log._rows)
+        log._start_s = log._rows[0].monotonic_s if log._rows else None
         return log
 
-    # --- looks --------------------------------------------------------------------------------------------------------
+    # --- display ------------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        sent = sum(row.direction == "sent" for row in self._rows)
-        length_s = self._rows[-1].monotonic_s - self._rows[0].monotonic_s if self._rows else 0.0
-        noun = "event" if len(self) == 1 else "events"
-        return f"<EventLog: {len(self)} {noun}, {sent} sent, {len(self) - sent} received, {length_s:.1f} s>"
+        rows = tuple(self._rows)
+        sent = sum(row.direction == "sent" for row in rows)
+        length_s = rows[-1].monotonic_s - rows[0].monotonic_s if rows else 0.0
+        noun = "event" if len(rows) == 1 else "events"
+        dropped = f" ({self.dropped.events} older dropped)" if self.dropped.events else ""
+        return f"<EventLog: {len(rows)} {noun}{dropped}, {sent} sent, {len(rows) - sent} received, {length_s:.1f} s>"
 
     def _repr_html_(self) -> str:
         start_s = self._rows[0].monotonic_s if self._rows else 0.0
         body = "".join(
             f"<tr><td>{row.number}</td><td>{1000 * (row.monotonic_s - start_s):.0f}</td>"
             f"<td>{'→' if row.direction == 'sent' else '←'}</td><td>{escape(row.type)}</td>"
-            f"<td>{row.size_bytes}</td><td>{escape(summary(row.event))}</td></tr>"
+            f"<td>{row.size_bytes}</td><td>{escape(self.summary(row))}</td></tr>"
             for row in self._rows[-_HTML_ROWS:]
         )
         head = "".join(f"<th>{name}</th>" for name in ("", "t (ms)", "", "type", "bytes", "summary"))
@@ -246,16 +400,17 @@ _FORMAT_TYPES = frozenset({"session.created", "session.updated", "response.creat
 
 
 class _Formats:
-    """Follows which format audio has in a log, to give its length."""
+    """The audio formats in force along a log, to compute durations."""
 
     def __init__(self, rows: Sequence[LogRow] = ()) -> None:
         self._input = self._output = PCM16
         self._of_response: dict[str, AudioFormat] = {}
         for row in rows:
-            self.audio_ms(row.event)
+            self.audio_ms(row)
 
-    def audio_ms(self, event: Event) -> float | None:
-        """The length of the audio an event carries, None for events without audio."""
+    def audio_ms(self, row: LogRow) -> float | None:
+        """Return the duration of the audio that an event carries, None for events without audio."""
+        event = row.event
         if isinstance(event, events.SessionCreated | events.SessionUpdated):
             self._input, self._output = event.session.input_format, event.session.output_format
         elif isinstance(event, events.ResponseCreated):
@@ -263,18 +418,34 @@ class _Formats:
             if output and output.format:
                 self._of_response[event.response.id] = output.format
         elif isinstance(event, events.InputAudioBufferAppend):
-            return len(event.audio) / self._input.bytes_per_ms
+            return (row.audio_dropped_bytes or len(event.audio)) / self._input.bytes_per_ms
         elif isinstance(event, events.ResponseOutputAudioDelta):
-            return event.audio_bytes / self._of_response.get(event.response_id, self._output).bytes_per_ms
+            form = self._of_response.get(event.response_id, self._output)
+            return (row.audio_dropped_bytes or event.audio_bytes) / form.bytes_per_ms
         return None
 
 
-def summary(event: Event) -> str:
-    """Say in a few words what an event carries: text, a status, an error; empty where its type says it all."""
+def without_audio(event: Event) -> tuple[Event, int]:
+    """Return the event without its audio, and how many bytes that were; the same event where it has none."""
+    if isinstance(event, events.ResponseOutputAudioDelta):
+        return replace(event, delta=b""), event.audio_bytes
+    if isinstance(event, events.InputAudioBufferAppend):
+        return replace(event, audio=b""), len(event.audio)
+    item: Any = getattr(event, "item", None)
+    size = sum(len(part.audio) for part in item.content or () if part.audio) if item is not None else 0
+    if not size:
+        return event, 0
+    content = tuple(replace(part, audio=UNSET) for part in item.content)
+    return replace(cast("Any", event), item=replace(item, content=content)), size
+
+
+def summary(event: Event, secrets: Sequence[str] = ()) -> str:
+    """Return a few words about an event: text, a status, an error; empty where its type is enough."""
     if isinstance(event, UnknownEvent):
-        return event.problem or "unknown event type"
+        return _short(redact(event.problem or "unknown event type", secrets))
     if isinstance(event, events.Error):
-        return _short(f"{event.error.code or event.error.type or 'error'}: {event.error.message or ''}")
+        text = f"{event.error.code or event.error.type or 'error'}: {event.error.message or ''}"
+        return _short(redact(text, secrets))
     response = getattr(event, "response", None)
     if isinstance(event, events.ResponseDone | events.ResponseCreated) and response is not None:
         return str(response.status or "")
@@ -285,25 +456,84 @@ def summary(event: Event) -> str:
     item = getattr(event, "item", None)
     if item is not None:
         texts = [part.text or part.transcript or "" for part in item.content or ()]
-        return _short(" ".join([item.role or item.type, *texts, item.name or "", item.output or ""]))
+        tools = ", ".join(str(tool.get("name")) for tool in item.tools or ())
+        words = [item.role or item.type, *texts, item.server_label or "", item.name or "", tools, item.arguments or ""]
+        return _short(" ".join([*words, str(item.output or "")]))
     for name in ("audio_start_ms", "audio_end_ms"):
         if isinstance(value := getattr(event, name, None), int):
             return f"{value} ms"
     return ""
 
 
+# --- redaction --------------------------------------------------------------------------------------------------------
+
+_CARRIERS: Final[frozenset[type[Event]]] = frozenset(
+    {
+        events.SessionCreated,
+        events.SessionUpdated,
+        events.SessionUpdate,
+        events.ResponseCreate,
+        events.ResponseCreated,
+        events.ResponseDone,
+        events.Error,
+        events.ConversationItemInputAudioTranscriptionFailed,
+        UnknownEvent,
+    }
+)
+"""Events that can carry a secret: settings (keys of MCP servers, ephemeral keys of preview services) and refusals
+(services echo parts of a refused key). The audio path is not searched."""
+_FREE_TEXTS = frozenset({"message", "reason", "text_as_received"})
+"""Fields with text of the service: everything that looks like a key is removed. Elsewhere only known secrets are, since
+ids and tool schemas look like keys too."""
+
+
+def redact_event(event: Event, secrets: Sequence[str] = ()) -> Event:
+    """Return the event without secrets, to be shown or written: the same object where it holds none.
+
+    Parameters
+    ----------
+    event : Event
+        Sent or received.
+    secrets : sequence of str, default ()
+        Keys in play; those of 8 and more characters are removed everywhere in the event.
+    """
+    try:
+        message = json.loads(wire.encode(event))
+    except LocalProtocolError as error:  # nested too deeply to be written, so it cannot be searched
+        return UnknownEvent(type=event.type, payload={}, problem=f"not shown: {error}")
+    clean = _without_secrets(mask_credentials(message), [one for one in secrets if len(one) >= 8], "")
+    if clean == message:
+        return event
+    if isinstance(event, UnknownEvent):
+        return UnknownEvent(type=event.type, event_id=event.event_id, payload=clean, problem=event.problem)
+    registry = CLIENT_EVENTS if event.type in CLIENT_EVENTS else SERVER_EVENTS
+    return wire.decode(clean, registry=registry)
+
+
+def _without_secrets(value: Any, secrets: Sequence[str], name: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_secrets(entry, secrets, key) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(entry, secrets, name) for entry in value]
+    if not isinstance(value, str):
+        return value
+    if name in _FREE_TEXTS:
+        return redact(value, secrets)
+    for secret in secrets:
+        value = value.replace(secret, MASK)
+    return value
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
 def _short(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())  # a lone surrogate cannot be printed
     return text if len(text) <= _SUMMARY_LENGTH else text[: _SUMMARY_LENGTH - 1] + "…"
 
 
 def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _may_differ(event: Event) -> bool:
-    """Whether the event can differ from its wire text, because a secret was taken out."""
-    return type(event) in CARRIERS
 
 
 def _header(dialect: Dialect) -> str:
@@ -315,25 +545,15 @@ def _header_of(line: str, path: str | os.PathLike[str]) -> Dialect:
         header = json.loads(line)
         version = header["rtnb_log"]
     except (ValueError, TypeError, KeyError) as error:
-        raise RtnbError(f"{os.fspath(path)} is no event log: its first line says nothing of rtnb_log") from error
+        raise RtnbError(f'{os.fspath(path)} is no event log: its first line has no "rtnb_log"') from error
     if version != FILE_VERSION:
         raise RtnbError(f"{os.fspath(path)} is an event log of version {version!r}, allowed is {FILE_VERSION}")
     return "preview" if header.get("dialect") == "preview" else "ga"
 
 
-def _line(row: LogRow, text: str | None, dialect: Dialect) -> str:
-    """One line of the file; `text` is put in as it is, None has the event written anew."""
-    head = json.dumps({"direction": row.direction, "monotonic_s": row.monotonic_s, "wall_time": row.wall_time})
-    if text is None:
-        text = _encode(row.event, dialect)
-    return f'{head[:-1]}, "size_bytes": {row.size_bytes}, "event": {text}}}\n'
-
-
-def _encode(event: Event, dialect: Dialect) -> str:
-    if isinstance(event, UnknownEvent):  # its payload alone does not say what was wrong with it
-        whole = {"rtnb_unknown": event.type, "problem": event.problem, "payload": event.payload}
-        return wire.encode(UnknownEvent(type=event.type, payload=whole))
-    return wire.encode(event, dialect=dialect)
+def printable_json(text: str) -> str:
+    """Return JSON text that any file can take: a lone surrogate becomes its escape."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _row(line: dict[str, Any], index: int, dialect: Dialect) -> LogRow:
@@ -352,4 +572,5 @@ def _row(line: dict[str, Any], index: int, dialect: Dialect) -> LogRow:
     else:
         registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
         event = wire.decode(message, dialect=dialect, registry=registry)
-    return LogRow(index, direction, line["monotonic_s"], line["wall_time"], event.type, line["size_bytes"], event)
+    times = line["monotonic_s"], line["wall_time"]
+    return LogRow(index, direction, *times, event.type, line["size_bytes"], event, line.get("audio_dropped_bytes", 0))

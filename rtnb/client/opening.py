@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Literal, Unpack
 
-from rtnb.client._link import MakeId
-from rtnb.client.log import EventLog
-from rtnb.client.session import Session, Sleep
+from rtnb.client.budget import Budget
+from rtnb.client.dispatcher import Dispatcher
+from rtnb.client.log import LIMIT_BYTES, EventLog
+from rtnb.client.session import Session
+from rtnb.client.settings import SessionSettings, check_settings
 from rtnb.errors import ConnectError, ConnectionClosed, RtnbError, ServiceError
 from rtnb.protocol import Connection
 from rtnb.protocol.values import SessionConfig
 from rtnb.transport import explain
 from rtnb.transport.base import Target, Transport
+
+CLOSE_AFTER_ERROR_S = 0.2
+"""Time for the close frame that follows a refusal while connecting: its code is part of the explanation (chosen; the
+service sends both in the same millisecond)."""
 
 
 async def open_session(
@@ -23,37 +29,53 @@ async def open_session(
     *,
     config: SessionConfig | None = None,
     tools: Iterable[Callable[..., Any] | Mapping[str, Any]] = (),
-    intent: str | None = None,
+    intent: Literal["transcription"] | None = None,
     log_path: str | os.PathLike[str] | None = None,
+    log_limit_bytes: int = LIMIT_BYTES,
     timeout_s: float = 15.0,
+    request_timeout_s: float = 15.0,
+    response_timeout_s: float = 60.0,
+    reconnect: bool = False,
+    budget: Budget | None = None,
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], float] = time.time,
-    sleep: Sleep = asyncio.sleep,
-    make_id: MakeId | None = None,
-    **settings: Any,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    make_id: Callable[[str], str] | None = None,
+    **settings: Unpack[SessionSettings],
 ) -> Session:
-    """Open a session and set it up; returns once the service said `session.created` and took the settings.
+    """Open a session and set it up; returns when the service has confirmed the settings.
 
     Parameters
     ----------
     target : Target
-        Where: a service or a simulator.
+        A service or a simulator.
     config : SessionConfig, optional
         Settings as a value.
     tools : iterable of callable or mapping, default ()
         Functions the model may call, or ready tool definitions.
-    intent : str, optional
-        ``"transcription"`` opens a session that only listens and writes.
+    intent : {"transcription"}, optional
+        Open a session that only transcribes: `turn_detection`, `transcription`, `noise_reduction`, `input_format` and
+        `include` are its settings; send speech with ``session.say(…, respond=False)``.
     log_path : path, optional
         Append every event to this file as it happens.
+    log_limit_bytes : int, default 64 MiB
+        Most memory of the log.
     timeout_s : float, default 15
-        For each of: the connection, `session.created`, the settings (chosen).
+        Deadline of each of: the connection, `session.created`, the settings (chosen).
+    request_timeout_s : float, default 15
+        Deadline of acknowledgements (chosen).
+    response_timeout_s : float, default 60
+        Longest time without an event of a response (chosen).
+    reconnect : bool, default False
+        When the connection ends, open a new session with the same settings, and restore the conversation as text.
+    budget : Budget, optional
+        Most money, time or speech.
     clock, wall, sleep : callable
         Monotonic seconds, Unix seconds, waiting; for tests and simulations.
     make_id : callable, optional
         prefix -> a new id; None counts.
     **settings
-        Settings by name, as `Session.update` takes them.
+        Settings by name, as for `Session.update`.
 
     Returns
     -------
@@ -61,20 +83,39 @@ async def open_session(
 
     Raises
     ------
+    TypeError
+        An unknown setting; names the nearest one. Nothing was opened.
+    LocalProtocolError
+        A value that the service would refuse. Nothing was opened.
     ConnectError
-        No session came to be; `AuthenticationError` where the key was refused.
+        No session was opened; `AuthenticationError` where the key was refused.
     ServiceError
         The service refuses the settings; the session is closed again.
     """
     if config is not None and settings:
         raise TypeError("give a SessionConfig or settings by name, not both")
+    kind = intent or "realtime"
+    wanted = SessionConfig.of(**{"type": kind, **settings}) if config is None else config
+    check_settings(wanted, dialect=target.dialect)
+    offered = tuple(tools)
+    if budget is not None and target.model:
+        budget.price_of(target.model)
+
+    async def connect() -> Transport:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await (target.open() if intent is None else target.open(intent=intent))
+        except TimeoutError as error:
+            raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
+
+    transport = await connect()
     try:
-        async with asyncio.timeout(timeout_s):
-            transport = await (target.open() if intent is None else target.open(intent=intent))
-    except TimeoutError as error:
-        raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
-    log = await _log(transport, log_path, target)
-    session = Session(
+        log = EventLog(path=log_path, dialect=target.dialect, limit_bytes=log_limit_bytes)
+    except OSError:
+        await transport.close()
+        raise
+    log.secrets = getattr(transport, "secrets", ())
+    dispatcher = Dispatcher(
         transport,
         Connection("client", dialect=target.dialect, webrtc=getattr(transport, "webrtc", False)),
         log=log,
@@ -82,55 +123,57 @@ async def open_session(
         wall=wall,
         sleep=sleep,
         make_id=make_id,
-        secrets=getattr(transport, "secrets", ()),
+        request_timeout_s=request_timeout_s,
+        response_timeout_s=response_timeout_s,
     )
+    session = Session(dispatcher)
     try:
-        await _created(session, target, timeout_s)
-        async with asyncio.timeout(timeout_s):
-            if config is not None or settings:
-                await session.update(config, **settings)
-            if offered := tuple(tools):
-                await session.tools.register(*offered)
-    except TimeoutError as error:
-        await session.close()
-        raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
+        await _created(dispatcher, target, timeout_s)
+        if budget is not None:
+            dispatcher.set_budget(budget, target.model or dispatcher.config.model or None)
+        await dispatcher.update(wanted, timeout_s=timeout_s)
+        if offered:
+            await session.tools.register(*offered)
     except BaseException:
         await session.close()
         raise
+    if reconnect:
+        dispatcher.reopen = connect
     return session
 
 
-async def _log(transport: Transport, path: str | os.PathLike[str] | None, target: Target) -> EventLog:
-    try:
-        return EventLog(path=path, dialect=target.dialect)
-    except OSError:
-        await transport.close()
-        raise
-
-
-async def _created(session: Session, target: Target, timeout_s: float) -> None:
-    """Wait for `session.created`; a service may refuse a key or a model only now, with an `error` and a goodbye."""
+async def _created(dispatcher: Dispatcher, target: Target, timeout_s: float) -> None:
+    """Wait for `session.created`; a service may refuse a key or a model only now, with `error`, then close."""
     try:
         async with asyncio.timeout(timeout_s):
-            await asyncio.shield(session._opened)
+            await asyncio.shield(dispatcher.opened)
+    except TimeoutError as error:
+        raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
+    except ServiceError as refusal:
+        try:
+            async with asyncio.timeout(CLOSE_AFTER_ERROR_S):
+                while dispatcher.ended is None:
+                    await dispatcher.next_event()
+        except (TimeoutError, ConnectionClosed):
+            pass  # a service that stays silent after its error is reported as well
+        raise _refused(target, refusal, dispatcher.ended) from refusal
     except ConnectionClosed as closed:
-        raise _refused(session, target, closed) from closed
-    spoken = session._link.connection.peer_dialect
+        raise _refused(target, None, closed) from closed
+    spoken = dispatcher.connection.peer_dialect
     if spoken not in (None, target.dialect):
-        failure = ConnectError(
+        raise ConnectError(
             f"could not open a session at {target.facts.url or target}: the service speaks the {spoken} dialect, "
-            f"we speak {target.dialect}",
+            f"rtnb speaks {target.dialect}",
             url=target.facts.url,
-        )
-        failure.add_note(f"Next: connect with dialect={spoken!r}.")
-        raise failure
+        ).with_hint(f"Next: connect with dialect={spoken!r}.")
 
 
-def _refused(session: Session, target: Target, closed: ConnectionClosed) -> RtnbError:
-    said = next((error for error in session.errors if isinstance(error, ServiceError)), None)
-    if said is not None:
-        error_type, code, message = said.type, said.code, str(said.args[0])
+def _refused(target: Target, refusal: ServiceError | None, closed: ConnectionClosed | None) -> RtnbError:
+    if refusal is not None:
+        error_type, code, message = refusal.type, refusal.code, str(refusal.args[0])
     else:
-        error_type, code = explain.split_reason(closed.reason)
-        message = closed.reason
-    return explain.connect_failure_from_event(error_type, code, message, facts=target.facts, close_code=closed.code)
+        reason = closed.reason if closed is not None else ""
+        error_type, code = explain.split_reason(reason)
+        message = reason
+    close_code = closed.code if closed is not None else None
+    return explain.connect_failure_from_event(error_type, code, message, facts=target.facts, close_code=close_code)

@@ -1,19 +1,22 @@
-"""What was heard: how much of each item was generated, arrived, and left the loudspeaker.
+"""Playback bookkeeping: how much of each assistant item was generated, received, and played.
 
-When the user speaks into an answer, the model must forget the words nobody heard: the client sends
-`conversation.item.truncate` with the milliseconds that were played. Who plays decides how many those are:
+When the user interrupts an answer, the model must forget the words that were not played: the client sends
+`conversation.item.truncate` with the milliseconds that were. The source of that number depends on who plays:
 
-- A speaker reports them (`Playback.report_played`); from the first report on, only reports count, and at the moment
-  of a cut what it has gone on to play since the last one.
-- Without a speaker, a virtual one is assumed: it plays every delta from its arrival on, one after the other, in real
-  time. Set `assume_real_time` to False where nobody listens (batch work): then all that arrived counts as heard.
+- A speaker widget reports it (`Playback.report_played`), per item. At the moment of a cut, the audio that it has played
+  since its last report is added.
+- An item that no speaker reports is played by a virtual speaker: every delta from its arrival on, one after the other,
+  in real time. Set `assume_real_time` to False in batch work without a listener: then all that arrived counts.
+- Over WebRTC the service plays, and its own events carry the times (`ServicePlayback`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 from rtnb.client.response import Delta
 
@@ -21,41 +24,33 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AHEAD_MS: Final = 200.0
-"""How much a speaker is believed to have played since its last report (chosen: it reports every 40 to 100 ms)."""
+"""Most audio that a speaker is taken to have played since its last report (chosen: it reports every 40 to 100 ms)."""
+
+MAX_ITEMS: Final = 1_000
+"""Items whose playback is kept; the oldest are forgotten first (chosen: hours of conversation)."""
 
 
+@dataclass(eq=False, slots=True)
 class _Track:
-    """The playback of one item."""
+    """The playback of one item; times in ms of its audio."""
 
-    __slots__ = (
-        "complete",
-        "content_index",
-        "flushed",
-        "generated_ms",
-        "item_id",
-        "played_ms",
-        "received_ms",
-        "response_id",
-        "spans",
-    )
-
-    def __init__(self, item_id: str, response_id: str, content_index: int) -> None:
-        self.item_id = item_id
-        self.response_id = response_id
-        self.content_index = content_index
-        self.generated_ms = 0.0
-        self.received_ms = 0.0
-        self.played_ms = 0.0
-        self.spans: list[list[float]] = []
-        """When the virtual speaker plays it: [start_s, stop_s]."""
-        self.complete = False
-        """Whether the service said that no more audio comes."""
-        self.flushed: int | None = None
-        """What was heard when it was cut, in ms; None while it is whole."""
+    item_id: str
+    response_id: str
+    content_index: int
+    generated_ms: float = 0.0
+    received_ms: float = 0.0
+    reported_ms: float | None = None
+    """The newest report of a speaker; None without one."""
+    spans: list[list[float]] = field(default_factory=list)
+    """When the virtual speaker plays it: [start_s, stop_s]."""
+    complete: bool = False
+    """Whether the service announced the end of its audio."""
+    cut_ms: int | None = None
+    """Where it was cut; None while it is whole."""
 
 
 class Playback:
-    """How much of each item was heard.
+    """Playback of each item over WebSocket.
 
     Parameters
     ----------
@@ -65,12 +60,11 @@ class Playback:
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self.assume_real_time = True
-        """Without a speaker: True plays on a virtual one in real time, False counts all that arrived as heard."""
+        """Without a speaker: True plays in real time, False counts all that arrived as played."""
         self._clock = clock
         self._tracks: dict[str, _Track] = {}
-        self._reported = False
         self._newest: tuple[_Track, float] | None = None
-        """What a speaker plays now, and when it said so."""
+        """The item that a speaker plays now, and the time of its report."""
         self._free_s = float("-inf")
         self._cut_responses: set[str] = set()
         self._flushers: list[Callable[[], object]] = []
@@ -78,13 +72,13 @@ class Playback:
     # --- what arrives and what is played ------------------------------------------------------------------------------
 
     def received(self, delta: Delta, audio_ms: float, arrived_s: float, response_id: str) -> None:
-        """So much audio of an item arrived. What comes after the item was cut is not played."""
+        """Add received audio. What arrives after the item was cut is not played."""
         track = self._tracks.get(delta.item_id)
         if track is None:
-            track = self._tracks[delta.item_id] = _Track(delta.item_id, response_id, delta.content_index)
-            track.flushed = 0 if response_id in self._cut_responses else None
+            track = self._add(_Track(delta.item_id, response_id, delta.content_index))
+            track.cut_ms = 0 if response_id in self._cut_responses else None
         track.generated_ms += audio_ms
-        if track.flushed is not None:
+        if track.cut_ms is not None:
             return
         track.received_ms += audio_ms
         start_s = self._free_s if self._free_s > arrived_s else arrived_s
@@ -94,71 +88,82 @@ class Playback:
         else:
             track.spans.append([start_s, self._free_s])
 
+    def _add(self, track: _Track) -> _Track:
+        while len(self._tracks) >= MAX_ITEMS:
+            del self._tracks[next(iter(self._tracks))]
+        self._tracks[track.item_id] = track
+        return track
+
     def complete(self, item_id: str) -> None:
-        """No more audio of an item will come."""
+        """Note that no more audio of an item will arrive."""
         track = self._tracks.get(item_id)
         if track is not None:
             track.complete = True
 
     def report_played(self, item_id: str, played_ms: float) -> None:
-        """A speaker says how much of an item left the loudspeaker so far; unknown items are ignored."""
-        self._reported = True
+        """Take a speaker's report: how much of an item it has played. Unknown items are ignored."""
         track = self._tracks.get(item_id)
-        if track is not None:
-            if played_ms > track.played_ms:
-                self._newest = track, self._clock()
-            track.played_ms = max(track.played_ms, float(played_ms))
+        if track is None:
+            return
+        if track.reported_ms is None or played_ms > track.reported_ms:
+            self._newest = track, self._clock()
+            track.reported_ms = float(played_ms)
 
     def on_flush(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call `callback` whenever what is not played yet must be thrown away.
+        """Call `callback` whenever audio that is not played yet must be thrown away.
 
         Returns
         -------
         callable
-            Ends it.
+            Removes the callback.
         """
         self._flushers.append(callback)
         return lambda: self._flushers.remove(callback)
 
-    # --- what was heard -----------------------------------------------------------------------------------------------
-
-    def _heard_ms(self, track: _Track) -> int:
-        if track.flushed is not None:
-            return track.flushed
-        return int(min(self._played_ms(track), track.received_ms))
+    # --- what was played ----------------------------------------------------------------------------------------------
 
     def _played_ms(self, track: _Track) -> float:
-        if self._reported:
-            return track.played_ms
+        if track.reported_ms is not None:
+            return track.reported_ms
         if not self.assume_real_time:
             return track.received_ms
         now_s = self._clock()
         if track.spans and now_s >= track.spans[-1][1]:
             return track.received_ms  # the sum of the spans, without its rounding
-        # Rounded to a microsecond: 0.3 s of playing is 300 ms, whatever binary fractions say.
+        # Rounded to a microsecond: 0.3 s of playing is 300 ms in spite of binary fractions.
         return round(1000 * sum(max(0.0, min(now_s, stop_s) - start_s) for start_s, stop_s in track.spans), 3)
 
+    def _heard_ms(self, track: _Track) -> int:
+        if track.cut_ms is not None:
+            return track.cut_ms
+        return int(min(self._played_ms(track), track.received_ms))
+
     def _heard_by_now_ms(self, track: _Track) -> int:
-        """What was heard, with what a speaker has gone on to play since its last report."""
+        """Return what was played, with the audio that a speaker has played since its last report."""
         if self._newest is None or self._newest[0] is not track:
             return self._heard_ms(track)
         since_ms = min(1000 * (self._clock() - self._newest[1]), AHEAD_MS)
-        return int(min(track.played_ms + since_ms, track.received_ms))
+        return int(min((track.reported_ms or 0.0) + since_ms, track.received_ms))
 
     def heard_ms(self, item_id: str) -> int:
-        """How much of an item was heard: ``min(played, received)`` in whole ms, rounded down; 0 for unknown items."""
+        """Return how much of an item was played: ``min(played, received)``, whole ms, rounded down; 0 if unknown."""
         track = self._tracks.get(item_id)
         return 0 if track is None else self._heard_ms(track)
 
-    def is_cut(self, item_id: str) -> bool:
-        """Whether what was not played of an item was thrown away: nothing more of it is to be played."""
+    def unplayed_ms(self, item_id: str) -> float:
+        """Return how much received audio of an item is still to be played; 0 for unknown items."""
         track = self._tracks.get(item_id)
-        return track is not None and track.flushed is not None
+        return 0.0 if track is None else max(0.0, track.received_ms - self._played_ms(track))
+
+    def is_cut(self, item_id: str) -> bool:
+        """Whether the rest of an item was thrown away: no more of it is to be played."""
+        track = self._tracks.get(item_id)
+        return track is not None and track.cut_ms is not None
 
     @property
     def playing(self) -> bool:
-        """Whether audio that arrived is not played to its end yet."""
-        return any(track.flushed is None and self._unheard(track) for track in self._tracks.values())
+        """Whether received audio is still being played."""
+        return any(track.cut_ms is None and self._unheard(track) for track in self._tracks.values())
 
     def _unheard(self, track: _Track) -> bool:
         return self._played_ms(track) < track.received_ms
@@ -174,17 +179,17 @@ class Playback:
         Returns
         -------
         list of (item_id, content_index, heard_ms)
-            Where each item that loses audio ends now: to be truncated. An item heard to its end is not among them.
+            The new end of each item that loses audio: to be truncated. A fully played item is not among them.
         """
-        self._cut_responses.update(growing)
+        self._cut_responses = set(growing)  # earlier ones have ended: nothing arrives of them any more
         cut = []
         for track in self._tracks.values():
-            if track.flushed is not None:
+            if track.cut_ms is not None:
                 continue
             more_comes = not track.complete and track.response_id in self._cut_responses
             if more_comes or self._unheard(track):
-                track.flushed = self._heard_by_now_ms(track)
-                cut.append((track.item_id, track.content_index, track.flushed))
+                track.cut_ms = self._heard_by_now_ms(track)
+                cut.append((track.item_id, track.content_index, track.cut_ms))
         self._free_s = min(self._free_s, self._clock())
         for callback in tuple(self._flushers) if cut else ():
             try:
@@ -194,8 +199,10 @@ class Playback:
                 asyncio.get_running_loop().call_exception_handler(report)
         return cut
 
+    # --- display ------------------------------------------------------------------------------------------------------
+
     def rows(self) -> list[tuple[str, str, float, float, float, int, bool]]:
-        """The rows of `heard`, each with its item_id before it."""
+        """Return the rows of `heard`, each with its item_id first."""
         return [
             (
                 t.item_id,
@@ -204,13 +211,13 @@ class Playback:
                 self._arrived_ms(t),
                 self._shown_ms(t),
                 self._heard_ms(t),
-                t.flushed is not None,
+                t.cut_ms is not None,
             )
             for t in tuple(self._tracks.values())
         ]
 
     def heard(self) -> pd.DataFrame:
-        """Return what became of each item's audio.
+        """Return the playback of each item as a table.
 
         Returns
         -------
@@ -227,8 +234,77 @@ class Playback:
         return track.received_ms
 
     def _shown_ms(self, track: _Track) -> float:
-        return float(track.flushed) if track.flushed is not None and not self._reported else self._played_ms(track)
+        if track.reported_ms is None and track.cut_ms is not None:
+            return float(track.cut_ms)
+        return self._played_ms(track)
 
     def __repr__(self) -> str:
-        how = "reported by a speaker" if self._reported else "in real time" if self.assume_real_time else "at once"
+        reported = any(track.reported_ms is not None for track in self._tracks.values())
+        how = "reported by a speaker" if reported else "in real time" if self.assume_real_time else "at once"
         return f"<Playback: {len(self._tracks)} items, played {how}>"
+
+
+class ServicePlayback(Playback):
+    """Playback of each item over WebRTC, where the service plays.
+
+    The audio goes over the media track in real time, so per item:
+
+    - *received* and *played* are the time from `output_audio_buffer.started` to ``stopped`` or ``cleared`` (or now) on
+      this computer's clock. The page's jitter buffer, some 50 ms, comes after that.
+    - *heard* is the same, or what the service kept (`conversation.item.truncated`): the model remembers that.
+    - *generated* is known once the item was played to its end. It is NaN where it was cut: the service does not report
+      how much more it had.
+    """
+
+    def part_added(self, event: Any) -> None:
+        """Start an item's track: the service announces its audio."""
+        if event.part.type == "audio":
+            track = self._add(_Track(event.item_id, event.response_id, event.content_index or 0))
+            track.generated_ms = math.nan
+
+    def started(self, response_id: str, at_s: float) -> None:
+        """Note that the service began to play a response."""
+        if (track := self._of(response_id)) is not None:
+            track.spans.append([at_s, math.inf])
+
+    def stopped(self, response_id: str, at_s: float, *, cleared: bool = False) -> None:
+        """Note that all of a response was played, or (`cleared`) that the rest was thrown away."""
+        track = self._of(response_id)
+        if track is None or not self._unheard(track):
+            return
+        track.spans[-1][1] = at_s
+        track.received_ms = round(1000 * sum(stop_s - start_s for start_s, stop_s in track.spans), 3)
+        track.complete = True
+        if not cleared:
+            track.generated_ms = track.received_ms
+        elif track.cut_ms is None:
+            track.cut_ms = int(track.received_ms)
+
+    def truncated(self, item_id: str, audio_end_ms: int) -> None:
+        """Note where the service cut an item."""
+        if (track := self._tracks.get(item_id)) is not None:
+            track.cut_ms = audio_end_ms
+
+    def flush(self, *, growing: Iterable[str] = ()) -> list[tuple[str, int, int]]:
+        """Return the items that play now, and how much of each was played; the service stops them."""
+        playing = [track for track in self._tracks.values() if self._unheard(track)]
+        return [(track.item_id, track.content_index, self._heard_ms(track)) for track in playing]
+
+    def _of(self, response_id: str) -> _Track | None:
+        """Return the item of a response that plays; of several, the one announced last."""
+        return next((t for t in reversed(self._tracks.values()) if t.response_id == response_id), None)
+
+    def _unheard(self, track: _Track) -> bool:
+        return bool(track.spans) and track.spans[-1][1] == math.inf
+
+    def _heard_ms(self, track: _Track) -> int:
+        return int(self._played_ms(track)) if track.cut_ms is None else track.cut_ms
+
+    def _shown_ms(self, track: _Track) -> float:
+        return self._played_ms(track)
+
+    def _arrived_ms(self, track: _Track) -> float:
+        return self._played_ms(track)
+
+    def __repr__(self) -> str:
+        return f"<Playback: {len(self._tracks)} items, played by the service>"

@@ -1,50 +1,59 @@
-"""What a person types goes over the wire: `session.input_audio_buffer.commit()` says `input_audio_buffer.commit`.
+"""Resources of a session: method paths are wire names, so `session.input_audio_buffer.commit()` sends that event.
 
-Each call waits for the service's answer where there is one, and raises `ServiceError` where the service refuses.
+Each call waits for the service's reply where there is one. It raises `ServiceError` where the service refuses,
+`RequestTimeout` at its deadline (15 s; `timeout_s` changes it), and `ConnectionClosed` where the session ended. All
+work from any event loop and thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy.typing as npt
 
+from rtnb._loop import on_own_loop
 from rtnb.audio import as_audio, codec
-from rtnb.client._settings import item_of, response_config
+from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.response import Response
-from rtnb.errors import AudioError, ServiceError
+from rtnb.client.settings import ResponseSettings
+from rtnb.errors import AudioError
 from rtnb.protocol import events
 from rtnb.protocol.values import UNSET, Item, ResponseConfig
 
-if TYPE_CHECKING:
-    import asyncio
 
-    from rtnb.client.session import Session
+class _Resource:
+    """What all resources share: the dispatcher of their session, and its loop."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._loop = dispatcher.loop
 
 
-class InputAudioBufferResource:
-    """`session.input_audio_buffer`: the audio the service hears."""
+class InputAudioBufferResource(_Resource):
+    """`session.input_audio_buffer`: the user's audio on its way to the service."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    async def append(self, audio: npt.ArrayLike | bytes) -> None:
-        """Add audio; not answered.
+    @on_own_loop
+    async def append(self, audio: npt.ArrayLike | bytes, *, timeout_s: float | None = None) -> None:
+        """Add audio; the service does not acknowledge it.
 
         Parameters
         ----------
         audio : array_like or bytes
             An array at the rate of the session's input format (24 kHz, or 8 kHz for G.711; `Session.say` resamples),
             or bytes already in that format. At most 15 MiB.
+        timeout_s : float, optional
+            Deadline for room in the send buffer; default 15 s.
 
         Raises
         ------
         AudioError
             Not audio, or half a sample: chunks of PCM must have an even number of bytes.
+        RequestTimeout
+            The service does not read: the connection is congested.
         """
-        form = self._session.config.input_format
+        form = self._dispatcher.config.input_format
         if isinstance(audio, bytes | bytearray | memoryview):
             data = bytes(audio)
             if form.type == "audio/pcm" and len(data) % 2:
@@ -53,45 +62,51 @@ class InputAudioBufferResource:
                 )
         else:
             data = codec(form.type).encode(as_audio(audio))
-        await self._session._link.send(events.InputAudioBufferAppend(audio=data, event_id=self._session._link.new_id()))
+        event = events.InputAudioBufferAppend(audio=data, event_id=self._dispatcher.new_id("client"))
+        await self._dispatcher.send(event, timeout_s=timeout_s)
 
-    async def commit(self) -> str:
-        """Make the buffered audio a user item, and return the item's id; creates no response.
+    @on_own_loop
+    async def commit(self, *, timeout_s: float | None = None) -> str:
+        """Turn the buffered audio into a user item, and return the item's id; creates no response.
 
         Raises
         ------
         ServiceError
             ``input_audio_buffer_commit_empty``: less than 100 ms were buffered, or turn detection was faster.
         """
-        event = events.InputAudioBufferCommit(event_id=self._session._link.new_id())
-        return (await self._session._link.call(event, ("input_audio_buffer.committed",))).item_id  # type: ignore[no-any-return]
+        event = events.InputAudioBufferCommit(event_id=self._dispatcher.new_id("client"))
+        reply = await self._dispatcher.request(event, "input_audio_buffer.committed", timeout_s=timeout_s)
+        return str(reply.item_id)
 
-    async def clear(self) -> None:
-        """Forget the buffered audio."""
-        event = events.InputAudioBufferClear(event_id=self._session._link.new_id())
-        await self._session._link.call(event, ("input_audio_buffer.cleared",))
-
-
-class OutputAudioBufferResource:
-    """`session.output_audio_buffer`: WebRTC only, where the service plays the audio out."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    async def clear(self) -> None:
-        """Stop the audio the service is playing."""
-        event = events.OutputAudioBufferClear(event_id=self._session._link.new_id())
-        await self._session._link.call(event, ("output_audio_buffer.cleared",))
+    @on_own_loop
+    async def clear(self, *, timeout_s: float | None = None) -> None:
+        """Discard the buffered audio."""
+        event = events.InputAudioBufferClear(event_id=self._dispatcher.new_id("client"))
+        await self._dispatcher.request(event, "input_audio_buffer.cleared", timeout_s=timeout_s)
 
 
-class ItemResource:
+class OutputAudioBufferResource(_Resource):
+    """`session.output_audio_buffer`: WebRTC only, where the service plays the audio."""
+
+    @on_own_loop
+    async def clear(self, *, timeout_s: float | None = None) -> None:
+        """Stop the audio that the service is playing."""
+        event = events.OutputAudioBufferClear(event_id=self._dispatcher.new_id("client"))
+        await self._dispatcher.request(event, "output_audio_buffer.cleared", timeout_s=timeout_s)
+
+
+class ItemResource(_Resource):
     """`session.conversation.item`: the entries of the conversation."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    async def create(self, item: Item | Mapping[str, Any] | str, *, previous_item_id: str | None = None) -> Item:
-        """Put an item into the conversation and return it as the service has it.
+    @on_own_loop
+    async def create(
+        self,
+        item: Item | Mapping[str, Any] | str,
+        *,
+        previous_item_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Item:
+        """Add an item to the conversation and return it as the service keeps it.
 
         Parameters
         ----------
@@ -99,28 +114,30 @@ class ItemResource:
             A text is a message of the user. An item without an id gets one.
         previous_item_id : str, optional
             Insert after this item, ``"root"`` puts it first; None appends.
+        timeout_s : float, optional
+            Deadline; default 15 s.
         """
-        return (await (await self._begin(item, previous_item_id=previous_item_id))).item  # type: ignore[no-any-return]
-
-    async def _begin(
-        self, item: Item | Mapping[str, Any] | str, *, previous_item_id: str | None = None
-    ) -> asyncio.Future[Any]:
-        """Send it and return the answer to come: a `response.create` may follow at once."""
-        item = item_of(item)
-        if not item.id:
-            item = replace(item, id=self._session._link.new_id("item"))
+        new, new_id = Item.of(item), self._dispatcher.new_id
+        if not new.id:
+            new = replace(new, id=new_id("item"))
         event = events.ConversationItemCreate(
-            item=item, previous_item_id=previous_item_id or UNSET, event_id=self._session._link.new_id()
+            item=new, previous_item_id=previous_item_id or UNSET, event_id=new_id("client")
         )
-        return await self._session._link.begin(event, ("conversation.item.added", item.id or ""))
+        reply = await self._dispatcher.request(event, "conversation.item.added", str(new.id), timeout_s=timeout_s)
+        return reply.item  # type: ignore[no-any-return]
 
-    async def retrieve(self, item_id: str) -> Item:
+    @on_own_loop
+    async def retrieve(self, item_id: str, *, timeout_s: float | None = None) -> Item:
         """Return an item with its audio."""
-        event = events.ConversationItemRetrieve(item_id=item_id, event_id=self._session._link.new_id())
-        return (await self._session._link.call(event, ("conversation.item.retrieved", item_id))).item  # type: ignore[no-any-return]
+        event = events.ConversationItemRetrieve(item_id=item_id, event_id=self._dispatcher.new_id("client"))
+        reply = await self._dispatcher.request(event, "conversation.item.retrieved", item_id, timeout_s=timeout_s)
+        return reply.item  # type: ignore[no-any-return]
 
-    async def truncate(self, item_id: str, *, audio_end_ms: int, content_index: int = 0) -> None:
-        """Cut an assistant item to what was heard.
+    @on_own_loop
+    async def truncate(
+        self, item_id: str, *, audio_end_ms: int, content_index: int = 0, timeout_s: float | None = None
+    ) -> None:
+        """Cut an assistant item to the audio that was played.
 
         Raises
         ------
@@ -131,40 +148,45 @@ class ItemResource:
             item_id=item_id,
             content_index=content_index,
             audio_end_ms=audio_end_ms,
-            event_id=self._session._link.new_id(),
+            event_id=self._dispatcher.new_id("client"),
         )
-        await self._session._link.call(event, ("conversation.item.truncated", item_id))
+        await self._dispatcher.request(event, "conversation.item.truncated", item_id, timeout_s=timeout_s)
 
-    async def delete(self, item_id: str) -> None:
+    @on_own_loop
+    async def delete(self, item_id: str, *, timeout_s: float | None = None) -> None:
         """Remove an item."""
-        event = events.ConversationItemDelete(item_id=item_id, event_id=self._session._link.new_id())
-        await self._session._link.call(event, ("conversation.item.deleted", item_id))
+        event = events.ConversationItemDelete(item_id=item_id, event_id=self._dispatcher.new_id("client"))
+        await self._dispatcher.request(event, "conversation.item.deleted", item_id, timeout_s=timeout_s)
 
 
-class ConversationResource:
+class ConversationResource(_Resource):
     """`session.conversation`: its items in order, and `item` to change them."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.item = ItemResource(session)
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__(dispatcher)
+        self.item = ItemResource(dispatcher)
 
     @property
     def items(self) -> list[Item]:
-        """The items as the service has them, first to last."""
-        return self._session.state.conversation
+        """The items as the service keeps them, first to last."""
+        return self._dispatcher.connection.state.conversation
 
     def __repr__(self) -> str:
         return f"<Conversation: {len(self.items)} items>"
 
 
-class ResponseResource:
-    """`session.response`: ask for responses and stop them."""
+class ResponseResource(_Resource):
+    """`session.response`: request responses and cancel them."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    async def create(self, config: ResponseConfig | None = None, **settings: Any) -> Response:
-        """Ask for a response and return it once it begins: await it, or iterate its deltas.
+    @on_own_loop
+    async def create(
+        self,
+        config: ResponseConfig | None = None,
+        *,
+        timeout_s: float | None = None,
+        **settings: Unpack[ResponseSettings],
+    ) -> Response:
+        """Request a response and return it once it begins: await it, or iterate its deltas.
 
         While a response is active this waits for its end first, in the order of the calls. Responses outside the
         conversation (``conversation="none"``) begin at once.
@@ -173,44 +195,40 @@ class ResponseResource:
         ----------
         config : ResponseConfig, optional
             Settings as a value.
+        timeout_s : float, optional
+            Longest time without an event of the response; default 60 s.
         **settings
-            Or by name: `instructions`, `output_modalities`, `voice`, `output_format`, `input`, `tools`,
-            `tool_choice`, `max_output_tokens`, `metadata`, `conversation` …; what is absent is the session's.
+            Or by name; a missing one is taken from the session.
 
         Raises
         ------
         ServiceError
             The service refuses.
+        BudgetExceeded
+            The budget is used up.
         TypeError
-            An unknown setting.
+            An unknown setting; names the nearest one.
         """
         if config is not None and settings:
             raise TypeError("give a ResponseConfig or settings by name, not both")
         if settings:
-            config = response_config(**settings)
-        return await self._session._queue.create(config)
+            config = ResponseConfig.of(**settings)
+        return await self._dispatcher.create_response(config, timeout_s=timeout_s)
 
-    async def cancel(self, *, response_id: str | None = None) -> Response | None:
-        """Stop a response.
+    @on_own_loop
+    async def cancel(self, *, response_id: str | None = None, timeout_s: float | None = None) -> Response | None:
+        """Cancel a response.
 
         Parameters
         ----------
         response_id : str, optional
-            Which one; None stops the active one.
+            Which one; None cancels the active one.
+        timeout_s : float, optional
+            Deadline; default 15 s.
 
         Returns
         -------
         Response or None
-            The cancelled response, None where nothing was active any more (that is no error).
+            The cancelled response; None where it had ended already (that is no error).
         """
-        session = self._session
-        active = session._queue.active
-        response_id = response_id or (active.id if active else None)
-        event = events.ResponseCancel(response_id=response_id or UNSET, event_id=session._link.new_id())
-        try:
-            response: Response = await session._link.call(event, ("response.cancelled", response_id or ""))
-        except ServiceError as error:
-            if error.code == "response_cancel_not_active":
-                return None
-            raise
-        return response if response.status == "cancelled" else None
+        return await self._dispatcher.cancel(response_id, timeout_s=timeout_s)

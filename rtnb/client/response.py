@@ -1,20 +1,19 @@
-"""A response while it grows: `Response`, and its pieces, `Delta`."""
+"""One generation of the model: `Response`, and its streamed pieces, `Delta`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import replace
 from html import escape
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from rtnb._loop import on_own_loop
 from rtnb.audio import Audio, codec, resample
-from rtnb.client._calls import service_error
-from rtnb.errors import AudioError, ConnectionClosed, ResponseFailed, ServiceError
-from rtnb.protocol import events
-from rtnb.protocol.events import Event
+from rtnb.client.pending import service_error
+from rtnb.errors import AudioError, ResponseFailed, RtnbError, ServiceError
 from rtnb.protocol.values import (
     PCM16,
     UNSET,
@@ -33,9 +32,20 @@ RATE_HZ: Final = 24_000
 """Rate of `Response.audio`, whatever the format on the wire."""
 
 TAG: Final = "rtnb_id"
-"""Metadata key by which responses outside the conversation are told apart."""
+"""Metadata key that carries the `event_id` of the request: the service echoes it in `response.created`."""
 
 DeltaKind = Literal["audio", "transcript", "text", "arguments"]
+
+
+def printable(text: str) -> str:
+    """Join surrogate pairs, and replace lone surrogates by U+FFFD: no terminal, page or file can take them.
+
+    Examples
+    --------
+    >>> printable("ok \\ud83d")
+    'ok \ufffd'
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Delta:
@@ -46,30 +56,30 @@ class Delta:
     def __init__(self, kind: DeltaKind, arrived_ms: float, event: Any, format: AudioFormat) -> None:
         self.kind = kind
         self.arrived_ms = arrived_ms
-        """When it arrived, in ms after the response was asked for."""
+        """Arrival, in ms after the request of the response."""
         self.format = format
         self.size_bytes: int = event.audio_bytes if kind == "audio" else 0
-        """How many bytes of encoded audio it carries; 0 for text."""
+        """Bytes of encoded audio; 0 for text."""
         self._event = event
 
     @property
     def item_id(self) -> str:
-        """The item it is a piece of."""
+        """Id of the item that this piece belongs to."""
         return str(self._event.item_id)
 
     @property
     def content_index(self) -> int:
-        """The content part of the item it is a piece of."""
+        """Index of the item's content part."""
         return getattr(self._event, "content_index", 0) or 0
 
     @property
     def text(self) -> str:
-        """What was said or written; empty for audio."""
-        return "" if self.kind == "audio" else str(self._event.delta)
+        """Transcript or text; empty for audio."""
+        return "" if self.kind == "audio" else printable(self._event.delta)
 
     @property
     def pcm(self) -> bytes:
-        """Its audio as it came, encoded in `format`; empty for text."""
+        """Audio as received, encoded in `format`; empty for text."""
         return bytes(self._event.delta) if self.kind == "audio" else b""
 
     @property
@@ -79,17 +89,17 @@ class Delta:
 
     @property
     def samples(self) -> int:
-        """How many samples it carries, at `rate_hz`; 0 for text."""
+        """Number of samples at `rate_hz`; 0 for text."""
         return self.size_bytes // (2 if self.format.type == "audio/pcm" else 1)
 
     @property
     def audio_ms(self) -> float:
-        """How long its audio is, in ms; 0 for text."""
+        """Duration of the audio, in ms; 0 for text."""
         return 1000 * self.samples / self.rate_hz
 
     @property
     def audio(self) -> Audio:
-        """Its samples: float32, shape (samples,), full scale ±1, at `rate_hz`."""
+        """Samples: float32, shape (samples,), full scale ±1, at `rate_hz`."""
         return _decode(self.pcm, self.format)
 
     def __repr__(self) -> str:
@@ -104,11 +114,12 @@ def _decode(pcm: bytes, form: AudioFormat) -> Audio:
 
 
 class Response:
-    """One generation of the service: await it for its end, iterate it for its pieces, read it at any time.
+    """One generation of the model.
 
-    ``await response`` waits until it is done and returns it; `ResponseFailed` or `RateLimited` where the service
-    failed, `ConnectionClosed` where the connection ended first. Cancelled and incomplete responses do not raise: see
-    `status`. ``async for delta in response`` gives every `Delta` from the first on, as they arrive.
+    ``await response`` waits until it is done and returns it. It raises `ResponseFailed` or `RateLimited` where the
+    service failed, `ConnectionClosed` where the connection ended first, and `RequestTimeout` after 60 s without an
+    event of this response. Cancelled and incomplete responses do not raise: see `status`. ``async for delta in
+    response`` yields every `Delta` from the first on, as they arrive. Both work from any event loop and thread.
     """
 
     def __init__(
@@ -124,95 +135,106 @@ class Response:
         self.format = format
         """Audio format on the wire."""
         self.requested_s = requested_s
-        """Monotonic time of the request: when `response.create` was sent; for a response the service began by itself
-        when it committed the user's turn, or else announced the response."""
+        """Monotonic time of the request: when `response.create` was sent. Where turn detection began the response: when
+        the user's turn was committed, or else when the service announced the response."""
         self.config = config
-        """The settings asked for; None where the service began by itself."""
+        """The requested settings; None where turn detection began it."""
         self.done_ms: float | None = None
         """When it was done, in ms after the request; None while it grows."""
         self.tool_round = 0
-        """How many rounds of tool calls led to it."""
-        self._value = value
+        """Number of tool rounds that led to it."""
+        self._loop = asyncio.get_running_loop()
+        self.last_event_s = self._loop.time()
+        """Time of its newest event on the loop's clock: its deadline counts from there."""
+        self.timeout_s: float | None = None
+        """Longest time without an event; None is the session's."""
+        self.watcher: asyncio.TimerHandle | None = None
+        """The timer of its deadline."""
+        self.over_budget = False
+        """Whether it is being cancelled because the budget is used up."""
+        self.follow_up: asyncio.Task[Response | None] | None = None
+        """The task that runs its function calls and returns the response that follows; None without calls."""
+        self.value = value
+        """Newest description by the service."""
         self._dialect = dialect
-        self._bytes_per_ms = format.bytes_per_ms
+        self.bytes_per_ms = format.bytes_per_ms
+        """Bytes of encoded audio per millisecond."""
         self._deltas: list[Delta] = []
         self._texts: dict[tuple[str, str, int], list[str]] = {}
         self._items: dict[str, Item] = {}
         self._complete: dict[str, Item] = {}
-        self._end: ConnectionClosed | None = None
-        self._done = asyncio.Event()
+        self._failure: RtnbError | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._audio: tuple[int, Audio] | None = None
-        self._follow_up: asyncio.Task[Response | None] | None = None
 
-    # --- what it is ---------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------------------------
 
     @property
     def status(self) -> str:
         """``in_progress``, ``completed``, ``cancelled``, ``incomplete`` or ``failed``."""
-        return self._value.status or "in_progress"
+        return self.value.status or "in_progress"
 
     @property
     def status_details(self) -> StatusDetails | None:
-        """Why it did not simply complete, e.g. ``reason="turn_detected"``."""
-        return self._value.status_details or None
+        """Reason for a status other than ``completed``, e.g. ``reason="turn_detected"``."""
+        return self.value.status_details or None
 
     @property
     def usage(self) -> Usage | None:
-        """Tokens, once it is done; None where the service did not say."""
-        return self._value.usage or None
+        """Tokens, once it is done; None where the service reports none."""
+        return self.value.usage or None
 
     @property
     def metadata(self) -> JsonObject:
-        """The metadata it was asked for with."""
-        return {key: value for key, value in (self._value.metadata or {}).items() if key != TAG}
+        """The metadata of the request."""
+        return {key: value for key, value in (self.value.metadata or {}).items() if key != TAG}
 
     @property
     def in_conversation(self) -> bool:
         """False for a response outside the conversation (``conversation="none"``)."""
-        return self._value.conversation_id is not None
+        return self.value.conversation_id is not None
 
     @property
     def done(self) -> bool:
-        """Whether nothing more will come."""
-        return self._done.is_set()
+        """Whether it is complete: no event of it follows."""
+        return self.done_ms is not None
 
     @property
     def deltas(self) -> tuple[Delta, ...]:
-        """All pieces so far, in the order of arrival."""
+        """All pieces so far, in order of arrival."""
         return tuple(self._deltas)
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The items it produced: final ones once they are complete."""
+        """The items it produced; the final version of each once the item is complete."""
         return tuple((self._items | self._complete | self._final).values())
 
     @property
     def function_calls(self) -> tuple[Item, ...]:
-        """The completed function calls; calls of a response that did not complete must not be run."""
+        """The completed function calls. Do not run the calls of a response that did not complete."""
         complete = (self._complete | self._final).values()
         return tuple(i for i in complete if i.type == "function_call" and i.status in (UNSET, "completed"))
 
     @property
     def _final(self) -> dict[str, Item]:
-        return {item.id: item for item in self._value.output or () if item.id}
+        return {item.id: item for item in self.value.output or () if item.id}
 
     @property
     def transcript(self) -> str:
-        """What it says."""
+        """Transcript of its speech."""
         return self._joined("transcript")
 
     @property
     def text(self) -> str:
-        """What it writes (text output); for speech see `transcript`."""
+        """Text output; for speech see `transcript`."""
         return self._joined("text")
 
     def _joined(self, kind: str) -> str:
-        return "\n".join("".join(pieces) for key, pieces in self._texts.items() if key[0] == kind)
+        return printable("\n".join("".join(pieces) for key, pieces in self._texts.items() if key[0] == kind))
 
     @property
     def audio(self) -> Audio:
-        """All speech so far: float32, shape (n_samples,), full scale ±1, at 24 000 Hz whatever the format was."""
+        """All speech so far: float32, shape (n_samples,), full scale ±1, at 24 000 Hz in every wire format."""
         pieces = [delta for delta in self._deltas if delta.kind == "audio"]
         if self._audio is None or self._audio[0] != len(pieces):
             self._audio = (len(pieces), self._decoded(pieces))
@@ -230,21 +252,21 @@ class Response:
 
     @property
     def audio_ms(self) -> float:
-        """How much speech arrived so far, in ms."""
+        """Duration of the speech that arrived so far, in ms."""
         return sum(delta.audio_ms for delta in self._deltas)
 
     @property
     def time_to_first_audio_ms(self) -> float | None:
-        """From the request to the first audio; None where there is none."""
+        """Time from the request to the first audio; None without audio."""
         return next((delta.arrived_ms for delta in self._deltas if delta.kind == "audio"), None)
 
     def play(self) -> Any:
-        """Return an audio player for the notebook. Its sound is stored with the cell's output: clear it before saving.
+        """Return an audio player for the notebook. The cell's output stores the audio: clear it before saving.
 
         Raises
         ------
         AudioError
-            There is no audio.
+            The response has no audio.
         """
         audio = self.audio
         if not len(audio):
@@ -253,65 +275,88 @@ class Response:
 
         return Player(audio, rate=RATE_HZ, normalize=False)  # type: ignore[no-untyped-call]
 
-    # --- waiting for it -----------------------------------------------------------------------------------------------
+    # --- waiting ------------------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, Response]:
         return self._finished().__await__()
 
+    @on_own_loop
     async def _finished(self) -> Response:
-        await self._done.wait()
+        await self.wait_done()
         self._raise_for_status()
         return self
 
+    async def wait_done(self) -> None:
+        """Wait for the end, however it ends; on the session's loop."""
+        while self.done_ms is None:
+            await self._next_event()
+
+    @on_own_loop
+    async def _delta(self, position: int) -> Delta | None:
+        """Return the piece at a position, None after the last."""
+        while position >= len(self._deltas):
+            if self.done_ms is not None:
+                self._raise_for_status()
+                return None
+            await self._next_event()
+        return self._deltas[position]
+
+    async def _next_event(self) -> None:
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
     def _raise_for_status(self) -> None:
-        if self._end is not None:
-            raise self._end
+        if self._failure is not None:
+            raise self._failure.again()
         if self.status == "failed":
             raise self.error or ResponseFailed(f"response {self.id} failed without a reason")
 
     @property
     def error(self) -> ServiceError | None:
-        """Why it failed; None unless `status` is ``failed``."""
+        """Reason of the failure; None unless `status` is ``failed``."""
         if self.status != "failed":
             return None
         detail = (self.status_details and self.status_details.error) or ErrorDetail()
         return service_error(detail, dialect=self._dialect, kind=ResponseFailed)
 
-    def __aiter__(self) -> DeltaStream:
-        return DeltaStream(self)
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        position = 0
+        while (delta := await self._delta(position)) is not None:
+            yield delta
+            position += 1
 
-    # --- fed by the session -------------------------------------------------------------------------------------------
+    # --- fed by the dispatcher ----------------------------------------------------------------------------------------
 
-    def _add(self, kind: DeltaKind, event: Any, arrived_s: float) -> Delta:
+    def add(self, kind: DeltaKind, event: Any, arrived_s: float) -> Delta:
+        """Append a piece."""
         delta = Delta(kind, 1000 * (arrived_s - self.requested_s), event, self.format)
         self._deltas.append(delta)
         if kind != "audio":
-            self._texts.setdefault((kind, delta.item_id, delta.content_index), []).append(delta.text)
+            self._texts.setdefault((kind, delta.item_id, delta.content_index), []).append(event.delta)
         if self._waiters:
             self._wake()
         return delta
 
-    def _whole(self, kind: str, event: Any, text: str) -> None:
-        """A `done` event says the whole text: it counts, even where deltas were missed."""
+    def replace_text(self, kind: str, event: Any, text: str) -> None:
+        """Take the whole text of a `done` event: it is right even where deltas were lost."""
         self._texts[kind, event.item_id, getattr(event, "content_index", 0) or 0] = [text]
 
-    def _item(self, item: Item, items: dict[str, Item]) -> None:
-        items[item.id or ""] = item
+    def add_item(self, item: Item, *, complete: bool) -> None:
+        """Take an item that was announced or is complete."""
+        (self._complete if complete else self._items)[item.id or ""] = item
 
-    def _finish(self, value: ResponseValue, arrived_s: float) -> None:
-        self._value = value
-        self._settle(arrived_s)
-
-    def _cut_off(self, error: ConnectionClosed, at_s: float) -> None:
-        """The connection ended first: what had arrived stays."""
-        details = StatusDetails(type="incomplete", reason="connection_closed")
-        self._value = replace(self._value, status="incomplete", status_details=details)
-        self._end = error
-        self._settle(at_s)
-
-    def _settle(self, at_s: float) -> None:
+    def finish(self, value: ResponseValue, at_s: float, failure: RtnbError | None = None) -> None:
+        """Settle the response: with what `response.done` carries, or with the error that ended it first."""
+        if failure is not None:
+            value = replace(self.value, status="incomplete", status_details=StatusDetails(type="incomplete"))
+        self.value, self._failure = value, failure
+        for item in value.output or ():  # texts whose events were lost
+            for index, part in enumerate(item.content or ()):
+                for kind, text in (("transcript", part.transcript), ("text", part.text)):
+                    if text and part.type.startswith(("output_", "audio", "text")):
+                        self._texts.setdefault((kind, item.id or "", index), [text])
         self.done_ms = 1000 * (at_s - self.requested_s)
-        self._done.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -320,12 +365,12 @@ class Response:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # --- looks --------------------------------------------------------------------------------------------------------
+    # --- display ------------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        said = self.transcript or self.text
-        said = said if len(said) <= 60 else said[:59] + "…"
-        return f"<Response {self.id} {self.status}, {self.audio_ms / 1000:.2f} s of audio: {said!r}>"
+        text = self.transcript or self.text
+        text = text if len(text) <= 60 else text[:59] + "…"
+        return f"<Response {self.id} {self.status}, {self.audio_ms / 1000:.2f} s of audio: {text!r}>"
 
     def _repr_html_(self) -> str:
         first_ms = self.time_to_first_audio_ms
@@ -335,43 +380,3 @@ class Response:
             f"<p><b>{escape(self.status)}</b>, {self.audio_ms / 1000:.2f} s of audio{first}<br>"
             f"{escape(self.transcript or self.text)}{calls}</p>"
         )
-
-
-class DeltaStream:
-    """The deltas of a response from the first on, one by one, as they arrive."""
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-        self._position = 0
-
-    def __aiter__(self) -> DeltaStream:
-        return self
-
-    async def __anext__(self) -> Delta:
-        response = self._response
-        while self._position >= len(response._deltas):
-            if response.done:
-                response._raise_for_status()
-                raise StopAsyncIteration
-            waiter = asyncio.get_running_loop().create_future()
-            response._waiters.append(waiter)
-            await waiter
-        self._position += 1
-        return response._deltas[self._position - 1]
-
-
-def feeders() -> dict[type[Event], Any]:
-    """Which event does what to the response it names: event class -> function(response, event, arrived_s).
-
-    Audio is not among them: it is also played.
-    """
-    return {
-        events.ResponseOutputAudioTranscriptDelta: lambda r, e, t: r._add("transcript", e, t),
-        events.ResponseOutputTextDelta: lambda r, e, t: r._add("text", e, t),
-        events.ResponseFunctionCallArgumentsDelta: lambda r, e, t: r._add("arguments", e, t),
-        events.ResponseOutputAudioTranscriptDone: lambda r, e, t: r._whole("transcript", e, e.transcript),
-        events.ResponseOutputTextDone: lambda r, e, t: r._whole("text", e, e.text),
-        events.ResponseFunctionCallArgumentsDone: lambda r, e, t: r._whole("arguments", e, e.arguments),
-        events.ResponseOutputItemAdded: lambda r, e, t: r._item(e.item, r._items),
-        events.ResponseOutputItemDone: lambda r, e, t: r._item(e.item, r._complete),
-    }

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+import weakref
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from html import escape
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack
 
-from rtnb.client._link import EventStream, Link, MakeId, Route, counting_ids
-from rtnb.client._queue import ResponseQueue
-from rtnb.client._routes import routes
-from rtnb.client._service_playback import ServicePlayback
-from rtnb.client._settings import changes, session_config
+from rtnb._loop import on_own_loop
+from rtnb.client import speech
+from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.log import EventLog
 from rtnb.client.playback import Playback
-from rtnb.client.redaction import redact_config
 from rtnb.client.resources import (
     ConversationResource,
     InputAudioBufferResource,
@@ -23,89 +22,53 @@ from rtnb.client.resources import (
     ResponseResource,
 )
 from rtnb.client.response import Response
-from rtnb.client.speech import Sound, say
+from rtnb.client.settings import ResponseSettings, UpdateSettings
 from rtnb.client.tools import SessionTools
-from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, ServiceError
-from rtnb.protocol import Connection, events
+from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, RtnbError
+from rtnb.protocol import events
 from rtnb.protocol.events import Event, UnknownEvent
 from rtnb.protocol.state import State
-from rtnb.protocol.values import Dialect, SessionConfig
+from rtnb.protocol.values import Dialect, Item, ResponseConfig, SessionConfig
 from rtnb.transport.base import Transport
 
-Sleep = Callable[[float], Awaitable[object]]
-
-_NO_CONFIG = SessionConfig()
+_log = logging.getLogger("rtnb")
 
 
 class Session:
-    """An open session: speak, listen, change settings, read the log.
+    """An open session: talk, listen, change settings, read the log.
 
-    Made by `rtnb.connect` (or `open_session`). Use it with ``async with``, or call `close` at the end. Everything
-    happens on the event loop it was opened on. ``async for event in session`` gives every event of the service once.
+    Made by `rtnb.connect` (or `open_session`). Use it with ``async with``, or call `close` at the end. Its calls work
+    from any event loop and thread. ``async for event in session`` yields every event of the service once. Every request
+    ends: with its reply, with `ServiceError`, or with `RequestTimeout` (acknowledgements after `request_timeout_s`, a
+    response after `response_timeout_s` without an event of it).
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        connection: Connection,
-        *,
-        log: EventLog | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-        sleep: Sleep = asyncio.sleep,
-        make_id: MakeId | None = None,
-        secrets: Sequence[str] = (),
-    ) -> None:
-        self.log = EventLog(dialect=connection.dialect) if log is None else log
-        """Every event, both ways."""
-        self.playback = ServicePlayback(clock=clock) if connection.webrtc else Playback(clock=clock)
-        """How much of each answer was heard."""
-        self._closers: list[Callable[[], Awaitable[object]]] = []
-        self.tools = SessionTools(self)
-        """Python functions the model may call."""
-        self.input_audio_buffer = InputAudioBufferResource(self)
-        self.output_audio_buffer = OutputAudioBufferResource(self)
-        self.conversation = ConversationResource(self)
-        self.response = ResponseResource(self)
-        self._sleep = sleep
-        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._shown = (_NO_CONFIG, _NO_CONFIG)
-        self._turns_committed = 0
-        self._stopped_ms = self._committed_ms = -1  # where the last turn ended, in ms of all audio sent
-        self._last_turn_s = float("-inf")
-        table: dict[type[Event], Route] = {}
-        self._link = Link(
-            transport,
-            connection,
-            log=self.log,
-            clock=clock,
-            wall=wall,
-            make_id=counting_ids() if make_id is None else make_id,
-            secrets=secrets,
-            routes=table,
-            on_end=self._over,
-        )
-        self._queue = ResponseQueue(connection.state, link=self._link)
-        table.update(routes(self))
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.log: EventLog = dispatcher.log
+        """Every event, both directions."""
+        self.playback: Playback = dispatcher.playback
+        """How much of each answer was played."""
+        self.tools = SessionTools(dispatcher)
+        """Python functions and MCP tools of the model."""
+        self.input_audio_buffer = InputAudioBufferResource(dispatcher)
+        self.output_audio_buffer = OutputAudioBufferResource(dispatcher)
+        self.conversation = ConversationResource(dispatcher)
+        self.response = ResponseResource(dispatcher)
+        self._dispatcher = dispatcher
+        self._loop = dispatcher.loop
+        weakref.finalize(self, _abandon, dispatcher).atexit = False
 
-    # --- what it is ---------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
-        """The state of the protocol: items, responses, buffer."""
-        return self._link.connection.state
+        """The protocol state: items, responses, buffer."""
+        return self._dispatcher.connection.state
 
     @property
     def config(self) -> SessionConfig:
-        """The effective settings, as the service last confirmed them; keys in them (of MCP tools) are masked."""
-        current = self._config
-        if current is not self._shown[0]:
-            self._shown = (current, redact_config(current, self._link.secrets))
-        return self._shown[1]
-
-    @property
-    def _config(self) -> SessionConfig:
-        return self.state.session or _NO_CONFIG
+        """The settings in force, as the service last confirmed them; printing it hides keys of MCP tools."""
+        return self._dispatcher.config
 
     @property
     def id(self) -> str | None:
@@ -114,28 +77,61 @@ class Session:
 
     @property
     def dialect(self) -> Dialect:
-        """The spelling that is spoken: ``"ga"`` or ``"preview"``."""
-        return self._link.connection.dialect
+        """The dialect on the wire: ``"ga"`` or ``"preview"``."""
+        return self._dispatcher.connection.dialect
+
+    @property
+    def transport(self) -> Transport:
+        """The connection below; its `facts` describe the service."""
+        return self._dispatcher.transport
+
+    @property
+    def webrtc(self) -> bool:
+        """Whether audio goes over a WebRTC call and not through events."""
+        return self._dispatcher.connection.webrtc
+
+    @property
+    def generation(self) -> int:
+        """Number of the service's session: 1, and one more after each reconnect."""
+        return self._dispatcher.generation
 
     @property
     def expires_at(self) -> int | None:
-        """Unix time at which the service ends the session, None where it did not say."""
+        """Unix time at which the service ends the session, None where the service states none."""
         return self.config.expires_at or None
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the service ends the session: below 60 it is time to open the next one."""
-        return None if self.expires_at is None else self.expires_at - self._link.wall()
+        """Seconds until the service ends the session. Below 60, open the next one, or use ``reconnect=True``."""
+        return None if self.expires_at is None else self.expires_at - self._dispatcher.wall()
+
+    @property
+    def request_timeout_s(self) -> float:
+        """Deadline of acknowledgements, in seconds; can be set."""
+        return self._dispatcher.request_timeout_s
+
+    @request_timeout_s.setter
+    def request_timeout_s(self, seconds: float) -> None:
+        self._dispatcher.request_timeout_s = seconds
+
+    @property
+    def response_timeout_s(self) -> float:
+        """Longest time without an event of a response, in seconds; can be set."""
+        return self._dispatcher.response_timeout_s
+
+    @response_timeout_s.setter
+    def response_timeout_s(self, seconds: float) -> None:
+        self._dispatcher.response_timeout_s = seconds
 
     @property
     def errors(self) -> list[Exception]:
-        """What went wrong and could not be raised from a call: refusals without a caller, tools caught in a loop."""
-        return self._link.errors
+        """Errors that no call waited for, the newest 200; also logged by ``logging.getLogger("rtnb")``."""
+        return list(self._dispatcher.errors)
 
     @property
     def problems(self) -> list[RemoteProtocolError]:
-        """Messages that could not be read; each is in the log as ``unreadable``, and the session goes on."""
-        return self._link.problems
+        """Messages that could not be read, the newest 200; the log has each as ``unreadable``."""
+        return list(self._dispatcher.problems)
 
     @property
     def closed(self) -> bool:
@@ -144,13 +140,13 @@ class Session:
 
     @property
     def ended(self) -> ConnectionClosed | None:
-        """How the session ended (its `code` and `reason`), None while it is open."""
-        return self._link.ended
+        """The end of the session with its `code` and `reason`, None while it is open."""
+        return self._dispatcher.ended
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop it was opened on: its calls are awaited there, whoever makes them."""
-        return self._opened.get_loop()
+        """The event loop that the session runs on."""
+        return self._loop
 
     def __repr__(self) -> str:
         return f"<Session {self._line}, {len(self.log)} events>"
@@ -172,185 +168,323 @@ class Session:
 
     # --- talking ------------------------------------------------------------------------------------------------------
 
-    async def ask(self, text: str, *, follow_tools: bool = True, **settings: Any) -> Response:
-        """Say something in writing and return the whole answer.
+    @on_own_loop
+    async def ask(
+        self,
+        text: str,
+        *,
+        stream: bool = False,
+        follow_tools: bool = True,
+        timeout_s: float | None = None,
+        **settings: Unpack[ResponseSettings],
+    ) -> Response:
+        """Send a text message and return the finished answer.
 
         Parameters
         ----------
         text : str
-            What the user says.
+            The user's message.
+        stream : bool, default False
+            Return the response as soon as it begins: iterate its deltas, await its end.
         follow_tools : bool, default True
-            Where the model calls tools, return the answer that comes after them; False returns the response that
-            calls (its tools are run all the same: see `SessionTools.automatic`).
+            Where the model calls tools, return the answer after them; False returns the response with the calls (they
+            run all the same: see `SessionTools.automatic`).
+        timeout_s : float, optional
+            Longest time without an event of the response; default `response_timeout_s` (60 s).
         **settings
-            Of the response, as `session.response.create` takes them.
+            Settings of the response, as for `session.response.create`.
 
         Returns
         -------
         Response
-            Done; its status can also be ``cancelled`` or ``incomplete``.
+            Done (unless `stream`); its status can also be ``cancelled`` or ``incomplete``.
 
         Raises
         ------
         ServiceError
-            The service refuses; `ResponseFailed` or `RateLimited` where it fails on the way.
+            The service refuses; `ResponseFailed` or `RateLimited` where the response fails.
+        RequestTimeout
+            No event before the deadline.
+        BudgetExceeded
+            The budget is used up; nothing was sent.
         ConnectionClosed
             The session ended first.
         """
-        item = await self.conversation.item._begin(text)
-        response = await self.response.create(**settings)
-        await item
-        return await (self.follow(response) if follow_tools else response)
+        dispatcher = self._dispatcher
+        config = ResponseConfig.of(**settings) if settings else None
+        dispatcher.check_budget()
+        item_id = dispatcher.new_id("item")
+        item = Item(type="message", id=item_id, role="user", content=Item.of(text).content)
+        event = events.ConversationItemCreate(item=item, event_id=dispatcher.new_id("client"))
+        added = await dispatcher.begin(event, "conversation.item.added", item_id)
+        try:
+            response = await dispatcher.create_response(config, timeout_s=timeout_s)
+            if added.reply.done():
+                added.reply.result()  # the service answers in order: a refusal of the message is known by now
+            return response if stream else await (self.follow(response) if follow_tools else response)
+        except RtnbError:
+            if added.reply.done() and (refusal := added.reply.exception()) is not None:
+                dispatcher.spawn(dispatcher.cancel(), name="rtnb-session-cancel")  # an answer to nothing
+                raise refusal from None
+            raise
+        finally:
+            dispatcher.pending.discard(added)  # an acknowledgement that was lost costs nothing
 
+    @on_own_loop
     async def follow(self, response: Response) -> Response:
-        """Wait until a response is done and, where it called tools, until the one that speaks is done."""
+        """Wait for the end of a response and, where it called tools, for the end of the answer after them."""
         await response
-        while response._follow_up is not None:
-            following = await self._followed(response._follow_up)
+        while response.follow_up is not None:
+            try:
+                following = await asyncio.shield(response.follow_up)
+            except asyncio.CancelledError:
+                if response.follow_up.cancelled():  # by close(), not by the caller
+                    raise ConnectionClosed("the session was closed while tools ran", code=1000) from None
+                raise
             if following is None:
-                break  # a call was left to you
+                break  # a call waits for your answer
             response = await following
         return response
 
-    async def _followed(self, task: asyncio.Task[Response | None]) -> Response | None:
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():  # by close(), not by who waits here
-                raise ConnectionClosed("the session was closed while tools ran", code=1000) from None
-            raise
+    @on_own_loop
+    async def say(
+        self,
+        audio: speech.Sound,
+        *,
+        rate_hz: int | None = None,
+        paced: bool | float | None = None,
+        respond: bool = True,
+        trailing_silence_ms: int | None = None,
+        stream: bool = False,
+        follow_tools: bool = True,
+        timeout_s: float | None = None,
+        **settings: Unpack[ResponseSettings],
+    ) -> Any:
+        """Send speech and return the finished answer.
 
-    @overload
-    async def say(self, audio: Sound, *, respond: Literal[True] = True, **options: Any) -> Response: ...
+        With turn detection the audio is streamed as from a microphone, followed by the silence that ends the turn, and
+        the service creates the response. Without it (push to talk) the audio is appended and committed, and a response
+        is created.
 
-    @overload
-    async def say(self, audio: Sound, *, respond: bool, **options: Any) -> Response | None: ...
+        Parameters
+        ----------
+        audio : array_like or path
+            Samples as `rtnb.audio.as_audio` takes them (int16, int32, uint8, float32, float64; mono or stereo), or the
+            path of a WAV file.
+        rate_hz : int, optional
+            Rate of the array in Hz; required for arrays. A WAV file carries its own.
+        paced : bool or float, optional
+            True sends in real time, False at once, a number that many times faster than real time. None: real time
+            with turn detection (which misfires on a flood of audio), at once without.
+        respond : bool, default True
+            False returns None as soon as everything is sent (push to talk: committed).
+        trailing_silence_ms : int, optional
+            Most silence that follows; it ends when the service has committed the turn. None: the hangover of turn
+            detection and 300 ms; none without turn detection.
+        stream, follow_tools : bool
+            As for `ask`.
+        timeout_s : float, optional
+            Longest time from the last chunk to the begin of the answer; default `request_timeout_s` (15 s).
+        **settings
+            Settings of the response (`session.response.create`), where it is created here.
 
-    async def say(self, audio: Sound, *, respond: bool = True, **options: Any) -> Response | None:
-        """Say something aloud and return the response as it begins: see `rtnb.client.speech.say` for the options."""
-        return await say(self, audio, respond=respond, **options)
+        Returns
+        -------
+        Response or None
 
-    async def next_response(self) -> Response:
-        """Wait for the next response the service begins by itself (turn detection); each is returned once."""
-        return await self._queue.next()
+        Raises
+        ------
+        AudioError
+            No audio, or an array without `rate_hz`.
+        ServiceError
+            The service refuses, e.g. less than 100 ms (``input_audio_buffer_commit_empty``).
+        RequestTimeout
+            The service detected no speech, or not its end, or began no answer.
+        """
+        response = await speech.say(
+            self._dispatcher,
+            audio,
+            rate_hz=rate_hz,
+            paced=paced,
+            respond=respond,
+            trailing_silence_ms=trailing_silence_ms,
+            timeout_s=timeout_s,
+            config=ResponseConfig.of(**settings) if settings else None,
+        )
+        if response is None or stream:
+            return response
+        return await (self.follow(response) if follow_tools else response)
 
+    async def say_image(self, image: speech.Image, *, detail: Literal["auto", "low", "high"] = "auto") -> Item:
+        """Add an image to the conversation and return its item; ask about it next.
+
+        Parameters
+        ----------
+        image : array_like, bytes or path
+            Pixels (uint8, or floats from 0 to 1; shape (height, width) or (height, width, 3 or 4)), or a PNG or JPEG
+            file, as bytes or as a path.
+        detail : {"auto", "low", "high"}, default "auto"
+            Resolution at which the model looks at it.
+
+        Raises
+        ------
+        ValueError
+            Neither PNG nor JPEG, or pixels of a wrong shape.
+        ServiceError
+            The service refuses: the model takes no images, or it speaks the preview dialect.
+        """
+        return await self.conversation.item.create(speech.image_item(image, detail=detail))
+
+    @on_own_loop
+    async def next_response(self, timeout_s: float | None = None) -> Response:
+        """Wait for the next response that turn detection begins.
+
+        Each is returned once, to the consumer that waits longest. The answer to an `ask` or a `say` is never among
+        them. `timeout_s` raises `RequestTimeout`; None waits as long as the session is open.
+        """
+        return await self._dispatcher.next_response(timeout_s)
+
+    @on_own_loop
     async def interrupt(self) -> dict[str, int]:
-        """Stop the assistant: cancel the active response, flush what is not played, cut the items to what was heard.
+        """Stop the assistant: cancel the active response, flush the playback, cut the items to what was played.
 
         Returns
         -------
         dict
-            item_id -> heard ms of every item that was cut.
+            item_id -> played ms of every item that was cut.
         """
-        webrtc = self._link.connection.webrtc
-        cut = self.playback.flush(growing=tuple(self._queue.live))
-        if self._queue.active is not None:
-            await self.response.cancel()
-        if webrtc and cut:  # the service plays, and truncates by itself
+        dispatcher = self._dispatcher
+        cut = dispatcher.playback.flush(growing=tuple(dispatcher.live))
+        if dispatcher.active is not None:
+            await dispatcher.cancel()
+        if dispatcher.connection.webrtc and cut:  # the service plays, and truncates
             await self.output_audio_buffer.clear()
-        elif not webrtc:
-            await self._truncate(cut)
+        elif not dispatcher.connection.webrtc:
+            await dispatcher.truncate(cut)
         return {item_id: heard_ms for item_id, _, heard_ms in cut}
-
-    async def _truncate(self, cut: Sequence[tuple[str, int, int]]) -> None:
-        for item_id, content_index, heard_ms in cut:
-            try:
-                await self.conversation.item.truncate(item_id, content_index=content_index, audio_end_ms=heard_ms)
-            except ServiceError as error:  # deleted meanwhile, or the service has less of it: nothing is left to cut
-                if "already shorter" not in str(error) and error.code != "item_not_found":
-                    self.errors.append(error)
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
-    async def update(self, config: SessionConfig | None = None, **settings: Any) -> SessionConfig:
+    @on_own_loop
+    async def update(
+        self,
+        config: SessionConfig | None = None,
+        *,
+        timeout_s: float | None = None,
+        **settings: Unpack[UpdateSettings],
+    ) -> SessionConfig:
         """Change settings of the session.
 
-        Only what differs is sent; a setting that is as wanted never travels (a repeated voice can make the service
-        refuse everything else).
+        Only settings that differ from those in force are sent: one refused field makes the service drop the whole
+        update, and a repeated voice can be refused.
 
         Parameters
         ----------
         config : SessionConfig, optional
             Settings as a value.
+        timeout_s : float, optional
+            Deadline; default `request_timeout_s` (15 s).
         **settings
-            Or by name: `instructions`, `voice`, `turn_detection`, `input_format`, `output_format`, `transcription`,
-            `tools`, `output_modalities` …
+            Or by name: `instructions`, `voice`, `turn_detection`, `transcription`, `tools` …
 
         Returns
         -------
         SessionConfig
-            All effective settings.
+            All settings in force.
 
         Raises
         ------
         ServiceError
-            The service refuses; then nothing at all has changed.
+            The service refuses; then nothing has changed.
         TypeError
-            An unknown setting.
+            An unknown setting; names the nearest one.
         """
         if config is not None and settings:
             raise TypeError("give a SessionConfig or settings by name, not both")
-        wanted = session_config(**settings) if config is None else config
-        key = ("session.updated",)
-        if self._link.calls.waiting(key):  # what it will be is not known yet: only the voice is compared
-            change = changes(SessionConfig.of(voice=self._config.voice, type=self._config.type), wanted)
-        else:
-            change = changes(self._config, wanted)
-        if change is not None:
-            await self._link.call(events.SessionUpdate(session=change, event_id=self._link.new_id()), key)
+        wanted = SessionConfig.of(**settings) if config is None else config
+        await self._dispatcher.update(wanted, timeout_s=timeout_s)
         return self.config
 
     # --- events -------------------------------------------------------------------------------------------------------
 
+    @on_own_loop
     async def send(self, event: Event) -> None:
-        """Send any client event as it is; an `event_id` is added where it has none.
+        """Send any client event as it is; an event without `event_id` gets one.
 
         Raises
         ------
         LocalProtocolError
-            No client says that.
+            Not a client event.
         ConnectionClosed
             The session is over.
         """
-        await self._link.send(event)
+        if not event.event_id:
+            event = replace(event, event_id=self._dispatcher.new_id("client"))
+        await self._dispatcher.send(event)
 
     async def send_raw(self, message: dict[str, Any]) -> None:
-        """Send a JSON object as it is, whatever it says; an `event_id` is added where it has none."""
+        """Send a JSON object as it is, valid or not; one without `event_id` gets one."""
         if not isinstance(message.get("type"), str):
             raise LocalProtocolError(f"an event needs a type, got {message.get('type')!r}")
-        event_id = message.get("event_id") or self._link.new_id()
+        event_id = message.get("event_id") or self._dispatcher.new_id("client")
         payload = {**message, "event_id": event_id}
-        await self._link.send(UnknownEvent(type=message["type"], event_id=event_id, payload=payload))
+        await self.send(UnknownEvent(type=message["type"], event_id=event_id, payload=payload))
 
     def __aiter__(self) -> EventStream:
-        return self._link.events()
-
-    def _was_created(self) -> None:
-        if not self._opened.done():
-            self._opened.set_result(None)
+        return EventStream(self)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _over(self, error: ConnectionClosed, at_s: float) -> None:
-        self._queue.end(error, at_s)
-        if not self._opened.done():
-            self._opened.set_exception(error)
-            self._opened.exception()  # whoever opens the session is told; nobody else waits
-
+    @on_own_loop
     async def close(self) -> None:
         """End the session and everything that belongs to it; closing twice is fine."""
-        try:
-            await self._link.close()
-        finally:
-            while self._closers:
-                await self._closers.pop()()
+        await self._dispatcher.close()
 
     def on_close(self, closer: Callable[[], Awaitable[object]]) -> None:
-        """Have something closed together with the session, e.g. a simulator that was started for it."""
-        self._closers.append(closer)
+        """Close something together with the session, e.g. a simulator that was started for it."""
+        self._dispatcher.closers.append(closer)
 
     async def __aenter__(self) -> Session:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+
+class EventStream:
+    """The events of the service from now on, each once.
+
+    The log is the queue, so an unread stream takes no memory. Events that the log drops before they are read are
+    skipped, and a warning counts them.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session  # keeps it open while the stream is read
+        self._loop = session.loop
+        self._number = session.log.next_number
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    @on_own_loop
+    async def __anext__(self) -> Event:
+        log, dispatcher = self._session.log, self._session._dispatcher
+        while True:
+            while self._number < log.next_number:
+                row = log[max(0, self._number - log.next_number + len(log))]
+                if row.number > self._number:
+                    _log.warning("%d events were dropped from the log before they were read", row.number - self._number)
+                self._number = row.number + 1
+                if row.direction == "received":
+                    return row.event
+            ended = dispatcher.ended
+            if ended is not None and (dispatcher.closing or ended.code == 1000):
+                raise StopAsyncIteration
+            await dispatcher.next_event()
+
+
+def _abandon(dispatcher: Dispatcher) -> None:
+    """Close what a session that was collected without `close` leaves behind."""
+    if not dispatcher.loop.is_closed() and dispatcher.ended is None:
+        work = dispatcher.close()
+        dispatcher.loop.call_soon_threadsafe(lambda: dispatcher.spawn(work, name="rtnb-session-abandoned"))

@@ -1,132 +1,104 @@
-"""Saying something aloud to a session: any audio in, the session's format out, in real time or at once."""
+"""Speech and images of the user: any audio in, the session's format out, in real time or at once."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import Audio, Resampler, as_audio, ms_to_samples, read_wav
+from rtnb.audio import Audio, Resampler, as_audio, codec, ms_to_samples, read_wav
+from rtnb.client.dispatcher import Claim, Dispatcher
 from rtnb.client.response import Response
-from rtnb.errors import AudioError, LocalProtocolError, RtnbError
-from rtnb.protocol.values import UNSET, SemanticVad, ServerVad
-
-if TYPE_CHECKING:
-    from rtnb.client.session import Session
+from rtnb.errors import AudioError, LocalProtocolError, RequestTimeout
+from rtnb.protocol import events
+from rtnb.protocol.values import UNSET, ContentPart, Item, ResponseConfig, SemanticVad, ServerVad
 
 Sound = npt.ArrayLike | str | os.PathLike[str]
 """An array of samples, or the path of a WAV file."""
+Image = npt.ArrayLike | bytes | str | os.PathLike[str]
+"""Pixels, an encoded image, or the path of an image file."""
 
 CHUNK_MS: Final = 100
-"""Length of one append; what the service's samples use."""
+"""Duration of one append, as in the service's samples."""
 
-_MARGIN_MS = 300  # silence beyond what turn detection waits for (chosen: some frames of its model)
-_SILENCE_MS = 500  # documented default where the service does not say
+_MARGIN_MS = 300  # silence beyond the hangover of turn detection (chosen: some frames of its model)
+_SILENCE_MS = 500  # documented default where the service does not state it
 _EAGERNESS_MS = {"low": 8_000, "medium": 4_000, "auto": 4_000, "high": 2_000}
 """Longest wait of semantic turn detection (documented)."""
 
 
 async def say(
-    session: Session,
+    dispatcher: Dispatcher,
     audio: Sound,
     *,
     rate_hz: int | None = None,
     paced: bool | float | None = None,
     respond: bool = True,
     trailing_silence_ms: int | None = None,
-    timeout_s: float | None = 15.0,
-    **settings: Any,
+    timeout_s: float | None = None,
+    config: ResponseConfig | None = None,
 ) -> Response | None:
-    """Say something aloud to a session; `Session.say`.
-
-    With turn detection the audio is streamed like from a microphone, followed by the silence that ends the turn, and
-    the service answers by itself. Without (push to talk) it is appended, committed, and a response is created.
-
-    Parameters
-    ----------
-    audio : array_like or path
-        Samples as `rtnb.audio.as_audio` takes them (int16, int32, uint8, float32, float64; mono or stereo), or the path
-        of a WAV file.
-    rate_hz : int, optional
-        Rate of the array. None: a WAV file knows its own; a float array is taken to have the session's input rate;
-        an integer array needs it.
-    paced : bool or float, optional
-        True sends in real time, False at once, a number that many times faster than real time. None: real time with
-        turn detection (a flood makes it fire wrongly), at once without.
-    respond : bool, default True
-        False returns None as soon as everything is sent (push to talk: committed).
-    trailing_silence_ms : int, optional
-        At most this much silence follows, ending as soon as the service committed the turn. None: what turn detection
-        waits for, and 300 ms; none without turn detection.
-    timeout_s : float or None, default 15
-        How long to wait for the service to begin its answer after the last chunk.
-    **settings
-        Of the response (`session.response.create`), where it is created here.
-
-    Returns
-    -------
-    Response or None
-        The response as it begins: await it for its end.
-
-    Raises
-    ------
-    AudioError
-        No audio, or an integer array without `rate_hz`.
-    ServiceError
-        The service refuses, e.g. less than 100 ms (``input_audio_buffer_commit_empty``).
-    RtnbError
-        The service did not answer within `timeout_s`: it heard no speech, or no end of it.
-    """
-    samples, rate_hz = _samples(audio, rate_hz, session.config.input_format.rate_hz)
-    if respond and session.config.type == "transcription":
-        raise LocalProtocolError("a transcription session gives no responses").with_hint("Pass respond=False.")
-    detection = session.config.turn_detection
-    if not detection:
-        await _speak(session, samples, rate_hz, speed=_speed(paced, default=0.0), clear=True)
-        await session.input_audio_buffer.commit()
-        return await session.response.create(**settings) if respond else None
-    if settings and _answers_itself(detection):
-        names = ", ".join(settings)
-        raise TypeError(f"with turn detection the service creates the response by itself: it takes no {names}")
-    session._queue.skip()
-    start = session._turns_committed
-    await _speak(session, samples, rate_hz, speed=_speed(paced, default=1.0), clear=False)
-    silence_ms = _silence_ms(detection) if trailing_silence_ms is None else trailing_silence_ms
-    await _be_silent(session, silence_ms, speed=_speed(paced, default=1.0))
-    if not respond:
-        return None
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _answer(session, start, itself=_answers_itself(detection), settings=settings)
-    except TimeoutError as error:
-        raise _no_answer(session._turns_committed > start, timeout_s) from error
+    """Send speech and return the response as it begins; see `Session.say` for the parameters."""
+    samples, rate_hz = to_samples(audio, rate_hz)
+    if respond:
+        dispatcher.check_budget()
+        if dispatcher.config.type == "transcription":
+            raise LocalProtocolError("a transcription session gives no responses").with_hint("Pass respond=False.")
+    detection = dispatcher.config.turn_detection
+    if config is not None and detection and _creates_response(detection):
+        raise TypeError("with turn detection the service creates the response: it takes no settings")
+    async with dispatcher.speaking:
+        if not detection:
+            await _speak(dispatcher, samples, rate_hz, speed=to_speed(paced, default=0.0), clear=True)
+            event = events.InputAudioBufferCommit(event_id=dispatcher.new_id("client"))
+            await dispatcher.request(event, "input_audio_buffer.committed")
+            return await dispatcher.create_response(config, timeout_s=timeout_s) if respond else None
+        claim = Claim()
+        dispatcher.claim = claim if respond else None
+        try:
+            start = dispatcher.turns.count
+            speed = to_speed(paced, default=1.0)
+            await _speak(dispatcher, samples, rate_hz, speed=speed, clear=False)
+            silence_ms = _silence_ms(detection) if trailing_silence_ms is None else trailing_silence_ms
+            await _be_silent(dispatcher, silence_ms, speed=speed)
+            if not respond:
+                return None
+            own = _creates_response(detection)
+            return await _answer(dispatcher, claim, start, own=own, config=config, timeout_s=timeout_s)
+        finally:
+            dispatcher.claim = None
 
 
-# --- what comes in ----------------------------------------------------------------------------------------------------
+# --- input ------------------------------------------------------------------------------------------------------------
 
 
-def _samples(audio: Sound, rate_hz: int | None, session_rate_hz: int) -> tuple[Audio, int]:
+def to_samples(audio: Sound, rate_hz: int | None) -> tuple[Audio, int]:
+    """Return samples as float32 and their rate; an array without a rate is refused."""
     if isinstance(audio, str | os.PathLike):
         samples, file_rate_hz = read_wav(audio)
         if rate_hz not in (None, file_rate_hz):
-            raise AudioError(f"rate_hz is {rate_hz}, but the WAV file says {file_rate_hz} Hz").with_hint(
+            raise AudioError(f"rate_hz is {rate_hz}, but the WAV file has {file_rate_hz} Hz").with_hint(
                 "Leave rate_hz out for files."
             )
         return samples, file_rate_hz
-    array = np.asarray(audio) if not isinstance(audio, bytes | bytearray | memoryview) else audio
-    if rate_hz is None and isinstance(array, np.ndarray) and array.dtype.kind in "iu":
-        raise AudioError(f"an array of {array.dtype} came without rate_hz").with_hint(
-            "Say how many samples are a second, e.g. rate_hz=48_000."
+    if rate_hz is None:
+        kind = getattr(audio, "dtype", type(audio).__name__)
+        raise AudioError(f"an array of {kind} without rate_hz").with_hint(
+            "Pass the samples per second, e.g. rate_hz=24_000: at a wrong rate the service hears noise."
         )
-    return as_audio(array), session_rate_hz if rate_hz is None else rate_hz
+    return as_audio(audio), rate_hz
 
 
-def _speed(paced: bool | float | None, *, default: float) -> float:
-    """How many times faster than real time; 0 is at once."""
+def to_speed(paced: bool | float | None, *, default: float) -> float:
+    """Return how many times faster than real time; 0 is at once."""
     if paced is None or isinstance(paced, bool):
         return default if paced is None else float(paced)
     if not 0 < paced < float("inf"):
@@ -136,33 +108,66 @@ def _speed(paced: bool | float | None, *, default: float) -> float:
 
 def _silence_ms(detection: Any) -> int:
     if isinstance(detection, ServerVad):
-        wait_ms = detection.silence_duration_ms
-        return (wait_ms if isinstance(wait_ms, int) else _SILENCE_MS) + _MARGIN_MS
+        hangover_ms = detection.silence_duration_ms
+        return (hangover_ms if isinstance(hangover_ms, int) else _SILENCE_MS) + _MARGIN_MS
     eagerness = detection.eagerness if isinstance(detection, SemanticVad) else "auto"
     return _EAGERNESS_MS.get(eagerness or "auto", _EAGERNESS_MS["low"]) + _MARGIN_MS
 
 
-def _answers_itself(detection: Any) -> bool:
+def _creates_response(detection: Any) -> bool:
     return getattr(detection, "create_response", UNSET) in (UNSET, True)
+
+
+def image_item(image: Image, *, detail: str) -> Item:
+    """Return a user item with an image.
+
+    Raises
+    ------
+    ValueError
+        Not an image, or pixels of a wrong shape.
+    """
+    data = Path(image).read_bytes() if isinstance(image, str | os.PathLike) else image
+    if not isinstance(data, bytes | bytearray | memoryview):
+        from PIL import Image as Pillow  # 50 ms to import: only where pixels are encoded
+
+        pixels = np.asarray(data)
+        if pixels.dtype.kind == "f":
+            pixels = np.round(255 * np.clip(pixels, 0, 1))
+        if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
+            raise ValueError(f"pixels of shape {pixels.shape}; allowed: (height, width), or with 3 or 4 channels")
+        file = io.BytesIO()
+        Pillow.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+        data = file.getvalue()
+    data = bytes(data)
+    kind = next((kind for magic, kind in _MAGIC if data.startswith(magic)), None)
+    if kind is None:
+        raise ValueError(f"{len(data)} bytes that are neither PNG nor JPEG; the service takes these two")
+    url = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    part = ContentPart(type="input_image", image_url=url, detail=detail)
+    return Item(type="message", role="user", content=(part,))
+
+
+_MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"))
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-async def _speak(session: Session, samples: Audio, rate_hz: int, *, speed: float, clear: bool) -> None:
-    if session._link.speak is not None:
-        if clear:  # the track is never silent for the service: what it heard so far is not part of this utterance
-            await session.input_audio_buffer.clear()
-        await session._link.speak(samples, rate_hz)
+async def _speak(dispatcher: Dispatcher, samples: Audio, rate_hz: int, *, speed: float, clear: bool) -> None:
+    over_track = dispatcher.speak is not None
+    # Audio from before is not part of this utterance. A WebRTC track always carries some.
+    if clear and (over_track or dispatcher.connection.state.input_audio_buffer.bytes):
+        event = events.InputAudioBufferClear(event_id=dispatcher.new_id("client"))
+        await dispatcher.request(event, "input_audio_buffer.cleared")
+    if dispatcher.speak is not None:
+        await dispatcher.speak(samples, rate_hz)
         return
-    wire_rate_hz = session.config.input_format.rate_hz
-    if clear and session.state.input_audio_buffer.bytes:
-        await session.input_audio_buffer.clear()  # what was left over is not part of this utterance
-    await _send(session, _resampled(samples, rate_hz, wire_rate_hz), speed=speed)
+    wire_rate_hz = dispatcher.config.input_format.rate_hz
+    await send_audio(dispatcher, _resampled(samples, rate_hz, wire_rate_hz), speed=speed)
 
 
 def _resampled(samples: Audio, from_rate_hz: int, to_rate_hz: int) -> Iterator[Audio]:
-    """The samples at another rate, in chunks: a long file neither blocks the loop nor doubles in memory."""
+    """Yield the samples at another rate, in chunks: a long file neither blocks the loop nor doubles in memory."""
     resampler = Resampler(from_rate_hz=from_rate_hz, to_rate_hz=to_rate_hz)
     step, size = (ms_to_samples(CHUNK_MS, rate_hz=rate) for rate in (from_rate_hz, to_rate_hz))
     rest: Audio = np.zeros(0, np.float32)
@@ -176,59 +181,76 @@ def _resampled(samples: Audio, from_rate_hz: int, to_rate_hz: int) -> Iterator[A
         yield rest[position : position + size]
 
 
-async def _be_silent(session: Session, silence_ms: int, *, speed: float) -> None:
-    """Send silence until the service committed the turn that ends in it, at most so much.
+async def _be_silent(dispatcher: Dispatcher, silence_ms: int, *, speed: float) -> None:
+    """Send silence until the service committed the turn that ends in it, or for `silence_ms`.
 
-    News of an earlier turn may still be on its way here: what counts is where in the stream a turn ended.
+    The event of an earlier turn may still be on its way: the position in the audio stream decides, not the count.
     """
-    if session._link.speak is not None:
-        return  # the track goes on by itself
-    form = session.config.input_format
-    rate_hz = form.rate_hz
-    spoken_ms = session.state.input_audio_buffer.total_bytes / form.bytes_per_ms
-    silence = np.zeros(ms_to_samples(silence_ms, rate_hz=rate_hz), np.float32)
-    size = ms_to_samples(CHUNK_MS, rate_hz=rate_hz)
+    if dispatcher.speak is not None:
+        return  # the track continues with silence
+    form = dispatcher.config.input_format
+    spoken_ms = dispatcher.connection.state.input_audio_buffer.total_bytes / form.bytes_per_ms
+    silence = np.zeros(ms_to_samples(silence_ms, rate_hz=form.rate_hz), np.float32)
+    size = ms_to_samples(CHUNK_MS, rate_hz=form.rate_hz)
     chunks = (silence[position : position + size] for position in range(0, len(silence), size))
-    await _send(session, chunks, speed=speed, until=lambda: session._committed_ms >= spoken_ms)
+    await send_audio(dispatcher, chunks, speed=speed, until=lambda: dispatcher.turns.committed_ms >= spoken_ms)
 
 
-async def _send(
-    session: Session, chunks: Iterable[Audio], *, speed: float, until: Callable[[], bool] = lambda: False
+async def send_audio(
+    dispatcher: Dispatcher, chunks: Iterable[Audio], *, speed: float, until: Callable[[], bool] = lambda: False
 ) -> None:
-    """Send chunks in the rhythm of their own length: each goes out when it would have been spoken."""
-    rate_hz = session.config.input_format.rate_hz
-    start_s = session._link.clock()
-    spoken_s = 0.0
+    """Append chunks at the session's rate, each when it would have been spoken; `speed` 0 sends at once."""
+    form = dispatcher.config.input_format
+    encode = codec(form.type).encode
+    start_s, spoken_s = dispatcher.clock(), 0.0
     for chunk in chunks:
-        spoken_s += len(chunk) / rate_hz
+        spoken_s += len(chunk) / form.rate_hz
         if speed:
-            wait_s = start_s + spoken_s / speed - session._link.clock()
+            wait_s = start_s + spoken_s / speed - dispatcher.clock()
             if wait_s > 0:
-                await session._sleep(wait_s)
+                await dispatcher.sleep(wait_s)
         if until():
             return
-        await session.input_audio_buffer.append(chunk)
+        await dispatcher.send(events.InputAudioBufferAppend(audio=encode(chunk), event_id=dispatcher.new_id("client")))
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
-async def _answer(session: Session, start: int, *, itself: bool, settings: dict[str, Any]) -> Response:
-    """The response to the last turn that was committed (a pause in the audio makes several)."""
-    if not itself:
-        while session._turns_committed == start:
-            await session._link.change()
-        return await session.response.create(**settings)
-    while True:
-        response = await session._queue.next()
-        unfinished = session.state.input_audio_buffer.speech_item_id is not None  # a later turn of ours goes on
-        if response.requested_s >= session._last_turn_s and not unfinished:
+async def _answer(
+    dispatcher: Dispatcher,
+    claim: Claim,
+    start: int,
+    *,
+    own: bool,
+    config: ResponseConfig | None,
+    timeout_s: float | None,
+) -> Response:
+    """Return the response to the last turn that was committed; a pause in the audio makes several turns."""
+    limit_s = dispatcher.request_timeout_s if timeout_s is None else timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            while not own and dispatcher.turns.count == start:
+                await dispatcher.next_event()
+            while own:
+                if (response := _last_answer(dispatcher, claim.responses)) is not None:
+                    return response
+                await dispatcher.next_event()
+    except TimeoutError:
+        if dispatcher.turns.count > start:
+            raise RequestTimeout("say", awaited="response.created", timeout_s=limit_s) from None
+        raise RequestTimeout("say", awaited="input_audio_buffer.committed", timeout_s=limit_s).with_hint(
+            "The service detected no speech, or not its end: check level and rate_hz, lower turn_detection.threshold, "
+            "or send more silence (trailing_silence_ms)."
+        ) from None
+    return await dispatcher.create_response(config, timeout_s=timeout_s)
+
+
+def _last_answer(dispatcher: Dispatcher, responses: deque[Response]) -> Response | None:
+    """Return the response to the last turn; None while that turn or its response is still to come."""
+    unfinished = dispatcher.connection.state.input_audio_buffer.speech_item_id is not None
+    while responses:
+        response = responses.popleft()
+        if response.requested_s >= dispatcher.turns.committed_s and not unfinished:
             return response
-
-
-def _no_answer(committed: bool, timeout_s: float | None) -> RtnbError:
-    if committed:
-        return RtnbError(f"the turn was committed, but no response began within {timeout_s:g} s")
-    return RtnbError(f"no response within {timeout_s:g} s: the service heard no speech, or not its end").with_hint(
-        "Check level and rate_hz, lower turn_detection.threshold, or send more silence (trailing_silence_ms)."
-    )
+    return None

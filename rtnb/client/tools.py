@@ -1,29 +1,36 @@
-"""Python functions as tools of the model: `ToolBox`, and `SessionTools`, which answers the calls of a session."""
+"""Tools of the model: Python functions (`tool_schema`, `ToolBox`), their calls in a session, and MCP approvals."""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+import types
+import typing
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Literal, Union
 
-from rtnb.client._schema import enum_parameters, tool_schema
+from rtnb._loop import on_own_loop
+from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.response import Response
 from rtnb.errors import RtnbError
-from rtnb.protocol.values import UNSET, Item, ResponseConfig, SessionConfig
+from rtnb.protocol import events
+from rtnb.protocol.values import UNSET, Item, JsonObject, ResponseConfig, SessionConfig
 from rtnb.transport.credentials import redact
 
-if TYPE_CHECKING:
-    from rtnb.client.session import Session
-
 MAX_ROUNDS: Final = 8
-"""How many responses in a row may ask for tools before it counts as a loop (chosen)."""
+"""Most responses in a row that may call tools before it counts as a loop (chosen)."""
+TOOL_TIMEOUT_S: Final = 60.0
+"""Longest run of one function (chosen: as long as a response may be silent)."""
+ERROR_CHARACTERS: Final = 2_000
+"""Most characters of an error that the model gets from a function (chosen)."""
 
 
 class ToolBox:
-    """Python functions by name, and how to run them for a model.
+    """Python functions by name, and their execution for a model.
 
     Examples
     --------
@@ -38,29 +45,30 @@ class ToolBox:
     """
 
     def __init__(self, functions: Iterable[Callable[..., Any]] = ()) -> None:
-        self._functions: dict[str, Callable[..., Any]] = {}
+        self.functions: dict[str, Callable[..., Any]] = {}
+        """The functions by name."""
         self._schemas: dict[str, dict[str, Any]] = {}
         for function in functions:
             self.register(function)
 
     def register(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Add a function, sync or async; can be used as a decorator. A function of the same name is replaced.
+        """Add a function, sync or async; works as a decorator. It replaces a function of the same name.
 
         Raises
         ------
         TypeError
-            Its signature cannot be described to a model: see `tool_schema`.
+            The signature cannot be described to a model: see `tool_schema`.
         """
         schema = tool_schema(function)
-        self._functions[schema["name"]] = function
+        self.functions[schema["name"]] = function
         self._schemas[schema["name"]] = schema
         return function
 
     def unregister(self, name: str) -> None:
         """Remove a function; KeyError names those there are."""
-        if name not in self._functions:
-            raise KeyError(f"no tool {name!r}; there are: {', '.join(self._functions) or 'none'}")
-        del self._functions[name], self._schemas[name]
+        if name not in self.functions:
+            raise KeyError(f"no tool {name!r}; there are: {', '.join(self.functions) or 'none'}")
+        del self.functions[name], self._schemas[name]
 
     @property
     def schemas(self) -> tuple[dict[str, Any], ...]:
@@ -68,53 +76,56 @@ class ToolBox:
         return tuple(self._schemas.values())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._functions
+        return name in self.functions
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._functions)
+        return iter(self.functions)
 
     def __len__(self) -> int:
-        return len(self._functions)
+        return len(self.functions)
 
     def __repr__(self) -> str:
-        return f"<ToolBox: {', '.join(self._functions) or 'empty'}>"
+        return f"<ToolBox: {', '.join(self.functions) or 'empty'}>"
 
-    async def run(self, name: str, arguments: str) -> str:
-        """Run one call and return what the model is told; an error becomes text, nothing is raised.
+    async def run(self, name: str, arguments: str, *, secrets: Iterable[str] = ()) -> str:
+        """Run one call and return the output for the model; an error becomes text, nothing is raised.
 
         Parameters
         ----------
         name : str
-            Of the function.
+            Name of the function.
         arguments : str
-            JSON text as the model wrote it, which can be wrong in every way.
+            JSON text as the model wrote it; it can be wrong in every way.
+        secrets : iterable of str, default ()
+            Keys in play: removed from the text of an error.
 
         Returns
         -------
         str
-            The result as it is (str) or as JSON; ``error: …`` where there is none.
+            The result, as text or as JSON; ``error: …`` where there is none.
         """
-        function = self._functions.get(name)
+        function = self.functions.get(name)
         if function is None:
-            return f"error: there is no tool {name!r}; the tools are: {', '.join(self._functions) or 'none'}"
+            return f"error: there is no tool {name!r}; the tools are: {', '.join(self.functions) or 'none'}"
         try:
             keywords = _keywords(function, name, arguments)
         except ValueError as error:
             return f"error: {error}"
         try:
-            if inspect.iscoroutinefunction(function):
-                result = await function(**keywords)
-            else:
-                result = await asyncio.to_thread(function, **keywords)  # a slow tool must not stop the audio
-                if inspect.isawaitable(result):
-                    result = await result
+            async with asyncio.timeout(TOOL_TIMEOUT_S):
+                if inspect.iscoroutinefunction(function):
+                    result = await function(**keywords)
+                else:
+                    result = await asyncio.to_thread(function, **keywords)  # a slow tool must not stop the audio
+                    if inspect.isawaitable(result):
+                        result = await result
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
-        except Exception as error:  # whatever a tool raises, the model is told and the session goes on
-            return redact(f"error: {type(error).__name__}: {error}")
+        except Exception as error:  # the model gets every error of a tool, and the session goes on
+            return redact(f"error: {type(error).__name__}: {error}"[:ERROR_CHARACTERS], secrets)
 
 
 def _keywords(function: Callable[..., Any], name: str, arguments: str) -> dict[str, Any]:
-    """The arguments of a call; ValueError says in words what is wrong with them."""
+    """Return the arguments of a call; ValueError names what is wrong with them."""
     try:
         keywords = json.loads(arguments or "{}")
     except ValueError as error:
@@ -133,8 +144,8 @@ def _keywords(function: Callable[..., Any], name: str, arguments: str) -> dict[s
 
 
 def _with_enums(function: Callable[..., Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the words of an `Enum` parameter into its members; everything else stays."""
-    members = enum_parameters(function)
+    """Turn the values of an `Enum` parameter into its members; everything else stays."""
+    members = _enum_parameters(function)
     out = dict(keywords)
     for key, kind in members.items():
         if key in out and out[key] is not None:
@@ -147,22 +158,26 @@ def _with_enums(function: Callable[..., Any], keywords: Mapping[str, Any]) -> di
 
 
 class SessionTools:
-    """The tools of a session: `session.tools`.
+    """Tools of a session: `session.tools`.
 
-    A completed response that calls tools is answered by itself: every call is run (all at once), its output goes into
-    the conversation in the order of the calls, then one `response.create` asks for what follows.
+    After a completed response with function calls, all calls run at once. Their outputs enter the conversation in the
+    order of the calls, then one `response.create` requests the answer.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self.box = ToolBox()
+        """The registered functions."""
         self.automatic = True
-        """False leaves every call to you: see `Response.function_calls`."""
+        """False runs no calls: see `Response.function_calls`."""
         self.max_rounds = MAX_ROUNDS
-        """How many responses in a row may ask for tools."""
-        self._session = session
+        """Most responses in a row that may call tools."""
+        self._dispatcher = dispatcher
+        self._loop = dispatcher.loop
+        dispatcher.after_response = self._work
 
+    @on_own_loop
     async def register(self, *functions: Callable[..., Any] | Mapping[str, Any]) -> SessionConfig:
-        """Offer functions (or ready tool definitions, which stay yours to answer) to the model.
+        """Offer functions to the model, or ready tool definitions whose calls you answer.
 
         Raises
         ------
@@ -176,15 +191,16 @@ class SessionTools:
         new = [*box.schemas, *ready]
         names = {tool.get("name") for tool in new}
         kept = [tool for tool in self._offered if tool.get("name") not in names]
-        config = await self._session.update(tools=(*kept, *new))
+        await self._dispatcher.update(SessionConfig.of(tools=[*kept, *new]))
         for name in names & set(self.box):
             self.box.unregister(str(name))
-        for function in box._functions.values():
+        for function in box.functions.values():
             self.box.register(function)
-        return config
+        return self._dispatcher.config
 
+    @on_own_loop
     async def unregister(self, *names: str) -> SessionConfig:
-        """Take tools back.
+        """Withdraw tools.
 
         Raises
         ------
@@ -195,14 +211,14 @@ class SessionTools:
         for name in names:
             if name not in offered:
                 raise KeyError(f"no tool {name!r}; there are: {', '.join(map(str, offered)) or 'none'}")
-        config = await self._session.update(tools=tuple(t for t in self._offered if t.get("name") not in names))
+        await self._dispatcher.update(SessionConfig.of(tools=[t for t in self._offered if t.get("name") not in names]))
         for name in set(names) & set(self.box):
             self.box.unregister(name)
-        return config
+        return self._dispatcher.config
 
     @property
-    def _offered(self) -> tuple[Mapping[str, Any], ...]:
-        return self._session._config.tools or ()
+    def _offered(self) -> tuple[JsonObject, ...]:
+        return self._dispatcher.config.tools or ()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.box)
@@ -213,51 +229,249 @@ class SessionTools:
     def __repr__(self) -> str:
         return f"<SessionTools: {', '.join(self.box) or 'none'}>"
 
-    # --- answering ----------------------------------------------------------------------------------------------------
+    # --- MCP ----------------------------------------------------------------------------------------------------------
 
-    def wants(self, response: Response) -> bool:
-        """Whether a finished response is to be answered here."""
-        calls = response.function_calls
-        return (
-            self.automatic
-            and response.status == "completed"
-            and response.in_conversation
-            and any(self._is_ours(call) for call in calls)
-        )
+    @property
+    def mcp_tools(self) -> dict[str, tuple[str, ...]]:
+        """Names of the tools of each MCP server, by its label, as far as the service has listed them."""
+        lists = (item for item in self._items if item.type == "mcp_list_tools")
+        return {str(item.server_label): tuple(str(tool.get("name")) for tool in item.tools or ()) for item in lists}
 
-    def _is_ours(self, call: Item) -> bool:
-        """A function of ours, or one nobody offered; definitions without a function are their owner's to answer."""
-        offered = {tool.get("name") for tool in self._offered}
-        return call.name in self.box or (bool(len(self.box)) and call.name not in offered)
+    @property
+    def approval_requests(self) -> tuple[Item, ...]:
+        """MCP calls that wait for `approve` or `deny`: items with `server_label`, `name` and `arguments`."""
+        answered = {item.approval_request_id for item in self._items if item.type == "mcp_approval_response"}
+        requests = (item for item in self._items if item.type == "mcp_approval_request")
+        return tuple(item for item in requests if item.id not in answered)
 
-    async def answer(self, response: Response) -> Response | None:
-        """Run the calls of a response and return the response that follows; None where a call is left to its owner.
+    @property
+    def _items(self) -> list[Item]:
+        return [entry.item for entry in self._dispatcher.connection.state.entries.values()]
+
+    @on_own_loop
+    async def approve(self, request: Item | str, *, reason: str | None = None) -> None:
+        """Let the service run an MCP call.
+
+        Parameters
+        ----------
+        request : Item or str
+            One of `approval_requests`, or its id.
+        reason : str, optional
+            For the model.
 
         Raises
         ------
-        RtnbError
-            More than `max_rounds` responses in a row asked for tools.
+        ServiceError
+            The service refuses: e.g. there is no such request.
         """
+        await self._answer_approval(request, True, reason)
+
+    @on_own_loop
+    async def deny(self, request: Item | str, *, reason: str | None = None) -> None:
+        """Refuse an MCP call; parameters as for `approve`."""
+        await self._answer_approval(request, False, reason)
+
+    async def _answer_approval(self, request: Item | str, approve: bool, reason: str | None) -> None:
+        item = Item(
+            type="mcp_approval_response",
+            id=self._dispatcher.new_id("item"),
+            approval_request_id=str(request.id) if isinstance(request, Item) else request,
+            approve=approve,
+            reason=reason or UNSET,
+        )
+        await self._add(item)
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    async def _add(self, item: Item) -> None:
+        item = item if item.id else replace(item, id=self._dispatcher.new_id("item"))
+        event = events.ConversationItemCreate(item=item, event_id=self._dispatcher.new_id("client"))
+        await self._dispatcher.request(event, "conversation.item.added", str(item.id))
+
+    def _work(self, response: Response) -> Coroutine[Any, Any, Response | None] | None:
+        """Return what to run after a response; None where it calls no function of this session."""
+        if not self.automatic or response.status != "completed" or not response.in_conversation:
+            return None
+        calls = [call for call in response.function_calls if self._is_known(call)]
+        return self._run(response, calls) if calls else None
+
+    def _is_known(self, call: Item) -> bool:
+        """Whether a call is answered here: by its function, or by an error where no such tool was offered."""
+        offered = {tool.get("name") for tool in self._offered}
+        return call.name in self.box or (bool(len(self.box)) and call.name not in offered)
+
+    async def _run(self, response: Response, calls: list[Item]) -> Response | None:
+        """Run calls and return the response that follows; None where other calls wait for your answer."""
         if response.tool_round >= self.max_rounds:
-            raise RtnbError(f"{self.max_rounds} responses in a row asked for tools; the calls are not run").with_hint(
-                "The model may be caught in a loop: say in the instructions when to stop, or raise tools.max_rounds."
+            raise RtnbError(f"{self.max_rounds} responses in a row called tools; the calls are not run").with_hint(
+                "The model may be in a loop: state in the instructions when to stop, or raise tools.max_rounds."
             )
-        calls = [call for call in response.function_calls if self._is_ours(call)]
-        outputs = await asyncio.gather(*(self.box.run(call.name or "", call.arguments or "") for call in calls))
+        secrets = self._dispatcher.log.secrets
+        runs = (self.box.run(call.name or "", call.arguments or "", secrets=secrets) for call in calls)
+        outputs = await asyncio.gather(*runs)
         for call, output in zip(calls, outputs, strict=True):
-            item = Item(type="function_call_output", call_id=call.call_id, output=output)
-            await self._session.conversation.item.create(item)
+            await self._add(Item(type="function_call_output", call_id=call.call_id, output=output))
         if len(calls) < len(response.function_calls):
             return None
-        following = await self._session._queue.create(self._follow_up_config(response))
+        following = await self._dispatcher.create_response(self._follow_up_config(response))
         following.tool_round = response.tool_round + 1
         return following
 
     def _follow_up_config(self, response: Response) -> ResponseConfig | None:
-        """As the first response was asked for, but free to speak: a forced call would be forced for ever."""
+        """Return the settings of the first response, without a forced call: it would be forced in every round."""
         config = response.config
         forced = config.tool_choice if config else UNSET
-        forced = forced or self._session.config.tool_choice
+        forced = forced or self._dispatcher.config.tool_choice
         if forced in (UNSET, "auto", "none"):
             return None if config is None else replace(config, input=UNSET)
         return replace(config or ResponseConfig(), input=UNSET, tool_choice="auto")
+
+
+# --- from a function to its definition --------------------------------------------------------------------------------
+
+_PLAIN: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    list: {"type": "array", "items": {}},
+    dict: {"type": "object"},
+    Any: {},
+    types.NoneType: {"type": "null"},
+}
+_KNOWN = "str, int, float, bool, list[…], dict, Literal[…], Enum, Optional[…] and unions of them"
+
+
+def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
+    """Describe a function to a model, from its signature and docstring.
+
+    Parameters
+    ----------
+    function : callable
+        Sync or async, with annotated parameters that can be given by name. The docstring's text becomes the
+        description; parameters described in numpydoc or Google style get theirs.
+
+    Returns
+    -------
+    dict
+        A tool definition for `session.update(tools=…)`: type, name, description, parameters (JSON Schema). A
+        parameter without a default is required.
+
+    Raises
+    ------
+    TypeError
+        No usable name, a parameter without an annotation or with one no JSON has, ``*args``, ``**kwargs``,
+        positional-only parameters.
+
+    Examples
+    --------
+    >>> def weather(city: str, days: int = 1) -> str:
+    ...     '''Forecast the weather.'''
+    ...     return "sunny"
+    >>> tool_schema(weather)["parameters"]["required"]
+    ['city']
+    """
+    name = getattr(function, "__name__", "")
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+        raise TypeError(f"a tool needs a name of letters, digits and _, got {name or function!r}: use a `def` function")
+    described, of_parameter = _docstring(inspect.getdoc(function) or "")
+    properties: dict[str, Any] = {}
+    required = []
+    for key, (parameter, hint) in _parameters(function).items():
+        schema = dict(_json_schema(hint, f"{name}({key})"))
+        if key in of_parameter:
+            schema["description"] = of_parameter[key]
+        if parameter.default is parameter.empty:
+            required.append(key)
+        properties[key] = schema
+    parameters = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {"type": "function", "name": name, "description": described, "parameters": parameters}
+
+
+def _enum_parameters(function: Callable[..., Any]) -> dict[str, type[enum.Enum]]:
+    """Return the parameters whose values are turned into members of an `Enum`."""
+    found: dict[str, type[enum.Enum]] = {}
+    for key, (_, hint) in _parameters(function).items():
+        for member in (hint, *typing.get_args(hint)):
+            if isinstance(member, type) and issubclass(member, enum.Enum):
+                found[key] = member
+    return found
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Any]]:
+    name = getattr(function, "__name__", "tool")
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise TypeError(f"an annotation of {name} cannot be resolved: {error}") from error
+    found = {}
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(f"{name}: the parameter {parameter} cannot be given by name; a model names every argument")
+        if key not in hints:
+            raise TypeError(f"{name}: the parameter {key!r} has no annotation; known are {_KNOWN}")
+        found[key] = (parameter, hints[key])
+    return found
+
+
+def _json_schema(hint: Any, where: str) -> dict[str, Any]:
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _one_of([member.value for member in hint])
+    if hint in _PLAIN:
+        return _PLAIN[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return _one_of(list(arguments))
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [dict(_json_schema(member, where)) for member in arguments]}
+    if origin is list:
+        return {"type": "array", "items": _json_schema(arguments[0], where)}
+    if origin is dict and arguments[0] is str:
+        return {"type": "object", "additionalProperties": _json_schema(arguments[1], where)}
+    raise TypeError(f"{where}: the annotation {hint!r} cannot be described to a model; known are {_KNOWN}")
+
+
+def _one_of(values: list[Any]) -> dict[str, Any]:
+    kinds = {type(value) for value in values}
+    schema = dict(_PLAIN.get(kinds.pop(), {})) if len(kinds) == 1 else {}
+    return {**schema, "enum": values}
+
+
+# --- docstrings -------------------------------------------------------------------------------------------------------
+
+_SECTION = re.compile(r"^(Parameters|Args|Arguments|Returns|Yields|Raises|Examples?|Notes?|References|See Also):?$")
+_NUMPYDOC = re.compile(r"^(\w+)\s*:\s*.+$|^(\w+)$")
+_GOOGLE = re.compile(r"^(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
+
+
+def _docstring(text: str) -> tuple[str, dict[str, str]]:
+    """Return the description before the first section, and the text of each parameter."""
+    sections: dict[str, list[str]] = {"": []}
+    current = ""
+    for line in text.splitlines():
+        title = _SECTION.match(line.strip()) if not line.startswith(" ") else None
+        if title:
+            current = "Parameters" if title[1] in ("Args", "Arguments") else title[1]
+            sections[current] = []
+        elif set(line.strip()) != {"-"}:
+            sections[current].append(line)
+    described = " ".join(" ".join(sections[""]).split())
+    return described, _parameter_texts(sections.get("Parameters", []))
+
+
+def _parameter_texts(lines: list[str]) -> dict[str, str]:
+    """Read parameters: numpydoc describes one below its name, Google on the same indented line."""
+    texts: dict[str, str] = {}
+    key = ""
+    filled = [line for line in lines if line.strip()]
+    google = bool(filled) and filled[0].startswith(" ")
+    margin = len(filled[0]) - len(filled[0].lstrip()) if filled else 0
+    for line in filled:
+        at_margin = len(line) - len(line.lstrip()) == margin
+        match = (_GOOGLE if google else _NUMPYDOC).match(line.strip()) if at_margin else None
+        if match:
+            key = match[1] or match[2]
+            texts[key] = match[2] if google else ""
+        elif key:
+            texts[key] = f"{texts[key]} {line.strip()}".strip()
+    return {key: text for key, text in texts.items() if text}

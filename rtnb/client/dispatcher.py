@@ -1,0 +1,783 @@
+"""Core of a session: `Dispatcher` sends events, reads events, and gives each to whom it belongs.
+
+One reader task takes each message from the transport. The protocol decodes it and updates the state, the log records it
+and pushes it to its subscribers, and the method ``on_<event>`` handles it, if there is one. `Session` and its resources
+are thin on top of this. The dispatcher holds no reference to its `Session`: a session that was dropped without `close`
+can be collected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, Final
+
+from rtnb.audio import Audio
+from rtnb.client.budget import Budget, BudgetMeter
+from rtnb.client.log import EventLog
+from rtnb.client.pending import PendingRequests, Request, service_error
+from rtnb.client.playback import Playback, ServicePlayback
+from rtnb.client.reconnect import DELAYS_S, FATAL_CODES, restorable
+from rtnb.client.response import TAG, Response
+from rtnb.errors import (
+    ConnectionClosed,
+    RemoteProtocolError,
+    RequestTimeout,
+    ResponseFailed,
+    RtnbError,
+    ServiceError,
+)
+from rtnb.protocol import Connection, events
+from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
+from rtnb.protocol.values import UNSET, ResponseConfig, SessionConfig
+from rtnb.protocol.values import Response as ResponseValue
+from rtnb.transport.base import Transport
+
+BUSY: Final = "conversation_already_has_active_response"
+NOT_ACTIVE: Final = "response_cancel_not_active"
+
+MAX_BUSY: Final = 8
+"""Times a `response.create` is sent again because turn detection began a response first (chosen)."""
+KEPT_ERRORS: Final = 200
+"""Errors and unreadable messages that a session keeps (chosen)."""
+KEPT_RESPONSES: Final = 64
+"""Responses that wait for `next_response`; older ones are forgotten (chosen)."""
+KEPT_IDS: Final = 1_000
+"""Ids of finished responses and of requests for responses, to recognise duplicates and late events (chosen)."""
+TURN_S: Final = 3.0
+"""Time after a committed turn in which an unnamed response counts as turn detection's answer to it (chosen)."""
+CLOSE_TIMEOUT_S: Final = 10.0
+"""Deadline of the transport's closing handshake; a WebSocket takes 5 s at most (chosen)."""
+METADATA_PAIRS: Final = 16
+"""Most pairs of `metadata` (the service's limit)."""
+UNREADABLE_CHARACTERS: Final = 2_000
+"""Characters of an unreadable message that the log keeps (chosen)."""
+
+_log = logging.getLogger("rtnb")
+
+
+@dataclass(slots=True)
+class Turns:
+    """Turns of the user that the service committed."""
+
+    count: int = 0
+    stopped_ms: int = -1
+    """Where the last turn ended, in ms of all audio sent; -1 before the first."""
+    committed_ms: int = -1
+    """The same, once it was committed."""
+    committed_s: float = float("-inf")
+    """When the last turn was committed, in monotonic seconds."""
+    unanswered_s: float | None = None
+    """When a turn was committed that turn detection has yet to answer; None without one."""
+
+
+@dataclass(slots=True)
+class _Create:
+    """One `response.create` that may still get its response."""
+
+    config: ResponseConfig | None
+    in_conversation: bool
+    sent_s: float
+    timeout_s: float
+    expired: bool = False
+    """Whether its deadline passed: a response that names it comes too late, for everybody."""
+
+
+@dataclass(eq=False)
+class Claim:
+    """Responses that turn detection begins while a `say` waits for its answer: they belong to the `say`."""
+
+    responses: deque[Response] = field(default_factory=deque)
+
+
+def count_ids() -> Callable[[str], str]:
+    """Return a maker of ids that count: ``client_1``, ``item_client_2`` …; equal sessions make equal ids."""
+    numbers = count(1)
+    return lambda prefix: f"client_{next(numbers)}" if prefix == "client" else f"{prefix}_client_{next(numbers)}"
+
+
+class Dispatcher:
+    """Transport, protocol, log and pending requests of one session, on one event loop."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        connection: Connection,
+        *,
+        log: EventLog,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        sleep: Callable[[float], Awaitable[object]],
+        make_id: Callable[[str], str] | None = None,
+        request_timeout_s: float = 15.0,
+        response_timeout_s: float = 60.0,
+    ) -> None:
+        self.transport = transport
+        self.connection = connection
+        self.log = log
+        self.loop = asyncio.get_running_loop()
+        self.clock, self.wall, self.sleep = clock, wall, sleep
+        self.new_id = count_ids() if make_id is None else make_id
+        self.request_timeout_s = request_timeout_s
+        self.response_timeout_s = response_timeout_s
+        self.playback = ServicePlayback(clock=clock) if connection.webrtc else Playback(clock=clock)
+        self.pending = PendingRequests()
+        self.errors: deque[Exception] = deque(maxlen=KEPT_ERRORS)
+        self.problems: deque[RemoteProtocolError] = deque(maxlen=KEPT_ERRORS)
+        self.live: dict[str, Response] = {}
+        """Responses in progress by id."""
+        self.active: Response | None = None
+        """The response that is being generated into the conversation."""
+        self.turns = Turns()
+        self.claim: Claim | None = None
+        self.speaking = asyncio.Lock()
+        """Held by a `say`: two recordings at once would mix in the service's buffer."""
+        self.speak: Callable[[Audio, int], Awaitable[None]] | None = getattr(transport, "speak", None)
+        """WebRTC: plays audio on the call's track, and returns at its end."""
+        self.after_response: Callable[[Response], Coroutine[Any, Any, Response | None] | None] = lambda response: None
+        """Set by the tools of the session: what to run after a response with function calls."""
+        self.generation = 1
+        self.ended: ConnectionClosed | None = None
+        self.closing = False
+        self.opened: asyncio.Future[None] = self.loop.create_future()
+        self.closers: list[Callable[[], Awaitable[object]]] = []
+        self._meter: BudgetMeter | None = None
+        self.reopen: Callable[[], Awaitable[Transport]] | None = None
+        """Opens a new transport after the connection ended; None ends the session then."""
+        self._attempt = 0
+        self._connected = asyncio.Event()
+        self._connected.set()
+        self._turn = asyncio.Lock()
+        self._creates: dict[str, _Create] = {}
+        self._echoes_metadata = False
+        self._undecided: set[str] = set()
+        self._finished: dict[str, None] = {}
+        self._unclaimed: deque[Response] = deque(maxlen=KEPT_RESPONSES)
+        self._consumers: deque[asyncio.Future[Response]] = deque()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reader = self.loop.create_task(self._read(), name="rtnb-session-reader")
+
+    @property
+    def config(self) -> SessionConfig:
+        """The settings in force, as the service last confirmed them."""
+        return self.connection.state.session or SessionConfig()
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    async def send(self, event: Event, *, timeout_s: float | None = None, restoring: bool = False) -> None:
+        """Send an event and log it. A cancelled caller does not stop an event that was handed to the transport."""
+        if self.ended is not None:
+            raise self.ended.again()
+        limit_s = self.request_timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                if not (restoring or self._connected.is_set()):
+                    await self._connected.wait()
+                    if self.ended is not None:
+                        raise self.ended.again()
+                text = self.connection.send(event)  # nothing waits between this and the transport: the order is kept
+                self.log.record("sent", event, monotonic_s=self.clock(), wall_time=self.wall(), text=text)
+                task = self.loop.create_task(self.transport.send(text))  # cancelled half-way, it would tear a message
+                self._tasks.add(task)
+                task.add_done_callback(self._sent)
+                await asyncio.shield(task)
+        except TimeoutError:
+            raise RequestTimeout(event.type, awaited="free space in the send buffer", timeout_s=limit_s) from None
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: a closed connection is reported by the reader
+
+    async def begin(
+        self,
+        event: Event,
+        awaits: str,
+        item_id: str = "",
+        *,
+        timeout_s: float | None = None,
+        fits: Callable[[Any], bool] | None = None,
+        restoring: bool = False,
+    ) -> Request:
+        """Send a request; `PendingRequests.wait` returns its reply."""
+        limit_s = self.request_timeout_s if timeout_s is None else timeout_s
+        request = self.pending.add(Request(event.type, str(event.event_id), awaits, item_id, limit_s, fits))
+        try:
+            await self.send(event, timeout_s=timeout_s, restoring=restoring)
+        except asyncio.CancelledError:
+            self.pending.abandon(request)  # the service may still get it
+            raise
+        except Exception:
+            self.pending.discard(request)
+            raise
+        return request
+
+    async def request(self, event: Event, awaits: str, item_id: str = "", **options: Any) -> Any:
+        """Send a request and return its reply."""
+        return await self.pending.wait(await self.begin(event, awaits, item_id, **options))
+
+    async def update(self, wanted: SessionConfig, *, timeout_s: float | None = None, restoring: bool = False) -> None:
+        """Send the settings that differ from those in force, if any, and wait until the service confirms them."""
+        current = self.config
+        if self.pending.waiting("session.updated"):  # their values are not known yet: only the voice is compared
+            current = SessionConfig.of(voice=current.voice, type=current.type)
+        change = current.changes_to(wanted)
+        if change is None:
+            return
+        await self.request(
+            events.SessionUpdate(session=change, event_id=self.new_id("client")),
+            "session.updated",
+            timeout_s=timeout_s,
+            fits=lambda reply: reply.session.changes_to(change) is None,
+            restoring=restoring,
+        )
+
+    # --- responses ----------------------------------------------------------------------------------------------------
+
+    async def create_response(
+        self, config: ResponseConfig | None = None, *, timeout_s: float | None = None
+    ) -> Response:
+        """Request a response and return it once the service begins it; waits for an active one first."""
+        self.check_budget()
+        if config is not None and config.conversation == "none":
+            return await self._create(config, False, timeout_s)
+        async with self._turn:
+            for attempt in range(1, MAX_BUSY + 1):
+                while self.active is not None:
+                    await self.active.wait_done()
+                try:
+                    return await self._create(config, True, timeout_s)
+                except ServiceError as error:
+                    if error.code != BUSY or not self.live or attempt == MAX_BUSY:
+                        raise
+            raise AssertionError  # the loop returns or raises
+
+    async def _create(self, config: ResponseConfig | None, in_conversation: bool, timeout_s: float | None) -> Response:
+        event_id = self.new_id("client")
+        limit_s = self.response_timeout_s if timeout_s is None else timeout_s
+        create = self._creates[event_id] = _Create(config, in_conversation, self.clock(), limit_s)
+        _bound(self._creates)
+        metadata = (config.metadata if config else None) or {}
+        if len(metadata) < METADATA_PAIRS:  # the service echoes it: no other way tells whose response it is
+            config = replace(config or ResponseConfig(), metadata={**metadata, TAG: event_id})
+        event = events.ResponseCreate(event_id=event_id, response=config or UNSET)
+        try:
+            response: Response = await self.request(event, "response.created", timeout_s=limit_s)
+        except RequestTimeout:
+            create.expired = True
+            raise
+        except ServiceError:
+            self._creates.pop(event_id, None)
+            raise
+        return response
+
+    async def cancel(self, response_id: str | None = None, *, timeout_s: float | None = None) -> Response | None:
+        """Cancel a response, by default the active one; returns it, or None where it had ended."""
+        running = self.live.get(response_id) if response_id else self.active
+        named = response_id or (running.id if running else "")
+        event = events.ResponseCancel(response_id=named or UNSET, event_id=self.new_id("client"))
+        try:
+            response: Response = await self.request(event, "response.done", named, timeout_s=timeout_s)
+        except ServiceError as error:
+            if error.code != NOT_ACTIVE:
+                raise
+            if running is not None and not running.done:  # the service has ended it: its response.done was lost
+                failure = ResponseFailed(f"response {running.id} ended, but its response.done did not arrive")
+                self._settle(running, running.value, self.clock(), failure)
+            return None
+        return response if response.status == "cancelled" else None
+
+    async def next_response(self, timeout_s: float | None = None) -> Response:
+        """Return the oldest response that turn detection began and no caller got yet; waits for one."""
+        if self._unclaimed:
+            return self._unclaimed.popleft()
+        if self.ended is not None:
+            raise self.ended.again()
+        consumer: asyncio.Future[Response] = self.loop.create_future()
+        self._consumers.append(consumer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await consumer
+        except TimeoutError:
+            raise RequestTimeout("next_response", awaited="response.created", timeout_s=timeout_s or 0.0) from None
+        finally:
+            if consumer in self._consumers:
+                self._consumers.remove(consumer)
+
+    def _begin(self, value: ResponseValue, at_s: float, *, announced: bool = True) -> Response:
+        """Start following a response, and decide to whom it belongs."""
+        committed_s = None
+        if value.conversation_id is not None:
+            committed_s, self.turns.unanswered_s = self.turns.unanswered_s, None
+        own_turn = committed_s is not None and at_s - committed_s < TURN_S
+        output = value.audio and value.audio.output
+        response = Response(
+            value,
+            requested_s=committed_s if own_turn and committed_s is not None else at_s,
+            format=(output and output.format) or self.config.output_format,
+            dialect=self.connection.dialect,
+        )
+        self.live[value.id] = response
+        if response.in_conversation:
+            self.active = response
+        self._decide_owner(response, value, own_turn=own_turn, announced=announced)
+        self._watch(response)
+        if self._meter is not None:
+            self._keep_budget()
+        return response
+
+    def _decide_owner(self, response: Response, value: ResponseValue, *, own_turn: bool, announced: bool) -> None:
+        """Give a response to its request, to the `say` that waits, or to `next_response`; the only place that does.
+
+        The request's `event_id` in the metadata decides. Some services echo no metadata: there the request in flight
+        gets the response, unless turn detection has just committed a turn.
+        """
+        metadata = value.metadata if isinstance(value.metadata, Mapping) else {}
+        event_id = str(metadata.get(TAG, ""))
+        if event_id in self._creates:
+            self._echoes_metadata = True
+        elif announced and self._echoes_metadata:
+            event_id = self._create_like(value, lambda create: create.config and create.config.metadata == metadata)
+        elif not own_turn:
+            event_id = self._create_like(value, lambda create: True)
+        elif not announced:
+            self._undecided.add(response.id)  # `response.done` carries its metadata
+            return
+        create = self._creates.pop(event_id, None)
+        if create is not None:
+            response.requested_s, response.config, response.timeout_s = create.sent_s, create.config, create.timeout_s
+            self.pending.answer_to(event_id, response)  # nothing where the caller stopped waiting
+        elif self.claim is not None and response.in_conversation:
+            self.claim.responses.append(response)
+        else:
+            while self._consumers:
+                consumer = self._consumers.popleft()
+                if not consumer.done():
+                    consumer.set_result(response)
+                    return
+            self._unclaimed.append(response)
+
+    def _create_like(self, value: ResponseValue, fits: Callable[[_Create], object]) -> str:
+        """Return the `event_id` of the oldest request in flight that this response can answer; "" for none."""
+        inside = value.conversation_id is not None
+        alike = (i for i, c in self._creates.items() if c.in_conversation == inside and not c.expired and fits(c))
+        return next(alike, "")
+
+    def _watch(self, response: Response) -> None:
+        """End a response that gets no event before its deadline; looks again when that could be."""
+        if response.done:
+            return
+        limit_s = response.timeout_s or self.response_timeout_s
+        left_s = response.last_event_s + limit_s - self.loop.time()
+        if left_s > 0:
+            response.watcher = self.loop.call_later(left_s, self._watch, response)
+            return
+        failure = RequestTimeout("response.create", awaited="response.done", timeout_s=limit_s).with_hint(
+            f"{response.id} got no event for so long. It keeps what arrived before, and the session is open."
+        )
+        self._settle(response, response.value, self.clock(), failure)
+
+    def _settle(self, response: Response, value: ResponseValue, at_s: float, failure: RtnbError | None = None) -> None:
+        """End a response: with what `response.done` carries, or with the error that came first."""
+        self.live.pop(response.id, None)
+        self._finished[response.id] = None
+        _bound(self._finished)
+        if self.active is response:
+            self.active = None
+        if response.watcher is not None:
+            response.watcher.cancel()
+        response.finish(value, at_s, failure)
+        for named in (response.id, ""):
+            self.pending.answer("response.done", named, response)
+
+    # --- budget -------------------------------------------------------------------------------------------------------
+
+    def set_budget(self, budget: Budget, model: str | None) -> None:
+        """Watch a budget from now on."""
+        self._meter = BudgetMeter(budget, model=model, clock=self.clock)
+        if (left_s := self._meter.seconds_left) is not None:
+            for share in (0.8, 1.0):
+                self.loop.call_later(share * left_s, self._keep_budget)
+
+    def check_budget(self) -> None:
+        """Raise `BudgetExceeded` where the budget is used up."""
+        if self._meter is not None and (error := self._meter.exceeded()) is not None:
+            raise error
+
+    def _keep_budget(self) -> None:
+        """Cancel the running responses where the budget is used up."""
+        if self._meter is not None and self.ended is None and self._meter.exceeded() is not None:
+            for response in tuple(self.live.values()):
+                if not response.over_budget:
+                    response.over_budget = True
+                    self.spawn(self.cancel(response.id), name="rtnb-session-budget")
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Read until the session is over, across reconnects."""
+        while True:
+            closed = await self._read_until_closed()
+            if self.reopen is None or self.closing or closed.code in FATAL_CODES:
+                self.end(closed)
+                return
+            self._connected.clear()
+            self._fail_all(closed)
+            before = self.connection.state
+            transport = await self._reopened(closed)
+            if transport is None:
+                return
+            self.transport = transport
+            self.connection = Connection("client", dialect=self.connection.dialect)
+            self.opened = self.loop.create_future()
+            self.spawn(self._restore(before, closed), name="rtnb-session-restore")
+
+    async def _read_until_closed(self) -> ConnectionClosed:
+        receive, connection, record = self.transport.receive, self.connection, self.log.record
+        text = ""
+        while True:
+            try:
+                text = await receive()
+                at_s = self.clock()
+                event = connection.receive(text)
+                record("received", event, monotonic_s=at_s, wall_time=self.wall(), text=text)
+                handler = _HANDLERS.get(type(event))
+                if handler is not None:
+                    handler(self, event, at_s)
+                if self._waiters:
+                    self._wake()
+            except RemoteProtocolError as error:  # binary or no JSON: the connection goes on
+                self.problems.append(error)
+                payload = {"text_as_received": text[:UNREADABLE_CHARACTERS]}
+                record("received", UnknownEvent(type="unreadable", payload=payload, problem=str(error)), text=text)
+            except ConnectionClosed as error:
+                return error
+            except Exception as error:  # a mistake of ours must not leave callers waiting
+                await self.transport.close(code=1011)
+                broken = ConnectionClosed(f"the session failed: {type(error).__name__} in its reader", code=1011)
+                broken.__cause__ = error
+                return broken
+
+    async def next_event(self) -> None:
+        """Wait for the next event of the service; raises where the session is over."""
+        if self.ended is not None:
+            raise self.ended.again()
+        waiter = self.loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _response_of(self, event: Any) -> Response | None:
+        """Return the response that an event belongs to; None for one that has ended."""
+        response = self.live.get(event.response_id)
+        if response is None:
+            if event.response_id in self._finished:
+                return None
+            value = ResponseValue(id=event.response_id, status="in_progress")  # its response.created was lost
+            response = self._begin(value, self.clock(), announced=False)
+        response.last_event_s = self.loop.time()
+        return response
+
+    def on_session_created(self, event: events.SessionCreated, at_s: float) -> None:
+        if not self.opened.done():
+            self.opened.set_result(None)
+
+    def on_session_updated(self, event: events.SessionUpdated, at_s: float) -> None:
+        self.pending.answer("session.updated", "", event)
+
+    def on_error(self, event: events.Error, at_s: float) -> None:
+        """Raise the error in the call that caused it; log it where there is none."""
+        detail = event.error
+        error = service_error(detail, dialect=self.connection.dialect, secrets=self.log.secrets)
+        if self.pending.refused(detail, error) is not None:
+            return
+        if detail.code == NOT_ACTIVE:
+            return  # a cancel that came just after the end of its response
+        self.report(error)
+        if not self.opened.done():
+            self.opened.set_exception(error)
+            self.opened.exception()
+
+    def on_input_audio_buffer_cleared(self, event: events.InputAudioBufferCleared, at_s: float) -> None:
+        self.pending.answer(event.type, "", event)
+
+    def on_output_audio_buffer_cleared(self, event: events.OutputAudioBufferCleared, at_s: float) -> None:
+        if isinstance(self.playback, ServicePlayback):
+            self.playback.stopped(event.response_id, at_s, cleared=True)
+        self.pending.answer(event.type, "", event)
+
+    def on_output_audio_buffer_started(self, event: events.OutputAudioBufferStarted, at_s: float) -> None:
+        if isinstance(self.playback, ServicePlayback):
+            self.playback.started(event.response_id, at_s)
+
+    def on_output_audio_buffer_stopped(self, event: events.OutputAudioBufferStopped, at_s: float) -> None:
+        if isinstance(self.playback, ServicePlayback):
+            self.playback.stopped(event.response_id, at_s)
+
+    def on_conversation_item_added(self, event: events.ConversationItemAdded, at_s: float) -> None:
+        self.pending.answer("conversation.item.added", event.item.id or "", event)
+
+    on_conversation_item_created = on_conversation_item_added
+    on_conversation_item_done = on_conversation_item_added  # where the first acknowledgement was lost
+
+    def on_conversation_item_retrieved(self, event: events.ConversationItemRetrieved, at_s: float) -> None:
+        self.pending.answer(event.type, event.item.id or "", event)
+
+    def on_conversation_item_deleted(self, event: events.ConversationItemDeleted, at_s: float) -> None:
+        self.pending.answer(event.type, event.item_id, event)
+
+    def on_conversation_item_truncated(self, event: events.ConversationItemTruncated, at_s: float) -> None:
+        if isinstance(self.playback, ServicePlayback):
+            self.playback.truncated(event.item_id, event.audio_end_ms)
+        self.pending.answer(event.type, event.item_id, event)
+
+    def on_input_audio_buffer_speech_started(self, event: events.InputAudioBufferSpeechStarted, at_s: float) -> None:
+        """Barge-in: flush the playback and cut its items. Over WebRTC the service does both."""
+        detection = self.config.turn_detection
+        if self.connection.webrtc or getattr(detection, "interrupt_response", UNSET) not in (UNSET, True):
+            return
+        if cut := self.playback.flush(growing=tuple(self.live)):
+            self.spawn(self.truncate(cut), name="rtnb-session-truncate")
+
+    def on_input_audio_buffer_speech_stopped(self, event: events.InputAudioBufferSpeechStopped, at_s: float) -> None:
+        self.turns.stopped_ms = event.audio_end_ms
+
+    def on_input_audio_buffer_committed(self, event: events.InputAudioBufferCommitted, at_s: float) -> None:
+        turns = self.turns
+        turns.count += 1
+        turns.committed_ms, turns.committed_s = turns.stopped_ms, at_s
+        if self.pending.answer(event.type, "", event):
+            return
+        detection = self.config.turn_detection
+        if detection and getattr(detection, "create_response", UNSET) in (UNSET, True) and self.active is None:
+            turns.unanswered_s = at_s
+
+    def on_response_created(self, event: events.ResponseCreated, at_s: float) -> None:
+        value = event.response
+        if value.id not in self.live and value.id not in self._finished:
+            self._begin(value, at_s)
+
+    def on_response_done(self, event: events.ResponseDone, at_s: float) -> None:
+        value = event.response
+        if value.id in self._finished:
+            return  # sent twice, or after its deadline: no tool runs again
+        response = self.live.get(value.id) or self._begin(value, at_s)
+        if response.id in self._undecided:
+            self._undecided.discard(response.id)
+            self._decide_owner(response, value, own_turn=True, announced=True)
+        self._settle(response, value, at_s)
+        if self._meter is not None:
+            self._meter.add_usage(response.usage)
+            self._keep_budget()
+        work = self.after_response(response)
+        if work is not None:
+            response.follow_up = self.spawn(work, name="rtnb-session-tools")
+
+    def on_response_output_audio_delta(self, event: events.ResponseOutputAudioDelta, at_s: float) -> None:
+        response = self.live.get(event.response_id) or self._response_of(event)
+        if response is not None:
+            response.last_event_s = self.loop.time()
+            audio_ms = event.audio_bytes / response.bytes_per_ms
+            self.playback.received(response.add("audio", event, at_s), audio_ms, at_s, response.id)
+            if self._meter is not None:
+                self._meter.add_audio(audio_ms)
+                self._keep_budget()
+
+    def on_response_output_audio_done(self, event: events.ResponseOutputAudioDone, at_s: float) -> None:
+        self.playback.complete(event.item_id)
+
+    def on_response_output_audio_transcript_delta(self, event: Any, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.add("transcript", event, at_s)
+
+    def on_response_output_text_delta(self, event: Any, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.add("text", event, at_s)
+
+    def on_response_function_call_arguments_delta(self, event: Any, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.add("arguments", event, at_s)
+
+    def on_response_output_audio_transcript_done(self, event: Any, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.replace_text("transcript", event, event.transcript)
+
+    def on_response_output_text_done(self, event: Any, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.replace_text("text", event, event.text)
+
+    def on_response_function_call_arguments_done(self, event: Any, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.replace_text("arguments", event, event.arguments)
+
+    def on_response_content_part_added(self, event: events.ResponseContentPartAdded, at_s: float) -> None:
+        self._response_of(event)
+        if isinstance(self.playback, ServicePlayback):
+            self.playback.part_added(event)
+
+    def on_response_output_item_added(self, event: events.ResponseOutputItemAdded, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.add_item(event.item, complete=False)
+
+    def on_response_output_item_done(self, event: events.ResponseOutputItemDone, at_s: float) -> None:
+        if (response := self._response_of(event)) is not None:
+            response.add_item(event.item, complete=True)
+
+    async def truncate(self, cut: Sequence[tuple[str, int, int]]) -> None:
+        """Cut items to what was played; an item that is gone or already shorter needs no cut."""
+        for item_id, content_index, heard_ms in cut:
+            event = events.ConversationItemTruncate(
+                item_id=item_id, content_index=content_index, audio_end_ms=heard_ms, event_id=self.new_id("client")
+            )
+            try:
+                await self.request(event, "conversation.item.truncated", item_id)
+            except ServiceError as error:
+                if "already shorter" not in str(error) and error.code != "item_not_found":
+                    self.report(error)
+
+    # --- tasks and errors ---------------------------------------------------------------------------------------------
+
+    def report(self, error: Exception) -> None:
+        """Keep and log an error that no call waits for."""
+        self.errors.append(error)
+        _log.warning("%s: %s", type(error).__name__, error)
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Run work next to the reader; its error is reported, and `close` ends it."""
+        task = self.loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned)
+        return task
+
+    def _spawned(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, RtnbError):
+            if not isinstance(error, ConnectionClosed):
+                self.report(error)
+        elif error is not None:
+            self.loop.call_exception_handler({"message": f"{task.get_name()} failed", "exception": error})
+
+    # --- reconnecting -------------------------------------------------------------------------------------------------
+
+    async def _reopened(self, closed: ConnectionClosed) -> Transport | None:
+        """Open a new transport, with growing pauses; None ends the session."""
+        while self._attempt < len(DELAYS_S):
+            await self.sleep(DELAYS_S[self._attempt])
+            self._attempt += 1
+            try:
+                return await self.reopen()  # type: ignore[misc]  # `_read` asked
+            except (RtnbError, OSError, TimeoutError) as error:
+                self.report(error)
+        closed = closed.again()
+        closed.add_note(f"Next: {len(DELAYS_S)} attempts to reconnect failed; session.errors has the reasons.")
+        self.end(closed)
+        return None
+
+    async def _restore(self, before: Any, closed: ConnectionClosed) -> None:
+        """Give a new session the settings and the conversation of the one before; at a failure, try once more."""
+        try:
+            async with asyncio.timeout(self.request_timeout_s):
+                await self.opened
+            items, omitted = restorable(before, self.playback)
+            await self.update(
+                replace(before.session, id=UNSET, object=UNSET, model=UNSET, expires_at=UNSET), restoring=True
+            )
+            for item in items:
+                event = events.ConversationItemCreate(item=item, event_id=self.new_id("client"))
+                try:
+                    await self.request(event, "conversation.item.added", item.id or "", restoring=True)
+                except ServiceError as error:
+                    omitted += 1
+                    self.report(error)
+        except (RtnbError, TimeoutError) as error:
+            self.report(error)
+            await self.transport.close(code=1011)  # the reader tries again
+            return
+        self.generation += 1
+        self._attempt = 0
+        payload = {
+            "type": "rtnb.reconnected",
+            "generation": self.generation,
+            "restored_items": len(items),
+            "omitted_items": omitted,
+            "code": closed.code,
+            "reason": closed.reason,
+        }
+        self.log.record(
+            "received",
+            UnknownEvent(type="rtnb.reconnected", payload=payload, problem="a new session continues the conversation"),
+            monotonic_s=self.clock(),
+            wall_time=self.wall(),
+        )
+        self._connected.set()
+        self._wake()
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _fail_all(self, error: ConnectionClosed) -> None:
+        """Fail everything that waits for the service."""
+        self.pending.end(error)
+        self._creates.clear()
+        for response in tuple(self.live.values()):
+            self._settle(response, response.value, self.clock(), error.again())
+
+    def end(self, error: ConnectionClosed) -> None:
+        """End the session: every call that waits fails."""
+        if self.ended is not None:
+            return
+        self.ended = error
+        self._fail_all(error)
+        for consumer in self._consumers:
+            if not consumer.done():
+                consumer.set_exception(error.again())
+                consumer.exception()
+        if not self.opened.done():
+            self.opened.set_exception(error.again())
+            self.opened.exception()
+        self._connected.set()
+        self._wake()
+
+    async def close(self) -> None:
+        """Close the connection and everything that belongs to the session; closing twice is fine."""
+        self.closing = True
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self.transport.close()
+        except TimeoutError:
+            _log.warning("the transport did not close within %g s", CLOSE_TIMEOUT_S)
+        finally:
+            self._reader.cancel()  # where the transport does not wake it
+            await asyncio.gather(self._reader, return_exceptions=True)
+            self.end(ConnectionClosed("this side closed the session", code=1000))
+            self.log.close()
+            while self.closers:
+                await self.closers.pop()()
+
+
+def _bound(table: dict[str, Any]) -> None:
+    """Forget the oldest entry of a table that is full."""
+    if len(table) > KEPT_IDS:
+        del table[next(iter(table))]
+
+
+_HANDLERS: Final[dict[type[Event], Callable[[Dispatcher, Any, float], None]]] = {
+    cls: handler
+    for name, cls in SERVER_EVENTS.items()
+    if (handler := getattr(Dispatcher, "on_" + name.replace(".", "_"), None)) is not None
+}
+"""Event class -> the method of `Dispatcher` that handles it."""
