@@ -1,4 +1,4 @@
-"""What is said: the realtime protocol without a clock, a socket or a random number."""
+"""Realtime protocol without a clock, a socket or a random number."""
 
 from rtnb.protocol.connection import Connection
 from rtnb.protocol.values import (

@@ -1,13 +1,13 @@
-"""One side of a session without its socket: events become text, text becomes events, and the state follows both.
+"""Session without its socket: events become text, text becomes events, and the state follows both.
 
-The same class plays both sides. The client role is lenient: what it does not know is kept and delivered. The server
-role is strict: what a service refuses raises `RemoteProtocolError` whose `answer` is the service's own `error` event,
-and the session goes on.
+The same class plays both sides. The client role is lenient: an event that it does not know is kept and delivered. The
+server role is strict: an event that a service refuses raises `RemoteProtocolError` whose `answer` is the service's
+`error` event, and the session goes on.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import events, preview, wire
@@ -15,7 +15,7 @@ from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEve
 from rtnb.protocol.service.refusals import check_state
 from rtnb.protocol.service.rules import Refusal, invalid_audio
 from rtnb.protocol.service.schema import check_event
-from rtnb.protocol.state import State
+from rtnb.protocol.state import TRANSITIONS, State
 from rtnb.protocol.values import Dialect, ErrorDetail
 
 Role = Literal["client", "server"]
@@ -25,14 +25,14 @@ _PREVIEW_MARKS = frozenset({"modalities", "input_audio_format", "voice", "turn_d
 
 
 class Connection:
-    """One side of a realtime session.
+    """Client or service side of one realtime session.
 
     Parameters
     ----------
     role : {"client", "server"}
-        Which side this is.
+        The side.
     dialect : {"ga", "preview"}, default "ga"
-        What is written and expected on the wire.
+        The dialect that is written and expected on the wire.
     webrtc : bool, default False
         Whether the service plays the audio itself (`output_audio_buffer.*` exist).
 
@@ -50,7 +50,7 @@ class Connection:
         self.webrtc = webrtc
         self.state = State()
         self.peer_dialect: Dialect | None = None
-        """What the peer turned out to speak; None until `session.created` (client role)."""
+        """Dialect of the peer's first session object; None until `session.created` (client role)."""
 
     def send(self, event: Event) -> str:
         """Write an event for the peer and follow it.
@@ -61,94 +61,74 @@ class Connection:
             The event belongs to the other side, does not exist in this dialect or cannot be written as JSON.
         """
         mine = CLIENT_EVENTS if self.role == "client" else SERVER_EVENTS
-        if not isinstance(event, UnknownEvent) and event.type not in mine:
-            raise LocalProtocolError(f"a {self.role} does not say {event.type!r}")
+        if event.type not in mine and not isinstance(event, UnknownEvent):
+            raise LocalProtocolError(f"A {self.role} does not send {event.type!r}. It sends {', '.join(mine)}.")
         text = wire.encode(event, dialect=self.dialect)
         self.state.apply(event)
         return text
 
     def receive(self, text: str | bytes) -> Event:
-        """Read what the peer said and follow it.
+        """Read a message of the peer and follow it.
 
         Raises
         ------
         RemoteProtocolError
-            Client role: not a text, not JSON or not an object. Server role: also everything a service refuses;
+            Client role: not a text, not JSON or not an object. Server role: also every event that a service refuses;
             `answer` is the `error` event to send back.
         """
-        return self._serve(text) if self.role == "server" else self._follow(text)
-
-    def _follow(self, text: str | bytes) -> Event:
+        if self.role == "server":
+            return self._serve(text)
         if isinstance(text, bytes):
             raise RemoteProtocolError(f"expected a text message, got {len(text)} bytes of binary")
-        message = wire.parse(text)
-        event = wire.decode(message, dialect=self.dialect, registry=SERVER_EVENTS)
-        if isinstance(event, events.SessionCreated):
-            self._recognise(message)
-        self.state.apply(event)
+        event = wire.read(text, dialect=self.dialect, registry=SERVER_EVENTS)
+        if event.__class__ is events.SessionCreated:
+            self._recognise(wire.parse(text))
+        transition = TRANSITIONS.get(event.__class__)  # as `State.apply`, without the call
+        if transition is not None:
+            transition(self.state, event)
         return event
 
-    def _recognise(self, message: dict[str, object]) -> None:
-        """Tell the dialect of the peer by the shape of its first session object."""
-        session = message["session"]
-        names = set(session) if isinstance(session, dict) else set()
+    def _recognise(self, message: dict[str, Any]) -> None:
+        """Learn the dialect of the peer from the shape of its first session object."""
+        names = set(message["session"])
         if names & _GA_MARKS:
             self.peer_dialect = "ga"
         elif names & _PREVIEW_MARKS or message["type"] != "session.created":
             self.peer_dialect = "preview"
 
     def _serve(self, text: str | bytes) -> Event:
+        """Read a client's message as strictly as a service does."""
+        event_id, cause = None, None
         if isinstance(text, bytes):
-            raise _refused(
-                Refusal(
-                    code="invalid_event",
-                    message="Expected a text WebSocket message, but received a binary one.",
-                )
+            refusal: Refusal | None = Refusal(
+                "invalid_event", "Expected a text WebSocket message, but received a binary one."
             )
-        try:
-            message = wire.parse(text)
-        except RemoteProtocolError as error:
-            problem = Refusal(code="invalid_json", message=f"Invalid event: failed to parse JSON value ({error}).")
-            raise _refused(problem) from error
-        event_id = message.get("event_id")
-        event_id = event_id if isinstance(event_id, str) else None
-        refusal = check_event(message, dialect=self.dialect, webrtc=self.webrtc)
-        if refusal:
-            raise _refused(refusal, event_id)
-        event = wire.decode(message, dialect=self.dialect, registry=CLIENT_EVENTS)
-        if isinstance(event, UnknownEvent):
-            raise _refused(invalid_audio((event.problem or "").partition(":")[0]), event_id)  # all else was checked
-        untold = self.webrtc and isinstance(event, events.InputAudioBufferCommit)  # the sound took another way
-        refusal = None if untold else check_state(self.state, event, dialect=self.dialect)
-        if refusal:
-            raise _refused(refusal, event_id)
+        else:
+            try:
+                message = wire.parse(text)
+            except RemoteProtocolError as error:
+                cause = error
+                message, refusal = {}, Refusal("invalid_json", f"Invalid event: failed to parse JSON value ({error}).")
+            else:
+                event_id = message.get("event_id")
+                refusal = check_event(message, dialect=self.dialect, webrtc=self.webrtc)
+        if refusal is None:
+            event = wire.decode(message, dialect=self.dialect, registry=CLIENT_EVENTS)
+            if isinstance(event, UnknownEvent):
+                refusal = invalid_audio((event.problem or "").partition(":")[0])  # all else was checked
+            elif not (self.webrtc and isinstance(event, events.InputAudioBufferCommit)):  # audio took another path
+                refusal = check_state(self.state, event, dialect=self.dialect)
+        if refusal is not None:
+            detail = ErrorDetail(
+                type=refusal.type,
+                code=refusal.code,
+                message=refusal.message,
+                param=refusal.param,
+                event_id=event_id if isinstance(event_id, str) else None,
+            )
+            raise RemoteProtocolError(refusal.message, answer=events.Error(error=detail)) from cause
         self.state.apply(event)
         return event
-
-
-def _refused(refusal: Refusal, event_id: str | None = None) -> RemoteProtocolError:
-    detail = ErrorDetail(
-        type=refusal.type, code=refusal.code, message=refusal.message, param=refusal.param, event_id=event_id
-    )
-    return RemoteProtocolError(refusal.message, answer=events.Error(error=detail))
-
-
-def dialect_hint(error: ErrorDetail, *, dialect: Dialect) -> str | None:
-    """Say in words when an error means that the peer speaks the other dialect; None when it does not.
-
-    Source: codes seen when GA clients met preview services and the other way round.
-    """
-    code, param = error.code, error.param or ""
-    if code == "beta_api_shape_disabled":
-        return "This service no longer speaks the preview dialect: connect with dialect='ga'."
-    where = ".".join(param.split(".")[:2])
-    if dialect == "ga" and code == "unknown_parameter" and where in _GA_PARAMETERS:
-        return "This service speaks the preview dialect: connect with dialect='preview' (and an api_version)."
-    foreign = code == "unknown_parameter" and where in _PREVIEW_PARAMETERS
-    no_type = code == "missing_required_parameter" and param == "session.type"
-    if dialect == "preview" and (foreign or no_type):
-        return "This service speaks the GA dialect: connect with dialect='ga'."
-    return None
 
 
 _GA_PARAMETERS = frozenset({"session.type"}) | {
@@ -159,4 +139,19 @@ _PREVIEW_PARAMETERS = frozenset(
 )
 
 
-__all__ = ["Connection", "Role", "dialect_hint"]
+def dialect_hint(error: ErrorDetail, *, dialect: Dialect) -> str | None:
+    """Return a hint where an error means that the peer uses the other dialect; None where it does not.
+
+    Source: codes seen when GA clients met preview services and the other way round.
+    """
+    code, param = error.code, error.param or ""
+    if code == "beta_api_shape_disabled":
+        return "This service no longer supports the preview dialect: connect with dialect='ga'."
+    where = ".".join(param.split(".")[:2])
+    if dialect == "ga" and code == "unknown_parameter" and where in _GA_PARAMETERS:
+        return "This service uses the preview dialect: connect with dialect='preview' (and an api_version)."
+    foreign = code == "unknown_parameter" and where in _PREVIEW_PARAMETERS
+    no_type = code == "missing_required_parameter" and param == "session.type"
+    if dialect == "preview" and (foreign or no_type):
+        return "This service uses the GA dialect: connect with dialect='ga'."
+    return None

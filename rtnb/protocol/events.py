@@ -1,14 +1,13 @@
-"""The vocabulary: one frozen dataclass per wire event, class name = GA wire type in CamelCase.
+"""The wire's vocabulary: one frozen dataclass per event, class name = GA wire type in CamelCase.
 
-`event_id` is optional for the client and always given by the service. Every field beyond the documented ones is kept
-in `extra`; every event type beyond these is an `UnknownEvent`. What may be left out on the wire defaults to `UNSET`.
+`event_id` is optional for the client and always sent by the service. Every field beyond the documented ones is kept
+in `extra`; every event type beyond these is an `UnknownEvent`. Fields that may be absent on the wire default to
+`UNSET`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import ClassVar
 
 from rtnb.protocol.values import (
     UNSET,
@@ -26,85 +25,78 @@ from rtnb.protocol.values import (
     Value,
 )
 
+Registry = dict[str, "type[Event]"]
+"""Wire type -> event class."""
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+CLIENT_EVENTS: Registry = {}
+"""Events that a client may send: wire type -> class."""
+SERVER_EVENTS: Registry = {}
+"""Events that a service may send: wire type -> class."""
+
+
 class Event(Value):
-    """What all events share."""
+    """Base of all events; a subclass with a wire type enters the registry of its side."""
 
     type: ClassVar[str]
     """The wire type (GA spelling)."""
+    registry: ClassVar[Registry]
 
     event_id: str | Unset | None = UNSET
-    """Chosen by the sender; the service names the offending client event by it in an `error`."""
+    """Chosen by the sender; an `error` of the service names the client event that caused it by this id."""
+
+    def __init_subclass__(cls, type: str | None = None) -> None:
+        super().__init_subclass__()
+        if type is not None:
+            cls.type = type
+            cls.registry[type] = cls
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class UnknownEvent(Event):
     """An event this version does not know, or whose fields do not fit: kept whole in `payload`, never dropped."""
 
     type: str  # type: ignore[misc]  # the one event whose type is data
     payload: JsonObject
-    """The whole JSON object as it came."""
+    """The whole JSON object as received."""
     problem: str | None = None
-    """None for an unknown type; otherwise which field of a known type does not fit."""
+    """None for an unknown type; otherwise the field of a known type that does not fit."""
 
 
-CLIENT_EVENTS: dict[str, type[Event]] = {}
-"""What a client may say: wire type -> class."""
-SERVER_EVENTS: dict[str, type[Event]] = {}
-"""What a service may say: wire type -> class."""
+class ClientEvent(Event):
+    """Event that a client sends."""
 
-_E = TypeVar("_E", bound=type[Event])
+    registry = CLIENT_EVENTS
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def client_event(wire_type: str) -> Callable[[_E], _E]:
-    """Make a class a frozen dataclass and register it as what a client says."""
-    return lambda cls: _register(cls, wire_type, CLIENT_EVENTS)
+class ServerEvent(Event):
+    """Event that a service sends."""
 
-
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def server_event(wire_type: str) -> Callable[[_E], _E]:
-    """Make a class a frozen dataclass and register it as what a service says."""
-    return lambda cls: _register(cls, wire_type, SERVER_EVENTS)
-
-
-def _register(cls: Any, wire_type: str, registry: dict[str, type[Event]]) -> Any:
-    made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
-    made.type = wire_type
-    registry[wire_type] = made
-    return made
+    registry = SERVER_EVENTS
 
 
 # --- sent by the client -----------------------------------------------------------------------------------------------
 
 
-@client_event("session.update")
-class SessionUpdate(Event):
-    """Change settings; answered by `session.updated`, or by `error`, and then nothing at all has changed."""
+class SessionUpdate(ClientEvent, type="session.update"):
+    """Change settings; the service answers with `session.updated`, or with `error` and no change at all."""
 
     session: SessionConfig
 
 
-@client_event("input_audio_buffer.append")
-class InputAudioBufferAppend(Event):
-    """Add audio in the session's input format; no answer. At most 15 MiB."""
+class InputAudioBufferAppend(ClientEvent, type="input_audio_buffer.append"):
+    """Add audio in the session's input format; no reply. At most 15 MiB."""
 
     audio: bytes
 
 
-@client_event("input_audio_buffer.commit")
-class InputAudioBufferCommit(Event):
+class InputAudioBufferCommit(ClientEvent, type="input_audio_buffer.commit"):
     """Make the buffered audio (at least 100 ms) a user item; does not create a response."""
 
 
-@client_event("input_audio_buffer.clear")
-class InputAudioBufferClear(Event):
+class InputAudioBufferClear(ClientEvent, type="input_audio_buffer.clear"):
     """Forget the buffered audio."""
 
 
-@client_event("conversation.item.create")
-class ConversationItemCreate(Event):
+class ConversationItemCreate(ClientEvent, type="conversation.item.create"):
     """Put an item into the conversation."""
 
     item: Item
@@ -112,129 +104,114 @@ class ConversationItemCreate(Event):
     """Insert after this item; ``"root"`` puts it first; absent appends."""
 
 
-@client_event("conversation.item.retrieve")
-class ConversationItemRetrieve(Event):
+class ConversationItemRetrieve(ClientEvent, type="conversation.item.retrieve"):
     """Ask for an item with its audio."""
 
     item_id: str
 
 
-@client_event("conversation.item.truncate")
-class ConversationItemTruncate(Event):
-    """Cut an assistant item to what was heard, so that the model does not remember unheard words."""
+class ConversationItemTruncate(ClientEvent, type="conversation.item.truncate"):
+    """Cut an assistant item to the audio that was played, so that the model does not remember unheard words."""
 
     item_id: str
     content_index: int
     audio_end_ms: int
 
 
-@client_event("conversation.item.delete")
-class ConversationItemDelete(Event):
+class ConversationItemDelete(ClientEvent, type="conversation.item.delete"):
     """Remove an item."""
 
     item_id: str
 
 
-@client_event("response.create")
-class ResponseCreate(Event):
+class ResponseCreate(ClientEvent, type="response.create"):
     """Ask for a response."""
 
     response: ResponseConfig | Unset = UNSET
 
 
-@client_event("response.cancel")
-class ResponseCancel(Event):
-    """Stop the running response; answered by `response.done` with status ``cancelled``."""
+class ResponseCancel(ClientEvent, type="response.cancel"):
+    """Stop the running response; the service answers with `response.done` and status ``cancelled``."""
 
     response_id: str | Unset = UNSET
 
 
-@client_event("output_audio_buffer.clear")
-class OutputAudioBufferClear(Event):
+class OutputAudioBufferClear(ClientEvent, type="output_audio_buffer.clear"):
     """WebRTC and SIP only: stop the audio the service is playing out."""
 
 
 # --- sent by the service ----------------------------------------------------------------------------------------------
 
 
-@server_event("error")
-class Error(Event):
+class Error(ServerEvent, type="error"):
     """Something was refused; the session goes on unless the connection closes."""
 
     error: ErrorDetail
 
 
-@server_event("session.created")
-class SessionCreated(Event):
+class SessionCreated(ServerEvent, type="session.created"):
     """The first event: the session exists, with these settings."""
 
     session: SessionConfig
 
 
-@server_event("session.updated")
-class SessionUpdated(Event):
+class SessionUpdated(ServerEvent, type="session.updated"):
     """The whole effective configuration after an update."""
 
     session: SessionConfig
 
 
-@server_event("conversation.created")
-class ConversationCreated(Event):
-    """Preview services say it after `session.created`; not seen in GA."""
+class ConversationCreated(ServerEvent, type="conversation.created"):
+    """Preview services send it after `session.created`; not seen in GA."""
 
     conversation: JsonObject
 
 
-@server_event("conversation.item.added")
-class ConversationItemAdded(Event):
+class ConversationItemAdded(ServerEvent, type="conversation.item.added"):
     """An item entered the conversation (GA)."""
 
     item: Item
     previous_item_id: str | Unset | None = UNSET
 
 
-@server_event("conversation.item.done")
-class ConversationItemDone(Event):
+class ConversationItemDone(ServerEvent, type="conversation.item.done"):
     """An item is final (GA)."""
 
     item: Item
     previous_item_id: str | Unset | None = UNSET
 
 
-@server_event("conversation.item.created")
-class ConversationItemCreated(Event):
+class ConversationItemCreated(ServerEvent, type="conversation.item.created"):
     """Preview: an item entered the conversation."""
 
     item: Item
     previous_item_id: str | Unset | None = UNSET
 
 
-@server_event("conversation.item.retrieved")
-class ConversationItemRetrieved(Event):
+class ConversationItemRetrieved(ServerEvent, type="conversation.item.retrieved"):
     """The item asked for, with its audio."""
 
     item: Item
 
 
-@server_event("conversation.item.deleted")
-class ConversationItemDeleted(Event):
+class ConversationItemDeleted(ServerEvent, type="conversation.item.deleted"):
     """The item is gone."""
 
     item_id: str
 
 
-@server_event("conversation.item.truncated")
-class ConversationItemTruncated(Event):
+class ConversationItemTruncated(ServerEvent, type="conversation.item.truncated"):
     """The item now ends at `audio_end_ms`; its transcript is removed on the service."""
 
     item_id: str
-    content_index: int
+    content_index: int | Unset = UNSET
     audio_end_ms: int
 
 
-@server_event("conversation.item.input_audio_transcription.delta")
-class ConversationItemInputAudioTranscriptionDelta(Event):
-    """A piece of what the user said."""
+class ConversationItemInputAudioTranscriptionDelta(
+    ServerEvent, type="conversation.item.input_audio_transcription.delta"
+):
+    """A piece of the transcript of the user's turn."""
 
     item_id: str
     content_index: int | Unset = UNSET
@@ -242,20 +219,24 @@ class ConversationItemInputAudioTranscriptionDelta(Event):
     logprobs: tuple[JsonObject, ...] | Unset | None = UNSET
 
 
-@server_event("conversation.item.input_audio_transcription.completed")
-class ConversationItemInputAudioTranscriptionCompleted(Event):
-    """What the user said; may come before, between or after the response events."""
+class ConversationItemInputAudioTranscriptionCompleted(
+    ServerEvent, type="conversation.item.input_audio_transcription.completed"
+):
+    """Transcript of the user's turn; may arrive before, between or after the response events."""
 
     item_id: str
     content_index: int | Unset = UNSET
     transcript: str
     usage: Usage | Unset | None = UNSET
+    languages: tuple[JsonObject | str, ...] | Unset | None = UNSET
+    """Detected languages as objects with a `code`; ``gpt-transcribe`` only."""
     logprobs: tuple[JsonObject, ...] | Unset | None = UNSET
 
 
-@server_event("conversation.item.input_audio_transcription.segment")
-class ConversationItemInputAudioTranscriptionSegment(Event):
-    """A stretch of one speaker (diarising models); times in seconds."""
+class ConversationItemInputAudioTranscriptionSegment(
+    ServerEvent, type="conversation.item.input_audio_transcription.segment"
+):
+    """A segment of one speaker (diarising models); times in seconds."""
 
     item_id: str
     content_index: int | Unset = UNSET
@@ -266,8 +247,9 @@ class ConversationItemInputAudioTranscriptionSegment(Event):
     end: float | Unset = UNSET
 
 
-@server_event("conversation.item.input_audio_transcription.failed")
-class ConversationItemInputAudioTranscriptionFailed(Event):
+class ConversationItemInputAudioTranscriptionFailed(
+    ServerEvent, type="conversation.item.input_audio_transcription.failed"
+):
     """The user's audio could not be transcribed; the conversation goes on."""
 
     item_id: str
@@ -275,21 +257,18 @@ class ConversationItemInputAudioTranscriptionFailed(Event):
     error: ErrorDetail
 
 
-@server_event("input_audio_buffer.committed")
-class InputAudioBufferCommitted(Event):
+class InputAudioBufferCommitted(ServerEvent, type="input_audio_buffer.committed"):
     """The buffer became the user item `item_id`."""
 
     item_id: str
     previous_item_id: str | Unset | None = UNSET
 
 
-@server_event("input_audio_buffer.cleared")
-class InputAudioBufferCleared(Event):
+class InputAudioBufferCleared(ServerEvent, type="input_audio_buffer.cleared"):
     """The buffer is empty."""
 
 
-@server_event("input_audio_buffer.speech_started")
-class InputAudioBufferSpeechStarted(Event):
+class InputAudioBufferSpeechStarted(ServerEvent, type="input_audio_buffer.speech_started"):
     """Speech began at `audio_start_ms` of all audio appended in the session (prefix padding included)."""
 
     audio_start_ms: int
@@ -297,170 +276,147 @@ class InputAudioBufferSpeechStarted(Event):
     """The user item this turn will become."""
 
 
-@server_event("input_audio_buffer.speech_stopped")
-class InputAudioBufferSpeechStopped(Event):
+class InputAudioBufferSpeechStopped(ServerEvent, type="input_audio_buffer.speech_stopped"):
     """The turn ended at `audio_end_ms` of all audio appended in the session (the silence included)."""
 
     audio_end_ms: int
     item_id: str | Unset = UNSET
 
 
-@server_event("input_audio_buffer.timeout_triggered")
-class InputAudioBufferTimeoutTriggered(Event):
-    """Nobody spoke for `idle_timeout_ms`: the silent audio is committed and answered."""
+class InputAudioBufferTimeoutTriggered(ServerEvent, type="input_audio_buffer.timeout_triggered"):
+    """The user was silent for `idle_timeout_ms`: the service commits the silent audio and creates a response."""
 
     audio_start_ms: int
     audio_end_ms: int
     item_id: str | Unset = UNSET
 
 
-@server_event("input_audio_buffer.dtmf_event_received")
-class InputAudioBufferDtmfEventReceived(Event):
+class InputAudioBufferDtmfEventReceived(ServerEvent, type="input_audio_buffer.dtmf_event_received"):
     """A telephone key (SIP only)."""
 
     event: str
     received_at: int | Unset = UNSET
 
 
-@server_event("output_audio_buffer.started")
-class OutputAudioBufferStarted(Event):
+class OutputAudioBufferStarted(ServerEvent, type="output_audio_buffer.started"):
     """WebRTC and SIP: the service began to play a response."""
 
     response_id: str
 
 
-@server_event("output_audio_buffer.stopped")
-class OutputAudioBufferStopped(Event):
+class OutputAudioBufferStopped(ServerEvent, type="output_audio_buffer.stopped"):
     """WebRTC and SIP: all audio of the response was played."""
 
     response_id: str
 
 
-@server_event("output_audio_buffer.cleared")
-class OutputAudioBufferCleared(Event):
+class OutputAudioBufferCleared(ServerEvent, type="output_audio_buffer.cleared"):
     """WebRTC and SIP: playing was cut off."""
 
     response_id: str
 
 
-@server_event("response.created")
-class ResponseCreated(Event):
+class ResponseCreated(ServerEvent, type="response.created"):
     """A response begins."""
 
     response: Response
 
 
-@server_event("response.done")
-class ResponseDone(Event):
+class ResponseDone(ServerEvent, type="response.done"):
     """A response ended, whatever its status; carries the usage."""
 
     response: Response
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _OutputItem(Event):
+class _OutputItem(ServerEvent):
     response_id: str
-    output_index: int
+    output_index: int | Unset = UNSET
     item: Item
 
 
-@server_event("response.output_item.added")
-class ResponseOutputItemAdded(_OutputItem):
+class ResponseOutputItemAdded(_OutputItem, type="response.output_item.added"):
     """A response begins an item."""
 
 
-@server_event("response.output_item.done")
-class ResponseOutputItemDone(_OutputItem):
+class ResponseOutputItemDone(_OutputItem, type="response.output_item.done"):
     """The item is complete: a function call is run from here."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _PartEvent(Event):
+class _PartEvent(ServerEvent):
     response_id: str
     item_id: str
     output_index: int | Unset = UNSET
     content_index: int | Unset = UNSET
 
 
-@server_event("response.content_part.added")
-class ResponseContentPartAdded(_PartEvent):
+class ResponseContentPartAdded(_PartEvent, type="response.content_part.added"):
     """An item begins a piece of content."""
 
     part: ContentPart
 
 
-@server_event("response.content_part.done")
-class ResponseContentPartDone(_PartEvent):
+class ResponseContentPartDone(_PartEvent, type="response.content_part.done"):
     """The piece of content is complete."""
 
     part: ContentPart
 
 
-@server_event("response.output_text.delta")
-class ResponseOutputTextDelta(_PartEvent):
-    """A piece of written answer."""
+class ResponseOutputTextDelta(_PartEvent, type="response.output_text.delta"):
+    """A piece of a text answer."""
 
     delta: str
 
 
-@server_event("response.output_text.done")
-class ResponseOutputTextDone(_PartEvent):
-    """The whole written answer."""
+class ResponseOutputTextDone(_PartEvent, type="response.output_text.done"):
+    """The whole text answer."""
 
     text: str
 
 
-@server_event("response.output_audio_transcript.delta")
-class ResponseOutputAudioTranscriptDelta(_PartEvent):
-    """A piece of what is being said, usually ahead of the audio."""
+class ResponseOutputAudioTranscriptDelta(_PartEvent, type="response.output_audio_transcript.delta"):
+    """A piece of the transcript, usually ahead of the audio."""
 
     delta: str
 
 
-@server_event("response.output_audio_transcript.done")
-class ResponseOutputAudioTranscriptDone(_PartEvent):
-    """All that was said."""
+class ResponseOutputAudioTranscriptDone(_PartEvent, type="response.output_audio_transcript.done"):
+    """The whole transcript of one part."""
 
     transcript: str
 
 
-@server_event("response.output_audio.delta")
-class ResponseOutputAudioDelta(_PartEvent):
-    """A piece of speech in the session's output format."""
+class ResponseOutputAudioDelta(_PartEvent, type="response.output_audio.delta"):
+    """A piece of audio in the session's output format."""
 
     delta: EncodedAudio = EncodedAudio()
 
     @property
     def audio_bytes(self) -> int:
-        """How many bytes of audio `delta` has; cheaper than asking for them."""
+        """Number of bytes of audio in `delta`; cheaper than reading them."""
         return int(_DELTA.size_bytes(self))
 
 
 _DELTA = vars(ResponseOutputAudioDelta)["delta"]
 
 
-@server_event("response.output_audio.done")
-class ResponseOutputAudioDone(_PartEvent):
-    """No more speech for this part."""
+class ResponseOutputAudioDone(_PartEvent, type="response.output_audio.done"):
+    """No more audio for this part."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _CallEvent(Event):
+class _CallEvent(ServerEvent):
     response_id: str
     item_id: str
     output_index: int | Unset = UNSET
 
 
-@server_event("response.function_call_arguments.delta")
-class ResponseFunctionCallArgumentsDelta(_CallEvent):
+class ResponseFunctionCallArgumentsDelta(_CallEvent, type="response.function_call_arguments.delta"):
     """A piece of the arguments' JSON text."""
 
     call_id: str | Unset = UNSET
     delta: str
 
 
-@server_event("response.function_call_arguments.done")
-class ResponseFunctionCallArgumentsDone(_CallEvent):
+class ResponseFunctionCallArgumentsDone(_CallEvent, type="response.function_call_arguments.done"):
     """The arguments' JSON text; sent for cancelled calls too, so never run a tool from here."""
 
     call_id: str | Unset = UNSET
@@ -468,58 +424,48 @@ class ResponseFunctionCallArgumentsDone(_CallEvent):
     arguments: str
 
 
-@server_event("response.mcp_call_arguments.delta")
-class ResponseMcpCallArgumentsDelta(_CallEvent):
+class ResponseMcpCallArgumentsDelta(_CallEvent, type="response.mcp_call_arguments.delta"):
     """A piece of an MCP call's arguments."""
 
     delta: str
 
 
-@server_event("response.mcp_call_arguments.done")
-class ResponseMcpCallArgumentsDone(_CallEvent):
+class ResponseMcpCallArgumentsDone(_CallEvent, type="response.mcp_call_arguments.done"):
     """An MCP call's arguments."""
 
     arguments: str
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class _McpProgress(Event):
+class _McpProgress(ServerEvent):
     item_id: str
     output_index: int | Unset = UNSET
 
 
-@server_event("response.mcp_call.in_progress")
-class ResponseMcpCallInProgress(_McpProgress):
+class ResponseMcpCallInProgress(_McpProgress, type="response.mcp_call.in_progress"):
     """The service runs an MCP tool."""
 
 
-@server_event("response.mcp_call.completed")
-class ResponseMcpCallCompleted(_McpProgress):
-    """The MCP tool answered."""
+class ResponseMcpCallCompleted(_McpProgress, type="response.mcp_call.completed"):
+    """The MCP tool returned a result."""
 
 
-@server_event("response.mcp_call.failed")
-class ResponseMcpCallFailed(_McpProgress):
+class ResponseMcpCallFailed(_McpProgress, type="response.mcp_call.failed"):
     """The MCP tool failed."""
 
 
-@server_event("mcp_list_tools.in_progress")
-class McpListToolsInProgress(_McpProgress):
+class McpListToolsInProgress(_McpProgress, type="mcp_list_tools.in_progress"):
     """The service asks an MCP server for its tools."""
 
 
-@server_event("mcp_list_tools.completed")
-class McpListToolsCompleted(_McpProgress):
+class McpListToolsCompleted(_McpProgress, type="mcp_list_tools.completed"):
     """The MCP server's tools are known."""
 
 
-@server_event("mcp_list_tools.failed")
-class McpListToolsFailed(_McpProgress):
+class McpListToolsFailed(_McpProgress, type="mcp_list_tools.failed"):
     """The MCP server did not answer."""
 
 
-@server_event("rate_limits.updated")
-class RateLimitsUpdated(Event):
-    """What is left of the quotas."""
+class RateLimitsUpdated(ServerEvent, type="rate_limits.updated"):
+    """The remaining quotas."""
 
     rate_limits: tuple[RateLimit, ...]

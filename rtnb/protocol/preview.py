@@ -1,32 +1,21 @@
-"""The preview dialect (2024-10 … 2025-04) as a translation of JSON objects to and from the GA spelling.
+"""Preview dialect (2024-10 … 2025-04) as a translation of JSON objects to and from the GA spelling.
 
-Lossless both ways: what has no counterpart is left as it is, so that the peer can judge it. Source: the migration
-tables of the service's documentation and the beta types of ``openai`` 3.51.0.
+Lossless both ways: a field without a counterpart is left as it is, so that the peer can judge it. Source: the
+migration tables of the service's documentation and the beta types of ``openai`` 3.51.0.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 from rtnb.errors import LocalProtocolError
 from rtnb.protocol.events import SERVER_EVENTS
 
-GA_TYPES = {
-    "response.text.delta": "response.output_text.delta",
-    "response.text.done": "response.output_text.done",
-    "response.audio.delta": "response.output_audio.delta",
-    "response.audio.done": "response.output_audio.done",
-    "response.audio_transcript.delta": "response.output_audio_transcript.delta",
-    "response.audio_transcript.done": "response.output_audio_transcript.done",
-}
+_NAMES = ("text.delta", "text.done", "audio.delta", "audio.done", "audio_transcript.delta", "audio_transcript.done")
+GA_TYPES = {f"response.{name}": f"response.output_{name}" for name in _NAMES}
+"""Preview name of an event -> GA name."""
 PREVIEW_TYPES = {ga: preview for preview, ga in GA_TYPES.items()}
-_TRANSCRIPTION_TYPES = {
-    "transcription_session.update": "session.update",
-    "transcription_session.created": "session.created",
-    "transcription_session.updated": "session.updated",
-}
 PREVIEW_FORMATS: dict[str, dict[str, Any]] = {
     "pcm16": {"type": "audio/pcm", "rate": 24_000},
     "g711_ulaw": {"type": "audio/pcmu"},
@@ -34,8 +23,8 @@ PREVIEW_FORMATS: dict[str, dict[str, Any]] = {
 }
 """Preview name of an audio format -> GA object."""
 _GA_FORMATS = {entry["type"]: name for name, entry in PREVIEW_FORMATS.items()}
-_PREVIEW_CONTENT = {"text": "output_text", "audio": "output_audio"}
-_GA_CONTENT = {ga: preview for preview, ga in _PREVIEW_CONTENT.items()}
+_TO_GA = {"text": "output_text", "audio": "output_audio"}
+_TO_PREVIEW = {ga: preview for preview, ga in _TO_GA.items()}
 
 _Path = tuple[str, ...]
 SESSION_PATHS: dict[str, _Path] = {
@@ -49,11 +38,9 @@ SESSION_PATHS: dict[str, _Path] = {
     "voice": ("audio", "output", "voice"),
     "speed": ("audio", "output", "speed"),
 }
-"""Flat preview name of a session setting -> where GA keeps it."""
+"""Flat preview name of a session setting -> its place in GA."""
 _RESPONSE_PATHS = {k: SESSION_PATHS[k] for k in ("modalities", "output_audio_format", "voice")}
-_CREATE_PATHS = {
-    k: SESSION_PATHS[k] for k in ("modalities", "output_audio_format", "voice", "max_response_output_tokens")
-}
+_CREATE_PATHS = {**_RESPONSE_PATHS, "max_response_output_tokens": ("max_output_tokens",)}
 GA_ONLY_EVENTS = frozenset(
     t
     for t in SERVER_EVENTS
@@ -65,22 +52,12 @@ GA_ONLY_EVENTS = frozenset(
 
 def event_from_preview(message: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a JSON event from the preview spelling to the GA one."""
-    out = dict(message)
     kind = message["type"]
-    if kind in _TRANSCRIPTION_TYPES:
-        out["type"] = _TRANSCRIPTION_TYPES[kind]
-        if isinstance(out.get("session"), dict):
-            out["session"] = {**session_from_preview(out["session"]), "type": "transcription"}
-        return out
-    out["type"] = GA_TYPES.get(kind, kind)
+    if not kind.startswith("transcription_session."):
+        return _event(message, GA_TYPES.get(kind, kind), kind, _nest, _TO_GA)
+    out = _event(message, kind.removeprefix("transcription_"), kind, _nest, _TO_GA)
     if isinstance(out.get("session"), dict):
-        out["session"] = session_from_preview(out["session"])
-    if isinstance(out.get("item"), dict):
-        out["item"] = _item(out["item"], _PREVIEW_CONTENT)
-    if isinstance(out.get("response"), dict):
-        out["response"] = _response_from_preview(
-            out["response"], _CREATE_PATHS if kind == "response.create" else _RESPONSE_PATHS
-        )
+        out["session"]["type"] = "transcription"
     return out
 
 
@@ -92,53 +69,56 @@ def event_to_preview(message: Mapping[str, Any]) -> dict[str, Any]:
     LocalProtocolError
         The preview dialect has no such event.
     """
-    out = dict(message)
     kind = message["type"]
     if kind in GA_ONLY_EVENTS:
-        raise LocalProtocolError(f"the preview dialect has no event {kind!r}")
-    out["type"] = PREVIEW_TYPES.get(kind, kind)
-    if isinstance(out.get("session"), dict):
-        if out["session"].get("type") == "transcription":
-            out["type"] = "transcription_" + kind
-        out["session"] = session_to_preview(out["session"])
-    if isinstance(out.get("item"), dict):
-        out["item"] = _item(out["item"], _GA_CONTENT)
-    if isinstance(out.get("response"), dict):
-        out["response"] = _response_to_preview(
-            out["response"], _CREATE_PATHS if kind == "response.create" else _RESPONSE_PATHS
-        )
+        raise LocalProtocolError(f"The preview dialect has no event {kind!r}. It exists in the dialect 'ga'.")
+    session = message.get("session")
+    transcription = isinstance(session, dict) and session.get("type") == "transcription"
+    out = _event(
+        message,
+        "transcription_" + kind if transcription else PREVIEW_TYPES.get(kind, kind),
+        kind,
+        _flatten,
+        _TO_PREVIEW,
+    )
+    if isinstance(session, dict):
+        out["session"].pop("type", None)
     return out
 
 
 def session_from_preview(session: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate a session configuration from the preview spelling to the GA one."""
     return _nest(session, SESSION_PATHS)
 
 
 def session_to_preview(session: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate a session configuration from the GA spelling to the preview one."""
     return _flatten({k: v for k, v in session.items() if k != "type"}, SESSION_PATHS)
 
 
-def _response_from_preview(response: Mapping[str, Any], paths: Mapping[str, _Path]) -> dict[str, Any]:
-    out = _nest(response, paths)
-    for key in ("output", "input"):
-        if isinstance(out.get(key), list):
-            out[key] = [_item(entry, _PREVIEW_CONTENT) for entry in out[key]]
+def _event(
+    message: Mapping[str, Any], kind: str, old: str, translate: Any, content: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a message named `kind` whose session, item and response are translated."""
+    out = {**message, "type": kind}
+    if isinstance(session := out.get("session"), dict):
+        out["session"] = translate(session, SESSION_PATHS)
+    if isinstance(response := out.get("response"), dict):
+        out["response"] = response = translate(response, _CREATE_PATHS if old == "response.create" else _RESPONSE_PATHS)
+        for key in ("output", "input"):
+            if isinstance(response.get(key), list):
+                response[key] = [_item(entry, content) for entry in response[key]]
+    if "item" in out:
+        out["item"] = _item(out["item"], content)
     return out
 
 
-def _response_to_preview(response: Mapping[str, Any], paths: Mapping[str, _Path]) -> dict[str, Any]:
-    out = _flatten(response, paths)
-    for key in ("output", "input"):
-        if isinstance(out.get(key), list):
-            out[key] = [_item(entry, _GA_CONTENT) for entry in out[key]]
-    return out
-
-
-def _item(item: Any, content_types: Mapping[str, str]) -> Any:
+def _item(item: Any, names: Mapping[str, str]) -> Any:
+    """Return an item whose content parts have the other dialect's types."""
     if not isinstance(item, dict) or not isinstance(item.get("content"), list):
         return item
     content = [
-        {**part, "type": content_types.get(part["type"], part["type"])}
+        {**part, "type": names.get(part["type"], part["type"])}
         if isinstance(part, dict) and isinstance(part.get("type"), str)
         else part
         for part in item["content"]
@@ -147,44 +127,56 @@ def _item(item: Any, content_types: Mapping[str, str]) -> Any:
 
 
 def _nest(flat: Mapping[str, Any], paths: Mapping[str, _Path]) -> dict[str, Any]:
+    """Move flat settings to their places in GA."""
     out = {k: v for k, v in flat.items() if k not in paths}
-    for name, path in paths.items():
-        if name in flat:
-            target = out
-            for step in path[:-1]:
-                held = target.get(step)
-                target[step] = target = dict(held) if isinstance(held, dict) else {}
-            target[path[-1]] = _value_from_preview(name, flat[name])
+    for name, (*steps, last) in paths.items():
+        if name not in flat:
+            continue
+        value, target = flat[name], out
+        if name.endswith("_audio_format") and isinstance(value, str):
+            value = dict(PREVIEW_FORMATS.get(value, {"type": value}))
+        elif name == "modalities" and value == ["text", "audio"]:
+            value = ["audio"]
+        for step in steps:
+            held = target.get(step)
+            target[step] = target = dict(held) if isinstance(held, dict) else {}
+        target[last] = value
     if isinstance(choice := out.get("tool_choice"), dict) and isinstance(choice.get("function"), dict):
         out["tool_choice"] = {"type": choice.get("type"), **choice["function"]}
     return out
 
 
 def _flatten(nested: Mapping[str, Any], paths: Mapping[str, _Path]) -> dict[str, Any]:
-    out = copy.deepcopy(dict(nested)) if "audio" in nested else dict(nested)
+    """Move the settings of GA to their flat names; an object that this empties is left out."""
+    out = dict(nested)
     for name, path in paths.items():
-        holders = [out]
-        for step in path[:-1]:
-            held = holders[-1].get(step)
-            holders.append(held if isinstance(held, dict) else {})
-        if path[-1] in holders[-1]:
-            out[name] = _value_to_preview(name, holders[-1].pop(path[-1]))
-        for holder, step in zip(holders[-2::-1], path[-2::-1], strict=False):
-            if holder.get(step) == {}:
-                del holder[step]
+        value = _take(out, path)
+        if value is _ABSENT:
+            continue
+        if name.endswith("_audio_format") and isinstance(value, dict) and isinstance(value.get("type"), str):
+            value = _GA_FORMATS.get(value["type"], value["type"])
+        elif name == "modalities" and value == ["audio"]:
+            value = ["text", "audio"]
+        out[name] = value
     choice = out.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") == "function" and isinstance(choice.get("name"), str):
         out["tool_choice"] = {"type": "function", "function": {k: v for k, v in choice.items() if k != "type"}}
     return out
 
 
-def _value_from_preview(name: str, value: Any) -> Any:
-    if name.endswith("_audio_format") and isinstance(value, str):
-        return dict(PREVIEW_FORMATS.get(value, {"type": value}))
-    return ["audio"] if name == "modalities" and value == ["text", "audio"] else value
+_ABSENT = object()
 
 
-def _value_to_preview(name: str, value: Any) -> Any:
-    if name.endswith("_audio_format") and isinstance(value, dict) and isinstance(value.get("type"), str):
-        return _GA_FORMATS.get(value["type"], value["type"])
-    return ["text", "audio"] if name == "modalities" and value == ["audio"] else value
+def _take(holder: dict[str, Any], path: _Path) -> Any:
+    """Remove the value at `path` from copies of the objects on the way, and return it."""
+    step, *rest = path
+    held = holder.get(step, _ABSENT)
+    if not rest:
+        return holder.pop(step, _ABSENT)
+    if not isinstance(held, dict):
+        return _ABSENT
+    holder[step] = inner = dict(held)
+    value = _take(inner, tuple(rest))
+    if not inner:
+        del holder[step]
+    return value

@@ -1,27 +1,33 @@
-"""What a session is after the events so far: session, input audio buffer, conversation and responses.
+"""State of a session after the events so far: session, input audio buffer, conversation and responses.
 
-Every transition is in this file, in one table from event class to function, and none of them knows which role it
-plays: the service changes its state by what it says, the client by what it reads, so after every exchange both hold
-the same (`State.snapshot`). A client's events change nothing by themselves, except `input_audio_buffer.append`, which
-is never answered.
+Every transition is in this file, registered for its event classes, and none of them knows which role it plays: the
+service follows the events that it sends, the client those that it reads. So after every exchange both hold the same
+(`State.snapshot`). A client's own events change nothing until the service confirms them, except
+`input_audio_buffer.append`, which has no reply.
 
-The state keeps counts and text, not audio: who needs the samples keeps them.
+The state keeps counts and text, not audio. Its tables are bounded, see `ITEM_LIMIT` and `RESPONSE_LIMIT`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, SupportsIndex, TypeVar
 
 from rtnb.protocol import events
 from rtnb.protocol.events import Event
 from rtnb.protocol.values import ContentPart, Item, Response, SessionConfig
 
+ITEM_LIMIT: Final = 10_000
+"""Most items that are remembered; a new one beyond them makes the state forget the oldest; chosen."""
+RESPONSE_LIMIT: Final = 256
+"""Most responses that are remembered; a new one beyond them makes the state forget the oldest finished one, or the
+oldest of all where none has finished; chosen."""
+
 
 @dataclass
 class Part:
-    """What has arrived of one content part of an assistant item."""
+    """Received content of one part of an item."""
 
     text: str = ""
     transcript: str = ""
@@ -31,20 +37,16 @@ class Part:
 
 @dataclass
 class Entry:
-    """An item and what streamed into it."""
+    """Item with the content that streamed into it."""
 
     item: Item
     parts: dict[int, Part] = field(default_factory=dict)
-    """content_index -> what has arrived."""
+    """content_index -> received content."""
     arguments: str = ""
     audio_bytes_per_ms: int = 48
     response_id: str | None = None
     truncated_ms: int | None = None
-    """Where the item was cut, None while it is whole."""
-
-    def part(self, content_index: Any) -> Part:
-        """The part at `content_index`, made when it is new (services may leave the index out: 0)."""
-        return self.parts.setdefault(content_index if isinstance(content_index, int) else 0, Part())
+    """End of the item after a truncation, None while it is whole."""
 
     @property
     def audio_ms(self) -> float:
@@ -54,10 +56,12 @@ class Entry:
 
 @dataclass
 class Running:
-    """A response and the ids of its items."""
+    """Response and the ids of its items."""
 
     response: Response
     item_ids: list[str] = field(default_factory=list)
+    done: bool = False
+    """Whether `response.done` arrived; later events of the response itself change nothing."""
 
     @property
     def in_conversation(self) -> bool:
@@ -67,13 +71,36 @@ class Running:
 
 @dataclass
 class InputAudioBuffer:
-    """What was appended and not yet committed or cleared."""
+    """Audio that was appended and not yet committed or cleared."""
 
     bytes: int = 0
     total_bytes: int = 0
-    """All that was ever appended: the clock of `audio_start_ms` and `audio_end_ms`."""
+    """All bytes ever appended: the clock of `audio_start_ms` and `audio_end_ms`."""
     speech_item_id: str | None = None
-    """The item a running user turn will become; None while nobody speaks."""
+    """Id of the item that a running user turn will become; None outside a turn."""
+
+
+class Order(list[str]):
+    """Item ids, first to last, as a list whose membership test and appending take the same time at any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._members: set[str] = set()
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._members
+
+    def append(self, item_id: str) -> None:
+        self._members.add(item_id)
+        super().append(item_id)
+
+    def insert(self, index: SupportsIndex, item_id: str) -> None:
+        self._members.add(item_id)
+        super().insert(index, item_id)
+
+    def remove(self, item_id: str) -> None:
+        self._members.remove(item_id)
+        super().remove(item_id)
 
 
 class State:
@@ -82,15 +109,16 @@ class State:
     def __init__(self) -> None:
         self.session: SessionConfig | None = None
         self.input_audio_buffer = InputAudioBuffer()
-        self.order: list[str] = []
+        self.order: list[str] = Order()
         """Ids of the conversation's items, first to last."""
         self.entries: dict[str, Entry] = {}
-        """Every item seen, also those outside the conversation."""
+        """The last `ITEM_LIMIT` items seen, also those outside the conversation."""
         self.responses: dict[str, Running] = {}
+        """The last `RESPONSE_LIMIT` responses."""
         self.active_response_id: str | None = None
         """The response that is being generated into the conversation; at most one."""
         self.audio_produced = False
-        """Whether the assistant spoke already: its voice is frozen from then on."""
+        """Whether the assistant has sent audio: its voice is frozen from then on."""
 
     @property
     def conversation(self) -> list[Item]:
@@ -99,12 +127,12 @@ class State:
 
     def apply(self, event: Event) -> None:
         """Follow one event, sent or received; events without a transition change nothing."""
-        transition = _TRANSITIONS.get(type(event))
+        transition = TRANSITIONS.get(type(event))
         if transition is not None:
             transition(self, event)
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything as plain data, equal on both sides after every exchange; later events do not change it."""
+        """Return everything as plain data, equal on both sides after every exchange; later events do not change it."""
         return {
             "session": self.session,
             "input_audio_buffer": vars(self.input_audio_buffer).copy(),
@@ -118,26 +146,47 @@ class State:
         }
 
 
+TRANSITIONS: Final[dict[type[Event], Callable[[State, Any], None]]] = {}
+"""Event class -> transition. A class without one changes no state."""
+
+_T = TypeVar("_T", bound=Callable[[State, Any], None])
+
+
+def _on(*classes: type[Event]) -> Callable[[_T], _T]:
+    """Register a function as the transition of event classes."""
+
+    def register(transition: _T) -> _T:
+        TRANSITIONS.update(dict.fromkeys(classes, transition))
+        return transition
+
+    return register
+
+
 # --- session and input audio buffer -----------------------------------------------------------------------------------
 
 
+@_on(events.SessionCreated, events.SessionUpdated)
 def _session(state: State, event: events.SessionCreated | events.SessionUpdated) -> None:
-    state.session = event.session  # always whole: what is not in it any more does not hold any more
+    state.session = event.session  # always whole: a setting that is absent holds no longer
 
 
+@_on(events.InputAudioBufferAppend)
 def _append(state: State, event: events.InputAudioBufferAppend) -> None:
     state.input_audio_buffer.bytes += len(event.audio)
     state.input_audio_buffer.total_bytes += len(event.audio)
 
 
+@_on(events.InputAudioBufferSpeechStarted)
 def _speech_started(state: State, event: events.InputAudioBufferSpeechStarted) -> None:
     state.input_audio_buffer.speech_item_id = event.item_id or ""
 
 
-def _speech_stopped(state: State, event: events.InputAudioBufferSpeechStopped) -> None:
+@_on(events.InputAudioBufferSpeechStopped)
+def _speech_stopped(state: State, event: Event) -> None:
     state.input_audio_buffer.speech_item_id = None
 
 
+@_on(events.InputAudioBufferCommitted, events.InputAudioBufferCleared)
 def _buffer_emptied(state: State, event: Event) -> None:
     state.input_audio_buffer.bytes = 0
     state.input_audio_buffer.speech_item_id = None  # the turn became an item, or is forgotten
@@ -146,32 +195,42 @@ def _buffer_emptied(state: State, event: Event) -> None:
 # --- conversation -----------------------------------------------------------------------------------------------------
 
 
-def _item_entered(
-    state: State, event: events.ConversationItemAdded | events.ConversationItemCreated | events.ConversationItemDone
-) -> None:
-    item_id = _item(state, event.item)
+@_on(events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
+def _item_entered(state: State, event: events.ConversationItemAdded) -> None:
+    item_id = event.item.id or ""
+    _update_item(_entry(state, item_id), event.item)
     if item_id in state.order:
         return
-    previous = event.previous_item_id
+    previous, order = event.previous_item_id, state.order
     if previous is None:
-        state.order.insert(0, item_id)
-    elif previous in state.order:
-        state.order.insert(state.order.index(str(previous)) + 1, item_id)
+        order.insert(0, item_id)
+    elif previous in order and previous != order[-1]:
+        order.insert(order.index(str(previous)) + 1, item_id)
     else:
-        state.order.append(item_id)
+        order.append(item_id)
 
 
-def _item(state: State, item: Item) -> str:
-    """Remember the newest word on an item; a later event never takes away a transcript that is already known."""
-    item_id = item.id or ""
-    entry = state.entries.setdefault(item_id, Entry(item=item))
+def _entry(state: State, item_id: str, response_id: str | None = None) -> Entry:
+    """Return the entry of an item, made where the service skipped or lost its announcement."""
+    entry = state.entries.get(item_id)
+    if entry is None:
+        entry = state.entries[item_id] = Entry(Item(type="message", id=item_id), response_id=response_id)
+        if len(state.entries) > ITEM_LIMIT:
+            oldest = next(iter(state.entries))
+            del state.entries[oldest]
+            if oldest in state.order:
+                state.order.remove(oldest)
+    return entry
+
+
+def _update_item(entry: Entry, item: Item) -> None:
+    """Take over the newest version of an item; it never takes away a transcript that is already known."""
     content = tuple(_known_part(entry, i, part) for i, part in enumerate(item.content or ()))
-    entry.item = replace(item, content=content or entry.item.content)
-    return item_id
+    entry.item = replace(item, content=content or (entry.item.content if entry.item.content else item.content))
 
 
 def _known_part(entry: Entry, index: int, part: ContentPart) -> ContentPart:
-    """The part as the service shows it, with the transcript that came earlier, or without the one that was cut."""
+    """Return the part with the transcript that arrived earlier, or without the one that was truncated."""
     if entry.truncated_ms is not None:
         return replace(part, transcript=None) if part.transcript else part
     if part.transcript:
@@ -183,22 +242,25 @@ def _known_part(entry: Entry, index: int, part: ContentPart) -> ContentPart:
     return replace(part, transcript=known) if known else part
 
 
+@_on(events.ConversationItemDeleted)
 def _item_deleted(state: State, event: events.ConversationItemDeleted) -> None:
     state.entries.pop(event.item_id, None)
     if event.item_id in state.order:
         state.order.remove(event.item_id)
 
 
+@_on(events.ConversationItemTruncated)
 def _item_truncated(state: State, event: events.ConversationItemTruncated) -> None:
     entry = state.entries.get(event.item_id)
     if entry is not None:
         entry.truncated_ms = event.audio_end_ms
-        _set_transcript(entry, event.content_index, None)
+        _set_transcript(entry, event.content_index or 0, None)
 
 
+@_on(events.ConversationItemInputAudioTranscriptionCompleted)
 def _transcribed(state: State, event: events.ConversationItemInputAudioTranscriptionCompleted) -> None:
-    entry = state.entries.setdefault(event.item_id, Entry(item=Item(type="message", id=event.item_id)))
-    entry.part(event.content_index).transcript = event.transcript  # the item itself may come later
+    entry = _entry(state, event.item_id)
+    entry.parts.setdefault(event.content_index or 0, Part()).transcript = event.transcript  # the item may come later
     _set_transcript(entry, event.content_index or 0, event.transcript)
 
 
@@ -212,102 +274,92 @@ def _set_transcript(entry: Entry, content_index: int, transcript: str | None) ->
 # --- responses --------------------------------------------------------------------------------------------------------
 
 
+@_on(events.ResponseCreated)
 def _response_created(state: State, event: events.ResponseCreated) -> None:
-    running = Running(event.response)
-    state.responses[event.response.id] = running
-    if running.in_conversation:
-        state.active_response_id = event.response.id
+    running = _running(state, event.response)
+    if not running.done:
+        running.response = event.response
+        if running.in_conversation:
+            state.active_response_id = event.response.id
 
 
+@_on(events.ResponseDone)
 def _response_done(state: State, event: events.ResponseDone) -> None:
-    running = state.responses.setdefault(event.response.id, Running(event.response))
-    running.response = event.response
-    if state.active_response_id == event.response.id:
-        state.active_response_id = None
+    running = _running(state, event.response)
+    if not running.done:
+        running.response, running.done = event.response, True
+        if state.active_response_id == event.response.id:
+            state.active_response_id = None
 
 
+def _running(state: State, response: Response) -> Running:
+    """Return the record of a response, made where there is none."""
+    running = state.responses.get(response.id)
+    if running is None:
+        running = state.responses[response.id] = Running(response)
+        if len(state.responses) > RESPONSE_LIMIT:
+            finished = (k for k, old in state.responses.items() if old.done)
+            del state.responses[next(finished, next(iter(state.responses)))]
+    return running
+
+
+@_on(events.ResponseOutputItemAdded, events.ResponseOutputItemDone)
 def _output_item(state: State, event: events.ResponseOutputItemAdded | events.ResponseOutputItemDone) -> None:
-    item_id = _item(state, event.item)
-    entry = state.entries[item_id]
+    item_id = event.item.id or ""
+    entry = _entry(state, item_id)
+    _update_item(entry, event.item)
     entry.response_id = event.response_id
-    running = state.responses.get(event.response_id)
-    if running is not None:
-        if item_id not in running.item_ids:
-            running.item_ids.append(item_id)
-        output = running.response.audio and running.response.audio.output
-        session_format = state.session.output_format if state.session else None
-        output_format = (output and output.format) or session_format
-        if output_format:
-            entry.audio_bytes_per_ms = output_format.bytes_per_ms
+    running = _running(state, Response(id=event.response_id))  # `response.created` may be lost
+    if item_id not in running.item_ids:
+        running.item_ids.append(item_id)
+    output = running.response.audio and running.response.audio.output
+    output_format = (output and output.format) or (state.session and state.session.output_format)
+    if output_format:
+        entry.audio_bytes_per_ms = output_format.bytes_per_ms
 
 
-def _entry(state: State, event: Any) -> Entry:
-    """The entry a delta belongs to, made when the service skipped its announcement."""
+@_on(events.ResponseOutputTextDelta, events.ResponseOutputAudioTranscriptDelta, events.ResponseOutputAudioDelta)
+def _delta(state: State, event: Any) -> None:
+    """Add a piece to its part. Most events are of these three classes, so the usual case calls no function."""
     entry = state.entries.get(event.item_id)
-    if entry is None:
-        entry = Entry(item=Item(type="message", id=event.item_id), response_id=event.response_id)
-        state.entries[event.item_id] = entry
-    return entry
+    part = None if entry is None else entry.parts.get(event.content_index)
+    if part is None:
+        part = _part(state, event)
+    if event.__class__ is events.ResponseOutputAudioDelta:
+        held = event.__dict__["delta"]  # base64 as received, bytes as sent; reading `event.delta` would decode it
+        part.audio_bytes += len(held) // 4 * 3 - held.count("=", -2) if held.__class__ is str else len(held)
+        state.audio_produced = True
+    elif event.__class__ is events.ResponseOutputTextDelta:
+        part.text += event.delta
+    else:
+        part.transcript += event.delta
 
 
-def _text_delta(state: State, event: events.ResponseOutputTextDelta) -> None:
-    _entry(state, event).part(event.content_index).text += event.delta
+def _part(state: State, event: Any) -> Part:
+    """Return the part of an event, made where it is new; without an index it is the first part."""
+    return _entry(state, event.item_id, event.response_id).parts.setdefault(event.content_index or 0, Part())
 
 
+@_on(events.ResponseOutputTextDone)
 def _text_done(state: State, event: events.ResponseOutputTextDone) -> None:
-    _entry(state, event).part(event.content_index).text = event.text
+    _part(state, event).text = event.text
 
 
-def _transcript_delta(state: State, event: events.ResponseOutputAudioTranscriptDelta) -> None:
-    _entry(state, event).part(event.content_index).transcript += event.delta
-
-
+@_on(events.ResponseOutputAudioTranscriptDone)
 def _transcript_done(state: State, event: events.ResponseOutputAudioTranscriptDone) -> None:
-    _entry(state, event).part(event.content_index).transcript = event.transcript
+    _part(state, event).transcript = event.transcript
 
 
-def _audio_delta(state: State, event: events.ResponseOutputAudioDelta) -> None:
-    _entry(state, event).part(event.content_index).audio_bytes += event.audio_bytes
-    state.audio_produced = True
+@_on(events.OutputAudioBufferStarted)
+def _playing(state: State, event: Event) -> None:
+    state.audio_produced = True  # WebRTC: the audio itself takes another path
 
 
-def _spoken(state: State, event: Event) -> None:
-    state.audio_produced = True  # WebRTC: the audio itself takes another way
-
-
+@_on(events.ResponseFunctionCallArgumentsDelta)
 def _arguments_delta(state: State, event: events.ResponseFunctionCallArgumentsDelta) -> None:
-    _entry(state, event).arguments += event.delta
+    _entry(state, event.item_id, event.response_id).arguments += event.delta
 
 
+@_on(events.ResponseFunctionCallArgumentsDone)
 def _arguments_done(state: State, event: events.ResponseFunctionCallArgumentsDone) -> None:
-    _entry(state, event).arguments = event.arguments
-
-
-_TRANSITIONS: Final[dict[type[Event], Callable[[State, Any], None]]] = {
-    events.SessionCreated: _session,
-    events.SessionUpdated: _session,
-    events.InputAudioBufferAppend: _append,
-    events.InputAudioBufferSpeechStarted: _speech_started,
-    events.InputAudioBufferSpeechStopped: _speech_stopped,
-    events.InputAudioBufferCommitted: _buffer_emptied,
-    events.InputAudioBufferCleared: _buffer_emptied,
-    events.ConversationItemAdded: _item_entered,
-    events.ConversationItemCreated: _item_entered,
-    events.ConversationItemDone: _item_entered,
-    events.ConversationItemDeleted: _item_deleted,
-    events.ConversationItemTruncated: _item_truncated,
-    events.ConversationItemInputAudioTranscriptionCompleted: _transcribed,
-    events.ResponseCreated: _response_created,
-    events.ResponseDone: _response_done,
-    events.ResponseOutputItemAdded: _output_item,
-    events.ResponseOutputItemDone: _output_item,
-    events.ResponseOutputTextDelta: _text_delta,
-    events.ResponseOutputTextDone: _text_done,
-    events.ResponseOutputAudioTranscriptDelta: _transcript_delta,
-    events.ResponseOutputAudioTranscriptDone: _transcript_done,
-    events.ResponseOutputAudioDelta: _audio_delta,
-    events.OutputAudioBufferStarted: _spoken,
-    events.ResponseFunctionCallArgumentsDelta: _arguments_delta,
-    events.ResponseFunctionCallArgumentsDone: _arguments_done,
-}
-"""Event class -> transition. What is not listed changes no state."""
+    _entry(state, event.item_id, event.response_id).arguments = event.arguments

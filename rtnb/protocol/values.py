@@ -1,18 +1,19 @@
-"""The nouns of the protocol: frozen values with the names, defaults and ranges of today's (GA) dialect.
+"""Frozen nouns of the protocol, with the names, defaults and ranges of today's (GA) dialect.
 
 Field by field source: the Realtime API reference as typed by ``openai`` 3.51.0 and observed frames of 2025-12 and
-2026-09. The preview spellings of the same nouns live in :mod:`rtnb.protocol.wire` alone.
+2026-09. The preview spellings of the same nouns live in :mod:`rtnb.protocol.preview` alone.
 
-`UNSET` (not on the wire), ``None`` (``null``) and a value are three different things: see :mod:`rtnb.protocol.values`.
+`UNSET` (not on the wire), ``None`` (``null``) and a value are three different things.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import Any, ClassVar, Final, Literal, overload
+from typing import Any, ClassVar, Final, Literal, TypeVar, dataclass_transform, overload
 
 JsonObject = Mapping[str, Any]
 """A JSON object kept as it is on the wire (tool schemas, error details, …)."""
@@ -30,27 +31,81 @@ class Unset(Enum):
         return False
 
     def __repr__(self) -> str:
-        return "UNSET"
+        return "<not set>"
 
 
 UNSET: Final = Unset.UNSET
 """Not on the wire. False in a condition, and different from ``None``, which is ``null`` on the wire."""
 
 
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+MASK: Final = "****"
+"""Replacement of a credential where a value is shown."""
+
+
+def mask_credentials(data: Any) -> Any:
+    """Return JSON-like data with ``****`` in place of each credential; the same object where it holds none.
+
+    Only places where the protocol keeps credentials are masked: `authorization` and the values of `headers` in an MCP
+    tool (an object of type ``mcp`` or with a `server_label`), and `client_secret` or its `value`.
+
+    Examples
+    --------
+    >>> mask_credentials({"type": "mcp", "authorization": "abc", "headers": {"X-Key": "def"}})
+    {'type': 'mcp', 'authorization': '****', 'headers': {'X-Key': '****'}}
+    >>> mask_credentials({"metadata": {"token": "x"}})
+    {'metadata': {'token': 'x'}}
+    """
+    if isinstance(data, Mapping):
+        mcp = data.get("type") == "mcp" or "server_label" in data
+        shown: Any = {}
+        for name, value in data.items():
+            if value and ((name == "client_secret" and isinstance(value, str)) or (mcp and name == "authorization")):
+                shown[name] = MASK
+            elif name == "client_secret" and isinstance(value, Mapping) and "value" in value:
+                shown[name] = {**value, "value": MASK}
+            elif mcp and name == "headers" and isinstance(value, Mapping) and value:
+                shown[name] = dict.fromkeys(value, MASK)
+            else:
+                shown[name] = mask_credentials(value)
+        return data if all(shown[name] is value for name, value in data.items()) else shown
+    if isinstance(data, list | tuple):
+        shown = type(data)(mask_credentials(value) for value in data)
+        return data if all(new is old for new, old in zip(shown, data, strict=True)) else shown
+    return data
+
+
+class Tool(dict[str, Any]):
+    """A tool as on the wire; its repr hides the credentials of an MCP tool."""
+
+    def __repr__(self) -> str:
+        return dict.__repr__(mask_credentials(self))
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+_V = TypeVar("_V", bound="Value")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """What all nouns share: unknown wire fields are kept in `extra`."""
+    """Base of all nouns and events: every subclass is a frozen dataclass that keeps unknown wire fields in `extra`."""
 
     replaces_whole: ClassVar[bool] = False
     """True where a partial value makes no sense (an audio format), so that `merge` replaces instead."""
 
     extra: JsonObject = field(default_factory=dict, repr=False)
-    """Fields this version does not know, exactly as they came."""
+    """Fields this version does not know, exactly as received."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True, repr=False)(cls)
 
     def __repr__(self) -> str:
         shown = ((f.name, getattr(self, f.name)) for f in fields(self))
         inside = (
-            f"{name}=<{len(value)} bytes>" if isinstance(value, bytes) else f"{name}={value!r}"
+            f"{name}=<{len(value)} bytes>" if isinstance(value, bytes) else f"{name}={mask_credentials(value)!r}"
             for name, value in shown
             if value is not UNSET and (name, value) != ("extra", {})
         )
@@ -82,22 +137,46 @@ def merge(old: Any, new: Any) -> Any:
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
+def checked_base64(text: str) -> str:
+    """Return a text that is base64 as `binascii.a2b_base64` reads it in strict mode, at a fifth of its cost.
+
+    Raises
+    ------
+    ValueError
+        The text is no base64; the message says why.
+    """
+    body = text.rstrip("=")
+    if (
+        len(text) % 4 == 0
+        and len(text) - len(body) <= 2
+        and body.isascii()
+        and not body.encode("ascii").translate(None, _ALPHABET)
+    ):
+        return text
+    try:
+        binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # binascii.Error is one
+        raise ValueError(f"not base64: {error}") from error
+    return text
+
+
 def is_base64(text: str) -> bool:
-    """Whether a text is base64 as `binascii.a2b_base64` reads it in strict mode, at a fifth of its cost.
+    """Return whether a text is strict base64.
 
     Examples
     --------
     >>> is_base64("AAA="), is_base64("AAA"), is_base64("A A=")
     (True, False, False)
     """
-    body = text.rstrip("=")
-    if len(text) % 4 or len(text) - len(body) > 2:
+    try:
+        checked_base64(text)
+    except ValueError:
         return False
-    return not body.encode("utf-8", "replace").translate(None, _ALPHABET)
+    return True
 
 
 class EncodedAudio:
-    """A field of an event: bytes to whoever reads it, kept as base64 text until then."""
+    """A field of an event that is bytes when read, and is kept as base64 text until then."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -120,7 +199,7 @@ class EncodedAudio:
         event.__dict__[self._name] = audio
 
     def size_bytes(self, event: Any) -> int:
-        """How many bytes of audio the event holds, without decoding them."""
+        """Return the number of bytes of audio in the event, without decoding them."""
         held = event.__dict__[self._name]
         return len(held) // 4 * 3 - held.count("=", -2) if isinstance(held, str) else len(held)
 
@@ -128,9 +207,8 @@ class EncodedAudio:
 # --- audio formats and turn detection ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class AudioFormat(Value):
-    """How audio travels in one direction: 16-bit PCM at 24 kHz, or G.711 at 8 kHz; always mono."""
+    """Audio encoding of one direction: 16-bit PCM at 24 kHz, or G.711 at 8 kHz; always mono."""
 
     replaces_whole: ClassVar[bool] = True
 
@@ -141,7 +219,7 @@ class AudioFormat(Value):
 
     @property
     def rate_hz(self) -> int:
-        """Samples per second: 24 000 for PCM (unless the service said otherwise), 8 000 for G.711."""
+        """Samples per second: 24 000 for PCM (unless the service names another rate), 8 000 for G.711."""
         return self.rate if isinstance(self.rate, int) else (24_000 if self.type == "audio/pcm" else 8_000)
 
     @property
@@ -151,14 +229,13 @@ class AudioFormat(Value):
 
 
 PCM16: Final = AudioFormat(type="audio/pcm", rate=24_000)
-"""16-bit little-endian mono PCM at 24 kHz: what every realtime service speaks by default."""
+"""16-bit little-endian mono PCM at 24 kHz, the default of every realtime service."""
 PCMU: Final = AudioFormat(type="audio/pcmu")
-"""G.711 µ-law at 8 kHz: telephone lines of North America and Japan."""
+"""G.711 µ-law at 8 kHz: telephony in North America and Japan."""
 PCMA: Final = AudioFormat(type="audio/pcma")
-"""G.711 A-law at 8 kHz: telephone lines elsewhere."""
+"""G.711 A-law at 8 kHz: telephony elsewhere."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class ServerVad(Value):
     """Turn detection by loudness-independent speech probability and a silence timer."""
 
@@ -170,14 +247,13 @@ class ServerVad(Value):
     silence_duration_ms: int | Unset = UNSET
     """Silence that ends a turn, ms; 200 on the wire, 500 documented. Lower answers sooner and cuts people off."""
     idle_timeout_ms: int | Unset | None = UNSET
-    """5000 … 30000 ms, or None: speak up after that much silence following the last reply."""
+    """5000 … 30000 ms, or None: create a response after that much silence following the last reply."""
     create_response: bool | Unset = UNSET
-    """Answer by itself when the turn ends; default True."""
+    """Create a response when the turn ends; default True."""
     interrupt_response: bool | Unset = UNSET
     """Cancel the running response when the user starts to speak; default True."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class SemanticVad(Value):
     """Turn detection by a classifier that judges whether the sentence is finished."""
 
@@ -185,7 +261,7 @@ class SemanticVad(Value):
     eagerness: str | Unset = UNSET
     """``low``, ``medium``, ``high`` or ``auto`` (= medium): waits at most 8, 4 or 2 s."""
     create_response: bool | Unset = UNSET
-    """Answer by itself when the turn ends; default True."""
+    """Create a response when the turn ends; default True."""
     interrupt_response: bool | Unset = UNSET
     """Cancel the running response when the user starts to speak; default True."""
 
@@ -201,7 +277,7 @@ SERVER_VAD_DEFAULTS: Final = ServerVad(
     create_response=True,
     interrupt_response=True,
 )
-"""What `session.created` of a real GA session showed (2025-12 and 2026-09)."""
+"""Values in `session.created` of a real GA session (2025-12 and 2026-09)."""
 SEMANTIC_VAD_DEFAULTS: Final = SemanticVad(eagerness="auto", create_response=True, interrupt_response=True)
 """Documented defaults."""
 
@@ -209,29 +285,31 @@ SEMANTIC_VAD_DEFAULTS: Final = SemanticVad(eagerness="auto", create_response=Tru
 # --- session ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Transcription(Value):
-    """Who writes down what the user said; on Azure `model` is the name of a transcription *deployment*."""
+    """Transcription of the user's speech; on Azure `model` is the name of a transcription *deployment*."""
 
     model: str | Unset = UNSET
     language: str | Unset = UNSET
     """ISO-639-1, for example ``en``."""
     prompt: str | Unset = UNSET
     """Words to expect."""
+    languages: tuple[str, ...] | Unset = UNSET
+    """Candidate languages; ``gpt-transcribe`` and ``gpt-live-transcribe`` only, like `keywords`."""
+    keywords: tuple[str, ...] | Unset = UNSET
+    delay: str | Unset = UNSET
+    """``minimal``, ``low``, ``medium``, ``high`` or ``xhigh``; ``gpt-realtime-whisper`` only."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class NoiseReduction(Value):
-    """Cleans the input before turn detection and model: ``near_field`` (headset) or ``far_field`` (room)."""
+    """Noise reduction before turn detection and model: ``near_field`` (headset) or ``far_field`` (room)."""
 
     type: str | Unset = UNSET
     strength: float | Unset = UNSET
     """Documented without a range; 1 when first enabled."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class AudioInput(Value):
-    """What the service does with the audio it hears."""
+    """Settings for the audio that the client sends."""
 
     format: AudioFormat | Unset = UNSET
     transcription: Transcription | Unset | None = UNSET
@@ -239,9 +317,8 @@ class AudioInput(Value):
     turn_detection: TurnDetection | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class AudioOutput(Value):
-    """How the service speaks."""
+    """Settings for the audio that the service sends."""
 
     format: AudioFormat | Unset = UNSET
     voice: str | JsonObject | Unset = UNSET
@@ -250,15 +327,13 @@ class AudioOutput(Value):
     """0.25 … 1.5, default 1."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Audio(Value):
-    """Both directions."""
+    """Settings of both audio directions."""
 
     input: AudioInput | Unset = UNSET
     output: AudioOutput | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class SessionConfig(Value):
     """All settings of a session; partial in an update, whole in what the service confirms."""
 
@@ -276,7 +351,7 @@ class SessionConfig(Value):
     include: tuple[str, ...] | Unset | None = UNSET
     max_output_tokens: int | str | Unset = UNSET
     """1 … 4096, or ``"inf"``."""
-    tools: tuple[JsonObject, ...] | Unset = UNSET
+    tools: tuple[Tool | JsonObject, ...] | Unset = UNSET
     tool_choice: str | JsonObject | Unset = UNSET
     parallel_tool_calls: bool | Unset = UNSET
     reasoning: JsonObject | Unset | None = UNSET
@@ -290,7 +365,7 @@ class SessionConfig(Value):
 
     @property
     def turn_detection(self) -> TurnDetection | Unset | None:
-        """`audio.input.turn_detection`, UNSET where the service did not say."""
+        """`audio.input.turn_detection`, UNSET where the service did not send it."""
         return self._input.turn_detection
 
     @property
@@ -300,12 +375,12 @@ class SessionConfig(Value):
 
     @property
     def input_format(self) -> AudioFormat:
-        """`audio.input.format`, 16-bit PCM at 24 kHz where the service did not say."""
+        """`audio.input.format`, 16-bit PCM at 24 kHz where the service did not send one."""
         return self._input.format or PCM16
 
     @property
     def output_format(self) -> AudioFormat:
-        """`audio.output.format`, 16-bit PCM at 24 kHz where the service did not say."""
+        """`audio.output.format`, 16-bit PCM at 24 kHz where the service did not send one."""
         return self._output.format or PCM16
 
     @property
@@ -317,57 +392,66 @@ class SessionConfig(Value):
         return (self.audio and self.audio.output) or AudioOutput()
 
     @classmethod
-    def of(cls, **changes: Any) -> SessionConfig:
-        """Build a (partial) configuration from flat names.
+    def of(cls, **settings: Any) -> SessionConfig:
+        """Build a (partial) configuration from flat names and short spellings.
 
         Parameters
         ----------
-        **changes
-            Any field of this class, or: `input_format`, `transcription`, `noise_reduction`, `turn_detection`
-            (audio input) and `output_format`, `voice`, `speed` (audio output).
+        **settings
+            Any field of this class, or a flat name: `input_format`, `transcription`, `noise_reduction` and
+            `turn_detection` (audio input), `output_format`, `voice` and `speed` (audio output). Short spellings:
+            formats as ``"audio/pcmu"`` or ``"g711_ulaw"``, `turn_detection` as ``"server_vad"``, `transcription` as
+            a model name, `noise_reduction` as ``"near_field"``, `output_modalities` as ``"text"``; mappings and
+            lists as on the wire.
 
         Raises
         ------
         TypeError
-            For a name that is none of these.
+            An unknown name; the message gives the nearest one and all that are allowed.
+        ValueError
+            An unknown audio format.
 
         Examples
         --------
         >>> SessionConfig.of(voice="marin", instructions="Be brief.").voice
         'marin'
+        >>> SessionConfig.of(turn_detection={"type": "server_vad", "threshold": 0.4}).turn_detection
+        ServerVad(type='server_vad', threshold=0.4)
         """
-        inputs = {_INPUT_NAMES[k]: changes.pop(k) for k in tuple(changes) if k in _INPUT_NAMES}
-        outputs = {_OUTPUT_NAMES[k]: changes.pop(k) for k in tuple(changes) if k in _OUTPUT_NAMES}
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(changes) - known):
-            allowed = sorted(known - {"extra"} | _INPUT_NAMES.keys() | _OUTPUT_NAMES.keys())
-            raise TypeError(f"unknown session setting {unknown[0]!r}; known settings: {', '.join(allowed)}")
-        if inputs or outputs:
-            nested = Audio(
-                input=AudioInput(**inputs) if inputs else UNSET, output=AudioOutput(**outputs) if outputs else UNSET
-            )
-            changes["audio"] = merge(changes.get("audio", UNSET), nested)
-        for name in ("output_modalities", "tools", "include"):
-            if isinstance(changes.get(name), list):
-                changes[name] = tuple(changes[name])
-        return cls(**changes)
+        return _from_flat(cls, settings, (*_INPUT_NAMES, *_OUTPUT_NAMES), "session setting")
+
+    def changes_to(self, wanted: SessionConfig) -> SessionConfig | None:
+        """Return the part of `wanted` that differs from this configuration; None where nothing does.
+
+        Unchanged settings are left out on purpose: one refused field makes the service drop the whole update, and a
+        repeated voice can be refused.
+
+        Examples
+        --------
+        >>> now = SessionConfig.of(voice="marin", instructions="Be brief.")
+        >>> now.changes_to(SessionConfig.of(voice="marin", instructions="Be kind."))
+        SessionConfig(type='realtime', instructions='Be kind.')
+        """
+        changed = _difference(self, wanted)
+        return None if changed is UNSET else replace(changed, type=self.type)
 
 
-_INPUT_NAMES = {
-    "input_format": "format",
-    "transcription": "transcription",
-    "noise_reduction": "noise_reduction",
-    "turn_detection": "turn_detection",
-}
-_OUTPUT_NAMES = {"output_format": "format", "voice": "voice", "speed": "speed"}
+def _difference(current: Any, wanted: Any) -> Any:
+    """Return what `wanted` changes in `current`, nested objects field by field; UNSET where it changes nothing."""
+    if wanted is UNSET or merge(current, wanted) == current:
+        return UNSET
+    if type(current) is not type(wanted) or not isinstance(wanted, SessionConfig | Audio | AudioInput | AudioOutput):
+        return wanted
+    inner = {f.name: _difference(getattr(current, f.name), getattr(wanted, f.name)) for f in fields(wanted)}
+    extra = {name: value for name, value in wanted.extra.items() if current.extra.get(name, UNSET) != value}
+    return replace(wanted, **{**inner, "extra": extra})
 
 
 # --- conversation -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class ContentPart(Value):
-    """One piece of an item: text, audio with its transcript, or an image."""
+    """Piece of an item: text, audio with its transcript, or an image."""
 
     type: str
     """``input_text``, ``input_audio``, ``input_image``, ``output_text``, ``output_audio``; `text` and `audio` in
@@ -381,9 +465,8 @@ class ContentPart(Value):
     detail: str | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Item(Value):
-    """One entry of the conversation: a message, a function call, its output, or one of the MCP kinds."""
+    """Entry of the conversation: a message, a function call, its output, or one of the MCP kinds."""
 
     type: str
     id: str | Unset = UNSET
@@ -409,8 +492,31 @@ class Item(Value):
     reason: str | Unset | None = UNSET
     error: JsonObject | Unset | None = UNSET
 
+    @classmethod
+    def of(cls, given: Item | Mapping[str, Any] | str) -> Item:
+        """Return an item: a text becomes a user message, a mapping is an item as on the wire.
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+        Raises
+        ------
+        TypeError
+            An unknown field of an item or of a content part; the message gives the nearest one.
+
+        Examples
+        --------
+        >>> Item.of("Hello").content
+        (ContentPart(type='input_text', text='Hello'),)
+        """
+        if isinstance(given, Item):
+            return given
+        if isinstance(given, str):
+            return cls(type="message", role="user", content=(ContentPart(type="input_text", text=given),))
+        made = {"type": "message", **given}
+        _check_names(made, (f.name for f in fields(cls)), "item field")
+        if isinstance(made.get("content"), list | tuple):
+            made["content"] = tuple(_content_part(part) for part in made["content"])
+        return cls(**made)
+
+
 class TokenDetails(Value):
     """Tokens by kind; the cached ones are part of the input, not on top."""
 
@@ -421,9 +527,8 @@ class TokenDetails(Value):
     cached_tokens_details: TokenDetails | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Usage(Value):
-    """What a response or a transcription consumed."""
+    """Tokens or seconds that a response or a transcription consumed."""
 
     type: str | Unset = UNSET
     """``tokens`` or ``duration``; transcriptions only."""
@@ -435,9 +540,8 @@ class Usage(Value):
     seconds: float | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class ErrorDetail(Value):
-    """What went wrong, in the service's words."""
+    """Content of an `error` event, as the service sends it."""
 
     type: str | Unset = UNSET
     code: str | Unset | None = UNSET
@@ -447,9 +551,8 @@ class ErrorDetail(Value):
     """The client event that caused it."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class StatusDetails(Value):
-    """Why a response did not simply complete."""
+    """Reason why a response did not complete."""
 
     type: str | Unset = UNSET
     reason: str | Unset = UNSET
@@ -457,9 +560,8 @@ class StatusDetails(Value):
     error: ErrorDetail | Unset | None = UNSET
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Response(Value):
-    """One generation, as `response.created` and `response.done` describe it."""
+    """Generation as `response.created` and `response.done` describe it."""
 
     id: str
     object: str | Unset = UNSET
@@ -477,9 +579,8 @@ class Response(Value):
     temperature: float | Unset = UNSET
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class ResponseConfig(Value):
-    """Settings of one `response.create`; what is UNSET is taken from the session."""
+    """Settings of one `response.create`; the session's settings replace what is UNSET."""
 
     conversation: str | Unset = UNSET
     """``auto`` (default) or ``none`` (outside the conversation)."""
@@ -488,7 +589,7 @@ class ResponseConfig(Value):
     instructions: str | Unset = UNSET
     output_modalities: tuple[str, ...] | Unset = UNSET
     audio: Audio | Unset = UNSET
-    tools: tuple[JsonObject, ...] | Unset = UNSET
+    tools: tuple[Tool | JsonObject, ...] | Unset = UNSET
     tool_choice: str | JsonObject | Unset = UNSET
     parallel_tool_calls: bool | Unset = UNSET
     reasoning: JsonObject | Unset = UNSET
@@ -498,12 +599,135 @@ class ResponseConfig(Value):
     prompt: JsonObject | Unset | None = UNSET
     temperature: float | Unset = UNSET
 
+    @classmethod
+    def of(cls, **settings: Any) -> ResponseConfig:
+        """Build the settings of one response from flat names and short spellings.
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+        Parameters
+        ----------
+        **settings
+            Fields of this class, or `voice` and `output_format`, spelled as for `SessionConfig.of`. `input` takes
+            items, mappings and plain texts (each a user message).
+
+        Raises
+        ------
+        TypeError
+            An unknown name; the message gives the nearest one and all that are allowed.
+
+        Examples
+        --------
+        >>> ResponseConfig.of(output_modalities="text", input=["Hello"]).output_modalities
+        ('text',)
+        """
+        return _from_flat(cls, settings, ("voice", "output_format"), "response setting")
+
+
 class RateLimit(Value):
-    """How much is left of one quota."""
+    """Remaining part of one quota."""
 
     name: str | Unset = UNSET
     limit: int | Unset = UNSET
     remaining: int | Unset = UNSET
     reset_seconds: float | Unset = UNSET
+
+
+# --- flat names and short spellings -----------------------------------------------------------------------------------
+
+_INPUT_NAMES: Final = {
+    "input_format": "format",
+    "transcription": "transcription",
+    "noise_reduction": "noise_reduction",
+    "turn_detection": "turn_detection",
+}
+_OUTPUT_NAMES: Final = {"output_format": "format", "voice": "voice", "speed": "speed"}
+_FORMATS: Final = {"pcm16": PCM16, "g711_ulaw": PCMU, "g711_alaw": PCMA} | {f.type: f for f in (PCM16, PCMU, PCMA)}
+
+
+def _check_names(given: Iterable[str], allowed: Iterable[str], kind: str) -> None:
+    known = sorted(allowed)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            nearest = f"; did you mean {close[0]!r}?" if close else "."
+            known.remove("extra")
+            raise TypeError(f"Unknown {kind} {name!r}{nearest} Allowed are {', '.join(known)}.")
+
+
+def _from_flat(cls: type[_V], settings: Mapping[str, Any], flat: tuple[str, ...], kind: str) -> _V:
+    """Build a configuration whose flat names are moved into `audio`."""
+    _check_names(settings, {f.name for f in fields(cls)} | {*flat}, kind)
+    made = {name: _SPELLINGS[name](value) if name in _SPELLINGS else value for name, value in settings.items()}
+    inputs = {_INPUT_NAMES[name]: made.pop(name) for name in flat if name in made and name in _INPUT_NAMES}
+    outputs = {_OUTPUT_NAMES[name]: made.pop(name) for name in flat if name in made}
+    if inputs or outputs:
+        nested = Audio(
+            input=AudioInput(**inputs) if inputs else UNSET, output=AudioOutput(**outputs) if outputs else UNSET
+        )
+        made["audio"] = merge(made.get("audio", UNSET), nested)
+    return cls(**made)
+
+
+def _from_mapping(cls: type[_V], given: Mapping[str, Any]) -> _V:
+    """Build a noun from a mapping as on the wire; what it does not know is kept in `extra`."""
+    known = {f.name for f in fields(cls)} - {"extra"}
+    made = {name: _tuple(value) for name, value in given.items() if name in known}
+    return cls(**made, extra={name: value for name, value in given.items() if name not in known})
+
+
+def _format(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _from_mapping(AudioFormat, value)
+    if isinstance(value, str) and value not in _FORMATS:
+        raise ValueError(f"Unknown audio format {value!r}. Allowed are {', '.join(_FORMATS)}.")
+    return _FORMATS[value] if isinstance(value, str) else value
+
+
+def _turn_detection(value: Any) -> Any:
+    value = {"type": value} if isinstance(value, str) else value
+    if not isinstance(value, Mapping):
+        return value
+    cls = {"server_vad": ServerVad, "semantic_vad": SemanticVad}.get(value.get("type", "server_vad"))
+    return value if cls is None else _from_mapping(cls, value)  # another kind stays a mapping
+
+
+def _named(cls: type[_V], name: str) -> Callable[[Any], Any]:
+    """Return a reader that takes the field `name` alone, a mapping or the noun itself."""
+
+    def read(value: Any) -> Any:
+        value = {name: value} if isinstance(value, str) else value
+        return _from_mapping(cls, value) if isinstance(value, Mapping) else value
+
+    return read
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _words(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else _tuple(value)
+
+
+def _tools(value: Any) -> Any:
+    entries = value if isinstance(value, list | tuple) else None
+    return value if entries is None else tuple(Tool(t) if isinstance(t, Mapping) else t for t in entries)
+
+
+def _content_part(part: Any) -> Any:
+    if isinstance(part, Mapping):
+        _check_names(part, (f.name for f in fields(ContentPart)), "field of a content part")
+        return ContentPart(**part)
+    return part
+
+
+_SPELLINGS: Final[dict[str, Callable[[Any], Any]]] = {
+    "input_format": _format,
+    "output_format": _format,
+    "turn_detection": _turn_detection,
+    "transcription": _named(Transcription, "model"),
+    "noise_reduction": _named(NoiseReduction, "type"),
+    "output_modalities": _words,
+    "include": _words,
+    "tools": _tools,
+    "input": lambda value: tuple(map(Item.of, value)) if isinstance(value, list | tuple) else value,
+}

@@ -1,8 +1,9 @@
-"""Events <-> JSON text: the only base64, and the place where both dialects meet.
+"""Codec between events and JSON text, driven by the fields of the dataclasses.
 
-The codec is driven by the fields of the dataclasses: a field is written unless it is `UNSET`; what does not fit an
-optional field, and every unknown field, is kept in `extra` and written back unchanged. The preview dialect is the
-same events under other names, so :mod:`rtnb.protocol.preview` translates the JSON on the way in and out.
+A field is written unless it is `UNSET`; what does not fit an optional field, and every unknown field, is kept in
+`extra` and written back unchanged. A float where a whole number is expected is rounded, so 1500.0 reads as 1500. The
+preview dialect is the same events under other names: :mod:`rtnb.protocol.preview` translates the JSON on the way in
+and out.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from typing import Any, Final
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import preview
 from rtnb.protocol.events import Event, UnknownEvent
-from rtnb.protocol.values import UNSET, Dialect, EncodedAudio, SessionConfig, Unset, Value, is_base64
+from rtnb.protocol.values import UNSET, Dialect, EncodedAudio, SessionConfig, Tool, Unset, Value, checked_base64
 
-# --- text <-> event ---------------------------------------------------------------------------------------------------
+NESTING_LIMIT: Final = 100
+"""Deepest nesting that is read, so that everything read can be compared, shown and written again; chosen."""
+
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def encode(event: Event, *, dialect: Dialect = "ga") -> str:
@@ -35,11 +39,78 @@ def encode(event: Event, *, dialect: Dialect = "ga") -> str:
     """
     try:
         if isinstance(event, UnknownEvent):
-            return _ENCODER.encode(dict(event.payload))
-        message = {"type": event.type, **_plain_fields(event)}
-        return _ENCODER.encode(preview.event_to_preview(message) if dialect == "preview" else message)
+            return _ENCODER.encode(event.payload)
+        text = _ENCODER.encode({"type": event.type, **_plain(event)})
+        if dialect == "preview":
+            text = _ENCODER.encode(preview.event_to_preview(json.loads(text)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise LocalProtocolError(f"{event.type} cannot be written as JSON: {error}") from error
+        raise LocalProtocolError(f"Cannot write {event.type!r} as JSON: {error}") from error
+    return text
+
+
+def encode_session(session: SessionConfig, *, dialect: Dialect = "ga") -> dict[str, Any]:
+    """Return the JSON object of a session configuration, as HTTP requests carry it."""
+    plain: dict[str, Any] = json.loads(_ENCODER.encode(session))
+    return preview.session_to_preview(plain) if dialect == "preview" else plain
+
+
+def _plain(value: Any) -> Any:
+    """Return one value in the types of JSON; the encoder calls it again for the values inside."""
+    if isinstance(value, Value):
+        plain, held, cls = {}, value.__dict__, typing.cast("Any", value.__class__)
+        for name in _plan(cls).readers:
+            if held[name] is not UNSET:
+                plain[name] = held[name]
+        plain.update(value.extra)
+        return plain
+    if isinstance(value, bytes):
+        return binascii.b2a_base64(value, newline=False).decode("ascii")
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no type of JSON")
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _finite(digits: str) -> float:
+    """Refuse NaN and Infinity, which are no JSON, and 1e999, which would become one of them when written."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is not a number that can be held")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
+
+
+def read(text: str, *, dialect: Dialect = "ga", registry: Mapping[str, type[Event]]) -> Event:
+    """Read an event of `registry`: `parse` and `decode` in one step, for text that arrives often.
+
+    Raises
+    ------
+    RemoteProtocolError
+        As `parse`.
+    """
+    message: Any = None
+    try:
+        message, end = _DECODER.scan_once(text, 0)  # type: ignore[attr-defined]  # its scanner, without white space
+    except (StopIteration, ValueError, RecursionError):
+        end = -1
+    # a second opening bracket is rare in a delta, and looking for one costs less than measuring the nesting
+    if end != len(text) or "[" in text or text.find("{", 1) > 0 or message.__class__ is not dict:
+        message = parse(text)
+    cls = registry.get(kind) if isinstance(kind := message.get("type"), str) else None
+    if cls is None or dialect == "preview":
+        return decode(message, dialect=dialect, registry=registry)
+    del message["type"]
+    try:
+        event: Event = _decode_fields(cls, message)
+    except (ValueError, RecursionError) as error:
+        return _unknown({"type": kind, **message}, problem=str(error))
+    return event
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -51,96 +122,49 @@ def parse(text: str) -> dict[str, Any]:
         Not JSON, not an object, nested too deeply, or with a number that a float cannot hold.
     """
     try:
-        message, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
-        message, end = None, -1
-    if end != len(text):  # white space around it, or no JSON
-        message = _decode_all(text)
+        message = _DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError(f"not JSON: {error}") from error
     if not isinstance(message, dict):
         raise RemoteProtocolError(f"expected a JSON object, got {type(message).__name__}")
-    if _nesting(message) > NESTING_LIMIT:
+    depth = 0
+    level: list[Any] = [message]
+    while level:
+        depth += 1
+        inner = (entry for held in level for entry in (held.values() if isinstance(held, dict) else held))
+        level = [entry for entry in inner if entry.__class__ is dict or entry.__class__ is list]
+    if depth > NESTING_LIMIT:
         raise RemoteProtocolError(f"objects and lists are nested more than {NESTING_LIMIT} deep")
     return message
 
 
-def _decode_all(text: str) -> Any:
-    try:
-        return _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError(f"not JSON: {error}") from error
-
-
-NESTING_LIMIT: Final = 100
-"""Deepest nesting that is read, so that whatever was read can be compared, shown and written again; chosen."""
-
-
-def _nesting(value: Any) -> int:
-    depth = 0
-    level: list[Any] = [value]
-    while level:
-        depth += 1
-        deeper: list[Any] = []
-        for held in level:
-            for entry in held.values() if isinstance(held, dict) else held:
-                if entry.__class__ in _CONTAINERS:
-                    deeper.append(entry)
-        level = deeper
-    return depth
-
-
-_CONTAINERS: Final[frozenset[Any]] = frozenset({dict, list})
-
-
-def _finite(digits: str) -> float:
-    """NaN and Infinity are no JSON, and 1e999 would become one of them on its way back."""
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError(f"{digits} is not a number that can be held")
-    return number
-
-
-_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-
 def decode(message: Mapping[str, Any], *, dialect: Dialect = "ga", registry: Mapping[str, type[Event]]) -> Event:
-    """Turn a JSON object into an event of `registry`; what is unknown or does not fit becomes an `UnknownEvent`."""
-    wire_type = message.get("type")
-    if not isinstance(wire_type, str):
+    """Return a JSON object as an event of `registry`; as an `UnknownEvent` where it is unknown or does not fit."""
+    kind = message.get("type")
+    if not isinstance(kind, str):
         return UnknownEvent(type="", payload=dict(message), problem="has no type")
-    translate = dialect == "preview" or wire_type in preview.GA_TYPES
-    fields_ = preview.event_from_preview(message) if translate else dict(message)
-    cls = registry.get(fields_.pop("type"))
+    translate = dialect == "preview" or kind in preview.GA_TYPES
+    values = preview.event_from_preview(message) if translate else dict(message)
+    cls = registry.get(values.pop("type"))
     if cls is None:
-        return UnknownEvent(type=wire_type, event_id=_id_of(message), payload=dict(message))
+        return _unknown(message)
     try:
-        return typing.cast("Event", _decode_fields(cls, fields_))
-    except (_MisfitError, RecursionError) as error:
-        return UnknownEvent(type=wire_type, event_id=_id_of(message), payload=dict(message), problem=str(error))
+        event: Event = _decode_fields(cls, values)
+    except (ValueError, RecursionError) as error:
+        return _unknown(message, problem=str(error))
+    return event
 
 
-def _id_of(message: Mapping[str, Any]) -> str | Unset:
+def _unknown(message: Mapping[str, Any], problem: str | None = None) -> UnknownEvent:
     event_id = message.get("event_id")
-    return event_id if isinstance(event_id, str) else UNSET
-
-
-def encode_session(session: SessionConfig, *, dialect: Dialect = "ga") -> dict[str, Any]:
-    """The JSON object of a session configuration, as HTTP requests carry it."""
-    plain = _plain_fields(session)
-    return preview.session_to_preview(plain) if dialect == "preview" else plain
+    event_id = event_id if isinstance(event_id, str) else UNSET
+    return UnknownEvent(type=message["type"], event_id=event_id, payload=dict(message), problem=problem)
 
 
 def decode_session(message: Mapping[str, Any], *, dialect: Dialect = "ga") -> SessionConfig:
-    """The session configuration in a JSON object, as HTTP answers carry it; unknown fields are kept."""
+    """Return the session configuration in a JSON object, as HTTP answers carry it; unknown fields are kept."""
     source = preview.session_from_preview(message) if dialect == "preview" else message
     return typing.cast("SessionConfig", _decode_fields(SessionConfig, source))
-
-
-# --- the codec --------------------------------------------------------------------------------------------------------
-
-
-class _MisfitError(Exception):
-    """A value that its field cannot hold."""
 
 
 _Reader = Callable[[Any], Any]
@@ -148,135 +172,95 @@ _Readers = Mapping[type, _Reader | None]
 """Class of a JSON value -> what turns it into the field's value; None where it is that value already."""
 
 
-def _plain_fields(value: Value) -> dict[str, Any]:
-    """The fields of a value as JSON data."""
-    data = value.__dict__
-    cls: Any = type(value)
-    plain = {name: _plain(data[name]) for name in _names(cls) if data[name] is not UNSET}
-    plain.update(value.extra)
-    return plain
+class _Plan(typing.NamedTuple):
+    """Reading plan of one class, made once from its type hints."""
 
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    if isinstance(value, bytes):
-        return binascii.b2a_base64(value, newline=False).decode("ascii")
-    if isinstance(value, Value):
-        return _plain_fields(value)
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return value
+    readers: dict[str, _Readers]
+    required: frozenset[str]
+    defaults: dict[str, Any]
 
 
 @functools.cache
-def _names(cls: type[Any]) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls) if f.name not in ("extra", "payload", "problem"))
-
-
-@functools.cache
-def _plan(cls: type[Any]) -> tuple[dict[str, _Readers], frozenset[str], dict[str, Any]]:
-    """Field name -> its readers, the fields that must be there, and what the others are where they are not."""
+def _plan(cls: type[Any]) -> _Plan:
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls) if f.name != "extra"}
-    required = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    defaults = {n: f.default for n, f in known.items() if f.default is not MISSING}
-    return {name: _readers(hints[name]) for name in known}, frozenset(required), defaults
+    defaults = {name: f.default for name, f in known.items() if f.default is not MISSING}
+    return _Plan({name: _readers(hints[name]) for name in known}, frozenset(known.keys() - defaults), defaults)
 
 
-def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Value:
-    plan, required, defaults = _plan(cls)
+def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Any:
+    """Build a value of `cls`; ValueError names the required field that is missing or does not fit."""
+    readers, required, defaults = _plan(cls)
     values = defaults.copy()
     extra: dict[str, Any] = {}
     for name, raw in message.items():
-        if name not in plan:
+        if name not in readers:
             extra[name] = raw
             continue
-        reader = plan[name].get(raw.__class__, _misfit)
+        reader = readers[name].get(raw.__class__, _misfit)
         if reader is None:
             values[name] = raw
             continue
         try:
             values[name] = reader(raw)
-        except _MisfitError as error:
+        except ValueError as error:
             if name in required:
-                raise _MisfitError(f"{name}: {error}") from error
+                raise ValueError(f"{name}: {error}") from error
             extra[name] = raw
     if not required <= values.keys():
-        raise _MisfitError(f"{min(required - values.keys())} is missing")
+        raise ValueError(f"{min(required - values.keys())} is missing")
     values["extra"] = extra
     value = object.__new__(cls)
-    value.__dict__.update(values)  # ``cls(**values)`` would set the fields of a frozen dataclass one by one
-    return typing.cast("Value", value)
+    object.__setattr__(value, "__dict__", values)  # ``cls(**values)`` would set the frozen fields one by one
+    return value
 
 
 def _readers(hint: Any) -> _Readers:
-    """The readers of a type hint, one per class of JSON value that fits."""
+    """Return the readers of a type hint, one per class of JSON value that fits."""
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     readers: dict[type, _Reader | None] = {}
-    nouns: list[Any] = []
     for member in members:
         origin = typing.get_origin(member)
-        if member is Unset:
-            continue
         if origin is tuple:
-            readers[list] = _list_reader(_readers(typing.get_args(member)[0]))
+            readers[list] = functools.partial(_read_list, _readers(typing.get_args(member)[0]))
         elif origin is not None:  # a mapping, kept as it is
-            readers[dict] = None
+            readers.setdefault(dict, None)
         elif issubclass(member, Value):
-            nouns.append(member)
-        elif member is bytes:
-            readers[str] = _from_base64
-        elif member is EncodedAudio:
-            readers[str] = _checked_base64
+            nouns = [m for m in members if isinstance(m, type) and issubclass(m, Value)]
+            readers[dict] = functools.partial(_read_noun, nouns)
+        elif member is Tool:
+            readers[dict] = Tool
+        elif member is int:
+            readers |= {int: None, float: round}  # some services write whole numbers as 1500.0
         elif member is float:
-            readers[float] = readers[int] = None
-        else:
+            readers |= {int: None, float: None}
+        elif member in (bytes, EncodedAudio):
+            readers[str] = checked_base64 if member is EncodedAudio else _from_base64
+        elif member is not Unset:
             readers[member] = None
-    if nouns:
-        readers[dict] = _noun_reader(nouns)
     return readers
 
 
-def _list_reader(readers: _Readers) -> _Reader:
-    def read(raw: list[Any]) -> tuple[Any, ...]:
-        made = []
-        for entry in raw:
-            reader = readers.get(entry.__class__, _misfit)
-            made.append(entry if reader is None else reader(entry))
-        return tuple(made)
-
-    return read
+def _read_list(readers: _Readers, raw: list[Any]) -> tuple[Any, ...]:
+    made = []
+    for entry in raw:
+        reader = readers.get(entry.__class__, _misfit)
+        made.append(entry if reader is None else reader(entry))
+    return tuple(made)
 
 
-def _noun_reader(nouns: list[Any]) -> _Reader:
-    """One class, or the class whose `type` the object names (the first where it names none); others stay mappings."""
+def _read_noun(nouns: list[Any], raw: dict[str, Any]) -> Any:
+    """Read the only class, or the class that `type` names (the first without a type); others stay mappings."""
     if len(nouns) == 1:
-        return functools.partial(_decode_fields, nouns[0])
-    named = {cls.type: cls for cls in nouns}
-
-    def read(raw: dict[str, Any]) -> Any:
-        kind = raw.get("type", nouns[0].type)
-        cls = named.get(kind) if isinstance(kind, str) else None
-        return raw if cls is None else _decode_fields(cls, raw)
-
-    return read
+        return _decode_fields(nouns[0], raw)
+    kind = raw.get("type", nouns[0].type)
+    cls = next((noun for noun in nouns if noun.type == kind), None)
+    return raw if cls is None else _decode_fields(cls, raw)
 
 
 def _misfit(raw: Any) -> Any:
-    raise _MisfitError("unexpected null" if raw is None else f"unexpected {type(raw).__name__}")
-
-
-def _checked_base64(raw: str) -> str:
-    if not is_base64(raw):
-        _from_base64(raw)  # raises, and says what is wrong
-    return raw
+    raise ValueError("unexpected null" if raw is None else f"unexpected {type(raw).__name__}")
 
 
 def _from_base64(raw: str) -> bytes:
-    try:
-        return binascii.a2b_base64(raw, strict_mode=True)
-    except ValueError as error:  # binascii.Error is one
-        raise _MisfitError(f"not base64: {error}") from error
+    return binascii.a2b_base64(checked_base64(raw))

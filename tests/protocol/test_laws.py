@@ -35,7 +35,7 @@ def test_what_is_written_is_read_back(event: Event) -> None:
 def test_the_preview_writes_again_what_it_has_read(event: Event) -> None:
     """GA says more than the preview can, so the law holds for what the preview text can hold."""
     if event.type in GA_ONLY_EVENTS:
-        with pytest.raises(LocalProtocolError, match="preview dialect has no event"):
+        with pytest.raises(LocalProtocolError, match="The preview dialect has no event"):
             wire.encode(event, dialect="preview")
         return
     first = wire.parse(wire.encode(event, dialect="preview"))

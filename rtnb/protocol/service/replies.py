@@ -1,7 +1,7 @@
-"""What a service answers at once: the events that follow from a client event by the protocol alone.
+"""Immediate replies of a service: the events that follow from a client event by the protocol alone.
 
 Generation, turn detection and transcription are the simulator's; everything here is a pure function of the state.
-Used by the simulator and by tests that play a service.
+The simulator uses it, and so do tests that play a service.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ from rtnb.protocol.values import (
     SemanticVad,
     ServerVad,
     SessionConfig,
-    TurnDetection,
-    Unset,
     merge,
 )
 
 MakeId = Callable[[str], str]
-"""prefix -> a new id such as ``item_…``; given by who owns the randomness."""
+"""prefix -> a new id such as ``item_…``; the caller owns the randomness."""
 
 DEFAULT_INSTRUCTIONS: Final = (
     "You are a helpful assistant of the rtnb simulator: rule-based, offline, and no language model."
@@ -43,7 +41,7 @@ DEFAULT_INSTRUCTIONS: Final = (
 def initial_session(
     *, session_id: str, model: str, expires_at: int, dialect: Dialect = "ga", transcription: bool = False
 ) -> SessionConfig:
-    """The session a service starts with: the defaults seen in `session.created` of real sessions.
+    """Return the session a service starts with: the defaults seen in `session.created` of real sessions.
 
     Parameters
     ----------
@@ -63,25 +61,17 @@ def initial_session(
     """
     ga = dialect == "ga"
     vad = _vad_defaults("transcription" if transcription else "realtime", dialect)
-    heard = AudioInput(format=PCM16, transcription=None, noise_reduction=None, turn_detection=vad)
-    kind = "realtime.transcription_session" if transcription else "realtime.session"
+    audio_input = AudioInput(format=PCM16, transcription=None, noise_reduction=None, turn_detection=vad)
+    common: Any = {"id": session_id, "include": None if ga else UNSET, "expires_at": expires_at}
     if transcription:
-        return SessionConfig(
-            type="transcription",
-            id=session_id,
-            object=kind,
-            audio=Audio(input=heard),
-            include=None if ga else UNSET,
-            expires_at=expires_at,
-        )
+        kind = "realtime.transcription_session"
+        return SessionConfig(type="transcription", object=kind, audio=Audio(input=audio_input), **common)
     return SessionConfig(
-        id=session_id,
-        object=kind,
+        object="realtime.session",
         model=model,
         instructions=DEFAULT_INSTRUCTIONS,
         output_modalities=("audio",),
-        audio=Audio(input=heard, output=AudioOutput(format=PCM16, voice="alloy", speed=1.0)),
-        include=None if ga else UNSET,
+        audio=Audio(input=audio_input, output=AudioOutput(format=PCM16, voice="alloy", speed=1.0)),
         max_output_tokens="inf",
         tools=(),
         tool_choice="auto",
@@ -89,18 +79,23 @@ def initial_session(
         truncation="auto" if ga else UNSET,
         prompt=None if ga else UNSET,
         temperature=UNSET if ga else 0.8,
-        expires_at=expires_at,
+        **common,
     )
 
 
 def updated_session(current: SessionConfig, change: SessionConfig, *, dialect: Dialect) -> SessionConfig:
-    """The effective session after an accepted update; a newly chosen turn detection gets its defaults."""
+    """Return the effective session after an accepted update; a new turn detection gets its defaults."""
     merged: SessionConfig = merge(current, replace(change, id=UNSET, object=UNSET, expires_at=UNSET))
-    detection = merged.turn_detection
     if not merged.audio or not merged.audio.input:
         return merged
-    completed = _complete(detection, current.type, dialect)
-    return replace(merged, audio=replace(merged.audio, input=replace(merged.audio.input, turn_detection=completed)))
+    detection = merged.turn_detection
+    if isinstance(detection, ServerVad):
+        detection = merge(_vad_defaults(current.type, dialect), detection)
+    elif isinstance(detection, SemanticVad):
+        detection = merge(SEMANTIC_VAD_DEFAULTS, detection)
+    elif detection == {"type": "none"}:
+        detection = None
+    return replace(merged, audio=replace(merged.audio, input=replace(merged.audio.input, turn_detection=detection)))
 
 
 def _vad_defaults(session_type: str, dialect: Dialect) -> ServerVad:
@@ -109,18 +104,8 @@ def _vad_defaults(session_type: str, dialect: Dialect) -> ServerVad:
     return SERVER_VAD_DEFAULTS if dialect == "ga" else replace(SERVER_VAD_DEFAULTS, idle_timeout_ms=UNSET)
 
 
-def _complete(
-    detection: TurnDetection | Unset | None, session_type: str, dialect: Dialect
-) -> TurnDetection | Unset | None:
-    if isinstance(detection, ServerVad):
-        return merge(_vad_defaults(session_type, dialect), detection)  # type: ignore[no-any-return]
-    if isinstance(detection, SemanticVad):
-        return merge(SEMANTIC_VAD_DEFAULTS, detection)  # type: ignore[no-any-return]
-    return None if detection == {"type": "none"} else detection
-
-
 def item_events(item: Item, *, previous_item_id: str | None, dialect: Dialect, done: bool = True) -> list[Event]:
-    """How a service announces an item: `added` and `done` in GA, one `created` in the preview.
+    """Return the events that announce an item: `added` and `done` in GA, one `created` in the preview.
 
     `done=False` is for the items of a response, which are announced while they are still empty.
     """
@@ -133,7 +118,7 @@ def item_events(item: Item, *, previous_item_id: str | None, dialect: Dialect, d
 
 
 def committed(state: State, item_id: str, *, dialect: Dialect, transcript: str | None = None) -> list[Event]:
-    """How a service announces that the buffered audio became the user item `item_id`."""
+    """Return the events that announce that the buffered audio became the user item `item_id`."""
     previous = state.order[-1] if state.order else None
     part = ContentPart(type="input_audio", transcript=transcript)
     item = Item(id=item_id, type="message", object="realtime.item", status="completed", role="user", content=(part,))
@@ -144,77 +129,41 @@ def committed(state: State, item_id: str, *, dialect: Dialect, transcript: str |
 
 
 def answer(state: State, event: Event, *, make_id: MakeId, dialect: Dialect) -> list[Event]:
-    """The events a service sends at once for an accepted client event.
+    """Return the events a service sends at once for an accepted client event.
 
     `response.create`, `response.cancel`, `input_audio_buffer.append` and `conversation.item.retrieve` need more than
     the protocol and give an empty list.
     """
-    reply = _REPLIES.get(type(event))
-    return reply(state, event, make_id, dialect) if reply else []
+    match event:
+        case events.SessionUpdate() if state.session is not None:
+            return [events.SessionUpdated(session=updated_session(state.session, event.session, dialect=dialect))]
+        case events.InputAudioBufferCommit():
+            return committed(state, state.input_audio_buffer.speech_item_id or make_id("item"), dialect=dialect)
+        case events.InputAudioBufferClear():
+            return [events.InputAudioBufferCleared()]
+        case events.ConversationItemCreate():
+            return _created(state, event, make_id, dialect)
+        case events.ConversationItemTruncate(item_id=item_id, content_index=index, audio_end_ms=end_ms):
+            return [events.ConversationItemTruncated(item_id=item_id, content_index=index, audio_end_ms=end_ms)]
+        case events.ConversationItemDelete(item_id=item_id):
+            return [events.ConversationItemDeleted(item_id=item_id)]
+    return []
 
 
-def _session_update(state: State, event: events.SessionUpdate, make_id: MakeId, dialect: Dialect) -> list[Event]:
-    if state.session is None:
-        return []
-    return [events.SessionUpdated(session=updated_session(state.session, event.session, dialect=dialect))]
-
-
-def _commit(state: State, event: events.InputAudioBufferCommit, make_id: MakeId, dialect: Dialect) -> list[Event]:
-    return committed(state, state.input_audio_buffer.speech_item_id or make_id("item"), dialect=dialect)
-
-
-def _clear(state: State, event: events.InputAudioBufferClear, make_id: MakeId, dialect: Dialect) -> list[Event]:
-    return [events.InputAudioBufferCleared()]
-
-
-def _item_create(state: State, event: events.ConversationItemCreate, make_id: MakeId, dialect: Dialect) -> list[Event]:
-    after = event.previous_item_id
-    previous: str | None
-    if after == "root":
-        previous = None
-    elif isinstance(after, str):
-        previous = after
-    else:
-        previous = state.order[-1] if state.order else None
+def _created(state: State, event: events.ConversationItemCreate, make_id: MakeId, dialect: Dialect) -> list[Event]:
+    """Announce a created item. Input audio is not echoed: only `conversation.item.retrieved` carries it."""
+    previous = event.previous_item_id or (state.order[-1] if state.order else None)
+    content = event.item.content and tuple(
+        replace(part, audio=UNSET, transcript=part.transcript or None) if part.type == "input_audio" else part
+        for part in event.item.content
+    )
     item = replace(
         event.item,
         id=event.item.id or make_id("item"),
         object="realtime.item",
         status=event.item.status or "completed",
-        content=_without_audio(event.item.content),
+        content=content,
     )
     if item.type == "function_call" and not item.call_id:
         item = replace(item, call_id=make_id("call"))
-    return item_events(item, previous_item_id=previous, dialect=dialect)
-
-
-def _without_audio(content: Any) -> Any:
-    """Input audio is not echoed; only `conversation.item.retrieved` carries it."""
-    if not content:
-        return content
-    return tuple(
-        replace(part, audio=UNSET, transcript=part.transcript or None) if part.type == "input_audio" else part
-        for part in content
-    )
-
-
-def _truncate(state: State, event: events.ConversationItemTruncate, make_id: MakeId, dialect: Dialect) -> list[Event]:
-    return [
-        events.ConversationItemTruncated(
-            item_id=event.item_id, content_index=event.content_index, audio_end_ms=event.audio_end_ms
-        )
-    ]
-
-
-def _delete(state: State, event: events.ConversationItemDelete, make_id: MakeId, dialect: Dialect) -> list[Event]:
-    return [events.ConversationItemDeleted(item_id=event.item_id)]
-
-
-_REPLIES: Final[dict[type[Event], Callable[[State, Any, MakeId, Dialect], list[Event]]]] = {
-    events.SessionUpdate: _session_update,
-    events.InputAudioBufferCommit: _commit,
-    events.InputAudioBufferClear: _clear,
-    events.ConversationItemCreate: _item_create,
-    events.ConversationItemTruncate: _truncate,
-    events.ConversationItemDelete: _delete,
-}
+    return item_events(item, previous_item_id=None if previous == "root" else previous, dialect=dialect)

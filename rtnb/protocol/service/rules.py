@@ -1,4 +1,4 @@
-"""A few words for writing down what a JSON object may contain, and what a service says when it does not.
+"""Vocabulary for tables of what a JSON object may contain, and the refusals of a service when it does not fit.
 
 A rule is called with a dotted path and a JSON value and returns a `Refusal` or None. Codes and wording follow the
 service: seen on the wire in 2026-09 or reported in public threads; ``(u)`` marks those with one weak source.
@@ -6,168 +6,184 @@ service: seen on the wire in 2026-09 or reported in public threads; ``(u)`` mark
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+import reprlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rtnb.protocol.values import is_base64
+from rtnb.protocol.values import is_base64, mask_credentials
 
 SHOWN_LENGTH: Final = 200
 """Longest piece of a wrong value that is repeated to its sender, characters; chosen."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Refusal:
-    """Why a service does not accept an event."""
+    """Reason why a service does not accept an event, in the service's own words."""
 
     code: str | None
     message: str
     param: str | None = None
+    """Dotted path of the wrong field."""
+    hint: str = ""
+    """Facts that the service does not send: the wrong value, or the names that are allowed."""
     type: str = "invalid_request_error"
+
+    @property
+    def explanation(self) -> str:
+        """Message with the hint: path, value and what is allowed, for a check before sending."""
+        return f"{self.message} {self.hint}".rstrip()
 
 
 Rule = Callable[[str, Any], Refusal | None]
+_KINDS: Final = {
+    type(None): "null", bool: "a boolean", str: "a string", int: "an integer", float: "a decimal", list: "an array",
+}  # fmt: skip
 
 
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", str: "a string", int: "an integer", float: "a decimal", list: "an array"}
-    return names.get(type(value), "an object")
+def _shown(value: str) -> str:
+    """Return a text short enough to repeat and printable, also with half of a surrogate pair in it."""
+    value = value if len(value) <= SHOWN_LENGTH else f"{value[:SHOWN_LENGTH]}…"
+    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _wrong_type(path: str, value: Any, expected: str) -> Refusal:
     return Refusal(
-        code="invalid_type",
-        message=f"Invalid type for '{path}': expected {expected}, but got {_kind(value)} instead.",
-        param=path,
+        "invalid_type",
+        f"Invalid type for '{path}': expected {expected}, but got {_KINDS.get(type(value), 'an object')} instead.",
+        path,
+        f"The value is {_shown(reprlib.repr(mask_credentials(value)))}.",
     )
+
+
+def invalid_value(path: str, value: str, allowed: Collection[str]) -> Refusal:
+    """Return the refusal of a word that is not on the list."""
+    quoted = [f"'{word}'" for word in allowed]
+    listing = " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
+    return Refusal("invalid_value", f"Invalid value: '{_shown(value)}'. Supported values are: {listing}.", path)
+
+
+def missing(path: str) -> Refusal:
+    """Return the refusal of an absent field."""
+    return Refusal("missing_required_parameter", f"Missing required parameter: '{path}'.", path)
+
+
+def invalid_audio(path: str) -> Refusal:
+    """Return the refusal of a text that is no base64 (wording as reported from a preview service)."""
+    expected = "Expected base64-encoded audio bytes (mono PCM16 at 24kHz)"
+    return Refusal("invalid_value", f"Invalid '{path}'. {expected} but got an invalid value.", path)
+
+
+# --- simple values ----------------------------------------------------------------------------------------------------
 
 
 def string(*, max_length: int | None = None) -> Rule:
-    """Text, at most `max_length` characters."""
+    """Make a rule for text of at most `max_length` characters."""
 
     def check(path: str, value: Any) -> Refusal | None:
         if not isinstance(value, str):
             return _wrong_type(path, value, "a string")
-        if max_length is not None and len(value) > max_length:
-            return Refusal(
-                code="string_above_max_length",  # (u)
-                message=f"Invalid '{path}': string too long. Expected a string with maximum length {max_length}, "
-                f"but got a string with length {len(value)} instead.",
-                param=path,
-            )
-        return None
+        if max_length is None or len(value) <= max_length:
+            return None
+        return Refusal(
+            "string_above_max_length",  # (u)
+            f"Invalid '{path}': string too long. Expected a string with maximum length {max_length}, "
+            f"but got a string with length {len(value)} instead.",
+            path,
+        )
 
     return check
+
+
+def base64_audio(path: str, value: Any) -> Refusal | None:
+    """Check encoded audio: base64 text, padded and without line breaks."""
+    if not isinstance(value, str):
+        return _wrong_type(path, value, "a string")
+    return None if is_base64(value) else invalid_audio(path)
 
 
 def boolean(path: str, value: Any) -> Refusal | None:
-    """True or false."""
+    """Check true or false."""
     return None if isinstance(value, bool) else _wrong_type(path, value, "a boolean")
 
 
-def anything(path: str, value: Any) -> Refusal | None:
-    """Any JSON value."""
-    return None
-
-
 def json_object(path: str, value: Any) -> Refusal | None:
-    """An object with any content."""
+    """Check an object with any content."""
     return None if isinstance(value, dict) else _wrong_type(path, value, "an object")
 
 
-def integer(*, minimum: int | None = None, maximum: int | None = None) -> Rule:
-    """A whole number in a range."""
-    return _number("integer", "an integer", int, minimum, maximum)
+def number(name: str, minimum: float | None = None, maximum: float | None = None) -> Rule:
+    """Make a rule for an ``integer`` or a ``decimal`` in a range."""
+    kind: Any = int if name == "integer" else (int, float)
 
-
-def decimal(*, minimum: float | None = None, maximum: float | None = None) -> Rule:
-    """A number in a range."""
-    return _number("decimal", "a decimal", (int, float), minimum, maximum)
-
-
-def _number(name: str, article: str, kind: Any, minimum: float | None, maximum: float | None) -> Rule:
     def check(path: str, value: Any) -> Refusal | None:
         if not isinstance(value, kind) or isinstance(value, bool):
-            return _wrong_type(path, value, article)
-        for bound, wrong, sign, word in (
-            (minimum, minimum is not None and value < minimum, ">=", ("below", "minimum", "min")),
-            (maximum, maximum is not None and value > maximum, "<=", ("above", "maximum", "max")),
-        ):
-            if wrong:
-                return Refusal(  # `integer_below_min_value` was seen, its siblings (u)
-                    code=f"{name}_{word[0]}_{word[2]}_value",
-                    message=f"Invalid '{path}': {name} {word[0]} {word[1]} value. "
-                    f"Expected a value {sign} {bound}, but got {value} instead.",
-                    param=path,
-                )
-        return None
+            return _wrong_type(path, value, f"an {name}" if name == "integer" else f"a {name}")
+        if minimum is not None and value < minimum:
+            where, bound = "below min", f">= {minimum}"
+        elif maximum is not None and value > maximum:
+            where, bound = "above max", f"<= {maximum}"
+        else:
+            return None
+        return Refusal(  # `integer_below_min_value` was seen, its siblings (u)
+            f"{name}_{where.replace(' ', '_')}_value",
+            f"Invalid '{path}': {name} {where}imum value. Expected a value {bound}, but got {value} instead.",
+            path,
+        )
 
     return check
+
+
+def integer_or_inf(*, maximum: int) -> Rule:
+    """Make a rule for a token limit: 1 … `maximum` or ``"inf"``."""
+    limit = number("integer", 1, maximum)
+    return lambda path, value: None if value == "inf" else limit(path, value)
 
 
 def enum(*allowed: str) -> Rule:
-    """One of a closed list of words."""
+    """Make a rule for a closed list of words."""
 
     def check(path: str, value: Any) -> Refusal | None:
-        if isinstance(value, str) and value in allowed:
-            return None
         if not isinstance(value, str):
             return _wrong_type(path, value, "a string")
-        return invalid_value(path, value, allowed)
+        return None if value in allowed else invalid_value(path, value, allowed)
 
     return check
 
 
-def invalid_value(path: str, value: str, allowed: tuple[str, ...]) -> Refusal:
-    """The refusal of a word that is not on the list."""
-    quoted = [f"'{word}'" for word in allowed]
-    listing = " and ".join(quoted) if len(quoted) < 3 else f"{', '.join(quoted[:-1])}, and {quoted[-1]}"
-    shown = value if len(value) <= SHOWN_LENGTH else f"{value[:SHOWN_LENGTH]}…"
-    return Refusal(
-        code="invalid_value", message=f"Invalid value: '{shown}'. Supported values are: {listing}.", param=path
-    )
+# --- composed values --------------------------------------------------------------------------------------------------
 
 
 def nullable(rule: Rule) -> Rule:
-    """The rule, or null."""
+    """Make a rule that also accepts null."""
     return lambda path, value: None if value is None else rule(path, value)
 
 
 def one_of(text_rule: Rule, object_rule: Rule) -> Rule:
-    """Two shapes: what is an object follows the second rule, everything else the first."""
+    """Make a rule for two shapes: an object follows the second rule, everything else the first."""
     return lambda path, value: object_rule(path, value) if isinstance(value, dict) else text_rule(path, value)
 
 
-def integer_or_inf(*, maximum: int) -> Rule:
-    """A token limit: 1 … `maximum` or ``"inf"``."""
-    number = integer(minimum=1, maximum=maximum)
-    return lambda path, value: None if value == "inf" else number(path, value)
-
-
-def array(rule: Rule, *, max_items: int | None = None) -> Rule:
-    """A list whose every entry follows the rule."""
+def array(rule: Rule) -> Rule:
+    """Make a rule for a list whose every entry follows `rule`."""
 
     def check(path: str, value: Any) -> Refusal | None:
         if not isinstance(value, list):
             return _wrong_type(path, value, "an array")
-        if max_items is not None and len(value) > max_items:
-            return Refusal(
-                code="array_above_max_length",  # (u)
-                message=f"Invalid '{path}': array too long. Expected at most {max_items} entries, got {len(value)}.",
-                param=path,
-            )
         return next((r for i, entry in enumerate(value) if (r := rule(f"{path}[{i}]", entry))), None)
 
     return check
 
 
-def json_table(fields: Mapping[str, Rule], *, required: tuple[str, ...] = ()) -> Rule:
-    """An object with exactly these fields: missing ones are refused first, then unknown ones, then wrong values.
+def table(fields: Mapping[str, Rule]) -> Rule:
+    """Make a rule for an object with exactly these fields; a name that ends in ``!`` is required.
 
-    The order is that of reports where both applied: a nested ``tool_choice`` was answered by the missing `name`.
+    Missing fields are refused first, then unknown ones, then wrong values. The order is that of reports where both
+    applied: the service answered a nested ``tool_choice`` with the missing `name`.
     """
+    known = {name.rstrip("!"): rule for name, rule in fields.items()}
+    required = [name[:-1] for name in fields if name.endswith("!")]
 
     def check(path: str, value: Any) -> Refusal | None:
         if not isinstance(value, dict):
@@ -177,16 +193,38 @@ def json_table(fields: Mapping[str, Rule], *, required: tuple[str, ...] = ()) ->
             if name not in value:
                 return missing(f"{prefix}{name}")
         for name in value:
-            if name not in fields:
-                where = f"{prefix}{name[:SHOWN_LENGTH]}"
-                return Refusal(code="unknown_parameter", message=f"Unknown parameter: '{where}'.", param=where)
-        return next((r for name, entry in value.items() if (r := fields[name](f"{prefix}{name}", entry))), None)
+            if name not in known:
+                where = f"{prefix}{_shown(name)}"
+                close = difflib.get_close_matches(name[:SHOWN_LENGTH], known, n=1)
+                nearest = f"Did you mean '{close[0]}'? " if close else ""
+                hint = f"{nearest}Allowed are {', '.join(known)}."
+                return Refusal("unknown_parameter", f"Unknown parameter: '{where}'.", where, hint)
+        return next((r for name, entry in value.items() if (r := known[name](f"{prefix}{name}", entry))), None)
+
+    return check
+
+
+def by_type(shapes: Mapping[str, Rule | Mapping[str, Rule]], *, default: str | None = None) -> Rule:
+    """Make a rule for an object whose `type` names its shape; without a `default` the type must be there.
+
+    A shape given as fields is a `table` that has the field `type` too.
+    """
+    kinds = enum(*shapes)
+    rules = {k: table({"type": string(), **s}) if isinstance(s, Mapping) else s for k, s in shapes.items()}
+
+    def check(path: str, value: Any) -> Refusal | None:
+        if not isinstance(value, dict):
+            return _wrong_type(path, value, "an object")
+        kind: Any = value.get("type", default)
+        if kind is None and "type" not in value:
+            return missing(f"{path}.type" if path else "type")
+        return kinds(f"{path}.type" if path else "type", kind) or rules[kind](path, value)
 
     return check
 
 
 def string_table(*, max_pairs: int, key_length: int, value_length: int) -> Rule:
-    """An object of text to text with a limited size."""
+    """Make a rule for an object of text to text with a limited size."""
     text = string(max_length=value_length)
 
     def check(path: str, value: Any) -> Refusal | None:
@@ -194,56 +232,21 @@ def string_table(*, max_pairs: int, key_length: int, value_length: int) -> Rule:
             return _wrong_type(path, value, "an object")
         if len(value) > max_pairs:
             return Refusal(
-                code="object_above_max_properties",  # (u)
-                message=f"Invalid '{path}': too many properties. Expected an object with at most {max_pairs} "
+                "object_above_max_properties",  # (u)
+                f"Invalid '{path}': too many properties. Expected an object with at most {max_pairs} "
                 f"properties, but got an object with {len(value)} properties instead.",
-                param=path,
+                path,
             )
-        for name in value:
+        for name, entry in value.items():
             if len(name) > key_length:
                 return Refusal(
-                    code="property_name_above_max_length",  # (u)
-                    message=f"Invalid property name in '{path}': too long. Expected a property name with maximum "
+                    "property_name_above_max_length",  # (u)
+                    f"Invalid property name in '{path}': too long. Expected a property name with maximum "
                     f"length {key_length}, but got one with length {len(name)} instead.",
-                    param=path,
+                    path,
                 )
-        return next((r for name, entry in value.items() if (r := text(f"{path}.{name}", entry))), None)
-
-    return check
-
-
-def base64_audio(path: str, value: Any) -> Refusal | None:
-    """Encoded audio as base64 text, padded and without line breaks."""
-    if not isinstance(value, str):
-        return _wrong_type(path, value, "a string")
-    return None if is_base64(value) else invalid_audio(path)
-
-
-def invalid_audio(path: str) -> Refusal:
-    """The refusal of what is no base64 (wording as reported from a preview service)."""
-    return Refusal(
-        code="invalid_value",
-        message=f"Invalid '{path}'. Expected base64-encoded audio bytes (mono PCM16 at 24kHz) "
-        "but got an invalid value.",
-        param=path,
-    )
-
-
-def missing(path: str) -> Refusal:
-    """The refusal of an absent field."""
-    return Refusal(code="missing_required_parameter", message=f"Missing required parameter: '{path}'.", param=path)
-
-
-def by_type(shapes: Mapping[str, Rule], *, default: str | None = None) -> Rule:
-    """An object whose `type` says which rule it follows; without a `default` the type must be there."""
-    kinds = enum(*shapes)
-
-    def check(path: str, value: Any) -> Refusal | None:
-        if not isinstance(value, dict):
-            return _wrong_type(path, value, "an object")
-        kind: Any = value.get("type", default)
-        if kind is None and "type" not in value:
-            return missing(f"{path}.type")
-        return kinds(f"{path}.type", kind) or shapes[kind](path, value)
+            if refusal := text(f"{path}.{name}", entry):
+                return refusal
+        return None
 
     return check
