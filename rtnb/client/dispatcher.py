@@ -155,6 +155,7 @@ class Dispatcher:
         self._creates: dict[str, _Create] = {}
         self._echoes_metadata = False
         self._undecided: set[str] = set()
+        self._doubtful: Response | None = None
         self._finished: dict[str, None] = {}
         self._unclaimed: deque[Response] = deque(maxlen=KEPT_RESPONSES)
         self._consumers: deque[asyncio.Future[Response]] = deque()
@@ -348,6 +349,8 @@ class Dispatcher:
         elif not announced:
             self._undecided.add(response.id)  # `response.done` carries its metadata
             return
+        elif not self._echoes_metadata:
+            self._doubtful = response  # the request's after all, where the service does not refuse the request
         create = self._creates.pop(event_id, None)
         if create is not None:
             response.requested_s, response.config, response.timeout_s = create.sent_s, create.config, create.timeout_s
@@ -575,6 +578,8 @@ class Dispatcher:
         if response.id in self._undecided:
             self._undecided.discard(response.id)
             self._decide_owner(response, value, own_turn=True, announced=True)
+        if response is self._doubtful:
+            self.pending.answer_to(self._create_like(value, lambda create: True), response)
         self._settle(response, value, at_s)
         if self._meter is not None:
             self._meter.add_usage(response.usage)

@@ -13,7 +13,7 @@ import numpy as np
 from rtnb._loop import on_own_loop
 from rtnb.audio import Audio, codec, resample
 from rtnb.client.pending import service_error
-from rtnb.errors import AudioError, ResponseFailed, RtnbError, ServiceError
+from rtnb.errors import AudioError, ConnectionClosed, ResponseFailed, RtnbError, ServiceError
 from rtnb.protocol.values import (
     PCM16,
     UNSET,
@@ -349,7 +349,9 @@ class Response:
     def finish(self, value: ResponseValue, at_s: float, failure: RtnbError | None = None) -> None:
         """Settle the response: with what `response.done` carries, or with the error that ended it first."""
         if failure is not None:
-            value = replace(self.value, status="incomplete", status_details=StatusDetails(type="incomplete"))
+            reason = "connection_closed" if isinstance(failure, ConnectionClosed) else "timeout"
+            details = StatusDetails(type="incomplete", reason=reason)
+            value = replace(self.value, status="incomplete", status_details=details)
         self.value, self._failure = value, failure
         for item in value.output or ():  # texts whose events were lost
             for index, part in enumerate(item.content or ()):

@@ -8,6 +8,7 @@ import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +55,8 @@ async def say(
             raise LocalProtocolError("a transcription session gives no responses").with_hint("Pass respond=False.")
     detection = dispatcher.config.turn_detection
     if config is not None and detection and _creates_response(detection):
-        raise TypeError("with turn detection the service creates the response: it takes no settings")
+        names = [f.name for f in fields(config) if f.name != "extra" and getattr(config, f.name) is not UNSET]
+        raise TypeError(f"with turn detection the service creates the response: it takes no {', '.join(names)}")
     async with dispatcher.speaking:
         if not detection:
             await _speak(dispatcher, samples, rate_hz, speed=to_speed(paced, default=0.0), clear=True)

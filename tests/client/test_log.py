@@ -156,9 +156,9 @@ async def test_no_secret_gets_anywhere(joined: Joined, tmp_path: Path) -> None:
     if session.dialect == "ga":  # we hand a key to a tool server
         tool = {"type": "mcp", "server_label": "s", "server_url": "https://x", "authorization": "canary-of-mcp"}
         await session.tools.register(tool)
-        assert "canary-of-mcp" in str(service.said(events.SessionUpdate)[-1])  # it did travel
+        assert service.said(events.SessionUpdate)[-1].session.tools[0]["authorization"] == "canary-of-mcp"
         await session.tools.register({"type": "function", "name": "f", "parameters": {}})
-        assert "canary-of-mcp" in str(service.said(events.SessionUpdate)[-1])  # and is not lost later
+        assert service.said(events.SessionUpdate)[-1].session.tools[0]["authorization"] == "canary-of-mcp"  # it is kept
     service.refuse = lambda event: ErrorDetail(message=f"bad key {CANARY}") if event.type == "session.update" else None
     with pytest.raises(ServiceError) as caught:
         await session.update(instructions="new")
@@ -171,8 +171,7 @@ async def test_no_secret_gets_anywhere(joined: Joined, tmp_path: Path) -> None:
         repr(session) + session._repr_html_() + repr(session.config),
         repr(session.errors) + repr(session.problems),
         repr(list(session.log)) + session.log._repr_html_() + session.log.to_frame().to_string(),
-        repr([vars(event) for event in iterated]),
-        repr([vars(row.event) for row in session.log]),
+        repr(iterated) + repr([row.event for row in session.log]) + repr(session.state.snapshot()),
         (tmp_path / "log.jsonl").read_text(encoding="utf-8"),
     ]
     assert [text for text in shown if "canary" in text] == []

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rtnb.client._service_playback import ServicePlayback
+from rtnb.client.playback import ServicePlayback
 from rtnb.protocol import events
 from rtnb.protocol.values import ContentPart
 from tests.client.service import Clock
@@ -25,7 +25,7 @@ def playback(clock: Clock) -> ServicePlayback:
         event = events.ResponseContentPartAdded(
             response_id=f"resp_{number}", item_id=f"item_{number}", output_index=0, content_index=0, part=part
         )
-        playback.part_added(event, clock())
+        playback.part_added(event)
     return playback
 
 

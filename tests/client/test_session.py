@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rtnb.client import EventLog, open_session
-from rtnb.client._calls import Calls
 from rtnb.errors import (
     AuthenticationError,
     ConnectError,
@@ -107,9 +107,9 @@ async def test_a_refused_question_raises_although_a_response_came(joined: Joined
 
 
 async def test_unknown_settings_are_refused_before_anything_is_sent(joined: Joined) -> None:
-    with pytest.raises(TypeError, match="unknown session setting 'voise'"):
+    with pytest.raises(TypeError, match="nknown session setting 'voise'; did you mean 'voice'"):
         await joined.session.update(voise="alloy")
-    with pytest.raises(TypeError, match="unknown response setting 'voise'"):
+    with pytest.raises(TypeError, match="nknown response setting 'voise'"):
         await joined.session.ask("hi", voise="alloy")
     with pytest.raises(ValueError, match="unknown audio format 'mp3'"):
         await joined.session.update(input_format="mp3")
@@ -153,9 +153,26 @@ async def test_refused_settings_at_connect_close_the_session() -> None:
     target = ScriptedTarget()
     running = asyncio.create_task(target.service.run())
     await target.service.open()
-    with pytest.raises(ServiceError, match="temperature"):
-        await open_session(target, temperature=0.8)
-    await running  # the service saw the goodbye
+    with pytest.raises(ServiceError, match="Cannot change the model"):
+        await open_session(target, model="another")
+    await running  # it ends when the connection is closed
+
+
+@pytest.mark.parametrize(
+    "settings, error, words",
+    [
+        ({"instrutions": "x"}, TypeError, "did you mean 'instructions'"),
+        ({"temperature": 0.8}, LocalProtocolError, "session.temperature"),
+        ({"turn_detection": {"threshold": 2}}, LocalProtocolError, "threshold"),
+    ],
+)
+async def test_a_wrong_setting_raises_before_a_connection_is_opened(settings: Any, error: Any, words: str) -> None:
+    class Unreachable(ScriptedTarget):
+        async def open(self, **_: Any) -> Any:
+            raise AssertionError("the settings are checked first")
+
+    with pytest.raises(error, match=words):
+        await open_session(Unreachable(), **settings)
 
 
 async def test_a_key_refused_after_the_upgrade() -> None:
@@ -313,14 +330,3 @@ async def test_a_log_file_grows_with_the_session(tmp_path: object) -> None:
         await session.ask("hi")
         assert [row.event for row in EventLog.load(path)] == [row.event for row in session.log]
     await running
-
-
-async def test_a_call_whose_session_ended_while_it_was_sent_can_be_forgotten() -> None:
-    """The end settles all calls; the one that was just being sent must still raise why, not stumble over that."""
-    calls = Calls()
-    answer = calls.expect("client_1", ("session.updated",))
-    calls.end(ConnectionClosed("gone"))
-    calls.forget("client_1")
-    with pytest.raises(ConnectionClosed, match="gone"):
-        await answer
-    assert not calls.waiting(("session.updated",))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rtnb.audio import decode_pcm16, decode_ulaw, resample, write_wav
-from rtnb.errors import AudioError, LocalProtocolError, RtnbError, ServiceError
+from rtnb.errors import AudioError, LocalProtocolError, RequestTimeout, ServiceError
 from rtnb.protocol import SemanticVad, ServerVad, events
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS
 from tests.client.conftest import Joined
@@ -31,7 +31,7 @@ async def push_to_talk(joined: Joined, **settings: Any) -> None:
 
 async def test_push_to_talk_commits_and_asks(joined: Joined) -> None:
     await push_to_talk(joined)
-    response = await (await joined.session.say(tone(250), instructions="Brief."))
+    response = await (await joined.session.say(tone(250), rate_hz=24_000, instructions="Brief."))
     assert response.transcript == "Hello there."
     assert [len(chunk) for chunk in appended(joined)] == [4_800, 4_800, 2_400]
     assert np.allclose(decode_pcm16(b"".join(appended(joined))), tone(250), atol=1e-4)
@@ -44,7 +44,7 @@ async def test_push_to_talk_commits_and_asks(joined: Joined) -> None:
 async def test_what_was_left_in_the_buffer_is_not_part_of_it(joined: Joined) -> None:
     await push_to_talk(joined)
     await joined.session.input_audio_buffer.append(tone(50))
-    assert await joined.session.say(tone(200), respond=False) is None
+    assert await joined.session.say(tone(200), rate_hz=24_000, respond=False) is None
     assert len(joined.service.said(events.InputAudioBufferClear)) == 1
     assert len(joined.service.said(events.ResponseCreate)) == 0
 
@@ -52,7 +52,7 @@ async def test_what_was_left_in_the_buffer_is_not_part_of_it(joined: Joined) -> 
 async def test_too_short_is_refused_in_the_services_words(joined: Joined) -> None:
     await push_to_talk(joined)
     with pytest.raises(ServiceError, match="buffer too small") as caught:
-        await joined.session.say(tone(50))
+        await joined.session.say(tone(50), rate_hz=24_000)
     assert caught.value.code == "input_audio_buffer_commit_empty"
     assert "100 ms" in caught.value.__notes__[0]
 
@@ -90,8 +90,8 @@ async def test_g711_in(joined: Joined) -> None:
 @pytest.mark.parametrize(
     "audio, options, words",
     [
-        (np.zeros(100, np.int16), {}, "came without rate_hz"),
-        (np.zeros((100, 7), np.float32), {}, "shape"),
+        (np.zeros(100, np.float32), {}, "without rate_hz"),
+        (np.zeros((100, 7), np.float32), {"rate_hz": 24_000}, "shape"),
         (b"\x00\x00", {}, "bytes"),
     ],
 )
@@ -104,7 +104,7 @@ async def test_what_is_no_audio(ga: Joined, audio: Any, options: Any, words: str
 async def test_a_file_knows_its_rate(ga: Joined, tmp_path: Path) -> None:
     path = tmp_path / "tone.wav"
     write_wav(path, tone(200, rate_hz=16_000), rate_hz=16_000)
-    with pytest.raises(AudioError, match="says 16000 Hz"):
+    with pytest.raises(AudioError, match="has 16000 Hz"):
         await ga.session.say(path, rate_hz=24_000)
 
 
@@ -133,7 +133,7 @@ async def listen(joined: Joined, *, after: int) -> None:
 async def test_with_turn_detection_it_is_spoken_in_real_time(joined: Joined) -> None:
     listening = asyncio.create_task(listen(joined, after=5))
     start_s = joined.clock()
-    response = await joined.session.say(tone(300), trailing_silence_ms=5_000)
+    response = await joined.session.say(tone(300), rate_hz=24_000, trailing_silence_ms=5_000)
     assert (await response).transcript == "Hello there."
     chunks = appended(joined)
     assert not any(b"".join(chunks[3:]))  # silence after the speech …
@@ -153,7 +153,7 @@ async def test_with_turn_detection_it_is_spoken_in_real_time(joined: Joined) -> 
 )
 async def test_silence_enough_to_end_the_turn(ga: Joined, detection: Any, silence_ms: int) -> None:
     await ga.session.update(turn_detection=detection)
-    await ga.session.say(tone(200), respond=False, paced=False)
+    await ga.session.say(tone(200), rate_hz=24_000, respond=False, paced=False)
     await ga.settle()
     sent_ms = len(b"".join(appended(ga))) / 48
     assert sent_ms == 200 + silence_ms
@@ -161,13 +161,14 @@ async def test_silence_enough_to_end_the_turn(ga: Joined, detection: Any, silenc
 
 
 async def test_faster_than_real_time(ga: Joined) -> None:
-    await ga.session.say(tone(1_000), respond=False, paced=4, trailing_silence_ms=0)
+    await ga.session.say(tone(1_000), rate_hz=24_000, respond=False, paced=4, trailing_silence_ms=0)
     assert sum(ga.clock.slept) == pytest.approx(0.25)
 
 
-async def test_a_service_that_heard_nothing(ga: Joined) -> None:
-    with pytest.raises(RtnbError, match="heard no speech"):
-        await ga.session.say(tone(200), paced=False, timeout_s=0)
+async def test_say_times_out_where_the_service_detects_no_speech(ga: Joined) -> None:
+    with pytest.raises(RequestTimeout, match=r"no input_audio_buffer\.committed within 0 s") as caught:
+        await ga.session.say(tone(200), rate_hz=24_000, paced=False, timeout_s=0)
+    assert "detected no speech" in caught.value.__notes__[0]
 
 
 async def test_the_service_decides_when_and_we_whether(joined: Joined) -> None:
@@ -178,7 +179,7 @@ async def test_the_service_decides_when_and_we_whether(joined: Joined) -> None:
         await joined.service.commit_turn()
 
     committing = asyncio.create_task(commit_only())
-    response = await joined.session.say(tone(200), instructions="Brief.")
+    response = await joined.session.say(tone(200), rate_hz=24_000, instructions="Brief.")
     assert joined.service.said(events.ResponseCreate)[0].response.instructions == "Brief."
     await response
     await committing
@@ -186,7 +187,7 @@ async def test_the_service_decides_when_and_we_whether(joined: Joined) -> None:
 
 async def test_settings_of_a_response_the_service_creates(ga: Joined) -> None:
     with pytest.raises(TypeError, match="takes no instructions"):
-        await ga.session.say(tone(200), instructions="Brief.")
+        await ga.session.say(tone(200), rate_hz=24_000, instructions="Brief.")
 
 
 async def test_the_answer_to_the_last_of_two_turns(joined: Joined) -> None:
@@ -205,7 +206,7 @@ async def test_the_answer_to_the_last_of_two_turns(joined: Joined) -> None:
         await joined.service.answer(text="Second answer.")
 
     hearing = asyncio.create_task(hear_two())
-    response = await (await joined.session.say(tone(400)))
+    response = await (await joined.session.say(tone(400), rate_hz=24_000))
     assert response.transcript == "Second answer."
     await hearing
 
@@ -225,7 +226,7 @@ async def test_an_answer_to_an_earlier_turn_is_not_taken_while_the_last_goes_on(
         await joined.service.answer(text="Second answer.")
 
     hearing = asyncio.create_task(hear_late())
-    response = await (await joined.session.say(tone(400)))
+    response = await (await joined.session.say(tone(400), rate_hz=24_000))
     assert response.transcript == "Second answer."
     await hearing
 
@@ -236,4 +237,4 @@ async def test_a_transcription_session_gives_no_response(ga: Joined) -> None:
     )  # as if it were one
     await ga.settle()
     with pytest.raises(LocalProtocolError, match="no responses"):
-        await ga.session.say(tone(200))
+        await ga.session.say(tone(200), rate_hz=24_000)
