@@ -1,0 +1,117 @@
+"""Event loop with a virtual clock that also serves real loopback sockets: deadlines of a minute take no time.
+
+`time()` stands still while work is done. Only when no socket has data and only timers are left does it jump to the next
+timer. Loopback data is there at once, so a short look at the sockets before each jump is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+LOOK_S = 0.001
+"""Real time that data on its way through the kernel gets before a jump; chosen."""
+
+STUCK_S = 5.0
+"""Real time without any timer, data or thread after which a test counts as stuck; chosen."""
+
+
+class Stuck(BaseException):
+    """Nothing can happen any more; not an `Exception`, so that no code under test catches it."""
+
+
+class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # the class depends on the system
+    """Selector that moves the clock of its loop instead of waiting."""
+
+    loop: VirtualLoop
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        ready = super().select(LOOK_S)
+        while not ready and self.loop.threads:  # a tool that runs in a thread takes real time
+            ready = super().select(STUCK_S)
+        if ready:
+            return ready
+        if timeout is None:
+            if ready := super().select(STUCK_S):
+                return ready
+            raise Stuck("no timer, no data and no thread: every task waits for ever")
+        self.loop.now_s += timeout
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Event loop whose clock jumps over every wait.
+
+    Attributes
+    ----------
+    now_s : float
+        Virtual time in seconds.
+    threads : int
+        Calls that run in other threads now; the clock does not jump while there are any.
+    """
+
+    def __init__(self) -> None:
+        selector = _Jumping()
+        selector.loop = self
+        self.now_s = 1_000.0
+        self.threads = 0
+        super().__init__(selector)
+
+    def time(self) -> float:
+        """Return the virtual time in seconds."""
+        return self.now_s
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        """Run a function in a thread and count it until it ends."""
+        self.threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._thread_ended)
+        return future
+
+    def _thread_ended(self, future: object) -> None:
+        self.threads -= 1
+
+
+def run_virtual(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine under a virtual clock and return its result; a task that it leaves behind fails the test.
+
+    Examples
+    --------
+    >>> async def wait_an_hour() -> float:
+    ...     start_s = asyncio.get_running_loop().time()
+    ...     await asyncio.sleep(3_600)
+    ...     return asyncio.get_running_loop().time() - start_s
+    >>> run_virtual(wait_an_hour())
+    3600.0
+    """
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(_alone(work))
+
+
+async def _alone(work: Coroutine[Any, Any, T]) -> T:
+    result = await work
+    for _ in range(20):  # tasks that were cancelled just now end in the next turns of the loop
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
+    return result
+
+
+async def outcome(call: Awaitable[Any], *, within_s: float = 100.0) -> Any:
+    """Return the result of a call, or the exception it raises; fail the test where the call does not end in time."""
+    try:
+        async with asyncio.timeout(within_s) as limit:
+            return await call
+    except Exception as error:
+        if not limit.expired():
+            return error
+    pytest.fail(f"the call did not end within {within_s:g} s")
