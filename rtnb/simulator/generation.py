@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -287,7 +288,8 @@ class Generation:
             self._first_audio_at = self._loop.time()
         self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
         self._sent_ms += len(data) / bytes_per_ms
-        self._host.keep_audio(str(part.item.id), data, media_type=self._settings.format.type)
+        if not self.outside:  # an item outside the conversation cannot be retrieved
+            self._host.keep_audio(str(part.item.id), data, media_type=self._settings.format.type)
         self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
 
     def _open_message(self) -> _Part:
@@ -353,9 +355,9 @@ class Generation:
         return ContentPart(type="output_audio", transcript=part.text)
 
     def _previous(self, item_id: str) -> str | None:
-        order = self._host.state.order
-        place = order.index(item_id) if item_id in order else 0
-        return order[place - 1] if place else None
+        # From the end: the item is the newest, or nearly, however long the conversation is.
+        behind = itertools.dropwhile(lambda other: other != item_id, reversed(self._host.state.order))
+        return next(itertools.islice(behind, 1, None), None)
 
     def _finish(self, status: str, details: StatusDetails | None) -> None:
         self._close_part("completed" if status == "completed" else "incomplete")

@@ -7,17 +7,18 @@ No socket here: `receive` takes what the client sent, `outgoing` has what to sen
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, SessionConfig, events
+from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ResponseConfig
+from rtnb.protocol.values import ResponseConfig, TokenDetails
 from rtnb.simulator.behaviour import Turn, text_of
 from rtnb.simulator.brains import MakeBehaviour, Play
 from rtnb.simulator.faults import Close, Fault, FaultPlan
@@ -29,8 +30,19 @@ from rtnb.simulator.recognise import KnownSpeech
 from rtnb.simulator.recordings import Recordings, is_spoken
 from rtnb.simulator.refusing import busy, error, problem
 from rtnb.simulator.turn_taking import IdleTimeout, Started, Stopped, TurnTaking
-from rtnb.simulator.usage import count_tokens
+from rtnb.simulator.usage import TokenSums
 from rtnb.simulator.voice import Voice
+
+_ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
+"""Server events that put an item into the conversation."""
+_OF_ITEMS: Final = (
+    *_ENTERING,
+    events.ConversationItemDeleted,
+    events.ConversationItemTruncated,
+    events.ConversationItemInputAudioTranscriptionCompleted,
+    events.ResponseOutputItemDone,
+)
+"""Server events after which an item may cost another number of tokens."""
 
 
 @dataclass
@@ -104,11 +116,12 @@ class LiveSession:
         self._generations: dict[str, Generation] = {}
         self._late: set[asyncio.Task[None]] = set()
         self._recordings = Recordings(world.known)
+        self._tokens = TokenSums()
         self.conversation_id = self.make_id("conv")
         session = initial_session(
             session_id=self.make_id("sess"),
             model=model,
-            expires_at=started_at + int(world.session_s),
+            expires_at=started_at + round(world.session_s),
             dialect=dialect,
             transcription=transcription,
         )
@@ -139,9 +152,23 @@ class LiveSession:
             self._playout.push(event.response_id, event.item_id, event.delta)
             return
         text = self._connection.send(replace(event, event_id=self.make_id("event")))
+        if isinstance(event, _OF_ITEMS):
+            self._count(event)
         if self._watch is not None:
             self._watch(event)
         self.outgoing.say(event.type, text)
+
+    def _count(self, event: Any) -> None:
+        """Keep the token sums in step with the conversation's item that an event is about."""
+        item_id = str(event.item.id if hasattr(event, "item") else event.item_id)
+        entry = self.state.entries.get(item_id)
+        if entry is None:
+            self._tokens.remove(item_id)
+        elif isinstance(event, _ENTERING) or item_id in self._tokens:  # not an item outside the conversation
+            self._tokens.set(item_id, entry.item, spoken_ms=self._spoken_ms(entry.item))
+
+    def _spoken_ms(self, item: Item | None) -> float:
+        return self._recordings.duration_ms(str(item.id)) if item is not None and is_spoken(item) else 0.0
 
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember encoded audio for `conversation.item.retrieve`."""
@@ -212,7 +239,11 @@ class LiveSession:
 
     def _answer(self, event: events.Event) -> None:
         """Say what follows from the event by the protocol alone, and do it."""
-        replies = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
+        replies: list[Any] = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
+        if isinstance(event, events.ConversationItemCreate):
+            for part in event.item.content or ():
+                if part.audio:
+                    self._recordings.add(replies[0].item.id, part.audio, media_type=self._session.input_format.type)
         for reply in replies:
             self.emit(reply)
         if isinstance(event, events.SessionUpdate):
@@ -220,11 +251,6 @@ class LiveSession:
         elif isinstance(event, events.InputAudioBufferClear):
             self._turns.clear()
             self._speech_item = None
-        elif isinstance(event, events.ConversationItemCreate):
-            created: Any = replies[0]
-            for part in event.item.content or ():
-                if part.audio:
-                    self._recordings.add(created.item.id, part.audio, media_type=self._session.input_format.type)
         else:
             self._recordings.follow(event)
 
@@ -342,35 +368,44 @@ class LiveSession:
             responses = [self._playout.last_response_id]
         for response_id in responses:
             self.emit(events.OutputAudioBufferCleared(response_id=response_id))
-        for item_id in items:
-            if item_id in self.state.order:  # not a response's outside the conversation
-                played_ms = self._playout.played_ms(item_id)
+        for item_id, played_ms in items.items():
+            if item_id in self._tokens:  # not a response's outside the conversation
                 self._answer(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=played_ms))
 
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
         session = self._session
-        items = self._recordings.context(config, self.state)
-        spoken = bool(items) and is_spoken(items[-1])
+        given = config.input if isinstance(config.input, tuple) else None
+        context: tuple[Item | str, ...] = tuple(self.state.order) if given is None else given
+        items = functools.partial(self._recordings.read, context, self.state)
+        last = next(self._recordings.read(context[-1:], self.state), None)
         turn = Turn(
             items=items,
+            last=last,
             instructions=(config.instructions if isinstance(config.instructions, str) else session.instructions) or "",
             tools=config.tools if isinstance(config.tools, tuple) else session.tools or (),
             tool_choice=config.tool_choice or session.tool_choice or "auto",
-            heard_ms=self._recordings.duration_ms(items[-1].id or "") if spoken else 0.0,
+            heard_ms=self._spoken_ms(last),
         )
         if isinstance(self._behaviour, Play):
-            step = self._behaviour.next_step(text_of(items[-1]) if items else None, speech=spoken)
+            step = self._behaviour.next_step(text_of(last), speech=last is not None and is_spoken(last))
             self.latency = self._behaviour.timing(self._world.latency)
             self._plan.enter_step(step.faults if step else ())
-        heard_ms = sum(self._recordings.duration_ms(item.id or "") for item in items if is_spoken(item))
-        tokens = count_tokens(turn, audio_ms=heard_ms)
+        newest = self.state.order[-1] if self.state.order else None
+        tokens = self._tokens.details(turn.instructions, newest=newest) if given is None else self._tokens_of(turn)
         settings = Settings(config, session, turn, tokens, webrtc=self._playout is not None)
         generation = Generation(self, settings, behaviour=self._behaviour, voice=self._world.voice)
         self._generations[generation.id] = generation
         if not generation.outside:
             self._turns.reply_started()
         generation.start(on_done=self._response_done)
+
+    def _tokens_of(self, turn: Turn) -> TokenDetails:
+        """Count a context that is not the conversation."""
+        sums, number = TokenSums(), 0
+        for number, item in enumerate(turn.items(), 1):
+            sums.set(str(number), item, spoken_ms=self._spoken_ms(item))
+        return sums.details(turn.instructions, newest=str(number))
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)

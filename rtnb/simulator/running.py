@@ -58,7 +58,8 @@ class Options:
     origins: tuple[str, ...] = ()
     """Pages whose JavaScript may call, such as ``http://localhost:8888``."""
     session_minutes: float = 60.0
-    """Longest session."""
+    """Longest session; a fraction is allowed, such as ``5 / 60``. At the cap the service sends `error` with the code
+    `session_expired` and closes with 1001; `session.expires_at` names the time."""
     vad_constants: Mapping[str, Any] = field(default_factory=dict)
     """Constants of the server VAD that no document gives, for calibration exercises."""
     room: Room | None = None

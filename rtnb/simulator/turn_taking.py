@@ -36,6 +36,8 @@ FADE_DB: Final = 6.0
 FADE_MS: Final = 300
 KEEP_MS: Final = 60_000
 """Audio kept while nobody speaks. Chosen: twice the longest idle timeout; a longer prefix padding is cut to it."""
+MOST_BYTES: Final = 32 * 2**20
+"""Encoded audio kept in any case: 11 minutes of PCM. Chosen. Of a longer turn the item keeps the newest part."""
 QUIET: Final = 0.35
 """Below this probability a pause may have begun: the server VAD's release threshold at its defaults."""
 
@@ -174,8 +176,7 @@ class TurnTaking:
                     self._judge_finished(probability)
                 elif self._idle_start_ms is not None:
                     yield from self._idle(self._idle_start_ms)
-        if not self._speaking:
-            self._forget()
+        self._forget()
 
     def _turn(self, event: Any) -> Heard:
         if isinstance(event, SpeechStarted):
@@ -242,9 +243,15 @@ class TurnTaking:
         return bytes(self._kept[max(0, start_ms - self._base_ms) * step : max(0, stop_ms - self._base_ms) * step])
 
     def _forget(self) -> None:
-        """Drop audio nobody will ask for, a second at a time so that the cost stays small. With turn detection, that is
-        all but the last minute; in push to talk, all that was committed or cleared."""
-        until_ms = self.heard_ms - KEEP_MS if self._machine is not None else self._uncommitted_from_ms
+        """Drop audio that no item will need, a second at a time so that the cost stays small.
+
+        Outside a turn that is all but the last minute, or in push to talk all that was committed or cleared; in a turn
+        it is what exceeds `MOST_BYTES`.
+        """
+        until_ms = self.heard_ms - MOST_BYTES // self._codec.bytes_per_ms
+        if not self._speaking:
+            settled_ms = self.heard_ms - KEEP_MS if self._machine is not None else self._uncommitted_from_ms
+            until_ms = max(until_ms, settled_ms)
         surplus_ms = int(until_ms) - self._base_ms
         if surplus_ms > 1000:
             del self._kept[: surplus_ms * self._codec.bytes_per_ms]

@@ -144,11 +144,15 @@ async def test_the_session_expires_on_demand() -> None:
     assert seen.close_code == 1001
 
 
-async def test_the_session_expires_by_itself() -> None:
-    seen = await turn(asks=[], session_minutes=0.005)
+async def test_the_session_expires_at_its_cap_and_sends_nothing_before() -> None:
+    seen = await turn(asks=[], session_minutes=1.2 / 60)
+    ended_at = time.time()
     assert seen.types == ["session.created", "error"]
-    assert seen.messages[-1]["error"]["code"] == "session_expired"
-    assert seen.close_code == 1001
+    error = seen.messages[-1]["error"]
+    assert (error["type"], error["code"], error["event_id"]) == ("invalid_request_error", "session_expired", None)
+    assert error["message"] == "Your session hit the maximum duration of 0.02 minutes."
+    assert (seen.close_code, seen.reason) == (1001, error["message"])
+    assert -0.3 <= ended_at - seen.messages[0]["session"]["expires_at"] <= 10  # whole seconds on the wire
 
 
 @pytest.mark.parametrize(
