@@ -118,8 +118,8 @@ class Rules:
 
     @staticmethod
     def _instructions(turn: Turn) -> str:
-        told = _shorten(turn.instructions, 12)
-        return f" My instructions are: {told}" if told and "rtnb simulator" not in turn.instructions else ""
+        shown = _shorten(turn.instructions, 12)
+        return f" My instructions are: {shown}" if shown and "rtnb simulator" not in turn.instructions else ""
 
 
 def _first_message(turn: Turn) -> str:
@@ -130,7 +130,7 @@ def _first_message(turn: Turn) -> str:
 
 
 def text_of(item: Item | None) -> str | None:
-    """What an item says in words; None where there are none (audio that was not transcribed)."""
+    """Return the words of an item; None where it has none (audio that was not transcribed)."""
     if item is None or not item.content:
         return None
     words = [part.text or part.transcript or "" for part in item.content]
@@ -139,7 +139,7 @@ def text_of(item: Item | None) -> str | None:
 
 
 def choose_tool(said: str | None, turn: Turn) -> Call | None:
-    """The tool that fits what was said, with arguments found in it; None where none fits or tools are off."""
+    """Return a call of the tool that fits, with arguments found in the words; None where none fits or tools are off."""
     functions = [tool for tool in turn.tools if tool.get("type") == "function" and tool.get("name")]
     if not functions or turn.tool_choice == "none":
         return None
@@ -177,7 +177,7 @@ def fill_arguments(said: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(said: str, shape: Mapping[str, Any], numbers: list[float], *, needed: bool) -> Any:
-    """What fits a parameter; None where nothing does and nothing must."""
+    """Return a value that fits a parameter; None where none fits and none is needed."""
     kind, listed = shape.get("type"), shape.get("enum")
     if isinstance(listed, Sequence) and listed:
         named = next((word for word in listed if str(word).lower() in said.lower()), None)

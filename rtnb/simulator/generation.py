@@ -1,4 +1,4 @@
-"""One response of the simulator: from `response.created` to `response.done`, delta by delta, at its times."""
+"""Response of the simulator: from `response.created` to `response.done`, delta by delta, at its times."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ class Host(Protocol):
 
 @dataclass
 class Settings:
-    """What one response is generated with: the session's settings under those of its `response.create`."""
+    """Settings of one response: the session's under those of its `response.create`."""
 
     config: ResponseConfig
     session: SessionConfig
     turn: Turn
     input_tokens: TokenDetails
     webrtc: bool = False
-    """Whether the sound goes over a track, whose format is its own."""
+    """True where the audio goes over a track, whose format does not follow the session."""
 
     @property
     def modality(self) -> str:
@@ -88,7 +88,7 @@ class Settings:
 
     @property
     def format(self) -> AudioFormat:
-        """How the sound is encoded."""
+        """Encoding of the audio."""
         return PCM16 if self.webrtc else self.output.format or PCM16
 
     @property
@@ -175,13 +175,13 @@ class Generation:
 
     @property
     def playing_ms(self) -> float:
-        """How long the audio sent so far still plays at a client that plays it as it comes."""
+        """Time for which the audio sent so far still plays at a client that plays it at once."""
         if self._first_audio_at is None:
             return 0.0
         return max(0.0, self._sent_ms - (self._loop.time() - self._first_audio_at) * 1000)
 
     async def aclose(self) -> None:
-        """Drop the response without a word (the connection is gone)."""
+        """Drop the response without an event: the connection is gone."""
         self.finished = True
         if self._task is not None:
             self._task.cancel()
@@ -392,6 +392,6 @@ def _failure(error: Exception) -> ErrorDetail:
 
 
 def rate_limits(tokens_used: int) -> events.RateLimitsUpdated:
-    """What live services report: one generous token quota."""
+    """Return what live services report: one generous token quota."""
     limit = RateLimit(name="tokens", limit=15_000_000, remaining=15_000_000 - tokens_used, reset_seconds=0.001)
     return events.RateLimitsUpdated(rate_limits=(limit,))

@@ -22,15 +22,15 @@ PATIENCE_S = 30.0
 
 
 class Simulator:
-    """A realtime service on this machine: real sockets, real turn detection, real speech, no key of anybody's.
+    """Realtime service on this machine: real sockets, real turn detection, real speech, and no account.
 
     It listens on loopback in a background thread, so a cell that computes does not stop it. It is a target like
-    `Azure` or `OpenAI`: ``rtnb.connect(simulator)``.
+    `Azure` or `OpenAI`: ``rtnb.connect(simulator)``. Sessions that share one hold references (`acquire`, `release`).
 
     Parameters
     ----------
     dialect : {"ga", "preview"}, default "ga"
-        What sessions opened through this object speak; the service itself speaks both.
+        Dialect of the sessions that are opened through this object; the service speaks both.
     **options
         See `Options`: `latency`, `voice`, `seed`, `scenario`, `faults`, `chat_url`, `key`, `port`, …
 
@@ -161,7 +161,7 @@ class Simulator:
 
     @property
     def running(self) -> bool:
-        """Whether it listens."""
+        """True while it listens."""
         return self._run is not None and self._run.running is not None
 
     def stop(self) -> None:
@@ -208,7 +208,7 @@ class Simulator:
 
     @property
     def voice(self) -> str:
-        """Which voice speaks, and why it is not a better one."""
+        """Name of the voice, and why it is not a better one."""
         return str(self._started().voice.name)
 
     @property
@@ -231,12 +231,12 @@ class Simulator:
 
     @property
     def model(self) -> str:
-        """What sessions ask for."""
+        """Model name that sessions ask for."""
         return DEFAULT_MODEL
 
     @property
     def target(self) -> Azure:
-        """The same service as anybody else reaches it: an `Azure` target with this address and key."""
+        """The same service as an `Azure` target, with this address and key."""
         return Azure(self.url, deployment=self.model, dialect=self.dialect, api_key=self.key)
 
     @property
@@ -275,7 +275,7 @@ class Simulator:
         return await mint(url, headers={"api-key": self.key}, body=body, dialect=self.dialect, trust=trust)
 
     def speech(self, text: str, *, voice: str = "alloy", speed: float = 1.0) -> Speech:
-        """A recorded user for exercises: the simulator's voice speaks, and will understand exactly this.
+        """Record a user for exercises: the simulator's voice speaks, and the simulator understands exactly this.
 
         Parameters
         ----------
@@ -299,7 +299,7 @@ class Simulator:
 
 
 class _Run:
-    """One run of a simulator, from its start to its end: a thread with an event loop, and the service on it.
+    """Run of a simulator from start to end: a thread with an event loop, and the service on it.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ class _Run:
 
     @property
     def failed(self) -> bool:
-        """Whether the start failed."""
+        """True where the start failed."""
         return self.starting.done() and (self.starting.cancelled() or self.starting.exception() is not None)
 
     def end(self) -> None:

@@ -1,7 +1,8 @@
-"""One session of the simulator: texts in, texts out, through the server side of a `Connection`.
+"""Session of the simulator: texts in, texts out, through the server side of a `Connection`.
 
-No socket here: `receive` takes what the client sent, `outgoing` has what to send. Over WebRTC sound goes past them:
-`hear` takes the user's, `play` gives the service's. What is around it owns the socket or the peer connection.
+There is no socket here: `receive` takes the client's messages, `outgoing` holds the messages to send. Over WebRTC the
+audio bypasses both: `hear` takes the user's, `play` gives the service's. The caller owns the socket or the peer
+connection.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _OF_ITEMS: Final = (
 
 @dataclass
 class World:
-    """What all sessions of a simulator share."""
+    """Parts that all sessions of a simulator share."""
 
     voice: Voice
     make_behaviour: MakeBehaviour
@@ -62,28 +63,28 @@ class World:
 
 
 class LiveSession:
-    """One client's session.
+    """Session of one client.
 
     Parameters
     ----------
     world : World
-        What is shared.
+        The shared parts.
     number : int
-        Of the session: its seed, so that a repeated run says the same.
+        Number of the session: its seed, so that a repeated run sends the same.
     dialect : {"ga", "preview"}
-        What the client asked for by its URL.
+        Dialect of the URL that the client asked for.
     model : str
         Echoed.
     preset : SessionConfig, optional
-        What an ephemeral key was made with.
+        Settings that an ephemeral key was made with.
     transcription : bool, default False
         A transcription-only session.
     started_at : int
         Unix seconds.
     watch : callable, optional
-        Is told every event that is said.
+        Called with every event that is sent.
     webrtc : bool, default False
-        Sound goes over tracks: no audio deltas are said, the service plays and truncates by itself.
+        Audio goes over tracks: no audio deltas are sent, and the service plays and truncates.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class LiveSession:
         return f"{prefix}_{self.rng.getrandbits(64):016x}{next(self._ids):04x}"
 
     def emit(self, event: events.Event) -> None:
-        """Say an event: the state follows at once, the text leaves through `outgoing`."""
+        """Send an event: the state follows at once, the text leaves through `outgoing`."""
         if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
             self.state.apply(event)
             self._playout.push(event.response_id, event.item_id, event.delta)
@@ -177,13 +178,13 @@ class LiveSession:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def listen(self) -> Ear:
-        """Somebody else listens, too: hears the session as it is now, then all that is said."""
+        """Add a listener: it receives the session as it is now, then every event."""
         now = events.SessionCreated(session=self._session, event_id=self.make_id("event"))
         return self.outgoing.listen(self._connection.send(now))
 
     @property
     def idle(self) -> bool:
-        """Whether nothing more will be said until the client does or says something."""
+        """True while no event can follow unless the client sends something."""
         return not self._generations and not self._late
 
     def _expire(self) -> None:
@@ -204,7 +205,7 @@ class LiveSession:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def receive(self, text: str | bytes) -> None:
-        """Take one message of the client; what follows from it is emitted."""
+        """Take one message of the client, and send the events that follow from it."""
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
@@ -231,14 +232,14 @@ class LiveSession:
             self._answer(event)
 
     def _refuse(self, refusal: events.Error) -> None:
-        """Say what the protocol refuses, but a response that is not announced yet can be cancelled, too."""
+        """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
         if refusal.error.code == "response_cancel_not_active" and self._pending:
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
 
     def _answer(self, event: events.Event) -> None:
-        """Say what follows from the event by the protocol alone, and do it."""
+        """Send the events that follow by the protocol alone, and carry the event out."""
         replies: list[Any] = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
         if isinstance(event, events.ConversationItemCreate):
             for part in event.item.content or ():
@@ -270,7 +271,7 @@ class LiveSession:
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     def hear(self, data: bytes) -> None:
-        """Hear the user: what was appended, or over WebRTC what came over the track (PCM16 at 24 kHz)."""
+        """Take the user's audio: appended, or over WebRTC from the track (PCM16 at 24 kHz)."""
         for heard in self._turns.append(data):
             if isinstance(heard, Started):
                 self._speech_started(heard)
@@ -328,9 +329,9 @@ class LiveSession:
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
         self._recordings.add(item_id, spoken, media_type=self._heard_format.type)
-        told = self._behaviour.hear() if isinstance(self._behaviour, Play) else None
-        if told is not None:
-            self._recordings.tell(item_id, told)
+        words = self._behaviour.hear() if isinstance(self._behaviour, Play) else None
+        if words is not None:
+            self._recordings.set_words(item_id, words)
         for event in committed(self.state, item_id, dialect=self.dialect):
             self.emit(event)
         wanted = self._session.audio and self._session.audio.input and self._session.audio.input.transcription
@@ -339,7 +340,7 @@ class LiveSession:
             self._later(after_ms, self._recordings.transcription(item_id))
 
     def _later(self, after_ms: float, event: events.Event) -> None:
-        """Say an event after a while."""
+        """Send an event later."""
 
         async def say() -> None:
             await asyncio.sleep(max(0.0, after_ms) / 1000)
@@ -352,7 +353,7 @@ class LiveSession:
     # --- speaking -----------------------------------------------------------------------------------------------------
 
     def play(self, n_bytes: int) -> bytes:
-        """WebRTC: the next sound for the user's ears, PCM16 at 24 kHz; silence where there is nothing to say."""
+        """Return the next audio to play over WebRTC, PCM16 at 24 kHz; silence where none waits."""
         assert self._playout is not None
         sound, said = self._playout.pull(n_bytes)
         for event in said:
@@ -360,7 +361,7 @@ class LiveSession:
         return sound
 
     def _stop_playing(self, *, asked: bool = False) -> None:
-        """WebRTC: fall silent now, and forget of every item what was not played; `asked` by the client for it."""
+        """Stop the play-out over WebRTC, and truncate every item to what was played; `asked` where the client did."""
         if self._playout is None:
             return
         responses, items = self._playout.clear()

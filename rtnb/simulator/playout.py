@@ -1,4 +1,4 @@
-"""What a service plays to its caller over WebRTC, and how far it got: no clock, no socket."""
+"""Audio that a service plays to its caller over WebRTC, and how much of it was played: no clock, no socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rtnb.audio import codec
 from rtnb.protocol import events
 
 PCM = codec("audio/pcm")
-"""How sound is kept here: PCM16 at 24 kHz, whatever the session's formats say; the track has one of its own."""
+"""Format of the audio here: PCM16 at 24 kHz, whatever the session's formats; the track encodes it again."""
 
 
 @dataclass

@@ -50,7 +50,7 @@ class Recordings:
     def _drop(self, item_id: str) -> None:
         self._n_bytes -= len(self._audio.pop(item_id, b""))
 
-    def tell(self, item_id: str, words: str) -> None:
+    def set_words(self, item_id: str, words: str) -> None:
         """Set the words of an item, as a scenario gives them."""
         self._words[item_id] = words
 

@@ -75,7 +75,7 @@ class Options:
                 raise ValueError(f"origin is {origin!r}; allowed: as browsers send it, such as 'http://localhost:8888'")
 
     def world(self, voice: Any) -> World:
-        """What the sessions share."""
+        """Return the parts that the sessions share."""
         latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
         scenario = _scenario(self.scenario)
         faults = tuple(Fault.parse(f) if isinstance(f, str) else f for f in self.faults)
@@ -135,7 +135,7 @@ class Running:
             runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
             await runner.setup()
             signed = _self_signed(options.host) if options.tls else None
-            # "localhost" has two addresses, and with port 0 each would get a port of its own.
+            # "localhost" has two addresses, and with port 0 each would get another port.
             host = "127.0.0.1" if options.host == "localhost" else options.host
             try:
                 await web.TCPSite(runner, host, options.port, ssl_context=signed.server if signed else None).start()

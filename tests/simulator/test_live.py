@@ -515,6 +515,18 @@ async def test_the_session_ends_after_its_time() -> None:
         assert rig.close.code == 1001
 
 
+async def test_backpressure_counts_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.outgoing.MOST_WAITING_BYTES", 10_000)
+    async with Rig() as rig:
+        rig.update(instructions="a" * 10_000)
+        blocked = rig.session.outgoing.has_room()
+        blocked.send(None)
+        await rig.until("session.updated")
+        with pytest.raises(StopIteration):
+            blocked.send(None)
+        assert rig.session.outgoing._n_bytes == 0
+
+
 async def test_a_client_that_does_not_read_is_not_listened_to() -> None:
     rig = Rig()
     waiting = rig.session.outgoing.has_room()

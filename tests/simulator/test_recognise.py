@@ -75,7 +75,7 @@ def test_the_oldest_is_forgotten_first() -> None:
 def test_a_scenario_wins_over_the_ear(known: KnownSpeech) -> None:
     recordings = Recordings(known)
     recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    recordings.tell("item", "Something else")
+    recordings.set_words("item", "Something else")
     assert recordings.words("item") == "Something else"
 
 
