@@ -1,7 +1,9 @@
-"""What the simulator answers when no scenario and no chat model says it: rules, and it says so.
+"""Rules that answer where no scenario and no chat model does.
 
-No language model is imitated. A reply tells what was understood, under which instructions, and where the knowledge of
-the rules ends; a tool is called when its name or description shares a word with what was said.
+No language model is imitated. A reply repeats what was understood and the instructions in force, and states that it
+comes from rules. A tool is called when its name or description shares a word with the user's message. `KNOWN_ANSWERS`
+lists the fixed answers. A question for the user's first message (`RECALL`) is answered from the conversation, so a
+client can check that the session still holds it, also after it restored the conversation item by item.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,15 +36,18 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What a reply is made from."""
+    """Input of one reply."""
 
-    items: Sequence[Item]
-    """The context, oldest first."""
+    items: Callable[[], Iterator[Item]]
+    """Reads the context, oldest first. The items are looked up one by one, so reading a few costs no more in a long
+    conversation."""
+    last: Item | None
+    """The newest item, None in an empty conversation."""
     instructions: str
     tools: Sequence[Mapping[str, Any]]
     tool_choice: Any
     heard_ms: float
-    """Length of the last spoken turn, 0 for text."""
+    """Length of the newest item's speech, 0 for text."""
 
 
 class Behaviour(Protocol):
@@ -66,6 +71,9 @@ KNOWN_ANSWERS: Mapping[str, tuple[str, ...]] = {
 }
 """Pattern in what the user said -> what may be said to it. Short on purpose: the wire is the lesson, not the wit."""
 
+RECALL = r"^\W*(what|which|tell|repeat|say|do you (know|remember))\b(?=.*\b(i|my)\b).*\bfirst\b"
+"""Pattern of a question for the user's first message: "What did I say first?", "Repeat my first message.\""""
+
 _OPEN = "I am the rtnb simulator: a few rules, no language model."
 
 
@@ -83,7 +91,7 @@ class Rules:
 
     async def reply(self, turn: Turn) -> AsyncIterator[Say | Call]:
         """Answer one turn; see the module."""
-        last = turn.items[-1] if turn.items else None
+        last = turn.last
         if last is not None and last.type == "function_call_output":
             yield Say(f"The tool answered: {_shorten(str(last.output), 30)}")
             return
@@ -101,6 +109,8 @@ class Rules:
         if said is None:
             heard = f"I heard you speak for {turn.heard_ms / 1000:.1f} seconds."
             return [heard, f" I cannot tell the words: {_OPEN}", self._instructions(turn)]
+        if re.search(RECALL, said, re.IGNORECASE):
+            return [_first_message(turn)]
         answers = next((a for pattern, a in KNOWN_ANSWERS.items() if re.search(pattern, said, re.IGNORECASE)), ())
         if answers:
             return [self._rng.choice(answers), self._instructions(turn)]
@@ -108,12 +118,19 @@ class Rules:
 
     @staticmethod
     def _instructions(turn: Turn) -> str:
-        told = _shorten(turn.instructions, 12)
-        return f" My instructions are: {told}" if told and "rtnb simulator" not in turn.instructions else ""
+        shown = _shorten(turn.instructions, 12)
+        return f" My instructions are: {shown}" if shown and "rtnb simulator" not in turn.instructions else ""
+
+
+def _first_message(turn: Turn) -> str:
+    first = next((item for item in turn.items() if item.role == "user"), None)
+    if first is None or turn.last is None or first.id == turn.last.id:
+        return "This is your first message."
+    return f"Your first message was: {_shorten(text_of(first) or 'speech that I cannot put into text.', 40)}"
 
 
 def text_of(item: Item | None) -> str | None:
-    """What an item says in words; None where there are none (audio that was not transcribed)."""
+    """Return the words of an item; None where it has none (audio that was not transcribed)."""
     if item is None or not item.content:
         return None
     words = [part.text or part.transcript or "" for part in item.content]
@@ -122,7 +139,7 @@ def text_of(item: Item | None) -> str | None:
 
 
 def choose_tool(said: str | None, turn: Turn) -> Call | None:
-    """The tool that fits what was said, with arguments found in it; None where none fits or tools are off."""
+    """Return a call of the tool that fits, with arguments found in the words; None where none fits or tools are off."""
     functions = [tool for tool in turn.tools if tool.get("type") == "function" and tool.get("name")]
     if not functions or turn.tool_choice == "none":
         return None
@@ -160,7 +177,7 @@ def fill_arguments(said: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(said: str, shape: Mapping[str, Any], numbers: list[float], *, needed: bool) -> Any:
-    """What fits a parameter; None where nothing does and nothing must."""
+    """Return a value that fits a parameter; None where none fits and none is needed."""
     kind, listed = shape.get("type"), shape.get("enum")
     if isinstance(listed, Sequence) and listed:
         named = next((word for word in listed if str(word).lower() in said.lower()), None)

@@ -25,7 +25,7 @@ class Chat:
     async def reply(self, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the model's reply, sentence by sentence."""
         tools = [] if turn.tool_choice == "none" else list(turn.tools)
-        messages = [{"role": "system", "content": turn.instructions}, *map(chat_message, turn.items)]
+        messages = [{"role": "system", "content": turn.instructions}, *map(chat_message, turn.items())]
         async with contextlib.aclosing(self._brain.reply(messages, tools=tools)) as pieces:
             async for piece in pieces:
                 yield piece

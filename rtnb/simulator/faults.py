@@ -1,8 +1,15 @@
-"""Faults on demand: what can go wrong, as data, and a seeded plan that says when.
+"""Faults on demand: failures as data, and a seeded plan that applies them.
 
-A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional: ``"http=401"``, ``"latency=200"``,
-``"close=1011@response.output_audio.delta:3"`` (closes instead of the fourth audio delta), ``"drop@2:0x3"`` (loses the
-first three events of the second turn); or as a JSON object with the fields of `Fault`.
+A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or as a JSON object with the fields of
+`Fault`. Some examples:
+
+- ``"http=401"``, ``"latency=200"``, ``"latency=200@response.done"``
+- ``"drop@session.updated"`` loses the first one, ``"drop@session.updated:1"`` the second; ``"drop@2:0x3"`` loses the
+  first three events of the second turn
+- ``"duplicate@response.done"`` sends it twice
+- ``"close=1011@response.output_audio.delta:3"`` closes instead of the fourth audio delta
+- ``"error=invalid_value@session.updated"`` with ``"drop@session.updated"``: only an error without `event_id` answers
+- ``"error=server_error@session.created"`` with ``"drop@*:0x1000000"``: an error at connect, and silence from then on
 """
 
 from __future__ import annotations
@@ -35,7 +42,7 @@ class Kind:
     low: float = 0
     high: float = 0
     at: str | None = None
-    """Where it strikes unless told; None: must be given."""
+    """Default of the place where it strikes; None: must be given."""
     times: int = 1
 
 
@@ -46,9 +53,10 @@ KINDS = {
     "latency": Kind("sends later", "ms, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
     "jitter": Kind("sends later by chance, order kept", "ms at most, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
     "drop": Kind("does not send it", "probability, above 0 to 1", 1.0, 1e-9, 1),
-    "close": Kind("closes instead; 1006: without a goodbye", "close code, 1000 to 4999", 1006, 1000, 4999),
+    "duplicate": Kind("sends it twice", ""),
+    "close": Kind("closes instead; 1006: without a close frame", "close code, 1000 to 4999", 1006, 1000, 4999),
     "malformed": Kind("sends half of a JSON text instead", ""),
-    "unknown_event": Kind("sends an event before it that nobody knows", "its type", "rtnb.unknown"),
+    "unknown_event": Kind("sends an event of an unknown type before it", "its type", "rtnb.unknown"),
     "error": Kind("sends an error event before it", "error code", "server_error"),
     "reorder": Kind(
         "uses the freedom of order there is",
@@ -92,7 +100,7 @@ _COMPACT = re.compile(
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault.
+    """Fault on demand.
 
     Raises
     ------
@@ -191,7 +199,7 @@ class Close:
 
 @dataclass(frozen=True)
 class Send:
-    """Send a text, `delay_ms` later than due; never before what was handed out earlier."""
+    """Send a text, `delay_ms` later than due; never before an earlier text."""
 
     text: str
     delay_ms: float = 0.0
@@ -199,14 +207,14 @@ class Send:
 
 @dataclass
 class FaultPlan:
-    """Says what becomes of each outgoing event: no clock, no socket.
+    """Plan of what happens to each outgoing event: no clock, no socket.
 
-    One plan per service answers `on_connect`; one per session takes its events, with a seed of its own.
+    One plan per service answers `on_connect`; one per session takes its events, with its own seed.
 
     Parameters
     ----------
     faults : iterable of Fault
-        Several may strike one event: delays add up; of drop, close and malformed the first wins.
+        Several may strike one event: delays add up; of drop, duplicate, close and malformed the first wins.
     seed : int, default 0
         Same seed, same chances.
     """
@@ -235,7 +243,7 @@ class FaultPlan:
         return int(struck[0].value or 0) if struck else None
 
     def outgoing(self, event_type: str, text: str) -> tuple[Send | Close, ...]:
-        """What to do, in order, when an event is due; it is counted, and held events come when their time has.
+        """Return what to send, in order, when an event is due; it is counted, and held events follow when due.
 
         Parameters
         ----------
@@ -254,8 +262,8 @@ class FaultPlan:
             elif fault.kind == "jitter":
                 delay_ms += self._rng.uniform(0, float(fault.value or 0))
             elif fault.kind == "unknown_event":
-                nobody_knows = {"type": fault.value, "event_id": self._event_id(), "note": "a fault on demand"}
-                before.append(json.dumps(nobody_knows))
+                unknown = {"type": fault.value, "event_id": self._event_id(), "note": "a fault on demand"}
+                before.append(json.dumps(unknown))
             elif fault.kind == "error":
                 before.append(self._error(str(fault.value)))
             elif fault.kind == "reorder" and self._in_response and fnmatchcase(event_type, ORDERS[str(fault.value)][0]):
@@ -280,6 +288,8 @@ class FaultPlan:
         """What a hard fault says first, and what it does instead of the event; the event where it lets it pass."""
         if fault.kind == "drop":
             return [], None if self._rng.random() < float(fault.value or 0) else text
+        if fault.kind == "duplicate":
+            return [text], text
         if fault.kind == "malformed":
             return [], f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG'
         if fault.kind == "close":

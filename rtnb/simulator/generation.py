@@ -1,8 +1,9 @@
-"""One response of the simulator: from `response.created` to `response.done`, delta by delta, at its times."""
+"""Response of the simulator: from `response.created` to `response.done`, delta by delta, at its times."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -60,14 +61,14 @@ class Host(Protocol):
 
 @dataclass
 class Settings:
-    """What one response is generated with: the session's settings under those of its `response.create`."""
+    """Settings of one response: the session's under those of its `response.create`."""
 
     config: ResponseConfig
     session: SessionConfig
     turn: Turn
     input_tokens: TokenDetails
     webrtc: bool = False
-    """Whether the sound goes over a track, whose format is its own."""
+    """True where the audio goes over a track, whose format does not follow the session."""
 
     @property
     def modality(self) -> str:
@@ -87,7 +88,7 @@ class Settings:
 
     @property
     def format(self) -> AudioFormat:
-        """How the sound is encoded."""
+        """Encoding of the audio."""
         return PCM16 if self.webrtc else self.output.format or PCM16
 
     @property
@@ -174,13 +175,13 @@ class Generation:
 
     @property
     def playing_ms(self) -> float:
-        """How long the audio sent so far still plays at a client that plays it as it comes."""
+        """Time for which the audio sent so far still plays at a client that plays it at once."""
         if self._first_audio_at is None:
             return 0.0
         return max(0.0, self._sent_ms - (self._loop.time() - self._first_audio_at) * 1000)
 
     async def aclose(self) -> None:
-        """Drop the response without a word (the connection is gone)."""
+        """Drop the response without an event: the connection is gone."""
         self.finished = True
         if self._task is not None:
             self._task.cancel()
@@ -287,7 +288,8 @@ class Generation:
             self._first_audio_at = self._loop.time()
         self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
         self._sent_ms += len(data) / bytes_per_ms
-        self._host.keep_audio(str(part.item.id), data, media_type=self._settings.format.type)
+        if not self.outside:  # an item outside the conversation cannot be retrieved
+            self._host.keep_audio(str(part.item.id), data, media_type=self._settings.format.type)
         self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
 
     def _open_message(self) -> _Part:
@@ -353,9 +355,9 @@ class Generation:
         return ContentPart(type="output_audio", transcript=part.text)
 
     def _previous(self, item_id: str) -> str | None:
-        order = self._host.state.order
-        place = order.index(item_id) if item_id in order else 0
-        return order[place - 1] if place else None
+        # From the end: the item is the newest, or nearly, however long the conversation is.
+        behind = itertools.dropwhile(lambda other: other != item_id, reversed(self._host.state.order))
+        return next(itertools.islice(behind, 1, None), None)
 
     def _finish(self, status: str, details: StatusDetails | None) -> None:
         self._close_part("completed" if status == "completed" else "incomplete")
@@ -390,6 +392,6 @@ def _failure(error: Exception) -> ErrorDetail:
 
 
 def rate_limits(tokens_used: int) -> events.RateLimitsUpdated:
-    """What live services report: one generous token quota."""
+    """Return what live services report: one generous token quota."""
     limit = RateLimit(name="tokens", limit=15_000_000, remaining=15_000_000 - tokens_used, reset_seconds=0.001)
     return events.RateLimitsUpdated(rate_limits=(limit,))

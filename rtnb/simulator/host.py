@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
-from rtnb._loop import BackgroundLoop
-from rtnb.errors import LocalProtocolError
+from rtnb._loop import BackgroundLoop, Lock
+from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
 from rtnb.simulator.running import Options, Running
 from rtnb.simulator.service import DEFAULT_MODEL
@@ -22,15 +22,15 @@ PATIENCE_S = 30.0
 
 
 class Simulator:
-    """A realtime service on this machine: real sockets, real turn detection, real speech, no key of anybody's.
+    """Realtime service on this machine: real sockets, real turn detection, real speech, and no account.
 
     It listens on loopback in a background thread, so a cell that computes does not stop it. It is a target like
-    `Azure` or `OpenAI`: ``rtnb.connect(simulator)``.
+    `Azure` or `OpenAI`: ``rtnb.connect(simulator)``. Sessions that share one hold references (`acquire`, `release`).
 
     Parameters
     ----------
     dialect : {"ga", "preview"}, default "ga"
-        What sessions opened through this object speak; the service itself speaks both.
+        Dialect of the sessions that are opened through this object; the service speaks both.
     **options
         See `Options`: `latency`, `voice`, `seed`, `scenario`, `faults`, `chat_url`, `key`, `port`, …
 
@@ -54,69 +54,125 @@ class Simulator:
         self.options = Options(**options)
         self.options.world(None)  # complain about what cannot be read now, not in the thread
         self.dialect: Dialect = dialect
-        self._loop = BackgroundLoop()
-        self._starting: Future[Running] | None = None
+        self._lock = Lock()
+        self._run: _Run | None = None
+        self._last: Future[None] | None = None
+        """End of the run before, which may still hold the port."""
+        self._references = 0
+        """Calls of `acquire` without their `release`, and starts under way."""
+        self._kept = False
+        """True where the owner started the run: then only `stop` ends it."""
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Start listening; starting twice is fine.
+        """Start listening; starting twice is fine. Only `stop` ends it then.
 
         Raises
         ------
         OSError
             The port is taken or the address is not ours.
         """
-        future = self._begin()
-        try:
-            future.result(PATIENCE_S)
-        except BaseException:
-            self.stop()
-            raise
+        self._start(kept=True)
         return self
+
+    def _start(self, *, kept: bool) -> _Run:
+        run = self._join()
+        try:
+            run.starting.result(PATIENCE_S)
+        except BaseException:
+            if ending := self._leave():
+                ending.end()
+            raise
+        self._settle(kept=kept)
+        return run
 
     async def astart(self) -> Self:
-        """`start`, without blocking the event loop of the caller; who waits at the same time waits for the same."""
-        future = self._begin()
-        try:
-            await asyncio.shield(asyncio.wrap_future(future))
-        except BaseException:
-            if future.done() and _outcome(future) is None:  # where only this caller was cancelled, others may wait
-                await self.astop()
-            raise
+        """`start`, without blocking the caller's event loop."""
+        await self._astart(kept=True)
         return self
 
-    def _begin(self) -> Future[Running]:
-        if self._starting is None:
-            self._starting = self._loop.submit(Running.start(self.options))
-        return self._starting
+    async def _astart(self, *, kept: bool) -> None:
+        await self.acquire()
+        self._settle(kept=kept)
 
-    @property
-    def _running(self) -> Running | None:
-        return _outcome(self._starting) if self._starting is not None and self._starting.done() else None
+    async def acquire(self) -> None:
+        """Take a reference; start the simulator where it does not run.
+
+        May be called from several event loops and threads. A call that fails or is cancelled holds no reference.
+
+        Raises
+        ------
+        OSError
+            As of `start`.
+        ConnectError
+            The simulator was stopped while it started.
+        """
+        run = self._join()
+        try:
+            await asyncio.shield(asyncio.wrap_future(run.starting))
+            if self._run is not run:
+                raise ConnectError("the simulator was stopped while it started").with_hint("Connect again.")
+        except BaseException:
+            await self.release()
+            raise
+
+    async def release(self) -> None:
+        """Give a reference back; the last one stops the simulator, unless its owner started it.
+
+        Raises
+        ------
+        LocalProtocolError
+            No reference is left to give back.
+        """
+        if ending := self._leave():
+            await ending.aend()
+
+    def _join(self) -> _Run:
+        """Take a reference to the run there is, or to a new one."""
+        with self._lock:
+            self._references += 1
+            if self._run is None:
+                self._run, self._kept = _Run(self.options, after=self._last), False
+            return self._run
+
+    def _settle(self, *, kept: bool) -> None:
+        """Give the reference of a start back without stopping; the owner ends the run where no reference is left."""
+        with self._lock:
+            self._references -= 1
+            self._kept = self._kept or kept or not self._references
+
+    def _leave(self) -> _Run | None:
+        """Give a reference back; return the run that the caller must end then."""
+        with self._lock:
+            if not self._references:
+                raise LocalProtocolError("release() was called more often than acquire()")
+            self._references -= 1
+            failed = self._run is not None and self._run.failed
+            return self._take() if failed or not (self._references or self._kept) else None
+
+    def _take(self) -> _Run | None:
+        """Part from the run there is, if any; the caller must end it."""
+        with self._lock:
+            run, self._run = self._run, None
+            if run is not None:
+                self._last = run.ended
+            return run
 
     @property
     def running(self) -> bool:
-        """Whether it listens."""
-        return self._running is not None
+        """True while it listens."""
+        return self._run is not None and self._run.running is not None
 
     def stop(self) -> None:
         """Stop: sessions close with 1001; no thread, socket or process stays behind. A start under way ends first."""
-        future, self._starting = self._starting, None
-        if future is not None:
-            try:
-                self._loop.run(_end(future), PATIENCE_S)
-            finally:
-                self._loop.stop()
+        if run := self._take():
+            run.end()
 
     async def astop(self) -> None:
-        """`stop`, without blocking the event loop of the caller."""
-        future, self._starting = self._starting, None
-        if future is not None:
-            try:
-                await asyncio.wrap_future(self._loop.submit(_end(future)))
-            finally:
-                self._loop.stop()
+        """`stop`, without blocking the caller's event loop."""
+        if run := self._take():
+            await run.aend()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -135,7 +191,7 @@ class Simulator:
         await self.astop()
 
     def __repr__(self) -> str:
-        where = self.url if self._running else "not started"
+        where = self.url if self.running else "not started"
         return f"Simulator({where}, dialect={self.dialect!r}, latency={self.options.latency!r})"
 
     # --- where it is --------------------------------------------------------------------------------------------------
@@ -152,7 +208,7 @@ class Simulator:
 
     @property
     def voice(self) -> str:
-        """Which voice speaks, and why it is not a better one."""
+        """Name of the voice, and why it is not a better one."""
         return str(self._started().voice.name)
 
     @property
@@ -166,7 +222,7 @@ class Simulator:
         return self._started().certificate_pem
 
     def _started(self) -> Running:
-        running = self._running
+        running = self._run.running if self._run is not None else None
         if running is None:
             raise LocalProtocolError("this simulator is not running").with_hint("Call start(), or use it in a `with`.")
         return running
@@ -175,12 +231,12 @@ class Simulator:
 
     @property
     def model(self) -> str:
-        """What sessions ask for."""
+        """Model name that sessions ask for."""
         return DEFAULT_MODEL
 
     @property
     def target(self) -> Azure:
-        """The same service as anybody else reaches it: an `Azure` target with this address and key."""
+        """The same service as an `Azure` target, with this address and key."""
         return Azure(self.url, deployment=self.model, dialect=self.dialect, api_key=self.key)
 
     @property
@@ -189,14 +245,14 @@ class Simulator:
         return TargetFacts(
             service="simulator",
             dialect=self.dialect,
-            url=self.url if self._running else "",
+            url=self.url if self.running else "",
             model=self.model,
             auth="api-key",
         )
 
     async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
         """Open a session's socket, as any client would."""
-        await self.astart()
+        await self._astart(kept=False)
         if self.certificate_pem is None:
             return await self.target.open(intent=intent, call_id=call_id)
         from rtnb.transport.websocket import open_websocket  # loads the websockets library
@@ -210,7 +266,7 @@ class Simulator:
         self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
     ) -> EphemeralKey:
         """Make an ephemeral key through the service's own HTTP door."""
-        await self.astart()
+        await self._astart(kept=False)
         if self.certificate_pem is None:
             return await self.target.ephemeral_key(session=session, expires_after_s=expires_after_s)
         url = read_endpoint("azure", self.url, dialect=self.dialect, model=self.model).ephemeral_keys()
@@ -219,7 +275,7 @@ class Simulator:
         return await mint(url, headers={"api-key": self.key}, body=body, dialect=self.dialect, trust=trust)
 
     def speech(self, text: str, *, voice: str = "alloy", speed: float = 1.0) -> Speech:
-        """A recorded user for exercises: the simulator's voice speaks, and will understand exactly this.
+        """Record a user for exercises: the simulator's voice speaks, and the simulator understands exactly this.
 
         Parameters
         ----------
@@ -235,20 +291,66 @@ class Simulator:
         Speech
             ``.audio`` float32, shape (n_samples,), 24 kHz; ``.words`` with their times.
         """
-        running = self.start()._started()
-        speech = self._loop.run(running.voice.speak(text, voice=voice, speed=speed), 60.0)
+        run = self._start(kept=False)
+        running = run.starting.result()
+        speech: Speech = run.loop.run(running.voice.speak(text, voice=voice, speed=speed), 60.0)
         running.service.world.known.learn(text, speech.audio, rate_hz=RATE_HZ)
-        return speech  # type: ignore[no-any-return]
+        return speech
 
 
-async def _end(future: Future[Running]) -> None:
-    """Stop what was started, once it is; where it failed there is nothing to stop, and who waited was told why."""
-    await asyncio.wait([asyncio.wrap_future(future)])
-    running = _outcome(future)
-    if running is not None:
-        await running.stop()
+class _Run:
+    """Run of a simulator from start to end: a thread with an event loop, and the service on it.
 
+    Parameters
+    ----------
+    options : Options
+        Of the simulator.
+    after : Future, optional
+        End of the run before; this one starts then, because both may want the same port.
+    """
 
-def _outcome(future: Future[Running]) -> Running | None:
-    """What a start that is over led to; None where it failed."""
-    return None if future.cancelled() or future.exception() is not None else future.result()
+    def __init__(self, options: Options, *, after: Future[None] | None) -> None:
+        self.loop = BackgroundLoop()
+        self.ended: Future[None] = Future()
+        self.starting: Future[Running] = self.loop.submit(self._start(options, after))
+
+    @staticmethod
+    async def _start(options: Options, after: Future[None] | None) -> Running:
+        if after is not None:
+            await asyncio.shield(asyncio.wrap_future(after))
+        return await Running.start(options)
+
+    @property
+    def running(self) -> Running | None:
+        """The service, None before its start is over and where it failed."""
+        return self.starting.result() if self.starting.done() and not self.failed else None
+
+    @property
+    def failed(self) -> bool:
+        """True where the start failed."""
+        return self.starting.done() and (self.starting.cancelled() or self.starting.exception() is not None)
+
+    def end(self) -> None:
+        """End it, and wait until its thread has ended; for the one caller that took it."""
+        self._finish(self.loop.submit(self._end()))
+
+    async def aend(self) -> None:
+        """`end`, without blocking the caller's event loop."""
+        ending = self.loop.submit(self._end())
+        try:
+            await asyncio.shield(asyncio.wrap_future(ending))
+        finally:
+            self._finish(ending)  # blocks only where the caller is cancelled: no thread and no socket stays behind
+
+    def _finish(self, ending: Future[None]) -> None:
+        try:
+            ending.result(PATIENCE_S)
+        finally:
+            self.loop.stop()
+            self.ended.set_result(None)
+
+    async def _end(self) -> None:
+        """Stop what was started, once it is; those who waited for a failed start have its error."""
+        await asyncio.wait([asyncio.wrap_future(self.starting)])
+        if self.running is not None:
+            await self.running.stop()

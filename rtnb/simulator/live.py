@@ -1,23 +1,25 @@
-"""One session of the simulator: texts in, texts out, through the server side of a `Connection`.
+"""Session of the simulator: texts in, texts out, through the server side of a `Connection`.
 
-No socket here: `receive` takes what the client sent, `outgoing` has what to send. Over WebRTC sound goes past them:
-`hear` takes the user's, `play` gives the service's. What is around it owns the socket or the peer connection.
+There is no socket here: `receive` takes the client's messages, `outgoing` holds the messages to send. Over WebRTC the
+audio bypasses both: `hear` takes the user's, `play` gives the service's. The caller owns the socket or the peer
+connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, SessionConfig, events
+from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ResponseConfig
+from rtnb.protocol.values import ResponseConfig, TokenDetails
 from rtnb.simulator.behaviour import Turn, text_of
 from rtnb.simulator.brains import MakeBehaviour, Play
 from rtnb.simulator.faults import Close, Fault, FaultPlan
@@ -29,13 +31,24 @@ from rtnb.simulator.recognise import KnownSpeech
 from rtnb.simulator.recordings import Recordings, is_spoken
 from rtnb.simulator.refusing import busy, error, problem
 from rtnb.simulator.turn_taking import IdleTimeout, Started, Stopped, TurnTaking
-from rtnb.simulator.usage import count_tokens
+from rtnb.simulator.usage import TokenSums
 from rtnb.simulator.voice import Voice
+
+_ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
+"""Server events that put an item into the conversation."""
+_OF_ITEMS: Final = (
+    *_ENTERING,
+    events.ConversationItemDeleted,
+    events.ConversationItemTruncated,
+    events.ConversationItemInputAudioTranscriptionCompleted,
+    events.ResponseOutputItemDone,
+)
+"""Server events after which an item may cost another number of tokens."""
 
 
 @dataclass
 class World:
-    """What all sessions of a simulator share."""
+    """Parts that all sessions of a simulator share."""
 
     voice: Voice
     make_behaviour: MakeBehaviour
@@ -50,28 +63,28 @@ class World:
 
 
 class LiveSession:
-    """One client's session.
+    """Session of one client.
 
     Parameters
     ----------
     world : World
-        What is shared.
+        The shared parts.
     number : int
-        Of the session: its seed, so that a repeated run says the same.
+        Number of the session: its seed, so that a repeated run sends the same.
     dialect : {"ga", "preview"}
-        What the client asked for by its URL.
+        Dialect of the URL that the client asked for.
     model : str
         Echoed.
     preset : SessionConfig, optional
-        What an ephemeral key was made with.
+        Settings that an ephemeral key was made with.
     transcription : bool, default False
         A transcription-only session.
     started_at : int
         Unix seconds.
     watch : callable, optional
-        Is told every event that is said.
+        Called with every event that is sent.
     webrtc : bool, default False
-        Sound goes over tracks: no audio deltas are said, the service plays and truncates by itself.
+        Audio goes over tracks: no audio deltas are sent, and the service plays and truncates.
     """
 
     def __init__(
@@ -104,11 +117,12 @@ class LiveSession:
         self._generations: dict[str, Generation] = {}
         self._late: set[asyncio.Task[None]] = set()
         self._recordings = Recordings(world.known)
+        self._tokens = TokenSums()
         self.conversation_id = self.make_id("conv")
         session = initial_session(
             session_id=self.make_id("sess"),
             model=model,
-            expires_at=started_at + int(world.session_s),
+            expires_at=started_at + round(world.session_s),
             dialect=dialect,
             transcription=transcription,
         )
@@ -133,15 +147,29 @@ class LiveSession:
         return f"{prefix}_{self.rng.getrandbits(64):016x}{next(self._ids):04x}"
 
     def emit(self, event: events.Event) -> None:
-        """Say an event: the state follows at once, the text leaves through `outgoing`."""
+        """Send an event: the state follows at once, the text leaves through `outgoing`."""
         if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
             self.state.apply(event)
             self._playout.push(event.response_id, event.item_id, event.delta)
             return
         text = self._connection.send(replace(event, event_id=self.make_id("event")))
+        if isinstance(event, _OF_ITEMS):
+            self._count(event)
         if self._watch is not None:
             self._watch(event)
         self.outgoing.say(event.type, text)
+
+    def _count(self, event: Any) -> None:
+        """Keep the token sums in step with the conversation's item that an event is about."""
+        item_id = str(event.item.id if hasattr(event, "item") else event.item_id)
+        entry = self.state.entries.get(item_id)
+        if entry is None:
+            self._tokens.remove(item_id)
+        elif isinstance(event, _ENTERING) or item_id in self._tokens:  # not an item outside the conversation
+            self._tokens.set(item_id, entry.item, spoken_ms=self._spoken_ms(entry.item))
+
+    def _spoken_ms(self, item: Item | None) -> float:
+        return self._recordings.duration_ms(str(item.id)) if item is not None and is_spoken(item) else 0.0
 
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember encoded audio for `conversation.item.retrieve`."""
@@ -150,13 +178,13 @@ class LiveSession:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def listen(self) -> Ear:
-        """Somebody else listens, too: hears the session as it is now, then all that is said."""
+        """Add a listener: it receives the session as it is now, then every event."""
         now = events.SessionCreated(session=self._session, event_id=self.make_id("event"))
         return self.outgoing.listen(self._connection.send(now))
 
     @property
     def idle(self) -> bool:
-        """Whether nothing more will be said until the client does or says something."""
+        """True while no event can follow unless the client sends something."""
         return not self._generations and not self._late
 
     def _expire(self) -> None:
@@ -177,7 +205,7 @@ class LiveSession:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def receive(self, text: str | bytes) -> None:
-        """Take one message of the client; what follows from it is emitted."""
+        """Take one message of the client, and send the events that follow from it."""
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
@@ -204,15 +232,19 @@ class LiveSession:
             self._answer(event)
 
     def _refuse(self, refusal: events.Error) -> None:
-        """Say what the protocol refuses, but a response that is not announced yet can be cancelled, too."""
+        """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
         if refusal.error.code == "response_cancel_not_active" and self._pending:
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
 
     def _answer(self, event: events.Event) -> None:
-        """Say what follows from the event by the protocol alone, and do it."""
-        replies = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
+        """Send the events that follow by the protocol alone, and carry the event out."""
+        replies: list[Any] = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
+        if isinstance(event, events.ConversationItemCreate):
+            for part in event.item.content or ():
+                if part.audio:
+                    self._recordings.add(replies[0].item.id, part.audio, media_type=self._session.input_format.type)
         for reply in replies:
             self.emit(reply)
         if isinstance(event, events.SessionUpdate):
@@ -220,11 +252,6 @@ class LiveSession:
         elif isinstance(event, events.InputAudioBufferClear):
             self._turns.clear()
             self._speech_item = None
-        elif isinstance(event, events.ConversationItemCreate):
-            created: Any = replies[0]
-            for part in event.item.content or ():
-                if part.audio:
-                    self._recordings.add(created.item.id, part.audio, media_type=self._session.input_format.type)
         else:
             self._recordings.follow(event)
 
@@ -244,7 +271,7 @@ class LiveSession:
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     def hear(self, data: bytes) -> None:
-        """Hear the user: what was appended, or over WebRTC what came over the track (PCM16 at 24 kHz)."""
+        """Take the user's audio: appended, or over WebRTC from the track (PCM16 at 24 kHz)."""
         for heard in self._turns.append(data):
             if isinstance(heard, Started):
                 self._speech_started(heard)
@@ -302,9 +329,9 @@ class LiveSession:
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
         self._recordings.add(item_id, spoken, media_type=self._heard_format.type)
-        told = self._behaviour.hear() if isinstance(self._behaviour, Play) else None
-        if told is not None:
-            self._recordings.tell(item_id, told)
+        words = self._behaviour.hear() if isinstance(self._behaviour, Play) else None
+        if words is not None:
+            self._recordings.set_words(item_id, words)
         for event in committed(self.state, item_id, dialect=self.dialect):
             self.emit(event)
         wanted = self._session.audio and self._session.audio.input and self._session.audio.input.transcription
@@ -313,7 +340,7 @@ class LiveSession:
             self._later(after_ms, self._recordings.transcription(item_id))
 
     def _later(self, after_ms: float, event: events.Event) -> None:
-        """Say an event after a while."""
+        """Send an event later."""
 
         async def say() -> None:
             await asyncio.sleep(max(0.0, after_ms) / 1000)
@@ -326,7 +353,7 @@ class LiveSession:
     # --- speaking -----------------------------------------------------------------------------------------------------
 
     def play(self, n_bytes: int) -> bytes:
-        """WebRTC: the next sound for the user's ears, PCM16 at 24 kHz; silence where there is nothing to say."""
+        """Return the next audio to play over WebRTC, PCM16 at 24 kHz; silence where none waits."""
         assert self._playout is not None
         sound, said = self._playout.pull(n_bytes)
         for event in said:
@@ -334,7 +361,7 @@ class LiveSession:
         return sound
 
     def _stop_playing(self, *, asked: bool = False) -> None:
-        """WebRTC: fall silent now, and forget of every item what was not played; `asked` by the client for it."""
+        """Stop the play-out over WebRTC, and truncate every item to what was played; `asked` where the client did."""
         if self._playout is None:
             return
         responses, items = self._playout.clear()
@@ -342,35 +369,44 @@ class LiveSession:
             responses = [self._playout.last_response_id]
         for response_id in responses:
             self.emit(events.OutputAudioBufferCleared(response_id=response_id))
-        for item_id in items:
-            if item_id in self.state.order:  # not a response's outside the conversation
-                played_ms = self._playout.played_ms(item_id)
+        for item_id, played_ms in items.items():
+            if item_id in self._tokens:  # not a response's outside the conversation
                 self._answer(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=played_ms))
 
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
         session = self._session
-        items = self._recordings.context(config, self.state)
-        spoken = bool(items) and is_spoken(items[-1])
+        given = config.input if isinstance(config.input, tuple) else None
+        context: tuple[Item | str, ...] = tuple(self.state.order) if given is None else given
+        items = functools.partial(self._recordings.read, context, self.state)
+        last = next(self._recordings.read(context[-1:], self.state), None)
         turn = Turn(
             items=items,
+            last=last,
             instructions=(config.instructions if isinstance(config.instructions, str) else session.instructions) or "",
             tools=config.tools if isinstance(config.tools, tuple) else session.tools or (),
             tool_choice=config.tool_choice or session.tool_choice or "auto",
-            heard_ms=self._recordings.duration_ms(items[-1].id or "") if spoken else 0.0,
+            heard_ms=self._spoken_ms(last),
         )
         if isinstance(self._behaviour, Play):
-            step = self._behaviour.next_step(text_of(items[-1]) if items else None, speech=spoken)
+            step = self._behaviour.next_step(text_of(last), speech=last is not None and is_spoken(last))
             self.latency = self._behaviour.timing(self._world.latency)
             self._plan.enter_step(step.faults if step else ())
-        heard_ms = sum(self._recordings.duration_ms(item.id or "") for item in items if is_spoken(item))
-        tokens = count_tokens(turn, audio_ms=heard_ms)
+        newest = self.state.order[-1] if self.state.order else None
+        tokens = self._tokens.details(turn.instructions, newest=newest) if given is None else self._tokens_of(turn)
         settings = Settings(config, session, turn, tokens, webrtc=self._playout is not None)
         generation = Generation(self, settings, behaviour=self._behaviour, voice=self._world.voice)
         self._generations[generation.id] = generation
         if not generation.outside:
             self._turns.reply_started()
         generation.start(on_done=self._response_done)
+
+    def _tokens_of(self, turn: Turn) -> TokenDetails:
+        """Count a context that is not the conversation."""
+        sums, number = TokenSums(), 0
+        for number, item in enumerate(turn.items(), 1):
+            sums.set(str(number), item, spoken_ms=self._spoken_ms(item))
+        return sums.details(turn.instructions, newest=str(number))
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)

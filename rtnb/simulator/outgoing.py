@@ -1,4 +1,4 @@
-"""What a session says, on its way to everybody who listens: in order, with faults and delays applied."""
+"""Events of a session on their way to its client and its listeners: in order, with faults and delays applied."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator
 from rtnb.simulator.faults import Close, FaultPlan, Send
 
 MOST_WAITING = 1024
-"""Messages that wait for a slow client before we stop listening to it; 1024 audio deltas are 16 MB. Chosen."""
+"""Messages that wait for a slow client before its messages are no longer read. Chosen."""
+MOST_WAITING_BYTES = 16 * 2**20
+"""The same as characters, for a client that asks for long answers and reads none: 1024 audio deltas. Chosen."""
 
 Ear = asyncio.Queue[tuple[float, Send | Close]]
-"""What one listener has still to hear: when it was said, and what."""
+"""Messages that wait for one listener, each with the time at which it was put."""
 
 
 class Outgoing:
@@ -20,7 +22,7 @@ class Outgoing:
     Parameters
     ----------
     plan : FaultPlan
-        What goes wrong with them.
+        The faults that strike them.
     """
 
     def __init__(self, plan: FaultPlan) -> None:
@@ -28,38 +30,46 @@ class Outgoing:
         self._loop = asyncio.get_running_loop()
         self._client: Ear = asyncio.Queue()
         self._ears = [self._client]
+        self._n_bytes = 0
         self._room = asyncio.Event()
         self._room.set()
 
     def say(self, event_type: str, text: str) -> None:
-        """Say an event: its type in GA spelling, and its text."""
+        """Send an event: its type in GA spelling, and its text."""
         for action in self._plan.outgoing(event_type, text):
             self.put(action)
 
     def put(self, action: Send | Close) -> None:
-        """Say a text, or good-bye, to all who listen."""
+        """Queue a text or the end of the connection for all listeners."""
         for ear in self._ears:
-            ear.put_nowait((self._loop.time(), action))
-            if ear.qsize() > MOST_WAITING:
-                self._room.clear()
+            self._queue(ear, action)
+
+    def _queue(self, ear: Ear, action: Send | Close) -> None:
+        ear.put_nowait((self._loop.time(), action))
+        self._n_bytes += _size(action)
+        if ear.qsize() > MOST_WAITING or self._n_bytes > MOST_WAITING_BYTES:
+            self._room.clear()
 
     def listen(self, first: str) -> Ear:
-        """Somebody else listens from now on (`leave` ends it); hears `first` before what comes."""
+        """Add a listener, until `leave`; it receives `first` before all that follows."""
         ear: Ear = asyncio.Queue()
-        ear.put_nowait((self._loop.time(), Send(first)))
+        self._queue(ear, Send(first))
         self._ears.append(ear)
         return ear
 
     def leave(self, ear: Ear) -> None:
-        """A listener of `listen` is gone."""
+        """Remove a listener."""
         self._ears.remove(ear)
+        while not ear.empty():
+            self._n_bytes -= _size(ear.get_nowait()[1])
         self._room.set()
 
     async def texts(self, ear: Ear | None = None) -> AsyncIterator[str | Close]:
-        """What to send to the client or to another listener, in order; ends after a `Close`."""
+        """Yield what to send to the client or to another listener, in order; end after a `Close`."""
         ear = ear or self._client
         while True:
             queued_at, action = await ear.get()
+            self._n_bytes -= _size(action)
             if all(one.empty() for one in self._ears):
                 self._room.set()
             if isinstance(action, Close):
@@ -71,9 +81,13 @@ class Outgoing:
 
     @property
     def n_waiting(self) -> int:
-        """Messages that were not handed out to the client yet."""
+        """Messages that still wait for the client."""
         return self._client.qsize()
 
     async def has_room(self) -> None:
-        """Wait while somebody reads too slowly: who does not listen is not listened to, and memory stays bounded."""
+        """Wait while a listener reads too slowly (backpressure): a client that does not read is not read either."""
         await self._room.wait()
+
+
+def _size(action: Send | Close) -> int:
+    return len(action.text) if isinstance(action, Send) else 0

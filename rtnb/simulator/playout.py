@@ -1,4 +1,4 @@
-"""What a service plays to its caller over WebRTC, and how far it got: no clock, no socket."""
+"""Audio that a service plays to its caller over WebRTC, and how much of it was played: no clock, no socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rtnb.audio import codec
 from rtnb.protocol import events
 
 PCM = codec("audio/pcm")
-"""How sound is kept here: PCM16 at 24 kHz, whatever the session's formats say; the track has one of its own."""
+"""Format of the audio here: PCM16 at 24 kHz, whatever the session's formats; the track encodes it again."""
 
 
 @dataclass
@@ -19,6 +19,8 @@ class _Reply:
     last_item: str
     waiting: deque[tuple[str, memoryview]] = field(default_factory=deque)
     """Its sound: item and PCM."""
+    played: dict[str, int] = field(default_factory=dict)
+    """Bytes of each of its items that were played."""
     started: bool = False
     ended: bool = False
     """Whether no more sound will come."""
@@ -35,13 +37,10 @@ class Playout:
     (960, ['output_audio_buffer.started'])
     >>> playout.pull(960)[1], [event.type for event in playout.pull(960)[1]]
     ([], ['output_audio_buffer.stopped'])
-    >>> playout.played_ms("item_1")
-    25
     """
 
     def __init__(self) -> None:
         self._replies: dict[str, _Reply] = {}
-        self._played: dict[str, int] = {}
         self.last_response_id = ""
         """The response that was played last, "" before the first."""
 
@@ -50,7 +49,7 @@ class Playout:
         reply = self._replies.setdefault(response_id, _Reply(item_id))
         reply.waiting.append((item_id, memoryview(pcm)))
         reply.last_item = item_id
-        self._played.setdefault(item_id, 0)
+        reply.played.setdefault(item_id, 0)
 
     def end(self, response_id: str) -> None:
         """A response was generated: what is here is all of it."""
@@ -81,7 +80,7 @@ class Playout:
                 item_id, pcm = reply.waiting.popleft()
                 taken, rest = pcm[: n_bytes - len(sound)], pcm[n_bytes - len(sound) :]
                 sound += taken
-                self._played[item_id] += len(taken)
+                reply.played[item_id] += len(taken)
                 if rest:
                     reply.waiting.appendleft((item_id, rest))
             if sound or not reply.ended:
@@ -90,17 +89,20 @@ class Playout:
             said.append(events.OutputAudioBufferStopped(response_id=response_id))
         return bytes(sound.ljust(n_bytes, b"\0")), said
 
-    def clear(self) -> tuple[list[str], list[str]]:
-        """Throw away what was not played. Returns the responses and the items that are cut short by it."""
-        cut = list(self._replies)
-        items = [
-            item_id
-            for reply in self._replies.values()
-            for item_id in (*(item_id for item_id, _ in reply.waiting), reply.last_item)
-        ]
-        self._replies.clear()
-        return cut, list(dict.fromkeys(items))
+    def clear(self) -> tuple[list[str], dict[str, int]]:
+        """Drop what was not played. Return the responses and items that this cuts, items with the ms that were played.
 
-    def played_ms(self, item_id: str) -> int:
-        """How much of an item was played, whole ms."""
-        return self._played[item_id] // PCM.bytes_per_ms
+        >>> playout = Playout()
+        >>> playout.push("resp_1", "item_1", bytes(1200))
+        >>> _ = playout.pull(960)
+        >>> playout.clear()
+        (['resp_1'], {'item_1': 20})
+        """
+        replies = list(self._replies.values())
+        cut, self._replies = list(self._replies), {}
+        items = {
+            item_id: reply.played[item_id] // PCM.bytes_per_ms
+            for reply in replies
+            for item_id in (*(item_id for item_id, _ in reply.waiting), reply.last_item)
+        }
+        return cut, items

@@ -25,6 +25,8 @@ AGREEMENT: Final = 0.93
 other sentences of the same voice reach (below 0.8)."""
 MOST_KNOWN: Final = 500
 """Utterances remembered; the oldest is forgotten first."""
+MOST_BYTES: Final = 8 * 2**20
+"""Size of their shapes: 40 minutes of speech. Chosen. The oldest is forgotten first."""
 
 
 class KnownSpeech:
@@ -32,15 +34,18 @@ class KnownSpeech:
 
     def __init__(self) -> None:
         self._shapes: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._n_bytes = 0
 
     def learn(self, text: str, audio: Audio, *, rate_hz: int) -> None:
         """Remember an utterance and its exact words; audio without sound is ignored."""
         shape = spectral_shape(audio, rate_hz=rate_hz)
         if len(shape):
+            if text in self._shapes:
+                self._n_bytes -= self._shapes.pop(text).nbytes
             self._shapes[text] = shape
-            self._shapes.move_to_end(text)
-            while len(self._shapes) > MOST_KNOWN:
-                self._shapes.popitem(last=False)
+            self._n_bytes += shape.nbytes
+            while len(self._shapes) > MOST_KNOWN or self._n_bytes > MOST_BYTES:
+                self._n_bytes -= self._shapes.popitem(last=False)[1].nbytes
 
     def transcribe(self, audio: Audio, *, rate_hz: int) -> str | None:
         """The exact words where the audio is a known utterance, else None."""

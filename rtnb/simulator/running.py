@@ -58,7 +58,8 @@ class Options:
     origins: tuple[str, ...] = ()
     """Pages whose JavaScript may call, such as ``http://localhost:8888``."""
     session_minutes: float = 60.0
-    """Longest session."""
+    """Longest session; a fraction is allowed, such as ``5 / 60``. At the cap the service sends `error` with the code
+    `session_expired` and closes with 1001; `session.expires_at` names the time."""
     vad_constants: Mapping[str, Any] = field(default_factory=dict)
     """Constants of the server VAD that no document gives, for calibration exercises."""
     room: Room | None = None
@@ -74,7 +75,7 @@ class Options:
                 raise ValueError(f"origin is {origin!r}; allowed: as browsers send it, such as 'http://localhost:8888'")
 
     def world(self, voice: Any) -> World:
-        """What the sessions share."""
+        """Return the parts that the sessions share."""
         latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
         scenario = _scenario(self.scenario)
         faults = tuple(Fault.parse(f) if isinstance(f, str) else f for f in self.faults)
@@ -134,7 +135,7 @@ class Running:
             runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
             await runner.setup()
             signed = _self_signed(options.host) if options.tls else None
-            # "localhost" has two addresses, and with port 0 each would get a port of its own.
+            # "localhost" has two addresses, and with port 0 each would get another port.
             host = "127.0.0.1" if options.host == "localhost" else options.host
             try:
                 await web.TCPSite(runner, host, options.port, ssl_context=signed.server if signed else None).start()

@@ -51,7 +51,7 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 GOODBYE_S: Final = 1.0
 """How long a client may take to answer our close frame. Chosen: a stop must not wait for a client that hangs."""
 DEFAULT_MODEL: Final = "rtnb-simulator"
-"""Told to clients that name no model."""
+"""Model of the clients that name none."""
 
 
 class Service:
@@ -121,7 +121,7 @@ class Service:
         return response
 
     def strike(self) -> None:
-        """Refuse this connection where a fault on demand says so."""
+        """Refuse this connection where a fault on demand strikes."""
         status = self._faults.on_connect()
         if status is not None:
             raise RefusedError(status, str(status), words_for(status))
@@ -270,7 +270,7 @@ class Service:
         return lambda: None
 
     def watcher(self, owner: str) -> Callable[[events.Event], None] | None:
-        """What is told every event said to a session of this owner; a classroom counts them."""
+        """Return a callback for every event sent to a session of this owner; a classroom counts them."""
         return None
 
     def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:

@@ -1,7 +1,7 @@
-"""When the user speaks and when the turn is over: the simulator's ear.
+"""Turn detection of the simulator: start and end of the user's speech.
 
-Audio comes in as encoded bytes, is heard in 32 ms frames, and leaves as `Started`, `Stopped` and `IdleTimeout`. The
-server VAD is :mod:`rtnb.vad`; the semantic VAD is a **stand-in**, because the service's classifier is not public.
+Encoded bytes come in and are judged in 32 ms frames; `Started`, `Stopped` and `IdleTimeout` come out. The server VAD is
+:mod:`rtnb.vad`. The semantic VAD is a **substitute**, because the service's classifier is not public.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ FADE_DB: Final = 6.0
 """A turn sounds finished when its last 300 ms are this much softer than the whole. Chosen."""
 FADE_MS: Final = 300
 KEEP_MS: Final = 60_000
-"""Audio kept while nobody speaks. Chosen: twice the longest idle timeout; a longer prefix padding is cut to it."""
+"""Audio kept outside a turn. Chosen: twice the longest idle timeout; a longer prefix padding is cut to it."""
+MOST_BYTES: Final = 32 * 2**20
+"""Encoded audio kept in any case: 11 minutes of PCM. Chosen. Of a longer turn the item keeps the newest part."""
 QUIET: Final = 0.35
 """Below this probability a pause may have begun: the server VAD's release threshold at its defaults."""
 
@@ -57,7 +59,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class IdleTimeout:
-    """Nobody spoke for the idle timeout after the last reply was played."""
+    """No speech for the idle timeout after the last reply was played."""
 
     audio_start_ms: int
     audio_end_ms: int
@@ -174,8 +176,7 @@ class TurnTaking:
                     self._judge_finished(probability)
                 elif self._idle_start_ms is not None:
                     yield from self._idle(self._idle_start_ms)
-        if not self._speaking:
-            self._forget()
+        self._forget()
 
     def _turn(self, event: Any) -> Heard:
         if isinstance(event, SpeechStarted):
@@ -185,7 +186,7 @@ class TurnTaking:
         return Stopped(self._start_ms, event.audio_end_ms)
 
     def _judge_finished(self, probability: float) -> None:
-        """Semantic stand-in: once a pause begins, decide from the fade of the voice how long to wait."""
+        """Once a pause begins under semantic VAD, decide from the fade of the voice how long to wait."""
         assert self._machine is not None
         eagerness = str(self._detection.eagerness)
         self._quiet_frames = self._quiet_frames + 1 if probability < QUIET else 0
@@ -201,7 +202,7 @@ class TurnTaking:
     # --- the idle timeout ---------------------------------------------------------------------------------------------
 
     def reply_started(self) -> None:
-        """A reply begins: nobody waits for the user."""
+        """Stop the idle timeout: a reply begins."""
         self._idle_start_ms = None
 
     def reply_ended(self, *, playing_ms: float) -> None:
@@ -221,7 +222,7 @@ class TurnTaking:
     # --- the buffer ---------------------------------------------------------------------------------------------------
 
     def commit(self, start_ms: int, end_ms: int) -> bytes:
-        """Take what was heard between two times as an item; what comes later stays uncommitted."""
+        """Take the audio between two times as an item; what comes later stays uncommitted."""
         self._uncommitted_from_ms = end_ms
         return self.encoded(start_ms, end_ms)
 
@@ -237,14 +238,20 @@ class TurnTaking:
         self._floor_ms = int(self.heard_ms)
 
     def encoded(self, start_ms: int, stop_ms: int) -> bytes:
-        """What was heard between two times, as it came; older audio may be gone."""
+        """Return the bytes between two times; older audio may be gone."""
         step = self._codec.bytes_per_ms
         return bytes(self._kept[max(0, start_ms - self._base_ms) * step : max(0, stop_ms - self._base_ms) * step])
 
     def _forget(self) -> None:
-        """Drop audio nobody will ask for, a second at a time so that the cost stays small. With turn detection, that is
-        all but the last minute; in push to talk, all that was committed or cleared."""
-        until_ms = self.heard_ms - KEEP_MS if self._machine is not None else self._uncommitted_from_ms
+        """Drop audio that no item will need, a second at a time so that the cost stays small.
+
+        Outside a turn that is all but the last minute, or in push to talk all that was committed or cleared; in a turn
+        it is what exceeds `MOST_BYTES`.
+        """
+        until_ms = self.heard_ms - MOST_BYTES // self._codec.bytes_per_ms
+        if not self._speaking:
+            settled_ms = self.heard_ms - KEEP_MS if self._machine is not None else self._uncommitted_from_ms
+            until_ms = max(until_ms, settled_ms)
         surplus_ms = int(until_ms) - self._base_ms
         if surplus_ms > 1000:
             del self._kept[: surplus_ms * self._codec.bytes_per_ms]

@@ -12,16 +12,16 @@ from rtnb.protocol.values import ContentPart
 from rtnb.simulator.behaviour import Call, Rules, Say, Turn, choose_tool, fill_arguments
 from rtnb.simulator.brains import Play, chat_message
 from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.usage import count_tokens
+from rtnb.simulator.usage import TokenSums
 
 
-def said(text: str) -> Item:
-    return Item(type="message", role="user", id="i", content=(ContentPart(type="input_text", text=text),))
+def said(text: str, item_id: str = "i") -> Item:
+    return Item(type="message", role="user", id=item_id, content=(ContentPart(type="input_text", text=text),))
 
 
 def turn(*items: Item, **more: Any) -> Turn:
     given = {"instructions": "", "tools": (), "tool_choice": "auto", "heard_ms": 0.0, **more}
-    return Turn(items=items, **given)
+    return Turn(items=lambda: iter(items), last=items[-1] if items else None, **given)
 
 
 def tool(name: str, description: str = "", **properties: Any) -> dict[str, Any]:
@@ -152,8 +152,38 @@ def test_items_become_chat_messages() -> None:
     assert "not transcribed" in chat_message(silent)["content"]
 
 
+@pytest.mark.parametrize(
+    "question", ["What did I say first?", "Repeat my first message.", "Do you remember what I asked first?"]
+)
+async def test_it_knows_the_first_message(question: str) -> None:
+    greeting = Item(type="message", role="assistant", id="0", content=(ContentPart(type="output_text", text="Hi."),))
+    herring, last = said("The herring is fresh", "1"), said(question, "9")
+    assert await words(Rules(), turn(greeting, herring, last)) == "Your first message was: The herring is fresh"
+    assert await words(Rules(), turn(greeting, last)) == "This is your first message."
+
+
+async def test_a_first_message_without_words_is_not_invented() -> None:
+    silent = Item(type="message", role="user", id="1", content=(ContentPart(type="input_audio", transcript=None),))
+    text = await words(Rules(), turn(silent, said("What did I say first?", "2")))
+    assert text == "Your first message was: speech that I cannot put into text."
+
+
+async def test_a_sentence_about_something_first_is_no_question_for_the_first_message() -> None:
+    text = await words(Rules(), turn(said("a", "1"), said("My first question is about whales", "2")))
+    assert text.startswith("You said: My first question")
+
+
 def test_tokens_grow_with_text_and_time() -> None:
-    counted = count_tokens(turn(said("a" * 40), instructions="b" * 400), audio_ms=1630)
-    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (110, 16, 0)
-    later = count_tokens(turn(said("a" * 40), said("c"), instructions="b" * 400), audio_ms=0)
-    assert later.cached_tokens == 64
+    sums = TokenSums()
+    sums.set("1", said("a" * 40))
+    assert sums.details("b" * 400, newest="1").cached_tokens == 0  # nothing was sent before
+    sums.set("2", said("c" * 9))
+    counted = sums.details("b" * 400, newest="2")
+    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (113, 0, 64)
+    sums.set("2", said("c" * 9), spoken_ms=1630)  # speech costs audio tokens only
+    counted = sums.details("b" * 400, newest="2")
+    assert (counted.text_tokens, counted.audio_tokens) == (110, 16)
+    sums.remove("1")
+    sums.remove("1")
+    counted = sums.details("", newest="2")
+    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (0, 16, 0)

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rtnb.errors import LocalProtocolError, ScenarioError
+from rtnb.errors import ConnectError, LocalProtocolError, ScenarioError
 from rtnb.protocol import Connection, Item, events
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator import Options, Simulator
@@ -255,3 +255,177 @@ def test_importing_it_loads_no_certificates() -> None:
     code = "import sys, rtnb.simulator; print('cryptography' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+async def answers(transport: Any) -> bool:
+    """Whether a session still answers over its socket."""
+    await transport.send('{"type": "input_audio_buffer.clear"}')
+    async with asyncio.timeout(10):
+        while "input_audio_buffer.cleared" not in await transport.receive():
+            pass
+    return True
+
+
+async def visit(simulator: Simulator) -> bool:
+    """Open a session, use it and close it."""
+    transport = await simulator.open()
+    try:
+        return await answers(transport)
+    finally:
+        await transport.close()
+
+
+async def test_a_shared_simulator_stops_with_its_last_reference() -> None:
+    simulator = Simulator(**QUICK)
+    await simulator.acquire()
+    first = await simulator.open()
+    await simulator.acquire()
+    second = await simulator.open()
+    simulator.speech("Hello.")
+    await first.close()
+    await simulator.release()
+    assert await answers(second)
+    await second.close()
+    await simulator.release()
+    assert (simulator.running, ours()) == (False, [])
+    with pytest.raises(LocalProtocolError, match="more often than acquire"):
+        await simulator.release()
+
+
+async def test_a_reference_does_not_stop_what_the_owner_started() -> None:
+    with Simulator(**QUICK) as simulator:
+        await simulator.acquire()
+        await simulator.release()
+        assert await visit(simulator)
+    await simulator.acquire()
+    simulator.start()  # the owner takes over a run that a reference started
+    await simulator.release()
+    assert simulator.running
+    simulator.stop()
+    assert ours() == []
+
+
+async def test_what_open_started_stays_until_it_is_stopped() -> None:
+    simulator = Simulator(**QUICK)
+    transport = await simulator.open()
+    await simulator.acquire()
+    await simulator.release()
+    assert await answers(transport)
+    await transport.close()
+    await simulator.astop()
+    assert ours() == []
+
+
+def test_references_are_taken_and_given_back_in_several_threads() -> None:
+    simulator = Simulator(**QUICK)
+    failures: list[BaseException] = []
+
+    async def use() -> None:
+        for _ in range(4):
+            await simulator.acquire()
+            try:
+                assert await visit(simulator)
+            finally:
+                await simulator.release()
+
+    def run() -> None:
+        try:
+            asyncio.run(use())
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert (simulator.running, ours()) == (False, [])
+
+
+async def test_an_acquire_that_fails_holds_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        simulator = Simulator(port=taken.getsockname()[1], **QUICK)
+        outcomes = await asyncio.gather(simulator.acquire(), simulator.acquire(), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [OSError, OSError]
+        assert ours() == []
+    await simulator.acquire()  # the port is free now
+    assert simulator.running
+    await simulator.release()
+    assert ours() == []
+
+
+async def test_a_cancelled_acquire_leaves_the_others_alone() -> None:
+    simulator = Simulator(**QUICK)
+    acquiring = [asyncio.create_task(simulator.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)
+    acquiring[0].cancel()
+    outcomes = await asyncio.gather(*acquiring, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError, type(None)]
+    assert simulator.running
+    await simulator.release()
+    assert ours() == []
+
+
+async def test_a_cancelled_acquire_alone_leaves_nothing() -> None:
+    simulator = Simulator(**QUICK)
+    acquiring = asyncio.create_task(simulator.acquire())
+    await asyncio.sleep(0)
+    acquiring.cancel()
+    await asyncio.sleep(0)
+    acquiring.cancel()  # also while it cleans up
+    with pytest.raises(asyncio.CancelledError):
+        await acquiring
+    assert (simulator.running, ours()) == (False, [])
+
+
+async def test_the_owner_may_stop_it_under_its_references() -> None:
+    simulator = Simulator(**QUICK)
+    starting = asyncio.create_task(simulator.acquire())
+    await asyncio.sleep(0)
+    await simulator.astop()
+    with pytest.raises(ConnectError, match="stopped while it started"):
+        await starting
+    await simulator.acquire()
+    await simulator.astop()
+    await simulator.acquire()
+    transport = await simulator.open()
+    await simulator.release()  # of the run that is over
+    assert await answers(transport)
+    await transport.close()
+    await simulator.release()
+    assert ours() == []
+
+
+async def test_it_starts_again_on_its_port_while_it_still_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    simulator = Simulator(port=port, **QUICK)
+    await simulator.acquire()
+    transport = await simulator.open()  # its goodbye takes a moment
+    ending = asyncio.create_task(simulator.release())
+    await asyncio.sleep(0)
+    await simulator.acquire()
+    assert await visit(simulator)
+    await transport.close()
+    await ending
+    await simulator.release()
+    assert ours() == []
+
+
+@pytest.mark.parametrize("last", ["", "del simulator; gc.collect()", "asyncio.run(simulator.open())"])
+@pytest.mark.parametrize("voice", ["babble", "auto"])
+def test_a_simulator_that_is_never_released_lets_the_interpreter_exit(voice: str, last: str) -> None:
+    code = f"""
+import asyncio, gc
+from rtnb.simulator import Simulator
+simulator = Simulator(latency="fast", voice={voice!r})
+asyncio.run(simulator.acquire())
+simulator.speech("Hello.")
+{last}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -9,6 +9,7 @@ import pytest
 
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import PCMU, Audio, AudioOutput, ContentPart
+from rtnb.simulator.usage import TokenSums
 from tests.simulator.rig import Rig, collapse, encoded, spoken, world
 
 SPOKEN_REPLY = [  # protocol reference, GA: a reply with sound
@@ -451,6 +452,60 @@ async def test_ids_are_short_enough_to_be_sent_back() -> None:
         assert len(done["output"][0]["id"]) <= 32
 
 
+@pytest.mark.parametrize("dialect", ["ga", "preview"])
+async def test_a_conversation_restored_item_by_item_is_known(dialect: Any) -> None:
+    async with Rig(dialect=dialect) as rig:
+        for role, text in (("user", "My boat is green."), ("assistant", "Noted."), ("user", "And fast.")):
+            part = ContentPart(type="input_text" if role == "user" else "output_text", text=text)
+            rig.send(events.ConversationItemCreate(item=Item(type="message", role=role, content=(part,))))
+        done = await rig.ask("What did I say first?", output_modalities=("text",))
+        assert done["output"][0]["content"][0]["text"] == "Your first message was: My boat is green."
+        rig.same()
+
+
+@pytest.mark.parametrize("dialect", ["ga", "preview"])
+async def test_the_running_token_sums_equal_a_fresh_count(dialect: Any) -> None:
+    """Written, spoken, called, truncated, deleted and outside the conversation: the sums follow every change."""
+    async with Rig(dialect=dialect) as rig:
+        rig.update(tools=[WEATHER])
+        await rig.ask("What is the weather in Lund?")
+        item_id = (await rig.ask("hello"))["output"][0]["id"]
+        rig.send(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=100))
+        await rig.ask("joke", conversation="none")
+        await rig.listen(spoken())
+        await rig.until("response.done")
+        rig.send(events.ConversationItemDelete(item_id=rig.session.state.order[0]))
+        await rig.ask("And now?")
+        fresh = TokenSums()
+        for item in rig.session.state.conversation:
+            fresh.set(str(item.id), item, spoken_ms=rig.session._spoken_ms(item))
+        newest = rig.session.state.order[-1]
+        assert rig.session._tokens.details("", newest=newest) == fresh.details("", newest=newest)
+        assert (fresh.details("", newest=newest).audio_tokens or 0) > 5
+
+
+async def test_an_answer_reads_no_more_items_in_a_long_conversation() -> None:
+    class Counting(dict[str, Any]):
+        n_read = 0
+
+        def get(self, *key: Any) -> Any:
+            self.n_read += 1
+            return super().get(*key)
+
+        def __getitem__(self, key: str) -> Any:
+            self.n_read += 1
+            return super().__getitem__(key)
+
+    async with Rig() as rig:
+        entries = rig.session.state.entries = Counting(rig.session.state.entries)
+        n_read = []
+        for _ in range(20):
+            n_before = entries.n_read
+            await rig.ask("hello", output_modalities=("text",))
+            n_read.append(entries.n_read - n_before)
+        assert max(n_read[1:]) - min(n_read[1:]) <= 3  # the two greetings have different lengths
+
+
 async def test_the_session_ends_after_its_time() -> None:
     async with Rig(world(session_s=0.01)) as rig:
         assert await rig.until("error") == ["error"]
@@ -458,6 +513,18 @@ async def test_the_session_ends_after_its_time() -> None:
         assert await rig.next() is None
         assert rig.close is not None
         assert rig.close.code == 1001
+
+
+async def test_backpressure_counts_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.outgoing.MOST_WAITING_BYTES", 10_000)
+    async with Rig() as rig:
+        rig.update(instructions="a" * 10_000)
+        blocked = rig.session.outgoing.has_room()
+        blocked.send(None)
+        await rig.until("session.updated")
+        with pytest.raises(StopIteration):
+            blocked.send(None)
+        assert rig.session.outgoing._n_bytes == 0
 
 
 async def test_a_client_that_does_not_read_is_not_listened_to() -> None:

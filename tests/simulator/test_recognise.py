@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtnb.protocol import events
+from rtnb.protocol import Item, events
+from rtnb.protocol.values import ContentPart
 from rtnb.simulator.recognise import MOST_KNOWN, KnownSpeech
 from rtnb.simulator.recordings import Recordings
 from tests.simulator.rig import encoded, spoken
@@ -74,7 +75,7 @@ def test_the_oldest_is_forgotten_first() -> None:
 def test_a_scenario_wins_over_the_ear(known: KnownSpeech) -> None:
     recordings = Recordings(known)
     recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    recordings.tell("item", "Something else")
+    recordings.set_words("item", "Something else")
     assert recordings.words("item") == "Something else"
 
 
@@ -84,4 +85,37 @@ def test_deleted_items_leave_nothing(known: KnownSpeech) -> None:
     recordings.words("item")
     recordings.follow(events.ConversationItemDelete(item_id="item"))
     assert recordings.duration_ms("item") == 0.0
-    assert (recordings._audio, recordings._media_types, recordings._words) == ({}, {}, {})
+    assert (recordings._audio, recordings._lengths, recordings._words) == ({}, {}, {})
+    assert recordings._n_bytes == 0
+
+
+def item(item_id: str) -> Item:
+    return Item(type="message", role="user", id=item_id, content=(ContentPart(type="input_audio"),))
+
+
+def test_the_oldest_audio_is_dropped_at_the_bound(known: KnownSpeech, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.recordings.MOST_BYTES", 4800)
+    recordings = Recordings(known)
+    for name in ("a", "b", "c"):
+        recordings.add(name, bytes(2400), media_type="audio/pcm")
+    recordings.add("a", bytes(480), media_type="audio/pcm")  # its beginning is gone: the rest is not kept either
+    assert recordings.with_audio(item("a")) == item("a")
+    assert [len(part.audio) for name in "bc" for part in recordings.with_audio(item(name)).content or ()] == [2400] * 2
+    assert recordings.duration_ms("a") == 60  # its tokens are still counted
+    recordings.follow(events.ConversationItemTruncate(item_id="c", content_index=0, audio_end_ms=20))
+    recordings.add("d", bytes(1440), media_type="audio/pcm")
+    assert list(recordings._audio) == ["b", "c", "d"]
+    recordings.add("e", bytes(9600), media_type="audio/pcm")  # the newest keeps its own, whatever its size
+    assert list(recordings._audio) == ["e"]
+    assert recordings._n_bytes == 9600
+
+
+def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = KnownSpeech()
+    audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
+    known.learn("first", audio, rate_hz=24_000)
+    monkeypatch.setattr("rtnb.simulator.recognise.MOST_BYTES", 2 * known._n_bytes)
+    for name in ("first", "second", "third"):
+        known.learn(name, audio, rate_hz=24_000)
+    assert list(known._shapes) == ["second", "third"]
+    assert known._n_bytes == sum(shape.nbytes for shape in known._shapes.values())

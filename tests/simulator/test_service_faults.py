@@ -38,8 +38,15 @@ class Seen:
         return [message["type"] for message in self.messages]
 
 
-async def turn(*faults: str, last: str = "response.done", asks: list[dict[str, Any]] = ASK, **options: Any) -> Seen:
-    """A written turn against a simulator with these faults, to its end or that of the connection."""
+async def turn(
+    *faults: str,
+    last: str = "response.done",
+    asks: list[dict[str, Any]] = ASK,
+    stop_after_s: float | None = None,
+    **options: Any,
+) -> Seen:
+    """Hold a written turn against a simulator with these faults, to its end, to that of the connection, or to a pause
+    of `stop_after_s`."""
     seen = Seen()
     settings: dict[str, Any] = {"latency": "fast", "voice": "babble", "faults": faults, **options}
     with Simulator(**settings) as sim:
@@ -50,7 +57,12 @@ async def turn(*faults: str, last: str = "response.done", asks: list[dict[str, A
             for ask in asks:
                 await ws.send_json(ask)
             while True:
-                message = await ws.receive(timeout=20)
+                try:
+                    message = await ws.receive(timeout=stop_after_s or 20)
+                except TimeoutError:
+                    if stop_after_s is None:
+                        raise
+                    break
                 if message.type != WSMsgType.TEXT:
                     seen.close_code, seen.reason = ws.close_code, message.extra or ""
                     break
@@ -103,6 +115,40 @@ async def test_a_drop() -> None:
     assert dropped.types.count(kind) == plain.types.count(kind) - 2
 
 
+UPDATE = {"type": "session.update", "event_id": "u", "session": {"type": "realtime", "instructions": "Whales."}}
+
+
+@pytest.mark.parametrize(
+    "kind", ["session.updated", "conversation.item.added", "response.created", "response.done", "rate_limits.updated"]
+)
+async def test_one_event_is_lost(kind: str) -> None:
+    """The first of its kind is lost, the second arrives."""
+    seen = await turn(f"drop@{kind}", asks=[UPDATE, UPDATE, *ASK], last="rate_limits.updated", stop_after_s=1.0)
+    plain = await turn(asks=[UPDATE, UPDATE, *ASK], last="rate_limits.updated")
+    assert seen.types.count(kind) == plain.types.count(kind) - 1
+
+
+async def test_one_event_is_sent_twice() -> None:
+    seen = await turn("duplicate@response.done", last="rate_limits.updated")
+    first, second = [text for text in seen.texts if '"type":"response.done"' in text]
+    assert first == second
+
+
+async def test_an_error_without_a_name_is_the_only_answer() -> None:
+    faults = ("error=invalid_value@session.updated", "drop@session.updated")
+    seen = await turn(*faults, asks=[UPDATE, *ASK])
+    assert "session.updated" not in seen.types
+    (error,) = [message["error"] for message in seen.messages if message["type"] == "error"]
+    assert (error["code"], error["event_id"]) == ("invalid_value", None)
+    assert seen.types[-1] == "response.done"
+
+
+async def test_an_error_at_connect_and_silence_from_then_on() -> None:
+    faults = ("error=server_error@session.created", "drop@*:0x1000000")
+    seen = await turn(*faults, asks=[UPDATE, *ASK], stop_after_s=0.5)
+    assert (seen.types, seen.close_code) == (["error"], None)
+
+
 @pytest.mark.parametrize("code, seen_as", [(1011, 1011), (1006, 1006), (4000, 4000)])
 async def test_the_connection_closes_in_the_middle_of_a_turn(code: int, seen_as: int) -> None:
     seen = await turn(f"close={code}@response.output_audio.delta:1")
@@ -144,11 +190,15 @@ async def test_the_session_expires_on_demand() -> None:
     assert seen.close_code == 1001
 
 
-async def test_the_session_expires_by_itself() -> None:
-    seen = await turn(asks=[], session_minutes=0.005)
+async def test_the_session_expires_at_its_cap_and_sends_nothing_before() -> None:
+    seen = await turn(asks=[], session_minutes=1.2 / 60)
+    ended_at = time.time()
     assert seen.types == ["session.created", "error"]
-    assert seen.messages[-1]["error"]["code"] == "session_expired"
-    assert seen.close_code == 1001
+    error = seen.messages[-1]["error"]
+    assert (error["type"], error["code"], error["event_id"]) == ("invalid_request_error", "session_expired", None)
+    assert error["message"] == "Your session hit the maximum duration of 0.02 minutes."
+    assert (seen.close_code, seen.reason) == (1001, error["message"])
+    assert -0.3 <= ended_at - seen.messages[0]["session"]["expires_at"] <= 10  # whole seconds on the wire
 
 
 @pytest.mark.parametrize(

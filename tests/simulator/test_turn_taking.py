@@ -164,3 +164,17 @@ def test_hidden_constants_change_what_is_heard() -> None:
     turns.configure(detection(prefix_padding_ms=0), PCM16)
     run = next(i for i in range(len(PROBABILITIES)) if (PROBABILITIES[i : i + 3] >= 0.5).all())
     assert hear(turns, SPOKEN)[0] == Started(run * 32)
+
+
+@pytest.mark.parametrize("vad", [SERVER_VAD_DEFAULTS, None])
+def test_a_turn_that_does_not_end_keeps_its_newest_part(vad: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.turn_taking.MOST_BYTES", 2000 * 48)
+    turns = listener(vad)
+    speech = encoded(spoken(silence_ms=0, lead_ms=0))
+    while turns.heard_ms < 20_000:
+        hear(turns, speech)
+        assert len(turns._kept) <= (2000 + 1000 + 100) * 48  # dropped a second at a time
+    start_ms, end_ms = turns.uncommitted_ms
+    assert 2000 <= end_ms - start_ms <= 3000
+    assert end_ms == int(turns.heard_ms)
+    assert len(turns.commit(start_ms, end_ms)) == (end_ms - start_ms) * 48

@@ -456,3 +456,58 @@ async def test_a_call_takes_a_place_in_its_class() -> None:
         await gone(simulator)
         async with calling(simulator, mic=False) as caller:  # a place that was left is free
             await caller.until("session.created")
+
+
+# --- the sample of the how-to -----------------------------------------------------------------------------------------
+
+VERSION = "api-version=2025-04-01-preview"
+DEPLOYMENT = "gpt-4o-mini-realtime-preview"
+SAMPLE = "You are a helpful AI assistant responding in natural, engaging language."
+
+
+@pytest.mark.parametrize("path", [f"/openai/realtimeapi/sessions?{VERSION}", f"/openai/realtime/sessions?{VERSION}"])
+async def test_the_sample_page_of_the_preview_gets_a_key_calls_and_updates(sim: Simulator, path: str) -> None:
+    """Azure's WebRTC how-to: POST model and voice, take `id` and `client_secret.value`, POST the offer, update."""
+    async with aiohttp.ClientSession() as http:
+        headers = {"api-key": sim.key, "Content-Type": "application/json"}
+        body = json.dumps({"model": DEPLOYMENT, "voice": "verse"})
+        async with http.post(sim.url + path, headers=headers, data=body) as answer:
+            assert answer.ok
+            made = await answer.json()
+    assert made["id"].startswith("sess_")
+    assert (made["object"], made["model"], made["voice"]) == ("realtime.session", DEPLOYMENT, "verse")
+    assert made["client_secret"]["value"].startswith("ek_")
+    assert 0 < made["client_secret"]["expires_at"] - time.time() <= 60
+    assert 3500 < made["expires_at"] - time.time() <= 3600
+    caller = Caller(dialect="preview")
+    try:
+        key, offer = made["client_secret"]["value"], await caller.offer()
+        status, sdp, _ = await post(sim, f"/v1/realtimertc?model={DEPLOYMENT}", key=key, data=offer)
+        assert status == 201, sdp
+        await caller.accept(sdp)
+        created = await caller.until("session.created")
+        assert created.session.voice == "verse"
+        caller.send(events.SessionUpdate(session=SessionConfig(instructions=SAMPLE)))
+        assert (await caller.until("session.updated")).session.instructions == SAMPLE
+    finally:
+        await caller.close()
+
+
+async def test_the_same_in_ga(sim: Simulator) -> None:
+    async with aiohttp.ClientSession() as http:
+        asked = {"session": {"type": "realtime", "model": "m", "audio": {"output": {"voice": "verse"}}}}
+        url = f"{sim.url}/openai/v1/realtime/client_secrets"
+        async with http.post(url, headers={"api-key": sim.key}, json=asked) as answer:
+            assert answer.ok
+            made = await answer.json()
+    assert made["value"].startswith("ek_")
+    assert made["session"]["id"].startswith("sess_")
+    assert 0 < made["expires_at"] - time.time() <= 600
+    caller = Caller()
+    try:
+        status, sdp, _ = await post(sim, AZURE, key=made["value"], data=await caller.offer())
+        assert status == 201, sdp
+        await caller.accept(sdp)
+        assert (await caller.until("session.created")).session.voice == "verse"
+    finally:
+        await caller.close()
