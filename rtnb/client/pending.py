@@ -20,9 +20,9 @@ from rtnb.protocol.connection import dialect_hint
 from rtnb.protocol.values import Dialect, ErrorDetail
 from rtnb.transport.credentials import redact
 
-LATE_REPLY_S: Final = 1.0
-"""How long an ambiguous reply is kept before it goes to the request that waits. Replies to two requests sent one after
-the other arrive within about one round trip of each other (chosen)."""
+LATE_REPLY_S: Final = 5.0
+"""How long an ambiguous reply is kept before it goes to the request that waits (chosen). Where the earlier reply was not
+lost but late, the own reply of that request follows it soon."""
 
 _log = logging.getLogger("rtnb")
 
