@@ -25,6 +25,9 @@ from rtnb.protocol.values import UNSET, Dialect, EncodedAudio, SessionConfig, To
 
 NESTING_LIMIT: Final = 100
 """Deepest nesting that is read, so that everything read can be compared, shown and written again; chosen."""
+LONG: Final = 1000
+"""Shortest text, in characters, that `read` searches for audio to cut out; chosen."""
+_AUDIO_DELTAS: Final = ("response.output_audio.delta", "response.audio.delta")
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
@@ -87,29 +90,47 @@ _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def read(text: str, *, dialect: Dialect = "ga", registry: Mapping[str, type[Event]]) -> Event:
-    """Read an event of `registry`: `parse` and `decode` in one step, for text that arrives often.
+    """Read an event of `registry`: `parse` and `decode` in one step, fast for deltas.
+
+    The base64 of a long audio delta is cut out before the JSON is scanned and put back afterwards, which halves the
+    time: ``{"type":"…","delta":"AAAA…"}`` is scanned as ``{"type":"…","delta":""}``. Base64 has no escapes, so both
+    give the same. Any other long text is scanned whole.
 
     Raises
     ------
     RemoteProtocolError
         As `parse`.
     """
-    message: Any = None
-    try:
-        message, end = _DECODER.scan_once(text, 0)  # type: ignore[attr-defined]  # its scanner, without white space
-    except (StopIteration, ValueError, RecursionError):
-        end = -1
-    # a second opening bracket is rare in a delta, and looking for one costs less than measuring the nesting
-    if end != len(text) or "[" in text or text.find("{", 1) > 0 or message.__class__ is not dict:
-        message = parse(text)
+    rest, audio, message = text, "", None
+    if len(text) > LONG:
+        head, key, tail = text.partition('"delta":')
+        space, quote, tail = tail.partition('"')
+        audio, end_quote, tail = tail.partition('"')
+        rest = head + key + space + quote + end_quote + tail
+    # A second bracket is rare in a delta. Looking for one costs less than measuring the nesting as `parse` does.
+    if "[" not in rest and rest.find("{", 1) < 0:
+        try:
+            message, end = _DECODER.scan_once(rest, 0)  # type: ignore[attr-defined]  # skips no white space
+        except (StopIteration, ValueError):
+            end = -1
+        if end != len(rest) or message.__class__ is not dict:
+            message = None
+        elif audio:
+            cut = message.get("delta") == "" and message.get("type") in _AUDIO_DELTAS
+            message = {**message, "delta": audio} if cut else None
+    if message is None:
+        message, audio = parse(text), ""
     cls = registry.get(kind) if isinstance(kind := message.get("type"), str) else None
     if cls is None or dialect == "preview":
-        return decode(message, dialect=dialect, registry=registry)
-    del message["type"]
-    try:
-        event: Event = _decode_fields(cls, message)
-    except (ValueError, RecursionError) as error:
-        return _unknown({"type": kind, **message}, problem=str(error))
+        event = decode(message, dialect=dialect, registry=registry)
+    else:
+        del message["type"]
+        try:
+            event = _decode_fields(cls, message)
+        except (ValueError, RecursionError) as error:
+            event = _unknown({"type": kind, **message}, problem=str(error))
+    if audio and event.__class__ is UnknownEvent:  # no base64 as it is: perhaps with escapes
+        return decode(parse(text), dialect=dialect, registry=registry)
     return event
 
 
@@ -175,6 +196,8 @@ _Readers = Mapping[type, _Reader | None]
 class _Plan(typing.NamedTuple):
     """Reading plan of one class, made once from its type hints."""
 
+    plain: dict[str, type]
+    """Field -> a class of JSON value that it holds as it is: most fields need no other look."""
     readers: dict[str, _Readers]
     required: frozenset[str]
     defaults: dict[str, Any]
@@ -185,28 +208,31 @@ def _plan(cls: type[Any]) -> _Plan:
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in fields(cls) if f.name != "extra"}
     defaults = {name: f.default for name, f in known.items() if f.default is not MISSING}
-    return _Plan({name: _readers(hints[name]) for name in known}, frozenset(known.keys() - defaults), defaults)
+    readers = {name: _readers(hints[name]) for name in known}
+    plain = {n: next((kind for kind, read in of_kind.items() if read is None), Unset) for n, of_kind in readers.items()}
+    return _Plan(plain, readers, frozenset(known.keys() - defaults), defaults)
 
 
 def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Any:
     """Build a value of `cls`; ValueError names the required field that is missing or does not fit."""
-    readers, required, defaults = _plan(cls)
-    values = defaults.copy()
+    plain, readers, required, defaults = _plan(cls)
+    values = {**defaults, **message}
     extra: dict[str, Any] = {}
     for name, raw in message.items():
+        if plain.get(name) is raw.__class__:
+            continue
         if name not in readers:
-            extra[name] = raw
+            extra[name] = values.pop(name)
             continue
         reader = readers[name].get(raw.__class__, _misfit)
         if reader is None:
-            values[name] = raw
             continue
         try:
             values[name] = reader(raw)
         except ValueError as error:
             if name in required:
                 raise ValueError(f"{name}: {error}") from error
-            extra[name] = raw
+            values[name], extra[name] = defaults[name], raw
     if not required <= values.keys():
         raise ValueError(f"{min(required - values.keys())} is missing")
     values["extra"] = extra

@@ -156,7 +156,9 @@ async def test_no_secret_gets_anywhere(joined: Joined, tmp_path: Path) -> None:
     if session.dialect == "ga":  # we hand a key to a tool server
         tool = {"type": "mcp", "server_label": "s", "server_url": "https://x", "authorization": "canary-of-mcp"}
         await session.tools.register(tool)
-        assert "canary-of-mcp" in str(service.said(events.SessionUpdate)[-1])  # it did travel
+        assert (
+            service.said(events.SessionUpdate)[-1].session.tools[0]["authorization"] == "canary-of-mcp"
+        )  # it was sent
         await session.tools.register({"type": "function", "name": "f", "parameters": {}})
         assert "canary-of-mcp" in str(service.said(events.SessionUpdate)[-1])  # and is not lost later
     service.refuse = lambda event: ErrorDetail(message=f"bad key {CANARY}") if event.type == "session.update" else None

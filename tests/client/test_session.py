@@ -107,7 +107,7 @@ async def test_a_refused_question_raises_although_a_response_came(joined: Joined
 
 
 async def test_unknown_settings_are_refused_before_anything_is_sent(joined: Joined) -> None:
-    with pytest.raises(TypeError, match="unknown session setting 'voise'"):
+    with pytest.raises(TypeError, match="Unknown session setting 'voise'"):
         await joined.session.update(voise="alloy")
     with pytest.raises(TypeError, match="unknown response setting 'voise'"):
         await joined.session.ask("hi", voise="alloy")
