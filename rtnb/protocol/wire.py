@@ -26,7 +26,7 @@ from rtnb.protocol.values import UNSET, Dialect, EncodedAudio, SessionConfig, To
 NESTING_LIMIT: Final = 100
 """Deepest nesting that is read, so that everything read can be compared, shown and written again; chosen."""
 LONG: Final = 1000
-"""Shortest text, in characters, that `read` searches for audio to cut out; chosen."""
+"""Shortest text, in characters, that `decode` searches for audio to cut out; chosen."""
 _AUDIO_DELTAS: Final = ("response.output_audio.delta", "response.audio.delta")
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -89,51 +89,6 @@ def _finite(digits: str) -> float:
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
-def read(text: str, *, dialect: Dialect = "ga", registry: Mapping[str, type[Event]]) -> Event:
-    """Read an event of `registry`: `parse` and `decode` in one step, fast for deltas.
-
-    The base64 of a long audio delta is cut out before the JSON is scanned and put back afterwards, which halves the
-    time: ``{"type":"…","delta":"AAAA…"}`` is scanned as ``{"type":"…","delta":""}``. Base64 has no escapes, so both
-    give the same. Any other long text is scanned whole.
-
-    Raises
-    ------
-    RemoteProtocolError
-        As `parse`.
-    """
-    rest, audio, message = text, "", None
-    if len(text) > LONG:
-        head, key, tail = text.partition('"delta":')
-        space, quote, tail = tail.partition('"')
-        audio, end_quote, tail = tail.partition('"')
-        rest = head + key + space + quote + end_quote + tail
-    # A second bracket is rare in a delta. Looking for one costs less than measuring the nesting as `parse` does.
-    if "[" not in rest and rest.find("{", 1) < 0:
-        try:
-            message, end = _DECODER.scan_once(rest, 0)  # type: ignore[attr-defined]  # skips no white space
-        except (StopIteration, ValueError):
-            end = -1
-        if end != len(rest) or message.__class__ is not dict:
-            message = None
-        elif audio:
-            cut = message.get("delta") == "" and message.get("type") in _AUDIO_DELTAS
-            message = {**message, "delta": audio} if cut else None
-    if message is None:
-        message, audio = parse(text), ""
-    cls = registry.get(kind) if isinstance(kind := message.get("type"), str) else None
-    if cls is None or dialect == "preview":
-        event = decode(message, dialect=dialect, registry=registry)
-    else:
-        del message["type"]
-        try:
-            event = _decode_fields(cls, message)
-        except (ValueError, RecursionError) as error:
-            event = _unknown({"type": kind, **message}, problem=str(error))
-    if audio and event.__class__ is UnknownEvent:  # no base64 as it is: perhaps with escapes
-        return decode(parse(text), dialect=dialect, registry=registry)
-    return event
-
-
 def parse(text: str) -> dict[str, Any]:
     """Read one JSON object.
 
@@ -159,27 +114,58 @@ def parse(text: str) -> dict[str, Any]:
     return message
 
 
-def decode(message: Mapping[str, Any], *, dialect: Dialect = "ga", registry: Mapping[str, type[Event]]) -> Event:
-    """Return a JSON object as an event of `registry`; as an `UnknownEvent` where it is unknown or does not fit."""
+def decode(source: str | Mapping[str, Any], *, dialect: Dialect = "ga", registry: Mapping[str, type[Event]]) -> Event:
+    """Return a text or a JSON object as an event of `registry`; an `UnknownEvent` where it is unknown or does not fit.
+
+    The base64 of a long audio delta is cut out before the JSON is scanned and put back afterwards, which saves a third
+    of the time: ``{"type":"…","delta":"AAAA…"}`` is scanned as ``{"type":"…","delta":""}``. Base64 has no escapes, so
+    both give the same. Any other long text is scanned whole.
+
+    Raises
+    ------
+    RemoteProtocolError
+        `parse` refuses the text.
+    """
+    text = source if isinstance(source, str) else None
+    audio = ""
+    message: Any = source if text is None else None
+    if text is not None:
+        rest = text
+        if len(text) > LONG:
+            head, key, tail = text.partition('"delta":')
+            space, quote, tail = tail.partition('"')
+            audio, end_quote, tail = tail.partition('"')
+            rest = head + key + space + quote + end_quote + tail
+        # A second bracket is rare in a delta. Looking for one costs less than measuring the nesting as `parse` does.
+        if "[" not in rest and rest.find("{", 1) < 0:
+            try:
+                found, end = _DECODER.scan_once(rest, 0)  # type: ignore[attr-defined]  # skips no white space
+            except (StopIteration, ValueError):
+                found, end = None, -1
+            if end == len(rest) and found.__class__ is dict:
+                fits = not audio or (found.get("delta") == "" and found.get("type") in _AUDIO_DELTAS)
+                message = found if fits else None
+        if message is None:
+            message, audio = parse(text), ""
     kind = message.get("type")
     if not isinstance(kind, str):
         return UnknownEvent(type="", payload=dict(message), problem="has no type")
     translate = dialect == "preview" or kind in preview.GA_TYPES
     values = preview.event_from_preview(message) if translate else dict(message)
-    cls = registry.get(values.pop("type"))
-    if cls is None:
-        return _unknown(message)
-    try:
-        event: Event = _decode_fields(cls, values)
-    except (ValueError, RecursionError) as error:
-        return _unknown(message, problem=str(error))
-    return event
-
-
-def _unknown(message: Mapping[str, Any], problem: str | None = None) -> UnknownEvent:
+    if audio:
+        values["delta"] = audio
+    cls, problem = registry.get(values.pop("type")), None
+    if cls is not None:
+        try:
+            event: Event = _decode_fields(cls, values)
+            return event
+        except (ValueError, RecursionError) as error:
+            problem = str(error)
+    if audio and text:  # no base64 as it stands, but perhaps with escapes
+        return decode(parse(text), dialect=dialect, registry=registry)
     event_id = message.get("event_id")
     event_id = event_id if isinstance(event_id, str) else UNSET
-    return UnknownEvent(type=message["type"], event_id=event_id, payload=dict(message), problem=problem)
+    return UnknownEvent(type=kind, event_id=event_id, payload=dict(message), problem=problem)
 
 
 def decode_session(message: Mapping[str, Any], *, dialect: Dialect = "ga") -> SessionConfig:
