@@ -423,7 +423,7 @@ class SessionConfig(Value):
         >>> now.changes_to(SessionConfig.of(voice="marin", instructions="Be kind."))
         SessionConfig(type='realtime', instructions='Be kind.')
         """
-        changed = _difference(self, wanted)
+        changed = _difference(self, replace(wanted, type=self.type))
         return None if changed is UNSET else replace(changed, type=self.type)
 
 

@@ -2,8 +2,8 @@
 
 A field is written unless it is `UNSET`; what does not fit an optional field, and every unknown field, is kept in
 `extra` and written back unchanged. A float where a whole number is expected is rounded, so 1500.0 reads as 1500. The
-preview dialect is the same events under other names: :mod:`rtnb.protocol.preview` translates the JSON on the way in
-and out.
+preview dialect is the same events with other names: :mod:`rtnb.protocol.preview` translates the JSON when it is read
+and written.
 """
 
 from __future__ import annotations

@@ -32,8 +32,9 @@ class Refusal:
 
     @property
     def explanation(self) -> str:
-        """Message with the hint: path, value and what is allowed, for a check before sending."""
-        return f"{self.message} {self.hint}".rstrip()
+        """Path, message and hint in one text, for a check before sending."""
+        where = "" if self.param is None or self.param in self.message else f"{self.param}: "
+        return f"{where}{self.message} {self.hint}".rstrip()
 
 
 Rule = Callable[[str, Any], Refusal | None]
