@@ -240,7 +240,7 @@ def test_settings_of_a_transcription_session_pass_the_check() -> None:
         ("ga", {"temperature": 0.8}, ["session.temperature", "Allowed are "]),
         ("ga", {"max_output_tokens": 2.5}, ["session.max_output_tokens", "2.5", "an integer"]),
         ("ga", {"instructions": 5}, ["session.instructions", "5", "a string"]),
-        ("ga", {"output_modalities": ["text", "audio"]}, ["modalities: ", "['text', 'audio']", "['text'] and ['audio']"]),
+        ("ga", {"output_modalities": ["text", "audio"]}, ["modalities: ['text', 'audio']", "['text'] and ['audio']"]),
         ("ga", {"type": "transcription", "voice": "ash"}, ["session.audio.output", "Allowed are input"]),
     ],
 )  # fmt: skip
