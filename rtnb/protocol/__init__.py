@@ -24,24 +24,7 @@ from rtnb.protocol.values import (
 )
 
 __all__ = [
-    "PCM16",
-    "PCMA",
-    "PCMU",
-    "UNSET",
-    "AudioFormat",
-    "Connection",
-    "ContentPart",
-    "Dialect",
-    "ErrorDetail",
-    "Item",
-    "NoiseReduction",
-    "Response",
-    "ResponseConfig",
-    "SemanticVad",
-    "ServerVad",
-    "SessionConfig",
-    "Transcription",
-    "Unset",
-    "Usage",
-    "merge",
-]
+    "PCM16", "PCMA", "PCMU", "UNSET", "AudioFormat", "Connection", "ContentPart", "Dialect", "ErrorDetail", "Item",
+    "NoiseReduction", "Response", "ResponseConfig", "SemanticVad", "ServerVad", "SessionConfig", "Transcription",
+    "Unset", "Usage", "merge",
+]  # fmt: skip

@@ -80,7 +80,7 @@ class Connection:
             return self._serve(text)
         if isinstance(text, bytes):
             raise RemoteProtocolError(f"expected a text message, got {len(text)} bytes of binary")
-        event = wire.read(text, dialect=self.dialect, registry=SERVER_EVENTS)
+        event = wire.decode(text, dialect=self.dialect, registry=SERVER_EVENTS)
         if event.__class__ is events.SessionCreated:
             self._recognise(wire.parse(text))
         transition = TRANSITIONS.get(event.__class__)  # as `State.apply`, without the call

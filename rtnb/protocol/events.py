@@ -167,25 +167,21 @@ class ConversationCreated(ServerEvent, type="conversation.created"):
     conversation: JsonObject
 
 
-class ConversationItemAdded(ServerEvent, type="conversation.item.added"):
+class _ItemEvent(ServerEvent):
+    item: Item
+    previous_item_id: str | Unset | None = UNSET
+
+
+class ConversationItemAdded(_ItemEvent, type="conversation.item.added"):
     """An item entered the conversation (GA)."""
 
-    item: Item
-    previous_item_id: str | Unset | None = UNSET
 
-
-class ConversationItemDone(ServerEvent, type="conversation.item.done"):
+class ConversationItemDone(_ItemEvent, type="conversation.item.done"):
     """An item is final (GA)."""
 
-    item: Item
-    previous_item_id: str | Unset | None = UNSET
 
-
-class ConversationItemCreated(ServerEvent, type="conversation.item.created"):
+class ConversationItemCreated(_ItemEvent, type="conversation.item.created"):
     """Preview: an item entered the conversation."""
-
-    item: Item
-    previous_item_id: str | Unset | None = UNSET
 
 
 class ConversationItemRetrieved(ServerEvent, type="conversation.item.retrieved"):
@@ -208,24 +204,25 @@ class ConversationItemTruncated(ServerEvent, type="conversation.item.truncated")
     audio_end_ms: int
 
 
+class _TranscriptionEvent(ServerEvent):
+    item_id: str
+    content_index: int | Unset = UNSET
+
+
 class ConversationItemInputAudioTranscriptionDelta(
-    ServerEvent, type="conversation.item.input_audio_transcription.delta"
+    _TranscriptionEvent, type="conversation.item.input_audio_transcription.delta"
 ):
     """A piece of the transcript of the user's turn."""
 
-    item_id: str
-    content_index: int | Unset = UNSET
     delta: str | Unset = UNSET
     logprobs: tuple[JsonObject, ...] | Unset | None = UNSET
 
 
 class ConversationItemInputAudioTranscriptionCompleted(
-    ServerEvent, type="conversation.item.input_audio_transcription.completed"
+    _TranscriptionEvent, type="conversation.item.input_audio_transcription.completed"
 ):
     """Transcript of the user's turn; may arrive before, between or after the response events."""
 
-    item_id: str
-    content_index: int | Unset = UNSET
     transcript: str
     usage: Usage | Unset | None = UNSET
     languages: tuple[JsonObject | str, ...] | Unset | None = UNSET
@@ -234,12 +231,10 @@ class ConversationItemInputAudioTranscriptionCompleted(
 
 
 class ConversationItemInputAudioTranscriptionSegment(
-    ServerEvent, type="conversation.item.input_audio_transcription.segment"
+    _TranscriptionEvent, type="conversation.item.input_audio_transcription.segment"
 ):
     """A segment of one speaker (diarising models); times in seconds."""
 
-    item_id: str
-    content_index: int | Unset = UNSET
     id: str | Unset = UNSET
     text: str | Unset = UNSET
     speaker: str | Unset = UNSET
@@ -248,12 +243,10 @@ class ConversationItemInputAudioTranscriptionSegment(
 
 
 class ConversationItemInputAudioTranscriptionFailed(
-    ServerEvent, type="conversation.item.input_audio_transcription.failed"
+    _TranscriptionEvent, type="conversation.item.input_audio_transcription.failed"
 ):
     """The user's audio could not be transcribed; the conversation goes on."""
 
-    item_id: str
-    content_index: int | Unset = UNSET
     error: ErrorDetail
 
 
@@ -298,22 +291,20 @@ class InputAudioBufferDtmfEventReceived(ServerEvent, type="input_audio_buffer.dt
     received_at: int | Unset = UNSET
 
 
-class OutputAudioBufferStarted(ServerEvent, type="output_audio_buffer.started"):
+class _PlayoutEvent(ServerEvent):
+    response_id: str
+
+
+class OutputAudioBufferStarted(_PlayoutEvent, type="output_audio_buffer.started"):
     """WebRTC and SIP: the service began to play a response."""
 
-    response_id: str
 
-
-class OutputAudioBufferStopped(ServerEvent, type="output_audio_buffer.stopped"):
+class OutputAudioBufferStopped(_PlayoutEvent, type="output_audio_buffer.stopped"):
     """WebRTC and SIP: all audio of the response was played."""
 
-    response_id: str
 
-
-class OutputAudioBufferCleared(ServerEvent, type="output_audio_buffer.cleared"):
+class OutputAudioBufferCleared(_PlayoutEvent, type="output_audio_buffer.cleared"):
     """WebRTC and SIP: playing was cut off."""
-
-    response_id: str
 
 
 class ResponseCreated(ServerEvent, type="response.created"):
@@ -342,10 +333,13 @@ class ResponseOutputItemDone(_OutputItem, type="response.output_item.done"):
     """The item is complete: a function call is run from here."""
 
 
-class _PartEvent(ServerEvent):
+class _CallEvent(ServerEvent):
     response_id: str
     item_id: str
     output_index: int | Unset = UNSET
+
+
+class _PartEvent(_CallEvent):
     content_index: int | Unset = UNSET
 
 
@@ -393,20 +387,12 @@ class ResponseOutputAudioDelta(_PartEvent, type="response.output_audio.delta"):
     @property
     def audio_bytes(self) -> int:
         """Number of bytes of audio in `delta`; cheaper than reading them."""
-        return int(_DELTA.size_bytes(self))
-
-
-_DELTA = vars(ResponseOutputAudioDelta)["delta"]
+        held = self.__dict__["delta"]
+        return len(held) // 4 * 3 - held.count("=", -2) if isinstance(held, str) else len(held)
 
 
 class ResponseOutputAudioDone(_PartEvent, type="response.output_audio.done"):
     """No more audio for this part."""
-
-
-class _CallEvent(ServerEvent):
-    response_id: str
-    item_id: str
-    output_index: int | Unset = UNSET
 
 
 class ResponseFunctionCallArgumentsDelta(_CallEvent, type="response.function_call_arguments.delta"):

@@ -6,6 +6,7 @@ migration tables of the service's documentation and the beta types of ``openai``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,23 +42,20 @@ SESSION_PATHS: dict[str, _Path] = {
 """Flat preview name of a session setting -> its place in GA."""
 _RESPONSE_PATHS = {k: SESSION_PATHS[k] for k in ("modalities", "output_audio_format", "voice")}
 _CREATE_PATHS = {**_RESPONSE_PATHS, "max_response_output_tokens": ("max_output_tokens",)}
-GA_ONLY_EVENTS = frozenset(
-    t
-    for t in SERVER_EVENTS
-    if "mcp" in t
-    or t.endswith((".segment", "timeout_triggered", "dtmf_event_received", "item.added", "conversation.item.done"))
-) - {"response.output_item.added"}
+_GA_ONLY = re.compile(r"mcp|segment|timeout|dtmf|^conversation\.item\.(added|done)$")
+GA_ONLY_EVENTS = frozenset(filter(_GA_ONLY.search, SERVER_EVENTS))
 """Server events that the preview dialect does not have."""
 
 
 def event_from_preview(message: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a JSON event from the preview spelling to the GA one."""
     kind = message["type"]
-    if not kind.startswith("transcription_session."):
-        return _event(message, GA_TYPES.get(kind, kind), kind, _nest, _TO_GA)
-    out = _event(message, kind.removeprefix("transcription_"), kind, _nest, _TO_GA)
-    if isinstance(out.get("session"), dict):
-        out["session"]["type"] = "transcription"
+    out = _event(message, _nest, _TO_GA)
+    out["type"] = GA_TYPES.get(kind, kind)
+    if kind.startswith("transcription_session."):
+        out["type"] = kind.removeprefix("transcription_")
+        if isinstance(out.get("session"), dict):
+            out["session"]["type"] = "transcription"
     return out
 
 
@@ -72,17 +70,10 @@ def event_to_preview(message: Mapping[str, Any]) -> dict[str, Any]:
     kind = message["type"]
     if kind in GA_ONLY_EVENTS:
         raise LocalProtocolError(f"The preview dialect has no event {kind!r}. It exists in the dialect 'ga'.")
-    session = message.get("session")
-    transcription = isinstance(session, dict) and session.get("type") == "transcription"
-    out = _event(
-        message,
-        "transcription_" + kind if transcription else PREVIEW_TYPES.get(kind, kind),
-        kind,
-        _flatten,
-        _TO_PREVIEW,
-    )
-    if isinstance(session, dict):
-        out["session"].pop("type", None)
+    out = _event(message, _flatten, _TO_PREVIEW)
+    out["type"] = PREVIEW_TYPES.get(kind, kind)
+    if isinstance(out.get("session"), dict) and out["session"].pop("type", None) == "transcription":
+        out["type"] = "transcription_" + kind
     return out
 
 
@@ -96,15 +87,14 @@ def session_to_preview(session: Mapping[str, Any]) -> dict[str, Any]:
     return _flatten({k: v for k, v in session.items() if k != "type"}, SESSION_PATHS)
 
 
-def _event(
-    message: Mapping[str, Any], kind: str, old: str, translate: Any, content: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return a message named `kind` whose session, item and response are translated."""
-    out = {**message, "type": kind}
+def _event(message: Mapping[str, Any], translate: Any, content: Mapping[str, str]) -> dict[str, Any]:
+    """Return a message whose session, item and response are translated."""
+    out = dict(message)
     if isinstance(session := out.get("session"), dict):
         out["session"] = translate(session, SESSION_PATHS)
     if isinstance(response := out.get("response"), dict):
-        out["response"] = response = translate(response, _CREATE_PATHS if old == "response.create" else _RESPONSE_PATHS)
+        paths = _CREATE_PATHS if message["type"] == "response.create" else _RESPONSE_PATHS
+        out["response"] = response = translate(response, paths)
         for key in ("output", "input"):
             if isinstance(response.get(key), list):
                 response[key] = [_item(entry, content) for entry in response[key]]

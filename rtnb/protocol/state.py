@@ -322,7 +322,7 @@ def _output_item(state: State, event: events.ResponseOutputItemAdded | events.Re
 def _delta(state: State, event: Any) -> None:
     """Add a piece to its part. Most events are of these three classes, so the usual case calls no function."""
     entry = state.entries.get(event.item_id)
-    part = None if entry is None else entry.parts.get(event.content_index)
+    part = None if entry is None else entry.parts.get(event.content_index or 0)
     if part is None:
         part = _part(state, event)
     if event.__class__ is events.ResponseOutputAudioDelta:

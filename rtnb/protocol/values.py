@@ -198,11 +198,6 @@ class EncodedAudio:
     def __set__(self, event: Any, audio: bytes) -> None:
         event.__dict__[self._name] = audio
 
-    def size_bytes(self, event: Any) -> int:
-        """Return the number of bytes of audio in the event, without decoding them."""
-        held = event.__dict__[self._name]
-        return len(held) // 4 * 3 - held.count("=", -2) if isinstance(held, str) else len(held)
-
 
 # --- audio formats and turn detection ---------------------------------------------------------------------------------
 
@@ -270,13 +265,9 @@ TurnDetection = ServerVad | SemanticVad | JsonObject
 """Turn detection; a kind this version does not know stays a plain mapping. ``None`` means push to talk."""
 
 SERVER_VAD_DEFAULTS: Final = ServerVad(
-    threshold=0.5,
-    prefix_padding_ms=300,
-    silence_duration_ms=200,
-    idle_timeout_ms=None,
-    create_response=True,
-    interrupt_response=True,
-)
+    threshold=0.5, prefix_padding_ms=300, silence_duration_ms=200, idle_timeout_ms=None,
+    create_response=True, interrupt_response=True,
+)  # fmt: skip
 """Values in `session.created` of a real GA session (2025-12 and 2026-09)."""
 SEMANTIC_VAD_DEFAULTS: Final = SemanticVad(eagerness="auto", create_response=True, interrupt_response=True)
 """Documented defaults."""
@@ -432,7 +423,7 @@ class SessionConfig(Value):
         >>> now.changes_to(SessionConfig.of(voice="marin", instructions="Be kind."))
         SessionConfig(type='realtime', instructions='Be kind.')
         """
-        changed = _difference(self, wanted)
+        changed = _difference(self, replace(wanted, type=self.type))
         return None if changed is UNSET else replace(changed, type=self.type)
 
 
@@ -633,11 +624,8 @@ class RateLimit(Value):
 
 # --- flat names and short spellings -----------------------------------------------------------------------------------
 
-_INPUT_NAMES: Final = {
-    "input_format": "format",
-    "transcription": "transcription",
-    "noise_reduction": "noise_reduction",
-    "turn_detection": "turn_detection",
+_INPUT_NAMES: Final = {"input_format": "format"} | {
+    n: n for n in ("transcription", "noise_reduction", "turn_detection")
 }
 _OUTPUT_NAMES: Final = {"output_format": "format", "voice": "voice", "speed": "speed"}
 _FORMATS: Final = {"pcm16": PCM16, "g711_ulaw": PCMU, "g711_alaw": PCMA} | {f.type: f for f in (PCM16, PCMU, PCMA)}

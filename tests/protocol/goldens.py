@@ -1,4 +1,4 @@
-"""The golden wire texts: one JSON object per line, after a first line that says where they come from."""
+"""Golden wire texts: one JSON object per line, after a first line that names their source."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _CLIENT_TYPES = CLIENT_EVENTS.keys() | {"transcription_session.update"}
 
 
 def read(dialect: Dialect) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The head line and the events of one dialect."""
+    """Return the head line and the events of one dialect."""
     head, *events = map(json.loads, (DATA / f"{dialect}.jsonl").read_text(encoding="utf-8").splitlines())
     return head, events
 
 
 def is_client(message: dict[str, Any]) -> bool:
-    """Whether a client says it."""
+    """Return whether a client sends this message."""
     return message["type"] in _CLIENT_TYPES
 
 
 def registry_of(message: dict[str, Any]) -> dict[str, type[Event]]:
-    """What `wire.decode` needs to read it."""
+    """Return the registry that `wire.decode` needs for this message."""
     return CLIENT_EVENTS if is_client(message) else SERVER_EVENTS
 
 
 def name(message: Any) -> str:
-    """For pytest's ids."""
+    """Return a readable id for pytest."""
     return f"{message['type']}-{message.get('event_id', '')}" if isinstance(message, dict) else str(message)
 
 

@@ -1,4 +1,4 @@
-"""Client and service joined by nothing but a string, and a service that says what the protocol alone makes it say."""
+"""Client and service joined by strings alone; the service sends what follows from the protocol alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ids:
 
 
 def service(dialect: Dialect = "ga", *, transcription: bool = False, webrtc: bool = False) -> Connection:
-    """A service whose session has been created."""
+    """Return a service whose session has been created."""
     side = Connection("server", dialect=dialect, webrtc=webrtc)
     session = initial_session(
         session_id="sess_1", model="m", expires_at=3600, dialect=dialect, transcription=transcription
@@ -40,8 +40,8 @@ class ConnectionPair:
         self.client = Connection("client", dialect=dialect, webrtc=webrtc)
         self.server = Connection("server", dialect=dialect, webrtc=webrtc)
         self.ids = Ids()
-        self.heard: list[Event] = []
-        """All that the client heard, oldest first."""
+        self.received: list[Event] = []
+        """All events that the client received, oldest first."""
         session = initial_session(
             session_id="sess_1", model="m", expires_at=3600, dialect=dialect, transcription=transcription
         )
@@ -53,17 +53,17 @@ class ConnectionPair:
         """The state of the client, which is that of the service."""
         return self.client.state
 
-    def serve(self, *said: Event) -> None:
-        """The service says something."""
-        for event in said:
-            heard = self.client.receive(self.server.send(event))
-            assert heard == event  # the dialect hides nothing
-            self.heard.append(heard)
+    def serve(self, *sent: Event) -> None:
+        """Send events from the service to the client."""
+        for event in sent:
+            received = self.client.receive(self.server.send(event))
+            assert received == event  # the dialect hides nothing
+            self.received.append(received)
             self._check()
 
-    def say(self, event: Event) -> list[Event]:
-        """The client says something; what the service answers at once is heard, also an error."""
-        before = len(self.heard)
+    def send(self, event: Event) -> list[Event]:
+        """Send an event from the client; return the immediate replies of the service, also an error."""
+        before = len(self.received)
         try:
             understood = self.server.receive(self.client.send(event))
         except RemoteProtocolError as error:
@@ -72,26 +72,26 @@ class ConnectionPair:
             assert understood == event
             self._check()
             self.serve(*answer(self.server.state, understood, make_id=self.ids, dialect=self.dialect))
-        return self.heard[before:]
+        return self.received[before:]
 
-    def say_well(self, event: Event) -> list[Event]:
-        """Say what must not be refused."""
-        heard = self.say(event)
-        assert not any(isinstance(reply, events.Error) for reply in heard), heard
-        return heard
+    def send_accepted(self, event: Event) -> list[Event]:
+        """Send an event that the service must accept; return the replies."""
+        received = self.send(event)
+        assert not any(isinstance(reply, events.Error) for reply in received), received
+        return received
 
     def refused(self, event: Event) -> Any:
-        """Say what must be refused; nothing changes; gives the error's detail."""
+        """Send an event that the service must refuse without a change; return the error's detail."""
         before = self.server.state.snapshot()
-        heard = self.say(event)
-        assert isinstance(heard[-1], events.Error), heard
+        received = self.send(event)
+        assert isinstance(received[-1], events.Error), received
         assert self.server.state.snapshot() == before
-        return heard[-1].error
+        return received[-1].error
 
     def _check(self) -> None:
         assert self.client.state.snapshot() == self.server.state.snapshot()
 
 
-def types(heard: Iterable[Event]) -> list[str]:
-    """The wire types (GA names)."""
-    return [event.type for event in heard]
+def types(received: Iterable[Event]) -> list[str]:
+    """Return the wire types (GA names)."""
+    return [event.type for event in received]

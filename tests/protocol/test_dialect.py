@@ -1,4 +1,4 @@
-"""Which dialect does the peer speak? By its first session object, and by what it refuses."""
+"""Dialect of the peer: recognised by its first session object, and by its refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CREATED = [(d, m) for d, m in SERVER if m["type"].endswith("session.created")]
 
 @pytest.mark.parametrize("mine", DIALECTS)
 @pytest.mark.parametrize("theirs, message", CREATED, ids=lambda value: str(value)[:40])
-def test_the_first_session_object_tells(mine: Dialect, theirs: Dialect, message: dict[str, Any]) -> None:
+def test_the_first_session_object_shows_the_dialect(mine: Dialect, theirs: Dialect, message: dict[str, Any]) -> None:
     side = Connection("client", dialect=mine)
     assert side.peer_dialect is None
     event = side.receive(json.dumps(message))
@@ -30,33 +30,33 @@ def test_the_first_session_object_tells(mine: Dialect, theirs: Dialect, message:
     assert side.peer_dialect == theirs
 
 
-def test_a_session_object_without_marks_tells_nothing() -> None:
+def test_a_session_object_without_marks_leaves_the_dialect_open() -> None:
     for dialect in DIALECTS:
         side = Connection("client", dialect=dialect)
         side.receive('{"type":"session.created","session":{"id":"sess_1"}}')
         assert side.peer_dialect is None
 
 
-def test_only_a_client_asks_itself() -> None:
+def test_a_server_does_not_guess_a_dialect() -> None:
     assert service().peer_dialect is None
 
 
 def refusal(mine: Dialect, event: Any) -> ErrorDetail:
-    """What a service of the other dialect answers."""
+    """Return the error that a service of the other dialect answers with."""
     client = Connection("client", dialect=mine)
     theirs: Dialect = "preview" if mine == "ga" else "ga"
     with pytest.raises(RemoteProtocolError) as caught:
         service(theirs).receive(client.send(event))
-    heard: Any = client.receive(service(theirs).send(caught.value.answer))
-    return heard.error  # type: ignore[no-any-return]
+    received: Any = client.receive(service(theirs).send(caught.value.answer))
+    return received.error  # type: ignore[no-any-return]
 
 
-GA_SAYS = [
+GA_EVENTS = [
     events.SessionUpdate(session=SessionConfig()),
     events.SessionUpdate(session=SessionConfig.of(voice="marin")),
     events.ResponseCreate(response=ResponseConfig(output_modalities=("text",))),
 ]
-PREVIEW_SAYS = [
+PREVIEW_EVENTS = [
     events.SessionUpdate(session=SessionConfig.of(voice="alloy")),
     events.SessionUpdate(session=SessionConfig()),
     events.ResponseCreate(response=ResponseConfig(output_modalities=("text",))),
@@ -64,28 +64,28 @@ PREVIEW_SAYS = [
 ]
 
 
-@pytest.mark.parametrize("event", GA_SAYS, ids=repr)
-def test_a_ga_client_at_a_preview_service_is_told(event: Any) -> None:
+@pytest.mark.parametrize("event", GA_EVENTS, ids=repr)
+def test_a_ga_client_at_a_preview_service_gets_a_hint(event: Any) -> None:
     hint = dialect_hint(refusal("ga", event), dialect="ga")
     assert hint
     assert "dialect='preview'" in hint
 
 
-@pytest.mark.parametrize("event", PREVIEW_SAYS, ids=repr)
-def test_a_preview_client_at_a_ga_service_is_told(event: Any) -> None:
+@pytest.mark.parametrize("event", PREVIEW_EVENTS, ids=repr)
+def test_a_preview_client_at_a_ga_service_gets_a_hint(event: Any) -> None:
     hint = dialect_hint(refusal("preview", event), dialect="preview")
     assert hint
     assert "dialect='ga'" in hint
 
 
 @pytest.mark.parametrize(
-    "dialect, code, param, told",
+    "dialect, code, param, hinted",
     [
         ("ga", "unknown_parameter", "session.type", True),
         ("ga", "unknown_parameter", "session.audio", True),
         ("ga", "unknown_parameter", "session.output_modalities", True),
         ("ga", "unknown_parameter", "session.audio.input.format", True),
-        ("ga", "missing_required_parameter", "session.type", False),  # a GA service says so
+        ("ga", "missing_required_parameter", "session.type", False),  # a GA service refuses it like this
         ("ga", "unknown_parameter", "session.voice", False),
         ("ga", "unknown_parameter", "session.tools[0].meta", False),
         ("ga", "invalid_value", "session.type", False),
@@ -103,13 +103,13 @@ def test_a_preview_client_at_a_ga_service_is_told(event: Any) -> None:
         ("preview", "unknown_parameter", None, False),
     ],
 )
-def test_hint(dialect: Dialect, code: str | None, param: str | None, told: bool) -> None:
+def test_hint(dialect: Dialect, code: str | None, param: str | None, hinted: bool) -> None:
     hint = dialect_hint(ErrorDetail(type="invalid_request_error", code=code, param=param), dialect=dialect)
-    assert bool(hint) is told
+    assert bool(hint) is hinted
 
 
-def test_the_other_dialect_is_understood_all_the_same() -> None:
-    """A client set to the wrong dialect still follows the session well enough to say what is wrong."""
+def test_a_session_of_the_other_dialect_is_still_read() -> None:
+    """A client set to the wrong dialect still follows the session well enough to name the mistake."""
     preview, ga = [next(m for d, m in CREATED if d == dialect) for dialect in ("preview", "ga")]
     side = Connection("client", dialect="preview")
     side.receive(json.dumps(ga))

@@ -1,4 +1,4 @@
-"""Law 1 on golden texts: what is read is what was said, in both dialects, and a foreign client reads the same."""
+"""Law 1 on golden texts: an event is read as it was written, in both dialects, and a foreign client reads the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FOREIGN = {
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_goldens_say_where_they_come_from(dialect: Dialect) -> None:
+def test_goldens_name_their_source(dialect: Dialect) -> None:
     head, _ = read(dialect)
     assert head.keys() == {"_source", "_date", "_api"}
     assert all(head.values())
@@ -61,13 +61,13 @@ def _extras(value: Any) -> list[str]:
 def test_every_event_has_a_golden_text() -> None:
     ga = {message["type"] for dialect, message in ALL if dialect == "ga"}
     assert ga == CLIENT_EVENTS.keys() | SERVER_EVENTS.keys()
-    said = {
+    sent = {
         type(wire.decode(message, dialect="preview", registry=registry_of(message)))
         for dialect, message in ALL
         if dialect == "preview"
     }
-    sayable = {t: cls for t, cls in (CLIENT_EVENTS | SERVER_EVENTS).items() if t not in GA_ONLY_EVENTS}
-    assert said == set(sayable.values())
+    known = {t: cls for t, cls in (CLIENT_EVENTS | SERVER_EVENTS).items() if t not in GA_ONLY_EVENTS}
+    assert sent == set(known.values())
     types = [message["type"] for dialect, message in ALL if dialect == "preview"]
     assert {"transcription_session.update", "transcription_session.created", "transcription_session.updated"} <= {
         *types
@@ -115,7 +115,7 @@ def test_a_strict_service_accepts_every_client_golden(dialect: Dialect, message:
 
 @pytest.mark.parametrize("dialect, message", CLIENT + SERVER, ids=name)
 def test_translation_between_the_dialects_loses_nothing(dialect: Dialect, message: dict[str, Any]) -> None:
-    """GA -> preview -> GA and preview -> GA -> preview, for all the preview can say."""
+    """GA -> preview -> GA and preview -> GA -> preview, for every event the preview has."""
     event = wire.decode(message, dialect=dialect, registry=registry_of(message))
     if event.type in GA_ONLY_EVENTS:
         return

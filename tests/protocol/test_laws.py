@@ -33,7 +33,7 @@ def test_what_is_written_is_read_back(event: Event) -> None:
 
 @given(all_events)
 def test_the_preview_writes_again_what_it_has_read(event: Event) -> None:
-    """GA says more than the preview can, so the law holds for what the preview text can hold."""
+    """GA has more events and fields than the preview, so the law holds for the preview text."""
     if event.type in GA_ONLY_EVENTS:
         with pytest.raises(LocalProtocolError, match="The preview dialect has no event"):
             wire.encode(event, dialect="preview")
@@ -117,11 +117,11 @@ def test_merging_twice_is_merging_once(old: SessionConfig, new: SessionConfig) -
 
 
 @given(sessions, sessions)
-def test_what_the_update_says_holds_and_the_rest_stays(old: SessionConfig, new: SessionConfig) -> None:
+def test_an_update_replaces_its_fields_and_keeps_the_rest(old: SessionConfig, new: SessionConfig) -> None:
     merged = merge(old, new)
     for name in ("instructions", "tools", "tool_choice", "max_output_tokens", "tracing", "voice"):
-        said = getattr(new, name)
-        assert getattr(merged, name) == (getattr(old, name) if said is UNSET else said)
+        changed = getattr(new, name)
+        assert getattr(merged, name) == (getattr(old, name) if changed is UNSET else changed)
 
 
 def test_null_switches_off_and_a_format_is_replaced_whole() -> None:

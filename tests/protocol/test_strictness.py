@@ -1,4 +1,4 @@
-"""What a service refuses: code, parameter and wording as the service's own, and nothing has changed afterwards."""
+"""Refusals of a service: code, parameter and wording as the service's own, and no change of the state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REALTIME = {"type": "realtime"}
 
 
 def refuse(side: Connection, message: Any) -> Any:
-    """Say something that must be refused and change nothing; gives the error's detail."""
+    """Send a message that must be refused without a change; return the error's detail."""
     before = side.state.snapshot()
     with pytest.raises(RemoteProtocolError) as caught:
         side.receive(message if isinstance(message, str | bytes) else json.dumps(message))
@@ -367,11 +367,11 @@ TABLE: list[tuple[Dialect, dict[str, Any], str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("dialect, message, code, param, words", TABLE, ids=lambda value: str(value)[:70])
-def test_refused(dialect: Dialect, message: dict[str, Any], code: str, param: str, words: str) -> None:
+@pytest.mark.parametrize("dialect, message, code, param, piece", TABLE, ids=lambda value: str(value)[:70])
+def test_refused(dialect: Dialect, message: dict[str, Any], code: str, param: str, piece: str) -> None:
     detail = refuse(service(dialect), message)
     assert (detail.code, detail.param) == (code, param)
-    assert words in detail.message
+    assert piece in detail.message
 
 
 ACCEPTED: list[tuple[Dialect, dict[str, Any]]] = [
@@ -420,7 +420,7 @@ def _silence(ms: int, audio_format: AudioFormat = PCM16) -> events.InputAudioBuf
 
 
 def _speaking(pair: ConnectionPair, ms: int = 500) -> None:
-    """The service has begun to say something: an item with audio, in a response that goes on."""
+    """Begin a spoken response: an item with audio, in a response that goes on."""
     item = Item(type="message", id="item_a", status="in_progress", role="assistant", content=())
     response = Response(id="resp_1", status="in_progress", conversation_id="conv_1", output=())
     pair.serve(
@@ -436,7 +436,7 @@ def _speaking(pair: ConnectionPair, ms: int = 500) -> None:
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_voice_is_frozen_once_heard(dialect: Dialect) -> None:
     pair = ConnectionPair(dialect)
-    pair.say_well(events.SessionUpdate(session=SessionConfig.of(voice="verse")))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig.of(voice="verse")))
     _speaking(pair)
     change = SessionConfig.of(voice="ash", instructions="New.")
     detail = pair.refused(events.SessionUpdate(event_id="e1", session=change))
@@ -444,7 +444,7 @@ def test_voice_is_frozen_once_heard(dialect: Dialect) -> None:
     assert detail.message == "Cannot update a conversation's voice if assistant audio is present."
     assert detail.param == {"ga": "session.audio.output.voice", "preview": "session.voice"}[dialect]
     assert pair.state.session.instructions != "New."  # all or nothing
-    pair.say_well(events.SessionUpdate(session=SessionConfig.of(voice="verse", instructions="New.")))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig.of(voice="verse", instructions="New.")))
     assert pair.state.session.instructions == "New."
 
 
@@ -455,14 +455,14 @@ def test_a_response_cannot_take_another_voice_either(dialect: Dialect) -> None:
         return events.ResponseCreate(response=ResponseConfig(audio=output, **fields))
 
     pair = ConnectionPair(dialect)
-    pair.say_well(create_with("ash"))
+    pair.send_accepted(create_with("ash"))
     _speaking(pair)
     pair.serve(events.ResponseDone(response=Response(id="resp_1", status="completed", conversation_id="conv_1")))
     detail = pair.refused(create_with("ash"))
     assert detail.code == "cannot_update_voice"
     assert detail.param == {"ga": "response.audio.output.voice", "preview": "response.voice"}[dialect]
-    pair.say_well(create_with("alloy"))
-    pair.say_well(create_with("ash", conversation="none"))
+    pair.send_accepted(create_with("alloy"))
+    pair.send_accepted(create_with("ash", conversation="none"))
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_a_response_cannot_take_another_voice_either(dialect: Dialect) -> None:
 )
 def test_some_settings_cannot_change(change: dict[str, Any], param: str) -> None:
     pair = ConnectionPair()
-    pair.say_well(events.SessionUpdate(session=SessionConfig(model="m", tracing="auto")))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig(model="m", tracing="auto")))
     assert pair.refused(events.SessionUpdate(session=SessionConfig(**change))).param == param
 
 
@@ -489,12 +489,12 @@ def test_one_response_at_a_time(dialect: Dialect) -> None:
     detail = pair.refused(events.ResponseCreate(event_id="e1"))
     assert (detail.code, detail.param, detail.event_id) == ("conversation_already_has_active_response", None, "e1")
     assert detail.message.startswith("Conversation already has an active response in progress: resp_1. Wait until")
-    pair.say_well(events.ResponseCreate(response=ResponseConfig(conversation="none", metadata={"topic": "x"})))
+    pair.send_accepted(events.ResponseCreate(response=ResponseConfig(conversation="none", metadata={"topic": "x"})))
     aside = Response(id="resp_2", status="in_progress", conversation_id=None)
     pair.serve(events.ResponseCreated(response=aside))
     assert pair.state.active_response_id == "resp_1"
-    pair.say_well(events.ResponseCancel(response_id="resp_2"))
-    pair.say_well(events.ResponseCancel())
+    pair.send_accepted(events.ResponseCancel(response_id="resp_2"))
+    pair.send_accepted(events.ResponseCancel())
 
 
 @pytest.mark.parametrize("event", [events.ResponseCancel(), events.ResponseCancel(response_id="resp_9")])
@@ -515,21 +515,21 @@ def test_a_response_that_ended_cannot_be_cancelled() -> None:
 @pytest.mark.parametrize("audio_format", [PCM16, PCMU, PCMA], ids=lambda made: made.type)
 def test_a_commit_needs_100_ms(dialect: Dialect, audio_format: AudioFormat) -> None:
     pair = ConnectionPair(dialect)
-    pair.say_well(events.SessionUpdate(session=SessionConfig.of(input_format=audio_format, turn_detection=None)))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig.of(input_format=audio_format, turn_detection=None)))
     detail = pair.refused(events.InputAudioBufferCommit(event_id="e1"))
     assert (detail.code, detail.param, detail.event_id) == ("input_audio_buffer_commit_empty", None, "e1")
     assert "Expected at least 100ms of audio, but buffer only has 0.00ms of audio." in detail.message
-    pair.say_well(_silence(99, audio_format))
+    pair.send_accepted(_silence(99, audio_format))
     assert "only has 99.00ms" in pair.refused(events.InputAudioBufferCommit()).message
-    pair.say_well(_silence(1, audio_format))
-    pair.say_well(events.InputAudioBufferCommit())
+    pair.send_accepted(_silence(1, audio_format))
+    pair.send_accepted(events.InputAudioBufferCommit())
     assert pair.refused(events.InputAudioBufferCommit()).code == "input_audio_buffer_commit_empty"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_truncation_stays_within_the_audio(dialect: Dialect) -> None:
     pair = ConnectionPair(dialect)
-    pair.say_well(events.ConversationItemCreate(item=_said("item_u")))
+    pair.send_accepted(events.ConversationItemCreate(item=_user_text("item_u")))
     _speaking(pair, ms=500)
 
     def cut(item_id: str, ms: int) -> events.ConversationItemTruncate:
@@ -540,19 +540,19 @@ def test_truncation_stays_within_the_audio(dialect: Dialect) -> None:
     assert detail.message == "Audio content of 500ms is already shorter than 501ms"
     assert pair.refused(cut("item_u", 1)).message == "Only model output audio messages can be truncated"
     assert pair.refused(cut("item_x", 1)).code == "item_not_found"
-    pair.say_well(cut("item_a", 300))
+    pair.send_accepted(cut("item_a", 300))
     assert pair.refused(cut("item_a", 301)).message == "Audio content of 300ms is already shorter than 301ms"
-    pair.say_well(cut("item_a", 0))
+    pair.send_accepted(cut("item_a", 0))
 
 
-def _said(item_id: str) -> Item:
+def _user_text(item_id: str) -> Item:
     return Item(type="message", id=item_id, role="user", content=(ContentPart(type="input_text", text="hi"),))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_items_must_be_known(dialect: Dialect) -> None:
     pair = ConnectionPair(dialect)
-    pair.say_well(events.ConversationItemCreate(item=_said("item_1")))
+    pair.send_accepted(events.ConversationItemCreate(item=_user_text("item_1")))
     for event in (
         events.ConversationItemDelete(event_id="e1", item_id="nope"),
         events.ConversationItemRetrieve(event_id="e1", item_id="nope"),
@@ -560,9 +560,9 @@ def test_items_must_be_known(dialect: Dialect) -> None:
     ):
         detail = pair.refused(event)
         assert (detail.code, detail.param, detail.event_id) == ("item_not_found", "item_id", "e1")
-    detail = pair.refused(events.ConversationItemCreate(item=_said("item_2"), previous_item_id="nope"))
+    detail = pair.refused(events.ConversationItemCreate(item=_user_text("item_2"), previous_item_id="nope"))
     assert (detail.code, detail.param) == ("item_not_found", "previous_item_id")
-    detail = pair.refused(events.ConversationItemCreate(item=_said("item_1")))
+    detail = pair.refused(events.ConversationItemCreate(item=_user_text("item_1")))
     assert (detail.code, detail.param) == ("invalid_value", "item.id")
     output = Item(type="function_call_output", call_id="call_9", output="{}")
     detail = pair.refused(events.ConversationItemCreate(item=output))

@@ -1,4 +1,4 @@
-"""Law 2: after every exchange the client knows what the service knows, whatever legal order the service chooses."""
+"""Law 2: after every exchange the client's state equals the service's, in any legal order of events."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def user(text: str = "hi", **fields: Any) -> Item:
 
 
 def ask(pair: ConnectionPair) -> str:
-    """The client asks in writing; gives the item's id."""
-    heard = pair.say_well(events.ConversationItemCreate(item=user()))
-    return str(heard[0].item.id)  # type: ignore[attr-defined]
+    """Send a user text; return the item's id."""
+    received = pair.send_accepted(events.ConversationItemCreate(item=user()))
+    return str(received[0].item.id)  # type: ignore[attr-defined]
 
 
 def created(response_id: str = "resp_1", **fields: Any) -> events.ResponseCreated:
@@ -94,7 +94,7 @@ class Spoken:
         self.output_item_done = events.ResponseOutputItemDone(item=self.whole, **output)
 
     def all(self) -> list[Event]:
-        """In the order seen most often."""
+        """Return the events in the order seen most often."""
         return [
             self.output_item_added, self.item_added, self.part_added, *self.deltas, self.audio_done,
             self.transcript_done, self.part_done, *self.item_done, self.output_item_done,
@@ -108,24 +108,24 @@ def test_connect_and_update(pair: ConnectionPair) -> None:
     if pair.dialect == "preview":
         pair.serve(events.ConversationCreated(conversation={"id": "conv_1", "object": "realtime.conversation"}))
     change = SessionConfig.of(instructions="Be brief.", turn_detection=ServerVad(silence_duration_ms=500))
-    assert types(pair.say_well(events.SessionUpdate(session=change))) == ["session.updated"]
+    assert types(pair.send_accepted(events.SessionUpdate(session=change))) == ["session.updated"]
     session = pair.state.session
     assert (session.instructions, session.voice, session.id) == ("Be brief.", "alloy", "sess_1")
     assert (session.turn_detection.silence_duration_ms, session.turn_detection.threshold) == (500, 0.5)
-    pair.say_well(events.SessionUpdate(session=SessionConfig.of(turn_detection=SemanticVad(eagerness="low"))))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig.of(turn_detection=SemanticVad(eagerness="low"))))
     assert pair.state.session.turn_detection == SemanticVad(
         eagerness="low", create_response=True, interrupt_response=True
     )
-    pair.say_well(events.SessionUpdate(session=SessionConfig.of(turn_detection=None)))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig.of(turn_detection=None)))
     assert pair.state.session.turn_detection is None
-    pair.say_well(events.SessionUpdate(session=SessionConfig.of(turn_detection=ServerVad())))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig.of(turn_detection=ServerVad())))
     assert pair.state.session.turn_detection.silence_duration_ms == 200
 
 
 def test_a_rejected_update_changes_nothing(pair: ConnectionPair) -> None:
     odd = {"output_modalities": ("video",), "instructions": "lost"}
     pair.refused(events.SessionUpdate(event_id="e1", session=SessionConfig(**odd)))  # type: ignore[arg-type]
-    assert pair.heard[-1].error.event_id == "e1"  # type: ignore[attr-defined]
+    assert pair.received[-1].error.event_id == "e1"  # type: ignore[attr-defined]
     assert pair.state.session.instructions != "lost"
 
 
@@ -133,7 +133,7 @@ def test_a_rejected_update_changes_nothing(pair: ConnectionPair) -> None:
 def test_transcription_session(dialect: Dialect) -> None:
     pair = ConnectionPair(dialect, transcription=True)
     change = SessionConfig.of(type="transcription", turn_detection=ServerVad(threshold=0.4))
-    pair.say_well(events.SessionUpdate(session=change))
+    pair.send_accepted(events.SessionUpdate(session=change))
     assert pair.state.session.type == "transcription"
     assert pair.state.session.turn_detection == ServerVad(threshold=0.4, prefix_padding_ms=300, silence_duration_ms=200)
 
@@ -141,10 +141,10 @@ def test_transcription_session(dialect: Dialect) -> None:
 # --- 7.2 text in, audio out -------------------------------------------------------------------------------------------
 
 
-def final_state(pair: ConnectionPair, said: list[Event]) -> dict[str, Any]:
+def final_state(pair: ConnectionPair, sent: list[Event]) -> dict[str, Any]:
     ask(pair)
-    pair.say_well(events.ResponseCreate())
-    pair.serve(*said)
+    pair.send_accepted(events.ResponseCreate())
+    pair.serve(*sent)
     assert pair.state.active_response_id is None
     entry = pair.state.entries["item_a"]
     assert (entry.parts[0].transcript, entry.audio_ms) == (SPOKEN, 300)
@@ -181,7 +181,7 @@ def test_text_in_audio_out_in_any_legal_order(dialect: Dialect, name: str) -> No
         pair = ConnectionPair(dialect)
         first = user(id="item_1")
         probe = ConnectionPair(dialect)
-        probe.say_well(events.ConversationItemCreate(item=first))
+        probe.send_accepted(events.ConversationItemCreate(item=first))
         return final_state(pair, _reorderings(Spoken(probe))[variant])
 
     assert walk(name) == walk("usual")
@@ -189,7 +189,7 @@ def test_text_in_audio_out_in_any_legal_order(dialect: Dialect, name: str) -> No
 
 def test_text_answer(pair: ConnectionPair) -> None:
     ask(pair)
-    pair.say_well(events.ResponseCreate(response=ResponseConfig(output_modalities=("text",))))
+    pair.send_accepted(events.ResponseCreate(response=ResponseConfig(output_modalities=("text",))))
     ids: Any = {"response_id": "resp_1", "item_id": "item_a", "output_index": 0, "content_index": 0}
     item = Item(type="message", id="item_a", status="in_progress", role="assistant", content=())
     pair.serve(
@@ -215,7 +215,7 @@ def test_text_answer(pair: ConnectionPair) -> None:
 def test_length_of_audio_follows_the_output_format(dialect: Dialect) -> None:
     pair = ConnectionPair(dialect)
     change = SessionConfig.of(output_format=AudioFormat(type="audio/pcmu"))
-    pair.say_well(events.SessionUpdate(session=change))
+    pair.send_accepted(events.SessionUpdate(session=change))
     pair.serve(created(), *Spoken(pair).all(), done())
     assert pair.state.entries["item_a"].audio_ms == 14_400 / 8
 
@@ -232,9 +232,9 @@ def turn(pair: ConnectionPair, item_id: str) -> list[Event]:
     ]
 
 
-def speak(pair: ConnectionPair, ms: int = 1000) -> None:
+def append_speech(pair: ConnectionPair, ms: int = 1000) -> None:
     for _ in range(ms // 100):
-        assert pair.say_well(events.InputAudioBufferAppend(audio=bytes(4800))) == []
+        assert pair.send_accepted(events.InputAudioBufferAppend(audio=bytes(4800))) == []
 
 
 def transcribed(item_id: str) -> events.ConversationItemInputAudioTranscriptionCompleted:
@@ -244,7 +244,7 @@ def transcribed(item_id: str) -> events.ConversationItemInputAudioTranscriptionC
 
 
 def test_microphone_turn(pair: ConnectionPair) -> None:
-    speak(pair)
+    append_speech(pair)
     assert pair.state.input_audio_buffer.bytes == 48_000
     started, stopped, *rest = turn(pair, "item_u")
     pair.serve(started)
@@ -261,17 +261,17 @@ def test_transcription_may_come_early_late_or_in_between(dialect: Dialect) -> No
     finals = []
     for place in range(8):
         pair = ConnectionPair(dialect)
-        speak(pair)
-        heard: list[Event] = [*turn(pair, "item_u"), created(), *Spoken(pair, previous="item_u").all(), done()]
-        place = [0, 2, 3, 4, 5, 7, 12, len(heard)][place]
-        pair.serve(*heard[:place], transcribed("item_u"), *heard[place:])
+        append_speech(pair)
+        received: list[Event] = [*turn(pair, "item_u"), created(), *Spoken(pair, previous="item_u").all(), done()]
+        place = [0, 2, 3, 4, 5, 7, 12, len(received)][place]
+        pair.serve(*received[:place], transcribed("item_u"), *received[place:])
         assert pair.state.conversation[0].content[0].transcript == "How cold?"
         finals.append(pair.state.snapshot())
     assert all(final == finals[0] for final in finals)
 
 
 def test_transcription_may_never_come(pair: ConnectionPair) -> None:
-    speak(pair)
+    append_speech(pair)
     pair.serve(*turn(pair, "item_u"))
     problem = ErrorDetail(type="server_error", code=None, message="Input transcription failed.")
     pair.serve(events.ConversationItemInputAudioTranscriptionFailed(item_id="item_u", content_index=0, error=problem))
@@ -280,7 +280,7 @@ def test_transcription_may_never_come(pair: ConnectionPair) -> None:
 
 def test_idle_timeout() -> None:
     pair = ConnectionPair()
-    speak(pair)
+    append_speech(pair)
     pair.serve(
         events.InputAudioBufferTimeoutTriggered(audio_start_ms=0, audio_end_ms=1000, item_id="item_u"),
         *committed(pair.server.state, "item_u", dialect="ga"),
@@ -292,26 +292,26 @@ def test_idle_timeout() -> None:
 
 
 def test_push_to_talk(pair: ConnectionPair) -> None:
-    pair.say_well(events.SessionUpdate(session=SessionConfig.of(turn_detection=None)))
-    speak(pair, 300)
-    assert types(pair.say_well(events.InputAudioBufferClear())) == ["input_audio_buffer.cleared"]
-    speak(pair, 200)
-    heard = types(pair.say_well(events.InputAudioBufferCommit()))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig.of(turn_detection=None)))
+    append_speech(pair, 300)
+    assert types(pair.send_accepted(events.InputAudioBufferClear())) == ["input_audio_buffer.cleared"]
+    append_speech(pair, 200)
+    received = types(pair.send_accepted(events.InputAudioBufferCommit()))
     announced = {"ga": ["conversation.item.added", "conversation.item.done"], "preview": ["conversation.item.created"]}
-    assert heard == ["input_audio_buffer.committed", *announced[pair.dialect]]
+    assert received == ["input_audio_buffer.committed", *announced[pair.dialect]]
     assert pair.state.active_response_id is None  # a commit creates no response
     assert pair.refused(events.InputAudioBufferCommit()).code == "input_audio_buffer_commit_empty"
-    pair.say_well(events.ResponseCreate())
+    pair.send_accepted(events.ResponseCreate())
     pair.serve(created(), *Spoken(pair).all(), done())
     assert pair.state.input_audio_buffer.total_bytes == 48 * 500
 
 
 def test_a_commit_by_hand_ends_the_running_turn(pair: ConnectionPair) -> None:
-    speak(pair)
+    append_speech(pair)
     pair.serve(events.InputAudioBufferSpeechStarted(audio_start_ms=0, item_id="item_u"))
-    first = pair.say_well(events.InputAudioBufferCommit())
-    speak(pair)
-    second = pair.say_well(events.InputAudioBufferCommit())
+    first = pair.send_accepted(events.InputAudioBufferCommit())
+    append_speech(pair)
+    second = pair.send_accepted(events.InputAudioBufferCommit())
     assert first[0].item_id == "item_u"  # type: ignore[attr-defined]
     assert second[0].item_id != "item_u"  # type: ignore[attr-defined]
 
@@ -323,7 +323,7 @@ def test_barge_in_while_speaking(pair: ConnectionPair) -> None:
     ask(pair)
     s = Spoken(pair)
     pair.serve(created(), s.output_item_added, s.item_added, s.part_added, *s.deltas)
-    speak(pair)
+    append_speech(pair)
     pair.serve(events.InputAudioBufferSpeechStarted(audio_start_ms=100, item_id="item_u"))
     cut = replace(s.whole, status="incomplete")
     reason = StatusDetails(type="cancelled", reason="turn_detected")
@@ -334,8 +334,8 @@ def test_barge_in_while_speaking(pair: ConnectionPair) -> None:
         done(status="cancelled", status_details=reason, output=(cut,)),
     )
     assert pair.state.active_response_id is None
-    heard = pair.say_well(events.ConversationItemTruncate(item_id="item_a", content_index=0, audio_end_ms=120))
-    assert types(heard) == ["conversation.item.truncated"]
+    received = pair.send_accepted(events.ConversationItemTruncate(item_id="item_a", content_index=0, audio_end_ms=120))
+    assert types(received) == ["conversation.item.truncated"]
     entry = pair.state.entries["item_a"]
     assert (entry.truncated_ms, entry.audio_ms) == (120, 300)
     assert entry.item.content[0].transcript is None  # unheard words are forgotten
@@ -354,7 +354,7 @@ def test_truncation_may_overtake_the_end_of_the_response(dialect: Dialect) -> No
         pair.serve(created(), s.output_item_added, s.item_added, *s.deltas)
         closing: list[Event] = [s.transcript_done, s.output_item_done, done(status="cancelled")]
         pair.serve(*closing[:place])
-        pair.say_well(events.ConversationItemTruncate(item_id="item_a", content_index=0, audio_end_ms=0))
+        pair.send_accepted(events.ConversationItemTruncate(item_id="item_a", content_index=0, audio_end_ms=0))
         pair.serve(*closing[place:])
         finals.append(pair.state.snapshot())
         assert pair.state.entries["item_a"].item.content[0].transcript is None
@@ -365,13 +365,13 @@ def test_barge_in_after_generation_needs_only_the_truncation(pair: ConnectionPai
     pair.serve(created(), *Spoken(pair).all(), done())
     pair.serve(events.InputAudioBufferSpeechStarted(audio_start_ms=0, item_id="item_u"))
     assert pair.refused(events.ResponseCancel()).code == "response_cancel_not_active"
-    pair.say_well(events.ConversationItemTruncate(item_id="item_a", content_index=0, audio_end_ms=300))
+    pair.send_accepted(events.ConversationItemTruncate(item_id="item_a", content_index=0, audio_end_ms=300))
 
 
 def test_late_deltas_of_a_cancelled_response_stay_with_their_item(pair: ConnectionPair) -> None:
     s = Spoken(pair)
     pair.serve(created(), s.output_item_added, s.item_added, *s.deltas[:2])
-    pair.say_well(events.ResponseCancel())
+    pair.send_accepted(events.ResponseCancel())
     pair.serve(*s.deltas[2:], s.output_item_done, done(status="cancelled"))
     assert pair.state.entries["item_a"].audio_ms == 300
 
@@ -380,8 +380,8 @@ def test_late_deltas_of_a_cancelled_response_stay_with_their_item(pair: Connecti
 def test_webrtc_clears_its_own_output(dialect: Dialect) -> None:
     pair = ConnectionPair(dialect, webrtc=True)
     pair.serve(created(), events.OutputAudioBufferStarted(response_id="resp_1"))
-    pair.say_well(events.ResponseCancel())
-    pair.say_well(events.OutputAudioBufferClear())
+    pair.send_accepted(events.ResponseCancel())
+    pair.send_accepted(events.OutputAudioBufferClear())
     pair.serve(done(status="cancelled"), events.OutputAudioBufferCleared(response_id="resp_1"))
 
 
@@ -416,8 +416,8 @@ def test_function_calls(pair: ConnectionPair) -> None:
     assert pair.state.responses["resp_1"].item_ids == ["item_f1", "item_f2"]
     for n in (1, 2):
         output = Item(type="function_call_output", call_id=f"call_{n}", output='{"ok":true}')
-        pair.say_well(events.ConversationItemCreate(item=output))
-    pair.say_well(events.ResponseCreate())
+        pair.send_accepted(events.ConversationItemCreate(item=output))
+    pair.send_accepted(events.ResponseCreate())
     assert [item.type for item in pair.state.conversation] == [
         "message",
         *["function_call"] * 2,
@@ -432,7 +432,7 @@ def test_mcp() -> None:
     pair = ConnectionPair()
     listed = Item(type="mcp_list_tools", id="item_l", server_label="tides", tools=())
     tool = {"type": "mcp", "server_label": "tides", "server_url": "https://tides.example/mcp"}
-    pair.say_well(events.SessionUpdate(session=SessionConfig(tools=(tool,))))
+    pair.send_accepted(events.SessionUpdate(session=SessionConfig(tools=(tool,))))
     request = Item(type="mcp_approval_request", id="mcpa_1", server_label="tides", name="search", arguments="{}")
     pair.serve(
         events.McpListToolsInProgress(item_id="item_l"),
@@ -443,7 +443,7 @@ def test_mcp() -> None:
         events.ConversationItemDone(item=request),
     )
     approval = Item(type="mcp_approval_response", id="mcpr_1", approval_request_id="mcpa_1", approve=True)
-    pair.say_well(events.ConversationItemCreate(item=approval))
+    pair.send_accepted(events.ConversationItemCreate(item=approval))
     assert pair.state.order == ["item_l", "mcpa_1", "mcpr_1"]
 
 
@@ -454,8 +454,10 @@ def test_out_of_band_answers_leave_the_conversation_alone(pair: ConnectionPair) 
     ask(pair)
     s, aside = Spoken(pair), Spoken(pair, item_id="item_x", response_id="resp_x")
     pair.serve(created(), s.output_item_added, s.item_added)
-    wish = ResponseConfig(conversation="none", input=(), metadata={"topic": "mood"}, output_modalities=("text",))
-    pair.say_well(events.ResponseCreate(response=wish))
+    aside_config = ResponseConfig(
+        conversation="none", input=(), metadata={"topic": "mood"}, output_modalities=("text",)
+    )
+    pair.send_accepted(events.ResponseCreate(response=aside_config))
     pair.serve(created("resp_x", conversation_id=None, metadata={"topic": "mood"}), aside.output_item_added)
     for mine, other in itertools.zip_longest([*s.deltas, s.output_item_done], [*aside.deltas, aside.output_item_done]):
         pair.serve(mine, other)
@@ -473,7 +475,7 @@ def test_out_of_band_answers_leave_the_conversation_alone(pair: ConnectionPair) 
 
 def test_items_are_inserted_where_the_client_says(pair: ConnectionPair) -> None:
     def create(item_id: str, **where: Any) -> None:
-        pair.say_well(events.ConversationItemCreate(item=user(id=item_id), **where))
+        pair.send_accepted(events.ConversationItemCreate(item=user(id=item_id), **where))
 
     create("root_of_nothing", previous_item_id="root")
     create("appended")
@@ -481,21 +483,23 @@ def test_items_are_inserted_where_the_client_says(pair: ConnectionPair) -> None:
     create("first", previous_item_id="root")
     create("second", previous_item_id="first")
     assert pair.state.order == ["first", "second", "root_of_nothing", "appended", "appended too"]
-    pair.say_well(events.ConversationItemDelete(item_id="second"))
+    pair.send_accepted(events.ConversationItemDelete(item_id="second"))
     create("again second", previous_item_id="first")
-    pair.say_well(events.ConversationItemDelete(item_id="first"))
+    pair.send_accepted(events.ConversationItemDelete(item_id="first"))
     assert pair.state.order == ["again second", "root_of_nothing", "appended", "appended too"]
 
 
 def test_input_audio_is_not_echoed(pair: ConnectionPair) -> None:
     part = ContentPart(type="input_audio", audio=bytes(480))
-    heard: Any = pair.say_well(events.ConversationItemCreate(item=Item(type="message", role="user", content=(part,))))
-    assert heard[0].item.content == (ContentPart(type="input_audio", transcript=None),)
-    assert heard[0].item.status == "completed"
+    received: Any = pair.send_accepted(
+        events.ConversationItemCreate(item=Item(type="message", role="user", content=(part,)))
+    )
+    assert received[0].item.content == (ContentPart(type="input_audio", transcript=None),)
+    assert received[0].item.status == "completed"
 
 
-def test_what_the_client_plans_does_not_change_its_state() -> None:
-    """Only what the service confirms counts: a client that spoke in vain is not ahead."""
+def test_unconfirmed_client_events_do_not_change_the_state() -> None:
+    """Only what the service confirms counts: a client is not ahead of the service."""
     client = Connection("client")
     client.send(events.SessionUpdate(session=SessionConfig.of(voice="ash")))
     client.send(events.ConversationItemCreate(item=user(id="item_1")))
@@ -509,12 +513,12 @@ def test_a_snapshot_does_not_follow_later_events(pair: ConnectionPair) -> None:
     before = pair.state.snapshot()
     once = repr(before)
     pair.serve(*s.deltas, replace(s.output_item_added, item=replace(s.begun, id="item_b")), done())
-    speak(pair)
+    append_speech(pair)
     assert repr(before) == once
 
 
 def test_a_confirmed_session_is_whole() -> None:
-    """What the service no longer mentions does not hold any longer."""
+    """A setting that the service no longer sends holds no longer."""
     pair = ConnectionPair()
     pair.serve(events.SessionUpdated(session=SessionConfig(id="sess_1", prompt={"id": "p"})))
     pair.serve(events.SessionUpdated(session=SessionConfig(id="sess_1")))

@@ -32,8 +32,9 @@ class Refusal:
 
     @property
     def explanation(self) -> str:
-        """Message with the hint: path, value and what is allowed, for a check before sending."""
-        return f"{self.message} {self.hint}".rstrip()
+        """Path, message and hint in one text, for a check before sending."""
+        where = "" if self.param is None or self.param in self.message else f"{self.param}: "
+        return f"{where}{self.message} {self.hint}".rstrip()
 
 
 Rule = Callable[[str, Any], Refusal | None]
@@ -49,11 +50,10 @@ def _shown(value: str) -> str:
 
 
 def _wrong_type(path: str, value: Any, expected: str) -> Refusal:
+    got = _KINDS.get(type(value), "an object")
+    hint = f"The value is {_shown(reprlib.repr(mask_credentials(value)))}."
     return Refusal(
-        "invalid_type",
-        f"Invalid type for '{path}': expected {expected}, but got {_KINDS.get(type(value), 'an object')} instead.",
-        path,
-        f"The value is {_shown(reprlib.repr(mask_credentials(value)))}.",
+        "invalid_type", f"Invalid type for '{path}': expected {expected}, but got {got} instead.", path, hint
     )
 
 
@@ -86,12 +86,10 @@ def string(*, max_length: int | None = None) -> Rule:
             return _wrong_type(path, value, "a string")
         if max_length is None or len(value) <= max_length:
             return None
+        expected = f"Expected a string with maximum length {max_length}, but got a string with length {len(value)}"
         return Refusal(
-            "string_above_max_length",  # (u)
-            f"Invalid '{path}': string too long. Expected a string with maximum length {max_length}, "
-            f"but got a string with length {len(value)} instead.",
-            path,
-        )
+            "string_above_max_length", f"Invalid '{path}': string too long. {expected} instead.", path
+        )  # (u)
 
     return check
 
@@ -126,11 +124,8 @@ def number(name: str, minimum: float | None = None, maximum: float | None = None
             where, bound = "above max", f"<= {maximum}"
         else:
             return None
-        return Refusal(  # `integer_below_min_value` was seen, its siblings (u)
-            f"{name}_{where.replace(' ', '_')}_value",
-            f"Invalid '{path}': {name} {where}imum value. Expected a value {bound}, but got {value} instead.",
-            path,
-        )
+        message = f"Invalid '{path}': {name} {where}imum value. Expected a value {bound}, but got {value} instead."
+        return Refusal(f"{name}_{where.replace(' ', '_')}_value", message, path)  # seen for `integer_below`, others (u)
 
     return check
 
@@ -231,20 +226,14 @@ def string_table(*, max_pairs: int, key_length: int, value_length: int) -> Rule:
         if not isinstance(value, dict):
             return _wrong_type(path, value, "an object")
         if len(value) > max_pairs:
-            return Refusal(
-                "object_above_max_properties",  # (u)
-                f"Invalid '{path}': too many properties. Expected an object with at most {max_pairs} "
-                f"properties, but got an object with {len(value)} properties instead.",
-                path,
-            )
+            expected = f"Expected an object with at most {max_pairs} properties, but got an object with {len(value)}"
+            message = f"Invalid '{path}': too many properties. {expected} properties instead."
+            return Refusal("object_above_max_properties", message, path)  # (u)
         for name, entry in value.items():
             if len(name) > key_length:
-                return Refusal(
-                    "property_name_above_max_length",  # (u)
-                    f"Invalid property name in '{path}': too long. Expected a property name with maximum "
-                    f"length {key_length}, but got one with length {len(name)} instead.",
-                    path,
-                )
+                expected = f"Expected a property name with maximum length {key_length}, but got one with length"
+                message = f"Invalid property name in '{path}': too long. {expected} {len(name)} instead."
+                return Refusal("property_name_above_max_length", message, path)  # (u)
             if refusal := text(f"{path}.{name}", entry):
                 return refusal
         return None

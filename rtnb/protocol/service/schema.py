@@ -55,18 +55,9 @@ _function_tool: _Fields = {"name!": _text, "description": _text, "parameters": j
 _tool = by_type({"function": _function_tool, "mcp": json_object})
 _tool_choice_words = enum("none", "auto", "required")
 
-_server_vad: _Fields = {
-    "threshold": _ratio,
-    "prefix_padding_ms": _ms,
-    "silence_duration_ms": _ms,
-    "create_response": boolean,
-    "interrupt_response": boolean,
-}
-_semantic_vad: _Fields = {
-    "eagerness": enum("low", "medium", "high", "auto"),
-    "create_response": boolean,
-    "interrupt_response": boolean,
-}
+_turn: _Fields = {"create_response": boolean, "interrupt_response": boolean}
+_server_vad: _Fields = {"threshold": _ratio, "prefix_padding_ms": _ms, "silence_duration_ms": _ms, **_turn}
+_semantic_vad: _Fields = {"eagerness": enum("low", "medium", "high", "auto"), **_turn}
 _ga_turn_detection = by_type(
     {
         "server_vad": {**_server_vad, "idle_timeout_ms": nullable(number("integer", 5000, 30_000))},
