@@ -183,7 +183,7 @@ def test_custom(pasted: str, dialect: str, model: str | None, url: str) -> None:
 
 def test_custom_other_addresses() -> None:
     where = read_endpoint("custom", "ws://localhost:8765/x/realtime?model=a")
-    assert where.websocket(call_id="rtc_1") == "ws://localhost:8765/x/realtime?call_id=rtc_1"
+    assert where.websocket(call_id="rtc_1") == "ws://localhost:8765/x/realtime?model=a&call_id=rtc_1"
     assert where.websocket(intent="transcription") == "ws://localhost:8765/x/realtime?model=a&intent=transcription"
     assert where.ephemeral_keys() == "http://localhost:8765/x/realtime/client_secrets"
     old = read_endpoint("custom", "ws://localhost:8765/v1", dialect="preview", model="m")
@@ -205,9 +205,9 @@ KEY_84 = "A1b2" * 21
         ("azure", KEY_32, {}, "is a key", "api_key="),
         ("azure", KEY_84, {}, "is a key", "api_key="),
         ("openai", "sk-proj-abcdefgh", {}, "is a key", "api_key="),
-        ("azure", "https://res.openai.azure.com", {"model": None}, "no deployment", "not of its model"),
-        ("azure", "https://res.openai.azure.com", {"model": " "}, "no deployment", "not of its model"),
-        ("openai", "https://api.openai.com/v1", {"model": ""}, "no model", "Name one"),
+        ("azure", "https://res.openai.azure.com", {"model": None}, "deployment= is missing", "not of its model"),
+        ("azure", "https://res.openai.azure.com", {"model": " "}, "deployment= is missing", "not of its model"),
+        ("openai", "https://api.openai.com/v1", {"model": ""}, "model= is missing", "Name one"),
         ("azure", "https://ai.azure.com/build/overview?wsid=/subscriptions/1", {}, "web page", "Keys and Endpoint"),
         ("azure", "https://portal.azure.com/#@me/resource/x", {}, "web page", "Keys and Endpoint"),
         ("azure", "https://oai.azure.com/portal", {}, "web page", "Keys and Endpoint"),
@@ -225,7 +225,7 @@ KEY_84 = "A1b2" * 21
         ("openai", "https://res.openai.azure.com", {}, "Azure's address", "rtnb.Azure"),
         ("azure", "ftp://res.openai.azure.com", {}, "scheme 'ftp'", "Keys and Endpoint"),
         ("azure", "https://", {}, "no host", "Keys and Endpoint"),
-        ("azure", "my-resource", {}, "a name, not a host", "https://my-resource.openai.azure.com"),
+        ("azure", "my-resource", {}, "write https://my-resource.openai.azure.com", "Keys and Endpoint"),
         ("azure", "https://<your-resource>.openai.azure.com", {}, "placeholder", "Keys and Endpoint"),
         ("azure", "https://YOUR-RESOURCE-NAME.openai.azure.com/", {}, "placeholder", "Keys and Endpoint"),
         ("azure", "https://resource_name.openai.azure.com", {}, "placeholder", "Keys and Endpoint"),
