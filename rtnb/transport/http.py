@@ -61,9 +61,9 @@ def ephemeral_body(
     if expires_after_s is not None and not SHORTEST_S <= expires_after_s <= LONGEST_S:
         raise LocalProtocolError(f"expires_after_s is {expires_after_s!r}; allowed: {SHORTEST_S} to {LONGEST_S} s")
     after = {"anchor": "created_at", "seconds": expires_after_s}
-    kind = (session or {}).get("type", intent or "realtime")
-    body = {"model": model} if model and kind == "realtime" else {}
-    body |= session or {}
+    settings = {name: value for name, value in (session or {}).items() if name != "type"}
+    kind = intent or (session or {}).get("type", "realtime")
+    body: dict[str, Any] = {**({"model": model} if model and kind == "realtime" else {}), **settings}
     if dialect == "ga":
         whole: dict[str, Any] = {"session": {"type": kind, **body}}
         return whole if expires_after_s is None else {"expires_after": after, **whole}

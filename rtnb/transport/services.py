@@ -104,9 +104,9 @@ class _Service:
         expires_after_s : int, optional
             10 to 7200; None leaves it to the service (60 s preview, 600 s GA).
         intent : str, optional
-            ``"transcription"`` for a session that only transcribes.
+            ``"transcription"`` for a session that only transcribes; default: the ``type`` in `session`.
         """
-        where = self._where
+        where, intent = self._where, intent or (session or {}).get("type")
         body = ephemeral_body(
             where.dialect, model=where.model, session=session, expires_after_s=expires_after_s, intent=intent
         )

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import logging
 import pickle
+import random
+import re
 import time
+import traceback
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -88,7 +94,24 @@ async def test_each_credential_sends_its_one_header() -> None:
 
 def test_headers_hide_their_values() -> None:
     headers = Headers({"api-key": CANARY})
-    assert f"{headers} {headers!r}" == "Headers(api-key: ****) Headers(api-key: ****)"
+    assert f"{headers} {headers!r} {headers.copy()}" == " ".join(3 * ["Headers(api-key: ****)"])
+
+
+def test_headers_and_known_secrets_are_not_pickled_and_stay_hidden_when_copied() -> None:
+    for hidden in (Headers({"x-gateway-key": CANARY}), Secrets([CANARY])):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="not pickled"):
+                pickle.dumps(hidden, protocol)
+        for reduce in (hidden.__reduce__, lambda hidden=hidden: hidden.__reduce_ex__(2)):
+            with pytest.raises(TypeError, match="not pickled"):
+                reduce()
+        assert CANARY not in f"{copy.copy(hidden)!r} {copy.deepcopy(hidden)!r}"
+
+
+def test_known_secrets_show_their_number_only() -> None:
+    known = Secrets([CANARY, CANARY[::-1]])
+    assert f"{known} {known!r} {[known]}" == "(2 secrets) (2 secrets) [(2 secrets)]"
+    assert list(known) == [CANARY, CANARY[::-1]]
 
 
 class AsyncCredential:
@@ -182,6 +205,21 @@ async def test_a_credential_that_fails_with_a_secret_in_its_words(what: Exceptio
     assert info.value.__context__ is None
 
 
+async def test_a_failed_credential_leaves_its_error_in_no_local_variable() -> None:
+    """As IPython's ``%xmode Verbose`` and many log collectors show it."""
+
+    class Failing:
+        def get_token(self, scope: str) -> str:
+            raise RuntimeError("refused, client_secret=sk-" + CANARY)
+
+    with pytest.raises(AuthenticationError) as info:
+        await Entra(Failing()).headers()
+    ours = info.tb.tb_next  # the first frame is this test
+    shown = "".join(traceback.TracebackException(info.type, info.value, ours, capture_locals=True).format())
+    assert "no Entra token" in shown
+    assert CANARY not in shown
+
+
 async def test_a_credential_that_gives_nothing() -> None:
     with pytest.raises(AuthenticationError, match="Entra token is empty"):
         await Entra(lambda: "").headers()
@@ -221,6 +259,9 @@ async def test_who_sends_what() -> None:
         ("http://me:secret@proxy:8080", "http://****@proxy:8080"),
         ("provided: 4fd1****77ab", "provided: ****"),
         ("wss://x/y?model=m&sig=abc", "wss://x/y?model=m&sig=****"),
+        ("authorization: Basic dXNlcg", "authorization: Basic ****"),
+        (f"key {base64.urlsafe_b64encode(bytes(range(90)) + bytes(9 * [251])).decode()}.", "key ****."),
+        (f"key {base64.b64encode(bytes(range(99)) + bytes(3 * [255])).decode()}", "key ****"),
     ],
 )
 def test_what_looks_like_a_key_is_taken_out(text: str, clean: str) -> None:
@@ -237,6 +278,11 @@ def test_what_looks_like_a_key_is_taken_out(text: str, clean: str) -> None:
         'Model "desk-top" is not supported in realtime mode. You risk-free try gpt-realtime-1.5.',
         "invalid_request_error.invalid_api_key",
         "active response in progress: resp_68af296e8e408191a1120ab6383263c2",
+        '{"item_id": "item_68af296e8e408191a1120ab6383263c2", "event_id": "event_BQgtmli1Rse8PXgSowx55"}',
+        "msg_" + "68af296e8e408191a1120ab6383263c2" * 3,
+        "-" * 200,
+        "/subscriptions/9f3f4f0e-6f9b-4c4f-9a51-0d6dbb8d1b11/resourceGroups/My-Team/providers/Microsoft-X/accounts/Y1",
+        "week_2024 and risk-free and keyjack",
     ],
 )
 def test_other_words_stay(text: str) -> None:
@@ -253,6 +299,50 @@ def test_known_secrets_and_their_pieces() -> None:
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_", min_size=8, max_size=90), st.text(), st.text())
 def test_a_known_secret_never_survives(secret: str, before: str, after: str) -> None:
     assert secret not in redact(f"{before} {secret} {after}", [secret]).replace("****", "")
+
+
+@pytest.mark.parametrize("key", ["1", "4", "test", "resp", "item_1"])
+def test_short_keys_do_not_destroy_a_text(key: str) -> None:
+    text = "test 1: resp_1 and item_1 have 4 of 14 parts"
+    assert redact(text, [key]) == text
+
+
+@given(st.text(alphabet="abcXYZ019-_", min_size=16, max_size=90), st.data())
+def test_pieces_of_a_long_secret_never_survive(secret: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(secret) - 8))
+    piece = secret[start : start + data.draw(st.integers(8, 40))]
+    before = data.draw(st.text(alphabet="é .:(", max_size=9))
+    assert piece not in redact(f"{before}{piece}) is refused", [secret])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the shortest of five runs."""
+    began = [time.process_time()]
+    for _ in range(5):
+        work()
+        began.append(time.process_time())
+    return min(end - start for start, end in pairwise(began))
+
+
+LONG_TEXTS = {
+    "base64url": base64.urlsafe_b64encode(random.Random(1).randbytes(30_000)).decode(),
+    "base64": base64.b64encode(random.Random(1).randbytes(30_000)).decode(),
+    "dashes": "-" * 40_000,
+    "joined words": "a-b_" * 10_000,
+    "JSON": json.dumps([{"event_id": f"event_{n}", "delta": "some words of text", "item_id": n} for n in range(600)]),
+    "stars": "ab" * 10_000 + "***" + "-" * 20_000,
+    "keys": '{"api-key": "abc", "url": "https://me:you@host/?sig=1"}, ' * 700,
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_time_is_linear_in_the_length_of_the_text(name: str) -> None:
+    """Both measures are ratios of runs on this machine: an absolute limit would fail on a busy one."""
+    text = LONG_TEXTS[name]
+    once, eight = (_seconds(lambda text=text * n: redact(text, [CANARY])) for n in (1, 8))
+    assert eight < 3 * 8 * once
+    plain_scan = re.compile(r"[^x]\d[a-z]{3}Q")  # a pattern that looks at each character and finds nothing
+    assert eight < 25 * _seconds(lambda: plain_scan.search(8 * text))
 
 
 def test_secrets_in_headers() -> None:

@@ -51,6 +51,10 @@ def test_bodies_of_both_dialects() -> None:
         "expires_after": {"anchor": "created_at", "seconds": 600},
         "session": {"type": "transcription"},
     }
+    assert ephemeral_body("ga", model="m", intent="transcription") == {"session": {"type": "transcription"}}
+    assert ephemeral_body("preview", model="m", intent="transcription", expires_after_s=60) == {
+        "client_secret": {"expires_at": {"anchor": "created_at", "seconds": 60}}
+    }
     assert ephemeral_body("preview", model="m", session={"voice": "alloy"}) == {"model": "m", "voice": "alloy"}
     assert ephemeral_body("preview", expires_after_s=10) == {
         "client_secret": {"expires_after": {"anchor": "created_at", "seconds": 10}}

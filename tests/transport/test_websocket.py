@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -329,6 +331,25 @@ async def test_a_proxy_is_used_for_others_and_never_for_this_machine(monkeypatch
         with pytest.raises(ConnectError, match="proxy refused the connection") as info:
             await open_websocket("wss://res.openai.azure.com/x", facts=AZURE)
         assert CANARY not in said(info.value) + repr(info.value.__cause__)
+
+
+async def test_each_raise_has_a_new_error_and_no_local_variable_holds_the_key() -> None:
+    async def closing(connection: ServerConnection) -> None:
+        await connection.close(3000, f"wrong key {CANARY}")
+
+    raised = []
+    async with opened(closing, headers=Headers({"api-key": CANARY})) as transport:
+        for attempt in (transport.receive, transport.receive, lambda: transport.send("x"), lambda: transport.send("x")):
+            with pytest.raises(ConnectionClosed) as info:
+                await attempt()
+            raised.append(info.value)
+            ours = info.tb.tb_next  # the first frame is this test
+            shown = traceback.TracebackException(info.type, info.value, ours, capture_locals=True)
+            assert CANARY[:12] not in "".join(shown.format())
+    assert len({id(error) for error in raised}) == 4
+    assert repr(transport.secrets) == "(1 secrets)"
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(transport.secrets)
 
 
 async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptureFixture) -> None:
