@@ -14,6 +14,7 @@ import string
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from rtnb.errors import AuthenticationError, RtnbError
@@ -150,45 +151,29 @@ class Headers(_Hidden, dict[str, str]):
         return Headers(self)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class EphemeralKey(_Hidden):
-    """Short-lived key that a browser may hold; `repr` shows everything but its value.
+    """Short-lived key that a browser may hold; `repr` shows everything but its value."""
 
-    Parameters
-    ----------
-    value : str or Secret
-        The key.
-    expires_at : float
-        Its end, seconds since 1970.
-    dialect : {"ga", "preview"}
-        The protocol it opens.
-    session : mapping, optional
-        The session the service will open with it, as wire JSON in that dialect.
-    region : str, optional
-        Region of the resource, from Azure's ``x-ms-region``; None without that header.
-    """
+    value: str | Secret
+    """Key, wrapped at once; `reveal` returns its text."""
+    _: KW_ONLY
+    expires_at: float
+    """End, seconds since 1970."""
+    dialect: Literal["ga", "preview"] = "ga"
+    """Protocol it opens."""
+    session: Mapping[str, Any] = field(default_factory=dict)
+    """Session the service will open with it, as wire JSON in that dialect, without the key."""
+    region: str | None = None
+    """Region of the resource, from Azure's ``x-ms-region``; None without that header."""
 
-    __slots__ = ("_secret", "dialect", "expires_at", "region", "session")
-
-    def __init__(
-        self,
-        value: str | Secret,
-        *,
-        expires_at: float,
-        dialect: Literal["ga", "preview"] = "ga",
-        session: Mapping[str, Any] | None = None,
-        region: str | None = None,
-    ) -> None:
-        self._secret = Secret(value, what="ephemeral key")
-        self.expires_at = expires_at
-        self.region = region
-        self.dialect = dialect
-        self.session: dict[str, Any] = {
-            name: part for name, part in (session or {}).items() if name not in ("client_secret", "value")
-        }
+    def __post_init__(self) -> None:
+        self.value = Secret(self.value, what="ephemeral key")
+        self.session = {name: part for name, part in self.session.items() if name not in ("client_secret", "value")}
 
     def reveal(self) -> str:
         """Return the key itself, for the page; never print or store it."""
-        return self._secret.reveal()
+        return Secret(self.value).reveal()
 
     def seconds_left(self, now: float | None = None) -> float:
         """Return the remaining seconds at `now` (seconds since 1970, default: the clock); 0.0 after the end."""
@@ -196,7 +181,7 @@ class EphemeralKey(_Hidden):
 
     @property
     def expired(self) -> bool:
-        """Whether it no longer opens a session; an open session goes on."""
+        """True once it opens no session any more; an open session goes on."""
         return self.seconds_left() == 0.0
 
     def __repr__(self) -> str:
@@ -315,52 +300,42 @@ async def _ask(credential: Any, scope: str) -> Secret:
 
 
 def _no_token(error: Exception, *, scope: str) -> AuthenticationError:
-    if isinstance(error, ModuleNotFoundError):
-        missing = AuthenticationError(f"keyless sign-in needs a package that is not installed: {error.name}")
-        missing.add_note("Next: `pip install azure-identity aiohttp`, or pass api_key=.")
-        return missing
     first_line = next(iter(redact(str(error)).strip().splitlines()), "") or type(error).__name__
-    failure = AuthenticationError(f"no Entra token for {scope}: {first_line}")
-    failure.add_note(
-        "Next: sign in with `az login` (the right tenant: `az login --tenant ...`) in the environment that runs the "
-        "kernel, or pass credential=, or use a key: api_key=."
+    what = f"no Entra token for {scope}: {first_line}"
+    hint = (
+        "sign in with `az login` (the right tenant: `az login --tenant ...`) in the environment that runs the kernel, "
+        "or pass credential=, or use a key: api_key=."
     )
+    if isinstance(error, ModuleNotFoundError):
+        what = f"keyless sign-in needs a package that is not installed: {error.name}"
+        hint = "`pip install azure-identity aiohttp`, or pass api_key=."
+    failure = AuthenticationError(what)
+    failure.add_note(f"Next: {hint}")
     return failure
 
 
 # --- redaction ------------------------------------------------------------------------------------------------------
 
-_SHAPES: tuple[tuple[str, re.Pattern[str], str], ...] = tuple(
-    (trigger, re.compile(pattern), replacement)
-    for trigger, pattern, replacement in (
-        # Browsers put the key in a subprotocol.
-        ("openai-insecure-api-key.", r"(o(?i:penai-insecure-api-key\.))[^\s,;\"']+", rf"\1{MASK}"),
-        # OpenAI and ephemeral keys, also with stars in the middle; "risk-free" and "week_2" are words.
-        ("k-", r"[SsEe][Kk]-(?<!\w[SsEe][Kk]-)[\w*\-]{3,}", MASK),
-        ("k_", r"[SsEe][Kk]_(?<!\w[SsEe][Kk]_)[\w*\-]{3,}", MASK),
-        # JSON Web Tokens.
-        ("eyj", r"eyJ(?<!\weyJ)[\w*\-]{5,}(?:\.[\w*\-]*){0,2}", MASK),
-        # Authorization headers, and "Bearer x1...": "bearer authentication" has no digit.
-        (
-            "authorization",
-            r"([Aa](?i:uthorization)[\"']?\s*[:=]\s*[\"']?(?i:bearer|basic)\s+)[^\s\"',;]+",
-            rf"\1{MASK}",
-        ),
-        ("bearer", r"([Bb](?i:earer))\s+(?=\S*\d)[\w.~+/*\-]{6,}=*", rf"\1 {MASK}"),
-        (
-            "api",
-            r"([Aa](?i:pi[-_ ]?key(?:\s+provided)?)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]*[^\s\"'&,;.]",
-            rf"\1{MASK}",
-        ),
-        # Credentials in the query of an address, and user:password@ before its host.
-        ("=", r"([?&](?i:token|access_token|sig|key|code)=)[^&\s\"']+", rf"\1{MASK}"),
-        ("@", r"(//)[^/@\s]+@", rf"\1{MASK}@"),
-    )
-)
-"""Shapes of keys: the lower-case text they all contain, the pattern, the replacement.
+_SHAPES: Mapping[str, re.Pattern[str]] = {
+    # Browsers put the key in a subprotocol.
+    "openai-insecure-api-key.": re.compile(r"(o(?i:penai-insecure-api-key\.))[^\s,;\"']+"),
+    # OpenAI and ephemeral keys, also with stars in the middle; "risk-free" and "week_2" are words.
+    "k-": re.compile(r"[SsEe][Kk]-(?<!\w[SsEe][Kk]-)[\w*\-]{3,}"),
+    "k_": re.compile(r"[SsEe][Kk]_(?<!\w[SsEe][Kk]_)[\w*\-]{3,}"),
+    # JSON Web Tokens.
+    "eyj": re.compile(r"eyJ(?<!\weyJ)[\w*\-]{5,}(?:\.[\w*\-]*){0,2}"),
+    # Authorization headers, and "Bearer x1...": "bearer authentication" has no digit.
+    "authorization": re.compile(r"([Aa](?i:uthorization)[\"']?\s*[:=]\s*[\"']?(?i:bearer|basic)\s+)[^\s\"',;]+"),
+    "bearer": re.compile(r"([Bb](?i:earer)\s+)(?=\S*\d)[\w.~+/*\-]{6,}=*"),
+    "key": re.compile(r"([Aa](?i:pi[-_ ]?key(?:\s+provided)?)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]*[^\s\"'&,;.]"),
+    # Credentials in the query of an address, and user:password@ before its host.
+    "=": re.compile(r"([?&](?i:token|access_token|sig|key|code)=)[^&\s\"']+"),
+    "@": re.compile(r"(//)[^/@\s]+(?=@)"),
+}
+"""Shapes of keys: a lower-case text that all of them contain, and the pattern. Its group, if any, is kept.
 
 A pattern opens with a letter that always matches itself, because `re` then skips other characters fast; conditions on
-the character before it follow as a lookbehind. The search for the first column is faster still and decides mostly.
+the character before it follow as a lookbehind. The search for the text is faster still and mostly decides.
 """
 
 _RUN = re.compile(rb"x*")
@@ -417,9 +392,9 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     for alphabet, shortest, is_key in _RUNS:
         text = _cut(text, _runs(text, alphabet, shortest, is_key))
     lowered = text.lower()
-    for trigger, pattern, replacement in _SHAPES:
+    for trigger, pattern in _SHAPES.items():
         if trigger in lowered:
-            text = pattern.sub(replacement, text)
+            text = pattern.sub(rf"\1{MASK}" if pattern.groups else MASK, text)
     if "***" in text:
         text = _cut(text, _starred(text))
     return _cut(text, _pieces(text, [secret for secret in known if len(secret) >= 2 * SHORTEST_SECRET]))

@@ -63,7 +63,7 @@ class Endpoint:
 
     @property
     def azure_style(self) -> bool:
-        """Whether paths are Azure's: ``/openai/v1/realtime`` and the preview's ``/openai/realtime``."""
+        """True for Azure's paths: ``/openai/v1/realtime`` and the preview's ``/openai/realtime``."""
         return self.service == "azure" or self.base.endswith("/openai")
 
     @property
@@ -84,17 +84,16 @@ class Endpoint:
         """
         if call_id is not None and self.dialect == "preview":
             _refuse("only the GA dialect can watch a WebRTC call (call_id)", self.realtime, "Leave call_id out.")
-        query: dict[str, str | None] = {"call_id": call_id, "intent": intent}
+        query: dict[str, str | None] = {}
         if self.azure_style and self.dialect == "preview":
-            query = {"api-version": self._version, "deployment": self.model, **query}
+            query = {"api-version": self._version, "deployment": self.model}
         elif call_id is None and not (intent and self.service == "openai"):  # OpenAI reads it from the session there
-            query = {"model": self.model, **query}
-        given = parse_qs(self.query, keep_blank_values=True).keys()
-        if {"model", "deployment"} & given:
-            query = {name: value for name, value in query.items() if name not in ("model", "deployment")}
-        query.update((name, None) for name in ("api-version",) if name in given)
+            query = {"model": self.model}
+        pasted = set(parse_qs(self.query, keep_blank_values=True))
+        pasted |= {"model", "deployment"} if pasted & {"model", "deployment"} else set()
+        query = {name: value for name, value in query.items() if name not in pasted}
         url = self.origin + self.path if self.path is not None else self.realtime
-        return re.sub(r"^http", "ws", _with_query(url, query, self.query))
+        return re.sub("^http", "ws", _with_query(url, {**query, "call_id": call_id, "intent": intent}, self.query))
 
     @property
     def _version(self) -> str:
@@ -163,12 +162,7 @@ class Endpoint:
 
 
 def read_endpoint(
-    service: Service,
-    pasted: str,
-    *,
-    dialect: Dialect = "ga",
-    model: str | None = None,
-    api_version: str | None = None,
+    service: Service, pasted: str, *, dialect: Dialect = "ga", model: str | None = None, api_version: str | None = None
 ) -> Endpoint:
     """Understand a pasted endpoint.
 
@@ -266,7 +260,7 @@ def _split(pasted: str, service: Service) -> SplitResult:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise _refusal(f"the endpoint cannot be read: {error}", "", hint) from error
+        _refuse(f"the endpoint cannot be read: {error}", "", hint, error)
     shown, host = redact(text), parts.hostname or ""
     if parts.scheme.lower() not in ("https", "http", "wss", "ws"):
         _refuse(f"the scheme {parts.scheme!r} is not one of https, http, wss, ws", shown, hint)
@@ -353,11 +347,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _refusal(message: str, url: str, hint: str) -> ConnectError:
+def _refuse(message: str, url: str, hint: str, cause: Exception | None = None) -> NoReturn:
     error = ConnectError(message, url=url)
     error.add_note(f"Next: {hint}")
-    return error
-
-
-def _refuse(message: str, url: str, hint: str) -> NoReturn:
-    raise _refusal(message, url, hint)
+    raise error from cause

@@ -136,15 +136,15 @@ _ADVICE: tuple[tuple[int, str, str], ...] = (
     (429, "", "{wait} and try again"),
     (429, "azure", "if it stays, raise the quota of the deployment (it is per region and model)"),
     (429, "elsewhere", "if it stays, look at the limits and the credit of the account"),
+    (2, "", "an answer came, but not from a realtime service: check the end of the address"),
+    (3, "", "the address redirects to {location}; keys are not sent along: use the final address yourself"),
+    (5, "", "{name} has a problem: try again in a moment, then look at its status page"),
+    (0, "", "read the service's message; compare the address and the request with its documentation"),
 )
-"""Status, conditions, advice: all rows apply whose conditions hold, in this order. Conditions: see `_conditions`."""
+"""Status (or its first digit, or 0 for any), conditions, advice.
 
-_FAMILIES: Mapping[int, str] = {
-    2: "an answer came, but not from a realtime service: check the end of the address",
-    3: "the address redirects to {location}; keys are not sent along: use the final address yourself",
-    5: "{name} has a problem: try again in a moment, then look at its status page",
-}
-"""First digit of a status -> advice where `_ADVICE` has none."""
+All rows of a status apply whose conditions hold, in this order. For conditions see `_conditions`.
+"""
 
 
 def http_failure(
@@ -203,11 +203,11 @@ def _failure(
 
 def _advice(status: int, facts: TargetFacts, said: str = "", **values: str) -> str:
     true = _conditions(facts, said.lower())
-    texts = [text for code, wanted, text in _ADVICE if code == status and true.issuperset(wanted.split())]
-    general = "read the service's message; compare the address and the request with its documentation"
-    advice = "; ".join(texts or [_FAMILIES.get(status // 100, general)])
+    texts: list[str] = []
+    for wanted in (status, status // 100, 0):
+        texts = texts or [text for code, only, text in _ADVICE if code == wanted and true.issuperset(only.split())]
     other_scope = OTHER_ENTRA_SCOPE if facts.scope == ENTRA_SCOPE else ENTRA_SCOPE
-    return advice.format(f=facts, other_scope=other_scope, name=NAMES[facts.service], **values)
+    return "; ".join(texts).format(f=facts, other_scope=other_scope, name=NAMES[facts.service], **values)
 
 
 def _conditions(facts: TargetFacts, said: str) -> set[str]:

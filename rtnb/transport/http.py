@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from ssl import SSLContext
 from typing import Any, TypeVar
@@ -140,19 +140,11 @@ def read_answer(status: int, *, headers: Mapping[str, str], body: str | bytes, f
     RemoteProtocolError
         It is, but the body holds no session description.
     """
-    if not 200 <= status < 300:
-        raise explain.http_failure(status, headers=headers, body=body, facts=facts)
-    return _raised(_answer(headers, body if isinstance(body, bytes) else body.encode(), facts))
+    return _raised(_read(status, headers, body.encode() if isinstance(body, str) else body, facts, _answer))
 
 
 async def post_offer(
-    url: str,
-    *,
-    key: EphemeralKey,
-    sdp: str,
-    facts: TargetFacts,
-    timeout_s: float = 15.0,
-    ssl: SSLContext | None = None,
+    url: str, *, key: EphemeralKey, sdp: str, facts: TargetFacts, timeout_s: float = 15, ssl: SSLContext | None = None
 ) -> Answer:
     """Post an offer with an ephemeral key.
 
@@ -205,15 +197,23 @@ async def _post(
                 url, headers=headers, allow_redirects=False, proxy=proxy_for(url), ssl=ssl or True, **content
             ) as answer,
         ):
-            body = await answer.read()
-            if not 200 <= answer.status < 300:
-                return explain.http_failure(
-                    answer.status, headers=answer.headers, body=body, facts=facts, secrets=secrets
-                )
-            return read(answer.headers, body, facts)
+            return _read(answer.status, answer.headers, await answer.read(), facts, read, secrets)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
         return caused_by(failure, error, secrets)
+
+
+def _read(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    facts: TargetFacts,
+    read: Reader[T],
+    secrets: Iterable[str] = (),
+) -> T | RtnbError:
+    if 200 <= status < 300:
+        return read(headers, body, facts)
+    return explain.http_failure(status, headers=headers, body=body, facts=facts, secrets=secrets)
 
 
 def _raised(outcome: T | RtnbError) -> T:
@@ -251,7 +251,7 @@ def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Ephemer
         value,
         expires_at=expires_at,
         dialect=facts.dialect,
-        session=session if isinstance(session, dict) else None,
+        session=session if isinstance(session, dict) else {},
         region=headers.get("x-ms-region"),
     )
 
@@ -259,7 +259,7 @@ def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Ephemer
 def _answer(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Answer | RemoteProtocolError:
     sdp = body.decode("utf-8", "replace")
     if not sdp.startswith("v="):
-        error = RemoteProtocolError(f"the service answered at {facts.url} without a session description")
+        error = RemoteProtocolError(f"there is no session description in the answer of {facts.url}")
         error.add_note("Next: compare the end of the address; GA takes offers at …/realtime/calls.")
         return error
     location = next((value for name, value in headers.items() if name.lower() == "location"), "")
