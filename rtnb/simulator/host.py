@@ -15,7 +15,7 @@ from rtnb.protocol import Dialect
 from rtnb.simulator.running import Options, Running
 from rtnb.simulator.service import DEFAULT_MODEL
 from rtnb.simulator.speech import RATE_HZ, Speech
-from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport, ephemeral_body, mint, read_endpoint
+from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport
 
 PATIENCE_S = 30.0
 """Longest start or stop; both usually take a tenth of a second. (chosen)"""
@@ -236,8 +236,9 @@ class Simulator:
 
     @property
     def target(self) -> Azure:
-        """The same service as an `Azure` target, with this address and key."""
-        return Azure(self.url, deployment=self.model, dialect=self.dialect, api_key=self.key)
+        """Return the same service as an `Azure` target with this address, key and certificate."""
+        trust = ssl.create_default_context(cadata=self.certificate_pem) if self.certificate_pem else None
+        return Azure(self.url, deployment=self.model, dialect=self.dialect, api_key=self.key, ssl=trust)
 
     @property
     def facts(self) -> TargetFacts:
@@ -253,26 +254,14 @@ class Simulator:
     async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
         """Open a session's socket, as any client would."""
         await self._astart(kept=False)
-        if self.certificate_pem is None:
-            return await self.target.open(intent=intent, call_id=call_id)
-        from rtnb.transport.websocket import open_websocket  # loads the websockets library
-
-        where = read_endpoint("azure", self.url, dialect=self.dialect, model=self.model)
-        trust = ssl.create_default_context(cadata=self.certificate_pem)
-        url = where.websocket(intent=intent, call_id=call_id)
-        return await open_websocket(url, headers={"api-key": self.key}, ssl=trust, facts=self.facts)
+        return await self.target.open(intent=intent, call_id=call_id)
 
     async def ephemeral_key(
-        self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
+        self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None, intent: str | None = None
     ) -> EphemeralKey:
-        """Make an ephemeral key through the service's own HTTP door."""
+        """Get an ephemeral key from the service's own HTTP address."""
         await self._astart(kept=False)
-        if self.certificate_pem is None:
-            return await self.target.ephemeral_key(session=session, expires_after_s=expires_after_s)
-        url = read_endpoint("azure", self.url, dialect=self.dialect, model=self.model).ephemeral_keys()
-        body = ephemeral_body(self.dialect, model=self.model, session=session, expires_after_s=expires_after_s)
-        trust = ssl.create_default_context(cadata=self.certificate_pem)
-        return await mint(url, headers={"api-key": self.key}, body=body, dialect=self.dialect, trust=trust)
+        return await self.target.ephemeral_key(session=session, expires_after_s=expires_after_s, intent=intent)
 
     def speech(self, text: str, *, voice: str = "alloy", speed: float = 1.0) -> Speech:
         """Record a user for exercises: the simulator's voice speaks, and the simulator understands exactly this.

@@ -1,7 +1,7 @@
-"""Who we are: keys and tokens that never show themselves, and the headers made from them.
+"""Keys and tokens: how they sign in, how they stay hidden, and how text is cleared of them.
 
-A secret is read with `Secret.reveal` and nowhere else; `repr`, `str`, `format`, `vars`, `pickle` and `json` cannot
-show it. Text from a service goes through `redact` before anybody sees it: a refused key is often echoed in part.
+`Secret.reveal` is the only way to read a secret; `repr`, `str`, `format`, `vars`, `pickle` and `json` cannot show it.
+Text from a service goes through `redact` before it is shown: services echo a refused key in part.
 """
 
 from __future__ import annotations
@@ -10,44 +10,75 @@ import asyncio
 import hmac
 import inspect
 import re
-from collections.abc import Iterable
-from typing import Any, NoReturn, Protocol
+import string
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from rtnb.errors import AuthenticationError
-from rtnb.transport.base import Auth
+from rtnb.errors import AuthenticationError, RtnbError
+
+Auth = Literal["none", "api-key", "entra", "bearer", "ephemeral"]
+"""Way to sign in; the explanation of HTTP 401 depends on it."""
 
 MASK = "****"
-"""What is shown instead of a secret; says nothing of its length or first letters."""
+"""Text shown instead of a secret; it tells neither length nor first letters."""
 
 ENTRA_SCOPE = "https://cognitiveservices.azure.com/.default"
 """Default scope of Entra tokens (Microsoft's SDK samples, 2026-11)."""
 
 OTHER_ENTRA_SCOPE = "https://ai.azure.com/.default"
-"""The second documented scope (Microsoft's WebRTC how-to and troubleshooting pages, 2026-09)."""
+"""Second documented scope (Microsoft's WebRTC how-to and troubleshooting pages, 2026-09)."""
+
+SHORTEST_SECRET = 8
+"""Shorter values are not searched for in texts: they are words as well, such as "test" (chosen)."""
 
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019"
 _SPACES = " \t\r\n\u00a0\u200b\ufeff"
 
+FailureT = TypeVar("FailureT", bound=RtnbError)
+
 
 def unquoted(text: str) -> str:
-    """Take off what pasting leaves around a value: white space and quotes."""
+    """Remove the white space and quotes that pasting leaves around a value."""
     return text.strip(_QUOTES + _SPACES)
 
 
-class Secret:
-    """A value that shows itself only through `reveal`.
+class _Hidden:
+    """Base of values with secrets: shown by their `repr` only, not pickled, and copied by reference."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: Any = None) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} holds a secret and is not pickled: make it where it is needed")
+
+    __reduce__ = __reduce_ex__  # for callers without a protocol
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __format__(self, spec: str) -> str:
+        return repr(self)
+
+
+class Secret(_Hidden):
+    """Secret value that only `reveal` shows.
 
     Parameters
     ----------
     value : str or Secret
-        The secret; white space and quotes around it (a usual accident of pasting) are taken off.
+        The secret; white space and quotes around it (left by pasting) are removed.
     what : str, default "key"
-        What it is, for the message when it cannot be one.
+        Name of the value in error messages.
 
     Raises
     ------
     AuthenticationError
-        Empty, a placeholder from a sample, or with characters no HTTP header can carry.
+        Empty, a placeholder from a sample, or with characters that no HTTP header can carry.
 
     Examples
     --------
@@ -62,20 +93,16 @@ class Secret:
 
     def __init__(self, value: str | Secret, *, what: str = "key") -> None:
         text = value.reveal() if isinstance(value, Secret) else unquoted(value)
-        refusal = _why_not_a_secret(text)
-        if refusal:
-            error = AuthenticationError(f"the {what} {refusal}")
+        if reason := _why_not_a_secret(text):
+            error = AuthenticationError(f"the {what} {reason}")
             raise error.with_hint(f"Paste the {what} itself: one word, as the service shows it.")
         self.__value = text
 
     def reveal(self) -> str:
-        """Return the secret itself; never print or store what this returns."""
+        """Return the secret itself; never print or store it."""
         return self.__value
 
     def __repr__(self) -> str:
-        return MASK
-
-    def __format__(self, spec: str) -> str:
         return MASK
 
     def __eq__(self, other: object) -> bool:
@@ -86,17 +113,8 @@ class Secret:
     def __hash__(self) -> int:
         return hash((Secret, self.__value))
 
-    def __copy__(self) -> Secret:
-        return self
-
-    def __deepcopy__(self, memo: Any) -> Secret:
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("a secret is not pickled: read it from the environment where it is needed")
-
     def __getstate__(self) -> NoReturn:
-        raise TypeError("a secret does not hand out its state: use reveal()")
+        raise TypeError("a secret does not show its state: use reveal()")
 
 
 def _why_not_a_secret(text: str) -> str | None:
@@ -105,13 +123,22 @@ def _why_not_a_secret(text: str) -> str | None:
     if text[0] == "<" or re.match(r"(?i)[\[{(]?(your|paste|insert|replace)\b|your[-_ ]|x{4,}$|\.{3}$|…$", text):
         return "is still the placeholder of a sample"
     if not text.isascii() or not text.isprintable() or " " in text:
-        return "has characters no key has (a space, a line break, a letter beyond ASCII)"
+        return "has characters that no key has (a space, a line break, a letter beyond ASCII)"
     if text.strip("*•") == "":
         return "is a row of stars: it was copied from a place that hides it"
     return None
 
 
-class Headers(dict[str, str]):
+class Secrets(_Hidden, tuple[str, ...]):
+    """Known secrets, for `redact`; `repr` shows their number only."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"({len(self)} secrets)"
+
+
+class Headers(_Hidden, dict[str, str]):
     """HTTP headers whose `repr` hides the values, so that no traceback with local variables shows a key."""
 
     def __repr__(self) -> str:
@@ -119,60 +146,69 @@ class Headers(dict[str, str]):
 
     __str__ = __repr__
 
+    def copy(self) -> Headers:
+        """Return a copy that hides its values, too."""
+        return Headers(self)
 
-class Credential(Protocol):
-    """Something that can say who we are."""
+
+@dataclass(slots=True, eq=False, repr=False)
+class EphemeralKey(_Hidden):
+    """Short-lived key that a browser may hold; `repr` shows everything but its value."""
+
+    value: str | Secret
+    """Key, wrapped at once; `reveal` returns its text."""
+    _: KW_ONLY
+    expires_at: float
+    """End, seconds since 1970."""
+    dialect: Literal["ga", "preview"] = "ga"
+    """Protocol it opens."""
+    session: Mapping[str, Any] = field(default_factory=dict)
+    """Session the service will open with it, as wire JSON in that dialect, without the key."""
+    region: str | None = None
+    """Region of the resource, from Azure's ``x-ms-region``; None without that header."""
+
+    def __post_init__(self) -> None:
+        self.value = Secret(self.value, what="ephemeral key")
+        self.session = {name: part for name, part in self.session.items() if name not in ("client_secret", "value")}
+
+    def reveal(self) -> str:
+        """Return the key itself, for the page; never print or store it."""
+        return Secret(self.value).reveal()
+
+    def seconds_left(self, now: float | None = None) -> float:
+        """Return the remaining seconds at `now` (seconds since 1970, default: the clock); 0.0 after the end."""
+        return max(0.0, self.expires_at - (time.time() if now is None else now))
 
     @property
-    def auth(self) -> Auth:
-        """How; the word `TargetFacts.auth` carries."""
-
-    async def headers(self) -> Headers:
-        """Make fresh headers; called once per connect."""
-
-
-class NoCredential:
-    """Nobody: for a simulator or a local server without keys."""
-
-    auth: Auth = "none"
-
-    async def headers(self) -> Headers:
-        """Return no headers."""
-        return Headers()
+    def expired(self) -> bool:
+        """True once it opens no session any more; an open session goes on."""
+        return self.seconds_left() == 0.0
 
     def __repr__(self) -> str:
-        return "NoCredential()"
+        left = f"expires in {self.seconds_left():.0f} s" if not self.expired else "expired"
+        return f"EphemeralKey({MASK}, {left}, dialect={self.dialect})"
 
 
-class ApiKey:
-    """An Azure resource key, sent as ``api-key`` (never beside a token: Azure answers 401 to both)."""
-
-    auth: Auth = "api-key"
-
-    def __init__(self, key: str | Secret) -> None:
-        self._key = Secret(key)
-
-    async def headers(self) -> Headers:
-        """Return ``api-key``."""
-        return Headers({"api-key": self._key.reveal()})
-
-    def __repr__(self) -> str:
-        return f"ApiKey({MASK})"
+# --- ways to sign in ------------------------------------------------------------------------------------------------
 
 
-class BearerToken:
-    """A key or token sent as ``Authorization: Bearer``: OpenAI keys, ephemeral keys, keys of compatible servers."""
+class Key:
+    """Credential that is one key, sent the way `auth` says; no key for a simulator or server that needs none.
 
-    def __init__(self, token: str | Secret, *, ephemeral: bool = False) -> None:
-        self._token = Secret(token, what="token")
-        self.auth: Auth = "ephemeral" if ephemeral else "bearer"
+    Azure takes ``api-key`` and answers 401 to a key and a token together. OpenAI, compatible servers and ephemeral
+    keys take ``Authorization: Bearer``.
+    """
+
+    def __init__(self, key: str | Secret | None, auth: Auth = "bearer") -> None:
+        self._key = None if key is None else Secret(key, what="key" if auth == "api-key" else "token")
+        self.auth: Auth = auth if key is not None else "none"
 
     async def headers(self) -> Headers:
-        """Return ``Authorization: Bearer``."""
-        return bearer(self._token.reveal())
-
-    def __repr__(self) -> str:
-        return f"BearerToken({MASK})"
+        """Return the header that signs in, or none."""
+        if self._key is None:
+            return Headers()
+        value = self._key.reveal()
+        return Headers({"api-key": value}) if self.auth == "api-key" else bearer(value)
 
 
 def bearer(token: str) -> Headers:
@@ -181,16 +217,16 @@ def bearer(token: str) -> Headers:
 
 
 class Entra:
-    """Keyless sign-in to Azure: a fresh Entra token at each connect.
+    """Keyless sign-in to Azure: a fresh Entra token for each connection.
 
     Parameters
     ----------
     credential : optional
-        What gives tokens: a credential of azure-identity (async or not), or a callable that returns a token
+        Source of tokens: a credential of azure-identity (async or not), or a callable that returns a token
         (`azure.identity.get_bearer_token_provider`). None makes an `azure.identity.aio.DefaultAzureCredential` for
-        each token and closes it; one given by the caller is the caller's to close.
+        each token and closes it; the caller closes a credential that it gave.
     scope : str, default ``https://cognitiveservices.azure.com/.default``
-        What the token is for; ``https://ai.azure.com/.default`` is the other documented one.
+        Scope of the token; ``https://ai.azure.com/.default`` is the other documented one.
     """
 
     auth: Auth = "entra"
@@ -200,52 +236,54 @@ class Entra:
         self.scope = scope
 
     async def headers(self) -> Headers:
-        """Return ``Authorization: Bearer`` with a token fetched now (they live about an hour)."""
-        failure: AuthenticationError
+        """Return ``Authorization: Bearer`` with a token fetched now (tokens live about an hour)."""
+        outcome = await self._token()
+        if isinstance(outcome, AuthenticationError):
+            raise outcome  # here, where no local variable holds the credential's own error
+        return bearer(outcome.reveal())
+
+    async def _token(self) -> Secret | AuthenticationError:
         try:
-            token = await self._token()
-        except Exception as error:  # credentials raise what they like; the words are the same for all
-            cause = error
-            failure = _no_token(error, scope=self.scope)
-        else:
-            return bearer(token.reveal())
-        raise failure from safe_cause(cause)
+            if self._credential is not None:
+                return await _ask(self._credential, self.scope)
+            from azure.identity.aio import DefaultAzureCredential  # takes half a second: imported when needed
 
-    async def _token(self) -> Secret:
-        if self._credential is not None:
-            return await _ask(self._credential, self.scope)
-        from azure.identity.aio import DefaultAzureCredential  # half a second to import: only for who needs it
-
-        async with DefaultAzureCredential() as credential:
-            return await _ask(credential, self.scope)
+            async with DefaultAzureCredential() as credential:
+                return await _ask(credential, self.scope)
+        except Exception as error:  # credentials raise any type; the advice is the same for all
+            return caused_by(_no_token(error, scope=self.scope), error)
 
     def __repr__(self) -> str:
         return f"Entra(scope={self.scope!r})"
 
 
+Credential = Key | Entra
+"""Source of the HTTP headers that sign in; `headers` is called once for each connection."""
+
+
 def credential_for(key: Any, credential: Any = None, *, azure: bool = False, scope: str = ENTRA_SCOPE) -> Credential:
-    """Choose how to say who we are.
+    """Choose the credential.
 
     Parameters
     ----------
     key : str, Secret, EphemeralKey or None
-        An ephemeral key is recognised by its type or its ``ek_`` and sent as a bearer token everywhere.
+        An ephemeral key is recognised by its type or its ``ek_`` and sent as a bearer token to every service.
     credential : optional
         For Entra, or an `azure.core.credentials.AzureKeyCredential`; Azure only. It wins over `key`.
     azure : bool, default False
-        Whether keys go into ``api-key``, and Entra is used where there is no key.
+        Send keys as ``api-key``, and use Entra without a key.
     scope : str
-        Of Entra tokens.
+        Scope of Entra tokens.
     """
     if azure and credential is not None:
         named = getattr(credential, "key", None)
-        return ApiKey(named) if isinstance(named, str) else Entra(credential, scope=scope)
+        return Key(named, "api-key") if isinstance(named, str) else Entra(credential, scope=scope)
     if key is None:
-        return Entra(scope=scope) if azure else NoCredential()
-    secret = key if isinstance(key, Secret | str) else key.reveal()
-    text = Secret(secret)
-    ephemeral = secret is not key or text.reveal().startswith("ek_")
-    return ApiKey(text) if azure and not ephemeral else BearerToken(text, ephemeral=ephemeral)
+        return Entra(scope=scope) if azure else Key(None)
+    text = key.reveal() if isinstance(key, EphemeralKey) else Secret(key).reveal()
+    if isinstance(key, EphemeralKey) or text.startswith("ek_"):
+        return Key(text, "ephemeral")
+    return Key(text, "api-key" if azure else "bearer")
 
 
 async def _ask(credential: Any, scope: str) -> Secret:
@@ -262,53 +300,81 @@ async def _ask(credential: Any, scope: str) -> Secret:
 
 
 def _no_token(error: Exception, *, scope: str) -> AuthenticationError:
-    if isinstance(error, ModuleNotFoundError):
-        missing = AuthenticationError(f"keyless sign-in needs a package that is not installed: {error.name}")
-        missing.add_note("Next: `pip install azure-identity aiohttp`, or pass api_key=.")
-        return missing
     first_line = next(iter(redact(str(error)).strip().splitlines()), "") or type(error).__name__
-    failure = AuthenticationError(f"no Entra token for {scope}: {first_line}")
-    failure.add_note(
-        "Next: sign in with `az login` (the right tenant: `az login --tenant ...`) in the environment that runs the "
-        "kernel, or pass credential=, or use a key: api_key=."
+    what = f"no Entra token for {scope}: {first_line}"
+    hint = (
+        "sign in with `az login` (the right tenant: `az login --tenant ...`) in the environment that runs the kernel, "
+        "or pass credential=, or use a key: api_key=."
     )
+    if isinstance(error, ModuleNotFoundError):
+        what = f"keyless sign-in needs a package that is not installed: {error.name}"
+        hint = "`pip install azure-identity aiohttp`, or pass api_key=."
+    failure = AuthenticationError(what)
+    failure.add_note(f"Next: {hint}")
     return failure
 
 
 # --- redaction ------------------------------------------------------------------------------------------------------
 
-_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"(?i)(openai-insecure-api-key\.)[^\s,;\"']+", rf"\1{MASK}"),  # browsers put the key in a subprotocol
-        (r"(?i)\b(?:sk|ek)[-_][\w*\-]{3,}", MASK),  # OpenAI and ephemeral keys, also starred in the middle
-        (r"\beyJ[\w\-]{5,}(?:\.[\w\-]*){0,2}", MASK),  # JSON Web Tokens
-        (r"(?i)\b(bearer)\s+(?=\S*\d)[\w.~+/\-]{6,}=*", rf"\1 {MASK}"),  # "Bearer authentication" has no digit
-        (r"(?i)(\bapi[-_ ]?key(?:\s+provided)?[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]*[^\s\"'&,;.]", rf"\1{MASK}"),
-        (r"(?i)([?&](?:token|access_token|sig|key|code)=)[^&\s\"']+", rf"\1{MASK}"),
-        (r"(//)[^/@\s]+@", rf"\1{MASK}@"),  # user:password in an address
-        (r"[\w\-]{2,}\*{3,}[\w\-]*", MASK),  # a key starred by the service keeps its ends
-        (r"(?<![A-Za-z0-9_])[0-9a-fA-F]{32}(?![A-Za-z0-9])", MASK),  # Azure keys until 2024; not ids such as resp_...
-        (r"(?<![A-Za-z0-9_])[A-Za-z0-9]{40,}", MASK),  # Azure keys since: 84 letters and digits
-        (r"[A-Za-z0-9+/]{80,}={0,2}", MASK),  # and whatever else is that long in base64
-    )
-)
+_SHAPES: Mapping[str, re.Pattern[str]] = {
+    # Browsers put the key in a subprotocol.
+    "openai-insecure-api-key.": re.compile(r"(o(?i:penai-insecure-api-key\.))[^\s,;\"']+"),
+    # OpenAI and ephemeral keys, also with stars in the middle; "risk-free" and "week_2" are words.
+    "k-": re.compile(r"[SsEe][Kk]-(?<!\w[SsEe][Kk]-)[\w*\-]{3,}"),
+    "k_": re.compile(r"[SsEe][Kk]_(?<!\w[SsEe][Kk]_)[\w*\-]{3,}"),
+    # JSON Web Tokens.
+    "eyj": re.compile(r"eyJ(?<!\weyJ)[\w*\-]{5,}(?:\.[\w*\-]*){0,2}"),
+    # Authorization headers, and "Bearer x1...": "bearer authentication" has no digit.
+    "authorization": re.compile(r"([Aa](?i:uthorization)[\"']?\s*[:=]\s*[\"']?(?i:bearer|basic)\s+)[^\s\"',;]+"),
+    "bearer": re.compile(r"([Bb](?i:earer)\s+)(?=\S*\d)[\w.~+/*\-]{6,}=*"),
+    "key": re.compile(r"([Aa](?i:pi[-_ ]?key(?:\s+provided)?)[\"']?\s*[:=]\s*[\"']?)[^\s\"'&,;]*[^\s\"'&,;.]"),
+    # Credentials in the query of an address, and user:password@ before its host.
+    "=": re.compile(r"([?&](?i:token|access_token|sig|key|code)=)[^&\s\"']+"),
+    "@": re.compile(r"(//)[^/@\s]+(?=@)"),
+}
+"""Shapes of keys: a lower-case text that all of them contain, and the pattern. Its group, if any, is kept.
 
-_LONG_SECRET = 16  # shorter ones are too like words to look for their pieces (chosen)
-_PIECE = 6
-_WORD = re.compile(rf"[\w\-+=~]{{{_PIECE},}}")
+A pattern opens with a letter that always matches itself, because `re` then skips other characters fast; conditions on
+the character before it follow as a lookbehind. The search for the text is faster still and mostly decides.
+"""
+
+_RUN = re.compile(rb"x*")
+_IN_ID = re.compile(r"\b[a-z]{2,}_[A-Za-z0-9]*$")  # such as item_
+_WORD = string.ascii_letters + string.digits + "_-"
+
+
+def _alphabet(signs: str) -> bytes:
+    """Return a table for `bytes.translate`: letters, digits and `signs` become ``x``, others a space, "_" stays."""
+    kept = (string.ascii_letters + string.digits + signs).encode()
+    return bytes(ord("x") if code in kept else code if code == ord("_") else ord(" ") for code in range(256))
+
+
+def _is_base64(run: str) -> bool:
+    # Base64 has 1 sign in 32 characters, paths and joined words more than 1 in 10; ids such as msg_... have one.
+    return sum(map(run.count, "+/-_")) * 10 < len(run) and not re.fullmatch(r"[a-z]+_[A-Za-z0-9]+", run)
+
+
+def _is_key(run: str) -> bool:
+    # 32 hex digits: Azure keys until 2024; 84 letters and digits: since then.
+    return len(run) >= 40 or (len(run) == 32 and not run.strip(string.hexdigits))
+
+
+_RUNS = ((_alphabet("+/-_"), 80, _is_base64), (_alphabet(""), 32, _is_key))
+"""Runs of characters that may be keys: their alphabet, shortest length, and the test that decides."""
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Take the secrets out of a text that came from elsewhere.
+    """Mask the secrets in a text that came from elsewhere.
+
+    The time is linear in the length of the text: about 5 ms for 1 MB.
 
     Parameters
     ----------
     text : str
         The text, e.g. a service's error message.
     secrets : iterable of str, default ()
-        Secrets known to be in play: they are taken out literally, and so are pieces of them of 6 letters and more
-        (a refused key is echoed in part). What looks like a key is taken out always.
+        Secrets in use. Those of 8 or more characters are masked, and so are pieces of 8 or more characters of the
+        long ones (services echo a refused key in part). Anything that looks like a key is always masked.
 
     Returns
     -------
@@ -320,34 +386,80 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     >>> redact("Incorrect API key provided: sk-proj-ab12********wxyz. Find yours in the portal.")
     'Incorrect API key provided: ****. Find yours in the portal.'
     """
-    known = [one for one in secrets if one]
-    for secret in sorted(known, key=len, reverse=True):
+    known = sorted((one for one in secrets if len(one) >= SHORTEST_SECRET), key=len, reverse=True)
+    for secret in known:
         text = text.replace(secret, MASK)
-    for pattern, replacement in _PATTERNS:
-        text = pattern.sub(replacement, text)
-    long = [one for one in known if len(one) >= _LONG_SECRET]
-    if long:
-        text = _WORD.sub(lambda word: _masked_piece(word[0], long), text)
-    return text
+    for alphabet, shortest, is_key in _RUNS:
+        text = _cut(text, _runs(text, alphabet, shortest, is_key))
+    lowered = text.lower()
+    for trigger, pattern in _SHAPES.items():
+        if trigger in lowered:
+            text = pattern.sub(rf"\1{MASK}" if pattern.groups else MASK, text)
+    if "***" in text:
+        text = _cut(text, _starred(text))
+    return _cut(text, _pieces(text, [secret for secret in known if len(secret) >= 2 * SHORTEST_SECRET]))
 
 
-def _masked_piece(word: str, secrets: Iterable[str]) -> str:
-    piece = word.strip("-=")
-    is_piece = len(piece) >= _PIECE and any(piece in secret for secret in secrets)
-    return word.replace(piece, MASK) if is_piece else word
+def _cut(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """Replace each span by the mask; spans that overlap become one."""
+    parts: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if start > done or not parts:
+            parts += text[done:start], MASK
+        done = max(done, end)
+    return "".join([*parts, text[done:]])
 
 
-class _Hidden(tuple[str, ...]):
-    """Known secrets, hidden from tracebacks that show local variables."""
+def _starred(text: str) -> Iterator[tuple[int, int]]:
+    """Find keys with stars in the middle, as services echo them: their ends are part of the key."""
+    for stars in re.finditer(r"\*{3,}[\w\-]*", text):
+        head = text[max(0, stars.start() - 100) : stars.start()]
+        length = len(head) - len(head.rstrip(_WORD))
+        if length >= 2:
+            yield stars.start() - length, stars.end()
 
-    __slots__ = ()
 
-    def __repr__(self) -> str:
-        return f"({len(self)} secrets)"
+def _runs(text: str, alphabet: bytes, shortest: int, is_key: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
+    """Find the keys among the runs of characters of an alphabet, of a length of at least `shortest`.
+
+    Searching for a space and ``x`` times `shortest` in the translated text takes about 0.5 ns per character; a pattern
+    such as ``[A-Za-z0-9]{32,}`` tries each position of each word. The space excludes ids: resp_68af... has a "_".
+    """
+    shape = b" " + _plain(text).translate(alphabet) + b" "  # position n + 1 is the character n of the text
+    end = 0
+    while (start := shape.find(b" " + b"x" * shortest, end)) >= 0:
+        end = _RUN.match(shape, start + 1).end()  # type: ignore[union-attr]  # it always matches
+        if is_key(text[start : end - 1]):
+            yield start, end - 1
 
 
-def secrets_in(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """Return the secret values among HTTP headers: to be handed to `redact`."""
+def _pieces(text: str, secrets: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Find parts of secrets, of `SHORTEST_SECRET` characters.
+
+    Example: "xx3456789012" holds the piece "34567890" of a secret at 2. Each 8 characters in a row hold a whole block
+    of 4 that begins at 0, 4, 8 …, here "5678" at 4. So one fast pass compares these blocks, as integers, with every 4
+    characters of the secrets; the windows of 8 characters are compared only around a block that is found.
+    """
+    size, plain = SHORTEST_SECRET, _plain(text)
+    windows = {secret[at : at + size] for secret in secrets for at in range(len(secret) - size + 1)}
+    quads = {window[at : at + 4] for window in windows for at in range(size - 3)}
+    wanted = frozenset(memoryview(_plain("".join(quads))).cast("I"))
+    found = wanted.intersection(memoryview(plain[: len(plain) // 4 * 4]).cast("I")) if wanted else ()
+    for quad in (number.to_bytes(4, sys.byteorder) for number in found):
+        at = -1
+        while (at := plain.find(quad, at + 1)) >= 0:
+            for start in range(max(0, at - 4), at + 1):
+                if text[start : start + size] in windows and not _IN_ID.search(text[max(0, start - 64) : start]):
+                    yield start, start + size
+
+
+def _plain(text: str) -> bytes:
+    return text.encode("ascii", "replace")  # one byte for each character, so that positions stay the same
+
+
+def secrets_in(headers: Iterable[tuple[str, str]]) -> Secrets:
+    """Return the secret values among HTTP headers that `redact` can search for."""
     found: list[str] = []
     for name, value in headers:
         lowered = name.lower()
@@ -355,15 +467,15 @@ def secrets_in(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
             found += [one for one in value.split() if one.lower() not in ("bearer", "basic")]
         elif lowered == "sec-websocket-protocol":
             found += [one.rpartition("openai-insecure-api-key.")[2] for one in value.split(", ") if "api-key." in one]
-    return _Hidden(found)
+    return Secrets(one for one in found if len(one) >= SHORTEST_SECRET)
 
 
 def safe_cause(error: BaseException, secrets: Iterable[str] = ()) -> BaseException | None:
     """Prepare `error` for ``raise ... from``: without the frames of libraries, whose local variables hold headers.
 
-    Returns None where the text of the error, or of one behind it, holds a secret.
+    Returns None if the text of the error, or of one behind it, holds a secret.
     """
-    secrets = tuple(secrets)
+    secrets = Secrets(secrets)
     behind: BaseException | None = error
     while behind is not None:
         text = f"{behind} {behind.args!r}"
@@ -372,3 +484,13 @@ def safe_cause(error: BaseException, secrets: Iterable[str] = ()) -> BaseExcepti
         behind.__traceback__ = None
         behind = behind.__cause__ or behind.__context__
     return error
+
+
+def caused_by(failure: FailureT, error: BaseException, secrets: Iterable[str] = ()) -> FailureT:
+    """Make `error` the cause of `failure` where that shows no secret, and return `failure`.
+
+    The caller raises the result outside its ``except`` block. There no local variable, and no ``__context__``, holds
+    the error of a library.
+    """
+    failure.__cause__ = safe_cause(error, secrets)
+    return failure

@@ -1,8 +1,8 @@
-"""From what people paste to the addresses of a service: pure text work, no network.
+"""Addresses of a service, from the endpoint that was pasted: text only, no network.
 
-`read_endpoint` takes apart what was pasted and refuses what cannot work, with the reason and the next step;
-`Endpoint` makes the addresses. Paths and query names: Microsoft's GA migration guide, WebSocket and WebRTC how-to
-pages (2026), the preview quickstarts (2024-2025), and OpenAI's Realtime guides.
+`read_endpoint` takes the pasted text apart and refuses what cannot work, with the reason and the next step; `Endpoint`
+makes the addresses. Paths and query names: Microsoft's GA migration guide, WebSocket and WebRTC how-to pages (2026),
+the preview quickstarts (2024-2025), and OpenAI's Realtime guides.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rtnb.transport.credentials import redact, unquoted
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 PREVIEW_API_VERSION = "2025-04-01-preview"
-"""The last preview version Microsoft's documents use (knows WebRTC and ephemeral keys)."""
+"""Last preview version in Microsoft's documents (it has WebRTC and ephemeral keys)."""
 
 PREVIEW_REGIONS = ("eastus2", "swedencentral")
-"""Where the preview serves WebRTC (Microsoft's preview WebRTC how-to)."""
+"""Regions with the preview's WebRTC (Microsoft's preview WebRTC how-to)."""
 
 _AZURE_HOST = re.compile(
     r"\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)$|\.api\.cognitive\.microsoft\.(com|us)$"
@@ -32,16 +32,22 @@ _PLACEHOLDER = re.compile(r"(?i)[<>{}]|\byour[-_.]?(own|resource|endpoint|azure)
 _KEY = re.compile(r"(?i:(sk|ek)[-_]\S+)|eyJ\S+|[0-9a-fA-F]{32}|[A-Za-z0-9]{40,}")
 _API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
 _LAST_STEPS = re.compile(r"/(realtime(/(client_secrets|calls|sessions|transcription_sessions))?|realtimeapi/sessions)$")
+_WHERE_TO_FIND = {
+    "azure": "Copy the endpoint from the resource's page Keys and Endpoint: https://NAME.openai.azure.com",
+    "openai": f"Leave base_url out for OpenAI itself ({OPENAI_BASE_URL}).",
+    "custom": "Give an address such as ws://localhost:8765.",
+    "simulator": "Give an address such as ws://localhost:8765.",
+}
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a service is; its methods make the addresses."""
+    """Place of a service; the methods make its addresses."""
 
     service: Service
-    """Whose paths."""
+    """Kind of service, which decides the paths."""
     dialect: Dialect
-    """Which paths."""
+    """Spelling of the protocol, which decides the paths, too."""
     origin: str
     """``http(s)://host[:port]``."""
     base: str
@@ -49,13 +55,15 @@ class Endpoint:
     model: str | None
     """Deployment (Azure) or model."""
     api_version: str | None = None
-    """Preview at Azure only."""
-    exact: str | None = field(default=None, repr=False)
-    """Path and query of the WebSocket when somebody pasted exactly that (custom servers)."""
+    """Version of Azure's preview."""
+    path: str | None = None
+    """Path of the WebSocket where the pasted address names it (custom servers)."""
+    query: str = field(default="", repr=False)
+    """Query of the pasted address (custom servers): part of every address, and possibly secret."""
 
     @property
     def azure_style(self) -> bool:
-        """Whether paths are Azure's: ``/openai/v1/realtime`` and the preview's ``/openai/realtime``."""
+        """True for Azure's paths: ``/openai/v1/realtime`` and the preview's ``/openai/realtime``."""
         return self.service == "azure" or self.base.endswith("/openai")
 
     @property
@@ -76,74 +84,97 @@ class Endpoint:
         """
         if call_id is not None and self.dialect == "preview":
             _refuse("only the GA dialect can watch a WebRTC call (call_id)", self.realtime, "Leave call_id out.")
-        if self.exact is not None and call_id is None and intent is None:
-            return _ws(self.origin + self.exact)
         query: dict[str, str | None] = {}
         if self.azure_style and self.dialect == "preview":
-            query = {"api-version": self.api_version or PREVIEW_API_VERSION, "deployment": self.model}
-        elif call_id is not None:
-            query = {"call_id": call_id}
-        elif intent is None or self.service != "openai":  # OpenAI takes the model of a transcription from the session
+            query = {"api-version": self._version, "deployment": self.model}
+        elif call_id is None and not (intent and self.service == "openai"):  # OpenAI reads it from the session there
             query = {"model": self.model}
-        if intent is not None:
-            query["intent"] = intent
-        path = self.origin + self.exact.partition("?")[0] if self.exact else self.realtime
-        return _ws(_with_query(path, query))
+        pasted = set(parse_qs(self.query, keep_blank_values=True))
+        pasted |= {"model", "deployment"} if pasted & {"model", "deployment"} else set()
+        query = {name: value for name, value in query.items() if name not in pasted}
+        url = self.origin + self.path if self.path is not None else self.realtime
+        return re.sub("^http", "ws", _with_query(url, {**query, "call_id": call_id, "intent": intent}, self.query))
 
-    def ephemeral_keys(self) -> str:
-        """Return the address that gives short-lived keys (POST)."""
+    @property
+    def _version(self) -> str:
+        return self.api_version or PREVIEW_API_VERSION
+
+    def ephemeral_keys(self, *, intent: str | None = None) -> str:
+        """Return the address that gives short-lived keys (POST).
+
+        Parameters
+        ----------
+        intent : str, optional
+            ``"transcription"`` for a session that only transcribes: the preview has an address for those.
+        """
+        version: dict[str, str | None] = {}
         if self.dialect == "ga":
-            return f"{self.realtime}/client_secrets"
-        if not self.azure_style:
-            return f"{self.realtime}/sessions"
-        version = self.api_version or PREVIEW_API_VERSION
-        return _with_query(f"{self.origin}{self.base}/realtimeapi/sessions", {"api-version": version})
+            url = f"{self.realtime}/client_secrets"
+        else:
+            version = {"api-version": self._version} if self.azure_style else {}
+            if intent == "transcription":
+                url = f"{self.realtime}/transcription_sessions"
+            else:
+                url = f"{self.origin}{self.base}/realtime{'api' if self.azure_style else ''}/sessions"
+        return _with_query(url, version, self._own_query)
 
-    def calls(self, *, region: str | None = None, webrtc_filter: bool = False) -> str:
+    @property
+    def _own_query(self) -> str:
+        """Pasted query without the names that belong to the WebSocket alone."""
+        names = ("model=", "deployment=", "intent=", "call_id=", "api-version=")
+        return "&".join(part for part in self.query.split("&") if not part.startswith(names))
+
+    def calls(self, *, region: str | None = None, seen_region: str | None = None, webrtc_filter: bool = False) -> str:
         """Return the address a browser posts its WebRTC offer to.
 
         Parameters
         ----------
         region : str, optional
             Preview at Azure only: the region of the resource, ``eastus2`` or ``swedencentral``.
+        seen_region : str, optional
+            The region that the service named (`EphemeralKey.region`).
         webrtc_filter : bool, default False
             GA at Azure: hide most server events from the browser (also `error` and `response.done`).
+
+        Raises
+        ------
+        ConnectError
+            The preview's region is missing or without WebRTC, or is not the resource's (which gives a bare 404).
         """
         if self.dialect == "ga":
-            return _with_query(f"{self.realtime}/calls", {"webrtcfilter": "on" if webrtc_filter else None})
+            return _with_query(
+                f"{self.realtime}/calls", {"webrtcfilter": "on" if webrtc_filter else None}, self._own_query
+            )
         if self.service != "azure" or is_loopback(urlsplit(self.origin).hostname or ""):
-            return _with_query(f"{self.origin}/v1/realtimertc", {"model": self.model})
-        where = (region or "").lower().replace(" ", "")
+            return _with_query(f"{self.origin}/v1/realtimertc", {"model": self.model}, self._own_query)
+        given, seen = ((one or "").lower().replace(" ", "") for one in (region, seen_region))
+        if given and seen and given != seen:
+            hint = f"Set region={seen!r}, or leave region out: it is known now."
+            _refuse(f"the resource is in {seen}, but region= is {given}", self.origin, hint)
+        where, allowed = given or seen, " or ".join(PREVIEW_REGIONS)
         if where not in PREVIEW_REGIONS:
-            allowed = " or ".join(PREVIEW_REGIONS)
+            hint = f"Give region= the resource's region; outside {allowed} use dialect='ga'."
             _refuse(
-                f"the preview's WebRTC needs the region of the resource: {allowed}, not {region!r}",
-                self.origin,
-                f"Give region= the resource's region; outside {allowed} use dialect='ga'.",
+                f"the preview's WebRTC needs the region of the resource: {allowed}, not {where!r}", self.origin, hint
             )
         rtc = f"https://{where}.realtimeapi-preview.ai.azure.com/v1/realtimertc"
         return _with_query(rtc, {"model": self.model})
 
 
 def read_endpoint(
-    service: Service,
-    pasted: str,
-    *,
-    dialect: Dialect = "ga",
-    model: str | None = None,
-    api_version: str | None = None,
+    service: Service, pasted: str, *, dialect: Dialect = "ga", model: str | None = None, api_version: str | None = None
 ) -> Endpoint:
     """Understand a pasted endpoint.
 
     Parameters
     ----------
     service : {"azure", "openai", "custom", "simulator"}
-        Whose address it is meant to be.
+        Kind of service the address is meant for.
     pasted : str
         A host, base URL or whole realtime address, with http(s) or ws(s) or none, quotes and spaces around it. A
         deployment or model in it is used where `model` is None.
     dialect : {"ga", "preview"}, default "ga"
-        Which protocol will be spoken.
+        Spelling of the protocol.
     model : str, optional
         Deployment (Azure) or model.
     api_version : str, optional
@@ -156,7 +187,7 @@ def read_endpoint(
     Raises
     ------
     ConnectError
-        What cannot work: the reason in the message, the next step in a note.
+        The address cannot work: the reason is the message, the next step a note.
 
     Examples
     --------
@@ -169,76 +200,57 @@ def read_endpoint(
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     if any(name.lower() in ("api-key", "api_key", "key", "token") for name in query):
         _refuse("there is a key in the address, where logs keep it", _bare(parts), "Pass it as api_key= instead.")
-    _check_host(parts, service)
+    _check_host(parts, service, dialect)
+    in_path = re.search(r"/openai/deployments/([^/]+)", parts.path) if service == "azure" else None
+    named = query.get("model") or query.get("deployment") or (unquote(in_path[1]) if in_path else None)
+    model = _one_model(model, named, _bare(parts))
     if service == "azure":
-        return _azure(parts, query, dialect=dialect, model=model, api_version=api_version)
-    _check_dialect(service, parts, dialect, api_version)
+        return _azure(parts, query.get("api-version"), dialect=dialect, model=model, api_version=api_version)
+    if api_version and dialect == "ga":
+        _refuse(f"the GA address takes no api-version (it was {api_version!r})", _bare(parts), "Leave api_version out.")
+    if service == "openai" and not model:
+        _refuse("model= is missing", _bare(parts), "Name one: OpenAI('gpt-realtime-2.1').")
     path = parts.path.rstrip("/")
     azure_paths = dialect == "preview" or is_azure_host(parts.hostname or "")
-    base = _LAST_STEPS.sub("", path) or ("/openai" if azure_paths and not path else "/v1")
-    exact = None
-    if service != "openai" and path.endswith("/realtime"):
-        exact = path + (f"?{parts.query}" if parts.query else "")
-        if model and not {"model", "deployment"} & query.keys():
-            exact = _with_query(exact, {"model": _word(model)})
-    if path == "/realtime":
-        base = ""
-    model = _one_model(model, query.get("model") or query.get("deployment"), _bare(parts))
-    if service == "openai" and not model:
-        _refuse("no model is named", _bare(parts), "Name one: OpenAI('gpt-realtime-2.1').")
+    base = _LAST_STEPS.sub("", path) if path else "/openai" if azure_paths else "/v1"
+    base = base.removesuffix("/v1") if base.endswith("/openai/v1") else base
+    own = service != "openai"
+    exact = path if own and path.endswith("/realtime") else None
     origin = _origin(parts, secure=service == "openai")
-    return Endpoint(
-        service,
-        dialect,
-        origin,
-        base.removesuffix("/v1") if base.endswith("/openai/v1") else base,
-        model,
-        api_version,
-        exact,
-    )
+    return Endpoint(service, dialect, origin, base, model, api_version, exact, parts.query if own else "")
 
 
 def _azure(
-    parts: SplitResult, query: dict[str, str], *, dialect: Dialect, model: str | None, api_version: str | None
+    parts: SplitResult, pasted_version: str | None, *, dialect: Dialect, model: str | None, api_version: str | None
 ) -> Endpoint:
     here = _bare(parts)
     before, openai, after = f"{parts.path.rstrip('/')}/".partition("/openai/")
-    named = re.search(r"deployments/([^/]+)", after)
-    in_path = unquote(named[1]) if named else None
-    model = _one_model(model, query.get("model") or query.get("deployment") or in_path, here)
     if not model:
-        _refuse("no deployment is named", here, "Give deployment= the name of your deployment (not of its model).")
-    pasted_version = query.get("api-version")
+        _refuse("deployment= is missing", here, "Give deployment= the name of your deployment (not of its model).")
+    version = api_version or pasted_version
     if dialect == "ga":
-        if api_version or pasted_version:
-            _refuse(
-                f"the GA address takes no api-version (it was {api_version or pasted_version!r}): Azure answers 401",
-                here,
-                f"Leave it out ({_origin(parts)} is enough), or say dialect='preview' for the older protocol.",
-            )
+        hint = f"Give {_origin(parts)} alone, or dialect='preview' for the older protocol."
+        if version:
+            _refuse(f"the GA address takes no api-version (it was {version!r}): Azure answers 401", here, hint)
         if openai and re.match(r"realtime(api)?/", after):
-            _refuse(
-                f"{parts.path} is a path of the preview, but dialect is 'ga'",
-                here,
-                f"Give {_origin(parts)} alone, or say dialect='preview'.",
-            )
+            _refuse(f"{parts.path} is a path of the preview, but dialect is 'ga'", here, hint)
     else:
-        api_version = unquoted(api_version or pasted_version or PREVIEW_API_VERSION)
-        if not _API_VERSION.fullmatch(api_version):
-            _refuse(f"api_version is {api_version!r}", here, f"It looks like {PREVIEW_API_VERSION!r}.")
-    # Microsoft's hosts serve from the root; what stands before /openai there (a project, /models) is another API's.
+        version = unquoted(version or PREVIEW_API_VERSION)
+        if not _API_VERSION.fullmatch(version):
+            _refuse(f"api_version is {version!r}", here, f"It looks like {PREVIEW_API_VERSION!r}.")
+    # Microsoft's hosts serve from the root; a path before /openai there (a project, /models) belongs to another API.
     known = is_azure_host(parts.hostname or "")
     prefix = "" if known else re.sub(r"(/v1(/.*)?)?/?$", "", before, count=1)
-    return Endpoint("azure", dialect, _origin(parts, secure=True), f"{prefix}/openai", model, api_version)
+    return Endpoint("azure", dialect, _origin(parts, secure=True), f"{prefix}/openai", model, version)
 
 
 def _split(pasted: str, service: Service) -> SplitResult:
     text = re.sub(r"^[A-Za-z_]+\s*=\s*", "", unquoted(pasted)).strip(",;")  # also a whole line of a .env file
-    text = unquoted(text)
+    text, hint = unquoted(text), _WHERE_TO_FIND[service]
     if not text:
-        _refuse("the endpoint is empty", "", _where_to_find(service))
+        _refuse("the endpoint is empty", "", hint)
     if _KEY.fullmatch(text):
-        _refuse("the endpoint is a key, not an address", "", "Pass the key as api_key=. " + _where_to_find(service))
+        _refuse("the endpoint is a key, not an address", "", "Pass the key as api_key=. " + hint)
     had_scheme = "://" in text
     if not had_scheme:
         text = text.lstrip("/")
@@ -248,80 +260,49 @@ def _split(pasted: str, service: Service) -> SplitResult:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise _refusal(f"the endpoint cannot be read: {error}", "", _where_to_find(service)) from error
-    shown = redact(text)
+        _refuse(f"the endpoint cannot be read: {error}", "", hint, error)
+    shown, host = redact(text), parts.hostname or ""
     if parts.scheme.lower() not in ("https", "http", "wss", "ws"):
-        _refuse(f"the scheme {parts.scheme!r} is not one of https, http, wss, ws", shown, _where_to_find(service))
+        _refuse(f"the scheme {parts.scheme!r} is not one of https, http, wss, ws", shown, hint)
     if parts.username is not None:
         _refuse("there is a name or password in the address", shown, "Pass keys as api_key= or headers=.")
-    if _PLACEHOLDER.search(parts.hostname or parts.netloc) or "<" in text:
-        _refuse(f"the endpoint is still the placeholder of a sample: {shown}", shown, _where_to_find(service))
-    if not parts.hostname or re.search(r"[\s,]", parts.netloc):
-        _refuse(f"there is no host in the endpoint {shown!r}", shown, _where_to_find(service))
-    if not (had_scheme or port or "." in parts.hostname or is_loopback(parts.hostname)):
-        guess = f"{parts.hostname}.openai.azure.com"
-        _refuse(f"{parts.hostname!r} is a name, not a host", shown, f"If it is the resource's name: https://{guess}")
+    if _PLACEHOLDER.search(host or parts.netloc) or "<" in text:
+        _refuse(f"the endpoint is still the placeholder of a sample: {shown}", shown, hint)
+    if not host or re.search(r"[\s,]", parts.netloc):
+        _refuse(f"there is no host in the endpoint {shown!r}", shown, hint)
+    if not (had_scheme or port or "." in host or is_loopback(host)):
+        form = f"https://{host}.openai.azure.com" if service == "azure" else f"ws://{host}:8765"
+        _refuse(f"the endpoint {host!r} is a name, not an address: write {form}", shown, hint)
     return parts
 
 
-def _check_host(parts: SplitResult, service: Service) -> None:
+def _check_host(parts: SplitResult, service: Service, dialect: Dialect) -> None:
     host, here = (parts.hostname or ""), _bare(parts)
+    if host.endswith("realtimeapi-preview.ai.azure.com"):
+        hint = f"{_WHERE_TO_FIND['azure']} The region goes into region=."
+        _refuse("this is the WebRTC address of a region, not of your resource", here, hint)
     if any(host == portal or host.endswith(f".{portal}") for portal in _PORTALS) and ".services." not in f".{host}":
-        if host.endswith("realtimeapi-preview.ai.azure.com"):
-            _refuse(
-                "this is the WebRTC address of a region, not of your resource",
-                here,
-                f"{_where_to_find('azure')} The region goes into region=.",
-            )
-        _refuse(f"{host} is a web page for people, not the service", here, _where_to_find(service))
+        _refuse(f"{host} is a web page for people, not the service", here, _WHERE_TO_FIND[service])
     if "/voice-live/" in f"{parts.path}/":
-        _refuse(
-            "this is Azure Voice Live, which has a protocol of its own", here, "Use a deployment of a realtime model."
-        )
+        _refuse("this is Azure Voice Live, another protocol", here, "Use a deployment of a realtime model.")
     if service == "azure" and host.endswith("api.openai.com"):
         _refuse("this is OpenAI's address, not Azure's", here, "Use rtnb.OpenAI(model, api_key=...).")
     if service == "openai" and is_azure_host(host):
         _refuse("this is Azure's address, not OpenAI's", here, "Use rtnb.Azure(endpoint, deployment=...).")
-
-
-def _check_dialect(service: Service, parts: SplitResult, dialect: Dialect, api_version: str | None) -> None:
-    here = _bare(parts)
-    if dialect == "preview" and (service == "openai" or (parts.hostname or "").endswith("api.openai.com")):
-        _refuse(
-            "OpenAI switched the preview dialect off on 2026-05-12 (it closes with code 4000)",
-            here,
-            "Use dialect='ga'; to study the preview, use the simulator.",
-        )
-    if api_version and dialect == "ga":
-        _refuse(f"the GA address takes no api-version (it was {api_version!r})", here, "Leave api_version out.")
+    if dialect == "preview" and (service == "openai" or host.endswith("api.openai.com")):
+        hint = "Use dialect='ga'; to study the preview, use the simulator."
+        _refuse("OpenAI switched the preview dialect off on 2026-05-12 (it closes with code 4000)", here, hint)
 
 
 def _one_model(given: str | None, in_address: str | None, here: str) -> str | None:
-    given = _word(given) if given is not None else None
-    if given and in_address and given != in_address:
-        _refuse(
-            f"two deployments or models are named: {in_address!r} in the address and {given!r} beside it",
-            here,
-            "Leave one out.",
-        )
-    return given or in_address
-
-
-def _word(model: str) -> str:
-    word = unquoted(model)
-    if re.search(r"[\s/<>?&#]", word):
-        _refuse(
-            f"{redact(model)!r} is no name of a deployment or model", "", "Give the name alone: letters, - . and _."
-        )
-    return word
-
-
-def _where_to_find(service: Service) -> str:
-    if service == "azure":
-        return "Copy the endpoint from the resource's page Keys and Endpoint: https://NAME.openai.azure.com"
-    if service == "openai":
-        return f"Leave base_url out for OpenAI itself ({OPENAI_BASE_URL})."
-    return "Give an address such as ws://localhost:8765."
+    model = unquoted(given or "")
+    if re.search(r"[\s/<>?&#]", model):
+        hint = "Give the name alone: letters, - . and _."
+        _refuse(f"{redact(model)!r} is no name of a deployment or model", here, hint)
+    if model and in_address and model != in_address:
+        what = f"two deployments or models are named: {in_address!r} in the address and {model!r} as an argument"
+        _refuse(what, here, "Leave one out.")
+    return model or in_address or None
 
 
 def _origin(parts: SplitResult, *, secure: bool = False) -> str:
@@ -331,22 +312,19 @@ def _origin(parts: SplitResult, *, secure: bool = False) -> str:
     if secure and scheme == "http" and not is_loopback(host):
         scheme, port = "https", None if port == 80 else port
     shown = f"[{host}]" if ":" in host else host
-    if port is None or port == {"http": 80, "https": 443}[scheme]:
-        return f"{scheme}://{shown}"
-    return f"{scheme}://{shown}:{port}"
+    return f"{scheme}://{shown}" + (f":{port}" if port not in (None, {"http": 80, "https": 443}[scheme]) else "")
 
 
 def _bare(parts: SplitResult) -> str:
     return redact(f"{_origin(parts)}{parts.path}")
 
 
-def _ws(url: str) -> str:
-    return re.sub(r"^http", "ws", url)
-
-
-def _with_query(url: str, query: dict[str, str | None]) -> str:
-    text = urlencode({name: value for name, value in query.items() if value is not None}, quote_via=quote)
-    return f"{url}{'&' if '?' in url else '?'}{text}" if text else url
+def _with_query(url: str, added: dict[str, str | None], given: str = "") -> str:
+    """Add a query: the given one as it is, but for names that are added anew."""
+    values = {name: value for name, value in added.items() if value is not None}
+    kept = [part for part in given.split("&") if part and unquote(part.partition("=")[0]) not in values]
+    text = "&".join([*kept, *([urlencode(values, quote_via=quote)] if values else [])])
+    return f"{url}?{text}" if text else url
 
 
 def is_azure_host(host: str) -> bool:
@@ -369,11 +347,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _refusal(message: str, url: str, hint: str) -> ConnectError:
+def _refuse(message: str, url: str, hint: str, cause: Exception | None = None) -> NoReturn:
     error = ConnectError(message, url=url)
     error.add_note(f"Next: {hint}")
-    return error
-
-
-def _refuse(message: str, url: str, hint: str) -> NoReturn:
-    raise _refusal(message, url, hint)
+    raise error from cause

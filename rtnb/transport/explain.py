@@ -1,16 +1,14 @@
-"""From a failure to words: what happened, and as a note what to do next.
+"""Explanations of failures: an exception with the cause, and the next step as a note.
 
-Every function returns a ready exception and raises nothing. What the service said is quoted with keys taken out.
-The statuses and codes, and what they mean at Azure and OpenAI, are those of Microsoft's troubleshooting and migration
-pages (2026) and of captured OpenAI sessions (2026-09); the order of the hints is chosen.
+Each function returns a new exception and raises nothing. Quotes of the service have their keys masked. Statuses, codes
+and their meaning at Azure and OpenAI come from Microsoft's troubleshooting and migration pages (2026) and captured
+OpenAI sessions (2026-09); the order of the advice is chosen.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import socket
-import ssl
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -20,102 +18,133 @@ from rtnb.transport.base import TargetFacts
 from rtnb.transport.credentials import ENTRA_SCOPE, OTHER_ENTRA_SCOPE, redact
 
 NAMES = {"azure": "Azure OpenAI", "openai": "OpenAI", "custom": "the server", "simulator": "the simulator"}
-"""What each service is called in a sentence."""
+"""Name of each service in a sentence."""
 
 _NOWHERE = TargetFacts()
-_QUOTED = 400  # characters of a service's answer that are quoted (chosen)
+_QUOTED = 400  # characters quoted of a service's answer (chosen)
 
 
-# --- before any answer: name, wire, certificate ---------------------------------------------------------------------
+# --- before any answer: name, network, certificate ------------------------------------------------------------------
+
+_NETWORK: Mapping[str, tuple[str, str]] = {
+    "proxy": ("the proxy refused the connection", "check HTTPS_PROXY and NO_PROXY; it must allow WebSocket upgrades."),
+    "gaierror": ("the host name cannot be resolved", "check the spelling of the host, the network and DNS."),
+    "SSLCertVerificationError": (
+        "the TLS certificate of the host is not trusted",
+        "point SSL_CERT_FILE to the certificates of a company's proxy; use ws:// or http:// on localhost.",
+    ),
+    "SSLError": ("no TLS connection", "if the server speaks plain HTTP, write ws:// or http:// instead."),
+    "TimeoutError": (
+        "no answer",
+        "check network, VPN and proxy (HTTPS_PROXY, NO_PROXY); a private endpoint answers only inside its network.",
+    ),
+    "ConnectionRefusedError": (
+        "the connection was refused: nothing listens there",
+        "start the server first (`rtnb simulate`), and compare host and port; a firewall may refuse, too.",
+    ),
+    "EOFError ConnectionError InvalidMessage ServerDisconnectedError": (
+        "the other side hung up before it answered",
+        "is it a realtime service, and does the scheme fit (wss:// for TLS, ws:// without)?",
+    ),
+    "InvalidUpgrade InvalidHeader InvalidHeaderValue NegotiationError": (
+        "the other side answered, but not as a WebSocket server",
+        "check the path of the address.",
+    ),
+}
+"""Classes of errors -> what happened, and the next step. Names instead of classes: no library is imported."""
+
+_NO_AZURE_HOST = (
+    "copy the endpoint from the resource's page Keys and Endpoint (https://NAME.openai.azure.com); a resource without "
+    "a custom name, or a private endpoint outside its network, has no public name."
+)
 
 
 def connect_failure(
     error: BaseException, *, facts: TargetFacts = _NOWHERE, timeout_s: float | None = None, secrets: Iterable[str] = ()
 ) -> ConnectError:
-    """Explain why no HTTP answer came: DNS, refused, TLS, timeout, proxy, not HTTP.
+    """Explain a connection without any HTTP answer: DNS, refused, TLS, timeout, proxy, not HTTP.
 
     Parameters
     ----------
     error : BaseException
-        What the library or the operating system raised.
+        Error of the library or the operating system.
     facts : TargetFacts
-        Where to.
+        Facts about the target.
     timeout_s : float, optional
-        How long was waited, for the words of a timeout.
+        Limit that passed, for the text of a timeout.
     secrets : iterable of str
-        Taken out of quoted text.
+        Masked in quoted text.
 
     Returns
     -------
     ConnectError
         Without a status.
     """
-    root = _root(error)
-    what, hint = _network_words(root, facts, timeout_s)
+    # aiohttp's connector errors carry the one of the operating system.
+    root = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    kinds = [kind.__name__ for kind in type(root).__mro__]
+    if "Proxy" in type(error).__name__:
+        kinds = ["proxy"]
+    elif f"[Errno {errno.ECONNREFUSED}]" in str(root):  # also where asyncio joins the errors of several addresses
+        kinds = ["ConnectionRefusedError"]
+    known = next((texts for kind in kinds for names, texts in _NETWORK.items() if kind in names.split()), None)
+    what, hint = known or (f"the network failed with {kinds[0]}", "check the address, the network and the proxy.")
+    if "gaierror" in kinds and facts.service == "azure":
+        hint = _NO_AZURE_HOST
+    if "TimeoutError" in kinds and timeout_s is not None:
+        what += f" within {timeout_s:g} s"
     said = redact(str(root), secrets)
-    message = f"could not {facts.purpose} at {facts.url or 'the given address'}: {what}"
-    failure = ConnectError(f"{message} ({said})" if said and said not in what else message, url=facts.url)
+    what = f"{what} ({said})" if said and said not in what else what
+    failure = ConnectError(_could_not(facts, what), url=facts.url)
     failure.add_note(f"Next: {hint}")
     return failure
 
 
-def _root(error: BaseException) -> BaseException:
-    """Unpack aiohttp's connector errors, which carry the operating system's."""
-    for name in ("certificate_error", "os_error"):
-        inner = getattr(error, name, None)
-        if isinstance(inner, BaseException):
-            return inner
-    return error
+def _could_not(facts: TargetFacts, what: str, said: str = "") -> str:
+    quoted = f', "{said}"' if said else ""
+    return f"could not {facts.purpose} at {facts.url or 'the given address'}: {what}{quoted}"
 
 
-def _network_words(error: BaseException, facts: TargetFacts, timeout_s: float | None) -> tuple[str, str]:
-    kind = type(error).__name__
-    if isinstance(error, socket.gaierror):
-        return "the host name cannot be resolved", _dns_hint(facts)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "the TLS certificate of the host is not trusted", (
-            "behind a company proxy, point SSL_CERT_FILE to the company's certificate bundle; "
-            "for a local server with its own certificate, use ws:// or http:// on localhost."
-        )
-    if isinstance(error, ssl.SSLError):
-        return "no TLS connection", "if the server speaks plain HTTP, write ws:// or http:// instead."
-    if isinstance(error, TimeoutError):
-        waited = f" within {timeout_s:g} s" if timeout_s is not None else ""
-        return f"no answer{waited}", (
-            "check the network, VPN and proxy (HTTPS_PROXY, NO_PROXY); "
-            "a private endpoint answers only inside its network."
-        )
-    if isinstance(error, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in str(error):
-        return "the connection was refused: nothing listens there", _refused_hint(facts)
-    if "Proxy" in kind:
-        return "the proxy did not let us through", (
-            "check HTTPS_PROXY and NO_PROXY; a proxy needs to allow CONNECT and WebSocket upgrades."
-        )
-    if isinstance(error, EOFError | ConnectionError) or kind in ("InvalidMessage", "ServerDisconnectedError"):
-        return "the other side hung up before it answered", (
-            "is it a realtime service, and does the scheme fit (wss:// for TLS, ws:// without)?"
-        )
-    if kind in ("InvalidUpgrade", "InvalidHeader", "InvalidHeaderValue", "NegotiationError"):
-        return "the other side answered, but not as a WebSocket server", "check the path of the address."
-    return f"the network failed with {kind}", "check the address, the network and the proxy settings."
+# --- an HTTP answer with another status -----------------------------------------------------------------------------
 
+_NO_MODEL = "model= is missing: if the server needs one, pass model='NAME' or end the address with /realtime?model=NAME"
+_ADVICE: tuple[tuple[int, str, str], ...] = (
+    (400, "custom no-model", _NO_MODEL),
+    (400, "says-version", "leave api_version out: the GA address takes none (it belongs to dialect='preview')"),
+    (400, "", "check the request: dialect ({f.dialect!r}), {f.noun} ({f.model!r}), session fields"),
+    (401, "ga-with-version", "the GA address takes no api-version (this alone gives 401): leave it out"),
+    (401, "none", "no key was sent: pass api_key=, or credential= on Azure"),
+    (401, "ephemeral", "an ephemeral key lives 60 s (preview) or 10 min (GA by default): get a new one"),
+    (401, "entra", "the token's scope was {f.scope}; the other documented one is scope={other_scope!r}"),
+    (401, "entra", "the token may be of another tenant than the resource: `az login --tenant ...`"),
+    (401, "azure key", "the key is wrong, replaced, or of another resource: copy it again from Keys and Endpoint"),
+    (401, "azure key", "the resource may allow no keys at all: leave api_key out to sign in with Entra"),
+    (401, "elsewhere key", "the key is wrong, revoked or of another project: make a new one"),
+    (401, "azure", "key and token together are refused too: is a proxy or a header of yours adding one?"),
+    (403, "elsewhere", "the key may not do this: check its permissions, project, and the supported countries"),
+    (403, "azure keyless open", "give the identity the role 'Cognitive Services OpenAI User' (takes minutes)"),
+    (403, "azure", "check the resource's page Networking: its rules may not allow this machine's address"),
+    (404, "azure", "is there a deployment named {f.model!r} in this resource (its own name, not its model's)?"),
+    (404, "azure", "has its model been retired?"),
+    (404, "azure ga", "does the address end in /openai/v1/realtime with model=, not deployment=?"),
+    (404, "azure preview", "is the preview still served there? Try dialect='ga'"),
+    (404, "rtc", "is the WebRTC region the region of the resource?"),
+    (404, "openai", "is the model {f.model!r} spelled right, still offered, and a realtime model?"),
+    (404, "custom no-model", _NO_MODEL),
+    (404, "custom", "most servers serve /v1/realtime: write another path as a whole into the address"),
+    (407, "", "the proxy wants a name and a password: put them into HTTPS_PROXY"),
+    (429, "", "{wait} and try again"),
+    (429, "azure", "if it stays, raise the quota of the deployment (it is per region and model)"),
+    (429, "elsewhere", "if it stays, look at the limits and the credit of the account"),
+    (2, "", "an answer came, but not from a realtime service: check the end of the address"),
+    (3, "", "the address redirects to {location}; keys are not sent along: use the final address yourself"),
+    (5, "", "{name} has a problem: try again in a moment, then look at its status page"),
+    (0, "", "read the service's message; compare the address and the request with its documentation"),
+)
+"""Status (or its first digit, or 0 for any), conditions, advice.
 
-def _dns_hint(facts: TargetFacts) -> str:
-    if facts.service == "azure":
-        return (
-            "copy the endpoint from the resource's page Keys and Endpoint (https://NAME.openai.azure.com); "
-            "a resource without a custom name, or a private endpoint outside its network, has no public name."
-        )
-    return "check the spelling of the host, and whether this machine has a network and DNS."
-
-
-def _refused_hint(facts: TargetFacts) -> str:
-    if facts.service in ("custom", "simulator"):
-        return "start the server first (`rtnb simulate`), and compare the port."
-    return "check the host and port; a firewall or proxy in between may refuse."
-
-
-# --- an HTTP answer that is not the wanted one ----------------------------------------------------------------------
+All rows of a status apply whose conditions hold, in this order. For conditions see `_conditions`.
+"""
 
 
 def http_failure(
@@ -133,121 +162,70 @@ def http_failure(
     status : int
         HTTP status.
     headers : mapping, optional
-        Of the answer: ``retry-after-ms``, ``retry-after``, ``location`` and request ids are used.
+        Headers of the answer: ``retry-after-ms``, ``retry-after``, ``location`` and request ids are used.
     body : str or bytes
-        Of the answer; its error message is quoted.
+        Body of the answer; its error message is quoted.
     facts : TargetFacts
-        Where to and as whom.
+        Facts about the target.
     secrets : iterable of str
-        Taken out of quoted text.
+        Masked in quoted text.
 
     Returns
     -------
     ConnectError, AuthenticationError (401, 403) or RateLimited (429)
     """
-    lowered = {name.lower(): value for name, value in (headers or {}).items()}
-    code, said = _service_words(body, secrets)
+    lowered = {name.lower(): redact(value, secrets) for name, value in (headers or {}).items()}
+    code, said = _service_message(body, secrets)
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
-    message = f"could not {facts.purpose} at {facts.url or 'the given address'}: HTTP {status} {phrase}"
-    if said:
-        message += f', "{said}"'
-    failure: ConnectError | RateLimited
-    if status == 429:
-        retry_after_ms = _retry_after_ms(lowered)
-        failure = RateLimited(message, retry_after_ms=retry_after_ms, type="rate_limited", code=code or "429")
-        hint = _wait_hint(retry_after_ms, facts)
-    else:
-        kind = AuthenticationError if status in (401, 403) else ConnectError
-        failure = kind(message, url=facts.url, status=status)
-        hint = _status_hint(status, said, facts, redact(lowered.get("location", ""), secrets))
-    failure.add_note(f"Next: {hint}")
+    retry_after_ms = _retry_after_ms(lowered)
+    wait = "wait" if retry_after_ms is None else f"wait {retry_after_ms / 1000:g} s"
+    hint = _advice(status, facts, said, wait=wait, location=lowered.get("location", "another one"))
+    details = {"retry_after_ms": retry_after_ms, "type": "rate_limited", "code": code or "429"}
+    failure = _failure(status, _could_not(facts, f"HTTP {status} {phrase}", said), hint, facts, status, details)
     request_id = lowered.get("apim-request-id") or lowered.get("x-request-id") or lowered.get("x-ms-request-id")
     if request_id:
-        failure.add_note(f"Request id, for the service's support: {redact(request_id, secrets)}")
+        failure.add_note(f"Request id, for the service's support: {request_id}")
     return failure
 
 
-def _status_hint(status: int, said: str, facts: TargetFacts, location: str) -> str:
-    if status == 401:
-        return _hint_401(facts)
-    if status == 403:
-        return _hint_403(said, facts)
-    if status == 404:
-        return _hint_404(facts)
-    if status == 400:
-        if "api-version" in said.lower():
-            return "leave api_version out: the GA address takes none (it belongs to dialect='preview')."
-        return f"check the request: dialect ({facts.dialect!r}), {facts.noun} ({facts.model!r}), session fields."
-    if status == 407:
-        return "the proxy wants a name and a password: put them into HTTPS_PROXY."
-    if 300 <= status < 400:
-        where = f" to {location}" if location else ""
-        return f"the address redirects{where}; keys are not sent along: use the final address yourself."
-    if 200 <= status < 300:
-        return "something answered, but it is no realtime service at this path: check the end of the address."
-    if status >= 500:
-        return f"{NAMES[facts.service]} has a problem of its own: try again in a moment, then look at its status page."
-    return "read what the service said; compare the address and the request with its documentation."
-
-
-def _hint_401(facts: TargetFacts) -> str:
-    causes = []
-    if "/v1/" in facts.url and "api-version" in facts.url:
-        causes.append("the GA address takes no api-version (this alone gives 401): leave it out")
-    if facts.auth == "none":
-        causes.append("no key was sent: pass api_key=, or credential= on Azure")
-    elif facts.auth == "ephemeral":
-        causes.append("an ephemeral key lives 60 s (preview) or 10 min (GA by default): get a new one")
-    elif facts.auth == "entra":
-        other = OTHER_ENTRA_SCOPE if facts.scope == ENTRA_SCOPE else ENTRA_SCOPE
-        causes.append(f"the token's scope was {facts.scope}; the other documented one is scope={other!r}")
-        causes.append("the token may be of another tenant than the resource: `az login --tenant ...`")
-    elif facts.service == "azure":
-        causes.append("the key is wrong, replaced, or of another resource: copy it again from Keys and Endpoint")
-        causes.append("the resource may allow no keys at all: leave api_key out to sign in with Entra")
+def _failure(
+    kind: int, text: str, hint: str, facts: TargetFacts, status: int | None, details: Mapping[str, Any]
+) -> ConnectError | RateLimited:
+    """Make the exception for the HTTP status `kind`; `details` are those of `RateLimited`."""
+    failure: ConnectError | RateLimited
+    if kind == 429:
+        failure = RateLimited(text, **details)
     else:
-        causes.append("the key is wrong, revoked or of another project: make a new one")
-    if facts.service == "azure":
-        causes.append("key and token together are refused too: is a proxy or a header of yours adding one?")
-    return "; ".join(causes) + "."
+        failure = (AuthenticationError if kind in (401, 403) else ConnectError)(text, url=facts.url, status=status)
+    failure.add_note(f"Next: {hint}")
+    return failure
 
 
-def _hint_403(said: str, facts: TargetFacts) -> str:
-    if facts.service != "azure":
-        return "the key is known but may not do this: check its permissions, project, and the supported countries."
-    role = "give the signed-in identity the role 'Cognitive Services OpenAI User' on the resource (takes minutes)"
-    network = "check the resource's page Networking: its rules may not allow this machine's address"
-    blocked = any(word in said.lower() for word in ("firewall", "virtual network", "public access", "private"))
-    return f"{network}." if blocked or facts.auth == "api-key" else f"{role}; {network}."
+def _advice(status: int, facts: TargetFacts, said: str = "", **values: str) -> str:
+    true = _conditions(facts, said.lower())
+    texts: list[str] = []
+    for wanted in (status, status // 100, 0):
+        texts = texts or [text for code, only, text in _ADVICE if code == wanted and true.issuperset(only.split())]
+    other_scope = OTHER_ENTRA_SCOPE if facts.scope == ENTRA_SCOPE else ENTRA_SCOPE
+    return "; ".join(texts).format(f=facts, other_scope=other_scope, name=NAMES[facts.service], **values)
 
 
-def _hint_404(facts: TargetFacts) -> str:
-    if facts.service == "azure":
-        causes = [
-            f"is there a deployment named {facts.model!r} in this resource (its own name, not its model's)",
-            "has its model been retired",
-        ]
-        if facts.dialect == "ga":
-            causes.append("does the address end in /openai/v1/realtime with model=, not deployment=")
-        else:
-            causes.append("is the preview still served there: try dialect='ga'")
-        if "realtimertc" in facts.url:
-            causes.append("is the WebRTC region the region of the resource")
-        return "; ".join(causes) + "?"
-    if facts.service == "openai":
-        return f"is the model {facts.model!r} spelled right, still offered, and a realtime model?"
-    return "the server does not know this path: most serve /v1/realtime; write the whole path into the address."
-
-
-def _wait_hint(retry_after_ms: int | None, facts: TargetFacts) -> str:
-    wait = f"wait {retry_after_ms / 1000:g} s and try again" if retry_after_ms is not None else "wait and try again"
-    if facts.service == "azure":
-        return f"{wait}; if it stays, raise the quota of the deployment (it is per region and model)."
-    return f"{wait}; if it stays, look at the limits and the credit of the account."
+def _conditions(facts: TargetFacts, said: str) -> set[str]:
+    flags = {
+        "elsewhere": facts.service != "azure",
+        "key": facts.auth in ("api-key", "bearer"),
+        "keyless": facts.auth != "api-key",
+        "no-model": not facts.model,
+        "ga-with-version": "/v1/" in facts.url and "api-version" in facts.url,
+        "rtc": "realtimertc" in facts.url,
+        "says-version": "api-version" in said,
+        "open": not any(word in said for word in ("firewall", "virtual network", "public access", "private")),
+    }
+    return {facts.service, facts.auth, facts.dialect} | {name for name, holds in flags.items() if holds}
 
 
 def _retry_after_ms(headers: Mapping[str, str]) -> int | None:
-    """Return ``retry-after-ms``, else ``retry-after`` (seconds); a date is not understood and gives None."""
+    """Return ``retry-after-ms``, else ``retry-after`` (seconds); None for a date."""
     for name, factor in (("retry-after-ms", 1), ("retry-after", 1000)):
         try:
             wait_ms = float(headers[name]) * factor
@@ -258,42 +236,57 @@ def _retry_after_ms(headers: Mapping[str, str]) -> int | None:
     return None
 
 
-def _service_words(body: str | bytes | bytearray, secrets: Iterable[str]) -> tuple[str | None, str]:
-    """Return the code and the message of an error answer, redacted; a page of HTML is not quoted."""
+def _service_message(body: str | bytes | bytearray, secrets: Iterable[str]) -> tuple[str | None, str]:
+    """Return code and message of an error answer, redacted; a page of HTML is not quoted."""
     text = body if isinstance(body, str) else bytes(body).decode("utf-8", "replace")
-    code = None
     try:
         answer: Any = json.loads(text)
     except ValueError:
         answer = None
+    code = None
     if isinstance(answer, dict):
         inner = answer.get("error", answer)
-        if isinstance(inner, dict):
-            code = str(inner["code"]) if inner.get("code") else None
-            text = str(inner.get("message") or inner.get("detail") or text)
-        else:
-            text = str(inner)
-    if text.lstrip().startswith("<"):
-        return code, ""
-    return code, redact(" ".join(text.split()), secrets)[:_QUOTED]
+        fields = inner if isinstance(inner, dict) else {"message": inner}
+        code = str(fields["code"]) if fields.get("code") else None
+        text = str(fields.get("message") or fields.get("detail") or text)
+    return code, "" if text.lstrip().startswith("<") else _quoted(text, secrets)
 
 
-# --- the connection was there ---------------------------------------------------------------------------------------
+def _quoted(text: str, secrets: Iterable[str]) -> str:
+    return redact(" ".join(text.split()), secrets)[:_QUOTED]
+
+
+# --- after the connection was open ----------------------------------------------------------------------------------
 
 _CLOSES: Mapping[int, tuple[str, str | None]] = {
     1000: ("the session ended as asked", None),
     1001: ("the service ended the session", "open a new session and send it what it needs to know."),
     1002: ("one side broke the WebSocket protocol", "report it with the log; a proxy in between may be the cause."),
     1005: ("the connection was closed without a reason", None),
-    1006: ("the connection vanished without a goodbye", "check the network, then open a new session."),
+    1006: ("the connection broke without a closing message", "check the network, then open a new session."),
     1008: ("the service refuses to go on (policy)", "read the reason; check the key and its permissions."),
     1009: ("a message was too big", "send audio in smaller chunks (15 MiB per append is the limit)."),
     1011: ("the service had an internal error", "open a new session; if it stays, look at its status page."),
     1012: ("the service restarts", "open a new session."),
     1013: ("the service is overloaded", "wait a moment, then open a new session."),
-    3000: ("the key or token was refused", "check the key; an ephemeral key may have expired."),
-    4000: ("the request cannot be served", "check model and dialect."),
 }
+"""Close code -> what happened, and the next step."""
+
+_EVENTS: tuple[tuple[str, int, str, str], ...] = (
+    ("beta_api_shape_disabled", 400, "OpenAI has switched the preview dialect off (2026-05-12)", "use dialect='ga'."),
+    ("unknown_parameter", 400, "the service does not know a parameter of the request", "try dialect={other!r}."),
+    (
+        "invalid_model missing_model model_not_found DeploymentNotFound",
+        404,
+        "the {f.noun} is missing, unknown or not a realtime one",
+        "name a {f.noun} that speaks realtime with {f.noun}= (asked for: {f.model!r}).",
+    ),
+    ("rate_limit_exceeded insufficient_quota rate_limit_error rate_limited", 429, "the service asks to slow down", ""),
+    ("session_expired", 408, "the session has expired", "open a new session."),
+    ("invalid_api_key authentication_error", 401, "the key or token was refused", ""),
+    ("server_error", 500, "the service had an internal error", "try again in a moment."),
+)
+"""Codes and types of an `error` event, its HTTP status, what happened, and the next step (empty: `_ADVICE`)."""
 
 
 def closed(
@@ -304,28 +297,30 @@ def closed(
     Parameters
     ----------
     code : int
-        WebSocket close code, 1006 where there was none.
+        WebSocket close code, 1006 without one.
     reason : str
-        The reason text, as received; it is redacted here.
+        Reason text, as received; it is redacted here.
     facts, secrets
-        As above.
+        See `connect_failure`.
     """
     reason = redact(reason, secrets)
-    what, hint = _CLOSES.get(code, ("the connection was closed", "read the reason, then open a new session."))
+    hint: str | None
+    if code in (3000, 4000):
+        _, what, hint = _event(*split_reason(reason), facts, code)
+    else:
+        what, hint = _CLOSES.get(code, ("the connection was closed", "read the reason, then open a new session."))
     if code == 1001 and any(word in reason.lower() for word in ("duration", "maximum", "minute", "expired")):
         what = "the session reached its longest duration (60 minutes)"
-    elif code in (3000, 4000):
-        refused = _event_words(*split_reason(reason), facts, code)
-        what, hint = refused[1], refused[2]
-    said = f" ({code}, {reason!r})" if reason else f" ({code})"
-    failure = ConnectionClosed(what + said, code=code, reason=reason)
+    failure = ConnectionClosed(
+        f"{what} ({code}, {reason!r})" if reason else f"{what} ({code})", code=code, reason=reason
+    )
     if hint:
         failure.add_note(f"Next: {hint}")
     return failure
 
 
 def split_reason(reason: str) -> tuple[str, str | None]:
-    """Split a close reason ``type.code`` as OpenAI writes it: ``("invalid_request_error", "invalid_model")``."""
+    """Split a close reason ``type.code`` of OpenAI: ``("invalid_request_error", "invalid_model")``."""
     error_type, _, code = reason.partition(".")
     return error_type, code or None
 
@@ -339,55 +334,35 @@ def connect_failure_from_event(
     close_code: int | None = None,
     secrets: Iterable[str] = (),
 ) -> ConnectError | RateLimited:
-    """Explain "connected, then an `error` event, then closed": how OpenAI refuses a key or a model.
+    """Explain an `error` event before `session.created`: OpenAI's refusal of a key or a model.
 
     Parameters
     ----------
     error_type, code, message : str
-        Of the `error` event before `session.created`; or of the close reason (see `split_reason`).
+        Fields of the event, or of the close reason (see `split_reason`).
     close_code : int, optional
-        The close code that followed; becomes ``.status``.
+        Close code that followed; becomes ``.status``.
     facts, secrets
-        As above.
+        See `connect_failure`.
 
     Returns
     -------
     ConnectError, AuthenticationError or RateLimited
     """
-    kind, what, hint = _event_words(error_type, code, facts, close_code)
-    said = redact(" ".join(message.split()), secrets)[:_QUOTED]
-    head = f"could not {facts.purpose} at {facts.url or 'the given address'}: {what}"
-    text = f'{head}, "{said}"' if said else head
-    failure: ConnectError | RateLimited
-    if kind is RateLimited:
-        failure = RateLimited(text, type=error_type, code=code)
-    else:
-        failure = (AuthenticationError if kind is AuthenticationError else ConnectError)(
-            text, url=facts.url, status=close_code
-        )
-    failure.add_note(f"Next: {hint}")
-    return failure
+    kind, what, hint = _event(error_type, code, facts, close_code)
+    text = _could_not(facts, what, _quoted(message, secrets))
+    return _failure(kind, text, hint, facts, close_code, {"type": error_type, "code": code})
 
 
-def _event_words(
-    error_type: str, code: str | None, facts: TargetFacts, close_code: int | None = None
-) -> tuple[type[ConnectError] | type[RateLimited], str, str]:
-    if code == "beta_api_shape_disabled":
-        return ConnectError, "OpenAI has switched the preview dialect off (2026-05-12)", "use dialect='ga'."
-    if code == "unknown_parameter":
-        other = "preview" if facts.dialect == "ga" else "ga"
-        hint = f"the address may speak the other dialect: try dialect={other!r}."
-        return ConnectError, "the service does not know a parameter we sent", hint
-    if code in ("invalid_model", "missing_model", "model_not_found", "DeploymentNotFound"):
-        hint = f"name a {facts.noun} that speaks realtime (asked for: {facts.model!r})."
-        return ConnectError, f"the {facts.noun} is missing, unknown or not a realtime one", hint
-    if code in ("rate_limit_exceeded", "insufficient_quota") or error_type in ("rate_limit_error", "rate_limited"):
-        return RateLimited, "the service asks to slow down", _wait_hint(None, facts)
-    if code == "session_expired":
-        return ConnectError, "the session has expired", "open a new session."
-    if code == "invalid_api_key" or error_type == "authentication_error" or close_code == 3000:
-        return AuthenticationError, "the key or token was refused", _hint_401(facts)
-    if error_type == "server_error":
-        return ConnectError, "the service had an internal error", "try again in a moment."
+def _event(error_type: str, code: str | None, facts: TargetFacts, close_code: int | None) -> tuple[int, str, str]:
+    for name in (code, error_type, "invalid_api_key" if close_code == 3000 else None):
+        for names, kind, what, hint in _EVENTS:
+            if name in names.split():
+                other = "preview" if facts.dialect == "ga" else "ga"
+                return (
+                    kind,
+                    what.format(f=facts),
+                    hint.format(f=facts, other=other) or _advice(kind, facts, wait="wait"),
+                )
     named = f"{error_type}.{code}" if code else error_type
-    return ConnectError, f"the service refused with {named or 'no reason'}", "read what the service said."
+    return 400, f"the service refused with {named or 'no reason'}", "read the service's message."

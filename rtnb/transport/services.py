@@ -1,4 +1,4 @@
-"""The targets people name: `Azure`, `OpenAI`, `Custom`. Each knows its address, its dialect and how to sign in.
+"""Targets with a name: `Azure`, `OpenAI`, `Custom`. Each knows its address, its dialect and its way to sign in.
 
 >>> Azure("https://res.openai.azure.com", deployment="my-voice", api_key="0123456789abcdef0123456789abcdef")
 Azure('https://res.openai.azure.com', deployment='my-voice', dialect='ga', auth='api-key')
@@ -10,18 +10,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.transport.base import Dialect, TargetFacts, Transport
-from rtnb.transport.credentials import ENTRA_SCOPE, Credential, Headers, Secret, credential_for, redact
+from rtnb.transport.credentials import ENTRA_SCOPE, Credential, EphemeralKey, Headers, Secret, credential_for, redact
 from rtnb.transport.endpoint import OPENAI_BASE_URL, Endpoint, is_azure_host, read_endpoint
-from rtnb.transport.ephemeral import EphemeralKey, ephemeral_body, mint
-from rtnb.transport.offer import check_region
+from rtnb.transport.http import ephemeral_body, mint
 
 OPENAI_MODEL = "gpt-realtime-2.1"
-"""The newest turn-based realtime model of OpenAI (2026-07)."""
+"""Newest turn-based realtime model of OpenAI (2026-07)."""
 
 AZURE_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "endpoint": ("AZURE_OPENAI_ENDPOINT",),
@@ -29,18 +29,37 @@ AZURE_VARIABLES: Mapping[str, tuple[str, ...]] = {
     "api_key": ("AZURE_OPENAI_API_KEY",),
     "api_version": ("OPENAI_API_VERSION", "AZURE_OPENAI_API_VERSION"),
 }
-"""What `Azure.from_env` reads: the names of Microsoft's quickstarts first, then those of its older samples."""
+"""Variables that `Azure.from_env` reads: the names of Microsoft's quickstarts, then those of its older samples."""
+
+_SIGNED_IN = {"none": "without a key", "ephemeral": "with an ephemeral key", "entra": "keyless (Entra)"}
 
 
+@dataclass(frozen=True, repr=False)
 class _Service:
-    """What all three do alike, from their `Endpoint` and their `Credential`."""
+    """Base of the three targets, which differ in their address and their way to sign in."""
 
-    _where: Endpoint
-    _credential: Credential
+    _: KW_ONLY
+    dialect: Dialect = "ga"
+    """Spelling of the protocol: ``ga``, or ``preview`` for the older one. Azure may switch the preview off any day;
+    OpenAI did so on 2026-05-12."""
+    api_key: str | Secret | EphemeralKey | None = None
+    """Key, wrapped at once. Azure gets it as ``api-key``, other services as a bearer token; an ephemeral key is always
+    a bearer token."""
+    ssl: SSLContext | None = field(default=None, compare=False)
+    """Trusted certificates, None for the system's."""
+    _where: Endpoint = field(init=False, compare=False)
+    _credential: Credential = field(init=False, compare=False)
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)  # the dataclass is frozen
+
+    def _wrap_key(self, key: str | Secret | EphemeralKey | None) -> None:
+        self._set(api_key=key if key is None or isinstance(key, EphemeralKey) else Secret(key))
 
     @property
     def facts(self) -> TargetFacts:
-        """The secret-free description used to explain failures."""
+        """Facts that explain failures, without secrets."""
         return TargetFacts(
             service=self._where.service,
             dialect=self._where.dialect,
@@ -70,26 +89,29 @@ class _Service:
         from rtnb.transport.websocket import open_websocket  # loads the websockets library
 
         url = self._where.websocket(intent=intent, call_id=call_id)
-        return await open_websocket(url, headers=await self._headers(), facts=replace(self.facts, url=redact(url)))
+        facts = replace(self.facts, url=redact(url))
+        return await open_websocket(url, headers=await self._headers(), ssl=self.ssl, facts=facts)
 
     async def ephemeral_key(
-        self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
+        self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None, intent: str | None = None
     ) -> EphemeralKey:
         """Get a short-lived key for a browser.
 
         Parameters
         ----------
         session : mapping, optional
-            What the session starts with, as wire JSON in this target's dialect.
+            Initial settings of the session, as wire JSON in this target's dialect.
         expires_after_s : int, optional
             10 to 7200; None leaves it to the service (60 s preview, 600 s GA).
+        intent : str, optional
+            ``"transcription"`` for a session that only transcribes; default: the ``type`` in `session`.
         """
-        url = self._where.ephemeral_keys()
-        facts = replace(self.facts, url=url, purpose="get an ephemeral key")
+        where, intent = self._where, intent or (session or {}).get("type")
         body = ephemeral_body(
-            self._where.dialect, model=self._where.model, session=session, expires_after_s=expires_after_s
+            where.dialect, model=where.model, session=session, expires_after_s=expires_after_s, intent=intent
         )
-        return await mint(url, headers=await self._headers(), body=body, dialect=self._where.dialect, facts=facts)
+        url = where.ephemeral_keys(intent=intent)
+        return await mint(url, headers=await self._headers(), body=body, facts=self.facts, ssl=self.ssl)
 
     def calls_url(self, *, webrtc_filter: bool = False, seen_region: str | None = None) -> str:
         """Return the address a browser posts its WebRTC offer to, with an ephemeral key.
@@ -99,17 +121,15 @@ class _Service:
         webrtc_filter : bool, default False
             Azure GA: hide most server events from the browser, also `error` and `response.done`.
         seen_region : str, optional
-            Where the resource is, as the service said (`EphemeralKey.region`): the preview's address depends on it.
+            Region that the service named (`EphemeralKey.region`): the preview's address depends on it.
 
         Raises
         ------
         ConnectError
             The preview's region is not known, not served, or not the resource's.
         """
-        region = None
-        if self._where.dialect == "preview":
-            region = check_region(getattr(self, "region", None), seen_region, self._where.origin)
-        return self._where.calls(region=region, webrtc_filter=webrtc_filter)
+        region = getattr(self, "region", None)
+        return self._where.calls(region=region, seen_region=seen_region, webrtc_filter=webrtc_filter)
 
     async def _headers(self) -> Headers:
         try:
@@ -118,32 +138,16 @@ class _Service:
             error.url = self._where.origin
             raise
 
-    def describe(self) -> str:
-        """Return one line without secrets: where, what, which dialect, signed in how."""
-        model = f", {self.facts.noun} {self._where.model}" if self._where.model else ""
-        place = f"{type(self).__name__} {self._where.origin}{model}, dialect {self._where.dialect}"
-        return f"{place}, {self._signed_in()}"
-
-    def _signed_in(self) -> str:
-        return {
-            "none": "without a key",
-            "api-key": "with an API key",
-            "bearer": "with an API key",
-            "ephemeral": "with an ephemeral key",
-            "entra": "keyless (Entra)",
-        }[self._credential.auth]
-
-    def _set(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)  # frozen for everybody else
-
     def __str__(self) -> str:
-        return self.describe()
+        """Return one line without secrets: place, model, dialect, way to sign in."""
+        model = f", {self.facts.noun} {self._where.model}" if self._where.model else ""
+        signed_in = _SIGNED_IN.get(self._credential.auth, "with an API key")
+        return f"{type(self).__name__} {self._where.origin}{model}, dialect {self._where.dialect}, {signed_in}"
 
 
 @dataclass(frozen=True, repr=False)
 class Azure(_Service):
-    """A deployment of a realtime model in Azure OpenAI (Azure AI Foundry).
+    """Deployment of a realtime model in Azure OpenAI (Azure AI Foundry).
 
     Without a key it signs in with Entra (`DefaultAzureCredential`), which is what Microsoft recommends.
     """
@@ -153,33 +157,23 @@ class Azure(_Service):
     _: KW_ONLY
     deployment: str | None = None
     """Name of the deployment, not of its model; may also be part of `endpoint`."""
-    dialect: Dialect = "ga"
-    """``ga``, or ``preview`` for the older protocol, which Azure may switch off any day."""
     api_version: str | None = None
     """Preview only; default ``2025-04-01-preview``. GA takes none and refuses one."""
-    api_key: str | Secret | EphemeralKey | None = None
-    """A key of the resource (or an ephemeral key); wrapped at once. Not used where `credential` is given."""
     credential: Any = field(default=None, compare=False)
-    """Entra credential or token provider; wins over `api_key`, and `describe` says so."""
+    """Entra credential or token provider; wins over `api_key`, and ``str(target)`` shows that."""
     scope: str = ENTRA_SCOPE
-    """What Entra tokens are for; ``https://ai.azure.com/.default`` is the other documented one."""
+    """Scope of Entra tokens; ``https://ai.azure.com/.default`` is the other documented one."""
     region: str | None = None
     """Region of the resource, needed only for WebRTC in the preview: ``eastus2`` or ``swedencentral``."""
-    _where: Endpoint = field(init=False, repr=False, compare=False)
-    _credential: Credential = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._set(api_key=_wrapped(self.api_key))
+        self._wrap_key(self.api_key)
         where = read_endpoint(
             "azure", self.endpoint, dialect=self.dialect, model=self.deployment, api_version=self.api_version
         )
-        self._set(
-            endpoint=where.origin + where.base.removesuffix("/openai"),
-            deployment=where.model,
-            api_version=where.api_version,
-            _where=where,
-            _credential=credential_for(self.api_key, self.credential, azure=True, scope=self.scope),
-        )
+        self._set(endpoint=where.origin + where.base.removesuffix("/openai"), deployment=where.model, _where=where)
+        credential = credential_for(self.api_key, self.credential, azure=True, scope=self.scope)
+        self._set(api_version=where.api_version, _credential=credential)
 
     @classmethod
     def from_env(
@@ -194,7 +188,7 @@ class Azure(_Service):
         Parameters
         ----------
         env : mapping, optional
-            Instead of the process's environment; then no .env file is looked for.
+            Used instead of the process's environment; then no .env file is searched for.
         dotenv_path : path, optional
             A .env file; without one the nearest ``.env`` upwards from the working directory is read. The environment
             wins over the file, and is not changed.
@@ -204,36 +198,36 @@ class Azure(_Service):
         Raises
         ------
         ConnectError
-            What is missing, all of it at once.
+            Some variables are missing; the message names all of them.
         """
         found = _variables(env, dotenv_path)
-        values = {
-            name: next((found[one] for one in names if found.get(one)), None)
+        values: dict[str, Any] = {
+            name: next(filter(None, map(found.get, names)), None)
             for name, names in AZURE_VARIABLES.items()
-            if name not in overrides
+            if name != "api_version" or overrides.get("dialect") == "preview"
         }
-        if overrides.get("dialect", "ga") != "preview":
-            values.pop("api_version", None)
         if overrides.get("credential") is not None:
-            values.pop("api_key", None)  # a stray key is the usual reason for 401 with keyless sign-in
-        endpoint = overrides.pop("endpoint", None) or values.pop("endpoint", None) or ""
-        missing = [AZURE_VARIABLES["endpoint"][0]] if not endpoint else []
-        if not (values.get("deployment") or overrides.get("deployment") or _names_deployment(endpoint)):
-            missing.append(AZURE_VARIABLES["deployment"][0])
+            values.pop("api_key")  # a stray key is the usual reason for 401 with keyless sign-in
+        values |= overrides
+        endpoint = values.pop("endpoint") or ""
+        named = values["deployment"] or any(part in endpoint for part in ("model=", "deployment=", "/deployments/"))
+        missing = [
+            AZURE_VARIABLES[name][0] for name, is_set in (("endpoint", endpoint), ("deployment", named)) if not is_set
+        ]
         if missing:
             error = ConnectError(f"not set: {', '.join(missing)}")
-            error.add_note("Next: set them in the environment or in a .env file beside the notebook.")
+            error.add_note("Next: set them in the environment or in a .env file next to the notebook.")
             raise error
-        return cls(endpoint, **{**values, **overrides})
+        return cls(endpoint, **values)
 
     @property
     def model(self) -> str | None:
-        """The deployment's name."""
+        """Name of the deployment."""
         return self.deployment
 
-    def _signed_in(self) -> str:
+    def __str__(self) -> str:
         both = self.api_key is not None and self.credential is not None
-        return super()._signed_in() + (" through credential=; api_key= is not used" if both else "")
+        return super().__str__() + (" through credential=; api_key= is not used" if both else "")
 
     def __repr__(self) -> str:
         shown = f"deployment={self.deployment!r}, dialect={self.dialect!r}, auth={self._credential.auth!r}"
@@ -242,23 +236,18 @@ class Azure(_Service):
 
 @dataclass(frozen=True, repr=False)
 class OpenAI(_Service):
-    """A realtime model at OpenAI. There is only the GA dialect."""
+    """Realtime model at OpenAI. There is only the GA dialect."""
 
     model: str = OPENAI_MODEL
     """Name of the model."""
     _: KW_ONLY
     api_key: str | Secret | EphemeralKey | None = None
-    """The key, default: the variable `OPENAI_API_KEY` as it is now; wrapped at once."""
+    """Key, default: the variable `OPENAI_API_KEY` as it is now; wrapped at once."""
     base_url: str = OPENAI_BASE_URL
     """Address beneath which ``/realtime`` lives."""
-    dialect: Dialect = "ga"
-    """``ga``; OpenAI switched the preview off on 2026-05-12."""
-    _where: Endpoint = field(init=False, repr=False, compare=False)
-    _credential: Credential = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        key = self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY") or None
-        self._set(api_key=_wrapped(key))
+        self._wrap_key(self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY") or None)
         where = read_endpoint("openai", self.base_url, dialect=self.dialect, model=self.model)
         self._set(base_url=where.origin + where.base, model=where.model, _where=where)
         self._set(_credential=credential_for(self.api_key))
@@ -277,57 +266,44 @@ class OpenAI(_Service):
 
 @dataclass(frozen=True, repr=False)
 class Custom(_Service):
-    """Anything that speaks the protocol: a simulator in another process, a compatible server, a gateway."""
+    """Other server that speaks the protocol: a simulator in another process, a compatible server, a gateway."""
 
     url: str
-    """``ws://localhost:8765``; beneath a bare host ``/v1/realtime`` is used (preview: ``/openai/realtime``). An
-    address that ends in ``/realtime`` is used exactly as it is."""
+    """``ws://localhost:8765``; beneath a bare host ``/v1/realtime`` is used (preview: ``/openai/realtime``). The path
+    of an address that ends in ``/realtime`` is used as it is, and every query is kept."""
     _: KW_ONLY
-    dialect: Dialect = "ga"
-    """The spelling spoken there."""
     model: str | None = None
     """Model to ask for, None where the server chooses."""
-    api_key: str | Secret | EphemeralKey | None = None
-    """Sent as a bearer token, to a host of Azure as ``api-key``; wrapped at once."""
     headers: Mapping[str, str] | None = field(default=None, hash=False)
-    """More headers, e.g. a gateway's own key; not shown anywhere."""
-    _where: Endpoint = field(init=False, repr=False, compare=False)
-    _credential: Credential = field(init=False, repr=False, compare=False)
+    """More headers, e.g. a gateway's own key; never shown."""
 
     def __post_init__(self) -> None:
-        self._set(api_key=_wrapped(self.api_key), headers=Headers(self.headers or {}))
+        self._wrap_key(self.api_key)
         where = read_endpoint("custom", self.url, dialect=self.dialect, model=self.model)
-        keyed = self.api_key is not None and is_azure_host(urlsplit(where.origin).hostname or "")
-        self._set(model=where.model, _where=where, _credential=credential_for(self.api_key, azure=keyed))
+        azure = self.api_key is not None and is_azure_host(urlsplit(where.origin).hostname or "")
+        self._set(headers=Headers(self.headers or {}), model=where.model, _where=where)
+        self._set(_credential=credential_for(self.api_key, azure=azure))
 
     async def _headers(self) -> Headers:
         headers = await super()._headers()
         if self.dialect == "preview" and not self._where.azure_style:
-            headers["OpenAI-Beta"] = "realtime=v1"  # how OpenAI's preview was asked for; compatible servers copied it
+            headers["OpenAI-Beta"] = "realtime=v1"  # OpenAI's preview needed it; compatible servers copied that
         return Headers({**headers, **(self.headers or {})})
 
     def __repr__(self) -> str:
         return f"Custom({self.facts.url!r}, dialect={self.dialect!r}, auth={self._credential.auth!r})"
 
 
-def _wrapped(key: str | Secret | EphemeralKey | None) -> Secret | EphemeralKey | None:
-    return key if key is None or isinstance(key, EphemeralKey) else Secret(key)
-
-
-def _names_deployment(endpoint: str) -> bool:
-    return any(part in endpoint for part in ("model=", "deployment=", "/deployments/"))
-
-
 def _variables(env: Mapping[str, str] | None, dotenv_path: str | Path | None) -> Mapping[str, str | None]:
     """Return the environment over the .env file; os.environ is read, never written."""
-    real = os.environ if env is None else env
     if env is not None and dotenv_path is None:
-        return dict(real)
+        return dict(env)
     from dotenv import dotenv_values, find_dotenv
 
-    path = str(dotenv_path) if dotenv_path is not None else find_dotenv(usecwd=True)
-    if dotenv_path is not None and not Path(path).is_file():
-        error = ConnectError(f"there is no file {path}")
+    if dotenv_path is not None and not Path(dotenv_path).is_file():
+        error = ConnectError(f"there is no file {dotenv_path}")
         error.add_note("Next: give dotenv_path= the path of your .env file, or leave it out.")
         raise error
+    path = dotenv_path or find_dotenv(usecwd=True)
+    real = os.environ if env is None else env
     return {**(dotenv_values(path) if path else {}), **{name: value for name, value in real.items() if value}}

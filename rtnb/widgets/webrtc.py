@@ -31,7 +31,7 @@ from rtnb.protocol import events, wire
 from rtnb.protocol.values import SessionConfig
 from rtnb.targets import resolve
 from rtnb.transport import EphemeralKey
-from rtnb.transport.offer import offer_facts, post_offer, read_answer
+from rtnb.transport.http import offer_facts, post_offer, read_answer
 from rtnb.widgets._base import packed
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._follow import SessionView

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import logging
 import pickle
+import random
+import re
 import time
+import traceback
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtnb.errors import AuthenticationError
-from rtnb.transport import ApiKey, BearerToken, Entra, EphemeralKey, Headers, NoCredential, Secret, redact
-from rtnb.transport.credentials import ENTRA_SCOPE, credential_for, safe_cause, secrets_in
+from rtnb.transport import Entra, EphemeralKey, Headers, Secret, Secrets, redact
+from rtnb.transport.credentials import ENTRA_SCOPE, Key, credential_for, safe_cause, secrets_in
 from tests.transport.conftest import CANARY
 
 ENTRA_TOKEN = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
@@ -44,7 +50,7 @@ def test_a_secret_shows_itself_to_reveal_alone() -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(TypeError, match="not pickled"):
             pickle.dumps(key, protocol)
-    with pytest.raises(TypeError, match="does not hand out"):
+    with pytest.raises(TypeError, match="does not show its state"):
         key.__getstate__()
     assert copy.deepcopy(key) is copy.copy(key) is key
     assert key == Secret(f" '{CANARY}'\n")
@@ -65,30 +71,47 @@ def test_a_secret_shows_itself_to_reveal_alone() -> None:
         ("Paste your key here", "placeholder"),
         ("xxxxxxxx", "placeholder"),
         ("...", "placeholder"),
-        ("abc def", "characters no key has"),
-        ("abc\r\nX-Evil: 1", "characters no key has"),
-        ("clé0123456789", "characters no key has"),
-        ("••••••••", "characters no key has"),
+        ("abc def", "characters that no key has"),
+        ("abc\r\nX-Evil: 1", "characters that no key has"),
+        ("clé0123456789", "characters that no key has"),
+        ("••••••••", "characters that no key has"),
         ("********", "row of stars"),
     ],
 )
 def test_what_cannot_be_a_key_is_refused_without_showing_it(pasted: str, reason: str) -> None:
     with pytest.raises(AuthenticationError, match=reason) as info:
-        ApiKey(pasted)
+        Key(pasted, "api-key")
     assert len(pasted) < 3 or pasted not in f"{info.value}{info.value.__notes__}"
 
 
 async def test_each_credential_sends_its_one_header() -> None:
-    assert dict(await NoCredential().headers()) == {}
-    assert dict(await ApiKey(CANARY).headers()) == {"api-key": CANARY}
-    assert dict(await BearerToken(CANARY).headers()) == {"Authorization": f"Bearer {CANARY}"}
-    for credential in (NoCredential(), ApiKey(CANARY), BearerToken(CANARY), await ApiKey(CANARY).headers()):
+    assert dict(await Key(None).headers()) == {}
+    assert dict(await Key(CANARY, "api-key").headers()) == {"api-key": CANARY}
+    assert dict(await Key(CANARY).headers()) == {"Authorization": f"Bearer {CANARY}"}
+    for credential in (Key(None), Key(CANARY, "api-key"), Key(CANARY), await Key(CANARY, "api-key").headers()):
         assert CANARY not in f"{credential} {credential!r} {credential.__class__}"
 
 
 def test_headers_hide_their_values() -> None:
     headers = Headers({"api-key": CANARY})
-    assert f"{headers} {headers!r}" == "Headers(api-key: ****) Headers(api-key: ****)"
+    assert f"{headers} {headers!r} {headers.copy()}" == " ".join(3 * ["Headers(api-key: ****)"])
+
+
+def test_headers_and_known_secrets_are_not_pickled_and_stay_hidden_when_copied() -> None:
+    for hidden in (Headers({"x-gateway-key": CANARY}), Secrets([CANARY])):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="not pickled"):
+                pickle.dumps(hidden, protocol)
+        for reduce in (hidden.__reduce__, lambda hidden=hidden: hidden.__reduce_ex__(2)):
+            with pytest.raises(TypeError, match="not pickled"):
+                reduce()
+        assert CANARY not in f"{copy.copy(hidden)!r} {copy.deepcopy(hidden)!r}"
+
+
+def test_known_secrets_show_their_number_only() -> None:
+    known = Secrets([CANARY, CANARY[::-1]])
+    assert f"{known} {known!r} {[known]}" == "(2 secrets) (2 secrets) [(2 secrets)]"
+    assert list(known) == [CANARY, CANARY[::-1]]
 
 
 class AsyncCredential:
@@ -182,6 +205,21 @@ async def test_a_credential_that_fails_with_a_secret_in_its_words(what: Exceptio
     assert info.value.__context__ is None
 
 
+async def test_a_failed_credential_leaves_its_error_in_no_local_variable() -> None:
+    """As IPython's ``%xmode Verbose`` and many log collectors show it."""
+
+    class Failing:
+        def get_token(self, scope: str) -> str:
+            raise RuntimeError("refused, client_secret=sk-" + CANARY)
+
+    with pytest.raises(AuthenticationError) as info:
+        await Entra(Failing()).headers()
+    ours = info.tb.tb_next  # the first frame is this test
+    shown = "".join(traceback.TracebackException(info.type, info.value, ours, capture_locals=True).format())
+    assert "no Entra token" in shown
+    assert CANARY not in shown
+
+
 async def test_a_credential_that_gives_nothing() -> None:
     with pytest.raises(AuthenticationError, match="Entra token is empty"):
         await Entra(lambda: "").headers()
@@ -221,6 +259,9 @@ async def test_who_sends_what() -> None:
         ("http://me:secret@proxy:8080", "http://****@proxy:8080"),
         ("provided: 4fd1****77ab", "provided: ****"),
         ("wss://x/y?model=m&sig=abc", "wss://x/y?model=m&sig=****"),
+        ("authorization: Basic dXNlcg", "authorization: Basic ****"),
+        (f"key {base64.urlsafe_b64encode(bytes(range(90)) + bytes(9 * [251])).decode()}.", "key ****."),
+        (f"key {base64.b64encode(bytes(range(99)) + bytes(3 * [255])).decode()}", "key ****"),
     ],
 )
 def test_what_looks_like_a_key_is_taken_out(text: str, clean: str) -> None:
@@ -237,6 +278,11 @@ def test_what_looks_like_a_key_is_taken_out(text: str, clean: str) -> None:
         'Model "desk-top" is not supported in realtime mode. You risk-free try gpt-realtime-1.5.',
         "invalid_request_error.invalid_api_key",
         "active response in progress: resp_68af296e8e408191a1120ab6383263c2",
+        '{"item_id": "item_68af296e8e408191a1120ab6383263c2", "event_id": "event_BQgtmli1Rse8PXgSowx55"}',
+        "msg_" + "68af296e8e408191a1120ab6383263c2" * 3,
+        "-" * 200,
+        "/subscriptions/9f3f4f0e-6f9b-4c4f-9a51-0d6dbb8d1b11/resourceGroups/My-Team/providers/Microsoft-X/accounts/Y1",
+        "week_2024 and risk-free and keyjack",
     ],
 )
 def test_other_words_stay(text: str) -> None:
@@ -246,23 +292,70 @@ def test_other_words_stay(text: str) -> None:
 def test_known_secrets_and_their_pieces() -> None:
     assert redact(f"you sent {CANARY}.", [CANARY]) == "you sent ****."
     assert redact(f"you sent {CANARY[:8]} ... {CANARY[-8:]}.", [CANARY]) == "you sent **** ... ****."
-    assert redact("short pw here", ["pw"]) == "short **** here"
+    assert redact(f"{CANARY[7:15]}, {CANARY[20:27]}", [CANARY]) == f"****, {CANARY[20:27]}"
+    assert redact(f"item_{CANARY[6:24]}", [CANARY]) == f"item_{CANARY[6:24]}"
 
 
-@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_", min_size=4, max_size=90), st.text(), st.text())
+@given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_", min_size=8, max_size=90), st.text(), st.text())
 def test_a_known_secret_never_survives(secret: str, before: str, after: str) -> None:
     assert secret not in redact(f"{before} {secret} {after}", [secret]).replace("****", "")
 
 
+@pytest.mark.parametrize("key", ["1", "4", "test", "resp", "item_1"])
+def test_short_keys_do_not_destroy_a_text(key: str) -> None:
+    text = "test 1: resp_1 and item_1 have 4 of 14 parts"
+    assert redact(text, [key]) == text
+
+
+@given(st.text(alphabet="abcXYZ019-_", min_size=16, max_size=90), st.data())
+def test_pieces_of_a_long_secret_never_survive(secret: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(secret) - 8))
+    piece = secret[start : start + data.draw(st.integers(8, 40))]
+    before = data.draw(st.text(alphabet="é .:(", max_size=9))
+    assert piece not in redact(f"{before}{piece}) is refused", [secret])
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the shortest of five runs."""
+    began = [time.process_time()]
+    for _ in range(5):
+        work()
+        began.append(time.process_time())
+    return min(end - start for start, end in pairwise(began))
+
+
+LONG_TEXTS = {
+    "base64url": base64.urlsafe_b64encode(random.Random(1).randbytes(30_000)).decode(),
+    "base64": base64.b64encode(random.Random(1).randbytes(30_000)).decode(),
+    "dashes": "-" * 40_000,
+    "joined words": "a-b_" * 10_000,
+    "JSON": json.dumps([{"event_id": f"event_{n}", "delta": "some words of text", "item_id": n} for n in range(600)]),
+    "stars": "ab" * 10_000 + "***" + "-" * 20_000,
+    "keys": '{"api-key": "abc", "url": "https://me:you@host/?sig=1"}, ' * 700,
+}
+
+
+@pytest.mark.parametrize("name", LONG_TEXTS)
+def test_time_is_linear_in_the_length_of_the_text(name: str) -> None:
+    """Both measures are ratios of runs on this machine: an absolute limit would fail on a busy one."""
+    text = LONG_TEXTS[name]
+    once, eight = (_seconds(lambda text=text * n: redact(text, [CANARY])) for n in (1, 8))
+    assert eight < 3 * 8 * once
+    plain_scan = re.compile(r"[^x]\d[a-z]{3}Q")  # a pattern that looks at each character and finds nothing
+    assert eight < 25 * _seconds(lambda: plain_scan.search(8 * text))
+
+
 def test_secrets_in_headers() -> None:
     headers = {
-        "api-key": "a1",
-        "Authorization": "Bearer b2",
-        "Ocp-Apim-Subscription-Key": "c3",
+        "api-key": "a1-long-enough",
+        "Authorization": "Bearer b2-long-enough",
+        "Ocp-Apim-Subscription-Key": "c3-long-enough",
         "User-Agent": "rtnb",
-        "Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.d4",
+        "Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.d4-long-enough",
+        "x-api-key": "test",
     }
-    assert secrets_in(headers.items()) == ("a1", "b2", "c3", "d4")
+    found = secrets_in(headers.items())
+    assert found == ("a1-long-enough", "b2-long-enough", "c3-long-enough", "d4-long-enough")
 
 
 def test_a_cause_with_a_secret_is_not_kept() -> None:

@@ -181,9 +181,64 @@ def test_custom(pasted: str, dialect: str, model: str | None, url: str) -> None:
     assert read_endpoint("custom", pasted, dialect=dialect, model=model).websocket() == url  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "pasted, options, url",
+    [
+        ("wss://gate.example/v1?tenant=a%2Fb", {}, "wss://gate.example/v1/realtime?tenant=a%2Fb"),
+        ("wss://gate.example/x/realtime?tenant=a&empty=", {}, "wss://gate.example/x/realtime?tenant=a&empty="),
+        (
+            "wss://gate.example/x/realtime?tenant=a&model=n",
+            {"intent": "transcription"},
+            "wss://gate.example/x/realtime?tenant=a&model=n&intent=transcription",
+        ),
+        (
+            "wss://gate.example/x/realtime?intent=other&tenant=a",
+            {"intent": "transcription"},
+            "wss://gate.example/x/realtime?tenant=a&intent=transcription",
+        ),
+        (
+            "wss://gate.example/v1?tenant=a",
+            {"call_id": "rtc_1"},
+            "wss://gate.example/v1/realtime?tenant=a&call_id=rtc_1",
+        ),
+    ],
+)
+def test_a_custom_address_keeps_its_query(pasted: str, options: dict[str, str], url: str) -> None:
+    assert read_endpoint("custom", pasted).websocket(**options) == url
+
+
+def test_requests_to_a_custom_address_keep_its_query_without_the_names_of_the_socket() -> None:
+    where = read_endpoint("custom", "https://gate.example/x/realtime?model=m&tenant=a&intent=transcription")
+    assert where.ephemeral_keys() == "https://gate.example/x/realtime/client_secrets?tenant=a"
+    assert where.calls() == "https://gate.example/x/realtime/calls?tenant=a"
+    preview = read_endpoint("custom", "https://gate.example?tenant=a", dialect="preview", model="m")
+    sessions = "https://gate.example/openai/realtimeapi/sessions?tenant=a&api-version=2025-04-01-preview"
+    assert preview.ephemeral_keys() == sessions
+
+
+def test_addresses_of_transcription_sessions() -> None:
+    azure = read_endpoint("azure", "https://res.openai.azure.com", dialect="preview", model="m")
+    version = "api-version=2025-04-01-preview"
+    expected = f"https://res.openai.azure.com/openai/realtime/transcription_sessions?{version}"
+    assert azure.ephemeral_keys(intent="transcription") == expected
+    other = read_endpoint("custom", "http://localhost:8765/v1", dialect="preview")
+    assert other.ephemeral_keys(intent="transcription") == "http://localhost:8765/v1/realtime/transcription_sessions"
+    ga = read_endpoint("azure", "https://res.openai.azure.com", model="m")
+    assert ga.ephemeral_keys(intent="transcription") == ga.ephemeral_keys()
+
+
+def test_the_region_is_the_one_of_the_resource() -> None:
+    where = read_endpoint("azure", "res.openai.azure.com", dialect="preview", model="v")
+    host = "https://swedencentral.realtimeapi-preview.ai.azure.com/v1/realtimertc?model=v"
+    assert where.calls(seen_region="Sweden Central") == host
+    assert where.calls(region="swedencentral", seen_region="Sweden Central") == host
+    with pytest.raises(ConnectError, match="the resource is in swedencentral, but region= is eastus2"):
+        where.calls(region="East US 2", seen_region="Sweden Central")
+
+
 def test_custom_other_addresses() -> None:
     where = read_endpoint("custom", "ws://localhost:8765/x/realtime?model=a")
-    assert where.websocket(call_id="rtc_1") == "ws://localhost:8765/x/realtime?call_id=rtc_1"
+    assert where.websocket(call_id="rtc_1") == "ws://localhost:8765/x/realtime?model=a&call_id=rtc_1"
     assert where.websocket(intent="transcription") == "ws://localhost:8765/x/realtime?model=a&intent=transcription"
     assert where.ephemeral_keys() == "http://localhost:8765/x/realtime/client_secrets"
     old = read_endpoint("custom", "ws://localhost:8765/v1", dialect="preview", model="m")
@@ -205,9 +260,9 @@ KEY_84 = "A1b2" * 21
         ("azure", KEY_32, {}, "is a key", "api_key="),
         ("azure", KEY_84, {}, "is a key", "api_key="),
         ("openai", "sk-proj-abcdefgh", {}, "is a key", "api_key="),
-        ("azure", "https://res.openai.azure.com", {"model": None}, "no deployment", "not of its model"),
-        ("azure", "https://res.openai.azure.com", {"model": " "}, "no deployment", "not of its model"),
-        ("openai", "https://api.openai.com/v1", {"model": ""}, "no model", "Name one"),
+        ("azure", "https://res.openai.azure.com", {"model": None}, "deployment= is missing", "not of its model"),
+        ("azure", "https://res.openai.azure.com", {"model": " "}, "deployment= is missing", "not of its model"),
+        ("openai", "https://api.openai.com/v1", {"model": ""}, "model= is missing", "Name one"),
         ("azure", "https://ai.azure.com/build/overview?wsid=/subscriptions/1", {}, "web page", "Keys and Endpoint"),
         ("azure", "https://portal.azure.com/#@me/resource/x", {}, "web page", "Keys and Endpoint"),
         ("azure", "https://oai.azure.com/portal", {}, "web page", "Keys and Endpoint"),
@@ -225,7 +280,8 @@ KEY_84 = "A1b2" * 21
         ("openai", "https://res.openai.azure.com", {}, "Azure's address", "rtnb.Azure"),
         ("azure", "ftp://res.openai.azure.com", {}, "scheme 'ftp'", "Keys and Endpoint"),
         ("azure", "https://", {}, "no host", "Keys and Endpoint"),
-        ("azure", "my-resource", {}, "a name, not a host", "https://my-resource.openai.azure.com"),
+        ("custom", "my-server", {}, "write ws://my-server:8765", "localhost"),
+        ("azure", "my-resource", {}, "write https://my-resource.openai.azure.com", "Keys and Endpoint"),
         ("azure", "https://<your-resource>.openai.azure.com", {}, "placeholder", "Keys and Endpoint"),
         ("azure", "https://YOUR-RESOURCE-NAME.openai.azure.com/", {}, "placeholder", "Keys and Endpoint"),
         ("azure", "https://resource_name.openai.azure.com", {}, "placeholder", "Keys and Endpoint"),

@@ -64,11 +64,17 @@ def test_403_role_or_network(facts: TargetFacts, body: str, words: list[str]) ->
         (TargetFacts("azure", dialect="preview", model="m"), ["deployment named 'm'", "dialect='ga'"]),
         (TargetFacts("azure", url="https://eastus2/v1/realtimertc", model="m"), ["WebRTC region"]),
         (TargetFacts("openai", model="m"), ["'m'", "still offered"]),
-        (TargetFacts("custom"), ["/v1/realtime"]),
+        (TargetFacts("custom", model="m"), ["Next: most servers serve /v1/realtime"]),
+        (TargetFacts("custom"), ["Next: model= is missing", "/realtime?model=NAME", "/v1/realtime"]),
     ],
 )
 def test_404_names_its_causes(facts: TargetFacts, words: list[str]) -> None:
     assert all(word in said(http_failure(404, facts=facts)) for word in words)
+
+
+def test_a_missing_model_is_named_before_other_causes_of_400() -> None:
+    assert "Next: model= is missing" in said(http_failure(400, facts=TargetFacts("custom")))
+    assert "model= is missing" not in said(http_failure(400, facts=TargetFacts("custom", model="m")))
 
 
 def test_what_the_service_said_is_quoted_clean_and_short() -> None:

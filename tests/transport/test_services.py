@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import os
 import pickle
+import ssl
 import subprocess
 import sys
 import traceback
@@ -17,6 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from rtnb.errors import AuthenticationError, ConnectError
+from rtnb.simulator import Simulator
 from rtnb.transport import Azure, Custom, EphemeralKey, OpenAI, Target
 from tests.transport.conftest import CANARY, http_answer, tcp_server
 
@@ -124,7 +127,7 @@ TARGETS = [
 @pytest.mark.parametrize("target, name, signed_in", TARGETS)
 def test_a_target_describes_itself_without_secrets(target: Azure, name: str, signed_in: str) -> None:
     assert isinstance(target, Target)
-    assert signed_in in target.describe() == str(target) == f"{target}"
+    assert signed_in in str(target) == f"{target}"
     assert name in repr(target)
     shown = f"{target!r} {target} {vars(target)} {target.facts} {dataclasses.astuple(target)}"
     assert CANARY[:8] not in shown
@@ -193,6 +196,25 @@ async def test_a_traceback_with_local_variables_holds_no_key(unused_tcp_port: in
                 shown = "".join(told.format())
                 assert "headers = " in shown
                 assert CANARY[:12] not in shown
+
+
+@pytest.mark.parametrize("dialect", ["ga", "preview"])
+@pytest.mark.parametrize("intent", [None, "transcription"])
+async def test_a_key_of_the_simulator_opens_a_session(dialect: Any, intent: str | None) -> None:
+    """The path of the preview is the one of Microsoft's WebRTC quickstart, next to GA's ``client_secrets``."""
+    with Simulator(latency="fast", voice="babble", tls=True) as simulator:
+        trust = ssl.create_default_context(cadata=simulator.certificate_pem)
+        azure = Azure(simulator.url, deployment="m", dialect=dialect, api_key=simulator.key, ssl=trust)
+        key = await azure.ephemeral_key(session=None if intent else PRESET[dialect], intent=intent, expires_after_s=30)
+        assert 20 < key.seconds_left() <= 30
+        assert intent or "Be brief." in str(key.session)
+        transport = await dataclasses.replace(azure, api_key=key).open()
+        created = json.loads(await transport.receive())
+        await transport.close()
+    assert created["session"]["object"] == f"realtime.{'transcription_' if intent else ''}session"
+
+
+PRESET = {"ga": {"instructions": "Be brief."}, "preview": {"instructions": "Be brief.", "voice": "verse"}}
 
 
 async def test_a_failed_sign_in_says_where() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -81,7 +83,7 @@ async def test_a_binary_message_is_named_and_survived() -> None:
         await connection.wait_closed()
 
     async with opened(binary) as transport:
-        with pytest.raises(RemoteProtocolError, match="binary message of 3 bytes"):
+        with pytest.raises(RemoteProtocolError, match="sent 3 bytes; the protocol is JSON text only"):
             await transport.receive()
         assert await transport.receive() == "text"
 
@@ -147,7 +149,7 @@ async def test_a_connection_that_vanishes_is_1006() -> None:
         connection.transport.abort()
 
     async with opened(vanish) as transport:
-        with pytest.raises(ConnectionClosed, match="vanished") as info:
+        with pytest.raises(ConnectionClosed, match="broke without a closing message") as info:
             await transport.receive()
         assert (info.value.code, info.value.reason) == (1006, "")
 
@@ -183,8 +185,8 @@ STATUSES: list[tuple[int, dict[str, str], str, type[RtnbError], list[str]]] = [
     (500, {"apim-request-id": "abc-1"}, "", ConnectError, ["Internal Server Error", "Request id", "abc-1"]),
     (503, {}, "down", ConnectError, ['"down"', "Azure OpenAI has a problem"]),
     (407, {}, "", ConnectError, ["HTTPS_PROXY"]),
-    (418, {}, "", ConnectError, ["read what the service said"]),
-    (200, {}, "hello", ConnectError, ["no realtime service at this path"]),
+    (418, {}, "", ConnectError, ["read the service's message"]),
+    (200, {}, "hello", ConnectError, ["not from a realtime service"]),
     (
         302,
         {"Location": "wss://elsewhere.example/x"},
@@ -321,14 +323,33 @@ async def test_a_proxy_is_used_for_others_and_never_for_this_machine(monkeypatch
         transport = await open_websocket(url)
         await transport.close()
         assert asked == []
-        with pytest.raises(ConnectError, match="proxy did not let us through") as info:
+        with pytest.raises(ConnectError, match="proxy refused the connection") as info:
             await open_websocket("wss://res.openai.azure.com/x", facts=AZURE)
         assert asked == [b"CONNECT res.openai.azure.com:443 HTTP/1.1\r\n"]
         assert CANARY not in said(info.value)
         monkeypatch.setenv("https_proxy", f"gopher://me:{CANARY}@127.0.0.1:{port}")
-        with pytest.raises(ConnectError, match="proxy did not let us through") as info:
+        with pytest.raises(ConnectError, match="proxy refused the connection") as info:
             await open_websocket("wss://res.openai.azure.com/x", facts=AZURE)
         assert CANARY not in said(info.value) + repr(info.value.__cause__)
+
+
+async def test_each_raise_has_a_new_error_and_no_local_variable_holds_the_key() -> None:
+    async def closing(connection: ServerConnection) -> None:
+        await connection.close(3000, f"wrong key {CANARY}")
+
+    raised = []
+    async with opened(closing, headers=Headers({"api-key": CANARY})) as transport:
+        for attempt in (transport.receive, transport.receive, lambda: transport.send("x"), lambda: transport.send("x")):
+            with pytest.raises(ConnectionClosed) as info:
+                await attempt()
+            raised.append(info.value)
+            ours = info.tb.tb_next  # the first frame is this test
+            shown = traceback.TracebackException(info.type, info.value, ours, capture_locals=True)
+            assert CANARY[:12] not in "".join(shown.format())
+    assert len({id(error) for error in raised}) == 4
+    assert repr(transport.secrets) == "(1 secrets)"
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(transport.secrets)
 
 
 async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptureFixture) -> None:

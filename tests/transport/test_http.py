@@ -15,11 +15,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from rtnb.errors import AuthenticationError, ConnectError, LocalProtocolError, RateLimited, RemoteProtocolError
-from rtnb.transport import EphemeralKey, Headers, TargetFacts, ephemeral_body, mint
+from rtnb.transport import Azure, EphemeralKey, Headers, TargetFacts
+from rtnb.transport.http import Answer, ephemeral_body, mint, post_offer
 from tests.transport.conftest import CANARY, http_answer, tcp_server
 
 VALUE = "ek_" + "68af296e8e408191a1120ab6383263c2"  # in two, so that no scanner takes it for a key
 FACTS = TargetFacts("azure", url="https://res/openai/v1/realtime/client_secrets", model="m", auth="api-key")
+PREVIEW = TargetFacts("azure", "preview", model="m", auth="api-key")
 
 
 def test_it_shows_everything_but_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +49,11 @@ def test_bodies_of_both_dialects() -> None:
     assert ephemeral_body("ga", model="m") == {"session": {"type": "realtime", "model": "m"}}
     assert ephemeral_body("ga", model="m", session={"type": "transcription"}, expires_after_s=600) == {
         "expires_after": {"anchor": "created_at", "seconds": 600},
-        "session": {"type": "transcription", "model": "m"},
+        "session": {"type": "transcription"},
+    }
+    assert ephemeral_body("ga", model="m", intent="transcription") == {"session": {"type": "transcription"}}
+    assert ephemeral_body("preview", model="m", intent="transcription", expires_after_s=60) == {
+        "client_secret": {"expires_at": {"anchor": "created_at", "seconds": 60}}
     }
     assert ephemeral_body("preview", model="m", session={"voice": "alloy"}) == {"model": "m", "voice": "alloy"}
     assert ephemeral_body("preview", expires_after_s=10) == {
@@ -79,7 +85,7 @@ async def test_ga() -> None:
     ends = int(time.time()) + 600
     answer = {"value": VALUE, "expires_at": ends, "session": {"type": "realtime", "client_secret": {"value": VALUE}}}
     async with service(answer) as (url, seen):
-        key = await mint(url, headers={"api-key": CANARY}, body={"session": {}}, dialect="ga")
+        key = await mint(url, headers={"api-key": CANARY}, body={"session": {}}, facts=FACTS)
     assert (key.reveal(), key.expires_at, key.session, key.dialect) == (VALUE, ends, {"type": "realtime"}, "ga")
     headers, body = seen[0]
     assert headers["api-key"] == CANARY
@@ -91,13 +97,13 @@ async def test_preview(status: int) -> None:
     ends = int(time.time()) + 60
     answer = {"id": "sess_1", "voice": "alloy", "client_secret": {"value": VALUE, "expires_at": ends}}
     async with service(answer, status=status) as (url, _):
-        key = await mint(url, headers={}, body={}, dialect="preview")
+        key = await mint(url, headers={}, body={}, facts=PREVIEW)
     assert (key.reveal(), key.expires_at, key.session) == (VALUE, ends, {"id": "sess_1", "voice": "alloy"})
 
 
 async def test_a_service_that_does_not_say_when_it_ends() -> None:
     async with service({"value": VALUE, "expires_at": "soon", "session": "odd"}) as (url, _):
-        key = await mint(url, headers={}, body={}, dialect="preview")
+        key = await mint(url, headers={}, body={}, facts=PREVIEW)
     assert 50 < key.seconds_left() <= 60
     assert key.session == {}
 
@@ -106,7 +112,7 @@ async def test_a_service_that_does_not_say_when_it_ends() -> None:
 async def test_an_answer_without_a_key(answer: Any) -> None:
     async with service(answer) as (url, _):
         with pytest.raises(RemoteProtocolError, match="without a key") as info:
-            await mint(url, headers={}, body={}, dialect="ga")
+            await mint(url, headers={}, body={}, facts=FACTS)
     assert VALUE not in str(info.value)
 
 
@@ -127,7 +133,7 @@ async def test_every_status_has_words(status: int, kind: type[Exception], word: 
     async with tcp_server(http_answer(status, headers=fields, body=f'{{"error": "no: {CANARY}"}}')) as port:
         url = f"http://127.0.0.1:{port}/x"
         with pytest.raises(kind) as info:
-            await mint(url, headers={"api-key": CANARY}, body={}, dialect="ga", facts=FACTS)
+            await mint(url, headers={"api-key": CANARY}, body={}, facts=FACTS)
     words = str(info.value) + info.value.__notes__[0]
     assert type(info.value) is kind
     assert word in words
@@ -138,7 +144,7 @@ async def test_every_status_has_words(status: int, kind: type[Exception], word: 
 @pytest.mark.usefixtures("no_such_host")
 async def test_network_failures_have_words(unused_tcp_port: int, server_tls: ssl.SSLContext) -> None:
     async def get(url: str, timeout_s: float = 5) -> None:
-        await mint(url, headers={}, body={}, dialect="ga", timeout_s=timeout_s)
+        await mint(url, headers={}, body={}, facts=FACTS, timeout_s=timeout_s)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -172,21 +178,89 @@ async def test_a_proxy_is_used_for_others_and_never_for_this_machine(monkeypatch
 
     async with tcp_server(proxy) as port, service({"value": VALUE}) as (url, _):
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
-        await mint(url, headers={}, body={}, dialect="ga")
+        await mint(url, headers={}, body={}, facts=FACTS)
         assert asked == []
         with pytest.raises(ConnectError, match="HTTP 502"):
-            await mint("http://res.example/x", headers={}, body={}, dialect="ga")
+            await mint("http://res.example/x", headers={}, body={}, facts=FACTS)
         assert asked[0].startswith(b"POST http://res.example/x ")
         monkeypatch.setenv("no_proxy", "res.invalid")
         with pytest.raises(ConnectError, match="cannot be resolved"):
-            await mint("http://res.invalid/x", headers={}, body={}, dialect="ga")
+            await mint("http://res.invalid/x", headers={}, body={}, facts=FACTS)
 
 
 async def test_no_log_holds_a_key(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         async with service({"value": VALUE}) as (url, _):
-            key = await mint(url, headers=Headers({"api-key": CANARY}), body={}, dialect="ga")
+            key = await mint(url, headers=Headers({"api-key": CANARY}), body={}, facts=FACTS)
             logging.getLogger(__name__).debug("got %s", key)
     assert "EphemeralKey(****" in caplog.text
     assert CANARY not in caplog.text
     assert VALUE not in caplog.text
+
+
+# --- offers -----------------------------------------------------------------------------------------------------------
+
+OFFER_KEY = EphemeralKey(VALUE, expires_at=time.time() + 60)
+
+
+@asynccontextmanager
+async def offers(**answer: Any) -> AsyncIterator[tuple[str, list[Any]]]:
+    seen: list[Any] = []
+
+    async def post(request: web.Request) -> web.Response:
+        seen.append((dict(request.headers), await request.text()))
+        return web.Response(**answer)
+
+    app = web.Application()
+    app.router.add_post("/calls", post)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("/calls")), seen
+
+
+@pytest.mark.parametrize("location, call_id", [("/v1/realtime/calls/rtc_1?x=1", "rtc_1"), ("", None)])
+async def test_an_offer_is_answered(location: str, call_id: str | None) -> None:
+    headers = {"Location": location} if location else {}
+    async with offers(status=201, text="v=0\r\n", headers=headers) as (url, seen):
+        answer = await post_offer(url, key=OFFER_KEY, sdp="v=0\r\no=-", facts=FACTS)
+    assert answer == Answer("v=0\r\n", call_id)
+    sent, body = seen[0]
+    assert body == "v=0\r\no=-"
+    assert (sent["Authorization"], sent["Content-Type"]) == (f"Bearer {VALUE}", "application/sdp")
+
+
+@pytest.mark.parametrize(
+    "answer, kind, words",
+    [
+        (
+            {"status": 401, "text": f'{{"error": {{"message": "expired {VALUE}"}}}}'},
+            AuthenticationError,
+            "get a new one",
+        ),
+        ({"status": 404}, ConnectError, "deployment named 'm'"),
+        ({"status": 200, "text": "<html>"}, RemoteProtocolError, "/realtime/calls"),
+    ],
+)
+async def test_a_refused_offer_says_why_and_never_the_key(answer: Any, kind: type[Exception], words: str) -> None:
+    async with offers(**answer) as (url, _):
+        with pytest.raises(kind) as refused:
+            await post_offer(url, key=OFFER_KEY, sdp="v=0", facts=FACTS)
+    assert words in refused.value.__notes__[0]
+    assert VALUE not in str(refused.value) + repr(vars(refused.value))
+
+
+async def test_nobody_there() -> None:
+    with pytest.raises(ConnectError, match=r"could not set up a WebRTC call .*nothing listens"):
+        await post_offer("http://127.0.0.1:9/calls", key=OFFER_KEY, sdp="v=0", facts=FACTS)
+
+
+async def test_the_preview_learns_its_region_from_the_key() -> None:
+    azure = Azure("https://res.openai.azure.com", deployment="d", api_key="k" * 32, dialect="preview")
+    session = {"client_secret": {"value": VALUE, "expires_at": time.time() + 60}}
+    async with offers(text=json.dumps(session), headers={"x-ms-region": "Sweden Central"}) as (url, _):
+        key = await mint(url, headers={}, body={}, facts=PREVIEW)
+    where = azure.calls_url(seen_region=key.region)
+    assert where == "https://swedencentral.realtimeapi-preview.ai.azure.com/v1/realtimertc?model=d"
+    with pytest.raises(ConnectError, match="needs the region"):
+        azure.calls_url()
+    with pytest.raises(ConnectError, match="not 'westeurope'"):
+        azure.calls_url(seen_region="West Europe")

@@ -1,0 +1,266 @@
+"""HTTP requests to a service: ephemeral keys, and the SDP offers of WebRTC calls.
+
+The page posts its offer itself where it reaches the service; `post_offer` does it from the kernel where it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from ssl import SSLContext
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
+from rtnb.transport import explain
+from rtnb.transport.base import Dialect, TargetFacts
+from rtnb.transport.credentials import EphemeralKey, Headers, bearer, caused_by, redact, secrets_in
+from rtnb.transport.endpoint import is_loopback
+
+LIFETIME_S: Mapping[Dialect, int] = {"ga": 600, "preview": 60}
+"""Lifetime of a key where the service does not name it (Microsoft's and OpenAI's documents)."""
+
+SHORTEST_S, LONGEST_S = 10, 7200
+"""Allowed values of `expires_after_s` (OpenAI's reference)."""
+
+T = TypeVar("T")
+
+
+def ephemeral_body(
+    dialect: Dialect,
+    *,
+    model: str | None = None,
+    session: Mapping[str, Any] | None = None,
+    expires_after_s: int | None = None,
+    intent: str | None = None,
+) -> dict[str, Any]:
+    """Make the JSON body that asks for an ephemeral key.
+
+    Parameters
+    ----------
+    dialect : {"ga", "preview"}
+        Shape of the body: GA nests the session, the preview is the session.
+    model : str, optional
+        Deployment or model; one in `session` wins. Transcription sessions name theirs in their transcription
+        settings, so it is left out there.
+    session : mapping, optional
+        Wire JSON in that dialect: instructions, voice, turn detection …
+    expires_after_s : int, optional
+        Lifetime, 10 to 7200 s; None leaves it to the service (60 s preview, 600 s GA).
+    intent : str, optional
+        ``"transcription"`` for a session that only transcribes.
+
+    Raises
+    ------
+    LocalProtocolError
+        A lifetime that no service grants.
+    """
+    if expires_after_s is not None and not SHORTEST_S <= expires_after_s <= LONGEST_S:
+        raise LocalProtocolError(f"expires_after_s is {expires_after_s!r}; allowed: {SHORTEST_S} to {LONGEST_S} s")
+    after = {"anchor": "created_at", "seconds": expires_after_s}
+    settings = {name: value for name, value in (session or {}).items() if name != "type"}
+    kind = intent or (session or {}).get("type", "realtime")
+    body: dict[str, Any] = {**({"model": model} if model and kind == "realtime" else {}), **settings}
+    if dialect == "ga":
+        whole: dict[str, Any] = {"session": {"type": kind, **body}}
+        return whole if expires_after_s is None else {"expires_after": after, **whole}
+    # The preview's transcription sessions name the lifetime `expires_at` (OpenAI's beta reference).
+    name = "expires_at" if kind == "transcription" else "expires_after"
+    return body if expires_after_s is None else {**body, "client_secret": {name: after}}
+
+
+async def mint(
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    facts: TargetFacts,
+    timeout_s: float = 10.0,
+    ssl: SSLContext | None = None,
+) -> EphemeralKey:
+    """Get an ephemeral key from a service.
+
+    Parameters
+    ----------
+    url : str
+        From `Endpoint.ephemeral_keys`.
+    headers : mapping of str to str
+        From a `Credential`.
+    body : mapping
+        From `ephemeral_body`.
+    facts : TargetFacts
+        Facts about the target: the dialect of url and body, and the explanation of failures.
+    timeout_s : float, default 10
+        Limit for the whole request (chosen).
+    ssl : ssl.SSLContext, optional
+        Trusted certificates, None for the system's.
+
+    Returns
+    -------
+    EphemeralKey
+
+    Raises
+    ------
+    ConnectError
+        Network failures and HTTP statuses; `AuthenticationError` for 401 and 403.
+    RateLimited
+        HTTP 429.
+    RemoteProtocolError
+        The service agreed but sent no key.
+    """
+    facts = replace(facts, url=redact(url), purpose="get an ephemeral key")
+    return _raised(await _post(url, headers, facts, timeout_s, ssl, _key, json=body))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer of the service to an offer."""
+
+    sdp: str
+    """Session description of the service."""
+    call_id: str | None
+    """``rtc_…``, from ``Location``; None where the service (or the browser) does not show it: the preview has none."""
+
+
+def offer_facts(facts: TargetFacts, url: str) -> TargetFacts:
+    """Return the facts that explain the failure of an offer."""
+    return replace(facts, url=redact(url), auth="ephemeral", purpose="set up a WebRTC call")
+
+
+def read_answer(status: int, *, headers: Mapping[str, str], body: str | bytes, facts: TargetFacts) -> Answer:
+    """Read the HTTP answer to an offer, as the page received it.
+
+    Raises
+    ------
+    ConnectError, AuthenticationError, RateLimited
+        The status is no success.
+    RemoteProtocolError
+        It is, but the body holds no session description.
+    """
+    return _raised(_read(status, headers, body.encode() if isinstance(body, str) else body, facts, _answer))
+
+
+async def post_offer(
+    url: str, *, key: EphemeralKey, sdp: str, facts: TargetFacts, timeout_s: float = 15, ssl: SSLContext | None = None
+) -> Answer:
+    """Post an offer with an ephemeral key.
+
+    Parameters
+    ----------
+    url : str
+        From `Endpoint.calls`.
+    key : EphemeralKey
+        Key that permits the call.
+    sdp : str
+        The browser's offer.
+    facts : TargetFacts
+        Facts about the target, for the explanation of failures.
+    timeout_s : float, default 15
+        Limit for the whole request (chosen).
+    ssl : ssl.SSLContext, optional
+        Trusted certificates, None for the system's.
+
+    Raises
+    ------
+    ConnectError, AuthenticationError, RateLimited, RemoteProtocolError
+        See `read_answer`; also failures before any answer.
+    """
+    headers = Headers({**bearer(key.reveal()), "Content-Type": "application/sdp"})
+    return _raised(await _post(url, headers, offer_facts(facts, url), timeout_s, ssl, _answer, data=sdp))
+
+
+Reader = Callable[[Mapping[str, str], bytes, TargetFacts], T | RemoteProtocolError]
+"""Function that reads headers and body of a successful answer; it returns its failure."""
+
+
+async def _post(
+    url: str,
+    headers: Mapping[str, str],
+    facts: TargetFacts,
+    timeout_s: float,
+    ssl: SSLContext | None,
+    read: Reader[T],
+    **content: Any,
+) -> T | RtnbError:
+    """Post and read the answer; returns failures, so that no frame of a traceback holds the service's text."""
+    import aiohttp  # takes a quarter of a second: imported when needed
+
+    secrets = secrets_in(headers.items())
+    try:
+        # Without trust_env, which would read ~/.netrc and put its password into Authorization.
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
+            http.post(
+                url, headers=headers, allow_redirects=False, proxy=proxy_for(url), ssl=ssl or True, **content
+            ) as answer,
+        ):
+            return _read(answer.status, answer.headers, await answer.read(), facts, read, secrets)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
+        return caused_by(failure, error, secrets)
+
+
+def _read(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    facts: TargetFacts,
+    read: Reader[T],
+    secrets: Iterable[str] = (),
+) -> T | RtnbError:
+    if 200 <= status < 300:
+        return read(headers, body, facts)
+    return explain.http_failure(status, headers=headers, body=body, facts=facts, secrets=secrets)
+
+
+def _raised(outcome: T | RtnbError) -> T:
+    if isinstance(outcome, RtnbError):
+        raise outcome
+    return outcome
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the environment's proxy for `url`; None for this machine itself."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if is_loopback(host) or proxy_bypass(f"{host}:{parts.port}" if parts.port else host):
+        return None
+    return getproxies().get(parts.scheme)
+
+
+def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> EphemeralKey | RemoteProtocolError:
+    try:
+        answer: Any = json.loads(body)
+    except ValueError:
+        answer = None
+    # GA: {value, expires_at, session}; preview: the session itself with client_secret {value, expires_at}.
+    holder = answer.get("client_secret", answer) if isinstance(answer, dict) else {}
+    value = holder.get("value") if isinstance(holder, dict) else None
+    if not isinstance(value, str) or not value:
+        names = ", ".join(sorted(answer)) if isinstance(answer, dict) else "no JSON object"
+        error = RemoteProtocolError(f"the service answered at {facts.url} without a key (it sent: {names})")
+        error.add_note("Next: check the dialect and the end of the address.")
+        return error
+    ends = holder.get("expires_at")
+    expires_at = float(ends) if isinstance(ends, int | float) and ends else time.time() + LIFETIME_S[facts.dialect]
+    session = answer.get("session") if "value" in answer else answer
+    return EphemeralKey(
+        value,
+        expires_at=expires_at,
+        dialect=facts.dialect,
+        session=session if isinstance(session, dict) else {},
+        region=headers.get("x-ms-region"),
+    )
+
+
+def _answer(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Answer | RemoteProtocolError:
+    sdp = body.decode("utf-8", "replace")
+    if not sdp.startswith("v="):
+        error = RemoteProtocolError(f"there is no session description in the answer of {facts.url}")
+        error.add_note("Next: compare the end of the address; GA takes offers at …/realtime/calls.")
+        return error
+    location = next((value for name, value in headers.items() if name.lower() == "location"), "")
+    return Answer(sdp, urlsplit(location).path.rstrip("/").rpartition("/")[2] or None)
