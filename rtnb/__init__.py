@@ -1,14 +1,70 @@
 """Realtime voice models in Jupyter: talk to them, watch every event, measure, and practise offline.
 
->>> import rtnb                                           # fast: nothing below is loaded before its first use
+>>> import rtnb  # loads no other module: each name below is loaded on first use
 >>> async def first_words():
 ...     async with rtnb.connect("sim") as session:
 ...         return await session.ask("What is a delta?")
 
-`rtnb.connect` opens a session with a service (`Azure`, `OpenAI`, `Custom`) or with the `Simulator`; `Session` and
-`Response` are what comes back; `EventLog` keeps what was said; `plot_deltas` draws it; `doctor` says what is missing.
-`Playground` is all of it in one cell; `Microphone` hears you; `inspect` shows the events of a session, of a log or of
-an `openai` connection.
+Connect, and the targets to connect to
+    connect              open a session: "sim", a URL, or one of the targets below
+    Azure                Azure OpenAI: endpoint and deployment, with a key or keyless
+    OpenAI               OpenAI platform
+    Custom               any other server that speaks the realtime protocol
+    Simulator            realtime service on this machine; needs no key
+    doctor               report of missing packages and settings, with the remedy for each
+
+Session and response
+    Session              ask, say, update, interrupt; methods named after wire events
+    Response             transcript, audio, usage and timing of one answer
+    EventLog             every event sent and received: as a table, saved, loaded
+
+Settings
+    ServerVad            turn detection by silence
+    SemanticVad          turn detection by meaning
+    Budget               limit of a session in dollars, minutes or seconds of audio
+
+Widgets
+    Playground           settings, transcript, waveform and events of one session in one cell
+    Microphone           microphone of the page: record a clip or talk to a session
+    EventInspector       table of events, with filter, search and audio player
+    inspect              show the events of a session, a log or a connection of the `openai` package
+    VadLab               try turn detection settings on recordings
+    WebRTCPeer           call over WebRTC from the page
+
+Audio and analysis
+    Recording            labelled speech for measuring turn detection
+    sweep                outcome of many turn detection settings on recordings
+    recommend            turn detection setting that fits recordings
+    calibrate            measure the turn detection of a service
+    plot_deltas          waveform of a response, one colour per audio delta
+    plot_arrivals        arrival of audio deltas against playback
+    plot_turns           turns detected in a recording
+    plot_sweep           errors and waiting time of the settings of a sweep
+    plot_pareto          settings that no other setting beats
+    migrate              preview JSON as GA JSON, with notes
+
+Errors
+    RtnbError            base class of all errors of this package
+    ServiceError         the service answered with an error event
+    ResponseFailed       a response ended with status "failed"
+    RateLimited          the quota is used up; retry_after_ms
+    RequestTimeout       no reply within the deadline of a request
+    BudgetExceeded       the session's budget is used up
+    ConnectError         no session could be opened
+    AuthenticationError  the service refused the key, token or role
+    ConnectionClosed     the connection ended
+    AudioError           wrong type, shape or sample rate of audio
+
+Modules
+    analysis             plots, recordings, sweeps, latency, cost
+    audio                PCM, G.711, WAV, resampling
+    client               sessions, responses, playback, tools
+    errors               every exception
+    protocol             wire events and settings
+    simulator            scenarios, faults, classroom
+    transport            addresses, keys, sockets
+    vad                  voice activity detection
+    widgets              all widgets
 """
 
 from __future__ import annotations
@@ -16,22 +72,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
-    from rtnb import analysis, audio, errors, protocol, vad, widgets
+if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help() would print every class in full
+    from rtnb import analysis, audio, client, errors, protocol, simulator, transport, vad, widgets
     from rtnb._doctor import doctor
     from rtnb.analysis.choosing import recommend
+    from rtnb.analysis.migration import migrate
     from rtnb.analysis.plot import plot_arrivals, plot_deltas
     from rtnb.analysis.recordings import Recording
     from rtnb.analysis.sweeping import sweep
     from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
     from rtnb.client import Response, Session
+    from rtnb.client.budget import Budget
     from rtnb.client.calibration import calibrate
     from rtnb.client.log import EventLog
     from rtnb.errors import (
         AudioError,
         AuthenticationError,
+        BudgetExceeded,
         ConnectError,
         ConnectionClosed,
+        RateLimited,
+        RequestTimeout,
+        ResponseFailed,
         RtnbError,
         ServiceError,
     )
@@ -41,97 +103,55 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.transport.services import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
+    __all__ = ["Azure", "Custom", "OpenAI", "Simulator", "connect", "doctor"]
+    __all__ += ["Budget", "EventLog", "Response", "SemanticVad", "ServerVad", "Session"]
+    __all__ += ["EventInspector", "Microphone", "Playground", "VadLab", "WebRTCPeer", "inspect"]
+    __all__ += ["Recording", "calibrate", "migrate", "recommend", "sweep"]
+    __all__ += ["plot_arrivals", "plot_deltas", "plot_pareto", "plot_sweep", "plot_turns"]
+    __all__ += ["AudioError", "AuthenticationError", "BudgetExceeded", "ConnectError", "ConnectionClosed"]
+    __all__ += ["RateLimited", "RequestTimeout", "ResponseFailed", "RtnbError", "ServiceError"]
+    __all__ += ["analysis", "audio", "client", "errors", "protocol", "simulator", "transport", "vad", "widgets"]
+
 __version__ = "0.1.0.dev0"
 
-__all__ = [
-    "AudioError",
-    "AuthenticationError",
-    "Azure",
-    "ConnectError",
-    "ConnectionClosed",
-    "Custom",
-    "EventInspector",
-    "EventLog",
-    "Microphone",
-    "OpenAI",
-    "Playground",
-    "Recording",
-    "Response",
-    "RtnbError",
-    "SemanticVad",
-    "ServerVad",
-    "ServiceError",
-    "Session",
-    "Simulator",
-    "VadLab",
-    "WebRTCPeer",
-    "analysis",
-    "audio",
-    "calibrate",
-    "connect",
-    "doctor",
-    "errors",
-    "inspect",
-    "plot_arrivals",
-    "plot_deltas",
-    "plot_pareto",
-    "plot_sweep",
-    "plot_turns",
-    "protocol",
-    "recommend",
-    "sweep",
-    "vad",
-    "widgets",
-]
-
-_HOMES = {
-    "connect": "rtnb.targets",
-    "Azure": "rtnb.transport.services",
-    "OpenAI": "rtnb.transport.services",
-    "Custom": "rtnb.transport.services",
-    "Simulator": "rtnb.simulator",
-    "Session": "rtnb.client",
-    "Response": "rtnb.client",
-    "EventLog": "rtnb.client.log",
-    "ServerVad": "rtnb.protocol",
-    "SemanticVad": "rtnb.protocol",
-    "plot_deltas": "rtnb.analysis.plot",
-    "plot_arrivals": "rtnb.analysis.plot",
-    "Recording": "rtnb.analysis.recordings",
-    "sweep": "rtnb.analysis.sweeping",
-    "recommend": "rtnb.analysis.choosing",
-    "calibrate": "rtnb.client.calibration",
-    "plot_turns": "rtnb.analysis.vad_plots",
-    "plot_sweep": "rtnb.analysis.vad_plots",
-    "plot_pareto": "rtnb.analysis.vad_plots",
-    "Playground": "rtnb.widgets",
-    "Microphone": "rtnb.widgets",
-    "EventInspector": "rtnb.widgets",
-    "VadLab": "rtnb.widgets",
-    "WebRTCPeer": "rtnb.widgets",
-    "inspect": "rtnb.widgets",
-    "doctor": "rtnb._doctor",
-    "RtnbError": "rtnb.errors",
-    "ServiceError": "rtnb.errors",
-    "ConnectError": "rtnb.errors",
-    "AuthenticationError": "rtnb.errors",
-    "ConnectionClosed": "rtnb.errors",
-    "AudioError": "rtnb.errors",
+_NAMES = {
+    "rtnb.targets": "connect",
+    "rtnb.transport.services": "Azure Custom OpenAI",
+    "rtnb.simulator": "Simulator",
+    "rtnb._doctor": "doctor",
+    "rtnb.client": "Response Session",
+    "rtnb.client.log": "EventLog",
+    "rtnb.client.budget": "Budget",
+    "rtnb.client.calibration": "calibrate",
+    "rtnb.protocol": "SemanticVad ServerVad",
+    "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
+    "rtnb.analysis.recordings": "Recording",
+    "rtnb.analysis.sweeping": "sweep",
+    "rtnb.analysis.choosing": "recommend",
+    "rtnb.analysis.plot": "plot_arrivals plot_deltas",
+    "rtnb.analysis.vad_plots": "plot_pareto plot_sweep plot_turns",
+    "rtnb.analysis.migration": "migrate",
+    "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
+    "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError",
 }
-"""Where each front-door name lives; it is loaded from there on first use."""
+"""Public names by the module that defines them."""
 
-_ROOMS = ("analysis", "audio", "errors", "protocol", "vad", "widgets")
-"""Modules reachable as attributes after a plain `import rtnb`."""
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+_ROOMS = ("analysis", "audio", "client", "errors", "protocol", "simulator", "transport", "vad", "widgets")
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"rtnb.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'rtnb' has no attribute {name!r}; it has: {', '.join(__dir__())}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    if name in _HOMES:
+        globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+        return value
+    from difflib import get_close_matches
+
+    spellings = {known.lower(): known for known in __dir__()}
+    nearest = get_close_matches(name.lower(), spellings, n=1)
+    advice = f"the nearest name is {spellings[nearest[0]]!r}" if nearest else "dir(rtnb) lists the names"
+    raise AttributeError(f"module 'rtnb' has no attribute {name!r}; {advice}")
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m rtnb …` is `rtnb …`, for when the scripts folder is not on the path."""
+"""Command `python -m rtnb`, the same as `rtnb`, for a PATH without the scripts folder."""
 
 from __future__ import annotations
 

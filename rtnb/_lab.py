@@ -1,8 +1,8 @@
-"""`rtnb lab`: JupyterLab on a working copy of the notebooks.
+"""JupyterLab on a working copy of the notebooks, for `rtnb lab`.
 
-The originals (of a checkout, or those shipped in the package) are never edited. The working copy belongs to its user:
-a file that differs from what was laid there is kept as it is. A small manifest remembers what was laid, so that a
-notebook nobody touched can follow its original.
+The originals (of a checkout, or those shipped in the package) are never written. The working copy belongs to its user:
+a file with edits is kept. A manifest in the copy holds the digest of every copied file, so that a file without edits
+can follow its original.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,120 +21,96 @@ from rtnb.errors import RtnbError
 _PACKAGE = Path(__file__).resolve().parent
 _MANIFEST = ".rtnb-originals.json"
 _START = "00_start_here.ipynb"
-_TRIES = 100  # ports tried after the one asked for; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class WorkingCopy:
-    """A folder of notebooks and what was just done to it."""
+    """A folder of notebooks and the outcome of its last update; names are relative to the folder."""
 
     path: Path
     """The folder."""
     added: tuple[str, ...] = ()
-    """Files that were not there."""
+    """Files that were missing."""
     updated: tuple[str, ...] = ()
-    """Files nobody had edited, replaced by a newer original."""
+    """Files without edits, replaced by a newer original."""
     kept: tuple[str, ...] = ()
-    """Files that were edited and differ from their original: left alone."""
+    """Files with edits, which differ from their original and were left unchanged."""
 
     @property
     def start(self) -> str:
-        """The notebook to open: ``00_start_here.ipynb``, else the first there is; "" for none."""
+        """The notebook to open: ``00_start_here.ipynb``, else the first one; "" without notebooks."""
         names = sorted(path.name for path in self.path.glob("*.ipynb"))
         return _START if _START in names else next(iter(names), "")
 
     def __str__(self) -> str:
-        done = [
-            f"{len(names)} {what}"
-            for names, what in ((self.added, "added"), (self.updated, "updated"), (self.kept, "of yours kept"))
-            if names
-        ]
-        return f"{self.path}" + (f" ({', '.join(done)})" if done else "")
+        counts = ((self.added, "added"), (self.updated, "updated"), (self.kept, "of yours kept"))
+        done = ", ".join(f"{len(names)} {outcome}" for names, outcome in counts if names)
+        return f"{self.path} ({done})" if done else f"{self.path}"
 
 
 def originals() -> Path:
-    """The folder of original notebooks: of the checkout where there is one, otherwise of the installed package.
+    """Return the folder of original notebooks: the checkout's, otherwise the installed package's.
 
     Raises
     ------
     RtnbError
-        If this installation holds neither.
+        This installation holds neither.
     """
-    checkout = _PACKAGE.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "notebooks").is_dir():
-        return checkout / "notebooks"
-    if (_PACKAGE / "_notebooks").is_dir():
-        return _PACKAGE / "_notebooks"
-    raise RtnbError(f"no notebooks: neither {checkout / 'notebooks'} nor {_PACKAGE / '_notebooks'} exists").with_hint(
-        "Install rtnb again, or run this from a checkout."
+    folders = (_PACKAGE.parent / "notebooks", _PACKAGE / "_notebooks")
+    if (_PACKAGE.parent / "pyproject.toml").is_file() and folders[0].is_dir():
+        return folders[0]
+    if folders[1].is_dir():
+        return folders[1]
+    raise RtnbError(f"no notebooks found: neither {folders[0]} nor {folders[1]} exists").with_hint(
+        "Install rtnb again, or run this command from a checkout."
     )
 
 
 def working_copy(source: Path, place: Path) -> WorkingCopy:
-    """Bring a user's copy of the notebooks up to date without touching what the user edited.
+    """Update a user's copy of the notebooks, and leave every file with edits unchanged.
 
     Parameters
     ----------
     source : Path
-        The originals.
+        Folder of the originals; hidden files are not copied.
     place : Path
-        The copy; made if missing.
+        Folder of the copy; made if missing.
 
     Returns
     -------
     WorkingCopy
-        Names, relative to `place`, of what was added, updated and kept.
-    """
-    place = place.expanduser().resolve()
-    if place.exists() and not place.is_dir():
-        raise RtnbError(f"{place} is a file, not a folder").with_hint("Choose another folder with --directory.")
-    place.mkdir(parents=True, exist_ok=True)
-    laid = _read_manifest(place)
-    added, updated, kept = [], [], []
-    for original in _files(source):
-        name = original.relative_to(source).as_posix()
-        target = place / name
-        wanted = _digest(original)
-        if not target.exists():
-            added.append(name)
-        elif not target.is_file() or (found := _digest(target)) not in (wanted, laid.get(name)):
-            kept.append(name)
-            continue
-        elif found != wanted:
-            updated.append(name)
-        if name in added or name in updated:
-            _copy(original, target)
-        laid[name] = wanted
-    _write_manifest(place, laid)
-    return WorkingCopy(place, tuple(added), tuple(updated), tuple(kept))
-
-
-def free_port(first: int) -> int:
-    """The first free port of this machine's loopback address, from `first` upward; any free one for 0.
+        The names of the added, updated and kept files.
 
     Raises
     ------
     RtnbError
-        If none of the next hundred is free.
+        `place` is a file.
     """
-    for port in (0,) if first == 0 else range(first, min(first + _TRIES, 65_536)):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            if os.name == "posix":  # there it only forgives connections that are still closing
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", port))
-                listener.listen()
-            except OSError:
-                continue
-            return int(listener.getsockname()[1])
-    raise RtnbError(f"no free port from {first} upward").with_hint("Let the system choose one: rtnb lab --port 0")
+    place = place.expanduser().resolve()
+    if place.exists() and not place.is_dir():
+        raise RtnbError(f"{place} is a file, not a folder").with_hint("Choose another folder with --directory.")
+    copied = _read_manifest(place)
+    added, updated, kept = list[str](), list[str](), list[str]()
+    for original in _files(source):
+        name, data = original.relative_to(source).as_posix(), original.read_bytes()
+        target, wanted = place / name, _digest(data)
+        found = _digest(target.read_bytes()) if target.is_file() else ""
+        if target.exists() and found not in (wanted, copied.get(name)):
+            kept.append(name)
+            continue
+        if found != wanted:
+            (updated if target.exists() else added).append(name)
+            _write(target, data)
+        copied[name] = wanted
+    _write(place / _MANIFEST, json.dumps(copied, indent=1, sort_keys=True).encode())
+    return WorkingCopy(place, tuple(added), tuple(updated), tuple(kept))
 
 
 def hub_address(copy: WorkingCopy, environ: Mapping[str, str]) -> str | None:
-    """Where a JupyterHub that runs this process already serves the copy: an address, or a path of the hub's.
+    """Return the address of the copy on the JupyterHub that runs this process, as a URL or a path on the hub.
 
-    None outside JupyterHub; "" where its server cannot see the folder. The server's own folder is taken to be the home
-    folder where the hub does not say (`JUPYTERHUB_ROOT_DIR`).
+    None outside JupyterHub; "" if the hub's server cannot see the folder. The server's folder is `JUPYTERHUB_ROOT_DIR`,
+    or the home folder if that is not set.
     """
     base = environ.get("JUPYTERHUB_PUBLIC_URL") or environ.get("JUPYTERHUB_SERVICE_PREFIX")
     if not base:
@@ -149,8 +123,8 @@ def hub_address(copy: WorkingCopy, environ: Mapping[str, str]) -> str | None:
 
 
 def tunnel(port: int, environ: Mapping[str, str]) -> str | None:
-    """The command that brings this port to the machine an SSH session comes from; None outside SSH."""
-    ends = environ.get("SSH_CONNECTION", "").split()  # client's address and port, ours
+    """Return the command that forwards `port` to the client of this SSH session; None outside SSH."""
+    ends = environ.get("SSH_CONNECTION", "").split()  # client's address and port, then the server's
     if len(ends) != 4:
         return None
     host, ssh_port = ends[2:]
@@ -159,34 +133,29 @@ def tunnel(port: int, environ: Mapping[str, str]) -> str | None:
 
 
 def serve(
-    copy: WorkingCopy,
-    *,
-    port: int,
-    browser: bool = True,
-    extra: Sequence[str] = (),
-    ready: Callable[[str], None] = lambda url: None,
+    copy: WorkingCopy, *, port: int, browser: bool, extra: Sequence[str], ready: Callable[[str, int], None]
 ) -> int:
-    """Run JupyterLab in this process until SIGINT (Ctrl-C) or SIGTERM; kernels are stopped with it.
+    """Run JupyterLab in this process until SIGINT (Ctrl-C) or SIGTERM; its kernels stop with it.
 
     Parameters
     ----------
     copy : WorkingCopy
-        The folder to open, on its start.
+        The folder to open, at its start.
     port : int
-        A free port.
-    browser : bool, default True
-        Open the page; otherwise the address is printed.
+        First port to try; JupyterLab takes another one if it is taken. 0 takes any.
+    browser : bool
+        Open the page; otherwise JupyterLab prints the address.
     extra : sequence of str
-        More of JupyterLab's own options; they win over ours.
+        More of JupyterLab's options; they override ours.
     ready : callable
-        Is told the address, without the token, once it answers.
+        Called with the address (without the token) and the port once the server answers.
 
     Returns
     -------
     int
         JupyterLab's exit code.
     """
-    # A kernel of this environment, even where the user has installed a `python3` kernel of another Python.
+    # Run kernels in this environment, even if the user has installed a `python3` kernel of another Python.
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
     from jupyterlab.labapp import LabApp
 
@@ -194,20 +163,19 @@ def serve(
         f"--ServerApp.root_dir={copy.path}",
         f"--ServerApp.port={port}",
         "--ServerApp.answer_yes=True",  # one Ctrl-C ends it
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",  # works offline, and asks nothing
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",  # works offline and asks nothing
         "--log-level=WARN",
+        *([f"--LabApp.default_url=/lab/tree/{quote(copy.start)}"] if copy.start else []),
+        *([] if browser else ["--no-browser"]),
+        # For containers; the server listens on loopback and requires its token.
+        *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
     ]
-    if copy.start:
-        arguments.append(f"--LabApp.default_url=/lab/tree/{quote(copy.start)}")
-    if not browser:
-        arguments.append("--no-browser")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        arguments.append("--allow-root")  # containers; the server listens on loopback and asks for its token
-    # Away from a terminal JupyterLab leaves SIGINT alone: the loop would break and its kernels live on (measured).
+    # Without a terminal JupyterLab does not handle SIGINT: the loop would break and its kernels live on (measured).
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
         server = LabApp.initialize_server([*arguments, *extra])
-        server.io_loop.add_callback(lambda: ready(f"http://localhost:{server.port}{server.base_url}lab"))
+        address = f"http://localhost:{server.port}{server.base_url}lab"
+        server.io_loop.add_callback(lambda: ready(address, server.port))
         server.start()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
@@ -221,26 +189,20 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
-def _copy(original: Path, target: Path) -> None:
+def _write(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    half = target.with_name(f".{target.name}.half")  # never a torn notebook, even if we are stopped here
-    shutil.copyfile(original, half)
+    half = target.with_name(f".{target.name}.half")  # if this process is stopped here, no notebook is torn
+    half.write_bytes(data)
     half.replace(target)
 
 
 def _read_manifest(place: Path) -> dict[str, str]:
     try:
-        laid = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        copied = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return {}  # nothing is known about the files there: all of them count as the user's
-    return laid if isinstance(laid, dict) else {}
-
-
-def _write_manifest(place: Path, laid: dict[str, str]) -> None:
-    half = place / f"{_MANIFEST}.half"
-    half.write_text(json.dumps(laid, indent=1, sort_keys=True), encoding="utf-8")
-    half.replace(place / _MANIFEST)
+        return {}  # without a readable manifest every file counts as the user's
+    return copied if isinstance(copied, dict) else {}

@@ -1,5 +1,7 @@
-"""An asyncio event loop in a background thread: sockets, microphone and widgets live there, so that a cell that
-computes stops none of them. The only importer of `threading`.
+"""Event loops and threads: a loop in a background thread, and calls from one loop to another.
+
+Sockets, microphone and widgets run on the background loop, so that a cell that computes does not stop them. This is the
+only module that imports `threading`.
 
 >>> async def double(number: int) -> int:
 ...     return 2 * number
@@ -18,53 +20,115 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-SWITCH_S: Final = 0.001
-"""How long a cell that computes in Python may keep the interpreter to itself each time the shared loop wants it, which
-is several times per frame of a microphone: with Python's own 5 ms a frame took 8.5 ms to the service, with this 4
-(medians, measured by tests/benchmarks/microphone.py). It is the whole process's, from the loop's first start on."""
+CHECK_S: Final = 0.5
+"""Interval at which `run_on` checks that the other loop still runs, in seconds (chosen): a loop that stops notifies no
+caller."""
 
 Lock = threading.RLock
-"""For what a cell and the shared loop both write; re-entrant, because observers come back to where they were called."""
+"""Lock for what a cell and the shared loop both write. It is re-entrant, because observers call back into the object
+that called them."""
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":  # ipykernel chooses a loop there that cannot start processes (the simulator's voice)
-        return asyncio.ProactorEventLoop()
-    return asyncio.new_event_loop()
+class LoopGone(RuntimeError):
+    """The event loop of a coroutine is closed or does not run, or it stopped before the coroutine ended."""
 
 
-_after_fork: list[asyncio.AbstractEventLoop] = []
-"""Loops inherited by a forked child. Their thread stayed in the parent and their file descriptors are shared with it:
-closing them would disturb the parent, so the child only keeps them."""
+async def run_on(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that belongs to another loop, from any running loop.
+
+    Cancelling the caller cancels `coro` on its loop and waits until it has ended, so its cleanup is done.
+
+    Parameters
+    ----------
+    loop : AbstractEventLoop
+        The loop that `coro` must run on; the running one is allowed.
+    coro : coroutine
+        The coroutine. It is closed where it cannot start.
+
+    Returns
+    -------
+    T
+        The result of `coro`; its exception is raised here.
+
+    Raises
+    ------
+    LoopGone
+        `loop` is closed or not running, or it stops before `coro` has ended.
+    """
+    here = asyncio.get_running_loop()
+    if loop is here:
+        return await coro
+    tasks: list[asyncio.Task[T]] = []
+    ended = here.create_future()
+    cancelled = False
+
+    def end(task: asyncio.Task[T]) -> None:
+        with suppress(RuntimeError):  # the caller's loop is closed, so no caller is left
+            here.call_soon_threadsafe(ended.set_result, None)
+
+    def start() -> None:
+        tasks.append(loop.create_task(coro))
+        tasks[0].add_done_callback(end)
+
+    with suppress(RuntimeError):  # a loop that is closed, or closes meanwhile
+        starting = loop.call_soon_threadsafe(start)
+        while loop.is_running() and not ended.done():
+            try:
+                await asyncio.wait([ended], timeout=CHECK_S)
+            except asyncio.CancelledError:
+                cancelled = True
+                loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+        starting.cancel()
+    if not tasks:
+        coro.close()
+    if cancelled:
+        raise asyncio.CancelledError
+    if not tasks or not tasks[0].done() or (tasks[0].cancelled() and tasks[0].cancelling()):
+        raise LoopGone("the event loop is closed or has stopped; open a new session on a loop that runs")
+    return tasks.pop().result()  # popped: the traceback of its exception would otherwise hold the task
+
+
+def on_own_loop(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """Let a coroutine method run on the loop of its object (`self._loop`), whichever loop awaits it."""
+
+    @functools.wraps(method)
+    async def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+        if asyncio.get_running_loop() is self._loop:
+            return await method(self, *args, **kwargs)
+        return await run_on(self._loop, method(self, *args, **kwargs))
+
+    return call
 
 
 class BackgroundLoop:
-    """An event loop in a daemon thread named ``rtnb-loop``; starts on first use, and again after `stop`.
+    """Event loop in a daemon thread named ``rtnb-loop``; it starts on first use, and again after `stop`.
 
-    All methods may be called from any thread; `run` and `stop` not from the loop itself, they would wait for
-    themselves.
+    Every method may be called from any thread, except that `run` and `stop` refuse the loop's own thread.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # the garbage collector may close a widget in here, which comes back
+        self._lock = threading.RLock()  # re-entrant: a collected widget may call back while the lock is held
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
 
     @property
     def running(self) -> bool:
-        """Whether the thread is there."""
+        """True while the thread of this process runs."""
         return self._thread is not None and self._thread.is_alive() and self._pid == os.getpid()
 
     @property
     def inside(self) -> bool:
-        """Whether the caller runs on this loop's thread."""
+        """True on the loop's own thread."""
         return self._thread is threading.current_thread()
 
     def submit(self, coro: Coroutine[Any, Any, T]) -> Future[T]:
@@ -78,16 +142,16 @@ class BackgroundLoop:
         Parameters
         ----------
         coro : coroutine
-            What to run.
+            The coroutine to run.
         timeout_s : float, optional
-            Longest wait; None waits for ever. An interrupt of the kernel ends the wait, too.
+            Longest wait; None for no limit. An interrupt of the kernel ends the wait, too.
 
         Raises
         ------
         TimeoutError
-            After `timeout_s`; `coro` is cancelled then.
+            After `timeout_s`; `coro` is then cancelled.
         RuntimeError
-            Called on the loop's own thread.
+            The caller is on the loop's own thread.
         """
         if self.inside:
             coro.close()
@@ -96,21 +160,21 @@ class BackgroundLoop:
         try:
             return future.result(timeout_s)
         except TimeoutError as error:
-            if future.done():  # the coroutine's own
+            if future.done():  # raised by the coroutine
                 raise
             raise TimeoutError(f"not done within {timeout_s:g} s") from error
         finally:
-            future.cancel()  # nothing to do where it has ended; after a timeout or an interrupt nobody wants it
+            future.cancel()  # after a timeout or an interrupt; no effect on a coroutine that has ended
 
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
-        """Call `callback` on the loop's thread soon; returns at once."""
+        """Call `callback` on the loop's thread soon; return at once."""
         with self._lock:
             self._started().call_soon_threadsafe(callback, *arguments)
 
     def stop(self) -> None:
-        """Cancel what runs, close the loop and wait until the thread has ended; stopping twice is fine."""
+        """Cancel all tasks, close the loop and wait until the thread has ended; stopping twice is allowed."""
         if self.inside:
-            raise RuntimeError("stop() on the loop's own thread would wait for itself")
+            raise RuntimeError("stop() on the loop's own thread would wait for itself: call it from another thread")
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
@@ -120,24 +184,20 @@ class BackgroundLoop:
         thread.join()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is not None and self._pid != os.getpid():
-            _after_fork.append(self._loop)
-            self._loop = None
-        if self._loop is None:
+        if self._loop is None or self._pid != os.getpid():
             self._start(_new_loop())
         assert self._loop is not None
         return self._loop
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is not None:  # started meanwhile, by a widget that the garbage collector closed
-            loop.close()
-            return
-        self._loop = loop
-        self._pid = os.getpid()
+        if self._loop is not None:
+            if self._pid == os.getpid():  # a widget was collected while `loop` was made, and has started another
+                loop.close()
+                return
+            _after_fork.append(self._loop)
+        self._loop, self._pid = loop, os.getpid()
         self._thread = threading.Thread(target=_serve, args=(loop,), name="rtnb-loop", daemon=True)
         self._thread.start()
-        if self is _shared:
-            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
 
     def __enter__(self) -> BackgroundLoop:
         return self
@@ -149,6 +209,17 @@ class BackgroundLoop:
 
     def __repr__(self) -> str:
         return f"BackgroundLoop({'running' if self.running else 'not running'})"
+
+
+_after_fork: list[asyncio.AbstractEventLoop] = []
+"""Loops inherited by a forked child. Their threads exist only in the parent, which shares their file descriptors:
+closing them would disturb the parent, so the child keeps them."""
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":  # ipykernel's policy gives a loop there that cannot start processes (the voice)
+        return asyncio.ProactorEventLoop()
+    return asyncio.new_event_loop()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -164,7 +235,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def _wind_up() -> None:
-    """Cancel all tasks and wait for their cleanup, also of tasks started by that."""
+    """Cancel all tasks and wait for their cleanup, and for tasks that the cleanup starts."""
     loop = asyncio.get_running_loop()
     while others := asyncio.all_tasks() - {asyncio.current_task()}:
         for task in others:
@@ -181,35 +252,13 @@ atexit.register(_shared.stop)
 
 
 def shared_loop() -> BackgroundLoop:
-    """Return the one loop all widgets of this process share."""
+    """Return the loop that all widgets of this process share."""
     return _shared
 
 
-def _new_locks_in_child() -> None:
+def _new_lock_in_child() -> None:
     _shared._lock = threading.RLock()  # the parent may have held it while it forked
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_locks_in_child)
-
-
-# --- calls from another loop ------------------------------------------------------------------------------------------
-
-
-async def run_on(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on its own loop and return its result here."""
-    if asyncio.get_running_loop() is loop:
-        return await coro
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
-
-
-def on_own_loop(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
-    """Let a coroutine method run on the loop of its object (`self._loop`), whichever loop awaits it."""
-
-    @functools.wraps(method)
-    async def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await run_on(self._loop, method(self, *args, **kwargs))
-
-    return call
+    os.register_at_fork(after_in_child=_new_lock_in_child)

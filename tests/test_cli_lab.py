@@ -1,4 +1,4 @@
-"""`rtnb lab`: a working copy nobody overwrites, a free port, a clean end."""
+"""Command `rtnb lab`: a working copy that keeps edits, a free port, a clean end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rtnb._lab import WorkingCopy, free_port, hub_address, originals, tunnel, working_copy
+from rtnb._lab import WorkingCopy, hub_address, originals, tunnel, working_copy
 from rtnb.cli import main, parser
 from rtnb.errors import RtnbError
 
@@ -24,7 +24,7 @@ def source(tmp_path: Path) -> Path:
     (folder / "01-first.ipynb").write_text("first, as shipped")
     (folder / "sound" / "hello.wav").write_bytes(b"RIFF")
     (folder / ".ipynb_checkpoints").mkdir()
-    (folder / ".ipynb_checkpoints" / "01-first.ipynb").write_text("not for anybody")
+    (folder / ".ipynb_checkpoints" / "01-first.ipynb").write_text("not copied")
     return folder
 
 
@@ -48,7 +48,7 @@ def test_a_second_copy_changes_nothing(source: Path, tmp_path: Path) -> None:
     assert working_copy(source, tmp_path / "work") == WorkingCopy(tmp_path / "work")
 
 
-def test_edits_are_kept_new_notebooks_are_added_untouched_ones_follow(source: Path, tmp_path: Path) -> None:
+def test_edits_are_kept_new_notebooks_are_added_others_are_updated(source: Path, tmp_path: Path) -> None:
     work = working_copy(source, tmp_path / "work").path
     (work / "01-first.ipynb").write_text("mine")
     (work / "own.ipynb").write_text("mine too")
@@ -77,7 +77,7 @@ def test_a_kept_notebook_stays_kept_however_often_the_original_changes(source: P
     assert (work / "01-first.ipynb").read_text() == "mine"
 
 
-def test_without_its_manifest_everything_there_counts_as_the_users(source: Path, tmp_path: Path) -> None:
+def test_without_a_readable_manifest_every_file_counts_as_the_users(source: Path, tmp_path: Path) -> None:
     work = working_copy(source, tmp_path / "work").path
     (work / ".rtnb-originals.json").write_text("{torn")
     (source / "01-first.ipynb").write_text("second edition")
@@ -94,7 +94,7 @@ def test_the_originals_are_never_written(source: Path, tmp_path: Path) -> None:
     assert _contents(source) == before
 
 
-def test_a_file_in_the_way_is_named(source: Path, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_named(source: Path, tmp_path: Path) -> None:
     (tmp_path / "work").write_text("")
     with pytest.raises(RtnbError, match="is a file, not a folder"):
         working_copy(source, tmp_path / "work")
@@ -104,29 +104,19 @@ def test_from_a_checkout_the_originals_are_its_notebooks() -> None:
     assert originals() == Path(__file__).resolve().parent.parent / "notebooks"
 
 
-def test_a_taken_port_gives_the_next_free_one() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert port < free_port(port) < port + 100
-
-
-def test_port_zero_gives_any_free_port() -> None:
-    assert free_port(0) > 0
-
-
 def test_a_port_must_be_a_port(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["lab", "--port", "70000"])
     assert "0 to 65535" in capsys.readouterr().err
 
 
-def test_words_after_a_double_dash_are_jupyters() -> None:
+def test_options_after_a_double_dash_go_to_jupyterlab() -> None:
     options = parser().parse_args(["lab", "--no-browser", "--", "--ServerApp.ip=0.0.0.0"])
     assert options.jupyter == ["--ServerApp.ip=0.0.0.0"]
     assert options.no_browser
 
 
-def test_it_opens_on_the_start_else_on_the_first(source: Path, tmp_path: Path) -> None:
+def test_it_opens_the_start_notebook_else_the_first(source: Path, tmp_path: Path) -> None:
     assert WorkingCopy(tmp_path).start == ""
     assert working_copy(source, tmp_path / "work").start == "01-first.ipynb"
     (source / "00_start_here.ipynb").write_text("start")
@@ -134,20 +124,20 @@ def test_it_opens_on_the_start_else_on_the_first(source: Path, tmp_path: Path) -
     assert working_copy(source, tmp_path / "work").start == "00_start_here.ipynb"
 
 
-def test_on_a_jupyterhub_it_starts_nothing_and_says_where(
+def test_on_a_jupyterhub_it_starts_no_server_and_prints_the_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ada/")
     monkeypatch.setenv("JUPYTERHUB_ROOT_DIR", str(tmp_path))
     monkeypatch.delenv("JUPYTERHUB_PUBLIC_URL", raising=False)
     assert main(["lab", "--directory", str(tmp_path / "my work")]) == 0
-    said = capsys.readouterr().out
-    assert "/user/ada/lab/tree/my%20work/0" in said
-    assert "-m ipykernel install --user" in said
+    printed = capsys.readouterr().out
+    assert "/user/ada/lab/tree/my%20work/0" in printed
+    assert "-m ipykernel install --user" in printed
     assert any((tmp_path / "my work").glob("*.ipynb"))
 
 
-def test_where_a_jupyterhub_shows_the_copy(tmp_path: Path) -> None:
+def test_the_address_on_a_jupyterhub_depends_on_the_servers_folder(tmp_path: Path) -> None:
     copy = WorkingCopy(tmp_path.resolve())
     root = {"JUPYTERHUB_ROOT_DIR": str(tmp_path)}
     public = {"JUPYTERHUB_PUBLIC_URL": "https://hub.test/u/a/", **root}
@@ -157,7 +147,7 @@ def test_where_a_jupyterhub_shows_the_copy(tmp_path: Path) -> None:
     assert hub_address(copy, root) is None
 
 
-def test_over_ssh_it_says_how_to_get_there() -> None:
+def test_over_ssh_it_prints_the_forwarding_command() -> None:
     assert tunnel(8888, {}) is None
     assert tunnel(8888, {"SSH_CONNECTION": "10.0.0.1 4000 10.0.0.2 22", "USER": "ada"}) == (
         "ssh -N -L 8888:localhost:8888 ada@10.0.0.2"
@@ -165,12 +155,14 @@ def test_over_ssh_it_says_how_to_get_there() -> None:
     assert tunnel(80, {"SSH_CONNECTION": "::1 4000 ::2 2222"}) == "ssh -N -L 80:localhost:80 -p 2222 YOU@::2"
 
 
-def test_an_error_is_told_in_words_not_as_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_printed_with_the_next_step_and_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert main(["lab", "--directory", str(tmp_path / "file")]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("rtnb lab: ")
-    assert "Choose another folder" in told
+    printed = capsys.readouterr().err
+    assert printed.startswith("rtnb lab: ")
+    assert printed.endswith("\n  Choose another folder with --directory.\n")
 
 
 def test_help_names_every_command() -> None:
@@ -179,7 +171,7 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_it_ends_cleanly_with_its_kernels(name: str, tmp_path: Path) -> None:
+def test_a_signal_stops_the_server_and_its_kernels(name: str, tmp_path: Path) -> None:
     from tests.browser.lab import Lab
 
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,8 +1,12 @@
+"""The background loop, calls between loops, and the globals of the interpreter."""
+
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import gc
+import inspect
 import os
 import subprocess
 import sys
@@ -11,7 +15,7 @@ import warnings
 
 import pytest
 
-from rtnb._loop import BackgroundLoop, shared_loop
+from rtnb._loop import BackgroundLoop, LoopGone, run_on, shared_loop
 
 
 def _threads() -> list[str]:
@@ -31,7 +35,7 @@ async def _for_ever(started: threading.Event, log: list[str]) -> None:
         log.append("cleaned up")
 
 
-def test_it_starts_on_first_use_and_stops_without_a_trace() -> None:
+def test_it_starts_on_first_use_and_stop_leaves_no_thread() -> None:
     before = len(_threads())
     loop = BackgroundLoop()
     assert (loop.running, len(_threads())) == (False, before)
@@ -87,7 +91,7 @@ def test_stop_also_ends_workers_and_async_generators() -> None:
     assert _threads().count("rtnb-loop-worker_0") == 0
 
 
-def test_run_gives_the_exception() -> None:
+def test_run_raises_the_exception_of_the_coroutine() -> None:
     async def fail() -> None:
         raise LookupError("gone")
 
@@ -102,7 +106,7 @@ def test_run_gives_the_exception() -> None:
 
 
 class _CollectedHere(BackgroundLoop):
-    """The garbage collector runs at the worst moment: while the loop is started, or asked for."""
+    """Loop with a garbage collection at the worst moment: while it starts."""
 
     def _started(self) -> asyncio.AbstractEventLoop:
         gc.collect()
@@ -110,7 +114,7 @@ class _CollectedHere(BackgroundLoop):
 
 
 class _Closing:
-    """What uses the loop when it is collected, as a widget does; a cycle, so that only the collector ends it."""
+    """Object that uses the loop when it is collected, as a widget does; a cycle, so only the collector frees it."""
 
     def __init__(self, loop: BackgroundLoop, done: threading.Event) -> None:
         self.me, self.loop, self.done = self, loop, done
@@ -119,7 +123,7 @@ class _Closing:
         self.loop.call_soon(self.done.set)
 
 
-def test_what_is_collected_within_may_use_it() -> None:
+def test_an_object_collected_while_the_loop_starts_may_use_the_loop() -> None:
     loop, done, names = _CollectedHere(), threading.Event(), list[str]()
     _Closing(loop, done)
     caller = threading.Thread(target=lambda: names.append(loop.run(_name(), 5)), daemon=True)
@@ -131,20 +135,7 @@ def test_what_is_collected_within_may_use_it() -> None:
     assert not loop.running
 
 
-def test_a_cell_that_computes_lets_the_shared_loop_run_more_often() -> None:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.005)
-    try:
-        with BackgroundLoop() as other:  # a simulator's, which ends first
-            other.run(_name())
-            assert sys.getswitchinterval() == pytest.approx(0.005)
-            shared_loop().run(_name())
-        assert sys.getswitchinterval() == pytest.approx(0.001)
-    finally:
-        sys.setswitchinterval(before)
-
-
-def test_run_out_of_time_cancels() -> None:
+def test_run_cancels_at_its_timeout() -> None:
     started, log, done = threading.Event(), list[str](), threading.Event()
 
     async def watched() -> None:
@@ -178,7 +169,7 @@ def test_cancelling_the_future_cancels_the_coroutine() -> None:
             future.result()
 
 
-def test_call_soon() -> None:
+def test_call_soon_calls_on_the_loops_thread() -> None:
     called, seen = threading.Event(), list[object]()
 
     def note(value: object) -> None:
@@ -191,7 +182,7 @@ def test_call_soon() -> None:
     assert seen == [(7, "rtnb-loop")]
 
 
-def test_waiting_for_itself_is_refused() -> None:
+def test_run_and_stop_refuse_the_loops_own_thread() -> None:
     with BackgroundLoop() as loop:
 
         async def nested() -> str:
@@ -224,7 +215,7 @@ def test_there_is_one_shared_loop() -> None:
         shared_loop().stop()
 
 
-def test_the_interpreter_ends_cleanly_while_it_works() -> None:
+def test_the_interpreter_exits_cleanly_while_a_task_runs() -> None:
     script = """
 import asyncio
 from rtnb._loop import shared_loop
@@ -253,7 +244,7 @@ shared_loop().run(working.wait())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is for POSIX")
-def test_a_forked_child_starts_its_own() -> None:
+def test_a_forked_child_starts_its_own_loop() -> None:
     script = """
 import os, sys
 from rtnb._loop import shared_loop
@@ -274,3 +265,188 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# --- run_on ---------------------------------------------------------------------------------------------------------
+
+
+async def _loop_of(background: BackgroundLoop) -> asyncio.AbstractEventLoop:
+    async def here() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    return await asyncio.wrap_future(background.submit(here()))
+
+
+async def test_run_on_the_running_loop_awaits_in_the_same_task() -> None:
+    async def task() -> asyncio.Task[object] | None:
+        return asyncio.current_task()
+
+    assert await run_on(asyncio.get_running_loop(), task()) is asyncio.current_task()
+
+
+async def test_run_on_another_loop_returns_the_result_and_keeps_context_variables() -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+    variable.set(7)
+
+    async def both() -> tuple[str, int]:
+        return await _name(), variable.get()
+
+    with BackgroundLoop() as background:
+        assert await run_on(await _loop_of(background), both()) == ("rtnb-loop", 7)
+
+
+@pytest.mark.parametrize("kind", [LookupError, TimeoutError, asyncio.CancelledError])
+async def test_run_on_raises_the_exception_of_the_coroutine(kind: type[BaseException]) -> None:
+    async def fail() -> None:
+        raise kind("gone")
+
+    with BackgroundLoop() as background:
+        with pytest.raises(kind) as first:
+            await run_on(await _loop_of(background), fail())
+        with pytest.raises(kind) as second:
+            await run_on(await _loop_of(background), fail())
+    assert (type(first.value), first.value is second.value) == (kind, False)
+
+
+async def test_a_cancelled_run_on_waits_for_the_cleanup_on_the_other_loop() -> None:
+    started, log = threading.Event(), list[str]()
+    with BackgroundLoop() as background:
+        loop = await _loop_of(background)
+        call = asyncio.create_task(run_on(loop, _for_ever(started, log)))
+        await asyncio.to_thread(started.wait, 5)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert log == ["cleaned up"]
+        assert await run_on(loop, _name()) == "rtnb-loop"
+
+
+async def test_a_run_on_that_is_cancelled_before_its_coroutine_starts_leaves_nothing() -> None:
+    started, log = threading.Event(), list[str]()
+    with BackgroundLoop() as background:
+        loop = await _loop_of(background)
+        hold = threading.Event()
+        background.call_soon(hold.wait, 5)
+        call = asyncio.create_task(run_on(loop, _for_ever(started, log)))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.sleep(0)
+        hold.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert (started.is_set(), log) == (False, [])
+
+
+async def test_run_on_a_closed_or_idle_loop_raises_and_closes_the_coroutine() -> None:
+    with BackgroundLoop() as background:
+        closed = await _loop_of(background)
+    idle = asyncio.new_event_loop()
+    try:
+        for loop in (closed, idle):
+            coro = _name()
+            with pytest.raises(LoopGone, match="closed or has stopped; open a new session"):
+                await run_on(loop, coro)
+            assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+    finally:
+        idle.close()
+
+
+async def test_run_on_raises_when_the_other_loop_stops_meanwhile() -> None:
+    started, log = threading.Event(), list[str]()
+    with BackgroundLoop() as background:
+        call = asyncio.create_task(run_on(await _loop_of(background), _for_ever(started, log)))
+        await asyncio.to_thread(started.wait, 5)
+        await asyncio.to_thread(background.stop)
+        with pytest.raises(LoopGone):
+            await call
+    assert log == ["cleaned up"]
+
+
+async def test_run_on_raises_when_the_other_loop_stops_without_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb._loop.CHECK_S", 0.01)
+    started, raised, log = threading.Event(), threading.Event(), list[str]()
+    loop = asyncio.new_event_loop()
+
+    def serve() -> None:
+        loop.run_forever()
+        raised.wait(5)
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(tasks))
+        loop.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    call = asyncio.create_task(run_on(loop, _for_ever(started, log)))
+    await asyncio.to_thread(started.wait, 5)
+    loop.call_soon_threadsafe(loop.stop)
+    with pytest.raises(LoopGone):
+        await call
+    raised.set()
+    await asyncio.to_thread(thread.join)
+    assert log == ["cleaned up"]
+
+
+# --- globals of the interpreter -------------------------------------------------------------------------------------
+
+_GLOBALS = """
+import asyncio, decimal, faulthandler, gc, locale, logging, os, random, signal, socket, sys, threading, warnings
+
+def snapshot():
+    signals = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    state = {
+        "switch interval": sys.getswitchinterval(), "recursion limit": sys.getrecursionlimit(),
+        "event loop policy": asyncio.get_event_loop_policy(), "warnings filters": list(warnings.filters),
+        "signals": signals, "wakeup fd": signal.set_wakeup_fd(-1), "locale": locale.setlocale(locale.LC_ALL),
+        "hooks": (sys.excepthook, sys.unraisablehook, sys.displayhook, threading.excepthook),
+        "trace": (sys.gettrace(), sys.getprofile()), "random": random.getstate(), "decimal": str(decimal.getcontext()),
+        "socket timeout": socket.getdefaulttimeout(), "gc": (gc.isenabled(), gc.get_threshold()),
+        "logging": (logging.root.level, list(logging.root.handlers), logging.lastResort, logging.getLoggerClass()),
+        "folder": os.getcwd(), "environment": dict(os.environ), "path": list(sys.path),
+        "faulthandler": faulthandler.is_enabled(), "stack size": threading.stack_size(),
+    }
+    if numpy := sys.modules.get("numpy"):
+        state["numpy"] = (str(numpy.random.get_state()), numpy.geterr(), numpy.get_printoptions())
+    return state
+
+def unchanged(step):
+    after = snapshot()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"{step} changes: {', '.join(changed)}"
+
+before = snapshot()
+import rtnb
+unchanged("import rtnb")
+
+import aiohttp.web, anywidget, ipywidgets, matplotlib.pyplot, numpy, pandas, websockets.asyncio.client  # add filters
+before = snapshot()
+import rtnb.analysis.plot, rtnb.cli, rtnb.widgets
+unchanged("importing the rooms")
+
+from rtnb._loop import shared_loop
+
+async def name():
+    return asyncio.get_running_loop()
+
+async def opened(simulator):
+    return await rtnb.connect(simulator)
+
+shared_loop().run(name())
+unchanged("starting the shared loop")
+with rtnb.Simulator(latency="fast", voice="babble", seed=1) as simulator:
+    unchanged("starting a simulator")
+    session = shared_loop().run(opened(simulator))
+    unchanged("opening a session")
+    shared_loop().run(session.ask("Hello!"))
+    shared_loop().run(session.close())
+    unchanged("closing a session")
+unchanged("stopping a simulator")
+shared_loop().stop()
+unchanged("stopping the shared loop")
+"""
+
+
+def test_no_global_of_the_interpreter_changes() -> None:
+    done = subprocess.run([sys.executable, "-c", _GLOBALS], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -64,7 +64,7 @@ def weighted_counts(flags: npt.NDArray[np.bool_], weights: _Array) -> _Array:
     counts : ndarray, float32, shape (n_draws, n_rows)
     """
     packed = np.ascontiguousarray(np.packbits(flags, axis=1))
-    rows = packed.view([("", packed.dtype, packed.shape[1])]).ravel()
+    rows = packed.view([("", packed.dtype, (packed.shape[1],))]).ravel()
     _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
     counts: _Array = weights @ flags[first].T.astype(np.float32)
     return counts[:, inverse]

@@ -20,7 +20,7 @@ KEY_PROTOCOL: Final = "openai-insecure-api-key."
 """Browsers that cannot set headers offer the key as a subprotocol with this prefix."""
 
 
-OWNER: Final = web.RequestKey("owner", str)
+OWNER: Final[Any] = getattr(web, "RequestKey", web.AppKey)("owner", str)  # aiohttp < 3.14 has no RequestKey
 """Who an admitted request comes from: see `KeyRing.owner`."""
 
 

@@ -242,6 +242,7 @@ class SocketServer:
                 self._hub.detach(page)
                 if gone:
                     self._hub.drop(page)
+            await socket.close(1001)  # when the loop stops: the server forgets a connection whose handler was cancelled
 
     async def _write(self, socket: ServerConnection, page: Page) -> None:
         """Send what is due; a slow page makes `send` wait, and the hub forgets the oldest meanwhile."""

@@ -218,8 +218,8 @@ async def test_an_offer_with_a_session_of_its_own(sim: Simulator) -> None:
     finally:
         await caller.close()
     for session, key in (('{"type": "realtime", "voice": "x"}', sim.key), ("{", sim.key), ("{}", "ephemeral")):
-        form = aiohttp.FormData({"sdp": "v=0"}, default_to_multipart=True)
-        form.add_field("session", session)
+        form = aiohttp.FormData({"sdp": "v=0"})
+        form.add_field("session", session, content_type="application/json")
         key = (await sim.ephemeral_key()).reveal() if key == "ephemeral" else key
         status, _, _ = await post(sim, OPENAI, key=key, data=form, headers={"Content-Type": ""})
         assert status == (400 if key == sim.key else 401)
