@@ -22,10 +22,10 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 T = TypeVar("T")
-P = ParamSpec("P")
+M = TypeVar("M", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 CHECK_S: Final = 0.5
 """Interval at which `run_on` checks that the other loop still runs, in seconds (chosen): a loop that stops notifies no
@@ -95,18 +95,16 @@ async def run_on(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) 
     return tasks.pop().result()  # popped: the traceback of its exception would otherwise hold the task
 
 
-def on_own_loop(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+def on_own_loop(method: M) -> M:
     """Let a coroutine method run on the loop of its object (`self._loop`), whichever loop awaits it."""
 
     @functools.wraps(method)
-    async def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if asyncio.get_running_loop() is self._loop:
             return await method(self, *args, **kwargs)
         return await run_on(self._loop, method(self, *args, **kwargs))
 
-    return call
+    return cast("M", call)
 
 
 class BackgroundLoop:

@@ -1,6 +1,6 @@
 """Fit the local model of the server VAD to what a service told about audio it was sent.
 
-Which constants: `VadConstants`, and the frame phase (how much later than the stream the service's frames begin). Observed
+The constants are `VadConstants` and the frame phase (the delay between stream and frames of the service). Observed
 boundaries are compared with the model's; the constants with the least distance win, ties go to the model's own. Where
 the service behaves as if a setting had never been changed, that is found out by trying.
 """

@@ -21,8 +21,8 @@ from rtnb.protocol.values import Dialect, ErrorDetail
 from rtnb.transport.credentials import redact
 
 LATE_REPLY_S: Final = 5.0
-"""How long an ambiguous reply is kept before it goes to the request that waits (chosen). Where the earlier reply was not
-lost but late, the own reply of that request follows it soon."""
+"""How long an ambiguous reply is kept before it goes to the request that waits (chosen). If it was the late reply to an
+earlier request, the reply to this one follows soon."""
 
 _log = logging.getLogger("rtnb")
 

@@ -61,7 +61,7 @@ _KINDS = {str: "text", int: "whole number", float: "number", bool: "true or fals
 
 def detail(rows: EventRows, index: int) -> dict[str, Any]:
     """All the pane shows of one event."""
-    row = rows.log[index]
+    row = rows.row(index)
     message, audio, cuts = _shown(row.event, rows.format_of(index))
     cause = rows.cause_of(index)
     return {
@@ -72,23 +72,23 @@ def detail(rows: EventRows, index: int) -> dict[str, Any]:
         "json": message,
         "audio": audio,
         "cuts": cuts,
-        "cause": None if cause is None else {"index": cause, "type": rows.log[cause].type},
+        "cause": None if cause is None else {"index": cause, "type": rows.row(cause).type},
         "errors": [{"index": error, "text": rows.summary(error)} for error in rows.errors_of.get(index, [])],
     }
 
 
 def run_detail(rows: EventRows, first: int, last: int) -> dict[str, Any]:
     """What the pane shows of a folded run: the same, with all its pieces of text joined."""
-    found = [rows.log[index].event for index in rows.run(first, last)]
+    found = [rows.row(index).event for index in rows.run(first, last)]
     pieces = [delta for event in found if isinstance(delta := getattr(event, "delta", ""), str)]
     text = "".join(pieces)
-    row = rows.log[first]
+    row = rows.row(first)
     return {"type": row.type, **meaning(row.event, row.direction), "count": len(found), "text": text[:SHOWN_LENGTH]}
 
 
 def whole_text(rows: EventRows, index: int) -> str:
     """The event as JSON with everything in it, for the clipboard."""
-    return json.dumps(json.loads(wire.encode(rows.log[index].event)), indent=2, ensure_ascii=False)
+    return json.dumps(json.loads(wire.encode(rows.row(index).event)), indent=2, ensure_ascii=False)
 
 
 def contains(event: Event, needle: str) -> bool:
@@ -207,9 +207,9 @@ def sound(rows: EventRows, first: int, last: int, *, number: int = 0) -> str:
     """
     form = rows.format_of(first)
     if first == last:
-        found = [pcm for _, pcm in _sounds(rows.log[first].event)][number : number + 1]
+        found = [pcm for _, pcm in _sounds(rows.row(first).event)][number : number + 1]
     else:
-        found = [pcm for index in rows.run(first, last) for _, pcm in _sounds(rows.log[index].event)]
+        found = [pcm for index in rows.run(first, last) for _, pcm in _sounds(rows.row(index).event)]
     pcm = b"".join(found)[: PLAYED_MS * form.bytes_per_ms]
     if not pcm:
         raise AudioError("this event carries no audio")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from rtnb.client.log import LogRow, summary
+from rtnb.client.log import EventLog, LogRow, summary
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS, Event, UnknownEvent
 from rtnb.protocol.values import PCM16, AudioFormat, SessionConfig, Value
@@ -46,6 +46,7 @@ class EventRows:
         self.log = log
         self.errors_of: dict[int, list[int]] = {}
         """Number of a client event -> numbers of the errors it caused."""
+        self._start_s = 0.0
         self._numbers = array("i")
         self._summaries: list[str] = []
         self._types = _Table()
@@ -61,12 +62,29 @@ class EventRows:
     def __len__(self) -> int:
         return len(self._summaries)
 
+    @property
+    def total(self) -> int:
+        """Number of events so far, with those that the log has dropped."""
+        return len(self.log) + _dropped(self.log)
+
+    def row(self, index: int) -> LogRow:
+        """Return the row of an event as it may be shown: without secrets, or a mark where the log has dropped it."""
+        position = index - _dropped(self.log)
+        if position < 0:
+            gone = UnknownEvent(type="dropped", payload={}, problem="dropped: the log had reached its limit")
+            return LogRow(index, "received", self._start_s, 0.0, "dropped", 0, gone)
+        row = self.log[position]
+        return self.log.redacted(row) if isinstance(self.log, EventLog) else row
+
     def read(self, *, most: int) -> bool:
         """Take in at most `most` new events; return whether there are more."""
-        first, stop = len(self), min(len(self.log), len(self) + most)
+        first, stop = len(self), min(self.total, len(self) + most)
         for index in range(first, stop):
-            self._add(index, self.log[index])
-        return stop < len(self.log)
+            row = self.row(index)
+            if index == 0:
+                self._start_s = row.monotonic_s
+            self._add(index, row)
+        return stop < self.total
 
     def pack(self, start: int, stop: int) -> tuple[dict[str, Any], list[bytes]]:
         """The header and the two buffers of rows `start` to `stop`: numbers, and JSON of the texts."""
@@ -135,8 +153,7 @@ class EventRows:
                 cause = self._cause(index, event)
         if not received and isinstance(event.event_id, str):
             self._sent[event.event_id] = index
-        start_s = self.log[0].monotonic_s
-        time = min(max(0, round(10_000 * (row.monotonic_s - start_s))), _LONGEST_NUMBER)
+        time = min(max(0, round(10_000 * (row.monotonic_s - self._start_s))), _LONGEST_NUMBER)
         size = min(row.size_bytes, _LONGEST_NUMBER)
         number = self._types.number(kind)
         self._numbers.extend((flags, time, number, size, audio_bytes, form, item, response, call, content, cause))
@@ -275,8 +292,12 @@ def static_table(rows: EventRows) -> str:
     )
 
 
+def _dropped(log: Sequence[LogRow]) -> int:
+    return log.dropped.events if isinstance(log, EventLog) else 0
+
+
 def _static_row(rows: EventRows, index: int) -> str:
-    row = rows.log[index]
+    row = rows.row(index)
     arrow = "←" if row.direction == "received" else "→"
     cells = (index, f"{rows.time_s(index):.3f}", arrow, row.type[:100], f"{row.size_bytes:,}", rows.summary(index))
     return f"<tr>{''.join(f'<td>{escape(_harmless(str(cell)))}</td>' for cell in cells)}</tr>"

@@ -13,7 +13,6 @@ from typing import Any
 
 from rtnb.client import Session
 from rtnb.client.log import Direction, EventLog, LogRow
-from rtnb.client.redaction import redact_event
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
@@ -44,7 +43,7 @@ def source_of(thing: Any) -> Source:
         None of these.
     """
     if isinstance(thing, Session):
-        return Source(thing.log, _through(thing.loop, thing.send_raw), thing.state, thing.dialect)
+        return Source(thing.log, thing.send_raw, thing.state, thing.dialect)
     if isinstance(thing, EventLog):
         return Source(thing)
     if isinstance(thing, str | Path):
@@ -99,7 +98,7 @@ def _record(log: EventLog, direction: Direction | None, said: Any, *, at_s: floa
         raise TypeError(f"an event is a JSON object or an rtnb event, got {type(said).__name__}")
     if direction is None:
         direction = "sent" if event.type in CLIENT_EVENTS else "received"
-    log.record(direction, redact_event(event), monotonic_s=at_s, wall_time=wall_time, text=text)
+    log.record(direction, event, monotonic_s=at_s, wall_time=wall_time, text=text)
 
 
 # --- openai -----------------------------------------------------------------------------------------------------------

@@ -71,8 +71,10 @@ class SessionView(LineView):
         index, over = 0, False
         while True:
             closed = isinstance(source, Session) and source.closed
-            if count := min(len(log) - index, _AT_ONCE):
-                self._rows([log[number] for number in range(index, index + count)])
+            index = max(index, log.dropped.events)  # a full log drops its oldest rows
+            position = index - log.dropped.events
+            if count := min(len(log) - position, _AT_ONCE):
+                self._rows([log.redacted(log[number]) for number in range(position, position + count)])
                 index += count
             else:
                 self._idle()

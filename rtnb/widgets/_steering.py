@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -274,14 +274,7 @@ class Steering:
     async def _update(self, session: Session, requested: Settings) -> Exception | None:
         config = wire.decode_session(nested(requested))
         try:
-            await on_loop_of(session, lambda: session.update(config))
+            await session.update(config)
         except (ServiceError, RtnbError) as error:
             return error
         return None
-
-
-async def on_loop_of(session: Session, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Await a call of a session on the loop it lives on, from the background loop."""
-    if session.loop is asyncio.get_running_loop():
-        return await call()
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), session.loop))

@@ -20,7 +20,6 @@ from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import TransportError
 from rtnb.transport import TargetFacts
 from rtnb.widgets._follow import SessionView
-from rtnb.widgets._steering import on_loop_of
 
 Handler = Callable[[], object]
 
@@ -96,7 +95,7 @@ class ConnectionControl(SessionView):
 
     async def _close(self, session: Session) -> None:
         try:
-            await on_loop_of(session, session.close)
+            await session.close()
         except TransportError as error:
             self.failed(error)
 

@@ -116,7 +116,7 @@ class EventInspector(LineView):
             if self._told < len(self._rows):
                 stop = min(self._told + _AT_ONCE, len(self._rows))
                 header, buffers = self._rows.pack(self._told, stop)
-                self._pages.publish("rows", {**header, "total": len(self.event_log)}, buffers)
+                self._pages.publish("rows", {**header, "total": self._rows.total}, buffers)
                 self._told, quiet_since = stop, loop.time()
             elif loop.time() - quiet_since > _STILL_S and self._saved != len(self._rows):
                 self._keep_static()
@@ -136,7 +136,7 @@ class EventInspector(LineView):
         data, metadata = self._repr_mimebundle_() or ({}, {})
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
         if self._teller is None:
-            self._rows.read(most=len(self.event_log))
+            self._rows.read(most=self._rows.total)
         self._shown = True
         display(self._static(), display_id=self.static_id, raw=True)  # type: ignore[no-untyped-call]
 
@@ -190,7 +190,7 @@ class EventInspector(LineView):
 
     def _search(self, text: str, start: int) -> dict[str, Any]:
         stop = min(start + _SEARCHED, len(self._rows))
-        hits = [index for index in range(start, stop) if detail.contains(self.event_log[index].event, text)]
+        hits = [index for index in range(start, stop) if detail.contains(self._rows.row(index).event, text)]
         return {"hits": hits, "next": stop}
 
     def _export(self, start: int) -> dict[str, Any]:

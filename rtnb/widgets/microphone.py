@@ -27,7 +27,6 @@ from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets import microphone_source as sources
 from rtnb.widgets._base import packed
 from rtnb.widgets._follow import SessionView, _raise_in_loop
-from rtnb.widgets._steering import on_loop_of
 from rtnb.widgets.microphone_feed import RATE_HZ, Clip, Feed
 from rtnb.widgets.microphone_popout import KNOBS, MODULES, page
 
@@ -226,7 +225,7 @@ class Microphone(SessionView):
 
         trouble = asyncio.get_running_loop().create_future()
         self._trouble.add(trouble)
-        answer = asyncio.ensure_future(on_loop_of(session, whole))
+        answer = asyncio.ensure_future(whole())
         try:
             async with self._listening():
                 await asyncio.wait({trouble, answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)

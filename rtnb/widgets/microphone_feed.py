@@ -12,9 +12,8 @@ from rtnb._loop import Lock
 from rtnb.analysis.latency import SpeechEnd
 from rtnb.audio import Audio, Resampler, codec, decode_pcm16
 from rtnb.client import Session
-from rtnb.errors import ServiceError, TransportError
+from rtnb.errors import RequestTimeout, ServiceError, TransportError
 from rtnb.widgets._frames import Delay
-from rtnb.widgets._steering import on_loop_of
 
 RATE_HZ: Final = 24_000
 """Rate of all frames of the page; G.711 sessions get them resampled here."""
@@ -149,8 +148,8 @@ class Feed:
                     if kind == "sound":
                         await self._send(session, frames, stamp_ms, pcm, encode)
                     else:
-                        await on_loop_of(session, lambda down=kind == "down": _turn(session, down))  # type: ignore[misc]
-                except ServiceError as error:
+                        await _turn(session, kind == "down")
+                except (ServiceError, RequestTimeout) as error:
                     self._problem(str(error))
                 except TransportError:
                     return  # the session is over; whoever follows its log says so
@@ -168,7 +167,7 @@ class Feed:
         data = encode(session.config.input_format.type, pcm)
         stale = late_ms > STALE_MS
         if data and not stale:
-            await on_loop_of(session, lambda: session.input_audio_buffer.append(data))
+            await session.input_audio_buffer.append(data)
         with self._lock:
             self.counts.waiting -= frames
             if stale:

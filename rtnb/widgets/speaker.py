@@ -75,8 +75,9 @@ class Speaker(SessionView):
         if (other := _speakers.get(source)) is not None and other is not self:
             other.session = None
         _speakers[source] = self
-        self._decoder, self._silent_until = Decoder(), len(source.log)
-        self._end_hook = source.playback.on_flush(lambda: shared_loop().call_soon(self._flush, source, len(source.log)))
+        self._decoder, self._silent_until = Decoder(), source.log.next_number
+        log = source.log
+        self._end_hook = source.playback.on_flush(lambda: shared_loop().call_soon(self._flush, source, log.next_number))
         if self._pages.pages:
             self._report({"": 0}, 0.0)
 

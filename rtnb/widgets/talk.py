@@ -24,7 +24,6 @@ from rtnb.client import Response, Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
 from rtnb.widgets._follow import SessionView
-from rtnb.widgets._steering import on_loop_of
 
 HEARD_ITEMS = 12
 """How many items the table of what was heard shows: the last ones (chosen)."""
@@ -67,22 +66,17 @@ class TalkBar(SessionView):
     async def ask(self, text: str) -> Response:
         """Say something in writing and wait for the whole answer."""
         session = self._open_session()
-        return await on_loop_of(session, lambda: session.ask(text))
+        return await session.ask(text)
 
     async def say(self, audio: Any, **options: Any) -> Response:
         """Say something aloud and wait for the whole answer."""
-        session = self._open_session()
-
-        async def said() -> Response:
-            response: Response = await session.say(audio, **options)
-            return await response
-
-        return await on_loop_of(session, said)
+        response: Response = await self._open_session().say(audio, **options)
+        return response
 
     async def interrupt(self) -> None:
         """Stop the answer; without one nothing happens."""
         session = self._open_session()
-        await on_loop_of(session, session.interrupt)
+        await session.interrupt()
 
     def _open_session(self) -> Session:
         session = self.session

@@ -21,7 +21,6 @@ from rtnb.errors import RtnbError
 from rtnb.protocol.values import ServerVad
 from rtnb.vad import VadConstants, server_vad_segments
 from rtnb.widgets._line import shared_line
-from rtnb.widgets._steering import on_loop_of
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.microphone_feed import RATE_HZ
 from rtnb.widgets.settings import close_all
@@ -168,7 +167,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
 
     async def _apply(self) -> dict[str, tuple[Any, Any]]:
         session, wanted = await self._open(), self.turn_detection
-        await on_loop_of(session, lambda: session.update(turn_detection=wanted))
+        await session.update(turn_detection=wanted)
         effective = session.config.turn_detection
         found = {name: (getattr(wanted, name), getattr(effective, name, None)) for name in KNOBS}
         differ = [f"{name}: asked {asked}, in force {has}" for name, (asked, has) in found.items() if asked != has]
@@ -181,7 +180,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
             raise RtnbError("there is no recording to verify with").with_hint("Record a turn, or add one.")
         clip = recording if recording.duration_ms <= 1000 * PROBE_S else _head(recording, PROBE_S)
         self._say(f"Playing {clip.duration_ms / 1000:.0f} s to the service …")
-        told = await on_loop_of(session, lambda: probe(session, clip, wanted, paced=paced))
+        told = await probe(session, clip, wanted, paced=paced)
         segments = server_vad_segments(
             self.bench.probabilities(self.view.index),
             threshold=self.threshold,

@@ -24,7 +24,6 @@ from traitlets import Bool, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.client import Response, Session, ToolBox, open_session
-from rtnb.client._settings import changes, session_config
 from rtnb.client.log import LogRow
 from rtnb.errors import ConnectError, RtnbError, WidgetError
 from rtnb.protocol import events, wire
@@ -113,7 +112,7 @@ class WebRTCPeer(SessionView):
         tools = tuple(self._options.get("tools", ()))
         functions = ToolBox(one for one in tools if callable(one)).schemas
         schemas = {"tools": (*functions, *(one for one in tools if not callable(one)))} if tools else {}
-        self._config = session_config(**settings, **schemas)
+        self._config = SessionConfig.of(**settings, **schemas)
         self._filter, self._sideband = webrtc_filter, sideband or webrtc_filter
         self._call: DataChannel | None = None
         self._calls = 0
@@ -158,12 +157,8 @@ class WebRTCPeer(SessionView):
 
         See `Session.say` for the options.
         """
-
-        async def said(session: Session) -> Response:
-            response: Response = await session.say(audio, **options)
-            return await response
-
-        return await self.run(said)
+        response: Response = await self.run(lambda session: session.say(audio, **options))
+        return response
 
     async def interrupt(self) -> dict[str, int]:
         """Stop the answer; item_id -> heard ms of what was cut."""
@@ -375,7 +370,7 @@ class WebRTCPeer(SessionView):
 
     def _compare(self, event: events.SessionCreated | events.SessionUpdated, asked: SessionConfig) -> None:
         effective = flat(event.session)
-        wishes = flat(changes(event.session, asked) or SessionConfig())
+        wishes = flat(event.session.changes_to(asked) or SessionConfig())
         names = ", ".join(name for name, wish in wishes.items() if not same(wish, found(effective, name)))
         if not names:
             return
