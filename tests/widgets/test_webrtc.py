@@ -105,7 +105,7 @@ async def test_barge_in_is_left_to_the_service(talk: Talk) -> None:
     _, item_id = await playing(talk)
     await talk.far.service.speech_started()
     await talk.far.service.say(events.ConversationItemTruncated(item_id=item_id, content_index=0, audio_end_ms=640))
-    await talk.session._link.change()
+    await anext(talk.session.__aiter__())
     assert talk.session.playback.heard().loc[item_id].to_dict() | {"generated_ms": 0, "response_id": ""} == {
         "response_id": "",
         "generated_ms": 0,
