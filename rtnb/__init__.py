@@ -83,7 +83,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
     from rtnb.client import Response, Session
     from rtnb.client.budget import Budget
-    from rtnb.client.calibration import calibrate
+    from rtnb.experiment.calibration import calibrate
     from rtnb.client.log import EventLog
     from rtnb.errors import (
         AudioError,
@@ -122,7 +122,7 @@ _NAMES = {
     "rtnb.client": "Response Session",
     "rtnb.client.log": "EventLog",
     "rtnb.client.budget": "Budget",
-    "rtnb.client.calibration": "calibrate",
+    "rtnb.experiment.calibration": "calibrate",
     "rtnb.protocol": "SemanticVad ServerVad",
     "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
     "rtnb.analysis.recordings": "Recording",

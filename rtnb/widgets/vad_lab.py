@@ -16,7 +16,7 @@ from rtnb.analysis.bench import KNOBS, Bench
 from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweeping import SERVER_MODEL_V1
 from rtnb.client import Session
-from rtnb.client.calibration import probe
+from rtnb.experiment.calibration import probe
 from rtnb.errors import RtnbError
 from rtnb.protocol.values import ServerVad
 from rtnb.vad import VadConstants, server_vad_segments

@@ -98,9 +98,14 @@ def misbehave(peer: Peer, fault: str, seed: int) -> Script | None:
         "reordered": lambda messages: chance.sample(messages, len(messages)),
         "unnamed": lambda messages: [failure(None, "The server had an error.", kind="server_error")],
         "malformed": lambda messages: [{"type": one["type"], "item": 5, "response": {"id": 5}} for one in messages],
-        "own": lambda messages: [*messages, *(peer.turn() if peer.active is None else ())],
+        "own": lambda messages: [*messages, *(peer.turn() if _starts_turn(peer, messages) else ())],
     }
     return scripts.get(fault)
+
+
+def _starts_turn(peer: Peer, messages: list[Message]) -> bool:
+    """Whether the user may begin to speak now; not after a truncation, which each barge-in causes: it would not end."""
+    return peer.active is None and messages[0]["type"] != "conversation.item.truncated"
 
 
 FAULTS = ("none", "silence", "floats", "lost", "twice", "late", "reordered", "unnamed", "malformed", "own")

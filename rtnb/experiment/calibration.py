@@ -11,13 +11,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from tqdm.auto import tqdm
 
-from rtnb._loop import run_on
 from rtnb.analysis.calibrated import Calibration
 from rtnb.analysis.calibrating import Observed, fit_constants
 from rtnb.audio import Audio, codec, ms_to_samples, resample
 from rtnb.client.log import EventLog
 from rtnb.client.session import Session
-from rtnb.client.speech import CHUNK_MS, send_audio, to_speed
 from rtnb.errors import AudioError, LocalProtocolError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS
@@ -97,9 +95,8 @@ async def calibrate(
         raise AudioError("no recordings to calibrate with").with_hint("Give a few short clips of speech with pauses.")
     if session.webrtc:
         raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
-    speed = to_speed(paced, default=1.0)
     bar = tqdm(settings, desc="settings", disable=not progress)
-    stream, observed = await run_on(session.loop, _observe(session, recordings, bar, speed=speed))
+    stream, observed = await _observe(session, recordings, bar, paced=paced)
     named = _deployment(session) if deployment is None else deployment
     rate_hz = session.config.input_format.rate_hz
     return await asyncio.to_thread(fit_constants, np.concatenate(stream), observed, rate_hz=rate_hz, deployment=named)
@@ -109,7 +106,7 @@ async def calibrate(
 
 
 async def _observe(
-    session: Session, clips: Sequence[Clip], settings: Iterable[ServerVad], *, speed: float
+    session: Session, clips: Sequence[Clip], settings: Iterable[ServerVad], *, paced: bool | float
 ) -> tuple[list[Audio], list[Observed]]:
     """Stream clips under each setting; return the audio and the observed events, and leave the session as it was."""
     before, first = session.config.turn_detection, session.log.next_number
@@ -117,7 +114,7 @@ async def _observe(
     sent = []
     try:
         for setting in settings:
-            sent.append(await _stream(session, clips, setting, stream, speed=speed))
+            sent.append(await _stream(session, clips, setting, stream, paced=paced))
         await session.input_audio_buffer.clear()  # its reply comes after all other events
     finally:
         if not session.closed:
@@ -127,7 +124,7 @@ async def _observe(
 
 
 async def _stream(
-    session: Session, clips: Sequence[Clip], setting: ServerVad, stream: list[Audio], *, speed: float
+    session: Session, clips: Sequence[Clip], setting: ServerVad, stream: list[Audio], *, paced: bool | float
 ) -> Observed:
     """Send all clips under one setting; the events of the service are read later."""
     threshold, silence_ms, prefix_ms = (_setting(setting, name) for name in _NAMES)
@@ -142,16 +139,12 @@ async def _stream(
     form = session.config.input_format
     at_ms = session.state.input_audio_buffer.total_bytes / form.bytes_per_ms
     if not stream:  # earlier audio is not known here: begin with the service's next frame
-        await send_audio(
-            session._dispatcher, [np.zeros(round(-at_ms % FRAME_MS * form.rate_hz / 1000), np.float32)], speed=speed
-        )
+        await session.input_audio_buffer.append(np.zeros(round(-at_ms % FRAME_MS * form.rate_hz / 1000), np.float32))
         at_ms += -at_ms % FRAME_MS
     audio = _joined(clips, form.rate_hz, gap_ms=int(silence_ms) + _GAP_MS)
     wire = codec(form.type)
     stream.append(wire.decode(wire.encode(audio)))  # the audio after the rounding of its format
-    step = ms_to_samples(CHUNK_MS, rate_hz=form.rate_hz)
-    chunks = (stream[-1][position : position + step] for position in range(0, len(audio), step))
-    await send_audio(session._dispatcher, chunks, speed=speed)
+    await session.say(audio, rate_hz=form.rate_hz, paced=paced, respond=False, trailing_silence_ms=0)
     start_ms = round(at_ms)
     return Observed(
         threshold=threshold,
@@ -263,8 +256,7 @@ async def probe(session: Session, recording: Clip, setting: ServerVad, *, paced:
     """
     if session.webrtc:
         raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
-    speed = to_speed(paced, default=1.0)
-    _, (observed,) = await run_on(session.loop, _observe(session, [recording], [setting], speed=speed))
+    _, (observed,) = await _observe(session, [recording], [setting], paced=paced)
     zero_ms = observed.start_ms + observed.silence_duration_ms + _GAP_MS  # the silence that `_joined` puts first
     starts_ms, stops_ms = (tuple(at - zero_ms for at in times) for times in (observed.starts_ms, observed.stops_ms))
     return Probe(starts_ms, stops_ms, observed.problems)
