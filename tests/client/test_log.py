@@ -156,11 +156,11 @@ async def test_no_secret_gets_anywhere(joined: Joined, tmp_path: Path) -> None:
     if session.dialect == "ga":  # we hand a key to a tool server
         tool = {"type": "mcp", "server_label": "s", "server_url": "https://x", "authorization": "canary-of-mcp"}
         await session.tools.register(tool)
-        assert (
-            service.said(events.SessionUpdate)[-1].session.tools[0]["authorization"] == "canary-of-mcp"
-        )  # it was sent
+        sent = service.said(events.SessionUpdate)
+        assert sent[-1].session.tools[0]["authorization"] == "canary-of-mcp"
         await session.tools.register({"type": "function", "name": "f", "parameters": {}})
-        assert "canary-of-mcp" in str(service.said(events.SessionUpdate)[-1])  # and is not lost later
+        sent = service.said(events.SessionUpdate)
+        assert sent[-1].session.tools[0]["authorization"] == "canary-of-mcp"  # a later update keeps it
     service.refuse = lambda event: ErrorDetail(message=f"bad key {CANARY}") if event.type == "session.update" else None
     with pytest.raises(ServiceError) as caught:
         await session.update(instructions="new")
