@@ -2,8 +2,6 @@
 
 Field by field source: the Realtime API reference as typed by ``openai`` 3.51.0 and observed frames of 2025-12 and
 2026-09. The preview spellings of the same nouns live in :mod:`rtnb.protocol.preview` alone.
-
-`UNSET` (not on the wire), ``None`` (``null``) and a value are three different things.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import Any, ClassVar, Final, Literal, TypeVar, dataclass_transform, overload
+from typing import Any, ClassVar, Final, Literal, TypeVar, cast, dataclass_transform, overload
 
 JsonObject = Mapping[str, Any]
 """A JSON object kept as it is on the wire (tool schemas, error details, …)."""
@@ -54,8 +52,6 @@ def mask_credentials(data: Any) -> Any:
     --------
     >>> mask_credentials({"type": "mcp", "authorization": "abc", "headers": {"X-Key": "def"}})
     {'type': 'mcp', 'authorization': '****', 'headers': {'X-Key': '****'}}
-    >>> mask_credentials({"metadata": {"token": "x"}})
-    {'metadata': {'token': 'x'}}
     """
     if isinstance(data, Mapping):
         mcp = data.get("type") == "mcp" or "server_label" in data
@@ -120,7 +116,6 @@ def merge(old: Any, new: Any) -> Any:
 
     Examples
     --------
-    >>> from rtnb.protocol.values import ServerVad
     >>> merge(ServerVad(threshold=0.5, silence_duration_ms=200), ServerVad(silence_duration_ms=300))
     ServerVad(type='server_vad', threshold=0.5, silence_duration_ms=300)
     """
@@ -146,12 +141,8 @@ def checked_base64(text: str) -> str:
         The text is no base64; the message says why.
     """
     body = text.rstrip("=")
-    if (
-        len(text) % 4 == 0
-        and len(text) - len(body) <= 2
-        and body.isascii()
-        and not body.encode("ascii").translate(None, _ALPHABET)
-    ):
+    padded = len(text) % 4 == 0 and len(text) - len(body) <= 2
+    if padded and body.isascii() and not body.encode("ascii").translate(None, _ALPHABET):
         return text
     try:
         binascii.a2b_base64(text, strict_mode=True)
@@ -389,11 +380,10 @@ class SessionConfig(Value):
         Parameters
         ----------
         **settings
-            Any field of this class, or a flat name: `input_format`, `transcription`, `noise_reduction` and
-            `turn_detection` (audio input), `output_format`, `voice` and `speed` (audio output). Short spellings:
-            formats as ``"audio/pcmu"`` or ``"g711_ulaw"``, `turn_detection` as ``"server_vad"``, `transcription` as
-            a model name, `noise_reduction` as ``"near_field"``, `output_modalities` as ``"text"``; mappings and
-            lists as on the wire.
+            Fields of this class, or flat names: `input_format`, `transcription`, `noise_reduction`, `turn_detection`
+            (audio input), `output_format`, `voice`, `speed` (audio output). Short spellings: a format as
+            ``"g711_ulaw"``, a turn detection as ``"server_vad"``, a transcription as its model, a noise reduction as
+            ``"near_field"``, one modality as ``"text"``; mappings and lists as on the wire.
 
         Raises
         ------
@@ -406,16 +396,13 @@ class SessionConfig(Value):
         --------
         >>> SessionConfig.of(voice="marin", instructions="Be brief.").voice
         'marin'
-        >>> SessionConfig.of(turn_detection={"type": "server_vad", "threshold": 0.4}).turn_detection
-        ServerVad(type='server_vad', threshold=0.4)
         """
         return _from_flat(cls, settings, (*_INPUT_NAMES, *_OUTPUT_NAMES), "session setting")
 
     def changes_to(self, wanted: SessionConfig) -> SessionConfig | None:
         """Return the part of `wanted` that differs from this configuration; None where nothing does.
 
-        Unchanged settings are left out on purpose: one refused field makes the service drop the whole update, and a
-        repeated voice can be refused.
+        One refused field makes the service drop the whole update, and a repeated voice can be refused.
 
         Examples
         --------
@@ -502,10 +489,9 @@ class Item(Value):
         if isinstance(given, str):
             return cls(type="message", role="user", content=(ContentPart(type="input_text", text=given),))
         made = {"type": "message", **given}
-        _check_names(made, (f.name for f in fields(cls)), "item field")
         if isinstance(made.get("content"), list | tuple):
-            made["content"] = tuple(_content_part(part) for part in made["content"])
-        return cls(**made)
+            made["content"] = tuple(_exactly(ContentPart, part, "field of a content part") for part in made["content"])
+        return _exactly(cls, made, "item field")
 
 
 class TokenDetails(Value):
@@ -592,18 +578,13 @@ class ResponseConfig(Value):
 
     @classmethod
     def of(cls, **settings: Any) -> ResponseConfig:
-        """Build the settings of one response from flat names and short spellings.
+        """Build the settings of one response from flat names and short spellings, as `SessionConfig.of` does.
 
         Parameters
         ----------
         **settings
-            Fields of this class, or `voice` and `output_format`, spelled as for `SessionConfig.of`. `input` takes
-            items, mappings and plain texts (each a user message).
-
-        Raises
-        ------
-        TypeError
-            An unknown name; the message gives the nearest one and all that are allowed.
+            Fields of this class, or `voice` and `output_format`. `input` takes items, mappings and plain texts (each
+            a user message).
 
         Examples
         --------
@@ -658,8 +639,16 @@ def _from_flat(cls: type[_V], settings: Mapping[str, Any], flat: tuple[str, ...]
 def _from_mapping(cls: type[_V], given: Mapping[str, Any]) -> _V:
     """Build a noun from a mapping as on the wire; what it does not know is kept in `extra`."""
     known = {f.name for f in fields(cls)} - {"extra"}
-    made = {name: _tuple(value) for name, value in given.items() if name in known}
+    made = {k: tuple(value) if isinstance(value, list) else value for k, value in given.items() if k in known}
     return cls(**made, extra={name: value for name, value in given.items() if name not in known})
+
+
+def _exactly(cls: type[_V], given: Any, kind: str) -> _V:
+    """Build a noun from a mapping as on the wire; it must know every name."""
+    if isinstance(given, Mapping):
+        _check_names(given, (f.name for f in fields(cls)), kind)
+        return cls(**given)
+    return cast("_V", given)
 
 
 def _format(value: Any) -> Any:
@@ -688,24 +677,14 @@ def _named(cls: type[_V], name: str) -> Callable[[Any], Any]:
     return read
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _entries(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a reader of a list, or of one word alone, whose entries `read` reads."""
 
+    def read_all(value: Any) -> Any:
+        value = [value] if isinstance(value, str) else value
+        return tuple(map(read, value)) if isinstance(value, list | tuple) else value
 
-def _words(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else _tuple(value)
-
-
-def _tools(value: Any) -> Any:
-    entries = value if isinstance(value, list | tuple) else None
-    return value if entries is None else tuple(Tool(t) if isinstance(t, Mapping) else t for t in entries)
-
-
-def _content_part(part: Any) -> Any:
-    if isinstance(part, Mapping):
-        _check_names(part, (f.name for f in fields(ContentPart)), "field of a content part")
-        return ContentPart(**part)
-    return part
+    return read_all
 
 
 _SPELLINGS: Final[dict[str, Callable[[Any], Any]]] = {
@@ -714,8 +693,8 @@ _SPELLINGS: Final[dict[str, Callable[[Any], Any]]] = {
     "turn_detection": _turn_detection,
     "transcription": _named(Transcription, "model"),
     "noise_reduction": _named(NoiseReduction, "type"),
-    "output_modalities": _words,
-    "include": _words,
-    "tools": _tools,
-    "input": lambda value: tuple(map(Item.of, value)) if isinstance(value, list | tuple) else value,
+    "output_modalities": _entries(lambda word: word),
+    "include": _entries(lambda word: word),
+    "tools": _entries(lambda tool: Tool(tool) if isinstance(tool, Mapping) else tool),
+    "input": _entries(Item.of),
 }

@@ -127,7 +127,7 @@ def decode(source: str | Mapping[str, Any], *, dialect: Dialect = "ga", registry
         `parse` refuses the text.
     """
     text = source if isinstance(source, str) else None
-    audio = ""
+    audio = tail = ""
     message: Any = source if text is None else None
     if text is not None:
         rest = text
@@ -135,7 +135,7 @@ def decode(source: str | Mapping[str, Any], *, dialect: Dialect = "ga", registry
             head, key, tail = text.partition('"delta":')
             space, quote, tail = tail.partition('"')
             audio, end_quote, tail = tail.partition('"')
-            rest = head + key + space + quote + end_quote + tail
+            rest = head + key + space + quote + end_quote + tail  # as it was, where there is no such key
         # A second bracket is rare in a delta. Looking for one costs less than measuring the nesting as `parse` does.
         if "[" not in rest and rest.find("{", 1) < 0:
             try:
@@ -143,8 +143,8 @@ def decode(source: str | Mapping[str, Any], *, dialect: Dialect = "ga", registry
             except (StopIteration, ValueError):
                 found, end = None, -1
             if end == len(rest) and found.__class__ is dict:
-                fits = not audio or (found.get("delta") == "" and found.get("type") in _AUDIO_DELTAS)
-                message = found if fits else None
+                cut = found.get("delta") == "" and found.get("type") in _AUDIO_DELTAS and '"delta"' not in tail
+                message = found if cut or not audio else None
         if message is None:
             message, audio = parse(text), ""
     kind = message.get("type")

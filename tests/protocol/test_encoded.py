@@ -72,6 +72,7 @@ LONG_TEXTS = {
     "escaped quote": f'{HEAD}"delta":"{AUDIO}\\"x"}}',
     "no base64": f'{HEAD}"delta":"{AUDIO}?"}}',
     "twice": f'{HEAD}"delta":"{AUDIO}","delta":"AAAA"}}',
+    "twice, then empty": f'{HEAD}"delta":"{AUDIO}","delta":""}}',
     "no text": f'{HEAD}"delta":5,"other":"{AUDIO}"}}',
     "inside a key": f'{HEAD}"a\\"delta":"{AUDIO}","delta":"AAAA"}}',
     "inside an object": f'{HEAD}"x":{{"delta":"{AUDIO}"}},"delta":"AAAA"}}',

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtnb.errors import LocalProtocolError
-from rtnb.protocol import UNSET, Connection, merge, wire
+from rtnb.protocol import UNSET, Connection, Dialect, merge, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.preview import GA_ONLY_EVENTS
 from rtnb.protocol.values import AudioFormat, ServerVad, SessionConfig, Transcription
 from tests.protocol.goldens import DIALECTS, SERVER, registry_of
-from tests.protocol.strategies import all_events, json_values, texts, unknown_fields, values
+from tests.protocol.strategies import all_events, damaged, json_values, texts, unknown_fields, values
 
 _REGISTRY = CLIENT_EVENTS | SERVER_EVENTS
 sessions = values(SessionConfig)
@@ -46,6 +46,13 @@ def test_the_preview_writes_again_what_it_has_read(event: Event) -> None:
 @given(values(SessionConfig))
 def test_a_session_of_an_http_request_is_read_back(session: SessionConfig) -> None:
     assert wire.decode_session(wire.encode_session(session)) == session
+
+
+@given(damaged(client=False), st.sampled_from([None, 1]), st.sampled_from(DIALECTS))
+def test_a_text_and_its_object_are_read_alike(message: dict[str, Any], indent: int | None, dialect: Dialect) -> None:
+    text = json.dumps(message, indent=indent)
+    whole = wire.decode(wire.parse(text), dialect=dialect, registry=SERVER_EVENTS)
+    assert wire.decode(text, dialect=dialect, registry=SERVER_EVENTS) == whole
 
 
 # --- Law 3 ------------------------------------------------------------------------------------------------------------
