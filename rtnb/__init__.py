@@ -83,7 +83,6 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
     from rtnb.client import Response, Session
     from rtnb.client.budget import Budget
-    from rtnb.experiment.calibration import calibrate
     from rtnb.client.log import EventLog
     from rtnb.errors import (
         AudioError,
@@ -97,6 +96,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         RtnbError,
         ServiceError,
     )
+    from rtnb.experiment.calibration import calibrate
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from rtnb.client.log import EventLog
 from rtnb.client.pending import PendingRequests, Request, service_error
 from rtnb.client.playback import Playback, ServicePlayback
 from rtnb.client.reconnect import DELAYS_S, FATAL_CODES, restorable
-from rtnb.client.response import TAG, Response
+from rtnb.client.response import TAG, DeltaKind, Response
 from rtnb.errors import (
     ConnectionClosed,
     RemoteProtocolError,
@@ -140,6 +141,9 @@ class Dispatcher:
         """WebRTC: plays audio on the call's track, and returns at its end."""
         self.after_response: Callable[[Response], Coroutine[Any, Any, Response | None] | None] = lambda response: None
         """Set by the tools of the session: what to run after a response with function calls."""
+        self.lease: Callable[[], object] = lambda: None
+        """Returns what keeps the session open, weakly held: the session, its resources and its responses in progress hold
+        it, the reader does not."""
         self.generation = 1
         self.ended: ConnectionClosed | None = None
         self.closing = False
@@ -324,6 +328,7 @@ class Dispatcher:
             dialect=self.connection.dialect,
         )
         self.live[value.id] = response
+        response.lease = self.lease()
         if response.in_conversation:
             self.active = response
         self._decide_owner(response, value, own_turn=own_turn, announced=announced)
@@ -394,6 +399,7 @@ class Dispatcher:
             self.active = None
         if response.watcher is not None:
             response.watcher.cancel()
+        response.lease = None
         response.finish(value, at_s, failure)
         for named in (response.id, ""):
             self.pending.answer("response.done", named, response)
@@ -446,6 +452,8 @@ class Dispatcher:
         while True:
             try:
                 text = await receive()
+                if "\\u" in text:
+                    text = _SURROGATES.sub(_printable, text)
                 at_s = self.clock()
                 event = connection.receive(text)
                 record("received", event, monotonic_s=at_s, wall_time=self.wall(), text=text)
@@ -495,8 +503,11 @@ class Dispatcher:
         if not self.opened.done():
             self.opened.set_result(None)
 
-    def on_session_updated(self, event: events.SessionUpdated, at_s: float) -> None:
-        self.pending.answer("session.updated", "", event)
+    def on_session_updated(self, event: Any, at_s: float) -> None:
+        """Give an acknowledgement to its request; by the item's id where it names one."""
+        self.pending.answer(event.type, getattr(event, "item_id", ""), event)
+
+    on_input_audio_buffer_cleared = on_conversation_item_deleted = on_session_updated
 
     def on_error(self, event: events.Error, at_s: float) -> None:
         """Raise the error in the call that caused it; log it where there is none."""
@@ -510,9 +521,6 @@ class Dispatcher:
         if not self.opened.done():
             self.opened.set_exception(error)
             self.opened.exception()
-
-    def on_input_audio_buffer_cleared(self, event: events.InputAudioBufferCleared, at_s: float) -> None:
-        self.pending.answer(event.type, "", event)
 
     def on_output_audio_buffer_cleared(self, event: events.OutputAudioBufferCleared, at_s: float) -> None:
         if isinstance(self.playback, ServicePlayback):
@@ -535,9 +543,6 @@ class Dispatcher:
 
     def on_conversation_item_retrieved(self, event: events.ConversationItemRetrieved, at_s: float) -> None:
         self.pending.answer(event.type, event.item.id or "", event)
-
-    def on_conversation_item_deleted(self, event: events.ConversationItemDeleted, at_s: float) -> None:
-        self.pending.answer(event.type, event.item_id, event)
 
     def on_conversation_item_truncated(self, event: events.ConversationItemTruncated, at_s: float) -> None:
         if isinstance(self.playback, ServicePlayback):
@@ -601,42 +606,31 @@ class Dispatcher:
     def on_response_output_audio_done(self, event: events.ResponseOutputAudioDone, at_s: float) -> None:
         self.playback.complete(event.item_id)
 
-    def on_response_output_audio_transcript_delta(self, event: Any, at_s: float) -> None:
-        if (response := self._response_of(event)) is not None:
-            response.add("transcript", event, at_s)
-
     def on_response_output_text_delta(self, event: Any, at_s: float) -> None:
         if (response := self._response_of(event)) is not None:
-            response.add("text", event, at_s)
+            response.add(_TEXTS[event.type], event, at_s)
 
-    def on_response_function_call_arguments_delta(self, event: Any, at_s: float) -> None:
-        if (response := self._response_of(event)) is not None:
-            response.add("arguments", event, at_s)
-
-    def on_response_output_audio_transcript_done(self, event: Any, at_s: float) -> None:
-        if (response := self._response_of(event)) is not None:
-            response.replace_text("transcript", event, event.transcript)
+    on_response_output_audio_transcript_delta = on_response_output_text_delta
+    on_response_function_call_arguments_delta = on_response_output_text_delta
 
     def on_response_output_text_done(self, event: Any, at_s: float) -> None:
         if (response := self._response_of(event)) is not None:
-            response.replace_text("text", event, event.text)
+            kind = _TEXTS[event.type]
+            response.replace_text(kind, event, getattr(event, kind))
 
-    def on_response_function_call_arguments_done(self, event: Any, at_s: float) -> None:
-        if (response := self._response_of(event)) is not None:
-            response.replace_text("arguments", event, event.arguments)
+    on_response_output_audio_transcript_done = on_response_output_text_done
+    on_response_function_call_arguments_done = on_response_output_text_done
 
     def on_response_content_part_added(self, event: events.ResponseContentPartAdded, at_s: float) -> None:
         self._response_of(event)
         if isinstance(self.playback, ServicePlayback):
             self.playback.part_added(event)
 
-    def on_response_output_item_added(self, event: events.ResponseOutputItemAdded, at_s: float) -> None:
+    def on_response_output_item_added(self, event: Any, at_s: float) -> None:
         if (response := self._response_of(event)) is not None:
-            response.add_item(event.item, complete=False)
+            response.add_item(event.item, complete=event.type.endswith("done"))
 
-    def on_response_output_item_done(self, event: events.ResponseOutputItemDone, at_s: float) -> None:
-        if (response := self._response_of(event)) is not None:
-            response.add_item(event.item, complete=True)
+    on_response_output_item_done = on_response_output_item_added
 
     async def truncate(self, cut: Sequence[tuple[str, int, int]]) -> None:
         """Cut items to what was played; an item that is gone or already shorter needs no cut."""
@@ -772,6 +766,24 @@ class Dispatcher:
             self.log.close()
             while self.closers:
                 await self.closers.pop()()
+
+
+_KINDS: Final[dict[str, DeltaKind]] = {
+    "output_text": "text",
+    "output_audio_transcript": "transcript",
+    "function_call_arguments": "arguments",
+}
+_TEXTS: Final = {f"response.{name}.{end}": kind for name, kind in _KINDS.items() for end in ("delta", "done")}
+"""Wire type -> the kind of text it carries; a `done` event has it in the field of that name."""
+
+
+_SURROGATES: Final = re.compile(r"\\(?:u[dD][89abAB]..(?:\\u[dD][c-fC-F]..)?|u[dD][c-fC-F]..|.)")
+"""Escapes of a JSON text; the first two kinds are surrogates."""
+
+
+def _printable(escape: re.Match[str]) -> str:
+    """Replace a lone surrogate by U+FFFD: no terminal, page or file can take one. Pairs and other escapes stay."""
+    return "\\ufffd" if len(escape[0]) == 6 and escape[0][2] in "dD" else escape[0]
 
 
 def _bound(table: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from rtnb.client.budget import Budget
 from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.log import LIMIT_BYTES, EventLog
 from rtnb.client.session import Session
-from rtnb.client.settings import SessionSettings, check_settings
+from rtnb.client.settings import SessionSettings, check_settings, wanted_settings
+from rtnb.client.tools import ToolBox
 from rtnb.errors import ConnectError, ConnectionClosed, RtnbError, ServiceError
 from rtnb.protocol import Connection
 from rtnb.protocol.values import SessionConfig
@@ -92,12 +93,10 @@ async def open_session(
     ServiceError
         The service refuses the settings; the session is closed again.
     """
-    if config is not None and settings:
-        raise TypeError("give a SessionConfig or settings by name, not both")
-    kind = intent or "realtime"
-    wanted = SessionConfig.of(**{"type": kind, **settings}) if config is None else config
+    wanted = wanted_settings(config, {"type": intent or "realtime", **settings} if config is None else settings)
     check_settings(wanted, dialect=target.dialect)
     offered = tuple(tools)
+    ToolBox(tool for tool in offered if not isinstance(tool, Mapping))  # refuses what cannot be a tool
     if budget is not None and target.model:
         budget.price_of(target.model)
 

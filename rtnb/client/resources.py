@@ -29,6 +29,7 @@ class _Resource:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._loop = dispatcher.loop
+        self._lease = dispatcher.lease()
 
 
 class InputAudioBufferResource(_Resource):

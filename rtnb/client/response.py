@@ -37,17 +37,6 @@ TAG: Final = "rtnb_id"
 DeltaKind = Literal["audio", "transcript", "text", "arguments"]
 
 
-def printable(text: str) -> str:
-    """Join surrogate pairs, and replace lone surrogates by U+FFFD: no terminal, page or file can take them.
-
-    Examples
-    --------
-    >>> printable("ok \\ud83d")
-    'ok \ufffd'
-    """
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 class Delta:
     """One streamed piece of a response."""
 
@@ -75,7 +64,7 @@ class Delta:
     @property
     def text(self) -> str:
         """Transcript or text; empty for audio."""
-        return "" if self.kind == "audio" else printable(self._event.delta)
+        return "" if self.kind == "audio" else str(self._event.delta)
 
     @property
     def pcm(self) -> bytes:
@@ -154,6 +143,8 @@ class Response:
         """Whether it is being cancelled because the budget is used up."""
         self.follow_up: asyncio.Task[Response | None] | None = None
         """The task that runs its function calls and returns the response that follows; None without calls."""
+        self.lease: object = None
+        """Keeps the session open while the response is in progress."""
         self.value = value
         """Newest description by the service."""
         self._dialect = dialect
@@ -230,7 +221,7 @@ class Response:
         return self._joined("text")
 
     def _joined(self, kind: str) -> str:
-        return printable("\n".join("".join(pieces) for key, pieces in self._texts.items() if key[0] == kind))
+        return "\n".join("".join(pieces) for key, pieces in self._texts.items() if key[0] == kind)
 
     @property
     def audio(self) -> Audio:

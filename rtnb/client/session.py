@@ -22,7 +22,7 @@ from rtnb.client.resources import (
     ResponseResource,
 )
 from rtnb.client.response import Response
-from rtnb.client.settings import ResponseSettings, UpdateSettings
+from rtnb.client.settings import ResponseSettings, UpdateSettings, wanted_settings
 from rtnb.client.tools import SessionTools
 from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, RtnbError
 from rtnb.protocol import events
@@ -44,6 +44,9 @@ class Session:
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
+        self._lease = _Lease()
+        dispatcher.lease = weakref.ref(self._lease)
+        weakref.finalize(self._lease, _abandon, dispatcher).atexit = False
         self.log: EventLog = dispatcher.log
         """Every event, both directions."""
         self.playback: Playback = dispatcher.playback
@@ -56,7 +59,6 @@ class Session:
         self.response = ResponseResource(dispatcher)
         self._dispatcher = dispatcher
         self._loop = dispatcher.loop
-        weakref.finalize(self, _abandon, dispatcher).atexit = False
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -399,10 +401,7 @@ class Session:
         TypeError
             An unknown setting; names the nearest one.
         """
-        if config is not None and settings:
-            raise TypeError("give a SessionConfig or settings by name, not both")
-        wanted = SessionConfig.of(**settings) if config is None else config
-        await self._dispatcher.update(wanted, timeout_s=timeout_s)
+        await self._dispatcher.update(wanted_settings(config, settings), timeout_s=timeout_s)
         return self.config
 
     # --- events -------------------------------------------------------------------------------------------------------
@@ -481,6 +480,10 @@ class EventStream:
             if ended is not None and (dispatcher.closing or ended.code == 1000):
                 raise StopAsyncIteration
             await dispatcher.next_event()
+
+
+class _Lease:
+    """Reason to keep a session open: it is closed when the last object that holds this is collected."""
 
 
 def _abandon(dispatcher: Dispatcher) -> None:

@@ -21,6 +21,7 @@ from rtnb.protocol.values import (
     SessionConfig,
     Transcription,
     Unset,
+    check_names,
 )
 
 Format = AudioFormat | Literal["audio/pcm", "audio/pcmu", "audio/pcma", "pcm16", "g711_ulaw", "g711_alaw"]
@@ -119,6 +120,23 @@ class ConnectOptions(SessionSettings, total=False):
     make_id: Callable[[str], str]
 
 
+def wanted_settings(config: SessionConfig | None, settings: Mapping[str, Any]) -> SessionConfig:
+    """Return settings that were given as a value or by name.
+
+    Raises
+    ------
+    TypeError
+        Both, not a `SessionConfig`, or an unknown name; names the nearest option of `rtnb.connect`.
+    """
+    if config is None:
+        check_names(settings, {*ConnectOptions.__optional_keys__, "type", "audio"}, "session setting")
+        return SessionConfig.of(**settings)
+    if settings or not isinstance(config, SessionConfig):
+        given = f"{type(config).__name__} and {', '.join(settings) or 'no settings'}"
+        raise TypeError(f"give a SessionConfig, or settings by name; got {given}")
+    return config
+
+
 def check_settings(config: SessionConfig, *, dialect: Dialect) -> None:
     """Check settings as the service would, before a connection is opened.
 
@@ -132,6 +150,6 @@ def check_settings(config: SessionConfig, *, dialect: Dialect) -> None:
         message["type"] = "transcription_session.update"
     refusal = check_event(message, dialect=dialect)
     if refusal is not None:
-        raise LocalProtocolError(f"wrong setting: {refusal.message}").with_hint(
+        raise LocalProtocolError(f"wrong setting: {refusal.explanation}").with_hint(
             "Nothing was sent. Change the setting, then connect again."
         )

@@ -612,19 +612,18 @@ _OUTPUT_NAMES: Final = {"output_format": "format", "voice": "voice", "speed": "s
 _FORMATS: Final = {"pcm16": PCM16, "g711_ulaw": PCMU, "g711_alaw": PCMA} | {f.type: f for f in (PCM16, PCMU, PCMA)}
 
 
-def _check_names(given: Iterable[str], allowed: Iterable[str], kind: str) -> None:
-    known = sorted(allowed)
+def check_names(given: Iterable[str], allowed: Iterable[str], kind: str) -> None:
+    known = sorted(name for name in allowed if name != "extra")
     for name in given:
-        if name not in known:
+        if name not in known and name != "extra":
             close = difflib.get_close_matches(name, known, n=1)
             nearest = f"; did you mean {close[0]!r}?" if close else "."
-            known.remove("extra")
             raise TypeError(f"Unknown {kind} {name!r}{nearest} Allowed are {', '.join(known)}.")
 
 
 def _from_flat(cls: type[_V], settings: Mapping[str, Any], flat: tuple[str, ...], kind: str) -> _V:
     """Build a configuration whose flat names are moved into `audio`."""
-    _check_names(settings, {f.name for f in fields(cls)} | {*flat}, kind)
+    check_names(settings, {f.name for f in fields(cls)} | {*flat}, kind)
     made = {name: _SPELLINGS[name](value) if name in _SPELLINGS else value for name, value in settings.items()}
     inputs = {_INPUT_NAMES[name]: made.pop(name) for name in flat if name in made and name in _INPUT_NAMES}
     outputs = {_OUTPUT_NAMES[name]: made.pop(name) for name in flat if name in made}
@@ -646,7 +645,7 @@ def _from_mapping(cls: type[_V], given: Mapping[str, Any]) -> _V:
 def _exactly(cls: type[_V], given: Any, kind: str) -> _V:
     """Build a noun from a mapping as on the wire; it must know every name."""
     if isinstance(given, Mapping):
-        _check_names(given, (f.name for f in fields(cls)), kind)
+        check_names(given, (f.name for f in fields(cls)), kind)
         return cls(**given)
     return cast("_V", given)
 

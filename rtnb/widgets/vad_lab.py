@@ -16,8 +16,8 @@ from rtnb.analysis.bench import KNOBS, Bench
 from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweeping import SERVER_MODEL_V1
 from rtnb.client import Session
-from rtnb.experiment.calibration import probe
 from rtnb.errors import RtnbError
+from rtnb.experiment.calibration import probe
 from rtnb.protocol.values import ServerVad
 from rtnb.vad import VadConstants, server_vad_segments
 from rtnb.widgets._line import shared_line

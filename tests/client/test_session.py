@@ -111,7 +111,7 @@ async def test_unknown_settings_are_refused_before_anything_is_sent(joined: Join
         await joined.session.update(voise="alloy")
     with pytest.raises(TypeError, match="nknown response setting 'voise'"):
         await joined.session.ask("hi", voise="alloy")
-    with pytest.raises(ValueError, match="unknown audio format 'mp3'"):
+    with pytest.raises(ValueError, match="nknown audio format 'mp3'"):
         await joined.session.update(input_format="mp3")
     assert joined.service.said(events.SessionUpdate) == []
 
