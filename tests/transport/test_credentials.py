@@ -175,7 +175,7 @@ async def test_default_credential_gets_a_token_and_is_closed(
     app = web.Application()
     app.router.add_get("/token", token)
     async with TestServer(app, host="127.0.0.1") as server:
-        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "prod")
         monkeypatch.setenv("IDENTITY_ENDPOINT", str(server.make_url("/token")))
         monkeypatch.setenv("IDENTITY_HEADER", "header-of-the-token-service")
         with caplog.at_level(logging.DEBUG):
