@@ -77,10 +77,6 @@ class Target(Protocol):
         """Open a connection; raises `ConnectError` with the reason and the next step."""
 
     async def ephemeral_key(
-        self,
-        *,
-        session: Mapping[str, Any] | None = None,
-        expires_after_s: int | None = None,
-        intent: str | None = None,
+        self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None, intent: str | None = None
     ) -> EphemeralKey:
         """Get a short-lived key for a browser; `session` is wire JSON in this target's dialect."""

@@ -142,9 +142,8 @@ class Endpoint:
             The preview's region is missing or without WebRTC, or is not the resource's (which gives a bare 404).
         """
         if self.dialect == "ga":
-            return _with_query(
-                f"{self.realtime}/calls", {"webrtcfilter": "on" if webrtc_filter else None}, self._own_query
-            )
+            filtered = {"webrtcfilter": "on" if webrtc_filter else None}
+            return _with_query(f"{self.realtime}/calls", filtered, self._own_query)
         if self.service != "azure" or is_loopback(urlsplit(self.origin).hostname or ""):
             return _with_query(f"{self.origin}/v1/realtimertc", {"model": self.model}, self._own_query)
         given, seen = ((one or "").lower().replace(" ", "") for one in (region, seen_region))

@@ -180,8 +180,8 @@ def http_failure(
     retry_after_ms = _retry_after_ms(lowered)
     wait = "wait" if retry_after_ms is None else f"wait {retry_after_ms / 1000:g} s"
     hint = _advice(status, facts, said, wait=wait, location=lowered.get("location", "another one"))
-    details = {"retry_after_ms": retry_after_ms, "type": "rate_limited", "code": code or "429"}
-    failure = _failure(status, _could_not(facts, f"HTTP {status} {phrase}", said), hint, facts, status, details)
+    limit = {"retry_after_ms": retry_after_ms, "type": "rate_limited", "code": code or "429"}
+    failure = _failure(status, _could_not(facts, f"HTTP {status} {phrase}", said), hint, facts, status, **limit)
     request_id = lowered.get("apim-request-id") or lowered.get("x-request-id") or lowered.get("x-ms-request-id")
     if request_id:
         failure.add_note(f"Request id, for the service's support: {request_id}")
@@ -189,14 +189,11 @@ def http_failure(
 
 
 def _failure(
-    kind: int, text: str, hint: str, facts: TargetFacts, status: int | None, details: Mapping[str, Any]
+    kind: int, text: str, hint: str, facts: TargetFacts, status: int | None, **limit: Any
 ) -> ConnectError | RateLimited:
-    """Make the exception for the HTTP status `kind`; `details` are those of `RateLimited`."""
-    failure: ConnectError | RateLimited
-    if kind == 429:
-        failure = RateLimited(text, **details)
-    else:
-        failure = (AuthenticationError if kind in (401, 403) else ConnectError)(text, url=facts.url, status=status)
+    """Make the exception for the HTTP status `kind`; `limit` are the arguments of `RateLimited`."""
+    refused = AuthenticationError if kind in (401, 403) else ConnectError
+    failure = RateLimited(text, **limit) if kind == 429 else refused(text, url=facts.url, status=status)
     failure.add_note(f"Next: {hint}")
     return failure
 
@@ -351,7 +348,7 @@ def connect_failure_from_event(
     """
     kind, what, hint = _event(error_type, code, facts, close_code)
     text = _could_not(facts, what, _quoted(message, secrets))
-    return _failure(kind, text, hint, facts, close_code, {"type": error_type, "code": code})
+    return _failure(kind, text, hint, facts, close_code, type=error_type, code=code)
 
 
 def _event(error_type: str, code: str | None, facts: TargetFacts, close_code: int | None) -> tuple[int, str, str]:

@@ -247,13 +247,8 @@ def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Ephemer
     ends = holder.get("expires_at")
     expires_at = float(ends) if isinstance(ends, int | float) and ends else time.time() + LIFETIME_S[facts.dialect]
     session = answer.get("session") if "value" in answer else answer
-    return EphemeralKey(
-        value,
-        expires_at=expires_at,
-        dialect=facts.dialect,
-        session=session if isinstance(session, dict) else {},
-        region=headers.get("x-ms-region"),
-    )
+    session, region = session if isinstance(session, dict) else {}, headers.get("x-ms-region")
+    return EphemeralKey(value, expires_at=expires_at, dialect=facts.dialect, session=session, region=region)
 
 
 def _answer(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Answer | RemoteProtocolError:

@@ -60,14 +60,9 @@ class _Service:
     @property
     def facts(self) -> TargetFacts:
         """Facts that explain failures, without secrets."""
-        return TargetFacts(
-            service=self._where.service,
-            dialect=self._where.dialect,
-            url=redact(self._where.websocket()),
-            model=self._where.model,
-            auth=self._credential.auth,
-            scope=getattr(self._credential, "scope", None),
-        )
+        where, credential = self._where, self._credential
+        url, scope = redact(where.websocket()), getattr(credential, "scope", None)
+        return TargetFacts(where.service, where.dialect, url, where.model, credential.auth, scope)
 
     async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
         """Open a WebSocket, with fresh headers.

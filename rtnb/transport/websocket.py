@@ -201,7 +201,7 @@ async def open_websocket(
         )
         del answer, fields  # they hold the service's text
     except (OSError, EOFError, ImportError, ws_errors.WebSocketException) as error:
-        # ImportError: a SOCKS proxy needs a package of its own
+        # ImportError: a SOCKS proxy needs another package
         failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
         caused_by(failure, error, secrets)
     raise failure

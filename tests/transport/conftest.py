@@ -58,7 +58,7 @@ def http_answer(status: int, *, headers: dict[str, str] | None = None, body: str
 
 @pytest.fixture(scope="session")
 def self_signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PEM file with the key and certificate of a host nobody vouches for."""
+    """PEM file with the key and the self-signed certificate of a host."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -94,7 +94,7 @@ def server_tls(self_signed: Path) -> ssl.SSLContext:
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take keys and proxies of whoever runs the tests out of the environment."""
+    """Remove keys and proxies of this machine from the environment."""
     import os
 
     for name in list(os.environ):

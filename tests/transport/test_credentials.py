@@ -28,7 +28,7 @@ from tests.transport.conftest import CANARY
 ENTRA_TOKEN = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
 
 
-def test_a_secret_shows_itself_to_reveal_alone() -> None:
+def test_a_secret_is_shown_by_reveal_only() -> None:
     key = Secret(CANARY)
     shown = [
         repr(key),
@@ -78,7 +78,7 @@ def test_a_secret_shows_itself_to_reveal_alone() -> None:
         ("********", "row of stars"),
     ],
 )
-def test_what_cannot_be_a_key_is_refused_without_showing_it(pasted: str, reason: str) -> None:
+def test_a_text_that_cannot_be_a_key_is_refused_without_showing_it(pasted: str, reason: str) -> None:
     with pytest.raises(AuthenticationError, match=reason) as info:
         Key(pasted, "api-key")
     assert len(pasted) < 3 or pasted not in f"{info.value}{info.value.__notes__}"
@@ -115,7 +115,7 @@ def test_known_secrets_show_their_number_only() -> None:
 
 
 class AsyncCredential:
-    """As azure-identity's async ones."""
+    """Credential with the interface of azure-identity's async ones."""
 
     def __init__(self, token: str = ENTRA_TOKEN) -> None:
         self.token = token
@@ -175,7 +175,7 @@ async def test_default_credential_gets_a_token_and_is_closed(
     app = web.Application()
     app.router.add_get("/token", token)
     async with TestServer(app, host="127.0.0.1") as server:
-        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "prod")
         monkeypatch.setenv("IDENTITY_ENDPOINT", str(server.make_url("/token")))
         monkeypatch.setenv("IDENTITY_HEADER", "header-of-the-token-service")
         with caplog.at_level(logging.DEBUG):
@@ -185,7 +185,7 @@ async def test_default_credential_gets_a_token_and_is_closed(
     assert ENTRA_TOKEN[:30] not in caplog.text
 
 
-async def test_nobody_signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_sign_in_the_error_names_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
     with pytest.raises(AuthenticationError, match="no Entra token for https://cognitive") as info:
         await Entra().headers()
@@ -194,7 +194,7 @@ async def test_nobody_signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("what", [RuntimeError(f"bad key sk-{CANARY}"), KeyError(CANARY)])
-async def test_a_credential_that_fails_with_a_secret_in_its_words(what: Exception) -> None:
+async def test_a_credential_that_fails_with_a_secret_in_its_message(what: Exception) -> None:
     def fail() -> str:
         raise what
 
@@ -206,7 +206,7 @@ async def test_a_credential_that_fails_with_a_secret_in_its_words(what: Exceptio
 
 
 async def test_a_failed_credential_leaves_its_error_in_no_local_variable() -> None:
-    """As IPython's ``%xmode Verbose`` and many log collectors show it."""
+    """IPython's ``%xmode Verbose`` and many log collectors show local variables."""
 
     class Failing:
         def get_token(self, scope: str) -> str:
@@ -220,12 +220,12 @@ async def test_a_failed_credential_leaves_its_error_in_no_local_variable() -> No
     assert CANARY not in shown
 
 
-async def test_a_credential_that_gives_nothing() -> None:
+async def test_a_credential_without_a_token() -> None:
     with pytest.raises(AuthenticationError, match="Entra token is empty"):
         await Entra(lambda: "").headers()
 
 
-async def test_who_sends_what() -> None:
+async def test_each_target_chooses_its_header() -> None:
     async def sent(*arguments: Any, **options: Any) -> dict[str, str]:
         return dict(await credential_for(*arguments, **options).headers())
 
@@ -264,7 +264,7 @@ async def test_who_sends_what() -> None:
         (f"key {base64.b64encode(bytes(range(99)) + bytes(3 * [255])).decode()}", "key ****"),
     ],
 )
-def test_what_looks_like_a_key_is_taken_out(text: str, clean: str) -> None:
+def test_a_text_that_looks_like_a_key_is_masked(text: str, clean: str) -> None:
     assert redact(text) == clean
 
 
@@ -285,7 +285,7 @@ def test_what_looks_like_a_key_is_taken_out(text: str, clean: str) -> None:
         "week_2024 and risk-free and keyjack",
     ],
 )
-def test_other_words_stay(text: str) -> None:
+def test_other_texts_stay(text: str) -> None:
     assert redact(text, [CANARY]) == text
 
 

@@ -1,4 +1,4 @@
-"""What people paste, and what must come of it."""
+"""Endpoints as users paste them: the addresses made from them, and the refusals."""
 
 from __future__ import annotations
 
@@ -296,20 +296,20 @@ KEY_84 = "A1b2" * 21
         ("azure", "wss://res.cognitiveservices.azure.com/voice-live/realtime", {}, "Voice Live", "realtime model"),
     ],
 )
-def test_what_cannot_work_is_refused(
+def test_an_endpoint_that_cannot_work_is_refused(
     service: str, pasted: str, options: dict[str, str | None], reason: str, hint: str
 ) -> None:
     arguments = {"model": "voice", **options} if pasted not in (PREVIEW,) else options
     with pytest.raises(ConnectError, match=reason) as info:
         read_endpoint(service, pasted, **arguments)  # type: ignore[arg-type]
-    words = "\n".join([str(info.value), info.value.url, *info.value.__notes__])
-    assert hint in words
-    assert KEY_32 not in words
-    assert KEY_84 not in words
+    shown = "\n".join([str(info.value), info.value.url, *info.value.__notes__])
+    assert hint in shown
+    assert KEY_32 not in shown
+    assert KEY_84 not in shown
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_understood_or_refused_in_words(pasted: str) -> None:
+def test_any_text_is_understood_or_refused_with_a_next_step(pasted: str) -> None:
     for service in ("azure", "openai", "custom"):
         try:
             outcome = read_endpoint(service, pasted, model="voice").websocket()  # type: ignore[arg-type]

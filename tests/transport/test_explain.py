@@ -1,4 +1,4 @@
-"""Words that no small server can provoke: they depend on who was asked, and as whom."""
+"""Explanations that no small server can provoke: they depend on the service and the sign-in."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.transport.conftest import CANARY
 AZURE = "wss://res.openai.azure.com/openai/v1/realtime?model=m"
 
 
-def said(error: RtnbError) -> str:
+def shown(error: RtnbError) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 @pytest.mark.parametrize(
-    "facts, words",
+    "facts, texts",
     [
         (TargetFacts("azure", url=AZURE, auth="api-key"), ["of another resource", "allow no keys", "together"]),
         (
@@ -35,14 +35,14 @@ def said(error: RtnbError) -> str:
         (TargetFacts("simulator", auth="bearer"), ["the key is wrong"]),
     ],
 )
-def test_401_names_its_causes(facts: TargetFacts, words: list[str]) -> None:
+def test_401_names_its_causes(facts: TargetFacts, texts: list[str]) -> None:
     error = http_failure(401, facts=facts)
     assert type(error) is AuthenticationError
-    assert all(word in said(error) for word in words)
+    assert all(text in shown(error) for text in texts)
 
 
 @pytest.mark.parametrize(
-    "facts, body, words",
+    "facts, body, texts",
     [
         (TargetFacts("azure", auth="entra"), "", ["Cognitive Services OpenAI User", "Networking"]),
         (TargetFacts("azure", auth="entra"), "blocked by Firewall rules", ["Networking"]),
@@ -50,15 +50,15 @@ def test_401_names_its_causes(facts: TargetFacts, words: list[str]) -> None:
         (TargetFacts("openai", auth="bearer"), "", ["permissions, project"]),
     ],
 )
-def test_403_role_or_network(facts: TargetFacts, body: str, words: list[str]) -> None:
+def test_403_role_or_network(facts: TargetFacts, body: str, texts: list[str]) -> None:
     error = http_failure(403, facts=facts, body=body)
     assert type(error) is AuthenticationError
-    assert all(word in said(error) for word in words)
-    assert ("OpenAI User" in said(error)) == ("OpenAI User" in words[0] if "Cognitive" in words[0] else False)
+    assert all(text in shown(error) for text in texts)
+    assert ("OpenAI User" in shown(error)) == ("OpenAI User" in texts[0] if "Cognitive" in texts[0] else False)
 
 
 @pytest.mark.parametrize(
-    "facts, words",
+    "facts, texts",
     [
         (TargetFacts("azure", model="m"), ["deployment named 'm'", "retired", "not deployment="]),
         (TargetFacts("azure", dialect="preview", model="m"), ["deployment named 'm'", "dialect='ga'"]),
@@ -68,16 +68,16 @@ def test_403_role_or_network(facts: TargetFacts, body: str, words: list[str]) ->
         (TargetFacts("custom"), ["Next: model= is missing", "/realtime?model=NAME", "/v1/realtime"]),
     ],
 )
-def test_404_names_its_causes(facts: TargetFacts, words: list[str]) -> None:
-    assert all(word in said(http_failure(404, facts=facts)) for word in words)
+def test_404_names_its_causes(facts: TargetFacts, texts: list[str]) -> None:
+    assert all(text in shown(http_failure(404, facts=facts)) for text in texts)
 
 
 def test_a_missing_model_is_named_before_other_causes_of_400() -> None:
-    assert "Next: model= is missing" in said(http_failure(400, facts=TargetFacts("custom")))
-    assert "model= is missing" not in said(http_failure(400, facts=TargetFacts("custom", model="m")))
+    assert "Next: model= is missing" in shown(http_failure(400, facts=TargetFacts("custom")))
+    assert "model= is missing" not in shown(http_failure(400, facts=TargetFacts("custom", model="m")))
 
 
-def test_what_the_service_said_is_quoted_clean_and_short() -> None:
+def test_the_message_of_the_service_is_quoted_clean_and_short() -> None:
     assert '"plain words"' in str(http_failure(500, body="plain\n  words"))
     assert '"in detail"' in str(http_failure(500, body=b'{"detail": "in detail"}'))
     assert '"just text"' in str(http_failure(500, body='{"error": "just text"}'))
@@ -88,7 +88,7 @@ def test_what_the_service_said_is_quoted_clean_and_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "error_type, code, message, close_code, kind, words",
+    "error_type, code, message, close_code, kind, texts",
     [
         ("invalid_request_error", "invalid_api_key", f"Incorrect API key provided: sk-{CANARY[:20]}", 3000,
          AuthenticationError, ["key or token was refused", "****", "revoked"]),
@@ -110,13 +110,13 @@ def test_what_the_service_said_is_quoted_clean_and_short() -> None:
     ],
 )  # fmt: skip
 def test_connected_then_error_then_closed(
-    error_type: str, code: str | None, message: str, close_code: int | None, kind: type[RtnbError], words: list[str]
+    error_type: str, code: str | None, message: str, close_code: int | None, kind: type[RtnbError], texts: list[str]
 ) -> None:
     facts = TargetFacts("openai", url="wss://api.openai.com/v1/realtime?model=gpt-x", model="gpt-x", auth="bearer")
     error = connect_failure_from_event(error_type, code, message, facts=facts, close_code=close_code)
     assert type(error) is kind
-    assert all(word in said(error) for word in words)
-    assert CANARY[:10] not in said(error)
+    assert all(text in shown(error) for text in texts)
+    assert CANARY[:10] not in shown(error)
     if isinstance(error, ConnectError):
         assert (error.status, error.url) == (close_code, facts.url)
     elif isinstance(error, RateLimited):

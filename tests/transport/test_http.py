@@ -24,7 +24,7 @@ FACTS = TargetFacts("azure", url="https://res/openai/v1/realtime/client_secrets"
 PREVIEW = TargetFacts("azure", "preview", model="m", auth="api-key")
 
 
-def test_it_shows_everything_but_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_shows_everything_but_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
     key = EphemeralKey(VALUE, expires_at=now + 57.9, dialect="preview", session={"id": "s", "client_secret": 1})
@@ -62,7 +62,7 @@ def test_bodies_of_both_dialects() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 9, 7201])
-def test_lifetimes_nobody_gives(seconds: int) -> None:
+def test_impossible_lifetimes_are_refused(seconds: int) -> None:
     with pytest.raises(LocalProtocolError, match="10 to 7200 s"):
         ephemeral_body("ga", expires_after_s=seconds)
 
@@ -101,7 +101,7 @@ async def test_preview(status: int) -> None:
     assert (key.reveal(), key.expires_at, key.session) == (VALUE, ends, {"id": "sess_1", "voice": "alloy"})
 
 
-async def test_a_service_that_does_not_say_when_it_ends() -> None:
+async def test_a_key_without_an_end_gets_the_usual_lifetime() -> None:
     async with service({"value": VALUE, "expires_at": "soon", "session": "odd"}) as (url, _):
         key = await mint(url, headers={}, body={}, facts=PREVIEW)
     assert 50 < key.seconds_left() <= 60
@@ -117,7 +117,7 @@ async def test_an_answer_without_a_key(answer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "status, kind, word",
+    "status, kind, text",
     [
         (400, ConnectError, "dialect"),
         (401, AuthenticationError, "Keys and Endpoint"),
@@ -128,21 +128,21 @@ async def test_an_answer_without_a_key(answer: Any) -> None:
         (307, ConnectError, "redirects to https://elsewhere.example/"),
     ],
 )
-async def test_every_status_has_words(status: int, kind: type[Exception], word: str) -> None:
+async def test_every_status_is_explained(status: int, kind: type[Exception], text: str) -> None:
     fields = {"retry-after-ms": "1500", "Location": "https://elsewhere.example/"}
     async with tcp_server(http_answer(status, headers=fields, body=f'{{"error": "no: {CANARY}"}}')) as port:
         url = f"http://127.0.0.1:{port}/x"
         with pytest.raises(kind) as info:
             await mint(url, headers={"api-key": CANARY}, body={}, facts=FACTS)
-    words = str(info.value) + info.value.__notes__[0]
+    shown = str(info.value) + info.value.__notes__[0]
     assert type(info.value) is kind
-    assert word in words
-    assert "no: ****" in words
-    assert CANARY not in words
+    assert text in shown
+    assert "no: ****" in shown
+    assert CANARY not in shown
 
 
 @pytest.mark.usefixtures("no_such_host")
-async def test_network_failures_have_words(unused_tcp_port: int, server_tls: ssl.SSLContext) -> None:
+async def test_network_failures_are_explained(unused_tcp_port: int, server_tls: ssl.SSLContext) -> None:
     async def get(url: str, timeout_s: float = 5) -> None:
         await mint(url, headers={}, body={}, facts=FACTS, timeout_s=timeout_s)
 
@@ -229,7 +229,7 @@ async def test_an_offer_is_answered(location: str, call_id: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer, kind, words",
+    "answer, kind, hint",
     [
         (
             {"status": 401, "text": f'{{"error": {{"message": "expired {VALUE}"}}}}'},
@@ -240,15 +240,15 @@ async def test_an_offer_is_answered(location: str, call_id: str | None) -> None:
         ({"status": 200, "text": "<html>"}, RemoteProtocolError, "/realtime/calls"),
     ],
 )
-async def test_a_refused_offer_says_why_and_never_the_key(answer: Any, kind: type[Exception], words: str) -> None:
+async def test_a_refused_offer_is_explained_without_the_key(answer: Any, kind: type[Exception], hint: str) -> None:
     async with offers(**answer) as (url, _):
         with pytest.raises(kind) as refused:
             await post_offer(url, key=OFFER_KEY, sdp="v=0", facts=FACTS)
-    assert words in refused.value.__notes__[0]
+    assert hint in refused.value.__notes__[0]
     assert VALUE not in str(refused.value) + repr(vars(refused.value))
 
 
-async def test_nobody_there() -> None:
+async def test_an_offer_without_a_server() -> None:
     with pytest.raises(ConnectError, match=r"could not set up a WebRTC call .*nothing listens"):
         await post_offer("http://127.0.0.1:9/calls", key=OFFER_KEY, sdp="v=0", facts=FACTS)
 

@@ -32,7 +32,7 @@ async def _token() -> str:
 
 @asynccontextmanager
 async def realtime_service() -> AsyncIterator[tuple[str, list[Any]]]:
-    """A service that notes path, query and the headers that say who came."""
+    """Service that notes path, query and the headers that sign in."""
     seen: list[Any] = []
 
     def note(request: web.Request, body: Any = None) -> None:
@@ -137,7 +137,7 @@ def test_a_target_describes_itself_without_secrets(target: Azure, name: str, sig
         assert copy.copy(target) == target
 
 
-def test_what_is_shown() -> None:
+def test_repr_and_str() -> None:
     azure = Azure(f"{HOST}/openai/v1/", deployment="voice", api_key=CANARY)
     assert repr(azure) == f"Azure('{HOST}', deployment='voice', dialect='ga', auth='api-key')"
     assert str(azure) == f"Azure {HOST}, deployment voice, dialect ga, with an API key"
@@ -156,7 +156,7 @@ def test_targets_are_frozen_values_that_can_be_changed_by_replace() -> None:
     assert len({azure, back, OpenAI(api_key="k1234"), Custom("ws://localhost:1")}) == 3
 
 
-def test_unknown_words_and_positions_are_refused() -> None:
+def test_unknown_and_positional_arguments_are_refused() -> None:
     with pytest.raises(TypeError, match="deploymnet"):
         Azure(HOST, deploymnet="voice")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="positional"):
@@ -183,17 +183,17 @@ def test_a_secret_in_an_address_is_not_shown() -> None:
 
 
 async def test_a_traceback_with_local_variables_holds_no_key(unused_tcp_port: int) -> None:
-    """As IPython's ``%xmode Verbose`` and many log collectors show it."""
-    nobody = f"http://127.0.0.1:{unused_tcp_port}"
+    """IPython's ``%xmode Verbose`` and many log collectors show local variables."""
+    unused = f"http://127.0.0.1:{unused_tcp_port}"
     async with tcp_server(http_answer(401, body=f"wrong key {CANARY}")) as port:
-        for url in (nobody, f"http://127.0.0.1:{port}"):
+        for url in (unused, f"http://127.0.0.1:{port}"):
             target = Azure(url, deployment="voice", api_key=CANARY)
             for attempt in (target.open, target.ephemeral_key):
                 with pytest.raises(ConnectError) as info:
                     await attempt()
                 ours = info.tb.tb_next  # the first frame is this test
-                told = traceback.TracebackException(info.type, info.value, ours, capture_locals=True)
-                shown = "".join(told.format())
+                report = traceback.TracebackException(info.type, info.value, ours, capture_locals=True)
+                shown = "".join(report.format())
                 assert "headers = " in shown
                 assert CANARY[:12] not in shown
 
@@ -217,7 +217,7 @@ async def test_a_key_of_the_simulator_opens_a_session(dialect: Any, intent: str 
 PRESET = {"ga": {"instructions": "Be brief."}, "preview": {"instructions": "Be brief.", "voice": "verse"}}
 
 
-async def test_a_failed_sign_in_says_where() -> None:
+async def test_a_failed_sign_in_names_the_address() -> None:
     with pytest.raises(AuthenticationError, match="no Entra token") as info:
         await Azure(HOST, deployment="voice", credential=lambda: "").open()
     assert info.value.url == HOST
@@ -260,7 +260,7 @@ def test_a_version_in_the_environment_belongs_to_the_preview() -> None:
     assert Azure.from_env(ENV, dialect="preview").api_version == "2025-04-01-preview"
 
 
-def test_all_that_is_missing_is_named_at_once() -> None:
+def test_all_missing_variables_are_named_at_once() -> None:
     with pytest.raises(ConnectError, match="not set: AZURE_OPENAI_ENDPOINT, AZURE_OPENAI_DEPLOYMENT_NAME") as info:
         Azure.from_env({"AZURE_OPENAI_ENDPOINT": ""})
     assert ".env" in info.value.__notes__[0]

@@ -1,4 +1,4 @@
-"""Real sockets on loopback: what arrives, how it ends, and the words for each way it fails."""
+"""Real sockets on loopback: messages, ends, and the explanation of each failure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def echo(connection: ServerConnection) -> None:
         await connection.send(message)
 
 
-def said(error: RtnbError) -> str:
+def shown(error: RtnbError) -> str:
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
@@ -128,7 +128,7 @@ async def test_a_message_beyond_the_limit_ends_with_1009() -> None:
         (4321, "own", "the connection was closed", "read the reason"),
     ],
 )
-async def test_every_close_has_words(code: int, reason: str, what: str, hint: str | None) -> None:
+async def test_every_close_is_explained(code: int, reason: str, what: str, hint: str | None) -> None:
     async def closing(connection: ServerConnection) -> None:
         await connection.close(code, reason)
 
@@ -198,16 +198,16 @@ STATUSES: list[tuple[int, dict[str, str], str, type[RtnbError], list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize("status, fields, body, kind, words", STATUSES)
-async def test_every_status_has_words(
-    status: int, fields: dict[str, str], body: str, kind: type[RtnbError], words: list[str]
+@pytest.mark.parametrize("status, fields, body, kind, texts", STATUSES)
+async def test_every_status_is_explained(
+    status: int, fields: dict[str, str], body: str, kind: type[RtnbError], texts: list[str]
 ) -> None:
     async with tcp_server(http_answer(status, headers=fields, body=body)) as port:
         with pytest.raises(kind) as info:
             await open_websocket(f"ws://127.0.0.1:{port}/x", headers={"api-key": CANARY}, facts=AZURE)
     assert type(info.value) is kind
-    for word in words:
-        assert word in said(info.value) + "\n"
+    for text in texts:
+        assert text in shown(info.value) + "\n"
     if isinstance(info.value, ConnectError):
         assert (info.value.status, info.value.url) == (status, AZURE.url)
     if isinstance(info.value, RateLimited) and fields["Retry-After"] in ("9", "3"):
@@ -240,7 +240,7 @@ async def test_a_host_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_nobody_listens(unused_tcp_port: int, host: str) -> None:
+async def test_a_port_without_a_server(unused_tcp_port: int, host: str) -> None:
     with pytest.raises(ConnectError, match="nothing listens there") as info:
         await open_websocket(f"ws://{host}:{unused_tcp_port}/x")
     assert "rtnb simulate" in info.value.__notes__[0]
@@ -280,7 +280,7 @@ async def test_101_without_the_rest() -> None:
             await open_websocket(f"ws://127.0.0.1:{port}/x")
 
 
-async def test_a_certificate_nobody_vouches_for(server_tls: ssl.SSLContext) -> None:
+async def test_an_untrusted_certificate(server_tls: ssl.SSLContext) -> None:
     async with serve(echo, "127.0.0.1", 0, ssl=server_tls) as server:
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ConnectError, match="certificate of the host is not trusted") as info:
@@ -305,7 +305,7 @@ async def test_tls_to_a_server_without() -> None:
         assert "ws://" in info.value.__notes__[0]
 
 
-async def test_an_address_that_is_none() -> None:
+async def test_an_address_of_another_scheme() -> None:
     with pytest.raises(ConnectError, match="InvalidURI"):
         await open_websocket("http://127.0.0.1:1/x")
 
@@ -326,11 +326,11 @@ async def test_a_proxy_is_used_for_others_and_never_for_this_machine(monkeypatch
         with pytest.raises(ConnectError, match="proxy refused the connection") as info:
             await open_websocket("wss://res.openai.azure.com/x", facts=AZURE)
         assert asked == [b"CONNECT res.openai.azure.com:443 HTTP/1.1\r\n"]
-        assert CANARY not in said(info.value)
+        assert CANARY not in shown(info.value)
         monkeypatch.setenv("https_proxy", f"gopher://me:{CANARY}@127.0.0.1:{port}")
         with pytest.raises(ConnectError, match="proxy refused the connection") as info:
             await open_websocket("wss://res.openai.azure.com/x", facts=AZURE)
-        assert CANARY not in said(info.value) + repr(info.value.__cause__)
+        assert CANARY not in shown(info.value) + repr(info.value.__cause__)
 
 
 async def test_each_raise_has_a_new_error_and_no_local_variable_holds_the_key() -> None:
@@ -353,7 +353,7 @@ async def test_each_raise_has_a_new_error_and_no_local_variable_holds_the_key() 
 
 
 async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptureFixture) -> None:
-    async def tell(connection: ServerConnection) -> None:
+    async def answer(connection: ServerConnection) -> None:
         await connection.send(f'{{"error": "Incorrect API key provided: {CANARY[:12]}***{CANARY[-12:]}"}}')
         await connection.close(3000, f"wrong key {CANARY}")
 
@@ -363,7 +363,7 @@ async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptu
         with caplog.at_level(logging.DEBUG):
             offered = ["realtime", f"openai-insecure-api-key.{CANARY}"]
             headers = Headers({"api-key": CANARY, "Authorization": f"Bearer {CANARY}"})
-            async with opened(tell, headers=headers, subprotocols=offered) as transport:
+            async with opened(answer, headers=headers, subprotocols=offered) as transport:
                 await transport.receive()
                 with pytest.raises(ConnectionClosed) as info:
                     await transport.receive()
@@ -374,18 +374,18 @@ async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptu
         silenced.setLevel(logging.NOTSET)
     assert "api-key: ****" in caplog.text  # the handshake was logged, and cleaned
     assert CANARY in transport.secrets
-    shown = [
+    texts = [
         caplog.text,
         repr(transport),
         repr(vars(transport)),
-        said(info.value),
-        said(refused.value),
+        shown(info.value),
+        shown(refused.value),
         refused.value.url,
         info.value.reason,
     ]
     for error in (info.value, refused.value):
         assert error.__context__ is None
-        shown.append(repr(error.__cause__))
-    for one in shown:
+        texts.append(repr(error.__cause__))
+    for one in texts:
         assert CANARY[:12] not in one
         assert CANARY[-12:] not in one
