@@ -109,17 +109,13 @@ def _lab(options: argparse.Namespace) -> int:
         if options.port not in (0, port):
             print(f"Port {options.port} is taken; using {port}.")
         if command := lab.tunnel(port, os.environ):
-            print(
-                f"This is an SSH session. On your own machine run\n    {command}\nand open JupyterLab's address there."
-            )
-        print(
-            f"Serving {url} {time.monotonic() - options.begun_s:.1f} s after the command. Ctrl-C stops it.", flush=True
-        )
+            print(f"This is an SSH session. On your machine run\n    {command}\nand open JupyterLab's address there.")
+        elapsed_s = time.monotonic() - options.begun_s
+        print(f"Serving {url} {elapsed_s:.1f} s after the command. Ctrl-C stops it.", flush=True)
 
     screen = not lab.tunnel(0, os.environ) or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
-    return lab.serve(
-        copy, port=options.port, browser=screen and not options.no_browser, extra=options.jupyter, ready=ready
-    )
+    browser = screen and not options.no_browser
+    return lab.serve(copy, port=options.port, browser=browser, extra=options.jupyter, ready=ready)
 
 
 _ON_A_HUB = f"""\
