@@ -38,7 +38,7 @@ _FAULT = ", but to a name without a domain"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One row of the report."""
+    """Row of the report."""
 
     what: str
     """Subject of the check."""
