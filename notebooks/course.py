@@ -1,7 +1,7 @@
-"""What the course needs besides the library: exercises that say whether they are solved, and troubles to explain.
+"""Helpers of the course: checks of exercises, and troubles to explain.
 
-A trouble is one thing that goes wrong in one small scene, made to order by the simulator or by a mistake of the client.
-`act` plays the scene and returns the `Case`: what the user noticed, and the log in which the cause can be found.
+A trouble is one fault in one small scene: the simulator injects it, or the client makes a mistake. `act` runs the scene
+and returns a `Case`: the symptom that a user reports, and the log that shows the cause.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from rtnb.simulator import Simulator
 from rtnb.targets import connect
 
 PATIENCE_S: Final = 30.0
-"""How long a scene that ends by itself may take; the longest takes 6 s (measured), more on a busy machine."""
+"""Deadline of a scene, in seconds; the longest takes 6 s (measured), more on a busy machine."""
 
 
 # --- exercises --------------------------------------------------------------------------------------------------------
 
 
-class _Said:
-    """One line in a notebook."""
+class _Line:
+    """Coloured line of text in a notebook."""
 
     def __init__(self, text: str, colour: str) -> None:
         self.text, self.colour = text, colour
@@ -47,10 +47,9 @@ class _Said:
 
 @contextmanager
 def check() -> Iterator[None]:
-    """Say whether an exercise is solved: every `assert` within must hold; the first that does not says what is missing.
+    """Show whether an exercise is solved: every `assert` inside must hold; the first failed one names what is missing.
 
-    Only what the assertions say is taken as an answer. A mistake in the code (a NameError, a refusal of the service)
-    is raised as anywhere else.
+    Only failed assertions count as unsolved. Any other exception (a NameError, an error of the service) is raised.
 
     Examples
     --------
@@ -63,15 +62,15 @@ def check() -> Iterator[None]:
     try:
         yield
     except AssertionError as missing:
-        display(_Said(f"Not solved yet: {missing}" if str(missing) else "Not solved yet.", "#b35900"))  # type: ignore[no-untyped-call]
+        display(_Line(f"Not solved yet: {missing}" if str(missing) else "Not solved yet.", "#b35900"))  # type: ignore[no-untyped-call]
     else:
-        display(_Said("Solved.", "#1a7f37"))  # type: ignore[no-untyped-call]
+        display(_Line("Solved.", "#1a7f37"))  # type: ignore[no-untyped-call]
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------
 
 _Scene = Callable[[Session, Simulator], Awaitable[Response]]
-"""Asks for something and returns the response as it begins."""
+"""Function that makes a request and returns the response, which may still be growing."""
 
 
 async def _ask(session: Session, simulator: Simulator) -> Response:
@@ -93,14 +92,14 @@ async def _speak_at_16_khz(session: Session, simulator: Simulator) -> Response:
 async def _ask_for_the_weather(session: Session, simulator: Simulator) -> Response:
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tool = {"type": "function", "name": "get_weather", "description": "Weather of a city.", "parameters": parameters}
-    await session.tools.register(tool)  # a definition, and nobody who answers its calls
+    await session.tools.register(tool)  # a definition without a function
     await session.conversation.item.create("What is the weather in Lund?")
     return await session.response.create()
 
 
 async def _ask_over_oneself(session: Session, simulator: Simulator) -> Response:
     response = await _ask(session, simulator)
-    await session.send_raw({"type": "response.create"})  # session.response.create would have waited its turn
+    await session.send_raw({"type": "response.create"})  # session.response.create would wait for the end of the first
     return response
 
 
@@ -109,24 +108,24 @@ async def _ask_over_oneself(session: Session, simulator: Simulator) -> Response:
 
 @dataclass(frozen=True)
 class Trouble:
-    """One thing that goes wrong."""
+    """Fault of the service, the network or the client, with its symptom and its remedy."""
 
     symptom: str
-    """What a user complains about."""
+    """Complaint of a user."""
     cause: str
-    """What it is."""
+    """Cause of the symptom."""
     look: str
-    """Where it shows in the log."""
+    """Trace of the cause in the log."""
     remedy: str
-    """What to do about it."""
+    """Next step."""
     faults: tuple[str, ...] = ()
-    """Of the simulator: see `rtnb.simulator.faults`."""
+    """Faults of the simulator: see `rtnb.simulator.faults`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the session starts with."""
+    """Settings of the session."""
     scene: _Scene = _ask
     latency: str = "fast"
     patience_s: float = PATIENCE_S
-    """How long to wait before the scene is given up."""
+    """Deadline of the scene, in seconds."""
 
 
 TROUBLES: Final[Mapping[str, Trouble]] = {
@@ -191,7 +190,7 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         settings={"turn_detection": ServerVad(silence_duration_ms=900)},
         scene=_speak_at_16_khz,
     ),
-    "nobody answers the call": Trouble(
+    "unanswered call": Trouble(
         "I ask for the weather, and it says nothing.",
         "The model called a function, and no result was sent back.",
         "response.function_call_arguments.done without a function_call_output after it",
@@ -202,7 +201,7 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
         "Sometimes my question is ignored.",
         "A response was asked for while another was still being made.",
         "an error event conversation_already_has_active_response between response.created and response.done",
-        "Wait for response.done, or cancel first; session.response.create does so by itself.",
+        "Wait for response.done, or cancel first; session.response.create waits for you.",
         scene=_ask_over_oneself,
         latency="fast,audio_rate=2",  # the first answer must still be under way, however slow the machine is
     ),
@@ -215,28 +214,28 @@ TROUBLES: Final[Mapping[str, Trouble]] = {
 
 @dataclass(frozen=True, repr=False)
 class Case:
-    """A scene that was played: what was noticed, and all that is needed to find the cause."""
+    """Scene that was run: the symptom, and the log to find the cause in."""
 
     log: EventLog
     """Every event."""
     response: Response | None
-    """The answer, or as much as came of it."""
+    """The response, complete or not; None if none was created."""
     error: Exception | None
-    """What the program was told."""
+    """The exception that ended the scene, if any."""
     _name: str
 
     @property
     def trouble(self) -> Trouble:
-        """Everything about it: the solution."""
+        """The trouble itself: the solution."""
         return TROUBLES[self._name]
 
     @property
     def symptom(self) -> str:
-        """What the user complains about."""
+        """Complaint of the user."""
         return self.trouble.symptom
 
     def solve(self, cause: object) -> None:
-        """Raise AssertionError unless `cause` names the trouble; it says what the named one would look like."""
+        """Raise AssertionError unless `cause` names the trouble; the message says how the named one would show."""
         assert cause in TROUBLES, f"name the cause by its key in TROUBLES, such as {next(iter(TROUBLES))!r}"
         assert cause == self._name, f"{cause!r} would show {TROUBLES[str(cause)].look}"
 
@@ -244,33 +243,33 @@ class Case:
         return f"<Case: {self.symptom} {self.log!r}>"
 
     def _repr_html_(self) -> str:
-        told = f"<br>The program was told: {escape(f'{type(self.error).__name__}: {self.error}')}" if self.error else ""
-        return f"<p>“{escape(self.symptom)}”{told}</p>"
+        raised = f"<br>The program got {escape(f'{type(self.error).__name__}: {self.error}')}" if self.error else ""
+        return f"<p>“{escape(self.symptom)}”{raised}</p>"
 
 
 async def act(trouble: str | int, *, patience_s: float | None = None) -> Case:
-    """Play the scene of a trouble.
+    """Run the scene of a trouble.
 
     Parameters
     ----------
     trouble : str or int
-        A name in `TROUBLES`; or a number, for one you are not told: the same number, the same trouble.
+        Name in `TROUBLES`; or a number, for a trouble without its name. The same number gives the same trouble.
     patience_s : float, optional
-        How long to wait before the scene is given up, in seconds; None takes the trouble's own `patience_s`.
+        Deadline of the scene, in seconds; None takes the `patience_s` of the trouble.
 
     Returns
     -------
     Case
-        Whatever happened: nothing is raised that belongs to the trouble.
+        The result. An exception that belongs to the trouble is in ``.error``.
 
     Raises
     ------
     KeyError
-        There is no such trouble; names those there are.
+        No trouble has this name; the message lists the names.
     """
     name = random.Random(trouble).choice(list(TROUBLES)) if isinstance(trouble, int) else trouble
     if name not in TROUBLES:
-        raise KeyError(f"no trouble {name!r}; there are: {', '.join(TROUBLES)}")
+        raise KeyError(f"no trouble is named {name!r}; names: {', '.join(TROUBLES)}")
     played = TROUBLES[name]
     simulator = Simulator(seed=9, latency=played.latency, faults=played.faults)
     response, error = None, None

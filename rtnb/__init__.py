@@ -81,9 +81,8 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.analysis.recordings import Recording
     from rtnb.analysis.sweeping import sweep
     from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
-    from rtnb.client import Response, Session
+    from rtnb.client import EventLog, Response, Session
     from rtnb.client.budget import Budget
-    from rtnb.client.log import EventLog
     from rtnb.errors import (
         AudioError,
         AuthenticationError,
@@ -100,51 +99,43 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
-    from rtnb.transport.services import Azure, Custom, OpenAI
+    from rtnb.transport import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
-    __all__ = ["Azure", "Custom", "OpenAI", "Simulator", "connect", "doctor"]
-    __all__ += ["Budget", "EventLog", "Response", "SemanticVad", "ServerVad", "Session"]
-    __all__ += ["EventInspector", "Microphone", "Playground", "VadLab", "WebRTCPeer", "inspect"]
-    __all__ += ["Recording", "calibrate", "migrate", "recommend", "sweep"]
-    __all__ += ["plot_arrivals", "plot_deltas", "plot_pareto", "plot_sweep", "plot_turns"]
-    __all__ += ["AudioError", "AuthenticationError", "BudgetExceeded", "ConnectError", "ConnectionClosed"]
-    __all__ += ["RateLimited", "RequestTimeout", "ResponseFailed", "RtnbError", "ServiceError"]
-    __all__ += ["analysis", "audio", "client", "errors", "protocol", "simulator", "transport", "vad", "widgets"]
+    __all__ = ["AudioError", "AuthenticationError", "Azure", "Budget", "BudgetExceeded", "ConnectError"]
+    __all__ += ["ConnectionClosed", "Custom", "EventInspector", "EventLog", "Microphone", "OpenAI", "Playground"]
+    __all__ += ["RateLimited", "Recording", "RequestTimeout", "Response", "ResponseFailed", "RtnbError", "SemanticVad"]
+    __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
+    __all__ += ["calibrate", "client", "connect", "doctor", "errors", "inspect", "migrate", "plot_arrivals"]
+    __all__ += ["plot_deltas", "plot_pareto", "plot_sweep", "plot_turns", "protocol", "recommend", "simulator", "sweep"]
+    __all__ += ["transport", "vad", "widgets"]
 
 __version__ = "0.1.0.dev0"
 
 _NAMES = {
-    "rtnb.targets": "connect",
-    "rtnb.transport.services": "Azure Custom OpenAI",
-    "rtnb.simulator": "Simulator",
+    "rtnb": "analysis audio client errors protocol simulator transport vad widgets",
     "rtnb._doctor": "doctor",
-    "rtnb.client": "Response Session",
-    "rtnb.client.log": "EventLog",
+    "rtnb.analysis": "Recording migrate plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
+    "rtnb.client": "EventLog Response Session",
     "rtnb.client.budget": "Budget",
-    "rtnb.experiment.calibration": "calibrate",
-    "rtnb.protocol": "SemanticVad ServerVad",
-    "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
-    "rtnb.analysis.recordings": "Recording",
-    "rtnb.analysis.sweeping": "sweep",
-    "rtnb.analysis.choosing": "recommend",
-    "rtnb.analysis.plot": "plot_arrivals plot_deltas",
-    "rtnb.analysis.vad_plots": "plot_pareto plot_sweep plot_turns",
-    "rtnb.analysis.migration": "migrate",
+    "rtnb.experiment": "calibrate",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError",
+    "rtnb.protocol": "SemanticVad ServerVad",
+    "rtnb.simulator": "Simulator",
+    "rtnb.targets": "connect",
+    "rtnb.transport": "Azure Custom OpenAI",
+    "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
 }
-"""Public names by the module that defines them."""
+"""Public names by the module that holds them; those of "rtnb" are modules."""
 
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-_ROOMS = ("analysis", "audio", "client", "errors", "protocol", "simulator", "transport", "vad", "widgets")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"rtnb.{name}")
-    if name in _HOMES:
-        globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    if home := _HOMES.get(name):
+        value = import_module(f"rtnb.{name}") if home == "rtnb" else getattr(import_module(home), name)
+        globals()[name] = value
         return value
     from difflib import get_close_matches
 
@@ -155,4 +146,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(["__version__", *_HOMES, *_ROOMS])
+    return sorted(["__version__", *_HOMES])

@@ -1,25 +1,24 @@
-"""`rtnb doctor`: what is missing on this machine, and what to do about it.
+"""Checks of this installation and its settings, for `rtnb doctor`.
 
-Every check is a row: what was looked at, how it stands, what was found, what to do. A row that says ``do`` makes the
-report (and the command) fail; one that says ``note`` names something optional. Settings are reported as set or missing:
-no value is read into a row.
+Each check gives a row: subject, standing, finding, advice. A row with standing ``do`` makes the report and the command
+fail; ``note`` marks an optional part. Settings are reported as set or missing: no row holds the value of a setting.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 from rtnb._loop import BackgroundLoop
 from rtnb.errors import RtnbError
+from rtnb.targets import connect
 from rtnb.transport.credentials import redact
 from rtnb.transport.services import AZURE_VARIABLES, Azure, OpenAI
 
@@ -30,259 +29,225 @@ SETTINGS = {
     "OPENAI_API_VERSION": "only for the preview API of Azure, e.g. 2025-04-01-preview",
     "OPENAI_API_KEY": "a key of the OpenAI platform, if you use that instead of Azure",
 }
-"""The environment variables that are read, and what each is for."""
+"""Environment variables that rtnb reads, and the purpose of each."""
 
-_AZURE = tuple(name for name in SETTINGS if name.startswith("AZURE_"))
-_MINIMUM_PYTHON = (3, 11)
-_PACKAGE = "rtnb"
 _PIP = "python -m pip"
-_LONGEST_ANSWER = 300  # characters shown of an unexpected first event; chosen
-
-Standing = Literal["ok", "note", "do"]
+_NAME_ALONE = re.compile(r"(https?://)?(?!localhost\b)[\w-]+/?")
+_FAULT = ", but to a name without a domain"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One row of the report."""
+    """Row of the report."""
 
     what: str
-    """What was looked at."""
-    standing: Standing
-    """``ok``; ``note``: optional; ``do``: something must be done."""
+    """Subject of the check."""
+    standing: Literal["ok", "note", "do"]
+    """``ok``; ``note``: optional; ``do``: an action is needed."""
     found: str
-    """How it is; never the value of a setting."""
+    """Finding; never the value of a setting."""
     advice: str = ""
-    """What to do."""
+    """Next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `doctor` found: prints as a table, shows as one in a notebook."""
+    """Result of `doctor`: a table when printed, and an HTML table in a notebook."""
 
     checks: tuple[Check, ...]
-    """All rows, in the order they were looked at."""
+    """All rows, in the order of the checks."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing must be done."""
+        """True if no action is needed."""
         return all(check.standing != "do" for check in self.checks)
 
     @property
-    def verdict(self) -> str:
+    def summary(self) -> str:
         """The report in one sentence."""
         missing = sum(check.standing == "do" for check in self.checks)
         return "All is well." if not missing else f"{missing} thing{'s' * (missing > 1)} to do."
 
     def __str__(self) -> str:
-        rows = [(check.standing, check.what, check.found) for check in self.checks]
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        first, second = (max(len(getattr(check, name)) for check in self.checks) for name in ("standing", "what"))
         lines = []
-        for check, (standing, what, found) in zip(self.checks, rows, strict=True):
-            lines.append(f"{standing:<{widths[0]}}  {what:<{widths[1]}}  {found}")
+        for check in self.checks:
+            lines.append(f"{check.standing:<{first}}  {check.what:<{second}}  {check.found}")
             if check.advice:
-                lines.append(f"{'':<{sum(widths) + 2}}  → {check.advice}")
-        return "\n".join([*lines, "", self.verdict])
+                lines.append(f"{'':<{first + second + 2}}  → {check.advice}")
+        return "\n".join([*lines, "", self.summary])
 
     def __repr__(self) -> str:
-        return f"<doctor: {self.verdict}>"
+        return f"<doctor: {self.summary}>"
 
     def _repr_html_(self) -> str:
-        """What is not well, each with its remedy; what is well is folded away."""
-        open_, well = ([one for one in self.checks if (one.standing == "ok") is good] for good in (False, True))
-        open_.sort(key=lambda one: one.standing != "do")
-        table = _html_table(open_) if open_ else ""
+        """Return the open rows, actions first; rows without advice are folded away."""
+        well = [check for check in self.checks if check.standing == "ok"]
+        open_ = sorted((check for check in self.checks if check.standing != "ok"), key=lambda one: one.standing)
         folded = f"<details><summary>{len(well)} things are well</summary>{_html_table(well)}</details>" if well else ""
-        return f"<p><strong>{escape(self.verdict)}</strong></p>{table}{folded}"
+        return f"<p><strong>{escape(self.summary)}</strong></p>{_html_table(open_) if open_ else ''}{folded}"
 
 
 _MARKS = {"ok": ("✓ ok", "success"), "note": ("– note", "warn"), "do": ("✗ do", "error")}
 
 
 def _html_table(checks: Iterable[Check]) -> str:
-    """Rows for a notebook: there packages are installed with ``%pip``, into the Python that runs the cell."""
     left = "style='text-align:left; vertical-align:top'"
-    head = "".join(f"<th {left}>{title}</th>" for title in ("standing", "what", "found", "to do"))
-    rows = []
+    rows = "".join(f"<th {left}>{title}</th>" for title in ("standing", "what", "found", "to do"))
     for check in checks:
         mark, colour = _MARKS[check.standing]
         advice = check.advice
-        if advice.startswith(_PIP):
+        if advice.startswith(_PIP):  # in a notebook, %pip installs into the Python that runs the cell
             advice = f"%pip{advice.removeprefix(_PIP)}   (in a cell, then restart the kernel)"
         standing = f"<td {left}><span style='color:var(--jp-{colour}-color1); white-space:nowrap'>{mark}</span></td>"
         cells = "".join(f"<td {left}>{escape(text)}</td>" for text in (check.what, check.found, advice))
-        rows.append(f"<tr>{standing}{cells}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        rows += f"</tr><tr>{standing}{cells}"
+    return f"<table><tr>{rows}</tr></table>"
 
 
 def doctor(*, service: bool = True, timeout_s: float = 15.0) -> Report:
-    """Look at Python, packages, kernel, voice and settings, and say what to do about each.
+    """Check Python, packages, kernel, voice and settings, with advice for each.
 
     Parameters
     ----------
     service : bool, default True
-        Connect to the service if one is set up; it costs nothing but a connection.
+        Connect to the service if one is configured; it costs nothing but a connection.
     timeout_s : float, default 15
-        How long to wait for the service, in seconds (chosen).
+        Longest wait for the service, in seconds (chosen).
 
     Returns
     -------
     Report
-        ``report.ok`` says whether all is well; ``print(report)`` gives the table.
+        ``report.ok`` is True if no action is needed; ``print(report)`` shows the table.
     """
     settings = _settings()
-    checks = [_python(), *_packages(), *_kernel(), *_voice(), _microphone(), *_environment(settings)]
-    if service:
-        checks.append(_service(settings, timeout_s=timeout_s))
-    return Report(tuple(checks))
+    python = Check("Python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")
+    rows = (python, *_packages(), _kernel(), *_extras(), _microphone(), *_environment(settings))
+    return Report((*rows, _service(settings, timeout_s=timeout_s)) if service else rows)
 
 
-def _python() -> Check:
-    found = f"{sys.version.split()[0]} in {sys.prefix}"
-    if sys.version_info < _MINIMUM_PYTHON:  # reachable only where an installer ignored requires-python
-        return Check("Python", "do", found, "Install Python 3.11 or newer and make a new virtual environment.")
-    return Check("Python", "ok", found)
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def _packages() -> Iterator[Check]:
-    """Each required package, its version against the one this installation of rtnb asks for."""
-    try:
-        lines = requires(_PACKAGE) or []
-    except PackageNotFoundError:
-        yield Check(_PACKAGE, "do", "imported from a folder, not installed", "python -m pip install --editable .")
+    """Compare each required package with the version that this installation of rtnb requires."""
+    if not (own := _installed("rtnb")):
+        yield Check("rtnb", "do", "imported from a folder, not installed", f"{_PIP} install --editable .")
         return
+    yield Check("rtnb", "ok", own)
     from packaging.requirements import Requirement
 
-    yield Check(_PACKAGE, "ok", version(_PACKAGE))
-    for requirement in map(Requirement, lines):
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+    for need in map(Requirement, requires("rtnb") or []):
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
-        wanted = str(requirement.specifier)
-        advice = f'python -m pip install --upgrade "{requirement.name}{wanted}"'
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
-            yield Check(requirement.name, "do", "missing", advice)
-            continue
-        if requirement.specifier.contains(found, prereleases=True):
-            yield Check(requirement.name, "ok", found)
+        found, wanted = _installed(need.name), need.specifier
+        if found and wanted.contains(found, prereleases=True):
+            yield Check(need.name, "ok", found)
         else:
-            yield Check(requirement.name, "do", f"{found}, needed: {wanted}", advice)
+            advice = f'{_PIP} install --upgrade "{need.name}{wanted}"'
+            yield Check(need.name, "do", f"{found or 'missing'}, needed: {wanted}", advice)
 
 
-def _kernel() -> Iterator[Check]:
-    """Does a notebook's `python3` kernel run in this environment?"""
+def _kernel() -> Check:
+    """Check that a notebook's `python3` kernel runs in this environment."""
     try:
         from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
         command = KernelSpecManager().get_kernel_spec("python3").argv
     except (ImportError, NoSuchKernel) as error:
-        yield Check("kernel", "do", f"none ({error})", "python -m pip install --upgrade ipykernel")
-        return
-    # A bare `python` stands for the interpreter that starts the kernel (jupyter_client replaces it).
-    same = command[0] in ("python", "python3") or os.path.realpath(command[0]) == os.path.realpath(sys.executable)
-    if same:
-        yield Check("kernel", "ok", "python3 runs in this environment")
-    else:
-        advice = "Start with `rtnb lab`, which uses this environment, or: python -m ipykernel install --sys-prefix"
-        yield Check("kernel", "note", f"python3 is another Python: {command[0]}", advice)
+        return Check("kernel", "do", f"none ({error})", f"{_PIP} install --upgrade ipykernel")
+    # jupyter_client replaces a bare `python` by the interpreter that starts the kernel.
+    if command[0] in ("python", "python3") or os.path.realpath(command[0]) == os.path.realpath(sys.executable):
+        return Check("kernel", "ok", "python3 runs in this environment")
+    advice = "Start with `rtnb lab`, which uses this environment, or: python -m ipykernel install --sys-prefix"
+    return Check("kernel", "note", f"python3 is another Python: {command[0]}", advice)
 
 
-def _voice() -> Iterator[Check]:
-    """Can the simulator speak intelligibly, and over WebRTC?"""
-    advice = f'python -m pip install "{_PACKAGE}[sim]"'
-    on_path = shutil.which("espeak-ng") or shutil.which("espeak")
-    if find_spec("espeakng_loader"):
-        yield Check("audio worker", "ok", f"espeakng-loader {version('espeakng-loader')}")
-    elif on_path:
-        yield Check("audio worker", "ok", on_path)
-    else:
-        yield Check("audio worker", "note", "no espeak: the simulator babbles instead of speaking", advice)
-    if find_spec("aiortc"):
-        yield Check("WebRTC", "ok", f"aiortc {version('aiortc')}")
-    else:
-        yield Check("WebRTC", "note", "no aiortc: the simulator serves WebSockets only", advice)
+def _extras() -> Iterator[Check]:
+    """Check the optional packages of the simulator: a speech synthesiser, and WebRTC."""
+    espeak = shutil.which("espeak-ng") or shutil.which("espeak") or ""
+    for what, package, otherwise, lack in (
+        ("voice", "espeakng-loader", espeak, "no espeak: the simulator babbles instead of speaking"),
+        ("WebRTC", "aiortc", "", "no aiortc: the simulator serves WebSockets only"),
+    ):
+        if found := f"{package} {number}" if (number := _installed(package)) else otherwise:
+            yield Check(what, "ok", found)
+        else:
+            yield Check(what, "note", lack, f'{_PIP} install "rtnb[sim]"')
 
 
 def _microphone() -> Check:
-    """Can a notebook's page here have a microphone?"""
+    """Check whether a notebook page of this kernel can have a microphone."""
     if "VSCODE_PID" in os.environ:  # set for the kernels VS Code starts, not in its terminal
+        found = "VS Code gives notebook pages no microphone"
         advice = "rtnb.Microphone shows a link to a capture page on this machine, or takes a file; or use `rtnb lab`."
-        return Check("microphone", "note", "VS Code gives notebook pages no microphone", advice)
-    if "COLAB_RELEASE_TAG" in os.environ:
-        advice = "Try rtnb.Microphone(); where the page may not listen, it takes a file instead."
-        return Check("microphone", "note", "Colab: the page may refuse, and this machine is not yours", advice)
-    return Check("microphone", "ok", "browsers allow it on https and localhost pages (`rtnb lab` serves localhost)")
+    elif "COLAB_RELEASE_TAG" in os.environ:
+        found = "Colab: the page may refuse, and this machine is not yours"
+        advice = "Try rtnb.Microphone(); if the page may not record, it takes a file instead."
+    else:
+        found, advice = "browsers allow it on https and localhost pages (`rtnb lab` serves localhost)", ""
+    return Check("microphone", "note" if advice else "ok", found, advice)
 
 
 def _settings() -> dict[str, str]:
-    """Where each setting comes from, by name; those that are missing or empty are left out. No values."""
-    try:
+    """Return the source of each setting by name; missing and empty ones are left out. No values."""
+    in_file: Mapping[str, str | None] = {}
+    if _installed("python-dotenv"):  # otherwise the row of python-dotenv gives the advice
         from dotenv import dotenv_values, find_dotenv
 
         path = find_dotenv(usecwd=True)
-        in_file: Mapping[str, str | None] = dotenv_values(path) if path else {}
-    except ImportError:
-        in_file = {}  # the row of python-dotenv says what to do
-    found = {}
+        in_file = dotenv_values(path) if path else {}
+    found: dict[str, str] = {}
+    older = {names[0]: names for names in AZURE_VARIABLES.values()}
     for name in SETTINGS:
-        for spelling in _spellings(name):
-            told = "" if spelling == name else f" as {spelling}"
-            if os.environ.get(spelling):
-                found[name] = f"set{told}"
-                break
-            if in_file.get(spelling):
-                found[name] = f"set in .env{told}"
-                break
+        for spelling in older.get(name, (name,)):  # the name, then older ones that `Azure.from_env` also reads
+            for source, values in (("set", os.environ), ("set in .env", in_file)):
+                if value := values.get(spelling):
+                    fault = _FAULT if name.endswith("ENDPOINT") and _NAME_ALONE.fullmatch(value.strip()) else ""
+                    found.setdefault(name, source + (f" as {spelling}" if spelling != name else "") + fault)
     return found
 
 
-def _spellings(name: str) -> tuple[str, ...]:
-    """The setting's name and the older ones that `Azure.from_env` also reads."""
-    return next((names for names in AZURE_VARIABLES.values() if names[0] == name), (name,))
-
-
 def _environment(settings: Mapping[str, str]) -> Iterator[Check]:
-    missing = _missing_for_azure() if any(name in settings for name in _AZURE) else ""
+    missing = ""
+    if any(name.startswith("AZURE_") for name in settings):
+        try:
+            Azure.from_env()
+        except RtnbError as error:
+            missing = str(error)  # names the missing settings
     for name, purpose in SETTINGS.items():
-        if name in settings:
-            yield Check(name, "ok", settings[name])
-        elif name in missing:
-            yield Check(name, "do", "missing", f"Set it to {purpose}.")
+        found = settings.get(name, "missing")
+        if _FAULT in found or (name not in settings and name in missing):
+            yield Check(name, "do", found, f"Set it to {purpose}.")
+        elif name in settings:
+            yield Check(name, "ok", found)
         else:
             yield Check(name, "note", "missing (the simulator needs none)", f"For a service: {purpose}.")
 
 
-def _missing_for_azure() -> str:
-    """The message that names what `Azure.from_env` misses; empty if nothing."""
-    try:
-        Azure.from_env()
-    except RtnbError as error:
-        return str(error)
-    return ""
-
-
 def _service(settings: Mapping[str, str], *, timeout_s: float) -> Check:
-    """Connect to the service that is set up, and wait for its first event."""
-    azure = any(name in settings for name in _AZURE)
+    """Open a session with the configured service, and close it."""
+    azure = any(name.startswith("AZURE_") for name in settings)
     if not azure and "OPENAI_API_KEY" not in settings:
-        return Check("service", "note", "none is set up", 'Without one, rtnb.connect("sim") talks to the simulator.')
+        return Check("service", "note", "none is configured", 'rtnb.connect("sim") opens a session with the simulator.')
+    if any(_FAULT in found for found in settings.values()):
+        return Check(
+            "service", "do", "not tried: the endpoint is not an address", "Correct AZURE_OPENAI_ENDPOINT first."
+        )
     try:
         target = Azure.from_env() if azure else OpenAI()
-        with BackgroundLoop() as loop:  # a notebook's own loop is busy with the cell that asks
-            first = loop.run(_first_event(target), timeout_s)
-    except (RtnbError, TimeoutError, ImportError) as error:
-        notes = " ".join(getattr(error, "__notes__", ())) or "Look at the network, the address and the deployment."
+        with BackgroundLoop() as loop:  # the cell that calls blocks the notebook's own loop
+            loop.run(_open(target, timeout_s))
+    except (RtnbError, ImportError) as error:
+        notes = " ".join(getattr(error, "__notes__", ())) or "Check the network, the address and the deployment."
         return Check("service", "do", f"{type(error).__name__}: {redact(str(error))}", redact(notes))
-    if first.get("type") != "session.created":
-        found = redact(json.dumps(first)[:_LONGEST_ANSWER])
-        return Check("service", "do", f"{target}: answered {found}", "Look up the code in the service's documentation.")
     return Check("service", "ok", f"{target}: opened a session")
 
 
-async def _first_event(target: Azure | OpenAI) -> dict[str, Any]:
-    transport = await target.open()
-    try:
-        event = json.loads(await transport.receive())
-        return event if isinstance(event, dict) else {}
-    finally:
-        await transport.close()
+async def _open(target: Azure | OpenAI, timeout_s: float) -> None:
+    session = await connect(target, timeout_s=timeout_s)
+    await session.close()

@@ -45,7 +45,7 @@ class WorkingCopy:
     def __str__(self) -> str:
         counts = ((self.added, "added"), (self.updated, "updated"), (self.kept, "of yours kept"))
         done = ", ".join(f"{len(names)} {outcome}" for names, outcome in counts if names)
-        return f"{self.path} ({done})" if done else f"{self.path}"
+        return f"{self.path}{done and f' ({done})'}"
 
 
 def originals() -> Path:
@@ -128,7 +128,7 @@ def tunnel(port: int, environ: Mapping[str, str]) -> str | None:
     if len(ends) != 4:
         return None
     host, ssh_port = ends[2:]
-    other = f" -p {ssh_port}" if ssh_port != "22" else ""
+    other = "" if ssh_port == "22" else f" -p {ssh_port}"
     return f"ssh -N -L {port}:localhost:{port}{other} {environ.get('USER') or 'YOU'}@{host}"
 
 

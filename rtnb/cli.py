@@ -20,8 +20,6 @@ from pathlib import Path
 import rtnb
 from rtnb.errors import RtnbError
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -36,16 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 success, 1 failure (the reason is printed), 130 interrupted.
     """
-    begun_s = time.monotonic()
-    options = parser().parse_args(argv, argparse.Namespace(begun_s=begun_s))
+    options = parser().parse_args(argv, argparse.Namespace(begun_s=time.monotonic()))
     try:
-        code: int = options.run(options)
+        return {"lab": _lab, "simulate": _simulate, "doctor": _doctor}[options.command](options)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return 130  # 128 + SIGINT, as shells report it
     except RtnbError as error:
         print(f"rtnb {options.command}: {error}", *getattr(error, "__notes__", ()), sep="\n  ", file=sys.stderr)
         return 1
-    return code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +60,6 @@ def parser() -> argparse.ArgumentParser:
     lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
     lab.add_argument("--directory", type=Path, metavar="DIR", help="folder of your copy (default ~/rtnb-notebooks)")
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options of JupyterLab")
-    lab.set_defaults(run=_lab)
     _add_simulate(commands)
     doctor = commands.add_parser(
         "doctor",
@@ -73,7 +68,6 @@ def parser() -> argparse.ArgumentParser:
         "Exit code 1 if something must be done. No value of a setting is ever shown.",
     )
     doctor.add_argument("--offline", action="store_true", help="do not connect to the service")
-    doctor.set_defaults(run=_doctor)
     return root
 
 
@@ -99,7 +93,6 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     room.add_argument("--students", type=int, metavar="N", help="number of keys (default: 30)")
     room.add_argument("--sessions-each", type=int, metavar="N", help="open sessions per student (default: 3)")
     room.add_argument("--sessions-total", type=int, metavar="N", help="open sessions of the class (default: 100)")
-    simulate.set_defaults(run=_simulate)
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -116,15 +109,12 @@ def _lab(options: argparse.Namespace) -> int:
         if options.port not in (0, port):
             print(f"Port {options.port} is taken; using {port}.")
         if command := lab.tunnel(port, os.environ):
-            print(
-                f"This is an SSH session. On your own machine run\n    {command}\nand open JupyterLab's address there."
-            )
-        print(
-            f"Serving {url} {time.monotonic() - options.begun_s:.1f} s after the command. Ctrl-C stops it.", flush=True
-        )
+            print(f"This is an SSH session. On your machine run\n    {command}\nand open JupyterLab's address there.")
+        elapsed_s = time.monotonic() - options.begun_s
+        print(f"Serving {url} {elapsed_s:.1f} s after the command. Ctrl-C stops it.", flush=True)
 
-    remote = lab.tunnel(0, os.environ) and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    browser = not (options.no_browser or remote)
+    screen = not lab.tunnel(0, os.environ) or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    browser = screen and not options.no_browser
     return lab.serve(copy, port=options.port, browser=browser, extra=options.jupyter, ready=ready)
 
 
@@ -139,13 +129,13 @@ def _simulate(options: argparse.Namespace) -> int:
     from rtnb.simulator.serve import serve_forever
 
     names = ("host", "port", "key", "tls", "seed", "latency", "voice", "scenario", "chat_url")
-    limits = {name: getattr(options, name) for name in ("students", "sessions_each", "sessions_total")}
-    limits = {name: value for name, value in limits.items() if value is not None}
+    flags = ("students", "sessions_each", "sessions_total")
+    limits = {name: value for name in flags if (value := getattr(options, name)) is not None}
     if limits and not options.room:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in limits)
-        raise RtnbError(f"{flags} without --class").with_hint("Add --class to serve a class.")
-    room = limits if options.room else None
-    return serve_forever({name: getattr(options, name) for name in names}, room=room, json_line=options.json)
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in limits)
+        raise RtnbError(f"{given} without --class").with_hint("Add --class to serve a class.")
+    asked = {name: getattr(options, name) for name in names}
+    return serve_forever(asked, room=limits if options.room else None, json_line=options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:

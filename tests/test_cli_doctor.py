@@ -1,4 +1,4 @@
-"""`rtnb doctor` says what is missing and what to do, and never a value."""
+"""Command `rtnb doctor`: missing packages and settings, the next steps, and no value of a setting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEY = "0123456789abcdef" * 2
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No settings, and a working folder without a .env."""
     for name in {*SETTINGS, *(name for names in AZURE_VARIABLES.values() for name in names)}:
         monkeypatch.delenv(name, raising=False)
@@ -36,18 +36,18 @@ def test_a_working_installation_is_well(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.endswith("All is well.\n")
 
 
-def test_it_looks_at_everything_that_can_be_missing() -> None:
+def test_it_checks_everything_that_can_be_missing() -> None:
     report = doctor()
-    looked_at = {check.what for check in report.checks}
-    assert {"Python", "rtnb", "ipykernel", "numpy", "kernel", "audio worker", "service", *SETTINGS} <= looked_at
+    checked = {check.what for check in report.checks}
+    assert {"Python", "rtnb", "ipykernel", "numpy", "kernel", "voice", "service", *SETTINGS} <= checked
     assert _row(report, "service").standing == "note"
 
 
-def test_whatever_is_not_well_comes_with_advice() -> None:
+def test_each_row_that_is_not_ok_has_advice() -> None:
     assert all(check.advice for check in doctor().checks if check.standing != "ok")
 
 
-def test_half_a_setup_must_be_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deployment_is_needed_with_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://example.openai.azure.com")
     report = doctor(service=False)
     assert not report.ok
@@ -56,7 +56,7 @@ def test_half_a_setup_must_be_finished(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_value_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    values = {name: f"value-of-{name.lower()}" for name in SETTINGS}
+    values = {name: f"value-of-{name.lower()}.example" for name in SETTINGS}
     for name in list(SETTINGS)[:3]:
         monkeypatch.setenv(name, values[name])
     (tmp_path / ".env").write_text("\n".join(f"{name}={values[name]}" for name in list(SETTINGS)[3:]))
@@ -68,7 +68,7 @@ def test_no_value_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert not any(value in shown for value in values.values())
 
 
-def test_older_names_of_settings_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_names_of_settings_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://example.openai.azure.com")
     monkeypatch.setenv("AZURE_OPENAI_DEPLOYMENT", "voice")
     report = doctor(service=False)
@@ -76,8 +76,28 @@ def test_older_names_of_settings_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _row(report, "AZURE_OPENAI_DEPLOYMENT_NAME").found == "set as AZURE_OPENAI_DEPLOYMENT"
 
 
-async def _ask(monkeypatch: pytest.MonkeyPatch, first_event: str) -> Check:
-    """The service row against a service on this machine that says `first_event` first."""
+@pytest.mark.parametrize("endpoint", ["my-resource", "https://my-resource/", " my-resource"])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_the_name_of_a_resource_is_refused_as_an_endpoint_before_connecting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, endpoint: str, in_file: bool
+) -> None:
+    monkeypatch.setenv("AZURE_OPENAI_DEPLOYMENT_NAME", "voice")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    if in_file:
+        (tmp_path / ".env").write_text(f'AZURE_OPENAI_ENDPOINT="{endpoint}"')
+    else:
+        monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", endpoint)
+    report = doctor()
+    row, service = _row(report, "AZURE_OPENAI_ENDPOINT"), _row(report, "service")
+    assert (row.standing, service.standing) == ("do", "do")
+    assert row.found == f"set{' in .env' * in_file}, but to a name without a domain"
+    assert "https://NAME.openai.azure.com" in row.advice
+    assert service.found.startswith("not tried")
+    assert "my-resource" not in str(report)
+
+
+async def _row_against(monkeypatch: pytest.MonkeyPatch, first_event: str) -> Check:
+    """Return the service row for a service on this machine that sends `first_event` first."""
 
     async def greet(connection: ServerConnection) -> None:
         await connection.send(first_event)
@@ -92,19 +112,19 @@ async def _ask(monkeypatch: pytest.MonkeyPatch, first_event: str) -> Check:
 
 
 async def test_a_service_that_opens_a_session_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = await _ask(monkeypatch, '{"type": "session.created", "session": {}}')
+    check = await _row_against(monkeypatch, '{"type": "session.created", "session": {}}')
     assert check.standing == "ok"
     assert "opened a session" in check.found
     assert KEY not in check.found
 
 
-async def test_a_service_that_answers_an_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = await _ask(monkeypatch, '{"type": "error", "error": {"code": "DeploymentNotFound"}}')
+async def test_an_error_as_the_first_event_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = await _row_against(monkeypatch, '{"type": "error", "error": {"code": "DeploymentNotFound"}}')
     assert check.standing == "do"
     assert "DeploymentNotFound" in check.found
 
 
-async def test_a_service_that_is_not_there_is_told_with_advice(
+async def test_a_service_that_does_not_listen_is_reported_with_advice(
     monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", f"http://127.0.0.1:{unused_tcp_port}")
@@ -117,7 +137,7 @@ async def test_a_service_that_is_not_there_is_told_with_advice(
 
 
 def test_an_outdated_package_and_a_missing_one_are_named() -> None:
-    """In a process that sees an old ipykernel and no anywidget, as their metadata would say."""
+    """Run the command with the metadata of an old ipykernel and without those of anywidget."""
     code = """
 import importlib.metadata as metadata
 import sys
@@ -141,7 +161,7 @@ sys.exit(main(["doctor", "--offline"]))
 
 
 @pytest.mark.parametrize("variable, standing", [("", "ok"), ("VSCODE_PID", "note"), ("COLAB_RELEASE_TAG", "note")])
-def test_where_a_page_may_have_no_microphone_there_is_another_way(
+def test_a_page_without_a_microphone_has_another_way(
     monkeypatch: pytest.MonkeyPatch, variable: str, standing: str
 ) -> None:
     for name in ("VSCODE_PID", "COLAB_RELEASE_TAG"):
@@ -160,7 +180,7 @@ def test_html_is_escaped() -> None:
     assert "a &amp; b" in html
 
 
-def test_in_a_notebook_what_must_be_done_comes_first_and_what_is_well_is_folded_away() -> None:
+def test_in_a_notebook_actions_come_first_and_the_rest_is_folded_away() -> None:
     rows = [("well", "ok", ""), ("voice", "note", "python -m pip install x"), ("key", "do", "Set it.")]
     html = Report(tuple(Check(what, standing, "", advice) for what, standing, advice in rows))._repr_html_()  # type: ignore[arg-type]
     assert (

@@ -1,9 +1,10 @@
-"""The rules of the house that no other tool checks."""
+"""Rules of this repository that no other tool checks."""
 
 from __future__ import annotations
 
 import ast
 import os
+import pydoc
 import re
 import subprocess
 import sys
@@ -28,8 +29,8 @@ def _name(path: Path) -> str:
 # --- the layout -------------------------------------------------------------------------------------------------------
 
 
-def test_the_top_level_holds_exactly_the_agreed_six() -> None:
-    if (ROOT / ".git").exists():  # what is, or would be, committed: no caches, no virtual environment
+def test_the_top_level_holds_exactly_six_entries() -> None:
+    if (ROOT / ".git").exists():  # files that are or would be committed: no caches, no virtual environment
         command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
         names = {line.strip('"').split("/")[0] for line in listed if (ROOT / line.strip('"')).exists()}
@@ -65,28 +66,43 @@ def test_a_function_has_at_most_50_lines_without_its_docstring(path: Path) -> No
 # --- the front door ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted({*rtnb._HOMES, *rtnb._ROOMS}))
-def test_a_front_door_name_is_there_and_is_known_to_editors(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(rtnb._HOMES))
+def test_a_front_door_name_exists(name: str) -> None:
     assert hasattr(rtnb, name)
-    assert name in dir(rtnb)
-    assert name in rtnb.__all__
-    assert name in _imported_for_type_checkers()
+    assert isinstance(getattr(rtnb, name), ModuleType) == (rtnb._HOMES[name] == "rtnb")
 
 
-def test_the_front_door_promises_nothing_else() -> None:
-    assert set(rtnb.__all__) == {*rtnb._HOMES, *rtnb._ROOMS}
-    assert len(rtnb._HOMES) + len(rtnb._ROOMS) <= 45  # what a person types, and the rooms
+def test_the_docstring_dir_the_lazy_table_and_the_names_for_editors_agree() -> None:
+    described = re.findall(r"^    (\w+)  ", rtnb.__doc__ or "", re.MULTILINE)
+    assert len(described) == len(set(described)) <= 50
+    assert set(described) == set(dir(rtnb)) - {"__version__"} == rtnb._HOMES.keys()
+    assert _names_for_editors() == (rtnb._HOMES.keys(), rtnb._HOMES.keys())
 
 
-def test_no_front_door_name_is_a_modules_name() -> None:
-    modules = {path.stem for path in (ROOT / "rtnb").iterdir() if not path.name.startswith("__")}
-    assert modules & rtnb._HOMES.keys() == set()
-    assert all(isinstance(getattr(rtnb, room), ModuleType) for room in rtnb._ROOMS)
+def test_help_is_the_table_of_names_in_under_300_lines() -> None:
+    text = pydoc.render_doc(rtnb, renderer=pydoc.plaintext)
+    assert len(text.splitlines()) < 300
+    assert all(f"    {line}" in text for line in (rtnb.__doc__ or "").splitlines() if line)
+    assert "CLASSES" not in text
 
 
-def test_an_unknown_name_is_an_attribute_error_that_names_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'conect'; it has: .*RtnbError"):
-        rtnb.conect  # noqa: B018
+def test_no_front_door_name_is_the_name_of_another_module() -> None:
+    names = {name for name, home in rtnb._HOMES.items() if home != "rtnb"}
+    assert {path.stem for path in MODULES} & names == set()
+
+
+@pytest.mark.parametrize(
+    "name, advice",
+    [
+        ("conect", "the nearest name is 'connect'"),
+        ("session", "the nearest name is 'Session'"),
+        ("widget", "the nearest name is 'widgets'"),
+        ("xyz", r"dir\(rtnb\) lists the names"),
+    ],
+)
+def test_an_unknown_name_is_an_attribute_error_with_the_nearest_name(name: str, advice: str) -> None:
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; {advice}"):
+        getattr(rtnb, name)
 
 
 def test_importing_rtnb_loads_nothing_heavy() -> None:
@@ -97,21 +113,22 @@ def test_importing_rtnb_loads_nothing_heavy() -> None:
     assert [name for name in loaded if name.startswith("rtnb.")] == []
 
 
-def test_importing_rtnb_takes_under_a_tenth_of_a_second() -> None:
+def test_importing_rtnb_takes_at_most_a_fiftieth_of_a_second() -> None:
     code = "from time import perf_counter as t; s = t(); import rtnb; print(t() - s)"
     times = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(5)
     ]
-    assert min(times) < 0.1  # the best of five: the machine may be busy, the import is not slower for it
+    assert min(times) <= 0.02  # the best of five: a busy machine delays some of them
 
 
-def _imported_for_type_checkers() -> set[str]:
+def _names_for_editors() -> tuple[set[str], set[str]]:
+    """Return the names that type checkers see: the imports, and `__all__`."""
     tree = ast.parse((ROOT / "rtnb" / "__init__.py").read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    return {
-        alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    imports = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    lists = [node.value for node in block.body if isinstance(node, ast.Assign | ast.AugAssign)]
+    return imports, {name for one in lists for name in ast.literal_eval(one)}
 
 
 # --- the two commands -------------------------------------------------------------------------------------------------

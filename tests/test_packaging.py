@@ -1,4 +1,4 @@
-"""What is built and shipped: the wheel, the environment of Binder, and what runs away from the checkout."""
+"""The wheel, the environment of Binder, and the package without its checkout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built as `python -m build` does: first the source archive, then the wheel from it."""
+    """Build the wheel as `python -m build` does: first the source archive, then the wheel from it."""
     place = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(place), str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _shipped(folder: str) -> set[str]:
-    """Everything of a folder of the checkout but what Python and Jupyter leave there."""
+    """Return the files of a folder of the checkout, without the caches of Python and Jupyter."""
     hidden = {"__pycache__", ".ipynb_checkpoints"}
     paths = (path for path in (ROOT / folder).rglob("*") if path.is_file() and not hidden & set(path.parts))
     return {path.relative_to(ROOT).as_posix() for path in paths}
@@ -51,8 +51,8 @@ def test_the_wheel_holds_the_package_the_course_and_the_licences(wheel: Path) ->
     assert "rtnb = rtnb.cli:main" in entry
 
 
-def test_what_was_unpacked_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    """With the packages of this environment; an empty one on each Python: tests/benchmarks/wheel.py."""
+def test_an_unpacked_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    """Run with the packages of this environment; tests/benchmarks/wheel.py does so in an empty one."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = """
@@ -65,6 +65,9 @@ async def talk():
         return await session.ask("What is a delta?")
 response = asyncio.run(talk())
 copy = working_copy(originals(), pathlib.Path("copy"))
+sys.path.insert(0, str(copy.path))  # as the kernel of a notebook there does
+import course
+assert pathlib.Path(course.__file__).parent == copy.path
 print(site, len(response.audio) > 24_000, originals().relative_to(site), len(copy.added))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

@@ -1,8 +1,8 @@
 """Unit and loopback tests with the lowest declared versions: ``python -m tests.benchmarks.lowest_versions``
 
-A new virtual environment gets rtnb with the lowest version that `pyproject.toml` allows of each direct dependency, and the
-newest test tools that fit them (from the network). All tests run there, except those with a browser and the notebooks.
-Arguments after ``--`` go to pytest. Exit code 1 if a test fails, or if another package forces a version above its bound.
+A new virtual environment gets rtnb with the lowest version of each direct dependency that `pyproject.toml` allows, and
+the newest test tools that fit them (from the network). All tests run there, except notebooks and tests with a browser.
+Arguments after ``--`` go to pytest. Exit code 1 if a test fails, or if another package needs more than a bound.
 """
 
 from __future__ import annotations

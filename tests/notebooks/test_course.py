@@ -1,4 +1,4 @@
-"""Exercises say whether they are solved; every trouble shows what is said of it."""
+"""Checks of exercises, and the trace of each trouble in its log."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rtnb.audio import decode_pcm16
 from rtnb.simulator import Simulator
 
 
-def test_a_solved_exercise_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_solved_exercise_shows_solved(capsys: pytest.CaptureFixture[str]) -> None:
     with check():
         assert 1 + 1 == 2, "count again"
     assert capsys.readouterr().out == "Solved.\n"
 
 
-def test_an_unsolved_one_says_what_is_missing_and_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unsolved_exercise_shows_what_is_missing_and_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with check():
         raise AssertionError("put a number in place of the dots")  # pytest would rewrite the message of an assert
     assert capsys.readouterr().out == "Not solved yet: put a number in place of the dots\n"
 
 
-def test_a_mistake_in_the_code_is_no_answer() -> None:
+def test_a_mistake_in_the_code_is_raised() -> None:
     with pytest.raises(ZeroDivisionError), check():
         assert 1 / 0
 
@@ -32,7 +32,7 @@ QUICK = {
     "session over": lambda log: log[-1] == "error",
     "no end": lambda log: "response.created" in log and "response.done" not in log,
     "half a message": lambda log: "unreadable" in log and log[-2] == "response.done",
-    "nobody answers the call": lambda log: (
+    "unanswered call": lambda log: (
         "response.function_call_arguments.done" in log and "conversation.item.create" not in log[8:]
     ),
     "two at once": lambda log: log.index("response.created") < log.index("error") < log.index("response.done"),
@@ -40,7 +40,7 @@ QUICK = {
 
 
 @pytest.mark.parametrize("name", QUICK)
-async def test_a_trouble_shows_in_the_log_where_it_says(name: str) -> None:
+async def test_a_trouble_leaves_its_trace_in_the_log(name: str) -> None:
     case = await act(name, patience_s=3 if name == "no end" else None)
     types = [row.type for row in case.log]
     assert QUICK[name](types), types
@@ -68,9 +68,9 @@ async def test_a_case_is_solved_by_its_cause_alone() -> None:
         case.solve(...)
 
 
-async def test_a_number_stands_for_a_trouble_and_nothing_shows_its_name() -> None:
+async def test_a_number_selects_a_trouble_and_no_repr_shows_its_name() -> None:
     numbered = await act(2, patience_s=0.5)
     (name,) = [name for name, trouble in TROUBLES.items() if trouble is numbered.trouble]
     assert name not in repr(numbered) + numbered._repr_html_()
-    with pytest.raises(KeyError, match="no trouble 'rain'; there are: lost connection"):
+    with pytest.raises(KeyError, match="no trouble is named 'rain'; names: lost connection"):
         await act("rain")

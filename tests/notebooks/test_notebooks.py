@@ -244,7 +244,7 @@ async def test_a_check_says_not_solved_until_it_is(path: Path, number: int, caps
 
 
 def _needed(before: list[str], uses: str) -> list[str]:
-    """Of the cells before an exercise those that make what it uses, and what these use in turn."""
+    """Return the cells before an exercise that define the names it uses, and the names those cells use."""
     wanted, chosen = _names(uses, ast.Load) - _names(uses, ast.Store), []
     for source in reversed(before):
         if wanted & (made := _names(source, ast.Store)):
