@@ -18,8 +18,8 @@ from typing import Literal
 
 from rtnb._loop import BackgroundLoop
 from rtnb.errors import RtnbError
+from rtnb.redaction import redact
 from rtnb.targets import connect
-from rtnb.transport.credentials import redact
 from rtnb.transport.services import AZURE_VARIABLES, Azure, OpenAI
 
 SETTINGS = {

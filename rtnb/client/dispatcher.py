@@ -142,8 +142,7 @@ class Dispatcher:
         self.after_response: Callable[[Response], Coroutine[Any, Any, Response | None] | None] = lambda response: None
         """Set by the tools of the session: what to run after a response with function calls."""
         self.lease: Callable[[], object] = lambda: None
-        """Returns what keeps the session open, weakly held: the session, its resources and its responses in progress hold
-        it, the reader does not."""
+        """Returns the reason to stay open, weakly held: session, resources and responses in progress hold it."""
         self.generation = 1
         self.ended: ConnectionClosed | None = None
         self.closing = False
@@ -512,7 +511,7 @@ class Dispatcher:
     def on_error(self, event: events.Error, at_s: float) -> None:
         """Raise the error in the call that caused it; log it where there is none."""
         detail = event.error
-        error = service_error(detail, dialect=self.connection.dialect, secrets=self.log.secrets)
+        error = service_error(detail, dialect=self.connection.dialect)
         if self.pending.refused(detail, error) is not None:
             return
         if detail.code == NOT_ACTIVE:

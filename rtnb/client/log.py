@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, ove
 from rtnb.errors import LocalProtocolError, RtnbError
 from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
-from rtnb.protocol.values import PCM16, UNSET, AudioFormat, Dialect, mask_credentials
-from rtnb.transport.credentials import MASK, redact
+from rtnb.protocol.values import PCM16, UNSET, AudioFormat, Dialect
+from rtnb.redaction import mask_credentials, mask_known, redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,8 +92,6 @@ class EventLog(Sequence[LogRow]):
         Spelling of the wire texts.
     limit_bytes : int, default 64 MiB
         Most memory. Above it the audio of old events is dropped first, then the oldest events; see `dropped`.
-    secrets : sequence of str, default ()
-        Keys in play: removed from files and tables.
 
     Examples
     --------
@@ -109,11 +107,9 @@ class EventLog(Sequence[LogRow]):
         path: str | os.PathLike[str] | None = None,
         dialect: Dialect = "ga",
         limit_bytes: int = LIMIT_BYTES,
-        secrets: Sequence[str] = (),
     ) -> None:
         self.dialect = dialect
         self.limit_bytes = limit_bytes
-        self.secrets = secrets
         self.dropped = Dropped()
         """Number of dropped events and bytes of dropped audio."""
         self.context: tuple[LogRow, ...] = ()
@@ -266,7 +262,7 @@ class EventLog(Sequence[LogRow]):
         return self._part(rows, before=every)
 
     def _part(self, rows: Sequence[LogRow], *, before: Sequence[LogRow]) -> EventLog:
-        part = EventLog(dialect=self.dialect, limit_bytes=self.limit_bytes, secrets=self.secrets)
+        part = EventLog(dialect=self.dialect, limit_bytes=self.limit_bytes)
         part._rows = list(rows)
         part._start_s = self._start_s
         part._next = self._next
@@ -307,11 +303,11 @@ class EventLog(Sequence[LogRow]):
         """Return a few words about a row, without secrets."""
         if row.audio_dropped_bytes:
             return f"({row.audio_dropped_bytes} bytes of audio dropped)"
-        return summary(row.event, self.secrets)
+        return summary(row.event)
 
     def redacted(self, row: LogRow) -> LogRow:
         """Return a row whose event can be shown: the same row where it holds no secret."""
-        return row._replace(event=redact_event(row.event, self.secrets)) if type(row.event) in _CARRIERS else row
+        return row._replace(event=redact_event(row.event)) if type(row.event) in _CARRIERS else row
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -439,13 +435,13 @@ def without_audio(event: Event) -> tuple[Event, int]:
     return replace(cast("Any", event), item=replace(item, content=content)), size
 
 
-def summary(event: Event, secrets: Sequence[str] = ()) -> str:
+def summary(event: Event) -> str:
     """Return a few words about an event: text, a status, an error; empty where its type is enough."""
     if isinstance(event, UnknownEvent):
-        return _short(redact(event.problem or "unknown event type", secrets))
+        return _short(redact(event.problem or "unknown event type"))
     if isinstance(event, events.Error):
         text = f"{event.error.code or event.error.type or 'error'}: {event.error.message or ''}"
-        return _short(redact(text, secrets))
+        return _short(redact(text))
     response = getattr(event, "response", None)
     if isinstance(event, events.ResponseDone | events.ResponseCreated) and response is not None:
         return str(response.status or "")
@@ -487,21 +483,13 @@ _FREE_TEXTS = frozenset({"message", "reason", "text_as_received"})
 ids and tool schemas look like keys too."""
 
 
-def redact_event(event: Event, secrets: Sequence[str] = ()) -> Event:
-    """Return the event without secrets, to be shown or written: the same object where it holds none.
-
-    Parameters
-    ----------
-    event : Event
-        Sent or received.
-    secrets : sequence of str, default ()
-        Keys in play; those of 8 and more characters are removed everywhere in the event.
-    """
+def redact_event(event: Event) -> Event:
+    """Return the event without secrets, to be shown or written: the same object where it holds none."""
     try:
         message = json.loads(wire.encode(event))
     except LocalProtocolError as error:  # nested too deeply to be written, so it cannot be searched
         return UnknownEvent(type=event.type, payload={}, problem=f"not shown: {error}")
-    clean = _without_secrets(mask_credentials(message), [one for one in secrets if len(one) >= 8], "")
+    clean = _without_secrets(mask_credentials(message), free=isinstance(event, UnknownEvent))
     if clean == message:
         return event
     if isinstance(event, UnknownEvent):
@@ -510,18 +498,14 @@ def redact_event(event: Event, secrets: Sequence[str] = ()) -> Event:
     return wire.decode(clean, registry=registry)
 
 
-def _without_secrets(value: Any, secrets: Sequence[str], name: str) -> Any:
+def _without_secrets(value: Any, *, free: bool) -> Any:
     if isinstance(value, dict):
-        return {key: _without_secrets(entry, secrets, key) for key, entry in value.items()}
+        return {key: _without_secrets(entry, free=free or key in _FREE_TEXTS) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_without_secrets(entry, secrets, name) for entry in value]
+        return [_without_secrets(entry, free=free) for entry in value]
     if not isinstance(value, str):
         return value
-    if name in _FREE_TEXTS:
-        return redact(value, secrets)
-    for secret in secrets:
-        value = value.replace(secret, MASK)
-    return value
+    return redact(value) if free else mask_known(value)
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from rtnb.client.tools import ToolBox
 from rtnb.errors import ConnectError, ConnectionClosed, RtnbError, ServiceError
 from rtnb.protocol import Connection
 from rtnb.protocol.values import SessionConfig
+from rtnb.redaction import remember
 from rtnb.transport import explain
 from rtnb.transport.base import Target, Transport
 
@@ -113,7 +114,7 @@ async def open_session(
     except OSError:
         await transport.close()
         raise
-    log.secrets = getattr(transport, "secrets", ())
+    remember(getattr(transport, "secrets", ()))
     dispatcher = Dispatcher(
         transport,
         Connection("client", dialect=target.dialect, webrtc=getattr(transport, "webrtc", False)),

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rtnb.errors import RateLimited, RequestTimeout, RtnbError, ServiceError
 from rtnb.protocol.connection import dialect_hint
 from rtnb.protocol.values import Dialect, ErrorDetail
-from rtnb.transport.credentials import redact
+from rtnb.redaction import redact
 
 LATE_REPLY_S: Final = 5.0
 """How long an ambiguous reply is kept before it goes to the request that waits (chosen). If it was the late reply to an
@@ -241,11 +241,9 @@ _HINTS = {
 _WAIT = re.compile(r"(?:try again|retry) (?:in|after) (\d+(?:\.\d+)?) ?(ms|milliseconds?|s|seconds?)\b")
 
 
-def service_error(
-    detail: ErrorDetail, *, dialect: Dialect, kind: type[ServiceError] = ServiceError, secrets: Sequence[str] = ()
-) -> ServiceError:
+def service_error(detail: ErrorDetail, *, dialect: Dialect, kind: type[ServiceError] = ServiceError) -> ServiceError:
     """Return the exception for an error that the service described; its text is redacted."""
-    message = redact(str(detail.message or "no message"), secrets)
+    message = redact(str(detail.message or "no message"))
     facts: dict[str, Any] = {
         "type": detail.type or "error",
         "code": detail.code or None,

@@ -19,7 +19,7 @@ from rtnb.client.response import Response
 from rtnb.errors import RtnbError
 from rtnb.protocol import events
 from rtnb.protocol.values import UNSET, Item, JsonObject, ResponseConfig, SessionConfig
-from rtnb.transport.credentials import redact
+from rtnb.redaction import redact
 
 MAX_ROUNDS: Final = 8
 """Most responses in a row that may call tools before it counts as a loop (chosen)."""
@@ -87,7 +87,7 @@ class ToolBox:
     def __repr__(self) -> str:
         return f"<ToolBox: {', '.join(self.functions) or 'empty'}>"
 
-    async def run(self, name: str, arguments: str, *, secrets: Iterable[str] = ()) -> str:
+    async def run(self, name: str, arguments: str) -> str:
         """Run one call and return the output for the model; an error becomes text, nothing is raised.
 
         Parameters
@@ -96,8 +96,6 @@ class ToolBox:
             Name of the function.
         arguments : str
             JSON text as the model wrote it; it can be wrong in every way.
-        secrets : iterable of str, default ()
-            Keys in play: removed from the text of an error.
 
         Returns
         -------
@@ -121,7 +119,7 @@ class ToolBox:
                         result = await result
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except Exception as error:  # the model gets every error of a tool, and the session goes on
-            return redact(f"error: {type(error).__name__}: {error}"[:ERROR_CHARACTERS], secrets)
+            return redact(f"error: {type(error).__name__}: {error}"[:ERROR_CHARACTERS])
 
 
 def _keywords(function: Callable[..., Any], name: str, arguments: str) -> dict[str, Any]:
@@ -306,9 +304,7 @@ class SessionTools:
             raise RtnbError(f"{self.max_rounds} responses in a row called tools; the calls are not run").with_hint(
                 "The model may be in a loop: state in the instructions when to stop, or raise tools.max_rounds."
             )
-        secrets = self._dispatcher.log.secrets
-        runs = (self.box.run(call.name or "", call.arguments or "", secrets=secrets) for call in calls)
-        outputs = await asyncio.gather(*runs)
+        outputs = await asyncio.gather(*(self.box.run(call.name or "", call.arguments or "") for call in calls))
         for call, output in zip(calls, outputs, strict=True):
             await self._add(Item(type="function_call_output", call_id=call.call_id, output=output))
         if len(calls) < len(response.function_calls):

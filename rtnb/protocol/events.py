@@ -54,6 +54,8 @@ class Event(Value):
 class UnknownEvent(Event):
     """An event this version does not know, or whose fields do not fit: kept whole in `payload`, never dropped."""
 
+    free_text: ClassVar[bool] = True
+
     type: str  # type: ignore[misc]  # the one event whose type is data
     payload: JsonObject
     """The whole JSON object as received."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, ClassVar, Final, Literal, TypeVar, cast, dataclass_transform, overload
 
+from rtnb.redaction import mask_credentials, mask_known, redact
+
 JsonObject = Mapping[str, Any]
 """A JSON object kept as it is on the wire (tool schemas, error details, …)."""
 
@@ -38,39 +40,6 @@ UNSET: Final = Unset.UNSET
 
 # --- credentials ------------------------------------------------------------------------------------------------------
 
-MASK: Final = "****"
-"""Replacement of a credential where a value is shown."""
-
-
-def mask_credentials(data: Any) -> Any:
-    """Return JSON-like data with ``****`` in place of each credential; the same object where it holds none.
-
-    Only places where the protocol keeps credentials are masked: `authorization` and the values of `headers` in an MCP
-    tool (an object of type ``mcp`` or with a `server_label`), and `client_secret` or its `value`.
-
-    Examples
-    --------
-    >>> mask_credentials({"type": "mcp", "authorization": "abc", "headers": {"X-Key": "def"}})
-    {'type': 'mcp', 'authorization': '****', 'headers': {'X-Key': '****'}}
-    """
-    if isinstance(data, Mapping):
-        mcp = data.get("type") == "mcp" or "server_label" in data
-        shown: Any = {}
-        for name, value in data.items():
-            if value and ((name == "client_secret" and isinstance(value, str)) or (mcp and name == "authorization")):
-                shown[name] = MASK
-            elif name == "client_secret" and isinstance(value, Mapping) and "value" in value:
-                shown[name] = {**value, "value": MASK}
-            elif mcp and name == "headers" and isinstance(value, Mapping) and value:
-                shown[name] = dict.fromkeys(value, MASK)
-            else:
-                shown[name] = mask_credentials(value)
-        return data if all(shown[name] is value for name, value in data.items()) else shown
-    if isinstance(data, list | tuple):
-        shown = type(data)(mask_credentials(value) for value in data)
-        return data if all(new is old for new, old in zip(shown, data, strict=True)) else shown
-    return data
-
 
 class Tool(dict[str, Any]):
     """A tool as on the wire; its repr hides the credentials of an MCP tool."""
@@ -89,6 +58,8 @@ _V = TypeVar("_V", bound="Value")
 class Value:
     """Base of all nouns and events: every subclass is a frozen dataclass that keeps unknown wire fields in `extra`."""
 
+    free_text: ClassVar[bool] = False
+    """True for texts of the service: its repr masks everything that looks like a key."""
     replaces_whole: ClassVar[bool] = False
     """True where a partial value makes no sense (an audio format), so that `merge` replaces instead."""
 
@@ -105,7 +76,8 @@ class Value:
             for name, value in shown
             if value is not UNSET and (name, value) != ("extra", {})
         )
-        return f"{type(self).__name__}({', '.join(inside)})"
+        text = f"{type(self).__name__}({', '.join(inside)})"
+        return redact(text) if self.free_text else mask_known(text)
 
 
 def merge(old: Any, new: Any) -> Any:
@@ -519,6 +491,8 @@ class Usage(Value):
 
 class ErrorDetail(Value):
     """Content of an `error` event, as the service sends it."""
+
+    free_text: ClassVar[bool] = True
 
     type: str | Unset = UNSET
     code: str | Unset | None = UNSET

@@ -4,7 +4,7 @@ The WebSocket itself is in `rtnb.transport.websocket`, loaded when the first one
 """
 
 from rtnb.transport.base import Dialect, Service, Target, TargetFacts, Transport
-from rtnb.transport.credentials import Auth, Entra, EphemeralKey, Headers, Secret, Secrets, redact
+from rtnb.transport.credentials import Auth, Entra, EphemeralKey, Headers, Secret
 from rtnb.transport.endpoint import Endpoint, is_loopback, read_endpoint
 from rtnb.transport.services import Azure, Custom, OpenAI
 

@@ -14,8 +14,9 @@ from typing import NoReturn
 from urllib.parse import SplitResult, parse_qs, quote, unquote, urlencode, urlsplit
 
 from rtnb.errors import ConnectError
+from rtnb.redaction import redact
 from rtnb.transport.base import Dialect, Service
-from rtnb.transport.credentials import redact, unquoted
+from rtnb.transport.credentials import unquoted
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 PREVIEW_API_VERSION = "2025-04-01-preview"

@@ -14,8 +14,9 @@ from http import HTTPStatus
 from typing import Any
 
 from rtnb.errors import AuthenticationError, ConnectError, ConnectionClosed, RateLimited
+from rtnb.redaction import redact
 from rtnb.transport.base import TargetFacts
-from rtnb.transport.credentials import ENTRA_SCOPE, OTHER_ENTRA_SCOPE, redact
+from rtnb.transport.credentials import ENTRA_SCOPE, OTHER_ENTRA_SCOPE
 
 NAMES = {"azure": "Azure OpenAI", "openai": "OpenAI", "custom": "the server", "simulator": "the simulator"}
 """Name of each service in a sentence."""

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
+from rtnb.redaction import redact
 from rtnb.transport import explain
 from rtnb.transport.base import Dialect, TargetFacts
-from rtnb.transport.credentials import EphemeralKey, Headers, bearer, caused_by, redact, secrets_in
+from rtnb.transport.credentials import EphemeralKey, Headers, bearer, caused_by, secrets_in
 from rtnb.transport.endpoint import is_loopback
 
 LIFETIME_S: Mapping[Dialect, int] = {"ga": 600, "preview": 60}

@@ -15,8 +15,9 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from rtnb.errors import AuthenticationError, ConnectError
+from rtnb.redaction import redact
 from rtnb.transport.base import Dialect, TargetFacts, Transport
-from rtnb.transport.credentials import ENTRA_SCOPE, Credential, EphemeralKey, Headers, Secret, credential_for, redact
+from rtnb.transport.credentials import ENTRA_SCOPE, Credential, EphemeralKey, Headers, Secret, credential_for
 from rtnb.transport.endpoint import OPENAI_BASE_URL, Endpoint, is_azure_host, read_endpoint
 from rtnb.transport.http import ephemeral_body, mint
 

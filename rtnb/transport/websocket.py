@@ -14,9 +14,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
+from rtnb.redaction import Secrets, redact
 from rtnb.transport import explain
 from rtnb.transport.base import TargetFacts
-from rtnb.transport.credentials import Secrets, caused_by, redact, secrets_in
+from rtnb.transport.credentials import caused_by, secrets_in
 from rtnb.transport.endpoint import is_loopback
 
 MAX_MESSAGE_BYTES = 64 * 2**20

@@ -18,7 +18,7 @@ from rtnb.protocol import wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Dialect
-from rtnb.transport.credentials import redact
+from rtnb.redaction import redact
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rtnb.transport.credentials import redact
+from rtnb.redaction import redact
 
 BOUND_MS = 20.0
 LENGTH = 1_000_000

@@ -21,7 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtnb.errors import AuthenticationError
-from rtnb.transport import Entra, EphemeralKey, Headers, Secret, Secrets, redact
+from rtnb.redaction import Secrets, redact
+from rtnb.transport import Entra, EphemeralKey, Headers, Secret
 from rtnb.transport.credentials import ENTRA_SCOPE, Key, credential_for, safe_cause, secrets_in
 from tests.transport.conftest import CANARY
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rtnb.protocol.values import is_base64, mask_credentials
+from rtnb.protocol.values import is_base64
+from rtnb.redaction import mask_credentials
 
 SHOWN_LENGTH: Final = 200
 """Longest piece of a wrong value that is repeated to its sender, characters; chosen."""
