@@ -29,7 +29,7 @@ LOG_LIMIT = 16 * MIB
 REST = 48 * MIB
 """Growth allowed beside the log: 6,000 items of the conversation, and what the interpreter keeps (chosen)."""
 
-QUESTION = "What is a delta?"
+QUESTION = "Thanks"  # a short answer: the share of what grows is large
 
 
 class Ask(NamedTuple):
