@@ -1,7 +1,7 @@
 """Time of an `ask` in a long session. ``python -m tests.benchmarks.asks``
 
 One session asks the simulator (latency ``fast``, voice ``babble``) the same question 3,000 times. The simulator is
-another process, so that each side's CPU can be told apart. The first 100 asks are the floor of the last 100.
+another process, so that each side's CPU can be separated. The first 100 asks are the floor of the last 100.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ FAULTS = ("none", "silence", "floats", "lost", "twice", "late", "reordered", "un
 
 @dataclass(frozen=True)
 class Step:
-    """One call: what the service does meanwhile, and when its caller gives up."""
+    """Call, the fault of the service meanwhile, and the moment at which the caller gives up."""
 
     call: str
     fault: str
