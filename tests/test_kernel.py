@@ -1,4 +1,4 @@
-"""A playground's session, used in a real Jupyter kernel: from cells, and from a thread with a loop of its own."""
+"""A playground's session, used in a real Jupyter kernel: from cells, and from a thread with another loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _ThisPython(KernelManager):
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[BlockingKernelClient]:
-    """One kernel for all tests of this file."""
+    """Kernel for all tests of this file."""
     manager = _ThisPython()
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     manager.start_kernel(cwd=str(ROOT), env={**os.environ, "PYTHONPATH": path})
@@ -82,7 +82,7 @@ session = playground.session
 async def within(call):
     start_s = time.monotonic()
     result = await asyncio.wait_for(call, {CALL_S + 2})
-    # A loop that is not told of a result finds it when a timer wakes it.
+    # A loop that a result does not wake finds the result when a timer does.
     assert time.monotonic() - start_s < {CALL_S}, "the call ended, but its loop was not woken"
     return result
 
@@ -188,7 +188,7 @@ def test_the_session_is_still_usable_from_cells_after_threads_used_it(run: Run) 
         run(f"async def work():\n{body}\n    return True\n\n\nin_a_thread(work)")
 
 
-def test_interrupting_a_cell_that_waits_leaves_the_session_usable(run: Run, kernel: BlockingKernelClient) -> None:
+def test_cancelling_a_call_in_a_cell_leaves_the_session_usable(run: Run) -> None:
     run("""
         waiting = asyncio.ensure_future(session.ask("Count to fifty."))
         await asyncio.sleep(0)

@@ -160,7 +160,7 @@ async def trace_both() -> dict[str, list[str]]:
 
 
 async def _traced(trace: Trace, session: rtnb.Session) -> None:
-    """Ask in a task of its own, which is traced from its first step on, and give up once both texts are sent."""
+    """Ask in a new task, trace it from its first step on, and give up once both texts are sent."""
 
     async def ask() -> None:
         trace.start()

@@ -1,6 +1,6 @@
 """Time of ``import rtnb`` in a fresh Python. ``python -m tests.benchmarks.imports``
 
-Beside it the time of a standard module of the same kind (`json`) and of the stock client (`openai`).
+The peers are a module of the standard library (`json`) and the stock client (`openai`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CODE = "from time import perf_counter as now; start = now(); import {module}; pr
 
 
 def import_s(module: str) -> float:
-    """Return the seconds that one import takes in a Python of its own."""
+    """Return the seconds that one import takes in a fresh Python."""
     command = [sys.executable, "-c", CODE.format(module=module)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -26,6 +26,9 @@ CHUNK_MS = 100
 MINIMUM_MS = 100
 """Shortest audio that can be committed."""
 
+TURN_MS = 1_200
+"""Audio of one turn where turn detection is on: a second of speech and the silence that ends it."""
+
 REPLY = ("Hello", " there.")
 """Transcript of a response in its pieces; each piece comes with one `CHUNK` of audio."""
 
@@ -63,7 +66,7 @@ class Peer:
     pace_s : float, default 0
         Time between two pieces of a response; 0 sends a whole response at once.
     turn_detection : mapping, optional
-        With it, the peer commits a turn and answers it after 500 ms of audio.
+        With it, the peer commits a turn and answers it whenever `TURN_MS` of audio arrived.
     """
 
     def __init__(
@@ -134,7 +137,8 @@ class Peer:
     async def _talk(self, socket: ServerConnection) -> None:
         for task in self._tasks:  # of a connection that ended
             task.cancel()
-        self._socket, self._buffered_ms, self.active, self._speaking = socket, 0.0, None, None
+        self._socket, self._buffered_ms, self._total_ms = socket, 0.0, 0.0
+        self.active = self._speaking = None
         self.items.clear()
         assert socket.request is not None
         self.paths.append(socket.request.path)
@@ -223,8 +227,10 @@ class Peer:
         return [{"type": "session.updated", "session": self.session}]
 
     def _on_input_audio_buffer_append(self, message: Message) -> list[Message]:
-        self._buffered_ms += len(base64.b64decode(message["audio"])) / 48
-        if self._turn_detection is None or self._buffered_ms < 500:
+        audio_ms = len(base64.b64decode(message["audio"])) / 48
+        self._buffered_ms += audio_ms
+        self._total_ms += audio_ms
+        if self._turn_detection is None or self._buffered_ms < TURN_MS:
             return []
         self._buffered_ms = 0.0
         return self.turn()
@@ -283,7 +289,7 @@ class Peer:
         """Return the events of a turn that turn detection ended, and of the response it began."""
         item_id = self._id("item")
         started = {"type": "input_audio_buffer.speech_started", "audio_start_ms": 0, "item_id": item_id}
-        stopped = {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": 100_000, "item_id": item_id}
+        stopped = {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": int(self._total_ms), "item_id": item_id}
         return [started, stopped, *self._committed(item_id), *self.respond({})]
 
     def _committed(self, item_id: str) -> list[Message]:

@@ -95,7 +95,7 @@ def test_a_wrong_value_raises_before_a_connection_is_opened(settings: dict[str, 
     async def run() -> None:
         async with Peer() as peer:
             error = await outcome(_open(peer.url, **settings))
-            assert isinstance(error, TypeError | ValueError), error
+            assert isinstance(error, TypeError | ValueError | RtnbError), error
             assert peer.paths == [], "a connection was opened"
 
     run_virtual(run())

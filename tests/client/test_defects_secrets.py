@@ -85,7 +85,8 @@ def test_a_tool_and_a_metadata_entry_named_token_survive() -> None:
         await session.update(tools=(*session.config.tools, new))
         assert peer.session["tools"] == [FUNCTION, new]
         assert session.config.tools == (FUNCTION, new)
-        assert "blue" in repr([row.event for row in session.log.filter("response.create")])
+        (done,) = session.log.filter("response.done")
+        assert "blue" in repr(done.event), "shown as it came, too"
 
     hold(test, Peer())
 
