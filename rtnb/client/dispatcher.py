@@ -23,7 +23,7 @@ from rtnb.client.log import EventLog
 from rtnb.client.pending import PendingRequests, Request, service_error
 from rtnb.client.playback import Playback, ServicePlayback
 from rtnb.client.reconnect import DELAYS_S, FATAL_CODES, restorable
-from rtnb.client.response import TAG, DeltaKind, Response
+from rtnb.client.response import TAG, Response
 from rtnb.errors import (
     ConnectionClosed,
     RemoteProtocolError,
@@ -148,7 +148,7 @@ class Dispatcher:
         self.closing = False
         self.opened: asyncio.Future[None] = self.loop.create_future()
         self.closers: list[Callable[[], Awaitable[object]]] = []
-        self._meter: BudgetMeter | None = None
+        self.meter: BudgetMeter | None = None
         self.reopen: Callable[[], Awaitable[Transport]] | None = None
         """Opens a new transport after the connection ended; None ends the session then."""
         self._attempt = 0
@@ -210,7 +210,9 @@ class Dispatcher:
     ) -> Request:
         """Send a request; `PendingRequests.wait` returns its reply."""
         limit_s = self.request_timeout_s if timeout_s is None else timeout_s
-        request = self.pending.add(Request(event.type, str(event.event_id), awaits, item_id, limit_s, fits))
+        reply = self.loop.create_future()
+        request = Request(event.type, str(event.event_id), awaits, item_id, limit_s, reply, fits)
+        self.pending.table[request.event_id] = request
         try:
             await self.send(event, timeout_s=timeout_s, restoring=restoring)
         except asyncio.CancelledError:
@@ -247,7 +249,8 @@ class Dispatcher:
         self, config: ResponseConfig | None = None, *, timeout_s: float | None = None
     ) -> Response:
         """Request a response and return it once the service begins it; waits for an active one first."""
-        self.check_budget()
+        if self.meter is not None:
+            self.check_budget()
         if config is not None and config.conversation == "none":
             return await self._create(config, False, timeout_s)
         async with self._turn:
@@ -265,13 +268,15 @@ class Dispatcher:
         event_id = self.new_id("client")
         limit_s = self.response_timeout_s if timeout_s is None else timeout_s
         create = self._creates[event_id] = _Create(config, in_conversation, self.clock(), limit_s)
-        _bound(self._creates)
+        if len(self._creates) > KEPT_IDS:
+            del self._creates[next(iter(self._creates))]
         metadata = (config.metadata if config else None) or {}
         if len(metadata) < METADATA_PAIRS:  # the service echoes it: no other way tells whose response it is
             config = replace(config or ResponseConfig(), metadata={**metadata, TAG: event_id})
         event = events.ResponseCreate(event_id=event_id, response=config or UNSET)
         try:
-            response: Response = await self.request(event, "response.created", timeout_s=limit_s)
+            request = await self.begin(event, "response.created", timeout_s=limit_s)
+            response: Response = await self.pending.wait(request)
         except RequestTimeout:
             create.expired = True
             raise
@@ -332,7 +337,7 @@ class Dispatcher:
             self.active = response
         self._decide_owner(response, value, own_turn=own_turn, announced=announced)
         self._watch(response)
-        if self._meter is not None:
+        if self.meter is not None:
             self._keep_budget()
         return response
 
@@ -393,7 +398,8 @@ class Dispatcher:
         """End a response: with what `response.done` carries, or with the error that came first."""
         self.live.pop(response.id, None)
         self._finished[response.id] = None
-        _bound(self._finished)
+        if len(self._finished) > KEPT_IDS:
+            del self._finished[next(iter(self._finished))]
         if self.active is response:
             self.active = None
         if response.watcher is not None:
@@ -407,19 +413,19 @@ class Dispatcher:
 
     def set_budget(self, budget: Budget, model: str | None) -> None:
         """Watch a budget from now on."""
-        self._meter = BudgetMeter(budget, model=model, clock=self.clock)
-        if (left_s := self._meter.seconds_left) is not None:
+        self.meter = BudgetMeter(budget, model=model, clock=self.clock)
+        if (left_s := self.meter.seconds_left) is not None:
             for share in (0.8, 1.0):
                 self.loop.call_later(share * left_s, self._keep_budget)
 
     def check_budget(self) -> None:
         """Raise `BudgetExceeded` where the budget is used up."""
-        if self._meter is not None and (error := self._meter.exceeded()) is not None:
+        if self.meter is not None and (error := self.meter.exceeded()) is not None:
             raise error
 
     def _keep_budget(self) -> None:
         """Cancel the running responses where the budget is used up."""
-        if self._meter is not None and self.ended is None and self._meter.exceeded() is not None:
+        if self.meter is not None and self.ended is None and self.meter.exceeded() is not None:
             for response in tuple(self.live.values()):
                 if not response.over_budget:
                     response.over_budget = True
@@ -451,7 +457,7 @@ class Dispatcher:
         while True:
             try:
                 text = await receive()
-                if "\\u" in text:
+                if "\\" in text:  # rare in JSON; a search for "\\u" is slow in base64
                     text = _SURROGATES.sub(_printable, text)
                 at_s = self.clock()
                 event = connection.receive(text)
@@ -585,8 +591,8 @@ class Dispatcher:
         if response is self._doubtful:
             self.pending.answer_to(self._create_like(value, lambda create: True), response)
         self._settle(response, value, at_s)
-        if self._meter is not None:
-            self._meter.add_usage(response.usage)
+        if self.meter is not None:
+            self.meter.add_usage(response.usage)
             self._keep_budget()
         work = self.after_response(response)
         if work is not None:
@@ -597,9 +603,10 @@ class Dispatcher:
         if response is not None:
             response.last_event_s = self.loop.time()
             audio_ms = event.audio_bytes / response.bytes_per_ms
-            self.playback.received(response.add("audio", event, at_s), audio_ms, at_s, response.id)
-            if self._meter is not None:
-                self._meter.add_audio(audio_ms)
+            response.add(event, at_s)
+            self.playback.received(event, audio_ms, at_s)
+            if self.meter is not None:
+                self.meter.add_audio(audio_ms)
                 self._keep_budget()
 
     def on_response_output_audio_done(self, event: events.ResponseOutputAudioDone, at_s: float) -> None:
@@ -607,15 +614,14 @@ class Dispatcher:
 
     def on_response_output_text_delta(self, event: Any, at_s: float) -> None:
         if (response := self._response_of(event)) is not None:
-            response.add(_TEXTS[event.type], event, at_s)
+            response.add(event, at_s)
 
     on_response_output_audio_transcript_delta = on_response_output_text_delta
     on_response_function_call_arguments_delta = on_response_output_text_delta
 
     def on_response_output_text_done(self, event: Any, at_s: float) -> None:
         if (response := self._response_of(event)) is not None:
-            kind = _TEXTS[event.type]
-            response.replace_text(kind, event, getattr(event, kind))
+            response.replace_text(event)
 
     on_response_output_audio_transcript_done = on_response_output_text_done
     on_response_function_call_arguments_done = on_response_output_text_done
@@ -767,15 +773,6 @@ class Dispatcher:
                 await self.closers.pop()()
 
 
-_KINDS: Final[dict[str, DeltaKind]] = {
-    "output_text": "text",
-    "output_audio_transcript": "transcript",
-    "function_call_arguments": "arguments",
-}
-_TEXTS: Final = {f"response.{name}.{end}": kind for name, kind in _KINDS.items() for end in ("delta", "done")}
-"""Wire type -> the kind of text it carries; a `done` event has it in the field of that name."""
-
-
 _SURROGATES: Final = re.compile(r"\\(?:u[dD][89abAB]..(?:\\u[dD][c-fC-F]..)?|u[dD][c-fC-F]..|.)")
 """Escapes of a JSON text; the first two kinds are surrogates."""
 
@@ -783,12 +780,6 @@ _SURROGATES: Final = re.compile(r"\\(?:u[dD][89abAB]..(?:\\u[dD][c-fC-F]..)?|u[d
 def _printable(escape: re.Match[str]) -> str:
     """Replace a lone surrogate by U+FFFD: no terminal, page or file can take one. Pairs and other escapes stay."""
     return "\\ufffd" if len(escape[0]) == 6 and escape[0][2] in "dD" else escape[0]
-
-
-def _bound(table: dict[str, Any]) -> None:
-    """Forget the oldest entry of a table that is full."""
-    if len(table) > KEPT_IDS:
-        del table[next(iter(table))]
 
 
 _HANDLERS: Final[dict[type[Event], Callable[[Dispatcher, Any, float], None]]] = {

@@ -157,7 +157,8 @@ class EventLog(Sequence[LogRow]):
         if self._start_s is None:
             self._start_s = monotonic_s
         wall_time = time.time() if wall_time is None else wall_time
-        row = LogRow(self._next, direction, monotonic_s, wall_time, event.type, size, event)
+        # As `LogRow(…)`, at half its cost: this runs for each event.
+        row = tuple.__new__(LogRow, (self._next, direction, monotonic_s, wall_time, event.type, size, event, 0))
         self._rows.append(row)
         self._next += 1
         self._held_bytes += size + ROW_BYTES

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from rtnb.errors import RateLimited, RequestTimeout, RtnbError, ServiceError
@@ -43,7 +43,9 @@ class Request:
         The item or response that the reply names; ``""`` where it names none.
     timeout_s : float
         Seconds until the deadline.
-    fits : callable
+    reply : Future
+        Gets the reply or the refusal.
+    fits : callable, optional
         Whether a reply without a name can be the reply to this request.
     """
 
@@ -52,8 +54,8 @@ class Request:
     awaits: str
     item_id: str
     timeout_s: float
+    reply: asyncio.Future[Any]
     fits: Callable[[Any], bool] | None = None
-    reply: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     abandoned: bool = False
     """Whether the caller stopped waiting: a late reply is its, and no other request's."""
     held: Any = None
@@ -76,16 +78,12 @@ class PendingRequests:
     """The table of requests that wait for a reply, in the order they were sent."""
 
     def __init__(self) -> None:
-        self._requests: dict[str, Request] = {}
-
-    def add(self, request: Request) -> Request:
-        """Register a request before it is sent."""
-        self._requests[request.event_id] = request
-        return request
+        self.table: dict[str, Request] = {}
+        """`event_id` -> request; entered before it is sent."""
 
     def discard(self, request: Request) -> None:
         """Remove a request that was not sent, or whose reply no longer matters."""
-        self._requests.pop(request.event_id, None)
+        self.table.pop(request.event_id, None)
 
     def abandon(self, request: Request) -> None:
         """Stop waiting for a request. An unnamed late reply would look like the next request's: it is remembered."""
@@ -120,13 +118,13 @@ class PendingRequests:
         return any(request.awaits == awaits for request in self._live())
 
     def _live(self) -> Iterator[Request]:
-        return (request for request in self._requests.values() if not request.abandoned)
+        return (request for request in self.table.values() if not request.abandoned)
 
     # --- replies ------------------------------------------------------------------------------------------------------
 
     def answer(self, awaits: str, item_id: str, reply: Any) -> bool:
         """Give a reply to the request that waits for it; False where none does."""
-        waiting = [r for r in self._requests.values() if r.awaits == awaits and r.item_id == item_id]
+        waiting = [r for r in self.table.values() if r.awaits == awaits and r.item_id == item_id]
         if not waiting:
             return False
         if not item_id and (any(r.abandoned for r in waiting) or waiting[0].fits):
@@ -136,7 +134,7 @@ class PendingRequests:
 
     def answer_to(self, event_id: str, reply: Any) -> None:
         """Give a reply to the request of this `event_id`; nothing where it stopped waiting."""
-        if (request := self._requests.get(event_id)) is not None:
+        if (request := self.table.get(event_id)) is not None:
             self._resolve(request, reply)
 
     def _answer_unnamed(self, waiting: list[Request], reply: Any) -> bool:
@@ -160,13 +158,13 @@ class PendingRequests:
         return True
 
     def _settle_held(self, request: Request) -> None:
-        if request.event_id in self._requests and not request.abandoned:
+        if request.event_id in self.table and not request.abandoned:
             self._resolve(request, request.held[0])
 
     def _resolve(self, request: Request, reply: Any) -> None:
         self.discard(request)
         # The service answers in order: older requests for the same reply that timed out get none any more.
-        for old in [r for r in self._requests.values() if r.abandoned and r.awaits == request.awaits]:
+        for old in [r for r in self.table.values() if r.abandoned and r.awaits == request.awaits]:
             self.discard(old)
         if not request.reply.done():
             request.reply.set_result(reply)
@@ -187,7 +185,7 @@ class PendingRequests:
 
     def _of_error(self, detail: ErrorDetail) -> Request | None:
         if isinstance(detail.event_id, str) and detail.event_id:
-            return self._requests.get(detail.event_id)
+            return self.table.get(detail.event_id)
         if detail.code in _ABOUT_THE_SESSION:
             return None
         live = list(self._live())
@@ -201,9 +199,9 @@ class PendingRequests:
 
     def end(self, error: RtnbError) -> None:
         """Fail every request: the connection is over."""
-        for request in self._requests.values():
+        for request in self.table.values():
             request.fail(error.again())
-        self._requests.clear()
+        self.table.clear()
 
 
 _REQUEST_OF_CODE: Final[dict[str, tuple[str, ...]]] = {

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rtnb.client.response import Delta
+from rtnb.protocol.events import ResponseOutputAudioDelta
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,12 +71,12 @@ class Playback:
 
     # --- what arrives and what is played ------------------------------------------------------------------------------
 
-    def received(self, delta: Delta, audio_ms: float, arrived_s: float, response_id: str) -> None:
+    def received(self, delta: ResponseOutputAudioDelta, audio_ms: float, arrived_s: float) -> None:
         """Add received audio. What arrives after the item was cut is not played."""
         track = self._tracks.get(delta.item_id)
         if track is None:
-            track = self._add(_Track(delta.item_id, response_id, delta.content_index))
-            track.cut_ms = 0 if response_id in self._cut_responses else None
+            track = self._add(_Track(delta.item_id, delta.response_id, delta.content_index or 0))
+            track.cut_ms = 0 if delta.response_id in self._cut_responses else None
         track.generated_ms += audio_ms
         if track.cut_ms is not None:
             return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any, Final, Literal
 
@@ -36,20 +37,31 @@ TAG: Final = "rtnb_id"
 
 DeltaKind = Literal["audio", "transcript", "text", "arguments"]
 
+_CARRIERS: Final[dict[str, DeltaKind]] = {
+    "output_audio": "audio",
+    "output_text": "text",
+    "output_audio_transcript": "transcript",
+    "function_call_arguments": "arguments",
+}
+KINDS: Final = {f"response.{name}.{end}": kind for name, kind in _CARRIERS.items() for end in ("delta", "done")}
+"""Wire type -> kind of the piece; a `done` event has the whole text in the field of that name."""
 
+
+@dataclass(slots=True, repr=False, eq=False)
 class Delta:
     """One streamed piece of a response."""
 
-    __slots__ = ("_event", "arrived_ms", "format", "kind", "size_bytes")
+    kind: DeltaKind
+    arrived_ms: float
+    """Arrival, in ms after the request of the response."""
+    _event: Any
+    format: AudioFormat
+    """Format of its audio."""
 
-    def __init__(self, kind: DeltaKind, arrived_ms: float, event: Any, format: AudioFormat) -> None:
-        self.kind = kind
-        self.arrived_ms = arrived_ms
-        """Arrival, in ms after the request of the response."""
-        self.format = format
-        self.size_bytes: int = event.audio_bytes if kind == "audio" else 0
+    @property
+    def size_bytes(self) -> int:
         """Bytes of encoded audio; 0 for text."""
-        self._event = event
+        return int(self._event.audio_bytes) if self.kind == "audio" else 0
 
     @property
     def item_id(self) -> str:
@@ -150,12 +162,14 @@ class Response:
         self._dialect = dialect
         self.bytes_per_ms = format.bytes_per_ms
         """Bytes of encoded audio per millisecond."""
-        self._deltas: list[Delta] = []
+        self._pieces: list[Any] = []
+        self._arrivals_ms = array("d")
         self._texts: dict[tuple[str, str, int], list[str]] = {}
         self._items: dict[str, Item] = {}
         self._complete: dict[str, Item] = {}
         self._failure: RtnbError | None = None
         self._waiters: list[asyncio.Future[None]] = []
+        self._enders: list[asyncio.Future[None]] = []
         self._audio: tuple[int, Audio] | None = None
 
     # --- state --------------------------------------------------------------------------------------------------------
@@ -193,7 +207,11 @@ class Response:
     @property
     def deltas(self) -> tuple[Delta, ...]:
         """All pieces so far, in order of arrival."""
-        return tuple(self._deltas)
+        return tuple(map(self._delta_at, range(len(self._pieces))))
+
+    def _delta_at(self, position: int) -> Delta:
+        event = self._pieces[position]
+        return Delta(KINDS[event.type], self._arrivals_ms[position], event, self.format)
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -226,7 +244,7 @@ class Response:
     @property
     def audio(self) -> Audio:
         """All speech so far: float32, shape (n_samples,), full scale ±1, at 24 000 Hz in every wire format."""
-        pieces = [delta for delta in self._deltas if delta.kind == "audio"]
+        pieces = [delta for delta in self.deltas if delta.kind == "audio"]
         if self._audio is None or self._audio[0] != len(pieces):
             self._audio = (len(pieces), self._decoded(pieces))
         return self._audio[1]
@@ -244,12 +262,12 @@ class Response:
     @property
     def audio_ms(self) -> float:
         """Duration of the speech that arrived so far, in ms."""
-        return sum(delta.audio_ms for delta in self._deltas)
+        return sum(delta.audio_ms for delta in self.deltas)
 
     @property
     def time_to_first_audio_ms(self) -> float | None:
         """Time from the request to the first audio; None without audio."""
-        return next((delta.arrived_ms for delta in self._deltas if delta.kind == "audio"), None)
+        return next((delta.arrived_ms for delta in self.deltas if delta.kind == "audio"), None)
 
     def play(self) -> Any:
         """Return an audio player for the notebook. The cell's output stores the audio: clear it before saving.
@@ -279,23 +297,22 @@ class Response:
 
     async def wait_done(self) -> None:
         """Wait for the end, however it ends; on the session's loop."""
-        while self.done_ms is None:
-            await self._next_event()
+        if self.done_ms is None:
+            await self._join(self._enders)  # not woken by each delta
 
     @on_own_loop
     async def _delta(self, position: int) -> Delta | None:
         """Return the piece at a position, None after the last."""
-        while position >= len(self._deltas):
+        while position >= len(self._pieces):
             if self.done_ms is not None:
                 self._raise_for_status()
                 return None
-            await self._next_event()
-        return self._deltas[position]
+            await self._join(self._waiters)
+        return self._delta_at(position)
 
-    async def _next_event(self) -> None:
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        await waiter
+    async def _join(self, waiters: list[asyncio.Future[None]]) -> None:
+        waiters.append(self._loop.create_future())
+        await waiters[-1]
 
     def _raise_for_status(self) -> None:
         if self._failure is not None:
@@ -319,19 +336,21 @@ class Response:
 
     # --- fed by the dispatcher ----------------------------------------------------------------------------------------
 
-    def add(self, kind: DeltaKind, event: Any, arrived_s: float) -> Delta:
-        """Append a piece."""
-        delta = Delta(kind, 1000 * (arrived_s - self.requested_s), event, self.format)
-        self._deltas.append(delta)
-        if kind != "audio":
-            self._texts.setdefault((kind, delta.item_id, delta.content_index), []).append(event.delta)
+    def add(self, event: Any, arrived_s: float) -> None:
+        """Append a piece. Its `Delta` is made when it is asked for: most audio never is."""
+        self._pieces.append(event)
+        self._arrivals_ms.append(1000 * (arrived_s - self.requested_s))
+        if (kind := KINDS[event.type]) != "audio":
+            self._texts.setdefault((kind, event.item_id, getattr(event, "content_index", 0) or 0), []).append(
+                event.delta
+            )
         if self._waiters:
-            self._wake()
-        return delta
+            _wake(self._waiters)
 
-    def replace_text(self, kind: str, event: Any, text: str) -> None:
+    def replace_text(self, event: Any) -> None:
         """Take the whole text of a `done` event: it is right even where deltas were lost."""
-        self._texts[kind, event.item_id, getattr(event, "content_index", 0) or 0] = [text]
+        kind = KINDS[event.type]
+        self._texts[kind, event.item_id, getattr(event, "content_index", 0) or 0] = [getattr(event, kind)]
 
     def add_item(self, item: Item, *, complete: bool) -> None:
         """Take an item that was announced or is complete."""
@@ -350,13 +369,8 @@ class Response:
                     if text and part.type.startswith(("output_", "audio", "text")):
                         self._texts.setdefault((kind, item.id or "", index), [text])
         self.done_ms = 1000 * (at_s - self.requested_s)
-        self._wake()
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        _wake(self._waiters)
+        _wake(self._enders)
 
     # --- display ------------------------------------------------------------------------------------------------------
 
@@ -373,3 +387,10 @@ class Response:
             f"<p><b>{escape(self.status)}</b>, {self.audio_ms / 1000:.2f} s of audio{first}<br>"
             f"{escape(self.transcript or self.text)}{calls}</p>"
         )
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()

@@ -28,7 +28,7 @@ from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolErro
 from rtnb.protocol import events
 from rtnb.protocol.events import Event, UnknownEvent
 from rtnb.protocol.state import State
-from rtnb.protocol.values import Dialect, Item, ResponseConfig, SessionConfig
+from rtnb.protocol.values import ContentPart, Dialect, Item, ResponseConfig, SessionConfig
 from rtnb.transport.base import Transport
 
 _log = logging.getLogger("rtnb")
@@ -214,9 +214,11 @@ class Session:
         """
         dispatcher = self._dispatcher
         config = ResponseConfig.of(**settings) if settings else None
-        dispatcher.check_budget()
+        if dispatcher.meter is not None:
+            dispatcher.check_budget()
         item_id = dispatcher.new_id("item")
-        item = Item(type="message", id=item_id, role="user", content=Item.of(text).content)
+        content = (ContentPart(type="input_text", text=text),)
+        item = Item(type="message", id=item_id, role="user", content=content)
         event = events.ConversationItemCreate(item=item, event_id=dispatcher.new_id("client"))
         added = await dispatcher.begin(event, "conversation.item.added", item_id)
         try:

@@ -64,7 +64,9 @@ class Connection:
         if event.type not in mine and not isinstance(event, UnknownEvent):
             raise LocalProtocolError(f"A {self.role} does not send {event.type!r}. It sends {', '.join(mine)}.")
         text = wire.encode(event, dialect=self.dialect)
-        self.state.apply(event)
+        transition = TRANSITIONS.get(event.__class__)  # as `State.apply`, without the call
+        if transition is not None:
+            transition(self.state, event)
         return text
 
     def receive(self, text: str | bytes) -> Event:

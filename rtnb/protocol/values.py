@@ -80,6 +80,9 @@ class Value:
         return redact(text) if self.free_text else mask_known(text)
 
 
+Value.extra = {}  # for what was decoded without unknown fields: one dictionary less per event, none for the collector
+
+
 def merge(old: Any, new: Any) -> Any:
     """Lay a partial value over a whole one, as `session.update` does: what is `UNSET` in `new` stays.
 

@@ -221,7 +221,8 @@ def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Any:
             values[name], extra[name] = defaults[name], raw
     if not required <= values.keys():
         raise ValueError(f"{min(required - values.keys())} is missing")
-    values["extra"] = extra
+    if extra:
+        values["extra"] = extra
     value = object.__new__(cls)
     object.__setattr__(value, "__dict__", values)  # ``cls(**values)`` would set the frozen fields one by one
     return value
