@@ -75,6 +75,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help() would print every class in full
     from rtnb import analysis, audio, client, errors, protocol, simulator, transport, vad, widgets
     from rtnb._doctor import doctor
+    from rtnb.analysis.budget import Budget
     from rtnb.analysis.choosing import recommend
     from rtnb.analysis.migration import migrate
     from rtnb.analysis.plot import plot_arrivals, plot_deltas
@@ -82,7 +83,6 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.analysis.sweeping import sweep
     from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
     from rtnb.client import EventLog, Response, Session
-    from rtnb.client.budget import Budget
     from rtnb.errors import (
         AudioError,
         AuthenticationError,
@@ -117,7 +117,7 @@ _NAMES = {
     "rtnb._doctor": "doctor",
     "rtnb.analysis": "Recording migrate plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
     "rtnb.client": "EventLog Response Session",
-    "rtnb.client.budget": "Budget",
+    "rtnb.analysis.budget": "Budget",
     "rtnb.experiment": "calibrate",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError",

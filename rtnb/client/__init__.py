@@ -1,6 +1,6 @@
 """Client of a realtime service: sessions, responses, playback, tools, and the log of every event."""
 
-from rtnb.client.budget import Budget
+from rtnb.analysis.budget import Budget
 from rtnb.client.log import EventLog, LogRow
 from rtnb.client.opening import open_session
 from rtnb.client.playback import Playback

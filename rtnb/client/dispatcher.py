@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
+from rtnb.analysis.budget import Budget, BudgetMeter
 from rtnb.audio import Audio
-from rtnb.client.budget import Budget, BudgetMeter
 from rtnb.client.log import EventLog
 from rtnb.client.pending import PendingRequests, Request, service_error
 from rtnb.client.playback import Playback, ServicePlayback
@@ -157,8 +157,6 @@ class Dispatcher:
         self._turn = asyncio.Lock()
         self._creates: dict[str, _Create] = {}
         self._echoes_metadata = False
-        self._undecided: set[str] = set()
-        self._doubtful: Response | None = None
         self._finished: dict[str, None] = {}
         self._unclaimed: deque[Response] = deque(maxlen=KEPT_RESPONSES)
         self._consumers: deque[asyncio.Future[Response]] = deque()
@@ -355,11 +353,6 @@ class Dispatcher:
             event_id = self._create_like(value, lambda create: create.config and create.config.metadata == metadata)
         elif not own_turn:
             event_id = self._create_like(value, lambda create: True)
-        elif not announced:
-            self._undecided.add(response.id)  # `response.done` carries its metadata
-            return
-        elif not self._echoes_metadata:
-            self._doubtful = response  # the request's after all, where the service does not refuse the request
         create = self._creates.pop(event_id, None)
         if create is not None:
             response.requested_s, response.config, response.timeout_s = create.sent_s, create.config, create.timeout_s
@@ -585,11 +578,6 @@ class Dispatcher:
         if value.id in self._finished:
             return  # sent twice, or after its deadline: no tool runs again
         response = self.live.get(value.id) or self._begin(value, at_s)
-        if response.id in self._undecided:
-            self._undecided.discard(response.id)
-            self._decide_owner(response, value, own_turn=True, announced=True)
-        if response is self._doubtful:
-            self.pending.answer_to(self._create_like(value, lambda create: True), response)
         self._settle(response, value, at_s)
         if self.meter is not None:
             self.meter.add_usage(response.usage)

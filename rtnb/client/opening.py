@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal, Unpack
 
-from rtnb.client.budget import Budget
+from rtnb.analysis.budget import Budget
 from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.log import LIMIT_BYTES, EventLog
 from rtnb.client.session import Session

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
-from rtnb.client.budget import Budget
+from rtnb.analysis.budget import Budget
 from rtnb.errors import LocalProtocolError
 from rtnb.protocol import wire
 from rtnb.protocol.service.schema import check_event

@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, Union
 
+import docstring_parser
+
 from rtnb._loop import on_own_loop
 from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.response import Response
@@ -370,18 +372,24 @@ def tool_schema(function: Callable[..., Any]) -> dict[str, Any]:
     name = getattr(function, "__name__", "")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
         raise TypeError(f"a tool needs a name of letters, digits and _, got {name or function!r}: use a `def` function")
-    described, of_parameter = _docstring(inspect.getdoc(function) or "")
+    described = docstring_parser.parse(inspect.getdoc(function) or "")
+    of_parameter = {one.arg_name: " ".join((one.description or "").split()) for one in described.params}
     properties: dict[str, Any] = {}
     required = []
     for key, (parameter, hint) in _parameters(function).items():
         schema = dict(_json_schema(hint, f"{name}({key})"))
-        if key in of_parameter:
+        if of_parameter.get(key):
             schema["description"] = of_parameter[key]
         if parameter.default is parameter.empty:
             required.append(key)
         properties[key] = schema
     parameters = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
-    return {"type": "function", "name": name, "description": described, "parameters": parameters}
+    return {
+        "type": "function",
+        "name": name,
+        "description": " ".join((described.description or "").split()),
+        "parameters": parameters,
+    }
 
 
 def _enum_parameters(function: Callable[..., Any]) -> dict[str, type[enum.Enum]]:
@@ -431,43 +439,3 @@ def _one_of(values: list[Any]) -> dict[str, Any]:
     kinds = {type(value) for value in values}
     schema = dict(_PLAIN.get(kinds.pop(), {})) if len(kinds) == 1 else {}
     return {**schema, "enum": values}
-
-
-# --- docstrings -------------------------------------------------------------------------------------------------------
-
-_SECTION = re.compile(r"^(Parameters|Args|Arguments|Returns|Yields|Raises|Examples?|Notes?|References|See Also):?$")
-_NUMPYDOC = re.compile(r"^(\w+)\s*:\s*.+$|^(\w+)$")
-_GOOGLE = re.compile(r"^(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
-
-
-def _docstring(text: str) -> tuple[str, dict[str, str]]:
-    """Return the description before the first section, and the text of each parameter."""
-    sections: dict[str, list[str]] = {"": []}
-    current = ""
-    for line in text.splitlines():
-        title = _SECTION.match(line.strip()) if not line.startswith(" ") else None
-        if title:
-            current = "Parameters" if title[1] in ("Args", "Arguments") else title[1]
-            sections[current] = []
-        elif set(line.strip()) != {"-"}:
-            sections[current].append(line)
-    described = " ".join(" ".join(sections[""]).split())
-    return described, _parameter_texts(sections.get("Parameters", []))
-
-
-def _parameter_texts(lines: list[str]) -> dict[str, str]:
-    """Read parameters: numpydoc describes one below its name, Google on the same indented line."""
-    texts: dict[str, str] = {}
-    key = ""
-    filled = [line for line in lines if line.strip()]
-    google = bool(filled) and filled[0].startswith(" ")
-    margin = len(filled[0]) - len(filled[0].lstrip()) if filled else 0
-    for line in filled:
-        at_margin = len(line) - len(line.lstrip()) == margin
-        match = (_GOOGLE if google else _NUMPYDOC).match(line.strip()) if at_margin else None
-        if match:
-            key = match[1] or match[2]
-            texts[key] = match[2] if google else ""
-        elif key:
-            texts[key] = f"{texts[key]} {line.strip()}".strip()
-    return {key: text for key, text in texts.items() if text}

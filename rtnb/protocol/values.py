@@ -48,6 +48,22 @@ class Tool(dict[str, Any]):
         return dict.__repr__(mask_credentials(self))
 
 
+class Tools(tuple[Tool, ...]):
+    """Tools in order; ``config.tools + [another]`` takes a list as well."""
+
+    def __new__(cls, tools: Iterable[JsonObject] = ()) -> Tools:
+        return super().__new__(cls, map(cls._tool, tools))
+
+    @staticmethod
+    def _tool(tool: JsonObject) -> Tool:
+        if not isinstance(tool, Mapping):
+            raise ValueError(f"a tool is an object with type and name, got {tool!r}")
+        return Tool(tool)
+
+    def __add__(self, more: Iterable[JsonObject]) -> Tools:  # type: ignore[override]  # a tuple adds tuples only
+        return Tools((*self, *more))
+
+
 # --- values -----------------------------------------------------------------------------------------------------------
 
 _V = TypeVar("_V", bound="Value")
@@ -308,7 +324,7 @@ class SessionConfig(Value):
     include: tuple[str, ...] | Unset | None = UNSET
     max_output_tokens: int | str | Unset = UNSET
     """1 … 4096, or ``"inf"``."""
-    tools: tuple[Tool | JsonObject, ...] | Unset = UNSET
+    tools: Tools | Unset = UNSET
     tool_choice: str | JsonObject | Unset = UNSET
     parallel_tool_calls: bool | Unset = UNSET
     reasoning: JsonObject | Unset | None = UNSET
@@ -543,7 +559,7 @@ class ResponseConfig(Value):
     instructions: str | Unset = UNSET
     output_modalities: tuple[str, ...] | Unset = UNSET
     audio: Audio | Unset = UNSET
-    tools: tuple[Tool | JsonObject, ...] | Unset = UNSET
+    tools: Tools | Unset = UNSET
     tool_choice: str | JsonObject | Unset = UNSET
     parallel_tool_calls: bool | Unset = UNSET
     reasoning: JsonObject | Unset = UNSET
@@ -671,6 +687,6 @@ _SPELLINGS: Final[dict[str, Callable[[Any], Any]]] = {
     "noise_reduction": _named(NoiseReduction, "type"),
     "output_modalities": _entries(lambda word: word),
     "include": _entries(lambda word: word),
-    "tools": _entries(lambda tool: Tool(tool) if isinstance(tool, Mapping) else tool),
+    "tools": lambda value: value if value in (None, UNSET) else Tools(value),
     "input": _entries(Item.of),
 }

@@ -21,7 +21,7 @@ from typing import Any, Final
 from rtnb.errors import LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import preview
 from rtnb.protocol.events import Event, UnknownEvent
-from rtnb.protocol.values import UNSET, Dialect, EncodedAudio, SessionConfig, Tool, Unset, Value, checked_base64
+from rtnb.protocol.values import UNSET, Dialect, EncodedAudio, SessionConfig, Tools, Unset, Value, checked_base64
 
 NESTING_LIMIT: Final = 100
 """Deepest nesting that is read, so that everything read can be compared, shown and written again; chosen."""
@@ -241,8 +241,8 @@ def _readers(hint: Any) -> _Readers:
         elif issubclass(member, Value):
             nouns = [m for m in members if isinstance(m, type) and issubclass(m, Value)]
             readers[dict] = functools.partial(_read_noun, nouns)
-        elif member is Tool:
-            readers[dict] = Tool
+        elif member is Tools:
+            readers[list] = Tools
         elif member is int:
             readers |= {int: None, float: round}  # some services write whole numbers as 1500.0
         elif member is float:

@@ -169,19 +169,6 @@ async def test_turn_detection_slips_a_response_in(joined: Joined) -> None:
     assert session.errors == []
 
 
-async def test_a_response_after_a_commit_can_be_ours_after_all(joined: Joined) -> None:
-    """The turn was committed, but the service took our create first and never refuses it."""
-    session, service = joined.session, joined.service
-    service.on_create = None
-    await service.commit_turn()
-    await joined.settle()
-    creating = asyncio.create_task(session.response.create())
-    await service.hears(events.ResponseCreate)
-    ours = await service.begin()
-    await service.finish(ours)
-    assert (await creating).id == ours  # not for ever
-
-
 async def test_busy_with_nothing_that_ends_is_raised_not_repeated(joined: Joined) -> None:
     busy = ErrorDetail(type="invalid_request_error", code="conversation_already_has_active_response", message="busy")
     joined.service.refuse = lambda event: busy if isinstance(event, events.ResponseCreate) else None

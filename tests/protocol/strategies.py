@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event
-from rtnb.protocol.values import EncodedAudio, SemanticVad, ServerVad, Tool, Unset, Value
+from rtnb.protocol.values import EncodedAudio, SemanticVad, ServerVad, Tools, Unset, Value
 from tests.protocol.goldens import ALL, is_client
 
 texts = st.text(max_size=12)  # includes lone surrogates, quotes, NUL
@@ -41,8 +41,8 @@ def _of_hint(hint: Any, *, depth: int) -> st.SearchStrategy[Any]:
         return json_objects.map(_of_a_kind_of_its_own)
     if issubclass(hint, Value):
         return values(hint, depth=depth + 1)
-    if hint is Tool:
-        return json_objects.map(Tool)
+    if hint is Tools:
+        return st.lists(json_objects, max_size=2).map(Tools)
     simple: dict[Any, st.SearchStrategy[Any]] = {
         str: texts,
         int: st.integers(),

@@ -27,6 +27,7 @@ from rtnb.protocol.values import (
     SemanticVad,
     ServerVad,
     SessionConfig,
+    Tools,
     merge,
 )
 
@@ -73,7 +74,7 @@ def initial_session(
         output_modalities=("audio",),
         audio=Audio(input=audio_input, output=AudioOutput(format=PCM16, voice="alloy", speed=1.0)),
         max_output_tokens="inf",
-        tools=(),
+        tools=Tools(),
         tool_choice="auto",
         tracing=None,
         truncation="auto" if ga else UNSET,
