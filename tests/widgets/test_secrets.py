@@ -125,6 +125,8 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
         }
         assert '"authorization": "****"' in json.loads(shown["text 1, session.update"])["text"]
         assert leaks(shown) == []
+        playground.disconnect()
+        await eventually(lambda: session.closed)  # `close` would block the loop that the peer runs on
         playground.close()
 
 
