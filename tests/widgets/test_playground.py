@@ -14,7 +14,7 @@ import pytest
 
 import rtnb
 from rtnb.analysis.latency import POINTS
-from rtnb.errors import ConnectError
+from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.playground import Playground
 from tests.widgets.page import eventually
@@ -178,6 +178,8 @@ async def test_what_goes_wrong_is_said_in_words_and_raised_where_it_is_asked_for
 def test_an_unknown_setting_or_target_is_refused_at_once() -> None:
     with pytest.raises(TypeError, match="'temprature'; did you mean 'temperature'"):
         Playground("sim", temprature=1.0)
+    with pytest.raises(LocalProtocolError, match=r"wrong setting: .*threshold"):
+        Playground("sim", turn_detection={"threshold": 7.0})
     with pytest.raises(ConnectError, match="allowed"):
         Playground("simm")
 

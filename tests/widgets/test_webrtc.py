@@ -17,6 +17,7 @@ from rtnb.errors import AuthenticationError, ConnectError, ConnectionClosed, Loc
 from rtnb.protocol import Connection, events
 from rtnb.protocol.values import ContentPart, SessionConfig
 from rtnb.simulator import Simulator
+from rtnb.targets import connect
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._line import shared_line
 from rtnb.widgets.webrtc import WebRTCPeer
@@ -174,6 +175,8 @@ async def test_a_sideband_ends_with_its_call() -> None:
 def test_wrong_words_are_refused_at_once() -> None:
     with pytest.raises(TypeError, match="instruction"):
         WebRTCPeer("sim", instruction="typo")
+    with pytest.raises(LocalProtocolError, match=r"wrong setting: .*threshold"):
+        WebRTCPeer("sim", turn_detection={"threshold": 7.0})
     with pytest.raises(ConnectError, match="webrtc_filter is of the GA dialect"):
         WebRTCPeer("sim", dialect="preview", webrtc_filter=True)
     with pytest.raises(ConnectError, match="cannot connect to 'simm'"):
@@ -295,6 +298,20 @@ async def test_stopped_before_it_stood() -> None:
     with pytest.raises(ConnectError, match="stopped before it stood"):
         await starting
     assert shown.peer.state == "closed"
+    shown.peer.close()
+
+
+async def test_a_call_that_ends_leaves_the_sessions_on_its_simulator_alone() -> None:
+    simulator = Simulator(voice="babble", latency="fast")
+    shown = Shown(WebRTCPeer(simulator))
+    starting = await shown.start()  # the call starts the simulator
+    async with connect(simulator) as session:
+        shown.say("released")
+        await shown.peer.stop()
+        with pytest.raises(ConnectError, match="stopped before it stood"):
+            await starting
+        assert (await session.ask("Hello?")).status == "completed"
+    assert not simulator.running
     shown.peer.close()
 
 
