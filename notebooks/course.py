@@ -81,12 +81,13 @@ async def _ask(session: Session, simulator: Simulator) -> Response:
 async def _hesitate(session: Session, simulator: Simulator, *, answer_s: float = 15.0) -> Response:
     first, second = (simulator.speech(text).audio for text in ("Well, let me think.", "What is a delta?"))
     pause = np.zeros(ms_to_samples(700, rate_hz=24_000), np.float32)
-    return await session.say(np.concatenate([first, pause, second]), timeout_s=answer_s)
+    speech = np.concatenate([first, pause, second])
+    return await session.say(speech, rate_hz=24_000, stream=True, timeout_s=answer_s)
 
 
 async def _speak_at_16_khz(session: Session, simulator: Simulator) -> Response:
     samples = resample(simulator.speech("What is a delta?").audio, from_rate_hz=24_000, to_rate_hz=16_000)
-    return await session.say(samples, rate_hz=24_000)  # the mistake
+    return await session.say(samples, rate_hz=24_000, stream=True)  # the mistake
 
 
 async def _ask_for_the_weather(session: Session, simulator: Simulator) -> Response:

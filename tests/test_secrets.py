@@ -99,7 +99,9 @@ async def test_notebooks_run_against_a_service_with_a_key_do_not_hold_it(
         (tmp_path / path.stem).mkdir()
         notebook = nbformat.read(path, as_version=4)
         where = {"metadata": {"path": str(tmp_path / path.stem)}}
-        await NotebookClient(notebook, timeout=120, resources=where).async_execute(env=dict(os.environ))
+        modules = os.pathsep.join([str(path.parent), os.environ.get("PYTHONPATH", "")])  # course.py is beside them
+        environment = {**os.environ, "PYTHONPATH": modules}
+        await NotebookClient(notebook, timeout=120, resources=where).async_execute(env=environment)
         return notebook
 
     notebooks = await asyncio.gather(*map(run, NOTEBOOKS))  # together: they mostly wait for speech

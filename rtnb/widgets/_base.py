@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import anywidget
 
+from rtnb.transport.credentials import redact
+
 _UNPACK: Final = """\
 const bytes = Uint8Array.from(atob("{}"), (c) => c.charCodeAt(0));
 const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
@@ -27,6 +29,11 @@ def packed(*modules: Path) -> str:
     """
     text = "\n".join(path.read_text(encoding="utf-8") for path in modules) + f"\n//# sourceURL=rtnb/{modules[-1].name}"
     return _UNPACK.format(base64.b64encode(zlib.compress(text.encode(), 9)).decode())
+
+
+def format_error(error: BaseException) -> str:
+    """Return the message of an error and its next step as one text, without keys."""
+    return redact("\n".join([str(error), *getattr(error, "__notes__", [])]))
 
 
 class Widget(anywidget.AnyWidget):

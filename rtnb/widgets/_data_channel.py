@@ -39,7 +39,7 @@ class DataChannel:
     """
 
     webrtc = True
-    """The service plays by itself: see `rtnb.client._service_playback`."""
+    """The service plays the audio: see `rtnb.client.playback.ServicePlayback`."""
 
     def __init__(self, number: int, page_id: str, post: Post) -> None:
         self.number = number

@@ -18,7 +18,6 @@ from rtnb.protocol import wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Dialect
-from rtnb.redaction import redact
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -165,5 +164,5 @@ def _note(log: EventLog, direction: Direction, said: Any) -> None:
     try:
         _record(log, direction, wire.parse(text), **at)
     except RemoteProtocolError as error:
-        payload = {"text": redact(text[:2_000])}
-        _record(log, direction, UnknownEvent(type="unreadable", payload=payload, problem=redact(str(error))), **at)
+        payload = {"text_as_received": text[:2_000]}
+        _record(log, direction, UnknownEvent(type="unreadable", payload=payload, problem=str(error)), **at)

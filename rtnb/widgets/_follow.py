@@ -71,10 +71,14 @@ class SessionView(LineView):
         index, over = 0, False
         while True:
             closed = isinstance(source, Session) and source.closed
-            index = max(index, log.dropped.events)  # a full log drops its oldest rows
-            position = index - log.dropped.events
-            if count := min(len(log) - position, _AT_ONCE):
-                self._rows([log.redacted(log[number]) for number in range(position, position + count)])
+            dropped = log.dropped.events
+            index = max(index, dropped)
+            rows = _rows_from(log, index - dropped)
+            count = len(rows)
+            if log.dropped.events != dropped:
+                continue  # a full log dropped its oldest rows meanwhile, on another thread: positions have shifted
+            if rows:
+                self._rows([log.redacted(row) for row in rows])
                 index += count
             else:
                 self._idle()
@@ -102,6 +106,14 @@ class SessionView(LineView):
 
     def _page(self, page_id: str, change: str) -> None:
         """A page ``"joined"`` (show it everything) or ``"left"``."""
+
+
+def _rows_from(log: EventLog, position: int) -> list[LogRow]:
+    """Return the next rows, at most `_AT_ONCE`."""
+    try:
+        return [log[number] for number in range(position, min(len(log), position + _AT_ONCE))]
+    except IndexError:  # a session on another thread dropped rows meanwhile: the next look finds the rest
+        return []
 
 
 def _raise_in_loop(future: Future[None]) -> None:

@@ -59,11 +59,6 @@ def explained(why: str, detail: str = "") -> RtnbError:
     return kind(f"{words} ({detail})" if detail else words).with_hint(f"Next: {hint}" if hint else None)
 
 
-def in_words(error: BaseException) -> str:
-    """An error with its next step, as one text."""
-    return "\n".join([str(error), *getattr(error, "__notes__", [])])
-
-
 IGNORED: Final = (
     "The service confirmed session.update, but kept its own: {names}. Azure is known to ignore changes of turn "
     "detection over WebRTC: give them to WebRTCPeer(…), they go into the key."

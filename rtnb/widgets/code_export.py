@@ -15,9 +15,10 @@ from traitlets import Enum, Unicode
 
 from rtnb.errors import ConnectError
 from rtnb.protocol import wire
+from rtnb.protocol.values import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.transport.endpoint import read_endpoint
-from rtnb.widgets._base import Widget
+from rtnb.widgets._base import Widget, format_error
 from rtnb.widgets._steering import Settings, nested
 from rtnb.widgets.verdicts import styled
 
@@ -41,7 +42,7 @@ def code(language: str, settings: Settings, facts: TargetFacts) -> str:
     facts : TargetFacts
         Where to.
     """
-    return LANGUAGES[language](settings, facts)
+    return LANGUAGES[language](mask_credentials(settings), facts)
 
 
 def _rtnb(settings: Settings, facts: TargetFacts) -> str:
@@ -216,4 +217,4 @@ class CodeExport(Widget):
             try:
                 self.code = code(self.language, self._settings, self._facts)
             except ConnectError as error:
-                self.code = f"There is no code for this target: {error}"
+                self.code = f"There is no code for this target: {format_error(error)}"

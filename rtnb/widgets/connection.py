@@ -19,6 +19,7 @@ from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import TransportError
 from rtnb.transport import TargetFacts
+from rtnb.widgets._base import format_error
 from rtnb.widgets._follow import SessionView
 
 Handler = Callable[[], object]
@@ -67,9 +68,8 @@ class ConnectionControl(SessionView):
 
     def failed(self, error: BaseException) -> None:
         """Say why there is no session: the message and its next step."""
-        notes = getattr(error, "__notes__", [])
         self.set_trait("state", "failed")
-        self.message = "\n".join([str(error), *notes])
+        self.message = format_error(error)
 
     # --- on the background loop ---------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class ConnectionControl(SessionView):
         ended = self.session.ended if isinstance(self.session, Session) else None
         self.state, self.expires_at = "closed", 0.0
         if ended is not None and ended.code not in (1000, 1005):
-            self.message = "\n".join([str(ended), *getattr(ended, "__notes__", [])])
+            self.message = format_error(ended)
 
     async def _close(self, session: Session) -> None:
         try:

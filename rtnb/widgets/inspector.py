@@ -195,13 +195,15 @@ class EventInspector(LineView):
 
     def _export(self, start: int) -> dict[str, Any]:
         lines, size = [], 0
-        for line in self.event_log.lines(start):
+        dropped = self._rows.total - len(self.event_log)
+        position = max(0, start - dropped)
+        for line in self.event_log.lines(position):
             lines.append(line)
             size += len(line)
             if size >= _EXPORTED_BYTES:
                 break
-        stop = start + len(lines) - (start == 0)  # the header is no event
-        return {"text": "".join(lines), "next": stop, "more": stop < len(self.event_log)}
+        stop = dropped + position + len(lines) - (position == 0)  # the header is no event
+        return {"text": "".join(lines), "next": stop, "more": stop < self._rows.total}
 
     async def _judge(self, text: str, *, send: bool, anyway: bool) -> dict[str, Any]:
         source = self._source

@@ -12,7 +12,8 @@ from rtnb._loop import Lock
 from rtnb.analysis.latency import SpeechEnd
 from rtnb.audio import Audio, Resampler, codec, decode_pcm16
 from rtnb.client import Session
-from rtnb.errors import RequestTimeout, ServiceError, TransportError
+from rtnb.errors import RtnbError
+from rtnb.widgets._base import format_error
 from rtnb.widgets._frames import Delay
 
 RATE_HZ: Final = 24_000
@@ -149,10 +150,11 @@ class Feed:
                         await self._send(session, frames, stamp_ms, pcm, encode)
                     else:
                         await _turn(session, kind == "down")
-                except (ServiceError, RequestTimeout) as error:
-                    self._problem(str(error))
-                except TransportError:
-                    return  # the session is over; whoever follows its log says so
+                except RtnbError as error:
+                    if session.closed:
+                        return  # the widgets that follow its log say so
+                    self._problem(format_error(error))
+                    self._drop(frames)
         finally:
             if self._session is session:
                 self._session = None
@@ -175,6 +177,12 @@ class Feed:
             else:
                 self.counts.sent += frames
                 self.counts.late += frames if late_ms > LATE_MS else 0
+
+    def _drop(self, frames: int) -> None:
+        """Count frames that the session did not take."""
+        with self._lock:
+            self.counts.waiting -= frames
+            self.counts.dropped += frames
 
     def fail(self, error: Exception) -> None:
         """End all recordings with an error."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 import traitlets
@@ -15,6 +14,7 @@ from traitlets import Enum
 
 from rtnb._loop import shared_loop
 from rtnb.client import Response, Session, open_session
+from rtnb.client.settings import check_settings
 from rtnb.errors import ConnectError, RtnbError
 from rtnb.protocol import wire
 from rtnb.protocol.values import SessionConfig
@@ -34,8 +34,6 @@ from rtnb.widgets.webrtc import WebRTCPeer
 
 if TYPE_CHECKING:
     import pandas as pd
-
-T = TypeVar("T")
 
 OPENING_S: Final = 30.0
 """How long `Playground.session` waits for a session that is being opened (chosen)."""
@@ -92,7 +90,8 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         if transport not in TRANSPORTS:
             raise ValueError(f"transport is {transport!r}; allowed: {', '.join(map(repr, TRANSPORTS))}")
         self._target: Any = resolve(target, dialect=settings.pop("dialect", None))
-        SessionConfig.of(**{name: value for name, value in settings.items() if name not in _OPTIONS})
+        given = SessionConfig.of(**{name: value for name, value in settings.items() if name not in _OPTIONS})
+        check_settings(settings.get("config", given), dialect=self._target.dialect)
         self.microphone = None if microphone is False else Microphone(source=microphone)
         """The microphone over WebSocket; it is off until somebody starts it."""
         self._name = _this_cell() if name is None else name
@@ -293,26 +292,24 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     # --- talking ------------------------------------------------------------------------------------------------------
 
     async def ask(self, text: str) -> Response:
-        """Say something in writing and return the whole answer."""
-        return await self._there(lambda: self.talk.ask(text))
+        """Send a text message and return the finished answer."""
+        await self._is_open()
+        return await self.talk.ask(text)
 
     async def say(self, audio: Any, **options: Any) -> Response:
-        """Say something aloud (samples, or the path of a WAV file) and return the whole answer; see `Session.say`."""
-        return await self._there(lambda: self.talk.say(audio, **options))
+        """Send speech and return the finished answer; takes what `Session.say` takes."""
+        await self._is_open()
+        return await self.talk.say(audio, **options)
 
     async def interrupt(self) -> None:
         """Stop the answer."""
-        await self._there(self.talk.interrupt)
+        await self._is_open()
+        await self.talk.interrupt()
 
     async def apply(self) -> pd.DataFrame:
         """Send what was turned at once; return what became of every wish: requested, effective, verdict, reason."""
         await self._is_open()
         return await self.panel.apply()
-
-    async def _there(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Await something on the background loop, once the session is open."""
-        await self._is_open()
-        return await asyncio.wrap_future(shared_loop().submit(call()))
 
     async def _is_open(self) -> None:
         if self._opening.cancelled():

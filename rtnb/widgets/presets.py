@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ipywidgets
 
 from rtnb.errors import RtnbError
+from rtnb.protocol.values import mask_credentials
 from rtnb.widgets._steering import MISSING, Settings, found, laid_out, nested, same
 from rtnb.widgets.settings import close_all
 from rtnb.widgets.verdicts import Verdicts, said
@@ -36,7 +37,10 @@ class Preset:
 
     name: str
     settings: Settings
-    """By their place in the GA session object."""
+    """By their place in the GA session object; keys of MCP tools are masked, since a preset is a text to share."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", mask_credentials(self.settings))
 
     def to_json(self) -> str:
         """The text to share; its ``session`` is a session object as `session.update` takes it (GA)."""

@@ -23,6 +23,7 @@ from rtnb.audio import decode_pcm16, read_wav
 from rtnb.client import Response, Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
+from rtnb.widgets._base import format_error
 from rtnb.widgets._follow import SessionView
 
 HEARD_ITEMS = 12
@@ -61,22 +62,20 @@ class TalkBar(SessionView):
         self._heard_s = 0.0
         super().__init__(session, **traits)
 
-    # --- talking; all three are called on the background loop ---------------------------------------------------------
+    # --- talking; from any loop ---------------------------------------------------------------------------------------
 
     async def ask(self, text: str) -> Response:
-        """Say something in writing and wait for the whole answer."""
-        session = self._open_session()
-        return await session.ask(text)
+        """Send a text message and return the finished answer."""
+        return await self._open_session().ask(text)
 
     async def say(self, audio: Any, **options: Any) -> Response:
-        """Say something aloud and wait for the whole answer."""
+        """Send speech and return the finished answer; takes what `Session.say` takes."""
         response: Response = await self._open_session().say(audio, **options)
         return response
 
     async def interrupt(self) -> None:
         """Stop the answer; without one nothing happens."""
-        session = self._open_session()
-        await session.interrupt()
+        await self._open_session().interrupt()
 
     def _open_session(self) -> Session:
         session = self.session
@@ -109,7 +108,7 @@ class TalkBar(SessionView):
             try:
                 await call()
             except RtnbError as error:
-                self.problem = "\n".join([str(error), *getattr(error, "__notes__", [])])
+                self.problem = format_error(error)
             finally:
                 if what:
                     self.busy = ""

@@ -20,6 +20,7 @@ from rtnb.errors import RtnbError
 from rtnb.experiment.calibration import probe
 from rtnb.protocol.values import ServerVad
 from rtnb.vad import VadConstants, server_vad_segments
+from rtnb.widgets._base import format_error
 from rtnb.widgets._line import shared_line
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.microphone_feed import RATE_HZ
@@ -303,7 +304,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         try:
             await work
         except (RtnbError, OSError, ValueError) as error:
-            self._say("\n".join([str(error), *getattr(error, "__notes__", [])]), bad=True)
+            self._say(format_error(error), bad=True)
 
     async def _in_background(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(shared_loop().submit(work))

@@ -12,6 +12,7 @@ from typing import Any
 
 from traitlets import List
 
+from rtnb.protocol.values import mask_credentials
 from rtnb.widgets._base import Widget
 from rtnb.widgets._steering import Verdict
 
@@ -45,6 +46,6 @@ class Verdicts(Widget):
 
 def said(value: Any, longest: int = _LONGEST) -> str:
     """A value as a short text; None is what the wire calls null."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json.dumps(mask_credentials(value), ensure_ascii=False, default=str)
     text = " ".join(text.split()) if value is not None else "null"
     return text if len(text) <= longest else text[: longest - 1] + "…"

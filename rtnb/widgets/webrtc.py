@@ -18,30 +18,29 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from traitlets import Bool, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.client import Response, Session, ToolBox, open_session
 from rtnb.client.log import LogRow
+from rtnb.client.settings import check_settings
 from rtnb.errors import ConnectError, RtnbError, WidgetError
 from rtnb.protocol import events, wire
-from rtnb.protocol.values import SessionConfig
-from rtnb.targets import resolve
+from rtnb.protocol.values import SessionConfig, mask_credentials
+from rtnb.targets import Shared, resolve
 from rtnb.transport import EphemeralKey
 from rtnb.transport.http import offer_facts, post_offer, read_answer
-from rtnb.widgets._base import packed
+from rtnb.widgets._base import format_error, packed
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._follow import SessionView
 from rtnb.widgets._steering import flat, found, same
-from rtnb.widgets._webrtc_words import IGNORED, explained, in_words
+from rtnb.widgets._webrtc_words import IGNORED, explained
 from rtnb.widgets.verdicts import styled
 
 if TYPE_CHECKING:
     import pandas as pd
-
-T = TypeVar("T")
 
 PAGE_S: Final = 6.0
 """How long `start` waits for a page that shows the widget: it takes 1 to 3 s to appear (chosen)."""
@@ -113,10 +112,12 @@ class WebRTCPeer(SessionView):
         functions = ToolBox(one for one in tools if callable(one)).schemas
         schemas = {"tools": (*functions, *(one for one in tools if not callable(one)))} if tools else {}
         self._config = SessionConfig.of(**settings, **schemas)
+        check_settings(self._config, dialect=self._target.dialect)
         self._filter, self._sideband = webrtc_filter, sideband or webrtc_filter
         self._call: DataChannel | None = None
         self._calls = 0
         self._opening: Future[Session] | None = None
+        self._opener: asyncio.Task[Any] | None = None
         self._came = asyncio.Event()
         self._asked: deque[tuple[str, SessionConfig]] = deque()
         self._figures: deque[dict[str, Any]] = deque(maxlen=3600)
@@ -149,37 +150,27 @@ class WebRTCPeer(SessionView):
         await asyncio.wrap_future(shared_loop().submit(self._end()))
 
     async def ask(self, text: str) -> Response:
-        """Say something in writing and return the whole answer, which is heard on the page."""
-        return await self.run(lambda session: session.ask(text))
+        """Send a text message and return the finished answer, which the page plays."""
+        return await self._open_session().ask(text)
 
     async def say(self, audio: Any, **options: Any) -> Response:
-        """Say something aloud on the page's track (samples, or the path of a WAV file) and return the whole answer.
-
-        See `Session.say` for the options.
-        """
-        response: Response = await self.run(lambda session: session.say(audio, **options))
+        """Send speech over the page's track and return the finished answer; takes what `Session.say` takes."""
+        response: Response = await self._open_session().say(audio, **options)
         return response
 
     async def interrupt(self) -> dict[str, int]:
         """Stop the answer; item_id -> heard ms of what was cut."""
-        return await self.run(lambda session: session.interrupt())
+        return await self._open_session().interrupt()
 
     async def update(self, **settings: Any) -> SessionConfig:
         """Change settings of the session, as `Session.update` does; `notices` says what the service ignored."""
-        return await self.run(lambda session: session.update(**settings))
+        return await self._open_session().update(**settings)
 
-    async def run(self, call: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-        """Await something of the session, which lives on the background loop: ``peer.run(lambda s: s.update(…))``.
-
-        Raises
-        ------
-        ConnectError
-            There is no call.
-        """
+    def _open_session(self) -> Session:
         session = self.session
         if not isinstance(session, Session) or session.closed:
             raise ConnectError("there is no call").with_hint("await peer.start(), or press Start.")
-        return await asyncio.wrap_future(shared_loop().submit(call(session)))
+        return session
 
     @property
     def call_id(self) -> str | None:
@@ -218,12 +209,15 @@ class WebRTCPeer(SessionView):
         return self._opening
 
     async def _open(self, page_id: str) -> Session:
+        before, self._opener = self._opener, asyncio.current_task()
+        if before is not None and not before.done():  # it was stopped, and still gives its target back
+            await asyncio.wait([before])
         self.message, self.notices = "", []
         self.state = "starting"
         try:
             session = await self._opened(page_id)
         except BaseException as error:
-            self.message = in_words(error) if isinstance(error, RtnbError | OSError) else ""
+            self.message = format_error(error) if isinstance(error, RtnbError | OSError) else ""
             self.state = "failed" if self.message else "closed"
             raise
         self.state = "open"
@@ -233,7 +227,7 @@ class WebRTCPeer(SessionView):
         page_id = page_id or await self._page_to_use()
         self._calls += 1
         self._figures.clear()
-        idle = getattr(self._target, "running", None) is False
+        release = await self._acquired()
         call = self._call = DataChannel(self._calls, page_id, self._pages.publish)
         try:
             if not self.microphone:
@@ -249,13 +243,23 @@ class WebRTCPeer(SessionView):
             )
         except BaseException:
             await call.close()
-            if idle:
-                await self._target.astop()
+            await release()
             raise
-        if idle:
-            session.on_close(self._target.astop)  # who starts it stops it
+        session.on_close(release)
         self.session = session
         return session
+
+    async def _acquired(self) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Start a target that runs only while it is used; return what gives it back."""
+        target = self._target  # another one may be set while the call is open
+
+        async def release() -> None:
+            if isinstance(target, Shared):
+                await target.release()
+
+        if isinstance(target, Shared):
+            await target.acquire()
+        return release
 
     async def _transport(self, call: DataChannel) -> Any:
         if not self._sideband:
@@ -280,7 +284,7 @@ class WebRTCPeer(SessionView):
         return active if active in self._pages.joined else next(reversed(self._pages.joined))
 
     async def _end(self) -> None:
-        opening = self._opening
+        opening, opener = self._opening, self._opener
         if opening is not None and not opening.done():
             opening.cancel()
         session, call = self.session, self._call
@@ -289,6 +293,8 @@ class WebRTCPeer(SessionView):
             self._over()  # whoever waits for the end sees it
         elif call is not None:
             await call.close()
+        if opener is not None and not opener.done():  # a call that was stopped while it began gives its target back
+            await asyncio.wait([opener])
 
     # --- what the page says -------------------------------------------------------------------------------------------
 
@@ -326,14 +332,18 @@ class WebRTCPeer(SessionView):
         key, url = await self._mint()
         return {"key": key.reveal(), "url": url}
 
+    @property
+    def _service(self) -> Any:
+        """The target that knows the addresses; a running simulator is reached like Azure."""
+        return getattr(self._target, "target", self._target)
+
     async def _mint(self) -> tuple[EphemeralKey, str]:
         """A key with everything this session is to be, and where its offer goes."""
         self._asked.clear()
         self._asked.append(("", self._config))
         session = wire.encode_session(self._config, dialect=self._target.dialect)
         key: EphemeralKey = await self._target.ephemeral_key(session=session)
-        place = getattr(self._target, "target", self._target)  # a simulator is reached like Azure
-        return key, place.calls_url(webrtc_filter=self._filter, seen_region=key.region)
+        return key, self._service.calls_url(webrtc_filter=self._filter, seen_region=key.region)
 
     async def _answered(self, call: DataChannel, header: dict[str, Any]) -> dict[str, Any]:
         facts = offer_facts(self._target.facts, str(header["url"]))
@@ -344,7 +354,8 @@ class WebRTCPeer(SessionView):
     async def _offered(self, call: DataChannel, header: dict[str, Any]) -> dict[str, Any]:
         self._notice(str(explained(str(header["why"]))))
         key, url = await self._mint()
-        answer = await post_offer(url, key=key, sdp=str(header["sdp"]), facts=self._target.facts)
+        facts, trust = self._target.facts, self._service.ssl
+        answer = await post_offer(url, key=key, sdp=str(header["sdp"]), facts=facts, ssl=trust)
         call.call_id = answer.call_id
         return {"sdp": answer.sdp}
 
@@ -371,7 +382,8 @@ class WebRTCPeer(SessionView):
     def _compare(self, event: events.SessionCreated | events.SessionUpdated, asked: SessionConfig) -> None:
         effective = flat(event.session)
         wishes = flat(event.session.changes_to(asked) or SessionConfig())
-        names = ", ".join(name for name, wish in wishes.items() if not same(wish, found(effective, name)))
+        masked = mask_credentials(wishes)  # as in the event
+        names = ", ".join(name for name, wish in masked.items() if not same(wish, found(effective, name)))
         if not names:
             return
         if isinstance(event, events.SessionCreated):
@@ -389,6 +401,6 @@ class WebRTCPeer(SessionView):
         ended = session.ended if isinstance(session, Session) else None
         self.state = "closed"
         if ended is not None and ended.code not in (1000, 1005):
-            self.message = in_words(ended)
+            self.message = format_error(ended)
         if call is not None and not call.over.done():  # the sideband broke: no page may go on listening
             self._hanging_up = asyncio.get_running_loop().create_task(call.close())

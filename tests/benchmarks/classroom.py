@@ -74,7 +74,7 @@ async def student(line: dict[str, Any], name: str, key: str, seconds: float) -> 
 async def _turn(session: rtnb.Session, kind: str, word: str, sound: Any, seen: Seen) -> str:
     """One turn; what was wrong with it, "" for nothing."""
     if kind == "speech":
-        response = await (await session.say(sound))
+        response = await session.say(sound, rate_hz=24_000)
         item_id = session.log.filter("input_audio_buffer.committed")[-1].event.item_id
         heard = (await session.conversation.item.retrieve(item_id)).content[0].audio
         samples = np.frombuffer(heard, "<i2")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rtnb import Budget, Custom, connect
 from rtnb._loop import shared_loop
 from rtnb.audio import decode_ulaw, read_wav, write_wav
 from rtnb.errors import RtnbError, WidgetError
@@ -18,6 +19,7 @@ from rtnb.protocol.values import AudioFormat
 from rtnb.widgets import Microphone
 from rtnb.widgets.microphone_feed import LATE_MS, STALE_MS, Clip, Feed
 from rtnb.widgets.microphone_source import speak
+from tests.client.peer import Peer
 from tests.client.service import Clock
 from tests.widgets.page import eventually
 from tests.widgets.scene import Scene
@@ -148,6 +150,26 @@ def test_push_to_talk_is_a_turn_where_nobody_detects_turns(scene: Scene) -> None
     heard(scene, events.ResponseCreate, 1)
     assert mic.counts["unused"] == 1
     mic.close()
+
+
+async def test_a_refused_turn_is_shown_and_the_microphone_goes_on() -> None:
+    problems: list[str] = []
+    async with Peer() as peer, connect(Custom(peer.url), budget=Budget(output_audio_s=0.1)) as session:
+        clock = Clock()
+        feed = Feed(problems.append, clock=clock)
+        sending = asyncio.create_task(feed.send_to(session))
+        await session.ask("Hello!")  # 0.2 s of audio: the budget is used up
+        talker = Talker(feed, clock)
+        feed.talk(True)
+        talker.say(6)
+        feed.talk(False)
+        await eventually(lambda: problems)
+        assert "budget" in problems[0]
+        talker.say(5)
+        counts = await settled(feed)
+        assert counts["sent"] == counts["captured"] == 11
+        assert not sending.done()
+    sending.cancel()
 
 
 def test_only_the_capture_that_began_last_counts() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import rtnb
 from rtnb.analysis.latency import POINTS
-from rtnb.errors import ConnectError
+from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.playground import Playground
 from tests.widgets.page import eventually
@@ -43,7 +43,7 @@ async def test_it_opens_and_a_line_of_code_is_a_knob(simulator: rtnb.Simulator) 
 async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> None:
     playground = Playground(simulator, turn_detection=None)
     assert (await playground.ask("Hello!")).transcript
-    spoken = await playground.say(simulator.speech("What is a delta?").audio)
+    spoken = await playground.say(simulator.speech("What is a delta?").audio, rate_hz=24_000)
     assert spoken.transcript
     await eventually(lambda: [turn.kind for turn in playground.talk.latency.turns] == ["text", "push to talk"])
     await eventually(lambda: len(playground.talk.cost.charges) == 2)
@@ -176,8 +176,10 @@ async def test_what_goes_wrong_is_said_in_words_and_raised_where_it_is_asked_for
 
 
 def test_an_unknown_setting_or_target_is_refused_at_once() -> None:
-    with pytest.raises(TypeError, match="unknown session setting 'temprature'"):
+    with pytest.raises(TypeError, match="'temprature'; did you mean 'temperature'"):
         Playground("sim", temprature=1.0)
+    with pytest.raises(LocalProtocolError, match=r"wrong setting: .*threshold"):
+        Playground("sim", turn_detection={"threshold": 7.0})
     with pytest.raises(ConnectError, match="allowed"):
         Playground("simm")
 

@@ -15,8 +15,9 @@ from rtnb._loop import shared_loop
 from rtnb.client import Session, open_session
 from rtnb.errors import AuthenticationError, ConnectError, ConnectionClosed, LocalProtocolError, WidgetError
 from rtnb.protocol import Connection, events
-from rtnb.protocol.values import ContentPart
+from rtnb.protocol.values import ContentPart, SessionConfig
 from rtnb.simulator import Simulator
+from rtnb.targets import connect
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._line import shared_line
 from rtnb.widgets.webrtc import WebRTCPeer
@@ -118,7 +119,7 @@ async def test_barge_in_is_left_to_the_service(talk: Talk) -> None:
 
 
 async def test_what_is_said_goes_over_the_track(talk: Talk) -> None:
-    saying = asyncio.create_task(talk.session.say(np.zeros(4_800), respond=False))
+    saying = asyncio.create_task(talk.session.say(np.zeros(4_800), rate_hz=24_000, respond=False))
     for _ in range(5):
         await asyncio.sleep(0)
     assert talk.far.told == [("speak", {"call": 1, "id": 1})]
@@ -136,7 +137,7 @@ async def test_an_event_the_channel_does_not_take(talk: Talk) -> None:
 
 async def test_the_page_goes_and_everybody_is_told(talk: Talk) -> None:
     waiting = asyncio.create_task(talk.session.next_response())
-    speaking = asyncio.create_task(talk.session.say(np.zeros(4_800), respond=False))
+    speaking = asyncio.create_task(talk.session.say(np.zeros(4_800), rate_hz=24_000, respond=False))
     await asyncio.sleep(0)
     talk.far.call.page_left()
     for task in (waiting, speaking):
@@ -174,6 +175,8 @@ async def test_a_sideband_ends_with_its_call() -> None:
 def test_wrong_words_are_refused_at_once() -> None:
     with pytest.raises(TypeError, match="instruction"):
         WebRTCPeer("sim", instruction="typo")
+    with pytest.raises(LocalProtocolError, match=r"wrong setting: .*threshold"):
+        WebRTCPeer("sim", turn_detection={"threshold": 7.0})
     with pytest.raises(ConnectError, match="webrtc_filter is of the GA dialect"):
         WebRTCPeer("sim", dialect="preview", webrtc_filter=True)
     with pytest.raises(ConnectError, match="cannot connect to 'simm'"):
@@ -235,7 +238,7 @@ async def test_the_key_carries_everything_and_is_nowhere_else(dialect: Any) -> N
         shown = Shown(WebRTCPeer(simulator, tools=[forecast], **settings))
         starting = await shown.start()
         answer = await shown.ask("key")
-        grant = simulator._running.service.keys._grants[answer["key"]].session  # type: ignore[union-attr]
+        grant = simulator._started().service.keys._grants[answer["key"]].session
         assert (grant.instructions, grant.voice, grant.turn_detection.silence_duration_ms) == (
             "Be brief.",
             "verse",
@@ -298,10 +301,24 @@ async def test_stopped_before_it_stood() -> None:
     shown.peer.close()
 
 
+async def test_a_call_that_ends_leaves_the_sessions_on_its_simulator_alone() -> None:
+    simulator = Simulator(voice="babble", latency="fast")
+    shown = Shown(WebRTCPeer(simulator))
+    starting = await shown.start()  # the call starts the simulator
+    async with connect(simulator) as session:
+        shown.say("released")
+        await shown.peer.stop()
+        with pytest.raises(ConnectError, match="stopped before it stood"):
+            await starting
+        assert (await session.ask("Hello?")).status == "completed"
+    assert not simulator.running
+    shown.peer.close()
+
+
 async def test_what_the_service_ignores_is_said() -> None:
     peer = WebRTCPeer("sim", turn_detection={"silence_duration_ms": 700})
     asked = peer._config
-    kept = module.session_config(turn_detection={"silence_duration_ms": 200, "threshold": 0.5})
+    kept = SessionConfig.of(turn_detection={"silence_duration_ms": 200, "threshold": 0.5})
 
     def rows() -> None:
         peer._asked.append(("", asked))

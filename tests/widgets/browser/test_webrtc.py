@@ -141,7 +141,7 @@ async def test_a_spoken_turn_an_interruption_and_every_end(call: Call, question:
     )
     await one.page.evaluate(_LISTEN)
     await one.hearts()
-    answered = "await peer.run(lambda s: s.next_response()); rtnb.inspect(peer.session)"
+    answered = "await peer.session.next_response(); rtnb.inspect(peer.session)"
     shown = await one.python(answered)
     assert "Received (" in shown  # the inspector follows the same log
     assert "response.output_item.added" in shown
@@ -163,10 +163,10 @@ print(json.dumps([rows, table.to_dict()], default=float))"""
     # --- barge-in
     barge = """
 from rtnb.audio import babble
-response = await peer.run(lambda s: s.response.create(instructions="Count to one hundred."))
+response = await peer.session.response.create(instructions="Count to one hundred.")
 while len(peer.session.log.filter("output_audio_buffer.started")) < 2: await asyncio.sleep(0.01)
 await asyncio.sleep(1.0)
-await peer.run(lambda s: s.say(babble("stop please stop", seed=5).audio, respond=False))
+await peer.session.say(babble("stop please stop", seed=5).audio, rate_hz=24_000, respond=False)
 while not peer.session.log.filter("conversation.item.truncated"): await asyncio.sleep(0.02)
 log = peer.session.log
 names = ("input_audio_buffer.speech_started", "output_audio_buffer.cleared", "conversation.item.truncated")
@@ -183,7 +183,7 @@ print(json.dumps([spoke.wall_time, cut.wall_time, item.event.audio_end_ms, heard
     assert abs(table["played_ms"] - kept_ms) < 100 + lag_ms, f"{lag_ms=}"
 
     # --- the key, and what stays
-    keys = await one.python("print(json.dumps(list(simulator._running.service.keys._grants)))")
+    keys = await one.python("print(json.dumps(list(simulator._started().service.keys._grants)))")
     seen = await one.python(
         "print(repr(peer), repr(peer.get_state()), peer.session.log.to_frame().to_string(), vars(peer))"
     )

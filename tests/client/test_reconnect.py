@@ -1,0 +1,169 @@
+"""A session with reconnect=True goes on after its connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtnb
+from rtnb.client.playback import Playback
+from rtnb.client.reconnect import restorable
+from rtnb.errors import ConnectionClosed
+from rtnb.protocol import Connection, events
+from rtnb.protocol.events import UnknownEvent
+from rtnb.protocol.values import ContentPart, Item
+from rtnb.simulator import Simulator
+from tests.client.peer import Peer
+from tests.client.virtual import outcome, run_virtual
+
+
+async def test_a_conversation_goes_on_across_the_session_cap() -> None:
+    with Simulator(latency="fast", voice="babble", session_minutes=1.5 / 60) as simulator:
+        options: dict[str, Any] = {"instructions": "Be brief.", "output_modalities": "text", "reconnect": True}
+        async with rtnb.connect(simulator, **options) as session:
+            answers = []
+            for turn in range(6):
+                answers.append((await session.ask("My name is Ada." if turn == 0 else f"This is turn {turn}.")).text)
+                await asyncio.sleep(0.5)  # the caps of 1.5 s fall between turns
+            recalled = await session.ask("What did I say first?")
+            assert session.generation >= 3
+            assert "Ada" in recalled.text
+            assert session.config.instructions == "Be brief."
+            assert all(answers)
+            marks = session.log.filter("rtnb.reconnected")
+            assert len(marks) == session.generation - 1
+            before = session.log.filter("conversation.item.added", direction="received")
+            restored = {row.event.item.id for row in before if row.number < marks[0].number}
+            assert marks[0].event.payload["restored_items"] == len(restored)
+
+
+def reconnecting(test: Any, **misbehaviour: Any) -> None:
+    """Run a test with a session that reconnects to a peer."""
+
+    async def run() -> None:
+        async with Peer(**misbehaviour) as peer:
+            loop = asyncio.get_running_loop()
+            async with rtnb.connect(peer.url, reconnect=True, clock=loop.time, instructions="Be brief.") as session:
+                await test(peer, session)
+
+    run_virtual(run())
+
+
+def test_a_request_in_flight_fails_and_the_next_one_works() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        assert (await session.ask("Hello?")).transcript == "Hello there."
+        peer.silent = True
+        asking = asyncio.ensure_future(outcome(session.ask("Are you there?")))
+        await asyncio.sleep(1)
+        peer.silent = False
+        await peer.close(1011)
+        assert isinstance(await asking, ConnectionClosed)
+        assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
+        assert session.generation == 2
+        assert session.config.instructions == "Be brief."
+        texts = [item.content[0].text for item in session.conversation.items if item.role == "user"]
+        assert texts == ["Hello?", "Are you there?", "And now?"][-len(texts) :]
+        assert texts[0] == "Hello?"
+
+    reconnecting(test)
+
+
+def test_without_a_service_the_session_ends_after_the_last_attempt(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        await peer.__aexit__(None, None, None)
+        error = await outcome(session.ask("Hello?"))
+        assert isinstance(error, ConnectionClosed)
+        await asyncio.sleep(60)
+        assert session.closed
+        assert "attempts to reconnect failed" in session.ended.__notes__[-1]  # type: ignore[union-attr]
+
+    with caplog.at_level(logging.CRITICAL, logger="rtnb"):
+        reconnecting(test)
+
+
+def test_a_session_that_was_closed_here_does_not_reconnect() -> None:
+    async def run() -> None:
+        async with Peer() as peer:
+            session = await rtnb.connect(peer.url, reconnect=True)
+            await session.close()
+            assert session.generation == 1
+            assert session.closed
+
+    run_virtual(run())
+
+
+# --- the restored conversation ----------------------------------------------------------------------------------------
+
+
+def _said(connection: Connection, item: Item, **streamed: Any) -> None:
+    """Let a connection see an item, and audio that streamed into it."""
+    added = events.ConversationItemAdded(item=item, previous_item_id=_last(connection))
+    connection.state.apply(added)
+    for piece in streamed.values():
+        connection.state.apply(piece)
+
+
+def _last(connection: Connection) -> str | None:
+    return connection.state.order[-1] if connection.state.order else None
+
+
+def _message(number: int, role: str, part: ContentPart) -> Item:
+    return Item(type="message", id=f"item_{number}", role=role, content=(part,))
+
+
+def test_user_audio_is_restored_as_its_transcript_and_speech_as_far_as_it_was_played() -> None:
+    connection, playback = Connection("client"), Playback(clock=lambda: 1_000.0)
+    _said(connection, _message(1, "user", ContentPart(type="input_audio", transcript="Good morning.")))
+    audio = events.ResponseOutputAudioDelta(response_id="r", item_id="item_2", delta=bytes(48_000))
+    words = events.ResponseOutputAudioTranscriptDelta(
+        response_id="r", item_id="item_2", delta="one two three four five six seven eight nine ten"
+    )
+    cut = events.ConversationItemTruncated(item_id="item_2", content_index=0, audio_end_ms=400)
+    spoken = _message(2, "assistant", ContentPart(type="output_audio", transcript="one two three four five"))
+    _said(connection, spoken, audio=audio, words=words, cut=cut)
+    _said(connection, _message(3, "user", ContentPart(type="input_audio", transcript=None)))
+    _said(connection, Item(type="function_call", id="item_4", call_id="call_1", name="f", arguments="{}"))
+    items, omitted = restorable(connection.state, playback)
+    assert [(item.role, item.content[0].type, item.content[0].text) for item in items] == [  # type: ignore[index, union-attr]
+        ("user", "input_text", "Good morning."),
+        ("assistant", "output_text", "one two three four"),
+    ]
+    assert omitted == 2  # audio without a transcript, and a call without an output
+
+
+def test_an_answered_call_is_restored_with_its_output() -> None:
+    connection = Connection("client")
+    _said(connection, Item(type="function_call", id="item_1", call_id="call_1", name="f", arguments="{}"))
+    _said(connection, Item(type="function_call_output", id="item_2", call_id="call_1", output="3"))
+    items, omitted = restorable(connection.state, Playback(clock=lambda: 0.0))
+    assert ([item.type for item in items], omitted) == (["function_call", "function_call_output"], 0)
+
+
+def test_what_still_plays_when_the_connection_ends_is_restored_as_far_as_it_was_played() -> None:
+    now = [0.0]
+    connection, playback = Connection("client"), Playback(clock=lambda: now[0])
+    delta = events.ResponseOutputAudioDelta(
+        response_id="r", item_id="item_1", delta=np.zeros(24_000, np.int16).tobytes()
+    )
+    _said(connection, _message(1, "assistant", ContentPart(type="output_audio", transcript="a b c d")), delta=delta)
+    playback.received(delta, 1_000.0, 0.0)
+    now[0] = 0.5
+    (item,), _ = restorable(connection.state, playback)
+    assert item.content[0].text == "a b"  # type: ignore[index]
+
+
+def test_the_event_of_a_reconnect_is_kept_in_a_saved_log(tmp_path: Any) -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        await session.ask("Hello?")
+        await peer.close(1011)
+        await session.ask("And now?")
+        session.log.save(tmp_path / "log.jsonl")
+
+    reconnecting(test)
+    (mark,) = rtnb.EventLog.load(tmp_path / "log.jsonl").filter("rtnb.reconnected")
+    assert isinstance(mark.event, UnknownEvent)
+    assert mark.event.payload["generation"] == 2

@@ -1,0 +1,180 @@
+"""A credential at every place where one can live reaches no trait, no page, no export and no copied text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+
+import rtnb
+from rtnb.protocol import events
+from rtnb.protocol.values import SessionConfig, mask_credentials
+from rtnb.transport import TargetFacts
+from rtnb.widgets import EventInspector, Playground, WebRTCPeer
+from rtnb.widgets._line import shared_line
+from rtnb.widgets._steering import Verdict
+from rtnb.widgets.code_export import LANGUAGES, code
+from rtnb.widgets.presets import Preset
+from rtnb.widgets.verdicts import Verdicts
+from tests.client.peer import Peer, failure
+from tests.widgets.page import Page, eventually, prepare
+
+KEY = "c0ffee5ec2e7" * 3
+AUTHORIZATION = "mcp-5f0c2b71d9e84a3c"
+HEADER = "gateway-77aa3e90c1d2"
+CLIENT_SECRET = "ek_1b2c3d4e5f60718293a4"
+CREDENTIALS = (KEY, AUTHORIZATION, HEADER, CLIENT_SECRET)
+
+MCP = {
+    "type": "mcp",
+    "server_label": "docs",
+    "server_url": "https://docs.example/mcp",
+    "authorization": f"Bearer {AUTHORIZATION}",
+    "headers": {"x-gateway": HEADER},
+}
+
+
+def leaks(places: dict[str, str]) -> list[str]:
+    """The places that show a credential."""
+    return [name for name, text in places.items() if any(credential in text for credential in CREDENTIALS)]
+
+
+def saved() -> str:
+    """The state of all widgets of this process, as a notebook saves it."""
+    widgets = ipywidgets.widgets.widget._instances.values()
+    return json.dumps([[repr(widget), widget.get_state()] for widget in widgets], default=str)
+
+
+class Reader:
+    """A page that shows widgets and asks the inspector for everything it can say."""
+
+    def __init__(self, *widgets: Any) -> None:
+        self.page = Page(shared_line())
+        self._channels = {widget.channel: {"seen": None, "first": 1} for widget in widgets}
+        self._inspector = widgets[0].channel
+        self._number = 0
+
+    async def join(self) -> None:
+        await self.page.hello(self._channels)
+
+    async def ask(self, kind: str, **header: Any) -> dict[str, Any]:
+        self._number += 1
+        frame = prepare(self._inspector, kind, header, (), r=self._number)
+        self.page.send(frame.numbered(self._number))
+        answer: dict[str, Any] = (await self.page.until("reply")).header
+        return answer
+
+    @property
+    def received(self) -> str:
+        """Everything that the page got, as text."""
+        return "\n".join(
+            f"{frame.kind} {frame.header} {list(map(bytes, frame.buffers))}" for frame in self.page.by_message
+        )
+
+
+async def provoke(peer: Peer, session: rtnb.Session) -> None:
+    """Bring credentials into the log in every way that a session and a service can."""
+    await session.update(tools=[{**MCP, "server_label": "more"}])
+    await session.response.create(tools=[MCP], output_modalities=["text"])
+    await session.send_raw({"type": "session.update", "session": {"type": "realtime", "tools": [MCP]}})
+    preview = {"client_secret": {"value": CLIENT_SECRET, "expires_at": 1}, "tools": [MCP]}
+    await peer.send(
+        failure("invalid_api_key", f"Incorrect API key provided: {KEY}.", param=KEY),
+        {"type": "session.updated", "session": {**peer.session, **preview}},
+        {"type": "odd.event", "note": KEY, "session": preview},
+    )
+    assert peer._socket is not None
+    await peer._socket.send(f'{{"type": "error", "error": {{"message": "Incorrect API key provided: {KEY}')
+    await eventually(lambda: session.log.filter("unreadable"))
+
+
+async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RTNB_LINE", "messages")
+    async with Peer() as peer:
+        playground = Playground(rtnb.Custom(peer.url, api_key=KEY), tools=[MCP])
+        assert (await playground.ask("Hello!")).transcript
+        session, inspector = playground.session, playground.inspector
+        assert inspector is not None
+        views = (playground.connection, playground.talk, playground.waveform, playground.transcript)
+        reader = Reader(inspector, *views)
+        await reader.join()
+        await provoke(peer, session)
+        await playground.apply()
+
+        assert AUTHORIZATION in json.dumps(list(session.config.tools)), "the session acts on the credential itself"
+        assert AUTHORIZATION in repr(
+            [dict(tool) for tool in session.log.filter("session.update")[0].event.session.tools]
+        )
+
+        await reader.ask("from", start=0)
+        await eventually(lambda: len(inspector._rows) == len(session.log))
+        shown = {"export": json.dumps(await reader.ask("export", start=0))}
+        for index, row in enumerate(session.log):
+            shown[f"event {index}, {row.type}"] = json.dumps(await reader.ask("event", index=index))
+            shown[f"text {index}, {row.type}"] = json.dumps(await reader.ask("text", index=index))
+        for credential in CREDENTIALS:
+            assert (await reader.ask("search", text=credential, start=0))["hits"] == []
+        shown["static table"] = json.dumps(inspector._static())
+        shown["saved widgets"] = saved()
+        shown["page"] = reader.received
+        shown |= {
+            language: code(language, playground.panel.settings(), playground._target.facts) for language in LANGUAGES
+        }
+        assert '"authorization": "****"' in json.loads(shown["text 1, session.update"])["text"]
+        assert leaks(shown) == []
+        playground.disconnect()
+        await eventually(lambda: session.closed)  # `close` would block the loop that the peer runs on
+        playground.close()
+
+
+def test_a_list_of_events_shows_no_credential() -> None:
+    inspector = EventInspector([{"type": "session.update", "session": {"type": "realtime", "tools": [MCP]}}])
+    inspector._rows.read(most=10)
+    header, buffers = inspector._rows.pack(0, 1)
+    assert leaks({"table": json.dumps(inspector._static()), "rows": f"{header} {buffers}", "saved": saved()}) == []
+    inspector.close()
+
+
+def test_a_preset_with_tools_is_kept_compared_and_shared_without_their_keys(tmp_path: Path) -> None:
+    preset, bare = Preset("with tools", {"tools": [MCP]}), Preset("bare", {})
+    path = preset.save(tmp_path)
+    text = json.dumps({"rtnb_preset": 1, "name": "pasted", "session": {"tools": [MCP]}})
+    shown = {
+        "repr": repr(preset),
+        "text": preset.to_json(),
+        "file": path.read_text(encoding="utf-8"),
+        "table": preset.diff(bare).to_csv(),
+        "pasted": Preset.from_json(text).to_json(),
+    }
+    assert leaks(shown) == []
+    assert "docs.example" in shown["file"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_exported_code_holds_no_credential(language: str) -> None:
+    facts = TargetFacts(service="openai", url="wss://api.openai.com/v1/realtime", model="gpt-realtime")
+    written = code(language, {"tools": [MCP], "audio.output.voice": "cedar"}, facts)
+    assert "docs.example" in written
+    assert leaks({language: written}) == []
+
+
+def test_a_table_of_settings_shows_no_credential() -> None:
+    table = Verdicts()
+    table.show([Verdict("tools", [MCP], [MCP], "accepted")])
+    assert "docs.example" in table.rows[0][1]
+    assert leaks({"rows": json.dumps(table.rows), "saved": saved()}) == []
+    table.close()
+
+
+async def test_a_call_compares_tools_without_their_keys() -> None:
+    peer = WebRTCPeer("sim", tools=[MCP])
+    effective = SessionConfig.of(tools=mask_credentials([MCP]))
+    peer._compare(events.SessionCreated(session=effective), peer._config)
+    assert peer.notices == [], "the tools are the same"
+    peer._compare(events.SessionCreated(session=SessionConfig.of(tools=[])), peer._config)
+    assert "tools" in peer.notices[0]
+    assert leaks({"saved": saved(), "peer": repr(peer)}) == []
+    peer.close()
