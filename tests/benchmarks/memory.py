@@ -25,8 +25,8 @@ import resource
 import sys
 import time
 import tracemalloc
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
@@ -56,35 +56,34 @@ def resident_bytes() -> int:
 
 
 class Feed:
-    """Transport that gives texts made beforehand and forgets what is sent."""
+    """Transport that gives the texts that were put into it, one by one, and forgets what is sent."""
 
-    def __init__(self, texts: Iterator[str]) -> None:
-        self._texts = texts
-        self._first: deque[str] = deque([_text("session.created", session={"type": "realtime", "id": "sess_1"})])
+    def __init__(self) -> None:
+        self._texts = iter([_text("session.created", session={"type": "realtime", "id": "sess_1"})])
+        self._changed = asyncio.Event()
+        self._closed = False
         self.sent = 0
-        self._open = asyncio.Event()
-        self._closed = asyncio.Event()
 
-    def start(self) -> None:
-        """Let the texts flow."""
-        self._open.set()
+    def put(self, texts: Iterator[str]) -> None:
+        """Let more texts arrive, after the ones before."""
+        self._texts = chain(self._texts, texts)
+        self._changed.set()
 
     async def send(self, text: str) -> None:
         self.sent += 1
 
     async def receive(self) -> str:
-        if self._first:
-            return self._first.popleft()
-        await self._open.wait()
-        await asyncio.sleep(0)  # as a socket would, now and then
-        text = next(self._texts, None)
-        if text is not None:
-            return text
-        await self._closed.wait()
-        raise ConnectionClosed("closed", code=1000)
+        await asyncio.sleep(0)  # others may run, as while a socket is read
+        while (text := next(self._texts, None)) is None:
+            if self._closed:
+                raise ConnectionClosed("closed", code=1000)
+            self._changed.clear()
+            await self._changed.wait()
+        return text
 
     async def close(self, *, code: int = 1000, reason: str = "") -> None:
-        self._closed.set()
+        self._closed = True
+        self._changed.set()
 
 
 def _text(kind: str, **body: Any) -> str:
@@ -94,34 +93,33 @@ def _text(kind: str, **body: Any) -> str:
 # --- the three parts --------------------------------------------------------------------------------------------------
 
 
-def _turns(turns: int) -> Iterator[str]:
-    """Yield the events of a conversation: the user's turn is committed, the answer has 30 s of audio."""
+def _turn(number: int) -> Iterator[str]:
+    """Yield the events of one turn: the user's part is committed, the answer has 30 s of audio."""
     encoded = base64.b64encode(CHUNK).decode()
-    for number in range(turns):
-        asked, answer, response_id = f"item_u{number}", f"item_a{number}", f"resp_{number}"
-        content = [{"type": "input_audio", "transcript": "Tell me more."}]
-        user = {"id": asked, "type": "message", "role": "user", "status": "completed", "content": content}
-        yield _text("input_audio_buffer.committed", item_id=asked, previous_item_id=None)
-        yield _text("conversation.item.added", item=user, previous_item_id=None)
-        head = {"object": "realtime.response", "id": response_id, "conversation_id": "conv_1", "output": []}
-        yield _text("response.created", response={**head, "status": "in_progress"})
-        said = {"id": answer, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
-        place = {"response_id": response_id, "output_index": 0}
-        yield _text("response.output_item.added", **place, item=said)
-        yield _text("conversation.item.added", item=said, previous_item_id=asked)
-        place |= {"item_id": answer, "content_index": 0}
-        for _ in range(TURN_CHUNKS):
-            yield _text("response.output_audio.delta", **place, delta=encoded)
-            yield _text("response.output_audio_transcript.delta", **place, delta=" word")
-        yield _text("response.done", response={**head, "status": "completed"})
+    asked, answer, response_id = f"item_u{number}", f"item_a{number}", f"resp_{number}"
+    content = [{"type": "input_audio", "transcript": "Tell me more."}]
+    user = {"id": asked, "type": "message", "role": "user", "status": "completed", "content": content}
+    yield _text("input_audio_buffer.committed", item_id=asked, previous_item_id=None)
+    yield _text("conversation.item.added", item=user, previous_item_id=None)
+    head = {"object": "realtime.response", "id": response_id, "conversation_id": "conv_1", "output": []}
+    yield _text("response.created", response={**head, "status": "in_progress"})
+    said = {"id": answer, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+    place: dict[str, Any] = {"response_id": response_id, "output_index": 0}
+    yield _text("response.output_item.added", **place, item=said)
+    yield _text("conversation.item.added", item=said, previous_item_id=asked)
+    place |= {"item_id": answer, "content_index": 0}
+    for _ in range(TURN_CHUNKS):
+        yield _text("response.output_audio.delta", **place, delta=encoded)
+        yield _text("response.output_audio_transcript.delta", **place, delta=" word")
+    yield _text("response.done", response={**head, "status": "completed"})
 
 
 async def hour(grown: Callable[[str], None], turns: int = 60) -> None:
     """Hold one hour of audio both ways: 36,000 chunks from the microphone and 18,000 of answers."""
-    feed = Feed(_turns(turns + 1))
+    feed = Feed()
     async with rtnb.connect(feed) as session:
-        feed.start()
         for number in range(turns + 1):
+            feed.put(_turn(number))
             response = await session.next_response()
             for _ in range(2 * TURN_CHUNKS):  # the microphone is open while the answer arrives
                 await session.input_audio_buffer.append(bytes(bytearray(CHUNK)))  # a microphone shares no chunks
@@ -141,12 +139,12 @@ def _words(events: int) -> Iterator[str]:
 
 async def events(grown: Callable[[str], None], count: int = 100_000) -> None:
     """Receive 100,000 events that nothing reads from the stream."""
-    feed = Feed(_words(count))
+    feed = Feed()
     async with rtnb.connect(feed) as session:
         stream, all_received = aiter(session), asyncio.Event()
         end = session.log.subscribe(lambda row: row.number == count and all_received.set())
         grown("start")
-        feed.start()
+        feed.put(_words(count))
         await all_received.wait()
         end()
         grown("end")

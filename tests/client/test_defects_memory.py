@@ -160,6 +160,6 @@ def test_a_response_of_a_session_that_was_dropped_ends() -> None:
 
 async def _collected() -> None:
     """Let everything end that nothing refers to."""
-    for _ in range(20):
+    for _ in range(5):
         gc.collect()
         await asyncio.sleep(1)
