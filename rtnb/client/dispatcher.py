@@ -189,7 +189,8 @@ class Dispatcher:
                 task.add_done_callback(self._sent)
                 await asyncio.shield(task)
         except TimeoutError:
-            raise RequestTimeout(event.type, awaited="free space in the send buffer", timeout_s=limit_s) from None
+            awaited = "free space in the send buffer" if self._connected.is_set() else "a new connection"
+            raise RequestTimeout(event.type, awaited=awaited, timeout_s=limit_s) from None
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

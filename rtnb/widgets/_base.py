@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import anywidget
 
-from rtnb.transport.credentials import redact
+from rtnb.redaction import redact
 
 _UNPACK: Final = """\
 const bytes = Uint8Array.from(atob("{}"), (c) => c.charCodeAt(0));

@@ -15,7 +15,7 @@ from traitlets import Enum, Unicode
 
 from rtnb.errors import ConnectError
 from rtnb.protocol import wire
-from rtnb.protocol.values import mask_credentials
+from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.transport.endpoint import read_endpoint
 from rtnb.widgets._base import Widget, format_error

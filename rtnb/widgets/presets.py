@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ipywidgets
 
 from rtnb.errors import RtnbError
-from rtnb.protocol.values import mask_credentials
+from rtnb.redaction import mask_credentials
 from rtnb.widgets._steering import MISSING, Settings, found, laid_out, nested, same
 from rtnb.widgets.settings import close_all
 from rtnb.widgets.verdicts import Verdicts, said

@@ -12,7 +12,7 @@ from typing import Any
 
 from traitlets import List
 
-from rtnb.protocol.values import mask_credentials
+from rtnb.redaction import mask_credentials
 from rtnb.widgets._base import Widget
 from rtnb.widgets._steering import Verdict
 

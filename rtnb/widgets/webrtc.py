@@ -28,7 +28,8 @@ from rtnb.client.log import LogRow
 from rtnb.client.settings import check_settings
 from rtnb.errors import ConnectError, RtnbError, WidgetError
 from rtnb.protocol import events, wire
-from rtnb.protocol.values import SessionConfig, mask_credentials
+from rtnb.protocol.values import SessionConfig
+from rtnb.redaction import mask_credentials
 from rtnb.targets import Shared, resolve
 from rtnb.transport import EphemeralKey
 from rtnb.transport.http import offer_facts, post_offer, read_answer
