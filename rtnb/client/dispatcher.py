@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from rtnb.client.pending import PendingRequests, Request, service_error
 from rtnb.client.playback import Playback, ServicePlayback
 from rtnb.client.reconnect import DELAYS_S, FATAL_CODES, restorable
 from rtnb.client.response import TAG, Response
+from rtnb.client.responses import Create, Responses, bound
 from rtnb.errors import (
     ConnectionClosed,
     RemoteProtocolError,
@@ -34,6 +36,7 @@ from rtnb.errors import (
 )
 from rtnb.protocol import Connection, events
 from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
+from rtnb.protocol.state import State
 from rtnb.protocol.values import UNSET, ResponseConfig, SessionConfig
 from rtnb.protocol.values import Response as ResponseValue
 from rtnb.transport.base import Transport
@@ -45,12 +48,6 @@ MAX_BUSY: Final = 8
 """Times a `response.create` is sent again because turn detection began a response first (chosen)."""
 KEPT_ERRORS: Final = 200
 """Errors and unreadable messages that a session keeps (chosen)."""
-KEPT_RESPONSES: Final = 64
-"""Responses that wait for `next_response`; older ones are forgotten (chosen)."""
-KEPT_IDS: Final = 1_000
-"""Ids of finished responses and of requests for responses, to recognise duplicates and late events (chosen)."""
-TURN_S: Final = 3.0
-"""Time after a committed turn in which an unnamed response counts as turn detection's answer to it (chosen)."""
 CLOSE_TIMEOUT_S: Final = 10.0
 """Deadline of the transport's closing handshake; a WebSocket takes 5 s at most (chosen)."""
 METADATA_PAIRS: Final = 16
@@ -72,33 +69,17 @@ class Turns:
     """The same, once it was committed."""
     committed_s: float = float("-inf")
     """When the last turn was committed, in monotonic seconds."""
-    unanswered_s: float | None = None
-    """When a turn was committed that turn detection has yet to answer; None without one."""
-
-
-@dataclass(slots=True)
-class _Create:
-    """One `response.create` that may still get its response."""
-
-    config: ResponseConfig | None
-    in_conversation: bool
-    sent_s: float
-    timeout_s: float
-    expired: bool = False
-    """Whether its deadline passed: a response that names it comes too late, for everybody."""
-
-
-@dataclass(eq=False)
-class Claim:
-    """Responses that turn detection begins while a `say` waits for its answer: they belong to the `say`."""
-
-    responses: deque[Response] = field(default_factory=deque)
 
 
 def count_ids() -> Callable[[str], str]:
     """Return a maker of ids that count: ``client_1``, ``item_client_2`` …; equal sessions make equal ids."""
     numbers = count(1)
     return lambda prefix: f"client_{next(numbers)}" if prefix == "client" else f"{prefix}_client_{next(numbers)}"
+
+
+def creates_response(detection: Any) -> bool:
+    """Return whether turn detection creates the response to a turn."""
+    return bool(detection) and getattr(detection, "create_response", UNSET) in (UNSET, True)
 
 
 class Dispatcher:
@@ -110,9 +91,9 @@ class Dispatcher:
         connection: Connection,
         *,
         log: EventLog,
-        clock: Callable[[], float],
-        wall: Callable[[], float],
-        sleep: Callable[[float], Awaitable[object]],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         make_id: Callable[[str], str] | None = None,
         request_timeout_s: float = 15.0,
         response_timeout_s: float = 60.0,
@@ -124,25 +105,19 @@ class Dispatcher:
         self.clock, self.wall, self.sleep = clock, wall, sleep
         self.new_id = count_ids() if make_id is None else make_id
         self.request_timeout_s = request_timeout_s
-        self.response_timeout_s = response_timeout_s
         self.playback = ServicePlayback(clock=clock) if connection.webrtc else Playback(clock=clock)
         self.pending = PendingRequests()
+        self.responses = Responses(self.pending, clock=clock)
+        self.responses.timeout_s = response_timeout_s
         self.errors: deque[Exception] = deque(maxlen=KEPT_ERRORS)
         self.problems: deque[RemoteProtocolError] = deque(maxlen=KEPT_ERRORS)
-        self.live: dict[str, Response] = {}
-        """Responses in progress by id."""
-        self.active: Response | None = None
-        """The response that is being generated into the conversation."""
         self.turns = Turns()
-        self.claim: Claim | None = None
         self.speaking = asyncio.Lock()
         """Held by a `say`: two recordings at once would mix in the service's buffer."""
         self.speak: Callable[[Audio, int], Awaitable[None]] | None = getattr(transport, "speak", None)
         """WebRTC: plays audio on the call's track, and returns at its end."""
         self.after_response: Callable[[Response], Coroutine[Any, Any, Response | None] | None] = lambda response: None
         """Set by the tools of the session: what to run after a response with function calls."""
-        self.lease: Callable[[], object] = lambda: None
-        """Returns the reason to stay open, weakly held: session, resources and responses in progress hold it."""
         self.generation = 1
         self.ended: ConnectionClosed | None = None
         self.closing = False
@@ -152,14 +127,10 @@ class Dispatcher:
         self.reopen: Callable[[], Awaitable[Transport]] | None = None
         """Opens a new transport after the connection ended; None ends the session then."""
         self._attempt = 0
+        self._unrestored: State | None = None
         self._connected = asyncio.Event()
         self._connected.set()
         self._turn = asyncio.Lock()
-        self._creates: dict[str, _Create] = {}
-        self._echoes_metadata = False
-        self._finished: dict[str, None] = {}
-        self._unclaimed: deque[Response] = deque(maxlen=KEPT_RESPONSES)
-        self._consumers: deque[asyncio.Future[Response]] = deque()
         self._waiters: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reader = self.loop.create_task(self._read(), name="rtnb-session-reader")
@@ -254,21 +225,21 @@ class Dispatcher:
             return await self._create(config, False, timeout_s)
         async with self._turn:
             for attempt in range(1, MAX_BUSY + 1):
-                while self.active is not None:
-                    await self.active.wait_done()
+                while self.responses.active is not None:
+                    await self.responses.active.wait_done()
                 try:
                     return await self._create(config, True, timeout_s)
                 except ServiceError as error:
-                    if error.code != BUSY or not self.live or attempt == MAX_BUSY:
+                    if error.code != BUSY or not self.responses.live or attempt == MAX_BUSY:
                         raise
             raise AssertionError  # the loop returns or raises
 
     async def _create(self, config: ResponseConfig | None, in_conversation: bool, timeout_s: float | None) -> Response:
         event_id = self.new_id("client")
-        limit_s = self.response_timeout_s if timeout_s is None else timeout_s
-        create = self._creates[event_id] = _Create(config, in_conversation, self.clock(), limit_s)
-        if len(self._creates) > KEPT_IDS:
-            del self._creates[next(iter(self._creates))]
+        limit_s = self.responses.timeout_s if timeout_s is None else timeout_s
+        creates = self.responses.creates
+        create = creates[event_id] = Create(config, in_conversation, self.clock(), limit_s)
+        bound(creates)
         metadata = (config.metadata if config else None) or {}
         if len(metadata) < METADATA_PAIRS:  # the service echoes it: no other way tells whose response it is
             config = replace(config or ResponseConfig(), metadata={**metadata, TAG: event_id})
@@ -280,13 +251,13 @@ class Dispatcher:
             create.expired = True
             raise
         except ServiceError:
-            self._creates.pop(event_id, None)
+            creates.pop(event_id, None)
             raise
         return response
 
     async def cancel(self, response_id: str | None = None, *, timeout_s: float | None = None) -> Response | None:
         """Cancel a response, by default the active one; returns it, or None where it had ended."""
-        running = self.live.get(response_id) if response_id else self.active
+        running = self.responses.live.get(response_id) if response_id else self.responses.active
         named = response_id or (running.id if running else "")
         event = events.ResponseCancel(response_id=named or UNSET, event_id=self.new_id("client"))
         try:
@@ -296,112 +267,9 @@ class Dispatcher:
                 raise
             if running is not None and not running.done:  # the service has ended it: its response.done was lost
                 failure = ResponseFailed(f"response {running.id} ended, but its response.done did not arrive")
-                self._settle(running, running.value, self.clock(), failure)
+                self.responses.settle(running, running.value, failure)
             return None
         return response if response.status == "cancelled" else None
-
-    async def next_response(self, timeout_s: float | None = None) -> Response:
-        """Return the oldest response that turn detection began and no caller got yet; waits for one."""
-        if self._unclaimed:
-            return self._unclaimed.popleft()
-        if self.ended is not None:
-            raise self.ended.again()
-        consumer: asyncio.Future[Response] = self.loop.create_future()
-        self._consumers.append(consumer)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await consumer
-        except TimeoutError:
-            raise RequestTimeout("next_response", awaited="response.created", timeout_s=timeout_s or 0.0) from None
-        finally:
-            if consumer in self._consumers:
-                self._consumers.remove(consumer)
-
-    def _begin(self, value: ResponseValue, at_s: float, *, announced: bool = True) -> Response:
-        """Start following a response, and decide to whom it belongs."""
-        committed_s = None
-        if value.conversation_id is not None:
-            committed_s, self.turns.unanswered_s = self.turns.unanswered_s, None
-        own_turn = committed_s is not None and at_s - committed_s < TURN_S
-        output = value.audio and value.audio.output
-        response = Response(
-            value,
-            requested_s=committed_s if own_turn and committed_s is not None else at_s,
-            format=(output and output.format) or self.config.output_format,
-            dialect=self.connection.dialect,
-        )
-        self.live[value.id] = response
-        response.lease = self.lease()
-        if response.in_conversation:
-            self.active = response
-        self._decide_owner(response, value, own_turn=own_turn, announced=announced)
-        self._watch(response)
-        if self.meter is not None:
-            self._keep_budget()
-        return response
-
-    def _decide_owner(self, response: Response, value: ResponseValue, *, own_turn: bool, announced: bool) -> None:
-        """Give a response to its request, to the `say` that waits, or to `next_response`; the only place that does.
-
-        The request's `event_id` in the metadata decides. Some services echo no metadata: there the request in flight
-        gets the response, unless turn detection has just committed a turn.
-        """
-        metadata = value.metadata if isinstance(value.metadata, Mapping) else {}
-        event_id = str(metadata.get(TAG, ""))
-        if event_id in self._creates:
-            self._echoes_metadata = True
-        elif announced and self._echoes_metadata:
-            event_id = self._create_like(value, lambda create: create.config and create.config.metadata == metadata)
-        elif not own_turn:
-            event_id = self._create_like(value, lambda create: True)
-        create = self._creates.pop(event_id, None)
-        if create is not None:
-            response.requested_s, response.config, response.timeout_s = create.sent_s, create.config, create.timeout_s
-            self.pending.answer_to(event_id, response)  # nothing where the caller stopped waiting
-        elif self.claim is not None and response.in_conversation:
-            self.claim.responses.append(response)
-        else:
-            while self._consumers:
-                consumer = self._consumers.popleft()
-                if not consumer.done():
-                    consumer.set_result(response)
-                    return
-            self._unclaimed.append(response)
-
-    def _create_like(self, value: ResponseValue, fits: Callable[[_Create], object]) -> str:
-        """Return the `event_id` of the oldest request in flight that this response can answer; "" for none."""
-        inside = value.conversation_id is not None
-        alike = (i for i, c in self._creates.items() if c.in_conversation == inside and not c.expired and fits(c))
-        return next(alike, "")
-
-    def _watch(self, response: Response) -> None:
-        """End a response that gets no event before its deadline; looks again when that could be."""
-        if response.done:
-            return
-        limit_s = response.timeout_s or self.response_timeout_s
-        left_s = response.last_event_s + limit_s - self.loop.time()
-        if left_s > 0:
-            response.watcher = self.loop.call_later(left_s, self._watch, response)
-            return
-        failure = RequestTimeout("response.create", awaited="response.done", timeout_s=limit_s).with_hint(
-            f"{response.id} got no event for so long. It keeps what arrived before, and the session is open."
-        )
-        self._settle(response, response.value, self.clock(), failure)
-
-    def _settle(self, response: Response, value: ResponseValue, at_s: float, failure: RtnbError | None = None) -> None:
-        """End a response: with what `response.done` carries, or with the error that came first."""
-        self.live.pop(response.id, None)
-        self._finished[response.id] = None
-        if len(self._finished) > KEPT_IDS:
-            del self._finished[next(iter(self._finished))]
-        if self.active is response:
-            self.active = None
-        if response.watcher is not None:
-            response.watcher.cancel()
-        response.lease = None
-        response.finish(value, at_s, failure)
-        for named in (response.id, ""):
-            self.pending.answer("response.done", named, response)
 
     # --- budget -------------------------------------------------------------------------------------------------------
 
@@ -420,7 +288,7 @@ class Dispatcher:
     def _keep_budget(self) -> None:
         """Cancel the running responses where the budget is used up."""
         if self.meter is not None and self.ended is None and self.meter.exceeded() is not None:
-            for response in tuple(self.live.values()):
+            for response in tuple(self.responses.live.values()):
                 if not response.over_budget:
                     response.over_budget = True
                     self.spawn(self.cancel(response.id), name="rtnb-session-budget")
@@ -436,7 +304,7 @@ class Dispatcher:
                 return
             self._connected.clear()
             self._fail_all(closed)
-            before = self.connection.state
+            before = self._unrestored = self._unrestored or self.connection.state  # what no session has got again yet
             transport = await self._reopened(closed)
             if transport is None:
                 return
@@ -487,15 +355,21 @@ class Dispatcher:
             if not waiter.done():
                 waiter.set_result(None)
 
+    def _begin(self, value: ResponseValue) -> Response | None:
+        output = value.audio and value.audio.output
+        form = (output and output.format) or self.config.output_format
+        response = self.responses.begin(value, self.clock(), form, self.connection.dialect)
+        if self.meter is not None:
+            self._keep_budget()
+        return response
+
     def _response_of(self, event: Any) -> Response | None:
         """Return the response that an event belongs to; None for one that has ended."""
-        response = self.live.get(event.response_id)
-        if response is None:
-            if event.response_id in self._finished:
-                return None
-            value = ResponseValue(id=event.response_id, status="in_progress")  # its response.created was lost
-            response = self._begin(value, self.clock(), announced=False)
-        response.last_event_s = self.loop.time()
+        response = self.responses.live.get(event.response_id)
+        if response is None:  # its response.created was lost, or the event is late
+            response = self._begin(ResponseValue(id=event.response_id, status="in_progress"))
+        if response is not None:
+            response.last_event_s = self.loop.time()
         return response
 
     def on_session_created(self, event: events.SessionCreated, at_s: float) -> None:
@@ -553,7 +427,7 @@ class Dispatcher:
         detection = self.config.turn_detection
         if self.connection.webrtc or getattr(detection, "interrupt_response", UNSET) not in (UNSET, True):
             return
-        if cut := self.playback.flush(growing=tuple(self.live)):
+        if cut := self.playback.flush(growing=tuple(self.responses.live)):
             self.spawn(self.truncate(cut), name="rtnb-session-truncate")
 
     def on_input_audio_buffer_speech_stopped(self, event: events.InputAudioBufferSpeechStopped, at_s: float) -> None:
@@ -565,21 +439,18 @@ class Dispatcher:
         turns.committed_ms, turns.committed_s = turns.stopped_ms, at_s
         if self.pending.answer(event.type, "", event):
             return
-        detection = self.config.turn_detection
-        if detection and getattr(detection, "create_response", UNSET) in (UNSET, True) and self.active is None:
-            turns.unanswered_s = at_s
+        if creates_response(self.config.turn_detection) and self.responses.active is None:
+            self.responses.unanswered_s = at_s
 
     def on_response_created(self, event: events.ResponseCreated, at_s: float) -> None:
-        value = event.response
-        if value.id not in self.live and value.id not in self._finished:
-            self._begin(value, at_s)
+        if event.response.id not in self.responses.live:
+            self._begin(event.response)
 
     def on_response_done(self, event: events.ResponseDone, at_s: float) -> None:
-        value = event.response
-        if value.id in self._finished:
+        response = self.responses.live.get(event.response.id) or self._begin(event.response)
+        if response is None:
             return  # sent twice, or after its deadline: no tool runs again
-        response = self.live.get(value.id) or self._begin(value, at_s)
-        self._settle(response, value, at_s)
+        self.responses.settle(response, event.response)
         if self.meter is not None:
             self.meter.add_usage(response.usage)
             self._keep_budget()
@@ -588,7 +459,7 @@ class Dispatcher:
             response.follow_up = self.spawn(work, name="rtnb-session-tools")
 
     def on_response_output_audio_delta(self, event: events.ResponseOutputAudioDelta, at_s: float) -> None:
-        response = self.live.get(event.response_id) or self._response_of(event)
+        response = self.responses.live.get(event.response_id) or self._response_of(event)
         if response is not None:
             response.last_event_s = self.loop.time()
             audio_ms = event.audio_bytes / response.bytes_per_ms
@@ -677,15 +548,15 @@ class Dispatcher:
         self.end(closed)
         return None
 
-    async def _restore(self, before: Any, closed: ConnectionClosed) -> None:
+    async def _restore(self, before: State, closed: ConnectionClosed) -> None:
         """Give a new session the settings and the conversation of the one before; at a failure, try once more."""
         try:
             async with asyncio.timeout(self.request_timeout_s):
                 await self.opened
             items, omitted = restorable(before, self.playback)
-            await self.update(
-                replace(before.session, id=UNSET, object=UNSET, model=UNSET, expires_at=UNSET), restoring=True
-            )
+            settings = before.session or SessionConfig()
+            settings = replace(settings, id=UNSET, object=UNSET, model=UNSET, expires_at=UNSET)
+            await self.update(settings, restoring=True)
             for item in items:
                 event = events.ConversationItemCreate(item=item, event_id=self.new_id("client"))
                 try:
@@ -698,7 +569,7 @@ class Dispatcher:
             await self.transport.close(code=1011)  # the reader tries again
             return
         self.generation += 1
-        self._attempt = 0
+        self._attempt, self._unrestored = 0, None
         payload = {
             "type": "rtnb.reconnected",
             "generation": self.generation,
@@ -721,9 +592,7 @@ class Dispatcher:
     def _fail_all(self, error: ConnectionClosed) -> None:
         """Fail everything that waits for the service."""
         self.pending.end(error)
-        self._creates.clear()
-        for response in tuple(self.live.values()):
-            self._settle(response, response.value, self.clock(), error.again())
+        self.responses.fail_all(error)
 
     def end(self, error: ConnectionClosed) -> None:
         """End the session: every call that waits fails."""
@@ -731,10 +600,7 @@ class Dispatcher:
             return
         self.ended = error
         self._fail_all(error)
-        for consumer in self._consumers:
-            if not consumer.done():
-                consumer.set_exception(error.again())
-                consumer.exception()
+        self.responses.end(error)
         if not self.opened.done():
             self.opened.set_exception(error.again())
             self.opened.exception()

@@ -43,7 +43,7 @@ _SUMMARY_LENGTH = 60
 
 
 class LogRow(NamedTuple):
-    """One event on the wire."""
+    """An event on the wire."""
 
     number: int
     """Position in the session, counted from 0; dropped rows keep their numbers."""

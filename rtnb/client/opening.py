@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal, Unpack
 
 from rtnb.analysis.budget import Budget
 from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.log import LIMIT_BYTES, EventLog
 from rtnb.client.session import Session
-from rtnb.client.settings import SessionSettings, check_settings, wanted_settings
+from rtnb.client.settings import DispatcherOptions, SessionOptions, check_settings, wanted_settings
 from rtnb.client.tools import ToolBox
 from rtnb.errors import ConnectError, ConnectionClosed, RtnbError, ServiceError
 from rtnb.protocol import Connection
@@ -35,15 +35,9 @@ async def open_session(
     log_path: str | os.PathLike[str] | None = None,
     log_limit_bytes: int = LIMIT_BYTES,
     timeout_s: float = 15.0,
-    request_timeout_s: float = 15.0,
-    response_timeout_s: float = 60.0,
     reconnect: bool = False,
     budget: Budget | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    wall: Callable[[], float] = time.time,
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    make_id: Callable[[str], str] | None = None,
-    **settings: Unpack[SessionSettings],
+    **options: Unpack[SessionOptions],
 ) -> Session:
     """Open a session and set it up; returns when the service has confirmed the settings.
 
@@ -64,20 +58,14 @@ async def open_session(
         Most memory of the log.
     timeout_s : float, default 15
         Deadline of each of: the connection, `session.created`, the settings (chosen).
-    request_timeout_s : float, default 15
-        Deadline of acknowledgements (chosen).
-    response_timeout_s : float, default 60
-        Longest time without an event of a response (chosen).
     reconnect : bool, default False
         When the connection ends, open a new session with the same settings, and restore the conversation as text.
     budget : Budget, optional
         Most money, time or speech.
-    clock, wall, sleep : callable
-        Monotonic seconds, Unix seconds, waiting; for tests and simulations.
-    make_id : callable, optional
-        prefix -> a new id; None counts.
-    **settings
-        Settings by name, as for `Session.update`.
+    **options
+        Settings by name, as for `Session.update`; deadlines `request_timeout_s` (of acknowledgements, default 15) and
+        `response_timeout_s` (longest time without an event of a response, default 60); and, for tests and simulations,
+        `clock` and `wall` (monotonic and Unix seconds), `sleep`, and `make_id` (prefix -> a new id).
 
     Returns
     -------
@@ -94,20 +82,14 @@ async def open_session(
     ServiceError
         The service refuses the settings; the session is closed again.
     """
-    wanted = wanted_settings(config, {"type": intent or "realtime", **settings} if config is None else settings)
+    how = {name: options.pop(name) for name in DispatcherOptions.__optional_keys__ if name in options}  # type: ignore[misc]
+    wanted = wanted_settings(config, {"type": intent or "realtime", **options} if config is None else options)
     check_settings(wanted, dialect=target.dialect)
     offered = tuple(tools)
     ToolBox(tool for tool in offered if not isinstance(tool, Mapping))  # refuses what cannot be a tool
     if budget is not None and target.model:
         budget.price_of(target.model)
-
-    async def connect() -> Transport:
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await (target.open() if intent is None else target.open(intent=intent))
-        except TimeoutError as error:
-            raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
-
+    connect = partial(_connect, target, intent, timeout_s)
     transport = await connect()
     try:
         log = EventLog(path=log_path, dialect=target.dialect, limit_bytes=log_limit_bytes)
@@ -115,17 +97,8 @@ async def open_session(
         await transport.close()
         raise
     remember(getattr(transport, "secrets", ()))
-    dispatcher = Dispatcher(
-        transport,
-        Connection("client", dialect=target.dialect, webrtc=getattr(transport, "webrtc", False)),
-        log=log,
-        clock=clock,
-        wall=wall,
-        sleep=sleep,
-        make_id=make_id,
-        request_timeout_s=request_timeout_s,
-        response_timeout_s=response_timeout_s,
-    )
+    connection = Connection("client", dialect=target.dialect, webrtc=getattr(transport, "webrtc", False))
+    dispatcher = Dispatcher(transport, connection, log=log, **how)
     session = Session(dispatcher)
     try:
         await _created(dispatcher, target, timeout_s)
@@ -140,6 +113,14 @@ async def open_session(
     if reconnect:
         dispatcher.reopen = connect
     return session
+
+
+async def _connect(target: Target, intent: str | None, timeout_s: float) -> Transport:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await (target.open() if intent is None else target.open(intent=intent))
+    except TimeoutError as error:
+        raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
 
 
 async def _created(dispatcher: Dispatcher, target: Target, timeout_s: float) -> None:

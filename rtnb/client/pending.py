@@ -29,7 +29,7 @@ _log = logging.getLogger("rtnb")
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One request on its way to its reply.
+    """A request on its way to its reply.
 
     Parameters
     ----------

@@ -156,13 +156,13 @@ class Playback:
         return 0.0 if track is None else max(0.0, track.received_ms - self._played_ms(track))
 
     def is_cut(self, item_id: str) -> bool:
-        """Whether the rest of an item was thrown away: no more of it is to be played."""
+        """Return whether the rest of an item was thrown away: no more of it is to be played."""
         track = self._tracks.get(item_id)
         return track is not None and track.cut_ms is not None
 
     @property
     def playing(self) -> bool:
-        """Whether received audio is still being played."""
+        """True while received audio is being played."""
         return any(track.cut_ms is None and self._unheard(track) for track in self._tracks.values())
 
     def _unheard(self, track: _Track) -> bool:

@@ -24,12 +24,12 @@ from rtnb.protocol.values import UNSET, Item, ResponseConfig
 
 
 class _Resource:
-    """What all resources share: the dispatcher of their session, and its loop."""
+    """Base of all resources: the dispatcher of their session, and its loop."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._loop = dispatcher.loop
-        self._lease = dispatcher.lease()
+        self._lease = dispatcher.responses.lease()
 
 
 class InputAudioBufferResource(_Resource):

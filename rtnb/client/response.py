@@ -1,4 +1,4 @@
-"""One generation of the model: `Response`, and its streamed pieces, `Delta`."""
+"""Generations of the model: `Response`, and its streamed pieces, `Delta`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ KINDS: Final = {f"response.{name}.{end}": kind for name, kind in _CARRIERS.items
 
 @dataclass(slots=True, repr=False, eq=False)
 class Delta:
-    """One streamed piece of a response."""
+    """A streamed piece of a response."""
 
     kind: DeltaKind
     arrived_ms: float
@@ -115,7 +115,7 @@ def _decode(pcm: bytes, form: AudioFormat) -> Audio:
 
 
 class Response:
-    """One generation of the model.
+    """A generation of the model.
 
     ``await response`` waits until it is done and returns it. It raises `ResponseFailed` or `RateLimited` where the
     service failed, `ConnectionClosed` where the connection ended first, and `RequestTimeout` after 60 s without an
@@ -201,7 +201,7 @@ class Response:
 
     @property
     def done(self) -> bool:
-        """Whether it is complete: no event of it follows."""
+        """True once it has ended: no event of it follows."""
         return self.done_ms is not None
 
     @property

@@ -45,7 +45,7 @@ class Session:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._lease = _Lease()
-        dispatcher.lease = weakref.ref(self._lease)
+        dispatcher.responses.lease = weakref.ref(self._lease)
         weakref.finalize(self._lease, _abandon, dispatcher).atexit = False
         self.log: EventLog = dispatcher.log
         """Every event, both directions."""
@@ -89,7 +89,7 @@ class Session:
 
     @property
     def webrtc(self) -> bool:
-        """Whether audio goes over a WebRTC call and not through events."""
+        """True where audio goes over a WebRTC call and not through events."""
         return self._dispatcher.connection.webrtc
 
     @property
@@ -119,11 +119,11 @@ class Session:
     @property
     def response_timeout_s(self) -> float:
         """Longest time without an event of a response, in seconds; can be set."""
-        return self._dispatcher.response_timeout_s
+        return self._dispatcher.responses.timeout_s
 
     @response_timeout_s.setter
     def response_timeout_s(self, seconds: float) -> None:
-        self._dispatcher.response_timeout_s = seconds
+        self._dispatcher.responses.timeout_s = seconds
 
     @property
     def errors(self) -> list[Exception]:
@@ -137,7 +137,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether the session is over."""
+        """True once the session is over."""
         return self.ended is not None
 
     @property
@@ -346,7 +346,9 @@ class Session:
         Each is returned once, to the consumer that waits longest. The answer to an `ask` or a `say` is never among
         them. `timeout_s` raises `RequestTimeout`; None waits as long as the session is open.
         """
-        return await self._dispatcher.next_response(timeout_s)
+        if self.ended is not None:
+            raise self.ended.again()
+        return await self._dispatcher.responses.next(timeout_s)
 
     @on_own_loop
     async def interrupt(self) -> dict[str, int]:
@@ -358,8 +360,8 @@ class Session:
             item_id -> played ms of every item that was cut.
         """
         dispatcher = self._dispatcher
-        cut = dispatcher.playback.flush(growing=tuple(dispatcher.live))
-        if dispatcher.active is not None:
+        cut = dispatcher.playback.flush(growing=tuple(dispatcher.responses.live))
+        if dispatcher.responses.active is not None:
             await dispatcher.cancel()
         if dispatcher.connection.webrtc and cut:  # the service plays, and truncates
             await self.output_audio_buffer.clear()

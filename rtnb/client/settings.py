@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
@@ -91,7 +91,24 @@ class ResponseSettings(TypedDict, total=False):
     temperature: float
 
 
-class ConnectOptions(SessionSettings, total=False):
+class DispatcherOptions(TypedDict, total=False):
+    """Deadlines of a session, and its clocks for tests."""
+
+    request_timeout_s: float
+    """Deadline of acknowledgements, default 15 s."""
+    response_timeout_s: float
+    """Longest time without an event of a response, default 60 s."""
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    sleep: Callable[[float], Awaitable[object]]
+    make_id: Callable[[str], str] | None
+
+
+class SessionOptions(SessionSettings, DispatcherOptions, total=False):
+    """Settings, deadlines and clocks of a session."""
+
+
+class ConnectOptions(SessionOptions, total=False):
     """Options of `rtnb.connect`: how to connect, and the settings of the session."""
 
     config: SessionConfig
@@ -106,18 +123,10 @@ class ConnectOptions(SessionSettings, total=False):
     """Most memory of the log, default 64 MiB."""
     timeout_s: float
     """Deadline of the connection and of the first settings, default 15 s."""
-    request_timeout_s: float
-    """Deadline of acknowledgements, default 15 s."""
-    response_timeout_s: float
-    """Longest time without an event of a response, default 60 s."""
     reconnect: bool
     """Open a new session with the same settings and conversation when the connection ends."""
     budget: Budget
     """Most money, time or speech."""
-    clock: Callable[[], float]
-    wall: Callable[[], float]
-    sleep: Callable[[float], Any]
-    make_id: Callable[[str], str]
 
 
 def wanted_settings(config: SessionConfig | None, settings: Mapping[str, Any]) -> SessionConfig:

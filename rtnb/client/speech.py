@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio import Audio, Resampler, as_audio, codec, ms_to_samples, read_wav
-from rtnb.client.dispatcher import Claim, Dispatcher
+from rtnb.client.dispatcher import Dispatcher, creates_response
 from rtnb.client.response import Response
 from rtnb.errors import AudioError, LocalProtocolError, RequestTimeout
 from rtnb.protocol import events
@@ -54,7 +54,7 @@ async def say(
         if dispatcher.config.type == "transcription":
             raise LocalProtocolError("a transcription session gives no responses").with_hint("Pass respond=False.")
     detection = dispatcher.config.turn_detection
-    if config is not None and detection and _creates_response(detection):
+    if config is not None and detection and creates_response(detection):
         names = [f.name for f in fields(config) if f.name != "extra" and getattr(config, f.name) is not UNSET]
         raise TypeError(f"with turn detection the service creates the response: it takes no {', '.join(names)}")
     async with dispatcher.speaking:
@@ -63,8 +63,8 @@ async def say(
             event = events.InputAudioBufferCommit(event_id=dispatcher.new_id("client"))
             await dispatcher.request(event, "input_audio_buffer.committed")
             return await dispatcher.create_response(config, timeout_s=timeout_s) if respond else None
-        claim = Claim()
-        dispatcher.claim = claim if respond else None
+        claimed: deque[Response] = deque()
+        dispatcher.responses.claimed = claimed if respond else None
         try:
             start = dispatcher.turns.count
             speed = to_speed(paced, default=1.0)
@@ -73,10 +73,10 @@ async def say(
             await _be_silent(dispatcher, silence_ms, speed=speed)
             if not respond:
                 return None
-            own = _creates_response(detection)
-            return await _answer(dispatcher, claim, start, own=own, config=config, timeout_s=timeout_s)
+            own = creates_response(detection)
+            return await _answer(dispatcher, claimed, start, own=own, config=config, timeout_s=timeout_s)
         finally:
-            dispatcher.claim = None
+            dispatcher.responses.claimed = None
 
 
 # --- input ------------------------------------------------------------------------------------------------------------
@@ -114,10 +114,6 @@ def _silence_ms(detection: Any) -> int:
         return (hangover_ms if isinstance(hangover_ms, int) else _SILENCE_MS) + _MARGIN_MS
     eagerness = detection.eagerness if isinstance(detection, SemanticVad) else "auto"
     return _EAGERNESS_MS.get(eagerness or "auto", _EAGERNESS_MS["low"]) + _MARGIN_MS
-
-
-def _creates_response(detection: Any) -> bool:
-    return getattr(detection, "create_response", UNSET) in (UNSET, True)
 
 
 def image_item(image: Image, *, detail: str) -> Item:
@@ -221,7 +217,7 @@ async def send_audio(
 
 async def _answer(
     dispatcher: Dispatcher,
-    claim: Claim,
+    claimed: deque[Response],
     start: int,
     *,
     own: bool,
@@ -235,7 +231,7 @@ async def _answer(
             while not own and dispatcher.turns.count == start:
                 await dispatcher.next_event()
             while own:
-                if (response := _last_answer(dispatcher, claim.responses)) is not None:
+                if (response := _last_answer(dispatcher, claimed)) is not None:
                     return response
                 await dispatcher.next_event()
     except TimeoutError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
-from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
@@ -13,8 +12,8 @@ import traitlets
 from traitlets import Enum
 
 from rtnb._loop import shared_loop
-from rtnb.client import Response, Session, open_session
-from rtnb.client.settings import check_settings
+from rtnb.client import Response, Session
+from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings
 from rtnb.errors import ConnectError, RtnbError
 from rtnb.protocol import wire
 from rtnb.protocol.values import SessionConfig
@@ -41,7 +40,7 @@ OPENING_S: Final = 30.0
 TRANSPORTS: Final = {"websocket": "WebSocket, by the kernel", "webrtc": "WebRTC, from the page"}
 """The ways to a service, and what the page calls them."""
 
-_OPTIONS: Final = frozenset(signature(open_session).parameters) - {"settings"}
+_OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
 """What opening a session takes besides settings."""
 
 _shown: dict[str, Playground] = {}

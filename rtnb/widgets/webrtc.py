@@ -16,7 +16,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +24,7 @@ from traitlets import Bool, List, Unicode
 from rtnb._loop import shared_loop
 from rtnb.client import Response, Session, ToolBox, open_session
 from rtnb.client.log import LogRow
-from rtnb.client.settings import check_settings
+from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings
 from rtnb.errors import ConnectError, RtnbError, WidgetError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import SessionConfig
@@ -52,7 +51,7 @@ START_S: Final = 60.0
 LABELS: Final = {"openai": "oai-events"}
 """What a service calls its data channel; everybody else's is ``realtime-channel``, as Microsoft documents it."""
 
-_OPTIONS: Final = frozenset(signature(open_session).parameters) - {"settings", "config", "target", "intent"}
+_OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__ - {"config", "intent"}
 
 
 class WebRTCPeer(SessionView):
