@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ssl import SSLContext
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
 from rtnb.redaction import redact
 from rtnb.transport import explain
 from rtnb.transport.base import Dialect, TargetFacts
-from rtnb.transport.credentials import EphemeralKey, Headers, bearer, caused_by, secrets_in
+from rtnb.transport.credentials import EphemeralKey, Headers, bearer, caused_by, remember_headers
 from rtnb.transport.endpoint import is_loopback
 
 LIFETIME_S: Mapping[Dialect, int] = {"ga": 600, "preview": 60}
@@ -61,16 +61,17 @@ def ephemeral_body(
     """
     if expires_after_s is not None and not SHORTEST_S <= expires_after_s <= LONGEST_S:
         raise LocalProtocolError(f"expires_after_s is {expires_after_s!r}; allowed: {SHORTEST_S} to {LONGEST_S} s")
-    after = {"anchor": "created_at", "seconds": expires_after_s}
-    settings = {name: value for name, value in (session or {}).items() if name != "type"}
-    kind = intent or (session or {}).get("type", "realtime")
-    body: dict[str, Any] = {**({"model": model} if model and kind == "realtime" else {}), **settings}
-    if dialect == "ga":
-        whole: dict[str, Any] = {"session": {"type": kind, **body}}
-        return whole if expires_after_s is None else {"expires_after": after, **whole}
+    body = dict(session or {})
+    kind = intent or body.get("type", "realtime")
+    body.pop("type", None)
+    if model and kind == "realtime":
+        body.setdefault("model", model)
     # The preview's transcription sessions name the lifetime `expires_at` (OpenAI's beta reference).
-    name = "expires_at" if kind == "transcription" else "expires_after"
-    return body if expires_after_s is None else {**body, "client_secret": {name: after}}
+    name = "expires_at" if dialect == "preview" and kind == "transcription" else "expires_after"
+    lifetime = {name: {"anchor": "created_at", "seconds": expires_after_s}} if expires_after_s is not None else {}
+    if dialect == "ga":
+        return {**lifetime, "session": {"type": kind, **body}}
+    return {**body, "client_secret": lifetime} if lifetime else body
 
 
 async def mint(
@@ -113,7 +114,7 @@ async def mint(
         The service agreed but sent no key.
     """
     facts = replace(facts, url=redact(url), purpose="get an ephemeral key")
-    return _raised(await _post(url, headers, facts, timeout_s, ssl, _key, json=body))
+    return _raised(await _post(url, _key, facts, timeout_s, headers=headers, json=body, ssl=ssl or True))
 
 
 @dataclass(frozen=True)
@@ -170,51 +171,34 @@ async def post_offer(
         See `read_answer`; also failures before any answer.
     """
     headers = Headers({**bearer(key.reveal()), "Content-Type": "application/sdp"})
-    return _raised(await _post(url, headers, offer_facts(facts, url), timeout_s, ssl, _answer, data=sdp))
+    facts = offer_facts(facts, url)
+    return _raised(await _post(url, _answer, facts, timeout_s, headers=headers, data=sdp, ssl=ssl or True))
 
 
 Reader = Callable[[Mapping[str, str], bytes, TargetFacts], T | RemoteProtocolError]
 """Function that reads headers and body of a successful answer; it returns its failure."""
 
 
-async def _post(
-    url: str,
-    headers: Mapping[str, str],
-    facts: TargetFacts,
-    timeout_s: float,
-    ssl: SSLContext | None,
-    read: Reader[T],
-    **content: Any,
-) -> T | RtnbError:
+async def _post(url: str, read: Reader[T], facts: TargetFacts, timeout_s: float, **request: Any) -> T | RtnbError:
     """Post and read the answer; returns failures, so that no frame of a traceback holds the service's text."""
     import aiohttp  # takes a quarter of a second: imported when needed
 
-    secrets = secrets_in(headers.items())
+    remember_headers(request["headers"].items())
     try:
         # Without trust_env, which would read ~/.netrc and put its password into Authorization.
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
-            http.post(
-                url, headers=headers, allow_redirects=False, proxy=proxy_for(url), ssl=ssl or True, **content
-            ) as answer,
+            http.post(url, allow_redirects=False, proxy=proxy_for(url), **request) as answer,
         ):
-            return _read(answer.status, answer.headers, await answer.read(), facts, read, secrets)
+            return _read(answer.status, answer.headers, await answer.read(), facts, read)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
-        return caused_by(failure, error, secrets)
+        return caused_by(explain.connect_failure(error, facts=facts, timeout_s=timeout_s), error)
 
 
-def _read(
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    facts: TargetFacts,
-    read: Reader[T],
-    secrets: Iterable[str] = (),
-) -> T | RtnbError:
+def _read(status: int, headers: Mapping[str, str], body: bytes, facts: TargetFacts, read: Reader[T]) -> T | RtnbError:
     if 200 <= status < 300:
         return read(headers, body, facts)
-    return explain.http_failure(status, headers=headers, body=body, facts=facts, secrets=secrets)
+    return explain.http_failure(status, headers=headers, body=body, facts=facts)
 
 
 def _raised(outcome: T | RtnbError) -> T:
@@ -242,9 +226,8 @@ def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Ephemer
     value = holder.get("value") if isinstance(holder, dict) else None
     if not isinstance(value, str) or not value:
         names = ", ".join(sorted(answer)) if isinstance(answer, dict) else "no JSON object"
-        error = RemoteProtocolError(f"the service answered at {facts.url} without a key (it sent: {names})")
-        error.add_note("Next: check the dialect and the end of the address.")
-        return error
+        hint = "Next: check the dialect and the end of the address."
+        return RemoteProtocolError(f"{facts.url} answered without a key (it sent: {names})").with_hint(hint)
     ends = holder.get("expires_at")
     expires_at = float(ends) if isinstance(ends, int | float) and ends else time.time() + LIFETIME_S[facts.dialect]
     session = answer.get("session") if "value" in answer else answer
@@ -255,8 +238,7 @@ def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Ephemer
 def _answer(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Answer | RemoteProtocolError:
     sdp = body.decode("utf-8", "replace")
     if not sdp.startswith("v="):
-        error = RemoteProtocolError(f"there is no session description in the answer of {facts.url}")
-        error.add_note("Next: compare the end of the address; GA takes offers at …/realtime/calls.")
-        return error
+        hint = "Next: compare the end of the address; GA takes offers at …/realtime/calls."
+        return RemoteProtocolError(f"there is no session description in the answer of {facts.url}").with_hint(hint)
     location = next((value for name, value in headers.items() if name.lower() == "location"), "")
     return Answer(sdp, urlsplit(location).path.rstrip("/").rpartition("/")[2] or None)

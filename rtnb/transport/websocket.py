@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from ssl import SSLContext
 from typing import Any
@@ -14,10 +14,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
-from rtnb.redaction import Secrets, redact
+from rtnb.redaction import redact
 from rtnb.transport import explain
 from rtnb.transport.base import TargetFacts
-from rtnb.transport.credentials import caused_by, secrets_in
+from rtnb.transport.credentials import caused_by, remember_headers
 from rtnb.transport.endpoint import is_loopback
 
 MAX_MESSAGE_BYTES = 64 * 2**20
@@ -38,17 +38,13 @@ MAX_QUEUE = 256
 _log = logging.getLogger("rtnb.transport.websocket")
 
 
-class _RedactingLog(logging.LoggerAdapter[logging.Logger]):
-    """Logger for the library, which writes handshake headers and frames at DEBUG, with their keys."""
+def _redacted(record: logging.LogRecord) -> bool:
+    """Mask the keys in a record of the library, which writes handshake headers and frames at DEBUG."""
+    record.msg, record.args = redact(record.getMessage()), None
+    return True
 
-    def __init__(self, secrets: Secrets) -> None:
-        super().__init__(_log, {})
-        self._secrets = secrets
 
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if self.isEnabledFor(level):
-            text = str(msg) % args if args else str(msg)
-            self.logger.log(level, "%s", redact(text, self._secrets), **kwargs)  # as an argument: %-signs are data
+_log.addFilter(_redacted)
 
 
 class _Refused(Exception):
@@ -70,14 +66,10 @@ class _Connection(ClientConnection):
 
 
 class WebSocketTransport:
-    """Open WebSocket, made by `open_websocket`.
+    """Open WebSocket, made by `open_websocket`; `facts` describe the target."""
 
-    `facts` describe the target; `secrets` are the keys that opened it, for `redact`.
-    """
-
-    def __init__(self, connection: ClientConnection, *, facts: TargetFacts, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, connection: ClientConnection, *, facts: TargetFacts) -> None:
         self._connection = connection
-        self.secrets = Secrets(secrets)
         self.facts = facts
 
     async def send(self, text: str) -> None:
@@ -122,8 +114,7 @@ class WebSocketTransport:
         code = error.rcvd.code if error.rcvd else 1006
         if error.rcvd is None and error.sent is not None and error.sent.code in (1002, 1007, 1009):
             code = error.sent.code  # this side ended it, because of a message of the peer
-        closed = explain.closed(code, close.reason if close else "", facts=self.facts, secrets=self.secrets)
-        return caused_by(closed, error, self.secrets)
+        return caused_by(explain.closed(code, close.reason if close else "", facts=self.facts), error)
 
     def __repr__(self) -> str:
         return f"WebSocketTransport({self.facts.url!r}, {self._connection.state.name})"
@@ -170,8 +161,8 @@ async def open_websocket(
         HTTP 429.
     """
     headers = headers or {}
-    secrets = secrets_in([*headers.items(), ("sec-websocket-protocol", ", ".join(subprotocols))])
-    facts = facts or TargetFacts(url=redact(url, secrets))
+    remember_headers([*headers.items(), ("sec-websocket-protocol", ", ".join(subprotocols))])
+    facts = facts or TargetFacts(url=redact(url))
     options: dict[str, Any] = {"ssl": ssl} if ssl is not None and url.startswith("wss:") else {}
     if "proxy" in signature(connect.__init__).parameters:  # since websockets 15
         options["proxy"] = None if is_loopback(urlsplit(url).hostname or "") else True
@@ -188,21 +179,18 @@ async def open_websocket(
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=MAX_MESSAGE_BYTES,
             max_queue=MAX_QUEUE,
-            logger=_RedactingLog(secrets),
+            logger=_log,
             create_connection=_Connection,
             **options,
         )
-        return WebSocketTransport(connection, facts=facts, secrets=secrets)
+        return WebSocketTransport(connection, facts=facts)
     except _Refused as error:
         answer = error.args[0]
         # Some fields may come twice; the first is as good as any for a hint.
         fields = dict(reversed(list(answer.headers.raw_items())))
-        failure: RtnbError = explain.http_failure(
-            answer.status_code, headers=fields, body=answer.body or b"", facts=facts, secrets=secrets
-        )
+        failure = explain.http_failure(answer.status_code, headers=fields, body=answer.body or b"", facts=facts)
         del answer, fields  # they hold the service's text
     except (OSError, EOFError, ImportError, ws_errors.WebSocketException) as error:
         # ImportError: a SOCKS proxy needs another package
-        failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
-        caused_by(failure, error, secrets)
+        failure = caused_by(explain.connect_failure(error, facts=facts, timeout_s=timeout_s), error)
     raise failure

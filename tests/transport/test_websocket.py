@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pickle
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -347,9 +346,6 @@ async def test_each_raise_has_a_new_error_and_no_local_variable_holds_the_key() 
             shown = traceback.TracebackException(info.type, info.value, ours, capture_locals=True)
             assert CANARY[:12] not in "".join(shown.format())
     assert len({id(error) for error in raised}) == 4
-    assert repr(transport.secrets) == "(1 secrets)"
-    with pytest.raises(TypeError, match="not pickled"):
-        pickle.dumps(transport.secrets)
 
 
 async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptureFixture) -> None:
@@ -373,7 +369,6 @@ async def test_no_log_no_error_and_no_repr_holds_the_key(caplog: pytest.LogCaptu
     finally:
         silenced.setLevel(logging.NOTSET)
     assert "api-key: ****" in caplog.text  # the handshake was logged, and cleaned
-    assert CANARY in transport.secrets
     texts = [
         caplog.text,
         repr(transport),
