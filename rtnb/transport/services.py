@@ -164,12 +164,10 @@ class Azure(_Service):
 
     def __post_init__(self) -> None:
         self._wrap_key(self.api_key)
-        where = read_endpoint(
-            "azure", self.endpoint, dialect=self.dialect, model=self.deployment, api_version=self.api_version
-        )
-        self._set(endpoint=where.origin + where.base.removesuffix("/openai"), deployment=where.model, _where=where)
-        credential = credential_for(self.api_key, self.credential, azure=True, scope=self.scope)
-        self._set(api_version=where.api_version, _credential=credential)
+        where = read_endpoint("azure", self.endpoint, self.dialect, self.deployment, api_version=self.api_version)
+        self._set(_where=where, deployment=where.model, api_version=where.api_version)
+        self._set(endpoint=where.origin + where.base.removesuffix("/openai"))
+        self._set(_credential=credential_for(self.api_key, self.credential, azure=True, scope=self.scope))
 
     @classmethod
     def from_env(
@@ -211,9 +209,8 @@ class Azure(_Service):
             AZURE_VARIABLES[name][0] for name, is_set in (("endpoint", endpoint), ("deployment", named)) if not is_set
         ]
         if missing:
-            error = ConnectError(f"not set: {', '.join(missing)}")
-            error.add_note("Next: set them in the environment or in a .env file next to the notebook.")
-            raise error
+            hint = "Next: set them in the environment or in a .env file next to the notebook."
+            raise ConnectError(f"not set: {', '.join(missing)}").with_hint(hint)
         return cls(endpoint, **values)
 
     @property
@@ -244,15 +241,14 @@ class OpenAI(_Service):
 
     def __post_init__(self) -> None:
         self._wrap_key(self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY") or None)
-        where = read_endpoint("openai", self.base_url, dialect=self.dialect, model=self.model)
-        self._set(base_url=where.origin + where.base, model=where.model, _where=where)
-        self._set(_credential=credential_for(self.api_key))
+        where = read_endpoint("openai", self.base_url, self.dialect, self.model)
+        self._set(_where=where, _credential=credential_for(self.api_key))
+        self._set(base_url=where.origin + where.base, model=where.model)
 
     async def _headers(self) -> Headers:
         if self.api_key is None:
             error = AuthenticationError("no OpenAI key", url=self._where.websocket())
-            error.add_note("Next: set OPENAI_API_KEY, or pass api_key=.")
-            raise error
+            raise error.with_hint("Next: set OPENAI_API_KEY, or pass api_key=.")
         return await super()._headers()
 
     def __repr__(self) -> str:
@@ -275,10 +271,10 @@ class Custom(_Service):
 
     def __post_init__(self) -> None:
         self._wrap_key(self.api_key)
-        where = read_endpoint("custom", self.url, dialect=self.dialect, model=self.model)
+        where = read_endpoint("custom", self.url, self.dialect, self.model)
         azure = self.api_key is not None and is_azure_host(urlsplit(where.origin).hostname or "")
-        self._set(headers=Headers(self.headers or {}), model=where.model, _where=where)
-        self._set(_credential=credential_for(self.api_key, azure=azure))
+        self._set(_where=where, _credential=credential_for(self.api_key, azure=azure))
+        self._set(headers=Headers(self.headers or {}), model=where.model)
 
     async def _headers(self) -> Headers:
         headers = await super()._headers()
@@ -297,9 +293,8 @@ def _variables(env: Mapping[str, str] | None, dotenv_path: str | Path | None) ->
     from dotenv import dotenv_values, find_dotenv
 
     if dotenv_path is not None and not Path(dotenv_path).is_file():
-        error = ConnectError(f"there is no file {dotenv_path}")
-        error.add_note("Next: give dotenv_path= the path of your .env file, or leave it out.")
-        raise error
+        hint = "Next: give dotenv_path= the path of your .env file, or leave it out."
+        raise ConnectError(f"there is no file {dotenv_path}").with_hint(hint)
     path = dotenv_path or find_dotenv(usecwd=True)
     real = os.environ if env is None else env
     return {**(dotenv_values(path) if path else {}), **{name: value for name, value in real.items() if value}}
