@@ -11,7 +11,7 @@ import hmac
 import inspect
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -277,9 +277,9 @@ def _no_token(error: Exception, *, scope: str) -> AuthenticationError:
 # --- secrets of a request ---------------------------------------------------------------------------------------------
 
 
-def remember_headers(headers: Iterable[tuple[str, str]]) -> None:
+def remember_headers(headers: Mapping[str, str]) -> None:
     """Let `redact` search for the secret values of HTTP headers from now on."""
-    for name, value in headers:
+    for name, value in headers.items():
         lowered = name.lower()
         if any(part in lowered for part in ("key", "auth", "cookie", "token", "secret")):
             remember(one for one in value.split() if one.lower() not in ("bearer", "basic"))

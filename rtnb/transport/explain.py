@@ -307,6 +307,7 @@ def connect_failure_from_event(
     ConnectError, AuthenticationError or RateLimited
     """
     kind, what, hint = _event(error_type, code, facts, close_code)
+    what = f"{what} ({code})" if code and code not in what else what
     said = _quoted(message)
     return _failure(kind, what, hint, facts, said=said, status=close_code, type=error_type, code=code)
 

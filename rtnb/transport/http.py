@@ -27,16 +27,14 @@ LIFETIME_S: Mapping[Dialect, int] = {"ga": 600, "preview": 60}
 SHORTEST_S, LONGEST_S = 10, 7200
 """Allowed values of `expires_after_s` (OpenAI's reference)."""
 
+TIMEOUT_S = 15.0
+"""Limit for a whole request (chosen)."""
+
 T = TypeVar("T")
 
 
 def ephemeral_body(
-    dialect: Dialect,
-    *,
-    model: str | None = None,
-    session: Mapping[str, Any] | None = None,
-    expires_after_s: int | None = None,
-    intent: str | None = None,
+    dialect: Dialect, session: Mapping[str, Any], *, model: str | None = None, expires_after_s: int | None = None
 ) -> dict[str, Any]:
     """Make the JSON body that asks for an ephemeral key.
 
@@ -44,15 +42,14 @@ def ephemeral_body(
     ----------
     dialect : {"ga", "preview"}
         Shape of the body: GA nests the session, the preview is the session.
+    session : mapping
+        Wire JSON in that dialect: instructions, voice, turn detection …, and the ``type``, ``"transcription"`` for a
+        session that only transcribes.
     model : str, optional
         Deployment or model; one in `session` wins. Transcription sessions name theirs in their transcription
         settings, so it is left out there.
-    session : mapping, optional
-        Wire JSON in that dialect: instructions, voice, turn detection …
     expires_after_s : int, optional
         Lifetime, 10 to 7200 s; None leaves it to the service (60 s preview, 600 s GA).
-    intent : str, optional
-        ``"transcription"`` for a session that only transcribes.
 
     Raises
     ------
@@ -61,9 +58,8 @@ def ephemeral_body(
     """
     if expires_after_s is not None and not SHORTEST_S <= expires_after_s <= LONGEST_S:
         raise LocalProtocolError(f"expires_after_s is {expires_after_s!r}; allowed: {SHORTEST_S} to {LONGEST_S} s")
-    body = dict(session or {})
-    kind = intent or body.get("type", "realtime")
-    body.pop("type", None)
+    body = dict(session)
+    kind = body.pop("type", "realtime")
     if model and kind == "realtime":
         body.setdefault("model", model)
     # The preview's transcription sessions name the lifetime `expires_at` (OpenAI's beta reference).
@@ -75,13 +71,7 @@ def ephemeral_body(
 
 
 async def mint(
-    url: str,
-    *,
-    headers: Mapping[str, str],
-    body: Mapping[str, Any],
-    facts: TargetFacts,
-    timeout_s: float = 10.0,
-    ssl: SSLContext | None = None,
+    url: str, *, headers: Mapping[str, str], body: Mapping[str, Any], facts: TargetFacts, ssl: SSLContext | None = None
 ) -> EphemeralKey:
     """Get an ephemeral key from a service.
 
@@ -95,8 +85,6 @@ async def mint(
         From `ephemeral_body`.
     facts : TargetFacts
         Facts about the target: the dialect of url and body, and the explanation of failures.
-    timeout_s : float, default 10
-        Limit for the whole request (chosen).
     ssl : ssl.SSLContext, optional
         Trusted certificates, None for the system's.
 
@@ -114,7 +102,7 @@ async def mint(
         The service agreed but sent no key.
     """
     facts = replace(facts, url=redact(url), purpose="get an ephemeral key")
-    return _raised(await _post(url, _key, facts, timeout_s, headers=headers, json=body, ssl=ssl or True))
+    return _raised(await _post(url, _key, facts, headers=headers, json=body, ssl=ssl or True))
 
 
 @dataclass(frozen=True)
@@ -146,7 +134,7 @@ def read_answer(status: int, *, headers: Mapping[str, str], body: str | bytes, f
 
 
 async def post_offer(
-    url: str, *, key: EphemeralKey, sdp: str, facts: TargetFacts, timeout_s: float = 15, ssl: SSLContext | None = None
+    url: str, *, key: EphemeralKey, sdp: str, facts: TargetFacts, ssl: SSLContext | None = None
 ) -> Answer:
     """Post an offer with an ephemeral key.
 
@@ -160,8 +148,6 @@ async def post_offer(
         The browser's offer.
     facts : TargetFacts
         Facts about the target, for the explanation of failures.
-    timeout_s : float, default 15
-        Limit for the whole request (chosen).
     ssl : ssl.SSLContext, optional
         Trusted certificates, None for the system's.
 
@@ -172,27 +158,27 @@ async def post_offer(
     """
     headers = Headers({**bearer(key.reveal()), "Content-Type": "application/sdp"})
     facts = offer_facts(facts, url)
-    return _raised(await _post(url, _answer, facts, timeout_s, headers=headers, data=sdp, ssl=ssl or True))
+    return _raised(await _post(url, _answer, facts, headers=headers, data=sdp, ssl=ssl or True))
 
 
 Reader = Callable[[Mapping[str, str], bytes, TargetFacts], T | RemoteProtocolError]
 """Function that reads headers and body of a successful answer; it returns its failure."""
 
 
-async def _post(url: str, read: Reader[T], facts: TargetFacts, timeout_s: float, **request: Any) -> T | RtnbError:
+async def _post(url: str, read: Reader[T], facts: TargetFacts, **request: Any) -> T | RtnbError:
     """Post and read the answer; returns failures, so that no frame of a traceback holds the service's text."""
     import aiohttp  # takes a quarter of a second: imported when needed
 
-    remember_headers(request["headers"].items())
+    remember_headers(request["headers"])
     try:
         # Without trust_env, which would read ~/.netrc and put its password into Authorization.
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as http,
             http.post(url, allow_redirects=False, proxy=proxy_for(url), **request) as answer,
         ):
             return _read(answer.status, answer.headers, await answer.read(), facts, read)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        return caused_by(explain.connect_failure(error, facts=facts, timeout_s=timeout_s), error)
+        return caused_by(explain.connect_failure(error, facts=facts, timeout_s=TIMEOUT_S), error)
 
 
 def _read(status: int, headers: Mapping[str, str], body: bytes, facts: TargetFacts, read: Reader[T]) -> T | RtnbError:

@@ -102,11 +102,10 @@ class _Service:
         intent : str, optional
             ``"transcription"`` for a session that only transcribes; default: the ``type`` in `session`.
         """
-        where, intent = self._where, intent or (session or {}).get("type")
-        body = ephemeral_body(
-            where.dialect, model=where.model, session=session, expires_after_s=expires_after_s, intent=intent
-        )
-        url = where.ephemeral_keys(intent=intent)
+        where, kind = self._where, {"type": intent} if intent else {}
+        session = {**(session or {}), **kind}
+        body = ephemeral_body(where.dialect, session, model=where.model, expires_after_s=expires_after_s)
+        url = where.ephemeral_keys(intent=session.get("type"))
         return await mint(url, headers=await self._headers(), body=body, facts=self.facts, ssl=self.ssl)
 
     def calls_url(self, *, webrtc_filter: bool = False, seen_region: str | None = None) -> str:
@@ -194,7 +193,7 @@ class Azure(_Service):
         ConnectError
             Some variables are missing; the message names all of them.
         """
-        found = _variables(env, dotenv_path)
+        found = variables(env, dotenv_path)
         values: dict[str, Any] = {
             name: next(filter(None, map(found.get, names)), None)
             for name, names in AZURE_VARIABLES.items()
@@ -286,7 +285,7 @@ class Custom(_Service):
         return f"Custom({self.facts.url!r}, dialect={self.dialect!r}, auth={self._credential.auth!r})"
 
 
-def _variables(env: Mapping[str, str] | None, dotenv_path: str | Path | None) -> Mapping[str, str | None]:
+def variables(env: Mapping[str, str] | None = None, dotenv_path: str | Path | None = None) -> Mapping[str, str | None]:
     """Return the environment over the .env file; os.environ is read, never written."""
     if env is not None and dotenv_path is None:
         return dict(env)

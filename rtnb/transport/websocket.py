@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from inspect import signature
 from ssl import SSLContext
 from typing import Any
@@ -11,13 +10,12 @@ from urllib.parse import urlsplit
 
 import websockets.exceptions as ws_errors
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
 from rtnb.redaction import redact
 from rtnb.transport import explain
 from rtnb.transport.base import TargetFacts
-from rtnb.transport.credentials import caused_by, remember_headers
+from rtnb.transport.credentials import Headers, caused_by, remember_headers
 from rtnb.transport.endpoint import is_loopback
 
 MAX_MESSAGE_BYTES = 64 * 2**20
@@ -25,15 +23,14 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 16 minutes of 24 kHz PCM16. The library's own 1 MiB kills sessions; no limit would let a wrong server fill the memory
 (chosen; reference clients use 8 MiB or none)."""
 
-PING_INTERVAL_S = 20.0
+OPEN_TIMEOUT_S = 10.0
+"""Limit for the whole opening (chosen)."""
+
 PING_TIMEOUT_S = 120.0
 """Longest wait for a pong. Long, because a cell that computes blocks the kernel's event loop and must not end the
 session (chosen; the library's default is 20 s)."""
 
-CLOSE_TIMEOUT_S = 5.0
 _REASON_BYTES = 123  # all that fits into a close frame (RFC 6455, 5.5)
-MAX_QUEUE = 256
-"""Frames kept before reading pauses: a burst of deltas must not delay the answers to pings (chosen)."""
 
 _log = logging.getLogger("rtnb.transport.websocket")
 
@@ -121,13 +118,7 @@ class WebSocketTransport:
 
 
 async def open_websocket(
-    url: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    subprotocols: Sequence[str] = (),
-    timeout_s: float = 10.0,
-    ssl: SSLContext | None = None,
-    facts: TargetFacts | None = None,
+    url: str, *, headers: Headers | None = None, ssl: SSLContext | None = None, facts: TargetFacts | None = None
 ) -> WebSocketTransport:
     """Open a WebSocket, or explain why not.
 
@@ -138,12 +129,8 @@ async def open_websocket(
     ----------
     url : str
         ``ws://`` or ``wss://``.
-    headers : mapping of str to str, optional
+    headers : Headers, optional
         Headers of the handshake, e.g. from a `Credential`; secret values are kept out of logs and errors.
-    subprotocols : sequence of str, default ()
-        WebSocket subprotocols to offer.
-    timeout_s : float, default 10
-        Limit for the whole opening (chosen).
     ssl : ssl.SSLContext, optional
         Trusted certificates for ``wss://``; None uses the system's.
     facts : TargetFacts, optional
@@ -160,8 +147,7 @@ async def open_websocket(
     RateLimited
         HTTP 429.
     """
-    headers = headers or {}
-    remember_headers([*headers.items(), ("sec-websocket-protocol", ", ".join(subprotocols))])
+    remember_headers(headers or {})
     facts = facts or TargetFacts(url=redact(url))
     options: dict[str, Any] = {"ssl": ssl} if ssl is not None and url.startswith("wss:") else {}
     if "proxy" in signature(connect.__init__).parameters:  # since websockets 15
@@ -170,15 +156,13 @@ async def open_websocket(
         connection = await connect(
             url,
             additional_headers=headers,
-            subprotocols=[Subprotocol(one) for one in subprotocols] or None,
             compression=None,  # base64 audio hardly shrinks; the reference client does without, too
             user_agent_header="rtnb",
-            open_timeout=timeout_s,
-            ping_interval=PING_INTERVAL_S,
+            open_timeout=OPEN_TIMEOUT_S,
             ping_timeout=PING_TIMEOUT_S,
-            close_timeout=CLOSE_TIMEOUT_S,
+            close_timeout=5,
             max_size=MAX_MESSAGE_BYTES,
-            max_queue=MAX_QUEUE,
+            max_queue=256,  # a burst of deltas must not delay the answers to pings (chosen)
             logger=_log,
             create_connection=_Connection,
             **options,
@@ -192,5 +176,5 @@ async def open_websocket(
         del answer, fields  # they hold the service's text
     except (OSError, EOFError, ImportError, ws_errors.WebSocketException) as error:
         # ImportError: a SOCKS proxy needs another package
-        failure = caused_by(explain.connect_failure(error, facts=facts, timeout_s=timeout_s), error)
+        failure = caused_by(explain.connect_failure(error, facts=facts, timeout_s=OPEN_TIMEOUT_S), error)
     raise failure

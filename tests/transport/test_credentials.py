@@ -358,7 +358,7 @@ def test_secrets_in_headers_are_remembered() -> None:
         "x-api-key": "test",
     }
     with patch.dict(redaction._known, clear=True):
-        remember_headers(headers.items())
+        remember_headers(headers)
         assert list(redaction._known) == ["a1-long-enough", "b2-long-enough", "c3-long-enough", "d4-long-enough"]
 
 
