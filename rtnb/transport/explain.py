@@ -29,17 +29,14 @@ _QUOTED = 400  # characters quoted of a service's answer (chosen)
 
 _HANGING_UP = "EOFError ConnectionError InvalidMessage ServerDisconnectedError"
 _TRUST = "let SSL_CERT_FILE name the certificates of a company's proxy; on localhost use ws:// or http://."
+_START = "start the server first (`rtnb simulate`), and compare host and port; a firewall may refuse, too."
 _NETWORK: tuple[tuple[str, str, str], ...] = (
     ("proxy", "the proxy refused the connection", "check HTTPS_PROXY and NO_PROXY; it must allow WebSocket upgrades."),
     ("gaierror", "the host name cannot be resolved", "check the spelling of the host, the network and DNS."),
     ("SSLCertVerificationError", "the TLS certificate of the host is not trusted", _TRUST),
     ("SSLError", "no TLS connection", "if the server speaks plain HTTP, write ws:// or http:// instead."),
     ("TimeoutError", "no answer", "check network, VPN and proxy (HTTPS_PROXY, NO_PROXY), and private endpoints."),
-    (
-        "ConnectionRefusedError",
-        "the connection was refused: nothing listens there",
-        "start the server first (`rtnb simulate`), and compare host and port; a firewall may refuse, too.",
-    ),
+    ("ConnectionRefusedError", "the connection was refused: nothing listens there", _START),
     (_HANGING_UP, "the other side hung up before it answered", "does the scheme fit (wss:// for TLS, ws:// without)?"),
     ("InvalidHeader NegotiationError", "the other side answered, but not as a WebSocket server", "check the path."),
 )
@@ -242,15 +239,12 @@ _CLOSES: Mapping[int, tuple[str, str]] = {
 }
 """Close code -> what happened, and the next step, if any."""
 
+_WRONG_MODEL = "invalid_model missing_model model_not_found DeploymentNotFound"
+_NAME_ANOTHER = "name a {f.noun} that speaks realtime with {f.noun}= (asked for: {f.model!r})."
 _EVENTS: tuple[tuple[str, int, str, str], ...] = (
     ("beta_api_shape_disabled", 400, "OpenAI has switched the preview dialect off (2026-05-12)", "use dialect='ga'."),
     ("unknown_parameter", 400, "the service does not know a parameter of the request", "try dialect={other!r}."),
-    (
-        "invalid_model missing_model model_not_found DeploymentNotFound",
-        404,
-        "the {f.noun} is missing, unknown or not a realtime one",
-        "name a {f.noun} that speaks realtime with {f.noun}= (asked for: {f.model!r}).",
-    ),
+    (_WRONG_MODEL, 404, "the {f.noun} is missing, unknown or not a realtime one", _NAME_ANOTHER),
     ("rate_limit_exceeded insufficient_quota rate_limit_error rate_limited", 429, "the service asks to slow down", ""),
     ("session_expired", 408, "the session has expired", "open a new session."),
     ("invalid_api_key authentication_error", 401, "the key or token was refused", ""),
@@ -307,7 +301,7 @@ def connect_failure_from_event(
     ConnectError, AuthenticationError or RateLimited
     """
     kind, what, hint = _event(error_type, code, facts, close_code)
-    what = f"{what} ({code})" if code and code not in what else what
+    what = f"{what} ({code})" if code and code not in what + message else what
     said = _quoted(message)
     return _failure(kind, what, hint, facts, said=said, status=close_code, type=error_type, code=code)
 

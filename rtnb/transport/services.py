@@ -194,20 +194,18 @@ class Azure(_Service):
             Some variables are missing; the message names all of them.
         """
         found = variables(env, dotenv_path)
-        values: dict[str, Any] = {
-            name: next(filter(None, map(found.get, names)), None)
-            for name, names in AZURE_VARIABLES.items()
-            if name != "api_version" or overrides.get("dialect") == "preview"
-        }
+        values: dict[str, Any] = {}
+        for name, names in AZURE_VARIABLES.items():
+            values[name] = next(filter(None, map(found.get, names)), None)
+        if overrides.get("dialect") != "preview":
+            values.pop("api_version")
         if overrides.get("credential") is not None:
             values.pop("api_key")  # a stray key is the usual reason for 401 with keyless sign-in
         values |= overrides
         endpoint = values.pop("endpoint") or ""
         named = values["deployment"] or any(part in endpoint for part in ("model=", "deployment=", "/deployments/"))
-        missing = [
-            AZURE_VARIABLES[name][0] for name, is_set in (("endpoint", endpoint), ("deployment", named)) if not is_set
-        ]
-        if missing:
+        needed = {"AZURE_OPENAI_ENDPOINT": endpoint, "AZURE_OPENAI_DEPLOYMENT_NAME": named}
+        if missing := [name for name, value in needed.items() if not value]:
             hint = "Next: set them in the environment or in a .env file next to the notebook."
             raise ConnectError(f"not set: {', '.join(missing)}").with_hint(hint)
         return cls(endpoint, **values)

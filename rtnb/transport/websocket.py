@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from inspect import signature
 from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +29,6 @@ PING_TIMEOUT_S = 120.0
 """Longest wait for a pong. Long, because a cell that computes blocks the kernel's event loop and must not end the
 session (chosen; the library's default is 20 s)."""
 
-_REASON_BYTES = 123  # all that fits into a close frame (RFC 6455, 5.5)
 
 _log = logging.getLogger("rtnb.transport.websocket")
 
@@ -102,7 +100,8 @@ class WebSocketTransport:
 
     async def close(self, *, code: int = 1000, reason: str = "") -> None:
         """Send a close frame and wait for the answer, 5 s at most; closing twice is fine."""
-        await self._connection.close(code, reason.encode()[:_REASON_BYTES].decode("utf-8", "ignore"))
+        # A close frame holds 123 bytes of text (RFC 6455, 5.5).
+        await self._connection.close(code, reason.encode()[:123].decode("utf-8", "ignore"))
 
     def _failure(self, error: ws_errors.ConnectionClosed | ws_errors.ConcurrencyError) -> RtnbError:
         if isinstance(error, ws_errors.ConcurrencyError):
@@ -149,9 +148,7 @@ async def open_websocket(
     """
     remember_headers(headers or {})
     facts = facts or TargetFacts(url=redact(url))
-    options: dict[str, Any] = {"ssl": ssl} if ssl is not None and url.startswith("wss:") else {}
-    if "proxy" in signature(connect.__init__).parameters:  # since websockets 15
-        options["proxy"] = None if is_loopback(urlsplit(url).hostname or "") else True
+    parts = urlsplit(url)
     try:
         connection = await connect(
             url,
@@ -165,7 +162,8 @@ async def open_websocket(
             max_queue=256,  # a burst of deltas must not delay the answers to pings (chosen)
             logger=_log,
             create_connection=_Connection,
-            **options,
+            proxy=None if is_loopback(parts.hostname or "") else True,
+            ssl=(ssl or True) if parts.scheme == "wss" else None,
         )
         return WebSocketTransport(connection, facts=facts)
     except _Refused as error:
