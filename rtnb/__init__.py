@@ -75,14 +75,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help() would print every class in full
     from rtnb import analysis, audio, client, errors, protocol, simulator, transport, vad, widgets
     from rtnb._doctor import doctor
-    from rtnb.analysis.budget import Budget
     from rtnb.analysis.choosing import recommend
     from rtnb.analysis.migration import migrate
     from rtnb.analysis.plot import plot_arrivals, plot_deltas
     from rtnb.analysis.recordings import Recording
     from rtnb.analysis.sweeping import sweep
     from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
-    from rtnb.client import EventLog, Response, Session
+    from rtnb.client import Budget, EventLog, Response, Session
     from rtnb.errors import (
         AudioError,
         AuthenticationError,
@@ -95,7 +94,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         RtnbError,
         ServiceError,
     )
-    from rtnb.experiment.calibration import calibrate
+    from rtnb.experiment import calibrate
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
@@ -116,8 +115,7 @@ _NAMES = {
     "rtnb": "analysis audio client errors protocol simulator transport vad widgets",
     "rtnb._doctor": "doctor",
     "rtnb.analysis": "Recording migrate plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
-    "rtnb.client": "EventLog Response Session",
-    "rtnb.analysis.budget": "Budget",
+    "rtnb.client": "Budget EventLog Response Session",
     "rtnb.experiment": "calibrate",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError",

@@ -20,7 +20,7 @@ from rtnb._loop import BackgroundLoop
 from rtnb.errors import RtnbError
 from rtnb.redaction import redact
 from rtnb.targets import connect
-from rtnb.transport.services import AZURE_VARIABLES, Azure, OpenAI
+from rtnb.transport.services import AZURE_VARIABLES, Azure, OpenAI, variables
 
 SETTINGS = {
     "AZURE_OPENAI_ENDPOINT": "the address of your Azure resource, https://NAME.openai.azure.com",
@@ -96,9 +96,8 @@ def _html_table(checks: Iterable[Check]) -> str:
     rows = "".join(f"<th {left}>{title}</th>" for title in ("standing", "what", "found", "to do"))
     for check in checks:
         mark, colour = _MARKS[check.standing]
-        advice = check.advice
-        if advice.startswith(_PIP):  # in a notebook, %pip installs into the Python that runs the cell
-            advice = f"%pip{advice.removeprefix(_PIP)}   (in a cell, then restart the kernel)"
+        # In a notebook, %pip installs into the Python that runs the cell.
+        advice = re.sub(f"^{_PIP}(.*)", r"%pip\1   (in a cell, then restart the kernel)", check.advice)
         standing = f"<td {left}><span style='color:var(--jp-{colour}-color1); white-space:nowrap'>{mark}</span></td>"
         cells = "".join(f"<td {left}>{escape(text)}</td>" for text in (check.what, check.found, advice))
         rows += f"</tr><tr>{standing}{cells}"
@@ -145,11 +144,9 @@ def _packages() -> Iterator[Check]:
         if need.marker is not None and not need.marker.evaluate({"extra": ""}):
             continue
         found, wanted = _installed(need.name), need.specifier
-        if found and wanted.contains(found, prereleases=True):
-            yield Check(need.name, "ok", found)
-        else:
-            advice = f'{_PIP} install --upgrade "{need.name}{wanted}"'
-            yield Check(need.name, "do", f"{found or 'missing'}, needed: {wanted}", advice)
+        advice = f'{_PIP} install --upgrade "{need.name}{wanted}"'
+        row = Check(need.name, "do", f"{found or 'missing'}, needed: {wanted}", advice)
+        yield Check(need.name, "ok", found) if found and wanted.contains(found, prereleases=True) else row
 
 
 def _kernel() -> Check:
@@ -174,41 +171,33 @@ def _extras() -> Iterator[Check]:
         ("voice", "espeakng-loader", espeak, "no espeak: the simulator babbles instead of speaking"),
         ("WebRTC", "aiortc", "", "no aiortc: the simulator serves WebSockets only"),
     ):
-        if found := f"{package} {number}" if (number := _installed(package)) else otherwise:
-            yield Check(what, "ok", found)
-        else:
-            yield Check(what, "note", lack, f'{_PIP} install "rtnb[sim]"')
+        found = f"{package} {number}" if (number := _installed(package)) else otherwise
+        yield Check(what, "ok", found) if found else Check(what, "note", lack, f'{_PIP} install "rtnb[sim]"')
 
 
 def _microphone() -> Check:
     """Check whether a notebook page of this kernel can have a microphone."""
     if "VSCODE_PID" in os.environ:  # set for the kernels VS Code starts, not in its terminal
-        found = "VS Code gives notebook pages no microphone"
         advice = "rtnb.Microphone shows a link to a capture page on this machine, or takes a file; or use `rtnb lab`."
-    elif "COLAB_RELEASE_TAG" in os.environ:
-        found = "Colab: the page may refuse, and this machine is not yours"
+        return Check("microphone", "note", "VS Code gives notebook pages no microphone", advice)
+    if "COLAB_RELEASE_TAG" in os.environ:
         advice = "Try rtnb.Microphone(); if the page may not record, it takes a file instead."
-    else:
-        found, advice = "browsers allow it on https and localhost pages (`rtnb lab` serves localhost)", ""
-    return Check("microphone", "note" if advice else "ok", found, advice)
+        return Check("microphone", "note", "Colab: the page may refuse, and this machine is not yours", advice)
+    return Check("microphone", "ok", "browsers allow it on https and localhost pages (`rtnb lab` serves localhost)")
 
 
 def _settings() -> dict[str, str]:
     """Return the source of each setting by name; missing and empty ones are left out. No values."""
-    in_file: Mapping[str, str | None] = {}
-    if _installed("python-dotenv"):  # otherwise the row of python-dotenv gives the advice
-        from dotenv import dotenv_values, find_dotenv
-
-        path = find_dotenv(usecwd=True)
-        in_file = dotenv_values(path) if path else {}
+    # Without python-dotenv its own row gives the advice.
+    values = variables() if _installed("python-dotenv") else os.environ
     found: dict[str, str] = {}
     older = {names[0]: names for names in AZURE_VARIABLES.values()}
     for name in SETTINGS:
         for spelling in older.get(name, (name,)):  # the name, then older ones that `Azure.from_env` also reads
-            for source, values in (("set", os.environ), ("set in .env", in_file)):
-                if value := values.get(spelling):
-                    fault = _FAULT if name.endswith("ENDPOINT") and _NAME_ALONE.fullmatch(value.strip()) else ""
-                    found.setdefault(name, source + (f" as {spelling}" if spelling != name else "") + fault)
+            if value := values.get(spelling):
+                source = "set" if os.environ.get(spelling) else "set in .env"
+                fault = _FAULT if name.endswith("ENDPOINT") and _NAME_ALONE.fullmatch(value.strip()) else ""
+                found.setdefault(name, source + (f" as {spelling}" if spelling != name else "") + fault)
     return found
 
 
@@ -235,9 +224,7 @@ def _service(settings: Mapping[str, str], *, timeout_s: float) -> Check:
     if not azure and "OPENAI_API_KEY" not in settings:
         return Check("service", "note", "none is configured", 'rtnb.connect("sim") opens a session with the simulator.')
     if any(_FAULT in found for found in settings.values()):
-        return Check(
-            "service", "do", "not tried: the endpoint is not an address", "Correct AZURE_OPENAI_ENDPOINT first."
-        )
+        return Check("service", "do", "not tried: the endpoint is no address", "Correct AZURE_OPENAI_ENDPOINT first.")
     try:
         target = Azure.from_env() if azure else OpenAI()
         with BackgroundLoop() as loop:  # the cell that calls blocks the notebook's own loop

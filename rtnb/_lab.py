@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -56,14 +56,13 @@ def originals() -> Path:
     RtnbError
         This installation holds neither.
     """
-    folders = (_PACKAGE.parent / "notebooks", _PACKAGE / "_notebooks")
-    if (_PACKAGE.parent / "pyproject.toml").is_file() and folders[0].is_dir():
-        return folders[0]
-    if folders[1].is_dir():
-        return folders[1]
-    raise RtnbError(f"no notebooks found: neither {folders[0]} nor {folders[1]} exists").with_hint(
-        "Install rtnb again, or run this command from a checkout."
-    )
+    checkout, packaged = _PACKAGE.parent / "notebooks", _PACKAGE / "_notebooks"
+    if (_PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir():
+        return checkout
+    if packaged.is_dir():
+        return packaged
+    error = RtnbError(f"no notebooks found: neither {checkout} nor {packaged} exists")
+    raise error.with_hint("Install rtnb again, or run this command from a checkout.")
 
 
 def working_copy(source: Path, place: Path) -> WorkingCopy:
@@ -91,8 +90,11 @@ def working_copy(source: Path, place: Path) -> WorkingCopy:
         raise RtnbError(f"{place} is a file, not a folder").with_hint("Choose another folder with --directory.")
     copied = _read_manifest(place)
     added, updated, kept = list[str](), list[str](), list[str]()
-    for original in _files(source):
-        name, data = original.relative_to(source).as_posix(), original.read_bytes()
+    for original in sorted(source.rglob("*")):
+        relative = original.relative_to(source)
+        if not original.is_file() or any(part.startswith((".", "__")) for part in relative.parts):
+            continue
+        name, data = relative.as_posix(), original.read_bytes()
         target, wanted = place / name, _digest(data)
         found = _digest(target.read_bytes()) if target.is_file() else ""
         if target.exists() and found not in (wanted, copied.get(name)):
@@ -180,13 +182,6 @@ def serve(
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
-            yield path
 
 
 def _digest(data: bytes) -> str:

@@ -181,20 +181,18 @@ class BackgroundLoop:
         thread.join()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None or self._pid != os.getpid():
-            self._start(_new_loop())
-        assert self._loop is not None
-        return self._loop
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None and self._pid == os.getpid():
+            return self._loop
+        loop = _new_loop()
+        if self._loop is not None and self._pid == os.getpid():
+            loop.close()  # a widget was collected while `loop` was made, and has started another
+            return self._loop
         if self._loop is not None:
-            if self._pid == os.getpid():  # a widget was collected while `loop` was made, and has started another
-                loop.close()
-                return
             _after_fork.append(self._loop)
         self._loop, self._pid = loop, os.getpid()
         self._thread = threading.Thread(target=_serve, args=(loop,), name="rtnb-loop", daemon=True)
         self._thread.start()
+        return loop
 
     def __enter__(self) -> BackgroundLoop:
         return self

@@ -49,34 +49,23 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="rtnb", description="Realtime voice models in Jupyter.")
     root.add_argument("--version", action="version", version=f"rtnb {rtnb.__version__}")
     commands = root.add_subparsers(dest="command", metavar="command", required=True)
-    lab = commands.add_parser(
-        "lab",
-        help="open the notebooks in JupyterLab",
-        description="Open JupyterLab on your own copy of the notebooks. Files with your edits are never overwritten; "
-        "new notebooks are added and notebooks without edits are updated.",
-        epilog="Options after -- go to JupyterLab unchanged, e.g.: rtnb lab -- --ServerApp.ip=0.0.0.0",
-    )
+    about = "Open JupyterLab on your own copy of the notebooks. Files without your edits are updated, others are kept."
+    after = "Options after -- go to JupyterLab unchanged, e.g.: rtnb lab -- --ServerApp.ip=0.0.0.0"
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab", description=about, epilog=after)
     lab.add_argument("--port", type=_port, default=8888, help="first port to try; 0: any (default %(default)s)")
     lab.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
     lab.add_argument("--directory", type=Path, metavar="DIR", help="folder of your copy (default ~/rtnb-notebooks)")
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options of JupyterLab")
     _add_simulate(commands)
-    doctor = commands.add_parser(
-        "doctor",
-        help="check this installation and its settings",
-        description="Check Python, packages, kernel, voice, settings and, if one is configured, the service. "
-        "Exit code 1 if something must be done. No value of a setting is ever shown.",
-    )
+    about = "Check Python, packages, kernel, voice, settings and service; exit code 1 if something must be done."
+    doctor = commands.add_parser("doctor", help="check this installation and its settings", description=about)
     doctor.add_argument("--offline", action="store_true", help="do not connect to the service")
     return root
 
 
 def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    simulate = commands.add_parser(
-        "simulate",
-        help="serve the realtime protocol on this machine",
-        description="Serve the realtime protocol on this machine, in both dialects, until interrupted.",
-    )
+    about = "Serve the realtime protocol on this machine, in both dialects, until interrupted."
+    simulate = commands.add_parser("simulate", help="serve the realtime protocol on this machine", description=about)
     add = simulate.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--port", type=_port, default=0, help="0, the default: any free one")

@@ -41,27 +41,17 @@ class Hidden:
         return repr(self)
 
 
-class Secrets(Hidden, tuple[str, ...]):
-    """Known secrets, for `redact`; `repr` shows their number only."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"({len(self)} secrets)"
-
-
 _known: dict[str, None] = {}  # in the order of their use
 
 
-def remember(secrets: Iterable[str]) -> Secrets:
-    """Search for these secrets in every text that is redacted from now on, and return them; short ones are left out."""
-    kept = Secrets(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
-    for secret in kept:
-        _known.pop(secret, None)
-        _known[secret] = None
+def remember(secrets: Iterable[str]) -> None:
+    """Search for these secrets in every text that is redacted from now on; short ones are left out."""
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            _known.pop(secret, None)
+            _known[secret] = None
     for oldest in list(_known)[:-REMEMBERED]:
         del _known[oldest]
-    return kept
 
 
 def mask_known(text: str) -> str:
@@ -148,18 +138,16 @@ _RUNS = ((_alphabet("+/-_"), 80, _is_base64), (_alphabet(""), 32, _is_key))
 """Runs of characters that may be keys: their alphabet, shortest length, and the test that decides."""
 
 
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Mask the secrets in a text that came from elsewhere.
+def redact(text: str) -> str:
+    """Mask the secrets in a text that came from elsewhere: the remembered ones, and what is shaped like a key.
 
-    The time is linear in the length of the text: about 10 ms for 1 MB.
+    Pieces of 8 or more characters of long secrets are masked, too: services echo a refused key in part. The time is
+    linear in the length of the text: about 10 ms for 1 MB.
 
     Parameters
     ----------
     text : str
         The text, e.g. a service's error message.
-    secrets : iterable of str, default ()
-        Secrets besides the remembered ones. Those of 8 or more characters are masked, and so are pieces of 8 or more
-        characters of the long ones: services echo a refused key in part. Key shapes are always masked.
 
     Returns
     -------
@@ -171,9 +159,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     >>> redact("Incorrect API key provided: sk-proj-ab12********wxyz. Find yours in the portal.")
     'Incorrect API key provided: ****. Find yours in the portal.'
     """
-    known = sorted({*_known, *(one for one in secrets if len(one) >= SHORTEST_SECRET)}, key=len, reverse=True)
-    for secret in known:
-        text = text.replace(secret, MASK)
+    text = mask_known(text)
     for alphabet, shortest, is_key in _RUNS:
         text = _cut(text, _runs(text, alphabet, shortest, is_key))
     lowered = text.lower()
@@ -182,7 +168,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
             text = pattern.sub(rf"\1{MASK}" if pattern.groups else MASK, text)
     if "***" in text:
         text = _cut(text, _starred(text))
-    return _cut(text, _pieces(text, [secret for secret in known if len(secret) >= 2 * SHORTEST_SECRET]))
+    return _cut(text, _pieces(text, [secret for secret in _known if len(secret) >= 2 * SHORTEST_SECRET]))
 
 
 def _cut(text: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 from rtnb.errors import ConnectError
 from rtnb.transport import Custom, Dialect, EphemeralKey, Target, TargetFacts, Transport
@@ -25,12 +24,10 @@ class _Given:
         self.facts = TargetFacts(dialect=dialect, url="a given transport")
         self._transport = transport
 
-    async def open(self, *, intent: str | None = None, call_id: str | None = None) -> Transport:
+    async def open(self, **options: Any) -> Transport:
         return self._transport
 
-    async def ephemeral_key(
-        self, *, session: Mapping[str, Any] | None = None, expires_after_s: int | None = None
-    ) -> EphemeralKey:
+    async def ephemeral_key(self, **options: Any) -> EphemeralKey:
         raise ConnectError("a given transport cannot make ephemeral keys").with_hint("Connect to a service instead.")
 
     def __str__(self) -> str:
@@ -63,9 +60,7 @@ class Connecting:
         self._sessions.append(await self._open())
         return self._sessions[-1]
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self._sessions.pop().close()
 
     def __repr__(self) -> str:
@@ -145,10 +140,9 @@ def resolve(target: Any, *, dialect: Dialect | None = None) -> Target:
         raise ConnectError(f"cannot connect to {name!r}; allowed: {_ALLOWED}")
     if isinstance(target, Target):
         if dialect is not None and dialect != target.dialect:
-            raise ConnectError(f"{target} speaks {target.dialect!r}, not {dialect!r}").with_hint(
-                "Give dialect= to the target itself."
-            )
+            error = ConnectError(f"{target} speaks {target.dialect!r}, not {dialect!r}")
+            raise error.with_hint("Give dialect= to the target itself.")
         return target
     if isinstance(target, Transport):
-        return cast("Target", _Given(target, dialect=dialect or "ga"))
+        return _Given(target, dialect=dialect or "ga")
     raise ConnectError(f"cannot connect to {type(target).__name__}; allowed: {_ALLOWED}")

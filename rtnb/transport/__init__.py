@@ -9,6 +9,6 @@ from rtnb.transport.endpoint import Endpoint, is_loopback, read_endpoint
 from rtnb.transport.services import Azure, Custom, OpenAI
 
 __all__ = [
-    "Auth", "Azure", "Custom", "Dialect", "Endpoint", "Entra", "EphemeralKey", "Headers", "OpenAI", "Secret", "Secrets",
-    "Service", "Target", "TargetFacts", "Transport", "is_loopback", "read_endpoint", "redact",
+    "Auth", "Azure", "Custom", "Dialect", "Endpoint", "Entra", "EphemeralKey", "Headers", "OpenAI", "Secret", "Service",
+    "Target", "TargetFacts", "Transport", "is_loopback", "read_endpoint",
 ]  # fmt: skip

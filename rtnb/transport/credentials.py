@@ -11,12 +11,12 @@ import hmac
 import inspect
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NoReturn, TypeVar
 
 from rtnb.errors import AuthenticationError, RtnbError
-from rtnb.redaction import MASK, Hidden, Secrets, redact, remember
+from rtnb.redaction import MASK, Hidden, redact, remember
 
 Auth = Literal["none", "api-key", "entra", "bearer", "ephemeral"]
 """Way to sign in; the explanation of HTTP 401 depends on it."""
@@ -67,8 +67,8 @@ class Secret(Hidden):
     def __init__(self, value: str | Secret, *, what: str = "key") -> None:
         text = value.reveal() if isinstance(value, Secret) else unquoted(value)
         if reason := _why_not_a_secret(text):
-            error = AuthenticationError(f"the {what} {reason}")
-            raise error.with_hint(f"Paste the {what} itself: one word, as the service shows it.")
+            hint = f"Paste the {what} itself: one word, as the service shows it."
+            raise AuthenticationError(f"the {what} {reason}").with_hint(hint)
         self.__value = text
 
     def reveal(self) -> str:
@@ -215,7 +215,7 @@ class Entra:
             async with DefaultAzureCredential() as credential:
                 return await _ask(credential, self.scope)
         except Exception as error:  # credentials raise any type; the advice is the same for all
-            return caused_by(_no_token(error, scope=self.scope), error)
+            return _no_token(error, scope=self.scope)
 
     def __repr__(self) -> str:
         return f"Entra(scope={self.scope!r})"
@@ -264,56 +264,41 @@ async def _ask(credential: Any, scope: str) -> Secret:
 
 
 def _no_token(error: Exception, *, scope: str) -> AuthenticationError:
-    first_line = next(iter(redact(str(error)).strip().splitlines()), "") or type(error).__name__
-    what = f"no Entra token for {scope}: {first_line}"
-    hint = (
-        "sign in with `az login` (the right tenant: `az login --tenant ...`) in the environment that runs the kernel, "
-        "or pass credential=, or use a key: api_key=."
-    )
     if isinstance(error, ModuleNotFoundError):
         what = f"keyless sign-in needs a package that is not installed: {error.name}"
         hint = "`pip install azure-identity aiohttp`, or pass api_key=."
-    failure = AuthenticationError(what)
-    failure.add_note(f"Next: {hint}")
-    return failure
+    else:
+        first_line = next(iter(redact(str(error)).strip().splitlines()), "") or type(error).__name__
+        what = f"no Entra token for {scope}: {first_line}"
+        hint = "`az login` (with `--tenant ...`) in the environment that runs the kernel, or credential=, or api_key=."
+    return caused_by(AuthenticationError(what).with_hint(f"Next: {hint}"), error)
 
 
 # --- secrets of a request ---------------------------------------------------------------------------------------------
 
 
-def secrets_in(headers: Iterable[tuple[str, str]]) -> Secrets:
-    """Return the secret values among HTTP headers; `redact` searches for them from now on."""
-    found: list[str] = []
-    for name, value in headers:
+def remember_headers(headers: Mapping[str, str]) -> None:
+    """Let `redact` search for the secret values of HTTP headers from now on."""
+    for name, value in headers.items():
         lowered = name.lower()
         if any(part in lowered for part in ("key", "auth", "cookie", "token", "secret")):
-            found += [one for one in value.split() if one.lower() not in ("bearer", "basic")]
+            remember(one for one in value.split() if one.lower() not in ("bearer", "basic"))
         elif lowered == "sec-websocket-protocol":
-            found += [one.rpartition("openai-insecure-api-key.")[2] for one in value.split(", ") if "api-key." in one]
-    return remember(found)
+            remember(one.rpartition("openai-insecure-api-key.")[2] for one in value.split(", ") if "api-key." in one)
 
 
-def safe_cause(error: BaseException, secrets: Iterable[str] = ()) -> BaseException | None:
-    """Prepare `error` for ``raise ... from``: without the frames of libraries, whose local variables hold headers.
+def caused_by(failure: FailureT, error: BaseException) -> FailureT:
+    """Make `error` the cause of `failure` unless it, or an error behind it, holds a secret; return `failure`.
 
-    Returns None if the text of the error, or of one behind it, holds a secret.
+    The frames of libraries are removed, because their local variables hold headers. The caller raises the result
+    outside its ``except`` block. There no local variable, and no ``__context__``, holds the error of a library.
     """
-    secrets = Secrets(secrets)
     behind: BaseException | None = error
     while behind is not None:
         text = f"{behind} {behind.args!r}"
-        if redact(text, secrets) != text:
-            return None
+        if redact(text) != text:
+            return failure
         behind.__traceback__ = None
         behind = behind.__cause__ or behind.__context__
-    return error
-
-
-def caused_by(failure: FailureT, error: BaseException, secrets: Iterable[str] = ()) -> FailureT:
-    """Make `error` the cause of `failure` where that shows no secret, and return `failure`.
-
-    The caller raises the result outside its ``except`` block. There no local variable, and no ``__context__``, holds
-    the error of a library.
-    """
-    failure.__cause__ = safe_cause(error, secrets)
+    failure.__cause__ = error
     return failure

@@ -28,7 +28,10 @@ PREVIEW_REGIONS = ("eastus2", "swedencentral")
 _AZURE_HOST = re.compile(
     r"\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)$|\.api\.cognitive\.microsoft\.(com|us)$"
 )
-_PORTALS = ("ai.azure.com", "portal.azure.com", "oai.azure.com", "platform.openai.com", "learn.microsoft.com")
+_PORTALS = (".ai.azure.com", ".portal.azure.com", ".oai.azure.com", ".platform.openai.com", ".learn.microsoft.com")
+_REGIONAL = "realtimeapi-preview.ai.azure.com"
+_WITHOUT_PREVIEW = "Use dialect='ga'; to study the preview, use the simulator."
+_SCHEMES = ("https", "http", "wss", "ws")
 _PLACEHOLDER = re.compile(r"(?i)[<>{}]|\byour[-_.]?(own|resource|endpoint|azure)|^resource[-_]name(\.|$)")
 _KEY = re.compile(r"(?i:(sk|ek)[-_]\S+)|eyJ\S+|[0-9a-fA-F]{32}|[A-Za-z0-9]{40,}")
 _API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(-preview)?")
@@ -83,11 +86,11 @@ class Endpoint:
         call_id : str, optional
             ``rtc_…``: watch a WebRTC call from here (GA only).
         """
-        if call_id is not None and self.dialect == "preview":
-            _refuse("only the GA dialect can watch a WebRTC call (call_id)", self.realtime, "Leave call_id out.")
+        watching = call_id is not None and self.dialect == "preview"
+        _refuse_if(watching, "only the GA dialect can watch a call (call_id)", self.realtime, "Leave call_id out.")
         query: dict[str, str | None] = {}
         if self.azure_style and self.dialect == "preview":
-            query = {"api-version": self._version, "deployment": self.model}
+            query = {"api-version": self.api_version or PREVIEW_API_VERSION, "deployment": self.model}
         elif call_id is None and not (intent and self.service == "openai"):  # OpenAI reads it from the session there
             query = {"model": self.model}
         pasted = set(parse_qs(self.query, keep_blank_values=True))
@@ -95,10 +98,6 @@ class Endpoint:
         query = {name: value for name, value in query.items() if name not in pasted}
         url = self.origin + self.path if self.path is not None else self.realtime
         return re.sub("^http", "ws", _with_query(url, {**query, "call_id": call_id, "intent": intent}, self.query))
-
-    @property
-    def _version(self) -> str:
-        return self.api_version or PREVIEW_API_VERSION
 
     def ephemeral_keys(self, *, intent: str | None = None) -> str:
         """Return the address that gives short-lived keys (POST).
@@ -108,16 +107,12 @@ class Endpoint:
         intent : str, optional
             ``"transcription"`` for a session that only transcribes: the preview has an address for those.
         """
-        version: dict[str, str | None] = {}
         if self.dialect == "ga":
-            url = f"{self.realtime}/client_secrets"
-        else:
-            version = {"api-version": self._version} if self.azure_style else {}
-            if intent == "transcription":
-                url = f"{self.realtime}/transcription_sessions"
-            else:
-                url = f"{self.origin}{self.base}/realtime{'api' if self.azure_style else ''}/sessions"
-        return _with_query(url, version, self._own_query)
+            return _with_query(f"{self.realtime}/client_secrets", {}, self._own_query)
+        sessions = "transcription_sessions" if intent == "transcription" else "sessions"
+        api = "api" if self.azure_style and intent != "transcription" else ""
+        version = self.api_version or PREVIEW_API_VERSION if self.azure_style else None
+        return _with_query(f"{self.realtime}{api}/{sessions}", {"api-version": version}, self._own_query)
 
     @property
     def _own_query(self) -> str:
@@ -148,21 +143,19 @@ class Endpoint:
         if self.service != "azure" or is_loopback(urlsplit(self.origin).hostname or ""):
             return _with_query(f"{self.origin}/v1/realtimertc", {"model": self.model}, self._own_query)
         given, seen = ((one or "").lower().replace(" ", "") for one in (region, seen_region))
-        if given and seen and given != seen:
-            hint = f"Set region={seen!r}, or leave region out: it is known now."
-            _refuse(f"the resource is in {seen}, but region= is {given}", self.origin, hint)
         where, allowed = given or seen, " or ".join(PREVIEW_REGIONS)
+        other, hint = seen and where != seen, f"Set region={seen!r}, or leave region out: it is known now."
+        _refuse_if(other, f"the resource is in {seen}, but region= is {given}", self.origin, hint)
         if where not in PREVIEW_REGIONS:
             hint = f"Give region= the resource's region; outside {allowed} use dialect='ga'."
-            _refuse(
-                f"the preview's WebRTC needs the region of the resource: {allowed}, not {where!r}", self.origin, hint
-            )
+            message = f"the preview's WebRTC needs the region of the resource: {allowed}, not {where!r}"
+            _refuse(message, self.origin, hint)
         rtc = f"https://{where}.realtimeapi-preview.ai.azure.com/v1/realtimertc"
         return _with_query(rtc, {"model": self.model})
 
 
 def read_endpoint(
-    service: Service, pasted: str, *, dialect: Dialect = "ga", model: str | None = None, api_version: str | None = None
+    service: Service, pasted: str, dialect: Dialect = "ga", model: str | None = None, *, api_version: str | None = None
 ) -> Endpoint:
     """Understand a pasted endpoint.
 
@@ -194,30 +187,30 @@ def read_endpoint(
     >>> read_endpoint("azure", "https://res.openai.azure.com/", model="my-voice").websocket()
     'wss://res.openai.azure.com/openai/v1/realtime?model=my-voice'
     """
-    if dialect not in ("ga", "preview"):
-        _refuse(f"dialect is {dialect!r}", "", "Use dialect='ga' (today's protocol) or dialect='preview'.")
+    unknown = dialect not in ("ga", "preview")
+    _refuse_if(unknown, f"dialect is {dialect!r}", "", "Use dialect='ga' (today's protocol) or dialect='preview'.")
     parts = _split(pasted, service)
+    here = _bare(parts)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    if any(name.lower() in ("api-key", "api_key", "key", "token") for name in query):
-        _refuse("there is a key in the address, where logs keep it", _bare(parts), "Pass it as api_key= instead.")
+    has_key = any(name.lower() in ("api-key", "api_key", "key", "token") for name in query)
+    _refuse_if(has_key, "there is a key in the address, where logs keep it", here, "Pass it as api_key= instead.")
     _check_host(parts, service, dialect)
     in_path = re.search(r"/openai/deployments/([^/]+)", parts.path) if service == "azure" else None
     named = query.get("model") or query.get("deployment") or (unquote(in_path[1]) if in_path else None)
-    model = _one_model(model, named, _bare(parts))
+    model = _one_model(model, named, here)
     if service == "azure":
         return _azure(parts, query.get("api-version"), dialect=dialect, model=model, api_version=api_version)
-    if api_version and dialect == "ga":
-        _refuse(f"the GA address takes no api-version (it was {api_version!r})", _bare(parts), "Leave api_version out.")
-    if service == "openai" and not model:
-        _refuse("model= is missing", _bare(parts), "Name one: OpenAI('gpt-realtime-2.1').")
+    versioned = api_version and dialect == "ga"
+    _refuse_if(versioned, f"the GA address takes no api-version (it was {api_version!r})", here, "Leave it out.")
+    _refuse_if(service == "openai" and not model, "model= is missing", here, "Name one: OpenAI('gpt-realtime-2.1').")
     path = parts.path.rstrip("/")
     azure_paths = dialect == "preview" or is_azure_host(parts.hostname or "")
     base = _LAST_STEPS.sub("", path) if path else "/openai" if azure_paths else "/v1"
     base = base.removesuffix("/v1") if base.endswith("/openai/v1") else base
-    own = service != "openai"
-    exact = path if own and path.endswith("/realtime") else None
-    origin = _origin(parts, secure=service == "openai")
-    return Endpoint(service, dialect, origin, base, model, api_version, exact, parts.query if own else "")
+    if service == "openai":
+        return Endpoint(service, dialect, _origin(parts, secure=True), base, model, api_version)
+    exact = path if path.endswith("/realtime") else None
+    return Endpoint(service, dialect, _origin(parts), base, model, api_version, exact, parts.query)
 
 
 def _azure(
@@ -225,19 +218,17 @@ def _azure(
 ) -> Endpoint:
     here = _bare(parts)
     before, openai, after = f"{parts.path.rstrip('/')}/".partition("/openai/")
-    if not model:
-        _refuse("deployment= is missing", here, "Give deployment= the name of your deployment (not of its model).")
+    _refuse_if(not model, "deployment= is missing", here, "Give the name of your deployment (not of its model).")
     version = api_version or pasted_version
     if dialect == "ga":
         hint = f"Give {_origin(parts)} alone, or dialect='preview' for the older protocol."
-        if version:
-            _refuse(f"the GA address takes no api-version (it was {version!r}): Azure answers 401", here, hint)
-        if openai and re.match(r"realtime(api)?/", after):
-            _refuse(f"{parts.path} is a path of the preview, but dialect is 'ga'", here, hint)
+        old_path = openai and re.match(r"realtime(api)?/", after)
+        _refuse_if(version, f"the GA address takes no api-version (it was {version!r}; it gives 401)", here, hint)
+        _refuse_if(old_path, f"{parts.path} is a path of the preview, but dialect is 'ga'", here, hint)
     else:
         version = unquoted(version or PREVIEW_API_VERSION)
-        if not _API_VERSION.fullmatch(version):
-            _refuse(f"api_version is {version!r}", here, f"It looks like {PREVIEW_API_VERSION!r}.")
+        wrong = not _API_VERSION.fullmatch(version)
+        _refuse_if(wrong, f"api_version is {version!r}", here, f"It looks like {PREVIEW_API_VERSION!r}.")
     # Microsoft's hosts serve from the root; a path before /openai there (a project, /models) belongs to another API.
     known = is_azure_host(parts.hostname or "")
     prefix = "" if known else re.sub(r"(/v1(/.*)?)?/?$", "", before, count=1)
@@ -247,10 +238,8 @@ def _azure(
 def _split(pasted: str, service: Service) -> SplitResult:
     text = re.sub(r"^[A-Za-z_]+\s*=\s*", "", unquoted(pasted)).strip(",;")  # also a whole line of a .env file
     text, hint = unquoted(text), _WHERE_TO_FIND[service]
-    if not text:
-        _refuse("the endpoint is empty", "", hint)
-    if _KEY.fullmatch(text):
-        _refuse("the endpoint is a key, not an address", "", "Pass the key as api_key=. " + hint)
+    _refuse_if(not text, "the endpoint is empty", "", hint)
+    _refuse_if(_KEY.fullmatch(text), "the endpoint is a key, not an address", "", f"Pass it as api_key=. {hint}")
     had_scheme = "://" in text
     if not had_scheme:
         text = text.lstrip("/")
@@ -262,14 +251,13 @@ def _split(pasted: str, service: Service) -> SplitResult:
     except ValueError as error:
         _refuse(f"the endpoint cannot be read: {error}", "", hint, error)
     shown, host = redact(text), parts.hostname or ""
-    if parts.scheme.lower() not in ("https", "http", "wss", "ws"):
-        _refuse(f"the scheme {parts.scheme!r} is not one of https, http, wss, ws", shown, hint)
-    if parts.username is not None:
-        _refuse("there is a name or password in the address", shown, "Pass keys as api_key= or headers=.")
-    if _PLACEHOLDER.search(host or parts.netloc) or "<" in text:
-        _refuse(f"the endpoint is still the placeholder of a sample: {shown}", shown, hint)
-    if not host or re.search(r"[\s,]", parts.netloc):
-        _refuse(f"there is no host in the endpoint {shown!r}", shown, hint)
+    scheme, sample = parts.scheme.lower(), "<" in text or _PLACEHOLDER.search(host or parts.netloc)
+    _refuse_if(scheme not in _SCHEMES, f"the scheme {scheme!r} is not one of {', '.join(_SCHEMES)}", shown, hint)
+    has_name = parts.username is not None
+    _refuse_if(has_name, "there is a name or password in the address", shown, "Pass keys as api_key= or headers=.")
+    _refuse_if(sample, f"the endpoint is still the placeholder of a sample: {shown}", shown, hint)
+    no_host = not host or re.search(r"[\s,]", parts.netloc)
+    _refuse_if(no_host, f"there is no host in the endpoint {shown!r}", shown, hint)
     if not (had_scheme or port or "." in host or is_loopback(host)):
         form = f"https://{host}.openai.azure.com" if service == "azure" else f"ws://{host}:8765"
         _refuse(f"the endpoint {host!r} is a name, not an address: write {form}", shown, hint)
@@ -277,31 +265,25 @@ def _split(pasted: str, service: Service) -> SplitResult:
 
 
 def _check_host(parts: SplitResult, service: Service, dialect: Dialect) -> None:
-    host, here = (parts.hostname or ""), _bare(parts)
-    if host.endswith("realtimeapi-preview.ai.azure.com"):
-        hint = f"{_WHERE_TO_FIND['azure']} The region goes into region=."
-        _refuse("this is the WebRTC address of a region, not of your resource", here, hint)
-    if any(host == portal or host.endswith(f".{portal}") for portal in _PORTALS) and ".services." not in f".{host}":
-        _refuse(f"{host} is a web page for people, not the service", here, _WHERE_TO_FIND[service])
-    if "/voice-live/" in f"{parts.path}/":
-        _refuse("this is Azure Voice Live, another protocol", here, "Use a deployment of a realtime model.")
-    if service == "azure" and host.endswith("api.openai.com"):
-        _refuse("this is OpenAI's address, not Azure's", here, "Use rtnb.OpenAI(model, api_key=...).")
-    if service == "openai" and is_azure_host(host):
-        _refuse("this is Azure's address, not OpenAI's", here, "Use rtnb.Azure(endpoint, deployment=...).")
-    if dialect == "preview" and (service == "openai" or host.endswith("api.openai.com")):
-        hint = "Use dialect='ga'; to study the preview, use the simulator."
-        _refuse("OpenAI switched the preview dialect off on 2026-05-12 (it closes with code 4000)", here, hint)
+    host, here, find = parts.hostname or "", _bare(parts), _WHERE_TO_FIND
+    openai, azure = host.endswith("api.openai.com"), is_azure_host(host)
+    regional, portal = host.endswith(_REGIONAL), f".{host}".endswith(_PORTALS) and ".services." not in f".{host}"
+    voice_live = "/voice-live/" in f"{parts.path}/"
+    gone = dialect == "preview" and (service == "openai" or openai)
+    _refuse_if(regional, "this is the WebRTC address of a region: give region=", here, find["azure"])
+    _refuse_if(portal, f"{host} is a web page for people, not the service", here, find[service])
+    _refuse_if(voice_live, "this is Azure Voice Live, another protocol", here, "Deploy a realtime model.")
+    _refuse_if(service == "azure" and openai, "this is OpenAI's address, not Azure's", here, "Use rtnb.OpenAI(model).")
+    _refuse_if(service == "openai" and azure, "this is Azure's address, not OpenAI's", here, "Use rtnb.Azure(...).")
+    _refuse_if(gone, "OpenAI switched the preview off on 2026-05-12 (it closes with 4000)", here, _WITHOUT_PREVIEW)
 
 
 def _one_model(given: str | None, in_address: str | None, here: str) -> str | None:
     model = unquoted(given or "")
-    if re.search(r"[\s/<>?&#]", model):
-        hint = "Give the name alone: letters, - . and _."
-        _refuse(f"{redact(model)!r} is no name of a deployment or model", here, hint)
-    if model and in_address and model != in_address:
-        what = f"two deployments or models are named: {in_address!r} in the address and {model!r} as an argument"
-        _refuse(what, here, "Leave one out.")
+    odd, hint = re.search(r"[\s/<>?&#]", model), "Give the name alone: letters, - . and _."
+    _refuse_if(odd, f"{redact(model)!r} is no name of a deployment or model", here, hint)
+    two = f"two deployments or models: {in_address!r} in the address and {model!r} as an argument"
+    _refuse_if(model and in_address and model != in_address, two, here, "Leave one out.")
     return model or in_address or None
 
 
@@ -348,6 +330,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _refuse(message: str, url: str, hint: str, cause: Exception | None = None) -> NoReturn:
-    error = ConnectError(message, url=url)
-    error.add_note(f"Next: {hint}")
-    raise error from cause
+    raise ConnectError(message, url=url).with_hint(f"Next: {hint}") from cause
+
+
+def _refuse_if(wrong: object, message: str, url: str, hint: str) -> None:
+    if wrong:
+        _refuse(message, url, hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -27,42 +27,30 @@ _QUOTED = 400  # characters quoted of a service's answer (chosen)
 
 # --- before any answer: name, network, certificate ------------------------------------------------------------------
 
-_NETWORK: Mapping[str, tuple[str, str]] = {
-    "proxy": ("the proxy refused the connection", "check HTTPS_PROXY and NO_PROXY; it must allow WebSocket upgrades."),
-    "gaierror": ("the host name cannot be resolved", "check the spelling of the host, the network and DNS."),
-    "SSLCertVerificationError": (
-        "the TLS certificate of the host is not trusted",
-        "point SSL_CERT_FILE to the certificates of a company's proxy; use ws:// or http:// on localhost.",
-    ),
-    "SSLError": ("no TLS connection", "if the server speaks plain HTTP, write ws:// or http:// instead."),
-    "TimeoutError": (
-        "no answer",
-        "check network, VPN and proxy (HTTPS_PROXY, NO_PROXY); a private endpoint answers only inside its network.",
-    ),
-    "ConnectionRefusedError": (
-        "the connection was refused: nothing listens there",
-        "start the server first (`rtnb simulate`), and compare host and port; a firewall may refuse, too.",
-    ),
-    "EOFError ConnectionError InvalidMessage ServerDisconnectedError": (
-        "the other side hung up before it answered",
-        "is it a realtime service, and does the scheme fit (wss:// for TLS, ws:// without)?",
-    ),
-    "InvalidUpgrade InvalidHeader InvalidHeaderValue NegotiationError": (
-        "the other side answered, but not as a WebSocket server",
-        "check the path of the address.",
-    ),
-}
-"""Classes of errors -> what happened, and the next step. Names instead of classes: no library is imported."""
+_HANGING_UP = "EOFError ConnectionError InvalidMessage ServerDisconnectedError"
+_TRUST = "let SSL_CERT_FILE name the certificates of a company's proxy; on localhost use ws:// or http://."
+_START = "start the server first (`rtnb simulate`), and compare host and port; a firewall may refuse, too."
+_NETWORK: tuple[tuple[str, str, str], ...] = (
+    ("proxy", "the proxy refused the connection", "check HTTPS_PROXY and NO_PROXY; it must allow WebSocket upgrades."),
+    ("gaierror", "the host name cannot be resolved", "check the spelling of the host, the network and DNS."),
+    ("SSLCertVerificationError", "the TLS certificate of the host is not trusted", _TRUST),
+    ("SSLError", "no TLS connection", "if the server speaks plain HTTP, write ws:// or http:// instead."),
+    ("TimeoutError", "no answer", "check network, VPN and proxy (HTTPS_PROXY, NO_PROXY), and private endpoints."),
+    ("ConnectionRefusedError", "the connection was refused: nothing listens there", _START),
+    (_HANGING_UP, "the other side hung up before it answered", "does the scheme fit (wss:// for TLS, ws:// without)?"),
+    ("InvalidHeader NegotiationError", "the other side answered, but not as a WebSocket server", "check the path."),
+)
+"""Classes of errors, what happened, and the next step. Names instead of classes: no library is imported."""
 
 _NO_AZURE_HOST = (
-    "copy the endpoint from the resource's page Keys and Endpoint (https://NAME.openai.azure.com); a resource without "
-    "a custom name, or a private endpoint outside its network, has no public name."
+    "copy the endpoint from the page Keys and Endpoint (https://NAME.openai.azure.com); a resource without a custom "
+    "name, or a private endpoint outside its network, has no public name."
 )
 
 
 def connect_failure(
-    error: BaseException, *, facts: TargetFacts = _NOWHERE, timeout_s: float | None = None, secrets: Iterable[str] = ()
-) -> ConnectError:
+    error: BaseException, *, facts: TargetFacts = _NOWHERE, timeout_s: float | None = None
+) -> ConnectError | RateLimited:
     """Explain a connection without any HTTP answer: DNS, refused, TLS, timeout, proxy, not HTTP.
 
     Parameters
@@ -73,8 +61,6 @@ def connect_failure(
         Facts about the target.
     timeout_s : float, optional
         Limit that passed, for the text of a timeout.
-    secrets : iterable of str
-        Masked in quoted text.
 
     Returns
     -------
@@ -88,22 +74,25 @@ def connect_failure(
         kinds = ["proxy"]
     elif f"[Errno {errno.ECONNREFUSED}]" in str(root):  # also where asyncio joins the errors of several addresses
         kinds = ["ConnectionRefusedError"]
-    known = next((texts for kind in kinds for names, texts in _NETWORK.items() if kind in names.split()), None)
-    what, hint = known or (f"the network failed with {kinds[0]}", "check the address, the network and the proxy.")
+    unknown = ("", f"the network failed with {kinds[0]}", "check the address, the network and the proxy.")
+    _, what, hint = next((row for kind in kinds for row in _NETWORK if kind in row[0].split()), unknown)
     if "gaierror" in kinds and facts.service == "azure":
         hint = _NO_AZURE_HOST
     if "TimeoutError" in kinds and timeout_s is not None:
         what += f" within {timeout_s:g} s"
-    said = redact(str(root), secrets)
-    what = f"{what} ({said})" if said and said not in what else what
-    failure = ConnectError(_could_not(facts, what), url=facts.url)
-    failure.add_note(f"Next: {hint}")
-    return failure
+    said = redact(str(root))
+    return _failure(0, f"{what} ({said})" if said and said not in what else what, hint, facts)
 
 
-def _could_not(facts: TargetFacts, what: str, said: str = "") -> str:
+def _failure(
+    kind: int, what: str, hint: str, facts: TargetFacts, *, said: str = "", status: int | None = None, **limit: Any
+) -> ConnectError | RateLimited:
+    """Make the exception for the HTTP status `kind`; `limit` are the arguments of `RateLimited`."""
     quoted = f', "{said}"' if said else ""
-    return f"could not {facts.purpose} at {facts.url or 'the given address'}: {what}{quoted}"
+    text = f"could not {facts.purpose} at {facts.url or 'the given address'}: {what}{quoted}"
+    refused = AuthenticationError if kind in (401, 403) else ConnectError
+    failure = RateLimited(text, **limit) if kind == 429 else refused(text, url=facts.url, status=status)
+    return failure.with_hint(f"Next: {hint}")
 
 
 # --- an HTTP answer with another status -----------------------------------------------------------------------------
@@ -118,15 +107,14 @@ _ADVICE: tuple[tuple[int, str, str], ...] = (
     (401, "ephemeral", "an ephemeral key lives 60 s (preview) or 10 min (GA by default): get a new one"),
     (401, "entra", "the token's scope was {f.scope}; the other documented one is scope={other_scope!r}"),
     (401, "entra", "the token may be of another tenant than the resource: `az login --tenant ...`"),
-    (401, "azure key", "the key is wrong, replaced, or of another resource: copy it again from Keys and Endpoint"),
+    (401, "azure key", "the key is wrong, replaced or of another resource: copy it again from Keys and Endpoint"),
     (401, "azure key", "the resource may allow no keys at all: leave api_key out to sign in with Entra"),
     (401, "elsewhere key", "the key is wrong, revoked or of another project: make a new one"),
     (401, "azure", "key and token together are refused too: is a proxy or a header of yours adding one?"),
     (403, "elsewhere", "the key may not do this: check its permissions, project, and the supported countries"),
     (403, "azure keyless open", "give the identity the role 'Cognitive Services OpenAI User' (takes minutes)"),
     (403, "azure", "check the resource's page Networking: its rules may not allow this machine's address"),
-    (404, "azure", "is there a deployment named {f.model!r} in this resource (its own name, not its model's)?"),
-    (404, "azure", "has its model been retired?"),
+    (404, "azure", "is there a deployment named {f.model!r} (not its model's name), or is its model retired?"),
     (404, "azure ga", "does the address end in /openai/v1/realtime with model=, not deployment=?"),
     (404, "azure preview", "is the preview still served there? Try dialect='ga'"),
     (404, "rtc", "is the WebRTC region the region of the resource?"),
@@ -149,12 +137,7 @@ All rows of a status apply whose conditions hold, in this order. For conditions 
 
 
 def http_failure(
-    status: int,
-    *,
-    headers: Mapping[str, str] | None = None,
-    body: str | bytes | bytearray = "",
-    facts: TargetFacts = _NOWHERE,
-    secrets: Iterable[str] = (),
+    status: int, *, headers: Mapping[str, str] | None = None, body: str | bytes = "", facts: TargetFacts = _NOWHERE
 ) -> ConnectError | RateLimited:
     """Explain an HTTP status, of the WebSocket upgrade or of a request.
 
@@ -168,35 +151,21 @@ def http_failure(
         Body of the answer; its error message is quoted.
     facts : TargetFacts
         Facts about the target.
-    secrets : iterable of str
-        Masked in quoted text.
 
     Returns
     -------
     ConnectError, AuthenticationError (401, 403) or RateLimited (429)
     """
-    lowered = {name.lower(): redact(value, secrets) for name, value in (headers or {}).items()}
-    code, said = _service_message(body, secrets)
+    lowered = {name.lower(): redact(value) for name, value in (headers or {}).items()}
+    code, said = _service_message(body)
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "unknown status"
     retry_after_ms = _retry_after_ms(lowered)
     wait = "wait" if retry_after_ms is None else f"wait {retry_after_ms / 1000:g} s"
     hint = _advice(status, facts, said, wait=wait, location=lowered.get("location", "another one"))
     limit = {"retry_after_ms": retry_after_ms, "type": "rate_limited", "code": code or "429"}
-    failure = _failure(status, _could_not(facts, f"HTTP {status} {phrase}", said), hint, facts, status, **limit)
     request_id = lowered.get("apim-request-id") or lowered.get("x-request-id") or lowered.get("x-ms-request-id")
-    if request_id:
-        failure.add_note(f"Request id, for the service's support: {request_id}")
-    return failure
-
-
-def _failure(
-    kind: int, text: str, hint: str, facts: TargetFacts, status: int | None, **limit: Any
-) -> ConnectError | RateLimited:
-    """Make the exception for the HTTP status `kind`; `limit` are the arguments of `RateLimited`."""
-    refused = AuthenticationError if kind in (401, 403) else ConnectError
-    failure = RateLimited(text, **limit) if kind == 429 else refused(text, url=facts.url, status=status)
-    failure.add_note(f"Next: {hint}")
-    return failure
+    failure = _failure(status, f"HTTP {status} {phrase}", hint, facts, said=said, status=status, **limit)
+    return failure.with_hint(request_id and f"Request id, for the service's support: {request_id}")
 
 
 def _advice(status: int, facts: TargetFacts, said: str = "", **values: str) -> str:
@@ -234,9 +203,9 @@ def _retry_after_ms(headers: Mapping[str, str]) -> int | None:
     return None
 
 
-def _service_message(body: str | bytes | bytearray, secrets: Iterable[str]) -> tuple[str | None, str]:
+def _service_message(body: str | bytes) -> tuple[str | None, str]:
     """Return code and message of an error answer, redacted; a page of HTML is not quoted."""
-    text = body if isinstance(body, str) else bytes(body).decode("utf-8", "replace")
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
     try:
         answer: Any = json.loads(text)
     except ValueError:
@@ -247,20 +216,20 @@ def _service_message(body: str | bytes | bytearray, secrets: Iterable[str]) -> t
         fields = inner if isinstance(inner, dict) else {"message": inner}
         code = str(fields["code"]) if fields.get("code") else None
         text = str(fields.get("message") or fields.get("detail") or text)
-    return code, "" if text.lstrip().startswith("<") else _quoted(text, secrets)
+    return code, "" if text.lstrip().startswith("<") else _quoted(text)
 
 
-def _quoted(text: str, secrets: Iterable[str]) -> str:
-    return redact(" ".join(text.split()), secrets)[:_QUOTED]
+def _quoted(text: str) -> str:
+    return redact(" ".join(text.split()))[:_QUOTED]
 
 
 # --- after the connection was open ----------------------------------------------------------------------------------
 
-_CLOSES: Mapping[int, tuple[str, str | None]] = {
-    1000: ("the session ended as asked", None),
+_CLOSES: Mapping[int, tuple[str, str]] = {
+    1000: ("the session ended as asked", ""),
     1001: ("the service ended the session", "open a new session and send it what it needs to know."),
     1002: ("one side broke the WebSocket protocol", "report it with the log; a proxy in between may be the cause."),
-    1005: ("the connection was closed without a reason", None),
+    1005: ("the connection was closed without a reason", ""),
     1006: ("the connection broke without a closing message", "check the network, then open a new session."),
     1008: ("the service refuses to go on (policy)", "read the reason; check the key and its permissions."),
     1009: ("a message was too big", "send audio in smaller chunks (15 MiB per append is the limit)."),
@@ -268,17 +237,14 @@ _CLOSES: Mapping[int, tuple[str, str | None]] = {
     1012: ("the service restarts", "open a new session."),
     1013: ("the service is overloaded", "wait a moment, then open a new session."),
 }
-"""Close code -> what happened, and the next step."""
+"""Close code -> what happened, and the next step, if any."""
 
+_WRONG_MODEL = "invalid_model missing_model model_not_found DeploymentNotFound"
+_NAME_ANOTHER = "name a {f.noun} that speaks realtime with {f.noun}= (asked for: {f.model!r})."
 _EVENTS: tuple[tuple[str, int, str, str], ...] = (
     ("beta_api_shape_disabled", 400, "OpenAI has switched the preview dialect off (2026-05-12)", "use dialect='ga'."),
     ("unknown_parameter", 400, "the service does not know a parameter of the request", "try dialect={other!r}."),
-    (
-        "invalid_model missing_model model_not_found DeploymentNotFound",
-        404,
-        "the {f.noun} is missing, unknown or not a realtime one",
-        "name a {f.noun} that speaks realtime with {f.noun}= (asked for: {f.model!r}).",
-    ),
+    (_WRONG_MODEL, 404, "the {f.noun} is missing, unknown or not a realtime one", _NAME_ANOTHER),
     ("rate_limit_exceeded insufficient_quota rate_limit_error rate_limited", 429, "the service asks to slow down", ""),
     ("session_expired", 408, "the session has expired", "open a new session."),
     ("invalid_api_key authentication_error", 401, "the key or token was refused", ""),
@@ -287,9 +253,7 @@ _EVENTS: tuple[tuple[str, int, str, str], ...] = (
 """Codes and types of an `error` event, its HTTP status, what happened, and the next step (empty: `_ADVICE`)."""
 
 
-def closed(
-    code: int, reason: str = "", *, facts: TargetFacts = _NOWHERE, secrets: Iterable[str] = ()
-) -> ConnectionClosed:
+def closed(code: int, reason: str = "", *, facts: TargetFacts = _NOWHERE) -> ConnectionClosed:
     """Explain the end of a connection.
 
     Parameters
@@ -298,23 +262,18 @@ def closed(
         WebSocket close code, 1006 without one.
     reason : str
         Reason text, as received; it is redacted here.
-    facts, secrets
-        See `connect_failure`.
+    facts : TargetFacts
+        Facts about the target.
     """
-    reason = redact(reason, secrets)
-    hint: str | None
+    reason = redact(reason)
     if code in (3000, 4000):
         _, what, hint = _event(*split_reason(reason), facts, code)
     else:
         what, hint = _CLOSES.get(code, ("the connection was closed", "read the reason, then open a new session."))
     if code == 1001 and any(word in reason.lower() for word in ("duration", "maximum", "minute", "expired")):
         what = "the session reached its longest duration (60 minutes)"
-    failure = ConnectionClosed(
-        f"{what} ({code}, {reason!r})" if reason else f"{what} ({code})", code=code, reason=reason
-    )
-    if hint:
-        failure.add_note(f"Next: {hint}")
-    return failure
+    text = f"{what} ({code}, {reason!r})" if reason else f"{what} ({code})"
+    return ConnectionClosed(text, code=code, reason=reason).with_hint(hint and f"Next: {hint}")
 
 
 def split_reason(reason: str) -> tuple[str, str | None]:
@@ -324,13 +283,7 @@ def split_reason(reason: str) -> tuple[str, str | None]:
 
 
 def connect_failure_from_event(
-    error_type: str,
-    code: str | None,
-    message: str,
-    *,
-    facts: TargetFacts = _NOWHERE,
-    close_code: int | None = None,
-    secrets: Iterable[str] = (),
+    error_type: str, code: str | None, message: str, *, facts: TargetFacts = _NOWHERE, close_code: int | None = None
 ) -> ConnectError | RateLimited:
     """Explain an `error` event before `session.created`: OpenAI's refusal of a key or a model.
 
@@ -340,16 +293,17 @@ def connect_failure_from_event(
         Fields of the event, or of the close reason (see `split_reason`).
     close_code : int, optional
         Close code that followed; becomes ``.status``.
-    facts, secrets
-        See `connect_failure`.
+    facts : TargetFacts
+        Facts about the target.
 
     Returns
     -------
     ConnectError, AuthenticationError or RateLimited
     """
     kind, what, hint = _event(error_type, code, facts, close_code)
-    text = _could_not(facts, what, _quoted(message, secrets))
-    return _failure(kind, text, hint, facts, close_code, type=error_type, code=code)
+    what = f"{what} ({code})" if code and code not in what + message else what
+    said = _quoted(message)
+    return _failure(kind, what, hint, facts, said=said, status=close_code, type=error_type, code=code)
 
 
 def _event(error_type: str, code: str | None, facts: TargetFacts, close_code: int | None) -> tuple[int, str, str]:
@@ -357,10 +311,7 @@ def _event(error_type: str, code: str | None, facts: TargetFacts, close_code: in
         for names, kind, what, hint in _EVENTS:
             if name in names.split():
                 other = "preview" if facts.dialect == "ga" else "ga"
-                return (
-                    kind,
-                    what.format(f=facts),
-                    hint.format(f=facts, other=other) or _advice(kind, facts, wait="wait"),
-                )
+                step = hint.format(f=facts, other=other) or _advice(kind, facts, wait="wait")
+                return kind, what.format(f=facts), step
     named = f"{error_type}.{code}" if code else error_type
     return 400, f"the service refused with {named or 'no reason'}", "read the service's message."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from ssl import SSLContext
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
 from rtnb.redaction import redact
 from rtnb.transport import explain
 from rtnb.transport.base import Dialect, TargetFacts
-from rtnb.transport.credentials import EphemeralKey, Headers, bearer, caused_by, secrets_in
+from rtnb.transport.credentials import EphemeralKey, Headers, bearer, caused_by, remember_headers
 from rtnb.transport.endpoint import is_loopback
 
 LIFETIME_S: Mapping[Dialect, int] = {"ga": 600, "preview": 60}
@@ -27,16 +27,14 @@ LIFETIME_S: Mapping[Dialect, int] = {"ga": 600, "preview": 60}
 SHORTEST_S, LONGEST_S = 10, 7200
 """Allowed values of `expires_after_s` (OpenAI's reference)."""
 
+TIMEOUT_S = 15.0
+"""Limit for a whole request (chosen)."""
+
 T = TypeVar("T")
 
 
 def ephemeral_body(
-    dialect: Dialect,
-    *,
-    model: str | None = None,
-    session: Mapping[str, Any] | None = None,
-    expires_after_s: int | None = None,
-    intent: str | None = None,
+    dialect: Dialect, session: Mapping[str, Any], *, model: str | None = None, expires_after_s: int | None = None
 ) -> dict[str, Any]:
     """Make the JSON body that asks for an ephemeral key.
 
@@ -44,15 +42,14 @@ def ephemeral_body(
     ----------
     dialect : {"ga", "preview"}
         Shape of the body: GA nests the session, the preview is the session.
+    session : mapping
+        Wire JSON in that dialect: instructions, voice, turn detection …, and the ``type``, ``"transcription"`` for a
+        session that only transcribes.
     model : str, optional
         Deployment or model; one in `session` wins. Transcription sessions name theirs in their transcription
         settings, so it is left out there.
-    session : mapping, optional
-        Wire JSON in that dialect: instructions, voice, turn detection …
     expires_after_s : int, optional
         Lifetime, 10 to 7200 s; None leaves it to the service (60 s preview, 600 s GA).
-    intent : str, optional
-        ``"transcription"`` for a session that only transcribes.
 
     Raises
     ------
@@ -61,26 +58,20 @@ def ephemeral_body(
     """
     if expires_after_s is not None and not SHORTEST_S <= expires_after_s <= LONGEST_S:
         raise LocalProtocolError(f"expires_after_s is {expires_after_s!r}; allowed: {SHORTEST_S} to {LONGEST_S} s")
-    after = {"anchor": "created_at", "seconds": expires_after_s}
-    settings = {name: value for name, value in (session or {}).items() if name != "type"}
-    kind = intent or (session or {}).get("type", "realtime")
-    body: dict[str, Any] = {**({"model": model} if model and kind == "realtime" else {}), **settings}
-    if dialect == "ga":
-        whole: dict[str, Any] = {"session": {"type": kind, **body}}
-        return whole if expires_after_s is None else {"expires_after": after, **whole}
+    body = dict(session)
+    kind = body.pop("type", "realtime")
+    if model and kind == "realtime":
+        body.setdefault("model", model)
     # The preview's transcription sessions name the lifetime `expires_at` (OpenAI's beta reference).
-    name = "expires_at" if kind == "transcription" else "expires_after"
-    return body if expires_after_s is None else {**body, "client_secret": {name: after}}
+    name = "expires_at" if dialect == "preview" and kind == "transcription" else "expires_after"
+    lifetime = {name: {"anchor": "created_at", "seconds": expires_after_s}} if expires_after_s is not None else {}
+    if dialect == "ga":
+        return {**lifetime, "session": {"type": kind, **body}}
+    return {**body, "client_secret": lifetime} if lifetime else body
 
 
 async def mint(
-    url: str,
-    *,
-    headers: Mapping[str, str],
-    body: Mapping[str, Any],
-    facts: TargetFacts,
-    timeout_s: float = 10.0,
-    ssl: SSLContext | None = None,
+    url: str, *, headers: Mapping[str, str], body: Mapping[str, Any], facts: TargetFacts, ssl: SSLContext | None = None
 ) -> EphemeralKey:
     """Get an ephemeral key from a service.
 
@@ -94,8 +85,6 @@ async def mint(
         From `ephemeral_body`.
     facts : TargetFacts
         Facts about the target: the dialect of url and body, and the explanation of failures.
-    timeout_s : float, default 10
-        Limit for the whole request (chosen).
     ssl : ssl.SSLContext, optional
         Trusted certificates, None for the system's.
 
@@ -113,7 +102,7 @@ async def mint(
         The service agreed but sent no key.
     """
     facts = replace(facts, url=redact(url), purpose="get an ephemeral key")
-    return _raised(await _post(url, headers, facts, timeout_s, ssl, _key, json=body))
+    return _raised(await _post(url, _key, facts, headers=headers, json=body, ssl=ssl or True))
 
 
 @dataclass(frozen=True)
@@ -145,7 +134,7 @@ def read_answer(status: int, *, headers: Mapping[str, str], body: str | bytes, f
 
 
 async def post_offer(
-    url: str, *, key: EphemeralKey, sdp: str, facts: TargetFacts, timeout_s: float = 15, ssl: SSLContext | None = None
+    url: str, *, key: EphemeralKey, sdp: str, facts: TargetFacts, ssl: SSLContext | None = None
 ) -> Answer:
     """Post an offer with an ephemeral key.
 
@@ -159,8 +148,6 @@ async def post_offer(
         The browser's offer.
     facts : TargetFacts
         Facts about the target, for the explanation of failures.
-    timeout_s : float, default 15
-        Limit for the whole request (chosen).
     ssl : ssl.SSLContext, optional
         Trusted certificates, None for the system's.
 
@@ -170,51 +157,34 @@ async def post_offer(
         See `read_answer`; also failures before any answer.
     """
     headers = Headers({**bearer(key.reveal()), "Content-Type": "application/sdp"})
-    return _raised(await _post(url, headers, offer_facts(facts, url), timeout_s, ssl, _answer, data=sdp))
+    facts = offer_facts(facts, url)
+    return _raised(await _post(url, _answer, facts, headers=headers, data=sdp, ssl=ssl or True))
 
 
 Reader = Callable[[Mapping[str, str], bytes, TargetFacts], T | RemoteProtocolError]
 """Function that reads headers and body of a successful answer; it returns its failure."""
 
 
-async def _post(
-    url: str,
-    headers: Mapping[str, str],
-    facts: TargetFacts,
-    timeout_s: float,
-    ssl: SSLContext | None,
-    read: Reader[T],
-    **content: Any,
-) -> T | RtnbError:
+async def _post(url: str, read: Reader[T], facts: TargetFacts, **request: Any) -> T | RtnbError:
     """Post and read the answer; returns failures, so that no frame of a traceback holds the service's text."""
     import aiohttp  # takes a quarter of a second: imported when needed
 
-    secrets = secrets_in(headers.items())
+    remember_headers(request["headers"])
     try:
         # Without trust_env, which would read ~/.netrc and put its password into Authorization.
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as http,
-            http.post(
-                url, headers=headers, allow_redirects=False, proxy=proxy_for(url), ssl=ssl or True, **content
-            ) as answer,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as http,
+            http.post(url, allow_redirects=False, proxy=proxy_for(url), **request) as answer,
         ):
-            return _read(answer.status, answer.headers, await answer.read(), facts, read, secrets)
+            return _read(answer.status, answer.headers, await answer.read(), facts, read)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
-        return caused_by(failure, error, secrets)
+        return caused_by(explain.connect_failure(error, facts=facts, timeout_s=TIMEOUT_S), error)
 
 
-def _read(
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    facts: TargetFacts,
-    read: Reader[T],
-    secrets: Iterable[str] = (),
-) -> T | RtnbError:
+def _read(status: int, headers: Mapping[str, str], body: bytes, facts: TargetFacts, read: Reader[T]) -> T | RtnbError:
     if 200 <= status < 300:
         return read(headers, body, facts)
-    return explain.http_failure(status, headers=headers, body=body, facts=facts, secrets=secrets)
+    return explain.http_failure(status, headers=headers, body=body, facts=facts)
 
 
 def _raised(outcome: T | RtnbError) -> T:
@@ -242,9 +212,8 @@ def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Ephemer
     value = holder.get("value") if isinstance(holder, dict) else None
     if not isinstance(value, str) or not value:
         names = ", ".join(sorted(answer)) if isinstance(answer, dict) else "no JSON object"
-        error = RemoteProtocolError(f"the service answered at {facts.url} without a key (it sent: {names})")
-        error.add_note("Next: check the dialect and the end of the address.")
-        return error
+        hint = "Next: check the dialect and the end of the address."
+        return RemoteProtocolError(f"{facts.url} answered without a key (it sent: {names})").with_hint(hint)
     ends = holder.get("expires_at")
     expires_at = float(ends) if isinstance(ends, int | float) and ends else time.time() + LIFETIME_S[facts.dialect]
     session = answer.get("session") if "value" in answer else answer
@@ -255,8 +224,7 @@ def _key(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Ephemer
 def _answer(headers: Mapping[str, str], body: bytes, facts: TargetFacts) -> Answer | RemoteProtocolError:
     sdp = body.decode("utf-8", "replace")
     if not sdp.startswith("v="):
-        error = RemoteProtocolError(f"there is no session description in the answer of {facts.url}")
-        error.add_note("Next: compare the end of the address; GA takes offers at …/realtime/calls.")
-        return error
+        hint = "Next: compare the end of the address; GA takes offers at …/realtime/calls."
+        return RemoteProtocolError(f"there is no session description in the answer of {facts.url}").with_hint(hint)
     location = next((value for name, value in headers.items() if name.lower() == "location"), "")
     return Answer(sdp, urlsplit(location).path.rstrip("/").rpartition("/")[2] or None)

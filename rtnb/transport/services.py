@@ -102,11 +102,10 @@ class _Service:
         intent : str, optional
             ``"transcription"`` for a session that only transcribes; default: the ``type`` in `session`.
         """
-        where, intent = self._where, intent or (session or {}).get("type")
-        body = ephemeral_body(
-            where.dialect, model=where.model, session=session, expires_after_s=expires_after_s, intent=intent
-        )
-        url = where.ephemeral_keys(intent=intent)
+        where, kind = self._where, {"type": intent} if intent else {}
+        session = {**(session or {}), **kind}
+        body = ephemeral_body(where.dialect, session, model=where.model, expires_after_s=expires_after_s)
+        url = where.ephemeral_keys(intent=session.get("type"))
         return await mint(url, headers=await self._headers(), body=body, facts=self.facts, ssl=self.ssl)
 
     def calls_url(self, *, webrtc_filter: bool = False, seen_region: str | None = None) -> str:
@@ -164,12 +163,10 @@ class Azure(_Service):
 
     def __post_init__(self) -> None:
         self._wrap_key(self.api_key)
-        where = read_endpoint(
-            "azure", self.endpoint, dialect=self.dialect, model=self.deployment, api_version=self.api_version
-        )
-        self._set(endpoint=where.origin + where.base.removesuffix("/openai"), deployment=where.model, _where=where)
-        credential = credential_for(self.api_key, self.credential, azure=True, scope=self.scope)
-        self._set(api_version=where.api_version, _credential=credential)
+        where = read_endpoint("azure", self.endpoint, self.dialect, self.deployment, api_version=self.api_version)
+        self._set(_where=where, deployment=where.model, api_version=where.api_version)
+        self._set(endpoint=where.origin + where.base.removesuffix("/openai"))
+        self._set(_credential=credential_for(self.api_key, self.credential, azure=True, scope=self.scope))
 
     @classmethod
     def from_env(
@@ -196,24 +193,21 @@ class Azure(_Service):
         ConnectError
             Some variables are missing; the message names all of them.
         """
-        found = _variables(env, dotenv_path)
-        values: dict[str, Any] = {
-            name: next(filter(None, map(found.get, names)), None)
-            for name, names in AZURE_VARIABLES.items()
-            if name != "api_version" or overrides.get("dialect") == "preview"
-        }
+        found = variables(env, dotenv_path)
+        values: dict[str, Any] = {}
+        for name, names in AZURE_VARIABLES.items():
+            values[name] = next(filter(None, map(found.get, names)), None)
+        if overrides.get("dialect") != "preview":
+            values.pop("api_version")
         if overrides.get("credential") is not None:
             values.pop("api_key")  # a stray key is the usual reason for 401 with keyless sign-in
         values |= overrides
         endpoint = values.pop("endpoint") or ""
         named = values["deployment"] or any(part in endpoint for part in ("model=", "deployment=", "/deployments/"))
-        missing = [
-            AZURE_VARIABLES[name][0] for name, is_set in (("endpoint", endpoint), ("deployment", named)) if not is_set
-        ]
-        if missing:
-            error = ConnectError(f"not set: {', '.join(missing)}")
-            error.add_note("Next: set them in the environment or in a .env file next to the notebook.")
-            raise error
+        needed = {"AZURE_OPENAI_ENDPOINT": endpoint, "AZURE_OPENAI_DEPLOYMENT_NAME": named}
+        if missing := [name for name, value in needed.items() if not value]:
+            hint = "Next: set them in the environment or in a .env file next to the notebook."
+            raise ConnectError(f"not set: {', '.join(missing)}").with_hint(hint)
         return cls(endpoint, **values)
 
     @property
@@ -244,15 +238,14 @@ class OpenAI(_Service):
 
     def __post_init__(self) -> None:
         self._wrap_key(self.api_key if self.api_key is not None else os.environ.get("OPENAI_API_KEY") or None)
-        where = read_endpoint("openai", self.base_url, dialect=self.dialect, model=self.model)
-        self._set(base_url=where.origin + where.base, model=where.model, _where=where)
-        self._set(_credential=credential_for(self.api_key))
+        where = read_endpoint("openai", self.base_url, self.dialect, self.model)
+        self._set(_where=where, _credential=credential_for(self.api_key))
+        self._set(base_url=where.origin + where.base, model=where.model)
 
     async def _headers(self) -> Headers:
         if self.api_key is None:
             error = AuthenticationError("no OpenAI key", url=self._where.websocket())
-            error.add_note("Next: set OPENAI_API_KEY, or pass api_key=.")
-            raise error
+            raise error.with_hint("Next: set OPENAI_API_KEY, or pass api_key=.")
         return await super()._headers()
 
     def __repr__(self) -> str:
@@ -275,10 +268,10 @@ class Custom(_Service):
 
     def __post_init__(self) -> None:
         self._wrap_key(self.api_key)
-        where = read_endpoint("custom", self.url, dialect=self.dialect, model=self.model)
+        where = read_endpoint("custom", self.url, self.dialect, self.model)
         azure = self.api_key is not None and is_azure_host(urlsplit(where.origin).hostname or "")
-        self._set(headers=Headers(self.headers or {}), model=where.model, _where=where)
-        self._set(_credential=credential_for(self.api_key, azure=azure))
+        self._set(_where=where, _credential=credential_for(self.api_key, azure=azure))
+        self._set(headers=Headers(self.headers or {}), model=where.model)
 
     async def _headers(self) -> Headers:
         headers = await super()._headers()
@@ -290,16 +283,15 @@ class Custom(_Service):
         return f"Custom({self.facts.url!r}, dialect={self.dialect!r}, auth={self._credential.auth!r})"
 
 
-def _variables(env: Mapping[str, str] | None, dotenv_path: str | Path | None) -> Mapping[str, str | None]:
+def variables(env: Mapping[str, str] | None = None, dotenv_path: str | Path | None = None) -> Mapping[str, str | None]:
     """Return the environment over the .env file; os.environ is read, never written."""
     if env is not None and dotenv_path is None:
         return dict(env)
     from dotenv import dotenv_values, find_dotenv
 
     if dotenv_path is not None and not Path(dotenv_path).is_file():
-        error = ConnectError(f"there is no file {dotenv_path}")
-        error.add_note("Next: give dotenv_path= the path of your .env file, or leave it out.")
-        raise error
+        hint = "Next: give dotenv_path= the path of your .env file, or leave it out."
+        raise ConnectError(f"there is no file {dotenv_path}").with_hint(hint)
     path = dotenv_path or find_dotenv(usecwd=True)
     real = os.environ if env is None else env
     return {**(dotenv_values(path) if path else {}), **{name: value for name, value in real.items() if value}}

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from inspect import signature
 from ssl import SSLContext
 from typing import Any
 from urllib.parse import urlsplit
 
 import websockets.exceptions as ws_errors
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
 from rtnb.errors import LocalProtocolError, RemoteProtocolError, RtnbError
-from rtnb.redaction import Secrets, redact
+from rtnb.redaction import redact
 from rtnb.transport import explain
 from rtnb.transport.base import TargetFacts
-from rtnb.transport.credentials import caused_by, secrets_in
+from rtnb.transport.credentials import Headers, caused_by, remember_headers
 from rtnb.transport.endpoint import is_loopback
 
 MAX_MESSAGE_BYTES = 64 * 2**20
@@ -25,30 +22,24 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 16 minutes of 24 kHz PCM16. The library's own 1 MiB kills sessions; no limit would let a wrong server fill the memory
 (chosen; reference clients use 8 MiB or none)."""
 
-PING_INTERVAL_S = 20.0
+OPEN_TIMEOUT_S = 10.0
+"""Limit for the whole opening (chosen)."""
+
 PING_TIMEOUT_S = 120.0
 """Longest wait for a pong. Long, because a cell that computes blocks the kernel's event loop and must not end the
 session (chosen; the library's default is 20 s)."""
 
-CLOSE_TIMEOUT_S = 5.0
-_REASON_BYTES = 123  # all that fits into a close frame (RFC 6455, 5.5)
-MAX_QUEUE = 256
-"""Frames kept before reading pauses: a burst of deltas must not delay the answers to pings (chosen)."""
 
 _log = logging.getLogger("rtnb.transport.websocket")
 
 
-class _RedactingLog(logging.LoggerAdapter[logging.Logger]):
-    """Logger for the library, which writes handshake headers and frames at DEBUG, with their keys."""
+def _redacted(record: logging.LogRecord) -> bool:
+    """Mask the keys in a record of the library, which writes handshake headers and frames at DEBUG."""
+    record.msg, record.args = redact(record.getMessage()), None
+    return True
 
-    def __init__(self, secrets: Secrets) -> None:
-        super().__init__(_log, {})
-        self._secrets = secrets
 
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if self.isEnabledFor(level):
-            text = str(msg) % args if args else str(msg)
-            self.logger.log(level, "%s", redact(text, self._secrets), **kwargs)  # as an argument: %-signs are data
+_log.addFilter(_redacted)
 
 
 class _Refused(Exception):
@@ -70,14 +61,10 @@ class _Connection(ClientConnection):
 
 
 class WebSocketTransport:
-    """Open WebSocket, made by `open_websocket`.
+    """Open WebSocket, made by `open_websocket`; `facts` describe the target."""
 
-    `facts` describe the target; `secrets` are the keys that opened it, for `redact`.
-    """
-
-    def __init__(self, connection: ClientConnection, *, facts: TargetFacts, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, connection: ClientConnection, *, facts: TargetFacts) -> None:
         self._connection = connection
-        self.secrets = Secrets(secrets)
         self.facts = facts
 
     async def send(self, text: str) -> None:
@@ -113,7 +100,8 @@ class WebSocketTransport:
 
     async def close(self, *, code: int = 1000, reason: str = "") -> None:
         """Send a close frame and wait for the answer, 5 s at most; closing twice is fine."""
-        await self._connection.close(code, reason.encode()[:_REASON_BYTES].decode("utf-8", "ignore"))
+        # A close frame holds 123 bytes of text (RFC 6455, 5.5).
+        await self._connection.close(code, reason.encode()[:123].decode("utf-8", "ignore"))
 
     def _failure(self, error: ws_errors.ConnectionClosed | ws_errors.ConcurrencyError) -> RtnbError:
         if isinstance(error, ws_errors.ConcurrencyError):
@@ -122,21 +110,14 @@ class WebSocketTransport:
         code = error.rcvd.code if error.rcvd else 1006
         if error.rcvd is None and error.sent is not None and error.sent.code in (1002, 1007, 1009):
             code = error.sent.code  # this side ended it, because of a message of the peer
-        closed = explain.closed(code, close.reason if close else "", facts=self.facts, secrets=self.secrets)
-        return caused_by(closed, error, self.secrets)
+        return caused_by(explain.closed(code, close.reason if close else "", facts=self.facts), error)
 
     def __repr__(self) -> str:
         return f"WebSocketTransport({self.facts.url!r}, {self._connection.state.name})"
 
 
 async def open_websocket(
-    url: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    subprotocols: Sequence[str] = (),
-    timeout_s: float = 10.0,
-    ssl: SSLContext | None = None,
-    facts: TargetFacts | None = None,
+    url: str, *, headers: Headers | None = None, ssl: SSLContext | None = None, facts: TargetFacts | None = None
 ) -> WebSocketTransport:
     """Open a WebSocket, or explain why not.
 
@@ -147,12 +128,8 @@ async def open_websocket(
     ----------
     url : str
         ``ws://`` or ``wss://``.
-    headers : mapping of str to str, optional
+    headers : Headers, optional
         Headers of the handshake, e.g. from a `Credential`; secret values are kept out of logs and errors.
-    subprotocols : sequence of str, default ()
-        WebSocket subprotocols to offer.
-    timeout_s : float, default 10
-        Limit for the whole opening (chosen).
     ssl : ssl.SSLContext, optional
         Trusted certificates for ``wss://``; None uses the system's.
     facts : TargetFacts, optional
@@ -169,40 +146,33 @@ async def open_websocket(
     RateLimited
         HTTP 429.
     """
-    headers = headers or {}
-    secrets = secrets_in([*headers.items(), ("sec-websocket-protocol", ", ".join(subprotocols))])
-    facts = facts or TargetFacts(url=redact(url, secrets))
-    options: dict[str, Any] = {"ssl": ssl} if ssl is not None and url.startswith("wss:") else {}
-    if "proxy" in signature(connect.__init__).parameters:  # since websockets 15
-        options["proxy"] = None if is_loopback(urlsplit(url).hostname or "") else True
+    remember_headers(headers or {})
+    facts = facts or TargetFacts(url=redact(url))
+    parts = urlsplit(url)
     try:
         connection = await connect(
             url,
             additional_headers=headers,
-            subprotocols=[Subprotocol(one) for one in subprotocols] or None,
             compression=None,  # base64 audio hardly shrinks; the reference client does without, too
             user_agent_header="rtnb",
-            open_timeout=timeout_s,
-            ping_interval=PING_INTERVAL_S,
+            open_timeout=OPEN_TIMEOUT_S,
             ping_timeout=PING_TIMEOUT_S,
-            close_timeout=CLOSE_TIMEOUT_S,
+            close_timeout=5,
             max_size=MAX_MESSAGE_BYTES,
-            max_queue=MAX_QUEUE,
-            logger=_RedactingLog(secrets),
+            max_queue=256,  # a burst of deltas must not delay the answers to pings (chosen)
+            logger=_log,
             create_connection=_Connection,
-            **options,
+            proxy=None if is_loopback(parts.hostname or "") else True,
+            ssl=(ssl or True) if parts.scheme == "wss" else None,
         )
-        return WebSocketTransport(connection, facts=facts, secrets=secrets)
+        return WebSocketTransport(connection, facts=facts)
     except _Refused as error:
         answer = error.args[0]
         # Some fields may come twice; the first is as good as any for a hint.
         fields = dict(reversed(list(answer.headers.raw_items())))
-        failure: RtnbError = explain.http_failure(
-            answer.status_code, headers=fields, body=answer.body or b"", facts=facts, secrets=secrets
-        )
+        failure = explain.http_failure(answer.status_code, headers=fields, body=answer.body or b"", facts=facts)
         del answer, fields  # they hold the service's text
     except (OSError, EOFError, ImportError, ws_errors.WebSocketException) as error:
         # ImportError: a SOCKS proxy needs another package
-        failure = explain.connect_failure(error, facts=facts, timeout_s=timeout_s, secrets=secrets)
-        caused_by(failure, error, secrets)
+        failure = caused_by(explain.connect_failure(error, facts=facts, timeout_s=OPEN_TIMEOUT_S), error)
     raise failure

@@ -14,9 +14,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from rtnb import redaction
 from rtnb.redaction import redact
 
 BOUND_MS = 20.0
@@ -61,7 +63,10 @@ def main() -> int:
     print(f"{'1 MB of':12}{'redact':>10}{'with keys':>12}{'floor':>9}   (ms of CPU, best of {ROUNDS})")
     worst = 0.0
     for name, text in texts().items():
-        plain, keyed = (best_ms(lambda text=text, known=known: redact(text, known)) for known in ((), keys))  # type: ignore[misc]
+        plain = best_ms(lambda text=text: redact(text))  # type: ignore[misc]
+        with patch.dict(redaction._known):
+            redaction.remember(keys)
+            keyed = best_ms(lambda text=text: redact(text))  # type: ignore[misc]
         worst = max(worst, plain, keyed)
         print(f"{name:12}{plain:10.1f}{keyed:12.1f}{best_ms(lambda text=text: floor.search(text)):9.1f}")  # type: ignore[misc]
     print(f"longest {worst:.1f} ms, bound {BOUND_MS:.0f} ms: {'ok' if worst <= BOUND_MS else 'too slow'}")

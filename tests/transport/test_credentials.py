@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from aiohttp import web
@@ -20,13 +21,20 @@ from azure.core.credentials import AccessToken, AzureKeyCredential
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtnb.errors import AuthenticationError
-from rtnb.redaction import Secrets, redact
+from rtnb import redaction
+from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.transport import Entra, EphemeralKey, Headers, Secret
-from rtnb.transport.credentials import ENTRA_SCOPE, Key, credential_for, safe_cause, secrets_in
+from rtnb.transport.credentials import ENTRA_SCOPE, Key, caused_by, credential_for, remember_headers
 from tests.transport.conftest import CANARY
 
 ENTRA_TOKEN = "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJjYW5hcnkifQ.c2lnbmF0dXJl"
+
+
+def redact(text: str, *secrets: str) -> str:
+    """Redact a text while exactly these secrets are remembered."""
+    with patch.dict(redaction._known, clear=True):
+        redaction.remember(secrets)
+        return redaction.redact(text)
 
 
 def test_a_secret_is_shown_by_reveal_only() -> None:
@@ -98,21 +106,15 @@ def test_headers_hide_their_values() -> None:
     assert f"{headers} {headers!r} {headers.copy()}" == " ".join(3 * ["Headers(api-key: ****)"])
 
 
-def test_headers_and_known_secrets_are_not_pickled_and_stay_hidden_when_copied() -> None:
-    for hidden in (Headers({"x-gateway-key": CANARY}), Secrets([CANARY])):
-        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-            with pytest.raises(TypeError, match="not pickled"):
-                pickle.dumps(hidden, protocol)
-        for reduce in (hidden.__reduce__, lambda hidden=hidden: hidden.__reduce_ex__(2)):
-            with pytest.raises(TypeError, match="not pickled"):
-                reduce()
-        assert CANARY not in f"{copy.copy(hidden)!r} {copy.deepcopy(hidden)!r}"
-
-
-def test_known_secrets_show_their_number_only() -> None:
-    known = Secrets([CANARY, CANARY[::-1]])
-    assert f"{known} {known!r} {[known]}" == "(2 secrets) (2 secrets) [(2 secrets)]"
-    assert list(known) == [CANARY, CANARY[::-1]]
+def test_headers_are_not_pickled_and_stay_hidden_when_copied() -> None:
+    headers = Headers({"x-gateway-key": CANARY})
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(headers, protocol)
+    for reduce in (headers.__reduce__, lambda: headers.__reduce_ex__(2)):
+        with pytest.raises(TypeError, match="not pickled"):
+            reduce()
+    assert CANARY not in f"{copy.copy(headers)!r} {copy.deepcopy(headers)!r}"
 
 
 class AsyncCredential:
@@ -287,25 +289,25 @@ def test_a_text_that_looks_like_a_key_is_masked(text: str, clean: str) -> None:
     ],
 )
 def test_other_texts_stay(text: str) -> None:
-    assert redact(text, [CANARY]) == text
+    assert redact(text, CANARY) == text
 
 
 def test_known_secrets_and_their_pieces() -> None:
-    assert redact(f"you sent {CANARY}.", [CANARY]) == "you sent ****."
-    assert redact(f"you sent {CANARY[:8]} ... {CANARY[-8:]}.", [CANARY]) == "you sent **** ... ****."
-    assert redact(f"{CANARY[7:15]}, {CANARY[20:27]}", [CANARY]) == f"****, {CANARY[20:27]}"
-    assert redact(f"item_{CANARY[6:24]}", [CANARY]) == f"item_{CANARY[6:24]}"
+    assert redact(f"you sent {CANARY}.", CANARY) == "you sent ****."
+    assert redact(f"you sent {CANARY[:8]} ... {CANARY[-8:]}.", CANARY) == "you sent **** ... ****."
+    assert redact(f"{CANARY[7:15]}, {CANARY[20:27]}", CANARY) == f"****, {CANARY[20:27]}"
+    assert redact(f"item_{CANARY[6:24]}", CANARY) == f"item_{CANARY[6:24]}"
 
 
 @given(st.text(alphabet="abcdefghijklmnopqrstuvwxyzABCDEF0123456789-_", min_size=8, max_size=90), st.text(), st.text())
 def test_a_known_secret_never_survives(secret: str, before: str, after: str) -> None:
-    assert secret not in redact(f"{before} {secret} {after}", [secret]).replace("****", "")
+    assert secret not in redact(f"{before} {secret} {after}", secret).replace("****", "")
 
 
 @pytest.mark.parametrize("key", ["1", "4", "test", "resp", "item_1"])
 def test_short_keys_do_not_destroy_a_text(key: str) -> None:
     text = "test 1: resp_1 and item_1 have 4 of 14 parts"
-    assert redact(text, [key]) == text
+    assert redact(text, key) == text
 
 
 @given(st.text(alphabet="abcXYZ019-_", min_size=16, max_size=90), st.data())
@@ -313,7 +315,7 @@ def test_pieces_of_a_long_secret_never_survive(secret: str, data: st.DataObject)
     start = data.draw(st.integers(0, len(secret) - 8))
     piece = secret[start : start + data.draw(st.integers(8, 40))]
     before = data.draw(st.text(alphabet="é .:(", max_size=9))
-    assert piece not in redact(f"{before}{piece}) is refused", [secret])
+    assert piece not in redact(f"{before}{piece}) is refused", secret)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -340,13 +342,13 @@ LONG_TEXTS = {
 def test_time_is_linear_in_the_length_of_the_text(name: str) -> None:
     """Both measures are ratios of runs on this machine: an absolute limit would fail on a busy one."""
     text = LONG_TEXTS[name]
-    once, eight = (_seconds(lambda text=text * n: redact(text, [CANARY])) for n in (1, 8))
+    once, eight = (_seconds(lambda text=text * n: redact(text, CANARY)) for n in (1, 8))
     assert eight < 3 * 8 * once
     plain_scan = re.compile(r"[^x]\d[a-z]{3}Q")  # a pattern that looks at each character and finds nothing
     assert eight < 25 * _seconds(lambda: plain_scan.search(8 * text))
 
 
-def test_secrets_in_headers() -> None:
+def test_secrets_in_headers_are_remembered() -> None:
     headers = {
         "api-key": "a1-long-enough",
         "Authorization": "Bearer b2-long-enough",
@@ -355,14 +357,25 @@ def test_secrets_in_headers() -> None:
         "Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.d4-long-enough",
         "x-api-key": "test",
     }
-    found = secrets_in(headers.items())
-    assert found == ("a1-long-enough", "b2-long-enough", "c3-long-enough", "d4-long-enough")
+    with patch.dict(redaction._known, clear=True):
+        remember_headers(headers)
+        assert list(redaction._known) == ["a1-long-enough", "b2-long-enough", "c3-long-enough", "d4-long-enough"]
+
+
+def test_the_newest_secrets_are_remembered() -> None:
+    with patch.dict(redaction._known, clear=True):
+        for number in range(redaction.REMEMBERED + 1):
+            redaction.remember([f"secret-{number}", "in-use-all-the-time"])
+        assert len(redaction._known) == redaction.REMEMBERED
+        assert "secret-1" not in redaction._known
+        assert redaction.redact("in-use-all-the-time") == "****"
 
 
 def test_a_cause_with_a_secret_is_not_kept() -> None:
     harmless, harmful = OSError(111, "refused"), OSError(f"Bearer {CANARY}")
-    assert safe_cause(harmless, [CANARY]) is harmless
-    assert safe_cause(harmful, [CANARY]) is None
+    redaction.remember([CANARY])
+    assert caused_by(ConnectError(""), harmless).__cause__ is harmless
+    assert caused_by(ConnectError(""), harmful).__cause__ is None
     outer = RuntimeError("outer")
     outer.__context__ = harmful
-    assert safe_cause(outer, [CANARY]) is None
+    assert caused_by(ConnectError(""), outer).__cause__ is None

@@ -46,17 +46,16 @@ def test_a_key_shows_everything_but_its_value(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_bodies_of_both_dialects() -> None:
-    assert ephemeral_body("ga", model="m") == {"session": {"type": "realtime", "model": "m"}}
-    assert ephemeral_body("ga", model="m", session={"type": "transcription"}, expires_after_s=600) == {
+    assert ephemeral_body("ga", {}, model="m") == {"session": {"type": "realtime", "model": "m"}}
+    assert ephemeral_body("ga", {"type": "transcription"}, model="m", expires_after_s=600) == {
         "expires_after": {"anchor": "created_at", "seconds": 600},
         "session": {"type": "transcription"},
     }
-    assert ephemeral_body("ga", model="m", intent="transcription") == {"session": {"type": "transcription"}}
-    assert ephemeral_body("preview", model="m", intent="transcription", expires_after_s=60) == {
+    assert ephemeral_body("preview", {"type": "transcription"}, model="m", expires_after_s=60) == {
         "client_secret": {"expires_at": {"anchor": "created_at", "seconds": 60}}
     }
-    assert ephemeral_body("preview", model="m", session={"voice": "alloy"}) == {"model": "m", "voice": "alloy"}
-    assert ephemeral_body("preview", expires_after_s=10) == {
+    assert ephemeral_body("preview", {"voice": "alloy"}, model="m") == {"model": "m", "voice": "alloy"}
+    assert ephemeral_body("preview", {}, expires_after_s=10) == {
         "client_secret": {"expires_after": {"anchor": "created_at", "seconds": 10}}
     }
 
@@ -64,7 +63,7 @@ def test_bodies_of_both_dialects() -> None:
 @pytest.mark.parametrize("seconds", [0, 9, 7201])
 def test_impossible_lifetimes_are_refused(seconds: int) -> None:
     with pytest.raises(LocalProtocolError, match="10 to 7200 s"):
-        ephemeral_body("ga", expires_after_s=seconds)
+        ephemeral_body("ga", {}, expires_after_s=seconds)
 
 
 @asynccontextmanager
@@ -142,9 +141,11 @@ async def test_every_status_is_explained(status: int, kind: type[Exception], tex
 
 
 @pytest.mark.usefixtures("no_such_host")
-async def test_network_failures_are_explained(unused_tcp_port: int, server_tls: ssl.SSLContext) -> None:
-    async def get(url: str, timeout_s: float = 5) -> None:
-        await mint(url, headers={}, body={}, facts=FACTS, timeout_s=timeout_s)
+async def test_network_failures_are_explained(
+    unused_tcp_port: int, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get(url: str) -> None:
+        await mint(url, headers={}, body={}, facts=FACTS)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -156,9 +157,11 @@ async def test_network_failures_are_explained(unused_tcp_port: int, server_tls: 
         await get("http://does-not-exist.invalid/x")
     with pytest.raises(ConnectError, match="nothing listens there"):
         await get(f"http://127.0.0.1:{unused_tcp_port}/x")
-    async with tcp_server(silent) as port:
-        with pytest.raises(ConnectError, match=r"no answer within 0\.05 s"):
-            await get(f"http://127.0.0.1:{port}/x", timeout_s=0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr("rtnb.transport.http.TIMEOUT_S", 0.05)
+        async with tcp_server(silent) as port:
+            with pytest.raises(ConnectError, match=r"no answer within 0\.05 s"):
+                await get(f"http://127.0.0.1:{port}/x")
     async with tcp_server(hang_up) as port:
         with pytest.raises(ConnectError, match="hung up"):
             await get(f"http://127.0.0.1:{port}/x")
