@@ -11,7 +11,8 @@ import pytest
 
 import rtnb
 from rtnb.protocol import events
-from rtnb.protocol.values import SessionConfig, mask_credentials
+from rtnb.protocol.values import SessionConfig
+from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.widgets import EventInspector, Playground, WebRTCPeer
 from rtnb.widgets._line import shared_line
