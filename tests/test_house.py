@@ -82,7 +82,9 @@ def test_the_docstring_dir_the_lazy_table_and_the_names_for_editors_agree() -> N
 def test_help_is_the_table_of_names_in_under_300_lines() -> None:
     text = pydoc.render_doc(rtnb, renderer=pydoc.plaintext)
     assert len(text.splitlines()) < 300
-    assert all(f"    {line}" in text for line in (rtnb.__doc__ or "").splitlines() if line)
+    title, *lines = (rtnb.__doc__ or "").splitlines()
+    assert f"rtnb - {title.rstrip('.')}" in text
+    assert all(f"    {line}" in text for line in lines if line)
     assert "CLASSES" not in text
 
 
