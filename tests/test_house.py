@@ -83,7 +83,7 @@ def test_help_is_the_table_of_names_in_under_300_lines() -> None:
     text = pydoc.render_doc(rtnb, renderer=pydoc.plaintext)
     assert len(text.splitlines()) < 300
     title, *lines = (rtnb.__doc__ or "").splitlines()
-    assert f"    rtnb - {title}" in text
+    assert f"rtnb - {title.rstrip('.')}" in text
     assert all(f"    {line}" in text for line in lines if line)
     assert "CLASSES" not in text
 

@@ -21,6 +21,7 @@ from rtnb.protocol.service.refusals import check_state
 from rtnb.protocol.service.schema import check_event
 from rtnb.protocol.state import State
 from rtnb.protocol.values import AudioFormat, Dialect, Unset, Value
+from rtnb.redaction import redact
 from rtnb.widgets._event_rows import EventRows
 
 SHOWN_LENGTH: Final = 2_000
@@ -118,7 +119,7 @@ def meaning(event: Event, direction: str) -> dict[str, Any]:
     """What an event says in words, and its fields."""
     registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
     cls = registry.get(event.type)  # of an event that was typed, too
-    problem = event.problem if isinstance(event, UnknownEvent) else None
+    problem = redact(event.problem) if isinstance(event, UnknownEvent) and event.problem else None
     if problem or cls is None:
         return {"meaning": problem or "An event this version does not know; it is kept as it came.", "fields": []}
     hints = typing.get_type_hints(cls)

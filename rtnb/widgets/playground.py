@@ -13,10 +13,9 @@ from traitlets import Enum
 
 from rtnb._loop import shared_loop
 from rtnb.client import Response, Session
-from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings
+from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings, wanted_settings
 from rtnb.errors import ConnectError, RtnbError
 from rtnb.protocol import wire
-from rtnb.protocol.values import SessionConfig
 from rtnb.targets import connect, resolve
 from rtnb.widgets._line import shared_line
 from rtnb.widgets._steering import nested
@@ -89,15 +88,14 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         if transport not in TRANSPORTS:
             raise ValueError(f"transport is {transport!r}; allowed: {', '.join(map(repr, TRANSPORTS))}")
         self._target: Any = resolve(target, dialect=settings.pop("dialect", None))
-        given = SessionConfig.of(**{name: value for name, value in settings.items() if name not in _OPTIONS})
-        check_settings(settings.get("config", given), dialect=self._target.dialect)
+        named = {name: value for name, value in settings.items() if name not in _OPTIONS}
+        check_settings(wanted_settings(settings.get("config"), named), dialect=self._target.dialect)
         self.microphone = None if microphone is False else Microphone(source=microphone)
         """The microphone over WebSocket; it is off until somebody starts it."""
         self._name = _this_cell() if name is None else name
         if (before := _shown.pop(self._name, None)) is not None:
             before.close()
         self._settings = settings
-        self._tools = {"tools": settings["tools"]} if "tools" in settings else {}
         self._session: Session | None = None
         self._opening: Future[Session] = Future()
         self._opening.cancel()
@@ -210,7 +208,8 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     def _show_way(self) -> None:
         """The page gets a microphone and a speaker, or a call that has both."""
         if self.transport == "webrtc" and self.peer is None:
-            self.peer = WebRTCPeer(self._target, microphone=self._asks, **self._settings)
+            settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
+            self.peer = WebRTCPeer(self._target, microphone=self._asks, **settings)
             self.peer.observe(self._called, "state")
         way = self.peer if self.transport == "webrtc" else self.microphone
         voice = tuple(one for one in (self._way, way) if one is not None)
@@ -251,7 +250,8 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     def _wanted(self) -> dict[str, Any]:
         if not self.panel.steered:
             return self._settings
-        return {"config": wire.decode_session(nested(self.panel.steered)), **self._tools}
+        options = {name: value for name, value in self._settings.items() if name in _OPTIONS}
+        return {**options, "config": wire.decode_session(nested(self.panel.steered))}
 
     def _follow(self, session: Session) -> None:
         self.panel.facts = self._target.facts

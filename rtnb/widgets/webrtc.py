@@ -24,7 +24,7 @@ from traitlets import Bool, List, Unicode
 from rtnb._loop import shared_loop
 from rtnb.client import Response, Session, ToolBox, open_session
 from rtnb.client.log import LogRow
-from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings
+from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings, wanted_settings
 from rtnb.errors import ConnectError, RtnbError, WidgetError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import SessionConfig
@@ -107,11 +107,15 @@ class WebRTCPeer(SessionView):
         self._target: Any = resolve(target, dialect=dialect)
         if webrtc_filter and self._target.dialect == "preview":
             raise ConnectError("webrtc_filter is of the GA dialect").with_hint("Leave it out, or use dialect='ga'.")
+        if settings.pop("reconnect", False):
+            raise ConnectError("reconnect=True is for sessions over WebSocket; a call over WebRTC ends").with_hint(
+                "Leave it out, and start the call again."
+            )
         self._options = {name: settings.pop(name) for name in list(settings) if name in _OPTIONS}
         tools = tuple(self._options.get("tools", ()))
         functions = ToolBox(one for one in tools if callable(one)).schemas
         schemas = {"tools": (*functions, *(one for one in tools if not callable(one)))} if tools else {}
-        self._config = SessionConfig.of(**settings, **schemas)
+        self._config = wanted_settings(None, {**settings, **schemas})
         check_settings(self._config, dialect=self._target.dialect)
         self._filter, self._sideband = webrtc_filter, sideband or webrtc_filter
         self._call: DataChannel | None = None

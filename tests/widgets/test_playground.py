@@ -98,7 +98,7 @@ async def test_a_call_waits_for_a_click_and_gives_way(simulator: rtnb.Simulator)
 
 
 async def test_it_disconnects_and_connects_again_with_its_settings(simulator: rtnb.Simulator) -> None:
-    playground = Playground(simulator)
+    playground = Playground(simulator, request_timeout_s=7.0)
     first = playground.session
     playground.answer.voice, playground.turn_detection.type = "sage", "none"
     await playground.apply()
@@ -111,6 +111,7 @@ async def test_it_disconnects_and_connects_again_with_its_settings(simulator: rt
     assert playground.session is not first
     assert playground.session.config.voice == "sage"
     assert playground.session.config.turn_detection is None
+    assert playground.session.request_timeout_s == 7.0
     playground.close()
 
 

@@ -11,9 +11,11 @@ import pytest
 
 import rtnb
 from rtnb.protocol import events
-from rtnb.protocol.values import SessionConfig, mask_credentials
+from rtnb.protocol.values import SessionConfig
+from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.widgets import EventInspector, Playground, WebRTCPeer
+from rtnb.widgets import _event_detail as detail
 from rtnb.widgets._line import shared_line
 from rtnb.widgets._steering import Verdict
 from rtnb.widgets.code_export import LANGUAGES, code
@@ -135,6 +137,17 @@ def test_a_list_of_events_shows_no_credential() -> None:
     inspector._rows.read(most=10)
     header, buffers = inspector._rows.pack(0, 1)
     assert leaks({"table": json.dumps(inspector._static()), "rows": f"{header} {buffers}", "saved": saved()}) == []
+    inspector.close()
+
+
+def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
+    inspector = EventInspector(
+        [events.UnknownEvent(type="odd", payload={}, problem=f"not read: Bearer {AUTHORIZATION}")]
+    )
+    inspector._rows.read(most=10)
+    shown = detail.detail(inspector._rows, 0)
+    assert shown["meaning"] == "not read: Bearer ****"
+    assert leaks({"pane": json.dumps(shown), "table": json.dumps(inspector._static())}) == []
     inspector.close()
 
 

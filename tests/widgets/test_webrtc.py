@@ -179,6 +179,8 @@ def test_wrong_words_are_refused_at_once() -> None:
         WebRTCPeer("sim", turn_detection={"threshold": 7.0})
     with pytest.raises(ConnectError, match="webrtc_filter is of the GA dialect"):
         WebRTCPeer("sim", dialect="preview", webrtc_filter=True)
+    with pytest.raises(ConnectError, match="reconnect=True is for sessions over WebSocket"):
+        WebRTCPeer("sim", reconnect=True)
     with pytest.raises(ConnectError, match="cannot connect to 'simm'"):
         WebRTCPeer("simm")
 
