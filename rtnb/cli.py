@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="rtnb", description="Realtime voice models in Jupyter.")
     root.add_argument("--version", action="version", version=f"rtnb {rtnb.__version__}")
     commands = root.add_subparsers(dest="command", metavar="command", required=True)
-    about = "Open JupyterLab on your own copy of the notebooks. Files without your edits are updated, others are kept."
+    about = "Open JupyterLab on your copy of the notebooks: new and changed ones are copied, your edits stay."
     after = "Options after -- go to JupyterLab unchanged, e.g.: rtnb lab -- --ServerApp.ip=0.0.0.0"
     lab = commands.add_parser("lab", help="open the notebooks in JupyterLab", description=about, epilog=after)
     lab.add_argument("--port", type=_port, default=8888, help="first port to try; 0: any (default %(default)s)")
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     lab.add_argument("--directory", type=Path, metavar="DIR", help="folder of your copy (default ~/rtnb-notebooks)")
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options of JupyterLab")
     _add_simulate(commands)
-    about = "Check Python, packages, kernel, voice, settings and service; exit code 1 if something must be done."
+    about = "Check Python, packages, kernel, voice, settings and service; shows no value. Exit code 1: act on a row."
     doctor = commands.add_parser("doctor", help="check this installation and its settings", description=about)
     doctor.add_argument("--offline", action="store_true", help="do not connect to the service")
     return root
