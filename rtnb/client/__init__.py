@@ -1,23 +1,13 @@
 """Client of a realtime service: sessions, responses, playback, tools, and the log of every event."""
 
-from rtnb.analysis.budget import Budget
-from rtnb.client.log import EventLog, LogRow
-from rtnb.client.opening import open_session
-from rtnb.client.playback import Playback
-from rtnb.client.response import Delta, Response
-from rtnb.client.session import Session
-from rtnb.client.tools import SessionTools, ToolBox, tool_schema
-
-__all__ = [
-    "Budget",
-    "Delta",
-    "EventLog",
-    "LogRow",
-    "Playback",
-    "Response",
-    "Session",
-    "SessionTools",
-    "ToolBox",
-    "open_session",
-    "tool_schema",
-]
+from rtnb.analysis.budget import Budget as Budget
+from rtnb.client.log import EventLog as EventLog
+from rtnb.client.log import LogRow as LogRow
+from rtnb.client.opening import open_session as open_session
+from rtnb.client.playback import Playback as Playback
+from rtnb.client.response import Delta as Delta
+from rtnb.client.response import Response as Response
+from rtnb.client.session import Session as Session
+from rtnb.client.tools import SessionTools as SessionTools
+from rtnb.client.tools import ToolBox as ToolBox
+from rtnb.client.tools import tool_schema as tool_schema

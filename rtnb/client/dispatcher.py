@@ -331,8 +331,9 @@ class Dispatcher:
                     self._wake()
             except RemoteProtocolError as error:  # binary or no JSON: the connection goes on
                 self.problems.append(error)
-                payload = {"text_as_received": text[:UNREADABLE_CHARACTERS]}
-                record("received", UnknownEvent(type="unreadable", payload=payload, problem=str(error)), text=text)
+                kept = text[:UNREADABLE_CHARACTERS]
+                payload = {"type": "unreadable", "problem": str(error), "text_as_received": kept}
+                record("received", UnknownEvent(type="unreadable", payload=payload), text=text)
             except ConnectionClosed as error:
                 return error
             except Exception as error:  # a mistake of ours must not leave callers waiting
@@ -575,15 +576,10 @@ class Dispatcher:
             "generation": self.generation,
             "restored_items": len(items),
             "omitted_items": omitted,
-            "code": closed.code,
-            "reason": closed.reason,
+            "problem": f"a new session continues the conversation after {closed}",
         }
-        self.log.record(
-            "received",
-            UnknownEvent(type="rtnb.reconnected", payload=payload, problem="a new session continues the conversation"),
-            monotonic_s=self.clock(),
-            wall_time=self.wall(),
-        )
+        mark = UnknownEvent(type="rtnb.reconnected", payload=payload)
+        self.log.record("received", mark, monotonic_s=self.clock(), wall_time=self.wall())
         self._connected.set()
         self._wake()
 

@@ -236,9 +236,6 @@ class EventLog(Sequence[LogRow]):
         rows = tuple(self._rows)
         return self._part(rows[index], before=rows[: index.indices(len(rows))[0]])
 
-    def __bool__(self) -> bool:
-        return bool(self._rows)
-
     @property
     def next_number(self) -> int:
         """The number of the next row: how many events there were so far."""
@@ -330,12 +327,7 @@ class EventLog(Sequence[LogRow]):
         if row.audio_dropped_bytes:
             head["audio_dropped_bytes"] = row.audio_dropped_bytes
         if text is None:
-            event = self.redacted(row).event
-            if isinstance(event, UnknownEvent):  # its payload alone does not name its problem
-                whole = {"rtnb_unknown": event.type, "problem": event.problem, "payload": event.payload}
-                text = wire.encode(UnknownEvent(type=event.type, payload=whole))
-            else:
-                text = wire.encode(event, dialect=dialect)
+            text = wire.encode(self.redacted(row).event, dialect=dialect)
         return f'{json.dumps(head)[:-1]}, "size_bytes": {row.size_bytes}, "event": {printable_json(text)}}}\n'
 
     @classmethod
@@ -439,7 +431,7 @@ def without_audio(event: Event) -> tuple[Event, int]:
 def summary(event: Event) -> str:
     """Return a few words about an event: text, a status, an error; empty where its type is enough."""
     if isinstance(event, UnknownEvent):
-        return _short(redact(event.problem or "unknown event type"))
+        return _short(redact(str(event.problem or event.payload.get("problem") or "unknown event type")))
     if isinstance(event, events.Error):
         text = f"{event.error.code or event.error.type or 'error'}: {event.error.message or ''}"
         return _short(redact(text))
@@ -543,19 +535,7 @@ def printable_json(text: str) -> str:
 
 def _row(line: dict[str, Any], index: int, dialect: Dialect) -> LogRow:
     direction: Direction = "sent" if line["direction"] == "sent" else "received"
-    message = line["event"]
-    event: Event
-    if "rtnb_unknown" in message:
-        payload = cast("dict[str, Any]", message["payload"])
-        named = payload.get("event_id")
-        event = UnknownEvent(
-            type=message["rtnb_unknown"],
-            event_id=named if isinstance(named, str) else UNSET,
-            payload=payload,
-            problem=message.get("problem"),
-        )
-    else:
-        registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
-        event = wire.decode(message, dialect=dialect, registry=registry)
+    registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
+    event = wire.decode(line["event"], dialect=dialect, registry=registry)
     times = line["monotonic_s"], line["wall_time"]
     return LogRow(index, direction, *times, event.type, line["size_bytes"], event, line.get("audio_dropped_bytes", 0))

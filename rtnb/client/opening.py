@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, Unpack
 
@@ -125,36 +126,29 @@ async def _connect(target: Target, intent: str | None, timeout_s: float) -> Tran
 
 async def _created(dispatcher: Dispatcher, target: Target, timeout_s: float) -> None:
     """Wait for `session.created`; a service may refuse a key or a model only now, with `error`, then close."""
+    refusal: RtnbError
     try:
         async with asyncio.timeout(timeout_s):
             await asyncio.shield(dispatcher.opened)
-    except TimeoutError as error:
-        raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
-    except ServiceError as refusal:
-        try:
-            async with asyncio.timeout(CLOSE_AFTER_ERROR_S):
-                while dispatcher.ended is None:
-                    await dispatcher.next_event()
-        except (TimeoutError, ConnectionClosed):
-            pass  # a service that stays silent after its error is reported as well
-        raise _refused(target, refusal, dispatcher.ended) from refusal
-    except ConnectionClosed as closed:
-        raise _refused(target, None, closed) from closed
-    spoken = dispatcher.connection.peer_dialect
-    if spoken not in (None, target.dialect):
+        spoken = dispatcher.connection.peer_dialect
+        if spoken in (None, target.dialect):
+            return
         raise ConnectError(
             f"could not open a session at {target.facts.url or target}: the service speaks the {spoken} dialect, "
             f"rtnb speaks {target.dialect}",
             url=target.facts.url,
         ).with_hint(f"Next: connect with dialect={spoken!r}.")
-
-
-def _refused(target: Target, refusal: ServiceError | None, closed: ConnectionClosed | None) -> RtnbError:
-    if refusal is not None:
-        error_type, code, message = refusal.type, refusal.code, str(refusal.args[0])
-    else:
-        reason = closed.reason if closed is not None else ""
-        error_type, code = explain.split_reason(reason)
-        message = reason
-    close_code = closed.code if closed is not None else None
-    return explain.connect_failure_from_event(error_type, code, message, facts=target.facts, close_code=close_code)
+    except TimeoutError as error:
+        raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
+    except ServiceError as error:
+        refusal = error
+        with suppress(TimeoutError, ConnectionClosed):  # a service that stays silent after its error is reported too
+            async with asyncio.timeout(CLOSE_AFTER_ERROR_S):
+                while True:
+                    await dispatcher.next_event()
+        reason = error.type, error.code, str(error.args[0])
+    except ConnectionClosed as closed:
+        refusal = closed
+        reason = *explain.split_reason(closed.reason), closed.reason
+    code = dispatcher.ended.code if dispatcher.ended is not None else None
+    raise explain.connect_failure_from_event(*reason, facts=target.facts, close_code=code) from refusal

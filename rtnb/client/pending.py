@@ -106,11 +106,10 @@ class PendingRequests:
         try:
             async with asyncio.timeout(request.timeout_s):
                 return await request.reply
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as error:
             self.abandon(request)
-            raise request.timeout() from None
-        except asyncio.CancelledError:
-            self.abandon(request)
+            if isinstance(error, TimeoutError):
+                raise request.timeout() from None
             raise
 
     def waiting(self, awaits: str) -> bool:

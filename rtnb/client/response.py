@@ -166,7 +166,7 @@ class Response:
         self._arrivals_ms = array("d")
         self._texts: dict[tuple[str, str, int], list[str]] = {}
         self._items: dict[str, Item] = {}
-        self._complete: dict[str, Item] = {}
+        self._complete: set[str] = set()
         self._failure: RtnbError | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._enders: list[asyncio.Future[None]] = []
@@ -216,17 +216,13 @@ class Response:
     @property
     def items(self) -> tuple[Item, ...]:
         """The items it produced; the final version of each once the item is complete."""
-        return tuple((self._items | self._complete | self._final).values())
+        return tuple(self._items.values())
 
     @property
     def function_calls(self) -> tuple[Item, ...]:
         """The completed function calls. Do not run the calls of a response that did not complete."""
-        complete = (self._complete | self._final).values()
+        complete = (item for item_id, item in self._items.items() if item_id in self._complete)
         return tuple(i for i in complete if i.type == "function_call" and i.status in (UNSET, "completed"))
-
-    @property
-    def _final(self) -> dict[str, Item]:
-        return {item.id: item for item in self.value.output or () if item.id}
 
     @property
     def transcript(self) -> str:
@@ -354,7 +350,11 @@ class Response:
 
     def add_item(self, item: Item, *, complete: bool) -> None:
         """Take an item that was announced or is complete."""
-        (self._complete if complete else self._items)[item.id or ""] = item
+        item_id = item.id or ""
+        if complete or item_id not in self._complete:
+            self._items[item_id] = item
+        if complete:
+            self._complete.add(item_id)
 
     def finish(self, value: ResponseValue, at_s: float, failure: RtnbError | None = None) -> None:
         """Settle the response: with what `response.done` carries, or with the error that ended it first."""
@@ -363,7 +363,8 @@ class Response:
             details = StatusDetails(type="incomplete", reason=reason)
             value = replace(self.value, status="incomplete", status_details=details)
         self.value, self._failure = value, failure
-        for item in value.output or ():  # texts whose events were lost
+        for item in value.output or ():  # whose events may have been lost
+            self.add_item(item, complete=True)
             for index, part in enumerate(item.content or ()):
                 for kind, text in (("transcript", part.transcript), ("text", part.text)):
                     if text and part.type.startswith(("output_", "audio", "text")):

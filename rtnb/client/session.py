@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from html import escape
@@ -305,16 +306,26 @@ class Session:
         RequestTimeout
             The service detected no speech, or not its end, or began no answer.
         """
-        response = await speech.say(
-            self._dispatcher,
-            audio,
-            rate_hz=rate_hz,
-            paced=paced,
-            respond=respond,
-            trailing_silence_ms=trailing_silence_ms,
-            timeout_s=timeout_s,
-            config=ResponseConfig.of(**settings) if settings else None,
-        )
+        samples, rate_hz = speech.to_samples(audio, rate_hz)
+        config = ResponseConfig.of(**settings) if settings else None
+        dispatcher, detection, response = self._dispatcher, self.config.turn_detection, None
+        speed = speech.to_speed(paced, default=1.0 if detection else 0.0)
+        speech.check_speech(dispatcher, config, respond=respond)
+        async with dispatcher.speaking:
+            start, claimed = dispatcher.turns.count, deque[Response]()
+            dispatcher.responses.claimed = claimed if detection and respond else None
+            try:
+                await speech.speak(dispatcher, samples, rate_hz, speed=speed, clear=not detection)
+                if detection:
+                    await speech.be_silent(dispatcher, trailing_silence_ms, speed=speed)
+                    if respond:
+                        response = await speech.answer(dispatcher, claimed, start, config, timeout_s)
+                else:
+                    await self.input_audio_buffer.commit()
+                    if respond:
+                        response = await dispatcher.create_response(config, timeout_s=timeout_s)
+            finally:
+                dispatcher.responses.claimed = None
         if response is None or stream:
             return response
         return await (self.follow(response) if follow_tools else response)

@@ -36,47 +36,15 @@ _EAGERNESS_MS = {"low": 8_000, "medium": 4_000, "auto": 4_000, "high": 2_000}
 """Longest wait of semantic turn detection (documented)."""
 
 
-async def say(
-    dispatcher: Dispatcher,
-    audio: Sound,
-    *,
-    rate_hz: int | None = None,
-    paced: bool | float | None = None,
-    respond: bool = True,
-    trailing_silence_ms: int | None = None,
-    timeout_s: float | None = None,
-    config: ResponseConfig | None = None,
-) -> Response | None:
-    """Send speech and return the response as it begins; see `Session.say` for the parameters."""
-    samples, rate_hz = to_samples(audio, rate_hz)
+def check_speech(dispatcher: Dispatcher, config: ResponseConfig | None, *, respond: bool) -> None:
+    """Refuse a `say` that cannot get its answer, before anything is sent."""
     if respond:
         dispatcher.check_budget()
         if dispatcher.config.type == "transcription":
             raise LocalProtocolError("a transcription session gives no responses").with_hint("Pass respond=False.")
-    detection = dispatcher.config.turn_detection
-    if config is not None and detection and creates_response(detection):
+    if config is not None and creates_response(dispatcher.config.turn_detection):
         names = [f.name for f in fields(config) if f.name != "extra" and getattr(config, f.name) is not UNSET]
         raise TypeError(f"with turn detection the service creates the response: it takes no {', '.join(names)}")
-    async with dispatcher.speaking:
-        if not detection:
-            await _speak(dispatcher, samples, rate_hz, speed=to_speed(paced, default=0.0), clear=True)
-            event = events.InputAudioBufferCommit(event_id=dispatcher.new_id("client"))
-            await dispatcher.request(event, "input_audio_buffer.committed")
-            return await dispatcher.create_response(config, timeout_s=timeout_s) if respond else None
-        claimed: deque[Response] = deque()
-        dispatcher.responses.claimed = claimed if respond else None
-        try:
-            start = dispatcher.turns.count
-            speed = to_speed(paced, default=1.0)
-            await _speak(dispatcher, samples, rate_hz, speed=speed, clear=False)
-            silence_ms = _silence_ms(detection) if trailing_silence_ms is None else trailing_silence_ms
-            await _be_silent(dispatcher, silence_ms, speed=speed)
-            if not respond:
-                return None
-            own = creates_response(detection)
-            return await _answer(dispatcher, claimed, start, own=own, config=config, timeout_s=timeout_s)
-        finally:
-            dispatcher.responses.claimed = None
 
 
 # --- input ------------------------------------------------------------------------------------------------------------
@@ -151,7 +119,7 @@ _MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"))
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-async def _speak(dispatcher: Dispatcher, samples: Audio, rate_hz: int, *, speed: float, clear: bool) -> None:
+async def speak(dispatcher: Dispatcher, samples: Audio, rate_hz: int, *, speed: float, clear: bool) -> None:
     over_track = dispatcher.speak is not None
     # Audio from before is not part of this utterance. A WebRTC track always carries some.
     if clear and (over_track or dispatcher.connection.state.input_audio_buffer.bytes):
@@ -179,13 +147,15 @@ def _resampled(samples: Audio, from_rate_hz: int, to_rate_hz: int) -> Iterator[A
         yield rest[position : position + size]
 
 
-async def _be_silent(dispatcher: Dispatcher, silence_ms: int, *, speed: float) -> None:
-    """Send silence until the service committed the turn that ends in it, or for `silence_ms`.
+async def be_silent(dispatcher: Dispatcher, silence_ms: int | None, *, speed: float) -> None:
+    """Send silence until the service committed the turn that ends in it, or for `silence_ms` (None: long enough).
 
     The event of an earlier turn may still be on its way: the position in the audio stream decides, not the count.
     """
     if dispatcher.speak is not None:
         return  # the track continues with silence
+    if silence_ms is None:
+        silence_ms = _silence_ms(dispatcher.config.turn_detection)
     form = dispatcher.config.input_format
     spoken_ms = dispatcher.connection.state.input_audio_buffer.total_bytes / form.bytes_per_ms
     silence = np.zeros(ms_to_samples(silence_ms, rate_hz=form.rate_hz), np.float32)
@@ -215,16 +185,11 @@ async def send_audio(
 # --- the answer -------------------------------------------------------------------------------------------------------
 
 
-async def _answer(
-    dispatcher: Dispatcher,
-    claimed: deque[Response],
-    start: int,
-    *,
-    own: bool,
-    config: ResponseConfig | None,
-    timeout_s: float | None,
+async def answer(
+    dispatcher: Dispatcher, claimed: deque[Response], start: int, config: ResponseConfig | None, timeout_s: float | None
 ) -> Response:
     """Return the response to the last turn that was committed; a pause in the audio makes several turns."""
+    own = creates_response(dispatcher.config.turn_detection)
     limit_s = dispatcher.request_timeout_s if timeout_s is None else timeout_s
     try:
         async with asyncio.timeout(limit_s):

@@ -77,9 +77,6 @@ class ToolBox:
         """The tool definitions for `session.update`."""
         return tuple(self._schemas.values())
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.functions
-
     def __iter__(self) -> Iterator[str]:
         return iter(self.functions)
 
@@ -222,9 +219,6 @@ class SessionTools:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.box)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.box
 
     def __repr__(self) -> str:
         return f"<SessionTools: {', '.join(self.box) or 'none'}>"
