@@ -82,6 +82,8 @@ def mask_credentials(data: Any) -> Any:
                 shown[name] = {**value, "value": MASK}
             elif mcp and name == "headers" and isinstance(value, Mapping) and value:
                 shown[name] = dict.fromkeys(value, MASK)
+            elif mcp and name == "server_url" and isinstance(value, str) and (clean := redact(value)) != value:
+                shown[name] = clean
             else:
                 shown[name] = mask_credentials(value)
         return data if all(shown[name] is value for name, value in data.items()) else shown

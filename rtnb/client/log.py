@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -191,9 +192,9 @@ class EventLog(Sequence[LogRow]):
             if row.type in _FORMAT_TYPES:
                 self.context = (*self.context[-1:], row)
             count += 1
-        del rows[:count]
+        self.dropped.events += count  # before the rows go: a reader in another thread may skip, but not repeat
         self._without_audio -= count
-        self.dropped.events += count
+        del rows[:count]
 
     def subscribe(self, callback: Callable[[LogRow], object]) -> Callable[[], None]:
         """Call `callback` with each new row, on the thread that records it; it must return at once.
@@ -243,7 +244,7 @@ class EventLog(Sequence[LogRow]):
 
     def since(self, number: int) -> EventLog:
         """Return the rows from a row number on, as far as they are still held."""
-        return self[max(0, number - (self._next - len(self._rows))) :]
+        return self[bisect_left(self._rows, number, key=lambda row: row.number) :]
 
     def filter(self, type: str = "*", *, direction: Direction | None = None) -> EventLog:
         """Keep the rows whose type fits.
@@ -483,10 +484,10 @@ def redact_event(event: Event) -> Event:
     except LocalProtocolError as error:  # nested too deeply to be written, so it cannot be searched
         return UnknownEvent(type=event.type, payload={}, problem=f"not shown: {error}")
     clean = _without_secrets(mask_credentials(message), free=isinstance(event, UnknownEvent))
+    if isinstance(event, UnknownEvent):
+        return replace(event, payload=clean, problem=redact(event.problem) if event.problem else None)
     if clean == message:
         return event
-    if isinstance(event, UnknownEvent):
-        return UnknownEvent(type=event.type, event_id=event.event_id, payload=clean, problem=event.problem)
     registry = CLIENT_EVENTS if event.type in CLIENT_EVENTS else SERVER_EVENTS
     return wire.decode(clean, registry=registry)
 

@@ -18,7 +18,6 @@ from rtnb.client.tools import ToolBox
 from rtnb.errors import ConnectError, ConnectionClosed, RtnbError, ServiceError
 from rtnb.protocol import Connection
 from rtnb.protocol.values import SessionConfig
-from rtnb.redaction import remember
 from rtnb.transport import explain
 from rtnb.transport.base import Target, Transport
 
@@ -97,7 +96,6 @@ async def open_session(
     except OSError:
         await transport.close()
         raise
-    remember(getattr(transport, "secrets", ()))
     connection = Connection("client", dialect=target.dialect, webrtc=getattr(transport, "webrtc", False))
     dispatcher = Dispatcher(transport, connection, log=log, **how)
     session = Session(dispatcher)

@@ -292,7 +292,7 @@ class SessionTools:
     def _is_known(self, call: Item) -> bool:
         """Whether a call is answered here: by its function, or by an error where no such tool was offered."""
         offered = {tool.get("name") for tool in self._offered}
-        return call.name in self.box or (bool(len(self.box)) and call.name not in offered)
+        return call.name in self.box.functions or (bool(len(self.box)) and call.name not in offered)
 
     async def _run(self, response: Response, calls: list[Item]) -> Response | None:
         """Run calls and return the response that follows; None where other calls wait for your answer."""

@@ -154,7 +154,6 @@ class Sideband:
     webrtc = True
 
     def __init__(self, socket: Transport, call: DataChannel) -> None:
-        self.secrets = getattr(socket, "secrets", ())
         self.send, self.receive, self.speak = socket.send, socket.receive, call.speak
         self._socket, self._call = socket, call
         self._watching = asyncio.get_running_loop().create_task(self._watch(), name="rtnb-sideband")

@@ -15,6 +15,7 @@ from rtnb.errors import RtnbError, ServiceError
 from rtnb.protocol import events
 from rtnb.protocol.events import UnknownEvent
 from rtnb.protocol.values import ErrorDetail
+from rtnb.redaction import remember
 from tests.client.conftest import Joined
 from tests.client.service import ScriptedTarget
 
@@ -179,10 +180,10 @@ async def test_no_secret_gets_anywhere(joined: Joined, tmp_path: Path) -> None:
 
 
 async def test_known_secrets_are_taken_out_wherever_they_stand() -> None:
-    """A transport that knows its keys names them; then even one that looks like a word is found."""
+    """Keys in use are remembered; then even one that looks like a word is found."""
     target = ScriptedTarget()
     running = asyncio.create_task(target.service.run())
-    target.here.secrets = ("hunter2-hunter2",)  # type: ignore[attr-defined]
+    remember(["hunter2-hunter2"])
     await target.service.open(instructions="The key is hunter2-hunter2.")
     async with await open_session(target) as session:
         await target.service.say(events.Error(error=ErrorDetail(message="wrong: hunter2-hunter2")))
