@@ -109,7 +109,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     __all__ += ["plot_deltas", "plot_pareto", "plot_sweep", "plot_turns", "protocol", "recommend", "simulator", "sweep"]
     __all__ += ["transport", "vad", "widgets"]
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0.dev0"
 
 _NAMES = {
     "rtnb": "analysis audio client errors protocol simulator transport vad widgets",

@@ -22,8 +22,8 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 16 minutes of 24 kHz PCM16. The library's own 1 MiB kills sessions; no limit would let a wrong server fill the memory
 (chosen; reference clients use 8 MiB or none)."""
 
-OPEN_TIMEOUT_S = 10.0
-"""Limit for the whole opening (chosen)."""
+OPEN_TIMEOUT_S = 60.0
+"""Limit for the whole opening; `timeout_s` of `rtnb.connect`, 15 s by default, usually ends it before (chosen)."""
 
 PING_TIMEOUT_S = 120.0
 """Longest wait for a pong. Long, because a cell that computes blocks the kernel's event loop and must not end the
