@@ -127,23 +127,23 @@ def decode(source: str | Mapping[str, Any], *, dialect: Dialect = "ga", registry
         `parse` refuses the text.
     """
     text = source if isinstance(source, str) else None
-    audio = tail = ""
+    audio, start = "", 0
     message: Any = source if text is None else None
     if text is not None:
         rest = text
-        if len(text) > LONG:
-            head, key, tail = text.partition('"delta":')
-            space, quote, tail = tail.partition('"')
-            audio, end_quote, tail = tail.partition('"')
-            rest = head + key + space + quote + end_quote + tail  # as it was, where there is no such key
+        if len(text) > LONG and (key := text.find('"delta":')) > 0:
+            start = text.find('"', key + 8) + 1
+            end = text.find('"', start)
+            if 0 < start <= end:
+                audio, rest = text[start:end], text[:start] + text[end:]
         # A second bracket is rare in a delta. Looking for one costs less than measuring the nesting as `parse` does.
         if "[" not in rest and rest.find("{", 1) < 0:
             try:
-                found, end = _DECODER.scan_once(rest, 0)  # type: ignore[attr-defined]  # skips no white space
+                found, length = _DECODER.scan_once(rest, 0)  # type: ignore[attr-defined]  # skips no white space
             except (StopIteration, ValueError):
-                found, end = None, -1
-            if end == len(rest) and found.__class__ is dict:
-                cut = found.get("delta") == "" and found.get("type") in _AUDIO_DELTAS and '"delta"' not in tail
+                found, length = None, -1
+            if length == len(rest) and found.__class__ is dict:
+                cut = found.get("delta") == "" and found.get("type") in _AUDIO_DELTAS and '"delta"' not in rest[start:]
                 message = found if cut or not audio else None
         if message is None:
             message, audio = parse(text), ""
@@ -202,7 +202,7 @@ def _plan(cls: type[Any]) -> _Plan:
 def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Any:
     """Build a value of `cls`; ValueError names the required field that is missing or does not fit."""
     plain, readers, required, defaults = _plan(cls)
-    values = {**defaults, **message}
+    values = dict(message)
     extra: dict[str, Any] = {}
     for name, raw in message.items():
         if plain.get(name) is raw.__class__:
@@ -219,8 +219,10 @@ def _decode_fields(cls: Any, message: Mapping[str, Any]) -> Any:
             if name in required:
                 raise ValueError(f"{name}: {error}") from error
             values[name], extra[name] = defaults[name], raw
-    if not required <= values.keys():
-        raise ValueError(f"{min(required - values.keys())} is missing")
+    if len(values) < len(readers):
+        if missing := required - values.keys():
+            raise ValueError(f"{min(missing)} is missing")
+        values = defaults | values
     if extra:
         values["extra"] = extra
     value = object.__new__(cls)
@@ -255,11 +257,8 @@ def _readers(hint: Any) -> _Readers:
 
 
 def _read_list(readers: _Readers, raw: list[Any]) -> tuple[Any, ...]:
-    made = []
-    for entry in raw:
-        reader = readers.get(entry.__class__, _misfit)
-        made.append(entry if reader is None else reader(entry))
-    return tuple(made)
+    pairs = ((entry, readers.get(entry.__class__, _misfit)) for entry in raw)
+    return tuple(entry if reader is None else reader(entry) for entry, reader in pairs)
 
 
 def _read_noun(nouns: list[Any], raw: dict[str, Any]) -> Any:

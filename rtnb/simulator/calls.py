@@ -22,9 +22,9 @@ from rtnb.simulator.admission import OWNER, Door, RefusedError, token_of
 from rtnb.simulator.carrying import SocketCarrier
 from rtnb.simulator.faults import Close
 from rtnb.simulator.live import LiveSession
+from rtnb.simulator.sessions import Sessions
 
 if TYPE_CHECKING:
-    from rtnb.simulator.service import Service
     from rtnb.simulator.webrtc import Call
 
 CALL_DOORS: Final = {
@@ -54,12 +54,12 @@ class Calls:
 
     Parameters
     ----------
-    service : Service
-        Who answers.
+    sessions : Sessions
+        Where they begin and end.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
         self._open: dict[str, tuple[LiveSession, asyncio.Task[None], str]] = {}
         """Session, task, and whose it is."""
         self._beside: dict[str, set[asyncio.Task[Any]]] = {}
@@ -76,7 +76,7 @@ class Calls:
 
     async def _offer(self, request: web.Request) -> web.Response:
         door = CALL_DOORS[request.path]
-        self._service.strike()
+        self._sessions.strike()
         if door.dialect == "ga" and door.azure and "api-version" in request.query:
             raise RefusedError(400, "400", "api-version query parameter is not allowed when using /v1 path")
         preset = self._admit(request, door)
@@ -84,13 +84,13 @@ class Calls:
             raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
         sdp, own = await _read(request)
         filtered = door.azure and request.query.get("webrtcfilter") == "on"
-        leave = self._service.enter(request)
+        leave = self._sessions.enter(request)
         try:
             call = await _answer(sdp, filtered=filtered)
         except BaseException:
             leave()
             raise
-        session = self._service.begin(request, door, own or preset, webrtc=True)
+        session = self._sessions.begin(request, door, own or preset, webrtc=True)
         call.connect(session.play)
         call_id = session.make_id("rtc")
         task = asyncio.create_task(self._serve(call_id, call, session), name="rtnb call")
@@ -98,15 +98,15 @@ class Calls:
         self._open[call_id] = session, task, request[OWNER]
         await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
         if door.dialect == "preview":
-            self._service.keys.spend(token_of(request) or "")
+            self._sessions.keys.spend(token_of(request) or "")
             return web.Response(status=201, text=call.sdp, content_type="application/sdp")
         where = {"Location": f"/v1/realtime/calls/{call_id}"}
         return web.Response(status=201, text=call.sdp, content_type="application/sdp", headers=where)
 
     def _admit(self, request: web.Request, door: Door) -> SessionConfig | None:
         """An offer alone needs an ephemeral key of its dialect; one with a session of its own, the long-lived key."""
-        preset = self._service.admit(request, azure=door.azure)
-        refused, grant = None, self._service.keys.grant(token_of(request) or "")
+        preset = self._sessions.admit(request, azure=door.azure)
+        refused, grant = None, self._sessions.keys.grant(token_of(request) or "")
         if preset is None and not _multipart(request):
             refused = "An offer as application/sdp needs an ephemeral key (Bearer ek_…)."
         elif preset is not None and _multipart(request):
@@ -119,14 +119,14 @@ class Calls:
 
     async def _serve(self, call_id: str, call: Call, session: LiveSession) -> None:
         try:
-            await self._service.carry(call, session)
+            await self._sessions.carry(call, session)
         finally:
             del self._open[call_id]
             session.outgoing.put(Close(WSCloseCode.OK, "the call ended"))
             if watching := self._beside.pop(call_id, None):
                 await asyncio.wait(watching)
             await call.aclose()
-            await self._service.forget(session)
+            await self._sessions.forget(session)
 
     # --- beside a call ------------------------------------------------------------------------------------------------
 
@@ -145,16 +145,16 @@ class Calls:
         watching.add(task)
         ear = session.listen()
         try:
-            await self._service.carry(carrier, session, ear)
+            await self._sessions.carry(carrier, session, ear)
         finally:
             session.outgoing.leave(ear)
             watching.discard(task)
 
     async def _hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
-        preset = self._service.admit(request, azure=request.path.startswith("/openai"))
+        preset = self._sessions.admit(request, azure=request.path.startswith("/openai"))
         self.check(call_id, preset, owner=request[OWNER])
-        await self._service.end([self._open[call_id][1]], Close(WSCloseCode.OK, "hung up"))
+        await self._sessions.end([self._open[call_id][1]], Close(WSCloseCode.OK, "hung up"))
         return web.Response()
 
 

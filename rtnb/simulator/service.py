@@ -12,16 +12,14 @@ Who is let in, and in which words not: :mod:`rtnb.simulator.admission`.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
 from aiohttp import WSCloseCode, web
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import Dialect, SessionConfig, events, wire
+from rtnb.protocol import Dialect, SessionConfig, wire
 from rtnb.protocol.service.replies import initial_session, updated_session
 from rtnb.protocol.service.schema import check_event, check_session
 from rtnb.simulator.admission import (
@@ -29,7 +27,6 @@ from rtnb.simulator.admission import (
     SOCKET_DOORS,
     Door,
     RefusedError,
-    admit,
     check_address,
     error_response,
     lifetime_s,
@@ -38,23 +35,19 @@ from rtnb.simulator.admission import (
     words_for,
 )
 from rtnb.simulator.calls import CALL_DOORS, Calls
-from rtnb.simulator.carrying import Carrier, Listening, SocketCarrier, carry, say_and_close
-from rtnb.simulator.faults import Close, FaultPlan
+from rtnb.simulator.carrying import SocketCarrier, say_and_close
+from rtnb.simulator.faults import Close
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
-from rtnb.simulator.live import LiveSession, World
-from rtnb.simulator.outgoing import Ear
+from rtnb.simulator.live import World
+from rtnb.simulator.sessions import DEFAULT_MODEL, GOODBYE_S, Sessions
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 """Largest frame taken: 15 MiB of audio in base64 and its JSON."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest HTTP request body."""
-GOODBYE_S: Final = 1.0
-"""How long a client may take to answer our close frame. Chosen: a stop must not wait for a client that hangs."""
-DEFAULT_MODEL: Final = "rtnb-simulator"
-"""Model of the clients that name none."""
 
 
-class Service:
+class Service(Sessions):
     """The web application of one simulator.
 
     Parameters
@@ -69,17 +62,9 @@ class Service:
     """
 
     def __init__(self, world: World, keys: KeyRing, *, origins: tuple[str, ...] = ()) -> None:
-        self.world = world
-        self.keys = keys
+        super().__init__(world, keys)
         self.origins = origins
-        self.sessions: set[LiveSession] = set()
-        """Those that are open."""
         self.calls = Calls(self)
-        self._stops: dict[asyncio.Task[Any], asyncio.Future[Close]] = {}
-        """The tasks that carry sessions, and what makes them end."""
-        self._faults = FaultPlan(world.faults, seed=world.seed)
-        self._listening = Listening()
-        self._count = 0
 
     def app(self) -> web.Application:
         """The aiohttp application."""
@@ -119,12 +104,6 @@ class Service:
             response.headers["Access-Control-Expose-Headers"] = "Location"
             response.headers["Vary"] = "Origin"
         return response
-
-    def strike(self) -> None:
-        """Refuse this connection where a fault on demand strikes."""
-        status = self._faults.on_connect()
-        if status is not None:
-            raise RefusedError(status, str(status), words_for(status))
 
     # --- ephemeral keys -----------------------------------------------------------------------------------------------
 
@@ -171,10 +150,9 @@ class Service:
         )
 
     def _effective(self, preset: SessionConfig, dialect: Dialect) -> SessionConfig:
-        self._count += 1
         model = preset.model if isinstance(preset.model, str) else DEFAULT_MODEL
         base = initial_session(
-            session_id=f"sess_{self._count:08x}",
+            session_id=f"sess_{self.next_number():08x}",
             model=model,
             expires_at=int(time.time() + self.world.session_s),
             dialect=dialect,
@@ -182,7 +160,7 @@ class Service:
         )
         return updated_session(base, preset, dialect=dialect)
 
-    # --- sessions -----------------------------------------------------------------------------------------------------
+    # --- sockets ------------------------------------------------------------------------------------------------------
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         door = SOCKET_DOORS[request.path]
@@ -220,59 +198,6 @@ class Service:
         finally:
             leave()
 
-    def begin(
-        self, request: web.Request, door: Door, preset: SessionConfig | None, *, webrtc: bool = False
-    ) -> LiveSession:
-        """A new session; `forget` ends it."""
-        self._count += 1
-        session = LiveSession(
-            self.world,
-            number=self._count,
-            dialect=door.dialect,
-            model=model_asked(request, door, preset) or DEFAULT_MODEL,
-            preset=preset,
-            transcription="transcription" in (request.query.get("intent"), preset and preset.type),
-            started_at=int(time.time()),
-            watch=self.watcher(request[OWNER]),
-            webrtc=webrtc,
-        )
-        self.sessions.add(session)
-        return session
-
-    async def carry(self, carrier: Carrier, session: LiveSession, ear: Ear | None = None) -> None:
-        """Carry a session, in the task that calls, until one side ends or `end` does."""
-        task: Any = asyncio.current_task()
-        stop = self._stops[task] = asyncio.get_running_loop().create_future()
-        try:
-            await carry(carrier, session, listening=self._listening, stop=stop, ear=ear)
-        finally:
-            del self._stops[task]
-
-    async def forget(self, session: LiveSession) -> None:
-        """A session is over."""
-        self.sessions.discard(session)
-        await session.aclose()
-
-    async def end(self, tasks: Collection[asyncio.Task[Any]], close: Close) -> None:
-        """Make tasks in `carry` hang up, and wait for them."""
-        for task in tasks:
-            if task in self._stops and not self._stops[task].done():
-                self._stops[task].set_result(close)
-        if tasks:
-            await asyncio.wait(tasks, timeout=2 * GOODBYE_S)
-
-    def admit(self, request: web.Request, *, azure: bool) -> SessionConfig | None:
-        """Check the key of a request: see `admission.admit`; a classroom counts the wrong ones."""
-        return admit(request, self.keys, azure=azure)
-
-    def enter(self, request: web.Request) -> Callable[[], None]:
-        """Let an admitted request open a session, where there is room; call what this gives when it is over."""
-        return lambda: None
-
-    def watcher(self, owner: str) -> Callable[[events.Event], None] | None:
-        """Return a callback for every event sent to a session of this owner; a classroom counts them."""
-        return None
-
     def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:
         if door.azure and door.dialect == "ga" and "api-version" in request.query:
             raise RefusedError(401, "401", "api-version query parameter is not allowed when using /v1 path")
@@ -281,7 +206,7 @@ class Service:
         return preset
 
     async def _shutdown(self, app: web.Application) -> None:
-        await self.end(tuple(self._stops), Close(WSCloseCode.GOING_AWAY, "the simulator stops"))
+        await self.end_all(Close(WSCloseCode.GOING_AWAY, "the simulator stops"))
 
 
 def _expiry(client_secret: Any) -> Any:

@@ -6,13 +6,10 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtnb._loop import shared_loop
-from rtnb.widgets._frames import Counts, Delay, Inbox, Outbox, now_ms, prepare
-
-if TYPE_CHECKING:
-    from rtnb.widgets._hub import Hub
+from rtnb.widgets._frames import Counts, Delay, Inbox, Outbox, Prepared, now_ms, prepare
 
 Answer = dict[str, Any] | None
 OnMessage = Callable[[str, dict[str, Any], list[bytes]], Answer | Awaitable[Answer]]
@@ -58,22 +55,31 @@ class Channel:
 
     Parameters
     ----------
-    hub : Hub
-        Where it belongs.
     name : str
         Its name, the same on the page.
     on_message : callable
         ``on_message(kind, header, buffers)``, called on the background loop for each message of a page. Where the page
         waits for a reply, what it returns or, awaited, results in is the reply.
+    send : callable
+        ``send(channel, prepared)``, called on the background loop, sends to its pages.
+    remove : callable
+        ``remove(channel)`` takes it off the line; from any thread.
     """
 
-    def __init__(self, hub: Hub, name: str, on_message: OnMessage) -> None:
+    def __init__(
+        self,
+        name: str,
+        on_message: OnMessage,
+        *,
+        send: Callable[[Channel, Prepared], object],
+        remove: Callable[[Channel], object],
+    ) -> None:
         self.name = name
         self.on_message = on_message
         self.outbox = Outbox()
         self.joined: dict[str, Page] = {}
         self.listeners: list[OnPage] = []
-        self._hub = hub
+        self._send, self._remove = send, remove
 
     @property
     def pages(self) -> int:
@@ -109,7 +115,7 @@ class Channel:
         """
         if self.joined:
             more = {} if stale_ms is None else {"d": stale_ms}
-            shared_loop().call_soon(self._hub.send, self, prepare(self.name, kind, header, buffers, **more))
+            shared_loop().call_soon(self._send, self, prepare(self.name, kind, header, buffers, **more))
 
     def publish_batch(self, kind: str, messages: Sequence[tuple[dict[str, Any], Sequence[bytes]]]) -> None:
         """Send many messages of one kind in as few frames as possible; the page gets them one by one."""
@@ -119,13 +125,11 @@ class Channel:
             buffers = [buffer for _, own in batch for buffer in own]
             counts = [len(own) for _, own in batch]
             frame = prepare(self.name, kind, [header for header, _ in batch], buffers, m=counts)
-            shared_loop().call_soon(self._hub.send, self, frame)
+            shared_loop().call_soon(self._send, self, frame)
 
     def close(self) -> None:
         """Take it off the line; with the last channel the line's socket closes. Closing twice is fine."""
-        self._hub.channels.pop(self.name, None)
-        if shared_loop().running:
-            shared_loop().call_soon(self._hub.forget, self)
+        self._remove(self)
 
     def __repr__(self) -> str:
         return f"Channel({self.name!r}, pages={self.pages})"

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from typing import Any
 
+from rtnb._loop import shared_loop
 from rtnb.errors import RtnbError
 from rtnb.widgets._channel import Answer, Channel, Page
 from rtnb.widgets._frames import Counts, Frame, Inbox, Prepared, prepare, unpack
@@ -39,7 +40,7 @@ _GONE_S = 120.0  # and in any case after this; chosen: a blocked kernel hears no
 
 
 class Hub:
-    """Everything about the pages of one kernel; all methods run on the background loop.
+    """Everything about the pages of one kernel; all methods but `remove` run on the background loop.
 
     Parameters
     ----------
@@ -281,6 +282,12 @@ class Hub:
         for name in list(page.cursors):
             self._leave(page, name)
         self._elect(self.active)
+
+    def remove(self, channel: Channel) -> None:
+        """Take a channel off the line, from any thread; removing it twice is fine."""
+        self.channels.pop(channel.name, None)
+        if shared_loop().running:
+            shared_loop().call_soon(self.forget, channel)
 
     def forget(self, channel: Channel) -> None:
         """Forget a channel that was closed; stop when it was the last."""

@@ -77,7 +77,7 @@ class Line(Widget):
         """
         if not name or name in self._hub.channels:
             raise ValueError(f"channel name {name!r} is {'in use' if name else 'empty'}")
-        channel = self._hub.channels[name] = Channel(self._hub, name, on_message)
+        channel = self._hub.channels[name] = Channel(name, on_message, send=self._hub.send, remove=self._hub.remove)
         return channel
 
     @property

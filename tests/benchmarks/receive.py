@@ -174,7 +174,7 @@ def measure(port: int, *, rounds: int, events: int) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=4_000, help="audio deltas per round")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds per contestant")
+    parser.add_argument("--rounds", type=int, default=25, help="rounds per contestant")
     options = parser.parse_args()
     here, there = multiprocessing.Pipe()
     service = multiprocessing.get_context("spawn").Process(target=serve, args=(there, options.events), daemon=True)

@@ -1,0 +1,120 @@
+"""The open sessions of a simulator: who may begin one, what carries it, and what ends it.
+
+The WebSocket paths (:mod:`rtnb.simulator.service`) and the calls (:mod:`rtnb.simulator.calls`) both stand on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from aiohttp import web
+
+from rtnb.protocol import SessionConfig, events
+from rtnb.simulator.admission import OWNER, Door, RefusedError, admit, model_asked, words_for
+from rtnb.simulator.carrying import Carrier, Listening, carry
+from rtnb.simulator.faults import Close, FaultPlan
+from rtnb.simulator.keys import KeyRing
+from rtnb.simulator.live import LiveSession, World
+from rtnb.simulator.outgoing import Ear
+
+GOODBYE_S: Final = 1.0
+"""How long a client may take to answer our close frame. Chosen: a stop must not wait for a client that hangs."""
+DEFAULT_MODEL: Final = "rtnb-simulator"
+"""Model of the clients that name none."""
+
+
+class Sessions:
+    """The open sessions of one simulator.
+
+    Parameters
+    ----------
+    world : World
+        What the sessions share.
+    keys : KeyRing
+        Who may come in.
+    """
+
+    def __init__(self, world: World, keys: KeyRing) -> None:
+        self.world = world
+        self.keys = keys
+        self.sessions: set[LiveSession] = set()
+        """Those that are open."""
+        self._stops: dict[asyncio.Task[Any], asyncio.Future[Close]] = {}
+        """The tasks that carry sessions, and what makes them end."""
+        self._faults = FaultPlan(world.faults, seed=world.seed)
+        self._listening = Listening()
+        self._count = 0
+
+    def next_number(self) -> int:
+        """Return the number of a new session, counted from 1."""
+        self._count += 1
+        return self._count
+
+    # --- who may come in ----------------------------------------------------------------------------------------------
+
+    def strike(self) -> None:
+        """Refuse this connection where a fault on demand strikes."""
+        status = self._faults.on_connect()
+        if status is not None:
+            raise RefusedError(status, str(status), words_for(status))
+
+    def admit(self, request: web.Request, *, azure: bool) -> SessionConfig | None:
+        """Check the key of a request: see `admission.admit`; a classroom counts the wrong ones."""
+        return admit(request, self.keys, azure=azure)
+
+    def enter(self, request: web.Request) -> Callable[[], None]:
+        """Let an admitted request open a session, where there is room; call what this gives when it is over."""
+        return lambda: None
+
+    def watcher(self, owner: str) -> Callable[[events.Event], None] | None:
+        """Return a callback for every event sent to a session of this owner; a classroom counts them."""
+        return None
+
+    # --- from beginning to end ---------------------------------------------------------------------------------------
+
+    def begin(
+        self, request: web.Request, door: Door, preset: SessionConfig | None, *, webrtc: bool = False
+    ) -> LiveSession:
+        """A new session; `forget` ends it."""
+        session = LiveSession(
+            self.world,
+            number=self.next_number(),
+            dialect=door.dialect,
+            model=model_asked(request, door, preset) or DEFAULT_MODEL,
+            preset=preset,
+            transcription="transcription" in (request.query.get("intent"), preset and preset.type),
+            started_at=int(time.time()),
+            watch=self.watcher(request[OWNER]),
+            webrtc=webrtc,
+        )
+        self.sessions.add(session)
+        return session
+
+    async def carry(self, carrier: Carrier, session: LiveSession, ear: Ear | None = None) -> None:
+        """Carry a session, in the task that calls, until one side ends or `end` does."""
+        task: Any = asyncio.current_task()
+        stop = self._stops[task] = asyncio.get_running_loop().create_future()
+        try:
+            await carry(carrier, session, listening=self._listening, stop=stop, ear=ear)
+        finally:
+            del self._stops[task]
+
+    async def forget(self, session: LiveSession) -> None:
+        """A session is over."""
+        self.sessions.discard(session)
+        await session.aclose()
+
+    async def end(self, tasks: Collection[asyncio.Task[Any]], close: Close) -> None:
+        """Make tasks in `carry` hang up, and wait for them."""
+        for task in tasks:
+            if task in self._stops and not self._stops[task].done():
+                self._stops[task].set_result(close)
+        if tasks:
+            await asyncio.wait(tasks, timeout=2 * GOODBYE_S)
+
+    async def end_all(self, close: Close) -> None:
+        """Make every session hang up, and wait for them."""
+        await self.end(tuple(self._stops), close)
