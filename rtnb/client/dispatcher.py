@@ -26,14 +26,7 @@ from rtnb.client.playback import Playback, ServicePlayback
 from rtnb.client.reconnect import DELAYS_S, FATAL_CODES, restorable
 from rtnb.client.response import TAG, Response
 from rtnb.client.responses import Create, Responses, bound
-from rtnb.errors import (
-    ConnectionClosed,
-    RemoteProtocolError,
-    RequestTimeout,
-    ResponseFailed,
-    RtnbError,
-    ServiceError,
-)
+from rtnb.errors import ConnectionClosed, RemoteProtocolError, RequestTimeout, ResponseFailed, RtnbError, ServiceError
 from rtnb.protocol import Connection, events
 from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.state import State

@@ -285,11 +285,9 @@ class EventLog(Sequence[LogRow]):
         before_s = rows[0].monotonic_s if rows else 0.0
         table = []
         for row in rows:
-            ids = [_text_or_none(getattr(row.event, name, None)) for name in ("item_id", "response_id", "event_id")]
-            if ids[0] is None and (item := getattr(row.event, "item", None)) is not None:
-                ids[0] = _text_or_none(item.id)
-            if ids[1] is None and (response := getattr(row.event, "response", None)) is not None:
-                ids[1] = _text_or_none(getattr(response, "id", None))
+            ids = [_text_or_none(getattr(row.event, name, None)) for name in _IDS]
+            for place, noun in enumerate(("item", "response")):
+                ids[place] = ids[place] or _text_or_none(getattr(getattr(row.event, noun, None), "id", None))
             times = (1000 * (row.monotonic_s - (self._start_s or 0.0)), 1000 * (row.monotonic_s - before_s))
             ends = (formats.audio_ms(row), self.summary(row))
             table.append((*times, row.direction, row.type, row.size_bytes, *ids, *ends))
@@ -374,18 +372,8 @@ class EventLog(Sequence[LogRow]):
         return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-_COLUMNS = [
-    "t_ms",
-    "gap_ms",
-    "direction",
-    "type",
-    "size_bytes",
-    "item_id",
-    "response_id",
-    "event_id",
-    "audio_ms",
-    "summary",
-]
+_IDS = ("item_id", "response_id", "event_id")
+_COLUMNS = ["t_ms", "gap_ms", "direction", "type", "size_bytes", *_IDS, "audio_ms", "summary"]
 _FORMAT_TYPES = frozenset({"session.created", "session.updated", "response.created"})
 
 

@@ -203,18 +203,9 @@ class Playback:
 
     def rows(self) -> list[tuple[str, str, float, float, float, int, bool]]:
         """Return the rows of `heard`, each with its item_id first."""
-        return [
-            (
-                t.item_id,
-                t.response_id,
-                t.generated_ms,
-                self._arrived_ms(t),
-                self._shown_ms(t),
-                self._heard_ms(t),
-                t.cut_ms is not None,
-            )
-            for t in tuple(self._tracks.values())
-        ]
+        tracks = tuple(self._tracks.values())
+        ends = [(self._arrived_ms(t), self._shown_ms(t), self._heard_ms(t), t.cut_ms is not None) for t in tracks]
+        return [(t.item_id, t.response_id, t.generated_ms, *end) for t, end in zip(tracks, ends, strict=True)]
 
     def heard(self) -> pd.DataFrame:
         """Return the playback of each item as a table.
@@ -300,11 +291,7 @@ class ServicePlayback(Playback):
     def _heard_ms(self, track: _Track) -> int:
         return int(self._played_ms(track)) if track.cut_ms is None else track.cut_ms
 
-    def _shown_ms(self, track: _Track) -> float:
-        return self._played_ms(track)
-
-    def _arrived_ms(self, track: _Track) -> float:
-        return self._played_ms(track)
+    _shown_ms = _arrived_ms = Playback._played_ms
 
     def __repr__(self) -> str:
         return f"<Playback: {len(self._tracks)} items, played by the service>"
