@@ -28,3 +28,28 @@ from tests.client.virtual import outcome, run_virtual
 SOUND = np.zeros(24_000, np.float32)
 
 
+def test_a_tool_that_exits_or_is_cancelled_gives_an_error_to_the_model() -> None:
+    def leave() -> str:
+        """Leave."""
+        sys.exit("bye")
+
+    async def stop() -> str:
+        """Stop."""
+        raise asyncio.CancelledError
+
+    async def run() -> None:
+        box = ToolBox([leave, stop])
+        assert await box.run("leave", "{}") == "error: SystemExit: bye"
+        assert (await box.run("stop", "{}")).startswith("error: CancelledError")
+
+    asyncio.run(run())
+
+
+def test_arguments_that_are_nested_too_deeply_give_an_error_to_the_model() -> None:
+    def add(a: int) -> int:
+        """Add."""
+        return a
+
+    assert asyncio.run(ToolBox([add]).run("add", "[" * 100_000)).startswith("error: ")
+
+
