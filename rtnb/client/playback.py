@@ -249,13 +249,13 @@ class ServicePlayback(Playback):
 
     def part_added(self, event: Any) -> None:
         """Start an item's track: the service announces its audio."""
-        if event.part.type == "audio":
+        if event.part.type == "audio" and event.item_id not in self._tracks:
             track = self._add(_Track(event.item_id, event.response_id, event.content_index or 0))
             track.generated_ms = math.nan
 
     def started(self, response_id: str, at_s: float) -> None:
         """Note that the service began to play a response."""
-        if (track := self._of(response_id)) is not None:
+        if (track := self._of(response_id)) is not None and not self._unheard(track):
             track.spans.append([at_s, math.inf])
 
     def stopped(self, response_id: str, at_s: float, *, cleared: bool = False) -> None:

@@ -53,3 +53,18 @@ def test_arguments_that_are_nested_too_deeply_give_an_error_to_the_model() -> No
     assert asyncio.run(ToolBox([add]).run("add", "[" * 100_000)).startswith("error: ")
 
 
+def test_a_service_that_plays_may_announce_everything_twice() -> None:
+    now = [0.0]
+    playback = ServicePlayback(clock=lambda: now[0])
+    part = ContentPart(type="audio", transcript="")
+    added = events.ResponseContentPartAdded(response_id="r", item_id="i", output_index=0, content_index=0, part=part)
+    playback.part_added(added)
+    playback.started("r", 0.0)
+    playback.started("r", 0.25)
+    playback.part_added(added)
+    now[0] = 0.5
+    assert playback.heard_ms("i") == 500
+    playback.stopped("r", 0.5, cleared=True)
+    assert playback.heard_ms("i") == 500
+
+
