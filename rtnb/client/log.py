@@ -186,7 +186,7 @@ class EventLog(Sequence[LogRow]):
                 rows[self._without_audio] = row._replace(event=event, audio_dropped_bytes=audio_bytes)
             self._without_audio += 1
         count = 0
-        while self._held_bytes > goal and count < len(rows):
+        while self._held_bytes > goal and count < len(rows) - 1:  # the newest stays, however small the limit
             row = rows[count]
             self._held_bytes -= ROW_BYTES + (0 if row.audio_dropped_bytes else row.size_bytes)
             if row.type in _FORMAT_TYPES:

@@ -68,3 +68,16 @@ def test_a_service_that_plays_may_announce_everything_twice() -> None:
     assert playback.heard_ms("i") == 500
 
 
+def test_a_stream_with_a_log_of_no_size_yields_the_newest_event() -> None:
+    async def run() -> None:
+        async with (
+            Peer() as peer,
+            rtnb.connect(peer.url, clock=asyncio.get_running_loop().time, log_limit_bytes=0) as session,
+        ):
+            stream = aiter(session)
+            await session.ask("Hello?")
+            assert (await anext(stream)).type == "response.done"
+
+    run_virtual(run())
+
+
