@@ -342,8 +342,8 @@ class EventLog(Sequence[LogRow]):
             dialect = _header_of(file.readline(), path)
             log = cls(dialect=dialect, limit_bytes=2**63)
             for line in file:
-                if line.startswith('{"rtnb_log"'):
-                    dialect = _header_of(line, path)  # a file that was appended to in several sessions
+                if (start := line.find('{"rtnb_log"')) >= 0:  # appended to, perhaps after half a line of a crash
+                    dialect = _header_of(line[start:], path)
                 elif line.endswith("\n"):  # a crash may leave half a line at the end
                     log._rows.append(_row(json.loads(line), len(log._rows), dialect))
         log._next = len(log._rows)

@@ -81,3 +81,14 @@ def test_a_stream_with_a_log_of_no_size_yields_the_newest_event() -> None:
     run_virtual(run())
 
 
+def test_a_log_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for end in ('{"direction": "sent", "mono', ""):
+        log = rtnb.EventLog(path=path)
+        log.record("sent", events.InputAudioBufferClear())
+        log.close()
+        with path.open("a") as file:
+            file.write(end)
+    assert len(rtnb.EventLog.load(path)) == 2
+
+
