@@ -101,6 +101,8 @@ def image_item(image: Image, *, detail: str) -> Item:
             pixels = np.round(255 * np.clip(pixels, 0, 1))
         if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
             raise ValueError(f"pixels of shape {pixels.shape}; allowed: (height, width), or with 3 or 4 channels")
+        if not ((pixels >= 0) & (pixels <= 255)).all():
+            raise ValueError("pixels outside of their range; allowed: whole numbers 0 to 255, or floats from 0 to 1")
         file = io.BytesIO()
         Pillow.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
         data = file.getvalue()

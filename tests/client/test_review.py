@@ -92,3 +92,6 @@ def test_a_log_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> 
     assert len(rtnb.EventLog.load(path)) == 2
 
 
+def test_pixels_out_of_range_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="0 to 255"):
+        image_item(np.full((2, 2), value), detail="auto")
