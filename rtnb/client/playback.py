@@ -163,7 +163,7 @@ class Playback:
     @property
     def playing(self) -> bool:
         """True while received audio is being played."""
-        return any(track.cut_ms is None and self._unheard(track) for track in self._tracks.values())
+        return any(track.cut_ms is None and self._unheard(track) for track in tuple(self._tracks.values()))
 
     def _unheard(self, track: _Track) -> bool:
         return self._played_ms(track) < track.received_ms
@@ -230,7 +230,7 @@ class Playback:
         return self._played_ms(track)
 
     def __repr__(self) -> str:
-        reported = any(track.reported_ms is not None for track in self._tracks.values())
+        reported = any(track.reported_ms is not None for track in tuple(self._tracks.values()))
         how = "reported by a speaker" if reported else "in real time" if self.assume_real_time else "at once"
         return f"<Playback: {len(self._tracks)} items, played {how}>"
 

@@ -243,7 +243,7 @@ class SessionTools:
 
     @property
     def _items(self) -> list[Item]:
-        return [entry.item for entry in self._dispatcher.connection.state.entries.values()]
+        return [entry.item for entry in tuple(self._dispatcher.connection.state.entries.values())]
 
     @on_own_loop
     async def approve(self, request: Item | str, *, reason: str | None = None) -> None:

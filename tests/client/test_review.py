@@ -81,6 +81,39 @@ def test_a_stream_with_a_log_of_no_size_yields_the_newest_event() -> None:
     run_virtual(run())
 
 
+def test_a_thread_can_read_while_events_arrive() -> None:
+    """Read everything in a thread while the session's loop writes it."""
+
+    async def ask(session: rtnb.Session) -> None:
+        for _ in range(40):
+            await session.ask("Hello?")
+
+    def read() -> None:
+        while not asking.done():
+            _ = session.conversation.items, session.playback.playing, session.tools.approval_requests
+            for running in tuple(session._dispatcher.responses.live.values()):
+                _ = running.transcript, running.deltas, running.function_calls
+
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with BackgroundLoop() as loop:
+            peer = Peer(outputs=[["a ", "b ", "c "] * 30 for _ in range(40)])
+            loop.run(peer.__aenter__())
+            session = loop.run(_connected(peer.url))
+            asking = loop.submit(ask(session))
+            read()
+            asking.result()
+            loop.run(session.close())
+            loop.run(peer.__aexit__())
+    finally:
+        sys.setswitchinterval(interval_s)
+
+
+async def _connected(url: str) -> rtnb.Session:
+    return await rtnb.connect(url)
+
+
 def test_a_log_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     for end in ('{"direction": "sent", "mono', ""):
