@@ -81,6 +81,19 @@ def test_a_stream_with_a_log_of_no_size_yields_the_newest_event() -> None:
     run_virtual(run())
 
 
+def test_a_response_is_not_lost_with_the_consumer_that_gave_up() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        first = asyncio.ensure_future(session.next_response())
+        await asyncio.sleep(0.1)
+        ended = session.log.subscribe(lambda row: first.cancel() if row.type == "response.output_item.added" else None)
+        await peer.send(*peer.turn())
+        response = await outcome(session.next_response(timeout_s=5))
+        ended()
+        assert getattr(response, "transcript", response) == "Hello there."
+
+    hold(test, Peer(turn_detection={"type": "server_vad"}))
+
+
 def test_a_thread_can_read_while_events_arrive() -> None:
     """Read everything in a thread while the session's loop writes it."""
 
