@@ -372,12 +372,14 @@ class Session:
         """
         dispatcher = self._dispatcher
         cut = dispatcher.playback.flush(growing=tuple(dispatcher.responses.live))
-        if dispatcher.responses.active is not None:
-            await dispatcher.cancel()
-        if dispatcher.connection.webrtc and cut:  # the service plays, and truncates
-            await self.output_audio_buffer.clear()
-        elif not dispatcher.connection.webrtc:
-            await dispatcher.truncate(cut)
+        try:
+            if dispatcher.responses.active is not None:
+                await dispatcher.cancel()
+        finally:  # what was thrown away here is cut there, whatever became of the cancel
+            if not dispatcher.connection.webrtc:
+                await dispatcher.truncate(cut)
+            elif cut:  # the service plays, and truncates
+                await self.output_audio_buffer.clear()
         return {item_id: heard_ms for item_id, _, heard_ms in cut}
 
     # --- settings -----------------------------------------------------------------------------------------------------

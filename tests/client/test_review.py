@@ -127,6 +127,17 @@ async def _connected(url: str) -> rtnb.Session:
     return await rtnb.connect(url)
 
 
+def test_an_interruption_cuts_the_items_although_the_cancel_gets_no_reply() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        await session.response.create()
+        await asyncio.sleep(0.5)
+        peer.drop = {"response.done": 1}
+        await outcome(session.interrupt())
+        assert len(peer.asked("conversation.item.truncate")) == 1
+
+    hold(test, Peer(pace_s=0.2))
+
+
 def test_a_log_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     for end in ('{"direction": "sent", "mono', ""):
