@@ -25,7 +25,7 @@ from rtnb.client.resources import (
 from rtnb.client.response import Response
 from rtnb.client.settings import ResponseSettings, UpdateSettings, wanted_settings
 from rtnb.client.tools import SessionTools
-from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, RtnbError
+from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, RtnbError, ServiceError
 from rtnb.protocol import events
 from rtnb.protocol.events import Event, UnknownEvent
 from rtnb.protocol.state import State
@@ -221,15 +221,16 @@ class Session:
         content = (ContentPart(type="input_text", text=text),)
         item = Item(type="message", id=item_id, role="user", content=content)
         event = events.ConversationItemCreate(item=item, event_id=dispatcher.new_id("client"))
-        added = await dispatcher.begin(event, "conversation.item.added", item_id)
+        added, response = await dispatcher.begin(event, "conversation.item.added", item_id), None
         try:
             response = await dispatcher.create_response(config, timeout_s=timeout_s)
             if added.reply.done():
                 added.reply.result()  # the service answers in order: a refusal of the message is known by now
             return response if stream else await (self.follow(response) if follow_tools else response)
         except RtnbError:
-            if added.reply.done() and (refusal := added.reply.exception()) is not None:
-                dispatcher.spawn(dispatcher.cancel(), name="rtnb-session-cancel")  # an answer to nothing
+            if added.reply.done() and isinstance(refusal := added.reply.exception(), ServiceError):
+                if response is not None:  # an answer to nothing
+                    dispatcher.spawn(dispatcher.cancel(response.id), name="rtnb-session-cancel")
                 raise refusal from None
             raise
         finally:

@@ -28,6 +28,18 @@ from tests.client.virtual import outcome, run_virtual
 SOUND = np.zeros(24_000, np.float32)
 
 
+def test_a_refused_message_cancels_its_own_answer_and_no_other() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        running = await session.response.create()
+        error = await outcome(session.ask("Hello?", conversation="none"))
+        assert isinstance(error, ServiceError), error
+        await running
+        assert running.status == "completed"
+
+    refusal = failure("invalid_value", "No.", param="item.content")
+    hold(test, Peer(pace_s=0.5, refuse={"conversation.item.create": [refusal]}))
+
+
 def test_a_tool_that_exits_or_is_cancelled_gives_an_error_to_the_model() -> None:
     def leave() -> str:
         """Leave."""
