@@ -140,12 +140,10 @@ class Dispatcher:
         if self.ended is not None:
             raise self.ended.again()
         limit_s = self.request_timeout_s if timeout_s is None else timeout_s
+        if not (restoring or self._connected.is_set()):
+            await self._reconnected(event.type, limit_s)
         try:
             async with asyncio.timeout(limit_s):
-                if not (restoring or self._connected.is_set()):
-                    await self._connected.wait()
-                    if self.ended is not None:
-                        raise self.ended.again()
                 text = self.connection.send(event)  # nothing waits between this and the transport: the order is kept
                 self.log.record("sent", event, monotonic_s=self.clock(), wall_time=self.wall(), text=text)
                 task = self.loop.create_task(self.transport.send(text))  # cancelled half-way, it would tear a message
@@ -153,8 +151,17 @@ class Dispatcher:
                 task.add_done_callback(self._sent)
                 await asyncio.shield(task)
         except TimeoutError:
-            awaited = "free space in the send buffer" if self._connected.is_set() else "a new connection"
-            raise RequestTimeout(event.type, awaited=awaited, timeout_s=limit_s) from None
+            raise RequestTimeout(event.type, awaited="free space in the send buffer", timeout_s=limit_s) from None
+
+    async def _reconnected(self, request: str, limit_s: float) -> None:
+        """Wait for the end of a reconnect. A request is entered after that: it belongs to one connection only."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._connected.wait()
+        except TimeoutError:
+            raise RequestTimeout(request, awaited="a new connection", timeout_s=limit_s) from None
+        if self.ended is not None:
+            raise self.ended.again()
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -175,6 +182,8 @@ class Dispatcher:
         limit_s = self.request_timeout_s if timeout_s is None else timeout_s
         reply = self.loop.create_future()
         request = Request(event.type, str(event.event_id), awaits, item_id, limit_s, reply, fits)
+        if not (restoring or self._connected.is_set()):
+            await self._reconnected(event.type, limit_s)
         self.pending.table[request.event_id] = request
         try:
             await self.send(event, timeout_s=timeout_s, restoring=restoring)
@@ -230,6 +239,8 @@ class Dispatcher:
     async def _create(self, config: ResponseConfig | None, in_conversation: bool, timeout_s: float | None) -> Response:
         event_id = self.new_id("client")
         limit_s = self.responses.timeout_s if timeout_s is None else timeout_s
+        if not self._connected.is_set():
+            await self._reconnected("response.create", limit_s)
         creates = self.responses.creates
         create = creates[event_id] = Create(config, in_conversation, self.clock(), limit_s)
         bound(creates)
@@ -579,9 +590,13 @@ class Dispatcher:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _fail_all(self, error: ConnectionClosed) -> None:
-        """Fail everything that waits for the service."""
+        """Fail everything that waits for this connection."""
         self.pending.end(error)
         self.responses.fail_all(error)
+        if not self.opened.done():
+            self.opened.set_exception(error.again())
+            self.opened.exception()
+        self._wake()
 
     def end(self, error: ConnectionClosed) -> None:
         """End the session: every call that waits fails."""
@@ -594,7 +609,6 @@ class Dispatcher:
             self.opened.set_exception(error.again())
             self.opened.exception()
         self._connected.set()
-        self._wake()
 
     async def close(self) -> None:
         """Close the connection and everything that belongs to the session; closing twice is fine."""

@@ -28,6 +28,50 @@ from tests.client.virtual import outcome, run_virtual
 SOUND = np.zeros(24_000, np.float32)
 
 
+def test_a_connection_that_ends_before_its_session_is_created_does_not_close_the_next_one() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        peer.greeting = []
+        await peer.close(1011)
+        await asyncio.sleep(1)
+        peer.greeting = None
+        await peer.close(1011)
+        assert (await outcome(session.ask("Hello?"))).transcript == "Hello there."
+        connections = len(peer.paths)
+        await asyncio.sleep(60)
+        assert len(peer.paths) == connections
+        assert session.generation == 2
+
+    reconnecting(test)
+
+
+def test_a_call_that_waits_for_a_new_connection_survives_the_loss_of_another() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        peer.silent = True
+        await peer.close(1011)
+        await asyncio.sleep(1)  # the second connection restores nothing
+        asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
+        updating = asyncio.ensure_future(outcome(session.update(instructions="Be kind.")))
+        await asyncio.sleep(1)
+        peer.silent = False
+        await peer.close(1011)
+        assert (await asking).transcript == "Hello there."
+        assert (await updating).instructions == "Be kind."
+
+    reconnecting(test)
+
+
+def test_a_refusal_while_restoring_does_not_fail_a_call_that_waits() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        await session.ask("Hello?")
+        peer.delay_s = {"session.created": [1.0]}
+        peer.refuse = {"conversation.item.create": [failure(None, "No.", kind="server_error")]}
+        await peer.close(1011)
+        await asyncio.sleep(0.5)
+        assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
+
+    reconnecting(test, name_errors=False)
+
+
 def test_a_refused_message_cancels_its_own_answer_and_no_other() -> None:
     async def test(peer: Peer, session: rtnb.Session) -> None:
         running = await session.response.create()
