@@ -117,6 +117,7 @@ class Dispatcher:
         self.opened: asyncio.Future[None] = self.loop.create_future()
         self.closers: list[Callable[[], Awaitable[object]]] = []
         self.meter: BudgetMeter | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self.reopen: Callable[[], Awaitable[Transport]] | None = None
         """Opens a new transport after the connection ended; None ends the session then."""
         self._attempt = 0
@@ -281,8 +282,7 @@ class Dispatcher:
         """Watch a budget from now on."""
         self.meter = BudgetMeter(budget, model=model, clock=self.clock)
         if (left_s := self.meter.seconds_left) is not None:
-            for share in (0.8, 1.0):
-                self.loop.call_later(share * left_s, self._keep_budget)
+            self._timers = [self.loop.call_later(share * left_s, self._keep_budget) for share in (0.8, 1.0)]
 
     def check_budget(self) -> None:
         """Raise `BudgetExceeded` where the budget is used up."""
@@ -605,9 +605,8 @@ class Dispatcher:
         self.ended = error
         self._fail_all(error)
         self.responses.end(error)
-        if not self.opened.done():
-            self.opened.set_exception(error.again())
-            self.opened.exception()
+        for timer in self._timers:
+            timer.cancel()
         self._connected.set()
 
     async def close(self) -> None:

@@ -109,6 +109,21 @@ def test_arguments_that_are_nested_too_deeply_give_an_error_to_the_model() -> No
     assert asyncio.run(ToolBox([add]).run("add", "[" * 100_000)).startswith("error: ")
 
 
+def test_a_closed_session_with_a_budget_in_minutes_is_collected() -> None:
+    async def run() -> None:
+        async with Peer() as peer:
+            session = await rtnb.connect(peer.url, budget=rtnb.Budget(minutes=60))
+            await session.close()
+            log = weakref.ref(session.log)
+            del session
+            for _ in range(3):
+                await asyncio.sleep(0)
+                gc.collect()
+            assert log() is None
+
+    run_virtual(run())
+
+
 def test_a_service_that_plays_may_announce_everything_twice() -> None:
     now = [0.0]
     playback = ServicePlayback(clock=lambda: now[0])
