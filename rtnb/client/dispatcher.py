@@ -113,7 +113,8 @@ class Dispatcher:
         """Set by the tools of the session: what to run after a response with function calls."""
         self.generation = 1
         self.ended: ConnectionClosed | None = None
-        self.closing = False
+        self.closing: asyncio.Task[None] | None = None
+        """The task that closes the session; None while it is to stay open."""
         self.opened: asyncio.Future[None] = self.loop.create_future()
         self.closers: list[Callable[[], Awaitable[object]]] = []
         self.meter: BudgetMeter | None = None
@@ -610,9 +611,15 @@ class Dispatcher:
         self._connected.set()
 
     async def close(self) -> None:
-        """Close the connection and everything that belongs to the session; closing twice is fine."""
-        self.closing = True
-        tasks = self._tasks - {asyncio.current_task()}
+        """Close the connection and everything that belongs to the session; closing twice is fine.
+
+        It is a task: a caller that is cancelled, such as a tool that ends with the session, does not stop it.
+        """
+        self.closing = self.closing or self.loop.create_task(self._close(), name="rtnb-session-close")
+        await asyncio.shield(self.closing)
+
+    async def _close(self) -> None:
+        tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -506,6 +506,7 @@ class _Lease:
 
 def _abandon(dispatcher: Dispatcher) -> None:
     """Close what a session that was collected without `close` leaves behind."""
-    if not dispatcher.loop.is_closed() and dispatcher.ended is None:
-        work = dispatcher.close()
-        dispatcher.loop.call_soon_threadsafe(lambda: dispatcher.spawn(work, name="rtnb-session-abandoned"))
+    if not (dispatcher.loop.is_closed() or dispatcher.closing):
+        dispatcher.loop.call_soon_threadsafe(
+            lambda: dispatcher.spawn(dispatcher.close(), name="rtnb-session-abandoned")
+        )

@@ -109,6 +109,49 @@ def test_arguments_that_are_nested_too_deeply_give_an_error_to_the_model() -> No
     assert asyncio.run(ToolBox([add]).run("add", "[" * 100_000)).startswith("error: ")
 
 
+def test_a_tool_can_close_the_session() -> None:
+    async def run() -> None:
+        async with Peer(outputs=[[("hang_up", "{}")]]) as peer:
+            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+
+            async def hang_up() -> str:
+                """End the call."""
+                await session.close()
+                return "done"
+
+            await session.tools.register(hang_up)
+            assert isinstance(await outcome(session.ask("Bye.")), ConnectionClosed)
+            await asyncio.sleep(1)
+            assert session.closed
+
+    run_virtual(run())
+
+
+def test_a_close_that_is_cancelled_goes_on() -> None:
+    async def run() -> None:
+        async with Peer(outputs=[[("linger", "{}")]]) as peer:
+            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+
+            async def linger() -> None:
+                """Tidy up for a second."""
+                try:
+                    await asyncio.sleep(30)
+                finally:
+                    await asyncio.sleep(1)
+
+            await session.tools.register(linger)
+            asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
+            await asyncio.sleep(0.5)
+            closing = asyncio.ensure_future(session.close())
+            await asyncio.sleep(0.5)
+            closing.cancel()
+            await asyncio.sleep(1)
+            assert session.closed
+            assert isinstance(await asking, ConnectionClosed)
+
+    run_virtual(run())
+
+
 def test_a_closed_session_with_a_budget_in_minutes_is_collected() -> None:
     async def run() -> None:
         async with Peer() as peer:
@@ -120,6 +163,27 @@ def test_a_closed_session_with_a_budget_in_minutes_is_collected() -> None:
                 await asyncio.sleep(0)
                 gc.collect()
             assert log() is None
+
+    run_virtual(run())
+
+
+def test_what_belongs_to_a_session_that_ended_is_closed_when_it_is_dropped() -> None:
+    async def run() -> None:
+        closed = []
+
+        async def closer() -> None:
+            closed.append(True)
+
+        async with Peer() as peer:
+            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+            session.on_close(closer)
+            await peer.close(1011)
+            await asyncio.sleep(1)
+            assert session.closed
+            del session
+            gc.collect()
+            await asyncio.sleep(1)
+            assert closed
 
     run_virtual(run())
 
