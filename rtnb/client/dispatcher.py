@@ -308,6 +308,7 @@ class Dispatcher:
                 self.end(closed)
                 return
             self._connected.clear()
+            self.turns = Turns()
             self._fail_all(closed)
             before = self._unrestored = self._unrestored or self.connection.state  # what no session has got again yet
             transport = await self._reopened(closed)

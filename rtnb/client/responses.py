@@ -168,6 +168,7 @@ class Responses:
     def fail_all(self, error: RtnbError) -> None:
         """End every response in progress: the connection is over."""
         self.creates.clear()
+        self.unanswered_s = None
         for response in tuple(self.live.values()):
             self.settle(response, response.value, error.again())
 

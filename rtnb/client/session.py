@@ -313,14 +313,14 @@ class Session:
         speed = speech.to_speed(paced, default=1.0 if detection else 0.0)
         speech.check_speech(dispatcher, config, respond=respond)
         async with dispatcher.speaking:
-            start, claimed = dispatcher.turns.count, deque[Response]()
-            dispatcher.responses.claimed = claimed if detection and respond else None
+            turns, start = dispatcher.turns, dispatcher.turns.count
+            dispatcher.responses.claimed = deque() if detection and respond else None
             try:
                 await speech.speak(dispatcher, samples, rate_hz, speed=speed, clear=not detection)
                 if detection:
                     await speech.be_silent(dispatcher, trailing_silence_ms, speed=speed)
                     if respond:
-                        response = await speech.answer(dispatcher, claimed, start, config, timeout_s)
+                        response = await speech.answer(dispatcher, turns, start, config, timeout_s)
                 else:
                     await self.input_audio_buffer.commit()
                     if respond:

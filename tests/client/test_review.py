@@ -72,6 +72,34 @@ def test_a_refusal_while_restoring_does_not_fail_a_call_that_waits() -> None:
     reconnecting(test, name_errors=False)
 
 
+def test_say_after_a_reconnect_sends_the_silence_that_ends_its_turn() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        for _ in range(3):
+            await session.say(SOUND, rate_hz=24_000)
+        await peer.close(1011)
+        assert (await outcome(session.say(SOUND, rate_hz=24_000))).transcript == "Hello there."
+
+    reconnecting(test, turn_detection={"type": "server_vad", "silence_duration_ms": 200})
+
+
+def test_a_say_in_flight_fails_when_the_connection_ends() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        for after_s in (0.5, 3.0):  # while it speaks, and while it waits for the answer
+            peer.drop = {
+                "input_audio_buffer.speech_stopped": 9,
+                "input_audio_buffer.committed": 9,
+                "response.created": 9,
+            }
+            saying = asyncio.ensure_future(outcome(session.say(SOUND, rate_hz=24_000)))
+            await asyncio.sleep(after_s)
+            await peer.close(1011)
+            assert isinstance(await saying, ConnectionClosed)
+            peer.drop = {}
+            assert (await outcome(session.say(SOUND, rate_hz=24_000))).transcript == "Hello there."
+
+    reconnecting(test, turn_detection={"type": "server_vad", "silence_duration_ms": 200})
+
+
 def test_a_refused_message_cancels_its_own_answer_and_no_other() -> None:
     async def test(peer: Peer, session: rtnb.Session) -> None:
         running = await session.response.create()
