@@ -562,7 +562,9 @@ class Dispatcher:
                 await self.opened
             items, omitted = restorable(before, self.playback)
             settings = before.session or SessionConfig()
-            settings = replace(settings, id=UNSET, object=UNSET, model=UNSET, expires_at=UNSET)
+            # A service may refuse an unknown field that differs in each session: the second attempt leaves them out.
+            extra = settings.extra if self._attempt == 1 else {}
+            settings = replace(settings, id=UNSET, object=UNSET, model=UNSET, expires_at=UNSET, extra=extra)
             await self.update(settings, restoring=True)
             for item in items:
                 event = events.ConversationItemCreate(item=item, event_id=self.new_id("client"))

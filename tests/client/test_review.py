@@ -28,6 +28,9 @@ from tests.client.virtual import outcome, run_virtual
 SOUND = np.zeros(24_000, np.float32)
 
 
+# --- reconnecting -----------------------------------------------------------------------------------------------------
+
+
 def test_a_connection_that_ends_before_its_session_is_created_does_not_close_the_next_one() -> None:
     async def test(peer: Peer, session: rtnb.Session) -> None:
         peer.greeting = []
@@ -100,6 +103,9 @@ def test_a_say_in_flight_fails_when_the_connection_ends() -> None:
     reconnecting(test, turn_detection={"type": "server_vad", "silence_duration_ms": 200})
 
 
+# --- refused messages -------------------------------------------------------------------------------------------------
+
+
 def test_a_refused_message_cancels_its_own_answer_and_no_other() -> None:
     async def test(peer: Peer, session: rtnb.Session) -> None:
         running = await session.response.create()
@@ -110,6 +116,9 @@ def test_a_refused_message_cancels_its_own_answer_and_no_other() -> None:
 
     refusal = failure("invalid_value", "No.", param="item.content")
     hold(test, Peer(pace_s=0.5, refuse={"conversation.item.create": [refusal]}))
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_tool_that_exits_or_is_cancelled_gives_an_error_to_the_model() -> None:
@@ -153,6 +162,9 @@ def test_a_tool_can_close_the_session() -> None:
             assert session.closed
 
     run_virtual(run())
+
+
+# --- the end ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_close_that_is_cancelled_goes_on() -> None:
@@ -214,6 +226,9 @@ def test_what_belongs_to_a_session_that_ended_is_closed_when_it_is_dropped() -> 
             assert closed
 
     run_virtual(run())
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_service_that_plays_may_announce_everything_twice() -> None:
@@ -290,6 +305,27 @@ async def _connected(url: str) -> rtnb.Session:
     return await rtnb.connect(url)
 
 
+def test_a_reconnect_survives_an_unknown_field_that_differs_in_each_session() -> None:
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        def stamped(messages: list[Message]) -> list[Message]:
+            for message in messages:
+                if message["type"] == "session.created":
+                    message["session"]["created_at"] = len(peer.paths)
+            return messages
+
+        peer.script = stamped
+        peer.refuse = {}
+        await peer.close(1011)
+        await session.ask("Hello?")
+        refusal = failure("unknown_parameter", "Unknown parameter.", param="session.created_at")
+        peer.refuse = {"session.update": [refusal]}
+        await peer.close(1011)
+        assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
+        assert not any("created_at" in update["session"] for update in peer.asked("session.update")[-1:])
+
+    reconnecting(test)
+
+
 def test_an_interruption_cuts_the_items_although_the_cancel_gets_no_reply() -> None:
     async def test(peer: Peer, session: rtnb.Session) -> None:
         await session.response.create()
@@ -312,6 +348,7 @@ def test_a_log_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> 
     assert len(rtnb.EventLog.load(path)) == 2
 
 
+@pytest.mark.parametrize("value", [256, -1, np.uint16(65_535), np.nan])
 def test_pixels_out_of_range_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="0 to 255"):
         image_item(np.full((2, 2), value), detail="auto")
