@@ -26,14 +26,7 @@ from rtnb.client.playback import Playback, ServicePlayback
 from rtnb.client.reconnect import DELAYS_S, FATAL_CODES, restorable
 from rtnb.client.response import TAG, Response
 from rtnb.client.responses import Create, Responses, bound
-from rtnb.errors import (
-    ConnectionClosed,
-    RemoteProtocolError,
-    RequestTimeout,
-    ResponseFailed,
-    RtnbError,
-    ServiceError,
-)
+from rtnb.errors import ConnectionClosed, RemoteProtocolError, RequestTimeout, ResponseFailed, RtnbError, ServiceError
 from rtnb.protocol import Connection, events
 from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.state import State
@@ -120,10 +113,12 @@ class Dispatcher:
         """Set by the tools of the session: what to run after a response with function calls."""
         self.generation = 1
         self.ended: ConnectionClosed | None = None
-        self.closing = False
+        self.closing: asyncio.Task[None] | None = None
+        """The task that closes the session; None while it is to stay open."""
         self.opened: asyncio.Future[None] = self.loop.create_future()
         self.closers: list[Callable[[], Awaitable[object]]] = []
         self.meter: BudgetMeter | None = None
+        self._timers: list[asyncio.TimerHandle] = []
         self.reopen: Callable[[], Awaitable[Transport]] | None = None
         """Opens a new transport after the connection ended; None ends the session then."""
         self._attempt = 0
@@ -147,12 +142,10 @@ class Dispatcher:
         if self.ended is not None:
             raise self.ended.again()
         limit_s = self.request_timeout_s if timeout_s is None else timeout_s
+        if not (restoring or self._connected.is_set()):
+            await self._reconnected(event.type, limit_s)
         try:
             async with asyncio.timeout(limit_s):
-                if not (restoring or self._connected.is_set()):
-                    await self._connected.wait()
-                    if self.ended is not None:
-                        raise self.ended.again()
                 text = self.connection.send(event)  # nothing waits between this and the transport: the order is kept
                 self.log.record("sent", event, monotonic_s=self.clock(), wall_time=self.wall(), text=text)
                 task = self.loop.create_task(self.transport.send(text))  # cancelled half-way, it would tear a message
@@ -160,8 +153,17 @@ class Dispatcher:
                 task.add_done_callback(self._sent)
                 await asyncio.shield(task)
         except TimeoutError:
-            awaited = "free space in the send buffer" if self._connected.is_set() else "a new connection"
-            raise RequestTimeout(event.type, awaited=awaited, timeout_s=limit_s) from None
+            raise RequestTimeout(event.type, awaited="free space in the send buffer", timeout_s=limit_s) from None
+
+    async def _reconnected(self, request: str, limit_s: float) -> None:
+        """Wait for the end of a reconnect. A request is entered after that: it belongs to one connection only."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._connected.wait()
+        except TimeoutError:
+            raise RequestTimeout(request, awaited="a new connection", timeout_s=limit_s) from None
+        if self.ended is not None:
+            raise self.ended.again()
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -182,6 +184,8 @@ class Dispatcher:
         limit_s = self.request_timeout_s if timeout_s is None else timeout_s
         reply = self.loop.create_future()
         request = Request(event.type, str(event.event_id), awaits, item_id, limit_s, reply, fits)
+        if not (restoring or self._connected.is_set()):
+            await self._reconnected(event.type, limit_s)
         self.pending.table[request.event_id] = request
         try:
             await self.send(event, timeout_s=timeout_s, restoring=restoring)
@@ -237,6 +241,8 @@ class Dispatcher:
     async def _create(self, config: ResponseConfig | None, in_conversation: bool, timeout_s: float | None) -> Response:
         event_id = self.new_id("client")
         limit_s = self.responses.timeout_s if timeout_s is None else timeout_s
+        if not self._connected.is_set():
+            await self._reconnected("response.create", limit_s)
         creates = self.responses.creates
         create = creates[event_id] = Create(config, in_conversation, self.clock(), limit_s)
         bound(creates)
@@ -277,8 +283,7 @@ class Dispatcher:
         """Watch a budget from now on."""
         self.meter = BudgetMeter(budget, model=model, clock=self.clock)
         if (left_s := self.meter.seconds_left) is not None:
-            for share in (0.8, 1.0):
-                self.loop.call_later(share * left_s, self._keep_budget)
+            self._timers = [self.loop.call_later(share * left_s, self._keep_budget) for share in (0.8, 1.0)]
 
     def check_budget(self) -> None:
         """Raise `BudgetExceeded` where the budget is used up."""
@@ -303,6 +308,7 @@ class Dispatcher:
                 self.end(closed)
                 return
             self._connected.clear()
+            self.turns = Turns()
             self._fail_all(closed)
             before = self._unrestored = self._unrestored or self.connection.state  # what no session has got again yet
             transport = await self._reopened(closed)
@@ -556,7 +562,9 @@ class Dispatcher:
                 await self.opened
             items, omitted = restorable(before, self.playback)
             settings = before.session or SessionConfig()
-            settings = replace(settings, id=UNSET, object=UNSET, model=UNSET, expires_at=UNSET)
+            # A service may refuse an unknown field that differs in each session: the second attempt leaves them out.
+            extra = settings.extra if self._attempt == 1 else {}
+            settings = replace(settings, id=UNSET, object=UNSET, model=UNSET, expires_at=UNSET, extra=extra)
             await self.update(settings, restoring=True)
             for item in items:
                 event = events.ConversationItemCreate(item=item, event_id=self.new_id("client"))
@@ -586,9 +594,13 @@ class Dispatcher:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _fail_all(self, error: ConnectionClosed) -> None:
-        """Fail everything that waits for the service."""
+        """Fail everything that waits for this connection."""
         self.pending.end(error)
         self.responses.fail_all(error)
+        if not self.opened.done():
+            self.opened.set_exception(error.again())
+            self.opened.exception()
+        self._wake()
 
     def end(self, error: ConnectionClosed) -> None:
         """End the session: every call that waits fails."""
@@ -597,16 +609,20 @@ class Dispatcher:
         self.ended = error
         self._fail_all(error)
         self.responses.end(error)
-        if not self.opened.done():
-            self.opened.set_exception(error.again())
-            self.opened.exception()
+        for timer in self._timers:
+            timer.cancel()
         self._connected.set()
-        self._wake()
 
     async def close(self) -> None:
-        """Close the connection and everything that belongs to the session; closing twice is fine."""
-        self.closing = True
-        tasks = self._tasks - {asyncio.current_task()}
+        """Close the connection and everything that belongs to the session; closing twice is fine.
+
+        It is a task: a caller that is cancelled, such as a tool that ends with the session, does not stop it.
+        """
+        self.closing = self.closing or self.loop.create_task(self._close(), name="rtnb-session-close")
+        await asyncio.shield(self.closing)
+
+    async def _close(self) -> None:
+        tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

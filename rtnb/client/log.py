@@ -186,7 +186,7 @@ class EventLog(Sequence[LogRow]):
                 rows[self._without_audio] = row._replace(event=event, audio_dropped_bytes=audio_bytes)
             self._without_audio += 1
         count = 0
-        while self._held_bytes > goal and count < len(rows):
+        while self._held_bytes > goal and count < len(rows) - 1:  # the newest stays, however small the limit
             row = rows[count]
             self._held_bytes -= ROW_BYTES + (0 if row.audio_dropped_bytes else row.size_bytes)
             if row.type in _FORMAT_TYPES:
@@ -285,11 +285,9 @@ class EventLog(Sequence[LogRow]):
         before_s = rows[0].monotonic_s if rows else 0.0
         table = []
         for row in rows:
-            ids = [_text_or_none(getattr(row.event, name, None)) for name in ("item_id", "response_id", "event_id")]
-            if ids[0] is None and (item := getattr(row.event, "item", None)) is not None:
-                ids[0] = _text_or_none(item.id)
-            if ids[1] is None and (response := getattr(row.event, "response", None)) is not None:
-                ids[1] = _text_or_none(getattr(response, "id", None))
+            ids = [_text_or_none(getattr(row.event, name, None)) for name in _IDS]
+            for place, noun in enumerate(("item", "response")):
+                ids[place] = ids[place] or _text_or_none(getattr(getattr(row.event, noun, None), "id", None))
             times = (1000 * (row.monotonic_s - (self._start_s or 0.0)), 1000 * (row.monotonic_s - before_s))
             ends = (formats.audio_ms(row), self.summary(row))
             table.append((*times, row.direction, row.type, row.size_bytes, *ids, *ends))
@@ -344,8 +342,8 @@ class EventLog(Sequence[LogRow]):
             dialect = _header_of(file.readline(), path)
             log = cls(dialect=dialect, limit_bytes=2**63)
             for line in file:
-                if line.startswith('{"rtnb_log"'):
-                    dialect = _header_of(line, path)  # a file that was appended to in several sessions
+                if (start := line.find('{"rtnb_log"')) >= 0:  # appended to, perhaps after half a line of a crash
+                    dialect = _header_of(line[start:], path)
                 elif line.endswith("\n"):  # a crash may leave half a line at the end
                     log._rows.append(_row(json.loads(line), len(log._rows), dialect))
         log._next = len(log._rows)
@@ -374,18 +372,8 @@ class EventLog(Sequence[LogRow]):
         return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-_COLUMNS = [
-    "t_ms",
-    "gap_ms",
-    "direction",
-    "type",
-    "size_bytes",
-    "item_id",
-    "response_id",
-    "event_id",
-    "audio_ms",
-    "summary",
-]
+_IDS = ("item_id", "response_id", "event_id")
+_COLUMNS = ["t_ms", "gap_ms", "direction", "type", "size_bytes", *_IDS, "audio_ms", "summary"]
 _FORMAT_TYPES = frozenset({"session.created", "session.updated", "response.created"})
 
 

@@ -163,7 +163,7 @@ class Playback:
     @property
     def playing(self) -> bool:
         """True while received audio is being played."""
-        return any(track.cut_ms is None and self._unheard(track) for track in self._tracks.values())
+        return any(track.cut_ms is None and self._unheard(track) for track in tuple(self._tracks.values()))
 
     def _unheard(self, track: _Track) -> bool:
         return self._played_ms(track) < track.received_ms
@@ -203,18 +203,9 @@ class Playback:
 
     def rows(self) -> list[tuple[str, str, float, float, float, int, bool]]:
         """Return the rows of `heard`, each with its item_id first."""
-        return [
-            (
-                t.item_id,
-                t.response_id,
-                t.generated_ms,
-                self._arrived_ms(t),
-                self._shown_ms(t),
-                self._heard_ms(t),
-                t.cut_ms is not None,
-            )
-            for t in tuple(self._tracks.values())
-        ]
+        tracks = tuple(self._tracks.values())
+        ends = [(self._arrived_ms(t), self._shown_ms(t), self._heard_ms(t), t.cut_ms is not None) for t in tracks]
+        return [(t.item_id, t.response_id, t.generated_ms, *end) for t, end in zip(tracks, ends, strict=True)]
 
     def heard(self) -> pd.DataFrame:
         """Return the playback of each item as a table.
@@ -239,7 +230,7 @@ class Playback:
         return self._played_ms(track)
 
     def __repr__(self) -> str:
-        reported = any(track.reported_ms is not None for track in self._tracks.values())
+        reported = any(track.reported_ms is not None for track in tuple(self._tracks.values()))
         how = "reported by a speaker" if reported else "in real time" if self.assume_real_time else "at once"
         return f"<Playback: {len(self._tracks)} items, played {how}>"
 
@@ -258,13 +249,13 @@ class ServicePlayback(Playback):
 
     def part_added(self, event: Any) -> None:
         """Start an item's track: the service announces its audio."""
-        if event.part.type == "audio":
+        if event.part.type == "audio" and event.item_id not in self._tracks:
             track = self._add(_Track(event.item_id, event.response_id, event.content_index or 0))
             track.generated_ms = math.nan
 
     def started(self, response_id: str, at_s: float) -> None:
         """Note that the service began to play a response."""
-        if (track := self._of(response_id)) is not None:
+        if (track := self._of(response_id)) is not None and not self._unheard(track):
             track.spans.append([at_s, math.inf])
 
     def stopped(self, response_id: str, at_s: float, *, cleared: bool = False) -> None:
@@ -300,11 +291,7 @@ class ServicePlayback(Playback):
     def _heard_ms(self, track: _Track) -> int:
         return int(self._played_ms(track)) if track.cut_ms is None else track.cut_ms
 
-    def _shown_ms(self, track: _Track) -> float:
-        return self._played_ms(track)
-
-    def _arrived_ms(self, track: _Track) -> float:
-        return self._played_ms(track)
+    _shown_ms = _arrived_ms = Playback._played_ms
 
     def __repr__(self) -> str:
         return f"<Playback: {len(self._tracks)} items, played by the service>"

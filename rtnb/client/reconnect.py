@@ -27,20 +27,14 @@ def restorable(state: State, playback: Playback) -> tuple[list[Item], int]:
     40 % of its audio, the first 40 % of its words. Items without text, MCP items and unanswered calls are left out.
     """
     answered = {entry.item.call_id for entry in state.entries.values() if entry.item.type == "function_call_output"}
-    items = []
-    for item_id in state.order:
-        entry = state.entries[item_id]
-        item = _restored(entry, playback, answered)
-        if item is not None:
-            items.append(replace(item, object=UNSET, status=UNSET))
-    return items, len(list(state.order)) - len(items)
+    restored = [_restored(state.entries[item_id], playback, answered) for item_id in state.order]
+    items = [replace(item, object=UNSET, status=UNSET) for item in restored if item is not None]
+    return items, len(restored) - len(items)
 
 
 def _restored(entry: Entry, playback: Playback, answered: set[Any]) -> Item | None:
     item = entry.item
-    if item.type == "function_call_output":
-        return item
-    if item.type == "function_call":
+    if item.type in ("function_call", "function_call_output"):
         return item if item.call_id in answered else None
     if item.type != "message":
         return None

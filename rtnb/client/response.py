@@ -221,7 +221,7 @@ class Response:
     @property
     def function_calls(self) -> tuple[Item, ...]:
         """The completed function calls. Do not run the calls of a response that did not complete."""
-        complete = (item for item_id, item in self._items.items() if item_id in self._complete)
+        complete = (item for item_id, item in tuple(self._items.items()) if item_id in self._complete)
         return tuple(i for i in complete if i.type == "function_call" and i.status in (UNSET, "completed"))
 
     @property
@@ -235,7 +235,7 @@ class Response:
         return self._joined("text")
 
     def _joined(self, kind: str) -> str:
-        return "\n".join("".join(pieces) for key, pieces in self._texts.items() if key[0] == kind)
+        return "\n".join("".join(pieces) for key, pieces in tuple(self._texts.items()) if key[0] == kind)
 
     @property
     def audio(self) -> Audio:
@@ -334,8 +334,8 @@ class Response:
 
     def add(self, event: Any, arrived_s: float) -> None:
         """Append a piece. Its `Delta` is made when it is asked for: most audio never is."""
-        self._pieces.append(event)
         self._arrivals_ms.append(1000 * (arrived_s - self.requested_s))
+        self._pieces.append(event)  # last: another thread may read meanwhile
         if (kind := KINDS[event.type]) != "audio":
             self._texts.setdefault((kind, event.item_id, getattr(event, "content_index", 0) or 0), []).append(
                 event.delta

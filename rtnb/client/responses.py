@@ -101,10 +101,8 @@ class Responses:
             self._pending.answer_to(event_id, response)  # nothing where the caller stopped waiting
         elif self.claimed is not None and response.in_conversation:
             self.claimed.append(response)
-        elif waiting := next((consumer for consumer in self._consumers if not consumer.done()), None):
-            waiting.set_result(response)
         else:
-            self._unclaimed.append(response)
+            self._give(response)
 
     def _create_like(self, value: ResponseValue, fits: Callable[[Create], object]) -> str:
         """Return the `event_id` of the oldest request in flight that this response can answer; "" for none."""
@@ -121,10 +119,23 @@ class Responses:
         try:
             async with asyncio.timeout(timeout_s):
                 return await consumer
+        except asyncio.CancelledError:
+            # It may have got a response that it cannot return any more.
+            if consumer.done() and not (consumer.cancelled() or consumer.exception()):
+                self._give(consumer.result())
+            raise
         except TimeoutError:
             raise RequestTimeout("next_response", awaited="response.created", timeout_s=timeout_s or 0.0) from None
         finally:
             self._consumers.remove(consumer)
+
+    def _give(self, response: Response) -> None:
+        """Give a response of turn detection to the consumer that waits longest, or keep it for the next."""
+        waiting = next((consumer for consumer in self._consumers if not consumer.done()), None)
+        if waiting is not None:
+            waiting.set_result(response)
+        else:
+            self._unclaimed.append(response)
 
     def _watch(self, response: Response) -> None:
         """End a response that gets no event before its deadline; looks again when that could be."""
@@ -157,6 +168,7 @@ class Responses:
     def fail_all(self, error: RtnbError) -> None:
         """End every response in progress: the connection is over."""
         self.creates.clear()
+        self.unanswered_s = None
         for response in tuple(self.live.values()):
             self.settle(response, response.value, error.again())
 

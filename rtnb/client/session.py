@@ -25,7 +25,7 @@ from rtnb.client.resources import (
 from rtnb.client.response import Response
 from rtnb.client.settings import ResponseSettings, UpdateSettings, wanted_settings
 from rtnb.client.tools import SessionTools
-from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, RtnbError
+from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolError, RtnbError, ServiceError
 from rtnb.protocol import events
 from rtnb.protocol.events import Event, UnknownEvent
 from rtnb.protocol.state import State
@@ -221,15 +221,16 @@ class Session:
         content = (ContentPart(type="input_text", text=text),)
         item = Item(type="message", id=item_id, role="user", content=content)
         event = events.ConversationItemCreate(item=item, event_id=dispatcher.new_id("client"))
-        added = await dispatcher.begin(event, "conversation.item.added", item_id)
+        added, response = await dispatcher.begin(event, "conversation.item.added", item_id), None
         try:
             response = await dispatcher.create_response(config, timeout_s=timeout_s)
             if added.reply.done():
                 added.reply.result()  # the service answers in order: a refusal of the message is known by now
             return response if stream else await (self.follow(response) if follow_tools else response)
         except RtnbError:
-            if added.reply.done() and (refusal := added.reply.exception()) is not None:
-                dispatcher.spawn(dispatcher.cancel(), name="rtnb-session-cancel")  # an answer to nothing
+            if added.reply.done() and isinstance(refusal := added.reply.exception(), ServiceError):
+                if response is not None:  # an answer to nothing
+                    dispatcher.spawn(dispatcher.cancel(response.id), name="rtnb-session-cancel")
                 raise refusal from None
             raise
         finally:
@@ -312,14 +313,14 @@ class Session:
         speed = speech.to_speed(paced, default=1.0 if detection else 0.0)
         speech.check_speech(dispatcher, config, respond=respond)
         async with dispatcher.speaking:
-            start, claimed = dispatcher.turns.count, deque[Response]()
-            dispatcher.responses.claimed = claimed if detection and respond else None
+            turns, start = dispatcher.turns, dispatcher.turns.count
+            dispatcher.responses.claimed = deque() if detection and respond else None
             try:
                 await speech.speak(dispatcher, samples, rate_hz, speed=speed, clear=not detection)
                 if detection:
                     await speech.be_silent(dispatcher, trailing_silence_ms, speed=speed)
                     if respond:
-                        response = await speech.answer(dispatcher, claimed, start, config, timeout_s)
+                        response = await speech.answer(dispatcher, turns, start, config, timeout_s)
                 else:
                     await self.input_audio_buffer.commit()
                     if respond:
@@ -372,12 +373,14 @@ class Session:
         """
         dispatcher = self._dispatcher
         cut = dispatcher.playback.flush(growing=tuple(dispatcher.responses.live))
-        if dispatcher.responses.active is not None:
-            await dispatcher.cancel()
-        if dispatcher.connection.webrtc and cut:  # the service plays, and truncates
-            await self.output_audio_buffer.clear()
-        elif not dispatcher.connection.webrtc:
-            await dispatcher.truncate(cut)
+        try:
+            if dispatcher.responses.active is not None:
+                await dispatcher.cancel()
+        finally:  # what was thrown away here is cut there, whatever became of the cancel
+            if not dispatcher.connection.webrtc:
+                await dispatcher.truncate(cut)
+            elif cut:  # the service plays, and truncates
+                await self.output_audio_buffer.clear()
         return {item_id: heard_ms for item_id, _, heard_ms in cut}
 
     # --- settings -----------------------------------------------------------------------------------------------------
@@ -503,6 +506,7 @@ class _Lease:
 
 def _abandon(dispatcher: Dispatcher) -> None:
     """Close what a session that was collected without `close` leaves behind."""
-    if not dispatcher.loop.is_closed() and dispatcher.ended is None:
-        work = dispatcher.close()
-        dispatcher.loop.call_soon_threadsafe(lambda: dispatcher.spawn(work, name="rtnb-session-abandoned"))
+    if not (dispatcher.loop.is_closed() or dispatcher.closing):
+        dispatcher.loop.call_soon_threadsafe(
+            lambda: dispatcher.spawn(dispatcher.close(), name="rtnb-session-abandoned")
+        )

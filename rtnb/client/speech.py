@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio import Audio, Resampler, as_audio, codec, ms_to_samples, read_wav
-from rtnb.client.dispatcher import Dispatcher, creates_response
+from rtnb.client.dispatcher import Dispatcher, Turns, creates_response
 from rtnb.client.response import Response
-from rtnb.errors import AudioError, LocalProtocolError, RequestTimeout
+from rtnb.errors import AudioError, ConnectionClosed, LocalProtocolError, RequestTimeout
 from rtnb.protocol import events
 from rtnb.protocol.values import UNSET, ContentPart, Item, ResponseConfig, SemanticVad, ServerVad
 
@@ -101,6 +100,8 @@ def image_item(image: Image, *, detail: str) -> Item:
             pixels = np.round(255 * np.clip(pixels, 0, 1))
         if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
             raise ValueError(f"pixels of shape {pixels.shape}; allowed: (height, width), or with 3 or 4 channels")
+        if not ((pixels >= 0) & (pixels <= 255)).all():
+            raise ValueError("pixels outside of their range; allowed: whole numbers 0 to 255, or floats from 0 to 1")
         file = io.BytesIO()
         Pillow.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
         data = file.getvalue()
@@ -169,7 +170,7 @@ async def send_audio(
 ) -> None:
     """Append chunks at the session's rate, each when it would have been spoken; `speed` 0 sends at once."""
     form = dispatcher.config.input_format
-    encode = codec(form.type).encode
+    encode, turns = codec(form.type).encode, dispatcher.turns
     start_s, spoken_s = dispatcher.clock(), 0.0
     for chunk in chunks:
         spoken_s += len(chunk) / form.rate_hz
@@ -179,6 +180,7 @@ async def send_audio(
                 await dispatcher.sleep(wait_s)
         if until():
             return
+        _check_connection(dispatcher, turns)
         await dispatcher.send(events.InputAudioBufferAppend(audio=encode(chunk), event_id=dispatcher.new_id("client")))
 
 
@@ -186,21 +188,20 @@ async def send_audio(
 
 
 async def answer(
-    dispatcher: Dispatcher, claimed: deque[Response], start: int, config: ResponseConfig | None, timeout_s: float | None
+    dispatcher: Dispatcher, turns: Turns, start: int, config: ResponseConfig | None, timeout_s: float | None
 ) -> Response:
     """Return the response to the last turn that was committed; a pause in the audio makes several turns."""
     own = creates_response(dispatcher.config.turn_detection)
     limit_s = dispatcher.request_timeout_s if timeout_s is None else timeout_s
     try:
         async with asyncio.timeout(limit_s):
-            while not own and dispatcher.turns.count == start:
-                await dispatcher.next_event()
-            while own:
-                if (response := _last_answer(dispatcher, claimed)) is not None:
+            while own or turns.count == start:
+                _check_connection(dispatcher, turns)
+                if own and (response := _last_answer(dispatcher)) is not None:
                     return response
                 await dispatcher.next_event()
     except TimeoutError:
-        if dispatcher.turns.count > start:
+        if turns.count > start:
             raise RequestTimeout("say", awaited="response.created", timeout_s=limit_s) from None
         raise RequestTimeout("say", awaited="input_audio_buffer.committed", timeout_s=limit_s).with_hint(
             "The service detected no speech, or not its end: check level and rate_hz, lower turn_detection.threshold, "
@@ -209,11 +210,16 @@ async def answer(
     return await dispatcher.create_response(config, timeout_s=timeout_s)
 
 
-def _last_answer(dispatcher: Dispatcher, responses: deque[Response]) -> Response | None:
+def _check_connection(dispatcher: Dispatcher, turns: Turns) -> None:
+    if dispatcher.turns is not turns:
+        raise ConnectionClosed("the connection ended before the answer began: say it again")
+
+
+def _last_answer(dispatcher: Dispatcher) -> Response | None:
     """Return the response to the last turn; None while that turn or its response is still to come."""
     unfinished = dispatcher.connection.state.input_audio_buffer.speech_item_id is not None
-    while responses:
-        response = responses.popleft()
+    while claimed := dispatcher.responses.claimed:
+        response = claimed.popleft()
         if response.requested_s >= dispatcher.turns.committed_s and not unfinished:
             return response
     return None

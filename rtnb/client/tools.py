@@ -106,7 +106,7 @@ class ToolBox:
             return f"error: there is no tool {name!r}; the tools are: {', '.join(self.functions) or 'none'}"
         try:
             keywords = _keywords(function, name, arguments)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return f"error: {error}"
         try:
             async with asyncio.timeout(TOOL_TIMEOUT_S):
@@ -117,7 +117,10 @@ class ToolBox:
                     if inspect.isawaitable(result):
                         result = await result
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
-        except Exception as error:  # the model gets every error of a tool, and the session goes on
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # the caller's wish, not the tool's
+                raise
+            # The model gets every error of a tool, and the session goes on.
             return redact(f"error: {type(error).__name__}: {error}"[:ERROR_CHARACTERS])
 
 
@@ -240,7 +243,7 @@ class SessionTools:
 
     @property
     def _items(self) -> list[Item]:
-        return [entry.item for entry in self._dispatcher.connection.state.entries.values()]
+        return [entry.item for entry in tuple(self._dispatcher.connection.state.entries.values())]
 
     @on_own_loop
     async def approve(self, request: Item | str, *, reason: str | None = None) -> None:

@@ -123,7 +123,8 @@ class State:
     @property
     def conversation(self) -> list[Item]:
         """The items in order."""
-        return [self.entries[item_id].item for item_id in self.order]
+        # A copy, and without those that are gone: another thread may read while events arrive.
+        return [entry.item for entry in map(self.entries.get, tuple(self.order)) if entry is not None]
 
     def apply(self, event: Event) -> None:
         """Follow one event, sent or received; events without a transition change nothing."""
