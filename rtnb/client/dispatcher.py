@@ -114,7 +114,6 @@ class Dispatcher:
         self.generation = 1
         self.ended: ConnectionClosed | None = None
         self.closing: asyncio.Task[None] | None = None
-        """The task that closes the session; None while it is to stay open."""
         self.opened: asyncio.Future[None] = self.loop.create_future()
         self.closers: list[Callable[[], Awaitable[object]]] = []
         self.meter: BudgetMeter | None = None

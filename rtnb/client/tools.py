@@ -118,7 +118,7 @@ class ToolBox:
                         result = await result
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # the caller's wish, not the tool's
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # the caller stops it
                 raise
             # The model gets every error of a tool, and the session goes on.
             return redact(f"error: {type(error).__name__}: {error}"[:ERROR_CHARACTERS])
