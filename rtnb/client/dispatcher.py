@@ -102,6 +102,7 @@ class Dispatcher:
         self.pending = PendingRequests()
         self.responses = Responses(self.pending, clock=clock)
         self.responses.timeout_s = response_timeout_s
+        self.responses.give_up = self._give_up
         self.errors: deque[Exception] = deque(maxlen=KEPT_ERRORS)
         self.problems: deque[RemoteProtocolError] = deque(maxlen=KEPT_ERRORS)
         self.turns = Turns()
@@ -275,6 +276,10 @@ class Dispatcher:
                 self.responses.settle(running, running.value, failure)
             return None
         return response if response.status == "cancelled" else None
+
+    def _give_up(self, response_id: str) -> None:
+        event = events.ResponseCancel(response_id=response_id, event_id=self.new_id("client"))
+        self.spawn(self.send(event), name="rtnb-session-cancel")
 
     # --- budget -------------------------------------------------------------------------------------------------------
 

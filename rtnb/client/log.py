@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from html import escape
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, overload
 
@@ -204,10 +205,11 @@ class EventLog(Sequence[LogRow]):
         callable
             Ends the subscription; calling it twice is fine.
         """
-        self._subscribers = (*self._subscribers, callback)
+        own = partial(callback)  # an object of its own, where a callback subscribes twice
+        self._subscribers = (*self._subscribers, own)
 
         def unsubscribe() -> None:
-            self._subscribers = tuple(one for one in self._subscribers if one is not callback)
+            self._subscribers = tuple(one for one in self._subscribers if one is not own)
 
         return unsubscribe
 

@@ -96,16 +96,13 @@ class Playback:
 
     def complete(self, item_id: str) -> None:
         """Note that no more audio of an item will arrive."""
-        track = self._tracks.get(item_id)
-        if track is not None:
+        if (track := self._tracks.get(item_id)) is not None:
             track.complete = True
 
     def report_played(self, item_id: str, played_ms: float) -> None:
         """Take a speaker's report: how much of an item it has played. Unknown items are ignored."""
         track = self._tracks.get(item_id)
-        if track is None:
-            return
-        if track.reported_ms is None or played_ms > track.reported_ms:
+        if track is not None and (track.reported_ms is None or played_ms > track.reported_ms):
             self._newest = track, self._clock()
             track.reported_ms = float(played_ms)
 

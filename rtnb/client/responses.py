@@ -54,6 +54,8 @@ class Responses:
         """When a turn was committed that turn detection has yet to answer; None without one."""
         self.lease: Callable[[], object] = lambda: None
         """Returns the reason to stay open, weakly held: session, resources and responses in progress hold it."""
+        self.give_up: Callable[[str], object] = lambda response_id: None
+        """Cancels a response whose deadline passed: the service may go on with it, and refuse the next."""
         self.timeout_s = 60.0
         """Longest time without an event of a response, where its request gives none."""
         self._pending = pending
@@ -146,6 +148,7 @@ class Responses:
         if left_s > 0:
             response.watcher = self._loop.call_later(left_s, self._watch, response)
             return
+        self.give_up(response.id)
         failure = RequestTimeout("response.create", awaited="response.done", timeout_s=limit_s).with_hint(
             f"{response.id} got no event for so long. It keeps what arrived before, and the session is open."
         )

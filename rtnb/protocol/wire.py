@@ -163,8 +163,7 @@ def decode(source: str | Mapping[str, Any], *, dialect: Dialect = "ga", registry
             problem = str(error)
     if audio and text:  # no base64 as it stands, but perhaps with escapes
         return decode(parse(text), dialect=dialect, registry=registry)
-    event_id = message.get("event_id")
-    event_id = event_id if isinstance(event_id, str) else UNSET
+    event_id = message["event_id"] if isinstance(message.get("event_id"), str) else UNSET
     return UnknownEvent(type=kind, event_id=event_id, payload=dict(message), problem=problem)
 
 

@@ -17,7 +17,7 @@ from rtnb._loop import BackgroundLoop
 from rtnb.client.playback import ServicePlayback
 from rtnb.client.speech import image_item
 from rtnb.client.tools import ToolBox
-from rtnb.errors import ConnectionClosed, ServiceError
+from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
 from rtnb.protocol import events
 from rtnb.protocol.values import ContentPart
 from tests.client.peer import Message, Peer, failure
@@ -352,3 +352,31 @@ def test_a_log_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> 
 def test_pixels_out_of_range_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="0 to 255"):
         image_item(np.full((2, 2), value), detail="auto")
+
+
+# --- deadlines --------------------------------------------------------------------------------------------------------
+
+
+def test_a_response_that_is_given_up_is_cancelled_so_the_next_request_is_answered() -> None:
+    async def run() -> None:
+        async with Peer(pace_s=2) as peer:
+            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+            first = await outcome(session.ask("Hello?", timeout_s=1))
+            assert isinstance(first, RequestTimeout)
+            assert (await outcome(session.ask("Hello?"))).transcript == "Hello there."
+            (cancel,) = session.log.filter("response.cancel")
+            assert cancel.event.response_id
+            await session.close()
+
+    run_virtual(run())
+
+
+def test_ending_one_of_two_equal_subscriptions_leaves_the_other() -> None:
+    log, rows = rtnb.EventLog(), []
+    append = rows.append
+    end = log.subscribe(append)
+    log.subscribe(append)
+    end()
+    end()
+    log.record("sent", events.InputAudioBufferClear(event_id="e1"))
+    assert len(rows) == 1
