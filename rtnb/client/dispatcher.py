@@ -100,9 +100,7 @@ class Dispatcher:
         self.request_timeout_s = request_timeout_s
         self.playback = ServicePlayback(clock=clock) if connection.webrtc else Playback(clock=clock)
         self.pending = PendingRequests()
-        self.responses = Responses(self.pending, clock=clock)
-        self.responses.timeout_s = response_timeout_s
-        self.responses.give_up = self._give_up
+        self.responses = Responses(self.pending, clock=clock, timeout_s=response_timeout_s, cancel=self._give_up)
         self.errors: deque[Exception] = deque(maxlen=KEPT_ERRORS)
         self.problems: deque[RemoteProtocolError] = deque(maxlen=KEPT_ERRORS)
         self.turns = Turns()

@@ -39,9 +39,24 @@ class Create:
 
 
 class Responses:
-    """Responses in progress, requests for more, and responses that turn detection began."""
+    """Responses in progress, requests for more, and responses that turn detection began.
 
-    def __init__(self, pending: PendingRequests, *, clock: Callable[[], float]) -> None:
+    Parameters
+    ----------
+    pending : PendingRequests
+        Who waits for a response.
+    clock : callable
+        Monotonic time in seconds.
+    timeout_s : float
+        Longest time without an event of a response, where its request gives none.
+    cancel : callable
+        ``cancel(response_id)`` cancels a response whose deadline passed: the service may go on with it, and refuse the
+        next.
+    """
+
+    def __init__(
+        self, pending: PendingRequests, *, clock: Callable[[], float], timeout_s: float, cancel: Callable[[str], object]
+    ) -> None:
         self.live: dict[str, Response] = {}
         """Responses in progress by id."""
         self.active: Response | None = None
@@ -54,10 +69,7 @@ class Responses:
         """When a turn was committed that turn detection has yet to answer; None without one."""
         self.lease: Callable[[], object] = lambda: None
         """Returns the reason to stay open, weakly held: session, resources and responses in progress hold it."""
-        self.give_up: Callable[[str], object] = lambda response_id: None
-        """Cancels a response whose deadline passed: the service may go on with it, and refuse the next."""
-        self.timeout_s = 60.0
-        """Longest time without an event of a response, where its request gives none."""
+        self.timeout_s, self._cancel = timeout_s, cancel
         self._pending = pending
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -148,7 +160,7 @@ class Responses:
         if left_s > 0:
             response.watcher = self._loop.call_later(left_s, self._watch, response)
             return
-        self.give_up(response.id)
+        self._cancel(response.id)
         failure = RequestTimeout("response.create", awaited="response.done", timeout_s=limit_s).with_hint(
             f"{response.id} got no event for so long. It keeps what arrived before, and the session is open."
         )

@@ -22,13 +22,13 @@ from tests.client.virtual import outcome, run_virtual
 
 
 async def test_a_conversation_goes_on_across_the_session_cap() -> None:
-    with Simulator(latency="fast", voice="babble", session_minutes=1.5 / 60) as simulator:
+    with Simulator(latency="fast", voice="babble", session_minutes=5 / 60) as simulator:
         options: dict[str, Any] = {"instructions": "Be brief.", "output_modalities": "text", "reconnect": True}
         async with rtnb.connect(simulator, **options) as session:
             answers = []
             for turn in range(6):
                 answers.append((await session.ask("My name is Ada." if turn == 0 else f"This is turn {turn}.")).text)
-                await asyncio.sleep(0.5)  # the caps of 1.5 s fall between turns
+                await asyncio.sleep(2.2)  # the caps, after 5 s each, fall between turns
             recalled = await session.ask("What did I say first?")
             assert session.generation >= 3
             assert "Ada" in recalled.text
