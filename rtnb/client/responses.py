@@ -18,8 +18,9 @@ from rtnb.errors import RequestTimeout, RtnbError
 from rtnb.protocol.values import UNSET, AudioFormat, Dialect, ResponseConfig
 from rtnb.protocol.values import Response as ResponseValue
 
-KEPT_RESPONSES: Final = 64
-"""Responses that wait for `next_response`; older ones are forgotten (chosen)."""
+KEPT_RESPONSES: Final = 8
+"""Responses that wait for `next_response`; older ones are forgotten. The log's limit does not count their audio, 2 MB
+for 30 s (chosen; `python -m tests.benchmarks.memory hour`)."""
 KEPT_IDS: Final = 1_000
 """Ids of finished responses and of requests for responses, to recognise duplicates and late events (chosen)."""
 TURN_S: Final = 3.0

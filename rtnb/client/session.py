@@ -355,8 +355,9 @@ class Session:
     async def next_response(self, timeout_s: float | None = None) -> Response:
         """Wait for the next response that turn detection begins.
 
-        Each is returned once, to the consumer that waits longest. The answer to an `ask` or a `say` is never among
-        them. `timeout_s` raises `RequestTimeout`; None waits as long as the session is open.
+        Each is returned once, to the consumer that waits longest; where none waits, the newest 8 are kept. The answer
+        to an `ask` or a `say` is never among them. `timeout_s` raises `RequestTimeout`; None waits as long as the
+        session is open.
         """
         if self.ended is not None:
             raise self.ended.again()

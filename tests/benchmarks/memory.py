@@ -1,7 +1,7 @@
 """Memory of long sessions, of many events and of many sessions. ``python -m tests.benchmarks.memory``
 
-- ``hour``: one hour with the microphone open all the time, and an answer of 30 s each minute; nothing waits, the
-  transport is in memory.
+- ``hour``: one hour with the microphone open all the time, and an answer of 30 s each minute, for which nobody asks;
+  nothing waits, the transport is in memory.
 - ``events``: 100,000 small events while nothing reads the event stream that was opened.
 - ``sessions``: 300 sessions on real sockets, each opened, asked once and closed.
 
@@ -115,16 +115,20 @@ def _turn(number: int) -> Iterator[str]:
 
 
 async def hour(grown: Callable[[str], None], turns: int = 60) -> None:
-    """Hold one hour of audio both ways: 36,000 chunks from the microphone and 18,000 of answers."""
+    """Hold one hour of audio both ways: 36,000 chunks from the microphone and 18,000 of answers.
+
+    Turn detection begins the answers, and nobody asks for them with `next_response`: so it is in a playground.
+    """
     feed = Feed()
     async with rtnb.connect(feed) as session:
+        done = asyncio.Event()
+        session.log.subscribe(lambda row: row.type == "response.done" and done.set())
         for number in range(turns + 1):
+            done.clear()
             feed.put(_turn(number))
-            response = await session.next_response()
             for _ in range(2 * TURN_CHUNKS):  # the microphone is open while the answer arrives
                 await session.input_audio_buffer.append(bytes(bytearray(CHUNK)))  # a microphone shares no chunks
-            await response
-            del response
+            await done.wait()
             if number == 0:
                 grown("start")
         assert feed.sent == (turns + 1) * 2 * TURN_CHUNKS

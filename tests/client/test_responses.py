@@ -133,6 +133,16 @@ async def test_a_cancelled_create_blocks_no_other(joined: Joined) -> None:
         await session.next_response(timeout_s=0.01)  # the abandoned one is not handed on
 
 
+async def test_of_responses_that_nobody_asks_for_the_newest_eight_wait(joined: Joined) -> None:
+    session, service = joined.session, joined.service
+    begun = []
+    for _ in range(10):
+        begun.append(await service.begin())
+        await service.finish(begun[-1])
+    await joined.settle()
+    assert [(await session.next_response(timeout_s=1)).id for _ in range(8)] == begun[2:]
+
+
 async def test_a_refused_create_raises_and_the_next_one_goes_on(joined: Joined) -> None:
     session, service = joined.session, joined.service
     refusals = iter([ErrorDetail(type="invalid_request_error", code="invalid_value", message="no")])
