@@ -165,7 +165,7 @@ class EventLog(Sequence[LogRow]):
         self._next += 1
         self._held_bytes += size + ROW_BYTES
         if self._file is not None:
-            self._file.write(self._line(row, None if type(event) in _CARRIERS or "\n" in text else text, self.dialect))
+            self._file.write(self._line(row, text, self.dialect))
         if self._held_bytes > self.limit_bytes:
             self._shrink()
         for subscriber in self._subscribers:
@@ -306,7 +306,7 @@ class EventLog(Sequence[LogRow]):
 
     def redacted(self, row: LogRow) -> LogRow:
         """Return a row whose event can be shown: the same row where it holds no secret."""
-        return row._replace(event=redact_event(row.event)) if type(row.event) in _CARRIERS else row
+        return row._replace(event=redact_event(row.event)) if _may_hold_secret(row.event) else row
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -323,11 +323,11 @@ class EventLog(Sequence[LogRow]):
             yield self._line(row, None, "ga")
 
     def _line(self, row: LogRow, text: str | None, dialect: Dialect) -> str:
-        """Return one line of the file; `text` is used as it is, None writes the event anew, redacted."""
+        """Return one line of the file: the wire text, or the event written anew, redacted."""
         head: dict[str, Any] = {"direction": row.direction, "monotonic_s": row.monotonic_s, "wall_time": row.wall_time}
         if row.audio_dropped_bytes:
             head["audio_dropped_bytes"] = row.audio_dropped_bytes
-        if text is None:
+        if text is None or "\n" in text or _may_hold_secret(row.event, text):
             text = wire.encode(self.redacted(row).event, dialect=dialect)
         return f'{json.dumps(head)[:-1]}, "size_bytes": {row.size_bytes}, "event": {printable_json(text)}}}\n'
 
@@ -422,23 +422,22 @@ def without_audio(event: Event) -> tuple[Event, int]:
 def summary(event: Event) -> str:
     """Return a few words about an event: text, a status, an error; empty where its type is enough."""
     if isinstance(event, UnknownEvent):
-        return _short(redact(str(event.problem or event.payload.get("problem") or "unknown event type")))
+        return short(redact(str(event.problem or event.payload.get("problem") or "unknown event type")))
     if isinstance(event, events.Error):
-        text = f"{event.error.code or event.error.type or 'error'}: {event.error.message or ''}"
-        return _short(redact(text))
+        return short(redact(f"{event.error.code or event.error.type or 'error'}: {event.error.message or ''}"))
     response = getattr(event, "response", None)
     if isinstance(event, events.ResponseDone | events.ResponseCreated) and response is not None:
         return str(response.status or "")
     for name in ("transcript", "text", "arguments", "delta", "name"):
         value = getattr(event, name, None)
         if isinstance(value, str):
-            return _short(value)
+            return short(value)
     item = getattr(event, "item", None)
     if item is not None:
         texts = [part.text or part.transcript or "" for part in item.content or ()]
         tools = ", ".join(str(tool.get("name")) for tool in item.tools or ())
         words = [item.role or item.type, *texts, item.server_label or "", item.name or "", tools, item.arguments or ""]
-        return _short(" ".join([*words, str(item.output or "")]))
+        return short(" ".join([*words, str(item.output or "")]))
     for name in ("audio_start_ms", "audio_end_ms"):
         if isinstance(value := getattr(event, name, None), int):
             return f"{value} ms"
@@ -460,11 +459,18 @@ _CARRIERS: Final[frozenset[type[Event]]] = frozenset(
         UnknownEvent,
     }
 )
-"""Events that can carry a secret: settings (keys of MCP servers, ephemeral keys of preview services) and refusals
-(services echo parts of a refused key). The audio path is not searched."""
+"""Events that can carry an unknown secret: settings (keys of MCP servers, ephemeral keys of preview services) and
+refusals (services echo parts of a refused key). Others, such as the result of a tool, are searched for known secrets,
+audio is not."""
 _FREE_TEXTS = frozenset({"message", "reason", "text_as_received"})
 """Fields with text of the service: everything that looks like a key is removed. Elsewhere only known secrets are, since
 ids and tool schemas look like keys too."""
+
+
+def _may_hold_secret(event: Event, text: str | None = None) -> bool:
+    """Return whether an event must be searched; `text` is its wire text."""
+    audio = type(event) in (events.ResponseOutputAudioDelta, events.InputAudioBufferAppend)
+    return not audio and (type(event) in _CARRIERS or mask_known(text := text or wire.encode(event)) != text)
 
 
 def redact_event(event: Event) -> Event:
@@ -478,8 +484,7 @@ def redact_event(event: Event) -> Event:
         return replace(event, payload=clean, problem=redact(event.problem) if event.problem else None)
     if clean == message:
         return event
-    registry = CLIENT_EVENTS if event.type in CLIENT_EVENTS else SERVER_EVENTS
-    return wire.decode(clean, registry=registry)
+    return wire.decode(clean, registry=CLIENT_EVENTS if event.type in CLIENT_EVENTS else SERVER_EVENTS)
 
 
 def _without_secrets(value: Any, *, free: bool) -> Any:
@@ -487,16 +492,18 @@ def _without_secrets(value: Any, *, free: bool) -> Any:
         return {key: _without_secrets(entry, free=free or key in _FREE_TEXTS) for key, entry in value.items()}
     if isinstance(value, list):
         return [_without_secrets(entry, free=free) for entry in value]
-    if not isinstance(value, str):
-        return value
-    return redact(value) if free else mask_known(value)
+    if isinstance(value, str):
+        return redact(value) if free else mask_known(value)
+    return value
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())  # a lone surrogate cannot be printed
+def short(text: str) -> str:
+    """Return a text in one line of at most 60 characters, without known secrets."""
+    # A lone surrogate cannot be printed.
+    text = " ".join(mask_known(text).encode("utf-8", "replace").decode("utf-8").split())
     return text if len(text) <= _SUMMARY_LENGTH else text[: _SUMMARY_LENGTH - 1] + "…"
 
 
@@ -528,5 +535,5 @@ def _row(line: dict[str, Any], index: int, dialect: Dialect) -> LogRow:
     direction: Direction = "sent" if line["direction"] == "sent" else "received"
     registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
     event = wire.decode(line["event"], dialect=dialect, registry=registry)
-    times = line["monotonic_s"], line["wall_time"]
-    return LogRow(index, direction, *times, event.type, line["size_bytes"], event, line.get("audio_dropped_bytes", 0))
+    rest = line["size_bytes"], event, line.get("audio_dropped_bytes", 0)
+    return LogRow(index, direction, line["monotonic_s"], line["wall_time"], event.type, *rest)

@@ -13,6 +13,7 @@ import numpy as np
 
 from rtnb._loop import on_own_loop
 from rtnb.audio import Audio, codec, resample
+from rtnb.client.log import short
 from rtnb.client.pending import service_error
 from rtnb.errors import AudioError, ConnectionClosed, ResponseFailed, RtnbError, ServiceError
 from rtnb.protocol.values import (
@@ -104,7 +105,7 @@ class Delta:
         return _decode(self.pcm, self.format)
 
     def __repr__(self) -> str:
-        inside = f"{self.audio_ms:.0f} ms" if self.kind == "audio" else repr(self.text)
+        inside = f"{self.audio_ms:.0f} ms" if self.kind == "audio" else repr(short(self.text))
         return f"<Delta {self.kind} at {self.arrived_ms:.0f} ms: {inside}>"
 
 
@@ -376,8 +377,7 @@ class Response:
     # --- display ------------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        text = self.transcript or self.text
-        text = text if len(text) <= 60 else text[:59] + "…"
+        text = short(self.transcript or self.text)
         return f"<Response {self.id} {self.status}, {self.audio_ms / 1000:.2f} s of audio: {text!r}>"
 
     def _repr_html_(self) -> str:

@@ -148,6 +148,27 @@ def test_a_key_that_a_service_repeats_in_an_error_is_hidden() -> None:
     hold(test, Peer(refuse={"session.update": [refusal]}), api_key=key)
 
 
+def test_a_key_that_a_tool_returns_or_the_model_says_leaves_the_log_masked(tmp_path: Path) -> None:
+    key = "Zq9rT7wLk2mX8vBn4cJd"
+    opened, saved = tmp_path / "opened.jsonl", tmp_path / "saved.jsonl"
+
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        await session.tools.register(environment)
+        response = await session.ask("Which key do you use?")
+        session.log.save(saved)
+        shown = [repr(row) for row in session.log] + [repr(response), repr(response.deltas), session.log._repr_html_()]
+        shown += [session.log.to_frame().to_string(), opened.read_text(), saved.read_text()]
+        assert [text for text in shown if key in text] == []
+        assert f"API_KEY={key}" in session.conversation.items[-2].output  # it came as it is
+        assert key in response.transcript
+
+    def environment() -> str:
+        """Return the environment."""
+        return f"API_KEY={key}"
+
+    hold(test, Peer(outputs=[[("environment", "{}")], [f"It is {key}."]]), api_key=key, log_path=opened)
+
+
 def test_no_repr_of_a_part_of_a_session_shows_the_key() -> None:
     key = "sk-abcdefgh12345678ijklmnop"
 
