@@ -1,9 +1,8 @@
-"""`Widget`: what all our widgets have in common."""
+"""`Widget`, the base of all widgets here: its module with the shared helpers, its style, its safe repr."""
 
 from __future__ import annotations
 
-import base64
-import zlib
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -12,23 +11,39 @@ import anywidget
 
 from rtnb.redaction import redact
 
-_UNPACK: Final = """\
-const bytes = Uint8Array.from(atob("{}"), (c) => c.charCodeAt(0));
-const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-const url = URL.createObjectURL(new Blob([await new Response(plain).text()], {{ type: "text/javascript" }}));
-export default (await import(url)).default;
-URL.revokeObjectURL(url);
-"""
+FOLDER: Final = Path(__file__).parent
+
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
 
 
-def packed(*modules: Path) -> str:
-    """An ES module that unpacks and is these files, one after the other.
+def bundle(name: str) -> str:
+    """Return a JavaScript module of this folder as one text, its local imports before it.
 
-    A notebook may be saved with the state of its widgets, and their code is a part of that: packed it is 2.3 times
-    smaller.
+    A widget can load one module only, so each ``import { … } from "./x.js"`` is replaced by the file itself, once.
+    Names are therefore unique across the files that meet in a bundle.
+
+    Parameters
+    ----------
+    name : str
+        File name, e.g. ``"waveform.js"``. Browser tools list the result as ``rtnb/waveform.js``.
     """
-    text = "\n".join(path.read_text(encoding="utf-8") for path in modules) + f"\n//# sourceURL=rtnb/{modules[-1].name}"
-    return _UNPACK.format(base64.b64encode(zlib.compress(text.encode(), 9)).decode())
+    parts: dict[str, str] = {}
+
+    def collect(file: str) -> None:
+        if file not in parts:
+            text = (FOLDER / file).read_text(encoding="utf-8")
+            parts[file] = ""  # in the dictionary before its imports, so that a circle ends
+            for imported in _IMPORT.findall(text):
+                collect(imported)
+            parts[file] = parts.pop(file) or _IMPORT.sub("", text)  # after its imports
+
+    collect(name)
+    return "\n".join([*parts.values(), f"//# sourceURL=rtnb/{name}"])
+
+
+def styles(*names: str) -> str:
+    """Return style sheets of this folder as one text, ``shared.css`` before them."""
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("shared.css", *names))
 
 
 def format_error(error: BaseException) -> str:
@@ -37,9 +52,9 @@ def format_error(error: BaseException) -> str:
 
 
 class Widget(anywidget.AnyWidget):
-    """An anywidget that refuses unknown keywords, prints as one safe line, and wears the shared style.
+    """Anywidget that refuses unknown keywords and prints as one safe line.
 
-    A subclass names its ES module: ``_esm = Path(__file__).with_suffix(".js")``.
+    A subclass names its module, ``_esm = bundle("x.js")``, and where it has one its style, ``_css = styles("x.css")``.
 
     Parameters
     ----------
@@ -52,12 +67,7 @@ class Widget(anywidget.AnyWidget):
         For a keyword that is no trait; the message names the nearest one. (Plain widgets accept it and do nothing.)
     """
 
-    _css: Any = Path(__file__).with_name("_base.css")
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        if isinstance(module := cls.__dict__.get("_esm"), Path):
-            cls._esm = packed(module)
-        super().__init_subclass__(**options)
+    _css: Any = styles()
 
     def __init__(self, **traits: Any) -> None:
         known = sorted(name for name in self.class_trait_names() if not name.startswith("_"))

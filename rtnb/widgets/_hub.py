@@ -23,8 +23,8 @@ from typing import Any
 
 from rtnb._loop import shared_loop
 from rtnb.errors import RtnbError
-from rtnb.widgets._channel import Answer, Channel, Page
 from rtnb.widgets._frames import Counts, Frame, Inbox, Prepared, prepare, unpack
+from rtnb.widgets._stream import Answer, Page, Stream
 
 PING_S = 2.0
 """How often every page hears from the kernel (chosen; a page gives up after 7 s)."""
@@ -49,7 +49,7 @@ class Hub:
     """
 
     def __init__(self, send_messages: Callable[[list[bytes]], object]) -> None:
-        self.channels: dict[str, Channel] = {}
+        self.channels: dict[str, Stream] = {}
         self.pages: dict[str, Page] = {}
         self.active = ""
         """The page that may use the microphone and the loudspeaker."""
@@ -183,7 +183,7 @@ class Hub:
                 page.acknowledged[name] = int(number)
                 self._trim(channel)
 
-    def _deliver(self, page: Page, channel: Channel, frame: Frame) -> None:
+    def _deliver(self, page: Page, channel: Stream, frame: Frame) -> None:
         late_ms = page.late_ms(frame.stamp_ms)
         if frame.stale_ms is not None and late_ms > frame.stale_ms:
             page.counts.late += 1
@@ -198,7 +198,7 @@ class Hub:
             elif frame.request is not None:
                 self._say(page, "reply", answer or {}, id=frame.request)
 
-    async def _answer_later(self, page: Page, channel: Channel, frame: Frame, answer: Awaitable[Answer]) -> None:
+    async def _answer_later(self, page: Page, channel: Stream, frame: Frame, answer: Awaitable[Answer]) -> None:
         try:
             result = await answer or {}
         except Exception as error:
@@ -214,7 +214,7 @@ class Hub:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def send(self, channel: Channel, prepared: Prepared) -> None:
+    def send(self, channel: Stream, prepared: Prepared) -> None:
         """Give a frame its number and bring it on its way."""
         if channel.joined:
             channel.outbox.add(prepared)
@@ -261,7 +261,7 @@ class Hub:
         if n_bytes >= TICK_BYTES:
             self._flushing = asyncio.get_running_loop().call_later(TICK_S, self._flush)
 
-    def _trim(self, channel: Channel) -> None:
+    def _trim(self, channel: Stream) -> None:
         """Forget what every page of the channel has."""
         seen = [page.acknowledged.get(channel.name, 0) for page in channel.joined.values()]
         channel.outbox.forget(min(seen, default=channel.outbox.next))
@@ -283,13 +283,13 @@ class Hub:
             self._leave(page, name)
         self._elect(self.active)
 
-    def remove(self, channel: Channel) -> None:
+    def remove(self, channel: Stream) -> None:
         """Take a channel off the line, from any thread; removing it twice is fine."""
         self.channels.pop(channel.name, None)
         if shared_loop().running:
             shared_loop().call_soon(self.forget, channel)
 
-    def forget(self, channel: Channel) -> None:
+    def forget(self, channel: Stream) -> None:
         """Forget a channel that was closed; stop when it was the last."""
         for page in list(channel.joined.values()):
             page.cursors.pop(channel.name, None)
@@ -328,7 +328,7 @@ class Hub:
             self._say(page, "ping", facts)
         self._pinging = asyncio.get_running_loop().call_later(PING_S, self._ping)
 
-    def _tell(self, channel: Channel, page: Page, what: str) -> None:
+    def _tell(self, channel: Stream, page: Page, what: str) -> None:
         for listener in channel.listeners:
             try:
                 listener(page.id, what)
@@ -336,7 +336,7 @@ class Hub:
                 _report(channel, what, error)
 
 
-def _report(channel: Channel, what: str, error: Exception) -> dict[str, Any]:
+def _report(channel: Stream, what: str, error: Exception) -> dict[str, Any]:
     """Tell of a handler that failed, and return what the page may know: no message but our own is free of secrets."""
     where = f"the handler of channel {channel.name!r} failed on {what!r}"
     asyncio.get_running_loop().call_exception_handler({"message": where, "exception": error})

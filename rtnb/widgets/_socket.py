@@ -22,11 +22,11 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from rtnb.widgets._channel import Page
 from rtnb.widgets._frames import MAX_FRAME_BYTES, unpack
 from rtnb.widgets._hub import Hub
+from rtnb.widgets._stream import Page
 
-SWITCH = "RTNB_LINE"
+SWITCH = "RTNB_CHANNEL"
 """Environment variable: ``messages`` offers no socket, ``proxy`` no direct one."""
 
 TOKEN_S = 15.0

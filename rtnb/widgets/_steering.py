@@ -18,7 +18,7 @@ from rtnb.client import Session
 from rtnb.errors import RtnbError, ServiceError
 from rtnb.protocol import wire
 from rtnb.protocol.values import Dialect, SessionConfig
-from rtnb.widgets._follow import _raise_in_loop
+from rtnb.widgets._session_view import _raise_in_loop
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from pprint import pformat
 from typing import Any, Final
 
@@ -18,9 +17,8 @@ from rtnb.protocol import wire
 from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.transport.endpoint import read_endpoint
-from rtnb.widgets._base import Widget, format_error
+from rtnb.widgets._base import Widget, bundle, format_error, styles
 from rtnb.widgets._steering import Settings, nested
-from rtnb.widgets.verdicts import styled
 
 _SHORT: Final = {
     "audio.output.voice": "voice",
@@ -195,8 +193,8 @@ class CodeExport(Widget):
     Traits: `language` (both ways), `code` (kernel to page). No messages.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = styled("code_export.css")
+    _esm = bundle("code_export.js")
+    _css = styles("code_export.css")
 
     language = Enum(list(LANGUAGES), "rtnb", help="Which language is shown.").tag(sync=True)
     code = Unicode("Connect first.", help="The program.").tag(sync=True)

@@ -9,7 +9,6 @@ travels only so: messages are not saved in a notebook, values are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from traitlets import Bool, Float, Unicode
@@ -19,8 +18,8 @@ from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import TransportError
 from rtnb.transport import TargetFacts
-from rtnb.widgets._base import format_error
-from rtnb.widgets._follow import SessionView
+from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._session_view import SessionView
 
 Handler = Callable[[], object]
 
@@ -34,8 +33,8 @@ class ConnectionControl(SessionView):
         Which one; it can be disconnected here, but only who opened it knows how to connect again (see `on_connect`).
     """
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = Path(__file__).with_suffix(".css")
+    _esm = bundle("connection.js")
+    _css = styles("connection.css")
 
     state = Unicode("closed", help="closed, connecting, open or failed.").tag(sync=True)
     target = Unicode("", help="Where to, without secrets.").tag(sync=True)
@@ -55,7 +54,7 @@ class ConnectionControl(SessionView):
         self._disconnect: Handler | None = None
         self._key: Callable[[str], object] | None = None
         super().__init__(session, **traits)
-        self.on_msg(_said)
+        self.on_msg(_on_message)
 
     def on_connect(self, connect: Handler, disconnect: Handler, key: Callable[[str], object] | None = None) -> None:
         """Name who connects, who disconnects, and who takes a key that was typed in; called on any thread."""
@@ -73,12 +72,12 @@ class ConnectionControl(SessionView):
 
     # --- on the background loop ---------------------------------------------------------------------------------------
 
-    def _begin(self, source: Session | EventLog) -> None:
+    def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)
         self.state, self.message = "open", ""
         self._show(source)
 
-    def _rows(self, rows: Sequence[LogRow]) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
         if isinstance(self.session, Session) and any(row.type.startswith("session.") for row in rows):
             self._show(self.session)
 
@@ -87,7 +86,7 @@ class ConnectionControl(SessionView):
         self.model = str(session.config.model or self.model)
         self.expires_at = float(session.expires_at or 0)
 
-    def _over(self) -> None:
+    def _on_end(self) -> None:
         ended = self.session.ended if isinstance(self.session, Session) else None
         self.state, self.expires_at = "closed", 0.0
         if ended is not None and ended.code not in (1000, 1005):
@@ -100,7 +99,7 @@ class ConnectionControl(SessionView):
             self.failed(error)
 
 
-def _said(self: ConnectionControl, content: Any, buffers: Any) -> None:
+def _on_message(self: ConnectionControl, content: Any, buffers: Any) -> None:
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind == "connect" and self._connect is not None:
         self._connect()

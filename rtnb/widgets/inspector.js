@@ -2,8 +2,8 @@
  * The inspector of events: toolbar, table (event_table.js) and a pane that tells one event in full (event_pane.js).
  *
  * @typedef {object} State
- * @property {string} line       the line to the kernel
- * @property {string} channel    its channel
+ * @property {string} channel    reference to the page's channel
+ * @property {string} stream_name name of its stream
  * @property {string} table      the widget whose exports make the table
  * @property {string} pane       the widget whose exports make the pane
  * @property {string} static_id  marks the copy for notebooks without a kernel, hidden while this is alive
@@ -11,7 +11,7 @@
  * @property {number} height_px  of the table
  * @property {?number} selected_index  the chosen event, both ways
  *
- * On the channel: "rows" comes (numbers and words, see _event_rows.py); "from" {start} goes, to be sent all rows from
+ * On the stream: "rows" comes (numbers and words, see _event_rows.py); "from" {start} goes, to be sent all rows from
  * there. Requests: "event" {index}, "run" {first, last}, "audio" {first, last, number}, "text" {index},
  * "search" {text, start}, "export" {start}, "templates", "check" {text}, "send" {text}: see inspector.py.
  */
@@ -28,8 +28,8 @@ export function make(tag, props = {}, ...kids) {
 }
 
 async function render({ model, el, host }) {
-  const wanted = ["line", "table", "pane"].map((name) => host.getWidget(model.get(name)));
-  const [line, parts, { createPane }] = (await Promise.all(wanted)).map((widget) => widget.exports);
+  const wanted = ["channel", "table", "pane"].map((name) => host.getWidget(model.get(name)));
+  const [channel, parts, { createPane }] = (await Promise.all(wanted)).map((widget) => widget.exports);
   const { whole, Rows, KEPT, TIME } = parts, gone = new AbortController(), { signal } = gone;
   let windowed = false, asked = -1, searching = false, searched = 0, growing = 0, stopped = 0, noted = "";
 
@@ -45,7 +45,7 @@ async function render({ model, el, host }) {
   const pause = button("Pause", "Freeze the view; events go on being kept (Space)", () => setPaused(!table.paused));
   const follow = button("Follow", "Keep the newest event in view (f)", () => table.setFollow(!table.follow));
   const direction = choice("Direction", ["", "Both ways"], ["sent", "Sent"], ["received", "Received"]);
-  const names = make("datalist", { id: `${model.get("channel")}-types` });
+  const names = make("datalist", { id: `${model.get("stream_name")}-types` });
   const types = input("Type, e.g. *.delta", "11em", "Types to show: * stands for anything, a comma means or, ! in front means not");
   types.setAttribute("list", names.id);
   const text = input("Find text or id", "10em", "In all that an event says, or its ids ( / )");
@@ -62,7 +62,7 @@ async function render({ model, el, host }) {
   const status = make("div", { className: "rtnb-ev-status rtnb-faint" });
   const table = parts.createTable({ signal, make, on: (what, value) => heard[what]?.(value) });
   const view = () => table.view;
-  const request = (...said) => channel.request(...said);
+  const request = (...said) => stream.request(...said);
   const pane = createPane({ table, make, whole, button, choice, request, note, copy, TIME });
   const heard = {
     chosen: (one) => {
@@ -86,7 +86,7 @@ async function render({ model, el, host }) {
   el.append(make("style", { textContent: `${still}, .jp-OutputArea-child:has(${still}) { display: none }` }), root);
 
   // --- rows come
-  const channel = line.channel(model.get("channel"), (kind, header, buffers) => {
+  const stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
     const { rows } = view();
     if (kind !== "rows") return;
     rows.total = Math.max(rows.total, header.total);
@@ -97,7 +97,7 @@ async function render({ model, el, host }) {
     else if (!table.paused) grow();
     table.paint();
   });
-  const ask = () => channel.send("from", { start: (asked = view().rows.next) });
+  const ask = () => stream.send("from", { start: (asked = view().rows.next) });
   const grow = () => {
     growing ||= requestAnimationFrame(() => {
       growing = 0;
@@ -109,7 +109,7 @@ async function render({ model, el, host }) {
     });
   };
   const upTo = () => (table.paused ? stopped : undefined);
-  const unwatch = line.onStatus(() => table.paint());
+  const unwatch = channel.onStatus(() => table.paint());
   function setWindow(base, on) {
     windowed = on;
     table.view.rows = new Rows(base);
@@ -159,7 +159,7 @@ async function render({ model, el, host }) {
     searching = true;
     try {
       while (wanted === text.value.trim() && searched < view().rows.next) {
-        const { hits, next } = await channel.request("search", { text: wanted, start: Math.max(searched, view().rows.base) });
+        const { hits, next } = await stream.request("search", { text: wanted, start: Math.max(searched, view().rows.base) });
         if (wanted !== text.value.trim()) break;
         const fresh = hits.filter((i) => i < view().rows.next && !view().fits(i));
         fresh.forEach((i) => view().found.add(i));
@@ -195,7 +195,7 @@ async function render({ model, el, host }) {
   async function copy() {
     if (typeof table.chosen !== "number") return;
     try {
-      await navigator.clipboard.writeText((await channel.request("text", { index: table.chosen })).text);
+      await navigator.clipboard.writeText((await stream.request("text", { index: table.chosen })).text);
       note(null, `event ${table.chosen} copied as JSON`);
     } catch (error) { note(error); }
   }
@@ -204,7 +204,7 @@ async function render({ model, el, host }) {
     save.disabled = true;
     try {
       for (let start = 0, more = true; more;) {
-        const answer = await channel.request("export", { start }, { timeout_ms: 30_000 });
+        const answer = await stream.request("export", { start }, { timeout_ms: 30_000 });
         chunks.push(answer.text);
         [start, more] = [answer.next, answer.more];
         note(null, `exporting: ${whole(start)} events`);
@@ -222,7 +222,7 @@ async function render({ model, el, host }) {
     say();
   }
   function say() {
-    const { rows, shown, seen } = view(), { kind } = line.status(), busy = seen < (upTo() ?? rows.next);
+    const { rows, shown, seen } = view(), { kind } = channel.status(), busy = seen < (upTo() ?? rows.next);
     const waiting = table.paused && rows.total > seen ? `paused: ${whole(rows.total - seen)} new` : table.paused ? "paused" : "";
     const facts = [`${whole(shown)}${busy ? "…" : ""} of ${whole(rows.total)} events`, waiting, windowed ? "earlier events: not live" : "",
       kind === "none" ? "the kernel does not answer: this is what had come" : "", noted];
@@ -255,7 +255,7 @@ async function render({ model, el, host }) {
   pane.show(null);
   ask();
   table.paint();
-  return () => { gone.abort(); unwatch(); channel.close(); pane.close(); model.off("change:selected_index", selected); };
+  return () => { gone.abort(); unwatch(); stream.close(); pane.close(); model.off("change:selected_index", selected); };
 }
 
 export default { render };

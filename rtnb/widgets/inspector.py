@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from pathlib import Path
 from typing import Any, Final
 
 import anywidget
@@ -20,10 +19,10 @@ from rtnb._loop import shared_loop
 from rtnb.client.log import EventLog
 from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._base import Widget
+from rtnb.widgets._base import Widget, bundle, styles
 from rtnb.widgets._event_rows import EventRows, static_table
 from rtnb.widgets._event_sources import source_of
-from rtnb.widgets._line import LineView
+from rtnb.widgets.channel import StreamWidget
 
 __all__ = ["EventInspector", "EventTable", "inspect"]
 
@@ -39,18 +38,18 @@ _SEND_S: Final = 8.0
 class EventTable(Widget):
     """The part of the inspector's page that is a table; nothing to see by itself."""
 
-    _esm = Path(__file__).with_name("event_table.js")
-    _css = Path(__file__).with_name("event_table.css")
+    _esm = bundle("event_table.js")
+    _css = styles("event_table.css")
 
 
 class EventPane(Widget):
     """The part of the inspector's page that tells one event in full; nothing to see by itself."""
 
-    _esm = Path(__file__).with_name("event_pane.js")
+    _esm = bundle("event_pane.js")
     _css = ""
 
 
-class EventInspector(LineView):
+class EventInspector(StreamWidget):
     """Watch every event: filter, fold, hear, link, export, send.
 
     Parameters
@@ -74,7 +73,7 @@ class EventInspector(LineView):
     <EventLog: 1 event, 1 sent, 0 received, 0.0 s>
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = bundle("inspector.js")
 
     table = anywidget.WidgetTrait().tag(sync=True)
     pane = anywidget.WidgetTrait().tag(sync=True)
@@ -94,11 +93,11 @@ class EventInspector(LineView):
         self._saved = -1
         self._shown = False
         self._teller: asyncio.Task[None] | None = None
-        self._pages = self.open_channel(self._said)
+        self.open_stream(self._on_message)
 
     def close(self) -> None:
         """Leave the page; the log stays. Closing twice is fine."""
-        if self._channel is not None:  # None where the constructor refused
+        if self._opened:  # None where the constructor refused
             if shared_loop().running:
                 shared_loop().call_soon(self._stop)
             self.table.close()
@@ -111,12 +110,12 @@ class EventInspector(LineView):
         """Send what is new while a page looks; between times, renew the copy that a saved notebook keeps."""
         loop = asyncio.get_running_loop()
         quiet_since = loop.time()
-        while self._pages.pages:
+        while self._stream.pages:
             more = self._rows.read(most=_AT_ONCE)
             if self._told < len(self._rows):
                 stop = min(self._told + _AT_ONCE, len(self._rows))
                 header, buffers = self._rows.pack(self._told, stop)
-                self._pages.publish("rows", {**header, "total": self._rows.total}, buffers)
+                self._stream.publish("rows", {**header, "total": self._rows.total}, buffers)
                 self._told, quiet_since = stop, loop.time()
             elif loop.time() - quiet_since > _STILL_S and self._saved != len(self._rows):
                 self._keep_static()
@@ -151,7 +150,7 @@ class EventInspector(LineView):
 
     # --- answering it -------------------------------------------------------------------------------------------------
 
-    async def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    async def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         try:
             return await self._answer(kind, header)
         except (RtnbError, ValueError) as error:  # what a person should read; all else is a mistake and goes to the log

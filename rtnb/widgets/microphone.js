@@ -2,8 +2,8 @@
  * The microphone of a page: start and stop, level, mute, push to talk, devices; where there can be none, other ways.
  *
  * @typedef {object} State
- * @property {string} line the line's widget
- * @property {string} channel its channel's name
+ * @property {string} channel reference to the page's stream
+ * @property {string} stream_name name of its stream
  * @property {string} worklet the text of microphone_worklet.js
  * @property {string} mode "open" or "push to talk"
  * @property {string} talk_key the key to hold, as KeyboardEvent.key
@@ -20,6 +20,8 @@
  * [PCM16 at 24 kHz], talk {run, on}, want {on}, file {name, first, more} [bytes], popout {} (answered {url}).
  * Kernel to page: start {}, stop {}, counts {…}, shown {run, state, text, hint}, level {peak, power, clipped}.
  */
+import { Capture, Judge, device, explain, inputs, noEcho, obstacle, streamOf } from "./microphone_capture.js";
+import { level, view } from "./microphone_view.js";
 
 const KNOBS = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
 const TAIL_MS = 120; // after the key goes up: the end of the last word
@@ -27,13 +29,13 @@ const OFF = { state: "off", code: "", text: "", hint: "" };
 
 /** One controller per widget and page, however many views it has. */
 class Controller {
-  constructor(model, line, changed) {
-    Object.assign(this, { model, line, changed, own: OFF, shown: OFF, counts: {}, capture: null, run: "", held: false });
+  constructor(model, channel, changed) {
+    Object.assign(this, { model, channel, changed, own: OFF, shown: OFF, counts: {}, capture: null, run: "", held: false });
     Object.assign(this, { level: null, judged: "", waiting: [], devices: [], popout: "" });
     this.abort = new AbortController();
     const { signal } = this.abort;
-    this.channel = line.channel(model.get("channel"), (kind, header) => this.take(kind, header));
-    this.leave = line.onActivePage((mine) => !mine && this.capture && this.stop(explain(line.status().kind === "none" ? "kernel" : "elsewhere")));
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.take(kind, header));
+    this.leave = channel.onActivePage((mine) => !mine && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere")));
     document.addEventListener("visibilitychange", () => document.hidden && this.hidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.list(), { signal });
@@ -48,7 +50,7 @@ class Controller {
   }
 
   take(kind, header) {
-    if (kind === "start" && this.line.isActivePage()) this.start();
+    if (kind === "start" && this.channel.isActivePage()) this.start();
     else if (kind === "stop") this.stop();
     else if (kind === "level") this.hear(header);
     else if (kind === "counts") this.counts = header;
@@ -63,7 +65,7 @@ class Controller {
 
   /** A person pressed Start or Stop. */
   async toggle() {
-    if (this.model.get("stand_in")) return this.channel.send("want", { on: this.shown.state === "off" });
+    if (this.model.get("stand_in")) return this.stream.send("want", { on: this.shown.state === "off" });
     if (this.capture) return this.stop();
     await this.start();
   }
@@ -81,7 +83,7 @@ class Controller {
     });
     this.capture = capture;
     before?.close();
-    this.run = `${this.line.pageId}-${Math.random().toString(36).slice(2)}`;
+    this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
     this.waiting = [];
     this.judge = new Judge();
     this.judged = "";
@@ -119,16 +121,16 @@ class Controller {
 
   /** Whether this page may capture; asks for it, and the other page lets go. */
   mine() {
-    if (this.line.isActivePage()) return true;
-    this.line.claimActivePage();
+    if (this.channel.isActivePage()) return true;
+    this.channel.claimActivePage();
     return new Promise((resolve) => {
       const done = (mine) => {
         clearTimeout(late);
         leave();
         resolve(mine);
       };
-      const leave = this.line.onActivePage((mine) => mine && done(true));
-      const late = setTimeout(() => done(this.line.isActivePage()), 10000); // a kernel may be busy
+      const leave = this.channel.onActivePage((mine) => mine && done(true));
+      const late = setTimeout(() => done(this.channel.isActivePage()), 10000); // a kernel may be busy
     });
   }
 
@@ -151,14 +153,14 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     const rate_hz = this.capture?.context?.sampleRate ?? 0;
     const devices = this.devices.map(({ label }) => label);
-    this.channel.send("state", { ...this.own, run: this.run, label: this.capture?.label ?? "", devices, rate_hz });
+    this.stream.send("state", { ...this.own, run: this.run, label: this.capture?.label ?? "", devices, rate_hz });
     this.changed();
   }
 
   /** There can be no microphone here: say why, and offer what can be done. */
   async offer(problem) {
     this.tell("off", problem);
-    this.popout = (await this.channel.request("popout", {}).catch(() => ({}))).url ?? "";
+    this.popout = (await this.stream.request("popout", {}).catch(() => ({}))).url ?? "";
     this.changed();
   }
 
@@ -178,7 +180,7 @@ class Controller {
       this.flush();
       this.held = on;
       this.gate();
-      this.channel.send("talk", { run: this.run, on });
+      this.stream.send("talk", { run: this.run, on });
       this.changed();
     };
     if (on || !tail_ms) change();
@@ -188,7 +190,7 @@ class Controller {
   frame(frame) {
     if (!this.talking) frame.pcm.fill(0); // what was on its way when the gate closed
     this.waiting.push(frame);
-    const { kind } = this.line.status();
+    const { kind } = this.channel.status();
     if (kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
     this.hear(frame);
   }
@@ -200,7 +202,7 @@ class Controller {
     const pcm = new Int16Array(frames.length * frames[0].pcm.length);
     frames.forEach((frame, i) => pcm.set(frame.pcm, i * frame.pcm.length));
     const facts = { run: this.run, first: frames[0].index, frames: frames.length, t: frames.at(-1).t, talk: this.talking };
-    this.channel.send("sound", { ...facts, hint: this.judged }, [pcm]);
+    this.stream.send("sound", { ...facts, hint: this.judged }, [pcm]);
   }
 
   hear(frame) {
@@ -218,7 +220,7 @@ class Controller {
       const pcm = Int16Array.from(decoded.getChannelData(0), (value) => Math.max(-32768, Math.min(32767, value * 32768)));
       const size = 1 << 19;
       for (let at = 0; at < pcm.length; at += size) {
-        this.channel.send("file", { name: file.name, first: at === 0, more: at + size < pcm.length }, [pcm.slice(at, at + size)]);
+        this.stream.send("file", { name: file.name, first: at === 0, more: at + size < pcm.length }, [pcm.slice(at, at + size)]);
       }
     } catch (error) {
       this.own = { ...OFF, code: "file", text: `${file.name} cannot be read: ${error.message}`, hint: "Take another file." };
@@ -232,7 +234,7 @@ class Controller {
     this.leave();
     for (const name of [...KNOBS, "device", "stream"]) this.model.off(`change:${name}`, this.restart);
     for (const name of ["muted", "mode"]) this.model.off(`change:${name}`, this.heard);
-    this.channel.close();
+    this.stream.close();
   }
 }
 
@@ -241,8 +243,8 @@ export default () => {
   const views = new Set();
   const changed = () => views.forEach((draw) => draw());
   async function render({ model, el, host, signal }) {
-    const { exports: line } = await host.getWidget(model.get("line"));
-    controller ??= new Controller(model, line, changed);
+    const { exports: channel } = await host.getWidget(model.get("channel"));
+    controller ??= new Controller(model, channel, changed);
     const draw = view(model, controller, el, signal);
     views.add(draw);
     draw();

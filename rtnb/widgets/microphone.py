@@ -25,10 +25,10 @@ from rtnb.audio import Audio, decode_pcm16, ms_to_samples, write_wav
 from rtnb.client import EventLog, Response, Session
 from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets import microphone_source as sources
-from rtnb.widgets._base import packed
-from rtnb.widgets._follow import SessionView, _raise_in_loop
+from rtnb.widgets._base import bundle, styles
+from rtnb.widgets._session_view import SessionView, _raise_in_loop
 from rtnb.widgets.microphone_feed import RATE_HZ, Clip, Feed
-from rtnb.widgets.microphone_popout import KNOBS, MODULES, page
+from rtnb.widgets.microphone_popout import KNOBS, page
 
 T = TypeVar("T")
 
@@ -60,8 +60,8 @@ class Microphone(SessionView):
     >>> microphone.close()
     """
 
-    _esm = packed(*MODULES)
-    _css = Path(__file__).with_suffix(".css")
+    _esm = bundle("microphone.js")
+    _css = styles("microphone.css")
     _accepts = (Session,)
 
     mode = Enum(("open", "push to talk"), "open", help="Always, or while a key or button is held.").tag(sync=True)
@@ -102,7 +102,7 @@ class Microphone(SessionView):
             session = session.session  # a playground: waits until its session is open
         stream, self._audio, name = sources.opened(source, rate_hz)
         super().__init__(session, **{"stream": stream, "stand_in": name, **traits})
-        self.observe(lambda change: self._pages.publish("knobs", {change["name"]: change["new"]}), KNOBS)
+        self.observe(lambda change: self._stream.publish("knobs", {change["name"]: change["new"]}), KNOBS)
 
     # --- for who types ------------------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Microphone(SessionView):
 
     def close(self) -> None:
         """Stop listening and leave the page; closing twice is fine."""
-        if self._channel is not None and shared_loop().running:
+        if self._opened and shared_loop().running:
             shared_loop().call_soon(self._closed)
         super().close()
 
@@ -184,8 +184,8 @@ class Microphone(SessionView):
         return await sources.from_a_cell(
             work,
             show=None if stands_in else self.be_shown,
-            news=lambda: (self._feed.arrived, self.line._hub.messages_heard_s),
-            by_message=lambda: not stands_in and self.line.status.kind in ("messages", "none"),
+            news=lambda: (self._feed.arrived, self.channel._hub.messages_heard_s),
+            by_message=lambda: not stands_in and self.channel.status.kind in ("messages", "none"),
         )
 
     @asynccontextmanager
@@ -257,7 +257,7 @@ class Microphone(SessionView):
 
     def _start(self) -> None:
         if self._audio is None:
-            self._pages.publish("start", {})
+            self._stream.publish("start", {})
         elif self._playing is None:
             self._run = "stand-in"
             self._feed.begin()
@@ -269,7 +269,7 @@ class Microphone(SessionView):
 
     def _stop(self) -> None:
         self._wanted = False
-        self._pages.publish("stop", {})
+        self._stream.publish("stop", {})
         if self._playing is not None:
             self._playing.cancel()
             self._playing = None
@@ -281,8 +281,8 @@ class Microphone(SessionView):
         if self.muted:
             pcm = bytes(len(pcm))
         self._feed.sound(first=index, frames=1, stamp_ms=time.time() * 1000, pcm=pcm)
-        if index % 5 == 0 and self._pages.pages:
-            self._pages.publish("level", sources.level(pcm))
+        if index % 5 == 0 and self._stream.pages:
+            self._stream.publish("level", sources.level(pcm))
 
     def _off(self, text: str, hint: str) -> None:
         """It does not listen any more, for a reason or at will."""
@@ -299,19 +299,19 @@ class Microphone(SessionView):
     def _show(self, text: str = "") -> None:
         """Tell the pages that do not capture how it stands."""
         on = self.state == "on"
-        self._pages.publish("shown", {"run": self._run, "state": "on" if on else "off", "text": text, "hint": ""})
+        self._stream.publish("shown", {"run": self._run, "state": "on" if on else "off", "text": text, "hint": ""})
 
     def _tell(self) -> None:
         """Show the counts now, and while it listens twice a second."""
-        if self._channel is not None and self._channel.pages:
-            self._pages.publish("counts", self.counts)
+        if self._opened and self._stream.pages:
+            self._stream.publish("counts", self.counts)
         if self._telling is not None:
             self._telling.cancel()
         self._telling = asyncio.get_running_loop().call_later(0.5, self._tell) if self.state == "on" else None
 
     # --- what the session and the page say; all on the background loop ------------------------------------------------
 
-    def _begin(self, source: Session | EventLog) -> None:
+    def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)  # see _accepts
         if (other := _listeners.get(source)) is not None and other is not self:
             other.stop()
@@ -326,11 +326,11 @@ class Microphone(SessionView):
             self._sending.cancel()
             self._sending = None
 
-    def _over(self) -> None:
+    def _on_end(self) -> None:
         self._stop()
         self._fail(WidgetError("the session is over, and with it the microphone is off"))
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             if self.state == "no page":
                 self.state = "off"
@@ -341,10 +341,10 @@ class Microphone(SessionView):
         elif self._run.startswith(f"{page_id}-"):
             self._wanted = False
             self._off("The page that listened is gone.", "Show the widget again.")
-        if not self._pages.pages and self._playing is None:
+        if not self._stream.pages and self._playing is None:
             self.state = "no page"
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
         if kind == "sound" and header["run"] == self._run:
             self.hint = header["hint"]
             facts = {"first": header["first"], "frames": header["frames"], "stamp_ms": header["t"]}
@@ -392,7 +392,7 @@ class Microphone(SessionView):
             self._start()
 
     async def _popout(self) -> dict[str, str]:
-        return {"url": await self.line._hub.invite(lambda *facts: page(self, *facts))}
+        return {"url": await self.channel._hub.invite(lambda *facts: page(self, *facts))}
 
     def _closed(self) -> None:
         self._stop()

@@ -1,12 +1,12 @@
 /**
- * The capture page: the notebook's line and microphone on a page of their own, with a model made by hand.
+ * The capture page: the notebook's channel and microphone on a page of their own, with a model made by hand.
  *
  * To the kernel, besides what microphone.js says: set {name: value} of a knob. From it: knobs {name: value}.
  */
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const load = (text) => import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
-const [line, microphone] = await Promise.all([load(facts.line), load(facts.microphone)]);
+const [channel, microphone] = await Promise.all([load(facts.channel), load(facts.microphone)]);
 
 /** Enough of a widget's model: values, and who wants to know of changes. */
 function makeModel(traits, save = () => {}) {
@@ -37,12 +37,12 @@ wire.send = () => {
   if (greeted) return;
   greeted = true;
   const h = { port: facts.port, token: facts.token, direct: true, seen: {}, active: "" };
-  const frame = line.pack({ c: "", n: 0, s: 0, k: "welcome", h, p: facts.page });
+  const frame = channel.pack({ c: "", n: 0, s: 0, k: "welcome", h, p: facts.page });
   setTimeout(() => wire.tell("msg:custom", { rtnb: "frames" }, [frame]));
 };
-const joined = line.makeLine(wire, { pageId: facts.page });
-const model = makeModel(facts.traits, (changed) => channel.send("set", changed));
-const channel = joined.channel(facts.traits.channel, (kind, header) => {
+const joined = channel.makeChannel(wire, { pageId: facts.page });
+const model = makeModel(facts.traits, (changed) => stream.send("set", changed));
+const stream = joined.openStream(facts.traits.stream_name, (kind, header) => {
   if (kind === "knobs") for (const [name, value] of Object.entries(header)) model.set(name, value);
 });
 const el = document.getElementById("widget");

@@ -6,8 +6,9 @@ It is served once, on this machine's loopback, and talks over the line like any 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
+
+from rtnb.widgets._base import bundle, styles
 
 KNOBS: Final = (
     "mode", "muted", "talk_key", "device", "echo_cancellation", "noise_suppression", "auto_gain_control",
@@ -15,12 +16,6 @@ KNOBS: Final = (
 )  # fmt: skip
 """What can be turned on either page."""
 
-_HERE = Path(__file__).parent
-MODULES: Final = tuple(_HERE / name for name in ("microphone_capture.js", "microphone_view.js", "microphone.js"))
-"""The widget's module, one after the other."""
-
-_LINE = tuple(_HERE / name for name in ("_frames.js", "_socket.js", "_line.js"))
-_STYLES = (_HERE / "_base.css", _HERE / "microphone.css")
 _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Microphone</title>
@@ -42,18 +37,14 @@ _PAGE = """<!doctype html>
 
 def page(microphone: Any, page_id: str, token: str, port: int) -> str:
     """The HTML of the capture page of a microphone, with what it needs to reach the kernel."""
-    names = ("channel", "worklet", *KNOBS)
+    names = ("stream_name", "worklet", *KNOBS)
     facts = {
         "page": page_id,
         "token": token,
         "port": port,
-        "line": _text(*_LINE),
-        "microphone": _text(*MODULES),
+        "channel": bundle("channel.js"),
+        "microphone": bundle("microphone.js"),
         "traits": {**{name: getattr(microphone, name) for name in names}, "stream": "", "stand_in": ""},
     }
     text = json.dumps(facts).replace("<", "\\u003c")  # no </script> in it
-    return _PAGE.format(style=_text(*_STYLES), facts=text, script=_text(_HERE / "microphone_popout.js"))
-
-
-def _text(*files: Path) -> str:
-    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+    return _PAGE.format(style=styles("microphone.css"), facts=text, script=bundle("microphone_popout.js"))

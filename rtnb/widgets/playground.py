@@ -17,8 +17,8 @@ from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings
 from rtnb.errors import ConnectError, RtnbError
 from rtnb.protocol import wire
 from rtnb.targets import connect, resolve
-from rtnb.widgets._line import shared_line
 from rtnb.widgets._steering import nested
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.inspector import EventInspector
 from rtnb.widgets.microphone import Microphone
@@ -133,7 +133,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         self._turned = ipywidgets.Box([self.panel], layout=side)
         self._middle = ipywidgets.HBox([self._heard, self._turned])
         self._wire = ipywidgets.VBox()
-        super().__init__([self.connection, self._voice, self.talk, self._middle, self._wire, shared_line()])
+        super().__init__([self.connection, self._voice, self.talk, self._middle, self._wire, shared_channel()])
         for box, look in (
             (self, "playground"),
             (self._voice, "voice"),

@@ -2,8 +2,8 @@
  * Plays what the model says, without gaps, in an AudioWorklet; says how much of each item was played.
  *
  * @typedef {object} State
- * @property {string} line the line's widget
- * @property {string} channel its channel's name
+ * @property {string} channel reference to the page's stream
+ * @property {string} stream_name name of its stream
  * @property {number} volume 0 … 1
  * @property {boolean} muted
  * @property {string} worklet the text of speaker_worklet.js
@@ -34,8 +34,8 @@ export class Adapting {
 
 /** One player per widget, however many views it has; it makes no sound before one is shown. */
 class Player {
-  constructor(model, line, changed) {
-    Object.assign(this, { model, line, changed, state: "starting", lead_ms: 0, gaps: 0, target_ms: FIRST_MS });
+  constructor(model, channel, changed) {
+    Object.assign(this, { model, channel, changed, state: "starting", lead_ms: 0, gaps: 0, target_ms: FIRST_MS });
     this.adapting = new Adapting();
     this.items = {};
     this.sent_at = 0;
@@ -43,16 +43,16 @@ class Player {
     const on = (target, kinds, handler) =>
       kinds.forEach((kind) => target.addEventListener(kind, handler, { signal: this.abort.signal, capture: true }));
     if (!window.AudioWorkletNode) {
-      this.channel = line.channel(model.get("channel"), () => {});
+      this.stream = channel.openStream(model.get("stream_name"), () => {});
       this.tell("insecure");
       return;
     }
     this.context = new AudioContext({ sampleRate: RATE_HZ, latencyHint: "interactive" });
     this.ready = this.start();
-    this.channel = line.channel(model.get("channel"), (kind, header, buffers) => this.take(kind, header, buffers));
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => this.take(kind, header, buffers));
     on(this.context, ["statechange"], () => this.look());
     on(document, ["pointerdown", "keydown"], () => this.resume()); // any click on the page will do
-    this.leave = line.onActivePage(() => this.look());
+    this.leave = channel.onActivePage(() => this.look());
     let due = performance.now() + 50;
     this.timer = setInterval(() => {
       if (!document.hidden) this.adapt(performance.now() - due); // how long the page was stalled
@@ -99,43 +99,43 @@ class Player {
   take(kind, header, buffers) {
     if (kind === "flush") {
       this.post({ kind, id: header.id });
-    } else if (kind === "audio" && this.line.isActivePage()) {
+    } else if (kind === "audio" && this.channel.isActivePage()) {
       const bytes = buffers[0];
       const samples = bytes ? new Int16Array(new Uint8Array(bytes.buffer ?? bytes, bytes.byteOffset ?? 0, bytes.byteLength).slice().buffer) : new Int16Array(0);
       this.post({ kind, item: header.item, samples, end: header.end === true }, [samples.buffer]);
     }
   }
 
-  /** What the worklet says: on to the kernel, at most 10 times a second (25 on the direct line, where it costs little). */
+  /** What the worklet says: on to the kernel, at most 10 times a second (25 on the direct channel, where it costs little). */
   report({ flushed, items, lead, playing, gaps, target }) {
     Object.assign(this.items, items);
     const stopped = this.state === "playing" && !playing;
     if (gaps > this.gaps) this.adapt(this.target_ms); // what waited was not enough
     Object.assign(this, { gaps, playing, lead_ms: (1000 * lead) / RATE_HZ });
     if (flushed !== null) {
-      this.channel.send("flushed", { id: flushed, items });
+      this.stream.send("flushed", { id: flushed, items });
       this.items = {};
     }
-    const every_ms = this.line.status().kind === "direct" ? 40 : 100;
+    const every_ms = this.channel.status().kind === "direct" ? 40 : 100;
     const now = performance.now();
     this.look();
     if (flushed === null && !stopped && now - this.sent_at < every_ms) return;
     this.sent_at = now;
     const latency_ms = 1000 * (this.context.outputLatency || this.context.baseLatency || 0);
     const { lead_ms, target_ms, state } = this;
-    this.channel.send("played", { items: this.items, state, latency_ms, lead_ms, target_ms, gaps });
+    this.stream.send("played", { items: this.items, state, latency_ms, lead_ms, target_ms, gaps });
     this.items = {};
   }
 
   look() {
     const blocked = this.context.state === "suspended";
-    this.tell(!this.line.isActivePage() ? "elsewhere" : blocked ? "blocked" : this.playing ? "playing" : "idle");
+    this.tell(!this.channel.isActivePage() ? "elsewhere" : blocked ? "blocked" : this.playing ? "playing" : "idle");
   }
 
   tell(state) {
     if (state !== this.state) {
       this.state = state;
-      this.channel.send("state", { state });
+      this.stream.send("state", { state });
       if (state === "elsewhere") this.post({ kind: "flush", id: 0 });
     }
     this.changed();
@@ -146,8 +146,8 @@ class Player {
     clearInterval(this.timer);
     this.abort.abort();
     this.leave?.();
-    this.channel.send("state", { state: "no page" });
-    this.channel.close();
+    this.stream.send("state", { state: "no page" });
+    this.stream.close();
   }
 }
 
@@ -196,8 +196,8 @@ export default () => {
   const changed = () => views.forEach((draw) => draw());
 
   async function render({ model, el, host, signal }) {
-    const { exports: line } = await host.getWidget(model.get("line"));
-    player ??= new Player(model, line, () => changed());
+    const { exports: channel } = await host.getWidget(model.get("channel"));
+    player ??= new Player(model, channel, () => changed());
     const add = (parent, name, attributes = {}) => parent.appendChild(Object.assign(document.createElement(name), attributes));
     const root = add(el, "div", { className: "rtnb rtnb-speaker" });
     root.setAttribute("role", "group");

@@ -20,8 +20,9 @@ from rtnb.audio import Resampler, encode_pcm16
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
-from rtnb.widgets._follow import SessionView
+from rtnb.widgets._base import bundle
 from rtnb.widgets._frames import now_ms
+from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._timeline import Decoder
 
 RATE_HZ: Final = 24_000
@@ -49,7 +50,7 @@ class Speaker(SessionView):
         Plays on in silence: what is played muted counts as played.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = bundle("speaker.js")
     _accepts = (Session,)
     _interval_s = 0.01  # what a delta waits here at most; looking costs microseconds
 
@@ -70,7 +71,7 @@ class Speaker(SessionView):
         self._end_hook: Callable[[], None] | None = None
         super().__init__(session, **traits)
 
-    def _begin(self, source: Session | EventLog) -> None:
+    def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)  # see _accepts
         if (other := _speakers.get(source)) is not None and other is not self:
             other.session = None
@@ -78,7 +79,7 @@ class Speaker(SessionView):
         self._decoder, self._silent_until = Decoder(), source.log.next_number
         log = source.log
         self._end_hook = source.playback.on_flush(lambda: shared_loop().call_soon(self._flush, source, log.next_number))
-        if self._pages.pages:
+        if self._stream.pages:
             self._report({"": 0}, 0.0)
 
     def _unfollow(self) -> None:
@@ -90,7 +91,7 @@ class Speaker(SessionView):
 
     # --- to the page --------------------------------------------------------------------------------------------------
 
-    def _rows(self, rows: Sequence[LogRow]) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
         all_packets = [(row.number, self._packets(row.event)) for row in rows]
         self._ship([packet for number, packets in all_packets if number >= self._silent_until for packet in packets])
 
@@ -118,11 +119,11 @@ class Speaker(SessionView):
         return self._session.playback.is_cut(item_id)
 
     def _ship(self, packets: list[Packet]) -> None:
-        if self._pages.pages == 0:
+        if self._stream.pages == 0:
             self._waiting += [(now_ms(), packet) for packet in packets]
             self._waiting = [(at, packet) for at, packet in self._waiting if now_ms() - at < STALE_MS]
         elif packets:
-            self._pages.publish_batch("audio", packets)
+            self._stream.publish_batch("audio", packets)
 
     def _flush(self, session: Session, rows: int) -> None:
         """The first `rows` rows of the log are not to be played any more."""
@@ -134,23 +135,23 @@ class Speaker(SessionView):
         self._waiting.clear()
         self._resamplers.clear()
         self._flushes += 1
-        if self._pages.pages:
-            self._pages.publish("flush", {"id": self._flushes})
+        if self._stream.pages:
+            self._stream.publish("flush", {"id": self._flushes})
 
-    def _over(self) -> None:
+    def _on_end(self) -> None:
         self._ship([({"item": "", "end": True}, [b""])])
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             self._report({"": 0}, 0.0)  # from now on only what the page reports was heard
             waiting, self._waiting = self._waiting, []
             self._ship([packet for at, packet in waiting if now_ms() - at < STALE_MS])
-        if not self._pages.pages:
+        if not self._stream.pages:
             self.state = "no page"
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
         if kind == "state":
             self.state = header["state"]
         elif kind == "flushed":

@@ -2,8 +2,8 @@
  * A line to type in, recordings to say, interrupt, the figures of the last turn, and what was heard.
  *
  * @typedef {object} State
- * @property {string} line the page's line to the background loop
- * @property {string} channel the name of its channel there
+ * @property {string} channel reference to the page's stream
+ * @property {string} stream_name name of its stream
  * @property {[string, string, string][]} status name, value and explanation of each figure
  * @property {string} problem what went wrong last
  * @property {string} busy what is going on
@@ -90,8 +90,8 @@ function heardTable(el) {
 }
 
 async function render({ model, el, host }) {
-  const { exports: line } = await host.getWidget(model.get("line"));
-  const channel = line.channel(model.get("channel"), (kind, { items }) => kind === "heard" && showHeard(items));
+  const { exports: channel } = await host.getWidget(model.get("channel"));
+  const stream = channel.openStream(model.get("stream_name"), (kind, { items }) => kind === "heard" && showHeard(items));
   el.classList.add("rtnb", "rtnb-talk");
 
   const form = make("form", "rtnb-talk-line");
@@ -123,7 +123,7 @@ async function render({ model, el, host }) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!text.value.trim()) return text.focus();
-    channel.send("ask", { text: text.value });
+    stream.send("ask", { text: text.value });
     text.value = "";
   });
   text.addEventListener("keydown", (event) => {
@@ -133,7 +133,7 @@ async function render({ model, el, host }) {
       form.requestSubmit();
     }
   });
-  stop.addEventListener("click", () => channel.send("interrupt", {}));
+  stop.addEventListener("click", () => stream.send("interrupt", {}));
   choose.addEventListener("click", () => file.click());
   file.addEventListener("change", async () => {
     const [chosen] = file.files;
@@ -142,7 +142,7 @@ async function render({ model, el, host }) {
       tell("");
       const { data, rate_hz } = await readSound(await chosen.arrayBuffer());
       const parts = pieces(data);
-      parts.forEach((part, i) => channel.send("sound", { first: i === 0, more: i < parts.length - 1, rate_hz }, [part]));
+      parts.forEach((part, i) => stream.send("sound", { first: i === 0, more: i < parts.length - 1, rate_hz }, [part]));
     } catch (error) {
       tell(`${chosen.name} cannot be said: ${error.message}`);
     }
@@ -158,7 +158,7 @@ async function render({ model, el, host }) {
   for (const trait of traits) model.on(`change:${trait}`, show);
   show();
   return () => {
-    channel.close();
+    stream.close();
     for (const trait of traits) model.off(`change:${trait}`, show);
   };
 }

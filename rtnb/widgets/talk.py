@@ -11,7 +11,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any
 
 from traitlets import List, Unicode
@@ -23,8 +22,8 @@ from rtnb.audio import decode_pcm16, read_wav
 from rtnb.client import Response, Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
-from rtnb.widgets._base import format_error
-from rtnb.widgets._follow import SessionView
+from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._session_view import SessionView
 
 HEARD_ITEMS = 12
 """How many items the table of what was heard shows: the last ones (chosen)."""
@@ -42,8 +41,8 @@ class TalkBar(SessionView):
         Whom to talk to; it may live on any event loop.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = Path(__file__).with_suffix(".css")
+    _esm = bundle("talk.js")
+    _css = styles("talk.css")
 
     status: List[list[str]] = List(help="[name, value, explanation] of each figure of the last turn.").tag(sync=True)
     problem = Unicode("", help="What went wrong last, in words.").tag(sync=True)
@@ -85,7 +84,7 @@ class TalkBar(SessionView):
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
         if kind == "ask":
             self._start("asking", lambda: self.ask(str(header.get("text", ""))))
         elif kind == "interrupt":
@@ -119,11 +118,11 @@ class TalkBar(SessionView):
 
     # --- following the session ----------------------------------------------------------------------------------------
 
-    def _begin(self, source: Session | EventLog) -> None:
+    def _on_session(self, source: Session | EventLog) -> None:
         self.latency, self.cost = LatencyMeter(self.ear), CostMeter()
         self.problem, self.status = "", []
 
-    def _rows(self, rows: Sequence[LogRow]) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
         self.latency.feed(rows)
         self.cost.feed(rows)
         self.status = self._figures()
@@ -153,11 +152,11 @@ class TalkBar(SessionView):
         self._heard_s, before = time.monotonic(), self._heard
         self._heard = [_in_json(row) for row in self.session.playback.rows()[-HEARD_ITEMS:]]
         if self._heard != before:
-            self._pages.publish("heard", {"items": self._heard})
+            self._stream.publish("heard", {"items": self._heard})
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
-            self._pages.publish("heard", {"items": self._heard})
+            self._stream.publish("heard", {"items": self._heard})
 
     def close(self) -> None:
         """Stop what goes on here and leave the page; closing twice is fine."""

@@ -2,8 +2,8 @@
  * Both sides of a conversation as it grows.
  *
  * @typedef {object} State
- * @property {string} line the line's widget
- * @property {string} channel its channel's name
+ * @property {string} channel reference to the page's stream
+ * @property {string} stream_name name of its stream
  *
  * Kernel to page: reset {}, entry {id, role, text, status, detail, start_ms, heard_share, heard_characters}.
  * Page to kernel: export {format} → {text}.
@@ -80,7 +80,7 @@ function download(name, text, type) {
 }
 
 async function render({ model, el, host, signal }) {
-  const { exports: line } = await host.getWidget(model.get("line"));
+  const { exports: channel } = await host.getWidget(model.get("channel"));
   const root = make(el, "section", { className: "rtnb rtnb-transcript" });
   root.setAttribute("aria-label", "Transcript");
   make(root, "style", { textContent: STYLE });
@@ -94,7 +94,7 @@ async function render({ model, el, host, signal }) {
   const cards = new Map();
   const nothing = make(list, "div", { className: "rtnb-empty", textContent: "Nothing was said yet." });
 
-  const channel = line.channel(model.get("channel"), (kind, entry) => {
+  const stream = channel.openStream(model.get("stream_name"), (kind, entry) => {
     const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 24;
     if (kind === "reset") {
       cards.forEach((card) => card.root.remove());
@@ -117,7 +117,7 @@ async function render({ model, el, host, signal }) {
       }
     });
   };
-  const fetched = async (format) => (await channel.request("export", { format })).text;
+  const fetched = async (format) => (await stream.request("export", { format })).text;
   act("Copy", "Copy as text", async () => {
     await navigator.clipboard.writeText(await fetched("txt"));
     return "Copied";
@@ -130,7 +130,7 @@ async function render({ model, el, host, signal }) {
   }
   const status = make(tools, "span");
   status.setAttribute("role", "status");
-  return () => channel.close();
+  return () => stream.close();
 }
 
 export default { render };

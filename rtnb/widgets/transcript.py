@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.widgets import _entries
+from rtnb.widgets._base import bundle
 from rtnb.widgets._entries import Entries, Entry
-from rtnb.widgets._follow import SessionView
+from rtnb.widgets._session_view import SessionView
 
 _FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
     "txt": _entries.to_text,
@@ -29,7 +29,7 @@ class Transcript(SessionView):
         Whose conversation; a log that was loaded from a file reads like a living session.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
+    _esm = bundle("transcript.js")
 
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
         self._entries = Entries()
@@ -56,24 +56,24 @@ class Transcript(SessionView):
         """Return a JSON list with everything that is known of each entry."""
         return _entries.to_json(self.entries)
 
-    def _begin(self, source: Session | EventLog) -> None:
+    def _on_session(self, source: Session | EventLog) -> None:
         self._entries = Entries()
-        self._pages.publish("reset", {})
+        self._stream.publish("reset", {})
 
-    def _rows(self, rows: Sequence[LogRow]) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
         for row in rows:
             self._entries.add(row)
         changed, self._entries.changed = self._entries.changed, {}
         self._show([self._entries.all[key] for key in changed])
 
     def _show(self, entries: list[Entry]) -> None:
-        self._pages.publish_batch("entry", [(_entries.as_json(entry), ()) for entry in entries])
+        self._stream.publish_batch("entry", [(_entries.as_json(entry), ()) for entry in entries])
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
-            self._pages.publish("reset", {})
+            self._stream.publish("reset", {})
             self._show(self._entries.timed())
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         """The page wants a file: export {format} → {text}."""
         return {"text": _FORMATS[header["format"]](self.entries)} if kind == "export" else None

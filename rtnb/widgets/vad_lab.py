@@ -21,7 +21,7 @@ from rtnb.experiment.calibration import probe
 from rtnb.protocol.values import ServerVad
 from rtnb.vad import VadConstants, server_vad_segments
 from rtnb.widgets._base import format_error
-from rtnb.widgets._line import shared_line
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.microphone_feed import RATE_HZ
 from rtnb.widgets.settings import close_all
@@ -105,7 +105,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         self._status = ipywidgets.HTML(layout=ipywidgets.Layout(min_width="0"))
         self._recorder = self._make_recorder()
         self._buttons = self._make_buttons()
-        self.children = (self._sliders, self.view, self._buttons, self._status, self._recorder, shared_line())
+        self.children = (self._sliders, self.view, self._buttons, self._status, self._recorder, shared_channel())
         control = getattr(session, "turn_detection", None)
         if control is not None:
             for name in KNOBS:  # the playground's setting comes first: it is in force

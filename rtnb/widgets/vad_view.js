@@ -2,8 +2,8 @@
  * The VAD lab's picture. vad_view_model.js, vad_view_time.js and vad_view_maps.js come before it.
  *
  * @typedef {object} State
- * @property {string} line the line's widget
- * @property {string} channel its channel's name
+ * @property {string} channel reference to the page's stream
+ * @property {string} stream_name name of its stream
  * @property {number} threshold
  * @property {number} silence_duration_ms
  * @property {number} prefix_padding_ms
@@ -15,6 +15,9 @@
  * Page to kernel: show {index}, point {threshold, silence_duration_ms,
  * prefix_padding_ms} answered {rows, verdict, advice}, play {view, start_ms, span_ms}.
  */
+import { cutOffs, front, segments } from "./vad_view_model.js";
+import { TIME_HEIGHT, TimeView } from "./vad_view_time.js";
+import { MAP, VadMaps } from "./vad_view_maps.js";
 
 const KNOBS = ["threshold", "silence_duration_ms", "prefix_padding_ms"];
 const VAD_STYLE = `
@@ -36,15 +39,15 @@ const VAD_STYLE = `
 .rtnb-vad thead th { color: var(--rtnb-faint); }`;
 
 class VadView extends VadMaps {
-  constructor(model, el, channel, id) {
+  constructor(model, el, stream, id) {
     super();
-    Object.assign(this, { model, channel, id, grid: null, asking: false, hovered: "" });
+    Object.assign(this, { model, stream, id, grid: null, asking: false, hovered: "" });
     const add = (parent, name, attributes = {}) => parent.appendChild(Object.assign(document.createElement(name), attributes));
     this.add = add;
     const root = (this.root = add(el, "div", { className: "rtnb rtnb-vad" }));
     add(root, "style", { textContent: VAD_STYLE });
     const tools = add(root, "div", { className: "rtnb-tools" });
-    this.picker = add(tools, "select", { title: "Recording", onchange: () => channel.send("show", { index: this.picker.selectedIndex }) });
+    this.picker = add(tools, "select", { title: "Recording", onchange: () => stream.send("show", { index: this.picker.selectedIndex }) });
     this.picker.setAttribute("aria-label", "Recording");
     const button = (text, title, onclick) => add(tools, "button", { type: "button", textContent: text, title, onclick }).setAttribute("aria-label", title);
     button("−", "Zoom out", () => this.time.zoom(2));
@@ -98,7 +101,7 @@ class VadView extends VadMaps {
     if (this.asking) return void (this.again = true);
     this.asking = true;
     try {
-      const figures = await this.channel.request("point", Object.fromEntries(KNOBS.map((name) => [name, this.model.get(name)])));
+      const figures = await this.stream.request("point", Object.fromEntries(KNOBS.map((name) => [name, this.model.get(name)])));
       if (figures.rows) this.figures(figures);
     } catch (error) {
       this.told.textContent = `No figures: ${error.message}`;
@@ -156,7 +159,7 @@ class VadView extends VadMaps {
 
   play(start_ms, span_ms) {
     this.context ??= new AudioContext(); // a click came first, so the browser lets it sound
-    this.channel.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
+    this.stream.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
   }
 
   sound(pcm) {
@@ -185,16 +188,16 @@ class VadView extends VadMaps {
 export default () => {
   let made = 0;
   async function render({ model, el, host }) {
-    const { exports: line } = await host.getWidget(model.get("line"));
+    const { exports: channel } = await host.getWidget(model.get("channel"));
     let view = null;
-    const channel = line.channel(model.get("channel"), (kind, header, buffers) => {
+    const stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
       const as = (Type, i) => new Type(buffers[i].buffer.slice(buffers[i].byteOffset, buffers[i].byteOffset + buffers[i].byteLength));
       if (kind === "recording") view.show(header, as(Int16Array, 0), as(Float32Array, 1));
       if (kind === "grid") view.setGrid(header, buffers.map((_, i) => as(Float32Array, i)));
       if (kind === "service") view.service(header);
       if (kind === "clip" && header.view === view.id) view.sound(as(Int16Array, 0));
     });
-    view = new VadView(model, el, channel, `${line.pageId}-vad-${made++}`);
+    view = new VadView(model, el, stream, `${channel.pageId}-vad-${made++}`);
     const turned = () => view.turned();
     const events = [...KNOBS.map((name) => `change:${name}`)].join(" ");
     model.on(events, turned);
@@ -204,7 +207,7 @@ export default () => {
       model.off(events, turned);
       model.off("change:metric", other);
       view.close();
-      channel.close();
+      stream.close();
     };
   }
   return { render };

@@ -19,8 +19,8 @@ from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweep_result import METRICS
 from rtnb.audio import encode_pcm16, ms_to_samples, resample
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
-from rtnb.widgets._base import packed
-from rtnb.widgets._line import LineView
+from rtnb.widgets._base import bundle
+from rtnb.widgets.channel import StreamWidget
 
 BIN_MS: Final = 4
 """What one column of the waveform stands for at the most."""
@@ -28,7 +28,7 @@ _PLAYED_HZ: Final = 24_000
 _HERE: Final = Path(__file__).parent
 
 
-class VadView(LineView):
+class VadView(StreamWidget):
     """Waveform, probabilities, labels, what model and service tell; maps of all settings.
 
     Parameters
@@ -37,7 +37,7 @@ class VadView(LineView):
         The recordings.
     """
 
-    _esm = packed(*(_HERE / f"vad_view{part}.js" for part in ("_model", "_time", "_maps", "")))
+    _esm = bundle("vad_view.js")
 
     threshold = Float(0.5, min=0.0, max=1.0, help="0 to 1. Higher needs clearer speech.").tag(sync=True)
     silence_duration_ms = Int(200, min=0, help="ms. Longer cuts fewer people off and answers later.").tag(sync=True)
@@ -50,8 +50,8 @@ class VadView(LineView):
         self.index = 0
         """Which recording is shown."""
         self._service: dict[str, Any] = {"events": []}
-        self._pages = self.open_channel(self._said)
-        self._pages.on_page(self._page)
+        self.open_stream(self._on_message)
+        self._stream.on_page(self._on_page)
 
     @property
     def point(self) -> ServerVad:
@@ -78,7 +78,7 @@ class VadView(LineView):
     def show_service(self, events: list[dict[str, float | None]]) -> None:
         """Show what the service told of the shown recording: [{start_ms, stop_ms}] in its own time."""
         self._service = {"events": events}
-        self._pages.publish("service", self._service)
+        self._stream.publish("service", self._service)
 
     # --- to the page --------------------------------------------------------------------------------------------------
 
@@ -98,8 +98,8 @@ class VadView(LineView):
             "constants": asdict(self.bench.constants),
         }
         probabilities = np.asarray(self.bench.probabilities(self.index), np.float32)
-        self._pages.publish("recording", header, [peaks.tobytes(), probabilities.tobytes()])
-        self._pages.publish("service", self._service)
+        self._stream.publish("recording", header, [peaks.tobytes(), probabilities.tobytes()])
+        self._stream.publish("service", self._service)
 
     def _show_grid(self) -> None:
         sweep = self.bench.sweep
@@ -114,15 +114,15 @@ class VadView(LineView):
             "n_turns": sweep.n_turns,
             "marks": {who: one and {name: getattr(one, name) for name in names} for who, one in marks.items()},
         }
-        self._pages.publish("grid", header, [grid.tobytes() for grid in self.bench.grids()])
+        self._stream.publish("grid", header, [grid.tobytes() for grid in self.bench.grids()])
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             self.refresh()
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         if kind == "show":
             self.show(int(header["index"]))
         elif kind == "point":
@@ -137,5 +137,5 @@ class VadView(LineView):
             first, count = (ms_to_samples(header[name], rate_hz=recording.rate_hz) for name in ("start_ms", "span_ms"))
             clip = recording.audio[first : first + count]
             clip = resample(clip, from_rate_hz=recording.rate_hz, to_rate_hz=_PLAYED_HZ)
-            self._pages.publish("clip", {"view": header["view"]}, [encode_pcm16(clip)])
+            self._stream.publish("clip", {"view": header["view"]}, [encode_pcm16(clip)])
         return None

@@ -1,8 +1,9 @@
 /** The maps of the VAD lab: a metric over threshold and silence, and what is cut off against how long everyone waits. */
+import { figure, front, shade } from "./vad_view_model.js";
 
-const MAP = { left: 34, bottom: 20, top: 6, right: 8, height: 190 };
+export const MAP = { left: 34, bottom: 20, top: 6, right: 8, height: 190 };
 
-class VadMaps {
+export class VadMaps {
   prepared(canvas) {
     const [width, ratio] = [canvas.clientWidth, window.devicePixelRatio];
     [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(MAP.height * ratio)];

@@ -1,6 +1,6 @@
 /** What the server VAD would tell of one recording: rtnb.vad.ServerVadMachine again, so that a dragged threshold needs no kernel. */
 
-const FRAME_MS = 32;
+export const FRAME_MS = 32;
 const ROUNDINGS = { up: Math.ceil, nearest: (frames) => Math.floor(frames + 0.5), down: Math.floor };
 
 /** The local probability that the service's threshold stands for. */

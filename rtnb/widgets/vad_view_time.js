@@ -1,11 +1,12 @@
 /** One recording on one time axis: waveform, probabilities with a threshold to drag, labels, model, service. vad_view_model.js comes before it. */
+import { FRAME_MS, cutOffs, localThreshold, releaseThreshold, segments } from "./vad_view_model.js";
 
 const TOP = { wave: 18, curve: 74, lanes: 174 };
 const SIZE = { wave: 50, curve: 92, lane: 17 };
 const LANES = ["Labels", "Model", "Service"];
-const TIME_HEIGHT = TOP.lanes + LANES.length * SIZE.lane + 4;
+export const TIME_HEIGHT = TOP.lanes + LANES.length * SIZE.lane + 4;
 
-class TimeView {
+export class TimeView {
   constructor(canvas, { point, turned, played }) {
     Object.assign(this, { canvas, point, start_ms: 0, span_ms: 1, recording: null, segments: [], service: [], hover: null });
     canvas.tabIndex = 0;

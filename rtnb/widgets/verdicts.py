@@ -13,7 +13,7 @@ from typing import Any
 from traitlets import List
 
 from rtnb.redaction import mask_credentials
-from rtnb.widgets._base import Widget
+from rtnb.widgets._base import Widget, bundle, styles
 from rtnb.widgets._steering import Verdict
 
 _LONGEST = 160  # characters of a value that are shown (chosen)
@@ -28,8 +28,8 @@ def styled(name: str) -> str:
 class Verdicts(Widget):
     """What was asked for and what is in force; nothing where nothing was asked for."""
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = styled("settings.css")
+    _esm = bundle("verdicts.js")
+    _css = styles("settings.css")
 
     heads = List(["setting", "requested", "in force", ""], help="Names of the columns.").tag(sync=True)
     rows: List[list[str]] = List(help="One [field, requested, effective, verdict, reason] of texts per wish.").tag(

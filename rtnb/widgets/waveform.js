@@ -2,13 +2,14 @@
  * Both sides of a session on one time axis: waveforms, speech, responses, playback. waveform_pyramid.js comes before it.
  *
  * @typedef {object} State
- * @property {string} line the line's widget
- * @property {string} channel its channel's name
+ * @property {string} channel reference to the page's stream
+ * @property {string} stream_name name of its stream
  * @property {?number} selected_ms the selected moment
  *
  * Kernel to page: reset {bin_ms}, bins {lane, index} [int16 min/max pairs], marks {marks, now_ms, cursor_ms},
  * clip {view, start_ms} [PCM16 at 24 kHz]. Page to kernel: play {view, start_ms}.
  */
+import { Pyramid, clock, moment, tick_ms, zoomed } from "./waveform_pyramid.js";
 
 const LANES = { you: { top: 20, height: 60 }, model: { top: 84, height: 60 } };
 const HEIGHT = 158;
@@ -20,8 +21,8 @@ const STYLE = `
 .rtnb-waveform canvas { display: block; width: 100%; height: ${HEIGHT}px; cursor: crosshair; touch-action: pan-y; }`;
 
 class View {
-  constructor(shared, model, el, channel, id, signal) {
-    Object.assign(this, { shared, model, channel, id, signal, start_ms: 0, span_ms: 30000, follow: true, hover: null, clip: null });
+  constructor(shared, model, el, stream, id, signal) {
+    Object.assign(this, { shared, model, stream, id, signal, start_ms: 0, span_ms: 30000, follow: true, hover: null, clip: null });
     const add = (parent, name, attributes = {}) => parent.appendChild(Object.assign(document.createElement(name), attributes));
     const root = (this.root = add(el, "div", { className: "rtnb rtnb-waveform" }));
     add(root, "style", { textContent: STYLE });
@@ -126,7 +127,7 @@ class View {
   listenFrom(ms) {
     this.stop();
     this.context ??= new AudioContext(); // a click or a key came first, so the browser lets it sound
-    this.channel.send("play", { view: this.id, start_ms: Math.max(0, ms) });
+    this.stream.send("play", { view: this.id, start_ms: Math.max(0, ms) });
   }
 
   sound(start_ms, pcm) {
@@ -278,11 +279,11 @@ export default () => {
       else if (header.view === view.id) view.sound(header.start_ms, int16());
     }
   }
-  let channel = null; // one for all views
+  let stream = null; // one for all views
   async function render({ model, el, host, signal }) {
-    const { exports: line } = await host.getWidget(model.get("line"));
-    channel ??= line.channel(model.get("channel"), take);
-    const view = new View(shared, model, el, channel, `${line.pageId}-${made++}`, signal);
+    const { exports: channel } = await host.getWidget(model.get("channel"));
+    stream ??= channel.openStream(model.get("stream_name"), take);
+    const view = new View(shared, model, el, stream, `${channel.pageId}-${made++}`, signal);
     views.add(view);
     const moved = () => (view.reveal(), view.draw());
     model.on("change:selected_ms", moved);
@@ -291,7 +292,7 @@ export default () => {
       model.off("change:selected_ms", moved);
       view.close();
       views.delete(view);
-      if (!views.size) channel = channel.close();
+      if (!views.size) stream = stream.close();
     };
   }
   return { render };

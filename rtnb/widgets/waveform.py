@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,8 +12,8 @@ from traitlets import Float, Int, observe
 from rtnb.analysis.decimate import BinTrack, min_max
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.widgets._base import packed
-from rtnb.widgets._follow import SessionView
+from rtnb.widgets._base import bundle
+from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._timeline import Lane, Piece, Stretch, Timeline
 
 BIN_MS: Final = 2
@@ -36,7 +35,7 @@ class Waveform(SessionView):
         What to show; a log that was loaded from a file is shown (and played) like a living session.
     """
 
-    _esm = packed(Path(__file__).with_name("waveform_pyramid.js"), Path(__file__).with_suffix(".js"))
+    _esm = bundle("waveform.js")
 
     selected_ms = Float(None, allow_none=True, help="The selected moment, ms since the first event.").tag(sync=True)
     selected_index = Int(None, allow_none=True, help="The last event at or before it: its index in the log.").tag(
@@ -52,16 +51,16 @@ class Waveform(SessionView):
         self._bins = {lane: BinTrack() for lane in _LANES}
         self._cursor_ms: float | None = None
 
-    def _begin(self, source: Session | EventLog) -> None:
+    def _on_session(self, source: Session | EventLog) -> None:
         self._forget()
-        self._pages.publish("reset", {"bin_ms": BIN_MS})
+        self._stream.publish("reset", {"bin_ms": BIN_MS})
 
     # --- to the page --------------------------------------------------------------------------------------------------
 
-    def _rows(self, rows: Sequence[LogRow]) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
         pieces = [piece for row in rows if (piece := self._timeline.add(row)) is not None and len(piece.samples)]
         if pieces:
-            self._pages.publish_batch("bins", [self._drawn(piece) for piece in pieces])
+            self._stream.publish_batch("bins", [self._drawn(piece) for piece in pieces])
         self._publish_marks(self._timeline.touched)
         self._timeline.touched = {}
 
@@ -87,7 +86,7 @@ class Waveform(SessionView):
             self._cursor_ms = cursor_ms
             now_ms = self._timeline.row_ms[-1] if self._timeline.row_ms else 0.0
             marks = {key: dataclasses.asdict(stretch) for key, stretch in touched.items()}
-            self._pages.publish("marks", {"marks": marks, "now_ms": now_ms, "cursor_ms": cursor_ms})
+            self._stream.publish("marks", {"marks": marks, "now_ms": now_ms, "cursor_ms": cursor_ms})
 
     def _playing_at(self, session: Session) -> float | None:
         """Where the playback is on the axis, None while nothing plays."""
@@ -100,21 +99,21 @@ class Waveform(SessionView):
                 at_ms = item.start_ms + heard_ms
         return at_ms
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
-            self._pages.publish("reset", {"bin_ms": BIN_MS})
+            self._stream.publish("reset", {"bin_ms": BIN_MS})
             for lane, track in self._bins.items():
                 for index in range(0, len(track), _AT_ONCE):
                     part = track.read(index, index + _AT_ONCE)
-                    self._pages.publish("bins", {"lane": lane, "index": index}, [part.tobytes()])
+                    self._stream.publish("bins", {"lane": lane, "index": index}, [part.tobytes()])
             self._publish_marks(self._timeline.everything())
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         if kind == "play":
             clip = self._timeline.clip(header["start_ms"], _CLIP_MS)
-            self._pages.publish("clip", {"view": header["view"], "start_ms": header["start_ms"]}, [clip.tobytes()])
+            self._stream.publish("clip", {"view": header["view"], "start_ms": header["start_ms"]}, [clip.tobytes()])
         return None
 
     @observe("selected_ms")

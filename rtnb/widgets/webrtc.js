@@ -2,8 +2,8 @@
  * Talk to a service by WebRTC: start, stop, mute, levels, statistics, failures in words. webrtc_call.js comes before it.
  *
  * @typedef {object} State
- * @property {string} line the line's widget
- * @property {string} channel its channel's name
+ * @property {string} channel reference to the page's stream
+ * @property {string} stream_name name of its stream
  * @property {string} state idle, starting, open, closed or failed
  * @property {string} message what went wrong last
  * @property {string[]} notices what is good to know about this call
@@ -12,19 +12,20 @@
  * @property {boolean} through_kernel whether the kernel posts the offer
  * @property {boolean} muted
  */
+import { Call, figures } from "./webrtc_call.js";
 
 const SHOWN = ["state", "message", "notices"];
 
 /** The call of this page, however many views the widget has. */
 class Peer {
-  constructor(model, line, changed) {
-    Object.assign(this, { model, line, changed, call: null });
+  constructor(model, channel, changed) {
+    Object.assign(this, { model, channel, changed, call: null });
     this.audio = Object.assign(document.createElement("audio"), { autoplay: true, hidden: true });
     this.abort = new AbortController();
-    this.channel = line.channel(model.get("channel"), (kind, header, buffers) => this.take(kind, header, buffers));
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => this.take(kind, header, buffers));
     this.leave = [
-      line.onActivePage((mine) => !mine && this.end("elsewhere")),
-      line.onStatus(({ kind }) => kind === "none" && this.end("kernel")), // our lease: Jupyter ends no microphone
+      channel.onActivePage((mine) => !mine && this.end("elsewhere")),
+      channel.onStatus(({ kind }) => kind === "none" && this.end("kernel")), // our lease: Jupyter ends no microphone
     ];
     this.heard = () => (this.call?.mute(), changed());
     model.on("change:muted", this.heard);
@@ -35,7 +36,7 @@ class Peer {
 
   take(kind, header, buffers) {
     const mine = this.call?.number === header.call;
-    if (kind === "call" && header.page === this.line.pageId) this.begin(header.call);
+    if (kind === "call" && header.page === this.channel.pageId) this.begin(header.call);
     else if (kind === "stop" && mine) this.call.close();
     else if (kind === "stop" && header.call) return;
     else if (kind === "event" && mine) this.call.send(new TextDecoder().decode(buffers[0]));
@@ -44,9 +45,9 @@ class Peer {
 
   begin(number) {
     this.call?.close();
-    if (!this.line.isActivePage()) this.line.claimActivePage();
-    const { model, channel, audio, changed } = this;
-    this.call = new Call({ number, model, channel, audio, changed });
+    if (!this.channel.isActivePage()) this.channel.claimActivePage();
+    const { model, stream, audio, changed } = this;
+    this.call = new Call({ number, model, stream, audio, changed });
     this.call.run();
   }
 
@@ -55,12 +56,12 @@ class Peer {
   }
 
   start() {
-    this.line.claimActivePage();
-    this.channel.send("start", { page: this.line.pageId });
+    this.channel.claimActivePage();
+    this.stream.send("start", { page: this.channel.pageId });
   }
 
   stop() {
-    this.channel.send("stop", {});
+    this.stream.send("stop", {});
     this.call?.close();
   }
 
@@ -74,7 +75,7 @@ class Peer {
     this.leave.forEach((leave) => leave());
     this.model.off("change:muted", this.heard);
     this.audio.remove();
-    this.channel.close();
+    this.stream.close();
   }
 }
 
@@ -123,7 +124,7 @@ function meter(parent, name) {
   };
 }
 
-function show(list, rows) {
+export function show(list, rows) {
   list.hidden = !rows.length;
   if (list.childElementCount !== rows.length) {
     list.replaceChildren();
@@ -195,8 +196,8 @@ export default () => {
   const views = new Set();
 
   async function render({ model, el, host }) {
-    const { exports: line } = await host.getWidget(model.get("line"));
-    peer ??= new Peer(model, line, () => views.forEach((draw) => draw()));
+    const { exports: channel } = await host.getWidget(model.get("channel"));
+    peer ??= new Peer(model, channel, () => views.forEach((draw) => draw()));
     const draw = view(model, peer, el);
     views.add(draw);
     for (const name of SHOWN) model.on(`change:${name}`, draw);

@@ -16,7 +16,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from traitlets import Bool, List, Unicode
@@ -32,12 +31,11 @@ from rtnb.redaction import mask_credentials
 from rtnb.targets import Shared, resolve
 from rtnb.transport import EphemeralKey
 from rtnb.transport.http import offer_facts, post_offer, read_answer
-from rtnb.widgets._base import format_error, packed
+from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
-from rtnb.widgets._follow import SessionView
+from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._steering import flat, found, same
 from rtnb.widgets._webrtc_words import IGNORED, explained
-from rtnb.widgets.verdicts import styled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,8 +79,8 @@ class WebRTCPeer(SessionView):
     >>> await peer.start()                                # doctest: +SKIP
     """
 
-    _esm = packed(Path(__file__).with_name("webrtc_call.js"), Path(__file__).with_suffix(".js"))
-    _css = styled("webrtc.css")
+    _esm = bundle("webrtc.js")
+    _css = styles("webrtc.css")
     _accepts = (Session,)
 
     state = Unicode("idle", help="idle, starting, open, closed or failed.").tag(sync=True)
@@ -198,7 +196,7 @@ class WebRTCPeer(SessionView):
 
     def close(self) -> None:
         """End the call and leave the page; closing twice is fine."""
-        if self._channel is not None and self.comm is not None and shared_loop().running and not shared_loop().inside:
+        if self._opened and self.comm is not None and shared_loop().running and not shared_loop().inside:
             shared_loop().run(self._end(), START_S)
         super().close()
 
@@ -219,7 +217,7 @@ class WebRTCPeer(SessionView):
         self.message, self.notices = "", []
         self.state = "starting"
         try:
-            session = await self._opened(page_id)
+            session = await self._open_call(page_id)
         except BaseException as error:
             self.message = format_error(error) if isinstance(error, RtnbError | OSError) else ""
             self.state = "failed" if self.message else "closed"
@@ -227,16 +225,16 @@ class WebRTCPeer(SessionView):
         self.state = "open"
         return session
 
-    async def _opened(self, page_id: str) -> Session:
+    async def _open_call(self, page_id: str) -> Session:
         page_id = page_id or await self._page_to_use()
         self._calls += 1
         self._figures.clear()
         release = await self._acquired()
-        call = self._call = DataChannel(self._calls, page_id, self._pages.publish)
+        call = self._call = DataChannel(self._calls, page_id, self._stream.publish)
         try:
             if not self.microphone:
                 self._notice("No microphone is in use: what is said comes from say().")
-            self._pages.publish("call", {"call": call.number, "page": page_id})
+            self._stream.publish("call", {"call": call.number, "page": page_id})
             try:
                 async with asyncio.timeout(START_S):
                     await call.opened()
@@ -279,13 +277,13 @@ class WebRTCPeer(SessionView):
     async def _page_to_use(self) -> str:
         """The active page if it shows the widget, else the newest that does."""
         self._came.clear()
-        if not self._pages.joined:
+        if not self._stream.joined:
             try:
                 await asyncio.wait_for(self._came.wait(), PAGE_S)
             except TimeoutError:
                 raise explained("no-page") from None
-        active = str(self.line._hub.active)
-        return active if active in self._pages.joined else next(reversed(self._pages.joined))
+        active = str(self.channel._hub.active)
+        return active if active in self._stream.joined else next(reversed(self._stream.joined))
 
     async def _end(self) -> None:
         opening, opener = self._opening, self._opener
@@ -294,7 +292,7 @@ class WebRTCPeer(SessionView):
         session, call = self.session, self._call
         if isinstance(session, Session) and not session.closed:
             await session.close()
-            self._over()  # whoever waits for the end sees it
+            self._on_end()  # whoever waits for the end sees it
         elif call is not None:
             await call.close()
         if opener is not None and not opener.done():  # a call that was stopped while it began gives its target back
@@ -302,7 +300,7 @@ class WebRTCPeer(SessionView):
 
     # --- what the page says -------------------------------------------------------------------------------------------
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
         call = self._call
         if kind == "start":
             self._starting(str(header["page"]))
@@ -363,7 +361,7 @@ class WebRTCPeer(SessionView):
         call.call_id = answer.call_id
         return {"sdp": answer.sdp}
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             self._came.set()
         elif self._call is not None and self._call.page_id == page_id:
@@ -371,7 +369,7 @@ class WebRTCPeer(SessionView):
 
     # --- following the session ----------------------------------------------------------------------------------------
 
-    def _rows(self, rows: Sequence[LogRow]) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
         """Read back what took effect."""
         for row in rows:
             event = row.event
@@ -398,7 +396,7 @@ class WebRTCPeer(SessionView):
     def _notice(self, words: str) -> None:
         self.notices = [*self.notices, words]
 
-    def _over(self) -> None:
+    def _on_end(self) -> None:
         session, call = self.session, self._call
         if self._opening is not None and not self._opening.done():
             return  # the next call has begun

@@ -34,15 +34,15 @@ export function figures(report) {
 }
 
 /** A call from its first to its last moment; `changed` is called whenever there is something new to show. */
-class Call {
-  constructor({ number, model, channel, audio, changed }) {
-    Object.assign(this, { number, model, channel, audio, changed, step: "", over: false, blocked: false, stats: null, looks: 0 });
+export class Call {
+  constructor({ number, model, stream, audio, changed }) {
+    Object.assign(this, { number, model, stream, audio, changed, step: "", over: false, blocked: false, stats: null, looks: 0 });
     this.abort = new AbortController();
     this.began = performance.now();
   }
 
   tell(kind, header = {}, buffers = []) {
-    this.channel.send(kind, { call: this.number, ...header }, buffers);
+    this.stream.send(kind, { call: this.number, ...header }, buffers);
   }
 
   at(step) {
@@ -140,7 +140,7 @@ class Call {
   }
 
   ask(kind, header = {}) {
-    return this.channel.request(kind, { call: this.number, ...header }, { timeout_ms: ANSWER_MS });
+    return this.stream.request(kind, { call: this.number, ...header }, { timeout_ms: ANSWER_MS });
   }
 
   async play() {

@@ -41,7 +41,7 @@ CPU_S = 10.0
 BUSY_S = 5
 
 SETUP = """
-import os, sys, time, asyncio, json; sys.path.insert(0, {root!r}); os.environ["RTNB_LINE"] = {switch!r}
+import os, sys, time, asyncio, json; sys.path.insert(0, {root!r}); os.environ["RTNB_CHANNEL"] = {switch!r}
 import rtnb
 from rtnb._loop import shared_loop
 from rtnb.audio import write_wav
@@ -55,7 +55,7 @@ async def noted(session, frames, stamp_ms, pcm, encode):
     await send(session, frames, stamp_ms, pcm, encode)
     if mic._feed.counts.sent > before: stamps.append(stamp_ms)
 mic._feed._send = noted
-display(mic, mic.line)
+display(mic, mic.channel)
 """
 LINE = (
     "{way:9} {phase:13} p50 {p50:7.1f}  p99 {p99:7.1f}  max {max:7.1f} ms  captured {captured} sent {sent} late {late} "
@@ -79,9 +79,9 @@ PEER = """
 import sys; sys.path.insert(0, {root!r})
 import anywidget, traitlets
 from rtnb.widgets import Microphone
-from rtnb.widgets.microphone_popout import MODULES
+from rtnb.widgets._base import bundle
 class Peer(anywidget.AnyWidget):
-    _esm = MODULES[0].read_text() + '''
+    _esm = bundle("microphone_capture.js") + '''
     export default {{ async render({{ model }}) {{
       const processing = {{ echoCancellation: false, noiseSuppression: false, autoGainControl: false }};
       const onFrame = ({{ pcm, index, t }}) => model.send({{ index, t }}, undefined, [pcm.buffer]);

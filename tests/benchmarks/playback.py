@@ -34,11 +34,11 @@ from rtnb._loop import shared_loop
 async def once(n):
     # kernel -> first report that samples were played; and a bare round trip on the same line
     start = time.perf_counter(); seen = []
-    said = speaker._pages.on_message
+    said = speaker._stream.on_message
     def listen(kind, header, buffers):
         if kind in ("played", "flushed"): seen.append((kind, time.perf_counter(), header))
         return said(kind, header, buffers)
-    speaker._pages.on_message = listen
+    speaker._stream.on_message = listen
     async def until(kind):
         while not any(k == kind and (k != "played" or h["items"]) for k, _, h in seen): await asyncio.sleep(0)
         return next(t for k, t, h in seen if k == kind and (k != "played" or h["items"]))
@@ -51,9 +51,9 @@ async def once(n):
     scene.session.playback.flush()
     flush = (await until("flushed")) - start
     seen.clear(); start = time.perf_counter()
-    speaker._pages.publish("flush", {"id": 0})  # nothing plays: the way there and back, and nothing else
+    speaker._stream.publish("flush", {"id": 0})  # nothing plays: the way there and back, and nothing else
     floor = (await until("flushed")) - start
-    speaker._pages.on_message = said
+    speaker._stream.on_message = said
     await asyncio.sleep(0.1)
     return [1000 * first, 1000 * flush, 1000 * floor]
 print(json.dumps([shared_loop().run(once(n)) for n in range(10)]))
@@ -67,7 +67,7 @@ async def streams(notebook: Any) -> list[dict[str, Any]]:
         gaps = int(await run(notebook, "print(speaker.gaps)"))
         await run(notebook, code)
         got, sent = await heard(page), marked(SECONDS * 1000, seed=seed)
-        after = await run(notebook, "print(speaker.gaps, speaker.buffer_ms, speaker.line.status.kind)")
+        after = await run(notebook, "print(speaker.gaps, speaker.buffer_ms, speaker.channel.status.kind)")
         now, buffer_ms, kind = after.split()
         exact = bool(np.array_equal(got, sent))
         rows.append(

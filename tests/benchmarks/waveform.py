@@ -68,11 +68,11 @@ def in_kernel(seconds: int) -> list[float]:
         return LogRow(number, "received", number / 10, 0.0, event.type, 4800, event)
 
     for number in range(10 * seconds):
-        widget._rows([row(number)])
+        widget._on_rows([row(number)])
     times = []
     for number in range(10 * seconds, 10 * seconds + ROUNDS):
         start = time.perf_counter()
-        widget._rows([row(number)])
+        widget._on_rows([row(number)])
         times.append(1000 * (time.perf_counter() - start))
     widget.close()
     return times

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import rtnb.widgets
-
-FOLDER = Path(rtnb.widgets.__file__).parent
+from rtnb.widgets._base import FOLDER, bundle
 
 HAND_MADE = """
 window.made = async (source, traits) => {
@@ -26,18 +23,18 @@ window.made = async (source, traits) => {
   window.sent = [];
   window.answers = {};
   let listener = null;
-  const channel = {
+  const stream = {
     send: (kind, header) => sent.push([kind, header]),
     request: async (kind, header) => (sent.push([kind, header]), answers[kind]),
     close: () => { listener = null; },
   };
-  const line = { channel: (name, fn) => ((listener = fn), channel), pageId: "p", status: () => ({ kind: "direct" }),
+  const channel = { openStream: (name, fn) => ((listener = fn), stream), pageId: "p", status: () => ({ kind: "direct" }),
     isActivePage: () => true, claimActivePage: () => {},
     onActivePage: () => () => {}, onStatus: () => () => {} };
   window.say = (kind, header, buffers = []) => listener(kind, header, buffers.map((b) => new DataView(b)));
   window.listening = () => listener !== null;
   const widget = typeof module.default === "function" ? module.default() : module.default;
-  const host = { getWidget: async () => ({ exports: line }) };
+  const host = { getWidget: async () => ({ exports: channel }) };
   const ended = new AbortController();
   const el = document.body.appendChild(document.createElement("div"));
   const close = await widget.render({ model, el, host, signal: ended.signal });
@@ -51,9 +48,8 @@ async def shown(browser: Any, name: str, traits: dict[str, Any]) -> Any:
     page = await (await browser.new_context(viewport={"width": 900, "height": 600})).new_page()
     page.failures = []
     page.on("pageerror", lambda error: page.failures.append(str(error)))
-    await page.add_style_tag(content=(FOLDER / "_base.css").read_text(encoding="utf-8"))
+    await page.add_style_tag(content=(FOLDER / "shared.css").read_text(encoding="utf-8"))
     await page.add_script_tag(content=HAND_MADE)
-    parts = [FOLDER / f"{part}.js" for part in (f"{name}_pyramid", f"{name}_call", name)]
-    source = "\n".join(part.read_text(encoding="utf-8") for part in parts if part.exists())
-    await page.evaluate("([s, t]) => made(s, t)", [source, {"line": "anywidget:1", "channel": "c", **traits}])
+    source = bundle(f"{name}.js")
+    await page.evaluate("([s, t]) => made(s, t)", [source, {"channel": "anywidget:1", "stream_name": "s", **traits}])
     return page

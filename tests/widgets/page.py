@@ -1,4 +1,4 @@
-"""A page written in Python: it says what `_line.js` says, over widget messages and a real WebSocket."""
+"""A page written in Python: it says what `channel.js` says, over widget messages and a real WebSocket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from rtnb._loop import shared_loop
 from rtnb.widgets._frames import Frame, prepare, unpack
-from rtnb.widgets._line import Line
+from rtnb.widgets.channel import Channel
 
 ORIGIN = "http://localhost:8888"
 
@@ -32,7 +32,7 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> A
 class Page:
     """One browser page of a line in this process."""
 
-    def __init__(self, line: Line, *, origin: str = ORIGIN) -> None:
+    def __init__(self, line: Channel, *, origin: str = ORIGIN) -> None:
         self.id = secrets.token_hex(8)
         self.origin = origin
         self.line = line

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import subprocess
 import sys
-import zlib
-from pathlib import Path
 
 import pytest
 from traitlets import Unicode
 
 import rtnb.widgets
-from rtnb.widgets._base import Widget
+from rtnb.widgets._base import FOLDER, Widget, bundle
 
 
 class Small(Widget):
@@ -39,22 +36,22 @@ def test_the_repr_shows_no_trait() -> None:
     assert repr(Small(colour="a secret")) == "<Small>"
 
 
-def test_what_is_packed_is_smaller_and_still_the_file(tmp_path: Path) -> None:
-    source = "/** Small. */\nexport default { render({ el }) { el.textContent = '½'; } };\n" * 20
-    (tmp_path / "big.js").write_text(source, encoding="utf-8")
+SCRIPTS = sorted(path.name for path in FOLDER.glob("*.js") if "_worklet" not in path.name)
 
-    class Big(Widget):
-        _esm = tmp_path / "big.js"
 
-    (kept,) = re.findall(r'atob\("(.*?)"\)', Big._esm)
-    assert zlib.decompress(base64.b64decode(kept)).decode().startswith(source)
-    assert len(Big._esm) < len(source) / 2
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_bundle_holds_each_file_once_after_what_it_imports_and_no_import_is_left(name: str) -> None:
+    text = bundle(name)
+    assert text.endswith(f"//# sourceURL=rtnb/{name}")
+    assert not re.search(r"^import ", text, re.MULTILINE)
+    tops = re.findall(r"^(?:export )?(?:async )?(?:class|function|const|let) (\w+)", text, re.MULTILINE)
+    assert {one for one in tops if tops.count(one) > 1} == set()
 
 
 def test_importing_the_widgets_starts_nothing() -> None:
     code = (
-        "import rtnb.widgets, rtnb.widgets._line, threading, sys; from rtnb.widgets._line import shared_line;"
-        "channel = shared_line().channel('a', print); channel.publish('state', {}); channel.close();"
+        "import rtnb.widgets, rtnb.widgets.channel, threading, sys; from rtnb.widgets.channel import shared_channel;"
+        "channel = shared_channel().open_stream('a', print); channel.publish('state', {}); channel.close();"
         "assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

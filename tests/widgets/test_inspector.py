@@ -60,15 +60,15 @@ def test_secrets_of_a_list_do_not_enter_the_log() -> None:
 async def test_requests_are_answered_and_nonsense_is_told() -> None:
     inspector = inspect([{"type": "response.create", "event_id": "e1"}])
     inspector._rows.read(most=10)
-    told = await inspector._said("event", {"index": 0}, [])
+    told = await inspector._on_message("event", {"index": 0}, [])
     assert told is not None
     assert told["meaning"] == "Ask for a response."
-    assert await inspector._said("event", {"index": 5}, []) == {"error": "there is no event 5"}
-    assert await inspector._said("audio", {"first": 0, "last": 0, "number": 0}, []) == {
+    assert await inspector._on_message("event", {"index": 5}, []) == {"error": "there is no event 5"}
+    assert await inspector._on_message("audio", {"first": 0, "last": 0, "number": 0}, []) == {
         "error": "this event carries no audio"
     }
-    assert await inspector._said("nope", {}, []) == {"error": "unknown request 'nope'"}
-    exported = await inspector._said("export", {"start": 0}, [])
+    assert await inspector._on_message("nope", {}, []) == {"error": "unknown request 'nope'"}
+    exported = await inspector._on_message("export", {"start": 0}, [])
     assert exported is not None
     assert [json.loads(line).get("direction") for line in exported["text"].splitlines()] == [None, "sent"]
     inspector.close()
@@ -78,11 +78,11 @@ async def test_a_session_is_watched_and_spoken_through() -> None:
     async with rtnb.connect("sim") as session:
         inspector = inspect(session)
         assert inspector.can_send
-        judged = await inspector._said("send", {"text": '{"type": "input_audio_buffer.commit"}', "anyway": False}, [])
+        judged = await inspector._on_message("send", {"text": '{"type": "input_audio_buffer.commit"}', "anyway": False}, [])
         assert judged is not None
         assert "buffer too small" in judged["problem"]
         assert len(session.log.filter("input_audio_buffer.commit")) == 0
-        sent = await inspector._said("send", {"text": '{"type": "input_audio_buffer.clear"}', "anyway": False}, [])
+        sent = await inspector._on_message("send", {"text": '{"type": "input_audio_buffer.clear"}', "anyway": False}, [])
         assert sent == {"sent": True}
         assert session.log[-1].type.startswith("input_audio_buffer.clear")
         inspector.close()
@@ -107,7 +107,7 @@ async def test_any_openai_connection_is_watched_both_ways() -> None:
             assert sent == ["conversation.item.create", "response.create"]
             assert len(log.filter("response.output_audio.delta", direction="received")) > 0
             assert not any(isinstance(row.event, events.UnknownEvent) for row in log if row.direction == "received")
-            assert (await inspector._said("send", {"text": '{"type": "response.create"}', "anyway": False}, [])) == {
+            assert (await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])) == {
                 "sent": True
             }
             assert log[-1].type == "response.create"
@@ -120,5 +120,5 @@ def test_the_log_of_an_inspector_is_not_copied() -> None:
     inspector = EventInspector(log)
     log.record("sent", events.InputAudioBufferClear(), monotonic_s=0.0, wall_time=0.0)
     assert inspector.event_log is log
-    assert asyncio.run(inspector._said("search", {"text": "clear", "start": 0}, [])) == {"hits": [], "next": 0}
+    assert asyncio.run(inspector._on_message("search", {"text": "clear", "start": 0}, [])) == {"hits": [], "next": 0}
     inspector.close()

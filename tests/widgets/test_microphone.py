@@ -139,12 +139,12 @@ def test_push_to_talk_is_a_turn_where_nobody_detects_turns(scene: Scene) -> None
     mic._feed._clock = Clock()  # which stands still: no frame is late
     sound = {"run": "p-1", "frames": 1, "t": 0.0, "hint": ""}
     on_loop(lambda: None)
-    on_loop(mic._said, "state", {"state": "starting", "run": "p-1", **FACTS}, [])
-    on_loop(mic._said, "sound", {**sound, "first": 0, "talk": False}, [FRAME])
-    on_loop(mic._said, "talk", {"run": "p-1", "on": True}, [])
+    on_loop(mic._on_message, "state", {"state": "starting", "run": "p-1", **FACTS}, [])
+    on_loop(mic._on_message, "sound", {**sound, "first": 0, "talk": False}, [FRAME])
+    on_loop(mic._on_message, "talk", {"run": "p-1", "on": True}, [])
     for first in range(1, 8):
-        on_loop(mic._said, "sound", {**sound, "first": first, "talk": True}, [FRAME])
-    on_loop(mic._said, "talk", {"run": "p-1", "on": False}, [])
+        on_loop(mic._on_message, "sound", {**sound, "first": first, "talk": True}, [FRAME])
+    on_loop(mic._on_message, "talk", {"run": "p-1", "on": False}, [])
     assert len(heard(scene, events.InputAudioBufferAppend, 7)) == 7
     heard(scene, events.InputAudioBufferCommit, 1)
     heard(scene, events.ResponseCreate, 1)
@@ -175,10 +175,10 @@ async def test_a_refused_turn_is_shown_and_the_microphone_goes_on() -> None:
 def test_only_the_capture_that_began_last_counts() -> None:
     mic = Microphone()
     for run in ("a-1", "b-1"):
-        on_loop(mic._said, "state", {"state": "starting", "run": run, **FACTS}, [])
-        on_loop(mic._said, "state", {"state": "on", "run": run, **FACTS}, [])
-    on_loop(mic._said, "sound", {"run": "a-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}, [FRAME])
-    on_loop(mic._said, "state", {"state": "off", "run": "a-1", **FACTS}, [])
+        on_loop(mic._on_message, "state", {"state": "starting", "run": run, **FACTS}, [])
+        on_loop(mic._on_message, "state", {"state": "on", "run": run, **FACTS}, [])
+    on_loop(mic._on_message, "sound", {"run": "a-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}, [FRAME])
+    on_loop(mic._on_message, "state", {"state": "off", "run": "a-1", **FACTS}, [])
     assert (mic.state, mic.counts["captured"], mic.device_rate_hz) == ("on", 0, 48_000)
     mic.close()
 
@@ -188,7 +188,7 @@ async def test_a_clip_right_after_another_waits_until_the_page_is_off() -> None:
 
     def said(kind: str, run: str, pcm: bytes = b"", **facts: Any) -> None:
         header = {**FACTS, "run": run, "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True, **facts}
-        on_loop(microphone._said, kind, header, [pcm])
+        on_loop(microphone._on_message, kind, header, [pcm])
 
     async def starts(run: str) -> None:
         await eventually(lambda: microphone._wanted)  # the page is asked to
@@ -212,12 +212,12 @@ async def test_a_clip_right_after_another_waits_until_the_page_is_off() -> None:
 
 async def test_a_clip_leaves_on_what_a_person_was_just_switching_on() -> None:
     microphone = Microphone()
-    on_loop(microphone._said, "state", {**FACTS, "state": "starting", "run": "page-1"}, [])
+    on_loop(microphone._on_message, "state", {**FACTS, "state": "starting", "run": "page-1"}, [])
     clip = asyncio.create_task(microphone.record(0.02))
     await eventually(lambda: microphone._feed.clips)
-    on_loop(microphone._said, "state", {**FACTS, "state": "on", "run": "page-1"}, [])
+    on_loop(microphone._on_message, "state", {**FACTS, "state": "on", "run": "page-1"}, [])
     header = {"run": "page-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}
-    on_loop(microphone._said, "sound", header, [FRAME])
+    on_loop(microphone._on_message, "sound", header, [FRAME])
     assert len(await clip) == 480
     assert microphone._ending is None  # nobody has asked the page to stop
     assert microphone.state == "on"

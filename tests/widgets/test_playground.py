@@ -236,7 +236,7 @@ async def test_a_recording_comes_in_pieces_and_a_broken_one_is_explained(simulat
     sound = encode_pcm16(simulator.speech("What is a delta?").audio)
 
     def say(kind: str, header: dict[str, Any], *buffers: bytes) -> None:
-        shared_loop().call_soon(talk._said, kind, header, list(buffers))
+        shared_loop().call_soon(talk._on_message, kind, header, list(buffers))
 
     say("sound", {"first": True, "more": True, "rate_hz": 24_000}, sound[:50_000])
     say("sound", {"first": False, "more": False, "rate_hz": 24_000}, sound[50_000:])

@@ -16,8 +16,8 @@ from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.widgets import EventInspector, Playground, WebRTCPeer
 from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._line import shared_line
 from rtnb.widgets._steering import Verdict
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.code_export import LANGUAGES, code
 from rtnb.widgets.presets import Preset
 from rtnb.widgets.verdicts import Verdicts
@@ -54,9 +54,9 @@ class Reader:
     """A page that shows widgets and asks the inspector for everything it can say."""
 
     def __init__(self, *widgets: Any) -> None:
-        self.page = Page(shared_line())
-        self._channels = {widget.channel: {"seen": None, "first": 1} for widget in widgets}
-        self._inspector = widgets[0].channel
+        self.page = Page(shared_channel())
+        self._channels = {widget.stream_name: {"seen": None, "first": 1} for widget in widgets}
+        self._inspector = widgets[0].stream_name
         self._number = 0
 
     async def join(self) -> None:
@@ -94,7 +94,7 @@ async def provoke(peer: Peer, session: rtnb.Session) -> None:
 
 
 async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RTNB_LINE", "messages")
+    monkeypatch.setenv("RTNB_CHANNEL", "messages")
     async with Peer() as peer:
         playground = Playground(rtnb.Custom(peer.url, api_key=KEY), tools=[MCP])
         assert (await playground.ask("Hello!")).transcript

@@ -97,7 +97,7 @@ def test_chunk_size_does_not_change_the_picture(chunk_ms: int) -> None:
     size = 24 * chunk_ms
     deltas = [samples[at : at + size].tobytes() for at in range(0, len(samples), size)]
     rows = [(10.0, events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=part)) for part in deltas]
-    widget._rows(list(log_of(START, *rows)))
+    widget._on_rows(list(log_of(START, *rows)))
     bins = widget._bins["model"].read()
     assert np.array_equal(bins[:, 0], samples.reshape(-1, 48).min(axis=1))
     assert np.array_equal(bins[:, 1], samples.reshape(-1, 48).max(axis=1))
@@ -106,7 +106,7 @@ def test_chunk_size_does_not_change_the_picture(chunk_ms: int) -> None:
 
 def test_a_moment_selects_its_event_and_back() -> None:
     widget = Waveform()
-    widget._rows(list(log_of(*((10.0 + n / 10, events.InputAudioBufferCleared()) for n in range(10)))))
+    widget._on_rows(list(log_of(*((10.0 + n / 10, events.InputAudioBufferCleared()) for n in range(10)))))
     widget.selected_ms = 250.0
     assert widget.selected_index == 2
     widget.selected_index = 7

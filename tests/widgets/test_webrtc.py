@@ -19,7 +19,7 @@ from rtnb.protocol.values import ContentPart, SessionConfig
 from rtnb.simulator import Simulator
 from rtnb.targets import connect
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
-from rtnb.widgets._line import shared_line
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.webrtc import WebRTCPeer
 from tests.client.service import Clock, ScriptedTarget
 from tests.memory import memory_pair
@@ -200,7 +200,7 @@ async def test_without_a_page_it_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture(autouse=True)
 def no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hand-made page talks by widget messages: no socket is opened for it."""
-    monkeypatch.setenv("RTNB_LINE", "messages")
+    monkeypatch.setenv("RTNB_CHANNEL", "messages")
 
 
 class Shown:
@@ -208,11 +208,11 @@ class Shown:
 
     def __init__(self, peer: WebRTCPeer) -> None:
         self.peer = peer
-        self.page = Page(shared_line())
+        self.page = Page(shared_channel())
         self._number = 0
 
     async def start(self) -> asyncio.Task[Any]:
-        await self.page.hello({self.peer.channel: {"seen": None, "first": 1}})
+        await self.page.hello({self.peer.stream_name: {"seen": None, "first": 1}})
         starting = asyncio.create_task(self.peer.start())
         assert (await self.page.until("call")).header == {"call": 1, "page": self.page.id}
         return starting
@@ -220,7 +220,7 @@ class Shown:
     def say(self, kind: str, **header: Any) -> None:
         self._number += 1
         request = {"r": self._number} if kind in ("key", "answered", "offer") else {}
-        frame = prepare(self.peer.channel, kind, {"call": 1, **header}, (), **request)
+        frame = prepare(self.peer.stream_name, kind, {"call": 1, **header}, (), **request)
         self.page.send(frame.numbered(self._number))
 
     async def ask(self, kind: str, **header: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`_line.js` in Chromium and `Line` in this process, joined by a hand-made model in place of Jupyter's comm."""
+"""`channel.js` in Chromium and `Channel` in this process, joined by a hand-made model in place of Jupyter's comm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 from playwright.async_api import Browser, Page
 
-from rtnb.widgets._line import SCRIPTS, Line
+from rtnb.widgets._base import bundle
+from rtnb.widgets.channel import Channel
 
 _PAGE = "<!doctype html><title>line</title><script id='jupyter-config-data' type='application/json'>{}</script>"
 
@@ -40,7 +41,7 @@ _JOIN = """async esm => {
 class Tab:
     """One browser tab with a line."""
 
-    def __init__(self, line: Line, page: Page, pass_on: Callable[[list[Any]], list[Any]]) -> None:
+    def __init__(self, line: Channel, page: Page, pass_on: Callable[[list[Any]], list[Any]]) -> None:
         self.page = page
         self.kernel_hears = True
         """False holds up what the page sends, as a busy cell does."""
@@ -83,7 +84,7 @@ class Tab:
 
 
 @asynccontextmanager
-async def tabs_of(line: Line, browser: Browser, *, script: str = "") -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
+async def tabs_of(line: Channel, browser: Browser, *, script: str = "") -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
     """Open pages of `line`: ``await opened(base_url=…, pass_on=…)``.
 
     `pass_on` may drop some of the frames of a widget message; `base_url` is where the page believes its server to be;
@@ -107,7 +108,7 @@ async def tabs_of(line: Line, browser: Browser, *, script: str = "") -> AsyncIte
         tab = Tab(line, page, pass_on)
         await page.expose_function("toKernel", tab.to_kernel)
         await page.goto(f"http://{host}:{address[1]}/?{urlencode({'base': base_url})}")
-        await tab.run(_JOIN, "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS))
+        await tab.run(_JOIN, bundle("channel.js"))
         delivering.append(asyncio.create_task(tab.deliver()))
         return tab
 

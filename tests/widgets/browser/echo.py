@@ -4,23 +4,23 @@ from __future__ import annotations
 
 ECHO = r'''
 import time
-from rtnb.widgets._line import LineView, shared_line
+from rtnb.widgets.channel import StreamWidget, shared_channel
 
-class Echo(LineView):
+class Echo(StreamWidget):
     _esm = """
     export default {
       async render({ model, el, host }) {
-        const { exports: line, render } = await host.getWidget(model.get("line"));
+        const { exports: channel, render } = await host.getWidget(model.get("channel"));
         const badge = document.createElement("div");
         await render({ el: badge });
         const state = document.createElement("output");
         state.className = "echo-state";
         el.append(badge, state);
-        const ch = line.channel(model.get("channel"), (kind, header, buffers) => {
+        const ch = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
           if (kind === "state") state.textContent = header.text;
           if (kind === "numbers") for (let i = 0; i < header.n; i++) window.echo.numbers.push(header.first + i);
         });
-        window.echo = { line, ch, numbers: [], async trips(n) {
+        window.echo = { channel, ch, numbers: [], async trips(n) {
           const ms = [];
           for (let i = 0; i < n; i++) {
             const start = performance.now();
@@ -37,13 +37,13 @@ class Echo(LineView):
     def __init__(self):
         super().__init__()
         self.heard, self.came, self.last = [], [], None
-        self.open_channel(self.answer).on_page(self.page)
+        self.open_stream(self.answer).on_page(self.page)
 
     def page(self, page_id, what):
         if (page_id, what) != self.last:  # where the welcome is slow, a page says hello and joins again
             self.came.append(what)
             self.last = (page_id, what)
-        self._channel.publish("state", {"text": f"state {len(self.came)}"})
+        self._stream.publish("state", {"text": f"state {len(self.came)}"})
 
     def answer(self, kind, header, buffers):
         self.heard.append((kind, header, [len(b) for b in buffers]))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from rtnb.audio import babble, read_wav, resample, write_wav
-from rtnb.widgets._line import shared_line
+from rtnb.widgets._base import bundle, styles
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.microphone_popout import KNOBS, MODULES
+from rtnb.widgets.microphone_popout import KNOBS
 from tests.widgets.browser.bridge import Tab, tabs_of
 
 # Every track the page was given, so that a test can see that all have ended.
@@ -118,14 +119,13 @@ def text(*files: Path) -> str:
 @asynccontextmanager
 async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
     """Show microphones on pages of their own: ``tab = await show(microphone)``."""
-    async with tabs_of(shared_line(), browser, script=TRACKS) as open_tab:
+    async with tabs_of(shared_channel(), browser, script=TRACKS) as open_tab:
         yield lambda microphone, **options: _show(open_tab, microphone, **options)
 
 
 async def _show(open_tab: Callable[..., Awaitable[Tab]], microphone: Microphone, **options: Any) -> Tab:
     tab = await open_tab(**options)
-    folder = MODULES[0].parent
-    await tab.page.add_style_tag(content=text(folder / "_base.css", folder / "microphone.css"))
-    traits = {name: getattr(microphone, name) for name in ("channel", "worklet", "stand_in", *KNOBS)}
-    await tab.run(_SHOW, [text(*MODULES), traits])
+    await tab.page.add_style_tag(content=styles("microphone.css"))
+    traits = {name: getattr(microphone, name) for name in ("stream_name", "worklet", "stand_in", *KNOBS)}
+    await tab.run(_SHOW, [bundle("microphone.js"), traits])
     return tab

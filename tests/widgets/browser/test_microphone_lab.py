@@ -166,7 +166,7 @@ async def test_a_clip_shows_the_widget_once(open_notebook: Any) -> None:
 
 async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, open_notebook: Any) -> None:
     name = "microphone-messages.ipynb"
-    jupyterlab.write(name, ["import asyncio, os; os.environ['RTNB_LINE'] = 'messages'\n" + TALK, "0"])
+    jupyterlab.write(name, ["import asyncio, os; os.environ['RTNB_CHANNEL'] = 'messages'\n" + TALK, "0"])
     notebook = await open_notebook(name)
     await notebook.run_all()
     await start(notebook)

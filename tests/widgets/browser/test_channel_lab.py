@@ -24,14 +24,14 @@ COUNT = (
 import threading
 def count():
     for first in range(0, 300, 3):
-        echo._channel.publish("numbers", {{"first": first, "n": 3}})
+        echo._stream.publish("numbers", {{"first": first, "n": 3}})
         time.sleep(0.01)
 threading.Thread(target=count).start()
 """
     + BUSY
 )
-TELL = "print(tuple(shared_line().status), echo._channel.pages, echo.came, len(echo.heard))"
-MESSAGES = "import os; os.environ['RTNB_LINE'] = 'messages'\n"
+TELL = "print(tuple(shared_channel().status), echo._stream.pages, echo.came, len(echo.heard))"
+MESSAGES = "import os; os.environ['RTNB_CHANNEL'] = 'messages'\n"
 
 
 def tell(figure: str) -> None:
@@ -65,7 +65,7 @@ async def run_cell(notebook: Any, index: int, *, wait: bool = True) -> str:
 
 async def until_kind(notebook: Any, kind: str, timeout_s: float = 20.0) -> None:
     await notebook.page.wait_for_function(
-        "kind => window.echo?.line.status().kind === kind", arg=kind, timeout=1000 * timeout_s
+        "kind => window.echo?.channel.status().kind === kind", arg=kind, timeout=1000 * timeout_s
     )
 
 
@@ -143,14 +143,14 @@ async def test_reload_second_run_and_second_tab(write: Any, open_notebook: Any, 
     await until_kind(second, how)
     await second.page.get_by_text("state 2").wait_for()
     await notebook.page.get_by_text("state 2").wait_for()
-    active = [await one.page.evaluate("window.echo.line.isActivePage()") for one in (notebook, second)]
+    active = [await one.page.evaluate("window.echo.channel.isActivePage()") for one in (notebook, second)]
     assert active == [True, False]
     await notebook.page.context.close()
     if how == "direct":
-        await second.page.wait_for_function("window.echo.line.isActivePage()")
+        await second.page.wait_for_function("window.echo.channel.isActivePage()")
     else:  # nobody may say goodbye; a click in the second tab settles it
-        await second.page.evaluate("window.echo.line.claimActivePage()")
-        await second.page.wait_for_function("window.echo.line.isActivePage()")
+        await second.page.evaluate("window.echo.channel.claimActivePage()")
+        await second.page.wait_for_function("window.echo.channel.isActivePage()")
 
 
 async def test_a_restarted_kernel_is_noticed_and_makes_a_new_line(jupyterlab: Any, open_notebook: Any) -> None:
@@ -161,7 +161,7 @@ async def test_a_restarted_kernel_is_noticed_and_makes_a_new_line(jupyterlab: An
     (session,) = (one for one in jupyterlab.get("api/sessions") if one["path"] == "line-restart.ipynb")
     jupyterlab.post(f"api/kernels/{session['kernel']['id']}/restart", {})
     await until_kind(notebook, "none")
-    assert not await notebook.page.evaluate("window.echo.line.isActivePage()")
+    assert not await notebook.page.evaluate("window.echo.channel.isActivePage()")
     await notebook.until_idle()
     await run_cell(notebook, 0)
     await until_kind(notebook, "direct")
@@ -171,7 +171,9 @@ async def test_a_restarted_kernel_is_noticed_and_makes_a_new_line(jupyterlab: An
 
 async def test_through_the_servers_proxy_a_busy_cell_holds_nothing_up(write: Any, open_notebook: Any) -> None:
     pytest.importorskip("jupyter_server_proxy", reason="jupyter-server-proxy is not installed", exc_type=ImportError)
-    write("line-proxy.ipynb", ["import os; os.environ['RTNB_LINE'] = 'proxy'\n" + ECHO, BUSY.format(free="free-proxy")])
+    write(
+        "line-proxy.ipynb", ["import os; os.environ['RTNB_CHANNEL'] = 'proxy'\n" + ECHO, BUSY.format(free="free-proxy")]
+    )
     notebook = await open_notebook("line-proxy.ipynb")
     await run_cell(notebook, 0)
     await until_kind(notebook, "proxy")

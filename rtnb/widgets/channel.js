@@ -1,8 +1,10 @@
 /**
- * The page's end of the line to the background loop: see _line.py and _hub.py.
- * _frames.js and _socket.js stand before it, in one module.
+ * The page's end of the channel to the background loop: see channel.py and _hub.py.
+ * channel_frames.js and channel_socket.js stand before it, in one module.
  * @typedef {{}} State no traits
  */
+import { Delay, Inbox, Outbox, messages, pack, stamp, unpack } from "./channel_frames.js";
+import { openSocket, ways } from "./channel_socket.js";
 
 const GIVE_UP_MS = 7000; // the kernel pings every 2 s
 const TICK_MS = 100; // widget messages leave at most this often: each one makes JupyterLab repaint (measured)
@@ -11,8 +13,8 @@ const SOCKET_BYTES = 2 ** 20; // unsent bytes in a socket
 
 const makeId = () => [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, "0")).join("");
 
-/** The line of one page; `env` replaces parts of the browser in tests. */
-export function makeLine(model, { signal, env = globalThis, pageId = makeId() } = {}) {
+/** The channel of one page; `env` replaces parts of the browser in tests. */
+export function makeChannel(model, { signal, env = globalThis, pageId = makeId() } = {}) {
   const channels = new Map(); // name -> {listeners, inbox, outbox, cursor, acked}
   const counts = { late: 0, lost: 0, resent: 0 };
   let theirs = { late: 0, lost: 0, resent: 0 }; // of what this page sent, as the kernel last said
@@ -225,8 +227,8 @@ export function makeLine(model, { signal, env = globalThis, pageId = makeId() } 
     env.removeEventListener("pageshow", restored);
   });
 
-  /** Listen and talk on a channel; the kernel then sends the widget's state. */
-  function channel(name, listener) {
+  /** Open a stream; the kernel then sends the widget's state. */
+  function openStream(name, listener) {
     let ch = channels.get(name);
     if (!ch) channels.set(name, (ch = { listeners: new Set(), inbox: new Inbox(counts), outbox: new Outbox(), cursor: 1, acked: 1 }));
     ch.listeners.add(listener);
@@ -266,22 +268,20 @@ export function makeLine(model, { signal, env = globalThis, pageId = makeId() } 
     set.add(fn);
     return () => set.delete(fn);
   };
-  return { channel, status, onStatus: listen(watchers), pageId, isActivePage, onActivePage: listen(electors), claimActivePage: () => say("claim") };
+  return { openStream, status, onStatus: listen(watchers), pageId, isActivePage, onActivePage: listen(electors), claimActivePage: () => say("claim") };
 }
-
 const TITLES = {
   direct: "connected straight to the kernel's background loop: a busy cell holds nothing up",
   proxy: "connected to the kernel's background loop through the Jupyter server: a busy cell holds nothing up",
   messages: "connected by widget messages: a busy cell holds up what this page sends",
   none: "the kernel does not answer, or nothing is shown that needs it",
 };
-
 export default () => {
-  let line;
+  let channel;
   return {
     initialize({ model, signal }) {
-      line = makeLine(model, { signal });
-      return line;
+      channel = makeChannel(model, { signal });
+      return channel;
     },
     render({ el }) {
       const badge = document.createElement("span");
@@ -289,12 +289,12 @@ export default () => {
       const show = ({ kind, late, lost, resent }) => {
         badge.dataset.kind = kind;
         badge.title = TITLES[kind];
-        badge.textContent = `line: ${kind} · late ${late} · lost ${lost} · resent ${resent}`;
+        badge.textContent = `channel: ${kind} · late ${late} · lost ${lost} · resent ${resent}`;
       };
       badge.className = "rtnb rtnb-badge";
-      show(line.status());
+      show(channel.status());
       el.append(badge);
-      return line.onStatus(show);
+      return channel.onStatus(show);
     },
   };
 };

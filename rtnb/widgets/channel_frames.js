@@ -3,7 +3,7 @@
 const KEPT_FRAMES = 1024; // of each channel, for sending again
 const KEPT_BYTES = 8 * 2 ** 20;
 const MAX_FRAME_BYTES = 8 * 2 ** 20;
-const stamp = () => performance.timeOrigin + performance.now(); // never jumps
+export const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 const pad = (size) => (size + 7) & ~7;
 
 /** A frame's bytes. @param {object} head {c, n, s, k, h, …} @param {(ArrayBuffer|ArrayBufferView)[]} buffers */

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 from rtnb._loop import shared_loop
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.widgets._line import LineView
+from rtnb.widgets.channel import StreamWidget
 
 _AT_ONCE = 2_000  # rows taken in one go: a long log must not hold up the loop (chosen)
 
 
-class SessionView(LineView):
+class SessionView(StreamWidget):
     """A widget of one session (or of the log of one); give it another by setting `session`.
 
     Parameters
@@ -34,8 +34,8 @@ class SessionView(LineView):
         super().__init__(**traits)
         self._session: Session | EventLog | None = None
         self._following: Future[None] | None = None
-        self._pages = self.open_channel(self._said)
-        self._pages.on_page(self._page)
+        self.open_stream(self._on_message)
+        self._stream.on_page(self._on_page)
         self.session = session
 
     @property
@@ -56,7 +56,7 @@ class SessionView(LineView):
 
     def close(self) -> None:
         """Follow no more and leave the page; closing twice is fine."""
-        if self._channel is not None:  # None where the constructor refused
+        if self._opened:  # None where the constructor refused
             self._unfollow()
         super().close()
 
@@ -67,7 +67,7 @@ class SessionView(LineView):
 
     async def _follow(self, source: Session | EventLog) -> None:
         log = source.log if isinstance(source, Session) else source
-        self._begin(source)
+        self._on_session(source)
         index, over = 0, False
         while True:
             closed = isinstance(source, Session) and source.closed
@@ -78,33 +78,33 @@ class SessionView(LineView):
             if log.dropped.events != dropped:
                 continue  # a full log dropped its oldest rows meanwhile, on another thread: positions have shifted
             if rows:
-                self._rows([log.redacted(row) for row in rows])
+                self._on_rows([log.redacted(row) for row in rows])
                 index += count
             else:
                 self._idle()
                 if closed and not over:
                     over = True
-                    self._over()
+                    self._on_end()
             await asyncio.sleep(0 if count == _AT_ONCE else 0.1 if over else self._interval_s)
 
     # --- what a widget fills in; all are called on the background loop ------------------------------------------------
 
-    def _begin(self, source: Session | EventLog) -> None:
+    def _on_session(self, source: Session | EventLog) -> None:
         """Forget everything: another session begins."""
 
-    def _rows(self, rows: Sequence[LogRow]) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
         """Take new rows of the log."""
 
     def _idle(self) -> None:
         """There was nothing new."""
 
-    def _over(self) -> None:
+    def _on_end(self) -> None:
         """The session is closed, and all its rows were taken."""
 
-    def _said(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         """The page said something."""
 
-    def _page(self, page_id: str, change: str) -> None:
+    def _on_page(self, page_id: str, change: str) -> None:
         """A page ``"joined"`` (show it everything) or ``"left"``."""
 
 

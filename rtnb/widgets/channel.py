@@ -5,14 +5,13 @@ WebSocket to the background loop: directly where kernel and browser share a mach
 jupyter-server-proxy where that is installed; widget messages carry the same frames until one of them works, and when
 neither does.
 
-Set RTNB_LINE to ``messages`` or ``proxy`` to go without the better ways.
+Set RTNB_CHANNEL to ``messages`` or ``proxy`` to go without the better ways.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import anywidget
@@ -20,20 +19,18 @@ from IPython.display import display
 from traitlets import Unicode
 
 from rtnb._loop import shared_loop
-from rtnb.widgets._base import Widget, packed
-from rtnb.widgets._channel import Channel, OnMessage
+from rtnb.widgets._base import Widget, bundle
 from rtnb.widgets._hub import Hub
 from rtnb.widgets._socket import SocketServer
+from rtnb.widgets._stream import OnMessage, Stream
 
-SCRIPTS: Final = [Path(__file__).with_name(name) for name in ("_frames.js", "_socket.js", "_line.js")]
-"""The page's side: one module, in this order."""
 SHOWN_S: Final = 6.0
 """How long a page may take to show what a cell displayed: 1 to 3 s where JupyterLab is busy (measured)."""
 
-__all__ = ["Channel", "Line", "LineStatus", "LineView", "shared_line"]
+__all__ = ["Channel", "ChannelStatus", "Stream", "StreamWidget", "shared_channel"]
 
 
-class LineStatus(NamedTuple):
+class ChannelStatus(NamedTuple):
     """How the line does."""
 
     kind: str
@@ -48,10 +45,10 @@ class LineStatus(NamedTuple):
     """Frames, both ways, that were missing for a while and came after all."""
 
 
-class Line(Widget):
-    """The line of this kernel; shown, it is a badge that says which way is in use. Use `shared_line`."""
+class Channel(Widget):
+    """The line of this kernel; shown, it is a badge that says which way is in use. Use `shared_channel`."""
 
-    _esm = packed(*SCRIPTS)
+    _esm = bundle("channel.js")
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,8 +56,8 @@ class Line(Widget):
         SocketServer(self._hub)
         self.on_msg(_hand_over)
 
-    def channel(self, name: str, on_message: OnMessage) -> Channel:
-        """Open a channel.
+    def open_stream(self, name: str, on_message: OnMessage) -> Stream:
+        """Open a stream.
 
         Parameters
         ----------
@@ -76,17 +73,17 @@ class Line(Widget):
             The name is empty or in use.
         """
         if not name or name in self._hub.channels:
-            raise ValueError(f"channel name {name!r} is {'in use' if name else 'empty'}")
-        channel = self._hub.channels[name] = Channel(name, on_message, send=self._hub.send, remove=self._hub.remove)
-        return channel
+            raise ValueError(f"stream name {name!r} is {'in use' if name else 'empty'}")
+        stream = self._hub.channels[name] = Stream(name, on_message, send=self._hub.send, remove=self._hub.remove)
+        return stream
 
     @property
-    def status(self) -> LineStatus:
+    def status(self) -> ChannelStatus:
         """Which way is in use, and what went wrong."""
         pages = list(self._hub.pages.values())
         counts = [counts for page in pages for counts in (page.counts, page.its_counts)]
         active = self._hub.pages.get(self._hub.active)
-        return LineStatus(
+        return ChannelStatus(
             active.via if active else "none",
             len(pages),
             *(sum(getattr(one, name) for one in counts) for name in ("late", "lost", "resent")),
@@ -99,54 +96,59 @@ class Line(Widget):
         super().close()
 
     def __repr__(self) -> str:
-        return f"<Line: {self.status.kind}, {self.status.pages} pages>"
+        return f"<Channel: {self.status.kind}, {self.status.pages} pages>"
 
 
-def _hand_over(line: Line, content: Any, buffers: list[Any]) -> None:
+def _hand_over(channel: Channel, content: Any, buffers: list[Any]) -> None:
     """Bring what a page said to the background loop; the kernel may call this on any thread."""
     if isinstance(content, dict) and content.get("rtnb") == "frames":
         frames = [bytes(buffer) for buffer in buffers]
-        shared_loop().call_soon(line._hub.from_messages, str(content.get("page", "")), frames)
+        shared_loop().call_soon(channel._hub.from_messages, str(content.get("page", "")), frames)
 
 
-_line: Line | None = None
+_channel: Channel | None = None
 
 
-def shared_line() -> Line:
+def shared_channel() -> Channel:
     """Return the line of this kernel; a new one where it was closed."""
-    global _line
-    if _line is None or _line.comm is None:
-        _line = Line()
-    return _line
+    global _channel
+    if _channel is None or _channel.comm is None:
+        _channel = Channel()
+    return _channel
 
 
-class LineView(Widget):
+class StreamWidget(Widget):
     """A widget whose page talks to the background loop: ``host.getWidget(model.get("line"))`` gives the line's exports.
 
-    Call `open_channel` once, in the constructor.
+    Call `open_stream` once, in the constructor.
     """
 
     _css: Any = ""  # the line brings the style of all; saved notebooks hold it once
 
-    line = anywidget.WidgetTrait().tag(sync=True)
+    channel = anywidget.WidgetTrait().tag(sync=True)
     """The line. (Not `widget_serialization`: anywidget's `getWidget` reads only its own kind of reference.)"""
-    channel = Unicode().tag(sync=True)
-    """The name of its channel."""
-    _channel: Channel | None = None
+    stream_name = Unicode().tag(sync=True)
+    """The name of its stream."""
+    _stream: Stream
     _displayed = False
 
-    def open_channel(self, on_message: OnMessage) -> Channel:
-        """Open the channel of this widget on the shared line; `close` closes it."""
-        line = shared_line()
-        self._channel = line.channel(f"{type(self).__name__}-{secrets.token_hex(4)}", on_message)
-        self.line, self.channel = line, self._channel.name
-        return self._channel
+    def open_stream(self, on_message: OnMessage) -> Stream:
+        """Open the stream of this widget on the shared channel; `close` closes it."""
+        channel = shared_channel()
+        self._stream = channel.open_stream(f"{type(self).__name__}-{secrets.token_hex(4)}", on_message)
+        self.channel, self.stream_name = channel, self._stream.name
+        return self._stream
+
+    @property
+    def _opened(self) -> bool:
+        """Whether the constructor came as far as the stream."""
+        return "_stream" in self.__dict__
 
     async def be_shown(self) -> None:
         """Display it in the cell that runs, if no page shows it; what a cell before displayed may be on its way."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + (SHOWN_S if self._displayed else 0)
-        while self._channel is not None and not self._channel.pages:
+        while self._opened and not self._stream.pages:
             if loop.time() >= until_s:
                 display(self)  # type: ignore[no-untyped-call]
                 return
@@ -158,6 +160,6 @@ class LineView(Widget):
 
     def close(self) -> None:
         """Close the channel and the widget; closing twice is fine."""
-        if self._channel is not None:
-            self._channel.close()
+        if self._opened:
+            self._stream.close()
         super().close()

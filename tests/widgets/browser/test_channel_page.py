@@ -1,4 +1,4 @@
-"""`_line.js` in Chromium against `Line` in this process: framing, gaps, fallback, tabs, the end."""
+"""`channel.js` in Chromium against `Channel` in this process: framing, gaps, fallback, tabs, the end."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 
 from rtnb._loop import shared_loop
 from rtnb.widgets._frames import prepare, unpack
-from rtnb.widgets._line import Line
 from rtnb.widgets._socket import SWITCH
+from rtnb.widgets.channel import Channel
 from tests.widgets.browser.bridge import Tab, tabs_of
 from tests.widgets.page import eventually
 
 LISTEN = """() => {
     window.heard = [];
-    window.ch = line.channel("chat", (kind, header, buffers) => {
+    window.ch = line.openStream("chat", (kind, header, buffers) => {
         heard.push([kind, header, buffers.map(b => b.byteLength)]);
     });
 }"""
@@ -32,8 +32,8 @@ def once(heard: list[Any]) -> list[Any]:
 
 
 @pytest.fixture
-async def tabs(browser: Any) -> AsyncIterator[tuple[Line, Callable[..., Awaitable[Tab]]]]:
-    line = Line()
+async def tabs(browser: Any) -> AsyncIterator[tuple[Channel, Callable[..., Awaitable[Tab]]]]:
+    line = Channel()
     async with tabs_of(line, browser) as opened:
         yield line, opened
     line.close()
@@ -92,7 +92,7 @@ async def test_it_goes_direct_and_both_ways(tabs: Any) -> None:
         heard.append((kind, header, [len(buffer) for buffer in buffers]))
         return {"twice": 2 * header.get("i", 0)}
 
-    channel = line.channel("chat", answer)
+    channel = line.open_stream("chat", answer)
     channel.on_page(lambda _, what: channel.publish("state", {"what": what}, [b"12345"]))
     tab = await opened()
     await tab.run(LISTEN)
@@ -114,7 +114,7 @@ async def test_a_request_nobody_answers_times_out(tabs: Any) -> None:
     async def never(kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
         await asyncio.get_running_loop().create_future()
 
-    line.channel("chat", never)
+    line.open_stream("chat", never)
     tab = await opened()
     await tab.run(LISTEN)
     told = await tab.run("ch.request('ask', {}, { timeout_ms: 50 }).catch(error => error.message)")
@@ -143,7 +143,7 @@ async def test_lost_messages_are_asked_for_and_counted(tabs: Any, monkeypatch: p
                 arrive.append(buffer)
         return arrive
 
-    channel = line.channel("chat", lambda *_: None)
+    channel = line.open_stream("chat", lambda *_: None)
     tab = await opened(pass_on=lossy)
     await tab.run(LISTEN)
     await tab.until("line.status().kind === 'messages'")
@@ -174,7 +174,7 @@ async def test_a_lost_word_is_said_again(tabs: Any, monkeypatch: pytest.MonkeyPa
                 lost.append("joined")
         return buffers
 
-    channel = line.channel("chat", lambda *_: None)
+    channel = line.open_stream("chat", lambda *_: None)
     channel.on_page(lambda _, what: channel.publish("state", {}))
     tab = await opened(pass_on=lossy)
     await tab.run(LISTEN)
@@ -191,7 +191,7 @@ async def test_without_a_socket_it_stays_on_messages(tabs: Any, monkeypatch: pyt
         return {**await offer(page), "port": 9}
 
     line._hub.offer = wrong_port
-    channel = line.channel("chat", lambda *_: {"ok": 1})
+    channel = line.open_stream("chat", lambda *_: {"ok": 1})
     tab = await opened(base_url="/nowhere/")
     await tab.run(LISTEN)
     await eventually(lambda: channel.pages)
@@ -220,7 +220,7 @@ async def test_where_it_tries(tabs: Any, place: str) -> None:
 async def test_a_broken_socket_is_mended_and_nothing_is_lost(tabs: Any) -> None:
     line, opened = tabs
     up: list[int] = []
-    channel = line.channel("chat", lambda _, header, __: up.append(header["i"]))
+    channel = line.open_stream("chat", lambda _, header, __: up.append(header["i"]))
     tab = await opened()
     await tab.run(LISTEN)
     await tab.until("line.status().kind === 'direct'")
@@ -242,7 +242,7 @@ async def test_a_broken_socket_is_mended_and_nothing_is_lost(tabs: Any) -> None:
 async def test_nothing_is_sent_on_a_socket_that_closes(tabs: Any) -> None:
     line, opened = tabs
     up: list[int] = []
-    channel = line.channel("chat", lambda _, header, __: up.append(header["i"]))
+    channel = line.open_stream("chat", lambda _, header, __: up.append(header["i"]))
     tab = await opened()
     await tab.run(
         """() => {
@@ -274,7 +274,7 @@ async def test_a_kernel_that_hears_nothing_gets_no_flood(tabs: Any, monkeypatch:
     monkeypatch.setenv(SWITCH, "messages")
     line, opened = tabs
     up: list[int] = []
-    line.channel("chat", lambda _, header, __: up.append(header["i"]))
+    line.open_stream("chat", lambda _, header, __: up.append(header["i"]))
     tab = await opened()
     await tab.run(LISTEN)
     await tab.until("line.status().kind === 'messages'")
@@ -294,7 +294,7 @@ async def test_a_kernel_that_hears_nothing_gets_no_flood(tabs: Any, monkeypatch:
 
 async def test_two_tabs_both_hear_and_one_is_active(tabs: Any) -> None:
     line, opened = tabs
-    channel = line.channel("chat", lambda *_: None)
+    channel = line.open_stream("chat", lambda *_: None)
     one, two = await opened(), await opened()
     for tab in (one, two):
         await tab.run("() => { window.was = []; line.onActivePage(is => was.push(is)); }")
@@ -316,26 +316,26 @@ async def test_two_tabs_both_hear_and_one_is_active(tabs: Any) -> None:
 
 async def test_the_badge_says_which_way(tabs: Any) -> None:
     line, opened = tabs
-    line.channel("chat", lambda *_: None)
+    line.open_stream("chat", lambda *_: None)
     tab = await opened()
     await tab.run("() => { window.remove = widget.render({ el: document.body }); }")
     badge = tab.page.get_by_role("status")
-    assert await badge.text_content() == "line: none · late 0 · lost 0 · resent 0"
+    assert await badge.text_content() == "channel: none · late 0 · lost 0 · resent 0"
     await tab.run(LISTEN)
-    await tab.page.get_by_text("line: direct").wait_for()
+    await tab.page.get_by_text("channel: direct").wait_for()
     await tab.run("ch.close()")
-    await tab.page.get_by_text("line: none").wait_for()
+    await tab.page.get_by_text("channel: none").wait_for()
     await eventually(lambda: line.status.pages == 0)
 
 
 async def test_two_views_share_a_place_and_both_get_the_state(tabs: Any) -> None:
     line, opened = tabs
-    channel = line.channel("chat", lambda *_: None)
+    channel = line.open_stream("chat", lambda *_: None)
     channel.on_page(lambda _, what: channel.publish("state", {"what": what}))
     tab = await opened()
     await tab.run(LISTEN)
     await tab.until("heard.length >= 1")
-    await tab.run("() => { window.second = []; window.ch2 = line.channel('chat', kind => second.push(kind)); }")
+    await tab.run("() => { window.second = []; window.ch2 = line.openStream('chat', kind => second.push(kind)); }")
     await tab.until("second.length >= 1")
     await tab.run("ch.close()")
     channel.publish("n", {})
@@ -348,7 +348,7 @@ async def test_two_views_share_a_place_and_both_get_the_state(tabs: Any) -> None
 
 async def test_a_kernel_that_is_gone_is_noticed(tabs: Any) -> None:
     line, opened = tabs
-    line.channel("chat", lambda *_: None)
+    line.open_stream("chat", lambda *_: None)
     tab = await opened()
     await tab.run(LISTEN)
     await tab.until("line.status().kind === 'direct' && line.isActivePage()")
@@ -360,7 +360,7 @@ async def test_a_kernel_that_is_gone_is_noticed(tabs: Any) -> None:
 
 async def test_the_widgets_end_ends_the_line(tabs: Any) -> None:
     line, opened = tabs
-    line.channel("chat", lambda *_: None)
+    line.open_stream("chat", lambda *_: None)
     tab = await opened()
     await tab.run(LISTEN)
     await tab.until("line.status().kind === 'direct'")
@@ -371,11 +371,11 @@ async def test_the_widgets_end_ends_the_line(tabs: Any) -> None:
 
 async def test_one_widgets_mistake_does_not_stop_the_others(tabs: Any) -> None:
     line, opened = tabs
-    channel = line.channel("chat", lambda *_: None)
+    channel = line.open_stream("chat", lambda *_: None)
     tab = await opened()
     errors: list[str] = []
     tab.page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    await tab.run("line.channel('chat', () => { throw new Error('mine'); })")
+    await tab.run("line.openStream('chat', () => { throw new Error('mine'); })")
     await tab.run(LISTEN)
     await eventually(lambda: channel.pages)
     await tab.until("line.status().kind === 'direct'")

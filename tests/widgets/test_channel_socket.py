@@ -17,15 +17,15 @@ from rtnb._loop import shared_loop
 from rtnb.errors import WidgetError
 from rtnb.widgets import _frames, _socket
 from rtnb.widgets._frames import prepare
-from rtnb.widgets._line import Line
+from rtnb.widgets.channel import Channel
 from tests.widgets.page import Page, Socket, eventually
 
 Heard = list[tuple[str, dict[str, Any], list[bytes]]]
 
 
 @pytest.fixture
-async def line() -> AsyncIterator[Line]:
-    line = Line()
+async def line() -> AsyncIterator[Channel]:
+    line = Channel()
     yield line
     line.close()
     await asyncio.to_thread(
@@ -45,14 +45,14 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def channel(line: Line, heard: Heard) -> Any:
-    return line.channel("chat", lambda kind, header, buffers: heard.append((kind, header, buffers)))
+def channel(line: Channel, heard: Heard) -> Any:
+    return line.open_stream("chat", lambda kind, header, buffers: heard.append((kind, header, buffers)))
 
 
 # --- the door ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_page_with_its_token_gets_in(line: Line, channel: Any) -> None:
+async def test_a_page_with_its_token_gets_in(line: Channel, channel: Any) -> None:
     page = Page(line)
     await page.open("chat")
     assert line.status.kind == "direct"
@@ -61,7 +61,7 @@ async def test_a_page_with_its_token_gets_in(line: Line, channel: Any) -> None:
 
 @pytest.mark.usefixtures("channel")
 @pytest.mark.parametrize("case", ["wrong", "none", "of another page", "as another page", "not JSON", "a list"])
-async def test_no_other_token_is_taken(line: Line, case: str) -> None:
+async def test_no_other_token_is_taken(line: Channel, case: str) -> None:
     page, other = Page(line), Page(line)
     offer, others = await page.hello(), await other.hello()
     door = await Socket.dial(offer)
@@ -79,7 +79,7 @@ async def test_no_other_token_is_taken(line: Line, case: str) -> None:
 
 
 @pytest.mark.usefixtures("channel")
-async def test_a_token_works_once(line: Line) -> None:
+async def test_a_token_works_once(line: Channel) -> None:
     page = Page(line)
     offer = await page.hello()
     first = await Socket.dial(offer)
@@ -96,7 +96,7 @@ async def test_a_token_works_once(line: Line) -> None:
 
 
 @pytest.mark.usefixtures("channel")
-async def test_a_token_dies_soon(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_token_dies_soon(line: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     page = Page(line)
     offer = await page.hello()
     door = await Socket.dial(offer)
@@ -112,14 +112,14 @@ async def test_a_token_dies_soon(line: Line, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "origin", [None, "null", "http://localhost:8889", "https://localhost:8888", "http://evil.test"]
 )
-async def test_no_other_origin_is_let_in(line: Line, origin: str | None) -> None:
+async def test_no_other_origin_is_let_in(line: Channel, origin: str | None) -> None:
     offer = await Page(line).hello()
     with pytest.raises(InvalidStatus, match="403"):
         await Socket.dial(offer, origin=origin)
 
 
 @pytest.mark.usefixtures("channel")
-async def test_the_origin_must_be_that_of_the_page_with_the_token(line: Line) -> None:
+async def test_the_origin_must_be_that_of_the_page_with_the_token(line: Channel) -> None:
     page, elsewhere = Page(line), Page(line, origin="http://elsewhere.test")
     offer = await page.hello()
     await elsewhere.hello()
@@ -129,12 +129,12 @@ async def test_the_origin_must_be_that_of_the_page_with_the_token(line: Line) ->
 
 
 @pytest.mark.usefixtures("channel")
-async def test_a_page_without_an_origin_is_offered_no_socket(line: Line) -> None:
+async def test_a_page_without_an_origin_is_offered_no_socket(line: Channel) -> None:
     assert "token" not in await Page(line, origin="null").hello()
 
 
 @pytest.mark.usefixtures("channel")
-async def test_strangers_are_few(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_are_few(line: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_socket, "_FIRST_WORD_S", 60.0)  # so that none is sent away while the others come
     offer = await Page(line).hello()
     strangers = [await Socket.dial(offer) for _ in range(_socket._STRANGERS)]
@@ -145,7 +145,7 @@ async def test_strangers_are_few(line: Line, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("channel")
-async def test_a_silent_stranger_is_sent_away(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_stranger_is_sent_away(line: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
     offer = await Page(line).hello()  # it listens now, with the patience for handshakes that it has
     monkeypatch.setattr(_socket, "_FIRST_WORD_S", 0.05)
     stranger = await Socket.dial(offer)
@@ -153,7 +153,7 @@ async def test_a_silent_stranger_is_sent_away(line: Line, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("channel")
-async def test_it_listens_on_loopback_only(line: Line) -> None:
+async def test_it_listens_on_loopback_only(line: Channel) -> None:
     offer = await Page(line).hello()
     with sockets.socket(sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
         with contextlib.suppress(OSError):
@@ -168,14 +168,14 @@ async def test_it_listens_on_loopback_only(line: Line) -> None:
 @pytest.mark.usefixtures("channel")
 @pytest.mark.parametrize("switch, expected", [("messages", None), ("proxy", False), ("", True)])
 async def test_the_user_can_switch_ways_off(
-    line: Line, monkeypatch: pytest.MonkeyPatch, switch: str, expected: bool | None
+    line: Channel, monkeypatch: pytest.MonkeyPatch, switch: str, expected: bool | None
 ) -> None:
     monkeypatch.setenv(_socket.SWITCH, switch)
     assert (await Page(line).hello()).get("direct") is expected
 
 
 @pytest.mark.usefixtures("channel")
-async def test_a_token_is_in_no_trait_and_no_repr(line: Line) -> None:
+async def test_a_token_is_in_no_trait_and_no_repr(line: Channel) -> None:
     page = Page(line)
     token = (await page.hello())["token"]
     assert token not in repr(line) + str(line.get_state()) + repr(line._hub.pages)
@@ -184,7 +184,7 @@ async def test_a_token_is_in_no_trait_and_no_repr(line: Line) -> None:
 # --- what travels -----------------------------------------------------------------------------------------------------
 
 
-async def test_messages_travel_both_ways_in_order(line: Line, channel: Any, heard: Heard) -> None:
+async def test_messages_travel_both_ways_in_order(line: Channel, channel: Any, heard: Heard) -> None:
     socket = await Page(line).open("chat")
     for i in range(100):
         channel.publish("count", {"i": i}, [bytes([i])])
@@ -198,14 +198,14 @@ async def test_messages_travel_both_ways_in_order(line: Line, channel: Any, hear
     assert [(header["i"], len(buffers[0])) for _, header, buffers in heard] == [(i, i) for i in range(100)]
 
 
-async def test_a_batch_travels_in_few_frames(line: Line, channel: Any) -> None:
+async def test_a_batch_travels_in_few_frames(line: Channel, channel: Any) -> None:
     socket = await Page(line).open("chat")
     channel.publish_batch("rows", [({"i": i}, [b"abc"]) for i in range(2500)])
     frames = [await socket.until("rows") for _ in range(3)]
     assert [header["i"] for frame in frames for header, _ in frame.messages()] == list(range(2500))
 
 
-async def test_large_batches_are_cut(line: Line, channel: Any) -> None:
+async def test_large_batches_are_cut(line: Channel, channel: Any) -> None:
     socket = await Page(line).open("chat")
     channel.publish_batch("rows", [({"i": i}, [bytes(700_000)]) for i in range(20)])
     headers: list[int] = []
@@ -214,9 +214,9 @@ async def test_large_batches_are_cut(line: Line, channel: Any) -> None:
     assert headers == list(range(20))
 
 
-async def test_handlers_run_on_the_background_loop(line: Line) -> None:
+async def test_handlers_run_on_the_background_loop(line: Channel) -> None:
     where: list[str] = []
-    channel = line.channel("where", lambda *_: where.append(threading.current_thread().name))
+    channel = line.open_stream("where", lambda *_: where.append(threading.current_thread().name))
     channel.on_page(lambda *_: where.append(threading.current_thread().name))
     page = Page(line)
     await page.hello({"where": {"seen": None, "first": 1}})
@@ -225,7 +225,7 @@ async def test_handlers_run_on_the_background_loop(line: Line) -> None:
     assert set(where) == {"rtnb-loop"}
 
 
-async def test_publishing_works_from_any_thread(line: Line, channel: Any) -> None:
+async def test_publishing_works_from_any_thread(line: Channel, channel: Any) -> None:
     socket = await Page(line).open("chat")
     threads = [
         threading.Thread(target=lambda: [channel.publish("n", {}) for _ in range(50)], name="rtnb-test")
@@ -237,7 +237,7 @@ async def test_publishing_works_from_any_thread(line: Line, channel: Any) -> Non
     assert numbers == list(range(1, 201))
 
 
-async def test_a_request_gets_the_handlers_answer(line: Line) -> None:
+async def test_a_request_gets_the_handlers_answer(line: Channel) -> None:
     async def answer(kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any]:
         if kind == "fail":
             raise WidgetError("no device")
@@ -246,7 +246,7 @@ async def test_a_request_gets_the_handlers_answer(line: Line) -> None:
         return {"twice": 2 * header["i"]}
 
     shared_loop().call_soon(lambda: asyncio.get_running_loop().set_exception_handler(lambda *_: None))
-    line.channel("ask", answer)
+    line.open_stream("ask", answer)
     socket = await Page(line).open("ask")
     replies = []
     for number, kind in enumerate(("double", "fail", "leak"), start=1):
@@ -255,12 +255,12 @@ async def test_a_request_gets_the_handlers_answer(line: Line) -> None:
     assert replies == [{"twice": 42}, {"error": "no device"}, {"error": "RuntimeError"}]
 
 
-async def test_a_handler_that_fails_stops_nobody(line: Line, channel: Any, heard: Heard) -> None:
+async def test_a_handler_that_fails_stops_nobody(line: Channel, channel: Any, heard: Heard) -> None:
     told: list[str] = []
     shared_loop().call_soon(
         lambda: asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
     )
-    line.channel("bad", lambda *_: 1 / 0)  # type: ignore[arg-type, return-value]
+    line.open_stream("bad", lambda *_: 1 / 0)  # type: ignore[arg-type, return-value]
     socket = await Page(line).open("bad", "chat")
     await socket.send("bad", 1, "k", {})
     await socket.send("chat", 1, "k", {})
@@ -268,7 +268,7 @@ async def test_a_handler_that_fails_stops_nobody(line: Line, channel: Any, heard
     assert told == ["the handler of channel 'bad' failed on 'k'"]
 
 
-async def test_stale_frames_are_dropped_and_counted(line: Line, channel: Any, heard: Heard) -> None:
+async def test_stale_frames_are_dropped_and_counted(line: Channel, channel: Any, heard: Heard) -> None:
     socket = await Page(line).open("chat")
     await socket.send("chat", 1, "audio", {}, d=20_000)
     old = prepare("chat", "audio", {}, d=20_000)
@@ -283,7 +283,7 @@ async def test_stale_frames_are_dropped_and_counted(line: Line, channel: Any, he
 # --- gaps, breaks and slow pages --------------------------------------------------------------------------------------
 
 
-async def test_what_a_page_misses_is_sent_again(line: Line, channel: Any) -> None:
+async def test_what_a_page_misses_is_sent_again(line: Channel, channel: Any) -> None:
     socket = await Page(line).open("chat")
     for i in range(5):
         channel.publish("n", {"i": i})
@@ -292,7 +292,7 @@ async def test_what_a_page_misses_is_sent_again(line: Line, channel: Any) -> Non
     assert [(await socket.until("n")).number for _ in range(3)] == [3, 4, 5]
 
 
-async def test_a_ping_that_overtakes_names_what_was_sent(line: Line, channel: Any) -> None:
+async def test_a_ping_that_overtakes_names_what_was_sent(line: Channel, channel: Any) -> None:
     """Else the page would ask again for what is on its way, and count it as missing."""
     socket = await Page(line).open("chat")
 
@@ -308,7 +308,7 @@ async def test_a_ping_that_overtakes_names_what_was_sent(line: Line, channel: An
     assert [(await socket.until("n")).number for _ in range(3)] == [1, 2, 3]
 
 
-async def test_what_the_kernel_misses_is_asked_for(line: Line, channel: Any, heard: Heard) -> None:
+async def test_what_the_kernel_misses_is_asked_for(line: Channel, channel: Any, heard: Heard) -> None:
     socket = await Page(line).open("chat")
     await socket.send("chat", 1, "n", {"i": 1})
     await socket.send("chat", 4, "n", {"i": 4})
@@ -324,7 +324,7 @@ async def test_what_the_kernel_misses_is_asked_for(line: Line, channel: Any, hea
     assert line.status.lost == 2
 
 
-async def test_a_broken_socket_falls_back_to_messages_and_resumes(line: Line, channel: Any) -> None:
+async def test_a_broken_socket_falls_back_to_messages_and_resumes(line: Channel, channel: Any) -> None:
     page = Page(line)
     told: list[str] = []
     channel.on_page(lambda _, what: told.append(what))
@@ -346,7 +346,7 @@ async def test_a_broken_socket_falls_back_to_messages_and_resumes(line: Line, ch
 
 
 async def test_a_slow_page_costs_bounded_memory_and_is_told(
-    line: Line, channel: Any, monkeypatch: pytest.MonkeyPatch
+    line: Channel, channel: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_frames, "KEPT_BYTES", 2**20)
     socket = await Page(line).open("chat")
@@ -371,7 +371,7 @@ async def test_a_slow_page_costs_bounded_memory_and_is_told(
 
 
 @pytest.mark.usefixtures("channel")
-async def test_a_frame_too_large_closes_the_socket(line: Line) -> None:
+async def test_a_frame_too_large_closes_the_socket(line: Channel) -> None:
     socket = await Page(line).open("chat")
     await socket.connection.send(bytes(_frames.MAX_FRAME_BYTES + 1))
     assert await socket.close_code() == 1009
@@ -379,7 +379,7 @@ async def test_a_frame_too_large_closes_the_socket(line: Line) -> None:
 
 @pytest.mark.usefixtures("channel")
 @pytest.mark.parametrize("nonsense", [b"", b"\0" * 64, "text"])
-async def test_nonsense_closes_the_socket(line: Line, nonsense: bytes | str) -> None:
+async def test_nonsense_closes_the_socket(line: Channel, nonsense: bytes | str) -> None:
     socket = await Page(line).open("chat")
     await socket.connection.send(nonsense)
     assert await socket.close_code() == 1007
@@ -388,7 +388,7 @@ async def test_nonsense_closes_the_socket(line: Line, nonsense: bytes | str) -> 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_burst_by_message_is_few_messages(line: Line, channel: Any) -> None:
+async def test_a_burst_by_message_is_few_messages(line: Channel, channel: Any) -> None:
     page = Page(line)
     sent: list[int] = []
     before = line.comm.publish_msg
@@ -404,7 +404,7 @@ async def test_a_burst_by_message_is_few_messages(line: Line, channel: Any) -> N
     assert len(sent) < 25
 
 
-async def test_pages_are_told_of_when_they_come_and_go(line: Line, channel: Any) -> None:
+async def test_pages_are_told_of_when_they_come_and_go(line: Channel, channel: Any) -> None:
     told: list[tuple[str, str]] = []
     channel.on_page(lambda page_id, what: told.append((page_id, what)))
     one, two = Page(line), Page(line)
@@ -419,7 +419,7 @@ async def test_pages_are_told_of_when_they_come_and_go(line: Line, channel: Any)
     assert told == [(one.id, "joined"), (two.id, "joined"), (one.id, "left"), (two.id, "left")]
 
 
-async def test_one_page_is_active_and_another_can_claim_it(line: Line, channel: Any) -> None:
+async def test_one_page_is_active_and_another_can_claim_it(line: Channel, channel: Any) -> None:
     one, two = Page(line), Page(line)
     assert (await one.hello())["active"] == one.id
     assert (await two.hello())["active"] == one.id
@@ -430,14 +430,14 @@ async def test_one_page_is_active_and_another_can_claim_it(line: Line, channel: 
     assert channel.pages == 0
 
 
-async def test_an_unknown_page_is_asked_to_say_hello(line: Line, channel: Any) -> None:
+async def test_an_unknown_page_is_asked_to_say_hello(line: Channel, channel: Any) -> None:
     page = Page(line)
     page.send(prepare("chat", "n", {}).numbered(1))
     assert (await page.until("who")).number == 0
     assert channel.pages == 0
 
 
-async def test_a_page_asking_for_a_closed_channel_is_told(line: Line, channel: Any) -> None:
+async def test_a_page_asking_for_a_closed_channel_is_told(line: Channel, channel: Any) -> None:
     page = Page(line)
     await page.hello({"gone": {"seen": 3, "first": 1}})
     assert [frame.header for frame in page.by_message if frame.kind == "closed"] == [{"name": "gone"}]
@@ -447,10 +447,10 @@ async def test_a_page_asking_for_a_closed_channel_is_told(line: Line, channel: A
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-async def test_closing_the_last_channel_leaves_nothing_behind(line: Line, channel: Any) -> None:
+async def test_closing_the_last_channel_leaves_nothing_behind(line: Channel, channel: Any) -> None:
     page = Page(line)
     socket = await page.open("chat")
-    other = line.channel("other", lambda *_: None)
+    other = line.open_stream("other", lambda *_: None)
     channel.close()
     channel.close()
     assert line.status.kind == "direct"
@@ -463,9 +463,9 @@ async def test_closing_the_last_channel_leaves_nothing_behind(line: Line, channe
     assert line.status == ("none", 0, 0, 0, 0)
 
 
-async def test_a_channel_closed_by_another_thread_disturbs_no_other(line: Line, channel: Any) -> None:
+async def test_a_channel_closed_by_another_thread_disturbs_no_other(line: Channel, channel: Any) -> None:
     """Its name is gone at once, its place at the pages a little later."""
-    other = line.channel("other", lambda *_: None)
+    other = line.open_stream("other", lambda *_: None)
     socket = await Page(line).open("other", "chat")
     line._hub.channels.pop("other")  # as far as `close` has come when the loop looks
     channel.publish("n", {"i": 1})
@@ -474,18 +474,18 @@ async def test_a_channel_closed_by_another_thread_disturbs_no_other(line: Line, 
     other.close()
 
 
-async def test_a_new_channel_opens_the_line_again(line: Line, channel: Any) -> None:
+async def test_a_new_channel_opens_the_line_again(line: Channel, channel: Any) -> None:
     page = Page(line)
     await page.open("chat")
     channel.close()
     await eventually(lambda: line.status.pages == 0)
-    line.channel("chat", lambda *_: None)
+    line.open_stream("chat", lambda *_: None)
     await page.open("chat")
     assert line.status.kind == "direct"
 
 
 @pytest.mark.usefixtures("channel")
-async def test_the_line_survives_a_restart_of_the_loop(line: Line) -> None:
+async def test_the_line_survives_a_restart_of_the_loop(line: Channel) -> None:
     page = Page(line)
     socket = await page.open("chat")
     await asyncio.to_thread(shared_loop().stop)
@@ -494,8 +494,8 @@ async def test_the_line_survives_a_restart_of_the_loop(line: Line) -> None:
     assert line.status == ("direct", 1, 0, 0, 0)
 
 
-def test_a_name_is_used_once(line: Line) -> None:
-    line.channel("a", lambda *_: None)
+def test_a_name_is_used_once(line: Channel) -> None:
+    line.open_stream("a", lambda *_: None)
     for name in ("a", ""):
-        with pytest.raises(ValueError, match="channel name"):
-            line.channel(name, lambda *_: None)
+        with pytest.raises(ValueError, match="stream name"):
+            line.open_stream(name, lambda *_: None)

@@ -50,7 +50,7 @@ class Page:
         return {name: inbox.expected - 1 for name, inbox in self.inboxes.items()}
 
 
-class Channel:
+class Stream:
     """One widget's part of the line; made by `Line.channel`.
 
     Parameters
@@ -71,8 +71,8 @@ class Channel:
         name: str,
         on_message: OnMessage,
         *,
-        send: Callable[[Channel, Prepared], object],
-        remove: Callable[[Channel], object],
+        send: Callable[[Stream, Prepared], object],
+        remove: Callable[[Stream], object],
     ) -> None:
         self.name = name
         self.on_message = on_message
@@ -132,7 +132,7 @@ class Channel:
         self._remove(self)
 
     def __repr__(self) -> str:
-        return f"Channel({self.name!r}, pages={self.pages})"
+        return f"Stream({self.name!r}, pages={self.pages})"
 
 
 def _in_pieces(
