@@ -92,7 +92,7 @@ async def test_a_busy_cell_holds_nothing_up(write: Any, open_notebook: Any) -> N
     median_ms = statistics.median(trips_ms)
     tell(f"round trip, direct, during time.sleep: p50 {median_ms:.1f} ms, max {max(trips_ms):.1f} ms")
     assert median_ms < 100  # the slow ones are the business of tests/benchmarks/microphone.py
-    await notebook.page.get_by_text(re.compile("^line: direct")).wait_for()
+    await notebook.page.get_by_text(re.compile("^channel: direct")).wait_for()
     await notebook.picture("direct")
     assert not notebook.messages
 
@@ -102,7 +102,7 @@ async def test_without_a_socket_the_kernel_is_still_heard(write: Any, open_noteb
     notebook = await open_notebook("line-messages.ipynb")
     await run_cell(notebook, 0)
     await until_kind(notebook, "messages")
-    await notebook.page.get_by_text(re.compile("^line: messages")).wait_for()
+    await notebook.page.get_by_text(re.compile("^channel: messages")).wait_for()
     trips_ms = await notebook.page.evaluate("window.echo.trips(20)")
     tell(f"round trip, messages: p50 {statistics.median(trips_ms):.1f} ms, max {max(trips_ms):.1f} ms")
     await run_cell(notebook, 1, wait=False)
