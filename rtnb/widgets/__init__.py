@@ -13,13 +13,13 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.connection import ConnectionControl
     from rtnb.widgets.inspector import EventInspector, inspect
     from rtnb.widgets.instructions import InstructionsControl
+    from rtnb.widgets.message_bar import MessageBar
     from rtnb.widgets.microphone import Microphone
     from rtnb.widgets.panel import SettingsPanel
     from rtnb.widgets.playground import Playground
     from rtnb.widgets.presets import Preset
     from rtnb.widgets.settings import AnswerControl, ListeningControl
     from rtnb.widgets.speaker import Speaker
-    from rtnb.widgets.talk import TalkBar
     from rtnb.widgets.transcript import Transcript
     from rtnb.widgets.turn_detection import TurnDetectionControl
     from rtnb.widgets.vad_lab import VadLab
@@ -33,12 +33,12 @@ __all__ = [
     "EventInspector",
     "InstructionsControl",
     "ListeningControl",
+    "MessageBar",
     "Microphone",
     "Playground",
     "Preset",
     "SettingsPanel",
     "Speaker",
-    "TalkBar",
     "Transcript",
     "TurnDetectionControl",
     "VadLab",
@@ -54,12 +54,12 @@ _HOMES = {
     "EventInspector": "inspector",
     "InstructionsControl": "instructions",
     "ListeningControl": "settings",
+    "MessageBar": "message_bar",
     "Microphone": "microphone",
     "Playground": "playground",
     "Preset": "presets",
     "SettingsPanel": "panel",
     "Speaker": "speaker",
-    "TalkBar": "talk",
     "Transcript": "transcript",
     "TurnDetectionControl": "turn_detection",
     "VadLab": "vad_lab",

@@ -48,7 +48,9 @@ async def shown(browser: Any, name: str, traits: dict[str, Any]) -> Any:
     page = await (await browser.new_context(viewport={"width": 900, "height": 600})).new_page()
     page.failures = []
     page.on("pageerror", lambda error: page.failures.append(str(error)))
-    await page.add_style_tag(content=(FOLDER / "shared.css").read_text(encoding="utf-8"))
+    for sheet in (FOLDER / "shared.css", FOLDER / f"{name}.css"):
+        if sheet.exists():
+            await page.add_style_tag(content=sheet.read_text(encoding="utf-8"))
     await page.add_script_tag(content=HAND_MADE)
     source = bundle(f"{name}.js")
     await page.evaluate("([s, t]) => made(s, t)", [source, {"channel": "anywidget:1", "stream_name": "s", **traits}])
