@@ -64,7 +64,7 @@ class Entries:
 
     def _entry(self, item_id: str, role: str = "assistant") -> Entry:
         if item_id not in self.all:
-            self.all[item_id] = Entry(item_id, role, start_ms=self.timeline.row_ms[-1])
+            self.all[item_id] = Entry(item_id, role, start_ms=self.timeline.now_ms)
         self.changed[item_id] = None
         return self.all[item_id]
 

@@ -143,7 +143,7 @@ class TalkBar(SessionView):
             figures.append(["cost", usd, whole])
         return figures
 
-    def _idle(self) -> None:
+    def _on_played(self) -> None:
         self._tell_heard()
 
     def _tell_heard(self) -> None:
