@@ -54,16 +54,23 @@ class Entry:
 
 
 class Entries:
-    """The entries of a session, in their order; feed it every row."""
+    """The entries of a session, in their order; feed it every row.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    timeline : Timeline
+        The session's axis; it has every row before `add` gets it.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
         self.all: dict[str, Entry] = {}
         """The newest `MOST_ENTRIES`, by the id of their item."""
-        self.timeline = Timeline()
+        self._timeline = timeline
         self.changed: dict[str, None] = {}
         """Ids of entries that changed; the view that shows them empties it."""
         self._transcribes = False
         self._number = 0
+        self._now_ms = 0.0
         self._asked_ms: float | None = None
         """Time of the commit or request whose answer has not begun."""
         self._called_ms: dict[str, float] = {}
@@ -71,16 +78,11 @@ class Entries:
 
     def add(self, row: LogRow) -> None:
         """Take one row."""
-        self.timeline.add(row)
-        self._number = row.number
+        self._number, self._now_ms = row.number, self._timeline.ms(row)
         event: Any = row.event
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             handler(self, event)
-
-    @property
-    def _now_ms(self) -> float:
-        return self.timeline.row_ms[-1]
 
     # --- handlers of events -------------------------------------------------------------------------------------------
 
@@ -200,7 +202,7 @@ class Entries:
                 self._end(entry, "complete" if event.response.status == "completed" else "interrupted")
 
     def _on_truncate(self, event: events.ConversationItemTruncate) -> None:
-        entry, audio = self.all.get(event.item_id), self.timeline.items.get(event.item_id)
+        entry, audio = self.all.get(event.item_id), self._timeline.items.get(event.item_id)
         if entry is None or audio is None or not audio.audio_ms:
             return
         heard_ms = audio.heard_ms or 0.0
@@ -211,7 +213,7 @@ class Entries:
     def _on_truncated(self, event: events.ConversationItemTruncated) -> None:
         """Note the cut of the service over WebRTC: nobody here truncates, and no audio of the item passed here."""
         entry = self.all.get(event.item_id)
-        if entry is not None and event.item_id not in self.timeline.items:
+        if entry is not None and event.item_id not in self._timeline.items:
             self._end(entry, "interrupted", f"at {event.audio_end_ms / 1000:.1f} s")
 
     def _on_deleted(self, event: events.ConversationItemDeleted) -> None:
@@ -229,7 +231,7 @@ class Entries:
         """Return entries with their times on the session's axis, in order: those with these ids, or all."""
         entries = list(self.all.values()) if ids is None else [self.all[one] for one in ids]
         for entry in entries:
-            audio = self.timeline.items.get(entry.id)
+            audio = self._timeline.items.get(entry.id)
             entry.has_audio = audio is not None
             if audio is not None:
                 entry.start_ms, entry.stop_ms = audio.start_ms, audio.stop_ms

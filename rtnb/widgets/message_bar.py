@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
@@ -59,8 +60,8 @@ class MessageBar(SessionView):
         self._upload = Upload()
         self._tasks: dict[asyncio.Task[Any], str] = {}
         self._heard: list[list[Any]] = []
+        self._heard_s = 0.0
         self._answering: set[str] = set()
-        self._timer: asyncio.TimerHandle | None = None
         super().__init__(session, **traits)
 
     def set_status(self, source: str, text: str = "", *, is_problem: bool = False) -> None:
@@ -155,26 +156,23 @@ class MessageBar(SessionView):
         if self.latency.turns:
             turn = self.latency.turns[-1]
             self.last_turn, self.figures = format_turn(turn), turn_figures(turn)
-        if self._answering and self._timer is None:
-            self._on_timer()
+        self._on_played()
 
-    def _on_timer(self) -> None:
-        """Renew what changes without an event, while an answer is made or played."""
-        self._timer = None
+    def _on_played(self) -> None:
         session = self.session
         if not isinstance(session, Session):
             return
         self.can_interrupt = not session.closed and bool(self._answering or session.playback.playing)
-        heard = [_without_nan(row) for row in session.playback.rows()[-HEARD_ITEMS:]]
-        if heard != self._heard:
-            self._heard = heard
-            self._stream.publish("heard", {"items": heard})
-        if self.can_interrupt:
-            self._timer = asyncio.get_running_loop().call_later(HEARD_S, self._on_timer)
+        if self.can_interrupt and time.monotonic() - self._heard_s < HEARD_S:
+            return
+        self._heard_s, before = time.monotonic(), self._heard
+        self._heard = [_without_nan(row) for row in session.playback.rows()[-HEARD_ITEMS:]]
+        if self._heard != before:
+            self._stream.publish("heard", {"items": self._heard})
 
     def _on_end(self) -> None:
         self._answering.clear()
-        self.can_interrupt = False
+        self._on_played()
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
@@ -182,15 +180,9 @@ class MessageBar(SessionView):
 
     def close(self) -> None:
         """Stop its requests and leave the page; closing twice is fine."""
-        if self._tasks or self._timer is not None:
-            shared_loop().call_soon(self._cancel)
+        if self._tasks:
+            shared_loop().call_soon(lambda: [task.cancel() for task in self._tasks])
         super().close()
-
-    def _cancel(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 def format_turn(turn: TurnLatency) -> str:

@@ -177,4 +177,24 @@ export async function upload(stream, kind, data, header, { onProgress, signal } 
     throw error;
   }
   return reply;
+
+/**
+ * Draw a time axis from `left` to `right`: a line and a label at round times, 70 px or more apart.
+ * @param {CanvasRenderingContext2D} g
+ * @param {{start_ms: number, span_ms: number}} view what the width shows
+ * @param {{left?: number, right: number, labelsTo?: number, top?: number, height: number, line: string, text: string}} place
+ *   in px; the labels stand at `top` and end before `labelsTo`, the lines below them end at `height`; two colors
+ */
+export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = right, top = 0, height, line, text }) {
+  const px = (right - left) / span_ms;
+  const steps = [10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 3e4, 6e4, 12e4, 3e5, 6e5, 12e5];
+  const step = steps.find((ms) => ms * px >= 70) ?? 36e5;
+  const digits = step < 100 ? 2 : step < 1000 ? 1 : 0;
+  for (let ms = Math.ceil(start_ms / step) * step; ms <= start_ms + span_ms; ms += step) {
+    const x = left + (ms - start_ms) * px;
+    g.fillStyle = line;
+    g.fillRect(x, top + 16, 1, height - top - 16);
+    g.fillStyle = text;
+    if (x + 50 < labelsTo) g.fillText(ms < 60000 ? `${(ms / 1000).toFixed(digits)} s` : clock(ms, digits), x + 3, top + 12);
+  }
 }

@@ -14,6 +14,7 @@ from rtnb.widgets import _entries
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._entries import Entries, Entry
 from rtnb.widgets._session_view import SessionView
+from rtnb.widgets._timeline import Timeline
 
 PAGE_ENTRIES: Final = 500
 """The newest entries stand on the page, the same number as in transcript.js (chosen)."""
@@ -43,7 +44,7 @@ class Transcript(SessionView):
     can_transcribe = Bool(False, help="Whether input transcription can be switched on here.").tag(sync=True)
 
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
-        self._entries = Entries()
+        self._entries = Entries(Timeline())
         self._transcribe: Callable[[], object] | None = None
         super().__init__(session, **traits)
 
@@ -73,7 +74,7 @@ class Transcript(SessionView):
         return _entries.to_json(self.entries)
 
     def _on_session(self, source: Session | EventLog) -> None:
-        self._entries = Entries()
+        self._entries = Entries(self.feed.timeline)
         self._stream.publish("reset", {})
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
@@ -98,7 +99,7 @@ class Transcript(SessionView):
         if kind == "play" and header["id"] in self._entries.all:
             (entry,) = self._entries.timed([header["id"]])
             length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)
-            clip = self._entries.timeline.clip(entry.start_ms, length_ms)
+            clip = self.feed.timeline.clip(entry.start_ms, length_ms)
             self._stream.publish("clip", {"view": header["view"]}, [clip.tobytes()])
         if kind == "transcribe" and self._transcribe is not None:
             self._transcribe()

@@ -12,6 +12,7 @@ from rtnb.protocol.events import Event
 from rtnb.protocol.values import ContentPart, ErrorDetail, Item, SessionConfig
 from rtnb.widgets import _entries
 from rtnb.widgets._entries import Entries
+from rtnb.widgets._timeline import Timeline
 
 AUDIO = b"\1\0" * 24_000  # a second
 SESSION = events.SessionUpdated(session=SessionConfig.of(transcription="whisper-1"))
@@ -19,11 +20,13 @@ ANSWER = {"response_id": "r1", "item_id": "a1", "output_index": 0, "content_inde
 
 
 def entries_of(*rows: tuple[float, Event]) -> Entries:
-    log, entries = EventLog(), Entries()
+    log, timeline = EventLog(), Timeline()
+    entries = Entries(timeline)
     for at_s, event in rows:
         direction = "sent" if isinstance(event, events.ConversationItemTruncate) else "received"
         log.record(direction, event, monotonic_s=at_s, wall_time=0.0)
     for row in log:
+        timeline.add(row)
         entries.add(row)
     return entries
 
