@@ -76,10 +76,11 @@ class Rows {
     /** @type {Map<string, Row>} */
     this.rows = new Map();
     this.following = true;
-    this.frame = 0;
+    this.frame = this.height = 0;
     this.list.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.list;
-      if (clientHeight) this.following = scrollHeight - scrollTop - clientHeight < NEAR_PX;
+      // A list that has grown or shrunk scrolls by itself: only the user ends the following.
+      if (scrollHeight - clientHeight === this.height) this.following = this.height - scrollTop < NEAR_PX;
     });
     this.list.addEventListener("click", (/** @type {MouseEvent} */ event) => this.onClick(/** @type {Element} */ (event.target)));
     this.sizes = new ResizeObserver(() => this.settle()); // a smaller list, or one that is shown again, has lost its end
@@ -112,7 +113,8 @@ class Rows {
   settle() {
     this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
-      if (this.following) this.list.scrollTop = this.list.scrollHeight;
+      this.height = this.list.scrollHeight - this.list.clientHeight;
+      if (this.following) this.list.scrollTop = this.height;
     });
   }
 
@@ -166,18 +168,16 @@ async function render({ model, el, host, signal }) {
   const status = add(head, "span", { role: "status", className: "rtnb-faint" });
   /** @type {?ClipPlayer} */
   let player = null;
-  /** @type {?string} */
-  let playing = null;
+  let chosen = ""; // the entry that was played last
   const onChange = () => {
-    if (!player?.clip) playing = null;
-    for (const row of rows.rows.values()) put(row.play, "textContent", row.entry.id === playing ? "■" : "▶");
+    for (const { entry, play } of rows.rows.values()) put(play, "textContent", player?.clip && entry.id === chosen ? "■" : "▶");
   };
   const play = (/** @type {any} */ entry) => {
     if (!entry?.has_audio) return;
     player ??= new ClipPlayer(onChange);
-    const again = playing === entry.id;
+    const again = player.clip && chosen === entry.id;
     player.stop();
-    if (!again) stream.send("play", { view, id: (playing = entry.id) });
+    if (!again) stream.send("play", { view, id: (chosen = entry.id) });
   };
   const rows = new Rows(root, model, play, () => stream.send("transcribe", {}));
   const stream = channel.openStream(model.get("stream_name"), (/** @type {string} */ kind, /** @type {any} */ header, /** @type {DataView[]} */ [pcm]) => {
