@@ -17,7 +17,7 @@ from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings
 from rtnb.errors import ConnectError, RtnbError
 from rtnb.protocol import wire
 from rtnb.targets import connect, resolve
-from rtnb.widgets._steering import nested
+from rtnb.widgets._settings_update import nested
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.inspector import EventInspector
@@ -228,8 +228,8 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         assert self.peer is not None
         if change["new"] == "starting":
             self.peer._target = self._target  # a key may have been typed in
-            if self.panel.steered:
-                wanted = wire.decode_session(nested(self.panel.steered))
+            if self.panel.chosen:
+                wanted = wire.decode_session(nested(self.panel.chosen))
                 self.peer._config = replace(wanted, tools=self.peer._config.tools)
             if self._opening.done():
                 self._opening = shared_loop().submit(self._joined(self.peer))
@@ -248,14 +248,14 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         return self._session
 
     def _wanted(self) -> dict[str, Any]:
-        if not self.panel.steered:
+        if not self.panel.chosen:
             return self._settings
         options = {name: value for name, value in self._settings.items() if name in _OPTIONS}
-        return {**options, "config": wire.decode_session(nested(self.panel.steered))}
+        return {**options, "config": wire.decode_session(nested(self.panel.chosen))}
 
     def _follow(self, session: Session) -> None:
         self.panel.facts = self._target.facts
-        self.panel.steering.attach(session)
+        self.panel.updater.attach(session)
         ears = () if self.transport == "webrtc" else (self.speaker, *self._microphones)
         self.talk.ear = None  # over WebRTC no sound passes here
         if self.microphone is not None and self.transport == "websocket":
@@ -306,7 +306,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         await self.talk.interrupt()
 
     async def apply(self) -> pd.DataFrame:
-        """Send what was turned at once; return what became of every wish: requested, effective, verdict, reason."""
+        """Send all changes at once; return requested, effective, status and reason of each setting."""
         await self._is_open()
         return await self.panel.apply()
 
