@@ -21,7 +21,7 @@ from rtnb.errors import ConnectError, RequestTimeout, RtnbError
 from rtnb.protocol import wire
 from rtnb.targets import connect, resolve
 from rtnb.widgets._base import styles
-from rtnb.widgets._steering import nested
+from rtnb.widgets._settings_update import nested
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.inspector import EventInspector
@@ -158,12 +158,14 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
             options=[(words, name) for name, words in TRANSPORTS.items()], description="Connection"
         )
         traitlets.link((self, "transport"), (self._choice, "value"))
+        self.panel.on_reconnect(self.connect)
         self._events = ipywidgets.Box()
+        self._settings_page = ipywidgets.VBox([self._choice, self.panel.settings_tab, shared_channel()])
         self._pages = {
-            "settings": ipywidgets.VBox([self._choice, self.panel, shared_channel()]),
-            "turn detection": ipywidgets.VBox([]),
+            "settings": self._settings_page,
+            "turn detection": self.panel.turn_detection_tab,
             "events": self._events,
-            "code": ipywidgets.VBox([]),
+            "code": self.panel.code,
         }
         self._tab_names = [name for name in self._pages if name in show]
         titles = [name.capitalize() for name in self._tab_names]
@@ -293,8 +295,8 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         assert self.peer is not None
         if change["new"] == "starting":
             self.peer._target = self._target  # a key may have been typed in
-            if self.panel.steered:
-                wanted = wire.decode_session(nested(self.panel.steered))
+            if self.panel.chosen:
+                wanted = wire.decode_session(nested(self.panel.chosen))
                 self.peer._config = replace(wanted, tools=self.peer._config.tools)
             if self._opening.done():
                 self._opening = shared_loop().submit(self._open(has_begun=True))
@@ -303,14 +305,14 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
 
     def _requested(self) -> dict[str, Any]:
         """Return the options of the next session."""
-        if not self.panel.steered:
+        if not self.panel.chosen:
             return self._settings
         options = {name: value for name, value in self._settings.items() if name in _OPTIONS}
-        return {**options, "config": wire.decode_session(nested(self.panel.steered))}
+        return {**options, "config": wire.decode_session(nested(self.panel.chosen))}
 
     def _follow(self, session: Session) -> None:
         self.panel.facts = self._target.facts
-        self.panel.steering.attach(session)
+        self.panel.updater.attach(session)
         is_call = self.transport == "webrtc"  # its audio does not pass the kernel
         audio = () if is_call else tuple(one for one in (self.speaker, self.microphone) if one is not None)
         self.message_bar.speech_end = None if is_call or self.microphone is None else self.microphone.speech_end
@@ -405,7 +407,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         if self.inspector is not None:
             others += [self.inspector.table, self.inspector.pane, self.inspector]
         self.panel.close()
-        close_all(*views, *others, self._choice, *self._pages.values(), self._tabs, self._frame, self.layout)
+        close_all(*views, *others, self._choice, self._settings_page, self._events, self._tabs, self._frame, self.layout)
         super().close()
 
     def __repr__(self) -> str:  # notebooks are saved with it

@@ -34,7 +34,7 @@ from rtnb.transport.http import offer_facts, post_offer, read_answer
 from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets._data_channel import Called, DataChannel, Sideband
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._steering import flat, found, same
+from rtnb.widgets._settings_update import flat, lookup, same
 from rtnb.widgets._webrtc_words import IGNORED, explained
 
 if TYPE_CHECKING:
@@ -385,7 +385,7 @@ class WebRTCPeer(SessionView):
         effective = flat(event.session)
         wishes = flat(event.session.changes_to(asked) or SessionConfig())
         masked = mask_credentials(wishes)  # as in the event
-        names = ", ".join(name for name, wish in masked.items() if not same(wish, found(effective, name)))
+        names = ", ".join(name for name, wish in masked.items() if not same(wish, lookup(effective, name)))
         if not names:
             return
         if isinstance(event, events.SessionCreated):
