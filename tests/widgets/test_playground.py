@@ -31,9 +31,9 @@ def simulator() -> Iterator[rtnb.Simulator]:
 async def test_it_opens_and_a_line_of_code_is_a_knob(simulator: rtnb.Simulator) -> None:
     playground = Playground(simulator, instructions="Be brief.")
     playground.turn_detection.silence_duration_ms = 300
-    verdicts = await playground.apply()
+    statuses = await playground.apply()
 
-    assert verdicts.loc["audio.input.turn_detection.silence_duration_ms", "verdict"] == "accepted"
+    assert statuses.loc["audio.input.turn_detection.silence_duration_ms", "status"] == "applied"
     assert playground.session.config.turn_detection.silence_duration_ms == 300  # type: ignore[union-attr]
     assert playground.session.config.instructions == "Be brief."
     assert "session.updated" in set(playground.session.log.to_frame()["type"])
