@@ -31,6 +31,10 @@ DEBOUNCE_S: Final = 0.3
 APPLIED_S: Final = 2.0
 """How long a knob shows that its change was applied (chosen)."""
 
+NOT_SENT: Final = "not sent yet"
+SENDING: Final = "sending"
+"""Reasons of a pending setting."""
+
 _BRANCHES = {"audio", "audio.input", "audio.output", "audio.input.turn_detection", "audio.input.transcription"}
 """Objects that services merge field by field; any other object is one setting."""
 
@@ -252,12 +256,15 @@ class SettingsUpdater:
         self.effective = flat(self._seen)
         for group in self.groups:
             group.on_settings(self.effective, session)
+        applied = []
         with self.lock:
             for path, one in list(self.statuses.items()):
                 in_force = same(one.requested, lookup(self.effective, path))
-                if one.status != "pending" and (one.status == "applied") != in_force:
+                if in_force and one.reason == SENDING:
+                    applied.append(one._replace(effective=one.requested, status="applied", reason=""))
+                elif one.status != "pending" and (one.status == "applied") != in_force:
                     del self.statuses[path]
-        self._set([])
+        self._set(applied)
         self.on_config()
 
     def _set(self, statuses: Iterable[SettingStatus]) -> None:
@@ -267,7 +274,10 @@ class SettingsUpdater:
                     if other.startswith(f"{one.setting}.") or one.setting.startswith(f"{other}."):
                         del self.statuses[other]
                 self.statuses[one.setting] = one
-                (self.fresh.add if one.status == "applied" else self.fresh.discard)(one.setting)
+                self.fresh.discard(one.setting)
+                if one.status == "applied":
+                    self.fresh.add(one.setting)
+                    self._start_timer(APPLIED_S, self._on_faded)
             for group in self.groups:
                 group.on_status()
 
@@ -287,7 +297,7 @@ class SettingsUpdater:
             not_sent += impossible
         # The type of a turn detection goes along with its threshold; only what changes, or was asked for, has a status.
         pending = {
-            path: SettingStatus(path, value, None, "pending", "sending")
+            path: SettingStatus(path, value, None, "pending", SENDING)
             for path, value in requested.items()
             if path in self.statuses or not same(value, lookup(before, path))
         }
@@ -300,8 +310,6 @@ class SettingsUpdater:
         outcome = compare({path: one.requested for path, one in pending.items()}, before, flat(session.config), error)
         # A knob that moved again meanwhile has a newer request: its status stays.
         self._set([one for one in outcome if self.statuses.get(one.setting) is pending[one.setting]])
-        if self.fresh:
-            self._start_timer(APPLIED_S, self._on_faded)
 
 
 async def _update(session: Session, requested: Settings) -> Exception | None:

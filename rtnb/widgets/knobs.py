@@ -119,7 +119,7 @@ KNOBS: Final = (
          choices=(("Off", 0), *((f"{seconds} s", 1000 * seconds) for seconds in (5, 10, 15, 20, 30))),
          dialect="ga", needs=_SERVER, to_wire=lambda value: value or None, from_wire=lambda value: value or 0),
     Knob("turn_detection", "eagerness", "Eagerness", f"{TURN}.eagerness", "auto",
-         "Waits at most 8 s (low), 4 s (medium) or 2 s (high).",
+         "Longest wait: low 8 s, medium 4 s, high 2 s.",
          choices=(("auto (medium)", "auto"), "low", "medium", "high"), needs=_SEMANTIC),
     Knob("turn_detection", "create_response", "Respond automatically", f"{TURN}.create_response", True,
          "The end of your turn starts an answer.", needs=_VAD),

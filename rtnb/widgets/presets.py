@@ -141,10 +141,11 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         """Set the panel's knobs to a preset as JSON."""
         self._panel.request(Preset.from_json(text).settings)
 
-    def _show(self) -> None:
-        """Show the saved preset of the chosen name, if there is one."""
+    def _show(self) -> str:
+        """Show the saved preset of the chosen name, if there is one, and return the difference."""
         if self.name.value in self.name.options:
             self.text.value = Preset.load(self.folder / f"{self.name.value}.json").to_json()
+        return self._compare()
 
     def _compare(self) -> str:
         """Return, as HTML, the settings of the shown preset that differ from those in force."""

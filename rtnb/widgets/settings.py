@@ -16,7 +16,7 @@ import ipywidgets
 from rtnb.client import Session
 from rtnb.redaction import mask_credentials, redact
 from rtnb.widgets._base import Widget, styles
-from rtnb.widgets._settings_update import MISSING, Settings, SettingStatus, SettingsUpdater, lookup, same
+from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
 from rtnb.widgets.knobs import TRANSCRIPTION, Knob, knobs_of, traits_of
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         path, wire_value = self.wire(name)
         if not same(value, self._confirmed.get(name, MISSING)):
             self._changed.add(name)
-            return self.updater.touch(SettingStatus(path, wire_value, None, "pending", "not sent yet"))
+            return self.updater.touch(SettingStatus(path, wire_value, None, "pending", NOT_SENT))
         self._changed.discard(name)
         self.updater.statuses.pop(path, None)
         return self.on_status()

@@ -16,11 +16,11 @@ from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.widgets import EventInspector, Playground, WebRTCPeer
 from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._steering import Verdict
+from rtnb.widgets._settings_update import SettingStatus
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.code_export import LANGUAGES, code
 from rtnb.widgets.presets import Preset
-from rtnb.widgets.verdicts import Verdicts
+from rtnb.widgets.settings import format_status
 from tests.client.peer import Peer, failure
 from tests.widgets.page import Page, eventually
 
@@ -168,12 +168,12 @@ def test_exported_code_holds_no_credential(language: str) -> None:
     assert leaks({language: written}) == []
 
 
-def test_a_table_of_settings_shows_no_credential() -> None:
-    table = Verdicts()
-    table.show([Verdict("tools", [MCP], [MCP], "accepted")])
-    assert "docs.example" in table.rows[0][1]
-    assert leaks({"rows": json.dumps(table.rows), "saved": saved()}) == []
-    table.close()
+def test_the_status_of_a_setting_shows_no_credential() -> None:
+    changed = SettingStatus("tools", [MCP], [MCP], "changed")
+    refused = SettingStatus("tools", [MCP], None, "refused", f"not allowed: Bearer {AUTHORIZATION}")
+    shown = {one.status: format_status(one) for one in (changed, refused)}
+    assert "docs.example" in shown["changed"]
+    assert leaks(shown) == []
 
 
 async def test_a_call_compares_tools_without_their_keys() -> None:
