@@ -19,6 +19,7 @@ import { add, clock, keepTyping, put, watch } from "./shared.js";
 
 const TRAITS = ["state", "target", "dialect", "noun", "model", "transport", "session_id", "expires_at", "usage", "message", "takes_key", "can_connect"];
 const STATES = { closed: "Not connected", connecting: "Connecting…", open: "Connected", failed: "Not connected" };
+/** @type {Record<string, string>} */
 const DIALECTS = { ga: "GA", preview: "Preview" };
 const SOON_MS = 60_000;
 
@@ -59,7 +60,7 @@ function render({ model, el }) {
     const state = model.get("state");
     root.dataset.state = dot.dataset.state = state;
     put(dot, "textContent", STATES[state] ?? state);
-    const dialect = DIALECTS[/** @type {keyof DIALECTS} */ (model.get("dialect"))] ?? "";
+    const dialect = DIALECTS[model.get("dialect")] ?? "";
     put(target, "textContent", [model.get("model"), dialect, model.get("transport")].filter(Boolean).join(" · "));
     put(target, "title", [`${model.get("noun")} at ${model.get("target")}`, model.get("session_id")].filter(Boolean).join("\n"));
     put(usage, "textContent", model.get("usage"));

@@ -31,6 +31,8 @@ HEARD_ITEMS: Final = 12
 HEARD_S: Final = 0.5
 """Interval of that table while an answer plays (chosen)."""
 
+_SENDING: Final = "Sending the audio file …"
+
 
 class MessageBar(SessionView):
     """A text box, audio files, Interrupt, one status line, and the figures of the last turn.
@@ -102,9 +104,9 @@ class MessageBar(SessionView):
         elif kind == "interrupt":
             self._start("", self.interrupt())
         elif kind == "sound" and (sound := self._upload.receive(header, buffers)) is not None:
-            self._start("Sending the audio file …", self._say_sound(sound, header.get("rate_hz")))
+            self._start(_SENDING, self._say_sound(sound, header.get("rate_hz")))
         elif kind == "cancel":
-            for task in [task for task, name in self._tasks.items() if name == "_say_sound"]:
+            for task in [task for task, words in self._tasks.items() if words == _SENDING]:
                 task.cancel()
         return {}
 
@@ -127,7 +129,7 @@ class MessageBar(SessionView):
                 self.set_status("message")
 
         task = asyncio.get_running_loop().create_task(run())
-        self._tasks[task] = call.__name__
+        self._tasks[task] = words
         task.add_done_callback(self._on_task_done)
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:

@@ -12,7 +12,9 @@
  */
 import { ClipPlayer, add, clock, download, onKey, put, putAttribute, watch } from "./shared.js";
 
+/** @type {Record<string, string>} */
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
+/** @type {Record<string, string>} */
 const FILES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
 const TITLES = { txt: "Text", srt: "SRT", vtt: "VTT", json: "JSON" };
 export const PAGE_ENTRIES = 500; // the same number as in transcript.py
@@ -50,7 +52,7 @@ class Row {
     putAttribute(this.root, "data-role", entry.role);
     putAttribute(this.root, "data-status", entry.status);
     put(this.when, "textContent", clock(entry.start_ms));
-    put(this.who, "textContent", NAMES[/** @type {keyof NAMES} */ (entry.role)] ?? entry.role);
+    put(this.who, "textContent", NAMES[entry.role] ?? entry.role);
     const at = entry.heard_share === null ? entry.text.length : entry.heard_characters;
     put(this.heard, "data", entry.text.slice(0, at));
     put(this.lost, "textContent", entry.text.slice(at));
@@ -65,7 +67,13 @@ class Row {
 
 /** The list of rows; it follows the newest one until the user scrolls up. */
 class Rows {
-  constructor(/** @type {HTMLElement} */ root, /** @type {any} */ model, /** @type {(entry: any) => void} */ onPlay, /** @type {() => void} */ onTranscribe) {
+  /**
+   * @param {HTMLElement} root
+   * @param {import("./types").Model<State>} model
+   * @param {(entry: any) => void} onPlay
+   * @param {() => void} onTranscribe
+   */
+  constructor(root, model, onPlay, onTranscribe) {
     this.model = model;
     this.onPlay = onPlay;
     this.onTranscribe = onTranscribe;
@@ -198,7 +206,7 @@ async function render({ model, el, host, signal }) {
   for (const [value, textContent] of Object.entries(TITLES)) add(format, "option", { value, textContent });
   act("Save", async () => {
     const name = `transcript.${format.value}`;
-    download(name, await fetched(format.value), FILES[/** @type {keyof FILES} */ (format.value)]);
+    download(name, await fetched(format.value), FILES[format.value]);
     return `Saved ${name}`;
   });
   const unwatch = watch(model, ["selected_index", "can_transcribe"], () => rows.mark());
