@@ -242,7 +242,7 @@ export function makeChannel(model, { signal, env = globalThis, pageId = makeId()
     };
     return {
       send,
-      request(k, h, { timeout_ms = 5000 } = {}) {
+      request(k, h, { buffers = [], timeout_ms = 5000, signal: cancel } = {}) {
         return new Promise((resolve, reject) => {
           const r = nextRequest++;
           const done = (settle) => (value) => {
@@ -251,8 +251,9 @@ export function makeChannel(model, { signal, env = globalThis, pageId = makeId()
             settle(value);
           };
           const late = setTimeout(() => done(reject)(new Error(`no answer to ${k} within ${timeout_ms} ms`)), timeout_ms);
+          cancel?.addEventListener("abort", () => done(reject)(cancel.reason), { once: true });
           requests.set(r, done((answer) => (answer.error === undefined ? resolve(answer) : reject(new Error(answer.error)))));
-          send(k, h, [], { r });
+          send(k, h, buffers, { r });
         });
       },
       close() {
