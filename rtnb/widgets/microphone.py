@@ -404,8 +404,7 @@ class Microphone(SessionView):
         self._start()
 
     async def _invite(self) -> dict[str, str]:
-        assert self.channel._hub.invite is not None
-        return {"url": await self.channel._hub.invite(self._write_capture_page)}
+        return {"url": await self.channel.invite(self._write_capture_page)}
 
     def _write_capture_page(self, page_id: str, token: str, port: int) -> str:
         """Return the HTML of the capture page, which works where the notebook's page may not record (VS Code)."""

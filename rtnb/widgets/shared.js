@@ -162,19 +162,18 @@ const PIECE_TIMEOUT_MS = 60_000; // on widget messages a piece waits while a cel
 export async function upload(stream, kind, data, header, { onProgress, signal } = {}) {
   const blob = data instanceof Blob ? data : new Blob([data]);
   const [{ size }, id] = [blob, crypto.getRandomValues(new Uint32Array(2)).join("-")];
-  let [at, reply] = [0, null];
   try {
-    do {
+    for (let at = 0; ; ) {
       const piece = await blob.slice(at, at + PIECE_BYTES).arrayBuffer();
       signal?.throwIfAborted();
       const options = { buffers: [piece], timeout_ms: PIECE_TIMEOUT_MS, signal };
-      reply = await stream.request(kind, { ...header, upload: { id, at, size } }, options);
+      const reply = await stream.request(kind, { ...header, upload: { id, at, size } }, options);
       at += piece.byteLength;
       onProgress?.(at, size);
-    } while (at < size);
+      if (at >= size) return reply;
+    }
   } catch (error) {
     stream.send(kind, { ...header, upload: { id, cancel: true } });
     throw error;
   }
-  return reply;
 }
