@@ -410,8 +410,7 @@ class Microphone(SessionView):
         """Return the HTML of the capture page, which works where the notebook's page may not record (VS Code)."""
         facts = {
             "page": page_id,
-            "token": token,
-            "port": port,
+            "offer": {"port": port, "token": token, "direct": True},
             "channel": bundle("channel.js"),
             "microphone": bundle("microphone.js"),
             "traits": {name: getattr(self, name) for name in ("stream_name", "worklet", *_SHARED)},

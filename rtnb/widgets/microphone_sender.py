@@ -84,6 +84,9 @@ class AudioSender:
         talking : bool, default True
             False while the push-to-talk key is up; a session without turn detection then gets nothing.
         """
+        if session is not self._session:
+            self.clear()
+            self._session, self._resampler = session, None
         gap = max(0, first - self._next)
         self._next = first + frames
         for recording in self.recordings:
@@ -92,14 +95,14 @@ class AudioSender:
             self.speech_end.take(samples, rate_hz=RATE_HZ, end_s=stamp_ms / 1000)
         self._count(captured=gap + frames, dropped=gap, waiting=frames)
         if session is not None and (talking or session.config.turn_detection):  # turn detection needs silence, too
-            self._put(session, partial(self._append, session, samples), frames, stamp_ms)
+            self._put(partial(self._append, session, samples), frames, stamp_ms)
         else:
             self._settle("sent" if self.recordings else "unused", frames, self._clock() - stamp_ms)
 
     def turn(self, session: Session, *, begins: bool) -> None:
         """Begin or end a push-to-talk turn; a session with turn detection decides that itself."""
         if not session.config.turn_detection:
-            self._put(session, partial(_begin_turn if begins else _end_turn, session))
+            self._put(partial(_begin_turn if begins else _end_turn, session))
 
     def clear(self) -> None:
         """Empty the queue and stop sending."""
@@ -116,10 +119,7 @@ class AudioSender:
         late = frames if outcome == "sent" and age_ms > LATE_MS else 0
         self._count(waiting=-frames, late=late, **{outcome: frames})
 
-    def _put(self, session: Session, send: Send, frames: int = 0, stamp_ms: float = 0.0) -> None:
-        if session is not self._session:
-            self.clear()
-            self._session, self._resampler = session, None
+    def _put(self, send: Send, frames: int = 0, stamp_ms: float = 0.0) -> None:
         self._queue.append((send, frames, stamp_ms))
         while sum(max(1, item[1]) for item in self._queue) > QUEUE_FRAMES:
             self._settle("dropped", self._queue.popleft()[1])
