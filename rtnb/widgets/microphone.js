@@ -1,259 +1,380 @@
 /**
- * The microphone of a page: start and stop, level, mute, push to talk, devices; where there can be none, other ways.
+ * Microphone of a page: start and stop, level, mute, push to talk; where there can be none, the capture page or an audio file.
+ * Messages: see microphone.py.
  *
  * @typedef {object} State
- * @property {string} channel reference to the page's stream
+ * @property {string} channel reference to the page's channel
  * @property {string} stream_name name of its stream
- * @property {string} worklet the text of microphone_worklet.js
+ * @property {string} worklet text of microphone_worklet.js
  * @property {string} mode "open" or "push to talk"
- * @property {string} talk_key the key to hold, as KeyboardEvent.key
+ * @property {string} talk_key push-to-talk key, as KeyboardEvent.key
  * @property {boolean} muted
- * @property {string} device label of the chosen device; empty: the browser's choice
+ * @property {string} device label of the chosen device; empty: the browser's default
  * @property {boolean} echo_cancellation
  * @property {boolean} noise_suppression
  * @property {boolean} auto_gain_control
  * @property {boolean} keep_on_when_hidden
- * @property {string} stream reference of an ipywebrtc stream; empty: the device
- * @property {string} stand_in what plays in place of a microphone; empty: nothing does
- *
- * Page to kernel: state {run, state, code, text, hint, label, devices, rate_hz}, sound {run, first, frames, t, talk, hint}
- * [PCM16 at 24 kHz], talk {run, on}, want {on}, file {name, first, more} [bytes], popout {} (answered {url}).
- * Kernel to page: start {}, stop {}, counts {…}, shown {run, state, text, hint}, level {peak, power, clipped}.
+ * @property {boolean} compact one row without texts
+ * @property {string} stream reference to an ipywebrtc stream; empty: the device
+ * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
-import { Capture, Judge, device, explain, inputs, noEcho, obstacle, streamOf } from "./microphone_capture.js";
-import { level, view } from "./microphone_view.js";
+import { add, decodeFile, put, putAttribute, toggleButton, upload, watch } from "./shared.js";
+import { Capture, LevelCheck, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
 
-const KNOBS = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
-const TAIL_MS = 120; // after the key goes up: the end of the last word
-const OFF = { state: "off", code: "", text: "", hint: "" };
+const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
+const WAITING_FRAMES = 75; // 1.5 s; the kernel would drop older frames
+const PROCESSING = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
+const NO_MICROPHONE = ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"];
+const OFF = { state: "off", code: "", problem: "", next_step: "" };
+/** @type {Record<string, string>} */
+const WARNINGS = {
+  clipping: "Clipping: speak more softly, or move away",
+  "too quiet": "Too quiet: come closer, or choose another microphone",
+};
 
-/** One controller per widget and page, however many views it has. */
+/** @typedef {import("./microphone_capture.js").Problem} Problem */
+
+/** One controller per widget and page, for all its views. */
 class Controller {
-  constructor(model, channel, changed) {
-    Object.assign(this, { model, channel, changed, own: OFF, shown: OFF, counts: {}, capture: null, run: "", held: false });
-    Object.assign(this, { level: null, judged: "", waiting: [], devices: [], popout: "" });
-    this.abort = new AbortController();
+  /** @type {?Capture} */
+  capture = null;
+  own = OFF; // state of this page
+  shown = { run: "", state: "off", status: "", problem: "", dropped: 0, counts: {} }; // state of the kernel
+  run = "";
+  held = false; // push-to-talk key or button
+  peak = 0;
+  warning = "";
+  check = new LevelCheck();
+  /** @type {any[]} */
+  waiting = []; // frames
+  dropped = 0;
+  /** @type {string[]} */
+  devices = [];
+  capturePage = "";
+  /** @type {?{ share: number, abort: AbortController }} */
+  file = null;
+  reported = "";
+  beat = 0;
+  /** @type {any} */
+  tail = null;
+  abort = new AbortController();
+
+  /**
+   * @param {import("./types").Model<State>} model
+   * @param {import("./types").Channel} channel
+   * @param {() => void} draw
+   */
+  constructor(model, channel, draw) {
+    this.model = model;
+    this.channel = channel;
+    this.draw = draw;
     const { signal } = this.abort;
-    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.take(kind, header));
-    this.leave = channel.onActivePage((mine) => !mine && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere")));
-    document.addEventListener("visibilitychange", () => document.hidden && this.hidden(), { signal });
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header));
+    this.leave = [
+      channel.onActivePage((active) => !active && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere"))),
+      watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start()),
+      watch(model, ["muted", "mode", "talk_key"], () => this.update()),
+    ];
+    document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.list(), { signal });
-    this.restart = () => this.capture && this.start();
-    this.heard = () => (this.gate(), changed());
-    for (const name of [...KNOBS, "device", "stream"]) model.on(`change:${name}`, this.restart);
-    for (const name of ["muted", "mode"]) model.on(`change:${name}`, this.heard);
     this.list();
-    this.widget().then((widget) => widget && noEcho(widget, signal));
-    const problem = !model.get("stand_in") && obstacle();
-    if (problem) this.offer(problem);
+    this.streamWidget().then((widget) => widget && muteViews(widget, signal));
+    const problem = !model.get("sample") && obstacle();
+    if (problem) this.fail(problem);
   }
 
-  take(kind, header) {
+  onMessage(/** @type {string} */ kind, /** @type {any} */ header) {
     if (kind === "start" && this.channel.isActivePage()) this.start();
     else if (kind === "stop") this.stop();
-    else if (kind === "level") this.hear(header);
-    else if (kind === "counts") this.counts = header;
-    else if (kind === "shown") this.shown = header.run === this.run ? OFF : header;
-    this.changed();
+    else if (kind === "level") this.setLevel(header.peak);
+    else if (kind === "shown") this.shown = header;
+    this.draw();
   }
 
   async list() {
-    this.devices = navigator.mediaDevices?.enumerateDevices ? await inputs() : [];
-    this.changed();
+    this.devices = (await listDevices()).map(({ label }) => label);
+    this.update();
   }
 
-  /** A person pressed Start or Stop. */
-  async toggle() {
-    if (this.model.get("stand_in")) return this.stream.send("want", { on: this.shown.state === "off" });
-    if (this.capture) return this.stop();
-    await this.start();
-  }
-
-  async start() {
-    if (this.model.get("stand_in")) return;
-    const blocked = obstacle();
-    if (blocked) return this.offer(blocked);
-    if (document.hidden && !this.model.get("keep_on_when_hidden")) return this.tell("off", explain("hidden"));
-    const before = this.capture;
-    const capture = new Capture({
-      worklet: this.model.get("worklet"),
-      onFrame: (frame) => this.capture === capture && this.frame(frame),
-      onEnd: (code) => this.capture === capture && this.stop(explain(code)),
-    });
-    this.capture = capture;
-    before?.close();
-    this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
-    this.waiting = [];
-    this.judge = new Judge();
-    this.judged = "";
-    this.tell("starting");
-    try {
-      if (!(await this.mine())) throw "elsewhere";
-      await capture.open(() => this.source());
-    } catch (error) {
-      capture.close();
-      if (this.capture === capture) {
-        this.capture = null;
-        const problem = explain(error);
-        if (problem.code === "NotAllowedError") this.offer(problem); // some pages refuse without asking anybody
-        else this.tell("off", problem);
-      }
-      return;
-    }
-    if (this.capture !== capture) return;
-    this.gate();
-    this.tell("on");
-    this.list();
-  }
-
-  /** The ipywebrtc stream to hear, if there is one. */
-  async widget() {
-    const reference = this.model.get("stream");
-    return reference && this.model.widget_manager.get_model(reference.replace("IPY_MODEL_", ""));
-  }
-
-  async source() {
-    if (this.model.get("stream")) return streamOf(await this.widget());
-    const [echoCancellation, noiseSuppression, autoGainControl] = KNOBS.map((name) => this.model.get(name));
-    return device(this.model.get("device"), { echoCancellation, noiseSuppression, autoGainControl });
-  }
-
-  /** Whether this page may capture; asks for it, and the other page lets go. */
-  mine() {
-    if (this.channel.isActivePage()) return true;
-    this.channel.claimActivePage();
-    return new Promise((resolve) => {
-      const done = (mine) => {
-        clearTimeout(late);
-        leave();
-        resolve(mine);
-      };
-      const leave = this.channel.onActivePage((mine) => mine && done(true));
-      const late = setTimeout(() => done(this.channel.isActivePage()), 10000); // a kernel may be busy
-    });
-  }
-
-  stop(problem = null) {
-    this.hold(false, 0);
-    this.flush();
-    const { capture } = this;
-    this.capture = this.level = null;
-    this.judged = "";
-    capture?.close();
-    if (capture || problem) this.tell("off", problem);
-  }
-
-  hidden() {
-    this.hold(false, 0);
-    if (this.capture && !this.model.get("keep_on_when_hidden")) this.stop(explain("hidden"));
-  }
-
-  tell(state, problem = null) {
-    this.own = { ...OFF, ...problem, state };
-    const rate_hz = this.capture?.context?.sampleRate ?? 0;
-    const devices = this.devices.map(({ label }) => label);
-    this.stream.send("state", { ...this.own, run: this.run, label: this.capture?.label ?? "", devices, rate_hz });
-    this.changed();
-  }
-
-  /** There can be no microphone here: say why, and offer what can be done. */
-  async offer(problem) {
-    this.tell("off", problem);
-    this.popout = (await this.stream.request("popout", {}).catch(() => ({}))).url ?? "";
-    this.changed();
-  }
-
-  // --- sound
   get talking() {
     return !this.model.get("muted") && (this.model.get("mode") === "open" || this.held);
   }
 
-  gate() {
-    this.capture?.gate(this.talking);
+  /** State of the microphone on whichever page. */
+  get state() {
+    return this.own.state === "off" && this.shown.run !== this.run ? this.shown.state : this.own.state;
   }
 
-  hold(on, tail_ms = TAIL_MS) {
+  get status() {
+    const { model, own, shown } = this;
+    if (own.state === "starting") return "Starting: the browser may ask for permission";
+    if (own.state === "off" && own.problem) return own.problem;
+    if (own.state === "off" && this.state === "off") return shown.problem || "Microphone off";
+    if (own.state === "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+    if (model.get("muted")) return "Muted: only silence is sent";
+    if (!this.talking) return `Hold the button or ${model.get("talk_key")} to talk`;
+    return this.warning ? WARNINGS[this.warning] : "Listening";
+  }
+
+  /** Set the gate, report a change to the kernel, and draw. */
+  update() {
+    this.capture?.gate(this.talking);
+    const { state, problem, next_step } = this.own;
+    const rate_hz = this.capture?.context?.sampleRate ?? 0;
+    const report = { run: this.run, state, status: this.status, problem, next_step, devices: this.devices, rate_hz };
+    const text = JSON.stringify(report);
+    if (text !== this.reported && this.stream.send("state", report)) this.reported = text;
+    this.draw();
+  }
+
+  setState(/** @type {string} */ state, /** @type {?Problem} */ problem = null) {
+    this.own = { ...OFF, ...problem, state };
+    this.update();
+  }
+
+  /** Handle the start button. */
+  toggle() {
+    if (this.model.get("sample")) this.stream.send("toggle", { on: this.state === "off" });
+    else if (this.capture) this.stop();
+    else this.start();
+  }
+
+  async start() {
+    if (this.model.get("sample")) return;
+    const problem = obstacle() ?? (document.hidden && !this.model.get("keep_on_when_hidden") ? explain("hidden") : null);
+    if (problem) return this.fail(problem);
+    this.capture?.close();
+    /** @type {Capture} */
+    const capture = new Capture({
+      worklet: this.model.get("worklet"),
+      onFrame: (frame) => this.capture === capture && this.onFrame(frame),
+      onEnd: (code) => this.capture === capture && this.stop(explain(code)),
+    });
+    this.capture = capture;
+    this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
+    Object.assign(this, { waiting: [], dropped: 0, warning: "", check: new LevelCheck() });
+    this.setState("starting");
+    this.channel.claimActivePage(); // another page then stops
+    try {
+      await capture.open(() => this.openSource());
+      if (this.capture !== capture) return;
+      this.setState("on");
+      this.list();
+    } catch (error) {
+      capture.close();
+      if (this.capture !== capture) return;
+      this.capture = null;
+      this.fail(explain(error));
+    }
+  }
+
+  /** Get the ipywebrtc stream widget, if there is one. */
+  async streamWidget() {
+    const reference = this.model.get("stream");
+    return reference && /** @type {any} */ (this.model).widget_manager.get_model(reference.replace("IPY_MODEL_", ""));
+  }
+
+  async openSource() {
+    if (this.model.get("stream")) return openStreamWidget(await this.streamWidget());
+    const [echoCancellation, noiseSuppression, autoGainControl] = PROCESSING.map((name) => /** @type {any} */ (this.model).get(name));
+    return openDevice(this.model.get("device"), { echoCancellation, noiseSuppression, autoGainControl });
+  }
+
+  stop(/** @type {?Problem} */ problem = null) {
+    this.hold(false, 0);
+    this.flush();
+    const { capture } = this;
+    this.capture = null;
+    this.peak = 0;
+    capture?.close();
+    if (capture || problem) this.setState("off", problem);
+  }
+
+  onHidden() {
+    if (!document.hidden) return;
+    this.hold(false, 0);
+    if (this.capture && !this.model.get("keep_on_when_hidden")) this.stop(explain("hidden"));
+  }
+
+  /** Show why there is no microphone; where the page can have none, with a link to the capture page. */
+  async fail(/** @type {Problem} */ problem) {
+    this.setState("off", problem);
+    if (NO_MICROPHONE.includes(problem.code)) this.capturePage = (await this.stream.request("capture_page", {}).catch(() => ({}))).url ?? "";
+    this.draw();
+  }
+
+  /** Press or release the push-to-talk key or button. */
+  hold(/** @type {boolean} */ on, tail_ms = TAIL_MS) {
     clearTimeout(this.tail);
     if (on === this.held) return;
     const change = () => {
       this.flush();
       this.held = on;
-      this.gate();
       this.stream.send("talk", { run: this.run, on });
-      this.changed();
+      this.update();
     };
     if (on || !tail_ms) change();
     else this.tail = setTimeout(change, tail_ms);
   }
 
-  frame(frame) {
-    if (!this.talking) frame.pcm.fill(0); // what was on its way when the gate closed
-    this.waiting.push(frame);
-    const { kind } = this.channel.status();
-    if (kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
-    this.hear(frame);
+  onFrame(/** @type {import("./microphone_capture.js").Frame} */ frame) {
+    const { talking } = this;
+    if (!talking) frame.pcm.fill(0); // recorded before the gate closed
+    this.warning = talking ? this.check.add(frame) : "";
+    this.waiting.push({ ...frame, talking });
+    if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
+    this.setLevel(talking ? frame.peak : 0);
   }
 
+  /** Send the waiting frames; while the channel is full they wait, and the oldest are dropped. */
   flush() {
     const frames = this.waiting;
-    if (!frames.length) return;
-    this.waiting = [];
+    if (!frames.length || this.own.state !== "on") return;
     const pcm = new Int16Array(frames.length * frames[0].pcm.length);
     frames.forEach((frame, i) => pcm.set(frame.pcm, i * frame.pcm.length));
-    const facts = { run: this.run, first: frames[0].index, frames: frames.length, t: frames.at(-1).t, talk: this.talking };
-    this.stream.send("sound", { ...facts, hint: this.judged }, [pcm]);
+    const t = this.channel.now() - (Date.now() - frames.at(-1).t); // this thread may have been busy since
+    const facts = { run: this.run, first: frames[0].index, frames: frames.length, t, talking: frames.some((frame) => frame.talking) };
+    if (this.stream.send("audio", facts, [pcm])) this.waiting = [];
+    else if (frames.length > WAITING_FRAMES) this.dropped += frames.splice(0, 1).length;
   }
 
-  hear(frame) {
-    this.judge ??= new Judge();
-    this.judged = this.talking ? this.judge.note(frame) : "";
-    const peak = Math.max(frame.peak, (this.level?.peak ?? 0) * 0.8); // falls slowly enough to be seen
-    this.level = { peak, clipped: frame.clipped > 0 };
-    this.beat = (this.beat ?? 0) + 1;
-    if (this.beat % 5 === 0) this.changed(); // ten times a second
+  setLevel(/** @type {number} */ peak) {
+    this.peak = Math.max(peak, this.peak * 0.8); // falls slowly enough to be seen
+    this.beat += 1;
+    if (this.capture && this.beat % 5 === 0) this.update(); // ten times a second
   }
 
-  async send(file) {
+  /** Send an audio file to be played in place of a microphone. */
+  async send(/** @type {File} */ file) {
+    const job = { share: 0, abort: new AbortController() };
+    this.file = job;
+    this.own = OFF;
+    this.draw();
+    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) => {
+      job.share = sent / size;
+      this.draw();
+    };
     try {
-      const decoded = await new OfflineAudioContext(1, 1, 24000).decodeAudioData(await file.arrayBuffer());
-      const pcm = Int16Array.from(decoded.getChannelData(0), (value) => Math.max(-32768, Math.min(32767, value * 32768)));
-      const size = 1 << 19;
-      for (let at = 0; at < pcm.length; at += size) {
-        this.stream.send("file", { name: file.name, first: at === 0, more: at + size < pcm.length }, [pcm.slice(at, at + size)]);
-      }
-    } catch (error) {
-      this.own = { ...OFF, code: "file", text: `${file.name} cannot be read: ${error.message}`, hint: "Take another file." };
-      this.changed();
+      const pcm = await decodeFile(file);
+      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal: job.abort.signal });
+    } catch (/** @type {any} */ error) {
+      const problem = job.abort.signal.aborted ? "The upload was cancelled." : `Cannot send ${file.name}: ${error.message}`;
+      this.own = { state: "off", code: "file", problem, next_step: "Choose another file." };
     }
+    this.file = null;
+    this.draw();
   }
 
   close() {
     this.stop();
+    this.file?.abort.abort();
     this.abort.abort();
-    this.leave();
-    for (const name of [...KNOBS, "device", "stream"]) this.model.off(`change:${name}`, this.restart);
-    for (const name of ["muted", "mode"]) this.model.off(`change:${name}`, this.heard);
+    this.leave.forEach((leave) => leave());
     this.stream.close();
   }
 }
 
+/** Set properties and attributes where they change. */
+function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values) {
+  for (const [name, value] of Object.entries(values)) (name in node ? put : putAttribute)(node, name, value);
+}
+
+/**
+ * Build one view.
+ * @param {any} model
+ * @param {Controller} controller
+ * @param {Element} el
+ * @param {AbortSignal} signal ends it
+ * @returns {() => void} draws it
+ */
+function createView(model, controller, el, signal) {
+  const root = add(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
+  const row = add(root, "div", { className: "rtnb-row" });
+  const start = add(row, "button", { type: "button", className: "rtnb-start" });
+  const talk = add(row, "button", { type: "button", className: "rtnb-talk-key" });
+  const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level", "aria-valuemin": -60, "aria-valuemax": 0 });
+  const bar = add(meter, "div");
+  const mute = toggleButton(row, { className: "rtnb-mute", textContent: "Mute" }, (pressed) => {
+    model.set("muted", pressed);
+    model.save_changes();
+  });
+  const status = add(row, "span", { className: "rtnb-status", role: "status" });
+  const help = add(root, "div", { className: "rtnb-row rtnb-help" });
+  const step = add(help, "span");
+  const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
+  const input = add(null, "input", { type: "file", accept: "audio/*,.wav" });
+  const label = add(help, "label", {}, "Send an audio file instead ", input);
+  const progress = add(help, "progress", { max: 1, "aria-label": "Upload" });
+  const cancel = add(help, "button", { type: "button", textContent: "Cancel" });
+  const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
+
+  start.addEventListener("click", () => controller.toggle());
+  cancel.addEventListener("click", () => controller.file?.abort.abort());
+  input.addEventListener("change", () => input.files[0] && controller.send(input.files[0]));
+  talk.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
+    talk.setPointerCapture(event.pointerId);
+    controller.hold(true);
+  });
+  for (const name of ["pointerup", "pointercancel"]) talk.addEventListener(name, () => controller.hold(false));
+  const onKey = (/** @type {any} */ event) => {
+    const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
+    if (!used || model.get("mode") !== "push to talk" || !controller.capture) return;
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab listens in the capture phase on the document: be earlier
+    controller.hold(event.type === "keydown");
+  };
+  for (const name of ["keydown", "keyup"]) window.addEventListener(name, onKey, { capture: true, signal });
+
+  const drawRow = (/** @type {boolean} */ off, /** @type {string} */ problem) => {
+    const { held, peak, shown } = controller;
+    const sample = Boolean(model.get("sample"));
+    const text = sample ? (off ? "Play the sample recording" : "Stop") : `${off ? "Start" : "Stop"} microphone`;
+    const level = !off && peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(peak)))) : -60;
+    const dropped = Math.max(controller.dropped, shown.dropped);
+    set(start, { textContent: text, title: problem || (off && !sample ? "The browser asks for permission" : "") });
+    set(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !controller.capture, "aria-pressed": held });
+    set(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
+    set(mute, { "aria-pressed": model.get("muted") });
+    put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
+    set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
+    set(status, { textContent: controller.status + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
+  };
+  return () => {
+    const { own, shown, state, file } = controller;
+    const problem = state === "off" ? own.problem || shown.problem : "";
+    set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.warning, "data-compact": model.get("compact") });
+    drawRow(state === "off", problem);
+    set(help, { hidden: !own.next_step && !file });
+    set(step, { textContent: own.next_step });
+    set(link, { hidden: !controller.capturePage, href: controller.capturePage });
+    set(label, { hidden: Boolean(file) || !NO_MICROPHONE.includes(own.code) });
+    set(progress, { hidden: !file, value: file?.share ?? 0 });
+    set(cancel, { hidden: !file });
+    const n = /** @type {Record<string, number>} */ (shown.counts);
+    set(counts, { hidden: !n.captured });
+    set(counts, { textContent: `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused` });
+  };
+}
+
 export default () => {
+  /** @type {?Controller} */
   let controller = null;
+  /** @type {Set<() => void>} */
   const views = new Set();
-  const changed = () => views.forEach((draw) => draw());
+  /** @param {import("./types").RenderProps<State>} props */
   async function render({ model, el, host, signal }) {
     const { exports: channel } = await host.getWidget(model.get("channel"));
-    controller ??= new Controller(model, channel, changed);
-    const draw = view(model, controller, el, signal);
+    controller ??= new Controller(model, channel, () => views.forEach((draw) => draw()));
+    const draw = createView(model, controller, el, signal);
     views.add(draw);
-    draw();
-    const traits = ["muted", "mode", "talk_key", "device", "stand_in", "stream", ...KNOBS];
-    for (const name of traits) model.on(`change:${name}`, draw);
+    const leave = watch(model, ["compact", "sample"], draw);
     return () => {
       views.delete(draw);
-      for (const name of traits) model.off(`change:${name}`, draw);
-      if (!views.size) controller = controller.close() ?? null; // the last view is gone: so is the microphone
+      leave();
+      if (views.size) return;
+      controller?.close(); // the last view is gone: so is the microphone
+      controller = null;
     };
   }
   return { render };
