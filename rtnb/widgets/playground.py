@@ -118,7 +118,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
             settings.setdefault("transcription", TRANSCRIBER)
         named = {name: value for name, value in settings.items() if name not in _OPTIONS}
         check_settings(wanted_settings(settings.get("config"), named), dialect=self._target.dialect)
-        self.microphone = None if microphone is False else Microphone(source=microphone)
+        self.microphone = None if microphone is False else Microphone(source=microphone, compact=True)
         """Microphone over WebSocket; off until it is started."""
         self._key, self._run = _this_cell() if name is None else (name, object())
         for before in [one for one in _shown if one._key == self._key and one._run != self._run]:
@@ -160,7 +160,8 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         traitlets.link((self, "transport"), (self._choice, "value"))
         self.panel.on_reconnect(self.connect)
         self._events = ipywidgets.Box()
-        self._settings_page = ipywidgets.VBox([self._choice, self.panel.settings_tab, shared_channel()])
+        options = () if self.microphone is None else (self.microphone.options,)
+        self._settings_page = ipywidgets.VBox([self._choice, *options, self.panel.settings_tab, shared_channel()])
         self._pages = {
             "settings": self._settings_page,
             "turn detection": self.panel.turn_detection_tab,
@@ -350,7 +351,8 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
 
     def _on_microphone(self, _: Any) -> None:
         assert self.microphone is not None
-        self._set_status("microphone", self.microphone.problem or "", is_problem=bool(self.microphone.problem))
+        problem = self.microphone.problem
+        self._set_status("microphone", problem or self.microphone.status, is_problem=bool(problem))
 
     def _on_speaker(self, change: dict[str, Any]) -> None:
         self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], ""))

@@ -198,3 +198,14 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
     if (x + 50 < labelsTo) g.fillText(ms < 60000 ? `${(ms / 1000).toFixed(digits)} s` : clock(ms, digits), x + 3, top + 12);
   }
 }
+
+/** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
+export async function decodeFile(/** @type {Blob} */ file) {
+  const context = new OfflineAudioContext(1, 1, 24000); // decoding resamples to its rate
+  const decoded = await context.decodeAudioData(await file.arrayBuffer());
+  const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) => decoded.getChannelData(i));
+  return Int16Array.from({ length: decoded.length }, (_, i) => {
+    const sum = channels.reduce((all, channel) => all + channel[i], 0);
+    return Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
+  });
+}
