@@ -11,29 +11,14 @@
  * @property {string} last_turn latency of the last turn in one line
  * @property {[string, string, string][]} figures name, value and explanation of each step
  */
-import { add, keepTyping, put, putAttribute, upload, watch } from "./shared.js";
+import { add, decodeFile, keepTyping, put, putAttribute, upload, watch } from "./shared.js";
 
-const RATE_HZ = 24000;
 const COLUMNS = ["Answer", "Generated", "Received", "Played", "Heard", ""];
-
-/** Samples −1 … 1 of any number of channels, as 16-bit mono. */
-export function toPcm16(/** @type {Float32Array[]} */ channels) {
-  const pcm = new Int16Array(channels[0].length);
-  for (let i = 0; i < pcm.length; i++) {
-    let sum = 0;
-    for (const channel of channels) sum += channel[i];
-    pcm[i] = Math.max(-1, Math.min(1, sum / channels.length)) * 32767;
-  }
-  return pcm;
-}
 
 /** The data to send and its rate: WAV files go as they are (the kernel reads more kinds than browsers do). */
 export async function readSound(/** @type {Blob} */ file) {
   if ((await file.slice(0, 4).text()) === "RIFF") return { data: file, rate_hz: null };
-  const context = new OfflineAudioContext(1, 1, RATE_HZ); // decoding resamples to its rate
-  const decoded = await context.decodeAudioData(await file.arrayBuffer());
-  const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) => decoded.getChannelData(i));
-  return { data: toPcm16(channels).buffer, rate_hz: RATE_HZ };
+  return { data: (await decodeFile(file)).buffer, rate_hz: 24000 };
 }
 
 /** The cells of a row of the table: milliseconds, or – where they are not known. */
