@@ -161,7 +161,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self.panel.on_reconnect(self.connect)
         self._events = ipywidgets.Box()
         options = () if self.microphone is None else (self.microphone.options,)
-        self._settings_page = ipywidgets.VBox([self._choice, *options, self.panel.settings_tab, shared_channel()])
+        self._settings_page = ipywidgets.VBox([self._choice, self.panel.settings_tab, *options, shared_channel()])
         self._pages = {
             "settings": self._settings_page,
             "turn detection": self.panel.turn_detection_tab,
