@@ -211,10 +211,10 @@ class View {
   paintIfMoved() {
     this.frame = 0;
     const [clip_ms, cursor_ms] = [this.player?.position_ms ?? null, this.recording.cursor_ms];
-    const state = [clip_ms, cursor_ms].map((ms) => ms !== null && Math.round(ms / this.ms_per_px)).join();
+    const moves = clip_ms !== null || (cursor_ms !== null && cursor_ms < /** @type {any} */ (this.recording.cursor)[1]);
+    const state = [clip_ms, cursor_ms].map((ms) => ms !== null && Math.round(ms / this.ms_per_px)).join() + moves;
     if (state !== this.painted && this.canvas.clientWidth) this.paint(clip_ms ?? cursor_ms);
     this.painted = state;
-    const moves = clip_ms !== null || (cursor_ms !== null && cursor_ms < /** @type {any} */ (this.recording.cursor)[1]);
     if (moves) this.frame ||= requestAnimationFrame(() => this.paintIfMoved());
   }
 
@@ -280,7 +280,7 @@ class View {
     items.forEach(({ start_ms, heard_ms, audio_ms }, i) => {
       if (heard_ms === null) return;
       const [from, to] = [x(start_ms + heard_ms), x(Math.min(start_ms + audio_ms, items[i + 1]?.start_ms ?? Infinity))];
-      g.fillRect(from, top, Math.max(0, to - from), height);
+      if (to > from) g.fillRect(from, top, to - from + 1, height);
     });
     g.globalAlpha = 1;
   }
@@ -306,7 +306,8 @@ class View {
     const { canvas, recording } = this;
     const selected = this.model.get("selected_ms");
     const words = (/** @type {number} */ ms) => [clock(ms, 2), moment(recording.marks, ms)].filter(Boolean).join(" · ");
-    put(this.readout, "textContent", this.note || words(Math.max(0, this.hover_ms ?? cursor_ms ?? selected ?? recording.end_ms)));
+    const ms = Math.min(this.hover_ms ?? cursor_ms ?? selected ?? Infinity, recording.end_ms);
+    put(this.readout, "textContent", this.note || words(Math.max(0, ms)));
     const plays = Boolean(this.player?.clip);
     put(this.play, "textContent", plays ? "■" : "▶");
     put(this.play, "title", plays ? "Stop" : "Play from the selected moment (Enter)");
