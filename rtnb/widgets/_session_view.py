@@ -149,8 +149,8 @@ class SessionFeed:
         while True:
             length, newest, dropped = len(log), log.next_number, log.dropped.events
             try:
-                at_most = max(0, length - max(0, newest - number))  # the rows from `number` on are among the last ones
-                start = bisect_left(log, number, lo=at_most, key=lambda row: row.number)
+                low = max(0, length - max(0, newest - number))  # the rows from `number` on are among the last ones
+                start = bisect_left(log, number, lo=low, key=lambda row: row.number)
                 rows = [log.redacted(log[at]) for at in range(start, min(len(log), start + most))]
             except IndexError:  # the log dropped its oldest rows meanwhile, on another thread: positions have shifted
                 continue

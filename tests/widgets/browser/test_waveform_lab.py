@@ -28,7 +28,7 @@ async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) ->
 
     canvas = page.locator(".rtnb-waveform canvas")
     box = await canvas.bounding_box()
-    await page.mouse.click(box["x"] + 60, box["y"] + 100)
+    await page.mouse.click(box["x"] + 100, box["y"] + 100)
     await eventually(notebook, "(waveform.selected_ms or 0) > 0 and waveform.selected_index is not None", "True")
     assert await run(notebook, "print(scene.session.log[waveform.selected_index].type)")
     await run(notebook, "waveform.selected_index = 0; waveform.selected_ms")
