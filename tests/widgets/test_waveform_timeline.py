@@ -148,9 +148,9 @@ async def test_a_moment_selects_its_event_and_back() -> None:
     widget.selected_index = 7
     assert widget.selected_ms == pytest.approx(700)
     widget.selected_ms = None
-    assert widget.selected_index is None
+    assert (widget.selected_ms, widget.selected_index) == (None, None)
     widget.selected_index = 99  # not there (yet)
-    assert widget.selected_ms is None
+    assert (widget.selected_ms, widget.selected_index) == (None, 99)
     widget.close()
 
 
