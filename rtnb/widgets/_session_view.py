@@ -147,9 +147,10 @@ class SessionFeed:
         """Return the next rows from a number on, redacted, and the number after them."""
         log = self.log
         while True:
-            newest, dropped = log.next_number, log.dropped.events
+            length, newest, dropped = len(log), log.next_number, log.dropped.events
             try:
-                start = bisect_left(log, number, key=lambda row: row.number)
+                low = max(0, length - max(0, newest - number))  # the rows from `number` on are among the last ones
+                start = bisect_left(log, number, lo=low, key=lambda row: row.number)
                 rows = [log.redacted(log[at]) for at in range(start, min(len(log), start + most))]
             except IndexError:  # the log dropped its oldest rows meanwhile, on another thread: positions have shifted
                 continue

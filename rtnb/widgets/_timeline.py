@@ -36,7 +36,6 @@ AUDIO_BYTES: Final = 64 * 2**20
 """Audio held to be played again, as much as a log keeps: 15 minutes or more (chosen)."""
 MAX_STRETCHES: Final = 3_000
 """Speech, responses and items that are kept: hours of conversation (chosen)."""
-_MAX_STREAMS: Final = 100  # responses whose format is known, streams that ended in half a sample (chosen)
 _JITTER_MS: Final = 250.0
 """A chunk that ends at most this long after the one before it should have is its continuation (chosen)."""
 
@@ -49,7 +48,6 @@ class Piece:
     start_ms: float
     samples: Samples
     rate_hz: int
-    item_id: str = ""
     index: int = 0
     """Its first bin."""
     n_bins: int = 0
@@ -92,7 +90,7 @@ class Decoder:
         elif isinstance(event, events.ResponseCreated):
             output = event.response.audio and event.response.audio.output
             self._of_response[event.response.id] = (output and output.format) or self._output
-            _keep_newest(self._of_response, _MAX_STREAMS)
+            _keep_newest(self._of_response, MAX_STRETCHES)
         return None
 
     def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> tuple[Samples, int]:
@@ -102,7 +100,7 @@ class Decoder:
             data = half + data
         if len(data) % 2:
             self._halves[stream] = data[-1:]
-            _keep_newest(self._halves, _MAX_STREAMS)
+            _keep_newest(self._halves, MAX_STRETCHES)
         return np.frombuffer(data, "<i2", count=len(data) // 2), form.rate_hz
 
 
@@ -126,7 +124,6 @@ class Timeline:
         self._start_s: float | None = None
         self._decoder = Decoder()
         self._audio_bytes = 0
-        self._speech: Stretch | None = None
         self._n_speech = 0
         self._sent: dict[float, float] = {}
         """Runs of sent audio: ms of all audio sent before -> where on the axis it went on."""
@@ -149,16 +146,14 @@ class Timeline:
         decoded = self._decoder.samples(event)
         if decoded is not None:
             if isinstance(event, events.InputAudioBufferAppend):
-                return self._kept(self._sent_piece(*decoded, now_ms))
-            piece = self._received_piece(*decoded, now_ms, event.item_id)
-            return None if piece is None else self._kept(piece)
+                return self._sent_piece(*decoded, now_ms)
+            return self._received_piece(*decoded, now_ms, event.item_id)
         if isinstance(event, events.InputAudioBufferSpeechStarted):
             self._on_speech_started(event, now_ms)
         elif isinstance(event, events.InputAudioBufferSpeechStopped):
-            if (speech := self._speech) is not None:
+            speech = self._stretch(f"s{self._n_speech - 1}", now_ms) if self._n_speech else None
+            if speech is not None and speech.stop_ms is None:
                 speech.stop_ms = max(self._axis_ms(event.audio_end_ms, now_ms), speech.start_ms)
-                self.touched[f"s{self._n_speech - 1}"] = speech
-                self._speech = None
         elif isinstance(event, events.ResponseCreated | events.ResponseDone):
             response = self._stretch(f"r{event.response.id}", now_ms)
             response.status = str(event.response.status or "in_progress")
@@ -231,7 +226,7 @@ class Timeline:
             self._sent[self._sent_ms] = start_ms
             _keep_newest(self._sent, MAX_STRETCHES)
         self._sent_ms += length_ms
-        return Piece("you", start_ms, samples, rate_hz)
+        return self._kept(Piece("you", start_ms, samples, rate_hz))
 
     def _axis_ms(self, sent_ms: float, now_ms: float) -> float:
         """Return where a moment of the sent audio lies on the axis; without such audio (WebRTC), now."""
@@ -241,10 +236,10 @@ class Timeline:
         return now_ms
 
     def _on_speech_started(self, event: events.InputAudioBufferSpeechStarted, now_ms: float) -> None:
-        self._speech = self._stretch(f"s{self._n_speech}", self._axis_ms(event.audio_start_ms, now_ms))
+        speech = self._stretch(f"s{self._n_speech}", self._axis_ms(event.audio_start_ms, now_ms))
         self._n_speech += 1
         if event.item_id:
-            self.items[event.item_id] = self._speech
+            self.items[event.item_id] = speech
             _keep_newest(self.items, MAX_STRETCHES)
 
     # --- received audio -----------------------------------------------------------------------------------------------
@@ -254,7 +249,7 @@ class Timeline:
         if item is not None and item.heard_ms is not None:
             return None  # it was cut before: this is not played
         start_ms = now_ms if not pieces else max(now_ms, pieces[-1].stop_ms)
-        piece = Piece("model", start_ms, samples, rate_hz, item_id)
+        piece = self._kept(Piece("model", start_ms, samples, rate_hz))
         item = self.items[item_id] = self._stretch(f"i{item_id}", start_ms)
         _keep_newest(self.items, MAX_STRETCHES)
         item.stop_ms = piece.stop_ms

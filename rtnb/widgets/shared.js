@@ -105,8 +105,21 @@ export function drawing(canvas, height) {
   g.setTransform(ratio, 0, 0, ratio, 0, 0);
   g.clearRect(0, 0, width, height);
   g.font = `11px ${css.fontFamily}`;
-  return { g, width, color: (/** @type {string} */ name) => css.getPropertyValue(`--rtnb-${name}`) };
+  const color = (/** @type {string} */ name) => {
+    const value = css.getPropertyValue(`--rtnb-${name}`);
+    const key = css.colorScheme + value;
+    if (!colors.has(key)) {
+      canvas.style.color = value; // a canvas understands no light-dark() or color-mix(): let the style sheet compute it
+      colors.set(key, css.color);
+      canvas.style.color = "";
+    }
+    return /** @type {string} */ (colors.get(key));
+  };
+  return { g, width, color };
 }
+
+/** @type {Map<string, string>} a few per theme */
+const colors = new Map();
 
 /** Plays clips of 16-bit samples, one at a time. Make it in a click or key handler: browsers refuse sound before one. */
 export class ClipPlayer {

@@ -204,9 +204,10 @@ export default () => {
     const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
     const mute = toggleButton(root, { "aria-label": "Mute" }, (on) => set("muted", on));
     const slider = add(root, "input", { type: "range", min: 0, max: 100, step: 5, title: "Volume", "aria-label": "Volume" });
-    const percent = add(root, "output");
-    const state = add(root, "span", { role: "status" });
-    const numbers = add(root, "span", { className: "rtnb-figures" });
+    const percent = add(root, "span", { className: "rtnb-percent" });
+    const line = add(root, "span", { className: "rtnb-line" });
+    const state = add(line, "span", { role: "status" });
+    const numbers = add(line, "span", { className: "rtnb-figures" }); // not in the status: they change too often to be read out
     const allow = add(root, "button", { className: "rtnb-allow", type: "button", textContent: "Enable sound", onclick: () => own.resume() });
     slider.addEventListener("input", () => set("volume", slider.valueAsNumber / 100));
     onKey(slider, ({ key }) => {
@@ -229,7 +230,6 @@ export default () => {
       put(percent, "textContent", muted ? "muted" : `${volume} %`);
       putAttribute(mute, "aria-pressed", muted);
       put(mute, "title", muted ? "Unmute" : "Mute");
-      put(mute, "textContent", muted ? "🔇" : "🔊");
     };
     views.add(draw);
     const unwatch = watch(model, ["volume", "muted"], () => {

@@ -69,7 +69,6 @@ class Speaker(SessionView):
         self._item = ""  # the item that is sent to the page
         self._resampler = Resampler(from_rate_hz=RATE_HZ, to_rate_hz=RATE_HZ)
         self._waiting: deque[tuple[float, Packet]] = deque()
-        self._waiting_bytes = 0
         self._silent_until = self._flushes = 0
         """Rows of the log before this one are not played."""
         self._end_hook: Callable[[], None] | None = None
@@ -129,15 +128,13 @@ class Speaker(SessionView):
                 self._report({item_id: 0}, 0.0)  # from now on only what the page reports was played
             self._stream.publish_batch("audio", packets)
             return
-        for packet in packets:
-            self._waiting.append((time.monotonic(), packet))
-            self._waiting_bytes += len(packet[1][0])
+        self._waiting += [(time.monotonic(), packet) for packet in packets]
         self._drop_stale()
 
     def _drop_stale(self) -> None:
-        oldest_s = time.monotonic() - STALE_S
-        while self._waiting and (self._waiting_bytes > WAITING_BYTES or self._waiting[0][0] < oldest_s):
-            self._waiting_bytes -= len(self._waiting.popleft()[1][1][0])
+        excess_bytes = sum(len(pcm) for _, (_, (pcm,)) in self._waiting) - WAITING_BYTES
+        while self._waiting and (excess_bytes > 0 or self._waiting[0][0] < time.monotonic() - STALE_S):
+            excess_bytes -= len(self._waiting.popleft()[1][1][0])
 
     def _flush(self, session: Session, rows: int) -> None:
         """Take note that the first `rows` rows of the log are not to be played any more."""
@@ -147,7 +144,6 @@ class Speaker(SessionView):
 
     def _send_flush(self) -> None:
         self._waiting.clear()
-        self._waiting_bytes = 0
         self._item = ""
         self._flushes += 1
         self._stream.publish("flush", {"id": self._flushes})
@@ -160,7 +156,7 @@ class Speaker(SessionView):
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             self._drop_stale()
-            waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
+            waiting, self._waiting = self._waiting, deque()
             self._ship([packet for _, packet in waiting])
         if not self._stream.pages:
             self.state = "no page"

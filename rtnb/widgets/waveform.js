@@ -11,7 +11,7 @@
  * @property {number} height_px height of the whole widget
  * @typedef {import("./waveform_pyramid.js").Mark} Mark
  * @typedef {import("./types").Model<State>} Model
- * @typedef {(ms: number) => number} Scale
+ * @typedef {ReturnType<typeof drawing> & {x: (ms: number) => number}} Paper
  */
 import { ClipPlayer, add, axis, clock, drawing, onKey, put, putAttribute, toggleButton, watch } from "./shared.js";
 import { Pyramid, moment, zoomed } from "./waveform_pyramid.js";
@@ -108,34 +108,32 @@ class View {
     const { canvas } = this;
     /** @type {?{x: number, start_ms: number, moved: boolean}} */
     let drag = null;
-    const at = (/** @type {MouseEvent} */ event) => this.start_ms + (event.offsetX - LEFT) * this.ms_per_px;
-    canvas.addEventListener("pointerdown", (e) => {
+    const at = (/** @type {MouseEvent} */ e) => this.start_ms + (e.offsetX - LEFT) * this.ms_per_px;
+    canvas.onpointerdown = (e) => {
       canvas.setPointerCapture(e.pointerId);
       drag = { x: e.offsetX, start_ms: this.start_ms, moved: false };
-    });
-    canvas.addEventListener("pointermove", (e) => {
+    };
+    canvas.onpointermove = (e) => {
       this.hover_ms = at(e);
       if (drag && Math.abs(e.offsetX - drag.x) > 3) drag.moved = true;
       if (drag?.moved) this.look(drag.start_ms - (e.offsetX - drag.x) * this.ms_per_px);
       this.draw();
-    });
-    canvas.addEventListener("pointerup", (e) => {
+    };
+    canvas.onpointerup = (e) => {
       if (drag && !drag.moved) this.select(at(e));
       drag = null;
-    });
-    canvas.addEventListener("pointerleave", () => {
+    };
+    canvas.onpointerleave = () => {
       this.hover_ms = null;
       this.draw();
-    });
-    canvas.addEventListener("dblclick", (e) => this.playFrom(at(e)));
-    canvas.addEventListener("wheel", (e) => {
-      const sideways = Math.abs(e.deltaX) > Math.abs(e.deltaY);
-      if (!e.ctrlKey && !e.metaKey && !sideways) return; // the notebook scrolls
+    };
+    canvas.ondblclick = (e) => this.playFrom(at(e));
+    canvas.onwheel = (e) => {
+      if (!e.ctrlKey && !e.metaKey) return; // the notebook scrolls
       e.preventDefault();
-      if (sideways) this.look(this.start_ms + e.deltaX * this.ms_per_px);
-      else this.zoom(2 ** (e.deltaY / 200), at(e));
+      this.zoom(2 ** (e.deltaY / 200), at(e));
       this.draw();
-    });
+    };
     onKey(canvas, (e) => !(e.ctrlKey || e.metaKey || e.altKey) && this.onKeyDown(e), signal);
   }
 
@@ -211,33 +209,30 @@ class View {
   paintIfMoved() {
     this.frame = 0;
     const [clip_ms, cursor_ms] = [this.player?.position_ms ?? null, this.recording.cursor_ms];
-    const state = [clip_ms, cursor_ms].map((ms) => ms !== null && Math.round(ms / this.ms_per_px)).join();
+    const moves = clip_ms !== null || (cursor_ms !== null && cursor_ms < /** @type {any} */ (this.recording.cursor)[1]);
+    const state = [clip_ms, cursor_ms].map((ms) => ms !== null && Math.round(ms / this.ms_per_px)).join() + moves;
     if (state !== this.painted && this.canvas.clientWidth) this.paint(clip_ms ?? cursor_ms);
     this.painted = state;
-    const moves = clip_ms !== null || (cursor_ms !== null && cursor_ms < /** @type {any} */ (this.recording.cursor)[1]);
     if (moves) this.frame ||= requestAnimationFrame(() => this.paintIfMoved());
   }
 
   paint(/** @type {?number} */ cursor_ms) {
     const { canvas, recording } = this;
     const height = this.model.get("height_px") - FOOTER;
-    const { g, width, color } = drawing(canvas, height);
     const px = this.ms_per_px;
     if (this.follow) this.start_ms = Math.max(0, (recording.cursor_ms ?? recording.end_ms) - 0.9 * this.span_ms);
     this.start_ms = Math.round(this.start_ms / px) * px; // whole pixels: the columns stay as they are while they move
-    /** @type {Scale} */
-    const x = (ms) => LEFT + (ms - this.start_ms) / px;
+    const paper = { ...drawing(canvas, height), x: (/** @type {number} */ ms) => LEFT + (ms - this.start_ms) / px };
+    const { g, width, color, x } = paper;
     const room = (height - TICKS - SPEECH) / 2;
     axis(g, this, { left: LEFT, right: width, labelsTo: width - 130, top: 4, height, line: color("grid"), text: color("faint") });
-    this.paintLane(g, "you", TICKS, room, color);
-    this.paintLane(g, "model", TICKS + room, room, color);
-    this.paintUnheard(g, x, TICKS + room, room, color("back"));
-    this.paintBars(g, x, height - SPEECH + 4, color);
+    this.paintLane(paper, "you", TICKS, room);
+    this.paintLane(paper, "model", TICKS + room, room);
+    this.paintUnheard(paper, TICKS + room, room);
+    this.paintBars(paper, height - SPEECH + 4);
     g.clearRect(0, 0, LEFT, height);
     g.fillStyle = color("text");
-    g.textBaseline = "middle";
-    ["You", "Model", "Speech"].forEach((name, i) => g.fillText(name, 0, i < 2 ? TICKS + (i + 0.5) * room : height - SPEECH / 2));
-    g.textBaseline = "alphabetic";
+    ["You", "Model", "Speech"].forEach((name, i) => g.fillText(name, 0, 4 + (i < 2 ? TICKS + (i + 0.5) * room : height - SPEECH / 2)));
     const line = (/** @type {?number} */ ms, /** @type {string} */ stroke, w = 2) => {
       g.fillStyle = stroke;
       if (ms !== null && x(ms) >= LEFT) g.fillRect(x(ms) - w / 2, TICKS - 6, w, height);
@@ -248,19 +243,14 @@ class View {
     this.describe(cursor_ms);
   }
 
-  paintLane(
-    /** @type {CanvasRenderingContext2D} */ g,
-    /** @type {"you" | "model"} */ name,
-    /** @type {number} */ top,
-    /** @type {number} */ height,
-    /** @type {(name: string) => string} */ color,
-  ) {
+  paintLane(/** @type {Paper} */ paper, /** @type {"you" | "model"} */ name, /** @type {number} */ top, /** @type {number} */ height) {
+    const { g, color, width } = paper;
     const { lanes, bin_ms } = this.recording;
-    const [lane, px, width, middle] = [lanes[name], this.ms_per_px, this.canvas.clientWidth - LEFT, top + height / 2];
-    const scale = (height / 2 - 1) / Math.max(lane.peak, 1600); // as loud as the loudest so far, at most 20 times
-    const columns = lane.columns(this.start_ms / bin_ms, px / bin_ms, width);
+    const middle = top + height / 2;
+    const scale = (height / 2 - 1) / Math.max(lanes[name].peak, 1600); // as loud as the loudest so far, at most 20 times
+    const columns = lanes[name].columns(this.start_ms / bin_ms, this.ms_per_px / bin_ms, width - LEFT);
     g.fillStyle = color(name);
-    for (let i = 0; i < width; i++) {
+    for (let i = 0; i < width - LEFT; i++) {
       const [low, high] = [columns[2 * i] * scale, columns[2 * i + 1] * scale];
       if (low || high) g.fillRect(LEFT + i, middle - high, 1, Math.max(1, high - low));
     }
@@ -268,33 +258,21 @@ class View {
   }
 
   /** Fade audio that was cut before it was played. */
-  paintUnheard(
-    /** @type {CanvasRenderingContext2D} */ g,
-    /** @type {Scale} */ x,
-    /** @type {number} */ top,
-    /** @type {number} */ height,
-    /** @type {string} */ back,
-  ) {
-    Object.assign(g, { fillStyle: back, globalAlpha: 0.65 });
+  paintUnheard(/** @type {Paper} */ { g, color, x }, /** @type {number} */ top, /** @type {number} */ height) {
+    Object.assign(g, { fillStyle: color("back"), globalAlpha: 0.65 });
     const items = [...this.recording.marks].filter(([key]) => key[0] === "i").map(([, mark]) => mark);
     items.forEach(({ start_ms, heard_ms, audio_ms }, i) => {
       if (heard_ms === null) return;
       const [from, to] = [x(start_ms + heard_ms), x(Math.min(start_ms + audio_ms, items[i + 1]?.start_ms ?? Infinity))];
-      g.fillRect(from, top, Math.max(0, to - from), height);
+      if (to > from) g.fillRect(from, top, to - from + 1, height);
     });
     g.globalAlpha = 1;
   }
 
   /** Turns above, responses below them. */
-  paintBars(
-    /** @type {CanvasRenderingContext2D} */ g,
-    /** @type {Scale} */ x,
-    /** @type {number} */ top,
-    /** @type {(name: string) => string} */ color,
-  ) {
-    const [width, end_ms] = [this.canvas.clientWidth, this.recording.end_ms];
+  paintBars(/** @type {Paper} */ { g, width, color, x }, /** @type {number} */ top) {
     for (const [key, { start_ms, stop_ms, status }] of this.recording.marks) {
-      const [from, to] = [Math.max(LEFT, x(start_ms)), Math.min(width, x(stop_ms ?? end_ms))];
+      const [from, to] = [Math.max(LEFT, x(start_ms)), Math.min(width, x(stop_ms ?? this.recording.end_ms))];
       if (key[0] === "i" || to < LEFT || from > width) continue;
       const whole = status === "completed" || status === "in_progress";
       g.fillStyle = color(key[0] === "s" ? "you" : whole ? "model" : "warn");
@@ -306,7 +284,8 @@ class View {
     const { canvas, recording } = this;
     const selected = this.model.get("selected_ms");
     const words = (/** @type {number} */ ms) => [clock(ms, 2), moment(recording.marks, ms)].filter(Boolean).join(" · ");
-    put(this.readout, "textContent", this.note || words(Math.max(0, this.hover_ms ?? cursor_ms ?? selected ?? recording.end_ms)));
+    const ms = Math.min(this.hover_ms ?? cursor_ms ?? selected ?? Infinity, recording.end_ms);
+    put(this.readout, "textContent", this.note || words(Math.max(0, ms)));
     const plays = Boolean(this.player?.clip);
     put(this.play, "textContent", plays ? "■" : "▶");
     put(this.play, "title", plays ? "Stop" : "Play from the selected moment (Enter)");
@@ -348,14 +327,12 @@ export default () => {
     stream ??= /** @type {import("./types").Stream} */ (channel.openStream(model.get("stream_name"), onMessage));
     const view = new View(recording, props, stream, `${channel.pageId}-${count++}`);
     views.add(view);
-    const unwatch = watch(model, ["selected_ms"], () => view.reveal());
-    const resized = watch(model, ["height_px"], () => {
+    const unwatch = watch(model, ["selected_ms", "height_px"], () => {
       view.root.style.height = `${model.get("height_px")}px`;
-      view.draw();
+      view.reveal();
     });
     return () => {
       unwatch();
-      resized();
       view.close();
       views.delete(view);
       if (views.size) return;

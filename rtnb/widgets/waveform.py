@@ -109,24 +109,15 @@ class Waveform(SessionView):
             self._stream.publish("clip", facts, [clip])
         return None
 
-    @observe("selected_ms")
-    def _find_index(self, change: Any) -> None:
-        if change.new is None:
-            self.selected_index = None
-        elif self._ms_of(self.selected_index) != change.new:  # else the index came first
-            row = self.feed.row_at(change.new) if self._is_fed else None
-            self.selected_index = None if row is None else row.number
-
-    @observe("selected_index")
-    def _find_ms(self, change: Any) -> None:
-        ms = self._ms_of(change.new)
-        if ms is None:
+    @observe("selected_ms", "selected_index")
+    def _link_selection(self, change: Any) -> None:
+        """Set the event of a moment, or the moment of an event; the one that was set first stays as it is."""
+        if change.new is None or not self._is_fed:
+            self.selected_index = self.selected_index if change.name == "selected_index" else None
             return
-        selected = None if self.selected_ms is None else self.feed.row_at(self.selected_ms)
-        if selected is None or selected.number != change.new:
-            self.selected_ms = ms
-
-    def _ms_of(self, number: int | None) -> float | None:
-        """Return the time of the row of a number, None where the log does not hold it."""
-        row = self.feed.row(number) if number is not None and self._is_fed else None
-        return None if row is None else self.feed.timeline.ms(row)
+        row = None if self.selected_index is None else self.feed.row(self.selected_index)
+        at = None if self.selected_ms is None else self.feed.row_at(self.selected_ms)
+        if change.name == "selected_ms" and (row is None or self.feed.timeline.ms(row) != change.new):
+            self.selected_index = None if at is None else at.number
+        elif change.name == "selected_index" and row is not None and (at is None or at.number != row.number):
+            self.selected_ms = self.feed.timeline.ms(row)

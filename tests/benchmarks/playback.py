@@ -74,9 +74,9 @@ async def streams(notebook: Any) -> list[dict[str, Any]]:
             {"stream": name, "bit_exact": exact, "gaps": int(now) - gaps, "buffer_ms": int(buffer_ms), "channel": kind}
         )
 
-    # Opening JupyterLab stalls the page, and the stock is larger for 10 s after that; wait for an ordinary page.
+    # Opening JupyterLab stalls the page, and it buffers more for 10 s after that; wait for an ordinary page.
     await page.wait_for_function(
-        "!document.querySelector('.rtnb-speaker').textContent.includes('stall')", timeout=60_000
+        "!document.querySelector('.rtnb-speaker').textContent.includes('slow')", timeout=60_000
     )
     stream = "_ = scene.answer_now(marked({ms}, seed={seed}), speed={speed})"
     for seed, (name, speed) in enumerate((("1x", 1.0), ("10x", 10.0), ("at once", None))):
