@@ -228,8 +228,10 @@ class SettingsUpdater:
             shared_loop().call_soon(self._on_settings, session)
 
     def _stop(self) -> None:
-        for handle in (*self._timers.values(), *self._tasks):
-            handle.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
         self._timers.clear()
 
     def _start_timer(self, delay_s: float, callback: Callable[[], None]) -> None:

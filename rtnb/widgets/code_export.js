@@ -1,9 +1,12 @@
 /** Settings as code, with a button that copies it. The code may hold texts of a service: `textContent` only. */
 import { add, watch } from "./shared.js";
 
-/** @typedef {{language: string, form: string, has_forms: boolean, code: string}} State */
+/** @typedef {{language: string, form: string, code: string}} State */
 
 export const LANGUAGES = ["rtnb", "openai (Python)", "JavaScript", "curl"];
+
+/** Python code is for a notebook or for a script. */
+const TWO_FORMS = LANGUAGES.slice(0, 2);
 
 /** @param {import("./types").RenderProps<State>} props */
 function render({ model, el }) {
@@ -32,8 +35,8 @@ function render({ model, el }) {
       status.textContent = "Selected: press Ctrl+C";
     }
   });
-  return watch(model, ["language", "form", "has_forms", "code"], () => {
-    [language.value, form.value, form.hidden] = [model.get("language"), model.get("form"), !model.get("has_forms")];
+  return watch(model, ["language", "form", "code"], () => {
+    [language.value, form.value, form.hidden] = [model.get("language"), model.get("form"), !TWO_FORMS.includes(model.get("language"))];
     block.textContent = model.get("code");
     status.textContent = "";
   });

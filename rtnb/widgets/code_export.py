@@ -12,7 +12,7 @@ from pprint import pformat
 from textwrap import indent
 from typing import Any, Final
 
-from traitlets import Bool, Enum, Unicode
+from traitlets import Enum, Unicode
 
 from rtnb.errors import ConnectError
 from rtnb.protocol import wire
@@ -140,7 +140,7 @@ LANGUAGES: Final[dict[str, tuple[str, Callable[[Settings, TargetFacts], dict[str
 class CodeExport(Widget):
     """Settings in force as code, with a button that copies it.
 
-    Traits: `language` and `form` (both ways), `has_forms` and `code` (kernel to page). No messages.
+    Traits: `language` and `form` (both ways), `code` (kernel to page). No messages.
     """
 
     _esm = bundle("code_export.js")
@@ -148,7 +148,6 @@ class CodeExport(Widget):
 
     language = Enum(list(LANGUAGES), "rtnb", help="Language of the code.").tag(sync=True)
     form = Enum(FORMS, "notebook", help="Form of Python code.").tag(sync=True)
-    has_forms = Bool(True, help="Whether the language has two forms.").tag(sync=True)
     code = Unicode("Connect first: the code shows the settings in force.", help="The program.").tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
@@ -163,7 +162,6 @@ class CodeExport(Widget):
         self._write()
 
     def _write(self) -> None:
-        self.has_forms = ".py" in LANGUAGES[self.language][0]
         if self._facts is not None:
             try:
                 self.code = code(self.language, self._settings, self._facts, self.form)

@@ -15,6 +15,7 @@ class InstructionsControl(Control):
 
     group = "instructions"
     vars().update(traits_of(group))
+    text: Any
 
     def _input(self, name: str) -> Any:
         placeholder = "Instructions: the model's role, tone and limits"

@@ -1,11 +1,11 @@
-"""Table of all knobs: each row is one setting of a session, with its label, help, range, default and wire path.
+"""Knobs of a session: `KNOBS` is the table in ``knobs.toml``, one row per setting.
 
-A new setting is one row here (and its test): the controls, their traits, the tooltips, presets and the exported code
-are made from the table. Ranges and defaults are those of the GA and preview references.
+The controls, their traits, the tooltips, the presets and the exported code are made from it.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,46 +13,59 @@ from typing import Any, Final
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, Int, TraitType, Unicode
 
-from rtnb.protocol.values import Dialect
+from rtnb.widgets._base import FOLDER
 from rtnb.widgets._settings_update import MISSING
 
-VOICES: Final = ("alloy", "ash", "ballad", "cedar", "coral", "echo", "marin", "sage", "shimmer", "verse")
-"""Voices of today's models (documented); a session may have others."""
-TRANSCRIPTION_MODEL: Final = "whisper-1"
-"""Model that "Transcribe me" starts with: the one that both dialects and the simulator accept."""
-
-TURN: Final = "audio.input.turn_detection"
-TRANSCRIPTION: Final = "audio.input.transcription"
-
+_TABLE: Final = tomllib.loads((FOLDER / "knobs.toml").read_text(encoding="utf-8"))
 _TRAITS: Final = {bool: Bool, int: Int, float: Float, str: Unicode}
 
+Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+"""Functions from a knob's value to the wire, and back; the second returns `MISSING` where the knob keeps its value."""
 
-@dataclass(frozen=True)
+
+def _inner(value: Any, name: str, otherwise: Any) -> Any:
+    return value.get(name, otherwise) if isinstance(value, Mapping) else otherwise
+
+
+CODECS: Final[dict[str, Codec]] = {
+    "plain": (lambda value: value, lambda wire: MISSING if wire is None else wire),
+    "none_is_null": (lambda value: value, lambda wire: wire or "none"),
+    "zero_is_null": (lambda value: value or None, lambda wire: wire or 0),
+    "is_set": (lambda value: value, lambda wire: wire is not None),
+    "model": (lambda value: value or "whisper-1", lambda wire: wire or MISSING),
+    # A voice made from samples has an id.
+    "voice": (
+        lambda value: {"id": value} if value.startswith("voice_") else value,
+        lambda wire: _inner(wire, "id", wire),
+    ),
+    "modalities": (lambda value: [value], lambda wire: "audio" if "audio" in (wire or ()) else "text"),
+    "number_or_text": (lambda value: int(value) if value.strip().isdecimal() else value.strip(), str),
+    "effort": (lambda value: {"effort": value}, lambda wire: _inner(wire, "effort", MISSING)),
+    "truncation": (
+        lambda value: {"type": "retention_ratio", "retention_ratio": value} if isinstance(value, float) else value,
+        lambda wire: _inner(wire, "retention_ratio", wire),
+    ),
+    "noise": (lambda value: {"type": value} if value != "off" else None, lambda wire: _inner(wire, "type", "off")),
+}
+"""Codecs by the name in the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Knob:
-    """One setting of a session."""
+    """Row of the table: a setting of a session. ``knobs.toml`` describes its fields."""
 
     group: str
-    """Control that has it: ``instructions``, ``turn_detection``, ``answer`` or ``listening``."""
     name: str
-    """Name of the control's trait."""
     label: str
-    path: str
-    """Place in the GA session object."""
-    default: Any
     help: str
-    """One line of at most 12 words that the page always shows."""
+    path: str
+    default: Any
     unit: str = ""
-    span: tuple[float, float, float] | None = None
-    """Least, greatest, step of a slider; a service may be wider."""
+    range: tuple[float, float, float] | None = None
     choices: tuple[Any, ...] = ()
-    """Values to choose from, or pairs of label and value."""
-    dialect: Dialect | None = None
-    """The only dialect that has it; None for both."""
-    needs: tuple[str, tuple[Any, ...], str] | None = None
-    """Another knob of the group, its values with which this one does something, and that condition as a text."""
-    to_wire: Callable[[Any], Any] = lambda value: value
-    from_wire: Callable[[Any], Any] = lambda value: MISSING if value is None else value
-    """The knob's value for a wire value; `MISSING` where the knob keeps its own."""
+    dialect: str | None = None
+    needs: str | None = None
+    codec: str = "plain"
 
     @property
     def full_label(self) -> str:
@@ -62,13 +75,14 @@ class Knob:
     @property
     def options(self) -> tuple[tuple[str, Any], ...]:
         """Pairs of label and value to choose from."""
-        return tuple(one if isinstance(one, tuple) else (str(one), one) for one in self.choices)
+        return tuple((one, one) if isinstance(one, str) else tuple(one) for one in self.choices)
 
     @property
     def tooltip(self) -> str:
         """Wire path, range and default."""
-        low, high, _ = self.span or (None, None, None)
-        known = f"{low:g} to {high:g}" if self.span else ", ".join(label for label, _ in self.options)
+        known = ", ".join(label for label, _ in self.options)
+        if self.range:
+            known = f"{self.range[0]:g} to {self.range[1]:g}"
         return f"{self.path}: {f'{known}; ' if known else ''}default {self.default!r}"
 
     def trait(self) -> TraitType[Any, Any]:
@@ -77,107 +91,28 @@ class Knob:
         kind: Any = _TRAITS[kinds.pop()] if len(kinds) == 1 else AnyTrait
         return kind(self.default, help=f"{self.help} {self.tooltip}")  # type: ignore[no-any-return]
 
+    def to_wire(self, value: Any) -> Any:
+        """Return the wire value of the knob's value."""
+        return CODECS[self.codec][0](value)
 
-def _noise(value: Any) -> str:
-    return str(value.get("type", "off")) if isinstance(value, Mapping) else "off"
+    def from_wire(self, wire: Any) -> Any:
+        """Return the knob's value of a wire value; `MISSING` where the knob keeps its own."""
+        return MISSING if wire is MISSING else CODECS[self.codec][1](wire)
+
+    def why_not(self, values: Any, dialect: str) -> str:
+        """Return the reason why the knob does nothing beside these values of other knobs, else an empty text."""
+        needs = _TABLE["needs"].get(self.needs)
+        if needs and getattr(values, needs["knob"]) not in needs["values"]:
+            return str(needs["reason"])
+        return "" if self.dialect in (None, dialect) else f"only the {self.dialect} dialect has it"
 
 
-def _truncation(value: Any) -> Any:
-    return value.get("retention_ratio", "auto") if isinstance(value, Mapping) else value
-
-
-def _tokens(value: str) -> Any:
-    return int(value) if value.strip().isdecimal() else value.strip()
-
-
-_SERVER = ("type", ("server_vad",), "only Silence (server_vad) has it")
-_SEMANTIC = ("type", ("semantic_vad",), "only Meaning (semantic_vad) has it")
-_VAD = ("type", ("server_vad", "semantic_vad"), "push to talk does not have it")
-_ON = ("transcribe", (True,), "Transcribe me is off")
-
-# fmt: off
-KNOBS: Final = (
-    Knob("instructions", "text", "Instructions", "instructions", "",
-         "The model follows them from its next answer on."),
-
-    Knob("turn_detection", "type", "Turn detection", f"{TURN}.type", "server_vad",
-         "How your turn's end is detected: silence, meaning, or a button.",
-         choices=(("Silence (server_vad)", "server_vad"), ("Meaning (semantic_vad)", "semantic_vad"),
-                  ("Push to talk (none)", "none")),
-         from_wire=lambda value: value or "none"),
-    Knob("turn_detection", "threshold", "Threshold", f"{TURN}.threshold", 0.5,
-         "Higher needs clearer speech: fewer false starts, clipped beginnings.",
-         span=(0.0, 1.0, 0.01), needs=_SERVER),
-    Knob("turn_detection", "silence_duration_ms", "Silence duration", f"{TURN}.silence_duration_ms", 200,
-         "Silence that ends your turn. Lower answers sooner and interrupts you.",
-         unit="ms", span=(0, 2000, 10), needs=_SERVER),  # 500 documented, 200 in real sessions
-    Knob("turn_detection", "prefix_padding_ms", "Prefix padding", f"{TURN}.prefix_padding_ms", 300,
-         "Audio kept from before your speech was detected.",
-         unit="ms", span=(0, 1000, 10), needs=_SERVER),
-    Knob("turn_detection", "idle_timeout_ms", "Idle timeout", f"{TURN}.idle_timeout_ms", 0,
-         "The model speaks up after this much silence.",
-         choices=(("Off", 0), *((f"{seconds} s", 1000 * seconds) for seconds in (5, 10, 15, 20, 30))),
-         dialect="ga", needs=_SERVER, to_wire=lambda value: value or None, from_wire=lambda value: value or 0),
-    Knob("turn_detection", "eagerness", "Eagerness", f"{TURN}.eagerness", "auto",
-         "Longest wait: low 8 s, medium 4 s, high 2 s.",
-         choices=(("auto (medium)", "auto"), "low", "medium", "high"), needs=_SEMANTIC),
-    Knob("turn_detection", "create_response", "Respond automatically", f"{TURN}.create_response", True,
-         "The end of your turn starts an answer.", needs=_VAD),
-    Knob("turn_detection", "interrupt_response", "Allow interruptions", f"{TURN}.interrupt_response", True,
-         "Your speech stops a running answer.", needs=_VAD),
-
-    Knob("answer", "voice", "Voice", "audio.output.voice", "alloy",
-         "It cannot change after the first answer.", choices=VOICES,
-         to_wire=lambda value: {"id": value} if value.startswith("voice_") else value,  # a voice made from samples
-         from_wire=lambda value: str(value.get("id")) if isinstance(value, Mapping) else str(value)),
-    Knob("answer", "speed", "Speed", "audio.output.speed", 1.0,
-         "How fast the model speaks. It changes between turns.", unit="×", span=(0.25, 1.5, 0.05)),
-    Knob("answer", "output_modalities", "Output", "output_modalities", "audio",
-         "Text only is faster and cheaper.",
-         choices=(("Speech and transcript", "audio"), ("Text only", "text")),
-         to_wire=lambda value: [value], from_wire=lambda value: "audio" if "audio" in (value or ()) else "text"),
-    Knob("answer", "max_output_tokens", "Max output tokens", "max_output_tokens", "inf",
-         "1 to 4096, or inf. Lower cuts answers off earlier.",
-         to_wire=_tokens, from_wire=lambda value: MISSING if value is None else str(value)),
-    Knob("answer", "temperature", "Temperature", "temperature", 0.8,
-         "Higher varies more, lower repeats itself.", span=(0.6, 1.2, 0.05), dialect="preview"),
-    Knob("answer", "reasoning_effort", "Reasoning effort", "reasoning", "low",
-         "More effort thinks longer before it speaks.",
-         choices=("minimal", "low", "medium", "high", "xhigh"), dialect="ga",
-         to_wire=lambda value: {"effort": value}, from_wire=lambda value: (value or {}).get("effort") or MISSING),
-    Knob("answer", "truncation", "Truncation", "truncation", "auto",
-         "How a conversation that grows too long is shortened.",
-         choices=("auto", "disabled", ("Keep 80 %", 0.8), ("Keep 50 %", 0.5)), dialect="ga",
-         to_wire=lambda value: {"type": "retention_ratio", "retention_ratio": value}
-         if isinstance(value, float) else value,
-         from_wire=_truncation),
-
-    Knob("listening", "transcribe", "Transcribe me", TRANSCRIPTION, False,
-         "Writes down what you say.", from_wire=lambda value: value is not None),
-    Knob("listening", "model", "Input transcription", f"{TRANSCRIPTION}.model", TRANSCRIPTION_MODEL,
-         "The transcription model; on Azure, the name of its deployment.",
-         needs=_ON, to_wire=lambda value: value or TRANSCRIPTION_MODEL),
-    Knob("listening", "language", "Language", f"{TRANSCRIPTION}.language", "",
-         "Two letters such as en. Empty detects it.", needs=_ON),
-    Knob("listening", "prompt", "Vocabulary hints", f"{TRANSCRIPTION}.prompt", "",
-         "Names and words to expect. Only the transcription reads them.", needs=_ON),
-    Knob("listening", "noise_reduction", "Noise reduction", "audio.input.noise_reduction", "off",
-         "Cleans your audio before turn detection and model.",
-         choices=(("Off", "off"), ("Near field (headset)", "near_field"), ("Far field (room)", "far_field")),
-         to_wire=lambda value: {"type": value} if value != "off" else None, from_wire=_noise),
+KNOBS: Final = tuple(
+    Knob(group=group, name=name, **row) for group, rows in _TABLE["knobs"].items() for name, row in rows.items()
 )
-# fmt: on
 """All knobs, in the order of the page."""
-
-_QUICK = {"type": "server_vad", "threshold": 0.5, "silence_duration_ms": 200}
-TURN_PRESETS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "Quick": ("Answers at once; cuts you off when you pause.", _QUICK),
-    "Balanced": ("Waits half a second; short pauses are fine.", {**_QUICK, "silence_duration_ms": 500}),
-    "Patient": ("Waits a second; rarely cuts you off.", {**_QUICK, "silence_duration_ms": 1000}),
-}
-"""Presets of turn detection: name -> meaning and knobs. Source, 33 turns with 127 pauses at threshold 0.5: after
-192, 512 and 992 ms of silence the turn's end is found 331, 651 and 1131 ms after the last word (median), and 62, 26
-and 5.5 % of the pauses are cut."""
+TURN_PRESETS: Final[dict[str, dict[str, Any]]] = _TABLE["presets"]
+"""Presets of turn detection: name -> ``meaning`` and ``knobs``."""
 
 
 def knobs_of(group: str) -> dict[str, Knob]:
@@ -192,8 +127,6 @@ def traits_of(group: str) -> dict[str, TraitType[Any, Any]]:
 
 def texts() -> list[str]:
     """Return all texts of the table that the page shows."""
-    shown = [text for name, (meaning, _) in TURN_PRESETS.items() for text in (name, meaning)]
-    for knob in KNOBS:
-        shown += [knob.full_label, knob.help, *(label for label, _ in knob.options)]
-        shown += [knob.needs[2]] if knob.needs else []
-    return list(dict.fromkeys(shown))
+    presets = [text for name, one in TURN_PRESETS.items() for text in (name, one["meaning"])]
+    knobs = [text for one in KNOBS for text in (one.full_label, one.help, *(label for label, _ in one.options))]
+    return list(dict.fromkeys([*presets, *knobs, *(one["reason"] for one in _TABLE["needs"].values())]))

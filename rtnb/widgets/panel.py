@@ -14,7 +14,6 @@ from rtnb.transport import TargetFacts
 from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, lookup, same
 from rtnb.widgets.code_export import CodeExport
 from rtnb.widgets.instructions import InstructionsControl
-from rtnb.widgets.knobs import TURN
 from rtnb.widgets.presets import Presets
 from rtnb.widgets.settings import AnswerControl, Control, ListeningControl, Look, close_all, format_value
 from rtnb.widgets.turn_detection import TurnDetectionControl
@@ -93,8 +92,9 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
             for path, value in self.settings().items()
             if path in self.updater.chosen or not same(value, self.updater.initial.get(path, MISSING))
         }
-        if any(path.startswith(f"{TURN}.") for path in chosen):
-            chosen[f"{TURN}.type"] = self.updater.effective[f"{TURN}.type"]
+        kind = "audio.input.turn_detection.type"  # without it, a turn detection cannot be read
+        if any(path.startswith(kind.removesuffix("type")) for path in chosen):
+            chosen[kind] = self.updater.effective[kind]
         return {**chosen, **self.updater.next_session}
 
     def request(self, settings: Mapping[str, Any]) -> None:
@@ -107,13 +107,12 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         """
         for control in self.controls:
             for name, knob in control.knobs().items():
-                value = wire_value = lookup(settings, knob.path)
+                value = knob.from_wire(lookup(settings, knob.path))
                 try:
-                    value = knob.from_wire(value) if value is not MISSING else MISSING
                     if value is not MISSING:
                         setattr(control, name, value)
-                except (TraitError, TypeError, AttributeError):
-                    raise RtnbError(f"{knob.label} cannot be {format_value(wire_value)}") from None
+                except TraitError:
+                    raise RtnbError(f"{knob.label} cannot be {format_value(value)}") from None
 
     def close(self) -> None:
         """Stop following the session and leave the page; closing twice is fine."""

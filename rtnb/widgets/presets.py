@@ -114,7 +114,9 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         self.name = look.make(ipywidgets.Combobox, description="Preset", placeholder="Type or choose a name")
         save = look.button("Save settings", partial(self._try, lambda: self.save(self.name.value)))
         use = look.button("Use preset", partial(self._try, lambda: self.use(self.text.value)))
-        self.text = look.make(ipywidgets.Textarea, placeholder="The preset as JSON: copy it to share, or paste one")
+        self.text: Any = look.make(
+            ipywidgets.Textarea, placeholder="The preset as JSON: copy it to share, or paste one"
+        )
         self._message = look.make(ipywidgets.HTML)
         buttons = look.make(ipywidgets.HBox, [save, use])
         super().__init__([self.name, self.text, buttons, self._message], layout=look.layout)
@@ -166,7 +168,8 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
             shown = action()
             self._message.value = shown if isinstance(shown, str) else ""
         except (RtnbError, OSError) as error:
-            self._message.value = f'<span role="alert">{format_note(format_error(error), "", "refused")}</span>'
+            text = format_error(error)
+            self._message.value = f'<span role="alert">{format_note(text, text, "refused")}</span>'
 
     def __repr__(self) -> str:
         return "<Presets>"

@@ -7,26 +7,28 @@ as for any widget.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from difflib import get_close_matches
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import ipywidgets
+from traitlets import TraitError
 
 from rtnb.client import Session
 from rtnb.redaction import mask_credentials, redact
 from rtnb.widgets._base import Widget, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
-from rtnb.widgets.knobs import TRANSCRIPTION, Knob, knobs_of, traits_of
+from rtnb.widgets.knobs import Knob, knobs_of, traits_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RECONNECT: Final = "Reconnect with this voice"
-VOICE_IS_FIXED: Final = "refused: voice cannot change after the first answer"
+VOICE_IS_FIXED: Final = "refused: fixed after the first answer"
 """Reason on the page where the service's is long; the tooltip has the service's own."""
 
-_LABEL_WIDTH = "130px"
+_LABEL_WIDTH = "140px"
 _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
@@ -73,8 +75,8 @@ class Look:
             return self.make(ipywidgets.Dropdown, options=knob.options, **shared)
         if isinstance(knob.default, bool):
             return self.make(ipywidgets.Checkbox, indent=False, **shared)
-        if knob.span:
-            low, high, step = knob.span
+        if knob.range:
+            low, high, step = knob.range
             slider = ipywidgets.FloatSlider if isinstance(knob.default, float) else ipywidgets.IntSlider
             return self.make(slider, min=min(low, value), max=max(high, value), step=step, **shared)
         return self.make(ipywidgets.Text, continuous_update=False, **shared)
@@ -151,14 +153,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
 
     def available(self, name: str) -> bool:
         """Return whether a knob does something now; only then it is shown."""
-        return self._why_not(name) == ""
-
-    def _why_not(self, name: str) -> str:
-        """Return the reason why a knob does nothing now, else an empty text."""
-        knob = self.knobs()[name]
-        if knob.needs is not None and getattr(self, knob.needs[0]) not in knob.needs[1]:
-            return knob.needs[2]
-        return "" if knob.dialect in (None, self._dialect) else f"only the {knob.dialect} dialect has it"
+        return self.knobs()[name].why_not(self, self._dialect) == ""
 
     async def apply(self) -> pd.DataFrame:
         """Send all changes at once; return requested, effective, status and reason of each setting."""
@@ -195,10 +190,11 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         path, wire_value = self.wire(name)
         if not same(value, self._confirmed.get(name, MISSING)):
             self._changed.add(name)
-            return self.updater.touch(SettingStatus(path, wire_value, None, "pending", NOT_SENT))
-        self._changed.discard(name)
-        self.updater.statuses.pop(path, None)
-        return self.on_status()
+            self.updater.touch(SettingStatus(path, wire_value, None, "pending", NOT_SENT))
+        else:
+            self._changed.discard(name)
+            self.updater.statuses.pop(path, None)
+            self.on_status()
 
     def wire(self, name: str) -> tuple[str, Any]:
         """Return path and wire value of a knob; a branch that is off is null itself."""
@@ -214,7 +210,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
     def collect(self) -> tuple[Settings, list[SettingStatus]]:
         """Return the changes to send, and those that cannot be sent."""
         changed, self._changed = self._changed, set()
-        reasons = {name: self._why_not(name) for name in self.knobs() if name in changed}
+        knobs = {name: knob for name, knob in self.knobs().items() if name in changed}
+        reasons = {name: knob.why_not(self, self._dialect) for name, knob in knobs.items()}
         not_sent = [SettingStatus(*self.wire(name), None, "not sent", why) for name, why in reasons.items() if why]
         names = [name for name, why in reasons.items() if not why]
         branch = [name for name, knob in self.knobs().items() if knob.path.startswith(self.branch.path)]
@@ -228,9 +225,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         """Show the settings in force; a knob whose change is on its way keeps its value."""
         self._dialect = session.dialect
         for name, knob in self.knobs().items():
-            value = lookup(settings, knob.path)
-            value = value if value is MISSING else knob.from_wire(value)
-            with self.updater.lock:
+            value = knob.from_wire(lookup(settings, knob.path))
+            with self.updater.lock, suppress(TraitError):  # of a value that no knob can show
                 if value is not MISSING:
                     self._confirmed[name] = value
                 if name in self._confirmed and name not in self._changed:
@@ -251,7 +247,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
                 if self.available(name) or (status is not None and status.status != "applied"):
                     rows += self._row(name, status)
             children = (*self._arrange(rows), *((self._look.sheet,) if self._alone else ()))
-            if children != self.children:
+            if children != getattr(self, "children", ()):
                 self.children = children
 
     # --- widgets ------------------------------------------------------------------------------------------------------
@@ -360,7 +356,7 @@ class ListeningControl(Control):
 
     group = "listening"
     vars().update(traits_of(group))
-    branch = Branch(TRANSCRIPTION, "transcribe", False, "model")
+    branch = Branch("audio.input.transcription", "transcribe", False, "model")
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

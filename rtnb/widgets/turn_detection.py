@@ -7,7 +7,7 @@ from typing import Any
 from traitlets import List, Unicode
 
 from rtnb.widgets._base import Widget, bundle, styles
-from rtnb.widgets.knobs import TURN, TURN_PRESETS, traits_of
+from rtnb.widgets.knobs import TURN_PRESETS, traits_of
 from rtnb.widgets.settings import Branch, Control
 
 
@@ -20,7 +20,7 @@ class TurnPresets(Widget):
     _esm = bundle("turn_presets.js")
     _css = styles("settings.css")
 
-    presets = List(help="Pairs of name and meaning.").tag(sync=True)
+    presets: List[list[str]] = List(help="Pairs of name and meaning.").tag(sync=True)
     selected = Unicode(help="The preset that equals the knobs; empty where none does.").tag(sync=True)
 
 
@@ -29,20 +29,19 @@ class TurnDetectionControl(Control):
 
     group = "turn_detection"
     vars().update(traits_of(group))
-    branch = Branch(TURN, "type", "none", "type")
+    branch = Branch("audio.input.turn_detection", "type", "none", "type")
     _presets: Any = None
 
     def use(self, preset: str) -> None:
         """Set the knobs to a preset: ``"Quick"``, ``"Balanced"`` or ``"Patient"``."""
-        for name, value in TURN_PRESETS[preset][1].items():
+        for name, value in TURN_PRESETS[preset]["knobs"].items():
             setattr(self, name, value)
 
     def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
         if self._presets is None:
-            self._presets = self._look.make(TurnPresets, presets=[(name, one[0]) for name, one in TURN_PRESETS.items()])
+            self._presets = self._look.make(TurnPresets, presets=[[k, v["meaning"]] for k, v in TURN_PRESETS.items()])
             self._presets.on_msg(lambda _, content, buffers: self.use(content["preset"]))
-        fits = (
-            name for name, (_, knobs) in TURN_PRESETS.items() if all(getattr(self, k) == v for k, v in knobs.items())
-        )
-        self._presets.selected = next(fits, "")
+        now = {name: getattr(self, name) for name in self.knobs()}
+        fitting = [name for name, preset in TURN_PRESETS.items() if now | preset["knobs"] == now]
+        self._presets.selected = "".join(fitting)
         return (self._presets, *rows)

@@ -249,6 +249,5 @@ def test_the_widget_writes_only_the_language_that_is_shown() -> None:
         assert export.code == code(language, SETTINGS, AZURE)
         export.form = "script"
         assert export.code == code(language, SETTINGS, AZURE, "script")
-        assert export.has_forms == (export.code != code(language, SETTINGS, AZURE))
         export.form = "notebook"
     export.close()

@@ -84,19 +84,20 @@ def test_every_knob_has_a_short_help_and_a_wire_value_that_it_reads_back(knob: K
     assert knob.help.endswith(".")
     for value in {knob.default, *(value for _, value in knob.options)}:
         read = knob.from_wire(knob.to_wire(value))
-        assert knob.path == knobs.TRANSCRIPTION or read in (value, MISSING), value
+        assert knob.codec == "is_set" or read in (value, MISSING), value
 
 
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
 @pytest.mark.parametrize("cls", CONTROLS)
 def test_the_service_accepts_every_choice_and_both_ends_of_every_slider(cls: Any, dialect: Any) -> None:
     for name, knob in cls.knobs().items():
-        for value in (knob.default, *(value for _, value in knob.options), *(knob.span or ())[:2]):
+        for value in (knob.default, *(value for _, value in knob.options), *(knob.range or ())[:2]):
             control = cls()
             control._dialect = dialect
             if knob.needs is not None:
-                setattr(control, knob.needs[0], knob.needs[1][0])
-            setattr(control, name, type(knob.default)(value) if knob.span else value)
+                needs = knobs._TABLE["needs"][knob.needs]
+                setattr(control, needs["knob"], needs["values"][0])
+            setattr(control, name, type(knob.default)(value) if knob.range else value)
             settings, not_sent = control.collect()
             assert not_sent == [] or knob.dialect not in (None, dialect)
             body = wire.encode_session(wire.decode_session(nested(settings)), dialect=dialect)
@@ -532,10 +533,10 @@ async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_press
     assert control._presets.selected == ""
     control._presets._handle_custom_msg({"preset": name}, [])  # as the page does
     await control.apply()
-    meaning, values = TURN_PRESETS[name]
+    meaning, values = TURN_PRESETS[name]["meaning"], TURN_PRESETS[name]["knobs"]
     assert {key: getattr(ga.config.turn_detection, key) for key in values} == values
     assert control._presets.selected == name
-    assert [name, meaning] in [list(pair) for pair in control._presets.presets]
+    assert [name, meaning] in control._presets.presets
     control.close()
 
 
