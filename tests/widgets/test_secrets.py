@@ -112,7 +112,7 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
             shown[f"event {index}, {row.type}"] = json.dumps(await reader.ask("event", index=index))
             shown[f"text {index}, {row.type}"] = json.dumps(await reader.ask("text", index=index))
         for credential in CREDENTIALS:
-            assert (await reader.ask("search", text=credential, start=0))["hits"] == []
+            assert (await reader.ask("search", terms=[credential], start=0))["hits"] == []
         shown["static table"] = json.dumps(inspector._static())
         shown["saved widgets"] = saved()
         shown["page"] = reader.received
@@ -128,7 +128,7 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
 
 def test_a_list_of_events_shows_no_credential() -> None:
     inspector = EventInspector([{"type": "session.update", "session": {"type": "realtime", "tools": [MCP]}}])
-    inspector._rows.read(most=10)
+    inspector._rows.read(10)
     header, buffers = inspector._rows.pack(0, 1)
     assert leaks({"table": json.dumps(inspector._static()), "rows": f"{header} {buffers}", "saved": saved()}) == []
     inspector.close()
@@ -138,7 +138,7 @@ def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
     inspector = EventInspector(
         [events.UnknownEvent(type="odd", payload={}, problem=f"not read: Bearer {AUTHORIZATION}")]
     )
-    inspector._rows.read(most=10)
+    inspector._rows.read(10)
     shown = detail.detail(inspector._rows, 0)
     assert shown["meaning"] == "not read: Bearer ****"
     assert leaks({"pane": json.dumps(shown), "table": json.dumps(inspector._static())}) == []
