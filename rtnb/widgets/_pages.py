@@ -3,7 +3,8 @@
 Everything here runs on the background loop and knows neither widgets nor sockets. A page numbers its connections; a new
 connection replaces the last one, and both sides ignore messages of older ones. The transport delivers the frames of a
 connection once and in order: a WebSocket does, and so do widget messages unless the server drops some (it does above
-1,000 a second). Widget messages are therefore numbered; after a gap the page opens a new connection. A page that has
+1,000 a second). The kernel's widget messages are therefore numbered; after a gap the page opens a new connection. They
+also say how many bytes came from the page, which refuses to send more while too many are under way. A page that has
 connected joins its streams, and the listeners of each stream publish a snapshot.
 
 Messages of the channel itself (frames of stream ""):
@@ -11,7 +12,7 @@ Messages of the channel itself (frames of stream ""):
 - page → kernel: ``hello`` {origin, page_ms} (by widget message), ``join`` {names, all}, ``leave`` {name}, ``clock`` {page_ms},
   ``claim``, ``bye``;
 - kernel → page: ``welcome`` {port, token, direct, active, page_ms, kernel_ms}, ``open`` {active} (first on a socket), ``active`` {active},
-  ``ping`` {received_bytes, active}, ``clock`` {page_ms, kernel_ms}, ``reply`` {…}, ``rejoin`` {} (the queue was full).
+  ``ping`` {active}, ``clock`` {page_ms, kernel_ms}, ``reply`` {…}, ``rejoin`` {} (the queue was full).
 """
 
 from __future__ import annotations
@@ -339,8 +340,8 @@ class Pages:
 
     async def _message(self, page: Page, frames: list[bytes]) -> None:
         page.sent_messages += 1
-        content = {"page": page.id, "connection": page.connection, "number": page.sent_messages}
-        self._send_message(content, frames)
+        counts = {"number": page.sent_messages, "received_bytes": page.received_bytes}
+        self._send_message({"page": page.id, "connection": page.connection, **counts}, frames)
         await asyncio.sleep(TICK_S)
 
     # --- connections --------------------------------------------------------------------------------------------------
@@ -406,7 +407,7 @@ class Pages:
             if silent or now_s - page.heard_s > _GONE_S:
                 self.drop(page)
             else:
-                self.post(page, "ping", {"received_bytes": page.received_bytes, "active": self.active})
+                self.post(page, "ping", {"active": self.active})
         self._pinging = asyncio.get_running_loop().call_later(PING_S, self._ping)
 
 

@@ -36,7 +36,7 @@ export class PageChannel {
   requested = 0;
   expected = 1; // number of the kernel's next widget message
   sent = 0; // bytes by widget messages of this connection
-  received = 0; // of these, what the kernel has received by its last ping
+  received = 0; // of these, what the kernel had received when it sent its last message
   /** @type {import("./types").ChannelStatus["kind"]} */
   kind = "none";
   active = "";
@@ -205,8 +205,9 @@ export class PageChannel {
 
   // --- from the kernel
 
-  onMessage(/** @type {any} */ { rtnb, page, connection, number }, /** @type {DataView[]} */ buffers) {
+  onMessage(/** @type {any} */ { rtnb, page, connection, number, received_bytes }, /** @type {DataView[]} */ buffers) {
     if (rtnb !== "frames" || page !== this.pageId || connection !== this.connection || this.state === "closed") return;
+    this.received = received_bytes;
     if (number === this.expected++) buffers.forEach((data) => this.receive(data));
     else this.reconnect(); // a message was lost
   }
@@ -231,7 +232,6 @@ export class PageChannel {
   onOwn(/** @type {string} */ kind, /** @type {any} */ header, /** @type {number} */ request) {
     if (kind === "reply") return this.requests.get(request)?.(header);
     this.active = header.active ?? this.active;
-    this.received = header.received_bytes ?? this.received;
     if (header.kernel_ms) this.onClock(header);
     if (kind === "welcome" && this.state === "hello") this.trySockets(header);
     else if (kind === "ping" && this.state === "open" && this.heard - this.asked > CLOCK_MS) this.measure();

@@ -68,7 +68,9 @@ def test_an_upload_returns_all_its_bytes_and_reports_progress() -> None:
     assert upload.receive(piece("b", 0, 0), [b""]) == b""
 
 
-@pytest.mark.parametrize("at, size, data", [(6, 9, b"ghi"), (0, 9, b"abcdefghijk"), (3, 8, b"def"), (3, 9, b"defghijk")])
+@pytest.mark.parametrize(
+    "at, size, data", [(6, 9, b"ghi"), (0, 9, b"abcdefghijk"), (3, 8, b"def"), (3, 9, b"defghijk")]
+)
 def test_a_piece_out_of_order_ends_the_upload(at: int, size: int, data: bytes) -> None:
     upload = Upload()
     upload.receive(piece("a", 0, 9), [b"abc"])
