@@ -130,6 +130,7 @@ class Controller {
 
   setState(/** @type {string} */ state, /** @type {?Problem} */ problem = null) {
     this.own = { ...OFF, ...problem, state };
+    this.reported = ""; // the kernel may wait for it again
     this.update();
   }
 

@@ -12,8 +12,7 @@ import numpy as np
 from rtnb.audio import babble, read_wav, resample, write_wav
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets.channel import shared_channel
-from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.microphone_popout import KNOBS
+from rtnb.widgets.microphone import _SHARED, Microphone
 from tests.widgets.browser.bridge import Tab, tabs_of
 
 # Every track the page was given, so that a test can see that all have ended.
@@ -126,6 +125,6 @@ async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]
 async def _show(open_tab: Callable[..., Awaitable[Tab]], microphone: Microphone, **options: Any) -> Tab:
     tab = await open_tab(**options)
     await tab.page.add_style_tag(content=styles("microphone.css"))
-    traits = {name: getattr(microphone, name) for name in ("stream_name", "worklet", "stand_in", *KNOBS)}
+    traits = {name: getattr(microphone, name) for name in ("stream_name", "worklet", "sample", "compact", *_SHARED)}
     await tab.run(_SHOW, [bundle("microphone.js"), traits])
     return tab
