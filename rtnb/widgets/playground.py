@@ -148,24 +148,24 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self.answer = self.panel.answer
         self.listening = self.panel.listening
         self.speaker, self.waveform, self.transcript = Speaker(), Waveform(), Transcript()
-        self.inspector: EventInspector | None = None
+        self.inspector = EventInspector()
         self.connection.describe(self._target.facts)
         takes_key = hasattr(self._target, "api_key")
         self.connection.on_connect(self.connect, self.disconnect, self._use_key if takes_key else None)
         self.transcript.on_transcribe(lambda: setattr(self.listening, "model", TRANSCRIBER))
-        traitlets.link((self.waveform, "selected_index"), (self.transcript, "selected_index"))
+        for view in (self.transcript, self.inspector):
+            traitlets.link((self.waveform, "selected_index"), (view, "selected_index"))
         self._choice = ipywidgets.Dropdown(
             options=[(words, name) for name, words in TRANSPORTS.items()], description="Connection"
         )
         traitlets.link((self, "transport"), (self._choice, "value"))
         self.panel.on_reconnect(self.connect)
-        self._events = ipywidgets.Box()
         options = () if self.microphone is None else (self.microphone.options,)
         self._settings_page = ipywidgets.VBox([self._choice, self.panel.settings_tab, *options, shared_channel()])
         self._pages = {
             "settings": self._settings_page,
             "turn detection": self.panel.turn_detection_tab,
-            "events": self._events,
+            "events": self.inspector,
             "code": self.panel.code,
         }
         self._tab_names = [name for name in self._pages if name in show]
@@ -319,11 +319,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self.message_bar.speech_end = None if is_call or self.microphone is None else self.microphone.speech_end
         for view in (self.connection, self.message_bar, self.waveform, self.transcript, *audio):
             view.session = session
-        before, self.inspector = self.inspector, EventInspector(session)
-        traitlets.link((self.waveform, "selected_index"), (self.inspector, "selected_index"))
-        self._events.children = (self.inspector,)
-        if before is not None:
-            before.close()
+        self.inspector.source = session
 
     async def _end(self) -> None:
         async with self._ending:  # a new session waits for the end of the old one: they may share a simulator
@@ -404,12 +400,10 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self.__dict__.pop("_opening").cancel()
         if not shared_loop().inside:
             shared_loop().run(self._end(), OPENING_S)
-        views = (self.connection, self.message_bar, self.waveform, self.transcript, self.speaker)
-        others = [one for one in (self.microphone, self.peer) if one is not None]
-        if self.inspector is not None:
-            others += [self.inspector.table, self.inspector.pane, self.inspector]
+        views = (self.connection, self.message_bar, self.waveform, self.transcript, self.speaker, self.inspector)
+        voices = [one for one in (self.microphone, self.peer) if one is not None]
         self.panel.close()
-        close_all(*views, *others, self._choice, self._settings_page, self._events, self._tabs, self._frame, self.layout)
+        close_all(*views, *voices, self._choice, self._settings_page, self._tabs, self._frame, self.layout)
         super().close()
 
     def __repr__(self) -> str:  # notebooks are saved with it

@@ -249,7 +249,6 @@ async def test_one_selection_in_conversation_time_axis_and_events(simulator: rtn
     index = playground.transcript.entries[-1].index
     playground.transcript.selected_index = index
     assert playground.waveform.selected_index == index
-    assert playground.inspector is not None
     assert playground.inspector.selected_index == index
     playground.inspector.selected_index = 0
     assert (playground.transcript.selected_index, playground.waveform.selected_index) == (0, 0)
