@@ -465,13 +465,6 @@ async def test_a_refused_voice_reconnects_with_one_click(shown: Opened) -> None:
     await expect(play.find(".rtnb-control", has_text="Voice").first).not_to_contain_text("not sent yet")
 
 
-async def test_a_voice_that_the_service_changes_does_not_stay_pending(shown: Opened) -> None:
-    cell = OPEN.replace("latency='fast'", "faults=('voice',), latency='fast'") if False else OPEN
-    play = await shown("changed.ipynb", cell=cell, keep=True)
-    await play.python("playground.answer.speed = 1.25; outcome = await playground.apply(); print(list(outcome.status))")
-    await expect(play.find(".rtnb-note[data-status=pending]")).to_have_count(0)
-
-
 async def test_everything_by_keyboard(shown: Opened) -> None:
     cell = OPEN.replace("'fast'", "'real_time'")
     play = await shown("keys.ipynb", cell=cell)
