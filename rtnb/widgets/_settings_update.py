@@ -185,7 +185,7 @@ class SettingsUpdater:
         created = next((row.event for row in session.log.filter("session.created")), None)
         self.initial = flat(getattr(created, "session", session.config))
         with self.lock:
-            self.statuses = {path: one for path, one in self.statuses.items() if one.status == "pending"}
+            self.statuses = {path: one for path, one in self.statuses.items() if one.reason == NOT_SENT}
             self.next_session = {}
         self._session, self._seen = session, None
         self._unsubscribe = session.log.subscribe(partial(self._on_row, session))
@@ -215,8 +215,7 @@ class SettingsUpdater:
         """
         import pandas as pd
 
-        if (session := self.session) is not None:
-            await asyncio.wrap_future(shared_loop().submit(self._apply(session)))
+        await asyncio.wrap_future(shared_loop().submit(self._apply()))
         frame = pd.DataFrame(list(self.statuses.values()), columns=list(SettingStatus._fields), dtype=object)
         return frame.set_index("setting")
 
@@ -283,9 +282,9 @@ class SettingsUpdater:
             for group in self.groups:
                 group.on_status()
 
-    async def _apply(self, session: Session) -> None:
-        await self._send(session)
-        while self._tasks:  # a timer's update may be on its way
+    async def _apply(self) -> None:
+        self._on_quiet()
+        while self._tasks:  # this update, and those that a timer has sent
             await asyncio.wait(tuple(self._tasks))
 
     async def _send(self, session: Session) -> None:
@@ -306,18 +305,12 @@ class SettingsUpdater:
         self._set([*not_sent, *pending.values()])
         if not requested:
             return
-        if (error := await _update(session, requested)) is not None:
-            self._seen = None  # the knobs return to the settings in force
+        error = None
+        try:
+            await session.update(wire.decode_session(nested(requested)))
+        except Exception as raised:  # of the service, the connection, or a loop that has stopped: each has a status
+            error, self._seen = raised, None  # the knobs return to the settings in force
         self._on_settings(session)
         outcome = compare({path: one.requested for path, one in pending.items()}, before, flat(session.config), error)
         # A knob that moved again meanwhile has a newer request: its status stays.
         self._set([one for one in outcome if self.statuses.get(one.setting) is pending[one.setting]])
-
-
-async def _update(session: Session, requested: Settings) -> Exception | None:
-    """Update a session, and return the error where it fails."""
-    try:
-        await session.update(wire.decode_session(nested(requested)))
-    except Exception as error:  # of the service, the connection, or a loop that has stopped: each becomes a status
-        return error
-    return None
