@@ -227,10 +227,9 @@ class SettingsUpdater:
             shared_loop().call_soon(self._on_settings, session)
 
     def _stop(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        for task in self._tasks:
-            task.cancel()
+        handles: list[Any] = [*self._timers.values(), *self._tasks]
+        for handle in handles:
+            handle.cancel()
         self._timers.clear()
 
     def _start_timer(self, delay_s: float, callback: Callable[[], None]) -> None:

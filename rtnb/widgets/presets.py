@@ -18,6 +18,7 @@ from rtnb.errors import RtnbError
 from rtnb.redaction import mask_credentials
 from rtnb.widgets._base import format_error
 from rtnb.widgets._settings_update import MISSING, Settings, flat_json, lookup, nested, same
+from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.settings import format_note, format_value
 
 if TYPE_CHECKING:
@@ -111,12 +112,10 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, panel: Any, *, folder: str | os.PathLike[str] = "presets") -> None:
         self._panel, look = panel, panel.look
         self.folder = Path(folder)
-        self.name = look.make(ipywidgets.Combobox, description="Preset", placeholder="Type or choose a name")
-        save = look.button("Save settings", partial(self._try, lambda: self.save(self.name.value)))
-        use = look.button("Use preset", partial(self._try, lambda: self.use(self.text.value)))
-        self.text: Any = look.make(
-            ipywidgets.Textarea, placeholder="The preset as JSON: copy it to share, or paste one"
-        )
+        self.name = look.make(ipywidgets.Combobox, description=TEXTS["preset"], placeholder=TEXTS["preset_name"])
+        save = look.button(TEXTS["save"], partial(self._try, lambda: self.save(self.name.value)))
+        use = look.button(TEXTS["use"], partial(self._try, lambda: self.use(self.text.value)))
+        self.text: Any = look.make(ipywidgets.Textarea, placeholder=TEXTS["preset_json"])
         self._message = look.make(ipywidgets.HTML)
         buttons = look.make(ipywidgets.HBox, [save, use])
         super().__init__([self.name, self.text, buttons, self._message], layout=look.layout)
@@ -157,7 +156,7 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         rows = [("setting", *map(str, table.columns)), *table.itertuples()]
         cells = ("".join(f"<td>{escape(format_value(cell))}</td>" for cell in row) for row in rows)
         body = "".join(f"<tr>{row}</tr>" for row in cells)
-        return f'<table class="rtnb-diff">{body}</table>' if len(rows) > 1 else "Equal to the settings in force."
+        return f'<table class="rtnb-diff">{body}</table>' if len(rows) > 1 else TEXTS["equal"]
 
     def _list(self) -> None:
         self.name.options = sorted(path.stem for path in self.folder.glob("*.json"))

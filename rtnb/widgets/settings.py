@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from difflib import get_close_matches
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import ipywidgets
 from traitlets import TraitError
@@ -19,16 +19,11 @@ from rtnb.client import Session
 from rtnb.redaction import mask_credentials, redact
 from rtnb.widgets._base import Widget, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
-from rtnb.widgets.knobs import Knob, knobs_of, traits_of
+from rtnb.widgets.knobs import TEXTS, Knob, knobs_of, traits_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECONNECT: Final = "Reconnect with this voice"
-VOICE_IS_FIXED: Final = "refused: fixed after the first answer"
-"""Reason on the page where the service's is long; the tooltip has the service's own."""
-
-_LABEL_WIDTH = "140px"
 _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
@@ -52,8 +47,7 @@ class Look:
         """Make a widget of a class."""
         if (style := kind.class_traits().get("style")) is not None:
             if style.klass not in self._styles:
-                wide = "description_width" in style.klass.class_trait_names()
-                self._styles[style.klass] = style.klass(**({"description_width": _LABEL_WIDTH} if wide else {}))
+                self._styles[style.klass] = style.klass()
             traits["style"] = self._styles[style.klass]
         self._made.append(kind(*arguments, layout=self.layout, **traits))
         return self._made[-1]
@@ -259,11 +253,11 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             self._notes[name] = self._look.make(ipywidgets.HTML)
         note = self._notes[name]
         note.value = self._note(self.knobs()[name], status)
-        if VOICE_IS_FIXED not in note.value or self.updater.on_reconnect is None:
+        if TEXTS["voice_is_fixed"] not in note.value or self.updater.on_reconnect is None:
             return [self.inputs[name], note]
         if self._reconnect_row is None:
             self._reconnect_row = self._look.make(
-                ipywidgets.HBox, [note, self._look.button(RECONNECT, self._reconnect)]
+                ipywidgets.HBox, [note, self._look.button(TEXTS["reconnect"], self._reconnect)]
             )
             self._reconnect_row.add_class("rtnb-note-row")
         return [self.inputs[name], self._reconnect_row]
@@ -279,7 +273,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         if status is None or (status.status == "applied" and status.setting not in self.updater.fresh):
             return format_note(knob.help, knob.tooltip)
         text = format_status(status)
-        short = VOICE_IS_FIXED if status.reason.startswith("cannot_update_voice") else text
+        # The service's own reason is long: it stays in the tooltip.
+        short = TEXTS["voice_is_fixed"] if status.reason.startswith("cannot_update_voice") else text
         return format_note(short, f"Requested {format_value(status.requested)}; {text}", status.status)
 
     def _input(self, name: str) -> Any:

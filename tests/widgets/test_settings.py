@@ -23,9 +23,9 @@ from rtnb.protocol.values import SemanticVad, ServerVad, SessionConfig, Transcri
 from rtnb.widgets import _settings_update, knobs
 from rtnb.widgets._settings_update import MISSING, compare, flat, nested, same
 from rtnb.widgets.instructions import InstructionsControl
-from rtnb.widgets.knobs import KNOBS, TURN_PRESETS, Knob
+from rtnb.widgets.knobs import KNOBS, TEXTS, TURN_PRESETS, Knob
 from rtnb.widgets.panel import SettingsPanel
-from rtnb.widgets.settings import RECONNECT, VOICE_IS_FIXED, AnswerControl, Control, ListeningControl
+from rtnb.widgets.settings import AnswerControl, Control, ListeningControl
 from rtnb.widgets.turn_detection import TurnDetectionControl
 from tests.client.peer import Message, Peer
 from tests.widgets.page import eventually
@@ -410,10 +410,10 @@ async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_sess
     assert table.loc["instructions", "status"] == "refused"
     assert panel.answer.voice == panel.answer.inputs["voice"].value == ga.config.voice
     assert "pirate" not in panel.instructions.text
-    assert shown(panel.answer, "voice") == VOICE_IS_FIXED
+    assert shown(panel.answer, "voice") == TEXTS["voice_is_fixed"]
     (row,) = [child for child in panel.answer.children if isinstance(child, ipywidgets.HBox)]
     button = row.children[1]
-    assert button.description == RECONNECT
+    assert button.description == TEXTS["reconnect"]
     button.click()
     assert [settings["audio.output.voice"] for settings in opened] == ["cedar"]
 
@@ -433,7 +433,7 @@ async def test_a_refused_voice_has_no_button_where_there_is_no_way_to_reconnect(
     await ga.ask("Hello!")
     control.voice = "cedar"
     await control.apply()
-    assert shown(control, "voice") == VOICE_IS_FIXED
+    assert shown(control, "voice") == TEXTS["voice_is_fixed"]
     assert not any(isinstance(child, ipywidgets.HBox) for child in control.children)
     control.close()
 
