@@ -17,7 +17,7 @@ from rtnb.client import Session
 from rtnb.client.log import LogRow
 from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
 from rtnb.protocol import wire
-from rtnb.protocol.values import SessionConfig
+from rtnb.protocol.values import Dialect, SessionConfig
 from rtnb.redaction import redact
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class SettingsUpdater:
         """The service's own settings, before any update, by path."""
         self.effective: Settings = {}
         """The settings in force, also after the end of the session."""
+        self.dialect: Dialect = "ga"
         self.statuses: dict[str, SettingStatus] = {}
         """Status of each requested setting, by path."""
         self.fresh: set[str] = set()
@@ -253,9 +254,9 @@ class SettingsUpdater:
         if session is not self._session or session.config is self._seen:
             return
         self._seen = session.config
-        self.effective = flat(self._seen)
+        self.effective, self.dialect = flat(self._seen), session.dialect
         for group in self.groups:
-            group.on_settings(self.effective, session)
+            group.on_settings()
         applied = []
         with self.lock:
             for path, one in list(self.statuses.items()):

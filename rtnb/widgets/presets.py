@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -60,11 +60,10 @@ class Preset:
         """
         try:
             whole = json.loads(text)
-            version, name, session = whole["rtnb_preset"], whole["name"], whole["session"]
-            settings = flat_json(session) if isinstance(session, Mapping) else None
-        except (ValueError, KeyError, TypeError) as error:
+            version, name, settings = whole["rtnb_preset"], str(whole["name"]), flat_json(whole["session"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RtnbError(f"not a preset: {error}").with_hint('It begins with {"rtnb_preset": 1, …') from error
-        if version != VERSION or not isinstance(name, str) or settings is None:
+        if version != VERSION:
             raise RtnbError(f"cannot read a preset of version {version!r}; this rtnb reads version {VERSION}")
         return cls(name, settings)
 

@@ -124,8 +124,6 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         self.add_class("rtnb-control")
         self._alone = panel is None
         self._changed: set[str] = set()
-        self._confirmed: dict[str, Any] = {}
-        self._dialect = "ga"
         self._notes: dict[str, Any] = {}
         self._reconnect_row: Any = None
         self.inputs: dict[str, Any] = {}
@@ -147,7 +145,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
 
     def available(self, name: str) -> bool:
         """Return whether a knob does something now; only then it is shown."""
-        return self.knobs()[name].why_not(self, self._dialect) == ""
+        return self.knobs()[name].why_not(self, self.updater.dialect) == ""
 
     async def apply(self) -> pd.DataFrame:
         """Send all changes at once; return requested, effective, status and reason of each setting."""
@@ -182,7 +180,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         if name in self.inputs:
             show_value(self.inputs[name], value)
         path, wire_value = self.wire(name)
-        if not same(value, self._confirmed.get(name, MISSING)):
+        if not same(value, self.effective(name)):
             self._changed.add(name)
             self.updater.touch(SettingStatus(path, wire_value, None, "pending", NOT_SENT))
         else:
@@ -205,7 +203,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         """Return the changes to send, and those that cannot be sent."""
         changed, self._changed = self._changed, set()
         knobs = {name: knob for name, knob in self.knobs().items() if name in changed}
-        reasons = {name: knob.why_not(self, self._dialect) for name, knob in knobs.items()}
+        reasons = {name: knob.why_not(self, self.updater.dialect) for name, knob in knobs.items()}
         not_sent = [SettingStatus(*self.wire(name), None, "not sent", why) for name, why in reasons.items() if why]
         names = [name for name, why in reasons.items() if not why]
         branch = [name for name, knob in self.knobs().items() if knob.path.startswith(self.branch.path)]
@@ -215,16 +213,18 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             names.insert(0, self.branch.switch)
         return dict(map(self.wire, names)), not_sent
 
-    def on_settings(self, settings: Settings, session: Session) -> None:
+    def effective(self, name: str) -> Any:
+        """Return a knob's value in force; `MISSING` where the service does not show one."""
+        knob = self.knobs()[name]
+        return knob.from_wire(lookup(self.updater.effective, knob.path))
+
+    def on_settings(self) -> None:
         """Show the settings in force; a knob whose change is on its way keeps its value."""
-        self._dialect = session.dialect
-        for name, knob in self.knobs().items():
-            value = knob.from_wire(lookup(settings, knob.path))
+        for name in self.knobs():
+            value = self.effective(name)
             with self.updater.lock, suppress(TraitError):  # of a value that no knob can show
-                if value is not MISSING:
-                    self._confirmed[name] = value
-                if name in self._confirmed and name not in self._changed:
-                    self._confirm(name, self._confirmed[name])
+                if value is not MISSING and name not in self._changed:
+                    self._confirm(name, value)
 
     def _confirm(self, name: str, value: Any) -> None:
         """Set a knob to the value in force, which is no request."""
