@@ -450,14 +450,16 @@ def changing(**fields: Any) -> Callable[[list[Message]], list[Message]]:
     return script
 
 
-async def test_a_value_that_the_service_changes_is_shown_with_both() -> None:
-    async with Peer(script=changing(speed=1.1)) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
+@pytest.mark.parametrize("name, requested, effective", [("speed", 1.4, 1.1), ("voice", "cedar", "marin")])
+async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, requested: Any, effective: Any) -> None:
+    script = changing(**{name: effective})
+    async with Peer(script=script) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
         control = AnswerControl(session)
-        control.speed = 1.4
+        setattr(control, name, requested)
         table = await control.apply()
-        assert tuple(table.loc["audio.output.speed"])[:3] == (1.4, 1.1, "changed")
-        assert shown(control, "speed") == "changed by the service: 1.4 → 1.1"
-        assert control.speed == 1.1
+        assert tuple(table.loc[f"audio.output.{name}"])[:3] == (requested, effective, "changed")
+        assert shown(control, name) == f"changed by the service: {requested} → {effective}"
+        assert getattr(control, name) == effective
         control.close()
 
 
