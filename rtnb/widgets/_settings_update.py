@@ -17,7 +17,7 @@ from rtnb.client import Session
 from rtnb.client.log import LogRow
 from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
 from rtnb.protocol import wire
-from rtnb.protocol.values import SessionConfig
+from rtnb.protocol.values import Dialect, SessionConfig
 from rtnb.redaction import redact
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class SettingsUpdater:
         """The service's own settings, before any update, by path."""
         self.effective: Settings = {}
         """The settings in force, also after the end of the session."""
+        self.dialect: Dialect = "ga"
         self.statuses: dict[str, SettingStatus] = {}
         """Status of each requested setting, by path."""
         self.fresh: set[str] = set()
@@ -185,7 +186,7 @@ class SettingsUpdater:
         created = next((row.event for row in session.log.filter("session.created")), None)
         self.initial = flat(getattr(created, "session", session.config))
         with self.lock:
-            self.statuses = {path: one for path, one in self.statuses.items() if one.status == "pending"}
+            self.statuses = {path: one for path, one in self.statuses.items() if one.reason == NOT_SENT}
             self.next_session = {}
         self._session, self._seen = session, None
         self._unsubscribe = session.log.subscribe(partial(self._on_row, session))
@@ -215,8 +216,7 @@ class SettingsUpdater:
         """
         import pandas as pd
 
-        if (session := self.session) is not None:
-            await asyncio.wrap_future(shared_loop().submit(self._apply(session)))
+        await asyncio.wrap_future(shared_loop().submit(self._apply()))
         frame = pd.DataFrame(list(self.statuses.values()), columns=list(SettingStatus._fields), dtype=object)
         return frame.set_index("setting")
 
@@ -228,10 +228,9 @@ class SettingsUpdater:
             shared_loop().call_soon(self._on_settings, session)
 
     def _stop(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        for task in self._tasks:
-            task.cancel()
+        handles: list[Any] = [*self._timers.values(), *self._tasks]
+        for handle in handles:
+            handle.cancel()
         self._timers.clear()
 
     def _start_timer(self, delay_s: float, callback: Callable[[], None]) -> None:
@@ -255,9 +254,9 @@ class SettingsUpdater:
         if session is not self._session or session.config is self._seen:
             return
         self._seen = session.config
-        self.effective = flat(self._seen)
+        self.effective, self.dialect = flat(self._seen), session.dialect
         for group in self.groups:
-            group.on_settings(self.effective, session)
+            group.on_settings()
         applied = []
         with self.lock:
             for path, one in list(self.statuses.items()):
@@ -283,9 +282,9 @@ class SettingsUpdater:
             for group in self.groups:
                 group.on_status()
 
-    async def _apply(self, session: Session) -> None:
-        await self._send(session)
-        while self._tasks:  # a timer's update may be on its way
+    async def _apply(self) -> None:
+        self._on_quiet()
+        while self._tasks:  # this update, and those that a timer has sent
             await asyncio.wait(tuple(self._tasks))
 
     async def _send(self, session: Session) -> None:
@@ -306,18 +305,12 @@ class SettingsUpdater:
         self._set([*not_sent, *pending.values()])
         if not requested:
             return
-        if (error := await _update(session, requested)) is not None:
-            self._seen = None  # the knobs return to the settings in force
+        error = None
+        try:
+            await session.update(wire.decode_session(nested(requested)))
+        except Exception as raised:  # of the service, the connection, or a loop that has stopped: each has a status
+            error, self._seen = raised, None  # the knobs return to the settings in force
         self._on_settings(session)
         outcome = compare({path: one.requested for path, one in pending.items()}, before, flat(session.config), error)
         # A knob that moved again meanwhile has a newer request: its status stays.
         self._set([one for one in outcome if self.statuses.get(one.setting) is pending[one.setting]])
-
-
-async def _update(session: Session, requested: Settings) -> Exception | None:
-    """Update a session, and return the error where it fails."""
-    try:
-        await session.update(wire.decode_session(nested(requested)))
-    except Exception as error:  # of the service, the connection, or a loop that has stopped: each becomes a status
-        return error
-    return None

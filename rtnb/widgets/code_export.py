@@ -22,10 +22,17 @@ from rtnb.transport.endpoint import Endpoint, read_endpoint
 from rtnb.widgets._base import FOLDER, Widget, bundle, format_error, styles
 from rtnb.widgets._settings_update import Settings, nested
 
-_CLASSES: Final = {"server_vad": "rtnb.ServerVad", "semantic_vad": "rtnb.SemanticVad"}
-
+LANGUAGES: Final = {
+    "rtnb": "rtnb.py.txt",
+    "openai (Python)": "openai.py.txt",
+    "JavaScript": "websocket.mjs.txt",
+    "curl": "curl.sh.txt",
+}
+"""Languages: name -> file of the program in ``programs``, with ``<names>`` of `VALUES` in it."""
 FORMS: Final = ("notebook", "script")
 """Forms of Python code: a cell, which may await at its top level, or a file for ``python``."""
+
+_CLASSES: Final = {"server_vad": "rtnb.ServerVad", "semantic_vad": "rtnb.SemanticVad"}
 
 
 def code(language: str, settings: Settings, facts: TargetFacts, form: str = "notebook") -> str:
@@ -42,21 +49,29 @@ def code(language: str, settings: Settings, facts: TargetFacts, form: str = "not
     form : {"notebook", "script"}, default "notebook"
         Form of Python code; the other languages have one.
     """
-    program, values = LANGUAGES[language]
     if language == "openai (Python)" and facts.dialect == "preview":
         return "# The openai package speaks only the GA dialect: connect with dialect='ga' to get this code."
-    text = (FOLDER / "programs" / program).read_text(encoding="utf-8").rstrip("\n")
-    known = values(mask_credentials(settings), facts)
-    text = re.sub("<([a-z_]+)>", lambda found: str(known[found[1]]), text)
-    if form == "script" and ".py" in program:
+    shown = mask_credentials(settings)
+    text = (FOLDER / "programs" / LANGUAGES[language]).read_text(encoding="utf-8").rstrip("\n")
+    text = re.sub("<([a-z_]+)>", lambda name: VALUES[name[1]](shown, facts), text)
+    if form == "script" and ".py" in LANGUAGES[language]:
         imports, _, body = text.partition("\n\n")
         text = f"import asyncio\n{imports}\n\n\nasync def main():\n{indent(body, '    ')}\n\n\nasyncio.run(main())"
     return text
 
 
-def _rtnb(settings: Settings, facts: TargetFacts) -> dict[str, str]:
-    arguments = [_target(facts), *(f"{name}={source}" for name, source in _keywords(settings).items())]
-    return {"arguments": "\n    ".join(f"{argument},".replace("\n", "\n        ") for argument in arguments)}
+def _arguments(settings: Settings, facts: TargetFacts) -> str:
+    """Return the arguments of `rtnb.connect`, one per line."""
+    session = nested(settings)
+    audio = session.pop("audio", {})
+    arguments = [_target(facts)]
+    for name, value in {**session, **audio.get("input", {}), **audio.get("output", {})}.items():
+        source = pformat(value, width=90, sort_dicts=False)
+        kind = value.get("type", "server_vad") if name == "turn_detection" and value else None
+        if kind in _CLASSES:
+            source = f"{_CLASSES[kind]}({', '.join(f'{key}={v!r}' for key, v in value.items() if key != 'type')})"
+        arguments.append(f"{name}={source}")
+    return "\n    ".join(f"{argument},".replace("\n", "\n        ") for argument in arguments)
 
 
 def _target(facts: TargetFacts) -> str:
@@ -70,71 +85,49 @@ def _target(facts: TargetFacts) -> str:
     return f"rtnb.Custom({facts.url!r}{dialect})"
 
 
-def _keywords(settings: Settings) -> dict[str, str]:
-    """Return the settings by the names that `rtnb.connect` takes, as Python source."""
-    session = nested(settings)
-    audio = session.pop("audio", {})
-    words = {}
-    for name, value in {**session, **audio.get("input", {}), **audio.get("output", {})}.items():
-        kind = value.get("type", "server_vad") if name == "turn_detection" and value else None
-        if kind in _CLASSES:
-            words[name] = f"{_CLASSES[kind]}({', '.join(f'{key}={v!r}' for key, v in value.items() if key != 'type')})"
-        else:
-            words[name] = pformat(value, width=90, sort_dicts=False)
-    return words
-
-
-def _openai(settings: Settings, facts: TargetFacts) -> dict[str, str]:
-    return {
-        "variable": _variable(facts),
-        "base_url": repr(_endpoint(facts).websocket().partition("?")[0].removesuffix("/realtime")),
-        "session": pformat({"type": "realtime", **nested(settings)}, width=100, sort_dicts=False),
-        "model": repr(facts.model or "gpt-realtime"),
-    }
-
-
-def _javascript(settings: Settings, facts: TargetFacts) -> dict[str, str]:
-    key = f"process.env.{_variable(facts)}"
-    update = {"type": "session.update", "session": _session(settings, facts)}
-    return {
-        "header": f'"api-key": {key}' if facts.service == "azure" else f'"Authorization": `Bearer ${{{key}}}`',
-        "url": json.dumps(_endpoint(facts).websocket()),
-        "update": json.dumps(update, indent=2, ensure_ascii=False),
-    }
-
-
-def _curl(settings: Settings, facts: TargetFacts) -> dict[str, str]:
-    session = {**_session(settings, facts), "model": facts.model or "gpt-realtime"}
-    body = session if facts.dialect == "preview" else {"session": session}
-    header = "api-key: $" if facts.service == "azure" else "Authorization: Bearer $"
-    return {
-        "url": _endpoint(facts).ephemeral_keys(),
-        "header": header + _variable(facts),
-        "body": json.dumps(body, indent=2, ensure_ascii=False),
-    }
-
-
 def _endpoint(facts: TargetFacts) -> Endpoint:
     return read_endpoint(facts.service, facts.url, dialect=facts.dialect, model=facts.model)
-
-
-def _session(settings: Settings, facts: TargetFacts) -> dict[str, Any]:
-    """Return the session object in the target's dialect."""
-    config = wire.decode_session(nested(settings))
-    return wire.encode_session(config, dialect=facts.dialect)
 
 
 def _variable(facts: TargetFacts) -> str:
     return {"azure": "AZURE_OPENAI_API_KEY", "openai": "OPENAI_API_KEY"}.get(facts.service, "API_KEY")
 
 
-LANGUAGES: Final[dict[str, tuple[str, Callable[[Settings, TargetFacts], dict[str, str]]]]] = {
-    "rtnb": ("rtnb.py.txt", _rtnb),
-    "openai (Python)": ("openai.py.txt", _openai),
-    "JavaScript": ("websocket.mjs.txt", _javascript),
-    "curl": ("curl.sh.txt", _curl),
+def _header(facts: TargetFacts, *, azure: str, others: str) -> str:
+    return (azure if facts.service == "azure" else others) % _variable(facts)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _session(settings: Settings, facts: TargetFacts) -> dict[str, Any]:
+    """Return the session object in the target's dialect."""
+    return wire.encode_session(wire.decode_session(nested(settings)), dialect=facts.dialect)
+
+
+def _body(settings: Settings, facts: TargetFacts) -> dict[str, Any]:
+    """Return the body of a request for an ephemeral key."""
+    session = {**_session(settings, facts), "model": facts.model or "gpt-realtime"}
+    return session if facts.dialect == "preview" else {"session": session}
+
+
+VALUES: Final[dict[str, Callable[[Settings, TargetFacts], str]]] = {
+    "arguments": _arguments,
+    "variable": lambda settings, facts: _variable(facts),
+    "base_url": lambda settings, facts: repr(_endpoint(facts).websocket().partition("?")[0].removesuffix("/realtime")),
+    "session": lambda settings, facts: pformat({"type": "realtime", **nested(settings)}, width=100, sort_dicts=False),
+    "model": lambda settings, facts: repr(facts.model or "gpt-realtime"),
+    "url": lambda settings, facts: json.dumps(_endpoint(facts).websocket()),
+    "headers": lambda settings, facts: _header(
+        facts, azure='"api-key": process.env.%s', others='"Authorization": `Bearer ${process.env.%s}`'
+    ),
+    "update": lambda settings, facts: _json({"type": "session.update", "session": _session(settings, facts)}),
+    "keys_url": lambda settings, facts: _endpoint(facts).ephemeral_keys(),
+    "header": lambda settings, facts: _header(facts, azure="api-key: $%s", others="Authorization: Bearer $%s"),
+    "body": lambda settings, facts: _json(_body(settings, facts)),
 }
-"""Languages: file of the program in ``programs``, and the function that returns the values of its ``<names>``."""
+"""Values of the ``<names>`` in the programs."""
 
 
 class CodeExport(Widget):

@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets
 
-from rtnb.widgets.knobs import traits_of
+from rtnb.widgets.knobs import TEXTS, traits_of
 from rtnb.widgets.settings import Control, format_note
 
 
@@ -18,11 +18,11 @@ class InstructionsControl(Control):
     text: Any
 
     def _input(self, name: str) -> Any:
-        placeholder = "Instructions: the model's role, tone and limits"
-        self._editor = self._look.make(ipywidgets.Textarea, self.text, placeholder=placeholder)
+        self._heading = self._look.heading(self.knobs()[name].label)
+        self._editor = self._look.make(ipywidgets.Textarea, self.text, placeholder=TEXTS["instructions"])
         self._editor.observe(lambda _: self.on_status(), "value")
-        self._apply = self._look.button("Apply instructions", self.apply_draft)
-        reset = self._look.button("Restore the service's own", self.reset)
+        self._apply = self._look.button(TEXTS["apply"], self.apply_draft)
+        reset = self._look.button(TEXTS["restore"], self.reset)
         self._buttons = self._look.make(ipywidgets.HBox, [self._apply, reset])
         return self._editor
 
@@ -43,5 +43,5 @@ class InstructionsControl(Control):
     def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
         self._apply.disabled = self._editor.value == self.text
         if not self._apply.disabled:
-            rows[1].value = format_note("Draft: not applied yet", "", "draft")
-        return (*rows, self._buttons)
+            rows[1].value = format_note(TEXTS["draft"], "", "draft")
+        return (self._heading, *rows, self._buttons)

@@ -114,6 +114,9 @@ KNOBS: Final = tuple(
 TURN_PRESETS: Final[dict[str, dict[str, Any]]] = _TABLE["presets"]
 """Presets of turn detection: name -> ``meaning`` and ``knobs``."""
 
+TEXTS: Final[dict[str, str]] = _TABLE["texts"]
+"""Other texts of the controls."""
+
 
 def knobs_of(group: str) -> dict[str, Knob]:
     """Return the knobs of a group by name."""
@@ -126,7 +129,9 @@ def traits_of(group: str) -> dict[str, TraitType[Any, Any]]:
 
 
 def texts() -> list[str]:
-    """Return all texts of the table that the page shows."""
+    """Return all texts of the table, which are those of the controls."""
     presets = [text for name, one in TURN_PRESETS.items() for text in (name, one["meaning"])]
     knobs = [text for one in KNOBS for text in (one.full_label, one.help, *(label for label, _ in one.options))]
-    return list(dict.fromkeys([*presets, *knobs, *(one["reason"] for one in _TABLE["needs"].values())]))
+    return list(
+        dict.fromkeys([*presets, *knobs, *(one["reason"] for one in _TABLE["needs"].values()), *TEXTS.values()])
+    )

@@ -61,13 +61,17 @@ function statusLine(/** @type {Element} */ parent) {
     putAttribute(more, "aria-expanded", isOpen);
   };
   more.addEventListener("click", () => open(whole.hidden));
+  const measure = () => {
+    put(more, "hidden", line.scrollWidth <= line.clientWidth && !whole.textContent.includes("\n"));
+    if (more.hidden) open(false);
+  };
+  new ResizeObserver(measure).observe(root); // ends with its element
   return (/** @type {string} */ text, /** @type {boolean} */ isProblem) => {
     putAttribute(line, "role", isProblem ? "alert" : "status");
     line.classList.toggle("rtnb-error", isProblem);
     put(line, "textContent", text);
     put(whole, "textContent", text);
-    put(more, "hidden", line.scrollWidth <= line.clientWidth && !text.includes("\n"));
-    if (more.hidden) open(false);
+    measure();
   };
 }
 

@@ -14,6 +14,7 @@ from rtnb.transport import TargetFacts
 from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, lookup, same
 from rtnb.widgets.code_export import CodeExport
 from rtnb.widgets.instructions import InstructionsControl
+from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.presets import Presets
 from rtnb.widgets.settings import AnswerControl, Control, ListeningControl, Look, close_all, format_value
 from rtnb.widgets.turn_detection import TurnDetectionControl
@@ -41,10 +42,9 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         self.answer = AnswerControl(panel=self)
         self.listening = ListeningControl(panel=self)
         self.presets = Presets(self)
-        parts = {"Instructions": self.instructions, "Voice and answer": self.answer}
-        parts |= {"Listening": self.listening, "Presets": self.presets}
-        children = [widget for title, part in parts.items() for widget in (self.look.heading(title), part)]
-        self.settings_tab = self.look.make(ipywidgets.VBox, [*children, self.look.sheet])
+        parts = {"answer": self.answer, "listening": self.listening, "presets": self.presets}
+        children = [widget for name, part in parts.items() for widget in (self.look.heading(TEXTS[name]), part)]
+        self.settings_tab = self.look.make(ipywidgets.VBox, [self.instructions, *children, self.look.sheet])
         """Pane with instructions, voice and answer, listening, and presets."""
         self.turn_detection_tab = self.turn_detection
         """Pane with the presets and knobs of turn detection."""

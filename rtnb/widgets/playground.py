@@ -347,8 +347,8 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
 
     def _on_microphone(self, _: Any) -> None:
         assert self.microphone is not None
-        problem = self.microphone.problem
-        self._set_status("microphone", problem or self.microphone.status, is_problem=bool(problem))
+        problem, is_off = self.microphone.problem, self.microphone.state in ("off", "no page")
+        self._set_status("microphone", problem or ("" if is_off else self.microphone.status), is_problem=bool(problem))
 
     def _on_speaker(self, change: dict[str, Any]) -> None:
         self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], ""))
@@ -359,7 +359,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
 
     def _set_title(self) -> None:
         self._title = None
-        self._tabs.set_title(self._tab_names.index("events"), f"Events {self.connection.n_events:,}")
+        self._tabs.set_title(self._tab_names.index("events"), f"Events {format_count(self.connection.n_events)}")
 
     # --- talking ------------------------------------------------------------------------------------------------------
 
@@ -408,6 +408,16 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
 
     def __repr__(self) -> str:  # notebooks are saved with it
         return f"<Playground: {self._target.facts.service}, {self.connection.state}>"
+
+
+def format_count(number: int) -> str:
+    """Return a count in at most four characters, so that the tabs stay where they are.
+
+    >>> format_count(999), format_count(1_204), format_count(150_000)
+    ('999', '1.2k', '150k')
+    """
+    thousands = number / 1000
+    return str(number) if number < 1000 else f"{thousands:.1f}k" if number < 10_000 else f"{thousands:.0f}k"
 
 
 def _check(name: str, given: Collection[str], allowed: Collection[str]) -> None:

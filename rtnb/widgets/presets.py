@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -18,6 +18,7 @@ from rtnb.errors import RtnbError
 from rtnb.redaction import mask_credentials
 from rtnb.widgets._base import format_error
 from rtnb.widgets._settings_update import MISSING, Settings, flat_json, lookup, nested, same
+from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.settings import format_note, format_value
 
 if TYPE_CHECKING:
@@ -59,11 +60,10 @@ class Preset:
         """
         try:
             whole = json.loads(text)
-            version, name, session = whole["rtnb_preset"], whole["name"], whole["session"]
-            settings = flat_json(session) if isinstance(session, Mapping) else None
-        except (ValueError, KeyError, TypeError) as error:
+            version, name, settings = whole["rtnb_preset"], str(whole["name"]), flat_json(whole["session"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RtnbError(f"not a preset: {error}").with_hint('It begins with {"rtnb_preset": 1, …') from error
-        if version != VERSION or not isinstance(name, str) or settings is None:
+        if version != VERSION:
             raise RtnbError(f"cannot read a preset of version {version!r}; this rtnb reads version {VERSION}")
         return cls(name, settings)
 
@@ -111,12 +111,10 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
     def __init__(self, panel: Any, *, folder: str | os.PathLike[str] = "presets") -> None:
         self._panel, look = panel, panel.look
         self.folder = Path(folder)
-        self.name = look.make(ipywidgets.Combobox, description="Preset", placeholder="Type or choose a name")
-        save = look.button("Save settings", partial(self._try, lambda: self.save(self.name.value)))
-        use = look.button("Use preset", partial(self._try, lambda: self.use(self.text.value)))
-        self.text: Any = look.make(
-            ipywidgets.Textarea, placeholder="The preset as JSON: copy it to share, or paste one"
-        )
+        self.name = look.make(ipywidgets.Combobox, description=TEXTS["preset"], placeholder=TEXTS["preset_name"])
+        save = look.button(TEXTS["save"], partial(self._try, lambda: self.save(self.name.value)))
+        use = look.button(TEXTS["use"], partial(self._try, lambda: self.use(self.text.value)))
+        self.text: Any = look.make(ipywidgets.Textarea, placeholder=TEXTS["preset_json"])
         self._message = look.make(ipywidgets.HTML)
         buttons = look.make(ipywidgets.HBox, [save, use])
         super().__init__([self.name, self.text, buttons, self._message], layout=look.layout)
@@ -157,7 +155,7 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         rows = [("setting", *map(str, table.columns)), *table.itertuples()]
         cells = ("".join(f"<td>{escape(format_value(cell))}</td>" for cell in row) for row in rows)
         body = "".join(f"<tr>{row}</tr>" for row in cells)
-        return f'<table class="rtnb-diff">{body}</table>' if len(rows) > 1 else "Equal to the settings in force."
+        return f'<table class="rtnb-diff">{body}</table>' if len(rows) > 1 else TEXTS["equal"]
 
     def _list(self) -> None:
         self.name.options = sorted(path.stem for path in self.folder.glob("*.json"))

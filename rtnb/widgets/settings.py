@@ -10,7 +10,7 @@ import json
 from contextlib import suppress
 from difflib import get_close_matches
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import ipywidgets
 from traitlets import TraitError
@@ -19,16 +19,11 @@ from rtnb.client import Session
 from rtnb.redaction import mask_credentials, redact
 from rtnb.widgets._base import Widget, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
-from rtnb.widgets.knobs import Knob, knobs_of, traits_of
+from rtnb.widgets.knobs import TEXTS, Knob, knobs_of, traits_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECONNECT: Final = "Reconnect with this voice"
-VOICE_IS_FIXED: Final = "refused: fixed after the first answer"
-"""Reason on the page where the service's is long; the tooltip has the service's own."""
-
-_LABEL_WIDTH = "140px"
 _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
@@ -52,8 +47,7 @@ class Look:
         """Make a widget of a class."""
         if (style := kind.class_traits().get("style")) is not None:
             if style.klass not in self._styles:
-                wide = "description_width" in style.klass.class_trait_names()
-                self._styles[style.klass] = style.klass(**({"description_width": _LABEL_WIDTH} if wide else {}))
+                self._styles[style.klass] = style.klass()
             traits["style"] = self._styles[style.klass]
         self._made.append(kind(*arguments, layout=self.layout, **traits))
         return self._made[-1]
@@ -130,8 +124,6 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         self.add_class("rtnb-control")
         self._alone = panel is None
         self._changed: set[str] = set()
-        self._confirmed: dict[str, Any] = {}
-        self._dialect = "ga"
         self._notes: dict[str, Any] = {}
         self._reconnect_row: Any = None
         self.inputs: dict[str, Any] = {}
@@ -153,7 +145,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
 
     def available(self, name: str) -> bool:
         """Return whether a knob does something now; only then it is shown."""
-        return self.knobs()[name].why_not(self, self._dialect) == ""
+        return self.knobs()[name].why_not(self, self.updater.dialect) == ""
 
     async def apply(self) -> pd.DataFrame:
         """Send all changes at once; return requested, effective, status and reason of each setting."""
@@ -188,7 +180,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         if name in self.inputs:
             show_value(self.inputs[name], value)
         path, wire_value = self.wire(name)
-        if not same(value, self._confirmed.get(name, MISSING)):
+        if not same(value, self.effective(name)):
             self._changed.add(name)
             self.updater.touch(SettingStatus(path, wire_value, None, "pending", NOT_SENT))
         else:
@@ -211,7 +203,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         """Return the changes to send, and those that cannot be sent."""
         changed, self._changed = self._changed, set()
         knobs = {name: knob for name, knob in self.knobs().items() if name in changed}
-        reasons = {name: knob.why_not(self, self._dialect) for name, knob in knobs.items()}
+        reasons = {name: knob.why_not(self, self.updater.dialect) for name, knob in knobs.items()}
         not_sent = [SettingStatus(*self.wire(name), None, "not sent", why) for name, why in reasons.items() if why]
         names = [name for name, why in reasons.items() if not why]
         branch = [name for name, knob in self.knobs().items() if knob.path.startswith(self.branch.path)]
@@ -221,16 +213,18 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             names.insert(0, self.branch.switch)
         return dict(map(self.wire, names)), not_sent
 
-    def on_settings(self, settings: Settings, session: Session) -> None:
+    def effective(self, name: str) -> Any:
+        """Return a knob's value in force; `MISSING` where the service does not show one."""
+        knob = self.knobs()[name]
+        return knob.from_wire(lookup(self.updater.effective, knob.path))
+
+    def on_settings(self) -> None:
         """Show the settings in force; a knob whose change is on its way keeps its value."""
-        self._dialect = session.dialect
-        for name, knob in self.knobs().items():
-            value = knob.from_wire(lookup(settings, knob.path))
+        for name in self.knobs():
+            value = self.effective(name)
             with self.updater.lock, suppress(TraitError):  # of a value that no knob can show
-                if value is not MISSING:
-                    self._confirmed[name] = value
-                if name in self._confirmed and name not in self._changed:
-                    self._confirm(name, self._confirmed[name])
+                if value is not MISSING and name not in self._changed:
+                    self._confirm(name, value)
 
     def _confirm(self, name: str, value: Any) -> None:
         """Set a knob to the value in force, which is no request."""
@@ -259,11 +253,11 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             self._notes[name] = self._look.make(ipywidgets.HTML)
         note = self._notes[name]
         note.value = self._note(self.knobs()[name], status)
-        if VOICE_IS_FIXED not in note.value or self.updater.on_reconnect is None:
+        if TEXTS["voice_is_fixed"] not in note.value or self.updater.on_reconnect is None:
             return [self.inputs[name], note]
         if self._reconnect_row is None:
             self._reconnect_row = self._look.make(
-                ipywidgets.HBox, [note, self._look.button(RECONNECT, self._reconnect)]
+                ipywidgets.HBox, [note, self._look.button(TEXTS["reconnect"], self._reconnect)]
             )
             self._reconnect_row.add_class("rtnb-note-row")
         return [self.inputs[name], self._reconnect_row]
@@ -279,7 +273,8 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         if status is None or (status.status == "applied" and status.setting not in self.updater.fresh):
             return format_note(knob.help, knob.tooltip)
         text = format_status(status)
-        short = VOICE_IS_FIXED if status.reason.startswith("cannot_update_voice") else text
+        # The service's own reason is long: it stays in the tooltip.
+        short = TEXTS["voice_is_fixed"] if status.reason.startswith("cannot_update_voice") else text
         return format_note(short, f"Requested {format_value(status.requested)}; {text}", status.status)
 
     def _input(self, name: str) -> Any:

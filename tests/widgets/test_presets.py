@@ -68,7 +68,7 @@ async def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     with rtnb.Simulator(latency="fast", voice="babble") as simulator:
         async with rtnb.connect(simulator) as session:
             panel = SettingsPanel(session)
-            await eventually(lambda: panel.listening._confirmed)
+            await eventually(lambda: panel.updater.effective)
             yield panel
             panel.close()
 

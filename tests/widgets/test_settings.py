@@ -23,9 +23,9 @@ from rtnb.protocol.values import SemanticVad, ServerVad, SessionConfig, Transcri
 from rtnb.widgets import _settings_update, knobs
 from rtnb.widgets._settings_update import MISSING, compare, flat, nested, same
 from rtnb.widgets.instructions import InstructionsControl
-from rtnb.widgets.knobs import KNOBS, TURN_PRESETS, Knob
+from rtnb.widgets.knobs import KNOBS, TEXTS, TURN_PRESETS, Knob
 from rtnb.widgets.panel import SettingsPanel
-from rtnb.widgets.settings import RECONNECT, VOICE_IS_FIXED, AnswerControl, Control, ListeningControl
+from rtnb.widgets.settings import AnswerControl, Control, ListeningControl
 from rtnb.widgets.turn_detection import TurnDetectionControl
 from tests.client.peer import Message, Peer
 from tests.widgets.page import eventually
@@ -93,7 +93,7 @@ def test_the_service_accepts_every_choice_and_both_ends_of_every_slider(cls: Any
     for name, knob in cls.knobs().items():
         for value in (knob.default, *(value for _, value in knob.options), *(knob.range or ())[:2]):
             control = cls()
-            control._dialect = dialect
+            control.updater.dialect = dialect
             if knob.needs is not None:
                 needs = knobs._TABLE["needs"][knob.needs]
                 setattr(control, needs["knob"], needs["values"][0])
@@ -179,7 +179,7 @@ async def test_a_confirmation_during_a_change_does_not_undo_it(session: rtnb.Ses
     control = TurnDetectionControl(session)
     await eventually(lambda: control.updater._seen is session.config)
     # As the background loop may do it, between the change and its request.
-    control.observe(lambda _: control.on_settings(flat(session.config), session), "type")
+    control.observe(lambda _: control.on_settings(), "type")
     control.type = "none"
     await control.apply()
     assert control.type == "none"
@@ -200,7 +200,7 @@ async def test_a_knob_set_while_it_is_being_shown_keeps_the_request(ga: rtnb.Ses
         control.speed = 1.4
         was_set.set()
 
-    await eventually(lambda: control._confirmed)
+    await eventually(lambda: control.updater.effective)
     control.observe(meanwhile, "speed")
     setting = asyncio.create_task(asyncio.to_thread(set_speed))
     await ga.update(speed=0.5)
@@ -215,7 +215,7 @@ async def test_knobs_show_the_settings_in_force(session: rtnb.Session) -> None:
     control = TurnDetectionControl(session)
     detection = session.config.turn_detection
     assert isinstance(detection, ServerVad)
-    await eventually(lambda: control._confirmed)
+    await eventually(lambda: control.updater.effective)
 
     assert control.silence_duration_ms == detection.silence_duration_ms
     assert control.inputs["silence_duration_ms"].value == detection.silence_duration_ms
@@ -226,7 +226,7 @@ async def test_knobs_show_the_settings_in_force(session: rtnb.Session) -> None:
 @pytest.mark.usefixtures("by_hand")
 async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Session) -> None:
     panel = SettingsPanel(session)
-    await eventually(lambda: panel.turn_detection._confirmed)
+    await eventually(lambda: panel.updater.effective)
     panel.turn_detection.silence_duration_ms = 700
     panel.instructions.text = "Be brief."
     panel.answer.speed = 1.2
@@ -250,7 +250,7 @@ async def test_a_slider_that_slides_is_sent_once_when_it_rests(
 ) -> None:
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
     control = TurnDetectionControl(ga)
-    await eventually(lambda: control._confirmed)
+    await eventually(lambda: control.updater.effective)
     for value in range(300, 590, 10):
         control.inputs["silence_duration_ms"].value = value  # as the page does
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 0.0)  # the last timer replaces the others
@@ -265,7 +265,7 @@ async def test_a_slider_that_slides_is_sent_once_when_it_rests(
 @pytest.mark.usefixtures("by_hand")
 async def test_a_change_taken_back_sends_nothing_and_leaves_no_status(ga: rtnb.Session) -> None:
     control = AnswerControl(ga)
-    await eventually(lambda: control._confirmed)
+    await eventually(lambda: control.updater.effective)
     before = control.voice
     control.voice = "cedar"
     assert shown(control, "voice") == "not sent yet"
@@ -305,7 +305,7 @@ async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Sessi
 
 async def test_a_knob_that_cannot_be_sent_states_the_reason(ga: rtnb.Session) -> None:
     answer = AnswerControl(ga)
-    await eventually(lambda: answer._confirmed)
+    await eventually(lambda: answer.updater.effective)
     answer.temperature = 1.0
     table = await answer.apply()
     assert tuple(table.loc["temperature"]) == (1.0, None, "not sent", "only the preview dialect has it")
@@ -325,7 +325,7 @@ async def test_temperature_is_sent_in_the_preview_dialect() -> None:
 
 async def test_one_switch_turns_the_transcription_of_the_user_on_and_off(session: rtnb.Session) -> None:
     listening = ListeningControl(session)
-    await eventually(lambda: listening._confirmed)
+    await eventually(lambda: listening.updater.effective)
     assert (listening.transcribe, listening.available("model")) == (False, False)
     listening.inputs["transcribe"].value = True
     assert set((await listening.apply())["status"]) == {"applied"}
@@ -341,7 +341,7 @@ async def test_one_switch_turns_the_transcription_of_the_user_on_and_off(session
 
 async def test_a_transcription_model_turns_transcription_on_and_an_empty_one_off(session: rtnb.Session) -> None:
     listening = ListeningControl(session)
-    await eventually(lambda: listening._confirmed)
+    await eventually(lambda: listening.updater.effective)
     listening.model, listening.language, listening.noise_reduction = "whisper-1", "en", "near_field"
     assert set((await listening.apply())["status"]) == {"applied"}
     assert session.config.audio.input.transcription == Transcription(model="whisper-1", language="en")  # type: ignore[union-attr]
@@ -401,7 +401,7 @@ async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_sess
     opened: list[Any] = []
     panel.on_reconnect(lambda: opened.append(panel.chosen))
     await ga.ask("Hello!")
-    await eventually(lambda: panel.answer._confirmed)
+    await eventually(lambda: panel.updater.effective)
     panel.answer.voice = "cedar"
     panel.instructions.text = "Speak like a pirate."
     table = await panel.apply()
@@ -410,10 +410,10 @@ async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_sess
     assert table.loc["instructions", "status"] == "refused"
     assert panel.answer.voice == panel.answer.inputs["voice"].value == ga.config.voice
     assert "pirate" not in panel.instructions.text
-    assert shown(panel.answer, "voice") == VOICE_IS_FIXED
+    assert shown(panel.answer, "voice") == TEXTS["voice_is_fixed"]
     (row,) = [child for child in panel.answer.children if isinstance(child, ipywidgets.HBox)]
     button = row.children[1]
-    assert button.description == RECONNECT
+    assert button.description == TEXTS["reconnect"]
     button.click()
     assert [settings["audio.output.voice"] for settings in opened] == ["cedar"]
 
@@ -433,7 +433,7 @@ async def test_a_refused_voice_has_no_button_where_there_is_no_way_to_reconnect(
     await ga.ask("Hello!")
     control.voice = "cedar"
     await control.apply()
-    assert shown(control, "voice") == VOICE_IS_FIXED
+    assert shown(control, "voice") == TEXTS["voice_is_fixed"]
     assert not any(isinstance(child, ipywidgets.HBox) for child in control.children)
     control.close()
 
@@ -450,14 +450,16 @@ def changing(**fields: Any) -> Callable[[list[Message]], list[Message]]:
     return script
 
 
-async def test_a_value_that_the_service_changes_is_shown_with_both() -> None:
-    async with Peer(script=changing(speed=1.1)) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
+@pytest.mark.parametrize("name, requested, effective", [("speed", 1.4, 1.1), ("voice", "cedar", "marin")])
+async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, requested: Any, effective: Any) -> None:
+    script = changing(**{name: effective})
+    async with Peer(script=script) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
         control = AnswerControl(session)
-        control.speed = 1.4
+        setattr(control, name, requested)
         table = await control.apply()
-        assert tuple(table.loc["audio.output.speed"])[:3] == (1.4, 1.1, "changed")
-        assert shown(control, "speed") == "changed by the service: 1.4 → 1.1"
-        assert control.speed == 1.1
+        assert tuple(table.loc[f"audio.output.{name}"])[:3] == (requested, effective, "changed")
+        assert shown(control, name) == f"changed by the service: {requested} → {effective}"
+        assert getattr(control, name) == effective
         control.close()
 
 
@@ -465,7 +467,7 @@ async def test_an_update_without_a_reply_is_not_confirmed_and_the_next_one_is_se
     async with Peer(drop={"session.updated": 1}) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
         session.request_timeout_s = 30.0
         panel = SettingsPanel(session)
-        await eventually(lambda: panel.answer._confirmed)
+        await eventually(lambda: panel.updater.effective)
         panel.answer.speed = 1.2
         await eventually(lambda: updates(session))
         assert shown(panel.answer, "speed") == "sending"
@@ -478,7 +480,7 @@ async def test_a_timed_out_update_leaves_the_knobs_usable() -> None:
     async with Peer() as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
         await session.update(speed=1.0)
         control = AnswerControl(session)
-        await eventually(lambda: "speed" in control._confirmed)
+        await eventually(lambda: control.effective("speed") == 1.0)
         peer.drop["session.updated"] = 1
         session.request_timeout_s = 0.05
         control.speed = 1.2
@@ -527,7 +529,7 @@ async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
 @pytest.mark.parametrize("name", TURN_PRESETS)
 async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_pressed(name: str, ga: rtnb.Session) -> None:
     control = TurnDetectionControl(ga)
-    await eventually(lambda: control._confirmed)
+    await eventually(lambda: control.updater.effective)
     control.threshold = 0.8
     await control.apply()
     assert control._presets.selected == ""
@@ -545,7 +547,7 @@ async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_press
 
 async def test_typing_instructions_changes_nothing_until_they_are_applied(ga: rtnb.Session) -> None:
     editor = InstructionsControl(ga)
-    await eventually(lambda: editor._confirmed)
+    await eventually(lambda: editor.updater.effective)
     own = editor.text
     editor.inputs["text"].value = HOSTILE
     assert shown(editor, "text") == "Draft: not applied yet"
@@ -563,7 +565,7 @@ async def test_typing_instructions_changes_nothing_until_they_are_applied(ga: rt
 
 async def test_a_draft_outlives_other_instructions(ga: rtnb.Session) -> None:
     editor = InstructionsControl(ga)
-    await eventually(lambda: editor._confirmed)
+    await eventually(lambda: editor.updater.effective)
     editor.inputs["text"].value = "half a thou"
     await ga.update(instructions="from elsewhere")
     await eventually(lambda: editor.text == "from elsewhere")
@@ -593,7 +595,7 @@ def test_an_unknown_knob_is_refused_with_the_nearest_name() -> None:
 
 async def test_a_value_of_the_wrong_type_is_refused_and_the_knob_still_follows(ga: rtnb.Session) -> None:
     control = AnswerControl(ga)
-    await eventually(lambda: control._confirmed)
+    await eventually(lambda: control.updater.effective)
     with pytest.raises(TraitError):
         control.speed = "fast"
     await ga.update(speed=1.25)
