@@ -128,10 +128,10 @@ class Inspector extends EventTable {
   /** Begin the table anew: for another source, or behind a gap. */
   reset(/** @type {any} */ header) {
     const { direction, fold, tree, errors } = this.view;
+    if (this.selected !== null) this.select(null);
     this.source = header.source;
     Object.assign(this, { view: new View(header.base), follow: true });
     this.refilter({ direction, fold, tree, errors });
-    if (this.selected !== null) this.select(null);
   }
   /** Take in rows, some milliseconds per frame. */
   grow() {
@@ -140,6 +140,7 @@ class Inspector extends EventTable {
       if (this.view.rows.length > KEPT * 1.125) this.rebuild(() => this.view.keep(KEPT));
       if (!this.view.grow()) this.grow();
       else this.search();
+      this.showSelected();
       this.paint();
     });
   }

@@ -329,7 +329,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
             shared_loop().run(self._end(), OPENING_S)
         views = (self.connection, self.talk, self._way, *self._spoken, *self._microphones)
         calls = () if self.peer is None else (self.peer,)
-        wire_views = () if self.inspector is None else (self.inspector.table, self.inspector.pane, self.inspector)
+        wire_views = () if self.inspector is None else (self.inspector,)
         self.panel.close()
         close_all(
             *views, *calls, *wire_views, self._voice, self._heard, self._turned, self._middle, self._wire, self.layout
