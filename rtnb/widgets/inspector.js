@@ -58,7 +58,7 @@ class Inspector extends EventTable {
     this.send = button("Send event…", () => this.pane.compose().catch((error) => this.note(error)));
     this.send.addEventListener("click", () => { this.more.open = false; });
     const leave = (/** @type {any} */ event) => { if (!this.more.contains(event.target)) this.more.open = false; };
-    document.addEventListener("pointerdown", leave, { signal: this.ended.signal });
+    for (const name of ["pointerdown", "focusin"]) document.addEventListener(name, leave, { signal: this.ended.signal });
     this.root.addEventListener("keydown", (/** @type {any} */ { key, target }) => {
       if (key !== "Escape" && (key !== "Enter" || target !== this.filter)) return;
       this.more.open = false;
