@@ -34,11 +34,7 @@ PLAYED_MS: Final = 60_000
 def detail(rows: EventRows, index: int) -> dict[str, Any]:
     """Return what the pane shows of one event."""
     row = rows.row(index)
-    return {
-        "meaning": _meaning(row.event, row.direction),
-        "wall_time": row.wall_time,
-        "parts": _parts(row.event, rows.format_of(index)),
-    }
+    return {"meaning": _meaning(row.event, row.direction), "parts": _parts(row.event, rows.format_of(index))}
 
 
 def run_detail(rows: EventRows, first: int, last: int) -> dict[str, Any]:

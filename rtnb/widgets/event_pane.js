@@ -21,10 +21,11 @@ export class EventPane {
     clearTimeout(this.timer);
     this.sound?.pause();
   }
-  /** Replace the content: a title, and what follows. */
-  fill(/** @type {string} */ name, /** @type {any[]} */ ...content) {
+  /** Replace the content: a title with buttons, and what follows. */
+  fill(/** @type {string} */ name, /** @type {any[]} */ buttons, /** @type {any[]} */ ...content) {
     const close = button("×", () => { this.table.select(null); this.table.grid.focus(); }, { "aria-label": "Close details" });
-    this.el.replaceChildren(add(null, "div", { className: "rtnb-ev-title" }, add(null, "strong", { textContent: name }), close), ...content);
+    const title = add(null, "div", { className: "rtnb-ev-title" }, add(null, "strong", { textContent: name }), ...buttons, close);
+    this.el.replaceChildren(title, ...content);
     this.el.toggleAttribute("data-open", true);
   }
   async show(/** @type {import("./event_table").Line} */ line) {
@@ -34,14 +35,14 @@ export class EventPane {
     if (line === null) return;
     const { kids, first, last, kind } = line, [, at, gap, , title, size] = view.cells(line), name = kids ? title.slice(2) : title;
     const facts = kids ? this.facts(line) : paragraph(`#${line} · ${at} s · ${gap} s after the event before · ${size} bytes`, "rtnb-faint");
-    this.fill(name, facts);
+    this.fill(name, [], facts);
     if (kids && kind !== "run") return;
     try {
       const reply = await (kids ? table.request("run", { first, last }) : table.request("event", { index: line }));
       if (table.selected !== line) return;
-      if (kids) return this.fill(name, paragraph(reply.meaning), facts, paragraph(reply.text));
+      if (kids) return this.fill(name, [], paragraph(reply.meaning), facts, paragraph(reply.text));
       const json = add(null, "pre", {}, ...reply.parts.flatMap((/** @type {any} */ part) => this.part(line, part)));
-      this.fill(name, paragraph(reply.meaning), ...this.causes(line), facts, button("Copy JSON", () => table.copy()), json);
+      this.fill(name, [button("Copy JSON", () => table.copy())], paragraph(reply.meaning), ...this.causes(line), facts, json);
     } catch (error) { table.note(error); }
   }
   /** A part of the JSON as nodes: its text with coloured keys, or a button that plays its audio. */
@@ -99,7 +100,7 @@ export class EventPane {
     body.oninput = () => { clearTimeout(this.timer); this.timer = setTimeout(() => check("check"), 250); };
     const form = add(null, "form", {}, body, status, send);
     form.onsubmit = (/** @type {Event} */ event) => { event.preventDefault(); check("send"); };
-    this.fill("Send an event", form);
+    this.fill("Send an event", [], form);
     body.focus();
     check("check");
   }

@@ -58,7 +58,7 @@ class Inspector extends EventTable {
     this.send = button("Send event…", () => this.pane.compose().catch((error) => this.note(error)));
     this.send.addEventListener("click", () => { this.more.open = false; });
     const leave = (/** @type {any} */ event) => { if (!this.more.contains(event.target)) this.more.open = false; };
-    document.addEventListener("pointerdown", leave, { signal: this.ended.signal });
+    for (const name of ["pointerdown", "focusin"]) document.addEventListener(name, leave, { signal: this.ended.signal });
     this.root.addEventListener("keydown", (/** @type {any} */ { key, target }) => {
       if (key !== "Escape" && (key !== "Enter" || target !== this.filter)) return;
       this.more.open = false;
@@ -128,10 +128,10 @@ class Inspector extends EventTable {
   /** Begin the table anew: for another source, or behind a gap. */
   reset(/** @type {any} */ header) {
     const { direction, fold, tree, errors } = this.view;
+    if (this.selected !== null) this.select(null);
     this.source = header.source;
     Object.assign(this, { view: new View(header.base), follow: true });
     this.refilter({ direction, fold, tree, errors });
-    if (this.selected !== null) this.select(null);
   }
   /** Take in rows, some milliseconds per frame. */
   grow() {
@@ -140,6 +140,7 @@ class Inspector extends EventTable {
       if (this.view.rows.length > KEPT * 1.125) this.rebuild(() => this.view.keep(KEPT));
       if (!this.view.grow()) this.grow();
       else this.search();
+      this.showSelected();
       this.paint();
     });
   }

@@ -82,6 +82,7 @@ class EventInspector(StreamWidget):
         self._static_timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
         self.open_stream(self._on_message)
+        self._stream.on_page(lambda page, change: self._wake())  # with its message, the page sees whether it lacks rows
         self._follow(source, found)
 
     @property
@@ -163,7 +164,9 @@ class EventInspector(StreamWidget):
 
     def _static(self) -> dict[str, str]:
         table = self.event_log.to_html(_STATIC_ROWS).translate(REPLACED)
-        return {"text/html": f'<div data-rtnb-static="{self.static_id}">{table}</div>'}
+        title = f"At most {_STATIC_ROWS} events, for reading without a kernel"
+        details = f"<details open><summary>{title}</summary>{table}</details>"
+        return {"text/html": f'<div data-rtnb-static="{self.static_id}">{details}</div>'}
 
     def _ipython_display_(self) -> None:
         """Display the widget, and beside it a table for readers without a kernel, which the live page hides."""

@@ -87,10 +87,10 @@ def test_the_oldest_rows_are_forgotten_at_the_bound() -> None:
     listed = [events.ResponseOutputTextDelta(**IDS, delta=f"{n} ", event_id=f"s{n}") for n in range(95)]
     rows = rows_of(*listed, kept=80)
 
-    assert (rows.base, rows.next) == (11, 95)  # at 91 rows it went back to 80
-    assert [row[-1] for row in unpacked(rows)][:2] == ["11 ", "12 "]
+    assert (rows.base, rows.next) == (13, 95)  # at 93 rows it went back to 80
+    assert [row[-1] for row in unpacked(rows)][:2] == ["13 ", "14 "]
     assert len(rows._formats) == len(rows)
-    assert rows.row(11).event == listed[11]
+    assert rows.row(13).event == listed[13]
 
 
 def test_events_that_the_log_dropped_unread_are_left_out() -> None:

@@ -196,6 +196,15 @@ async def test_another_source_starts_the_table_anew(browser: Any) -> None:
     assert await page.evaluate("model.get('selected_index')") is None
 
 
+async def test_an_index_set_before_the_rows_arrive_is_selected(browser: Any) -> None:
+    page = await inspector(browser, selected_index=7)
+    await page.evaluate("answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, many(0, 500))")
+    await text_of(page)
+    assert await page.locator(".rtnb-ev-row[aria-selected=true]").get_attribute("data-index") == "7"
+    active = await page.get_by_role("treegrid", name="Events").get_attribute("aria-activedescendant")
+    assert await page.locator(f"#{active}").get_attribute("data-index") == "7"
+
+
 async def test_nothing_is_left_after_closing(browser: Any) -> None:
     page = await inspector(browser)
     await page.evaluate("push(0, many(0, 500)); settled()")
