@@ -8,6 +8,7 @@ import { openSocket, ways } from "./channel_socket.js";
 const SILENT_MS = 7000; // a connection without a ping for this long is lost; the kernel pings every 2 s
 const STABLE_MS = 60_000; // a connection that lasted this long is replaced at once
 const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
+const MESSAGE_BYTES = 2 ** 20; // a widget message takes no more than this, or one frame: the server refuses 10 MiB
 const CLOCK_MS = 10_000; // interval of the clock's measurements
 const SEND_BYTES = 2 ** 20; // `send` refuses while more is unsent
 const REQUEST_BYTES = 2 ** 24; // `request` does while more is
@@ -175,9 +176,12 @@ export class PageChannel {
     this.flushing = null;
     const { socket } = this;
     if (this.state !== "open" || (socket && socket.readyState !== WebSocket.OPEN)) return; // it waits for the next connection
-    const frames = this.queue.splice(0).map(({ frame }) => frame);
-    if (socket) frames.forEach((frame) => socket.send(frame));
-    else if (frames.length) this.message(frames);
+    for (const { frame } of socket ? this.queue.splice(0) : []) socket?.send(frame);
+    while (this.queue.length) {
+      let size = 0;
+      const fits = this.queue.findIndex(({ frame }) => (size += frame.byteLength) > MESSAGE_BYTES);
+      this.message(this.queue.splice(0, fits < 0 ? Infinity : Math.max(1, fits)).map(({ frame }) => frame));
+    }
   }
 
   message(/** @type {Uint8Array<ArrayBuffer>[]} */ frames) {
