@@ -43,6 +43,7 @@ export class PageChannel {
   active = "";
   /** @type {{ trip_ms: number, offset_ms: number }[]} */
   trips = []; // of the last minute
+  offset_ms = NaN; // kernel clock minus page clock
   attempts = 0;
   began = -Infinity;
   heard = -Infinity;
@@ -138,17 +139,14 @@ export class PageChannel {
       signal?.throwIfAborted();
       if (this.unsent_bytes > REQUEST_BYTES) throw new Error("The kernel is busy: too much waits for it.");
       const id = ++this.requested;
-      const settle = (/** @type {any} */ reply) => {
+      const settle = (/** @type {any} */ reply, reason = reply.error === undefined ? null : new Error(reply.error)) => {
         clearTimeout(timer);
         signal?.removeEventListener("abort", cancel);
         this.requests.delete(id);
-        if (reply.error === undefined) resolve(reply);
-        else reject(new Error(reply.error));
+        if (reason) reject(reason);
+        else resolve(reply);
       };
-      const cancel = () => {
-        reject(signal?.reason);
-        settle({});
-      };
+      const cancel = () => settle({}, signal?.reason);
       const timer = setTimeout(() => settle({ error: `No reply to "${kind}" within ${timeout_ms} ms.` }), timeout_ms);
       signal?.addEventListener("abort", cancel);
       this.requests.set(id, settle);
@@ -195,16 +193,19 @@ export class PageChannel {
     }
   }
 
-  join(names = [...this.streams.keys()]) {
-    this.queue.unshift({ frame: pack({ c: "", k: "join", h: { names, all: [...this.streams.keys()] } }) });
+  /** Send a message of the channel itself before what waits. */
+  postFirst(/** @type {string} */ kind, /** @type {object} */ header) {
+    this.queue.unshift({ frame: pack({ c: "", k: kind, h: header }) });
     this.flush();
+  }
+
+  join(names = [...this.streams.keys()]) {
+    this.postFirst("join", { names, all: [...this.streams.keys()] });
   }
 
   measure() {
     this.asked = performance.now();
-    this.flush(); // the stamp must not wait
-    this.queue.unshift({ frame: pack({ c: "", k: "clock", h: { page_ms: stamp() } }) });
-    this.flush();
+    this.postFirst("clock", { page_ms: stamp() });
   }
 
   // --- from the kernel
@@ -245,14 +246,11 @@ export class PageChannel {
     }
   }
 
+  /** Take a measured offset; that of the quickest round trip of the last minute has the smallest error. */
   onClock(/** @type {{ page_ms: number, kernel_ms: number }} */ { page_ms, kernel_ms }) {
     const trip_ms = stamp() - page_ms;
     this.trips = [...this.trips.slice(-5), { trip_ms, offset_ms: kernel_ms - page_ms - trip_ms / 2 }];
-  }
-
-  /** Kernel clock minus page clock, from the quickest round trip: it has the smallest error. */
-  get offset_ms() {
-    return this.trips.reduce((best, trip) => (trip.trip_ms < best.trip_ms ? trip : best), { trip_ms: Infinity, offset_ms: NaN }).offset_ms;
+    this.offset_ms = this.trips.toSorted((a, b) => a.trip_ms - b.trip_ms)[0].offset_ms;
   }
 
   // --- connections
