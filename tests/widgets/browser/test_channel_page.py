@@ -126,7 +126,7 @@ async def test_a_request_without_a_reply_times_out_or_is_cancelled(tabs: Any) ->
 
     async def cancel() -> None:
         for task in channel._pages._tasks:
-            if "_answer" in repr(task):
+            if "_reply" in repr(task):
                 task.cancel()
 
     shared_loop().run(cancel())
@@ -198,8 +198,8 @@ async def test_without_a_socket_it_uses_widget_messages(tabs: Any) -> None:
     channel, opened = tabs
     offer = channel._pages.offer
 
-    async def wrong_port(page: Any) -> dict[str, Any]:
-        return {**await offer(page), "port": 9}
+    def wrong_port(page: Any) -> dict[str, Any]:
+        return {**offer(page), "port": 9}
 
     channel._pages.offer = wrong_port
     channel.open_stream("chat", lambda *_: {"ok": 1})
