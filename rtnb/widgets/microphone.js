@@ -19,7 +19,7 @@
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
 import { add, decodeFile, put, putAttribute, toggleButton, upload, watch } from "./shared.js";
-import { Capture, LevelCheck, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { Capture, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
 
 const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
 const WAITING_FRAMES = 75; // 1.5 s; the kernel would drop older frames
@@ -44,15 +44,17 @@ class Controller {
   held = false; // push-to-talk key or button
   peak = 0;
   warning = "";
-  check = new LevelCheck();
+  clipped = 0;
+  quiet = 0;
   /** @type {any[]} */
   waiting = []; // frames
   dropped = 0;
   /** @type {string[]} */
   devices = [];
   capturePage = "";
-  /** @type {?{ share: number, abort: AbortController }} */
-  file = null;
+  /** @type {?AbortController} */
+  upload = null;
+  uploadStatus = "";
   reported = "";
   beat = 0;
   /** @type {any} */
@@ -73,7 +75,7 @@ class Controller {
     this.leave = [
       channel.onActivePage((active) => !active && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere"))),
       watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start()),
-      watch(model, ["muted", "mode", "talk_key"], () => this.update()),
+      watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update()),
     ];
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
@@ -108,10 +110,10 @@ class Controller {
 
   get status() {
     const { model, own, shown } = this;
+    if (this.uploadStatus) return this.uploadStatus;
     if (own.state === "starting") return "Starting: the browser may ask for permission";
-    if (own.state === "off" && own.problem) return own.problem;
-    if (own.state === "off" && this.state === "off") return shown.problem || "Microphone off";
-    if (own.state === "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+    if (own.state === "off" && this.state !== "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+    if (own.state === "off") return own.problem || shown.problem || "Microphone off";
     if (model.get("muted")) return "Muted: only silence is sent";
     if (!this.talking) return `Hold the button or ${model.get("talk_key")} to talk`;
     return this.warning ? WARNINGS[this.warning] : "Listening";
@@ -154,7 +156,7 @@ class Controller {
     });
     this.capture = capture;
     this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
-    Object.assign(this, { waiting: [], dropped: 0, warning: "", check: new LevelCheck() });
+    Object.assign(this, { waiting: [], dropped: 0, warning: "", clipped: 0, quiet: 0 });
     this.setState("starting");
     this.channel.claimActivePage(); // another page then stops
     try {
@@ -222,10 +224,18 @@ class Controller {
   onFrame(/** @type {import("./microphone_capture.js").Frame} */ frame) {
     const { talking } = this;
     if (!talking) frame.pcm.fill(0); // recorded before the gate closed
-    this.warning = talking ? this.check.add(frame) : "";
+    this.warning = talking ? this.judge(frame) : "";
     this.waiting.push({ ...frame, talking });
     if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
     this.setLevel(talking ? frame.peak : 0);
+  }
+
+  /** Judge the level of the last two seconds; speech at a fair level has −30 dBFS. */
+  judge(/** @type {import("./microphone_capture.js").Frame} */ { clipped, power }) {
+    this.clipped = clipped + 0.98 * this.clipped;
+    this.quiet = power < 1e-5 ? this.quiet + 1 : 0;
+    if (this.clipped >= 10) return "clipping";
+    return this.quiet >= 100 ? "too quiet" : "";
   }
 
   /** Send the waiting frames; while the channel is full they wait, and the oldest are dropped. */
@@ -246,30 +256,30 @@ class Controller {
     if (this.capture && this.beat % 5 === 0) this.update(); // ten times a second
   }
 
-  /** Send an audio file to be played in place of a microphone. */
+  /** Send an audio file to be played in place of a microphone, or cancel that. */
   async send(/** @type {File} */ file) {
-    const job = { share: 0, abort: new AbortController() };
-    this.file = job;
-    this.own = OFF;
-    this.draw();
-    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) => {
-      job.share = sent / size;
+    const { signal } = (this.upload = new AbortController());
+    const show = (/** @type {string} */ status) => {
+      this.uploadStatus = status;
       this.draw();
     };
+    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) => show(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
+    this.own = OFF;
+    show(`Reading ${file.name}…`);
     try {
       const pcm = await decodeFile(file);
-      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal: job.abort.signal });
+      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal });
     } catch (/** @type {any} */ error) {
-      const problem = job.abort.signal.aborted ? "The upload was cancelled." : `Cannot send ${file.name}: ${error.message}`;
-      this.own = { state: "off", code: "file", problem, next_step: "Choose another file." };
+      const problem = `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
+      this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
     }
-    this.file = null;
-    this.draw();
+    this.upload = null;
+    show("");
   }
 
   close() {
     this.stop();
-    this.file?.abort.abort();
+    this.upload?.abort();
     this.abort.abort();
     this.leave.forEach((leave) => leave());
     this.stream.close();
@@ -304,14 +314,12 @@ function createView(model, controller, el, signal) {
   const help = add(root, "div", { className: "rtnb-row rtnb-help" });
   const step = add(help, "span");
   const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
-  const input = add(null, "input", { type: "file", accept: "audio/*,.wav" });
-  const label = add(help, "label", {}, "Send an audio file instead ", input);
-  const progress = add(help, "progress", { max: 1, "aria-label": "Upload" });
-  const cancel = add(help, "button", { type: "button", textContent: "Cancel" });
+  const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
+  const choose = add(help, "button", { type: "button" });
   const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
 
   start.addEventListener("click", () => controller.toggle());
-  cancel.addEventListener("click", () => controller.file?.abort.abort());
+  choose.addEventListener("click", () => (controller.upload ? controller.upload.abort() : input.click()));
   input.addEventListener("change", () => input.files[0] && controller.send(input.files[0]));
   talk.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
     talk.setPointerCapture(event.pointerId);
@@ -328,13 +336,14 @@ function createView(model, controller, el, signal) {
   for (const name of ["keydown", "keyup"]) window.addEventListener(name, onKey, { capture: true, signal });
 
   const drawRow = (/** @type {boolean} */ off, /** @type {string} */ problem) => {
-    const { held, peak, shown } = controller;
+    const { held, peak, shown, capture } = controller;
     const sample = Boolean(model.get("sample"));
-    const text = sample ? (off ? "Play the sample recording" : "Stop") : `${off ? "Start" : "Stop"} microphone`;
+    const label = capture ? "Stop microphone" : "Start microphone"; // also takes it over from another page
     const level = !off && peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(peak)))) : -60;
     const dropped = Math.max(controller.dropped, shown.dropped);
-    set(start, { textContent: text, title: problem || (off && !sample ? "The browser asks for permission" : "") });
-    set(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !controller.capture, "aria-pressed": held });
+    set(start, { textContent: !sample ? label : off ? "Play the sample recording" : "Stop" });
+    set(start, { title: problem || (capture || sample ? "" : "The browser asks for permission") });
+    set(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !capture, "aria-pressed": held });
     set(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
     set(mute, { "aria-pressed": model.get("muted") });
     put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
@@ -342,16 +351,14 @@ function createView(model, controller, el, signal) {
     set(status, { textContent: controller.status + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
   };
   return () => {
-    const { own, shown, state, file } = controller;
+    const { own, shown, state, upload: sending } = controller;
     const problem = state === "off" ? own.problem || shown.problem : "";
     set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.warning, "data-compact": model.get("compact") });
     drawRow(state === "off", problem);
-    set(help, { hidden: !own.next_step && !file });
+    set(help, { hidden: !own.next_step && !sending });
     set(step, { textContent: own.next_step });
     set(link, { hidden: !controller.capturePage, href: controller.capturePage });
-    set(label, { hidden: Boolean(file) || !NO_MICROPHONE.includes(own.code) });
-    set(progress, { hidden: !file, value: file?.share ?? 0 });
-    set(cancel, { hidden: !file });
+    set(choose, { hidden: !sending && !NO_MICROPHONE.includes(own.code), textContent: sending ? "Cancel" : "Send an audio file instead…" });
     const n = /** @type {Record<string, number>} */ (shown.counts);
     set(counts, { hidden: !n.captured });
     set(counts, { textContent: `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused` });
@@ -369,10 +376,9 @@ export default () => {
     controller ??= new Controller(model, channel, () => views.forEach((draw) => draw()));
     const draw = createView(model, controller, el, signal);
     views.add(draw);
-    const leave = watch(model, ["compact", "sample"], draw);
+    draw();
     return () => {
       views.delete(draw);
-      leave();
       if (views.size) return;
       controller?.close(); // the last view is gone: so is the microphone
       controller = null;

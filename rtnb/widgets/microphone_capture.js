@@ -41,20 +41,6 @@ export function obstacle() {
   return policy && !policy.allowsFeature("microphone") ? explain("policy") : null;
 }
 
-/** Judges the level of the last two seconds: "clipping", "too quiet" or "". */
-export class LevelCheck {
-  /** @type {Frame[]} */
-  frames = [];
-
-  add(/** @type {Frame} */ frame) {
-    this.frames.push(frame);
-    if (this.frames.length > 100) this.frames.shift();
-    if (this.frames.reduce((sum, { clipped }) => sum + clipped, 0) >= 10) return "clipping";
-    const loudest = Math.max(...this.frames.map(({ power }) => power));
-    return this.frames.length === 100 && loudest < 1e-5 ? "too quiet" : ""; // −50 dBFS: speech at a fair level has −30
-  }
-}
-
 /** Mute the elements that show an ipywebrtc stream, now and later: they would play the microphone to the loudspeaker.
  * @param {any} widget
  * @param {AbortSignal} signal ends it
