@@ -25,6 +25,7 @@ const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
 const WAITING_FRAMES = 75; // 1.5 s; the kernel would drop older frames
 const PROCESSING = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
 const NO_MICROPHONE = ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"];
+const SILENT = { peak: 0, clipped: 0, quiet: 0, warning: "" };
 const OFF = { state: "off", code: "", problem: "", next_step: "" };
 /** @type {Record<string, string>} */
 const WARNINGS = {
@@ -42,10 +43,7 @@ class Controller {
   shown = { run: "", state: "off", status: "", problem: "", dropped: 0, counts: {} }; // state of the kernel
   run = "";
   held = false; // push-to-talk key or button
-  peak = 0;
-  warning = "";
-  clipped = 0;
-  quiet = 0;
+  level = SILENT;
   /** @type {any[]} */
   waiting = []; // frames
   dropped = 0;
@@ -56,7 +54,6 @@ class Controller {
   upload = null;
   uploadStatus = "";
   reported = "";
-  beat = 0;
   /** @type {any} */
   tail = null;
   abort = new AbortController();
@@ -89,7 +86,7 @@ class Controller {
   onMessage(/** @type {string} */ kind, /** @type {any} */ header) {
     if (kind === "start" && this.channel.isActivePage()) this.start();
     else if (kind === "stop") this.stop();
-    else if (kind === "level") this.setLevel(header.peak);
+    else if (kind === "level") this.level = { ...SILENT, peak: Math.max(header.peak, 0.8 * this.level.peak) };
     else if (kind === "shown") this.shown = header;
     this.draw();
   }
@@ -116,7 +113,7 @@ class Controller {
     if (own.state === "off") return own.problem || shown.problem || "Microphone off";
     if (model.get("muted")) return "Muted: only silence is sent";
     if (!this.talking) return `Hold the button or ${model.get("talk_key")} to talk`;
-    return this.warning ? WARNINGS[this.warning] : "Listening";
+    return WARNINGS[this.level.warning] ?? "Listening";
   }
 
   /** Set the gate, report a change to the kernel, and draw. */
@@ -156,7 +153,7 @@ class Controller {
     });
     this.capture = capture;
     this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
-    Object.assign(this, { waiting: [], dropped: 0, warning: "", clipped: 0, quiet: 0 });
+    Object.assign(this, { waiting: [], dropped: 0, level: SILENT });
     this.setState("starting");
     this.channel.claimActivePage(); // another page then stops
     try {
@@ -189,7 +186,7 @@ class Controller {
     this.flush();
     const { capture } = this;
     this.capture = null;
-    this.peak = 0;
+    this.level = SILENT;
     capture?.close();
     if (capture || problem) this.setState("off", problem);
   }
@@ -224,18 +221,18 @@ class Controller {
   onFrame(/** @type {import("./microphone_capture.js").Frame} */ frame) {
     const { talking } = this;
     if (!talking) frame.pcm.fill(0); // recorded before the gate closed
-    this.warning = talking ? this.judge(frame) : "";
     this.waiting.push({ ...frame, talking });
     if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
-    this.setLevel(talking ? frame.peak : 0);
+    this.level = talking ? this.measure(frame) : SILENT;
+    if (frame.index % 5 === 0) this.update();
   }
 
-  /** Judge the level of the last two seconds; speech at a fair level has −30 dBFS. */
-  judge(/** @type {import("./microphone_capture.js").Frame} */ { clipped, power }) {
-    this.clipped = clipped + 0.98 * this.clipped;
-    this.quiet = power < 1e-5 ? this.quiet + 1 : 0;
-    if (this.clipped >= 10) return "clipping";
-    return this.quiet >= 100 ? "too quiet" : "";
+  /** Measure the level; the peak falls slowly enough to be seen, and a warning needs two seconds. */
+  measure(/** @type {import("./microphone_capture.js").Frame} */ frame) {
+    const peak = Math.max(frame.peak, 0.8 * this.level.peak);
+    const clipped = frame.clipped + 0.98 * this.level.clipped;
+    const quiet = frame.power < 1e-5 ? this.level.quiet + 1 : 0; // −50 dBFS: speech at a fair level has −30
+    return { peak, clipped, quiet, warning: clipped >= 10 ? "clipping" : quiet >= 100 ? "too quiet" : "" };
   }
 
   /** Send the waiting frames; while the channel is full they wait, and the oldest are dropped. */
@@ -248,12 +245,6 @@ class Controller {
     const facts = { run: this.run, first: frames[0].index, frames: frames.length, t, talking: frames.some((frame) => frame.talking) };
     if (this.stream.send("audio", facts, [pcm])) this.waiting = [];
     else if (frames.length > WAITING_FRAMES) this.dropped += frames.splice(0, 1).length;
-  }
-
-  setLevel(/** @type {number} */ peak) {
-    this.peak = Math.max(peak, this.peak * 0.8); // falls slowly enough to be seen
-    this.beat += 1;
-    if (this.capture && this.beat % 5 === 0) this.update(); // ten times a second
   }
 
   /** Send an audio file to be played in place of a microphone, or cancel that. */
@@ -336,7 +327,8 @@ function createView(model, controller, el, signal) {
   for (const name of ["keydown", "keyup"]) window.addEventListener(name, onKey, { capture: true, signal });
 
   const drawRow = (/** @type {boolean} */ off, /** @type {string} */ problem) => {
-    const { held, peak, shown, capture } = controller;
+    const { held, shown, capture } = controller;
+    const { peak } = controller.level;
     const sample = Boolean(model.get("sample"));
     const label = capture ? "Stop microphone" : "Start microphone"; // also takes it over from another page
     const level = !off && peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(peak)))) : -60;
@@ -353,7 +345,7 @@ function createView(model, controller, el, signal) {
   return () => {
     const { own, shown, state, upload: sending } = controller;
     const problem = state === "off" ? own.problem || shown.problem : "";
-    set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.warning, "data-compact": model.get("compact") });
+    set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning, "data-compact": model.get("compact") });
     drawRow(state === "off", problem);
     set(help, { hidden: !own.next_step && !sending });
     set(step, { textContent: own.next_step });

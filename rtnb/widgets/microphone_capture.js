@@ -47,9 +47,8 @@ export function obstacle() {
  */
 export function muteViews(widget, signal) {
   const mute = async () => {
-    for (const view of await Promise.all(Object.values(widget.views ?? {}))) {
-      view.el.querySelectorAll("video, audio").forEach((/** @type {HTMLMediaElement} */ element) => (element.muted = true));
-    }
+    const views = await Promise.all(Object.values(widget.views ?? {}));
+    for (const element of views.flatMap((view) => [...view.el.querySelectorAll("video, audio")])) element.muted = true;
     if (widget.media) widget.media.muted = true; // of a file: it is captured all the same
   };
   mute();
@@ -63,13 +62,9 @@ export function muteViews(widget, signal) {
  * @returns {Promise<Source>}
  */
 export async function openStreamWidget(widget) {
-  const isLive = (/** @type {MediaStreamTrack} */ track) => track.readyState === "live";
+  if ((await widget.cameraStream)?.active === false) widget.cameraStream = null; // it keeps the one that ended
   /** @type {MediaStreamTrack[]} */
-  let tracks = (await widget.captureStream()).getAudioTracks().filter(isLive);
-  if (!tracks.length && widget.cameraStream) {
-    widget.cameraStream = null; // it keeps the one that ended
-    tracks = (await widget.captureStream()).getAudioTracks().filter(isLive);
-  }
+  const tracks = (await widget.captureStream()).getAudioTracks();
   if (!tracks.length) throw "silent";
   if (widget.media) widget.media.muted = true;
   const release = () => widget.cameraStream && tracks.forEach((track) => track.stop());
@@ -88,9 +83,9 @@ export async function listDevices() {
  * @returns {Promise<Source>}
  */
 export async function openDevice(label, processing) {
-  const devices = label ? await listDevices() : [];
+  const devices = await listDevices();
   const chosen = devices.find((one) => one.label === label);
-  if (devices.length && !chosen) throw "OverconstrainedError";
+  if (label && devices.length && !chosen) throw "OverconstrainedError";
   const audio = { ...processing, deviceId: chosen && { exact: chosen.deviceId } };
   return { stream: await navigator.mediaDevices.getUserMedia({ audio }), release: () => {} };
 }
