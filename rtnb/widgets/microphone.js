@@ -80,7 +80,7 @@ class Controller {
     this.list();
     this.streamWidget().then((widget) => widget && muteViews(widget, signal));
     const problem = !model.get("sample") && obstacle();
-    if (problem) this.fail(problem);
+    if (problem) this.setState("off", problem);
   }
 
   onMessage(/** @type {string} */ kind, /** @type {any} */ header) {
@@ -131,6 +131,13 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     this.reported = ""; // the kernel may wait for it again
     this.update();
+    if (NO_MICROPHONE.includes(this.own.code)) this.findCapturePage();
+  }
+
+  async findCapturePage() {
+    const { url = "" } = await this.stream.request("capture_page", {}).catch(() => ({}));
+    this.capturePage = url;
+    this.draw();
   }
 
   /** Handle the start button. */
@@ -143,7 +150,7 @@ class Controller {
   async start() {
     if (this.model.get("sample")) return;
     const problem = obstacle() ?? (document.hidden && !this.model.get("keep_on_when_hidden") ? explain("hidden") : null);
-    if (problem) return this.fail(problem);
+    if (problem) return this.setState("off", problem);
     this.capture?.close();
     /** @type {Capture} */
     const capture = new Capture({
@@ -158,14 +165,10 @@ class Controller {
     this.channel.claimActivePage(); // another page then stops
     try {
       await capture.open(() => this.openSource());
-      if (this.capture !== capture) return;
-      this.setState("on");
+      if (this.capture === capture) this.setState("on");
       this.list();
     } catch (error) {
-      capture.close();
-      if (this.capture !== capture) return;
-      this.capture = null;
-      this.fail(explain(error));
+      if (this.capture === capture) this.stop(explain(error));
     }
   }
 
@@ -195,13 +198,6 @@ class Controller {
     if (!document.hidden) return;
     this.hold(false, 0);
     if (this.capture && !this.model.get("keep_on_when_hidden")) this.stop(explain("hidden"));
-  }
-
-  /** Show why there is no microphone; where the page can have none, with a link to the capture page. */
-  async fail(/** @type {Problem} */ problem) {
-    this.setState("off", problem);
-    if (NO_MICROPHONE.includes(problem.code)) this.capturePage = (await this.stream.request("capture_page", {}).catch(() => ({}))).url ?? "";
-    this.draw();
   }
 
   /** Press or release the push-to-talk key or button. */
@@ -293,8 +289,13 @@ function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values)
 function createView(model, controller, el, signal) {
   const root = add(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
   const row = add(root, "div", { className: "rtnb-row" });
-  const start = add(row, "button", { type: "button", className: "rtnb-start" });
+  const start = add(row, "button", { type: "button", className: "rtnb-start", onclick: () => controller.toggle() });
   const talk = add(row, "button", { type: "button", className: "rtnb-talk-key" });
+  talk.onpointerup = talk.onpointercancel = () => controller.hold(false);
+  talk.onpointerdown = (/** @type {PointerEvent} */ event) => {
+    talk.setPointerCapture(event.pointerId);
+    controller.hold(true);
+  };
   const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level", "aria-valuemin": -60, "aria-valuemax": 0 });
   const bar = add(meter, "div");
   const mute = toggleButton(row, { className: "rtnb-mute", textContent: "Mute" }, (pressed) => {
@@ -306,17 +307,11 @@ function createView(model, controller, el, signal) {
   const step = add(help, "span");
   const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
   const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
-  const choose = add(help, "button", { type: "button" });
+  input.onchange = () => input.files[0] && controller.send(input.files[0]);
+  const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
+  const choose = add(help, "button", { type: "button", onclick: onChoose });
   const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
 
-  start.addEventListener("click", () => controller.toggle());
-  choose.addEventListener("click", () => (controller.upload ? controller.upload.abort() : input.click()));
-  input.addEventListener("change", () => input.files[0] && controller.send(input.files[0]));
-  talk.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-    talk.setPointerCapture(event.pointerId);
-    controller.hold(true);
-  });
-  for (const name of ["pointerup", "pointercancel"]) talk.addEventListener(name, () => controller.hold(false));
   const onKey = (/** @type {any} */ event) => {
     const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
     if (!used || model.get("mode") !== "push to talk" || !controller.capture) return;
@@ -352,8 +347,8 @@ function createView(model, controller, el, signal) {
     set(link, { hidden: !controller.capturePage, href: controller.capturePage });
     set(choose, { hidden: !sending && !NO_MICROPHONE.includes(own.code), textContent: sending ? "Cancel" : "Send an audio file instead…" });
     const n = /** @type {Record<string, number>} */ (shown.counts);
-    set(counts, { hidden: !n.captured });
-    set(counts, { textContent: `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused` });
+    const sums = `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused`;
+    set(counts, { hidden: !n.captured, textContent: sums });
   };
 }
 

@@ -100,7 +100,7 @@ peer
 
 
 class Arrivals:
-    """When each append reached the service."""
+    """Time of each append at the service."""
 
     def __init__(self) -> None:
         self.times: list[float] = []

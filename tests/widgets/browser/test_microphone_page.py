@@ -254,7 +254,7 @@ async def test_the_capture_page_works_once(browser: Any, launch: Any, mic: Micro
         await popout.goto(url)
         await popout.get_by_role(
             "button", name="Start microphone"
-        ).click()  # not there before the kernel can hear of it
+        ).click()  # it appears once the channel is connected
         await eventually(lambda: mic.state == "on")
         assert len(await mic.record(0.5)) == 12_000
         await tab.page.get_by_text("on in another tab").wait_for()
