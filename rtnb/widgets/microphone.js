@@ -18,13 +18,13 @@
  * @property {string} stream reference to an ipywebrtc stream; empty: the device
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
-import { add, decodeFile, put, putAttribute, toggleButton, upload, watch } from "./shared.js";
-import { Capture, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { decodeFile, upload, watch } from "./shared.js";
+import { Capture, explain, hasNoMicrophone, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { createView } from "./microphone_view.js";
 
 const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
 const WAITING_FRAMES = 75; // 1.5 s; the kernel would drop older frames
 const PROCESSING = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
-const NO_MICROPHONE = ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"];
 const SILENT = { peak: 0, clipped: 0, quiet: 0, warning: "" };
 const OFF = { state: "off", code: "", problem: "", next_step: "" };
 /** @type {Record<string, string>} */
@@ -131,7 +131,7 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     this.reported = ""; // the kernel may wait for it again
     this.update();
-    if (NO_MICROPHONE.includes(this.own.code)) this.findCapturePage();
+    if (hasNoMicrophone(this.own)) this.findCapturePage();
   }
 
   async findCapturePage() {
@@ -271,85 +271,6 @@ class Controller {
     this.leave.forEach((leave) => leave());
     this.stream.close();
   }
-}
-
-/** Set properties and attributes where they change. */
-function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values) {
-  for (const [name, value] of Object.entries(values)) (name in node ? put : putAttribute)(node, name, value);
-}
-
-/**
- * Build one view.
- * @param {any} model
- * @param {Controller} controller
- * @param {Element} el
- * @param {AbortSignal} signal ends it
- * @returns {() => void} draws it
- */
-function createView(model, controller, el, signal) {
-  const root = add(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
-  const row = add(root, "div", { className: "rtnb-row" });
-  const start = add(row, "button", { type: "button", className: "rtnb-start", onclick: () => controller.toggle() });
-  const talk = add(row, "button", { type: "button", className: "rtnb-talk-key" });
-  talk.onpointerup = talk.onpointercancel = () => controller.hold(false);
-  talk.onpointerdown = (/** @type {PointerEvent} */ event) => {
-    talk.setPointerCapture(event.pointerId);
-    controller.hold(true);
-  };
-  const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level", "aria-valuemin": -60, "aria-valuemax": 0 });
-  const bar = add(meter, "div");
-  const mute = toggleButton(row, { className: "rtnb-mute", textContent: "Mute" }, (pressed) => {
-    model.set("muted", pressed);
-    model.save_changes();
-  });
-  const status = add(row, "span", { className: "rtnb-status", role: "status" });
-  const help = add(root, "div", { className: "rtnb-row rtnb-help" });
-  const step = add(help, "span");
-  const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
-  const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
-  input.onchange = () => input.files[0] && controller.send(input.files[0]);
-  const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
-  const choose = add(help, "button", { type: "button", onclick: onChoose });
-  const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
-
-  const onKey = (/** @type {any} */ event) => {
-    const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
-    if (!used || model.get("mode") !== "push to talk" || !controller.capture) return;
-    event.preventDefault();
-    event.stopPropagation(); // JupyterLab listens in the capture phase on the document: be earlier
-    controller.hold(event.type === "keydown");
-  };
-  for (const name of ["keydown", "keyup"]) window.addEventListener(name, onKey, { capture: true, signal });
-
-  const drawRow = (/** @type {boolean} */ off, /** @type {string} */ problem) => {
-    const { held, shown, capture } = controller;
-    const { peak } = controller.level;
-    const sample = Boolean(model.get("sample"));
-    const label = capture ? "Stop microphone" : "Start microphone"; // also takes it over from another page
-    const level = !off && peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(peak)))) : -60;
-    const dropped = Math.max(controller.dropped, shown.dropped);
-    set(start, { textContent: !sample ? label : off ? "Play the sample recording" : "Stop" });
-    set(start, { title: problem || (capture || sample ? "" : "The browser asks for permission") });
-    set(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !capture, "aria-pressed": held });
-    set(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
-    set(mute, { "aria-pressed": model.get("muted") });
-    put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
-    set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
-    set(status, { textContent: controller.status + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
-  };
-  return () => {
-    const { own, shown, state, upload: sending } = controller;
-    const problem = state === "off" ? own.problem || shown.problem : "";
-    set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning, "data-compact": model.get("compact") });
-    drawRow(state === "off", problem);
-    set(help, { hidden: !own.next_step && !sending });
-    set(step, { textContent: own.next_step });
-    set(link, { hidden: !controller.capturePage, href: controller.capturePage });
-    set(choose, { hidden: !sending && !NO_MICROPHONE.includes(own.code), textContent: sending ? "Cancel" : "Send an audio file instead…" });
-    const n = /** @type {Record<string, number>} */ (shown.counts);
-    const sums = `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused`;
-    set(counts, { hidden: !n.captured, textContent: sums });
-  };
 }
 
 export default () => {

@@ -32,6 +32,11 @@ export function explain(error) {
   return { code, problem, next_step };
 }
 
+/** Tell whether a problem leaves this page without a microphone. */
+export function hasNoMicrophone(/** @type {Problem} */ { code }) {
+  return ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"].includes(code);
+}
+
 /** Return the reason why this page cannot have a microphone; null where it can.
  * @returns {?Problem}
  */

@@ -61,7 +61,12 @@ class Frames:
         for _ in range(frames):
             self.clock.advance(20)
             self.next += skip
-            facts = {"first": self.next, "frames": 1, "stamp_ms": self.clock() * 1000 - age_ms, "talking": talking}
+            facts: dict[str, Any] = {
+                "first": self.next,
+                "frames": 1,
+                "stamp_ms": self.clock() * 1000 - age_ms,
+                "talking": talking,
+            }
             self.sender.take(SAMPLES, **facts, session=self.session)
             self.next += 1
 

@@ -252,9 +252,7 @@ async def test_the_capture_page_works_once(browser: Any, launch: Any, mic: Micro
         popout = await (await browser.new_context(permissions=["microphone"])).new_page()
         await popout.add_init_script(SLOW_SOCKET)
         await popout.goto(url)
-        await popout.get_by_role(
-            "button", name="Start microphone"
-        ).click()  # it appears once the channel is connected
+        await popout.get_by_role("button", name="Start microphone").click()  # appears when connected
         await eventually(lambda: mic.state == "on")
         assert len(await mic.record(0.5)) == 12_000
         await tab.page.get_by_text("on in another tab").wait_for()
@@ -400,7 +398,9 @@ async def test_the_compact_form_is_one_row_and_its_texts_are_traits(
         await page.get_by_role("button", name="Start microphone").click()
         await eventually(lambda: "does not allow the microphone" in mic.problem)
         await page.get_by_role("link", name="Open the capture page").wait_for()
-        assert (await root.bounding_box())["height"] == 32
+        box = await root.bounding_box()
+        assert box is not None
+        assert box["height"] == 32
         assert not await page.get_by_role("status").is_visible()
         await root.screenshot(path=pictures / "microphone-compact-denied.png")
 
