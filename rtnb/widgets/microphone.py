@@ -17,7 +17,6 @@ import asyncio
 import itertools
 import json
 import os
-import time
 from collections.abc import Callable, Coroutine
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +35,7 @@ from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._upload import Upload
-from rtnb.widgets.microphone_sender import FRAME_SAMPLES, RATE_HZ, AudioSender
+from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, RATE_HZ, AudioSender
 from rtnb.widgets.settings import close_all
 
 _BOXES: Final = (
@@ -379,8 +378,9 @@ class Microphone(SessionView):
             self._begin(header["run"])
             self._set_state("starting", header["status"])
         elif state == "on" and current:
-            self.device_rate_hz = header["rate_hz"]
-            self._resampler = Resampler(from_rate_hz=self.device_rate_hz, to_rate_hz=RATE_HZ)
+            if self.state != "on":
+                self.device_rate_hz = header["rate_hz"]
+                self._resampler = Resampler(from_rate_hz=self.device_rate_hz, to_rate_hz=RATE_HZ)
             self._set_state("on", header["status"])
         elif state == "off" and current and (self._run or header["problem"]):
             self._set_off(header["problem"], header["next_step"])
@@ -455,7 +455,7 @@ async def play_frames(
     audio: Audio,
     on_frame: Callable[[int, Audio], object],
     *,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = now_ms,
     sleep: Callable[[float], Coroutine[Any, Any, object]] = asyncio.sleep,
 ) -> None:
     """Play a recording in real time as frames, then silence, until cancelled.
@@ -467,11 +467,11 @@ async def play_frames(
     on_frame : callable
         ``on_frame(number, samples)``, called at the end of each frame.
     """
-    start_s = clock()
+    start_ms = clock()
     for number in itertools.count():
-        wait_s = start_s + (number + 1) * FRAME_SAMPLES / RATE_HZ - clock()
-        if wait_s > 0:
-            await sleep(wait_s)
+        wait_ms = start_ms + (number + 1) * FRAME_MS - clock()
+        if wait_ms > 0:
+            await sleep(wait_ms / 1000)
         samples = audio[number * FRAME_SAMPLES : (number + 1) * FRAME_SAMPLES]
         on_frame(number, np.pad(samples, (0, FRAME_SAMPLES - len(samples))))
 
