@@ -399,8 +399,7 @@ class Microphone(SessionView):
 
     def _play_file(self, name: str, pcm: bytes) -> None:
         self._stop()
-        self._audio = decode_pcm16(pcm)
-        self.sample = _format_sample(name, self._audio)
+        _, self._audio, self.sample = _open_source(decode_pcm16(pcm), RATE_HZ, name)
         self._start()
 
     async def _invite(self) -> dict[str, str]:
@@ -431,7 +430,7 @@ def _kernel_major() -> int | None:
     return None if kernel is None else int(kernel.implementation_version.split(".")[0])
 
 
-def _open_source(source: Any, rate_hz: int) -> tuple[ipywidgets.Widget | None, Audio | None, str]:
+def _open_source(source: Any, rate_hz: int, name: str = "array") -> tuple[ipywidgets.Widget | None, Audio | None, str]:
     """Return the ipywebrtc stream, or the recording at 24 kHz and its name."""
     if source is None:
         return None, None, ""
@@ -442,13 +441,9 @@ def _open_source(source: Any, rate_hz: int) -> tuple[ipywidgets.Widget | None, A
     if isinstance(source, str | os.PathLike):
         (samples, rate_hz), name = read_wav(source), Path(source).name
     else:
-        samples, name = as_audio(source), "array"
+        samples = as_audio(source)
     audio = resample(samples, from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
-    return None, audio, _format_sample(name, audio)
-
-
-def _format_sample(name: str, audio: Audio) -> str:
-    return f"{name} ({len(audio) / RATE_HZ:.1f} s)"
+    return None, audio, f"{name} ({len(audio) / RATE_HZ:.1f} s)"
 
 
 async def play_frames(
