@@ -18,13 +18,14 @@
  * @property {string} stream reference to an ipywebrtc stream; empty: the device
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
-import { add, decodeFile, put, putAttribute, toggleButton, upload, watch } from "./shared.js";
-import { Capture, LevelCheck, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { decodeFile, upload, watch } from "./shared.js";
+import { Capture, explain, hasNoMicrophone, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { createView } from "./microphone_view.js";
 
 const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
 const WAITING_FRAMES = 75; // 1.5 s; the kernel would drop older frames
 const PROCESSING = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
-const NO_MICROPHONE = ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"];
+const SILENT = { peak: 0, clipped: 0, quiet: 0, warning: "" };
 const OFF = { state: "off", code: "", problem: "", next_step: "" };
 /** @type {Record<string, string>} */
 const WARNINGS = {
@@ -42,19 +43,17 @@ class Controller {
   shown = { run: "", state: "off", status: "", problem: "", dropped: 0, counts: {} }; // state of the kernel
   run = "";
   held = false; // push-to-talk key or button
-  peak = 0;
-  warning = "";
-  check = new LevelCheck();
+  level = SILENT;
   /** @type {any[]} */
   waiting = []; // frames
   dropped = 0;
   /** @type {string[]} */
   devices = [];
   capturePage = "";
-  /** @type {?{ share: number, abort: AbortController }} */
-  file = null;
+  /** @type {?AbortController} */
+  upload = null;
+  uploadStatus = "";
   reported = "";
-  beat = 0;
   /** @type {any} */
   tail = null;
   abort = new AbortController();
@@ -73,7 +72,7 @@ class Controller {
     this.leave = [
       channel.onActivePage((active) => !active && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere"))),
       watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start()),
-      watch(model, ["muted", "mode", "talk_key"], () => this.update()),
+      watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update()),
     ];
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
@@ -81,13 +80,13 @@ class Controller {
     this.list();
     this.streamWidget().then((widget) => widget && muteViews(widget, signal));
     const problem = !model.get("sample") && obstacle();
-    if (problem) this.fail(problem);
+    if (problem) this.setState("off", problem);
   }
 
   onMessage(/** @type {string} */ kind, /** @type {any} */ header) {
     if (kind === "start" && this.channel.isActivePage()) this.start();
     else if (kind === "stop") this.stop();
-    else if (kind === "level") this.setLevel(header.peak);
+    else if (kind === "level") this.level = { ...SILENT, peak: Math.max(header.peak, 0.8 * this.level.peak) };
     else if (kind === "shown") this.shown = header;
     this.draw();
   }
@@ -108,13 +107,13 @@ class Controller {
 
   get status() {
     const { model, own, shown } = this;
+    if (this.uploadStatus) return this.uploadStatus;
     if (own.state === "starting") return "Starting: the browser may ask for permission";
-    if (own.state === "off" && own.problem) return own.problem;
-    if (own.state === "off" && this.state === "off") return shown.problem || "Microphone off";
-    if (own.state === "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+    if (own.state === "off" && this.state !== "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+    if (own.state === "off") return own.problem || shown.problem || "Microphone off";
     if (model.get("muted")) return "Muted: only silence is sent";
     if (!this.talking) return `Hold the button or ${model.get("talk_key")} to talk`;
-    return this.warning ? WARNINGS[this.warning] : "Listening";
+    return WARNINGS[this.level.warning] ?? "Listening";
   }
 
   /** Set the gate, report a change to the kernel, and draw. */
@@ -132,6 +131,13 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     this.reported = ""; // the kernel may wait for it again
     this.update();
+    if (hasNoMicrophone(this.own)) this.findCapturePage();
+  }
+
+  async findCapturePage() {
+    const { url = "" } = await this.stream.request("capture_page", {}).catch(() => ({}));
+    this.capturePage = url;
+    this.draw();
   }
 
   /** Handle the start button. */
@@ -144,7 +150,7 @@ class Controller {
   async start() {
     if (this.model.get("sample")) return;
     const problem = obstacle() ?? (document.hidden && !this.model.get("keep_on_when_hidden") ? explain("hidden") : null);
-    if (problem) return this.fail(problem);
+    if (problem) return this.setState("off", problem);
     this.capture?.close();
     /** @type {Capture} */
     const capture = new Capture({
@@ -154,19 +160,15 @@ class Controller {
     });
     this.capture = capture;
     this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
-    Object.assign(this, { waiting: [], dropped: 0, warning: "", check: new LevelCheck() });
+    Object.assign(this, { waiting: [], dropped: 0, level: SILENT });
     this.setState("starting");
     this.channel.claimActivePage(); // another page then stops
     try {
       await capture.open(() => this.openSource());
-      if (this.capture !== capture) return;
-      this.setState("on");
+      if (this.capture === capture) this.setState("on");
       this.list();
     } catch (error) {
-      capture.close();
-      if (this.capture !== capture) return;
-      this.capture = null;
-      this.fail(explain(error));
+      if (this.capture === capture) this.stop(explain(error));
     }
   }
 
@@ -187,7 +189,7 @@ class Controller {
     this.flush();
     const { capture } = this;
     this.capture = null;
-    this.peak = 0;
+    this.level = SILENT;
     capture?.close();
     if (capture || problem) this.setState("off", problem);
   }
@@ -196,13 +198,6 @@ class Controller {
     if (!document.hidden) return;
     this.hold(false, 0);
     if (this.capture && !this.model.get("keep_on_when_hidden")) this.stop(explain("hidden"));
-  }
-
-  /** Show why there is no microphone; where the page can have none, with a link to the capture page. */
-  async fail(/** @type {Problem} */ problem) {
-    this.setState("off", problem);
-    if (NO_MICROPHONE.includes(problem.code)) this.capturePage = (await this.stream.request("capture_page", {}).catch(() => ({}))).url ?? "";
-    this.draw();
   }
 
   /** Press or release the push-to-talk key or button. */
@@ -222,10 +217,18 @@ class Controller {
   onFrame(/** @type {import("./microphone_capture.js").Frame} */ frame) {
     const { talking } = this;
     if (!talking) frame.pcm.fill(0); // recorded before the gate closed
-    this.warning = talking ? this.check.add(frame) : "";
     this.waiting.push({ ...frame, talking });
     if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
-    this.setLevel(talking ? frame.peak : 0);
+    this.level = talking ? this.measure(frame) : SILENT;
+    if (frame.index % 5 === 0) this.update();
+  }
+
+  /** Measure the level; the peak falls slowly enough to be seen, and a warning needs two seconds. */
+  measure(/** @type {import("./microphone_capture.js").Frame} */ frame) {
+    const peak = Math.max(frame.peak, 0.8 * this.level.peak);
+    const clipped = frame.clipped + 0.98 * this.level.clipped;
+    const quiet = frame.power < 1e-5 ? this.level.quiet + 1 : 0; // −50 dBFS: speech at a fair level has −30
+    return { peak, clipped, quiet, warning: clipped >= 10 ? "clipping" : quiet >= 100 ? "too quiet" : "" };
   }
 
   /** Send the waiting frames; while the channel is full they wait, and the oldest are dropped. */
@@ -240,122 +243,34 @@ class Controller {
     else if (frames.length > WAITING_FRAMES) this.dropped += frames.splice(0, 1).length;
   }
 
-  setLevel(/** @type {number} */ peak) {
-    this.peak = Math.max(peak, this.peak * 0.8); // falls slowly enough to be seen
-    this.beat += 1;
-    if (this.capture && this.beat % 5 === 0) this.update(); // ten times a second
-  }
-
-  /** Send an audio file to be played in place of a microphone. */
+  /** Send an audio file to be played in place of a microphone, or cancel that. */
   async send(/** @type {File} */ file) {
-    const job = { share: 0, abort: new AbortController() };
-    this.file = job;
-    this.own = OFF;
-    this.draw();
-    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) => {
-      job.share = sent / size;
+    const { signal } = (this.upload = new AbortController());
+    const show = (/** @type {string} */ status) => {
+      this.uploadStatus = status;
       this.draw();
     };
+    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) => show(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
+    this.own = OFF;
+    show(`Reading ${file.name}…`);
     try {
       const pcm = await decodeFile(file);
-      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal: job.abort.signal });
+      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal });
     } catch (/** @type {any} */ error) {
-      const problem = job.abort.signal.aborted ? "The upload was cancelled." : `Cannot send ${file.name}: ${error.message}`;
-      this.own = { state: "off", code: "file", problem, next_step: "Choose another file." };
+      const problem = `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
+      this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
     }
-    this.file = null;
-    this.draw();
+    this.upload = null;
+    show("");
   }
 
   close() {
     this.stop();
-    this.file?.abort.abort();
+    this.upload?.abort();
     this.abort.abort();
     this.leave.forEach((leave) => leave());
     this.stream.close();
   }
-}
-
-/** Set properties and attributes where they change. */
-function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values) {
-  for (const [name, value] of Object.entries(values)) (name in node ? put : putAttribute)(node, name, value);
-}
-
-/**
- * Build one view.
- * @param {any} model
- * @param {Controller} controller
- * @param {Element} el
- * @param {AbortSignal} signal ends it
- * @returns {() => void} draws it
- */
-function createView(model, controller, el, signal) {
-  const root = add(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
-  const row = add(root, "div", { className: "rtnb-row" });
-  const start = add(row, "button", { type: "button", className: "rtnb-start" });
-  const talk = add(row, "button", { type: "button", className: "rtnb-talk-key" });
-  const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level", "aria-valuemin": -60, "aria-valuemax": 0 });
-  const bar = add(meter, "div");
-  const mute = toggleButton(row, { className: "rtnb-mute", textContent: "Mute" }, (pressed) => {
-    model.set("muted", pressed);
-    model.save_changes();
-  });
-  const status = add(row, "span", { className: "rtnb-status", role: "status" });
-  const help = add(root, "div", { className: "rtnb-row rtnb-help" });
-  const step = add(help, "span");
-  const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
-  const input = add(null, "input", { type: "file", accept: "audio/*,.wav" });
-  const label = add(help, "label", {}, "Send an audio file instead ", input);
-  const progress = add(help, "progress", { max: 1, "aria-label": "Upload" });
-  const cancel = add(help, "button", { type: "button", textContent: "Cancel" });
-  const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
-
-  start.addEventListener("click", () => controller.toggle());
-  cancel.addEventListener("click", () => controller.file?.abort.abort());
-  input.addEventListener("change", () => input.files[0] && controller.send(input.files[0]));
-  talk.addEventListener("pointerdown", (/** @type {PointerEvent} */ event) => {
-    talk.setPointerCapture(event.pointerId);
-    controller.hold(true);
-  });
-  for (const name of ["pointerup", "pointercancel"]) talk.addEventListener(name, () => controller.hold(false));
-  const onKey = (/** @type {any} */ event) => {
-    const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
-    if (!used || model.get("mode") !== "push to talk" || !controller.capture) return;
-    event.preventDefault();
-    event.stopPropagation(); // JupyterLab listens in the capture phase on the document: be earlier
-    controller.hold(event.type === "keydown");
-  };
-  for (const name of ["keydown", "keyup"]) window.addEventListener(name, onKey, { capture: true, signal });
-
-  const drawRow = (/** @type {boolean} */ off, /** @type {string} */ problem) => {
-    const { held, peak, shown } = controller;
-    const sample = Boolean(model.get("sample"));
-    const text = sample ? (off ? "Play the sample recording" : "Stop") : `${off ? "Start" : "Stop"} microphone`;
-    const level = !off && peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(peak)))) : -60;
-    const dropped = Math.max(controller.dropped, shown.dropped);
-    set(start, { textContent: text, title: problem || (off && !sample ? "The browser asks for permission" : "") });
-    set(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !controller.capture, "aria-pressed": held });
-    set(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
-    set(mute, { "aria-pressed": model.get("muted") });
-    put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
-    set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
-    set(status, { textContent: controller.status + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
-  };
-  return () => {
-    const { own, shown, state, file } = controller;
-    const problem = state === "off" ? own.problem || shown.problem : "";
-    set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.warning, "data-compact": model.get("compact") });
-    drawRow(state === "off", problem);
-    set(help, { hidden: !own.next_step && !file });
-    set(step, { textContent: own.next_step });
-    set(link, { hidden: !controller.capturePage, href: controller.capturePage });
-    set(label, { hidden: Boolean(file) || !NO_MICROPHONE.includes(own.code) });
-    set(progress, { hidden: !file, value: file?.share ?? 0 });
-    set(cancel, { hidden: !file });
-    const n = /** @type {Record<string, number>} */ (shown.counts);
-    set(counts, { hidden: !n.captured });
-    set(counts, { textContent: `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused` });
-  };
 }
 
 export default () => {
@@ -369,10 +284,9 @@ export default () => {
     controller ??= new Controller(model, channel, () => views.forEach((draw) => draw()));
     const draw = createView(model, controller, el, signal);
     views.add(draw);
-    const leave = watch(model, ["compact", "sample"], draw);
+    draw();
     return () => {
       views.delete(draw);
-      leave();
       if (views.size) return;
       controller?.close(); // the last view is gone: so is the microphone
       controller = null;

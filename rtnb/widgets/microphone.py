@@ -17,7 +17,6 @@ import asyncio
 import itertools
 import json
 import os
-import time
 from collections.abc import Callable, Coroutine
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +35,7 @@ from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._upload import Upload
-from rtnb.widgets.microphone_sender import FRAME_SAMPLES, RATE_HZ, AudioSender
+from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, RATE_HZ, AudioSender
 from rtnb.widgets.settings import close_all
 
 _BOXES: Final = (
@@ -379,8 +378,9 @@ class Microphone(SessionView):
             self._begin(header["run"])
             self._set_state("starting", header["status"])
         elif state == "on" and current:
-            self.device_rate_hz = header["rate_hz"]
-            self._resampler = Resampler(from_rate_hz=self.device_rate_hz, to_rate_hz=RATE_HZ)
+            if self.state != "on":
+                self.device_rate_hz = header["rate_hz"]
+                self._resampler = Resampler(from_rate_hz=self.device_rate_hz, to_rate_hz=RATE_HZ)
             self._set_state("on", header["status"])
         elif state == "off" and current and (self._run or header["problem"]):
             self._set_off(header["problem"], header["next_step"])
@@ -399,8 +399,7 @@ class Microphone(SessionView):
 
     def _play_file(self, name: str, pcm: bytes) -> None:
         self._stop()
-        self._audio = decode_pcm16(pcm)
-        self.sample = _format_sample(name, self._audio)
+        _, self._audio, self.sample = _open_source(decode_pcm16(pcm), RATE_HZ, name)
         self._start()
 
     async def _invite(self) -> dict[str, str]:
@@ -431,7 +430,7 @@ def _kernel_major() -> int | None:
     return None if kernel is None else int(kernel.implementation_version.split(".")[0])
 
 
-def _open_source(source: Any, rate_hz: int) -> tuple[ipywidgets.Widget | None, Audio | None, str]:
+def _open_source(source: Any, rate_hz: int, name: str = "array") -> tuple[ipywidgets.Widget | None, Audio | None, str]:
     """Return the ipywebrtc stream, or the recording at 24 kHz and its name."""
     if source is None:
         return None, None, ""
@@ -442,20 +441,16 @@ def _open_source(source: Any, rate_hz: int) -> tuple[ipywidgets.Widget | None, A
     if isinstance(source, str | os.PathLike):
         (samples, rate_hz), name = read_wav(source), Path(source).name
     else:
-        samples, name = as_audio(source), "array"
+        samples = as_audio(source)
     audio = resample(samples, from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
-    return None, audio, _format_sample(name, audio)
-
-
-def _format_sample(name: str, audio: Audio) -> str:
-    return f"{name} ({len(audio) / RATE_HZ:.1f} s)"
+    return None, audio, f"{name} ({len(audio) / RATE_HZ:.1f} s)"
 
 
 async def play_frames(
     audio: Audio,
     on_frame: Callable[[int, Audio], object],
     *,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = now_ms,
     sleep: Callable[[float], Coroutine[Any, Any, object]] = asyncio.sleep,
 ) -> None:
     """Play a recording in real time as frames, then silence, until cancelled.
@@ -467,11 +462,11 @@ async def play_frames(
     on_frame : callable
         ``on_frame(number, samples)``, called at the end of each frame.
     """
-    start_s = clock()
+    start_ms = clock()
     for number in itertools.count():
-        wait_s = start_s + (number + 1) * FRAME_SAMPLES / RATE_HZ - clock()
-        if wait_s > 0:
-            await sleep(wait_s)
+        wait_ms = start_ms + (number + 1) * FRAME_MS - clock()
+        if wait_ms > 0:
+            await sleep(wait_ms / 1000)
         samples = audio[number * FRAME_SAMPLES : (number + 1) * FRAME_SAMPLES]
         on_frame(number, np.pad(samples, (0, FRAME_SAMPLES - len(samples))))
 

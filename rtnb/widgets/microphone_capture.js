@@ -32,6 +32,11 @@ export function explain(error) {
   return { code, problem, next_step };
 }
 
+/** Tell whether a problem leaves this page without a microphone. */
+export function hasNoMicrophone(/** @type {Problem} */ { code }) {
+  return ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"].includes(code);
+}
+
 /** Return the reason why this page cannot have a microphone; null where it can.
  * @returns {?Problem}
  */
@@ -41,29 +46,14 @@ export function obstacle() {
   return policy && !policy.allowsFeature("microphone") ? explain("policy") : null;
 }
 
-/** Judges the level of the last two seconds: "clipping", "too quiet" or "". */
-export class LevelCheck {
-  /** @type {Frame[]} */
-  frames = [];
-
-  add(/** @type {Frame} */ frame) {
-    this.frames.push(frame);
-    if (this.frames.length > 100) this.frames.shift();
-    if (this.frames.reduce((sum, { clipped }) => sum + clipped, 0) >= 10) return "clipping";
-    const loudest = Math.max(...this.frames.map(({ power }) => power));
-    return this.frames.length === 100 && loudest < 1e-5 ? "too quiet" : ""; // −50 dBFS: speech at a fair level has −30
-  }
-}
-
 /** Mute the elements that show an ipywebrtc stream, now and later: they would play the microphone to the loudspeaker.
  * @param {any} widget
  * @param {AbortSignal} signal ends it
  */
 export function muteViews(widget, signal) {
   const mute = async () => {
-    for (const view of await Promise.all(Object.values(widget.views ?? {}))) {
-      view.el.querySelectorAll("video, audio").forEach((/** @type {HTMLMediaElement} */ element) => (element.muted = true));
-    }
+    const views = await Promise.all(Object.values(widget.views ?? {}));
+    for (const element of views.flatMap((view) => [...view.el.querySelectorAll("video, audio")])) element.muted = true;
     if (widget.media) widget.media.muted = true; // of a file: it is captured all the same
   };
   mute();
@@ -77,13 +67,9 @@ export function muteViews(widget, signal) {
  * @returns {Promise<Source>}
  */
 export async function openStreamWidget(widget) {
-  const isLive = (/** @type {MediaStreamTrack} */ track) => track.readyState === "live";
+  if ((await widget.cameraStream)?.active === false) widget.cameraStream = null; // it keeps the one that ended
   /** @type {MediaStreamTrack[]} */
-  let tracks = (await widget.captureStream()).getAudioTracks().filter(isLive);
-  if (!tracks.length && widget.cameraStream) {
-    widget.cameraStream = null; // it keeps the one that ended
-    tracks = (await widget.captureStream()).getAudioTracks().filter(isLive);
-  }
+  const tracks = (await widget.captureStream()).getAudioTracks();
   if (!tracks.length) throw "silent";
   if (widget.media) widget.media.muted = true;
   const release = () => widget.cameraStream && tracks.forEach((track) => track.stop());
@@ -102,9 +88,9 @@ export async function listDevices() {
  * @returns {Promise<Source>}
  */
 export async function openDevice(label, processing) {
-  const devices = label ? await listDevices() : [];
+  const devices = await listDevices();
   const chosen = devices.find((one) => one.label === label);
-  if (devices.length && !chosen) throw "OverconstrainedError";
+  if (label && devices.length && !chosen) throw "OverconstrainedError";
   const audio = { ...processing, deviceId: chosen && { exact: chosen.deviceId } };
   return { stream: await navigator.mediaDevices.getUserMedia({ audio }), release: () => {} };
 }

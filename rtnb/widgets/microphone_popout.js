@@ -1,5 +1,5 @@
 /**
- * The capture page: the notebook's channel and microphone on a page of their own, with a hand-made model. See `traits` in microphone.py.
+ * Capture page: the notebook's channel and microphone on a separate page, with a hand-made model. See microphone.py.
  */
 const facts = JSON.parse(document.querySelector("#facts")?.textContent ?? "");
 const { traits } = facts;

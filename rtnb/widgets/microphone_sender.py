@@ -19,8 +19,9 @@ from rtnb.widgets._frames import now_ms
 RATE_HZ: Final = 24_000
 """Rate of recordings and of PCM sessions."""
 
+FRAME_MS: Final = 20
 FRAME_SAMPLES: Final = 480
-"""Samples of one frame: 20 ms."""
+"""Samples of one frame at 24 kHz."""
 
 LATE_MS: Final = 250.0
 """Age from which on a frame counts as late (chosen: a listener notices it)."""

@@ -61,7 +61,12 @@ class Frames:
         for _ in range(frames):
             self.clock.advance(20)
             self.next += skip
-            facts = {"first": self.next, "frames": 1, "stamp_ms": self.clock() * 1000 - age_ms, "talking": talking}
+            facts: dict[str, Any] = {
+                "first": self.next,
+                "frames": 1,
+                "stamp_ms": self.clock() * 1000 - age_ms,
+                "talking": talking,
+            }
             self.sender.take(SAMPLES, **facts, session=self.session)
             self.next += 1
 
@@ -250,6 +255,7 @@ def test_frames_of_any_device_rate_become_24_khz(microphone: Microphone, page: F
         page.start(f"p-{rate_hz}", rate_hz=rate_hz)
         for number, frame in enumerate(noise.reshape(25, -1)):
             page.audio(f"p-{rate_hz}", number, encode_pcm16(frame))
+            page.state("on", f"p-{rate_hz}", rate_hz=rate_hz, status=f"{number}")  # a new status changes no sample
         heard = np.concatenate([recorded.get_nowait() for _ in range(25)])
         expected = resample(noise, from_rate_hz=rate_hz, to_rate_hz=24_000)[: len(heard)]
         assert len(heard) >= 12_000 - 480
@@ -351,7 +357,9 @@ async def test_a_recording_is_played_in_real_time_and_then_silence() -> None:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await play_frames(np.full(480 * 4 + 100, 0.25, np.float32), take, clock=clock, sleep=clock.sleep)
+        await play_frames(
+            np.full(480 * 4 + 100, 0.25, np.float32), take, clock=lambda: clock() * 1000, sleep=clock.sleep
+        )
     assert [round(at * 50, 6) for at, _, _ in frames] == list(range(1, 11))
     audio = np.concatenate([samples for _, _, samples in frames])
     assert len(audio) == 480 * 10

@@ -36,7 +36,7 @@ if (navigator.mediaDevices && !navigator.mediaDevices.noted) {
 0;
 """
 
-_FINE_HZ = 48_000  # finer than what is heard, which may begin between two of its samples
+_FINE_HZ = 48_000  # finer than the recording, which may begin between two samples of the file
 _PIECE = _FINE_HZ // 4
 _SHIFT = _FINE_HZ // 10
 _QUIET = 0.01 * np.sqrt(_PIECE)  # a piece at -40 dB
@@ -72,7 +72,7 @@ def write_voice(path: Path, *, seconds: int = 8, end: str = ".") -> Path:
 
 
 def likeness(heard: np.ndarray, file: Path) -> float:
-    """How like a file, which repeats, is what was heard (24 kHz): the median correlation of its quarter seconds.
+    """Likeness of a recording (24 kHz) to a file that repeats: the median correlation of its quarter seconds.
 
     Each of these is aligned anew, within 0.1 s of where the one before ended: where a machine falls behind, Chromium
     leaves out or inserts some samples, and what follows is shifted. 0.0 where hardly anything was heard.
@@ -100,7 +100,7 @@ def likeness(heard: np.ndarray, file: Path) -> float:
 
 
 def _best(piece: np.ndarray, said: np.ndarray) -> tuple[int, float]:
-    """Where in `said` it correlates best with `piece`, and how well."""
+    """Place in `said` of the best correlation with `piece`, and the correlation."""
     n = len(said) - len(piece)
     size = 1 << int(np.ceil(np.log2(len(said))))
     cross = np.fft.irfft(np.fft.rfft(said, size) * np.conj(np.fft.rfft(piece, size)), size)[:n]
@@ -117,7 +117,7 @@ def text(*files: Path) -> str:
 
 @asynccontextmanager
 async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
-    """Show microphones on pages of their own: ``tab = await show(microphone)``."""
+    """Show each microphone on a new page: ``tab = await show(microphone)``."""
     async with tabs_of(shared_channel(), browser, script=TRACKS) as open_tab:
         yield lambda microphone, **options: _show(open_tab, microphone, **options)
 
