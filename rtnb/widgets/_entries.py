@@ -22,7 +22,7 @@ _ROLES = {"function_call": "tool", "function_call_output": "tool", "mcp_call": "
 
 @dataclass
 class Entry:
-    """One item of the conversation, as far as it is known."""
+    """Known state of one item of the conversation."""
 
     id: str
     role: str
@@ -31,7 +31,7 @@ class Entry:
     status: str = "in progress"
     """``in progress``, ``complete``, ``not transcribed``, ``interrupted``, ``failed`` or ``deleted``."""
     detail: str = ""
-    """More about the status, in words."""
+    """Text about the status."""
     note: str = ""
     """A measured time: ``first audio 410 ms`` of an answer, ``120 ms`` of a tool call."""
     index: int = 0
@@ -211,7 +211,7 @@ class Entries:
         self._end(entry, "interrupted", f"at {heard_ms / 1000:.1f} s; {lost_ms / 1000:.1f} s not heard")
 
     def _on_truncated(self, event: events.ConversationItemTruncated) -> None:
-        """Note the cut of the service over WebRTC: nobody here truncates, and no audio of the item passed here."""
+        """Note the cut of the service over WebRTC, where no audio of the item passes the kernel."""
         entry = self.all.get(event.item_id)
         if entry is not None and event.item_id not in self._timeline.items:
             self._end(entry, "interrupted", f"at {event.audio_end_ms / 1000:.1f} s")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from traitlets import Bool, List, Unicode
@@ -18,7 +18,7 @@ from traitlets import Bool, List, Unicode
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
 from rtnb.audio import decode_pcm16, read_wav
-from rtnb.client import Response, Session
+from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import bundle, format_error, styles
@@ -75,54 +75,35 @@ class MessageBar(SessionView):
         self.is_problem = bool(problems)
         self.status = problems[-1] if problems else " · ".join(line for line, _ in self._lines.values())
 
-    # --- talking; from any loop ---------------------------------------------------------------------------------------
-
-    async def ask(self, text: str) -> Response:
-        """Send a text message and return the finished answer."""
-        return await self._open_session().ask(text)
-
-    async def say(self, audio: Any, **options: Any) -> Response:
-        """Send speech and return the finished answer; takes the arguments of `Session.say`."""
-        response: Response = await self._open_session().say(audio, **options)
-        return response
-
-    async def interrupt(self) -> None:
-        """Stop the answer; without one nothing happens."""
-        await self._open_session().interrupt()
-
-    def _open_session(self) -> Session:
-        session = self.session
-        if not isinstance(session, Session) or session.closed:
-            raise RtnbError("There is no open session.").with_hint("Connect first.")
-        return session
-
     # --- from the page ------------------------------------------------------------------------------------------------
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         if kind == "ask":
-            self._start("Waiting for the answer …", self.ask(str(header.get("text", ""))))
+            self._start("Waiting for the answer …", lambda session: session.ask(str(header["text"])))
         elif kind == "interrupt":
-            self._start("", self.interrupt())
+            self._start("", lambda session: session.interrupt())
         elif kind == "sound" and (sound := self._upload.receive(header, buffers)) is not None:
-            self._start(_SENDING, self._say_sound(sound, header.get("rate_hz")))
+            self._start(_SENDING, lambda session: self._say_sound(session, sound, header.get("rate_hz")))
         elif kind == "cancel":
             for task in [task for task, words in self._tasks.items() if words == _SENDING]:
                 task.cancel()
         return {}
 
-    async def _say_sound(self, sound: bytes, rate_hz: int | None) -> Response:
+    async def _say_sound(self, session: Session, sound: bytes, rate_hz: int | None) -> None:
         self.busy = True
         try:
             audio, rate = read_wav(sound) if rate_hz is None else (decode_pcm16(sound), int(rate_hz))
-            return await self.say(audio, rate_hz=rate)
+            await session.say(audio, rate_hz=rate)
         finally:
             self.busy = False
 
-    def _start(self, words: str, call: Coroutine[Any, Any, Any]) -> None:
+    def _start(self, words: str, call: Callable[[Session], Coroutine[Any, Any, Any]]) -> None:
         async def run() -> None:
             self.set_status("message", words)
             try:
-                await call
+                if not isinstance(self.session, Session) or self.session.closed:
+                    raise RtnbError("There is no open session.").with_hint("Connect first.")
+                await call(self.session)
             except RtnbError as error:
                 self.set_status("message", format_error(error), is_problem=True)
             else:

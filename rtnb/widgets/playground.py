@@ -13,7 +13,6 @@ import traitlets
 from traitlets import Enum
 
 from rtnb._loop import shared_loop
-from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.client import Response, Session
 from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings, wanted_settings
@@ -62,7 +61,7 @@ _shown: list[Playground] = []
 
 
 class _StatusBar(ConnectionControl):
-    _css = styles("connection.css", "playground.css")  # a Box of ipywidgets brings no style of its own
+    _css = styles("connection.css", "playground.css")  # ipywidgets' Box has no style sheet
 
 
 class Playground(ipywidgets.Box):  # type: ignore[misc]
@@ -173,27 +172,18 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self._tabs = ipywidgets.Tab([self._pages[name] for name in self._tab_names], titles=titles, selected_index=0)
         self._frame = ipywidgets.Box(layout=ipywidgets.Layout(height=f"{height}px"))
         self._left = [one for part, one in zip(PARTS, (self.transcript, self.waveform), strict=False) if part in show]
-        for widget, look in (
-            (self, "playground"),
-            (self._frame, "frame"),
-            (self.connection, "at-top"),
-            (self.transcript, "at-conversation"),
-            (self.waveform, "at-time"),
-            (self._tabs, "at-tabs"),
-            (self.message_bar, "at-message"),
-            (self.speaker, "at-speaker"),
-        ):
-            widget.add_class(f"rtnb-{look}")
-        for missing in {"conversation", "time axis"} - show:
-            self._frame.add_class(f"rtnb-no-{missing.partition(' ')[0]}")
-        if not self._tab_names:
-            self._frame.add_class("rtnb-no-tabs")
         super().__init__([self._frame])
-        self.connection.observe(self._on_connection, "message")
+        self.add_class("rtnb-playground")
+        self._frame.add_class("rtnb-frame")
+        present = {"conversation": "conversation" in show, "time": "time axis" in show, "tabs": bool(self._tab_names)}
+        for part in [part for part, is_shown in present.items() if not is_shown]:
+            self._frame.add_class(f"rtnb-no-{part}")
+        self.connection.observe(lambda change: self._set_status("connection", change["new"]), "message")
         self.connection.observe(self._on_n_events, "n_events")
-        self.speaker.observe(self._on_speaker, "state")
+        self.speaker.observe(
+            lambda change: self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], "")), "state"
+        )
         if self.microphone is not None:
-            self.microphone.add_class("rtnb-at-voice")
             self.microphone.observe(self._on_microphone, ["status", "problem"])
 
     # --- the session --------------------------------------------------------------------------------------------------
@@ -217,20 +207,13 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         except TimeoutError:
             if opening.done():
                 raise
-            target = self._target.facts.url or self._target.facts.service
-            raise RequestTimeout("Playground.session", awaited="answer of " + target, timeout_s=OPENING_S).with_hint(
-                "It is still being opened: read the session later, or look at the playground's status line."
-            ) from None
+            awaited = f"answer of {self._target.facts.url or self._target.facts.service}"
+            raise RequestTimeout("Playground.session", awaited=awaited, timeout_s=OPENING_S) from None
 
     @property
     def latency(self) -> LatencyMeter:
         """Latency of every turn of the session, step by step."""
         return self.message_bar.latency
-
-    @property
-    def cost(self) -> CostMeter:
-        """Estimated cost of the session."""
-        return self.connection.cost
 
     def connect(self) -> None:
         """Open a new session with the settings of the one before. Returns at once."""
@@ -284,7 +267,6 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         if is_call and self.peer is None:
             settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
             self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, **settings)
-            self.peer.add_class("rtnb-at-voice")
             self.peer.observe(self._on_call, "state")
         voice = (self.peer,) if is_call else (self.microphone, self.message_bar, self.speaker)
         tabs = (self._tabs,) if self._tab_names else ()
@@ -342,16 +324,10 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
     def _set_status(self, source: str, text: str, *, is_problem: bool = True) -> None:
         shared_loop().call_soon(lambda: self.message_bar.set_status(source, text, is_problem=is_problem))
 
-    def _on_connection(self, change: dict[str, Any]) -> None:
-        self._set_status("connection", change["new"])
-
     def _on_microphone(self, _: Any) -> None:
         assert self.microphone is not None
         problem, is_off = self.microphone.problem, self.microphone.state in ("off", "no page")
         self._set_status("microphone", problem or ("" if is_off else self.microphone.status), is_problem=bool(problem))
-
-    def _on_speaker(self, change: dict[str, Any]) -> None:
-        self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], ""))
 
     def _on_n_events(self, _: Any) -> None:
         if self._title is None and "events" in self._tab_names:
@@ -365,28 +341,26 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
 
     async def ask(self, text: str) -> Response:
         """Send a text message and return the finished answer."""
-        await self._is_open()
-        return await self.message_bar.ask(text)
+        return await (await self._opened()).ask(text)
 
     async def say(self, audio: Any, **options: Any) -> Response:
         """Send speech and return the finished answer; takes the arguments of `Session.say`."""
-        await self._is_open()
-        return await self.message_bar.say(audio, **options)
+        response: Response = await (await self._opened()).say(audio, **options)
+        return response
 
     async def interrupt(self) -> None:
         """Stop the answer."""
-        await self._is_open()
-        await self.message_bar.interrupt()
+        await (await self._opened()).interrupt()
 
     async def apply(self) -> pd.DataFrame:
         """Send changed settings at once; return the status of every requested setting."""
-        await self._is_open()
+        await self._opened()
         return await self.panel.apply()
 
-    async def _is_open(self) -> None:
+    async def _opened(self) -> Session:
         if self._opening.cancelled():
             raise _not_connected()
-        await asyncio.shield(asyncio.wrap_future(self._opening))
+        return await asyncio.shield(asyncio.wrap_future(self._opening))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> 
     spoken = await playground.say(simulator.speech("What is a delta?").audio, rate_hz=24_000)
     assert spoken.transcript
     await eventually(lambda: [turn.kind for turn in playground.latency.turns] == ["text", "push to talk"])
-    await eventually(lambda: sum(charge.what == "response" for charge in playground.cost.charges) == 2)
+    await eventually(lambda: sum(charge.what == "response" for charge in playground.connection.cost.charges) == 2)
     bar = playground.message_bar
     assert [name for name, _, _ in bar.figures] == ["acoustic end", "commit sent", *POINTS, "total"]
     assert bar.figures[0][1] == "n/a"  # no microphone recorded it
@@ -143,7 +143,7 @@ async def test_the_end_of_the_session_is_said(simulator: rtnb.Simulator) -> None
     await asyncio.to_thread(simulator.stop)
     await eventually(lambda: playground.connection.state == "closed")
     assert playground.connection.message
-    with pytest.raises(rtnb.RtnbError, match="There is no open session"):
+    with pytest.raises(rtnb.RtnbError, match="closed"):
         await playground.ask("Hello?")
     playground.close()
 
@@ -210,9 +210,8 @@ async def test_a_session_that_does_not_open_names_what_was_awaited(monkeypatch: 
     port = server.sockets[0].getsockname()[1]
     monkeypatch.setattr(playground_module, "OPENING_S", 0.2)
     playground = Playground(f"ws://127.0.0.1:{port}", timeout_s=20.0)
-    with pytest.raises(RequestTimeout, match=rf"no answer of ws://127.0.0.1:{port}\S* within 0.2 s") as caught:
+    with pytest.raises(RequestTimeout, match=rf"no answer of ws://127.0.0.1:{port}\S* within 0.2 s"):
         _ = playground.session
-    assert caught.value.__notes__
     monkeypatch.undo()
     playground.close()
     server.close()
