@@ -140,7 +140,7 @@ class SessionFeed:
     def _adapt_slice(self, held_s: float) -> None:
         if held_s > _HOLD_S:
             self._slice = max(10, self._slice // 2)
-        elif held_s < _HOLD_S / 4:
+        elif held_s < _HOLD_S / 2:
             self._slice = min(_SLICE_ROWS, self._slice * 2)
 
     def _read(self, number: int, most: int) -> tuple[list[LogRow], int]:

@@ -141,7 +141,7 @@ def test_a_jump_of_the_clock_draws_nothing_instead_of_filling_the_memory() -> No
 
 
 async def test_a_moment_selects_its_event_and_back() -> None:
-    widget = Waveform(log_of(*((10.0 + n / 10, events.InputAudioBufferCleared()) for n in range(10))))
+    widget: Any = Waveform(log_of(*((10.0 + n / 10, events.InputAudioBufferCleared()) for n in range(10))))
     await eventually(lambda: widget._is_fed and widget.feed.timeline.now_ms == pytest.approx(900))
     widget.selected_ms = 250.0
     assert widget.selected_index == 2
