@@ -327,8 +327,8 @@ class Microphone(SessionView):
             self._sending = None
 
     def _on_end(self) -> None:
-        self._stop()
         self._fail(WidgetError("the session is over, and with it the microphone is off"))
+        self._stop()
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
