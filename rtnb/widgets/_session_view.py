@@ -53,7 +53,7 @@ class SessionFeed:
         self.pieces: dict[int, Piece] = {}
         """Row number -> decoded audio, of the rows that are being handed over."""
         self.speaker_plays: bool | None = None
-        """Whether the page of a `Speaker` plays now; None without such a page."""
+        """True while the page of a `Speaker` plays, False while it does not, None without such a page."""
         self._views: dict[SessionView, int] = {}  # with the number of the next row of each
         self._number = 0
         self._slice = 50
@@ -204,7 +204,7 @@ class SessionView(StreamWidget):
 
     _accepts: ClassVar[tuple[type, ...]] = (Session, EventLog)
     _takes_old_rows: ClassVar[bool] = True
-    """Whether a view that joins a feed late gets the rows that other views had before."""
+    """True for a view that needs all rows, False for one that reads the timeline and the new rows only."""
 
     feed: SessionFeed
     """The feed of its session, from `_on_session` on."""
@@ -244,7 +244,7 @@ class SessionView(StreamWidget):
 
     @property
     def _is_fed(self) -> bool:
-        """Whether it has had a session: then there is a `feed`."""
+        """True once it has had a session, and so has a `feed`."""
         return "feed" in self.__dict__
 
     def _join(self, source: Session | EventLog) -> None:

@@ -78,7 +78,7 @@ class Waveform(SessionView):
             self._stream.publish("marks", header)
 
     def _playing(self, session: Session) -> tuple[float, float] | None:
-        """Return where the playback is and how far it goes on by itself, None while nothing plays.
+        """Return the position of the playback and the end of its audio, None while nothing plays.
 
         The page moves its cursor between two messages: a speaker reports 10 to 25 times a second, and without one the
         audio plays in real time.

@@ -62,7 +62,7 @@ function extremes(/** @type {Int16Array} */ pairs, /** @type {number} */ from, /
 
 const MAX_MARKS = 9000; // the kernel keeps 3,000
 
-/** What the kernel sent; all views of a page show the same. */
+/** Everything that the kernel sent; all views of a page show the same. */
 export class Recording {
   lanes = { you: new Pyramid(), model: new Pyramid() };
   /** @type {Map<string, Mark>} */
@@ -88,7 +88,7 @@ export class Recording {
     return Math.max(this.now_ms, this.lanes.you.length * this.bin_ms, this.lanes.model.length * this.bin_ms);
   }
 
-  /** Where the playback is: between two reports it goes on by itself. */
+  /** Position of the playback; it moves on between two reports. */
   get cursor_ms() {
     return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]);
   }
@@ -105,7 +105,7 @@ export function zoomed({ start_ms, span_ms }, /** @type {number} */ at_ms, /** @
   return { start_ms: Math.max(0, at_ms - ((at_ms - start_ms) * span) / span_ms), span_ms: span };
 }
 
-/** A moment in words. */
+/** Describe a moment. */
 export function moment(/** @type {Map<string, Mark>} */ marks, /** @type {number} */ ms) {
   const words = [];
   for (const [key, { start_ms, stop_ms, status, heard_ms, audio_ms }] of marks) {

@@ -54,7 +54,7 @@ def scene() -> Iterator[Scene]:
 
 
 def timers() -> int:
-    """How many timers and tasks the background loop has, besides the one that counts."""
+    """Count the timers and tasks of the background loop, besides this one."""
 
     async def count() -> int:
         await asyncio.sleep(0)

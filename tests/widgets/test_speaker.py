@@ -1,4 +1,4 @@
-"""`Speaker` without a page: what it hands over, and what the session learns."""
+"""`Speaker` without a page: the audio it hands over, and the reports to the session."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def on_loop(function: Any, *arguments: Any) -> Any:
 
 
 def until(reached: Callable[[], bool]) -> None:
-    """Turn after turn of the loop, until something is so."""
+    """Let the loop turn until a condition holds."""
     for _ in range(500):
         if reached():
             return

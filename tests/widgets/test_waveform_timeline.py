@@ -1,4 +1,4 @@
-"""Where each piece of audio lies on the time axis."""
+"""Time axis of a session: the place of each piece of audio, and the bounds of what is kept."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ async def test_the_playback_position_is_pushed() -> None:
 
     await eventually(lambda: cursor() is not None)
     at_ms, until_ms = cursor()
-    assert start_ms <= at_ms < until_ms == pytest.approx(start_ms + 20_000)  # nobody reports: it goes on in real time
+    assert start_ms <= at_ms < until_ms == pytest.approx(start_ms + 20_000)  # without reports it moves in real time
 
     def report() -> None:
         scene.session.playback.report_played(item, 15_000)
