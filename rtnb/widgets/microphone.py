@@ -184,7 +184,7 @@ class Microphone(SessionView):
         return await sources.from_a_cell(
             work,
             show=None if stands_in else self.be_shown,
-            news=lambda: (self._feed.arrived, self.channel._hub.messages_heard_s),
+            news=lambda: (self._feed.arrived, self.channel.last_message_s),
             by_message=lambda: not stands_in and self.channel.status.kind in ("messages", "none"),
         )
 
@@ -392,7 +392,7 @@ class Microphone(SessionView):
             self._start()
 
     async def _popout(self) -> dict[str, str]:
-        return {"url": await self.channel._hub.invite(lambda *facts: page(self, *facts))}
+        return {"url": await self.channel.invite(lambda *facts: page(self, *facts))}
 
     def _closed(self) -> None:
         self._stop()

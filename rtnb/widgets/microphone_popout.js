@@ -30,17 +30,9 @@ function makeModel(traits, save = () => {}) {
   };
 }
 
-// There are no widget messages here: the first hello is answered with what the page was given, and nothing else comes.
-let greeted = false;
-const wire = makeModel({});
-wire.send = () => {
-  if (greeted) return;
-  greeted = true;
-  const h = { port: facts.port, token: facts.token, direct: true, seen: {}, active: "" };
-  const frame = channel.pack({ c: "", n: 0, s: 0, k: "welcome", h, p: facts.page });
-  setTimeout(() => wire.tell("msg:custom", { rtnb: "frames" }, [frame]));
-};
-const joined = channel.makeChannel(wire, { pageId: facts.page });
+// There are no widget messages here: the page was given its welcome in advance.
+const offer = { port: facts.port, token: facts.token, direct: true };
+const joined = new channel.PageChannel({ ...makeModel({}), send() {} }, { pageId: facts.page, offer });
 const model = makeModel(facts.traits, (changed) => stream.send("set", changed));
 const stream = joined.openStream(facts.traits.stream_name, (kind, header) => {
   if (kind === "knobs") for (const [name, value] of Object.entries(header)) model.set(name, value);

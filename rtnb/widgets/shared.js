@@ -180,3 +180,34 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
     if (x + 50 < labelsTo) g.fillText(ms < 60000 ? `${(ms / 1000).toFixed(digits)} s` : clock(ms, digits), x + 3, top + 12);
   }
 }
+
+const PIECE_BYTES = 2 ** 20;
+const PIECE_TIMEOUT_MS = 60_000; // on widget messages a piece waits while a cell computes
+
+/**
+ * Send bytes to the kernel in pieces: each waits for the reply to the one before. `Upload` in _upload.py receives them.
+ * @param {import("./types").Stream} stream
+ * @param {string} kind kind of each piece's message
+ * @param {ArrayBuffer | Blob} data
+ * @param {Record<string, any>} header goes with each piece, e.g. {name}
+ * @param {{ onProgress?: (sent: number, size: number) => void, signal?: AbortSignal }} [options] `signal` cancels it
+ * @returns {Promise<any>} the kernel's reply to the last piece; rejects with its error, or with the signal's reason
+ */
+export async function upload(stream, kind, data, header, { onProgress, signal } = {}) {
+  const blob = data instanceof Blob ? data : new Blob([data]);
+  const [{ size }, id] = [blob, crypto.getRandomValues(new Uint32Array(2)).join("-")];
+  try {
+    for (let at = 0; ; ) {
+      const piece = await blob.slice(at, at + PIECE_BYTES).arrayBuffer();
+      signal?.throwIfAborted();
+      const options = { buffers: [piece], timeout_ms: PIECE_TIMEOUT_MS, signal };
+      const reply = await stream.request(kind, { ...header, upload: { id, at, size } }, options);
+      at += piece.byteLength;
+      onProgress?.(at, size);
+      if (at >= size) return reply;
+    }
+  } catch (error) {
+    stream.send(kind, { ...header, upload: { id, cancel: true } });
+    throw error;
+  }
+}

@@ -282,7 +282,7 @@ class WebRTCPeer(SessionView):
                 await asyncio.wait_for(self._came.wait(), PAGE_S)
             except TimeoutError:
                 raise explained("no-page") from None
-        active = str(self.channel._hub.active)
+        active = str(self.channel.active_page)
         return active if active in self._stream.joined else next(reversed(self._stream.joined))
 
     async def _end(self) -> None:

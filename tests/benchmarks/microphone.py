@@ -1,11 +1,11 @@
 """Does the microphone get through, and what does it cost? ``python tests/benchmarks/microphone.py [seconds]``
 
 Real JupyterLab and Chromium, whose microphone is a file; a session in the notebook's background to a simulator in this
-process, which notes when each piece arrives. Per way (the direct line; widget messages only):
+process, which notes when each piece arrives. Per way (the direct socket; widget messages only):
 
 - latency from a frame's last sample in the page to the service, while the kernel is idle, sleeps (``time.sleep``),
   computes (a loop of plain Python) and awaits; what was late, dropped and lost;
-- over the direct line, a clip of 60 s (or `seconds`): frames lost, and how like the file it is.
+- over the direct socket, a clip of 60 s (or `seconds`): frames lost, and how like the file it is.
 
 Then, in the same run, the CPU that Chromium needs to capture and send by either way, and by the peer: the same worklet
 with one widget message per 20 ms. With 0 seconds only the latencies are measured.
@@ -122,7 +122,7 @@ async def latencies(notebook: Any, arrivals: Arrivals, way: str) -> list[dict[st
     rows, told = [], []
     await notebook.page.locator(".rtnb-start").click()
     await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
-    await notebook.page.get_by_text(f"line: {way}").wait_for()
+    await notebook.page.get_by_text(f"channel: {way}").wait_for()
     await notebook.page.wait_for_timeout(3000)
     for name, code in PHASES.items():
         await run(notebook, PHASE.format(busy=BUSY_S, code=code))

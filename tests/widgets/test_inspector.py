@@ -78,11 +78,15 @@ async def test_a_session_is_watched_and_spoken_through() -> None:
     async with rtnb.connect("sim") as session:
         inspector = inspect(session)
         assert inspector.can_send
-        judged = await inspector._on_message("send", {"text": '{"type": "input_audio_buffer.commit"}', "anyway": False}, [])
+        judged = await inspector._on_message(
+            "send", {"text": '{"type": "input_audio_buffer.commit"}', "anyway": False}, []
+        )
         assert judged is not None
         assert "buffer too small" in judged["problem"]
         assert len(session.log.filter("input_audio_buffer.commit")) == 0
-        sent = await inspector._on_message("send", {"text": '{"type": "input_audio_buffer.clear"}', "anyway": False}, [])
+        sent = await inspector._on_message(
+            "send", {"text": '{"type": "input_audio_buffer.clear"}', "anyway": False}, []
+        )
         assert sent == {"sent": True}
         assert session.log[-1].type.startswith("input_audio_buffer.clear")
         inspector.close()
@@ -107,9 +111,9 @@ async def test_any_openai_connection_is_watched_both_ways() -> None:
             assert sent == ["conversation.item.create", "response.create"]
             assert len(log.filter("response.output_audio.delta", direction="received")) > 0
             assert not any(isinstance(row.event, events.UnknownEvent) for row in log if row.direction == "received")
-            assert (await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])) == {
-                "sent": True
-            }
+            assert (
+                await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])
+            ) == {"sent": True}
             assert log[-1].type == "response.create"
             assert simulator.key not in "".join(repr(row) for row in log)
         await client.close()

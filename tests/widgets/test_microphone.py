@@ -177,7 +177,9 @@ def test_only_the_capture_that_began_last_counts() -> None:
     for run in ("a-1", "b-1"):
         on_loop(mic._on_message, "state", {"state": "starting", "run": run, **FACTS}, [])
         on_loop(mic._on_message, "state", {"state": "on", "run": run, **FACTS}, [])
-    on_loop(mic._on_message, "sound", {"run": "a-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}, [FRAME])
+    on_loop(
+        mic._on_message, "sound", {"run": "a-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}, [FRAME]
+    )
     on_loop(mic._on_message, "state", {"state": "off", "run": "a-1", **FACTS}, [])
     assert (mic.state, mic.counts["captured"], mic.device_rate_hz) == ("on", 0, 48_000)
     mic.close()

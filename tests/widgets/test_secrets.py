@@ -22,7 +22,7 @@ from rtnb.widgets.code_export import LANGUAGES, code
 from rtnb.widgets.presets import Preset
 from rtnb.widgets.verdicts import Verdicts
 from tests.client.peer import Peer, failure
-from tests.widgets.page import Page, eventually, prepare
+from tests.widgets.page import Page, eventually
 
 KEY = "c0ffee5ec2e7" * 3
 AUTHORIZATION = "mcp-5f0c2b71d9e84a3c"
@@ -55,19 +55,13 @@ class Reader:
 
     def __init__(self, *widgets: Any) -> None:
         self.page = Page(shared_channel())
-        self._channels = {widget.stream_name: {"seen": None, "first": 1} for widget in widgets}
-        self._inspector = widgets[0].stream_name
-        self._number = 0
+        self._names = [widget.stream_name for widget in widgets]
 
     async def join(self) -> None:
-        await self.page.hello(self._channels)
+        await self.page.join(*self._names)
 
     async def ask(self, kind: str, **header: Any) -> dict[str, Any]:
-        self._number += 1
-        frame = prepare(self._inspector, kind, header, (), r=self._number)
-        self.page.send(frame.numbered(self._number))
-        answer: dict[str, Any] = (await self.page.until("reply")).header
-        return answer
+        return await self.page.ask(self._names[0], kind, header)
 
     @property
     def received(self) -> str:

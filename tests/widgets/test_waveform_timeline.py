@@ -105,8 +105,8 @@ def test_chunk_size_does_not_change_the_picture(chunk_ms: int) -> None:
     deltas = [samples[at : at + size].tobytes() for at in range(0, len(samples), size)]
     rows = [(10.0, events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=part)) for part in deltas]
     bins = laid(START, *rows).bins["model"].read()
-    assert np.array_equal(bins[:, 0], samples.reshape(-1, 48).min(axis=1))
-    assert np.array_equal(bins[:, 1], samples.reshape(-1, 48).max(axis=1))
+    assert np.array_equal(bins[:, 0], samples.reshape(-1, 96).min(axis=1))
+    assert np.array_equal(bins[:, 1], samples.reshape(-1, 96).max(axis=1))
 
 
 def test_audio_that_is_held_has_a_bound_and_its_waveform_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_audio_that_is_held_has_a_bound_and_its_waveform_stays(monkeypatch: pyte
     assert timeline.dropped_ms == pytest.approx(4000)
     assert len(timeline.clip(0, 4000)) == 0
     assert len(timeline.clip(4000, 2000)) == 24 * 1000
-    assert len(timeline.bins["model"]) == 2500
+    assert len(timeline.bins["model"]) == 1250
 
 
 def test_turns_and_items_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_jump_of_the_clock_draws_nothing_instead_of_filling_the_memory() -> No
     timeline = laid(*rows)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(timeline.bins["model"]) == 50
+    assert len(timeline.bins["model"]) == 25
     assert peak_bytes < 2**20
 
 

@@ -1,4 +1,4 @@
-"""`microphone.js` in Chromium and `Microphone` in this process, joined as `bridge.py` joins the line."""
+"""`microphone.js` in Chromium and `Microphone` in this process, joined as `bridge.py` joins the channel."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _SHOW = """async ([source, traits]) => {
     };
     const mic = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
     window.microphone = mic;
-    const host = { getWidget: async () => ({ exports: line }) };
+    const host = { getWidget: async () => ({ exports: channel }) };
     const end = new AbortController();
     const el = document.body.appendChild(document.createElement("div"));
     const widget = mic.default();

@@ -187,7 +187,7 @@ async def test_two_tabs_never_both_listen(browser: Any, mic: Microphone) -> None
     async with shown_in(browser) as show:
         first, second = await show(mic), await show(mic)
         for tab in (first, second):
-            await tab.until("line.status().kind === 'direct'")
+            await tab.until("channel.status().kind === 'direct'")
         await first.page.get_by_role("button", name="Start").click()
         await first.until("live() === 1")
         await second.page.get_by_text("on another page").wait_for()
