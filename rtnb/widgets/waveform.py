@@ -102,7 +102,7 @@ class Waveform(SessionView):
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         """Send the clip of a moment (play {view, start_ms})."""
-        if kind == "play":
+        if kind == "play" and self._is_fed:
             timeline, start_ms = self.feed.timeline, float(header["start_ms"])
             held = start_ms >= timeline.dropped_ms
             clip = timeline.clip(start_ms, _CLIP_MS).tobytes() if held else b""

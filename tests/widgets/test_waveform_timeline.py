@@ -16,8 +16,9 @@ from rtnb.protocol.events import Event
 from rtnb.protocol.values import AudioFormat, SessionConfig
 from rtnb.widgets import _timeline
 from rtnb.widgets._timeline import Timeline
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.waveform import Waveform
-from tests.widgets.page import eventually
+from tests.widgets.page import Page, eventually
 from tests.widgets.scene import Scene, marked
 
 
@@ -184,3 +185,37 @@ async def test_the_playback_position_is_pushed() -> None:
     await eventually(lambda: cursor() is None)
     widget.close()
     scene.close()
+
+
+async def test_each_page_that_joins_gets_the_whole_waveform() -> None:
+    scene = Scene()
+    scene.answer_now(marked(300))
+    scene.answer_now(marked(300, seed=2))
+    widget = Waveform(scene.session)
+    for _ in range(2):  # a page, and the same after a reload
+        page = Page(shared_channel())
+        socket = await page.open(widget.stream_name)
+        assert (await socket.until("reset")).header == {"bin_ms": 4}
+        bins = await socket.until("bins")
+        lane = widget.feed.timeline.bins["model"]
+        assert (bins.header["lane"], bins.header["index"]) == ("model", 0)
+        assert bytes(bins.buffers[0]) == lane.read().tobytes()
+        assert set((await socket.until("marks")).header["marks"]) == set(widget.feed.timeline.stretches)
+        await socket.connection.close()
+    widget.close()
+    scene.close()
+
+
+async def test_a_click_on_audio_that_is_no_longer_held_gets_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_timeline, "AUDIO_BYTES", len(pcm(1000)))
+    widget = Waveform(log_of(START, *((10.0 + n / 10, delta(100)) for n in range(50))))
+    page = Page(shared_channel())
+    socket = await page.open(widget.stream_name)
+    await socket.until("marks")
+    for start_ms, length_ms in ((0, 0), (4500, 500)):
+        shared_loop().call_soon(widget._on_message, "play", {"view": "v", "start_ms": start_ms}, [])
+        clip = await socket.until("clip")
+        assert clip.header == {"view": "v", "start_ms": start_ms, "held_from_ms": pytest.approx(4000)}
+        assert len(bytes(clip.buffers[0])) == 48 * length_ms
+    await socket.connection.close()
+    widget.close()
