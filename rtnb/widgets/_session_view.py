@@ -187,8 +187,8 @@ class SessionFeed:
         """Without a speaker, audio plays in real time: its end is a moment that nothing else announces."""
         if self._timer is not None:
             self._timer.cancel()
-        left_s = self.timeline.left_s(time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(left_s + 0.05, self.report_played, None)
+        left_s = self.timeline.left_s(time.monotonic()) + 0.05
+        self._timer = asyncio.get_running_loop().call_later(left_s, lambda: self.report_played(self.speaker_plays))
 
 
 class SessionView(StreamWidget):
