@@ -53,7 +53,7 @@ class SessionFeed:
         self.pieces: dict[int, Piece] = {}
         """Row number -> decoded audio, of the rows that are being handed over."""
         self.speaker_plays: bool | None = None
-        """Whether the page of a `Speaker` plays now; None without such a page."""
+        """True while the page of a `Speaker` plays, False while it does not, None without such a page."""
         self._views: dict[SessionView, int] = {}  # with the number of the next row of each
         self._number = 0
         self._slice = 50
@@ -140,7 +140,7 @@ class SessionFeed:
     def _adapt_slice(self, held_s: float) -> None:
         if held_s > _HOLD_S:
             self._slice = max(10, self._slice // 2)
-        elif held_s < _HOLD_S / 4:
+        elif held_s < _HOLD_S / 2:
             self._slice = min(_SLICE_ROWS, self._slice * 2)
 
     def _read(self, number: int, most: int) -> tuple[list[LogRow], int]:
@@ -187,8 +187,8 @@ class SessionFeed:
         """Without a speaker, audio plays in real time: its end is a moment that nothing else announces."""
         if self._timer is not None:
             self._timer.cancel()
-        left_s = self.timeline.left_s(time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(left_s + 0.05, self.report_played, None)
+        left_s = self.timeline.left_s(time.monotonic()) + 0.05
+        self._timer = asyncio.get_running_loop().call_later(left_s, lambda: self.report_played(self.speaker_plays))
 
 
 class SessionView(StreamWidget):
@@ -204,7 +204,7 @@ class SessionView(StreamWidget):
 
     _accepts: ClassVar[tuple[type, ...]] = (Session, EventLog)
     _takes_old_rows: ClassVar[bool] = True
-    """Whether a view that joins a feed late gets the rows that other views had before."""
+    """True for a view that needs all rows, False for one that reads the timeline and the new rows only."""
 
     feed: SessionFeed
     """The feed of its session, from `_on_session` on."""
@@ -244,7 +244,7 @@ class SessionView(StreamWidget):
 
     @property
     def _is_fed(self) -> bool:
-        """Whether it has had a session: then there is a `feed`."""
+        """True once it has had a session, and so has a `feed`."""
         return "feed" in self.__dict__
 
     def _join(self, source: Session | EventLog) -> None:

@@ -28,10 +28,10 @@ Samples = npt.NDArray[np.int16]
 
 LANES: Final[tuple[Lane, Lane]] = ("you", "model")
 
-BIN_MS: Final = 2
-"""Duration of one bin of the waveform: 48 samples at 24 kHz, 16 at 8 kHz (chosen)."""
-AXIS_MS: Final = 4 * 3_600_000
-"""Length of the waveform: 4 hours, 29 MB of bins per side (chosen)."""
+BIN_MS: Final = 4
+"""Duration of one bin of the waveform: 96 samples at 24 kHz, 32 at 8 kHz (chosen)."""
+AXIS_MS: Final = 2 * 3_600_000
+"""Length of the waveform: 2 hours, 7 MB of bins per side, so that a snapshot fits a page's queue (chosen)."""
 AUDIO_BYTES: Final = 64 * 2**20
 """Audio held to be played again, as much as a log keeps: 15 minutes or more (chosen)."""
 MAX_STRETCHES: Final = 3_000
@@ -202,7 +202,7 @@ class Timeline:
     def _draw(self, piece: Piece) -> None:
         """Write the bins of a piece; its first one is shared with the piece before, unless it begins on the grid.
 
-        At 24 kHz a bin has 48 samples: a piece that begins at 5 ms gives 24 of them to bin 2 and goes on with bin 3.
+        At 24 kHz a bin has 96 samples: a piece that begins at 10 ms gives 48 of them to bin 2 and goes on with bin 3.
         """
         index, size = int(piece.start_ms // BIN_MS), piece.rate_hz * BIN_MS // 1000
         first = size - round((piece.start_ms - index * BIN_MS) * piece.rate_hz / 1000) or size

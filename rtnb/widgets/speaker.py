@@ -66,7 +66,8 @@ class Speaker(SessionView):
     lead_ms = Float(0.0, help="Audio that waits on the page.")
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
-        self._item = ""  # the item that is sent to the page
+        self._item = ""  # the item that is resampled now
+        self._begun = ""  # the item that the page plays last
         self._resampler = Resampler(from_rate_hz=RATE_HZ, to_rate_hz=RATE_HZ)
         self._waiting: deque[tuple[float, Packet]] = deque()
         self._silent_until = self._flushes = 0
@@ -124,7 +125,8 @@ class Speaker(SessionView):
     def _ship(self, packets: list[Packet]) -> None:
         """Send packets to the page; without one they wait, for `STALE_S` and up to `WAITING_BYTES`."""
         if self._stream.pages:
-            for item_id in {header["item"] for header, _ in packets}:
+            for item_id in {header["item"] for header, _ in packets} - {self._begun, ""}:
+                self._begun = item_id
                 self._report({item_id: 0}, 0.0)  # from now on only what the page reports was played
             self._stream.publish_batch("audio", packets)
             return

@@ -9,51 +9,17 @@
  * @property {string} stream_name name of its stream
  * @property {?number} selected_ms the selected moment
  * @property {number} height_px height of the whole widget
- * @typedef {import("./waveform_pyramid.js").Mark} Mark
+ * @typedef {import("./waveform_recording.js").Mark} Mark
  * @typedef {import("./types").Model<State>} Model
- * @typedef {ReturnType<typeof drawing> & {x: (ms: number) => number}} Paper
+ * @typedef {import("./waveform_recording.js").Paper} Paper
  */
 import { ClipPlayer, add, axis, clock, drawing, onKey, put, putAttribute, toggleButton, watch } from "./shared.js";
-import { Pyramid, moment, zoomed } from "./waveform_pyramid.js";
+import { Recording, int16, moment, paintBars, paintUnheard, zoomed } from "./waveform_recording.js";
 
 const LEFT = 54; // px for the names of the lanes
 const TICKS = 26; // px above the lanes; the tools stand there, too
 const SPEECH = 26; // px of the lane with turns and responses
 const FOOTER = 20;
-const MAX_MARKS = 9000; // the kernel keeps 3,000
-
-/** What the kernel sent; all views of a page show the same. */
-class Recording {
-  lanes = { you: new Pyramid(), model: new Pyramid() };
-  /** @type {Map<string, Mark>} */
-  marks = new Map();
-  now_ms = 0;
-  bin_ms = 2;
-  /** @type {?[number, number]} */
-  cursor = null;
-  cursor_at = 0;
-
-  /** @type {import("./types").OnMessage} */
-  take(kind, header, buffers) {
-    if (kind === "reset") Object.assign(this, new Recording(), header);
-    if (kind === "bins") this.lanes[/** @type {"you" | "model"} */ (header.lane)].write(header.index, int16(buffers[0]));
-    if (kind !== "marks") return;
-    for (const [key, mark] of Object.entries(header.marks)) this.marks.set(key, mark);
-    for (const key of this.marks.keys()) if (this.marks.size > MAX_MARKS) this.marks.delete(key);
-    Object.assign(this, { now_ms: header.now_ms, cursor: header.cursor, cursor_at: performance.now() });
-  }
-
-  get end_ms() {
-    return Math.max(this.now_ms, this.lanes.you.length * this.bin_ms, this.lanes.model.length * this.bin_ms);
-  }
-
-  /** Where the playback is: between two reports it goes on by itself. */
-  get cursor_ms() {
-    return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]);
-  }
-}
-
-const int16 = (/** @type {DataView} */ data) => new Int16Array(data.buffer, data.byteOffset, data.byteLength / 2);
 
 class View {
   start_ms = 0;
@@ -228,8 +194,8 @@ class View {
     axis(g, this, { left: LEFT, right: width, labelsTo: width - 130, top: 4, height, line: color("grid"), text: color("faint") });
     this.paintLane(paper, "you", TICKS, room);
     this.paintLane(paper, "model", TICKS + room, room);
-    this.paintUnheard(paper, TICKS + room, room);
-    this.paintBars(paper, height - SPEECH + 4);
+    paintUnheard(paper, recording.marks, TICKS + room, room);
+    paintBars(paper, recording, height - SPEECH + 4);
     g.clearRect(0, 0, LEFT, height);
     g.fillStyle = color("text");
     ["You", "Model", "Speech"].forEach((name, i) => g.fillText(name, 0, 4 + (i < 2 ? TICKS + (i + 0.5) * room : height - SPEECH / 2)));
@@ -255,29 +221,6 @@ class View {
       if (low || high) g.fillRect(LEFT + i, middle - high, 1, Math.max(1, high - low));
     }
     g.fillRect(LEFT, middle - 0.25, width, 0.5);
-  }
-
-  /** Fade audio that was cut before it was played. */
-  paintUnheard(/** @type {Paper} */ { g, color, x }, /** @type {number} */ top, /** @type {number} */ height) {
-    Object.assign(g, { fillStyle: color("back"), globalAlpha: 0.65 });
-    const items = [...this.recording.marks].filter(([key]) => key[0] === "i").map(([, mark]) => mark);
-    items.forEach(({ start_ms, heard_ms, audio_ms }, i) => {
-      if (heard_ms === null) return;
-      const [from, to] = [x(start_ms + heard_ms), x(Math.min(start_ms + audio_ms, items[i + 1]?.start_ms ?? Infinity))];
-      if (to > from) g.fillRect(from, top, to - from + 1, height);
-    });
-    g.globalAlpha = 1;
-  }
-
-  /** Turns above, responses below them. */
-  paintBars(/** @type {Paper} */ { g, width, color, x }, /** @type {number} */ top) {
-    for (const [key, { start_ms, stop_ms, status }] of this.recording.marks) {
-      const [from, to] = [Math.max(LEFT, x(start_ms)), Math.min(width, x(stop_ms ?? this.recording.end_ms))];
-      if (key[0] === "i" || to < LEFT || from > width) continue;
-      const whole = status === "completed" || status === "in_progress";
-      g.fillStyle = color(key[0] === "s" ? "you" : whole ? "model" : "warn");
-      g.fillRect(from, key[0] === "s" ? top : top + 11, Math.max(2, to - from), 7);
-    }
   }
 
   describe(/** @type {?number} */ cursor_ms) {

@@ -46,15 +46,15 @@ class Waveform(SessionView):
 
     # --- to the page --------------------------------------------------------------------------------------------------
 
-    def _publish_snapshot(self) -> None:
-        """Send everything; bins first, so that the page draws once."""
+    def _publish_snapshot(self, to: str | None = None) -> None:
+        """Send everything to one page or to all."""
         timeline = self.feed.timeline
-        self._stream.publish("reset", {"bin_ms": BIN_MS})
+        self._stream.publish("reset", {"bin_ms": BIN_MS}, to=to)
         for lane in LANES:
             for index in range(0, len(timeline.bins[lane]), _BINS_PER_FRAME):
                 part = timeline.bins[lane].read(index, index + _BINS_PER_FRAME)
-                self._stream.publish("bins", {"lane": lane, "index": index}, [part.tobytes()])
-        self._publish_marks(timeline.stretches)
+                self._stream.publish("bins", {"lane": lane, "index": index}, [part.tobytes()], to=to)
+        self._publish_marks(timeline.stretches, to)
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         bins = []
@@ -68,17 +68,18 @@ class Waveform(SessionView):
     def _on_played(self) -> None:
         self._publish_marks({})
 
-    def _publish_marks(self, touched: dict[str, Stretch]) -> None:
+    def _publish_marks(self, touched: dict[str, Stretch], to: str | None = None) -> None:
         """Send stretches that changed and the playback position; the cost does not grow with the session."""
         cursor = self._playing(self._session) if isinstance(self._session, Session) else None
-        if touched or cursor != self._cursor:
-            self._cursor = cursor
+        if touched or to or cursor != self._cursor:
+            if to is None:
+                self._cursor = cursor
             marks = {key: dataclasses.asdict(stretch) for key, stretch in touched.items()}
             header = {"marks": marks, "now_ms": self.feed.timeline.now_ms, "cursor": cursor}
-            self._stream.publish("marks", header)
+            self._stream.publish("marks", header, to=to)
 
     def _playing(self, session: Session) -> tuple[float, float] | None:
-        """Return where the playback is and how far it goes on by itself, None while nothing plays.
+        """Return the position of the playback and the end of its audio, None while nothing plays.
 
         The page moves its cursor between two messages: a speaker reports 10 to 25 times a second, and without one the
         audio plays in real time.
@@ -95,13 +96,13 @@ class Waveform(SessionView):
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined" and self._is_fed:
-            self._publish_snapshot()
+            self._publish_snapshot(page_id)
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
         """Send the clip of a moment (play {view, start_ms})."""
-        if kind == "play":
+        if kind == "play" and self._is_fed:
             timeline, start_ms = self.feed.timeline, float(header["start_ms"])
             held = start_ms >= timeline.dropped_ms
             clip = timeline.clip(start_ms, _CLIP_MS).tobytes() if held else b""

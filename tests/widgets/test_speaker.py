@@ -1,4 +1,4 @@
-"""`Speaker` without a page: what it hands over, and what the session learns."""
+"""`Speaker` without a page: the audio it hands over, and the reports to the session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from rtnb._loop import shared_loop
 from rtnb.client.log import EventLog
 from rtnb.widgets import speaker as speaker_module
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.speaker import Speaker
+from tests.widgets.page import Page, eventually
 from tests.widgets.scene import Scene, marked
 
 
@@ -32,7 +34,7 @@ def on_loop(function: Any, *arguments: Any) -> Any:
 
 
 def until(reached: Callable[[], bool]) -> None:
-    """Turn after turn of the loop, until something is so."""
+    """Let the loop turn until a condition holds."""
     for _ in range(500):
         if reached():
             return
@@ -114,3 +116,16 @@ def test_a_wrong_name_is_refused_and_closing_twice_is_fine() -> None:
 def test_a_log_has_nobody_to_play_to() -> None:
     with pytest.raises(TypeError, match="follows a Session, got EventLog"):
         Speaker(EventLog())  # type: ignore[arg-type]
+
+
+async def test_audio_on_a_page_that_plays_nothing_does_not_count_as_heard(scene: Scene) -> None:
+    speaker = Speaker(scene.session)
+    page = Page(shared_channel())
+    socket = await page.open(speaker.stream_name)  # and it never reports: its browser waits for a click
+    item = await asyncio.wrap_future(scene.start(marked(1000), speed=None))
+    await socket.until("audio")
+    await eventually(lambda: scene.session.playback._tracks[item].reported_ms == 0)
+    assert scene.session.playback.heard_ms(item) == 0
+    assert speaker.feed.speaker_plays is False
+    await socket.connection.close()
+    speaker.close()

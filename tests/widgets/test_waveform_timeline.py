@@ -1,4 +1,4 @@
-"""Where each piece of audio lies on the time axis."""
+"""Time axis of a session: the place of each piece of audio, and the bounds of what is kept."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rtnb.protocol.events import Event
 from rtnb.protocol.values import AudioFormat, SessionConfig
 from rtnb.widgets import _timeline
 from rtnb.widgets._timeline import Timeline
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.waveform import Waveform
-from tests.widgets.page import eventually
+from tests.widgets.page import Page, eventually
 from tests.widgets.scene import Scene, marked
 
 
@@ -105,8 +106,8 @@ def test_chunk_size_does_not_change_the_picture(chunk_ms: int) -> None:
     deltas = [samples[at : at + size].tobytes() for at in range(0, len(samples), size)]
     rows = [(10.0, events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=part)) for part in deltas]
     bins = laid(START, *rows).bins["model"].read()
-    assert np.array_equal(bins[:, 0], samples.reshape(-1, 48).min(axis=1))
-    assert np.array_equal(bins[:, 1], samples.reshape(-1, 48).max(axis=1))
+    assert np.array_equal(bins[:, 0], samples.reshape(-1, 96).min(axis=1))
+    assert np.array_equal(bins[:, 1], samples.reshape(-1, 96).max(axis=1))
 
 
 def test_audio_that_is_held_has_a_bound_and_its_waveform_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +117,7 @@ def test_audio_that_is_held_has_a_bound_and_its_waveform_stays(monkeypatch: pyte
     assert timeline.dropped_ms == pytest.approx(4000)
     assert len(timeline.clip(0, 4000)) == 0
     assert len(timeline.clip(4000, 2000)) == 24 * 1000
-    assert len(timeline.bins["model"]) == 2500
+    assert len(timeline.bins["model"]) == 1250
 
 
 def test_turns_and_items_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,12 +137,12 @@ def test_a_jump_of_the_clock_draws_nothing_instead_of_filling_the_memory() -> No
     timeline = laid(*rows)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(timeline.bins["model"]) == 50
+    assert len(timeline.bins["model"]) == 25
     assert peak_bytes < 2**20
 
 
 async def test_a_moment_selects_its_event_and_back() -> None:
-    widget = Waveform(log_of(*((10.0 + n / 10, events.InputAudioBufferCleared()) for n in range(10))))
+    widget: Any = Waveform(log_of(*((10.0 + n / 10, events.InputAudioBufferCleared()) for n in range(10))))
     await eventually(lambda: widget._is_fed and widget.feed.timeline.now_ms == pytest.approx(900))
     widget.selected_ms = 250.0
     assert widget.selected_index == 2
@@ -172,7 +173,7 @@ async def test_the_playback_position_is_pushed() -> None:
 
     await eventually(lambda: cursor() is not None)
     at_ms, until_ms = cursor()
-    assert start_ms <= at_ms < until_ms == pytest.approx(start_ms + 20_000)  # nobody reports: it goes on in real time
+    assert start_ms <= at_ms < until_ms == pytest.approx(start_ms + 20_000)  # without reports it moves in real time
 
     def report() -> None:
         scene.session.playback.report_played(item, 15_000)
@@ -184,3 +185,37 @@ async def test_the_playback_position_is_pushed() -> None:
     await eventually(lambda: cursor() is None)
     widget.close()
     scene.close()
+
+
+async def test_each_page_that_joins_gets_the_whole_waveform() -> None:
+    scene = Scene()
+    scene.answer_now(marked(300))
+    scene.answer_now(marked(300, seed=2))
+    widget = Waveform(scene.session)
+    for _ in range(2):  # a page, and the same after a reload
+        page = Page(shared_channel())
+        socket = await page.open(widget.stream_name)
+        assert (await socket.until("reset")).header == {"bin_ms": 4}
+        bins = await socket.until("bins")
+        lane = widget.feed.timeline.bins["model"]
+        assert (bins.header["lane"], bins.header["index"]) == ("model", 0)
+        assert bytes(bins.buffers[0]) == lane.read().tobytes()
+        assert set((await socket.until("marks")).header["marks"]) == set(widget.feed.timeline.stretches)
+        await socket.connection.close()
+    widget.close()
+    scene.close()
+
+
+async def test_a_click_on_audio_that_is_no_longer_held_gets_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_timeline, "AUDIO_BYTES", len(pcm(1000)))
+    widget = Waveform(log_of(START, *((10.0 + n / 10, delta(100)) for n in range(50))))
+    page = Page(shared_channel())
+    socket = await page.open(widget.stream_name)
+    await socket.until("marks")
+    for start_ms, length_ms in ((0, 0), (4500, 500)):
+        shared_loop().call_soon(widget._on_message, "play", {"view": "v", "start_ms": start_ms}, [])
+        clip = await socket.until("clip")
+        assert clip.header == {"view": "v", "start_ms": start_ms, "held_from_ms": pytest.approx(4000)}
+        assert len(bytes(clip.buffers[0])) == 48 * length_ms
+    await socket.connection.close()
+    widget.close()

@@ -1,4 +1,4 @@
-"""`Speaker` in a real JupyterLab: what leaves the worklet, and what the session is told of it."""
+"""`Speaker` on a page: the samples that leave the worklet, and the reports to the session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ window.AudioContext = class extends Context { constructor(options) { super(optio
 
 
 def sounded(left: np.ndarray) -> np.ndarray:
-    """What was heard without the gaps in it: no sample of `marked` is zero."""
+    """Return the sound without the gaps in it: no sample of `marked` is zero."""
     return left[left != 0]
 
 
@@ -125,8 +125,8 @@ async def test_what_is_streamed_leaves_the_worklet_bit_by_bit(open_notebook: Any
         assert np.array_equal(sounded(left), marked(2000, seed=seed)), speed
         gaps += int(np.count_nonzero(np.diff(left == 0))) // 2
     # A machine that stands still makes gaps; they are counted, and nothing is lost in them.
-    told = "f\"{speaker.gaps} {scene.session.playback.heard()['heard_ms'].tolist()}\""
-    await eventually(notebook, told, f"{gaps} [2000, 2000, 2000]")
+    report = "f\"{speaker.gaps} {scene.session.playback.heard()['heard_ms'].tolist()}\""
+    await eventually(notebook, report, f"{gaps} [2000, 2000, 2000]")
     await notebook.picture("played")
 
     saved = json.dumps(await notebook.save())
@@ -141,7 +141,7 @@ async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(open_notebook:
     await run(notebook, "item = scene.answer_now(marked(20_000))")
     await page.wait_for_function("window.sounded > 0.8 * 24_000")
     cut = "before = len(scene.session.log); scene.barge_in(); scene.session.playback.heard_ms(item)"
-    told_ms = int(await run(notebook, cut))
+    cut_ms = int(await run(notebook, cut))
     left = sounded(await heard(page))
     sent = marked(20_000)[: len(left)]
     assert len(left) < 20 * 24_000 * 0.9
@@ -149,10 +149,10 @@ async def test_a_barge_in_cuts_where_the_listener_stopped_hearing(open_notebook:
     played = "scene.session.playback.heard()['played_ms'].iloc[0]"
     await eventually(notebook, f"abs({played} - {len(left)} / 24) <= 128 / 24", "True")  # a fade's end rounds to zero
     played_ms = float(await run(notebook, f"print({played})"))
-    # The truncation is told at once: from the last report, and what was played since (AHEAD_MS at most), on a page that
+    # The truncation is sent at once: from the last report, and what was played since (AHEAD_MS at most), on a page that
     # plays on; what it stands still it may be before or behind.
     late_ms = await page.evaluate("window.late_ms")
-    assert -min(AHEAD_MS, late_ms) <= played_ms - told_ms < 400 + late_ms, f"{late_ms=}"
+    assert -min(AHEAD_MS, late_ms) <= played_ms - cut_ms < 400 + late_ms, f"{late_ms=}"
     # What comes late of it is not played; the next answer is, from its first sample.
     await run(notebook, "scene.answer_now(marked(500, seed=9))")
     assert np.array_equal(sounded(await heard(page, samples=12_000)), marked(500, seed=9))

@@ -1,6 +1,9 @@
-// The pure part of waveform.js.
+// The pure part of waveform.js: the recording that its views show.
 
-/** @typedef {{start_ms: number, stop_ms: ?number, status: string, heard_ms: ?number, audio_ms: number}} Mark */
+/**
+ * @typedef {{start_ms: number, stop_ms: ?number, status: string, heard_ms: ?number, audio_ms: number}} Mark
+ * @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string, x: (ms: number) => number}} Paper
+ */
 
 /** Min/max bins in ever coarser levels: writing costs what is written, reading what is seen. */
 export class Pyramid {
@@ -57,6 +60,42 @@ function extremes(/** @type {Int16Array} */ pairs, /** @type {number} */ from, /
   return [low, high];
 }
 
+const MAX_MARKS = 9000; // the kernel keeps 3,000
+
+/** Everything that the kernel sent; all views of a page show the same. */
+export class Recording {
+  lanes = { you: new Pyramid(), model: new Pyramid() };
+  /** @type {Map<string, Mark>} */
+  marks = new Map();
+  now_ms = 0;
+  bin_ms = 2;
+  /** @type {?[number, number]} */
+  cursor = null;
+  cursor_at = 0;
+
+  /** @type {import("./types").OnMessage} */
+  take(kind, header, buffers) {
+    if (kind === "reset") Object.assign(this, new Recording(), header);
+    if (kind === "bins") this.lanes[/** @type {"you" | "model"} */ (header.lane)].write(header.index, int16(buffers[0]));
+    if (kind !== "marks") return;
+    for (const [key, mark] of Object.entries(header.marks)) this.marks.set(key, mark);
+    const excess = Math.max(0, this.marks.size - MAX_MARKS);
+    if (excess) [...this.marks.keys()].slice(0, excess).forEach((key) => this.marks.delete(key));
+    Object.assign(this, { now_ms: header.now_ms, cursor: header.cursor, cursor_at: performance.now() });
+  }
+
+  get end_ms() {
+    return Math.max(this.now_ms, this.lanes.you.length * this.bin_ms, this.lanes.model.length * this.bin_ms);
+  }
+
+  /** Position of the playback; it moves on between two reports. */
+  get cursor_ms() {
+    return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]);
+  }
+}
+
+export const int16 = (/** @type {DataView} */ data) => new Int16Array(data.buffer, data.byteOffset, data.byteLength / 2);
+
 /**
  * Zoom by `factor` around a moment that stays in its place.
  * @param {{start_ms: number, span_ms: number}} view
@@ -66,7 +105,7 @@ export function zoomed({ start_ms, span_ms }, /** @type {number} */ at_ms, /** @
   return { start_ms: Math.max(0, at_ms - ((at_ms - start_ms) * span) / span_ms), span_ms: span };
 }
 
-/** A moment in words. */
+/** Describe a moment. */
 export function moment(/** @type {Map<string, Mark>} */ marks, /** @type {number} */ ms) {
   const words = [];
   for (const [key, { start_ms, stop_ms, status, heard_ms, audio_ms }] of marks) {
@@ -77,4 +116,32 @@ export function moment(/** @type {Map<string, Mark>} */ marks, /** @type {number
     if (key[0] === "i") words.push(heard_ms !== null && ms >= start_ms + heard_ms ? "not heard" : "the model speaks");
   }
   return words.join(" · ");
+}
+
+/** Fade audio of the model that was cut before it was played. */
+export function paintUnheard(
+  /** @type {Paper} */ { g, color, x },
+  /** @type {Map<string, Mark>} */ marks,
+  /** @type {number} */ top,
+  /** @type {number} */ height,
+) {
+  Object.assign(g, { fillStyle: color("back"), globalAlpha: 0.65 });
+  const items = [...marks].filter(([key]) => key[0] === "i").map(([, mark]) => mark);
+  items.forEach(({ start_ms, heard_ms, audio_ms }, i) => {
+    if (heard_ms === null) return;
+    const [from, to] = [x(start_ms + heard_ms), x(Math.min(start_ms + audio_ms, items[i + 1]?.start_ms ?? Infinity))];
+    if (to > from) g.fillRect(from, top, to - from + 1, height);
+  });
+  g.globalAlpha = 1;
+}
+
+/** Draw turns, and responses below them. */
+export function paintBars(/** @type {Paper} */ { g, width, color, x }, /** @type {Recording} */ recording, /** @type {number} */ top) {
+  for (const [key, { start_ms, stop_ms, status }] of recording.marks) {
+    const [from, to] = [x(start_ms), x(stop_ms ?? recording.end_ms)];
+    if (key[0] === "i" || to < 0 || from > width) continue;
+    const whole = status === "completed" || status === "in_progress";
+    g.fillStyle = color(key[0] === "s" ? "you" : whole ? "model" : "warn");
+    g.fillRect(from, key[0] === "s" ? top : top + 11, Math.max(2, to - from), 7);
+  }
 }
