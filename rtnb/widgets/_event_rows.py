@@ -8,7 +8,7 @@ A row is a JSON array: flags (1 received, 2 trouble, 4 a piece to fold), time si
 from __future__ import annotations
 
 import json
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from rtnb.client.log import EventLog, LogRow, summary
 from rtnb.protocol import events
@@ -29,9 +29,7 @@ REPLACED: Final = dict.fromkeys(_ORDER, "\ufffd")
 ESCAPED: Final = {code: f"\\u{code:04x}" for code in _ORDER}
 """The same, written as JSON escapes."""
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-K = TypeVar("K")
-V = TypeVar("V")
+_quote = json.encoder.encode_basestring_ascii  # a row by hand: `json.dumps` would take a third of the time per event
 
 
 class EventRows:
@@ -151,8 +149,10 @@ class EventRows:
             _remember(self._sent, event.event_id, index)
         audio_bytes = row.audio_dropped_bytes or audio_bytes
         time, ms = max(0.0, row.monotonic_s - (self._start_s or 0.0)), audio_bytes / form.bytes_per_ms
-        numbers = (flags, round(10_000 * time), _word(kind), row.size_bytes, audio_bytes, round(10 * ms))
-        self._rows.append(_encode((*numbers, *self._ids_of(event), cause, text)))
+        numbers = f"{row.size_bytes},{audio_bytes},{10 * ms:.0f}"
+        item, response, call, content = self._ids_of(event)
+        ids = f"{_quote(item)},{_quote(response)},{_quote(call)},{content}"
+        self._rows.append(f"[{flags},{10_000 * time:.0f},{_quote(_word(kind))},{numbers},{ids},{cause},{_quote(text)}]")
         self._formats.append(form)
 
     def _ids_of(self, event: Event) -> tuple[str, str, str, int]:
@@ -175,7 +175,7 @@ class EventRows:
                 _remember(self._of_response, event.response.id, output.format)
 
 
-def _remember(mapping: dict[K, V], key: K, value: V) -> None:
+def _remember(mapping: dict[str, Any], key: str, value: Any) -> None:
     """Set an entry; of more than `_REMEMBERED` the oldest is forgotten."""
     mapping[key] = value
     if len(mapping) > _REMEMBERED:

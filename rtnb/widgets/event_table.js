@@ -161,7 +161,7 @@ class Scroller extends HTMLElement {
 }
 if (!customElements.get("rtnb-scroller")) customElements.define("rtnb-scroller", Scroller);
 
-const COLUMNS = ["#", "time (s)", "gap (s)", "", "type", "bytes", "summary"], NUMERIC = [0, 1, 2, 5], DIGITS = [4, 7, 7, 0, 0, 5, 0];
+const COLUMNS = ["#", "time (s)", "gap (s)", "↔", "type", "bytes", "summary"], NUMERIC = [0, 1, 2, 5], DIGITS = [4, 7, 7, 0, 0, 5, 0];
 let tables = 0;
 
 /** The grid: paints the lines in view, follows the newest, and reacts to mouse and keyboard. */
@@ -177,7 +177,7 @@ export class EventTable {
     this.uid = `rtnb-events-${++tables}`;
     this.grid = add(parent, "rtnb-scroller", { className: "rtnb-ev-grid", tabIndex: 0, "aria-label": "Events" });
     const head = add(this.grid, "div", { className: "rtnb-ev-row rtnb-ev-head", role: "row", "aria-rowindex": 1 });
-    for (const name of COLUMNS) add(head, "span", { role: "columnheader", textContent: name, "aria-label": name || "direction" });
+    for (const name of COLUMNS) add(head, "span", { role: "columnheader", textContent: name, "aria-label": name === "↔" ? "direction" : name });
     this.space = add(this.grid, "div", { className: "rtnb-ev-space", role: "rowgroup" });
     this.paint = () => { this.frame ||= requestAnimationFrame(() => this.painted()); };
     this.listen(signal);

@@ -239,10 +239,9 @@ class EventInspector(StreamWidget):
         try:
             async with asyncio.timeout(_SEND_S):
                 await source.send(message)
-        except TimeoutError:
-            return {"problem": "Not sent: the loop of the session is busy, perhaps with a cell.", "possible": False}
-        except (ConnectionClosed, OSError) as error:
-            return {"problem": f"Not sent: {error}", "possible": False}
+        except (ConnectionClosed, OSError) as error:  # a timeout is an OSError without a text
+            why = str(error) or f"the session did not send it within {_SEND_S:.0f} s; a cell may block its loop"
+            return {"problem": f"Not sent: {why}", "possible": False}
         return {"sent": True}
 
 

@@ -233,6 +233,6 @@ async def loop_time() -> float:
 def test_a_cell_that_ends_with_inspect_prints_one_line() -> None:
     cell = "import rtnb; rtnb.inspect([{'type': 'response.create', 'event_id': 'e1'}])"
     script = f"from IPython.terminal.interactiveshell import *; TerminalInteractiveShell.instance().run_cell({cell!r})"
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert len(printed.strip().splitlines()) == 1
-    assert "<EventInspector>" in printed
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert len(done.stdout.strip().splitlines()) == 1
+    assert "<EventInspector>" in done.stdout

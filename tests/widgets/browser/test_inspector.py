@@ -15,7 +15,6 @@ from rtnb.client.log import EventLog
 from tests.browser.cells import eventually, run
 from tests.widgets.page import eventually as until
 
-
 MANY = """
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
@@ -352,9 +351,7 @@ inspector = inspect(list(log))'''
     listed = MANY.replace("inspector = inspect(log)", leak)
     notebook = await inspected("saved.ipynb", listed, fresh=True)
     page = notebook.page
-    await page.wait_for_function(
-        "document.querySelector('[data-rtnb-static]')?.textContent.includes('404 events')"
-    )
+    await page.wait_for_function("document.querySelector('[data-rtnb-static]')?.textContent.includes('404 events')")
     assert not await page.locator("[data-rtnb-static]").is_visible()
     await page.keyboard.press("Control+s")
     await page.wait_for_function("!document.querySelector('.jp-mod-current.jp-mod-dirty')")

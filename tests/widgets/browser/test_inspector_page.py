@@ -1,4 +1,4 @@
-"""The inspector on a bare page: filters, folding, bounds, columns, layout, and what a person sees while events arrive."""
+"""The inspector on a bare page: filters, folding, bounds, columns and layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAITS = {"static_id": "still", "can_send": True, "height_px": 430, "selected_in
 ROWS = """
 // Rows by hand: [flags, time, type, size, bytes, ms, item, response, call, content, cause, text]
 window.delta = (t) => [1 | 4, t, "response.output_audio.delta", 6500, 4800, 1000, "item_1", "resp_1", "", 1, -1, ""];
-window.error = (t, cause = -1) => [1 | 2, t, "error", 200, 0, 0, "", "", "", 0, cause, "commit_empty: buffer too small"];
+window.error = (t, cause = -1) => [1 | 2, t, "error", 200, 0, 0, "", "", "", 0, cause, "commit_empty: too small"];
 window.done = (t) => [1, t, "response.done", 900, 0, 0, "", "resp_1", "", 0, -1, `row at ${t}`];
 window.commit = (t) => [0, t, "input_audio_buffer.commit", 60, 0, 0, "", "", "", 0, -1, ""];
 window.push = (start, list, more = {}) => say("rows",
@@ -90,7 +90,8 @@ async def test_runs_fold_and_the_tree_sorts(browser: Any) -> None:
     page = await inspector(browser)
     await page.evaluate("push(0, [error(0), delta(10), delta(20), delta(30), done(40), delta(50)])")
     await text_of(page)
-    names = "[...document.querySelectorAll('.rtnb-ev-space > .rtnb-ev-row:not([hidden]) > :nth-child(5)')].map((e) => e.textContent)"
+    shown_rows = "document.querySelectorAll('.rtnb-ev-space > .rtnb-ev-row:not([hidden])')"
+    names = f"[...{shown_rows}].map((row) => row.children[4].textContent)"
     delta = "response.output_audio.delta"
     assert await page.evaluate(names) == ["error", f"▸ ×3 {delta}", "response.done", delta]
     run = page.locator(".rtnb-ev-row", has_text="×3")
@@ -136,12 +137,14 @@ async def test_a_pause_freezes_the_table_and_loses_nothing(browser: Any) -> None
 
 async def test_older_rows_are_forgotten_and_counted(browser: Any) -> None:
     page = await inspector(browser)
-    await page.evaluate("for (let s = 0; s < 226000; s += 2000) push(s, s ? many(s, 2000) : [error(0), ...many(1, 1999)])")
+    await page.evaluate(
+        "for (let s = 0; s < 226000; s += 2000) push(s, s ? many(s, 2000) : [error(0), ...many(1, 1999)])"
+    )
     text = await text_of(page)
-    assert text.startswith("200,") or text.startswith("201,")
+    assert text.startswith(("200,", "201,", "202,"))
     assert text.endswith(" older events are not shown")
     assert await page.get_by_role("button", name="Errors 0").count() == 1
-    assert (await page.evaluate("seen()"))[-1] >= 225_990  # and the newest are in view
+    assert (await page.evaluate("seen()"))[-1] > 225_000  # and the newest are in view
 
 
 async def test_numbers_and_times_of_a_long_session_are_whole(browser: Any) -> None:
@@ -150,9 +153,15 @@ async def test_numbers_and_times_of_a_long_session_are_whole(browser: Any) -> No
     await page.evaluate("push(150000, [[1, 24601230 * 2, 'response.done', 12345678, 0, 0, '', '', '', 0, -1, 'last']])")
     await text_of(page)
     row = page.locator(".rtnb-ev-row", has_text="last")
-    assert [await row.locator("span").nth(c).inner_text() for c in (0, 1, 2, 5)] == ["150000", "4920.246", "+2460.262", "12,345,678"]
-    cut = """() => [...document.querySelectorAll('.rtnb-ev-row:not([hidden]) > span:is(:nth-child(-n+3), :nth-child(6))')]
-      .filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent)"""
+    assert [await row.locator("span").nth(c).inner_text() for c in (0, 1, 2, 5)] == [
+        "150000",
+        "4920.246",
+        "+2460.262",
+        "12,345,678",
+    ]
+    cut = """() => [...document.querySelectorAll('.rtnb-ev-row:not([hidden]) > span')]
+      .filter((cell) => cell.matches(':nth-child(-n+3), :nth-child(6)') && cell.scrollWidth > cell.clientWidth)
+      .map((cell) => cell.textContent)"""
     assert await page.evaluate(cut) == []
 
 
@@ -165,7 +174,9 @@ async def test_the_list_is_not_blank_after_it_was_moved(browser: Any, dark: bool
     await page.evaluate("document.querySelector('.rtnb-ev-grid').scrollTop = 11000")
     await page.evaluate("settled()")
     before = await page.evaluate("seen()")
-    await page.evaluate("const el = document.querySelector('.rtnb-ev').parentElement; el.remove(); document.body.append(el)")
+    await page.evaluate(
+        "const el = document.querySelector('.rtnb-ev').parentElement; el.remove(); document.body.append(el)"
+    )
     await page.evaluate("settled()")
     assert before[0] > 480
     assert await page.evaluate("seen()") == before
@@ -210,7 +221,13 @@ async def test_nothing_is_left_after_closing(browser: Any) -> None:
     await page.evaluate("push(0, many(0, 500)); settled()")
     await page.evaluate("unrender()")
     assert await page.evaluate("[listening(), model.handlers.size]") == [False, 0]
-    frames = "new Promise((done) => { const raf = requestAnimationFrame; let n = 0; window.requestAnimationFrame = (f) => { n++; return raf(f); }; setTimeout(() => done(n), 300); })"
+    frames = """new Promise((done) => {
+      const ask = requestAnimationFrame, asked = [];
+      window.requestAnimationFrame = (act) => { asked.push(act); return ask(act); };
+      let left = 10;
+      const next = () => (left-- ? ask(next) : done(asked.length));
+      next();
+    })"""
     assert await page.evaluate(frames) == 0
     assert page.failures == []
 
@@ -222,20 +239,30 @@ async def test_the_narrow_form_fits_beside_a_conversation(browser: Any, dark: bo
     await page.evaluate("reply => { answers.event = reply; }", detail)
     await page.evaluate("push(0, [commit(0), error(25, 0), ...many(2, 60, 9000), delta(500000), delta(510000)])")
     await text_of(page)
-    await page.locator(".rtnb-ev").screenshot(path=pictures / f"inspector-narrow-{'dark' if dark else 'light'}.png")
+    theme, whole_widget = "dark" if dark else "light", page.locator(".rtnb-ev")
+    await whole_widget.screenshot(path=pictures / f"inspector-narrow-{theme}.png")
     await page.get_by_role("button", name="Errors 1").click()
-    await page.locator(".rtnb-ev-row", has_text="buffer too small").click()
+    await page.locator(".rtnb-ev-row", has_text="commit_empty").click()
     await page.locator(".rtnb-ev-side pre").wait_for()
-    await page.locator(".rtnb-ev").screenshot(path=pictures / f"inspector-narrow-open-{'dark' if dark else 'light'}.png")
-    box = "(selector) => { const { x, y, right, bottom } = document.querySelector(selector).getBoundingClientRect(); return [x, y, right, bottom].map(Math.round); }"
+    await page.locator(".rtnb-ev").screenshot(
+        path=pictures / f"inspector-narrow-open-{'dark' if dark else 'light'}.png"
+    )
+    box = """(selector) => {
+      const { x, y, right, bottom } = document.querySelector(selector).getBoundingClientRect();
+      return [x, y, right, bottom].map(Math.round);
+    }"""
     whole, bar, grid, side = [await page.evaluate(box, f".rtnb-ev{part}") for part in ("", "-bar", "-grid", "-side")]
     assert whole[2] - whole[0] == 420
     assert whole[3] - whole[1] == 430
     assert bar[3] - bar[1] < 40  # one row
     assert side[1] >= grid[3] - 1  # below, not beside
-    too_wide = "() => [...document.querySelectorAll('.rtnb-ev-bar, .rtnb-ev-bar > :not(input)')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    too_wide = """() => [...document.querySelectorAll('.rtnb-ev-bar, .rtnb-ev-bar > :not(input)')]
+      .filter((e) => e.scrollWidth > e.clientWidth + 1).length"""
     assert await page.evaluate(too_wide) == 0
     await page.get_by_text("More", exact=True).click()
     menu = await page.evaluate(box, ".rtnb-ev-menu")
-    assert menu[0] >= whole[0] and menu[2] <= whole[2] and menu[3] <= whole[3]
-    await page.locator(".rtnb-ev").screenshot(path=pictures / f"inspector-narrow-menu-{'dark' if dark else 'light'}.png")
+    assert whole[0] <= menu[0] <= menu[2] <= whole[2]
+    assert menu[3] <= whole[3]
+    await page.locator(".rtnb-ev").screenshot(
+        path=pictures / f"inspector-narrow-menu-{'dark' if dark else 'light'}.png"
+    )
