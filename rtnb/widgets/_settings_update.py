@@ -108,7 +108,7 @@ class SettingStatus(NamedTuple):
 
     @property
     def for_next_session(self) -> bool:
-        """Whether the service refused a voice that a new session can have."""
+        """True where the service refused a voice that a new session can have."""
         return self.reason.startswith("cannot_update_voice")
 
 

@@ -28,7 +28,7 @@ _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
 class StyleSheet(Widget):
-    """Style of all knobs on a page. A widget of its own, because plain ipywidgets carry none."""
+    """Style of all knobs on a page. Plain ipywidgets carry none, so this is a widget."""
 
     _esm = "export default { render: ({ el }) => { el.hidden = true; } };"
     _css = styles("settings.css")
