@@ -17,7 +17,7 @@ from traitlets import TraitError
 
 from rtnb.client import Session
 from rtnb.redaction import mask_credentials, redact
-from rtnb.widgets._base import Widget, styles
+from rtnb.widgets._base import Widget, bundle, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
 from rtnb.widgets.knobs import TEXTS, Knob, knobs_of, traits_of
 
@@ -28,9 +28,9 @@ _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
 class StyleSheet(Widget):
-    """Style of all knobs on a page. Plain ipywidgets carry none, so this is a widget."""
+    """Style of the knobs around it, and names of their sliders: plain ipywidgets carry neither."""
 
-    _esm = "export default { render: ({ el }) => { el.hidden = true; } };"
+    _esm = bundle("settings.js")
     _css = styles("settings.css")
 
 
