@@ -106,6 +106,11 @@ class SettingStatus(NamedTuple):
     ``not confirmed`` (no reply, or the service does not show it) or ``not sent`` (it cannot be sent now)."""
     reason: str = ""
 
+    @property
+    def for_next_session(self) -> bool:
+        """True where the service refused a voice that a new session can have."""
+        return self.reason.startswith("cannot_update_voice")
+
 
 def compare(
     requested: Settings, before: Settings, after: Settings, error: Exception | None = None
@@ -160,15 +165,13 @@ class SettingsUpdater:
         """Settings applied less than `APPLIED_S` ago."""
         self.chosen: set[str] = set()
         """Paths of all settings that the user chose, also where the value is the service's own."""
-        self.next_session: Settings = {}
-        """Settings for the next session besides those in force: a voice that this session refused."""
         self.on_reconnect: Callable[[], object] | None = None
         """Opens a new session; None where that is not possible."""
         self.lock = Lock()  # guards statuses and rows of knobs, which a cell and the background loop both write
         self.groups: list[Any] = []
         """The `Control` objects."""
-        self.on_config: Callable[[], object] = lambda: None
-        """Called on the background loop after the groups show new settings in force."""
+        self.on_change: Callable[[], object] = lambda: None
+        """Called after each change of the settings in force or their statuses."""
         self._session: Session | None = None
         self._seen: SessionConfig | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -187,7 +190,6 @@ class SettingsUpdater:
         self.initial = flat(getattr(created, "session", session.config))
         with self.lock:
             self.statuses = {path: one for path, one in self.statuses.items() if one.reason == NOT_SENT}
-            self.next_session = {}
         self._session, self._seen = session, None
         self._unsubscribe = session.log.subscribe(partial(self._on_row, session))
         shared_loop().call_soon(self._on_settings, session)
@@ -255,8 +257,6 @@ class SettingsUpdater:
             return
         self._seen = session.config
         self.effective, self.dialect = flat(self._seen), session.dialect
-        for group in self.groups:
-            group.on_settings()
         applied = []
         with self.lock:
             for path, one in list(self.statuses.items()):
@@ -266,7 +266,6 @@ class SettingsUpdater:
                 elif one.status != "pending" and (one.status == "applied") != in_force:
                     del self.statuses[path]
         self._set(applied)
-        self.on_config()
 
     def _set(self, statuses: Iterable[SettingStatus]) -> None:
         with self.lock:
@@ -280,7 +279,8 @@ class SettingsUpdater:
                     self.fresh.add(one.setting)
                     self._start_timer(APPLIED_S, self._on_faded)
             for group in self.groups:
-                group.on_status()
+                group.refresh()
+            self.on_change()
 
     async def _apply(self) -> None:
         self._on_quiet()
@@ -309,7 +309,7 @@ class SettingsUpdater:
         try:
             await session.update(wire.decode_session(nested(requested)))
         except Exception as raised:  # of the service, the connection, or a loop that has stopped: each has a status
-            error, self._seen = raised, None  # the knobs return to the settings in force
+            error = raised
         self._on_settings(session)
         outcome = compare({path: one.requested for path, one in pending.items()}, before, flat(session.config), error)
         # A knob that moved again meanwhile has a newer request: its status stays.

@@ -20,7 +20,7 @@ class InstructionsControl(Control):
     def _input(self, name: str) -> Any:
         self._heading = self._look.heading(self.knobs()[name].label)
         self._editor = self._look.make(ipywidgets.Textarea, self.text, placeholder=TEXTS["instructions"])
-        self._editor.observe(lambda _: self.on_status(), "value")
+        self._editor.observe(lambda _: self.refresh(), "value")
         self._apply = self._look.button(TEXTS["apply"], self.apply_draft)
         reset = self._look.button(TEXTS["restore"], self.reset)
         self._buttons = self._look.make(ipywidgets.HBox, [self._apply, reset])

@@ -55,7 +55,7 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         super().__init__(panes, titles=titles, selected_index=0, layout=self.look.layout)
         self.settings_tab.add_class("rtnb-settings-tab")
         self.add_class("rtnb-panel")
-        self.updater.on_config = lambda: self.code.show(self.chosen, self.facts)
+        self.updater.on_change = self._write_code
         if session is not None:
             self.updater.attach(session)
 
@@ -65,7 +65,7 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         return (self.instructions, self.turn_detection, self.answer, self.listening)
 
     def on_reconnect(self, callback: Callable[[], object]) -> None:
-        """Offer a button beside a refused voice: it adds that voice to `chosen` and calls `callback`.
+        """Offer a button beside a refused voice: it calls `callback`.
 
         Parameters
         ----------
@@ -73,7 +73,7 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
             Takes no argument, and opens a new session with the settings in `chosen`.
         """
         self.updater.on_reconnect = callback
-        self.answer.on_status()
+        self.answer.refresh()
 
     async def apply(self) -> pd.DataFrame:
         """Send all changes at once; return requested, effective, status and reason of each setting."""
@@ -86,7 +86,10 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
 
     @property
     def chosen(self) -> Settings:
-        """Settings for the next session: those that differ from the service's own, and those that the user chose."""
+        """Settings for the next session: those that differ from the service's own, and those that the user chose.
+
+        A voice that this session refused, because it has spoken already, is the requested one.
+        """
         chosen = {
             path: value
             for path, value in self.settings().items()
@@ -95,7 +98,13 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         kind = "audio.input.turn_detection.type"  # without it, a turn detection cannot be read
         if any(path.startswith(kind.removesuffix("type")) for path in chosen):
             chosen[kind] = self.updater.effective[kind]
-        return {**chosen, **self.updater.next_session}
+        refused = {one.setting: one.requested for one in self.updater.statuses.values() if one.for_next_session}
+        return {**chosen, **refused}
+
+    def _write_code(self) -> None:
+        """Write the code anew, once there are settings in force."""
+        if self.updater.effective:
+            self.code.show(self.chosen, self.facts)
 
     def request(self, settings: Mapping[str, Any]) -> None:
         """Set the knobs of these settings, for example those of a preset.

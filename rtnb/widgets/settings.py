@@ -17,7 +17,7 @@ from traitlets import TraitError
 
 from rtnb.client import Session
 from rtnb.redaction import mask_credentials, redact
-from rtnb.widgets._base import Widget, styles
+from rtnb.widgets._base import Widget, bundle, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
 from rtnb.widgets.knobs import TEXTS, Knob, knobs_of, traits_of
 
@@ -28,9 +28,9 @@ _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
 class StyleSheet(Widget):
-    """Style of all knobs on a page. A widget of its own, because plain ipywidgets carry none."""
+    """Style of the knobs around it, and names of their sliders: plain ipywidgets carry neither."""
 
-    _esm = "export default { render: ({ el }) => { el.hidden = true; } };"
+    _esm = bundle("settings.js")
     _css = styles("settings.css")
 
 
@@ -130,7 +130,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         """The plain widgets by the name of their knob; each is made when it is first shown."""
         self.updater = SettingsUpdater() if panel is None else panel.updater
         self.updater.groups.append(self)
-        self.on_status()
+        self.refresh()
         for name, value in knobs.items():
             setattr(self, name, value)
         if session is not None:
@@ -186,7 +186,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         else:
             self._changed.discard(name)
             self.updater.statuses.pop(path, None)
-            self.on_status()
+            self.refresh()
 
     def wire(self, name: str) -> tuple[str, Any]:
         """Return path and wire value of a knob; a branch that is off is null itself."""
@@ -218,26 +218,25 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
         knob = self.knobs()[name]
         return knob.from_wire(lookup(self.updater.effective, knob.path))
 
-    def on_settings(self) -> None:
-        """Show the settings in force; a knob whose change is on its way keeps its value."""
-        for name in self.knobs():
-            value = self.effective(name)
-            with self.updater.lock, suppress(TraitError):  # of a value that no knob can show
-                if value is not MISSING and name not in self._changed:
-                    self._confirm(name, value)
-
     def _confirm(self, name: str, value: Any) -> None:
         """Set a knob to the value in force, which is no request."""
         super().__setattr__(name, value)
         if name in self.inputs:
             show_value(self.inputs[name], value)
 
-    def on_status(self) -> None:
-        """Show the knobs that do something, each with its help or the status of its last change."""
+    def refresh(self) -> None:
+        """Show the values in force, and for each knob that does something its help or the status of its last change.
+
+        A knob whose change is on its way keeps its value.
+        """
         rows: list[Any] = []
         with self.updater.lock:
             for name in self.knobs():
-                status = self.updater.statuses.get(self.wire(name)[0])
+                value, status = self.effective(name), self.updater.statuses.get(self.wire(name)[0])
+                on_its_way = name in self._changed or (status is not None and status.status == "pending")
+                if value is not MISSING and not on_its_way and value != getattr(self, name):
+                    with suppress(TraitError):  # a value that no knob can show
+                        self._confirm(name, value)
                 if self.available(name) or (status is not None and status.status != "applied"):
                     rows += self._row(name, status)
             children = (*self._arrange(rows), *((self._look.sheet,) if self._alone else ()))
@@ -253,20 +252,14 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             self._notes[name] = self._look.make(ipywidgets.HTML)
         note = self._notes[name]
         note.value = self._note(self.knobs()[name], status)
-        if TEXTS["voice_is_fixed"] not in note.value or self.updater.on_reconnect is None:
+        if status is None or not status.for_next_session or self.updater.on_reconnect is None:
             return [self.inputs[name], note]
         if self._reconnect_row is None:
             self._reconnect_row = self._look.make(
-                ipywidgets.HBox, [note, self._look.button(TEXTS["reconnect"], self._reconnect)]
+                ipywidgets.HBox, [note, self._look.button(TEXTS["reconnect"], self.updater.on_reconnect)]
             )
             self._reconnect_row.add_class("rtnb-note-row")
         return [self.inputs[name], self._reconnect_row]
-
-    def _reconnect(self) -> None:
-        status = self.updater.statuses.get(self.wire("voice")[0])
-        if status is not None and self.updater.on_reconnect is not None:
-            self.updater.next_session[status.setting] = status.requested
-            self.updater.on_reconnect()
 
     def _note(self, knob: Knob, status: SettingStatus | None) -> str:
         """Return the line under a knob: its help, or the status of its last change."""
@@ -274,7 +267,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             return format_note(knob.help, knob.tooltip)
         text = format_status(status)
         # The service's own reason is long: it stays in the tooltip.
-        short = TEXTS["voice_is_fixed"] if status.reason.startswith("cannot_update_voice") else text
+        short = TEXTS["voice_is_fixed"] if status.for_next_session else text
         return format_note(short, f"Requested {format_value(status.requested)}; {text}", status.status)
 
     def _input(self, name: str) -> Any:

@@ -1,10 +1,10 @@
 /** Presets of turn detection: a button each, pressed where the knobs equal it. */
-import { add, putAttribute, toggleButton, watch } from "./shared.js";
+import { add, nameSliders, putAttribute, toggleButton, watch } from "./shared.js";
 
 /** @typedef {{presets: [string, string][], selected: string}} State pairs of name and meaning; name of the pressed one */
 
 /** @param {import("./types").RenderProps<State>} props */
-function render({ model, el }) {
+function render({ model, el, signal }) {
   el.className += " rtnb rtnb-turn-presets";
   el.role = "group";
   el.ariaLabel = "Presets of turn detection";
@@ -15,6 +15,7 @@ function render({ model, el }) {
     add(buttons[name], "b", { textContent: name });
     buttons[name].append(` ${meaning}`);
   }
+  nameSliders(el, signal);
   return watch(model, ["selected"], () => {
     for (const [name, button] of Object.entries(buttons)) putAttribute(button, "aria-pressed", name === model.get("selected"));
   });

@@ -179,7 +179,7 @@ async def test_a_confirmation_during_a_change_does_not_undo_it(session: rtnb.Ses
     control = TurnDetectionControl(session)
     await eventually(lambda: control.updater._seen is session.config)
     # As the background loop may do it, between the change and its request.
-    control.observe(lambda _: control.on_settings(), "type")
+    control.observe(lambda _: control.refresh(), "type")
     control.type = "none"
     await control.apply()
     assert control.type == "none"

@@ -86,7 +86,9 @@ async def test_a_slider_by_keyboard_and_a_trait_by_code_are_the_same_knob(panel:
     slider = knobs.find(".widget-slider", has_text="Silence duration (ms)")
     await expect(slider.locator(".widget-readout")).to_have_text("200")
     await knobs.python(NOTE)
-    await slider.locator(".noUi-handle").focus()
+    handle = slider.locator(".noUi-handle")
+    await expect(handle).to_have_attribute("aria-label", "Silence duration (ms)")
+    await handle.focus()
     for _ in range(3):
         await knobs.page.keyboard.press("ArrowRight")
     await expect(slider.locator(".widget-readout")).to_have_text("230")
