@@ -2,6 +2,23 @@
 import { add, put, putAttribute, toggleButton } from "./shared.js";
 import { hasNoMicrophone } from "./microphone_capture.js";
 
+/** @type {Record<string, string>} */
+const WARNINGS = {
+  clipping: "Clipping: speak more softly, or move away",
+  "too quiet": "Too quiet: come closer, or choose another microphone",
+};
+
+/** Format the state of the microphone as one line. */
+export function formatStatus(/** @type {any} */ { model, own, shown, state, talking, level, uploadStatus }) {
+  if (uploadStatus) return uploadStatus;
+  if (own.state === "starting") return "Starting: the browser may ask for permission";
+  if (own.state === "off" && state !== "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+  if (own.state === "off") return own.problem || shown.problem || "Microphone off";
+  if (model.get("muted")) return "Muted: only silence is sent";
+  if (!talking) return `Hold the button or ${model.get("talk_key")} to talk`;
+  return WARNINGS[level.warning] ?? "Listening";
+}
+
 /** Set properties and attributes where they change. */
 function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values) {
   for (const [name, value] of Object.entries(values)) (name in node ? put : putAttribute)(node, name, value);
@@ -64,7 +81,7 @@ export function createView(model, controller, el, signal) {
     set(mute, { "aria-pressed": model.get("muted") });
     put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
     set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
-    set(status, { textContent: controller.status + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
+    set(status, { textContent: formatStatus(controller) + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
   };
   return () => {
     const { own, shown, state, upload: sending } = controller;
