@@ -35,7 +35,7 @@ class Controller {
   /** @type {?Capture} */
   capture = null;
   own = OFF; // state of this page
-  shown = { run: "", state: "off", status: "", problem: "", dropped: 0, counts: {} }; // state of the kernel
+  shown = { run: "", state: "off", status: "", problem: "", dropped: 0 }; // state of the kernel
   run = "";
   held = false; // push-to-talk key or button
   level = SILENT;

@@ -56,7 +56,6 @@ export function createView(model, controller, el, signal) {
   input.onchange = () => input.files[0] && controller.send(input.files[0]);
   const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
   const choose = add(help, "button", { type: "button", onclick: onChoose });
-  const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
 
   const onKey = (/** @type {any} */ event) => {
     const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
@@ -92,8 +91,5 @@ export function createView(model, controller, el, signal) {
     set(step, { textContent: own.next_step });
     set(link, { hidden: !controller.capturePage, href: controller.capturePage });
     set(choose, { hidden: !sending && !hasNoMicrophone(own), textContent: sending ? "Cancel" : "Send an audio file instead…" });
-    const n = /** @type {Record<string, number>} */ (shown.counts);
-    const sums = `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused`;
-    set(counts, { hidden: !n.captured, textContent: sums });
   };
 }
