@@ -80,11 +80,11 @@ export function createView(model, controller, el, signal) {
     set(mute, { "aria-pressed": model.get("muted") });
     put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
     set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
-    set(status, { textContent: formatStatus(controller) + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
+    set(status, { textContent: ((!off && problem) || formatStatus(controller)) + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
   };
   return () => {
     const { own, shown, state, upload: sending } = controller;
-    const problem = state === "off" ? own.problem || shown.problem : "";
+    const problem = (state === "off" && own.problem) || shown.problem;
     set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning, "data-compact": model.get("compact") });
     drawRow(state === "off", problem);
     set(help, { hidden: !own.next_step && !sending });
