@@ -86,6 +86,7 @@ export function createView(model, controller, el, signal) {
     const { own, shown, state, upload: sending } = controller;
     const problem = (state === "off" && own.problem) || shown.problem;
     set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning, "data-compact": model.get("compact") });
+    set(root, { "data-sample": Boolean(model.get("sample")) });
     drawRow(state === "off", problem);
     set(help, { hidden: !own.next_step && !sending });
     set(step, { textContent: own.next_step });
