@@ -6,9 +6,8 @@ The header has ``c`` (stream name; "" for messages of the channel itself), ``k``
 and ``b`` (lengths of the buffers); where needed ``m`` (a batch: number of buffers of each message of ``h``) and ``r``
 (id of a request).
 
->>> frame = unpack(pack("chat", "text", {"text": "hello"}, [b"12345"]))
->>> frame.kind, frame.messages()
-('text', [({'text': 'hello'}, [b'12345'])])
+>>> unpack(pack("chat", "text", {"text": "hello"}, [b"12345"]))
+Frame(stream='chat', kind='text', header={'text': 'hello'}, buffers=[b'12345'], request=None)
 """
 
 from __future__ import annotations
@@ -17,10 +16,7 @@ import json
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
-
-Message = tuple[dict[str, Any], list[bytes]]
+from typing import Any, Final, NamedTuple
 
 MAX_FRAME_BYTES: Final = 8 * 2**20
 """The largest frame, either way (chosen: 60 s of PCM16 at 24 kHz are 2.9 MB)."""
@@ -31,26 +27,16 @@ def now_ms() -> float:
     return time.monotonic() * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One unpacked frame."""
+class Frame(NamedTuple):
+    """Unpacked frame."""
 
     stream: str
     kind: str
     header: Any
-    """A dict; in a batch a list of them."""
+    """A dict; in a batch, which only the kernel sends, a list of them."""
     buffers: list[bytes]
-    counts: list[int] | None = None
-    """In a batch: number of buffers of each message."""
-    request: int | None = None
+    request: int | None
     """Id of a request, where the sender waits for a reply."""
-
-    def messages(self) -> list[Message]:
-        """Return its message, or the messages of a batch."""
-        if self.counts is None:
-            return [(self.header, self.buffers)]
-        rest = iter(self.buffers)
-        return [(header, [next(rest) for _ in range(n)]) for header, n in zip(self.header, self.counts, strict=True)]
 
 
 def pack(stream: str, kind: str, header: Any, buffers: Sequence[bytes] = (), **more: Any) -> bytes:
@@ -98,11 +84,9 @@ def unpack(data: Any) -> Frame:
         for size in head["b"]:
             buffers.append(bytes(data[at : at + size]))
             at += size + -size % 8
-        batch = "m" in head
-        fits = not batch or (sum(head["m"]) == len(buffers) and len(head["m"]) == len(head["h"]))
-        if at != len(data) or not isinstance(head["h"], list if batch else dict) or not fits:
+        if at != len(data) or not isinstance(head["h"], dict | list):
             raise ValueError("wrong lengths or a wrong header")
-        return Frame(str(head["c"]), str(head["k"]), head["h"], buffers, head.get("m"), head.get("r"))
+        return Frame(str(head["c"]), str(head["k"]), head["h"], buffers, head.get("r"))
     except (struct.error, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"not a frame of the channel ({len(data)} bytes): {error}") from error
 

@@ -9,10 +9,11 @@ connected joins its streams, and the listeners of each stream publish a snapshot
 
 Messages of the channel itself (frames of stream ""):
 
-- page → kernel: ``hello`` {origin, page_ms} (by widget message), ``join`` {names, all}, ``leave`` {name}, ``clock`` {page_ms},
-  ``claim``, ``bye``;
-- kernel → page: ``welcome`` {port, token, direct, active, page_ms, kernel_ms}, ``open`` {active} (first on a socket), ``active`` {active},
-  ``ping`` {active}, ``clock`` {page_ms, kernel_ms}, ``reply`` {…}, ``rejoin`` {} (the queue was full).
+- page → kernel: ``hello`` {origin, page_ms} (begins a connection, by widget message), ``join`` {names, all}, ``leave``
+  {name}, ``clock`` {page_ms}, ``claim``, ``bye``;
+- kernel → page: ``welcome`` {active, page_ms, kernel_ms, port, token, direct}, ``open`` {active} (first on a socket),
+  ``active`` {active}, ``ping`` {active}, ``clock`` {page_ms, kernel_ms}, ``reply`` {…}, ``rejoin`` {} (the queue was
+  full).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ _GONE_S: Final = 120.0  # and in any case after this; chosen: a blocked kernel h
 _BATCH: Final = 1000
 _BATCH_BYTES: Final = 2**20
 
+_CLOSED: Final = {"error": "The widget was closed."}
+
 Answer = dict[str, Any] | None
 OnMessage = Callable[[str, dict[str, Any], list[bytes]], Answer | Awaitable[Answer]]
 OnPage = Callable[[str, str], object]
@@ -55,7 +58,7 @@ Close = Callable[[], Awaitable[None]]
 
 
 class Page:
-    """One browser tab (or one reload of it)."""
+    """Browser tab, or one reload of it."""
 
     def __init__(self, id: str, origin: str) -> None:
         self.id = id
@@ -65,6 +68,9 @@ class Page:
         self.via = "messages"
         """``"direct"``, ``"proxy"`` or ``"messages"``."""
         self.heard_s = 0.0
+        self.token = ""
+        """Opens its socket, once and until `token_until_s`."""
+        self.token_until_s = 0.0
         self.received_bytes = 0
         """Bytes received by widget messages of this connection."""
         self.sent_messages = 0
@@ -89,7 +95,7 @@ class Page:
 
 
 class Stream:
-    """One widget's part of the channel; made by `Channel.open_stream`."""
+    """Part of the channel that belongs to one widget; made by `Channel.open_stream`."""
 
     def __init__(self, name: str, on_message: OnMessage, pages: Pages) -> None:
         self.name = name
@@ -174,9 +180,9 @@ class Pages:
         """Id of the page that may use the microphone and the loudspeaker."""
         self.last_message_s = 0.0
         """When the last widget message came (`time.monotonic`)."""
-        self.offer: Callable[[Page], Awaitable[dict[str, Any]]] | None = None
+        self.offer: Callable[[Page], dict[str, Any]] = lambda page: {}
         """Returns the socket that a page may try: port and token."""
-        self.on_stop: Callable[[], object] | None = None
+        self.on_stop: Callable[[], object] = lambda: None
         """Called when the last stream was closed."""
         self._send_message = send_message
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -205,28 +211,12 @@ class Pages:
         for frame in received:
             self.receive(page, frame)
 
-    def receive(self, page: Page, frame: Frame) -> None:
-        """Take one frame of a page."""
-        page.heard_s = time.monotonic()
-        kind, header = frame.kind, frame.header
-        if frame.stream:
-            self._deliver(page, frame)
-        elif kind == "join":
-            self._join(page, header["names"], set(header["all"]))
-        elif kind == "leave":
-            self._leave(page, [header["name"]])
-        elif kind == "clock":
-            self.post(page, "clock", {"page_ms": header["page_ms"], "kernel_ms": now_ms()})
-        elif kind == "claim":
-            self._elect(page.id)
-        elif kind == "bye":
-            self.drop(page)
-
     def _hello(self, page_id: str, connection: int, header: dict[str, Any]) -> None:
         known = self.pages.get(page_id)
         if self.streams and (known is None or known.connection < connection):
             page = self.connect(page_id, connection, str(header["origin"]))
-            self.start(self._welcome(page, connection, header["page_ms"]))
+            clocks = {"page_ms": header["page_ms"], "kernel_ms": now_ms()}
+            self.post(page, "welcome", {**self.offer(page), **clocks, "active": self.active})
 
     def connect(self, page_id: str, connection: int, origin: str) -> Page:
         """Begin a connection of a page, new or known, on widget messages."""
@@ -245,11 +235,41 @@ class Pages:
         self._elect(self.active)
         return page
 
-    async def _welcome(self, page: Page, connection: int, page_ms: float) -> None:
-        offer = await self.offer(page) if self.offer else {}
-        if page.connection == connection:
-            clocks = {"page_ms": page_ms, "kernel_ms": now_ms()}
-            self.post(page, "welcome", {**offer, **clocks, "active": self.active})
+    def receive(self, page: Page, frame: Frame) -> None:
+        """Take one frame of a page."""
+        page.heard_s = time.monotonic()
+        kind, header = frame.kind, frame.header
+        if frame.stream:
+            self._deliver(page, frame)
+        elif kind == "join":
+            self._join(page, header["names"], set(header["all"]))
+        elif kind == "leave":
+            self._leave(page, [header["name"]])
+        elif kind == "clock":
+            self.post(page, "clock", {"page_ms": header["page_ms"], "kernel_ms": now_ms()})
+        elif kind == "claim":
+            self._elect(page.id)
+        elif kind == "bye":
+            self.drop(page)
+
+    def _deliver(self, page: Page, frame: Frame) -> None:
+        stream = self.streams.get(frame.stream)
+        try:
+            answer = stream.on_message(frame.kind, frame.header, frame.buffers) if stream else _CLOSED
+        except Exception as error:
+            answer = _report(frame.stream, frame.kind, error)
+        if inspect.isawaitable(answer):
+            self.start(self._reply(page, frame, answer))
+        elif frame.request is not None:
+            self.post(page, "reply", answer or {}, r=frame.request)
+
+    async def _reply(self, page: Page, frame: Frame, answer: Awaitable[Answer]) -> None:
+        try:
+            reply = await answer or {}
+        except Exception as error:
+            reply = _report(frame.stream, frame.kind, error)
+        if frame.request is not None:
+            self.post(page, "reply", reply, r=frame.request)
 
     def _join(self, page: Page, names: Sequence[str], shown: set[str]) -> None:
         self._leave(page, page.former - shown)  # after a reconnection, widgets that are no longer shown
@@ -263,28 +283,6 @@ class Pages:
             if stream.joined.pop(page.id, None) or stream.name in page.former:
                 page.former.discard(stream.name)
                 self._notify(stream, page, "left")
-
-    def _deliver(self, page: Page, frame: Frame) -> None:
-        stream = self.streams.get(frame.stream)
-        if stream is None:
-            answer: Any = {"error": "The widget was closed."}
-        else:
-            try:
-                answer = stream.on_message(frame.kind, frame.header, frame.buffers)
-            except Exception as error:
-                answer = _report(stream.name, frame.kind, error)
-        if inspect.isawaitable(answer):
-            self.start(self._answer(page, frame, answer))
-        elif frame.request is not None:
-            self.post(page, "reply", answer or {}, r=frame.request)
-
-    async def _answer(self, page: Page, frame: Frame, answer: Awaitable[Answer]) -> None:
-        try:
-            result = await answer or {}
-        except Exception as error:
-            result = _report(frame.stream, frame.kind, error)
-        if frame.request is not None:
-            self.post(page, "reply", result, r=frame.request)
 
     def _notify(self, stream: Stream, page: Page, change: str) -> None:
         for listener in stream.listeners:
@@ -389,8 +387,7 @@ class Pages:
         if self._pinging is not None:
             self._pinging.cancel()
         self._loop = self._pinging = None
-        if self.on_stop is not None:
-            self.on_stop()
+        self.on_stop()
 
     def _elect(self, wanted: str) -> None:
         """Make `wanted` the active page; if it is gone, the newest page."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -59,38 +59,31 @@ WritePage = Callable[[str, str, int], str]
 """``write(page_id, token, port)`` returns the HTML of a page."""
 
 
-class _Ticket(NamedTuple):
-    page_id: str
-    origin: str
-    until_s: float
-
-
 class SocketServer:
     """Listener for the sockets of pages, while there are streams."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        self._tickets: dict[str, _Ticket] = {}
         self._invitations: dict[str, tuple[WritePage, float]] = {}
         self._running: asyncio.Task[None] | None = None
-        self._port: asyncio.Future[int] | None = None
+        self._port = 0
         self._strangers = 0
         pages.offer = self.offer
         pages.on_stop = self.stop
 
-    async def offer(self, page: Page) -> dict[str, Any]:
+    def offer(self, page: Page) -> dict[str, Any]:
         """Return port and token for one page; nothing where the user or the page's origin does not allow a socket."""
         switch = os.environ.get(SWITCH, "")
         if switch == "messages" or not page.origin.startswith(("http://", "https://")):
             return {}
         try:
-            port = await self._listening()
+            port = self._listen()
         except OSError as error:  # this machine has no loopback: widget messages remain
             _logger.warning("no socket: %s", error)
             return {}
-        return {"port": port, "token": self._ticket(page), "direct": switch != "proxy"}
+        return {"port": port, "token": _new_token(page), "direct": switch != "proxy"}
 
-    async def invite(self, write: WritePage) -> str:
+    def invite(self, write: WritePage) -> str:
         """Return the address of a page of our own on this machine's loopback, which opens once.
 
         Raises
@@ -102,81 +95,64 @@ class SocketServer:
             error = WidgetError(f"{SWITCH}={switch} forbids the socket that a page outside of the notebook needs.")
             raise error.with_hint(f"Restart the kernel without {SWITCH}.")
         try:
-            port, key = await self._listening(), secrets.token_urlsafe(32)
+            port, key = self._listen(), secrets.token_urlsafe(32)
         except OSError as error:
             raise WidgetError(f"Cannot listen on this machine's loopback: {error}") from error
+        self._invitations = {k: v for k, v in self._invitations.items() if v[1] > time.monotonic()}
         self._invitations[key] = (write, time.monotonic() + INVITATION_S)
         return f"http://127.0.0.1:{port}{_INVITED}{key}"
 
     def stop(self) -> None:
         """Close all connections and stop listening."""
-        self._tickets.clear()
         self._invitations.clear()
         if self._running is not None:
             self._running.cancel()
-        self._running = self._port = None
+        self._running = None
 
-    async def _listening(self) -> int:
+    def _listen(self) -> int:
         """Return the port; the first call starts to listen."""
         loop = asyncio.get_running_loop()
-        if self._port is None or self._port.get_loop() is not loop:
-            self._port = loop.create_future()
-            self._running = loop.create_task(self._run(self._port))
-        return await asyncio.shield(self._port)
-
-    async def _run(self, port: asyncio.Future[int]) -> None:
-        loop = asyncio.get_running_loop()
-        try:
+        if self._running is None or self._running.get_loop() is not loop:
             listener = sockets.create_server(("127.0.0.1", 0))
-        except OSError as error:
-            port.set_exception(error)
-            self._port = None
-            return
-        try:
-            async with serve(
-                self._connected,
-                sock=listener,
-                process_request=self._process_request,
-                max_size=MAX_FRAME_BYTES,
-                compression=None,  # on loopback it only costs
-                open_timeout=_FIRST_MESSAGE_S,
-                ping_interval=5,
-                ping_timeout=15,
-                close_timeout=1,
-                logger=_logger,
-            ):
-                port.set_result(listener.getsockname()[1])
-                await loop.create_future()  # until cancelled
-        finally:
-            if listener.fileno() != -1:  # cancelled while it was opened: `serve` has not closed it
-                loop.remove_reader(listener)
-                listener.close()
+            self._port = listener.getsockname()[1]
+            self._running = loop.create_task(self._serve(listener))
 
-    def _ticket(self, page: Page) -> str:
-        """Return a new token for a page; older ones of the same page, and expired ones, are worthless."""
-        self._forget_tickets(page.id)
-        token = secrets.token_urlsafe(32)
-        self._tickets[token] = _Ticket(page.id, page.origin, time.monotonic() + TOKEN_S)
-        return token
+            def close(_: object) -> None:
+                if listener.fileno() != -1:  # the task was cancelled before `serve` was done
+                    loop.remove_reader(listener)
+                    listener.close()
 
-    def _forget_tickets(self, page_id: str = "") -> None:
-        valid = {token: ticket for token, ticket in self._tickets.items() if ticket.until_s > time.monotonic()}
-        self._tickets = {token: ticket for token, ticket in valid.items() if ticket.page_id != page_id}
+            self._running.add_done_callback(close)
+        return self._port
+
+    async def _serve(self, listener: sockets.socket) -> None:
+        async with serve(
+            self._connected,
+            sock=listener,
+            process_request=self._process_request,
+            max_size=MAX_FRAME_BYTES,
+            compression=None,  # on loopback it only costs
+            open_timeout=_FIRST_MESSAGE_S,
+            ping_interval=5,
+            ping_timeout=15,
+            close_timeout=1,
+            logger=_logger,
+        ):
+            await asyncio.get_running_loop().create_future()  # until cancelled
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         """Refuse a handshake from an unexpected origin; show an invited page."""
         if request.path.startswith(_INVITED):
             return self._show(socket, request)
-        self._forget_tickets()
-        origins = {ticket.origin for ticket in self._tickets.values()}
-        if request.headers.get_all("Origin") not in [[origin] for origin in origins]:
+        expected = [[page.origin] for page in self._pages.pages.values() if page.token_until_s > time.monotonic()]
+        if request.headers.get_all("Origin") not in expected:
             return socket.respond(HTTPStatus.FORBIDDEN, "wrong origin\n")
         if self._strangers >= _STRANGERS:
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many\n")
         return None
 
     def _show(self, socket: ServerConnection, request: Request) -> Response:
-        """Return the page of an invitation, which is used up; the page gets a token of its own."""
+        """Return the page of an invitation, which then is used up; the page gets its own token."""
         port = socket.local_address[1]
         host = f"127.0.0.1:{port}"  # with any other name in its address it would be another site's (DNS rebinding)
         write, until_s = self._invitations.pop(request.path.removeprefix(_INVITED), (None, 0.0))
@@ -184,7 +160,7 @@ class SocketServer:
             text = "This link works once. Return to the notebook for a new one.\n"
             return socket.respond(HTTPStatus.GONE, text)
         page = self._pages.connect(secrets.token_hex(8), 1, f"http://{host}")
-        response = socket.respond(HTTPStatus.OK, write(page.id, self._ticket(page), port))
+        response = socket.respond(HTTPStatus.OK, write(page.id, _new_token(page), port))
         del response.headers["Content-Type"]
         response.headers.update(_PAGE_HEADERS | {"Content-Security-Policy": _PAGE_POLICY.format(host=host)})
         return response
@@ -200,25 +176,26 @@ class SocketServer:
             return
         finally:
             self._strangers -= 1
-        await self._serve(socket, page, via)
+        await self._carry(socket, page, via)
 
     def _admit(self, socket: ServerConnection, first: str | bytes) -> tuple[Page, str]:
-        """Return the page that shows its token, and its way; the token is used up even if another page shows it."""
+        """Return the page whose token this is, and its way; the token is used up."""
         try:
             shown = json.loads(first)
-            ticket = self._tickets.pop(shown["token"], None)
-            page_id, connection, via = shown["page"], shown["connection"], shown["via"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            page, token, connection, via = (shown[name] for name in ("page", "token", "connection", "via"))
+            page = self._pages.pages[page]
+            matches = secrets.compare_digest(page.token.encode(), token.encode())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PermissionError("no token") from error
         origin = socket.request.headers.get("Origin") if socket.request else None
-        if ticket is None or ticket.until_s < time.monotonic() or (ticket.page_id, ticket.origin) != (page_id, origin):
+        if not matches or page.token_until_s < time.monotonic():
             raise PermissionError("no valid token")
-        page = self._pages.pages.get(page_id)
-        if page is None or page.connection != connection or via not in ("direct", "proxy"):
+        page.token_until_s = 0.0
+        if (page.origin, page.connection) != (origin, connection) or via not in ("direct", "proxy"):
             raise PermissionError("no such connection")
         return page, via
 
-    async def _serve(self, socket: ServerConnection, page: Page, via: str) -> None:
+    async def _carry(self, socket: ServerConnection, page: Page, via: str) -> None:
         async def send(frames: list[bytes]) -> None:
             with suppress(ConnectionClosed):  # the reader notices it, too
                 for frame in frames:
@@ -239,3 +216,9 @@ class SocketServer:
                 tab_closed = socket.close_code in (1000, 1001)  # or it shows no widget
                 (self._pages.drop if tab_closed else self._pages.disconnect)(page)
             await socket.close(1001)  # when the loop stops: the server forgets a connection whose handler was cancelled
+
+
+def _new_token(page: Page) -> str:
+    """Return a new token for a page; an older one is worthless."""
+    page.token, page.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
+    return page.token

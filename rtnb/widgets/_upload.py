@@ -32,11 +32,12 @@ class Upload:
     def __init__(
         self, *, limit_bytes: int = MAX_UPLOAD_BYTES, on_progress: Callable[[int, int], object] | None = None
     ) -> None:
-        self._limit_bytes = limit_bytes
-        self._on_progress = on_progress
-        self._id = ""
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._limit_bytes, self._on_progress = limit_bytes, on_progress
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Drop the unfinished upload; its next piece is refused."""
+        self._id, self._size, self._pieces = "", 0, list[bytes]()
         self.received_bytes = 0
         """Bytes of the unfinished upload; 0 without one."""
 
@@ -49,39 +50,30 @@ class Upload:
             The upload is too large, or this piece is not the next one. Raised in the handler, it ends the upload on
             the page, too.
         """
-        piece = header["upload"]
-        if piece.get("cancel"):
-            if piece["id"] == self._id:
+        upload = header["upload"]
+        if upload.get("cancel"):
+            if upload["id"] == self._id:
                 self.cancel()
             return None
-        if piece["at"] == 0:
-            self._begin(str(piece["id"]), int(piece["size"]))
-        data = buffers[0]
-        if piece["id"] != self._id:
-            raise WidgetError("The upload was cancelled, or another one replaced it.").with_hint("Send the file again.")
-        if (piece["at"], piece["size"]) != (self.received_bytes, self._size) or len(data) > self._size - piece["at"]:
-            received, size = self.received_bytes, self._size
+        (piece,), at, size = buffers, upload["at"], upload["size"]
+        if at == 0:
             self.cancel()
-            raise WidgetError(f"The upload broke after {received} of {size} bytes.").with_hint("Send the file again.")
-        self._pieces.append(data)
-        self.received_bytes += len(data)
+            if size > self._limit_bytes:
+                sizes = f"{size / 2**20:.0f} MiB; allowed are {self._limit_bytes / 2**20:.0f} MiB"
+                raise WidgetError(f"The file has {sizes}.").with_hint("Send a shorter recording.")
+            self._id, self._size = upload["id"], size
+        elif upload["id"] != self._id:
+            raise WidgetError("The upload was cancelled, or another one replaced it.").with_hint("Send the file again.")
+        received = self.received_bytes + len(piece)
+        if at != self.received_bytes or size != self._size or received > size:
+            self.cancel()
+            raise WidgetError(f"The upload broke after {at} of {size} bytes.").with_hint("Send the file again.")
+        self._pieces.append(piece)
+        self.received_bytes = received
         if self._on_progress is not None:
-            self._on_progress(self.received_bytes, self._size)
-        if self.received_bytes < self._size:
+            self._on_progress(received, size)
+        if received < size:
             return None
         whole = b"".join(self._pieces)
         self.cancel()
         return whole
-
-    def cancel(self) -> None:
-        """Drop the unfinished upload; its next piece is refused."""
-        self._id, self._pieces, self._size, self.received_bytes = "", [], 0, 0
-
-    def _begin(self, upload_id: str, size: int) -> None:
-        self.cancel()
-        if size > self._limit_bytes:
-            largest = self._limit_bytes / 2**20
-            raise WidgetError(f"The file has {size / 2**20:.0f} MiB; allowed are {largest:.0f} MiB.").with_hint(
-                "Send a shorter recording."
-            )
-        self._id, self._size = upload_id, size

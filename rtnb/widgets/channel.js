@@ -8,6 +8,7 @@ import { openSocket, ways } from "./channel_socket.js";
 const SILENT_MS = 7000; // a connection without a ping for this long is lost; the kernel pings every 2 s
 const STABLE_MS = 60_000; // a connection that lasted this long is replaced at once
 const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
+const MESSAGE_BYTES = 2 ** 20; // a widget message takes no more than this, or one frame: the server refuses 10 MiB
 const CLOCK_MS = 10_000; // interval of the clock's measurements
 const SEND_BYTES = 2 ** 20; // `send` refuses while more is unsent
 const REQUEST_BYTES = 2 ** 24; // `request` does while more is
@@ -42,6 +43,7 @@ export class PageChannel {
   active = "";
   /** @type {{ trip_ms: number, offset_ms: number }[]} */
   trips = []; // of the last minute
+  offset_ms = NaN; // kernel clock minus page clock
   attempts = 0;
   began = -Infinity;
   heard = -Infinity;
@@ -137,17 +139,14 @@ export class PageChannel {
       signal?.throwIfAborted();
       if (this.unsent_bytes > REQUEST_BYTES) throw new Error("The kernel is busy: too much waits for it.");
       const id = ++this.requested;
-      const settle = (/** @type {any} */ reply) => {
+      const settle = (/** @type {any} */ reply, reason = reply.error === undefined ? null : new Error(reply.error)) => {
         clearTimeout(timer);
         signal?.removeEventListener("abort", cancel);
         this.requests.delete(id);
-        if (reply.error === undefined) resolve(reply);
-        else reject(new Error(reply.error));
+        if (reason) reject(reason);
+        else resolve(reply);
       };
-      const cancel = () => {
-        reject(signal?.reason);
-        settle({});
-      };
+      const cancel = () => settle({}, signal?.reason);
       const timer = setTimeout(() => settle({ error: `No reply to "${kind}" within ${timeout_ms} ms.` }), timeout_ms);
       signal?.addEventListener("abort", cancel);
       this.requests.set(id, settle);
@@ -175,9 +174,12 @@ export class PageChannel {
     this.flushing = null;
     const { socket } = this;
     if (this.state !== "open" || (socket && socket.readyState !== WebSocket.OPEN)) return; // it waits for the next connection
-    const frames = this.queue.splice(0).map(({ frame }) => frame);
-    if (socket) frames.forEach((frame) => socket.send(frame));
-    else if (frames.length) this.message(frames);
+    for (const { frame } of socket ? this.queue.splice(0) : []) socket?.send(frame);
+    while (this.queue.length) {
+      let size = 0;
+      const fits = this.queue.findIndex(({ frame }) => (size += frame.byteLength) > MESSAGE_BYTES);
+      this.message(this.queue.splice(0, fits < 0 ? Infinity : Math.max(1, fits)).map(({ frame }) => frame));
+    }
   }
 
   message(/** @type {Uint8Array<ArrayBuffer>[]} */ frames) {
@@ -191,16 +193,19 @@ export class PageChannel {
     }
   }
 
-  join(names = [...this.streams.keys()]) {
-    this.queue.unshift({ frame: pack({ c: "", k: "join", h: { names, all: [...this.streams.keys()] } }) });
+  /** Send a message of the channel itself before what waits. */
+  postFirst(/** @type {string} */ kind, /** @type {object} */ header) {
+    this.queue.unshift({ frame: pack({ c: "", k: kind, h: header }) });
     this.flush();
+  }
+
+  join(names = [...this.streams.keys()]) {
+    this.postFirst("join", { names, all: [...this.streams.keys()] });
   }
 
   measure() {
     this.asked = performance.now();
-    this.flush(); // the stamp must not wait
-    this.queue.unshift({ frame: pack({ c: "", k: "clock", h: { page_ms: stamp() } }) });
-    this.flush();
+    this.postFirst("clock", { page_ms: stamp() });
   }
 
   // --- from the kernel
@@ -241,14 +246,11 @@ export class PageChannel {
     }
   }
 
+  /** Take a measured offset; that of the quickest round trip of the last minute has the smallest error. */
   onClock(/** @type {{ page_ms: number, kernel_ms: number }} */ { page_ms, kernel_ms }) {
     const trip_ms = stamp() - page_ms;
     this.trips = [...this.trips.slice(-5), { trip_ms, offset_ms: kernel_ms - page_ms - trip_ms / 2 }];
-  }
-
-  /** Kernel clock minus page clock, from the quickest round trip: it has the smallest error. */
-  get offset_ms() {
-    return this.trips.reduce((best, trip) => (trip.trip_ms < best.trip_ms ? trip : best), { trip_ms: Infinity, offset_ms: NaN }).offset_ms;
+    this.offset_ms = this.trips.toSorted((a, b) => a.trip_ms - b.trip_ms)[0].offset_ms;
   }
 
   // --- connections

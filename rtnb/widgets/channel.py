@@ -82,12 +82,12 @@ class Channel(Widget):
 
     @property
     def last_message_s(self) -> float:
-        """When the last widget message came (`time.monotonic`); 0 before the first."""
+        """Time of the last widget message (`time.monotonic`); 0 before the first."""
         return self._pages.last_message_s
 
     async def invite(self, write: WritePage) -> str:
         """Return the address of a page outside of the notebook that opens once; see `SocketServer.invite`."""
-        return await self._server.invite(write)
+        return self._server.invite(write)
 
     def close(self) -> None:
         """Close all streams, the socket and the widget."""

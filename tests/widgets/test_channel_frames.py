@@ -29,7 +29,7 @@ def test_unpack_returns_what_was_packed(stream: str, kind: str, header: dict[str
 
 def test_a_batch_has_the_messages_it_was_packed_from() -> None:
     frame = unpack(pack("c", "k", [{"i": 0}, {"i": 1}], [b"a", b"b", b"c"], m=[2, 1]))
-    assert frame.messages() == [({"i": 0}, [b"a", b"b"]), ({"i": 1}, [b"c"])]
+    assert (frame.header, frame.buffers) == ([{"i": 0}, {"i": 1}], [b"a", b"b", b"c"])
 
 
 @given(st.binary(max_size=200))
