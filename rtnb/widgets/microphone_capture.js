@@ -32,7 +32,7 @@ export function explain(error) {
   return { code, problem, next_step };
 }
 
-/** Tell whether a problem leaves this page without a microphone. */
+/** True where a problem leaves this page without a microphone. */
 export function hasNoMicrophone(/** @type {Problem} */ { code }) {
   return ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"].includes(code);
 }
