@@ -20,18 +20,13 @@
  */
 import { decodeFile, upload, watch } from "./shared.js";
 import { Capture, explain, hasNoMicrophone, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
-import { createView } from "./microphone_view.js";
+import { createView, formatStatus } from "./microphone_view.js";
 
 const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
 const WAITING_FRAMES = 75; // 1.5 s; the kernel would drop older frames
 const PROCESSING = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
 const SILENT = { peak: 0, clipped: 0, quiet: 0, warning: "" };
 const OFF = { state: "off", code: "", problem: "", next_step: "" };
-/** @type {Record<string, string>} */
-const WARNINGS = {
-  clipping: "Clipping: speak more softly, or move away",
-  "too quiet": "Too quiet: come closer, or choose another microphone",
-};
 
 /** @typedef {import("./microphone_capture.js").Problem} Problem */
 
@@ -40,7 +35,7 @@ class Controller {
   /** @type {?Capture} */
   capture = null;
   own = OFF; // state of this page
-  shown = { run: "", state: "off", status: "", problem: "", dropped: 0, counts: {} }; // state of the kernel
+  shown = { run: "", state: "off", status: "", problem: "", dropped: 0 }; // state of the kernel
   run = "";
   held = false; // push-to-talk key or button
   level = SILENT;
@@ -105,23 +100,12 @@ class Controller {
     return this.own.state === "off" && this.shown.run !== this.run ? this.shown.state : this.own.state;
   }
 
-  get status() {
-    const { model, own, shown } = this;
-    if (this.uploadStatus) return this.uploadStatus;
-    if (own.state === "starting") return "Starting: the browser may ask for permission";
-    if (own.state === "off" && this.state !== "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
-    if (own.state === "off") return own.problem || shown.problem || "Microphone off";
-    if (model.get("muted")) return "Muted: only silence is sent";
-    if (!this.talking) return `Hold the button or ${model.get("talk_key")} to talk`;
-    return WARNINGS[this.level.warning] ?? "Listening";
-  }
-
   /** Set the gate, report a change to the kernel, and draw. */
   update() {
     this.capture?.gate(this.talking);
     const { state, problem, next_step } = this.own;
     const rate_hz = this.capture?.context?.sampleRate ?? 0;
-    const report = { run: this.run, state, status: this.status, problem, next_step, devices: this.devices, rate_hz };
+    const report = { run: this.run, state, status: formatStatus(this), problem, next_step, devices: this.devices, rate_hz };
     const text = JSON.stringify(report);
     if (text !== this.reported && this.stream.send("state", report)) this.reported = text;
     this.draw();
@@ -162,14 +146,21 @@ class Controller {
     this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
     Object.assign(this, { waiting: [], dropped: 0, level: SILENT });
     this.setState("starting");
-    this.channel.claimActivePage(); // another page then stops
     try {
+      if (!(await this.claim())) throw "kernel";
       await capture.open(() => this.openSource());
       if (this.capture === capture) this.setState("on");
       this.list();
     } catch (error) {
       if (this.capture === capture) this.stop(explain(error));
     }
+  }
+
+  /** Become the active page, which stops the capture of any other page; false where the kernel does not answer for 10 s. */
+  async claim() {
+    if (!this.channel.isActivePage()) this.channel.claimActivePage();
+    for (let i = 0; i < 200 && !this.channel.isActivePage(); i++) await new Promise((resolve) => setTimeout(resolve, 50));
+    return this.channel.isActivePage();
   }
 
   /** Get the ipywebrtc stream widget, if there is one. */
@@ -218,6 +209,7 @@ class Controller {
     const { talking } = this;
     if (!talking) frame.pcm.fill(0); // recorded before the gate closed
     this.waiting.push({ ...frame, talking });
+    if (this.waiting.length > WAITING_FRAMES) this.dropped += this.waiting.splice(0, 1).length;
     if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
     this.level = talking ? this.measure(frame) : SILENT;
     if (frame.index % 5 === 0) this.update();
@@ -231,7 +223,7 @@ class Controller {
     return { peak, clipped, quiet, warning: clipped >= 10 ? "clipping" : quiet >= 100 ? "too quiet" : "" };
   }
 
-  /** Send the waiting frames; while the channel is full they wait, and the oldest are dropped. */
+  /** Send the waiting frames; while the channel is full they go on waiting. */
   flush() {
     const frames = this.waiting;
     if (!frames.length || this.own.state !== "on") return;
@@ -240,7 +232,6 @@ class Controller {
     const t = this.channel.now() - (Date.now() - frames.at(-1).t); // this thread may have been busy since
     const facts = { run: this.run, first: frames[0].index, frames: frames.length, t, talking: frames.some((frame) => frame.talking) };
     if (this.stream.send("audio", facts, [pcm])) this.waiting = [];
-    else if (frames.length > WAITING_FRAMES) this.dropped += frames.splice(0, 1).length;
   }
 
   /** Send an audio file to be played in place of a microphone, or cancel that. */

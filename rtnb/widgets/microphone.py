@@ -7,7 +7,7 @@ tab starts it, or when the kernel does not answer for 7 s: Jupyter itself never 
 Messages, page to kernel: ``state`` {run, state, status, problem, next_step, devices, rate_hz}, ``audio`` {run, first,
 frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``traits`` {name: value}, ``file`` {name}
 (`Upload` of PCM16 at 24 kHz), ``capture_page`` (reply {url}). Kernel to page: ``start``, ``stop``, ``shown`` {run,
-state, status, problem, dropped, counts}, ``level`` {peak}, ``traits`` {name: value}. A run is one capture; only the
+state, status, problem, dropped}, ``level`` {peak}, ``traits`` {name: value}. A run is one capture; only the
 newest one counts.
 """
 
@@ -322,8 +322,8 @@ class Microphone(SessionView):
         dropped = self.counts["dropped"] - self._dropped_before
         self.status = self._text + (f" · {dropped} frames dropped" if dropped and self.state == "on" else "")
         state = self.state if self.state in ("on", "starting") else "off"
-        shown = {"run": self._run, "state": state, "status": self._text, "problem": self.problem}
-        self._stream.publish("shown", {**shown, "dropped": dropped, "counts": self.counts})
+        shown = {"run": self._run, "state": state, "status": self._text, "problem": self.problem, "dropped": dropped}
+        self._stream.publish("shown", shown)
 
     # --- messages of the session and the page, on the background loop -------------------------------------------------
 

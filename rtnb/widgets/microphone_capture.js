@@ -16,7 +16,7 @@ const PROBLEMS = {
   ended: ["The microphone was unplugged, or the browser took it away.", "Connect it and start again."],
   hidden: ["The microphone stopped because this tab was hidden.", "Return to the tab and start again."],
   elsewhere: ["Another tab of this notebook uses the microphone.", "Start it here to take over."],
-  kernel: ["The microphone stopped because the kernel does not answer.", "Restart it, and run the cell again."],
+  kernel: ["The microphone is off because the kernel does not answer.", "Wait for the running cell, or restart the kernel."],
   blocked: ["The browser waits for a click before it opens the microphone.", "Click Start microphone."],
   silent: ["The source has no audio track.", "Use a stream with an audio track."],
 };
@@ -32,7 +32,7 @@ export function explain(error) {
   return { code, problem, next_step };
 }
 
-/** Tell whether a problem leaves this page without a microphone. */
+/** True where a problem leaves this page without a microphone. */
 export function hasNoMicrophone(/** @type {Problem} */ { code }) {
   return ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"].includes(code);
 }

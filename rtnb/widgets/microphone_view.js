@@ -2,6 +2,23 @@
 import { add, put, putAttribute, toggleButton } from "./shared.js";
 import { hasNoMicrophone } from "./microphone_capture.js";
 
+/** @type {Record<string, string>} */
+const WARNINGS = {
+  clipping: "Clipping: speak more softly, or move away",
+  "too quiet": "Too quiet: come closer, or choose another microphone",
+};
+
+/** Format the state of the microphone as one line. */
+export function formatStatus(/** @type {any} */ { model, own, shown, state, talking, level, uploadStatus }) {
+  if (uploadStatus) return uploadStatus;
+  if (own.state === "starting") return "Starting: the browser may ask for permission";
+  if (own.state === "off" && state !== "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+  if (own.state === "off") return own.problem || shown.problem || "Microphone off";
+  if (model.get("muted")) return "Muted: only silence is sent";
+  if (!talking) return `Hold the button or ${model.get("talk_key")} to talk`;
+  return WARNINGS[level.warning] ?? "Listening";
+}
+
 /** Set properties and attributes where they change. */
 function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values) {
   for (const [name, value] of Object.entries(values)) (name in node ? put : putAttribute)(node, name, value);
@@ -39,7 +56,6 @@ export function createView(model, controller, el, signal) {
   input.onchange = () => input.files[0] && controller.send(input.files[0]);
   const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
   const choose = add(help, "button", { type: "button", onclick: onChoose });
-  const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
 
   const onKey = (/** @type {any} */ event) => {
     const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
@@ -64,19 +80,17 @@ export function createView(model, controller, el, signal) {
     set(mute, { "aria-pressed": model.get("muted") });
     put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
     set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
-    set(status, { textContent: controller.status + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
+    set(status, { textContent: ((!off && problem) || formatStatus(controller)) + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
   };
   return () => {
     const { own, shown, state, upload: sending } = controller;
-    const problem = state === "off" ? own.problem || shown.problem : "";
+    const problem = (state === "off" && own.problem) || shown.problem;
     set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning, "data-compact": model.get("compact") });
+    set(root, { "data-sample": Boolean(model.get("sample")) });
     drawRow(state === "off", problem);
     set(help, { hidden: !own.next_step && !sending });
     set(step, { textContent: own.next_step });
     set(link, { hidden: !controller.capturePage, href: controller.capturePage });
     set(choose, { hidden: !sending && !hasNoMicrophone(own), textContent: sending ? "Cancel" : "Send an audio file instead…" });
-    const n = /** @type {Record<string, number>} */ (shown.counts);
-    const sums = `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused`;
-    set(counts, { hidden: !n.captured, textContent: sums });
   };
 }

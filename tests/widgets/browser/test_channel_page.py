@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rtnb._loop import shared_loop
+from rtnb.widgets import _pages
 from rtnb.widgets._base import bundle
 from rtnb.widgets._frames import now_ms, pack, unpack
 from rtnb.widgets._socket import SWITCH
@@ -312,6 +313,33 @@ async def test_send_refuses_while_the_kernel_is_busy(tabs: Any) -> None:
     tab.release()
     await eventually(lambda: received == accepted)
     await tab.until("stream.send('up', { i: 100 })", timeout_s=10)  # after the next ping
+
+
+async def test_a_page_that_falls_behind_gets_a_new_snapshot(tabs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pages, "QUEUE_BYTES", 2**20)
+    channel, opened = tabs
+    waiting = []
+
+    async def never(*message: Any) -> None:
+        waiting.append(asyncio.current_task())
+        await asyncio.sleep(60)
+
+    stream = channel.open_stream("chat", never)
+    stream.on_page(lambda page_id, _: stream.publish("snapshot", {}, to=page_id))
+    tab = await listening(opened, "direct")
+    await tab.until("heard.length === 1")
+    failed = asyncio.create_task(tab.run("stream.request('ask', {}, { timeout_ms: 60000 }).catch(e => e.message)"))
+    await eventually(lambda: waiting)
+
+    async def publish() -> None:  # at once: none leaves meanwhile
+        for i in range(200):
+            stream.publish("n", {"i": i}, [bytes(10_000)])
+
+    shared_loop().run(publish())
+    assert await asyncio.wait_for(failed, 20) == "The connection to the kernel was lost."
+    await tab.until("heard.length === 2")
+    assert [kind for kind, *_ in await tab.run("heard")] == ["snapshot", "snapshot"]
+    shared_loop().call_soon(waiting[0].cancel)
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------

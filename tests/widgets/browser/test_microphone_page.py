@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import rtnb
+from rtnb import Custom, connect
 from rtnb.audio import read_wav
 from rtnb.errors import WidgetError
 from rtnb.widgets import Microphone
 from tests.browser.chromium import flags
+from tests.client.peer import Peer, failure
 from tests.widgets.browser.microphone_page import likeness, shown_in, write_voice
 from tests.widgets.browser.stalls import PAGE, Heart, beats, stalled_ms
 from tests.widgets.page import eventually
@@ -384,7 +386,7 @@ async def test_texts_have_enough_contrast(browser: Any, mic: Microphone, theme: 
         for warning in ("", "too quiet", "clipping", "problem"):
             script = "(warning) => { document.querySelector('.rtnb-microphone').dataset.warning = warning; }"
             await page.evaluate(script, warning)
-            for selector in (".rtnb-status", ".rtnb-counts", ".rtnb-start"):
+            for selector in (".rtnb-status", ".rtnb-start"):
                 assert await page.evaluate(CONTRAST, selector) >= 4.5, (warning, selector)
 
 
@@ -416,3 +418,19 @@ async def test_a_sample_recording_is_played_and_stopped_on_the_page(browser: Any
         await page.get_by_role("button", name="Play the sample recording").wait_for()
         assert mic.state == "off"
     mic.close()
+
+
+async def test_an_error_of_the_session_is_shown_while_the_microphone_goes_on(browser: Any, mic: Microphone) -> None:
+    refusal = failure("input_audio_buffer_commit_empty", "the buffer is too small")
+    peer = Peer(refuse={"input_audio_buffer.commit": [refusal]})
+    async with peer, connect(Custom(peer.url), turn_detection=None) as session:
+        mic.session, mic.mode = session, "push to talk"
+        async with shown_in(browser) as show:
+            page = (await show(mic)).page
+            await page.get_by_role("button", name="Start microphone").click()
+            await eventually(lambda: mic.state == "on")
+            await page.keyboard.down("F8")
+            await page.keyboard.up("F8")
+            await page.get_by_role("status").get_by_text("the buffer is too small").wait_for()
+            assert "the buffer is too small" in mic.problem
+            assert mic.state == "on"
