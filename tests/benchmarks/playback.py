@@ -113,7 +113,9 @@ async def main() -> int:
     finally:
         lab.stop()
     for row in rows:
-        print("{stream:30} bit-exact {bit_exact!s:5}  gaps {gaps}  buffer {buffer_ms} ms  channel {channel}".format(**row))
+        print(
+            "{stream:30} bit-exact {bit_exact!s:5}  gaps {gaps}  buffer {buffer_ms} ms  channel {channel}".format(**row)
+        )
     names = ("kernel -> first sample", "flush -> silence", "floor: bare round trip")
     middle, worst = np.median(times, axis=0), times.max(axis=0)
     for name, half, most in zip(names, middle, worst, strict=True):
