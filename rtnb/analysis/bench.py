@@ -17,7 +17,7 @@ from rtnb.analysis.sweep_result import AS_RECORDED, METRICS, Sweep
 from rtnb.analysis.sweeping import SERVER_MODEL_V1, evaluate
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
-from rtnb.vad import VadConstants
+from rtnb.vad import FRAME_MS, VadConstants, server_vad_segments
 
 MAPPED: Final = {
     "cut_off_rate": "turns cut off",
@@ -30,6 +30,11 @@ MAPPED: Final = {
 """The metrics of threshold and silence, and what they are called on the page."""
 _ALSO: Final = {"missed_rate": "turns missed", "clipped_rate": "onsets clipped", "billed_tokens": "billed audio"}
 
+TOLERANCE_MS: Final = 96.0
+"""Times of service and model match within three frames."""
+MAX_RECORDINGS: Final = 500
+MAX_AUDIO_H: Final = 2.0
+"""Bounds of one bench: two hours of audio at 24 kHz take 0.7 GB of memory. Chosen."""
 KNOBS: Final = ("threshold", "silence_duration_ms", "prefix_padding_ms")
 _DEFAULTS: Final = tuple(float(getattr(SERVER_VAD_DEFAULTS, name)) for name in KNOBS)
 
@@ -62,9 +67,12 @@ class Bench:
         Raises
         ------
         AudioError, OSError
-            A recording that cannot be used.
+            A recording that cannot be used, or more than `MAX_RECORDINGS` or `MAX_AUDIO_H`; then none is added.
         """
-        new = [one if isinstance(one, Recording) else Recording.load(one) for one in recordings]
+        new: list[Recording] = []
+        for one in recordings:
+            new.append(one if isinstance(one, Recording) else Recording.load(one))
+            self._check_room([*self.recordings, *new])
         if not new:
             return
         heard, failures = listen(new, conditions=FRAME_PHASES, progress=False)
@@ -76,9 +84,50 @@ class Bench:
         self.sweep = phases.only(AS_RECORDED)
         self.recommendation = recommend(phases) if phases.n_turns else None
 
+    def _check_room(self, recordings: list[Recording]) -> None:
+        hours = sum(one.duration_ms for one in recordings) / 3_600_000
+        if len(recordings) > MAX_RECORDINGS or hours > MAX_AUDIO_H:
+            limit = f"at most {MAX_RECORDINGS} recordings and at most {MAX_AUDIO_H:g} h of audio"
+            raise AudioError(f"{len(recordings)} recordings, {hours:.2f} h: the bench holds {limit}").with_hint(
+                "Use rtnb.sweep for more: it reads recordings one by one."
+            )
+
     def probabilities(self, index: int) -> Any:
         """(n_frames,) float32 of one recording."""
         return self._as_recorded()[index].probabilities
+
+    def compare(
+        self, index: int, setting: ServerVad, starts_ms: Iterable[float], stops_ms: Iterable[float], *, until_ms: float
+    ) -> dict[str, int]:
+        """Compare times that a service reported for the beginning of a recording with those of the local model.
+
+        Parameters
+        ----------
+        index : int
+            Position of the recording.
+        setting : ServerVad
+            Threshold, silence duration and prefix padding that the service used.
+        starts_ms, stops_ms : iterable of float
+            Reported times in ms of the recording: prefix padding and silence included.
+        until_ms : float
+            Length of the part that the service received.
+
+        Returns
+        -------
+        dict
+            n_service and n_model (starts and stops of each), n_matched (within `TOLERANCE_MS`, each used once).
+        """
+        knobs: dict[str, Any] = {name: getattr(setting, name) for name in KNOBS}
+        found = server_vad_segments(self.probabilities(index), **knobs, constants=self.constants)
+        segments = [one for one in found if FRAME_MS * one.start_frame < until_ms]
+        starts = [FRAME_MS * one.start_frame - knobs["prefix_padding_ms"] for one in segments]
+        stops = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+        pairs = [(list(starts_ms), starts), (list(stops_ms), stops)]
+        return {
+            "n_service": sum(len(service) for service, _ in pairs),
+            "n_model": sum(len(model) for _, model in pairs),
+            "n_matched": sum(_n_matched(service, model) for service, model in pairs),
+        }
 
     def _as_recorded(self) -> list[Heard]:
         return [one for one in self._heard if one.condition == AS_RECORDED]
@@ -115,6 +164,16 @@ class Bench:
         """The settings to take; None where the turns do not show any."""
         choice = self.recommendation.choice if self.recommendation is not None else None
         return None if choice is None else choice.turn_detection
+
+
+def _n_matched(service_ms: Iterable[float], model_ms: Iterable[float]) -> int:
+    left, n = list(model_ms), 0
+    for at in service_ms:
+        near = min(left, key=lambda one: abs(one - at), default=np.inf)
+        if abs(near - at) <= TOLERANCE_MS:
+            left.remove(near)
+            n += 1
+    return n
 
 
 def _figure(value: float, unit: str) -> str:
