@@ -160,6 +160,19 @@ class Bench:
             return []
         return [self.sweep.grid(name).values.astype(np.float32) for name in MAPPED]
 
+    def front(self) -> list[int]:
+        """Indices of the settings that no other beats on delay (P90) and cut-off rate, fastest first.
+
+        An index counts the values of a grid row by row: threshold index × number of silences + silence index.
+        """
+        if self.sweep is None:
+            return []
+        delay, cut_off = (self.sweep.grid(name).values.ravel() for name in ("delay_p90_ms", "cut_off_rate"))
+        order = np.lexsort((cut_off, delay))
+        order = order[np.isfinite(delay[order]) & np.isfinite(cut_off[order])]
+        best = np.minimum.accumulate(np.concatenate([[np.inf], cut_off[order]]))
+        return [int(one) for one in order[cut_off[order] < best[:-1]]]
+
     def recommended(self) -> ServerVad | None:
         """The settings to take; None where the turns do not show any."""
         choice = self.recommendation.choice if self.recommendation is not None else None

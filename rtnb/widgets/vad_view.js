@@ -1,214 +1,215 @@
 /**
- * The VAD lab's picture. vad_view_model.js, vad_view_time.js and vad_view_maps.js come before it.
+ * View of the VAD lab.
  *
- * @typedef {object} State
- * @property {string} channel reference to the page's stream
- * @property {string} stream_name name of its stream
- * @property {number} threshold
- * @property {number} silence_duration_ms
- * @property {number} prefix_padding_ms
- * @property {string} metric what the map shows
+ * Kernel to page: recording {index, names, bin_ms, duration_ms, turns, pauses, constants} [int16 min/max pairs, float32
+ * probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks} [float32 per metric];
+ * service {segments: [[start_ms, stop_ms]]}; clip {view} [PCM16 at 24 kHz].
+ * Page to kernel: show {index}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with
+ * {rows, recommendation}; play {view, start_ms, span_ms}; action {name}.
  *
- * Kernel to page: recording {index, name, names, bin_ms, duration_ms, turns, pauses, constants} [int16 min/max pairs,
- * float32 probabilities], grid {metrics, thresholds, silences_ms, n_turns, marks} [float32 per metric],
- * service {events}, clip {view} [PCM16 at 24 kHz].
- * Page to kernel: show {index}, point {threshold, silence_duration_ms,
- * prefix_padding_ms} answered {rows, verdict, advice}, play {view, start_ms, span_ms}.
+ * @typedef {import("./vad_view_model.js").Setting} Setting
+ * @typedef {Setting & {channel: string, stream_name: string, metric: string, enabled: string[],
+ *   status: {text: string, problem: boolean}}} State
  */
-import { cutOffs, front, segments } from "./vad_view_model.js";
-import { TIME_HEIGHT, TimeView } from "./vad_view_time.js";
-import { MAP, VadMaps } from "./vad_view_maps.js";
+import { ClipPlayer, add, put, watch } from "./shared.js";
+import { cutOffs, formatValue } from "./vad_view_model.js";
+import { TimeCanvas } from "./vad_view_time.js";
+import { HeatMap, TradeOffMap } from "./vad_view_maps.js";
 
-const KNOBS = ["threshold", "silence_duration_ms", "prefix_padding_ms"];
-const VAD_STYLE = `
-.rtnb-vad { padding: 6px 8px; }
-.rtnb-vad .rtnb-tools { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; margin-bottom: 4px; }
-.rtnb-vad .rtnb-tools select { max-width: 60%; }
-.rtnb-vad .rtnb-tools output { flex: 1 1 160px; text-align: end; color: var(--rtnb-faint); font-variant-numeric: tabular-nums; }
-.rtnb-vad canvas { display: block; width: 100%; touch-action: pan-y; }
-.rtnb-vad .rtnb-time { height: ${TIME_HEIGHT}px; }
-.rtnb-vad .rtnb-maps { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 8px; }
-.rtnb-vad .rtnb-maps > div { flex: 1 1 300px; min-width: 0; }
-.rtnb-vad .rtnb-maps canvas { height: ${MAP.height}px; cursor: pointer; }
-.rtnb-vad .rtnb-maps label { display: flex; flex-wrap: wrap; gap: 2px 6px; align-items: center; min-height: 26px; }
-.rtnb-vad select { max-width: 100%; min-width: 0; }
-.rtnb-vad .rtnb-figures { overflow-x: auto; }
-.rtnb-vad .rtnb-cuts { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 6px; align-items: center; min-height: 26px; }
-.rtnb-vad table { border-collapse: collapse; margin-top: 6px; font-variant-numeric: tabular-nums; }
-.rtnb-vad th, .rtnb-vad td { padding: 1px 12px 1px 0; text-align: start; font-weight: normal; vertical-align: top; }
-.rtnb-vad thead th { color: var(--rtnb-faint); }`;
+/** @type {{name: keyof Setting, label: string, max: number, step: number, help: string}[]} */
+const KNOBS = [
+  { name: "threshold", label: "Threshold", max: 1, step: 0.01, help: "0 to 1. Higher needs clearer speech." },
+  { name: "silence_duration_ms", label: "Silence duration (ms)", max: 2000, step: 4, help: "Longer cuts fewer people off, and answers later." },
+  { name: "prefix_padding_ms", label: "Prefix padding (ms)", max: 1000, step: 10, help: "Audio kept from before the start of speech." },
+];
+const ACTIONS = [
+  { name: "use", text: "Use recommended", title: "Show the recommended setting" },
+  { name: "apply", text: "Apply to session", title: "Make the shown setting the session's turn detection" },
+  { name: "compare", text: "Compare with the service", title: "Play 20 s of this recording to the service" },
+  { name: "record_room_tone", text: "1. Record room tone", title: "10 s in which all are silent" },
+  { name: "record_turn", text: "2. Record a turn", title: "15 s, one turn with its pauses" },
+];
+const RECORDING_HELP =
+  "Record the silent room first, then turns as people will speak them, pauses included. " +
+  "To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).";
 
-class VadView extends VadMaps {
-  constructor(model, el, stream, id) {
-    super();
-    Object.assign(this, { model, stream, id, grid: null, asking: false, hovered: "" });
-    const add = (parent, name, attributes = {}) => parent.appendChild(Object.assign(document.createElement(name), attributes));
-    this.add = add;
-    const root = (this.root = add(el, "div", { className: "rtnb rtnb-vad" }));
-    add(root, "style", { textContent: VAD_STYLE });
-    const tools = add(root, "div", { className: "rtnb-tools" });
-    this.picker = add(tools, "select", { title: "Recording", onchange: () => stream.send("show", { index: this.picker.selectedIndex }) });
-    this.picker.setAttribute("aria-label", "Recording");
-    const button = (text, title, onclick) => add(tools, "button", { type: "button", textContent: text, title, onclick }).setAttribute("aria-label", title);
-    button("−", "Zoom out", () => this.time.zoom(2));
-    button("+", "Zoom in", () => this.time.zoom(0.5));
-    button("All", "Show the whole recording", () => this.time.look(0, Infinity));
-    this.readout = add(tools, "output", { textContent: "Drag the line; click to listen" });
-    const point = () => Object.fromEntries(KNOBS.map((name) => [name, model.get(name)]));
-    const played = (start_ms, span_ms) => this.play(start_ms, span_ms);
-    this.time = new TimeView(add(root, "canvas", { className: "rtnb-time" }), { point, turned: (knobs) => this.turn(knobs), played });
-    this.cuts = add(root, "div", { className: "rtnb-cuts" });
-    const maps = add(root, "div", { className: "rtnb-maps" });
+/** Range and number field of one setting; returns what shows its value. */
+function addKnob(/** @type {Element} */ parent, /** @type {typeof KNOBS[0]} */ { name, label, max, step, help }, /** @type {VadView} */ view) {
+  const box = add(parent, "div", {}, label);
+  const props = { min: 0, max, step, "data-lm-suppress-shortcuts": "true" }; // else JupyterLab moves to another cell
+  const change = (/** @type {any} */ { target }) => target.value && view.change({ [name]: Math.min(max, Math.max(0, Number(target.value))) });
+  const fields = [
+    add(box, "input", { type: "range", ...props, "aria-label": label, oninput: change }),
+    add(box, "input", { type: "number", ...props, "aria-label": `${label}, exact`, onchange: change }),
+  ];
+  add(box, "small", { className: "rtnb-faint", textContent: help });
+  return () => fields.forEach((field) => put(field, "value", String(view.setting()[name])));
+}
+
+class VadView {
+  asking = false;
+  isStale = false;
+  shownCuts = "";
+  /** @type {?ClipPlayer} */
+  player = null;
+
+  constructor(/** @type {import("./types").RenderProps<State>} */ { model, el, signal }, /** @type {string} */ id) {
+    this.model = model;
+    this.signal = signal;
+    this.id = id;
+    /** @type {?import("./types").Stream} */
+    this.stream = null;
+    const root = add(el, "div", { className: "rtnb rtnb-vad" });
+    const knobs = add(root, "div", { className: "rtnb-vad-knobs" });
+    const updates = KNOBS.map((knob) => addKnob(knobs, knob, this));
+    const tools = add(root, "div", { className: "rtnb-vad-tools" });
+    this.picker = add(tools, "select", { "aria-label": "Recording", onchange: () => this.stream?.send("show", { index: this.picker.selectedIndex }) });
+    /** @type {[string, string, () => void][]} */
+    const zooms = [["−", "Zoom out", () => this.time.zoom(2)], ["+", "Zoom in", () => this.time.zoom(0.5)], ["Show all", "", () => this.time.look(0, Infinity)]];
+    for (const [text, label, onclick] of zooms) add(tools, "button", { type: "button", textContent: text, onclick, "aria-label": label || text });
+    add(tools, "span", { className: "rtnb-faint", textContent: "Drag the line to set the threshold; click to listen." });
+    this.time = new TimeCanvas(root, this, signal);
+    this.cuts = add(root, "div", { className: "rtnb-vad-cuts" });
+    const maps = add(root, "div", { className: "rtnb-vad-columns" });
     const left = add(maps, "div");
-    const label = add(left, "label", { textContent: "Map of " });
-    this.metric = add(label, "select", { onchange: () => (model.set("metric", this.metric.value), model.save_changes()) });
-    add(label, "span", { className: "rtnb-faint", textContent: "threshold ↑ silence →" });
-    this.heat = add(left, "canvas");
-    const right = add(maps, "div");
-    add(right, "label", { textContent: "Cut off against waited (each point one setting)" });
-    this.pareto = add(right, "canvas");
-    for (const [canvas, name] of [[this.heat, "Metric over threshold and silence; click to take a setting"], [this.pareto, "Cut-off rate over delay; click to take a setting"]]) {
-      canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", name);
-    }
-    this.heat.onclick = (e) => this.take(this.cell(e));
-    this.heat.onmousemove = (e) => this.tell(this.cell(e));
-    this.pareto.onclick = (e) => this.take(this.nearest(e));
-    this.pareto.onmousemove = (e) => this.tell(this.nearest(e));
-    this.legend = add(root, "div", { className: "rtnb-faint", textContent: "● this setting   ■ default   ◆ recommended" });
-    this.table = add(root, "div", { className: "rtnb-figures" });
-    this.words = add(root, "div", { className: "rtnb-message" });
-    this.told = add(root, "div", { className: "rtnb-message rtnb-faint" });
-    this.sizes = new ResizeObserver(() => this.drawMaps());
-    this.sizes.observe(maps);
+    const heading = add(left, "label", {}, "Map of ");
+    this.picked = add(heading, "select", { onchange: () => (model.set("metric", this.picked.value), model.save_changes()) });
+    this.scale = add(heading, "span", { className: "rtnb-faint" });
+    this.heat = new HeatMap(left, "One metric over threshold and silence duration.", this, signal);
+    const right = add(maps, "div", {}, add(null, "label", { textContent: "Turns cut off over delay (P90); each point is one setting" }));
+    this.tradeOff = new TradeOffMap(right, "Turns cut off over delay.", this, signal);
+    add(root, "div", { className: "rtnb-faint", textContent: "● this setting   ■ default   ◆ recommended   □ cursor" });
+    this.readout = add(root, "output", { textContent: "Point at a map, or focus it and use the arrow keys, to read its numbers." });
+    const bottom = add(root, "div", { className: "rtnb-vad-columns" });
+    this.table = add(add(bottom, "div"), "table");
+    const side = add(bottom, "div");
+    this.recommendation = add(side, "div", { className: "rtnb-message" });
+    const buttons = add(side, "div", { className: "rtnb-vad-tools" });
+    this.buttons = ACTIONS.map(({ name, text, title }) =>
+      add(buttons, "button", { type: "button", name, textContent: text, title, onclick: () => this.stream?.request("action", { name }).catch(this.showError) }));
+    add(side, "div", { className: "rtnb-faint", textContent: RECORDING_HELP });
+    this.status = add(side, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
+    this.update = () => (updates.forEach((update) => update()), this.time.update(), this.drawMaps(), this.listCuts(), this.ask());
   }
 
-  /** Knobs moved here: the picture first, then the model (and with it whatever is linked). */
-  turn(knobs) {
-    for (const [name, value] of Object.entries(knobs)) this.model.set(name, value);
+  open(/** @type {import("./types").Stream} */ stream) {
+    this.stream = stream;
+    const ends = [
+      watch(this.model, KNOBS.map(({ name }) => name), this.update),
+      watch(this.model, ["metric"], () => this.drawMaps()),
+      watch(this.model, ["enabled"], () => this.buttons.forEach((button) => (button.disabled = !this.model.get("enabled").includes(button.name)))),
+      watch(this.model, ["status"], () => this.setStatus(this.model.get("status"))),
+    ];
+    return () => [...ends, stream.close, () => this.player?.close()].forEach((end) => end());
+  }
+
+  /** @returns {Setting} */
+  setting() {
+    const [threshold, silence_duration_ms, prefix_padding_ms] = KNOBS.map(({ name }) => this.model.get(name));
+    return { threshold, silence_duration_ms, prefix_padding_ms };
+  }
+
+  metric() {
+    return this.model.get("metric");
+  }
+
+  change(/** @type {Partial<Setting>} */ setting) {
+    for (const { name } of KNOBS) if (setting[name] !== undefined) this.model.set(name, /** @type {number} */ (setting[name]));
     this.model.save_changes();
   }
 
-  turned() {
-    this.time.turn();
-    this.drawMaps();
-    this.listCuts();
-    this.ask();
+  readOut(/** @type {string} */ text) {
+    put(this.readout, "textContent", text);
   }
 
-  /** What all recordings say of this setting: one question at a time, the newest last. */
+  setStatus(/** @type {State["status"]} */ { text, problem }) {
+    put(this.status, "textContent", text);
+    this.status.classList.toggle("rtnb-error", problem);
+  }
+
+  play(/** @type {number} */ start_ms, /** @type {number} */ span_ms) {
+    this.player ??= new ClipPlayer(() => {});
+    this.stream?.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
+  }
+
+  /** Ask for the figures of all recordings; while a reply is awaited, only the newest setting is kept. */
   async ask() {
-    if (this.asking) return void (this.again = true);
-    this.asking = true;
-    try {
-      const figures = await this.stream.request("point", Object.fromEntries(KNOBS.map((name) => [name, this.model.get(name)])));
-      if (figures.rows) this.figures(figures);
-    } catch (error) {
-      this.told.textContent = `No figures: ${error.message}`;
-    } finally {
-      this.asking = false;
-      if (this.again) (this.again = false), this.ask();
+    this.isStale = true;
+    if (this.asking) return;
+    for (this.asking = true; this.isStale; ) {
+      this.isStale = false;
+      await this.stream?.request("figures", this.setting()).then(this.showFigures).catch(this.showError);
     }
+    this.asking = false;
   }
 
-  show(header, peaks, probabilities) {
-    let loudest = 0;
-    for (const value of peaks) loudest = Math.max(loudest, Math.abs(value));
-    this.picker.replaceChildren(...header.names.map((name) => Object.assign(document.createElement("option"), { textContent: name })));
+  showError = (/** @type {Error} */ { message }) => this.setStatus({ text: message, problem: true });
+
+  showFigures = (/** @type {{rows: string[][], recommendation: string[]}} */ { rows, recommendation }) => {
+    const [head, ...body] = rows.map((cells, i) =>
+      add(null, "tr", {}, ...cells.map((textContent, k) => add(null, i && k ? "td" : "th", { textContent, scope: i ? "row" : "col" }))));
+    this.table.replaceChildren(add(null, "thead", {}, ...(head ? [head] : [])), add(null, "tbody", {}, ...body));
+    put(this.recommendation, "textContent", recommendation.join("\n"));
+  };
+
+  showRecording(/** @type {any} */ header, /** @type {Int16Array} */ peaks, /** @type {Float32Array} */ probabilities) {
+    this.picker.replaceChildren(...header.names.map((/** @type {string} */ name) => new Option(name)));
     this.picker.selectedIndex = header.index;
-    this.time.show({ ...header, peaks, probabilities, loudest });
+    this.time.show({ ...header, peaks, probabilities });
     this.listCuts();
     this.ask();
   }
 
   listCuts() {
-    const { recording, segments: found } = this.time;
+    const { recording, segments } = this.time;
     if (!recording) return;
-    const cut = cutOffs(found, recording.turns);
-    const text = !recording.turns.length ? `${found.length} false starts in this recording` : `${cut.length} of ${recording.turns.length} turn${recording.turns.length === 1 ? "" : "s"} cut off here${cut.length ? ":" : ""}`;
-    const shown = `${text} ${cut.map((one) => one.stop_ms)}`;
-    if (this.shown === shown) return;
-    this.shown = shown;
-    const listen = cut.slice(0, 12).map(({ turn, stop_ms }) => {
-      const name = `▶ turn ${turn + 1} at ${(stop_ms / 1000).toFixed(2)} s`;
-      return Object.assign(document.createElement("button"), { type: "button", textContent: name, title: "Listen to what was said around the stop", onclick: () => this.play(stop_ms - 1500, 3000) });
-    });
-    this.cuts.replaceChildren(Object.assign(document.createElement("span"), { textContent: text }), ...listen);
+    const [cut, n] = [cutOffs(segments, recording.turns), recording.turns.length];
+    const text = n ? `${cut.length} of ${n} turn${n === 1 ? "" : "s"} cut off in this recording` : `${segments.length} false starts in this recording`;
+    const shown = [text, ...cut.map(({ stop_ms }) => stop_ms)].join(" ");
+    if (this.shownCuts === shown) return;
+    this.shownCuts = shown;
+    this.cuts.replaceChildren(text);
+    for (const { turn, stop_ms } of cut.slice(0, 12)) {
+      const name = `Play turn ${turn + 1} at ${(stop_ms / 1000).toFixed(2)} s`;
+      add(this.cuts, "button", { type: "button", textContent: name, onclick: () => this.play(stop_ms - 1500, 3000) });
+    }
   }
 
-  setGrid(header, values) {
-    const [T, S] = [header.thresholds.length, header.silences_ms.length];
-    this.grid = { ...header, T, S, values: Object.fromEntries(header.metrics.map(({ name }, i) => [name, values[i]])) };
-    this.metric.replaceChildren(...header.metrics.map(({ name, label }) => Object.assign(document.createElement("option"), { value: name, textContent: label })));
-    this.metric.value = this.model.get("metric");
-    const points = Array.from({ length: T * S }, (_, i) => ({ x: this.grid.values.delay_p90_ms[i], y: this.grid.values.cut_off_rate[i] }));
-    Object.assign(this.grid, { points, front: front(points) });
+  showGrid(/** @type {any} */ header, /** @type {Float32Array[]} */ values) {
+    /** @type {import("./vad_view_maps.js").Grid["metrics"]} */
+    const metrics = header.metrics;
+    const grid = { ...header, values: Object.fromEntries(metrics.map(({ name }, i) => [name, values[i]])) };
+    this.picked.replaceChildren(...metrics.map(({ name, label }) => new Option(label, name)));
+    this.heat.show(grid);
+    this.tradeOff.show(grid);
     this.drawMaps();
   }
 
-  figures({ rows, verdict, advice }) {
-    const table = document.createElement("table");
-    rows.forEach((row, i) => {
-      const tr = this.add(i ? table : this.add(table, "thead"), "tr");
-      for (const text of row) this.add(tr, i ? "td" : "th", { textContent: text });
-    });
-    this.table.replaceChildren(table);
-    const words = [verdict, ...advice].filter(Boolean).join("\n");
-    if (this.words.textContent !== words) this.words.textContent = words;
-  }
-
-  play(start_ms, span_ms) {
-    this.context ??= new AudioContext(); // a click came first, so the browser lets it sound
-    this.stream.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
-  }
-
-  sound(pcm) {
-    this.source?.stop();
-    if (!pcm.length) return;
-    const buffer = this.context.createBuffer(1, pcm.length, 24000);
-    buffer.copyToChannel(Float32Array.from(pcm, (value) => value / 32768), 0);
-    this.source = new AudioBufferSourceNode(this.context, { buffer });
-    this.source.connect(this.context.destination);
-    this.source.start();
-  }
-
-  service({ events }) {
-    this.time.service = events;
-    this.time.draw();
-  }
-
-  close() {
-    cancelAnimationFrame(this.frame);
-    this.time.close();
-    this.sizes.disconnect();
-    this.context?.close();
+  drawMaps() {
+    const unit = this.heat.grid.metrics.find(({ name }) => name === this.metric())?.unit ?? "";
+    const [low, high] = this.heat.range;
+    put(this.picked, "value", this.metric());
+    put(this.scale, "textContent", ` light ${formatValue(low, unit)}, dark ${formatValue(high, unit)}`);
+    this.heat.draw();
+    this.tradeOff.draw();
   }
 }
 
-export default () => {
-  let made = 0;
-  async function render({ model, el, host }) {
-    const { exports: channel } = await host.getWidget(model.get("channel"));
-    let view = null;
-    const stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
-      const as = (Type, i) => new Type(buffers[i].buffer.slice(buffers[i].byteOffset, buffers[i].byteOffset + buffers[i].byteLength));
-      if (kind === "recording") view.show(header, as(Int16Array, 0), as(Float32Array, 1));
-      if (kind === "grid") view.setGrid(header, buffers.map((_, i) => as(Float32Array, i)));
-      if (kind === "service") view.service(header);
-      if (kind === "clip" && header.view === view.id) view.sound(as(Int16Array, 0));
-    });
-    view = new VadView(model, el, stream, `${channel.pageId}-vad-${made++}`);
-    const turned = () => view.turned();
-    const events = [...KNOBS.map((name) => `change:${name}`)].join(" ");
-    model.on(events, turned);
-    const other = () => ((view.metric.value = model.get("metric")), view.drawMaps());
-    model.on("change:metric", other);
-    return () => {
-      model.off(events, turned);
-      model.off("change:metric", other);
-      view.close();
-      stream.close();
-    };
-  }
-  return { render };
-};
+let views = 0;
+
+/** @param {import("./types").RenderProps<State>} props */
+async function render(props) {
+  const { exports: channel } = await props.host.getWidget(props.model.get("channel"));
+  const view = new VadView(props, `${channel.pageId}-vad-${views++}`);
+  /** @type {import("./types").OnMessage} */
+  const onMessage = (kind, header, buffers) => {
+    const copies = buffers.map((one) => one.buffer.slice(one.byteOffset, one.byteOffset + one.byteLength));
+    if (kind === "recording") view.showRecording(header, new Int16Array(copies[0]), new Float32Array(copies[1]));
+    if (kind === "grid") view.showGrid(header, copies.map((one) => new Float32Array(one)));
+    if (kind === "service") (view.time.service = header.segments), view.time.draw();
+    if (kind === "clip" && header.view === view.id) view.player?.play(new Int16Array(copies[0]));
+  };
+  return view.open(channel.openStream(props.model.get("stream_name"), onMessage));
+}
+
+export default { render };

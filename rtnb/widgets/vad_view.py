@@ -126,6 +126,7 @@ class VadView(StreamWidget):
             "thresholds": sweep.thresholds.tolist(),
             "silences_ms": sweep.silences_ms.tolist(),
             "n_turns": sweep.n_turns,
+            "front": self.bench.front(),
             "marks": {who: one and {name: getattr(one, name) for name in KNOBS[:2]} for who, one in marks.items()},
         }
         self._stream.publish("grid", header, [grid.tobytes() for grid in self.bench.grids()])

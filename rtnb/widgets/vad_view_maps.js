@@ -1,123 +1,199 @@
-/** The maps of the VAD lab: a metric over threshold and silence, and what is cut off against how long everyone waits. */
-import { figure, front, shade } from "./vad_view_model.js";
+/** Two maps of all settings: one metric over threshold and silence duration, and cut-off turns over delay. */
+import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
+import { FRAME_MS, formatValue } from "./vad_view_model.js";
 
-export const MAP = { left: 34, bottom: 20, top: 6, right: 8, height: 190 };
+/**
+ * @typedef {import("./vad_view_canvas.js").Drawing} Drawing
+ * @typedef {import("./vad_view_model.js").Setting} Setting
+ * @typedef {Pick<Setting, "threshold"|"silence_duration_ms">} Cell
+ * @typedef {{metrics: {name: string, label: string, unit: string}[], thresholds: number[], silences_ms: number[], n_turns: number,
+ *   front: number[], marks: {default: ?Cell, recommended: ?Cell}, values: Record<string, Float32Array>}} Grid
+ *   values and front count settings row by row: threshold index × number of silences + silence index
+ * @typedef {{setting: () => Setting, change: (setting: Partial<Setting>) => void, metric: () => string,
+ *   readOut: (text: string) => void}} Page
+ */
 
-export class VadMaps {
-  prepared(canvas) {
-    const [width, ratio] = [canvas.clientWidth, window.devicePixelRatio];
-    [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(MAP.height * ratio)];
-    const css = getComputedStyle(canvas);
-    const g = canvas.getContext("2d");
-    g.setTransform(ratio, 0, 0, ratio, 0, 0);
-    g.font = `11px ${css.fontFamily}`;
-    return { g, width, color: (name) => css.getPropertyValue(`--rtnb-${name}`) };
+const BOX = { left: 44, right: 10, top: 8, bottom: 20, height: 190 };
+/** @type {Grid} before the first recording */
+const EMPTY = {
+  metrics: [], thresholds: [], silences_ms: [], n_turns: 0, front: [], marks: { default: null, recommended: null },
+  values: { cut_off_rate: new Float32Array(), delay_p90_ms: new Float32Array() },
+};
+
+/** Map whose points are settings: the pointer or the arrow keys move a cursor, a click or Enter takes its setting. */
+class SettingMap extends PaintedCanvas {
+  grid = EMPTY;
+  /** @type {?number} index of a setting */
+  cursor = null;
+
+  constructor(/** @type {Element} */ parent, /** @type {string} */ name, /** @type {Page} */ page, /** @type {AbortSignal} */ signal) {
+    super(parent, { height: BOX.height, label: `${name}. Arrow keys move the cursor, Enter takes its setting.` }, signal);
+    this.page = page;
+    this.canvas.onpointermove = (event) => this.setCursor(this.indexAt(event.offsetX, event.offsetY));
+    this.canvas.onpointerleave = () => this.setCursor(null);
+    this.canvas.onclick = (event) => this.take(this.indexAt(event.offsetX, event.offsetY));
   }
 
-  drawMaps() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = null;
-      if (!this.grid || !this.heat.clientWidth) return;
-      this.drawHeat();
-      this.drawPareto();
+  show(/** @type {Grid} */ grid) {
+    this.grid = grid;
+    this.setCursor(null);
+  }
+
+  onPress = (/** @type {string} */ key) => {
+    if (key === "Enter") this.take(this.cursor);
+    else if (!key.startsWith("Arrow") || !this.grid.n_turns) return false;
+    else this.setCursor(this.cursor === null ? this.nearest(this.page.setting()) : this.next(key, this.cursor));
+    return true;
+  };
+
+  /** Move the cursor and read out the numbers of its setting. */
+  setCursor(/** @type {?number} */ index) {
+    this.cursor = index;
+    if (index !== null) {
+      const { metrics, values, n_turns } = this.grid;
+      const facts = metrics
+        .filter(({ name }) => this.names().includes(name))
+        .map(({ name, label, unit }) => `${label} ${formatValue(values[name][index], unit)}`);
+      const { threshold, silence_duration_ms } = this.cell(index);
+      const setting = `threshold ${threshold.toFixed(2)} · silence duration ${silence_duration_ms} ms`;
+      this.page.readOut(`${setting} · ${facts.join(" · ")} (${n_turns} turns)`);
+    }
+    this.draw();
+  }
+
+  take(/** @type {?number} */ index) {
+    if (index !== null) this.page.change(this.cell(index));
+  }
+
+  /** @returns {Cell} */
+  cell(/** @type {number} */ index) {
+    const { thresholds, silences_ms } = this.grid;
+    return { threshold: thresholds[Math.floor(index / silences_ms.length)], silence_duration_ms: silences_ms[index % silences_ms.length] };
+  }
+
+  nearest(/** @type {Cell} */ { threshold, silence_duration_ms }) {
+    const at = (/** @type {number[]} */ axis, /** @type {number} */ value) =>
+      axis.reduce((best, one, i) => (Math.abs(one - value) < Math.abs(axis[best] - value) ? i : best), 0);
+    const whole_ms = FRAME_MS * Math.ceil(silence_duration_ms / FRAME_MS);
+    return at(this.grid.thresholds, threshold) * this.grid.silences_ms.length + at(this.grid.silences_ms, whole_ms);
+  }
+
+  /** Index of the setting at a pixel; null where none is near. */
+  indexAt(/** @type {number} */ x, /** @type {number} */ y) {
+    const far = [...this.grid.values.cut_off_rate.keys()].map((i) => Math.hypot(this.place(i).x - x, this.place(i).y - y));
+    const best = far.reduce((found, one, i) => (one < (far[found] ?? 24) ? i : found), -1);
+    return best < 0 ? null : best;
+  }
+
+  /** Pixel of a share of the width and of the height. */
+  pixel(/** @type {number} */ right, /** @type {number} */ up) {
+    const [width, height] = [this.canvas.clientWidth - BOX.left - BOX.right, BOX.height - BOX.top - BOX.bottom];
+    return { x: BOX.left + right * width, y: BOX.top + (1 - up) * height };
+  }
+
+  paint = (/** @type {Drawing} */ drawing) => {
+    const { g, color } = drawing;
+    const { marks, n_turns } = this.grid;
+    this.paintSettings(drawing);
+    Object.assign(g, { textAlign: "center", textBaseline: "middle", font: g.font.replace("11px", "14px") });
+    /** @type {[string, ?Cell][]} */
+    const signs = n_turns ? [["■", marks.default], ["◆", marks.recommended], ["●", this.page.setting()]] : [];
+    for (const [sign, one] of signs) {
+      const { x, y } = one ? this.place(this.nearest(one)) : { x: NaN, y: NaN };
+      if (isFinite(x + y)) writeText(drawing, sign, x, y);
+    }
+    if (this.cursor === null) return;
+    const { x, y } = this.place(this.cursor);
+    for (const [name, lineWidth] of Object.entries({ back: 4, text: 2 })) {
+      Object.assign(g, { strokeStyle: color(name), lineWidth });
+      g.strokeRect(x - 7, y - 7, 14, 14);
+    }
+  };
+
+  // A subclass has its own of the following.
+
+  /** @type {(drawing: Drawing) => void} */
+  paintSettings = () => {};
+  /** @type {(index: number) => {x: number, y: number}} pixel of a setting; NaN where it has none */
+  place = () => this.pixel(NaN, NaN);
+  /** @type {(key: string, index: number) => number} setting that an arrow key leads to */
+  next = (_key, index) => index;
+  /** @type {() => string[]} metrics to read out */
+  names = () => [this.page.metric()];
+}
+
+export class HeatMap extends SettingMap {
+  place = (/** @type {number} */ index) => {
+    const [T, S] = [this.grid.thresholds.length, this.grid.silences_ms.length];
+    return this.pixel(((index % S) + 0.5) / S, (Math.floor(index / S) + 0.5) / T);
+  };
+
+  next = (/** @type {string} */ key, /** @type {number} */ index) => {
+    const S = this.grid.silences_ms.length;
+    const to = index + ({ ArrowLeft: -1, ArrowRight: 1, ArrowUp: S, ArrowDown: -S }[key] ?? 0);
+    const isSameRow = Math.floor(to / S) === Math.floor(index / S);
+    return to in this.values && (isSameRow || /Up|Down/.test(key)) ? to : index;
+  };
+
+  get values() {
+    return this.grid.values[this.page.metric()] ?? this.grid.values.cut_off_rate;
+  }
+
+  /** Lowest and highest value of the shown metric. */
+  get range() {
+    const finite = this.values.filter(isFinite);
+    return [Math.min(...finite), Math.max(...finite)];
+  }
+
+  paintSettings = (/** @type {Drawing} */ { g, color, width }) => {
+    const { thresholds, silences_ms } = this.grid;
+    const [low, high] = this.range;
+    const [from, to] = [this.pixel(0, 1 / thresholds.length), this.pixel(1 / silences_ms.length, 0)];
+    this.values.forEach((value, i) => {
+      const share = high > low ? (value - low) / (high - low) : 0;
+      const { x, y } = this.place(i);
+      g.fillStyle = isFinite(value) ? `hsl(${40 - 110 * share} ${85 - 25 * share}% ${88 - 74 * share}%)` : color("raised");
+      g.fillRect(x - (to.x - from.x) / 2, y - (to.y - from.y) / 2, to.x - from.x + 0.6, to.y - from.y + 0.6);
     });
-  }
-
-  marks(draw) {
-    const { marks, thresholds, silences_ms } = this.grid;
-    const here = { threshold: this.model.get("threshold"), silence_duration_ms: this.model.get("silence_duration_ms") };
-    const at = (axis, value) => axis.reduce((best, one, i) => (Math.abs(one - value) < Math.abs(axis[best] - value) ? i : best), 0);
-    for (const [sign, one] of [["■", marks.default], ["◆", marks.recommended], ["●", here]])
-      if (one) draw(sign, at(thresholds, one.threshold), at(silences_ms, 32 * Math.ceil(one.silence_duration_ms / 32)));
-  }
-
-  sign(g, color, text, x, y) {
-    Object.assign(g, { textAlign: "center", textBaseline: "middle", lineWidth: 4, lineJoin: "round", strokeStyle: color("back"), fillStyle: color("text") });
-    g.font = g.font.replace("11px", "14px");
-    g.strokeText(text, x, y);
-    g.fillText(text, x, y);
-    g.font = g.font.replace("14px", "11px");
-    Object.assign(g, { textAlign: "start", textBaseline: "alphabetic" });
-  }
-
-  box(width) {
-    const { left, right, top, bottom, height } = MAP;
-    return { x: left, y: top, w: width - left - right, h: height - top - bottom };
-  }
-
-  drawHeat() {
-    const { g, width, color } = this.prepared(this.heat);
-    const { T, S, thresholds, silences_ms } = this.grid;
-    const name = this.model.get("metric");
-    const values = this.grid.values[name] ?? this.grid.values.cut_off_rate;
-    const { x, y, w, h } = this.box(width);
-    const finite = values.filter(isFinite);
-    const [low, high] = [Math.min(...finite), Math.max(...finite)];
-    for (let t = 0; t < T; t++)
-      for (let s = 0; s < S; s++) {
-        const value = values[t * S + s];
-        g.fillStyle = isFinite(value) ? shade(high > low ? (value - low) / (high - low) : 0) : color("raised");
-        g.fillRect(x + (s * w) / S, y + ((T - 1 - t) * h) / T, w / S + 0.6, h / T + 0.6);
-      }
     g.fillStyle = color("faint");
-    for (let t = 0; t < T; t += 4) g.fillText(thresholds[t].toFixed(1), 8, y + ((T - 0.5 - t) * h) / T + 4);
-    const every = Math.ceil((S * 60) / w);
-    for (let s = 0; s < S; s += every) if (x + (s * w) / S + 50 < width) g.fillText(`${silences_ms[s]} ms`, x + (s * w) / S, MAP.height - 6);
-    this.marks((sign, t, s) => this.sign(g, color, sign, x + ((s + 0.5) * w) / S, y + ((T - 0.5 - t) * h) / T));
+    thresholds.forEach((one, t) => t % 4 || g.fillText(one.toFixed(1), 18, this.place(t * silences_ms.length).y + 4));
+    const every = Math.ceil(60 / (to.x - from.x));
+    silences_ms.forEach((ms, s) => s % every || this.place(s).x + 46 > width || g.fillText(`${ms} ms`, this.place(s).x - 4, BOX.height - 6));
+  };
+}
+
+export class TradeOffMap extends SettingMap {
+  place = (/** @type {number} */ index) => {
+    const { delay_p90_ms, cut_off_rate } = this.grid.values;
+    const [most_ms, most] = this.most;
+    return this.pixel(delay_p90_ms[index] / most_ms, cut_off_rate[index] / most);
+  };
+
+  next = (/** @type {string} */ key, /** @type {number} */ index) => {
+    const { front } = this.grid;
+    const at = front.indexOf(index) + (/Right|Down/.test(key) ? 1 : -1);
+    return front[Math.min(front.length - 1, Math.max(0, at))] ?? index;
+  };
+
+  names = () => ["cut_off_rate", "delay_p90_ms"];
+
+  get most() {
+    const { delay_p90_ms, cut_off_rate } = this.grid.values;
+    return [Math.max(500, ...delay_p90_ms.filter(isFinite)), Math.max(0.05, ...cut_off_rate.filter(isFinite))];
   }
 
-  scale(width) {
-    const { points } = this.grid;
-    const of = (key, least) => Math.max(least, ...points.map((one) => one[key]).filter(isFinite));
-    const [most_x, most_y] = [of("x", 500), of("y", 0.05)];
-    const { x, y, w, h } = this.box(width);
-    return { most_x, most_y, x: (value) => x + (value / most_x) * w, y: (value) => y + h - (value / most_y) * h };
-  }
-
-  drawPareto() {
-    const { g, width, color } = this.prepared(this.pareto);
-    const { points, front: best, S } = this.grid;
-    const to = this.scale(width);
+  paintSettings = (/** @type {Drawing} */ { g, color, width }) => {
+    const [most_ms, most] = this.most;
     g.fillStyle = color("faint");
-    for (let k = 0; k <= 2; k++) g.fillText(`${Math.round((50 * k * to.most_y))} %`, 2, Math.max(12, to.y((k * to.most_y) / 2) + 4));
-    for (let ms = 500; ms < to.most_x; ms += to.most_x > 2500 ? 1000 : 500) if (to.x(ms) + 20 < width) g.fillText(`${ms} ms`, to.x(ms) - 16, MAP.height - 6);
-    g.globalAlpha = 0.35;
-    for (const point of points) if (isFinite(point.x) && isFinite(point.y)) g.fillRect(to.x(point.x) - 1.5, to.y(point.y) - 1.5, 3, 3);
+    for (const share of [0, 0.5, 1]) g.fillText(`${Math.round(100 * share * most)} %`, 6, this.pixel(0, share).y + 4);
+    const step_ms = most_ms > 2500 ? 1000 : 500;
+    for (let ms = step_ms; this.pixel(ms / most_ms, 0).x + 22 < width; ms += step_ms) g.fillText(`${ms} ms`, this.pixel(ms / most_ms, 0).x - 16, BOX.height - 6);
+    Object.assign(g, { fillStyle: color("text"), strokeStyle: color("accent"), globalAlpha: 0.4, lineWidth: 1.5 });
+    const places = [...this.grid.values.cut_off_rate.keys()].map((i) => this.place(i));
+    for (const { x, y } of places) g.fillRect(x - 1.5, y - 1.5, 3, 3); // NaN draws nothing
     g.globalAlpha = 1;
-    Object.assign(g, { strokeStyle: color("accent"), lineWidth: 1.5 });
     g.beginPath();
-    best.forEach((i, k) => g[k ? "lineTo" : "moveTo"](to.x(points[i].x), to.y(points[i].y)));
+    for (const i of this.grid.front) g.lineTo(places[i].x, places[i].y);
     g.stroke();
-    this.marks((sign, t, s) => {
-      const point = points[t * S + s];
-      if (isFinite(point.x) && isFinite(point.y)) this.sign(g, color, sign, to.x(point.x), to.y(point.y));
-    });
-  }
-
-  cell(e) {
-    if (!this.grid) return null;
-    const { T, S } = this.grid;
-    const { x, y, w, h } = this.box(this.heat.clientWidth);
-    const [s, t] = [Math.floor(((e.offsetX - x) * S) / w), T - 1 - Math.floor(((e.offsetY - y) * T) / h)];
-    return s >= 0 && s < S && t >= 0 && t < T ? t * S + s : null;
-  }
-
-  nearest(e) {
-    if (!this.grid) return null;
-    const to = this.scale(this.pareto.clientWidth);
-    const far = ({ x, y }) => (isFinite(x) && isFinite(y) ? Math.hypot(to.x(x) - e.offsetX, to.y(y) - e.offsetY) : Infinity);
-    const best = this.grid.points.reduce((found, point, i) => (far(point) < far(this.grid.points[found]) ? i : found), 0);
-    return far(this.grid.points[best]) < 24 ? best : null;
-  }
-
-  take(index) {
-    if (index !== null) this.turn({ threshold: this.grid.thresholds[Math.floor(index / this.grid.S)], silence_duration_ms: this.grid.silences_ms[index % this.grid.S] });
-  }
-
-  tell(index) {
-    if (index === null) return;
-    const { S, thresholds, silences_ms, metrics, values, n_turns } = this.grid;
-    const { name, label, unit } = metrics.find((one) => one.name === this.model.get("metric")) ?? metrics[0];
-    this.readout.textContent = `threshold ${thresholds[Math.floor(index / S)].toFixed(2)} · silence ${silences_ms[index % S]} ms · ${label}: ${figure(values[name][index], unit)} (${n_turns} turns)`;
-  }
+  };
 }

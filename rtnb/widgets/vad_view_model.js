@@ -1,73 +1,75 @@
-/** What the server VAD would tell of one recording: rtnb.vad.ServerVadMachine again, so that a dragged threshold needs no kernel. */
+/**
+ * Segments that the server VAD would report for one recording. The same rules as rtnb.vad.ServerVadMachine, so that a
+ * dragged threshold needs no kernel.
+ *
+ * @typedef {{threshold: number, silence_duration_ms: number, prefix_padding_ms: number}} Setting
+ * @typedef {{hysteresis: number, lowest_release: number, min_speech_frames: number, threshold_slope: number,
+ *   threshold_shift: number, silence_rounding: "up"|"nearest"|"down"}} Constants
+ * @typedef {{start_ms: number, audio_start_ms: number, emitted_ms: number, stop_ms: ?number}} Segment
+ * @typedef {{start_ms: number, end_ms: number}} Turn
+ */
 
 export const FRAME_MS = 32;
-const ROUNDINGS = { up: Math.ceil, nearest: (frames) => Math.floor(frames + 0.5), down: Math.floor };
+const ROUNDINGS = { up: Math.ceil, nearest: (/** @type {number} */ frames) => Math.floor(frames + 0.5), down: Math.floor };
 
-/** The local probability that the service's threshold stands for. */
-export function localThreshold(threshold, { threshold_slope: slope, threshold_shift: shift }) {
+/** Probability of the local model that the service's threshold stands for. */
+export function localThreshold(/** @type {number} */ threshold, /** @type {Constants} */ constants) {
+  const { threshold_slope: slope, threshold_shift: shift } = constants;
   if ((slope === 1 && shift === 0) || !(threshold > 0 && threshold < 1)) return threshold;
   const logit = slope * Math.log(threshold / (1 - threshold)) + shift;
   return logit > -700 ? 1 / (1 + Math.exp(-logit)) : 0;
 }
 
-export const releaseThreshold = (threshold, constants) =>
-  localThreshold(Math.max(threshold - constants.hysteresis, constants.lowest_release), constants);
+/** Probability below which speech may end. */
+export function releaseThreshold(/** @type {number} */ threshold, /** @type {Constants} */ constants) {
+  return localThreshold(Math.max(threshold - constants.hysteresis, constants.lowest_release), constants);
+}
 
-/** [{start_ms, audio_start_ms, told_ms, stop_ms}]; stop_ms is null where the audio ended first. */
-export function segments(probabilities, { threshold, silence_duration_ms, prefix_padding_ms }, constants) {
-  const high = localThreshold(threshold, constants);
-  const low = releaseThreshold(threshold, constants);
-  const silent = ROUNDINGS[constants.silence_rounding](silence_duration_ms / FRAME_MS);
+/**
+ * Segments in order; stop_ms is null where the audio ended first.
+ * @param {Float32Array} probabilities one per frame
+ * @param {Setting} setting
+ * @param {Constants} constants
+ */
+export function segments(probabilities, setting, constants) {
+  const high = localThreshold(setting.threshold, constants);
+  const low = releaseThreshold(setting.threshold, constants);
+  const silent = ROUNDINGS[constants.silence_rounding](setting.silence_duration_ms / FRAME_MS);
+  /** @type {Segment[]} */
   const found = [];
   let [speaking, run, quiet] = [false, 0, -1];
-  for (let frame = 0; frame < probabilities.length; frame++) {
-    const p = probabilities[frame];
+  probabilities.forEach((p, frame) => {
+    const now_ms = FRAME_MS * (frame + 1);
     if (!speaking) {
       run = p >= high ? run + 1 : 0;
-      if (run < constants.min_speech_frames) continue;
-      const start_ms = FRAME_MS * (frame - run + 1);
-      const audio_start_ms = Math.max(0, start_ms - prefix_padding_ms);
-      found.push({ start_ms, audio_start_ms, told_ms: FRAME_MS * (frame + 1), stop_ms: null });
+      if (run < constants.min_speech_frames) return;
+      const start_ms = now_ms - FRAME_MS * run;
+      const audio_start_ms = Math.max(0, start_ms - setting.prefix_padding_ms);
+      found.push({ start_ms, audio_start_ms, emitted_ms: now_ms, stop_ms: null });
       [speaking, run, quiet] = [true, 0, -1];
-    } else if (p >= high) quiet = -1;
-    else if (p < low) {
+    } else if (p >= high) {
+      quiet = -1; // probabilities between low and high neither cancel the silence nor end the segment
+    } else if (p < low) {
       if (quiet < 0) quiet = frame;
-      if (frame < quiet + silent) continue;
-      found[found.length - 1].stop_ms = FRAME_MS * (frame + 1);
+      if (frame < quiet + silent) return;
+      found[found.length - 1].stop_ms = now_ms;
       speaking = false;
     }
-  }
+  });
   return found;
 }
 
-/** The stops that end a turn early: [{turn, stop_ms}], the first of each turn; 100 ms before its true end are early enough. */
-export function cutOffs(found, turns, tolerance_ms = 100) {
-  const cut = [];
-  turns.forEach(({ start_ms, end_ms }, turn) => {
-    const early = found.find((one) => one.stop_ms !== null && one.stop_ms > start_ms && one.stop_ms < end_ms - tolerance_ms);
-    if (early) cut.push({ turn, stop_ms: early.stop_ms });
+/** First early stop of each turn that has one; a stop in the last `tolerance_ms` of a turn is not early. */
+export function cutOffs(/** @type {Segment[]} */ found, /** @type {Turn[]} */ turns, tolerance_ms = 100) {
+  return turns.flatMap(({ start_ms, end_ms }, turn) => {
+    const stops = found.map((one) => one.stop_ms ?? Infinity);
+    const stop_ms = stops.find((ms) => ms > start_ms && ms < end_ms - tolerance_ms);
+    return stop_ms === undefined ? [] : [{ turn, stop_ms }];
   });
-  return cut;
 }
 
-/** A colour between two for a share from 0 to 1; told apart without hue, too, since it goes from light to dark. */
-export function shade(share) {
-  const stops = [[253, 231, 200], [246, 161, 92], [200, 70, 90], [105, 30, 110], [30, 15, 60]];
-  const at = Math.min(0.9999, Math.max(0, share)) * (stops.length - 1);
-  const [from, to] = [stops[Math.floor(at)], stops[Math.floor(at) + 1]];
-  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * (at % 1))).join(" ")})`;
-}
-
-/** Of [{x, y}] the indices none other beats in both, fastest first. */
-export function front(points) {
-  const order = points.map((_, i) => i).filter((i) => isFinite(points[i].x) && isFinite(points[i].y));
-  order.sort((a, b) => points[a].x - points[b].x || points[a].y - points[b].y);
-  let best = Infinity;
-  return order.filter((i) => points[i].y < best && ((best = points[i].y), true));
-}
-
-/** A number as people read it: 0.123 of unit "" is a share. */
-export function figure(value, unit) {
-  if (value === null || !isFinite(value)) return "–";
+/** Format a value for display; a value without unit is a share. */
+export function formatValue(/** @type {number} */ value, /** @type {string} */ unit) {
+  if (!isFinite(value)) return "–";
   return unit === "" ? `${(100 * value).toFixed(1)} %` : `${Math.round(value)} ${unit.replace("1/", "per ")}`;
 }

@@ -46,6 +46,19 @@ def test_the_figures_are_those_of_a_sweep(lab: VadLab) -> None:
     assert rows[0] == ["turns cut off", f"{100 * rate:.1f} %", rows[0][2]]
 
 
+def test_no_setting_beats_one_of_the_front(lab: VadLab) -> None:
+    sweep = rtnb.sweep(TURNS, progress=False)
+    points = np.column_stack([sweep.grid(name).values.ravel() for name in ("delay_p90_ms", "cut_off_rate")])
+    points[~np.isfinite(points).all(axis=1)] = np.inf
+    front = lab.bench.front()
+    assert front
+    for index in front:
+        better = (points <= points[index]).all(axis=1) & (points < points[index]).any(axis=1)
+        assert not better.any()
+    for index in set(range(len(points))) - set(front):
+        assert any((points[one] <= points[index]).all() for one in front)
+
+
 async def test_without_a_session_there_is_nothing_to_apply_to(lab: VadLab) -> None:
     with pytest.raises(RtnbError, match="no session"):
         await lab.apply()

@@ -1,0 +1,148 @@
+"""`vad_view.js` on a bare page: the maps and the recording by keyboard, the buttons, and a layout that stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rtnb.vad import VadConstants
+from rtnb.widgets._base import FOLDER
+from tests.widgets.bare_page import shown
+
+ALL = ["use", "apply", "compare", "record_room_tone", "record_turn"]
+STATE = {
+    "threshold": 0.5,
+    "silence_duration_ms": 224,
+    "prefix_padding_ms": 300,
+    "metric": "cut_off_rate",
+    "enabled": ALL,
+    "status": {"text": "", "problem": False},
+}
+THRESHOLDS = [0.3, 0.5, 0.7]
+SILENCES_MS = [192, 224, 256, 288]
+GRID = {
+    "metrics": [
+        {"name": "cut_off_rate", "label": "turns cut off", "unit": ""},
+        {"name": "delay_p90_ms", "label": "delay, P90", "unit": "ms"},
+    ],
+    "thresholds": THRESHOLDS,
+    "silences_ms": SILENCES_MS,
+    "n_turns": 8,
+    "front": [0, 1, 2, 3],
+    "marks": {"default": {"threshold": 0.5, "silence_duration_ms": 200}, "recommended": None},
+}
+SHOW = """([grid, constants]) => {
+  window.answers.figures = { rows: [["8 turns", "this setting", "default"], ["turns cut off", "1 %", "2 %"]],
+    recommendation: ["Not identifiable: 8 turns cannot show it."] };
+  window.answers.action = {};
+  const count = grid.thresholds.length * grid.silences_ms.length;
+  const cut = Float32Array.from({ length: count }, (_, i) => 0.5 - 0.1 * (i % 4));
+  const delay = Float32Array.from({ length: count }, (_, i) => 300 + 50 * (i % 4));
+  say("grid", grid, [cut.buffer, delay.buffer]);
+  const peaks = Int16Array.from({ length: 1500 }, (_, i) => (i % 2 ? 9000 : -9000));
+  const p = Float32Array.from({ length: 94 }, (_, i) => (i > 20 && i < 40) || (i > 50 && i < 70) ? 0.9 : 0.1);
+  say("recording", { index: 0, names: ["first", "second"], bin_ms: 4, duration_ms: 3000, constants,
+    turns: [{ start_ms: 650, end_ms: 2250 }], pauses: [[1300, 1600]] }, [peaks.buffer, p.buffer]);
+  say("service", { segments: [[400, 1600]] });
+}"""
+
+
+async def lab_page(browser: Any, **traits: Any) -> Any:
+    page = await shown(browser, "vad_view", {**STATE, **traits})
+    page.set_default_timeout(8_000)
+    await page.add_style_tag(content=(FOLDER / "vad_lab.css").read_text(encoding="utf-8"))
+    await page.evaluate(SHOW, [GRID, vars(VadConstants())])
+    await page.locator(".rtnb-vad td").first.wait_for()
+    return page
+
+
+async def setting(page: Any) -> list[Any]:
+    return list(await page.evaluate("[model.traits.threshold, model.traits.silence_duration_ms]"))
+
+
+async def test_the_map_of_settings_works_by_keyboard(browser: Any) -> None:
+    page = await lab_page(browser)
+    heat = page.get_by_role("application", name="threshold and silence duration")
+    await heat.focus()
+    await page.keyboard.press("ArrowRight")  # the cursor appears at the shown setting
+    output = page.locator(".rtnb-vad output")
+    assert await output.text_content() == ("threshold 0.50 · silence duration 224 ms · turns cut off 40.0 % (8 turns)")
+    for key in ("ArrowRight", "ArrowUp", "ArrowUp"):  # the second one ends at the edge
+        await page.keyboard.press(key)
+    assert (await output.text_content()).startswith("threshold 0.70 · silence duration 256 ms · turns cut off 30.0 %")
+    assert await setting(page) == [0.5, 224]
+    await page.keyboard.press("Enter")
+    assert await setting(page) == [0.7, 256]
+    assert not page.failures
+
+
+async def test_the_trade_off_map_goes_along_the_best_settings_by_keyboard(browser: Any) -> None:
+    page = await lab_page(browser)
+    await page.get_by_role("application", name="Turns cut off over delay").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight"):
+        await page.keyboard.press(key)
+    text = await page.locator(".rtnb-vad output").text_content()
+    assert "turns cut off" in text
+    assert "delay, P90" in text
+    await page.keyboard.press("Enter")
+    threshold, silence_ms = await setting(page)
+    assert threshold in THRESHOLDS
+    assert silence_ms in SILENCES_MS
+
+
+async def test_the_recording_works_by_keyboard(browser: Any) -> None:
+    page = await lab_page(browser)
+    await page.get_by_role("application", name="Recording over time").focus()
+    await page.keyboard.press("ArrowUp")
+    assert await setting(page) == [0.51, 224]
+    await page.keyboard.press("ArrowLeft")
+    assert await page.locator(".rtnb-vad output").text_content() == "1.44 s · speech probability 0.10"
+    await page.keyboard.press("Enter")
+    assert ["play", {"view": "p-vad-0", "start_ms": 1440, "span_ms": 3000}] in await page.evaluate("sent")
+
+
+@pytest.mark.parametrize("kind", ["range", "number"])
+async def test_the_knobs_have_names_and_follow_the_setting(browser: Any, kind: str) -> None:
+    page = await lab_page(browser)
+    role = {"range": "slider", "number": "spinbutton"}[kind]
+    silence = page.get_by_role(role, name="Silence duration (ms)")
+    assert await silence.input_value() == "224"
+    await silence.focus()
+    await page.keyboard.press("ArrowUp")
+    await page.keyboard.press("Tab")
+    assert (await setting(page))[1] == 228
+    await page.evaluate("model.set('silence_duration_ms', 900)")
+    assert await silence.input_value() == "900"
+    assert await page.get_by_role(role, name="Threshold").input_value() == "0.5"
+    assert await page.get_by_role(role, name="Prefix padding (ms)").input_value() == "300"
+
+
+async def test_a_button_sends_its_action_and_the_status_says_what_happened(browser: Any) -> None:
+    page = await lab_page(browser)
+    await page.get_by_role("button", name="Apply to session").click()
+    assert ["action", {"name": "apply"}] in await page.evaluate("sent")
+    await page.evaluate("model.set('enabled', [])")
+    assert await page.get_by_role("button", name="Compare with the service").is_disabled()
+    await page.evaluate("model.set('status', { text: 'the session is closed', problem: true })")
+    assert await page.get_by_role("status").last.text_content() == "the session is closed"
+
+
+async def test_moving_the_threshold_moves_nothing_else(browser: Any) -> None:
+    page = await lab_page(browser)
+    tops = """[...document.querySelectorAll(".rtnb-vad canvas, .rtnb-vad table, .rtnb-vad button[name]")]
+        .map((node) => node.offsetTop)"""
+    before = await page.evaluate(tops)
+    assert "1 of 1 turn cut off" in await page.locator(".rtnb-vad-cuts").text_content()
+    await page.evaluate("model.set('silence_duration_ms', 1600)")
+    assert "0 of 1 turn cut off" in await page.locator(".rtnb-vad-cuts").text_content()
+    await page.locator("canvas").nth(1).hover()
+    assert await page.evaluate(tops) == before
+
+
+async def test_a_closed_view_leaves_no_listener(browser: Any) -> None:
+    page = await lab_page(browser)
+    await page.evaluate("unrender()")
+    assert await page.evaluate("model.handlers.size") == 0
+    assert not await page.evaluate("listening()")
+    assert not page.failures
