@@ -1,14 +1,14 @@
 """`VadView`: one recording over time, and all recordings over the settings of the server VAD.
 
-The page has the speech probabilities of the shown recording, so a dragged threshold is redrawn without the kernel. The
-figures of all recordings come from here. The messages are listed in vad_view.js.
+The page draws; segments, figures and maps are computed here, on the background loop. The messages are listed in
+vad_view.js.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,7 @@ from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweep_result import METRICS
 from rtnb.audio import encode_pcm16, ms_to_samples, resample
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.vad import FRAME_MS
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets.channel import StreamWidget
 
@@ -28,6 +29,8 @@ BIN_MS: Final = 4
 """Shortest stretch of audio that one pair of the waveform covers."""
 MAX_BINS: Final = 200_000
 """Pairs sent to the page, 0.8 MB; a longer recording (over 13 min) gets longer bins."""
+MAX_SEGMENTS: Final = 5_000
+"""Segments sent to the page; the rest of a recording with more is shown without."""
 MAX_CLIP_MS: Final = 10_000.0
 """Longest clip that the page may play at a time."""
 _MAX_NAME: Final = 80
@@ -100,6 +103,7 @@ class VadView(StreamWidget):
         recording = self.recording
         if recording is None:
             return
+        constants = self.bench.constants
         bin_ms = max(BIN_MS, math.ceil(recording.duration_ms / MAX_BINS))
         samples_per_bin = ms_to_samples(bin_ms, rate_hz=recording.rate_hz)
         peaks = min_max(np.frombuffer(encode_pcm16(recording.audio), "<i2"), samples_per_bin=samples_per_bin)
@@ -108,9 +112,10 @@ class VadView(StreamWidget):
             "names": [one.name[:_MAX_NAME] for one in self.bench.recordings],
             "bin_ms": 1000 * samples_per_bin / recording.rate_hz,
             "duration_ms": recording.duration_ms,
-            "turns": [{"start_ms": turn.start_ms, "end_ms": turn.end_ms} for turn in recording.turns],
+            "frame_ms": FRAME_MS,
+            "turns": [(turn.start_ms, turn.end_ms) for turn in recording.turns],
             "pauses": [pause for turn in recording.turns for pause in turn.pauses],
-            "constants": asdict(self.bench.constants),
+            "levels": [(constants.local(k / 100), constants.release(k / 100)) for k in range(101)],
         }
         probabilities = np.asarray(self.bench.probabilities(self.index), np.float32)
         self._stream.publish("recording", header, [peaks.tobytes(), probabilities.tobytes()])
@@ -120,28 +125,40 @@ class VadView(StreamWidget):
         sweep = self.bench.sweep
         if sweep is None:
             return
-        marks = {"default": SERVER_VAD_DEFAULTS, "recommended": self.bench.recommended()}
+        marks = {"■": SERVER_VAD_DEFAULTS, "◆": self.bench.recommended()}
+        maps = self.bench.maps()
         header = {
             "metrics": [{"name": name, "label": label, "unit": METRICS[name].unit} for name, label in MAPPED.items()],
             "thresholds": sweep.thresholds.tolist(),
             "silences_ms": sweep.silences_ms.tolist(),
             "n_turns": sweep.n_turns,
-            "front": self.bench.front(),
-            "marks": {who: one and {name: getattr(one, name) for name in KNOBS[:2]} for who, one in marks.items()},
+            "marks": {sign: self.bench.position(one) for sign, one in marks.items() if one is not None},
+            "maps": [{"x_ticks": one.x_ticks, "y_ticks": one.y_ticks, "stops": one.stops} for one in maps],
         }
-        self._stream.publish("grid", header, [grid.tobytes() for grid in self.bench.grids()])
+        arrays = [*self.bench.grids(), *(axis.astype(np.float32) for one in maps for axis in (one.x, one.y))]
+        self._stream.publish("grid", header, [array.tobytes() for array in arrays])
+
+    def _figures(self, setting: ServerVad) -> dict[str, Any]:
+        bench, index, advice = self.bench, self.index, self.bench.recommendation
+        segments = bench.segments(index, setting)[:MAX_SEGMENTS] if bench.recordings else ()
+        return {
+            "index": index,
+            "position": bench.position(setting),
+            "segments": [(one.audio_start_ms, one.audio_end_ms) for one in segments],
+            "cut_offs": bench.cut_offs(index, segments) if bench.recordings else [],
+            "rows": bench.figures(*(float(getattr(setting, name)) for name in KNOBS)),
+            "recommendation": [] if advice is None else [advice.verdict, *advice.advice[:1]],
+        }
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             self.refresh()
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Awaitable[dict[str, Any]] | None:
         if kind == "show":
             self.show(int(header["index"]))
         elif kind == "figures":
-            advice = self.bench.recommendation
-            lines = () if advice is None else (advice.verdict, *advice.advice[:1])
-            return {"rows": self.bench.figures(*(float(header[name]) for name in KNOBS)), "recommendation": lines}
+            return asyncio.to_thread(self._figures, ServerVad(**header))  # up to 0.1 s for 2 h of audio
         elif kind == "play" and (recording := self.recording) is not None:
             spans_ms = header["start_ms"], min(header["span_ms"], MAX_CLIP_MS)
             first, count = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in spans_ms)

@@ -3,22 +3,26 @@ import { add, drawing, onKey } from "./shared.js";
 
 /** @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string}} Drawing */
 
-/** Write a text with a halo, readable on any background. */
-export function writeText(/** @type {Drawing} */ { g, color }, /** @type {string} */ text, /** @type {number} */ x, /** @type {number} */ y) {
+/**
+ * Write a text with a halo, readable on any background.
+ * @type {(drawing: Drawing, text: string, x: number, y: number) => void}
+ */
+export const writeText = ({ g, color }, text, x, y) => {
   Object.assign(g, { strokeStyle: color("back"), fillStyle: color("text"), lineWidth: 3, lineJoin: "round" });
   g.strokeText(text, x, y);
   g.fillText(text, x, y);
-}
+};
 
 export class PaintedCanvas {
   frame = 0;
 
   /**
    * @param {Element} parent
-   * @param {{height: number, label: string}} look height in CSS pixels; name and keys for screen readers
+   * @param {number} height CSS pixels
+   * @param {string} label name and keys, for screen readers
    * @param {AbortSignal} signal ends it
    */
-  constructor(parent, { height, label }, signal) {
+  constructor(parent, height, label, signal) {
     this.height = height;
     /** @type {HTMLCanvasElement} */
     this.canvas = add(parent, "canvas", { tabIndex: 0, role: "application", "aria-label": label, style: `height: ${height}px` });

@@ -1,199 +1,166 @@
-/** Two maps of all settings: one metric over threshold and silence duration, and cut-off turns over delay. */
+/** Map of all settings: the pointer or the arrow keys move a cursor, a click or Enter takes its setting. */
 import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
-import { FRAME_MS, formatValue } from "./vad_view_model.js";
 
 /**
  * @typedef {import("./vad_view_canvas.js").Drawing} Drawing
- * @typedef {import("./vad_view_model.js").Setting} Setting
- * @typedef {Pick<Setting, "threshold"|"silence_duration_ms">} Cell
+ * @typedef {{threshold: number, silence_duration_ms: number, prefix_padding_ms: number}} Setting
+ * @typedef {[text: string, share: number]} Tick
+ * @typedef {{x: Float32Array, y: Float32Array, x_ticks: Tick[], y_ticks: Tick[], stops: number[]}} Places
+ *   shares of the axes, y upwards, NaN where a setting has no place; `stops` are the settings that the keyboard reaches
  * @typedef {{metrics: {name: string, label: string, unit: string}[], thresholds: number[], silences_ms: number[], n_turns: number,
- *   front: number[], marks: {default: ?Cell, recommended: ?Cell}, values: Record<string, Float32Array>}} Grid
- *   values and front count settings row by row: threshold index × number of silences + silence index
- * @typedef {{setting: () => Setting, change: (setting: Partial<Setting>) => void, metric: () => string,
- *   readOut: (text: string) => void}} Page
+ *   marks: Record<string, number>, values: Record<string, Float32Array>, maps: Places[]}} Grid
+ *   settings are counted row by row: threshold index × number of silences + silence index
+ * @typedef {{setting: () => Setting, change: (setting: Partial<Setting>) => void, readOut: (text: string) => void}} Page
  */
 
 const BOX = { left: 44, right: 10, top: 8, bottom: 20, height: 190 };
 /** @type {Grid} before the first recording */
-const EMPTY = {
-  metrics: [], thresholds: [], silences_ms: [], n_turns: 0, front: [], marks: { default: null, recommended: null },
-  values: { cut_off_rate: new Float32Array(), delay_p90_ms: new Float32Array() },
-};
+const EMPTY_GRID = { metrics: [], thresholds: [], silences_ms: [], n_turns: 0, marks: {}, values: {}, maps: [] };
+/** @type {Record<string, [x: number, y: number]>} */
+const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** Map whose points are settings: the pointer or the arrow keys move a cursor, a click or Enter takes its setting. */
-class SettingMap extends PaintedCanvas {
-  grid = EMPTY;
-  /** @type {?number} index of a setting */
+/** Format a value for display; a value without unit is a share. */
+export function formatValue(/** @type {number} */ value, /** @type {string} */ unit) {
+  if (!isFinite(value)) return "–";
+  return unit === "" ? `${(100 * value).toFixed(1)} %` : `${Math.round(value)} ${unit.replace("1/", "per ")}`;
+}
+
+export class SettingMap extends PaintedCanvas {
+  grid = EMPTY_GRID;
+  /** @type {Places} */
+  places = { x: new Float32Array(), y: new Float32Array(), x_ticks: [], y_ticks: [], stops: [] };
+  /** @type {string[]} names of the metrics to read out */
+  metrics = [];
+  /** Index of the shown setting. */
+  position = 0;
+  /** @type {?number} index of the setting under the cursor */
   cursor = null;
 
   constructor(/** @type {Element} */ parent, /** @type {string} */ name, /** @type {Page} */ page, /** @type {AbortSignal} */ signal) {
-    super(parent, { height: BOX.height, label: `${name}. Arrow keys move the cursor, Enter takes its setting.` }, signal);
+    super(parent, BOX.height, `${name}. Arrow keys move the cursor, Enter takes its setting.`, signal);
     this.page = page;
-    this.canvas.onpointermove = (event) => this.setCursor(this.indexAt(event.offsetX, event.offsetY));
+    this.canvas.onpointermove = (event) => this.setCursor(this.nearest(event));
     this.canvas.onpointerleave = () => this.setCursor(null);
-    this.canvas.onclick = (event) => this.take(this.indexAt(event.offsetX, event.offsetY));
+    this.canvas.onclick = (event) => this.take(this.nearest(event));
   }
 
-  show(/** @type {Grid} */ grid) {
+  show(/** @type {Grid} */ grid, /** @type {Places} */ places) {
     this.grid = grid;
+    this.places = places;
     this.setCursor(null);
   }
 
   onPress = (/** @type {string} */ key) => {
     if (key === "Enter") this.take(this.cursor);
-    else if (!key.startsWith("Arrow") || !this.grid.n_turns) return false;
-    else this.setCursor(this.cursor === null ? this.nearest(this.page.setting()) : this.next(key, this.cursor));
+    else if (!(key in DIRECTIONS) || !this.places.stops.length) return false;
+    else this.setCursor(this.cursor === null ? this.position : this.next(key, this.cursor));
     return true;
   };
+
+  /** Nearest stop in the direction of an arrow key. */
+  next(/** @type {string} */ key, /** @type {number} */ index) {
+    const [[right, down], from] = [DIRECTIONS[key], this.pixel(index)];
+    const costs = this.places.stops.map((stop) => {
+      const [dx, dy] = [this.pixel(stop).x - from.x, this.pixel(stop).y - from.y];
+      const along = dx * right + dy * down;
+      return along > 0.5 ? along + 3 * Math.abs(dx * down + dy * right) : Infinity;
+    });
+    const least = Math.min(...costs);
+    return isFinite(least) ? this.places.stops[costs.indexOf(least)] : index;
+  }
+
+  nearest(/** @type {MouseEvent} */ { offsetX, offsetY }) {
+    const far = [...this.places.x.keys()].map((i) => Math.hypot(this.pixel(i).x - offsetX, this.pixel(i).y - offsetY));
+    const best = far.reduce((found, one, i) => (one < (far[found] ?? 24) ? i : found), -1);
+    return best < 0 ? null : best;
+  }
 
   /** Move the cursor and read out the numbers of its setting. */
   setCursor(/** @type {?number} */ index) {
     this.cursor = index;
     if (index !== null) {
-      const { metrics, values, n_turns } = this.grid;
-      const facts = metrics
-        .filter(({ name }) => this.names().includes(name))
-        .map(({ name, label, unit }) => `${label} ${formatValue(values[name][index], unit)}`);
-      const { threshold, silence_duration_ms } = this.cell(index);
+      const { threshold, silence_duration_ms } = this.setting(index);
+      const facts = this.grid.metrics
+        .filter(({ name }) => this.metrics.includes(name))
+        .map(({ name, label, unit }) => `${label} ${formatValue(this.grid.values[name][index], unit)}`);
       const setting = `threshold ${threshold.toFixed(2)} · silence duration ${silence_duration_ms} ms`;
-      this.page.readOut(`${setting} · ${facts.join(" · ")} (${n_turns} turns)`);
+      this.page.readOut(`${setting} · ${facts.join(" · ")} (${this.grid.n_turns} turns)`);
     }
     this.draw();
   }
 
   take(/** @type {?number} */ index) {
-    if (index !== null) this.page.change(this.cell(index));
+    if (index !== null) this.page.change(this.setting(index));
   }
 
-  /** @returns {Cell} */
-  cell(/** @type {number} */ index) {
+  setting(/** @type {number} */ index) {
     const { thresholds, silences_ms } = this.grid;
     return { threshold: thresholds[Math.floor(index / silences_ms.length)], silence_duration_ms: silences_ms[index % silences_ms.length] };
   }
 
-  nearest(/** @type {Cell} */ { threshold, silence_duration_ms }) {
-    const at = (/** @type {number[]} */ axis, /** @type {number} */ value) =>
-      axis.reduce((best, one, i) => (Math.abs(one - value) < Math.abs(axis[best] - value) ? i : best), 0);
-    const whole_ms = FRAME_MS * Math.ceil(silence_duration_ms / FRAME_MS);
-    return at(this.grid.thresholds, threshold) * this.grid.silences_ms.length + at(this.grid.silences_ms, whole_ms);
-  }
-
-  /** Index of the setting at a pixel; null where none is near. */
-  indexAt(/** @type {number} */ x, /** @type {number} */ y) {
-    const far = [...this.grid.values.cut_off_rate.keys()].map((i) => Math.hypot(this.place(i).x - x, this.place(i).y - y));
-    const best = far.reduce((found, one, i) => (one < (far[found] ?? 24) ? i : found), -1);
-    return best < 0 ? null : best;
-  }
-
-  /** Pixel of a share of the width and of the height. */
-  pixel(/** @type {number} */ right, /** @type {number} */ up) {
+  at(/** @type {number} */ x, /** @type {number} */ y) {
     const [width, height] = [this.canvas.clientWidth - BOX.left - BOX.right, BOX.height - BOX.top - BOX.bottom];
-    return { x: BOX.left + right * width, y: BOX.top + (1 - up) * height };
+    return { x: BOX.left + x * width, y: BOX.top + (1 - y) * height };
+  }
+
+  pixel(/** @type {number} */ index) {
+    return this.at(this.places.x[index], this.places.y[index]);
   }
 
   paint = (/** @type {Drawing} */ drawing) => {
-    const { g, color } = drawing;
-    const { marks, n_turns } = this.grid;
+    const { g, color, width } = drawing;
+    g.fillStyle = color("faint");
+    for (const [text, share] of this.places.y_ticks) g.fillText(text, 8, this.at(0, share).y + 4);
+    let free = 0;
+    for (const [text, share] of this.places.x_ticks) {
+      const x = this.at(share, 0).x - 16;
+      if (x < free || x + 44 > width) continue;
+      g.fillText(text, x, BOX.height - 6);
+      free = x + 56;
+    }
     this.paintSettings(drawing);
     Object.assign(g, { textAlign: "center", textBaseline: "middle", font: g.font.replace("11px", "14px") });
-    /** @type {[string, ?Cell][]} */
-    const signs = n_turns ? [["■", marks.default], ["◆", marks.recommended], ["●", this.page.setting()]] : [];
-    for (const [sign, one] of signs) {
-      const { x, y } = one ? this.place(this.nearest(one)) : { x: NaN, y: NaN };
+    for (const [sign, index] of Object.entries({ ...this.grid.marks, "●": this.position })) {
+      const { x, y } = this.pixel(index);
       if (isFinite(x + y)) writeText(drawing, sign, x, y);
     }
     if (this.cursor === null) return;
-    const { x, y } = this.place(this.cursor);
+    const { x, y } = this.pixel(this.cursor);
     for (const [name, lineWidth] of Object.entries({ back: 4, text: 2 })) {
       Object.assign(g, { strokeStyle: color(name), lineWidth });
       g.strokeRect(x - 7, y - 7, 14, 14);
     }
   };
 
-  // A subclass has its own of the following.
-
-  /** @type {(drawing: Drawing) => void} */
-  paintSettings = () => {};
-  /** @type {(index: number) => {x: number, y: number}} pixel of a setting; NaN where it has none */
-  place = () => this.pixel(NaN, NaN);
-  /** @type {(key: string, index: number) => number} setting that an arrow key leads to */
-  next = (_key, index) => index;
-  /** @type {() => string[]} metrics to read out */
-  names = () => [this.page.metric()];
-}
-
-export class HeatMap extends SettingMap {
-  place = (/** @type {number} */ index) => {
-    const [T, S] = [this.grid.thresholds.length, this.grid.silences_ms.length];
-    return this.pixel(((index % S) + 0.5) / S, (Math.floor(index / S) + 0.5) / T);
-  };
-
-  next = (/** @type {string} */ key, /** @type {number} */ index) => {
-    const S = this.grid.silences_ms.length;
-    const to = index + ({ ArrowLeft: -1, ArrowRight: 1, ArrowUp: S, ArrowDown: -S }[key] ?? 0);
-    const isSameRow = Math.floor(to / S) === Math.floor(index / S);
-    return to in this.values && (isSameRow || /Up|Down/.test(key)) ? to : index;
-  };
-
-  get values() {
-    return this.grid.values[this.page.metric()] ?? this.grid.values.cut_off_rate;
-  }
-
-  /** Lowest and highest value of the shown metric. */
-  get range() {
-    const finite = this.values.filter(isFinite);
-    return [Math.min(...finite), Math.max(...finite)];
-  }
-
-  paintSettings = (/** @type {Drawing} */ { g, color, width }) => {
-    const { thresholds, silences_ms } = this.grid;
-    const [low, high] = this.range;
-    const [from, to] = [this.pixel(0, 1 / thresholds.length), this.pixel(1 / silences_ms.length, 0)];
-    this.values.forEach((value, i) => {
-      const share = high > low ? (value - low) / (high - low) : 0;
-      const { x, y } = this.place(i);
-      g.fillStyle = isFinite(value) ? `hsl(${40 - 110 * share} ${85 - 25 * share}% ${88 - 74 * share}%)` : color("raised");
-      g.fillRect(x - (to.x - from.x) / 2, y - (to.y - from.y) / 2, to.x - from.x + 0.6, to.y - from.y + 0.6);
-    });
-    g.fillStyle = color("faint");
-    thresholds.forEach((one, t) => t % 4 || g.fillText(one.toFixed(1), 18, this.place(t * silences_ms.length).y + 4));
-    const every = Math.ceil(60 / (to.x - from.x));
-    silences_ms.forEach((ms, s) => s % every || this.place(s).x + 46 > width || g.fillText(`${ms} ms`, this.place(s).x - 4, BOX.height - 6));
-  };
-}
-
-export class TradeOffMap extends SettingMap {
-  place = (/** @type {number} */ index) => {
-    const { delay_p90_ms, cut_off_rate } = this.grid.values;
-    const [most_ms, most] = this.most;
-    return this.pixel(delay_p90_ms[index] / most_ms, cut_off_rate[index] / most);
-  };
-
-  next = (/** @type {string} */ key, /** @type {number} */ index) => {
-    const { front } = this.grid;
-    const at = front.indexOf(index) + (/Right|Down/.test(key) ? 1 : -1);
-    return front[Math.min(front.length - 1, Math.max(0, at))] ?? index;
-  };
-
-  names = () => ["cut_off_rate", "delay_p90_ms"];
-
-  get most() {
-    const { delay_p90_ms, cut_off_rate } = this.grid.values;
-    return [Math.max(500, ...delay_p90_ms.filter(isFinite)), Math.max(0.05, ...cut_off_rate.filter(isFinite))];
-  }
-
-  paintSettings = (/** @type {Drawing} */ { g, color, width }) => {
-    const [most_ms, most] = this.most;
-    g.fillStyle = color("faint");
-    for (const share of [0, 0.5, 1]) g.fillText(`${Math.round(100 * share * most)} %`, 6, this.pixel(0, share).y + 4);
-    const step_ms = most_ms > 2500 ? 1000 : 500;
-    for (let ms = step_ms; this.pixel(ms / most_ms, 0).x + 22 < width; ms += step_ms) g.fillText(`${ms} ms`, this.pixel(ms / most_ms, 0).x - 16, BOX.height - 6);
+  /** Draw each setting as a dot, and a line along those that no other beats. */
+  paintSettings(/** @type {Drawing} */ { g, color }) {
     Object.assign(g, { fillStyle: color("text"), strokeStyle: color("accent"), globalAlpha: 0.4, lineWidth: 1.5 });
-    const places = [...this.grid.values.cut_off_rate.keys()].map((i) => this.place(i));
-    for (const { x, y } of places) g.fillRect(x - 1.5, y - 1.5, 3, 3); // NaN draws nothing
+    this.places.x.forEach((_, i) => g.fillRect(this.pixel(i).x - 1.5, this.pixel(i).y - 1.5, 3, 3)); // NaN draws nothing
     g.globalAlpha = 1;
     g.beginPath();
-    for (const i of this.grid.front) g.lineTo(places[i].x, places[i].y);
+    for (const i of this.places.stops) g.lineTo(this.pixel(i).x, this.pixel(i).y);
     g.stroke();
-  };
+  }
+}
+
+/** Map whose settings are cells, coloured by the value of one metric: light is low, dark is high. */
+export class HeatMap extends SettingMap {
+  /** Values of the shown metric with their unit and range. */
+  get shown() {
+    const { unit = "", name = "" } = this.grid.metrics.find((one) => one.name === this.metrics[0]) ?? {};
+    const values = this.grid.values[name] ?? new Float32Array();
+    const finite = values.filter(isFinite);
+    return { unit, values, low: Math.min(...finite), high: Math.max(...finite) };
+  }
+
+  paintSettings(/** @type {Drawing} */ { g, color }) {
+    const { values, low, high } = this.shown;
+    const [from, to] = [this.at(0, 1 / this.grid.thresholds.length), this.at(1 / this.grid.silences_ms.length, 0)];
+    const [width, height] = [to.x - from.x, to.y - from.y];
+    values.forEach((value, i) => {
+      const [share, { x, y }] = [high > low ? (value - low) / (high - low) : 0, this.pixel(i)];
+      g.fillStyle = isFinite(value) ? `hsl(${40 - 110 * share} ${85 - 25 * share}% ${88 - 74 * share}%)` : color("raised");
+      g.fillRect(x - width / 2, y - height / 2, width + 0.6, height + 0.6);
+    });
+  }
 }

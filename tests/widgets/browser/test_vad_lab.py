@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from playwright.async_api import expect
 
-from rtnb.vad import VadConstants, server_vad_segments
 from tests.browser.cells import eventually, run
 
-ROOT = Path(__file__).resolve().parents[3]
 LAB = """
 import rtnb
 from rtnb.analysis.practice import thinking_aloud
@@ -109,35 +107,3 @@ async def test_it_looks_right(open_notebook: Any, pictures: Path, theme: str) ->
         await notebook.page.locator(".rtnb-vad-lab").screenshot(path=pictures / f"vad-lab-{name}-{width}.png")
         root = notebook.page.locator(".rtnb-vad")
         assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
-
-
-async def test_the_page_finds_the_segments_of_the_machine(browser: Any) -> None:
-    """The same segments from the same probabilities, whatever the constants."""
-    model = (ROOT / "rtnb" / "widgets" / "vad_view_model.js").read_text(encoding="utf-8")
-    page = await (await browser.new_context()).new_page()
-    await page.evaluate(
-        "async (source) => { window.model = await import(`data:text/javascript,${encodeURIComponent(source)}`); }",
-        model,
-    )
-    rng = np.random.default_rng(0)
-    for number in range(60):
-        values = rng.choice(np.array([0.0, 0.2, 0.36, 0.45, 0.5, 0.62, 0.9], np.float32), int(rng.integers(0, 80)))
-        knobs = {
-            "threshold": float(rng.choice([0.0, 0.3, 0.5, 0.9])),
-            "silence_duration_ms": int(rng.choice([0, 32, 100, 200])),
-            "prefix_padding_ms": int(rng.choice([0, 300])),
-        }
-        constants = VadConstants(
-            hysteresis=float(rng.choice([0.0, 0.15])),
-            min_speech_frames=int(rng.integers(1, 4)),
-            silence_rounding=str(rng.choice(["up", "nearest", "down"])),
-            threshold_shift=float(rng.choice([0.0, 0.4])),
-        )
-        found = await page.evaluate(
-            "([values, knobs, constants]) => model.segments(Float32Array.from(values), knobs, constants)",
-            [values.astype(float).tolist(), knobs, vars(constants)],
-        )
-        expected = server_vad_segments(values, **knobs, constants=constants)
-        assert [(one["start_ms"], one["audio_start_ms"], one["emitted_ms"], one["stop_ms"]) for one in found] == [
-            (32 * one.start_frame, one.audio_start_ms, one.started_emitted_ms, one.audio_end_ms) for one in expected
-        ], number
