@@ -54,6 +54,8 @@ class SettingMap:
     y_ticks: list[tuple[str, float]]
     stops: list[int]
     """Settings that the keyboard reaches: all, or those that no other beats on both axes."""
+    columns: int
+    """Step in `stops` that leads upwards."""
 
 
 class Bench:
@@ -216,6 +218,7 @@ class Bench:
             x_ticks=[(f"{ms} ms", (k + 0.5) / len(silences_ms)) for k, ms in enumerate(silences_ms) if k % 7 == 0],
             y_ticks=[(f"{one:.1f}", (k + 0.5) / len(thresholds)) for k, one in enumerate(thresholds) if k % 4 == 0],
             stops=list(range(len(rows))),
+            columns=len(silences_ms),
         )
         step_ms = 500 if most_ms <= 2500 else 1000 * math.ceil(most_ms / 5000)
         trade_off = SettingMap(
@@ -224,6 +227,7 @@ class Bench:
             x_ticks=[(f"{ms} ms", ms / most_ms) for ms in range(step_ms, int(most_ms) + 1, step_ms)],
             y_ticks=[(f"{100 * share * most:.0f} %", share) for share in (0, 0.5, 1)],
             stops=_front(delay, cut_off),
+            columns=-1,
         )
         return [heat, trade_off]
 

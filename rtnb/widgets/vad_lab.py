@@ -246,12 +246,9 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         return f"<VadLab: {len(self.bench.recordings)} recordings, {_format_setting(self.turn_detection)}>"
 
 
-def _format_setting(setting: ServerVad) -> str:
-    """Format a setting for display."""
-    return (
-        f"threshold {setting.threshold:g}, silence duration {setting.silence_duration_ms} ms, "
-        f"prefix padding {setting.prefix_padding_ms} ms"
-    )
+def _format_setting(one: ServerVad) -> str:
+    silence_ms, prefix_ms = one.silence_duration_ms, one.prefix_padding_ms
+    return f"threshold {one.threshold:g}, silence duration {silence_ms} ms, prefix padding {prefix_ms} ms"
 
 
 def _is_session(value: Any) -> bool:

@@ -35,14 +35,13 @@ const ACTIONS = [
 const TEXTS = {
   help: "Drag the line to set the threshold; click to listen.",
   readout: "Point at a map, or focus it and use the arrow keys, to read its numbers.",
-  signs: "● this setting   ■ default   ◆ recommended   □ cursor",
+  signs: "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →",
   recording: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).",
 };
 
 class VadView {
   asking = false;
   isStale = false;
-  listed = "";
   /** @type {?ClipPlayer} */
   player = null;
   /** @type {(() => void)[]} called when the shown setting changes */
@@ -63,31 +62,34 @@ class VadView {
     }
     add(tools, "span", { className: "rtnb-faint", textContent: TEXTS.help });
     this.time = new TimeCanvas(root, this, signal);
-    this.cuts = add(root, "div", { className: "rtnb-vad-cuts" });
-    const [left, right] = this.addColumns(root);
+    const cuts = add(root, "div", { className: "rtnb-vad-tools" });
+    this.cutOffs = add(cuts, "span");
+    this.next = add(cuts, "button", { type: "button", textContent: "Play next cut-off", disabled: true, onclick: () => this.playCutOff() });
+    const maps = add(root, "div", { className: "rtnb-vad-columns" });
     this.metric = add(null, "select", { onchange: () => (model.set("metric", this.metric.value), model.save_changes()) });
     this.scale = add(null, "span", { className: "rtnb-faint" });
-    add(left, "label", {}, "Map of", this.metric, this.scale);
-    add(right, "label", { textContent: "Turns cut off over delay (P90); each point is one setting" });
+    const left = add(maps, "div", {}, add(null, "label", {}, "Map of", this.metric, this.scale));
+    const right = add(maps, "div", {}, add(null, "label", {}, "Turns cut off over delay (P90); each point is one setting"));
     this.heat = new HeatMap(left, "One metric over threshold and silence duration", this, signal);
     this.tradeOff = new SettingMap(right, "Turns cut off over delay", this, signal);
     this.tradeOff.metrics = ["cut_off_rate", "delay_p90_ms"];
     add(root, "div", { className: "rtnb-faint", textContent: TEXTS.signs });
     this.readout = add(root, "output", { textContent: TEXTS.readout });
-    const [figures, side] = this.addColumns(root);
-    this.table = add(figures, "table");
-    this.recommendation = add(side, "div", { className: "rtnb-message" });
-    const buttons = add(side, "div", { className: "rtnb-vad-tools" });
-    this.buttons = ACTIONS.map((props) => add(buttons, "button", { type: "button", onclick: () => this.act(props.name), ...props }));
-    add(side, "div", { className: "rtnb-faint", textContent: TEXTS.recording });
-    this.status = add(side, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
-    const ends = this.follow();
+    this.table = add(null, "table");
+    this.recommendation = add(null, "div", { className: "rtnb-message" });
+    this.buttons = ACTIONS.map((props) => add(null, "button", { type: "button", onclick: () => this.act(props.name), ...props }));
+    const buttons = add(null, "div", { className: "rtnb-vad-tools" }, ...this.buttons);
+    const help = add(null, "div", { className: "rtnb-faint", textContent: TEXTS.recording });
+    this.status = add(null, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
+    const side = add(null, "div", {}, this.recommendation, buttons, help, this.status);
+    add(root, "div", { className: "rtnb-vad-columns" }, add(null, "div", {}, this.table), side);
+    const ends = [
+      watch(model, KNOBS.map(({ name }) => name), () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask())),
+      watch(model, ["metric"], () => this.showMetric()),
+      watch(model, ["enabled"], () => this.buttons.forEach((button) => (button.disabled = !model.get("enabled").includes(button.name)))),
+      watch(model, ["status"], () => this.setStatus(model.get("status"))),
+    ];
     signal.addEventListener("abort", () => [...ends, this.stream.close, () => this.player?.close()].forEach((end) => end()));
-  }
-
-  addColumns(/** @type {Element} */ parent) {
-    const columns = add(parent, "div", { className: "rtnb-vad-columns" });
-    return [add(columns, "div"), add(columns, "div")];
   }
 
   /** Add a range and a number field of one setting. */
@@ -99,18 +101,6 @@ class VadView {
     const number = add(box, "input", { type: "number", ...props, "aria-label": `${label}, exact`, onchange: onChange });
     add(box, "small", { className: "rtnb-faint", textContent: help });
     this.updates.push(() => [range, number].forEach((field) => put(field, "value", String(this.model.get(name)))));
-  }
-
-  /** Follow the traits. */
-  follow() {
-    const onSetting = () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask());
-    const onEnabled = () => this.buttons.forEach((button) => (button.disabled = !this.model.get("enabled").includes(button.name)));
-    return [
-      watch(this.model, KNOBS.map(({ name }) => name), onSetting),
-      watch(this.model, ["metric"], () => this.showMetric()),
-      watch(this.model, ["enabled"], onEnabled),
-      watch(this.model, ["status"], () => this.setStatus(this.model.get("status"))),
-    ];
   }
 
   /** @returns {any} */
@@ -164,28 +154,27 @@ class VadView {
     this.heat.position = this.tradeOff.position = position;
     if (index === this.time.recording?.index) {
       this.time.model = model;
-      this.listCuts(model.cut_offs, this.time.recording.turns.length);
+      const [n_cut, n_turns] = [model.cut_offs.length, this.time.recording.turns.length];
+      const text = n_turns ? `Turns cut off in this recording: ${n_cut} of ${n_turns}` : `False starts in this recording: ${model.segments.length}`;
+      put(this.cutOffs, "textContent", text);
+      this.next.disabled = !model.cut_offs.length;
     }
     [this.heat, this.tradeOff, this.time].forEach((canvas) => canvas.draw());
   }
 
-  listCuts(/** @type {Figures["cut_offs"]} */ cut_offs, /** @type {number} */ n_turns) {
-    const text = `${cut_offs.length} of ${n_turns} turn${n_turns === 1 ? "" : "s"} cut off in this recording`;
-    const listed = [text, ...cut_offs].join(" ");
-    if (this.listed === listed) return; // a button that is replaced loses the focus
-    this.listed = listed;
-    const buttons = cut_offs.slice(0, 12).map(([turn, stop_ms]) => {
-      const textContent = `Play turn ${turn + 1} at ${(stop_ms / 1000).toFixed(2)} s`;
-      return add(null, "button", { type: "button", textContent, onclick: () => this.play(stop_ms - 1500, 3000) });
-    });
-    this.cuts.replaceChildren(text, ...buttons);
+  /** Play the next cut-off after the cursor, from 1.5 s before it. */
+  playCutOff() {
+    const { cut_offs } = this.time.model;
+    const [, stop_ms] = cut_offs.find(([, ms]) => ms > (this.time.cursor_ms ?? 0)) ?? cut_offs[0];
+    this.time.setCursor(stop_ms);
+    this.play(stop_ms - 1500, 3000);
   }
 
   showMetric() {
     this.heat.metrics = [this.model.get("metric")];
     const { unit, low, high } = this.heat.shown;
     put(this.metric, "value", this.model.get("metric"));
-    put(this.scale, "textContent", `light ${formatValue(low, unit)}, dark ${formatValue(high, unit)} · threshold ↑ silence →`);
+    put(this.scale, "textContent", `light ${formatValue(low, unit)}, dark ${formatValue(high, unit)}`);
     this.heat.draw();
   }
 

@@ -69,7 +69,7 @@ class VadView(StreamWidget):
         self._run_action = run_action
         self._service: list[tuple[int, int | None]] = []
         self.open_stream(self._on_message)
-        self._stream.on_page(self._on_page)
+        self._stream.on_page(lambda page_id, change: self.refresh() if change == "joined" else None)
 
     @property
     def setting(self) -> ServerVad:
@@ -133,7 +133,7 @@ class VadView(StreamWidget):
             "silences_ms": sweep.silences_ms.tolist(),
             "n_turns": sweep.n_turns,
             "marks": {sign: self.bench.position(one) for sign, one in marks.items() if one is not None},
-            "maps": [{"x_ticks": one.x_ticks, "y_ticks": one.y_ticks, "stops": one.stops} for one in maps],
+            "maps": [{name: getattr(one, name) for name in ("x_ticks", "y_ticks", "stops", "columns")} for one in maps],
         }
         arrays = [*self.bench.grids(), *(axis.astype(np.float32) for one in maps for axis in (one.x, one.y))]
         self._stream.publish("grid", header, [array.tobytes() for array in arrays])
@@ -150,21 +150,15 @@ class VadView(StreamWidget):
             "recommendation": [] if advice is None else [advice.verdict, *advice.advice[:1]],
         }
 
-    def _on_page(self, page_id: str, change: str) -> None:
-        if change == "joined":
-            self.refresh()
-
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Awaitable[dict[str, Any]] | None:
         if kind == "show":
             self.show(int(header["index"]))
         elif kind == "figures":
             return asyncio.to_thread(self._figures, ServerVad(**header))  # up to 0.1 s for 2 h of audio
         elif kind == "play" and (recording := self.recording) is not None:
-            spans_ms = header["start_ms"], min(header["span_ms"], MAX_CLIP_MS)
-            first, count = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in spans_ms)
-            clip = resample(
-                recording.audio[first : first + count], from_rate_hz=recording.rate_hz, to_rate_hz=_PLAYED_HZ
-            )
+            rate_hz, span_ms = recording.rate_hz, min(header["span_ms"], MAX_CLIP_MS)
+            first, count = (ms_to_samples(ms, rate_hz=rate_hz) for ms in (header["start_ms"], span_ms))
+            clip = resample(recording.audio[first : first + count], from_rate_hz=rate_hz, to_rate_hz=_PLAYED_HZ)
             self._stream.publish("clip", {"view": header["view"]}, [encode_pcm16(clip)])
         elif kind == "action":
             shared_loop().submit(self._run_action(header["name"]))

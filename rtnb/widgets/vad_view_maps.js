@@ -5,8 +5,9 @@ import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
  * @typedef {import("./vad_view_canvas.js").Drawing} Drawing
  * @typedef {{threshold: number, silence_duration_ms: number, prefix_padding_ms: number}} Setting
  * @typedef {[text: string, share: number]} Tick
- * @typedef {{x: Float32Array, y: Float32Array, x_ticks: Tick[], y_ticks: Tick[], stops: number[]}} Places
- *   shares of the axes, y upwards, NaN where a setting has no place; `stops` are the settings that the keyboard reaches
+ * @typedef {{x: Float32Array, y: Float32Array, x_ticks: Tick[], y_ticks: Tick[], stops: number[], columns: number}} Places
+ *   shares of the axes, y upwards, NaN where a setting has no place; `stops` are the settings that the
+ *   keyboard reaches, in rows of `columns`
  * @typedef {{metrics: {name: string, label: string, unit: string}[], thresholds: number[], silences_ms: number[], n_turns: number,
  *   marks: Record<string, number>, values: Record<string, Float32Array>, maps: Places[]}} Grid
  *   settings are counted row by row: threshold index × number of silences + silence index
@@ -16,8 +17,6 @@ import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
 const BOX = { left: 44, right: 10, top: 8, bottom: 20, height: 190 };
 /** @type {Grid} before the first recording */
 const EMPTY_GRID = { metrics: [], thresholds: [], silences_ms: [], n_turns: 0, marks: {}, values: {}, maps: [] };
-/** @type {Record<string, [x: number, y: number]>} */
-const DIRECTIONS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** Format a value for display; a value without unit is a share. */
 export function formatValue(/** @type {number} */ value, /** @type {string} */ unit) {
@@ -28,7 +27,7 @@ export function formatValue(/** @type {number} */ value, /** @type {string} */ u
 export class SettingMap extends PaintedCanvas {
   grid = EMPTY_GRID;
   /** @type {Places} */
-  places = { x: new Float32Array(), y: new Float32Array(), x_ticks: [], y_ticks: [], stops: [] };
+  places = { x: new Float32Array(), y: new Float32Array(), x_ticks: [], y_ticks: [], stops: [], columns: 1 };
   /** @type {string[]} names of the metrics to read out */
   metrics = [];
   /** Index of the shown setting. */
@@ -51,23 +50,13 @@ export class SettingMap extends PaintedCanvas {
   }
 
   onPress = (/** @type {string} */ key) => {
+    const { stops, columns } = this.places;
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: columns, ArrowDown: -columns }[key];
     if (key === "Enter") this.take(this.cursor);
-    else if (!(key in DIRECTIONS) || !this.places.stops.length) return false;
-    else this.setCursor(this.cursor === null ? this.position : this.next(key, this.cursor));
+    else if (!step || !stops.length) return false;
+    else this.setCursor(this.cursor === null ? this.position : (stops[stops.indexOf(this.cursor) + step] ?? this.cursor));
     return true;
   };
-
-  /** Nearest stop in the direction of an arrow key. */
-  next(/** @type {string} */ key, /** @type {number} */ index) {
-    const [[right, down], from] = [DIRECTIONS[key], this.pixel(index)];
-    const costs = this.places.stops.map((stop) => {
-      const [dx, dy] = [this.pixel(stop).x - from.x, this.pixel(stop).y - from.y];
-      const along = dx * right + dy * down;
-      return along > 0.5 ? along + 3 * Math.abs(dx * down + dy * right) : Infinity;
-    });
-    const least = Math.min(...costs);
-    return isFinite(least) ? this.places.stops[costs.indexOf(least)] : index;
-  }
 
   nearest(/** @type {MouseEvent} */ { offsetX, offsetY }) {
     const far = [...this.places.x.keys()].map((i) => Math.hypot(this.pixel(i).x - offsetX, this.pixel(i).y - offsetY));

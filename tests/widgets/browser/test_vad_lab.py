@@ -71,7 +71,7 @@ async def test_a_setting_is_dragged_taken_from_the_map_applied_and_compared(open
     # A number in Python moves the page, the slider and the playground.
     await run(notebook, "lab.silence_duration_ms = 800")
     await eventually(notebook, "playground.turn_detection.silence_duration_ms", "800")
-    await page.locator(".rtnb-vad-cuts", has_text="cut off in this recording").wait_for()
+    await page.get_by_text("Turns cut off in this recording").wait_for()
     await page.locator(".rtnb-vad td", has_text="%").first.wait_for()
 
     # A click on the map takes the setting under it.
