@@ -24,8 +24,8 @@ from rtnb.widgets.microphone_feed import RATE_HZ
 from rtnb.widgets.settings import close_all
 from rtnb.widgets.vad_view import VadView
 
-ROOM_TONE_S: Final = 10.0
-TURN_S: Final = 15.0
+SECONDS: Final = {"turn": 15.0, "room tone": 10.0}
+"""Kinds of recordings, and how long one lasts."""
 COMPARED_S: Final = 20.0
 """Longest part of a recording that is played to the service (chosen)."""
 PROMPTS: Final = (
@@ -186,10 +186,10 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         seconds : float, optional
             Default: 15 s for a turn, 10 s for room tone.
         """
-        if what not in ("turn", "room tone"):
+        if what not in SECONDS:
             raise ValueError(f"what is {what!r}; allowed: 'turn', 'room tone'")
         is_turn = what == "turn"
-        seconds = seconds or (TURN_S if is_turn else ROOM_TONE_S)
+        seconds = seconds or SECONDS[what]
         n = sum(one.name.startswith(what) for one in self.bench.recordings)
         prompt = f"{PROMPTS[n % len(PROMPTS)]} You have" if is_turn else "Say nothing for"
         self._accordion.selected_index = 0
@@ -199,8 +199,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         recording = make(audio, rate_hz=RATE_HZ, name=f"{what} {n + 1}")
         await asyncio.to_thread(self.add, recording)
         self.view.show(len(self.bench.recordings) - 1)
-        n_turns = 0 if self.bench.sweep is None else self.bench.sweep.n_turns
-        self.set_status(f"Added “{recording.name}”. The lab has {n_turns} turn{'s' * (n_turns != 1)}.")
+        self.set_status(f"Added “{recording.name}”.")
         return recording
 
     def set_status(self, text: str, *, problem: bool = False) -> None:
