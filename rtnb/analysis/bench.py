@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,11 +15,11 @@ from rtnb.analysis.listening import listen
 from rtnb.analysis.phases import FRAME_PHASES
 from rtnb.analysis.recommendation import Recommendation
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweep_result import AS_RECORDED, METRICS, Sweep
+from rtnb.analysis.sweep_result import AS_RECORDED, CUT_OFF_TOLERANCE_MS, METRICS, Sweep
 from rtnb.analysis.sweeping import SERVER_MODEL_V1, evaluate
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
-from rtnb.vad import VadConstants
+from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
 
 MAPPED: Final = {
     "cut_off_rate": "turns cut off",
@@ -30,8 +32,30 @@ MAPPED: Final = {
 """The metrics of threshold and silence, and what they are called on the page."""
 _ALSO: Final = {"missed_rate": "turns missed", "clipped_rate": "onsets clipped", "billed_tokens": "billed audio"}
 
+TOLERANCE_MS: Final = 96.0
+"""Times of service and model match within three frames."""
+MAX_RECORDINGS: Final = 500
+MAX_AUDIO_H: Final = 2.0
+"""Bounds of one bench: two hours of audio at 24 kHz take 0.7 GB of memory. Chosen."""
 KNOBS: Final = ("threshold", "silence_duration_ms", "prefix_padding_ms")
 _DEFAULTS: Final = tuple(float(getattr(SERVER_VAD_DEFAULTS, name)) for name in KNOBS)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SettingMap:
+    """Places of all settings on two axes, in shares of the axes' lengths."""
+
+    x: Any
+    """(n_settings,) 0 to 1, row by row of the grid; NaN where the setting has no place."""
+    y: Any
+    """(n_settings,) the same, upwards."""
+    x_ticks: list[tuple[str, float]]
+    """Texts and their places."""
+    y_ticks: list[tuple[str, float]]
+    stops: list[int]
+    """Settings that the keyboard reaches: all, or those that no other beats on both axes."""
+    columns: int
+    """Step in `stops` that leads upwards."""
 
 
 class Bench:
@@ -62,9 +86,12 @@ class Bench:
         Raises
         ------
         AudioError, OSError
-            A recording that cannot be used.
+            A recording that cannot be used, or more than `MAX_RECORDINGS` or `MAX_AUDIO_H`; then none is added.
         """
-        new = [one if isinstance(one, Recording) else Recording.load(one) for one in recordings]
+        new: list[Recording] = []
+        for one in recordings:
+            new.append(one if isinstance(one, Recording) else Recording.load(one))
+            self._check_room([*self.recordings, *new])
         if not new:
             return
         heard, failures = listen(new, conditions=FRAME_PHASES, progress=False)
@@ -76,9 +103,63 @@ class Bench:
         self.sweep = phases.only(AS_RECORDED)
         self.recommendation = recommend(phases) if phases.n_turns else None
 
+    def _check_room(self, recordings: list[Recording]) -> None:
+        hours = sum(one.duration_ms for one in recordings) / 3_600_000
+        if len(recordings) > MAX_RECORDINGS or hours > MAX_AUDIO_H:
+            limit = f"at most {MAX_RECORDINGS} recordings and at most {MAX_AUDIO_H:g} h of audio"
+            raise AudioError(f"{len(recordings)} recordings, {hours:.2f} h: the bench holds {limit}").with_hint(
+                "Use rtnb.sweep for more: it reads recordings one by one."
+            )
+
     def probabilities(self, index: int) -> Any:
         """(n_frames,) float32 of one recording."""
         return self._as_recorded()[index].probabilities
+
+    def segments(self, index: int, setting: ServerVad) -> tuple[Segment, ...]:
+        """Segments that the local model finds in one recording."""
+        knobs: dict[str, Any] = {name: getattr(setting, name) for name in KNOBS}
+        return server_vad_segments(self.probabilities(index), **knobs, constants=self.constants)
+
+    def cut_offs(self, index: int, segments: Iterable[Segment]) -> list[tuple[int, int]]:
+        """(turn, stop_ms) of the first early stop in each turn of one recording, as `sweep` counts them."""
+        stops_ms = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+        found = []
+        for number, turn in enumerate(self.recordings[index].turns):
+            early = (ms for ms in stops_ms if turn.start_ms < ms < turn.end_ms - CUT_OFF_TOLERANCE_MS)
+            found += [(number, ms) for ms in [next(early, None)] if ms is not None]
+        return found
+
+    def compare(
+        self, index: int, setting: ServerVad, starts_ms: Iterable[float], stops_ms: Iterable[float], *, until_ms: float
+    ) -> dict[str, int]:
+        """Compare times that a service reported for the beginning of a recording with those of the local model.
+
+        Parameters
+        ----------
+        index : int
+            Position of the recording.
+        setting : ServerVad
+            Threshold, silence duration and prefix padding that the service used.
+        starts_ms, stops_ms : iterable of float
+            Reported times in ms of the recording: prefix padding and silence included.
+        until_ms : float
+            Length of the part that the service received.
+
+        Returns
+        -------
+        dict
+            n_service and n_model (starts and stops of each), n_matched (within `TOLERANCE_MS`, each used once).
+        """
+        segments = [one for one in self.segments(index, setting) if FRAME_MS * one.start_frame < until_ms]
+        prefix_ms: Any = setting.prefix_padding_ms
+        starts = [FRAME_MS * one.start_frame - prefix_ms for one in segments]
+        stops = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+        pairs = [(list(starts_ms), starts), (list(stops_ms), stops)]
+        return {
+            "n_service": sum(len(service) for service, _ in pairs),
+            "n_model": sum(len(model) for _, model in pairs),
+            "n_matched": sum(_n_matched(service, model) for service, model in pairs),
+        }
 
     def _as_recorded(self) -> list[Heard]:
         return [one for one in self._heard if one.condition == AS_RECORDED]
@@ -111,10 +192,67 @@ class Bench:
             return []
         return [self.sweep.grid(name).values.astype(np.float32) for name in MAPPED]
 
+    def position(self, setting: ServerVad) -> int:
+        """Index of the grid's setting nearest to a setting: threshold index × number of silences + silence index."""
+        if self.sweep is None:
+            return 0
+        threshold: Any = setting.threshold
+        silence_ms = FRAME_MS * self.constants.silence_frames(float(setting.silence_duration_ms or 0))
+        row, column = (
+            int(np.abs(axis - value).argmin())
+            for axis, value in ((self.sweep.thresholds, threshold), (self.sweep.silences_ms, silence_ms))
+        )
+        return row * len(self.sweep.silences_ms) + column
+
+    def maps(self) -> list[SettingMap]:
+        """Two maps: silence duration against threshold, and delay against cut-off rate."""
+        if self.sweep is None:
+            return []
+        thresholds, silences_ms = self.sweep.thresholds, self.sweep.silences_ms
+        rows, columns = np.indices((len(thresholds), len(silences_ms))).reshape(2, -1)
+        delay, cut_off = (self.sweep.grid(name).values.ravel() for name in ("delay_p90_ms", "cut_off_rate"))
+        most_ms, most = (max(least, *axis[np.isfinite(axis)], least) for axis, least in ((delay, 500), (cut_off, 0.05)))
+        heat = SettingMap(
+            x=(columns + 0.5) / len(silences_ms),
+            y=(rows + 0.5) / len(thresholds),
+            x_ticks=[(f"{ms} ms", (k + 0.5) / len(silences_ms)) for k, ms in enumerate(silences_ms) if k % 7 == 0],
+            y_ticks=[(f"{one:.1f}", (k + 0.5) / len(thresholds)) for k, one in enumerate(thresholds) if k % 4 == 0],
+            stops=list(range(len(rows))),
+            columns=len(silences_ms),
+        )
+        step_ms = 500 if most_ms <= 2500 else 1000 * math.ceil(most_ms / 5000)
+        trade_off = SettingMap(
+            x=delay / most_ms,
+            y=cut_off / most,
+            x_ticks=[(f"{ms} ms", ms / most_ms) for ms in range(step_ms, int(most_ms) + 1, step_ms)],
+            y_ticks=[(f"{100 * share * most:.0f} %", share) for share in (0, 0.5, 1)],
+            stops=_front(delay, cut_off),
+            columns=-1,
+        )
+        return [heat, trade_off]
+
     def recommended(self) -> ServerVad | None:
         """The settings to take; None where the turns do not show any."""
         choice = self.recommendation.choice if self.recommendation is not None else None
         return None if choice is None else choice.turn_detection
+
+
+def _front(x: Any, y: Any) -> list[int]:
+    """Indices of the points that no other beats on both axes, by growing x."""
+    order = np.lexsort((y, x))
+    order = order[np.isfinite(x[order]) & np.isfinite(y[order])]
+    best = np.minimum.accumulate(np.concatenate([[np.inf], y[order]]))
+    return [int(one) for one in order[y[order] < best[:-1]]]
+
+
+def _n_matched(service_ms: Iterable[float], model_ms: Iterable[float]) -> int:
+    left, n = list(model_ms), 0
+    for at in service_ms:
+        near = min(left, key=lambda one: abs(one - at), default=np.inf)
+        if abs(near - at) <= TOLERANCE_MS:
+            left.remove(near)
+            n += 1
+    return n
 
 
 def _figure(value: float, unit: str) -> str:

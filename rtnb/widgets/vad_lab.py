@@ -1,25 +1,22 @@
-"""`VadLab`: tune turn detection on recordings, apply it to the session, and verify what the service does."""
+"""`VadLab`: try turn detection settings on recordings, apply one to the session, and compare it with the service."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from html import escape
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import ipywidgets
-import numpy as np
 import traitlets
 
-from rtnb._loop import shared_loop
-from rtnb.analysis.bench import KNOBS, Bench
+from rtnb.analysis.bench import KNOBS, TOLERANCE_MS, Bench
 from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweeping import SERVER_MODEL_V1
 from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.experiment.calibration import probe
 from rtnb.protocol.values import ServerVad
-from rtnb.vad import VadConstants, server_vad_segments
+from rtnb.vad import VadConstants
 from rtnb.widgets._base import format_error
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.microphone import Microphone
@@ -27,27 +24,21 @@ from rtnb.widgets.microphone_sender import RATE_HZ
 from rtnb.widgets.settings import close_all
 from rtnb.widgets.vad_view import VadView
 
-T = TypeVar("T")
-Actions = dict[str, tuple[str, Callable[[], Coroutine[Any, Any, Any]]]]
-"""Name of a button -> what it says of itself, and what it does."""
-
-AGREE_MS: Final = 96.0
-"""Service and model tell the same where their times are so close: three frames."""
-ROOM_TONE_S: Final = 10.0
-TURN_S: Final = 15.0
-PROBE_S: Final = 20.0
-"""At most so much of a recording is played to the service (chosen)."""
+SECONDS: Final = {"turn": 15.0, "room tone": 10.0}
+"""Kinds of recordings, and how long one lasts."""
+COMPARED_S: Final = 20.0
+"""Longest part of a recording that is played to the service (chosen)."""
 PROMPTS: Final = (
     "How do you get to work? Think aloud, take your time.",
     "Spell your e-mail address, and read a phone number.",
     "Order dinner for three. You have not decided yet.",
     "What did you do last weekend? Remember as you speak.",
 )
-"""Each gives one turn with the pauses people make when they think."""
+"""Questions whose answers have the pauses that people make when they think."""
 
 
 class VadLab(ipywidgets.VBox):  # type: ignore[misc]
-    """See what the server VAD would do to recordings for every setting; choose, apply, verify.
+    """Effect of every server VAD setting on recordings; choose a setting, apply it, compare it with the service.
 
     `threshold`, `silence_duration_ms` and `prefix_padding_ms` are the shown setting: traits, to be set, observed and
     linked. With a playground they are linked with its turn detection, both ways.
@@ -55,18 +46,18 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
     Parameters
     ----------
     recordings : Recording or path, iterable of them, Session, or Playground
-        With labelled turns; see `rtnb.Recording`. Of a session, recordings are made with the recorder.
+        With labelled turns, see `rtnb.Recording`; at most 500, and 2 hours. A session here means no recordings yet.
     session : Session or Playground, optional
-        What *Apply* and *Verify* talk to; it may live on any event loop.
+        Target of *Apply to session* and *Compare with the service*; it may live on any event loop.
     microphone : Microphone, optional
-        What the recorder listens to. None makes one.
+        Source of new recordings; `close` leaves it open. Default: one that the lab makes and closes.
     constants : VadConstants
-        What is assumed about the service: `Calibration.constants` of a calibration.
+        Model of the service: `Calibration.constants` of a calibration.
 
     Raises
     ------
     AudioError, OSError
-        A recording that cannot be used.
+        A recording that cannot be used, or too many of them.
 
     Examples
     --------
@@ -76,8 +67,8 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
     """
 
     threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="0 to 1. Higher needs clearer speech.")
-    silence_duration_ms = traitlets.Int(200, min=0, help="ms. Longer cuts fewer people off and answers later.")
-    prefix_padding_ms = traitlets.Int(300, min=0, help="ms of sound kept from before the start.")
+    silence_duration_ms = traitlets.Int(200, min=0, help="Silence that ends a turn, ms.")
+    prefix_padding_ms = traitlets.Int(300, min=0, help="Audio kept from before the start, ms.")
 
     def __init__(
         self,
@@ -93,53 +84,50 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
             raise TypeError(f"session is a {type(session).__name__}; allowed: a Session or a Playground")
         single = isinstance(recordings, (Recording, str)) or not isinstance(recordings, Iterable)
         self.bench = Bench([recordings] if single else recordings, constants=constants)
-        self._target = session
-        self.view = VadView(self.bench)
         self.microphone = Microphone() if microphone is None else microphone
-        self._links: list[Any] = []
-        super().__init__(layout=ipywidgets.Layout(min_width="0"))
+        self._target = session
+        self._actions: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+            "use": self._use_recommended,
+            "apply": self.apply,
+            "compare": self.compare,
+            "record_room_tone": lambda: self.record("room tone"),
+            "record_turn": self.record,
+        }
+        enabled = [name for name in self._actions if session is not None or name not in ("apply", "compare")]
+        self.view = VadView(self.bench, self._run_action, enabled=enabled)
+        self._accordion = ipywidgets.Accordion([self.microphone], titles=("Microphone",), selected_index=None)
+        super().__init__([self.view, self._accordion, shared_channel()], layout=ipywidgets.Layout(min_width="0"))
         self.add_class("rtnb-vad-lab")
-        for name in KNOBS:
-            self._links.append(traitlets.link((self.view, name), (self, name)))
-        self._sliders = self._make_sliders()
-        self._status = ipywidgets.HTML(layout=ipywidgets.Layout(min_width="0"))
-        self._recorder = self._make_recorder()
-        self._buttons = self._make_buttons()
-        self.children = (self._sliders, self.view, self._buttons, self._status, self._recorder, shared_channel())
-        control = getattr(session, "turn_detection", None)
-        if control is not None:
-            for name in KNOBS:  # the playground's setting comes first: it is in force
-                self._links.append(traitlets.link((control, name), (self, name)))
-
-    # --- what it shows ------------------------------------------------------------------------------------------------
+        self._parts = [self.view, self._accordion, self.layout, *([self.microphone] if microphone is None else [])]
+        controls = [one for one in (self.view, getattr(session, "turn_detection", None)) if one is not None]
+        # The playground's control comes last: its setting is in force, so it replaces the defaults of the lab.
+        self._links = [traitlets.link((control, name), (self, name)) for control in controls for name in KNOBS]
 
     @property
     def turn_detection(self) -> ServerVad:
         """The shown setting, ready for ``session.update(turn_detection=…)``."""
-        return self.view.point
+        return self.view.setting
 
     @property
     def session(self) -> Session | None:
-        """The session that *Apply* and *Verify* talk to; a playground's is waited for."""
+        """Session to apply settings to; blocks until a playground's session is open."""
         return self._target if isinstance(self._target, Session | None) else self._target.session
-
-    def add(self, *recordings: Any) -> None:
-        """Put more recordings on the bench: seconds per hour of audio."""
-        self.bench.add(recordings)
-        self.view.refresh()
-
-    def take(self, setting: ServerVad) -> None:
-        """Show a setting, e.g. `recommended`."""
-        for name in KNOBS:
-            if isinstance(value := getattr(setting, name), int | float):
-                setattr(self, name, value)
 
     @property
     def recommended(self) -> ServerVad | None:
-        """What the turns recommend; None where they show nothing (see ``lab.bench.recommendation``)."""
+        """Recommended setting; None where the turns show none (see ``lab.bench.recommendation``)."""
         return self.bench.recommended()
 
-    # --- the session --------------------------------------------------------------------------------------------------
+    def add(self, *recordings: Any) -> None:
+        """Add recordings; takes seconds per hour of audio."""
+        self.bench.add(recordings)
+        self.view.refresh()
+
+    def use(self, setting: ServerVad) -> None:
+        """Show a setting, e.g. `recommended`; `apply` sends it to the session."""
+        for name in KNOBS:
+            if isinstance(value := getattr(setting, name), int | float):
+                setattr(self, name, value)
 
     async def apply(self) -> dict[str, tuple[Any, Any]]:
         """Set the session's turn detection to the shown setting.
@@ -147,12 +135,18 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         Returns
         -------
         dict
-            Each setting: what was asked for, and what the service has in force now.
+            For each setting: (requested, effective).
         """
-        return await self._in_background(self._apply())
+        session, requested = await self._open_session(), self.turn_detection
+        await session.update(turn_detection=requested)
+        effective = session.config.turn_detection
+        found = {name: (getattr(requested, name), getattr(effective, name, None)) for name in KNOBS}
+        differ = [f"{name}: requested {asked}, effective {has}" for name, (asked, has) in found.items() if asked != has]
+        self.set_status("; ".join(differ) or f"Effective: {_format_setting(requested)}.", problem=bool(differ))
+        return found
 
-    async def verify(self, *, paced: bool | float = True) -> dict[str, Any]:
-        """Play the shown recording (20 s at most) to the service, and compare what it tells with the local model.
+    async def compare(self, *, paced: bool | float = True) -> dict[str, Any]:
+        """Play the shown recording (20 s at most) to the service, and compare its events with the local model's.
 
         Parameters
         ----------
@@ -162,196 +156,99 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         Returns
         -------
         dict
-            n_service and n_model (how many starts and stops each tells), n_alike (within 96 ms), problems.
+            n_service and n_model (starts and stops of each), n_matched (within 96 ms), problems.
         """
-        return await self._in_background(self._verify(paced))
-
-    async def _apply(self) -> dict[str, tuple[Any, Any]]:
-        session, wanted = await self._open(), self.turn_detection
-        await session.update(turn_detection=wanted)
-        effective = session.config.turn_detection
-        found = {name: (getattr(wanted, name), getattr(effective, name, None)) for name in KNOBS}
-        differ = [f"{name}: asked {asked}, in force {has}" for name, (asked, has) in found.items() if asked != has]
-        self._say("; ".join(differ) if differ else f"In force: {_words(wanted)}.", bad=bool(differ))
-        return found
-
-    async def _verify(self, paced: bool | float) -> dict[str, Any]:
-        session, recording, wanted = await self._open(), self.view.recording, self.turn_detection
-        if recording is None:
-            raise RtnbError("there is no recording to verify with").with_hint("Record a turn, or add one.")
-        clip = recording if recording.duration_ms <= 1000 * PROBE_S else _head(recording, PROBE_S)
-        self._say(f"Playing {clip.duration_ms / 1000:.0f} s to the service …")
-        told = await probe(session, clip, wanted, paced=paced)
-        segments = server_vad_segments(
-            self.bench.probabilities(self.view.index),
-            threshold=self.threshold,
-            silence_duration_ms=self.silence_duration_ms,
-            prefix_padding_ms=self.prefix_padding_ms,
-            constants=self.bench.constants,
+        session, index, setting = await self._open_session(), self.view.index, self.turn_detection
+        if not self.bench.recordings:
+            raise RtnbError("there is no recording to compare with").with_hint("Record a turn, or add a recording.")
+        shown = self.bench.recordings[index]
+        clip = Recording(shown.audio[: int(COMPARED_S * shown.rate_hz)], rate_hz=shown.rate_hz, name=shown.name)
+        self.set_status(f"Playing {clip.duration_ms / 1000:.0f} s to the service …")
+        observed = await probe(session, clip, setting, paced=paced)
+        service = (observed.starts_ms, observed.stops_ms)
+        found = self.bench.compare(index, setting, *service, until_ms=clip.duration_ms)
+        text = (
+            f"{found['n_matched']} of the service's {found['n_service']} starts and stops are within "
+            f"{TOLERANCE_MS:.0f} ms of the local model, which has {found['n_model']}."
         )
-        heard = [one for one in segments if 32 * one.start_frame < clip.duration_ms]
-        pairs = [(told.starts_ms, [32 * one.start_frame - self.prefix_padding_ms for one in heard])]
-        pairs += [(told.stops_ms, [one.audio_end_ms for one in heard if one.audio_end_ms is not None])]
-        alike = sum(_alike(service, model) for service, model in pairs)
-        found = {
-            "n_service": sum(len(service) for service, _ in pairs),
-            "n_model": sum(len(model) for _, model in pairs),
-            "n_alike": alike,
-            "problems": told.problems,
-        }
-        words = (
-            f"Service: {len(told.starts_ms)} starts and {len(told.stops_ms)} stops; "
-            f"{alike} of them as the local model tells, within {AGREE_MS:.0f} ms."
-        )
-        self.view.show_service(_stretches(told.starts_ms, told.stops_ms))
-        self._say(" ".join([words, *told.problems]), bad=bool(told.problems))
-        return found
-
-    async def _open(self) -> Session:
-        if self._target is None:
-            raise RtnbError("there is no session").with_hint("Give one: VadLab(recordings, session=playground).")
-        session = self._target if isinstance(self._target, Session) else await asyncio.to_thread(lambda: self.session)
-        if session is None or session.closed:
-            raise RtnbError("the session is closed").with_hint("Connect again.")
-        return session
-
-    # --- recording ----------------------------------------------------------------------------------------------------
+        if self.view.index == index:
+            self.view.show_service(*service)
+        self.set_status(" ".join([text, *observed.problems]), problem=bool(observed.problems))
+        return {**found, "problems": observed.problems}
 
     async def record(self, what: str = "turn", *, seconds: float | None = None) -> Recording:
-        """Record a turn, or the room without anybody speaking, and put it on the bench.
+        """Record one turn, or the room while all are silent, and add it to the lab.
 
         Parameters
         ----------
         what : {"turn", "room tone"}
-            One clip is one turn.
+            Kind of the recording; a turn is one clip.
         seconds : float, optional
             Default: 15 s for a turn, 10 s for room tone.
         """
-        return await self._in_background(self._record(what, seconds))
-
-    async def _record(self, what: str, seconds: float | None) -> Recording:
-        if what not in ("turn", "room tone"):
+        if what not in SECONDS:
             raise ValueError(f"what is {what!r}; allowed: 'turn', 'room tone'")
-        tone = what == "room tone"
-        seconds = seconds or (ROOM_TONE_S if tone else TURN_S)
+        is_turn = what == "turn"
+        seconds = seconds or SECONDS[what]
         n = sum(one.name.startswith(what) for one in self.bench.recordings)
-        prompt = "Say nothing for" if tone else f"{PROMPTS[n % len(PROMPTS)]} You have"
-        self._say(f"● Recording. {prompt} {seconds:.0f} s.")
+        prompt = f"{PROMPTS[n % len(PROMPTS)]} You have" if is_turn else "Say nothing for"
+        self._accordion.selected_index = 0
+        self.set_status(f"● Recording. {prompt} {seconds:.0f} s.")
         audio = await self.microphone.record(seconds)
-        make = Recording.of_room_tone if tone else Recording.of_one_turn
+        make = Recording.of_one_turn if is_turn else Recording.of_room_tone
         recording = make(audio, rate_hz=RATE_HZ, name=f"{what} {n + 1}")
         await asyncio.to_thread(self.add, recording)
         self.view.show(len(self.bench.recordings) - 1)
-        n_turns = self.bench.sweep.n_turns if self.bench.sweep is not None else 0
-        self._say(f"Kept “{recording.name}”. {n_turns} turns on the bench.")
+        self.set_status(f"Added “{recording.name}”.")
         return recording
 
-    # --- pieces -------------------------------------------------------------------------------------------------------
-
-    def _make_sliders(self) -> ipywidgets.Box:
-        wide = ipywidgets.Layout(flex="1 1 260px", width="auto", min_width="0")
-        style = {"description_width": "90px"}
-        looks = (("Threshold", 0.0, 1.0, 0.01), ("Silence (ms)", 0, 2000, 8), ("Prefix (ms)", 0, 1000, 10))
-        sliders = []
-        for name, (label, low, high, step) in zip(KNOBS, looks, strict=True):
-            kind = ipywidgets.FloatSlider if name == "threshold" else ipywidgets.IntSlider
-            slider = kind(
-                getattr(self, name), min=low, max=high, step=step, description=label, layout=wide, style=style
-            )
-            ipywidgets.jslink((slider, "value"), (self.view, name))  # the picture follows without the kernel
-            sliders.append(slider)
-        return ipywidgets.HBox(sliders, layout=ipywidgets.Layout(flex_flow="row wrap"))
-
-    def _make_buttons(self) -> ipywidgets.Box:
-        actions: Actions = {
-            "Take recommended": ("Show the recommended setting", self._take_recommended),
-            "Apply": ("Make it the session's turn detection", self._apply),
-            "Verify": ("Play this recording to the service and compare", lambda: self._verify(True)),
-        }
-        return self._row(actions, without_session=("Take recommended",))
-
-    def _make_recorder(self) -> ipywidgets.Accordion:
-        actions: Actions = {
-            "1. Room tone": ("10 s in which nobody speaks", lambda: self._record("room tone", None)),
-            "2. Think aloud": ("One turn of 15 s; again and again", lambda: self._record("turn", None)),
-        }
-        guide = ipywidgets.HTML(
-            "First the room, then turns as they will be spoken: pauses and all. Twenty turns say something, "
-            "sixty say much. Stop when you have enough; the verdict above says how many are missing."
-        )
-        row = self._row(actions, without_session=tuple(actions))
-        inside = ipywidgets.VBox([guide, row, self.microphone])
-        return ipywidgets.Accordion([inside], titles=("Record turns",), selected_index=None)
-
-    def _row(self, actions: Actions, *, without_session: tuple[str, ...]) -> ipywidgets.Box:
-        buttons = []
-        for name, (tip, work) in actions.items():
-            button = ipywidgets.Button(description=name, tooltip=tip, layout=ipywidgets.Layout(width="max-content"))
-            button.disabled = self._target is None and name not in without_session
-            button.on_click(lambda _, work=work: shared_loop().submit(self._try(work())))
-            buttons.append(button)
-        return ipywidgets.HBox(buttons, layout=ipywidgets.Layout(flex_flow="row wrap"))
-
-    async def _take_recommended(self) -> None:
-        setting, advice = self.recommended, self.bench.recommendation
-        if setting is None:
-            self._say(advice.verdict if advice is not None else "There are no turns yet: record some.", bad=True)
-        else:
-            self.take(setting)
-
-    async def _try(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do what a button says; what goes wrong is said here."""
-        try:
-            await work
-        except (RtnbError, OSError, ValueError) as error:
-            self._say(format_error(error), bad=True)
-
-    async def _in_background(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(shared_loop().submit(work))
-
-    def _say(self, text: str, *, bad: bool = False) -> None:
-        look = ' style="color: var(--jp-error-color1, #c62828)"' if bad else ""
-        self._status.value = f"<span{look}>{escape(text)}</span>"
+    def set_status(self, text: str, *, problem: bool = False) -> None:
+        """Show one line of text below the buttons."""
+        self.view.status = {"text": text, "problem": problem}
 
     def close(self) -> None:
-        """Leave the page; the session goes on."""
+        """Close the lab and a microphone that it made; the session stays open. Closing twice is fine."""
         for link in self._links:
             link.unlink()
         self._links.clear()
-        close_all(self.view, self.microphone, self._sliders, self._buttons, self._status, self._recorder, self.layout)
+        close_all(*self._parts)
         super().close()
 
+    async def _use_recommended(self) -> None:
+        setting, advice = self.recommended, self.bench.recommendation
+        if setting is not None:
+            self.use(setting)
+            self.set_status(f"Shown: {_format_setting(setting)}. Apply it to send it to the session.")
+        else:
+            self.set_status("There are no turns yet: record some." if advice is None else advice.verdict, problem=True)
+
+    async def _open_session(self) -> Session:
+        if self._target is None:
+            raise RtnbError("there is no session").with_hint("Give one: VadLab(recordings, session=playground).")
+        session = await asyncio.to_thread(lambda: self.session)  # a playground's may still be opening
+        if session is None or session.closed:
+            raise RtnbError("the session is closed").with_hint("Connect again.")
+        return session
+
+    async def _run_action(self, name: str) -> None:
+        """Run the action of a button and show its error; meanwhile no other button can be pressed."""
+        enabled, self.view.enabled = self.view.enabled, []
+        try:
+            if enabled:
+                await self._actions[name]()
+        except (RtnbError, OSError, ValueError) as error:
+            self.set_status(format_error(error), problem=True)
+        finally:
+            self.view.enabled = enabled
+
     def __repr__(self) -> str:
-        return f"<VadLab: {len(self.bench.recordings)} recordings, {_words(self.turn_detection)}>"
+        return f"<VadLab: {len(self.bench.recordings)} recordings, {_format_setting(self.turn_detection)}>"
+
+
+def _format_setting(one: ServerVad) -> str:
+    silence_ms, prefix_ms = one.silence_duration_ms, one.prefix_padding_ms
+    return f"threshold {one.threshold:g}, silence duration {silence_ms} ms, prefix padding {prefix_ms} ms"
 
 
 def _is_session(value: Any) -> bool:
     return isinstance(value, Session) or hasattr(value, "turn_detection")
-
-
-def _words(setting: ServerVad) -> str:
-    return (
-        f"threshold {setting.threshold:g}, silence {setting.silence_duration_ms} ms, "
-        f"prefix {setting.prefix_padding_ms} ms"
-    )
-
-
-def _head(recording: Recording, seconds: float) -> Recording:
-    rate_hz = recording.rate_hz
-    return Recording(recording.audio[: int(seconds * rate_hz)], rate_hz=rate_hz, name=recording.name)
-
-
-def _alike(service: Iterable[float], model: Iterable[float]) -> int:
-    """How many of the service's times have one of the model's beside them, each taken once."""
-    left, alike = list(model), 0
-    for at in service:
-        near = min(left, key=lambda one: abs(one - at), default=np.inf)
-        if abs(near - at) <= AGREE_MS:
-            left.remove(near)
-            alike += 1
-    return alike
-
-
-def _stretches(starts_ms: Iterable[int], stops_ms: Iterable[int]) -> list[dict[str, float | None]]:
-    stops = sorted(stops_ms)
-    return [{"start_ms": at, "stop_ms": next((stop for stop in stops if stop > at), None)} for at in sorted(starts_ms)]

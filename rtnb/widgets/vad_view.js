@@ -1,214 +1,211 @@
 /**
- * The VAD lab's picture. vad_view_model.js, vad_view_time.js and vad_view_maps.js come before it.
+ * View of the VAD lab.
  *
- * @typedef {object} State
- * @property {string} channel reference to the page's stream
- * @property {string} stream_name name of its stream
- * @property {number} threshold
- * @property {number} silence_duration_ms
- * @property {number} prefix_padding_ms
- * @property {string} metric what the map shows
+ * Kernel to page: recording {index, names, duration_ms, turns, pauses, bin_ms, frame_ms, levels} [int16 min/max pairs, float32
+ * probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
+ * service {segments: [[start_ms, stop_ms]]}; clip {view} [PCM16 at 24 kHz].
+ * Page to kernel: show {index}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with {index, position,
+ * segments, cut_offs, rows, recommendation}; play {view, start_ms, span_ms}; action {name}.
  *
- * Kernel to page: recording {index, name, names, bin_ms, duration_ms, turns, pauses, constants} [int16 min/max pairs,
- * float32 probabilities], grid {metrics, thresholds, silences_ms, n_turns, marks} [float32 per metric],
- * service {events}, clip {view} [PCM16 at 24 kHz].
- * Page to kernel: show {index}, point {threshold, silence_duration_ms,
- * prefix_padding_ms} answered {rows, verdict, advice}, play {view, start_ms, span_ms}.
+ * @typedef {import("./vad_view_maps.js").Setting} Setting
+ * @typedef {import("./vad_view_maps.js").Grid} Grid
+ * @typedef {import("./vad_view_time.js").Span} Span
+ * @typedef {Setting & {channel: string, stream_name: string, metric: string, enabled: string[],
+ *   status: {text: string, problem: boolean}}} State
+ * @typedef {{index: number, position: number, segments: Span[], cut_offs: [turn: number, stop_ms: number][], rows: string[][],
+ *   recommendation: string[]}} Figures
  */
-import { cutOffs, front, segments } from "./vad_view_model.js";
-import { TIME_HEIGHT, TimeView } from "./vad_view_time.js";
-import { MAP, VadMaps } from "./vad_view_maps.js";
+import { ClipPlayer, add, put, watch } from "./shared.js";
+import { TimeCanvas } from "./vad_view_time.js";
+import { HeatMap, SettingMap, formatValue } from "./vad_view_maps.js";
 
-const KNOBS = ["threshold", "silence_duration_ms", "prefix_padding_ms"];
-const VAD_STYLE = `
-.rtnb-vad { padding: 6px 8px; }
-.rtnb-vad .rtnb-tools { display: flex; flex-wrap: wrap; gap: 4px; align-items: center; margin-bottom: 4px; }
-.rtnb-vad .rtnb-tools select { max-width: 60%; }
-.rtnb-vad .rtnb-tools output { flex: 1 1 160px; text-align: end; color: var(--rtnb-faint); font-variant-numeric: tabular-nums; }
-.rtnb-vad canvas { display: block; width: 100%; touch-action: pan-y; }
-.rtnb-vad .rtnb-time { height: ${TIME_HEIGHT}px; }
-.rtnb-vad .rtnb-maps { display: flex; flex-wrap: wrap; gap: 12px; margin-top: 8px; }
-.rtnb-vad .rtnb-maps > div { flex: 1 1 300px; min-width: 0; }
-.rtnb-vad .rtnb-maps canvas { height: ${MAP.height}px; cursor: pointer; }
-.rtnb-vad .rtnb-maps label { display: flex; flex-wrap: wrap; gap: 2px 6px; align-items: center; min-height: 26px; }
-.rtnb-vad select { max-width: 100%; min-width: 0; }
-.rtnb-vad .rtnb-figures { overflow-x: auto; }
-.rtnb-vad .rtnb-cuts { display: flex; flex-wrap: wrap; gap: 4px; margin-top: 6px; align-items: center; min-height: 26px; }
-.rtnb-vad table { border-collapse: collapse; margin-top: 6px; font-variant-numeric: tabular-nums; }
-.rtnb-vad th, .rtnb-vad td { padding: 1px 12px 1px 0; text-align: start; font-weight: normal; vertical-align: top; }
-.rtnb-vad thead th { color: var(--rtnb-faint); }`;
+/** @type {{name: keyof Setting, label: string, max: number, step: number, help: string}[]} */
+const KNOBS = [
+  { name: "threshold", label: "Threshold", max: 1, step: 0.01, help: "0 to 1. Higher needs clearer speech." },
+  { name: "silence_duration_ms", label: "Silence duration (ms)", max: 2000, step: 4, help: "Longer cuts fewer people off, and answers later." },
+  { name: "prefix_padding_ms", label: "Prefix padding (ms)", max: 1000, step: 10, help: "Audio kept from before the start of speech." },
+];
+const ACTIONS = [
+  { name: "use", textContent: "Use recommended", title: "Show the recommended setting" },
+  { name: "apply", textContent: "Apply to session", title: "Make the shown setting the session's turn detection" },
+  { name: "compare", textContent: "Compare with the service", title: "Play 20 s of this recording to the service" },
+  { name: "record_room_tone", textContent: "1. Record room tone", title: "10 s in which all are silent" },
+  { name: "record_turn", textContent: "2. Record a turn", title: "15 s, one turn with its pauses" },
+];
+const TEXTS = {
+  help: "Drag the line to set the threshold; click to listen.",
+  readout: "Point at a map, or focus it and use the arrow keys, to read its numbers.",
+  signs: "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →",
+  recording: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).",
+};
 
-class VadView extends VadMaps {
-  constructor(model, el, stream, id) {
-    super();
-    Object.assign(this, { model, stream, id, grid: null, asking: false, hovered: "" });
-    const add = (parent, name, attributes = {}) => parent.appendChild(Object.assign(document.createElement(name), attributes));
-    this.add = add;
-    const root = (this.root = add(el, "div", { className: "rtnb rtnb-vad" }));
-    add(root, "style", { textContent: VAD_STYLE });
-    const tools = add(root, "div", { className: "rtnb-tools" });
-    this.picker = add(tools, "select", { title: "Recording", onchange: () => stream.send("show", { index: this.picker.selectedIndex }) });
-    this.picker.setAttribute("aria-label", "Recording");
-    const button = (text, title, onclick) => add(tools, "button", { type: "button", textContent: text, title, onclick }).setAttribute("aria-label", title);
-    button("−", "Zoom out", () => this.time.zoom(2));
-    button("+", "Zoom in", () => this.time.zoom(0.5));
-    button("All", "Show the whole recording", () => this.time.look(0, Infinity));
-    this.readout = add(tools, "output", { textContent: "Drag the line; click to listen" });
-    const point = () => Object.fromEntries(KNOBS.map((name) => [name, model.get(name)]));
-    const played = (start_ms, span_ms) => this.play(start_ms, span_ms);
-    this.time = new TimeView(add(root, "canvas", { className: "rtnb-time" }), { point, turned: (knobs) => this.turn(knobs), played });
-    this.cuts = add(root, "div", { className: "rtnb-cuts" });
-    const maps = add(root, "div", { className: "rtnb-maps" });
-    const left = add(maps, "div");
-    const label = add(left, "label", { textContent: "Map of " });
-    this.metric = add(label, "select", { onchange: () => (model.set("metric", this.metric.value), model.save_changes()) });
-    add(label, "span", { className: "rtnb-faint", textContent: "threshold ↑ silence →" });
-    this.heat = add(left, "canvas");
-    const right = add(maps, "div");
-    add(right, "label", { textContent: "Cut off against waited (each point one setting)" });
-    this.pareto = add(right, "canvas");
-    for (const [canvas, name] of [[this.heat, "Metric over threshold and silence; click to take a setting"], [this.pareto, "Cut-off rate over delay; click to take a setting"]]) {
-      canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", name);
+class VadView {
+  asking = false;
+  isStale = false;
+  /** @type {?ClipPlayer} */
+  player = null;
+  /** @type {(() => void)[]} called when the shown setting changes */
+  updates = [];
+
+  constructor(/** @type {import("./types").RenderProps<State>} */ { model, el, signal }, /** @type {import("./types").Channel} */ channel) {
+    this.model = model;
+    this.id = crypto.randomUUID?.() ?? String(Math.random());
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
+    const root = add(el, "div", { className: "rtnb rtnb-vad" });
+    const knobs = add(root, "div", { className: "rtnb-vad-knobs" });
+    for (const knob of KNOBS) this.addKnob(knobs, knob);
+    const tools = add(root, "div", { className: "rtnb-vad-tools" });
+    const onPick = () => this.stream.send("show", { index: this.picker.selectedIndex });
+    this.picker = add(tools, "select", { "aria-label": "Recording", onchange: onPick });
+    for (const [text, label, factor] of [["−", "Zoom out", 2], ["+", "Zoom in", 0.5], ["Show all", "Show all", 1e9]]) {
+      add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor)) });
     }
-    this.heat.onclick = (e) => this.take(this.cell(e));
-    this.heat.onmousemove = (e) => this.tell(this.cell(e));
-    this.pareto.onclick = (e) => this.take(this.nearest(e));
-    this.pareto.onmousemove = (e) => this.tell(this.nearest(e));
-    this.legend = add(root, "div", { className: "rtnb-faint", textContent: "● this setting   ■ default   ◆ recommended" });
-    this.table = add(root, "div", { className: "rtnb-figures" });
-    this.words = add(root, "div", { className: "rtnb-message" });
-    this.told = add(root, "div", { className: "rtnb-message rtnb-faint" });
-    this.sizes = new ResizeObserver(() => this.drawMaps());
-    this.sizes.observe(maps);
+    add(tools, "span", { className: "rtnb-faint", textContent: TEXTS.help });
+    this.time = new TimeCanvas(root, this, signal);
+    const cuts = add(root, "div", { className: "rtnb-vad-tools" });
+    this.cutOffs = add(cuts, "span");
+    this.next = add(cuts, "button", { type: "button", textContent: "Play next cut-off", disabled: true, onclick: () => this.playCutOff() });
+    const maps = add(root, "div", { className: "rtnb-vad-columns" });
+    this.metric = add(null, "select", { onchange: () => (model.set("metric", this.metric.value), model.save_changes()) });
+    this.scale = add(null, "span", { className: "rtnb-faint" });
+    const left = add(maps, "div", {}, add(null, "label", {}, "Map of", this.metric, this.scale));
+    const right = add(maps, "div", {}, add(null, "label", {}, "Turns cut off over delay (P90); each point is one setting"));
+    this.heat = new HeatMap(left, "One metric over threshold and silence duration", this, signal);
+    this.tradeOff = new SettingMap(right, "Turns cut off over delay", this, signal);
+    this.tradeOff.metrics = ["cut_off_rate", "delay_p90_ms"];
+    add(root, "div", { className: "rtnb-faint", textContent: TEXTS.signs });
+    this.readout = add(root, "output", { textContent: TEXTS.readout });
+    this.table = add(null, "table");
+    this.recommendation = add(null, "div", { className: "rtnb-message" });
+    this.buttons = ACTIONS.map((props) => add(null, "button", { type: "button", onclick: () => this.act(props.name), ...props }));
+    const buttons = add(null, "div", { className: "rtnb-vad-tools" }, ...this.buttons);
+    const help = add(null, "div", { className: "rtnb-faint", textContent: TEXTS.recording });
+    this.status = add(null, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
+    const side = add(null, "div", {}, this.recommendation, buttons, help, this.status);
+    add(root, "div", { className: "rtnb-vad-columns" }, add(null, "div", {}, this.table), side);
+    const ends = [
+      watch(model, KNOBS.map(({ name }) => name), () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask())),
+      watch(model, ["metric"], () => this.showMetric()),
+      watch(model, ["enabled"], () => this.buttons.forEach((button) => (button.disabled = !model.get("enabled").includes(button.name)))),
+      watch(model, ["status"], () => this.setStatus(model.get("status"))),
+    ];
+    signal.addEventListener("abort", () => [...ends, this.stream.close, () => this.player?.close()].forEach((end) => end()));
   }
 
-  /** Knobs moved here: the picture first, then the model (and with it whatever is linked). */
-  turn(knobs) {
-    for (const [name, value] of Object.entries(knobs)) this.model.set(name, value);
+  /** Add a range and a number field of one setting. */
+  addKnob(/** @type {Element} */ parent, /** @type {typeof KNOBS[0]} */ { name, label, max, step, help }) {
+    const box = add(parent, "div", {}, label);
+    const onChange = (/** @type {any} */ { target }) => target.value && this.change({ [name]: Number(target.value) });
+    const props = { min: 0, max, step, "data-lm-suppress-shortcuts": "true" }; // else JupyterLab moves to another cell
+    const range = add(box, "input", { type: "range", ...props, "aria-label": label, oninput: onChange });
+    const number = add(box, "input", { type: "number", ...props, "aria-label": `${label}, exact`, onchange: onChange });
+    add(box, "small", { className: "rtnb-faint", textContent: help });
+    this.updates.push(() => [range, number].forEach((field) => put(field, "value", String(this.model.get(name)))));
+  }
+
+  /** @returns {any} */
+  setting() {
+    return Object.fromEntries(KNOBS.map(({ name }) => [name, this.model.get(name)]));
+  }
+
+  change(/** @type {Partial<Setting>} */ setting) {
+    for (const { name, max } of KNOBS) {
+      const value = setting[name];
+      if (value !== undefined) this.model.set(name, Number(Math.min(max, Math.max(0, value)).toFixed(2)));
+    }
     this.model.save_changes();
   }
 
-  turned() {
-    this.time.turn();
-    this.drawMaps();
-    this.listCuts();
-    this.ask();
+  readOut(/** @type {string} */ text) {
+    put(this.readout, "textContent", text);
   }
 
-  /** What all recordings say of this setting: one question at a time, the newest last. */
-  async ask() {
-    if (this.asking) return void (this.again = true);
-    this.asking = true;
-    try {
-      const figures = await this.stream.request("point", Object.fromEntries(KNOBS.map((name) => [name, this.model.get(name)])));
-      if (figures.rows) this.figures(figures);
-    } catch (error) {
-      this.told.textContent = `No figures: ${error.message}`;
-    } finally {
-      this.asking = false;
-      if (this.again) (this.again = false), this.ask();
-    }
+  setStatus(/** @type {State["status"]} */ { text, problem }) {
+    put(this.status, "textContent", text);
+    this.status.classList.toggle("rtnb-error", problem);
   }
 
-  show(header, peaks, probabilities) {
-    let loudest = 0;
-    for (const value of peaks) loudest = Math.max(loudest, Math.abs(value));
-    this.picker.replaceChildren(...header.names.map((name) => Object.assign(document.createElement("option"), { textContent: name })));
-    this.picker.selectedIndex = header.index;
-    this.time.show({ ...header, peaks, probabilities, loudest });
-    this.listCuts();
-    this.ask();
+  act(/** @type {string} */ name) {
+    this.stream.request("action", { name }).catch(({ message }) => this.setStatus({ text: message, problem: true }));
   }
 
-  listCuts() {
-    const { recording, segments: found } = this.time;
-    if (!recording) return;
-    const cut = cutOffs(found, recording.turns);
-    const text = !recording.turns.length ? `${found.length} false starts in this recording` : `${cut.length} of ${recording.turns.length} turn${recording.turns.length === 1 ? "" : "s"} cut off here${cut.length ? ":" : ""}`;
-    const shown = `${text} ${cut.map((one) => one.stop_ms)}`;
-    if (this.shown === shown) return;
-    this.shown = shown;
-    const listen = cut.slice(0, 12).map(({ turn, stop_ms }) => {
-      const name = `▶ turn ${turn + 1} at ${(stop_ms / 1000).toFixed(2)} s`;
-      return Object.assign(document.createElement("button"), { type: "button", textContent: name, title: "Listen to what was said around the stop", onclick: () => this.play(stop_ms - 1500, 3000) });
-    });
-    this.cuts.replaceChildren(Object.assign(document.createElement("span"), { textContent: text }), ...listen);
-  }
-
-  setGrid(header, values) {
-    const [T, S] = [header.thresholds.length, header.silences_ms.length];
-    this.grid = { ...header, T, S, values: Object.fromEntries(header.metrics.map(({ name }, i) => [name, values[i]])) };
-    this.metric.replaceChildren(...header.metrics.map(({ name, label }) => Object.assign(document.createElement("option"), { value: name, textContent: label })));
-    this.metric.value = this.model.get("metric");
-    const points = Array.from({ length: T * S }, (_, i) => ({ x: this.grid.values.delay_p90_ms[i], y: this.grid.values.cut_off_rate[i] }));
-    Object.assign(this.grid, { points, front: front(points) });
-    this.drawMaps();
-  }
-
-  figures({ rows, verdict, advice }) {
-    const table = document.createElement("table");
-    rows.forEach((row, i) => {
-      const tr = this.add(i ? table : this.add(table, "thead"), "tr");
-      for (const text of row) this.add(tr, i ? "td" : "th", { textContent: text });
-    });
-    this.table.replaceChildren(table);
-    const words = [verdict, ...advice].filter(Boolean).join("\n");
-    if (this.words.textContent !== words) this.words.textContent = words;
-  }
-
-  play(start_ms, span_ms) {
-    this.context ??= new AudioContext(); // a click came first, so the browser lets it sound
+  play(/** @type {number} */ start_ms, /** @type {number} */ span_ms) {
+    this.player ??= new ClipPlayer(() => {});
     this.stream.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
   }
 
-  sound(pcm) {
-    this.source?.stop();
-    if (!pcm.length) return;
-    const buffer = this.context.createBuffer(1, pcm.length, 24000);
-    buffer.copyToChannel(Float32Array.from(pcm, (value) => value / 32768), 0);
-    this.source = new AudioBufferSourceNode(this.context, { buffer });
-    this.source.connect(this.context.destination);
-    this.source.start();
+  /** Ask for the figures of the shown setting; while a reply is awaited, only the newest setting is kept. */
+  async ask() {
+    this.isStale = true;
+    if (this.asking) return;
+    for (this.asking = true; this.isStale; ) {
+      this.isStale = false;
+      const reply = this.stream.request("figures", this.setting());
+      await reply.then((figures) => this.showFigures(figures)).catch(({ message }) => this.setStatus({ text: message, problem: true }));
+    }
+    this.asking = false;
   }
 
-  service({ events }) {
-    this.time.service = events;
-    this.time.draw();
+  showFigures(/** @type {Figures} */ { index, position, rows, recommendation, ...model }) {
+    const [head, ...body] = rows.map((cells, i) =>
+      add(null, "tr", {}, ...cells.map((textContent, k) => add(null, i && k ? "td" : "th", { textContent, scope: i ? "row" : "col" }))));
+    this.table.replaceChildren(add(null, "thead", {}, head ?? ""), add(null, "tbody", {}, ...body));
+    put(this.recommendation, "textContent", recommendation.join("\n"));
+    this.heat.position = this.tradeOff.position = position;
+    if (index === this.time.recording?.index) {
+      this.time.model = model;
+      const [n_cut, n_turns] = [model.cut_offs.length, this.time.recording.turns.length];
+      const text = n_turns ? `Turns cut off in this recording: ${n_cut} of ${n_turns}` : `False starts in this recording: ${model.segments.length}`;
+      put(this.cutOffs, "textContent", text);
+      this.next.disabled = !model.cut_offs.length;
+    }
+    [this.heat, this.tradeOff, this.time].forEach((canvas) => canvas.draw());
   }
 
-  close() {
-    cancelAnimationFrame(this.frame);
-    this.time.close();
-    this.sizes.disconnect();
-    this.context?.close();
+  /** Play the next cut-off after the cursor, from 1.5 s before it. */
+  playCutOff() {
+    const { cut_offs } = this.time.model;
+    const [, stop_ms] = cut_offs.find(([, ms]) => ms > (this.time.cursor_ms ?? 0)) ?? cut_offs[0];
+    this.time.setCursor(stop_ms);
+    this.play(stop_ms - 1500, 3000);
+  }
+
+  showMetric() {
+    this.heat.metrics = [this.model.get("metric")];
+    const { unit, low, high } = this.heat.shown;
+    put(this.metric, "value", this.model.get("metric"));
+    put(this.scale, "textContent", `light ${formatValue(low, unit)}, dark ${formatValue(high, unit)}`);
+    this.heat.draw();
+  }
+
+  /** @type {import("./types").OnMessage} */
+  onMessage(kind, header, buffers) {
+    const copies = buffers.map((one) => one.buffer.slice(one.byteOffset, one.byteOffset + one.byteLength));
+    const floats = (/** @type {number} */ i) => new Float32Array(copies[i]);
+    if (kind === "recording") {
+      this.picker.replaceChildren(...header.names.map((/** @type {string} */ name) => new Option(name)));
+      this.picker.selectedIndex = header.index;
+      this.time.show({ ...header, peaks: new Int16Array(copies[0]), probabilities: floats(1) });
+      this.ask();
+    } else if (kind === "grid") {
+      /** @type {Grid} */
+      const grid = { ...header, values: {} };
+      grid.metrics.forEach(({ name }, i) => (grid.values[name] = floats(i)));
+      const n = grid.metrics.length;
+      this.metric.replaceChildren(...grid.metrics.map(({ name, label }) => new Option(label, name)));
+      [this.heat, this.tradeOff].forEach((map, i) => map.show(grid, { ...grid.maps[i], x: floats(n + 2 * i), y: floats(n + 2 * i + 1) }));
+      this.showMetric();
+    } else if (kind === "service") {
+      this.time.service = header.segments;
+      this.time.draw();
+    } else if (kind === "clip" && header.view === this.id) this.player?.play(new Int16Array(copies[0]));
   }
 }
 
-export default () => {
-  let made = 0;
-  async function render({ model, el, host }) {
-    const { exports: channel } = await host.getWidget(model.get("channel"));
-    let view = null;
-    const stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
-      const as = (Type, i) => new Type(buffers[i].buffer.slice(buffers[i].byteOffset, buffers[i].byteOffset + buffers[i].byteLength));
-      if (kind === "recording") view.show(header, as(Int16Array, 0), as(Float32Array, 1));
-      if (kind === "grid") view.setGrid(header, buffers.map((_, i) => as(Float32Array, i)));
-      if (kind === "service") view.service(header);
-      if (kind === "clip" && header.view === view.id) view.sound(as(Int16Array, 0));
-    });
-    view = new VadView(model, el, stream, `${channel.pageId}-vad-${made++}`);
-    const turned = () => view.turned();
-    const events = [...KNOBS.map((name) => `change:${name}`)].join(" ");
-    model.on(events, turned);
-    const other = () => ((view.metric.value = model.get("metric")), view.drawMaps());
-    model.on("change:metric", other);
-    return () => {
-      model.off(events, turned);
-      model.off("change:metric", other);
-      view.close();
-      stream.close();
-    };
-  }
-  return { render };
-};
+/** @param {import("./types").RenderProps<State>} props */
+async function render(props) {
+  const { exports: channel } = await props.host.getWidget(props.model.get("channel"));
+  if (!props.signal.aborted) new VadView(props, channel);
+}
+
+export default { render };

@@ -1,123 +1,155 @@
-/** The maps of the VAD lab: a metric over threshold and silence, and what is cut off against how long everyone waits. */
-import { figure, front, shade } from "./vad_view_model.js";
+/** Map of all settings: the pointer or the arrow keys move a cursor, a click or Enter takes its setting. */
+import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
 
-export const MAP = { left: 34, bottom: 20, top: 6, right: 8, height: 190 };
+/**
+ * @typedef {import("./vad_view_canvas.js").Drawing} Drawing
+ * @typedef {{threshold: number, silence_duration_ms: number, prefix_padding_ms: number}} Setting
+ * @typedef {[text: string, share: number]} Tick
+ * @typedef {{x: Float32Array, y: Float32Array, x_ticks: Tick[], y_ticks: Tick[], stops: number[], columns: number}} Places
+ *   shares of the axes, y upwards, NaN where a setting has no place; `stops` are the settings that the
+ *   keyboard reaches, in rows of `columns`
+ * @typedef {{metrics: {name: string, label: string, unit: string}[], thresholds: number[], silences_ms: number[], n_turns: number,
+ *   marks: Record<string, number>, values: Record<string, Float32Array>, maps: Places[]}} Grid
+ *   settings are counted row by row: threshold index × number of silences + silence index
+ * @typedef {{setting: () => Setting, change: (setting: Partial<Setting>) => void, readOut: (text: string) => void}} Page
+ */
 
-export class VadMaps {
-  prepared(canvas) {
-    const [width, ratio] = [canvas.clientWidth, window.devicePixelRatio];
-    [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(MAP.height * ratio)];
-    const css = getComputedStyle(canvas);
-    const g = canvas.getContext("2d");
-    g.setTransform(ratio, 0, 0, ratio, 0, 0);
-    g.font = `11px ${css.fontFamily}`;
-    return { g, width, color: (name) => css.getPropertyValue(`--rtnb-${name}`) };
+const BOX = { left: 44, right: 10, top: 8, bottom: 20, height: 190 };
+/** @type {Grid} before the first recording */
+const EMPTY_GRID = { metrics: [], thresholds: [], silences_ms: [], n_turns: 0, marks: {}, values: {}, maps: [] };
+
+/** Format a value for display; a value without unit is a share. */
+export function formatValue(/** @type {number} */ value, /** @type {string} */ unit) {
+  if (!isFinite(value)) return "–";
+  return unit === "" ? `${(100 * value).toFixed(1)} %` : `${Math.round(value)} ${unit.replace("1/", "per ")}`;
+}
+
+export class SettingMap extends PaintedCanvas {
+  grid = EMPTY_GRID;
+  /** @type {Places} */
+  places = { x: new Float32Array(), y: new Float32Array(), x_ticks: [], y_ticks: [], stops: [], columns: 1 };
+  /** @type {string[]} names of the metrics to read out */
+  metrics = [];
+  /** Index of the shown setting. */
+  position = 0;
+  /** @type {?number} index of the setting under the cursor */
+  cursor = null;
+
+  constructor(/** @type {Element} */ parent, /** @type {string} */ name, /** @type {Page} */ page, /** @type {AbortSignal} */ signal) {
+    super(parent, BOX.height, `${name}. Arrow keys move the cursor, Enter takes its setting.`, signal);
+    this.page = page;
+    this.canvas.onpointermove = (event) => this.setCursor(this.nearest(event));
+    this.canvas.onpointerleave = () => this.setCursor(null);
+    this.canvas.onclick = (event) => this.take(this.nearest(event));
   }
 
-  drawMaps() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = null;
-      if (!this.grid || !this.heat.clientWidth) return;
-      this.drawHeat();
-      this.drawPareto();
-    });
+  show(/** @type {Grid} */ grid, /** @type {Places} */ places) {
+    this.grid = grid;
+    this.places = places;
+    this.setCursor(null);
   }
 
-  marks(draw) {
-    const { marks, thresholds, silences_ms } = this.grid;
-    const here = { threshold: this.model.get("threshold"), silence_duration_ms: this.model.get("silence_duration_ms") };
-    const at = (axis, value) => axis.reduce((best, one, i) => (Math.abs(one - value) < Math.abs(axis[best] - value) ? i : best), 0);
-    for (const [sign, one] of [["■", marks.default], ["◆", marks.recommended], ["●", here]])
-      if (one) draw(sign, at(thresholds, one.threshold), at(silences_ms, 32 * Math.ceil(one.silence_duration_ms / 32)));
+  onPress = (/** @type {string} */ key) => {
+    const { stops, columns } = this.places;
+    const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: columns, ArrowDown: -columns }[key];
+    if (key === "Enter") this.take(this.cursor);
+    else if (!step || !stops.length) return false;
+    else this.setCursor(this.cursor === null ? this.position : (stops[stops.indexOf(this.cursor) + step] ?? this.cursor));
+    return true;
+  };
+
+  nearest(/** @type {MouseEvent} */ { offsetX, offsetY }) {
+    const far = [...this.places.x.keys()].map((i) => Math.hypot(this.pixel(i).x - offsetX, this.pixel(i).y - offsetY));
+    const best = far.reduce((found, one, i) => (one < (far[found] ?? 24) ? i : found), -1);
+    return best < 0 ? null : best;
   }
 
-  sign(g, color, text, x, y) {
-    Object.assign(g, { textAlign: "center", textBaseline: "middle", lineWidth: 4, lineJoin: "round", strokeStyle: color("back"), fillStyle: color("text") });
-    g.font = g.font.replace("11px", "14px");
-    g.strokeText(text, x, y);
-    g.fillText(text, x, y);
-    g.font = g.font.replace("14px", "11px");
-    Object.assign(g, { textAlign: "start", textBaseline: "alphabetic" });
+  /** Move the cursor and read out the numbers of its setting. */
+  setCursor(/** @type {?number} */ index) {
+    this.cursor = index;
+    if (index !== null) {
+      const { threshold, silence_duration_ms } = this.setting(index);
+      const facts = this.grid.metrics
+        .filter(({ name }) => this.metrics.includes(name))
+        .map(({ name, label, unit }) => `${label} ${formatValue(this.grid.values[name][index], unit)}`);
+      const setting = `threshold ${threshold.toFixed(2)} · silence duration ${silence_duration_ms} ms`;
+      this.page.readOut(`${setting} · ${facts.join(" · ")} (${this.grid.n_turns} turns)`);
+    }
+    this.draw();
   }
 
-  box(width) {
-    const { left, right, top, bottom, height } = MAP;
-    return { x: left, y: top, w: width - left - right, h: height - top - bottom };
+  take(/** @type {?number} */ index) {
+    if (index !== null) this.page.change(this.setting(index));
   }
 
-  drawHeat() {
-    const { g, width, color } = this.prepared(this.heat);
-    const { T, S, thresholds, silences_ms } = this.grid;
-    const name = this.model.get("metric");
-    const values = this.grid.values[name] ?? this.grid.values.cut_off_rate;
-    const { x, y, w, h } = this.box(width);
-    const finite = values.filter(isFinite);
-    const [low, high] = [Math.min(...finite), Math.max(...finite)];
-    for (let t = 0; t < T; t++)
-      for (let s = 0; s < S; s++) {
-        const value = values[t * S + s];
-        g.fillStyle = isFinite(value) ? shade(high > low ? (value - low) / (high - low) : 0) : color("raised");
-        g.fillRect(x + (s * w) / S, y + ((T - 1 - t) * h) / T, w / S + 0.6, h / T + 0.6);
-      }
+  setting(/** @type {number} */ index) {
+    const { thresholds, silences_ms } = this.grid;
+    return { threshold: thresholds[Math.floor(index / silences_ms.length)], silence_duration_ms: silences_ms[index % silences_ms.length] };
+  }
+
+  at(/** @type {number} */ x, /** @type {number} */ y) {
+    const [width, height] = [this.canvas.clientWidth - BOX.left - BOX.right, BOX.height - BOX.top - BOX.bottom];
+    return { x: BOX.left + x * width, y: BOX.top + (1 - y) * height };
+  }
+
+  pixel(/** @type {number} */ index) {
+    return this.at(this.places.x[index], this.places.y[index]);
+  }
+
+  paint = (/** @type {Drawing} */ drawing) => {
+    const { g, color, width } = drawing;
     g.fillStyle = color("faint");
-    for (let t = 0; t < T; t += 4) g.fillText(thresholds[t].toFixed(1), 8, y + ((T - 0.5 - t) * h) / T + 4);
-    const every = Math.ceil((S * 60) / w);
-    for (let s = 0; s < S; s += every) if (x + (s * w) / S + 50 < width) g.fillText(`${silences_ms[s]} ms`, x + (s * w) / S, MAP.height - 6);
-    this.marks((sign, t, s) => this.sign(g, color, sign, x + ((s + 0.5) * w) / S, y + ((T - 0.5 - t) * h) / T));
-  }
+    for (const [text, share] of this.places.y_ticks) g.fillText(text, 8, this.at(0, share).y + 4);
+    let free = 0;
+    for (const [text, share] of this.places.x_ticks) {
+      const x = this.at(share, 0).x - 16;
+      if (x < free || x + 44 > width) continue;
+      g.fillText(text, x, BOX.height - 6);
+      free = x + 56;
+    }
+    this.paintSettings(drawing);
+    Object.assign(g, { textAlign: "center", textBaseline: "middle", font: g.font.replace("11px", "14px") });
+    for (const [sign, index] of Object.entries({ ...this.grid.marks, "●": this.position })) {
+      const { x, y } = this.pixel(index);
+      if (isFinite(x + y)) writeText(drawing, sign, x, y);
+    }
+    if (this.cursor === null) return;
+    const { x, y } = this.pixel(this.cursor);
+    for (const [name, lineWidth] of Object.entries({ back: 4, text: 2 })) {
+      Object.assign(g, { strokeStyle: color(name), lineWidth });
+      g.strokeRect(x - 7, y - 7, 14, 14);
+    }
+  };
 
-  scale(width) {
-    const { points } = this.grid;
-    const of = (key, least) => Math.max(least, ...points.map((one) => one[key]).filter(isFinite));
-    const [most_x, most_y] = [of("x", 500), of("y", 0.05)];
-    const { x, y, w, h } = this.box(width);
-    return { most_x, most_y, x: (value) => x + (value / most_x) * w, y: (value) => y + h - (value / most_y) * h };
-  }
-
-  drawPareto() {
-    const { g, width, color } = this.prepared(this.pareto);
-    const { points, front: best, S } = this.grid;
-    const to = this.scale(width);
-    g.fillStyle = color("faint");
-    for (let k = 0; k <= 2; k++) g.fillText(`${Math.round((50 * k * to.most_y))} %`, 2, Math.max(12, to.y((k * to.most_y) / 2) + 4));
-    for (let ms = 500; ms < to.most_x; ms += to.most_x > 2500 ? 1000 : 500) if (to.x(ms) + 20 < width) g.fillText(`${ms} ms`, to.x(ms) - 16, MAP.height - 6);
-    g.globalAlpha = 0.35;
-    for (const point of points) if (isFinite(point.x) && isFinite(point.y)) g.fillRect(to.x(point.x) - 1.5, to.y(point.y) - 1.5, 3, 3);
+  /** Draw each setting as a dot, and a line along those that no other beats. */
+  paintSettings(/** @type {Drawing} */ { g, color }) {
+    Object.assign(g, { fillStyle: color("text"), strokeStyle: color("accent"), globalAlpha: 0.4, lineWidth: 1.5 });
+    this.places.x.forEach((_, i) => g.fillRect(this.pixel(i).x - 1.5, this.pixel(i).y - 1.5, 3, 3)); // NaN draws nothing
     g.globalAlpha = 1;
-    Object.assign(g, { strokeStyle: color("accent"), lineWidth: 1.5 });
     g.beginPath();
-    best.forEach((i, k) => g[k ? "lineTo" : "moveTo"](to.x(points[i].x), to.y(points[i].y)));
+    for (const i of this.places.stops) g.lineTo(this.pixel(i).x, this.pixel(i).y);
     g.stroke();
-    this.marks((sign, t, s) => {
-      const point = points[t * S + s];
-      if (isFinite(point.x) && isFinite(point.y)) this.sign(g, color, sign, to.x(point.x), to.y(point.y));
+  }
+}
+
+/** Map whose settings are cells, coloured by the value of one metric: light is low, dark is high. */
+export class HeatMap extends SettingMap {
+  /** Values of the shown metric with their unit and range. */
+  get shown() {
+    const { unit = "", name = "" } = this.grid.metrics.find((one) => one.name === this.metrics[0]) ?? {};
+    const values = this.grid.values[name] ?? new Float32Array();
+    const finite = values.filter(isFinite);
+    return { unit, values, low: Math.min(...finite), high: Math.max(...finite) };
+  }
+
+  paintSettings(/** @type {Drawing} */ { g, color }) {
+    const { values, low, high } = this.shown;
+    const [from, to] = [this.at(0, 1 / this.grid.thresholds.length), this.at(1 / this.grid.silences_ms.length, 0)];
+    const [width, height] = [to.x - from.x, to.y - from.y];
+    values.forEach((value, i) => {
+      const [share, { x, y }] = [high > low ? (value - low) / (high - low) : 0, this.pixel(i)];
+      g.fillStyle = isFinite(value) ? `hsl(${40 - 110 * share} ${85 - 25 * share}% ${88 - 74 * share}%)` : color("raised");
+      g.fillRect(x - width / 2, y - height / 2, width + 0.6, height + 0.6);
     });
-  }
-
-  cell(e) {
-    if (!this.grid) return null;
-    const { T, S } = this.grid;
-    const { x, y, w, h } = this.box(this.heat.clientWidth);
-    const [s, t] = [Math.floor(((e.offsetX - x) * S) / w), T - 1 - Math.floor(((e.offsetY - y) * T) / h)];
-    return s >= 0 && s < S && t >= 0 && t < T ? t * S + s : null;
-  }
-
-  nearest(e) {
-    if (!this.grid) return null;
-    const to = this.scale(this.pareto.clientWidth);
-    const far = ({ x, y }) => (isFinite(x) && isFinite(y) ? Math.hypot(to.x(x) - e.offsetX, to.y(y) - e.offsetY) : Infinity);
-    const best = this.grid.points.reduce((found, point, i) => (far(point) < far(this.grid.points[found]) ? i : found), 0);
-    return far(this.grid.points[best]) < 24 ? best : null;
-  }
-
-  take(index) {
-    if (index !== null) this.turn({ threshold: this.grid.thresholds[Math.floor(index / this.grid.S)], silence_duration_ms: this.grid.silences_ms[index % this.grid.S] });
-  }
-
-  tell(index) {
-    if (index === null) return;
-    const { S, thresholds, silences_ms, metrics, values, n_turns } = this.grid;
-    const { name, label, unit } = metrics.find((one) => one.name === this.model.get("metric")) ?? metrics[0];
-    this.readout.textContent = `threshold ${thresholds[Math.floor(index / S)].toFixed(2)} · silence ${silences_ms[index % S]} ms · ${label}: ${figure(values[name][index], unit)} (${n_turns} turns)`;
   }
 }

@@ -1,184 +1,162 @@
-/** One recording on one time axis: waveform, probabilities with a threshold to drag, labels, model, service. vad_view_model.js comes before it. */
-import { FRAME_MS, cutOffs, localThreshold, releaseThreshold, segments } from "./vad_view_model.js";
+/** One recording over time: waveform, speech probability with a threshold to drag, labels, local model and service. */
+import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
 
-const TOP = { wave: 18, curve: 74, lanes: 174 };
-const SIZE = { wave: 50, curve: 92, lane: 17 };
-const LANES = ["Labels", "Model", "Service"];
-export const TIME_HEIGHT = TOP.lanes + LANES.length * SIZE.lane + 4;
+/**
+ * @typedef {import("./vad_view_canvas.js").Drawing} Drawing
+ * @typedef {[from_ms: number, to_ms: ?number]} Span null where it has no end
+ * @typedef {{index: number, duration_ms: number, turns: Span[], pauses: Span[], bin_ms: number, frame_ms: number,
+ *   levels: [number, number][], peaks: Int16Array, probabilities: Float32Array}} Recording
+ *   `levels` are the probabilities that start and end speech, for thresholds of 0.00, 0.01 … 1
+ * @typedef {import("./vad_view_maps.js").Page & {play: (start_ms: number, span_ms: number) => void}} TimePage
+ */
 
-export class TimeView {
-  constructor(canvas, { point, turned, played }) {
-    Object.assign(this, { canvas, point, start_ms: 0, span_ms: 1, recording: null, segments: [], service: [], hover: null });
-    canvas.tabIndex = 0;
-    canvas.setAttribute("role", "slider");
-    canvas.setAttribute("aria-label", "Threshold, on the curve of speech probability; up and down move it");
-    let drag = null;
-    const at = (e) => this.start_ms + (e.offsetX * this.span_ms) / canvas.clientWidth;
-    const level = (e) => Math.min(1, Math.max(0, 1 - (e.offsetY - TOP.curve) / SIZE.curve));
-    const near = (e) => this.recording && Math.abs(e.offsetY - this.y(this.high())) < 7;
-    canvas.addEventListener("pointerdown", (e) => {
-      canvas.setPointerCapture(e.pointerId);
-      drag = { x: e.offsetX, start_ms: this.start_ms, threshold: near(e), moved: false };
-    });
-    canvas.addEventListener("pointermove", (e) => {
-      canvas.style.cursor = drag?.threshold || near(e) ? "ns-resize" : "crosshair";
-      this.hover = at(e);
-      if (drag?.threshold) turned({ threshold: Math.round(level(e) * 100) / 100 });
-      else if (drag && (drag.moved ||= Math.abs(e.offsetX - drag.x) > 3))
-        this.look(drag.start_ms - ((e.offsetX - drag.x) * this.span_ms) / canvas.clientWidth, this.span_ms);
-      this.draw();
-    });
-    canvas.addEventListener("pointerup", (e) => {
-      if (drag && !drag.moved && !drag.threshold && this.recording) played(at(e), 3000);
-      drag = null;
-    });
-    canvas.addEventListener("pointerleave", () => ((this.hover = null), this.draw()));
-    canvas.addEventListener("wheel", (e) => {
-      if (!e.ctrlKey && !e.metaKey && !e.shiftKey) return; // the page scrolls
-      e.preventDefault();
-      this.zoom(e.deltaY > 0 ? 1.25 : 0.8, at(e));
-    });
-    canvas.addEventListener("keydown", (e) => {
-      const step = { ArrowUp: 0.01, ArrowDown: -0.01, PageUp: 0.1, PageDown: -0.1 }[e.key];
-      if (!step) return;
-      e.preventDefault();
-      turned({ threshold: Math.round(Math.min(1, Math.max(0, this.point().threshold + step)) * 100) / 100 });
-    });
-    this.sizes = new ResizeObserver(() => this.draw());
-    this.sizes.observe(canvas);
+const WAVE = { top: 18, height: 50 };
+const CURVE = { top: 74, height: 92 };
+const LANES = { top: 177, height: 13, step: 17 };
+const STEPS_MS = [100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000];
+const TIME_KEYS = "Left and right move the cursor, up and down the threshold, Enter plays 3 seconds, + and - zoom.";
+
+export class TimeCanvas extends PaintedCanvas {
+  /** @type {?Recording} */
+  recording = null;
+  /** @type {{segments: Span[], cut_offs: [turn: number, stop_ms: number][]}} of the local model */
+  model = { segments: [], cut_offs: [] };
+  /** @type {Span[]} observed segments */
+  service = [];
+  start_ms = 0;
+  span_ms = 1;
+  /** @type {?number} */
+  cursor_ms = null;
+  /** @type {?{x: number, start_ms: number, isThreshold: boolean, isMoved: boolean}} */
+  drag = null;
+
+  constructor(/** @type {Element} */ parent, /** @type {TimePage} */ page, /** @type {AbortSignal} */ signal) {
+    super(parent, LANES.top + 3 * LANES.step, `Recording over time. ${TIME_KEYS}`, signal);
+    this.page = page;
+    this.canvas.onpointerdown = (event) => {
+      this.canvas.setPointerCapture(event.pointerId);
+      this.drag = { x: event.offsetX, start_ms: this.start_ms, isThreshold: this.isOnThreshold(event), isMoved: false };
+    };
+    this.canvas.onpointermove = (event) => this.onMove(event);
+    this.canvas.onpointerup = (event) => {
+      if (this.drag && !this.drag.isMoved && !this.drag.isThreshold) page.play(this.timeAt(event.offsetX), 3000);
+      this.drag = null;
+    };
   }
 
-  /** Another recording: {duration_ms, turns, pauses, quiet, constants, peaks: Int16Array of min/max, bin_ms, probabilities}. */
-  show(recording) {
-    Object.assign(this, { recording, service: [] });
+  onMove(/** @type {PointerEvent} */ event) {
+    const drag = this.drag;
+    this.canvas.style.cursor = drag?.isThreshold || this.isOnThreshold(event) ? "ns-resize" : "crosshair";
+    if (drag?.isThreshold) this.page.change({ threshold: 1 - (event.offsetY - CURVE.top) / CURVE.height });
+    else if (drag && (drag.isMoved ||= Math.abs(event.offsetX - drag.x) > 3)) {
+      this.look(drag.start_ms - ((event.offsetX - drag.x) * this.span_ms) / this.canvas.clientWidth, this.span_ms);
+    }
+    this.setCursor(this.timeAt(event.offsetX));
+  }
+
+  onPress = (/** @type {string} */ key) => {
+    const at_ms = this.cursor_ms ?? this.start_ms + this.span_ms / 2;
+    const { threshold } = this.page.setting();
+    if (key === "ArrowUp") this.page.change({ threshold: threshold + 0.01 });
+    else if (key === "ArrowDown") this.page.change({ threshold: threshold - 0.01 });
+    else if (key === "ArrowLeft") this.setCursor(at_ms - this.span_ms / 50);
+    else if (key === "ArrowRight") this.setCursor(at_ms + this.span_ms / 50);
+    else if (key === "Enter") this.page.play(at_ms, 3000);
+    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2);
+    else return false;
+    return true;
+  };
+
+  /** Move the cursor, bring it into view, and read out the probability there. */
+  setCursor(/** @type {number} */ ms) {
+    if (!this.recording) return;
+    this.cursor_ms = Math.min(this.recording.duration_ms, Math.max(0, ms));
+    this.look(Math.min(this.cursor_ms, Math.max(this.start_ms, this.cursor_ms - this.span_ms)), this.span_ms);
+    const p = this.recording.probabilities[Math.floor(this.cursor_ms / this.recording.frame_ms)] ?? 0;
+    this.page.readOut(`${(this.cursor_ms / 1000).toFixed(2)} s · speech probability ${p.toFixed(2)}`);
+  }
+
+  timeAt(/** @type {number} */ x) {
+    return this.start_ms + (x * this.span_ms) / this.canvas.clientWidth;
+  }
+
+  /** Pixel rows of the probabilities that start and end speech. */
+  levels() {
+    const levels = this.recording?.levels[Math.round(100 * this.page.setting().threshold)] ?? [];
+    return levels.map((p) => CURVE.top + (1 - p) * CURVE.height);
+  }
+
+  isOnThreshold(/** @type {PointerEvent} */ event) {
+    return Math.abs(event.offsetY - this.levels()[0]) < 7;
+  }
+
+  show(/** @type {Recording} */ recording) {
+    Object.assign(this, { recording, service: [], cursor_ms: null });
     this.look(0, recording.duration_ms);
-    this.turn();
   }
 
-  turn() {
-    if (this.recording) this.segments = segments(this.recording.probabilities, this.point(), this.recording.constants);
-    this.draw();
-  }
-
-  look(start_ms, span_ms) {
+  look(/** @type {number} */ start_ms, /** @type {number} */ span_ms) {
     const all = this.recording?.duration_ms ?? 1;
     this.span_ms = Math.min(all, Math.max(500, span_ms));
     this.start_ms = Math.min(all - this.span_ms, Math.max(0, start_ms));
     this.draw();
   }
 
-  zoom(factor, at_ms = this.start_ms + this.span_ms / 2) {
-    const span_ms = this.span_ms * factor;
-    this.look(at_ms - ((at_ms - this.start_ms) * span_ms) / this.span_ms, span_ms);
+  /** Zoom around the cursor, or around the middle. */
+  zoom(/** @type {number} */ factor) {
+    const at_ms = this.cursor_ms ?? this.start_ms + this.span_ms / 2;
+    this.look(at_ms - (at_ms - this.start_ms) * factor, this.span_ms * factor);
   }
 
-  high = () => localThreshold(this.point().threshold, this.recording.constants);
-  y = (p) => TOP.curve + (1 - p) * SIZE.curve;
-
-  draw() {
-    this.frame ??= requestAnimationFrame(() => {
-      this.frame = null;
-      if (this.canvas.clientWidth) this.paint();
-    });
-  }
-
-  paint() {
-    const { canvas, recording } = this;
-    const [width, ratio] = [canvas.clientWidth, window.devicePixelRatio];
-    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(TIME_HEIGHT * ratio))
-      [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(TIME_HEIGHT * ratio)];
-    const css = getComputedStyle(canvas);
-    const color = (name) => css.getPropertyValue(`--rtnb-${name}`);
-    const g = canvas.getContext("2d");
-    g.setTransform(ratio, 0, 0, ratio, 0, 0);
-    g.clearRect(0, 0, width, TIME_HEIGHT);
-    g.font = `11px ${css.fontFamily}`;
-    if (!recording) return;
-    const x = (ms) => ((ms - this.start_ms) * width) / this.span_ms;
-    const bar = (from_ms, to_ms, top, height, fill, alpha = 1) => {
-      const [from, to] = [Math.max(-1, x(from_ms)), Math.min(width + 1, x(to_ms))];
-      if (to < 0 || from > width) return;
-      Object.assign(g, { fillStyle: fill, globalAlpha: alpha });
-      g.fillRect(from, top, Math.max(1, to - from), height);
+  paint = (/** @type {Drawing} */ drawing) => {
+    if (!this.recording) return;
+    const { duration_ms, turns, pauses } = this.recording;
+    const { g, width, color } = drawing;
+    const x = (/** @type {number} */ ms) => Math.min(width + 1, Math.max(-1, ((ms - this.start_ms) * width) / this.span_ms));
+    /** @type {(name: string, alpha: number, top: number, height: number, spans: Span[]) => void} */
+    const bars = (name, alpha, top, height, spans) => {
+      Object.assign(g, { fillStyle: color(name), globalAlpha: alpha });
+      for (const [from, to] of spans) g.fillRect(x(from), top, Math.max(1.5, x(to ?? duration_ms) - x(from)), height);
       g.globalAlpha = 1;
     };
-    this.axis(g, x, width, color);
-    for (const { start_ms, end_ms } of recording.turns) bar(start_ms, end_ms, TOP.wave, TOP.lanes - TOP.wave, color("good"), 0.12);
-    this.columns(g, x, width, color);
-    this.thresholds(g, width, color);
-    LANES.forEach((name, i) => {
-      const top = TOP.lanes + i * SIZE.lane + 3;
-      bar(this.start_ms, this.start_ms + this.span_ms, top, SIZE.lane - 4, color("raised"));
+    bars("good", 0.12, WAVE.top, LANES.top - WAVE.top, turns);
+    this.paintSignals(drawing, this.recording);
+    const names = ["Labels", "Local model", this.service.length ? "Service" : "Service: not compared yet"];
+    [turns, this.model.segments, this.service].forEach((spans, i) => {
+      const top = LANES.top + i * LANES.step;
+      bars("raised", 1, top, LANES.height, [[0, duration_ms]]);
+      bars(["good", "accent", "warn"][i], 0.8, top, LANES.height, spans);
+      if (i === 0) bars("back", 1, top + 4, LANES.height - 8, pauses);
+      writeText(drawing, names[i], 4, top + 10);
     });
-    const top = (i) => TOP.lanes + i * SIZE.lane + 3;
-    for (const { start_ms, end_ms } of recording.turns) bar(start_ms, end_ms, top(0), SIZE.lane - 4, color("good"), 0.8);
-    for (const [from, to] of recording.pauses) bar(from, to, top(0) + 4, SIZE.lane - 12, color("back"));
-    for (const one of this.segments) bar(one.audio_start_ms, one.stop_ms ?? recording.duration_ms, top(1), SIZE.lane - 4, color("accent"), 0.75);
-    for (const { start_ms, stop_ms } of this.service) bar(start_ms, stop_ms ?? recording.duration_ms, top(2), SIZE.lane - 4, color("warn"), 0.8);
-    for (const { stop_ms } of cutOffs(this.segments, recording.turns)) bar(stop_ms, stop_ms + (1.5 * this.span_ms) / width, TOP.wave, TIME_HEIGHT, color("bad"));
-    const label = (text, left, y) => {
-      Object.assign(g, { strokeStyle: color("back"), fillStyle: color("text"), lineWidth: 3, lineJoin: "round" });
-      g.strokeText(text, left, y);
-      g.fillText(text, left, y);
-    };
-    LANES.forEach((name, i) => label(i === 2 && !this.service.length ? "Service: press Verify" : name, 4, top(i) + 10));
-    label("Speech probability", 4, TOP.curve + SIZE.curve - 4);
-    if (this.hover !== null) bar(this.hover, this.hover, 16, TIME_HEIGHT, color("faint"), 0.7);
-    const { threshold } = this.point();
-    for (const [name, value] of Object.entries({ valuemin: 0, valuemax: 1, valuenow: threshold })) canvas.setAttribute(`aria-${name}`, value);
-  }
-
-  axis(g, x, width, color) {
-    const steps = [100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000, 300000];
-    const step = steps.find((ms) => (ms * width) / this.span_ms >= 70) ?? 600000;
-    for (let ms = Math.ceil(this.start_ms / step) * step; x(ms) < width; ms += step) {
-      g.fillStyle = color("border");
-      g.fillRect(x(ms), 16, 1, 4);
-      g.fillStyle = color("faint");
-      if (x(ms) + 34 < width) g.fillText(`${(ms / 1000).toFixed(step < 1000 ? 1 : 0)} s`, x(ms) + 3, 12);
+    bars("bad", 1, WAVE.top, this.height, this.model.cut_offs.map(([, stop_ms]) => [stop_ms, stop_ms]));
+    if (this.cursor_ms !== null) bars("text", 0.7, 16, this.height, [[this.cursor_ms, this.cursor_ms]]);
+    writeText(drawing, "Speech probability", 4, CURVE.top + CURVE.height - 4);
+    const step_ms = STEPS_MS.find((ms) => (ms * width) / this.span_ms >= 70) ?? 600_000;
+    for (let ms = Math.ceil(this.start_ms / step_ms) * step_ms; x(ms) + 34 < width; ms += step_ms) {
+      bars("border", 1, 4, 12, [[ms, ms]]);
+      writeText(drawing, `${(ms / 1000).toFixed(step_ms < 1000 ? 1 : 0)} s`, x(ms) + 4, 12);
     }
-  }
+  };
 
-  /** Per pixel the loudest and the likeliest of what it stands for. */
-  columns(g, x, width, color) {
-    const { peaks, bin_ms, probabilities } = this.recording;
-    const middle = TOP.wave + SIZE.wave / 2;
-    const scale = SIZE.wave / 2 / Math.max(1600, this.recording.loudest);
-    const ms_per_px = this.span_ms / width;
+  /** Draw, for each pixel, the extremes of the waveform and the highest probability; then the thresholds. */
+  paintSignals(/** @type {Drawing} */ { g, width, color }, /** @type {Recording} */ { peaks, bin_ms, probabilities, frame_ms }) {
+    const scale = WAVE.height / 2 / peaks.reduce((most, value) => Math.max(most, Math.abs(value)), 1600);
+    const index = (/** @type {number} */ x, /** @type {number} */ step_ms) => Math.floor(this.timeAt(x) / step_ms);
     g.fillStyle = color("faint");
-    for (let i = 0; i < width; i++) {
-      const from = Math.floor((this.start_ms + i * ms_per_px) / bin_ms);
-      let [low, high] = [0, 0];
-      for (let k = from; k <= from + ms_per_px / bin_ms && 2 * k + 1 < peaks.length; k++) {
-        if (peaks[2 * k] < low) low = peaks[2 * k];
-        if (peaks[2 * k + 1] > high) high = peaks[2 * k + 1];
-      }
-      if (high > low) g.fillRect(i, middle - high * scale, 1, Math.max(1, (high - low) * scale));
-    }
-    g.strokeStyle = color("accent");
-    g.lineWidth = 1.25;
     g.beginPath();
-    for (let i = 0; i < width; i++) {
-      const from = Math.floor((this.start_ms + i * ms_per_px) / FRAME_MS);
-      let most = probabilities[from] ?? 0;
-      for (let k = from; k < from + ms_per_px / FRAME_MS && k < probabilities.length; k++) most = Math.max(most, probabilities[k]);
-      if (i) g.lineTo(i, this.y(most));
-      else g.moveTo(i, this.y(most));
+    for (let x = 0; x < width; x++) {
+      const columns = peaks.subarray(2 * index(x, bin_ms), 2 * Math.max(index(x, bin_ms) + 1, index(x + 1, bin_ms)));
+      const [low, high] = [Math.min(0, ...columns), Math.max(0, ...columns)];
+      g.fillRect(x, WAVE.top + WAVE.height / 2 - high * scale, 1, Math.max(1, (high - low) * scale));
+      const likely = probabilities.subarray(index(x, frame_ms), Math.max(index(x, frame_ms) + 1, index(x + 1, frame_ms)));
+      g.lineTo(x, CURVE.top + (1 - Math.max(0, ...likely)) * CURVE.height);
     }
+    Object.assign(g, { strokeStyle: color("accent"), lineWidth: 1.25, fillStyle: color("text") });
     g.stroke();
-  }
-
-  thresholds(g, width, color) {
-    const high = this.y(this.high());
-    const low = this.y(releaseThreshold(this.point().threshold, this.recording.constants));
-    g.fillStyle = color("text");
+    const [high, low] = this.levels();
     g.fillRect(0, high - 0.75, width, 1.5);
-    g.fillRect(width - 26, high - 3, 18, 6); // something to take hold of
-    for (let i = 0; i < width; i += 6) g.fillRect(i, low - 0.5, 3, 1);
-  }
-
-  close() {
-    cancelAnimationFrame(this.frame);
-    this.sizes.disconnect();
+    g.fillRect(width - 26, high - 3, 18, 6); // handle
+    for (let x = 0; x < width; x += 6) g.fillRect(x, low - 0.5, 3, 1);
   }
 }

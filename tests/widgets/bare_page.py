@@ -38,7 +38,7 @@ window.made = async (source, traits) => {
   const ended = new AbortController();
   const el = document.body.appendChild(document.createElement("div"));
   const close = await widget.render({ model, el, host, signal: ended.signal });
-  window.unrender = () => { close(); ended.abort(); el.remove(); };
+  window.unrender = () => { close?.(); ended.abort(); el.remove(); };
 };
 """
 

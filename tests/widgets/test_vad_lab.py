@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from ipywidgets.widgets.widget import _instances
 from traitlets import TraitError
 
 import rtnb
 from rtnb.analysis.practice import thinking_aloud
 from rtnb.audio import babble
-from rtnb.errors import RtnbError
+from rtnb.errors import AudioError, RtnbError
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.vad_lab import VadLab
 
@@ -43,9 +46,48 @@ def test_the_figures_are_those_of_a_sweep(lab: VadLab) -> None:
     assert rows[0] == ["turns cut off", f"{100 * rate:.1f} %", rows[0][2]]
 
 
+def test_no_setting_beats_one_of_the_front(lab: VadLab) -> None:
+    sweep = rtnb.sweep(TURNS, progress=False)
+    points = np.column_stack([sweep.grid(name).values.ravel() for name in ("delay_p90_ms", "cut_off_rate")])
+    points[~np.isfinite(points).all(axis=1)] = np.inf
+    front = lab.bench.maps()[1].stops
+    assert front
+    for index in front:
+        better = (points <= points[index]).all(axis=1) & (points < points[index]).any(axis=1)
+        assert not better.any()
+    for index in set(range(len(points))) - set(front):
+        assert any((points[one] <= points[index]).all() for one in front)
+
+
 async def test_without_a_session_there_is_nothing_to_apply_to(lab: VadLab) -> None:
     with pytest.raises(RtnbError, match="no session"):
         await lab.apply()
+
+
+def test_close_leaves_the_microphone_of_the_caller_open() -> None:
+    microphone = Microphone(source=TURNS[0].audio)
+    VadLab(microphone=microphone).close()
+    assert microphone.comm is not None
+    microphone.close()
+
+
+def test_close_leaves_no_widget_in_the_kernel() -> None:
+    shared_channel()
+    before = set(_instances)
+    lab = VadLab(TURNS)
+    lab.close()
+    lab.close()
+    assert set(_instances) - before == set()
+
+
+def test_the_lab_holds_a_limited_amount_of_audio(lab: VadLab) -> None:
+    silence = rtnb.Recording(np.zeros(16_000, np.float32), rate_hz=16_000)
+    with pytest.raises(AudioError, match="at most 500 recordings"):
+        lab.add(*[silence] * 500)
+    hours = rtnb.Recording(np.zeros(8_000 * 7_300, np.float32), rate_hz=8_000)
+    with pytest.raises(AudioError, match="at most 2 h"):
+        lab.add(hours)
+    assert len(lab.bench.recordings) == 4
 
 
 async def test_turns_are_recorded_and_judged() -> None:
@@ -64,13 +106,13 @@ async def test_turns_are_recorded_and_judged() -> None:
     lab.close()
 
 
-async def test_what_is_applied_is_read_back_and_verified() -> None:
+async def test_what_is_applied_is_read_back_and_compared() -> None:
     async with rtnb.connect(rtnb.Simulator(latency="fast", voice="babble")) as session:
         lab = VadLab(TURNS, session=session)
         lab.silence_duration_ms = 512
         assert (await lab.apply())["silence_duration_ms"] == (512, 512)
-        found = await lab.verify(paced=100)
-        assert found["n_service"] == found["n_model"] == found["n_alike"] > 0
+        found = await lab.compare(paced=100)
+        assert found["n_service"] == found["n_model"] == found["n_matched"] > 0
         assert found["problems"] == ()
         assert session.config.turn_detection.silence_duration_ms == 512  # type: ignore[union-attr]
         assert not session.state.order, "the probe leaves nothing in the conversation"

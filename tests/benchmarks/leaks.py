@@ -1,0 +1,92 @@
+"""Does a closed playground leave anything behind? ``python -m tests.benchmarks.leaks [times]``
+
+In a real JupyterLab, 20 playgrounds are opened and closed, one after the other. Printed: kernel (tasks of the shared
+loop, widgets, open files and sockets, resident memory) and page (listeners, nodes, heap after garbage collection, open
+WebSockets) after the first one and after the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import async_playwright
+
+from tests.browser.cells import run
+from tests.browser.chromium import find_chromium, flags, prepare_driver
+from tests.browser.lab import Lab, open_notebook
+
+SETUP = """
+import asyncio, gc, json, os, rtnb
+from ipywidgets.widgets.widget import _instances
+from rtnb._loop import shared_loop
+simulator = rtnb.Simulator(latency="fast", voice="babble")
+
+async def tasks():
+    return len(asyncio.all_tasks()) - 1
+
+def kernel():
+    gc.collect()
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return {"tasks": shared_loop().run(tasks()), "widgets": len(_instances),
+            "files and sockets": len(os.listdir("/proc/self/fd")), "memory (MB)": round(pages * 4096 / 2**20, 1)}
+"""
+OPEN = "playground = rtnb.Playground(simulator)\nplayground"
+SHOWN = ".rtnb-playground .rtnb-connection[data-state=open]"
+CLOSE = "playground.close(); del playground; await asyncio.sleep(1)"
+SOCKETS = """
+window.sockets = [];
+window.WebSocket = class extends WebSocket {
+    constructor(...what) { super(...what); sockets.push(new WeakRef(this)); }
+};
+"""
+OPEN_SOCKETS = "sockets.filter((one) => one.deref()?.readyState === WebSocket.OPEN).length"
+METRICS = {"JSEventListeners": "listeners", "Nodes": "nodes", "JSHeapUsedSize": "heap (MB)"}
+
+
+async def measure(notebook: Any, devtools: Any) -> dict[str, float]:
+    """Measure kernel and page."""
+    found: dict[str, float] = json.loads(await run(notebook, "print(json.dumps(kernel()))"))
+    for _ in range(2):  # the first one finds objects whose finalizers keep others
+        await devtools.send("HeapProfiler.collectGarbage")
+    metrics = {one["name"]: one["value"] for one in (await devtools.send("Performance.getMetrics"))["metrics"]}
+    for name, label in METRICS.items():
+        found[label] = round(metrics[name] / 2**20, 1) if name == "JSHeapUsedSize" else metrics[name]
+    found["WebSockets"] = await notebook.page.evaluate(OPEN_SOCKETS)
+    return found
+
+
+async def benchmark(home: Path, times: int) -> None:
+    """Open and close playgrounds, and print what was there before and after."""
+    prepare_driver()
+    lab = Lab(home).start()
+    try:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
+            lab.write("leaks.ipynb", ["0"])
+            notebook = await open_notebook(lab, browser, "leaks.ipynb", pictures=home, script=SOCKETS)
+            devtools = await notebook.page.context.new_cdp_session(notebook.page)
+            await devtools.send("Performance.enable")
+            await run(notebook, SETUP)
+            rows = []
+            for number in range(times + 1):  # the first one loads what stays
+                await run(notebook, OPEN)
+                await notebook.page.locator(SHOWN).first.wait_for(timeout=60_000)
+                await run(notebook, CLOSE)
+                if number in (0, times):
+                    rows.append(await measure(notebook, devtools))
+            await browser.close()
+    finally:
+        lab.stop()
+    print(f"{'':20}{'after 1':>12}{f'after {times + 1}':>12}")
+    for name, before in rows[0].items():
+        print(f"{name:20}{before:12g}{rows[1][name]:12g}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(benchmark(Path(folder), int(sys.argv[1]) if len(sys.argv) > 1 else 20))
