@@ -132,7 +132,8 @@ class Call {
       this.send("open", { largest_bytes: Math.min(pc.sctp?.maxMessageSize ?? 0, Number.MAX_SAFE_INTEGER) });
     };
     events.onmessage = ({ data }) => {
-      if (!this.send("event", {}, [typeof data === "string" ? new TextEncoder().encode(data).buffer : data])) this.end("backlog");
+      const bytes = typeof data === "string" ? new TextEncoder().encode(data).buffer : data;
+      if (this.send("event", {}, [bytes]) === false) this.end("backlog");
     };
     events.onclose = () => this.end("channel");
     const options = { signal: this.ended.signal, capture: true };
@@ -154,8 +155,7 @@ class Call {
   }
 
   async play() {
-    const play = this.peer.audio.play();
-    this.blocked = await play.then(() => false, (/** @type {Error} */ error) => error.name === "NotAllowedError");
+    this.blocked = await this.peer.audio.play().then(() => false, (/** @type {Error} */ error) => error.name === "NotAllowedError");
     this.peer.draw();
   }
 
@@ -306,8 +306,8 @@ function view(/** @type {import("./types").Model<any>} */ model, /** @type {Peer
     put(here, "value", Math.max(-50, 20 * Math.log10(level_here)));
     put(there, "value", Math.max(-50, 20 * Math.log10(level_there)));
     put(status, "textContent", describe(/** @type {any} */ ({ state, message, microphone, muted }), call));
-    const measured = Object.entries(rest).map(([name, value]) => `${name}: ${value ?? "–"}`);
-    put(panel, "textContent", [state === "starting" ? "" : message, ...model.get("notices"), ...measured].join("\n").trim());
+    const measured = Object.entries(rest).map(([name, value]) => `${name} ${value ?? "–"}`).join(" · ");
+    put(panel, "textContent", [state === "starting" ? "" : message, ...model.get("notices"), measured].join("\n").trim());
     put(details, "hidden", !panel.textContent);
   };
 }

@@ -113,7 +113,7 @@ async def test_controls_have_states_and_the_keyboard_reaches_them(browser: Any) 
         assert await meter.evaluate("node => [node.min, node.max, node.value]") == [-50, 0, -50]
     details = page.locator("details")
     assert await details.evaluate("node => node.open")
-    assert "round_trip_ms: " in await details.inner_text()
+    assert " · round_trip_ms " in await details.inner_text()
     await page.evaluate("model.set('microphone', true)")
     mute = page.get_by_role("button", name="Mute")
     assert await mute.get_attribute("aria-pressed") == "false"
