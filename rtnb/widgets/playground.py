@@ -266,7 +266,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         is_call = self.transport == "webrtc"
         if is_call and self.peer is None:
             settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
-            self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, **settings)
+            self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, compact=True, **settings)
             self.peer.observe(self._on_call, "state")
         voice = (self.peer,) if is_call else (self.microphone, self.message_bar, self.speaker)
         tabs = (self._tabs,) if self._tab_names else ()

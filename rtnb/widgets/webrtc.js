@@ -1,214 +1,132 @@
 /**
- * Talk to a service by WebRTC: start, stop, mute, levels, statistics, failures in words. webrtc_call.js comes before it.
+ * Talk to a service by WebRTC: start and end a call, mute, levels, figures, failures.
  *
  * @typedef {object} State
- * @property {string} channel reference to the page's stream
+ * @property {string} channel reference to the page's channel
  * @property {string} stream_name name of its stream
  * @property {string} state idle, starting, open, closed or failed
- * @property {string} message what went wrong last
- * @property {string[]} notices what is good to know about this call
+ * @property {string} message last failure
+ * @property {string[]} notices facts about this call
  * @property {string} label name of the data channel
- * @property {boolean} microphone whether the microphone is asked for
- * @property {boolean} through_kernel whether the kernel posts the offer
+ * @property {boolean} microphone whether the microphone is opened
  * @property {boolean} muted
+ * @property {boolean} compact whether it is one row with its details folded
  */
-import { Call, figures } from "./webrtc_call.js";
+import { add, put, putAttribute, toggleButton, watch } from "./shared.js";
+import { Call } from "./webrtc_call.js";
 
-const SHOWN = ["state", "message", "notices"];
+/** The widget in this page: all its views share one call. */
+export class Peer {
+  /** @type {?Call} */
+  call = null; // the one that is not over
+  audio = add(null, "audio", { autoplay: true, hidden: true });
+  /** @type {Set<() => void>} */
+  views = new Set();
 
-/** The call of this page, however many views the widget has. */
-class Peer {
-  constructor(model, channel, changed) {
-    Object.assign(this, { model, channel, changed, call: null });
-    this.audio = Object.assign(document.createElement("audio"), { autoplay: true, hidden: true });
-    this.abort = new AbortController();
-    this.stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => this.take(kind, header, buffers));
+  constructor(/** @type {import("./types").Model<any>} */ model, /** @type {import("./types").Channel} */ channel) {
+    this.model = model;
+    this.channel = channel;
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => this.onMessage(kind, header, buffers));
     this.leave = [
-      channel.onActivePage((mine) => !mine && this.end("elsewhere")),
-      channel.onStatus(({ kind }) => kind === "none" && this.end("kernel")), // our lease: Jupyter ends no microphone
+      channel.onActivePage((mine) => !mine && this.call?.end("elsewhere")),
+      channel.onStatus(({ kind }) => kind === "none" && this.call?.end("kernel")), // Jupyter itself stops no microphone
     ];
-    this.heard = () => (this.call?.mute(), changed());
-    model.on("change:muted", this.heard);
-    const options = { signal: this.abort.signal, capture: true };
-    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => this.call?.unblock(), options);
-    window.addEventListener("pagehide", () => this.call?.close(), options);
   }
 
-  take(kind, header, buffers) {
-    const mine = this.call?.number === header.call;
+  draw = () => this.views.forEach((draw) => draw());
+
+  onMessage(/** @type {string} */ kind, /** @type {any} */ header, /** @type {DataView[]} */ buffers) {
+    const call = this.call?.number === header.call ? this.call : null;
     if (kind === "call" && header.page === this.channel.pageId) this.begin(header.call);
-    else if (kind === "stop" && mine) this.call.close();
-    else if (kind === "stop" && header.call) return;
-    else if (kind === "event" && mine) this.call.send(new TextDecoder().decode(buffers[0]));
-    else if (kind === "speak" && mine) this.call.speak(header.id, new Uint8Array(buffers[0].buffer, buffers[0].byteOffset, buffers[0].byteLength).slice().buffer);
+    else if (kind === "stop") call?.close();
+    else if (kind === "event") call?.sendEvent(buffers[0]);
+    else if (kind === "play") call?.playTrack(header.id, buffers[0]);
   }
 
-  begin(number) {
+  begin(/** @type {number} */ number) {
     this.call?.close();
     if (!this.channel.isActivePage()) this.channel.claimActivePage();
-    const { model, stream, audio, changed } = this;
-    this.call = new Call({ number, model, stream, audio, changed });
-    this.call.run();
+    if (!window.RTCPeerConnection) return this.stream.send("ended", { call: number, why: "no-webrtc" });
+    this.call = new Call(number, this);
+    return this.call.run();
   }
 
-  get talking() {
-    return this.call !== null && !this.call.over;
-  }
-
-  start() {
-    this.channel.claimActivePage();
-    this.stream.send("start", { page: this.channel.pageId });
-  }
-
-  stop() {
-    this.stream.send("stop", {});
+  toggle() {
+    if (!this.call && this.model.get("state") !== "open") return this.stream.send("start", { page: this.channel.pageId });
     this.call?.close();
-  }
-
-  end(why) {
-    this.call?.end(why);
+    return this.stream.send("stop", {});
   }
 
   close() {
-    this.end("hidden");
-    this.abort.abort();
+    this.call?.end("hidden");
     this.leave.forEach((leave) => leave());
-    this.model.off("change:muted", this.heard);
-    this.audio.remove();
     this.stream.close();
   }
 }
 
-/** The status line. */
-export function describe(state, call, page) {
-  const talking = call && !call.over;
-  if (state === "starting" && talking) return `Waiting for ${call.step}…`;
-  if (state === "starting") return "Starting…";
-  if (state === "open" && !talking) return "The call is on another page.";
-  if (state === "open" && call.waits) return "The browser waits for a click before it lets sound through.";
-  if (state === "open") return "Connected: speak" + (page.muted ? " (muted: only silence leaves the page)" : page.microphone ? "" : " with say()");
-  return { idle: "Not connected", closed: "The call is over", failed: "No call" }[state] ?? state;
+/**
+ * Text of the status line.
+ * @param {State} traits
+ * @param {?Pick<Call, "step">} call
+ */
+export function describe({ state, message, microphone, muted }, call) {
+  if (state === "starting") return call ? `Waiting for ${call.step}…` : "Starting…";
+  if (state === "open" && !call) return "The call is on another page";
+  if (state === "open") return `Connected${!microphone ? "; audio comes from say()" : muted ? ", muted" : ": speak"}`;
+  return message.split("\n")[0] || { idle: "Not connected", closed: "Call ended" }[state] || "Call failed";
 }
 
-/** Name, value and meaning of each figure. */
-export function table(stats, pc, events) {
-  const ms = (value, digits = 0) => (value === null ? "–" : `${value.toFixed(digits)} ms`);
-  const kb = (bytes) => `${(bytes / 1000).toFixed(0)} kB`;
-  const share = stats.received ? ` (${((100 * stats.lost) / (stats.received + stats.lost)).toFixed(1)} %)` : "";
-  return [
-    ["round trip", ms(stats.round_trip_ms, 1), "To the service's media server and back, as ICE measures it"],
-    ["jitter", ms(stats.jitter_ms, 1), "How unevenly packets of sound arrive"],
-    ["buffer", ms(stats.buffer_ms), "How long sound waits here so that jitter makes no gaps"],
-    ["lost", `${stats.lost}${share}`, `Of ${stats.received + stats.lost} packets of sound that were sent here`],
-    ["received", kb(stats.bytes_received), "All bytes from the service"],
-    ["sent", kb(stats.bytes_sent), "All bytes to the service"],
-    ["ICE", pc.iceConnectionState, stats.path ? `The path: ${stats.path}` : "No path yet"],
-    ["events", events.readyState, `The data channel “${events.label}”`],
-  ];
-}
-
-function make(parent, tag, className, text = "") {
-  const node = document.createElement(tag);
-  Object.assign(node, { className, textContent: text });
-  if (tag === "button") node.type = "button";
-  return parent.appendChild(node);
-}
-
-function meter(parent, name) {
-  const box = make(parent, "label", "rtnb-level rtnb-faint", `${name} `);
-  const bar = make(box, "meter", "");
-  Object.assign(bar, { min: 0, max: 1, value: 0 });
-  return (level) => {
-    bar.value = level > 0 ? Math.max(0, Math.min(1, 1 + Math.log10(level) / 2.5)) : 0; // −50 to 0 dB
-    bar.title = level > 0 ? `${Math.round(20 * Math.log10(level))} dB` : "silent";
-  };
-}
-
-export function show(list, rows) {
-  list.hidden = !rows.length;
-  if (list.childElementCount !== rows.length) {
-    list.replaceChildren();
-    for (const [name, , meaning] of rows) {
-      const item = make(list, "div", "rtnb-figure");
-      item.title = meaning;
-      make(item, "dt", "", name);
-      make(item, "dd", "");
-    }
-  }
-  rows.forEach(([, value, meaning], i) => {
-    list.children[i].lastElementChild.textContent = value;
-    list.children[i].title = meaning;
+function view(/** @type {import("./types").Model<any>} */ model, /** @type {Peer} */ peer, /** @type {Element} */ el) {
+  const look = model.get("compact") ? "rtnb rtnb-webrtc rtnb-compact" : "rtnb rtnb-webrtc";
+  const root = add(el, "div", { className: look, role: "group", "aria-label": "WebRTC call" }, peer.audio);
+  const toggle = add(root, "button", { type: "button", className: "rtnb-start", onclick: () => peer.toggle() });
+  const mute = toggleButton(root, { textContent: "Mute" }, (muted) => {
+    model.set("muted", muted);
+    model.save_changes();
   });
-}
-
-function view(model, peer, el) {
-  const root = make(el, "div", "rtnb rtnb-webrtc");
-  root.setAttribute("role", "group");
-  root.setAttribute("aria-label", "WebRTC call");
-  const top = make(root, "div", "rtnb-webrtc-line");
-  const toggle = make(top, "button", "rtnb-start");
-  const mute = make(top, "button", "", "Mute");
-  const allow = make(top, "button", "rtnb-allow", "Let sound through");
-  const status = make(top, "span", "rtnb-webrtc-status");
-  status.setAttribute("role", "status");
-  const levels = make(top, "span", "rtnb-levels");
-  const [you, they] = [meter(levels, "You"), meter(levels, "Model")];
-  const problem = make(root, "div", "rtnb-error rtnb-message");
-  problem.setAttribute("role", "alert");
-  const notices = make(root, "ul", "rtnb-notices rtnb-faint");
-  const figured = make(root, "dl", "rtnb-figures");
-  root.append(peer.audio);
-
-  toggle.addEventListener("click", () => (peer.talking || model.get("state") === "open" ? peer.stop() : peer.start()));
-  allow.addEventListener("click", () => peer.call?.unblock());
-  mute.addEventListener("click", () => (model.set("muted", !model.get("muted")), model.save_changes()));
-
-  const set = (node, text) => node.textContent !== text && (node.textContent = text);
+  const allow = add(root, "button", { type: "button", textContent: "Enable sound" }); // as any click does
+  const [here, there] = ["You", "Model"].map((name) => {
+    return add(add(root, "label", { className: "rtnb-faint" }, name), "meter", { min: -50, max: 0, title: "dB" });
+  });
+  const status = add(root, "span", { className: "rtnb-webrtc-status", role: "status" });
+  const details = add(root, "details", { open: !model.get("compact") }, add(null, "summary", { textContent: "Details" }));
+  const panel = add(details, "div", { className: "rtnb-webrtc-panel" });
   return () => {
     const { call } = peer;
-    const [state, message, told] = SHOWN.map((name) => model.get(name));
-    const [microphone, muted] = [model.get("microphone"), model.get("muted")];
-    const running = peer.talking || state === "open";
-    root.dataset.state = peer.talking && state === "open" ? "talking" : state;
-    set(toggle, running ? "Stop" : "Start");
-    toggle.disabled = state === "starting" && !peer.talking;
-    mute.hidden = !microphone;
-    mute.setAttribute("aria-pressed", muted);
-    allow.hidden = !(peer.talking && call.waits);
-    set(status, describe(state, call, { microphone, muted }));
-    levels.hidden = !peer.talking;
-    you(call?.stats?.level_here ?? 0);
-    they(call?.stats?.level_there ?? 0);
-    problem.hidden = !message || state === "starting";
-    set(problem, message);
-    notices.hidden = !told.length;
-    if (notices.dataset.told !== told.join("\n")) {
-      notices.replaceChildren();
-      told.forEach((words) => make(notices, "li", "", words));
-      notices.dataset.told = told.join("\n");
-    }
-    show(figured, call?.stats ? table(call.stats, call.pc, call.events) : []);
+    const [state, message, microphone, muted] = ["state", "message", "microphone", "muted"].map((name) => model.get(name));
+    put(root.dataset, "state", call && state === "open" ? "talking" : state);
+    put(toggle, "textContent", call || state === "open" ? "End call" : "Start call");
+    put(toggle, "disabled", state === "starting" && !call);
+    put(mute, "hidden", !microphone);
+    putAttribute(mute, "aria-pressed", muted);
+    if (call?.track && microphone) call.track.enabled = !muted;
+    put(allow, "hidden", !call?.blocked && call?.mixer?.context.state !== "suspended");
+    const { level_here = 0, level_there = 0, ...rest } = call?.stats ?? {};
+    put(here, "value", Math.max(-50, 20 * Math.log10(level_here)));
+    put(there, "value", Math.max(-50, 20 * Math.log10(level_there)));
+    put(status, "textContent", describe(/** @type {any} */ ({ state, message, microphone, muted }), call));
+    const measured = Object.entries(rest).map(([name, value]) => `${name} ${value ?? "–"}`).join(" · ");
+    put(panel, "textContent", [state === "starting" ? "" : message, ...model.get("notices"), measured].join("\n").trim());
+    put(details, "hidden", !panel.textContent);
   };
 }
 
 export default () => {
+  /** @type {?Peer} */
   let peer = null;
-  const views = new Set();
 
-  async function render({ model, el, host }) {
+  async function render(/** @type {import("./types").RenderProps<State>} */ { model, el, host }) {
     const { exports: channel } = await host.getWidget(model.get("channel"));
-    peer ??= new Peer(model, channel, () => views.forEach((draw) => draw()));
-    const draw = view(model, peer, el);
-    views.add(draw);
-    for (const name of SHOWN) model.on(`change:${name}`, draw);
-    draw();
+    const shared = (peer ??= new Peer(model, channel));
+    const draw = view(model, shared, el);
+    shared.views.add(draw);
+    const unwatch = watch(model, ["state", "message", "notices", "muted"], draw);
     return () => {
-      views.delete(draw);
-      for (const name of SHOWN) model.off(`change:${name}`, draw);
-      if (!views.size) {
-        peer.close();
-        peer = null;
-      }
+      unwatch();
+      shared.views.delete(draw);
+      if (shared.views.size) return;
+      shared.close();
+      peer = null;
     };
   }
   return { render };

@@ -24,7 +24,7 @@ window.made = async (source, traits) => {
   window.answers = {};
   let listener = null;
   const stream = {
-    send: (kind, header) => sent.push([kind, header]),
+    send: (kind, header) => (sent.push([kind, header]), !window.refuse),
     request: async (kind, header) => (sent.push([kind, header]), answers[kind]),
     close: () => { listener = null; },
   };

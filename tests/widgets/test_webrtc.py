@@ -1,4 +1,4 @@
-"""`WebRTCPeer` without a browser: what the page is told, what a session over it does, and every way it ends."""
+"""`WebRTCPeer` without a browser: messages to the page, a session over the call, and every way it ends."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ import pytest
 import rtnb.widgets.webrtc as module
 from rtnb._loop import shared_loop
 from rtnb.client import Session, open_session
-from rtnb.errors import AuthenticationError, ConnectError, ConnectionClosed, LocalProtocolError, WidgetError
+from rtnb.errors import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionClosed,
+    LocalProtocolError,
+    RequestTimeout,
+    WidgetError,
+)
 from rtnb.protocol import Connection, events
 from rtnb.protocol.values import ContentPart, SessionConfig
 from rtnb.simulator import Simulator
 from rtnb.targets import connect
-from rtnb.widgets._data_channel import Called, DataChannel, Sideband
+from rtnb.transport import TargetFacts
 from rtnb.widgets.channel import shared_channel
-from rtnb.widgets.webrtc import WebRTCPeer
+from rtnb.widgets.webrtc import FAILURES, NEXT_STEPS, Call, WebRTCPeer, failure
 from tests.client.service import Clock, ScriptedTarget
 from tests.memory import memory_pair
 from tests.widgets.page import Page, pack
@@ -29,27 +36,27 @@ from tests.widgets.page import Page, pack
 
 
 class Far:
-    """A page that relays texts between a `DataChannel` and the scripted service, and notes the rest."""
+    """Page that relays texts between a `Call` and the scripted service, and keeps the other messages."""
 
     def __init__(self, target: ScriptedTarget) -> None:
         self.near, far = memory_pair()
         self.service = target.service
         self.service.transport, self.service.connection = far, Connection("server", dialect="ga", webrtc=True)
-        self.told: list[tuple[str, dict[str, Any]]] = []
-        self.call = DataChannel(1, "p", self.post)
+        self.posted: list[tuple[str, dict[str, Any]]] = []
+        self.call = Call(1, "p", self.post, target.facts)
 
     def post(self, kind: str, header: dict[str, Any], buffers: Sequence[bytes]) -> None:
         if kind == "event":
             self.relaying = asyncio.ensure_future(self.near.send(buffers[0].decode()))
         else:
-            self.told.append((kind, header))
+            self.posted.append((kind, header))
         if kind == "stop":
-            self.call.came("released", {}, [])
+            self.call.on_message("released", {}, [])
 
     async def relay(self) -> None:
         try:
             while True:
-                self.call.came("event", {}, [(await self.near.receive()).encode()])
+                self.call.on_message("event", {}, [(await self.near.receive()).encode()])
         except ConnectionClosed:
             return
 
@@ -65,7 +72,7 @@ async def talk() -> AsyncIterator[Talk]:
     far = Far(target)
     relaying, running = asyncio.create_task(far.relay()), asyncio.create_task(far.service.run())
     await far.service.open()
-    session = await open_session(Called(target, far.call), clock=clock, sleep=clock.sleep)
+    session = await open_session(far.call, clock=clock, sleep=clock.sleep)
     yield Talk(session, far, clock)
     await session.close()
     await far.near.close()
@@ -118,30 +125,53 @@ async def test_barge_in_is_left_to_the_service(talk: Talk) -> None:
     assert not any(isinstance(event, events.ConversationItemTruncate) for event in talk.far.service.heard)
 
 
-async def test_what_is_said_goes_over_the_track(talk: Talk) -> None:
+async def test_speech_goes_over_the_track(talk: Talk) -> None:
     saying = asyncio.create_task(talk.session.say(np.zeros(4_800), rate_hz=24_000, respond=False))
     for _ in range(5):
         await asyncio.sleep(0)
-    assert talk.far.told == [("speak", {"call": 1, "id": 1})]
+    assert talk.far.posted == [("play", {"call": 1, "id": 1})]
     assert not saying.done()
-    talk.far.call.came("said", {"id": 1}, [])
+    talk.far.call.on_message("played", {"id": 1}, [])
     assert await saying is None
     assert not any(isinstance(event, events.InputAudioBufferAppend) for event in talk.far.service.heard)
 
 
-async def test_an_event_the_channel_does_not_take(talk: Talk) -> None:
-    talk.far.call.came("open", {"largest_bytes": 1_000}, [])
+async def test_an_event_longer_than_the_channel_takes_is_refused(talk: Talk) -> None:
+    talk.far.call.on_message("open", {"largest_bytes": 1_000}, [])
     with pytest.raises(LocalProtocolError, match="this data channel takes 1000"):
         await talk.session.update(instructions="x" * 2_000)
 
 
-async def test_the_page_goes_and_everybody_is_told(talk: Talk) -> None:
+async def test_audio_that_the_page_does_not_play_times_out(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLAY_S", 0.01)
+    with pytest.raises(RequestTimeout, match="no played from the page within") as error:
+        await talk.session.say(np.zeros(240), rate_hz=24_000, respond=False)
+    assert "Enable sound" in error.value.__notes__[0]
+    assert not talk.far.call._playing
+
+
+async def test_texts_that_are_not_read_end_the_call_at_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNREAD_BYTES", 1_000)
+    call = Call(1, "p", lambda *message: None, TargetFacts())
+    for _ in range(50):  # read in time: any number passes
+        call.on_message("event", {}, [b"x" * 100])
+        assert await call.receive() == "x" * 100
+    for _ in range(50):
+        call.on_message("event", {}, [b"x" * 100])
+    assert call._texts.qsize() == 10 + 1
+    for _ in range(10):
+        await call.receive()
+    with pytest.raises(ConnectionClosed, match="Events came faster"):
+        await call.receive()
+
+
+async def test_pending_requests_fail_when_the_page_leaves(talk: Talk) -> None:
     waiting = asyncio.create_task(talk.session.next_response())
     speaking = asyncio.create_task(talk.session.say(np.zeros(4_800), rate_hz=24_000, respond=False))
     await asyncio.sleep(0)
-    talk.far.call.page_left()
+    talk.far.call.end(failure("hidden"))
     for task in (waiting, speaking):
-        with pytest.raises((ConnectionClosed, WidgetError), match="the page that held the call is gone"):
+        with pytest.raises((ConnectionClosed, WidgetError), match="last view of the call was removed"):
             await task
     with pytest.raises(ConnectionClosed):
         await talk.far.call.send("{}")
@@ -150,21 +180,29 @@ async def test_the_page_goes_and_everybody_is_told(talk: Talk) -> None:
 
 
 async def test_a_sideband_ends_with_its_call() -> None:
-    released: list[str] = []
+    posted: list[str] = []
 
     def post(kind: str, header: dict[str, Any], buffers: Sequence[bytes]) -> None:
-        released.append(kind)
-        call.came("released", {}, [])
+        posted.append(kind)
+        call.on_message("released", {}, [])
 
-    near, far = memory_pair()
-    call = DataChannel(1, "p", post)
-    call.read = False
-    call.came("event", {}, [b"{}"])  # the page's events are the socket's once more
-    beside = Sideband(near, call)
+    call = Call(1, "p", post, TargetFacts())
+    call.sideband, far = memory_pair()
+    call.on_message("event", {}, [b"{'from': 'the page'}"])  # the socket carries the same event
     await far.send("{}")
-    assert await beside.receive() == "{}"
-    await beside.close()
-    assert released == ["stop"]
+    assert await call.receive() == "{}"
+    await call.send("[]")
+    assert await far.receive() == "[]"
+    await call.close()
+    assert posted == ["stop"]
+    with pytest.raises(ConnectionClosed):
+        await far.receive()
+
+
+async def test_a_call_that_the_page_ends_closes_its_sideband() -> None:
+    call = Call(1, "p", lambda *message: None, TargetFacts())
+    call.sideband, far = memory_pair()
+    call.on_message("ended", {"why": "ice"}, [])
     with pytest.raises(ConnectionClosed):
         await far.receive()
 
@@ -172,7 +210,7 @@ async def test_a_sideband_ends_with_its_call() -> None:
 # --- the widget -------------------------------------------------------------------------------------------------------
 
 
-def test_wrong_words_are_refused_at_once() -> None:
+def test_wrong_settings_are_refused_at_once() -> None:
     with pytest.raises(TypeError, match="instruction"):
         WebRTCPeer("sim", instruction="typo")
     with pytest.raises(LocalProtocolError, match=r"wrong setting: .*threshold"):
@@ -185,14 +223,13 @@ def test_wrong_words_are_refused_at_once() -> None:
         WebRTCPeer("simm")
 
 
-async def test_without_a_page_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_start_fails_without_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PAGE_S", 0.01)
     peer = WebRTCPeer("sim")
-    with pytest.raises(WidgetError, match="no page shows this widget"):
+    with pytest.raises(WidgetError, match="No page shows this widget"):
         await peer.start()
     assert peer.state == "failed"
-    with pytest.raises(ConnectError, match="there is no call"):
-        await peer.ask("Hello?")
+    assert peer.message.startswith("No page shows this widget")
     peer.close()
     peer.close()
 
@@ -216,12 +253,12 @@ class Shown:
         assert (await self.page.until("call")).header == {"call": 1, "page": self.page.id}
         return starting
 
-    def say(self, kind: str, **header: Any) -> None:
+    def send(self, kind: str, **header: Any) -> None:
         request = {"r": 1} if kind in ("key", "answered", "offer") else {}
         self.page.send(pack(self.peer.stream_name, kind, {"call": 1, **header}, **request))
 
     async def ask(self, kind: str, **header: Any) -> dict[str, Any]:
-        self.say(kind, **header)
+        self.send(kind, **header)
         answer: dict[str, Any] = (await self.page.until("reply")).header
         return answer
 
@@ -250,12 +287,12 @@ async def test_the_key_carries_everything_and_is_nowhere_else(dialect: Any) -> N
         places = [repr(peer), json.dumps(peer.get_state(), default=repr), repr(vars(peer)), repr(vars(peer._call))]
         assert not any(answer["key"] in place for place in places)
 
-        shown.say("ended", why="NotAllowedError", detail="Permission denied")
-        shown.say("released")
-        with pytest.raises(WidgetError, match="permission for the microphone was denied") as refused:
+        shown.send("ended", why="NotAllowedError", detail="Permission denied")
+        shown.send("released")
+        with pytest.raises(WidgetError, match="Permission to use the microphone was denied") as refused:
             await starting
-        assert "allow=microphone" in refused.value.__notes__[0]
-        assert peer.message.startswith("the permission for the microphone was denied (Permission denied)\nNext: ")
+        assert "allow the microphone" in refused.value.__notes__[0]
+        assert peer.message.startswith("Permission to use the microphone was denied (Permission denied)\nNext: ")
         assert peer.state == "failed"
         peer.close()
 
@@ -270,31 +307,31 @@ async def test_the_key_carries_everything_and_is_nowhere_else(dialect: Any) -> N
             Exception,
             "no session desc",
         ),
-        ("ended", {"why": "no-path"}, ConnectError, r"nothing gets through .* \(ICE\)"),
-        ("ended", {"why": "OverconstrainedError", "detail": "x"}, WidgetError, "the browser refused: Overcon"),
+        ("ended", {"why": "no-path"}, ConnectError, r"No network path was found \(ICE failed\)"),
+        ("ended", {"why": "OverconstrainedError", "detail": "x"}, WidgetError, "The browser refused: Overcon"),
     ],
 )
-async def test_a_call_that_comes_to_nothing(kind: str, header: Any, raised: Any, words: str) -> None:
+async def test_start_raises_why_there_is_no_call(kind: str, header: Any, raised: Any, words: str) -> None:
     async with Simulator(voice="babble", latency="fast") as simulator:
         shown = Shown(WebRTCPeer(simulator))
         starting = await shown.start()
         if kind == "answered":
             assert await shown.ask(kind, **header) == {"failed": True}
         else:
-            shown.say(kind, **header)
-        shown.say("released")
+            shown.send(kind, **header)
+        shown.send("released")
         with pytest.raises(raised, match=words):
             await starting
         assert shown.peer.message
         shown.peer.close()
 
 
-async def test_stopped_before_it_stood() -> None:
+async def test_a_call_stopped_before_it_is_open() -> None:
     shown = Shown(WebRTCPeer("sim"))
     starting = await shown.start()
-    shown.say("released")
+    shown.send("released")
     await shown.peer.stop()
-    with pytest.raises(ConnectError, match="stopped before it stood"):
+    with pytest.raises(ConnectError, match="stopped before it was open"):
         await starting
     assert shown.peer.state == "closed"
     shown.peer.close()
@@ -305,28 +342,44 @@ async def test_a_call_that_ends_leaves_the_sessions_on_its_simulator_alone() -> 
     shown = Shown(WebRTCPeer(simulator))
     starting = await shown.start()  # the call starts the simulator
     async with connect(simulator) as session:
-        shown.say("released")
+        shown.send("released")
         await shown.peer.stop()
-        with pytest.raises(ConnectError, match="stopped before it stood"):
+        with pytest.raises(ConnectError, match="stopped before it was open"):
             await starting
         assert (await session.ask("Hello?")).status == "completed"
     assert not simulator.running
     shown.peer.close()
 
 
-async def test_what_the_service_ignores_is_said() -> None:
+async def test_a_notice_names_settings_that_the_service_ignores() -> None:
     peer = WebRTCPeer("sim", turn_detection={"silence_duration_ms": 700})
     asked = peer._config
     kept = SessionConfig.of(turn_detection={"silence_duration_ms": 200, "threshold": 0.5})
 
     def rows() -> None:
-        peer._asked.append(("", asked))
-        peer._compare(events.SessionCreated(session=kept), peer._asked.popleft()[1])
+        peer._requested.append(("", asked))
+        peer._compare(events.SessionCreated(session=kept), peer._requested.popleft()[1])
         peer._compare(events.SessionUpdated(session=kept), asked)
         peer._compare(events.SessionUpdated(session=asked), asked)
 
     shared_loop().run(asyncio.to_thread(rows))
     assert len(peer.notices) == 2
-    assert "did not begin with" in peer.notices[0]
-    assert "kept its own: audio.input.turn_detection.silence_duration_ms. Azure" in peer.notices[1]
+    assert "began without these settings of the key" in peer.notices[0]
+    assert "kept its own value of: audio.input.turn_detection.silence_duration_ms. Azure" in peer.notices[1]
     peer.close()
+
+
+async def test_notices_are_bounded_and_not_repeated() -> None:
+    peer = WebRTCPeer("sim")
+    for number in range(100):
+        peer._notice(f"number {number // 2}")
+    assert peer.notices == [f"number {number}" for number in range(30, 50)]
+    peer.close()
+
+
+def test_every_next_step_belongs_to_a_reason() -> None:
+    assert set(NEXT_STEPS) < set(FAILURES)
+    for why in FAILURES:
+        error = failure(why)
+        assert len(error.__notes__) == 1
+        assert error.__notes__[0].endswith(".")

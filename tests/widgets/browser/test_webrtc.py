@@ -115,7 +115,7 @@ def call(jupyterlab: Any, launch: Any, open_notebook: Any, pictures: Path) -> Ca
         outputs = await notebook.run_all()
         assert not any(output.error for output in outputs), outputs
         if start:
-            await called.find("button", has_text="Start").click()
+            await called.find("button", has_text="Start call").click()
             await called.state("talking")
         return called
 
@@ -197,7 +197,7 @@ print(json.dumps([spoke.wall_time, cut.wall_time, item.event.audio_end_ms, heard
     )
     assert one.notebook.messages == []
 
-    await one.find("button", has_text="Stop").click()
+    await one.find("button", has_text="End call").click()
     await one.has_let_go()
     await one.state("closed")
     left = """
@@ -212,14 +212,14 @@ def left():
     await one.eventually("left()", "[] False ['rtnb-loop'] closed")
 
     # --- what Jupyter leaves on
-    await one.find("button", has_text="Start").click()
+    await one.find("button", has_text="Start call").click()
     await one.state("talking")
     await one.page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").click()
     await one.notebook.choose("Edit", "Clear Cell Output")
     await one.has_let_go()
-    await one.eventually("'the last view of the widget was removed' in peer.message", "True")
+    await one.eventually("'last view of the call was removed' in peer.message", "True")
     await one.python("peer")
-    await one.find("button", has_text="Start").click()
+    await one.find("button", has_text="Start call").click()
     await one.state("talking")
     assert not await one.page.evaluate("ended()")
     kernel = one.notebook.lab.get("api/kernels")[-1]["id"]
@@ -235,14 +235,14 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
     options = "microphone=False, sideband=True, instructions='Be brief.'"
     one = await call("kernel.ipynb", options=options, more=preview, start=False)
     said = await one.python(
-        "await peer.start(); print((await peer.ask('What is a delta?')).transcript, list(peer.notices), peer.call_id)"
+        "session = await peer.start(); print((await session.ask('What is a delta?')).transcript, list(peer.notices), peer.call_id)"
     )
     assert "A delta is" in said
-    assert "which learns the call's id" in said
+    assert "The kernel posted the offer" in said
     assert "No microphone is in use" in said
     await one.page.route("**/realtimertc?*", lambda route: route.abort())  # as where CORS forbids it
     said = await one.python(
-        "peer.close(); await older.start(); answer = await older.ask('What is a delta?')\n"
+        "peer.close(); session = await older.start(); answer = await session.ask('What is a delta?')\n"
         "print(answer.transcript, list(older.notices), older.session.config.voice, older.session.dialect)\n"
         "import asyncio\nwhile len(older.statistics) < 3: await asyncio.sleep(0.1)\n"
         "await older.stop(); print('at once', older.state)"
@@ -261,12 +261,12 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
 
 async def test_a_denied_microphone_is_said_and_raised(call: Call) -> None:
     one = await call("denied.ipynb", "--use-fake-ui-for-media-stream=deny", start=False)
-    told = "the permission for the microphone was denied"
+    told = "Permission to use the microphone was denied"
     raised = await one.python(
         "try: await peer.start()\nexcept rtnb.errors.WidgetError as error: print(error, error.__notes__)"
     )
     assert told in raised
-    await expect(one.find("[role=alert]")).to_contain_text(told)
+    await expect(one.find("[role=status]")).to_contain_text(told)
     await one.has_let_go()
 
 
