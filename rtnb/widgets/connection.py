@@ -1,7 +1,7 @@
 """`ConnectionControl`: state, target, time left and usage of a session's connection; connect, disconnect, a key.
 
-Traits (kernel to page): `state`, `target`, `dialect`, `noun`, `model`, `transport`, `session_id`, `expires_at`, `usage`,
-`message`, `takes_key`, `can_connect`.
+Traits (kernel to page): `state`, `target`, `dialect`, `noun`, `model`, `transport`, `session_id`, `expires_at`,
+`usage`, `message`, `takes_key`, `can_connect`.
 Messages (page to kernel): ``{"kind": "connect"}``, ``{"kind": "disconnect"}``, ``{"kind": "key", "key": …}``. A key
 travels only so: messages are not saved in a notebook, values are.
 """

@@ -29,7 +29,7 @@ _FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
 
 
 class Transcript(SessionView):
-    """The conversation, item by item, with the status of each: in progress, complete, interrupted where it was heard to.
+    """The conversation, item by item, each with its status and, where an answer was interrupted, what was heard.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Take the README's pictures anew: ``python -m tests.browser.screenshots``.
 
-A playground in a real JupyterLab after a real conversation with the simulator: typed, spoken, with a tool, interrupted.
+A playground in a real JupyterLab after a real conversation with the simulator: one answer heard to its end, one interrupted.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from tests.browser.chromium import find_chromium, flags, prepare_driver
 from tests.browser.lab import Lab, open_notebook
 
 FOLDER = Path(__file__).resolve().parents[2] / ".github"
-CELLS = [
-    'import rtnb\nplayground = rtnb.Playground("sim", instructions="Answer in one sentence.")\nplayground',
-    "from rtnb.audio import babble\nquestion = babble('what is a delta please', seed=5).audio\n"
-    "answer = await playground.say(question, rate_hz=24_000)",
-]
+CELL = 'import rtnb\nplayground = rtnb.Playground("sim", instructions="Answer in one sentence.")\nplayground'
 PICTURES = {
     "light": ("JupyterLab Light", 1440, "Turn detection"),
     "dark": ("JupyterLab Dark", 1440, "Events"),
@@ -33,7 +29,7 @@ async def take(lab: Lab, browser: object, name: str, folder: Path) -> None:
     """Hold a conversation and take one picture."""
     theme, width, tab = PICTURES[name]
     lab.set_theme(theme)
-    lab.write(f"{name}.ipynb", CELLS[:1])
+    lab.write(f"{name}.ipynb", [CELL])
     notebook = await open_notebook(lab, browser, f"{name}.ipynb", pictures=folder)  # type: ignore[arg-type]
     page = notebook.page
     await page.set_viewport_size({"width": width, "height": 900 if width > 1000 else 1100})

@@ -19,9 +19,9 @@ from rtnb._loop import shared_loop
 from rtnb.analysis.latency import POINTS
 from rtnb.audio import encode_pcm16
 from rtnb.errors import ConnectError, LocalProtocolError, RequestTimeout
+from rtnb.widgets import playground as playground_module
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
-from rtnb.widgets import playground as playground_module
 from rtnb.widgets.message_bar import MessageBar
 from rtnb.widgets.playground import Playground
 from tests.widgets.page import eventually
@@ -143,7 +143,7 @@ async def test_the_end_of_the_session_is_said(simulator: rtnb.Simulator) -> None
     await asyncio.to_thread(simulator.stop)
     await eventually(lambda: playground.connection.state == "closed")
     assert playground.connection.message
-    with pytest.raises(rtnb.RtnbError, match="closed"):
+    with pytest.raises(rtnb.RtnbError, match="the service ended the session"):
         await playground.ask("Hello?")
     playground.close()
 

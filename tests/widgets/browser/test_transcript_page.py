@@ -74,7 +74,9 @@ async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
     assert await page.evaluate("model.handlers.size") == 0
 
 
-AT_END = "(() => { const l = document.querySelector('[role=log]'); return l.scrollHeight - l.scrollTop - l.clientHeight })()"
+AT_END = (
+    "(() => { const l = document.querySelector('[role=log]'); return l.scrollHeight - l.scrollTop - l.clientHeight })()"
+)
 
 
 async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(browser: Any) -> None:
@@ -99,7 +101,9 @@ async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(brows
 
 async def test_the_newest_500_turns_are_on_the_page(browser: Any) -> None:
     page = await shown(browser, "transcript", TRAITS)
-    await page.evaluate("(e) => { for (let i = 0; i < 620; i++) say('entry', { ...e, id: `i${i}`, index: i }); }", entry(0, "x"))
+    await page.evaluate(
+        "(e) => { for (let i = 0; i < 620; i++) say('entry', { ...e, id: `i${i}`, index: i }); }", entry(0, "x")
+    )
     assert await page.locator("article").count() == PAGE_ENTRIES
     await page.get_by_text("Showing the newest 500 turns.").wait_for()
     await page.evaluate("(e) => say('entry', e)", entry(5, "a late change of a turn that has left the page"))
