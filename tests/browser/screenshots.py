@@ -1,6 +1,6 @@
 """Take the README's pictures anew: ``python -m tests.browser.screenshots``.
 
-A playground in a real JupyterLab after a real conversation with the simulator: one answer heard to its end, one interrupted.
+A playground in a real JupyterLab after a conversation with the simulator: one answer heard whole, one interrupted.
 """
 
 from __future__ import annotations

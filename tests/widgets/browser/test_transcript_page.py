@@ -74,9 +74,8 @@ async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
     assert await page.evaluate("model.handlers.size") == 0
 
 
-AT_END = (
-    "(() => { const l = document.querySelector('[role=log]'); return l.scrollHeight - l.scrollTop - l.clientHeight })()"
-)
+AT_END = "(([l]) => l.scrollHeight - l.scrollTop - l.clientHeight)(document.querySelectorAll('[role=log]'))"
+
 
 
 async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(browser: Any) -> None:
