@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rtnb.client.log import LogRow
 from rtnb.protocol import events
-from rtnb.protocol.values import Item
+from rtnb.protocol.values import Item, Response
 from rtnb.widgets._timeline import Timeline
 
 MOST_ENTRIES: Final = 5_000
@@ -80,9 +80,58 @@ class Entries:
         """Take one row."""
         self._number, self._now_ms = row.number, self._timeline.ms(row)
         event: Any = row.event
-        handler = _HANDLERS.get(type(event))
-        if handler is not None:
-            handler(self, event)
+        match event:
+            case events.ResponseOutputAudioDelta():
+                if self._asked_ms is not None:
+                    self._measure(self._entry(event.item_id), "first audio")
+            case events.ResponseOutputAudioTranscriptDelta() | events.ResponseOutputTextDelta():
+                self._on_delta(event)
+            case events.ResponseOutputAudioTranscriptDone():
+                self._entry(event.item_id).text = event.transcript
+            case events.ResponseOutputTextDone():
+                self._entry(event.item_id).text = event.text
+            case events.ResponseOutputItemDone():
+                self._on_item_done(event.item)
+            case events.ResponseDone():
+                self._on_response_done(event.response)
+            case events.ResponseOutputItemAdded() | events.ConversationItemAdded() | events.ConversationItemCreated():
+                self._on_item(event.item)
+            case events.ConversationItemDone():
+                self._on_item(event.item)
+            case events.ConversationItemTruncate():
+                self._on_truncate(event)
+            case events.ConversationItemTruncated() if event.item_id not in self._timeline.items:
+                # Over WebRTC the service cuts, and no audio of the item passes the kernel.
+                self._end(event.item_id, "interrupted", f"at {event.audio_end_ms / 1000:.1f} s")
+            case events.ConversationItemDeleted():
+                self._end(event.item_id, "deleted")
+            case events.ResponseCreate():
+                self._asked_ms = self._now_ms
+            case _:
+                self._on_user(event)
+
+    def _on_user(self, event: Any) -> None:
+        """Take an event about the user's speech or its transcription."""
+        match event:
+            case events.SessionCreated() | events.SessionUpdated():
+                heard = event.session.audio and event.session.audio.input
+                self._transcribes = bool(heard and heard.transcription and heard.transcription.model)
+            case events.InputAudioBufferSpeechStarted() if event.item_id:
+                self._entry(event.item_id, "user").detail = "listening"
+            case events.InputAudioBufferCommitted():
+                self._asked_ms = self._now_ms
+                if (entry := self._entry(event.item_id, "user")).status == "in progress":
+                    self._await_transcript(entry)
+            case events.InputAudioBufferCleared():
+                for id in [entry.id for entry in self.all.values() if entry.detail == "listening"]:
+                    self._end(id, "deleted", "the audio was cleared")
+            case events.ConversationItemInputAudioTranscriptionDelta():
+                self._entry(event.item_id, "user").text += event.delta or ""
+            case events.ConversationItemInputAudioTranscriptionCompleted():
+                self._entry(event.item_id, "user").text = event.transcript
+                self._end(event.item_id, "complete")
+            case events.ConversationItemInputAudioTranscriptionFailed():
+                self._end(self._entry(event.item_id, "user").id, "failed", event.error.message or "no transcript")
 
     # --- handlers of events -------------------------------------------------------------------------------------------
 
@@ -96,13 +145,10 @@ class Entries:
         self.changed[item_id] = None
         return self.all[item_id]
 
-    def _end(self, entry: Entry, status: str, detail: str = "") -> None:
-        entry.status, entry.detail = status, detail
-        self.changed[entry.id] = None
-
-    def _on_session(self, event: events.SessionCreated | events.SessionUpdated) -> None:
-        heard = event.session.audio and event.session.audio.input
-        self._transcribes = bool(heard and heard.transcription and heard.transcription.model)
+    def _end(self, item_id: str, status: str, detail: str = "") -> None:
+        if (entry := self.all.get(item_id)) is not None:
+            entry.status, entry.detail = status, detail
+            self.changed[item_id] = None
 
     def _on_item(self, item: Item) -> None:
         if item.type not in ("message", *_ROLES) or not item.id:
@@ -120,7 +166,7 @@ class Entries:
         if any(part.type == "input_audio" and not part.transcript for part in parts):
             self._await_transcript(entry)
         elif entry.role != "assistant" and item.type != "function_call":
-            self._end(entry, "complete")
+            self._end(entry.id, "complete")
 
     def _on_output(self, item: Item) -> bool:
         """Join the result of a tool to its call, once; returns whether the call is known."""
@@ -130,39 +176,14 @@ class Entries:
         called_ms = self._called_ms.pop(entry.call_id, None)
         if called_ms is not None:
             entry.text, entry.note = f"{entry.text} → {item.output}", f"{self._now_ms - called_ms:.0f} ms"
-            self._end(entry, "complete")
+            self._end(entry.id, "complete")
         return True
 
     def _await_transcript(self, entry: Entry) -> None:
         if self._transcribes:
             entry.detail = "waiting for the transcript"
         else:
-            self._end(entry, "not transcribed", "Input transcription is off")
-
-    def _on_speech_started(self, event: events.InputAudioBufferSpeechStarted) -> None:
-        if event.item_id:
-            self._entry(event.item_id, "user").detail = "listening"
-
-    def _on_committed(self, event: events.InputAudioBufferCommitted) -> None:
-        self._asked_ms = self._now_ms
-        entry = self._entry(event.item_id, "user")
-        if entry.status == "in progress":
-            self._await_transcript(entry)
-
-    def _on_create(self, _: events.ResponseCreate) -> None:
-        self._asked_ms = self._now_ms
-
-    def _on_transcript_delta(self, event: events.ConversationItemInputAudioTranscriptionDelta) -> None:
-        entry = self._entry(event.item_id, "user")
-        entry.text += event.delta or ""
-
-    def _on_transcript(self, event: events.ConversationItemInputAudioTranscriptionCompleted) -> None:
-        entry = self._entry(event.item_id, "user")
-        entry.text = event.transcript
-        self._end(entry, "complete")
-
-    def _on_no_transcript(self, event: events.ConversationItemInputAudioTranscriptionFailed) -> None:
-        self._end(self._entry(event.item_id, "user"), "failed", str(event.error.message or "no transcript"))
+            self._end(entry.id, "not transcribed", "Input transcription is off")
 
     def _on_delta(self, event: Any) -> None:
         entry = self._entry(event.item_id)
@@ -171,21 +192,12 @@ class Entries:
         if isinstance(event, events.ResponseOutputTextDelta):
             self._measure(entry, "first text")
 
-    def _on_audio(self, event: events.ResponseOutputAudioDelta) -> None:
-        if self._asked_ms is not None:
-            self._measure(self._entry(event.item_id), "first audio")
-
     def _measure(self, entry: Entry, what: str) -> None:
         if self._asked_ms is not None:
             entry.note = f"{what} {self._now_ms - self._asked_ms:.0f} ms"
             self._asked_ms = None
 
-    def _on_text_done(self, event: Any) -> None:
-        is_text = isinstance(event, events.ResponseOutputTextDone)
-        self._entry(event.item_id).text = event.text if is_text else event.transcript
-
-    def _on_item_done(self, event: events.ResponseOutputItemDone) -> None:
-        item = event.item
+    def _on_item_done(self, item: Item) -> None:
         self._on_item(item)
         entry = self.all.get(item.id or "")
         if item.type == "function_call" and entry is not None and item.status != "incomplete":
@@ -193,37 +205,21 @@ class Entries:
             while len(self._called_ms) > 100:  # calls that nothing answers
                 del self._called_ms[next(iter(self._called_ms))]
         elif entry is not None and entry.status == "in progress":
-            self._end(entry, "interrupted" if item.status == "incomplete" else "complete")
+            self._end(entry.id, "interrupted" if item.status == "incomplete" else "complete")
 
-    def _on_response_done(self, event: events.ResponseDone) -> None:
-        for item in event.response.output or ():
+    def _on_response_done(self, response: Response) -> None:
+        for item in response.output or ():
             entry = self.all.get(item.id or "")
             if entry is not None and entry.status == "in progress" and entry.call_id not in self._called_ms:
-                self._end(entry, "complete" if event.response.status == "completed" else "interrupted")
+                self._end(entry.id, "complete" if response.status == "completed" else "interrupted")
 
     def _on_truncate(self, event: events.ConversationItemTruncate) -> None:
         entry, audio = self.all.get(event.item_id), self._timeline.items.get(event.item_id)
-        if entry is None or audio is None or not audio.audio_ms:
-            return
-        heard_ms = audio.heard_ms or 0.0
-        entry.heard_share = heard_ms / audio.audio_ms
-        lost_ms = audio.audio_ms - heard_ms
-        self._end(entry, "interrupted", f"at {heard_ms / 1000:.1f} s; {lost_ms / 1000:.1f} s not heard")
-
-    def _on_truncated(self, event: events.ConversationItemTruncated) -> None:
-        """Note the cut of the service over WebRTC, where no audio of the item passes the kernel."""
-        entry = self.all.get(event.item_id)
-        if entry is not None and event.item_id not in self._timeline.items:
-            self._end(entry, "interrupted", f"at {event.audio_end_ms / 1000:.1f} s")
-
-    def _on_deleted(self, event: events.ConversationItemDeleted) -> None:
-        if event.item_id in self.all:
-            self._end(self._entry(event.item_id), "deleted")
-
-    def _on_cleared(self, _: events.InputAudioBufferCleared) -> None:
-        for entry in self.all.values():
-            if entry.detail == "listening":
-                self._end(entry, "deleted", "the audio was cleared")
+        if entry is not None and audio is not None and audio.audio_ms:
+            heard_ms = audio.heard_ms or 0.0
+            lost_ms = audio.audio_ms - heard_ms
+            entry.heard_share = heard_ms / audio.audio_ms
+            self._end(entry.id, "interrupted", f"at {heard_ms / 1000:.1f} s; {lost_ms / 1000:.1f} s not heard")
 
     # --- with times ---------------------------------------------------------------------------------------------------
 
@@ -255,33 +251,6 @@ def format_call(item: Item) -> str:
         arguments = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
     output = f" → {item.output}" if item.output else ""
     return f"{item.name or ''}({arguments}){output}"
-
-
-_HANDLERS: dict[type, Any] = {
-    events.SessionCreated: Entries._on_session,
-    events.SessionUpdated: Entries._on_session,
-    events.ConversationItemAdded: lambda entries, event: entries._on_item(event.item),
-    events.ConversationItemCreated: lambda entries, event: entries._on_item(event.item),
-    events.ConversationItemDone: lambda entries, event: entries._on_item(event.item),
-    events.ResponseOutputItemAdded: lambda entries, event: entries._on_item(event.item),
-    events.ResponseOutputItemDone: Entries._on_item_done,
-    events.ResponseCreate: Entries._on_create,
-    events.ResponseDone: Entries._on_response_done,
-    events.InputAudioBufferSpeechStarted: Entries._on_speech_started,
-    events.InputAudioBufferCommitted: Entries._on_committed,
-    events.InputAudioBufferCleared: Entries._on_cleared,
-    events.ConversationItemInputAudioTranscriptionDelta: Entries._on_transcript_delta,
-    events.ConversationItemInputAudioTranscriptionCompleted: Entries._on_transcript,
-    events.ConversationItemInputAudioTranscriptionFailed: Entries._on_no_transcript,
-    events.ResponseOutputAudioDelta: Entries._on_audio,
-    events.ResponseOutputAudioTranscriptDelta: Entries._on_delta,
-    events.ResponseOutputTextDelta: Entries._on_delta,
-    events.ResponseOutputAudioTranscriptDone: Entries._on_text_done,
-    events.ResponseOutputTextDone: Entries._on_text_done,
-    events.ConversationItemTruncate: Entries._on_truncate,
-    events.ConversationItemTruncated: Entries._on_truncated,
-    events.ConversationItemDeleted: Entries._on_deleted,
-}
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -77,7 +77,6 @@ async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
 AT_END = "(([l]) => l.scrollHeight - l.scrollTop - l.clientHeight)(document.querySelectorAll('[role=log]'))"
 
 
-
 async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(browser: Any) -> None:
     page = await shown(browser, "transcript", TRAITS)
     for number in range(40):
