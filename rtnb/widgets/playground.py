@@ -45,8 +45,8 @@ PARTS: Final = ("conversation", "time axis", "settings", "turn detection", "even
 TRANSPORTS: Final = {"websocket": "WebSocket", "webrtc": "WebRTC"}
 """Transports and their names on the page."""
 
-TRANSCRIBER: Final = "gpt-4o-mini-transcribe"
-"""Model that "Transcribe me" asks for; on Azure it is the usual name of a deployment."""
+TRANSCRIBER: Final = "whisper-1"
+"""Transcription model with the simulator, the default of the knob *Input transcription*."""
 
 _TITLE_S: Final = 0.5  # interval of the number of events in the tab's title (chosen)
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
@@ -132,6 +132,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         """Call over WebRTC; None before the first."""
         self._uses_microphone = microphone is None
         self._build({show} if isinstance(show, str) else set(show), height)
+        self._watch_parts()
         self.transport = transport
         self.observe(self._on_transport, "transport")
         if self._key:
@@ -151,7 +152,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self.connection.describe(self._target.facts)
         takes_key = hasattr(self._target, "api_key")
         self.connection.on_connect(self.connect, self.disconnect, self._use_key if takes_key else None)
-        self.transcript.on_transcribe(lambda: setattr(self.listening, "model", TRANSCRIBER))
+        self.transcript.on_transcribe(lambda: setattr(self.listening, "transcribe", True))
         for view in (self.transcript, self.inspector):
             traitlets.link((self.waveform, "selected_index"), (view, "selected_index"))
         self._choice = ipywidgets.Dropdown(
@@ -178,13 +179,6 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         present = {"conversation": "conversation" in show, "time": "time axis" in show, "tabs": bool(self._tab_names)}
         for part in [part for part, is_shown in present.items() if not is_shown]:
             self._frame.add_class(f"rtnb-no-{part}")
-        self.connection.observe(lambda change: self._set_status("connection", change["new"]), "message")
-        self.connection.observe(self._on_n_events, "n_events")
-        self.speaker.observe(
-            lambda change: self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], "")), "state"
-        )
-        if self.microphone is not None:
-            self.microphone.observe(self._on_microphone, ["status", "problem"])
 
     # --- the session --------------------------------------------------------------------------------------------------
 
@@ -320,6 +314,15 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self.connect()
 
     # --- the status line and the title of Events ----------------------------------------------------------------------
+
+    def _watch_parts(self) -> None:
+        self.connection.observe(lambda change: self._set_status("connection", change["new"]), "message")
+        self.connection.observe(self._on_n_events, "n_events")
+        self.speaker.observe(
+            lambda change: self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], "")), "state"
+        )
+        if self.microphone is not None:
+            self.microphone.observe(self._on_microphone, ["status", "problem"])
 
     def _set_status(self, source: str, text: str, *, is_problem: bool = True) -> None:
         shared_loop().call_soon(lambda: self.message_bar.set_status(source, text, is_problem=is_problem))
