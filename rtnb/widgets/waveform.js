@@ -186,7 +186,7 @@ class View {
     const { canvas, recording } = this;
     const height = this.model.get("height_px") - FOOTER;
     const px = this.ms_per_px;
-    if (this.follow) this.start_ms = Math.max(0, (recording.cursor_ms ?? recording.end_ms) - 0.9 * this.span_ms);
+    if (this.follow) this.start_ms = Math.max(0, (recording.cursor_ms ?? recording.now_ms) - 0.9 * this.span_ms);
     this.start_ms = Math.round(this.start_ms / px) * px; // whole pixels: the columns stay as they are while they move
     const paper = { ...drawing(canvas, height), x: (/** @type {number} */ ms) => LEFT + (ms - this.start_ms) / px };
     const { g, width, color, x } = paper;
@@ -226,9 +226,9 @@ class View {
   describe(/** @type {?number} */ cursor_ms) {
     const { canvas, recording } = this;
     const selected = this.model.get("selected_ms");
-    const words = (/** @type {number} */ ms) => [clock(ms, 2), moment(recording.marks, ms)].filter(Boolean).join(" · ");
-    const ms = Math.min(this.hover_ms ?? cursor_ms ?? selected ?? Infinity, recording.end_ms);
-    put(this.readout, "textContent", this.note || words(Math.max(0, ms)));
+    const words = (/** @type {number} */ ms) => [clock(ms, 2), moment(recording, ms)].filter(Boolean).join(" · ");
+    const ms = this.hover_ms ?? cursor_ms ?? selected ?? recording.now_ms;
+    put(this.readout, "textContent", this.note || words(Math.min(Math.max(0, ms), recording.end_ms)));
     const plays = Boolean(this.player?.clip);
     put(this.play, "textContent", plays ? "■" : "▶");
     put(this.play, "title", plays ? "Stop" : "Play from the selected moment (Enter)");

@@ -81,7 +81,8 @@ export class Recording {
     for (const [key, mark] of Object.entries(header.marks)) this.marks.set(key, mark);
     const excess = Math.max(0, this.marks.size - MAX_MARKS);
     if (excess) [...this.marks.keys()].slice(0, excess).forEach((key) => this.marks.delete(key));
-    Object.assign(this, { now_ms: header.now_ms, cursor: header.cursor, cursor_at: performance.now() });
+    const now_ms = Math.max(this.now_ms, header.now_ms, this.cursor_ms ?? 0); // audio plays on after the newest event
+    Object.assign(this, { now_ms, cursor: header.cursor, cursor_at: performance.now() });
   }
 
   get end_ms() {
@@ -106,10 +107,10 @@ export function zoomed({ start_ms, span_ms }, /** @type {number} */ at_ms, /** @
 }
 
 /** Describe a moment. */
-export function moment(/** @type {Map<string, Mark>} */ marks, /** @type {number} */ ms) {
+export function moment(/** @type {Recording} */ { marks, now_ms }, /** @type {number} */ ms) {
   const words = [];
   for (const [key, { start_ms, stop_ms, status, heard_ms, audio_ms }] of marks) {
-    const stop = key[0] === "i" ? start_ms + audio_ms : (stop_ms ?? Infinity);
+    const stop = key[0] === "i" ? start_ms + audio_ms : (stop_ms ?? now_ms + 1);
     if (ms < start_ms || ms >= stop) continue;
     if (key[0] === "s") words.push("you speak");
     if (key[0] === "r") words.push(`response ${status.replace("_", " ")}`);
@@ -138,7 +139,7 @@ export function paintUnheard(
 /** Draw turns, and responses below them. */
 export function paintBars(/** @type {Paper} */ { g, width, color, x }, /** @type {Recording} */ recording, /** @type {number} */ top) {
   for (const [key, { start_ms, stop_ms, status }] of recording.marks) {
-    const [from, to] = [x(start_ms), x(stop_ms ?? recording.end_ms)];
+    const [from, to] = [x(start_ms), x(stop_ms ?? recording.now_ms)];
     if (key[0] === "i" || to < 0 || from > width) continue;
     const whole = status === "completed" || status === "in_progress";
     g.fillStyle = color(key[0] === "s" ? "you" : whole ? "model" : "warn");

@@ -124,6 +124,17 @@ async def test_the_playback_position_moves_between_two_reports(browser: Any) -> 
     await page.wait_for_function(f"{shown_text}.startsWith('0:10.00')")
 
 
+async def test_live_shows_now_and_not_the_end_of_audio_that_is_still_to_be_played(browser: Any) -> None:
+    page = await shown(browser, "waveform", TRAITS)
+    await page.evaluate("say('bins', { lane: 'model', index: 0 }, [new Int16Array(60000).buffer])")  # 60 s, all at once
+    turn = "{ s0: { start_ms: 1500, stop_ms: null, status: '', heard_ms: null, audio_ms: 0 } }"
+    await page.evaluate(f"say('marks', {{ now_ms: 2000, cursor: null, marks: {turn} }})")
+    await page.wait_for_function("document.querySelector('canvas').ariaValueMax === '60000'")
+    await page.get_by_text("0:02.00 · you speak").wait_for()
+    await page.mouse.move(*await place(page, 20_000))  # the axis still begins at 0, and the turn lasts until now
+    await page.wait_for_function("/^0:(19|20)[.]\\d\\d$/.test(document.querySelector('.rtnb-readout').textContent)")
+
+
 async def test_nothing_moves_while_audio_arrives(browser: Any) -> None:
     page = await shown(browser, "waveform", TRAITS)
     boxes = """() => [...document.querySelectorAll(".rtnb-waveform, .rtnb-waveform *")].map((e) => {
