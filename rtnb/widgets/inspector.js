@@ -188,7 +188,9 @@ class Inspector extends EventTable {
   }
   showSelected() {
     const index = this.model.get("selected_index");
-    if (index !== null && !this.holdsSelected()) this.goTo(index);
+    if (this.holdsSelected()) return;
+    if (index === null) this.select(null);
+    else this.goTo(index);
   }
   note(/** @type {any} */ error, text = "") {
     this.noted = error ? error.message : text;
