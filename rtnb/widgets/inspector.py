@@ -17,7 +17,7 @@ from IPython.display import display, update_display
 from traitlets import Bool, Int, Unicode
 
 from rtnb._loop import shared_loop
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client.log import LogRow
 from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.widgets import _event_detail as detail
 from rtnb.widgets._base import bundle, styles
