@@ -73,17 +73,17 @@ def source_of(thing: Any) -> Source:
 def _add(log: EventLog, entry: Any, direction: Direction | None = None, at_s: float = 0.0, wall: float = 0.0) -> None:
     """Record an event, a JSON object, a row of a log, or a line of its file; without a time, at 0 s."""
     if isinstance(entry, LogRow):
-        return _add(log, entry.event, entry.direction, entry.monotonic_s, entry.wall_time)
-    if isinstance(entry, dict) and isinstance(entry.get("event"), dict) and "type" not in entry:
+        direction, at_s, wall, entry = entry.direction, entry.monotonic_s, entry.wall_time, entry.event
+    elif isinstance(entry, dict) and isinstance(entry.get("event"), dict) and "type" not in entry:
         direction = "sent" if entry.get("direction") == "sent" else "received"
-        return _add(
-            log, entry["event"], direction, float(entry.get("monotonic_s", 0)), float(entry.get("wall_time", 0))
-        )
+        at_s, wall = float(entry.get("monotonic_s", 0)), float(entry.get("wall_time", 0))
+        entry = entry["event"]
     if not isinstance(entry, Event | dict):
         raise TypeError(f"an event is a JSON object or an rtnb event, got {type(entry).__name__}")
-    kind, text = (entry.type, None) if isinstance(entry, Event) else (entry.get("type"), json.dumps(entry, default=str))
+    kind, text = (entry.type if isinstance(entry, Event) else entry.get("type")), None
     direction = direction or ("sent" if kind in CLIENT_EVENTS else "received")
     if isinstance(entry, dict):
+        text = json.dumps(entry, separators=(",", ":"), default=str)
         entry = wire.decode(entry, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
     log.record(direction, entry, monotonic_s=at_s, wall_time=wall, text=text)
 
