@@ -28,8 +28,8 @@ from rtnb.widgets.channel import StreamWidget
 __all__ = ["EventInspector", "inspect"]
 
 _INTERVAL_S: Final = 0.1  # between messages while events arrive one by one (measured: tests/benchmarks/inspector.py)
-_AT_ONCE: Final = 2_000  # rows per message: under 10 ms of work on either side
-_SEARCHED: Final = 5_000  # events searched per request
+_AT_ONCE: Final = 1_000  # rows per message: about 10 ms of work on either side
+_SEARCHED: Final = 1_000  # events searched per request: about 10 ms of the background loop
 _EXPORTED_BYTES: Final = 2**20
 _STILL_S: Final = 2.0  # so long after the last event the copy for the saved notebook is renewed (chosen)
 _SEND_S: Final = 8.0
