@@ -70,28 +70,22 @@ def source_of(thing: Any) -> Source:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def _add(log: EventLog, entry: Any) -> None:
+def _add(log: EventLog, entry: Any, direction: Direction | None = None, at_s: float = 0.0, wall: float = 0.0) -> None:
     """Record an event, a JSON object, a row of a log, or a line of its file; without a time, at 0 s."""
     if isinstance(entry, LogRow):
-        _record(log, entry.direction, entry.event, at_s=entry.monotonic_s, wall_time=entry.wall_time)
+        direction, at_s, wall, entry = entry.direction, entry.monotonic_s, entry.wall_time, entry.event
     elif isinstance(entry, dict) and isinstance(entry.get("event"), dict) and "type" not in entry:
-        times = {"at_s": float(entry.get("monotonic_s", 0)), "wall_time": float(entry.get("wall_time", 0))}
-        _record(log, "sent" if entry.get("direction") == "sent" else "received", entry["event"], **times)
-    else:
-        _record(log, None, entry, at_s=0.0, wall_time=0.0)
-
-
-def _record(log: EventLog, direction: Direction | None, entry: Any, *, at_s: float, wall_time: float) -> None:
+        direction = "sent" if entry.get("direction") == "sent" else "received"
+        at_s, wall = float(entry.get("monotonic_s", 0)), float(entry.get("wall_time", 0))
+        entry = entry["event"]
     if not isinstance(entry, Event | dict):
         raise TypeError(f"an event is a JSON object or an rtnb event, got {type(entry).__name__}")
-    if direction is None:
-        kind = entry.type if isinstance(entry, Event) else entry.get("type")
-        direction = "sent" if kind in CLIENT_EVENTS else "received"
-    text = None
+    kind, text = (entry.type if isinstance(entry, Event) else entry.get("type")), None
+    direction = direction or ("sent" if kind in CLIENT_EVENTS else "received")
     if isinstance(entry, dict):
         text = json.dumps(entry, separators=(",", ":"), default=str)
         entry = wire.decode(entry, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
-    log.record(direction, entry, monotonic_s=at_s, wall_time=wall_time, text=text)
+    log.record(direction, entry, monotonic_s=at_s, wall_time=wall, text=text)
 
 
 # --- openai -----------------------------------------------------------------------------------------------------------
@@ -148,10 +142,9 @@ def _note(log: EventLog, direction: Direction, message: Any) -> Any:
     elif not isinstance(content, str | bytes):
         content = json.dumps(content, default=str)
     text = content.decode(errors="replace") if isinstance(content, bytes) else content
-    at = {"at_s": time.monotonic(), "wall_time": time.time()}
     try:
-        _record(log, direction, wire.parse(text), **at)
+        entry: Any = wire.parse(text)
     except RemoteProtocolError as error:
-        payload = {"text_as_received": text[:2_000]}
-        _record(log, direction, UnknownEvent(type="unreadable", payload=payload, problem=str(error)), **at)
+        entry = UnknownEvent(type="unreadable", payload={"text_as_received": text[:2_000]}, problem=str(error))
+    _add(log, entry, direction, time.monotonic(), time.time())
     return message

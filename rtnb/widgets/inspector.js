@@ -54,7 +54,6 @@ class Inspector extends EventTable {
       tree: ["Tree", { fold: true, tree: true }] });
     const button = (/** @type {string} */ text, /** @type {() => void} */ onclick) => add(menu, "button", { type: "button", textContent: text, onclick });
     this.save = button("Export events (JSON Lines)", () => this.export());
-    button("Copy selected event (JSON)", () => this.copy());
     this.send = button("Send event…", () => this.pane.compose().catch((error) => this.note(error)));
     this.send.addEventListener("click", () => { this.more.open = false; });
     const leave = (/** @type {any} */ event) => { if (!this.more.contains(event.target)) this.more.open = false; };
@@ -188,7 +187,9 @@ class Inspector extends EventTable {
   }
   showSelected() {
     const index = this.model.get("selected_index");
-    if (index !== null && !this.holdsSelected()) this.goTo(index);
+    if (this.holdsSelected()) return;
+    if (index === null) this.select(null);
+    else this.goTo(index);
   }
   note(/** @type {any} */ error, text = "") {
     this.noted = error ? error.message : text;

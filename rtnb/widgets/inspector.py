@@ -1,4 +1,4 @@
-"""Event inspector: all events of a session in one table, both directions, with the details of one beside it.
+"""Event inspector: all events of a session in one table, both directions, with the details of the selected one.
 
 The kernel holds the log and sends compact rows (see `rtnb.widgets._event_rows`) at most ten times a second. Message to
 the page: ``rows`` {start, count, base, total, source, waiting}. Messages from it: ``from`` {start} asks for the rows
@@ -17,7 +17,7 @@ from IPython.display import display, update_display
 from traitlets import Bool, Int, Unicode
 
 from rtnb._loop import shared_loop
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client.log import LogRow
 from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.widgets import _event_detail as detail
 from rtnb.widgets._base import bundle, styles
@@ -28,8 +28,8 @@ from rtnb.widgets.channel import StreamWidget
 __all__ = ["EventInspector", "inspect"]
 
 _INTERVAL_S: Final = 0.1  # between messages while events arrive one by one (measured: tests/benchmarks/inspector.py)
-_AT_ONCE: Final = 2_000  # rows per message: under 10 ms of work on either side
-_SEARCHED: Final = 5_000  # events searched per request
+_AT_ONCE: Final = 1_000  # rows per message: about 10 ms of work on either side
+_SEARCHED: Final = 1_000  # events searched per request: about 10 ms of the background loop
 _EXPORTED_BYTES: Final = 2**20
 _STILL_S: Final = 2.0  # so long after the last event the copy for the saved notebook is renewed (chosen)
 _SEND_S: Final = 8.0
@@ -75,7 +75,7 @@ class EventInspector(StreamWidget):
     def __init__(self, source: Any = None, *, height_px: int = 480) -> None:
         found = source_of(source)  # first: a source it does not take leaves nothing behind
         super().__init__(height_px=height_px, static_id=secrets.token_hex(8))
-        self._sent = self._generation = 0
+        self._sent = self._source_number = 0
         self._next_s = 0.0
         self._due = self._in_output = False
         self._timer: asyncio.TimerHandle | None = None
@@ -96,14 +96,15 @@ class EventInspector(StreamWidget):
         self.selected_index = None
 
     @property
-    def event_log(self) -> EventLog:
-        """The events shown, in full."""
-        return self._source.log
+    def _rows(self) -> EventRows:
+        return self._rows_and_state[0]
 
     def _follow(self, given: Any, source: Source) -> None:
         self._unsubscribe()
-        self._given, self._source, self._rows = given, source, EventRows(source.log)
-        self._generation += 1
+        self._source_number += 1
+        state = {"source": self._source_number, "waiting": given is None}
+        self._rows_and_state = EventRows(source.log), state  # at once: the loop may be sending rows of the one before
+        self._given, self._source, self.event_log = given, source, source.log
         self.can_send = source.send is not None
         self._unsubscribe = source.log.subscribe(self._wake)
         self._wake()
@@ -136,12 +137,11 @@ class EventInspector(StreamWidget):
     def _send_rows(self) -> None:
         """Read the next events and send the rows that a page lacks: one message, which also carries the state."""
         self._due = False  # before the log is read: an event from now on wakes again
-        rows = self._rows
+        rows, state = self._rows_and_state
         more = rows.read(_AT_ONCE)
         start = max(self._sent, rows.base) if self._sent <= rows.next else rows.base
         self._sent = min(start + _AT_ONCE, rows.next)
         header, buffers = rows.pack(start, self._sent)
-        state = {"source": self._generation, "waiting": self._given is None}
         self._stream.publish("rows", {**header, **state}, buffers)
         loop = asyncio.get_running_loop()
         if more or self._sent < rows.next:
@@ -169,7 +169,7 @@ class EventInspector(StreamWidget):
         return {"text/html": f'<div data-rtnb-static="{self.static_id}">{details}</div>'}
 
     def _ipython_display_(self) -> None:
-        """Display the widget, and beside it a table for readers without a kernel, which the live page hides."""
+        """Display the widget and a table for readers without a kernel, which a live page hides."""
         data, metadata = self._repr_mimebundle_() or ({}, {})
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
         self._in_output = True

@@ -212,8 +212,11 @@ async def test_an_index_set_before_the_rows_arrive_is_selected(browser: Any) -> 
     await page.evaluate("answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, many(0, 500))")
     await text_of(page)
     assert await page.locator(".rtnb-ev-row[aria-selected=true]").get_attribute("data-index") == "7"
+    assert await page.locator(".rtnb-ev-side").get_attribute("data-open") is not None
     active = await page.get_by_role("treegrid", name="Events").get_attribute("aria-activedescendant")
     assert await page.locator(f"#{active}").get_attribute("data-index") == "7"
+    await page.evaluate("model.set('selected_index', null); settled()")
+    assert await page.locator(".rtnb-ev-row[aria-selected=true]:visible").count() == 0
 
 
 async def test_nothing_is_left_after_closing(browser: Any) -> None:
