@@ -27,6 +27,25 @@ BUSY = """() => {
     const all = { subtree: true, childList: true, characterData: true };
     new MutationObserver(note).observe(document.querySelector(".rtnb-playground"), all);
 }"""
+OPUS = """async () => {
+    const context = new AudioContext();
+    const tone = new OscillatorNode(context, { frequency: 300 });
+    const out = new MediaStreamAudioDestinationNode(context);
+    tone.connect(out);
+    tone.start();
+    const recorder = new MediaRecorder(out.stream);
+    const parts = [];
+    recorder.ondataavailable = ({ data }) => parts.push(data);
+    recorder.start();
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    await new Promise((resolve) => { recorder.onstop = resolve; recorder.stop(); });
+    const files = new DataTransfer();
+    files.items.add(new File(parts, "tone.webm", { type: recorder.mimeType }));
+    const input = document.querySelector(".rtnb-message-bar input[type=file]");
+    input.files = files.files;
+    input.dispatchEvent(new Event("change"));
+    await context.close();
+}"""
 
 Opened = Callable[..., Awaitable[Any]]
 
@@ -110,6 +129,9 @@ async def test_a_recording_is_said_and_answered(shown: Opened, tmp_path: Path) -
     await expect(play.find(".rtnb-transcript")).to_contain_text("I heard you speak", timeout=30_000)
     assert "Sending the audio file …" in await play.page.evaluate("[...busy]")
     await expect(play.find(".rtnb-last-turn dt", has_text="end of speech")).to_have_count(1)
+
+    await play.page.evaluate(OPUS)  # any format that the browser reads
+    await expect(play.find(".rtnb-transcript article[data-role=user]")).to_have_count(2, timeout=30_000)
 
     (tmp_path / "broken.mp3").write_bytes(b"no sound at all")
     await play.find(".rtnb-message-bar input[type=file]").set_input_files(str(tmp_path / "broken.mp3"))
