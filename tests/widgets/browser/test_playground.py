@@ -539,6 +539,7 @@ async def test_everything_by_keyboard(shown: Opened) -> None:
         if "rtnb-ev-grid" in await page.evaluate("document.activeElement.className"):
             break
     await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("End")
     await expect(play.find(".rtnb-ev-grid[aria-activedescendant]")).to_have_count(1)
     await expect(play.find(".rtnb-transcript article[aria-current=true]")).to_have_count(1)
     await play.find(".rtnb-transcript [role=log]").focus()
