@@ -76,7 +76,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         Service, as for `rtnb.connect`.
     transport : {"websocket", "webrtc"}, default "websocket"
         Through the kernel, or from the page. Set the attribute, or choose on the page, to change it. A WebRTC call that
-        uses the microphone begins with a click on Start (or `connect`).
+        uses the microphone begins with a click on Start call (or `connect`).
     microphone : optional
         None takes the browser's microphone, False none. Anything else is a `source` of `Microphone` and is played in
         place of it, over WebSocket only; over WebRTC use `say`.
@@ -403,7 +403,7 @@ def _check(name: str, given: Collection[str], allowed: Collection[str]) -> None:
 
 
 def _not_connected() -> RtnbError:
-    return ConnectError("not connected").with_hint("Call connect(), or press Connect (over WebRTC: Start).")
+    return ConnectError("not connected").with_hint("Call connect(), or press Connect (over WebRTC: Start call).")
 
 
 def _this_cell() -> tuple[str, str]:
