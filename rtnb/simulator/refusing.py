@@ -9,11 +9,11 @@ from rtnb.protocol import ErrorDetail, SessionConfig, events
 from rtnb.protocol.service.refusals import COMMIT_MINIMUM_MS
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig
-from rtnb.simulator.turn_taking import TurnTaking
+from rtnb.simulator.turn_detection import TurnDetection
 
 
 def problem(
-    event: events.Event, *, session: SessionConfig, state: State, turns: TurnTaking, pending: str | None
+    event: events.Event, *, session: SessionConfig, state: State, turns: TurnDetection, pending: str | None
 ) -> events.Error | None:
     """The `error` to answer a client event with; None where it may be carried out.
 
@@ -42,7 +42,7 @@ def problem(
     return None
 
 
-def _half_sample(param: str, data: Iterable[Any], turns: TurnTaking, event: events.Event) -> events.Error | None:
+def _half_sample(param: str, data: Iterable[Any], turns: TurnDetection, event: events.Event) -> events.Error | None:
     if not any(len(block) % turns.bytes_per_sample for block in data if block):
         return None
     return error("invalid_value", f"Invalid '{param}': half a sample is left over.", param=param, of=event)

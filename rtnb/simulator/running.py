@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from aiohttp import web
 
 from rtnb.errors import ScenarioError
-from rtnb.simulator.behaviour import Rules
-from rtnb.simulator.brains import Chat, MakeBehaviour, Play
-from rtnb.simulator.chat import ChatBrain
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.keys import KeyRing
-from rtnb.simulator.live import World
 from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.service import Service
+from rtnb.simulator.session import World
+from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.voice import open_voice
 
 if TYPE_CHECKING:
@@ -53,6 +52,10 @@ class Options:
     """An OpenAI-compatible chat service that decides what is said."""
     chat_model: str = "default"
     """The model to ask there."""
+    chat_key: str | None = field(default=None, repr=False)
+    """Its key."""
+    transcriber: str | Transcriber = "auto"
+    """Speech recognition: ``exact``, ``whisper``, ``auto`` or an address; see :mod:`rtnb.simulator.transcriber`."""
     faults: tuple[Fault | str, ...] = ()
     """What goes wrong; see :mod:`rtnb.simulator.faults`."""
     origins: tuple[str, ...] = ()
@@ -82,9 +85,12 @@ class Options:
         if scenario is not None:
             faults = (*scenario.faults, *faults)
             latency = scenario.latency or latency
+        exact = ExactTranscriber()
         return World(
             voice=voice,
-            make_behaviour=_behaviours(self, scenario),
+            exact=exact,
+            transcriber=open_transcriber(self.transcriber, exact),
+            make_responder=_responders(self, scenario),
             latency=latency,
             faults=faults,
             seed=scenario.seed if scenario is not None and not self.seed else self.seed,
@@ -104,12 +110,12 @@ def _scenario(source: Scenario | str | Path | Mapping[str, Any] | None) -> Scena
         raise ScenarioError(f"the scenario {str(source)!r} cannot be read: {error.strerror or error}") from error
 
 
-def _behaviours(options: Options, scenario: Scenario | None) -> MakeBehaviour:
-    brain = ChatBrain(options.chat_url, options.chat_model) if options.chat_url else None
+def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
+    chat = ChatResponder(options.chat_url, options.chat_model, options.chat_key) if options.chat_url else None
 
-    def make(number: int) -> Any:
-        base = Chat(brain) if brain is not None else Rules(seed=options.seed * 1_000_003 + number)
-        return base if scenario is None else Play(scenario, base)
+    def make(number: int) -> Responder:
+        base: Responder = chat or RulesResponder(seed=options.seed * 1_000_003 + number)
+        return base if scenario is None else ScenarioResponder(scenario, base)
 
     return make
 

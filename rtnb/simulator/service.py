@@ -35,10 +35,10 @@ from rtnb.simulator.admission import (
     words_for,
 )
 from rtnb.simulator.calls import CALL_DOORS, Calls
-from rtnb.simulator.carrying import SocketCarrier, say_and_close
+from rtnb.simulator.delivery import SocketCarrier, say_and_close
 from rtnb.simulator.faults import Close
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
-from rtnb.simulator.live import World
+from rtnb.simulator.session import World
 from rtnb.simulator.sessions import DEFAULT_MODEL, GOODBYE_S, Sessions
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024

@@ -112,7 +112,7 @@ async def test_tls_says_what_to_trust() -> None:
     [
         (("--latency", "slow"), "latency 'slow' is not known"),
         (("--scenario", "/nowhere.json"), "cannot be read"),
-        (("--chat-url", "nonsense"), "base_url is not one"),
+        (("--chat-url", "nonsense"), "address of the chat service is none"),
         (("--host", "192.0.2.1"), "192.0.2.1"),
     ],
 )

@@ -6,7 +6,7 @@ Encoded bytes come in and are judged in 32 ms frames; `Started`, `Stopped` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,11 +68,40 @@ class IdleTimeout:
 Heard = Started | Stopped | IdleTimeout
 
 
-class TurnTaking:
-    """Hears one session's input. All times are stream time: ms of audio since the session began.
+class SpeechBatch:
+    """Speech probabilities of all sessions of a simulator.
+
+    A batch serves every session whose audio arrived since the last one: the net costs half as much per frame that way.
+    """
+
+    def stream(self, *, rate_hz: int) -> SpeechStream:
+        """Return a new stream of one session."""
+        return SpeechStream(rate_hz)
+
+
+class SpeechStream:
+    """One session's audio on its way through a `SpeechBatch`."""
+
+    def __init__(self, rate_hz: int) -> None:
+        self._probabilities = SpeechProbabilities(rate_hz=rate_hz)
+
+    def skip(self, n_samples: int) -> None:
+        """Put silence in front: the frames begin that much later."""
+        self._probabilities.push(np.zeros(n_samples))
+
+    async def push(self, audio: Audio) -> list[float]:
+        """Take audio; return the probabilities of the 32 ms frames that it completes."""
+        found: list[float] = self._probabilities.push(audio).tolist()
+        return found
+
+
+class TurnDetection:
+    """Turn detection of one session. All times are stream time: ms of audio since the session began.
 
     Parameters
     ----------
+    speech : SpeechBatch
+        Shared with the other sessions.
     phase_ms : float, default 0
         The frames begin this much later than the stream.
     ignores_settings : bool, default False
@@ -81,7 +110,10 @@ class TurnTaking:
         Fields of :class:`rtnb.vad.VadConstants`, which no document gives (`hysteresis`, `min_speech_frames`, …).
     """
 
-    def __init__(self, *, phase_ms: float = 0, ignores_settings: bool = False, **constants: Any) -> None:
+    def __init__(
+        self, speech: SpeechBatch, *, phase_ms: float = 0, ignores_settings: bool = False, **constants: Any
+    ) -> None:
+        self._batch = speech
         self._constants = VadConstants(**constants)
         self._phase_ms, self._ignores_settings = phase_ms, ignores_settings
         self._format: AudioFormat | None = None
@@ -99,8 +131,8 @@ class TurnTaking:
         base_ms = self.heard_ms if self._format is not None else 0.0
         self._format = audio_format
         self._codec = codec(audio_format.type)
-        self._ear = SpeechProbabilities(rate_hz=self._codec.rate_hz)
-        self._ear.push(np.zeros(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz)))
+        self._speech = self._batch.stream(rate_hz=self._codec.rate_hz)
+        self._speech.skip(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz))
         self._base_ms = int(base_ms)
         """Stream time at which the kept bytes begin."""
         self._kept = bytearray()
@@ -164,18 +196,20 @@ class TurnTaking:
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
-    def append(self, data: bytes) -> Iterator[Heard]:
-        """Hear the next bytes (whole samples). Gives what happened frame by frame, so that what the caller does about
+    async def append(self, data: bytes) -> AsyncIterator[Heard]:
+        """Take the next bytes (whole samples). Yields what happened frame by frame, so that what the caller does about
         it holds for the frames behind it; go through it to the end."""
         self._kept += data
-        for probability in self._ear.push(self._codec.decode(data)).tolist():
+        for probability in await self._speech.push(self._codec.decode(data)):
             self._frame += 1
             if self._machine is not None:
-                yield from map(self._turn, self._machine.push((probability,)))
+                for event in self._machine.push((probability,)):
+                    yield self._turn(event)
                 if isinstance(self._detection, SemanticVad) and self._speaking:
                     self._judge_finished(probability)
                 elif self._idle_start_ms is not None:
-                    yield from self._idle(self._idle_start_ms)
+                    for timeout in self._idle(self._idle_start_ms):
+                        yield timeout
         self._forget()
 
     def _turn(self, event: Any) -> Heard:

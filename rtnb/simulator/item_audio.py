@@ -5,36 +5,32 @@ The audio has a bound per session (`MOST_BYTES`). An item whose audio was droppe
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
-from rtnb.audio import codec
+from rtnb.audio import Audio, codec
+from rtnb.errors import ServiceError
 from rtnb.protocol import ContentPart, ErrorDetail, Item, Usage, events
 from rtnb.protocol.state import State
-from rtnb.simulator.recognise import KnownSpeech
+from rtnb.simulator.transcriber import Transcript
 
 MOST_BYTES: Final = 16 * 2**20
 """Encoded audio kept per session: almost six minutes of PCM. Chosen. The oldest item's is dropped first; the newest
 item keeps its own, whatever its size."""
 
 
-class Recordings:
-    """Encoded audio by item, and the words of the user's items where they are known.
+class ItemAudio:
+    """Encoded audio by item, and the words of the user's items where they are known."""
 
-    Parameters
-    ----------
-    known : KnownSpeech
-        What all sessions can write down.
-    """
-
-    def __init__(self, known: KnownSpeech) -> None:
-        self._known = known
+    def __init__(self) -> None:
         self._audio: dict[str, bytearray] = {}
         self._n_bytes = 0
         self._lengths: dict[str, tuple[str, int]] = {}
         """Media type and bytes of every item, also of those whose audio was dropped."""
-        self._words: dict[str, str | None] = {}
+        self._found: dict[str, Transcript | ServiceError | None] = {}
+        self._searching: dict[str, asyncio.Task[None]] = {}
 
     def add(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Append to an item's audio; older items lose theirs at the bound."""
@@ -50,9 +46,23 @@ class Recordings:
     def _drop(self, item_id: str) -> None:
         self._n_bytes -= len(self._audio.pop(item_id, b""))
 
-    def set_words(self, item_id: str, words: str) -> None:
-        """Set the words of an item, as a scenario gives them."""
-        self._words[item_id] = words
+    def set_words(self, item_id: str, found: Transcript | ServiceError | None) -> None:
+        """Set what the transcriber found: the words, nothing, or its failure."""
+        self._found[item_id] = found
+
+    def expect_words(self, item_id: str, task: asyncio.Task[None]) -> None:
+        """Note the task that will call `set_words`."""
+        self._searching[item_id] = task
+        task.add_done_callback(lambda _: self._searching.pop(item_id, None))
+
+    def words_task(self, item: Item | str) -> asyncio.Task[None] | None:
+        """Return the task that searches the words of an item, None where none runs."""
+        return self._searching.get(item if isinstance(item, str) else str(item.id))
+
+    async def ready(self, item_id: str) -> None:
+        """Wait until the search for an item's words is over."""
+        if (task := self._searching.get(item_id)) is not None:
+            await asyncio.wait({task})
 
     def follow(self, event: events.Event) -> None:
         """Truncate and delete as the client asked."""
@@ -66,36 +76,34 @@ class Recordings:
         elif isinstance(event, events.ConversationItemDelete):
             self._drop(event.item_id)
             self._lengths.pop(event.item_id, None)
-            self._words.pop(event.item_id, None)
+            self._found.pop(event.item_id, None)
 
     def duration_ms(self, item_id: str) -> float:
         """Length of an item's audio, also of audio that was dropped at the bound; 0 for an item without audio."""
         media_type, n_bytes = self._lengths.get(item_id, ("audio/pcm", 0))
         return n_bytes / codec(media_type).bytes_per_ms
 
-    def words(self, item_id: str) -> str | None:
-        """Return the words of an item, from the scenario or as known speech; None where they are not known."""
-        if item_id not in self._words:
-            wire = codec(self._lengths.get(item_id, ("audio/pcm", 0))[0])
-            audio = wire.decode(bytes(self._audio.get(item_id, b"")))
-            self._words[item_id] = self._known.transcribe(audio, rate_hz=wire.rate_hz)
-        return self._words[item_id]
+    def audio(self, item_id: str) -> tuple[Audio, int]:
+        """Return an item's audio (float32, shape (n_samples,)) and its sample rate."""
+        wire = codec(self._lengths.get(item_id, ("audio/pcm", 0))[0])
+        return wire.decode(bytes(self._audio.get(item_id, b""))), wire.rate_hz
 
-    def transcription(self, item_id: str) -> events.Event:
-        """Return the transcription event of an item: the exact words, or a failure."""
-        text = self.words(item_id)
-        if text is not None:
-            seconds = round(self.duration_ms(item_id) / 1000, 3)
-            return events.ConversationItemInputAudioTranscriptionCompleted(
-                item_id=item_id, content_index=0, transcript=text, usage=Usage(type="duration", seconds=seconds)
-            )
-        detail = ErrorDetail(
-            type="transcription_error",
-            code="audio_unintelligible",
-            message="The simulator writes down only speech it knows (its own voice, a scenario): nothing is invented.",
-            param=None,
+    def words(self, item_id: str) -> str | None:
+        """Return the words of an item; None where they are not known (yet)."""
+        found = self._found.get(item_id)
+        return found.text if isinstance(found, Transcript) else None
+
+    def transcription_events(self, item_id: str, *, model: str, logprobs: bool = False) -> list[events.Event]:
+        """Return the transcription events of an item: deltas and the whole text, or a failure."""
+        found = self._found.get(item_id)
+        place: dict[str, Any] = {"item_id": item_id, "content_index": 0}
+        if not isinstance(found, Transcript):
+            return [events.ConversationItemInputAudioTranscriptionFailed(**place, error=_failure(found))]
+        seconds = round(self.duration_ms(item_id) / 1000, 3)
+        whole = events.ConversationItemInputAudioTranscriptionCompleted(
+            **place, transcript=found.text, usage=Usage(type="duration", seconds=seconds)
         )
-        return events.ConversationItemInputAudioTranscriptionFailed(item_id=item_id, content_index=0, error=detail)
+        return [whole]
 
     def understood(self, item: Item) -> Item:
         """Return a user's item with its words; known speech has them even where no transcription was asked for."""
@@ -120,6 +128,13 @@ class Recordings:
         if not held or not item.content:
             return item
         return replace(item, content=tuple(replace(part, audio=held) for part in item.content))
+
+
+def _failure(found: ServiceError | None) -> ErrorDetail:
+    if found is not None:
+        return ErrorDetail(type=found.type, code=found.code, message=str(found), param=None)
+    message = "The transcriber found no words, and nothing is invented."
+    return ErrorDetail(type="transcription_error", code="audio_unintelligible", message=message, param=None)
 
 
 def is_spoken(item: Item) -> bool:

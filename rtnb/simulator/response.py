@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rtnb.audio import codec, resample
 from rtnb.protocol import (
@@ -28,9 +28,10 @@ from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
 from rtnb.simulator import pacing
-from rtnb.simulator.behaviour import Behaviour, Call, Say, Turn
 from rtnb.simulator.pacing import LatencyProfile, Planned
-from rtnb.simulator.speech import Speech
+from rtnb.simulator.responder import Say
+from rtnb.simulator.scenario import Call
+from rtnb.simulator.speech import RATE_HZ, Speech
 from rtnb.simulator.voice import Voice
 
 AUDIO_MS_PER_OUTPUT_TOKEN = 50
@@ -58,6 +59,15 @@ class Host(Protocol):
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember audio for `conversation.item.retrieve`."""
 
+    def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
+        """Remember speech and its words."""
+
+
+Plan = Callable[[], tuple[AsyncIterator[Say | Call], LatencyProfile]]
+"""Chooses what a response says, once the words of the user are known."""
+WORDS_S: Final = 10.0
+"""Longest wait for the transcriber before a response begins without the user's words. Chosen."""
+
 
 @dataclass
 class Settings:
@@ -65,7 +75,6 @@ class Settings:
 
     config: ResponseConfig
     session: SessionConfig
-    turn: Turn
     input_tokens: TokenDetails
     webrtc: bool = False
     """True where the audio goes over a track, whose format does not follow the session."""
@@ -116,14 +125,21 @@ class Generation:
         The session.
     settings : Settings
         What to generate.
-    behaviour, voice
-        What is said, and how it sounds.
+    plan : callable
+        Chooses what to say; called once.
+    words : Task or None
+        Search for the words of the newest item; None where they are known.
+    voice : Voice
+        How it sounds.
     """
 
-    def __init__(self, host: Host, settings: Settings, *, behaviour: Behaviour, voice: Voice) -> None:
+    def __init__(
+        self, host: Host, settings: Settings, *, plan: Plan, words: asyncio.Task[None] | None, voice: Voice
+    ) -> None:
         self._host = host
         self._settings = settings
-        self._behaviour = behaviour
+        self._plan, self._words = plan, words
+        self._pieces: AsyncIterator[Say | Call] | None = None
         self._voice = voice
         self._loop = asyncio.get_running_loop()
         self._latency = host.latency  # as it is now: a scenario changes the session's with every step
@@ -148,20 +164,32 @@ class Generation:
     def start(self, *, on_done: Callable[[Generation], None]) -> None:
         """Begin. The cause reached the service `answer_ms` after it was sent; all times count from the sending."""
         self._on_done = on_done
+        if self._words is None or self._words.done():
+            self._choose()
         self._origin = self._loop.time() - self._latency.answer_ms / 1000
         after_s = (self._latency.response_created_ms - self._latency.answer_ms) / 1000
-        if after_s <= 0:
+        if after_s <= 0 and self._pieces is not None:
             self._announce()
         self._task = self._loop.create_task(self._run(after_s), name="rtnb response")
 
     async def _run(self, after_s: float) -> None:
         try:
             if not self.created:
-                await asyncio.sleep(after_s)
+                await asyncio.sleep(max(0.0, after_s))
+                if self._words is not None and self._words.done():
+                    self._choose()
                 self._announce()
+            if self._pieces is None and self._words is not None:
+                await asyncio.wait({self._words}, timeout=WORDS_S)
+            self._choose()
             await self._generate()
-        except Exception as error:  # a behaviour or a voice of the user's: the session must outlive it
+        except Exception as error:  # a responder or a voice of the user's: the session must outlive it
             self._finish("failed", StatusDetails(type="failed", error=_failure(error)))
+
+    def _choose(self) -> None:
+        """Choose what to say, unless that was done."""
+        if self._pieces is None:
+            self._pieces, self._latency = self._plan()
 
     def cut(self, reason: str) -> None:
         """Stop now: ``turn_detected`` or ``client_cancelled``. Everything open is closed in order."""
@@ -213,7 +241,8 @@ class Generation:
         )
 
     async def _generate(self) -> None:
-        pieces = self._behaviour.reply(self._settings.turn)
+        pieces = self._pieces
+        assert pieces is not None  # see _choose
         try:
             async for piece in pieces:
                 whole = await (self._call(piece) if isinstance(piece, Call) else self._say(piece))
@@ -244,7 +273,9 @@ class Generation:
             return await self._send(part, planned, b"", 1, len(planned) * self._latency.text_token_ms)
         output = self._settings.output
         voice = output.voice if isinstance(output.voice, str) else "alloy"
-        speech = await self._voice.speak(piece.text, voice=voice, speed=float(output.speed or 1.0))
+        speed = float(output.speed or 1.0)
+        speech = await self._voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
+        self._host.learn(piece.text, speech.audio, rate_hz=RATE_HZ)
         encoded, bytes_per_ms = encode_speech(speech, self._settings.format)
         planned = pacing.plan(speech, latency=self._latency, rng=self._host.rng)
         return await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)

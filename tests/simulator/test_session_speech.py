@@ -9,10 +9,10 @@ import pytest
 
 from rtnb.protocol import SemanticVad, ServerVad, events
 from rtnb.protocol.values import PCMA, PCMU, Transcription
-from rtnb.simulator.recognise import KnownSpeech
+from rtnb.simulator.transcriber import ExactTranscriber
 from tests.simulator.rig import VAD_ONLY, Rig, collapse, encoded, spoken, world
-from tests.simulator.test_live import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
-from tests.simulator.test_live_timing import run
+from tests.simulator.test_session import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
+from tests.simulator.test_session_timing import run
 
 TURN = [
     "input_audio_buffer.speech_started",
@@ -390,9 +390,9 @@ async def test_unknown_speech_is_not_written_down() -> None:
 
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
 async def test_known_speech_is_written_down_word_for_word_and_understood(dialect: str) -> None:
-    known = KnownSpeech()
+    known = ExactTranscriber()
     known.learn("Tell me a joke", spoken("Tell me a joke"), rate_hz=24_000)
-    async with Rig(world(known=known), dialect=dialect) as rig:
+    async with Rig(world(exact=known), dialect=dialect) as rig:
         rig.update(turn_detection=ServerVad(silence_duration_ms=600), transcription=Transcription(model="whisper-1"))
         await rig.until("session.updated")
         await rig.listen(spoken("Tell me a joke"))

@@ -1,4 +1,4 @@
-"""A session's events, their order, and that both sides hold the same state afterwards: `rtnb.simulator.live`."""
+"""A session's events, their order, and that both sides hold the same state afterwards: `rtnb.simulator.session`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import PCMU, Audio, AudioOutput, ContentPart
 from rtnb.simulator.usage import TokenSums
-from tests.simulator.rig import Rig, collapse, encoded, spoken, world
+from tests.simulator.rig import Rig, at_once, collapse, encoded, spoken, world
 
 SPOKEN_REPLY = [  # protocol reference, GA: a reply with sound
     "response.created",
@@ -357,11 +357,11 @@ async def test_g711_out() -> None:
 
 async def test_a_behaviour_that_fails_fails_the_response_and_not_the_session() -> None:
     class Broken:
-        async def reply(self, turn: Any) -> Any:
+        async def respond(self, turn: Any) -> Any:
             raise RuntimeError("no idea")
             yield
 
-    async with Rig(world(make_behaviour=lambda number: Broken())) as rig:
+    async with Rig(world(make_responder=lambda number: Broken())) as rig:
         done = await rig.ask("hello")
         assert done["status"] == "failed"
         assert done["status_details"]["error"]["message"] == "no idea"
@@ -374,7 +374,7 @@ async def test_what_is_refused_changes_nothing() -> None:
     async with Rig() as rig:
         before = rig.session.state.snapshot()
         for text in ("{", "[]", '{"type": "nope"}', '{"no": "type"}', b"binary", '{"type":"conversation.item.create"}'):
-            rig.session.receive(text)
+            at_once(rig.session.receive(text))
             await rig.until("error")
         codes = [f["error"]["code"] for f in rig.of("error")]
         assert codes == [
@@ -393,7 +393,7 @@ async def test_half_a_sample_and_broken_base64_are_refused_and_the_session_goes_
         rig.send(events.InputAudioBufferAppend(event_id="half", audio=b"abc"))
         await rig.until("error")
         assert rig.last("error")["error"]["event_id"] == "half"
-        rig.session.receive('{"type": "input_audio_buffer.append", "event_id": "b", "audio": "no base64!"}')
+        at_once(rig.session.receive('{"type": "input_audio_buffer.append", "event_id": "b", "audio": "no base64!"}'))
         await rig.until("error")
         assert rig.last("error")["error"]["param"] == "audio"
         part = ContentPart(type="input_audio", audio=b"abc")
@@ -516,7 +516,7 @@ async def test_the_session_ends_after_its_time() -> None:
 
 
 async def test_backpressure_counts_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtnb.simulator.outgoing.MOST_WAITING_BYTES", 10_000)
+    monkeypatch.setattr("rtnb.simulator.delivery.MOST_WAITING_BYTES", 10_000)
     async with Rig() as rig:
         rig.update(instructions="a" * 10_000)
         blocked = rig.session.outgoing.has_room()

@@ -1,4 +1,4 @@
-"""A session whose sound goes over tracks, without any: `rtnb.simulator.live` and `rtnb.simulator.playout`."""
+"""A session whose sound goes over tracks, without any: `rtnb.simulator.session` and `rtnb.simulator.playout`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rtnb.audio import decode_pcm16
 from rtnb.protocol import ServerVad, events
 from rtnb.protocol.values import PCMU, Audio, AudioInput, AudioOutput
 from rtnb.simulator.playout import Playout
-from tests.simulator.rig import Rig, collapse, encoded, spoken, world
-from tests.simulator.test_live import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
-from tests.simulator.test_live_speech import PREVIEW_TURN, SLOW, TURN
+from tests.simulator.rig import Rig, at_once, collapse, encoded, spoken, world
+from tests.simulator.test_session import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
+from tests.simulator.test_session_speech import PREVIEW_TURN, SLOW, TURN
 
 FRAME = 960  # bytes in 20 ms
 CLEARED, STARTED, STOPPED = (f"output_audio_buffer.{what}" for what in ("cleared", "started", "stopped"))
@@ -29,7 +29,7 @@ async def talk(rig: Rig, audio: np.ndarray[Any, Any]) -> bytes:
     heard = bytearray()
     pcm = encoded(audio)
     for start in range(0, len(pcm), FRAME):
-        rig.session.hear(pcm[start : start + FRAME])
+        at_once(rig.session.take_audio(pcm[start : start + FRAME]))
         heard += rig.session.play(FRAME)
         while rig.session.outgoing.n_waiting:
             await rig.next()
