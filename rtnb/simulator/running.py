@@ -20,6 +20,7 @@ from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
+from rtnb.simulator.turn_detection import BATCH_MS, SpeechBatch
 from rtnb.simulator.voice import open_voice
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Options:
         return World(
             voice=voice,
             exact=exact,
+            speech=SpeechBatch(interval_ms=BATCH_MS),
             transcriber=open_transcriber(self.transcriber, exact),
             make_responder=_responders(self, scenario),
             latency=latency,

@@ -6,6 +6,7 @@ Encoded bytes come in and are judged in 32 ms frames; `Started`, `Stopped` and `
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,7 @@ from rtnb.vad import (
     SpeechStarted,
     VadConstants,
     idle_timeout_span,
+    push_to_many,
 )
 
 Audio = npt.NDArray[np.float32]
@@ -68,31 +70,50 @@ class IdleTimeout:
 Heard = Started | Stopped | IdleTimeout
 
 
-class SpeechBatch:
-    """Speech probabilities of all sessions of a simulator.
+BATCH_MS: Final = 16.0
+"""Shortest time between two batches of speech probabilities. Chosen: half a frame; 150 sessions share batches of 24
+and cost half as much, and a lone session waits for nobody."""
+SLICE_MS: Final = 500
+"""Longest audio of one session in a batch: more would hold up the others. Chosen."""
 
-    A batch serves every session whose audio arrived since the last one: the net costs half as much per frame that way.
+
+class SpeechBatch:
+    """Speech probabilities of all sessions of a simulator, computed in batches.
+
+    Parameters
+    ----------
+    interval_ms : float, default 0
+        Shortest time between two batches; 0 computes at once, without waiting.
     """
 
-    def stream(self, *, rate_hz: int) -> SpeechStream:
-        """Return a new stream of one session."""
-        return SpeechStream(rate_hz)
+    def __init__(self, *, interval_ms: float = 0.0) -> None:
+        self._interval_s = interval_ms / 1000
+        self._waiting: list[tuple[SpeechProbabilities, Audio, asyncio.Future[list[float]]]] = []
+        self._next_s = 0.0
 
-
-class SpeechStream:
-    """One session's audio on its way through a `SpeechBatch`."""
-
-    def __init__(self, rate_hz: int) -> None:
-        self._probabilities = SpeechProbabilities(rate_hz=rate_hz)
-
-    def skip(self, n_samples: int) -> None:
-        """Put silence in front: the frames begin that much later."""
-        self._probabilities.push(np.zeros(n_samples))
-
-    async def push(self, audio: Audio) -> list[float]:
-        """Take audio; return the probabilities of the 32 ms frames that it completes."""
-        found: list[float] = self._probabilities.push(audio).tolist()
+    async def push(self, stream: SpeechProbabilities, audio: Audio) -> list[float]:
+        """Take audio of one stream, which waits for its last push; return the probabilities of its new frames."""
+        found: list[float] = []
+        size = stream.rate_hz * SLICE_MS // 1000
+        for start in range(0, max(1, len(audio)), size):
+            part = audio[start : start + size]
+            found += await self._wait(stream, part) if self._interval_s else stream.push(part).tolist()
         return found
+
+    def _wait(self, stream: SpeechProbabilities, audio: Audio) -> asyncio.Future[list[float]]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[float]] = loop.create_future()
+        self._waiting.append((stream, audio, future))
+        if len(self._waiting) == 1:
+            loop.call_at(max(self._next_s, loop.time()), self._compute)
+        return future
+
+    def _compute(self) -> None:
+        waiting, self._waiting = [one for one in self._waiting if not one[2].cancelled()], []
+        self._next_s = asyncio.get_running_loop().time() + self._interval_s
+        found = push_to_many([one[0] for one in waiting], [one[1] for one in waiting]) if waiting else []
+        for (_, _, future), probabilities in zip(waiting, found, strict=True):
+            future.set_result(probabilities.tolist())
 
 
 class TurnDetection:
@@ -123,6 +144,8 @@ class TurnDetection:
         self._start_ms = 0
         self._idle_start_ms: float | None = None
         self._quiet_frames = 0
+        self._behind = False
+        """True while audio came that no probabilities were computed for."""
         self._uncommitted_from_ms = 0.0
         self._listen(AudioFormat())
 
@@ -131,8 +154,8 @@ class TurnDetection:
         base_ms = self.heard_ms if self._format is not None else 0.0
         self._format = audio_format
         self._codec = codec(audio_format.type)
-        self._speech = self._batch.stream(rate_hz=self._codec.rate_hz)
-        self._speech.skip(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz))
+        self._speech = SpeechProbabilities(rate_hz=self._codec.rate_hz)
+        self._speech.push(np.zeros(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz)))
         self._base_ms = int(base_ms)
         """Stream time at which the kept bytes begin."""
         self._kept = bytearray()
@@ -200,17 +223,34 @@ class TurnDetection:
         """Take the next bytes (whole samples). Yields what happened frame by frame, so that what the caller does about
         it holds for the frames behind it; go through it to the end."""
         self._kept += data
-        for probability in await self._speech.push(self._codec.decode(data)):
+        if self._machine is None:  # nothing asks for probabilities: a new stream begins when something does
+            self._frame, self._behind = int(self.heard_ms - self._phase_ms) // FRAME_MS, True
+            self._forget()
+            return
+        if self._behind:
+            self._catch_up()
+            data = self.encoded(int(self._frame * FRAME_MS + self._phase_ms), int(self.heard_ms))
+        for probability in await self._batch.push(self._speech, self._codec.decode(data)):
             self._frame += 1
-            if self._machine is not None:
-                for event in self._machine.push((probability,)):
-                    yield self._turn(event)
-                if isinstance(self._detection, SemanticVad) and self._speaking:
-                    self._judge_finished(probability)
-                elif self._idle_start_ms is not None:
-                    for timeout in self._idle(self._idle_start_ms):
-                        yield timeout
+            for heard in self._advance(probability):
+                yield heard
         self._forget()
+
+    def _advance(self, probability: float) -> list[Heard]:
+        """Take the next frame; return what it tells."""
+        if self._machine is None:  # switched off by what the caller did about the frame before
+            return []
+        found = [self._turn(event) for event in self._machine.push((probability,))]
+        if isinstance(self._detection, SemanticVad) and self._speaking:
+            self._judge_finished(probability)
+        elif self._idle_start_ms is not None:
+            found += self._idle(self._idle_start_ms)
+        return found
+
+    def _catch_up(self) -> None:
+        """Begin a new stream of probabilities at the last frame border."""
+        self._behind = False
+        self._speech = SpeechProbabilities(rate_hz=self._codec.rate_hz)
 
     def _turn(self, event: Any) -> Heard:
         if isinstance(event, SpeechStarted):

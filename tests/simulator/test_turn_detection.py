@@ -190,3 +190,32 @@ def test_a_turn_that_does_not_end_keeps_its_newest_part(vad: Any, monkeypatch: p
     assert 2000 <= end_ms - start_ms <= 3000
     assert end_ms == int(turns.heard_ms)
     assert len(turns.commit(start_ms, end_ms)) == (end_ms - start_ms) * 48
+
+
+class Counting(SpeechBatch):
+    """A batch that counts the audio it was given."""
+
+    n_samples = 0
+
+    async def push(self, stream: Any, audio: Any) -> list[float]:
+        self.n_samples += len(audio)
+        return await super().push(stream, audio)
+
+
+def test_nothing_is_computed_while_turn_detection_is_off_and_frames_stay_in_place() -> None:
+    batch = Counting()
+    turns = TurnDetection(batch)
+    turns.configure(None, PCM16)
+    for piece in chunks(bytes(48 * 1000), 4800):
+        assert appended(turns, piece) == []
+    assert batch.n_samples == 0
+    turns.configure(SERVER_VAD_DEFAULTS, PCM16)
+    found = [one for piece in chunks(SPOKEN, 4800) for one in appended(turns, piece)]
+    started = next(one for one in found if isinstance(one, Started))
+    always = TurnDetection(SpeechBatch())
+    always.configure(SERVER_VAD_DEFAULTS, PCM16)
+    expected = [one for piece in chunks(bytes(48 * 1000) + SPOKEN, 4800) for one in appended(always, piece)]
+    assert [type(one) for one in found] == [type(one) for one in expected]
+    assert abs(started.audio_start_ms - expected[0].audio_start_ms) <= 64  # the net has not heard the second before
+    stopped = next(one for one in found if isinstance(one, Stopped))
+    assert stopped.audio_end_ms % 32 == 0
