@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -21,12 +21,10 @@ from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.turn_detection import BATCH_MS, SpeechBatch
-from rtnb.simulator.voice import open_voice
+from rtnb.simulator.voice import Voice, open_voice
 
 if TYPE_CHECKING:
     from rtnb.simulator.tls import SelfSigned
-
-VoiceKind = Literal["auto", "espeak", "babble"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +43,8 @@ class Options:
     """Same seed, same session."""
     latency: str | LatencyProfile = "realistic"
     """``realistic``, ``real_time``, ``fast``, or changes such as ``"first_delta_ms=800"``."""
-    voice: VoiceKind = "auto"
-    """``espeak`` is understandable (extra ``sim``), ``babble`` needs nothing; ``auto`` takes the best there is."""
+    voice: str | Voice = "auto"
+    """``auto``, ``neural``, ``espeak`` or ``babble``; see :mod:`rtnb.simulator.voice`."""
     scenario: Scenario | str | Path | Mapping[str, Any] | None = None
     """What to say and do, instead of the rules."""
     chat_url: str | None = None
