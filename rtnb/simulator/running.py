@@ -20,7 +20,7 @@ from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
-from rtnb.simulator.turn_detection import BATCH_MS, SpeechBatch
+from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
 from rtnb.simulator.voice import Voice, open_voice
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Options:
     """``realistic``, ``real_time``, ``fast``, or changes such as ``"first_delta_ms=800"``."""
     voice: str | Voice = "auto"
     """``auto``, ``neural``, ``espeak`` or ``babble``; see :mod:`rtnb.simulator.voice`."""
+    turn_detector: str | EndOfTurn = "auto"
+    """Judge of pauses for ``semantic_vad``: ``smart-turn``, ``fade``, ``auto`` or the path of an ONNX file."""
     scenario: Scenario | str | Path | Mapping[str, Any] | None = None
     """What to say and do, instead of the rules."""
     chat_url: str | None = None
@@ -89,6 +91,7 @@ class Options:
             voice=voice,
             exact=exact,
             speech=SpeechBatch(interval_ms=BATCH_MS),
+            end_of_turn=open_turn_detector(self.turn_detector),
             transcriber=open_transcriber(self.transcriber, exact),
             make_responder=_responders(self, scenario),
             latency=latency,

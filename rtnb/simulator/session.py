@@ -30,7 +30,15 @@ from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn
 from rtnb.simulator.response import Generation, Settings, rate_limits
 from rtnb.simulator.scenario import Call
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, Transcript
-from rtnb.simulator.turn_detection import IdleTimeout, SpeechBatch, Started, Stopped, TurnDetection
+from rtnb.simulator.turn_detection import (
+    EndOfTurn,
+    FadeDetector,
+    IdleTimeout,
+    SpeechBatch,
+    Started,
+    Stopped,
+    TurnDetection,
+)
 from rtnb.simulator.usage import TokenSums
 from rtnb.simulator.voice import Voice
 
@@ -59,6 +67,8 @@ class World:
     """None takes `exact`."""
     speech: SpeechBatch = field(default_factory=SpeechBatch)
     """Speech probabilities of all sessions."""
+    end_of_turn: EndOfTurn = field(default_factory=FadeDetector)
+    """Judge of pauses for the semantic VAD."""
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     vad_constants: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +128,7 @@ class ServiceSession:
         self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.outgoing = Outgoing(self._plan)
-        self._turns = TurnDetection(world.speech, **world.vad_constants)
+        self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
         self._late: set[asyncio.Task[None]] = set()

@@ -1,20 +1,24 @@
 """Turn detection of the simulator: start and end of the user's speech.
 
 Encoded bytes come in and are judged in 32 ms frames; `Started`, `Stopped` and `IdleTimeout` come out. The server VAD is
-:mod:`rtnb.vad`. The semantic VAD is a **substitute**, because the service's classifier is not public.
+:mod:`rtnb.vad`. The semantic VAD asks an `EndOfTurn` in each pause whether the turn is finished, because the service's
+own classifier is not public: `SmartTurnDetector` (a model) or `FadeDetector` (a rule), chosen by `open_turn_detector`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import functools
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio import Codec, codec, ms_to_samples
+from rtnb.errors import AudioError
 from rtnb.protocol import AudioFormat, SemanticVad, ServerVad
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS
 from rtnb.vad import (
@@ -26,22 +30,112 @@ from rtnb.vad import (
     idle_timeout_span,
     push_to_many,
 )
+from rtnb.vad.semantic import WINDOW_S, SmartTurn
 
 Audio = npt.NDArray[np.float32]
 
 MAX_WAIT_MS: Final = {"low": 8000, "medium": 4000, "auto": 4000, "high": 2000}
 """Longest wait of the semantic VAD by eagerness (documented)."""
-FINISHED_WAIT_MS: Final = {"low": 1600, "medium": 800, "auto": 800, "high": 400}
-"""Wait where the turn sounds finished: a fifth of the longest wait. Chosen: the service's classifier is not public."""
-FADE_DB: Final = 6.0
-"""A turn sounds finished when its last 300 ms are this much softer than the whole. Chosen."""
-FADE_MS: Final = 300
 KEEP_MS: Final = 60_000
 """Audio kept outside a turn. Chosen: twice the longest idle timeout; a longer prefix padding is cut to it."""
 MOST_BYTES: Final = 32 * 2**20
 """Encoded audio kept in any case: 11 minutes of PCM. Chosen. Of a longer turn the item keeps the newest part."""
 QUIET: Final = 0.35
 """Below this probability a pause may have begun: the server VAD's release threshold at its defaults."""
+
+
+class EndOfTurn(Protocol):
+    """Judge of pauses for the semantic VAD, shared by all sessions."""
+
+    name: str
+    quiet_frames: int
+    """Frames of a pause after which it is asked."""
+    wait_ms: Mapping[str, int]
+    """By eagerness: silence that ends a turn which it calls finished."""
+    threshold: Mapping[str, float]
+    """By eagerness: probability from which a turn counts as finished."""
+
+    async def probability(self, audio: Audio, *, rate_hz: int) -> float:
+        """Return the probability that the speaker has finished.
+
+        Parameters
+        ----------
+        audio : ndarray, float32, shape (n_samples,)
+            The turn so far, with the beginning of the pause.
+        rate_hz : int
+            Its sample rate.
+        """
+
+
+FADE_DB: Final = 6.0
+"""A turn sounds finished when its last 300 ms are this much softer than the whole. Chosen."""
+FADE_MS: Final = 300
+
+
+class FadeDetector:
+    """Rule without a model: a turn is finished where the voice fades before the pause."""
+
+    name = "fade (a rule: the voice gets softer)"
+    quiet_frames = 1
+    wait_ms: Mapping[str, int] = {"low": 1600, "medium": 800, "auto": 800, "high": 400}
+    """A fifth of the longest wait. Chosen."""
+    threshold: Mapping[str, float] = {"low": 0.5, "medium": 0.5, "auto": 0.5, "high": 0.5}
+
+    async def probability(self, audio: Audio, *, rate_hz: int) -> float:
+        tail = audio[-rate_hz * FADE_MS // 1000 :]
+        level, end = (float(np.sqrt(np.mean(x**2) + 1e-12)) for x in (audio, tail))
+        return float(20 * np.log10(level / end) >= FADE_DB)
+
+
+class SmartTurnDetector:
+    """Smart Turn v3, in a thread of its own; see :mod:`rtnb.vad.semantic`.
+
+    Parameters
+    ----------
+    weights : path, optional
+        As of `rtnb.vad.semantic.find_smart_turn`, whose errors are raised.
+    """
+
+    quiet_frames = 6
+    """192 ms: the model was trained on turns with 200 ms of silence after them."""
+    wait_ms: Mapping[str, int] = {"low": 480, "medium": 224, "auto": 224, "high": 224}
+    """Chosen: the model is asked after 192 ms, and low eagerness waits for half a second more."""
+    threshold: Mapping[str, float] = {"low": 0.8, "medium": 0.5, "auto": 0.5, "high": 0.3}
+    """Chosen around the model's own 0.5."""
+
+    def __init__(self, weights: str | None = None) -> None:
+        self._model = SmartTurn(weights)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtnb-turn")
+        self.name = f"smart-turn ({self._model.path.name})"
+
+    async def probability(self, audio: Audio, *, rate_hz: int) -> float:
+        work = functools.partial(self._model.probability, audio[-WINDOW_S * rate_hz :], rate_hz=rate_hz)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def open_turn_detector(kind: str | EndOfTurn = "auto") -> EndOfTurn:
+    """Return a judge of pauses by name, path or as it is.
+
+    Parameters
+    ----------
+    kind : {"auto", "fade", "smart-turn"} or path of an ONNX file or EndOfTurn
+        "auto" takes Smart Turn where its weights are installed, else the rule.
+
+    Raises
+    ------
+    AudioError
+        Smart Turn was named, and its weights or ``onnxruntime`` are missing.
+    """
+    if not isinstance(kind, str):
+        return kind
+    if kind == "fade":
+        return FadeDetector()
+    if kind != "auto":
+        return SmartTurnDetector(None if kind == "smart-turn" else kind)
+    try:
+        return SmartTurnDetector()
+    except AudioError:  # not installed: `doctor` says how to get it
+        return FadeDetector()
 
 
 @dataclass(frozen=True)
@@ -123,6 +217,8 @@ class TurnDetection:
     ----------
     speech : SpeechBatch
         Shared with the other sessions.
+    end_of_turn : EndOfTurn, optional
+        Judge of pauses for the semantic VAD; None takes the rule.
     phase_ms : float, default 0
         The frames begin this much later than the stream.
     ignores_settings : bool, default False
@@ -132,9 +228,15 @@ class TurnDetection:
     """
 
     def __init__(
-        self, speech: SpeechBatch, *, phase_ms: float = 0, ignores_settings: bool = False, **constants: Any
+        self,
+        speech: SpeechBatch,
+        end_of_turn: EndOfTurn | None = None,
+        *,
+        phase_ms: float = 0,
+        ignores_settings: bool = False,
+        **constants: Any,
     ) -> None:
-        self._batch = speech
+        self._batch, self._judge = speech, end_of_turn or FadeDetector()
         self._constants = VadConstants(**constants)
         self._phase_ms, self._ignores_settings = phase_ms, ignores_settings
         self._format: AudioFormat | None = None
@@ -234,6 +336,8 @@ class TurnDetection:
             self._frame += 1
             for heard in self._advance(probability):
                 yield heard
+            if isinstance(self._detection, SemanticVad) and self._speaking:
+                await self._judge_pause(probability)
         self._forget()
 
     def _advance(self, probability: float) -> list[Heard]:
@@ -241,9 +345,7 @@ class TurnDetection:
         if self._machine is None:  # switched off by what the caller did about the frame before
             return []
         found = [self._turn(event) for event in self._machine.push((probability,))]
-        if isinstance(self._detection, SemanticVad) and self._speaking:
-            self._judge_finished(probability)
-        elif self._idle_start_ms is not None:
+        if self._idle_start_ms is not None:
             found += self._idle(self._idle_start_ms)
         return found
 
@@ -259,19 +361,20 @@ class TurnDetection:
             return Started(self._start_ms)
         return Stopped(self._start_ms, event.audio_end_ms)
 
-    def _judge_finished(self, probability: float) -> None:
-        """Once a pause begins under semantic VAD, decide from the fade of the voice how long to wait."""
+    async def _judge_pause(self, probability: float) -> None:
+        """Decide in a pause under semantic VAD how long to wait for more speech."""
         assert self._machine is not None
         eagerness = str(self._detection.eagerness)
+        eagerness = eagerness if eagerness in self._judge.wait_ms else "auto"
         self._quiet_frames = self._quiet_frames + 1 if probability < QUIET else 0
-        if self._quiet_frames == 1:
+        if self._quiet_frames == 0:
+            self._machine.configure(silence_duration_ms=MAX_WAIT_MS[eagerness])
+        elif self._quiet_frames == self._judge.quiet_frames:
             now_ms = self._frame * FRAME_MS
-            spoken = self._codec.decode(self.encoded(self._start_ms, now_ms))
-            tail = spoken[-self._codec.rate_hz * FADE_MS // 1000 :]
-            level, end = (float(np.sqrt(np.mean(x**2) + 1e-12)) for x in (spoken, tail))
-            finished = 20 * np.log10(level / end) >= FADE_DB
-            waits = FINISHED_WAIT_MS if finished else MAX_WAIT_MS
-            self._machine.configure(silence_duration_ms=waits.get(eagerness, waits["auto"]))
+            audio = self._codec.decode(self.encoded(self._start_ms, now_ms))
+            finished = await self._judge.probability(audio, rate_hz=self._codec.rate_hz)
+            if finished >= self._judge.threshold[eagerness]:
+                self._machine.configure(silence_duration_ms=self._judge.wait_ms[eagerness])
 
     # --- the idle timeout ---------------------------------------------------------------------------------------------
 
