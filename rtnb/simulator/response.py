@@ -32,10 +32,8 @@ from rtnb.simulator.pacing import LatencyProfile, Planned
 from rtnb.simulator.responder import Say
 from rtnb.simulator.scenario import Call
 from rtnb.simulator.speech import RATE_HZ, Speech
+from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, QUOTA_TOKENS, ContextTooLongError, text_tokens
 from rtnb.simulator.voice import Voice
-
-AUDIO_MS_PER_OUTPUT_TOKEN = 50
-"""Assistant audio costs one token per 50 ms (service documentation)."""
 
 
 class Host(Protocol):
@@ -131,14 +129,23 @@ class Generation:
         Search for the words of the newest item; None where they are known.
     voice : Voice
         How it sounds.
+    refusal : Exception, optional
+        Reason why the response fails at once.
     """
 
     def __init__(
-        self, host: Host, settings: Settings, *, plan: Plan, words: asyncio.Task[None] | None, voice: Voice
+        self,
+        host: Host,
+        settings: Settings,
+        *,
+        plan: Plan,
+        words: asyncio.Task[None] | None,
+        voice: Voice,
+        refusal: Exception | None = None,
     ) -> None:
         self._host = host
         self._settings = settings
-        self._plan, self._words = plan, words
+        self._plan, self._words, self._refusal = plan, words, refusal
         self._pieces: AsyncIterator[Say | Call] | None = None
         self._voice = voice
         self._loop = asyncio.get_running_loop()
@@ -179,6 +186,8 @@ class Generation:
                 if self._words is not None and self._words.done():
                     self._choose()
                 self._announce()
+            if self._refusal is not None:
+                raise self._refusal
             if self._pieces is None and self._words is not None:
                 await asyncio.wait({self._words}, timeout=WORDS_S)
             self._choose()
@@ -255,8 +264,9 @@ class Generation:
         self._finish("completed", None)
 
     @property
-    def _over_limit(self) -> bool:
-        return self._tokens["text"] + self._tokens["audio"] >= self._settings.max_tokens
+    def _left(self) -> float:
+        """Tokens that the limit leaves."""
+        return self._settings.max_tokens - self._tokens["text"] - self._tokens["audio"]
 
     def _now_ms(self) -> float:
         return (self._loop.time() - self._origin) * 1000
@@ -286,11 +296,15 @@ class Generation:
         shift_ms = max(self._next_ms, self._now_ms() - self._latency.first_delta_ms, 0.0)
         self._next_ms = shift_ms + lasts_ms
         for delta in planned:
-            if self._over_limit:
+            if self._left < 1:
                 return False
             await self._until(delta.at_ms + shift_ms)
             if delta.kind == "audio":
-                self._audio(part, pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms), bytes_per_ms)
+                data = pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms)
+                left_ms = min(self._left * AUDIO_MS_PER_OUTPUT_TOKEN, 1e9)
+                self._audio(part, data[: int(left_ms) * bytes_per_ms], bytes_per_ms)
+                if len(data) > left_ms * bytes_per_ms:
+                    return False
             elif delta.kind == "transcript":
                 self._transcript(part, delta)
             else:
@@ -346,12 +360,13 @@ class Generation:
         call_id = self._host.make_id("call")
         part = self._open_item(Item(type="function_call", name=piece.name, call_id=call_id, arguments=""))
         await self._until(self._latency.first_delta_ms)
+        before = self._tokens["text"]
         for start in range(0, len(piece.arguments), 12):
-            if self._over_limit:
-                return False
             delta = piece.arguments[start : start + 12]
+            if text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]:
+                return False
             part.text += delta
-            self._tokens["text"] += 3
+            self._tokens["text"] = before + text_tokens(part.text)
             self._host.emit(events.ResponseFunctionCallArgumentsDelta(**self._ids(part), delta=delta))
         self._close_part("completed")
         return True
@@ -399,7 +414,7 @@ class Generation:
 
     def _usage(self) -> Usage:
         given = self._settings.input_tokens
-        n_in = (given.text_tokens or 0) + (given.audio_tokens or 0)
+        n_in = sum((given.text_tokens or 0, given.audio_tokens or 0, given.image_tokens or 0))
         text, audio = self._tokens["text"], math.ceil(self._tokens["audio"])
         return Usage(
             total_tokens=n_in + int(text) + audio,
@@ -419,10 +434,12 @@ def encode_speech(speech: Speech, audio_format: AudioFormat) -> tuple[bytes, int
 
 def _failure(error: Exception) -> ErrorDetail:
     code = getattr(error, "code", None)
+    if isinstance(error, ContextTooLongError):
+        return ErrorDetail(type="invalid_request_error", code="context_length_exceeded", message=str(error))  # (u)
     return ErrorDetail(type="server_error", code=code if isinstance(code, str) else None, message=str(error))
 
 
-def rate_limits(tokens_used: int) -> events.RateLimitsUpdated:
-    """Return what live services report: one generous token quota."""
-    limit = RateLimit(name="tokens", limit=15_000_000, remaining=15_000_000 - tokens_used, reset_seconds=0.001)
+def rate_limits(left: int, reset_s: float) -> events.RateLimitsUpdated:
+    """Return what live services report: one token quota."""
+    limit = RateLimit(name="tokens", limit=QUOTA_TOKENS, remaining=left, reset_seconds=round(reset_s, 3))
     return events.RateLimitsUpdated(rate_limits=(limit,))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from rtnb.errors import RemoteProtocolError, ServiceError
 from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ResponseConfig, TokenDetails, Transcription
+from rtnb.protocol.values import ResponseConfig, Transcription
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
 from rtnb.simulator.item_audio import ItemAudio, is_spoken
@@ -39,7 +40,7 @@ from rtnb.simulator.turn_detection import (
     Stopped,
     TurnDetection,
 )
-from rtnb.simulator.usage import TokenSums
+from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Quota, item_tokens, measure
 from rtnb.simulator.voice import Voice
 
 _ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
@@ -67,6 +68,7 @@ class World:
     """None takes `exact`."""
     speech: SpeechBatch = field(default_factory=SpeechBatch)
     """Speech probabilities of all sessions."""
+    quota: Quota = field(default_factory=Quota)
     end_of_turn: EndOfTurn = field(default_factory=FadeDetector)
     """Judge of pauses for the semantic VAD."""
     faults: tuple[Fault, ...] = ()
@@ -133,7 +135,7 @@ class ServiceSession:
         self._generations: dict[str, Generation] = {}
         self._late: set[asyncio.Task[None]] = set()
         self._recordings = ItemAudio()
-        self._tokens = TokenSums()
+        self._tokens = ContextTokens()
         self.conversation_id = self.make_id("conv")
         session = initial_session(
             session_id=self.make_id("sess"),
@@ -182,10 +184,11 @@ class ServiceSession:
         if entry is None:
             self._tokens.remove(item_id)
         elif isinstance(event, _ENTERING) or item_id in self._tokens:  # not an item outside the conversation
-            self._tokens.set(item_id, entry.item, spoken_ms=self._spoken_ms(entry.item))
+            self._tokens.set(item_id, item_tokens(entry.item, audio_ms=self._audio_ms(entry.item)))
 
-    def _spoken_ms(self, item: Item | None) -> float:
-        return self._recordings.duration_ms(str(item.id)) if item is not None and is_spoken(item) else 0.0
+    def _audio_ms(self, item: Item | None) -> float:
+        """Return the duration of an item's audio, the user's or the assistant's."""
+        return self._recordings.duration_ms(str(item.id)) if item is not None else 0.0
 
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember encoded audio for `conversation.item.retrieve`."""
@@ -436,23 +439,27 @@ class ServiceSession:
 
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
-        session = self._session
-        given = config.input if isinstance(config.input, tuple) else None
-        context: tuple[Item | str, ...] = tuple(self.state.order) if given is None else given
+        session, refusal = self._session, None
+        fixed = self._instructions(config) + (json.dumps(list(tools)) if (tools := self._tools(config)) else "")
+        if isinstance(config.input, tuple):
+            context: tuple[Item | str, ...] = config.input
+            read = self._recordings.read(context, self.state)
+            details = measure([(item, self._audio_ms(item)) for item in read], fixed)
+        else:
+            try:
+                reading = self._tokens.read(list(self.state.order), fixed, truncation=session.truncation)
+                context, details = reading.ids, reading.details
+            except ContextTooLongError as error:
+                context, details, refusal = (), measure([], fixed), error
         items = functools.partial(self._recordings.read, context, self.state)
-        newest = self.state.order[-1] if self.state.order else None
-        tokens = (
-            self._tokens.details(self._instructions(config), newest=newest)
-            if given is None
-            else self._tokens_of(items, self._instructions(config))
-        )
-        settings = Settings(config, session, tokens, webrtc=self._playout is not None)
+        settings = Settings(config, session, details, webrtc=self._playout is not None)
         words = self._recordings.words_task(context[-1]) if context else None
         generation = Generation(
             self,
             settings,
             plan=functools.partial(self._plan_response, config, context, items),
             words=words,
+            refusal=refusal,
             voice=self._world.voice,
         )
         self._generations[generation.id] = generation
@@ -462,6 +469,9 @@ class ServiceSession:
 
     def _instructions(self, config: ResponseConfig) -> str:
         return (config.instructions if isinstance(config.instructions, str) else self._session.instructions) or ""
+
+    def _tools(self, config: ResponseConfig) -> Sequence[Any]:
+        return config.tools if isinstance(config.tools, tuple) else self._session.tools or ()
 
     def _plan_response(
         self, config: ResponseConfig, context: tuple[Item | str, ...], items: Any
@@ -473,9 +483,9 @@ class ServiceSession:
             items=items,
             last=last,
             instructions=self._instructions(config),
-            tools=config.tools if isinstance(config.tools, tuple) else session.tools or (),
+            tools=self._tools(config),
             tool_choice=config.tool_choice or session.tool_choice or "auto",
-            heard_ms=self._spoken_ms(last),
+            heard_ms=self._audio_ms(last) if last is not None and is_spoken(last) else 0.0,
         )
         responder = self._responder
         if not isinstance(responder, ScenarioResponder) or config.conversation == "none":
@@ -489,13 +499,6 @@ class ServiceSession:
         """Remember speech that the simulator made: played back to it, its words are known."""
         self._world.exact.learn(text, audio, rate_hz=rate_hz)
 
-    def _tokens_of(self, items: Any, instructions: str) -> TokenDetails:
-        """Count a context that is not the conversation."""
-        sums, number = TokenSums(), 0
-        for number, item in enumerate(items(), 1):
-            sums.set(str(number), item, spoken_ms=self._spoken_ms(item))
-        return sums.details(instructions, newest=str(number))
-
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
         if self._playout is not None:
@@ -504,7 +507,8 @@ class ServiceSession:
             self._turns.reply_ended(playing_ms=generation.playing_ms)
         usage = self.state.responses[generation.id].response.usage
         used = usage.total_tokens if usage and usage.total_tokens else 0
-        self._later(self.latency.rate_limits_ms, rate_limits(used))
+        left, reset_s = self._world.quota.use(used, now_s=self._loop.time())
+        self._later(self.latency.rate_limits_ms, rate_limits(left, reset_s))
 
     def _cancel(self, response_id: str, reason: str) -> None:
         generation = self._generations.get(response_id)

@@ -20,7 +20,6 @@ from rtnb.simulator.responder import (
     fill_arguments,
 )
 from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.usage import TokenSums
 
 
 def said(text: str, item_id: str = "i") -> Item:
@@ -220,19 +219,3 @@ async def test_a_first_message_without_words_is_not_invented() -> None:
 async def test_a_sentence_about_something_first_is_no_question_for_the_first_message() -> None:
     text = await words(RulesResponder(), turn(said("a", "1"), said("My first question is about whales", "2")))
     assert text.startswith("You said: My first question")
-
-
-def test_tokens_grow_with_text_and_time() -> None:
-    sums = TokenSums()
-    sums.set("1", said("a" * 40))
-    assert sums.details("b" * 400, newest="1").cached_tokens == 0  # nothing was sent before
-    sums.set("2", said("c" * 9))
-    counted = sums.details("b" * 400, newest="2")
-    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (113, 0, 64)
-    sums.set("2", said("c" * 9), spoken_ms=1630)  # speech costs audio tokens only
-    counted = sums.details("b" * 400, newest="2")
-    assert (counted.text_tokens, counted.audio_tokens) == (110, 16)
-    sums.remove("1")
-    sums.remove("1")
-    counted = sums.details("", newest="2")
-    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (0, 16, 0)
