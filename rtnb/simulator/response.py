@@ -383,7 +383,8 @@ class Generation:
             item = replace(part.item, status=status, arguments=part.text)
         else:
             item = replace(part.item, status=status, content=(self._close_content(part, ids),))
-        if not self.outside and self._host.dialect == "ga":
+        deleted = str(item.id) not in self._host.state.order  # the client deleted it while it grew
+        if not self.outside and not deleted and self._host.dialect == "ga":
             previous = self._previous(str(item.id))
             emit(events.ConversationItemDone(item=item, previous_item_id=previous))
         emit(events.ResponseOutputItemDone(response_id=self.id, output_index=part.index, item=item))

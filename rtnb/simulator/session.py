@@ -14,19 +14,19 @@ import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from rtnb.errors import RemoteProtocolError, ServiceError
-from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
+from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events, wire
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription
+from rtnb.simulator.checks import busy, error, problem
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
 from rtnb.simulator.item_audio import ItemAudio, is_spoken
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.playout import Playout
-from rtnb.simulator.refusing import busy, error, problem
 from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn, text_of
 from rtnb.simulator.response import Generation, Settings, rate_limits
 from rtnb.simulator.scenario import Call
@@ -100,6 +100,8 @@ class ServiceSession:
         Unix seconds.
     watch : callable, optional
         Called with every event that is sent.
+    azure : bool, default False
+        Whether the client came to an address of Azure's.
     webrtc : bool, default False
         Audio goes over tracks: no audio deltas are sent, and the service plays and truncates.
     """
@@ -116,8 +118,9 @@ class ServiceSession:
         started_at: int,
         watch: Callable[[events.Event], None] | None = None,
         webrtc: bool = False,
+        azure: bool = False,
     ) -> None:
-        self._world = world
+        self._world, self._azure = world, azure
         self._connection = Connection("server", dialect=dialect, webrtc=webrtc)
         self._playout = Playout() if webrtc else None
         self.dialect: Dialect = dialect
@@ -168,7 +171,8 @@ class ServiceSession:
         """Send an event: the state follows at once, the text leaves through `outgoing`."""
         if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
             self.state.apply(event)
-            self._playout.push(event.response_id, event.item_id, event.delta)
+            for started in self._playout.push(event.response_id, event.item_id, event.delta):
+                self.emit(started)
             return
         text = self._connection.send(replace(event, event_id=self.make_id("event")))
         if isinstance(event, _OF_ITEMS):
@@ -228,10 +232,17 @@ class ServiceSession:
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
-            self._refuse(refusal.answer)
+            self._refuse(refusal.answer, _named_response(text))
             return
         pending = self._pending[0].id if self._pending else None
-        refused = problem(event, session=self._session, state=self.state, turns=self._turns, pending=pending)
+        refused = problem(
+            event,
+            session=self._session,
+            state=self.state,
+            turns=self._turns,
+            pending=pending,
+            azure=self._azure,
+        )
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
@@ -250,9 +261,9 @@ class ServiceSession:
         else:
             self._answer(event)
 
-    def _refuse(self, refusal: events.Error) -> None:
+    def _refuse(self, refusal: events.Error, named: Any) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
-        if refusal.error.code == "response_cancel_not_active" and self._pending:
+        if refusal.error.code == "response_cancel_not_active" and self._pending and not named:
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
@@ -514,6 +525,14 @@ class ServiceSession:
         generation = self._generations.get(response_id)
         if generation is not None:
             generation.cut(reason)
+
+
+def _named_response(text: str | bytes) -> str | None:
+    """Return the response that a message names, None where it names none."""
+    try:
+        return cast("str | None", wire.parse(text if isinstance(text, str) else text.decode()).get("response_id"))
+    except (RemoteProtocolError, UnicodeDecodeError):
+        return None
 
 
 def _with_preset(session: SessionConfig, preset: SessionConfig, dialect: Dialect) -> SessionConfig:

@@ -88,6 +88,7 @@ class Sessions:
             started_at=int(time.time()),
             watch=self.watcher(request[OWNER]),
             webrtc=webrtc,
+            azure=door.azure,
         )
         self.sessions.add(session)
         return session

@@ -99,7 +99,7 @@ async def test_a_start_that_is_given_up_leaves_nothing() -> None:
 async def test_stopping_closes_the_sessions_with_1001() -> None:
     async with aiohttp.ClientSession() as http:
         simulator = await Simulator(**QUICK).astart()
-        ws = await http.ws_connect(f"{simulator.url}/v1/realtime?model=m", headers={"api-key": simulator.key})
+        ws = await http.ws_connect(f"{simulator.url}/openai/v1/realtime?model=m", headers={"api-key": simulator.key})
         await ws.receive_json()
         stopping = asyncio.create_task(simulator.astop())
         message = await ws.receive()
