@@ -12,9 +12,12 @@ from typing import Any, Final
 
 from rtnb.audio import Audio, codec
 from rtnb.errors import ServiceError
-from rtnb.protocol import ContentPart, ErrorDetail, Item, Usage, events
+from rtnb.protocol import UNSET, ContentPart, ErrorDetail, Item, Usage, events
 from rtnb.protocol.state import State
+from rtnb.protocol.values import TokenDetails
+from rtnb.simulator.speech import tokens
 from rtnb.simulator.transcriber import Transcript
+from rtnb.simulator.usage import AUDIO_MS_PER_INPUT_TOKEN
 
 MOST_BYTES: Final = 16 * 2**20
 """Encoded audio kept per session: almost six minutes of PCM. Chosen. The oldest item's is dropped first; the newest
@@ -99,11 +102,29 @@ class ItemAudio:
         place: dict[str, Any] = {"item_id": item_id, "content_index": 0}
         if not isinstance(found, Transcript):
             return [events.ConversationItemInputAudioTranscriptionFailed(**place, error=_failure(found))]
-        seconds = round(self.duration_ms(item_id) / 1000, 3)
+        words = [(token, 0.0) for token in tokens(found.text)]  # known exactly where the transcriber gives none
+        given = _logprobs(found.logprobs or words) if logprobs and model.startswith("gpt-4o") else UNSET
         whole = events.ConversationItemInputAudioTranscriptionCompleted(
-            **place, transcript=found.text, usage=Usage(type="duration", seconds=seconds)
+            **place, transcript=found.text, usage=self._transcription_usage(item_id, found.text, model), logprobs=given
         )
-        return [whole]
+        # whisper-1 sends its text in one piece, the others as it grows (API reference).
+        pieces = [found.text] if model == "whisper-1" else [token for token, _ in words]
+        deltas = [events.ConversationItemInputAudioTranscriptionDelta(**place, delta=piece) for piece in pieces]
+        return [*deltas, whole]
+
+    def _transcription_usage(self, item_id: str, text: str, model: str) -> Usage:
+        """Return what a transcription costs: tokens for the gpt-4o family, seconds for all others."""
+        audio_ms = self.duration_ms(item_id)
+        if not model.startswith("gpt-4o"):
+            return Usage(type="duration", seconds=round(audio_ms / 1000, 3))
+        heard, written = int(audio_ms // AUDIO_MS_PER_INPUT_TOKEN), len(tokens(text))
+        return Usage(
+            type="tokens",
+            total_tokens=heard + written,
+            input_tokens=heard,
+            output_tokens=written,
+            input_token_details=TokenDetails(text_tokens=0, audio_tokens=heard),
+        )
 
     def understood(self, item: Item) -> Item:
         """Return a user's item with its words; known speech has them even where no transcription was asked for."""
@@ -128,6 +149,10 @@ class ItemAudio:
         if not held or not item.content:
             return item
         return replace(item, content=tuple(replace(part, audio=held) for part in item.content))
+
+
+def _logprobs(found: Iterable[tuple[str, float]]) -> tuple[dict[str, Any], ...]:
+    return tuple({"token": token, "logprob": value, "bytes": list(token.encode())} for token, value in found)
 
 
 def _failure(found: ServiceError | None) -> ErrorDetail:

@@ -7,8 +7,10 @@ import itertools
 import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
+
+import numpy as np
 
 from rtnb.audio import codec, resample
 from rtnb.protocol import (
@@ -112,6 +114,8 @@ class _Part:
     item: Item
     index: int
     text: str = ""
+    spoken: list[Any] = field(default_factory=list)
+    """Audio of its stretches."""
 
 
 class Generation:
@@ -285,7 +289,7 @@ class Generation:
         voice = output.voice if isinstance(output.voice, str) else "alloy"
         speed = float(output.speed or 1.0)
         speech = await self._voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
-        self._host.learn(piece.text, speech.audio, rate_hz=RATE_HZ)
+        part.spoken.append(speech.audio)
         encoded, bytes_per_ms = encode_speech(speech, self._settings.format)
         planned = pacing.plan(speech, latency=self._latency, rng=self._host.rng)
         return await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)
@@ -377,6 +381,8 @@ class Generation:
         if part is None:
             return
         emit, ids = self._host.emit, self._ids(part)
+        if part.spoken and status == "completed":
+            self._host.learn(part.text, np.concatenate(part.spoken), rate_hz=RATE_HZ)
         if part.item.type == "function_call":
             named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))

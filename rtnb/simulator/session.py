@@ -43,6 +43,7 @@ from rtnb.simulator.turn_detection import (
 from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Quota, item_tokens, measure
 from rtnb.simulator.voice import Voice
 
+_LOGPROBS: Final = "item.input_audio_transcription.logprobs"
 _ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
 """Server events that put an item into the conversation."""
 _OF_ITEMS: Final = (
@@ -422,7 +423,8 @@ class ServiceSession:
         due = self._loop.time() + after_s
         await self._recordings.ready(item_id)
         await asyncio.sleep(max(0.0, due - self._loop.time()))
-        for event in self._recordings.transcription_events(item_id, model=str(wanted.model or "")):
+        logprobs = _LOGPROBS in (self._session.include or ())
+        for event in self._recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
             self.emit(event)
 
     # --- speaking -----------------------------------------------------------------------------------------------------

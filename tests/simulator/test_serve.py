@@ -64,7 +64,10 @@ async def test_its_one_line_is_all_that_clients_need() -> None:
                     assert event.response.status == "completed"
                     break
         azure = AsyncAzureOpenAI(
-            azure_endpoint=line["http"], websocket_base_url=line["preview"], api_key=line["key"], api_version="2025-04-01-preview"
+            azure_endpoint=line["http"],
+            websocket_base_url=line["preview"],
+            api_key=line["key"],
+            api_version="2025-04-01-preview",
         )
         async with azure, azure.beta.realtime.connect(model="any") as connection:
             assert (await connection.recv()).type == "session.created"

@@ -83,7 +83,9 @@ async def test_the_connection_is_refused(status: int, path: str) -> None:
             if status == 429:
                 assert refused.value.headers is not None
                 assert int(refused.value.headers["retry-after-ms"]) > 0
-            async with http.ws_connect(sim.url + path, headers={"Authorization": f"Bearer {sim.key}"}) as ws:  # once only
+            async with http.ws_connect(
+                sim.url + path, headers={"Authorization": f"Bearer {sim.key}"}
+            ) as ws:  # once only
                 assert (await ws.receive_json())["type"] == "session.created"
 
 
