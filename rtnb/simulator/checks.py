@@ -29,6 +29,10 @@ TRANSCRIBERS: Final = (
     "gpt-realtime-whisper",
 )
 """Transcription models of OpenAI; on Azure the name of a deployment is allowed as well."""
+MOST_INSTRUCTIONS: Final = 200_000
+"""Characters of instructions: more than any context holds. Chosen; the service's limit is about 16,384 tokens (u)."""
+MOST_RESPONSES: Final = 64
+"""Responses of one session at a time. Chosen: a client that wants more can wait for the first."""
 _ONLY_FOR: Final = {
     "languages": ("gpt-transcribe", "gpt-live-transcribe"),
     "keywords": ("gpt-transcribe", "gpt-live-transcribe"),
@@ -46,6 +50,7 @@ def problem(
     turns: TurnDetection,
     pending: str | None,
     azure: bool = False,
+    n_responses: int = 0,
 ) -> events.Error | None:
     """The `error` to answer a client event with; None where it may be carried out.
 
@@ -59,6 +64,8 @@ def problem(
         The response of the conversation that is made but not announced yet.
     azure : bool, default False
         Whether transcription models are names of deployments.
+    n_responses : int, default 0
+        Responses under way.
     """
     if isinstance(event, events.InputAudioBufferAppend):
         return _half_sample("audio", [event.audio], turns, event)
@@ -76,9 +83,13 @@ def problem(
         return error("input_audio_buffer_commit_empty", message, of=event)
     if isinstance(event, events.ResponseCreate):
         config = event.response or ResponseConfig()
+        if n_responses >= MOST_RESPONSES:
+            message = f"Too many responses: {n_responses} are in progress. Wait until one is finished."
+            return error("rate_limit_exceeded", message, of=event)
         output = config.audio and config.audio.output
         return (
             _no_response(config, session, state, pending, event)
+            or _instructions(config.instructions, "response", event)
             or _tools(config, config.tools if isinstance(config.tools, tuple) else session.tools, "response", event)
             or (_voice(output.voice, "response.audio.output.voice", event) if output else None)
         )
@@ -92,10 +103,19 @@ def _session(change: SessionConfig, session: SessionConfig, event: events.Event,
         message = f"Prompt with id '{change.prompt.get('id')}' not found."
         return error("prompt_not_found", message, param="session.prompt.id", of=event)  # (u)
     return (
-        (_voice(output.voice, "session.audio.output.voice", event) if output else None)
+        _instructions(change.instructions, "session", event)
+        or (_voice(output.voice, "session.audio.output.voice", event) if output else None)
         or (_transcription(transcription, event, azure=azure) if transcription else None)
         or _tools(change, change.tools if isinstance(change.tools, tuple) else session.tools, "session", event)
     )
+
+
+def _instructions(text: Any, where: str, event: events.Event) -> events.Error | None:
+    if not isinstance(text, str) or len(text) <= MOST_INSTRUCTIONS:
+        return None
+    expected = f"Expected a string with maximum length {MOST_INSTRUCTIONS}, but got a string with length {len(text)}"
+    message = f"Invalid '{where}.instructions': string too long. {expected} instead."
+    return error("string_above_max_length", message, param=f"{where}.instructions", of=event)
 
 
 def _voice(voice: Any, param: str, event: events.Event) -> events.Error | None:

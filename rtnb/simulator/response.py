@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import random
@@ -45,6 +46,8 @@ class Host(Protocol):
     latency: LatencyProfile
     rng: random.Random
     conversation_id: str
+    outside_slots: asyncio.Semaphore
+    """Limits the responses outside the conversation that are generated at a time."""
 
     @property
     def state(self) -> State:
@@ -195,7 +198,8 @@ class Generation:
             if self._pieces is None and self._words is not None:
                 await asyncio.wait({self._words}, timeout=WORDS_S)
             self._choose()
-            await self._generate()
+            async with self._host.outside_slots if self.outside else contextlib.nullcontext():
+                await self._generate()
         except Exception as error:  # a responder or a voice of the user's: the session must outlive it
             self._finish("failed", StatusDetails(type="failed", error=_failure(error)))
 

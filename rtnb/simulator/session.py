@@ -56,6 +56,10 @@ _OF_ITEMS: Final = (
 """Server events after which an item may cost another number of tokens."""
 
 
+OUTSIDE_AT_ONCE: Final = 4
+"""Responses outside the conversation that one session generates at a time; the others wait. Chosen."""
+
+
 @dataclass
 class World:
     """Parts that all sessions of a simulator share."""
@@ -137,6 +141,7 @@ class ServiceSession:
         self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
+        self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
         self._late: set[asyncio.Task[None]] = set()
         self._recordings = ItemAudio()
         self._tokens = ContextTokens()
@@ -243,6 +248,7 @@ class ServiceSession:
             turns=self._turns,
             pending=pending,
             azure=self._azure,
+            n_responses=len(self._generations),
         )
         if refused is not None:
             self.emit(refused)

@@ -256,6 +256,8 @@ class TurnDetection:
         base_ms = self.heard_ms if self._format is not None else 0.0
         self._format = audio_format
         self._codec = codec(audio_format.type)
+        self._unheard, self._n_heard = bytearray(), 0
+        """Bytes that wait for the end of their frame, and those before them."""
         self._speech = SpeechProbabilities(rate_hz=self._codec.rate_hz)
         self._speech.push(np.zeros(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz)))
         self._base_ms = int(base_ms)
@@ -332,6 +334,13 @@ class TurnDetection:
         if self._behind:
             self._catch_up()
             data = self.encoded(int(self._frame * FRAME_MS + self._phase_ms), int(self.heard_ms))
+        self._unheard += data
+        size = FRAME_MS * self._codec.bytes_per_ms
+        if (self._n_heard + len(self._unheard)) // size == self._n_heard // size:
+            return  # no frame is complete: pieces of a millisecond must not fill the batches
+        data = bytes(self._unheard)
+        self._n_heard += len(data)
+        self._unheard.clear()
         for probability in await self._batch.push(self._speech, self._codec.decode(data)):
             self._frame += 1
             for heard in self._advance(probability):
@@ -352,6 +361,7 @@ class TurnDetection:
     def _catch_up(self) -> None:
         """Begin a new stream of probabilities at the last frame border."""
         self._behind = False
+        self._unheard, self._n_heard = bytearray(), 0
         self._speech = SpeechProbabilities(rate_hz=self._codec.rate_hz)
 
     def _turn(self, event: Any) -> Heard:
