@@ -162,7 +162,10 @@ class Running:
         try:
             await self._runner.cleanup()
         finally:
-            await self.voice.aclose()
+            world = self.service.world
+            for part in (self.voice, world.transcriber, world.end_of_turn):
+                if part is not None:
+                    await part.aclose()
 
     @property
     def http(self) -> str:

@@ -251,7 +251,7 @@ class WhisperTranscriber:
         return Transcript(text, logprobs) if text else None
 
     async def aclose(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
         self._model = None
 
 

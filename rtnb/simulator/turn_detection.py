@@ -66,6 +66,9 @@ class EndOfTurn(Protocol):
             Its sample rate.
         """
 
+    async def aclose(self) -> None:
+        """Release everything; closing twice is fine."""
+
 
 FADE_DB: Final = 6.0
 """A turn sounds finished when its last 300 ms are this much softer than the whole. Chosen."""
@@ -85,6 +88,9 @@ class FadeDetector:
         tail = audio[-rate_hz * FADE_MS // 1000 :]
         level, end = (float(np.sqrt(np.mean(x**2) + 1e-12)) for x in (audio, tail))
         return float(20 * np.log10(level / end) >= FADE_DB)
+
+    async def aclose(self) -> None:
+        pass
 
 
 class SmartTurnDetector:
@@ -111,6 +117,9 @@ class SmartTurnDetector:
     async def probability(self, audio: Audio, *, rate_hz: int) -> float:
         work = functools.partial(self._model.probability, audio[-WINDOW_S * rate_hz :], rate_hz=rate_hz)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
 
 def open_turn_detector(kind: str | EndOfTurn = "auto") -> EndOfTurn:

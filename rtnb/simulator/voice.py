@@ -268,7 +268,7 @@ class NeuralVoice(_PortionVoice):
 
     async def aclose(self) -> None:
         await super().aclose()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
         await self._otherwise.aclose()
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def monologues() -> list[Turn]:
         audio, rate_hz = soundfile.read(SPEECH / item["file"], dtype="float32")
         audio = resample(audio.mean(axis=1) if audio.ndim > 1 else audio, from_rate_hz=rate_hz, to_rate_hz=24_000)
         speech = item["speech"]
-        pauses = [(1000 * a[1], 1000 * b[0]) for a, b in zip(speech, speech[1:], strict=False) if b[0] - a[1] >= 0.1]
+        pauses = [(1000 * a[1], 1000 * b[0]) for a, b in pairwise(speech) if b[0] - a[1] >= 0.1]
         end_ms = 1000 * speech[-1][1]
         audio = np.concatenate([audio[: int(24 * end_ms)], np.zeros(24 * TAIL_MS, np.float32)])
         turns.append(Turn(audio, pauses, end_ms))
@@ -92,7 +93,7 @@ async def hesitations() -> list[Turn]:
 
 
 def break_in(audio: Any, share: float) -> int:
-    """The softest place within 250 ms of where the second part begins: spoken in one breath, so nothing sounds final."""
+    """The softest place near the beginning of the second part: spoken in one breath, so nothing sounds final."""
     frames = audio[: len(audio) // 240 * 240].reshape(-1, 240)
     level = np.convolve((frames**2).mean(axis=1), np.ones(3) / 3, "same")
     middle = round(share * len(frames))
@@ -113,7 +114,9 @@ async def outcome(turn: Turn, detection: Any, judge: Any) -> tuple[int, float]:
     stops: list[float] = []
     pcm = encode_pcm16(turn.audio)
     for start in range(0, len(pcm), 960):
-        stops += [(start + 960) / 48 async for one in detector.append(pcm[start : start + 960]) if isinstance(one, Stopped)]
+        stops += [
+            (start + 960) / 48 async for one in detector.append(pcm[start : start + 960]) if isinstance(one, Stopped)
+        ]
     cut = sum(any(begin <= stop <= end + 100 for stop in stops) for begin, end in turn.pauses)
     after = [stop - turn.end_ms for stop in stops if stop >= turn.end_ms]
     return cut, after[0] if after else float("nan")
@@ -143,10 +146,9 @@ async def main() -> int:
             cut = sum(one for one, _ in found)
             low, high = share_interval(cut, pauses, confidence=0.95) if pauses else (0.0, 1.0)
             delays = [delay for _, delay in found if np.isfinite(delay)]
-            print(
-                f"  {title:34} cut {cut:3} of {pauses} ({100 * cut / max(1, pauses):4.1f} %, {100 * low:.1f} to {100 * high:.1f})"
-                f"   delay {np.median(delays) if delays else float('nan'):6.0f} ms, n = {len(delays)}"
-            )
+            share = f"{100 * cut / max(1, pauses):4.1f} %, {100 * low:.1f} to {100 * high:.1f}"
+            delay_ms = np.median(delays) if delays else float("nan")
+            print(f"  {title:34} cut {cut:3} of {pauses} ({share})   delay {delay_ms:6.0f} ms, n = {len(delays)}")
     return 0
 
 
