@@ -7,6 +7,7 @@ accept the socket, say `error` and close it with 3000 (who you are) or 4000 (wha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,11 @@ from rtnb.simulator.keys import MAX_LIFETIME_S, MIN_LIFETIME_S, KeyRing
 KEY_PROTOCOL: Final = "openai-insecure-api-key."
 """Browsers that cannot set headers offer the key as a subprotocol with this prefix."""
 
+
+BETA_PROTOCOL: Final = "openai-beta.realtime-v1"
+"""Subprotocol with which a browser asks OpenAI for the beta that is switched off."""
+API_VERSION: Final = re.compile(r"202[4-9]-\d\d-\d\d(-preview)?")
+"""Shape of the preview's ``api-version`` that is answered; a service knows a list of them."""
 
 OWNER: Final[Any] = getattr(web, "RequestKey", web.AppKey)("owner", str)  # aiohttp < 3.14 has no RequestKey
 """Who an admitted request comes from: see `KeyRing.owner`."""
@@ -60,10 +66,10 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
     RefusedError
         Status 401, in the words of the service whose door it is.
     """
-    api_key = request.headers.get("api-key") or (request.query.get("api-key") if azure else None)
+    api_key = (request.headers.get("api-key") or request.query.get("api-key")) if azure else None  # OpenAI ignores it
     token = token_of(request)
     if api_key and token:
-        raise RefusedError(401, "401", "Send either an api-key or a token, not both.")
+        raise RefusedError(401, "401", words_for(401))
     offered = api_key or token
     if not offered:
         words = "Access token is missing, invalid, audience is incorrect, or have expired."
@@ -109,10 +115,12 @@ def check_address(request: web.Request, door: Door, model: str) -> None:
     if door.dialect == "preview":
         if "api-version" not in request.query or "deployment" not in request.query:
             raise RefusedError(404, "404", words_for(404))
+        if not API_VERSION.fullmatch(request.query["api-version"]):
+            raise RefusedError(404, "404", words_for(404))
     elif door.azure:
         if not model and "intent" not in request.query and "call_id" not in request.query:
             raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
-    elif "realtime=v1" in request.headers.get("OpenAI-Beta", ""):
+    elif "realtime=v1" in request.headers.get("OpenAI-Beta", "") or BETA_PROTOCOL in offered_protocols(request):
         message = "The Realtime Beta API is no longer supported. Please use /v1/realtime for the GA API."
         raise RefusedError(400, "beta_api_shape_disabled", message)
 

@@ -19,9 +19,9 @@ from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import SessionConfig, wire
 from rtnb.protocol.service.schema import check_session
 from rtnb.simulator.admission import OWNER, Door, RefusedError, token_of
-from rtnb.simulator.carrying import SocketCarrier
+from rtnb.simulator.delivery import SocketCarrier
 from rtnb.simulator.faults import Close
-from rtnb.simulator.live import LiveSession
+from rtnb.simulator.session import ServiceSession
 from rtnb.simulator.sessions import Sessions
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Calls:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._open: dict[str, tuple[LiveSession, asyncio.Task[None], str]] = {}
+        self._open: dict[str, tuple[ServiceSession, asyncio.Task[None], str]] = {}
         """Session, task, and whose it is."""
         self._beside: dict[str, set[asyncio.Task[Any]]] = {}
         """The sideband sockets of each call."""
@@ -117,7 +117,7 @@ class Calls:
             raise RefusedError(401, "401" if door.azure else "invalid_api_key", refused)
         return preset
 
-    async def _serve(self, call_id: str, call: Call, session: LiveSession) -> None:
+    async def _serve(self, call_id: str, call: Call, session: ServiceSession) -> None:
         try:
             await self._sessions.carry(call, session)
         finally:
@@ -143,11 +143,11 @@ class Calls:
         task: Any = asyncio.current_task()
         watching = self._beside.setdefault(call_id, set())
         watching.add(task)
-        ear = session.listen()
+        listener = session.listen()
         try:
-            await self._sessions.carry(carrier, session, ear)
+            await self._sessions.carry(carrier, session, listener)
         finally:
-            session.outgoing.leave(ear)
+            session.outgoing.leave(listener)
             watching.discard(task)
 
     async def _hang_up(self, request: web.Request) -> web.Response:

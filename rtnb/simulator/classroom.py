@@ -18,8 +18,8 @@ from aiohttp import web
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator.admission import OWNER, RefusedError, words_for
 from rtnb.simulator.keys import KeyRing
-from rtnb.simulator.live import World
 from rtnb.simulator.service import Service
+from rtnb.simulator.session import World
 
 TEACHER: Final = "teacher"
 """Who comes with the simulator's own key."""

@@ -283,7 +283,7 @@ class Simulator:
         run = self._start(kept=False)
         running = run.starting.result()
         speech: Speech = run.loop.run(running.voice.speak(text, voice=voice, speed=speed), 60.0)
-        running.service.world.known.learn(text, speech.audio, rate_hz=RATE_HZ)
+        running.service.world.exact.learn(text, speech.audio, rate_hz=RATE_HZ)
         return speech
 
 

@@ -18,6 +18,9 @@ GA_LIFETIME_S: Final = 600
 MIN_LIFETIME_S: Final = 10
 MAX_LIFETIME_S: Final = 7200
 """Allowed range of `expires_after.seconds` (API reference)."""
+MOST_GRANTS: Final = 2_000
+"""Ephemeral keys that are held; the oldest is forgotten first. Chosen: a class of 30 makes some hundred."""
+_REMEMBERED_S = 60.0  # an expired key is still told apart from a wrong one so long; chosen
 _MIN_LENGTH = 20  # of a key that others are made from; chosen
 
 
@@ -77,9 +80,11 @@ class KeyRing:
     def mint(
         self, session: SessionConfig, *, lifetime_s: float, owner: str = "", dialect: Dialect = "ga"
     ) -> tuple[str, Grant]:
-        """Make an ephemeral key; expired ones are forgotten."""
+        """Make an ephemeral key; expired ones are forgotten, and above `MOST_GRANTS` the oldest."""
         now = self._wall()
-        self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - MAX_LIFETIME_S}
+        self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - _REMEMBERED_S}
+        while len(self._grants) >= MOST_GRANTS:
+            del self._grants[next(iter(self._grants))]
         value = f"ek_{secrets.token_hex(16)}"
         self._grants[value] = Grant(session, now + lifetime_s, owner, dialect)
         return value, self._grants[value]

@@ -30,11 +30,12 @@ class Playout:
     """The output audio buffer of a call: responses are played one after the other, in real time.
 
     >>> playout = Playout()
-    >>> playout.push("resp_1", "item_1", bytes(1200))
+    >>> [event.type for event in playout.push("resp_1", "item_1", bytes(1200))]
+    ['output_audio_buffer.started']
     >>> playout.end("resp_1")
     >>> sound, said = playout.pull(960)
-    >>> len(sound), [event.type for event in said]
-    (960, ['output_audio_buffer.started'])
+    >>> len(sound), said
+    (960, [])
     >>> playout.pull(960)[1], [event.type for event in playout.pull(960)[1]]
     ([], ['output_audio_buffer.stopped'])
     """
@@ -44,12 +45,20 @@ class Playout:
         self.last_response_id = ""
         """The response that was played last, "" before the first."""
 
-    def push(self, response_id: str, item_id: str, pcm: bytes) -> None:
-        """More sound of a response."""
+    def push(self, response_id: str, item_id: str, pcm: bytes) -> list[events.Event]:
+        """Take more audio of a response; return ``started`` where it begins to play: never after `response.done`."""
         reply = self._replies.setdefault(response_id, _Reply(item_id))
         reply.waiting.append((item_id, memoryview(pcm)))
         reply.last_item = item_id
         reply.played.setdefault(item_id, 0)
+        return self._start(response_id) if next(iter(self._replies)) == response_id else []
+
+    def _start(self, response_id: str) -> list[events.Event]:
+        reply = self._replies[response_id]
+        if reply.started or not reply.waiting:
+            return []
+        reply.started, self.last_response_id = True, response_id
+        return [events.OutputAudioBufferStarted(response_id=response_id)]
 
     def end(self, response_id: str) -> None:
         """A response was generated: what is here is all of it."""
@@ -73,9 +82,7 @@ class Playout:
         """
         sound, said = bytearray(), list[events.Event]()
         for response_id, reply in list(self._replies.items()):
-            if reply.waiting and not reply.started:
-                reply.started, self.last_response_id = True, response_id
-                said.append(events.OutputAudioBufferStarted(response_id=response_id))
+            said += self._start(response_id)
             while reply.waiting and len(sound) < n_bytes:
                 item_id, pcm = reply.waiting.popleft()
                 taken, rest = pcm[: n_bytes - len(sound)], pcm[n_bytes - len(sound) :]
@@ -93,7 +100,7 @@ class Playout:
         """Drop what was not played. Return the responses and items that this cuts, items with the ms that were played.
 
         >>> playout = Playout()
-        >>> playout.push("resp_1", "item_1", bytes(1200))
+        >>> _ = playout.push("resp_1", "item_1", bytes(1200))
         >>> _ = playout.pull(960)
         >>> playout.clear()
         (['resp_1'], {'item_1': 20})

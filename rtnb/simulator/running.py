@@ -6,27 +6,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from rtnb.errors import ScenarioError
-from rtnb.simulator.behaviour import Rules
-from rtnb.simulator.brains import Chat, MakeBehaviour, Play
-from rtnb.simulator.chat import ChatBrain
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.keys import KeyRing
-from rtnb.simulator.live import World
 from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.service import Service
-from rtnb.simulator.voice import open_voice
+from rtnb.simulator.session import World
+from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
+from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
+from rtnb.simulator.voice import Voice, open_voice
 
 if TYPE_CHECKING:
     from rtnb.simulator.tls import SelfSigned
-
-VoiceKind = Literal["auto", "espeak", "babble"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +43,20 @@ class Options:
     """Same seed, same session."""
     latency: str | LatencyProfile = "realistic"
     """``realistic``, ``real_time``, ``fast``, or changes such as ``"first_delta_ms=800"``."""
-    voice: VoiceKind = "auto"
-    """``espeak`` is understandable (extra ``sim``), ``babble`` needs nothing; ``auto`` takes the best there is."""
+    voice: str | Voice = "auto"
+    """``auto``, ``neural``, ``espeak`` or ``babble``; see :mod:`rtnb.simulator.voice`."""
+    turn_detector: str | EndOfTurn = "auto"
+    """Judge of pauses for ``semantic_vad``: ``smart-turn``, ``fade``, ``auto`` or the path of an ONNX file."""
     scenario: Scenario | str | Path | Mapping[str, Any] | None = None
     """What to say and do, instead of the rules."""
     chat_url: str | None = None
     """An OpenAI-compatible chat service that decides what is said."""
     chat_model: str = "default"
     """The model to ask there."""
+    chat_key: str | None = field(default=None, repr=False)
+    """Its key."""
+    transcriber: str | Transcriber = "auto"
+    """Speech recognition: ``exact``, ``whisper``, ``auto`` or an address; see :mod:`rtnb.simulator.transcriber`."""
     faults: tuple[Fault | str, ...] = ()
     """What goes wrong; see :mod:`rtnb.simulator.faults`."""
     origins: tuple[str, ...] = ()
@@ -82,9 +86,14 @@ class Options:
         if scenario is not None:
             faults = (*scenario.faults, *faults)
             latency = scenario.latency or latency
+        exact = ExactTranscriber()
         return World(
             voice=voice,
-            make_behaviour=_behaviours(self, scenario),
+            exact=exact,
+            speech=SpeechBatch(interval_ms=BATCH_MS),
+            end_of_turn=open_turn_detector(self.turn_detector),
+            transcriber=open_transcriber(self.transcriber, exact),
+            make_responder=_responders(self, scenario),
             latency=latency,
             faults=faults,
             seed=scenario.seed if scenario is not None and not self.seed else self.seed,
@@ -104,12 +113,12 @@ def _scenario(source: Scenario | str | Path | Mapping[str, Any] | None) -> Scena
         raise ScenarioError(f"the scenario {str(source)!r} cannot be read: {error.strerror or error}") from error
 
 
-def _behaviours(options: Options, scenario: Scenario | None) -> MakeBehaviour:
-    brain = ChatBrain(options.chat_url, options.chat_model) if options.chat_url else None
+def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
+    chat = ChatResponder(options.chat_url, options.chat_model, options.chat_key) if options.chat_url else None
 
-    def make(number: int) -> Any:
-        base = Chat(brain) if brain is not None else Rules(seed=options.seed * 1_000_003 + number)
-        return base if scenario is None else Play(scenario, base)
+    def make(number: int) -> Responder:
+        base: Responder = chat or RulesResponder(seed=options.seed * 1_000_003 + number)
+        return base if scenario is None else ScenarioResponder(scenario, base)
 
     return make
 
@@ -153,7 +162,10 @@ class Running:
         try:
             await self._runner.cleanup()
         finally:
-            await self.voice.aclose()
+            world = self.service.world
+            for part in (self.voice, world.transcriber, world.end_of_turn):
+                if part is not None:
+                    await part.aclose()
 
     @property
     def http(self) -> str:

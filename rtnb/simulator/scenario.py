@@ -24,11 +24,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rtnb.errors import ScenarioError
-from rtnb.simulator.behaviour import Call
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.pacing import LatencyProfile, did_you_mean
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Call of a tool."""
+
+    name: str
+    arguments: str
+    """JSON text; a scenario's or a model's may deliberately be none."""
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,10 @@ from rtnb.simulator.admission import (
     words_for,
 )
 from rtnb.simulator.calls import CALL_DOORS, Calls
-from rtnb.simulator.carrying import SocketCarrier, say_and_close
+from rtnb.simulator.delivery import SocketCarrier, say_and_close
 from rtnb.simulator.faults import Close
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
-from rtnb.simulator.live import World
+from rtnb.simulator.session import World
 from rtnb.simulator.sessions import DEFAULT_MODEL, GOODBYE_S, Sessions
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
@@ -114,12 +114,15 @@ class Service(Sessions):
         try:
             return wire.parse((await request.read()).decode() or "{}")
         except (RemoteProtocolError, UnicodeDecodeError) as error:
-            raise RefusedError(400, "invalid_json", f"The request body is {error}") from error
+            raise RefusedError(400, "invalid_json", "Failed to parse the request body as JSON.") from error
 
     async def _client_secrets(self, request: web.Request) -> web.Response:
         if "api-version" in request.query:
             raise RefusedError(400, "400", "api-version query parameter is not allowed when using /v1 path")
         body = await self._body(request)
+        for name in body:
+            if name not in ("session", "expires_after"):
+                raise RefusedError(400, "unknown_parameter", f"Unknown parameter: '{name[:100]}'.")
         lifetime = lifetime_s(body.get("expires_after"), default=GA_LIFETIME_S)
         asked = body.get("session", {"type": "realtime"})
         refusal = check_session(asked, dialect="ga")

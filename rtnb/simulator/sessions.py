@@ -14,11 +14,10 @@ from aiohttp import web
 
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator.admission import OWNER, Door, RefusedError, admit, model_asked, words_for
-from rtnb.simulator.carrying import Carrier, Listening, carry
+from rtnb.simulator.delivery import Carrier, Listener, Listening, carry
 from rtnb.simulator.faults import Close, FaultPlan
 from rtnb.simulator.keys import KeyRing
-from rtnb.simulator.live import LiveSession, World
-from rtnb.simulator.outgoing import Ear
+from rtnb.simulator.session import ServiceSession, World
 
 GOODBYE_S: Final = 1.0
 """How long a client may take to answer our close frame. Chosen: a stop must not wait for a client that hangs."""
@@ -40,7 +39,7 @@ class Sessions:
     def __init__(self, world: World, keys: KeyRing) -> None:
         self.world = world
         self.keys = keys
-        self.sessions: set[LiveSession] = set()
+        self.sessions: set[ServiceSession] = set()
         """Those that are open."""
         self._stops: dict[asyncio.Task[Any], asyncio.Future[Close]] = {}
         """The tasks that carry sessions, and what makes them end."""
@@ -77,9 +76,9 @@ class Sessions:
 
     def begin(
         self, request: web.Request, door: Door, preset: SessionConfig | None, *, webrtc: bool = False
-    ) -> LiveSession:
+    ) -> ServiceSession:
         """A new session; `forget` ends it."""
-        session = LiveSession(
+        session = ServiceSession(
             self.world,
             number=self.next_number(),
             dialect=door.dialect,
@@ -89,20 +88,21 @@ class Sessions:
             started_at=int(time.time()),
             watch=self.watcher(request[OWNER]),
             webrtc=webrtc,
+            azure=door.azure,
         )
         self.sessions.add(session)
         return session
 
-    async def carry(self, carrier: Carrier, session: LiveSession, ear: Ear | None = None) -> None:
+    async def carry(self, carrier: Carrier, session: ServiceSession, listener: Listener | None = None) -> None:
         """Carry a session, in the task that calls, until one side ends or `end` does."""
         task: Any = asyncio.current_task()
         stop = self._stops[task] = asyncio.get_running_loop().create_future()
         try:
-            await carry(carrier, session, listening=self._listening, stop=stop, ear=ear)
+            await carry(carrier, session, listening=self._listening, stop=stop, listener=listener)
         finally:
             del self._stops[task]
 
-    async def forget(self, session: LiveSession) -> None:
+    async def forget(self, session: ServiceSession) -> None:
         """A session is over."""
         self.sessions.discard(session)
         await session.aclose()

@@ -1,76 +1,247 @@
-"""Input tokens of a response, about: text by length, the user's speech by time."""
+"""Tokens as the service bills them: what a response reads, what of it is cached, and what no longer fits.
+
+Every response reads the instructions, the tools and the conversation again. User audio costs a token per 100 ms, the
+assistant's own audio a token per 50 ms, an image a number by its size, text one per word and punctuation mark (as the
+deltas are cut). An item with audio costs its audio and no text. What the response before read in the same order is
+cached, in steps of 64 per modality.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import base64
+import binascii
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from PIL import Image, UnidentifiedImageError
 
 from rtnb.protocol import Item
 from rtnb.protocol.values import TokenDetails
+from rtnb.simulator.speech import tokens
 
-CHARACTERS_PER_TOKEN: Final = 4
-"""Rule of thumb for English text (chosen)."""
 AUDIO_MS_PER_INPUT_TOKEN: Final = 100
 """User audio costs one token per 100 ms (service documentation; a real log showed 16 tokens for 1.63 s)."""
+AUDIO_MS_PER_OUTPUT_TOKEN: Final = 50
+"""Assistant audio costs one token per 50 ms, also as input of later turns (service documentation)."""
 CACHE_STEP: Final = 64
 """Cached tokens come in multiples of 64 (seen in real usage objects)."""
+CONTEXT_TOKENS: Final = 28_224
+"""Input tokens of a model with a context of 32k before truncation (service documentation)."""
+IMAGE_LOW_TOKENS: Final = 85
+IMAGE_TILE_TOKENS: Final = 170
+"""Tokens of an image: 85 with ``detail`` "low", else 85 and 170 for each tile of 512 px once its sides are at most 2048
+and its shorter one at most 768 px (documentation of gpt-4o; that of the realtime models gives no rule)."""
 
 
-class TokenSums:
-    """Running sums over the items of a context.
+class Tokens(NamedTuple):
+    """Tokens by modality."""
 
-    Setting an item changes the sums by the difference, so a count costs the same in a long conversation as in a
-    short one.
+    text: int = 0
+    audio: int = 0
+    image: int = 0
 
-    >>> sums = TokenSums()
-    >>> sums.set("item_1", Item(type="function_call_output", output="Four words are here."))
-    >>> sums.details("", newest="item_1").text_tokens
-    5
+    def plus(self, other: Tokens) -> Tokens:
+        """Return the sum."""
+        return Tokens(self.text + other.text, self.audio + other.audio, self.image + other.image)
+
+    def cached(self) -> Tokens:
+        """Return what of it a cache holds."""
+        return Tokens(*(count // CACHE_STEP * CACHE_STEP for count in self))
+
+    @property
+    def total(self) -> int:
+        """Sum over the modalities."""
+        return sum(self)
+
+
+def text_tokens(text: str) -> int:
+    """Return the tokens of a text.
+
+    >>> text_tokens("Hello! How are you?")
+    6
+    """
+    return len(tokens(text))
+
+
+def item_tokens(item: Item, *, audio_ms: float = 0.0) -> Tokens:
+    """Return the tokens of an item as input.
+
+    >>> item_tokens(Item(type="function_call_output", output="Four words are here."))
+    Tokens(text=5, audio=0, image=0)
+    """
+    images = sum(image_tokens(str(p.image_url), str(p.detail or "")) for p in item.content or () if p.image_url)
+    if audio_ms:
+        per_token = AUDIO_MS_PER_OUTPUT_TOKEN if item.role == "assistant" else AUDIO_MS_PER_INPUT_TOKEN
+        return Tokens(audio=int(audio_ms // per_token), image=images)
+    texts = [part.text or part.transcript or "" for part in item.content or ()]
+    texts += [item.arguments or "", item.output or ""]
+    return Tokens(text=sum(map(text_tokens, texts)), image=images)
+
+
+def image_tokens(url: str, detail: str) -> int:
+    """Return the tokens of an image given as a data URI; those of one tile where its size cannot be read."""
+    if detail == "low":
+        return IMAGE_LOW_TOKENS
+    width, height = image_size(url) or (512, 512)
+    shrink = min(1.0, 2048 / max(width, height))
+    shrink = min(shrink, 768 / min(width, height) if min(width, height) * shrink > 768 else shrink)
+    tiles = math.ceil(width * shrink / 512) * math.ceil(height * shrink / 512)
+    return IMAGE_LOW_TOKENS + IMAGE_TILE_TOKENS * tiles
+
+
+def image_size(url: str) -> tuple[int, int] | None:
+    """Return width and height of an image in a data URI, None where it is no readable PNG or JPEG."""
+    head, _, data = url.partition(",")
+    if not head.startswith("data:image/") or not head.endswith(";base64"):
+        return None
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=("PNG", "JPEG")) as image:
+            return image.size
+    except (binascii.Error, UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return None
+
+
+class ContextTooLongError(Exception):
+    """The context does not fit, and the session's truncation is disabled."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Input of one response."""
+
+    ids: tuple[str, ...]
+    """Items that it reads, oldest first."""
+    details: TokenDetails
+
+
+class ContextTokens:
+    """Tokens of a conversation, and what of it the response before has read.
+
+    Parameters
+    ----------
+    limit : int
+        Most input tokens.
     """
 
-    def __init__(self) -> None:
-        self._items: dict[str, tuple[int, int]] = {}
-        self._text = self._audio_ms = 0
+    def __init__(self, limit: int = CONTEXT_TOKENS) -> None:
+        self._limit = limit
+        self._items: dict[str, Tokens] = {}
+        self._dropped: set[str] = set()
+        """Items that no longer fit: a service never reads them again."""
+        self._sent: list[str] = []
+        self._sent_sum = Tokens()
+        self._fixed: str | None = None
+        """Instructions and tools of the response before."""
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
 
-    def set(self, item_id: str, item: Item, *, spoken_ms: float = 0.0) -> None:
-        """Count an item, or count it again; one with recorded speech costs audio tokens and no text tokens."""
-        self.remove(item_id)
-        counted = (0, round(spoken_ms)) if spoken_ms else (_text_tokens(_words_of(item)), 0)
-        self._items[item_id] = counted
-        self._add(*counted)
+    def set(self, item_id: str, cost: Tokens) -> None:
+        """Set the tokens of an item; a changed one ends the cache before it."""
+        if self._items.get(item_id, cost) != cost:
+            self._end_cache(item_id)
+        self._items[item_id] = cost
 
     def remove(self, item_id: str) -> None:
         """Forget an item."""
-        text, audio_ms = self._items.pop(item_id, (0, 0))
-        self._add(-text, -audio_ms)
+        if self._items.pop(item_id, None) is not None:
+            self._end_cache(item_id)
+        self._dropped.discard(item_id)
 
-    def _add(self, text: int, audio_ms: int) -> None:
-        self._text += text
-        self._audio_ms += audio_ms
+    def _end_cache(self, item_id: str) -> None:
+        if item_id in self._sent:
+            del self._sent[self._sent.index(item_id) :]
+            self._sent_sum = self._sum(self._sent)
 
-    def details(self, instructions: str, *, newest: str | None) -> TokenDetails:
-        """Return the input side of a response's usage.
+    def _sum(self, ids: Sequence[str]) -> Tokens:
+        total = Tokens()
+        for item_id in ids:
+            total = total.plus(self._items.get(item_id, Tokens()))
+        return total
 
-        Every item but the newest was sent before; their text is cached, in steps of 64.
+    def read(self, order: Sequence[str], fixed: str, *, truncation: Any = "auto") -> Reading:
+        """Return what the next response reads.
+
+        Parameters
+        ----------
+        order : sequence of str
+            Ids of the conversation's items, oldest first.
+        fixed : str
+            Instructions and tools.
+        truncation : "auto", "disabled" or object
+            The session's setting; an object has `retention_ratio` and perhaps ``token_limits.post_instructions``.
+
+        Raises
+        ------
+        ContextTooLongError
+            It does not fit, and truncation is disabled.
         """
-        text = self._text + _text_tokens(instructions)
-        before = text - self._items.get(newest or "", (0, 0))[0]
-        cached = before // CACHE_STEP * CACHE_STEP if len(self._items) > 1 else 0
-        return TokenDetails(
-            text_tokens=text,
-            audio_tokens=self._audio_ms // AUDIO_MS_PER_INPUT_TOKEN,
-            image_tokens=0,
-            cached_tokens=cached,
-            cached_tokens_details=TokenDetails(text_tokens=cached, audio_tokens=0, image_tokens=0),
-        )
+        ids = [item_id for item_id in order if item_id not in self._dropped]
+        head = text_tokens(fixed)
+        before = ids[: len(self._sent)] == self._sent
+        known = self._sent_sum if before else Tokens()
+        total = known.plus(self._sum(ids[len(self._sent) if before else 0 :]))
+        limit, keep = self._limits(truncation, head)
+        if total.total > limit:
+            if truncation == "disabled":
+                raise ContextTooLongError(f"{head + total.total} tokens; the limit is {self._limit}")
+            while ids[:-1] and total.total > keep:  # the newest item stays
+                gone = ids.pop(0)
+                self._dropped.add(gone)
+                total = Tokens(*(a - b for a, b in zip(total, self._items.get(gone, Tokens()), strict=True)))
+            before = False
+        cached = Tokens()
+        if before and fixed == self._fixed:
+            cached = known.plus(Tokens(text=head)).cached()
+        self._sent, self._sent_sum, self._fixed = list(ids), total, fixed
+        return Reading(tuple(ids), _details(total.plus(Tokens(text=head)), cached))
+
+    def _limits(self, truncation: Any, head: int) -> tuple[int, int]:
+        """Return the tokens after the instructions above which items are dropped, and how many stay then."""
+        room = max(0, self._limit - head)
+        if not isinstance(truncation, dict):
+            return room, room
+        limits = truncation.get("token_limits") or {}
+        room = min(room, int(limits.get("post_instructions") or room))
+        return room, int(room * float(truncation.get("retention_ratio", 1.0)))
 
 
-def _text_tokens(text: str) -> int:
-    return -(-len(text) // CHARACTERS_PER_TOKEN)
+def measure(items: Sequence[tuple[Item, float]], fixed: str) -> TokenDetails:
+    """Return the input tokens of a context that is not the conversation: items with the ms of their audio."""
+    total = Tokens(text=text_tokens(fixed))
+    for item, audio_ms in items:
+        total = total.plus(item_tokens(item, audio_ms=audio_ms))
+    return _details(total, Tokens())
 
 
-def _words_of(item: Item) -> str:
-    spoken = " ".join(part.text or part.transcript or "" for part in item.content or ())
-    return f"{spoken}{item.arguments or ''}{item.output or ''}"
+def _details(total: Tokens, cached: Tokens) -> TokenDetails:
+    parts = TokenDetails(text_tokens=cached.text, audio_tokens=cached.audio, image_tokens=cached.image)
+    return TokenDetails(
+        text_tokens=total.text,
+        audio_tokens=total.audio,
+        image_tokens=total.image,
+        cached_tokens=cached.total,
+        cached_tokens_details=parts,
+    )
+
+
+QUOTA_TOKENS: Final = 15_000_000
+"""Tokens per minute that `rate_limits.updated` shows (seen in real sessions)."""
+
+
+class Quota:
+    """Tokens per minute that all sessions of a simulator share."""
+
+    def __init__(self) -> None:
+        self._since_s = 0.0
+        self._used = 0
+
+    def use(self, count: int, *, now_s: float) -> tuple[int, float]:
+        """Count tokens; return what is left of this minute, and the seconds until the next."""
+        if now_s - self._since_s >= 60:
+            self._since_s, self._used = now_s, 0
+        self._used += count
+        return max(0, QUOTA_TOKENS - self._used), 60 - (now_s - self._since_s)

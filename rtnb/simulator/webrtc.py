@@ -21,10 +21,10 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from rtnb.audio import Resampler
 from rtnb.protocol import wire
-from rtnb.simulator.carrying import Sound
+from rtnb.simulator.checks import error
+from rtnb.simulator.delivery import Sound
 from rtnb.simulator.faults import Close
 from rtnb.simulator.playout import PCM
-from rtnb.simulator.refusing import error
 
 _log = logging.getLogger("rtnb.simulator")
 

@@ -1,6 +1,6 @@
 """Listening: speech probabilities of frames, and the segments a realtime service would make of them. NumPy only."""
 
-from rtnb.vad.probability import FRAME_MS, SpeechProbabilities, speech_probabilities
+from rtnb.vad.probability import FRAME_MS, SpeechProbabilities, push_to_many, speech_probabilities
 from rtnb.vad.server_vad import (
     Segment,
     ServerVadMachine,
@@ -20,6 +20,7 @@ __all__ = [
     "SpeechStopped",
     "VadConstants",
     "idle_timeout_span",
+    "push_to_many",
     "server_vad_segments",
     "speech_probabilities",
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio.resampler import Resampler
 from rtnb.audio.samples import Audio, as_audio
-from rtnb.vad.silero import FRAME_SAMPLES, RATE_HZ, Silero
+from rtnb.vad.silero import FRAME_SAMPLES, RATE_HZ, Silero, push_many
 
 FRAME_MS = FRAME_SAMPLES * 1000 // RATE_HZ
 """Length of a frame: 32 ms, that of the net and (by its logs) of the service."""
@@ -44,6 +46,11 @@ class SpeechProbabilities:
 
     def __repr__(self) -> str:
         return f"SpeechProbabilities(rate_hz={self._resampler.from_rate_hz})"
+
+    @property
+    def rate_hz(self) -> int:
+        """Rate of the audio pushed, Hz."""
+        return self._resampler.from_rate_hz
 
     @property
     def n_frames(self) -> int:
@@ -94,6 +101,30 @@ class SpeechProbabilities:
         probabilities = self._silero.push(audio)
         self._n_frames += len(probabilities)
         return probabilities
+
+
+def push_to_many(
+    streams: Sequence[SpeechProbabilities], audio: Sequence[npt.ArrayLike]
+) -> list[npt.NDArray[np.float32]]:
+    """Push the next audio of several streams at once: the answers of `SpeechProbabilities.push`, at half the cost.
+
+    Parameters
+    ----------
+    streams, audio : sequences of the same length
+        Different streams, and for each its audio.
+
+    Returns
+    -------
+    list of ndarray, float32
+        Probabilities of each stream, bit for bit those of single pushes.
+    """
+    found = push_many(
+        [stream._silero for stream in streams],
+        [stream._resampler.process(samples) for stream, samples in zip(streams, audio, strict=True)],
+    )
+    for stream, probabilities in zip(streams, found, strict=True):
+        stream._n_frames += len(probabilities)
+    return found
 
 
 def speech_probabilities(audio: npt.ArrayLike, *, rate_hz: int) -> npt.NDArray[np.float32]:

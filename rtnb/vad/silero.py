@@ -16,10 +16,12 @@ Model and weights: Silero VAD 6.2.3, https://github.com/snakers4/silero-vad, Cop
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,7 +87,6 @@ class Silero:
     """
 
     def __init__(self) -> None:
-        self._net = _net()
         self.reset()
 
     def reset(self) -> None:
@@ -107,59 +108,96 @@ class Silero:
         probabilities : ndarray, float32, shape (n_frames_completed,)
             0 to 1.
         """
-        kept = np.concatenate([self._kept, audio])
-        n_frames = (len(kept) - _CONTEXT_SAMPLES) // FRAME_SAMPLES
-        probabilities = np.empty(n_frames, np.float32)
-        for first in range(0, n_frames, _BLOCK_FRAMES):
-            stop = min(first + _BLOCK_FRAMES, n_frames)
-            block = kept[first * FRAME_SAMPLES : stop * FRAME_SAMPLES + _CONTEXT_SAMPLES]
-            probabilities[first:stop] = self._remember(self._encode(block, stop - first))
-        self._kept = kept[n_frames * FRAME_SAMPLES :].copy()
-        return probabilities
+        return push_many([self], [audio])[0]
 
-    def _encode(self, samples: _Array, n: int) -> _Array:
-        """What n frames add to the gates of the LSTM: shape (n, 512). Frames do not know of each other here."""
-        net = self._net
+    def _take(self, audio: _Array) -> _Array:
+        """Keep samples; return the frames that they complete, each with its context: shape (n, 640)."""
+        kept = np.concatenate([self._kept, audio])
+        n = (len(kept) - _CONTEXT_SAMPLES) // FRAME_SAMPLES
+        self._kept = kept[n * FRAME_SAMPLES :].copy()
         frames = np.empty((n, FRAME_SAMPLES + 2 * _CONTEXT_SAMPLES), np.float32)
-        rows = np.ndarray((n, FRAME_SAMPLES + _CONTEXT_SAMPLES), np.float32, samples, 0, (4 * FRAME_SAMPLES, 4))
+        rows = np.ndarray((n, FRAME_SAMPLES + _CONTEXT_SAMPLES), np.float32, kept, 0, (4 * FRAME_SAMPLES, 4))
         frames[:, :-_CONTEXT_SAMPLES] = rows
         frames[:, -_CONTEXT_SAMPLES:] = rows[:, -2 : -2 - _CONTEXT_SAMPLES : -1]  # reflected at the last sample
-        spectrum = _windows(frames, _STEPS, _WINDOW, _HOP)[:, None] @ net.basis  # (n, 2, 4, 129)
-        spectrum *= spectrum
-        padded = np.zeros((n, _STEPS + 2, _BINS), np.float32)
-        np.sqrt(spectrum[:, 0] + spectrum[:, 1], out=padded[:, 1:-1])
-        first, second, third, fourth = net.encoder
-        hidden = np.zeros((n, 1 + _STEPS, _UNITS), np.float32)
-        hidden[:, 1:] = _layer(_windows(padded, _STEPS, 3 * _BINS, _BINS), first)
-        columns = _layer(_windows(hidden, 2, 3 * _UNITS, 2 * _UNITS), second)  # steps by two: at -1, 0, 1 and 1, 2, 3
-        columns = _layer(_layer(columns.reshape(n, 1, _UNITS), third), fourth)
-        weight, bias = net.input
-        return (columns @ weight + bias).reshape(n, 4 * _UNITS)
+        return frames
 
-    def _remember(self, gates: _Array) -> _Array:
-        """Run the LSTM cell over the frames, in their order, and give their probabilities."""
-        recurrent, cell = self._net.recurrent, self._cell
-        states = np.empty((len(gates) + 1, _UNITS), np.float32)
-        states[0] = self._hidden
-        gate = np.empty(4 * _UNITS, np.float32)
-        into, keep, out, new = (gate[k * _UNITS : (k + 1) * _UNITS] for k in range(4))
-        sigmoids = gate[: 3 * _UNITS]
-        half = np.float32(0.5)
-        for last, now, added in zip(states, states[1:], gates, strict=False):
-            np.dot(last, recurrent, out=gate)
-            np.add(gate, added, out=gate)
-            np.tanh(gate, out=gate)
-            np.multiply(sigmoids, half, out=sigmoids)
-            np.add(sigmoids, half, out=sigmoids)
-            np.multiply(cell, keep, out=cell)
-            np.multiply(into, new, out=into)
-            np.add(cell, into, out=cell)
-            np.tanh(cell, out=now)
-            np.multiply(now, out, out=now)
-        self._hidden = states[-1].copy()
-        weight, bias = self._net.output
-        logits = np.maximum(states[1:, None], 0) @ weight
-        return np.array([1 / (1 + exp(-bias - logit)) for logit in logits.ravel().tolist()], np.float32)
+
+def push_many(streams: Sequence[Silero], audio: Sequence[_Array]) -> list[_Array]:
+    """Take the next samples of several streams at once; the answers are those of `Silero.push`, bit for bit.
+
+    Many frames in one pass cost half as much each as three at a time (measured: 26 µs instead of 50).
+
+    Parameters
+    ----------
+    streams, audio : sequences of the same length
+        Different streams, and for each its samples (see `Silero.push`).
+
+    Returns
+    -------
+    list of ndarray, float32
+        Probabilities of each stream.
+    """
+    frames = [stream._take(samples) for stream, samples in zip(streams, audio, strict=True)]
+    counts = [len(one) for one in frames]
+    flat = np.concatenate(frames) if len(frames) > 1 else frames[0]
+    gates = np.empty((len(flat), 4 * _UNITS), np.float32)
+    for first in range(0, len(flat), _BLOCK_FRAMES):
+        block = slice(first, first + _BLOCK_FRAMES)
+        gates[block] = _encode(flat[block])
+    starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
+    states = _remember(streams, gates, starts, counts)
+    weight, bias = _net().output
+    logits = np.maximum(states[:, None], 0) @ weight
+    found = np.array([1 / (1 + exp(-bias - logit)) for logit in logits.ravel().tolist()], np.float32)
+    return [found[start : start + count] for start, count in zip(starts, counts, strict=True)]
+
+
+def _encode(frames: _Array) -> _Array:
+    """Return what n frames add to the gates of the LSTM, shape (n, 512); frames do not depend on each other here."""
+    net, n = _net(), len(frames)
+    spectrum = _windows(frames, _STEPS, _WINDOW, _HOP)[:, None] @ net.basis  # (n, 2, 4, 129)
+    spectrum *= spectrum
+    padded = np.zeros((n, _STEPS + 2, _BINS), np.float32)
+    np.sqrt(spectrum[:, 0] + spectrum[:, 1], out=padded[:, 1:-1])
+    first, second, third, fourth = net.encoder
+    hidden = np.zeros((n, 1 + _STEPS, _UNITS), np.float32)
+    hidden[:, 1:] = _layer(_windows(padded, _STEPS, 3 * _BINS, _BINS), first)
+    columns = _layer(_windows(hidden, 2, 3 * _UNITS, 2 * _UNITS), second)  # steps by two: at -1, 0, 1 and 1, 2, 3
+    columns = _layer(_layer(columns.reshape(n, 1, _UNITS), third), fourth)
+    weight, bias = net.input
+    return (columns @ weight + bias).reshape(n, 4 * _UNITS)
+
+
+def _remember(streams: Sequence[Silero], gates: _Array, starts: npt.NDArray[Any], counts: Sequence[int]) -> _Array:
+    """Run the LSTM cell over the frames of each stream, in their order; return the states after each frame."""
+    recurrent = _net().recurrent
+    states = np.empty((len(gates), _UNITS), np.float32)
+    # The longest first: those that still have frames at a step are always the first few.
+    order = sorted(range(len(streams)), key=lambda index: -counts[index])
+    hidden = np.stack([streams[index]._hidden for index in order])
+    cell = np.stack([streams[index]._cell for index in order])
+    first = starts[order]
+    half = np.float32(0.5)
+    n = len(order)
+    all_gates = np.empty((n, 4 * _UNITS), np.float32)
+    into, keep, out, new = (all_gates[:, k * _UNITS : (k + 1) * _UNITS] for k in range(4))
+    for step in range(counts[order[0]] if order else 0):
+        while counts[order[n - 1]] <= step:
+            n -= 1
+        rows: Any = first[:n] + step if n > 1 else slice(first[0] + step, first[0] + step + 1)
+        gate = all_gates[:n]
+        np.matmul(hidden[:n, None], recurrent, out=gate[:, None])  # one product per stream, always of the same shape
+        gate += gates[rows]
+        np.tanh(gate, out=gate)
+        gate[:, : 3 * _UNITS] *= half
+        gate[:, : 3 * _UNITS] += half
+        cell[:n] *= keep[:n]
+        cell[:n] += into[:n] * new[:n]
+        np.multiply(np.tanh(cell[:n]), out[:n], out=hidden[:n])
+        states[rows] = hidden[:n]
+    for place, index in enumerate(order):
+        streams[index]._hidden, streams[index]._cell = hidden[place].copy(), cell[place].copy()
+    return states
 
 
 def _windows(rows: _Array, count: int, length: int, step: int) -> _Array:

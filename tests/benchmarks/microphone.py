@@ -32,7 +32,7 @@ from playwright.async_api import async_playwright
 
 import rtnb
 from rtnb.audio import read_wav
-from rtnb.simulator.live import LiveSession
+from rtnb.simulator.session import ServiceSession
 from tests.browser.chromium import find_chromium, flags, prepare_driver
 from tests.browser.lab import Lab, open_notebook
 from tests.widgets.browser.microphone_page import likeness, write_voice
@@ -104,14 +104,14 @@ class Arrivals:
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        before = LiveSession.receive
+        before = ServiceSession.receive
 
-        def receive(session: LiveSession, text: str | bytes) -> None:
+        def receive(session: ServiceSession, text: str | bytes) -> None:
             if '"input_audio_buffer.append"' in str(text[:200]):
                 self.times.append(time.monotonic())
             before(session, text)
 
-        LiveSession.receive = receive  # type: ignore[method-assign]
+        ServiceSession.receive = receive  # type: ignore[method-assign]
 
 
 def quantiles(values: list[float]) -> dict[str, float]:

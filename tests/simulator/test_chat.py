@@ -1,4 +1,4 @@
-"""A chat model as brain, against a real HTTP server on loopback: `rtnb.simulator.chat`."""
+"""A chat model as brain, against a real HTTP server on loopback: `rtnb.simulator.responder`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 
 from rtnb.errors import RateLimited, ServiceError
-from rtnb.simulator.behaviour import Call, Say
-from rtnb.simulator.chat import ChatBrain
+from rtnb.protocol import Item
+from rtnb.protocol.values import ContentPart
+from rtnb.simulator.responder import Call, ChatResponder, Say, Turn
 
 KEY = "sk-very-secret"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,7 +55,8 @@ def streaming(*chunks: dict[str, Any] | bytes, done: bool = True) -> Handler:
             else:
                 await response.write(f"data: {json.dumps({'choices': [{'delta': chunk}]})}\r\n\r\n".encode())
         if done:
-            await response.write(b"data: [DONE]\n\n")
+            end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+            await response.write(f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n".encode())
         return response
 
     return handler
@@ -67,14 +69,21 @@ def answering(status: int, body: str, headers: dict[str, str] | None = None) -> 
     return handler
 
 
-async def replies(brain: ChatBrain, **kwargs: Any) -> list[Say | Call]:
-    return [piece async for piece in brain.reply([{"role": "user", "content": "Hi"}], **kwargs)]
+def turn(tools: Any = ()) -> Turn:
+    hi = Item(type="message", role="user", content=(ContentPart(type="input_text", text="Hi"),))
+    return Turn(
+        items=lambda: iter([hi]), last=hi, instructions="Be kind.", tools=tools, tool_choice="auto", heard_ms=0.0
+    )
+
+
+async def replies(responder: ChatResponder, **more: Any) -> list[Say | Call]:
+    return [piece async for piece in responder.respond(turn(**more))]
 
 
 async def test_the_reply_comes_by_sentences_and_joined_it_is_the_reply(serve: Serve) -> None:
     words = ["It", " is", " 3", ".5", " degrees", ".", " Bring", " a coat", "!", "\n\nBye", "."]
     base_url = await serve(streaming({"role": "assistant"}, *({"content": word} for word in words)))
-    pieces = await replies(ChatBrain(base_url, "m"))
+    pieces = await replies(ChatResponder(base_url, "m"))
     assert pieces == [Say("It is 3.5 degrees."), Say(" Bring a coat!"), Say("\n\nBye.")]
 
 
@@ -89,8 +98,8 @@ async def test_the_first_sentence_does_not_wait_for_the_last(serve: Serve) -> No
         await response.write(b'data: {"choices": [{"delta": {"content": "Second."}, "finish_reason": "stop"}]}\n\n')
         return response
 
-    brain = ChatBrain(await serve(handler), "m")
-    async with contextlib.aclosing(brain.reply([])) as reply:
+    brain = ChatResponder(await serve(handler), "m")
+    async with contextlib.aclosing(brain.respond(turn())) as reply:
         assert await anext(reply) == Say("First.")
         heard.set()
         assert [piece async for piece in reply] == [Say(" Second.")]
@@ -109,7 +118,7 @@ async def test_tool_calls_are_put_together(serve: Serve) -> None:
             call(0, function={"arguments": '"Lund"}'}),
         )
     )
-    assert await replies(ChatBrain(base_url, "m")) == [
+    assert await replies(ChatResponder(base_url, "m")) == [
         Say("Let me look."),
         Call("get_weather", '{"city": "Lund"}'),
         Call("get_time", "{}"),
@@ -124,28 +133,19 @@ async def test_what_is_sent(serve: Serve) -> None:
         return await streaming({"content": "ok"})(request)
 
     tool = {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}}
-    await replies(
-        ChatBrain(await serve(handler), "llama", KEY), tools=[tool, {"type": "function", "function": {"name": "g"}}]
-    )
+    await replies(ChatResponder(await serve(handler), "llama", KEY), tools=[tool])
     assert seen["model"] == "llama"
     assert seen["stream"] is True
-    assert seen["messages"] == [{"role": "user", "content": "Hi"}]
+    assert seen["messages"] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     assert seen["tools"] == [
         {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}},
-        {"type": "function", "function": {"name": "g"}},
     ]
     assert seen["key"] == f"Bearer {KEY}"
 
 
-async def test_a_server_that_does_not_stream(serve: Serve) -> None:
-    body = {"choices": [{"message": {"content": "All at once. Really."}, "finish_reason": "stop"}]}
-    pieces = await replies(ChatBrain(await serve(answering(200, json.dumps(body))), "m"))
-    assert "".join(piece.text for piece in pieces if isinstance(piece, Say)) == "All at once. Really."
-
-
 async def test_very_long_lines_are_read(serve: Serve) -> None:
     long = "x" * 300_000
-    pieces = await replies(ChatBrain(await serve(streaming({"content": long})), "m"))
+    pieces = await replies(ChatResponder(await serve(streaming({"content": long})), "m"))
     assert pieces == [Say(long)]
 
 
@@ -161,7 +161,7 @@ async def test_very_long_lines_are_read(serve: Serve) -> None:
 async def test_a_refusal_says_why_and_shows_no_key(serve: Serve, status: int, code: str | None, type_: str) -> None:
     body = json.dumps({"error": {"message": f"no\nway with {KEY}"}})
     with pytest.raises(ServiceError) as caught:
-        await replies(ChatBrain(await serve(answering(status, body)), "m", KEY))
+        await replies(ChatResponder(await serve(answering(status, body)), "m", KEY))
     assert (caught.value.code, caught.value.type) == (code, type_)
     assert f"answered {status}: no way with [key]" in str(caught.value)
     assert KEY not in str(caught.value)
@@ -169,28 +169,28 @@ async def test_a_refusal_says_why_and_shows_no_key(serve: Serve, status: int, co
 
 async def test_too_many_requests_says_how_long_to_wait(serve: Serve) -> None:
     with pytest.raises(RateLimited) as caught:
-        await replies(ChatBrain(await serve(answering(429, "slow down", {"Retry-After": "3"})), "m"))
+        await replies(ChatResponder(await serve(answering(429, "slow down", {"Retry-After": "3"})), "m"))
     assert caught.value.retry_after_ms == 3000
 
 
 @pytest.mark.parametrize(
     "handler, words",
     [
-        (streaming(b"data: <html>\n\n"), "not JSON: '<html>'"),
-        (streaming(b'data: {"error": {"message": "out of memory"}}\n\n'), "failed: out of memory"),
-        (answering(200, '{"error": "model is loading"}'), "failed: model is loading"),
+        (streaming(b"data: <html>\n\n"), "not one of chat completions"),
+        (streaming(b'data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
+        (answering(200, '{"choices": []}'), "ended in the middle"),
         (streaming({"content": "Half a"}, done=False), "ended in the middle"),
         (answering(200, ""), "ended in the middle"),
     ],
 )
 async def test_a_bad_stream_is_explained(serve: Serve, handler: Handler, words: str) -> None:
     with pytest.raises(ServiceError, match=words) as caught:
-        await replies(ChatBrain(await serve(handler), "m"))
+        await replies(ChatResponder(await serve(handler), "m"))
     assert caught.value.code == "bad_stream"
 
 
 async def test_nobody_there(unused_port: int) -> None:
-    brain = ChatBrain(f"http://127.0.0.1:{unused_port}/v1", "m", KEY)
+    brain = ChatResponder(f"http://127.0.0.1:{unused_port}/v1", "m", KEY)
     with pytest.raises(ServiceError, match="cannot be reached") as caught:
         await replies(brain)
     assert caught.value.code == "unreachable"
@@ -207,7 +207,7 @@ async def test_a_silent_server_is_not_waited_for_for_ever(serve: Serve) -> None:
 
     try:
         with pytest.raises(ServiceError, match="does not answer"):
-            await replies(ChatBrain(await serve(handler), "m", timeout_s=0.05))
+            await replies(ChatResponder(await serve(handler), "m", timeout_s=0.05))
     finally:
         released.set()
 
@@ -217,7 +217,7 @@ async def test_a_silent_server_is_not_waited_for_for_ever(serve: Serve) -> None:
 )
 def test_what_is_no_address_is_refused(base_url: str) -> None:
     with pytest.raises(ValueError, match="allowed: http or https"):
-        ChatBrain(base_url, "m")
+        ChatResponder(base_url, "m")
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ async def test_a_start_that_is_given_up_leaves_nothing() -> None:
 async def test_stopping_closes_the_sessions_with_1001() -> None:
     async with aiohttp.ClientSession() as http:
         simulator = await Simulator(**QUICK).astart()
-        ws = await http.ws_connect(f"{simulator.url}/v1/realtime?model=m", headers={"api-key": simulator.key})
+        ws = await http.ws_connect(f"{simulator.url}/openai/v1/realtime?model=m", headers={"api-key": simulator.key})
         await ws.receive_json()
         stopping = asyncio.create_task(simulator.astop())
         message = await ws.receive()
@@ -144,7 +144,7 @@ async def test_nobody_else_reaches_it() -> None:
         ({"faults": ("drip",)}, ScenarioError, "did you mean 'drop'"),
         ({"scenario": {"steps": [{}]}}, ScenarioError, "does nothing"),
         ({"scenario": "/nowhere.json"}, ScenarioError, "cannot be read"),
-        ({"chat_url": "http://a?key=b"}, ValueError, "base_url is not one"),
+        ({"chat_url": "http://a?key=b"}, ValueError, "address of the chat service is none"),
         ({"session_minutes": 0}, ValueError, "above 0"),
         ({"origins": ("localhost:8888",)}, ValueError, "http://localhost:8888"),
     ],
@@ -187,7 +187,7 @@ async def test_its_own_voice_is_understood_word_for_word() -> None:
     with Simulator(**QUICK) as simulator:
         speech = simulator.speech("What is a delta?")
         assert speech.text == "What is a delta?"
-        assert simulator._started().service.world.known.transcribe(speech.audio, rate_hz=24_000) == speech.text
+        assert simulator._started().service.world.exact.known(speech.audio, rate_hz=24_000) == speech.text
 
 
 async def test_the_key_is_nowhere_but_where_it_is_asked_for(

@@ -15,7 +15,7 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from rtnb.simulator import Simulator
 from tests.simulator.rig import chunks, encoded, spoken
-from tests.simulator.test_live import WEATHER
+from tests.simulator.test_session import WEATHER
 
 
 @pytest.fixture

@@ -64,7 +64,10 @@ async def test_its_one_line_is_all_that_clients_need() -> None:
                     assert event.response.status == "completed"
                     break
         azure = AsyncAzureOpenAI(
-            azure_endpoint=line["http"], websocket_base_url=line["preview"], api_key=line["key"], api_version="2025"
+            azure_endpoint=line["http"],
+            websocket_base_url=line["preview"],
+            api_key=line["key"],
+            api_version="2025-04-01-preview",
         )
         async with azure, azure.beta.realtime.connect(model="any") as connection:
             assert (await connection.recv()).type == "session.created"
@@ -112,7 +115,7 @@ async def test_tls_says_what_to_trust() -> None:
     [
         (("--latency", "slow"), "latency 'slow' is not known"),
         (("--scenario", "/nowhere.json"), "cannot be read"),
-        (("--chat-url", "nonsense"), "base_url is not one"),
+        (("--chat-url", "nonsense"), "address of the chat service is none"),
         (("--host", "192.0.2.1"), "192.0.2.1"),
     ],
 )

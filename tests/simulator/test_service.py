@@ -25,13 +25,14 @@ OPENAI_OK = f"{OPENAI}?model=m"
 PREVIEW_OK = f"{PREVIEW}?api-version=2025-04-01-preview&deployment=m"
 
 
-def key_of(sim: Simulator) -> dict[str, str]:
-    return {"api-key": sim.key}
+def key_of(sim: Simulator, path: str = GA) -> dict[str, str]:
+    """The key as the service at this path takes it."""
+    return {"api-key": sim.key} if path.startswith("/openai") else {"Authorization": f"Bearer {sim.key}"}
 
 
 @contextlib.asynccontextmanager
 async def socket(sim: Simulator, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    options.setdefault("headers", key_of(sim))
+    options.setdefault("headers", key_of(sim, path))
     async with aiohttp.ClientSession() as http, http.ws_connect(sim.url + path, **options) as ws:
         yield ws
 
@@ -110,9 +111,23 @@ async def test_azure_takes_the_key_in_the_query(sim: Simulator, path: str) -> No
         assert (await ws.receive_json())["type"] == "session.created"
 
 
-async def test_openai_does_not(sim: Simulator) -> None:
-    async with socket(sim, f"{OPENAI_OK}&api-key={sim.key}", headers={}) as ws:
+@pytest.mark.parametrize("headers", [{}, {"api-key": "KEY"}])
+async def test_openai_takes_no_api_key_from_query_or_header(sim: Simulator, headers: dict[str, str]) -> None:
+    given = dict.fromkeys(headers, sim.key)
+    async with socket(sim, f"{OPENAI_OK}&api-key={sim.key}", headers=given) as ws:
         assert (await goodbye(ws))[1] == 3000
+
+
+async def test_openai_refuses_the_beta_also_as_a_subprotocol(sim: Simulator) -> None:
+    protocols = ("realtime", f"openai-insecure-api-key.{sim.key}", "openai-beta.realtime-v1")
+    async with socket(sim, OPENAI_OK, headers={}, protocols=protocols) as ws:
+        said, code, _ = await goodbye(ws)
+    assert (said[-1]["error"]["code"], code) == ("beta_api_shape_disabled", 4000)
+
+
+async def test_the_preview_knows_no_such_version(sim: Simulator) -> None:
+    status, error = await refusal(sim, PREVIEW_OK.replace("2025-04-01-preview", "1999"), headers=key_of(sim))
+    assert (status, error["code"]) == (404, "404")
 
 
 @pytest.mark.parametrize("path", [GA_OK, OPENAI_OK])
@@ -232,7 +247,7 @@ async def test_without_pages_none_may(sim: Simulator) -> None:
 async def post(
     sim: Simulator, path: str, body: Any, *, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, Any]]:
-    headers = key_of(sim) if headers is None else headers
+    headers = key_of(sim, path) if headers is None else headers
     data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
     headers = {"Content-Type": "application/json", **headers}
     async with aiohttp.ClientSession() as http, http.post(sim.url + path, data=data, headers=headers) as answer:
@@ -290,6 +305,7 @@ async def test_a_key_for_transcription_opens_such_a_session(sim: Simulator) -> N
         ("/v1/realtime/client_secrets", [], 400, "invalid_json"),
         ("/v1/realtime/client_secrets", {"session": {"type": "realtime", "voice": "x"}}, 400, "unknown_parameter"),
         ("/v1/realtime/client_secrets", {"session": 3}, 400, None),
+        ("/v1/realtime/client_secrets", {"model": "m", "voice": "alloy"}, 400, "unknown_parameter"),
         ("/v1/realtime/client_secrets", {"session": {}}, 400, "missing_required_parameter"),
         ("/v1/realtime/client_secrets", {"expires_after": {"seconds": 9}}, 400, "invalid_value"),
         ("/v1/realtime/client_secrets", {"expires_after": {"seconds": 7201}}, 400, "invalid_value"),

@@ -78,12 +78,14 @@ async def test_the_connection_is_refused(status: int, path: str) -> None:
     with Simulator(latency="fast", voice="babble", faults=(f"http={status}:0x1",)) as sim:
         async with aiohttp.ClientSession() as http:
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-                await http.ws_connect(sim.url + path, headers={"api-key": sim.key})
+                await http.ws_connect(sim.url + path, headers={"Authorization": f"Bearer {sim.key}"})
             assert refused.value.status == status
             if status == 429:
                 assert refused.value.headers is not None
                 assert int(refused.value.headers["retry-after-ms"]) > 0
-            async with http.ws_connect(sim.url + path, headers={"api-key": sim.key}) as ws:  # once only
+            async with http.ws_connect(
+                sim.url + path, headers={"Authorization": f"Bearer {sim.key}"}
+            ) as ws:  # once only
                 assert (await ws.receive_json())["type"] == "session.created"
 
 
@@ -91,7 +93,7 @@ async def test_keys_are_refused_as_well() -> None:
     with Simulator(latency="fast", voice="babble", faults=("http=403",)) as sim:
         async with aiohttp.ClientSession() as http:
             url = f"{sim.url}/v1/realtime/client_secrets"
-            async with http.post(url, headers={"api-key": sim.key}, json={}) as answer:
+            async with http.post(url, headers={"Authorization": f"Bearer {sim.key}"}, json={}) as answer:
                 assert answer.status == 403
 
 

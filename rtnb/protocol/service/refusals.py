@@ -17,6 +17,7 @@ from rtnb.protocol.values import PCM16, UNSET, Dialect
 
 COMMIT_MINIMUM_MS: Final = 100
 """Shortest audio that can be committed (the service's own error text)."""
+_BASE_MODELS: Final = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
 _VOICE: Final[dict[Dialect, str]] = {"ga": "audio.output.voice", "preview": "voice"}
 
 
@@ -35,7 +36,9 @@ def _session_update(state: State, event: Any, dialect: Dialect) -> Refusal | Non
     if wanted.type != current.type:
         message = f"Cannot change the session type from '{current.type}' to '{wanted.type}'."
         return Refusal("invalid_value", message, "session.type")
-    if wanted.model is not UNSET and current.model is not UNSET and wanted.model != current.model:
+    # Clients repeat the base model of a deployment here (LiveKit's Azure plugin does): the service ignores it.
+    named = wanted.model if isinstance(wanted.model, str) and not wanted.model.startswith(_BASE_MODELS) else UNSET
+    if named is not UNSET and current.model is not UNSET and named != current.model:
         message = f"Cannot change the model of a session from '{current.model}' to '{wanted.model}'."
         return Refusal("invalid_value", message, "session.model")  # (u)
     if current.tracing and wanted.tracing is not UNSET and wanted.tracing != current.tracing:

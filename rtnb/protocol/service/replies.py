@@ -86,7 +86,7 @@ def initial_session(
 
 def updated_session(current: SessionConfig, change: SessionConfig, *, dialect: Dialect) -> SessionConfig:
     """Return the effective session after an accepted update; a new turn detection gets its defaults."""
-    merged: SessionConfig = merge(current, replace(change, id=UNSET, object=UNSET, expires_at=UNSET))
+    merged: SessionConfig = merge(current, replace(change, id=UNSET, object=UNSET, expires_at=UNSET, model=UNSET))
     if not merged.audio or not merged.audio.input:
         return merged
     detection = merged.turn_detection

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+import numpy as np
 
 from rtnb.audio import codec, resample
 from rtnb.protocol import (
@@ -28,13 +31,12 @@ from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
 from rtnb.simulator import pacing
-from rtnb.simulator.behaviour import Behaviour, Call, Say, Turn
 from rtnb.simulator.pacing import LatencyProfile, Planned
-from rtnb.simulator.speech import Speech
+from rtnb.simulator.responder import Say
+from rtnb.simulator.scenario import Call
+from rtnb.simulator.speech import RATE_HZ, Speech
+from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, QUOTA_TOKENS, ContextTooLongError, text_tokens
 from rtnb.simulator.voice import Voice
-
-AUDIO_MS_PER_OUTPUT_TOKEN = 50
-"""Assistant audio costs one token per 50 ms (service documentation)."""
 
 
 class Host(Protocol):
@@ -44,6 +46,8 @@ class Host(Protocol):
     latency: LatencyProfile
     rng: random.Random
     conversation_id: str
+    outside_slots: asyncio.Semaphore
+    """Limits the responses outside the conversation that are generated at a time."""
 
     @property
     def state(self) -> State:
@@ -58,6 +62,15 @@ class Host(Protocol):
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember audio for `conversation.item.retrieve`."""
 
+    def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
+        """Remember speech and its words."""
+
+
+Plan = Callable[[], tuple[AsyncIterator[Say | Call], LatencyProfile]]
+"""Chooses what a response says, once the words of the user are known."""
+WORDS_S: Final = 10.0
+"""Longest wait for the transcriber before a response begins without the user's words. Chosen."""
+
 
 @dataclass
 class Settings:
@@ -65,7 +78,6 @@ class Settings:
 
     config: ResponseConfig
     session: SessionConfig
-    turn: Turn
     input_tokens: TokenDetails
     webrtc: bool = False
     """True where the audio goes over a track, whose format does not follow the session."""
@@ -105,6 +117,8 @@ class _Part:
     item: Item
     index: int
     text: str = ""
+    spoken: list[Any] = field(default_factory=list)
+    """Audio of its stretches."""
 
 
 class Generation:
@@ -116,14 +130,30 @@ class Generation:
         The session.
     settings : Settings
         What to generate.
-    behaviour, voice
-        What is said, and how it sounds.
+    plan : callable
+        Chooses what to say; called once.
+    words : Task or None
+        Search for the words of the newest item; None where they are known.
+    voice : Voice
+        How it sounds.
+    refusal : Exception, optional
+        Reason why the response fails at once.
     """
 
-    def __init__(self, host: Host, settings: Settings, *, behaviour: Behaviour, voice: Voice) -> None:
+    def __init__(
+        self,
+        host: Host,
+        settings: Settings,
+        *,
+        plan: Plan,
+        words: asyncio.Task[None] | None,
+        voice: Voice,
+        refusal: Exception | None = None,
+    ) -> None:
         self._host = host
         self._settings = settings
-        self._behaviour = behaviour
+        self._plan, self._words, self._refusal = plan, words, refusal
+        self._pieces: AsyncIterator[Say | Call] | None = None
         self._voice = voice
         self._loop = asyncio.get_running_loop()
         self._latency = host.latency  # as it is now: a scenario changes the session's with every step
@@ -148,20 +178,35 @@ class Generation:
     def start(self, *, on_done: Callable[[Generation], None]) -> None:
         """Begin. The cause reached the service `answer_ms` after it was sent; all times count from the sending."""
         self._on_done = on_done
+        if self._words is None or self._words.done():
+            self._choose()
         self._origin = self._loop.time() - self._latency.answer_ms / 1000
         after_s = (self._latency.response_created_ms - self._latency.answer_ms) / 1000
-        if after_s <= 0:
+        if after_s <= 0 and self._pieces is not None:
             self._announce()
         self._task = self._loop.create_task(self._run(after_s), name="rtnb response")
 
     async def _run(self, after_s: float) -> None:
         try:
             if not self.created:
-                await asyncio.sleep(after_s)
+                await asyncio.sleep(max(0.0, after_s))
+                if self._words is not None and self._words.done():
+                    self._choose()
                 self._announce()
-            await self._generate()
-        except Exception as error:  # a behaviour or a voice of the user's: the session must outlive it
+            if self._refusal is not None:
+                raise self._refusal
+            if self._pieces is None and self._words is not None:
+                await asyncio.wait({self._words}, timeout=WORDS_S)
+            self._choose()
+            async with self._host.outside_slots if self.outside else contextlib.nullcontext():
+                await self._generate()
+        except Exception as error:  # a responder or a voice of the user's: the session must outlive it
             self._finish("failed", StatusDetails(type="failed", error=_failure(error)))
+
+    def _choose(self) -> None:
+        """Choose what to say, unless that was done."""
+        if self._pieces is None:
+            self._pieces, self._latency = self._plan()
 
     def cut(self, reason: str) -> None:
         """Stop now: ``turn_detected`` or ``client_cancelled``. Everything open is closed in order."""
@@ -213,7 +258,8 @@ class Generation:
         )
 
     async def _generate(self) -> None:
-        pieces = self._behaviour.reply(self._settings.turn)
+        pieces = self._pieces
+        assert pieces is not None  # see _choose
         try:
             async for piece in pieces:
                 whole = await (self._call(piece) if isinstance(piece, Call) else self._say(piece))
@@ -226,8 +272,9 @@ class Generation:
         self._finish("completed", None)
 
     @property
-    def _over_limit(self) -> bool:
-        return self._tokens["text"] + self._tokens["audio"] >= self._settings.max_tokens
+    def _left(self) -> float:
+        """Tokens that the limit leaves."""
+        return self._settings.max_tokens - self._tokens["text"] - self._tokens["audio"]
 
     def _now_ms(self) -> float:
         return (self._loop.time() - self._origin) * 1000
@@ -244,7 +291,9 @@ class Generation:
             return await self._send(part, planned, b"", 1, len(planned) * self._latency.text_token_ms)
         output = self._settings.output
         voice = output.voice if isinstance(output.voice, str) else "alloy"
-        speech = await self._voice.speak(piece.text, voice=voice, speed=float(output.speed or 1.0))
+        speed = float(output.speed or 1.0)
+        speech = await self._voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
+        part.spoken.append(speech.audio)
         encoded, bytes_per_ms = encode_speech(speech, self._settings.format)
         planned = pacing.plan(speech, latency=self._latency, rng=self._host.rng)
         return await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)
@@ -255,11 +304,15 @@ class Generation:
         shift_ms = max(self._next_ms, self._now_ms() - self._latency.first_delta_ms, 0.0)
         self._next_ms = shift_ms + lasts_ms
         for delta in planned:
-            if self._over_limit:
+            if self._left < 1:
                 return False
             await self._until(delta.at_ms + shift_ms)
             if delta.kind == "audio":
-                self._audio(part, pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms), bytes_per_ms)
+                data = pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms)
+                left_ms = min(self._left * AUDIO_MS_PER_OUTPUT_TOKEN, 1e9)
+                self._audio(part, data[: int(left_ms) * bytes_per_ms], bytes_per_ms)
+                if len(data) > left_ms * bytes_per_ms:
+                    return False
             elif delta.kind == "transcript":
                 self._transcript(part, delta)
             else:
@@ -315,12 +368,13 @@ class Generation:
         call_id = self._host.make_id("call")
         part = self._open_item(Item(type="function_call", name=piece.name, call_id=call_id, arguments=""))
         await self._until(self._latency.first_delta_ms)
+        before = self._tokens["text"]
         for start in range(0, len(piece.arguments), 12):
-            if self._over_limit:
-                return False
             delta = piece.arguments[start : start + 12]
+            if text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]:
+                return False
             part.text += delta
-            self._tokens["text"] += 3
+            self._tokens["text"] = before + text_tokens(part.text)
             self._host.emit(events.ResponseFunctionCallArgumentsDelta(**self._ids(part), delta=delta))
         self._close_part("completed")
         return True
@@ -331,13 +385,16 @@ class Generation:
         if part is None:
             return
         emit, ids = self._host.emit, self._ids(part)
+        if part.spoken and status == "completed":
+            self._host.learn(part.text, np.concatenate(part.spoken), rate_hz=RATE_HZ)
         if part.item.type == "function_call":
             named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))
             item = replace(part.item, status=status, arguments=part.text)
         else:
             item = replace(part.item, status=status, content=(self._close_content(part, ids),))
-        if not self.outside and self._host.dialect == "ga":
+        deleted = str(item.id) not in self._host.state.order  # the client deleted it while it grew
+        if not self.outside and not deleted and self._host.dialect == "ga":
             previous = self._previous(str(item.id))
             emit(events.ConversationItemDone(item=item, previous_item_id=previous))
         emit(events.ResponseOutputItemDone(response_id=self.id, output_index=part.index, item=item))
@@ -368,7 +425,7 @@ class Generation:
 
     def _usage(self) -> Usage:
         given = self._settings.input_tokens
-        n_in = (given.text_tokens or 0) + (given.audio_tokens or 0)
+        n_in = sum((given.text_tokens or 0, given.audio_tokens or 0, given.image_tokens or 0))
         text, audio = self._tokens["text"], math.ceil(self._tokens["audio"])
         return Usage(
             total_tokens=n_in + int(text) + audio,
@@ -388,10 +445,12 @@ def encode_speech(speech: Speech, audio_format: AudioFormat) -> tuple[bytes, int
 
 def _failure(error: Exception) -> ErrorDetail:
     code = getattr(error, "code", None)
+    if isinstance(error, ContextTooLongError):
+        return ErrorDetail(type="invalid_request_error", code="context_length_exceeded", message=str(error))  # (u)
     return ErrorDetail(type="server_error", code=code if isinstance(code, str) else None, message=str(error))
 
 
-def rate_limits(tokens_used: int) -> events.RateLimitsUpdated:
-    """Return what live services report: one generous token quota."""
-    limit = RateLimit(name="tokens", limit=15_000_000, remaining=15_000_000 - tokens_used, reset_seconds=0.001)
+def rate_limits(left: int, reset_s: float) -> events.RateLimitsUpdated:
+    """Return what live services report: one token quota."""
+    limit = RateLimit(name="tokens", limit=QUOTA_TOKENS, remaining=left, reset_seconds=round(reset_s, 3))
     return events.RateLimitsUpdated(rate_limits=(limit,))

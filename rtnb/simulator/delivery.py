@@ -13,11 +13,95 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from rtnb.protocol import ErrorDetail, events, wire
 from rtnb.simulator.admission import RefusedError
-from rtnb.simulator.faults import Close
-from rtnb.simulator.live import LiveSession
-from rtnb.simulator.outgoing import Ear
+from rtnb.simulator.faults import Close, FaultPlan, Send
 
 _log = logging.getLogger("rtnb.simulator")
+
+MOST_WAITING = 1024
+"""Messages that wait for a slow client before its messages are no longer read. Chosen."""
+MOST_WAITING_BYTES = 16 * 2**20
+"""The same as characters, for a client that asks for long answers and reads none: 1024 audio deltas. Chosen."""
+
+Listener = asyncio.Queue[tuple[float, Send | Close]]
+"""Messages that wait for one listener, each with the time at which it was put."""
+
+
+class Outgoing:
+    """The texts of one session.
+
+    Parameters
+    ----------
+    plan : FaultPlan
+        The faults that strike them.
+    """
+
+    def __init__(self, plan: FaultPlan) -> None:
+        self._plan = plan
+        self._loop = asyncio.get_running_loop()
+        self._client: Listener = asyncio.Queue()
+        self._listeners = [self._client]
+        self._n_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def send(self, event_type: str, text: str) -> None:
+        """Send an event: its type in GA spelling, and its text."""
+        for action in self._plan.outgoing(event_type, text):
+            self.put(action)
+
+    def put(self, action: Send | Close) -> None:
+        """Queue a text or the end of the connection for all listeners."""
+        for listener in self._listeners:
+            self._queue(listener, action)
+
+    def _queue(self, listener: Listener, action: Send | Close) -> None:
+        listener.put_nowait((self._loop.time(), action))
+        self._n_bytes += _size(action)
+        if listener.qsize() > MOST_WAITING or self._n_bytes > MOST_WAITING_BYTES:
+            self._room.clear()
+
+    def listen(self, first: str) -> Listener:
+        """Add a listener, until `leave`; it receives `first` before all that follows."""
+        listener: Listener = asyncio.Queue()
+        self._queue(listener, Send(first))
+        self._listeners.append(listener)
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        """Remove a listener."""
+        self._listeners.remove(listener)
+        while not listener.empty():
+            self._n_bytes -= _size(listener.get_nowait()[1])
+        self._room.set()
+
+    async def texts(self, listener: Listener | None = None) -> AsyncIterator[str | Close]:
+        """Yield what to send to the client or to another listener, in order; end after a `Close`."""
+        listener = listener or self._client
+        while True:
+            queued_at, action = await listener.get()
+            self._n_bytes -= _size(action)
+            if all(one.empty() for one in self._listeners):
+                self._room.set()
+            if isinstance(action, Close):
+                yield action
+                return
+            if action.delay_ms:
+                await asyncio.sleep(max(0.0, queued_at + action.delay_ms / 1000 - self._loop.time()))
+            yield action.text
+
+    @property
+    def n_waiting(self) -> int:
+        """Messages that still wait for the client."""
+        return self._client.qsize()
+
+    async def has_room(self) -> None:
+        """Wait while a listener reads too slowly (backpressure): a client that does not read is not read either."""
+        await self._room.wait()
+
+
+def _size(action: Send | Close) -> int:
+    return len(action.text) if isinstance(action, Send) else 0
+
 
 MOST_UNDER_WAY = 1024
 """Messages of a client that are on their way through the simulated network at most; then its socket waits. Chosen:
@@ -56,6 +140,19 @@ class Sound:
 
     pcm: bytes
     """PCM16 at 24 kHz."""
+
+
+class Served(Protocol):
+    """Session that `carry` serves."""
+
+    latency: Any
+    outgoing: Outgoing
+
+    async def receive(self, text: str | bytes) -> None:
+        """Take one message."""
+
+    async def take_audio(self, data: bytes) -> None:
+        """Take audio of the user's track."""
 
 
 class Carrier(Protocol):
@@ -98,22 +195,22 @@ class SocketCarrier:
 
 async def carry(
     carrier: Carrier,
-    session: LiveSession,
+    session: Served,
     *,
     listening: Listening,
     stop: asyncio.Future[Close],
-    ear: Ear | None = None,
+    listener: Listener | None = None,
 ) -> None:
-    """Serve a session until one side ends or `stop` says so, and hang up; `ear` is a listener's beside its client."""
+    """Serve a session until one side ends or `stop` is set, and hang up; `listener` is beside the client."""
     loop = asyncio.get_running_loop()
     delay_s = session.latency.answer_ms / 1000
     arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)
 
-    def take_in(said: str | bytes | Sound) -> None:
+    async def take_in(said: str | bytes | Sound) -> None:
         if isinstance(said, Sound):
-            session.hear(said.pcm)
+            await session.take_audio(said.pcm)
         else:
-            session.receive(said)
+            await session.receive(said)
 
     async def read() -> None:
         async for said in carrier.incoming():
@@ -122,17 +219,17 @@ async def carry(
                 await arrived.put((loop.time() + delay_s, said))
             else:
                 await listening.turn()
-                take_in(said)
+                await take_in(said)
 
     async def take() -> None:
         while True:
             due, said = await arrived.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
             await listening.turn()
-            take_in(said)
+            await take_in(said)
 
     async def write() -> Close | None:
-        async for out in session.outgoing.texts(ear):
+        async for out in session.outgoing.texts(listener):
             if isinstance(out, Close):
                 return out
             await carrier.send(out)

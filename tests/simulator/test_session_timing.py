@@ -12,8 +12,8 @@ import pytest
 
 from rtnb.protocol import ServerVad, events
 from rtnb.protocol.values import Transcription
-from rtnb.simulator.behaviour import Say
-from rtnb.simulator.carrying import Listening
+from rtnb.simulator.delivery import Listening
+from rtnb.simulator.responder import Say
 from tests.simulator.rig import Rig, spoken, world
 
 
@@ -62,7 +62,7 @@ class Stretches:
     def __init__(self, *pauses_s: float) -> None:
         self.pauses_s = pauses_s
 
-    async def reply(self, turn: Any) -> Any:
+    async def respond(self, turn: Any) -> Any:
         for pause_s in self.pauses_s:
             await asyncio.sleep(pause_s)
             yield Say(" This is a stretch of some length, and here it ends.")
@@ -82,7 +82,7 @@ def deltas(rig: TimedRig) -> list[tuple[float, float]]:
 def test_audio_keeps_its_pace_over_all_stretches(rate: float) -> None:
     async def talk() -> TimedRig:
         shared = world(
-            latency=f"real_time,jitter_ms=0,audio_rate={rate}", make_behaviour=lambda n: Stretches(0, 0, 0, 0)
+            latency=f"real_time,jitter_ms=0,audio_rate={rate}", make_responder=lambda n: Stretches(0, 0, 0, 0)
         )
         async with TimedRig(shared) as rig:
             rig.respond()
@@ -95,7 +95,7 @@ def test_audio_keeps_its_pace_over_all_stretches(rate: float) -> None:
 
 def test_words_that_come_late_shift_what_follows_and_nothing_is_hurried() -> None:
     async def talk() -> TimedRig:
-        shared = world(latency="real_time,jitter_ms=0", make_behaviour=lambda n: Stretches(2.0, 10.0, 0.0))
+        shared = world(latency="real_time,jitter_ms=0", make_responder=lambda n: Stretches(2.0, 10.0, 0.0))
         async with TimedRig(shared) as rig:
             rig.respond()
             await rig.until("response.done")

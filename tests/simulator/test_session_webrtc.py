@@ -1,4 +1,4 @@
-"""A session whose sound goes over tracks, without any: `rtnb.simulator.live` and `rtnb.simulator.playout`."""
+"""A session whose sound goes over tracks, without any: `rtnb.simulator.session` and `rtnb.simulator.playout`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rtnb.audio import decode_pcm16
 from rtnb.protocol import ServerVad, events
 from rtnb.protocol.values import PCMU, Audio, AudioInput, AudioOutput
 from rtnb.simulator.playout import Playout
-from tests.simulator.rig import Rig, collapse, encoded, spoken, world
-from tests.simulator.test_live import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
-from tests.simulator.test_live_speech import PREVIEW_TURN, SLOW, TURN
+from tests.simulator.rig import Rig, at_once, collapse, encoded, spoken, world
+from tests.simulator.test_session import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
+from tests.simulator.test_session_speech import PREVIEW_TURN, SLOW, TURN
 
 FRAME = 960  # bytes in 20 ms
 CLEARED, STARTED, STOPPED = (f"output_audio_buffer.{what}" for what in ("cleared", "started", "stopped"))
@@ -29,7 +29,7 @@ async def talk(rig: Rig, audio: np.ndarray[Any, Any]) -> bytes:
     heard = bytearray()
     pcm = encoded(audio)
     for start in range(0, len(pcm), FRAME):
-        rig.session.hear(pcm[start : start + FRAME])
+        at_once(rig.session.take_audio(pcm[start : start + FRAME]))
         heard += rig.session.play(FRAME)
         while rig.session.outgoing.n_waiting:
             await rig.next()
@@ -52,10 +52,10 @@ async def hear_out(rig: Rig) -> bytes:
 async def first_sound(rig: Rig) -> None:
     """Hear the first 20 ms of a response."""
     while not rig.of(STARTED):
-        rig.session.play(FRAME)
         await asyncio.sleep(0)
         while rig.session.outgoing.n_waiting:
             await rig.next()
+    rig.session.play(FRAME)
 
 
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
@@ -213,10 +213,9 @@ async def test_who_watches_hears_the_session_and_what_comes() -> None:
 
 def test_responses_play_one_after_the_other_and_wait_for_late_sound() -> None:
     playout = Playout()
-    playout.push("a", "1", b"\1" * 1000)
-    playout.push("b", "2", b"\2" * 960)
-    sound, said = playout.pull(960)
-    assert (sound, [e.type for e in said]) == (b"\1" * 960, [STARTED])
+    assert [e.type for e in playout.push("a", "1", b"\1" * 1000)] == [STARTED]
+    assert playout.push("b", "2", b"\2" * 960) == []
+    assert playout.pull(960) == (b"\1" * 960, [])
     sound, said = playout.pull(960)
     assert (sound, said) == (b"\1" * 40 + bytes(920), [])
     assert playout.pull(960) == (bytes(960), [])  # more of it may come

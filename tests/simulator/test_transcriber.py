@@ -1,4 +1,4 @@
-"""Writing down known speech exactly, and nothing else: `rtnb.simulator.recognise`, `rtnb.simulator.recordings`."""
+"""Writing down known speech exactly, and nothing else: `rtnb.simulator.transcriber`, `rtnb.simulator.item_audio`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import ContentPart
-from rtnb.simulator.recognise import MOST_KNOWN, KnownSpeech
-from rtnb.simulator.recordings import Recordings
+from rtnb.simulator.item_audio import ItemAudio
+from rtnb.simulator.transcriber import KNOWN_LIMIT, ExactTranscriber, Transcript
 from tests.simulator.rig import encoded, spoken
 
 SENTENCES = ["Tell me a joke", "What is the weather in Lund?", "Count to five, please", "Good morning to you"]
 
 
 @pytest.fixture(scope="module")
-def known() -> KnownSpeech:
-    known = KnownSpeech()
+def known() -> ExactTranscriber:
+    known = ExactTranscriber()
     for text in SENTENCES:
         known.learn(text, spoken(text, silence_ms=0, lead_ms=0), rate_hz=24_000)
     return known
@@ -26,23 +26,21 @@ def known() -> KnownSpeech:
 @pytest.mark.parametrize("media_type", ["audio/pcm", "audio/pcmu", "audio/pcma"])
 @pytest.mark.parametrize("gain", [1.0, 0.2])
 def test_known_speech_is_known_in_any_format_at_any_level_amid_silence(
-    known: KnownSpeech, text: str, media_type: str, gain: float
+    known: ExactTranscriber, text: str, media_type: str, gain: float
 ) -> None:
-    recordings = Recordings(known)
+    recordings = ItemAudio()
     recordings.add("item", encoded(gain * spoken(text), media_type), media_type=media_type)
-    assert recordings.words("item") == text
-    completed = recordings.transcription("item")
-    assert isinstance(completed, events.ConversationItemInputAudioTranscriptionCompleted)
-    assert completed.transcript == text
+    audio, rate_hz = recordings.audio("item")
+    assert known.known(audio, rate_hz=rate_hz) == text
 
 
 @pytest.mark.parametrize("text", ["Tell me a story", "What is the time in Lund?", "yes", "Good evening to all of you"])
-def test_other_speech_of_the_same_voice_is_not(known: KnownSpeech, text: str) -> None:
-    assert known.transcribe(spoken(text), rate_hz=24_000) is None
+def test_other_speech_of_the_same_voice_is_not(known: ExactTranscriber, text: str) -> None:
+    assert known.known(spoken(text), rate_hz=24_000) is None
 
 
 @pytest.mark.parametrize("kind", ["nothing", "silence", "noise", "half"])
-def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: KnownSpeech, kind: str) -> None:
+def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: ExactTranscriber, kind: str) -> None:
     half = spoken(SENTENCES[1], silence_ms=0)
     audio = {
         "nothing": np.zeros(0, np.float32),
@@ -50,42 +48,36 @@ def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: KnownSpeech, ki
         "noise": np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32),
         "half": half[: len(half) // 2],
     }[kind]
-    assert known.transcribe(audio, rate_hz=24_000) is None
+    assert known.known(audio, rate_hz=24_000) is None
 
 
 def test_who_knows_nothing_writes_nothing() -> None:
-    assert KnownSpeech().transcribe(spoken(), rate_hz=24_000) is None
+    assert ExactTranscriber().known(spoken(), rate_hz=24_000) is None
 
 
 def test_silence_is_not_learned() -> None:
-    known = KnownSpeech()
+    known = ExactTranscriber()
     known.learn("silence", np.zeros(24_000, np.float32), rate_hz=24_000)
-    assert known.transcribe(np.zeros(24_000, np.float32), rate_hz=24_000) is None
+    assert known.known(np.zeros(24_000, np.float32), rate_hz=24_000) is None
 
 
 def test_the_oldest_is_forgotten_first() -> None:
-    known = KnownSpeech()
+    known = ExactTranscriber()
     audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
-    for i in range(MOST_KNOWN + 1):
+    for i in range(KNOWN_LIMIT + 1):
         known.learn(f"{i}", audio[: 24 * 200 + i], rate_hz=24_000)
-    assert len(known._shapes) == MOST_KNOWN
+    known.known(audio, rate_hz=24_000)
+    assert len(known._shapes) == KNOWN_LIMIT
     assert "0" not in known._shapes
 
 
-def test_a_scenario_wins_over_the_ear(known: KnownSpeech) -> None:
-    recordings = Recordings(known)
+def test_deleted_items_leave_nothing() -> None:
+    recordings = ItemAudio()
     recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    recordings.set_words("item", "Something else")
-    assert recordings.words("item") == "Something else"
-
-
-def test_deleted_items_leave_nothing(known: KnownSpeech) -> None:
-    recordings = Recordings(known)
-    recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    recordings.words("item")
+    recordings.set_words("item", Transcript(SENTENCES[0]))
     recordings.follow(events.ConversationItemDelete(item_id="item"))
     assert recordings.duration_ms("item") == 0.0
-    assert (recordings._audio, recordings._lengths, recordings._words) == ({}, {}, {})
+    assert (recordings._audio, recordings._lengths, recordings._found) == ({}, {}, {})
     assert recordings._n_bytes == 0
 
 
@@ -93,9 +85,9 @@ def item(item_id: str) -> Item:
     return Item(type="message", role="user", id=item_id, content=(ContentPart(type="input_audio"),))
 
 
-def test_the_oldest_audio_is_dropped_at_the_bound(known: KnownSpeech, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtnb.simulator.recordings.MOST_BYTES", 4800)
-    recordings = Recordings(known)
+def test_the_oldest_audio_is_dropped_at_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.item_audio.MOST_BYTES", 4800)
+    recordings = ItemAudio()
     for name in ("a", "b", "c"):
         recordings.add(name, bytes(2400), media_type="audio/pcm")
     recordings.add("a", bytes(480), media_type="audio/pcm")  # its beginning is gone: the rest is not kept either
@@ -111,11 +103,13 @@ def test_the_oldest_audio_is_dropped_at_the_bound(known: KnownSpeech, monkeypatc
 
 
 def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = KnownSpeech()
+    known = ExactTranscriber()
     audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
     known.learn("first", audio, rate_hz=24_000)
-    monkeypatch.setattr("rtnb.simulator.recognise.MOST_BYTES", 2 * known._n_bytes)
+    assert known.known(audio, rate_hz=24_000) == "first"
+    monkeypatch.setattr("rtnb.simulator.transcriber.KNOWN_LIMIT_BYTES", 2 * known._n_bytes)
     for name in ("first", "second", "third"):
         known.learn(name, audio, rate_hz=24_000)
+    known.known(audio, rate_hz=24_000)
     assert list(known._shapes) == ["second", "third"]
     assert known._n_bytes == sum(shape.nbytes for shape in known._shapes.values())

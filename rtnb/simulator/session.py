@@ -1,8 +1,8 @@
 """Session of the simulator: texts in, texts out, through the server side of a `Connection`.
 
-There is no socket here: `receive` takes the client's messages, `outgoing` holds the messages to send. Over WebRTC the
-audio bypasses both: `hear` takes the user's, `play` gives the service's. The caller owns the socket or the peer
-connection.
+There is no socket here: `receive` takes the client's messages, one after the other, and `outgoing` holds the messages
+to send. Over WebRTC the audio bypasses both: `take_audio` takes the user's, `play` gives the service's. The caller owns
+the socket or the peer connection.
 """
 
 from __future__ import annotations
@@ -10,30 +10,40 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import json
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
+from rtnb.errors import RemoteProtocolError, ServiceError
+from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events, wire
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ResponseConfig, TokenDetails
-from rtnb.simulator.behaviour import Turn, text_of
-from rtnb.simulator.brains import MakeBehaviour, Play
+from rtnb.protocol.values import ResponseConfig, Transcription
+from rtnb.simulator.checks import busy, error, problem
+from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
-from rtnb.simulator.generation import Generation, Settings, rate_limits
-from rtnb.simulator.outgoing import Ear, Outgoing
+from rtnb.simulator.item_audio import ItemAudio, is_spoken
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.playout import Playout
-from rtnb.simulator.recognise import KnownSpeech
-from rtnb.simulator.recordings import Recordings, is_spoken
-from rtnb.simulator.refusing import busy, error, problem
-from rtnb.simulator.turn_taking import IdleTimeout, Started, Stopped, TurnTaking
-from rtnb.simulator.usage import TokenSums
+from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn, text_of
+from rtnb.simulator.response import Generation, Settings, rate_limits
+from rtnb.simulator.scenario import Call
+from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, Transcript
+from rtnb.simulator.turn_detection import (
+    EndOfTurn,
+    FadeDetector,
+    IdleTimeout,
+    SpeechBatch,
+    Started,
+    Stopped,
+    TurnDetection,
+)
+from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Quota, item_tokens, measure
 from rtnb.simulator.voice import Voice
 
+_LOGPROBS: Final = "item.input_audio_transcription.logprobs"
 _ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
 """Server events that put an item into the conversation."""
 _OF_ITEMS: Final = (
@@ -46,14 +56,26 @@ _OF_ITEMS: Final = (
 """Server events after which an item may cost another number of tokens."""
 
 
+OUTSIDE_AT_ONCE: Final = 4
+"""Responses outside the conversation that one session generates at a time; the others wait. Chosen."""
+
+
 @dataclass
 class World:
     """Parts that all sessions of a simulator share."""
 
     voice: Voice
-    make_behaviour: MakeBehaviour
+    make_responder: MakeResponder
     latency: LatencyProfile
-    known: KnownSpeech = field(default_factory=KnownSpeech)
+    exact: ExactTranscriber = field(default_factory=ExactTranscriber)
+    """Words of all speech that the simulator made."""
+    transcriber: Transcriber | None = None
+    """None takes `exact`."""
+    speech: SpeechBatch = field(default_factory=SpeechBatch)
+    """Speech probabilities of all sessions."""
+    quota: Quota = field(default_factory=Quota)
+    end_of_turn: EndOfTurn = field(default_factory=FadeDetector)
+    """Judge of pauses for the semantic VAD."""
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     vad_constants: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +84,7 @@ class World:
     """Longest session (documented: 60 minutes)."""
 
 
-class LiveSession:
+class ServiceSession:
     """Session of one client.
 
     Parameters
@@ -83,6 +105,8 @@ class LiveSession:
         Unix seconds.
     watch : callable, optional
         Called with every event that is sent.
+    azure : bool, default False
+        Whether the client came to an address of Azure's.
     webrtc : bool, default False
         Audio goes over tracks: no audio deltas are sent, and the service plays and truncates.
     """
@@ -99,12 +123,14 @@ class LiveSession:
         started_at: int,
         watch: Callable[[events.Event], None] | None = None,
         webrtc: bool = False,
+        azure: bool = False,
     ) -> None:
-        self._world = world
+        self._world, self._azure = world, azure
         self._connection = Connection("server", dialect=dialect, webrtc=webrtc)
         self._playout = Playout() if webrtc else None
         self.dialect: Dialect = dialect
-        self._behaviour = world.make_behaviour(number)
+        self._responder = world.make_responder(number)
+        self._transcriber = world.transcriber or world.exact
         self.latency = world.latency
         self.rng = random.Random(f"{world.seed} {number}")
         self._ids = itertools.count(1)
@@ -112,12 +138,13 @@ class LiveSession:
         self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.outgoing = Outgoing(self._plan)
-        self._turns = TurnTaking(**world.vad_constants)
+        self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
+        self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
         self._late: set[asyncio.Task[None]] = set()
-        self._recordings = Recordings(world.known)
-        self._tokens = TokenSums()
+        self._recordings = ItemAudio()
+        self._tokens = ContextTokens()
         self.conversation_id = self.make_id("conv")
         session = initial_session(
             session_id=self.make_id("sess"),
@@ -150,14 +177,15 @@ class LiveSession:
         """Send an event: the state follows at once, the text leaves through `outgoing`."""
         if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
             self.state.apply(event)
-            self._playout.push(event.response_id, event.item_id, event.delta)
+            for started in self._playout.push(event.response_id, event.item_id, event.delta):
+                self.emit(started)
             return
         text = self._connection.send(replace(event, event_id=self.make_id("event")))
         if isinstance(event, _OF_ITEMS):
             self._count(event)
         if self._watch is not None:
             self._watch(event)
-        self.outgoing.say(event.type, text)
+        self.outgoing.send(event.type, text)
 
     def _count(self, event: Any) -> None:
         """Keep the token sums in step with the conversation's item that an event is about."""
@@ -166,10 +194,11 @@ class LiveSession:
         if entry is None:
             self._tokens.remove(item_id)
         elif isinstance(event, _ENTERING) or item_id in self._tokens:  # not an item outside the conversation
-            self._tokens.set(item_id, entry.item, spoken_ms=self._spoken_ms(entry.item))
+            self._tokens.set(item_id, item_tokens(entry.item, audio_ms=self._audio_ms(entry.item)))
 
-    def _spoken_ms(self, item: Item | None) -> float:
-        return self._recordings.duration_ms(str(item.id)) if item is not None and is_spoken(item) else 0.0
+    def _audio_ms(self, item: Item | None) -> float:
+        """Return the duration of an item's audio, the user's or the assistant's."""
+        return self._recordings.duration_ms(str(item.id)) if item is not None else 0.0
 
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember encoded audio for `conversation.item.retrieve`."""
@@ -177,7 +206,7 @@ class LiveSession:
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
-    def listen(self) -> Ear:
+    def listen(self) -> Listener:
         """Add a listener: it receives the session as it is now, then every event."""
         now = events.SessionCreated(session=self._session, event_id=self.make_id("event"))
         return self.outgoing.listen(self._connection.send(now))
@@ -204,19 +233,27 @@ class LiveSession:
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def receive(self, text: str | bytes) -> None:
-        """Take one message of the client, and send the events that follow from it."""
+    async def receive(self, text: str | bytes) -> None:
+        """Take one message of the client, and send the events that follow from it; call it for one at a time."""
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
-            self._refuse(refusal.answer)
+            self._refuse(refusal.answer, _named_response(text))
             return
         pending = self._pending[0].id if self._pending else None
-        refused = problem(event, session=self._session, state=self.state, turns=self._turns, pending=pending)
+        refused = problem(
+            event,
+            session=self._session,
+            state=self.state,
+            turns=self._turns,
+            pending=pending,
+            azure=self._azure,
+            n_responses=len(self._generations),
+        )
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
-            self.hear(event.audio)
+            await self.take_audio(event.audio)
         elif isinstance(event, events.ResponseCreate):
             self.respond(event.response or ResponseConfig())
         elif isinstance(event, events.ResponseCancel):
@@ -231,9 +268,9 @@ class LiveSession:
         else:
             self._answer(event)
 
-    def _refuse(self, refusal: events.Error) -> None:
+    def _refuse(self, refusal: events.Error, named: Any) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
-        if refusal.error.code == "response_cancel_not_active" and self._pending:
+        if refusal.error.code == "response_cancel_not_active" and self._pending and not named:
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
@@ -270,9 +307,9 @@ class LiveSession:
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
-    def hear(self, data: bytes) -> None:
+    async def take_audio(self, data: bytes) -> None:
         """Take the user's audio: appended, or over WebRTC from the track (PCM16 at 24 kHz)."""
-        for heard in self._turns.append(data):
+        async for heard in self._turns.append(data):
             if isinstance(heard, Started):
                 self._speech_started(heard)
             elif isinstance(heard, Stopped):
@@ -329,26 +366,72 @@ class LiveSession:
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
         self._recordings.add(item_id, spoken, media_type=self._heard_format.type)
-        words = self._behaviour.hear() if isinstance(self._behaviour, Play) else None
-        if words is not None:
-            self._recordings.set_words(item_id, words)
         for event in committed(self.state, item_id, dialect=self.dialect):
             self.emit(event)
-        wanted = self._session.audio and self._session.audio.input and self._session.audio.input.transcription
-        if wanted:
+        self._recognise(item_id)
+        if wanted := self._transcription:
             after_ms = self.latency.transcription_ms - self.latency.answer_ms
-            self._later(after_ms, self._recordings.transcription(item_id))
+            self._start_late(self._transcribe(item_id, wanted, max(0.0, after_ms) / 1000))
+
+    @property
+    def _transcription(self) -> Transcription | None:
+        return (self._session.audio and self._session.audio.input and self._session.audio.input.transcription) or None
+
+    def _start_late(self, work: Any) -> None:
+        task = self._loop.create_task(work, name="rtnb late event")
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
 
     def _later(self, after_ms: float, event: events.Event) -> None:
         """Send an event later."""
 
-        async def say() -> None:
+        async def send() -> None:
             await asyncio.sleep(max(0.0, after_ms) / 1000)
             self.emit(event)
 
-        task = self._loop.create_task(say(), name="rtnb later event")
+        self._start_late(send())
+
+    def _recognise(self, item_id: str) -> None:
+        """Find the words of a spoken item: a response and its transcription wait for them."""
+        known = self._exact_words(item_id)
+        if known is not None:
+            self._recordings.set_words(item_id, Transcript(known))
+            return
+
+        async def find() -> None:
+            audio, rate_hz = self._recordings.audio(item_id)
+            language = self._transcription.language if self._transcription else ""
+            found: Transcript | ServiceError | None
+            try:
+                found = await self._transcriber.transcribe(audio, rate_hz=rate_hz, language=str(language or ""))
+            except ServiceError as failure:
+                found = failure
+            except Exception as failure:  # a transcriber of the user's: the session must outlive it
+                found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
+            if isinstance(self._responder, ScenarioResponder):
+                words = self._responder.transcript(found.text if isinstance(found, Transcript) else None)
+                found = Transcript(words) if words is not None else found
+            self._recordings.set_words(item_id, found)
+
+        task = self._loop.create_task(find(), name="rtnb transcriber")
+        self._recordings.expect_words(item_id, task)
         self._late.add(task)
         task.add_done_callback(self._late.discard)
+
+    def _exact_words(self, item_id: str) -> str | None:
+        """Return words that are known without a search: those of a scenario's next step."""
+        if isinstance(self._responder, ScenarioResponder):
+            return self._responder.transcript(None)
+        return None
+
+    async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
+        """Send the transcription events of an item, once its words are known and the service's delay is over."""
+        due = self._loop.time() + after_s
+        await self._recordings.ready(item_id)
+        await asyncio.sleep(max(0.0, due - self._loop.time()))
+        logprobs = _LOGPROBS in (self._session.include or ())
+        for event in self._recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
+            self.emit(event)
 
     # --- speaking -----------------------------------------------------------------------------------------------------
 
@@ -375,38 +458,65 @@ class LiveSession:
 
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
-        session = self._session
-        given = config.input if isinstance(config.input, tuple) else None
-        context: tuple[Item | str, ...] = tuple(self.state.order) if given is None else given
+        session, refusal = self._session, None
+        fixed = self._instructions(config) + (json.dumps(list(tools)) if (tools := self._tools(config)) else "")
+        if isinstance(config.input, tuple):
+            context: tuple[Item | str, ...] = config.input
+            read = self._recordings.read(context, self.state)
+            details = measure([(item, self._audio_ms(item)) for item in read], fixed)
+        else:
+            try:
+                reading = self._tokens.read(list(self.state.order), fixed, truncation=session.truncation)
+                context, details = reading.ids, reading.details
+            except ContextTooLongError as error:
+                context, details, refusal = (), measure([], fixed), error
         items = functools.partial(self._recordings.read, context, self.state)
-        last = next(self._recordings.read(context[-1:], self.state), None)
-        turn = Turn(
-            items=items,
-            last=last,
-            instructions=(config.instructions if isinstance(config.instructions, str) else session.instructions) or "",
-            tools=config.tools if isinstance(config.tools, tuple) else session.tools or (),
-            tool_choice=config.tool_choice or session.tool_choice or "auto",
-            heard_ms=self._spoken_ms(last),
+        settings = Settings(config, session, details, webrtc=self._playout is not None)
+        words = self._recordings.words_task(context[-1]) if context else None
+        generation = Generation(
+            self,
+            settings,
+            plan=functools.partial(self._plan_response, config, context, items),
+            words=words,
+            refusal=refusal,
+            voice=self._world.voice,
         )
-        if isinstance(self._behaviour, Play):
-            step = self._behaviour.next_step(text_of(last), speech=last is not None and is_spoken(last))
-            self.latency = self._behaviour.timing(self._world.latency)
-            self._plan.enter_step(step.faults if step else ())
-        newest = self.state.order[-1] if self.state.order else None
-        tokens = self._tokens.details(turn.instructions, newest=newest) if given is None else self._tokens_of(turn)
-        settings = Settings(config, session, turn, tokens, webrtc=self._playout is not None)
-        generation = Generation(self, settings, behaviour=self._behaviour, voice=self._world.voice)
         self._generations[generation.id] = generation
         if not generation.outside:
             self._turns.reply_started()
         generation.start(on_done=self._response_done)
 
-    def _tokens_of(self, turn: Turn) -> TokenDetails:
-        """Count a context that is not the conversation."""
-        sums, number = TokenSums(), 0
-        for number, item in enumerate(turn.items(), 1):
-            sums.set(str(number), item, spoken_ms=self._spoken_ms(item))
-        return sums.details(turn.instructions, newest=str(number))
+    def _instructions(self, config: ResponseConfig) -> str:
+        return (config.instructions if isinstance(config.instructions, str) else self._session.instructions) or ""
+
+    def _tools(self, config: ResponseConfig) -> Sequence[Any]:
+        return config.tools if isinstance(config.tools, tuple) else self._session.tools or ()
+
+    def _plan_response(
+        self, config: ResponseConfig, context: tuple[Item | str, ...], items: Any
+    ) -> tuple[AsyncIterator[Say | Call], LatencyProfile]:
+        """Choose what a response says, once the words of the newest item are known."""
+        session = self._session
+        last = next(self._recordings.read(context[-1:], self.state), None)
+        turn = Turn(
+            items=items,
+            last=last,
+            instructions=self._instructions(config),
+            tools=self._tools(config),
+            tool_choice=config.tool_choice or session.tool_choice or "auto",
+            heard_ms=self._audio_ms(last) if last is not None and is_spoken(last) else 0.0,
+        )
+        responder = self._responder
+        if not isinstance(responder, ScenarioResponder) or config.conversation == "none":
+            return responder.respond(turn), self._world.latency
+        step = responder.next_step(text_of(last), speech=last is not None and is_spoken(last))
+        self.latency = responder.timing(step, self._world.latency)
+        self._plan.enter_step(step.faults if step else ())
+        return responder.play(step, turn), self.latency
+
+    def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
+        """Remember speech that the simulator made: played back to it, its words are known."""
+        self._world.exact.learn(text, audio, rate_hz=rate_hz)
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
@@ -416,12 +526,21 @@ class LiveSession:
             self._turns.reply_ended(playing_ms=generation.playing_ms)
         usage = self.state.responses[generation.id].response.usage
         used = usage.total_tokens if usage and usage.total_tokens else 0
-        self._later(self.latency.rate_limits_ms, rate_limits(used))
+        left, reset_s = self._world.quota.use(used, now_s=self._loop.time())
+        self._later(self.latency.rate_limits_ms, rate_limits(left, reset_s))
 
     def _cancel(self, response_id: str, reason: str) -> None:
         generation = self._generations.get(response_id)
         if generation is not None:
             generation.cut(reason)
+
+
+def _named_response(text: str | bytes) -> str | None:
+    """Return the response that a message names, None where it names none."""
+    try:
+        return cast("str | None", wire.parse(text if isinstance(text, str) else text.decode()).get("response_id"))
+    except (RemoteProtocolError, UnicodeDecodeError):
+        return None
 
 
 def _with_preset(session: SessionConfig, preset: SessionConfig, dialect: Dialect) -> SessionConfig:

@@ -1,4 +1,4 @@
-"""The simulator's ear: exact to the frame, whatever the pieces in which audio comes. `rtnb.simulator.turn_taking`."""
+"""Turn detection, exact to the frame, whatever the pieces in which audio comes: `rtnb.simulator.turn_detection`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtnb.protocol.values import PCM16, PCMU, SEMANTIC_VAD_DEFAULTS, SERVER_VAD_DEFAULTS, SemanticVad, ServerVad
-from rtnb.simulator.turn_taking import KEEP_MS, Heard, IdleTimeout, Started, Stopped, TurnTaking
+from rtnb.simulator.turn_detection import KEEP_MS, Heard, IdleTimeout, SpeechBatch, Started, Stopped, TurnDetection
 from rtnb.vad import speech_probabilities
-from tests.simulator.rig import chunks, encoded, spoken
+from tests.simulator.rig import at_once, chunks, encoded, spoken
+
+
+def appended(turns: TurnDetection, data: bytes) -> list[Heard]:
+    """What happened in this audio; one session alone waits for no batch."""
+    found: list[Heard] = []
+
+    async def take() -> None:
+        async for one in turns.append(data):
+            found.append(one)
+
+    at_once(take())
+    return found
 
 
 def detection(**changes: Any) -> ServerVad:
     return ServerVad(**{**vars(SERVER_VAD_DEFAULTS), **changes})
 
 
-def listener(vad: Any = SERVER_VAD_DEFAULTS, media: Any = PCM16) -> TurnTaking:
-    turns = TurnTaking()
+def listener(vad: Any = SERVER_VAD_DEFAULTS, media: Any = PCM16) -> TurnDetection:
+    turns = TurnDetection(SpeechBatch())
     turns.configure(vad, media)
     return turns
 
 
-def hear(turns: TurnTaking, data: bytes, size: int = 4800) -> list[Heard]:
-    return [heard for piece in chunks(data, size) for heard in turns.append(piece)]
+def hear(turns: TurnDetection, data: bytes, size: int = 4800) -> list[Heard]:
+    return [heard for piece in chunks(data, size) for heard in appended(turns, piece)]
 
 
 SPOKEN = encoded(spoken(silence_ms=2500))
@@ -73,9 +85,9 @@ def test_pieces_change_nothing(sizes: list[int]) -> None:
         whole = hear(listener(vad), SPOKEN, len(SPOKEN))
         turns, pieces, at = listener(vad), [], 0
         for size in sizes:
-            pieces += list(turns.append(SPOKEN[at : at + 2 * size]))
+            pieces += appended(turns, SPOKEN[at : at + 2 * size])
             at = min(len(SPOKEN), at + 2 * size)
-        pieces += list(turns.append(SPOKEN[at:]))
+        pieces += appended(turns, SPOKEN[at:])
         assert pieces == whole != []
 
 
@@ -112,7 +124,7 @@ def test_the_idle_timeout_fires_once_and_not_after_speech() -> None:
 
 def test_a_reply_that_is_cut_by_speech_starts_no_timer() -> None:
     turns = listener(detection(idle_timeout_ms=5000))
-    for heard in (h for piece in chunks(SPOKEN + bytes(48 * 12_000)) for h in turns.append(piece)):
+    for heard in (h for piece in chunks(SPOKEN + bytes(48 * 12_000)) for h in appended(turns, piece)):
         assert not isinstance(heard, IdleTimeout)
         if isinstance(heard, Started):
             turns.reply_ended(playing_ms=900.0)  # cancelled by this very speech
@@ -132,7 +144,7 @@ def test_clear_forgets_the_turn_and_what_was_heard() -> None:
 def test_a_long_silence_does_not_grow_in_memory() -> None:
     turns = listener()
     for _ in range(150):
-        list(turns.append(bytes(48_000)))
+        appended(turns, bytes(48_000))
     assert len(turns._kept) <= 48 * (KEEP_MS + 2000)
     assert turns.heard_ms == 150_000
 
@@ -140,11 +152,11 @@ def test_a_long_silence_does_not_grow_in_memory() -> None:
 def test_push_to_talk_keeps_what_is_not_committed_and_forgets_the_rest() -> None:
     turns = listener(None)
     for _ in range(90):
-        list(turns.append(bytes(48_000)))
+        appended(turns, bytes(48_000))
     assert turns.uncommitted_ms == (0, 90_000)
     assert len(turns.commit(*turns.uncommitted_ms)) == 90 * 48_000
     for _ in range(3):
-        list(turns.append(bytes(48_000)))
+        appended(turns, bytes(48_000))
     assert turns.uncommitted_ms == (90_000, 93_000)
     assert len(turns._kept) < 5 * 48_000
 
@@ -160,7 +172,7 @@ def test_another_format_goes_on_at_the_same_time() -> None:
 
 
 def test_hidden_constants_change_what_is_heard() -> None:
-    turns = TurnTaking(min_speech_frames=3)
+    turns = TurnDetection(SpeechBatch(), min_speech_frames=3)
     turns.configure(detection(prefix_padding_ms=0), PCM16)
     run = next(i for i in range(len(PROBABILITIES)) if (PROBABILITIES[i : i + 3] >= 0.5).all())
     assert hear(turns, SPOKEN)[0] == Started(run * 32)
@@ -168,7 +180,7 @@ def test_hidden_constants_change_what_is_heard() -> None:
 
 @pytest.mark.parametrize("vad", [SERVER_VAD_DEFAULTS, None])
 def test_a_turn_that_does_not_end_keeps_its_newest_part(vad: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtnb.simulator.turn_taking.MOST_BYTES", 2000 * 48)
+    monkeypatch.setattr("rtnb.simulator.turn_detection.MOST_BYTES", 2000 * 48)
     turns = listener(vad)
     speech = encoded(spoken(silence_ms=0, lead_ms=0))
     while turns.heard_ms < 20_000:
@@ -178,3 +190,32 @@ def test_a_turn_that_does_not_end_keeps_its_newest_part(vad: Any, monkeypatch: p
     assert 2000 <= end_ms - start_ms <= 3000
     assert end_ms == int(turns.heard_ms)
     assert len(turns.commit(start_ms, end_ms)) == (end_ms - start_ms) * 48
+
+
+class Counting(SpeechBatch):
+    """A batch that counts the audio it was given."""
+
+    n_samples = 0
+
+    async def push(self, stream: Any, audio: Any) -> list[float]:
+        self.n_samples += len(audio)
+        return await super().push(stream, audio)
+
+
+def test_nothing_is_computed_while_turn_detection_is_off_and_frames_stay_in_place() -> None:
+    batch = Counting()
+    turns = TurnDetection(batch)
+    turns.configure(None, PCM16)
+    for piece in chunks(bytes(48 * 1000), 4800):
+        assert appended(turns, piece) == []
+    assert batch.n_samples == 0
+    turns.configure(SERVER_VAD_DEFAULTS, PCM16)
+    found = [one for piece in chunks(SPOKEN, 4800) for one in appended(turns, piece)]
+    started = next(one for one in found if isinstance(one, Started))
+    always = TurnDetection(SpeechBatch())
+    always.configure(SERVER_VAD_DEFAULTS, PCM16)
+    expected = [one for piece in chunks(bytes(48 * 1000) + SPOKEN, 4800) for one in appended(always, piece)]
+    assert [type(one) for one in found] == [type(one) for one in expected]
+    assert abs(started.audio_start_ms - expected[0].audio_start_ms) <= 64  # the net has not heard the second before
+    stopped = next(one for one in found if isinstance(one, Stopped))
+    assert stopped.audio_end_ms % 32 == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,10 @@ import pytest
 
 from rtnb.protocol import SemanticVad, ServerVad, events
 from rtnb.protocol.values import PCMA, PCMU, Transcription
-from rtnb.simulator.recognise import KnownSpeech
-from tests.simulator.rig import VAD_ONLY, Rig, collapse, encoded, spoken, world
-from tests.simulator.test_live import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
-from tests.simulator.test_live_timing import run
+from rtnb.simulator.transcriber import ExactTranscriber
+from tests.simulator.rig import VAD_ONLY, Rig, at_once, chunks, collapse, encoded, spoken, world
+from tests.simulator.test_session import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
+from tests.simulator.test_session_timing import run
 
 TURN = [
     "input_audio_buffer.speech_started",
@@ -390,9 +392,9 @@ async def test_unknown_speech_is_not_written_down() -> None:
 
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
 async def test_known_speech_is_written_down_word_for_word_and_understood(dialect: str) -> None:
-    known = KnownSpeech()
+    known = ExactTranscriber()
     known.learn("Tell me a joke", spoken("Tell me a joke"), rate_hz=24_000)
-    async with Rig(world(known=known), dialect=dialect) as rig:
+    async with Rig(world(exact=known), dialect=dialect) as rig:
         rig.update(turn_detection=ServerVad(silence_duration_ms=600), transcription=Transcription(model="whisper-1"))
         await rig.until("session.updated")
         await rig.listen(spoken("Tell me a joke"))
@@ -429,3 +431,53 @@ async def test_no_transcription_without_being_asked_for() -> None:
         await rig.until("session.updated")
         await rig.listen(spoken())
         assert await rig.rest() == []
+
+
+@pytest.mark.parametrize(
+    "model, deltas, usage",
+    [
+        ("whisper-1", ["Tell me a joke"], "duration"),
+        ("gpt-4o-transcribe", ["Tell", " me", " a", " joke"], "tokens"),
+        ("gpt-transcribe", ["Tell", " me", " a", " joke"], "duration"),
+    ],
+)
+async def test_a_transcription_comes_in_deltas_and_costs_by_its_model(
+    model: str, deltas: list[str], usage: str
+) -> None:
+    known = ExactTranscriber()
+    known.learn("Tell me a joke", spoken("Tell me a joke"), rate_hz=24_000)
+    async with Rig(world(exact=known)) as rig:
+        include = ("item.input_audio_transcription.logprobs",)
+        rig.update(transcription=Transcription(model=model), include=include)
+        await rig.listen(spoken("Tell me a joke"))
+        await rig.rest()
+        assert [one["delta"] for one in rig.of("conversation.item.input_audio_transcription.delta")] == deltas
+        completed = rig.last("conversation.item.input_audio_transcription.completed")
+        assert completed["usage"]["type"] == usage
+        if usage == "tokens":
+            heard_ms = rig.last("input_audio_buffer.speech_stopped")["audio_end_ms"]
+            heard_ms -= rig.last("input_audio_buffer.speech_started")["audio_start_ms"]
+            assert completed["usage"]["input_token_details"]["audio_tokens"] == heard_ms // 100
+            assert completed["usage"]["output_tokens"] == 4
+            assert [one["token"] for one in completed["logprobs"]] == deltas
+            assert all(one["logprob"] <= 0 for one in completed["logprobs"])
+        else:
+            assert "logprobs" not in completed
+
+
+async def test_its_own_answer_played_back_to_it_is_understood() -> None:
+    async with Rig(world()) as rig:
+        done = await rig.ask("Tell me a joke")
+        transcript = done["output"][0]["content"][0]["transcript"]
+        item = {"type": "conversation.item.retrieve", "item_id": done["output"][0]["id"]}
+        at_once(rig.session.receive(json.dumps(item)))
+        await rig.until("conversation.item.retrieved")
+        pcm = base64.b64decode(rig.last("conversation.item.retrieved")["item"]["content"][0]["audio"])
+        answer = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+        rig.update(transcription=Transcription(model="whisper-1"), turn_detection=None)
+        for piece in chunks(encoded(answer)):
+            rig.send(events.InputAudioBufferAppend(audio=piece))
+        rig.send(events.InputAudioBufferCommit())
+        await rig.until("conversation.item.input_audio_transcription.completed")
+        heard = rig.last("conversation.item.input_audio_transcription.completed")["transcript"]
+        assert heard == transcript

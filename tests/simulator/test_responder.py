@@ -1,4 +1,4 @@
-"""What the rules say, and that they are open about being rules: `rtnb.simulator.behaviour`, `rtnb.simulator.brains`."""
+"""Rules, their instruction effects, scenarios and chat messages: `rtnb.simulator.responder`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ import pytest
 
 from rtnb.protocol import Item
 from rtnb.protocol.values import ContentPart
-from rtnb.simulator.behaviour import Call, Rules, Say, Turn, choose_tool, fill_arguments
-from rtnb.simulator.brains import Play, chat_message
+from rtnb.simulator.responder import (
+    Call,
+    RulesResponder,
+    Say,
+    ScenarioResponder,
+    Turn,
+    chat_messages,
+    choose_tool,
+    fill_arguments,
+)
 from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.usage import TokenSums
 
 
 def said(text: str, item_id: str = "i") -> Item:
@@ -29,36 +36,36 @@ def tool(name: str, description: str = "", **properties: Any) -> dict[str, Any]:
     return {"type": "function", "name": name, "description": description, "parameters": schema}
 
 
-async def reply(behaviour: Any, asked: Turn) -> list[Say | Call]:
-    return [piece async for piece in behaviour.reply(asked)]
+async def reply(responder: Any, asked: Turn) -> list[Say | Call]:
+    return [piece async for piece in responder.respond(asked)]
 
 
-async def words(behaviour: Any, asked: Turn) -> str:
-    return "".join(piece.text for piece in await reply(behaviour, asked) if isinstance(piece, Say))
+async def words(responder: Any, asked: Turn) -> str:
+    return "".join(piece.text for piece in await reply(responder, asked) if isinstance(piece, Say))
 
 
 async def test_it_repeats_what_it_understood_and_says_what_it_is() -> None:
-    text = await words(Rules(), turn(said("The herring is fresh")))
+    text = await words(RulesResponder(), turn(said("The herring is fresh")))
     assert text == "You said: The herring is fresh I am the rtnb simulator: a few rules, no language model."
 
 
 async def test_it_shows_its_instructions() -> None:
-    text = await words(Rules(), turn(said("The herring is fresh"), instructions="Speak only of whales."))
+    text = await words(RulesResponder(), turn(said("The herring is fresh"), instructions="Speak only of whales."))
     assert text.endswith("My instructions are: Speak only of whales.")
 
 
 async def test_speech_it_does_not_know_is_measured_not_invented() -> None:
     item = Item(type="message", role="user", content=(ContentPart(type="input_audio", transcript=None),))
-    text = await words(Rules(), turn(item, heard_ms=2345.0))
+    text = await words(RulesResponder(), turn(item, heard_ms=2345.0))
     assert text.startswith("I heard you speak for 2.3 seconds. I cannot tell the words")
 
 
 async def test_it_speaks_first_when_asked_to() -> None:
-    assert "no language model" in await words(Rules(), turn())
+    assert "no language model" in await words(RulesResponder(), turn())
 
 
 async def test_the_same_seed_chooses_the_same_words() -> None:
-    first, second = Rules(seed=1), Rules(seed=1)
+    first, second = RulesResponder(seed=1), RulesResponder(seed=1)
     asked = [turn(said("hello"))] * 10
     assert [await words(first, t) for t in asked] == [await words(second, t) for t in asked]
 
@@ -93,7 +100,7 @@ def test_no_tool_is_called_twice_for_its_own_answer() -> None:
     output = Item(type="function_call_output", call_id="c", output="42")
 
     async def run() -> list[Say | Call]:
-        return await reply(Rules(), turn(output, tools=(tool("first"),), tool_choice="required"))
+        return await reply(RulesResponder(), turn(output, tools=(tool("first"),), tool_choice="required"))
 
     import asyncio
 
@@ -133,23 +140,62 @@ def test_what_is_not_required_and_not_said_is_left_out() -> None:
 
 async def test_a_scenario_plays_its_steps_and_leaves_the_rest_to_the_rules() -> None:
     steps = Scenario.from_dict({"steps": [{"say": "One."}, {"call": {"name": "f", "arguments": {"a": 1}}}]})
-    play = Play(steps, Rules())
+    play = ScenarioResponder(steps, RulesResponder())
     out = []
     for text in ("a", "b", "c"):
-        play.next_step(text, speech=False)
-        out.append(await reply(play, turn(said(text))))
+        step = play.next_step(text, speech=False)
+        out.append([piece async for piece in play.play(step, turn(said(text)))])
     assert out[:2] == [[Say("One.")], [Call("f", json.dumps({"a": 1}))]]
     assert out[2][0] == Say("You said: c")
 
 
 def test_items_become_chat_messages() -> None:
-    call = Item(type="function_call", name="f", call_id="c", arguments="{}")
-    assert chat_message(call)["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
-    output = Item(type="function_call_output", call_id="c", output="1")
-    assert chat_message(output) == {"role": "tool", "tool_call_id": "c", "content": "1"}
-    assert chat_message(said("hi")) == {"role": "user", "content": "hi"}
+    calls = [Item(type="function_call", name=name, call_id=name, arguments="{}") for name in ("f", "g")]
+    outputs = [Item(type="function_call_output", call_id=name, output="1") for name in ("f", "g")]
     silent = Item(type="message", role="user", content=(ContentPart(type="input_audio", transcript=None),))
-    assert "not transcribed" in chat_message(silent)["content"]
+    picture = ContentPart(type="input_image", image_url="data:image/png;base64,AA==")
+    shown = Item(type="message", role="user", content=(ContentPart(type="input_text", text="Look"), picture))
+    system, user, called, first, second, heard, seen = chat_messages(
+        turn(said("hi"), *calls, *outputs, silent, shown, instructions="Be kind.")
+    )
+    assert system == {"role": "system", "content": "Be kind."}
+    assert user == {"role": "user", "content": "hi"}
+    assert [call["function"]["name"] for call in called["tool_calls"]] == ["f", "g"]  # parallel calls: one message
+    assert (first["tool_call_id"], second["tool_call_id"]) == ("f", "g")
+    assert "not transcribed" in heard["content"]
+    assert [part["type"] for part in seen["content"]] == ["text", "image_url"]
+
+
+@pytest.mark.parametrize(
+    "instructions, text",
+    [
+        (
+            "Answer in German.",
+            "Du hast gesagt: the sea Ich bin der Simulator",
+        ),
+        ("Answer in at most 4 words.", "You said: the sea"),
+        ("Never say simulator. Be brief.", "You said: the sea I am the rtnb"),
+        ("Always ask a question.", "What else would you like to know?"),
+    ],
+)
+async def test_instructions_have_the_documented_effect(instructions: str, text: str) -> None:
+    found = await words(RulesResponder(), turn(said("the sea"), instructions=instructions))
+    if "German" in instructions:
+        assert found.startswith(text)
+    elif "words" in instructions:
+        assert found == text
+    elif "Never" in instructions:
+        assert "simulator" not in found
+    else:
+        assert found.endswith(text)
+
+
+async def test_a_persona_gives_its_name_and_an_instructed_tool_is_called() -> None:
+    asked = turn(said("Who are you?"), instructions="Your name is Ada.")
+    assert "My name is Ada." in await words(RulesResponder(), asked)
+    tools = (tool("get_weather", city={"type": "string"}), tool("look_up"))
+    asked = turn(said("xyzzy"), instructions="Always call look_up first.", tools=tools)
+    assert await reply(RulesResponder(), asked) == [Call("look_up", "{}")]
 
 
 @pytest.mark.parametrize(
@@ -158,32 +204,18 @@ def test_items_become_chat_messages() -> None:
 async def test_it_knows_the_first_message(question: str) -> None:
     greeting = Item(type="message", role="assistant", id="0", content=(ContentPart(type="output_text", text="Hi."),))
     herring, last = said("The herring is fresh", "1"), said(question, "9")
-    assert await words(Rules(), turn(greeting, herring, last)) == "Your first message was: The herring is fresh"
-    assert await words(Rules(), turn(greeting, last)) == "This is your first message."
+    assert (
+        await words(RulesResponder(), turn(greeting, herring, last)) == "Your first message was: The herring is fresh"
+    )
+    assert await words(RulesResponder(), turn(greeting, last)) == "This is your first message."
 
 
 async def test_a_first_message_without_words_is_not_invented() -> None:
     silent = Item(type="message", role="user", id="1", content=(ContentPart(type="input_audio", transcript=None),))
-    text = await words(Rules(), turn(silent, said("What did I say first?", "2")))
+    text = await words(RulesResponder(), turn(silent, said("What did I say first?", "2")))
     assert text == "Your first message was: speech that I cannot put into text."
 
 
 async def test_a_sentence_about_something_first_is_no_question_for_the_first_message() -> None:
-    text = await words(Rules(), turn(said("a", "1"), said("My first question is about whales", "2")))
+    text = await words(RulesResponder(), turn(said("a", "1"), said("My first question is about whales", "2")))
     assert text.startswith("You said: My first question")
-
-
-def test_tokens_grow_with_text_and_time() -> None:
-    sums = TokenSums()
-    sums.set("1", said("a" * 40))
-    assert sums.details("b" * 400, newest="1").cached_tokens == 0  # nothing was sent before
-    sums.set("2", said("c" * 9))
-    counted = sums.details("b" * 400, newest="2")
-    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (113, 0, 64)
-    sums.set("2", said("c" * 9), spoken_ms=1630)  # speech costs audio tokens only
-    counted = sums.details("b" * 400, newest="2")
-    assert (counted.text_tokens, counted.audio_tokens) == (110, 16)
-    sums.remove("1")
-    sums.remove("1")
-    counted = sums.details("", newest="2")
-    assert (counted.text_tokens, counted.audio_tokens, counted.cached_tokens) == (0, 16, 0)

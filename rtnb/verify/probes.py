@@ -1,0 +1,718 @@
+"""The probes. Each checks one statement of the documentation; its first line says it, `source` says where it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import aiohttp
+
+from rtnb.errors import AuthenticationError, ConnectError
+from rtnb.protocol import ServerVad, events
+from rtnb.protocol.events import CLIENT_EVENTS, UnknownEvent
+from rtnb.protocol.values import Tools, Transcription
+from rtnb.transport.endpoint import read_endpoint
+from rtnb.verify.wire import Different, Wire, check
+
+Run = Callable[[Any], Awaitable[None]]
+"""Takes the target; raises `Different` or `NotTested`."""
+
+
+class NotTested(Exception):  # an outcome, not a mistake
+    """The target has no such thing, or it cannot be reached here."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One probe."""
+
+    name: str
+    statement: str
+    source: str
+    run: Run
+    usd: float = 0.0
+    """Estimated cost at the price of gpt-realtime."""
+    dialects: tuple[str, ...] = ("ga", "preview")
+
+
+PROBES: list[Probe] = []
+
+REFERENCE: Final = "API reference"
+OBSERVED: Final = "observed at the service, 2025-12 and 2026-09"
+REPORTED: Final = "reported by users of the service"
+
+
+def probe(source: str, *, usd: float = 0.0, dialects: tuple[str, ...] = ("ga", "preview")) -> Callable[[Run], Run]:
+    """Register a function as a probe: its name with dots, its docstring as the statement."""
+
+    def register(run: Run) -> Run:
+        name = run.__name__.replace("__", ".")
+        PROBES.append(Probe(name, (run.__doc__ or "").strip(), source, run, usd, dialects))
+        return run
+
+    return register
+
+
+# --- admission --------------------------------------------------------------------------------------------------------
+
+
+def plain(target: Any) -> Any:
+    """Return the target behind a simulator of this process."""
+    return getattr(target, "target", target)
+
+
+@probe(REFERENCE)
+async def admission__wrong_key(target: Any) -> None:
+    """A wrong key is refused."""
+    try:
+        wrong = replace(plain(target), api_key="wrong-key-of-a-conformance-probe")
+    except TypeError as error:
+        raise NotTested(f"the target takes no key ({error})") from error
+    try:
+        await (await wrong.open()).close()
+    except AuthenticationError:
+        return
+    except ConnectError as error:
+        raise Different(f"{error}", "a refusal of the key") from error
+    raise Different("the session opened", "a refusal of the key")
+
+
+@probe(REFERENCE)
+async def session__created_first(target: Any) -> None:
+    """`session.created` is the first event, with an id and the time at which the session ends."""
+    async with Wire(target) as wire:
+        check(wire.kinds()[0], "session.created")
+        session = wire.raw[0]["session"]
+        if not str(session.get("id", "")).startswith("sess_"):
+            raise Different(f"id {session.get('id')!r}", "an id that begins with sess_")
+        if not isinstance(session.get("expires_at"), int):
+            raise Different(f"expires_at {session.get('expires_at')!r}", "Unix seconds")
+
+
+@probe(OBSERVED)
+async def session__defaults(target: Any) -> None:
+    """A session begins with server VAD, threshold 0.5, prefix 300 ms, PCM at 24 kHz and a voice."""
+    async with Wire(target) as wire:
+        detection = wire.session.turn_detection
+        check(type(detection), ServerVad, "turn detection")
+        assert isinstance(detection, ServerVad)
+        check((detection.threshold, detection.prefix_padding_ms), (0.5, 300), "threshold and prefix")
+        check(wire.session.input_format.type, "audio/pcm", "input format")
+        if not wire.session.voice:
+            raise Different("no voice", "a voice")
+
+
+@probe(REFERENCE, dialects=("ga",))
+async def session__type_and_object(target: Any) -> None:
+    """The session object has type "realtime" and object "realtime.session"."""
+    async with Wire(target) as wire:
+        session = wire.raw[0]["session"]
+        check((session.get("type"), session.get("object")), ("realtime", "realtime.session"))
+
+
+@probe(REFERENCE)
+async def session__update_merges(target: Any) -> None:
+    """An update changes only the fields it names, and `session.updated` holds the whole session."""
+    async with Wire(target) as wire:
+        before = wire.session
+        updated = (await wire.update(instructions="Answer in one word.")).session
+        check(updated.instructions, "Answer in one word.", "instructions")
+        check(updated.voice, before.voice, "voice")
+        check(updated.turn_detection, before.turn_detection, "turn detection")
+
+
+@probe(REFERENCE)
+async def session__turn_detection_merges(target: Any) -> None:
+    """Fields of the turn detection that an update leaves out keep their values."""
+    async with Wire(target) as wire:
+        detection: Any = (await wire.update(turn_detection=ServerVad(silence_duration_ms=640))).session.turn_detection
+        check((detection.silence_duration_ms, detection.threshold), (640, 0.5), "silence and threshold")
+
+
+@probe(REFERENCE)
+async def session__turn_detection_off(target: Any) -> None:
+    """`turn_detection: null` switches turn detection off."""
+    async with Wire(target) as wire:
+        check((await wire.update(turn_detection=None)).session.turn_detection, None, "turn detection")
+
+
+@probe(REFERENCE)
+async def session__tools_cleared(target: Any) -> None:
+    """An empty list removes the tools."""
+    async with Wire(target) as wire:
+        await wire.update(tools=Tools([TOOL]))
+        check(tuple((await wire.update(tools=Tools())).session.tools or ()), (), "tools")
+
+
+@probe(REFERENCE)
+async def session__transcription_on_and_off(target: Any) -> None:
+    """Input transcription is off at first, can be switched on, and off again with null."""
+    async with Wire(target) as wire:
+        heard = wire.session.audio and wire.session.audio.input
+        check((heard and heard.transcription) or None, None, "transcription")
+        updated = (await wire.update(transcription=Transcription(model="whisper-1"))).session
+        check(updated.audio.input.transcription.model, "whisper-1", "model")
+        updated = (await wire.update(transcription=None)).session
+        check(updated.audio.input.transcription or None, None, "transcription")
+
+
+TOOL: Final = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "Get the weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+GA_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
+    "not_json": ("{", "invalid_json", None, OBSERVED),
+    "no_type": ({"a": 1}, "invalid_event", None, REFERENCE),
+    "unknown_type": ({"type": "nope"}, "invalid_value", "type", OBSERVED),
+    "no_session_type": (
+        {"type": "session.update", "session": {"instructions": ""}},
+        "missing_required_parameter",
+        "session.type",
+        OBSERVED,
+    ),
+    "preview_payload": (
+        {"type": "session.update", "session": {"type": "realtime", "voice": "alloy"}},
+        "unknown_parameter",
+        "session.voice",
+        OBSERVED,
+    ),
+    "temperature": (
+        {"type": "session.update", "session": {"type": "realtime", "temperature": 0.8}},
+        "unknown_parameter",
+        "session.temperature",
+        REFERENCE,
+    ),
+    "both_modalities": (
+        {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["audio", "text"]}},
+        "invalid_value",
+        "session.output_modalities",
+        REFERENCE,
+    ),
+    "format_without_rate": (
+        {
+            "type": "session.update",
+            "session": {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm"}}}},
+        },
+        "missing_required_parameter",
+        "session.audio.input.format.rate",
+        REPORTED,
+    ),
+    "rate_16000": (
+        {
+            "type": "session.update",
+            "session": {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}},
+        },
+        "integer_below_min_value",
+        "session.audio.input.format.rate",
+        OBSERVED,
+    ),
+    "unknown_voice": (
+        {"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"voice": "robot"}}}},
+        "invalid_value",
+        "session.audio.output.voice",
+        REFERENCE,
+    ),
+    "bad_eagerness": (
+        {
+            "type": "session.update",
+            "session": {
+                "type": "realtime",
+                "audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "very"}}},
+            },
+        },
+        "invalid_value",
+        "session.audio.input.turn_detection.eagerness",
+        REFERENCE,
+    ),
+    "tool_name_with_space": (
+        {"type": "session.update", "session": {"type": "realtime", "tools": [TOOL | {"name": "two words"}]}},
+        "invalid_value",
+        "session.tools[0].name",
+        REFERENCE,
+    ),
+}
+PREVIEW_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
+    "not_json": ("{", "invalid_json", None, OBSERVED),
+    "unknown_type": ({"type": "nope"}, "invalid_value", "type", OBSERVED),
+    "ga_payload": (
+        {"type": "session.update", "session": {"type": "realtime"}},
+        "unknown_parameter",
+        "session.type",
+        REPORTED,
+    ),
+    "audio_alone": (
+        {"type": "session.update", "session": {"modalities": ["audio"]}},
+        "invalid_value",
+        "session.modalities",
+        REFERENCE,
+    ),
+    "hot": (
+        {"type": "session.update", "session": {"temperature": 2.0}},
+        "decimal_above_max_value",
+        "session.temperature",
+        REFERENCE,
+    ),
+    "unknown_format": (
+        {"type": "session.update", "session": {"input_audio_format": "mp3"}},
+        "invalid_value",
+        "session.input_audio_format",
+        REFERENCE,
+    ),
+}
+BOTH_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
+    "empty_commit": ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None, REPORTED),
+    "cancel_nothing": ({"type": "response.cancel"}, "response_cancel_not_active", None, REPORTED),
+    "delete_unknown_item": (
+        {"type": "conversation.item.delete", "item_id": "item_none"},
+        "item_not_found",
+        None,
+        REPORTED,
+    ),
+    "retrieve_unknown_item": (
+        {"type": "conversation.item.retrieve", "item_id": "item_none"},
+        "item_not_found",
+        None,
+        REPORTED,
+    ),
+    "broken_base64": ({"type": "input_audio_buffer.append", "audio": "no base64!"}, "invalid_value", None, REPORTED),
+    "long_item_id": (
+        {
+            "type": "conversation.item.create",
+            "item": {
+                "id": "x" * 33,
+                "type": "message",
+                "role": "user",
+                "content": [{"type": "input_text", "text": "a"}],
+            },
+        },
+        "string_above_max_length",
+        "item.id",
+        REPORTED,
+    ),
+    "many_tokens": (
+        {"type": "response.create", "response": {"metadata": {str(n): "" for n in range(17)}}},
+        "object_above_max_properties",
+        "response.metadata",
+        REFERENCE,
+    ),
+}
+
+
+def _refusal(message: Any, code: str | None, param: str | None) -> Run:
+    async def run(target: Any) -> None:
+        async with Wire(target) as wire:
+            before = wire.session
+            named = message if isinstance(message, str) else {"event_id": "probe_1", **message}
+            await wire.send_raw(named)
+            event = await wire.next()
+            if not isinstance(event, events.Error):
+                raise Different(event.type, f"error {code}")
+            check(event.error.code, code, "code")
+            if param is not None:
+                check(event.error.param, param, "param")
+            if not isinstance(message, str) and message.get("type") in CLIENT_EVENTS:
+                check(event.error.event_id, "probe_1", "event_id")
+            await wire.update(instructions="Still here.")  # the session lives on, and nothing else has changed
+            check(wire.session.voice, before.voice, "voice afterwards")
+            check(wire.session.turn_detection, before.turn_detection, "turn detection afterwards")
+
+    return run
+
+
+for _dialects, _table in ((("ga",), GA_REFUSALS), (("preview",), PREVIEW_REFUSALS), (("ga", "preview"), BOTH_REFUSALS)):
+    for _name, (_message, _code, _param, _source) in _table.items():
+        _said = f"This is refused with {_code}, the session lives on: {json.dumps(_message)[:160]}"
+        PROBES.append(Probe(f"refusal.{_name}", _said, _source, _refusal(_message, _code, _param), 0.0, _dialects))
+
+# --- items ------------------------------------------------------------------------------------------------------------
+
+
+@probe(REFERENCE)
+async def items__announced(target: Any) -> None:
+    """A created item is announced: `added` and `done` in GA, `created` in the preview."""
+    async with Wire(target) as wire:
+        first = len(wire.events)
+        await wire.write("Hello.")
+        ga = ["conversation.item.added", "conversation.item.done"]
+        check(wire.kinds(first), ga if wire.dialect == "ga" else ["conversation.item.created"], "events")
+
+
+@probe(REFERENCE)
+async def items__order(target: Any) -> None:
+    """`previous_item_id` names the item before; "root" puts an item in front."""
+    async with Wire(target) as wire:
+        one, two = await wire.write("One."), await wire.write("Two.")
+        check(two.previous_item_id, one.item.id, "previous_item_id")
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Zero."}]}
+        await wire.send_raw({"type": "conversation.item.create", "previous_item_id": "root", "item": item})
+        zero = await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
+        check(zero.previous_item_id or None, None, "previous_item_id")
+
+
+@probe(REFERENCE)
+async def items__deleted(target: Any) -> None:
+    """A deleted item is gone: deleting it again is an error."""
+    async with Wire(target) as wire:
+        item_id = str((await wire.write("Hello.")).item.id)
+        for expected in (events.ConversationItemDeleted, events.Error):
+            await wire.send(events.ConversationItemDelete(item_id=item_id))
+            check(type(await wire.next()), expected, "event")
+
+
+@probe(REFERENCE)
+async def items__retrieved(target: Any) -> None:
+    """An item can be read back with its content."""
+    async with Wire(target) as wire:
+        item_id = str((await wire.write("Read me back.")).item.id)
+        await wire.send(events.ConversationItemRetrieve(item_id=item_id))
+        item = (await wire.until(events.ConversationItemRetrieved)).item
+        check(item.content[0].text, "Read me back.", "text")
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+TEXT_ORDER: Final = [
+    "response.created",
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+    "response.done",
+]
+
+
+@probe(OBSERVED, usd=0.001)
+async def response__text_order(target: Any) -> None:
+    """The events of a written response come in their order."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        first = len(wire.events)
+        await wire.respond(output_modalities=("text",))
+        found = [kind for kind in wire.kinds(first) if kind in TEXT_ORDER]
+        check(found, TEXT_ORDER, "events")
+
+
+@probe(OBSERVED, usd=0.01)
+async def response__audio(target: Any) -> None:
+    """A spoken response has a transcript and audio in whole samples; its deltas joined are its transcript."""
+    async with Wire(target) as wire:
+        await wire.write("Say: hello there.")
+        done = await wire.respond()
+        check(done.response.status, "completed", "status")
+        audio = [one for one in wire.events if isinstance(one, events.ResponseOutputAudioDelta)]
+        if not audio:
+            raise Different("no audio", "response.output_audio.delta")
+        check({len(one.delta) % 2 for one in audio}, {0}, "bytes of a delta modulo 2")
+        words = "".join(one.delta for one in wire.events if isinstance(one, events.ResponseOutputAudioTranscriptDelta))
+        finished = next(one for one in wire.events if isinstance(one, events.ResponseOutputAudioTranscriptDone))
+        check(words, finished.transcript, "transcript")
+
+
+@probe(REFERENCE, usd=0.001)
+async def response__text_has_no_audio(target: Any) -> None:
+    """A response with text alone sends no audio."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        await wire.respond(output_modalities=("text",))
+        check([one for one in wire.kinds() if "audio.delta" in one], [], "audio events")
+
+
+@probe(REFERENCE, usd=0.002)
+async def response__usage(target: Any) -> None:
+    """The usage of a response adds up."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        usage = (await wire.respond(output_modalities=("text",))).response.usage
+        check(usage.total_tokens, usage.input_tokens + usage.output_tokens, "total_tokens")
+        details = usage.input_token_details
+        parts = [details.text_tokens, details.audio_tokens, details.image_tokens]
+        check(usage.input_tokens, sum(part for part in parts if isinstance(part, int)), "input_tokens")
+        if (details.cached_tokens or 0) > usage.input_tokens:
+            raise Different(f"{details.cached_tokens} cached of {usage.input_tokens}", "a part of the input")
+
+
+@probe(OBSERVED, usd=0.001)
+async def response__rate_limits(target: Any) -> None:
+    """`rate_limits.updated` comes with a response and names the tokens that are left."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        await wire.respond(output_modalities=("text",))
+        if not any(isinstance(one, events.RateLimitsUpdated) for one in wire.events):
+            await wire.until(events.RateLimitsUpdated, timeout_s=3)
+        limits = next(one for one in wire.events if isinstance(one, events.RateLimitsUpdated)).rate_limits
+        check("tokens" in {limit.name for limit in limits}, True, "a limit of tokens")
+
+
+@probe(REFERENCE, usd=0.001)
+async def response__metadata(target: Any) -> None:
+    """Metadata of `response.create` comes back in `response.done`."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        done = await wire.respond(output_modalities=("text",), metadata={"probe": "1"})
+        check(dict(done.response.metadata or {}), {"probe": "1"}, "metadata")
+
+
+@probe(REFERENCE, usd=0.001)
+async def response__outside(target: Any) -> None:
+    """A response with ``conversation: "none"`` leaves the conversation as it is."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        first = len(wire.events)
+        done = await wire.respond(conversation="none", output_modalities=("text",))
+        check(done.response.conversation_id or None, None, "conversation_id")
+        check([one for one in wire.kinds(first) if one.startswith("conversation.item")], [], "items")
+
+
+@probe(REPORTED, usd=0.01)
+async def response__one_at_a_time(target: Any) -> None:
+    """A second response of the conversation is refused while one is in progress."""
+    async with Wire(target) as wire:
+        await wire.write("Count from one to twenty.")
+        await wire.send(events.ResponseCreate())
+        await wire.until(events.ResponseCreated)
+        await wire.send(events.ResponseCreate())
+        while not isinstance(event := await wire.next(), events.Error):
+            if isinstance(event, events.ResponseDone):
+                raise NotTested("the first response was over too soon")
+        check(event.error.code, "conversation_already_has_active_response", "code")
+
+
+@probe(REFERENCE, usd=0.01)
+async def response__cancelled(target: Any) -> None:
+    """A cancelled response ends with status "cancelled" and the reason "client_cancelled"."""
+    async with Wire(target) as wire:
+        await wire.write("Count from one to fifty.")
+        await wire.send(events.ResponseCreate())
+        await wire.until(events.ResponseOutputAudioDelta)
+        await wire.send(events.ResponseCancel())
+        done = await wire.until(events.ResponseDone)
+        if done.response.status == "completed":
+            raise NotTested("the response was over too soon")
+        check(done.response.status, "cancelled", "status")
+        check(done.response.status_details.reason, "client_cancelled", "reason")
+
+
+@probe(REFERENCE, usd=0.001)
+async def response__token_limit(target: Any) -> None:
+    """A response that reaches its token limit is "incomplete" because of "max_output_tokens", and not longer."""
+    async with Wire(target) as wire:
+        await wire.write("Describe the sea in fifty words.")
+        done = await wire.respond(output_modalities=("text",), max_output_tokens=5)
+        check(done.response.status, "incomplete", "status")
+        check(done.response.status_details.reason, "max_output_tokens", "reason")
+        if done.response.usage.output_tokens > 5:
+            raise Different(f"{done.response.usage.output_tokens} tokens", "at most 5")
+
+
+@probe(REFERENCE, usd=0.01)
+async def response__truncated(target: Any) -> None:
+    """An assistant's audio can be truncated to what was heard; its transcript is then gone."""
+    async with Wire(target) as wire:
+        await wire.write("Count from one to ten.")
+        await wire.respond()
+        item_id = next(one.item_id for one in wire.events if isinstance(one, events.ResponseOutputAudioDelta))
+        await wire.send(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=200))
+        event = await wire.until(events.ConversationItemTruncated)
+        check((event.item_id, event.audio_end_ms), (item_id, 200))
+
+
+@probe(REPORTED, usd=0.01)
+async def response__voice_frozen(target: Any) -> None:
+    """The voice cannot change once the assistant has spoken; the same voice may be sent again."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        await wire.respond()
+        voice = wire.session.voice
+        await wire.update(voice=voice)
+        other = "echo" if voice != "echo" else "alloy"
+        await wire.send(events.SessionUpdate(session=type(wire.session).of(voice=other)))
+        while not isinstance(event := await wire.next(), events.Error):
+            if isinstance(event, events.SessionUpdated):
+                raise Different("session.updated", "error cannot_update_voice")
+        check(event.error.code, "cannot_update_voice", "code")
+
+
+@probe(REFERENCE, usd=0.002)
+async def response__function_call(target: Any) -> None:
+    """A required tool is called: arguments in deltas and whole, valid JSON, and an item of type function_call."""
+    async with Wire(target) as wire:
+        await wire.update(tools=Tools([TOOL]), tool_choice="required")
+        await wire.write("What is the weather in Lund?")
+        done = await wire.respond(output_modalities=("text",))
+        arguments = [one for one in wire.events if isinstance(one, events.ResponseFunctionCallArgumentsDone)]
+        if not arguments:
+            raise Different("no function call", "response.function_call_arguments.done")
+        deltas = [one for one in wire.events if isinstance(one, events.ResponseFunctionCallArgumentsDelta)]
+        check("".join(one.delta for one in deltas), arguments[0].arguments, "arguments")
+        json.loads(arguments[0].arguments)
+        check(done.response.output[0].type, "function_call", "output item")
+
+
+# --- speech -----------------------------------------------------------------------------------------------------------
+
+
+@probe(OBSERVED, usd=0.003)
+async def speech__turn(target: Any) -> None:
+    """A spoken turn: started, stopped, committed, item; all name one item; times follow the 32 ms frames."""
+    async with Wire(target) as wire:
+        detection = ServerVad(silence_duration_ms=480, create_response=False)
+        await wire.update(turn_detection=detection)
+        first = len(wire.events)
+        end_ms = await wire.speak()
+        await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
+        wanted = [
+            "input_audio_buffer.speech_started",
+            "input_audio_buffer.speech_stopped",
+            "input_audio_buffer.committed",
+        ]
+        check([kind for kind in wire.kinds(first) if kind.startswith("input_audio_buffer")], wanted, "events")
+        started = next(one for one in wire.events if isinstance(one, events.InputAudioBufferSpeechStarted))
+        stopped = next(one for one in wire.events if isinstance(one, events.InputAudioBufferSpeechStopped))
+        check(stopped.item_id, started.item_id, "item_id")
+        check(stopped.audio_end_ms % 32, 0, "audio_end_ms modulo 32")
+        late_ms = stopped.audio_end_ms - end_ms
+        if not 400 <= late_ms <= 1200:
+            raise Different(
+                f"the turn ended {late_ms:.0f} ms after the speech", "400 to 1200 ms with a silence of 480 ms"
+            )
+
+
+@probe(REFERENCE, usd=0.003)
+async def speech__no_response_unless_asked(target: Any) -> None:
+    """With `create_response: false` the end of a turn makes no response."""
+    async with Wire(target) as wire:
+        await wire.update(turn_detection=ServerVad(silence_duration_ms=300, create_response=False))
+        await wire.speak()
+        await wire.until(events.InputAudioBufferCommitted)
+        found = [one for one in await wire.quiet(1.5) if isinstance(one, events.ResponseCreated)]
+        check(len(found), 0, "responses")
+
+
+@probe(REFERENCE, usd=0.01)
+async def speech__response_by_itself(target: Any) -> None:
+    """The end of a turn makes a response by itself."""
+    async with Wire(target) as wire:
+        await wire.update(turn_detection=ServerVad(silence_duration_ms=300))
+        await wire.speak()
+        await wire.until(events.ResponseCreated)
+
+
+@probe(REFERENCE, usd=0.003)
+async def speech__push_to_talk(target: Any) -> None:
+    """Without turn detection nothing happens until the client commits; then the audio is an item."""
+    async with Wire(target) as wire:
+        await wire.update(turn_detection=None)
+        await wire.speak(quiet_ms=200, paced=False)
+        check(await wire.quiet(0.5), [], "events")
+        await wire.send(events.InputAudioBufferCommit())
+        await wire.until(events.InputAudioBufferCommitted)
+        await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
+
+
+@probe(REFERENCE, usd=0.001)
+async def speech__cleared(target: Any) -> None:
+    """A cleared buffer is empty: committing it is an error."""
+    async with Wire(target) as wire:
+        await wire.update(turn_detection=None)
+        await wire.speak(quiet_ms=0, paced=False)
+        await wire.send(events.InputAudioBufferClear())
+        await wire.until(events.InputAudioBufferCleared)
+        await wire.send(events.InputAudioBufferCommit())
+        event = await wire.next()
+        check(event.type, "error")
+        check(event.error.code, "input_audio_buffer_commit_empty", "code")
+
+
+@probe(REFERENCE, usd=0.02)
+async def speech__interrupts(target: Any) -> None:
+    """Speech during a response ends it with the reason "turn_detected"."""
+    async with Wire(target) as wire:
+        await wire.update(turn_detection=ServerVad(silence_duration_ms=300))
+        await wire.write("Count slowly from one to fifty.")
+        await wire.send(events.ResponseCreate())
+        await wire.until(events.ResponseOutputAudioDelta)
+        speaking = asyncio.create_task(wire.speak(quiet_ms=200))
+        done = await wire.until(events.ResponseDone)
+        await speaking
+        if done.response.status == "completed":
+            raise NotTested("the response was over too soon")
+        check((done.response.status, done.response.status_details.reason), ("cancelled", "turn_detected"))
+
+
+@probe(REFERENCE, usd=0.005)
+async def speech__transcription(target: Any) -> None:
+    """With input transcription, a turn ends in a transcript or in a failure that says why; its usage is its own."""
+    async with Wire(target) as wire:
+        await wire.update(turn_detection=None, transcription=Transcription(model="whisper-1"))
+        await wire.speak(quiet_ms=200, paced=False)
+        await wire.send(events.InputAudioBufferCommit())
+        completed, failed = (
+            events.ConversationItemInputAudioTranscriptionCompleted,
+            events.ConversationItemInputAudioTranscriptionFailed,
+        )
+        event = await wire.until(completed, failed)
+        if isinstance(event, completed):
+            check(event.usage.type if event.usage else None, "duration", "usage of whisper-1")
+
+
+# --- keys and other sessions ------------------------------------------------------------------------------------------
+
+
+@probe(REFERENCE)
+async def keys__ephemeral(target: Any) -> None:
+    """An ephemeral key is made, expires in the future, and opens a session with its settings."""
+    session = (
+        {"instructions": "Be kind."}
+        if target.dialect == "preview"
+        else {"type": "realtime", "instructions": "Be kind."}
+    )
+    try:
+        key = await target.ephemeral_key(session=session)
+    except ConnectError as error:
+        raise Different(str(error), "an ephemeral key") from error
+    check(key.session.get("instructions"), "Be kind.", "instructions")
+    if not key.reveal().startswith("ek_"):
+        raise Different("a key with another beginning", "a key that begins with ek_")
+
+
+@probe(REFERENCE, dialects=("ga",))
+async def keys__unknown_field(target: Any) -> None:
+    """A request for an ephemeral key with an unknown field is refused with 400."""
+    where = plain(target)
+    facts = where.facts
+    url = read_endpoint(facts.service, facts.url, dialect=facts.dialect, model=facts.model).ephemeral_keys()
+    headers = await where._headers()  # those with which the target opens a session
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(url, json={"nonsense": 1}, headers=dict(headers)) as response,
+    ):
+        check(response.status, 400, "HTTP status")
+
+
+@probe(REFERENCE)
+async def transcription__session(target: Any) -> None:
+    """A transcription-only session sends no responses."""
+    async with Wire(target, intent="transcription") as wire:
+        check(wire.raw[0]["session"].get("object"), "realtime.transcription_session", "object")
+
+
+@probe(REFERENCE, usd=0.001)
+async def events__known(target: Any) -> None:
+    """Every event of a conversation is one of the documented ones and fits its description."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        await wire.respond()
+        strange = [f"{one.type}: {one.problem}" for one in wire.events if isinstance(one, UnknownEvent)]
+        check(strange, [], "unknown events")
+        without = [raw["type"] for raw in wire.raw if not raw.get("event_id")]
+        check(without, [], "events without event_id")

@@ -1,0 +1,179 @@
+"""Running the probes: budget, progress, results as JSON and as a table, and the comparison of two."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from rtnb.errors import RtnbError
+from rtnb.redaction import redact
+from rtnb.targets import Shared, resolve
+from rtnb.verify.probes import PROBES, NotTested, Probe
+from rtnb.verify.wire import Different
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+"""Version of the JSON result."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of one probe."""
+
+    probe: str
+    outcome: str
+    """``as documented``, ``different`` or ``not tested``."""
+    statement: str
+    source: str
+    came: str = ""
+    expected: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Result:
+    """Outcomes of all probes against one target."""
+
+    target: str
+    dialect: str
+    date: str
+    outcomes: list[Outcome] = field(default_factory=list)
+    usd: float = 0.0
+    """Estimated cost."""
+
+    @property
+    def different(self) -> list[str]:
+        """Names of the probes that found something else than documented."""
+        return [one.probe for one in self.outcomes if one.outcome == "different"]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the outcomes as a table, one row per probe."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(one) for one in self.outcomes]).set_index("probe")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result as JSON; it holds no key."""
+        Path(path).write_text(redact(json.dumps({"rtnb_verify": FORMAT, **asdict(self)}, indent=1)) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Result:
+        """Read a file that `save` wrote.
+
+        Raises
+        ------
+        RtnbError
+            It is none, or of another version.
+        """
+        try:
+            raw = json.loads(Path(path).read_text("utf-8"))
+            if raw.pop("rtnb_verify") != FORMAT:
+                raise RtnbError(f"{path} has another version; known is {FORMAT}")
+            return cls(**{**raw, "outcomes": [Outcome(**one) for one in raw["outcomes"]]})
+        except (ValueError, KeyError, TypeError) as error:
+            raise RtnbError(f"{path} is no result of rtnb verify: {error}") from error
+
+    def __str__(self) -> str:
+        lines = [f"{self.target}, {self.dialect}, {self.date}"]
+        for one in self.outcomes:
+            mark = {"as documented": "✓", "different": "✗", "not tested": "–"}[one.outcome]
+            lines.append(f"{mark} {one.probe:34} {one.outcome}")
+            if one.outcome == "different":
+                lines += [f"    came      {one.came}", f"    expected  {one.expected}", f"    source    {one.source}"]
+            elif one.reason:
+                lines.append(f"    {one.reason}")
+        counts = {name: sum(one.outcome == name for one in self.outcomes) for name in ("as documented", "different")}
+        rest = len(self.outcomes) - sum(counts.values())
+        shares = f"{counts['as documented']} as documented, {counts['different']} different, {rest} not tested"
+        return "\n".join([*lines, f"{shares}; about ${self.usd:.3f}"])
+
+
+def estimated_usd(target: Any, *, only: str = "") -> float:
+    """Return what `verify` costs about, at the price of gpt-realtime; 0 for a simulator."""
+    if resolve(target).facts.service == "simulator":
+        return 0.0
+    return sum(probe.usd for probe in _chosen(resolve(target).dialect, only))
+
+
+def _chosen(dialect: str, only: str) -> list[Probe]:
+    return [probe for probe in PROBES if dialect in probe.dialects and probe.name.startswith(only)]
+
+
+async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialect: Any = None) -> Result:
+    """Check a service against the documented protocol.
+
+    Parameters
+    ----------
+    target : str, Azure, OpenAI, Custom, Simulator
+        As `rtnb.connect` takes it.
+    budget_usd : float, default 0.5
+        Probes that would cost more are not run; an estimate from the price of gpt-realtime.
+    only : str, default ""
+        Beginning of the names of the probes to run; empty runs all.
+    dialect : {"ga", "preview"}, optional
+        Where `target` is a text.
+
+    Returns
+    -------
+    Result
+        Printed, it is a table; `Result.save` writes JSON.
+    """
+    where = resolve(target, dialect=dialect)
+    free = where.facts.service == "simulator"
+    result = Result(str(where), where.dialect, datetime.date.today().isoformat())
+    if isinstance(where, Shared):
+        await where.acquire()
+    try:
+        for probe in tqdm(_chosen(where.dialect, only), desc="verify", unit="probe"):
+            cost = 0.0 if free else probe.usd
+            if result.usd + cost > budget_usd:
+                result.outcomes.append(_outcome(probe, "not tested", reason="the budget is used up"))
+                continue
+            result.outcomes.append(await _run(probe, where))
+            result.usd += cost
+    finally:
+        if isinstance(where, Shared):
+            await where.release()
+    return result
+
+
+async def _run(probe: Probe, target: Any) -> Outcome:
+    start = monotonic()
+    try:
+        await probe.run(target)
+    except Different as found:
+        came, expected = redact(found.came)[:400], redact(found.expected)[:400]
+        return _outcome(probe, "different", came=came, expected=expected, seconds=monotonic() - start)
+    except NotTested as missing:
+        return _outcome(probe, "not tested", reason=redact(str(missing)), seconds=monotonic() - start)
+    except (RtnbError, OSError, ValueError, AttributeError, LookupError, TypeError, AssertionError) as error:
+        # What a probe cannot read is a difference as well: it was written for the documented shape.
+        came = redact(f"{type(error).__name__}: {error}")[:400]
+        return _outcome(probe, "different", came=came, expected=probe.statement, seconds=monotonic() - start)
+    return _outcome(probe, "as documented", seconds=monotonic() - start)
+
+
+def _outcome(probe: Probe, outcome: str, *, seconds: float = 0.0, **more: str) -> Outcome:
+    return Outcome(probe.name, outcome, probe.statement, probe.source, seconds=round(seconds, 2), **more)
+
+
+def compare(first: Result, second: Result) -> list[tuple[str, str, str]]:
+    """Return the probes whose outcome differs between two results: name, first, second."""
+    outcomes: Sequence[dict[str, str]] = [
+        {one.probe: one.outcome + (f": {one.came}" if one.came else "") for one in result.outcomes}
+        for result in (first, second)
+    ]
+    names = sorted(set(outcomes[0]) | set(outcomes[1]))
+    pairs = [(name, *(found.get(name, "not run") for found in outcomes)) for name in names]
+    return [(name, one, other) for name, one, other in pairs if one != other]
