@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final
 from rtnb._loop import shared_loop
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.widgets._timeline import Piece, Timeline
+from rtnb.trace.timeline import Piece, Timeline
 from rtnb.widgets.channel import StreamWidget
 
 _SLICE_ROWS: Final = 2_000

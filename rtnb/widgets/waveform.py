@@ -10,9 +10,9 @@ from traitlets import Float, Int, observe
 
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
+from rtnb.trace.timeline import BIN_MS, LANES, Stretch
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._timeline import BIN_MS, LANES, Stretch
 
 _CLIP_MS: Final = 60_000
 """Longest clip of one click: 2.9 MB (chosen)."""
