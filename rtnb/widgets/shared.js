@@ -78,7 +78,7 @@ export function toggleButton(parent, props, onToggle) {
 
 /** A moment as text: 0:07, 1:02:30, with `digits` of a second. */
 export function clock(/** @type {number} */ ms, digits = 0) {
-  const s = Math.max(0, ms) / 1000;
+  const s = Number((Math.max(0, ms) / 1000).toFixed(digits)); // rounded first: 59.9 s are 1:00, not 0:60
   const rest = (s % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   const [h, m] = [Math.floor(s / 3600), Math.floor(s / 60) % 60];
   return h ? `${h}:${String(m).padStart(2, "0")}:${rest}` : `${m}:${rest}`;

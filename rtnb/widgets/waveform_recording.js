@@ -46,7 +46,7 @@ export class Envelope {
 
 const MAX_MARKS = 9000; // the kernel keeps 3,000
 
-/** Everything that the kernel sent; all views of a page show the same. */
+/** Everything that the kernel sent. */
 export class Recording {
   lanes = { you: new Envelope(), model: new Envelope() };
   /** @type {Map<string, Mark>} */

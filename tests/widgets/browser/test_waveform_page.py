@@ -162,3 +162,10 @@ async def test_every_name_the_page_asks_for_is_a_synced_trait(browser: Any) -> N
     widget = Waveform()
     assert set(await page.evaluate("[...model.asked]")) <= set(widget.keys)
     widget.close()
+
+
+async def test_a_moment_is_rounded_before_it_is_split(browser: Any) -> None:
+    page = await shown(browser, "waveform", TRAITS)
+    moments = [[59_900, 0], [59_949, 1], [59_996, 2], [3_599_999, 0], [119_990, 2], [-5, 0]]
+    texts = await page.evaluate("(moments) => moments.map(([ms, digits]) => module.clock(ms, digits))", moments)
+    assert texts == ["1:00", "0:59.9", "1:00.00", "1:00:00", "1:59.99", "0:00"]
