@@ -283,7 +283,7 @@ class EventLog(Sequence[LogRow]):
         import pandas as pd
 
         rows = tuple(self._rows)
-        formats = _Formats(self.context)
+        formats = Formats(self.context)
         before_s = rows[0].monotonic_s if rows else 0.0
         table = []
         for row in rows:
@@ -381,32 +381,42 @@ class EventLog(Sequence[LogRow]):
 _IDS = ("item_id", "response_id", "event_id")
 _COLUMNS = ["t_ms", "gap_ms", "direction", "type", "size_bytes", *_IDS, "audio_ms", "summary"]
 _FORMAT_TYPES = frozenset({"session.created", "session.updated", "response.created"})
+_FORMAT_RESPONSES = 3_000  # the newest responses whose own format is kept (chosen: hours of conversation)
 
 
-class _Formats:
-    """The audio formats in force along a log, to compute durations."""
+class Formats:
+    """The audio formats in force along a log."""
 
     def __init__(self, rows: Sequence[LogRow] = ()) -> None:
         self._input = self._output = PCM16
         self._of_response: dict[str, AudioFormat] = {}
         for row in rows:
-            self.audio_ms(row)
+            self.of(row.event)
 
-    def audio_ms(self, row: LogRow) -> float | None:
-        """Return the duration of the audio that an event carries, None for events without audio."""
-        event = row.event
+    def of(self, event: Any) -> AudioFormat | None:
+        """Return the format of an event's audio, None for events without audio. It needs all events: some change it."""
         if isinstance(event, events.SessionCreated | events.SessionUpdated):
             self._input, self._output = event.session.input_format, event.session.output_format
         elif isinstance(event, events.ResponseCreated):
             output = event.response.audio and event.response.audio.output
             if output and output.format:
                 self._of_response[event.response.id] = output.format
+                if len(self._of_response) > _FORMAT_RESPONSES:
+                    del self._of_response[next(iter(self._of_response))]
         elif isinstance(event, events.InputAudioBufferAppend):
-            return (row.audio_dropped_bytes or len(event.audio)) / self._input.bytes_per_ms
+            return self._input
         elif isinstance(event, events.ResponseOutputAudioDelta):
-            form = self._of_response.get(event.response_id, self._output)
-            return (row.audio_dropped_bytes or event.audio_bytes) / form.bytes_per_ms
+            return self._of_response.get(event.response_id, self._output)
         return None
+
+    def audio_ms(self, row: LogRow) -> float | None:
+        """Return the duration of the audio that an event carries, None for events without audio."""
+        event: Any = row.event
+        form = self.of(event)
+        if form is None:
+            return None
+        n_bytes = len(event.audio) if isinstance(event, events.InputAudioBufferAppend) else event.audio_bytes
+        return (row.audio_dropped_bytes or n_bytes) / form.bytes_per_ms
 
 
 def without_audio(event: Event) -> tuple[Event, int]:

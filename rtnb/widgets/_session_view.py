@@ -19,20 +19,17 @@ import asyncio
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from rtnb._loop import shared_loop
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.widgets._timeline import Piece, Timeline
+from rtnb.trace.timeline import Piece, Timeline
 from rtnb.widgets.channel import StreamWidget
 
-_SLICE_ROWS: Final = 2_000
-"""Most rows of one turn of the loop (chosen)."""
-_HOLD_S: Final = 0.005
-"""Longest time that rows of a long log should hold the loop; the slices adapt to it (chosen)."""
+_SLICE_ROWS: Final = 100
+"""Most rows of one turn of the loop: rows with audio hold it for some 5 ms (chosen)."""
 
 _feeds: dict[EventLog, SessionFeed] = {}
 """The feed of each log that a view follows."""
@@ -56,7 +53,6 @@ class SessionFeed:
         """True while the page of a `Speaker` plays, False while it does not, None without such a page."""
         self._views: dict[SessionView, int] = {}  # with the number of the next row of each
         self._number = 0
-        self._slice = 50
         self._due = False
         self._session: Session | None = None
         self._ended = False
@@ -118,44 +114,34 @@ class SessionFeed:
 
     def _deliver(self) -> None:
         self._due = False  # before the log is read: a row that arrives from now on wakes again
-        start_s, first = time.perf_counter(), self._number
-        rows, self._number = self._read(first, self._slice)
+        first = self._number
+        rows, self._number = self._read(first, _SLICE_ROWS)
         self.timeline.touched = {}
         self.pieces = {row.number: piece for row in rows if (piece := self.timeline.add(row)) is not None}
         for view, number in tuple(self._views.items()):
-            theirs, after = (rows, self._number) if number == first else self._read(number, self._slice)
+            theirs, after = (rows, self._number) if number == first else self._read(number, _SLICE_ROWS)
             self._views[view] = after
             if theirs:
                 self._call(view, view._on_rows, theirs)
         if self.pieces and self.speaker_plays is None and self._session is not None:
             self._expect_end_of_playing()
         if self._views and min(self._number, *self._views.values()) < self.log.next_number:
-            self._adapt_slice(time.perf_counter() - start_s)
             self._wake()
         elif self._ended:
-            for view in tuple(self._open):
-                self._open.discard(view)
+            while self._open:
+                view = self._open.pop()
                 self._call(view, view._on_end)
-
-    def _adapt_slice(self, held_s: float) -> None:
-        if held_s > _HOLD_S:
-            self._slice = max(10, self._slice // 2)
-        elif held_s < _HOLD_S / 2:
-            self._slice = min(_SLICE_ROWS, self._slice * 2)
 
     def _read(self, number: int, most: int) -> tuple[list[LogRow], int]:
         """Return the next rows from a number on, redacted, and the number after them."""
         log = self.log
         while True:
-            length, newest, dropped = len(log), log.next_number, log.dropped.events
-            try:
-                low = max(0, length - max(0, newest - number))  # the rows from `number` on are among the last ones
-                start = bisect_left(log, number, lo=low, key=lambda row: row.number)
+            newest, dropped = log.next_number, log.dropped.events
+            with suppress(IndexError):  # the log dropped its oldest rows meanwhile, on another thread: try again
+                start = bisect_left(log, number, key=lambda row: row.number)
                 rows = [log.redacted(log[at]) for at in range(start, min(len(log), start + most))]
-            except IndexError:  # the log dropped its oldest rows meanwhile, on another thread: positions have shifted
-                continue
-            if dropped == log.dropped.events:
-                return rows, rows[-1].number + 1 if rows else max(number, newest)
+                if dropped == log.dropped.events:  # else positions have shifted
+                    return rows, rows[-1].number + 1 if rows else max(number, newest)
 
     def _call(self, view: SessionView, hook: Callable[..., object], *arguments: Any) -> None:
         """Call a hook of a view; one that fails is reported, and its view is fed no more."""
@@ -177,9 +163,6 @@ class SessionFeed:
             session.loop.call_soon_threadsafe(reader.add_done_callback, self._on_reader_done)
 
     def _on_reader_done(self, reader: asyncio.Task[None]) -> None:
-        shared_loop().call_soon(self._end)
-
-    def _end(self) -> None:
         self._ended = True
         self._wake()
 
@@ -276,10 +259,3 @@ class SessionView(StreamWidget):
 
     def _on_page(self, page_id: str, change: str) -> None:
         """Handle a page that ``"joined"`` (show it everything) or ``"left"``."""
-
-
-def _raise_in_loop(future: Future[None]) -> None:
-    """Report the failure of a future that no code awaits."""
-    if not future.cancelled() and (error := future.exception()) is not None:
-        context = {"message": "a widget could not follow its session", "exception": error}
-        shared_loop().call_soon(lambda: asyncio.get_running_loop().call_exception_handler(context))

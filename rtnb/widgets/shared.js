@@ -78,7 +78,7 @@ export function toggleButton(parent, props, onToggle) {
 
 /** A moment as text: 0:07, 1:02:30, with `digits` of a second. */
 export function clock(/** @type {number} */ ms, digits = 0) {
-  const s = Math.max(0, ms) / 1000;
+  const s = Number((Math.max(0, ms) / 1000).toFixed(digits)); // rounded first: 59.9 s are 1:00, not 0:60
   const rest = (s % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   const [h, m] = [Math.floor(s / 3600), Math.floor(s / 60) % 60];
   return h ? `${h}:${String(m).padStart(2, "0")}:${rest}` : `${m}:${rest}`;
@@ -245,4 +245,52 @@ export function nameSliders(el, signal) {
   observer.observe(root, { childList: true, subtree: true });
   signal.addEventListener("abort", () => observer.disconnect());
   name();
+}
+
+/** @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string}} Drawing */
+
+/** Canvas that is painted at most once per animation frame, also when its size changes, and that the keyboard reaches. */
+export class PaintedCanvas {
+  frame = 0;
+  height = 0;
+
+  /**
+   * @param {Element} parent
+   * @param {number} height CSS pixels
+   * @param {string} label name, for screen readers
+   * @param {AbortSignal} signal ends it
+   * @param {Record<string, any>} props of the element
+   */
+  constructor(parent, height, label, signal, props = { role: "application" }) {
+    /** @type {HTMLCanvasElement} */
+    this.canvas = add(parent, "canvas", { tabIndex: 0, "aria-label": label, ...props });
+    this.setHeight(height);
+    const sizes = new ResizeObserver(() => this.draw());
+    sizes.observe(this.canvas);
+    signal.addEventListener("abort", () => {
+      sizes.disconnect();
+      cancelAnimationFrame(this.frame);
+      this.frame = -1; // nothing is painted any more
+    });
+    onKey(this.canvas, (event) => !event.ctrlKey && !event.metaKey && !event.altKey && this.onPress(event.key), signal);
+  }
+
+  setHeight(/** @type {number} */ height) {
+    this.height = height;
+    this.canvas.style.height = `${height}px`;
+    this.draw();
+  }
+
+  draw() {
+    this.frame ||= requestAnimationFrame(() => {
+      this.frame = 0;
+      if (this.canvas.clientWidth) this.paint(drawing(this.canvas, this.height));
+    });
+  }
+
+  /** @type {(drawing: Drawing) => void} draws everything */
+  paint = () => {};
+
+  /** @type {(key: string) => boolean} handles a key; true where it is used */
+  onPress = () => false;
 }

@@ -1,8 +1,8 @@
 /**
  * Plays the responses without gaps in an AudioWorklet, and reports how much of each item was played.
  *
- * Kernel to page: audio {item, end?} [PCM16 at 24 kHz], flush {id}. Page to kernel: played {items: {id: samples}, state, latency_ms,
- * lead_ms, target_ms, gaps}, flushed {id, items}, state {state}.
+ * Kernel to page: audio {item, end?} [PCM16 at 24 kHz], flush {}. Page to kernel: played {items: {id: samples}, state, latency_ms,
+ * lead_ms, target_ms, gaps}, flushed {items}, state {state}.
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
@@ -17,23 +17,8 @@ import { add, onKey, put, putAttribute, toggleButton, watch } from "./shared.js"
 const RATE_HZ = 24000;
 const FIRST_MS = 200; // buffered before playing: measured to play without gaps on an undisturbed page
 const MOST_MS = 600;
-const KEEP_MS = 10000;
+const TICK_MS = 50;
 const FIGURES_MS = 250; // a faster display could not be read
-
-/** The buffer that outlasts the worst delay of the last 10 s, in steps so that it does not tremble. */
-export class Adapting {
-  /** @type {{ms: number, at: number}[]} */
-  delays = [];
-
-  /** Note a delay; returns the buffer in ms. */
-  note(/** @type {number} */ delay_ms, /** @type {number} */ now_ms) {
-    this.delays = this.delays.filter((d) => now_ms - d.at < KEEP_MS && d.ms > delay_ms);
-    this.delays.push({ ms: delay_ms, at: now_ms });
-    const worst_ms = this.delays[0].ms;
-    if (worst_ms <= 60) return FIRST_MS; // the first 200 ms outlast this
-    return Math.min(MOST_MS, Math.ceil((worst_ms + 200) / 50) * 50); // a delta (100 ms) may be on its way, and 100 to spare
-  }
-}
 
 /** One player per widget, however many views it has; it makes no sound before one is shown. */
 class Player {
@@ -42,40 +27,27 @@ class Player {
   lead_ms = 0;
   gaps = 0;
   target_ms = FIRST_MS;
-  sent_at = 0;
-  /** @type {Record<string, number>} */
-  items = {};
-  adapting = new Adapting();
+  late_ms = 0; // how long the page was stalled lately
   abort = new AbortController();
-  /** @type {Promise<?AudioWorkletNode>} */
-  ready = Promise.resolve(null);
 
   constructor(/** @type {Model} */ model, /** @type {import("./types").Channel} */ channel, /** @type {() => void} */ onChange) {
     this.model = model;
     this.channel = channel;
     this.onChange = onChange;
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
+    this.ready = this.start();
+  }
+
+  /** Resolves to the worklet, to null where there is none. @returns {Promise<?AudioWorkletNode>} */
+  async start() {
     if (!window.AudioWorkletNode) {
       this.setState("insecure");
-      return;
+      return null;
     }
     const context = (this.context = new AudioContext({ sampleRate: RATE_HZ, latencyHint: "interactive" }));
     this.gain = new GainNode(context);
     this.gain.connect(context.destination);
-    this.ready = this.load(context, this.gain);
-    const options = { signal: this.abort.signal, capture: true };
-    context.addEventListener("statechange", () => this.look(), options);
-    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => this.resume(), options); // any click will do
-    this.unwatch = channel.onActivePage(() => this.look());
-    let due = performance.now() + 50;
-    this.timer = setInterval(() => {
-      if (!document.hidden) this.adapt(performance.now() - due); // how long the page was stalled
-      due = performance.now() + 50;
-    }, 50);
-    this.look();
-  }
-
-  async load(/** @type {AudioContext} */ context, /** @type {GainNode} */ gain) {
+    this.watchPage(context);
     const url = URL.createObjectURL(new Blob([this.model.get("worklet")], { type: "text/javascript" }));
     try {
       await context.audioWorklet.addModule(url);
@@ -85,61 +57,61 @@ class Player {
     } finally {
       URL.revokeObjectURL(url);
     }
-    const processorOptions = { target: (this.target_ms * RATE_HZ) / 1000 };
-    const node = (this.node = new AudioWorkletNode(context, "rtnb-speaker", { numberOfInputs: 0, outputChannelCount: [1], processorOptions }));
-    node.port.onmessage = ({ data }) => this.onReport(data);
-    node.connect(gain);
+    this.node = new AudioWorkletNode(context, "rtnb-speaker", { numberOfInputs: 0, outputChannelCount: [1] });
+    this.node.port.onmessage = ({ data }) => this.onReport(data);
+    this.node.connect(this.gain);
     this.look();
-    return node;
+    return this.node;
   }
 
-  setVolume() {
-    if (this.gain) this.gain.gain.value = this.model.get("muted") ? 0 : this.model.get("volume");
+  watchPage(/** @type {AudioContext} */ context) {
+    const options = { signal: this.abort.signal, capture: true };
+    context.addEventListener("statechange", () => this.look(), options);
+    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => this.resume(), options); // any click will do
+    this.unwatch = this.channel.onActivePage(() => this.look());
+    let due = performance.now() + TICK_MS;
+    this.timer = setInterval(() => {
+      if (!document.hidden) this.adapt(performance.now() - due);
+      due = performance.now() + TICK_MS;
+    }, TICK_MS);
+    this.look();
   }
 
   resume() {
     if (this.context?.state === "suspended") this.context.resume();
   }
 
+  /** Buffer what outlasts the delays of the page, in steps so that it does not tremble; a delay is forgotten in 10 s. */
   adapt(/** @type {number} */ delay_ms) {
-    const target_ms = this.adapting.note(delay_ms, performance.now());
+    this.late_ms = Math.min(MOST_MS - 200, Math.max(delay_ms, 0.99 * this.late_ms));
+    const outlasting_ms = Math.ceil((this.late_ms + 200) / 50) * 50; // a delta (100 ms) may be on its way, and 100 to spare
+    const target_ms = this.late_ms > 60 ? outlasting_ms : FIRST_MS;
     if (target_ms === this.target_ms) return;
     this.target_ms = target_ms;
-    this.post({ kind: "target", target: (target_ms * RATE_HZ) / 1000 });
     this.onChange();
   }
 
-  post(/** @type {object} */ message, /** @type {Transferable[]} */ transfer = []) {
-    this.ready.then((node) => node?.port.postMessage(message, transfer)); // a promise keeps the order
+  async post(/** @type {object} */ message, /** @type {Transferable[]} */ transfer = []) {
+    (await this.ready)?.port.postMessage(message, transfer); // the promise keeps the order; before it, nothing plays
   }
 
   /** @type {import("./types").OnMessage} */
-  onMessage(kind, header, [data]) {
-    if (kind === "flush") this.post({ kind, id: header.id });
+  onMessage(kind, { item, end = false }, [data]) {
+    if (kind === "flush") this.post({});
     if (kind !== "audio" || !this.channel.isActivePage()) return;
-    const bytes = data ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice() : new Uint8Array(0);
-    const samples = new Int16Array(bytes.buffer);
-    this.post({ kind, item: header.item, samples, end: header.end === true }, [samples.buffer]);
+    const samples = new Int16Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
+    this.post({ item, samples, ended: end, target: (this.target_ms * RATE_HZ) / 1000 }, [samples.buffer]);
   }
 
-  /** Pass a report of the worklet on: 10 times a second, 25 on the direct channel, where it costs little. */
+  /** Pass a report of the worklet on: 12 a second while it plays. */
   onReport(/** @type {any} */ { flushed, items, lead, playing, gaps }) {
-    Object.assign(this.items, items);
-    const stopped = this.playing && !playing;
     if (gaps > this.gaps) this.adapt(this.target_ms); // the buffer was too short
     Object.assign(this, { gaps, playing, lead_ms: (1000 * lead) / RATE_HZ });
-    if (flushed !== null) {
-      this.stream.send("flushed", { id: flushed, items });
-      this.items = {};
-    }
     this.look();
-    const every_ms = this.channel.status().kind === "direct" ? 40 : 100;
-    if (flushed === null && !stopped && performance.now() - this.sent_at < every_ms) return;
-    this.sent_at = performance.now();
     const latency_ms = 1000 * (this.context?.outputLatency || this.context?.baseLatency || 0);
     const { state, lead_ms, target_ms } = this;
-    this.stream.send("played", { items: this.items, state, latency_ms, lead_ms, target_ms, gaps });
-    this.items = {};
+    if (flushed) this.stream.send("flushed", { items });
+    else this.stream.send("played", { items, state, latency_ms, lead_ms, target_ms, gaps });
   }
 
   look() {
@@ -152,7 +124,7 @@ class Player {
     if (state !== this.state) {
       this.state = state;
       this.stream.send("state", { state });
-      if (state === "elsewhere") this.post({ kind: "flush", id: 0 });
+      if (state === "elsewhere") this.post({});
     }
     this.onChange();
   }
@@ -203,16 +175,16 @@ export default () => {
     };
     const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
     const mute = toggleButton(root, { "aria-label": "Mute" }, (on) => set("muted", on));
-    const slider = add(root, "input", { type: "range", min: 0, max: 100, step: 5, title: "Volume", "aria-label": "Volume" });
+    const slider = add(root, "input", { type: "range", min: 0, max: 100, step: 5, title: "Volume", "aria-label": "Volume",
+      oninput: () => set("volume", slider.valueAsNumber / 100) });
     const percent = add(root, "span", { className: "rtnb-percent" });
     const line = add(root, "span", { className: "rtnb-line" });
     const state = add(line, "span", { role: "status" });
     const numbers = add(line, "span", { className: "rtnb-figures" }); // not in the status: they change too often to be read out
     const allow = add(root, "button", { className: "rtnb-allow", type: "button", textContent: "Enable sound", onclick: () => own.resume() });
-    slider.addEventListener("input", () => set("volume", slider.valueAsNumber / 100));
     onKey(slider, ({ key }) => {
-      const step = { ArrowLeft: -0.05, ArrowDown: -0.05, ArrowRight: 0.05, ArrowUp: 0.05 }[key] ?? 0;
-      if (step) set("volume", Math.min(1, Math.max(0, Math.round(20 * (model.get("volume") + step)) / 20)));
+      const step = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5 }[key] ?? 0;
+      if (step) set("volume", Math.min(100, Math.max(0, slider.valueAsNumber + step)) / 100);
       return step !== 0;
     }, signal);
 
@@ -233,7 +205,7 @@ export default () => {
     };
     views.add(draw);
     const unwatch = watch(model, ["volume", "muted"], () => {
-      own.setVolume();
+      if (own.gain) own.gain.gain.value = model.get("muted") ? 0 : model.get("volume");
       draw();
     });
     return () => {

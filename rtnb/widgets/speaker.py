@@ -70,7 +70,7 @@ class Speaker(SessionView):
         self._begun = ""  # the item that the page plays last
         self._resampler = Resampler(from_rate_hz=RATE_HZ, to_rate_hz=RATE_HZ)
         self._waiting: deque[tuple[float, Packet]] = deque()
-        self._silent_until = self._flushes = 0
+        self._silent_until = 0
         """Rows of the log before this one are not played."""
         self._end_hook: Callable[[], None] | None = None
         super().__init__(session, **traits)
@@ -147,8 +147,7 @@ class Speaker(SessionView):
     def _send_flush(self) -> None:
         self._waiting.clear()
         self._item = ""
-        self._flushes += 1
-        self._stream.publish("flush", {"id": self._flushes})
+        self._stream.publish("flush", {})
 
     def _on_end(self) -> None:
         self._ship([_END])

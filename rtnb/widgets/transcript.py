@@ -10,21 +10,21 @@ from traitlets import Bool, Int
 
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.widgets import _entries
+from rtnb.trace import conversation
+from rtnb.trace.conversation import Entries, Entry
+from rtnb.trace.timeline import Timeline
 from rtnb.widgets._base import bundle, styles
-from rtnb.widgets._entries import Entries, Entry
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._timeline import Timeline
 
 PAGE_ENTRIES: Final = 500
 """The newest entries stand on the page, the same number as in transcript.js (chosen)."""
 
 _CLIP_MS: Final = 60_000  # the most that one click plays: 2.9 MB
 _FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
-    "txt": _entries.to_text,
-    "srt": _entries.to_srt,
-    "vtt": _entries.to_vtt,
-    "json": _entries.to_json,
+    "txt": conversation.to_text,
+    "srt": conversation.to_srt,
+    "vtt": conversation.to_vtt,
+    "json": conversation.to_json,
 }
 
 
@@ -59,19 +59,19 @@ class Transcript(SessionView):
 
     def to_text(self) -> str:
         """Return plain text: one paragraph per entry."""
-        return _entries.to_text(self.entries)
+        return conversation.to_text(self.entries)
 
     def to_srt(self) -> str:
         """Return SubRip subtitles; the times fit `Waveform` and a recording of the whole session."""
-        return _entries.to_srt(self.entries)
+        return conversation.to_srt(self.entries)
 
     def to_vtt(self) -> str:
         """Return WebVTT subtitles."""
-        return _entries.to_vtt(self.entries)
+        return conversation.to_vtt(self.entries)
 
     def to_json(self) -> str:
         """Return a JSON list with all fields of each entry."""
-        return _entries.to_json(self.entries)
+        return conversation.to_json(self.entries)
 
     def _on_session(self, source: Session | EventLog) -> None:
         self._entries = Entries(self.feed.timeline)
@@ -85,7 +85,7 @@ class Transcript(SessionView):
 
     def _show(self, ids: list[str]) -> None:
         entries = self._entries.timed(ids[-PAGE_ENTRIES:])
-        self._stream.publish_batch("entry", [(_entries.as_json(entry), ()) for entry in entries])
+        self._stream.publish_batch("entry", [(conversation.as_json(entry), ()) for entry in entries])
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":

@@ -1,8 +1,9 @@
 /** Map of all settings: the pointer or the arrow keys move a cursor, a click or Enter takes its setting. */
-import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
+import { PaintedCanvas } from "./shared.js";
+import { writeText } from "./vad_view_canvas.js";
 
 /**
- * @typedef {import("./vad_view_canvas.js").Drawing} Drawing
+ * @typedef {import("./shared.js").Drawing} Drawing
  * @typedef {{threshold: number, silence_duration_ms: number, prefix_padding_ms: number}} Setting
  * @typedef {[text: string, share: number]} Tick
  * @typedef {{x: Float32Array, y: Float32Array, x_ticks: Tick[], y_ticks: Tick[], stops: number[], columns: number}} Places

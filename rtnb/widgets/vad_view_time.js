@@ -1,8 +1,9 @@
 /** One recording over time: waveform, speech probability with a threshold to drag, labels, local model and service. */
-import { PaintedCanvas, writeText } from "./vad_view_canvas.js";
+import { PaintedCanvas } from "./shared.js";
+import { writeText } from "./vad_view_canvas.js";
 
 /**
- * @typedef {import("./vad_view_canvas.js").Drawing} Drawing
+ * @typedef {import("./shared.js").Drawing} Drawing
  * @typedef {[from_ms: number, to_ms: ?number]} Span null where it has no end
  * @typedef {{index: number, duration_ms: number, turns: Span[], pauses: Span[], bin_ms: number, frame_ms: number,
  *   levels: [number, number][], peaks: Int16Array, probabilities: Float32Array}} Recording

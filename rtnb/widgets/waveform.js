@@ -9,143 +9,120 @@
  * @property {string} stream_name name of its stream
  * @property {?number} selected_ms the selected moment
  * @property {number} height_px height of the whole widget
- * @typedef {import("./waveform_recording.js").Mark} Mark
  * @typedef {import("./types").Model<State>} Model
  * @typedef {import("./waveform_recording.js").Paper} Paper
+ * @typedef {import("./types").Channel} Channel
  */
-import { ClipPlayer, add, axis, clock, drawing, onKey, put, putAttribute, toggleButton, watch } from "./shared.js";
-import { Recording, int16, moment, paintBars, paintUnheard, zoomed } from "./waveform_recording.js";
+import { ClipPlayer, PaintedCanvas, add, axis, clock, put, putAttribute, toggleButton, watch } from "./shared.js";
+import { Recording, int16, moment, paintMarks, zoomed } from "./waveform_recording.js";
 
 const LEFT = 54; // px for the names of the lanes
 const TICKS = 26; // px above the lanes; the tools stand there, too
 const SPEECH = 26; // px of the lane with turns and responses
 const FOOTER = 20;
+const KEYS = "Arrow keys select a moment, Enter plays from there, plus and minus zoom.";
 
-class View {
+let views = 0;
+
+class View extends PaintedCanvas {
+  recording = new Recording();
   start_ms = 0;
   span_ms = 30000;
   follow = true;
   note = "";
-  frame = 0;
-  painted = "";
+  timer = 0;
   /** @type {?number} */
   hover_ms = null;
   /** @type {?ClipPlayer} */
   player = null;
 
-  /**
-   * @param {Recording} recording
-   * @param {import("./types").RenderProps<State>} props
-   * @param {import("./types").Stream} stream
-   * @param {string} id
-   */
-  constructor(recording, { model, el, signal }, stream, id) {
-    this.recording = recording;
+  constructor(/** @type {Element} */ root, /** @type {Model} */ model, /** @type {Channel} */ channel, /** @type {AbortSignal} */ signal) {
+    const slider = { role: "slider", "aria-description": KEYS, "aria-valuemin": 0 };
+    super(root, model.get("height_px") - FOOTER, "Moment of the session", signal, slider);
     this.model = model;
-    this.stream = stream;
-    this.id = id;
-    const root = (this.root = add(el, "div", { className: "rtnb rtnb-waveform", role: "group", "aria-label": "Time axis" }));
-    /** @type {HTMLCanvasElement} */
-    this.canvas = add(root, "canvas", { tabIndex: 0, role: "slider", "aria-label": "Moment of the session", "aria-valuemin": 0 });
-    putAttribute(this.canvas, "aria-description", "Arrow keys select a moment, Enter plays from there, plus and minus zoom.");
+    this.id = `${channel.pageId}-${views++}`;
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
     const tools = add(root, "div", { className: "rtnb-tools" });
-    const button = (/** @type {string} */ text, /** @type {string} */ name, /** @type {() => void} */ action) =>
-      add(tools, "button", { type: "button", textContent: text, title: name, "aria-label": name, onclick: () => (action(), this.draw()) });
-    this.play = button("▶", "Play", () => this.toggle());
+    const button = (/** @type {string} */ textContent, /** @type {string} */ name, /** @type {() => void} */ onclick, title = name) =>
+      add(tools, "button", { type: "button", textContent, title, "aria-label": name, onclick });
+    this.play = button("▶", "Play", () => this.toggle(), "Play from the selected moment, or stop (Enter)");
     button("−", "Zoom out", () => this.zoom(2));
     button("+", "Zoom in", () => this.zoom(0.5));
-    this.live = toggleButton(tools, { textContent: "Live", title: "Follow the newest moment" }, (on) => {
-      this.follow = on;
-      this.draw();
-    });
+    this.live = toggleButton(tools, { textContent: "Live", title: "Follow the newest moment" }, (on) => this.look(this.start_ms, on));
     const footer = add(root, "div", { className: "rtnb-footer" });
     for (const name of ["turn", "response", "cut short"]) add(footer, "span", { className: "rtnb-legend", textContent: name });
     this.readout = add(footer, "span", { className: "rtnb-readout" });
-    this.listen(signal);
-    this.sizes = new ResizeObserver(() => this.draw());
-    this.sizes.observe(this.canvas);
+    this.listen();
   }
 
   get ms_per_px() {
     return this.span_ms / Math.max(1, this.canvas.clientWidth - LEFT);
   }
 
-  listen(/** @type {AbortSignal} */ signal) {
+  listen() {
     const { canvas } = this;
-    /** @type {?{x: number, start_ms: number, moved: boolean}} */
-    let drag = null;
+    let [grabbed_ms, dragged] = [0, false];
     const at = (/** @type {MouseEvent} */ e) => this.start_ms + (e.offsetX - LEFT) * this.ms_per_px;
     canvas.onpointerdown = (e) => {
       canvas.setPointerCapture(e.pointerId);
-      drag = { x: e.offsetX, start_ms: this.start_ms, moved: false };
+      [grabbed_ms, dragged] = [at(e), false];
     };
     canvas.onpointermove = (e) => {
-      this.hover_ms = at(e);
-      if (drag && Math.abs(e.offsetX - drag.x) > 3) drag.moved = true;
-      if (drag?.moved) this.look(drag.start_ms - (e.offsetX - drag.x) * this.ms_per_px);
-      this.draw();
+      dragged ||= e.buttons > 0 && Math.abs(at(e) - grabbed_ms) > 3 * this.ms_per_px;
+      if (dragged && e.buttons) this.look(this.start_ms + grabbed_ms - at(e));
+      this.hover(at(e));
     };
-    canvas.onpointerup = (e) => {
-      if (drag && !drag.moved) this.select(at(e));
-      drag = null;
-    };
-    canvas.onpointerleave = () => {
-      this.hover_ms = null;
-      this.draw();
-    };
+    canvas.onpointerleave = () => this.hover(null);
+    canvas.onclick = (e) => dragged || this.select(at(e));
     canvas.ondblclick = (e) => this.playFrom(at(e));
     canvas.onwheel = (e) => {
       if (!e.ctrlKey && !e.metaKey) return; // the notebook scrolls
       e.preventDefault();
       this.zoom(2 ** (e.deltaY / 200), at(e));
-      this.draw();
     };
-    onKey(canvas, (e) => !(e.ctrlKey || e.metaKey || e.altKey) && this.onKeyDown(e), signal);
   }
 
-  onKeyDown(/** @type {KeyboardEvent} */ e) {
+  onPress = (/** @type {string} */ key) => {
     const now = this.model.get("selected_ms") ?? this.start_ms;
-    const step = this.span_ms / (e.shiftKey ? 10 : 100);
-    /** @type {Record<string, () => void>} */
-    const actions = {
-      ArrowLeft: () => this.select(now - step),
-      ArrowRight: () => this.select(now + step),
-      PageDown: () => this.select(now - this.span_ms / 10),
-      PageUp: () => this.select(now + this.span_ms / 10),
-      Home: () => this.select(0),
-      End: () => this.select(this.recording.end_ms),
-      Enter: () => this.toggle(),
-      " ": () => this.toggle(),
-      "+": () => this.zoom(0.5, now),
-      "-": () => this.zoom(2, now),
-      Escape: () => this.select(null),
-    };
-    actions[e.key]?.();
+    const [step, page, End] = [this.span_ms / 100, this.span_ms / 10, this.recording.end_ms];
+    /** @type {Record<string, ?number>} */
+    const moments = { ArrowLeft: now - step, ArrowRight: now + step, PageDown: now - page, PageUp: now + page, Home: 0, End, Escape: null };
+    if (key in moments) this.select(moments[key]);
+    else if (key === "Enter" || key === " ") this.toggle();
+    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, now);
+    else return false;
+    return true;
+  };
+
+  hover(/** @type {?number} */ ms) {
+    this.hover_ms = ms;
     this.draw();
-    return e.key in actions;
   }
 
   /** Show another part; that ends following. */
-  look(/** @type {number} */ start_ms) {
+  look(/** @type {number} */ start_ms, follow = false) {
     this.start_ms = Math.max(0, start_ms);
-    this.follow = false;
+    this.follow = follow;
+    this.draw();
   }
 
   zoom(/** @type {number} */ factor, at_ms = this.start_ms + this.span_ms / 2) {
     Object.assign(this, zoomed(this, at_ms, factor, Math.max(60000, this.recording.end_ms)));
+    this.draw();
   }
 
-  /** Bring the selected moment into view. */
-  reveal() {
+  /** Take changed traits over: the height, and the selected moment, which comes into view. */
+  onTraits() {
+    this.setHeight(this.model.get("height_px") - FOOTER);
     const ms = this.model.get("selected_ms");
     if (ms !== null && (ms < this.start_ms || ms > this.start_ms + this.span_ms)) this.look(ms - this.span_ms / 2);
-    this.draw();
   }
 
   select(/** @type {?number} */ ms) {
     this.note = "";
     this.model.set("selected_ms", ms === null ? null : Math.min(Math.max(0, ms), this.recording.end_ms));
     this.model.save_changes();
+    this.draw();
   }
 
   toggle() {
@@ -159,62 +136,53 @@ class View {
     this.stream.send("play", { view: this.id, start_ms: Math.max(0, ms) });
   }
 
+  /** @type {import("./types").OnMessage} */
+  onMessage(kind, header, buffers) {
+    if (kind !== "clip") this.recording.take(kind, header, buffers);
+    else if (header.view === this.id) this.onClip(header, int16(buffers[0]));
+    this.draw();
+  }
+
   onClip(/** @type {any} */ { start_ms, held_from_ms }, /** @type {Int16Array} */ pcm) {
     const gone = start_ms < held_from_ms;
     this.note = gone ? `The audio before ${clock(held_from_ms)} is no longer held.` : pcm.length ? "" : "No audio after this moment.";
     this.player?.play(pcm, start_ms);
-    this.draw();
   }
 
-  /** Paint in the next frame; while something plays, in each frame in which its line moves on. */
-  draw() {
-    this.painted = "";
-    this.frame ||= requestAnimationFrame(() => this.paintIfMoved());
-  }
-
-  paintIfMoved() {
-    this.frame = 0;
-    const [clip_ms, cursor_ms] = [this.player?.position_ms ?? null, this.recording.cursor_ms];
-    const moves = clip_ms !== null || (cursor_ms !== null && cursor_ms < /** @type {any} */ (this.recording.cursor)[1]);
-    const state = [clip_ms, cursor_ms].map((ms) => ms !== null && Math.round(ms / this.ms_per_px)).join() + moves;
-    if (state !== this.painted && this.canvas.clientWidth) this.paint(clip_ms ?? cursor_ms);
-    this.painted = state;
-    if (moves) this.frame ||= requestAnimationFrame(() => this.paintIfMoved());
-  }
-
-  paint(/** @type {?number} */ cursor_ms) {
-    const { canvas, recording } = this;
-    const height = this.model.get("height_px") - FOOTER;
-    const px = this.ms_per_px;
+  paint = (/** @type {import("./shared.js").Drawing} */ { g, width, color }) => {
+    const { height, recording, player, ms_per_px: px } = this;
     if (this.follow) this.start_ms = Math.max(0, (recording.cursor_ms ?? recording.now_ms) - 0.9 * this.span_ms);
     this.start_ms = Math.round(this.start_ms / px) * px; // whole pixels: the columns stay as they are while they move
-    const paper = { ...drawing(canvas, height), x: (/** @type {number} */ ms) => LEFT + (ms - this.start_ms) / px };
-    const { g, width, color, x } = paper;
+    const x = (/** @type {number} */ ms) => LEFT + (ms - this.start_ms) / px;
+    const paper = { g, width, color, x };
     const room = (height - TICKS - SPEECH) / 2;
     axis(g, this, { left: LEFT, right: width, labelsTo: width - 130, top: 4, height, line: color("grid"), text: color("faint") });
     this.paintLane(paper, "you", TICKS, room);
     this.paintLane(paper, "model", TICKS + room, room);
-    paintUnheard(paper, recording.marks, TICKS + room, room);
-    paintBars(paper, recording, height - SPEECH + 4);
+    paintMarks(paper, recording, { lane: TICKS + room, room, bars: height - SPEECH + 4 });
     g.clearRect(0, 0, LEFT, height);
     g.fillStyle = color("text");
     ["You", "Model", "Speech"].forEach((name, i) => g.fillText(name, 0, 4 + (i < 2 ? TICKS + (i + 0.5) * room : height - SPEECH / 2)));
-    const line = (/** @type {?number} */ ms, /** @type {string} */ stroke, w = 2) => {
-      g.fillStyle = stroke;
+    const line = (/** @type {?number} */ ms, /** @type {string} */ name, w = 2) => {
+      g.fillStyle = color(name);
       if (ms !== null && x(ms) >= LEFT) g.fillRect(x(ms) - w / 2, TICKS - 6, w, height);
     };
-    line(this.hover_ms, color("faint"), 1);
-    line(this.model.get("selected_ms"), color("text"));
-    line(cursor_ms, color("bad"));
+    const cursor_ms = player?.position_ms ?? recording.cursor_ms;
+    line(this.hover_ms, "faint", 1);
+    line(this.model.get("selected_ms"), "text");
+    line(cursor_ms, "bad");
     this.describe(cursor_ms);
-  }
+    clearTimeout(this.timer);
+    const moves = cursor_ms !== null && cursor_ms !== recording.cursor?.[1]; // paint again where it has moved by a pixel
+    if (moves) this.timer = setTimeout(() => this.draw(), Math.min(px, 100));
+  };
 
-  paintLane(/** @type {Paper} */ paper, /** @type {"you" | "model"} */ name, /** @type {number} */ top, /** @type {number} */ height) {
-    const { g, color, width } = paper;
+  /** @type {(paper: Paper, name: "you" | "model", top: number, height: number) => void} */
+  paintLane({ g, color, width }, name, top, height) {
     const { lanes, bin_ms } = this.recording;
     const middle = top + height / 2;
     const scale = (height / 2 - 1) / Math.max(lanes[name].peak, 1600); // as loud as the loudest so far, at most 20 times
-    const columns = lanes[name].columns(this.start_ms / bin_ms, this.ms_per_px / bin_ms, width - LEFT);
+    const columns = lanes[name].columns(this.start_ms / bin_ms, this.ms_per_px / bin_ms, Math.max(0, width - LEFT));
     g.fillStyle = color(name);
     for (let i = 0; i < width - LEFT; i++) {
       const [low, high] = [columns[2 * i] * scale, columns[2 * i + 1] * scale];
@@ -231,7 +199,6 @@ class View {
     put(this.readout, "textContent", this.note || words(Math.min(Math.max(0, ms), recording.end_ms)));
     const plays = Boolean(this.player?.clip);
     put(this.play, "textContent", plays ? "■" : "▶");
-    put(this.play, "title", plays ? "Stop" : "Play from the selected moment (Enter)");
     putAttribute(this.play, "aria-label", plays ? "Stop" : "Play");
     putAttribute(this.live, "aria-pressed", this.follow);
     putAttribute(canvas, "aria-valuemax", Math.round(recording.end_ms));
@@ -240,48 +207,21 @@ class View {
   }
 
   close() {
-    cancelAnimationFrame(this.frame);
-    this.sizes.disconnect();
+    clearTimeout(this.timer);
+    this.stream.close();
     this.player?.close();
-    this.frame = -1; // nothing is painted any more
   }
 }
 
-export default () => {
-  const recording = new Recording();
-  /** @type {Set<View>} */
-  const views = new Set();
-  /** @type {?import("./types").Stream} */
-  let stream = null; // one for all views
-  let count = 0;
+async function render(/** @type {import("./types").RenderProps<State>} */ { model, el, host, signal }) {
+  const { exports: channel } = await host.getWidget(model.get("channel"));
+  const root = add(el, "div", { className: "rtnb rtnb-waveform", role: "group", "aria-label": "Time axis" });
+  const view = new View(root, model, channel, signal);
+  const unwatch = watch(model, ["selected_ms", "height_px"], () => view.onTraits());
+  return () => {
+    unwatch();
+    view.close();
+  };
+}
 
-  /** @type {import("./types").OnMessage} */
-  function onMessage(kind, header, buffers) {
-    recording.take(kind, header, buffers);
-    for (const view of views) {
-      if (kind !== "clip") view.draw();
-      else if (header.view === view.id) view.onClip(header, int16(buffers[0]));
-    }
-  }
-
-  async function render(/** @type {import("./types").RenderProps<State>} */ props) {
-    const { model, host } = props;
-    const { exports: channel } = await host.getWidget(model.get("channel"));
-    stream ??= /** @type {import("./types").Stream} */ (channel.openStream(model.get("stream_name"), onMessage));
-    const view = new View(recording, props, stream, `${channel.pageId}-${count++}`);
-    views.add(view);
-    const unwatch = watch(model, ["selected_ms", "height_px"], () => {
-      view.root.style.height = `${model.get("height_px")}px`;
-      view.reveal();
-    });
-    return () => {
-      unwatch();
-      view.close();
-      views.delete(view);
-      if (views.size) return;
-      stream?.close();
-      stream = null;
-    };
-  }
-  return { render };
-};
+export default { render };

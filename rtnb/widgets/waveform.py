@@ -10,14 +10,12 @@ from traitlets import Float, Int, observe
 
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
+from rtnb.trace.timeline import BIN_MS, LANES, Stretch
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._timeline import BIN_MS, LANES, Stretch
 
 _CLIP_MS: Final = 60_000
 """Longest clip of one click: 2.9 MB (chosen)."""
-_BINS_PER_FRAME: Final = 500_000
-"""Bins in one frame of a snapshot: 2 MB (chosen)."""
 
 
 class Waveform(SessionView):
@@ -51,9 +49,8 @@ class Waveform(SessionView):
         timeline = self.feed.timeline
         self._stream.publish("reset", {"bin_ms": BIN_MS}, to=to)
         for lane in LANES:
-            for index in range(0, len(timeline.bins[lane]), _BINS_PER_FRAME):
-                part = timeline.bins[lane].read(index, index + _BINS_PER_FRAME)
-                self._stream.publish("bins", {"lane": lane, "index": index}, [part.tobytes()], to=to)
+            if bins := timeline.bins[lane].read().tobytes():  # 7 MB at most, see AXIS_MS: it fits a frame
+                self._stream.publish("bins", {"lane": lane, "index": 0}, [bins], to=to)
         self._publish_marks(timeline.stretches, to)
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
@@ -81,8 +78,8 @@ class Waveform(SessionView):
     def _playing(self, session: Session) -> tuple[float, float] | None:
         """Return the position of the playback and the end of its audio, None while nothing plays.
 
-        The page moves its cursor between two messages: a speaker reports 10 to 25 times a second, and without one the
-        audio plays in real time.
+        The page moves its cursor between two messages: a speaker reports 12 times a second, and without one the audio
+        plays in real time.
         """
         playing = None
         for key, item in reversed(self.feed.timeline.stretches.items()):

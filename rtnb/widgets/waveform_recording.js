@@ -5,66 +5,50 @@
  * @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string, x: (ms: number) => number}} Paper
  */
 
-/** Min/max bins in ever coarser levels: writing costs what is written, reading what is seen. */
-export class Pyramid {
-  levels = [new Int16Array(2048)]; // an entry of level k covers 4 ** k bins: two numbers, lowest and highest
+/** Lowest and highest sample of each bin, growing. Two hours are 1.8 million bins, which are read in a few ms. */
+export class Envelope {
+  pairs = new Int16Array(2048);
   length = 0;
   peak = 0;
 
   write(/** @type {number} */ index, /** @type {Int16Array} */ bins) {
-    let [from, to] = [index, index + bins.length / 2];
-    this.length = Math.max(this.length, to);
-    this.#level(0, to).set(bins, 2 * from);
-    for (const value of bins) this.peak = Math.max(this.peak, Math.abs(value));
-    for (let k = 1; 4 ** k < 4 * this.length; k++) {
-      [from, to] = [from >> 2, ((to - 1) >> 2) + 1];
-      const [below, level] = [this.#level(k - 1, 4 * to), this.#level(k, to)];
-      for (let i = from; i < to; i++) [level[2 * i], level[2 * i + 1]] = extremes(below, 4 * i, 4 * i + 4);
+    const before = this.pairs;
+    this.length = Math.max(this.length, index + bins.length / 2);
+    if (2 * this.length > before.length) {
+      this.pairs = new Int16Array(Math.max(2 * this.length, 2 * before.length)); // doubling: a constant cost per bin
+      this.pairs.set(before);
     }
-  }
-
-  /** Level `k`, with room for so many entries; it doubles, so that a bin costs the same however many there are. */
-  #level(/** @type {number} */ k, /** @type {number} */ entries) {
-    const level = (this.levels[k] ??= new Int16Array(512));
-    if (2 * entries <= level.length) return level;
-    this.levels[k] = new Int16Array(Math.max(2 * entries, 2 * level.length));
-    this.levels[k].set(level);
-    return this.levels[k];
+    this.pairs.set(bins, 2 * index);
+    for (const value of bins) this.peak = Math.max(this.peak, Math.abs(value));
   }
 
   /**
-   * Min/max pairs of columns.
+   * Lowest and highest of each column, in turns.
    * @param {number} start first bin of the first column; may be a fraction, and negative
    * @param {number} width bins per column
    * @param {number} count
    */
   columns(start, width, count) {
-    const k = Math.min(this.levels.length - 1, Math.max(0, Math.floor(Math.log(width) / Math.log(4))));
-    const [level, size] = [this.levels[k], 4 ** k];
     const columns = new Int16Array(2 * count);
-    for (let i = 0; i < count; i++) {
-      const from = Math.max(0, Math.floor((start + i * width) / size));
-      const to = Math.min(level.length / 2, Math.max(from + 1, Math.floor((start + (i + 1) * width) / size)));
-      if (from < to && start + i * width >= 0) [columns[2 * i], columns[2 * i + 1]] = extremes(level, from, to);
+    for (let column = 0; column < count; column++) {
+      const from = Math.floor(start + column * width);
+      const to = Math.max(from + 1, Math.floor(start + (column + 1) * width));
+      let [low, high] = [this.pairs[2 * from] ?? 0, this.pairs[2 * from + 1] ?? 0];
+      for (let i = from + 1; i < Math.min(to, this.length); i++) {
+        if (this.pairs[2 * i] < low) low = this.pairs[2 * i];
+        if (this.pairs[2 * i + 1] > high) high = this.pairs[2 * i + 1];
+      }
+      [columns[2 * column], columns[2 * column + 1]] = [low, high];
     }
     return columns;
   }
 }
 
-function extremes(/** @type {Int16Array} */ pairs, /** @type {number} */ from, /** @type {number} */ to) {
-  let [low, high] = [pairs[2 * from], pairs[2 * from + 1]];
-  for (let i = from + 1; i < to; i++) {
-    if (pairs[2 * i] < low) low = pairs[2 * i];
-    if (pairs[2 * i + 1] > high) high = pairs[2 * i + 1];
-  }
-  return [low, high];
-}
-
 const MAX_MARKS = 9000; // the kernel keeps 3,000
 
-/** Everything that the kernel sent; all views of a page show the same. */
+/** Everything that the kernel sent. */
 export class Recording {
-  lanes = { you: new Pyramid(), model: new Pyramid() };
+  lanes = { you: new Envelope(), model: new Envelope() };
   /** @type {Map<string, Mark>} */
   marks = new Map();
   now_ms = 0;
@@ -79,8 +63,7 @@ export class Recording {
     if (kind === "bins") this.lanes[/** @type {"you" | "model"} */ (header.lane)].write(header.index, int16(buffers[0]));
     if (kind !== "marks") return;
     for (const [key, mark] of Object.entries(header.marks)) this.marks.set(key, mark);
-    const excess = Math.max(0, this.marks.size - MAX_MARKS);
-    if (excess) [...this.marks.keys()].slice(0, excess).forEach((key) => this.marks.delete(key));
+    for (const key of [...this.marks.keys()].slice(0, -MAX_MARKS)) this.marks.delete(key);
     const now_ms = Math.max(this.now_ms, header.now_ms, this.cursor_ms ?? 0); // audio plays on after the newest event
     Object.assign(this, { now_ms, cursor: header.cursor, cursor_at: performance.now() });
   }
@@ -119,30 +102,26 @@ export function moment(/** @type {Recording} */ { marks, now_ms }, /** @type {nu
   return words.join(" · ");
 }
 
-/** Fade audio of the model that was cut before it was played. */
-export function paintUnheard(
-  /** @type {Paper} */ { g, color, x },
-  /** @type {Map<string, Mark>} */ marks,
-  /** @type {number} */ top,
-  /** @type {number} */ height,
-) {
-  Object.assign(g, { fillStyle: color("back"), globalAlpha: 0.65 });
-  const items = [...marks].filter(([key]) => key[0] === "i").map(([, mark]) => mark);
-  items.forEach(({ start_ms, heard_ms, audio_ms }, i) => {
-    if (heard_ms === null) return;
-    const [from, to] = [x(start_ms + heard_ms), x(Math.min(start_ms + audio_ms, items[i + 1]?.start_ms ?? Infinity))];
-    if (to > from) g.fillRect(from, top, to - from + 1, height);
-  });
-  g.globalAlpha = 1;
-}
-
-/** Draw turns, and responses below them. */
-export function paintBars(/** @type {Paper} */ { g, width, color, x }, /** @type {Recording} */ recording, /** @type {number} */ top) {
-  for (const [key, { start_ms, stop_ms, status }] of recording.marks) {
-    const [from, to] = [x(start_ms), x(stop_ms ?? recording.now_ms)];
-    if (key[0] === "i" || to < 0 || from > width) continue;
-    const whole = status === "completed" || status === "in_progress";
-    g.fillStyle = color(key[0] === "s" ? "you" : whole ? "model" : "warn");
-    g.fillRect(from, key[0] === "s" ? top : top + 11, Math.max(2, to - from), 7);
+/**
+ * Draw turns, responses below them, and a veil over audio of the model that was cut before it was played.
+ * @param {Paper} paper
+ * @param {Recording} recording
+ * @param {{lane: number, room: number, bars: number}} place top and height of the model's lane, top of the bars, in px
+ */
+export function paintMarks({ g, width, color, x }, { marks, now_ms }, { lane, room, bars }) {
+  const paint = (/** @type {string} */ name, /** @type {number} */ from_ms, /** @type {number} */ to_ms, top = bars, height = 7) => {
+    const [from, to] = [x(from_ms), x(to_ms)];
+    g.fillStyle = color(name);
+    if (to >= 0 && from <= width) g.fillRect(from, top, Math.max(2, to - from), height);
+  };
+  let next_ms = Infinity; // start of the item after it: what was cut makes room for that
+  for (const [key, { start_ms, stop_ms, status, heard_ms, audio_ms }] of [...marks].reverse()) {
+    const cut = status !== "completed" && status !== "in_progress";
+    if (key[0] === "s") paint("you", start_ms, stop_ms ?? now_ms);
+    if (key[0] === "r") paint(cut ? "warn" : "model", start_ms, stop_ms ?? now_ms, bars + 11);
+    if (key[0] !== "i") continue;
+    const until_ms = Math.min(start_ms + audio_ms, next_ms);
+    if (heard_ms !== null && start_ms + heard_ms < until_ms) paint("veil", start_ms + heard_ms, until_ms, lane, room);
+    next_ms = start_ms;
   }
 }

@@ -18,6 +18,8 @@ from rtnb.widgets._base import FOLDER
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "page_texts.txt"
 
+_FILES = sorted([*FOLDER.iterdir(), FOLDER.parent / "trace" / "conversation.py"], key=lambda path: path.name)
+
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`\\])//[^\n]*", re.DOTALL)
 _LITERAL = re.compile(
     r'(?P<key>(?:textContent|title|placeholder|"aria-label"|label): )?(?:"(?P<text>[^"\n]*)"|`(?P<template>[^`]*)`)'
@@ -71,7 +73,7 @@ def table_texts(table: Any) -> Iterator[str]:
 def page_texts() -> str:
     """Return all texts, by file."""
     blocks = []
-    for path in sorted(FOLDER.iterdir()):
+    for path in _FILES:
         if path.suffix == ".js":
             texts = list(script_texts(path.read_text(encoding="utf-8")))
         elif path.suffix == ".py":

@@ -1,4 +1,4 @@
-"""`Waveform` on a page: the pyramid, clicking, keys, zoom, playing from a moment."""
+"""`Waveform` on a page: the columns, clicking, keys, zoom, playing from a moment."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ async def place(page: Any, ms: float, *, span_ms: float = 30_000) -> tuple[float
     return box["x"] + LEFT + (box["width"] - LEFT) * ms / span_ms, box["y"] + 50
 
 
-async def test_the_pyramid_keeps_every_peak(browser: Any) -> None:
+async def test_the_columns_keep_every_peak(browser: Any) -> None:
     page = await shown(browser, "waveform", TRAITS)
     bins = np.random.default_rng(1).integers(-30_000, 30_000, (5_000, 2))
     bins = np.sort(bins, axis=1)
     script = """([flat, sizes]) => {
-      const pyramid = new module.Pyramid();
+      const envelope = new module.Envelope();
       let at = 0;
-      for (const size of sizes) { pyramid.write(at, Int16Array.from(flat.slice(2 * at, 2 * (at + size)))); at += size; }
-      return [1, 5, 64, 250].map((width) => [...pyramid.columns(0, width, Math.floor(at / width))]);
+      for (const size of sizes) { envelope.write(at, Int16Array.from(flat.slice(2 * at, 2 * (at + size)))); at += size; }
+      return [1, 5, 64, 250].map((width) => [...envelope.columns(0, width, Math.floor(at / width))]);
     }"""
     for sizes in ([5_000], [50] * 100, [1, 3, 7, 989, 4_000]):
         flat = await page.evaluate(script, [bins.ravel().tolist(), sizes])
@@ -162,3 +162,10 @@ async def test_every_name_the_page_asks_for_is_a_synced_trait(browser: Any) -> N
     widget = Waveform()
     assert set(await page.evaluate("[...model.asked]")) <= set(widget.keys)
     widget.close()
+
+
+async def test_a_moment_is_rounded_before_it_is_split(browser: Any) -> None:
+    page = await shown(browser, "waveform", TRAITS)
+    moments = [[59_900, 0], [59_949, 1], [59_996, 2], [3_599_999, 0], [119_990, 2], [-5, 0]]
+    texts = await page.evaluate("(moments) => moments.map(([ms, digits]) => module.clock(ms, digits))", moments)
+    assert texts == ["1:00", "0:59.9", "1:00.00", "1:00:00", "1:59.99", "0:00"]

@@ -9,9 +9,9 @@ A long session forgets its oldest parts: the newest `AUDIO_BYTES` of audio can b
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,14 @@ import numpy.typing as npt
 from rtnb.analysis.decimate import BinTrack, min_max
 from rtnb.audio import codec
 from rtnb.audio.pcm import to_int16
-from rtnb.client.log import LogRow
+from rtnb.client.log import Formats, LogRow
 from rtnb.protocol import events
-from rtnb.protocol.values import PCM16, AudioFormat
+from rtnb.protocol.values import AudioFormat
 
 Lane = Literal["you", "model"]
 Samples = npt.NDArray[np.int16]
+K = TypeVar("K")
+V = TypeVar("V")
 
 LANES: Final[tuple[Lane, Lane]] = ("you", "model")
 
@@ -70,40 +72,6 @@ class Stretch:
     """Of an item: the audio that arrived."""
 
 
-class Decoder:
-    """Samples of audio events, in the format that the session has at that moment."""
-
-    def __init__(self) -> None:
-        self._input = self._output = PCM16
-        self._of_response: dict[str, AudioFormat] = {}
-        self._halves: dict[str, bytes] = {}
-        """The odd byte at the end of a stream: half a sample, whose other half is in the next delta."""
-
-    def samples(self, event: Any) -> tuple[Samples, int] | None:
-        """Return samples and their rate, None for an event without audio. Show it every event: some change formats."""
-        if isinstance(event, events.ResponseOutputAudioDelta):
-            return self._decoded(event.delta, self._of_response.get(event.response_id, self._output), event.item_id)
-        if isinstance(event, events.InputAudioBufferAppend):
-            return self._decoded(event.audio, self._input, "")
-        if isinstance(event, events.SessionCreated | events.SessionUpdated):
-            self._input, self._output = event.session.input_format, event.session.output_format
-        elif isinstance(event, events.ResponseCreated):
-            output = event.response.audio and event.response.audio.output
-            self._of_response[event.response.id] = (output and output.format) or self._output
-            _keep_newest(self._of_response, MAX_STRETCHES)
-        return None
-
-    def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> tuple[Samples, int]:
-        if form.type != "audio/pcm":
-            return to_int16(codec(form.type).decode(data)), form.rate_hz
-        if half := self._halves.pop(stream, b""):
-            data = half + data
-        if len(data) % 2:
-            self._halves[stream] = data[-1:]
-            _keep_newest(self._halves, MAX_STRETCHES)
-        return np.frombuffer(data, "<i2", count=len(data) // 2), form.rate_hz
-
-
 class Timeline:
     """Rows of a log, laid out; times are ms since its first row."""
 
@@ -122,7 +90,9 @@ class Timeline:
         self.dropped_ms = 0.0
         """Audio before this moment is no longer held (its waveform is)."""
         self._start_s: float | None = None
-        self._decoder = Decoder()
+        self._formats = Formats()
+        self._halves: dict[str, bytes] = {}
+        """Item id -> odd byte at the end of its audio: half a sample, whose other half is in the next delta."""
         self._audio_bytes = 0
         self._n_speech = 0
         self._sent: dict[float, float] = {}
@@ -143,11 +113,11 @@ class Timeline:
         self._start_s = row.monotonic_s if self._start_s is None else self._start_s
         now_ms = self.now_ms = max(self.now_ms, self.ms(row))
         event: Any = row.event
-        decoded = self._decoder.samples(event)
-        if decoded is not None:
+        if (form := self._formats.of(event)) is not None:
             if isinstance(event, events.InputAudioBufferAppend):
-                return self._sent_piece(*decoded, now_ms)
-            return self._received_piece(*decoded, now_ms, event.item_id)
+                return self._sent_piece(self._decoded(event.audio, form, ""), form.rate_hz, now_ms)
+            samples = self._decoded(event.delta, form, event.item_id)
+            return self._received_piece(samples, form.rate_hz, now_ms, event.item_id)
         if isinstance(event, events.InputAudioBufferSpeechStarted):
             self._on_speech_started(event, now_ms)
         elif isinstance(event, events.InputAudioBufferSpeechStopped):
@@ -169,9 +139,7 @@ class Timeline:
         used = 0
         for pieces in self.pieces.values():
             first = max(0, bisect_right(pieces, start_ms, key=lambda piece: piece.start_ms) - 1)
-            for piece in pieces[first:]:
-                if piece.start_ms >= start_ms + length_ms:
-                    break
+            for piece in pieces[first : bisect_left(pieces, start_ms + length_ms, key=lambda piece: piece.start_ms)]:
                 step = rate_hz // piece.rate_hz
                 samples = np.repeat(piece.samples, step) if step > 1 else piece.samples  # 8 kHz: good enough to hear
                 begin = round((piece.start_ms - start_ms) * rate_hz / 1000)
@@ -181,10 +149,17 @@ class Timeline:
                 used = max(used, begin + len(samples))
         return np.clip(mixed[:used], -32_768, 32_767).astype(np.int16)
 
+    def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> Samples:
+        if form.type != "audio/pcm":
+            return to_int16(codec(form.type).decode(data))
+        data = self._halves.pop(stream, b"") + data
+        if len(data) % 2:
+            _put(self._halves, stream, data[-1:])
+        return np.frombuffer(data, "<i2", count=len(data) // 2)
+
     def _stretch(self, key: str, start_ms: float) -> Stretch:
         """Return the stretch of a key, a new one where there is none; it counts as touched."""
-        stretch = self.touched[key] = self.stretches.setdefault(key, Stretch(start_ms))
-        _keep_newest(self.stretches, MAX_STRETCHES)
+        stretch = self.touched[key] = self.stretches.get(key) or _put(self.stretches, key, Stretch(start_ms))
         return stretch
 
     def _kept(self, piece: Piece) -> Piece:
@@ -223,8 +198,7 @@ class Timeline:
         if free_ms >= start_ms - _JITTER_MS:
             start_ms = free_ms
         else:
-            self._sent[self._sent_ms] = start_ms
-            _keep_newest(self._sent, MAX_STRETCHES)
+            _put(self._sent, self._sent_ms, start_ms)
         self._sent_ms += length_ms
         return self._kept(Piece("you", start_ms, samples, rate_hz))
 
@@ -239,8 +213,7 @@ class Timeline:
         speech = self._stretch(f"s{self._n_speech}", self._axis_ms(event.audio_start_ms, now_ms))
         self._n_speech += 1
         if event.item_id:
-            self.items[event.item_id] = speech
-            _keep_newest(self.items, MAX_STRETCHES)
+            _put(self.items, event.item_id, speech)
 
     # --- received audio -----------------------------------------------------------------------------------------------
 
@@ -250,8 +223,7 @@ class Timeline:
             return None  # it was cut before: this is not played
         start_ms = now_ms if not pieces else max(now_ms, pieces[-1].stop_ms)
         piece = self._kept(Piece("model", start_ms, samples, rate_hz))
-        item = self.items[item_id] = self._stretch(f"i{item_id}", start_ms)
-        _keep_newest(self.items, MAX_STRETCHES)
+        item = _put(self.items, item_id, self._stretch(f"i{item_id}", start_ms))
         item.stop_ms = piece.stop_ms
         item.audio_ms += piece.stop_ms - piece.start_ms
         return piece
@@ -263,16 +235,19 @@ class Timeline:
         stop_ms = item.stop_ms = item.start_ms + item.heard_ms
         self.touched[f"i{item_id}"] = item
         pieces = self.pieces["model"]
-        while pieces and pieces[-1].start_ms >= stop_ms:
-            self._audio_bytes -= pieces.pop().samples.nbytes
-        if pieces and (excess_ms := pieces[-1].stop_ms - stop_ms) > 0:
-            last = pieces[-1]
-            self._audio_bytes -= last.samples.nbytes
-            last.samples = last.samples[: max(0, len(last.samples) - round(excess_ms * last.rate_hz / 1000))]
-            self._audio_bytes += last.samples.nbytes
+        while pieces and pieces[-1].stop_ms > stop_ms:
+            last = pieces.pop()
+            heard = last.samples[: max(0, round((stop_ms - last.start_ms) * last.rate_hz / 1000))]
+            self._audio_bytes -= last.samples.nbytes - heard.nbytes
+            if len(heard):
+                last.samples = heard
+                pieces.append(last)
+                break
 
 
-def _keep_newest(table: dict[Any, Any], most: int) -> None:
-    """Forget the oldest entries of a table above a number."""
-    while len(table) > most:
+def _put(table: dict[K, V], key: K, value: V) -> V:
+    """Set an entry of a table that keeps its newest `MAX_STRETCHES`."""
+    table[key] = value
+    while len(table) > MAX_STRETCHES:
         del table[next(iter(table))]
+    return value

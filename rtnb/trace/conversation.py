@@ -10,7 +10,7 @@ from typing import Any, Final
 from rtnb.client.log import LogRow
 from rtnb.protocol import events
 from rtnb.protocol.values import Item, Response
-from rtnb.widgets._timeline import Timeline
+from rtnb.trace.timeline import Timeline
 
 MOST_ENTRIES: Final = 5_000
 """The newest entries are kept, older ones are dropped (chosen: hours of talk)."""

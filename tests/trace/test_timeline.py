@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
 
 import numpy as np
 import pytest
 
-from rtnb._loop import shared_loop
 from rtnb.audio import encode_ulaw
-from rtnb.client.log import EventLog
 from rtnb.protocol import events
 from rtnb.protocol.events import Event
 from rtnb.protocol.values import AudioFormat, SessionConfig
-from rtnb.widgets import _timeline
-from rtnb.widgets._timeline import Timeline
-from rtnb.widgets.channel import shared_channel
-from rtnb.widgets.waveform import Waveform
-from tests.widgets.page import Page, eventually
-from tests.widgets.scene import Scene, marked
+from rtnb.trace import timeline as timeline_module
+from rtnb.trace.timeline import Timeline
+from tests.trace.rows import START, delta, log_of, pcm
 
 
 def laid(*rows: tuple[float, Event]) -> Timeline:
@@ -27,25 +21,6 @@ def laid(*rows: tuple[float, Event]) -> Timeline:
     for row in log_of(*rows):
         timeline.add(row)
     return timeline
-
-
-def log_of(*rows: tuple[float, Event]) -> EventLog:
-    log = EventLog()
-    sent = (events.InputAudioBufferAppend, events.ConversationItemTruncate)
-    for at_s, event in rows:
-        log.record("sent" if isinstance(event, sent) else "received", event, monotonic_s=at_s, wall_time=0.0)
-    return log
-
-
-def pcm(ms: int, value: int = 1000) -> bytes:
-    return np.full(24 * ms, value, np.int16).tobytes()
-
-
-def delta(ms: int, item: str = "a", value: int = 1000) -> Event:
-    return events.ResponseOutputAudioDelta(response_id="r", item_id=item, delta=pcm(ms, value))
-
-
-START = (10.0, events.InputAudioBufferCleared())
 
 
 def test_what_was_sent_ends_when_it_was_sent_and_jitter_makes_no_holes() -> None:
@@ -111,7 +86,7 @@ def test_chunk_size_does_not_change_the_picture(chunk_ms: int) -> None:
 
 
 def test_audio_that_is_held_has_a_bound_and_its_waveform_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_timeline, "AUDIO_BYTES", len(pcm(1000)))
+    monkeypatch.setattr(timeline_module, "AUDIO_BYTES", len(pcm(1000)))
     timeline = laid(START, *((10.0 + n / 10, delta(100)) for n in range(50)))
     assert sum(piece.samples.nbytes for piece in timeline.pieces["model"]) == len(pcm(1000))
     assert timeline.dropped_ms == pytest.approx(4000)
@@ -121,7 +96,7 @@ def test_audio_that_is_held_has_a_bound_and_its_waveform_stays(monkeypatch: pyte
 
 
 def test_turns_and_items_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_timeline, "MAX_STRETCHES", 20)
+    monkeypatch.setattr(timeline_module, "MAX_STRETCHES", 20)
     timeline = Timeline()
     for number in range(100):
         speech = events.InputAudioBufferSpeechStarted(audio_start_ms=0, item_id=f"u{number}")
@@ -139,83 +114,3 @@ def test_a_jump_of_the_clock_draws_nothing_instead_of_filling_the_memory() -> No
     tracemalloc.stop()
     assert len(timeline.bins["model"]) == 25
     assert peak_bytes < 2**20
-
-
-async def test_a_moment_selects_its_event_and_back() -> None:
-    widget: Any = Waveform(log_of(*((10.0 + n / 10, events.InputAudioBufferCleared()) for n in range(10))))
-    await eventually(lambda: widget._is_fed and widget.feed.timeline.now_ms == pytest.approx(900))
-    widget.selected_ms = 250.0
-    assert widget.selected_index == 2
-    widget.selected_index = 7
-    assert widget.selected_ms == pytest.approx(700)
-    widget.selected_ms = None
-    assert (widget.selected_ms, widget.selected_index) == (None, None)
-    widget.selected_index = 99  # not there (yet)
-    assert (widget.selected_ms, widget.selected_index) == (None, 99)
-    widget.close()
-
-
-def test_a_moment_can_be_selected_before_there_is_a_session() -> None:
-    widget = Waveform(selected_ms=250.0)
-    assert widget.selected_index is None
-    widget.close()
-
-
-async def test_the_playback_position_is_pushed() -> None:
-    scene = Scene()
-    widget = Waveform(scene.session)
-    item = scene.answer_now(marked(20_000))
-    await eventually(lambda: widget._is_fed and "i" + item in widget.feed.timeline.stretches)
-    start_ms = widget.feed.timeline.items[item].start_ms
-
-    def cursor() -> Any:
-        return widget._cursor
-
-    await eventually(lambda: cursor() is not None)
-    at_ms, until_ms = cursor()
-    assert start_ms <= at_ms < until_ms == pytest.approx(start_ms + 20_000)  # without reports it moves in real time
-
-    def report() -> None:
-        scene.session.playback.report_played(item, 15_000)
-        widget.feed.report_played(False)
-
-    shared_loop().call_soon(report)
-    await eventually(lambda: cursor() == pytest.approx((start_ms + 15_000, start_ms + 15_000)))  # it stands there
-    scene.barge_in()
-    await eventually(lambda: cursor() is None)
-    widget.close()
-    scene.close()
-
-
-async def test_each_page_that_joins_gets_the_whole_waveform() -> None:
-    scene = Scene()
-    scene.answer_now(marked(300))
-    scene.answer_now(marked(300, seed=2))
-    widget = Waveform(scene.session)
-    for _ in range(2):  # a page, and the same after a reload
-        page = Page(shared_channel())
-        socket = await page.open(widget.stream_name)
-        assert (await socket.until("reset")).header == {"bin_ms": 4}
-        bins = await socket.until("bins")
-        lane = widget.feed.timeline.bins["model"]
-        assert (bins.header["lane"], bins.header["index"]) == ("model", 0)
-        assert bytes(bins.buffers[0]) == lane.read().tobytes()
-        assert set((await socket.until("marks")).header["marks"]) == set(widget.feed.timeline.stretches)
-        await socket.connection.close()
-    widget.close()
-    scene.close()
-
-
-async def test_a_click_on_audio_that_is_no_longer_held_gets_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_timeline, "AUDIO_BYTES", len(pcm(1000)))
-    widget = Waveform(log_of(START, *((10.0 + n / 10, delta(100)) for n in range(50))))
-    page = Page(shared_channel())
-    socket = await page.open(widget.stream_name)
-    await socket.until("marks")
-    for start_ms, length_ms in ((0, 0), (4500, 500)):
-        shared_loop().call_soon(widget._on_message, "play", {"view": "v", "start_ms": start_ms}, [])
-        clip = await socket.until("clip")
-        assert clip.header == {"view": "v", "start_ms": start_ms, "held_from_ms": pytest.approx(4000)}
-        assert len(bytes(clip.buffers[0])) == 48 * length_ms
-    await socket.connection.close()
-    widget.close()

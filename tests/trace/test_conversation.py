@@ -10,9 +10,9 @@ from rtnb.client.log import EventLog
 from rtnb.protocol import events
 from rtnb.protocol.events import Event
 from rtnb.protocol.values import ContentPart, ErrorDetail, Item, SessionConfig
-from rtnb.widgets import _entries
-from rtnb.widgets._entries import Entries
-from rtnb.widgets._timeline import Timeline
+from rtnb.trace import conversation
+from rtnb.trace.conversation import Entries
+from rtnb.trace.timeline import Timeline
 
 AUDIO = b"\1\0" * 24_000  # a second
 SESSION = events.SessionUpdated(session=SessionConfig.of(transcription="whisper-1"))
@@ -83,8 +83,8 @@ def test_an_interrupted_answer_ends_where_it_was_heard() -> None:
     (entry,) = entries.timed()
     assert (entry.status, entry.detail, entry.stop_ms) == ("interrupted", "at 0.5 s; 1.5 s not heard", 500.0)
     assert entry.text[: entry.heard_characters] == "One two"  # a quarter, to the end of a word
-    assert _entries.to_text([entry]) == "Model: One two – [not heard: three four five six]\n"
-    assert "six" not in _entries.to_srt([entry])
+    assert conversation.to_text([entry]) == "Model: One two – [not heard: three four five six]\n"
+    assert "six" not in conversation.to_srt([entry])
 
 
 def test_a_cancelled_answer_is_not_complete() -> None:
@@ -103,13 +103,13 @@ def test_what_was_not_understood_and_what_was_deleted() -> None:
 def test_subtitles_cannot_be_broken_by_what_is_said() -> None:
     text = "a --> b\n\n00:00:01.000 --> 00:00:02.000\n<script>&"
     entries = entries_of(*model_says(text, at_s=3661.5)).timed()
-    srt, vtt = _entries.to_srt(entries), _entries.to_vtt(entries)
+    srt, vtt = conversation.to_srt(entries), conversation.to_vtt(entries)
     assert srt.count("-->") == vtt.count("-->") == 1
     assert srt.startswith("1\n00:00:00,000 --> 00:00:02,000\n")
     assert "\n\n0" not in srt
     assert "<script>" not in vtt
     assert "&lt;script&gt;&amp;" in vtt
-    assert json.loads(_entries.to_json(entries))[0]["status"] == "complete"
+    assert json.loads(conversation.to_json(entries))[0]["status"] == "complete"
 
 
 def test_text_without_audio_has_a_length_for_subtitles() -> None:
@@ -144,7 +144,7 @@ def test_a_tool_call_and_its_result_are_one_entry_with_its_duration() -> None:
 
 
 def test_the_newest_entries_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_entries, "MOST_ENTRIES", 3)
+    monkeypatch.setattr(conversation, "MOST_ENTRIES", 3)
     items = [
         Item(type="message", id=f"u{number}", role="user", content=(ContentPart(type="input_text", text="Hi"),))
         for number in range(5)
