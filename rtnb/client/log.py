@@ -363,12 +363,16 @@ class EventLog(Sequence[LogRow]):
         return f"<EventLog: {len(rows)} {noun}{dropped}, {sent} sent, {len(rows) - sent} received, {length_s:.1f} s>"
 
     def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self, count: int = _HTML_ROWS) -> str:
+        """Return the last `count` rows as an HTML table, escaped and without secrets."""
         start_s = self._rows[0].monotonic_s if self._rows else 0.0
         body = "".join(
             f"<tr><td>{row.number}</td><td>{1000 * (row.monotonic_s - start_s):.0f}</td>"
-            f"<td>{'→' if row.direction == 'sent' else '←'}</td><td>{escape(row.type)}</td>"
+            f"<td>{'→' if row.direction == 'sent' else '←'}</td><td>{escape(short(row.type))}</td>"
             f"<td>{row.size_bytes}</td><td>{escape(self.summary(row))}</td></tr>"
-            for row in self._rows[-_HTML_ROWS:]
+            for row in self._rows[-count:]
         )
         head = "".join(f"<th>{name}</th>" for name in ("", "t (ms)", "", "type", "bytes", "summary"))
         return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -21,7 +21,7 @@ function element(name, text, kind = "") {
 function row(student) {
   const made = document.createElement("tr");
   made.dataset.here = String(student.open > 0);
-  const name = element("th", student.name);
+  const name = /** @type {HTMLTableCellElement} */ (element("th", student.name));
   name.scope = "row";
   const sessions = student.open > 1 ? ` (${student.open} sessions)` : "";
   const now = student.open ? `connected${sessions}` : student.sessions ? "left" : "not yet";

@@ -13,67 +13,49 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.connection import ConnectionControl
     from rtnb.widgets.inspector import EventInspector, inspect
     from rtnb.widgets.instructions import InstructionsControl
+    from rtnb.widgets.message_bar import MessageBar
     from rtnb.widgets.microphone import Microphone
     from rtnb.widgets.panel import SettingsPanel
     from rtnb.widgets.playground import Playground
     from rtnb.widgets.presets import Preset
     from rtnb.widgets.settings import AnswerControl, ListeningControl
     from rtnb.widgets.speaker import Speaker
-    from rtnb.widgets.talk import TalkBar
     from rtnb.widgets.transcript import Transcript
     from rtnb.widgets.turn_detection import TurnDetectionControl
     from rtnb.widgets.vad_lab import VadLab
     from rtnb.widgets.waveform import Waveform
     from rtnb.widgets.webrtc import WebRTCPeer
 
-__all__ = [
-    "AnswerControl",
-    "CodeExport",
-    "ConnectionControl",
-    "EventInspector",
-    "InstructionsControl",
-    "ListeningControl",
-    "Microphone",
-    "Playground",
-    "Preset",
-    "SettingsPanel",
-    "Speaker",
-    "TalkBar",
-    "Transcript",
-    "TurnDetectionControl",
-    "VadLab",
-    "Waveform",
-    "WebRTCPeer",
-    "inspect",
-]
+__all__ = ["AnswerControl", "CodeExport", "ConnectionControl", "EventInspector", "InstructionsControl"]
+__all__ += ["ListeningControl", "MessageBar", "Microphone", "Playground", "Preset", "SettingsPanel", "Speaker"]
+__all__ += ["Transcript", "TurnDetectionControl", "VadLab", "Waveform", "WebRTCPeer", "inspect"]
 
 _HOMES = {
-    "AnswerControl": "settings",
-    "CodeExport": "code_export",
-    "ConnectionControl": "connection",
-    "EventInspector": "inspector",
-    "InstructionsControl": "instructions",
-    "ListeningControl": "settings",
-    "Microphone": "microphone",
-    "Playground": "playground",
-    "Preset": "presets",
-    "SettingsPanel": "panel",
-    "Speaker": "speaker",
-    "TalkBar": "talk",
-    "Transcript": "transcript",
-    "TurnDetectionControl": "turn_detection",
-    "VadLab": "vad_lab",
-    "Waveform": "waveform",
-    "WebRTCPeer": "webrtc",
-    "inspect": "inspector",
+    "code_export": "CodeExport",
+    "connection": "ConnectionControl",
+    "inspector": "EventInspector inspect",
+    "instructions": "InstructionsControl",
+    "message_bar": "MessageBar",
+    "microphone": "Microphone",
+    "panel": "SettingsPanel",
+    "playground": "Playground",
+    "presets": "Preset",
+    "settings": "AnswerControl ListeningControl",
+    "speaker": "Speaker",
+    "transcript": "Transcript",
+    "turn_detection": "TurnDetectionControl",
+    "vad_lab": "VadLab",
+    "waveform": "Waveform",
+    "webrtc": "WebRTCPeer",
 }
-"""Where each name lives; it is loaded from there on first use."""
+"""Public names by the module that holds them; it is loaded on first use."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    home = next((home for home, names in _HOMES.items() if name in names.split()), None)
+    if home is None:
         raise AttributeError(f"module 'rtnb.widgets' has no attribute {name!r}; it has: {', '.join(__all__)}")
-    value = getattr(import_module(f"rtnb.widgets.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"rtnb.widgets.{home}"), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""Who said what: the rows of a log become the entries of a transcript. Pure."""
+"""Entries of a conversation, made from the rows of a log; pure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from rtnb.client.log import LogRow
 from rtnb.protocol import events
 from rtnb.protocol.values import Item
 from rtnb.widgets._timeline import Timeline
+
+MOST_ENTRIES: Final = 5_000
+"""The newest entries are kept, older ones are dropped (chosen: hours of talk)."""
 
 _WORDS_PER_S: Final = 2.5  # of text without audio, for subtitles (about 150 words a minute; chosen)
 
@@ -26,17 +29,24 @@ class Entry:
     """``user``, ``assistant``, ``system`` or ``tool``."""
     text: str = ""
     status: str = "in progress"
-    """``in progress``, ``complete``, ``interrupted``, ``failed`` or ``deleted``."""
+    """``in progress``, ``complete``, ``not transcribed``, ``interrupted``, ``failed`` or ``deleted``."""
     detail: str = ""
     """More about the status, in words."""
+    note: str = ""
+    """A measured time: ``first audio 410 ms`` of an answer, ``120 ms`` of a tool call."""
+    index: int = 0
+    """Number of its first row in the log."""
     start_ms: float = 0.0
     stop_ms: float | None = None
+    has_audio: bool = False
     heard_share: float | None = None
     """Of an interrupted answer: the share of its audio that was heard, 0 to 1."""
+    call_id: str = ""
+    """Of a tool call: the service's id of it."""
 
     @property
     def heard_characters(self) -> int:
-        """About how many characters of the text were heard: by the share of the audio, up to the end of a word."""
+        """Return about how many characters were heard: by the share of the audio, up to the end of a word."""
         if self.heard_share is None:
             return len(self.text)
         end = round(len(self.text) * self.heard_share)
@@ -44,147 +54,233 @@ class Entry:
 
 
 class Entries:
-    """The entries of a session, in their order; feed it every row."""
+    """The entries of a session, in their order; feed it every row.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    timeline : Timeline
+        The session's axis; it has every row before `add` gets it.
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
         self.all: dict[str, Entry] = {}
-        self.timeline = Timeline()
+        """The newest `MOST_ENTRIES`, by the id of their item."""
+        self._timeline = timeline
         self.changed: dict[str, None] = {}
-        """Ids of entries that changed; whoever shows them empties it."""
+        """Ids of entries that changed; the view that shows them empties it."""
+        self._transcribes = False
+        self._number = 0
+        self._now_ms = 0.0
+        self._asked_ms: float | None = None
+        """Time of the commit or request whose answer has not begun."""
+        self._called_ms: dict[str, float] = {}
+        """Time at which the arguments of an open tool call were complete."""
 
     def add(self, row: LogRow) -> None:
         """Take one row."""
-        self.timeline.add(row)
+        self._number, self._now_ms = row.number, self._timeline.ms(row)
         event: Any = row.event
         handler = _HANDLERS.get(type(event))
         if handler is not None:
             handler(self, event)
 
-    # --- what happens -------------------------------------------------------------------------------------------------
+    # --- handlers of events -------------------------------------------------------------------------------------------
 
     def _entry(self, item_id: str, role: str = "assistant") -> Entry:
         if item_id not in self.all:
-            self.all[item_id] = Entry(item_id, role, start_ms=self.timeline.row_ms[-1])
+            self.all[item_id] = Entry(item_id, role, index=self._number, start_ms=self._now_ms)
+            if len(self.all) > MOST_ENTRIES:
+                oldest = next(iter(self.all))
+                del self.all[oldest]
+                self.changed.pop(oldest, None)
         self.changed[item_id] = None
         return self.all[item_id]
-
-    def _item(self, item: Item) -> None:
-        if item.type not in ("message", *_ROLES) or not item.id:
-            return
-        entry = self._entry(item.id, _ROLES.get(item.type) or item.role or "assistant")
-        parts = item.content or ()
-        text = "\n".join(str(part.text or part.transcript) for part in parts if part.text or part.transcript)
-        if item.type != "message":
-            text = f"→ {item.output}" if item.output else f"{item.name or ''}({item.arguments or ''})"
-        if text:
-            entry.text = text
-        if any(part.type == "input_audio" and not part.transcript for part in parts):
-            entry.detail = "waiting for the transcript"
-        elif entry.role != "assistant" and item.type != "function_call":
-            self._end(entry, "complete")
-
-    def _speech_started(self, event: events.InputAudioBufferSpeechStarted) -> None:
-        if event.item_id:
-            self._entry(event.item_id, "user").detail = "speaking"
-
-    def _committed(self, event: events.InputAudioBufferCommitted) -> None:
-        entry = self._entry(event.item_id, "user")
-        if entry.status == "in progress":
-            entry.detail = "waiting for the transcript"
-
-    def _heard(self, event: events.ConversationItemInputAudioTranscriptionDelta) -> None:
-        entry = self._entry(event.item_id, "user")
-        entry.text += event.delta or ""
-
-    def _understood(self, event: events.ConversationItemInputAudioTranscriptionCompleted) -> None:
-        entry = self._entry(event.item_id, "user")
-        entry.text = event.transcript
-        self._end(entry, "complete")
-
-    def _not_understood(self, event: events.ConversationItemInputAudioTranscriptionFailed) -> None:
-        self._end(self._entry(event.item_id, "user"), "failed", str(event.error.message or "no transcript"))
-
-    def _said(self, event: Any) -> None:
-        entry = self._entry(event.item_id)
-        if entry.status == "in progress":
-            entry.text += event.delta
-
-    def _all_said(self, event: Any) -> None:
-        is_text = isinstance(event, events.ResponseOutputTextDone)
-        self._entry(event.item_id).text = event.text if is_text else event.transcript
-
-    def _item_done(self, event: events.ResponseOutputItemDone) -> None:
-        self._item(event.item)
-        if (entry := self.all.get(event.item.id or "")) is not None and entry.status == "in progress":
-            self._end(entry, "interrupted" if event.item.status == "incomplete" else "complete")
-
-    def _response_done(self, event: events.ResponseDone) -> None:
-        for item in event.response.output or ():
-            entry = self.all.get(item.id or "")
-            if entry is not None and entry.status == "in progress":
-                self._end(entry, "complete" if event.response.status == "completed" else "interrupted")
-
-    def _truncated(self, event: events.ConversationItemTruncate) -> None:
-        entry, audio = self.all.get(event.item_id), self.timeline.items.get(event.item_id)
-        if entry is None or audio is None or not audio.audio_ms:
-            return
-        heard_ms = audio.heard_ms or 0.0
-        entry.heard_share = heard_ms / audio.audio_ms
-        self._end(entry, "interrupted", f"heard {heard_ms / 1000:.1f} s of {audio.audio_ms / 1000:.1f} s")
-
-    def _cut_by_service(self, event: events.ConversationItemTruncated) -> None:
-        """Over WebRTC nobody here truncates, and no audio of the item was seen: only what was heard is known."""
-        entry = self.all.get(event.item_id)
-        if entry is not None and event.item_id not in self.timeline.items:
-            self._end(entry, "interrupted", f"heard {event.audio_end_ms / 1000:.1f} s")
-
-    def _deleted(self, event: events.ConversationItemDeleted) -> None:
-        if event.item_id in self.all:
-            self._end(self._entry(event.item_id), "deleted")
-
-    def _cleared(self, event: events.InputAudioBufferCleared) -> None:
-        for entry in self.all.values():
-            if entry.detail == "speaking":
-                self._end(entry, "deleted", "the audio was cleared")
-                self.changed[entry.id] = None
 
     def _end(self, entry: Entry, status: str, detail: str = "") -> None:
         entry.status, entry.detail = status, detail
         self.changed[entry.id] = None
 
+    def _on_session(self, event: events.SessionCreated | events.SessionUpdated) -> None:
+        heard = event.session.audio and event.session.audio.input
+        self._transcribes = bool(heard and heard.transcription and heard.transcription.model)
+
+    def _on_item(self, item: Item) -> None:
+        if item.type not in ("message", *_ROLES) or not item.id:
+            return
+        if item.type == "function_call_output" and self._on_output(item):
+            return
+        entry = self._entry(item.id, _ROLES.get(item.type) or item.role or "assistant")
+        parts = item.content or ()
+        text = "\n".join(str(part.text or part.transcript) for part in parts if part.text or part.transcript)
+        if item.type != "message":
+            entry.call_id = item.call_id or ""
+            text = f"→ {item.output}" if item.type == "function_call_output" else format_call(item)
+        if text:
+            entry.text = text
+        if any(part.type == "input_audio" and not part.transcript for part in parts):
+            self._await_transcript(entry)
+        elif entry.role != "assistant" and item.type != "function_call":
+            self._end(entry, "complete")
+
+    def _on_output(self, item: Item) -> bool:
+        """Join the result of a tool to its call, once; returns whether the call is known."""
+        entry = next((one for one in reversed(self.all.values()) if one.call_id == item.call_id), None)
+        if entry is None or entry.id == item.id:
+            return False
+        called_ms = self._called_ms.pop(entry.call_id, None)
+        if called_ms is not None:
+            entry.text, entry.note = f"{entry.text} → {item.output}", f"{self._now_ms - called_ms:.0f} ms"
+            self._end(entry, "complete")
+        return True
+
+    def _await_transcript(self, entry: Entry) -> None:
+        if self._transcribes:
+            entry.detail = "waiting for the transcript"
+        else:
+            self._end(entry, "not transcribed", "Input transcription is off")
+
+    def _on_speech_started(self, event: events.InputAudioBufferSpeechStarted) -> None:
+        if event.item_id:
+            self._entry(event.item_id, "user").detail = "listening"
+
+    def _on_committed(self, event: events.InputAudioBufferCommitted) -> None:
+        self._asked_ms = self._now_ms
+        entry = self._entry(event.item_id, "user")
+        if entry.status == "in progress":
+            self._await_transcript(entry)
+
+    def _on_create(self, _: events.ResponseCreate) -> None:
+        self._asked_ms = self._now_ms
+
+    def _on_transcript_delta(self, event: events.ConversationItemInputAudioTranscriptionDelta) -> None:
+        entry = self._entry(event.item_id, "user")
+        entry.text += event.delta or ""
+
+    def _on_transcript(self, event: events.ConversationItemInputAudioTranscriptionCompleted) -> None:
+        entry = self._entry(event.item_id, "user")
+        entry.text = event.transcript
+        self._end(entry, "complete")
+
+    def _on_no_transcript(self, event: events.ConversationItemInputAudioTranscriptionFailed) -> None:
+        self._end(self._entry(event.item_id, "user"), "failed", str(event.error.message or "no transcript"))
+
+    def _on_delta(self, event: Any) -> None:
+        entry = self._entry(event.item_id)
+        if entry.status == "in progress":
+            entry.text += event.delta
+        if isinstance(event, events.ResponseOutputTextDelta):
+            self._measure(entry, "first text")
+
+    def _on_audio(self, event: events.ResponseOutputAudioDelta) -> None:
+        if self._asked_ms is not None:
+            self._measure(self._entry(event.item_id), "first audio")
+
+    def _measure(self, entry: Entry, what: str) -> None:
+        if self._asked_ms is not None:
+            entry.note = f"{what} {self._now_ms - self._asked_ms:.0f} ms"
+            self._asked_ms = None
+
+    def _on_text_done(self, event: Any) -> None:
+        is_text = isinstance(event, events.ResponseOutputTextDone)
+        self._entry(event.item_id).text = event.text if is_text else event.transcript
+
+    def _on_item_done(self, event: events.ResponseOutputItemDone) -> None:
+        item = event.item
+        self._on_item(item)
+        entry = self.all.get(item.id or "")
+        if item.type == "function_call" and entry is not None and item.status != "incomplete":
+            self._called_ms[entry.call_id] = self._now_ms
+            while len(self._called_ms) > 100:  # calls that nothing answers
+                del self._called_ms[next(iter(self._called_ms))]
+        elif entry is not None and entry.status == "in progress":
+            self._end(entry, "interrupted" if item.status == "incomplete" else "complete")
+
+    def _on_response_done(self, event: events.ResponseDone) -> None:
+        for item in event.response.output or ():
+            entry = self.all.get(item.id or "")
+            if entry is not None and entry.status == "in progress" and entry.call_id not in self._called_ms:
+                self._end(entry, "complete" if event.response.status == "completed" else "interrupted")
+
+    def _on_truncate(self, event: events.ConversationItemTruncate) -> None:
+        entry, audio = self.all.get(event.item_id), self._timeline.items.get(event.item_id)
+        if entry is None or audio is None or not audio.audio_ms:
+            return
+        heard_ms = audio.heard_ms or 0.0
+        entry.heard_share = heard_ms / audio.audio_ms
+        lost_ms = audio.audio_ms - heard_ms
+        self._end(entry, "interrupted", f"at {heard_ms / 1000:.1f} s; {lost_ms / 1000:.1f} s not heard")
+
+    def _on_truncated(self, event: events.ConversationItemTruncated) -> None:
+        """Note the cut of the service over WebRTC: nobody here truncates, and no audio of the item passed here."""
+        entry = self.all.get(event.item_id)
+        if entry is not None and event.item_id not in self._timeline.items:
+            self._end(entry, "interrupted", f"at {event.audio_end_ms / 1000:.1f} s")
+
+    def _on_deleted(self, event: events.ConversationItemDeleted) -> None:
+        if event.item_id in self.all:
+            self._end(self._entry(event.item_id), "deleted")
+
+    def _on_cleared(self, _: events.InputAudioBufferCleared) -> None:
+        for entry in self.all.values():
+            if entry.detail == "listening":
+                self._end(entry, "deleted", "the audio was cleared")
+
     # --- with times ---------------------------------------------------------------------------------------------------
 
-    def timed(self) -> list[Entry]:
-        """The entries with their times on the session's axis, in order."""
-        for entry in self.all.values():
-            audio = self.timeline.items.get(entry.id)
+    def timed(self, ids: Iterable[str] | None = None) -> list[Entry]:
+        """Return entries with their times on the session's axis, in order: those with these ids, or all."""
+        entries = list(self.all.values()) if ids is None else [self.all[one] for one in ids]
+        for entry in entries:
+            audio = self._timeline.items.get(entry.id)
+            entry.has_audio = audio is not None
             if audio is not None:
                 entry.start_ms, entry.stop_ms = audio.start_ms, audio.stop_ms
             else:
                 entry.stop_ms = entry.start_ms + 1000 * max(1.0, len(entry.text.split()) / _WORDS_PER_S)
-        return list(self.all.values())
+        return entries
+
+
+def format_call(item: Item) -> str:
+    """Return a tool call as Python would write it.
+
+    >>> format_call(Item(type="function_call", name="get_weather", arguments='{"city": "Oslo"}'))
+    'get_weather(city="Oslo")'
+    """
+    arguments: Any = item.arguments or ""
+    try:
+        values = json.loads(arguments)
+    except ValueError:
+        values = None
+    if isinstance(values, dict):
+        arguments = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in values.items())
+    output = f" → {item.output}" if item.output else ""
+    return f"{item.name or ''}({arguments}){output}"
 
 
 _HANDLERS: dict[type, Any] = {
-    events.ConversationItemAdded: lambda entries, event: entries._item(event.item),
-    events.ConversationItemCreated: lambda entries, event: entries._item(event.item),
-    events.ConversationItemDone: lambda entries, event: entries._item(event.item),
-    events.ResponseOutputItemAdded: lambda entries, event: entries._item(event.item),
-    events.ResponseOutputItemDone: Entries._item_done,
-    events.ResponseDone: Entries._response_done,
-    events.InputAudioBufferSpeechStarted: Entries._speech_started,
-    events.InputAudioBufferCommitted: Entries._committed,
-    events.InputAudioBufferCleared: Entries._cleared,
-    events.ConversationItemInputAudioTranscriptionDelta: Entries._heard,
-    events.ConversationItemInputAudioTranscriptionCompleted: Entries._understood,
-    events.ConversationItemInputAudioTranscriptionFailed: Entries._not_understood,
-    events.ResponseOutputAudioTranscriptDelta: Entries._said,
-    events.ResponseOutputTextDelta: Entries._said,
-    events.ResponseOutputAudioTranscriptDone: Entries._all_said,
-    events.ResponseOutputTextDone: Entries._all_said,
-    events.ConversationItemTruncate: Entries._truncated,
-    events.ConversationItemTruncated: Entries._cut_by_service,
-    events.ConversationItemDeleted: Entries._deleted,
+    events.SessionCreated: Entries._on_session,
+    events.SessionUpdated: Entries._on_session,
+    events.ConversationItemAdded: lambda entries, event: entries._on_item(event.item),
+    events.ConversationItemCreated: lambda entries, event: entries._on_item(event.item),
+    events.ConversationItemDone: lambda entries, event: entries._on_item(event.item),
+    events.ResponseOutputItemAdded: lambda entries, event: entries._on_item(event.item),
+    events.ResponseOutputItemDone: Entries._on_item_done,
+    events.ResponseCreate: Entries._on_create,
+    events.ResponseDone: Entries._on_response_done,
+    events.InputAudioBufferSpeechStarted: Entries._on_speech_started,
+    events.InputAudioBufferCommitted: Entries._on_committed,
+    events.InputAudioBufferCleared: Entries._on_cleared,
+    events.ConversationItemInputAudioTranscriptionDelta: Entries._on_transcript_delta,
+    events.ConversationItemInputAudioTranscriptionCompleted: Entries._on_transcript,
+    events.ConversationItemInputAudioTranscriptionFailed: Entries._on_no_transcript,
+    events.ResponseOutputAudioDelta: Entries._on_audio,
+    events.ResponseOutputAudioTranscriptDelta: Entries._on_delta,
+    events.ResponseOutputTextDelta: Entries._on_delta,
+    events.ResponseOutputAudioTranscriptDone: Entries._on_text_done,
+    events.ResponseOutputTextDone: Entries._on_text_done,
+    events.ConversationItemTruncate: Entries._on_truncate,
+    events.ConversationItemTruncated: Entries._on_truncated,
+    events.ConversationItemDeleted: Entries._on_deleted,
 }
 
 
@@ -194,12 +290,12 @@ _NAMES = {"user": "You", "assistant": "Model", "system": "System", "tool": "Tool
 
 
 def _heard_text(entry: Entry) -> str:
-    """What a listener heard: an interrupted answer ends in a dash."""
+    """Return the text up to where it was heard: an interrupted answer ends in a dash."""
     return entry.text if entry.heard_share is None else f"{entry.text[: entry.heard_characters]} –".lstrip()
 
 
 def to_text(entries: Iterable[Entry]) -> str:
-    """One paragraph per entry: who, and what was said (with what was not heard of it in brackets)."""
+    """Return one paragraph per entry: its speaker and its text, the part that was not heard in brackets."""
     lines = []
     for entry in entries:
         unheard = entry.text[entry.heard_characters :].strip()
@@ -224,22 +320,22 @@ def _cues(entries: Sequence[Entry], mark: str) -> Iterable[tuple[str, str, str]]
 
 
 def to_srt(entries: Sequence[Entry]) -> str:
-    """SubRip subtitles."""
+    """Return SubRip subtitles."""
     return "".join(f"{n}\n{t}\n{who}: {text}\n\n" for n, (t, who, text) in enumerate(_cues(entries, ","), 1))
 
 
 def to_vtt(entries: Sequence[Entry]) -> str:
-    """WebVTT subtitles, with the speakers as voices."""
+    """Return WebVTT subtitles, with the speakers as voices."""
     escaped = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
     cues = "".join(f"{t}\n<v {who}>{text.translate(escaped)}\n\n" for t, who, text in _cues(entries, "."))
     return f"WEBVTT\n\n{cues}"
 
 
 def to_json(entries: Iterable[Entry]) -> str:
-    """A list of objects with the fields of `Entry`."""
+    """Return a list of objects with the fields of `Entry`."""
     return json.dumps([as_json(entry) for entry in entries], ensure_ascii=False, indent=2)
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """The fields of an entry."""
+    """Return the fields of an entry."""
     return asdict(entry) | {"heard_characters": entry.heard_characters}

@@ -1,4 +1,4 @@
-"""What can be inspected, made one thing: a log that grows, and where there is one, somebody to send through."""
+"""Sources of the inspector, as one kind of object: a log that grows, and where possible a function that sends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,30 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Source:
-    """A log and how to add to it."""
+    """Log and how to add to it."""
 
-    log: EventLog
+    log: EventLog = field(default_factory=EventLog)
     send: Send | None = None
-    """Sends a JSON object; awaited on any loop. None for a log that is over."""
+    """Sends a JSON object; awaited on any loop. None where nothing can be sent."""
     state: State | None = None
     dialect: Dialect = "ga"
 
 
 def source_of(thing: Any) -> Source:
-    """Make a `Source` of a session, a log or its file, a realtime connection of `openai`, or a list of events.
+    """Return a `Source` for a session, a log or its file, a realtime connection of `openai`, or a list of events.
+
+    Parameters
+    ----------
+    thing : any
+        None gives an empty log.
 
     Raises
     ------
     TypeError
-        None of these.
+        It is none of these.
     """
+    if thing is None:
+        return Source()
     if isinstance(thing, Session):
         return Source(thing.log, thing.send_raw, thing.state, thing.dialect)
     if isinstance(thing, EventLog):
@@ -50,54 +57,41 @@ def source_of(thing: Any) -> Source:
     if hasattr(thing, "recv_bytes") and hasattr(thing, "send"):
         return _tapped(thing)
     if isinstance(thing, Iterable) and not isinstance(thing, bytes | dict):
-        return Source(_log_of(thing))
+        log = EventLog(limit_bytes=2**63)  # the list is in memory anyway
+        for entry in thing:
+            _add(log, entry)
+        return Source(log)
     raise TypeError(
         "inspect a Session, an EventLog, the path of a saved log, a realtime connection of openai, "
         f"or a list of events; got {type(thing).__name__}"
     )
 
 
-def _through(loop: asyncio.AbstractEventLoop, send: Callable[[dict[str, Any]], Any]) -> Send:
-    """`send` on the loop its owner lives on."""
-
-    async def sent(message: dict[str, Any]) -> None:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(send(message), loop))
-
-    return sent
-
-
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def _log_of(entries: Iterable[Any]) -> EventLog:
-    """A log of events, JSON objects, rows of a log, or lines of its file; without times, all happened at once."""
-    log = EventLog()
-    for entry in entries:
-        direction: Direction | None = None
-        at_s, wall_time = 0.0, 0.0
-        if isinstance(entry, LogRow):
-            direction, at_s, wall_time, entry = entry.direction, entry.monotonic_s, entry.wall_time, entry.event
-        elif isinstance(entry, dict) and isinstance(entry.get("event"), dict) and "type" not in entry:
-            direction = "sent" if entry.get("direction") == "sent" else "received"
-            at_s, wall_time = float(entry.get("monotonic_s", 0)), float(entry.get("wall_time", 0))
-            entry = entry["event"]
-        _record(log, direction, entry, at_s=at_s, wall_time=wall_time)
-    return log
-
-
-def _record(log: EventLog, direction: Direction | None, said: Any, *, at_s: float, wall_time: float) -> None:
-    if isinstance(said, Event):
-        event, text = said, None
-    elif isinstance(said, dict):
-        if direction is None:
-            direction = "sent" if said.get("type") in CLIENT_EVENTS else "received"
-        event = wire.decode(said, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
-        text = json.dumps(said, separators=(",", ":"), default=str)
+def _add(log: EventLog, entry: Any) -> None:
+    """Record an event, a JSON object, a row of a log, or a line of its file; without a time, at 0 s."""
+    if isinstance(entry, LogRow):
+        _record(log, entry.direction, entry.event, at_s=entry.monotonic_s, wall_time=entry.wall_time)
+    elif isinstance(entry, dict) and isinstance(entry.get("event"), dict) and "type" not in entry:
+        times = {"at_s": float(entry.get("monotonic_s", 0)), "wall_time": float(entry.get("wall_time", 0))}
+        _record(log, "sent" if entry.get("direction") == "sent" else "received", entry["event"], **times)
     else:
-        raise TypeError(f"an event is a JSON object or an rtnb event, got {type(said).__name__}")
+        _record(log, None, entry, at_s=0.0, wall_time=0.0)
+
+
+def _record(log: EventLog, direction: Direction | None, entry: Any, *, at_s: float, wall_time: float) -> None:
+    if not isinstance(entry, Event | dict):
+        raise TypeError(f"an event is a JSON object or an rtnb event, got {type(entry).__name__}")
     if direction is None:
-        direction = "sent" if event.type in CLIENT_EVENTS else "received"
-    log.record(direction, event, monotonic_s=at_s, wall_time=wall_time, text=text)
+        kind = entry.type if isinstance(entry, Event) else entry.get("type")
+        direction = "sent" if kind in CLIENT_EVENTS else "received"
+    text = None
+    if isinstance(entry, dict):
+        text = json.dumps(entry, separators=(",", ":"), default=str)
+        entry = wire.decode(entry, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
+    log.record(direction, entry, monotonic_s=at_s, wall_time=wall_time, text=text)
 
 
 # --- openai -----------------------------------------------------------------------------------------------------------
@@ -106,63 +100,58 @@ _LOG = "_rtnb_event_log"
 
 
 def _tapped(connection: Any) -> Source:
-    """Have every message of a connection, of either kind (`AsyncRealtimeConnection`, `RealtimeConnection`), logged.
+    """Log every message of a connection, of either kind (`AsyncRealtimeConnection`, `RealtimeConnection`).
 
     Its `send`, `send_raw` and `recv_bytes` are replaced on this one object; everything else of it goes through these.
     A connection that is inspected twice has one log.
     """
     log: EventLog | None = connection.__dict__.get(_LOG)
-    waits = inspect.iscoroutinefunction(type(connection).recv_bytes)
+    awaited = inspect.iscoroutinefunction(type(connection).recv_bytes)
     if log is None:
         log = connection.__dict__[_LOG] = EventLog()
-        tap = _tap_async if waits else _tap
-        connection.recv_bytes = tap(connection.recv_bytes, "received", log)
-        connection.send = tap(connection.send, "sent", log)
-        if hasattr(connection, "send_raw"):
-            connection.send_raw = tap(connection.send_raw, "sent", log)
-    if not waits:
+        for name in ("recv_bytes", "send", "send_raw"):
+            if plain := getattr(connection, name, None):
+                setattr(connection, name, _tap(plain, log, awaited=awaited))
+    if not awaited:
         return Source(log, lambda message: asyncio.to_thread(connection.send, message))
     try:
         loop = asyncio.get_running_loop()
-    except RuntimeError:  # nobody could send there
+    except RuntimeError:  # without its loop nothing can be sent
         return Source(log)
-    return Source(log, _through(loop, connection.send))
+
+    async def send(message: dict[str, Any]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(connection.send(message), loop))
+
+    return Source(log, send)
 
 
-def _tap_async(plain: Callable[..., Any], direction: Direction, log: EventLog) -> Callable[..., Any]:
-    async def tapped(*arguments: Any, **named: Any) -> Any:
-        if direction == "sent":
-            _note(log, direction, arguments[0] if arguments else next(iter(named.values())))
-            return await plain(*arguments, **named)
-        data = await plain(*arguments, **named)
-        _note(log, direction, data)
-        return data
+def _tap(plain: Callable[..., Any], log: EventLog, *, awaited: bool) -> Callable[..., Any]:
+    """Return `plain` with logging: its argument is a message to send; without one, its result is a message received."""
 
-    return tapped
+    async def receive() -> Any:
+        return _note(log, "received", await plain())
 
-
-def _tap(plain: Callable[..., Any], direction: Direction, log: EventLog) -> Callable[..., Any]:
     def tapped(*arguments: Any, **named: Any) -> Any:
-        if direction == "sent":
-            _note(log, direction, arguments[0] if arguments else next(iter(named.values())))
+        for message in (*arguments, *named.values())[:1]:
+            _note(log, "sent", message)
             return plain(*arguments, **named)
-        data = plain(*arguments, **named)
-        _note(log, direction, data)
-        return data
+        return receive() if awaited else _note(log, "received", plain())
 
     return tapped
 
 
-def _note(log: EventLog, direction: Direction, said: Any) -> None:
-    """Log one message; whatever it is, the connection goes on as without us."""
-    if hasattr(said, "to_json"):
-        said = said.to_json(use_api_names=True, exclude_unset=True)
-    elif not isinstance(said, str | bytes):
-        said = json.dumps(said, default=str)
-    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+def _note(log: EventLog, direction: Direction, message: Any) -> Any:
+    """Log one message, whatever it is, and return it unchanged."""
+    content = message
+    if hasattr(content, "to_json"):
+        content = content.to_json(use_api_names=True, exclude_unset=True)
+    elif not isinstance(content, str | bytes):
+        content = json.dumps(content, default=str)
+    text = content.decode(errors="replace") if isinstance(content, bytes) else content
     at = {"at_s": time.monotonic(), "wall_time": time.time()}
     try:
         _record(log, direction, wire.parse(text), **at)
     except RemoteProtocolError as error:
         payload = {"text_as_received": text[:2_000]}
         _record(log, direction, UnknownEvent(type="unreadable", payload=payload, problem=str(error)), **at)
+    return message

@@ -1,39 +1,217 @@
-"""`SessionView`: a widget that follows the log of a session on the background loop, whatever loop the session is on."""
+"""Widgets that follow a session: `SessionView`, fed by one `SessionFeed` per log.
+
+The feed subscribes to the log, decodes each audio event once and keeps one `Timeline`. A row takes this way:
+`EventLog.record` (on the thread of the session) → `SessionFeed` (on the background loop, one callback for all rows that
+arrived meanwhile) → `SessionView._on_rows`. The first view makes the feed, the last one ends it. Nothing polls.
+
+A view uses in `_on_rows(rows)`:
+
+- ``self.feed.timeline``: the stretches of speech, responses and items, and the waveform, up to the newest row;
+- ``self.feed.timeline.ms(row)``: the time of a row on its axis;
+- ``self.feed.pieces.get(row.number)``: the decoded audio of a new row, with its place on the axis.
+
+A view that joins late gets the older rows again, in slices, without `pieces`; the timeline is then ahead of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, ClassVar
+from contextlib import suppress
+from typing import Any, ClassVar, Final
 
 from rtnb._loop import shared_loop
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
+from rtnb.widgets._timeline import Piece, Timeline
 from rtnb.widgets.channel import StreamWidget
 
-_AT_ONCE = 2_000  # rows taken in one go: a long log must not hold up the loop (chosen)
+_SLICE_ROWS: Final = 2_000
+"""Most rows of one turn of the loop (chosen)."""
+_HOLD_S: Final = 0.005
+"""Longest time that rows of a long log should hold the loop; the slices adapt to it (chosen)."""
+
+_feeds: dict[EventLog, SessionFeed] = {}
+"""The feed of each log that a view follows."""
+
+
+class SessionFeed:
+    """Rows, decoded audio and timeline of one log, pushed to its views; lives on the background loop.
+
+    Parameters
+    ----------
+    log : EventLog
+        The log; it may grow on any thread.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self.timeline = Timeline()
+        self.pieces: dict[int, Piece] = {}
+        """Row number -> decoded audio, of the rows that are being handed over."""
+        self.speaker_plays: bool | None = None
+        """Whether the page of a `Speaker` plays now; None without such a page."""
+        self._views: dict[SessionView, int] = {}  # with the number of the next row of each
+        self._number = 0
+        self._slice = 50
+        self._due = False
+        self._session: Session | None = None
+        self._ended = False
+        self._open: set[SessionView] = set()  # views of the session that have not had its end yet
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsubscribe = log.subscribe(self._wake)
+        _feeds[log] = self
+
+    def add(self, view: SessionView, source: Session | EventLog) -> None:
+        """Begin to feed a view."""
+        self._views[view] = 0 if view._takes_old_rows else self._number
+        if isinstance(source, Session):
+            self._open.add(view)
+            if self._session is None:
+                self._watch_end(source)
+        self._call(view, view._on_session, source)
+        self._wake()
+
+    def remove(self, view: SessionView) -> None:
+        """End a view's part; the last one ends the feed."""
+        self._views.pop(view, None)
+        self._open.discard(view)
+        if self._views or _feeds.get(self.log) is not self:
+            return
+        del _feeds[self.log]
+        self._unsubscribe()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._session is not None:
+            reader = self._session._dispatcher._reader
+            with suppress(RuntimeError):  # its loop is closed
+                self._session.loop.call_soon_threadsafe(reader.remove_done_callback, self._on_reader_done)
+
+    def row_at(self, ms: float) -> LogRow | None:
+        """Return the last row at or before a moment of the axis, None before the first one that is held."""
+        with suppress(IndexError):  # the log dropped rows meanwhile, on another thread
+            position = bisect_right(self.log, ms, key=self.timeline.ms) - 1
+            return self.log[position] if position >= 0 else None
+        return None
+
+    def row(self, number: int) -> LogRow | None:
+        """Return the row of a number, None where the log does not hold it."""
+        rows, _ = self._read(number, 1)
+        return rows[0] if rows and rows[0].number == number else None
+
+    def report_played(self, plays: bool | None) -> None:
+        """Take note that a speaker has played more, plays (no more), or has no page (None)."""
+        self.speaker_plays = plays
+        for view in tuple(self._views):
+            self._call(view, view._on_played)
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _wake(self, row: LogRow | None = None) -> None:
+        """Have `_deliver` called once, however many rows arrive before; on any thread."""
+        if not self._due:
+            self._due = True
+            shared_loop().call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        self._due = False  # before the log is read: a row that arrives from now on wakes again
+        start_s, first = time.perf_counter(), self._number
+        rows, self._number = self._read(first, self._slice)
+        self.timeline.touched = {}
+        self.pieces = {row.number: piece for row in rows if (piece := self.timeline.add(row)) is not None}
+        for view, number in tuple(self._views.items()):
+            theirs, after = (rows, self._number) if number == first else self._read(number, self._slice)
+            self._views[view] = after
+            if theirs:
+                self._call(view, view._on_rows, theirs)
+        if self.pieces and self.speaker_plays is None and self._session is not None:
+            self._expect_end_of_playing()
+        if self._views and min(self._number, *self._views.values()) < self.log.next_number:
+            self._adapt_slice(time.perf_counter() - start_s)
+            self._wake()
+        elif self._ended:
+            for view in tuple(self._open):
+                self._open.discard(view)
+                self._call(view, view._on_end)
+
+    def _adapt_slice(self, held_s: float) -> None:
+        if held_s > _HOLD_S:
+            self._slice = max(10, self._slice // 2)
+        elif held_s < _HOLD_S / 4:
+            self._slice = min(_SLICE_ROWS, self._slice * 2)
+
+    def _read(self, number: int, most: int) -> tuple[list[LogRow], int]:
+        """Return the next rows from a number on, redacted, and the number after them."""
+        log = self.log
+        while True:
+            length, newest, dropped = len(log), log.next_number, log.dropped.events
+            try:
+                low = max(0, length - max(0, newest - number))  # the rows from `number` on are among the last ones
+                start = bisect_left(log, number, lo=low, key=lambda row: row.number)
+                rows = [log.redacted(log[at]) for at in range(start, min(len(log), start + most))]
+            except IndexError:  # the log dropped its oldest rows meanwhile, on another thread: positions have shifted
+                continue
+            if dropped == log.dropped.events:
+                return rows, rows[-1].number + 1 if rows else max(number, newest)
+
+    def _call(self, view: SessionView, hook: Callable[..., object], *arguments: Any) -> None:
+        """Call a hook of a view; one that fails is reported, and its view is fed no more."""
+        try:
+            hook(*arguments)
+        except Exception as error:
+            message = f"a {type(view).__name__} could not follow its session"
+            asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+            self.remove(view)
+
+    # --- the end of the session and of playing ------------------------------------------------------------------------
+
+    def _watch_end(self, session: Session) -> None:
+        self._session = session
+        self._ended = session.closed or session.loop.is_closed()
+        if not self._ended:
+            # The reader task ends with the session, whichever side closes it.
+            reader = session._dispatcher._reader
+            session.loop.call_soon_threadsafe(reader.add_done_callback, self._on_reader_done)
+
+    def _on_reader_done(self, reader: asyncio.Task[None]) -> None:
+        shared_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _expect_end_of_playing(self) -> None:
+        """Without a speaker, audio plays in real time: its end is a moment that nothing else announces."""
+        if self._timer is not None:
+            self._timer.cancel()
+        left_s = self.timeline.left_s(time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(left_s + 0.05, self.report_played, None)
 
 
 class SessionView(StreamWidget):
-    """A widget of one session (or of the log of one); give it another by setting `session`.
+    """Widget of one session (or of the log of one); give it another by setting `session`.
 
     Parameters
     ----------
     session : Session or EventLog, optional
-        What to follow; None waits until `session` is set.
+        Session to follow; None waits until `session` is set.
     **traits
         Any of its traits.
     """
 
     _accepts: ClassVar[tuple[type, ...]] = (Session, EventLog)
-    _interval_s: ClassVar[float] = 0.1
-    """How often the log is looked at."""
+    _takes_old_rows: ClassVar[bool] = True
+    """Whether a view that joins a feed late gets the rows that other views had before."""
+
+    feed: SessionFeed
+    """The feed of its session, from `_on_session` on."""
 
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
         super().__init__(**traits)
         self._session: Session | EventLog | None = None
-        self._following: Future[None] | None = None
         self.open_stream(self._on_message)
         self._stream.on_page(self._on_page)
         self.session = session
@@ -51,73 +229,57 @@ class SessionView(StreamWidget):
         self._unfollow()
         self._session = session
         if session is not None:
-            self._following = shared_loop().submit(self._follow(session))
-            self._following.add_done_callback(_raise_in_loop)
+            shared_loop().call_soon(self._join, session)
 
     def close(self) -> None:
-        """Follow no more and leave the page; closing twice is fine."""
-        if self._opened:  # None where the constructor refused
+        """Stop following and leave the page; closing twice is fine."""
+        if self._opened:  # not where the constructor refused
             self._unfollow()
         super().close()
 
     def _unfollow(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            self._following = None
+        """Leave the session; on any thread."""
+        if self._session is not None:
+            shared_loop().call_soon(self._leave)
 
-    async def _follow(self, source: Session | EventLog) -> None:
-        log = source.log if isinstance(source, Session) else source
-        self._on_session(source)
-        index, over = 0, False
-        while True:
-            closed = isinstance(source, Session) and source.closed
-            dropped = log.dropped.events
-            index = max(index, dropped)
-            rows = _rows_from(log, index - dropped)
-            count = len(rows)
-            if log.dropped.events != dropped:
-                continue  # a full log dropped its oldest rows meanwhile, on another thread: positions have shifted
-            if rows:
-                self._on_rows([log.redacted(row) for row in rows])
-                index += count
-            else:
-                self._idle()
-                if closed and not over:
-                    over = True
-                    self._on_end()
-            await asyncio.sleep(0 if count == _AT_ONCE else 0.1 if over else self._interval_s)
+    @property
+    def _is_fed(self) -> bool:
+        """Whether it has had a session: then there is a `feed`."""
+        return "feed" in self.__dict__
 
-    # --- what a widget fills in; all are called on the background loop ------------------------------------------------
+    def _join(self, source: Session | EventLog) -> None:
+        if source is self._session:  # not where another was set meanwhile
+            log = source.log if isinstance(source, Session) else source
+            self.feed = _feeds.get(log) or SessionFeed(log)
+            self.feed.add(self, source)
+
+    def _leave(self) -> None:
+        if self._is_fed:
+            self.feed.remove(self)
+
+    # --- hooks of a widget; all are called on the background loop -----------------------------------------------------
 
     def _on_session(self, source: Session | EventLog) -> None:
         """Forget everything: another session begins."""
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
-        """Take new rows of the log."""
+        """Take the next rows of the log, redacted."""
 
-    def _idle(self) -> None:
-        """There was nothing new."""
+    def _on_played(self) -> None:
+        """Take note that `session.playback` has moved on without a new row: a speaker reported, or playing ended."""
 
     def _on_end(self) -> None:
-        """The session is closed, and all its rows were taken."""
+        """Take note that the session is closed, after all of its rows."""
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
-        """The page said something."""
+        """Handle a message of a page; a dictionary is the reply."""
 
     def _on_page(self, page_id: str, change: str) -> None:
-        """A page ``"joined"`` (show it everything) or ``"left"``."""
-
-
-def _rows_from(log: EventLog, position: int) -> list[LogRow]:
-    """Return the next rows, at most `_AT_ONCE`."""
-    try:
-        return [log[number] for number in range(position, min(len(log), position + _AT_ONCE))]
-    except IndexError:  # a session on another thread dropped rows meanwhile: the next look finds the rest
-        return []
+        """Handle a page that ``"joined"`` (show it everything) or ``"left"``."""
 
 
 def _raise_in_loop(future: Future[None]) -> None:
-    """A failure must not vanish in a future nobody asks."""
+    """Report the failure of a future that no code awaits."""
     if not future.cancelled() and (error := future.exception()) is not None:
         context = {"message": "a widget could not follow its session", "exception": error}
         shared_loop().call_soon(lambda: asyncio.get_running_loop().call_exception_handler(context))

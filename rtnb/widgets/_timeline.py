@@ -1,7 +1,10 @@
-"""One time axis for both sides of a session: where each piece of audio, speech, and response lies. Pure: rows in.
+"""Time axis of a session: the audio of both sides, speech, responses and the waveform. Pure: rows in.
 
-What was sent lies where it was recorded: it ends when it was sent. What came lies where a speaker plays it: from its
-arrival on, one piece after the other, until it is cut to what was heard.
+Sent audio ends at the moment it was sent. Received audio lies where a speaker plays it: from its arrival on, one piece
+after the other. A truncation cuts it to what was played.
+
+A long session forgets its oldest parts: the newest `AUDIO_BYTES` of audio can be played again, and the newest
+`MAX_STRETCHES` turns, responses and items are kept. The waveform covers the first `AXIS_MS`: later audio is not drawn.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rtnb.analysis.decimate import BinTrack, min_max
 from rtnb.audio import codec
 from rtnb.audio.pcm import to_int16
 from rtnb.client.log import LogRow
@@ -22,49 +26,61 @@ from rtnb.protocol.values import PCM16, AudioFormat
 Lane = Literal["you", "model"]
 Samples = npt.NDArray[np.int16]
 
+LANES: Final[tuple[Lane, Lane]] = ("you", "model")
+
+BIN_MS: Final = 2
+"""Duration of one bin of the waveform: 48 samples at 24 kHz, 16 at 8 kHz (chosen)."""
+AXIS_MS: Final = 4 * 3_600_000
+"""Length of the waveform: 4 hours, 29 MB of bins per side (chosen)."""
+AUDIO_BYTES: Final = 64 * 2**20
+"""Audio held to be played again, as much as a log keeps: 15 minutes or more (chosen)."""
+MAX_STRETCHES: Final = 3_000
+"""Speech, responses and items that are kept: hours of conversation (chosen)."""
 _JITTER_MS: Final = 250.0
 """A chunk that ends at most this long after the one before it should have is its continuation (chosen)."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Piece:
-    """Some audio on the axis."""
+    """Audio on the axis."""
 
     lane: Lane
     start_ms: float
     samples: Samples
     rate_hz: int
-    item_id: str = ""
+    index: int = 0
+    """Its first bin."""
+    n_bins: int = 0
 
     @property
     def stop_ms(self) -> float:
         return self.start_ms + 1000 * len(self.samples) / self.rate_hz
 
 
-@dataclass
+@dataclass(slots=True)
 class Stretch:
-    """From when to when; `stop_ms` is None while it lasts."""
+    """Part of the axis; `stop_ms` is None while it lasts."""
 
     start_ms: float
     stop_ms: float | None = None
     status: str = ""
     heard_ms: float | None = None
-    """Of an item that was cut: what was heard of it."""
+    """Of an item that was cut: the part that was played."""
     audio_ms: float = 0.0
-    """Of an item: how much audio came."""
+    """Of an item: the audio that arrived."""
 
 
 class Decoder:
-    """Samples of the audio events carry, in the format the session has at that moment."""
+    """Samples of audio events, in the format that the session has at that moment."""
 
     def __init__(self) -> None:
         self._input = self._output = PCM16
         self._of_response: dict[str, AudioFormat] = {}
         self._halves: dict[str, bytes] = {}
-        """The odd byte at the end of a stream: half a sample, its other half is in the next delta."""
+        """The odd byte at the end of a stream: half a sample, whose other half is in the next delta."""
 
     def samples(self, event: Any) -> tuple[Samples, int] | None:
-        """Samples and their rate, None for events without audio; formats are followed, so show it every event."""
+        """Return samples and their rate, None for an event without audio. Show it every event: some change formats."""
         if isinstance(event, events.ResponseOutputAudioDelta):
             return self._decoded(event.delta, self._of_response.get(event.response_id, self._output), event.item_id)
         if isinstance(event, events.InputAudioBufferAppend):
@@ -74,6 +90,7 @@ class Decoder:
         elif isinstance(event, events.ResponseCreated):
             output = event.response.audio and event.response.audio.output
             self._of_response[event.response.id] = (output and output.format) or self._output
+            _keep_newest(self._of_response, MAX_STRETCHES)
         return None
 
     def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> tuple[Samples, int]:
@@ -83,6 +100,7 @@ class Decoder:
             data = half + data
         if len(data) % 2:
             self._halves[stream] = data[-1:]
+            _keep_newest(self._halves, MAX_STRETCHES)
         return np.frombuffer(data, "<i2", count=len(data) // 2), form.rate_hz
 
 
@@ -91,56 +109,62 @@ class Timeline:
 
     def __init__(self) -> None:
         self.pieces: dict[Lane, list[Piece]] = {"you": [], "model": []}
-        self.speech: list[Stretch] = []
-        """What the service took for speech."""
-        self.responses: dict[str, Stretch] = {}
+        self.bins: dict[Lane, BinTrack] = {"you": BinTrack(), "model": BinTrack()}
+        """The waveform of each side, in bins of `BIN_MS`."""
+        self.stretches: dict[str, Stretch] = {}
+        """"s0", "s1" … (speech the service found), "r…" (a response by its id), "i…" (an item with received audio)."""
         self.items: dict[str, Stretch] = {}
-        """Item id -> its audio (for the user's: what was taken for speech)."""
-        self.row_ms: list[float] = []
-        """When each row happened."""
+        """Item id -> its audio (for the user's: the speech that the service found)."""
         self.touched: dict[str, Stretch] = {}
-        """What is new or changed: "s0" (speech), "r…" (response), "i…" (item); whoever shows it empties it."""
+        """Stretches that are new or changed; the feed empties it before the next rows."""
+        self.now_ms = 0.0
+        """Time of the newest row."""
+        self.dropped_ms = 0.0
+        """Audio before this moment is no longer held (its waveform is)."""
         self._start_s: float | None = None
         self._decoder = Decoder()
-        self._sent: list[tuple[float, float]] = []
-        """Runs of sent audio: ms of all audio sent before, and where on the axis it went on."""
+        self._audio_bytes = 0
+        self._n_speech = 0
+        self._sent: dict[float, float] = {}
+        """Runs of sent audio: ms of all audio sent before -> where on the axis it went on."""
         self._sent_ms = 0.0
 
+    def ms(self, row: LogRow) -> float:
+        """Return the time of a row on the axis."""
+        return 0.0 if self._start_s is None else max(0.0, 1000 * (row.monotonic_s - self._start_s))
+
+    def left_s(self, monotonic_s: float) -> float:
+        """Return how long the received audio goes on from now, where it is played in real time."""
+        pieces = self.pieces["model"]
+        return max(0.0, pieces[-1].stop_ms / 1000 + (self._start_s or 0.0) - monotonic_s) if pieces else 0.0
+
     def add(self, row: LogRow) -> Piece | None:
-        """Lay out one row; returns the audio it brought."""
+        """Lay out one row and return its audio."""
         self._start_s = row.monotonic_s if self._start_s is None else self._start_s
-        now_ms = max(1000 * (row.monotonic_s - self._start_s), self.row_ms[-1] if self.row_ms else 0.0)
-        self.row_ms.append(now_ms)
+        now_ms = self.now_ms = max(self.now_ms, self.ms(row))
         event: Any = row.event
-        heard = self._decoder.samples(event)
-        if heard is not None:
-            is_sent = isinstance(event, events.InputAudioBufferAppend)
-            return self._sent_piece(*heard, now_ms) if is_sent else self._came_piece(*heard, now_ms, event.item_id)
+        decoded = self._decoder.samples(event)
+        if decoded is not None:
+            if isinstance(event, events.InputAudioBufferAppend):
+                return self._sent_piece(*decoded, now_ms)
+            return self._received_piece(*decoded, now_ms, event.item_id)
         if isinstance(event, events.InputAudioBufferSpeechStarted):
-            self._speech_started(event, now_ms)
+            self._on_speech_started(event, now_ms)
         elif isinstance(event, events.InputAudioBufferSpeechStopped):
-            if self.speech and self.speech[-1].stop_ms is None:
-                self.speech[-1].stop_ms = max(self._axis_ms(event.audio_end_ms, now_ms), self.speech[-1].start_ms)
-                self.touched[f"s{len(self.speech) - 1}"] = self.speech[-1]
+            speech = self._stretch(f"s{self._n_speech - 1}", now_ms) if self._n_speech else None
+            if speech is not None and speech.stop_ms is None:
+                speech.stop_ms = max(self._axis_ms(event.audio_end_ms, now_ms), speech.start_ms)
         elif isinstance(event, events.ResponseCreated | events.ResponseDone):
-            self._response(event, now_ms)
+            response = self._stretch(f"r{event.response.id}", now_ms)
+            response.status = str(event.response.status or "in_progress")
+            if isinstance(event, events.ResponseDone):
+                response.stop_ms = now_ms
         elif isinstance(event, events.ConversationItemTruncate) and event.item_id in self.items:
-            self._cut(event.item_id, self.items[event.item_id], event.audio_end_ms)
+            self._cut(event.item_id, event.audio_end_ms)
         return None
 
-    def index_at(self, ms: float) -> int | None:
-        """The index of the last row at or before a moment, None before the first."""
-        index = bisect_right(self.row_ms, ms) - 1
-        return index if index >= 0 else None
-
-    def everything(self) -> dict[str, Stretch]:
-        """All stretches, keyed as in `touched`."""
-        speech = {f"s{number}": stretch for number, stretch in enumerate(self.speech)}
-        responses = {f"r{key}": stretch for key, stretch in self.responses.items()}
-        return speech | responses | {f"i{key}": item for key, item in self.items.items() if item.audio_ms}
-
     def clip(self, start_ms: float, length_ms: float, *, rate_hz: int = 24_000) -> Samples:
-        """Both sides together, as they would have sounded; the end may be shorter than asked for."""
+        """Return both sides mixed, as they sounded; the end may be shorter than asked for."""
         mixed = np.zeros(round(length_ms * rate_hz / 1000), np.int32)
         used = 0
         for pieces in self.pieces.values():
@@ -157,7 +181,40 @@ class Timeline:
                 used = max(used, begin + len(samples))
         return np.clip(mixed[:used], -32_768, 32_767).astype(np.int16)
 
-    # --- what was sent ------------------------------------------------------------------------------------------------
+    def _stretch(self, key: str, start_ms: float) -> Stretch:
+        """Return the stretch of a key, a new one where there is none; it counts as touched."""
+        stretch = self.touched[key] = self.stretches.setdefault(key, Stretch(start_ms))
+        _keep_newest(self.stretches, MAX_STRETCHES)
+        return stretch
+
+    def _kept(self, piece: Piece) -> Piece:
+        """Draw a piece and hold its audio; at the bound, the oldest audio goes."""
+        if piece.stop_ms < AXIS_MS and len(piece.samples):
+            self._draw(piece)
+        self.pieces[piece.lane].append(piece)
+        self._audio_bytes += piece.samples.nbytes
+        while self._audio_bytes > AUDIO_BYTES:
+            oldest = min((pieces for pieces in self.pieces.values() if pieces), key=lambda pieces: pieces[0].start_ms)
+            self._audio_bytes -= oldest[0].samples.nbytes
+            self.dropped_ms = max(self.dropped_ms, oldest.pop(0).stop_ms)
+        return piece
+
+    def _draw(self, piece: Piece) -> None:
+        """Write the bins of a piece; its first one is shared with the piece before, unless it begins on the grid.
+
+        At 24 kHz a bin has 48 samples: a piece that begins at 5 ms gives 24 of them to bin 2 and goes on with bin 3.
+        """
+        index, size = int(piece.start_ms // BIN_MS), piece.rate_hz * BIN_MS // 1000
+        first = size - round((piece.start_ms - index * BIN_MS) * piece.rate_hz / 1000) or size
+        bins = np.concatenate([min_max(part, samples_per_bin=size) for part in np.split(piece.samples, [first])])
+        track = self.bins[piece.lane]
+        if first < size and index < len(track):
+            before = track.read(index, index + 1)[0]
+            bins[0] = min(bins[0, 0], before[0]), max(bins[0, 1], before[1])
+        track.write(index, bins)
+        piece.index, piece.n_bins = index, len(bins)
+
+    # --- sent audio ---------------------------------------------------------------------------------------------------
 
     def _sent_piece(self, samples: Samples, rate_hz: int, now_ms: float) -> Piece:
         pieces, length_ms = self.pieces["you"], 1000 * len(samples) / rate_hz
@@ -166,58 +223,56 @@ class Timeline:
         if free_ms >= start_ms - _JITTER_MS:
             start_ms = free_ms
         else:
-            self._sent.append((self._sent_ms, start_ms))
+            self._sent[self._sent_ms] = start_ms
+            _keep_newest(self._sent, MAX_STRETCHES)
         self._sent_ms += length_ms
-        pieces.append(Piece("you", start_ms, samples, rate_hz))
-        return pieces[-1]
+        return self._kept(Piece("you", start_ms, samples, rate_hz))
 
     def _axis_ms(self, sent_ms: float, now_ms: float) -> float:
-        """Where a moment of the audio sent lies on the axis; without such audio (WebRTC), now."""
-        run = bisect_right(self._sent, sent_ms, key=lambda pair: pair[0]) - 1
-        if run < 0:
-            return now_ms
-        before_ms, start_ms = self._sent[run]
-        return start_ms + sent_ms - before_ms
+        """Return where a moment of the sent audio lies on the axis; without such audio (WebRTC), now."""
+        for before_ms, start_ms in reversed(self._sent.items()):
+            if before_ms <= sent_ms:
+                return start_ms + sent_ms - before_ms
+        return now_ms
 
-    def _speech_started(self, event: events.InputAudioBufferSpeechStarted, now_ms: float) -> None:
-        speech = Stretch(self._axis_ms(event.audio_start_ms, now_ms))
-        self.speech.append(speech)
-        self.touched[f"s{len(self.speech) - 1}"] = speech
+    def _on_speech_started(self, event: events.InputAudioBufferSpeechStarted, now_ms: float) -> None:
+        speech = self._stretch(f"s{self._n_speech}", self._axis_ms(event.audio_start_ms, now_ms))
+        self._n_speech += 1
         if event.item_id:
             self.items[event.item_id] = speech
+            _keep_newest(self.items, MAX_STRETCHES)
 
-    # --- what came ----------------------------------------------------------------------------------------------------
+    # --- received audio -----------------------------------------------------------------------------------------------
 
-    def _response(self, event: events.ResponseCreated | events.ResponseDone, now_ms: float) -> None:
-        response = self.responses.setdefault(event.response.id, Stretch(now_ms))
-        response.status = str(event.response.status or "in_progress")
-        if isinstance(event, events.ResponseDone):
-            response.stop_ms = now_ms
-        self.touched[f"r{event.response.id}"] = response
-
-    def _came_piece(self, samples: Samples, rate_hz: int, now_ms: float, item_id: str) -> Piece | None:
-        pieces = self.pieces["model"]
-        item = self.items.get(item_id)
+    def _received_piece(self, samples: Samples, rate_hz: int, now_ms: float, item_id: str) -> Piece | None:
+        pieces, item = self.pieces["model"], self.items.get(item_id)
         if item is not None and item.heard_ms is not None:
-            return None  # it was cut: nobody plays what comes late
+            return None  # it was cut before: this is not played
         start_ms = now_ms if not pieces else max(now_ms, pieces[-1].stop_ms)
-        piece = Piece("model", start_ms, samples, rate_hz, item_id)
-        pieces.append(piece)
-        if item is None:
-            item = self.items[item_id] = Stretch(start_ms)
+        piece = self._kept(Piece("model", start_ms, samples, rate_hz))
+        item = self.items[item_id] = self._stretch(f"i{item_id}", start_ms)
+        _keep_newest(self.items, MAX_STRETCHES)
         item.stop_ms = piece.stop_ms
         item.audio_ms += piece.stop_ms - piece.start_ms
-        self.touched[f"i{item_id}"] = item
         return piece
 
-    def _cut(self, item_id: str, item: Stretch, heard_ms: float) -> None:
-        """What was not heard leaves the axis: what comes next is played from now on."""
+    def _cut(self, item_id: str, heard_ms: float) -> None:
+        """Take audio that was not played off the axis: what arrives next is played from now on."""
+        item = self.items[item_id]
         item.heard_ms = min(heard_ms, item.audio_ms)
-        item.stop_ms = item.start_ms + item.heard_ms
+        stop_ms = item.stop_ms = item.start_ms + item.heard_ms
         self.touched[f"i{item_id}"] = item
         pieces = self.pieces["model"]
-        while pieces and pieces[-1].start_ms >= item.stop_ms:
-            pieces.pop()
-        if pieces and (excess_ms := pieces[-1].stop_ms - item.stop_ms) > 0:
+        while pieces and pieces[-1].start_ms >= stop_ms:
+            self._audio_bytes -= pieces.pop().samples.nbytes
+        if pieces and (excess_ms := pieces[-1].stop_ms - stop_ms) > 0:
             last = pieces[-1]
+            self._audio_bytes -= last.samples.nbytes
             last.samples = last.samples[: max(0, len(last.samples) - round(excess_ms * last.rate_hz / 1000))]
+            self._audio_bytes += last.samples.nbytes
+
+
+def _keep_newest(table: dict[Any, Any], most: int) -> None:
+    """Forget the oldest entries of a table above a number."""
+    while len(table) > most:
+        del table[next(iter(table))]

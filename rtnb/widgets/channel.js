@@ -1,297 +1,378 @@
 /**
- * The page's end of the channel to the background loop: see channel.py and _hub.py.
- * channel_frames.js and channel_socket.js stand before it, in one module.
+ * The page's side of the channel between page and kernel; _pages.py describes connections and messages.
  * @typedef {{}} State no traits
  */
-import { Delay, Inbox, Outbox, messages, pack, stamp, unpack } from "./channel_frames.js";
+import { messages, pack, unpack } from "./channel_frames.js";
 import { openSocket, ways } from "./channel_socket.js";
 
-const GIVE_UP_MS = 7000; // the kernel pings every 2 s
-const TICK_MS = 100; // widget messages leave at most this often: each one makes JupyterLab repaint (measured)
-const WINDOW_FRAMES = 256; // unacknowledged frames on widget messages: a blocked kernel must not collect more
-const SOCKET_BYTES = 2 ** 20; // unsent bytes in a socket
+const SILENT_MS = 7000; // a connection without a ping for this long is lost; the kernel pings every 2 s
+const STABLE_MS = 60_000; // a connection that lasted this long is replaced at once
+const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
+const MESSAGE_BYTES = 2 ** 20; // a widget message takes no more than this, or one frame: the server refuses 10 MiB
+const CLOCK_MS = 10_000; // interval of the clock's measurements
+const SEND_BYTES = 2 ** 20; // `send` refuses while more is unsent
+const REQUEST_BYTES = 2 ** 24; // `request` does while more is
+const LOST = { error: "The connection to the kernel was lost." };
 
 const makeId = () => [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, "0")).join("");
+const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 
-/** The channel of one page; `env` replaces parts of the browser in tests. */
-export function makeChannel(model, { signal, env = globalThis, pageId = makeId() } = {}) {
-  const channels = new Map(); // name -> {listeners, inbox, outbox, cursor, acked}
-  const counts = { late: 0, lost: 0, resent: 0 };
-  let theirs = { late: 0, lost: 0, resent: 0 }; // of what this page sent, as the kernel last said
-  let socket = null;
-  let connecting = false;
-  let drops = 0; // sockets lost in a row
-  let again = null; // the timer until the next hello
-  let kind = "none";
-  let active = "";
-  let heard = -Infinity;
-  let helloAt = 0;
-  let hellos = 0;
-  let ponged = 0;
-  let timer = null;
-  let flushing = null;
-  let flushed = -Infinity;
-  let nextRequest = 1;
-  const delay = new Delay();
-  const requests = new Map();
-  const watchers = new Set();
-  const electors = new Set();
+/** @typedef {import("./types").Channel} Channel */
+/** @typedef {import("./types").OnMessage} OnMessage */
+/** @typedef {(ArrayBuffer | ArrayBufferView)[]} Buffers */
 
-  const status = () => ({ kind, late: counts.late + theirs.late, lost: counts.lost + theirs.lost, resent: counts.resent + theirs.resent });
-  const isActivePage = () => active === pageId && kind !== "none";
-  let told = "";
-  let wasActive = false;
-  function changed() {
-    const now = JSON.stringify(status());
-    if (now !== told) watchers.forEach((fn) => fn(status()));
-    told = now;
-    if (isActivePage() !== wasActive) {
-      wasActive = !wasActive;
-      electors.forEach((fn) => fn(wasActive));
-    }
-  }
+/** One page's channel: one connection at a time, shared by the streams of all widgets. @implements {Channel} */
+export class PageChannel {
+  /** @type {Map<string, Set<OnMessage>>} */
+  streams = new Map();
+  /** @type {"closed" | "hello" | "trying" | "open"} */
+  state = "closed"; // "hello" waits for the kernel's welcome, "trying" for a socket
+  connection = 0; // its number; messages of another one are ignored
+  /** @type {?WebSocket} */
+  socket = null;
+  /** @type {{ frame: Uint8Array<ArrayBuffer>, request?: number }[]} */
+  queue = []; // held back until the connection is open
+  /** @type {Map<number, (reply: any) => void>} */
+  requests = new Map();
+  requested = 0;
+  expected = 1; // number of the kernel's next widget message
+  sent = 0; // bytes by widget messages of this connection
+  received = 0; // of these, what the kernel had received when it sent its last message
+  /** @type {import("./types").ChannelStatus["kind"]} */
+  kind = "none";
+  active = "";
+  /** @type {{ trip_ms: number, offset_ms: number }[]} */
+  trips = []; // of the last minute
+  offset_ms = NaN; // kernel clock minus page clock
+  attempts = 0;
+  began = -Infinity;
+  heard = -Infinity;
+  asked = -Infinity;
+  flushed = -Infinity;
+  /** @type {any} */
+  timer = null;
+  /** @type {any} */
+  flushing = null;
+  watchers = new Set();
+  electors = new Set();
+  /** @type {[string, boolean]} */
+  shown = ["none", false]; // what the listeners know
 
-  // --- out
-  const words = [];
-  const place = (ch) => ({ seen: ch.inbox.expected === null ? null : ch.inbox.expected - 1, first: ch.outbox.first });
-  function say(k, h = {}) {
-    words.push(pack({ c: "", n: 0, s: stamp(), k, h }));
-    pump();
-  }
-  function byMessage(frames) {
-    try { model.send({ rtnb: "frames", page: pageId }, undefined, frames.map((f) => f.buffer)); } catch { kind = "none"; } // the kernel was shut down
-  }
-  function nextFrame() {
-    if (words.length) return words.shift();
-    for (const [name, ch] of channels) {
-      const { outbox } = ch;
-      if (ch.cursor < outbox.first) {
-        ch.cursor = outbox.first;
-        return pack({ c: "", n: 0, s: stamp(), k: "lost", h: { name, last: outbox.first - 1 } });
-      }
-      if (ch.cursor < outbox.next && (socket || ch.cursor - ch.acked <= WINDOW_FRAMES)) return outbox.frames.get(ch.cursor++);
-    }
-    return null;
-  }
-  function pump() {
-    if (flushing !== null || kind === "none") return;
-    const wait = socket ? 0 : Math.max(0, flushed + TICK_MS - performance.now());
-    if (wait > 0) flushing = setTimeout(flush, wait);
-    else flush();
-  }
-  function flush() {
-    flushing = null;
-    if (socket?.readyState > 1) return; // it closes: what waits takes the next way, see lost()
-    if (socket) {
-      for (let frame; socket.bufferedAmount < SOCKET_BYTES && (frame = nextFrame()); ) socket.send(frame);
-      if (socket.bufferedAmount >= SOCKET_BYTES) flushing = setTimeout(flush, 20);
-      return;
-    }
-    const frames = [];
-    for (let frame; (frame = nextFrame()); ) frames.push(frame);
-    if (frames.length) byMessage(frames);
-    flushed = performance.now();
-  }
-  const places = () => Object.fromEntries([...channels].map(([name, ch]) => [name, place(ch)]));
-  function hello() {
-    helloAt = performance.now();
-    hellos += 1;
-    byMessage([pack({ c: "", n: 0, s: stamp(), k: "hello", h: { origin: env.location.origin, channels: places() } })]);
+  /**
+   * @param {import("./types").Model} model
+   * @param {{ signal?: AbortSignal, pageId?: string, offer?: object }} [options] `offer`: a welcome received in advance
+   */
+  constructor(model, { signal, pageId = makeId(), offer } = {}) {
+    this.model = model;
+    this.pageId = pageId;
+    this.offer = offer;
+    const onMessage = (/** @type {any} */ content, /** @type {DataView[]} */ buffers) => this.onMessage(content, buffers);
+    model.on("msg:custom", onMessage);
+    window.addEventListener("pagehide", () => this.stop(), { signal });
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.streams.size && this.start(), { signal });
+    signal?.addEventListener("abort", () => {
+      this.stop();
+      model.off("msg:custom", onMessage);
+    });
   }
 
-  // --- in
-  function receive(data) {
-    const head = unpack(data);
-    if (head.c) take(head);
-    else if (head.p === pageId) word(head);
-    if (kind === "none" && head.p === pageId && head.k !== "who") kind = "messages";
-    heard = performance.now();
-    changed();
-  }
-  function take(head) {
-    const ch = channels.get(head.c);
-    if (!ch) return;
-    const before = ch.inbox.missing();
-    for (const ready of ch.inbox.take(head)) deliver(ch, ready);
-    const missing = ch.inbox.missing();
-    if (missing !== null && missing !== before) say("resend", { name: head.c, first: missing });
-  }
-  function deliver(ch, head) {
-    if (delay.late(head.s) > (head.d ?? Infinity)) counts.late += 1;
-    else for (const [header, buffers] of messages(head)) for (const fn of ch.listeners) safely(() => fn(head.k, header, buffers));
-  }
-  function safely(fn) {
-    try {
-      fn();
-    } catch (error) {
-      console.error("rtnb:", error); // one widget's mistake must not stop the others
-    }
-  }
-  function takeUp(h) {
-    active = h.active;
-    for (const [name, ch] of channels) {
-      if (h.seen[name] !== undefined) ch.cursor = ch.acked = h.seen[name] + 1;
-      else if (!ch.closed) say("join", { name, ...place(ch) });
-    }
-  }
-  function word({ k, h, id }) {
-    const ch = channels.get(h.name);
-    if (k === "welcome") {
-      hellos = 0;
-      if (!socket) kind = "messages";
-      takeUp(h);
-      if (h.port && !socket && !connecting) connect(h);
-    } else if (k === "resume") takeUp(h);
-    else if (k === "who") hello();
-    else if (k === "active") active = h.active;
-    else if (k === "closed" && ch) ch.closed = true;
-    else if (k === "joined" && ch) ch.inbox.expected ??= h.next;
-    else if (k === "lost" && ch) ch.inbox.skip(h.last).forEach((head) => deliver(ch, head));
-    else if (k === "resend" && ch) ch.cursor = Math.min(ch.cursor, h.first);
-    else if (k === "reply") requests.get(id)?.(h);
-    else if (k === "ping") ping(h);
-    pump();
-  }
-  function ping(h) {
-    active = h.active;
-    theirs = h.counts;
-    for (const [name, ch] of channels) {
-      if (name in h.seen && ch.inbox.expected !== null) {
-        ch.acked = h.seen[name] + 1;
-        ch.outbox.forget(h.seen[name]);
-      } else if (!ch.closed) say("join", { name, ...place(ch) });
-      const missing = ch.inbox.missing(h.last[name] ?? 0);
-      if (missing !== null) say("resend", { name, first: missing });
-    }
-    if (!socket && performance.now() - ponged < 5000) return; // a widget message costs: fewer of them
-    ponged = performance.now();
-    const seen = Object.fromEntries([...channels].filter(([, c]) => c.inbox.expected !== null).map(([name, c]) => [name, c.inbox.expected - 1]));
-    say("pong", { seen, counts });
+  // --- what widgets use
+
+  status() {
+    return { kind: this.kind, offset_ms: this.trips.length ? this.offset_ms : null };
   }
 
-  // --- the socket
-  async function connect({ token, ...offer }) {
-    connecting = true;
-    for (const [via, url] of ways(offer, env)) {
-      const first = { token, page: pageId, via, channels: places() };
-      const opened = (ws) => ((socket = ws), (kind = via));
-      if (timer === null || (await openSocket(url, first, { env, opened, receive, lost }))) break;
-    }
-    connecting = false;
-  }
-  function lost(ws, lived_ms) {
-    if (socket !== ws) return;
-    socket = null;
-    kind = "messages"; // what the kernel says comes that way now; if nothing comes, tick() sees it
-    drops = lived_ms > 60000 ? 0 : drops + 1;
-    again = setTimeout(hello, Math.min(250 * 2 ** drops, 30000));
-    changed();
+  onStatus(/** @type {(status: import("./types").ChannelStatus) => void} */ fn) {
+    this.watchers.add(fn);
+    return () => void this.watchers.delete(fn);
   }
 
-  // --- life
-  function tick() {
-    const now = performance.now();
-    if (now - heard > GIVE_UP_MS) kind = "none";
-    if (kind === "none" && hellos < 12 && now - helloAt > Math.min(1000 * 2 ** hellos, 60000)) hello();
-    changed();
+  isActivePage() {
+    return this.active === this.pageId && this.kind !== "none";
   }
-  function start() {
-    if (timer !== null) return;
-    timer = setInterval(tick, 1000);
-    hello();
+
+  onActivePage(/** @type {(active: boolean) => void} */ fn) {
+    this.electors.add(fn);
+    return () => void this.electors.delete(fn);
   }
-  function stop() {
-    if (timer === null) return;
-    clearInterval(timer);
-    clearTimeout(flushing);
-    clearTimeout(again);
-    timer = flushing = null;
-    const open = socket;
-    socket = null;
-    if (open) open.close(1000);
-    else if (kind !== "none") byMessage([pack({ c: "", n: 0, s: stamp(), k: "bye", h: {} })]);
-    kind = "none";
-    changed();
+
+  claimActivePage() {
+    this.post({ c: "", k: "claim", h: {} });
   }
-  const onMessage = (content, buffers) => {
-    if (content?.rtnb === "frames" && timer !== null) buffers.forEach(receive);
-  };
-  model.on("msg:custom", onMessage);
-  const restored = ({ persisted }) => persisted && channels.size && start();
-  env.addEventListener("pagehide", stop);
-  env.addEventListener("pageshow", restored);
-  signal?.addEventListener("abort", () => {
-    stop();
-    model.off("msg:custom", onMessage);
-    env.removeEventListener("pagehide", stop);
-    env.removeEventListener("pageshow", restored);
-  });
+
+  /** Now on the kernel's clock (`time.monotonic` in Python), ms; NaN until it was measured. */
+  now() {
+    return stamp() + this.offset_ms;
+  }
 
   /** Open a stream; the kernel then sends the widget's state. */
-  function openStream(name, listener) {
-    let ch = channels.get(name);
-    if (!ch) channels.set(name, (ch = { listeners: new Set(), inbox: new Inbox(counts), outbox: new Outbox(), cursor: 1, acked: 1 }));
-    ch.listeners.add(listener);
-    hellos = 0;
-    start();
-    if (kind !== "none") say("join", { name, seen: null, first: ch.outbox.first });
-    const send = (k, h, buffers = [], { stale_ms, r } = {}) => {
-      const extra = { ...(stale_ms !== undefined && { d: stale_ms }), ...(r !== undefined && { r }) };
-      ch.outbox.add(pack({ c: name, n: ch.outbox.next, s: stamp(), k, h, ...extra }, buffers));
-      pump();
-    };
+  openStream(/** @type {string} */ name, /** @type {OnMessage} */ onMessage) {
+    const listeners = this.streams.get(name) ?? new Set();
+    this.streams.set(name, listeners.add(onMessage));
+    this.start();
+    if (this.state === "open") this.join([name]);
     return {
-      send,
-      request(k, h, { timeout_ms = 5000 } = {}) {
-        return new Promise((resolve, reject) => {
-          const r = nextRequest++;
-          const done = (settle) => (value) => {
-            clearTimeout(late);
-            requests.delete(r);
-            settle(value);
-          };
-          const late = setTimeout(() => done(reject)(new Error(`no answer to ${k} within ${timeout_ms} ms`)), timeout_ms);
-          requests.set(r, done((answer) => (answer.error === undefined ? resolve(answer) : reject(new Error(answer.error)))));
-          send(k, h, [], { r });
-        });
+      send: (/** @type {string} */ kind, /** @type {object} */ header, /** @type {Buffers} */ buffers = []) => {
+        if (this.unsent_bytes > SEND_BYTES) return false;
+        this.post({ c: name, k: kind, h: header }, buffers);
+        return true;
       },
-      close() {
-        ch.listeners.delete(listener);
-        if (ch.listeners.size || channels.get(name) !== ch) return;
-        channels.delete(name);
-        if (kind !== "none") say("leave", { name });
-        if (!channels.size) stop();
+      request: (/** @type {string} */ kind, /** @type {object} */ header, options = {}) => this.request(name, kind, header, options),
+      close: () => {
+        if (!listeners.delete(onMessage) || listeners.size) return;
+        this.streams.delete(name);
+        this.post({ c: "", k: "leave", h: { name } });
+        if (!this.streams.size) this.stop();
       },
     };
   }
-  const listen = (set) => (fn) => {
-    set.add(fn);
-    return () => set.delete(fn);
-  };
-  return { openStream, status, onStatus: listen(watchers), pageId, isActivePage, onActivePage: listen(electors), claimActivePage: () => say("claim") };
+
+  /**
+   * @param {string} name
+   * @param {string} kind
+   * @param {object} header
+   * @param {{ buffers?: Buffers, timeout_ms?: number, signal?: AbortSignal }} options
+   * @returns {Promise<any>}
+   */
+  request(name, kind, header, { buffers = [], timeout_ms = 5000, signal }) {
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      if (this.unsent_bytes > REQUEST_BYTES) throw new Error("The kernel is busy: too much waits for it.");
+      const id = ++this.requested;
+      const settle = (/** @type {any} */ reply, reason = reply.error === undefined ? null : new Error(reply.error)) => {
+        clearTimeout(timer);
+        signal?.removeEventListener("abort", cancel);
+        this.requests.delete(id);
+        if (reason) reject(reason);
+        else resolve(reply);
+      };
+      const cancel = () => settle({}, signal?.reason);
+      const timer = setTimeout(() => settle({ error: `No reply to "${kind}" within ${timeout_ms} ms.` }), timeout_ms);
+      signal?.addEventListener("abort", cancel);
+      this.requests.set(id, settle);
+      this.post({ c: name, k: kind, h: header, r: id }, buffers);
+    });
+  }
+
+  // --- to the kernel
+
+  /** Bytes that have not left this page or, by widget message, not reached the kernel. */
+  get unsent_bytes() {
+    const under_way = this.socket?.bufferedAmount ?? this.sent - this.received;
+    return this.queue.reduce((sum, { frame }) => sum + frame.byteLength, under_way);
+  }
+
+  post(/** @type {{ c: string, k: string, h: any, r?: number }} */ head, /** @type {Buffers} */ buffers = []) {
+    this.queue.push({ frame: pack(head, buffers), request: head.r });
+    const wait = this.socket ? 0 : this.flushed + TICK_MS - performance.now();
+    if (wait <= 0) this.flush();
+    else this.flushing ??= setTimeout(() => this.flush(), wait);
+  }
+
+  flush() {
+    clearTimeout(this.flushing);
+    this.flushing = null;
+    const { socket } = this;
+    if (this.state !== "open" || (socket && socket.readyState !== WebSocket.OPEN)) return; // it waits for the next connection
+    for (const { frame } of socket ? this.queue.splice(0) : []) socket?.send(frame);
+    while (this.queue.length) {
+      let size = 0;
+      const fits = this.queue.findIndex(({ frame }) => (size += frame.byteLength) > MESSAGE_BYTES);
+      this.message(this.queue.splice(0, fits < 0 ? Infinity : Math.max(1, fits)).map(({ frame }) => frame));
+    }
+  }
+
+  message(/** @type {Uint8Array<ArrayBuffer>[]} */ frames) {
+    const content = { rtnb: "frames", page: this.pageId, connection: this.connection, at: this.sent };
+    this.flushed = performance.now();
+    this.sent += frames.reduce((sum, frame) => sum + frame.byteLength, 0);
+    try {
+      this.model.send(content, undefined, frames.map((frame) => frame.buffer));
+    } catch {
+      this.kind = "none"; // the kernel was shut down
+    }
+  }
+
+  /** Send a message of the channel itself before what waits. */
+  postFirst(/** @type {string} */ kind, /** @type {object} */ header) {
+    this.queue.unshift({ frame: pack({ c: "", k: kind, h: header }) });
+    this.flush();
+  }
+
+  join(names = [...this.streams.keys()]) {
+    this.postFirst("join", { names, all: [...this.streams.keys()] });
+  }
+
+  measure() {
+    this.asked = performance.now();
+    this.postFirst("clock", { page_ms: stamp() });
+  }
+
+  // --- from the kernel
+
+  onMessage(/** @type {any} */ { rtnb, page, connection, number, received_bytes }, /** @type {DataView[]} */ buffers) {
+    if (rtnb !== "frames" || page !== this.pageId || connection !== this.connection || this.state === "closed") return;
+    this.received = received_bytes;
+    if (number === this.expected++) buffers.forEach((data) => this.receive(data));
+    else this.reconnect(); // a message was lost
+  }
+
+  receive(/** @type {ArrayBuffer | DataView} */ data) {
+    const frame = unpack(data);
+    this.heard = performance.now();
+    if (!frame.c) this.onOwn(frame.k, frame.h, frame.r ?? 0);
+    for (const listener of this.streams.get(frame.c) ?? []) {
+      for (const [header, buffers] of messages(frame)) {
+        try {
+          listener(frame.k, header, buffers);
+        } catch (error) {
+          console.error("rtnb:", error); // the mistake of one widget must not stop the others
+        }
+      }
+    }
+    this.changed();
+  }
+
+  /** A message of the channel itself. */
+  onOwn(/** @type {string} */ kind, /** @type {any} */ header, /** @type {number} */ request) {
+    if (kind === "reply") return this.requests.get(request)?.(header);
+    this.active = header.active ?? this.active;
+    if (header.kernel_ms) this.onClock(header);
+    if (kind === "welcome" && this.state === "hello") this.trySockets(header);
+    else if (kind === "ping" && this.state === "open" && this.heard - this.asked > CLOCK_MS) this.measure();
+    else if (kind === "rejoin") {
+      this.failRequests();
+      this.join();
+    }
+  }
+
+  /** Take a measured offset; that of the quickest round trip of the last minute has the smallest error. */
+  onClock(/** @type {{ page_ms: number, kernel_ms: number }} */ { page_ms, kernel_ms }) {
+    const trip_ms = stamp() - page_ms;
+    this.trips = [...this.trips.slice(-5), { trip_ms, offset_ms: kernel_ms - page_ms - trip_ms / 2 }];
+    this.offset_ms = this.trips.toSorted((a, b) => a.trip_ms - b.trip_ms)[0].offset_ms;
+  }
+
+  // --- connections
+
+  start() {
+    this.attempts = Math.min(this.attempts, 1);
+    this.timer ??= setInterval(() => this.tick(), 1000);
+    this.tick();
+  }
+
+  tick() {
+    const now = performance.now();
+    const isSilent = now - this.heard > SILENT_MS;
+    if (isSilent) this.kind = "none";
+    if (isSilent && this.state === "open") this.end();
+    const isDue = now - this.began > Math.min(1000 * 2 ** this.attempts, 60_000) && this.attempts < 12;
+    if (isDue && (this.state === "closed" || this.state === "hello")) this.connect();
+    this.changed();
+  }
+
+  connect() {
+    this.attempts += 1;
+    this.connection += 1;
+    this.began = performance.now();
+    this.state = "hello";
+    this.expected = 1;
+    if (this.offer) this.trySockets(this.offer);
+    else this.message([pack({ c: "", k: "hello", h: { origin: location.origin, page_ms: stamp() } })]);
+    this.sent = this.received = 0;
+    this.offer = undefined;
+  }
+
+  async trySockets(/** @type {any} */ offer) {
+    this.state = "trying";
+    const { connection } = this;
+    const isCurrent = () => this.connection === connection && this.state === "trying";
+    const onData = (/** @type {ArrayBuffer} */ data) => this.connection === connection && this.receive(data);
+    const onClose = (/** @type {WebSocket} */ socket) => socket === this.socket && this.reconnect();
+    for (const [via, url] of ways(offer, window)) {
+      const socket = await openSocket(url, { token: offer.token, page: this.pageId, connection, via }, { onData, onClose });
+      if (!isCurrent()) return socket?.close(1000);
+      if (socket) return this.open(via, socket);
+    }
+    if (isCurrent()) this.open("messages", null);
+  }
+
+  open(/** @type {"direct" | "proxy" | "messages"} */ kind, /** @type {?WebSocket} */ socket) {
+    this.state = "open";
+    this.kind = kind;
+    this.socket = socket;
+    this.join();
+    this.measure();
+    this.changed();
+  }
+
+  /** End the connection; what was not sent yet waits for the next one. */
+  end() {
+    if (this.state === "open" && performance.now() - this.began > STABLE_MS) this.attempts = 0;
+    const { socket } = this;
+    this.state = "closed";
+    this.socket = null;
+    socket?.close();
+    this.failRequests();
+  }
+
+  /** Fail the requests that were sent: no reply comes any more. */
+  failRequests() {
+    const unsent = new Set(this.queue.map(({ request }) => request));
+    for (const [id, settle] of this.requests) if (!unsent.has(id)) settle(LOST);
+  }
+
+  reconnect() {
+    this.end();
+    this.tick();
+  }
+
+  stop() {
+    if (this.timer === null) return;
+    clearInterval(this.timer);
+    this.timer = null;
+    this.flush();
+    if (this.socket) this.socket.close(1000);
+    else if (this.state !== "closed" && this.kind !== "none") this.message([pack({ c: "", k: "bye", h: {} })]);
+    this.queue = [];
+    this.end();
+    this.kind = "none";
+    this.began = -Infinity;
+    this.changed();
+  }
+
+  changed() {
+    const [kind, isActive] = this.shown;
+    this.shown = [this.kind, this.isActivePage()];
+    if (this.shown[0] !== kind) this.watchers.forEach((fn) => fn(this.status()));
+    if (this.shown[1] !== isActive) this.electors.forEach((fn) => fn(!isActive));
+  }
 }
+
 const TITLES = {
-  direct: "connected straight to the kernel's background loop: a busy cell holds nothing up",
-  proxy: "connected to the kernel's background loop through the Jupyter server: a busy cell holds nothing up",
-  messages: "connected by widget messages: a busy cell holds up what this page sends",
-  none: "the kernel does not answer, or nothing is shown that needs it",
+  direct: "Connected directly to the kernel's background loop: a busy cell delays nothing.",
+  proxy: "Connected to the kernel's background loop through the Jupyter server: a busy cell delays nothing.",
+  messages: "Connected by widget messages: a busy cell delays what this page sends.",
+  none: "The kernel does not answer, or no widget on this page needs it.",
 };
+
 export default () => {
+  /** @type {PageChannel} */
   let channel;
   return {
-    initialize({ model, signal }) {
-      channel = makeChannel(model, { signal });
+    initialize(/** @type {any} */ { model, signal }) {
+      channel = new PageChannel(model, { signal });
       return channel;
     },
-    render({ el }) {
+    render(/** @type {any} */ { el }) {
       const badge = document.createElement("span");
+      badge.className = "rtnb rtnb-badge";
       badge.setAttribute("role", "status");
-      const show = ({ kind, late, lost, resent }) => {
+      const show = (/** @type {import("./types").ChannelStatus} */ { kind }) => {
         badge.dataset.kind = kind;
         badge.title = TITLES[kind];
-        badge.textContent = `channel: ${kind} · late ${late} · lost ${lost} · resent ${resent}`;
+        badge.textContent = `channel: ${kind}`;
       };
-      badge.className = "rtnb rtnb-badge";
       show(channel.status());
       el.append(badge);
       return channel.onStatus(show);

@@ -1,11 +1,10 @@
-"""The line between the page and the background loop.
+"""Channel between the page and the background loop: one per kernel, shared by all widgets.
 
-Widget messages pass the kernel's main thread, where a cell that computes holds them up. So the page also tries a
-WebSocket to the background loop: directly where kernel and browser share a machine, else through
-jupyter-server-proxy where that is installed; widget messages carry the same frames until one of them works, and when
-neither does.
+Widget messages need the kernel's main thread, which a computing cell blocks. A page therefore first tries a WebSocket
+to the background loop: directly where kernel and browser share a machine, else through jupyter-server-proxy where that
+is installed. Without either it uses widget messages. Everything then goes that one way until the connection ends.
 
-Set RTNB_CHANNEL to ``messages`` or ``proxy`` to go without the better ways.
+Set RTNB_CHANNEL to ``messages`` to forbid sockets, or to ``proxy`` to forbid direct ones.
 """
 
 from __future__ import annotations
@@ -20,41 +19,34 @@ from traitlets import Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.widgets._base import Widget, bundle
-from rtnb.widgets._hub import Hub
-from rtnb.widgets._socket import SocketServer
-from rtnb.widgets._stream import OnMessage, Stream
+from rtnb.widgets._pages import OnMessage, Pages, Stream
+from rtnb.widgets._socket import SocketServer, WritePage
 
 SHOWN_S: Final = 6.0
-"""How long a page may take to show what a cell displayed: 1 to 3 s where JupyterLab is busy (measured)."""
+"""Longest wait for a page to show what a cell displayed: 1 to 3 s where JupyterLab is busy (measured)."""
 
 __all__ = ["Channel", "ChannelStatus", "Stream", "StreamWidget", "shared_channel"]
 
 
 class ChannelStatus(NamedTuple):
-    """How the line does."""
+    """Status of the channel."""
 
     kind: str
-    """How the active page is reached: ``"direct"``, ``"proxy"``, ``"messages"``; ``"none"`` without a page."""
+    """Connection of the active page: ``"direct"``, ``"proxy"``, ``"messages"``; ``"none"`` without a page."""
     pages: int
-    """Connected pages."""
-    late: int
-    """Frames, both ways, dropped because they came too late to be of use."""
-    lost: int
-    """Frames, both ways, that were lost and could not be sent again."""
-    resent: int
-    """Frames, both ways, that were missing for a while and came after all."""
+    """Number of known pages."""
 
 
 class Channel(Widget):
-    """The line of this kernel; shown, it is a badge that says which way is in use. Use `shared_channel`."""
+    """Channel of this kernel; displayed, it is a badge with its status. Use `shared_channel`."""
 
     _esm = bundle("channel.js")
 
     def __init__(self) -> None:
         super().__init__()
-        self._hub = Hub(lambda frames: self.send({"rtnb": "frames"}, buffers=frames))
-        SocketServer(self._hub)
-        self.on_msg(_hand_over)
+        self._pages = Pages(lambda content, frames: self.send({"rtnb": "frames", **content}, buffers=frames))
+        self._server = SocketServer(self._pages)
+        self.on_msg(_on_widget_message)
 
     def open_stream(self, name: str, on_message: OnMessage) -> Stream:
         """Open a stream.
@@ -62,55 +54,64 @@ class Channel(Widget):
         Parameters
         ----------
         name : str
-            As the page will call it; not in use.
+            Its name, the same on the page; not in use.
         on_message : callable
-            ``on_message(kind: str, header: dict, buffers: list[bytes])``, called on the background loop. Where the
-            page waits for a reply, what it returns (or, being async, results in) is the reply.
+            ``on_message(kind: str, header: dict, buffers: list[bytes])``, called on the background loop. Its result, or
+            the result of its awaitable, is the reply to a request; an error becomes the request's error.
 
         Raises
         ------
         ValueError
             The name is empty or in use.
         """
-        if not name or name in self._hub.channels:
+        if not name or name in self._pages.streams:
             raise ValueError(f"stream name {name!r} is {'in use' if name else 'empty'}")
-        stream = self._hub.channels[name] = Stream(name, on_message, send=self._hub.send, remove=self._hub.remove)
+        stream = self._pages.streams[name] = Stream(name, on_message, self._pages)
         return stream
 
     @property
     def status(self) -> ChannelStatus:
-        """Which way is in use, and what went wrong."""
-        pages = list(self._hub.pages.values())
-        counts = [counts for page in pages for counts in (page.counts, page.its_counts)]
-        active = self._hub.pages.get(self._hub.active)
-        return ChannelStatus(
-            active.via if active else "none",
-            len(pages),
-            *(sum(getattr(one, name) for one in counts) for name in ("late", "lost", "resent")),
-        )
+        """Connection of the active page, and number of pages."""
+        active = self._pages.pages.get(self.active_page)
+        return ChannelStatus(active.via if active else "none", len(self._pages.pages))
+
+    @property
+    def active_page(self) -> str:
+        """Id of the page that may use the microphone and the loudspeaker; empty without a page."""
+        return self._pages.active
+
+    @property
+    def last_message_s(self) -> float:
+        """Time of the last widget message (`time.monotonic`); 0 before the first."""
+        return self._pages.last_message_s
+
+    async def invite(self, write: WritePage) -> str:
+        """Return the address of a page outside of the notebook that opens once; see `SocketServer.invite`."""
+        return self._server.invite(write)
 
     def close(self) -> None:
-        """Close all channels, the socket and the widget."""
-        for channel in list(self._hub.channels.values()) if hasattr(self, "_hub") else ():
-            channel.close()
+        """Close all streams, the socket and the widget."""
+        for stream in list(self._pages.streams.values()) if hasattr(self, "_pages") else ():
+            stream.close()
         super().close()
 
     def __repr__(self) -> str:
         return f"<Channel: {self.status.kind}, {self.status.pages} pages>"
 
 
-def _hand_over(channel: Channel, content: Any, buffers: list[Any]) -> None:
-    """Bring what a page said to the background loop; the kernel may call this on any thread."""
-    if isinstance(content, dict) and content.get("rtnb") == "frames":
+def _on_widget_message(channel: Channel, content: Any, buffers: list[Any]) -> None:
+    """Hand a page's message over to the background loop; the kernel may call this on any thread."""
+    if isinstance(content, dict) and content.get("rtnb") == "frames" and buffers:
+        page_id, connection, at = str(content["page"]), int(content["connection"]), int(content["at"])
         frames = [bytes(buffer) for buffer in buffers]
-        shared_loop().call_soon(channel._hub.from_messages, str(content.get("page", "")), frames)
+        shared_loop().call_soon(channel._pages.receive_message, page_id, connection, at, frames)
 
 
 _channel: Channel | None = None
 
 
 def shared_channel() -> Channel:
-    """Return the line of this kernel; a new one where it was closed."""
+    """Return the channel of this kernel; a new one where it was closed."""
     global _channel
     if _channel is None or _channel.comm is None:
         _channel = Channel()
@@ -118,17 +119,17 @@ def shared_channel() -> Channel:
 
 
 class StreamWidget(Widget):
-    """A widget whose page talks to the background loop: ``host.getWidget(model.get("line"))`` gives the line's exports.
+    """Widget with a stream; on the page, ``host.getWidget(model.get("channel"))`` gives the channel's exports.
 
     Call `open_stream` once, in the constructor.
     """
 
-    _css: Any = ""  # the line brings the style of all; saved notebooks hold it once
+    _css: Any = ""  # the channel brings the shared style; saved notebooks hold it once
 
     channel = anywidget.WidgetTrait().tag(sync=True)
-    """The line. (Not `widget_serialization`: anywidget's `getWidget` reads only its own kind of reference.)"""
+    """The channel. (Not `widget_serialization`: anywidget's `getWidget` reads only its own kind of reference.)"""
     stream_name = Unicode().tag(sync=True)
-    """The name of its stream."""
+    """Name of its stream."""
     _stream: Stream
     _displayed = False
 
@@ -141,11 +142,11 @@ class StreamWidget(Widget):
 
     @property
     def _opened(self) -> bool:
-        """Whether the constructor came as far as the stream."""
+        """True once the constructor has opened the stream."""
         return "_stream" in self.__dict__
 
     async def be_shown(self) -> None:
-        """Display it in the cell that runs, if no page shows it; what a cell before displayed may be on its way."""
+        """Display it in the running cell if no page shows it; a page may still be about to show an earlier display."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + (SHOWN_S if self._displayed else 0)
         while self._opened and not self._stream.pages:
@@ -159,7 +160,7 @@ class StreamWidget(Widget):
         return super()._repr_mimebundle_(**options)
 
     def close(self) -> None:
-        """Close the channel and the widget; closing twice is fine."""
+        """Close the stream and the widget; closing twice is allowed."""
         if self._opened:
             self._stream.close()
         super().close()

@@ -1,11 +1,20 @@
-/** The WebSocket to the background loop: see _socket.py. Stands before _line.js, in one module with it. */
+/** WebSocket of the channel between page and kernel; see _socket.py. */
 
-/** Where to try, the best first. A page from elsewhere has no business on this machine's loopback. */
-export function ways({ port, direct }, { location, document }) {
+const ATTEMPT_MS = 5000;
+
+/**
+ * Return the ways to try, the best first. A page of another machine cannot reach this machine's loopback.
+ * @param {{ port?: number, direct?: boolean }} offer
+ * @param {{ location: Location | URL, document: Pick<Document, "getElementById"> }} env
+ * @returns {["direct" | "proxy", string][]}
+ */
+export function ways({ port, direct }, { location, document: page }) {
+  /** @type {["direct" | "proxy", string][]} */
   const found = [];
-  const here = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
-  if (direct && here) found.push(["direct", `ws://127.0.0.1:${port}/`]);
-  const config = document.getElementById("jupyter-config-data")?.textContent;
+  if (!port) return found;
+  const isLoopback = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
+  if (direct && isLoopback) found.push(["direct", `ws://127.0.0.1:${port}/`]);
+  const config = page.getElementById("jupyter-config-data")?.textContent;
   if (config) {
     const url = new URL(`${JSON.parse(config).baseUrl}proxy/${port}/`, location.href);
     found.push(["proxy", url.href.replace(/^http/, "ws")]);
@@ -14,29 +23,27 @@ export function ways({ port, direct }, { location, document }) {
 }
 
 /**
- * Try one way and show the token; what the kernel then says first is its consent.
- * @returns {Promise<boolean>} whether it is open; then every frame goes to `receive`, and its end to `lost(ws, lived_ms)`
+ * Open a socket and show the token; the kernel's first message accepts it.
+ * @param {string} url
+ * @param {object} first
+ * @param {{ onData: (data: ArrayBuffer) => void, onClose: (socket: WebSocket) => void }} handlers
+ * @returns {Promise<?WebSocket>} null where this way does not work
  */
-export function openSocket(url, first, { env, opened, receive, lost }) {
-  const ws = new env.WebSocket(url);
-  ws.binaryType = "arraybuffer";
-  let since = 0;
+export function openSocket(url, first, { onData, onClose }) {
+  const socket = new WebSocket(url);
+  socket.binaryType = "arraybuffer";
   return new Promise((resolve) => {
-    const limit = setTimeout(() => ws.close(), 10000); // widget messages do until then
-    ws.onopen = () => ws.send(JSON.stringify(first));
-    ws.onmessage = ({ data }) => {
-      if (!since) {
-        clearTimeout(limit);
-        since = performance.now();
-        opened(ws);
-        resolve(true);
-      }
-      receive(data);
+    const timer = setTimeout(() => socket.close(), ATTEMPT_MS);
+    socket.onopen = () => socket.send(JSON.stringify(first));
+    socket.onmessage = ({ data }) => {
+      clearTimeout(timer);
+      resolve(socket);
+      onData(data);
     };
-    ws.onclose = () => {
-      clearTimeout(limit);
-      resolve(since > 0);
-      lost(ws, performance.now() - since);
+    socket.onclose = () => {
+      clearTimeout(timer);
+      resolve(null);
+      onClose(socket);
     };
   });
 }

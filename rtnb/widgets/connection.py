@@ -1,7 +1,7 @@
-"""`ConnectionControl`: where a session goes, whether it is open, how long it lasts; connect, disconnect, a key.
+"""`ConnectionControl`: state, target, time left and usage of a session's connection; connect, disconnect, a key.
 
-Traits (kernel to page): `state`, `target`, `dialect`, `noun`, `model`, `session_id`, `expires_at`, `message`,
-`takes_key`, `can_connect`.
+Traits (kernel to page): `state`, `target`, `dialect`, `noun`, `model`, `transport`, `session_id`, `expires_at`, `usage`,
+`message`, `takes_key`, `can_connect`.
 Messages (page to kernel): ``{"kind": "connect"}``, ``{"kind": "disconnect"}``, ``{"kind": "key", "key": …}``. A key
 travels only so: messages are not saved in a notebook, values are.
 """
@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from traitlets import Bool, Float, Unicode
+from traitlets import Bool, Float, Int, Unicode
 
 from rtnb._loop import shared_loop
+from rtnb.analysis.cost import CostMeter
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import TransportError
@@ -30,43 +31,46 @@ class ConnectionControl(SessionView):
     Parameters
     ----------
     session : Session, optional
-        Which one; it can be disconnected here, but only who opened it knows how to connect again (see `on_connect`).
+        The session; it can be disconnected here, and connected again after `on_connect`.
     """
 
     _esm = bundle("connection.js")
     _css = styles("connection.css")
 
     state = Unicode("closed", help="closed, connecting, open or failed.").tag(sync=True)
-    target = Unicode("", help="Where to, without secrets.").tag(sync=True)
+    target = Unicode("", help="Address, without secrets.").tag(sync=True)
     dialect = Unicode("", help="ga or preview.").tag(sync=True)
     noun = Unicode("model", help="deployment on Azure, model elsewhere.").tag(sync=True)
-    model = Unicode("", help="Which model answers.").tag(sync=True)
+    model = Unicode("", help="Name of the model.").tag(sync=True)
+    transport = Unicode("WebSocket", help="Name of the transport.").tag(sync=True)
     session_id = Unicode("", help="The service's id of the session.").tag(sync=True)
-    expires_at = Float(0.0, help="Unix time at which the service ends the session; 0 where it did not say.").tag(
-        sync=True
-    )
-    message = Unicode("", help="What went wrong, in words, and what to do.").tag(sync=True)
+    expires_at = Float(0.0, help="Unix time at which the service ends the session; 0 if unknown.").tag(sync=True)
+    usage = Unicode("", help="Turns, tokens and estimated cost of the session.").tag(sync=True)
+    message = Unicode("", help="The last problem and the next step.").tag(sync=True)
     takes_key = Bool(False, help="Whether a key can be typed in.").tag(sync=True)
-    can_connect = Bool(False, help="Whether somebody is there to connect.").tag(sync=True)
+    can_connect = Bool(False, help="Whether Connect does something.").tag(sync=True)
+    n_events = Int(0, help="Number of events so far.")
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
         self._connect: Handler | None = None
         self._disconnect: Handler | None = None
         self._key: Callable[[str], object] | None = None
+        self.cost = CostMeter()
+        """Estimated cost of this session."""
         super().__init__(session, **traits)
         self.on_msg(_on_message)
 
     def on_connect(self, connect: Handler, disconnect: Handler, key: Callable[[str], object] | None = None) -> None:
-        """Name who connects, who disconnects, and who takes a key that was typed in; called on any thread."""
+        """Set the handlers of Connect, of Disconnect and of a key that was typed in; called on any thread."""
         self._connect, self._disconnect, self._key = connect, disconnect, key
         self.can_connect, self.takes_key = True, key is not None
 
     def describe(self, facts: TargetFacts) -> None:
-        """Say where to, before there is a session."""
+        """Show the target before there is a session."""
         self.target, self.noun, self.dialect, self.model = facts.url, facts.noun, facts.dialect, facts.model or ""
 
-    def failed(self, error: BaseException) -> None:
-        """Say why there is no session: the message and its next step."""
+    def set_error(self, error: BaseException) -> None:
+        """Show why there is no session: the message and its next step."""
         self.set_trait("state", "failed")
         self.message = format_error(error)
 
@@ -74,10 +78,14 @@ class ConnectionControl(SessionView):
 
     def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)
-        self.state, self.message = "open", ""
+        self.cost, self.n_events = CostMeter(), 0
+        self.state, self.message, self.usage = "open", "", ""
         self._show(source)
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
+        self.cost.feed(rows)
+        self.usage = format_usage(self.cost)
+        self.n_events = rows[-1].number + 1
         if isinstance(self.session, Session) and any(row.type.startswith("session.") for row in rows):
             self._show(self.session)
 
@@ -96,7 +104,20 @@ class ConnectionControl(SessionView):
         try:
             await session.close()
         except TransportError as error:
-            self.failed(error)
+            self.set_error(error)
+
+
+def format_usage(cost: CostMeter) -> str:
+    """Return turns, tokens and estimated cost as one text; no cost where a price is not known.
+
+    >>> format_usage(CostMeter())
+    ''
+    """
+    turns = sum(charge.what == "response" for charge in cost.charges)
+    if not turns:
+        return ""
+    parts = [f"{turns} turn{'' if turns == 1 else 's'}", f"{cost.tokens:,} tokens"]
+    return " · ".join(parts if cost.unknown else [*parts, f"${cost.usd:.3f}"])
 
 
 def _on_message(self: ConnectionControl, content: Any, buffers: Any) -> None:

@@ -1,300 +1,285 @@
-/**
- * The table of events without its surroundings: compact rows, one filter, folding or a tree, and some forty DOM rows
- * however many events there are. Not shown by itself: inspector.js takes `createTable` from its exports.
- *
- * @typedef {{}} State no traits
- */
-const STRIDE = 11, ROW_PX = 22;
-export const [FLAGS, TIME, TYPE, SIZE, BYTES, FORMAT, ITEM, RESPONSE, CALL, CONTENT, CAUSE] = Array(STRIDE).keys();
+/** The table of events: compact rows, one filter, folding or a tree, and some forty DOM rows however many events there are. */
+import { add, put, putAttribute } from "./shared.js";
+
+/** Columns of a row, as in _event_rows.py. */
+export const [FLAGS, TIME, TYPE, SIZE, BYTES, MS, ITEM, RESPONSE, CALL, CONTENT, CAUSE, TEXT] = Array(12).keys();
 export const RECEIVED = 1, TROUBLE = 2, PIECE = 4;
-/** Rows a page keeps (about 30 MB); the kernel keeps all. */
+/** Rows a page keeps (about 50 MB), as many as the kernel. */
 export const KEPT = 200_000;
+const ROW_PX = 22;
 
-/** Events as the page keeps them: `numbers` in rows of STRIDE, and one short text each. */
-export class Rows {
-  constructor(base = 0) {
-    Object.assign(this, { base, count: 0, total: base, numbers: new Int32Array(STRIDE << 12), texts: [] });
-    Object.assign(this, { types: [], ids: [""], perMs: [], byType: [], sent: 0, troubles: [] });
-  }
-  get next() { return this.base + this.count; }
-  at(index, column) { return this.numbers[(index - this.base) * STRIDE + column]; }
-  text(index) { return this.texts[index - this.base]; }
-  type(index) { return this.types[this.at(index, TYPE)]; }
-  /** Take in a frame; false where rows before it are missing. */
-  add(header, numbers, words) {
-    this.total = Math.max(this.total, header.total);
-    const skip = this.next - header.start;
-    if (skip < 0 || skip >= header.count) return skip >= 0;
-    const from = this.count, more = numbers.subarray(skip * STRIDE, header.count * STRIDE);
-    const need = from * STRIDE + more.length;
-    if (need > this.numbers.length) {
-      const grown = new Int32Array(Math.max(need, this.numbers.length * 2));
-      grown.set(this.numbers);
-      this.numbers = grown;
-    }
-    this.numbers.set(more, from * STRIDE);
-    for (let i = skip; i < header.count; i++) this.texts.push(words.summaries[i]);
-    Object.assign(this.types, words.types);
-    Object.assign(this.ids, words.ids);
-    this.perMs = words.formats;
-    this.count += header.count - skip;
-    this.tally(from);
-    return true;
-  }
-  /** Forget the first `n` rows. */
-  drop(n) {
-    this.numbers.copyWithin(0, n * STRIDE, this.count * STRIDE);
-    this.texts.splice(0, n);
-    Object.assign(this, { base: this.base + n, count: this.count - n, byType: [], sent: 0, troubles: [] });
-    this.tally(0);
-  }
-  tally(from) {
-    for (let at = from * STRIDE, i = this.base + from; i < this.next; i++, at += STRIDE) {
-      const flags = this.numbers[at], type = this.numbers[at + TYPE];
-      this.byType[type] = (this.byType[type] ?? 0) + 1;
-      if (!(flags & RECEIVED)) this.sent++;
-      if (flags & TROUBLE) this.troubles.push(i);
-    }
-  }
+/** @typedef {any} Line a number of a row, or a node {kind, key, first, last, kids, count, size, bytes, ms, parent} */
+export const firstOf = (/** @type {Line} */ line) => line?.first ?? line;
+const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+export const whole = (/** @type {number} */ number) => grouped.format(number);
+const seconds = (/** @type {number} */ tenths) => (tenths / 10_000).toFixed(3);
+
+/** Parse a filter: a comma means "or", "!" in front "not", "*" anything; without "*" a part of a text is enough. */
+export function parseFilter(/** @type {string} */ text) {
+  const terms = text.split(",").map((term) => term.trim()).filter((term) => term.replace("!", ""));
+  return terms.map((term) => {
+    const no = term[0] === "!", body = no ? term.slice(1).trim() : term, columns = [TYPE, ITEM, RESPONSE, CALL];
+    const pattern = body.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&")).join(".*");
+    const wild = body.includes("*"), regex = new RegExp(wild ? `^${pattern}$` : pattern, "i");
+    if (!wild) columns.push(TEXT);
+    return { no, body, wild, fits: (/** @type {any[]} */ row) => columns.some((column) => row[column] && regex.test(row[column])) };
+  });
 }
 
-const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-/** A test of words: "*" stands for anything, a comma or space means "or", "!" in front means "not". */
-export function pattern(text) {
-  const one = (word) => {
-    const body = word.split("*").map(escaped).join(".*");
-    return new RegExp(word.includes("*") ? `^${body}$` : body, "i");
-  };
-  const words = text.split(/[\s,]+/).filter((word) => word.replace(/^!/, ""));
-  const wanted = words.filter((word) => word[0] !== "!").map(one);
-  const unwanted = words.filter((word) => word[0] === "!").map((word) => one(word.slice(1)));
-  return (word) => (!wanted.length || wanted.some((w) => w.test(word))) && !unwanted.some((w) => w.test(word));
-}
-
-/** What is shown of the rows, in order: `lines` holds row numbers and nodes, `depths` their indentation. */
+/** Rows of the newest events (`base` is the number of the first), and the lines that show them: row numbers and nodes. */
 export class View {
-  constructor(rows) {
-    Object.assign(this, { rows, direction: "", types: "", text: "", tree: false, fold: true });
-    Object.assign(this, { toggled: new Set(), found: new Set() });
+  constructor(base = 0) {
+    this.base = base;
+    /** @type {any[][]} */ this.rows = [];
+    /** @type {number[]} */ this.troubles = [];
+    this.filter = this.direction = "";
+    this.errors = this.tree = false;
+    this.fold = true;
+    this.toggled = new Set();
+    this.found = new Set();
+    this.terms = parseFilter("");
+    this.seen = this.shown = 0;
     this.rebuild();
   }
-  /** Begin anew, after the filter or the mode has changed. */
-  rebuild(upTo) {
-    const fits = pattern(this.types), needle = this.text.trim() && new RegExp(escaped(this.text.trim()), "i");
-    this.fitsType = remembered((type) => fits(this.rows.types[type]));
-    this.typeHas = remembered((type) => needle.test(this.rows.types[type]));
-    this.idHas = remembered((id) => needle.test(this.rows.ids[id]));
-    Object.assign(this, { needle, seen: this.rows.base, shown: 0, root: { kids: [] }, lines: [], depths: [] });
-    this.grow(upTo);
+  get next() { return this.base + this.rows.length; }
+  get(/** @type {number} */ index) { return this.rows[index - this.base]; }
+  /** Take the rows of a message; false where rows before them are missing. */
+  add(/** @type {number} */ start, /** @type {any[][]} */ rows) {
+    if (start > this.next) return false;
+    for (const row of rows.slice(this.next - start)) {
+      if (row[FLAGS] & TROUBLE) this.troubles.push(this.next);
+      this.rows.push(row);
+    }
+    return true;
   }
-  fits(i) {
-    const { rows, needle } = this, at = (i - rows.base) * STRIDE, row = rows.numbers, type = row[at + TYPE];
-    if (this.direction && (this.direction === "received") !== !!(row[at] & RECEIVED)) return false;
-    if (!this.fitsType(type)) return false;
-    if (!needle || needle.test(rows.texts[i - rows.base]) || this.typeHas(type) || this.found.has(i)) return true;
-    return this.idHas(row[at + ITEM]) || this.idHas(row[at + RESPONSE]) || this.idHas(row[at + CALL]);
+  /** Forget all but the newest rows. */
+  keep(/** @type {number} */ count) {
+    this.base += this.rows.splice(0, this.rows.length - count).length;
+    this.troubles = this.troubles.filter((index) => index >= this.base);
+    this.rebuild();
   }
-  /** Take in the rows that have come, for some milliseconds; whether that was all (up to `upTo` while paused). */
-  grow(upTo = this.rows.next, budget_ms = 12) {
+  /** Begin the lines anew, after the filter or the mode has changed. */
+  rebuild() {
+    this.terms = parseFilter(this.filter);
+    this.seen = this.base;
+    this.shown = 0;
+    this.root = /** @type {Line} */ ({ kids: [] });
+    this.relay();
+  }
+  fits(/** @type {number} */ i) {
+    const row = this.get(i), wanted = this.terms.filter((term) => !term.no);
+    if (this.errors && !(row[FLAGS] & TROUBLE)) return false;
+    if (this.direction && (this.direction === "received") !== !!(row[FLAGS] & RECEIVED)) return false;
+    if (this.terms.some((term) => term.no && term.fits(row))) return false;
+    return !wanted.length || wanted.some((term) => term.fits(row)) || this.found.has(i);
+  }
+  /** Take new rows, for some milliseconds; whether those were all. */
+  grow(budget_ms = 12) {
     const end = performance.now() + budget_ms;
-    for (; this.seen < upTo && (this.seen % 256 || performance.now() < end); this.seen++) {
+    for (; this.seen < this.next && (this.seen % 256 || performance.now() < end); this.seen++) {
       if (this.fits(this.seen)) this.place(this.seen);
     }
     if (this.moved) this.relay();
-    return this.seen >= upTo;
+    return this.seen === this.next;
   }
-  place(i) {
-    const { rows } = this, at = (i - rows.base) * STRIDE, row = rows.numbers, piece = row[at] & PIECE;
-    const item = row[at + ITEM], response = row[at + RESPONSE], content = row[at + CONTENT], type = row[at + TYPE];
+  place(/** @type {number} */ i) {
+    const row = this.get(i), piece = row[FLAGS] & PIECE, path = this.tree ? [["response", row[RESPONSE]], ["item", row[ITEM]]] : [];
+    if (this.tree && row[ITEM]) path.push(["part", row[CONTENT]]);
+    if (piece && this.fold) path.push(["run", `${row[TYPE]} ${row[ITEM]} ${row[CONTENT]}`]);
     let node = this.root;
-    this.shown++;
-    if (this.tree) {
-      if (response) node = this.enter(node, "response", response, i);
-      if (item) node = this.enter(node, "item", item, i);
-      if (item && content) node = this.enter(node, "part", content, i);
-    }
+    for (const [kind, id] of path) if (id) node = this.enter(node, kind, id, i);
     if (node === this.root && !piece) node.run = new Map(); // a piece after this begins a new run
-    if (piece && this.fold) node = this.enter(node, "run", (type * 1e6 + item) * 100 + content, i);
     node.kids.push(i);
+    this.shown++;
     if (node === this.root) this.depths[this.lines.push(i) - 1] = 0; // the usual case: one line more, at the end
     else this.moved ||= node.kind !== "run" || node.count < 2 || this.isOpen(node);
-    const bytes = piece ? row[at + BYTES] : 0, ms = bytes && bytes / (rows.perMs[row[at + FORMAT]] ?? 48);
-    for (; node; node = node.parent) {
+    for (; node.parent; node = node.parent) {
       node.last = i;
+      [BYTES, MS, SIZE].forEach((column) => { node[column] += row[column]; });
       node.count++;
-      node.size += row[at + SIZE];
-      node.bytes += bytes;
-      node.ms += ms;
     }
   }
-  enter(parent, kind, number, first) {
-    const known = (parent[kind] ??= new Map());
-    let node = known.get(number);
-    if (!node) {
-      const key = `${parent.key ?? ""}/${kind}${number}${kind === "run" && !parent.key ? `@${first}` : ""}`;
-      node = { kind, key, first, last: first, kids: [], count: 0, size: 0, bytes: 0, ms: 0, parent };
-      known.set(number, node);
-      parent.kids.push(node);
+  enter(/** @type {Line} */ parent, /** @type {string} */ kind, /** @type {string} */ id, /** @type {number} */ first) {
+    const known = (parent[kind] ??= new Map()), key = `${parent.key ?? ""}/${kind} ${id}${kind === "run" && !parent.key ? `@${first}` : ""}`;
+    if (!known.has(id)) {
+      known.set(id, { kind, key, first, last: first, kids: [], count: 0, [SIZE]: 0, [BYTES]: 0, [MS]: 0, parent });
+      parent.kids.push(known.get(id));
     }
-    return node;
+    return known.get(id);
   }
-  isOpen(node) { return (node.kind !== "run") !== this.toggled.has(node.key); }
-  toggle(node) {
+  isOpen(/** @type {Line} */ node) { return (node.kind !== "run") !== this.toggled.has(node.key); }
+  toggle(/** @type {Line} */ node) {
     if (!this.toggled.delete(node.key)) this.toggled.add(node.key);
     this.relay();
   }
   relay() {
-    Object.assign(this, { lines: [], depths: [], moved: false });
-    this.lay(this.root, 0);
-  }
-  lay(node, depth) {
-    for (const kid of node.kids) {
-      const alone = kid.kind === "run" && kid.count === 1;
-      this.lines.push(alone ? kid.first : kid);
-      this.depths.push(depth);
-      if (kid.kids && !alone && this.isOpen(kid)) this.lay(kid, depth + 1);
-    }
+    this.moved = false;
+    /** @type {Line[]} */ this.lines = [];
+    /** @type {number[]} */ this.depths = [];
+    const lay = (/** @type {Line} */ node, /** @type {number} */ depth) => {
+      for (const kid of node.kids) {
+        const alone = kid.kind === "run" && kid.count === 1;
+        this.depths[this.lines.push(alone ? kid.first : kid) - 1] = depth;
+        if (kid.kids && !alone && this.isOpen(kid)) lay(kid, depth + 1);
+      }
+    };
+    lay(this.root, 0);
   }
   /** The line of an event: itself, or the innermost shown node that holds it. */
-  lineOf(index) {
-    let best;
-    for (const line of this.lines) {
-      if (line === index) return line;
-      if (line.kids && line.first <= index && index <= line.last && holds(line, index)) best = line;
-    }
-    return best;
+  lineOf(/** @type {number} */ index) {
+    const holds = (/** @type {Line} */ node) => node.kids.some((/** @type {Line} */ kid) => kid === index || (kid.kids && holds(kid)));
+    if (this.lines.includes(index)) return index;
+    return this.lines.findLast((line) => line.kids && line.first <= index && index <= line.last && holds(line));
   }
   /** Whether a row belongs to the selected one: "cause" (refused, or refused by it), "same" (item, call), "near". */
-  relation(i, to) {
-    const { rows } = this;
-    if (rows.at(i, CAUSE) === to || rows.at(to, CAUSE) === i) return "cause";
-    const same = (column) => rows.at(i, column) && rows.at(i, column) === rows.at(to, column);
+  relation(/** @type {number} */ i, /** @type {number} */ to) {
+    const row = this.get(i), other = this.get(to) ?? [];
+    const same = (/** @type {number} */ column) => row[column] && row[column] === other[column];
+    if (row[CAUSE] === to || other[CAUSE] === i) return "cause";
     return same(ITEM) || same(CALL) ? "same" : same(RESPONSE) ? "near" : "";
   }
   /** The texts of a line's cells. */
-  cells(line, zero) {
-    const { rows } = this, node = typeof line === "object" ? line : null, i = node ? node.first : line;
-    const gap = i > rows.base ? `+${seconds(rows.at(i, TIME) - rows.at(i - 1, TIME))}` : "";
-    const bytes = node ? node.bytes : rows.at(i, BYTES), ms = node ? node.ms : bytes / (rows.perMs[rows.at(i, FORMAT)] ?? 48);
+  cells(/** @type {Line} */ line) {
+    const node = line.kids && line, i = firstOf(line), row = this.get(i), sums = node || row;
+    const gap = i > this.base ? `+${seconds(row[TIME] - this.get(i - 1)[TIME])}` : "", [bytes, ms] = [sums[BYTES], sums[MS] / 10];
+    const arrow = node && node.kind !== "run" ? "" : row[FLAGS] & RECEIVED ? "←" : "→";
+    let name = row[TYPE], text = node ? "" : row[TEXT];
+    if (node) {
+      for (const kid of node.kind === "run" ? node.kids : []) if ((text += this.get(kid)[TEXT]).length > 150) break;
+      if (node.kind === "part") name = `part ${row[CONTENT] - 1}`;
+      else if (node.kind !== "run") name = `${node.kind} ${row[node.kind === "response" ? RESPONSE : ITEM]}`;
+      name = `${this.isOpen(node) ? "▾" : "▸"} ×${whole(node.count)} ${name}`;
+    }
     const audio = bytes ? `${whole(bytes)} bytes, ${whole(ms)} ms of audio` : "";
-    const arrow = rows.at(i, FLAGS) & RECEIVED ? "←" : "→";
-    const row = [String(i), node && node.kind !== "run" ? "" : arrow, seconds(rows.at(i, TIME) - zero), gap];
-    if (!node) return [...row, rows.type(i), whole(rows.at(i, SIZE)), [audio, rows.text(i)].filter(Boolean).join(" · ")];
-    const id = rows.ids[rows.at(i, node.kind === "response" ? RESPONSE : ITEM)];
-    const name = { run: () => rows.type(i), part: () => `part ${rows.at(i, CONTENT) - 1}` }[node.kind]?.();
-    let text = "";
-    for (const kid of node.kind === "run" ? node.kids : []) if ((text += rows.text(kid)).length > 150) break;
-    const title = `${this.isOpen(node) ? "▾" : "▸"} ×${whole(node.count)} ${name ?? `${node.kind} ${id}`}`;
-    return [...row, title, whole(node.size), [audio, text].filter(Boolean).join(" · ")];
+    return [`${i}`, seconds(row[TIME]), gap, arrow, name, whole(sums[SIZE]), [audio, text].filter(Boolean).join(" · ")];
   }
 }
-const holds = (node, index) => node.kids.some((kid) => kid === index || (kid.kids && holds(kid, index)));
-const remembered = (test, known = []) => (key) => (known[key] ??= test(key));
-const format = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-export const whole = (number) => format.format(number);
-const seconds = (tenths) => (tenths / 10_000).toFixed(3);
-const COLUMNS = ["#", "", "time (s)", "gap (s)", "type", "bytes", "summary"];
+
+/** A browser resets the scroll position of an element that moves to another place, without an event: this one reports it. */
+class Scroller extends HTMLElement {
+  connectedCallback() { this.dispatchEvent(new Event("connected")); }
+}
+if (!customElements.get("rtnb-scroller")) customElements.define("rtnb-scroller", Scroller);
+
+const COLUMNS = ["#", "time (s)", "gap (s)", "", "type", "bytes", "summary"], NUMERIC = [0, 1, 2, 5], DIGITS = [4, 7, 7, 0, 0, 5, 0];
 let tables = 0;
 
-/** The grid: paints what is in view, follows the newest, and is driven by mouse and keyboard. */
-export function createTable({ on, signal, make }) {
-  const uid = `rtnb-events-${++tables}`, pool = [];
-  const head = make("div", { className: "rtnb-ev-row rtnb-ev-head", role: "row" },
-    ...COLUMNS.map((name) => make("span", { role: "columnheader", textContent: name, "aria-label": name || "direction" })));
-  const space = make("div", { className: "rtnb-ev-space", role: "rowgroup" });
-  const grid = make("div", { className: "rtnb-ev-grid", tabIndex: 0, role: "grid", "aria-label": "Events" }, head, space);
-  const table = { el: grid, view: new View(new Rows()), paused: false, follow: true, chosen: null, zero: 0 };
-  table.paint = () => { table.frame ||= requestAnimationFrame(painted); };
-  table.select = (line) => {
-    if (line === undefined) return;
-    const at = table.view.lines.indexOf((table.chosen = line));
-    const top = at * ROW_PX, room = grid.clientHeight - 2 * ROW_PX;
-    if (top < grid.scrollTop) grid.scrollTop = top;
-    else if (top > grid.scrollTop + room) grid.scrollTop = top - room;
-    if (at < table.view.lines.length - 1) table.setFollow(false);
-    table.paint();
-    on("chosen", line);
-  };
-  table.setFollow = (follow) => {
-    if (follow !== table.follow) on("follow", (table.follow = follow));
-    table.paint();
-  };
-  /** Select the line that shows an event; false where none does. */
-  table.goTo = (index, line = table.view.lineOf(index)) => {
-    table.select(line);
-    return line !== undefined;
-  };
-
-  function painted() {
-    table.frame = 0;
-    const { view, chosen, zero } = table, { lines, rows } = view, about = chosen?.first ?? chosen;
-    space.style.height = `${lines.length * ROW_PX}px`;
-    if (table.follow && !table.paused) grid.scrollTop = grid.scrollHeight;
-    const first = Math.max(0, Math.floor(grid.scrollTop / ROW_PX)), fit = Math.ceil(grid.clientHeight / ROW_PX) + 1;
-    grid.removeAttribute("aria-activedescendant");
-    for (let k = 0; k < Math.max(fit, pool.length); k++) {
-      const at = first + k, line = lines[at], dom = (pool[k] ??= space.appendChild(newRow(k)));
-      dom.hidden = k >= fit || line === undefined;
-      if (dom.hidden) continue;
-      const node = line.kids ? line : null, i = node ? node.first : line, flags = rows.at(i, FLAGS);
-      const kind = node && node.kind !== "run" ? "node" : flags & TROUBLE ? "trouble" : flags & RECEIVED ? "received" : "sent";
-      dom.line = line;
-      set(dom, "style", `transform: translateY(${at * ROW_PX}px)`);
-      set(dom, "data-index", i);
-      set(dom, "data-kind", kind);
-      set(dom, "data-relation", about === null || line === chosen ? "" : view.relation(i, about));
-      set(dom, "aria-selected", String(line === chosen));
-      set(dom, "aria-rowindex", at + 2);
-      set(dom, "aria-expanded", node && String(view.isOpen(node)));
-      if (line === chosen) grid.setAttribute("aria-activedescendant", dom.id);
-      const cells = view.cells(line, zero);
-      for (let c = 0; c < cells.length; c++) set(dom.children[c].firstChild, "data", cells[c]);
-      set(dom.children[4], "style", view.depths[at] ? `padding-inline-start: ${view.depths[at] * 14}px` : null);
-    }
-    grid.setAttribute("aria-rowcount", lines.length + 1);
-    on("painted");
+/** The grid: paints the lines in view, follows the newest, and reacts to mouse and keyboard. */
+export class EventTable {
+  constructor(/** @type {Element} */ parent, /** @type {AbortSignal} */ signal) {
+    this.view = new View();
+    this.paused = false;
+    this.follow = true;
+    /** @type {Line} */ this.selected = null;
+    this.frame = this.top = 0;
+    this.digits = [...DIGITS]; // of the numeric columns; they only grow, so that nothing jumps
+    /** @type {any[]} */ this.pool = [];
+    this.uid = `rtnb-events-${++tables}`;
+    this.grid = add(parent, "rtnb-scroller", { className: "rtnb-ev-grid", tabIndex: 0, "aria-label": "Events" });
+    const head = add(this.grid, "div", { className: "rtnb-ev-row rtnb-ev-head", role: "row", "aria-rowindex": 1 });
+    for (const name of COLUMNS) add(head, "span", { role: "columnheader", textContent: name, "aria-label": name || "direction" });
+    this.space = add(this.grid, "div", { className: "rtnb-ev-space", role: "rowgroup" });
+    this.paint = () => { this.frame ||= requestAnimationFrame(() => this.painted()); };
+    this.listen(signal);
   }
-  const set = (dom, name, value) => {
-    if ((dom.said ??= {})[name] === value) return;
-    dom.said[name] = value;
-    if (name === "data") dom.data = value;
-    else if (value === null) dom.removeAttribute(name);
-    else dom.setAttribute(name, value);
-  };
-  const newRow = (k) => make("div", { className: "rtnb-ev-row", id: `${uid}-${k}`, role: "row" },
-    ...COLUMNS.map(() => make("span", { role: "gridcell" }, "")));
-  const toggle = (node) => table.paint(table.view.toggle(node));
-  const listen = (name, act) => grid.addEventListener(name, act, { signal, passive: name === "scroll" || name === "wheel" });
-  listen("click", ({ target }) => {
-    const line = target.closest(".rtnb-ev-row")?.line;
-    if (line?.kids && target.matches(":nth-child(5)")) toggle(line);
-    table.select(line);
-  });
-  listen("wheel", ({ deltaY }) => { if (deltaY < 0) table.setFollow(false); });
-  listen("scroll", table.paint);
-  listen("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const { lines } = table.view, at = lines.indexOf(table.chosen), page = Math.floor(grid.clientHeight / ROW_PX) - 2;
-    const line = lines[at], go = (to) => table.select(lines[Math.min(Math.max(to, 0), lines.length - 1)]);
-    const keys = {
-      ArrowDown: () => go(at + 1), ArrowUp: () => go(at < 0 ? lines.length - 1 : at - 1),
-      PageDown: () => go(at + page), PageUp: () => go(at - page), Home: () => go(0),
-      End: () => { go(lines.length - 1); table.setFollow(true); },
-      Enter: () => line?.kids && toggle(line),
-      ArrowRight: () => line?.kids && !table.view.isOpen(line) && toggle(line),
-      ArrowLeft: () => {
-        if (line?.kids && table.view.isOpen(line)) return toggle(line);
-        for (let up = at - 1; up >= 0; up--) if (table.view.depths[up] < table.view.depths[at]) return go(up);
-      },
-    };
-    if (keys[event.key]) keys[event.key]();
-    else if (!on("key", event.key)) return;
-    event.preventDefault();
-  });
-  const watch = new ResizeObserver(table.paint);
-  watch.observe(grid);
-  signal.addEventListener("abort", () => watch.disconnect());
-  return table;
-}
+  onSelected() {}
+  onPainted() {}
+  /** @param {string} key @returns {boolean} whether it is used */
+  onKey(key) { return key === ""; }
 
-export default { initialize: () => ({ createTable, Rows, View, whole, KEPT, TIME }) };
+  listen(/** @type {AbortSignal} */ signal) {
+    const { grid } = this;
+    const on = (/** @type {string} */ name, /** @type {(event: any) => void} */ act) => grid.addEventListener(name, act, { signal });
+    on("click", ({ target }) => {
+      const line = target.closest(".rtnb-ev-row")?.line;
+      if (line?.kids && target.matches(":nth-child(5)")) this.view.toggle(line);
+      if (line !== undefined) this.select(line);
+    });
+    on("scroll", () => {
+      if (grid.scrollTop < Math.min(this.top, grid.scrollHeight - grid.clientHeight - 2)) this.follow = false;
+      this.top = grid.scrollTop;
+      this.paint();
+    });
+    on("connected", () => {
+      grid.scrollTop = this.top;
+      this.paint();
+    });
+    on("keydown", (event) => {
+      if (!event.ctrlKey && !event.metaKey && !event.altKey && (this.moveBy(event.key) || this.onKey(event.key))) event.preventDefault();
+    });
+    const resized = new ResizeObserver(this.paint);
+    resized.observe(grid);
+    signal.addEventListener("abort", () => resized.disconnect());
+  }
+  /** Act on a key that moves the selection or folds; whether it did. */
+  moveBy(/** @type {string} */ key) {
+    const { view } = this, { lines, depths } = view, at = lines.indexOf(this.selected), line = lines[at], last = lines.length - 1;
+    const page = Math.floor(this.grid.clientHeight / ROW_PX) - 2, open = line?.kids && view.isOpen(line);
+    const up = depths.slice(0, Math.max(at, 0)).findLastIndex((depth) => depth < depths[at]);
+    const to = /** @type {Record<string, number>} */ ({ ArrowDown: at + 1, ArrowUp: at < 0 ? last : at - 1, ArrowLeft: up,
+      PageDown: at + page, PageUp: at - page, Home: 0, End: last })[key];
+    if (line?.kids && (key === "Enter" || (key === "ArrowRight" && !open) || (key === "ArrowLeft" && open))) view.toggle(line);
+    else if (last >= 0 && to !== undefined && (key !== "ArrowLeft" || up >= 0)) {
+      this.select(lines[Math.min(Math.max(to, 0), last)], key === "End");
+    } else return false;
+    this.paint();
+    return true;
+  }
+  /** Select a line (null for none) and bring it into view. */
+  select(/** @type {Line} */ line, follow = this.follow && this.view.lines.at(-1) === line) {
+    const { grid } = this, top = this.view.lines.indexOf(line) * ROW_PX, room = grid.clientHeight - 2 * ROW_PX;
+    this.selected = line;
+    if (line !== null) {
+      this.follow = follow;
+      this.space.style.height = `${this.view.lines.length * ROW_PX}px`;
+      grid.scrollTop = Math.min(Math.max(grid.scrollTop, top - room), top);
+    }
+    this.paint();
+    this.onSelected();
+  }
+  /** Select the line that shows an event; false where none does. */
+  goTo(/** @type {number} */ index) {
+    const line = this.view.lineOf(index);
+    if (line !== undefined) this.select(line);
+    return line !== undefined;
+  }
+  painted() {
+    this.frame = 0;
+    const { grid, view: { lines, fold, tree } } = this;
+    put(this.space.style, "height", `${lines.length * ROW_PX}px`);
+    if (this.follow && !this.paused) grid.scrollTop = grid.scrollHeight;
+    this.top = grid.scrollTop;
+    const first = Math.floor(this.top / ROW_PX), fit = Math.ceil(grid.clientHeight / ROW_PX) + 1;
+    grid.removeAttribute("aria-activedescendant");
+    for (let k = 0; k < Math.max(fit, this.pool.length); k++) {
+      const dom = (this.pool[k] ??= add(this.space, "div", { className: "rtnb-ev-row", id: `${this.uid}-${k}`, role: "row" },
+        ...COLUMNS.map(() => add(null, "span", { role: "gridcell" }))));
+      dom.line = k < fit ? lines[first + k] : undefined;
+      put(dom, "hidden", dom.line === undefined);
+      if (!dom.hidden) this.paintRow(dom, first + k);
+    }
+    for (const c of NUMERIC) grid.style.setProperty(`--w${c}`, `${this.digits[c] + 0.6}ch`);
+    putAttribute(grid, "role", fold || tree ? "treegrid" : "grid");
+    putAttribute(grid, "aria-rowcount", lines.length + 1);
+    this.onPainted();
+  }
+  paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
+    const { view, selected } = this, { line } = dom, i = firstOf(line), flags = view.get(i)[FLAGS], chosen = line === selected;
+    const direction = flags & RECEIVED ? "received" : "sent", depth = view.depths[at];
+    put(dom.style, "transform", `translateY(${at * ROW_PX}px)`);
+    putAttribute(dom, "data-index", i);
+    putAttribute(dom, "data-kind", line.kids && line.kind !== "run" ? "node" : flags & TROUBLE ? "trouble" : direction);
+    putAttribute(dom, "data-relation", selected === null || chosen ? "" : view.relation(i, firstOf(selected)));
+    putAttribute(dom, "aria-rowindex", at + 2);
+    put(dom, "ariaSelected", `${chosen}`);
+    put(dom, "ariaLevel", view.fold || view.tree ? `${depth + 1}` : null);
+    put(dom, "ariaExpanded", line.kids ? `${view.isOpen(line)}` : null);
+    if (chosen) this.grid.setAttribute("aria-activedescendant", dom.id);
+    view.cells(line).forEach((text, c) => {
+      put(dom.children[c], "textContent", text);
+      this.digits[c] = Math.max(this.digits[c], text.length);
+    });
+    put(dom.children[3], "ariaLabel", direction);
+    put(dom.children[4].style, "paddingInlineStart", `${depth * 14}px`);
+  }
+}

@@ -1,71 +1,62 @@
-"""`EventInspector`: every event of a session, both ways, in one table; the page keeps short rows, the kernel the log.
+"""Event inspector: all events of a session in one table, both directions, with the details of one beside it.
 
-To the page goes ``rows`` (see `rtnb.widgets._event_rows`), ten times a second, from where the page asks with ``from``
-{start}. The page requests: ``event`` {index}, ``run`` {first, last}, ``audio`` {first, last, number}, ``text``
-{index}, ``search`` {text, start}, ``export`` {start}, ``templates``, ``check`` and ``send`` {text, anyway}.
+The kernel holds the log and sends compact rows (see `rtnb.widgets._event_rows`) at most ten times a second. Message to
+the page: ``rows`` {start, count, base, total, source, waiting}. Messages from it: ``from`` {start} asks for the rows
+from there on. Requests: ``event`` {index}, ``run`` {first, last}, ``audio`` {first, last, number}, ``text`` {index},
+``search`` {terms, start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any, Final
 
-import anywidget
 from IPython.display import display, update_display
 from traitlets import Bool, Int, Unicode
 
 from rtnb._loop import shared_loop
-from rtnb.client.log import EventLog
+from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._base import Widget, bundle, styles
-from rtnb.widgets._event_rows import EventRows, static_table
-from rtnb.widgets._event_sources import source_of
+from rtnb.widgets._base import bundle, styles
+from rtnb.widgets._event_rows import REPLACED, EventRows
+from rtnb.widgets._event_sources import Source, source_of
 from rtnb.widgets.channel import StreamWidget
 
-__all__ = ["EventInspector", "EventTable", "inspect"]
+__all__ = ["EventInspector", "inspect"]
 
-INTERVAL_S: Final = 0.1
-"""How often the page is told of new events (measured best: see `tests/benchmarks/inspector.py`)."""
+_INTERVAL_S: Final = 0.1  # between messages while events arrive one by one (measured: tests/benchmarks/inspector.py)
 _AT_ONCE: Final = 2_000  # rows per message: under 10 ms of work on either side
-_SEARCHED: Final = 5_000  # events looked through per request
+_SEARCHED: Final = 5_000  # events searched per request
 _EXPORTED_BYTES: Final = 2**20
-_STILL_S: Final = 2.0  # after so much silence the copy for the saved notebook is renewed
+_STILL_S: Final = 2.0  # so long after the last event the copy for the saved notebook is renewed (chosen)
 _SEND_S: Final = 8.0
-
-
-class EventTable(Widget):
-    """The part of the inspector's page that is a table; nothing to see by itself."""
-
-    _esm = bundle("event_table.js")
-    _css = styles("event_table.css")
-
-
-class EventPane(Widget):
-    """The part of the inspector's page that tells one event in full; nothing to see by itself."""
-
-    _esm = bundle("event_pane.js")
-    _css = ""
+_STATIC_ROWS: Final = 200  # of the table that stays in a saved notebook: about 40 kB (chosen)
 
 
 class EventInspector(StreamWidget):
-    """Watch every event: filter, fold, hear, link, export, send.
+    """Table of every event: filter, fold, play, link, export, send.
+
+    Kernel and page keep the newest 200,000 rows each; the page shows how many older events it leaves out.
 
     Parameters
     ----------
-    source : Session, EventLog, path, list, or a realtime connection of `openai`
-        A session or connection is followed as it goes on; its messages from before a connection was given here are not
-        known. A path is a saved log. A list holds events, JSON objects or rows of a log.
-    height_px : int, default 420
-        Height of the table.
+    source : Session, EventLog, path, list, or a realtime connection of `openai`, optional
+        A session or connection is followed; messages of a connection before this call are not known. A path is a saved
+        log. A list holds events, JSON objects or rows of a log. None waits until `source` is set.
+    height_px : int, default 480
+        Height of the whole inspector.
 
     Attributes
     ----------
+    source
+        As given; set another one and the table starts anew.
     event_log : EventLog
-        What is shown, in full.
+        The events shown, in full.
     selected_index : int or None
-        The chosen event, settable both ways: link it with a `Waveform`'s.
+        The selected event, settable in both directions: link it with a `Waveform`'s.
 
     Examples
     --------
@@ -74,137 +65,171 @@ class EventInspector(StreamWidget):
     """
 
     _esm = bundle("inspector.js")
+    _css = styles("inspector.css")
 
-    table = anywidget.WidgetTrait().tag(sync=True)
-    pane = anywidget.WidgetTrait().tag(sync=True)
     static_id = Unicode().tag(sync=True)
     can_send = Bool(False).tag(sync=True)
-    height_px = Int(420, min=100, help="Height of the table, px.").tag(sync=True)
-    selected_index = Int(None, allow_none=True, help="The chosen event: its index in the log.").tag(sync=True)
+    height_px = Int(480, min=160, help="Height of the inspector, px.").tag(sync=True)
+    selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
 
-    def __init__(self, source: Any, *, height_px: int = 420) -> None:
-        found = source_of(source)
-        super().__init__(height_px=height_px, can_send=found.send is not None, static_id=secrets.token_hex(8))
-        self.table, self.pane = EventTable(), EventPane()
-        self.event_log: EventLog = found.log
-        self._source = found
-        self._rows = EventRows(found.log)
-        self._told = 0
-        self._saved = -1
-        self._shown = False
-        self._teller: asyncio.Task[None] | None = None
+    def __init__(self, source: Any = None, *, height_px: int = 480) -> None:
+        found = source_of(source)  # first: a source it does not take leaves nothing behind
+        super().__init__(height_px=height_px, static_id=secrets.token_hex(8))
+        self._sent = self._generation = 0
+        self._next_s = 0.0
+        self._due = self._in_output = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._static_timer: asyncio.TimerHandle | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
         self.open_stream(self._on_message)
+        self._stream.on_page(lambda page, change: self._wake())  # with its message, the page sees whether it lacks rows
+        self._follow(source, found)
+
+    @property
+    def source(self) -> Any:
+        """Session, log, file, list or connection whose events are shown; None while it waits for one."""
+        return self._given
+
+    @source.setter
+    def source(self, source: Any) -> None:
+        self._follow(source, source_of(source))
+        self.selected_index = None
+
+    @property
+    def event_log(self) -> EventLog:
+        """The events shown, in full."""
+        return self._source.log
+
+    def _follow(self, given: Any, source: Source) -> None:
+        self._unsubscribe()
+        self._given, self._source, self._rows = given, source, EventRows(source.log)
+        self._generation += 1
+        self.can_send = source.send is not None
+        self._unsubscribe = source.log.subscribe(self._wake)
+        self._wake()
 
     def close(self) -> None:
         """Leave the page; the log stays. Closing twice is fine."""
-        if self._opened:  # None where the constructor refused
+        if self._opened:  # not where the constructor refused
+            self._unsubscribe()
             if shared_loop().running:
                 shared_loop().call_soon(self._stop)
-            self.table.close()
-            self.pane.close()
         super().close()
 
-    # --- telling the page ---------------------------------------------------------------------------------------------
+    def _stop(self) -> None:
+        for timer in (self._timer, self._static_timer):
+            if timer is not None:
+                timer.cancel()
 
-    async def _tell(self) -> None:
-        """Send what is new while a page looks; between times, renew the copy that a saved notebook keeps."""
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _wake(self, row: LogRow | None = None) -> None:
+        """Have the page sent what is new, soon and once however often this is called; from any thread."""
+        if not self._due and self._stream.pages:
+            self._due = True
+            shared_loop().call_soon(self._schedule)
+
+    def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
-        quiet_since = loop.time()
-        while self._stream.pages:
-            more = self._rows.read(most=_AT_ONCE)
-            if self._told < len(self._rows):
-                stop = min(self._told + _AT_ONCE, len(self._rows))
-                header, buffers = self._rows.pack(self._told, stop)
-                self._stream.publish("rows", {**header, "total": self._rows.total}, buffers)
-                self._told, quiet_since = stop, loop.time()
-            elif loop.time() - quiet_since > _STILL_S and self._saved != len(self._rows):
-                self._keep_static()
-            await asyncio.sleep(0 if more or self._told < len(self._rows) else INTERVAL_S)
+        self._timer = loop.call_at(max(loop.time(), self._next_s), self._send_rows)
 
-    def _keep_static(self) -> None:
-        """Renew the copy that is saved with the notebook; it is an output of its own, for a page without a kernel."""
-        self._saved = len(self._rows)
-        if self._shown:
-            update_display(self._static(), display_id=self.static_id, raw=True)  # type: ignore[no-untyped-call]
+    def _send_rows(self) -> None:
+        """Read the next events and send the rows that a page lacks: one message, which also carries the state."""
+        self._due = False  # before the log is read: an event from now on wakes again
+        rows = self._rows
+        more = rows.read(_AT_ONCE)
+        start = max(self._sent, rows.base) if self._sent <= rows.next else rows.base
+        self._sent = min(start + _AT_ONCE, rows.next)
+        header, buffers = rows.pack(start, self._sent)
+        state = {"source": self._generation, "waiting": self._given is None}
+        self._stream.publish("rows", {**header, **state}, buffers)
+        loop = asyncio.get_running_loop()
+        if more or self._sent < rows.next:
+            self._next_s = 0.0
+            self._wake()
+        else:
+            self._next_s = loop.time() + _INTERVAL_S
+        if self._in_output and self._static_timer is None:
+            self._static_timer = loop.call_later(_STILL_S, self._renew_static, rows.next)
+
+    # --- the copy in the saved notebook -------------------------------------------------------------------------------
+
+    def _renew_static(self, seen: int) -> None:
+        """Update the copy once no event has arrived for a while; the timer ends then."""
+        self._static_timer = None
+        if self._rows.next != seen:
+            self._static_timer = asyncio.get_running_loop().call_later(_STILL_S, self._renew_static, self._rows.next)
+            return
+        update_display(self._static(), display_id=self.static_id, raw=True)  # type: ignore[no-untyped-call]
 
     def _static(self) -> dict[str, str]:
-        table = f'<div data-rtnb-static="{self.static_id}">{static_table(self._rows)}</div>'
-        return {"text/html": table, "text/plain": repr(self.event_log)}
+        table = self.event_log.to_html(_STATIC_ROWS).translate(REPLACED)
+        title = f"At most {_STATIC_ROWS} events, for reading without a kernel"
+        details = f"<details open><summary>{title}</summary>{table}</details>"
+        return {"text/html": f'<div data-rtnb-static="{self.static_id}">{details}</div>'}
 
     def _ipython_display_(self) -> None:
+        """Display the widget, and beside it a table for readers without a kernel, which the live page hides."""
         data, metadata = self._repr_mimebundle_() or ({}, {})
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
-        if self._teller is None:
-            self._rows.read(most=self._rows.total)
-        self._shown = True
+        self._in_output = True
         display(self._static(), display_id=self.static_id, raw=True)  # type: ignore[no-untyped-call]
 
-    def _from(self, start: int) -> None:
-        self._told = min(self._told, max(0, start))
-        if self._teller is None or self._teller.done():
-            self._teller = asyncio.get_running_loop().create_task(self._tell(), name="rtnb-inspector")
-
-    def _stop(self) -> None:
-        if self._teller is not None:
-            self._teller.cancel()
-
-    # --- answering it -------------------------------------------------------------------------------------------------
+    # --- requests of the page -----------------------------------------------------------------------------------------
 
     async def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+        rows = self._rows
         try:
-            return await self._answer(kind, header)
-        except (RtnbError, ValueError) as error:  # what a person should read; all else is a mistake and goes to the log
+            match kind:
+                case "from":
+                    self._sent = max(0, int(header["start"]))
+                    self._wake()
+                    return None
+                case "event":
+                    return detail.detail(rows, self._index(header["index"]))
+                case "run":
+                    return detail.run_detail(rows, self._index(header["first"]), self._index(header["last"]))
+                case "audio":
+                    first, last = self._index(header["first"]), self._index(header["last"])
+                    return {"wav": detail.sound(rows, first, last, number=int(header["number"]))}
+                case "text":
+                    return {"text": detail.whole_text(rows, self._index(header["index"]))}
+                case "search":
+                    return self._search([str(term).lower() for term in header["terms"]], int(header["start"]))
+                case "export":
+                    return self._export(max(0, int(header["start"])))
+                case "check" | "send":
+                    return await self._check(str(header["text"]), send=kind == "send", anyway=bool(header["anyway"]))
+            raise ValueError(f"unknown request {kind!r}")
+        except (RtnbError, ValueError) as error:  # for the user to read; any other error goes to the log
             return {"error": str(error)}
 
-    async def _answer(self, kind: str, header: dict[str, Any]) -> dict[str, Any] | None:
-        rows = self._rows
-        match kind:
-            case "from":
-                self._from(int(header["start"]))
-                return None
-            case "event":
-                return detail.detail(rows, self._index(header["index"]))
-            case "run":
-                return detail.run_detail(rows, self._index(header["first"]), self._index(header["last"]))
-            case "audio":
-                first, last = self._index(header["first"]), self._index(header["last"])
-                return {"wav": detail.sound(rows, first, last, number=int(header["number"]))}
-            case "text":
-                return {"text": detail.whole_text(rows, self._index(header["index"]))}
-            case "search":
-                return self._search(str(header["text"]).lower(), max(0, int(header["start"])))
-            case "export":
-                return self._export(max(0, int(header["start"])))
-            case "templates":
-                return {"templates": detail.templates()}
-            case "check" | "send":
-                send = kind == "send"
-                return await self._judge(str(header["text"]), send=send, anyway=bool(header["anyway"]))
-        raise ValueError(f"unknown request {kind!r}")
-
     def _index(self, number: Any) -> int:
-        if not isinstance(number, int) or not 0 <= number < len(self._rows):
+        if not isinstance(number, int) or not self._rows.base <= number < self._rows.next:
             raise ValueError(f"there is no event {number!r}")
         return number
 
-    def _search(self, text: str, start: int) -> dict[str, Any]:
-        stop = min(start + _SEARCHED, len(self._rows))
-        hits = [index for index in range(start, stop) if detail.contains(self._rows.row(index).event, text)]
+    def _search(self, terms: list[str], start: int) -> dict[str, Any]:
+        rows = self._rows
+        start = max(start, rows.base)
+        stop = min(start + _SEARCHED, rows.next)
+        found = ((index, rows.row(index).event) for index in range(start, stop))
+        hits = [index for index, event in found if any(detail.contains(event, term) for term in terms)]
         return {"hits": hits, "next": stop}
 
     def _export(self, start: int) -> dict[str, Any]:
-        lines, size = [], 0
-        dropped = self._rows.total - len(self.event_log)
+        log, lines, size = self.event_log, [], 0
+        dropped = log.dropped.events
         position = max(0, start - dropped)
-        for line in self.event_log.lines(position):
+        for line in log.lines(position):
             lines.append(line)
             size += len(line)
             if size >= _EXPORTED_BYTES:
                 break
         stop = dropped + position + len(lines) - (position == 0)  # the header is no event
-        return {"text": "".join(lines), "next": stop, "more": stop < self._rows.total}
+        return {"text": "".join(lines), "next": stop, "more": stop < dropped + len(log)}
 
-    async def _judge(self, text: str, *, send: bool, anyway: bool) -> dict[str, Any]:
+    async def _check(self, text: str, *, send: bool, anyway: bool) -> dict[str, Any]:
         source = self._source
         message, problem = detail.check(text, dialect=source.dialect, state=source.state)
         if message is None or source.send is None:
@@ -215,14 +240,14 @@ class EventInspector(StreamWidget):
             async with asyncio.timeout(_SEND_S):
                 await source.send(message)
         except TimeoutError:
-            return {"problem": "Not sent yet: the loop of the session is busy (a cell computes?).", "possible": False}
+            return {"problem": "Not sent: the loop of the session is busy, perhaps with a cell.", "possible": False}
         except (ConnectionClosed, OSError) as error:
             return {"problem": f"Not sent: {error}", "possible": False}
         return {"sent": True}
 
 
-def inspect(source: Any, *, height_px: int = 420) -> EventInspector:
-    """Show every event of `source`: the same as `EventInspector`, whose docstring says what it may be.
+def inspect(source: Any, *, height_px: int = 480) -> EventInspector:
+    """Return an `EventInspector` of `source`: as the last line of a cell it shows every event.
 
     Give a connection of `openai` (``async with client.realtime.connect(…) as connection``) before its first event is
     read; only this object is watched, and it works on as before.

@@ -1,66 +1,47 @@
-"""`InstructionsControl`: the system prompt, written in peace and applied with a click."""
+"""Instructions: `InstructionsControl` edits the system prompt and applies it on a click."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import ipywidgets
-from traitlets import Unicode
 
-from rtnb.widgets.settings import Control, close_all
+from rtnb.widgets.knobs import TEXTS, traits_of
+from rtnb.widgets.settings import Control, format_note
 
 
 class InstructionsControl(Control):
-    """What the model is told to be. Typing changes nothing until it is applied; setting `text` applies."""
+    """Instructions of the model. Typing makes a draft, the button applies it; setting `text` applies at once."""
 
-    title = "Instructions"
-
-    text = Unicode("", help="Plain words work best. The model follows them from its next answer on.").tag(
-        label="", place="instructions"
-    )
+    group = "instructions"
+    vars().update(traits_of(group))
+    text: Any
 
     def _input(self, name: str) -> Any:
-        self._editor = ipywidgets.Textarea(
-            placeholder="What the model is told to be", layout=ipywidgets.Layout(width="auto", height="7em")
-        )
-        self._title = ipywidgets.HTML('<b class="rtnb-title">Instructions</b>')
-        self._editor.observe(lambda change: self._arrange(), "value")
-        wide = ipywidgets.Layout(width="auto")
-        self._apply = ipywidgets.Button(description="Apply", icon="check", layout=wide, disabled=True)
-        self._reset = ipywidgets.Button(description="Reset to the service's own", icon="undo", layout=wide)
-        self._apply.on_click(lambda button: setattr(self, "text", self._editor.value))
-        self._reset.on_click(lambda button: self.reset())
-        self._buttons = ipywidgets.HBox([self._apply, self._reset], layout=ipywidgets.Layout(flex_flow="row wrap"))
+        self._heading = self._look.heading(self.knobs()[name].label)
+        self._editor = self._look.make(ipywidgets.Textarea, self.text, placeholder=TEXTS["instructions"])
+        self._editor.observe(lambda _: self.on_status(), "value")
+        self._apply = self._look.button(TEXTS["apply"], self.apply_draft)
+        reset = self._look.button(TEXTS["restore"], self.reset)
+        self._buttons = self._look.make(ipywidgets.HBox, [self._apply, reset])
         return self._editor
 
+    def apply_draft(self) -> None:
+        """Send the text of the editor."""
+        self.text = self._editor.value
+
     def reset(self) -> None:
-        """Return to what the service had by itself."""
-        initial = self.steering.initial
-        if initial is not None:
-            self.text = initial.instructions or ""
+        """Return to the service's own instructions."""
+        self.text = self.updater.initial.get("instructions", self.text)
 
     def _confirm(self, name: str, value: Any) -> None:
-        """Put the text where the service says it is; a draft that is not applied yet stays."""
-        if self._editor.value == self.text:
-            super()._confirm(name, value)
-        else:
-            super(Control, self).__setattr__(name, value)
+        """Show the instructions in force; a draft that is not applied yet stays."""
+        draft = self._editor.value if self._editor.value != self.text else value
+        super()._confirm(name, value)
+        self._editor.value = draft
 
-    def available(self, name: str) -> bool:
-        """Whether a knob does something as things stand: it is shown then."""
-        return True
-
-    def _arrange(self) -> None:
-        if "text" not in getattr(self, "_notes", {}):
-            return  # while the constructor runs
-        draft = self._editor.value != self.text
-        self._apply.disabled = not draft
-        self._notes["text"].value = self._note("text") + (
-            '<span class="rtnb-note"><b>Not applied yet.</b></span>' if draft else ""
-        )
-        self._place(self._title, self._editor, self._buttons, self._notes["text"])
-
-    def close(self) -> None:
-        """Let go of the session and leave the page; closing twice is fine."""
-        close_all(self._title, self._apply, self._reset, self._buttons)
-        super().close()
+    def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
+        self._apply.disabled = self._editor.value == self.text
+        if not self._apply.disabled:
+            rows[1].value = format_note(TEXTS["draft"], "", "draft")
+        return (self._heading, *rows, self._buttons)

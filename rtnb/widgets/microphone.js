@@ -1,259 +1,295 @@
 /**
- * The microphone of a page: start and stop, level, mute, push to talk, devices; where there can be none, other ways.
+ * Microphone of a page: start and stop, level, mute, push to talk; where there can be none, the capture page or an audio file.
+ * Messages: see microphone.py.
  *
  * @typedef {object} State
- * @property {string} channel reference to the page's stream
+ * @property {string} channel reference to the page's channel
  * @property {string} stream_name name of its stream
- * @property {string} worklet the text of microphone_worklet.js
+ * @property {string} worklet text of microphone_worklet.js
  * @property {string} mode "open" or "push to talk"
- * @property {string} talk_key the key to hold, as KeyboardEvent.key
+ * @property {string} talk_key push-to-talk key, as KeyboardEvent.key
  * @property {boolean} muted
- * @property {string} device label of the chosen device; empty: the browser's choice
+ * @property {string} device label of the chosen device; empty: the browser's default
  * @property {boolean} echo_cancellation
  * @property {boolean} noise_suppression
  * @property {boolean} auto_gain_control
  * @property {boolean} keep_on_when_hidden
- * @property {string} stream reference of an ipywebrtc stream; empty: the device
- * @property {string} stand_in what plays in place of a microphone; empty: nothing does
- *
- * Page to kernel: state {run, state, code, text, hint, label, devices, rate_hz}, sound {run, first, frames, t, talk, hint}
- * [PCM16 at 24 kHz], talk {run, on}, want {on}, file {name, first, more} [bytes], popout {} (answered {url}).
- * Kernel to page: start {}, stop {}, counts {…}, shown {run, state, text, hint}, level {peak, power, clipped}.
+ * @property {boolean} compact one row without texts
+ * @property {string} stream reference to an ipywebrtc stream; empty: the device
+ * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
-import { Capture, Judge, device, explain, inputs, noEcho, obstacle, streamOf } from "./microphone_capture.js";
-import { level, view } from "./microphone_view.js";
+import { decodeFile, upload, watch } from "./shared.js";
+import { Capture, explain, hasNoMicrophone, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { createView } from "./microphone_view.js";
 
-const KNOBS = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
-const TAIL_MS = 120; // after the key goes up: the end of the last word
-const OFF = { state: "off", code: "", text: "", hint: "" };
+const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
+const WAITING_FRAMES = 75; // 1.5 s; the kernel would drop older frames
+const PROCESSING = ["echo_cancellation", "noise_suppression", "auto_gain_control"];
+const SILENT = { peak: 0, clipped: 0, quiet: 0, warning: "" };
+const OFF = { state: "off", code: "", problem: "", next_step: "" };
+/** @type {Record<string, string>} */
+const WARNINGS = {
+  clipping: "Clipping: speak more softly, or move away",
+  "too quiet": "Too quiet: come closer, or choose another microphone",
+};
 
-/** One controller per widget and page, however many views it has. */
+/** @typedef {import("./microphone_capture.js").Problem} Problem */
+
+/** One controller per widget and page, for all its views. */
 class Controller {
-  constructor(model, channel, changed) {
-    Object.assign(this, { model, channel, changed, own: OFF, shown: OFF, counts: {}, capture: null, run: "", held: false });
-    Object.assign(this, { level: null, judged: "", waiting: [], devices: [], popout: "" });
-    this.abort = new AbortController();
+  /** @type {?Capture} */
+  capture = null;
+  own = OFF; // state of this page
+  shown = { run: "", state: "off", status: "", problem: "", dropped: 0, counts: {} }; // state of the kernel
+  run = "";
+  held = false; // push-to-talk key or button
+  level = SILENT;
+  /** @type {any[]} */
+  waiting = []; // frames
+  dropped = 0;
+  /** @type {string[]} */
+  devices = [];
+  capturePage = "";
+  /** @type {?AbortController} */
+  upload = null;
+  uploadStatus = "";
+  reported = "";
+  /** @type {any} */
+  tail = null;
+  abort = new AbortController();
+
+  /**
+   * @param {import("./types").Model<State>} model
+   * @param {import("./types").Channel} channel
+   * @param {() => void} draw
+   */
+  constructor(model, channel, draw) {
+    this.model = model;
+    this.channel = channel;
+    this.draw = draw;
     const { signal } = this.abort;
-    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.take(kind, header));
-    this.leave = channel.onActivePage((mine) => !mine && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere")));
-    document.addEventListener("visibilitychange", () => document.hidden && this.hidden(), { signal });
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header));
+    this.leave = [
+      channel.onActivePage((active) => !active && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere"))),
+      watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start()),
+      watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update()),
+    ];
+    document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.list(), { signal });
-    this.restart = () => this.capture && this.start();
-    this.heard = () => (this.gate(), changed());
-    for (const name of [...KNOBS, "device", "stream"]) model.on(`change:${name}`, this.restart);
-    for (const name of ["muted", "mode"]) model.on(`change:${name}`, this.heard);
     this.list();
-    this.widget().then((widget) => widget && noEcho(widget, signal));
-    const problem = !model.get("stand_in") && obstacle();
-    if (problem) this.offer(problem);
+    this.streamWidget().then((widget) => widget && muteViews(widget, signal));
+    const problem = !model.get("sample") && obstacle();
+    if (problem) this.setState("off", problem);
   }
 
-  take(kind, header) {
+  onMessage(/** @type {string} */ kind, /** @type {any} */ header) {
     if (kind === "start" && this.channel.isActivePage()) this.start();
     else if (kind === "stop") this.stop();
-    else if (kind === "level") this.hear(header);
-    else if (kind === "counts") this.counts = header;
-    else if (kind === "shown") this.shown = header.run === this.run ? OFF : header;
-    this.changed();
+    else if (kind === "level") this.level = { ...SILENT, peak: Math.max(header.peak, 0.8 * this.level.peak) };
+    else if (kind === "shown") this.shown = header;
+    this.draw();
   }
 
   async list() {
-    this.devices = navigator.mediaDevices?.enumerateDevices ? await inputs() : [];
-    this.changed();
+    this.devices = (await listDevices()).map(({ label }) => label);
+    this.update();
   }
 
-  /** A person pressed Start or Stop. */
-  async toggle() {
-    if (this.model.get("stand_in")) return this.stream.send("want", { on: this.shown.state === "off" });
-    if (this.capture) return this.stop();
-    await this.start();
-  }
-
-  async start() {
-    if (this.model.get("stand_in")) return;
-    const blocked = obstacle();
-    if (blocked) return this.offer(blocked);
-    if (document.hidden && !this.model.get("keep_on_when_hidden")) return this.tell("off", explain("hidden"));
-    const before = this.capture;
-    const capture = new Capture({
-      worklet: this.model.get("worklet"),
-      onFrame: (frame) => this.capture === capture && this.frame(frame),
-      onEnd: (code) => this.capture === capture && this.stop(explain(code)),
-    });
-    this.capture = capture;
-    before?.close();
-    this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
-    this.waiting = [];
-    this.judge = new Judge();
-    this.judged = "";
-    this.tell("starting");
-    try {
-      if (!(await this.mine())) throw "elsewhere";
-      await capture.open(() => this.source());
-    } catch (error) {
-      capture.close();
-      if (this.capture === capture) {
-        this.capture = null;
-        const problem = explain(error);
-        if (problem.code === "NotAllowedError") this.offer(problem); // some pages refuse without asking anybody
-        else this.tell("off", problem);
-      }
-      return;
-    }
-    if (this.capture !== capture) return;
-    this.gate();
-    this.tell("on");
-    this.list();
-  }
-
-  /** The ipywebrtc stream to hear, if there is one. */
-  async widget() {
-    const reference = this.model.get("stream");
-    return reference && this.model.widget_manager.get_model(reference.replace("IPY_MODEL_", ""));
-  }
-
-  async source() {
-    if (this.model.get("stream")) return streamOf(await this.widget());
-    const [echoCancellation, noiseSuppression, autoGainControl] = KNOBS.map((name) => this.model.get(name));
-    return device(this.model.get("device"), { echoCancellation, noiseSuppression, autoGainControl });
-  }
-
-  /** Whether this page may capture; asks for it, and the other page lets go. */
-  mine() {
-    if (this.channel.isActivePage()) return true;
-    this.channel.claimActivePage();
-    return new Promise((resolve) => {
-      const done = (mine) => {
-        clearTimeout(late);
-        leave();
-        resolve(mine);
-      };
-      const leave = this.channel.onActivePage((mine) => mine && done(true));
-      const late = setTimeout(() => done(this.channel.isActivePage()), 10000); // a kernel may be busy
-    });
-  }
-
-  stop(problem = null) {
-    this.hold(false, 0);
-    this.flush();
-    const { capture } = this;
-    this.capture = this.level = null;
-    this.judged = "";
-    capture?.close();
-    if (capture || problem) this.tell("off", problem);
-  }
-
-  hidden() {
-    this.hold(false, 0);
-    if (this.capture && !this.model.get("keep_on_when_hidden")) this.stop(explain("hidden"));
-  }
-
-  tell(state, problem = null) {
-    this.own = { ...OFF, ...problem, state };
-    const rate_hz = this.capture?.context?.sampleRate ?? 0;
-    const devices = this.devices.map(({ label }) => label);
-    this.stream.send("state", { ...this.own, run: this.run, label: this.capture?.label ?? "", devices, rate_hz });
-    this.changed();
-  }
-
-  /** There can be no microphone here: say why, and offer what can be done. */
-  async offer(problem) {
-    this.tell("off", problem);
-    this.popout = (await this.stream.request("popout", {}).catch(() => ({}))).url ?? "";
-    this.changed();
-  }
-
-  // --- sound
   get talking() {
     return !this.model.get("muted") && (this.model.get("mode") === "open" || this.held);
   }
 
-  gate() {
-    this.capture?.gate(this.talking);
+  /** State of the microphone on whichever page. */
+  get state() {
+    return this.own.state === "off" && this.shown.run !== this.run ? this.shown.state : this.own.state;
   }
 
-  hold(on, tail_ms = TAIL_MS) {
+  get status() {
+    const { model, own, shown } = this;
+    if (this.uploadStatus) return this.uploadStatus;
+    if (own.state === "starting") return "Starting: the browser may ask for permission";
+    if (own.state === "off" && this.state !== "off") return model.get("sample") ? shown.status : "The microphone is on in another tab";
+    if (own.state === "off") return own.problem || shown.problem || "Microphone off";
+    if (model.get("muted")) return "Muted: only silence is sent";
+    if (!this.talking) return `Hold the button or ${model.get("talk_key")} to talk`;
+    return WARNINGS[this.level.warning] ?? "Listening";
+  }
+
+  /** Set the gate, report a change to the kernel, and draw. */
+  update() {
+    this.capture?.gate(this.talking);
+    const { state, problem, next_step } = this.own;
+    const rate_hz = this.capture?.context?.sampleRate ?? 0;
+    const report = { run: this.run, state, status: this.status, problem, next_step, devices: this.devices, rate_hz };
+    const text = JSON.stringify(report);
+    if (text !== this.reported && this.stream.send("state", report)) this.reported = text;
+    this.draw();
+  }
+
+  setState(/** @type {string} */ state, /** @type {?Problem} */ problem = null) {
+    this.own = { ...OFF, ...problem, state };
+    this.reported = ""; // the kernel may wait for it again
+    this.update();
+    if (hasNoMicrophone(this.own)) this.findCapturePage();
+  }
+
+  async findCapturePage() {
+    const { url = "" } = await this.stream.request("capture_page", {}).catch(() => ({}));
+    this.capturePage = url;
+    this.draw();
+  }
+
+  /** Handle the start button. */
+  toggle() {
+    if (this.model.get("sample")) this.stream.send("toggle", { on: this.state === "off" });
+    else if (this.capture) this.stop();
+    else this.start();
+  }
+
+  async start() {
+    if (this.model.get("sample")) return;
+    const problem = obstacle() ?? (document.hidden && !this.model.get("keep_on_when_hidden") ? explain("hidden") : null);
+    if (problem) return this.setState("off", problem);
+    this.capture?.close();
+    /** @type {Capture} */
+    const capture = new Capture({
+      worklet: this.model.get("worklet"),
+      onFrame: (frame) => this.capture === capture && this.onFrame(frame),
+      onEnd: (code) => this.capture === capture && this.stop(explain(code)),
+    });
+    this.capture = capture;
+    this.run = `${this.channel.pageId}-${Math.random().toString(36).slice(2)}`;
+    Object.assign(this, { waiting: [], dropped: 0, level: SILENT });
+    this.setState("starting");
+    this.channel.claimActivePage(); // another page then stops
+    try {
+      await capture.open(() => this.openSource());
+      if (this.capture === capture) this.setState("on");
+      this.list();
+    } catch (error) {
+      if (this.capture === capture) this.stop(explain(error));
+    }
+  }
+
+  /** Get the ipywebrtc stream widget, if there is one. */
+  async streamWidget() {
+    const reference = this.model.get("stream");
+    return reference && /** @type {any} */ (this.model).widget_manager.get_model(reference.replace("IPY_MODEL_", ""));
+  }
+
+  async openSource() {
+    if (this.model.get("stream")) return openStreamWidget(await this.streamWidget());
+    const [echoCancellation, noiseSuppression, autoGainControl] = PROCESSING.map((name) => /** @type {any} */ (this.model).get(name));
+    return openDevice(this.model.get("device"), { echoCancellation, noiseSuppression, autoGainControl });
+  }
+
+  stop(/** @type {?Problem} */ problem = null) {
+    this.hold(false, 0);
+    this.flush();
+    const { capture } = this;
+    this.capture = null;
+    this.level = SILENT;
+    capture?.close();
+    if (capture || problem) this.setState("off", problem);
+  }
+
+  onHidden() {
+    if (!document.hidden) return;
+    this.hold(false, 0);
+    if (this.capture && !this.model.get("keep_on_when_hidden")) this.stop(explain("hidden"));
+  }
+
+  /** Press or release the push-to-talk key or button. */
+  hold(/** @type {boolean} */ on, tail_ms = TAIL_MS) {
     clearTimeout(this.tail);
     if (on === this.held) return;
     const change = () => {
       this.flush();
       this.held = on;
-      this.gate();
       this.stream.send("talk", { run: this.run, on });
-      this.changed();
+      this.update();
     };
     if (on || !tail_ms) change();
     else this.tail = setTimeout(change, tail_ms);
   }
 
-  frame(frame) {
-    if (!this.talking) frame.pcm.fill(0); // what was on its way when the gate closed
-    this.waiting.push(frame);
-    const { kind } = this.channel.status();
-    if (kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
-    this.hear(frame);
+  onFrame(/** @type {import("./microphone_capture.js").Frame} */ frame) {
+    const { talking } = this;
+    if (!talking) frame.pcm.fill(0); // recorded before the gate closed
+    this.waiting.push({ ...frame, talking });
+    if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
+    this.level = talking ? this.measure(frame) : SILENT;
+    if (frame.index % 5 === 0) this.update();
   }
 
+  /** Measure the level; the peak falls slowly enough to be seen, and a warning needs two seconds. */
+  measure(/** @type {import("./microphone_capture.js").Frame} */ frame) {
+    const peak = Math.max(frame.peak, 0.8 * this.level.peak);
+    const clipped = frame.clipped + 0.98 * this.level.clipped;
+    const quiet = frame.power < 1e-5 ? this.level.quiet + 1 : 0; // −50 dBFS: speech at a fair level has −30
+    return { peak, clipped, quiet, warning: clipped >= 10 ? "clipping" : quiet >= 100 ? "too quiet" : "" };
+  }
+
+  /** Send the waiting frames; while the channel is full they wait, and the oldest are dropped. */
   flush() {
     const frames = this.waiting;
-    if (!frames.length) return;
-    this.waiting = [];
+    if (!frames.length || this.own.state !== "on") return;
     const pcm = new Int16Array(frames.length * frames[0].pcm.length);
     frames.forEach((frame, i) => pcm.set(frame.pcm, i * frame.pcm.length));
-    const facts = { run: this.run, first: frames[0].index, frames: frames.length, t: frames.at(-1).t, talk: this.talking };
-    this.stream.send("sound", { ...facts, hint: this.judged }, [pcm]);
+    const t = this.channel.now() - (Date.now() - frames.at(-1).t); // this thread may have been busy since
+    const facts = { run: this.run, first: frames[0].index, frames: frames.length, t, talking: frames.some((frame) => frame.talking) };
+    if (this.stream.send("audio", facts, [pcm])) this.waiting = [];
+    else if (frames.length > WAITING_FRAMES) this.dropped += frames.splice(0, 1).length;
   }
 
-  hear(frame) {
-    this.judge ??= new Judge();
-    this.judged = this.talking ? this.judge.note(frame) : "";
-    const peak = Math.max(frame.peak, (this.level?.peak ?? 0) * 0.8); // falls slowly enough to be seen
-    this.level = { peak, clipped: frame.clipped > 0 };
-    this.beat = (this.beat ?? 0) + 1;
-    if (this.beat % 5 === 0) this.changed(); // ten times a second
-  }
-
-  async send(file) {
+  /** Send an audio file to be played in place of a microphone, or cancel that. */
+  async send(/** @type {File} */ file) {
+    const { signal } = (this.upload = new AbortController());
+    const show = (/** @type {string} */ status) => {
+      this.uploadStatus = status;
+      this.draw();
+    };
+    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) => show(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
+    this.own = OFF;
+    show(`Reading ${file.name}…`);
     try {
-      const decoded = await new OfflineAudioContext(1, 1, 24000).decodeAudioData(await file.arrayBuffer());
-      const pcm = Int16Array.from(decoded.getChannelData(0), (value) => Math.max(-32768, Math.min(32767, value * 32768)));
-      const size = 1 << 19;
-      for (let at = 0; at < pcm.length; at += size) {
-        this.stream.send("file", { name: file.name, first: at === 0, more: at + size < pcm.length }, [pcm.slice(at, at + size)]);
-      }
-    } catch (error) {
-      this.own = { ...OFF, code: "file", text: `${file.name} cannot be read: ${error.message}`, hint: "Take another file." };
-      this.changed();
+      const pcm = await decodeFile(file);
+      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal });
+    } catch (/** @type {any} */ error) {
+      const problem = `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
+      this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
     }
+    this.upload = null;
+    show("");
   }
 
   close() {
     this.stop();
+    this.upload?.abort();
     this.abort.abort();
-    this.leave();
-    for (const name of [...KNOBS, "device", "stream"]) this.model.off(`change:${name}`, this.restart);
-    for (const name of ["muted", "mode"]) this.model.off(`change:${name}`, this.heard);
+    this.leave.forEach((leave) => leave());
     this.stream.close();
   }
 }
 
 export default () => {
+  /** @type {?Controller} */
   let controller = null;
+  /** @type {Set<() => void>} */
   const views = new Set();
-  const changed = () => views.forEach((draw) => draw());
+  /** @param {import("./types").RenderProps<State>} props */
   async function render({ model, el, host, signal }) {
     const { exports: channel } = await host.getWidget(model.get("channel"));
-    controller ??= new Controller(model, channel, changed);
-    const draw = view(model, controller, el, signal);
+    controller ??= new Controller(model, channel, () => views.forEach((draw) => draw()));
+    const draw = createView(model, controller, el, signal);
     views.add(draw);
     draw();
-    const traits = ["muted", "mode", "talk_key", "device", "stand_in", "stream", ...KNOBS];
-    for (const name of traits) model.on(`change:${name}`, draw);
     return () => {
       views.delete(draw);
-      for (const name of traits) model.off(`change:${name}`, draw);
-      if (!views.size) controller = controller.close() ?? null; // the last view is gone: so is the microphone
+      if (views.size) return;
+      controller?.close(); // the last view is gone: so is the microphone
+      controller = null;
     };
   }
   return { render };

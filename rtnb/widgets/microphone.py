@@ -1,52 +1,64 @@
-"""`Microphone`: from the page's microphone to a session, or into an array.
+"""`Microphone`: the page's microphone as the input of a session, or as an array.
 
-The page captures in an AudioWorklet at the device's rate and sends frames of 20 ms at 24 kHz over the line: straight to
-the background loop, so that a cell that computes holds up nothing, or as widget messages where it must. It stops when
-its last view is gone, another tab takes over, or the kernel does not answer for 7 s: Jupyter itself never stops it.
+The page captures frames of 20 ms in an AudioWorklet and sends them through the channel to the background loop, so a
+busy cell delays nothing on a direct channel. The page stops the microphone when its last view is removed, when another
+tab starts it, or when the kernel does not answer for 7 s: Jupyter itself never stops it.
+
+Messages, page to kernel: ``state`` {run, state, status, problem, next_step, devices, rate_hz}, ``audio`` {run, first,
+frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``traits`` {name: value}, ``file`` {name}
+(`Upload` of PCM16 at 24 kHz), ``capture_page`` (reply {url}). Kernel to page: ``start``, ``stop``, ``shown`` {run,
+state, status, problem, dropped, counts}, ``level`` {peak}, ``traits`` {name: value}. A run is one capture; only the
+newest one counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
-import time
-from collections.abc import AsyncIterator, Coroutine
-from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import ipywidgets
-from traitlets import Bool, Enum, Instance, Int, List, Unicode
+import numpy as np
+from traitlets import Bool, Enum, Instance, Int, List, Unicode, link
 
 from rtnb._loop import shared_loop
-from rtnb.audio import Audio, decode_pcm16, ms_to_samples, write_wav
+from rtnb.audio import Audio, Resampler, as_audio, decode_pcm16, ms_to_samples, read_wav, resample, write_wav
 from rtnb.client import EventLog, Response, Session
 from rtnb.errors import RtnbError, WidgetError
-from rtnb.widgets import microphone_source as sources
 from rtnb.widgets._base import bundle, styles
-from rtnb.widgets._session_view import SessionView, _raise_in_loop
-from rtnb.widgets.microphone_feed import RATE_HZ, Clip, Feed
-from rtnb.widgets.microphone_popout import KNOBS, page
+from rtnb.widgets._frames import now_ms
+from rtnb.widgets._session_view import SessionView
+from rtnb.widgets._upload import Upload
+from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, RATE_HZ, AudioSender
+from rtnb.widgets.settings import close_all
 
-T = TypeVar("T")
+_BOXES: Final = (
+    "muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden",
+)  # fmt: skip
+_SHARED: Final = ("mode", "talk_key", "device", *_BOXES)
+"""Traits that the notebook's page and the capture page share."""
 
-_listeners: WeakKeyDictionary[Session, Microphone] = WeakKeyDictionary()
-"""What a session hears: the newest microphone, so that running a cell again does not speak twice."""
+_of_session: WeakKeyDictionary[Any, Microphone] = WeakKeyDictionary()
+"""Microphone of each session: a newer one replaces it, so a cell that runs again does not send everything twice."""
 
 
 class Microphone(SessionView):
-    """Hears who sits before the page.
+    """Microphone of the page.
 
     Parameters
     ----------
     session : Session or Playground, optional
-        Who listens: every frame goes to its input audio buffer, in its own format. Without one, `record`.
+        Receiver: every frame goes to its input audio buffer, in its own format. Without one, use `record`.
     source : optional
-        What to hear: None takes the browser's microphone; an ipywebrtc stream (``CameraStream``, ``AudioStream`` …)
-        takes its sound, and mutes where it is displayed; a path of a WAV file or an array stands in for a microphone
-        and is played as if spoken (and the widget says so).
+        Source of the audio. None takes the browser's microphone. An ipywebrtc stream (``CameraStream``,
+        ``AudioStream`` …) is captured, and muted where it is displayed. A path of a WAV file or an array is played in
+        place of a microphone, in real time.
     rate_hz : int, default 24000
         Rate of an array given as `source`.
     **traits
@@ -54,7 +66,7 @@ class Microphone(SessionView):
 
     Examples
     --------
-    >>> microphone = Microphone(source=[0.0] * 24_000)  # a second of silence stands in
+    >>> microphone = Microphone(source=[0.0] * 24_000)  # one second of silence
     >>> microphone.mode
     'open'
     >>> microphone.close()
@@ -64,336 +76,407 @@ class Microphone(SessionView):
     _css = styles("microphone.css")
     _accepts = (Session,)
 
-    mode = Enum(("open", "push to talk"), "open", help="Always, or while a key or button is held.").tag(sync=True)
-    talk_key = Unicode("F8", help="The key to hold, as the browser calls it.").tag(sync=True)
-    muted = Bool(False, help="Silence leaves the page.").tag(sync=True)
-    device = Unicode("", help="Label of the device; empty: the browser's choice. See `devices`.").tag(sync=True)
-    echo_cancellation = Bool(True, help="Take the loudspeaker's sound out.").tag(sync=True)
-    noise_suppression = Bool(True, help="Take steady noise out.").tag(sync=True)
-    auto_gain_control = Bool(True, help="Keep the level even.").tag(sync=True)
-    keep_on_when_hidden = Bool(False, help="Go on listening while the tab is hidden.").tag(sync=True)
-    stream = Instance(ipywidgets.Widget, allow_none=True, help="An ipywebrtc stream to hear instead.").tag(
+    mode = Enum(("open", "push to talk"), "open", help="Always on, or while a key or button is held.").tag(sync=True)
+    talk_key = Unicode("F8", help="Push-to-talk key, as KeyboardEvent.key.").tag(sync=True)
+    muted = Bool(False, help="Mute (send silence)").tag(sync=True)
+    device = Unicode("", help="Label of the device; empty: the browser's default. See `devices`.").tag(sync=True)
+    echo_cancellation = Bool(True, help="Echo cancellation").tag(sync=True)
+    noise_suppression = Bool(True, help="Noise suppression").tag(sync=True)
+    auto_gain_control = Bool(True, help="Automatic gain control").tag(sync=True)
+    keep_on_when_hidden = Bool(False, help="Keep on while the tab is hidden").tag(sync=True)
+    compact = Bool(False, help="One row without texts, for a page that shows `status` and `problem`.").tag(sync=True)
+    stream = Instance(ipywidgets.Widget, allow_none=True, help="ipywebrtc stream to capture.").tag(
         sync=True, **ipywidgets.widget_serialization
     )
-    stand_in = Unicode("", help="What is played in place of a microphone.").tag(sync=True)
+    sample = Unicode("", help="Name of the recording that is played in place of a microphone.").tag(sync=True)
     worklet = Unicode(Path(__file__).with_name("microphone_worklet.js").read_text(encoding="utf-8")).tag(sync=True)
     state = Unicode("no page", help="no page, off, starting, on.")
-    problem = Unicode("", help="Why it is off, in words.")
-    hint = Unicode("", help='"clipping", "too quiet", or nothing.')
-    devices: List[str] = List(help="Labels of the devices there are, once the browser allows to name them.")
-    device_rate_hz = Int(0, help="Rate at which the device is read; frames have 24 kHz.")
+    status = Unicode("", help="One line about the current state, for people.")
+    problem = Unicode("", help="Reason why it is off or audio is lost, and the next step.")
+    devices: List[str] = List(help="Labels of the devices, once the browser allows the page to read them.")
+    device_rate_hz = Int(0, help="Sample rate of the device; frames have 24 kHz.")
 
     def __init__(self, session: Any = None, *, source: Any = None, rate_hz: int = RATE_HZ, **traits: Any) -> None:
-        self._feed = Feed(self._note)
-        self.speech_end = self._feed.speech_end
-        """When it was last loud: where speech ended, for the latency of a turn."""
+        self._sender = AudioSender(lambda problem: self._set_state(self.state, self._text, problem))
+        self.speech_end = self._sender.speech_end
+        """Detector of the moment at which the user's speech ended."""
         self._run = ""
-        """Which capture counts: the one that began last."""
-        self._wanted = False
-        self._awaited, self._keep_on = 0, False
-        self._ending: asyncio.Future[None] | None = None
-        self._playing: Future[None] | None = None
-        self._sending: Future[None] | None = None
-        self._telling: asyncio.TimerHandle | None = None
-        self._trouble: set[asyncio.Future[None]] = set()
-        self._upload = bytearray()
-        self._audio: Audio | None = None
+        self._start_requested = False
+        self._users, self._keep_on = 0, False
+        self._ended: asyncio.Future[WidgetError] | None = None
+        self._playing: asyncio.Task[None] | None = None
+        self._text, self._dropped_before = "", 0
+        self._upload = Upload()
         if not isinstance(session, Session | EventLog | None) and hasattr(session, "session"):
-            session = session.session  # a playground: waits until its session is open
-        stream, self._audio, name = sources.opened(source, rate_hz)
-        super().__init__(session, **{"stream": stream, "stand_in": name, **traits})
-        self.observe(lambda change: self._stream.publish("knobs", {change["name"]: change["new"]}), KNOBS)
+            session = session.session  # of a playground: waits until its session is open
+        stream, self._audio, sample = _open_source(source, rate_hz)
+        super().__init__(session, **{"stream": stream, "sample": sample, **traits})
+        self.observe(lambda change: self._stream.publish("traits", {change["name"]: change["new"]}), _SHARED)
 
-    # --- for who types ------------------------------------------------------------------------------------------------
+    # --- public -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to listen: at once, or as soon as a page shows the widget. Returns at once; `state` tells."""
-        self._wanted = True
+        """Start the microphone: at once, or as soon as a page shows the widget. Returns at once; see `state`."""
+        self._start_requested = True
         shared_loop().call_soon(self._start)
 
     def stop(self) -> None:
-        """Stop listening; returns at once."""
-        self._wanted = False
+        """Stop the microphone; returns at once."""
         shared_loop().call_soon(self._stop)
 
     @property
     def counts(self) -> dict[str, int]:
-        """What became of the frames of 20 ms: `rtnb.widgets.microphone_feed.Counts`."""
-        return self._feed.told()
+        """Number of frames of 20 ms by outcome: captured = sent + dropped + unused + waiting.
+
+        - captured: recorded by the page;
+        - sent: appended to the session or, without one, to a recording;
+        - late: of those sent, the ones older than 250 ms;
+        - dropped: lost because they were older than 1.5 s, a queue was full, or the session refused them;
+        - unused: no session and no recording took them, or the push-to-talk key was up;
+        - waiting: in the queue for the session.
+        """
+        return self._sender.counts
+
+    @cached_property
+    def options(self) -> ipywidgets.VBox:
+        """Device, mode and processing as widgets, to be shown beside the microphone or elsewhere."""
+        mode = ipywidgets.Dropdown(description="Mode", options=["open", "push to talk"])
+        link((self, "mode"), (mode, "value"))
+        boxes = [ipywidgets.Checkbox(description=self.trait_metadata(name, "help"), indent=False) for name in _BOXES]
+        for name, box in zip(_BOXES, boxes, strict=True):
+            link((self, name), (box, "value"))
+        device = ipywidgets.Dropdown(description="Device")
+
+        def choose(change: dict[str, Any]) -> None:
+            self.device = change["new"]
+
+        def list_devices(_: Any = None) -> None:
+            device.unobserve_all("value")  # new options reset the value for a moment
+            labels = dict.fromkeys(label for label in (*self.devices, self.device) if label)
+            device.options = [("Browser's default", ""), *((label, label) for label in labels)]
+            device.value = self.device
+            device.observe(choose, "value")
+
+        list_devices()
+        self.observe(list_devices, ["device", "devices"])
+        return ipywidgets.VBox([device, mode, *boxes])
 
     async def record(
         self, seconds: float, *, path: str | os.PathLike[str] | None = None, timeout_s: float = 20.0
     ) -> Audio:
-        """Record a clip; shows the widget, starts and stops it where that is still to do.
+        """Record audio; show the widget, and start and stop it, where needed.
 
         Parameters
         ----------
         seconds : float
-            How long.
+            Length, up to an hour.
         path : path-like, optional
-            Also write it there, as a WAV file.
+            Also write a WAV file.
         timeout_s : float, default 20
-            How long to wait for the first frame: the browser may ask a person for permission (chosen).
+            Time beyond `seconds` after which it fails: the browser may ask for permission (chosen).
 
         Returns
         -------
         audio : ndarray, float32, shape (n_samples,)
-            At 24 kHz; late frames are in it, too.
+            At 24 kHz; it includes late frames.
 
         Raises
         ------
         WidgetError
             No page, no permission, no device, an insecure page, a hidden tab, an unplugged device, or a kernel that
-            cannot hear the page while a cell waits.
+            cannot receive while a cell waits.
         """
         if not 0 < seconds < 3600:
-            raise ValueError(f"seconds is {seconds!r}: a clip lasts more than 0 s and less than an hour")
-        audio = await self._from_a_cell(self._record(ms_to_samples(1000 * seconds, rate_hz=RATE_HZ), timeout_s))
+            raise ValueError(f"seconds is {seconds!r}; allowed: more than 0 s and less than an hour")
+        n_samples = ms_to_samples(1000 * seconds, rate_hz=RATE_HZ)
+        audio: Audio = await self._show_and_await(self._use(self._collect(n_samples), seconds + timeout_s))
         if path is not None:
             write_wav(path, audio, rate_hz=RATE_HZ)
         return audio
 
     async def turn(self, *, timeout_s: float = 60.0) -> Response:
-        """Listen until somebody has spoken and the service has answered; return the whole answer.
+        """Listen until the user has spoken and the service has answered; return the finished response.
 
         Parameters
         ----------
         timeout_s : float, default 60
-            How long to wait for the answer to begin.
+            Deadline for the response.
 
         Raises
         ------
         WidgetError
-            As `record`; or there is no session, or nobody spoke.
+            As `record`; or there is no session, or no response in time.
         """
         if not isinstance(self.session, Session):
-            raise WidgetError("there is nobody to answer").with_hint("Give a session: Microphone(session).")
-        return await self._from_a_cell(self._turn(self.session, timeout_s))
+            raise WidgetError("the microphone has no session").with_hint("Give it one: Microphone(session).")
+        response: Response = await self._show_and_await(self._use(_finished_response(self.session), timeout_s))
+        return response
 
     def close(self) -> None:
-        """Stop listening and leave the page; closing twice is fine."""
+        """Stop the microphone and remove it from the page; closing twice is fine."""
         if self._opened and shared_loop().running:
-            shared_loop().call_soon(self._closed)
+            shared_loop().call_soon(self._stop, "The microphone was closed.", "Make a new one.")
+            shared_loop().call_soon(self._sender.clear)
+        if options := self.__dict__.pop("options", None):
+            close_all(*options.children, options)
         super().close()
 
     # --- waiting, on the background loop ------------------------------------------------------------------------------
 
-    async def _from_a_cell(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await something of the background loop; the loop here turns, so what the page sends should come."""
-        stands_in = self._audio is not None
-        return await sources.from_a_cell(
-            work,
-            show=None if stands_in else self.be_shown,
-            news=lambda: (self._feed.arrived, self.channel._hub.messages_heard_s),
-            by_message=lambda: not stands_in and self.channel.status.kind in ("messages", "none"),
-        )
+    async def _show_and_await(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Show the widget where no page does, and await `work` of the background loop."""
+        future = asyncio.wrap_future(shared_loop().submit(work))
+        try:
+            if self._audio is None and _kernel_major() is not None:
+                await self.be_shown()
+            return await future
+        finally:
+            future.cancel()  # the cell may have been interrupted
 
-    @asynccontextmanager
-    async def _listening(self) -> AsyncIterator[None]:
-        """Listen; off again where nobody else awaits it and nobody had switched it on."""
-        if self._ending is not None:  # it was stopped just now: those last frames are nobody's
-            await asyncio.wait({self._ending}, timeout=sources.STALL_S)
-        if not self._awaited:
-            self._keep_on = self._wanted or self.state in ("on", "starting")
-        self._awaited += 1
+    async def _use(self, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        """Await `work` with the microphone on; stop it afterwards unless it was on before or others still use it."""
+        if not self._users:
+            self._keep_on = self._start_requested or self.state in ("on", "starting")
+        self._users += 1
+        if self._ended is None or self._ended.done():
+            self._ended = asyncio.get_running_loop().create_future()
+        task, ended = asyncio.ensure_future(work), self._ended
         if self.state not in ("on", "starting"):
-            self._wanted = True  # a page may join later
+            self._start_requested = True  # a page may join later
             self._start()
         try:
-            yield
+            await asyncio.wait({task, ended}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise ended.result().again() if ended.done() else self._no_audio_error(timeout_s)
         finally:
-            self._awaited -= 1
-            if not (self._awaited or self._keep_on):
+            task.cancel()
+            self._users -= 1
+            if not (self._users or self._keep_on):
                 self._stop()
 
-    async def _record(self, n_samples: int, timeout_s: float) -> Audio:
-        clip = Clip(n_samples)
-        async with self._listening():
-            self._feed.clips.add(clip)
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await asyncio.shield(clip.begun)
-                return await clip.done
-            except TimeoutError:
-                raise self._nobody(timeout_s) from None
-            finally:
-                self._feed.clips.discard(clip)
-
-    async def _turn(self, session: Session, timeout_s: float) -> Response:
-        async def whole() -> Response:
-            return await (await session.next_response())
-
-        trouble = asyncio.get_running_loop().create_future()
-        self._trouble.add(trouble)
-        answer = asyncio.ensure_future(whole())
+    async def _collect(self, n_samples: int) -> Audio:
+        queue: asyncio.Queue[Audio] = asyncio.Queue()
+        self._sender.recordings.add(queue)
+        parts = []
         try:
-            async with self._listening():
-                await asyncio.wait({trouble, answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-                if trouble.done():
-                    trouble.result()
-                if not answer.done():
-                    raise self._nobody(timeout_s)
-                return answer.result()
+            while n_samples > 0:
+                parts.append((await queue.get())[:n_samples])
+                n_samples -= len(parts[-1])
+            return np.concatenate(parts)
         finally:
-            self._trouble.discard(trouble)
-            for future in (trouble, answer):
-                future.cancel()
+            self._sender.recordings.discard(queue)
 
-    def _nobody(self, timeout_s: float) -> RtnbError:
-        state = "off" if self.state == "no page" and self._audio is not None else self.state
-        return sources.nobody(state, heard=bool(self._feed.arrived), timeout_s=timeout_s)
+    def _no_audio_error(self, timeout_s: float) -> RtnbError:
+        if self._audio is None and self.channel.status.kind in ("messages", "none") and (_kernel_major() or 7) < 7:
+            return WidgetError("this kernel receives nothing from the page while a cell waits").with_hint(
+                "Use clip = asyncio.ensure_future(microphone.record(5)), and clip.result() in a later cell; or let the "
+                "page reach the kernel directly (localhost, jupyter-server-proxy); or update ipykernel."
+            )
+        if self._audio is None and self.state == "no page":
+            problem, step = "no page has shown this microphone", "Show it in a cell: microphone"
+        elif self.state != "on":
+            problem = "the browser did not start the microphone"
+            step = "Look at the widget: the browser may ask for permission or wait for a click."
+        else:
+            problem = "the service detected no finished turn" if self.counts["captured"] else "no audio arrived"
+            step = "Check the level in the widget, and `counts` for the outcome of the frames."
+        return WidgetError(f"{problem} within {timeout_s:g} s").with_hint(step)
 
-    def _fail(self, error: Exception) -> None:
-        self._feed.fail(error)
-        for future in (one for one in self._trouble if not one.done()):
-            future.set_exception(error)
-
-    def _note(self, problem: str) -> None:
-        """The session did not take something: the microphone goes on, and says so."""
-        self.problem = problem
-        self._show(text=problem)
-
-    # --- starting and stopping ----------------------------------------------------------------------------------------
+    # --- start and stop, on the background loop -----------------------------------------------------------------------
 
     def _start(self) -> None:
         if self._audio is None:
             self._stream.publish("start", {})
         elif self._playing is None:
-            self._run = "stand-in"
-            self._feed.begin()
-            self.state, self.problem = "on", ""
-            self._playing = shared_loop().submit(sources.speak(self._audio, self._stood_in))
-            self._playing.add_done_callback(_raise_in_loop)
-            self._show(text=f"{self.stand_in} is played as if spoken")
-            self._tell()
+            self._begin("sample")
+            self._playing = asyncio.get_running_loop().create_task(play_frames(self._audio, self._on_sample))
+            self._set_state("on", f"Playing {self.sample}")
 
-    def _stop(self) -> None:
-        self._wanted = False
+    def _begin(self, run: str) -> None:
+        """Begin a capture; frames of the one before are ignored from now on."""
+        self._run, self._start_requested, self._dropped_before = run, False, self.counts["dropped"]
+        self._sender.begin()
+
+    def _stop(self, problem: str = "", next_step: str = "") -> None:
+        self._start_requested = False
         self._stream.publish("stop", {})
         if self._playing is not None:
             self._playing.cancel()
             self._playing = None
-            self._off("", "")
-        elif self._run and self._ending is None:  # until the page says that it is off
-            self._ending = asyncio.get_running_loop().create_future()
+        if self._run or self._users:
+            self._set_off(problem, next_step)
 
-    def _stood_in(self, index: int, pcm: bytes) -> None:
-        if self.muted:
-            pcm = bytes(len(pcm))
-        self._feed.sound(first=index, frames=1, stamp_ms=time.time() * 1000, pcm=pcm)
-        if index % 5 == 0 and self._stream.pages:
-            self._stream.publish("level", sources.level(pcm))
+    def _set_off(self, problem: str, next_step: str) -> None:
+        self._run = ""
+        self._set_state("off", problem or "Microphone off", f"{problem} {next_step}".strip())
+        if self._ended is not None and not self._ended.done():
+            error = WidgetError(problem or "the microphone was stopped")
+            self._ended.set_result(error.with_hint(next_step or "Start it again."))
 
-    def _off(self, text: str, hint: str) -> None:
-        """It does not listen any more, for a reason or at will."""
-        self.state, self.problem, self.hint, self._run = "off", text, "", ""
-        self._show()
-        self._fail(WidgetError(text or "the microphone was stopped").with_hint(hint))
-        self._ended()
+    def _set_state(self, state: str, text: str, problem: str = "") -> None:
+        self.state, self._text, self.problem = state, text, problem
+        self._publish_state()
 
-    def _ended(self) -> None:
-        if self._ending is not None:
-            self._ending.set_result(None)
-            self._ending = None
+    def _publish_state(self) -> None:
+        dropped = self.counts["dropped"] - self._dropped_before
+        self.status = self._text + (f" · {dropped} frames dropped" if dropped and self.state == "on" else "")
+        state = self.state if self.state in ("on", "starting") else "off"
+        shown = {"run": self._run, "state": state, "status": self._text, "problem": self.problem}
+        self._stream.publish("shown", {**shown, "dropped": dropped, "counts": self.counts})
 
-    def _show(self, text: str = "") -> None:
-        """Tell the pages that do not capture how it stands."""
-        on = self.state == "on"
-        self._stream.publish("shown", {"run": self._run, "state": "on" if on else "off", "text": text, "hint": ""})
-
-    def _tell(self) -> None:
-        """Show the counts now, and while it listens twice a second."""
-        if self._opened and self._stream.pages:
-            self._stream.publish("counts", self.counts)
-        if self._telling is not None:
-            self._telling.cancel()
-        self._telling = asyncio.get_running_loop().call_later(0.5, self._tell) if self.state == "on" else None
-
-    # --- what the session and the page say; all on the background loop ------------------------------------------------
+    # --- messages of the session and the page, on the background loop -------------------------------------------------
 
     def _on_session(self, source: Session | EventLog) -> None:
-        assert isinstance(source, Session)  # see _accepts
-        if (other := _listeners.get(source)) is not None and other is not self:
+        if (other := _of_session.get(source)) is not None and other is not self:
             other.stop()
             other.session = None
-        _listeners[source] = self
-        self._sending = shared_loop().submit(self._feed.send_to(source))
-        self._sending.add_done_callback(_raise_in_loop)
-
-    def _unfollow(self) -> None:
-        super()._unfollow()
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
+        _of_session[source] = self
 
     def _on_end(self) -> None:
-        self._stop()
-        self._fail(WidgetError("the session is over, and with it the microphone is off"))
+        self._stop("The session is closed.", "Connect again.")
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             if self.state == "no page":
                 self.state = "off"
-            self._show(text=f"{self.stand_in} is played as if spoken" if self._playing else "")
-            self._tell()
-            if self._wanted and self.state == "off":
+            self._publish_state()
+            if self._start_requested and self.state == "off":
                 self._start()
         elif self._run.startswith(f"{page_id}-"):
-            self._wanted = False
-            self._off("The page that listened is gone.", "Show the widget again.")
+            self._start_requested = False
+            self._set_off("The page with the microphone was closed.", "Show the widget again.")
         if not self._stream.pages and self._playing is None:
             self.state = "no page"
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
-        if kind == "sound" and header["run"] == self._run:
-            self.hint = header["hint"]
-            facts = {"first": header["first"], "frames": header["frames"], "stamp_ms": header["t"]}
-            self._feed.sound(**facts, pcm=buffers[0], talk=header["talk"])
-        elif kind == "talk" and header["run"] == self._run:
-            self._feed.talk(header["on"])
+        current = header.get("run") == self._run
+        if kind == "audio" and current:
+            samples, stamp_ms = decode_pcm16(buffers[0]), header["t"] or now_ms()  # no stamp before clocks are compared
+            self._take(self._resampler.process(samples), header["first"], header["frames"], stamp_ms, header["talking"])
+        elif kind == "talk" and current and isinstance(self.session, Session):
+            self._sender.turn(self.session, begins=header["on"])
         elif kind == "state":
-            self._changed(header)
-        elif kind == "want":
+            self._on_state(header, current=current)
+        elif kind == "toggle":
             (self._start if header["on"] else self._stop)()
-        elif kind == "set":
-            for name in KNOBS:
+        elif kind == "traits":
+            for name in _SHARED:
                 if name in header:
                     setattr(self, name, header[name])
         elif kind == "file":
-            self._file(header, buffers[0])
-        elif kind == "popout":
-            return self._popout()
+            if (pcm := self._upload.receive(header, buffers)) is not None:
+                self._play_file(str(header["name"]), pcm)
+        elif kind == "capture_page":
+            return self._invite()
         return None
 
-    def _changed(self, header: dict[str, Any]) -> None:
-        state, run = header["state"], header["run"]
+    def _on_state(self, header: dict[str, Any], *, current: bool) -> None:
+        state = header["state"]
         self.devices = header["devices"] or self.devices
-        if state == "starting":
-            self._run, self._wanted, self.state, self.problem = run, False, "starting", ""
-            self._feed.begin()
-            self._ended()
-        elif run == self._run and state == "on":
-            self.state, self.device_rate_hz = "on", header["rate_hz"]
-            self._show(text="Listening on another page")
-            self._tell()
-        elif state == "off" and run == self._run:
-            self._off(header["text"], header["hint"])
-            self._tell()
+        if state == "starting" and not current:
+            self._begin(header["run"])
+            self._set_state("starting", header["status"])
+        elif state == "on" and current:
+            if self.state != "on":
+                self.device_rate_hz = header["rate_hz"]
+                self._resampler = Resampler(from_rate_hz=self.device_rate_hz, to_rate_hz=RATE_HZ)
+            self._set_state("on", header["status"])
+        elif state == "off" and current and (self._run or header["problem"]):
+            self._set_off(header["problem"], header["next_step"])
 
-    def _file(self, header: dict[str, Any], piece: bytes) -> None:
-        """A file to say, where there is no microphone: PCM16 at 24 kHz in pieces."""
-        if header["first"]:
-            self._upload.clear()
-        self._upload += piece
-        if not header["more"]:
-            self._stop()
-            self._audio = decode_pcm16(bytes(self._upload))
-            self.stand_in = sources.called(str(header["name"]), self._audio)
-            self._start()
+    def _on_sample(self, number: int, samples: Audio) -> None:
+        """Take a frame of the recording that is played in place of a microphone."""
+        self._take(samples * (not self.muted), number, 1, now_ms(), True)
+        if number % 5 == 0:
+            self._stream.publish("level", {"peak": float(abs(samples).max()) * (not self.muted)})
 
-    async def _popout(self) -> dict[str, str]:
-        return {"url": await self.channel._hub.invite(lambda *facts: page(self, *facts))}
+    def _take(self, samples: Audio, first: int, frames: int, stamp_ms: float, talking: bool) -> None:
+        session = self.session if isinstance(self.session, Session) else None
+        self._sender.take(samples, first=first, frames=frames, stamp_ms=stamp_ms, session=session, talking=talking)
+        if first // 25 != (first + frames) // 25:  # twice a second
+            self._publish_state()
 
-    def _closed(self) -> None:
+    def _play_file(self, name: str, pcm: bytes) -> None:
         self._stop()
-        self._fail(WidgetError("the microphone was closed"))
+        _, self._audio, self.sample = _open_source(decode_pcm16(pcm), RATE_HZ, name)
+        self._start()
+
+    async def _invite(self) -> dict[str, str]:
+        return {"url": await self.channel.invite(self._write_capture_page)}
+
+    def _write_capture_page(self, page_id: str, token: str, port: int) -> str:
+        """Return the HTML of the capture page, which works where the notebook's page may not record (VS Code)."""
+        facts = {
+            "page": page_id,
+            "offer": {"port": port, "token": token, "direct": True},
+            "channel": bundle("channel.js"),
+            "microphone": bundle("microphone.js"),
+            "traits": {name: getattr(self, name) for name in ("stream_name", "worklet", *_SHARED)},
+        }
+        text = json.dumps(facts).replace("<", "\\u003c")  # no </script> in it
+        return _CAPTURE_PAGE.format(style=styles("microphone.css"), facts=text, script=bundle("microphone_popout.js"))
+
+
+async def _finished_response(session: Session) -> Response:
+    return await (await session.next_response())
+
+
+def _kernel_major() -> int | None:
+    """Return the major version of the running ipykernel; None outside of one."""
+    from IPython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    return None if kernel is None else int(kernel.implementation_version.split(".")[0])
+
+
+def _open_source(source: Any, rate_hz: int, name: str = "array") -> tuple[ipywidgets.Widget | None, Audio | None, str]:
+    """Return the ipywebrtc stream, or the recording at 24 kHz and its name."""
+    if source is None:
+        return None, None, ""
+    if isinstance(source, ipywidgets.Widget):
+        if getattr(source, "_model_module", "") != "jupyter-webrtc" or "Stream" not in source._model_name:
+            raise TypeError(f"source is a {type(source).__name__}; allowed: an ipywebrtc stream, a path or an array")
+        return source, None, ""
+    if isinstance(source, str | os.PathLike):
+        (samples, rate_hz), name = read_wav(source), Path(source).name
+    else:
+        samples = as_audio(source)
+    audio = resample(samples, from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
+    return None, audio, f"{name} ({len(audio) / RATE_HZ:.1f} s)"
+
+
+async def play_frames(
+    audio: Audio,
+    on_frame: Callable[[int, Audio], object],
+    *,
+    clock: Callable[[], float] = now_ms,
+    sleep: Callable[[float], Coroutine[Any, Any, object]] = asyncio.sleep,
+) -> None:
+    """Play a recording in real time as frames, then silence, until cancelled.
+
+    Parameters
+    ----------
+    audio : ndarray, float32, shape (n_samples,)
+        At 24 kHz.
+    on_frame : callable
+        ``on_frame(number, samples)``, called at the end of each frame.
+    """
+    start_ms = clock()
+    for number in itertools.count():
+        wait_ms = start_ms + (number + 1) * FRAME_MS - clock()
+        if wait_ms > 0:
+            await sleep(wait_ms / 1000)
+        samples = audio[number * FRAME_SAMPLES : (number + 1) * FRAME_SAMPLES]
+        on_frame(number, np.pad(samples, (0, FRAME_SAMPLES - len(samples))))
+
+
+_CAPTURE_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Microphone</title>
+<style>:root {{ color-scheme: light dark; }} body {{ margin: 2em auto; max-width: 50em; }}
+{style}</style>
+<body class="rtnb"><h1>Microphone of your notebook</h1>
+<p>The audio goes to the notebook's kernel on this machine. Closing this page switches the microphone off.</p>
+<div id="widget"></div>
+<script type="application/json" id="facts">{facts}</script><script type="module">{script}</script>
+"""

@@ -1,137 +1,151 @@
-/** From a microphone, or a stream of another widget, to frames; stands before microphone.js, in one module with it. */
+/** Capture of a microphone, or of an ipywebrtc stream, as frames; and the reasons why it fails. */
 
-/** Why there is no sound: a code, the words, and what to do. */
-export function explain(error, { secure = true, allowed = true } = {}) {
-  const known = {
-    insecure: ["This page may not use a microphone: browsers allow it only on https and localhost pages.", "Open the notebook by https or as localhost."],
-    policy: ["The page around this notebook does not let it use a microphone.", "Use the capture page or a file below."],
-    NotAllowedError: ["The browser was not allowed to use the microphone.", "Allow it by the sign beside the address, and start again."],
-    NotFoundError: ["There is no microphone.", "Plug one in and start again, or use a file below."],
-    NotReadableError: ["The microphone cannot be read: another program may hold it.", "Close that program and start again."],
-    OverconstrainedError: ["The chosen microphone is not there.", "Choose another one."],
-    ended: ["The microphone was unplugged, or the browser took it away.", "Plug it in and start again."],
-    hidden: ["The microphone is off because this tab was hidden.", "Come back to the tab and start again."],
-    elsewhere: ["Another tab of this notebook has the microphone.", "Start it there, or press Start here."],
-    kernel: ["The microphone is off because the kernel does not answer.", "Restart it, and run the cell again."],
-    blocked: ["The browser waits for a click before it listens.", "Press Start."],
-    silent: ["The source has no sound.", "Take a stream with an audio track."],
-  };
-  const code = !secure ? "insecure" : !allowed ? "policy" : typeof error === "string" ? error : (error?.name ?? "Error");
-  const [text, hint] = known[code] ?? [`The microphone did not start: ${error?.message ?? error}.`, "Reload the page and start again."];
-  return { code, text, hint };
+/** @typedef {{ pcm: Int16Array, index: number, t: number, peak: number, power: number, clipped: number }} Frame */
+/** @typedef {{ stream: MediaStream, release: () => void }} Source */
+/** @typedef {{ code: string, problem: string, next_step: string }} Problem */
+
+/** @type {Record<string, [string, string]>} */
+const PROBLEMS = {
+  insecure: ["The browser allows a microphone only on https and localhost pages.", "Open the notebook by https or as localhost."],
+  policy: ["The page around this notebook does not allow a microphone.", "Use the capture page or an audio file."],
+  worklet: ["The security policy of this page (CSP) does not allow audio processing.", "Use the capture page or an audio file."],
+  NotAllowedError: ["The browser does not allow the microphone.", "Click the icon next to the address bar and allow the microphone."],
+  NotFoundError: ["No microphone was found.", "Connect one and start again, or use an audio file."],
+  NotReadableError: ["The microphone cannot be read; another program may use it.", "Close that program and start again."],
+  OverconstrainedError: ["The chosen microphone is not connected.", "Choose another one."],
+  ended: ["The microphone was unplugged, or the browser took it away.", "Connect it and start again."],
+  hidden: ["The microphone stopped because this tab was hidden.", "Return to the tab and start again."],
+  elsewhere: ["Another tab of this notebook uses the microphone.", "Start it here to take over."],
+  kernel: ["The microphone stopped because the kernel does not answer.", "Restart it, and run the cell again."],
+  blocked: ["The browser waits for a click before it opens the microphone.", "Click Start microphone."],
+  silent: ["The source has no audio track.", "Use a stream with an audio track."],
+};
+
+/** Look up the text and the next step for an error or a code.
+ * @param {any} error
+ * @returns {Problem}
+ */
+export function explain(error) {
+  const code = typeof error === "string" ? error : (error?.name ?? "Error");
+  const failed = `The microphone did not start: ${error?.message ?? error}.`;
+  const [problem, next_step] = PROBLEMS[code] ?? [failed, "Reload the page and start again."];
+  return { code, problem, next_step };
 }
 
-/** Whether this page can have a microphone at all; else why not. */
-export function obstacle(env = window) {
-  if (!env.isSecureContext || !env.navigator.mediaDevices || !env.AudioWorkletNode) return explain("", { secure: false });
-  const policy = env.document.permissionsPolicy ?? env.document.featurePolicy;
-  if (policy && !policy.allowsFeature("microphone")) return explain("", { allowed: false });
-  return null;
+/** Tell whether a problem leaves this page without a microphone. */
+export function hasNoMicrophone(/** @type {Problem} */ { code }) {
+  return ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"].includes(code);
 }
 
-/** What the last two seconds sounded like: "clipping", "too quiet" or nothing. */
-export class Judge {
-  constructor() {
-    this.frames = [];
-  }
-  note(frame) {
-    this.frames.push(frame);
-    if (this.frames.length > 100) this.frames.shift();
-    if (this.frames.reduce((sum, { clipped }) => sum + clipped, 0) >= 10) return "clipping";
-    const loudest = Math.max(...this.frames.map(({ power }) => power));
-    return this.frames.length === 100 && loudest < 1e-5 ? "too quiet" : ""; // −50 dBFS: speech at a fair level has −30
-  }
+/** Return the reason why this page cannot have a microphone; null where it can.
+ * @returns {?Problem}
+ */
+export function obstacle() {
+  if (!window.isSecureContext || !navigator.mediaDevices || !window.AudioWorkletNode) return explain("insecure");
+  const policy = /** @type {any} */ (document).permissionsPolicy ?? /** @type {any} */ (document).featurePolicy;
+  return policy && !policy.allowsFeature("microphone") ? explain("policy") : null;
 }
 
-/** Elements that show an ipywebrtc stream would play it: an echo of who speaks. Mutes them, now and later, until `signal` ends. */
-export function noEcho(widget, signal) {
+/** Mute the elements that show an ipywebrtc stream, now and later: they would play the microphone to the loudspeaker.
+ * @param {any} widget
+ * @param {AbortSignal} signal ends it
+ */
+export function muteViews(widget, signal) {
   const mute = async () => {
-    for (const view of await Promise.all(Object.values(widget.views ?? {}))) {
-      view.el.querySelectorAll("video, audio").forEach((element) => (element.muted = true));
-    }
+    const views = await Promise.all(Object.values(widget.views ?? {}));
+    for (const element of views.flatMap((view) => [...view.el.querySelectorAll("video, audio")])) element.muted = true;
     if (widget.media) widget.media.muted = true; // of a file: it is captured all the same
   };
   mute();
   for (const event of ["loadstart", "play", "volumechange"]) {
-    document.addEventListener(event, ({ target }) => target.muted || mute(), { capture: true, signal });
+    document.addEventListener(event, ({ target }) => /** @type {any} */ (target).muted || mute(), { capture: true, signal });
   }
 }
 
-/** The sound of an ipywebrtc stream; `release` lets go of its device. */
-export async function streamOf(widget) {
-  let stream = await widget.captureStream();
-  const live = () => stream.getAudioTracks().filter((track) => track.readyState === "live");
-  if (!live().length && widget.cameraStream) {
-    widget.cameraStream = null; // it keeps the one that ended
-    stream = await widget.captureStream();
-  }
-  const tracks = live();
+/** Open an ipywebrtc stream; `release` frees its device.
+ * @param {any} widget
+ * @returns {Promise<Source>}
+ */
+export async function openStreamWidget(widget) {
+  if ((await widget.cameraStream)?.active === false) widget.cameraStream = null; // it keeps the one that ended
+  /** @type {MediaStreamTrack[]} */
+  const tracks = (await widget.captureStream()).getAudioTracks();
   if (!tracks.length) throw "silent";
   if (widget.media) widget.media.muted = true;
-  const own = new MediaStream(tracks.map((track) => track.clone()));
-  return { stream: own, release: () => widget.cameraStream && tracks.forEach((track) => track.stop()) };
+  const release = () => widget.cameraStream && tracks.forEach((track) => track.stop());
+  return { stream: new MediaStream(tracks.map((track) => track.clone())), release };
 }
 
-/** The devices to choose from. */
-export async function inputs() {
-  const all = await navigator.mediaDevices.enumerateDevices();
-  return all.filter((device) => device.kind === "audioinput" && device.label);
+/** List the microphones whose labels the page may read. */
+export async function listDevices() {
+  const all = (await navigator.mediaDevices?.enumerateDevices?.()) ?? [];
+  return all.filter(({ kind, label }) => kind === "audioinput" && label);
 }
 
-/** The device's own sound. */
-export async function device(label, processing) {
-  const found = label ? (await inputs()).find((one) => one.label === label) : null;
-  const deviceId = found ? { exact: found.deviceId } : undefined;
-  if (label && !found && (await inputs()).length) throw "OverconstrainedError";
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: { ...processing, channelCount: 1, deviceId }, video: false });
-  return { stream, release: () => {} };
+/** Open a microphone.
+ * @param {string} label empty: the browser's default
+ * @param {MediaTrackConstraints} processing
+ * @returns {Promise<Source>}
+ */
+export async function openDevice(label, processing) {
+  const devices = await listDevices();
+  const chosen = devices.find((one) => one.label === label);
+  if (label && devices.length && !chosen) throw "OverconstrainedError";
+  const audio = { ...processing, deviceId: chosen && { exact: chosen.deviceId } };
+  return { stream: await navigator.mediaDevices.getUserMedia({ audio }), release: () => {} };
 }
 
-/** One stretch of capturing: from `open` to `close`, which ends every track. */
+/** One capture, from `open` to `close`, which ends every track. */
 export class Capture {
-  constructor({ worklet, onFrame, onEnd }) {
-    Object.assign(this, { worklet, onFrame, onEnd });
-    this.abort = new AbortController();
+  /** @type {?Source} */
+  source = null;
+  /** @type {?AudioContext} */
+  context = null;
+  /** @type {?AudioWorkletNode} */
+  node = null;
+  abort = new AbortController();
+
+  /** @param {{ worklet: string, onFrame: (frame: Frame) => void, onEnd: (code: string) => void }} options `worklet`: its source text */
+  constructor(options) {
+    this.options = options;
   }
 
-  /** `get()` resolves to {stream, release}; where `close` came first, nothing stays open. */
-  async open(get) {
-    const got = await get();
-    this.release = got.release;
-    this.tracks = got.stream.getAudioTracks();
-    if (this.abort.signal.aborted) return this.end();
-    for (const track of this.tracks) track.addEventListener("ended", () => this.onEnd("ended"), { signal: this.abort.signal });
+  get tracks() {
+    return this.source?.stream.getAudioTracks() ?? [];
+  }
+
+  /** Start; where `close` came first, nothing stays open.
+   * @param {() => Promise<Source>} openSource
+   */
+  async open(openSource) {
+    const { signal } = this.abort;
+    const { worklet, onFrame, onEnd } = this.options;
+    this.source = await openSource();
+    if (signal.aborted) return this.close();
+    for (const track of this.tracks) track.addEventListener("ended", () => onEnd("ended"), { signal });
     this.context = new AudioContext({ latencyHint: "interactive" });
-    const url = URL.createObjectURL(new Blob([this.worklet], { type: "text/javascript" }));
-    await this.context.audioWorklet.addModule(url);
+    const url = URL.createObjectURL(new Blob([worklet], { type: "text/javascript" }));
+    await this.context.audioWorklet.addModule(url).catch(() => Promise.reject("worklet"));
     URL.revokeObjectURL(url);
-    if (this.abort.signal.aborted) return this.end();
-    this.node = new AudioWorkletNode(this.context, "rtnb-microphone", { channelCount: 1, channelCountMode: "explicit", numberOfOutputs: 0 });
-    this.node.port.onmessage = ({ data }) => this.abort.signal.aborted || this.onFrame(data);
-    this.context.createMediaStreamSource(got.stream).connect(this.node);
+    if (signal.aborted) return this.close();
+    this.node = new AudioWorkletNode(this.context, "rtnb-microphone", { numberOfOutputs: 0 });
+    this.node.port.onmessage = ({ data }) => signal.aborted || onFrame(data);
+    this.context.createMediaStreamSource(this.source.stream).connect(this.node);
     const patience_ms = navigator.userActivation?.hasBeenActive ? 10000 : 2000; // a click allows sound, but a page may be slow
     await Promise.race([this.context.resume(), new Promise((resolve) => setTimeout(resolve, patience_ms))]);
-    if (this.context.state === "suspended") throw "blocked"; // a page nobody clicked
+    if (this.context.state === "suspended") throw "blocked"; // a page without a click
   }
 
-  get label() {
-    return this.tracks?.[0]?.label ?? "";
-  }
-
-  /** Silence at the source: what is said meanwhile never gets into the page. */
-  gate(open) {
-    for (const track of this.tracks ?? []) track.enabled = open;
+  /** Send silence: audio recorded meanwhile never enters the page. */
+  gate(/** @type {boolean} */ open) {
+    for (const track of this.tracks) track.enabled = open;
   }
 
   close() {
     this.abort.abort();
-    this.end();
-  }
-
-  end() {
-    for (const track of this.tracks ?? []) track.stop();
-    this.release?.();
+    for (const track of this.tracks) track.stop();
+    this.source?.release();
     this.node?.port.postMessage("end");
-    if (this.context && this.context.state !== "closed") this.context.close();
+    if (this.context?.state !== "closed") this.context?.close();
   }
 }

@@ -1,62 +1,38 @@
 /**
- * The capture page: the notebook's channel and microphone on a page of their own, with a model made by hand.
- *
- * To the kernel, besides what microphone.js says: set {name: value} of a knob. From it: knobs {name: value}.
+ * Capture page: the notebook's channel and microphone on a separate page, with a hand-made model. See microphone.py.
  */
+const facts = JSON.parse(document.querySelector("#facts")?.textContent ?? "");
+const { traits } = facts;
+const load = (/** @type {string} */ text) => import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+const [{ PageChannel }, { default: widget }] = await Promise.all([facts.channel, facts.microphone].map(load));
+const el = /** @type {HTMLElement} */ (document.querySelector("#widget"));
+const noMessages = { on() {}, off() {}, send() {} }; // the page got the kernel's welcome in advance
+const channel = new PageChannel(noMessages, { pageId: facts.page, offer: facts.offer });
 
-const facts = JSON.parse(document.getElementById("facts").textContent);
-const load = (text) => import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
-const [channel, microphone] = await Promise.all([load(facts.channel), load(facts.microphone)]);
-
-/** Enough of a widget's model: values, and who wants to know of changes. */
-function makeModel(traits, save = () => {}) {
-  const handlers = new Map();
-  const tell = (name, ...what) => [...(handlers.get(name) ?? [])].forEach((fn) => fn(...what));
-  let changed = {};
-  return {
-    get: (name) => traits[name],
-    set(name, value) {
-      if (traits[name] === value) return;
-      traits[name] = changed[name] = value;
-      tell(`change:${name}`);
-    },
-    save_changes() {
-      save(changed);
-      changed = {};
-    },
-    on: (name, fn) => handlers.set(name, (handlers.get(name) ?? new Set()).add(fn)),
-    off: (name, fn) => handlers.get(name)?.delete(fn),
-    tell,
-  };
-}
-
-// There are no widget messages here: the first hello is answered with what the page was given, and nothing else comes.
-let greeted = false;
-const wire = makeModel({});
-wire.send = () => {
-  if (greeted) return;
-  greeted = true;
-  const h = { port: facts.port, token: facts.token, direct: true, seen: {}, active: "" };
-  const frame = channel.pack({ c: "", n: 0, s: 0, k: "welcome", h, p: facts.page });
-  setTimeout(() => wire.tell("msg:custom", { rtnb: "frames" }, [frame]));
+const changes = new EventTarget();
+const model = {
+  get: (/** @type {string} */ name) => traits[name],
+  set(/** @type {string} */ name, /** @type {any} */ value) {
+    if (traits[name] === value) return;
+    traits[name] = value;
+    changes.dispatchEvent(new Event(`change:${name}`));
+  },
+  save_changes: () => stream.send("traits", traits),
+  on: (/** @type {string} */ name, /** @type {() => void} */ fn) => changes.addEventListener(name, fn),
+  off: (/** @type {string} */ name, /** @type {() => void} */ fn) => changes.removeEventListener(name, fn),
 };
-const joined = channel.makeChannel(wire, { pageId: facts.page });
-const model = makeModel(facts.traits, (changed) => stream.send("set", changed));
-const stream = joined.openStream(facts.traits.stream_name, (kind, header) => {
-  if (kind === "knobs") for (const [name, value] of Object.entries(header)) model.set(name, value);
+const stream = channel.openStream(traits.stream_name, (/** @type {string} */ kind, /** @type {Record<string, any>} */ header) => {
+  if (kind === "traits") Object.entries(header).forEach(([name, value]) => model.set(name, value));
 });
-const el = document.getElementById("widget");
+
 el.textContent = "Connecting to the kernel…";
-await new Promise((resolve) => {
-  const leave = joined.onStatus(({ kind }) => kind === "direct" && (leave(), resolve())); // a click before it would be lost
-});
-el.replaceChildren();
-const host = { getWidget: async () => ({ exports: joined }) };
-await microphone.default().render({ model, el, host, signal: new AbortController().signal });
-let met = false;
-joined.onStatus(({ kind }) => {
-  met ||= kind === "direct";
-  if (!met || kind === "direct") return;
+let connected = false;
+channel.onStatus(async (/** @type {import("./types").ChannelStatus} */ { kind }) => {
+  if (connected && kind === "none") el.textContent = "The kernel does not answer any more. Close this page, and take a new link in the notebook.";
+  if (connected || kind === "none") return;
+  connected = true;
   el.replaceChildren();
-  el.textContent = "The kernel does not answer any more. Close this page, and take a new link in the notebook.";
+  await widget().render({ model, el, host: { getWidget: async () => ({ exports: channel }) }, signal: new AbortController().signal });
 });
+
+export {};

@@ -1,132 +1,82 @@
-/** What a microphone looks like; stands before microphone.js, in one module with it. */
+/** Look of the microphone: one row, and below it the next step where something is wrong. */
+import { add, put, putAttribute, toggleButton } from "./shared.js";
+import { hasNoMicrophone } from "./microphone_capture.js";
 
-const SWITCHES = { echo_cancellation: "Echo cancellation", noise_suppression: "Noise suppression", auto_gain_control: "Automatic gain" };
-
-/** The level in words and as 0 … 1: the meter shows −60 to 0 dB. */
-export function level(peak) {
-  const db = 20 * Math.log10(Math.max(peak, 1e-3));
-  return { share: Math.round(((db + 60) / 60) * 50) / 50, words: peak ? `${Math.round(db)} dB` : "silent" };
+/** Set properties and attributes where they change. */
+function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values) {
+  for (const [name, value] of Object.entries(values)) (name in node ? put : putAttribute)(node, name, value);
 }
 
-/** The status line. */
-export function describe({ own, shown, level: heard, judged, talking, model }) {
-  const on = own.state === "on" || shown.state === "on";
-  if (own.state === "starting") return "Starting… the browser may ask for permission";
-  if (shown.state === "on" && own.state !== "on") return shown.text || "Listening on another page";
-  if (own.text) return own.text;
-  if (!on) return shown.text || "The microphone is off";
-  if (model.get("muted")) return "Muted: only silence leaves the page";
-  if (!talking) return `Hold the button or ${model.get("talk_key")} to talk`;
-  if (judged === "clipping") return "Clipping: speak softer, or further away";
-  if (judged === "too quiet") return "Too quiet: come closer, or choose another microphone";
-  return "Listening";
-}
-
-export function view(model, controller, el, signal) {
-  const make = (parent, tag, attributes = {}) => {
-    const node = parent.appendChild(document.createElement(tag));
-    for (const [name, value] of Object.entries(attributes)) {
-      if (name in node) node[name] = value;
-      else node.setAttribute(name, value);
-    }
-    return node;
+/**
+ * Build one view.
+ * @param {any} model
+ * @param {any} controller
+ * @param {Element} el
+ * @param {AbortSignal} signal ends it
+ * @returns {() => void} draws it
+ */
+export function createView(model, controller, el, signal) {
+  const root = add(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
+  const row = add(root, "div", { className: "rtnb-row" });
+  const start = add(row, "button", { type: "button", className: "rtnb-start", onclick: () => controller.toggle() });
+  const talk = add(row, "button", { type: "button", className: "rtnb-talk-key" });
+  talk.onpointerup = talk.onpointercancel = () => controller.hold(false);
+  talk.onpointerdown = (/** @type {PointerEvent} */ event) => {
+    talk.setPointerCapture(event.pointerId);
+    controller.hold(true);
   };
-  const root = make(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
-  const row = () => make(root, "div", { className: "rtnb-row" });
-  const top = row();
-  const fold = make(root, "details");
-  make(fold, "summary", { textContent: "Device and processing", className: "rtnb-faint" });
-  const [knobs, other] = [make(fold, "div", { className: "rtnb-row" }), row()];
-  const toggle = make(top, "button", { type: "button", className: "rtnb-start" });
-  const talk = make(top, "button", { type: "button", className: "rtnb-talk-key" });
-  const mute = make(top, "button", { type: "button", textContent: "Mute" });
-  const meter = make(top, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level", "aria-valuemin": "-60", "aria-valuemax": "0" });
-  const bar = make(meter, "div");
-  const status = make(top, "span", { className: "rtnb-status", role: "status" });
-  const label = (parent, text) => make(parent, "label", { textContent: text });
-  const devices = make(label(knobs, "Device "), "select", { "aria-label": "Device" });
-  const mode = make(top, "select", { "aria-label": "Mode" });
-  for (const value of ["open", "push to talk"]) make(mode, "option", { value, textContent: value === "open" ? "open microphone" : value });
-  const switches = Object.entries(SWITCHES).map(([name, text]) => {
-    const box = make(knobs, "label");
-    const input = make(box, "input", { type: "checkbox" });
-    box.append(` ${text}`);
-    input.addEventListener("change", () => set(name, input.checked));
-    return [name, input];
+  const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level", "aria-valuemin": -60, "aria-valuemax": 0 });
+  const bar = add(meter, "div");
+  const mute = toggleButton(row, { className: "rtnb-mute", textContent: "Mute" }, (pressed) => {
+    model.set("muted", pressed);
+    model.save_changes();
   });
-  const hint = make(other, "span", { className: "rtnb-hint" });
-  const popout = make(other, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page (where the kernel runs on this machine)" });
-  const file = make(label(other, "File to say instead "), "input", { type: "file", accept: "audio/*,.wav" });
-  const counts = make(root, "div", { className: "rtnb-counts rtnb-faint" });
+  const status = add(row, "span", { className: "rtnb-status", role: "status" });
+  const help = add(root, "div", { className: "rtnb-row rtnb-help" });
+  const step = add(help, "span");
+  const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
+  const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
+  input.onchange = () => input.files[0] && controller.send(input.files[0]);
+  const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
+  const choose = add(help, "button", { type: "button", onclick: onChoose });
+  const counts = add(root, "div", { className: "rtnb-counts rtnb-faint" });
 
-  const set = (name, value) => (model.set(name, value), model.save_changes());
-  toggle.addEventListener("click", () => controller.toggle());
-  mute.addEventListener("click", () => set("muted", !model.get("muted")));
-  devices.addEventListener("change", () => set("device", devices.value));
-  mode.addEventListener("change", () => set("mode", mode.value));
-  file.addEventListener("change", () => file.files[0] && controller.send(file.files[0]));
-  talk.addEventListener("pointerdown", (e) => (talk.setPointerCapture(e.pointerId), controller.hold(true)));
-  for (const name of ["pointerup", "pointercancel"]) talk.addEventListener(name, () => controller.hold(false));
-  const key = (e) => {
-    const own = e.key === model.get("talk_key") || (e.target === talk && (e.key === " " || e.key === "Enter"));
-    if (!own || model.get("mode") !== "push to talk" || !controller.capture) return;
-    e.preventDefault();
-    e.stopPropagation(); // JupyterLab takes some keys for itself, in the capture phase on the document: be earlier
-    controller.hold(e.type === "keydown");
+  const onKey = (/** @type {any} */ event) => {
+    const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
+    if (!used || model.get("mode") !== "push to talk" || !controller.capture) return;
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab listens in the capture phase on the document: be earlier
+    controller.hold(event.type === "keydown");
   };
-  for (const name of ["keydown", "keyup"]) window.addEventListener(name, key, { capture: true, signal });
+  for (const name of ["keydown", "keyup"]) window.addEventListener(name, onKey, { capture: true, signal });
 
-  const put = (node, name, value) => node[name] !== value && (node[name] = value); // a change repaints the page
-  const attribute = (node, name, value) => node.getAttribute(name) !== String(value) && node.setAttribute(name, value);
-  let listed = null;
-  function choices() {
-    const labels = [...new Set([model.get("device"), ...controller.devices.map((one) => one.label)])].filter(Boolean);
-    if (listed !== labels.join()) {
-      listed = labels.join();
-      devices.replaceChildren();
-      make(devices, "option", { value: "", textContent: "the browser's choice" });
-      for (const value of labels) make(devices, "option", { value, textContent: value });
-    }
-    put(devices, "value", model.get("device"));
-  }
-  return function draw() {
-    const { own, shown, talking } = controller;
-    const standIn = model.get("stand_in");
-    const on = own.state === "on" || shown.state === "on";
-    const stopped = !controller.capture && !(standIn && on);
-    attribute(root, "data-state", own.state === "off" ? shown.state : own.state);
-    attribute(root, "data-hint", on ? controller.judged : own.text ? "problem" : "");
-    put(toggle, "textContent", stopped ? (standIn ? "Play the stand-in" : "Start") : "Stop");
-    attribute(toggle, "aria-pressed", !stopped);
-    put(talk, "hidden", model.get("mode") !== "push to talk");
-    put(talk, "disabled", !controller.capture);
-    put(talk, "textContent", controller.held ? "Talking…" : `Hold to talk (${model.get("talk_key")})`);
-    attribute(talk, "aria-pressed", controller.held);
-    attribute(mute, "aria-pressed", model.get("muted"));
-    put(mute, "textContent", model.get("muted") ? "Unmute" : "Mute");
-    const { share, words } = level(on && talking ? (controller.level?.peak ?? 0) : 0);
-    const scale = `scaleX(${share})`;
-    if (bar.style.transform !== scale) bar.style.transform = scale;
-    attribute(meter, "aria-valuetext", words);
-    const told = describe(controller);
-    put(status, "textContent", standIn && !on ? `No microphone: ${standIn} stands in` : told);
-    put(fold, "hidden", Boolean(standIn));
-    put(mode, "hidden", Boolean(standIn));
-    choices();
-    put(devices.parentElement, "hidden", Boolean(model.get("stream")));
-    put(mode, "value", model.get("mode"));
-    for (const [name, input] of switches) {
-      put(input, "checked", model.get(name));
-      put(input.parentElement, "hidden", Boolean(model.get("stream")));
-    }
-    const stuck = ["insecure", "policy", "NotAllowedError", "NotFoundError", "file"].includes(own.code);
-    put(other, "hidden", !own.hint);
-    put(hint, "textContent", own.hint);
-    put(popout, "hidden", !controller.popout);
-    if (controller.popout) attribute(popout, "href", controller.popout);
-    put(file.parentElement, "hidden", !stuck);
-    const { captured = 0, sent = 0, late = 0, dropped = 0, lost = 0, unused = 0 } = controller.counts;
-    put(counts, "hidden", !captured);
-    put(counts, "textContent", `20 ms frames: captured ${captured} · sent ${sent} · late ${late} · dropped ${dropped + lost} · not used ${unused}`);
+  const drawRow = (/** @type {boolean} */ off, /** @type {string} */ problem) => {
+    const { held, shown, capture } = controller;
+    const { peak } = controller.level;
+    const sample = Boolean(model.get("sample"));
+    const label = capture ? "Stop microphone" : "Start microphone"; // also takes it over from another page
+    const level = !off && peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(peak)))) : -60;
+    const dropped = Math.max(controller.dropped, shown.dropped);
+    set(start, { textContent: !sample ? label : off ? "Play the sample recording" : "Stop" });
+    set(start, { title: problem || (capture || sample ? "" : "The browser asks for permission") });
+    set(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !capture, "aria-pressed": held });
+    set(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
+    set(mute, { "aria-pressed": model.get("muted") });
+    put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
+    set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
+    set(status, { textContent: controller.status + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
+  };
+  return () => {
+    const { own, shown, state, upload: sending } = controller;
+    const problem = state === "off" ? own.problem || shown.problem : "";
+    set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning, "data-compact": model.get("compact") });
+    drawRow(state === "off", problem);
+    set(help, { hidden: !own.next_step && !sending });
+    set(step, { textContent: own.next_step });
+    set(link, { hidden: !controller.capturePage, href: controller.capturePage });
+    set(choose, { hidden: !sending && !hasNoMicrophone(own), textContent: sending ? "Cancel" : "Send an audio file instead…" });
+    const n = /** @type {Record<string, number>} */ (shown.counts);
+    const sums = `20 ms frames: ${n.captured} captured · ${n.sent} sent · ${n.late} late · ${n.dropped} dropped · ${n.unused} unused`;
+    set(counts, { hidden: !n.captured, textContent: sums });
   };
 }

@@ -1,116 +1,124 @@
-"""`SettingsPanel`: all knobs of a session, its presets and its code, in one panel."""
+"""Panel of settings: `SettingsPanel` has all knobs of a session, its presets and its code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets
+from traitlets import TraitError
 
 from rtnb.client import Session
+from rtnb.errors import RtnbError
 from rtnb.transport import TargetFacts
-from rtnb.widgets._steering import MISSING, Settings, Steering, Verdict, flat, found, same
+from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, lookup, same
 from rtnb.widgets.code_export import CodeExport
 from rtnb.widgets.instructions import InstructionsControl
+from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.presets import Presets
-from rtnb.widgets.settings import AnswerControl, Control, ListeningControl, close_all
+from rtnb.widgets.settings import AnswerControl, Control, ListeningControl, Look, close_all, format_value
 from rtnb.widgets.turn_detection import TurnDetectionControl
-from rtnb.widgets.verdicts import Verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class SettingsPanel(ipywidgets.VBox):  # type: ignore[misc]
-    """All knobs of a session; they share one `steering`, so that what is turned together travels together.
+class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
+    """All knobs of a session. They share one `updater`, so that all changes travel in one update.
 
     Parameters
     ----------
     session : Session, optional
-        What they steer; it may live on any event loop.
+        The session whose settings change; it may live on any event loop.
     facts : TargetFacts, optional
-        Where the session goes, for the code that is shown.
+        The target of the session, for the exported code.
     """
 
     def __init__(self, session: Session | None = None, *, facts: TargetFacts | None = None) -> None:
-        self.steering = Steering()
+        self.updater, self.look = SettingsUpdater(), Look()
         self.facts = TargetFacts(service="simulator") if facts is None else facts
-        self.steered: Settings = {}
-        """What differs from what the service had by itself, by its place in the GA session object."""
-        self.instructions = InstructionsControl(steering=self.steering)
-        self.turn_detection = TurnDetectionControl(steering=self.steering)
-        self.answer = AnswerControl(steering=self.steering)
-        self.listening = ListeningControl(steering=self.steering)
-        self.code = CodeExport()
+        self.instructions = InstructionsControl(panel=self)
+        self.turn_detection = TurnDetectionControl(panel=self)
+        self.answer = AnswerControl(panel=self)
+        self.listening = ListeningControl(panel=self)
         self.presets = Presets(self)
-        self._folds = ipywidgets.Accordion(
-            [self.turn_detection, self.answer, self.listening, self.presets, self.code],
-            titles=("Turn detection", "Answer", "Listening", "Presets", "Show code"),
-            selected_index=0,
-        )
-        self.verdicts = Verdicts()
-        """What became of every wish."""
-        super().__init__([self.instructions, self._folds, self.verdicts], layout=ipywidgets.Layout(min_width="0"))
+        parts = {"answer": self.answer, "listening": self.listening, "presets": self.presets}
+        children = [widget for name, part in parts.items() for widget in (self.look.heading(TEXTS[name]), part)]
+        self.settings_tab = self.look.make(ipywidgets.VBox, [self.instructions, *children, self.look.sheet])
+        """Pane with instructions, voice and answer, listening, and presets."""
+        self.turn_detection_tab = self.turn_detection
+        """Pane with the presets and knobs of turn detection."""
+        self.code = CodeExport()
+        """Pane with the settings in force as code."""
+        panes = [self.settings_tab, self.turn_detection_tab, self.code]
+        titles = ("Settings", "Turn detection", "Code")
+        super().__init__(panes, titles=titles, selected_index=0, layout=self.look.layout)
+        self.settings_tab.add_class("rtnb-settings-tab")
         self.add_class("rtnb-panel")
-        self.steering.add(self)
+        self.updater.on_config = lambda: self.code.show(self.chosen, self.facts)
         if session is not None:
-            self.steering.attach(session)
+            self.updater.attach(session)
 
     @property
     def controls(self) -> tuple[Control, ...]:
         """Its groups of knobs."""
         return (self.instructions, self.turn_detection, self.answer, self.listening)
 
+    def on_reconnect(self, callback: Callable[[], object]) -> None:
+        """Offer a button beside a refused voice: it adds that voice to `chosen` and calls `callback`.
+
+        Parameters
+        ----------
+        callback : callable
+            Takes no argument, and opens a new session with the settings in `chosen`.
+        """
+        self.updater.on_reconnect = callback
+        self.answer.on_status()
+
     async def apply(self) -> pd.DataFrame:
-        """Send at once what was turned, and return what became of every wish (see `Steering.verdicts`)."""
-        return await self.steering.apply()
+        """Send all changes at once; return requested, effective, status and reason of each setting."""
+        return await self.updater.apply()
 
     def settings(self) -> Settings:
-        """The settings of all knobs as the service confirmed them, by their place in the GA session object."""
-        session = self.steering.session
-        if session is None:
-            return {}
-        confirmed = flat(session.config)
-        return {
-            place: value
-            for control in self.controls
-            for place in (control.place(name) for name in control.knobs())
-            if (value := found(confirmed, place)) is not MISSING and place in confirmed
+        """Return the settings of all knobs in force, by their path in the GA session object."""
+        paths = [control.wire(name)[0] for control in self.controls for name in control.knobs()]
+        return {path: self.updater.effective[path] for path in paths if path in self.updater.effective}
+
+    @property
+    def chosen(self) -> Settings:
+        """Settings for the next session: those that differ from the service's own, and those that the user chose."""
+        chosen = {
+            path: value
+            for path, value in self.settings().items()
+            if path in self.updater.chosen or not same(value, self.updater.initial.get(path, MISSING))
         }
+        kind = "audio.input.turn_detection.type"  # without it, a turn detection cannot be read
+        if any(path.startswith(kind.removesuffix("type")) for path in chosen):
+            chosen[kind] = self.updater.effective[kind]
+        return {**chosen, **self.updater.next_session}
 
-    def wish(self, settings: Mapping[str, Any]) -> None:
-        """Turn all knobs named there, e.g. by a preset."""
+    def request(self, settings: Mapping[str, Any]) -> None:
+        """Set the knobs of these settings, for example those of a preset.
+
+        Raises
+        ------
+        RtnbError
+            A value that its knob cannot take; the knobs before it are set.
+        """
         for control in self.controls:
-            for name in control.knobs():
-                place = str(control.knobs()[name].metadata["place"])
-                value = found(settings, place)
-                value = control.decode(name, value) if value is not MISSING else MISSING
-                if value is not MISSING:
-                    setattr(control, name, value)
-
-    # --- called by Steering -------------------------------------------------------------------------------------------
-
-    def take(self, dialect: str) -> tuple[Settings, dict[str, tuple[Any, str]]]:
-        """It has no knobs of its own."""
-        return {}, {}
-
-    def show(self, settings: Settings, session: Session) -> None:
-        """Write the code anew: what differs from what the service had by itself."""
-        initial = flat(self.steering.initial) if self.steering.initial is not None else {}
-        mine = self.settings()
-        self.steered = {place: value for place, value in mine.items() if not same(value, initial.get(place, MISSING))}
-        if any(place.startswith("audio.input.turn_detection.") for place in self.steered):
-            self.steered["audio.input.turn_detection.type"] = settings["audio.input.turn_detection.type"]
-        self.code.show(self.steered, self.facts)
-
-    def told(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Show what became of every wish; the groups mark their knobs."""
-        self.verdicts.show(verdicts.values())
+            for name, knob in control.knobs().items():
+                value = knob.from_wire(lookup(settings, knob.path))
+                try:
+                    if value is not MISSING:
+                        setattr(control, name, value)
+                except TraitError:
+                    raise RtnbError(f"{knob.label} cannot be {format_value(value)}") from None
 
     def close(self) -> None:
-        """Let go of the session and leave the page; closing twice is fine."""
-        self.steering.detach()
-        close_all(*self.controls, self.presets, self.code, self._folds, self.verdicts, self.layout)
+        """Stop following the session and leave the page; closing twice is fine."""
+        self.updater.detach()
+        close_all(*self.controls, self.presets, self.code)
+        self.look.close()
         super().close()
 
     def __repr__(self) -> str:

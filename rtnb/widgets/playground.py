@@ -1,8 +1,9 @@
-"""`Playground`: everything in one cell. Connect, talk, listen, read, turn knobs, watch the wire."""
+"""`Playground`: one cell to connect, talk, listen, read, change settings and watch every event."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -12,20 +13,23 @@ import traitlets
 from traitlets import Enum
 
 from rtnb._loop import shared_loop
+from rtnb.analysis.cost import CostMeter
+from rtnb.analysis.latency import LatencyMeter
 from rtnb.client import Response, Session
 from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings, wanted_settings
-from rtnb.errors import ConnectError, RtnbError
+from rtnb.errors import ConnectError, RequestTimeout, RtnbError
 from rtnb.protocol import wire
 from rtnb.targets import connect, resolve
-from rtnb.widgets._steering import nested
+from rtnb.widgets._base import styles
+from rtnb.widgets._settings_update import nested
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.inspector import EventInspector
+from rtnb.widgets.message_bar import MessageBar
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.panel import SettingsPanel
 from rtnb.widgets.settings import close_all
 from rtnb.widgets.speaker import Speaker
-from rtnb.widgets.talk import TalkBar
 from rtnb.widgets.transcript import Transcript
 from rtnb.widgets.waveform import Waveform
 from rtnb.widgets.webrtc import WebRTCPeer
@@ -34,19 +38,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OPENING_S: Final = 30.0
-"""How long `Playground.session` waits for a session that is being opened (chosen)."""
+"""Deadline of `Playground.session` for a session that is being opened (chosen)."""
 
-TRANSPORTS: Final = {"websocket": "WebSocket, by the kernel", "webrtc": "WebRTC, from the page"}
-"""The ways to a service, and what the page calls them."""
+PARTS: Final = ("conversation", "time axis", "settings", "turn detection", "events", "code")
+"""Parts that `show` can name; status bar and message bar are always there."""
 
+TRANSPORTS: Final = {"websocket": "WebSocket", "webrtc": "WebRTC"}
+"""Transports and their names on the page."""
+
+TRANSCRIBER: Final = "gpt-4o-mini-transcribe"
+"""Model that "Transcribe me" asks for; on Azure it is the usual name of a deployment."""
+
+_TITLE_S: Final = 0.5  # interval of the number of events in the tab's title (chosen)
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
-"""What opening a session takes besides settings."""
+_SPEAKER_PROBLEMS: Final = {
+    "blocked": "Click anywhere on the page to hear the answers: the browser waits for a click.",
+    "elsewhere": "The sound plays in another tab of this notebook.",
+    "insecure": "No sound: the browser plays it only on https or localhost pages.",
+}
 
-_shown: dict[str, Playground] = {}
-"""The playground of each cell (or name): running the cell again closes the one before."""
+_shown: list[Playground] = []
+"""Open playgrounds that a later one may replace."""
 
 
-class Playground(ipywidgets.VBox):  # type: ignore[misc]
+class _StatusBar(ConnectionControl):
+    _css = styles("connection.css", "playground.css")  # a Box of ipywidgets brings no style of its own
+
+
+class Playground(ipywidgets.Box):  # type: ignore[misc]
     """Talk to a service and watch it, in one cell.
 
     The session lives in the background: a cell that computes stops neither sound nor events, and interrupting the
@@ -55,17 +74,22 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     Parameters
     ----------
     target : str, Azure, OpenAI, Custom, Simulator, default "sim"
-        As `rtnb.connect` takes it.
+        Service, as for `rtnb.connect`.
     transport : {"websocket", "webrtc"}, default "websocket"
-        How: through the kernel, or from the page by WebRTC; set it (or choose on the page) to change over. A call that
+        Through the kernel, or from the page. Set the attribute, or choose on the page, to change it. A WebRTC call that
         uses the microphone begins with a click on Start (or `connect`).
     microphone : optional
-        What is heard once Start is pressed: None takes the browser's microphone, False none; anything else is a
-        `source` of `Microphone` and stands in for it, over WebSocket only: over WebRTC `say` does.
+        None takes the browser's microphone, False none. Anything else is a `source` of `Microphone` and is played in
+        place of it, over WebSocket only; over WebRTC use `say`.
+    show : collection of str, optional
+        Parts to show, any of `PARTS`; default all.
+    height : int, default 600
+        Height in px; a narrow page takes what it needs, up to 900.
     name : str, optional
         A playground of the same name is closed. None takes the notebook's cell: running it again starts clean.
     **settings
-        What the session starts with, as `rtnb.connect` takes it: `instructions`, `voice`, `turn_detection`, `tools` …
+        First settings of the session, as for `rtnb.connect`: `instructions`, `voice`, `turn_detection`, `tools` … With
+        the simulator, `transcription` is on by default.
 
     Examples
     --------
@@ -74,7 +98,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     >>> playground.session.log.to_frame()                                       # doctest: +SKIP
     """
 
-    transport = Enum(tuple(TRANSPORTS), "websocket", help="The way to the service.")
+    transport = Enum(tuple(TRANSPORTS), "websocket", help="Transport of the session.")
 
     def __init__(
         self,
@@ -82,201 +106,226 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         *,
         transport: str = "websocket",
         microphone: Any = None,
+        show: Collection[str] = PARTS,
+        height: int = 600,
         name: str | None = None,
         **settings: Any,
     ) -> None:
-        if transport not in TRANSPORTS:
-            raise ValueError(f"transport is {transport!r}; allowed: {', '.join(map(repr, TRANSPORTS))}")
+        _check("transport", {transport}, tuple(TRANSPORTS))
+        _check("show", {show} if isinstance(show, str) else show, PARTS)
         self._target: Any = resolve(target, dialect=settings.pop("dialect", None))
+        if self._target.facts.service == "simulator" and "config" not in settings:
+            settings.setdefault("transcription", TRANSCRIBER)
         named = {name: value for name, value in settings.items() if name not in _OPTIONS}
         check_settings(wanted_settings(settings.get("config"), named), dialect=self._target.dialect)
-        self.microphone = None if microphone is False else Microphone(source=microphone)
-        """The microphone over WebSocket; it is off until somebody starts it."""
-        self._name = _this_cell() if name is None else name
-        if (before := _shown.pop(self._name, None)) is not None:
+        self.microphone = None if microphone is False else Microphone(source=microphone, compact=True)
+        """Microphone over WebSocket; off until it is started."""
+        self._key, self._run = _this_cell() if name is None else (name, object())
+        for before in [one for one in _shown if one._key == self._key and one._run != self._run]:
             before.close()
         self._settings = settings
         self._session: Session | None = None
         self._opening: Future[Session] = Future()
         self._opening.cancel()
         self._ending = asyncio.Lock()
+        self._title: asyncio.TimerHandle | None = None
         self.peer: WebRTCPeer | None = None
-        """The call over WebRTC; None before the first."""
-        self._asks = microphone is None
-        self._build()
+        """Call over WebRTC; None before the first."""
+        self._uses_microphone = microphone is None
+        self._build({show} if isinstance(show, str) else set(show), height)
         self.transport = transport
-        self.observe(self._change_over, "transport")
-        _shown[self._name] = self
-        self._change_over()
+        self.observe(self._on_transport, "transport")
+        if self._key:
+            _shown.append(self)
+        self._on_transport()
 
-    def _build(self) -> None:
-        self.connection = ConnectionControl()
-        self.talk = TalkBar()
+    def _build(self, show: set[str], height: int) -> None:
+        self.connection = _StatusBar()
+        self.message_bar = MessageBar()
         self.panel = SettingsPanel(facts=self._target.facts)
         self.instructions = self.panel.instructions
         self.turn_detection = self.panel.turn_detection
         self.answer = self.panel.answer
         self.listening = self.panel.listening
-        self.speaker = Speaker()
-        self.waveform = Waveform()
-        self.transcript = Transcript()
-        self.inspector: EventInspector | None = None
+        self.speaker, self.waveform, self.transcript = Speaker(), Waveform(), Transcript()
+        self.inspector = EventInspector()
         self.connection.describe(self._target.facts)
         takes_key = hasattr(self._target, "api_key")
         self.connection.on_connect(self.connect, self.disconnect, self._use_key if takes_key else None)
-        ways = [(words, way) for way, words in TRANSPORTS.items()]
-        wide = ipywidgets.Layout(width="auto", margin="0")
-        self._way = ipywidgets.Dropdown(options=ways, layout=wide, tooltip="The way to the service")
-        self._voice = ipywidgets.HBox([self._way])
-        side = ipywidgets.Layout(flex="1 1 340px", min_width="0")
-        self._heard = ipywidgets.VBox(layout=side)
-        self._turned = ipywidgets.Box([self.panel], layout=side)
-        self._middle = ipywidgets.HBox([self._heard, self._turned])
-        self._wire = ipywidgets.VBox()
-        super().__init__([self.connection, self._voice, self.talk, self._middle, self._wire, shared_channel()])
-        for box, look in (
+        self.transcript.on_transcribe(lambda: setattr(self.listening, "model", TRANSCRIBER))
+        for view in (self.transcript, self.inspector):
+            traitlets.link((self.waveform, "selected_index"), (view, "selected_index"))
+        self._choice = ipywidgets.Dropdown(
+            options=[(words, name) for name, words in TRANSPORTS.items()], description="Connection"
+        )
+        traitlets.link((self, "transport"), (self._choice, "value"))
+        self.panel.on_reconnect(self.connect)
+        options = () if self.microphone is None else (self.microphone.options,)
+        self._settings_page = ipywidgets.VBox([self._choice, self.panel.settings_tab, *options, shared_channel()])
+        self._pages = {
+            "settings": self._settings_page,
+            "turn detection": self.panel.turn_detection_tab,
+            "events": self.inspector,
+            "code": self.panel.code,
+        }
+        self._tab_names = [name for name in self._pages if name in show]
+        titles = [name.capitalize() for name in self._tab_names]
+        self._tabs = ipywidgets.Tab([self._pages[name] for name in self._tab_names], titles=titles, selected_index=0)
+        self._frame = ipywidgets.Box(layout=ipywidgets.Layout(height=f"{height}px"))
+        self._left = [one for part, one in zip(PARTS, (self.transcript, self.waveform), strict=False) if part in show]
+        for widget, look in (
             (self, "playground"),
-            (self._voice, "voice"),
-            (self._middle, "middle"),
-            (self._turned, "turned"),
-            (self._heard, "heard"),
+            (self._frame, "frame"),
+            (self.connection, "at-top"),
+            (self.transcript, "at-conversation"),
+            (self.waveform, "at-time"),
+            (self._tabs, "at-tabs"),
+            (self.message_bar, "at-message"),
+            (self.speaker, "at-speaker"),
         ):
-            box.add_class(f"rtnb-{look}")
-        traitlets.link((self, "transport"), (self._way, "value"))
+            widget.add_class(f"rtnb-{look}")
+        for missing in {"conversation", "time axis"} - show:
+            self._frame.add_class(f"rtnb-no-{missing.partition(' ')[0]}")
+        if not self._tab_names:
+            self._frame.add_class("rtnb-no-tabs")
+        super().__init__([self._frame])
+        self.connection.observe(self._on_connection, "message")
+        self.connection.observe(self._on_n_events, "n_events")
+        self.speaker.observe(self._on_speaker, "state")
+        if self.microphone is not None:
+            self.microphone.add_class("rtnb-at-voice")
+            self.microphone.observe(self._on_microphone, ["status", "problem"])
 
     # --- the session --------------------------------------------------------------------------------------------------
 
     @property
     def session(self) -> Session:
-        """The session; waits while it is being opened.
+        """Session; waits while it is being opened.
 
         Raises
         ------
         ConnectError
-            There is none: the reason it could not be opened, or that it was disconnected.
+            There is none: it could not be opened, or it was disconnected.
+        RequestTimeout
+            It is still being opened after 30 s.
         """
+        opening = self._opening
         try:
-            return self._opening.result(OPENING_S)
+            return opening.result(OPENING_S)
         except CancelledError:
-            raise _nobody() from None
+            raise _not_connected() from None
+        except TimeoutError:
+            if opening.done():
+                raise
+            target = self._target.facts.url or self._target.facts.service
+            raise RequestTimeout("Playground.session", awaited="answer of " + target, timeout_s=OPENING_S).with_hint(
+                "It is still being opened: read the session later, or look at the playground's status line."
+            ) from None
+
+    @property
+    def latency(self) -> LatencyMeter:
+        """Latency of every turn of the session, step by step."""
+        return self.message_bar.latency
+
+    @property
+    def cost(self) -> CostMeter:
+        """Estimated cost of the session."""
+        return self.connection.cost
 
     def connect(self) -> None:
-        """Open a session (again): the settings of the one before are taken along. Returns at once."""
+        """Open a new session with the settings of the one before. Returns at once."""
         self._opening.cancel()
         self._opening = shared_loop().submit(self._open())
 
     def disconnect(self) -> None:
-        """Close the session; what it said stays to be read. Returns at once."""
+        """Close the session; its conversation stays on the page. Returns at once."""
         self._opening.cancel()
         shared_loop().submit(self._end())
 
-    async def _open(self) -> Session:
+    async def _open(self, *, has_begun: bool = False) -> Session:
+        """Open a session; a call that has begun on the page is only followed."""
         self.connection.state, self.connection.message = "connecting", ""
         try:
-            await self._end()
-            self._show_way()
-            self._session = await self._reached()
+            if not has_begun:
+                await self._end()
+                self._show_transport()
+            if self.transport == "webrtc":
+                assert self.peer is not None  # see _show_transport
+                session = await self.peer.start()
+            else:
+                session = await connect(self._target, **self._requested())
         except asyncio.CancelledError:
             self.connection.state = "closed"
             raise
         except (RtnbError, OSError, TypeError, ValueError) as error:
-            self.connection.failed(error)
+            self.connection.set_error(error)
             raise
-        self._follow(self._session)
-        return self._session
-
-    async def _reached(self) -> Session:
-        if self.transport == "webrtc":
-            assert self.peer is not None  # see _show_way
-            return await self.peer.start()
-        session: Session = await connect(self._target, **self._wanted())
+        self._session = session
+        self._follow(session)
         return session
 
-    def _change_over(self, _: Any = None) -> None:
-        """Go the other way; what asks for the microphone waits for a click."""
-        if self.transport == "websocket" or not self._asks:
-            return self.connect()
-        self._opening.cancel()
-        shared_loop().submit(self._leave())
-        return None
+    def _on_transport(self, _: Any = None) -> None:
+        """Change the transport; a call that needs the microphone waits for a click."""
+        self.connection.transport = TRANSPORTS[self.transport]
+        if self.transport == "websocket" or not self._uses_microphone:
+            self.connect()
+        else:
+            self._opening.cancel()
+            shared_loop().submit(self._leave())
 
     async def _leave(self) -> None:
         await self._end()
-        self._show_way()
+        self._show_transport()
         self.connection.state, self.connection.message = "closed", ""
 
-    def _show_way(self) -> None:
-        """The page gets a microphone and a speaker, or a call that has both."""
-        if self.transport == "webrtc" and self.peer is None:
+    def _show_transport(self) -> None:
+        """Show microphone and speaker, or a call, which has both."""
+        is_call = self.transport == "webrtc"
+        if is_call and self.peer is None:
             settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
-            self.peer = WebRTCPeer(self._target, microphone=self._asks, **settings)
-            self.peer.observe(self._called, "state")
-        way = self.peer if self.transport == "webrtc" else self.microphone
-        voice = tuple(one for one in (self._way, way) if one is not None)
-        if self._voice.children != voice:
-            self._voice.children = voice
-        heard = (self.waveform, self.transcript) if self.transport == "webrtc" else self._spoken
-        if self._heard.children != heard:
-            self._heard.children = heard
+            self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, compact=True, **settings)
+            self.peer.add_class("rtnb-at-voice")
+            self.peer.observe(self._on_call, "state")
+        voice = (self.peer,) if is_call else (self.microphone, self.message_bar, self.speaker)
+        tabs = (self._tabs,) if self._tab_names else ()
+        shown = (self.connection, *self._left, *tabs, *voice, *((self.message_bar,) if is_call else ()))
+        self._frame.children = [widget for widget in shown if widget is not None]
 
-    @property
-    def _spoken(self) -> tuple[ipywidgets.Widget, ...]:
-        return (self.waveform, self.speaker, self.transcript)
-
-    def _called(self, change: dict[str, Any]) -> None:
-        """A call begins, by a click or by `connect`, or is over."""
+    def _on_call(self, change: dict[str, Any]) -> None:
+        """Follow a call that begins or ends on the page."""
         assert self.peer is not None
         if change["new"] == "starting":
             self.peer._target = self._target  # a key may have been typed in
-            if self.panel.steered:
-                wanted = wire.decode_session(nested(self.panel.steered))
+            if self.panel.chosen:
+                wanted = wire.decode_session(nested(self.panel.chosen))
                 self.peer._config = replace(wanted, tools=self.peer._config.tools)
             if self._opening.done():
-                self._opening = shared_loop().submit(self._joined(self.peer))
+                self._opening = shared_loop().submit(self._open(has_begun=True))
         elif change["new"] == "closed" and self._opening.done():
             self.connection.state = "closed"
 
-    async def _joined(self, peer: WebRTCPeer) -> Session:
-        """Take part in a call that begins on the page, which shows its own troubles."""
-        self.connection.state, self.connection.message = "connecting", ""
-        try:
-            self._session = await peer.start()
-        except BaseException:
-            self.connection.state = "closed"
-            raise
-        self._follow(self._session)
-        return self._session
-
-    def _wanted(self) -> dict[str, Any]:
-        if not self.panel.steered:
+    def _requested(self) -> dict[str, Any]:
+        """Return the options of the next session."""
+        if not self.panel.chosen:
             return self._settings
         options = {name: value for name, value in self._settings.items() if name in _OPTIONS}
-        return {**options, "config": wire.decode_session(nested(self.panel.steered))}
+        return {**options, "config": wire.decode_session(nested(self.panel.chosen))}
 
     def _follow(self, session: Session) -> None:
         self.panel.facts = self._target.facts
-        self.panel.steering.attach(session)
-        ears = () if self.transport == "webrtc" else (self.speaker, *self._microphones)
-        self.talk.ear = None  # over WebRTC no sound passes here
-        if self.microphone is not None and self.transport == "websocket":
-            self.talk.ear = self.microphone.speech_end
-        for view in (self.connection, self.talk, self.waveform, self.transcript, *ears):
+        self.panel.updater.attach(session)
+        is_call = self.transport == "webrtc"  # its audio does not pass the kernel
+        audio = () if is_call else tuple(one for one in (self.speaker, self.microphone) if one is not None)
+        self.message_bar.speech_end = None if is_call or self.microphone is None else self.microphone.speech_end
+        for view in (self.connection, self.message_bar, self.waveform, self.transcript, *audio):
             view.session = session
-        before, self.inspector = self.inspector, EventInspector(session)
-        traitlets.link((self.waveform, "selected_index"), (self.inspector, "selected_index"))  # a moment and its events
-        self._wire.children = (self.inspector,)
-        if before is not None:
-            before.close()
-
-    @property
-    def _microphones(self) -> tuple[Microphone, ...]:
-        return () if self.microphone is None else (self.microphone,)
+        self.inspector.source = session
 
     async def _end(self) -> None:
         async with self._ending:  # a new session waits for the end of the old one: they may share a simulator
             session, self._session = self._session, None
-            for microphone in self._microphones:
-                microphone.stop()
+            if self.microphone is not None:
+                self.microphone.stop()
             if self.peer is not None:
                 await self.peer.stop()
             if session is not None:
@@ -288,31 +337,55 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         self._target = replace(self._target, api_key=key, **keyless)
         self.connect()
 
+    # --- the status line and the title of Events ----------------------------------------------------------------------
+
+    def _set_status(self, source: str, text: str, *, is_problem: bool = True) -> None:
+        shared_loop().call_soon(lambda: self.message_bar.set_status(source, text, is_problem=is_problem))
+
+    def _on_connection(self, change: dict[str, Any]) -> None:
+        self._set_status("connection", change["new"])
+
+    def _on_microphone(self, _: Any) -> None:
+        assert self.microphone is not None
+        problem, is_off = self.microphone.problem, self.microphone.state in ("off", "no page")
+        self._set_status("microphone", problem or ("" if is_off else self.microphone.status), is_problem=bool(problem))
+
+    def _on_speaker(self, change: dict[str, Any]) -> None:
+        self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], ""))
+
+    def _on_n_events(self, _: Any) -> None:
+        if self._title is None and "events" in self._tab_names:
+            self._title = asyncio.get_running_loop().call_later(_TITLE_S, self._set_title)
+
+    def _set_title(self) -> None:
+        self._title = None
+        self._tabs.set_title(self._tab_names.index("events"), f"Events {format_count(self.connection.n_events)}")
+
     # --- talking ------------------------------------------------------------------------------------------------------
 
     async def ask(self, text: str) -> Response:
         """Send a text message and return the finished answer."""
         await self._is_open()
-        return await self.talk.ask(text)
+        return await self.message_bar.ask(text)
 
     async def say(self, audio: Any, **options: Any) -> Response:
-        """Send speech and return the finished answer; takes what `Session.say` takes."""
+        """Send speech and return the finished answer; takes the arguments of `Session.say`."""
         await self._is_open()
-        return await self.talk.say(audio, **options)
+        return await self.message_bar.say(audio, **options)
 
     async def interrupt(self) -> None:
         """Stop the answer."""
         await self._is_open()
-        await self.talk.interrupt()
+        await self.message_bar.interrupt()
 
     async def apply(self) -> pd.DataFrame:
-        """Send what was turned at once; return what became of every wish: requested, effective, verdict, reason."""
+        """Send changed settings at once; return the status of every requested setting."""
         await self._is_open()
         return await self.panel.apply()
 
     async def _is_open(self) -> None:
         if self._opening.cancelled():
-            raise _nobody()
+            raise _not_connected()
         await asyncio.shield(asyncio.wrap_future(self._opening))
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -322,32 +395,44 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
         if "_opening" not in self.__dict__:
             return  # the constructor refused, or closed already
         self.unobserve_all("transport")
-        if _shown.get(self._name) is self:
-            del _shown[self._name]
+        if self in _shown:
+            _shown.remove(self)
         self.__dict__.pop("_opening").cancel()
         if not shared_loop().inside:
             shared_loop().run(self._end(), OPENING_S)
-        views = (self.connection, self.talk, self._way, *self._spoken, *self._microphones)
-        calls = () if self.peer is None else (self.peer,)
-        wire_views = () if self.inspector is None else (self.inspector.table, self.inspector.pane, self.inspector)
+        views = (self.connection, self.message_bar, self.waveform, self.transcript, self.speaker, self.inspector)
+        voices = [one for one in (self.microphone, self.peer) if one is not None]
         self.panel.close()
-        close_all(
-            *views, *calls, *wire_views, self._voice, self._heard, self._turned, self._middle, self._wire, self.layout
-        )
+        close_all(*views, *voices, self._choice, self._settings_page, self._tabs, self._frame, self.layout)
         super().close()
 
     def __repr__(self) -> str:  # notebooks are saved with it
         return f"<Playground: {self._target.facts.service}, {self.connection.state}>"
 
 
-def _nobody() -> RtnbError:
+def format_count(number: int) -> str:
+    """Return a count in at most four characters, so that the tabs stay where they are.
+
+    >>> format_count(999), format_count(1_204), format_count(150_000)
+    ('999', '1.2k', '150k')
+    """
+    thousands = number / 1000
+    return str(number) if number < 1000 else f"{thousands:.1f}k" if number < 10_000 else f"{thousands:.0f}k"
+
+
+def _check(name: str, given: Collection[str], allowed: Collection[str]) -> None:
+    if wrong := [one for one in given if one not in allowed]:
+        raise ValueError(f"{name} is {wrong[0]!r}; allowed: {', '.join(map(repr, allowed))}")
+
+
+def _not_connected() -> RtnbError:
     return ConnectError("not connected").with_hint("Call connect(), or press Connect (over WebRTC: Start).")
 
 
-def _this_cell() -> str:
-    """The id of the notebook's cell that runs; empty outside of JupyterLab."""
+def _this_cell() -> tuple[str, str]:
+    """Return the ids of the notebook's cell and of its run; the cell's is empty outside of JupyterLab."""
     from IPython import get_ipython
 
     kernel = getattr(get_ipython(), "kernel", None)
     parent = kernel.get_parent() if kernel is not None else {}
-    return str(parent.get("metadata", {}).get("cellId", ""))
+    return str(parent.get("metadata", {}).get("cellId", "")), str(parent.get("header", {}).get("msg_id", ""))

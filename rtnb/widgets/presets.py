@@ -1,23 +1,25 @@
-"""Presets: settings with a name, as JSON that people can share; and the widget to keep, load and compare them."""
+"""Presets: settings with a name, as JSON that people can share, and the widget to save, load and compare them."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
 from rtnb.errors import RtnbError
 from rtnb.redaction import mask_credentials
-from rtnb.widgets._steering import MISSING, Settings, found, laid_out, nested, same
-from rtnb.widgets.settings import close_all
-from rtnb.widgets.verdicts import Verdicts, said
+from rtnb.widgets._base import format_error
+from rtnb.widgets._settings_update import MISSING, Settings, flat_json, lookup, nested, same
+from rtnb.widgets.knobs import TEXTS
+from rtnb.widgets.settings import format_note, format_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,176 +39,135 @@ class Preset:
 
     name: str
     settings: Settings
-    """By their place in the GA session object; keys of MCP tools are masked, since a preset is a text to share."""
+    """By path in the GA session object. Keys of MCP tools are masked, because a preset is a text to share."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", mask_credentials(self.settings))
 
     def to_json(self) -> str:
-        """The text to share; its ``session`` is a session object as `session.update` takes it (GA)."""
+        """Return the text to share; its ``session`` is a session object as `session.update` takes it (GA)."""
         whole = {"rtnb_preset": VERSION, "name": self.name, "session": nested(self.settings)}
         return json.dumps(whole, indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Preset:
-        """Read what `to_json` wrote.
+        """Read a text of `to_json`.
 
         Raises
         ------
         RtnbError
-            The text is no preset, or one of another version.
+            The text is not a preset, or one of another version.
         """
         try:
             whole = json.loads(text)
-            version, name, session = whole["rtnb_preset"], whole["name"], whole["session"]
-            settings = laid_out(session) if isinstance(session, Mapping) else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise RtnbError(f"this is no preset: {error}").with_hint('It begins with {"rtnb_preset": 1, …') from error
-        if version != VERSION or not isinstance(name, str) or settings is None:
-            raise RtnbError(f"this is a preset of version {version!r}, known is {VERSION}")
+            version, name, settings = whole["rtnb_preset"], str(whole["name"]), flat_json(whole["session"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RtnbError(f"not a preset: {error}").with_hint('It begins with {"rtnb_preset": 1, …') from error
+        if version != VERSION:
+            raise RtnbError(f"cannot read a preset of version {version!r}; this rtnb reads version {VERSION}")
         return cls(name, settings)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``NAME.json`` into a folder, which is made where it is missing, and return its path."""
-        stem = re.sub(r"[^\w .-]", "_", self.name).strip(". ") or "preset"
-        path = Path(folder) / f"{stem}.json"
+        path = Path(folder) / f"{file_stem(self.name)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.to_json() + "\n", encoding="utf-8")
         return path
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Preset:
-        """Read a file that `save` wrote."""
+        """Read a file of `save`."""
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
     def diff(self, other: Preset) -> pd.DataFrame:
-        """Compare two presets: one row per setting that differs, a column for each; NaN where one says nothing."""
+        """Compare two presets: one row per setting that differs, a column for each; NaN where one has no value."""
         import pandas as pd
 
-        places = sorted(self.settings.keys() | other.settings.keys())
-        rows = {
-            place: (mine if mine is not MISSING else float("nan"), theirs if theirs is not MISSING else float("nan"))
-            for place in places
-            if not same(mine := found(self.settings, place), theirs := found(other.settings, place))
-        }
+        rows = {}
+        for path in sorted(self.settings.keys() | other.settings.keys()):
+            pair = (lookup(self.settings, path), lookup(other.settings, path))
+            if not same(*pair):
+                rows[path] = [float("nan") if value is MISSING else value for value in pair]
         columns = [self.name, other.name if other.name != self.name else f"{other.name} (2)"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=object)
 
 
-class HasSettings(Protocol):
-    """What presets are taken from and given to: a panel."""
-
-    def settings(self) -> Settings:
-        """The settings of all knobs."""
-
-    def wish(self, settings: Mapping[str, Any]) -> None:
-        """Turn all knobs named there."""
+def file_stem(name: str) -> str:
+    """Return the name of a preset's file, without its ending."""
+    return re.sub(r"[^\w .-]", "_", name).strip(". ") or "preset"
 
 
 class Presets(ipywidgets.VBox):  # type: ignore[misc]
-    """Keep settings under a name, load them again, share them as text, compare two.
+    """Named settings of the user: save and load them, see the difference, and share them as JSON.
 
     Parameters
     ----------
     panel : SettingsPanel
-        Whose settings.
+        The panel whose settings are saved and set.
     folder : path, default "presets"
-        Where they are kept, one JSON file each; made when the first is saved.
+        Folder of the files, one JSON file each; the first `save` makes it.
     """
 
-    def __init__(self, panel: HasSettings, *, folder: str | os.PathLike[str] = "presets") -> None:
-        self._panel = panel
-        self._folder = Path(folder)
-        wide, narrow = ipywidgets.Layout(width="auto", flex="1 1 12em", min_width="0"), ipywidgets.Layout(width="auto")
-        style = {"description_width": "6em"}
-        self.chosen = ipywidgets.Dropdown(description="Preset", style=style, layout=wide)
-        self.other = ipywidgets.Dropdown(description="Compare to", style=style, layout=wide)
-        self.name = ipywidgets.Text(description="Name", placeholder="my settings", style=style, layout=wide)
-        self._load = ipywidgets.Button(description="Load", layout=narrow)
-        self._save = ipywidgets.Button(description="Save current", layout=narrow)
-        self._take = ipywidgets.Button(
-            description="Use this text", layout=ipywidgets.Layout(width="auto", align_self="flex-start")
-        )
-        self.text = ipywidgets.Textarea(
-            placeholder="A preset as JSON: copy it to share, paste one to use it",
-            layout=ipywidgets.Layout(width="auto", height="7em"),
-        )
-        self._said = ipywidgets.HTML()
-        self._differences = Verdicts(heads=["setting", "chosen", "compared to", ""])
-        self._row = ipywidgets.Layout(flex_flow="row wrap")
-        rows = [[self.chosen, self._load], [self.name, self._save], [self.other]]
-        boxes = [ipywidgets.HBox(row, layout=self._row) for row in rows]
-        super().__init__([*boxes, self._differences, self.text, self._take, self._said])
+    def __init__(self, panel: Any, *, folder: str | os.PathLike[str] = "presets") -> None:
+        self._panel, look = panel, panel.look
+        self.folder = Path(folder)
+        self.name = look.make(ipywidgets.Combobox, description=TEXTS["preset"], placeholder=TEXTS["preset_name"])
+        save = look.button(TEXTS["save"], partial(self._try, lambda: self.save(self.name.value)))
+        use = look.button(TEXTS["use"], partial(self._try, lambda: self.use(self.text.value)))
+        self.text: Any = look.make(ipywidgets.Textarea, placeholder=TEXTS["preset_json"])
+        self._message = look.make(ipywidgets.HTML)
+        buttons = look.make(ipywidgets.HBox, [save, use])
+        super().__init__([self.name, self.text, buttons, self._message], layout=look.layout)
         self.add_class("rtnb-control")
-        self._load.on_click(lambda button: self._try(lambda: self.load(self.chosen.value)))
-        self._save.on_click(lambda button: self._try(lambda: self.save(self.name.value)))
-        self._take.on_click(lambda button: self._try(lambda: self.use(self.text.value)))
-        for widget in (self.chosen, self.other):
-            widget.observe(lambda change: self._try(self._differ), "value")
+        self.name.observe(lambda _: self._try(self._show), "value")
+        self.text.observe(lambda _: self._try(self._compare), "value")
         self._list()
 
     def save(self, name: str) -> Preset:
-        """Keep the panel's settings under a name; one of the same name is replaced."""
+        """Save the panel's settings under a name; a preset of the same name is replaced."""
         if not name.strip():
             raise RtnbError("a preset needs a name")
         preset = Preset(name.strip(), self._panel.settings())
-        path = preset.save(self._folder)
-        self._list(chosen=path.stem)
+        preset.save(self.folder)
+        self._list()
+        self.text.value = preset.to_json()
         return preset
 
-    def load(self, name: str | None) -> None:
-        """Turn the panel's knobs to a kept preset."""
-        if name is None:
-            raise RtnbError("there is no preset yet: save one first")
-        self._panel.wish(self._read(name).settings)
+    def load(self, name: str) -> None:
+        """Set the panel's knobs to a saved preset."""
+        self._panel.request(Preset.load(self.folder / f"{file_stem(name)}.json").settings)
 
     def use(self, text: str) -> None:
-        """Turn the panel's knobs to a preset somebody shared."""
-        self._panel.wish(Preset.from_json(text).settings)
+        """Set the panel's knobs to a preset as JSON."""
+        self._panel.request(Preset.from_json(text).settings)
 
-    def _read(self, name: str) -> Preset:
+    def _show(self) -> str:
+        """Show the saved preset of the chosen name, if there is one, and return the difference."""
+        if self.name.value in self.name.options:
+            self.text.value = Preset.load(self.folder / f"{self.name.value}.json").to_json()
+        return self._compare()
+
+    def _compare(self) -> str:
+        """Return, as HTML, the settings of the shown preset that differ from those in force."""
+        if not self.text.value.strip():
+            return ""
+        table = Preset.from_json(self.text.value).diff(Preset("in force", self._panel.settings()))
+        rows = [("setting", *map(str, table.columns)), *table.itertuples()]
+        cells = ("".join(f"<td>{escape(format_value(cell))}</td>" for cell in row) for row in rows)
+        body = "".join(f"<tr>{row}</tr>" for row in cells)
+        return f'<table class="rtnb-diff">{body}</table>' if len(rows) > 1 else TEXTS["equal"]
+
+    def _list(self) -> None:
+        self.name.options = sorted(path.stem for path in self.folder.glob("*.json"))
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        """Call `action`, and show its text or its error."""
         try:
-            return Preset.load(self._folder / f"{name}.json")
-        except OSError as error:
-            raise RtnbError(f"the preset {name!r} cannot be read: {error.strerror}") from error
-
-    def _list(self, chosen: str | None = None) -> None:
-        names = sorted(path.stem for path in self._folder.glob("*.json"))
-        now = [("the settings now", "")]
-        other = self.other.value
-        self.chosen.options, self.other.options = names, [*now, *((name, name) for name in names)]
-        self.chosen.value = chosen if chosen in names else (names[0] if names else None)
-        self.other.value = other if other in names else ""
-        self._try(self._differ)
-
-    def _differ(self) -> None:
-        if self.chosen.value is None:
-            self._differences.rows, self.text.value = [], ""
-            return
-        first = self._read(self.chosen.value)
-        second = self._read(self.other.value) if self.other.value else Preset("now", self._panel.settings())
-        table = first.diff(second)
-        self.text.value = first.to_json()
-        self._differences.rows = [[str(place), said(a), said(b), "", ""] for place, a, b in table.itertuples()]
-
-    def _try(self, action: Any) -> None:
-        """Do it, or say in words why not."""
-        try:
-            action()
-            self._told("")
+            shown = action()
+            self._message.value = shown if isinstance(shown, str) else ""
         except (RtnbError, OSError) as error:
-            self._told(str(error))
-
-    def _told(self, words: str) -> None:
-        self._said.value = f'<span class="rtnb-mark" data-verdict="refused" role="alert">{escape(words)}</span>'
-
-    def close(self) -> None:
-        """Leave the page; closing twice is fine."""
-        if "_row" not in self.__dict__:
-            return  # the constructor refused
-        boxes = [box for box in self.children if isinstance(box, ipywidgets.HBox)]
-        close_all(*(child for box in boxes for child in box.children), *self.children, self._row, self.layout)
-        super().close()
+            text = format_error(error)
+            self._message.value = f'<span role="alert">{format_note(text, text, "refused")}</span>'
 
     def __repr__(self) -> str:
         return "<Presets>"

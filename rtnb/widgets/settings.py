@@ -1,375 +1,359 @@
-"""Knobs: `Control`, a group of real ipywidgets over traits, and the groups for the answer and for listening.
+"""Controls of a session's settings: `Control` is a group of real ipywidgets, made from the table `knobs.KNOBS`.
 
-A trait *is* the knob: ``answer.speed = 1.2`` moves the slider, moving the slider sets the trait, and `observe` and
-`link` work as for any widget. Each trait says where it belongs in the session object, its range and its words.
+Each knob is a trait: ``answer.speed = 1.2`` moves the slider, the slider sets the trait, and `observe` and `link` work
+as for any widget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from contextlib import suppress
 from difflib import get_close_matches
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import ipywidgets
-from traitlets import Any as AnyTrait
-from traitlets import Float, TraitType, Unicode
+from traitlets import TraitError
 
-from rtnb._loop import Lock
 from rtnb.client import Session
-from rtnb.protocol.values import Dialect
-from rtnb.widgets._plain import plain_widget, put
-from rtnb.widgets._steering import MISSING, Settings, Steering, Verdict, found, same
-from rtnb.widgets.verdicts import Verdicts
+from rtnb.redaction import mask_credentials, redact
+from rtnb.widgets._base import Widget, styles
+from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
+from rtnb.widgets.knobs import TEXTS, Knob, knobs_of, traits_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VOICES: Final = ("alloy", "ash", "ballad", "cedar", "coral", "echo", "marin", "sage", "shimmer", "verse")
-"""Voices of today's models (documented); a session may know others."""
+_LONGEST = 300  # characters of a value that are shown (chosen)
 
-_LABEL = "112px"  # as in settings.css
-_TRANSCRIPTION = "audio.input.transcription"
-_MARKS = {
-    "accepted": "✓ in force",
-    "changed": "≠ changed by the service",
-    "ignored": "≠ ignored by the service",
-    "unconfirmed": "? not confirmed",
-    "refused": "✗ refused",
-    "waiting": "… waits for a session",
-    "sending": "… sending",
-    "kept back": "✗ kept back",
-}
+
+class StyleSheet(Widget):
+    """Style of all knobs on a page. A widget of its own, because plain ipywidgets carry none."""
+
+    _esm = "export default { render: ({ el }) => { el.hidden = true; } };"
+    _css = styles("settings.css")
+
+
+class Look:
+    """Maker of plain widgets that share a layout and styles: each widget model costs the page a few milliseconds."""
+
+    def __init__(self) -> None:
+        self.layout = ipywidgets.Layout(width="auto", min_width="0")
+        self._styles: dict[type, Any] = {}
+        self._made: list[Any] = []
+        self.sheet = self.make(StyleSheet)
+
+    def make(self, kind: Any, *arguments: Any, **traits: Any) -> Any:
+        """Make a widget of a class."""
+        if (style := kind.class_traits().get("style")) is not None:
+            if style.klass not in self._styles:
+                self._styles[style.klass] = style.klass()
+            traits["style"] = self._styles[style.klass]
+        self._made.append(kind(*arguments, layout=self.layout, **traits))
+        return self._made[-1]
+
+    def heading(self, text: str) -> Any:
+        """Make a heading."""
+        return self.make(ipywidgets.HTML, f'<b class="rtnb-heading">{escape(text)}</b>')
+
+    def button(self, text: str, on_click: Any) -> Any:
+        """Make a button; `on_click` takes no argument."""
+        button = self.make(ipywidgets.Button, description=text)
+        button.on_click(lambda _: on_click())
+        return button
+
+    def input(self, knob: Knob, value: Any) -> Any:
+        """Make the widget of a knob: a list, a checkbox, a slider, or a line of text."""
+        shared = {"value": value, "description": knob.full_label, "tooltip": knob.tooltip}
+        if knob.choices:
+            return self.make(ipywidgets.Dropdown, options=knob.options, **shared)
+        if isinstance(knob.default, bool):
+            return self.make(ipywidgets.Checkbox, indent=False, **shared)
+        if knob.range:
+            low, high, step = knob.range
+            slider = ipywidgets.FloatSlider if isinstance(knob.default, float) else ipywidgets.IntSlider
+            return self.make(slider, min=min(low, value), max=max(high, value), step=step, **shared)
+        return self.make(ipywidgets.Text, continuous_update=False, **shared)
+
+    def close(self) -> None:
+        """Close all that it made."""
+        close_all(*self._made, self)
+
+
+class Branch(NamedTuple):
+    """Object of the session that a knob switches off as a whole, by null."""
+
+    path: str
+    switch: str
+    """The knob that switches it."""
+    off: Any
+    """Value of the switch for null."""
+    carrier: str
+    """The knob that every update of the object carries."""
 
 
 class Control(ipywidgets.VBox):  # type: ignore[misc]
-    """A group of knobs for one session.
+    """Group of knobs for one session.
 
     Parameters
     ----------
     session : Session, optional
-        What they steer; it may live on any event loop.
-    steering : Steering, optional
-        Shared with other groups, so that all travel in one `session.update`; None makes one.
+        The session whose settings change; it may live on any event loop.
+    panel : SettingsPanel, optional
+        Shares its `updater` and `look`, so that all changes travel in one `session.update`; None makes both.
     **knobs
         Any of its traits: sent as soon as there is a session.
 
     Raises
     ------
     TypeError
-        For a keyword that is no knob; the message names the nearest one.
+        A keyword that is no knob; the message names the nearest one.
     """
 
-    title: ClassVar[str] = ""
+    group: ClassVar[str] = ""
+    branch: ClassVar[Branch] = Branch("-", "", None, "")
 
-    def __init__(self, session: Session | None = None, *, steering: Steering | None = None, **knobs: Any) -> None:
+    def __init__(self, session: Session | None = None, *, panel: Any = None, **knobs: Any) -> None:
         for name in knobs:
             if name not in self.knobs():
                 near = get_close_matches(name, self.knobs(), n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.knobs())}"
                 raise TypeError(f"{type(self).__name__}() got an unexpected keyword {name!r}; {hint}")
-        super().__init__()
+        self._look = Look() if panel is None else panel.look
+        super().__init__(layout=self._look.layout)
         self.add_class("rtnb-control")
-        self._turned: set[str] = set()
-        self._turning: list[str] = []
-        self._lock = Lock()  # observers run while `show` holds it, on the background loop, where nothing may block
-        self._confirmed: dict[str, Any] = {}
-        self._dialect: Dialect | None = None
-        self._marks: dict[str, str] = {}
-        self._styles: dict[type, Any] = {}
-        self._layout = ipywidgets.Layout(width="auto", min_width="0")
-        self.inputs = {name: self._input(name) for name in self.knobs()}
-        """The plain widgets, by the name of their knob."""
-        words = {"layout": self._layout, "style": ipywidgets.widgets.widget_string.HTMLStyle()}
-        self._notes = {name: ipywidgets.HTML(**words) for name in self.knobs()}
-        self.verdicts = Verdicts() if steering is None else None
-        """What became of every wish; None where whoever shares the steering shows it."""
-        self._arrange()
-        self.steering = Steering() if steering is None else steering
-        self.steering.add(self)
+        self._alone = panel is None
+        self._changed: set[str] = set()
+        self._notes: dict[str, Any] = {}
+        self._reconnect_row: Any = None
+        self.inputs: dict[str, Any] = {}
+        """The plain widgets by the name of their knob; each is made when it is first shown."""
+        self.updater = SettingsUpdater() if panel is None else panel.updater
+        self.updater.groups.append(self)
+        self.on_status()
         for name, value in knobs.items():
             setattr(self, name, value)
         if session is not None:
-            self.steering.attach(session)
+            self.updater.attach(session)
 
-    # --- what it has --------------------------------------------------------------------------------------------------
+    # --- knobs --------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def knobs(cls) -> dict[str, TraitType[Any, Any]]:
-        """Its traits that are settings of the session, top to bottom."""
-        return {name: trait for name, trait in vars(cls).items() if isinstance(trait, TraitType) and trait.metadata}
+    def knobs(cls) -> dict[str, Knob]:
+        """Return its knobs by name, top to bottom."""
+        return knobs_of(cls.group)
 
     def available(self, name: str) -> bool:
-        """Whether a knob does something as things stand: it is shown then."""
-        return self._why_not(name) == ""
-
-    def _why_not(self, name: str, dialect: Dialect | None = None) -> str:
-        only, dialect = self.knobs()[name].metadata.get("dialect"), dialect or self._dialect or "ga"
-        return f"only the {only} dialect has it" if only not in (None, dialect) else ""
+        """Return whether a knob does something now; only then it is shown."""
+        return self.knobs()[name].why_not(self, self.updater.dialect) == ""
 
     async def apply(self) -> pd.DataFrame:
-        """Send at once what was turned, and return what became of every wish (see `Steering.verdicts`)."""
-        return await self.steering.apply()
+        """Send all changes at once; return requested, effective, status and reason of each setting."""
+        return await self.updater.apply()
 
     def close(self) -> None:
-        """Let go of the session and leave the page; closing twice is fine."""
-        if "steering" not in self.__dict__:
-            return  # the constructor refused
-        self.steering.detach()
-        close_all(*self.inputs.values(), *self._notes.values(), self.layout)
-        if self.verdicts is not None:
-            close_all(self.verdicts)
+        """Stop following the session and leave the page; closing twice is fine."""
+        if self.__dict__.get("_alone"):  # else the panel does, or the constructor refused
+            self.updater.detach()
+            self._look.close()
         super().close()
 
     def __repr__(self) -> str:  # notebooks are saved with it
         return f"<{type(self).__name__}>"
 
-    # --- turning ------------------------------------------------------------------------------------------------------
+    # --- changes ------------------------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in type(self).knobs() or "steering" not in self.__dict__:
+        if name not in self.knobs() or "updater" not in self.__dict__:
             super().__setattr__(name, value)
             return
-        with self._lock:  # first: what the service confirms meanwhile, on the other thread, must not undo it
-            self._turning.append(name)
+        with self.updater.lock:  # before all else: a confirmation on the other thread must not undo the change
+            self._changed.add(name)
         try:
             super().__setattr__(name, value)
-            self._turn(name, getattr(self, name))  # also where the value stays: it may be a wish
+            self.updater.chosen.add(self.wire(name)[0])
         finally:
-            self._turning.remove(name)
+            self._on_set(name, getattr(self, name))
 
-    def _turn(self, name: str, value: Any) -> None:
-        put(self.inputs[name], value)
-        if same(value, self._confirmed.get(name, MISSING)):
-            self._turned.discard(name)
+    def _on_set(self, name: str, value: Any) -> None:
+        """Note a change that is to be sent; a value in force needs none."""
+        if name in self.inputs:
+            show_value(self.inputs[name], value)
+        path, wire_value = self.wire(name)
+        if not same(value, self.effective(name)):
+            self._changed.add(name)
+            self.updater.touch(SettingStatus(path, wire_value, None, "pending", NOT_SENT))
         else:
-            self._turned.add(name)
-            state = "sending" if self.steering.session else "waiting"
-            self.steering.touched([Verdict(self.place(name), self.encode(name, value), None, state)])
-        self._arrange()
+            self._changed.discard(name)
+            self.updater.statuses.pop(path, None)
+            self.on_status()
 
-    def place(self, name: str) -> str:
-        """Where a knob belongs in the session object of the GA dialect."""
-        return str(self.knobs()[name].metadata["place"])
+    def wire(self, name: str) -> tuple[str, Any]:
+        """Return path and wire value of a knob; a branch that is off is null itself."""
+        knob = self.knobs()[name]
+        if name == self.branch.switch:
+            if getattr(self, name) == self.branch.off:
+                return self.branch.path, None
+            knob = self.knobs()[self.branch.carrier]
+        return knob.path, knob.to_wire(getattr(self, knob.name))
 
-    # --- called by Steering -------------------------------------------------------------------------------------------
+    # --- called by the updater ----------------------------------------------------------------------------------------
 
-    def take(self, dialect: Dialect) -> tuple[Settings, dict[str, tuple[Any, str]]]:
-        """Hand over what was turned."""
-        turned, self._turned = self._turned, set()
-        names = [name for name in self.knobs() if name in turned]
-        possible = [name for name in names if not self._why_not(name, dialect)]
-        impossible = {
-            self.place(name): (getattr(self, name), self._why_not(name, dialect))
-            for name in names
-            if name not in possible
-        }
-        return self.request(possible), impossible
+    def collect(self) -> tuple[Settings, list[SettingStatus]]:
+        """Return the changes to send, and those that cannot be sent."""
+        changed, self._changed = self._changed, set()
+        knobs = {name: knob for name, knob in self.knobs().items() if name in changed}
+        reasons = {name: knob.why_not(self, self.updater.dialect) for name, knob in knobs.items()}
+        not_sent = [SettingStatus(*self.wire(name), None, "not sent", why) for name, why in reasons.items() if why]
+        names = [name for name, why in reasons.items() if not why]
+        branch = [name for name, knob in self.knobs().items() if knob.path.startswith(self.branch.path)]
+        if any(name in branch for name in names) and getattr(self, self.branch.switch) != self.branch.off:
+            if self.branch.switch in names:  # switched on: it takes the values of all its knobs
+                names += [name for name in branch if self.available(name) and getattr(self, name) != ""]
+            names.insert(0, self.branch.switch)
+        return dict(map(self.wire, names)), not_sent
 
-    def request(self, names: list[str]) -> Settings:
-        """The settings that these knobs ask for."""
-        return {self.place(name): self.encode(name, getattr(self, name)) for name in names}
+    def effective(self, name: str) -> Any:
+        """Return a knob's value in force; `MISSING` where the service does not show one."""
+        knob = self.knobs()[name]
+        return knob.from_wire(lookup(self.updater.effective, knob.path))
 
-    def show(self, settings: Settings, session: Session) -> None:
-        """Show what the service confirmed; a knob that is being turned stays where it is."""
-        self._dialect = session.dialect
+    def on_settings(self) -> None:
+        """Show the settings in force; a knob whose change is on its way keeps its value."""
         for name in self.knobs():
-            value = found(settings, self.place(name))
-            if value is not MISSING:
-                value = self.decode(name, value)
-                if value is not MISSING:
-                    self._confirmed[name] = value
-            with self._lock:
-                if name in self._confirmed and name not in self._turned and name not in self._turning:
-                    self._confirm(name, self._confirmed[name])
-        self._arrange()
+            value = self.effective(name)
+            with self.updater.lock, suppress(TraitError):  # of a value that no knob can show
+                if value is not MISSING and name not in self._changed:
+                    self._confirm(name, value)
 
     def _confirm(self, name: str, value: Any) -> None:
-        """Put a knob where the service says it is: nobody's wish."""
+        """Set a knob to the value in force, which is no request."""
         super().__setattr__(name, value)
-        put(self.inputs[name], value)
+        if name in self.inputs:
+            show_value(self.inputs[name], value)
 
-    def told(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Show what became of the wishes."""
-        mine = {place: verdicts[place] for place in map(self.place, self.knobs()) if place in verdicts}
-        self._marks = {name: mine[place].verdict for name in self.knobs() if (place := self.place(name)) in mine}
-        if self.verdicts is not None:
-            self.verdicts.show(mine.values())
-        self._arrange()
+    def on_status(self) -> None:
+        """Show the knobs that do something, each with its help or the status of its last change."""
+        rows: list[Any] = []
+        with self.updater.lock:
+            for name in self.knobs():
+                status = self.updater.statuses.get(self.wire(name)[0])
+                if self.available(name) or (status is not None and status.status != "applied"):
+                    rows += self._row(name, status)
+            children = (*self._arrange(rows), *((self._look.sheet,) if self._alone else ()))
+            if children != getattr(self, "children", ()):
+                self.children = children
 
-    def encode(self, name: str, value: Any) -> Any:
-        """How a knob's value is said on the wire."""
-        return value
+    # --- widgets ------------------------------------------------------------------------------------------------------
 
-    def decode(self, name: str, value: Any) -> Any:
-        """How a value of the wire stands on the knob; MISSING where the knob cannot show it."""
-        return value
+    def _row(self, name: str, status: SettingStatus | None) -> list[Any]:
+        """Return input and note of a knob; the note of a voice that came too late has a button."""
+        if name not in self.inputs:
+            self.inputs[name] = self._input(name)
+            self._notes[name] = self._look.make(ipywidgets.HTML)
+        note = self._notes[name]
+        note.value = self._note(self.knobs()[name], status)
+        if TEXTS["voice_is_fixed"] not in note.value or self.updater.on_reconnect is None:
+            return [self.inputs[name], note]
+        if self._reconnect_row is None:
+            self._reconnect_row = self._look.make(
+                ipywidgets.HBox, [note, self._look.button(TEXTS["reconnect"], self._reconnect)]
+            )
+            self._reconnect_row.add_class("rtnb-note-row")
+        return [self.inputs[name], self._reconnect_row]
 
-    # --- looks --------------------------------------------------------------------------------------------------------
+    def _reconnect(self) -> None:
+        status = self.updater.statuses.get(self.wire("voice")[0])
+        if status is not None and self.updater.on_reconnect is not None:
+            self.updater.next_session[status.setting] = status.requested
+            self.updater.on_reconnect()
+
+    def _note(self, knob: Knob, status: SettingStatus | None) -> str:
+        """Return the line under a knob: its help, or the status of its last change."""
+        if status is None or (status.status == "applied" and status.setting not in self.updater.fresh):
+            return format_note(knob.help, knob.tooltip)
+        text = format_status(status)
+        # The service's own reason is long: it stays in the tooltip.
+        short = TEXTS["voice_is_fixed"] if status.reason.startswith("cannot_update_voice") else text
+        return format_note(short, f"Requested {format_value(status.requested)}; {text}", status.status)
 
     def _input(self, name: str) -> Any:
-        trait = self.knobs()[name]
-        widget = plain_widget(trait, getattr(self, name), style=self._style, layout=self._layout)
-        widget.observe(lambda change: setattr(self, name, change.new), "value")
+        widget = self._look.input(self.knobs()[name], getattr(self, name))
+
+        def on_input(change: Any) -> None:
+            if change["new"] != getattr(self, name):  # else it only follows the trait
+                setattr(self, name, change["new"])
+
+        widget.observe(on_input, "value")
         return widget
 
-    def _style(self, kind: type) -> Any:
-        """One style for all inputs of a kind: every widget model costs the page a few milliseconds."""
-        if kind not in self._styles:
-            self._styles[kind] = kind(description_width=_LABEL)
-        return self._styles[kind]
+    def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
+        """Return the widgets of the page, top to bottom."""
+        return tuple(rows)
 
-    def _arrange(self) -> None:
-        """Show the knobs that do something, each with its words and what the service says of it."""
-        shown: list[Any] = []
-        for name in self.knobs():
-            if self.available(name) or name in self._marks:
-                self._notes[name].value = self._note(name)
-                shown += [self.inputs[name], self._notes[name]]
-        self._place(*shown)
 
-    def _place(self, *shown: Any) -> None:
-        children = shown if self.verdicts is None else (*shown, self.verdicts)
-        if children != getattr(self, "children", ()):
-            self.children = children
+def show_value(widget: Any, value: Any) -> None:
+    """Set a plain widget to a value, which may lie outside its choices or range: a service may be wider."""
+    if isinstance(widget, ipywidgets.Dropdown) and not any(value == known for _, known in widget.options):
+        widget.options = (*widget.options, (str(value), value))
+    elif isinstance(widget, ipywidgets.IntSlider | ipywidgets.FloatSlider):
+        widget.min, widget.max = min(widget.min, value), max(widget.max, value)
+    widget.value = value
 
-    def _note(self, name: str) -> str:
-        """One line of our own words; what the service said is never among them."""
-        words = escape(self.knobs()[name].help or "")
-        mark = self._marks.get(name, "")
-        state = f' <b class="rtnb-mark" data-verdict="{mark}">{_MARKS[mark]}</b>' if mark else ""
-        return f'<span class="rtnb-note">{words}{state}</span>'
+
+def format_value(value: Any) -> str:
+    """Return a value as a short text without keys; None is the wire's null."""
+    text = value if isinstance(value, str) else json.dumps(mask_credentials(value), ensure_ascii=False, default=str)
+    text = " ".join(redact(text).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def format_status(status: SettingStatus) -> str:
+    """Return a setting status as one line; the reason may be a text of the service."""
+    if status.status == "pending":
+        return status.reason
+    if status.status == "changed":
+        return f"changed by the service: {format_value(status.requested)} → {format_value(status.effective)}"
+    if status.status == "ignored":
+        return f"ignored by the service: {format_value(status.effective)} stays"
+    return f"{status.status}: {format_value(status.reason)}" if status.reason else status.status
+
+
+def format_note(text: str, tooltip: str, status: str = "") -> str:
+    """Return the HTML of a line under a knob."""
+    role = f' role="status" data-status="{escape(status)}"' if status else ""
+    return f'<span class="rtnb-note" title="{escape(tooltip)}"{role}>{escape(text)}</span>'
 
 
 def close_all(*widgets: Any) -> None:
-    """Close widgets with their layouts and styles: nothing of them stays in the kernel."""
+    """Close widgets with their layouts and styles, so that nothing of them stays in the kernel."""
     for widget in widgets:
         for part in (getattr(widget, "layout", None), getattr(widget, "style", None), widget):
-            if part is not None:
+            if isinstance(part, ipywidgets.Widget):
                 part.close()
 
 
 class AnswerControl(Control):
-    """How the model answers: voice, speed, speech or text, length, thinking."""
+    """Settings of the model's answers: voice, speed, speech or text, length, reasoning."""
 
-    title = "Answer"
-
-    voice = Unicode("alloy", help="Who speaks. Fixed once the model has spoken in this session.").tag(
-        label="Voice", place="audio.output.voice", choices=VOICES
-    )
-    speed = Float(1.0, help="0.25 … 1.5 times, default 1. Higher talks faster; works between turns.").tag(
-        label="Speed (×)", place="audio.output.speed", span=(0.25, 1.5, 0.05)
-    )
-    output_modalities = Unicode(
-        "audio", help="Default speech (with its transcript). Text alone is faster and cheaper."
-    ).tag(label="Answers in", place="output_modalities", choices=(("speech", "audio"), ("text", "text")))
-    max_output_tokens = Unicode("inf", help="1 … 4096 tokens or inf, default inf. Lower cuts answers off earlier.").tag(
-        label="Longest (tokens)", place="max_output_tokens"
-    )
-    temperature = Float(0.8, help="0.6 … 1.2, default 0.8. Higher varies more; lower repeats itself.").tag(
-        label="Temperature", place="temperature", span=(0.6, 1.2, 0.05), dialect="preview"
-    )
-    reasoning_effort = Unicode("low", help="Default low. More thinks longer before it speaks.").tag(
-        label="Reasoning", place="reasoning", choices=("minimal", "low", "medium", "high", "xhigh"), dialect="ga"
-    )
-    truncation = AnyTrait("auto", help="Default auto. What is forgotten when the conversation grows too long.").tag(
-        label="Truncation",
-        place="truncation",
-        choices=(("auto", "auto"), ("disabled", "disabled"), ("keep 80 %", 0.8), ("keep 50 %", 0.5)),
-        dialect="ga",
-    )
-
-    _reasons = False
-
-    def show(self, settings: Settings, session: Session) -> None:
-        """Reasoning is there where the service shows it or the model's name promises it (gpt-realtime-2 and later)."""
-        named = str(settings.get("model") or "")
-        self._reasons = settings.get("reasoning") is not None or named.startswith("gpt-realtime-2")
-        super().show(settings, session)
+    group = "answer"
+    vars().update(traits_of(group))
 
     def available(self, name: str) -> bool:
-        """Whether a knob does something as things stand: it is shown then."""
-        return super().available(name) and (name != "reasoning_effort" or self._reasons)
-
-    def encode(self, name: str, value: Any) -> Any:
-        """How a knob's value is said on the wire."""
-        if name == "voice" and value.startswith("voice_"):
-            return {"id": value}  # a voice made from samples
-        if name == "output_modalities":
-            return [value]
-        if name == "max_output_tokens":
-            return int(value) if value.strip().isdecimal() else value.strip()
-        if name == "reasoning_effort":
-            return {"effort": value}
-        if name == "truncation" and isinstance(value, float):
-            return {"type": "retention_ratio", "retention_ratio": value}
-        return value
-
-    def decode(self, name: str, value: Any) -> Any:
-        """How a value of the wire stands on the knob; MISSING where the knob cannot show it."""
-        table = value if isinstance(value, Mapping) else {}
-        if name == "voice":
-            return str(table.get("id") or value)
-        if name == "output_modalities":
-            return "audio" if "audio" in value else "text"
-        if name == "max_output_tokens":
-            return str(value)
-        if name == "reasoning_effort":
-            return table.get("effort") or MISSING
-        if name == "truncation":
-            return table.get("retention_ratio", "auto") if table else value
-        return MISSING if value is None else value
+        """Return whether a knob does something now: reasoning only for models that show it, or have it by name."""
+        settings = self.updater.effective
+        reasons = settings.get("reasoning") or str(settings.get("model", "")).startswith("gpt-realtime-2")
+        return super().available(name) and (name != "reasoning_effort" or bool(reasons))
 
 
 class ListeningControl(Control):
-    """What is done with the user's voice: noise reduction and transcription."""
+    """Settings of the user's audio: transcription and noise reduction."""
 
-    title = "Listening"
+    group = "listening"
+    vars().update(traits_of(group))
+    branch = Branch("audio.input.transcription", "transcribe", False, "model")
 
-    noise_reduction = Unicode("off", help="Default off. Cleans the sound before turn detection and model hear it.").tag(
-        label="Noise reduction",
-        place="audio.input.noise_reduction",
-        choices=("off", ("near field (headset)", "near_field"), ("far field (room)", "far_field")),
-    )
-    model = Unicode(
-        "", help="Default empty (off). Writes down what the user said; on Azure, the name of a deployment."
-    ).tag(label="Transcribe with", place=f"{_TRANSCRIPTION}.model")
-    language = Unicode("", help="Two letters such as en, default empty (any). Helps where the language is known.").tag(
-        label="Language", place=f"{_TRANSCRIPTION}.language"
-    )
-    prompt = Unicode("", help="Default empty. Names and words to expect; the model itself does not see them.").tag(
-        label="Expect words", place=f"{_TRANSCRIPTION}.prompt"
-    )
-
-    def _why_not(self, name: str, dialect: Dialect | None = None) -> str:
-        if name in ("language", "prompt") and not self.model:
-            return "transcription is off: name a model first"
-        return super()._why_not(name, dialect)
-
-    def place(self, name: str) -> str:
-        """Where a knob belongs in the session object; without a model there is no transcription at all."""
-        return _TRANSCRIPTION if name == "model" and not self.model else super().place(name)
-
-    def request(self, names: list[str]) -> Settings:
-        """The settings that these knobs ask for; naming no model switches transcription off."""
-        settings = super().request([name for name in names if name == "noise_reduction"])
-        wanted = [name for name in names if name != "noise_reduction"]
-        if wanted and not self.model:
-            settings |= super().request(["model"])
-        elif wanted:
-            started = not self._confirmed.get("model")
-            also = [name for name in ("language", "prompt") if name in wanted or (started and getattr(self, name))]
-            settings |= super().request(["model", *also])
-        return settings
-
-    def encode(self, name: str, value: Any) -> Any:
-        """How a knob's value is said on the wire."""
-        if name == "noise_reduction":
-            return {"type": value} if value != "off" else None
-        return value or None if name == "model" else value
-
-    def decode(self, name: str, value: Any) -> Any:
-        """How a value of the wire stands on the knob; MISSING where the knob cannot show it."""
-        if name == "noise_reduction":
-            return value.get("type", "off") if isinstance(value, Mapping) else "off"
-        return value.get("model", "") if isinstance(value, Mapping) else value or ""
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "model" and "updater" in self.__dict__:
+            self.transcribe = bool(value)  # a model switches transcription on, an empty one off

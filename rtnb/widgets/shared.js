@@ -105,8 +105,21 @@ export function drawing(canvas, height) {
   g.setTransform(ratio, 0, 0, ratio, 0, 0);
   g.clearRect(0, 0, width, height);
   g.font = `11px ${css.fontFamily}`;
-  return { g, width, color: (/** @type {string} */ name) => css.getPropertyValue(`--rtnb-${name}`) };
+  const color = (/** @type {string} */ name) => {
+    const value = css.getPropertyValue(`--rtnb-${name}`);
+    const key = css.colorScheme + value;
+    if (!colors.has(key)) {
+      canvas.style.color = value; // a canvas understands no light-dark() or color-mix(): let the style sheet compute it
+      colors.set(key, css.color);
+      canvas.style.color = "";
+    }
+    return /** @type {string} */ (colors.get(key));
+  };
+  return { g, width, color };
 }
+
+/** @type {Map<string, string>} a few per theme */
+const colors = new Map();
 
 /** Plays clips of 16-bit samples, one at a time. Make it in a click or key handler: browsers refuse sound before one. */
 export class ClipPlayer {
@@ -145,4 +158,67 @@ export class ClipPlayer {
     this.clip?.source.stop();
     return this.context.close();
   }
+}
+
+const PIECE_BYTES = 2 ** 20;
+const PIECE_TIMEOUT_MS = 60_000; // on widget messages a piece waits while a cell computes
+
+/**
+ * Send bytes to the kernel in pieces: each waits for the reply to the one before. `Upload` in _upload.py receives them.
+ * @param {import("./types").Stream} stream
+ * @param {string} kind kind of each piece's message
+ * @param {ArrayBuffer | Blob} data
+ * @param {Record<string, any>} header goes with each piece, e.g. {name}
+ * @param {{ onProgress?: (sent: number, size: number) => void, signal?: AbortSignal }} [options] `signal` cancels it
+ * @returns {Promise<any>} the kernel's reply to the last piece; rejects with its error, or with the signal's reason
+ */
+export async function upload(stream, kind, data, header, { onProgress, signal } = {}) {
+  const blob = data instanceof Blob ? data : new Blob([data]);
+  const [{ size }, id] = [blob, crypto.getRandomValues(new Uint32Array(2)).join("-")];
+  try {
+    for (let at = 0; ; ) {
+      const piece = await blob.slice(at, at + PIECE_BYTES).arrayBuffer();
+      signal?.throwIfAborted();
+      const options = { buffers: [piece], timeout_ms: PIECE_TIMEOUT_MS, signal };
+      const reply = await stream.request(kind, { ...header, upload: { id, at, size } }, options);
+      at += piece.byteLength;
+      onProgress?.(at, size);
+      if (at >= size) return reply;
+    }
+  } catch (error) {
+    stream.send(kind, { ...header, upload: { id, cancel: true } });
+    throw error;
+  }
+}
+
+/**
+ * Draw a time axis from `left` to `right`: a line and a label at round times, 70 px or more apart.
+ * @param {CanvasRenderingContext2D} g
+ * @param {{start_ms: number, span_ms: number}} view what the width shows
+ * @param {{left?: number, right: number, labelsTo?: number, top?: number, height: number, line: string, text: string}} place
+ *   in px; the labels stand at `top` and end before `labelsTo`, the lines below them end at `height`; two colors
+ */
+export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = right, top = 0, height, line, text }) {
+  const px = (right - left) / span_ms;
+  const steps = [10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 3e4, 6e4, 12e4, 3e5, 6e5, 12e5];
+  const step = steps.find((ms) => ms * px >= 70) ?? 36e5;
+  const digits = step < 100 ? 2 : step < 1000 ? 1 : 0;
+  for (let ms = Math.ceil(start_ms / step) * step; ms <= start_ms + span_ms; ms += step) {
+    const x = left + (ms - start_ms) * px;
+    g.fillStyle = line;
+    g.fillRect(x, top + 16, 1, height - top - 16);
+    g.fillStyle = text;
+    if (x + 50 < labelsTo) g.fillText(ms < 60000 ? `${(ms / 1000).toFixed(digits)} s` : clock(ms, digits), x + 3, top + 12);
+  }
+}
+
+/** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
+export async function decodeFile(/** @type {Blob} */ file) {
+  const context = new OfflineAudioContext(1, 1, 24000); // decoding resamples to its rate
+  const decoded = await context.decodeAudioData(await file.arrayBuffer());
+  const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) => decoded.getChannelData(i));
+  return Int16Array.from({ length: decoded.length }, (_, i) => {
+    const sum = channels.reduce((all, channel) => all + channel[i], 0);
+    return Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
+  });
 }

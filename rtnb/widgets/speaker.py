@@ -1,15 +1,16 @@
-"""`Speaker`: plays what the model says, and tells the session what was heard.
+"""`Speaker`: plays the audio of the responses on the page and reports to the session what was played.
 
-Audio goes out as it arrives, not on a timer. The page keeps a small stock before it begins (200 ms, more where the page
-stalls), plays without gaps, and reports the samples it played per item, so that an interrupted answer is cut where the
+Audio goes to the page when it arrives. The page buffers a little before it begins (200 ms, more where the page is
+slow), plays without gaps, and reports the samples it played of each item. So an interrupted response is cut where the
 listener heard it end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -20,52 +21,54 @@ from rtnb.audio import Resampler, encode_pcm16
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
-from rtnb.widgets._base import bundle
-from rtnb.widgets._frames import now_ms
+from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._timeline import Decoder
 
 RATE_HZ: Final = 24_000
-"""Rate of the page's player; G.711 is decoded and resampled here."""
-
-STALE_MS: Final = 5_000
+"""Rate of the page's player; G.711 is resampled here."""
+STALE_S: Final = 5.0
 """Audio that waited longer for a page is not played any more (chosen: a page needs 1 to 3 s to load)."""
+WAITING_BYTES: Final = 4 * 2**20
+"""Most audio that waits for a page, 87 s; above it the oldest is dropped (chosen)."""
 
 Packet = tuple[dict[str, Any], list[bytes]]
 
+_END: Final[Packet] = ({"item": "", "end": True}, [b""])
+
 _speakers: WeakKeyDictionary[Session, Speaker] = WeakKeyDictionary()
-"""Who plays a session: the newest speaker, so that running a cell again does not play twice."""
+"""The speaker of each session: the newest one, so that running a cell again does not play twice."""
 
 
 class Speaker(SessionView):
-    """Plays what the model says.
+    """Player of a session's responses.
 
     Parameters
     ----------
     session : Session, optional
-        Whose audio; it may live on any event loop. A session has one speaker, the newest.
+        Session to play; it may live on any event loop. A session has one speaker, the newest.
     volume : float, default 1.0
-        0 (silent) to 1 (as it came).
+        0 (silent) to 1 (unchanged).
     muted : bool, default False
-        Plays on in silence: what is played muted counts as played.
+        Plays on in silence: audio that is played muted counts as played.
     """
 
     _esm = bundle("speaker.js")
+    _css = styles("speaker.css")
     _accepts = (Session,)
-    _interval_s = 0.01  # what a delta waits here at most; looking costs microseconds
+    _takes_old_rows = False
 
     volume = Float(1.0, min=0.0, max=1.0, help="0 to 1.").tag(sync=True)
     muted = Bool(False, help="Silent, but playing on.").tag(sync=True)
-    worklet = Unicode(Path(__file__).with_name("speaker_worklet.js").read_text(encoding="utf-8")).tag(sync=True)
-    state = Unicode("no page", help="no page, starting, idle, playing, blocked (click!), elsewhere, insecure.")
-    gaps = Int(0, help="How often the page had nothing to play in the middle of an answer.")
-    buffer_ms = Int(200, help="How much the page waits for before it plays; it adapts, up to 600 ms.")
-    lead_ms = Float(0.0, help="How much waits on the page.")
+    worklet = Unicode(bundle("speaker_worklet.js")).tag(sync=True)
+    state = Unicode("no page", help="no page, starting, idle, playing, blocked, elsewhere, insecure or refused.")
+    gaps = Int(0, help="Number of times the page had nothing to play in the middle of a response.")
+    buffer_ms = Int(200, help="Audio the page waits for before it plays; it adapts, up to 600 ms.")
+    lead_ms = Float(0.0, help="Audio that waits on the page.")
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
-        self._decoder = Decoder()
-        self._resamplers: dict[str, Resampler] = {}
-        self._waiting: list[tuple[float, Packet]] = []
+        self._item = ""  # the item that is sent to the page
+        self._resampler = Resampler(from_rate_hz=RATE_HZ, to_rate_hz=RATE_HZ)
+        self._waiting: deque[tuple[float, Packet]] = deque()
         self._silent_until = self._flushes = 0
         """Rows of the log before this one are not played."""
         self._end_hook: Callable[[], None] | None = None
@@ -76,97 +79,114 @@ class Speaker(SessionView):
         if (other := _speakers.get(source)) is not None and other is not self:
             other.session = None
         _speakers[source] = self
-        self._decoder, self._silent_until = Decoder(), source.log.next_number
         log = source.log
+        self._silent_until = log.next_number
         self._end_hook = source.playback.on_flush(lambda: shared_loop().call_soon(self._flush, source, log.next_number))
-        if self._stream.pages:
-            self._report({"": 0}, 0.0)
+        self._note_page()
 
     def _unfollow(self) -> None:
         super()._unfollow()
         if self._end_hook is not None:
             self._end_hook()
             self._end_hook = None
-            shared_loop().call_soon(self._send_flush)
+            shared_loop().call_soon(self._left)
+
+    def _left(self) -> None:
+        self._send_flush()
+        self.feed.report_played(None)
 
     # --- to the page --------------------------------------------------------------------------------------------------
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
-        all_packets = [(row.number, self._packets(row.event)) for row in rows]
-        self._ship([packet for number, packets in all_packets if number >= self._silent_until for packet in packets])
+        packets = [self._packet(row) for row in rows if row.number >= self._silent_until]
+        self._ship([packet for packet in packets if packet is not None])
 
-    def _packets(self, event: Any) -> list[Packet]:
-        heard = self._decoder.samples(event)
-        if isinstance(event, events.ResponseOutputAudioDelta) and heard is not None:
-            if self._is_cut(event.item_id):
-                return []
-            samples, rate_hz = heard
-            pcm = samples.tobytes()
-            if rate_hz != RATE_HZ:
-                new = Resampler(from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
-                pcm = encode_pcm16(self._resamplers.setdefault(event.item_id, new).process(samples))
-            return [({"item": event.item_id}, [pcm])]
-        if isinstance(event, events.ResponseOutputAudioDone):
-            resampler = self._resamplers.pop(event.item_id, None)
-            rest = b"" if resampler is None or self._is_cut(event.item_id) else encode_pcm16(resampler.flush())
-            return [({"item": event.item_id, "end": True}, [rest])]
+    def _packet(self, row: LogRow) -> Packet | None:
+        event: Any = row.event
         if isinstance(event, events.ResponseDone):
-            return [({"item": "", "end": True}, [b""])]  # where audio.done was lost
-        return []
-
-    def _is_cut(self, item_id: str) -> bool:
+            return _END  # where audio.done was lost
+        if not isinstance(event, events.ResponseOutputAudioDelta | events.ResponseOutputAudioDone):
+            return None
         assert isinstance(self._session, Session)
-        return self._session.playback.is_cut(item_id)
+        item_id, piece = event.item_id, self.feed.pieces.get(row.number)
+        is_cut = self._session.playback.is_cut(item_id)
+        if isinstance(event, events.ResponseOutputAudioDone):
+            rest = b"" if is_cut or item_id != self._item else encode_pcm16(self._resampler.flush())
+            return {"item": item_id, "end": True}, [rest]
+        if piece is None or is_cut:
+            return None
+        if item_id != self._item:
+            self._item, self._resampler = item_id, Resampler(from_rate_hz=piece.rate_hz, to_rate_hz=RATE_HZ)
+        exact = piece.rate_hz == RATE_HZ
+        pcm = piece.samples.tobytes() if exact else encode_pcm16(self._resampler.process(piece.samples))
+        return {"item": item_id}, [pcm]
 
     def _ship(self, packets: list[Packet]) -> None:
-        if self._stream.pages == 0:
-            self._waiting += [(now_ms(), packet) for packet in packets]
-            self._waiting = [(at, packet) for at, packet in self._waiting if now_ms() - at < STALE_MS]
-        elif packets:
+        """Send packets to the page; without one they wait, for `STALE_S` and up to `WAITING_BYTES`."""
+        if self._stream.pages:
+            for item_id in {header["item"] for header, _ in packets}:
+                self._report({item_id: 0}, 0.0)  # from now on only what the page reports was played
             self._stream.publish_batch("audio", packets)
+            return
+        self._waiting += [(time.monotonic(), packet) for packet in packets]
+        self._drop_stale()
+
+    def _drop_stale(self) -> None:
+        excess_bytes = sum(len(pcm) for _, (_, (pcm,)) in self._waiting) - WAITING_BYTES
+        while self._waiting and (excess_bytes > 0 or self._waiting[0][0] < time.monotonic() - STALE_S):
+            excess_bytes -= len(self._waiting.popleft()[1][1][0])
 
     def _flush(self, session: Session, rows: int) -> None:
-        """The first `rows` rows of the log are not to be played any more."""
+        """Take note that the first `rows` rows of the log are not to be played any more."""
         if session is self._session:
             self._silent_until = rows
             self._send_flush()
 
     def _send_flush(self) -> None:
         self._waiting.clear()
-        self._resamplers.clear()
+        self._item = ""
         self._flushes += 1
-        if self._stream.pages:
-            self._stream.publish("flush", {"id": self._flushes})
+        self._stream.publish("flush", {"id": self._flushes})
 
     def _on_end(self) -> None:
-        self._ship([({"item": "", "end": True}, [b""])])
+        self._ship([_END])
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
-            self._report({"": 0}, 0.0)  # from now on only what the page reports was heard
-            waiting, self._waiting = self._waiting, []
-            self._ship([packet for at, packet in waiting if now_ms() - at < STALE_MS])
+            self._drop_stale()
+            waiting, self._waiting = self._waiting, deque()
+            self._ship([packet for _, packet in waiting])
         if not self._stream.pages:
             self.state = "no page"
+        self._note_page()
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
         if kind == "state":
             self.state = header["state"]
+            self._note_page()
         elif kind == "flushed":
             self._report(header["items"], 0.0)
         elif kind == "played":
-            self._report(header["items"], header["latency_ms"] / 1000)  # heard only when it leaves the loudspeaker
             self.state, self.gaps = header["state"], header["gaps"]
             self.buffer_ms, self.lead_ms = round(header["target_ms"]), header["lead_ms"]
+            self._report(header["items"], header["latency_ms"] / 1000)  # heard only when it leaves the loudspeaker
 
     def _report(self, items: dict[str, int], later_s: float) -> None:
+        """Report samples played per item to the playback, which belongs to the loop of its session."""
         if isinstance(self._session, Session):
             asyncio.get_running_loop().call_later(later_s, self._hand_over, self._session, items)
 
     def _hand_over(self, session: Session, items: dict[str, int]) -> None:
-        loop = session.loop  # the playback belongs to the loop of its session
-        for item_id, samples in items.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(session.playback.report_played, item_id, 1000 * samples / RATE_HZ)
+        def report() -> None:
+            for item_id, samples in items.items():
+                session.playback.report_played(item_id, 1000 * samples / RATE_HZ)
+            shared_loop().call_soon(self._note_page)
+
+        if not session.loop.is_closed():
+            session.loop.call_soon_threadsafe(report)
+
+    def _note_page(self) -> None:
+        if self._is_fed:
+            self.feed.report_played(self.state == "playing" if self._stream.pages else None)

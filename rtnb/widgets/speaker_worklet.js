@@ -2,25 +2,33 @@
  * Runs in the audio thread: `speaker.js` loads it as an AudioWorklet. Its text travels as the trait `worklet`.
  *
  * In: {kind: "audio", item, samples, end}, {kind: "target", target}, {kind: "flush", id}. Out: {flushed: id or null, items:
- * {id: samples played}, lead, playing, gaps, target}.
+ * {id: samples played}, lead, playing, gaps}.
  */
 
-/** What waits to be played; all numbers are samples. */
+/** Audio that waits to be played; all numbers are samples. */
 class PlayBuffer {
+  /** @type {{item: string, samples: Int16Array, at: number}[]} */
+  queue = [];
+  lead = 0;
+  playing = false;
+  ended = true; // nothing more is announced: play what there is
+  gaps = 0;
+  /** @type {Record<string, number>} */
+  played = {};
+  /** @type {Record<string, number>} */
+  changed = {};
+  /** @type {?Float32Array} */
+  tail = null;
+
+  /** @param {number} target playing begins when so much waits */
   constructor(target) {
-    this.target = target; // start to play when so much waits
-    this.queue = [];
-    this.lead = 0;
-    this.playing = false;
-    this.ended = true; // nothing more is announced: play what there is
-    this.gaps = 0;
-    this.played = {};
-    this.changed = {};
-    this.tail = null;
+    this.target = target;
   }
 
-  push(item, samples, ended) {
+  push(/** @type {string} */ item, /** @type {Int16Array} */ samples, /** @type {boolean} */ ended) {
     if (samples.length) this.queue.push({ item, samples, at: 0 });
+    const items = Object.keys(this.played);
+    if (items.length > 100) delete this.played[items[0]]; // the oldest was played long ago
     this.lead += samples.length;
     this.ended = ended;
   }
@@ -33,26 +41,19 @@ class PlayBuffer {
       this.tail = Float32Array.from({ length: n }, (_, i) => (head.samples[head.at + i] / 32768) * (1 - (i + 1) / n));
       this.count(head.item, n);
     }
-    this.queue = [];
-    this.lead = 0;
-    this.playing = false;
-    this.ended = true;
-    return { ...this.played };
+    Object.assign(this, { queue: [], lead: 0, playing: false, ended: true });
   }
 
-  count(item, samples) {
+  count(/** @type {string} */ item, /** @type {number} */ samples) {
     this.played[item] = (this.played[item] ?? 0) + samples;
     this.changed[item] = this.played[item];
   }
 
   /** Fill one quantum. */
-  fill(out) {
-    let n = 0;
-    if (this.tail) {
-      out.set(this.tail);
-      n = this.tail.length;
-      this.tail = null;
-    }
+  fill(/** @type {Float32Array} */ out) {
+    let n = this.tail?.length ?? 0;
+    if (this.tail) out.set(this.tail);
+    this.tail = null;
     if (!this.playing && this.lead > 0 && (this.ended || this.lead >= this.target)) this.playing = true;
     while (this.playing && n < out.length && this.queue.length) {
       const head = this.queue[0];
@@ -70,38 +71,36 @@ class PlayBuffer {
     }
     out.fill(0, n);
   }
-
-  /** What changed since the last report. */
-  report() {
-    const { lead, playing, gaps, target } = this;
-    const report = { items: this.changed, lead, playing, gaps, target };
-    this.changed = {};
-    return report;
-  }
 }
 
 registerProcessor("rtnb-speaker", class extends AudioWorkletProcessor {
-  constructor({ processorOptions }) {
+  reported = "";
+
+  constructor(/** @type {{processorOptions: {target: number}}} */ { processorOptions }) {
     super();
     this.buffer = new PlayBuffer(processorOptions.target);
-    this.said = "";
     this.port.onmessage = ({ data }) => {
       if (data.kind === "audio") this.buffer.push(data.item, data.samples, data.end);
       else if (data.kind === "target") this.buffer.target = data.target;
-      else this.port.postMessage({ flushed: data.id, items: this.buffer.flush(), ...this.state() });
+      else {
+        this.buffer.flush();
+        this.report(data.id);
+      }
     };
   }
-  state() {
-    const { playing, gaps, target } = this.buffer;
-    this.said = [playing, gaps, target].join();
-    return this.buffer.report();
+
+  /** @param {?number} flushed the id of the flush that it answers */
+  report(flushed) {
+    const { changed: items, lead, playing, gaps } = this.buffer;
+    this.port.postMessage({ flushed, items, lead, playing, gaps });
+    this.buffer.changed = {};
+    this.reported = [playing, gaps].join();
   }
-  process(_, outputs) {
-    this.buffer.fill(outputs[0][0]);
-    const { playing, gaps, target } = this.buffer;
-    if ([playing, gaps, target].join() !== this.said || (playing && currentFrame % 1024 === 0)) {
-      this.port.postMessage({ flushed: null, ...this.state() });
-    }
+
+  process(/** @type {Float32Array[][]} */ _, /** @type {Float32Array[][]} */ [[out]]) {
+    this.buffer.fill(out);
+    const { playing, gaps } = this.buffer;
+    if ([playing, gaps].join() !== this.reported || (playing && currentFrame % 1024 === 0)) this.report(null);
     return true;
   }
 });

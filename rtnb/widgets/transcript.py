@@ -1,17 +1,25 @@
-"""`Transcript`: both sides of a conversation as it grows, to read, copy and export."""
+"""`Transcript`: the conversation as it grows, to read, hear, copy and save."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Final
+
+from traitlets import Bool, Int
 
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.widgets import _entries
-from rtnb.widgets._base import bundle
+from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._entries import Entries, Entry
 from rtnb.widgets._session_view import SessionView
+from rtnb.widgets._timeline import Timeline
 
+PAGE_ENTRIES: Final = 500
+"""The newest entries stand on the page, the same number as in transcript.js (chosen)."""
+
+_CLIP_MS: Final = 60_000  # the most that one click plays: 2.9 MB
 _FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
     "txt": _entries.to_text,
     "srt": _entries.to_srt,
@@ -21,23 +29,32 @@ _FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
 
 
 class Transcript(SessionView):
-    """Who said what, item by item, with what became of it: in progress, complete, interrupted where it was heard to.
+    """The conversation, item by item, with the status of each: in progress, complete, interrupted where it was heard to.
 
     Parameters
     ----------
     session : Session or EventLog, optional
-        Whose conversation; a log that was loaded from a file reads like a living session.
+        The session to show; a log that was loaded from a file reads like a living session.
     """
 
     _esm = bundle("transcript.js")
+    _css = styles("transcript.css")
+
+    selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
+    can_transcribe = Bool(False, help="Whether input transcription can be switched on here.").tag(sync=True)
 
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
-        self._entries = Entries()
+        self._entries = Entries(Timeline())
+        self._transcribe: Callable[[], object] | None = None
         super().__init__(session, **traits)
+
+    def on_transcribe(self, callback: Callable[[], object]) -> None:
+        """Offer a button where a spoken turn has no transcript; the callback switches input transcription on."""
+        self._transcribe, self.can_transcribe = callback, True
 
     @property
     def entries(self) -> list[Entry]:
-        """All entries, with their times in ms since the first event."""
+        """The newest 5,000 entries, with their times in ms since the first event."""
         return self._entries.timed()
 
     def to_text(self) -> str:
@@ -53,27 +70,37 @@ class Transcript(SessionView):
         return _entries.to_vtt(self.entries)
 
     def to_json(self) -> str:
-        """Return a JSON list with everything that is known of each entry."""
+        """Return a JSON list with all fields of each entry."""
         return _entries.to_json(self.entries)
 
     def _on_session(self, source: Session | EventLog) -> None:
-        self._entries = Entries()
+        self._entries = Entries(self.feed.timeline)
         self._stream.publish("reset", {})
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         for row in rows:
             self._entries.add(row)
         changed, self._entries.changed = self._entries.changed, {}
-        self._show([self._entries.all[key] for key in changed])
+        self._show(list(changed))
 
-    def _show(self, entries: list[Entry]) -> None:
+    def _show(self, ids: list[str]) -> None:
+        entries = self._entries.timed(ids[-PAGE_ENTRIES:])
         self._stream.publish_batch("entry", [(_entries.as_json(entry), ()) for entry in entries])
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
             self._stream.publish("reset", {})
-            self._show(self._entries.timed())
+            self._show(list(islice(reversed(self._entries.all), PAGE_ENTRIES))[::-1])
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
-        """The page wants a file: export {format} → {text}."""
-        return {"text": _FORMATS[header["format"]](self.entries)} if kind == "export" else None
+        """Handle export {format} → {text}, play {view, id} with a clip as its reply, and transcribe."""
+        if kind == "export":
+            return {"text": _FORMATS[header["format"]](self.entries)}
+        if kind == "play" and header["id"] in self._entries.all:
+            (entry,) = self._entries.timed([header["id"]])
+            length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)
+            clip = self.feed.timeline.clip(entry.start_ms, length_ms)
+            self._stream.publish("clip", {"view": header["view"]}, [clip.tobytes()])
+        if kind == "transcribe" and self._transcribe is not None:
+            self._transcribe()
+        return None

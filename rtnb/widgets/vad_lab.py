@@ -23,7 +23,7 @@ from rtnb.vad import VadConstants, server_vad_segments
 from rtnb.widgets._base import format_error
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.microphone_feed import RATE_HZ
+from rtnb.widgets.microphone_sender import RATE_HZ
 from rtnb.widgets.settings import close_all
 from rtnb.widgets.vad_view import VadView
 

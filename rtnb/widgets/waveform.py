@@ -1,4 +1,4 @@
-"""`Waveform`: what was sent and what came, on one time axis, while it happens."""
+"""`Waveform`: time axis of a session with both waveforms, speech turns, responses and the playback position."""
 
 from __future__ import annotations
 
@@ -6,127 +6,118 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 from traitlets import Float, Int, observe
 
-from rtnb.analysis.decimate import BinTrack, min_max
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.widgets._base import bundle
+from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._timeline import Lane, Piece, Stretch, Timeline
+from rtnb.widgets._timeline import BIN_MS, LANES, Stretch
 
-BIN_MS: Final = 2
-"""What one bin stands for: 48 samples at 24 kHz, 16 at 8 kHz. 3.6 MB per side and hour."""
-
-_LANES: Final[tuple[Lane, Lane]] = ("you", "model")
-_CLIP_MS: Final = 60_000  # the most one click plays: 2.9 MB
-_AT_ONCE: Final = 500_000  # bins per frame (2 MB) when a page is shown what was before
+_CLIP_MS: Final = 60_000
+"""Longest clip of one click: 2.9 MB (chosen)."""
+_BINS_PER_FRAME: Final = 500_000
+"""Bins in one frame of a snapshot: 2 MB (chosen)."""
 
 
 class Waveform(SessionView):
-    """The audio of a session as it grows: both sides, what was taken for speech, the responses, the playback.
+    """Time axis of a session as it grows: both sides, speech turns, responses, and the playback position.
 
-    Click selects a moment, double click (or Enter) plays from there, the wheel zooms, dragging moves.
+    A click (or an arrow key) selects a moment; a double click (or Enter) plays from there. Dragging moves the axis,
+    + and − (or Ctrl and the wheel) zoom.
 
     Parameters
     ----------
     session : Session or EventLog, optional
-        What to show; a log that was loaded from a file is shown (and played) like a living session.
+        Session to show; a log that was loaded from a file is shown and played like a living session.
     """
 
     _esm = bundle("waveform.js")
+    _css = styles("waveform.css")
+    _takes_old_rows = False
 
-    selected_ms = Float(None, allow_none=True, help="The selected moment, ms since the first event.").tag(sync=True)
-    selected_index = Int(None, allow_none=True, help="The last event at or before it: its index in the log.").tag(
-        sync=True
-    )
-
-    def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
-        self._forget()
-        super().__init__(session, **traits)
-
-    def _forget(self) -> None:
-        self._timeline = Timeline()
-        self._bins = {lane: BinTrack() for lane in _LANES}
-        self._cursor_ms: float | None = None
+    selected_ms = Float(None, allow_none=True, help="Selected moment, ms since the first event.").tag(sync=True)
+    selected_index = Int(None, allow_none=True, help="Number of the last event at or before it.").tag(sync=True)
+    height_px = Int(140, min=110, help="Height of the whole widget.").tag(sync=True)
 
     def _on_session(self, source: Session | EventLog) -> None:
-        self._forget()
-        self._stream.publish("reset", {"bin_ms": BIN_MS})
+        self._cursor: tuple[float, float] | None = None
+        self._publish_snapshot()
 
     # --- to the page --------------------------------------------------------------------------------------------------
 
-    def _on_rows(self, rows: Sequence[LogRow]) -> None:
-        pieces = [piece for row in rows if (piece := self._timeline.add(row)) is not None and len(piece.samples)]
-        if pieces:
-            self._stream.publish_batch("bins", [self._drawn(piece) for piece in pieces])
-        self._publish_marks(self._timeline.touched)
-        self._timeline.touched = {}
+    def _publish_snapshot(self) -> None:
+        """Send everything; bins first, so that the page draws once."""
+        timeline = self.feed.timeline
+        self._stream.publish("reset", {"bin_ms": BIN_MS})
+        for lane in LANES:
+            for index in range(0, len(timeline.bins[lane]), _BINS_PER_FRAME):
+                part = timeline.bins[lane].read(index, index + _BINS_PER_FRAME)
+                self._stream.publish("bins", {"lane": lane, "index": index}, [part.tobytes()])
+        self._publish_marks(timeline.stretches)
 
-    def _idle(self) -> None:
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
+        bins = []
+        for piece in self.feed.pieces.values():
+            part = self.feed.timeline.bins[piece.lane].read(piece.index, piece.index + piece.n_bins)
+            bins.append(({"lane": piece.lane, "index": piece.index}, [part.tobytes()]))
+        if bins:
+            self._stream.publish_batch("bins", bins)
+        self._publish_marks(self.feed.timeline.touched)
+
+    def _on_played(self) -> None:
         self._publish_marks({})
 
-    def _drawn(self, piece: Piece) -> tuple[dict[str, Any], list[bytes]]:
-        """A piece as bins; the first is shared with the piece before where it does not begin on the grid."""
-        index, size = int(piece.start_ms // BIN_MS), piece.rate_hz * BIN_MS // 1000
-        first = size - round((piece.start_ms - index * BIN_MS) * piece.rate_hz / 1000) or size
-        bins = np.concatenate([min_max(part, samples_per_bin=size) for part in np.split(piece.samples, [first])])
-        track = self._bins[piece.lane]
-        if first < size and index < len(track):
-            before = track.read(index, index + 1)[0]
-            bins[0] = min(bins[0, 0], before[0]), max(bins[0, 1], before[1])
-        track.write(index, bins)
-        return {"lane": piece.lane, "index": index}, [bins.tobytes()]
-
     def _publish_marks(self, touched: dict[str, Stretch]) -> None:
-        """What is not audio; `touched` alone, so that the cost does not grow with the session."""
-        cursor_ms = self._playing_at(self._session) if isinstance(self._session, Session) else None
-        if touched or cursor_ms != self._cursor_ms:
-            self._cursor_ms = cursor_ms
-            now_ms = self._timeline.row_ms[-1] if self._timeline.row_ms else 0.0
+        """Send stretches that changed and the playback position; the cost does not grow with the session."""
+        cursor = self._playing(self._session) if isinstance(self._session, Session) else None
+        if touched or cursor != self._cursor:
+            self._cursor = cursor
             marks = {key: dataclasses.asdict(stretch) for key, stretch in touched.items()}
-            self._stream.publish("marks", {"marks": marks, "now_ms": now_ms, "cursor_ms": cursor_ms})
+            header = {"marks": marks, "now_ms": self.feed.timeline.now_ms, "cursor": cursor}
+            self._stream.publish("marks", header)
 
-    def _playing_at(self, session: Session) -> float | None:
-        """Where the playback is on the axis, None while nothing plays."""
-        at_ms = None
-        for item_id, item in reversed(self._timeline.items.items()):
-            if item.audio_ms:
-                heard_ms = session.playback.heard_ms(item_id)
+    def _playing(self, session: Session) -> tuple[float, float] | None:
+        """Return where the playback is and how far it goes on by itself, None while nothing plays.
+
+        The page moves its cursor between two messages: a speaker reports 10 to 25 times a second, and without one the
+        audio plays in real time.
+        """
+        playing = None
+        for key, item in reversed(self.feed.timeline.stretches.items()):
+            if key.startswith("i"):
+                heard_ms = session.playback.heard_ms(key[1:])
                 if item.heard_ms is not None or heard_ms >= int(item.audio_ms):
                     break
                 at_ms = item.start_ms + heard_ms
-        return at_ms
+                playing = at_ms, at_ms if self.feed.speaker_plays is False else item.start_ms + item.audio_ms
+        return playing
 
     def _on_page(self, page_id: str, change: str) -> None:
-        if change == "joined":
-            self._stream.publish("reset", {"bin_ms": BIN_MS})
-            for lane, track in self._bins.items():
-                for index in range(0, len(track), _AT_ONCE):
-                    part = track.read(index, index + _AT_ONCE)
-                    self._stream.publish("bins", {"lane": lane, "index": index}, [part.tobytes()])
-            self._publish_marks(self._timeline.everything())
+        if change == "joined" and self._is_fed:
+            self._publish_snapshot()
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+        """Send the clip of a moment (play {view, start_ms})."""
         if kind == "play":
-            clip = self._timeline.clip(header["start_ms"], _CLIP_MS)
-            self._stream.publish("clip", {"view": header["view"], "start_ms": header["start_ms"]}, [clip.tobytes()])
+            timeline, start_ms = self.feed.timeline, float(header["start_ms"])
+            held = start_ms >= timeline.dropped_ms
+            clip = timeline.clip(start_ms, _CLIP_MS).tobytes() if held else b""
+            facts = {"view": header["view"], "start_ms": start_ms, "held_from_ms": timeline.dropped_ms}
+            self._stream.publish("clip", facts, [clip])
         return None
 
-    @observe("selected_ms")
-    def _find_index(self, change: Any) -> None:
-        rows, index = self._timeline.row_ms, self.selected_index
-        if change.new is None:
-            self.selected_index = None
-        elif index is None or index >= len(rows) or rows[index] != change.new:  # else the index came first
-            self.selected_index = self._timeline.index_at(change.new)
-
-    @observe("selected_index")
-    def _find_ms(self, change: Any) -> None:
-        rows, selected_ms = self._timeline.row_ms, self.selected_ms
-        known = change.new is not None and 0 <= change.new < len(rows)
-        if known and (selected_ms is None or self._timeline.index_at(selected_ms) != change.new):
-            self.selected_ms = rows[change.new]
+    @observe("selected_ms", "selected_index")
+    def _link_selection(self, change: Any) -> None:
+        """Set the event of a moment, or the moment of an event; the one that was set first stays as it is."""
+        if change.new is None or not self._is_fed:
+            self.selected_index = self.selected_index if change.name == "selected_index" else None
+            return
+        row = None if self.selected_index is None else self.feed.row(self.selected_index)
+        at = None if self.selected_ms is None else self.feed.row_at(self.selected_ms)
+        if change.name == "selected_ms" and (row is None or self.feed.timeline.ms(row) != change.new):
+            self.selected_index = None if at is None else at.number
+        elif change.name == "selected_index" and row is not None and (at is None or at.number != row.number):
+            self.selected_ms = self.feed.timeline.ms(row)

@@ -36,7 +36,7 @@ from rtnb.transport.base import TargetFacts, Transport
 from rtnb.transport.http import offer_facts, post_offer, read_answer
 from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._steering import flat, found, same
+from rtnb.widgets._settings_update import flat, lookup, same
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,7 +263,7 @@ class WebRTCPeer(SessionView):
                 await asyncio.wait_for(self._joined.wait(), PAGE_S)
             except TimeoutError:
                 raise failure("no-page") from None
-        active = str(self.channel._hub.active)
+        active = str(self.channel.active_page)
         return active if active in self._stream.joined else next(reversed(self._stream.joined))
 
     async def _open_call(self, page_id: str) -> Session:
@@ -379,7 +379,7 @@ class WebRTCPeer(SessionView):
         """Name the requested settings that are not in force."""
         effective = flat(event.session)
         changes = mask_credentials(flat(event.session.changes_to(requested) or SessionConfig()))  # as in the event
-        names = ", ".join(name for name, value in changes.items() if not same(value, found(effective, name)))
+        names = ", ".join(name for name, value in changes.items() if not same(value, lookup(effective, name)))
         if names and isinstance(event, events.SessionCreated):
             self._notice(f"The session began without these settings of the key: {names}. They are requested again.")
         elif names:

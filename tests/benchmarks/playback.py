@@ -3,7 +3,7 @@
 Real JupyterLab and Chromium. Audio of which every sample is known is streamed at 1×, at 10× and all at once; a tap
 behind the `Speaker`'s worklet records every quantum: it must be the same bits, without a gap. Then 1× with a page that
 stalls 300 ms every second, and with a cell that blocks the kernel; then flush, and the time from the kernel to the
-first sample, beside the floor of a bare round trip on the same line. All times end when the page's report is back.
+first sample, beside the floor of a bare round trip on the same channel. All times end when the page's report is back.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEASURE = """
 import asyncio, json, time
 from rtnb._loop import shared_loop
 async def once(n):
-    # kernel -> first report that samples were played; and a bare round trip on the same line
+    # kernel -> first report that samples were played; and a bare round trip on the same channel
     start = time.perf_counter(); seen = []
     said = speaker._stream.on_message
     def listen(kind, header, buffers):
@@ -71,12 +71,12 @@ async def streams(notebook: Any) -> list[dict[str, Any]]:
         now, buffer_ms, kind = after.split()
         exact = bool(np.array_equal(got, sent))
         rows.append(
-            {"stream": name, "bit_exact": exact, "gaps": int(now) - gaps, "buffer_ms": int(buffer_ms), "line": kind}
+            {"stream": name, "bit_exact": exact, "gaps": int(now) - gaps, "buffer_ms": int(buffer_ms), "channel": kind}
         )
 
-    # Opening JupyterLab stalls the page, and the stock is larger for 10 s after that; wait for an ordinary page.
+    # Opening JupyterLab stalls the page, and it buffers more for 10 s after that; wait for an ordinary page.
     await page.wait_for_function(
-        "!document.querySelector('.rtnb-speaker').textContent.includes('stall')", timeout=60_000
+        "!document.querySelector('.rtnb-speaker').textContent.includes('slow')", timeout=60_000
     )
     stream = "_ = scene.answer_now(marked({ms}, seed={seed}), speed={speed})"
     for seed, (name, speed) in enumerate((("1x", 1.0), ("10x", 10.0), ("at once", None))):
@@ -113,7 +113,7 @@ async def main() -> int:
     finally:
         lab.stop()
     for row in rows:
-        print("{stream:30} bit-exact {bit_exact!s:5}  gaps {gaps}  buffer {buffer_ms} ms  line {line}".format(**row))
+        print("{stream:30} bit-exact {bit_exact!s:5}  gaps {gaps}  buffer {buffer_ms} ms  channel {channel}".format(**row))
     names = ("kernel -> first sample", "flush -> silence", "floor: bare round trip")
     middle, worst = np.median(times, axis=0), times.max(axis=0)
     for name, half, most in zip(names, middle, worst, strict=True):

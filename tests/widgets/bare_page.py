@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rtnb.widgets._base import FOLDER, bundle
+from rtnb.widgets._base import FOLDER, bundle, styles
 
 HAND_MADE = """
 window.made = async (source, traits) => {
@@ -28,8 +28,8 @@ window.made = async (source, traits) => {
     request: async (kind, header) => (sent.push([kind, header]), answers[kind]),
     close: () => { listener = null; },
   };
-  const channel = { openStream: (name, fn) => ((listener = fn), stream), pageId: "p", status: () => ({ kind: "direct" }),
-    isActivePage: () => true, claimActivePage: () => {},
+  const channel = { openStream: (name, fn) => ((listener = fn), stream), pageId: "p",
+    status: () => ({ kind: "direct" }), isActivePage: () => true, claimActivePage: () => {},
     onActivePage: () => () => {}, onStatus: () => () => {} };
   window.say = (kind, header, buffers = []) => listener(kind, header, buffers.map((b) => new DataView(b)));
   window.listening = () => listener !== null;
@@ -43,13 +43,16 @@ window.made = async (source, traits) => {
 """
 
 
-async def shown(browser: Any, name: str, traits: dict[str, Any]) -> Any:
-    """A page that shows the widget whose module is `name`.js."""
+async def shown(browser: Any, name: str, traits: dict[str, Any], *, script: str = "") -> Any:
+    """A secure page that shows the widget whose module is `name`.js; `script` runs between its import and `render`."""
     page = await (await browser.new_context(viewport={"width": 900, "height": 600})).new_page()
     page.failures = []
     page.on("pageerror", lambda error: page.failures.append(str(error)))
-    await page.add_style_tag(content=(FOLDER / "shared.css").read_text(encoding="utf-8"))
+    await page.route("http://localhost/", lambda route: route.fulfill(body="<!doctype html>", content_type="text/html"))
+    await page.goto("http://localhost/")
+    own = [f"{name}.css"] if (FOLDER / f"{name}.css").exists() else []
+    await page.add_style_tag(content=styles(*own))
     await page.add_script_tag(content=HAND_MADE)
-    source = bundle(f"{name}.js")
+    source = f"{bundle(f'{name}.js')}\n{script}"
     await page.evaluate("([s, t]) => made(s, t)", [source, {"channel": "anywidget:1", "stream_name": "s", **traits}])
     return page

@@ -1,4 +1,4 @@
-"""A page written in Python: it says what `channel.js` says, over widget messages and a real WebSocket."""
+"""A page written in Python: it sends what `channel.js` sends, over widget messages and a real WebSocket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from rtnb._loop import shared_loop
-from rtnb.widgets._frames import Frame, prepare, unpack
+from rtnb.widgets._frames import Frame, pack, unpack
 from rtnb.widgets.channel import Channel
 
 ORIGIN = "http://localhost:8888"
@@ -30,64 +30,81 @@ async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> A
 
 
 class Page:
-    """One browser page of a line in this process."""
+    """One browser page of a channel in this process."""
 
-    def __init__(self, line: Channel, *, origin: str = ORIGIN) -> None:
+    def __init__(self, channel: Channel, *, origin: str = ORIGIN) -> None:
         self.id = secrets.token_hex(8)
         self.origin = origin
-        self.line = line
+        self.channel = channel
+        self.connection = 0
+        self.sent_bytes = 0
         self.by_message: list[Frame] = []
-        """What came by widget message."""
+        """Frames that came by widget message."""
+        self.numbers: list[tuple[int, int]] = []
+        """Connection and number of each widget message."""
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        before = line.comm.publish_msg
+        before = channel.comm.publish_msg
 
         def publish(kind: str, data: Any = None, metadata: Any = None, buffers: Any = None, **more: Any) -> None:
-            if data and data.get("content", {}).get("rtnb") == "frames":
-                for buffer in buffers:
-                    if (frame := unpack(buffer)).channel or f'"p":"{self.id}"'.encode() in buffer:
-                        self._loop.call_soon_threadsafe(self._take, frame)
+            content = (data or {}).get("content", {})
+            if content.get("rtnb") == "frames" and content["page"] == self.id:
+                self.numbers.append((content["connection"], content["number"]))
+                for buffer in buffers or ():
+                    self._loop.call_soon_threadsafe(self._take, unpack(buffer))
             before(kind, data=data, metadata=metadata, buffers=buffers, **more)
 
-        line.comm.publish_msg = publish  # the kernel's end of the comm, where there is no kernel
+        channel.comm.publish_msg = publish  # the kernel's end of the comm, where there is no kernel
 
     def _take(self, frame: Frame) -> None:
         self.by_message.append(frame)
         self._frames.put_nowait(frame)
 
     def send(self, *frames: bytes) -> None:
-        """Send frames by widget message."""
-        self.line._handle_custom_msg({"rtnb": "frames", "page": self.id}, [memoryview(frame) for frame in frames])
+        """Send frames by one widget message."""
+        content = {"rtnb": "frames", "page": self.id, "connection": self.connection, "at": self.sent_bytes}
+        self.sent_bytes += sum(map(len, frames))
+        self.channel._handle_custom_msg(content, [memoryview(frame) for frame in frames])
 
     def say(self, kind: str, **header: Any) -> None:
-        """Send one of the line's own words by widget message."""
-        self.send(word(kind, **header))
+        """Send a message of the channel itself by widget message."""
+        self.send(pack("", kind, header))
 
     async def until(self, kind: str) -> Frame:
-        """The next frame of this kind that comes by widget message."""
+        """Return the next frame of this kind that comes by widget message."""
         async with asyncio.timeout(5):
             while (frame := await self._frames.get()).kind != kind:
                 pass
         return frame
 
-    async def hello(self, channels: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Say hello; return what the kernel answers."""
-        self.say("hello", origin=self.origin, channels=channels or {})
+    async def hello(self) -> dict[str, Any]:
+        """Begin a connection; return the kernel's welcome."""
+        self.connection += 1
+        self.say("hello", origin=self.origin, page_ms=0.0)
+        self.sent_bytes = 0
         welcome: dict[str, Any] = (await self.until("welcome")).header
         return welcome
 
-    async def open(self, *names: str, seen: int | None = None) -> Socket:
-        """Say hello, open the socket, and join channels there."""
-        offer = await self.hello()
-        socket = await Socket.dial(offer, origin=self.origin)
-        await socket.show(offer["token"], self.id, {name: {"seen": seen, "first": 1} for name in names})
-        await socket.until("resume")
+    async def join(self, *names: str) -> dict[str, Any]:
+        """Begin a connection on widget messages and join streams; return the kernel's welcome."""
+        welcome = await self.hello()
+        self.say("join", names=names, all=names)
+        return welcome
+
+    async def ask(self, stream: str, kind: str, header: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply to a request sent by widget message."""
+        self.send(pack(stream, kind, header, r=1))
+        reply: dict[str, Any] = (await self.until("reply")).header
+        return reply
+
+    async def open(self, *names: str) -> Socket:
+        """Begin a connection, open its socket, and join streams there."""
+        welcome = await self.hello()
+        socket = await Socket.dial(welcome, origin=self.origin)
+        await socket.show(welcome["token"], self.id, self.connection)
+        await socket.until("open")
+        await socket.say("join", names=names, all=names)
         return socket
-
-
-def word(kind: str, **header: Any) -> bytes:
-    """One of the line's own words."""
-    return prepare("", kind, header).numbered()
 
 
 class Socket:
@@ -97,41 +114,39 @@ class Socket:
         self.connection = connection
 
     @classmethod
-    async def dial(cls, offer: dict[str, Any], *, origin: str | None = ORIGIN, **options: Any) -> Socket:
-        """Connect, as a browser would."""
-        url = f"ws://127.0.0.1:{offer['port']}/"
+    async def dial(cls, welcome: dict[str, Any], *, origin: str | None = ORIGIN, **options: Any) -> Socket:
+        """Connect as a browser does."""
+        url = f"ws://127.0.0.1:{welcome['port']}/"
         return cls(await connect(url, origin=origin, max_size=None, proxy=None, **options))  # type: ignore[arg-type]
 
-    async def show(self, token: str, page_id: str, channels: dict[str, Any] | None = None) -> None:
+    async def show(self, token: str, page_id: str, connection: int = 1) -> None:
         """Send the first message."""
-        first = {"token": token, "page": page_id, "via": "direct", "channels": channels or {}}
+        first = {"token": token, "page": page_id, "connection": connection, "via": "direct"}
         await self.connection.send(json.dumps(first))
 
     async def frame(self) -> Frame:
-        """The next frame."""
+        """Return the next frame."""
         async with asyncio.timeout(5):
-            data = await self.connection.recv()
-        assert isinstance(data, bytes)
-        return unpack(data)
+            return unpack(await self.connection.recv())
 
     async def until(self, kind: str) -> Frame:
-        """The next frame of this kind."""
+        """Return the next frame of this kind."""
         while (frame := await self.frame()).kind != kind:
             pass
         return frame
 
     async def say(self, kind: str, **header: Any) -> None:
-        """Send one of the line's own words."""
-        await self.connection.send(word(kind, **header))
+        """Send a message of the channel itself."""
+        await self.connection.send(pack("", kind, header))
 
     async def send(
-        self, channel: str, number: int, kind: str, header: dict[str, Any], buffers: Sequence[bytes] = (), **more: Any
+        self, stream: str, kind: str, header: dict[str, Any], buffers: Sequence[bytes] = (), **more: Any
     ) -> None:
-        """Send a numbered frame."""
-        await self.connection.send(prepare(channel, kind, header, buffers, **more).numbered(number))
+        """Send a message of a stream."""
+        await self.connection.send(pack(stream, kind, header, buffers, **more))
 
     async def close_code(self) -> int | None:
-        """How the kernel closed it."""
+        """Return the code with which the kernel closed it."""
         async with asyncio.timeout(8):
             await self.connection.wait_closed()
         return self.connection.close_code

@@ -1,4 +1,4 @@
-"""The line's WebSocket: who gets in, and that nothing is lost, doubled or left behind."""
+"""The kernel's side of the channel: who gets in, delivery, reconnections, bounds, and the end."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from websockets.exceptions import InvalidStatus
 
 from rtnb._loop import shared_loop
 from rtnb.errors import WidgetError
-from rtnb.widgets import _frames, _socket
-from rtnb.widgets._frames import prepare
-from rtnb.widgets.channel import Channel
+from rtnb.widgets import _pages, _socket
+from rtnb.widgets._frames import MAX_FRAME_BYTES, now_ms, pack
+from rtnb.widgets.channel import Channel, Stream
 from tests.widgets.page import Page, Socket, eventually
 
-Heard = list[tuple[str, dict[str, Any], list[bytes]]]
+Received = list[tuple[str, dict[str, Any], list[bytes]]]
 
 
 @pytest.fixture
-async def line() -> AsyncIterator[Channel]:
-    line = Channel()
-    yield line
-    line.close()
-    await asyncio.to_thread(
-        shared_loop().run, _ended(), 30
-    )  # the pages of the test live on this loop: they say goodbye
+async def channel() -> AsyncIterator[Channel]:
+    channel = Channel()
+    yield channel
+    channel.close()
+    await asyncio.to_thread(shared_loop().run, _ended(), 30)  # its sockets close on this loop
 
 
 async def _ended() -> None:
@@ -40,462 +38,501 @@ async def _ended() -> None:
 
 
 @pytest.fixture
-def heard() -> Heard:
+def received() -> Received:
     return []
 
 
 @pytest.fixture
-def channel(line: Channel, heard: Heard) -> Any:
-    return line.open_stream("chat", lambda kind, header, buffers: heard.append((kind, header, buffers)))
+def chat(channel: Channel, received: Received) -> Stream:
+    return channel.open_stream("chat", lambda kind, header, buffers: received.append((kind, header, buffers)))
 
 
-# --- the door ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def changes(chat: Stream) -> list[tuple[str, str]]:
+    changes: list[tuple[str, str]] = []
+    chat.on_page(lambda page_id, change: changes.append((page_id, change)))
+    return changes
 
 
-async def test_a_page_with_its_token_gets_in(line: Channel, channel: Any) -> None:
-    page = Page(line)
-    await page.open("chat")
-    assert line.status.kind == "direct"
-    assert channel.pages == line.status.pages == 1
+# --- who gets in ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("channel")
-@pytest.mark.parametrize("case", ["wrong", "none", "of another page", "as another page", "not JSON", "a list"])
-async def test_no_other_token_is_taken(line: Channel, case: str) -> None:
-    page, other = Page(line), Page(line)
-    offer, others = await page.hello(), await other.hello()
-    door = await Socket.dial(offer)
+async def test_a_page_with_its_token_gets_in(channel: Channel, chat: Stream) -> None:
+    await Page(channel).open("chat")
+    await eventually(lambda: chat.pages)
+    assert channel.status == ("direct", 1)
+
+
+@pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize(
+    "case", ["wrong", "none", "of another page", "as another page", "older connection", "not JSON", "a list"]
+)
+async def test_no_other_token_is_accepted(channel: Channel, case: str) -> None:
+    page, other = Page(channel), Page(channel)
+    mine, others = await page.hello(), await other.hello()
+    socket = await Socket.dial(mine)
     if case == "wrong":
-        await door.show("x" * 43, page.id)
+        await socket.show("x" * 43, page.id)
     elif case == "none":
-        await door.connection.send("{}")
+        await socket.connection.send("{}")
     elif case == "of another page":
-        await door.show(others["token"], page.id)
+        await socket.show(others["token"], page.id)
     elif case == "as another page":
-        await door.show(offer["token"], other.id)
+        await socket.show(mine["token"], other.id)
+    elif case == "older connection":
+        await socket.show((await page.hello())["token"], page.id, 1)
     else:
-        await door.connection.send("hello" if case == "not JSON" else "[]")
-    assert await door.close_code() == 4401
+        await socket.connection.send("hello" if case == "not JSON" else "[]")
+    assert await socket.close_code() == 4401
 
 
-@pytest.mark.usefixtures("channel")
-async def test_a_token_works_once(line: Channel) -> None:
-    page = Page(line)
-    offer = await page.hello()
-    first = await Socket.dial(offer)
+@pytest.mark.usefixtures("chat")
+async def test_a_token_works_once(channel: Channel) -> None:
+    page = Page(channel)
+    welcome = await page.hello()
+    first = await Socket.dial(welcome)
     await page.hello()  # so that this origin is expected again
-    await first.show(offer["token"], page.id)
+    await first.show(welcome["token"], page.id)
     assert await first.close_code() == 4401, "a newer token makes the older one worthless"
-    offer = await page.hello()
-    second, third = await Socket.dial(offer), await Socket.dial(offer)
-    await second.show(offer["token"], page.id)
-    await second.until("resume")
-    await third.show(offer["token"], page.id)
+    welcome = await page.hello()
+    second, third = await Socket.dial(welcome), await Socket.dial(welcome)
+    await second.show(welcome["token"], page.id, 3)
+    await second.until("open")
+    await third.show(welcome["token"], page.id, 3)
     assert await third.close_code() == 4401
-    assert line.status.kind == "direct", "the first is not disturbed"
+    assert channel.status.kind == "direct", "the second is not disturbed"
 
 
-@pytest.mark.usefixtures("channel")
-async def test_a_token_dies_soon(line: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Page(line)
-    offer = await page.hello()
-    door = await Socket.dial(offer)
+@pytest.mark.usefixtures("chat")
+async def test_a_token_expires(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page(channel)
+    welcome = await page.hello()
+    socket = await Socket.dial(welcome)
     now = time.monotonic
     monkeypatch.setattr(_socket.time, "monotonic", lambda: now() + _socket.TOKEN_S)
-    await door.show(offer["token"], page.id)
-    assert await door.close_code() == 4401
+    await socket.show(welcome["token"], page.id)
+    assert await socket.close_code() == 4401
     with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial(offer)
+        await Socket.dial(welcome)
 
 
-@pytest.mark.usefixtures("channel")
+@pytest.mark.usefixtures("chat")
 @pytest.mark.parametrize(
     "origin", [None, "null", "http://localhost:8889", "https://localhost:8888", "http://evil.test"]
 )
-async def test_no_other_origin_is_let_in(line: Channel, origin: str | None) -> None:
-    offer = await Page(line).hello()
+async def test_another_origin_is_refused(channel: Channel, origin: str | None) -> None:
+    welcome = await Page(channel).hello()
     with pytest.raises(InvalidStatus, match="403"):
-        await Socket.dial(offer, origin=origin)
+        await Socket.dial(welcome, origin=origin)
 
 
-@pytest.mark.usefixtures("channel")
-async def test_the_origin_must_be_that_of_the_page_with_the_token(line: Channel) -> None:
-    page, elsewhere = Page(line), Page(line, origin="http://elsewhere.test")
-    offer = await page.hello()
+@pytest.mark.usefixtures("chat")
+async def test_the_origin_must_be_that_of_the_page_with_the_token(channel: Channel) -> None:
+    page, elsewhere = Page(channel), Page(channel, origin="http://elsewhere.test")
+    welcome = await page.hello()
     await elsewhere.hello()
-    door = await Socket.dial(offer, origin="http://elsewhere.test")
-    await door.show(offer["token"], page.id)
-    assert await door.close_code() == 4401
+    socket = await Socket.dial(welcome, origin="http://elsewhere.test")
+    await socket.show(welcome["token"], page.id)
+    assert await socket.close_code() == 4401
 
 
-@pytest.mark.usefixtures("channel")
-async def test_a_page_without_an_origin_is_offered_no_socket(line: Channel) -> None:
-    assert "token" not in await Page(line, origin="null").hello()
+@pytest.mark.usefixtures("chat")
+async def test_a_page_without_an_origin_is_offered_no_socket(channel: Channel) -> None:
+    assert "token" not in await Page(channel, origin="null").hello()
 
 
-@pytest.mark.usefixtures("channel")
-async def test_strangers_are_few(line: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_socket, "_FIRST_WORD_S", 60.0)  # so that none is sent away while the others come
-    offer = await Page(line).hello()
-    strangers = [await Socket.dial(offer) for _ in range(_socket._STRANGERS)]
+@pytest.mark.usefixtures("chat")
+async def test_connections_without_a_token_are_few(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_socket, "_FIRST_MESSAGE_S", 60.0)  # so that none is closed while the others connect
+    welcome = await Page(channel).hello()
+    strangers = [await Socket.dial(welcome) for _ in range(_socket._STRANGERS)]
     with pytest.raises(InvalidStatus, match="503"):
-        await Socket.dial(offer)
+        await Socket.dial(welcome)
     for stranger in strangers:
         await stranger.connection.close()
 
 
-@pytest.mark.usefixtures("channel")
-async def test_a_silent_stranger_is_sent_away(line: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
-    offer = await Page(line).hello()  # it listens now, with the patience for handshakes that it has
-    monkeypatch.setattr(_socket, "_FIRST_WORD_S", 0.05)
-    stranger = await Socket.dial(offer)
+@pytest.mark.usefixtures("chat")
+async def test_a_silent_connection_is_closed(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    welcome = await Page(channel).hello()  # it listens now, with the usual time for handshakes
+    monkeypatch.setattr(_socket, "_FIRST_MESSAGE_S", 0.05)
+    stranger = await Socket.dial(welcome)
     assert await stranger.close_code() == 4401
 
 
-@pytest.mark.usefixtures("channel")
-async def test_it_listens_on_loopback_only(line: Channel) -> None:
-    offer = await Page(line).hello()
+@pytest.mark.usefixtures("chat")
+async def test_it_listens_on_loopback_only(channel: Channel) -> None:
+    welcome = await Page(channel).hello()
     with sockets.socket(sockets.AF_INET, sockets.SOCK_DGRAM) as probe:
         with contextlib.suppress(OSError):
-            probe.connect(("192.0.2.1", 9))  # sends nothing; tells our address
+            probe.connect(("192.0.2.1", 9))  # sends nothing; chooses our address
         address = probe.getsockname()[0]
     if address in ("0.0.0.0", "127.0.0.1"):
         pytest.skip("this machine has no other address")
     with pytest.raises(ConnectionRefusedError):
-        sockets.create_connection((address, offer["port"]), timeout=2)
+        sockets.create_connection((address, welcome["port"]), timeout=2)
 
 
-@pytest.mark.usefixtures("channel")
-@pytest.mark.parametrize("switch, expected", [("messages", None), ("proxy", False), ("", True)])
-async def test_the_user_can_switch_ways_off(
-    line: Channel, monkeypatch: pytest.MonkeyPatch, switch: str, expected: bool | None
-) -> None:
-    monkeypatch.setenv(_socket.SWITCH, switch)
-    assert (await Page(line).hello()).get("direct") is expected
-
-
-@pytest.mark.usefixtures("channel")
-async def test_a_token_is_in_no_trait_and_no_repr(line: Channel) -> None:
-    page = Page(line)
+@pytest.mark.usefixtures("chat")
+async def test_a_token_is_in_no_trait_and_no_repr(channel: Channel) -> None:
+    page = Page(channel)
     token = (await page.hello())["token"]
-    assert token not in repr(line) + str(line.get_state()) + repr(line._hub.pages)
+    assert token not in repr(channel) + str(channel.get_state()) + repr(channel._pages.pages)
 
 
-# --- what travels -----------------------------------------------------------------------------------------------------
+# --- what the user forbids --------------------------------------------------------------------------------------------
 
 
-async def test_messages_travel_both_ways_in_order(line: Channel, channel: Any, heard: Heard) -> None:
-    socket = await Page(line).open("chat")
+@pytest.fixture
+def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Listening sockets that were opened."""
+    opened: list[Any] = []
+    create_server = sockets.create_server
+
+    def create(*given: Any, **more: Any) -> sockets.socket:
+        opened.append(create_server(*given, **more))
+        return opened[-1]
+
+    monkeypatch.setattr(sockets, "create_server", create)
+    return opened
+
+
+@pytest.mark.usefixtures("chat")
+async def test_messages_only_opens_no_listening_socket(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: list[Any]
+) -> None:
+    monkeypatch.setenv(_socket.SWITCH, "messages")
+    assert "port" not in await Page(channel).hello()
+    with pytest.raises(WidgetError, match="RTNB_CHANNEL=messages forbids") as caught:
+        await asyncio.wrap_future(shared_loop().submit(channel.invite(lambda *_: "")))
+    assert caught.value.__notes__ == ["Restart the kernel without RTNB_CHANNEL."]
+    assert listeners == []
+
+
+@pytest.mark.usefixtures("chat")
+async def test_proxy_only_offers_no_direct_socket(
+    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: list[Any]
+) -> None:
+    assert (await Page(channel).hello())["direct"] is True
+    monkeypatch.setenv(_socket.SWITCH, "proxy")
+    assert (await Page(channel).hello())["direct"] is False
+    assert len(listeners) == 1
+
+
+# --- delivery ---------------------------------------------------------------------------------------------------------
+
+
+async def test_messages_arrive_once_and_in_order(channel: Channel, chat: Stream, received: Received) -> None:
+    socket = await Page(channel).open("chat")
+    await eventually(lambda: chat.pages)
     for i in range(100):
-        channel.publish("count", {"i": i}, [bytes([i])])
+        chat.publish("count", {"i": i}, [bytes([i])])
     frames = [await socket.until("count") for _ in range(100)]
-    assert [(frame.number, frame.header, frame.buffers) for frame in frames] == [
-        (i + 1, {"i": i}, [bytes([i])]) for i in range(100)
-    ]
+    assert [(frame.header, frame.buffers) for frame in frames] == [({"i": i}, [bytes([i])]) for i in range(100)]
     for i in range(100):
-        await socket.send("chat", i + 1, "up", {"i": i}, [b"x" * i])
-    await eventually(lambda: len(heard) == 100)
-    assert [(header["i"], len(buffers[0])) for _, header, buffers in heard] == [(i, i) for i in range(100)]
+        await socket.send("chat", "up", {"i": i}, [b"x" * i])
+    await eventually(lambda: len(received) == 100)
+    assert [(header["i"], len(buffers[0])) for _, header, buffers in received] == [(i, i) for i in range(100)]
 
 
-async def test_a_batch_travels_in_few_frames(line: Channel, channel: Any) -> None:
-    socket = await Page(line).open("chat")
-    channel.publish_batch("rows", [({"i": i}, [b"abc"]) for i in range(2500)])
+async def test_a_message_can_go_to_one_page_only(channel: Channel, chat: Stream) -> None:
+    one, two = Page(channel), Page(channel)
+    sockets_of = [await one.open("chat"), await two.open("chat")]
+    await eventually(lambda: chat.pages == 2)
+    chat.publish("mine", {}, to=one.id)
+    chat.publish_batch("mine", [({}, [])], to=two.id)
+    chat.publish("end", {})
+    for socket in sockets_of:
+        await socket.until("mine")
+        assert (await socket.frame()).kind == "end"
+
+
+async def test_a_batch_travels_in_few_frames(channel: Channel, chat: Stream) -> None:
+    socket = await Page(channel).open("chat")
+    await eventually(lambda: chat.pages)
+    chat.publish_batch("rows", [({"i": i}, [b"abc"]) for i in range(2500)])
     frames = [await socket.until("rows") for _ in range(3)]
-    assert [header["i"] for frame in frames for header, _ in frame.messages()] == list(range(2500))
+    assert [header["i"] for frame in frames for header in frame.header] == list(range(2500))
 
 
-async def test_large_batches_are_cut(line: Channel, channel: Any) -> None:
-    socket = await Page(line).open("chat")
-    channel.publish_batch("rows", [({"i": i}, [bytes(700_000)]) for i in range(20)])
+async def test_a_large_batch_is_split(channel: Channel, chat: Stream) -> None:
+    socket = await Page(channel).open("chat")
+    await eventually(lambda: chat.pages)
+    chat.publish_batch("rows", [({"i": i}, [bytes(700_000)]) for i in range(20)])
     headers: list[int] = []
     while len(headers) < 20:
-        headers += [header["i"] for header, _ in (await socket.until("rows")).messages()]
+        headers += [header["i"] for header in (await socket.until("rows")).header]
     assert headers == list(range(20))
 
 
-async def test_handlers_run_on_the_background_loop(line: Channel) -> None:
-    where: list[str] = []
-    channel = line.open_stream("where", lambda *_: where.append(threading.current_thread().name))
-    channel.on_page(lambda *_: where.append(threading.current_thread().name))
-    page = Page(line)
-    await page.hello({"where": {"seen": None, "first": 1}})
-    page.send(prepare("where", "k", {}).numbered(1))
-    await eventually(lambda: len(where) == 2)
-    assert set(where) == {"rtnb-loop"}
+async def test_handlers_run_on_the_background_loop(channel: Channel) -> None:
+    threads: list[str] = []
+    stream = channel.open_stream("where", lambda *_: threads.append(threading.current_thread().name))
+    stream.on_page(lambda *_: threads.append(threading.current_thread().name))
+    page = Page(channel)
+    await page.join("where")
+    page.send(pack("where", "k", {}))
+    await eventually(lambda: len(threads) == 2)
+    assert set(threads) == {"rtnb-loop"}
 
 
-async def test_publishing_works_from_any_thread(line: Channel, channel: Any) -> None:
-    socket = await Page(line).open("chat")
+async def test_publishing_works_from_any_thread(channel: Channel, chat: Stream) -> None:
+    socket = await Page(channel).open("chat")
+    await eventually(lambda: chat.pages)
     threads = [
-        threading.Thread(target=lambda: [channel.publish("n", {}) for _ in range(50)], name="rtnb-test")
-        for _ in range(4)
+        threading.Thread(target=lambda: [chat.publish("n", {}) for _ in range(50)], name="rtnb-test") for _ in range(4)
     ]
     for thread in threads:
         thread.start()
-    numbers = [(await socket.until("n")).number for _ in range(200)]
-    assert numbers == list(range(1, 201))
+    for _ in range(200):
+        await socket.until("n")
 
 
-async def test_a_request_gets_the_handlers_answer(line: Channel) -> None:
+async def test_a_request_gets_the_handlers_reply(channel: Channel) -> None:
     async def answer(kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any]:
         if kind == "fail":
-            raise WidgetError("no device")
+            raise WidgetError("no device").with_hint("Plug one in.")
         if kind == "leak":
             raise RuntimeError("key sk-secret")
-        return {"twice": 2 * header["i"]}
+        return {"twice": 2 * header["i"] if kind == "double" else "x" * MAX_FRAME_BYTES}
 
     shared_loop().call_soon(lambda: asyncio.get_running_loop().set_exception_handler(lambda *_: None))
-    line.open_stream("ask", answer)
-    socket = await Page(line).open("ask")
+    channel.open_stream("ask", answer)
+    socket = await Page(channel).open("ask")
     replies = []
-    for number, kind in enumerate(("double", "fail", "leak"), start=1):
-        await socket.send("ask", number, kind, {"i": 21}, r=number)
-        replies.append((await socket.until("reply")).header)
-    assert replies == [{"twice": 42}, {"error": "no device"}, {"error": "RuntimeError"}]
+    for number, kind in enumerate(("double", "fail", "leak", "large"), start=1):
+        await socket.send("ask", kind, {"i": 21}, r=number)
+        reply = await socket.until("reply")
+        assert reply.request == number
+        replies.append(reply.header)
+    assert replies[:3] == [{"twice": 42}, {"error": "no device\nPlug one in."}, {"error": "RuntimeError"}]
+    assert "allowed are 8388608" in replies[3]["error"]
+    await socket.send("gone", "ask", {}, r=5)
+    assert (await socket.until("reply")).header == {"error": "The widget was closed."}
 
 
-async def test_a_handler_that_fails_stops_nobody(line: Channel, channel: Any, heard: Heard) -> None:
-    told: list[str] = []
+async def test_a_failing_handler_stops_no_other(channel: Channel, chat: Stream, received: Received) -> None:
+    reported: list[str] = []
     shared_loop().call_soon(
-        lambda: asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        lambda: asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
     )
-    line.open_stream("bad", lambda *_: 1 / 0)  # type: ignore[arg-type, return-value]
-    socket = await Page(line).open("bad", "chat")
-    await socket.send("bad", 1, "k", {})
-    await socket.send("chat", 1, "k", {})
-    await eventually(lambda: heard)
-    assert told == ["the handler of channel 'bad' failed on 'k'"]
+    channel.open_stream("bad", lambda *_: 1 / 0).on_page(lambda *_: 1 / 0)  # type: ignore[arg-type, return-value]
+    socket = await Page(channel).open("bad", "chat")
+    await socket.send("bad", "k", {})
+    await socket.send("chat", "k", {})
+    await eventually(lambda: received)
+    failed = "the handler of stream 'bad' failed on "
+    assert reported == [f"{failed}'joined'", f"{failed}'k'"]
+    assert chat.pages == 1
 
 
-async def test_stale_frames_are_dropped_and_counted(line: Channel, channel: Any, heard: Heard) -> None:
-    socket = await Page(line).open("chat")
-    await socket.send("chat", 1, "audio", {}, d=20_000)
-    old = prepare("chat", "audio", {}, d=20_000)
-    object.__setattr__(old, "stamp_ms", old.stamp_ms - 60_000)  # as if it had waited for a minute
-    await socket.connection.send(old.numbered(2))
-    await socket.send("chat", 3, "end", {})
-    await eventually(lambda: len(heard) == 2)
-    assert [kind for kind, _, _ in heard] == ["audio", "end"]
-    assert line.status.late == 1
+async def test_the_kernels_clock_is_given_to_the_page(channel: Channel, chat: Stream) -> None:
+    socket = await Page(channel).open("chat")
+    before = now_ms()
+    await socket.say("clock", page_ms=5.0)
+    clock = (await socket.until("clock")).header
+    assert clock["page_ms"] == 5.0
+    assert before <= clock["kernel_ms"] <= now_ms()
 
 
-# --- gaps, breaks and slow pages --------------------------------------------------------------------------------------
+# --- widget messages --------------------------------------------------------------------------------------------------
 
 
-async def test_what_a_page_misses_is_sent_again(line: Channel, channel: Any) -> None:
-    socket = await Page(line).open("chat")
-    for i in range(5):
-        channel.publish("n", {"i": i})
-    [await socket.until("n") for _ in range(5)]
-    await socket.say("resend", name="chat", first=3)
-    assert [(await socket.until("n")).number for _ in range(3)] == [3, 4, 5]
+async def test_a_burst_leaves_in_few_numbered_widget_messages(channel: Channel, chat: Stream) -> None:
+    page = Page(channel)
+    await page.join("chat")
+    await eventually(lambda: chat.pages)
+    for i in range(500):
+        chat.publish("n", {"i": i})
+    assert [(await page.until("n")).header["i"] for _ in range(500)] == list(range(500))
+    assert page.numbers == [(1, number) for number in range(1, len(page.numbers) + 1)]
+    assert len(page.numbers) < 25
 
 
-async def test_a_ping_that_overtakes_names_what_was_sent(line: Channel, channel: Any) -> None:
-    """Else the page would ask again for what is on its way, and count it as missing."""
-    socket = await Page(line).open("chat")
-
-    async def ping_first() -> None:
-        for i in range(3):
-            line._hub.send(channel, prepare("chat", "n", {"i": i}))
-        assert line._hub._pinging is not None
-        line._hub._pinging.cancel()  # now, in place of the one that is due
-        line._hub._ping()
-
-    shared_loop().run(ping_first())
-    assert (await socket.until("ping")).header["last"] == {"chat": 0}
-    assert [(await socket.until("n")).number for _ in range(3)] == [1, 2, 3]
-
-
-async def test_what_the_kernel_misses_is_asked_for(line: Channel, channel: Any, heard: Heard) -> None:
-    socket = await Page(line).open("chat")
-    await socket.send("chat", 1, "n", {"i": 1})
-    await socket.send("chat", 4, "n", {"i": 4})
-    assert (await socket.until("resend")).header == {"name": "chat", "first": 2}
-    for number in (2, 3, 4):
-        await socket.send("chat", number, "n", {"i": number})
-    await eventually(lambda: len(heard) == 4)
-    assert [header["i"] for _, header, _ in heard] == [1, 2, 3, 4]
-    assert line.status.resent == 2
-    await socket.send("chat", 7, "n", {"i": 7})
-    await socket.say("lost", name="chat", last=6)
-    await eventually(lambda: len(heard) == 5)
-    assert line.status.lost == 2
-
-
-async def test_a_broken_socket_falls_back_to_messages_and_resumes(line: Channel, channel: Any) -> None:
-    page = Page(line)
-    told: list[str] = []
-    channel.on_page(lambda _, what: told.append(what))
-    socket = await page.open("chat")
-    channel.publish("n", {"i": 1})
-    await socket.until("n")
-    socket.connection.transport.abort()
-    await eventually(lambda: line.status.kind == "messages")
-    channel.publish("n", {"i": 2})
-    assert (await page.until("n")).number == 2, "the page hears it at once, by message"
-
-    offer = await page.hello({"chat": {"seen": 1, "first": 1}})
-    again = await Socket.dial(offer)
-    await again.show(offer["token"], page.id, {"chat": {"seen": 1, "first": 1}})
-    channel.publish("n", {"i": 3})
-    assert [(await again.until("n")).number for _ in range(2)] == [2, 3]
-    assert line.status.kind == "direct"
-    assert told == ["joined"], "the page was never gone"
-
-
-async def test_a_slow_page_costs_bounded_memory_and_is_told(
-    line: Channel, channel: Any, monkeypatch: pytest.MonkeyPatch
+async def test_a_widget_message_that_overtook_another_ends_the_connection(
+    channel: Channel, chat: Stream, received: Received, changes: list[Any]
 ) -> None:
-    monkeypatch.setattr(_frames, "KEPT_BYTES", 2**20)
-    socket = await Page(line).open("chat")
+    page = Page(channel)
+    await page.join("chat")
+    page.send(pack("chat", "n", {"i": 0}))
+    page.sent_bytes += 100  # another message is still under way, in another of the kernel's shells
+    page.send(pack("chat", "n", {"i": 2}))
+    await eventually(lambda: (1, 0) in page.numbers)  # a wrong number: the page connects again
+    page.send(pack("chat", "n", {"i": 1}))
+    await page.join("chat")
+    page.send(pack("chat", "n", {"i": 3}))
+    await eventually(lambda: len(received) == 2)
+    assert [header["i"] for _, header, _ in received] == [0, 3]
+    assert changes == [(page.id, "joined")] * 2
+
+
+async def test_an_unknown_page_is_made_to_connect_again(channel: Channel, chat: Stream) -> None:
+    page = Page(channel)
+    page.connection = 7
+    page.send(pack("chat", "n", {}))
+    await eventually(lambda: page.numbers == [(7, 0)])
+    assert chat.pages == 0
+
+
+# --- reconnections ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_page_that_connects_again_joins_again(channel: Channel, chat: Stream, changes: list[Any]) -> None:
+    page = Page(channel)
+    other = channel.open_stream("other", lambda *_: None)
+    other.on_page(lambda page_id, change: changes.append((page_id, f"other {change}")))
+    socket = await page.open("chat", "other")
+    await eventually(lambda: other.pages)
+    socket.connection.transport.abort()
+    await eventually(lambda: chat.pages == 0)
+    chat.publish("n", {"i": 1})
+    again = await page.open("chat")
+    await eventually(lambda: chat.pages)
+    chat.publish("n", {"i": 2})
+    assert (await again.until("n")).header == {"i": 2}, "nothing is kept; the snapshot replaces it"
+    assert changes == [(page.id, what) for what in ("joined", "other joined", "other left", "joined")]
+    assert channel.status == ("direct", 1)
+
+
+async def test_a_new_connection_replaces_the_last(channel: Channel, chat: Stream, received: Received) -> None:
+    page = Page(channel)
+    socket = await page.open("chat")
+    await page.join("chat")
+    assert await socket.close_code() == 1000
+    page.connection -= 1
+    page.send(pack("chat", "old", {}))
+    page.connection += 1
+    page.sent_bytes = page.sent_bytes - len(pack("chat", "old", {}))
+    page.send(pack("chat", "new", {}))
+    await eventually(lambda: received)
+    assert [kind for kind, *_ in received] == ["new"]
+    assert channel.status == ("messages", 1)
+
+
+async def test_a_slow_page_costs_bounded_memory_and_joins_again(
+    channel: Channel, chat: Stream, changes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pages, "QUEUE_BYTES", 2**20)
+    page = Page(channel)
+    socket = await page.open("chat")
+    await eventually(lambda: chat.pages)
     socket.connection.transport.pause_reading()
     for i in range(3000):
-        channel.publish("n", {"i": i}, [bytes(10_000)])
-    shared_loop().run(asyncio.sleep(0))
-    assert channel.outbox._bytes <= 2**20
+        chat.publish("n", {"i": i}, [bytes(10_000)])
+        await asyncio.sleep(0)
+    await eventually(lambda: chat.pages == 0)
+    assert channel._pages.pages[page.id].queued_bytes < 1000
     socket.connection.transport.resume_reading()
-    numbers: list[int] = []
-    gone = reached = 0
-    while not numbers or numbers[-1] < 3000:
-        frame = await socket.frame()
-        if frame.kind == "lost":
-            gone += frame.header["last"] - reached
-            reached = frame.header["last"]
-        elif frame.kind == "n":
-            numbers.append(frame.number)
-            reached = frame.number
-    assert gone > 0
-    assert len(numbers) + gone == 3000
+    await socket.until("rejoin")
+    await socket.say("join", names=["chat"], all=["chat"])
+    await eventually(lambda: chat.pages)
+    chat.publish("snapshot", {})
+    assert (await socket.frame()).kind == "snapshot"
+    assert changes == [(page.id, "joined")] * 2
 
 
-@pytest.mark.usefixtures("channel")
-async def test_a_frame_too_large_closes_the_socket(line: Channel) -> None:
-    socket = await Page(line).open("chat")
-    await socket.connection.send(bytes(_frames.MAX_FRAME_BYTES + 1))
+@pytest.mark.usefixtures("chat")
+async def test_a_frame_too_large_closes_the_socket(channel: Channel) -> None:
+    socket = await Page(channel).open("chat")
+    await socket.connection.send(bytes(MAX_FRAME_BYTES + 1))
     assert await socket.close_code() == 1009
 
 
-@pytest.mark.usefixtures("channel")
+@pytest.mark.usefixtures("chat")
 @pytest.mark.parametrize("nonsense", [b"", b"\0" * 64, "text"])
-async def test_nonsense_closes_the_socket(line: Channel, nonsense: bytes | str) -> None:
-    socket = await Page(line).open("chat")
+async def test_nonsense_closes_the_socket(channel: Channel, nonsense: bytes | str) -> None:
+    socket = await Page(channel).open("chat")
     await socket.connection.send(nonsense)
     assert await socket.close_code() == 1007
 
 
-# --- messages ---------------------------------------------------------------------------------------------------------
+# --- pages ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_burst_by_message_is_few_messages(line: Channel, channel: Any) -> None:
-    page = Page(line)
-    sent: list[int] = []
-    before = line.comm.publish_msg
-    line.comm.publish_msg = lambda kind, buffers=None, **more: (
-        sent.append(len(buffers or ())),
-        before(kind, buffers=buffers, **more),
-    )
-    await page.hello({"chat": {"seen": None, "first": 1}})
-    for i in range(500):
-        channel.publish("n", {"i": i})
-    numbers = [(await page.until("n")).number for _ in range(500)]
-    assert numbers == list(range(1, 501))
-    assert len(sent) < 25
-
-
-async def test_pages_are_told_of_when_they_come_and_go(line: Channel, channel: Any) -> None:
-    told: list[tuple[str, str]] = []
-    channel.on_page(lambda page_id, what: told.append((page_id, what)))
-    one, two = Page(line), Page(line)
+async def test_listeners_know_when_pages_join_and_leave(channel: Channel, chat: Stream, changes: list[Any]) -> None:
+    one, two = Page(channel), Page(channel)
     socket = await one.open("chat")
-    await two.hello({"chat": {"seen": None, "first": 1}})
-    await eventually(lambda: channel.pages == 2)
+    await two.join("chat")
+    await eventually(lambda: chat.pages == 2)
     await socket.connection.close(1001)  # as a browser does when its tab is closed or reloaded
-    await eventually(lambda: channel.pages == 1)
+    await eventually(lambda: chat.pages == 1)
     two.say("bye")
-    await eventually(lambda: len(told) == 4)
-    assert channel.pages == 0
-    assert told == [(one.id, "joined"), (two.id, "joined"), (one.id, "left"), (two.id, "left")]
+    await eventually(lambda: len(changes) == 4)
+    assert chat.pages == 0
+    assert changes == [(one.id, "joined"), (two.id, "joined"), (one.id, "left"), (two.id, "left")]
 
 
-async def test_one_page_is_active_and_another_can_claim_it(line: Channel, channel: Any) -> None:
-    one, two = Page(line), Page(line)
+async def test_one_page_is_active_and_another_can_claim_it(channel: Channel, chat: Stream) -> None:
+    one, two = Page(channel), Page(channel)
     assert (await one.hello())["active"] == one.id
-    assert (await two.hello())["active"] == one.id
+    assert (await two.hello())["active"] == one.id == channel.active_page
     two.say("claim")
-    assert (await one.until("active")).header == {"active": two.id}
+    while (await one.until("active")).header != {"active": two.id}:
+        pass
     two.say("bye")
-    await eventually(lambda: line._hub.active == one.id)
-    assert channel.pages == 0
+    await eventually(lambda: channel.active_page == one.id)
 
 
-async def test_an_unknown_page_is_asked_to_say_hello(line: Channel, channel: Any) -> None:
-    page = Page(line)
-    page.send(prepare("chat", "n", {}).numbered(1))
-    assert (await page.until("who")).number == 0
-    assert channel.pages == 0
-
-
-async def test_a_page_asking_for_a_closed_channel_is_told(line: Channel, channel: Any) -> None:
-    page = Page(line)
-    await page.hello({"gone": {"seen": 3, "first": 1}})
-    assert [frame.header for frame in page.by_message if frame.kind == "closed"] == [{"name": "gone"}]
-    assert channel.pages == 0
+@pytest.mark.parametrize("others, patience_s", [(True, 25), (False, 120)])
+async def test_a_silent_page_is_forgotten(
+    channel: Channel, chat: Stream, changes: list[Any], others: bool, patience_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no page is heard, the kernel may be blocked: it waits longer."""
+    monkeypatch.setattr(_pages, "PING_S", 0.02)
+    page = Page(channel)
+    await page.join("chat")
+    await eventually(lambda: chat.pages)
+    channel._pages.pages[page.id].heard_s -= patience_s - 10
+    channel._pages.last_message_s -= 0 if others else patience_s - 10
+    pinged = len(page.numbers)
+    await eventually(lambda: len(page.numbers) > pinged + 3)
+    channel._pages.pages[page.id].heard_s -= 11
+    await eventually(lambda: chat.pages == 0)
+    assert changes == [(page.id, "joined"), (page.id, "left")]
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-async def test_closing_the_last_channel_leaves_nothing_behind(line: Channel, channel: Any) -> None:
-    page = Page(line)
+async def test_closing_the_last_stream_leaves_nothing_behind(channel: Channel, chat: Stream) -> None:
+    page = Page(channel)
     socket = await page.open("chat")
-    other = line.open_stream("other", lambda *_: None)
-    channel.close()
-    channel.close()
-    assert line.status.kind == "direct"
+    by_message = Page(channel)
+    await by_message.join("chat")
+    other = channel.open_stream("other", lambda *_: None)
+    chat.close()
+    chat.close()
+    assert channel.status.kind == "direct"
     other.close()
     assert await socket.close_code() in (1000, 1001)
-
     await asyncio.to_thread(shared_loop().run, _ended(), 30)
     with pytest.raises(OSError):
         await Socket.dial({"port": socket.connection.remote_address[1]})
-    assert line.status == ("none", 0, 0, 0, 0)
+    assert channel.status == ("none", 0)
 
 
-async def test_a_channel_closed_by_another_thread_disturbs_no_other(line: Channel, channel: Any) -> None:
-    """Its name is gone at once, its place at the pages a little later."""
-    other = line.open_stream("other", lambda *_: None)
-    socket = await Page(line).open("other", "chat")
-    line._hub.channels.pop("other")  # as far as `close` has come when the loop looks
-    channel.publish("n", {"i": 1})
-    assert (await socket.until("n")).header == {"i": 1}
-    assert set((await socket.until("ping")).header["last"]) == {"chat"}
-    other.close()
-
-
-async def test_a_new_channel_opens_the_line_again(line: Channel, channel: Any) -> None:
-    page = Page(line)
+async def test_a_new_stream_opens_the_channel_again(channel: Channel, chat: Stream) -> None:
+    page = Page(channel)
     await page.open("chat")
-    channel.close()
-    await eventually(lambda: line.status.pages == 0)
-    line.open_stream("chat", lambda *_: None)
+    chat.close()
+    await eventually(lambda: channel.status.pages == 0)
+    channel.open_stream("chat", lambda *_: None)
     await page.open("chat")
-    assert line.status.kind == "direct"
+    assert channel.status.kind == "direct"
 
 
-@pytest.mark.usefixtures("channel")
-async def test_the_line_survives_a_restart_of_the_loop(line: Channel) -> None:
-    page = Page(line)
+async def test_the_channel_survives_a_restart_of_the_loop(channel: Channel, chat: Stream) -> None:
+    page = Page(channel)
     socket = await page.open("chat")
     await asyncio.to_thread(shared_loop().stop)
     assert await socket.close_code()
     await page.open("chat")
-    assert line.status == ("direct", 1, 0, 0, 0)
+    await eventually(lambda: chat.pages == 1)
+    assert channel.status == ("direct", 1)
 
 
-def test_a_name_is_used_once(line: Channel) -> None:
-    line.open_stream("a", lambda *_: None)
+def test_a_name_is_used_once(channel: Channel) -> None:
+    channel.open_stream("a", lambda *_: None)
     for name in ("a", ""):
         with pytest.raises(ValueError, match="stream name"):
-            line.open_stream(name, lambda *_: None)
+            channel.open_stream(name, lambda *_: None)

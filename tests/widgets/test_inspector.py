@@ -1,18 +1,25 @@
-"""What can be inspected, and that nothing is lost, leaked or left behind."""
+"""Sources of the inspector, and that nothing is lost, leaked or left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rtnb
+from rtnb._loop import shared_loop
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
+from rtnb.widgets._frames import pack
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.inspector import EventInspector, inspect
+from tests.widgets.page import Page, eventually
 
 KEY = "sk-" + "a1B2" * 12
 
@@ -41,8 +48,8 @@ def test_lines_of_a_file_keep_their_time_and_direction() -> None:
     inspector.close()
 
 
-@pytest.mark.parametrize("thing", [7, None, b"x", {"type": "error"}, [7]])
-def test_what_cannot_be_inspected_is_refused_in_words(thing: Any) -> None:
+@pytest.mark.parametrize("thing", [7, b"x", {"type": "error"}, [7]])
+def test_anything_else_is_refused_by_a_sentence(thing: Any) -> None:
     with pytest.raises(TypeError, match="event"):
         EventInspector(thing)
 
@@ -50,19 +57,19 @@ def test_what_cannot_be_inspected_is_refused_in_words(thing: Any) -> None:
 def test_secrets_of_a_list_do_not_enter_the_log() -> None:
     tool = {"type": "mcp", "server_label": "x", "authorization": KEY}
     inspector = inspect([{"type": "session.update", "session": {"type": "realtime", "tools": [tool]}}])
-    inspector._rows.read(most=10)
+    inspector._rows.read(10)
     assert KEY not in json.dumps(inspector._static())
-    assert KEY not in json.dumps(inspector._rows.pack(0, 1)[1][1].decode())
+    assert KEY not in inspector._rows.pack(0, 1)[1][0].decode()
     assert KEY not in repr(inspector.get_state())
     inspector.close()
 
 
-async def test_requests_are_answered_and_nonsense_is_told() -> None:
+async def test_requests_are_answered_and_nonsense_is_refused() -> None:
     inspector = inspect([{"type": "response.create", "event_id": "e1"}])
-    inspector._rows.read(most=10)
-    told = await inspector._on_message("event", {"index": 0}, [])
-    assert told is not None
-    assert told["meaning"] == "Ask for a response."
+    inspector._rows.read(10)
+    reply = await inspector._on_message("event", {"index": 0}, [])
+    assert reply is not None
+    assert reply["meaning"] == "Ask for a response."
     assert await inspector._on_message("event", {"index": 5}, []) == {"error": "there is no event 5"}
     assert await inspector._on_message("audio", {"first": 0, "last": 0, "number": 0}, []) == {
         "error": "this event carries no audio"
@@ -78,11 +85,15 @@ async def test_a_session_is_watched_and_spoken_through() -> None:
     async with rtnb.connect("sim") as session:
         inspector = inspect(session)
         assert inspector.can_send
-        judged = await inspector._on_message("send", {"text": '{"type": "input_audio_buffer.commit"}', "anyway": False}, [])
-        assert judged is not None
-        assert "buffer too small" in judged["problem"]
+        checked = await inspector._on_message(
+            "send", {"text": '{"type": "input_audio_buffer.commit"}', "anyway": False}, []
+        )
+        assert checked is not None
+        assert "buffer too small" in checked["problem"]
         assert len(session.log.filter("input_audio_buffer.commit")) == 0
-        sent = await inspector._on_message("send", {"text": '{"type": "input_audio_buffer.clear"}', "anyway": False}, [])
+        sent = await inspector._on_message(
+            "send", {"text": '{"type": "input_audio_buffer.clear"}', "anyway": False}, []
+        )
         assert sent == {"sent": True}
         assert session.log[-1].type.startswith("input_audio_buffer.clear")
         inspector.close()
@@ -107,9 +118,9 @@ async def test_any_openai_connection_is_watched_both_ways() -> None:
             assert sent == ["conversation.item.create", "response.create"]
             assert len(log.filter("response.output_audio.delta", direction="received")) > 0
             assert not any(isinstance(row.event, events.UnknownEvent) for row in log if row.direction == "received")
-            assert (await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])) == {
-                "sent": True
-            }
+            assert (
+                await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])
+            ) == {"sent": True}
             assert log[-1].type == "response.create"
             assert simulator.key not in "".join(repr(row) for row in log)
         await client.close()
@@ -120,5 +131,108 @@ def test_the_log_of_an_inspector_is_not_copied() -> None:
     inspector = EventInspector(log)
     log.record("sent", events.InputAudioBufferClear(), monotonic_s=0.0, wall_time=0.0)
     assert inspector.event_log is log
-    assert asyncio.run(inspector._on_message("search", {"text": "clear", "start": 0}, [])) == {"hits": [], "next": 0}
+    assert asyncio.run(inspector._on_message("search", {"terms": ["clear"], "start": 0}, [])) == {"hits": [], "next": 0}
     inspector.close()
+
+
+# --- pushing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def page(monkeypatch: pytest.MonkeyPatch) -> Page:
+    monkeypatch.setenv("RTNB_CHANNEL", "messages")
+    return Page(shared_channel())
+
+
+def record(log: EventLog, count: int = 1) -> None:
+    for _ in range(count):
+        log.record("sent", events.InputAudioBufferClear(), monotonic_s=0.0, wall_time=0.0)
+
+
+def rows_sent(page: Page) -> list[dict[str, Any]]:
+    return [frame.header for frame in page.by_message if frame.kind == "rows"]
+
+
+async def test_many_events_become_few_messages_and_silence_none(page: Page) -> None:
+    log = EventLog()
+    inspector = inspect(log)
+    await page.join(inspector.stream_name)
+    await eventually(lambda: rows_sent(page))
+    before = len(rows_sent(page))
+    for _ in range(60):
+        record(log, 5)
+        await asyncio.sleep(0)  # the background loop may run
+    await eventually(lambda: rows_sent(page)[-1]["total"] == 300)
+    assert len(rows_sent(page)) - before <= 3  # at most one each 0.1 s
+    assert inspector._timer is not None
+    assert inspector._timer.when() <= await on_loop(loop_time)  # in the past: nothing is due while nothing happens
+    inspector.close()
+
+
+async def test_a_page_gets_everything_from_where_it_asks(page: Page) -> None:
+    log = EventLog()
+    record(log, 4_500)
+    inspector = inspect(log)
+    await page.join(inspector.stream_name)
+    await eventually(lambda: rows_sent(page) and rows_sent(page)[-1]["start"] + rows_sent(page)[-1]["count"] == 4_500)
+    assert [header["count"] for header in rows_sent(page)] == [2000, 2000, 500]
+    before = len(rows_sent(page))
+    page.send(pack(inspector.stream_name, "from", {"start": 4_400}))
+    await eventually(lambda: len(rows_sent(page)) > before)
+    assert (rows_sent(page)[-1]["start"], rows_sent(page)[-1]["count"]) == (4_400, 100)
+    inspector.close()
+
+
+async def test_another_source_can_be_given_and_none_waited_for(page: Page) -> None:
+    inspector = EventInspector()
+    assert (len(inspector.event_log), inspector.can_send) == (0, False)
+    await page.join(inspector.stream_name)
+    await eventually(lambda: rows_sent(page))
+    assert rows_sent(page)[-1]["waiting"]
+    log = EventLog()
+    record(log, 2)
+    inspector.selected_index = 0
+    inspector.source = log
+    assert inspector.event_log is log
+    assert inspector.selected_index is None
+    await eventually(lambda: rows_sent(page)[-1]["count"] == 2)
+    assert rows_sent(page)[-1]["source"] > rows_sent(page)[0]["source"]
+    other = inspector.source = EventLog()
+    await eventually(lambda: rows_sent(page)[-1]["total"] == 0)
+    record(log)
+    record(other, 7)
+    await eventually(lambda: rows_sent(page)[-1]["total"] == 7)
+    assert not log._subscribers
+    inspector.close()
+    assert not other._subscribers
+
+
+async def test_no_timer_is_left_after_closing(page: Page) -> None:
+    log = EventLog()
+    inspector = inspect(log)
+    inspector._in_output = True  # as in a cell
+    await page.join(inspector.stream_name)
+    await eventually(lambda: inspector._static_timer is not None)
+    record(log)
+    inspector.close()
+    await eventually(lambda: not inspector._stream.pages)
+    timers = [timer for timer in (inspector._timer, inspector._static_timer) if timer is not None]
+    now_s = await on_loop(loop_time)
+    assert all(timer.cancelled() or timer.when() <= now_s for timer in timers)
+    record(log)  # and nothing listens any more
+
+
+async def on_loop(call: Callable[[], Coroutine[Any, Any, float]]) -> float:
+    return await asyncio.wrap_future(shared_loop().submit(call()))
+
+
+async def loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_a_cell_that_ends_with_inspect_prints_one_line() -> None:
+    cell = "import rtnb; rtnb.inspect([{'type': 'response.create', 'event_id': 'e1'}])"
+    script = f"from IPython.terminal.interactiveshell import *; TerminalInteractiveShell.instance().run_cell({cell!r})"
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert len(printed.strip().splitlines()) == 1
+    assert "<EventInspector>" in printed

@@ -1,4 +1,4 @@
-"""`Microphone` without a page: what becomes of frames, what stands in, what is refused."""
+"""`Microphone` without a page: outcome of each frame, recordings as a source, errors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 
 from rtnb import Budget, Custom, connect
 from rtnb._loop import shared_loop
-from rtnb.audio import decode_ulaw, read_wav, write_wav
+from rtnb.audio import decode_pcm16, decode_ulaw, encode_pcm16, read_wav, resample, write_wav
 from rtnb.errors import RtnbError, WidgetError
 from rtnb.protocol import events
 from rtnb.protocol.values import AudioFormat
 from rtnb.widgets import Microphone
-from rtnb.widgets.microphone_feed import LATE_MS, STALE_MS, Clip, Feed
-from rtnb.widgets.microphone_source import speak
+from rtnb.widgets.microphone import play_frames
+from rtnb.widgets.microphone_sender import LATE_MS, QUEUE_FRAMES, STALE_MS, AudioSender
 from tests.client.peer import Peer
 from tests.client.service import Clock
 from tests.widgets.page import eventually
 from tests.widgets.scene import Scene
 
 FRAME = np.arange(480, dtype="<i2").tobytes()
-FACTS = {"label": "", "devices": [], "rate_hz": 48_000, "code": "", "text": "", "hint": ""}
+SAMPLES = decode_pcm16(FRAME)
 
 
 @pytest.fixture
@@ -48,183 +48,268 @@ def heard(scene: Scene, kind: Any, times: int) -> list[Any]:
     return [event for event in scene.service.heard if isinstance(event, kind)]
 
 
-class Talker:
+class Frames:
     """Frames of one page, in order, on a clock of the test's."""
 
-    def __init__(self, feed: Feed, clock: Clock) -> None:
-        self.feed = feed
+    def __init__(self, sender: AudioSender, clock: Clock, session: Any = None) -> None:
+        self.sender = sender
         self.clock = clock
-        self.index = 0
+        self.session = session
+        self.next = 0
 
-    def say(self, frames: int = 1, *, late_ms: float = 0.0, skip: int = 0, talk: bool = True) -> None:
+    def send(self, frames: int = 1, *, age_ms: float = 0.0, skip: int = 0, talking: bool = True) -> None:
         for _ in range(frames):
             self.clock.advance(20)
-            self.index += skip
-            stamp_ms = self.clock() * 1000 - late_ms
-            self.feed.sound(first=self.index, frames=1, stamp_ms=stamp_ms, pcm=FRAME, talk=talk)
-            self.index += 1
+            self.next += skip
+            facts: dict[str, Any] = {
+                "first": self.next,
+                "frames": 1,
+                "stamp_ms": self.clock() * 1000 - age_ms,
+                "talking": talking,
+            }
+            self.sender.take(SAMPLES, **facts, session=self.session)
+            self.next += 1
 
 
-async def settled(feed: Feed) -> dict[str, int]:
-    await eventually(lambda: not feed.counts.waiting)
-    return feed.told()
+def make_sender(clock: Clock, problems: list[str] | None = None) -> AudioSender:
+    return AudioSender((problems if problems is not None else []).append, clock=lambda: clock() * 1000)
 
 
-def accounted(counts: dict[str, int]) -> bool:
-    return counts["captured"] == sum(counts[name] for name in ("sent", "dropped", "lost", "unused", "waiting"))
+async def settled(sender: AudioSender) -> dict[str, int]:
+    await eventually(lambda: not sender.counts["waiting"])
+    return sender.counts
 
 
-async def test_every_frame_is_accounted_for_and_a_clip_keeps_the_late_ones() -> None:
+def adds_up(counts: dict[str, int]) -> bool:
+    return counts["captured"] == sum(counts[name] for name in ("sent", "dropped", "unused", "waiting"))
+
+
+def counts_of(**counts: int) -> dict[str, int]:
+    return {**dict.fromkeys(("captured", "sent", "late", "dropped", "unused", "waiting"), 0), **counts}
+
+
+async def test_every_frame_is_counted_and_a_recording_keeps_the_late_ones() -> None:
     clock = Clock()
-    feed = Feed(print, clock=clock)
-    talker = Talker(feed, clock)
-    talker.say(3)
-    clip = Clip(480 * 12)
-    feed.clips.add(clip)
-    talker.say(5)
-    talker.say(2, late_ms=LATE_MS + 50)
-    talker.say(1, skip=4)
-    talker.say(4, late_ms=STALE_MS + 50)
-    feed.clips.clear()
-    counts = feed.told()
-    assert counts == {"captured": 19, "sent": 12, "late": 6, "dropped": 0, "lost": 4, "unused": 3, "waiting": 0}
-    assert accounted(counts)
-    assert (await clip.done).shape == (480 * 12,)
+    sender = make_sender(clock)
+    frames = Frames(sender, clock)
+    frames.send(3)
+    recording: asyncio.Queue[Any] = asyncio.Queue()
+    sender.recordings.add(recording)
+    frames.send(5)
+    frames.send(2, age_ms=LATE_MS + 50)
+    frames.send(1, skip=4)
+    frames.send(4, age_ms=STALE_MS + 50)
+    sender.recordings.clear()
+    assert sender.counts == counts_of(captured=19, sent=12, late=6, dropped=4, unused=3)
+    assert adds_up(sender.counts)
+    assert recording.qsize() == 12
 
 
 def test_a_session_gets_everything_but_what_is_stale(scene: Scene) -> None:
     clock = Clock()
-    feed = Feed(print, clock=clock)
-    sending = shared_loop().submit(feed.send_to(scene.session))
-    talker = Talker(feed, clock)
+    sender = make_sender(clock)
+    frames = Frames(sender, clock, scene.session)
 
-    async def talk() -> dict[str, int]:
-        await asyncio.sleep(0)
-        talker.say(5)
-        await settled(feed)
-        talker.say(3, late_ms=LATE_MS + 50)
-        talker.say(2, late_ms=STALE_MS + 50)
-        talker.say(5)
-        return await settled(feed)
+    async def send() -> dict[str, int]:
+        frames.send(5)
+        await settled(sender)
+        frames.send(3, age_ms=LATE_MS + 50)
+        frames.send(2, age_ms=STALE_MS + 50)
+        frames.send(5)
+        return await settled(sender)
 
-    counts = on_loop(talk)
-    assert counts == {"captured": 15, "sent": 13, "late": 3, "dropped": 2, "lost": 0, "unused": 0, "waiting": 0}
+    assert on_loop(send) == counts_of(captured=15, sent=13, late=3, dropped=2)
     assert [event.audio for event in heard(scene, events.InputAudioBufferAppend, 13)] == [FRAME] * 13
-    sending.cancel()
+
+
+async def test_the_queue_drops_the_oldest_frames_while_the_session_is_blocked() -> None:
+    async with Peer() as peer, connect(Custom(peer.url)) as session:  # on this loop, which is blocked meanwhile
+        clock = Clock()
+        sender = make_sender(clock)
+        frames = Frames(sender, clock, session)
+        shared_loop().run(in_steps(frames, 2 * QUEUE_FRAMES), timeout_s=10)
+        counts = sender.counts
+        assert adds_up(counts)
+        assert QUEUE_FRAMES <= counts["waiting"] <= QUEUE_FRAMES + 1
+        assert counts["dropped"] >= QUEUE_FRAMES - 1
+        assert (await settled(sender))["sent"] > 0
+
+
+async def in_steps(frames: Frames, count: int) -> None:
+    for _ in range(count):
+        frames.send(1)
+        await asyncio.sleep(0)
+
+
+async def test_a_new_session_gets_no_frames_of_the_one_before() -> None:
+    async with Peer() as peer, connect(Custom(peer.url)) as session, connect(Custom(peer.url)) as other:
+        clock = Clock()
+        sender = make_sender(clock)
+        frames = Frames(sender, clock, session)
+        shared_loop().run(in_steps(frames, 10), timeout_s=10)
+        frames.session = other
+        shared_loop().run(in_steps(frames, 1), timeout_s=10)
+        assert sender.counts == counts_of(captured=11, unused=10, waiting=1)
+        assert (await settled(sender))["sent"] == 1
 
 
 def test_a_g711_session_gets_8_khz(scene: Scene) -> None:
     on_loop(lambda: scene.session.update(input_format=AudioFormat(type="audio/pcmu")))
-    feed = Feed(print, clock=Clock())  # which stands still: no frame is late
-    sending = shared_loop().submit(feed.send_to(scene.session))
-    tone = (0.5 * np.sin(np.arange(24_000) * 2 * np.pi * 440 / 24_000) * 32_767).astype("<i2")
+    sender = make_sender(Clock())  # its clock stands still: no frame is late
+    tone = (0.5 * np.sin(np.arange(24_000) * 2 * np.pi * 440 / 24_000)).astype(np.float32)
 
-    async def talk() -> None:
-        await asyncio.sleep(0)
+    async def send() -> None:
         for first in range(50):
-            feed.sound(first=first, frames=1, stamp_ms=0.0, pcm=tone[480 * first : 480 * first + 480].tobytes())
-        await settled(feed)
+            samples = tone[480 * first : 480 * first + 480]
+            sender.take(samples, first=first, frames=1, stamp_ms=1e6, session=scene.session)
+        await settled(sender)
 
-    on_loop(talk)
+    on_loop(send)
     data = b"".join(event.audio for event in heard(scene, events.InputAudioBufferAppend, 40))
     audio = decode_ulaw(data)
     assert 8_000 - 200 < len(audio) <= 8_000
     assert np.argmax(np.abs(np.fft.rfft(audio[2_000:6_000]))) * 2 == 440
-    sending.cancel()
 
 
-def test_push_to_talk_is_a_turn_where_nobody_detects_turns(scene: Scene) -> None:
+class FakePage:
+    """A page's messages, sent by the test on the background loop."""
+
+    def __init__(self, microphone: Microphone) -> None:
+        self.microphone = microphone
+
+    def send(self, kind: str, run: str, *buffers: bytes, **facts: Any) -> None:
+        on_loop(lambda: None)
+        on_loop(self.microphone._on_message, kind, {"run": run, **facts}, list(buffers))
+
+    def state(self, state: str, run: str, **facts: Any) -> None:
+        more = {"status": state, "problem": "", "next_step": "", "devices": [], "rate_hz": 24_000, **facts}
+        self.send("state", run, state=state, **more)
+
+    def start(self, run: str, **facts: Any) -> None:
+        self.state("starting", run, **facts)
+        self.state("on", run, **facts)
+
+    def audio(self, run: str, first: int = 0, pcm: bytes = FRAME, *, talking: bool = True) -> None:
+        self.send("audio", run, pcm, first=first, frames=1, t=None, talking=talking)
+
+
+@pytest.fixture
+def microphone() -> Any:
+    one = Microphone()
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def page(microphone: Microphone) -> FakePage:
+    return FakePage(microphone)
+
+
+def test_push_to_talk_is_a_turn_without_turn_detection(scene: Scene) -> None:
     on_loop(lambda: scene.session.update(turn_detection=None))
-    mic = Microphone(scene.session, mode="push to talk")
-    mic._feed._clock = Clock()  # which stands still: no frame is late
-    sound = {"run": "p-1", "frames": 1, "t": 0.0, "hint": ""}
-    on_loop(lambda: None)
-    on_loop(mic._on_message, "state", {"state": "starting", "run": "p-1", **FACTS}, [])
-    on_loop(mic._on_message, "sound", {**sound, "first": 0, "talk": False}, [FRAME])
-    on_loop(mic._on_message, "talk", {"run": "p-1", "on": True}, [])
+    microphone = Microphone(scene.session, mode="push to talk")
+    page = FakePage(microphone)
+    page.start("p-1")
+    page.audio("p-1", 0, talking=False)
+    page.send("talk", "p-1", on=True)
     for first in range(1, 8):
-        on_loop(mic._on_message, "sound", {**sound, "first": first, "talk": True}, [FRAME])
-    on_loop(mic._on_message, "talk", {"run": "p-1", "on": False}, [])
+        page.audio("p-1", first)
+    page.send("talk", "p-1", on=False)
     assert len(heard(scene, events.InputAudioBufferAppend, 7)) == 7
     heard(scene, events.InputAudioBufferCommit, 1)
     heard(scene, events.ResponseCreate, 1)
-    assert mic.counts["unused"] == 1
-    mic.close()
+    assert microphone.counts["unused"] == 1
+    microphone.close()
 
 
 async def test_a_refused_turn_is_shown_and_the_microphone_goes_on() -> None:
     problems: list[str] = []
     async with Peer() as peer, connect(Custom(peer.url), budget=Budget(output_audio_s=0.1)) as session:
         clock = Clock()
-        feed = Feed(problems.append, clock=clock)
-        sending = asyncio.create_task(feed.send_to(session))
+        sender = make_sender(clock, problems)
         await session.ask("Hello!")  # 0.2 s of audio: the budget is used up
-        talker = Talker(feed, clock)
-        feed.talk(True)
-        talker.say(6)
-        feed.talk(False)
+        frames = Frames(sender, clock, session)
+        sender.turn(session, begins=True)
+        frames.send(6)
+        sender.turn(session, begins=False)
         await eventually(lambda: problems)
         assert "budget" in problems[0]
-        talker.say(5)
-        counts = await settled(feed)
+        frames.send(5)
+        counts = await settled(sender)
         assert counts["sent"] == counts["captured"] == 11
-        assert not sending.done()
-    sending.cancel()
 
 
-def test_only_the_capture_that_began_last_counts() -> None:
-    mic = Microphone()
+def test_only_the_newest_capture_counts(microphone: Microphone, page: FakePage) -> None:
     for run in ("a-1", "b-1"):
-        on_loop(mic._on_message, "state", {"state": "starting", "run": run, **FACTS}, [])
-        on_loop(mic._on_message, "state", {"state": "on", "run": run, **FACTS}, [])
-    on_loop(mic._on_message, "sound", {"run": "a-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}, [FRAME])
-    on_loop(mic._on_message, "state", {"state": "off", "run": "a-1", **FACTS}, [])
-    assert (mic.state, mic.counts["captured"], mic.device_rate_hz) == ("on", 0, 48_000)
-    mic.close()
+        page.start(run, rate_hz=48_000)
+    page.audio("a-1")
+    page.state("off", "a-1")
+    assert (microphone.state, microphone.counts["captured"], microphone.device_rate_hz) == ("on", 0, 48_000)
 
 
-async def test_a_clip_right_after_another_waits_until_the_page_is_off() -> None:
-    microphone = Microphone()
+def test_frames_of_any_device_rate_become_24_khz(microphone: Microphone, page: FakePage) -> None:
+    for rate_hz in (16_000, 44_100, 48_000, 96_000):
+        noise = np.random.default_rng(rate_hz).uniform(-0.5, 0.5, rate_hz // 2).astype(np.float32)
+        recorded: asyncio.Queue[Any] = on_loop(asyncio.Queue)
+        microphone._sender.recordings.add(recorded)
+        page.start(f"p-{rate_hz}", rate_hz=rate_hz)
+        for number, frame in enumerate(noise.reshape(25, -1)):
+            page.audio(f"p-{rate_hz}", number, encode_pcm16(frame))
+            page.state("on", f"p-{rate_hz}", rate_hz=rate_hz, status=f"{number}")  # a new status changes no sample
+        heard = np.concatenate([recorded.get_nowait() for _ in range(25)])
+        expected = resample(noise, from_rate_hz=rate_hz, to_rate_hz=24_000)[: len(heard)]
+        assert len(heard) >= 12_000 - 480
+        assert np.abs(heard - expected).max() < 1.1 / 32_768, rate_hz
+        microphone._sender.recordings.clear()
 
-    def said(kind: str, run: str, pcm: bytes = b"", **facts: Any) -> None:
-        header = {**FACTS, "run": run, "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True, **facts}
-        on_loop(microphone._on_message, kind, header, [pcm])
 
-    async def starts(run: str) -> None:
-        await eventually(lambda: microphone._wanted)  # the page is asked to
-        said("state", run, state="starting")
-        said("state", run, state="on")
+def test_a_refused_worklet_or_another_reason_is_the_problem_with_its_next_step(
+    microphone: Microphone, page: FakePage
+) -> None:
+    page.state("off", "", problem="The page has no microphone.", next_step="Use a file.")
+    assert (microphone.state, microphone.problem) == ("off", "The page has no microphone. Use a file.")
+    page.start("p-1")
+    assert (microphone.state, microphone.problem) == ("on", "")
 
+
+def test_dropped_frames_are_in_the_status(microphone: Microphone, page: FakePage) -> None:
+    page.start("p-1", status="Listening")
+    page.audio("p-1", 0)
+    page.audio("p-1", 13)
+    page.audio("p-1", 24)
+    assert microphone.status == "Listening · 22 frames dropped"
+    assert microphone.counts == counts_of(captured=25, dropped=22, unused=3)
+
+
+async def test_a_recording_right_after_another_gets_none_of_its_frames(microphone: Microphone, page: FakePage) -> None:
     first = asyncio.create_task(microphone.record(0.02))
-    await starts("page-1")
-    said("sound", "page-1", FRAME)
+    await eventually(lambda: microphone._start_requested)  # the page is asked to
+    page.start("page-1")
+    page.audio("page-1")
     assert len(await first) == 480
     later = asyncio.create_task(microphone.record(0.02))
-    await asyncio.sleep(0)
-    on_loop(lambda: None)  # now it waits
-    said("sound", "page-1", bytes(960))  # the last frame of the capture before
-    said("state", "page-1", state="off")
-    await starts("page-2")
-    said("sound", "page-2", FRAME)
+    await eventually(lambda: microphone._start_requested)
+    page.audio("page-1", pcm=bytes(960))  # the last frame of the capture before
+    page.state("off", "page-1")
+    page.start("page-2")
+    page.audio("page-2")
     assert (await later).any()
-    microphone.close()
 
 
-async def test_a_clip_leaves_on_what_a_person_was_just_switching_on() -> None:
-    microphone = Microphone()
-    on_loop(microphone._on_message, "state", {**FACTS, "state": "starting", "run": "page-1"}, [])
-    clip = asyncio.create_task(microphone.record(0.02))
-    await eventually(lambda: microphone._feed.clips)
-    on_loop(microphone._on_message, "state", {**FACTS, "state": "on", "run": "page-1"}, [])
-    header = {"run": "page-1", "first": 0, "frames": 1, "t": 0.0, "hint": "", "talk": True}
-    on_loop(microphone._on_message, "sound", header, [FRAME])
-    assert len(await clip) == 480
-    assert microphone._ending is None  # nobody has asked the page to stop
+async def test_a_recording_leaves_on_a_microphone_that_the_user_was_switching_on(
+    microphone: Microphone, page: FakePage
+) -> None:
+    page.state("starting", "page-1")
+    recording = asyncio.create_task(microphone.record(0.02))
+    await eventually(lambda: microphone._sender.recordings)
+    page.state("on", "page-1")
+    page.audio("page-1")
+    assert len(await recording) == 480
+    await eventually(lambda: not microphone._users)
     assert microphone.state == "on"
-    microphone.close()
 
 
-async def test_of_two_clips_at_once_the_longer_is_whole() -> None:
+async def test_of_two_recordings_at_once_the_longer_is_whole() -> None:
     microphone = Microphone(source=np.full(24_000, 0.25, np.float32))
     short, long = await asyncio.gather(microphone.record(0.1), microphone.record(0.4))
     assert (len(short), len(long)) == (2_400, 9_600)
@@ -232,62 +317,84 @@ async def test_of_two_clips_at_once_the_longer_is_whole() -> None:
     microphone.close()
 
 
-async def test_an_interrupted_cell_ends_its_recording() -> None:
-    microphone = Microphone()
-    clip = asyncio.create_task(microphone.record(1.0))
-    await eventually(lambda: microphone._wanted)
-    clip.cancel()
+async def test_an_interrupted_cell_ends_its_recording(microphone: Microphone) -> None:
+    recording = asyncio.create_task(microphone.record(1.0))
+    await eventually(lambda: microphone._start_requested)
+    recording.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await clip
-    await eventually(lambda: not microphone._wanted and not microphone._feed.clips)
-    microphone.close()
+        await recording
+    await eventually(lambda: not microphone._start_requested and not microphone._sender.recordings)
 
 
-async def test_a_stand_in_speaks_at_the_speed_of_speech_and_then_is_silent() -> None:
+def test_options_show_and_set_the_traits(microphone: Microphone, page: FakePage) -> None:
+    device, mode, *boxes = microphone.options.children
+    assert {box.description: box.value for box in boxes} == {
+        "Mute (send silence)": False,
+        "Echo cancellation": True,
+        "Noise suppression": True,
+        "Automatic gain control": True,
+        "Keep on while the tab is hidden": False,
+    }
+    boxes[1].value = False
+    mode.value = "push to talk"
+    assert (microphone.echo_cancellation, microphone.mode) == (False, "push to talk")
+    page.start("p-1", devices=["Headset", "Camera"])
+    device.value = "Camera"
+    assert microphone.device == "Camera"
+    page.state("on", "p-1", devices=["Headset"])  # unplugged: the choice stays
+    assert (microphone.device, device.value) == ("Camera", "Camera")
+    microphone.device = ""
+    assert device.value == ""
+    assert microphone.options is microphone.options
+
+
+async def test_a_recording_is_played_in_real_time_and_then_silence() -> None:
     clock, frames = Clock(), []
 
-    def take(index: int, pcm: bytes) -> None:
-        frames.append((clock() - 1000, index, pcm))
-        if index == 9:
+    def take(number: int, samples: Any) -> None:
+        frames.append((clock() - 1000, number, samples))
+        if number == 9:
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await speak(np.full(480 * 4 + 100, 0.25, np.float32), take, clock=clock, sleep=clock.sleep)
+        await play_frames(
+            np.full(480 * 4 + 100, 0.25, np.float32), take, clock=lambda: clock() * 1000, sleep=clock.sleep
+        )
     assert [round(at * 50, 6) for at, _, _ in frames] == list(range(1, 11))
-    loud = b"".join(pcm for _, _, pcm in frames)
-    assert len(loud) == 960 * 10
-    assert np.count_nonzero(np.frombuffer(loud, "<i2")) == 480 * 4 + 100
+    audio = np.concatenate([samples for _, _, samples in frames])
+    assert len(audio) == 480 * 10
+    assert np.count_nonzero(audio) == 480 * 4 + 100
 
 
-async def test_a_clip_of_a_stand_in(tmp_path: Path) -> None:
+async def test_a_recording_of_a_sample(tmp_path: Path) -> None:
     tone = (0.5 * np.sin(np.arange(8_000) * 2 * np.pi * 440 / 48_000)).astype(np.float32)
     write_wav(tmp_path / "tone.wav", tone, rate_hz=48_000)
     mic = Microphone(source=tmp_path / "tone.wav")
-    assert mic.stand_in == "tone.wav (0.2 s)"
+    assert mic.sample == "tone.wav (0.2 s)"
     clip = await mic.record(0.1, path=tmp_path / "clip.wav")
     assert clip.shape == (2_400,)
     assert np.abs(clip[:2_000] - tone[:4_000:2]).max() < 1e-2
     assert np.abs(read_wav(tmp_path / "clip.wav")[0] - clip).max() < 1e-4
     assert mic.state == "off"
-    assert accounted(mic.counts)
+    assert adds_up(mic.counts)
     mic.muted = True
     assert not (await mic.record(0.06)).any()
     mic.close()
 
 
-def test_a_turn_is_answered_by_whoever_listens(scene: Scene) -> None:
+def test_a_turn_ends_with_the_response_of_the_session(scene: Scene) -> None:
     mic = Microphone(scene.session, source=np.zeros(2_400, np.float32))
     turn = shared_loop().submit(mic.turn(timeout_s=10))
     heard(scene, events.InputAudioBufferAppend, 1)
     scene.answer_now(np.zeros(2_400, np.int16), text="Yes.")
     assert turn.result(10).transcript == "Yes."
     assert mic.state == "off"
-    with pytest.raises(WidgetError, match="nobody was heard to finish a turn"):
+    with pytest.raises(WidgetError, match="detected no finished turn"):
         shared_loop().run(mic.turn(timeout_s=0.05), timeout_s=10)
     mic.close()
 
 
-def test_a_session_hears_one_microphone_the_newest(scene: Scene) -> None:
+def test_a_new_microphone_replaces_the_one_of_its_session(scene: Scene) -> None:
     first = Microphone(scene.session, source=np.zeros(2_400, np.float32))
     first.start()
     heard(scene, events.InputAudioBufferAppend, 1)
@@ -309,16 +416,16 @@ def test_the_end_of_the_session_ends_the_microphone(scene: Scene) -> None:
     mic.close()
 
 
-def test_what_cannot_be_is_said() -> None:
+def test_errors_name_the_reason_and_the_next_step() -> None:
     mic = Microphone()
     with pytest.raises(WidgetError, match="no page has shown this microphone") as raised:
-        shared_loop().run(mic.record(1, timeout_s=0.05), timeout_s=10)
+        shared_loop().run(mic.record(0.01, timeout_s=0.05), timeout_s=10)
     assert raised.value.__notes__
-    with pytest.raises(WidgetError, match="nobody to answer"):
+    with pytest.raises(WidgetError, match="has no session"):
         shared_loop().run(mic.turn(), timeout_s=10)
     import ipywidgets
 
-    with pytest.raises(TypeError, match="no ipywebrtc stream"):
+    with pytest.raises(TypeError, match="allowed: an ipywebrtc stream"):
         Microphone(source=ipywidgets.IntSlider())
     with pytest.raises(TypeError, match="did you mean 'muted'"):
         Microphone(mute=True)

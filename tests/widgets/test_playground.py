@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets
@@ -13,9 +15,14 @@ import numpy as np
 import pytest
 
 import rtnb
+from rtnb._loop import shared_loop
 from rtnb.analysis.latency import POINTS
-from rtnb.errors import ConnectError, LocalProtocolError
+from rtnb.audio import encode_pcm16
+from rtnb.errors import ConnectError, LocalProtocolError, RequestTimeout
+from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
+from rtnb.widgets import playground as playground_module
+from rtnb.widgets.message_bar import MessageBar
 from rtnb.widgets.playground import Playground
 from tests.widgets.page import eventually
 
@@ -31,9 +38,9 @@ def simulator() -> Iterator[rtnb.Simulator]:
 async def test_it_opens_and_a_line_of_code_is_a_knob(simulator: rtnb.Simulator) -> None:
     playground = Playground(simulator, instructions="Be brief.")
     playground.turn_detection.silence_duration_ms = 300
-    verdicts = await playground.apply()
+    outcome = await playground.apply()
 
-    assert verdicts.loc["audio.input.turn_detection.silence_duration_ms", "verdict"] == "accepted"
+    assert outcome.loc["audio.input.turn_detection.silence_duration_ms", "status"] == "applied"
     assert playground.session.config.turn_detection.silence_duration_ms == 300  # type: ignore[union-attr]
     assert playground.session.config.instructions == "Be brief."
     assert "session.updated" in set(playground.session.log.to_frame()["type"])
@@ -45,13 +52,15 @@ async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> 
     assert (await playground.ask("Hello!")).transcript
     spoken = await playground.say(simulator.speech("What is a delta?").audio, rate_hz=24_000)
     assert spoken.transcript
-    await eventually(lambda: [turn.kind for turn in playground.talk.latency.turns] == ["text", "push to talk"])
-    await eventually(lambda: len(playground.talk.cost.charges) == 2)
-    names = [name for name, _, _ in playground.talk.status]
-    assert names == ["acoustic end", "commit sent", *POINTS, "total", "tokens", "cost"]
-    assert playground.talk.status[0][1] == "n/a"  # no microphone heard it
-    await eventually(lambda: len(playground.talk._heard) == 2)
-    assert [row[0] for row in playground.talk._heard] == list(playground.session.playback.heard().index)
+    await eventually(lambda: [turn.kind for turn in playground.latency.turns] == ["text", "push to talk"])
+    await eventually(lambda: sum(charge.what == "response" for charge in playground.cost.charges) == 2)
+    bar = playground.message_bar
+    assert [name for name, _, _ in bar.figures] == ["acoustic end", "commit sent", *POINTS, "total"]
+    assert bar.figures[0][1] == "n/a"  # no microphone recorded it
+    assert re.fullmatch(r"commit sent → first audio \d+ ms", bar.last_turn)
+    assert re.fullmatch(r"2 turns · \d+ tokens", playground.connection.usage)
+    await eventually(lambda: len(playground.message_bar._heard) == 2)
+    assert [row[0] for row in playground.message_bar._heard] == list(playground.session.playback.heard().index)
     playground.close()
 
 
@@ -65,8 +74,8 @@ async def test_a_spoken_turn_counts_from_the_acoustic_end(simulator: rtnb.Simula
     assert microphone.counts["captured"] == 0  # off until somebody starts it
     started_s = time.monotonic()
     microphone.start()
-    await eventually(lambda: [turn for turn in playground.talk.latency.turns if turn.first_audible_s], 20)
-    (turn,) = playground.talk.latency.turns
+    await eventually(lambda: [turn for turn in playground.latency.turns if turn.first_audible_s], 20)
+    (turn,) = playground.latency.turns
     last = (len(quiet) + np.flatnonzero(np.abs(question) > 0.01)[-1]) // 480  # the last loud frame
     log = playground.session.log
     sent = log.filter("input_audio_buffer.append")
@@ -75,7 +84,7 @@ async def test_a_spoken_turn_counts_from_the_acoustic_end(simulator: rtnb.Simula
     (committed,) = log.filter("input_audio_buffer.committed")
     assert turn.ms("commit") == pytest.approx(1000 * (committed.monotonic_s - turn.acoustic_s))
     assert 20 * (sum(row.number < committed.number for row in sent) - last - 1) > 290  # ms of silence until then
-    await eventually(lambda: playground.talk.status[:1] == [["acoustic end", "0", playground.talk.status[0][2]]])
+    await eventually(lambda: playground.message_bar.figures[0][:2] == ["acoustic end", "0 ms"])
     playground.disconnect()
     await eventually(lambda: microphone.state != "on")
     playground.close()
@@ -90,11 +99,11 @@ async def test_a_call_waits_for_a_click_and_gives_way(simulator: rtnb.Simulator)
     with pytest.raises(ConnectError, match="not connected"):
         await playground.ask("Hello?")
     assert playground.connection.state == "closed"
-    playground._way.value = "websocket"
+    playground._choice.value = "websocket"
     assert (await playground.ask("Hello!")).transcript
-    assert playground.peer not in playground._voice.children
+    assert playground.peer not in playground._frame.children
     playground.close()
-    assert set(ipywidgets.widgets.widget._instances) <= before | {playground.children[-1].comm.comm_id}
+    assert set(ipywidgets.widgets.widget._instances) <= before | {shared_channel().comm.comm_id}
 
 
 async def test_it_disconnects_and_connects_again_with_its_settings(simulator: rtnb.Simulator) -> None:
@@ -134,7 +143,7 @@ async def test_the_end_of_the_session_is_said(simulator: rtnb.Simulator) -> None
     await asyncio.to_thread(simulator.stop)
     await eventually(lambda: playground.connection.state == "closed")
     assert playground.connection.message
-    with pytest.raises(rtnb.RtnbError, match="no open session"):
+    with pytest.raises(rtnb.RtnbError, match="There is no open session"):
         await playground.ask("Hello?")
     playground.close()
 
@@ -149,6 +158,101 @@ async def test_running_its_cell_again_closes_the_one_before(simulator: rtnb.Simu
     assert not second.session.closed
     for playground in (second, other):
         playground.close()
+
+
+class Cell:
+    """Stands for the kernel's request that runs a cell."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.parent: dict[str, Any] = {}
+        kernel = SimpleNamespace(get_parent=lambda: self.parent)
+        monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=kernel))
+
+    def runs(self, run: str, cell: str | None) -> None:
+        self.parent = {"header": {"msg_id": run}, "metadata": {} if cell is None else {"cellId": cell}}
+
+
+async def test_two_playgrounds_of_one_run_live_and_the_next_run_closes_both(
+    simulator: rtnb.Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell(monkeypatch)
+    cell.runs("run 1", "cell")
+    first, second = Playground(simulator), Playground(simulator)
+    sessions = [first.session, second.session]
+    assert not any(session.closed for session in sessions)
+    cell.runs("run 2", "cell")
+    third = Playground(simulator)
+    assert all(session.closed for session in sessions)
+    cell.runs("run 3", "another cell")
+    fourth = Playground(simulator)
+    assert not third.session.closed
+    for playground in (third, fourth):
+        playground.close()
+
+
+async def test_without_cell_ids_nobody_closes_anothers_playground(
+    simulator: rtnb.Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell(monkeypatch)
+    cell.runs("run 1", None)  # Voilà, nbclient
+    first = Playground(simulator)
+    session = first.session
+    cell.runs("run 2", None)
+    second = Playground(simulator)
+    assert second.session.id
+    assert not session.closed
+    for playground in (first, second):
+        playground.close()
+
+
+async def test_a_session_that_does_not_open_names_what_was_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)  # accepts, and never answers
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr(playground_module, "OPENING_S", 0.2)
+    playground = Playground(f"ws://127.0.0.1:{port}", timeout_s=20.0)
+    with pytest.raises(RequestTimeout, match=rf"no answer of ws://127.0.0.1:{port}\S* within 0.2 s") as caught:
+        _ = playground.session
+    assert caught.value.__notes__
+    monkeypatch.undo()
+    playground.close()
+    server.close()
+
+
+async def test_the_simulator_transcribes_unless_told_otherwise(simulator: rtnb.Simulator) -> None:
+    playground = Playground(simulator)
+    assert playground.session.config.audio.input.transcription  # type: ignore[union-attr]
+    playground.close()
+    playground = Playground(simulator, transcription=None)
+    assert not playground.session.config.audio.input.transcription  # type: ignore[union-attr]
+    shared_loop().call_soon(playground.transcript._on_message, "transcribe", {}, [])
+    await eventually(lambda: playground.session.config.audio.input.transcription)  # type: ignore[union-attr]
+    playground.close()
+
+
+async def test_show_and_height_choose_parts(simulator: rtnb.Simulator) -> None:
+    with pytest.raises(ValueError, match="'events', 'code'"):
+        Playground(simulator, show=("conversation", "event"))
+    playground = Playground(simulator, show=("conversation", "events"), height=420)
+    assert playground.session.id
+    await eventually(lambda: playground.transcript in playground._frame.children)
+    assert playground.waveform not in playground._frame.children
+    assert playground._frame.layout.height == "420px"
+    assert len(playground._tabs.children) == 1
+    await eventually(lambda: playground._tabs.titles[0].startswith("Events "))
+    playground.close()
+
+
+async def test_one_selection_in_conversation_time_axis_and_events(simulator: rtnb.Simulator) -> None:
+    playground = Playground(simulator)
+    await playground.ask("Hello!")
+    await eventually(lambda: playground.transcript.entries)
+    index = playground.transcript.entries[-1].index
+    playground.transcript.selected_index = index
+    assert playground.waveform.selected_index == index
+    assert playground.inspector.selected_index == index
+    playground.inspector.selected_index = 0
+    assert (playground.transcript.selected_index, playground.waveform.selected_index) == (0, 0)
+    playground.close()
 
 
 async def test_closing_leaves_nothing_behind(simulator: rtnb.Simulator) -> None:
@@ -223,31 +327,61 @@ async def test_the_connection_alone_shows_a_session_and_ends_it(simulator: rtnb.
         connection.close()
 
 
-# --- the page's words to the talk bar ---------------------------------------------------------------------------------
+# --- messages of the page to the message bar --------------------------------------------------------------------------
 
 
-async def test_a_recording_comes_in_pieces_and_a_broken_one_is_explained(simulator: rtnb.Simulator) -> None:
-    from rtnb._loop import shared_loop
-    from rtnb.audio import encode_pcm16
+def pieces(sound: bytes, size: int = 50_000) -> Iterator[tuple[dict[str, Any], bytes]]:
+    for at in range(0, len(sound), size):
+        yield {"upload": {"id": "u", "at": at, "size": len(sound)}}, sound[at : at + size]
 
+
+async def test_an_audio_file_is_sent_and_a_broken_one_is_explained(simulator: rtnb.Simulator) -> None:
     playground = Playground(simulator, turn_detection=None)
     assert playground.session.id
-    talk: Any = playground.talk
-    sound = encode_pcm16(simulator.speech("What is a delta?").audio)
+    bar: Any = playground.message_bar
 
-    def say(kind: str, header: dict[str, Any], *buffers: bytes) -> None:
-        shared_loop().call_soon(talk._on_message, kind, header, list(buffers))
+    def receive(kind: str, header: dict[str, Any], *buffers: bytes) -> None:
+        shared_loop().call_soon(bar._on_message, kind, header, list(buffers))
 
-    say("sound", {"first": True, "more": True, "rate_hz": 24_000}, sound[:50_000])
-    say("sound", {"first": False, "more": False, "rate_hz": 24_000}, sound[50_000:])
-    await eventually(lambda: talk.latency.turns and talk.latency.turns[-1].done_s, 20)
-    assert talk.problem == ""
-    say("sound", {"first": True, "more": False, "rate_hz": None}, b"RIFFnonsense")
-    await eventually(lambda: talk.problem)
-    assert "Traceback" not in talk.problem
-    say("interrupt", {})
-    await eventually(lambda: not talk.problem)
+    for header, piece in pieces(encode_pcm16(simulator.speech("What is a delta?").audio)):
+        receive("sound", {**header, "rate_hz": 24_000}, piece)
+    await eventually(lambda: bar.latency.turns and bar.latency.turns[-1].done_s, 20)
+    await eventually(lambda: not bar.busy)
+    assert not bar.is_problem
+    for header, piece in pieces(b"RIFFnonsense"):
+        receive("sound", {**header, "rate_hz": None}, piece)
+    await eventually(lambda: bar.is_problem)
+    assert "RIFF" in bar.status
+    receive("interrupt", {})
+    await eventually(lambda: not bar.is_problem)
     playground.close()
+
+
+async def test_a_recording_that_is_being_sent_can_be_cancelled() -> None:
+    with rtnb.Simulator(latency="real_time", voice="babble") as simulator:
+        playground = Playground(simulator, turn_detection=None)
+        assert playground.session.id
+        bar: Any = playground.message_bar
+        for header, piece in pieces(bytes(48_000 * 60), 2**20):
+            shared_loop().call_soon(bar._on_message, "sound", {**header, "rate_hz": 24_000}, [piece])
+        await eventually(lambda: bar.busy)
+        shared_loop().call_soon(bar._on_message, "cancel", {}, [])
+        await eventually(lambda: not bar.busy)
+        assert (bar.status, bar.is_problem) == ("", False)
+        playground.close()
+
+
+async def test_the_status_line_shows_the_newest_problem_and_takes_it_back() -> None:
+    bar = MessageBar()
+    bar.set_status("message", "Waiting for the answer …")
+    bar.set_status("microphone", "No microphone was found.", is_problem=True)
+    bar.set_status("speaker", "Click anywhere.", is_problem=True)
+    assert (bar.status, bar.is_problem) == ("Click anywhere.", True)
+    bar.set_status("speaker")
+    assert bar.status == "No microphone was found."
+    bar.set_status("microphone")
+    assert (bar.status, bar.is_problem) == ("Waiting for the answer …", False)
+    bar.close()
 
 
 async def test_reconnecting_at_once_waits_for_the_end_of_a_session_that_owns_its_simulator() -> None:

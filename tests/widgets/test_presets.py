@@ -1,13 +1,18 @@
-"""Presets: kept, shared, compared; and the settings as code that runs."""
+"""Presets: saved, shared, compared; and the settings as code that runs."""
 
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
+import os
+import sys
 import textwrap
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import ipywidgets
 import pytest
 
 import rtnb
@@ -56,29 +61,82 @@ def test_what_is_no_preset_is_refused_in_words(text: str) -> None:
         Preset.from_json(text)
 
 
-async def test_presets_turn_the_knobs_of_a_panel(tmp_path: Path) -> None:
+@pytest.fixture
+async def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SettingsPanel]:
+    """A panel of a session, with its presets in an empty folder."""
+    monkeypatch.chdir(tmp_path)
     with rtnb.Simulator(latency="fast", voice="babble") as simulator:
         async with rtnb.connect(simulator) as session:
             panel = SettingsPanel(session)
-            await eventually(lambda: panel.answer._confirmed)
-            panel.presets._folder = tmp_path
-            panel.presets.save("as it was")
-            panel.turn_detection.type, panel.instructions.text = "none", "Be slow."
-            await panel.apply()
-            assert session.config.turn_detection is None
-
-            panel.presets.load("as it was")
-            await panel.apply()
-            assert session.config.turn_detection.type == "server_vad"  # type: ignore[union-attr]
-            panel.presets.use(EAGER.to_json())
-            await panel.apply()
-            assert session.config.turn_detection.silence_duration_ms == 100  # type: ignore[union-attr]
-            assert session.config.instructions == "Be quick."
-
-            panel.presets.text.value = "no preset"
-            panel.presets._take.click()
-            assert "this is no preset" in panel.presets._said.value
+            await eventually(lambda: panel.updater.effective)
+            yield panel
             panel.close()
+
+
+def click(panel: SettingsPanel, text: str) -> None:
+    """Click a button of the presets."""
+    (row,) = [child for child in panel.presets.children if isinstance(child, ipywidgets.HBox)]
+    next(button for button in row.children if button.description == text).click()
+
+
+def config(panel: SettingsPanel) -> Any:
+    assert panel.updater.session is not None
+    return panel.updater.session.config
+
+
+async def test_presets_set_the_knobs_of_a_panel(panel: SettingsPanel) -> None:
+    panel.presets.name.value = "as it was"
+    click(panel, "Save settings")
+    assert Path("presets/as it was.json").is_file()
+    panel.turn_detection.type, panel.instructions.text = "none", "Be slow."
+    await panel.apply()
+    assert config(panel).turn_detection is None
+
+    panel.presets.load("as it was")
+    await panel.apply()
+    assert config(panel).turn_detection.type == "server_vad"
+    panel.presets.text.value = EAGER.to_json()
+    assert "silence_duration_ms" in panel.presets._message.value
+    click(panel, "Use preset")
+    await panel.apply()
+    assert config(panel).turn_detection.silence_duration_ms == 100
+    assert config(panel).instructions == "Be quick."
+
+
+async def test_a_chosen_name_shows_its_preset_and_the_difference(panel: SettingsPanel) -> None:
+    Preset("eager", EAGER.settings).save("presets")
+    panel.presets._list()
+    panel.presets.name.value = "eager"
+    assert Preset.from_json(panel.presets.text.value).settings == EAGER.settings
+    assert "Be quick." in panel.presets._message.value
+
+
+HOSTILE_PRESET = json.dumps(
+    {"rtnb_preset": 1, "name": "x", "session": {"instructions": "<img src=x onerror=alert(1)>"}}
+)
+
+
+async def test_a_preset_of_somebody_else_is_shown_as_text(panel: SettingsPanel) -> None:
+    panel.presets.text.value = HOSTILE_PRESET
+    assert "<img" not in panel.presets._message.value
+    assert "&lt;img" in panel.presets._message.value
+
+
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        ("nonsense", "not a preset"),
+        (
+            '{"rtnb_preset": 1, "name": "x", "session": {"audio": {"output": {"speed": "fast"}}}}',
+            "Speed cannot be fast",
+        ),
+    ],
+)
+async def test_a_preset_that_cannot_be_used_shows_the_reason(panel: SettingsPanel, text: str, error: str) -> None:
+    panel.presets.text.value = text
+    click(panel, "Use preset")
+    assert error in panel.presets._message.value
+    assert 'role="alert"' in panel.presets._message.value
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
@@ -115,7 +173,7 @@ def test_code_of_the_preview_speaks_the_preview() -> None:
     script = code("JavaScript", SETTINGS, facts)
     update = json.loads(script.partition("const update = ")[2].partition(";\nsocket.on")[0])
     assert update["session"]["turn_detection"]["silence_duration_ms"] == 300
-    assert "only today's dialect" in code("openai (Python)", SETTINGS, facts)
+    assert "only the GA dialect" in code("openai (Python)", SETTINGS, facts)
     assert 'dialect="preview"' in code("rtnb", SETTINGS, facts)
 
 
@@ -127,27 +185,69 @@ async def run(source: str, names: dict[str, Any] | None = None) -> dict[str, Any
     return found
 
 
-async def test_the_code_runs_and_gives_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {place: value for place, value in SETTINGS.items() if place != "instructions"}
-    settings["instructions"] = 'Say "yes".'
-    found = await run(code("rtnb", settings, TargetFacts(service="simulator")))
+async def run_script(source: str, path: Path, **environment: str) -> str:
+    """Run code as ``python FILE`` does, and return what it prints."""
+    path.write_text(source, encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(path),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(120):
+        printed, _ = await process.communicate()
+    assert process.returncode == 0, printed.decode()
+    return printed.decode()
+
+
+RUN = {path: value for path, value in SETTINGS.items() if path != "instructions"} | {"instructions": 'Say "yes".'}
+
+
+async def test_code_for_a_notebook_runs_as_it_is_and_gives_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await run(code("rtnb", RUN, TargetFacts(service="simulator")))
     config = found["session"].config
     assert (config.instructions, config.voice, config.output_modalities) == ('Say "yes".', "cedar", ("text",))
     assert config.turn_detection.silence_duration_ms == 300
+    assert config.audio.input.transcription.model == "whisper-1"
+    assert config.audio.input.noise_reduction.type == "near_field"
 
     with rtnb.Simulator(latency="fast", voice="babble") as simulator:
         monkeypatch.setenv("API_KEY", simulator.key)
-        found = await run(code("openai (Python)", settings, simulator.facts))
+        found = await run(code("openai (Python)", RUN, simulator.facts))
         assert found["event"].type == "response.done"
         await found["client"].close()
 
 
+async def test_code_for_a_script_runs_as_it_is(tmp_path: Path) -> None:
+    program = code("rtnb", RUN, TargetFacts(service="simulator"), "script")
+    compile(program, "<code>", "exec")  # no await at the top level
+    assert (await run_script(program, tmp_path / "talk.py")).strip()
+    with rtnb.Simulator(latency="fast", voice="babble") as simulator:
+        program = code("openai (Python)", RUN, simulator.facts, "script")
+        printed = await run_script(program, tmp_path / "openai_talk.py", API_KEY=simulator.key)
+        assert printed.split()[-1] == "response.done"
+
+
+async def test_code_has_a_chosen_value_also_where_it_is_the_services_own(panel: SettingsPanel) -> None:
+    await panel.apply()
+    assert "voice" not in panel.code.code
+    own = panel.answer.voice
+    panel.answer.voice, panel.turn_detection.create_response = own, False
+    await panel.apply()
+    assert f"voice={own!r}" in panel.code.code
+    assert "ServerVad(create_response=False)" in panel.code.code
+
+
 def test_the_widget_writes_only_the_language_that_is_shown() -> None:
     export = CodeExport()
-    assert export.code == "Connect first."
+    assert export.code.startswith("Connect first")
     export.show(SETTINGS, AZURE)
     assert "rtnb.Azure.from_env" in export.code
     for language in LANGUAGES:
         export.language = language
         assert export.code == code(language, SETTINGS, AZURE)
+        export.form = "script"
+        assert export.code == code(language, SETTINGS, AZURE, "script")
+        export.form = "notebook"
     export.close()

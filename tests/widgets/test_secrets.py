@@ -16,13 +16,13 @@ from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.widgets import EventInspector, Playground, WebRTCPeer
 from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._steering import Verdict
+from rtnb.widgets._settings_update import SettingStatus
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.code_export import LANGUAGES, code
 from rtnb.widgets.presets import Preset
-from rtnb.widgets.verdicts import Verdicts
+from rtnb.widgets.settings import format_status
 from tests.client.peer import Peer, failure
-from tests.widgets.page import Page, eventually, prepare
+from tests.widgets.page import Page, eventually
 
 KEY = "c0ffee5ec2e7" * 3
 AUTHORIZATION = "mcp-5f0c2b71d9e84a3c"
@@ -55,19 +55,13 @@ class Reader:
 
     def __init__(self, *widgets: Any) -> None:
         self.page = Page(shared_channel())
-        self._channels = {widget.stream_name: {"seen": None, "first": 1} for widget in widgets}
-        self._inspector = widgets[0].stream_name
-        self._number = 0
+        self._names = [widget.stream_name for widget in widgets]
 
     async def join(self) -> None:
-        await self.page.hello(self._channels)
+        await self.page.join(*self._names)
 
     async def ask(self, kind: str, **header: Any) -> dict[str, Any]:
-        self._number += 1
-        frame = prepare(self._inspector, kind, header, (), r=self._number)
-        self.page.send(frame.numbered(self._number))
-        answer: dict[str, Any] = (await self.page.until("reply")).header
-        return answer
+        return await self.page.ask(self._names[0], kind, header)
 
     @property
     def received(self) -> str:
@@ -118,7 +112,7 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
             shown[f"event {index}, {row.type}"] = json.dumps(await reader.ask("event", index=index))
             shown[f"text {index}, {row.type}"] = json.dumps(await reader.ask("text", index=index))
         for credential in CREDENTIALS:
-            assert (await reader.ask("search", text=credential, start=0))["hits"] == []
+            assert (await reader.ask("search", terms=[credential], start=0))["hits"] == []
         shown["static table"] = json.dumps(inspector._static())
         shown["saved widgets"] = saved()
         shown["page"] = reader.received
@@ -134,7 +128,7 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
 
 def test_a_list_of_events_shows_no_credential() -> None:
     inspector = EventInspector([{"type": "session.update", "session": {"type": "realtime", "tools": [MCP]}}])
-    inspector._rows.read(most=10)
+    inspector._rows.read(10)
     header, buffers = inspector._rows.pack(0, 1)
     assert leaks({"table": json.dumps(inspector._static()), "rows": f"{header} {buffers}", "saved": saved()}) == []
     inspector.close()
@@ -144,7 +138,7 @@ def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
     inspector = EventInspector(
         [events.UnknownEvent(type="odd", payload={}, problem=f"not read: Bearer {AUTHORIZATION}")]
     )
-    inspector._rows.read(most=10)
+    inspector._rows.read(10)
     shown = detail.detail(inspector._rows, 0)
     assert shown["meaning"] == "not read: Bearer ****"
     assert leaks({"pane": json.dumps(shown), "table": json.dumps(inspector._static())}) == []
@@ -174,12 +168,12 @@ def test_exported_code_holds_no_credential(language: str) -> None:
     assert leaks({language: written}) == []
 
 
-def test_a_table_of_settings_shows_no_credential() -> None:
-    table = Verdicts()
-    table.show([Verdict("tools", [MCP], [MCP], "accepted")])
-    assert "docs.example" in table.rows[0][1]
-    assert leaks({"rows": json.dumps(table.rows), "saved": saved()}) == []
-    table.close()
+def test_the_status_of_a_setting_shows_no_credential() -> None:
+    changed = SettingStatus("tools", [MCP], [MCP], "changed")
+    refused = SettingStatus("tools", [MCP], None, "refused", f"not allowed: Bearer {AUTHORIZATION}")
+    shown = {one.status: format_status(one) for one in (changed, refused)}
+    assert "docs.example" in shown["changed"]
+    assert leaks(shown) == []
 
 
 async def test_a_call_compares_tools_without_their_keys() -> None:

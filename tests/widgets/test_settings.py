@@ -1,38 +1,44 @@
-"""Knobs without a page: what is sent, what is shown, and what becomes of every wish."""
+"""Knobs without a page: the updates they send, the values they show, and the status of each setting."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Callable
+from html import unescape
 from typing import Any
 
 import ipywidgets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from traitlets import TraitError
 
 import rtnb
-from rtnb.errors import ServiceError
+from rtnb._loop import shared_loop
+from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
+from rtnb.protocol import wire
+from rtnb.protocol.service.schema import check_session
 from rtnb.protocol.values import SemanticVad, ServerVad, SessionConfig, Transcription
-from rtnb.widgets import _steering
-from rtnb.widgets._steering import flat, judge, nested, same
+from rtnb.widgets import _settings_update, knobs
+from rtnb.widgets._settings_update import MISSING, compare, flat, nested, same
 from rtnb.widgets.instructions import InstructionsControl
+from rtnb.widgets.knobs import KNOBS, TEXTS, TURN_PRESETS, Knob
 from rtnb.widgets.panel import SettingsPanel
-from rtnb.widgets.settings import AnswerControl, ListeningControl
+from rtnb.widgets.settings import AnswerControl, Control, ListeningControl
 from rtnb.widgets.turn_detection import TurnDetectionControl
-from tests.client.service import Clock
+from tests.client.peer import Message, Peer
 from tests.widgets.page import eventually
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\">\n</textarea><script>document.title='owned'</script>\u202e$$x$$"
 )
+CONTROLS = [TurnDetectionControl, AnswerControl, ListeningControl, InstructionsControl]
 
 
 @pytest.fixture(params=["ga", "preview"])
 async def session(request: Any) -> AsyncIterator[rtnb.Session]:
-    """A session on this test's loop; the knobs work from the background loop."""
+    """A session on this test's loop; the knobs work on the background loop."""
     with rtnb.Simulator(dialect=request.param, latency="fast", voice="babble") as simulator:
         async with rtnb.connect(simulator) as opened:
             yield opened
@@ -45,14 +51,76 @@ async def ga() -> AsyncIterator[rtnb.Session]:
             yield opened
 
 
+@pytest.fixture
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes are sent by `apply` only, however long a test takes to make them."""
+    monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
+
+
 def updates(session: rtnb.Session) -> list[SessionConfig]:
     return [row.event.session for row in session.log.filter("session.update")]  # type: ignore[attr-defined]
+
+
+def status_of(control: Control, name: str) -> str:
+    status = control.updater.statuses.get(control.wire(name)[0])
+    return "" if status is None else status.status
+
+
+def note(control: Control, name: str) -> str:
+    """The line under a knob, as the page's HTML."""
+    return str(control._notes[name].value)
+
+
+def shown(control: Control, name: str) -> str:
+    return unescape(note(control, name).partition(">")[2].removesuffix("</span>"))
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("knob", KNOBS, ids=lambda knob: knob.name)
+def test_every_knob_has_a_short_help_and_a_wire_value_that_it_reads_back(knob: Knob) -> None:
+    assert len(knob.help.split()) <= 12
+    assert knob.help.endswith(".")
+    for value in {knob.default, *(value for _, value in knob.options)}:
+        read = knob.from_wire(knob.to_wire(value))
+        assert knob.codec == "is_set" or read in (value, MISSING), value
+
+
+@pytest.mark.parametrize("dialect", ["ga", "preview"])
+@pytest.mark.parametrize("cls", CONTROLS)
+def test_the_service_accepts_every_choice_and_both_ends_of_every_slider(cls: Any, dialect: Any) -> None:
+    for name, knob in cls.knobs().items():
+        for value in (knob.default, *(value for _, value in knob.options), *(knob.range or ())[:2]):
+            control = cls()
+            control.updater.dialect = dialect
+            if knob.needs is not None:
+                needs = knobs._TABLE["needs"][knob.needs]
+                setattr(control, needs["knob"], needs["values"][0])
+            setattr(control, name, type(knob.default)(value) if knob.range else value)
+            settings, not_sent = control.collect()
+            assert not_sent == [] or knob.dialect not in (None, dialect)
+            body = wire.encode_session(wire.decode_session(nested(settings)), dialect=dialect)
+            assert check_session(body, dialect=dialect) is None, (name, value)
+            control.close()
+
+
+def test_all_texts_of_the_knobs_are_one_list() -> None:
+    texts = knobs.texts()
+    assert {"Quick", "Silence duration (ms)", "Respond automatically", "Off", "Transcribe me"} <= set(texts)
+    assert {knob.help for knob in KNOBS} <= set(texts)
+
+
+def test_help_lists_the_knobs_with_range_and_default() -> None:
+    trait = TurnDetectionControl.class_traits()["silence_duration_ms"]
+    assert trait.help.endswith("audio.input.turn_detection.silence_duration_ms: 0 to 2000; default 200")
+    assert "silence_duration_ms" in dir(TurnDetectionControl)
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
 
 
-def test_a_configuration_is_laid_out_and_put_together_again() -> None:
+def test_a_configuration_becomes_settings_by_path_and_back() -> None:
     config = SessionConfig.of(
         voice="marin",
         instructions="Be brief.",
@@ -62,27 +130,40 @@ def test_a_configuration_is_laid_out_and_put_together_again() -> None:
     )
     assert flat(config)["audio.input.turn_detection.threshold"] == 0.7
     assert flat(config)["audio.input.noise_reduction"] is None
-    from rtnb.protocol import wire
-
     assert wire.decode_session(nested(flat(config))) == config
 
 
-def test_every_wish_has_its_verdict() -> None:
-    wishes: dict[str, Any] = {"a": 1, "b": 2, "c": 0.8, "d": 4}
-    verdicts = judge(wishes, {"a": 0, "b": 0, "c": 0.5}, {"a": 0, "b": 3, "c": 0.800000011920929})
-    assert [(one.field, one.verdict, one.effective) for one in verdicts] == [
+def test_every_requested_setting_has_a_status() -> None:
+    requested: dict[str, Any] = {"a": 1, "b": 2, "c": 0.8, "d": 4}
+    statuses = compare(requested, {"a": 0, "b": 0, "c": 0.5}, {"a": 0, "b": 3, "c": 0.800000011920929})
+    assert [(one.setting, one.status, one.effective) for one in statuses] == [
         ("a", "ignored", 0),
         ("b", "changed", 3),
-        ("c", "accepted", 0.800000011920929),
-        ("d", "unconfirmed", None),
+        ("c", "applied", 0.800000011920929),
+        ("d", "not confirmed", None),
     ]
 
 
-def test_a_refusal_blames_the_field_it_names_and_the_rest_fell_with_it() -> None:
+def test_a_refusal_names_its_setting_and_the_others_of_the_update_are_lost_with_it() -> None:
     refusal = ServiceError("no", code="cannot_update_voice", param="session.audio.output.voice")
-    voice, text = judge({"audio.output.voice": "cedar", "instructions": "x"}, {}, {}, refusal)
+    voice, text = compare({"audio.output.voice": "cedar", "instructions": "x"}, {}, {}, refusal)
     assert voice.reason == "cannot_update_voice (at session.audio.output.voice): no"
     assert text.reason == "lost together with audio.output.voice: a refused update changes nothing"
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (RequestTimeout("session.update", awaited="session.updated", timeout_s=1), "not confirmed"),
+        (ConnectionClosed("over"), "not confirmed"),
+        (ServiceError("no"), "refused"),
+        (TypeError("text"), "not sent"),
+    ],
+)
+def test_an_error_has_its_status_and_its_message(error: Exception, status: str) -> None:
+    (one,) = compare({"a": 1}, {"a": 0}, {"a": 0}, error)
+    assert (one.status, one.effective) == (status, 0)
+    assert one.reason.endswith(str(error))
 
 
 @given(st.floats(0, 2), st.floats(0, 2))
@@ -91,67 +172,65 @@ def test_numbers_are_the_same_when_a_service_could_not_tell_them_apart(a: float,
     assert same(a, b) == same(b, a)
 
 
-# --- turning ----------------------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_confirmed_meanwhile_does_not_undo_a_wish(session: rtnb.Session) -> None:
-    knobs = TurnDetectionControl(session)
-    await eventually(lambda: knobs.steering._seen is session.config)
-    # As the background loop may do it, between the knob's turning and our hearing of it.
-    knobs.observe(lambda _: knobs.show(flat(session.config), session), "type")
-    knobs.type = "none"
-    await knobs.apply()
-    assert knobs.type == "none"
+async def test_a_confirmation_during_a_change_does_not_undo_it(session: rtnb.Session) -> None:
+    control = TurnDetectionControl(session)
+    await eventually(lambda: control.updater._seen is session.config)
+    # As the background loop may do it, between the change and its request.
+    control.observe(lambda _: control.on_settings(), "type")
+    control.type = "none"
+    await control.apply()
+    assert control.type == "none"
     assert session.config.turn_detection is None
-    knobs.close()
+    control.close()
 
 
-async def test_a_knob_turned_while_it_is_being_shown_keeps_the_wish(ga: rtnb.Session) -> None:
-    knobs, showing, turned = AnswerControl(ga), threading.Event(), threading.Event()
+async def test_a_knob_set_while_it_is_being_shown_keeps_the_request(ga: rtnb.Session) -> None:
+    control, showing, was_set = AnswerControl(ga), threading.Event(), threading.Event()
 
     def meanwhile(change: Any) -> None:  # on the background loop, between the trait and its slider
         if change.new == 0.5:
             showing.set()
-            turned.wait(0.1)
+            was_set.wait(0.1)
 
-    def turn() -> None:
+    def set_speed() -> None:
         showing.wait()
-        knobs.speed = 1.4
-        turned.set()
+        control.speed = 1.4
+        was_set.set()
 
-    await eventually(lambda: knobs._confirmed)
-    knobs.observe(meanwhile, "speed")
-    turning = asyncio.create_task(asyncio.to_thread(turn))
+    await eventually(lambda: control.updater.effective)
+    control.observe(meanwhile, "speed")
+    setting = asyncio.create_task(asyncio.to_thread(set_speed))
     await ga.update(speed=0.5)
-    await turning
-    await knobs.apply()
+    await setting
+    await control.apply()
     in_force = flat(ga.config)["audio.output.speed"]
-    assert (knobs.speed, knobs.inputs["speed"].value, in_force) == (1.4, 1.4, 1.4)
-    knobs.close()
+    assert (control.speed, control.inputs["speed"].value, in_force) == (1.4, 1.4, 1.4)
+    control.close()
 
 
-async def test_knobs_show_what_the_service_has(session: rtnb.Session) -> None:
-    knobs = TurnDetectionControl(session)
+async def test_knobs_show_the_settings_in_force(session: rtnb.Session) -> None:
+    control = TurnDetectionControl(session)
     detection = session.config.turn_detection
     assert isinstance(detection, ServerVad)
-    await eventually(lambda: knobs._confirmed)
+    await eventually(lambda: control.updater.effective)
 
-    assert knobs.silence_duration_ms == detection.silence_duration_ms
-    assert knobs.inputs["silence_duration_ms"].value == detection.silence_duration_ms
+    assert control.silence_duration_ms == detection.silence_duration_ms
+    assert control.inputs["silence_duration_ms"].value == detection.silence_duration_ms
     assert updates(session) == []  # looking changes nothing
-    knobs.close()
+    control.close()
 
 
-async def test_what_is_turned_together_travels_in_one_update_with_nothing_else(
-    session: rtnb.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_steering, "DEBOUNCE_S", 1e9)  # however long this test takes to turn three knobs
+@pytest.mark.usefixtures("by_hand")
+async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Session) -> None:
     panel = SettingsPanel(session)
-    await eventually(lambda: panel.turn_detection._confirmed)
+    await eventually(lambda: panel.updater.effective)
     panel.turn_detection.silence_duration_ms = 700
     panel.instructions.text = "Be brief."
     panel.answer.speed = 1.2
-    verdicts = await panel.apply()
+    table = await panel.apply()
 
     (update,) = updates(session)
     assert flat(update) == {
@@ -161,139 +240,306 @@ async def test_what_is_turned_together_travels_in_one_update_with_nothing_else(
         "audio.input.turn_detection.silence_duration_ms": 700,
         "audio.output.speed": 1.2,
     }
-    assert set(verdicts["verdict"]) == {"accepted"}
+    assert list(table.columns) == ["requested", "effective", "status", "reason"]
+    assert set(table["status"]) == {"applied"}
     panel.close()
 
 
 async def test_a_slider_that_slides_is_sent_once_when_it_rests(
     ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr(_steering, "time", SimpleNamespace(monotonic=clock))
-    knobs = TurnDetectionControl(ga)
-    await eventually(lambda: knobs._confirmed)
-    for value in range(300, 600, 10):
-        clock.advance(20)
-        knobs.inputs["silence_duration_ms"].value = value  # as the page does
-    clock.advance(1000 * _steering.DEBOUNCE_S)
-    await eventually(lambda: updates(ga))
-    await eventually(lambda: knobs._marks.get("silence_duration_ms") == "accepted")
+    monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
+    control = TurnDetectionControl(ga)
+    await eventually(lambda: control.updater.effective)
+    for value in range(300, 590, 10):
+        control.inputs["silence_duration_ms"].value = value  # as the page does
+    monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 0.0)  # the last timer replaces the others
+    control.inputs["silence_duration_ms"].value = 590
+    await eventually(lambda: status_of(control, "silence_duration_ms") == "applied")
 
     (update,) = updates(ga)
     assert update.turn_detection == ServerVad(silence_duration_ms=590)
-    knobs.close()
+    control.close()
 
 
-async def test_turning_back_sends_nothing(ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_steering, "DEBOUNCE_S", 1e9)
-    knobs = AnswerControl(ga)
-    await eventually(lambda: knobs._confirmed)
-    before = knobs.voice
-    knobs.voice = "cedar"
-    knobs.voice = before
-    await knobs.apply()
+@pytest.mark.usefixtures("by_hand")
+async def test_a_change_taken_back_sends_nothing_and_leaves_no_status(ga: rtnb.Session) -> None:
+    control = AnswerControl(ga)
+    await eventually(lambda: control.updater.effective)
+    before = control.voice
+    control.voice = "cedar"
+    assert shown(control, "voice") == "not sent yet"
+    control.voice = before
+    assert (await control.apply()).empty
     assert updates(ga) == []
-    knobs.close()
+    control.close()
 
 
-async def test_what_is_turned_before_there_is_a_session_is_sent_when_there_is_one(ga: rtnb.Session) -> None:
-    knobs = TurnDetectionControl(silence_duration_ms=200)  # also where it is the default that is shown
-    knobs.threshold = 0.9
-    assert list(knobs.steering.verdicts["verdict"]) == ["waiting", "waiting"]
-    knobs.steering.attach(ga)
-    await eventually(lambda: knobs._marks.get("threshold") == "accepted")
+async def test_changes_before_there_is_a_session_are_sent_when_there_is_one(ga: rtnb.Session) -> None:
+    control = TurnDetectionControl(silence_duration_ms=200)  # also where it equals the knob's default
+    control.threshold = 0.9
+    assert [one.status for one in control.updater.statuses.values()] == ["pending", "pending"]
+    control.updater.attach(ga)
+    await eventually(lambda: status_of(control, "threshold") == "applied")
     assert ga.config.turn_detection.threshold == 0.9  # type: ignore[union-attr]
-    knobs.close()
-
-
-async def test_a_refused_wish_snaps_back_and_is_explained(ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_steering, "DEBOUNCE_S", 1e9)
-    panel = SettingsPanel(ga)
-    await ga.ask("Hello!")
-    await eventually(lambda: panel.answer._confirmed)
-    panel.answer.voice = "cedar"
-    panel.instructions.text = "Speak like a pirate."
-    verdicts = await panel.apply()
-
-    assert verdicts.loc["audio.output.voice", "reason"].startswith("cannot_update_voice")
-    assert verdicts.loc["instructions", "verdict"] == "refused"
-    assert panel.answer.voice == ga.config.voice
-    assert panel.answer.inputs["voice"].value == ga.config.voice
-    assert "pirate" not in panel.instructions.text
-    panel.close()
+    control.close()
 
 
 async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Session) -> None:
-    knobs = TurnDetectionControl(session)
-    knobs.type = "none"
-    await knobs.apply()
+    control = TurnDetectionControl(session)
+    control.type = "none"
+    await control.apply()
     assert session.config.turn_detection is None
-    await eventually(lambda: knobs._marks.get("type") == "accepted")
-    assert not any(knobs.available(name) for name in knobs.knobs() if name != "type")
+    assert status_of(control, "type") == "applied"
+    assert not any(control.available(name) for name in control.knobs() if name != "type")
 
-    knobs.type = "semantic_vad"
-    knobs.eagerness = "low"
-    await knobs.apply()
+    control.type = "semantic_vad"
+    control.eagerness = "low"
+    await control.apply()
     assert isinstance(session.config.turn_detection, SemanticVad)
     assert session.config.turn_detection.eagerness == "low"
-    assert knobs.available("eagerness")
-    assert not knobs.available("threshold")
-    knobs.close()
+    assert control.available("eagerness")
+    assert not control.available("threshold")
+    control.close()
 
 
-async def test_a_knob_that_cannot_be_sent_says_why(ga: rtnb.Session) -> None:
+async def test_a_knob_that_cannot_be_sent_states_the_reason(ga: rtnb.Session) -> None:
     answer = AnswerControl(ga)
-    await eventually(lambda: answer._confirmed)
+    await eventually(lambda: answer.updater.effective)
     answer.temperature = 1.0
-    verdicts = await answer.apply()
-    assert tuple(verdicts.loc["temperature"]) == (1.0, None, "kept back", "only the preview dialect has it")
+    table = await answer.apply()
+    assert tuple(table.loc["temperature"]) == (1.0, None, "not sent", "only the preview dialect has it")
+    assert shown(answer, "temperature") == "not sent: only the preview dialect has it"
     assert updates(ga) == []
     answer.close()
 
 
-async def test_temperature_is_sent_where_there_is_one() -> None:
+async def test_temperature_is_sent_in_the_preview_dialect() -> None:
     with rtnb.Simulator(dialect="preview", latency="fast", voice="babble") as simulator:
         async with rtnb.connect(simulator) as session:
             answer = AnswerControl(session)
             answer.temperature = 1.0
-            assert (await answer.apply()).loc["temperature", "verdict"] == "accepted"
+            assert (await answer.apply()).loc["temperature", "status"] == "applied"
             answer.close()
 
 
-async def test_transcription_goes_on_with_its_words_and_off_with_its_model(session: rtnb.Session) -> None:
+async def test_one_switch_turns_the_transcription_of_the_user_on_and_off(session: rtnb.Session) -> None:
     listening = ListeningControl(session)
-    await eventually(lambda: listening._confirmed)
+    await eventually(lambda: listening.updater.effective)
+    assert (listening.transcribe, listening.available("model")) == (False, False)
+    listening.inputs["transcribe"].value = True
+    assert set((await listening.apply())["status"]) == {"applied"}
+    assert session.config.audio.input.transcription == Transcription(model="whisper-1")  # type: ignore[union-attr]
+    assert shown(listening, "transcribe") == "applied"
+    assert listening.available("model")
+
+    listening.inputs["transcribe"].value = False
+    await listening.apply()
+    assert session.config.audio.input.transcription is None  # type: ignore[union-attr]
+    listening.close()
+
+
+async def test_a_transcription_model_turns_transcription_on_and_an_empty_one_off(session: rtnb.Session) -> None:
+    listening = ListeningControl(session)
+    await eventually(lambda: listening.updater.effective)
     listening.model, listening.language, listening.noise_reduction = "whisper-1", "en", "near_field"
-    assert set((await listening.apply())["verdict"]) == {"accepted"}
+    assert set((await listening.apply())["status"]) == {"applied"}
     assert session.config.audio.input.transcription == Transcription(model="whisper-1", language="en")  # type: ignore[union-attr]
 
     listening.model, listening.noise_reduction = "", "off"
     await listening.apply()
+    assert not listening.transcribe
     assert session.config.audio.input.transcription is None  # type: ignore[union-attr]
     assert session.config.audio.input.noise_reduction is None  # type: ignore[union-attr]
     listening.close()
 
 
-async def test_what_code_changes_is_shown_too(ga: rtnb.Session) -> None:
+async def test_changes_by_code_are_shown_too(ga: rtnb.Session) -> None:
     panel = SettingsPanel(ga)
     panel.answer.speed = 1.5
     await panel.apply()
     await ga.update(speed=0.5, instructions=HOSTILE)
     await eventually(lambda: panel.instructions.text == HOSTILE)
-    await eventually(lambda: panel.steering.verdicts.loc["audio.output.speed", "reason"] == "changed since")
-    assert panel.answer.inputs["speed"].value == 0.5  # the knobs are shown before the verdicts
+    await eventually(lambda: status_of(panel.answer, "speed") == "")  # requested and effective differ by intent
+    assert panel.answer.inputs["speed"].value == 0.5
     panel.close()
 
 
-async def test_a_service_may_be_wider_than_our_sliders(ga: rtnb.Session) -> None:
-    knobs = TurnDetectionControl(ga)
+async def test_a_service_may_be_wider_than_the_sliders(ga: rtnb.Session) -> None:
+    control = TurnDetectionControl(ga)
     await ga.update(turn_detection=ServerVad(silence_duration_ms=12_345, idle_timeout_ms=7_000))
-    await eventually(lambda: knobs.silence_duration_ms == 12_345)
-    assert knobs.inputs["silence_duration_ms"].value == 12_345
-    assert knobs.inputs["idle_timeout_ms"].value == 7_000
-    await knobs.apply()
+    await eventually(lambda: control.silence_duration_ms == 12_345)
+    assert control.inputs["silence_duration_ms"].value == 12_345
+    assert control.inputs["idle_timeout_ms"].value == 7_000
+    await control.apply()
     assert len(updates(ga)) == 1
-    knobs.close()
+    control.close()
+
+
+# --- statuses beside the knobs ----------------------------------------------------------------------------------------
+
+
+async def test_applied_is_shown_for_a_while_and_then_the_help_again(
+    ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_settings_update, "APPLIED_S", 1e6)
+    control = AnswerControl(ga)
+    control.speed = 1.2
+    await control.apply()
+    assert shown(control, "speed") == "applied"
+    monkeypatch.setattr(_settings_update, "APPLIED_S", 0.0)
+    control.speed = 1.3
+    await control.apply()
+    await eventually(lambda: shown(control, "speed") == AnswerControl.knobs()["speed"].help)
+    assert status_of(control, "speed") == "applied"
+    control.close()
+
+
+@pytest.mark.usefixtures("by_hand")
+async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_session(ga: rtnb.Session) -> None:
+    panel = SettingsPanel(ga)
+    opened: list[Any] = []
+    panel.on_reconnect(lambda: opened.append(panel.chosen))
+    await ga.ask("Hello!")
+    await eventually(lambda: panel.updater.effective)
+    panel.answer.voice = "cedar"
+    panel.instructions.text = "Speak like a pirate."
+    table = await panel.apply()
+
+    assert table.loc["audio.output.voice", "reason"].startswith("cannot_update_voice")
+    assert table.loc["instructions", "status"] == "refused"
+    assert panel.answer.voice == panel.answer.inputs["voice"].value == ga.config.voice
+    assert "pirate" not in panel.instructions.text
+    assert shown(panel.answer, "voice") == TEXTS["voice_is_fixed"]
+    (row,) = [child for child in panel.answer.children if isinstance(child, ipywidgets.HBox)]
+    button = row.children[1]
+    assert button.description == TEXTS["reconnect"]
+    button.click()
+    assert [settings["audio.output.voice"] for settings in opened] == ["cedar"]
+
+    with rtnb.Simulator(latency="fast", voice="babble") as simulator:  # as the playground does it
+        config = wire.decode_session(nested(opened[0]))
+        async with rtnb.connect(simulator, config=config) as another:
+            panel.updater.attach(another)
+            await eventually(lambda: panel.answer.voice == "cedar")
+            assert status_of(panel.answer, "voice") == ""
+            assert row not in panel.answer.children
+            assert panel.chosen["audio.output.voice"] == "cedar"
+    panel.close()
+
+
+async def test_a_refused_voice_has_no_button_where_there_is_no_way_to_reconnect(ga: rtnb.Session) -> None:
+    control = AnswerControl(ga)
+    await ga.ask("Hello!")
+    control.voice = "cedar"
+    await control.apply()
+    assert shown(control, "voice") == TEXTS["voice_is_fixed"]
+    assert not any(isinstance(child, ipywidgets.HBox) for child in control.children)
+    control.close()
+
+
+def changing(**fields: Any) -> Callable[[list[Message]], list[Message]]:
+    """A service that sets these output settings as it likes."""
+
+    def script(messages: list[Message]) -> list[Message]:
+        for message in messages:
+            if message["type"] == "session.updated":
+                message["session"]["audio"]["output"].update(fields)
+        return messages
+
+    return script
+
+
+@pytest.mark.parametrize("name, requested, effective", [("speed", 1.4, 1.1), ("voice", "cedar", "marin")])
+async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, requested: Any, effective: Any) -> None:
+    script = changing(**{name: effective})
+    async with Peer(script=script) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
+        control = AnswerControl(session)
+        setattr(control, name, requested)
+        table = await control.apply()
+        assert tuple(table.loc[f"audio.output.{name}"])[:3] == (requested, effective, "changed")
+        assert shown(control, name) == f"changed by the service: {requested} → {effective}"
+        assert getattr(control, name) == effective
+        control.close()
+
+
+async def test_an_update_without_a_reply_is_not_confirmed_and_the_next_one_is_sent_meanwhile() -> None:
+    async with Peer(drop={"session.updated": 1}) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
+        session.request_timeout_s = 30.0
+        panel = SettingsPanel(session)
+        await eventually(lambda: panel.updater.effective)
+        panel.answer.speed = 1.2
+        await eventually(lambda: updates(session))
+        assert shown(panel.answer, "speed") == "sending"
+        panel.instructions.text = "Be brief."  # before: it waited until the first update had timed out
+        await eventually(lambda: status_of(panel.instructions, "text") == "applied")
+        panel.close()
+
+
+async def test_a_timed_out_update_leaves_the_knobs_usable() -> None:
+    async with Peer() as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
+        await session.update(speed=1.0)
+        control = AnswerControl(session)
+        await eventually(lambda: control.effective("speed") == 1.0)
+        peer.drop["session.updated"] = 1
+        session.request_timeout_s = 0.05
+        control.speed = 1.2
+        table = await control.apply()
+        assert table.loc["audio.output.speed", "status"] == "not confirmed"
+        assert shown(control, "speed") == "not confirmed: session.update: no session.updated within 0.05 s"
+        assert control.speed == 1.0
+        session.request_timeout_s = 15.0
+        control.speed = 1.3
+        assert (await control.apply()).loc["audio.output.speed", "status"] == "applied"
+        control.close()
+
+
+async def test_a_session_whose_loop_has_stopped_leaves_no_endless_pending() -> None:
+    box: list[rtnb.Session] = []
+
+    async def elsewhere() -> None:
+        async with Peer() as peer:
+            box.append(await rtnb.connect(rtnb.Custom(peer.url, api_key="k")))
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    control = AnswerControl(box[0])
+    control.speed = 1.2
+    table = await control.apply()
+    assert table.loc["audio.output.speed", "status"] in ("not sent", "not confirmed", "pending")
+    assert shown(control, "speed") != "sending"
+    control.close()
+
+
+async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
+    refusal = {"type": "invalid_request_error", "code": "bad", "message": f"no {HOSTILE} sk-c0ffee5ec2e7c0ffee5ec2e7"}
+    refuse = {"session.update": [{"type": "error", "error": {**refusal, "param": "session.audio.output.speed"}}]}
+    async with Peer(refuse=refuse) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k" * 20)) as session:
+        control = AnswerControl(session)
+        control.speed = 1.2
+        await control.apply()
+        assert status_of(control, "speed") == "refused"
+        assert "<img" not in note(control, "speed")
+        assert "c0ffee" not in note(control, "speed")
+        control.close()
+
+
+# --- presets of turn detection ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TURN_PRESETS)
+async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_pressed(name: str, ga: rtnb.Session) -> None:
+    control = TurnDetectionControl(ga)
+    await eventually(lambda: control.updater.effective)
+    control.threshold = 0.8
+    await control.apply()
+    assert control._presets.selected == ""
+    control._presets._handle_custom_msg({"preset": name}, [])  # as the page does
+    await control.apply()
+    meaning, values = TURN_PRESETS[name]["meaning"], TURN_PRESETS[name]["knobs"]
+    assert {key: getattr(ga.config.turn_detection, key) for key in values} == values
+    assert control._presets.selected == name
+    assert [name, meaning] in control._presets.presets
+    control.close()
 
 
 # --- instructions -----------------------------------------------------------------------------------------------------
@@ -301,24 +547,25 @@ async def test_a_service_may_be_wider_than_our_sliders(ga: rtnb.Session) -> None
 
 async def test_typing_instructions_changes_nothing_until_they_are_applied(ga: rtnb.Session) -> None:
     editor = InstructionsControl(ga)
-    await eventually(lambda: editor._confirmed)
+    await eventually(lambda: editor.updater.effective)
     own = editor.text
     editor.inputs["text"].value = HOSTILE
+    assert shown(editor, "text") == "Draft: not applied yet"
     await editor.apply()
     assert (editor.text, updates(ga)) == (own, [])
 
     editor._apply.click()
     await editor.apply()
     assert ga.config.instructions == HOSTILE
-    editor._reset.click()
+    editor.reset()
     await editor.apply()
     assert ga.config.instructions == own
     editor.close()
 
 
-async def test_a_draft_outlives_what_the_service_says(ga: rtnb.Session) -> None:
+async def test_a_draft_outlives_other_instructions(ga: rtnb.Session) -> None:
     editor = InstructionsControl(ga)
-    await eventually(lambda: editor._confirmed)
+    await eventually(lambda: editor.updater.effective)
     editor.inputs["text"].value = "half a thou"
     await ga.update(instructions="from elsewhere")
     await eventually(lambda: editor.text == "from elsewhere")
@@ -330,15 +577,15 @@ async def test_a_draft_outlives_what_the_service_says(ga: rtnb.Session) -> None:
 
 
 async def test_knobs_are_traits_that_link_and_can_be_observed(ga: rtnb.Session) -> None:
-    knobs, mine, seen = TurnDetectionControl(ga), ipywidgets.IntSlider(max=2000), []
-    ipywidgets.link((knobs, "silence_duration_ms"), (mine, "value"))
-    knobs.observe(lambda change: seen.append(change.new), "threshold")
+    control, mine, seen = TurnDetectionControl(ga), ipywidgets.IntSlider(max=2000), []
+    ipywidgets.link((control, "silence_duration_ms"), (mine, "value"))
+    control.observe(lambda change: seen.append(change.new), "threshold")
     mine.value = 800
-    knobs.threshold = 0.25
-    await knobs.apply()
+    control.threshold = 0.25
+    await control.apply()
     assert ga.config.turn_detection.silence_duration_ms == 800  # type: ignore[union-attr]
     assert 0.25 in seen
-    knobs.close()
+    control.close()
 
 
 def test_an_unknown_knob_is_refused_with_the_nearest_name() -> None:
@@ -346,23 +593,60 @@ def test_an_unknown_knob_is_refused_with_the_nearest_name() -> None:
         TurnDetectionControl(treshold=0.5)
 
 
-CONTROLS = [TurnDetectionControl, AnswerControl, ListeningControl, InstructionsControl]
+async def test_a_value_of_the_wrong_type_is_refused_and_the_knob_still_follows(ga: rtnb.Session) -> None:
+    control = AnswerControl(ga)
+    await eventually(lambda: control.updater.effective)
+    with pytest.raises(TraitError):
+        control.speed = "fast"
+    await ga.update(speed=1.25)
+    await eventually(lambda: control.speed == 1.25)
+    control.close()
 
 
-@pytest.mark.parametrize("cls", CONTROLS)
-def test_every_knob_says_what_turning_it_does(cls: Any) -> None:
-    for name, trait in cls.knobs().items():
-        assert trait.help.endswith("."), name
-        assert "efault" in trait.help or name in ("text", "voice", "silence_duration_ms"), name
-
-
-@pytest.mark.parametrize(
-    "cls", [TurnDetectionControl, AnswerControl, ListeningControl, InstructionsControl, SettingsPanel]
-)
-def test_a_closed_control_leaves_nothing_behind(cls: Any) -> None:
+@pytest.mark.parametrize("cls", [*CONTROLS, SettingsPanel])
+def test_a_closed_control_leaves_no_widget(cls: Any) -> None:
     before = set(ipywidgets.widgets.widget._instances)
     control = cls()
     control.close()
     control.close()
     assert set(ipywidgets.widgets.widget._instances) <= before
     assert repr(control) == f"<{cls.__name__}>"
+
+
+async def on_the_background_loop() -> tuple[set[Any], list[Any]]:
+    """Tasks and timers of the knobs on the background loop."""
+
+    async def look() -> tuple[set[Any], list[Any]]:
+        loop: Any = asyncio.get_running_loop()
+        tasks = {task for task in asyncio.all_tasks() if "settings" in task.get_name()}
+        return tasks, [timer for timer in loop._scheduled if not timer.cancelled() and "Settings" in repr(timer)]
+
+    return await asyncio.wrap_future(shared_loop().submit(look()))
+
+
+async def wait_for_end(task: asyncio.Task[Any]) -> None:
+    """Wait for a task of the background loop, which ends on the session's loop first."""
+
+    async def ended() -> None:
+        await asyncio.wait([task])
+
+    await asyncio.wrap_future(shared_loop().submit(ended()))
+
+
+@pytest.mark.usefixtures("by_hand")
+async def test_a_closed_control_leaves_no_task_timer_or_subscription() -> None:
+    async with Peer(drop={"session.updated": 1}) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
+        subscribers = session.log._subscribers
+        panel = SettingsPanel()
+        panel.answer.speed = 1.2
+        panel.updater.attach(session)  # sends, and no reply comes
+        await eventually(lambda: updates(session))
+        panel.turn_detection.threshold = 0.9  # a timer
+        tasks, timers = await on_the_background_loop()
+        assert (len(tasks), len(timers)) == (1, 1)
+        panel.close()
+        await asyncio.wait_for(asyncio.gather(*map(wait_for_end, tasks)), 10)
+        assert await on_the_background_loop() == (set(), [])
+        assert session.log._subscribers == subscribers
+        await session.update(instructions="Be brief.")
+        assert panel.instructions.text == ""

@@ -10,6 +10,7 @@ import pytest
 
 from rtnb._loop import shared_loop
 from rtnb.client.log import EventLog
+from rtnb.widgets import speaker as speaker_module
 from rtnb.widgets.speaker import Speaker
 from tests.widgets.scene import Scene, marked
 
@@ -77,6 +78,19 @@ def test_a_session_has_one_speaker_the_newest(scene: Scene) -> None:
     on_loop(lambda: None)
     assert scene.session.playback._flushers == []
     first.close()
+
+
+def test_audio_that_waits_for_a_page_has_a_bound(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speaker_module, "WAITING_BYTES", 48 * 1000)
+    speaker = Speaker(scene.session)
+    on_loop(lambda: None)
+    scene.answer_now(marked(5000))
+
+    until(lambda: bool(speaker._waiting) and speaker._waiting[-1][1] == speaker_module._END)
+    assert b"".join(pcm for _, (_, (pcm,)) in speaker._waiting) == marked(5000)[-24 * 1000 :].tobytes()  # the newest
+    scene.session.playback.flush()
+    until(lambda: not speaker._waiting)
+    speaker.close()
 
 
 def test_an_old_answer_is_not_played_again(scene: Scene) -> None:

@@ -9,26 +9,31 @@ import pytest
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
 from rtnb.protocol.events import Event
-from rtnb.protocol.values import ContentPart, ErrorDetail, Item
+from rtnb.protocol.values import ContentPart, ErrorDetail, Item, SessionConfig
 from rtnb.widgets import _entries
 from rtnb.widgets._entries import Entries
+from rtnb.widgets._timeline import Timeline
 
 AUDIO = b"\1\0" * 24_000  # a second
+SESSION = events.SessionUpdated(session=SessionConfig.of(transcription="whisper-1"))
 ANSWER = {"response_id": "r1", "item_id": "a1", "output_index": 0, "content_index": 0}
 
 
 def entries_of(*rows: tuple[float, Event]) -> Entries:
-    log, entries = EventLog(), Entries()
+    log, timeline = EventLog(), Timeline()
+    entries = Entries(timeline)
     for at_s, event in rows:
         direction = "sent" if isinstance(event, events.ConversationItemTruncate) else "received"
         log.record(direction, event, monotonic_s=at_s, wall_time=0.0)
     for row in log:
+        timeline.add(row)
         entries.add(row)
     return entries
 
 
 def user_says(text: str, *, at_s: float = 0.0) -> list[tuple[float, Event]]:
     return [
+        (at_s, SESSION),
         (at_s, events.InputAudioBufferSpeechStarted(audio_start_ms=0, item_id="u1")),
         (at_s + 1, events.InputAudioBufferSpeechStopped(audio_end_ms=1000, item_id="u1")),
         (at_s + 1, events.InputAudioBufferCommitted(item_id="u1")),
@@ -65,7 +70,7 @@ def test_both_sides_in_order_with_their_times() -> None:
 
 @pytest.mark.parametrize(
     "rows, status, detail",
-    [(1, "in progress", "speaking"), (3, "in progress", "waiting for the transcript"), (4, "complete", "")],
+    [(2, "in progress", "listening"), (4, "in progress", "waiting for the transcript"), (5, "complete", "")],
 )
 def test_a_spoken_turn_says_where_it_stands(rows: int, status: str, detail: str) -> None:
     (entry,) = entries_of(*user_says("Hi!")[:rows]).timed()
@@ -76,7 +81,7 @@ def test_an_interrupted_answer_ends_where_it_was_heard() -> None:
     cut = events.ConversationItemTruncate(item_id="a1", content_index=0, audio_end_ms=500)
     entries = entries_of(*model_says("One two three four five six", at_s=0.0), (0.6, cut))
     (entry,) = entries.timed()
-    assert (entry.status, entry.detail, entry.stop_ms) == ("interrupted", "heard 0.5 s of 2.0 s", 500.0)
+    assert (entry.status, entry.detail, entry.stop_ms) == ("interrupted", "at 0.5 s; 1.5 s not heard", 500.0)
     assert entry.text[: entry.heard_characters] == "One two"  # a quarter, to the end of a word
     assert _entries.to_text([entry]) == "Model: One two – [not heard: three four five six]\n"
     assert "six" not in _entries.to_srt([entry])
@@ -89,7 +94,7 @@ def test_a_cancelled_answer_is_not_complete() -> None:
 
 def test_what_was_not_understood_and_what_was_deleted() -> None:
     failed = events.ConversationItemInputAudioTranscriptionFailed(item_id="u1", error=ErrorDetail(message="noise"))
-    entries = entries_of(*user_says("")[:3], (2.0, failed))
+    entries = entries_of(*user_says("")[:4], (2.0, failed))
     assert (entries.timed()[0].status, entries.timed()[0].detail) == ("failed", "noise")
     entries = entries_of(*user_says("x"), (3.0, events.ConversationItemDeleted(item_id="u1")))
     assert entries.timed()[0].status == "deleted"
@@ -111,3 +116,39 @@ def test_text_without_audio_has_a_length_for_subtitles() -> None:
     item = Item(type="message", id="u1", role="user", content=(ContentPart(type="input_text", text="five " * 5),))
     (entry,) = entries_of((0.0, events.ConversationItemAdded(item=item))).timed()
     assert (entry.status, entry.stop_ms) == ("complete", 2000.0)
+
+
+def test_a_spoken_turn_says_that_transcription_is_off() -> None:
+    rows = user_says("")[1:4]
+    (entry,) = entries_of(*rows).timed()
+    assert (entry.status, entry.detail) == ("not transcribed", "Input transcription is off")
+
+
+def test_an_answer_carries_the_time_to_its_first_audio() -> None:
+    entries = entries_of((1.0, events.ResponseCreate()), *model_says("Hello.", at_s=1.41))
+    assert entries.timed()[0].note == "first audio 410 ms"
+
+
+def test_a_tool_call_and_its_result_are_one_entry_with_its_duration() -> None:
+    call = Item(type="function_call", id="f1", call_id="c1", name="get_weather", arguments='{"city": "Oslo"}')
+    output = Item(type="function_call_output", id="o1", call_id="c1", output='{"t": 4}')
+    entries = entries_of(
+        (0.0, events.ResponseOutputItemAdded(response_id="r1", output_index=0, item=call)),
+        (0.5, events.ResponseOutputItemDone(response_id="r1", output_index=0, item=call)),
+        (0.62, events.ConversationItemAdded(item=output)),
+        (0.63, events.ConversationItemDone(item=output)),
+    )
+    (entry,) = entries.timed()
+    assert (entry.role, entry.status, entry.note) == ("tool", "complete", "120 ms")
+    assert entry.text == 'get_weather(city="Oslo") → {"t": 4}'
+
+
+def test_the_newest_entries_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_entries, "MOST_ENTRIES", 3)
+    items = [
+        Item(type="message", id=f"u{number}", role="user", content=(ContentPart(type="input_text", text="Hi"),))
+        for number in range(5)
+    ]
+    entries = entries_of(*[(0.0, events.ConversationItemAdded(item=item)) for item in items])
+    assert list(entries.all) == ["u2", "u3", "u4"]
+    assert set(entries.changed) == {"u2", "u3", "u4"}

@@ -30,7 +30,7 @@ from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.webrtc import FAILURES, NEXT_STEPS, Call, WebRTCPeer, failure
 from tests.client.service import Clock, ScriptedTarget
 from tests.memory import memory_pair
-from tests.widgets.page import Page, prepare
+from tests.widgets.page import Page, pack
 
 # --- the session over a data channel ----------------------------------------------------------------------------------
 
@@ -246,19 +246,16 @@ class Shown:
     def __init__(self, peer: WebRTCPeer) -> None:
         self.peer = peer
         self.page = Page(shared_channel())
-        self._number = 0
 
     async def start(self) -> asyncio.Task[Any]:
-        await self.page.hello({self.peer.stream_name: {"seen": None, "first": 1}})
+        await self.page.join(self.peer.stream_name)
         starting = asyncio.create_task(self.peer.start())
         assert (await self.page.until("call")).header == {"call": 1, "page": self.page.id}
         return starting
 
     def send(self, kind: str, **header: Any) -> None:
-        self._number += 1
-        request = {"r": self._number} if kind in ("key", "answered", "offer") else {}
-        frame = prepare(self.peer.stream_name, kind, {"call": 1, **header}, (), **request)
-        self.page.send(frame.numbered(self._number))
+        request = {"r": 1} if kind in ("key", "answered", "offer") else {}
+        self.page.send(pack(self.peer.stream_name, kind, {"call": 1, **header}, **request))
 
     async def ask(self, kind: str, **header: Any) -> dict[str, Any]:
         self.send(kind, **header)

@@ -1,13 +1,15 @@
-"""A widget that echoes over the line, for the tests in real JupyterLab: written into a notebook's first cell."""
+"""A widget that echoes over the channel, for tests in real JupyterLab: the source of a notebook's first cell."""
 
 from __future__ import annotations
 
 ECHO = r'''
-import time
+import hashlib, time
+from rtnb.widgets._base import bundle
+from rtnb.widgets._upload import Upload
 from rtnb.widgets.channel import StreamWidget, shared_channel
 
 class Echo(StreamWidget):
-    _esm = """
+    _esm = bundle("shared.js") + """
     export default {
       async render({ model, el, host }) {
         const { exports: channel, render } = await host.getWidget(model.get("channel"));
@@ -16,37 +18,46 @@ class Echo(StreamWidget):
         const state = document.createElement("output");
         state.className = "echo-state";
         el.append(badge, state);
-        const ch = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
+        const stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
           if (kind === "state") state.textContent = header.text;
           if (kind === "numbers") for (let i = 0; i < header.n; i++) window.echo.numbers.push(header.first + i);
         });
-        window.echo = { channel, ch, numbers: [], async trips(n) {
+        window.echo = { channel, stream, numbers: [], sent: 0, async trips(n) {
           const ms = [];
           for (let i = 0; i < n; i++) {
             const start = performance.now();
-            await ch.request("echo", { i }, { timeout_ms: 20000 });
+            await stream.request("echo", { i }, { timeout_ms: 20000 });
             ms.push(performance.now() - start);
           }
           return ms;
+        }, async upload(size) {
+          const data = new Uint8Array(size);
+          for (let at = 0; at < size; at += 65536) crypto.getRandomValues(data.subarray(at, at + 65536));
+          const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+          const onProgress = (sent) => (window.echo.sent = sent);
+          const reply = await upload(stream, "file", data.buffer, {}, { onProgress });
+          return [[...digest].map((b) => b.toString(16).padStart(2, "0")).join(""), reply];
         } };
-        return () => ch.close();
+        return () => stream.close();
       },
     };
     """
 
     def __init__(self):
         super().__init__()
-        self.heard, self.came, self.last = [], [], None
+        self.received, self.changes = [], []
+        self.upload = Upload()
         self.open_stream(self.answer).on_page(self.page)
 
-    def page(self, page_id, what):
-        if (page_id, what) != self.last:  # where the welcome is slow, a page says hello and joins again
-            self.came.append(what)
-            self.last = (page_id, what)
-        self._stream.publish("state", {"text": f"state {len(self.came)}"})
+    def page(self, page_id, change):
+        self.changes.append(change)
+        self._stream.publish("state", {"text": f"state {len(self.changes)}"})
 
     def answer(self, kind, header, buffers):
-        self.heard.append((kind, header, [len(b) for b in buffers]))
+        if kind == "file":
+            data = self.upload.receive(header, buffers)
+            return {} if data is None else {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        self.received.append((kind, header, [len(b) for b in buffers]))
         return {"i": header.get("i")}
 
 echo = Echo()

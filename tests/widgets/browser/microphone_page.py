@@ -1,4 +1,4 @@
-"""`microphone.js` in Chromium and `Microphone` in this process, joined as `bridge.py` joins the line."""
+"""`microphone.js` in Chromium and `Microphone` in this process, joined as `bridge.py` joins the channel."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 from rtnb.audio import babble, read_wav, resample, write_wav
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets.channel import shared_channel
-from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.microphone_popout import KNOBS
+from rtnb.widgets.microphone import _SHARED, Microphone
 from tests.widgets.browser.bridge import Tab, tabs_of
 
 # Every track the page was given, so that a test can see that all have ended.
@@ -37,7 +36,7 @@ if (navigator.mediaDevices && !navigator.mediaDevices.noted) {
 0;
 """
 
-_FINE_HZ = 48_000  # finer than what is heard, which may begin between two of its samples
+_FINE_HZ = 48_000  # finer than the recording, which may begin between two samples of the file
 _PIECE = _FINE_HZ // 4
 _SHIFT = _FINE_HZ // 10
 _QUIET = 0.01 * np.sqrt(_PIECE)  # a piece at -40 dB
@@ -56,7 +55,7 @@ _SHOW = """async ([source, traits]) => {
     };
     const mic = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
     window.microphone = mic;
-    const host = { getWidget: async () => ({ exports: line }) };
+    const host = { getWidget: async () => ({ exports: channel }) };
     const end = new AbortController();
     const el = document.body.appendChild(document.createElement("div"));
     const widget = mic.default();
@@ -73,7 +72,7 @@ def write_voice(path: Path, *, seconds: int = 8, end: str = ".") -> Path:
 
 
 def likeness(heard: np.ndarray, file: Path) -> float:
-    """How like a file, which repeats, is what was heard (24 kHz): the median correlation of its quarter seconds.
+    """Likeness of a recording (24 kHz) to a file that repeats: the median correlation of its quarter seconds.
 
     Each of these is aligned anew, within 0.1 s of where the one before ended: where a machine falls behind, Chromium
     leaves out or inserts some samples, and what follows is shifted. 0.0 where hardly anything was heard.
@@ -101,7 +100,7 @@ def likeness(heard: np.ndarray, file: Path) -> float:
 
 
 def _best(piece: np.ndarray, said: np.ndarray) -> tuple[int, float]:
-    """Where in `said` it correlates best with `piece`, and how well."""
+    """Place in `said` of the best correlation with `piece`, and the correlation."""
     n = len(said) - len(piece)
     size = 1 << int(np.ceil(np.log2(len(said))))
     cross = np.fft.irfft(np.fft.rfft(said, size) * np.conj(np.fft.rfft(piece, size)), size)[:n]
@@ -118,7 +117,7 @@ def text(*files: Path) -> str:
 
 @asynccontextmanager
 async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]:
-    """Show microphones on pages of their own: ``tab = await show(microphone)``."""
+    """Show each microphone on a new page: ``tab = await show(microphone)``."""
     async with tabs_of(shared_channel(), browser, script=TRACKS) as open_tab:
         yield lambda microphone, **options: _show(open_tab, microphone, **options)
 
@@ -126,6 +125,6 @@ async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]
 async def _show(open_tab: Callable[..., Awaitable[Tab]], microphone: Microphone, **options: Any) -> Tab:
     tab = await open_tab(**options)
     await tab.page.add_style_tag(content=styles("microphone.css"))
-    traits = {name: getattr(microphone, name) for name in ("stream_name", "worklet", "stand_in", *KNOBS)}
+    traits = {name: getattr(microphone, name) for name in ("stream_name", "worklet", "sample", "compact", *_SHARED)}
     await tab.run(_SHOW, [bundle("microphone.js"), traits])
     return tab

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from rtnb.widgets._steering import DEBOUNCE_S
+from rtnb.widgets._settings_update import DEBOUNCE_S
 from tests.browser.cells import eventually, run
 
 SESSION = """
@@ -24,6 +24,15 @@ simulator = rtnb.Simulator(latency='fast', voice='babble').start()
 session = await rtnb.connect(simulator)
 """
 PANEL = "panel = SettingsPanel(session, facts=simulator.facts)\npanel"
+RECONNECT = """
+import asyncio
+from rtnb.protocol import wire
+from rtnb.widgets._settings_update import nested
+def reconnect():
+    asyncio.get_running_loop().create_task(reopen(panel.chosen))
+async def reopen(settings):
+    panel.updater.attach(await rtnb.connect(simulator, config=wire.decode_session(nested(settings))))
+"""
 NOTE = """
 import json, time
 changed = []
@@ -74,15 +83,13 @@ def panel(open_notebook: Any) -> Opened:
 
 async def test_a_slider_by_keyboard_and_a_trait_by_code_are_the_same_knob(panel: Opened) -> None:
     knobs = await panel("slider.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
-    slider = knobs.find(".widget-slider", has_text="Silence (ms)")
+    slider = knobs.find(".widget-slider", has_text="Silence duration (ms)")
     await expect(slider.locator(".widget-readout")).to_have_text("200")
     await knobs.python(NOTE)
     await slider.locator(".noUi-handle").focus()
     for _ in range(3):
         await knobs.page.keyboard.press("ArrowRight")
     await expect(slider.locator(".widget-readout")).to_have_text("230")
-    await expect(knobs.find(".rtnb-verdicts tbody tr")).to_contain_text(["silence_duration_ms"])
-    await expect(knobs.find(".rtnb-verdicts tbody tr").last).to_contain_text("accepted")
     await knobs.eventually("session.config.turn_detection.silence_duration_ms", "230")
     updates, changes_s = json.loads(await knobs.python(TELL))
     pauses = sum(later - earlier >= DEBOUNCE_S for earlier, later in pairwise(changes_s))
@@ -96,15 +103,52 @@ async def test_a_slider_by_keyboard_and_a_trait_by_code_are_the_same_knob(panel:
 
 async def test_choosing_push_to_talk_hides_what_it_has_not(panel: Opened) -> None:
     knobs = await panel("choose.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
-    choice = knobs.find(".widget-dropdown", has_text="Turns end by").locator("select")
-    await choice.select_option("push to talk")
+    choice = knobs.find(".widget-dropdown", has_text="Turn detection").locator("select")
+    await choice.select_option("Push to talk (none)")
     await expect(knobs.find(".widget-slider")).to_have_count(0)
     await knobs.eventually("session.config.turn_detection", "None")
-    await choice.select_option("sense (semantic VAD)")
+    await choice.select_option("Meaning (semantic_vad)")
     await expect(knobs.find(".widget-dropdown", has_text="Eagerness")).to_have_count(1)
     await knobs.eventually("getattr(session.config.turn_detection, 'type', '')", "semantic_vad")
-    await knobs.find(".widget-checkbox", has_text="Can be interrupted").locator("input").uncheck()
+    await knobs.find(".widget-checkbox", has_text="Allow interruptions").locator("input").uncheck()
     await knobs.eventually("session.config.turn_detection.interrupt_response", "False")
+
+
+async def test_a_preset_of_turn_detection_by_keyboard(panel: Opened) -> None:
+    knobs = await panel("turn_presets.ipynb", cell="knobs = TurnDetectionControl(session)\nknobs")
+    quick, patient = (knobs.find(".rtnb-turn-presets button", has_text=name) for name in ("Quick", "Patient"))
+    await expect(quick).to_have_attribute("aria-pressed", "true")  # the simulator's own values
+    await patient.focus()
+    await knobs.page.keyboard.press("Enter")
+    await expect(patient).to_have_attribute("aria-pressed", "true")
+    await expect(quick).to_have_attribute("aria-pressed", "false")
+    await knobs.eventually("session.config.turn_detection.silence_duration_ms", "1000")
+    await knobs.python("knobs.threshold = 0.7")
+    await expect(patient).to_have_attribute("aria-pressed", "false")
+
+
+ROWS = """() => [...document.querySelectorAll(".rtnb-control > *")].map((node) => {
+  const note = node.querySelector(".rtnb-note");
+  return [node.getBoundingClientRect().y - node.parentElement.getBoundingClientRect().y, node.offsetHeight,
+    note !== null && note.scrollWidth > note.clientWidth];
+})"""
+
+
+async def test_rows_have_their_place_whatever_their_status(panel: Opened) -> None:
+    cell = f"{PANEL}.on_reconnect(lambda: None)\nimport ipywidgets\n"
+    cell += "ipywidgets.VBox([panel.settings_tab, panel.turn_detection_tab], layout={'width': '400px'})"
+    knobs = await panel("rows.ipynb", cell=cell)
+    await knobs.python("_ = await session.ask('Hello!')")
+    before = await knobs.page.evaluate(ROWS)
+    assert not any(cut for _, _, cut in before), "a help text is cut"
+    heights = [height for _, height, _ in before]
+    assert {28, 16} <= set(heights)
+    await knobs.python("panel.answer.voice = 'cedar'; await panel.apply()")
+    await knobs.python("panel.turn_detection.threshold = 0.7; await panel.apply()")
+    note = knobs.find(".rtnb-note[data-status=refused]")
+    await expect(note).to_have_text("refused: fixed after the first answer")
+    await expect(knobs.find(".rtnb-note-row button")).to_have_text("Reconnect with this voice")
+    assert await knobs.page.evaluate(ROWS) == before
 
 
 async def test_hostile_instructions_change_nothing_but_text(panel: Opened) -> None:
@@ -112,58 +156,72 @@ async def test_hostile_instructions_change_nothing_but_text(panel: Opened) -> No
     title = await knobs.page.title()
     editor = knobs.find("textarea").first
     await editor.fill(HOSTILE)
-    await expect(knobs.find(".rtnb-note", has_text="Not applied yet.")).to_have_count(1)
-    await knobs.find("button", has_text="Apply").click()
-    await expect(knobs.find(".rtnb-verdicts tbody tr").first).to_contain_text("accepted")
+    await expect(knobs.find(".rtnb-note", has_text="Draft: not applied yet")).to_have_count(1)
+    await knobs.find("button", has_text="Apply instructions").click()
     await knobs.eventually("session.config.instructions", HOSTILE)
-    await knobs.fold("Show code")
+    await knobs.fold("Code")
     await expect(knobs.find(".rtnb-code pre")).to_contain_text("<script>document.title")
     await expect(knobs.find("img, .MathJax, mjx-container")).to_have_count(0)
     assert await editor.input_value() == HOSTILE
     assert await knobs.page.title() == title
 
-    await knobs.find("button", has_text="Reset to the service's own").click()
+    await knobs.fold("Settings")
+    await knobs.find("button", has_text="Restore the service's own").click()
     await expect(editor).to_have_value(re.compile("helpful assistant of the rtnb simulator"))
 
 
 async def test_a_refusal_is_explained_beside_the_knob(panel: Opened, pictures: Path) -> None:
     knobs = await panel("refused.ipynb")
     await knobs.python("_ = await session.ask('Hello!')")
-    await knobs.fold("Answer")
     voice = knobs.find(".widget-dropdown", has_text="Voice").locator("select")
     await voice.select_option("cedar")
-    await expect(knobs.find('.rtnb-verdicts tr[data-verdict="refused"]')).to_contain_text("cannot_update_voice")
-    await expect(knobs.find('b.rtnb-mark[data-verdict="refused"]')).to_have_text("✗ refused")
+    note = knobs.find(".rtnb-note[data-status=refused]")
+    await expect(note).to_have_text("refused: fixed after the first answer")
+    await expect(note).to_have_attribute("title", re.compile("Requested cedar; refused: cannot_update_voice"))
     await expect(voice).to_have_value(await knobs.python("print(session.config.voice)"))
-    limit = knobs.find(".widget-text", has_text="Longest").locator("input")
+    limit = knobs.find(".widget-text", has_text="Max output tokens").locator("input")
     await limit.fill("9999999")
     await knobs.page.keyboard.press("Enter")
-    await expect(knobs.find(".rtnb-verdicts")).to_contain_text(["integer above maximum value"])
+    await expect(note.last).to_contain_text("integer above maximum value")
     await expect(limit).to_have_value("inf")
     await knobs.notebook.picture("refused")
 
 
+async def test_a_click_on_reconnect_opens_a_session_with_the_refused_voice(panel: Opened) -> None:
+    knobs = await panel("reconnect.ipynb", cell=f"{RECONNECT}{PANEL}")
+    await knobs.python("panel.on_reconnect(reconnect); _ = await session.ask('Hello!')")
+    await knobs.find(".widget-dropdown", has_text="Voice").locator("select").select_option("cedar")
+    await knobs.find("button", has_text="Reconnect with this voice").click()
+    await knobs.eventually("panel.updater.session.config.voice", "cedar")
+    await expect(knobs.find(".rtnb-note[data-status=refused]")).to_have_count(0)
+
+
 async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> None:
     knobs = await panel("presets.ipynb")
-    await knobs.fold("Presets")
-    await knobs.find("input[placeholder='my settings']").fill("as it was")
-    await knobs.find("button", has_text="Save current").click()
-    await expect(knobs.find("textarea").last).to_have_value(re.compile("rtnb_preset"))
+    await knobs.find("input[placeholder='Type or choose a name']").fill("as it was")
+    await knobs.page.keyboard.press("Enter")
+    await knobs.find("button", has_text="Save settings").click()
+    shared = knobs.find("textarea").last
+    await expect(shared).to_have_value(re.compile("rtnb_preset"))
     assert (knobs.notebook.lab.directory / "presets" / "as it was.json").is_file()
     await knobs.python("panel.turn_detection.threshold = 0.9; await panel.apply()")
-    await knobs.find("button", has_text="Load").click()
+    await knobs.find("button", has_text="Use preset").click()
     await knobs.eventually("session.config.turn_detection.threshold", "0.5")
-    await knobs.find("textarea").last.fill("nonsense")
-    await knobs.find("button", has_text="Use this text").click()
-    await expect(knobs.find("[role=alert]")).to_contain_text("this is no preset")
+    await shared.fill("nonsense")
+    await knobs.find("button", has_text="Use preset").click()
+    await expect(knobs.find("[role=alert]")).to_contain_text("not a preset")
     await knobs.notebook.picture("presets")
 
     await knobs.python("panel.answer.voice = 'sage'; await panel.apply()")
-    await knobs.fold("Show code")
+    await knobs.fold("Code")
     await expect(knobs.find(".rtnb-code pre")).to_contain_text("voice='sage'")
-    await knobs.find(".rtnb-code select").select_option("curl")
+    form = knobs.find(".rtnb-code select[aria-label=Form]")
+    await form.select_option("script")
+    await expect(knobs.find(".rtnb-code pre")).to_contain_text("asyncio.run(main())")
+    await knobs.find(".rtnb-code select[aria-label=Language]").select_option("curl")
     await expect(knobs.find(".rtnb-code pre")).to_contain_text("client_secrets")
-    await knobs.find(".rtnb-code button", has_text="Copy").click()
+    await expect(form).to_be_hidden()
+    await knobs.find(".rtnb-code button", has_text="Copy code").click()
     await expect(knobs.find(".rtnb-code [role=status]")).not_to_be_empty()
     await knobs.notebook.picture("code")
 

@@ -1,86 +1,241 @@
-"""The helpers of the inspector's page on an empty page: patterns, times, rows that come in frames, folding, filters."""
+"""The inspector on a bare page: filters, folding, bounds, columns, layout, and what a person sees while events arrive."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.widgets.bare_page import FOLDER
+from rtnb.widgets._base import FOLDER
+from tests.widgets.bare_page import shown
 
-LOAD = """
-window.load = async (source) => import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-// Rows by hand: [flags, time, type, size, bytes, format, item, response, call, content, cause]
-window.frame = (start, total, ...rows) => [
-  { start, count: rows.length, total },
-  new Int32Array(rows.flat()),
-  { summaries: rows.map((_, k) => `row ${start + k}`), types: ["error", "response.output_audio.delta", "response.done"],
-    ids: ["", "item_1", "resp_1"], formats: [48] },
-];
-window.delta = (t) => [1 | 4, t, 1, 6500, 4800, 0, 1, 2, 0, 1, -1];
-window.error = (t) => [1 | 2, t, 0, 200, 0, 0, 0, 0, 0, 0, -1];
-window.done = (t) => [1, t, 2, 900, 0, 0, 0, 2, 0, 0, -1];
+TRAITS = {"static_id": "still", "can_send": True, "height_px": 430, "selected_index": None}
+
+ROWS = """
+// Rows by hand: [flags, time, type, size, bytes, ms, item, response, call, content, cause, text]
+window.delta = (t) => [1 | 4, t, "response.output_audio.delta", 6500, 4800, 1000, "item_1", "resp_1", "", 1, -1, ""];
+window.error = (t, cause = -1) => [1 | 2, t, "error", 200, 0, 0, "", "", "", 0, cause, "commit_empty: buffer too small"];
+window.done = (t) => [1, t, "response.done", 900, 0, 0, "", "resp_1", "", 0, -1, `row at ${t}`];
+window.commit = (t) => [0, t, "input_audio_buffer.commit", 60, 0, 0, "", "", "", 0, -1, ""];
+window.push = (start, list, more = {}) => say("rows",
+  { start, count: list.length, base: 0, total: start + list.length, source: 1, waiting: false, ...more },
+  [new TextEncoder().encode(JSON.stringify(list)).buffer]);
+window.many = (start, count, tenths = 164) => Array.from({ length: count }, (_, k) => done((start + k) * tenths));
+window.settled = async () => { for (let k = 0; k < 5; k++) await new Promise(requestAnimationFrame); };
+window.seen = () => { // numbers of the rows that a person sees, from top to bottom
+  const grid = document.querySelector(".rtnb-ev-grid"), { left, top, bottom } = grid.getBoundingClientRect();
+  const at = (y) => document.elementFromPoint(left + 100, y)?.closest(".rtnb-ev-space > .rtnb-ev-row")?.dataset.index;
+  return Array.from({ length: Math.floor((bottom - top - 44) / 22) }, (_, k) => Number(at(top + 33 + 22 * k)));
+};
 """
 
 
-@pytest.fixture
-async def page(browser: Any) -> Any:
-    page = await (await browser.new_context()).new_page()
-    await page.add_script_tag(content=LOAD)
-    for name in ("inspector", "event_table"):
-        source = (FOLDER / f"{name}.js").read_text(encoding="utf-8")
-        await page.evaluate(f"async (source) => {{ window.{name} = await load(source); }}", source)
+async def inspector(browser: Any, *, width: int = 900, dark: bool = False, **traits: Any) -> Any:
+    """Open a page that shows an inspector of this width."""
+    page = await shown(browser, "inspector", {**TRAITS, **traits})
+    await page.add_style_tag(content=(FOLDER / "inspector.css").read_text(encoding="utf-8"))
+    scheme = "dark" if dark else "light"
+    await page.emulate_media(color_scheme=scheme)
+    await page.add_style_tag(content=f":root {{ color-scheme: {scheme} }} body > div {{ width: {width}px }}")
+    await page.add_script_tag(content=ROWS)
     return page
 
 
-async def test_times_and_patterns(page: Any) -> None:
-    assert await page.evaluate("['62.5', '1:02.5', '0'].map(inspector.clock)") == [62.5, 62.5, 0]
-    assert await page.evaluate("['', 'soon', '1:'].every((text) => Number.isNaN(inspector.clock(text)))")
-    fits = "([pattern, type]) => event_table.pattern(pattern)(type)"
+def status(page: Any) -> Any:
+    return page.locator(".rtnb-ev-status")
+
+
+async def text_of(page: Any) -> str:
+    """Return the status line, once the rows are laid out."""
+    await page.evaluate("settled()")
+    await page.wait_for_function("!document.querySelector('.rtnb-ev-status').textContent.includes('…')")
+    return str(await status(page).text_content())
+
+
+async def test_filter_terms(browser: Any) -> None:
+    page = await inspector(browser)
+    fits = """([filter, type]) => {
+      const view = new module.View(), row = done(0);
+      row[module.TYPE] = type;
+      view.add(0, [row]);
+      view.filter = filter;
+      view.rebuild();
+      return view.fits(0);
+    }"""
     for pattern, kind, expected in [
         ("*.delta", "response.output_audio.delta", True),
         ("*.delta", "response.delta.done", False),
         ("audio", "response.output_audio.delta", True),
         ("!*.delta", "response.output_audio.delta", False),
         ("error, *.done", "response.done", True),
+        ("RESP_1", "response.done", True),  # an id
+        ("row at", "response.done", True),  # the text
+        ("row at*", "response.done", False),  # the whole type or id
         (".", "error", False),  # no regular expression of the user's
+        ("!", "error", True),
         ("", "error", True),
     ]:
         assert await page.evaluate(fits, [pattern, kind]) is expected, (pattern, kind)
 
 
-async def test_frames_may_overlap_but_leave_no_gap(page: Any) -> None:
-    known = await page.evaluate(
-        """() => {
-          const rows = new event_table.Rows(), add = (...f) => rows.add(...frame(...f));
-          const answers = [add(0, 3, error(0), delta(10)), add(1, 3, delta(10), done(20)), add(7, 9, done(30))];
-          return { answers, count: rows.count, total: rows.total, texts: rows.texts, troubles: rows.troubles };
-        }"""
-    )
-    assert known["answers"] == [True, True, False]  # the last begins after what is known: it must be asked for again
-    assert known["count"] == 3
-    assert known["total"] == 9
-    assert known["texts"] == ["row 0", "row 1", "row 2"]
-    assert known["troubles"] == [0]
+async def test_messages_may_overlap_but_a_gap_is_asked_for(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("push(0, [error(0), delta(10)]); push(1, [delta(10), done(20)]); push(7, [done(30)])")
+    assert await text_of(page) == "3 of 3 events"
+    assert await page.evaluate("sent.filter(([kind]) => kind === 'from').map(([, { start }]) => start)") == [0, 3]
 
 
-async def test_runs_fold_filters_count_and_old_rows_go(page: Any) -> None:
-    seen = await page.evaluate(
-        """() => {
-          const rows = new event_table.Rows();
-          rows.add(...frame(0, 6, error(0), delta(10), delta(20), delta(30), done(40), delta(50)));
-          const view = new event_table.View(rows);
-          const folded = view.lines.map((l) => l.kids ? [l.first, l.count, l.ms] : l);
-          view.types = "*.delta"; view.rebuild();
-          const filtered = view.shown;
-          view.types = ""; view.text = "row 4"; view.rebuild();
-          const found = view.lines.slice();
-          rows.drop(4);
-          const { base, count, troubles } = rows;
-          return { folded, filtered, found, base, count, troubles, type: rows.type(4) };
-        }"""
-    )
-    assert seen["folded"] == [0, [1, 3, 300], 4, 5]  # three deltas of 100 ms; the one after another event stands alone
-    assert seen["filtered"] == 4
-    assert seen["found"] == [4]
-    assert (seen["base"], seen["count"], seen["troubles"], seen["type"]) == (4, 2, [], "response.done")
+async def test_runs_fold_and_the_tree_sorts(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("push(0, [error(0), delta(10), delta(20), delta(30), done(40), delta(50)])")
+    await text_of(page)
+    names = "[...document.querySelectorAll('.rtnb-ev-space > .rtnb-ev-row:not([hidden]) > :nth-child(5)')].map((e) => e.textContent)"
+    delta = "response.output_audio.delta"
+    assert await page.evaluate(names) == ["error", f"▸ ×3 {delta}", "response.done", delta]
+    run = page.locator(".rtnb-ev-row", has_text="×3")
+    assert "14,400 bytes, 300 ms of audio" in str(await run.text_content())
+    await page.locator(".rtnb-ev-more summary").click()
+    await page.get_by_label("Arrangement").select_option("tree")
+    await text_of(page)
+    tree = ["error", "▾ ×5 response resp_1", "▾ ×4 item item_1", "▾ ×4 part 0", f"▸ ×4 {delta}", "response.done"]
+    assert await page.evaluate(names) == tree
+    grid = page.get_by_role("treegrid", name="Events")
+    assert await grid.get_attribute("aria-rowcount") == "7"
+    levels = await grid.locator("[aria-level]:visible").evaluate_all("rows => rows.map(row => row.ariaLevel)")
+    assert levels == ["1", "1", "2", "3", "4", "2"]
+    await page.get_by_label("Arrangement").select_option("all")
+    await text_of(page)
+    assert await page.get_by_role("grid", name="Events").count() == 1
+    assert await page.locator("[aria-level]:visible").count() == 0
+
+
+async def test_toggles_say_whether_they_are_pressed(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("push(0, [error(0), done(10)])")
+    assert await text_of(page) == "2 of 2 events"
+    for name, before in (("Errors 1", False), ("Follow", True), ("Pause", False)):
+        button = page.get_by_role("button", name=name, pressed=before)
+        await button.click()
+        await page.get_by_role("button", name=name, pressed=not before).wait_for()
+    assert await text_of(page) == "1 of 2 events · paused, 0 new"
+
+
+async def test_a_pause_freezes_the_table_and_loses_nothing(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("push(0, many(0, 10))")
+    await text_of(page)
+    await page.get_by_role("button", name="Pause").click()
+    await page.evaluate("push(10, many(10, 500))")
+    assert await text_of(page) == "10 of 10 events · paused, 500 new"
+    await page.get_by_role("button", name="Pause").click()
+    assert await page.evaluate("sent.at(-1)") == ["from", {"start": 10}]
+    await page.evaluate("push(10, many(10, 500))")
+    assert await text_of(page) == "510 of 510 events"
+
+
+async def test_older_rows_are_forgotten_and_counted(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("for (let s = 0; s < 226000; s += 2000) push(s, s ? many(s, 2000) : [error(0), ...many(1, 1999)])")
+    text = await text_of(page)
+    assert text.startswith("200,") or text.startswith("201,")
+    assert text.endswith(" older events are not shown")
+    assert await page.get_by_role("button", name="Errors 0").count() == 1
+    assert (await page.evaluate("seen()"))[-1] >= 225_990  # and the newest are in view
+
+
+async def test_numbers_and_times_of_a_long_session_are_whole(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("for (let s = 0; s < 150000; s += 2000) push(s, many(s, 2000))")
+    await page.evaluate("push(150000, [[1, 24601230 * 2, 'response.done', 12345678, 0, 0, '', '', '', 0, -1, 'last']])")
+    await text_of(page)
+    row = page.locator(".rtnb-ev-row", has_text="last")
+    assert [await row.locator("span").nth(c).inner_text() for c in (0, 1, 2, 5)] == ["150000", "4920.246", "+2460.262", "12,345,678"]
+    cut = """() => [...document.querySelectorAll('.rtnb-ev-row:not([hidden]) > span:is(:nth-child(-n+3), :nth-child(6))')]
+      .filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent)"""
+    assert await page.evaluate(cut) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_the_list_is_not_blank_after_it_was_moved(browser: Any, dark: bool) -> None:
+    # JupyterLab detaches an output that is scrolled out of view; a browser then resets the scroll position in silence.
+    page = await inspector(browser, dark=dark)
+    await page.evaluate("push(0, many(0, 2000))")
+    await text_of(page)
+    await page.evaluate("document.querySelector('.rtnb-ev-grid').scrollTop = 11000")
+    await page.evaluate("settled()")
+    before = await page.evaluate("seen()")
+    await page.evaluate("const el = document.querySelector('.rtnb-ev').parentElement; el.remove(); document.body.append(el)")
+    await page.evaluate("settled()")
+    assert before[0] > 480
+    assert await page.evaluate("seen()") == before
+
+
+async def test_scrolling_up_ends_following(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("push(0, many(0, 500))")
+    await text_of(page)
+    await page.evaluate("document.querySelector('.rtnb-ev-grid').scrollTop -= 300")  # as the scroll bar does
+    await page.evaluate("settled()")
+    before = await page.evaluate("seen()")
+    await page.evaluate("push(500, many(500, 100))")
+    await text_of(page)
+    assert await page.evaluate("seen()") == before
+    assert await page.get_by_role("button", name="Follow", pressed=False).count() == 1
+
+
+async def test_another_source_starts_the_table_anew(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, [], { waiting: true })")
+    assert await text_of(page) == "Waiting for a session"
+    await page.evaluate("push(0, many(0, 40), { source: 2 })")
+    assert await text_of(page) == "40 of 40 events"
+    await page.locator(".rtnb-ev-row", has_text="row at 6396").click()
+    await page.evaluate("push(0, [error(5)], { source: 3 })")
+    assert await text_of(page) == "1 of 1 events"
+    assert await page.evaluate("model.get('selected_index')") is None
+
+
+async def test_an_index_set_before_the_rows_arrive_is_selected(browser: Any) -> None:
+    page = await inspector(browser, selected_index=7)
+    await page.evaluate("answers.event = { meaning: 'The end.', parts: ['{}'] }; push(0, many(0, 500))")
+    await text_of(page)
+    assert await page.locator(".rtnb-ev-row[aria-selected=true]").get_attribute("data-index") == "7"
+    active = await page.get_by_role("treegrid", name="Events").get_attribute("aria-activedescendant")
+    assert await page.locator(f"#{active}").get_attribute("data-index") == "7"
+
+
+async def test_nothing_is_left_after_closing(browser: Any) -> None:
+    page = await inspector(browser)
+    await page.evaluate("push(0, many(0, 500)); settled()")
+    await page.evaluate("unrender()")
+    assert await page.evaluate("[listening(), model.handlers.size]") == [False, 0]
+    frames = "new Promise((done) => { const raf = requestAnimationFrame; let n = 0; window.requestAnimationFrame = (f) => { n++; return raf(f); }; setTimeout(() => done(n), 300); })"
+    assert await page.evaluate(frames) == 0
+    assert page.failures == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_the_narrow_form_fits_beside_a_conversation(browser: Any, dark: bool, pictures: Path) -> None:
+    page = await inspector(browser, width=420, dark=dark)
+    detail = {"meaning": "Something was refused.", "wall_time": 0, "parts": ['{\n  "type": "error"\n}']}
+    await page.evaluate("reply => { answers.event = reply; }", detail)
+    await page.evaluate("push(0, [commit(0), error(25, 0), ...many(2, 60, 9000), delta(500000), delta(510000)])")
+    await text_of(page)
+    await page.locator(".rtnb-ev").screenshot(path=pictures / f"inspector-narrow-{'dark' if dark else 'light'}.png")
+    await page.get_by_role("button", name="Errors 1").click()
+    await page.locator(".rtnb-ev-row", has_text="buffer too small").click()
+    await page.locator(".rtnb-ev-side pre").wait_for()
+    await page.locator(".rtnb-ev").screenshot(path=pictures / f"inspector-narrow-open-{'dark' if dark else 'light'}.png")
+    box = "(selector) => { const { x, y, right, bottom } = document.querySelector(selector).getBoundingClientRect(); return [x, y, right, bottom].map(Math.round); }"
+    whole, bar, grid, side = [await page.evaluate(box, f".rtnb-ev{part}") for part in ("", "-bar", "-grid", "-side")]
+    assert whole[2] - whole[0] == 420
+    assert whole[3] - whole[1] == 430
+    assert bar[3] - bar[1] < 40  # one row
+    assert side[1] >= grid[3] - 1  # below, not beside
+    too_wide = "() => [...document.querySelectorAll('.rtnb-ev-bar, .rtnb-ev-bar > :not(input)')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    assert await page.evaluate(too_wide) == 0
+    await page.get_by_text("More", exact=True).click()
+    menu = await page.evaluate(box, ".rtnb-ev-menu")
+    assert menu[0] >= whole[0] and menu[2] <= whole[2] and menu[3] <= whole[3]
+    await page.locator(".rtnb-ev").screenshot(path=pictures / f"inspector-narrow-menu-{'dark' if dark else 'light'}.png")

@@ -1,4 +1,4 @@
-"""`Microphone` in a real JupyterLab: it is heard by the simulator while a cell blocks, and goes off by itself."""
+"""`Microphone` in a real JupyterLab: audio reaches the simulator while a cell blocks, and the privacy rules hold."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def off(notebook: Any, *, timeout_s: float = 10.0) -> None:
     await notebook.page.wait_for_function("live() === 0", timeout=1000 * timeout_s)
 
 
-async def test_it_goes_off_with_stop_close_clear_and_the_tab(jupyterlab: Any, open_notebook: Any) -> None:
+async def test_stop_close_clear_and_a_closed_tab_stop_it(jupyterlab: Any, open_notebook: Any) -> None:
     jupyterlab.write("microphone-off.ipynb", [ALONE, "0"])
     notebook = await open_notebook("microphone-off.ipynb")
     endings = (
@@ -83,7 +83,7 @@ async def test_it_goes_off_with_stop_close_clear_and_the_tab(jupyterlab: Any, op
         await off(notebook)
 
 
-async def test_it_goes_off_with_the_kernel(jupyterlab: Any, open_notebook: Any) -> None:
+async def test_the_end_of_the_kernel_stops_it(jupyterlab: Any, open_notebook: Any) -> None:
     restarted, killed = "microphone-restarted.ipynb", "microphone-killed.ipynb"
     notebooks, pids = [], []
     for name in (restarted, killed):
@@ -99,7 +99,7 @@ async def test_it_goes_off_with_the_kernel(jupyterlab: Any, open_notebook: Any) 
         await notebook.page.get_by_text("the kernel does not answer").wait_for()
 
 
-async def test_of_two_tabs_only_one_hears_and_plays(jupyterlab: Any, open_notebook: Any) -> None:
+async def test_of_two_tabs_only_one_records_and_plays(jupyterlab: Any, open_notebook: Any) -> None:
     name = "two-tabs.ipynb"
     cells = ["import rtnb\nplayground = rtnb.Playground(rtnb.Simulator(voice='babble'))\nplayground", "0"]
     one = await open_notebook(name, cells=cells)
@@ -112,13 +112,13 @@ async def test_of_two_tabs_only_one_hears_and_plays(jupyterlab: Any, open_notebo
         await expect(speaker).to_contain_text("Sound plays in another tab of this notebook.")
         await start(now)
         await off(last)
-        await expect(last.page.locator(".rtnb-microphone")).to_contain_text("Listening on another page")
+        await expect(last.page.locator(".rtnb-microphone")).to_contain_text("The microphone is on in another tab")
         await expect(speaker).not_to_contain_text("another tab")
     await run(one, "playground.close()")
     await off(one)
 
 
-async def test_the_simulator_hears_the_file_while_a_cell_blocks(
+async def test_audio_reaches_the_simulator_while_a_cell_blocks(
     jupyterlab: Any, launch: Any, pictures: Path, tmp_path: Path
 ) -> None:
     voice = write_voice(tmp_path / "voice.wav")
@@ -131,12 +131,11 @@ async def test_the_simulator_hears_the_file_while_a_cell_blocks(
     await start(notebook)
     counts = eval(await run(notebook, BLOCK))
     await notebook.picture("on")
-    told = eval(await run(notebook, HEARD.format(path=str(tmp_path / "heard.wav"))))
+    after = eval(await run(notebook, HEARD.format(path=str(tmp_path / "heard.wav"))))
     still_ms = stalled_ms(eval(await run(notebook, "print(heart.stop())")), await beats(notebook.page))
-    # While the page or the loop stands still, frames wait; a machine of its own does not.
+    # Frames wait while the page or the loop stands still.
     assert 20 * counts["sent"] >= 4_500 - still_ms, counts
-    assert 20 * (counts["late"] + told["dropped"]) <= still_ms, (counts, told)
-    assert counts["lost"] == told["lost"] == 0
+    assert 20 * (counts["late"] + after["dropped"]) <= still_ms, (counts, after)
     heard = read_wav(tmp_path / "heard.wav")[0]
     assert likeness(heard[12_000 : 12_000 + 5 * 24_000], voice) >= 0.95
 
@@ -154,17 +153,17 @@ async def test_the_simulator_hears_the_file_while_a_cell_blocks(
     assert await notebook.page.evaluate("window.last_audio_stream.media.muted")
 
 
-async def test_a_clip_shows_the_widget_once(open_notebook: Any) -> None:
+async def test_a_recording_shows_the_widget_once(open_notebook: Any) -> None:
     name, clip = "clip.ipynb", "print(len(await mic.record(0.2)))"
     notebook = await open_notebook(name, cells=["import rtnb\nmic = rtnb.Microphone()\nmic", clip, clip])
     assert [output.text.strip() for output in (await notebook.run_all())[1:]] == ["4800", "4800"]
     assert await notebook.page.locator(".rtnb-microphone").count() == 1
-    shown = await run(notebook, "mic.close(); mic = rtnb.Microphone(); " + clip)  # nobody displayed this one
+    shown = await run(notebook, "mic.close(); mic = rtnb.Microphone(); " + clip)  # not displayed before
     assert "4800" in shown
     assert await notebook.page.locator(".jp-CodeCell").last.locator(".rtnb-microphone").count() == 1
 
 
-async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, open_notebook: Any) -> None:
+async def test_by_widget_messages_every_frame_is_counted(jupyterlab: Any, open_notebook: Any) -> None:
     name = "microphone-messages.ipynb"
     jupyterlab.write(name, ["import asyncio, os; os.environ['RTNB_CHANNEL'] = 'messages'\n" + TALK, "0"])
     notebook = await open_notebook(name)
@@ -173,6 +172,5 @@ async def test_with_widget_messages_only_what_waits_is_counted(jupyterlab: Any, 
     await notebook.page.wait_for_timeout(500)
     await run(notebook, "clip = asyncio.ensure_future(mic.record(6))\nawait asyncio.sleep(1)\ntime.sleep(4)")
     counts = eval(await run(notebook, "clip = await clip\nprint(mic.counts)"))
-    assert counts["lost"] == 0
     assert counts["captured"] == sum(counts[name] for name in ("sent", "dropped", "unused", "waiting")), counts
     assert int(await run(notebook, "print(len(clip))")) == 6 * 24_000

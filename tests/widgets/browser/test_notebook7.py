@@ -58,7 +58,7 @@ async def test_a_conversation_and_its_events(server: Lab, browser: Any, pictures
     play = page.locator(".rtnb-playground")
     await expect(play.locator(".rtnb-connection[data-state=open]")).to_have_count(1, timeout=20_000)
 
-    await play.locator(".rtnb-talk textarea").fill("What is a delta?")
+    await play.locator(".rtnb-message-bar textarea").fill("What is a delta?")
     await page.keyboard.press("Enter")
     await expect(play.locator(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
     inspector = page.locator(".jp-CodeCell").nth(2)

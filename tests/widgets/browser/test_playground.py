@@ -23,7 +23,7 @@ OPEN = (
 )
 BUSY = """() => {
     window.busy = new Set();
-    const note = () => document.querySelectorAll(".rtnb-busy").forEach((one) => busy.add(one.textContent));
+    const note = () => document.querySelectorAll(".rtnb-status-line > span").forEach((one) => busy.add(one.textContent));
     const all = { subtree: true, childList: true, characterData: true };
     new MutationObserver(note).observe(document.querySelector(".rtnb-playground"), all);
 }"""
@@ -46,7 +46,7 @@ class Shown:
         await expect(self.find(".rtnb-connection[data-state=open]")).to_have_count(1, timeout=20_000)
 
     async def ask(self, text: str) -> None:
-        await self.find(".rtnb-talk textarea").fill(text)
+        await self.find(".rtnb-message-bar textarea").fill(text)
         await self.page.keyboard.press("Enter")
 
     async def saved(self) -> Any:
@@ -90,8 +90,9 @@ async def test_a_conversation_in_one_cell(shown: Opened) -> None:
     play = await shown("talk.ipynb", keep=True)
     await play.ask("What is a delta?")
     await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
-    await expect(play.find(".rtnb-figure dt", has_text="first audible")).to_have_count(1)
-    await expect(play.find(".rtnb-figure", has_text="tokens")).to_contain_text(re.compile(r"\d+"))
+    await expect(play.find(".rtnb-last-turn dt", has_text="first audible")).to_have_count(1)
+    await expect(play.find(".rtnb-last-turn summary")).to_have_text(re.compile(r"request → first audio \d+ ms"))
+    await expect(play.find(".rtnb-usage")).to_have_text(re.compile(r"1 turn · \d+ tokens"))
 
     said = await play.python("print([row.type for row in playground.session.log.filter('response.done')])")
     assert said == "['response.done']"
@@ -105,14 +106,14 @@ async def test_a_recording_is_said_and_answered(shown: Opened, tmp_path: Path) -
     write_wav(recording, babble("hello there my friend", seed=3).audio, rate_hz=24_000)
     play = await shown("recording.ipynb", keep=True)
     await play.page.evaluate(BUSY)  # it lasts a second: whoever looks now and then may miss it
-    await play.find(".rtnb-talk input[type=file]").set_input_files(str(recording))
+    await play.find(".rtnb-message-bar input[type=file]").set_input_files(str(recording))
     await expect(play.find(".rtnb-transcript")).to_contain_text("I heard you speak", timeout=30_000)
-    assert "Saying the recording…" in await play.page.evaluate("[...busy]")
-    await expect(play.find(".rtnb-figure dt", has_text="end of speech")).to_have_count(1)
+    assert "Sending the audio file …" in await play.page.evaluate("[...busy]")
+    await expect(play.find(".rtnb-last-turn dt", has_text="end of speech")).to_have_count(1)
 
     (tmp_path / "broken.mp3").write_bytes(b"no sound at all")
-    await play.find(".rtnb-talk input[type=file]").set_input_files(str(tmp_path / "broken.mp3"))
-    await expect(play.find(".rtnb-talk [role=alert]")).to_contain_text("broken.mp3 cannot be said")
+    await play.find(".rtnb-message-bar input[type=file]").set_input_files(str(tmp_path / "broken.mp3"))
+    await expect(play.find(".rtnb-status-line [role=alert]")).to_contain_text("broken.mp3 was not sent")
 
 
 async def test_disconnect_and_connect_again(shown: Opened) -> None:
@@ -120,7 +121,7 @@ async def test_disconnect_and_connect_again(shown: Opened) -> None:
     await play.find("button", has_text="Disconnect").click()
     await expect(play.find(".rtnb-connection[data-state=closed]")).to_have_count(1)
     await play.ask("Is anybody there?")
-    await expect(play.find(".rtnb-talk [role=alert]")).to_contain_text("no open session")
+    await expect(play.find(".rtnb-status-line [role=alert]")).to_contain_text("There is no open session")
     await play.find(".rtnb-connect", has_text="Connect").click()
     await play.connected()
     await play.ask("Hello!")
@@ -246,7 +247,7 @@ heard = playground.session.playback.heard().loc[item.item_id].to_dict()
 print(json.dumps([spoke.wall_time, item.audio_end_ms, heard, max(heart.stop(since_s=spoke.wall_time))], default=float))
 """
 SPLIT = """
-while not [turn for turn in playground.talk.latency.turns if turn.kind == "speech" and turn.first_audible_s]:
+while not [turn for turn in playground.latency.turns if turn.kind == "speech" and turn.first_audible_s]:
     await asyncio.sleep(0.05)
 playground.microphone.stop()
 """
@@ -273,7 +274,7 @@ async def test_speaking_into_an_answer_stops_it_where_it_was_heard(shown: Opened
     await play.notebook.run_all()
     await play.connected()
     await play.page.wait_for_function("window.tapped")
-    await expect(play.find(".rtnb-microphone .rtnb-status")).to_contain_text("stands in")
+    await expect(play.find(".rtnb-microphone .rtnb-start")).to_contain_text("Play the sample recording")
     await play.page.evaluate(ONCE)
     await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
     await play.page.wait_for_function("window.heard.filter((part) => part.some((v) => v)).length > 150")
@@ -294,11 +295,11 @@ async def test_speaking_into_an_answer_stops_it_where_it_was_heard(shown: Opened
     await expect(play.find(".rtnb-transcript")).to_contain_text("interrupted")
 
     await play.python(SPLIT)
-    await expect(play.find(".rtnb-figure", has_text="acoustic end")).to_contain_text("0")
+    await play.find(".rtnb-last-turn summary").click()
+    await expect(play.find(".rtnb-last-turn dl > div", has_text="acoustic end")).to_contain_text("0 ms")
     await expect(play.find(".rtnb-microphone[data-state=off]")).to_have_count(1)
-    await play.find(".rtnb-heard-items summary").click()
-    cells = play.find(".rtnb-heard-items tbody tr").first.locator("td")
-    await expect(cells.nth(4)).to_have_text(str(kept_ms))
+    cells = play.find(".rtnb-last-turn tbody tr").first.locator("td")
+    await expect(cells.nth(4)).to_have_text(f"{kept_ms} ms")
     await expect(cells.nth(5)).to_have_text("cut")
     assert await play.python(LEFT) == "[] False off"
     assert play.notebook.messages == []
@@ -308,7 +309,7 @@ async def test_a_call_instead_of_the_socket_and_back(shown: Opened) -> None:
     pytest.importorskip("aiortc", reason="the simulator's WebRTC side needs aiortc (extra sim)")
     play = await shown("change.ipynb", cell=OPEN.replace("'fast'", "'real_time'"), keep=True)
     await play.page.evaluate(TRACKS)
-    await play.find("select", has_text="WebRTC").select_option(label="WebRTC, from the page")
+    await play.find("select", has_text="WebRTC").select_option(label="WebRTC")
     await expect(play.find(".rtnb-webrtc[data-state=idle]")).to_have_count(1)
     assert await play.page.evaluate("live()") == 0  # off until a click
 
@@ -322,7 +323,7 @@ async def test_a_call_instead_of_the_socket_and_back(shown: Opened) -> None:
     await expect(play.find(".rtnb-speaker")).to_have_count(0)
     await play.ask("Hello!")
     await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
-    await play.find("select", has_text="WebRTC").select_option(label="WebSocket, by the kernel")
+    await play.find("select", has_text="WebRTC").select_option(label="WebSocket")
     await play.page.wait_for_function("live() === 0", timeout=20_000)
     await expect(play.find(".rtnb-microphone")).to_have_count(1)
     await play.connected()
@@ -338,6 +339,190 @@ async def test_a_call_instead_of_the_socket_and_back(shown: Opened) -> None:
     assert play.notebook.messages == []
 
 
+# --- the layout -------------------------------------------------------------------------------------------------------
+
+PLACES = {
+    "status bar": ".rtnb-connection",
+    "conversation": ".rtnb-transcript",
+    "time axis": ".rtnb-waveform",
+    "tabs": ".rtnb-at-tabs",
+    "start button": ".rtnb-microphone .rtnb-start",
+    "message box": ".rtnb-message-bar textarea",
+    "send button": ".rtnb-message-bar .rtnb-primary",
+    "audio file button": ".rtnb-message-bar .rtnb-choose",
+    "speaker": ".rtnb-speaker",
+    "status line": ".rtnb-status-line",
+}
+CLIPPED = """() => [...document.querySelectorAll(
+        ".rtnb-playground :is(button, label, summary, th, [role=tab], .lm-TabBar-tabLabel, .widget-label, .rtnb-usage)")]
+    .filter((one) => one.checkVisibility() && one.clientWidth && one.scrollWidth > one.clientWidth + 1)
+    .map((one) => one.textContent)"""
+SHIFT = """() => {
+    window.shifts = [];
+    new PerformanceObserver((list) => list.getEntries().forEach((entry) => shifts.push([entry.value,
+        entry.sources.map(({ node }) => (node?.nodeType === 3 ? node.parentElement : node)?.className)])))
+        .observe({ type: "layout-shift" });
+}"""
+
+Box = dict[str, float]
+
+
+async def boxes(play: Shown) -> dict[str, Box]:
+    found = {}
+    for name, selector in PLACES.items():
+        box = await play.find(selector).first.bounding_box()
+        assert box is not None, name
+        found[name] = box
+    return found
+
+
+def overlaps(one: Box, other: Box) -> bool:
+    return all(
+        one[start] + 1 < other[start] + other[size] and other[start] + 1 < one[start] + one[size]
+        for start, size in (("x", "width"), ("y", "height"))
+    )
+
+
+async def to_top(play: Shown, width: int, height: int) -> None:
+    await play.page.set_viewport_size({"width": width, "height": height})
+    await play.page.evaluate("document.querySelector('.rtnb-playground').scrollIntoView({ block: 'end' })")
+    await play.page.wait_for_timeout(500)  # the page is laid out anew
+
+
+async def test_all_of_it_is_on_one_screen(shown: Opened, pictures: Path) -> None:
+    play = await shown("screen.ipynb", keep=True)
+    await play.ask("What is a delta?")
+    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
+    await to_top(play, 1440, 900)
+    for tab in ("Settings", "Turn detection", "Events", "Code"):
+        await play.find("[role=tab]", has_text=tab).click()
+        places = await boxes(play)
+        for name, box in places.items():
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 1440, (tab, name, box)
+            assert box["y"] >= 0 and box["y"] + box["height"] <= 900, (tab, name, box)
+        names = list(places)
+        assert [
+            (one, other)
+            for number, one in enumerate(names)
+            for other in names[number + 1 :]
+            if overlaps(places[one], places[other])
+        ] == []
+        assert await play.page.evaluate(CLIPPED) == [], tab
+    frame = await play.find(".rtnb-frame").bounding_box()
+    assert frame is not None
+    assert frame["height"] == 600
+    await play.page.screenshot(path=pictures / "playground-1440.png")
+
+
+async def test_a_narrow_page_has_all_of_it_below_900_px(shown: Opened, pictures: Path) -> None:
+    play = await shown("screen.ipynb", keep=True)
+    await to_top(play, 900, 1100)
+    frame = await play.find(".rtnb-frame").bounding_box()
+    assert frame is not None
+    assert frame["height"] <= 900
+    places = await boxes(play)
+    assert places["time axis"]["y"] < places["tabs"]["y"] < places["message box"]["y"] < places["status line"]["y"]
+    assert await play.page.evaluate(CLIPPED) == []
+    await play.page.screenshot(path=pictures / "playground-900.png")
+
+
+async def test_nothing_moves_while_audio_streams(shown: Opened) -> None:
+    play = await shown("calm.ipynb", cell=OPEN.replace("'fast'", "'real_time'"))
+    await to_top(play, 1440, 900)
+    await play.ask("Count to one hundred, please, slowly, and tell me about your instructions!")
+    await expect(play.find(".rtnb-speaker[data-state=playing]")).to_have_count(1, timeout=20_000)
+    await play.page.evaluate(SHIFT)
+    await play.page.wait_for_timeout(10_000)
+    assert await play.page.evaluate("shifts") == []
+
+
+async def test_one_selection_in_conversation_time_axis_and_events(shown: Opened) -> None:
+    play = await shown("select.ipynb", keep=True)
+    await play.ask("What is a delta?")
+    await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
+    await play.find("[role=tab]", has_text="Events").click()
+    await play.find(".rtnb-transcript article[data-role=assistant]").last.click()
+    same = "p = playground; print({p.transcript.selected_index, p.waveform.selected_index, p.inspector.selected_index})"
+    first = await play.python(same)
+    assert first.count(",") == 0, first
+    assert "None" not in first
+    await play.page.locator(".rtnb-transcript article[aria-current=true]").focus()
+    await play.page.keyboard.press("ArrowUp")
+    second = await play.python(same)
+    assert second != first
+    assert second.count(",") == 0, second
+
+
+async def test_a_refused_voice_reconnects_with_one_click(shown: Opened) -> None:
+    play = await shown("voice.ipynb", keep=True)
+    await play.ask("Hello!")
+    await expect(play.find(".rtnb-usage")).to_contain_text("1 turn", timeout=20_000)
+    await play.find("[role=tab]", has_text="Settings").click()
+    await play.find(".widget-dropdown", has_text="Voice").locator("select").select_option("cedar")
+    await play.find("button", has_text="Reconnect with this voice").click()
+    await play.connected()
+    assert await play.python("print(playground.session.config.voice)") == "cedar"
+    await expect(play.find(".rtnb-control", has_text="Voice").first).not_to_contain_text("not sent yet")
+
+
+async def test_everything_by_keyboard(shown: Opened) -> None:
+    cell = OPEN.replace("'fast'", "'real_time'")
+    play = await shown("keys.ipynb", cell=cell)
+    page = play.page
+    focused = "document.activeElement.textContent.trim() || document.activeElement.ariaLabel || ''"
+
+    async def tab_to(words: str, *, most: int = 80) -> None:
+        for _ in range(most):
+            await page.keyboard.press("Tab")
+            if words in await page.evaluate(focused):
+                return
+        raise AssertionError(f"Tab does not reach {words!r}")
+
+    await play.find(".rtnb-connect").focus()
+    await tab_to("Start microphone")
+    await page.keyboard.press("Enter")
+    await expect(play.find(".rtnb-microphone[data-state=on]")).to_have_count(1, timeout=20_000)
+    await page.keyboard.press("Enter")
+    await expect(play.find(".rtnb-microphone[data-state=off]")).to_have_count(1, timeout=20_000)
+    await tab_to("Message")
+    await page.keyboard.type("Count to one hundred, please, slowly, and tell me about your instructions!")
+    await page.keyboard.press("Enter")
+    await expect(play.find(".rtnb-speaker[data-state=playing]")).to_have_count(1, timeout=20_000)
+    await tab_to("Interrupt", most=5)
+    await page.keyboard.press("Enter")
+    await expect(play.find(".rtnb-transcript")).to_contain_text("interrupted", timeout=20_000)
+
+    await play.find(".rtnb-connect").focus()
+    await tab_to("Settings")
+    await page.keyboard.press("ArrowRight")
+    await page.keyboard.press("Enter")
+    slider = play.find(".noUi-handle:visible").first
+    before = await slider.get_attribute("aria-valuenow")
+    for _ in range(20):
+        await page.keyboard.press("Tab")
+        if "noUi-handle" in await page.evaluate("document.activeElement.className"):
+            break
+    await page.keyboard.press("ArrowRight")
+    await expect(slider).not_to_have_attribute("aria-valuenow", str(before))
+
+    await play.find(".rtnb-connect").focus()
+    await tab_to("Turn detection")
+    await page.keyboard.press("ArrowRight")
+    await page.keyboard.press("Enter")
+    for _ in range(30):
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("ArrowDown")
+        if await play.python("print(playground.inspector.selected_index is not None)") == "True":
+            break
+    else:
+        raise AssertionError("no event could be selected")
+    await play.find(".rtnb-transcript [role=log]").focus()
+    await page.keyboard.press("Shift+Tab")
+    await play.find(".rtnb-connect").focus()
+    await page.keyboard.press("Enter")
+    await expect(play.find(".rtnb-connection[data-state=closed]")).to_have_count(1, timeout=20_000)
+
+
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 async def test_it_can_be_looked_at(shown: Opened, pictures: Path, theme: str) -> None:
     play = await shown(f"look-{theme}.ipynb", theme=f"JupyterLab {theme}")
@@ -345,11 +530,9 @@ async def test_it_can_be_looked_at(shown: Opened, pictures: Path, theme: str) ->
     await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
     await play.python("playground.turn_detection.threshold = 0.7; await playground.apply()")
     await play.page.keyboard.press("Control+b")  # the side bar takes what little room there is
-    await play.find(".rtnb-heard-items summary").click()
     for width, height in ((1400, 1400), (480, 2600)):
         await play.page.set_viewport_size({"width": width, "height": height})
         await play.find(".rtnb-connection").scroll_into_view_if_needed()
-        await expect(play.find(".rtnb-panel > .rtnb-verdicts")).to_be_visible()
         await play.page.screenshot(path=pictures / f"playground-{theme}-{width}.png")
         assert await play.page.evaluate(OUTSIDE) == []
 

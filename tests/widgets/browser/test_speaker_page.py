@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from rtnb.client.playback import AHEAD_MS
+from rtnb.widgets.speaker import Speaker
 from tests.browser.cells import eventually
+from tests.widgets.bare_page import shown
 from tests.widgets.listening import SETUP, heard, opened, run
 from tests.widgets.scene import marked
 
@@ -26,10 +28,65 @@ def sounded(left: np.ndarray) -> np.ndarray:
     return left[left != 0]
 
 
+TRAITS = {"volume": 1.0, "muted": False, "worklet": Speaker.worklet.default_value}
+
+# A policy that begins after the widget's own module was imported.
+POLICY = """
+const policy = document.createElement("meta");
+Object.assign(policy, { httpEquiv: "Content-Security-Policy", content: "script-src 'unsafe-eval'" });
+document.head.append(policy);
+"""
+
+
+async def test_a_policy_that_refuses_the_worklet_is_said(browser: Any) -> None:
+    page = await shown(browser, "speaker", TRAITS, script=POLICY)
+    await page.locator(".rtnb-speaker[data-state=refused]").wait_for()
+    status = page.get_by_role("status")
+    assert await status.text_content() == "No sound: the security policy of this page does not allow an audio worklet."
+    assert ["state", {"state": "refused"}] in await page.evaluate("sent")
+    await page.evaluate("say('audio', { item: 'a' }, [new ArrayBuffer(480)])")
+    assert not page.failures
+
+
+async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(browser: Any) -> None:
+    page = await shown(browser, "speaker", TRAITS)
+    await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
+    boxes = """() => [...document.querySelectorAll(".rtnb-speaker, .rtnb-speaker > *:not([hidden])")].map((e) => {
+      const { x, y, height } = e.getBoundingClientRect();
+      return [x, y, height];
+    })"""
+    before = await page.evaluate(boxes)
+    assert before[0][2] == 28
+    samples = "Int16Array.from({ length: 48000 }, () => 1000).buffer"
+    await page.evaluate(f"say('audio', {{ item: 'a', end: true }}, [{samples}])")
+    await page.locator(".rtnb-speaker[data-state=playing]").wait_for()
+    await page.get_by_text("s buffered").wait_for()
+    after = await page.evaluate(boxes)
+    assert after[:5] == before[:5]
+    await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
+    reports = [header["items"] for kind, header in await page.evaluate("sent") if kind == "played"]
+    played = [items["a"] for items in reports if items]
+    assert played[-1] == 48_000
+    assert played == sorted(played)
+    await page.evaluate("unrender()")
+    assert not await page.evaluate("listening()")
+    assert await page.evaluate("model.handlers.size") == 0
+    assert (await page.evaluate("sent"))[-1] == ["state", {"state": "no page"}]
+
+
+async def test_what_the_status_says(browser: Any) -> None:
+    page = await shown(browser, "speaker", TRAITS)
+    say = "(facts) => module.figures({ state: 'playing', lead_ms: 180, target_ms: 200, gaps: 0, ...facts })"
+    assert await page.evaluate(say, {}) == "180 ms buffered"
+    slow = {"lead_ms": 1234, "target_ms": 350, "gaps": 1}
+    assert await page.evaluate(say, slow) == "buffering 350 ms (this page is slow) · 1.2 s buffered · 1 gap"
+    assert await page.evaluate(say, {"state": "idle"}) == ""
+
+
 async def test_the_browser_wants_a_click_first(open_notebook: Any) -> None:
     notebook = await opened(open_notebook, "speaker-hint.ipynb", [SETUP, "0"], script=SUSPENDED)
     page = notebook.page
-    hint = page.get_by_role("button", name="Play sound")
+    hint = page.get_by_role("button", name="Enable sound")
     await hint.wait_for()
     await page.wait_for_selector(".rtnb-speaker[data-state=blocked]")
     await notebook.picture("hint")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rtnb.widgets.transcript import Transcript
+from rtnb.widgets.transcript import PAGE_ENTRIES, Transcript
 from tests.widgets.bare_page import shown
 
 HOSTILE = [
@@ -20,14 +20,17 @@ HOSTILE = [
     "\x00\x07\x1b[31m",
 ]
 
+TRAITS = {"selected_index": None, "can_transcribe": True}
+
 
 def entry(number: int, text: str, **more: Any) -> dict[str, Any]:
-    base = {"id": f"i{number}", "role": "assistant", "text": text, "status": "complete", "detail": "", "start_ms": 0.0}
-    return base | {"stop_ms": None, "heard_share": None, "heard_characters": len(text)} | more
+    base = {"id": f"i{number}", "role": "assistant", "text": text, "status": "complete", "detail": "", "note": ""}
+    times = {"index": number, "start_ms": 0.0, "stop_ms": None, "has_audio": False}
+    return base | times | {"heard_share": None, "heard_characters": len(text)} | more
 
 
 async def test_hostile_text_changes_nothing_but_text(browser: Any) -> None:
-    page = await shown(browser, "transcript", {})
+    page = await shown(browser, "transcript", TRAITS)
     before = await page.evaluate("(e) => (say('entry', e), document.querySelectorAll('*').length)", entry(0, "kind"))
     per_entry = await page.evaluate("document.querySelectorAll('article, article *').length")
     for number, text in enumerate(HOSTILE, 1):
@@ -43,23 +46,24 @@ async def test_hostile_text_changes_nothing_but_text(browser: Any) -> None:
 
 
 async def test_right_to_left_and_what_was_heard(browser: Any) -> None:
-    page = await shown(browser, "transcript", {})
-    cut = entry(1, "one two three", status="interrupted", detail="heard 0.5 s of 2.0 s", heard_share=0.5)
+    page = await shown(browser, "transcript", TRAITS)
+    cut = entry(1, "one two three", status="interrupted", detail="at 0.5 s; 1.5 s not heard", heard_share=0.5)
     await page.evaluate("(e) => say('entry', e)", cut | {"heard_characters": 7})
     await page.evaluate("(e) => say('entry', e)", entry(2, "שלום, מה שלומך?", role="user"))
     assert await page.locator("article").nth(0).locator("s").inner_text() == " two three"[4:]
-    assert "interrupted, heard 0.5 s of 2.0 s" in await page.locator("article").nth(0).inner_text()
+    assert "✂ interrupted at 0.5 s; 1.5 s not heard" in await page.locator("article").nth(0).inner_text()
     directions = "[...document.querySelectorAll('article p')].map((p) => getComputedStyle(p).direction)"
     assert await page.evaluate(directions) == ["ltr", "rtl"]
     await page.evaluate("say('reset', {})")
-    await page.get_by_text("Nothing was said yet.").wait_for()
+    await page.get_by_text("Type a message, or start the microphone.").wait_for()
 
 
 async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
-    page = await shown(browser, "transcript", {})
+    page = await shown(browser, "transcript", TRAITS)
     await page.evaluate("answers.export = { text: 'WEBVTT' }")
+    await page.get_by_label("File format").select_option("vtt")
     async with page.expect_download() as download:
-        await page.get_by_role("button", name="VTT").click()
+        await page.get_by_role("button", name="Save").click()
     file = await download.value
     assert file.suggested_filename == "transcript.vtt"
     assert Path(await file.path()).read_text(encoding="utf-8") == "WEBVTT"
@@ -70,8 +74,74 @@ async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
     assert await page.evaluate("model.handlers.size") == 0
 
 
+AT_END = "(() => { const l = document.querySelector('[role=log]'); return l.scrollHeight - l.scrollTop - l.clientHeight })()"
+
+
+async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(browser: Any) -> None:
+    page = await shown(browser, "transcript", TRAITS)
+    for number in range(40):
+        await page.evaluate("(e) => say('entry', e)", entry(number, "words " * 20))
+    await page.wait_for_function(f"{AT_END} < 2")
+    await page.evaluate("document.querySelector('.rtnb-transcript').style.height = '200px'")  # a tab, a window, a fold
+    await page.evaluate("(e) => say('entry', e)", entry(40, "smaller"))
+    await page.wait_for_function(f"{AT_END} < 2")
+    await page.evaluate("document.querySelector('.rtnb-transcript').style.display = 'none'")
+    await page.evaluate("(e) => say('entry', e)", entry(41, "while it was hidden"))
+    await page.evaluate("document.querySelector('.rtnb-transcript').style.display = ''")
+    await page.evaluate("(e) => say('entry', e)", entry(42, "shown again"))
+    await page.wait_for_function(f"{AT_END} < 2")
+    await page.evaluate("document.querySelector('[role=log]').scrollTop = 100")
+    await page.wait_for_timeout(100)
+    await page.evaluate("(e) => say('entry', e)", entry(43, "the reader stays where they are"))
+    await page.wait_for_timeout(100)
+    assert await page.evaluate("document.querySelector('[role=log]').scrollTop") == 100
+
+
+async def test_the_newest_500_turns_are_on_the_page(browser: Any) -> None:
+    page = await shown(browser, "transcript", TRAITS)
+    await page.evaluate("(e) => { for (let i = 0; i < 620; i++) say('entry', { ...e, id: `i${i}`, index: i }); }", entry(0, "x"))
+    assert await page.locator("article").count() == PAGE_ENTRIES
+    await page.get_by_text("Showing the newest 500 turns.").wait_for()
+    await page.evaluate("(e) => say('entry', e)", entry(5, "a late change of a turn that has left the page"))
+    assert await page.locator("article").count() == PAGE_ENTRIES
+    await page.wait_for_function(f"{AT_END} < 2")
+
+
+async def test_arrow_keys_and_clicks_move_the_selection(browser: Any) -> None:
+    page = await shown(browser, "transcript", TRAITS)
+    for number in range(3):
+        await page.evaluate("(e) => say('entry', e)", entry(10 * number, f"turn {number}", has_audio=True))
+    await page.locator("article").nth(1).click()
+    assert await page.evaluate("model.get('selected_index')") == 10
+    await page.keyboard.press("ArrowDown")
+    assert await page.evaluate("model.get('selected_index')") == 20
+    await page.keyboard.press("Home")
+    assert await page.evaluate("model.get('selected_index')") == 0
+    await page.evaluate("model.set('selected_index', 15)")  # an event in the middle of the second turn
+    current = "[...document.querySelectorAll('article')].map((a) => a.getAttribute('aria-current'))"
+    assert await page.evaluate(current) == ["false", "true", "false"]
+    await page.keyboard.press("Enter")
+    assert await page.evaluate("sent.at(-1)") == ["play", {"view": "p-0", "id": "i10"}]
+    await page.evaluate("say('clip', { view: 'p-0' }, [new Int16Array(24000).buffer])")
+    await page.get_by_text("■").wait_for()
+    await page.locator("article").nth(1).get_by_label("Play").click()  # again: stop
+    await page.wait_for_function("!document.body.textContent.includes('■')")
+
+
+async def test_a_turn_without_transcript_offers_to_switch_it_on(browser: Any) -> None:
+    page = await shown(browser, "transcript", TRAITS)
+    spoken = entry(1, "", role="user", status="not transcribed", detail="Input transcription is off")
+    await page.evaluate("(e) => say('entry', e)", spoken)
+    await page.get_by_text("Input transcription is off").wait_for()
+    await page.get_by_role("button", name="Transcribe me").click()
+    assert await page.evaluate("sent") == [["transcribe", {}]]
+    await page.evaluate("(e) => say('entry', e)", entry(2, "", role="user", status="in progress", detail="listening"))
+    await page.get_by_text("(listening …)").wait_for()
+    assert not page.failures
+
+
 async def test_every_name_the_page_asks_for_is_a_synced_trait(browser: Any) -> None:
-    page = await shown(browser, "transcript", {})
+    page = await shown(browser, "transcript", TRAITS)
     widget = Transcript()
     assert set(await page.evaluate("[...model.asked]")) <= set(widget.keys)
     widget.close()

@@ -9,19 +9,31 @@ import numpy as np
 from rtnb.widgets.waveform import Waveform
 from tests.widgets.bare_page import shown
 
+TRAITS = {"selected_ms": None, "height_px": 140}
+
 WAVE = """(seconds) => {
   say("reset", { bin_ms: 2 });
   const bins = Int16Array.from({ length: seconds * 1000 }, (_, i) => (i % 2 ? 1 : -1) * 80 * (i % 100));
   say("bins", { lane: "model", index: 0 }, [bins.buffer]);
-  say("marks", { now_ms: seconds * 1000, cursor_ms: null, marks: {
+  say("bins", { lane: "you", index: 0 }, [bins.slice(0, 5000).buffer]);
+  say("marks", { now_ms: seconds * 1000, cursor: null, marks: {
     s0: { start_ms: 1000, stop_ms: 2000, status: "", heard_ms: null, audio_ms: 0 },
     rr1: { start_ms: 2500, stop_ms: 4000, status: "completed", heard_ms: null, audio_ms: 0 },
+    rr2: { start_ms: 5500, stop_ms: 6500, status: "cancelled", heard_ms: null, audio_ms: 0 },
     ia: { start_ms: 3000, stop_ms: 5000, status: "", heard_ms: 1000, audio_ms: 2000 } } });
 }"""
 
+LEFT = 54  # px before the axis
+
+
+async def place(page: Any, ms: float, *, span_ms: float = 30_000) -> tuple[float, float]:
+    """Where a moment is on the page, while the axis begins at 0."""
+    box = await page.locator("canvas").bounding_box()
+    return box["x"] + LEFT + (box["width"] - LEFT) * ms / span_ms, box["y"] + 50
+
 
 async def test_the_pyramid_keeps_every_peak(browser: Any) -> None:
-    page = await shown(browser, "waveform", {"selected_ms": None})
+    page = await shown(browser, "waveform", TRAITS)
     bins = np.random.default_rng(1).integers(-30_000, 30_000, (5_000, 2))
     bins = np.sort(bins, axis=1)
     script = """([flat, sizes]) => {
@@ -45,28 +57,30 @@ async def test_the_pyramid_keeps_every_peak(browser: Any) -> None:
 
 
 async def test_click_selects_keys_move_and_double_click_plays(browser: Any) -> None:
-    page = await shown(browser, "waveform", {"selected_ms": None})
+    page = await shown(browser, "waveform", TRAITS)
     await page.evaluate(WAVE, 10)
-    await page.get_by_role("button", name="All", exact=True).click()
     canvas = page.locator("canvas")
-    box = await canvas.bounding_box()
-    await page.mouse.move(box["x"] + box["width"] * 0.45, box["y"] + 50)
-    await page.get_by_text("4.50 s · not heard").wait_for()
-    await page.mouse.click(box["x"] + box["width"] * 0.35, box["y"] + 50)
-    assert abs(await page.evaluate("model.traits.selected_ms") - 3500) < 30
+    await page.mouse.move(*await place(page, 4500))
+    await page.get_by_text("0:04.5", exact=False).get_by_text("not heard").wait_for()
+    await page.mouse.click(*await place(page, 3500))
+    assert abs(await page.evaluate("model.traits.selected_ms") - 3500) < 40
     await page.wait_for_function("document.querySelector('canvas').ariaValueText?.includes('the model speaks')")
+    before = await page.evaluate("model.traits.selected_ms")
     await canvas.focus()
     await canvas.press("ArrowRight")
-    assert abs(await page.evaluate("model.traits.selected_ms") - 3600) < 30
+    assert await page.evaluate("model.traits.selected_ms") == before + 300
+    await canvas.press("PageUp")
+    assert await page.evaluate("model.traits.selected_ms") == before + 3300
     await canvas.press("Home")
     assert await page.evaluate("model.traits.selected_ms") == 0
     await canvas.press("Escape")
     assert await page.evaluate("model.traits.selected_ms") is None
-    await page.mouse.dblclick(box["x"] + box["width"] * 0.2, box["y"] + 50)
+    await page.mouse.dblclick(*await place(page, 2000))
     (kind, header) = (await page.evaluate("sent"))[-1]
     assert kind == "play"
-    assert abs(header["start_ms"] - 2000) < 30
-    await page.evaluate("(h) => say('clip', h, [new Int16Array(240000).fill(500).buffer])", header)
+    assert abs(header["start_ms"] - 2000) < 40
+    clip = "(h) => say('clip', { ...h, held_from_ms: 0 }, [new Int16Array(240000).fill(500).buffer])"
+    await page.evaluate(clip, header)
     await page.get_by_role("button", name="Stop").click()
     await page.get_by_role("button", name="Play").wait_for()
     await page.evaluate("unrender()")
@@ -75,17 +89,65 @@ async def test_click_selects_keys_move_and_double_click_plays(browser: Any) -> N
     assert not page.failures
 
 
+async def test_the_slider_says_what_is_selected(browser: Any) -> None:
+    page = await shown(browser, "waveform", TRAITS)
+    await page.evaluate(WAVE, 10)
+    canvas = page.get_by_role("slider", name="Moment of the session")
+    facts = "(e) => ['valuemin', 'valuemax', 'valuenow', 'valuetext'].map((name) => e.getAttribute(`aria-${name}`))"
+    await page.wait_for_function("document.querySelector('canvas').ariaValueMax === '10000'")
+    assert await canvas.evaluate(facts) == ["0", "10000", "0", "no moment selected"]
+    await page.evaluate("model.set('selected_ms', 1500)")
+    await page.wait_for_function("document.querySelector('canvas').ariaValueNow === '1500'")
+    assert await canvas.evaluate(facts) == ["0", "10000", "1500", "0:01.50 · you speak"]
+    live = page.get_by_role("button", name="Live")
+    assert await live.get_attribute("aria-pressed") == "true"
+    await live.click()
+    await page.wait_for_function("document.querySelector('[aria-pressed]').ariaPressed === 'false'")
+
+
+async def test_audio_that_is_no_longer_held_is_said(browser: Any) -> None:
+    page = await shown(browser, "waveform", TRAITS)
+    await page.evaluate(WAVE, 10)
+    await page.locator("canvas").press("Enter")
+    (_, header) = (await page.evaluate("sent"))[-1]
+    await page.evaluate("(h) => say('clip', { ...h, held_from_ms: 65000 }, [new ArrayBuffer(0)])", header)
+    await page.get_by_text("The audio before 1:05 is no longer held.").wait_for()
+
+
+async def test_the_playback_position_moves_between_two_reports(browser: Any) -> None:
+    page = await shown(browser, "waveform", TRAITS)
+    await page.evaluate(WAVE, 10)
+    shown_text = "document.querySelector('.rtnb-readout').textContent"
+    await page.evaluate("say('marks', { now_ms: 10000, cursor: [2000, 2400], marks: {} })")
+    await page.wait_for_function(f"{shown_text}.startsWith('0:02.40')")  # and stops where the audio ends
+    await page.evaluate("say('marks', { now_ms: 10000, cursor: null, marks: {} })")
+    await page.wait_for_function(f"{shown_text}.startsWith('0:10.00')")
+
+
+async def test_nothing_moves_while_audio_arrives(browser: Any) -> None:
+    page = await shown(browser, "waveform", TRAITS)
+    boxes = """() => [...document.querySelectorAll(".rtnb-waveform, .rtnb-waveform *")].map((e) => {
+      const { x, y, width, height } = e.getBoundingClientRect();
+      return [x, y, width, height].join();
+    })"""
+    before = await page.evaluate(boxes)
+    assert (await page.locator(".rtnb-waveform").bounding_box())["height"] == 140
+    await page.evaluate(WAVE, 3700)
+    await page.evaluate("say('marks', { now_ms: 3700000, cursor: [3650000, 3700000], marks: {} })")
+    await page.mouse.move(*await place(page, 4500))
+    await page.wait_for_function("document.querySelector('.rtnb-readout').textContent.startsWith('1:0')")
+    assert await page.evaluate(boxes) == before
+
+
 async def test_zoom_keeps_the_moment_under_the_pointer(browser: Any) -> None:
-    page = await shown(browser, "waveform", {"selected_ms": None})
+    page = await shown(browser, "waveform", TRAITS)
     zoomed = await page.evaluate("module.zoomed({ start_ms: 1000, span_ms: 8000 }, 3000, 0.5)")
     assert zoomed == {"start_ms": 2000, "span_ms": 4000}
     assert (await page.evaluate("module.zoomed({ start_ms: 0, span_ms: 800 }, 0, 0.1)"))["span_ms"] == 500
-    assert await page.evaluate("module.clock(67300)") == "1:07.3"
-    assert await page.evaluate("module.tick_ms(30)") == 5000
 
 
 async def test_every_name_the_page_asks_for_is_a_synced_trait(browser: Any) -> None:
-    page = await shown(browser, "waveform", {"selected_ms": None})
+    page = await shown(browser, "waveform", TRAITS)
     widget = Waveform()
     assert set(await page.evaluate("[...model.asked]")) <= set(widget.keys)
     widget.close()

@@ -1,0 +1,213 @@
+"""`MessageBar`: type, send an audio file, interrupt; one status line and the latency of the last turn.
+
+Traits (kernel to page): `status`, `is_problem`, `busy`, `can_interrupt`, `last_turn`, `figures`. On its stream, page to
+kernel: ``ask`` {text}, ``sound`` {rate_hz} with pieces of an upload (16-bit samples, or without a rate a WAV file),
+``cancel``, ``interrupt``; kernel to page: ``heard`` {items}, the last rows of `Playback.heard`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+from traitlets import Bool, List, Unicode
+
+from rtnb._loop import shared_loop
+from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
+from rtnb.audio import decode_pcm16, read_wav
+from rtnb.client import Response, Session
+from rtnb.client.log import EventLog, LogRow
+from rtnb.errors import RtnbError
+from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._session_view import SessionView
+from rtnb.widgets._upload import Upload
+
+HEARD_ITEMS: Final = 12
+"""Rows in the table of answers, the newest (chosen)."""
+
+HEARD_S: Final = 0.5
+"""Interval of that table while an answer plays (chosen)."""
+
+_SENDING: Final = "Sending the audio file …"
+
+
+class MessageBar(SessionView):
+    """A text box, audio files, Interrupt, one status line, and the figures of the last turn.
+
+    Parameters
+    ----------
+    session : Session, optional
+        The session to talk to; it may live on any event loop.
+    """
+
+    _esm = bundle("message_bar.js")
+    _css = styles("message_bar.css")
+
+    status = Unicode("", help="The status line.").tag(sync=True)
+    is_problem = Bool(False, help="Whether the status line tells a problem.").tag(sync=True)
+    busy = Bool(False, help="Whether an audio file is being sent.").tag(sync=True)
+    can_interrupt = Bool(False, help="Whether an answer is made or played.").tag(sync=True)
+    last_turn = Unicode("", help="Latency of the last turn in one line.").tag(sync=True)
+    figures: List[list[str]] = List(help="[name, value, explanation] of each step of the last turn.").tag(sync=True)
+
+    def __init__(self, session: Session | None = None, **traits: Any) -> None:
+        self.speech_end: SpeechEnd | None = None
+        """Finds the acoustic end of speech: `Microphone.speech_end`; read when a session begins."""
+        self.latency = LatencyMeter()
+        """The steps of every turn of this session."""
+        self._lines: dict[str, tuple[str, bool]] = {}
+        self._upload = Upload()
+        self._tasks: dict[asyncio.Task[Any], str] = {}
+        self._heard: list[list[Any]] = []
+        self._heard_s = 0.0
+        self._answering: set[str] = set()
+        super().__init__(session, **traits)
+
+    def set_status(self, source: str, text: str = "", *, is_problem: bool = False) -> None:
+        """Show one source's text in the status line: the newest problem alone, or all texts; empty takes it back."""
+        self._lines.pop(source, None)
+        if text:
+            self._lines[source] = (text, is_problem)
+        problems = [line for line, bad in self._lines.values() if bad]
+        self.is_problem = bool(problems)
+        self.status = problems[-1] if problems else " · ".join(line for line, _ in self._lines.values())
+
+    # --- talking; from any loop ---------------------------------------------------------------------------------------
+
+    async def ask(self, text: str) -> Response:
+        """Send a text message and return the finished answer."""
+        return await self._open_session().ask(text)
+
+    async def say(self, audio: Any, **options: Any) -> Response:
+        """Send speech and return the finished answer; takes the arguments of `Session.say`."""
+        response: Response = await self._open_session().say(audio, **options)
+        return response
+
+    async def interrupt(self) -> None:
+        """Stop the answer; without one nothing happens."""
+        await self._open_session().interrupt()
+
+    def _open_session(self) -> Session:
+        session = self.session
+        if not isinstance(session, Session) or session.closed:
+            raise RtnbError("There is no open session.").with_hint("Connect first.")
+        return session
+
+    # --- from the page ------------------------------------------------------------------------------------------------
+
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+        if kind == "ask":
+            self._start("Waiting for the answer …", self.ask(str(header.get("text", ""))))
+        elif kind == "interrupt":
+            self._start("", self.interrupt())
+        elif kind == "sound" and (sound := self._upload.receive(header, buffers)) is not None:
+            self._start(_SENDING, self._say_sound(sound, header.get("rate_hz")))
+        elif kind == "cancel":
+            for task in [task for task, words in self._tasks.items() if words == _SENDING]:
+                task.cancel()
+        return {}
+
+    async def _say_sound(self, sound: bytes, rate_hz: int | None) -> Response:
+        self.busy = True
+        try:
+            audio, rate = read_wav(sound) if rate_hz is None else (decode_pcm16(sound), int(rate_hz))
+            return await self.say(audio, rate_hz=rate)
+        finally:
+            self.busy = False
+
+    def _start(self, words: str, call: Coroutine[Any, Any, Any]) -> None:
+        async def run() -> None:
+            self.set_status("message", words)
+            try:
+                await call
+            except RtnbError as error:
+                self.set_status("message", format_error(error), is_problem=True)
+            else:
+                self.set_status("message")
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks[task] = words
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        del self._tasks[task]
+        if task.cancelled():
+            self.set_status("message")
+
+    # --- following the session ----------------------------------------------------------------------------------------
+
+    def _on_session(self, source: Session | EventLog) -> None:
+        self.latency = LatencyMeter(self.speech_end)
+        self.last_turn, self.figures = "", []
+        self.set_status("message")
+        self._answering.clear()
+
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
+        self.latency.feed(rows)
+        for row in rows:
+            event: Any = row.event
+            if row.type == "response.created":
+                self._answering.add(event.response.id)
+            elif row.type == "response.done":
+                self._answering.discard(event.response.id)
+                if event.response.status == "failed":
+                    self.set_status("message", "The response failed; see Events.", is_problem=True)
+        if self.latency.turns:
+            turn = self.latency.turns[-1]
+            self.last_turn, self.figures = format_turn(turn), turn_figures(turn)
+        self._on_played()
+
+    def _on_played(self) -> None:
+        session = self.session
+        if not isinstance(session, Session):
+            return
+        self.can_interrupt = not session.closed and bool(self._answering or session.playback.playing)
+        if self.can_interrupt and time.monotonic() - self._heard_s < HEARD_S:
+            return
+        self._heard_s, before = time.monotonic(), self._heard
+        self._heard = [_without_nan(row) for row in session.playback.rows()[-HEARD_ITEMS:]]
+        if self._heard != before:
+            self._stream.publish("heard", {"items": self._heard})
+
+    def _on_end(self) -> None:
+        self._answering.clear()
+        self._on_played()
+
+    def _on_page(self, page_id: str, change: str) -> None:
+        if change == "joined":
+            self._stream.publish("heard", {"items": self._heard})
+
+    def close(self) -> None:
+        """Stop its requests and leave the page; closing twice is fine."""
+        if self._tasks:
+            shared_loop().call_soon(lambda: [task.cancel() for task in self._tasks])
+        super().close()
+
+
+def format_turn(turn: TurnLatency) -> str:
+    """Return the latency of a turn in one line; empty before the answer begins."""
+    point = "first audio" if turn.first_audio_s is not None else "first token"
+    ms = turn.ms(point)
+    return "" if ms is None else f"{turn.start} → {point} {ms:.0f} ms"
+
+
+def turn_figures(turn: TurnLatency) -> list[list[str]]:
+    """Return name, value and explanation of every step of a turn."""
+    figures = []
+    if turn.acoustic_s is None and turn.kind in ("speech", "push to talk"):
+        why = "No microphone of the notebook recorded this turn (over WebRTC its sound does not pass the kernel)"
+        figures.append(["acoustic end", "n/a", why])
+    start = ": the last loud sample in the microphone, by its level" if turn.acoustic_s is not None else ""
+    figures.append([turn.start, "0 ms", f"Start of the count{start}"])
+    for name, ms in turn.steps_ms.items():
+        figures.append([name, f"+{ms:.0f} ms", f"{turn.ms(name):.0f} ms after the {turn.start}"])
+    if (total := turn.ms("first audible") or turn.ms("first token")) is not None:
+        figures.append(["total", f"{total:.0f} ms", f"From the {turn.start} to the first sound (or text)"])
+    return figures
+
+
+def _without_nan(row: tuple[Any, ...]) -> list[Any]:
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in row]

@@ -1,0 +1,77 @@
+"""Take the README's pictures anew: ``python -m tests.browser.screenshots``.
+
+A playground in a real JupyterLab after a real conversation with the simulator: typed, spoken, with a tool, interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.async_api import async_playwright, expect
+
+from tests.browser.chromium import find_chromium, flags, prepare_driver
+from tests.browser.lab import Lab, open_notebook
+
+FOLDER = Path(__file__).resolve().parents[2] / ".github"
+CELLS = [
+    'import rtnb\nplayground = rtnb.Playground("sim", instructions="Answer in one sentence.")\nplayground',
+    "from rtnb.audio import babble\nquestion = babble('what is a delta please', seed=5).audio\n"
+    "answer = await playground.say(question, rate_hz=24_000)",
+]
+PICTURES = {
+    "light": ("JupyterLab Light", 1440, "Turn detection"),
+    "dark": ("JupyterLab Dark", 1440, "Events"),
+    "narrow": ("JupyterLab Light", 900, "Turn detection"),
+}
+QUESTIONS = ("What is a delta?", "What is the capital of France?")
+
+
+async def take(lab: Lab, browser: object, name: str, folder: Path) -> None:
+    """Hold a conversation and take one picture."""
+    theme, width, tab = PICTURES[name]
+    lab.set_theme(theme)
+    lab.write(f"{name}.ipynb", CELLS[:1])
+    notebook = await open_notebook(lab, browser, f"{name}.ipynb", pictures=folder)  # type: ignore[arg-type]
+    page = notebook.page
+    await page.set_viewport_size({"width": width, "height": 900 if width > 1000 else 1100})
+    if width < 1000:
+        await page.evaluate("jupyterapp.shell.collapseLeft()")
+    await notebook.run_all()
+    playground = page.locator(".rtnb-playground")
+    speaker = playground.locator(".rtnb-speaker")
+    for question in QUESTIONS:
+        await playground.locator(".rtnb-message-bar textarea").fill(question)
+        await page.keyboard.press("Enter")
+        await expect(speaker).to_have_attribute("data-state", "playing", timeout=20_000)
+        if question == QUESTIONS[-1]:
+            await page.wait_for_timeout(2_000)
+            await playground.get_by_role("button", name="Interrupt").click()
+        await expect(speaker).to_have_attribute("data-state", "idle", timeout=60_000)  # all was heard
+    await playground.locator("[role=tab]", has_text=tab).click()
+    await playground.locator(".rtnb-transcript article[data-role=assistant]").first.click()
+    await page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
+    await page.wait_for_timeout(1_500)
+    await page.screenshot(path=folder / f"playground-{name}.png")
+    await page.context.close()
+
+
+async def main(folder: Path) -> None:
+    """Take all pictures."""
+    prepare_driver()
+    folder.mkdir(exist_ok=True)
+    lab = Lab(Path(tempfile.mkdtemp())).start()
+    try:
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
+            for name in PICTURES:
+                await take(lab, browser, name, folder)
+            await browser.close()
+    finally:
+        lab.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))

@@ -1,0 +1,254 @@
+"""`SessionView` and `SessionFeed`: rows and the end of a session are pushed, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from rtnb._loop import shared_loop
+from rtnb.client import Session, open_session
+from rtnb.client.log import EventLog, LogRow
+from rtnb.protocol import events
+from rtnb.widgets import _session_view
+from rtnb.widgets._session_view import SessionView
+from rtnb.widgets.speaker import Speaker
+from rtnb.widgets.transcript import Transcript
+from rtnb.widgets.waveform import Waveform
+from tests.client.service import ScriptedTarget
+from tests.widgets.page import eventually
+from tests.widgets.scene import Scene, marked
+
+
+class Taker(SessionView):
+    """Notes what it is given."""
+
+    _esm = "export default {}"
+
+    def __init__(self, session: Session | EventLog | None = None) -> None:
+        self.calls: list[str] = []
+        self.numbers: list[int] = []
+        self.slices: list[int] = []
+        super().__init__(session)
+
+    def _on_session(self, source: Session | EventLog) -> None:
+        self.calls.append("session")
+        self.numbers, self.slices = [], []
+
+    def _on_rows(self, rows: Sequence[LogRow]) -> None:
+        self.numbers += [row.number for row in rows]
+        self.slices.append(len(rows))
+
+    def _on_end(self) -> None:
+        self.calls.append("end")
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    one = Scene()
+    yield one
+    one.close()
+
+
+def timers() -> int:
+    """How many timers and tasks the background loop has, besides the one that counts."""
+
+    async def count() -> int:
+        await asyncio.sleep(0)
+        loop: Any = asyncio.get_running_loop()
+        live = sum(not timer.cancelled() for timer in loop._scheduled)
+        return live + len(asyncio.all_tasks()) - 1
+
+    return shared_loop().run(count(), 10)
+
+
+def turn() -> None:
+    """Let the background loop do what it was given."""
+    for _ in range(5):
+        shared_loop().run(asyncio.sleep(0), 10)
+
+
+def cleared(log: EventLog, count: int) -> None:
+    for _ in range(count):
+        log.record("received", events.InputAudioBufferCleared(), monotonic_s=log.next_number / 100, wall_time=0.0)
+
+
+async def test_an_idle_view_has_no_timer_and_no_task(scene: Scene) -> None:
+    before = timers()
+    view = Taker(scene.session)
+    await eventually(lambda: len(view.numbers) == len(scene.session.log))
+    assert timers() == before
+    view.close()
+
+
+async def test_a_closed_view_leaves_nothing_behind(scene: Scene) -> None:
+    log, reader = scene.session.log, scene.session._dispatcher._reader
+    before = timers(), len(log._subscribers), len(_session_view._feeds), repr(reader)
+    views = [Waveform(scene.session), Speaker(scene.session), Transcript(scene.session)]
+    scene.answer_now(marked(300))  # a virtual speaker plays it, so there is a timer for its end
+    turn()
+    assert len(log._subscribers) == before[1] + 1  # one for all of them
+    for view in views:
+        view.close()
+    turn()
+    assert (timers(), len(log._subscribers), len(_session_view._feeds), repr(reader)) == before
+    assert scene.session.playback._flushers == []
+
+
+async def test_a_view_that_is_closed_at_once_follows_nothing(scene: Scene) -> None:
+    view = Taker(scene.session)
+    view.close()
+    view.close()
+    turn()
+    assert scene.session.log._subscribers == ()
+
+
+async def test_views_share_one_timeline_and_one_decoder(scene: Scene) -> None:
+    first, speaker = Waveform(scene.session), Speaker(scene.session)
+    scene.answer_now(marked(300))
+    turn()
+    late = Waveform(scene.session)
+    turn()
+    assert first.feed is speaker.feed is late.feed
+    assert len(late.feed.timeline.bins["model"]) >= 150
+    for view in (first, speaker, late):
+        view.close()
+
+
+async def test_a_late_view_gets_the_old_rows_and_then_the_new_ones(scene: Scene) -> None:
+    first = Taker(scene.session)
+    scene.answer_now(marked(300))
+    turn()
+    late = Taker(scene.session)
+    scene.answer_now(marked(300))
+    await eventually(lambda: late.numbers == list(range(len(scene.session.log))))
+    assert first.numbers == late.numbers
+    first.close()
+    late.close()
+
+
+@pytest.mark.parametrize("side", ["client", "service"])
+async def test_the_end_is_pushed_after_the_last_row(scene: Scene, side: str) -> None:
+    view = Taker(scene.session)
+    turn()
+    if side == "client":
+        scene.close()
+    else:
+        shared_loop().run(scene.service.transport.close(code=1001), 10)
+    await eventually(lambda: view.calls == ["session", "end"])
+    assert view.numbers == list(range(len(scene.session.log)))
+    turn()
+    assert view.calls == ["session", "end"]
+    view.close()
+
+
+async def test_a_session_that_is_closed_already_ends_too(scene: Scene) -> None:
+    scene.close()
+    view = Taker(scene.session)
+    await eventually(lambda: view.calls == ["session", "end"])
+    assert len(view.numbers) == len(scene.session.log)
+    view.close()
+
+
+async def test_a_session_on_another_loop_is_followed_to_its_end() -> None:
+    target = ScriptedTarget()
+    service = asyncio.create_task(target.service.run())
+    await target.service.open()
+    session = await open_session(target)
+    view = Taker(session)
+    await eventually(lambda: view.numbers == list(range(len(session.log))))
+    await session.close()
+    await eventually(lambda: view.calls == ["session", "end"])
+    view.close()
+    service.cancel()
+
+
+async def test_another_session_starts_anew() -> None:
+    first, second = EventLog(), EventLog()
+    cleared(first, 3)
+    cleared(second, 2)
+    view = Taker(first)
+    view.session = second
+    view.session = first
+    view.session = second
+    await eventually(lambda: view.numbers == [0, 1])
+    cleared(first, 1)
+    turn()
+    assert view.numbers == [0, 1]
+    assert first._subscribers == ()
+    view.close()
+
+
+async def test_a_long_log_comes_in_slices_and_the_loop_stays_free() -> None:
+    log = EventLog(limit_bytes=2**30)
+    cleared(log, 150_000)
+    gaps: list[float] = []
+
+    async def watch(view: Taker) -> None:
+        before = time.perf_counter()
+        while len(view.numbers) < 150_000:
+            await asyncio.sleep(0)
+            gaps.append(time.perf_counter() - before)
+            before = time.perf_counter()
+
+    view, waveform = Taker(log), Waveform(log)
+    shared_loop().run(watch(view), 60)
+    assert view.numbers == list(range(150_000))
+    assert max(view.slices) <= 2_000
+    assert sorted(gaps)[len(gaps) // 2] < 0.01
+    view.close()
+    waveform.close()
+
+
+async def test_rows_that_a_full_log_drops_are_skipped_and_none_comes_twice() -> None:
+    log = EventLog(limit_bytes=200 * 1_300)
+    cleared(log, 100)
+    view = Taker(log)
+    turn()
+
+    async def fill() -> None:  # on the background loop: the view gets its turn only after all of them
+        cleared(log, 2_000)
+
+    shared_loop().run(fill(), 10)
+    await eventually(lambda: view.numbers[-1] == 2_099)
+    assert log.dropped.events
+    assert view.numbers == sorted(set(view.numbers))
+    assert view.numbers[100:] == list(range(view.numbers[100], 2_100))
+    view.close()
+
+
+async def test_part_of_a_log_is_followed_by_its_row_numbers() -> None:
+    log = EventLog()
+    cleared(log, 10)
+    view = Taker(log[4:7])
+    await eventually(lambda: view.numbers == [4, 5, 6])
+    assert view.feed.row(5) is log[5]
+    assert view.feed.row(1) is None
+    view.close()
+
+
+async def test_a_view_that_fails_is_reported_and_the_others_go_on() -> None:
+    class Broken(Taker):
+        def _on_rows(self, rows: Sequence[LogRow]) -> None:
+            raise ValueError("a mistake")
+
+    log = EventLog()
+    problems: list[Any] = []
+
+    async def listen() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+
+    async def end() -> None:
+        asyncio.get_running_loop().set_exception_handler(None)
+
+    shared_loop().run(listen(), 10)
+    broken, view = Broken(log), Taker(log)
+    cleared(log, 3)
+    await eventually(lambda: view.numbers == [0, 1, 2])
+    shared_loop().run(end(), 10)
+    assert [str(problem["exception"]) for problem in problems] == ["a mistake"]
+    broken.close()
+    view.close()
