@@ -43,7 +43,8 @@ async def test_a_page_without_access_hands_the_offer_to_the_kernel_and_closes_ev
 
 
 async def test_a_page_without_a_microphone_shows_the_reason(browser: Any) -> None:
-    page = await shown(browser, "webrtc", {**TRAITS, "microphone": True, "muted": True})  # about:blank is not secure
+    page = await shown(browser, "webrtc", {**TRAITS, "microphone": True, "muted": True})
+    await page.evaluate("Object.defineProperty(navigator, 'mediaDevices', { value: undefined })")  # an insecure page
     await page.evaluate("say('call', { call: 1, page: 'p' })")
     await page.wait_for_function("sent.some(([kind]) => kind === 'released')")
     assert ["ended", {"call": 1, "why": "insecure", "detail": ""}] in await page.evaluate("sent")
