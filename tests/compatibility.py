@@ -48,7 +48,7 @@ import ipywidgets, rtnb
 from IPython.display import display
 from rtnb.widgets.channel import shared_channel
 
-playground = rtnb.Playground({target!r})
+playground = rtnb.Playground({target})
 facts = ipywidgets.HTML()
 display(playground, facts)
 
@@ -224,15 +224,16 @@ class Trials:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         version = _version(bin_, end.package)
-        browser = await self.launch(end, playwright)
+        port = _free_port()
+        browser = await self.launch(end, playwright, f"http://{end.host}:{port}")
         row = Row(end.package, version, f"{end.browser.capitalize()} {browser.version.split('.')[0]}")
         try:
-            return await (self.try_hub if end.hub else self.try_one)(end, bin_, folder, browser, row)
+            return await (self.try_hub if end.hub else self.try_one)(end, bin_, folder, browser, row, port)
         finally:
             await browser.close()
 
-    async def launch(self, end: FrontEnd, playwright: Playwright) -> Browser:
-        """Start the browser with its fake microphone."""
+    async def launch(self, end: FrontEnd, playwright: Playwright, origin: str) -> Browser:
+        """Start the browser with its fake microphone; `origin` counts as secure, as if it were https."""
         if end.browser == "firefox":
             path = shutil.which("firefox-esr") or shutil.which("firefox")
             if path is None:
@@ -241,13 +242,14 @@ class Trials:
                 channel="moz-firefox", executable_path=path, firefox_user_prefs=FIREFOX
             )
         speech = f"--use-file-for-fake-audio-capture={self.microphone}"
-        names = ["--host-resolver-rules=MAP *.test 127.0.0.1"]
+        names = [f"--unsafely-treat-insecure-origin-as-secure={origin}", "--host-resolver-rules=MAP *.test 127.0.0.1"]
         return await playwright.chromium.launch(executable_path=find_chromium(), args=[*flags(), speech, *names])
 
-    async def try_one(self, end: FrontEnd, bin_: Path, folder: Path, browser: Browser, row: Row) -> list[Row]:
+    async def try_one(
+        self, end: FrontEnd, bin_: Path, folder: Path, browser: Browser, row: Row, port: int
+    ) -> list[Row]:
         """Try a front end of one user, each with a simulator of its own."""
-        _write(folder / "trial.ipynb", "sim")
-        port = _free_port()
+        _write(folder / "trial.ipynb", '"sim"')
         number = f"--port={port}" if end.command[0] == "voila" else f"--ServerApp.port={port}"
         command = [str(bin_ / end.command[0]), *end.command[1:], "--no-browser", number]
         url = f"http://127.0.0.1:{port}"
@@ -257,22 +259,25 @@ class Trials:
             await self.talk(end, page, row, end.name)
         return [row]
 
-    async def try_hub(self, end: FrontEnd, bin_: Path, folder: Path, browser: Browser, row: Row) -> list[Row]:
+    async def try_hub(
+        self, end: FrontEnd, bin_: Path, folder: Path, browser: Browser, row: Row, port: int
+    ) -> list[Row]:
         """Try two users of a JupyterHub who share one simulator."""
-        hub, simulator, users = _free_port(), _free_port(), ("alice", "bob")
+        simulator, users = _free_port(), ("alice", "bob")
+        at = f"http://127.0.0.1:{simulator}"
         for user in users:
             (folder / user).mkdir()
-            _write(folder / user / "trial.ipynb", f"ws://127.0.0.1:{simulator}")
-        (folder / "jupyterhub_config.py").write_text(_HUB.format(hub=hub, api=_free_port(), proxy=self.proxy()))
-        serve = [str(bin_ / "rtnb"), "simulate", "--port", str(simulator), "--key", "not-needed"]
+            _write(folder / user / "trial.ipynb", f"rtnb.Azure({at!r}, deployment='any', api_key='for-all')")
+        config = _HUB.format(hub=port, api=_free_port(), folder=folder, proxy=self.proxy())
+        (folder / "jupyterhub_config.py").write_text(config)
+        serve = [str(bin_ / "rtnb"), "simulate", "--port", str(simulator), "--key", "for-all"]
         rows = [replace(row, front_end=f"{row.front_end} ({user}, at {end.host})", remarks=[]) for user in users]
-        at = f"http://127.0.0.1:{simulator}"
         with (
             self.server(f"{end.name}-simulator", serve, folder=folder, url=at, bin_=bin_),
-            self.server(end.name, [str(bin_ / "jupyterhub")], folder=folder, url=f"http://127.0.0.1:{hub}", bin_=bin_),
+            self.server(end.name, [str(bin_ / "jupyterhub")], folder=folder, url=f"http://127.0.0.1:{port}", bin_=bin_),
         ):
             sessions = await asyncio.gather(
-                *(self.hub_user(end, browser, user, hub, one) for user, one in zip(users, rows, strict=True))
+                *(self.hub_user(end, browser, user, port, one) for user, one in zip(users, rows, strict=True))
             )
         if len(set(sessions)) != len(users):
             rows[-1].remarks.append(f"sessions are not separate: {sessions}")
@@ -390,7 +395,7 @@ c.JupyterHub.authenticator_class = "dummy"
 c.DummyAuthenticator.password = "trial"
 c.Authenticator.allow_all = True
 c.JupyterHub.spawner_class = "jupyterhub.spawner.SimpleLocalProcessSpawner"
-c.SimpleLocalProcessSpawner.home_dir_template = "{{username}}"
+c.SimpleLocalProcessSpawner.home_dir_template = "{folder}/{{username}}"
 c.Spawner.args = ["--allow-root"]
 c.ConfigurableHTTPProxy.command = ["{proxy}"]
 """
