@@ -24,7 +24,7 @@ import traceback
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from typing import Any
 import nbformat
 import numpy as np
 from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Error as PlaywrightError
 from websockets.asyncio.client import ClientConnection, connect
 
 from rtnb.audio import babble, write_wav
@@ -192,8 +193,9 @@ class Screen:
         """Wait for a visible element whose text matches; returns its middle."""
         end_s = time.monotonic() + timeout_s
         while time.monotonic() < end_s:
-            if place := await self.evaluate(f"{FIND}({json.dumps(css)}, {json.dumps(pattern)})"):
-                return list(place)
+            with suppress(PlaywrightError, RuntimeError):  # a page that goes to another address
+                if place := await self.evaluate(f"{FIND}({json.dumps(css)}, {json.dumps(pattern)})"):
+                    return list(place)
             await asyncio.sleep(0.2)
         raise TimeoutError(f"{css} with {pattern!r}: not within {timeout_s:g} s")
 
