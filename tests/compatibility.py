@@ -474,7 +474,8 @@ class Trials:
         except Exception as error:
             traceback.print_exc()
             row.remarks.append(f"failed: {str(error).splitlines()[0][:200]}")
-        await screen.picture(self.folder / f"{name}.png")
+        with suppress(PlaywrightError, RuntimeError):
+            await screen.picture(self.folder / f"{name}.png")
         row.remarks += [f"page error: {problem}" for problem in dict.fromkeys(screen.problems)]
         return session
 
@@ -520,17 +521,14 @@ async def _open(screen: Screen, end: FrontEnd) -> None:
     end_s = time.monotonic() + OPEN_S
     if end.runs:
         await screen.find(".lm-MenuBar-item", "^Run$", timeout_s=START_S)
-        await screen.find(".jp-CodeCell", timeout_s=START_S)
     while time.monotonic() < end_s:
-        if end.runs:  # a page loses a run that is chosen before its kernel is connected: choose it again
-            await asyncio.sleep(3)
-            await screen.click(".lm-MenuBar-item", "^Run$")
-            await screen.click(".lm-Menu-item", "^Run All Cells")
-        try:
+        with suppress(TimeoutError):
+            if end.runs:  # a page loses a run that is chosen before its kernel is connected: choose it again
+                await screen.click(".jp-CodeCell .cm-content", timeout_s=START_S)
+                await screen.click(".lm-MenuBar-item", "^Run$")
+                await screen.click(".lm-Menu-item", "^Run All Cells", timeout_s=5)
             await screen.find(SHOWN, timeout_s=20)
             return
-        except TimeoutError:
-            continue
     raise TimeoutError(f"the notebook shows no playground within {OPEN_S} s")
 
 
