@@ -47,8 +47,9 @@ user_pref("media.navigator.permission.disabled", true);
 user_pref("browser.shell.checkDefaultBrowser", false);
 user_pref("datareporting.policy.dataSubmissionEnabled", false);
 user_pref("browser.aboutwelcome.enabled", false);
+user_pref("focusmanager.testmode", true);
 """
-"""Preferences for a microphone that plays a tone and needs no permission, and for no questions over the page."""
+"""Preferences: a microphone that plays a tone and needs no permission, no questions, a focus without a window."""
 
 FIND = """((css, pattern) => {
     for (const node of document.querySelectorAll(css)) {
@@ -266,6 +267,7 @@ class FirefoxScreen(Screen):
 
     async def goto(self, url: str) -> None:
         await self._command("browsingContext.navigate", context=self._context, url=url, wait="interactive")
+        await self._command("browsingContext.activate", context=self._context)
 
     async def click_at(self, x: float, y: float) -> None:
         steps = [{"type": "pointerMove", "x": round(x), "y": round(y)}]
