@@ -240,10 +240,11 @@ class FirefoxScreen(Screen):
         self.problems, self._socket, self._number = [], socket, 0
 
     async def start(self) -> None:
-        """Begin a session and take the first tab."""
+        """Begin a session and open a window."""
         made = await self._command("session.new", capabilities={})
         self.version = f"Firefox {made['capabilities']['browserVersion'].split('.')[0]}"
-        self._context = (await self._command("browsingContext.getTree"))["contexts"][0]["context"]
+        made = await self._command("browsingContext.create", type="window")  # the first window never has the focus
+        self._context = made["context"]
         viewport = {"width": 1440, "height": 900}
         await self._command("browsingContext.setViewport", context=self._context, viewport=viewport)
 
@@ -267,7 +268,6 @@ class FirefoxScreen(Screen):
 
     async def goto(self, url: str) -> None:
         await self._command("browsingContext.navigate", context=self._context, url=url, wait="interactive")
-        await self._command("browsingContext.activate", context=self._context)
 
     async def click_at(self, x: float, y: float) -> None:
         steps = [{"type": "pointerMove", "x": round(x), "y": round(y)}]
