@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import os
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from rtnb.errors import RtnbError
+from rtnb.errors import RateLimited, RtnbError
 from rtnb.redaction import redact
 from rtnb.targets import Shared, resolve
-from rtnb.verify.probes import PROBES, NotTested, Probe
+from rtnb.verify import calls, probes, refusals
+from rtnb.verify.probe import PROBES, NotTested, Probe
 from rtnb.verify.wire import Different
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of the JSON result."""
+PROBE_S = 120.0
+"""Longest time of a probe. Chosen."""
+ROOMS = (probes, refusals, calls)
+"""Modules that register the probes."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +106,20 @@ class Result:
 
 
 def estimated_usd(target: Any, *, only: str = "") -> float:
-    """Return what `verify` costs about, at the price of gpt-realtime; 0 for a simulator."""
-    if resolve(target).facts.service == "simulator":
-        return 0.0
-    return sum(probe.usd for probe in _chosen(resolve(target).dialect, only))
+    """Return what `verify` costs about at a target, at the price of gpt-realtime; 0 for a simulator."""
+    return 0.0 if _free(target) else sum(probe.usd for probe in _chosen(target.dialect, only))
+
+
+def _free(target: Any) -> bool:
+    return bool(target.facts.service == "simulator")
 
 
 def _chosen(dialect: str, only: str) -> list[Probe]:
-    return [probe for probe in PROBES if dialect in probe.dialects and probe.name.startswith(only)]
+    chosen = [probe for probe in PROBES if dialect in probe.dialects and probe.name.startswith(only)]
+    if not chosen:
+        groups = ", ".join(dict.fromkeys(probe.name.partition(".")[0] for probe in PROBES))
+        raise RtnbError(f"no probe begins with {only!r}").with_hint(f"Probes begin with: {groups}.")
+    return chosen
 
 
 async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialect: Any = None) -> Result:
@@ -128,14 +140,22 @@ async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialec
     -------
     Result
         Printed, it is a table; `Result.save` writes JSON.
+
+    Raises
+    ------
+    ConnectError
+        The target cannot be reached, or refuses the key.
+    RtnbError
+        No probe begins with `only`.
     """
     where = resolve(target, dialect=dialect)
-    free = where.facts.service == "simulator"
+    chosen, free = _chosen(where.dialect, only), _free(where)
     result = Result(str(where), where.dialect, datetime.date.today().isoformat())
     if isinstance(where, Shared):
         await where.acquire()
     try:
-        for probe in tqdm(_chosen(where.dialect, only), desc="verify", unit="probe"):
+        await (await where.open()).close()  # a target that cannot be reached is no difference
+        for probe in tqdm(chosen, desc="verify", unit="probe"):
             cost = 0.0 if free else probe.usd
             if result.usd + cost > budget_usd:
                 result.outcomes.append(_outcome(probe, "not tested", reason="the budget is used up"))
@@ -151,11 +171,12 @@ async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialec
 async def _run(probe: Probe, target: Any) -> Outcome:
     start = monotonic()
     try:
-        await probe.run(target)
+        async with asyncio.timeout(PROBE_S):
+            await probe.run(target)
     except Different as found:
         came, expected = redact(found.came)[:400], redact(found.expected)[:400]
         return _outcome(probe, "different", came=came, expected=expected, seconds=monotonic() - start)
-    except NotTested as missing:
+    except (NotTested, RateLimited) as missing:
         return _outcome(probe, "not tested", reason=redact(str(missing)), seconds=monotonic() - start)
     except (RtnbError, OSError, ValueError, AttributeError, LookupError, TypeError, AssertionError) as error:
         # What a probe cannot read is a difference as well: it was written for the documented shape.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +12,9 @@ import numpy as np
 from rtnb.audio import babble, encode_pcm16
 from rtnb.errors import ConnectionClosed
 from rtnb.protocol import Dialect, Item, events, wire
-from rtnb.protocol.events import SERVER_EVENTS, Event
+from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.values import ContentPart, ResponseConfig, SessionConfig
-from rtnb.transport import Target, Transport
+from rtnb.transport import Transport
 
 PATIENCE_S: Final = 20.0
 """Longest wait for an event. Chosen: a live service begins to answer within 2 s."""
@@ -40,11 +39,11 @@ class Wire:
 
     Parameters
     ----------
-    target : Target
+    target : Target or Call
         Service to connect to.
     """
 
-    def __init__(self, target: Target, *, intent: str | None = None) -> None:
+    def __init__(self, target: Any, *, intent: str | None = None) -> None:
         self._target, self._intent = target, intent
         self.dialect: Dialect = target.dialect
         self.events: list[Any] = []
@@ -104,6 +103,8 @@ class Wire:
             event = await self.next(max(0.01, deadline - time.monotonic()))
             if isinstance(event, kinds):
                 return event
+            if isinstance(event, UnknownEvent) and event.type in {kind.type for kind in kinds}:
+                raise Different(f"{event.type} that cannot be read: {event.problem}", "its documented shape")
             if isinstance(event, events.Error):
                 raise Different(f"error {event.error.code}: {event.error.message}", " or ".join(k.type for k in kinds))
 
@@ -156,6 +157,3 @@ class Wire:
             if not (event.type.endswith(".delta") and found and found[-1] == event.type):
                 found.append(event.type)
         return found
-
-
-Probe = Callable[..., Any]

@@ -87,7 +87,7 @@ class Playground(ipywidgets.VBox):  # type: ignore[misc]
     ) -> None:
         if transport not in TRANSPORTS:
             raise ValueError(f"transport is {transport!r}; allowed: {', '.join(map(repr, TRANSPORTS))}")
-        self._target: Any = resolve(target, dialect=settings.pop("dialect", None))
+        self._target: Any = resolve(target, dialect=settings.pop("dialect", None), options=settings)
         named = {name: value for name, value in settings.items() if name not in _OPTIONS}
         check_settings(wanted_settings(settings.get("config"), named), dialect=self._target.dialect)
         self.microphone = None if microphone is False else Microphone(source=microphone)
