@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
+from rtnb.analysis.cost import PRICES, estimate_usd, find_price
 from rtnb.errors import RateLimited, RtnbError
 from rtnb.redaction import redact
 from rtnb.targets import Shared, resolve
 from rtnb.verify import calls, probes, refusals
 from rtnb.verify.probe import PROBES, NotTested, Probe
-from rtnb.verify.wire import Different
+from rtnb.verify.wire import SPENT, Different
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,9 @@ def _chosen(dialect: str, only: str) -> list[Probe]:
     return chosen
 
 
-async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialect: Any = None) -> Result:
+async def verify(
+    target: Any, *, budget_usd: float = 0.5, only: str = "", dialect: Any = None, at_once: int = 1
+) -> Result:
     """Check a service against the documented protocol.
 
     Parameters
@@ -130,11 +133,14 @@ async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialec
     target : str, Azure, OpenAI, Custom, Simulator
         As `rtnb.connect` takes it.
     budget_usd : float, default 0.5
-        Probes that would cost more are not run; an estimate from the price of gpt-realtime.
+        A probe that would pass this sum is not run. What was spent is computed from the usage that the service told, at
+        the price of the model or of gpt-realtime.
     only : str, default ""
         Beginning of the names of the probes to run; empty runs all.
     dialect : {"ga", "preview"}, optional
         Where `target` is a text.
+    at_once : int, default 1
+        Probes at the same time, each with sessions of its own.
 
     Returns
     -------
@@ -150,18 +156,30 @@ async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialec
     """
     where = resolve(target, dialect=dialect)
     chosen, free = _chosen(where.dialect, only), _free(where)
+    price = find_price(where.model) or PRICES["gpt-realtime"]
     result = Result(str(where), where.dialect, datetime.date.today().isoformat())
+    gate = asyncio.Semaphore(at_once)
+
+    async def run(probe: Probe) -> Outcome:
+        async with gate:
+            if not free and result.usd + probe.usd > budget_usd:
+                return _outcome(probe, "not tested", reason="the budget is used up")
+            spent: list[Any] = []
+            SPENT.set(spent)
+            result.usd += probe.usd  # set aside, since others run meanwhile
+            outcome = await _run(probe, where)
+            if free or (spent and all(spent)):
+                cost = sum(0.0 if free else estimate_usd(usage, price) for usage in spent)
+                result.usd = round(result.usd + cost - probe.usd, 6)
+            bar.update()
+            return outcome
+
     if isinstance(where, Shared):
         await where.acquire()
     try:
         await (await where.open()).close()  # a target that cannot be reached is no difference
-        for probe in tqdm(chosen, desc="verify", unit="probe"):
-            cost = 0.0 if free else probe.usd
-            if result.usd + cost > budget_usd:
-                result.outcomes.append(_outcome(probe, "not tested", reason="the budget is used up"))
-                continue
-            result.outcomes.append(await _run(probe, where))
-            result.usd += cost
+        with tqdm(total=len(chosen), desc="verify", unit="probe") as bar:
+            result.outcomes += await asyncio.gather(*map(run, chosen))
     finally:
         if isinstance(where, Shared):
             await where.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextvars import ContextVar
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,8 @@ from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.values import ContentPart, ResponseConfig, SessionConfig
 from rtnb.transport import Transport
 
+SPENT: ContextVar[list[Any]] = ContextVar("SPENT")
+"""Usage of the responses of the running probe, None for one that the service did not tell."""
 PATIENCE_S: Final = 20.0
 """Longest wait for an event. Chosen: a live service begins to answer within 2 s."""
 
@@ -50,7 +53,6 @@ class Wire:
         """Every event received, decoded, in order."""
         self.raw: list[dict[str, Any]] = []
         """The same as JSON objects."""
-        self.at_s: list[float] = []
         self._transport: Transport
 
     async def __aenter__(self) -> Wire:
@@ -68,11 +70,6 @@ class Wire:
         """The session object that the service sent last."""
         found = [one for one in self.events if isinstance(one, events.SessionCreated | events.SessionUpdated)]
         return found[-1].session
-
-    @property
-    def usage(self) -> list[Any]:
-        """Usage of every response so far."""
-        return [one.response.usage for one in self.events if isinstance(one, events.ResponseDone)]
 
     async def send(self, event: Event) -> None:
         """Send an event in the service's dialect."""
@@ -93,7 +90,8 @@ class Wire:
             raise Different(f"the connection closed with {closed.code} {closed.reason}", "an event") from closed
         self.raw.append(json.loads(text))
         self.events.append(wire.decode(text, dialect=self.dialect, registry=SERVER_EVENTS))
-        self.at_s.append(time.monotonic())
+        if isinstance(self.events[-1], events.ResponseDone) and (spent := SPENT.get(None)) is not None:
+            spent.append(self.events[-1].response.usage)
         return self.events[-1]
 
     async def until(self, *kinds: type[Event], timeout_s: float = PATIENCE_S) -> Any:
