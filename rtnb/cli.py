@@ -98,6 +98,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     add = verify.add_argument
     add("target", nargs="?", help='"sim", a ws:// address, "azure" (from the environment), or "openai"')
     add("--dialect", choices=("ga", "preview"), help="default: ga")
+    add("--model", metavar="NAME", help="model or deployment")
     add("--budget-usd", type=float, default=0.5, metavar="USD", help="stop at this cost (default %(default)s)")
     add("--only", default="", metavar="PREFIX", help="only the probes whose names begin so, e.g. speech")
     add("--out", metavar="FILE", help="write the result as JSON, without keys")

@@ -8,7 +8,11 @@ from typing import Any
 from rtnb.errors import RtnbError
 from rtnb.targets import resolve
 from rtnb.transport import Azure, Custom, OpenAI
+from rtnb.transport.services import OPENAI_MODEL
 from rtnb.verify.run import Result, compare, estimated_usd, verify
+
+FREE_AT_ONCE = 4
+"""Probes at the same time where they cost nothing. Chosen: services limit sessions and tokens per minute."""
 
 
 def run(options: Any) -> int:
@@ -17,7 +21,8 @@ def run(options: Any) -> int:
     Parameters
     ----------
     options : namespace
-        `target` or `compare` (two paths), `dialect`, `budget_usd`, `only`, `out`, `yes`, `key`.
+        `target` or `compare` (two paths), `dialect`, `budget_usd`, `model`, `only`, `out`, `yes`,
+        `key`.
 
     Returns
     -------
@@ -33,14 +38,16 @@ def run(options: Any) -> int:
         return _compare(*options.compare)
     if options.target is None:
         raise RtnbError("no target was named").with_hint('Name one: "sim", a "ws://…" address, "azure", "openai".')
-    target = named(options.target, options.dialect, options.key)
+    target = named(options.target, options.dialect, model=options.model, key=options.key)
     usd = estimated_usd(target, only=options.only)
     print(f"{target}\nEstimated cost: {_money(usd)}, at most ${options.budget_usd:.2f}.", flush=True)
     if usd and not options.yes and not _agreed():
         print("Nothing was sent.")
         return 1
     try:
-        result = asyncio.run(verify(target, budget_usd=options.budget_usd, only=options.only))
+        result = asyncio.run(
+            verify(target, budget_usd=options.budget_usd, only=options.only, at_once=1 if usd else FREE_AT_ONCE)
+        )
         print(result)
         if options.out:
             result.save(options.out)
@@ -50,7 +57,7 @@ def run(options: Any) -> int:
     return 1 if result.different else 0
 
 
-def named(name: str, dialect: Any = None, key: str | None = None) -> Any:
+def named(name: str, dialect: Any = None, *, model: str | None = None, key: str | None = None) -> Any:
     """Return the target of a name: ``sim``, ``azure`` and ``openai`` (from the environment), or an address.
 
     Parameters
@@ -59,15 +66,19 @@ def named(name: str, dialect: Any = None, key: str | None = None) -> Any:
         See above.
     dialect : {"ga", "preview"}, optional
         Default ``ga``.
+    model : str, optional
+        Model or deployment.
     key : str, optional
         Key for an address.
     """
+    dialect = dialect or "ga"
     if name == "azure":
-        return Azure.from_env(dialect=dialect or "ga")
+        overrides: dict[str, Any] = {"deployment": model} if model else {}
+        return Azure.from_env(dialect=dialect, **overrides)
     if name == "openai":
-        return OpenAI(dialect=dialect or "ga")
-    if key is not None:
-        return Custom(name, dialect=dialect or "ga", api_key=key)
+        return OpenAI(model or OPENAI_MODEL, dialect=dialect)
+    if "://" in name:
+        return Custom(name, dialect=dialect, model=model, api_key=key)
     return resolve(name, dialect=dialect)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,7 +31,8 @@ FORMAT = 1
 PROBE_S = 120.0
 """Longest time of a probe. Chosen."""
 ROOMS = (probes, refusals, calls)
-"""Modules that register the probes."""
+"""Modules that register the probes, in the order of the table."""
+_ID = re.compile(r"\b(sess|conv|item|resp|event|call|rtc)_\w+")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,8 @@ def _chosen(dialect: str, only: str) -> list[Probe]:
     if not chosen:
         groups = ", ".join(dict.fromkeys(probe.name.partition(".")[0] for probe in PROBES))
         raise RtnbError(f"no probe begins with {only!r}").with_hint(f"Probes begin with: {groups}.")
-    return chosen
+    rooms = [room.__name__ for room in ROOMS]
+    return sorted(chosen, key=lambda probe: rooms.index(probe.run.__module__))
 
 
 async def verify(
@@ -208,9 +211,9 @@ def _outcome(probe: Probe, outcome: str, *, seconds: float = 0.0, **more: str) -
 
 
 def compare(first: Result, second: Result) -> list[tuple[str, str, str]]:
-    """Return the probes whose outcome differs between two results: name, first, second."""
+    """Return the probes whose outcome differs between two results: name, first, second; ids do not count."""
     outcomes: Sequence[dict[str, str]] = [
-        {one.probe: one.outcome + (f": {one.came}" if one.came else "") for one in result.outcomes}
+        {one.probe: one.outcome + (one.came and ": " + _ID.sub(r"\1_…", one.came)) for one in result.outcomes}
         for result in (first, second)
     ]
     names = sorted(set(outcomes[0]) | set(outcomes[1]))

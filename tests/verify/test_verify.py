@@ -146,13 +146,14 @@ async def test_a_target_out_of_reach_is_an_error_and_no_difference(unused_tcp_po
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def result(**outcomes: str) -> Result:
-    rows = [Outcome(name, outcome, "", "", came="x" * (outcome == "different")) for name, outcome in outcomes.items()]
+def result(came: str = "x", /, **outcomes: str) -> Result:
+    rows = [Outcome(name, kind, "", "", came=came * (kind == "different")) for name, kind in outcomes.items()]
     return Result("a target", "ga", "2026-11-30", rows)
 
 
 def test_two_results_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = result(a="as documented", b="different"), result(a="as documented", b="not tested", c="different")
+    assert compare(result("item_1", a="different"), result("item_2", a="different")) == []
     assert compare(first, first) == []
     assert compare(first, second) == [("b", "different: x", "not tested"), ("c", "not run", "different: x")]
     paths = [str(tmp_path / name) for name in ("a.json", "b.json")]
@@ -211,6 +212,7 @@ async def test_the_command_asks_before_it_spends(
 ) -> None:
     monkeypatch.setenv("KEY_OF_THE_TEST", KEY)
     words = ["verify", simulator.url.replace("http", "ws"), "--key-env", "KEY_OF_THE_TEST", "--only", "response.text_o"]
+    words += ["--dialect", "preview", "--model", "gpt-4o-realtime-preview"]
     monkeypatch.setattr("builtins.input", lambda prompt: "n")
     assert await asyncio.to_thread(main, words) == 1
     assert "Nothing was sent." in capsys.readouterr().out
