@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Literal
 from rtnb._loop import BackgroundLoop
 from rtnb.errors import RtnbError
 from rtnb.redaction import redact
+from rtnb.simulator.parts import available_parts
 from rtnb.targets import connect
 from rtnb.transport.services import AZURE_VARIABLES, Azure, OpenAI, variables
 
@@ -165,14 +165,10 @@ def _kernel() -> Check:
 
 
 def _extras() -> Iterator[Check]:
-    """Check the optional packages of the simulator: a speech synthesiser, and WebRTC."""
-    espeak = shutil.which("espeak-ng") or shutil.which("espeak") or ""
-    for what, package, otherwise, lack in (
-        ("voice", "espeakng-loader", espeak, "no espeak: the simulator babbles instead of speaking"),
-        ("WebRTC", "aiortc", "", "no aiortc: the simulator serves WebSockets only"),
-    ):
-        found = f"{package} {number}" if (number := _installed(package)) else otherwise
-        yield Check(what, "ok", found) if found else Check(what, "note", lack, f'{_PIP} install "rtnb[sim]"')
+    """List the optional parts of the simulator."""
+    for part in available_parts():
+        advice = f'{_PIP} install "{part.package}"{part.otherwise}'
+        yield Check(part.name, "ok", part.found) if part.found else Check(part.name, "note", part.lack, advice)
 
 
 def _microphone() -> Check:

@@ -6,6 +6,7 @@
     rtnb simulate --port 8765     serve the realtime protocol on this machine
     rtnb simulate --class --host 0.0.0.0   the same for a class of students
     rtnb doctor                   check this installation and its settings
+    rtnb verify sim               check a service against the documented protocol
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(argv, argparse.Namespace(begun_s=time.monotonic()))
     try:
-        return {"lab": _lab, "simulate": _simulate, "doctor": _doctor}[options.command](options)
+        return {"lab": _lab, "simulate": _simulate, "doctor": _doctor, "verify": _verify}[options.command](options)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells report it
     except RtnbError as error:
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     about = "Check Python, packages, kernel, voice, settings and service; shows no value. Exit code 1: act on a row."
     doctor = commands.add_parser("doctor", help="check this installation and its settings", description=about)
     doctor.add_argument("--offline", action="store_true", help="do not connect to the service")
+    _add_verify(commands)
     return root
 
 
@@ -74,14 +76,35 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--seed", type=int, help="the same seed gives the same session")
     add("--latency", help="realistic (default), real_time, fast, or changes such as first_delta_ms=800")
     add("--voice", choices=("auto", "neural", "espeak", "babble"), help="speech synthesiser (default: auto)")
+    add("--transcriber", metavar="KIND", help="auto (default), exact, whisper, or the URL of a transcription service")
+    add("--turn-detector", metavar="KIND", help="for semantic_vad: auto (default), smart-turn, fade, or an ONNX file")
     add("--scenario", metavar="FILE", help="a JSON file with answers, actions and faults")
     add("--chat-url", metavar="URL", help="take the answers from this chat completions service")
+    add("--chat-model", metavar="NAME", help="the model to ask there")
+    add("--chat-key-env", dest="chat_key", metavar="NAME", type=_variable, help="environment variable with its key")
     add("--json", action="store_true", help="print one JSON line with the addresses, then serve")
     room = simulate.add_argument_group("a class", "one simulator for a class; every student gets the same --scenario")
-    room.add_argument("--class", dest="room", action="store_true", help="print a join line, student keys and your page")
+    room.add_argument(
+        "--class", dest="classroom", action="store_true", help="print a join line, student keys and your page"
+    )
     room.add_argument("--students", type=int, metavar="N", help="number of keys (default: 30)")
     room.add_argument("--sessions-each", type=int, metavar="N", help="open sessions per student (default: 3)")
     room.add_argument("--sessions-total", type=int, metavar="N", help="open sessions of the class (default: 100)")
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    about = "Check a service against the documented protocol. Exit code 1: something is different."
+    verify = commands.add_parser("verify", help="check a service against the protocol", description=about)
+    add = verify.add_argument
+    add("target", nargs="?", help='"sim", a ws:// address, "azure" (from the environment), or "openai"')
+    add("--dialect", choices=("ga", "preview"), help="default: ga")
+    add("--model", metavar="NAME", help="model or deployment")
+    add("--budget-usd", type=float, default=0.5, metavar="USD", help="stop at this cost (default %(default)s)")
+    add("--only", default="", metavar="PREFIX", help="only the probes whose names begin so, e.g. speech")
+    add("--out", metavar="FILE", help="write the result as JSON, without keys")
+    add("--key-env", dest="key", metavar="NAME", type=_variable, help="environment variable with the address's key")
+    add("--yes", action="store_true", help="do not ask before spending")
+    add("--compare", nargs=2, metavar=("A.json", "B.json"), help="show where two results differ, and run nothing")
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -117,14 +140,7 @@ If its notebooks do not find rtnb, register this environment as a kernel and cho
 def _simulate(options: argparse.Namespace) -> int:
     from rtnb.simulator.serve import serve_forever
 
-    names = ("host", "port", "key", "tls", "seed", "latency", "voice", "scenario", "chat_url")
-    flags = ("students", "sessions_each", "sessions_total")
-    limits = {name: value for name in flags if (value := getattr(options, name)) is not None}
-    if limits and not options.room:
-        given = ", ".join(f"--{name.replace('_', '-')}" for name in limits)
-        raise RtnbError(f"{given} without --class").with_hint("Add --class to serve a class.")
-    asked = {name: getattr(options, name) for name in names}
-    return serve_forever(asked, room=limits if options.room else None, json_line=options.json)
+    return serve_forever(vars(options))
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -133,7 +149,20 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from rtnb.verify.command import run
+
+    return run(options)
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: allowed is a number from 0 to 65535")
     return int(text)
+
+
+def _variable(name: str) -> str:
+    """Return the value of an environment variable: a key is never an argument, which other users could read."""
+    if not (value := os.environ.get(name)):
+        raise argparse.ArgumentTypeError(f"the environment variable {name} is not set")
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 from rtnb.errors import ConnectError
@@ -11,6 +11,21 @@ from rtnb.transport import Custom, Dialect, EphemeralKey, Target, TargetFacts, T
 if TYPE_CHECKING:
     from rtnb.client import Session
     from rtnb.client.settings import ConnectOptions
+
+    class SimulatorOptions(ConnectOptions, total=False):
+        """Options of `connect`, and with "sim" those of `rtnb.Simulator`."""
+
+        transcriber: Any
+        turn_detector: Any
+        responder: Any
+        scenario: Any
+        chat_url: str
+        chat_model: str
+        chat_key: str
+        latency: Any
+        faults: tuple[Any, ...]
+        seed: int
+
 
 _ALLOWED = '"sim", a "ws://…" address, rtnb.Azure(…), rtnb.OpenAI(…), rtnb.Custom(…), rtnb.Simulator(…), or a Transport'
 
@@ -70,7 +85,7 @@ class Connecting:
         from rtnb.client import open_session
 
         options = dict(self._options)
-        target = resolve(self._target, dialect=options.pop("dialect", None))
+        target = resolve(self._target, dialect=options.pop("dialect", None), options=options)
         if not isinstance(target, Shared):
             return await open_session(target, **options)
         await target.acquire()
@@ -83,7 +98,7 @@ class Connecting:
         return session
 
 
-def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[ConnectOptions]) -> Connecting:
+def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[SimulatorOptions]) -> Connecting:
     """Open a session with a service or a simulator.
 
     Parameters
@@ -95,7 +110,8 @@ def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[Co
         Only where `target` is a text or a transport; other targets have their own. Default ``"ga"``.
     **options
         Session settings such as `instructions`, `voice`, `turn_detection`, and what :func:`rtnb.client.open_session`
-        takes: `tools`, `reconnect`, `budget`, `log_path`, `timeout_s` …
+        takes: `tools`, `reconnect`, `budget`, `log_path`, `timeout_s` … With ``"sim"`` also those of `rtnb.Simulator`:
+        `transcriber`, `turn_detector`, `responder`, `chat_url` …, and a kind of `voice` (neural, espeak, babble).
 
     Returns
     -------
@@ -121,8 +137,8 @@ def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[Co
     return Connecting(target, {"dialect": dialect, **options})
 
 
-def resolve(target: Any, *, dialect: Dialect | None = None) -> Target:
-    """Return the target that a user named.
+def resolve(target: Any, *, dialect: Dialect | None = None, options: MutableMapping[str, Any] | None = None) -> Target:
+    """Return the target that a user named; with "sim", options of the simulator are taken out of `options`.
 
     Raises
     ------
@@ -132,9 +148,9 @@ def resolve(target: Any, *, dialect: Dialect | None = None) -> Target:
     if isinstance(target, str):
         name = target.strip()
         if name == "sim":
-            from rtnb.simulator import Simulator
+            from rtnb.simulator import Simulator, take_options
 
-            return Simulator(dialect=dialect or "ga")
+            return Simulator(dialect=dialect or "ga", **take_options({} if options is None else options))
         if "://" in name:
             return Custom(name, dialect=dialect or "ga")
         raise ConnectError(f"cannot connect to {name!r}; allowed: {_ALLOWED}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from rtnb._doctor import SETTINGS, Check, Report, doctor
 from rtnb.cli import main
+from rtnb.simulator import parts, transcriber
 from rtnb.transport.services import AZURE_VARIABLES
+from rtnb.vad import semantic
 
 KEY = "0123456789abcdef" * 2
 
@@ -39,7 +42,7 @@ def test_a_working_installation_is_well(capsys: pytest.CaptureFixture[str]) -> N
 def test_it_checks_everything_that_can_be_missing() -> None:
     report = doctor()
     checked = {check.what for check in report.checks}
-    assert {"Python", "rtnb", "ipykernel", "numpy", "kernel", "voice", "service", *SETTINGS} <= checked
+    assert {"Python", "rtnb", "ipykernel", "numpy", "kernel", "voice espeak", "WebRTC", "service", *SETTINGS} <= checked
     assert _row(report, "service").standing == "note"
 
 
@@ -197,3 +200,35 @@ def test_in_a_notebook_actions_come_first_and_the_rest_is_folded_away() -> None:
 def test_the_table_lines_up() -> None:
     report = Report((Check("a", "ok", "1"), Check("longer", "note", "2", "do this")))
     assert str(report) == "ok    a       1\nnote  longer  2\n              → do this\n\nAll is well."
+
+
+def test_the_parts_of_the_simulator_are_listed_with_the_way_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = [
+        "voice espeak",
+        "voice neural",
+        "transcriber whisper",
+        "turn detector smart-turn",
+        "responder chat",
+        "WebRTC",
+    ]
+    modules = ("espeakng_loader", "hibari", "faster_whisper", "onnxruntime", "openai", "aiortc")
+    real = importlib.util.find_spec
+    for module in (parts, transcriber, semantic):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name in modules else real(name))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = doctor(service=False)
+    rows = [_row(report, name) for name in names]
+    assert [row.standing for row in rows] == ["note"] * 6
+    extras = [row.advice.split('"')[1] for row in rows]
+    assert extras == ["rtnb[sim]", "rtnb[local]", "rtnb[local]", "pipecat-ai", "rtnb[local]", "rtnb[sim]"]
+    assert "RTNB_WHISPER=FOLDER" in rows[2].advice
+    assert "RTNB_SMART_TURN=FILE" in rows[3].advice
+
+
+def test_weights_named_by_a_variable_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").touch()
+    monkeypatch.setenv("RTNB_SMART_TURN", str(tmp_path / "model.onnx"))
+    row = _row(doctor(service=False), "turn detector smart-turn")
+    assert (row.standing, row.found) == ("ok", str(tmp_path / "model.onnx"))

@@ -31,9 +31,27 @@ def test_every_option() -> None:
     assert (options.chat_url, options.json) == ("http://127.0.0.1:1/v1", True)
 
 
+def test_options_of_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_OF_THE_TEST", "a-secret")
+    words = (
+        "--transcriber whisper --turn-detector smart-turn --voice neural --chat-model m --chat-key-env KEY_OF_THE_TEST"
+    )
+    options = parser().parse_args(["simulate", *words.split()])
+    assert (options.transcriber, options.turn_detector, options.voice) == ("whisper", "smart-turn", "neural")
+    assert (options.chat_model, options.chat_key) == ("m", "a-secret")
+
+
+def test_the_key_of_a_chat_service_comes_from_a_variable_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["simulate", "--chat-key-env", "NOT_SET_ANYWHERE"])
+    assert "the environment variable NOT_SET_ANYWHERE is not set" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
+        (("--transcriber", "nonsense"), "transcriber is 'nonsense'; allowed: 'auto', 'exact', 'whisper'"),
+        (("--turn-detector", "/no/such/file.onnx"), "'/no/such/file.onnx' is no file"),
         (("--students", "3"), "--students without --class"),
         (("--class", "--sessions-each", "0"), "sessions_each is 0; allowed: a whole number from 1"),
         (("--class", "--key", "short"), "the key has 5 characters"),

@@ -104,11 +104,7 @@ class EventLog(Sequence[LogRow]):
     """
 
     def __init__(
-        self,
-        *,
-        path: str | os.PathLike[str] | None = None,
-        dialect: Dialect = "ga",
-        limit_bytes: int = LIMIT_BYTES,
+        self, *, path: str | os.PathLike[str] | None = None, dialect: Dialect = "ga", limit_bytes: int = LIMIT_BYTES
     ) -> None:
         self.dialect = dialect
         self.limit_bytes = limit_bytes
@@ -460,22 +456,11 @@ def summary(event: Event) -> str:
 
 # --- redaction --------------------------------------------------------------------------------------------------------
 
-_CARRIERS: Final[frozenset[type[Event]]] = frozenset(
-    {
-        events.SessionCreated,
-        events.SessionUpdated,
-        events.SessionUpdate,
-        events.ResponseCreate,
-        events.ResponseCreated,
-        events.ResponseDone,
-        events.Error,
-        events.ConversationItemInputAudioTranscriptionFailed,
-        UnknownEvent,
-    }
-)
-"""Events that can carry an unknown secret: settings (keys of MCP servers, ephemeral keys of preview services) and
-refusals (services echo parts of a refused key). Others, such as the result of a tool, are searched for known secrets,
-audio is not."""
+_TRANSCRIPTION_FAILED: Final = events.ConversationItemInputAudioTranscriptionFailed.type
+_CARRIERS: Final = ("session.", "response.create", "response.done", "error", _TRANSCRIPTION_FAILED)
+"""Beginnings of the types of events that can carry an unknown secret: settings (keys of MCP servers, ephemeral keys of
+preview services) and refusals (services echo parts of a refused key). Others, such as the result of a tool, are
+searched for known secrets, audio is not."""
 _FREE_TEXTS = frozenset({"message", "reason", "text_as_received"})
 """Fields with text of the service: everything that looks like a key is removed. Elsewhere only known secrets are, since
 ids and tool schemas look like keys too."""
@@ -484,7 +469,8 @@ ids and tool schemas look like keys too."""
 def _may_hold_secret(event: Event, text: str | None = None) -> bool:
     """Return whether an event must be searched; `text` is its wire text."""
     audio = type(event) in (events.ResponseOutputAudioDelta, events.InputAudioBufferAppend)
-    return not audio and (type(event) in _CARRIERS or mask_known(text := text or wire.encode(event)) != text)
+    named = event.type.startswith(_CARRIERS) or isinstance(event, UnknownEvent)
+    return not audio and (named or mask_known(text := text or wire.encode(event)) != text)
 
 
 def redact_event(event: Event) -> Event:

@@ -131,11 +131,11 @@ async def _created(dispatcher: Dispatcher, target: Target, timeout_s: float) -> 
         spoken = dispatcher.connection.peer_dialect
         if spoken in (None, target.dialect):
             return
-        raise ConnectError(
-            f"could not open a session at {target.facts.url or target}: the service speaks the {spoken} dialect, "
-            f"rtnb speaks {target.dialect}",
-            url=target.facts.url,
-        ).with_hint(f"Next: connect with dialect={spoken!r}.")
+        heard = f"the service speaks the {spoken} dialect, rtnb speaks {target.dialect}"
+        failure = ConnectError(
+            f"could not open a session at {target.facts.url or target}: {heard}", url=target.facts.url
+        )
+        raise failure.with_hint(f"Next: connect with dialect={spoken!r}.")
     except TimeoutError as error:
         raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
     except ServiceError as error:

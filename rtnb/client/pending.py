@@ -241,12 +241,8 @@ _WAIT = re.compile(r"(?:try again|retry) (?:in|after) (\d+(?:\.\d+)?) ?(ms|milli
 def service_error(detail: ErrorDetail, *, dialect: Dialect, kind: type[ServiceError] = ServiceError) -> ServiceError:
     """Return the exception for an error that the service described; its text is redacted."""
     message = redact(str(detail.message or "no message"))
-    facts: dict[str, Any] = {
-        "type": detail.type or "error",
-        "code": detail.code or None,
-        "param": detail.param or None,
-        "event_id": detail.event_id or None,
-    }
+    facts: dict[str, Any] = {name: getattr(detail, name) or None for name in ("code", "param", "event_id")}
+    facts["type"] = detail.type or "error"
     error: ServiceError
     if detail.code == "rate_limit_exceeded":
         wait = _WAIT.search(message)

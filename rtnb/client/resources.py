@@ -145,11 +145,9 @@ class ItemResource(_Resource):
         ServiceError
             The item has no audio of the assistant, or less of it.
         """
+        new_id = self._dispatcher.new_id("client")
         event = events.ConversationItemTruncate(
-            item_id=item_id,
-            content_index=content_index,
-            audio_end_ms=audio_end_ms,
-            event_id=self._dispatcher.new_id("client"),
+            item_id=item_id, content_index=content_index, audio_end_ms=audio_end_ms, event_id=new_id
         )
         await self._dispatcher.request(event, "conversation.item.truncated", item_id, timeout_s=timeout_s)
 

@@ -12,16 +12,10 @@ from html import escape
 from typing import Any, Literal, Unpack
 
 from rtnb._loop import on_own_loop
-from rtnb.client import speech
+from rtnb.client import resources, speech
 from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.log import EventLog
 from rtnb.client.playback import Playback
-from rtnb.client.resources import (
-    ConversationResource,
-    InputAudioBufferResource,
-    OutputAudioBufferResource,
-    ResponseResource,
-)
 from rtnb.client.response import Response
 from rtnb.client.settings import ResponseSettings, UpdateSettings, wanted_settings
 from rtnb.client.tools import SessionTools
@@ -54,10 +48,10 @@ class Session:
         """How much of each answer was played."""
         self.tools = SessionTools(dispatcher)
         """Python functions and MCP tools of the model."""
-        self.input_audio_buffer = InputAudioBufferResource(dispatcher)
-        self.output_audio_buffer = OutputAudioBufferResource(dispatcher)
-        self.conversation = ConversationResource(dispatcher)
-        self.response = ResponseResource(dispatcher)
+        self.input_audio_buffer = resources.InputAudioBufferResource(dispatcher)
+        self.output_audio_buffer = resources.OutputAudioBufferResource(dispatcher)
+        self.conversation = resources.ConversationResource(dispatcher)
+        self.response = resources.ResponseResource(dispatcher)
         self._dispatcher = dispatcher
         self._loop = dispatcher.loop
 
@@ -388,11 +382,7 @@ class Session:
 
     @on_own_loop
     async def update(
-        self,
-        config: SessionConfig | None = None,
-        *,
-        timeout_s: float | None = None,
-        **settings: Unpack[UpdateSettings],
+        self, config: SessionConfig | None = None, *, timeout_s: float | None = None, **settings: Unpack[UpdateSettings]
     ) -> SessionConfig:
         """Change settings of the session.
 

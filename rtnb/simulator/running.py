@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
-from rtnb.simulator.voice import Voice, open_voice
+from rtnb.simulator.voice import KINDS, Voice, open_voice
 
 if TYPE_CHECKING:
     from rtnb.simulator.tls import SelfSigned
@@ -49,6 +49,8 @@ class Options:
     """Judge of pauses for ``semantic_vad``: ``smart-turn``, ``fade``, ``auto`` or the path of an ONNX file."""
     scenario: Scenario | str | Path | Mapping[str, Any] | None = None
     """What to say and do, instead of the rules."""
+    responder: str | Responder = "rules"
+    """``rules``, or an object that decides what is said in all sessions."""
     chat_url: str | None = None
     """An OpenAI-compatible chat service that decides what is said."""
     chat_model: str = "default"
@@ -74,6 +76,11 @@ class Options:
             raise ValueError(f"port is {self.port!r}; allowed: 0 (a free one) to 65535")
         if not 0 < self.session_minutes < float("inf"):
             raise ValueError(f"session_minutes is {self.session_minutes!r}; allowed: above 0")
+        if isinstance(self.responder, str) and self.responder != "rules":
+            hint = "'rules', or an object with `respond`; scenario= and chat_url= name the others"
+            raise ValueError(f"responder is {self.responder!r}; allowed: {hint}")
+        if self.chat_url and not isinstance(self.responder, str):
+            raise ValueError("give chat_url= or a responder=, not both")
         for origin in self.origins:
             if "://" not in origin or origin.endswith("/"):
                 raise ValueError(f"origin is {origin!r}; allowed: as browsers send it, such as 'http://localhost:8888'")
@@ -102,6 +109,18 @@ class Options:
         )
 
 
+def take_options(mixed: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Remove the options of a simulator from those of `rtnb.connect`, and return them.
+
+    `voice` belongs to both: a kind of voice ("neural", "espeak" …) or an object is for the simulator, a voice of the
+    service is a setting of the session.
+    """
+    names = {field.name for field in fields(Options)} & mixed.keys()
+    if isinstance(voice := mixed.get("voice"), str | Mapping) and voice not in KINDS:
+        names.discard("voice")
+    return {name: mixed.pop(name) for name in names}
+
+
 def _scenario(source: Scenario | str | Path | Mapping[str, Any] | None) -> Scenario | None:
     if source is None or isinstance(source, Scenario):
         return source
@@ -117,7 +136,8 @@ def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
     chat = ChatResponder(options.chat_url, options.chat_model, options.chat_key) if options.chat_url else None
 
     def make(number: int) -> Responder:
-        base: Responder = chat or RulesResponder(seed=options.seed * 1_000_003 + number)
+        rules = RulesResponder(seed=options.seed * 1_000_003 + number)
+        base: Responder = chat or (rules if isinstance(options.responder, str) else options.responder)
         return base if scenario is None else ScenarioResponder(scenario, base)
 
     return make

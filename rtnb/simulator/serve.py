@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from rtnb.errors import RtnbError
@@ -114,17 +115,14 @@ def _own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def serve_forever(asked: Mapping[str, Any], *, room: Mapping[str, int] | None = None, json_line: bool = False) -> int:
+def serve_forever(asked: Mapping[str, Any]) -> int:
     """Run ``rtnb simulate``.
 
     Parameters
     ----------
     asked : mapping
-        Fields of `Options`; None stands for the default.
-    room : mapping, optional
-        Fields of `rtnb.simulator.Room` where a class is served.
-    json_line : bool, default False
-        Print one JSON line when ready, instead of words.
+        Options of the command: fields of `Options` and of `Room`, None for the default; `classroom` to serve a class,
+        and `json` for one JSON line when ready, instead of words.
 
     Returns
     -------
@@ -132,14 +130,17 @@ def serve_forever(asked: Mapping[str, Any], *, room: Mapping[str, int] | None = 
         Exit code: 0 after a clean stop, 1 where it could not start (the reason is printed).
     """
     try:
-        options = Options(
-            **{name: value for name, value in asked.items() if value is not None},
-            room=None if room is None else Room(**room),
-        )
+        given = {name: value for name, value in asked.items() if value is not None}
+        limits = {field.name: given[field.name] for field in fields(Room) if field.name in given}
+        if limits and not given.get("classroom"):
+            named = ", ".join(f"--{name.replace('_', '-')}" for name in limits)
+            raise RtnbError(f"{named} without --class").with_hint("Add --class to serve a class.")
+        settings = {field.name: given[field.name] for field in fields(Options) if field.name in given}
+        options = Options(**settings, room=Room(**limits) if given.get("classroom") else None)
         if not is_loopback(options.host):
             warning = f"Warning: {options.host} can be reached by other machines; they need the key. Traffic is "
             print(warning + ("encrypted." if options.tls else "not encrypted (--tls)."), file=sys.stderr, flush=True)
-        asyncio.run(serve(options, json_line=json_line))
+        asyncio.run(serve(options, json_line=given.get("json", False)))
     except (RtnbError, OSError, ValueError) as error:
         print(f"rtnb simulate: {error}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):

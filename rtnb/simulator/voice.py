@@ -36,6 +36,8 @@ __all__ = ["VOICES", "BabbleVoice", "EspeakVoice", "Speech", "Timbre", "Voice", 
 
 _log = logging.getLogger(__name__)
 
+KINDS: Final = ("auto", "neural", "espeak", "babble")
+"""Names that `open_voice` takes."""
 MIN_SPEED, MAX_SPEED = 0.25, 1.5
 """Allowed `speed`, as in the wire's ``session.audio.output.speed``."""
 _WORDS_PER_MINUTE = 175  # espeak-ng's normal rate
@@ -396,7 +398,7 @@ async def open_voice(kind: str | Voice = "auto", *, seed: int = 0) -> Voice:
     """
     if not isinstance(kind, str):
         return kind
-    if kind not in ("auto", "neural", "espeak", "babble"):
+    if kind not in KINDS:
         raise AudioError(f'there is no voice {kind!r}; there are "auto", "neural", "espeak" and "babble"')
     if kind == "babble":
         return BabbleVoice(seed=seed)

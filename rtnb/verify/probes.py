@@ -1,67 +1,25 @@
-"""The probes. Each checks one statement of the documentation; its first line says it, `source` says where it stands."""
+"""Probes of a session: each checks one statement of the documentation; its first line says it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+import time
+from dataclasses import replace
 from typing import Any, Final
 
 import aiohttp
 
-from rtnb.errors import AuthenticationError, ConnectError
-from rtnb.protocol import ServerVad, events
-from rtnb.protocol.events import CLIENT_EVENTS, UnknownEvent
+from rtnb.errors import AuthenticationError, ConnectError, ConnectionClosed
+from rtnb.protocol import SemanticVad, ServerVad, events
+from rtnb.protocol.events import UnknownEvent
 from rtnb.protocol.values import Tools, Transcription
 from rtnb.transport.endpoint import read_endpoint
-from rtnb.verify.wire import Different, Wire, check
-
-Run = Callable[[Any], Awaitable[None]]
-"""Takes the target; raises `Different` or `NotTested`."""
-
-
-class NotTested(Exception):  # an outcome, not a mistake
-    """The target has no such thing, or it cannot be reached here."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One probe."""
-
-    name: str
-    statement: str
-    source: str
-    run: Run
-    usd: float = 0.0
-    """Estimated cost at the price of gpt-realtime."""
-    dialects: tuple[str, ...] = ("ga", "preview")
-
-
-PROBES: list[Probe] = []
-
-REFERENCE: Final = "API reference"
-OBSERVED: Final = "observed at the service, 2025-12 and 2026-09"
-REPORTED: Final = "reported by users of the service"
-
-
-def probe(source: str, *, usd: float = 0.0, dialects: tuple[str, ...] = ("ga", "preview")) -> Callable[[Run], Run]:
-    """Register a function as a probe: its name with dots, its docstring as the statement."""
-
-    def register(run: Run) -> Run:
-        name = run.__name__.replace("__", ".")
-        PROBES.append(Probe(name, (run.__doc__ or "").strip(), source, run, usd, dialects))
-        return run
-
-    return register
-
+from rtnb.transport.http import proxy_for
+from rtnb.verify.probe import COSTS, OBSERVED, REFERENCE, REPORTED, TOOL, NotTested, plain, probe
+from rtnb.verify.wire import PATIENCE_S, Different, Wire, check
 
 # --- admission --------------------------------------------------------------------------------------------------------
-
-
-def plain(target: Any) -> Any:
-    """Return the target behind a simulator of this process."""
-    return getattr(target, "target", target)
 
 
 @probe(REFERENCE)
@@ -72,12 +30,18 @@ async def admission__wrong_key(target: Any) -> None:
     except TypeError as error:
         raise NotTested(f"the target takes no key ({error})") from error
     try:
-        await (await wrong.open()).close()
+        transport = await wrong.open()
     except AuthenticationError:
         return
     except ConnectError as error:
         raise Different(f"{error}", "a refusal of the key") from error
-    raise Different("the session opened", "a refusal of the key")
+    try:  # OpenAI opens the socket, sends an error and closes
+        first = json.loads(await asyncio.wait_for(transport.receive(), PATIENCE_S))
+    except (ConnectionClosed, TimeoutError):
+        return
+    finally:
+        await transport.close()
+    check(first.get("type"), "error", "first event with a wrong key:")
 
 
 @probe(REFERENCE)
@@ -140,6 +104,14 @@ async def session__turn_detection_off(target: Any) -> None:
 
 
 @probe(REFERENCE)
+async def session__semantic_vad(target: Any) -> None:
+    """Turn detection can change to `semantic_vad` and keeps its eagerness."""
+    async with Wire(target) as wire:
+        detection: Any = (await wire.update(turn_detection=SemanticVad(eagerness="high"))).session.turn_detection
+        check((detection.type, detection.eagerness), ("semantic_vad", "high"), "turn detection")
+
+
+@probe(REFERENCE)
 async def session__tools_cleared(target: Any) -> None:
     """An empty list removes the tools."""
     async with Wire(target) as wire:
@@ -158,179 +130,6 @@ async def session__transcription_on_and_off(target: Any) -> None:
         updated = (await wire.update(transcription=None)).session
         check(updated.audio.input.transcription or None, None, "transcription")
 
-
-TOOL: Final = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "Get the weather of a city.",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-}
-
-# --- refusals ---------------------------------------------------------------------------------------------------------
-
-GA_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
-    "not_json": ("{", "invalid_json", None, OBSERVED),
-    "no_type": ({"a": 1}, "invalid_event", None, REFERENCE),
-    "unknown_type": ({"type": "nope"}, "invalid_value", "type", OBSERVED),
-    "no_session_type": (
-        {"type": "session.update", "session": {"instructions": ""}},
-        "missing_required_parameter",
-        "session.type",
-        OBSERVED,
-    ),
-    "preview_payload": (
-        {"type": "session.update", "session": {"type": "realtime", "voice": "alloy"}},
-        "unknown_parameter",
-        "session.voice",
-        OBSERVED,
-    ),
-    "temperature": (
-        {"type": "session.update", "session": {"type": "realtime", "temperature": 0.8}},
-        "unknown_parameter",
-        "session.temperature",
-        REFERENCE,
-    ),
-    "both_modalities": (
-        {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["audio", "text"]}},
-        "invalid_value",
-        "session.output_modalities",
-        REFERENCE,
-    ),
-    "format_without_rate": (
-        {
-            "type": "session.update",
-            "session": {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm"}}}},
-        },
-        "missing_required_parameter",
-        "session.audio.input.format.rate",
-        REPORTED,
-    ),
-    "rate_16000": (
-        {
-            "type": "session.update",
-            "session": {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}},
-        },
-        "integer_below_min_value",
-        "session.audio.input.format.rate",
-        OBSERVED,
-    ),
-    "unknown_voice": (
-        {"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"voice": "robot"}}}},
-        "invalid_value",
-        "session.audio.output.voice",
-        REFERENCE,
-    ),
-    "bad_eagerness": (
-        {
-            "type": "session.update",
-            "session": {
-                "type": "realtime",
-                "audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "very"}}},
-            },
-        },
-        "invalid_value",
-        "session.audio.input.turn_detection.eagerness",
-        REFERENCE,
-    ),
-    "tool_name_with_space": (
-        {"type": "session.update", "session": {"type": "realtime", "tools": [TOOL | {"name": "two words"}]}},
-        "invalid_value",
-        "session.tools[0].name",
-        REFERENCE,
-    ),
-}
-PREVIEW_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
-    "not_json": ("{", "invalid_json", None, OBSERVED),
-    "unknown_type": ({"type": "nope"}, "invalid_value", "type", OBSERVED),
-    "ga_payload": (
-        {"type": "session.update", "session": {"type": "realtime"}},
-        "unknown_parameter",
-        "session.type",
-        REPORTED,
-    ),
-    "audio_alone": (
-        {"type": "session.update", "session": {"modalities": ["audio"]}},
-        "invalid_value",
-        "session.modalities",
-        REFERENCE,
-    ),
-    "hot": (
-        {"type": "session.update", "session": {"temperature": 2.0}},
-        "decimal_above_max_value",
-        "session.temperature",
-        REFERENCE,
-    ),
-    "unknown_format": (
-        {"type": "session.update", "session": {"input_audio_format": "mp3"}},
-        "invalid_value",
-        "session.input_audio_format",
-        REFERENCE,
-    ),
-}
-BOTH_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
-    "empty_commit": ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None, REPORTED),
-    "cancel_nothing": ({"type": "response.cancel"}, "response_cancel_not_active", None, REPORTED),
-    "delete_unknown_item": (
-        {"type": "conversation.item.delete", "item_id": "item_none"},
-        "item_not_found",
-        None,
-        REPORTED,
-    ),
-    "retrieve_unknown_item": (
-        {"type": "conversation.item.retrieve", "item_id": "item_none"},
-        "item_not_found",
-        None,
-        REPORTED,
-    ),
-    "broken_base64": ({"type": "input_audio_buffer.append", "audio": "no base64!"}, "invalid_value", None, REPORTED),
-    "long_item_id": (
-        {
-            "type": "conversation.item.create",
-            "item": {
-                "id": "x" * 33,
-                "type": "message",
-                "role": "user",
-                "content": [{"type": "input_text", "text": "a"}],
-            },
-        },
-        "string_above_max_length",
-        "item.id",
-        REPORTED,
-    ),
-    "many_tokens": (
-        {"type": "response.create", "response": {"metadata": {str(n): "" for n in range(17)}}},
-        "object_above_max_properties",
-        "response.metadata",
-        REFERENCE,
-    ),
-}
-
-
-def _refusal(message: Any, code: str | None, param: str | None) -> Run:
-    async def run(target: Any) -> None:
-        async with Wire(target) as wire:
-            before = wire.session
-            named = message if isinstance(message, str) else {"event_id": "probe_1", **message}
-            await wire.send_raw(named)
-            event = await wire.next()
-            if not isinstance(event, events.Error):
-                raise Different(event.type, f"error {code}")
-            check(event.error.code, code, "code")
-            if param is not None:
-                check(event.error.param, param, "param")
-            if not isinstance(message, str) and message.get("type") in CLIENT_EVENTS:
-                check(event.error.event_id, "probe_1", "event_id")
-            await wire.update(instructions="Still here.")  # the session lives on, and nothing else has changed
-            check(wire.session.voice, before.voice, "voice afterwards")
-            check(wire.session.turn_detection, before.turn_detection, "turn detection afterwards")
-
-    return run
-
-
-for _dialects, _table in ((("ga",), GA_REFUSALS), (("preview",), PREVIEW_REFUSALS), (("ga", "preview"), BOTH_REFUSALS)):
-    for _name, (_message, _code, _param, _source) in _table.items():
-        _said = f"This is refused with {_code}, the session lives on: {json.dumps(_message)[:160]}"
-        PROBES.append(Probe(f"refusal.{_name}", _said, _source, _refusal(_message, _code, _param), 0.0, _dialects))
 
 # --- items ------------------------------------------------------------------------------------------------------------
 
@@ -377,6 +176,21 @@ async def items__retrieved(target: Any) -> None:
         check(item.content[0].text, "Read me back.", "text")
 
 
+@probe(REFERENCE, dialects=("ga",))
+async def items__image(target: Any) -> None:
+    """A user's message can hold an image."""
+    async with Wire(target) as wire:
+        part = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}
+        item = {"type": "message", "role": "user", "content": [part]}
+        await wire.send_raw({"type": "conversation.item.create", "item": item})
+        added = await wire.until(events.ConversationItemAdded)
+        check(added.item.content[0].type, "input_image", "content")
+
+
+PNG: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # one pixel
+)
+
 # --- responses --------------------------------------------------------------------------------------------------------
 
 TEXT_ORDER: Final = [
@@ -400,6 +214,34 @@ async def response__text_order(target: Any) -> None:
         await wire.respond(output_modalities=("text",))
         found = [kind for kind in wire.kinds(first) if kind in TEXT_ORDER]
         check(found, TEXT_ORDER, "events")
+
+
+@probe(OBSERVED, usd=0.01)
+async def response__audio_order(target: Any) -> None:
+    """The events of a spoken response come in their order; sound and transcript may end in either order."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        first = len(wire.events)
+        await wire.respond()
+        found = [kind for kind in dict.fromkeys(wire.kinds(first)) if kind.startswith("response.")]
+        ends = {"response.output_audio.done", "response.output_audio_transcript.done"}
+        check({"response.output_audio.delta", *ends} - set(found), set(), "missing events")
+        order = [kind for kind in found if kind in TEXT_ORDER]
+        check(order, [kind for kind in TEXT_ORDER if "text" not in kind], "events")
+        if max(map(found.index, ends)) > found.index("response.content_part.done"):
+            raise Different("an end of sound or transcript after content_part.done", "both before it")
+
+
+@probe(REFERENCE, usd=0.001)
+async def response__ids(target: Any) -> None:
+    """All events of a response name it and its item."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        done = await wire.respond(output_modalities=("text",))
+        of_response = [raw["response_id"] for raw in wire.raw if "response_id" in raw]
+        check(set(of_response), {done.response.id}, "response_id")
+        deltas = [one for one in wire.events if isinstance(one, events.ResponseOutputTextDelta)]
+        check({one.item_id for one in deltas}, {done.response.output[0].id}, "item_id")
 
 
 @probe(OBSERVED, usd=0.01)
@@ -439,6 +281,30 @@ async def response__usage(target: Any) -> None:
         check(usage.input_tokens, sum(part for part in parts if isinstance(part, int)), "input_tokens")
         if (details.cached_tokens or 0) > usage.input_tokens:
             raise Different(f"{details.cached_tokens} cached of {usage.input_tokens}", "a part of the input")
+
+
+async def _tokens_of_speech(wire: Wire, bytes_per_s: int) -> None:
+    await wire.write("Count from one to ten.")
+    usage = (await wire.respond()).response.usage
+    size = sum(len(one.delta) for one in wire.events if isinstance(one, events.ResponseOutputAudioDelta))
+    tokens, expected = usage.output_token_details.audio_tokens, size / bytes_per_s * 20
+    if not 0.7 * expected - 10 <= tokens <= 1.3 * expected + 10:
+        raise Different(f"{tokens} audio tokens for {size} bytes", f"about {expected:.0f}")
+
+
+@probe(COSTS, usd=0.02)
+async def response__usage_of_speech(target: Any) -> None:
+    """A second of the assistant's speech, 48,000 bytes of PCM, is about 20 audio tokens."""
+    async with Wire(target) as wire:
+        await _tokens_of_speech(wire, 48_000)
+
+
+@probe(COSTS, usd=0.02)
+async def response__g711(target: Any) -> None:
+    """G.711 output has 8,000 bytes per second."""
+    async with Wire(target) as wire:
+        check((await wire.update(output_format="audio/pcmu")).session.output_format.type, "audio/pcmu", "format")
+        await _tokens_of_speech(wire, 8_000)
 
 
 @probe(OBSERVED, usd=0.001)
@@ -527,6 +393,19 @@ async def response__truncated(target: Any) -> None:
 
 
 @probe(REPORTED, usd=0.01)
+async def response__truncated_too_late(target: Any) -> None:
+    """Truncating beyond the end of the audio is an error."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        await wire.respond()
+        item_id = next(one.item_id for one in wire.events if isinstance(one, events.ResponseOutputAudioDelta))
+        await wire.send(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=600_000))
+        while not isinstance(event := await wire.next(), events.Error):
+            if isinstance(event, events.ConversationItemTruncated):
+                raise Different(event.type, "error: the audio is already shorter")
+
+
+@probe(REPORTED, usd=0.01)
 async def response__voice_frozen(target: Any) -> None:
     """The voice cannot change once the assistant has spoken; the same voice may be sent again."""
     async with Wire(target) as wire:
@@ -556,6 +435,22 @@ async def response__function_call(target: Any) -> None:
         check("".join(one.delta for one in deltas), arguments[0].arguments, "arguments")
         json.loads(arguments[0].arguments)
         check(done.response.output[0].type, "function_call", "output item")
+
+
+@probe(REFERENCE, usd=0.002)
+async def response__function_output(target: Any) -> None:
+    """The output of a function is an item, and the next response is a message."""
+    async with Wire(target) as wire:
+        await wire.update(tools=Tools([TOOL]))
+        await wire.write("What is the weather in Lund?")
+        done = await wire.respond(output_modalities=("text",), tool_choice="required")
+        call = done.response.output[0]
+        output = {"type": "function_call_output", "call_id": call.call_id, "output": '{"sky": "clear"}'}
+        await wire.send_raw({"type": "conversation.item.create", "item": output})
+        added = await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
+        check((added.item.type, added.item.call_id), ("function_call_output", call.call_id), "item")
+        done = await wire.respond(output_modalities=("text",), tool_choice="none")
+        check([item.type for item in done.response.output], ["message"], "output")
 
 
 # --- speech -----------------------------------------------------------------------------------------------------------
@@ -633,6 +528,18 @@ async def speech__cleared(target: Any) -> None:
         check(event.error.code, "input_audio_buffer_commit_empty", "code")
 
 
+@probe(REPORTED)
+async def speech__too_short(target: Any) -> None:
+    """Less than 100 ms of audio cannot be committed."""
+    async with Wire(target) as wire:
+        await wire.update(turn_detection=None)
+        await wire.send(events.InputAudioBufferAppend(audio=bytes(48 * 50)))
+        await wire.send(events.InputAudioBufferCommit())
+        event = await wire.next()
+        check(event.type, "error")
+        check(event.error.code, "input_audio_buffer_commit_empty", "code")
+
+
 @probe(REFERENCE, usd=0.02)
 async def speech__interrupts(target: Any) -> None:
     """Speech during a response ends it with the reason "turn_detected"."""
@@ -668,35 +575,56 @@ async def speech__transcription(target: Any) -> None:
 # --- keys and other sessions ------------------------------------------------------------------------------------------
 
 
+def _with_instructions(dialect: str) -> dict[str, str]:
+    return {"instructions": "Be kind.", **({} if dialect == "preview" else {"type": "realtime"})}
+
+
 @probe(REFERENCE)
 async def keys__ephemeral(target: Any) -> None:
-    """An ephemeral key is made, expires in the future, and opens a session with its settings."""
-    session = (
-        {"instructions": "Be kind."}
-        if target.dialect == "preview"
-        else {"type": "realtime", "instructions": "Be kind."}
-    )
+    """An ephemeral key is made with the settings of its session, and expires in the future."""
+    key = await _ephemeral_key(target)
+    check(key.session.get("instructions"), "Be kind.", "instructions")
+    if not key.expires_at > time.time():
+        raise Different(f"expires_at {key.expires_at}", "a time in the future")
+
+
+@probe(REFERENCE)
+async def keys__open_a_session(target: Any) -> None:
+    """An ephemeral key opens a session, which has its settings."""
+    key = await _ephemeral_key(target)
+    async with Wire(replace(plain(target), api_key=key)) as wire:
+        check(wire.session.instructions, "Be kind.", "instructions")
+
+
+async def _ephemeral_key(target: Any) -> Any:
     try:
-        key = await target.ephemeral_key(session=session)
+        return await target.ephemeral_key(session=_with_instructions(target.dialect))
     except ConnectError as error:
         raise Different(str(error), "an ephemeral key") from error
-    check(key.session.get("instructions"), "Be kind.", "instructions")
-    if not key.reveal().startswith("ek_"):
-        raise Different("a key with another beginning", "a key that begins with ek_")
+
+
+async def _mint_status(target: Any, body: Any) -> int:
+    """Return the HTTP status of a request for an ephemeral key."""
+    where = plain(target)
+    facts = where.facts
+    url = read_endpoint(facts.service, facts.url, dialect=facts.dialect, model=facts.model).ephemeral_keys()
+    headers = await where._headers()  # those with which the target opens a session
+    request = {"json": body, "headers": dict(headers), "proxy": proxy_for(url), "ssl": where.ssl or True}
+    async with aiohttp.ClientSession() as http, http.post(url, **request) as response:
+        return response.status
 
 
 @probe(REFERENCE, dialects=("ga",))
 async def keys__unknown_field(target: Any) -> None:
     """A request for an ephemeral key with an unknown field is refused with 400."""
-    where = plain(target)
-    facts = where.facts
-    url = read_endpoint(facts.service, facts.url, dialect=facts.dialect, model=facts.model).ephemeral_keys()
-    headers = await where._headers()  # those with which the target opens a session
-    async with (
-        aiohttp.ClientSession() as http,
-        http.post(url, json={"nonsense": 1}, headers=dict(headers)) as response,
-    ):
-        check(response.status, 400, "HTTP status")
+    check(await _mint_status(target, {"nonsense": 1}), 400, "HTTP status")
+
+
+@probe(REFERENCE, dialects=("ga",))
+async def keys__too_long(target: Any) -> None:
+    """An ephemeral key lives two hours at most; more is refused with 400."""
+    lifetime = {"anchor": "created_at", "seconds": 7_201}
+    check(await _mint_status(target, {"expires_after": lifetime, "session": {"type": "realtime"}}), 400, "HTTP status")
 
 
 @probe(REFERENCE)
@@ -706,7 +634,17 @@ async def transcription__session(target: Any) -> None:
         check(wire.raw[0]["session"].get("object"), "realtime.transcription_session", "object")
 
 
-@probe(REFERENCE, usd=0.001)
+@probe(REFERENCE)
+async def transcription__no_response(target: Any) -> None:
+    """A transcription-only session refuses `response.create`."""
+    async with Wire(target, intent="transcription") as wire:
+        await wire.send_raw({"type": "response.create"})
+        while not isinstance(event := await wire.next(), events.Error):
+            if event.type.startswith("response."):
+                raise Different(event.type, "error")
+
+
+@probe(REFERENCE, usd=0.01)
 async def events__known(target: Any) -> None:
     """Every event of a conversation is one of the documented ones and fits its description."""
     async with Wire(target) as wire:
@@ -714,5 +652,15 @@ async def events__known(target: Any) -> None:
         await wire.respond()
         strange = [f"{one.type}: {one.problem}" for one in wire.events if isinstance(one, UnknownEvent)]
         check(strange, [], "unknown events")
-        without = [raw["type"] for raw in wire.raw if not raw.get("event_id")]
-        check(without, [], "events without event_id")
+
+
+@probe(REFERENCE, usd=0.001)
+async def events__ids(target: Any) -> None:
+    """Every event has an `event_id` of its own."""
+    async with Wire(target) as wire:
+        await wire.write("Say yes.")
+        await wire.respond(output_modalities=("text",))
+        await wire.quiet(1.0)  # `rate_limits.updated` may come last
+        check([raw["type"] for raw in wire.raw if not raw.get("event_id")], [], "events without event_id")
+        ids = [raw["event_id"] for raw in wire.raw]
+        check(len(set(ids)), len(ids), "number of different event_id")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,17 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from rtnb.errors import RtnbError
+from rtnb.analysis.cost import PRICES, estimate_usd, find_price
+from rtnb.errors import RateLimited, RtnbError
 from rtnb.redaction import redact
 from rtnb.targets import Shared, resolve
-from rtnb.verify.probes import PROBES, NotTested, Probe
-from rtnb.verify.wire import Different
+from rtnb.verify import calls, probes, refusals
+from rtnb.verify.probe import PROBES, NotTested, Probe
+from rtnb.verify.wire import SPENT, Different
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
 """Version of the JSON result."""
+PROBE_S = 120.0
+"""Longest time of a probe. Chosen."""
+ROOMS = (probes, refusals, calls)
+"""Modules that register the probes, in the order of the table."""
+_ID = re.compile(r"\b(sess|conv|item|resp|event|call|rtc)_\w+")
 
 
 @dataclass(frozen=True)
@@ -100,17 +109,26 @@ class Result:
 
 
 def estimated_usd(target: Any, *, only: str = "") -> float:
-    """Return what `verify` costs about, at the price of gpt-realtime; 0 for a simulator."""
-    if resolve(target).facts.service == "simulator":
-        return 0.0
-    return sum(probe.usd for probe in _chosen(resolve(target).dialect, only))
+    """Return what `verify` costs about at a target, at the price of gpt-realtime; 0 for a simulator."""
+    return 0.0 if _free(target) else sum(probe.usd for probe in _chosen(target.dialect, only))
+
+
+def _free(target: Any) -> bool:
+    return bool(target.facts.service == "simulator")
 
 
 def _chosen(dialect: str, only: str) -> list[Probe]:
-    return [probe for probe in PROBES if dialect in probe.dialects and probe.name.startswith(only)]
+    chosen = [probe for probe in PROBES if dialect in probe.dialects and probe.name.startswith(only)]
+    if not chosen:
+        groups = ", ".join(dict.fromkeys(probe.name.partition(".")[0] for probe in PROBES))
+        raise RtnbError(f"no probe begins with {only!r}").with_hint(f"Probes begin with: {groups}.")
+    rooms = [room.__name__ for room in ROOMS]
+    return sorted(chosen, key=lambda probe: rooms.index(probe.run.__module__))
 
 
-async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialect: Any = None) -> Result:
+async def verify(
+    target: Any, *, budget_usd: float = 0.5, only: str = "", dialect: Any = None, at_once: int = 1
+) -> Result:
     """Check a service against the documented protocol.
 
     Parameters
@@ -118,30 +136,53 @@ async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialec
     target : str, Azure, OpenAI, Custom, Simulator
         As `rtnb.connect` takes it.
     budget_usd : float, default 0.5
-        Probes that would cost more are not run; an estimate from the price of gpt-realtime.
+        A probe that would pass this sum is not run. What was spent is computed from the usage that the service told, at
+        the price of the model or of gpt-realtime.
     only : str, default ""
         Beginning of the names of the probes to run; empty runs all.
     dialect : {"ga", "preview"}, optional
         Where `target` is a text.
+    at_once : int, default 1
+        Probes at the same time, each with sessions of its own.
 
     Returns
     -------
     Result
         Printed, it is a table; `Result.save` writes JSON.
+
+    Raises
+    ------
+    ConnectError
+        The target cannot be reached, or refuses the key.
+    RtnbError
+        No probe begins with `only`.
     """
     where = resolve(target, dialect=dialect)
-    free = where.facts.service == "simulator"
+    chosen, free = _chosen(where.dialect, only), _free(where)
+    price = find_price(where.model) or PRICES["gpt-realtime"]
     result = Result(str(where), where.dialect, datetime.date.today().isoformat())
+    gate = asyncio.Semaphore(at_once)
+
+    async def run(probe: Probe) -> Outcome:
+        async with gate:
+            if not free and result.usd + probe.usd > budget_usd:
+                return _outcome(probe, "not tested", reason="the budget is used up")
+            spent: list[Any] = []
+            SPENT.set(spent)
+            result.usd += probe.usd  # set aside, since others run meanwhile
+            outcome = await _run(probe, where)
+            if free or (spent and all(spent)):
+                cost = sum(0.0 if free else estimate_usd(usage, price) for usage in spent)
+                result.usd = round(result.usd + cost - probe.usd, 6)
+            bar.update()
+            return outcome
+
     if isinstance(where, Shared):
         await where.acquire()
     try:
-        for probe in tqdm(_chosen(where.dialect, only), desc="verify", unit="probe"):
-            cost = 0.0 if free else probe.usd
-            if result.usd + cost > budget_usd:
-                result.outcomes.append(_outcome(probe, "not tested", reason="the budget is used up"))
-                continue
-            result.outcomes.append(await _run(probe, where))
-            result.usd += cost
+        await (await where.open()).close()  # a target that cannot be reached is no difference
+        with tqdm(total=len(chosen), desc="verify", unit="probe") as bar:
+            result.outcomes += await asyncio.gather(*map(run, chosen))
     finally:
         if isinstance(where, Shared):
             await where.release()
@@ -151,11 +192,12 @@ async def verify(target: Any, *, budget_usd: float = 0.5, only: str = "", dialec
 async def _run(probe: Probe, target: Any) -> Outcome:
     start = monotonic()
     try:
-        await probe.run(target)
+        async with asyncio.timeout(PROBE_S):
+            await probe.run(target)
     except Different as found:
         came, expected = redact(found.came)[:400], redact(found.expected)[:400]
         return _outcome(probe, "different", came=came, expected=expected, seconds=monotonic() - start)
-    except NotTested as missing:
+    except (NotTested, RateLimited) as missing:
         return _outcome(probe, "not tested", reason=redact(str(missing)), seconds=monotonic() - start)
     except (RtnbError, OSError, ValueError, AttributeError, LookupError, TypeError, AssertionError) as error:
         # What a probe cannot read is a difference as well: it was written for the documented shape.
@@ -169,9 +211,9 @@ def _outcome(probe: Probe, outcome: str, *, seconds: float = 0.0, **more: str) -
 
 
 def compare(first: Result, second: Result) -> list[tuple[str, str, str]]:
-    """Return the probes whose outcome differs between two results: name, first, second."""
+    """Return the probes whose outcome differs between two results: name, first, second; ids do not count."""
     outcomes: Sequence[dict[str, str]] = [
-        {one.probe: one.outcome + (f": {one.came}" if one.came else "") for one in result.outcomes}
+        {one.probe: one.outcome + (one.came and ": " + _ID.sub(r"\1_…", one.came)) for one in result.outcomes}
         for result in (first, second)
     ]
     names = sorted(set(outcomes[0]) | set(outcomes[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 import numpy as np
@@ -13,10 +13,12 @@ import numpy as np
 from rtnb.audio import babble, encode_pcm16
 from rtnb.errors import ConnectionClosed
 from rtnb.protocol import Dialect, Item, events, wire
-from rtnb.protocol.events import SERVER_EVENTS, Event
+from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.values import ContentPart, ResponseConfig, SessionConfig
-from rtnb.transport import Target, Transport
+from rtnb.transport import Transport
 
+SPENT: ContextVar[list[Any]] = ContextVar("SPENT")
+"""Usage of the responses of the running probe, None for one that the service did not tell."""
 PATIENCE_S: Final = 20.0
 """Longest wait for an event. Chosen: a live service begins to answer within 2 s."""
 
@@ -40,18 +42,17 @@ class Wire:
 
     Parameters
     ----------
-    target : Target
+    target : Target or Call
         Service to connect to.
     """
 
-    def __init__(self, target: Target, *, intent: str | None = None) -> None:
+    def __init__(self, target: Any, *, intent: str | None = None) -> None:
         self._target, self._intent = target, intent
         self.dialect: Dialect = target.dialect
         self.events: list[Any] = []
         """Every event received, decoded, in order."""
         self.raw: list[dict[str, Any]] = []
         """The same as JSON objects."""
-        self.at_s: list[float] = []
         self._transport: Transport
 
     async def __aenter__(self) -> Wire:
@@ -69,11 +70,6 @@ class Wire:
         """The session object that the service sent last."""
         found = [one for one in self.events if isinstance(one, events.SessionCreated | events.SessionUpdated)]
         return found[-1].session
-
-    @property
-    def usage(self) -> list[Any]:
-        """Usage of every response so far."""
-        return [one.response.usage for one in self.events if isinstance(one, events.ResponseDone)]
 
     async def send(self, event: Event) -> None:
         """Send an event in the service's dialect."""
@@ -94,7 +90,8 @@ class Wire:
             raise Different(f"the connection closed with {closed.code} {closed.reason}", "an event") from closed
         self.raw.append(json.loads(text))
         self.events.append(wire.decode(text, dialect=self.dialect, registry=SERVER_EVENTS))
-        self.at_s.append(time.monotonic())
+        if isinstance(self.events[-1], events.ResponseDone) and (spent := SPENT.get(None)) is not None:
+            spent.append(self.events[-1].response.usage)
         return self.events[-1]
 
     async def until(self, *kinds: type[Event], timeout_s: float = PATIENCE_S) -> Any:
@@ -104,6 +101,8 @@ class Wire:
             event = await self.next(max(0.01, deadline - time.monotonic()))
             if isinstance(event, kinds):
                 return event
+            if isinstance(event, UnknownEvent) and event.type in {kind.type for kind in kinds}:
+                raise Different(f"{event.type} that cannot be read: {event.problem}", "its documented shape")
             if isinstance(event, events.Error):
                 raise Different(f"error {event.error.code}: {event.error.message}", " or ".join(k.type for k in kinds))
 
@@ -156,6 +155,3 @@ class Wire:
             if not (event.type.endswith(".delta") and found and found[-1] == event.type):
                 found.append(event.type)
         return found
-
-
-Probe = Callable[..., Any]

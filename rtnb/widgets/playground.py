@@ -112,7 +112,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
     ) -> None:
         _check("transport", {transport}, tuple(TRANSPORTS))
         _check("show", {show} if isinstance(show, str) else show, PARTS)
-        self._target: Any = resolve(target, dialect=settings.pop("dialect", None))
+        self._target: Any = resolve(target, dialect=settings.pop("dialect", None), options=settings)
         if self._target.facts.service == "simulator" and "config" not in settings:
             settings.setdefault("transcription", TRANSCRIBER)
         named = {name: value for name, value in settings.items() if name not in _OPTIONS}

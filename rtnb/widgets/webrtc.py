@@ -162,7 +162,7 @@ class WebRTCPeer(SessionView):
         dialect: Any = None,
         **settings: Any,
     ) -> None:
-        self._target: Any = resolve(target, dialect=dialect)
+        self._target: Any = resolve(target, dialect=dialect, options=settings)
         if webrtc_filter and self._target.dialect == "preview":
             raise ConnectError("webrtc_filter is of the GA dialect").with_hint("Leave it out, or use dialect='ga'.")
         if settings.pop("reconnect", False):

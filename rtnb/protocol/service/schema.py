@@ -137,9 +137,7 @@ def _modalities(*combinations: list[str]) -> Rule:
     return check
 
 
-_ga_format = by_type(
-    {"audio/pcm": {"rate!": number("integer", 24_000, 24_000)}, "audio/pcmu": {}, "audio/pcma": {}},
-)
+_ga_format = by_type({"audio/pcm": {"rate!": number("integer", 24_000, 24_000)}, "audio/pcmu": {}, "audio/pcma": {}})
 _ga_input = table(
     {
         "format": _ga_format,

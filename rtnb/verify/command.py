@@ -1,0 +1,110 @@
+"""``rtnb verify``: asks before it spends, runs the probes, prints the table, writes the result."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from rtnb.errors import RtnbError
+from rtnb.targets import resolve
+from rtnb.transport import Azure, Custom, OpenAI
+from rtnb.transport.services import OPENAI_MODEL
+from rtnb.verify.run import Result, compare, estimated_usd, verify
+
+FREE_AT_ONCE = 4
+"""Probes at the same time where they cost nothing. Chosen: services limit sessions and tokens per minute."""
+
+
+def run(options: Any) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    options : namespace
+        `target` or `compare` (two paths), `dialect`, `budget_usd`, `model`, `only`, `out`, `yes`,
+        `key`.
+
+    Returns
+    -------
+    int
+        0 where everything is as documented (`compare`: the same), 1 where something is different or was not run.
+
+    Raises
+    ------
+    RtnbError
+        The target cannot be reached, or a file cannot be read or written.
+    """
+    if options.compare:
+        return _compare(*options.compare)
+    if options.target is None:
+        raise RtnbError("no target was named").with_hint('Name one: "sim", a "ws://…" address, "azure", "openai".')
+    target = named(options.target, options.dialect, model=options.model, key=options.key)
+    usd = estimated_usd(target, only=options.only)
+    print(f"{target}\nEstimated cost: {_money(usd)}, at most ${options.budget_usd:.2f}.", flush=True)
+    if usd and not options.yes and not _agreed():
+        print("Nothing was sent.")
+        return 1
+    try:
+        result = asyncio.run(
+            verify(target, budget_usd=options.budget_usd, only=options.only, at_once=1 if usd else FREE_AT_ONCE)
+        )
+        print(result)
+        if options.out:
+            result.save(options.out)
+            print(f"Written: {options.out}")
+    except OSError as error:
+        raise RtnbError(f"{error}") from error
+    return 1 if result.different else 0
+
+
+def named(name: str, dialect: Any = None, *, model: str | None = None, key: str | None = None) -> Any:
+    """Return the target of a name: ``sim``, ``azure`` and ``openai`` (from the environment), or an address.
+
+    Parameters
+    ----------
+    name : str
+        See above.
+    dialect : {"ga", "preview"}, optional
+        Default ``ga``.
+    model : str, optional
+        Model or deployment.
+    key : str, optional
+        Key for an address.
+    """
+    dialect = dialect or "ga"
+    if name == "azure":
+        overrides: dict[str, Any] = {"deployment": model} if model else {}
+        return Azure.from_env(dialect=dialect, **overrides)
+    if name == "openai":
+        return OpenAI(model or OPENAI_MODEL, dialect=dialect)
+    if "://" in name:
+        return Custom(name, dialect=dialect, model=model, api_key=key)
+    return resolve(name, dialect=dialect)
+
+
+def _compare(first: str, second: str) -> int:
+    results = []
+    for path in (first, second):
+        try:
+            results.append(Result.load(path))
+        except OSError as error:
+            raise RtnbError(f"{path} cannot be read: {error.strerror or error}") from error
+    found = compare(*results)
+    for sign, result in zip("AB", results, strict=True):
+        print(f"{sign}  {result.target}, {result.dialect}, {result.date}")
+    for name, one, other in found:
+        print(f"{name}\n    A  {one}\n    B  {other}")
+    print(f"{len(found)} of {len(results[0].outcomes)} outcomes differ." if found else "All outcomes are the same.")
+    return 1 if found else 0
+
+
+def _money(usd: float) -> str:
+    return f"about ${usd:.2f}" if usd else "none"
+
+
+def _agreed() -> bool:
+    try:
+        return input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # no terminal
+        print("(no answer: add --yes to go on without the question)")
+        return False
