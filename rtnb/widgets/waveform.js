@@ -53,6 +53,7 @@ class View extends PaintedCanvas {
     for (const name of ["turn", "response", "cut short"]) add(footer, "span", { className: "rtnb-legend", textContent: name });
     this.readout = add(footer, "span", { className: "rtnb-readout" });
     this.listen();
+    this.unwatch = watch(model, ["selected_ms", "height_px"], () => this.onTraits());
   }
 
   get ms_per_px() {
@@ -182,12 +183,10 @@ class View extends PaintedCanvas {
     const { lanes, bin_ms } = this.recording;
     const middle = top + height / 2;
     const scale = (height / 2 - 1) / Math.max(lanes[name].peak, 1600); // as loud as the loudest so far, at most 20 times
-    const columns = lanes[name].columns(this.start_ms / bin_ms, this.ms_per_px / bin_ms, Math.max(0, width - LEFT));
     g.fillStyle = color(name);
-    for (let i = 0; i < width - LEFT; i++) {
-      const [low, high] = [columns[2 * i] * scale, columns[2 * i + 1] * scale];
-      if (low || high) g.fillRect(LEFT + i, middle - high, 1, Math.max(1, high - low));
-    }
+    lanes[name].columns(this.start_ms / bin_ms, this.ms_per_px / bin_ms, width - LEFT, (i, low, high) => {
+      if (low || high) g.fillRect(LEFT + i, middle - high * scale, 1, Math.max(1, (high - low) * scale));
+    });
     g.fillRect(LEFT, middle - 0.25, width, 0.5);
   }
 
@@ -207,6 +206,7 @@ class View extends PaintedCanvas {
   }
 
   close() {
+    this.unwatch();
     clearTimeout(this.timer);
     this.stream.close();
     this.player?.close();
@@ -217,11 +217,7 @@ async function render(/** @type {import("./types").RenderProps<State>} */ { mode
   const { exports: channel } = await host.getWidget(model.get("channel"));
   const root = add(el, "div", { className: "rtnb rtnb-waveform", role: "group", "aria-label": "Time axis" });
   const view = new View(root, model, channel, signal);
-  const unwatch = watch(model, ["selected_ms", "height_px"], () => view.onTraits());
-  return () => {
-    unwatch();
-    view.close();
-  };
+  return () => view.close();
 }
 
 export default { render };

@@ -23,13 +23,13 @@ export class Envelope {
   }
 
   /**
-   * Lowest and highest of each column, in turns.
+   * Call `take` with each column and its lowest and highest sample.
    * @param {number} start first bin of the first column; may be a fraction, and negative
    * @param {number} width bins per column
    * @param {number} count
+   * @param {(column: number, low: number, high: number) => void} take
    */
-  columns(start, width, count) {
-    const columns = new Int16Array(2 * count);
+  columns(start, width, count, take) {
     for (let column = 0; column < count; column++) {
       const from = Math.floor(start + column * width);
       const to = Math.max(from + 1, Math.floor(start + (column + 1) * width));
@@ -38,9 +38,8 @@ export class Envelope {
         if (this.pairs[2 * i] < low) low = this.pairs[2 * i];
         if (this.pairs[2 * i + 1] > high) high = this.pairs[2 * i + 1];
       }
-      [columns[2 * column], columns[2 * column + 1]] = [low, high];
+      take(column, low, high);
     }
-    return columns;
   }
 }
 
@@ -112,7 +111,7 @@ export function paintMarks({ g, width, color, x }, { marks, now_ms }, { lane, ro
   const paint = (/** @type {string} */ name, /** @type {number} */ from_ms, /** @type {number} */ to_ms, top = bars, height = 7) => {
     const [from, to] = [x(from_ms), x(to_ms)];
     g.fillStyle = color(name);
-    if (to >= 0 && from <= width) g.fillRect(from, top, Math.max(2, to - from), height);
+    if (to >= 0 && from <= width) g.fillRect(from, top, Math.max(2, to - from + 1), height);
   };
   let next_ms = Infinity; // start of the item after it: what was cut makes room for that
   for (const [key, { start_ms, stop_ms, status, heard_ms, audio_ms }] of [...marks].reverse()) {

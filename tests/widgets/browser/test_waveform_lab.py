@@ -24,7 +24,7 @@ async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) ->
     page = notebook.page
     await run(notebook, "_ = scene.answer_now(marked(1500), text='One two three.', speed=None)")
     await page.locator(".rtnb-transcript p", has_text="One two three.").wait_for()
-    await page.locator("article", has_text="complete").wait_for()
+    await page.locator("article[data-status=complete]").wait_for()
 
     canvas = page.locator(".rtnb-waveform canvas")
     box = await canvas.bounding_box()
