@@ -26,7 +26,6 @@ import asyncio
 import inspect
 import secrets
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -149,8 +148,7 @@ class Channel(Widget):
     """
 
     _esm = bundle("channel.js")
-    _pinging: asyncio.TimerHandle | None = None
-    _loop: asyncio.AbstractEventLoop | None = None
+    _pinging: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
         self.streams: dict[str, Stream] = {}
@@ -219,7 +217,7 @@ class Channel(Widget):
             if page is not None:
                 self.disconnect(page)
             if self.streams:  # a message with a wrong number: the page opens a new connection
-                self._send_frames(page_id, connection, 0, 0, [])
+                self._send_frames(page_id, connection, [], number=0, received_bytes=0)
         elif page.connection == connection:
             page.received_bytes += sum(len(data) for data in frames)
             for frame in received:
@@ -317,25 +315,23 @@ class Channel(Widget):
 
     async def _message(self, page: Page, frames: list[bytes]) -> None:
         page.sent_messages += 1
-        self._send_frames(page.id, page.connection, page.sent_messages, page.received_bytes, frames)
+        counts = {"number": page.sent_messages, "received_bytes": page.received_bytes}
+        self._send_frames(page.id, page.connection, frames, **counts)
         await asyncio.sleep(TICK_S)
 
-    def _send_frames(self, page_id: str, connection: int, number: int, received_bytes: int, frames: list[bytes]) -> None:
+    def _send_frames(self, page_id: str, connection: int, frames: list[bytes], **counts: int) -> None:
         """Send a widget message, which all pages get."""
-        counts = {"number": number, "received_bytes": received_bytes}
         self.send({"rtnb": "frames", "page": page_id, "connection": connection, **counts}, buffers=frames)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
     def connect(self, page_id: str, connection: int, origin: str) -> Page:
         """Begin a connection of a page, new or known, on widget messages."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # the first page, or the loop was stopped and started again
-            self._loop = loop
+        if self._pinging is None or self._pinging.done():  # the first page, or the loop was stopped and started again
             self.pages.clear()
             for stream in self.streams.values():
                 stream.joined.clear()
-            self._pinging = loop.call_later(PING_S, self._ping)
+            self._pinging = self.start(self._ping())
         page = self.pages.setdefault(page_id, Page(page_id, origin))
         self.disconnect(page)
         page.connection, page.heard_s = connection, time.monotonic()
@@ -375,13 +371,12 @@ class Channel(Widget):
     def remove(self, stream: Stream) -> None:
         """Part a closed stream from its pages; after the last one all connections end."""
         stream.joined.clear()
-        if self.streams or self._loop is None:
+        if self.streams or self._pinging is None:
             return
         for page in list(self.pages.values()):
             self.drop(page)
-        if self._pinging is not None:
-            self._pinging.cancel()
-        self._loop = self._pinging = None
+        self._pinging.cancel()
+        self._pinging = None
         self.server.stop()
 
     def _elect(self, wanted: str) -> None:
@@ -392,14 +387,15 @@ class Channel(Widget):
             for page in self.pages.values():
                 self.post(page, "active", {"active": chosen})
 
-    def _ping(self) -> None:
-        for page in list(self.pages.values()):
-            silent = page.via == "messages" and self.heard_s - page.heard_s > _SILENT_S
-            if silent or time.monotonic() - page.heard_s > _GONE_S:
-                self.drop(page)
-            else:
-                self.post(page, "ping", {"active": self.active_page})
-        self._pinging = asyncio.get_running_loop().call_later(PING_S, self._ping)
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            for page in list(self.pages.values()):
+                silent = page.via == "messages" and self.heard_s - page.heard_s > _SILENT_S
+                if silent or time.monotonic() - page.heard_s > _GONE_S:
+                    self.drop(page)
+                else:
+                    self.post(page, "ping", {"active": self.active_page})
 
 
 def _on_widget_message(channel: Channel, content: Any, buffers: list[Any]) -> None:
