@@ -141,15 +141,12 @@ class SocketServer:
         Raises
         ------
         WidgetError
-            `SWITCH` forbids it, or this machine has no loopback.
+            `SWITCH` forbids it.
         """
         if switch := os.environ.get(SWITCH, ""):
             error = WidgetError(f"{SWITCH}={switch} forbids the socket that a page outside of the notebook needs.")
             raise error.with_hint(f"Restart the kernel without {SWITCH}.")
-        try:
-            port, key = self._listen(), secrets.token_urlsafe(32)
-        except OSError as error:
-            raise WidgetError(f"Cannot listen on this machine's loopback: {error}") from error
+        port, key = self._listen(), secrets.token_urlsafe(32)
         self._invitations = {k: v for k, v in self._invitations.items() if v[1] > time.monotonic()}
         self._invitations[key] = (write, time.monotonic() + INVITATION_S)
         return f"http://127.0.0.1:{port}{_INVITED}{key}"

@@ -63,8 +63,6 @@ OnPage = Callable[[str, str], object]
 Send = Callable[[list[bytes]], Awaitable[None]]
 Close = Callable[[], Awaitable[None]]
 
-__all__ = ["Channel", "ChannelStatus", "Stream", "StreamWidget", "shared_channel"]
-
 
 class Stream:
     """Part of the channel that belongs to one widget; made by `Channel.open_stream`."""

@@ -139,7 +139,7 @@ async def test_clocks_are_related_by_a_measured_offset(tabs: Any) -> None:
     channel.open_stream("chat", lambda kind, header, buffers: {"page_ms": header["t"], "kernel_ms": now_ms()})
     tab = await listening(opened, "direct")
     await tab.until("channel.trips.length > 1")
-    assert await tab.run("Number.isFinite(channel.status().offset_ms)")
+    assert await tab.run("Number.isFinite(channel.offset_ms)")
     late_ms = await tab.run(
         """async () => {
             const late = [];
