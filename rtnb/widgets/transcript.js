@@ -16,7 +16,6 @@ import { ClipPlayer, add, clock, download, onKey, put, putAttribute, watch } fro
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
 /** @type {Record<string, string>} */
 const FILES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
-const TITLES = { txt: "Text", srt: "SRT", vtt: "VTT", json: "JSON" };
 export const PAGE_ENTRIES = 500; // the same number as in transcript.py
 const NEAR_PX = 24;
 
@@ -203,7 +202,7 @@ async function render({ model, el, host, signal }) {
   const fetched = async (/** @type {string} */ format) => (await stream.request("export", { format })).text;
   act("Copy", async () => (await navigator.clipboard.writeText(await fetched("txt")), "Copied"));
   const format = add(head, "select", { "aria-label": "File format" });
-  for (const [value, textContent] of Object.entries(TITLES)) add(format, "option", { value, textContent });
+  for (const value of Object.keys(FILES)) add(format, "option", { value, textContent: value === "txt" ? "Text" : value.toUpperCase() });
   act("Save", async () => {
     const name = `transcript.${format.value}`;
     download(name, await fetched(format.value), FILES[format.value]);

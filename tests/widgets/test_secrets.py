@@ -94,7 +94,7 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
         assert (await playground.ask("Hello!")).transcript
         session, inspector = playground.session, playground.inspector
         assert inspector is not None
-        views = (playground.connection, playground.talk, playground.waveform, playground.transcript)
+        views = (playground.connection, playground.message_bar, playground.waveform, playground.transcript)
         reader = Reader(inspector, *views)
         await reader.join()
         await provoke(peer, session)

@@ -230,7 +230,7 @@ async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> No
 
 async def test_the_connection_counts_down_and_disconnects(panel: Opened) -> None:
     knobs = await panel("connection.ipynb", cell="connection = ConnectionControl(session)\nconnection")
-    await expect(knobs.find(".rtnb-connection .rtnb-chip").first).to_have_text("GA")
+    await expect(knobs.find(".rtnb-connection-target")).to_have_text("rtnb-simulator · GA · WebSocket")
     timer = knobs.find(".rtnb-connection [role=timer]")
     await expect(timer).to_have_text(re.compile("^59:"))
     first = await timer.inner_text()
