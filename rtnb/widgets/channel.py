@@ -126,9 +126,6 @@ class Stream:
         if shared_loop().running:
             shared_loop().call_soon(self._channel.remove, self)
 
-    def __repr__(self) -> str:
-        return f"Stream({self.name!r}, pages={self.pages})"
-
 
 class ChannelStatus(NamedTuple):
     """Status of the channel."""
