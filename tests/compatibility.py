@@ -1,6 +1,6 @@
 """Try the playground in every front end: ``python -m tests.compatibility [NAME …] [--folder FOLDER]``.
 
-Each front end gets a virtual environment of its own with this checkout in it. A notebook with ``rtnb.Playground`` runs
+Each front end gets its own virtual environment with this checkout in it. A notebook with ``rtnb.Playground`` runs
 there in a real browser: a typed message is answered, its audio is played, events appear, and a fake microphone reaches
 the simulator. The result is a table in Markdown. It needs Chromium, Firefox (Debian: ``firefox-esr``), npm (for
 JupyterHub), and the package registries; a run takes some minutes. `--folder` keeps the environments for the next run.
@@ -47,8 +47,9 @@ user_pref("media.navigator.permission.disabled", true);
 user_pref("browser.shell.checkDefaultBrowser", false);
 user_pref("datareporting.policy.dataSubmissionEnabled", false);
 user_pref("browser.aboutwelcome.enabled", false);
+user_pref("focusmanager.testmode", true);
 """
-"""Preferences for a microphone that plays a tone and needs no permission, and for no questions over the page."""
+"""Preferences: a microphone that plays a tone and needs no permission, no questions, a focus without a window."""
 
 FIND = """((css, pattern) => {
     for (const node of document.querySelectorAll(css)) {
@@ -105,7 +106,7 @@ showing = asyncio.get_running_loop().create_task(show())
 
 @dataclass
 class Row:
-    """One line of the table."""
+    """Line of the table."""
 
     front_end: str
     version: str
@@ -137,7 +138,7 @@ class FrontEnd:
     command: tuple[str, ...] = ("jupyter-lab", "--ServerApp.token=", "--ServerApp.password=", "--allow-root")
     path: str = "/lab/tree/trial.ipynb"
     runs: bool = True
-    """Whether the cells are run by the menu; Voilà runs them by itself."""
+    """Whether the menu runs the cells; Voilà runs them unasked."""
     browser: str = "Chromium"
     hub: bool = False
     host: str = "127.0.0.1"
@@ -239,10 +240,11 @@ class FirefoxScreen(Screen):
         self.problems, self._socket, self._number = [], socket, 0
 
     async def start(self) -> None:
-        """Begin a session and take the first tab."""
+        """Begin a session and open a window."""
         made = await self._command("session.new", capabilities={})
         self.version = f"Firefox {made['capabilities']['browserVersion'].split('.')[0]}"
-        self._context = (await self._command("browsingContext.getTree"))["contexts"][0]["context"]
+        made = await self._command("browsingContext.create", type="window")  # the first window never has the focus
+        self._context = made["context"]
         viewport = {"width": 1440, "height": 900}
         await self._command("browsingContext.setViewport", context=self._context, viewport=viewport)
 
@@ -417,7 +419,7 @@ class Trials:
     async def try_one(
         self, end: FrontEnd, bin_: Path, folder: Path, new_screen: NewScreen, row: Row, port: int
     ) -> list[Row]:
-        """Try a front end of one user, each with a simulator of its own."""
+        """Try a front end of one user, with its own simulator."""
         _write(folder / "trial.ipynb", '"sim"')
         number = f"--port={port}" if end.command[0] == "voila" else f"--ServerApp.port={port}"
         command = [str(bin_ / end.command[0]), *end.command[1:], "--no-browser", number]
