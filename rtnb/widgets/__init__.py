@@ -12,16 +12,14 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.code_export import CodeExport
     from rtnb.widgets.connection import ConnectionControl
     from rtnb.widgets.inspector import EventInspector, inspect
-    from rtnb.widgets.instructions import InstructionsControl
     from rtnb.widgets.message_bar import MessageBar
     from rtnb.widgets.microphone import Microphone
     from rtnb.widgets.panel import SettingsPanel
     from rtnb.widgets.playground import Playground
     from rtnb.widgets.presets import Preset
-    from rtnb.widgets.settings import AnswerControl, ListeningControl
+    from rtnb.widgets.settings import AnswerControl, InstructionsControl, ListeningControl, TurnDetectionControl
     from rtnb.widgets.speaker import Speaker
     from rtnb.widgets.transcript import Transcript
-    from rtnb.widgets.turn_detection import TurnDetectionControl
     from rtnb.widgets.vad_lab import VadLab
     from rtnb.widgets.waveform import Waveform
     from rtnb.widgets.webrtc import WebRTCPeer
@@ -34,16 +32,14 @@ _HOMES = {
     "code_export": "CodeExport",
     "connection": "ConnectionControl",
     "inspector": "EventInspector inspect",
-    "instructions": "InstructionsControl",
     "message_bar": "MessageBar",
     "microphone": "Microphone",
     "panel": "SettingsPanel",
     "playground": "Playground",
     "presets": "Preset",
-    "settings": "AnswerControl ListeningControl",
+    "settings": "AnswerControl InstructionsControl ListeningControl TurnDetectionControl",
     "speaker": "Speaker",
     "transcript": "Transcript",
-    "turn_detection": "TurnDetectionControl",
     "vad_lab": "VadLab",
     "waveform": "Waveform",
     "webrtc": "WebRTCPeer",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 import anywidget
 
+from rtnb.protocol.values import check_names
 from rtnb.redaction import redact
 
 FOLDER: Final = Path(__file__).parent
@@ -70,12 +70,8 @@ class Widget(anywidget.AnyWidget):
     _css: Any = styles()
 
     def __init__(self, **traits: Any) -> None:
-        known = sorted(name for name in self.class_trait_names() if not name.startswith("_"))
-        for name in traits:
-            if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-                raise TypeError(f"{type(self).__name__}() got an unexpected keyword {name!r}; {hint}")
+        known = [name for name in self.class_trait_names() if not name.startswith("_")]
+        check_names(traits, known, f"keyword of {type(self).__name__}()")
         super().__init__(**traits)
 
     def __repr__(self) -> str:

@@ -3,8 +3,7 @@
 A frame is: uint32 little-endian length of the header, the header (JSON, padded with spaces), then the buffers. Header
 and buffers are padded to multiples of 8 bytes, so that the page can lay a typed array over a buffer without copying.
 The header has ``c`` (stream name; "" for messages of the channel itself), ``k`` (kind), ``h`` (header of the message)
-and ``b`` (lengths of the buffers); where needed ``m`` (a batch: number of buffers of each message of ``h``) and ``r``
-(id of a request).
+and ``b`` (lengths of the buffers), and ``r`` (id of a request) where the sender waits for a reply.
 
 >>> unpack(pack("chat", "text", {"text": "hello"}, [b"12345"]))
 Frame(stream='chat', kind='text', header={'text': 'hello'}, buffers=[b'12345'], request=None)
@@ -32,26 +31,25 @@ class Frame(NamedTuple):
 
     stream: str
     kind: str
-    header: Any
-    """A dict; in a batch, which only the kernel sends, a list of them."""
+    header: dict[str, Any]
     buffers: list[bytes]
     request: int | None
     """Id of a request, where the sender waits for a reply."""
 
 
-def pack(stream: str, kind: str, header: Any, buffers: Sequence[bytes] = (), **more: Any) -> bytes:
+def pack(stream: str, kind: str, header: dict[str, Any], buffers: Sequence[bytes] = (), **more: Any) -> bytes:
     """Return the bytes of a frame.
 
     Parameters
     ----------
     stream, kind : str
         Name of the stream and kind of the message.
-    header : dict or list of dict
+    header : dict
         JSON values.
     buffers : sequence of bytes-like, optional
         Binary data.
     **more
-        ``m`` and ``r`` of the frame's header.
+        ``r`` of the frame's header.
 
     Raises
     ------
@@ -84,23 +82,8 @@ def unpack(data: Any) -> Frame:
         for size in head["b"]:
             buffers.append(bytes(data[at : at + size]))
             at += size + -size % 8
-        if at != len(data) or not isinstance(head["h"], dict | list):
+        if at != len(data) or not isinstance(head["h"], dict):
             raise ValueError("wrong lengths or a wrong header")
         return Frame(str(head["c"]), str(head["k"]), head["h"], buffers, head.get("r"))
     except (struct.error, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"not a frame of the channel ({len(data)} bytes): {error}") from error
-
-
-class Delay:
-    """How much longer than the quickest frame one took; the two clocks need not agree."""
-
-    def __init__(self) -> None:
-        self._quickest: tuple[float, float] | None = None
-
-    def late_ms(self, stamp_ms: float, now: float) -> float:
-        """Note a frame that was stamped then and is here now, each by its own clock; return its delay."""
-        took = now - stamp_ms
-        quickest, at = self._quickest or (took, now)
-        quickest = min(took, quickest + (now - at) / 1000)  # forgets 1 ms per second: clocks drift
-        self._quickest = (quickest, now)
-        return took - quickest

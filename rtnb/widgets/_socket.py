@@ -1,4 +1,4 @@
-"""WebSocket that a page may use instead of widget messages: on loopback, with Origin and token checked.
+"""Pages of the channel, and the WebSocket that one may use: on loopback, with Origin and token checked.
 
 A page proves itself twice. The handshake's Origin must be one that a page has just named by widget message; another
 site that is open in the same browser cannot forge it. The first message must hold a token that only that page was
@@ -14,8 +14,10 @@ import os
 import secrets
 import socket as sockets
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -25,13 +27,15 @@ from websockets.http11 import Request, Response
 
 from rtnb.errors import WidgetError
 from rtnb.widgets._frames import MAX_FRAME_BYTES, unpack
-from rtnb.widgets._pages import Page, Pages
 
 SWITCH: Final = "RTNB_CHANNEL"
 """Environment variable: ``messages`` offers no socket, ``proxy`` no direct one."""
 
 TOKEN_S: Final = 15.0
 """Lifetime of a token (chosen: a page makes two attempts of 5 s)."""
+
+MESSAGE_BYTES: Final = 256 * 2**10
+"""Size at which a widget message takes no further frame (chosen: 13 MB/s)."""
 
 INVITATION_S: Final = 600.0
 """Lifetime of an invitation (chosen: a person has to find and click a link)."""
@@ -59,17 +63,65 @@ WritePage = Callable[[str, str, int], str]
 """``write(page_id, token, port)`` returns the HTML of a page."""
 
 
-class SocketServer:
-    """Listener for the sockets of pages, while there are streams."""
+@dataclass(eq=False)
+class Page:
+    """Browser tab, or one reload of it."""
 
-    def __init__(self, pages: Pages) -> None:
-        self._pages = pages
+    id: str
+    origin: str
+    connection: int = 0
+    """Number of its connection; 0 without one."""
+    via: str = "messages"
+    """``"direct"``, ``"proxy"`` or ``"messages"``."""
+    heard_s: float = 0.0
+    token: str = field(default="", repr=False)
+    """Opens its socket, once and until `token_until_s`."""
+    token_until_s: float = 0.0
+    received_bytes: int = 0
+    """Bytes received by widget messages of this connection."""
+    sent_messages: int = 0
+    """Number of its last widget message."""
+    former: set[str] = field(default_factory=set)
+    """Streams that it showed before its connection ended."""
+    queue: deque[bytes] = field(default_factory=deque, repr=False)
+    queued_bytes: int = 0
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    writer: asyncio.Task[None] | None = None
+    """Sends its queue; each transport of each connection has one."""
+
+    def take(self) -> list[bytes]:
+        """Take the oldest frames from the queue, enough for one widget message."""
+        frames: list[bytes] = []
+        n_bytes = 0
+        while self.queue and n_bytes < MESSAGE_BYTES:
+            frames.append(self.queue.popleft())
+            n_bytes += len(frames[-1])
+        self.queued_bytes -= n_bytes
+        if not self.queue:
+            self.filled.clear()
+        return frames
+
+    def new_token(self) -> str:
+        """Return a new token; an older one is worthless."""
+        self.token, self.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
+        return self.token
+
+
+class SocketServer:
+    """Listener for the sockets of pages, while there are streams.
+
+    Parameters
+    ----------
+    channel : Channel
+        The channel that it belongs to.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
         self._invitations: dict[str, tuple[WritePage, float]] = {}
         self._running: asyncio.Task[None] | None = None
         self._port = 0
         self._strangers = 0
-        pages.offer = self.offer
-        pages.on_stop = self.stop
 
     def offer(self, page: Page) -> dict[str, Any]:
         """Return port and token for one page; nothing where the user or the page's origin does not allow a socket."""
@@ -81,7 +133,7 @@ class SocketServer:
         except OSError as error:  # this machine has no loopback: widget messages remain
             _logger.warning("no socket: %s", error)
             return {}
-        return {"port": port, "token": _new_token(page), "direct": switch != "proxy"}
+        return {"port": port, "token": page.new_token(), "direct": switch != "proxy"}
 
     def invite(self, write: WritePage) -> str:
         """Return the address of a page of our own on this machine's loopback, which opens once.
@@ -89,15 +141,12 @@ class SocketServer:
         Raises
         ------
         WidgetError
-            `SWITCH` forbids it, or this machine has no loopback.
+            `SWITCH` forbids it.
         """
         if switch := os.environ.get(SWITCH, ""):
             error = WidgetError(f"{SWITCH}={switch} forbids the socket that a page outside of the notebook needs.")
             raise error.with_hint(f"Restart the kernel without {SWITCH}.")
-        try:
-            port, key = self._listen(), secrets.token_urlsafe(32)
-        except OSError as error:
-            raise WidgetError(f"Cannot listen on this machine's loopback: {error}") from error
+        port, key = self._listen(), secrets.token_urlsafe(32)
         self._invitations = {k: v for k, v in self._invitations.items() if v[1] > time.monotonic()}
         self._invitations[key] = (write, time.monotonic() + INVITATION_S)
         return f"http://127.0.0.1:{port}{_INVITED}{key}"
@@ -144,7 +193,7 @@ class SocketServer:
         """Refuse a handshake from an unexpected origin; show an invited page."""
         if request.path.startswith(_INVITED):
             return self._show(socket, request)
-        expected = [[page.origin] for page in self._pages.pages.values() if page.token_until_s > time.monotonic()]
+        expected = [[page.origin] for page in self._channel.pages.values() if page.token_until_s > time.monotonic()]
         if request.headers.get_all("Origin") not in expected:
             return socket.respond(HTTPStatus.FORBIDDEN, "wrong origin\n")
         if self._strangers >= _STRANGERS:
@@ -159,8 +208,8 @@ class SocketServer:
         if request.headers.get("Host") != host or write is None or until_s < time.monotonic():
             text = "This link works once. Return to the notebook for a new one.\n"
             return socket.respond(HTTPStatus.GONE, text)
-        page = self._pages.connect(secrets.token_hex(8), 1, f"http://{host}")
-        response = socket.respond(HTTPStatus.OK, write(page.id, _new_token(page), port))
+        page = self._channel.connect(secrets.token_hex(8), 1, f"http://{host}")
+        response = socket.respond(HTTPStatus.OK, write(page.id, page.new_token(), port))
         del response.headers["Content-Type"]
         response.headers.update(_PAGE_HEADERS | {"Content-Security-Policy": _PAGE_POLICY.format(host=host)})
         return response
@@ -169,8 +218,7 @@ class SocketServer:
         self._strangers += 1
         try:
             async with asyncio.timeout(_FIRST_MESSAGE_S):
-                first = await socket.recv()
-            page, via = self._admit(socket, first)
+                page, via = self._admit(socket, await socket.recv())
         except (TimeoutError, ConnectionClosed, PermissionError):
             await socket.close(_REFUSED, "no valid token")
             return
@@ -182,16 +230,15 @@ class SocketServer:
         """Return the page whose token this is, and its way; the token is used up."""
         try:
             shown = json.loads(first)
-            page, token, connection, via = (shown[name] for name in ("page", "token", "connection", "via"))
-            page = self._pages.pages[page]
-            matches = secrets.compare_digest(page.token.encode(), token.encode())
+            page: Page = self._channel.pages[shown["page"]]
+            via, connection = shown["via"], (shown["connection"], socket.request and socket.request.headers["Origin"])
+            matches = secrets.compare_digest(page.token.encode(), shown["token"].encode())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise PermissionError("no token") from error
-        origin = socket.request.headers.get("Origin") if socket.request else None
         if not matches or page.token_until_s < time.monotonic():
             raise PermissionError("no valid token")
         page.token_until_s = 0.0
-        if (page.origin, page.connection) != (origin, connection) or via not in ("direct", "proxy"):
+        if connection != (page.connection, page.origin) or via not in ("direct", "proxy"):
             raise PermissionError("no such connection")
         return page, via
 
@@ -201,11 +248,11 @@ class SocketServer:
                 for frame in frames:
                     await socket.send(frame)
 
-        writer = self._pages.attach(page, via, send, socket.close)
+        writer = self._channel.attach(page, via, send, socket.close)
         try:
             async for data in socket:
                 if page.writer is writer:  # else a newer connection has replaced it
-                    self._pages.receive(page, unpack(data))
+                    self._channel.receive(page, unpack(data))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             _logger.warning("page %s: %s", page.id, error)
             await socket.close(1007, "not a frame of the channel")
@@ -214,11 +261,5 @@ class SocketServer:
         finally:
             if page.writer is writer:
                 tab_closed = socket.close_code in (1000, 1001)  # or it shows no widget
-                (self._pages.drop if tab_closed else self._pages.disconnect)(page)
+                (self._channel.drop if tab_closed else self._channel.disconnect)(page)
             await socket.close(1001)  # when the loop stops: the server forgets a connection whose handler was cancelled
-
-
-def _new_token(page: Page) -> str:
-    """Return a new token for a page; an older one is worthless."""
-    page.token, page.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
-    return page.token

@@ -1,12 +1,11 @@
 /**
- * The page's side of the channel between page and kernel; _pages.py describes connections and messages.
+ * The page's side of the channel between page and kernel; channel.py describes connections and messages.
  * @typedef {{}} State no traits
  */
-import { messages, pack, unpack } from "./channel_frames.js";
+import { pack, unpack } from "./channel_frames.js";
 import { openSocket, ways } from "./channel_socket.js";
 
 const SILENT_MS = 7000; // a connection without a ping for this long is lost; the kernel pings every 2 s
-const STABLE_MS = 60_000; // a connection that lasted this long is replaced at once
 const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
 const MESSAGE_BYTES = 2 ** 20; // a widget message takes no more than this, or one frame: the server refuses 10 MiB
 const CLOCK_MS = 10_000; // interval of the clock's measurements
@@ -79,7 +78,7 @@ export class PageChannel {
   // --- what widgets use
 
   status() {
-    return { kind: this.kind, offset_ms: this.trips.length ? this.offset_ms : null };
+    return { kind: this.kind };
   }
 
   onStatus(/** @type {(status: import("./types").ChannelStatus) => void} */ fn) {
@@ -139,16 +138,15 @@ export class PageChannel {
       signal?.throwIfAborted();
       if (this.unsent_bytes > REQUEST_BYTES) throw new Error("The kernel is busy: too much waits for it.");
       const id = ++this.requested;
-      const settle = (/** @type {any} */ reply, reason = reply.error === undefined ? null : new Error(reply.error)) => {
+      const ends = new AbortController();
+      const settle = (/** @type {any} */ reply, reason = reply.error && new Error(reply.error)) => {
+        ends.abort();
         clearTimeout(timer);
-        signal?.removeEventListener("abort", cancel);
         this.requests.delete(id);
-        if (reason) reject(reason);
-        else resolve(reply);
+        reason ? reject(reason) : resolve(reply);
       };
-      const cancel = () => settle({}, signal?.reason);
       const timer = setTimeout(() => settle({ error: `No reply to "${kind}" within ${timeout_ms} ms.` }), timeout_ms);
-      signal?.addEventListener("abort", cancel);
+      signal?.addEventListener("abort", () => settle({}, signal.reason), { signal: ends.signal });
       this.requests.set(id, settle);
       this.post({ c: name, k: kind, h: header, r: id }, buffers);
     });
@@ -222,12 +220,10 @@ export class PageChannel {
     this.heard = performance.now();
     if (!frame.c) this.onOwn(frame.k, frame.h, frame.r ?? 0);
     for (const listener of this.streams.get(frame.c) ?? []) {
-      for (const [header, buffers] of messages(frame)) {
-        try {
-          listener(frame.k, header, buffers);
-        } catch (error) {
-          console.error("rtnb:", error); // the mistake of one widget must not stop the others
-        }
+      try {
+        listener(frame.k, frame.h, frame.buffers);
+      } catch (error) {
+        console.error("rtnb:", error); // the mistake of one widget must not stop the others
       }
     }
     this.changed();
@@ -238,6 +234,7 @@ export class PageChannel {
     if (kind === "reply") return this.requests.get(request)?.(header);
     this.active = header.active ?? this.active;
     if (header.kernel_ms) this.onClock(header);
+    if (kind === "ping") this.attempts = 0; // this connection lasts: replace it at once when it ends
     if (kind === "welcome" && this.state === "hello") this.trySockets(header);
     else if (kind === "ping" && this.state === "open" && this.heard - this.asked > CLOCK_MS) this.measure();
     else if (kind === "rejoin") {
@@ -308,7 +305,6 @@ export class PageChannel {
 
   /** End the connection; what was not sent yet waits for the next one. */
   end() {
-    if (this.state === "open" && performance.now() - this.began > STABLE_MS) this.attempts = 0;
     const { socket } = this;
     this.state = "closed";
     this.socket = null;
@@ -360,14 +356,9 @@ export default () => {
   /** @type {PageChannel} */
   let channel;
   return {
-    initialize(/** @type {any} */ { model, signal }) {
-      channel = new PageChannel(model, { signal });
-      return channel;
-    },
+    initialize: (/** @type {any} */ { model, signal }) => (channel = new PageChannel(model, { signal })),
     render(/** @type {any} */ { el }) {
-      const badge = document.createElement("span");
-      badge.className = "rtnb rtnb-badge";
-      badge.setAttribute("role", "status");
+      const badge = Object.assign(document.createElement("span"), { className: "rtnb rtnb-badge", role: "status" });
       const show = (/** @type {import("./types").ChannelStatus} */ { kind }) => {
         badge.dataset.kind = kind;
         badge.title = TITLES[kind];

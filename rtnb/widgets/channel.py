@@ -2,15 +2,32 @@
 
 Widget messages need the kernel's main thread, which a computing cell blocks. A page therefore first tries a WebSocket
 to the background loop: directly where kernel and browser share a machine, else through jupyter-server-proxy where that
-is installed. Without either it uses widget messages. Everything then goes that one way until the connection ends.
+is installed. Without either it uses widget messages. Everything then goes that one way until the connection ends. Set
+RTNB_CHANNEL to ``messages`` to forbid sockets, or to ``proxy`` to forbid direct ones.
 
-Set RTNB_CHANNEL to ``messages`` to forbid sockets, or to ``proxy`` to forbid direct ones.
+A page numbers its connections; a new connection replaces the last one, and both sides ignore messages of older ones.
+The transport delivers the frames of a connection once and in order: a WebSocket does, and so do widget messages unless
+the server drops some (it does above 1,000 a second). The kernel's widget messages are therefore numbered; after a gap
+the page opens a new connection. They also say how many bytes came from the page, which refuses to send more while too
+many are under way. A page that has connected joins its streams, and each stream's widget publishes a snapshot.
+
+Messages of the channel itself (frames of stream ""):
+
+- page → kernel: ``hello`` {origin, page_ms} (begins a connection, by widget message), ``join`` {names, all}, ``leave``
+  {name}, ``clock`` {page_ms}, ``claim``, ``bye``;
+- kernel → page: ``welcome`` {active, page_ms, kernel_ms, port, token, direct}, ``open`` {active} (first on a socket),
+  ``active`` {active}, ``ping`` {active}, ``clock`` {page_ms, kernel_ms}, ``reply`` {…}, ``rejoin`` {} (the queue was
+  full).
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import secrets
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import anywidget
@@ -18,14 +35,96 @@ from IPython.display import display
 from traitlets import Unicode
 
 from rtnb._loop import shared_loop
-from rtnb.widgets._base import Widget, bundle
-from rtnb.widgets._pages import OnMessage, Pages, Stream
-from rtnb.widgets._socket import SocketServer, WritePage
+from rtnb.errors import RtnbError
+from rtnb.widgets._base import Widget, bundle, format_error
+from rtnb.widgets._frames import Frame, now_ms, pack, unpack
+from rtnb.widgets._socket import Page, SocketServer, WritePage
+
+PING_S: Final = 2.0
+"""Interval of the kernel's pings (chosen; a page without any for 7 s has no connection)."""
+
+TICK_S: Final = 0.02
+"""Shortest interval of widget messages: 50 a second, far below the 1,000 at which the server drops some."""
+
+QUEUE_BYTES: Final = 32 * 2**20
+"""Most bytes that wait for one page (chosen); beyond it they are dropped, and the page joins its streams again."""
 
 SHOWN_S: Final = 6.0
 """Longest wait for a page to show what a cell displayed: 1 to 3 s where JupyterLab is busy (measured)."""
 
-__all__ = ["Channel", "ChannelStatus", "Stream", "StreamWidget", "shared_channel"]
+_SILENT_S: Final = 25.0  # a page on widget messages is gone when others are heard this much later; it speaks every 10 s
+_GONE_S: Final = 120.0  # and in any case after this; chosen: a blocked kernel hears no page for long
+
+_CLOSED: Final = {"error": "The widget was closed."}
+
+Answer = dict[str, Any] | None
+OnMessage = Callable[[str, dict[str, Any], list[bytes]], Answer | Awaitable[Answer]]
+OnPage = Callable[[str, str], object]
+Send = Callable[[list[bytes]], Awaitable[None]]
+Close = Callable[[], Awaitable[None]]
+
+
+class Stream:
+    """Part of the channel that belongs to one widget; made by `Channel.open_stream`."""
+
+    def __init__(self, name: str, on_message: OnMessage, channel: Channel) -> None:
+        self.name = name
+        self.on_message = on_message
+        self.joined: dict[str, Page] = {}
+        """Pages that show the widget, by id; the newest last."""
+        self.listeners: list[OnPage] = []
+        self._channel = channel
+
+    @property
+    def pages(self) -> int:
+        """Number of pages that show the widget."""
+        return len(self.joined)
+
+    def on_page(self, callback: OnPage) -> None:
+        """Call ``callback(page_id, "joined" | "left")`` on the background loop.
+
+        A page joins when a view appears and after each reconnection: publish the widget's state to it then. A page with
+        two views joins twice.
+        """
+        self.listeners.append(callback)
+
+    def publish(
+        self, kind: str, header: dict[str, Any], buffers: Sequence[bytes] = (), *, to: str | None = None
+    ) -> None:
+        """Send one message to the pages that show the widget; from any thread, returns at once.
+
+        Nothing is kept for later pages.
+
+        Parameters
+        ----------
+        kind, header, buffers
+            Arguments of the page's ``onMessage(kind, header, buffers)``. The header is JSON.
+        to : str, optional
+            Id of the only page to send it to.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The header is not JSON, or the message is larger than 8 MiB.
+        """
+        if self.joined:
+            shared_loop().call_soon(self._send, pack(self.name, kind, header, buffers), to)
+
+    def publish_batch(self, kind: str, messages: Iterable[tuple[dict[str, Any], Sequence[bytes]]]) -> None:
+        """Send many messages of one kind, given as pairs of header and buffers."""
+        for header, buffers in messages:
+            self.publish(kind, header, buffers)
+
+    def _send(self, frame: bytes, to: str | None) -> None:
+        for page in list(self.joined.values()):
+            if to in (None, page.id):
+                self._channel.queue(page, frame)
+
+    def close(self) -> None:
+        """Close the stream; with the last one the channel's socket closes. Closing twice is allowed."""
+        self._channel.streams.pop(self.name, None)
+        if shared_loop().running:
+            shared_loop().call_soon(self._channel.remove, self)
 
 
 class ChannelStatus(NamedTuple):
@@ -38,14 +137,24 @@ class ChannelStatus(NamedTuple):
 
 
 class Channel(Widget):
-    """Channel of this kernel; displayed, it is a badge with its status. Use `shared_channel`."""
+    """Channel of this kernel; displayed, it is a badge with its status. Use `shared_channel`.
+
+    `open_stream`, `status` and `close` may be called on any thread; all else runs on the background loop.
+    """
 
     _esm = bundle("channel.js")
+    _pinging: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
+        self.streams: dict[str, Stream] = {}
+        self.pages: dict[str, Page] = {}
+        self.active_page = ""
+        """Id of the page that may use the microphone and the loudspeaker; empty without a page."""
+        self.heard_s = 0.0
+        """Time of the last widget message of any page (`time.monotonic`)."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.server = SocketServer(self)
         super().__init__()
-        self._pages = Pages(lambda content, frames: self.send({"rtnb": "frames", **content}, buffers=frames))
-        self._server = SocketServer(self._pages)
         self.on_msg(_on_widget_message)
 
     def open_stream(self, name: str, on_message: OnMessage) -> Stream:
@@ -64,39 +173,224 @@ class Channel(Widget):
         ValueError
             The name is empty or in use.
         """
-        if not name or name in self._pages.streams:
+        if not name or name in self.streams:
             raise ValueError(f"stream name {name!r} is {'in use' if name else 'empty'}")
-        stream = self._pages.streams[name] = Stream(name, on_message, self._pages)
+        stream = self.streams[name] = Stream(name, on_message, self)
         return stream
 
     @property
     def status(self) -> ChannelStatus:
         """Connection of the active page, and number of pages."""
-        active = self._pages.pages.get(self.active_page)
-        return ChannelStatus(active.via if active else "none", len(self._pages.pages))
-
-    @property
-    def active_page(self) -> str:
-        """Id of the page that may use the microphone and the loudspeaker; empty without a page."""
-        return self._pages.active
-
-    @property
-    def last_message_s(self) -> float:
-        """Time of the last widget message (`time.monotonic`); 0 before the first."""
-        return self._pages.last_message_s
+        active = self.pages.get(self.active_page)
+        return ChannelStatus(active.via if active else "none", len(self.pages))
 
     async def invite(self, write: WritePage) -> str:
         """Return the address of a page outside of the notebook that opens once; see `SocketServer.invite`."""
-        return self._server.invite(write)
+        return self.server.invite(write)
 
     def close(self) -> None:
         """Close all streams, the socket and the widget."""
-        for stream in list(self._pages.streams.values()) if hasattr(self, "_pages") else ():
+        for stream in list(self.streams.values()):
             stream.close()
         super().close()
 
     def __repr__(self) -> str:
         return f"<Channel: {self.status.kind}, {self.status.pages} pages>"
+
+    # --- from the page ------------------------------------------------------------------------------------------------
+
+    def receive_message(self, page_id: str, connection: int, at: int, frames: Sequence[bytes]) -> None:
+        """Take a widget message of a page; `at` is the number of bytes sent before it on this connection."""
+        self.heard_s = time.monotonic()
+        received = [unpack(data) for data in frames]
+        page = self.pages.get(page_id)
+        if [frame.kind for frame in received if not frame.stream] == ["hello"]:
+            if self.streams and (page is None or page.connection < connection):
+                self._welcome(self.connect(page_id, connection, str(received[0].header["origin"])), received[0].header)
+        elif page is None or (page.connection == connection and page.received_bytes != at):
+            # The page was forgotten; or the kernel's subshells changed the order.
+            if page is not None:
+                self.disconnect(page)
+            if self.streams:  # a message with a wrong number: the page opens a new connection
+                self._send_frames(page_id, connection, [], number=0, received_bytes=0)
+        elif page.connection == connection:
+            page.received_bytes += sum(len(data) for data in frames)
+            for frame in received:
+                self.receive(page, frame)
+
+    def _welcome(self, page: Page, header: dict[str, Any]) -> None:
+        clocks = {"page_ms": header["page_ms"], "kernel_ms": now_ms()}
+        self.post(page, "welcome", {**self.server.offer(page), **clocks, "active": self.active_page})
+
+    def receive(self, page: Page, frame: Frame) -> None:
+        """Take one frame of a page."""
+        page.heard_s = time.monotonic()
+        kind, header = frame.kind, frame.header
+        if frame.stream:
+            self._deliver(page, frame)
+        elif kind == "join":
+            self._leave(page, page.former - set(header["all"]))  # after a reconnection, widgets no longer shown
+            self._join(page, header["names"])
+        elif kind == "leave":
+            self._leave(page, [header["name"]])
+        elif kind == "clock":
+            self.post(page, "clock", {"page_ms": header["page_ms"], "kernel_ms": now_ms()})
+        elif kind == "claim":
+            self._elect(page.id)
+        elif kind == "bye":
+            self.drop(page)
+
+    def _deliver(self, page: Page, frame: Frame) -> None:
+        """Call the handler of a stream, and post its reply, at once or when it is there."""
+        stream = self.streams.get(frame.stream)
+        arguments = frame.kind, frame.header, frame.buffers
+        answer = _call(frame.stream, frame.kind, stream.on_message, *arguments) if stream else _CLOSED
+        if inspect.isawaitable(answer):
+            self.start(self._reply(page, frame, answer))
+        elif frame.request is not None:
+            self.post(page, "reply", answer or {}, r=frame.request)
+
+    async def _reply(self, page: Page, frame: Frame, answer: Awaitable[Answer]) -> None:
+        try:
+            reply = await answer or {}
+        except Exception as error:
+            reply = _report(frame.stream, frame.kind, error)
+        if frame.request is not None:
+            self.post(page, "reply", reply, r=frame.request)
+
+    def _join(self, page: Page, names: Sequence[str]) -> None:
+        page.former -= set(names)
+        for stream in [self.streams[name] for name in names if name in self.streams]:
+            stream.joined[page.id] = page
+            _notify(stream, page, "joined")
+
+    def _leave(self, page: Page, names: Iterable[str]) -> None:
+        for stream in [self.streams[name] for name in names if name in self.streams]:
+            if stream.joined.pop(page.id, None) or stream.name in page.former:
+                page.former.discard(stream.name)
+                _notify(stream, page, "left")
+
+    def start(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `coro` in a task that is kept until it ends."""
+        task = asyncio.get_running_loop().create_task(coro)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- to the page --------------------------------------------------------------------------------------------------
+
+    def post(self, page: Page, kind: str, header: dict[str, Any], **more: Any) -> None:
+        """Queue a message of the channel itself."""
+        try:
+            frame = pack("", kind, header, **more)
+        except (TypeError, ValueError) as error:  # only a widget's reply can be too large
+            frame = pack("", kind, {"error": str(error)}, **more)
+        self.queue(page, frame)
+
+    def queue(self, page: Page, frame: bytes) -> None:
+        """Queue a frame; a page that reads too slowly loses its queue, and joins its streams again."""
+        if not page.connection:
+            return
+        if page.queued_bytes + len(frame) > QUEUE_BYTES:
+            self._part(page)
+            frame = pack("", "rejoin", {})
+        page.queue.append(frame)
+        page.queued_bytes += len(frame)
+        page.filled.set()
+
+    async def _write(self, page: Page, send: Send, close: Close | None) -> None:
+        """Send the queue of a page until cancelled; `send` waits for a slow page, and the queue fills meanwhile."""
+        try:
+            while await page.filled.wait():
+                if frames := page.take():
+                    await send(frames)
+        finally:
+            if close is not None:
+                await close()
+
+    async def _message(self, page: Page, frames: list[bytes]) -> None:
+        page.sent_messages += 1
+        counts = {"number": page.sent_messages, "received_bytes": page.received_bytes}
+        self._send_frames(page.id, page.connection, frames, **counts)
+        await asyncio.sleep(TICK_S)
+
+    def _send_frames(self, page_id: str, connection: int, frames: list[bytes], **counts: int) -> None:
+        """Send a widget message, which all pages get."""
+        self.send({"rtnb": "frames", "page": page_id, "connection": connection, **counts}, buffers=frames)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def connect(self, page_id: str, connection: int, origin: str) -> Page:
+        """Begin a connection of a page, new or known, on widget messages."""
+        if self._pinging is None or self._pinging.done():  # the first page, or the loop was stopped and started again
+            self.pages.clear()
+            for stream in self.streams.values():
+                stream.joined.clear()
+            self._pinging = self.start(self._ping())
+        page = self.pages.setdefault(page_id, Page(page_id, origin))
+        self.disconnect(page)
+        page.connection, page.heard_s = connection, time.monotonic()
+        page.received_bytes = page.sent_messages = 0
+        page.writer = self.start(self._write(page, partial(self._message, page), None))
+        self._elect(self.active_page)
+        return page
+
+    def attach(self, page: Page, via: str, send: Send, close: Close) -> asyncio.Task[None]:
+        """Continue a connection over a socket; return its writer, which calls ``close()`` when it ends."""
+        if page.writer is not None:
+            page.writer.cancel()
+        page.via, page.writer = via, self.start(self._write(page, send, close))
+        self.post(page, "open", {"active": self.active_page})
+        return page.writer
+
+    def disconnect(self, page: Page) -> None:
+        """End the connection of a page; its streams wait for the next one."""
+        if page.writer is not None:
+            page.writer.cancel()
+        page.connection, page.via, page.writer = 0, "messages", None
+        self._part(page)
+
+    def _part(self, page: Page) -> None:
+        """Drop the queue of a page and part it from its streams."""
+        page.queue.clear()
+        page.queued_bytes = 0
+        page.former |= {stream.name for stream in self.streams.values() if stream.joined.pop(page.id, None)}
+
+    def drop(self, page: Page) -> None:
+        """Forget a page that is gone."""
+        self.pages.pop(page.id, None)
+        self.disconnect(page)
+        self._leave(page, list(page.former))
+        self._elect(self.active_page)
+
+    def remove(self, stream: Stream) -> None:
+        """Part a closed stream from its pages; after the last one all connections end."""
+        stream.joined.clear()
+        if self.streams or self._pinging is None:
+            return
+        for page in list(self.pages.values()):
+            self.drop(page)
+        self._pinging.cancel()
+        self._pinging = None
+        self.server.stop()
+
+    def _elect(self, wanted: str) -> None:
+        """Make `wanted` the active page; if it is gone, the newest page."""
+        chosen = wanted if wanted in self.pages else next(reversed(self.pages), "")
+        if chosen != self.active_page:
+            self.active_page = chosen
+            for page in self.pages.values():
+                self.post(page, "active", {"active": chosen})
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_S)
+            for page in list(self.pages.values()):
+                silent = page.via == "messages" and self.heard_s - page.heard_s > _SILENT_S
+                if silent or time.monotonic() - page.heard_s > _GONE_S:
+                    self.drop(page)
+                else:
+                    self.post(page, "ping", {"active": self.active_page})
 
 
 def _on_widget_message(channel: Channel, content: Any, buffers: list[Any]) -> None:
@@ -104,7 +398,27 @@ def _on_widget_message(channel: Channel, content: Any, buffers: list[Any]) -> No
     if isinstance(content, dict) and content.get("rtnb") == "frames" and buffers:
         page_id, connection, at = str(content["page"]), int(content["connection"]), int(content["at"])
         frames = [bytes(buffer) for buffer in buffers]
-        shared_loop().call_soon(channel._pages.receive_message, page_id, connection, at, frames)
+        shared_loop().call_soon(channel.receive_message, page_id, connection, at, frames)
+
+
+def _notify(stream: Stream, page: Page, change: str) -> None:
+    for listener in stream.listeners:
+        _call(stream.name, change, listener, page.id, change)
+
+
+def _call(name: str, what: str, handler: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a handler of a widget, whose mistake must not stop the others; return its result or its error."""
+    try:
+        return handler(*arguments)
+    except Exception as error:
+        return _report(name, what, error)
+
+
+def _report(name: str, what: str, error: Exception) -> dict[str, Any]:
+    """Report a failed handler, and return the error for the page: only our own messages are free of secrets."""
+    message = f"the handler of stream {name!r} failed on {what!r}"
+    asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
+    return {"error": format_error(error) if isinstance(error, RtnbError) else type(error).__name__}
 
 
 _channel: Channel | None = None

@@ -3,7 +3,7 @@
 const MAX_FRAME_BYTES = 8 * 2 ** 20;
 const padded = (/** @type {number} */ size) => (size + 7) & ~7;
 
-/** @typedef {{ c: string, k: string, h: any, b: number[], m?: number[], r?: number, buffers: DataView[] }} Frame */
+/** @typedef {{ c: string, k: string, h: any, b: number[], r?: number, buffers: DataView[] }} Frame */
 
 /**
  * Return the bytes of a frame.
@@ -46,11 +46,4 @@ export function unpack(data) {
     return view;
   });
   return head;
-}
-
-/** Return the messages of a frame: one, or those of a batch. @returns {[any, DataView[]][]} */
-export function messages(/** @type {Frame} */ { h, m, buffers }) {
-  if (!m) return [[h, buffers]];
-  let at = 0;
-  return h.map((/** @type {any} */ header, /** @type {number} */ i) => [header, buffers.slice(at, (at += m[i]))]);
 }

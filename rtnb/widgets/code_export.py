@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pprint import pformat
 from textwrap import indent
 from typing import Any, Final
@@ -28,7 +27,7 @@ LANGUAGES: Final = {
     "JavaScript": "websocket.mjs.txt",
     "curl": "curl.sh.txt",
 }
-"""Languages: name -> file of the program in ``programs``, with ``<names>`` of `VALUES` in it."""
+"""Languages: name -> file of the program in ``programs``, with ``<names>`` in it."""
 FORMS: Final = ("notebook", "script")
 """Forms of Python code: a cell, which may await at its top level, or a file for ``python``."""
 
@@ -51,13 +50,38 @@ def code(language: str, settings: Settings, facts: TargetFacts, form: str = "not
     """
     if language == "openai (Python)" and facts.dialect == "preview":
         return "# The openai package speaks only the GA dialect: connect with dialect='ga' to get this code."
-    shown = mask_credentials(settings)
+    values = _values(language, mask_credentials(settings), facts)
     text = (FOLDER / "programs" / LANGUAGES[language]).read_text(encoding="utf-8").rstrip("\n")
-    text = re.sub("<([a-z_]+)>", lambda name: VALUES[name[1]](shown, facts), text)
+    text = re.sub("<([a-z_]+)>", lambda name: values[name[1]], text)
     if form == "script" and ".py" in LANGUAGES[language]:
         imports, _, body = text.partition("\n\n")
         text = f"import asyncio\n{imports}\n\n\nasync def main():\n{indent(body, '    ')}\n\n\nasyncio.run(main())"
     return text
+
+
+def _values(language: str, settings: Settings, facts: TargetFacts) -> dict[str, str]:
+    """Return the values of the ``<names>`` in a program."""
+    if language == "rtnb":
+        return {"arguments": _arguments(settings, facts)}
+    endpoint, model = _endpoint(facts), facts.model or "gpt-realtime"
+    variable = {"azure": "AZURE_OPENAI_API_KEY", "openai": "OPENAI_API_KEY"}.get(facts.service, "API_KEY")
+    is_azure = facts.service == "azure"
+    header = "api-key: $%s" if is_azure else "Authorization: Bearer $%s"
+    script_header = '"api-key": process.env.%s' if is_azure else '"Authorization": `Bearer ${process.env.%s}`'
+    session = wire.encode_session(wire.decode_session(nested(settings)), dialect=facts.dialect)
+    body = {**session, "model": model}
+    return {
+        "variable": variable,
+        "base_url": repr(endpoint.websocket().partition("?")[0].removesuffix("/realtime")),
+        "session": pformat({"type": "realtime", **nested(settings)}, width=100, sort_dicts=False),
+        "model": repr(model),
+        "url": json.dumps(endpoint.websocket()),
+        "headers": script_header % variable,
+        "update": _json({"type": "session.update", "session": session}),
+        "keys_url": endpoint.ephemeral_keys(),
+        "header": header % variable,
+        "body": _json(body if facts.dialect == "preview" else {"session": body}),
+    }
 
 
 def _arguments(settings: Settings, facts: TargetFacts) -> str:
@@ -89,45 +113,8 @@ def _endpoint(facts: TargetFacts) -> Endpoint:
     return read_endpoint(facts.service, facts.url, dialect=facts.dialect, model=facts.model)
 
 
-def _variable(facts: TargetFacts) -> str:
-    return {"azure": "AZURE_OPENAI_API_KEY", "openai": "OPENAI_API_KEY"}.get(facts.service, "API_KEY")
-
-
-def _header(facts: TargetFacts, *, azure: str, others: str) -> str:
-    return (azure if facts.service == "azure" else others) % _variable(facts)
-
-
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _session(settings: Settings, facts: TargetFacts) -> dict[str, Any]:
-    """Return the session object in the target's dialect."""
-    return wire.encode_session(wire.decode_session(nested(settings)), dialect=facts.dialect)
-
-
-def _body(settings: Settings, facts: TargetFacts) -> dict[str, Any]:
-    """Return the body of a request for an ephemeral key."""
-    session = {**_session(settings, facts), "model": facts.model or "gpt-realtime"}
-    return session if facts.dialect == "preview" else {"session": session}
-
-
-VALUES: Final[dict[str, Callable[[Settings, TargetFacts], str]]] = {
-    "arguments": _arguments,
-    "variable": lambda settings, facts: _variable(facts),
-    "base_url": lambda settings, facts: repr(_endpoint(facts).websocket().partition("?")[0].removesuffix("/realtime")),
-    "session": lambda settings, facts: pformat({"type": "realtime", **nested(settings)}, width=100, sort_dicts=False),
-    "model": lambda settings, facts: repr(facts.model or "gpt-realtime"),
-    "url": lambda settings, facts: json.dumps(_endpoint(facts).websocket()),
-    "headers": lambda settings, facts: _header(
-        facts, azure='"api-key": process.env.%s', others='"Authorization": `Bearer ${process.env.%s}`'
-    ),
-    "update": lambda settings, facts: _json({"type": "session.update", "session": _session(settings, facts)}),
-    "keys_url": lambda settings, facts: _endpoint(facts).ephemeral_keys(),
-    "header": lambda settings, facts: _header(facts, azure="api-key: $%s", others="Authorization: Bearer $%s"),
-    "body": lambda settings, facts: _json(_body(settings, facts)),
-}
-"""Values of the ``<names>`` in the programs."""
 
 
 class CodeExport(Widget):

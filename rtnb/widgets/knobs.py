@@ -126,12 +126,3 @@ def knobs_of(group: str) -> dict[str, Knob]:
 def traits_of(group: str) -> dict[str, TraitType[Any, Any]]:
     """Make the traits of a group's control."""
     return {name: knob.trait() for name, knob in knobs_of(group).items()}
-
-
-def texts() -> list[str]:
-    """Return all texts of the table, which are those of the controls."""
-    presets = [text for name, one in TURN_PRESETS.items() for text in (name, one["meaning"])]
-    knobs = [text for one in KNOBS for text in (one.full_label, one.help, *(label for label, _ in one.options))]
-    return list(
-        dict.fromkeys([*presets, *knobs, *(one["reason"] for one in _TABLE["needs"].values()), *TEXTS.values()])
-    )

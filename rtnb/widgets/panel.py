@@ -11,13 +11,11 @@ from traitlets import TraitError
 from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.transport import TargetFacts
+from rtnb.widgets import settings as groups
 from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, lookup, same
 from rtnb.widgets.code_export import CodeExport
-from rtnb.widgets.instructions import InstructionsControl
 from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.presets import Presets
-from rtnb.widgets.settings import AnswerControl, Control, ListeningControl, Look, close_all, format_value
-from rtnb.widgets.turn_detection import TurnDetectionControl
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,12 +33,14 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
     """
 
     def __init__(self, session: Session | None = None, *, facts: TargetFacts | None = None) -> None:
-        self.updater, self.look = SettingsUpdater(), Look()
+        self.updater, self.look = SettingsUpdater(), groups.Look()
         self.facts = TargetFacts(service="simulator") if facts is None else facts
-        self.instructions = InstructionsControl(panel=self)
-        self.turn_detection = TurnDetectionControl(panel=self)
-        self.answer = AnswerControl(panel=self)
-        self.listening = ListeningControl(panel=self)
+        self.instructions = groups.InstructionsControl(panel=self)
+        self.turn_detection = groups.TurnDetectionControl(panel=self)
+        self.answer = groups.AnswerControl(panel=self)
+        self.listening = groups.ListeningControl(panel=self)
+        self.controls = (self.instructions, self.turn_detection, self.answer, self.listening)
+        """Its groups of knobs."""
         self.presets = Presets(self)
         parts = {"answer": self.answer, "listening": self.listening, "presets": self.presets}
         children = [widget for name, part in parts.items() for widget in (self.look.heading(TEXTS[name]), part)]
@@ -58,11 +58,6 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         self.updater.on_change = self._write_code
         if session is not None:
             self.updater.attach(session)
-
-    @property
-    def controls(self) -> tuple[Control, ...]:
-        """Its groups of knobs."""
-        return (self.instructions, self.turn_detection, self.answer, self.listening)
 
     def on_reconnect(self, callback: Callable[[], object]) -> None:
         """Offer a button beside a refused voice: it calls `callback`.
@@ -121,12 +116,12 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
                     if value is not MISSING:
                         setattr(control, name, value)
                 except TraitError:
-                    raise RtnbError(f"{knob.label} cannot be {format_value(value)}") from None
+                    raise RtnbError(f"{knob.label} cannot be {groups.format_value(value)}") from None
 
     def close(self) -> None:
         """Stop following the session and leave the page; closing twice is fine."""
         self.updater.detach()
-        close_all(*self.controls, self.presets, self.code)
+        groups.close_all(*self.controls, self.presets, self.code)
         self.look.close()
         super().close()
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,13 +148,14 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
 
     def _compare(self) -> str:
         """Return, as HTML, the settings of the shown preset that differ from those in force."""
+        import pandas as pd
+
         if not self.text.value.strip():
             return ""
         table = Preset.from_json(self.text.value).diff(Preset("in force", self._panel.settings()))
-        rows = [("setting", *map(str, table.columns)), *table.itertuples()]
-        cells = ("".join(f"<td>{escape(format_value(cell))}</td>" for cell in row) for row in rows)
-        body = "".join(f"<tr>{row}</tr>" for row in cells)
-        return f'<table class="rtnb-diff">{body}</table>' if len(rows) > 1 else TEXTS["equal"]
+        with pd.option_context("display.max_colwidth", None):
+            html = table.map(format_value).to_html(classes="rtnb-diff", border=0)
+        return html if len(table) else TEXTS["equal"]
 
     def _list(self) -> None:
         self.name.options = sorted(path.stem for path in self.folder.glob("*.json"))

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from difflib import get_close_matches
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import ipywidgets
-from traitlets import TraitError
+from traitlets import List, TraitError, Unicode
 
 from rtnb.client import Session
+from rtnb.protocol.values import check_names
 from rtnb.redaction import mask_credentials, redact
 from rtnb.widgets._base import Widget, bundle, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
-from rtnb.widgets.knobs import TEXTS, Knob, knobs_of, traits_of
+from rtnb.widgets.knobs import TEXTS, TURN_PRESETS, Knob, knobs_of, traits_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,11 +114,7 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
     branch: ClassVar[Branch] = Branch("-", "", None, "")
 
     def __init__(self, session: Session | None = None, *, panel: Any = None, **knobs: Any) -> None:
-        for name in knobs:
-            if name not in self.knobs():
-                near = get_close_matches(name, self.knobs(), n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.knobs())}"
-                raise TypeError(f"{type(self).__name__}() got an unexpected keyword {name!r}; {hint}")
+        check_names(knobs, self.knobs(), f"keyword of {type(self).__name__}()")
         self._look = Look() if panel is None else panel.look
         super().__init__(layout=self._look.layout)
         self.add_class("rtnb-control")
@@ -350,3 +346,76 @@ class ListeningControl(Control):
         super().__setattr__(name, value)
         if name == "model" and "updater" in self.__dict__:
             self.transcribe = bool(value)  # a model switches transcription on, an empty one off
+
+
+class InstructionsControl(Control):
+    """Instructions of the model. Typing makes a draft, the button applies it; setting `text` applies at once."""
+
+    group = "instructions"
+    vars().update(traits_of(group))
+    text: Any
+
+    def _input(self, name: str) -> Any:
+        self._heading = self._look.heading(self.knobs()[name].label)
+        self._editor = self._look.make(ipywidgets.Textarea, self.text, placeholder=TEXTS["instructions"])
+        self._editor.observe(lambda _: self.refresh(), "value")
+        self._apply = self._look.button(TEXTS["apply"], self.apply_draft)
+        reset = self._look.button(TEXTS["restore"], self.reset)
+        self._buttons = self._look.make(ipywidgets.HBox, [self._apply, reset])
+        return self._editor
+
+    def apply_draft(self) -> None:
+        """Send the text of the editor."""
+        self.text = self._editor.value
+
+    def reset(self) -> None:
+        """Return to the service's own instructions."""
+        self.text = self.updater.initial.get("instructions", self.text)
+
+    def _confirm(self, name: str, value: Any) -> None:
+        """Show the instructions in force; a draft that is not applied yet stays."""
+        draft = self._editor.value if self._editor.value != self.text else value
+        super()._confirm(name, value)
+        self._editor.value = draft
+
+    def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
+        self._apply.disabled = self._editor.value == self.text
+        if not self._apply.disabled:
+            rows[1].value = format_note(TEXTS["draft"], "", "draft")
+        return (self._heading, *rows, self._buttons)
+
+
+class TurnPresets(Widget):
+    """Row of buttons for the presets of turn detection, each with its meaning.
+
+    Traits (kernel to page): `presets`, `selected`. Message from the page: ``{"preset": name}``.
+    """
+
+    _esm = bundle("turn_presets.js")
+    _css = styles("settings.css")
+
+    presets: List[list[str]] = List(help="Pairs of name and meaning.").tag(sync=True)
+    selected = Unicode(help="The preset that equals the knobs; empty where none does.").tag(sync=True)
+
+
+class TurnDetectionControl(Control):
+    """Settings of turn detection: when a turn of the user ends, and who may interrupt."""
+
+    group = "turn_detection"
+    vars().update(traits_of(group))
+    branch = Branch("audio.input.turn_detection", "type", "none", "type")
+    _presets: Any = None
+
+    def use(self, preset: str) -> None:
+        """Set the knobs to a preset: ``"Quick"``, ``"Balanced"`` or ``"Patient"``."""
+        for name, value in TURN_PRESETS[preset]["knobs"].items():
+            setattr(self, name, value)
+
+    def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
+        if self._presets is None:
+            self._presets = self._look.make(TurnPresets, presets=[[k, v["meaning"]] for k, v in TURN_PRESETS.items()])
+            self._presets.on_msg(lambda _, content, buffers: self.use(content["preset"]))
+        now = {name: getattr(self, name) for name in self.knobs()}
+        fitting = [name for name, preset in TURN_PRESETS.items() if now | preset["knobs"] == now]
+        self._presets.selected = "".join(fitting)
+        return (self._presets, *rows)

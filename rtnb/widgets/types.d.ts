@@ -40,8 +40,6 @@ export interface Stream {
 export interface ChannelStatus {
   /** How this page reaches the kernel. */
   kind: "direct" | "proxy" | "messages" | "none";
-  /** Measured: kernel clock minus page clock, ms. */
-  offset_ms: number | null;
 }
 
 /** The page's connection to the kernel, shared by all widgets: `host.getWidget(model.get("channel"))`. */

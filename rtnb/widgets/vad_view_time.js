@@ -1,5 +1,5 @@
 /** One recording over time: waveform, speech probability with a threshold to drag, labels, local model and service. */
-import { PaintedCanvas } from "./shared.js";
+import { PaintedCanvas, axis } from "./shared.js";
 import { writeText } from "./vad_view_canvas.js";
 
 /**
@@ -14,7 +14,6 @@ import { writeText } from "./vad_view_canvas.js";
 const WAVE = { top: 18, height: 50 };
 const CURVE = { top: 74, height: 92 };
 const LANES = { top: 177, height: 13, step: 17 };
-const STEPS_MS = [100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000];
 const TIME_KEYS = "Left and right move the cursor, up and down the threshold, Enter plays 3 seconds, + and - zoom.";
 
 export class TimeCanvas extends PaintedCanvas {
@@ -133,11 +132,7 @@ export class TimeCanvas extends PaintedCanvas {
     bars("bad", 1, WAVE.top, this.height, this.model.cut_offs.map(([, stop_ms]) => [stop_ms, stop_ms]));
     if (this.cursor_ms !== null) bars("text", 0.7, 16, this.height, [[this.cursor_ms, this.cursor_ms]]);
     writeText(drawing, "Speech probability", 4, CURVE.top + CURVE.height - 4);
-    const step_ms = STEPS_MS.find((ms) => (ms * width) / this.span_ms >= 70) ?? 600_000;
-    for (let ms = Math.ceil(this.start_ms / step_ms) * step_ms; x(ms) + 34 < width; ms += step_ms) {
-      bars("border", 1, 4, 12, [[ms, ms]]);
-      writeText(drawing, `${(ms / 1000).toFixed(step_ms < 1000 ? 1 : 0)} s`, x(ms) + 4, 12);
-    }
+    axis(g, this, { right: width, height: 20, line: color("border"), text: color("text") });
   };
 
   /** Draw, for each pixel, the extremes of the waveform and the highest probability; then the thresholds. */

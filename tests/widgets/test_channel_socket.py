@@ -15,7 +15,8 @@ from websockets.exceptions import InvalidStatus
 
 from rtnb._loop import shared_loop
 from rtnb.errors import WidgetError
-from rtnb.widgets import _pages, _socket
+from rtnb.widgets import _socket
+from rtnb.widgets import channel as channels
 from rtnb.widgets._frames import MAX_FRAME_BYTES, now_ms, pack
 from rtnb.widgets.channel import Channel, Stream
 from tests.widgets.page import Page, Socket, eventually
@@ -177,7 +178,7 @@ async def test_it_listens_on_loopback_only(channel: Channel) -> None:
 async def test_a_token_is_in_no_trait_and_no_repr(channel: Channel) -> None:
     page = Page(channel)
     token = (await page.hello())["token"]
-    assert token not in repr(channel) + str(channel.get_state()) + repr(channel._pages.pages)
+    assert token not in repr(channel) + str(channel.get_state()) + repr(channel.pages)
 
 
 # --- what the user forbids --------------------------------------------------------------------------------------------
@@ -240,29 +241,11 @@ async def test_a_message_can_go_to_one_page_only(channel: Channel, chat: Stream)
     sockets_of = [await one.open("chat"), await two.open("chat")]
     await eventually(lambda: chat.pages == 2)
     chat.publish("mine", {}, to=one.id)
-    chat.publish_batch("mine", [({}, [])], to=two.id)
+    chat.publish("mine", {}, to=two.id)
     chat.publish("end", {})
     for socket in sockets_of:
         await socket.until("mine")
         assert (await socket.frame()).kind == "end"
-
-
-async def test_a_batch_travels_in_few_frames(channel: Channel, chat: Stream) -> None:
-    socket = await Page(channel).open("chat")
-    await eventually(lambda: chat.pages)
-    chat.publish_batch("rows", [({"i": i}, [b"abc"]) for i in range(2500)])
-    frames = [await socket.until("rows") for _ in range(3)]
-    assert [header["i"] for frame in frames for header in frame.header] == list(range(2500))
-
-
-async def test_a_large_batch_is_split(channel: Channel, chat: Stream) -> None:
-    socket = await Page(channel).open("chat")
-    await eventually(lambda: chat.pages)
-    chat.publish_batch("rows", [({"i": i}, [bytes(700_000)]) for i in range(20)])
-    headers: list[int] = []
-    while len(headers) < 20:
-        headers += [header["i"] for header in (await socket.until("rows")).header]
-    assert headers == list(range(20))
 
 
 async def test_handlers_run_on_the_background_loop(channel: Channel) -> None:
@@ -412,7 +395,7 @@ async def test_a_new_connection_replaces_the_last(channel: Channel, chat: Stream
 async def test_a_slow_page_costs_bounded_memory_and_joins_again(
     channel: Channel, chat: Stream, changes: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_pages, "QUEUE_BYTES", 2**20)
+    monkeypatch.setattr(channels, "QUEUE_BYTES", 2**20)
     page = Page(channel)
     socket = await page.open("chat")
     await eventually(lambda: chat.pages)
@@ -421,7 +404,7 @@ async def test_a_slow_page_costs_bounded_memory_and_joins_again(
         chat.publish("n", {"i": i}, [bytes(10_000)])
         await asyncio.sleep(0)
     await eventually(lambda: chat.pages == 0)
-    assert channel._pages.pages[page.id].queued_bytes < 1000
+    assert channel.pages[page.id].queued_bytes < 1000
     socket.connection.transport.resume_reading()
     await socket.until("rejoin")
     await socket.say("join", names=["chat"], all=["chat"])
@@ -478,15 +461,15 @@ async def test_a_silent_page_is_forgotten(
     channel: Channel, chat: Stream, changes: list[Any], others: bool, patience_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no page is heard, the kernel may be blocked: it waits longer."""
-    monkeypatch.setattr(_pages, "PING_S", 0.02)
+    monkeypatch.setattr(channels, "PING_S", 0.02)
     page = Page(channel)
     await page.join("chat")
     await eventually(lambda: chat.pages)
-    channel._pages.pages[page.id].heard_s -= patience_s - 10
-    channel._pages.last_message_s -= 0 if others else patience_s - 10
+    channel.pages[page.id].heard_s -= patience_s - 10
+    channel.heard_s -= 0 if others else patience_s - 10
     pinged = len(page.numbers)
     await eventually(lambda: len(page.numbers) > pinged + 3)
-    channel._pages.pages[page.id].heard_s -= 11
+    channel.pages[page.id].heard_s -= 11
     await eventually(lambda: chat.pages == 0)
     assert changes == [(page.id, "joined"), (page.id, "left")]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from rtnb._loop import shared_loop
-from rtnb.widgets import _pages
+from rtnb.widgets import _upload
+from rtnb.widgets import channel as channels
 from rtnb.widgets._base import bundle
 from rtnb.widgets._frames import now_ms, pack, unpack
 from rtnb.widgets._socket import SWITCH
@@ -126,7 +127,7 @@ async def test_a_request_without_a_reply_times_out_or_is_cancelled(tabs: Any) ->
     assert await tab.run("channel.requests.size") == 0
 
     async def cancel() -> None:
-        for task in channel._pages._tasks:
+        for task in channel._tasks:
             if "_reply" in repr(task):
                 task.cancel()
 
@@ -138,7 +139,7 @@ async def test_clocks_are_related_by_a_measured_offset(tabs: Any) -> None:
     channel.open_stream("chat", lambda kind, header, buffers: {"page_ms": header["t"], "kernel_ms": now_ms()})
     tab = await listening(opened, "direct")
     await tab.until("channel.trips.length > 1")
-    assert await tab.run("Number.isFinite(channel.status().offset_ms)")
+    assert await tab.run("Number.isFinite(channel.offset_ms)")
     late_ms = await tab.run(
         """async () => {
             const late = [];
@@ -197,12 +198,12 @@ async def test_a_lost_welcome_is_asked_for_again(tabs: Any) -> None:
 async def test_without_a_socket_it_uses_widget_messages(tabs: Any) -> None:
     """Neither way reaches the kernel: the case of a page on another machine without jupyter-server-proxy."""
     channel, opened = tabs
-    offer = channel._pages.offer
+    offer = channel.server.offer
 
     def wrong_port(page: Any) -> dict[str, Any]:
         return {**offer(page), "port": 9}
 
-    channel._pages.offer = wrong_port
+    channel.server.offer = wrong_port
     channel.open_stream("chat", lambda *_: {"ok": 1})
     tab = await listening(opened, "messages", base_url="/nowhere/")
     assert await tab.run("stream.request('ask', {})") == {"ok": 1}
@@ -316,7 +317,7 @@ async def test_send_refuses_while_the_kernel_is_busy(tabs: Any) -> None:
 
 
 async def test_a_page_that_falls_behind_gets_a_new_snapshot(tabs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_pages, "QUEUE_BYTES", 2**20)
+    monkeypatch.setattr(channels, "QUEUE_BYTES", 2**20)
     channel, opened = tabs
     waiting = []
 
@@ -362,9 +363,9 @@ UPLOAD = """async ([size, cancelAt]) => {
 class Receiver:
     """A widget's part of an upload."""
 
-    def __init__(self, channel: Channel, **options: Any) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.files: list[Any] = []
-        self.upload = Upload(**options)
+        self.upload = Upload()
         channel.open_stream("chat", self.on_message)
 
     def on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any]:
@@ -393,7 +394,7 @@ async def test_an_upload_arrives_whole(tabs: Any, kind: str, size: int, monkeypa
     await with_shared(tab)
     uploading = asyncio.create_task(tab.run(UPLOAD, [size, 2 * size + 1]))
     if size > 2**26:
-        await eventually(lambda: receiver.upload.received_bytes > 10 * 2**20, timeout_s=60)
+        await eventually(lambda: len(receiver.upload.data) > 10 * 2**20, timeout_s=60)
         tab.kernel_hears = False  # the main thread is busy for 3 s; a socket does not need it
         await asyncio.sleep(3)
         tab.release()
@@ -404,15 +405,18 @@ async def test_an_upload_arrives_whole(tabs: Any, kind: str, size: int, monkeypa
     assert await tab.run("progress") == steps
 
 
-async def test_an_upload_can_be_cancelled_and_is_refused_when_too_large(tabs: Any) -> None:
+async def test_an_upload_can_be_cancelled_and_is_refused_when_too_large(
+    tabs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     channel, opened = tabs
-    receiver = Receiver(channel, limit_bytes=4 * 2**20)
+    receiver = Receiver(channel)
+    monkeypatch.setattr(_upload, "MAX_UPLOAD_BYTES", 4 * 2**20)
     tab = await listening(opened, "direct")
     await with_shared(tab)
     _, outcome = await tab.run(UPLOAD, [4 * 2**20, 2 * 2**20])
     assert outcome["name"] == "AbortError"
     assert await tab.run("progress") == [2**20, 2 * 2**20]
-    await eventually(lambda: receiver.upload.received_bytes == 0)
+    await eventually(lambda: not receiver.upload.data)
     shared_loop().call_soon(lambda: asyncio.get_running_loop().set_exception_handler(lambda *_: None))
     _, outcome = await tab.run(UPLOAD, [5 * 2**20, 2 * 2**30])
     assert outcome["error"] == "The file has 5 MiB; allowed are 4 MiB.\nSend a shorter recording."

@@ -18,7 +18,7 @@ from tests.browser.cells import eventually, run
 SESSION = """
 import rtnb
 from rtnb.widgets.panel import SettingsPanel
-from rtnb.widgets.turn_detection import TurnDetectionControl
+from rtnb.widgets.settings import TurnDetectionControl
 from rtnb.widgets.connection import ConnectionControl
 simulator = rtnb.Simulator(latency='fast', voice='babble').start()
 session = await rtnb.connect(simulator)
