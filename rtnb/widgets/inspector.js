@@ -15,6 +15,8 @@ import { EventPane } from "./event_pane.js";
 import { EventTable, KEPT, View, firstOf, whole } from "./event_table.js";
 import { add, download, put, toggleButton, watch } from "./shared.js";
 
+const MOST_PENDING = 500; // messages that wait for a frame
+
 class Inspector extends EventTable {
   /** @param {import("./types").Model<State>} model @param {Element} el @param {import("./types").Channel} channel */
   constructor(model, el, channel) {
@@ -31,6 +33,7 @@ class Inspector extends EventTable {
     this.source = this.total = this.growing = this.searched = 0;
     this.waiting = this.searching = false;
     this.noted = "";
+    /** @type {[any, DataView][]} */ this.pending = [];
     const title = "A part of type, id or text; * stands for anything, a comma for “or”, ! for “not” ( / )";
     this.filter = add(bar, "input", { type: "search", placeholder: "Filter, e.g. *.delta", "aria-label": "Filter", title, spellcheck: false });
     this.filter.oninput = () => this.refilter();
@@ -118,11 +121,15 @@ class Inspector extends EventTable {
   // --- rows
   ask() { this.stream.send("from", { start: this.view.next }); }
   onRows(/** @type {any} */ header, /** @type {DataView} */ buffer) {
+    if (this.pending.length >= MOST_PENDING) this.pending = []; // a hidden page paints no frame; the gap is asked for later
+    this.pending.push([header, buffer]);
+    this.grow();
+  }
+  take(/** @type {any} */ header, /** @type {DataView} */ buffer) {
     if (header.source !== this.source || header.base > this.view.next) this.reset(header);
     this.total = header.total;
     this.waiting = header.waiting;
     if (!this.paused && !this.view.add(header.start, JSON.parse(new TextDecoder().decode(buffer)))) this.ask();
-    this.grow();
   }
   /** Begin the table anew: for another source, or behind a gap. */
   reset(/** @type {any} */ header) {
@@ -136,8 +143,10 @@ class Inspector extends EventTable {
   grow() {
     this.growing ||= requestAnimationFrame(() => {
       this.growing = 0;
+      const end = performance.now() + 10;
+      while (this.pending.length && performance.now() < end) this.take(...this.pending.splice(0, 1)[0]);
       if (this.view.rows.length > KEPT * 1.125) this.rebuild(() => this.view.keep(KEPT));
-      if (!this.view.grow()) this.grow();
+      if (!this.view.grow() || this.pending.length) this.grow();
       else this.search();
       this.showSelected();
       this.paint();
