@@ -2,8 +2,8 @@
 
 The kernel holds the log and sends compact rows (see `rtnb.widgets._event_rows`) at most ten times a second. Message to
 the page: ``rows`` {start, count, base, total, source, waiting}. Messages from it: ``from`` {start} asks for the rows
-from there on. Requests: ``event`` {index}, ``run`` {first, last}, ``audio`` {first, last, number}, ``text`` {index},
-``search`` {terms, start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}.
+from there on. Requests: ``event`` {first, last}, ``audio`` {first, last, number}, ``text`` {index}, ``search`` {terms,
+start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}. An event alone is a run from `first` to `first`.
 """
 
 from __future__ import annotations
@@ -186,12 +186,10 @@ class EventInspector(StreamWidget):
                     self._wake()
                     return None
                 case "event":
-                    return detail.detail(rows, self._index(header["index"]))
-                case "run":
-                    return detail.run_detail(rows, self._index(header["first"]), self._index(header["last"]))
+                    return detail.detail(rows, self._index(header["first"]), self._index(header["last"]))
                 case "audio":
-                    first, last = self._index(header["first"]), self._index(header["last"])
-                    return {"wav": detail.sound(rows, first, last, number=int(header["number"]))}
+                    first, last, number = self._index(header["first"]), self._index(header["last"]), header["number"]
+                    return {"wav": detail.sound(rows, first, last, number=None if number is None else int(number))}
                 case "text":
                     return {"text": detail.whole_text(rows, self._index(header["index"]))}
                 case "search":
