@@ -44,10 +44,13 @@ class EventRows:
         The events themselves.
     kept : int, default KEPT
         The bound.
+    facts : dict, optional
+        Goes into each header.
     """
 
-    def __init__(self, log: EventLog, *, kept: int = KEPT) -> None:
+    def __init__(self, log: EventLog, *, kept: int = KEPT, facts: dict[str, Any] | None = None) -> None:
         self.log = log
+        self._facts = facts or {}
         self.base = 0
         """Number of the oldest row."""
         self._kept = kept
@@ -106,7 +109,7 @@ class EventRows:
 
     def pack(self, start: int, stop: int) -> tuple[dict[str, Any], list[bytes]]:
         """Return a header, and the rows `start` to `stop` as JSON."""
-        header = {"start": start, "count": stop - start, "base": self.base, "total": self.next}
+        header = {"start": start, "count": stop - start, "base": self.base, "total": self.next, **self._facts}
         return header, [f"[{','.join(self._rows[start - self.base : stop - self.base])}]".encode()]
 
     def format_of(self, index: int) -> AudioFormat:

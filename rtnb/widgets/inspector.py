@@ -95,15 +95,11 @@ class EventInspector(StreamWidget):
         self._follow(source, source_of(source))
         self.selected_index = None
 
-    @property
-    def _rows(self) -> EventRows:
-        return self._rows_and_state[0]
-
     def _follow(self, given: Any, source: Source) -> None:
         self._unsubscribe()
         self._source_number += 1
-        state = {"source": self._source_number, "waiting": given is None}
-        self._rows_and_state = EventRows(source.log), state  # at once: the loop may be sending rows of the one before
+        facts = {"source": self._source_number, "waiting": given is None}
+        self._rows = EventRows(source.log, facts=facts)  # in one step: the loop may be sending rows of the one before
         self._given, self._source, self.event_log = given, source, source.log
         self.can_send = source.send is not None
         self._unsubscribe = source.log.subscribe(self._wake)
@@ -137,12 +133,11 @@ class EventInspector(StreamWidget):
     def _send_rows(self) -> None:
         """Read the next events and send the rows that a page lacks: one message, which also carries the state."""
         self._due = False  # before the log is read: an event from now on wakes again
-        rows, state = self._rows_and_state
+        rows = self._rows
         more = rows.read(_AT_ONCE)
         start = max(self._sent, rows.base) if self._sent <= rows.next else rows.base
         self._sent = min(start + _AT_ONCE, rows.next)
-        header, buffers = rows.pack(start, self._sent)
-        self._stream.publish("rows", {**header, **state}, buffers)
+        self._stream.publish("rows", *rows.pack(start, self._sent))
         loop = asyncio.get_running_loop()
         if more or self._sent < rows.next:
             self._next_s = 0.0
