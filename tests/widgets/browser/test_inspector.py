@@ -98,7 +98,7 @@ async def test_folding_selecting_and_what_belongs_together(inspected: Opened) ->
 
     await sound.locator("span").nth(4).click()  # unfolds
     await expect(rows(page, "4,800 bytes, 100 ms of audio").first).to_be_visible()
-    await expect(rows(page, "4,800 bytes, 100 ms of audio").first).to_have_attribute("data-relation", "same")
+    await expect(rows(page, "4,800 bytes, 100 ms of audio").nth(1)).to_have_attribute("data-relation", "same")
     await notebook.picture("unfolded")
 
 
