@@ -136,9 +136,8 @@ class MessageBar(SessionView):
                 self._answering.discard(event.response.id)
                 if event.response.status == "failed":
                     self.set_status("message", "The response failed; see Events.", is_problem=True)
-        if self.latency.turns:
-            turn = self.latency.turns[-1]
-            self.last_turn, self.figures = format_turn(turn), turn_figures(turn)
+        if self.latency.turns and (text := format_turn(self.latency.turns[-1])):  # else the turn before stays
+            self.last_turn, self.figures = text, turn_figures(self.latency.turns[-1])
         self._on_played()
 
     def _on_played(self) -> None:

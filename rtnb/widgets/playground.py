@@ -76,7 +76,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         Service, as for `rtnb.connect`.
     transport : {"websocket", "webrtc"}, default "websocket"
         Through the kernel, or from the page. Set the attribute, or choose on the page, to change it. A WebRTC call that
-        uses the microphone begins with a click on Start (or `connect`).
+        uses the microphone begins with a click on Start call (or `connect`).
     microphone : optional
         None takes the browser's microphone, False none. Anything else is a `source` of `Microphone` and is played in
         place of it, over WebSocket only; over WebRTC use `say`.
@@ -172,7 +172,8 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         titles = [name.capitalize() for name in self._tab_names]
         self._tabs = ipywidgets.Tab([self._pages[name] for name in self._tab_names], titles=titles, selected_index=0)
         self._frame = ipywidgets.Box(layout=ipywidgets.Layout(height=f"{height}px"))
-        self._left = [one for part, one in zip(PARTS, (self.transcript, self.waveform), strict=False) if part in show]
+        left = {"conversation": self.transcript, "time axis": self.waveform}
+        self._left = [widget for part, widget in left.items() if part in show]
         super().__init__([self._frame])
         self.add_class("rtnb-playground")
         self._frame.add_class("rtnb-frame")
@@ -262,9 +263,9 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
             settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
             self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, compact=True, **settings)
             self.peer.observe(self._on_call, "state")
-        voice = (self.peer,) if is_call else (self.microphone, self.message_bar, self.speaker)
-        tabs = (self._tabs,) if self._tab_names else ()
-        shown = (self.connection, *self._left, *tabs, *voice, *((self.message_bar,) if is_call else ()))
+        tabs = self._tabs if self._tab_names else None
+        voice, speaker = (self.peer, None) if is_call else (self.microphone, self.speaker)
+        shown = (self.connection, *self._left, tabs, voice, self.message_bar, speaker)
         self._frame.children = [widget for widget in shown if widget is not None]
 
     def _on_call(self, change: dict[str, Any]) -> None:
@@ -403,7 +404,7 @@ def _check(name: str, given: Collection[str], allowed: Collection[str]) -> None:
 
 
 def _not_connected() -> RtnbError:
-    return ConnectError("not connected").with_hint("Call connect(), or press Connect (over WebRTC: Start).")
+    return ConnectError("not connected").with_hint("Call connect(), or press Connect (over WebRTC: Start call).")
 
 
 def _this_cell() -> tuple[str, str]:

@@ -61,6 +61,7 @@ async def test_a_conversation_and_its_events(server: Lab, browser: Any, pictures
     await play.locator(".rtnb-message-bar textarea").fill("What is a delta?")
     await page.keyboard.press("Enter")
     await expect(play.locator(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
+    await play.locator("[role=tab]", has_text="Events").click()
     inspector = page.locator(".jp-CodeCell").nth(2)
     for place in (play, inspector):
         row = place.locator(".rtnb-ev-row", has_text="response.done")

@@ -1,4 +1,4 @@
-"""Calls over WebRTC in a real JupyterLab and Chromium, against the simulator: heard, interrupted, ended, refused."""
+"""Calls over WebRTC in a real JupyterLab and Chromium, against the simulator: playback, barge-in, end, refusal."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _KEEP = """
 window.held = { tracks: [], peers: [] };
 const devices = navigator.mediaDevices, Peer = window.RTCPeerConnection;
 const ask = devices.getUserMedia.bind(devices);
-devices.getUserMedia = async (wish) => {
-  const stream = await ask(wish);
+devices.getUserMedia = async (options) => {
+  const stream = await ask(options);
   held.tracks.push(...stream.getTracks());
   return stream;
 };
@@ -81,16 +81,16 @@ class Called:
         await eventually(self.notebook, expression, expected)
 
     async def hearts(self) -> None:
-        """From now on, `lag` counts."""
+        """Start both clocks for `lag`."""
         await self.page.evaluate(PAGE)
         await self.python(KERNEL)
 
     async def lag(self) -> float:
-        """What the two clocks of this run may differ by, in ms: page and kernel were late, the jitter buffer grew."""
+        """Return the allowed difference of the two clocks in ms: delays of page and kernel, and the jitter buffer."""
         late_ms, buffer_ms = json.loads(await self.python(LAG))
         return float(max(await beats(self.page)) + late_ms + buffer_ms)
 
-    async def has_let_go(self) -> None:
+    async def has_closed_everything(self) -> None:
         await self.page.wait_for_function("ended()", timeout=20_000)  # a page gives up after 8 s
 
 
@@ -99,7 +99,7 @@ Call = Callable[..., Awaitable[Called]]
 
 @pytest.fixture
 def call(jupyterlab: Any, launch: Any, open_notebook: Any, pictures: Path) -> Call:
-    """Show a peer in a new notebook; with flags, in a browser of its own."""
+    """Show a peer in a new notebook; with flags, in another browser."""
 
     async def shown(name: str, *flags: str, options: str = "", more: str = "0", start: bool = True) -> Called:
         opened = OPEN.format(latency="real_time" if start else "fast")
@@ -198,7 +198,7 @@ print(json.dumps([spoke.wall_time, cut.wall_time, item.event.audio_end_ms, heard
     assert one.notebook.messages == []
 
     await one.find("button", has_text="End call").click()
-    await one.has_let_go()
+    await one.has_closed_everything()
     await one.state("closed")
     left = """
 import threading
@@ -216,7 +216,7 @@ def left():
     await one.state("talking")
     await one.page.locator(".jp-CodeCell").nth(2).locator(".jp-InputPrompt").click()
     await one.notebook.choose("Edit", "Clear Cell Output")
-    await one.has_let_go()
+    await one.has_closed_everything()
     await one.eventually("'last view of the call was removed' in peer.message", "True")
     await one.python("peer")
     await one.find("button", has_text="Start call").click()
@@ -224,10 +224,10 @@ def left():
     assert not await one.page.evaluate("ended()")
     kernel = one.notebook.lab.get("api/kernels")[-1]["id"]
     one.notebook.lab.post(f"api/kernels/{kernel}/restart", {})
-    await one.has_let_go()
+    await one.has_closed_everything()
 
 
-async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
+async def test_the_kernel_posts_the_offer_where_the_page_may_not(call: Call) -> None:
     preview = (
         "other = rtnb.Simulator(latency='fast', voice='babble', dialect='preview')\n"
         "older = rtnb.WebRTCPeer(other, microphone=False, voice='verse')\nolder"
@@ -235,7 +235,8 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
     options = "microphone=False, sideband=True, instructions='Be brief.'"
     one = await call("kernel.ipynb", options=options, more=preview, start=False)
     said = await one.python(
-        "session = await peer.start(); print((await session.ask('What is a delta?')).transcript, list(peer.notices), peer.call_id)"
+        "session = await peer.start(); answer = await session.ask('What is a delta?')\n"
+        "print(answer.transcript, list(peer.notices), peer.call_id)"
     )
     assert "A delta is" in said
     assert "The kernel posted the offer" in said
@@ -255,19 +256,19 @@ async def test_what_the_page_may_not_the_kernel_does(call: Call) -> None:
     assert figures["lost"] == 0
     assert figures["sent"] > 20  # silence is sent, too: a service that heard nothing would wait for ever
     assert figures["bytes_received"] > 1_000
-    await one.has_let_go()
+    await one.has_closed_everything()
     await one.page.unroute("**/realtimertc?*")
 
 
-async def test_a_denied_microphone_is_said_and_raised(call: Call) -> None:
+async def test_a_denied_microphone_is_shown_and_raised(call: Call) -> None:
     one = await call("denied.ipynb", "--use-fake-ui-for-media-stream=deny", start=False)
-    told = "Permission to use the microphone was denied"
+    message = "Permission to use the microphone was denied"
     raised = await one.python(
         "try: await peer.start()\nexcept rtnb.errors.WidgetError as error: print(error, error.__notes__)"
     )
-    assert told in raised
-    await expect(one.find("[role=status]")).to_contain_text(told)
-    await one.has_let_go()
+    assert message in raised
+    await expect(one.find("[role=status]")).to_contain_text(message)
+    await one.has_closed_everything()
 
 
 async def test_a_call_ends_with_its_tab_and_with_its_kernel(call: Call, jupyterlab: Any) -> None:
@@ -276,9 +277,9 @@ async def test_a_call_ends_with_its_tab_and_with_its_kernel(call: Call, jupyterl
     await closed.page.evaluate(
         "() => { const tab = jupyterapp.shell.currentWidget; tab.context.model.dirty = false; tab.close() }"
     )
-    await closed.has_let_go()
+    await closed.has_closed_everything()
     killed = await call("killed.ipynb", more="import os; print(os.getpid())")
     pid = int((await killed.notebook.outputs())[3].text)
     assert not await killed.page.evaluate("ended()")
     os.kill(pid, signal.SIGKILL)
-    await killed.has_let_go()
+    await killed.has_closed_everything()
