@@ -40,7 +40,6 @@ ROW_BYTES: Final = 1_200
 """Memory of one row besides its wire text: row, event, its dictionary and ids (measured with tracemalloc, CPython 3.11:
 `python -m tests.benchmarks.memory`)."""
 
-_HTML_ROWS = 10
 _SUMMARY_LENGTH = 60
 
 
@@ -358,10 +357,7 @@ class EventLog(Sequence[LogRow]):
         dropped = f" ({self.dropped.events} older dropped)" if self.dropped.events else ""
         return f"<EventLog: {len(rows)} {noun}{dropped}, {sent} sent, {len(rows) - sent} received, {length_s:.1f} s>"
 
-    def _repr_html_(self) -> str:
-        return self.to_html()
-
-    def to_html(self, count: int = _HTML_ROWS) -> str:
+    def to_html(self, count: int = 10) -> str:
         """Return the last `count` rows as an HTML table, escaped and without secrets."""
         start_s = self._rows[0].monotonic_s if self._rows else 0.0
         body = "".join(
@@ -372,6 +368,8 @@ class EventLog(Sequence[LogRow]):
         )
         head = "".join(f"<th>{name}</th>" for name in ("", "t (ms)", "", "type", "bytes", "summary"))
         return f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    _repr_html_ = to_html
 
 
 _IDS = ("item_id", "response_id", "event_id")

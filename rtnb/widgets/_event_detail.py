@@ -31,18 +31,18 @@ PLAYED_MS: Final = 60_000
 """Longest audio that is played from one run of pieces; chosen."""
 
 
-def detail(rows: EventRows, index: int) -> dict[str, Any]:
-    """Return what the pane shows of one event."""
-    row = rows.row(index)
-    return {"meaning": _meaning(row.event, row.direction), "parts": _parts(row.event, rows.format_of(index))}
-
-
-def run_detail(rows: EventRows, first: int, last: int) -> dict[str, Any]:
-    """Return what the pane shows of a folded run: the text of its pieces, joined."""
+def detail(rows: EventRows, first: int, last: int) -> dict[str, Any]:
+    """Return the content of the pane: the JSON of an event, or audio and text of a folded run, joined."""
     row = rows.row(first)
-    pieces = (getattr(rows.row(index).event, "delta", "") for index in rows.run(first, last))
-    text = "".join(piece for piece in pieces if isinstance(piece, str))
-    return {"meaning": _meaning(row.event, row.direction), "text": text[:SHOWN_LENGTH].translate(REPLACED)}
+    if last > first:
+        events = [rows.row(index).event for index in rows.run(first, last)]
+        text = "".join(delta for event in events if isinstance(delta := getattr(event, "delta", ""), str))
+        size = sum(len(leaf) for event in events for _, leaf in _leaves(event) if isinstance(leaf, bytes))
+        parts: list[Any] = [_audio(None, size, rows.format_of(first))] if size else []
+        parts.append(text[:SHOWN_LENGTH].translate(REPLACED))
+    else:
+        parts = _parts(row.event, rows.format_of(first))
+    return {"meaning": _meaning(row.event, row.direction), "parts": parts}
 
 
 def whole_text(rows: EventRows, index: int) -> str:
@@ -93,9 +93,13 @@ def _parts(event: Event, form: AudioFormat) -> list[str | dict[str, Any]]:
     text = json.dumps(message, indent=2, ensure_ascii=False).translate(ESCAPED)[:SHOWN_JSON]
     parts: list[Any] = re.split(f'"{mark}(\\d+)"', text)  # text, number of an audio, text …
     for place in range(1, len(parts), 2):
-        size = len(audio[int(parts[place])][1])
-        parts[place] = {"number": int(parts[place]), "bytes": size, "ms": size / form.bytes_per_ms}
+        number = int(parts[place])
+        parts[place] = _audio(number, len(audio[number][1]), form)
     return parts
+
+
+def _audio(number: int | None, size: int, form: AudioFormat) -> dict[str, Any]:
+    return {"number": number, "bytes": size, "ms": size / form.bytes_per_ms}
 
 
 def _put(message: Any, path: tuple[str | int, ...], value: str) -> None:
@@ -104,8 +108,8 @@ def _put(message: Any, path: tuple[str | int, ...], value: str) -> None:
     message[path[-1]] = value
 
 
-def sound(rows: EventRows, first: int, last: int, *, number: int = 0) -> str:
-    """Return the audio of an event (its `number`-th piece) or of a folded run, as a base64 WAV.
+def sound(rows: EventRows, first: int, last: int, *, number: int | None = None) -> str:
+    """Return the audio of an event (its `number`-th piece; None for all) or of a folded run, as a base64 WAV.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def sound(rows: EventRows, first: int, last: int, *, number: int = 0) -> str:
     form = rows.format_of(first)
     many = rows.run(first, last) if last > first else [first]
     found = [leaf for index in many for _, leaf in _leaves(rows.row(index).event) if isinstance(leaf, bytes)]
-    pcm = b"".join(found if last > first else found[number : number + 1])[: PLAYED_MS * form.bytes_per_ms]
+    pcm = b"".join(found if number is None else found[number : number + 1])[: PLAYED_MS * form.bytes_per_ms]
     if not pcm:
         raise AudioError("this event carries no audio")
     decoder = codec(form.type)

@@ -14,6 +14,7 @@ from rtnb.client.log import EventLog, LogRow, summary
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS, Event, UnknownEvent
 from rtnb.protocol.values import PCM16, AudioFormat, SessionConfig, Value
+from rtnb.redaction import mask_known
 
 RECEIVED, TROUBLE, PIECE = 1, 2, 4
 KEPT: Final = 200_000
@@ -43,10 +44,13 @@ class EventRows:
         The events themselves.
     kept : int, default KEPT
         The bound.
+    facts : dict, optional
+        Goes into each header.
     """
 
-    def __init__(self, log: EventLog, *, kept: int = KEPT) -> None:
+    def __init__(self, log: EventLog, *, kept: int = KEPT, facts: dict[str, Any] | None = None) -> None:
         self.log = log
+        self._facts = facts or {}
         self.base = 0
         """Number of the oldest row."""
         self._kept = kept
@@ -55,6 +59,8 @@ class EventRows:
         self._formats: list[AudioFormat] = []
         self._sent: dict[str, int] = {}
         self._response_of: dict[str, str] = {}
+        self._given: tuple[Any, ...] = ()  # ids of the event before, and their JSON
+        self._ids = ""
         self._input = self._output = PCM16
         self._of_response: dict[str, AudioFormat] = {}
         for row in log.context:  # events before a slice carry the format of its audio
@@ -89,7 +95,7 @@ class EventRows:
         total = len(log) + dropped
         for index in range(self.next, min(total, self.next + most)):
             try:
-                row = log.redacted(log[index - dropped])
+                row = log[index - dropped]
             except IndexError:  # the next line says why
                 return True
             if log.dropped.events != dropped:  # the log dropped rows meanwhile, on another thread: positions shifted
@@ -103,7 +109,7 @@ class EventRows:
 
     def pack(self, start: int, stop: int) -> tuple[dict[str, Any], list[bytes]]:
         """Return a header, and the rows `start` to `stop` as JSON."""
-        header = {"start": start, "count": stop - start, "base": self.base, "total": self.next}
+        header = {"start": start, "count": stop - start, "base": self.base, "total": self.next, **self._facts}
         return header, [f"[{','.join(self._rows[start - self.base : stop - self.base])}]".encode()]
 
     def format_of(self, index: int) -> AudioFormat:
@@ -127,44 +133,45 @@ class EventRows:
 
     def _add(self, index: int, row: LogRow) -> None:
         event, kind = row.event, row.type
-        received = row.direction == "received"
-        flags = RECEIVED if received else 0
-        audio_bytes, form, text, cause = 0, self._output, "", -1
-        if isinstance(event, events.InputAudioBufferAppend):
-            audio_bytes, form, flags = len(event.audio), self._input, flags | PIECE
-        elif isinstance(event, events.ResponseOutputAudioDelta):
-            form = self._of_response.get(event.response_id, self._output)
-            audio_bytes, flags = event.audio_bytes, flags | PIECE
+        received, piece = row.direction == "received", kind.endswith(".delta")
+        audio_bytes, form, text, cause, trouble = 0, self._output, "", -1, False
+        if isinstance(event, events.ResponseOutputAudioDelta):
+            audio_bytes, form = event.audio_bytes, self._of_response.get(event.response_id, form)
+        elif piece and isinstance(delta := event.__dict__.get("delta"), str):
+            # Most events are pieces: to search only what is shown costs a tenth of the search in the whole event.
+            text = _harmless(mask_known(delta)[:_PIECE_LENGTH].replace("\n", " "))  # spaces stay: a run joins pieces
+        elif isinstance(event, events.InputAudioBufferAppend):
+            audio_bytes, form, piece = len(event.audio), self._input, True
         else:
-            text = _short(event)
-            if kind.endswith(".delta"):
-                flags |= PIECE
-            else:
-                self._follow_format(event)
-            if _is_trouble(event):
-                flags |= TROUBLE
-                named = event.error.event_id if isinstance(event, events.Error) else None
-                cause = self._sent.get(named, -1) if isinstance(named, str) else -1
+            self._follow_format(event)
+            event = self.log.redacted(row).event
+            text, trouble = _short(event), _is_trouble(event)
+            named = event.error.event_id if isinstance(event, events.Error) else None
+            cause = self._sent.get(named, -1) if isinstance(named, str) else -1
         if not received and isinstance(event.event_id, str):
             _remember(self._sent, event.event_id, index)
         audio_bytes = row.audio_dropped_bytes or audio_bytes
+        flags = RECEIVED * received | TROUBLE * trouble | PIECE * piece
         time, ms = max(0.0, row.monotonic_s - (self._start_s or 0.0)), audio_bytes / form.bytes_per_ms
         numbers = f"{row.size_bytes},{audio_bytes},{10 * ms:.0f}"
-        item, response, call, content = self._ids_of(event)
-        ids = f"{_quote(item)},{_quote(response)},{_quote(call)},{content}"
-        self._rows.append(f"[{flags},{10_000 * time:.0f},{_quote(_word(kind))},{numbers},{ids},{cause},{_quote(text)}]")
+        words = f"{self._ids_of(event)},{cause},{_quote(text)}"
+        self._rows.append(mask_known(f"[{flags},{10_000 * time:.0f},{_quote(_word(kind))},{numbers},{words}]"))
         self._formats.append(form)
 
-    def _ids_of(self, event: Event) -> tuple[str, str, str, int]:
-        """Return item, response, call and content index + 1; an item's response holds for its later events too."""
+    def _ids_of(self, event: Event) -> str:
+        """Return item, response, call and content index + 1 as JSON; an item's later events have its response, too."""
         get = event.payload.get if isinstance(event, UnknownEvent) else event.__dict__.get
-        item = _word(get("item_id") or _field(get("item"), "id"))
-        response = _word(get("response_id") or _field(get("response"), "id"))
-        call = _word(get("call_id") or _field(get("item"), "call_id"))
-        if item and response:
-            _remember(self._response_of, item, response)
-        content = get("content_index")
-        return item, response or self._response_of.get(item, ""), call, content + 1 if isinstance(content, int) else 0
+        given = get("item_id"), get("response_id"), get("call_id"), get("content_index"), get("item"), get("response")
+        if given == self._given:  # as for most pieces
+            return self._ids
+        item_id, response_id, call_id, content, item, response = given
+        item_id, response_id = _word(item_id or _field(item, "id")), _word(response_id or _field(response, "id"))
+        if item_id and response_id:
+            _remember(self._response_of, item_id, response_id)
+        words = item_id, response_id or self._response_of.get(item_id, ""), _word(call_id or _field(item, "call_id"))
+        number = content + 1 if isinstance(content, int) else 0
+        self._given, self._ids = given, f"{','.join(map(_quote, words))},{number}"
+        return self._ids
 
     def _follow_format(self, event: Event) -> None:
         if isinstance(event, events.SessionCreated | events.SessionUpdated):
@@ -210,9 +217,6 @@ def _short(event: Event) -> str:
         error = event.response.status_details and event.response.status_details.error
     if error:
         text = " ".join(f"{error.code or error.type or 'error'}: {error.message or ''}".split())[:_TROUBLE_LENGTH]
-    elif event.type.endswith(".delta"):
-        delta = getattr(event, "delta", None)  # its spaces stay: the pieces of a run are joined
-        text = delta[:_PIECE_LENGTH].replace("\n", " ") if isinstance(delta, str) else ""
     elif isinstance(event, UnknownEvent) and not event.problem and event.type in CLIENT_EVENTS:
         text = "sent as it was typed"
     else:

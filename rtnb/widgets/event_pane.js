@@ -1,8 +1,8 @@
 /** The pane beside the table: one event with its meaning, its JSON and audio to play; or a form that sends a new event. */
 import { add } from "./shared.js";
-import { BYTES, CAUSE, FLAGS, MS, RECEIVED, TEXT, TIME, TYPE, firstOf, whole } from "./event_table.js";
+import { CAUSE, FLAGS, RECEIVED, TEXT, TIME, TYPE, firstOf, isRun, whole } from "./event_table.js";
 
-const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ PageUp PageDown Home End move, Enter or → unfolds, "
+const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ PageUp PageDown Home End move, → unfolds, "
   + "← folds, / filters, e goes to the next error, Space pauses, f follows, c copies, Esc comes back.";
 const paragraph = (/** @type {string} */ text, className = "") => add(null, "p", { textContent: text, className });
 const button = (/** @type {string} */ text, /** @type {() => void} */ onclick, props = {}) =>
@@ -28,31 +28,27 @@ export class EventPane {
     this.el.replaceChildren(title, ...content);
     this.el.toggleAttribute("data-open", true);
   }
-  async show(/** @type {import("./event_table").Line} */ line) {
+  /** Show a line; null shows the help. */
+  show(/** @type {import("./event_table").Line} */ line) {
     const { table } = this, { view } = table;
     this.el.toggleAttribute("data-open", false);
     this.el.replaceChildren(paragraph(HELP, "rtnb-faint"));
     if (line === null) return;
-    const { kids, first, last, kind } = line, [, at, gap, , title, size] = view.cells(line), name = kids ? title.slice(2) : title;
-    const facts = kids ? this.facts(line) : paragraph(`#${line} · ${at} s · ${gap} s after the event before · ${size} bytes`, "rtnb-faint");
+    const [, at, gap, , name, size] = view.cells(line), { last = line } = line, first = firstOf(line);
+    const ms = (view.get(last)[TIME] - view.get(first)[TIME]) / 10;
+    const facts = paragraph(isRun(line) ? `${name.split(" ")[0].slice(1)} events, #${first} to #${last}, within ${whole(ms)} ms.`
+      : `#${first} · ${at} s · ${gap} s after the event before · ${size} bytes`, "rtnb-faint");
     this.fill(name, [], facts);
-    if (kids && kind !== "run") return;
-    try {
-      const reply = await (kids ? table.request("run", { first, last }) : table.request("event", { index: line }));
+    table.attempt(async () => {
+      const { meaning, parts } = await table.request("event", { first, last });
       if (table.selected !== line) return;
-      if (kids) return this.fill(name, [], paragraph(reply.meaning), facts, paragraph(reply.text));
-      const json = add(null, "pre", {}, ...reply.parts.flatMap((/** @type {any} */ part) => this.part(line, part)));
-      this.fill(name, [button("Copy JSON", () => table.copy())], paragraph(reply.meaning), ...this.causes(line), facts, json);
-    } catch (error) { table.note(error); }
+      const json = add(null, "pre", {}, ...parts.map((/** @type {any} */ part) => (typeof part === "string" ? part : this.player(first, last, part))));
+      const copy = isRun(line) ? [] : [button("Copy JSON", () => table.copy())];
+      this.fill(name, copy, paragraph(meaning), ...this.causes(first), facts, json);
+    });
   }
-  /** A part of the JSON as nodes: its text with coloured keys, or a button that plays its audio. */
-  part(/** @type {number} */ index, /** @type {any} */ part) {
-    if (typeof part !== "string") return [this.player({ first: index, last: index, number: part.number }, part.bytes, part.ms)];
-    const pieces = part.split(/^( *"(?:[^"\\]|\\.)*")(?=: )/m);
-    return pieces.map((text, k) => (k % 2 ? add(null, "span", { className: "rtnb-ev-key", textContent: text }) : text));
-  }
-  player(/** @type {object} */ from, /** @type {number} */ bytes, /** @type {number} */ ms) {
-    return button(`${whole(bytes)} bytes, ${whole(ms)} ms ▶`, () => this.play(from), { title: "Play or stop" });
+  player(/** @type {number} */ first, /** @type {number} */ last, /** @type {any} */ { number, bytes, ms }) {
+    return button(`${whole(bytes)} bytes, ${whole(ms)} ms ▶`, () => this.play({ first, last, number }), { title: "Play or stop" });
   }
   /** The errors that refused this event, and the event that this error refused. */
   causes(/** @type {number} */ index) {
@@ -64,22 +60,18 @@ export class EventPane {
     const refused = errors.map((/** @type {number} */ error) => line("Refused by ", error, TEXT));
     return cause < view.base ? refused : [line("Caused by ", cause, TYPE), ...refused];
   }
-  facts(/** @type {import("./event_table").Line} */ node) {
-    const { first, last, kind, count } = node, { view } = this.table, ms = (view.get(last)[TIME] - view.get(first)[TIME]) / 10;
-    const player = kind === "run" && node[BYTES] ? [this.player({ first, last, number: 0 }, node[BYTES], node[MS] / 10)] : [];
-    return add(null, "p", {}, `${whole(count)} events, #${first} to #${last}, within ${whole(ms)} ms. `, ...player);
-  }
-  async play(/** @type {object} */ from) {
+  /** Play audio, or stop it where it plays. */
+  play(/** @type {object} */ from) {
     const id = JSON.stringify(from), stop = this.sound?.dataset.id === id && !this.sound.ended;
     this.sound?.pause();
     this.sound = null;
     if (stop) return;
-    try {
+    this.table.attempt(async () => {
       const { wav } = await this.table.request("audio", from, { timeout_ms: 15_000 });
       this.sound = new Audio(`data:audio/wav;base64,${wav}`);
       this.sound.dataset.id = id;
       await this.sound.play();
-    } catch (error) { this.table.note(error); }
+    });
   }
   /** Show the form that sends an event; it begins with the selected one if that was sent. */
   async compose() {

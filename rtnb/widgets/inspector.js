@@ -16,6 +16,7 @@ import { EventTable, KEPT, View, firstOf, whole } from "./event_table.js";
 import { add, download, put, toggleButton, watch } from "./shared.js";
 
 const MOST_PENDING = 500; // messages that wait for a frame
+const FILTER_HELP = "A part of type, id or text, “sent” or “received”; * stands for anything, a comma for “or”, ! for “not” ( / )";
 
 class Inspector extends EventTable {
   /** @param {import("./types").Model<State>} model @param {Element} el @param {import("./types").Channel} channel */
@@ -29,43 +30,26 @@ class Inspector extends EventTable {
     this.root = root;
     this.ended = ended;
     this.pane = new EventPane(body, this);
-    this.status = add(root, "div", { className: "rtnb-ev-status rtnb-faint" });
     this.source = this.total = this.growing = this.searched = 0;
     this.waiting = this.searching = false;
     this.noted = "";
     /** @type {[any, DataView][]} */ this.pending = [];
-    const title = "A part of type, id or text; * stands for anything, a comma for “or”, ! for “not” ( / )";
-    this.filter = add(bar, "input", { type: "search", placeholder: "Filter, e.g. *.delta", "aria-label": "Filter", title, spellcheck: false });
-    this.filter.oninput = () => this.refilter();
-    this.errors = toggleButton(bar, { title: "Show errors only (e: next error)" }, (on) => this.refilter({ errors: on }));
+
+    this.filter = add(bar, "input", { type: "search", placeholder: "Filter, e.g. *.delta", "aria-label": "Filter", title: FILTER_HELP, spellcheck: false });
+    this.filter.oninput = () => this.refilter({ filter: this.filter.value });
+    this.errors = toggleButton(bar, { title: "Show errors only (e: next error)" }, (errors) => this.refilter({ errors }));
+    this.folding = toggleButton(bar, { textContent: "Fold", title: "Show pieces of one part as one row" }, (fold) => this.refilter({ fold }));
     this.following = toggleButton(bar, { textContent: "Follow", title: "Keep the newest event in view (f)" }, () => this.onKey("f"));
     this.pause = toggleButton(bar, { textContent: "Pause", title: "Freeze the table; events are still recorded (Space)" }, () => this.onKey(" "));
-    this.more = add(bar, "details", { className: "rtnb-ev-more" }, add(null, "summary", { textContent: "More" }));
-    this.addMenu(add(this.more, "div", { className: "rtnb-ev-menu" }));
+    const foot = add(root, "div", { className: "rtnb-ev-bar rtnb-ev-foot" });
+    this.status = add(foot, "span", { className: "rtnb-ev-status rtnb-faint" });
+    this.save = add(foot, "button", { type: "button", textContent: "Export", title: "Save all events as JSON Lines", onclick: () => this.export() });
+    this.send = add(foot, "button", { type: "button", textContent: "Send event…", onclick: () => this.attempt(() => this.pane.compose()) });
+    root.addEventListener("keydown", (/** @type {any} */ { key, target }) => {
+      if (key === "Escape" || (key === "Enter" && target === this.filter)) this.grid.focus();
+    });
     this.stream = channel.openStream(model.get("stream_name"), (kind, header, [buffer]) => kind === "rows" && this.onRows(header, buffer));
     this.ask();
-  }
-  addMenu(/** @type {Element} */ menu) {
-    const choice = (/** @type {string} */ label, /** @type {Record<string, [string, Partial<View>]>} */ options) => {
-      const select = add(add(menu, "label", { textContent: label }), "select", { "aria-label": label });
-      for (const [value, [text]] of Object.entries(options)) add(select, "option", { value, textContent: text });
-      select.onchange = () => this.refilter(options[select.value][1]);
-    };
-    const both = { both: ["Both", { direction: "" }], sent: ["Sent", { direction: "sent" }], received: ["Received", { direction: "received" }] };
-    choice("Direction", /** @type {any} */ (both));
-    choice("Arrangement", { fold: ["Folded", { fold: true, tree: false }], all: ["Every event", { fold: false, tree: false }],
-      tree: ["Tree", { fold: true, tree: true }] });
-    const button = (/** @type {string} */ text, /** @type {() => void} */ onclick) => add(menu, "button", { type: "button", textContent: text, onclick });
-    this.save = button("Export events (JSON Lines)", () => this.export());
-    this.send = button("Send event…", () => this.pane.compose().catch((error) => this.note(error)));
-    this.send.addEventListener("click", () => { this.more.open = false; });
-    const leave = (/** @type {any} */ event) => { if (!this.more.contains(event.target)) this.more.open = false; };
-    for (const name of ["pointerdown", "focusin"]) document.addEventListener(name, leave, { signal: this.ended.signal });
-    this.root.addEventListener("keydown", (/** @type {any} */ { key, target }) => {
-      if (key !== "Escape" && (key !== "Enter" || target !== this.filter)) return;
-      this.more.open = false;
-      this.grid.focus();
-    });
   }
   close() {
     this.ended.abort();
@@ -75,6 +59,12 @@ class Inspector extends EventTable {
     this.pane.close();
   }
   request(/** @type {string} */ kind, /** @type {object} */ header, options = {}) { return this.stream.request(kind, header, options); }
+  /** Do something that may fail; the status shows the reason. */
+  async attempt(/** @type {() => Promise<any>} */ act) {
+    try {
+      await act();
+    } catch (error) { this.note(error); }
+  }
 
   // --- keys and buttons
   onKey(/** @type {string} */ key) {
@@ -86,6 +76,7 @@ class Inspector extends EventTable {
     else if (key === "e") this.nextError();
     else if (key === "c") this.copy();
     else if (key === "Escape") this.select(null);
+    else if (key === "ArrowLeft" || key === "ArrowRight" || key === "Enter") this.refilter({ fold: key === "ArrowLeft" });
     else return false;
     this.paint();
     return true;
@@ -95,18 +86,17 @@ class Inspector extends EventTable {
     const next = [...troubles.filter((i) => i > after), ...troubles].find((i) => this.goTo(i));
     if (next === undefined) this.note(new Error(troubles.length ? "no error fits the filter" : "no errors"));
   }
-  async copy() {
+  copy() {
     const index = firstOf(this.selected);
-    if (index === null) return;
-    try {
+    return index !== null && this.attempt(async () => {
       await navigator.clipboard.writeText((await this.request("text", { index })).text);
       this.note(null, `event ${index} copied as JSON`);
-    } catch (error) { this.note(error); }
+    });
   }
   async export() {
-    const chunks = [];
+    /** @type {string[]} */ const chunks = [];
     this.save.disabled = true;
-    try {
+    await this.attempt(async () => {
       for (let start = 0, more = true; more;) {
         const reply = await this.request("export", { start }, { timeout_ms: 30_000 });
         chunks.push(reply.text);
@@ -114,7 +104,7 @@ class Inspector extends EventTable {
         this.note(null, `${whole(start)} events exported`);
       }
       download("events.jsonl", chunks.join(""), "application/jsonl");
-    } catch (error) { this.note(error); }
+    });
     this.save.disabled = false;
   }
 
@@ -133,11 +123,8 @@ class Inspector extends EventTable {
   }
   /** Begin the table anew: for another source, or behind a gap. */
   reset(/** @type {any} */ header) {
-    const { direction, fold, tree, errors } = this.view;
     if (this.selected !== null) this.select(null);
-    this.source = header.source;
-    Object.assign(this, { view: new View(header.base), follow: true });
-    this.refilter({ direction, fold, tree, errors });
+    Object.assign(this, { source: header.source, view: new View(header.base, this.view.settings), follow: true, searched: 0 });
   }
   /** Take in rows, some milliseconds per frame. */
   grow() {
@@ -159,27 +146,28 @@ class Inspector extends EventTable {
     if (about !== null) this.selected = this.view.lineOf(about) ?? null;
     this.grow();
   }
-  refilter(/** @type {Partial<View>} */ settings = {}) {
-    Object.assign(this.view, { ...settings, filter: this.filter.value });
+  refilter(/** @type {Partial<View["settings"]>} */ change) {
+    Object.assign(this.view.settings, change);
     this.view.found.clear();
     this.searched = 0;
     this.rebuild();
+    if (this.selected !== null) this.select(this.selected);
   }
   /** Ask the kernel for events whose full text matches, where the short text here does not. */
   async search() {
-    const { view } = this, { filter } = view, terms = view.terms.filter((term) => !term.no && !term.wild).map((term) => term.body);
-    if (this.searching || !terms.length || this.searched >= view.next) return;
+    const { view } = this, { terms, found } = view, texts = terms.filter(({ searched }) => searched).map(({ body }) => body);
+    if (this.searching || !texts.length || this.searched >= view.next) return;
     this.searching = true;
-    try {
-      const { hits, next } = await this.request("search", { terms, start: Math.max(this.searched, view.base) });
-      if (view === this.view && filter === view.filter) {
-        const known = view.found.size;
-        hits.filter((/** @type {number} */ i) => !view.fits(i)).forEach((/** @type {number} */ i) => view.found.add(i));
+    await this.attempt(async () => {
+      const { hits, next } = await this.request("search", { terms: texts, start: Math.max(this.searched, view.base) });
+      if (view === this.view && `${view.terms.map(({ body }) => body)}` === `${terms.map(({ body }) => body)}`) {
+        const added = hits.filter((/** @type {number} */ i) => !view.fits(i));
+        added.forEach((/** @type {number} */ i) => found.add(i));
         this.searched = next;
-        if (view.found.size > known) this.rebuild();
+        if (added.length) this.rebuild();
       }
       this.grow(); // which searches on
-    } catch (error) { this.note(error); }
+    });
     this.searching = false;
   }
 
@@ -207,16 +195,15 @@ class Inspector extends EventTable {
   }
   onPainted() {
     const { view, paused } = this, cut = this.channel.status().kind === "none", errors = view.troubles.length;
-    const facts = [`${whole(view.shown)}${view.seen < view.next ? "…" : ""} of ${whole(view.next - view.base)} events`,
+    const facts = [`${whole(view.shown)}${view.seen < view.next || this.pending.length ? "…" : ""} of ${whole(view.next - view.base)} events`,
       view.base && `${whole(view.base)} older events are not shown`, paused && `paused, ${whole(this.total - view.next)} new`,
       cut && "No connection to the kernel. Showing the events received so far", this.noted];
     const empty = cut ? "Waiting for the kernel" : this.waiting ? "Waiting for a session" : "No events yet";
     put(this.status, "textContent", view.next ? facts.filter(Boolean).join(" · ") : empty);
     put(this.errors, "textContent", `Errors ${whole(errors)}`);
     this.errors.toggleAttribute("data-trouble", errors > 0);
-    put(this.errors, "ariaPressed", `${view.errors}`);
-    put(this.following, "ariaPressed", `${this.follow}`);
-    put(this.pause, "ariaPressed", `${paused}`);
+    const { errors: only, fold } = view.settings, toggles = [this.errors, this.folding, this.following, this.pause];
+    [only, fold, this.follow, paused].forEach((on, k) => put(toggles[k], "ariaPressed", `${on}`));
   }
 }
 

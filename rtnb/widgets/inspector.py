@@ -2,8 +2,8 @@
 
 The kernel holds the log and sends compact rows (see `rtnb.widgets._event_rows`) at most ten times a second. Message to
 the page: ``rows`` {start, count, base, total, source, waiting}. Messages from it: ``from`` {start} asks for the rows
-from there on. Requests: ``event`` {index}, ``run`` {first, last}, ``audio`` {first, last, number}, ``text`` {index},
-``search`` {terms, start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}.
+from there on. Requests: ``event`` {first, last}, ``audio`` {first, last, number}, ``text`` {index}, ``search`` {terms,
+start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}. An event alone is a run from `first` to `first`.
 """
 
 from __future__ import annotations
@@ -95,15 +95,11 @@ class EventInspector(StreamWidget):
         self._follow(source, source_of(source))
         self.selected_index = None
 
-    @property
-    def _rows(self) -> EventRows:
-        return self._rows_and_state[0]
-
     def _follow(self, given: Any, source: Source) -> None:
         self._unsubscribe()
         self._source_number += 1
-        state = {"source": self._source_number, "waiting": given is None}
-        self._rows_and_state = EventRows(source.log), state  # at once: the loop may be sending rows of the one before
+        facts = {"source": self._source_number, "waiting": given is None}
+        self._rows = EventRows(source.log, facts=facts)  # in one step: the loop may be sending rows of the one before
         self._given, self._source, self.event_log = given, source, source.log
         self.can_send = source.send is not None
         self._unsubscribe = source.log.subscribe(self._wake)
@@ -137,12 +133,11 @@ class EventInspector(StreamWidget):
     def _send_rows(self) -> None:
         """Read the next events and send the rows that a page lacks: one message, which also carries the state."""
         self._due = False  # before the log is read: an event from now on wakes again
-        rows, state = self._rows_and_state
+        rows = self._rows
         more = rows.read(_AT_ONCE)
         start = max(self._sent, rows.base) if self._sent <= rows.next else rows.base
         self._sent = min(start + _AT_ONCE, rows.next)
-        header, buffers = rows.pack(start, self._sent)
-        self._stream.publish("rows", {**header, **state}, buffers)
+        self._stream.publish("rows", *rows.pack(start, self._sent))
         loop = asyncio.get_running_loop()
         if more or self._sent < rows.next:
             self._next_s = 0.0
@@ -186,12 +181,10 @@ class EventInspector(StreamWidget):
                     self._wake()
                     return None
                 case "event":
-                    return detail.detail(rows, self._index(header["index"]))
-                case "run":
-                    return detail.run_detail(rows, self._index(header["first"]), self._index(header["last"]))
+                    return detail.detail(rows, self._index(header["first"]), self._index(header["last"]))
                 case "audio":
-                    first, last = self._index(header["first"]), self._index(header["last"])
-                    return {"wav": detail.sound(rows, first, last, number=int(header["number"]))}
+                    first, last, number = self._index(header["first"]), self._index(header["last"]), header["number"]
+                    return {"wav": detail.sound(rows, first, last, number=None if number is None else int(number))}
                 case "text":
                     return {"text": detail.whole_text(rows, self._index(header["index"]))}
                 case "search":

@@ -115,12 +115,12 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     this.reported = ""; // the kernel may wait for it again
     this.update();
-    if (hasNoMicrophone(this.own)) this.findCapturePage();
+    if (hasNoMicrophone(this.own)) this.stream.request("capture_page", {}).then(({ url }) => this.show({ capturePage: url }), () => {});
   }
 
-  async findCapturePage() {
-    const { url = "" } = await this.stream.request("capture_page", {}).catch(() => ({}));
-    this.capturePage = url;
+  /** Change what the views show. */
+  show(/** @type {object} */ change) {
+    Object.assign(this, change);
     this.draw();
   }
 
@@ -237,13 +237,9 @@ class Controller {
   /** Send an audio file to be played in place of a microphone, or cancel that. */
   async send(/** @type {File} */ file) {
     const { signal } = (this.upload = new AbortController());
-    const show = (/** @type {string} */ status) => {
-      this.uploadStatus = status;
-      this.draw();
-    };
-    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) => show(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
-    this.own = OFF;
-    show(`Reading ${file.name}…`);
+    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) =>
+      this.show({ uploadStatus: `Sending ${file.name}: ${Math.floor((100 * sent) / size)} %` });
+    this.show({ own: OFF, uploadStatus: `Reading ${file.name}…` });
     try {
       const pcm = await decodeFile(file);
       await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal });
@@ -251,8 +247,7 @@ class Controller {
       const problem = `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
       this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
     }
-    this.upload = null;
-    show("");
+    this.show({ upload: null, uploadStatus: "" });
   }
 
   close() {

@@ -42,8 +42,9 @@ export function createView(model, controller, el, signal) {
     talk.setPointerCapture(event.pointerId);
     controller.hold(true);
   };
-  const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level", "aria-valuemin": -60, "aria-valuemax": 0 });
+  const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level" });
   const bar = add(meter, "div");
+  set(meter, { "aria-valuemin": -60, "aria-valuemax": 0, "aria-valuenow": -60 }); // axe refuses a meter without a value
   const mute = toggleButton(row, { className: "rtnb-mute", textContent: "Mute" }, (pressed) => {
     model.set("muted", pressed);
     model.save_changes();

@@ -180,9 +180,7 @@ async def _run(page: Any, cells: int) -> None:
 
 
 async def _show_every_event(page: Any) -> None:
-    await page.locator(".rtnb-ev-more > summary").click()
-    await page.get_by_label("Arrangement").select_option("all")
-    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Fold").click()
     await page.locator(".jp-CodeCell .cm-content").nth(2).click()  # the cell that runs next
 
 

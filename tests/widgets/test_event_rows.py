@@ -115,7 +115,7 @@ def test_an_event_that_the_log_dropped_since_is_named_as_such() -> None:
         rows.read(10)
     assert (rows.base, rows.next) == (0, 100)
     assert rows.row(0).type == "input_audio_buffer.clear"
-    assert "no longer holds" in detail.detail(rows, 0)["meaning"]
+    assert "no longer holds" in detail.detail(rows, 0, 0)["meaning"]
 
 
 def test_a_run_is_found_joined_and_played() -> None:
@@ -126,7 +126,8 @@ def test_a_run_is_found_joined_and_played() -> None:
     rows = rows_of(*listed)
 
     assert rows.run(0, 4) == [0, 2, 4]
-    assert detail.run_detail(rows, 1, 5)["text"] == "word0 word1 word2 "
+    assert detail.detail(rows, 1, 5)["parts"] == ["word0 word1 word2 "]
+    assert detail.detail(rows, 0, 4)["parts"] == [{"number": None, "bytes": 14_400, "ms": 300.0}, ""]
     audio, rate_hz = read_wav(base64.b64decode(detail.sound(rows, 0, 4)))
     assert len(audio) / rate_hz == pytest.approx(0.3)
     with pytest.raises(AudioError, match="no audio"):
@@ -135,12 +136,12 @@ def test_a_run_is_found_joined_and_played() -> None:
 
 def test_the_json_holds_no_audio_and_no_endless_text() -> None:
     long = rows_of(events.ResponseOutputTextDone(**IDS, text="x" * 1_000_000, event_id="s1"))
-    (text,) = detail.detail(long, 0)["parts"]
+    (text,) = detail.detail(long, 0, 0)["parts"]
     assert len(text) < 6_000
     assert "(1,000,000 characters, all of them with Copy)" in text
 
     sound = rows_of(events.InputAudioBufferAppend(audio=b"\1\2" * 2400, event_id="e"))
-    before, audio, after = detail.detail(sound, 0)["parts"]
+    before, audio, after = detail.detail(sound, 0, 0)["parts"]
     assert before.endswith('"audio": ')
     assert audio == {"number": 0, "bytes": 4800, "ms": 100.0}
     assert after == "\n}"
@@ -150,7 +151,7 @@ def test_the_json_holds_no_audio_and_no_endless_text() -> None:
 def test_audio_as_it_arrives_from_the_wire_is_found_too() -> None:
     text = json.dumps({"type": "response.output_audio.delta", "event_id": "s1", **IDS, "delta": "AQIBAgEC"})
     event = wire.decode(wire.parse(text), registry=SERVER_EVENTS)  # its base64 is decoded by the first reader
-    assert detail.detail(rows_of(event), 0)["parts"][1] == {"number": 0, "bytes": 6, "ms": 0.125}
+    assert detail.detail(rows_of(event), 0, 0)["parts"][1] == {"number": 0, "bytes": 6, "ms": 0.125}
     assert not detail.contains(event, "aqib")
 
 

@@ -67,10 +67,10 @@ def test_secrets_of_a_list_do_not_enter_the_log() -> None:
 async def test_requests_are_answered_and_nonsense_is_refused() -> None:
     inspector = inspect([{"type": "response.create", "event_id": "e1"}])
     inspector._rows.read(10)
-    reply = await inspector._on_message("event", {"index": 0}, [])
+    reply = await inspector._on_message("event", {"first": 0, "last": 0}, [])
     assert reply is not None
     assert reply["meaning"] == "Ask for a response."
-    assert await inspector._on_message("event", {"index": 5}, []) == {"error": "there is no event 5"}
+    assert await inspector._on_message("event", {"first": 5, "last": 5}, []) == {"error": "there is no event 5"}
     assert await inspector._on_message("audio", {"first": 0, "last": 0, "number": 0}, []) == {
         "error": "this event carries no audio"
     }

@@ -139,7 +139,7 @@ def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
         [events.UnknownEvent(type="odd", payload={}, problem=f"not read: Bearer {AUTHORIZATION}")]
     )
     inspector._rows.read(10)
-    shown = detail.detail(inspector._rows, 0)
+    shown = detail.detail(inspector._rows, 0, 0)
     assert shown["meaning"] == "not read: Bearer ****"
     assert leaks({"pane": json.dumps(shown), "table": json.dumps(inspector._static())}) == []
     inspector.close()

@@ -70,11 +70,6 @@ def rows(page: Any, text: str = "") -> Any:
     return page.locator(".rtnb-ev-space > .rtnb-ev-row:visible", has_text=text)
 
 
-def more(page: Any) -> Any:
-    """The menu of the toolbar."""
-    return page.locator(".rtnb-ev-more > summary")
-
-
 async def settled(page: Any) -> None:
     """Wait until the table is laid out anew: what a person does by looking."""
     await page.evaluate("async () => { for (let k = 0; k < 10; k++) await new Promise(requestAnimationFrame); }")
@@ -103,7 +98,7 @@ async def test_folding_selecting_and_what_belongs_together(inspected: Opened) ->
 
     await sound.locator("span").nth(4).click()  # unfolds
     await expect(rows(page, "4,800 bytes, 100 ms of audio").first).to_be_visible()
-    await expect(rows(page, "4,800 bytes, 100 ms of audio").first).to_have_attribute("data-relation", "same")
+    await expect(rows(page, "4,800 bytes, 100 ms of audio").nth(1)).to_have_attribute("data-relation", "same")
     await notebook.picture("unfolded")
 
 
@@ -119,14 +114,11 @@ async def test_the_keyboard_does_it_all(inspected: Opened) -> None:
     await page.keyboard.press("ArrowDown")
     await page.keyboard.press("ArrowDown")
     await expect(chosen).to_contain_text("×20 response.output_audio.delta")
-    await page.keyboard.press("Enter")
-    await expect(chosen).to_have_attribute("aria-expanded", "true")
-    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("ArrowRight")  # unfolds
     await expect(chosen).to_contain_text("4,800 bytes, 100 ms of audio")
     assert await grid.get_attribute("aria-activedescendant") == await chosen.get_attribute("id")
     await page.keyboard.press("ArrowLeft")
-    await page.keyboard.press("ArrowLeft")
-    await expect(chosen).to_have_attribute("aria-expanded", "false")
+    await expect(chosen).to_contain_text("×20 response.output_audio.delta")
     await page.keyboard.press("e")
     await expect(chosen).to_have_attribute("data-kind", "trouble")
     await page.keyboard.press("Space")
@@ -140,7 +132,7 @@ async def test_the_keyboard_does_it_all(inspected: Opened) -> None:
     assert await notebook.page.locator(".jp-Cell").count() == 2  # as before: no key went to the notebook
 
 
-async def test_filters_count_and_the_tree_sorts(inspected: Opened) -> None:
+async def test_filters_count_and_runs_unfold(inspected: Opened) -> None:
     notebook = await inspected("filter.ipynb", MANY, keep=True)
     page = notebook.page
     status = page.locator(".rtnb-ev-status")
@@ -148,10 +140,9 @@ async def test_filters_count_and_the_tree_sorts(inspected: Opened) -> None:
     await page.get_by_label("Filter", exact=True).fill("response.*.delta, !*transcript*")
     await expect(status).to_have_text("20 of 43 events")
     await page.get_by_label("Filter", exact=True).fill("")
-    await more(page).click()
-    await page.get_by_label("Direction", exact=True).select_option("sent")
+    await page.get_by_label("Filter", exact=True).fill("sent")
     await expect(status).to_have_text("1 of 43 events")
-    await page.get_by_label("Direction", exact=True).select_option("both")
+    await page.get_by_label("Filter", exact=True).fill("")
     await page.get_by_role("button", name="Errors 1").click()
     await expect(status).to_have_text("1 of 43 events")
     await page.get_by_role("button", name="Errors 1").click()
@@ -161,20 +152,7 @@ async def test_filters_count_and_the_tree_sorts(inspected: Opened) -> None:
     await expect(status).to_have_text("41 of 43 events")
     await page.get_by_label("Filter", exact=True).fill("")
 
-    await more(page).click()
-    await page.get_by_label("Arrangement").select_option("tree")
-    await expect(rows(page)).to_have_count(8)
-    tree = [await row.locator("span").nth(4).inner_text() for row in await rows(page).all()]
-    assert tree[2:] == [
-        "▾ ×41 response resp_1",
-        "▾ ×41 item item_1",
-        "▾ ×41 part 0",
-        "▸ ×20 response.output_audio.delta",
-        "▸ ×20 response.output_audio_transcript.delta",
-        "response.output_audio.done",
-    ]
-    await notebook.picture("tree")
-    await page.get_by_label("Arrangement").select_option("all")
+    await page.get_by_role("button", name="Fold").click()
     await expect(rows(page, "word39")).to_be_visible()
     await expect(page.locator(".rtnb-ev-status")).to_have_text("43 of 43 events")
 
@@ -202,7 +180,6 @@ async def test_export_and_copy(inspected: Opened, tmp_path: Path) -> None:
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
 
     async with page.expect_download() as coming:
-        await more(page).click()
         await page.get_by_role("button", name="Export").click()
     await (await coming.value).save_as(tmp_path / "events.jsonl")
     assert [row.type for row in EventLog.load(tmp_path / "events.jsonl")][:2] == ["input_audio_buffer.commit", "error"]
@@ -252,8 +229,7 @@ async def test_a_pause_loses_nothing_and_the_newest_is_followed(inspected: Opene
     await expect(status).to_have_text("43 of 43 events · paused, 500 new")
     await page.get_by_role("button", name="Pause").click()
     await expect(status).to_have_text("543 of 543 events")
-    await more(page).click()
-    await page.get_by_label("Arrangement").select_option("all")
+    await page.get_by_role("button", name="Fold").click()
     await expect(rows(page, "word539")).to_be_visible()  # the last one
     await run(notebook, "deltas(540, 600); print('more')")
     await expect(rows(page, "word599")).to_be_visible()
@@ -270,7 +246,6 @@ async def test_an_event_is_checked_and_sent(inspected: Opened) -> None:
     page = notebook.page
     side = page.locator(".rtnb-ev-side")
 
-    await more(page).click()
     await page.get_by_role("button", name="Send event…").click()
     await expect(side).to_contain_text("The service would accept this event now.")
     body = side.get_by_label("Event as JSON")
@@ -304,7 +279,7 @@ print(len(log))
 SELECTED = """async () => {
     await new Promise(requestAnimationFrame); // the key was heard; it is painted with the next frame
     const row = document.querySelector(".rtnb-ev-row[aria-selected=true]:not([hidden])");
-    return [Number(row.dataset.index), row.hasAttribute("aria-expanded")];
+    return [Number(row.dataset.index), row.children[4].textContent.startsWith("×")];
 }"""
 """The first event of the selected row, and whether it stands for more than this one."""
 
@@ -315,13 +290,13 @@ async def test_hostile_text_stays_text(inspected: Opened) -> None:
     total = int(await run(notebook, HOSTILE))
     await expect(page.locator(".rtnb-ev-status")).to_have_text(f"{total} of {total} events")
 
-    await page.get_by_role("treegrid", name="Events").focus()
+    await page.get_by_role("grid", name="Events").focus()
     await page.keyboard.press("Home")
     seen = ""
-    for mode in ("fold", "tree"):
-        await more(page).click()
-        await page.get_by_label("Arrangement").select_option(mode)
-        await page.get_by_role("treegrid", name="Events").focus()
+    for folded in (True, False):
+        if not folded:
+            await page.get_by_role("button", name="Fold").click()
+        await page.get_by_role("grid", name="Events").focus()
         await page.keyboard.press("Home")
         for _ in range(total):
             at, many = await page.evaluate(SELECTED)
