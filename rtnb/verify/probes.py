@@ -484,7 +484,7 @@ async def speech__turn(target: Any) -> None:
 
 @probe(REFERENCE, usd=0.003)
 async def speech__no_response_unless_asked(target: Any) -> None:
-    """With `create_response: false` the end of a turn makes no response."""
+    """With `create_response: false` the end of a turn creates no response."""
     async with Wire(target) as wire:
         await wire.update(turn_detection=ServerVad(silence_duration_ms=300, create_response=False))
         await wire.speak()
@@ -494,8 +494,8 @@ async def speech__no_response_unless_asked(target: Any) -> None:
 
 
 @probe(REFERENCE, usd=0.01)
-async def speech__response_by_itself(target: Any) -> None:
-    """The end of a turn makes a response by itself."""
+async def speech__response(target: Any) -> None:
+    """The end of a turn creates a response, unless that is switched off."""
     async with Wire(target) as wire:
         await wire.update(turn_detection=ServerVad(silence_duration_ms=300))
         await wire.speak()

@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 from tqdm.auto import tqdm
 
 from rtnb.analysis.cost import PRICES, estimate_usd, find_price
@@ -197,10 +198,14 @@ async def _run(probe: Probe, target: Any) -> Outcome:
     except Different as found:
         came, expected = redact(found.came)[:400], redact(found.expected)[:400]
         return _outcome(probe, "different", came=came, expected=expected, seconds=monotonic() - start)
-    except (NotTested, RateLimited) as missing:
+    except (NotTested, RateLimited, aiohttp.ClientError) as missing:
         return _outcome(probe, "not tested", reason=redact(str(missing)), seconds=monotonic() - start)
-    except (RtnbError, OSError, ValueError, AttributeError, LookupError, TypeError, AssertionError) as error:
-        # What a probe cannot read is a difference as well: it was written for the documented shape.
+    except TimeoutError:
+        came = f"no end within {PROBE_S:g} s"
+        return _outcome(probe, "different", came=came, expected=probe.statement, seconds=monotonic() - start)
+    except Exception as error:
+        # What a probe cannot read is a difference as well: it was written for the documented shape. No error of one
+        # probe ends the others, which may have cost money.
         came = redact(f"{type(error).__name__}: {error}")[:400]
         return _outcome(probe, "different", came=came, expected=probe.statement, seconds=monotonic() - start)
     return _outcome(probe, "as documented", seconds=monotonic() - start)

@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import rtnb
 from rtnb.cli import main
 from rtnb.errors import ConnectError, RtnbError
 from rtnb.simulator.transcriber import Transcript
-from rtnb.verify import Outcome, Result, compare, verify
-from rtnb.verify.probe import PROBES
+from rtnb.verify import Outcome, Result, compare, run, verify
+from rtnb.verify.probe import PROBES, Probe
 from rtnb.verify.run import estimated_usd
 from tests.verify.proxy import Deviations, proxy
 
@@ -109,6 +110,28 @@ async def test_a_proxy_that_changes_nothing_is_as_documented(simulator: rtnb.Sim
     async with proxy(simulator.url, Nothing) as url:
         result = await verify(custom(url), only="response.", at_once=6, budget_usd=5.0)
     assert result.different == []
+
+
+@pytest.mark.parametrize(
+    "error, outcome, text",
+    [
+        (ZeroDivisionError("x"), "different", "ZeroDivisionError: x"),
+        (TimeoutError(), "different", "no end within 120 s"),
+        (aiohttp.ServerDisconnectedError(), "not tested", "Server disconnected"),
+    ],
+)
+async def test_no_error_of_a_probe_ends_the_others(
+    error: Exception, outcome: str, text: str, monkeypatch: pytest.MonkeyPatch, simulator: rtnb.Simulator
+) -> None:
+    async def fail(target: Any) -> None:
+        raise error
+
+    fail.__module__ = "rtnb.verify.probes"
+    broken = Probe("items.broken", "It works.", "a test", fail)
+    monkeypatch.setattr(run, "PROBES", [broken, *(probe for probe in PROBES if probe.name == "items.deleted")])
+    found = await verify(simulator)
+    assert [one.outcome for one in found.outcomes] == [outcome, "as documented"]
+    assert found.outcomes[0].came + found.outcomes[0].reason == text
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
