@@ -39,10 +39,7 @@ async def test_the_columns_keep_every_peak(browser: Any) -> None:
     script = """([flat, sizes]) => {
       const envelope = new module.Envelope();
       let at = 0;
-      for (const size of sizes) {
-        envelope.write(at, Int16Array.from(flat.slice(2 * at, 2 * (at + size))));
-        at += size;
-      }
+      for (const size of sizes) envelope.write(at, Int16Array.from(flat.slice(2 * at, 2 * (at += size))));
       return [1, 5, 64, 250].map((width) => {
         const columns = [];
         envelope.columns(0, width, Math.floor(at / width), (column, low, high) => columns.push(low, high));
