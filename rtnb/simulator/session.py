@@ -514,6 +514,10 @@ class ServiceSession:
         self._plan.enter_step(step.faults if step else ())
         return responder.play(step, turn), self.latency
 
+    def response_fault(self) -> Fault | None:
+        """Return the fault on demand of a response that begins."""
+        return self._plan.on_response()
+
     def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
         """Remember speech that the simulator made: played back to it, its words are known."""
         self._world.exact.learn(text, audio, rate_hz=rate_hz)
