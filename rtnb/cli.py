@@ -76,6 +76,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--voice", choices=("auto", "neural", "espeak", "babble"), help="speech synthesiser (default: auto)")
     add("--scenario", metavar="FILE", help="a JSON file with answers, actions and faults")
     add("--chat-url", metavar="URL", help="take the answers from this chat completions service")
+    add("--workers", type=_count, default=1, metavar="N", help="processes that share the port (default: 1)")
     add("--json", action="store_true", help="print one JSON line with the addresses, then serve")
     room = simulate.add_argument_group("a class", "one simulator for a class; every student gets the same --scenario")
     room.add_argument("--class", dest="room", action="store_true", help="print a join line, student keys and your page")
@@ -124,13 +125,19 @@ def _simulate(options: argparse.Namespace) -> int:
         given = ", ".join(f"--{name.replace('_', '-')}" for name in limits)
         raise RtnbError(f"{given} without --class").with_hint("Add --class to serve a class.")
     asked = {name: getattr(options, name) for name in names}
-    return serve_forever(asked, room=limits if options.room else None, json_line=options.json)
+    return serve_forever(asked, room=limits if options.room else None, json_line=options.json, workers=options.workers)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     report = rtnb.doctor(service=not options.offline)
     print(report)
     return 0 if report.ok else 1
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers: allowed is 1 to 64")
+    return int(text)
 
 
 def _port(text: str) -> int:

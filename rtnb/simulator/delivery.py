@@ -106,6 +106,8 @@ def _size(action: Send | Close) -> int:
 MOST_UNDER_WAY = 1024
 """Messages of a client that are on their way through the simulated network at most; then its socket waits. Chosen:
 280 ms of 100 ms chunks are three."""
+LOST_S = 30.0
+"""A client that takes no message for so long is lost: its session ends and its seat is free. Chosen."""
 SLICE_S = 0.001
 """Longest stretch of listening between two chances to speak. Chosen: hearing 100 ms of audio takes 0.2 ms."""
 
@@ -183,9 +185,10 @@ class SocketCarrier:
 
     async def hang_up(self, close: Close) -> None:
         """Close with a code; 1006 means without a goodbye."""
-        if self._socket.closed:
+        lost = self._socket.close_code == WSCloseCode.ABNORMAL_CLOSURE
+        if self._socket.closed and not lost:
             return
-        if close.code == 1006:
+        if close.code == WSCloseCode.ABNORMAL_CLOSURE or lost:  # a close would wait until a lost client reads
             if self._request.transport is not None:
                 self._request.transport.abort()
             return
@@ -232,7 +235,11 @@ async def carry(
         async for out in session.outgoing.texts(listener):
             if isinstance(out, Close):
                 return out
-            await carrier.send(out)
+            try:
+                async with asyncio.timeout(LOST_S):
+                    await carrier.send(out)
+            except TimeoutError:
+                return Close(WSCloseCode.ABNORMAL_CLOSURE)
         return None
 
     async def wait_for_stop() -> Close | None:

@@ -34,9 +34,11 @@ class Sessions:
         What the sessions share.
     keys : KeyRing
         Who may come in.
+    worker : (int, int), default (0, 1)
+        Number of this process among those that share the port, and how many there are.
     """
 
-    def __init__(self, world: World, keys: KeyRing) -> None:
+    def __init__(self, world: World, keys: KeyRing, *, worker: tuple[int, int] = (0, 1)) -> None:
         self.world = world
         self.keys = keys
         self.sessions: set[ServiceSession] = set()
@@ -45,11 +47,12 @@ class Sessions:
         """The tasks that carry sessions, and what makes them end."""
         self._faults = FaultPlan(world.faults, seed=world.seed)
         self._listening = Listening()
-        self._count = 0
+        self.worker = worker
+        self._count = worker[0] + 1 - worker[1]
 
     def next_number(self) -> int:
-        """Return the number of a new session, counted from 1."""
-        self._count += 1
+        """Return the number of a new session, counted from 1; no two workers use the same."""
+        self._count += self.worker[1]
         return self._count
 
     # --- who may come in ----------------------------------------------------------------------------------------------
