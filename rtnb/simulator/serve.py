@@ -18,6 +18,7 @@ import contextlib
 import functools
 import json
 import multiprocessing
+import os
 import secrets
 import signal
 import socket
@@ -84,7 +85,7 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
     previous = {name: signal.signal(name, _interrupt) for name in (signal.SIGTERM, signal.SIGINT)}
     store = _Store(ctx=context)
     try:
-        store.start(signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        store.start(_leave_with_parent, (os.getpid(),))
         grants, signed = store.Grants(), certificate(options)  # type: ignore[attr-defined]
         for index, own in enumerate(sockets):
             worker = Worker(index=index, count=count, socket=own, grants=grants, signed=signed)
@@ -120,6 +121,14 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
         for name, handler in previous.items():
             signal.signal(name, handler)
     return code
+
+
+def _leave_with_parent(parent: int) -> None:
+    """Make the store's process end with its parent and not by Ctrl-C, which the parent answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "setitimer"):  # Unix; a killed parent leaves its children running
+        signal.signal(signal.SIGALRM, lambda *_: None if os.getppid() == parent else os._exit(0))
+        signal.setitimer(signal.ITIMER_REAL, 2.0, 2.0)
 
 
 def _interrupt(*_: Any) -> None:

@@ -95,7 +95,7 @@ class Service(Sessions):
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """CORS for known pages only, and every refusal as the services' JSON."""
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self.origins and request.path not in CALL_DOORS:
+        if origin is not None and not self.allows(request):
             return error_response(RefusedError(403, "origin_not_allowed", "This page may not use this simulator."))
         if request.method == "OPTIONS" and origin:
             response: web.StreamResponse = web.Response(status=204)
@@ -113,6 +113,10 @@ class Service(Sessions):
             response.headers["Access-Control-Expose-Headers"] = "Location"
             response.headers["Vary"] = "Origin"
         return response
+
+    def allows(self, request: web.Request) -> bool:
+        """Whether the page that a request comes from may call."""
+        return request.headers["Origin"] in self.origins or request.path in CALL_DOORS
 
     # --- ephemeral keys -----------------------------------------------------------------------------------------------
 

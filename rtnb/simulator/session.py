@@ -138,6 +138,8 @@ class ServiceSession:
         self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.outgoing = Outgoing(self._plan)
+        self.n_events = 0
+        """Events received and sent."""
         self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
@@ -175,6 +177,7 @@ class ServiceSession:
 
     def emit(self, event: events.Event) -> None:
         """Send an event: the state follows at once, the text leaves through `outgoing`."""
+        self.n_events += 1
         if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
             self.state.apply(event)
             for started in self._playout.push(event.response_id, event.item_id, event.delta):
@@ -235,6 +238,7 @@ class ServiceSession:
 
     async def receive(self, text: str | bytes) -> None:
         """Take one message of the client, and send the events that follow from it; call it for one at a time."""
+        self.n_events += 1
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
@@ -300,6 +304,11 @@ class ServiceSession:
     def _session(self) -> SessionConfig:
         assert self.state.session is not None  # session.created is the first thing said
         return self.state.session
+
+    @property
+    def heard_ms(self) -> float:
+        """Audio received so far."""
+        return self._turns.heard_ms
 
     @property
     def _heard_format(self) -> AudioFormat:
