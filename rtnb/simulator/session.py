@@ -61,6 +61,8 @@ _OF_ITEMS: Final = (
 LONG_TEXT: Final = 2**18
 """Characters of a message above which its audio is decoded in slices of this size (whole samples of base64): a slice
 takes a millisecond. Chosen."""
+MOST_KEPT: Final = 64 * 2**20
+"""Characters of all items that a client creates in a session. Chosen: a dozen large images."""
 MOST_VALUES: Final = 50_000
 """Quotes and commas of a long message: each value takes microseconds to check. Chosen; base64 has neither."""
 MOST_BASE64: Final = APPEND_LIMIT_BYTES * 4 // 3
@@ -147,6 +149,7 @@ class ServiceSession:
         self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.outgoing = Outgoing(self._plan)
+        self._kept_chars = 0
         self.n_events = 0
         """Events received and sent."""
         self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
@@ -255,7 +258,7 @@ class ServiceSession:
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
-            self._refuse(refusal.answer, _named_response(text))
+            self._refuse(refusal.answer, text)
             return
         if audio is not None:
             event = replace(cast("events.InputAudioBufferAppend", event), audio=audio)
@@ -270,6 +273,11 @@ class ServiceSession:
             azure=self._azure,
             n_responses=len(self._generations),
         )
+        if isinstance(event, events.ConversationItemCreate):
+            self._kept_chars += len(text)
+            if self._kept_chars > MOST_KEPT:
+                message = f"The items of this session have more than {MOST_KEPT} characters."
+                refused = refused or error("conversation_too_long", message, of=event)
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
@@ -288,9 +296,9 @@ class ServiceSession:
         else:
             self._answer(event)
 
-    def _refuse(self, refusal: events.Error, named: Any) -> None:
+    def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
-        if refusal.error.code == "response_cancel_not_active" and self._pending and not named:
+        if refusal.error.code == "response_cancel_not_active" and self._pending and not _named_response(text):
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
