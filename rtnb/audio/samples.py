@@ -48,8 +48,8 @@ def as_audio(samples: npt.ArrayLike) -> Audio:
     >>> as_audio([[1.0, 0.0], [0.5, 0.5]]).tolist()
     [0.5, 0.5]
     """
-    if samples.__class__ is np.ndarray and samples.dtype == np.float32 and samples.ndim == 1:  # type: ignore[union-attr]
-        return check_finite(samples)  # type: ignore[arg-type]  # what streams push, many times a second
+    if samples.__class__ is np.ndarray and samples.dtype == np.float32 and samples.ndim == 1:
+        return check_finite(samples)  # what streams push, many times a second
     if isinstance(samples, (bytes, bytearray, memoryview, str)):
         raise AudioError(f"expected an array of samples, got {type(samples).__name__}").with_hint(
             "Bytes are `pcm`: decode them first, e.g. with decode_pcm16(pcm) or read_wav(data)."

@@ -30,7 +30,8 @@ TRANSCRIBERS: Final = (
 )
 """Transcription models of OpenAI; on Azure the name of a deployment is allowed as well."""
 MOST_INSTRUCTIONS: Final = 200_000
-"""Characters of instructions or of an item: more than any context holds. Chosen; the service's limit is about 16,384 tokens (u)."""
+"""Characters of instructions or of an item: more than any context holds. Chosen; the
+service's limit is about 16,384 tokens (u)."""
 MOST_RESPONSES: Final = 64
 """Responses of one session at a time. Chosen: a client that wants more can wait for the first."""
 _ONLY_FOR: Final = {

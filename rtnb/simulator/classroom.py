@@ -1,7 +1,8 @@
 """A classroom: one simulator for a room, a key per student, limits, and a page for the teacher.
 
-The page has a secret address, ``/class/TOKEN/``. It counts for each student: sessions, minutes, answers, errors, and the
-load (audio and events per second); a button ends the sessions of one student. Text and audio of a session never reach it.
+The page has a secret address, ``/class/TOKEN/``. It counts for each student: sessions, minutes, answers, errors, and
+the load (audio and events per second); a button ends the sessions of one student. Text and audio of a session never
+reach it.
 """
 
 from __future__ import annotations

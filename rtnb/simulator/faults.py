@@ -10,7 +10,8 @@ A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or 
 - ``"close=1011@response.output_audio.delta:3"`` closes instead of the fourth audio delta
 - ``"error=invalid_value@session.updated"`` with ``"drop@session.updated"``: only an error without `event_id` answers
 - ``"error=server_error@session.created"`` with ``"drop@*:0x1000000"``: an error at connect, and silence from then on
-- ``"failed=rate_limit_exceeded@2"`` fails the response of the second turn; ``"incomplete=content_filter"`` cuts the first
+- ``"failed=rate_limit_exceeded@2"`` fails the response of the second turn; ``"incomplete=content_filter"`` cuts the
+  first one short
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ KINDS = {
         words=("content_filter", "max_output_tokens"),
     ),
 }
-"""The catalogue. The last two apply to a response: the first one, or that of a turn. Status, codes and texts are those observed at the services; so is the limit of 60 minutes."""
+"""The catalogue. The last two apply to a response: the first one, or that of a turn.
+
+Status, codes and texts are those observed at the services; so is the limit of 60 minutes."""
 
 OF_RESPONSE = ("failed", "incomplete")
 """Kinds that the generation of a response asks for; all others but "http" apply to outgoing events."""

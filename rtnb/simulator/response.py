@@ -387,7 +387,10 @@ class Generation:
         for start in range(0, len(piece.arguments), 12):
             delta = piece.arguments[start : start + 12]
             self._n_deltas += 1
-            if self._left < 1 or text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]:
+            if (
+                self._left < 1
+                or text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]
+            ):
                 return False
             part.text += delta
             self._tokens["text"] = before + text_tokens(part.text)

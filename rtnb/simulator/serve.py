@@ -49,9 +49,10 @@ async def serve(options: Options, *, announce: Callable[[Running], None], worker
     running = await Running.start(options, worker)
     try:
         announce(running)
-        if worker is not None:
-            loop.create_task(_stop_with_parent(stop), name="rtnb parent")
+        watching = loop.create_task(_stop_with_parent(stop), name="rtnb parent") if worker is not None else None
         await stop.wait()
+        if watching is not None:
+            watching.cancel()
     finally:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(running.stop(), 5.0)
@@ -60,7 +61,7 @@ async def serve(options: Options, *, announce: Callable[[Running], None], worker
 async def _stop_with_parent(stop: asyncio.Event) -> None:
     """Stop a worker whose parent was killed: nothing else would."""
     parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():
+    while parent is not None and parent.is_alive():  # noqa: ASYNC110
         await asyncio.sleep(1.0)
     stop.set()
 
@@ -90,7 +91,9 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
         for index, own in enumerate(sockets):
             worker = Worker(index=index, count=count, socket=own, grants=grants, signed=signed)
             ready, told = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(options, worker, told, json_line), name=f"rtnb worker {index}")
+            process = context.Process(
+                target=_work, args=(options, worker, told, json_line), name=f"rtnb worker {index}"
+            )
             process.start()
             told.close()
             processes.append(process)

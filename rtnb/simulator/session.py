@@ -19,8 +19,8 @@ from typing import Any, Final, cast
 
 from rtnb.errors import RemoteProtocolError, ServiceError
 from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events, wire
-from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
+from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription
 from rtnb.simulator.checks import busy, error, problem

@@ -137,7 +137,12 @@ async def invalid(line: Line, count: int = 5000) -> None:
         reading = asyncio.create_task(until(ws, "error", count + 12))
         for _ in range(count):
             await ws.send_str("{" * 1000)
-        for text in ("[" * 8_000_000, '{"type":' + '{"a":' * 100_000, '{"a":"' + "\\u0041" * 1_000_000, "1" * 10_000_000):
+        for text in (
+            "[" * 8_000_000,
+            '{"type":' + '{"a":' * 100_000,
+            '{"a":"' + "\\u0041" * 1_000_000,
+            "1" * 10_000_000,
+        ):
             for _ in range(3):
                 await ws.send_str(text)
         await reading
@@ -147,7 +152,10 @@ async def instructions(line: Line, count: int = 5) -> None:
     """Instructions of 8 MB, and valid events that are as long and deep."""
     long = "a b " * 2_000_000
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": long}]}
-    many = {"type": "realtime", "tools": [{"type": "function", "name": f"t{i}", "parameters": {}} for i in range(60_000)]}
+    many = {
+        "type": "realtime",
+        "tools": [{"type": "function", "name": f"t{i}", "parameters": {}} for i in range(60_000)],
+    }
     texts = [
         json.dumps({"type": "session.update", "session": {"type": "realtime", "instructions": long}}),
         json.dumps({"type": "response.create", "response": {"conversation": "none", "instructions": long}}),

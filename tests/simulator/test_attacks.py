@@ -43,7 +43,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         return None
 
     monkeypatch.setattr(Handle, "_run", timed)
-    yield taken
+    return taken
 
 
 def _line(sim: Simulator) -> dict[str, str]:
@@ -66,7 +66,7 @@ async def _converse(sim: Simulator, stop: asyncio.Event) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"),
+    "name, size",
     [
         ("big", {"count": 1}),
         ("tiny", {"count": 10_000}),
@@ -91,7 +91,7 @@ async def test_no_step_of_an_attack_is_long_and_a_conversation_goes_on(
     assert await conversation > 0
     assert max(steps) < LONGEST_MS
     async with asyncio.timeout(PATIENCE_S):
-        while sim.n_sessions:
+        while sim.n_sessions:  # noqa: ASYNC110
             await asyncio.sleep(0.02)  # every session of the attack is gone, and its memory with it
 
 
@@ -112,7 +112,7 @@ async def test_a_client_that_answers_no_ping_loses_its_seat(sim: Simulator, monk
         reading = asyncio.create_task(attacks.until(alive, "never"))
         assert sim.n_sessions == 2
         async with asyncio.timeout(PATIENCE_S):
-            while sim.n_sessions == 2:
+            while sim.n_sessions == 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         await asyncio.sleep(3.0)
         assert sim.n_sessions == 1  # who answers pings stays
@@ -132,13 +132,13 @@ async def test_a_client_that_reads_nothing_loses_its_seat(monkeypatch: pytest.Mo
             for _ in range(200):
                 await ws.send_str(attacks.OUTSIDE)
             async with asyncio.timeout(PATIENCE_S):
-                while sim.n_sessions:
+                while sim.n_sessions:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             ws._response.connection.transport.abort()
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
+    "change, code",
     [
         (lambda text: text, None),
         (lambda text: text.replace("AAAA", "AA/\\/", 1), None),  # an escape that JSON allows

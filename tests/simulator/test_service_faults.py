@@ -90,7 +90,7 @@ async def test_the_connection_is_refused(status: int, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "details"),
+    "fault, status, details",
     [
         ("failed=rate_limit_exceeded", "failed", {"type": "failed", "error": {"code": "rate_limit_exceeded"}}),
         ("failed", "failed", {"type": "failed", "error": {"type": "server_error"}}),
@@ -112,7 +112,8 @@ async def test_requests_have_ids_and_azure_names_its_region(sim: Simulator) -> N
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {sim.key}"}) as http:
         async with http.ws_connect(f"{sim.url}/openai/v1/realtime?model=m") as ws:
             headers = ws._response.headers
-            assert headers["x-ms-region"] and headers["apim-request-id"] == headers["x-request-id"]
+            assert headers["x-ms-region"]
+            assert headers["apim-request-id"] == headers["x-request-id"]
         async with http.post(f"{sim.url}/v1/realtime/client_secrets", json={}) as answer:
             assert len(answer.headers["x-request-id"]) == 36
             assert "x-ms-region" not in answer.headers
