@@ -82,6 +82,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--chat-url", metavar="URL", help="take the answers from this chat completions service")
     add("--chat-model", metavar="NAME", help="the model to ask there")
     add("--chat-key-env", dest="chat_key", metavar="NAME", type=_variable, help="environment variable with its key")
+    add("--workers", type=int, default=1, metavar="N", help="processes that share the port (default: 1)")
     add("--json", action="store_true", help="print one JSON line with the addresses, then serve")
     room = simulate.add_argument_group("a class", "one simulator for a class; every student gets the same --scenario")
     room.add_argument(

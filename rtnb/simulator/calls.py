@@ -135,7 +135,14 @@ class Calls:
         if preset is not None:
             raise RefusedError(401, "invalid_api_key", "Watching or ending a call needs the long-lived key.")
         if call_id not in self._open or self._open[call_id][2] != owner:  # ids can be guessed: they follow the seed
-            raise RefusedError(404, "call_not_found", "No call with this id is open.")
+            here, n_workers = self._sessions.worker
+            message = "No call with this id is open."
+            if n_workers > 1:
+                message += (
+                    f" This is worker {here + 1} of {n_workers}, and a call stays with its worker: connect again, which"
+                    " may reach another one, or start the simulator without --workers."
+                )
+            raise RefusedError(404, "call_not_found", message)
 
     async def watch(self, carrier: SocketCarrier, call_id: str) -> None:
         """Serve a sideband socket: it hears all that the service says in the call, and may speak."""

@@ -30,7 +30,8 @@ TRANSCRIBERS: Final = (
 )
 """Transcription models of OpenAI; on Azure the name of a deployment is allowed as well."""
 MOST_INSTRUCTIONS: Final = 200_000
-"""Characters of instructions: more than any context holds. Chosen; the service's limit is about 16,384 tokens (u)."""
+"""Characters of instructions or of an item: more than any context holds. Chosen; the
+service's limit is about 16,384 tokens (u)."""
 MOST_RESPONSES: Final = 64
 """Responses of one session at a time. Chosen: a client that wants more can wait for the first."""
 _ONLY_FOR: Final = {
@@ -71,6 +72,10 @@ def problem(
         return _half_sample("audio", [event.audio], turns, event)
     if isinstance(event, events.ConversationItemCreate):
         parts = event.item.content or ()
+        for name, text in (("content.text", "".join(p.text for p in parts if isinstance(p.text, str))),
+                           ("output", event.item.output), ("arguments", event.item.arguments)):  # fmt: skip
+            if refused := _length(text, f"item.{name}", event):
+                return refused
         return _half_sample("item.content", [part.audio for part in parts], turns, event) or _images(parts, event)
     if isinstance(event, events.SessionUpdate):
         return _session(event.session, session, event, azure=azure)
@@ -111,11 +116,15 @@ def _session(change: SessionConfig, session: SessionConfig, event: events.Event,
 
 
 def _instructions(text: Any, where: str, event: events.Event) -> events.Error | None:
+    return _length(text, f"{where}.instructions", event)
+
+
+def _length(text: Any, param: str, event: events.Event) -> events.Error | None:
     if not isinstance(text, str) or len(text) <= MOST_INSTRUCTIONS:
         return None
     expected = f"Expected a string with maximum length {MOST_INSTRUCTIONS}, but got a string with length {len(text)}"
-    message = f"Invalid '{where}.instructions': string too long. {expected} instead."
-    return error("string_above_max_length", message, param=f"{where}.instructions", of=event)
+    message = f"Invalid '{param}': string too long. {expected} instead."
+    return error("string_above_max_length", message, param=param, of=event)
 
 
 def _voice(voice: Any, param: str, event: events.Event) -> events.Error | None:

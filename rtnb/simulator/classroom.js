@@ -2,7 +2,7 @@
  * The teacher's page: asks for the counts once a second and shows them, as text only.
  *
  * @typedef {{name: string, open: number, sessions: number, minutes: number, answers: number, errors: number,
- *   last_error: string, refused: number}} Student
+ *   last_error: string, refused: number, audio_per_s: number, events_per_s: number}} Student
  * @typedef {{students: Student[], sessions_each: number, sessions_total: number, wrong_keys: number, minutes: number}}
  *   State
  */
@@ -17,24 +17,55 @@ function element(name, text, kind = "") {
   return made;
 }
 
+/** @type {Map<string, {row: HTMLTableRowElement, cells: HTMLElement[], end: HTMLButtonElement}>} */
+const lines = new Map();
+
+/** Ask the simulator to end the sessions of a student. @param {string} name */
+async function end(name) {
+  if (!confirm(`End all sessions of ${name}?`)) return;
+  const answer = await fetch("end", { method: "POST", body: name });
+  if (!answer.ok) stand(`Cannot end the sessions of ${name} (HTTP ${answer.status}).`, true);
+}
+
+/** Make the line of a student once: a button keeps its focus while the numbers change. @param {string} name */
+function makeLine(name) {
+  const row = document.createElement("tr");
+  const title = /** @type {HTMLTableCellElement} */ (element("th", name));
+  title.scope = "row";
+  const kinds = ["state", "number", "number", "number", "number", "number", "number", "fault"];
+  const cells = kinds.map((kind) => element("td", "", kind));
+  const button = /** @type {HTMLButtonElement} */ (element("button", "End sessions"));
+  button.type = "button";
+  button.setAttribute("aria-label", `End the sessions of ${name}`);
+  button.addEventListener("click", () => end(name));
+  const action = document.createElement("td");
+  action.append(button);
+  row.append(title, ...cells, action);
+  const line = { row, cells, end: button };
+  lines.set(name, line);
+  return line;
+}
+
 /** The line of one student. @param {Student} student */
 function row(student) {
-  const made = document.createElement("tr");
-  made.dataset.here = String(student.open > 0);
-  const name = /** @type {HTMLTableCellElement} */ (element("th", student.name));
-  name.scope = "row";
+  const line = lines.get(student.name) ?? makeLine(student.name);
+  line.row.dataset.here = String(student.open > 0);
+  line.end.hidden = !student.open;
   const sessions = student.open > 1 ? ` (${student.open} sessions)` : "";
-  const now = student.open ? `connected${sessions}` : student.sessions ? "left" : "not yet";
-  made.append(
-    name,
-    element("td", now, "state"),
-    element("td", student.sessions ? student.minutes.toFixed(1) : "", "number"),
-    element("td", student.answers || "", "number"),
-    element("td", student.errors || "", student.errors ? "number fault" : "number"),
-    element("td", student.refused || "", student.refused ? "number fault" : "number"),
-    element("td", student.last_error, "fault"),
-  );
-  return made;
+  const texts = [
+    student.open ? `connected${sessions}` : student.sessions ? "left" : "not yet",
+    student.sessions ? student.minutes.toFixed(1) : "",
+    student.answers || "",
+    student.errors || "",
+    student.refused || "",
+    student.open ? student.audio_per_s.toFixed(2) : "",
+    student.open ? student.events_per_s.toFixed(1) : "",
+    student.last_error,
+  ];
+  texts.forEach((text, place) => (line.cells[place].textContent = String(text)));
+  line.cells[3].classList.toggle("fault", student.errors > 0);
+  line.cells[4].classList.toggle("fault", student.refused > 0);
+  return line.row;
 }
 
 /** Show all. @param {State} state */
@@ -55,7 +86,8 @@ function show(state) {
       return pair;
     }),
   );
-  document.querySelector("#students")?.replaceChildren(...state.students.map(row));
+  const table = document.querySelector("#students");
+  for (const line of state.students.map(row)) if (!line.isConnected) table?.append(line);
 }
 
 /** @param {string} text @param {boolean} lost */

@@ -1,7 +1,8 @@
 """A classroom: one simulator for a room, a key per student, limits, and a page for the teacher.
 
-The page lives at a secret address, ``/class/TOKEN/``. It counts: who is connected, for how long, answers and errors.
-What anybody says or hears, as text or as sound, never reaches it.
+The page has a secret address, ``/class/TOKEN/``. It counts for each student: sessions, minutes, answers, errors, and
+the load (audio and events per second); a button ends the sessions of one student. Text and audio of a session never
+reach it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator.admission import OWNER, RefusedError, words_for
+from rtnb.simulator.faults import Close
 from rtnb.simulator.keys import KeyRing
 from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
@@ -150,12 +152,15 @@ class Classroom(Service):
         self.wrong_keys = 0
         """Requests with a key that nobody was given."""
         self._clock = clock
-        self._started = clock()
+        self._started = self._sampled_s = clock()
+        self._totals: dict[str, tuple[float, float]] = {}
+        self._loads: dict[str, tuple[float, float]] = {}
 
     def app(self) -> web.Application:
         """The service's application, and the teacher's page."""
         app = super().app()
         app.router.add_get("/class/{token}/{file:|state|page\\.js|page\\.css}", self._page)
+        app.router.add_post("/class/{token}/end", self._end)
         return app
 
     # --- who is here --------------------------------------------------------------------------------------------------
@@ -197,7 +202,11 @@ class Classroom(Service):
     def state(self) -> dict[str, Any]:
         """What the page shows: counts and names, nothing that was said."""
         now = self._clock()
+        self._sample(now)
         rows = [seat.row(now) for seat in self.seats.values() if seat.name != TEACHER or seat.sessions]
+        for row in rows:
+            audio, count = self._loads.get(row["name"], (0.0, 0.0)) if row["open"] else (0.0, 0.0)
+            row |= {"audio_per_s": round(audio, 2), "events_per_s": round(count, 1)}
         return {
             "students": rows,
             "sessions_each": self.room.sessions_each,
@@ -206,9 +215,41 @@ class Classroom(Service):
             "minutes": round((now - self._started) / 60, 1),
         }
 
-    async def _page(self, request: web.Request) -> web.Response:
+    def _sample(self, now: float) -> None:
+        """Compute the loads since the sample before, at least a second ago: several pages may ask."""
+        seconds = now - self._sampled_s
+        if seconds < 1.0:
+            return
+        totals: dict[str, tuple[float, float]] = {}
+        for session, owner in self.sessions.items():
+            audio_s, count = totals.get(owner or TEACHER, (0.0, 0.0))
+            totals[owner or TEACHER] = audio_s + session.heard_ms / 1000, count + session.n_events
+        for name, total in totals.items():  # a session that ended takes its counts away
+            pairs = zip(total, self._totals.get(name, (0.0, 0.0)), strict=True)
+            audio, count = (max(0.0, new - old) / seconds for new, old in pairs)
+            self._loads[name] = audio, count
+        self._totals, self._sampled_s = totals, now
+
+    def allows(self, request: web.Request) -> bool:
+        """Whether the page that asks may: also the teacher's own."""
+        own = request.path.startswith("/class/") and request.headers["Origin"] == f"{request.scheme}://{request.host}"
+        return own or super().allows(request)
+
+    def _check_token(self, request: web.Request) -> None:
         if not hmac.compare_digest(request.match_info["token"].encode(), self.token.encode()):
             raise RefusedError(404, "404", words_for(404))
+
+    async def _end(self, request: web.Request) -> web.Response:
+        """End the sessions of a student; only the page itself can ask, not a form of another site."""
+        self._check_token(request)
+        name = (await request.text())[:100]
+        if "Origin" not in request.headers or name not in self.seats:
+            raise RefusedError(403, "origin_not_allowed", "Only the teacher's page can end the sessions of a student.")
+        await self.end_owner("" if name == TEACHER else name, Close(WSCloseCode.OK, "The teacher ended this session."))
+        return web.Response(status=204, headers=_HEADERS)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        self._check_token(request)
         name = request.match_info["file"]
         if name == "state":
             return web.json_response(self.state(), headers=_HEADERS)

@@ -106,6 +106,10 @@ def _size(action: Send | Close) -> int:
 MOST_UNDER_WAY = 1024
 """Messages of a client that are on their way through the simulated network at most; then its socket waits. Chosen:
 280 ms of 100 ms chunks are three."""
+MOST_UNDER_WAY_BYTES = 16 * 2**20
+"""The same in characters. Chosen: less than one of the longest messages."""
+LOST_S = 30.0
+"""A client that takes no message for so long is lost: its session ends and its seat is free. Chosen."""
 SLICE_S = 0.001
 """Longest stretch of listening between two chances to speak. Chosen: hearing 100 ms of audio takes 0.2 ms."""
 
@@ -183,9 +187,10 @@ class SocketCarrier:
 
     async def hang_up(self, close: Close) -> None:
         """Close with a code; 1006 means without a goodbye."""
-        if self._socket.closed:
+        lost = self._socket.close_code == WSCloseCode.ABNORMAL_CLOSURE
+        if self._socket.closed and not lost:
             return
-        if close.code == 1006:
+        if close.code == WSCloseCode.ABNORMAL_CLOSURE or lost:  # a close would wait until a lost client reads
             if self._request.transport is not None:
                 self._request.transport.abort()
             return
@@ -205,6 +210,7 @@ async def carry(
     loop = asyncio.get_running_loop()
     delay_s = session.latency.answer_ms / 1000
     arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)
+    n_bytes, room = 0, asyncio.Event()
 
     async def take_in(said: str | bytes | Sound) -> None:
         if isinstance(said, Sound):
@@ -213,17 +219,25 @@ async def carry(
             await session.receive(said)
 
     async def read() -> None:
+        nonlocal n_bytes
         async for said in carrier.incoming():
             await session.outgoing.has_room()
             if delay_s:
+                n_bytes += 0 if isinstance(said, Sound) else len(said)
+                while n_bytes > MOST_UNDER_WAY_BYTES and not arrived.empty():
+                    room.clear()
+                    await room.wait()
                 await arrived.put((loop.time() + delay_s, said))
             else:
                 await listening.turn()
                 await take_in(said)
 
     async def take() -> None:
+        nonlocal n_bytes
         while True:
             due, said = await arrived.get()
+            n_bytes -= 0 if isinstance(said, Sound) else len(said)
+            room.set()
             await asyncio.sleep(max(0.0, due - loop.time()))
             await listening.turn()
             await take_in(said)
@@ -232,7 +246,11 @@ async def carry(
         async for out in session.outgoing.texts(listener):
             if isinstance(out, Close):
                 return out
-            await carrier.send(out)
+            try:
+                async with asyncio.timeout(LOST_S):
+                    await carrier.send(out)
+            except TimeoutError:
+                return Close(WSCloseCode.ABNORMAL_CLOSURE)
         return None
 
     async def wait_for_stop() -> Close | None:

@@ -10,6 +10,8 @@ A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or 
 - ``"close=1011@response.output_audio.delta:3"`` closes instead of the fourth audio delta
 - ``"error=invalid_value@session.updated"`` with ``"drop@session.updated"``: only an error without `event_id` answers
 - ``"error=server_error@session.created"`` with ``"drop@*:0x1000000"``: an error at connect, and silence from then on
+- ``"failed=rate_limit_exceeded@2"`` fails the response of the second turn; ``"incomplete=content_filter"`` cuts the
+  first one short
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from rtnb.errors import ScenarioError
+from rtnb.protocol import ErrorDetail
 from rtnb.protocol.events import SERVER_EVENTS
 from rtnb.simulator.pacing import did_you_mean
 
@@ -42,31 +45,11 @@ class Kind:
     low: float = 0
     high: float = 0
     at: str | None = None
-    """Default of the place where it strikes; None: must be given."""
+    """Default of the place where it applies; None: must be given."""
     times: int = 1
+    words: tuple[str, ...] = ()
+    """Allowed texts; empty allows any."""
 
-
-KINDS = {
-    "http": Kind("refuses the connection", "HTTP status, 400 to 599", None, 400, 599, at="connect", times=EVERY),
-    "expired_key": Kind("answers invalid_api_key and closes with 3000", "", at="session.created", times=EVERY),
-    "expire": Kind("session_expired, then close 1001", "minutes named in the message, 1 to 10000", 60, 1, 10_000),
-    "latency": Kind("sends later", "ms, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
-    "jitter": Kind("sends later by chance, order kept", "ms at most, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
-    "drop": Kind("does not send it", "probability, above 0 to 1", 1.0, 1e-9, 1),
-    "duplicate": Kind("sends it twice", ""),
-    "close": Kind("closes instead; 1006: without a close frame", "close code, 1000 to 4999", 1006, 1000, 4999),
-    "malformed": Kind("sends half of a JSON text instead", ""),
-    "unknown_event": Kind("sends an event of an unknown type before it", "its type", "rtnb.unknown"),
-    "error": Kind("sends an error event before it", "error code", "server_error"),
-    "reorder": Kind(
-        "uses the freedom of order there is",
-        "one of audio_done, item_done, transcript, transcription",
-        None,
-        at="*",
-        times=EVERY,
-    ),
-}
-"""The catalogue. Status, codes and texts are those observed at the services; so is the limit of 60 minutes."""
 
 ORDERS = {
     "audio_done": (
@@ -87,6 +70,39 @@ ORDERS = {
 Seen to differ between real sessions: which of the two `done` events of the audio comes first, whether the item or the
 output item is done first, how far the transcript is ahead; the transcription of the user comes any time.
 """
+
+KINDS = {
+    "http": Kind("refuses the connection", "HTTP status, 400 to 599", None, 400, 599, at="connect", times=EVERY),
+    "expired_key": Kind("answers invalid_api_key and closes with 3000", "", at="session.created", times=EVERY),
+    "expire": Kind("session_expired, then close 1001", "minutes named in the message, 1 to 10000", 60, 1, 10_000),
+    "latency": Kind("sends later", "ms, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
+    "jitter": Kind("sends later by chance, order kept", "ms at most, 0 to 1e7", None, 0, 1e7, at="*", times=EVERY),
+    "drop": Kind("does not send it", "probability, above 0 to 1", 1.0, 1e-9, 1),
+    "duplicate": Kind("sends it twice", ""),
+    "close": Kind("closes instead; 1006: without a close frame", "close code, 1000 to 4999", 1006, 1000, 4999),
+    "malformed": Kind("sends half of a JSON text instead", ""),
+    "unknown_event": Kind("sends an event of an unknown type before it", "its type", "rtnb.unknown"),
+    "error": Kind("sends an error event before it", "error code", "server_error"),
+    "reorder": Kind(
+        "uses the freedom of order there is", f"one of {', '.join(ORDERS)}", at="*", times=EVERY, words=tuple(ORDERS)
+    ),
+    "failed": Kind("fails a response, after `response.created`", "error code", "server_error", at="response.created"),
+    "incomplete": Kind(
+        "cuts a response short, after three deltas",
+        "content_filter or max_output_tokens",
+        "content_filter",
+        at="response.created",
+        words=("content_filter", "max_output_tokens"),
+    ),
+}
+"""The catalogue. The last two apply to a response: the first one, or that of a turn.
+
+Status, codes and texts are those observed at the services; so is the limit of 60 minutes."""
+
+OF_RESPONSE = ("failed", "incomplete")
+"""Kinds that the generation of a response asks for; all others but "http" apply to outgoing events."""
+
+_OF_EVENTS = tuple(name for name in KINDS if name not in ("http", *OF_RESPONSE))
 
 _MESSAGES = {
     "server_error": "The server had an error while processing your request. Sorry about that!",
@@ -140,9 +156,10 @@ class Fault:
             at = int(at)
         if isinstance(at, bool) or not isinstance(at, int | str) or (isinstance(at, int) and at < 1):
             raise _wrong(f"fault {self.kind!r}: at", at, allowed)
-        if self.kind == "http":
-            if at != "connect":
-                raise _wrong("fault 'http': at", at, '"connect"')
+        if self.kind == "http" or (self.kind in OF_RESPONSE and not isinstance(at, int)):
+            if at != kind.at:
+                turn = "" if self.kind == "http" else " or the number of a turn, from 1"
+                raise _wrong(f"fault {self.kind!r}: at", at, f'"{kind.at}"{turn}')
         elif isinstance(at, str) and not any(fnmatchcase(name, at) for name in SERVER_EVENTS):
             raise _wrong(f"fault {self.kind!r}: at", at, allowed, did_you_mean(at, SERVER_EVENTS))
         return at
@@ -155,7 +172,7 @@ class Fault:
                 raise wrong
             return None
         if not kind.high:  # text
-            if not isinstance(value, str) or not value or (self.kind == "reorder" and value not in ORDERS):
+            if not isinstance(value, str) or not value or (kind.words and value not in kind.words):
                 raise wrong
             return value
         try:
@@ -239,8 +256,12 @@ class FaultPlan:
 
     def on_connect(self) -> int | None:
         """HTTP status to refuse this connection with, or None to accept it."""
-        struck = [fault for fault in self._striking("connect") if fault.kind == "http"]
-        return int(struck[0].value or 0) if struck else None
+        found = self._matching("connect", "http")
+        return int(found[0].value or 0) if found else None
+
+    def on_response(self) -> Fault | None:
+        """Fault of kind "failed" or "incomplete" for the response that begins, or None."""
+        return next(iter(self._matching("response.created", *OF_RESPONSE)), None)
 
     def outgoing(self, event_type: str, text: str) -> tuple[Send | Close, ...]:
         """Return what to send, in order, when an event is due; it is counted, and held events follow when due.
@@ -256,7 +277,7 @@ class FaultPlan:
         order: str | None = None
         say: str | Close | None = text
         """Instead of the event; None for nothing."""
-        for fault in self._striking(event_type):
+        for fault in self._matching(event_type, *_OF_EVENTS):
             if fault.kind == "latency":
                 delay_ms += float(fault.value or 0)
             elif fault.kind == "jitter":
@@ -304,30 +325,35 @@ class FaultPlan:
         self._held = [(order, text) for order, text in self._held if not due(order)]
         return out
 
-    def _striking(self, event_type: str) -> list[Fault]:
-        struck = []
+    def _matching(self, event_type: str, *kinds: str) -> list[Fault]:
+        """Count an occasion for the faults of some kinds; return those that apply."""
+        found = []
         for counted in (*self._counted, *self._of_step):
             fault: Fault = counted[0]
-            if event_type == "connect" and fault.kind != "http":
+            if fault.kind not in kinds:
                 continue
             if fault.at == self.turn if isinstance(fault.at, int) else fnmatchcase(event_type, str(fault.at)):
                 counted[1] += 1
                 if fault.after < counted[1] <= fault.after + (fault.times or 0):
-                    struck.append(fault)
-        return struck
+                    found.append(fault)
+        return found
 
     def _error(self, code: str, message: str | None = None) -> str:
-        details = {
-            "type": "server_error" if code == "server_error" else "invalid_request_error",
-            "code": None if code == "server_error" else code,
-            "message": message or _MESSAGES.get(code, "A fault on demand."),
-            "param": None,
-            "event_id": None,
-        }
+        details = vars(failure(code, message)) | {"param": None, "event_id": None}
         return json.dumps({"type": "error", "event_id": self._event_id(), "error": details})
 
     def _event_id(self) -> str:
         return f"event_fault{self._rng.getrandbits(48):012x}"
+
+
+def failure(code: str, message: str | None = None) -> ErrorDetail:
+    """Return an error as the service words it, by its code."""
+    own = code == "server_error"
+    return ErrorDetail(
+        type="server_error" if own else "invalid_request_error",
+        code=None if own else code,
+        message=message or _MESSAGES.get(code, "A fault on demand."),
+    )
 
 
 def _wrong(what: str, came: object, allowed: str, hint: str = "") -> ScenarioError:

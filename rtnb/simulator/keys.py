@@ -39,6 +39,29 @@ class Grant:
     """Whether it opened the one call it was for (preview)."""
 
 
+class Grants:
+    """Ephemeral keys; with several workers, one table in a process of its own."""
+
+    def __init__(self) -> None:
+        self._grants: dict[str, Grant] = {}
+
+    def add(self, value: str, grant: Grant, now: float) -> None:
+        """Add one; expired ones are forgotten, and above `MOST_GRANTS` the oldest."""
+        self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - _REMEMBERED_S}
+        while len(self._grants) >= MOST_GRANTS:
+            del self._grants[next(iter(self._grants))]
+        self._grants[value] = grant
+
+    def find(self, value: str) -> Grant | None:
+        """Return the grant of a key, None where there is none."""
+        return self._grants.get(value)
+
+    def spend(self, value: str) -> None:
+        """Mark a key as used."""
+        if value in self._grants:
+            self._grants[value] = replace(self._grants[value], spent=True)
+
+
 class KeyRing:
     """The keys a simulator accepts.
 
@@ -48,16 +71,18 @@ class KeyRing:
         The long-lived key; a fresh random one when not given.
     wall : callable
         Unix time in seconds.
+    grants : Grants, optional
+        Table that several workers share.
     """
 
-    def __init__(self, key: str | None = None, *, wall: Callable[[], float]) -> None:
+    def __init__(self, key: str | None = None, *, wall: Callable[[], float], grants: Grants | None = None) -> None:
         self.key = key or secrets.token_hex(16)
         self._handed_out: dict[str, str] = {}
         self._wall = wall
-        self._grants: dict[str, Grant] = {}
+        self._grants = grants or Grants()
 
     def __repr__(self) -> str:
-        return f"KeyRing(****, {len(self._grants)} ephemeral)"
+        return "KeyRing(****)"
 
     def hand_out(self, names: Iterable[str]) -> dict[str, str]:
         """Make a long-lived key for each name: 60 bits in letters that can be typed, the same ones from the same key.
@@ -80,14 +105,11 @@ class KeyRing:
     def mint(
         self, session: SessionConfig, *, lifetime_s: float, owner: str = "", dialect: Dialect = "ga"
     ) -> tuple[str, Grant]:
-        """Make an ephemeral key; expired ones are forgotten, and above `MOST_GRANTS` the oldest."""
+        """Make an ephemeral key."""
         now = self._wall()
-        self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - _REMEMBERED_S}
-        while len(self._grants) >= MOST_GRANTS:
-            del self._grants[next(iter(self._grants))]
-        value = f"ek_{secrets.token_hex(16)}"
-        self._grants[value] = Grant(session, now + lifetime_s, owner, dialect)
-        return value, self._grants[value]
+        value, grant = f"ek_{secrets.token_hex(16)}", Grant(session, now + lifetime_s, owner, dialect)
+        self._grants.add(value, grant, now)
+        return value, grant
 
     def is_main(self, offered: str) -> bool:
         """Whether this is a long-lived key."""
@@ -103,11 +125,11 @@ class KeyRing:
 
     def grant(self, offered: str) -> Grant | None:
         """The grant of an ephemeral key, also when it is expired; None for a key that was never made."""
-        return self._grants.get(offered)
+        return self._grants.find(offered) if offered.startswith("ek_") else None
 
     def spend(self, offered: str) -> None:
         """An ephemeral key opened what it was for, and opens nothing more."""
-        self._grants[offered] = replace(self._grants[offered], spent=True)
+        self._grants.spend(offered)
 
     def expired(self, grant: Grant) -> bool:
         """Whether the key's time is over; an open session goes on."""

@@ -31,6 +31,7 @@ from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
 from rtnb.simulator import pacing
+from rtnb.simulator.faults import Fault, failure
 from rtnb.simulator.pacing import LatencyProfile, Planned
 from rtnb.simulator.responder import Say
 from rtnb.simulator.scenario import Call
@@ -65,7 +66,12 @@ class Host(Protocol):
     def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
         """Remember speech and its words."""
 
+    def response_fault(self) -> Fault | None:
+        """Return the fault on demand of a response that begins."""
 
+
+FAULT_DELTAS: Final = 3
+"""Deltas before a fault cuts a response short. Chosen: enough to see what came."""
 Plan = Callable[[], tuple[AsyncIterator[Say | Call], LatencyProfile]]
 """Chooses what a response says, once the words of the user are known."""
 WORDS_S: Final = 10.0
@@ -163,6 +169,7 @@ class Generation:
         self._done: list[Item] = []
         self._current: _Part | None = None
         self._tokens = {"text": 0, "audio": 0.0}
+        self._n_deltas, self._most_deltas = 0, math.inf
         self.created = False
         """Whether `response.created` was said."""
         self.finished = False
@@ -258,13 +265,18 @@ class Generation:
         )
 
     async def _generate(self) -> None:
-        pieces = self._pieces
+        pieces, fault = self._pieces, self._host.response_fault()
         assert pieces is not None  # see _choose
+        if fault is not None and fault.kind == "failed":
+            self._finish("failed", StatusDetails(type="failed", error=failure(str(fault.value))))
+            return
+        self._most_deltas = FAULT_DELTAS if fault is not None else math.inf
         try:
             async for piece in pieces:
                 whole = await (self._call(piece) if isinstance(piece, Call) else self._say(piece))
                 if not whole:
-                    self._finish("incomplete", StatusDetails(type="incomplete", reason="max_output_tokens"))
+                    reason = str(fault.value) if fault is not None else "max_output_tokens"
+                    self._finish("incomplete", StatusDetails(type="incomplete", reason=reason))
                     return
         finally:
             if isinstance(pieces, AsyncGenerator):
@@ -273,7 +285,9 @@ class Generation:
 
     @property
     def _left(self) -> float:
-        """Tokens that the limit leaves."""
+        """Tokens that the limit leaves; none once a fault on demand is due."""
+        if self._n_deltas >= self._most_deltas:
+            return 0
         return self._settings.max_tokens - self._tokens["text"] - self._tokens["audio"]
 
     def _now_ms(self) -> float:
@@ -307,6 +321,7 @@ class Generation:
             if self._left < 1:
                 return False
             await self._until(delta.at_ms + shift_ms)
+            self._n_deltas += 1
             if delta.kind == "audio":
                 data = pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms)
                 left_ms = min(self._left * AUDIO_MS_PER_OUTPUT_TOKEN, 1e9)
@@ -371,7 +386,11 @@ class Generation:
         before = self._tokens["text"]
         for start in range(0, len(piece.arguments), 12):
             delta = piece.arguments[start : start + 12]
-            if text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]:
+            self._n_deltas += 1
+            if (
+                self._left < 1
+                or text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]
+            ):
                 return False
             part.text += delta
             self._tokens["text"] = before + text_tokens(part.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +14,7 @@ from aiohttp import web
 from rtnb.errors import ScenarioError
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
-from rtnb.simulator.keys import KeyRing
+from rtnb.simulator.keys import Grants, KeyRing
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
@@ -143,6 +144,19 @@ def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
     return make
 
 
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """Place of a process among those that serve one port together."""
+
+    index: int
+    count: int
+    socket: socket.socket
+    """Listening."""
+    grants: Grants
+    """Ephemeral keys of all."""
+    signed: SelfSigned | None = None
+
+
 class Running:
     """A started service on the current event loop."""
 
@@ -156,18 +170,20 @@ class Running:
         self._runner = runner
 
     @classmethod
-    async def start(cls, options: Options) -> Running:
+    async def start(cls, options: Options, worker: Worker | None = None) -> Running:
         """Listen; the voice's worker is started too."""
         voice = await open_voice(options.voice, seed=options.seed)
         try:
-            service = _service(options, voice)
+            service = _service(options, voice, worker)
             runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
             await runner.setup()
-            signed = _self_signed(options.host) if options.tls else None
-            # "localhost" has two addresses, and with port 0 each would get another port.
-            host = "127.0.0.1" if options.host == "localhost" else options.host
+            signed = worker.signed if worker else certificate(options)
+            trust = signed.server() if signed else None
             try:
-                await web.TCPSite(runner, host, options.port, ssl_context=signed.server if signed else None).start()
+                if worker is not None:
+                    await web.SockSite(runner, worker.socket, ssl_context=trust).start()
+                else:
+                    await web.TCPSite(runner, listening_host(options), options.port, ssl_context=trust).start()
             except OSError as error:
                 await runner.cleanup()
                 error.add_note("Next: choose another port, or 0 for a free one, and a host that is this machine's.")
@@ -193,17 +209,27 @@ class Running:
         return f"http{'s' if self.options.tls else ''}://{_bracketed(self.options.host)}:{self.port}"
 
 
-def _service(options: Options, voice: Any) -> Service:
-    world, keys = options.world(voice), KeyRing(options.key, wall=time.time)
+def _service(options: Options, voice: Any, worker: Worker | None) -> Service:
+    world = options.world(voice)
+    keys = KeyRing(options.key, wall=time.time, grants=worker.grants if worker else None)
     if options.room is None:
-        return Service(world, keys, origins=options.origins)
+        place = (worker.index, worker.count) if worker else (0, 1)
+        return Service(world, keys, origins=options.origins, worker=place)
     return Classroom(world, keys, room=options.room, origins=options.origins)
 
 
-def _self_signed(host: str) -> SelfSigned:
+def certificate(options: Options) -> SelfSigned | None:
+    """Return a new certificate where the options ask for one."""
+    if not options.tls:
+        return None
     from rtnb.simulator.tls import self_signed  # loads the cryptography library: only for who needs it
 
-    return self_signed(host)
+    return self_signed(options.host)
+
+
+def listening_host(options: Options) -> str:
+    """Return the address to listen on: "localhost" has two, and with port 0 each would get another port."""
+    return "127.0.0.1" if options.host == "localhost" else options.host
 
 
 def _bracketed(host: str) -> str:

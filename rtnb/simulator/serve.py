@@ -15,23 +15,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
+import multiprocessing
+import os
+import secrets
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from multiprocessing.connection import wait
+from multiprocessing.managers import BaseManager
 from typing import Any
 
 from rtnb.errors import RtnbError
 from rtnb.simulator.calls import obstacle
 from rtnb.simulator.classroom import Classroom, Room
-from rtnb.simulator.running import Options, Running
+from rtnb.simulator.keys import Grants
+from rtnb.simulator.running import Options, Running, Worker, certificate, listening_host
 from rtnb.transport import is_loopback
 
 
-async def serve(options: Options, *, json_line: bool) -> None:
-    """Serve until SIGTERM or SIGINT; prints where, and with `json_line` one JSON line instead."""
+async def serve(options: Options, *, announce: Callable[[Running], None], worker: Worker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; `announce` is called once it listens."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -39,13 +46,124 @@ async def serve(options: Options, *, json_line: bool) -> None:
             loop.add_signal_handler(name, stop.set)
         except NotImplementedError:  # Windows: no handlers on its event loop
             signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop.set))
-    running = await Running.start(options)
+    running = await Running.start(options, worker)
     try:
-        print(_announcement(running, json_line=json_line), flush=True)
+        announce(running)
+        watching = loop.create_task(_stop_with_parent(stop), name="rtnb parent") if worker is not None else None
         await stop.wait()
+        if watching is not None:
+            watching.cancel()
     finally:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(running.stop(), 5.0)
+
+
+async def _stop_with_parent(stop: asyncio.Event) -> None:
+    """Stop a worker whose parent was killed: nothing else would."""
+    parent = multiprocessing.parent_process()
+    while parent is not None and parent.is_alive():  # noqa: ASYNC110
+        await asyncio.sleep(1.0)
+    stop.set()
+
+
+class _Store(BaseManager):
+    """Process that holds what the workers share."""
+
+
+_Store.register("Grants", Grants, exposed=("add", "find", "spend"))
+
+
+def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
+    """Serve one port with several processes until SIGTERM or SIGINT; a session stays with its process.
+
+    Where the system spreads connections over several sockets of a port (Linux), each worker has its own; elsewhere they
+    share one. Ephemeral keys are shared. Quota, faults of connections and learned speech are each worker's own.
+    """
+    context = multiprocessing.get_context("spawn")
+    sockets = _listen(options, count)
+    options = replace(options, port=sockets[0].getsockname()[1], key=options.key or secrets.token_hex(16))
+    processes, pipes, code = [], [], 0
+    previous = {name: signal.signal(name, _interrupt) for name in (signal.SIGTERM, signal.SIGINT)}
+    store = _Store(ctx=context)
+    try:
+        store.start(_leave_with_parent, (os.getpid(),))
+        grants, signed = store.Grants(), certificate(options)  # type: ignore[attr-defined]
+        for index, own in enumerate(sockets):
+            worker = Worker(index=index, count=count, socket=own, grants=grants, signed=signed)
+            ready, told = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_work, args=(options, worker, told, json_line), name=f"rtnb worker {index}"
+            )
+            process.start()
+            told.close()
+            processes.append(process)
+            pipes.append(ready)
+        for own in sockets:
+            own.close()
+        outcomes = [pipe.recv() for pipe in pipes]  # EOFError: it ended by itself
+        failed = next((text for ok, text in outcomes if not ok), None)
+        print(failed or outcomes[0][1], file=sys.stderr if failed else sys.stdout, flush=True)
+        if failed is None:
+            wait([process.sentinel for process in processes])
+            print("rtnb simulate: a worker ended by itself", file=sys.stderr, flush=True)
+        code = 1
+    except EOFError:
+        print("rtnb simulate: a worker did not start", file=sys.stderr, flush=True)
+        code = 1
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for name in previous:  # a second signal must not interrupt the end
+            signal.signal(name, signal.SIG_IGN)
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(8.0)
+            process.kill()
+        store.shutdown()
+        for name, handler in previous.items():
+            signal.signal(name, handler)
+    return code
+
+
+def _leave_with_parent(parent: int) -> None:
+    """Make the store's process end with its parent and not by Ctrl-C, which the parent answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "setitimer"):  # Unix; a killed parent leaves its children running
+        signal.signal(signal.SIGALRM, lambda *_: None if os.getppid() == parent else os._exit(0))
+        signal.setitimer(signal.ITIMER_REAL, 2.0, 2.0)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _listen(options: Options, count: int) -> list[socket.socket]:
+    """Return a listening socket for each worker; the same one where the system cannot spread connections."""
+    host = listening_host(options)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    first = socket.create_server((host, options.port), family=family)  # alone: the port is free, or this raises
+    if sys.platform != "linux":  # macOS has SO_REUSEPORT and gives all connections to one
+        return [first] * count
+    port = first.getsockname()[1]
+    first.close()
+    return [socket.create_server((host, port), family=family, reuse_port=True) for _ in range(count)]
+
+
+def _work(options: Options, worker: Worker, told: Any, json_line: bool) -> None:
+    """Run one worker; tell the parent what to print."""
+
+    def announce(running: Running) -> None:
+        told.send((True, _announcement(running, json_line=json_line)))
+
+    try:
+        asyncio.run(serve(options, announce=announce, worker=worker))
+    except (RtnbError, OSError, ValueError) as error:
+        told.send((False, _failure(error)))
+
+
+def _failure(error: Exception) -> str:
+    return "\n  ".join([f"rtnb simulate: {error}", *getattr(error, "__notes__", ())])
 
 
 def _announcement(running: Running, *, json_line: bool) -> str:
@@ -122,7 +240,8 @@ def serve_forever(asked: Mapping[str, Any]) -> int:
     ----------
     asked : mapping
         Options of the command: fields of `Options` and of `Room`, None for the default; `classroom` to serve a class,
-        and `json` for one JSON line when ready, instead of words.
+        `workers` for the number of processes that share the port, and `json` for one JSON line when ready, instead of
+        words.
 
     Returns
     -------
@@ -132,18 +251,32 @@ def serve_forever(asked: Mapping[str, Any]) -> int:
     try:
         given = {name: value for name, value in asked.items() if value is not None}
         limits = {field.name: given[field.name] for field in fields(Room) if field.name in given}
-        if limits and not given.get("classroom"):
+        classroom, json_line = bool(given.get("classroom")), bool(given.get("json"))
+        if limits and not classroom:
             named = ", ".join(f"--{name.replace('_', '-')}" for name in limits)
             raise RtnbError(f"{named} without --class").with_hint("Add --class to serve a class.")
+        workers = _worker_count(given.get("workers", 1), classroom=classroom)
         settings = {field.name: given[field.name] for field in fields(Options) if field.name in given}
-        options = Options(**settings, room=Room(**limits) if given.get("classroom") else None)
+        options = Options(**settings, room=Room(**limits) if classroom else None)
         if not is_loopback(options.host):
             warning = f"Warning: {options.host} can be reached by other machines; they need the key. Traffic is "
             print(warning + ("encrypted." if options.tls else "not encrypted (--tls)."), file=sys.stderr, flush=True)
-        asyncio.run(serve(options, json_line=given.get("json", False)))
+        if workers > 1:
+            return serve_workers(options, workers, json_line=json_line)
+        shown = functools.partial(_announcement, json_line=json_line)
+        asyncio.run(serve(options, announce=lambda running: print(shown(running), flush=True)))
     except (RtnbError, OSError, ValueError) as error:
-        print(f"rtnb simulate: {error}", file=sys.stderr)
-        for note in getattr(error, "__notes__", ()):
-            print(f"  {note}", file=sys.stderr)
+        print(_failure(error), file=sys.stderr)
         return 1
     return 0
+
+
+def _worker_count(count: int, *, classroom: bool) -> int:
+    if not 1 <= count <= 64:
+        raise ValueError(f"--workers is {count}; allowed is 1 to 64")
+    if count > 1 and classroom:
+        raise ValueError(
+            "--class works with one worker: its page and its limits count the sessions of one process. "
+            "Leave --workers out; one process serves a class of 30 (100 sessions)."
+        )
+    return count

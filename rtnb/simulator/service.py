@@ -13,6 +13,7 @@ Who is let in, and in which words not: :mod:`rtnb.simulator.admission`.
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import replace
 from typing import Any, Final
 
@@ -43,6 +44,11 @@ from rtnb.simulator.sessions import DEFAULT_MODEL, GOODBYE_S, Sessions
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 """Largest frame taken: 15 MiB of audio in base64 and its JSON."""
+PING_S: Final = 20.0
+"""A socket that sends nothing for so long is pinged (seen live: every 20.3 s); without a pong within half of it, the
+client is lost and its seat free."""
+REGION: Final = "simulator"
+"""Value of ``x-ms-region``."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest HTTP request body."""
 
@@ -61,8 +67,10 @@ class Service(Sessions):
         of WebRTC, which any page may make that was given an ephemeral key: as at the services.
     """
 
-    def __init__(self, world: World, keys: KeyRing, *, origins: tuple[str, ...] = ()) -> None:
-        super().__init__(world, keys)
+    def __init__(
+        self, world: World, keys: KeyRing, *, origins: tuple[str, ...] = (), worker: tuple[int, int] = (0, 1)
+    ) -> None:
+        super().__init__(world, keys, worker=worker)
         self.origins = origins
         self.calls = Calls(self)
 
@@ -77,6 +85,7 @@ class Service(Sessions):
             app.router.add_post(f"/openai/realtimeapi/{name}", self._preview_sessions)
             app.router.add_post(f"/openai/realtime/{name}", self._preview_sessions)
         self.calls.add_routes(app.router)
+        app.on_response_prepare.append(_add_request_id)
         app.on_shutdown.append(self._shutdown)
         return app
 
@@ -86,7 +95,7 @@ class Service(Sessions):
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """CORS for known pages only, and every refusal as the services' JSON."""
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self.origins and request.path not in CALL_DOORS:
+        if origin is not None and not self.allows(request):
             return error_response(RefusedError(403, "origin_not_allowed", "This page may not use this simulator."))
         if request.method == "OPTIONS" and origin:
             response: web.StreamResponse = web.Response(status=204)
@@ -104,6 +113,10 @@ class Service(Sessions):
             response.headers["Access-Control-Expose-Headers"] = "Location"
             response.headers["Vary"] = "Origin"
         return response
+
+    def allows(self, request: web.Request) -> bool:
+        """Whether the page that a request comes from may call."""
+        return request.headers["Origin"] in self.origins or request.path in CALL_DOORS
 
     # --- ephemeral keys -----------------------------------------------------------------------------------------------
 
@@ -174,6 +187,7 @@ class Service(Sessions):
             max_msg_size=MAX_MESSAGE_BYTES,
             compress=False,
             timeout=GOODBYE_S,
+            heartbeat=PING_S,
             protocols=("realtime",) if "realtime" in offered_protocols(request) else (),
         )
         call_id = request.query.get("call_id") if door.dialect == "ga" else None
@@ -210,6 +224,14 @@ class Service(Sessions):
 
     async def _shutdown(self, app: web.Application) -> None:
         await self.end_all(Close(WSCloseCode.GOING_AWAY, "the simulator stops"))
+
+
+async def _add_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Name the request as the services do: support asks for these headers."""
+    names = ("apim-request-id", "x-request-id") if request.path.startswith("/openai") else ("x-request-id",)
+    response.headers.update(dict.fromkeys(names, str(uuid.uuid4())))
+    if len(names) > 1:
+        response.headers["x-ms-region"] = REGION
 
 
 def _expiry(client_secret: Any) -> Any:

@@ -8,6 +8,7 @@ the socket or the peer connection.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import functools
 import itertools
 import json
@@ -19,6 +20,7 @@ from typing import Any, Final, cast
 from rtnb.errors import RemoteProtocolError, ServiceError
 from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events, wire
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
+from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription
 from rtnb.simulator.checks import busy, error, problem
@@ -56,6 +58,15 @@ _OF_ITEMS: Final = (
 """Server events after which an item may cost another number of tokens."""
 
 
+LONG_TEXT: Final = 2**18
+"""Characters of a message above which its audio is decoded in slices of this size (whole samples of base64): a slice
+takes a millisecond. Chosen."""
+MOST_KEPT: Final = 64 * 2**20
+"""Characters of all items that a client creates in a session. Chosen: a dozen large images."""
+MOST_VALUES: Final = 50_000
+"""Quotes and commas of a long message: each value takes microseconds to check. Chosen; base64 has neither."""
+MOST_BASE64: Final = APPEND_LIMIT_BYTES * 4 // 3
+"""Characters of the longest audio that is not refused."""
 OUTSIDE_AT_ONCE: Final = 4
 """Responses outside the conversation that one session generates at a time; the others wait. Chosen."""
 
@@ -138,6 +149,9 @@ class ServiceSession:
         self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.outgoing = Outgoing(self._plan)
+        self._kept_chars = 0
+        self.n_events = 0
+        """Events received and sent."""
         self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
@@ -175,6 +189,7 @@ class ServiceSession:
 
     def emit(self, event: events.Event) -> None:
         """Send an event: the state follows at once, the text leaves through `outgoing`."""
+        self.n_events += 1
         if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
             self.state.apply(event)
             for started in self._playout.push(event.response_id, event.item_id, event.delta):
@@ -235,11 +250,19 @@ class ServiceSession:
 
     async def receive(self, text: str | bytes) -> None:
         """Take one message of the client, and send the events that follow from it; call it for one at a time."""
+        self.n_events += 1
+        if len(text) > LONG_TEXT and isinstance(text, str) and text.count(",") + text.count('"') > MOST_VALUES:
+            self.emit(error("invalid_value", f"Invalid event: more than {MOST_VALUES} strings and commas."))
+            return
+        text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
-            self._refuse(refusal.answer, _named_response(text))
+            self._refuse(refusal.answer, text)
             return
+        if audio is not None:
+            event = replace(cast("events.InputAudioBufferAppend", event), audio=audio)
+            self.state.input_audio_buffer.bytes += len(audio) - len(_SAMPLE)
         pending = self._pending[0].id if self._pending else None
         refused = problem(
             event,
@@ -250,6 +273,11 @@ class ServiceSession:
             azure=self._azure,
             n_responses=len(self._generations),
         )
+        if isinstance(event, events.ConversationItemCreate):
+            self._kept_chars += len(text)
+            if self._kept_chars > MOST_KEPT:
+                message = f"The items of this session have more than {MOST_KEPT} characters."
+                refused = refused or error("conversation_too_long", message, of=event)
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
@@ -268,9 +296,9 @@ class ServiceSession:
         else:
             self._answer(event)
 
-    def _refuse(self, refusal: events.Error, named: Any) -> None:
+    def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
-        if refusal.error.code == "response_cancel_not_active" and self._pending and not named:
+        if refusal.error.code == "response_cancel_not_active" and self._pending and not _named_response(text):
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
@@ -300,6 +328,11 @@ class ServiceSession:
     def _session(self) -> SessionConfig:
         assert self.state.session is not None  # session.created is the first thing said
         return self.state.session
+
+    @property
+    def heard_ms(self) -> float:
+        """Audio received so far."""
+        return self._turns.heard_ms
 
     @property
     def _heard_format(self) -> AudioFormat:
@@ -514,6 +547,10 @@ class ServiceSession:
         self._plan.enter_step(step.faults if step else ())
         return responder.play(step, turn), self.latency
 
+    def response_fault(self) -> Fault | None:
+        """Return the fault on demand of a response that begins."""
+        return self._plan.on_response()
+
     def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
         """Remember speech that the simulator made: played back to it, its words are known."""
         self._world.exact.learn(text, audio, rate_hz=rate_hz)
@@ -533,6 +570,40 @@ class ServiceSession:
         generation = self._generations.get(response_id)
         if generation is not None:
             generation.cut(reason)
+
+
+async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
+    """Decode the audio of a long append slice by slice, so that other sessions go on meanwhile.
+
+    Returns
+    -------
+    text : str or bytes
+        The message; where its audio was decoded, with a sample in its place: ``{"type":"…","audio":"AAA="}``.
+    audio : bytes or None
+        None where it is no such append, or its audio is refused: the protocol's checks then answer the text.
+    """
+    start = text.find('"audio":', 0, 1000) if isinstance(text, str) else -1
+    if start < 0 or not isinstance(text, str):
+        return text, None
+    start = text.find('"', start + 8) + 1
+    stop = text.find('"', start)
+    head, tail = text[:start], text[stop:]
+    if '"input_audio_buffer.append"' not in head + tail[:1000] or len(tail) > 1000 or stop - start > MOST_BASE64:
+        return text, None
+    audio = bytearray()
+    for at in range(start, stop, LONG_TEXT):
+        piece = text[at : min(at + LONG_TEXT, stop)]
+        try:
+            audio += binascii.a2b_base64(wire.checked_base64(piece))
+        except ValueError:  # also escapes, which only the JSON decoder reads
+            return (text if "\\" in piece else f"{head}{piece}{tail}"), None
+        if len(audio) % 3 and at + LONG_TEXT < stop:  # padding inside
+            return text, None
+        await asyncio.sleep(0)
+    return f"{head}AAA={tail}", bytes(audio)
+
+
+_SAMPLE: Final = bytes(2)  # AAA=
 
 
 def _named_response(text: str | bytes) -> str | None:

@@ -34,22 +34,25 @@ class Sessions:
         What the sessions share.
     keys : KeyRing
         Who may come in.
+    worker : (int, int), default (0, 1)
+        Number of this process among those that share the port, and how many there are.
     """
 
-    def __init__(self, world: World, keys: KeyRing) -> None:
+    def __init__(self, world: World, keys: KeyRing, *, worker: tuple[int, int] = (0, 1)) -> None:
         self.world = world
         self.keys = keys
-        self.sessions: set[ServiceSession] = set()
-        """Those that are open."""
-        self._stops: dict[asyncio.Task[Any], asyncio.Future[Close]] = {}
-        """The tasks that carry sessions, and what makes them end."""
+        self.sessions: dict[ServiceSession, str] = {}
+        """Those that are open, with their owners."""
+        self._stops: dict[asyncio.Task[Any], tuple[asyncio.Future[Close], ServiceSession]] = {}
+        """Tasks that serve sessions, what makes them end, and their session."""
         self._faults = FaultPlan(world.faults, seed=world.seed)
         self._listening = Listening()
-        self._count = 0
+        self.worker = worker
+        self._count = worker[0] + 1 - worker[1]
 
     def next_number(self) -> int:
-        """Return the number of a new session, counted from 1."""
-        self._count += 1
+        """Return the number of a new session, counted from 1; no two workers use the same."""
+        self._count += self.worker[1]
         return self._count
 
     # --- who may come in ----------------------------------------------------------------------------------------------
@@ -90,13 +93,14 @@ class Sessions:
             webrtc=webrtc,
             azure=door.azure,
         )
-        self.sessions.add(session)
+        self.sessions[session] = request[OWNER]
         return session
 
     async def carry(self, carrier: Carrier, session: ServiceSession, listener: Listener | None = None) -> None:
         """Carry a session, in the task that calls, until one side ends or `end` does."""
         task: Any = asyncio.current_task()
-        stop = self._stops[task] = asyncio.get_running_loop().create_future()
+        stop: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        self._stops[task] = stop, session
         try:
             await carry(carrier, session, listening=self._listening, stop=stop, listener=listener)
         finally:
@@ -104,16 +108,21 @@ class Sessions:
 
     async def forget(self, session: ServiceSession) -> None:
         """A session is over."""
-        self.sessions.discard(session)
+        del self.sessions[session]
         await session.aclose()
 
     async def end(self, tasks: Collection[asyncio.Task[Any]], close: Close) -> None:
         """Make tasks in `carry` hang up, and wait for them."""
         for task in tasks:
-            if task in self._stops and not self._stops[task].done():
-                self._stops[task].set_result(close)
+            if task in self._stops and not self._stops[task][0].done():
+                self._stops[task][0].set_result(close)
         if tasks:
             await asyncio.wait(tasks, timeout=2 * GOODBYE_S)
+
+    async def end_owner(self, owner: str, close: Close) -> None:
+        """Make the sessions of one owner hang up, and wait for them."""
+        theirs = [task for task, (_, session) in self._stops.items() if self.sessions.get(session) == owner]
+        await self.end(theirs, close)
 
     async def end_all(self, close: Close) -> None:
         """Make every session hang up, and wait for them."""

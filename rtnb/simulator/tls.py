@@ -6,7 +6,7 @@ import datetime
 import ipaddress
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -17,16 +17,25 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class SelfSigned:
-    """A certificate and who uses it."""
+    """A certificate with its private key, both as PEM."""
 
-    server: ssl.SSLContext
     certificate_pem: str
     """For clients that should trust it: ``ssl.create_default_context(cadata=…)``."""
+    key_pem: str = field(repr=False)
+
+    def server(self) -> ssl.SSLContext:
+        """Return the context of a server that has it; the ssl module reads keys from files only."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "pair.pem")
+            path.touch(mode=0o600)
+            path.write_text(self.key_pem + self.certificate_pem)
+            context.load_cert_chain(path)
+        return context
 
 
 def self_signed(host: str) -> SelfSigned:
-    """Make a certificate for localhost and `host`, valid for a week; the private key never leaves this process's memory
-    but for a temporary file that is deleted at once (the ssl module reads keys from files only)."""
+    """Make a certificate for localhost and `host`, valid for a week."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rtnb simulator")])
     now = datetime.datetime.now(datetime.UTC)
@@ -50,13 +59,7 @@ def self_signed(host: str) -> SelfSigned:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "pair.pem")
-        path.touch(mode=0o600)
-        path.write_bytes(secret + pem)
-        context.load_cert_chain(path)
-    return SelfSigned(context, pem.decode())
+    return SelfSigned(pem.decode(), secret.decode())
 
 
 _SIGNS = x509.KeyUsage(

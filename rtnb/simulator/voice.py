@@ -110,6 +110,10 @@ class Voice(Protocol):
         """Let go of everything; may be called twice."""
 
 
+BABBLE_CACHE_BYTES: Final = 16 * 2**20
+"""Memory for babbled portions: 3 minutes. Chosen: sessions of a class get many of the same sentences."""
+
+
 class BabbleVoice:
     """Speech-shaped sound without meaning: needs nothing installed, and turn detection takes it for speech.
 
@@ -124,6 +128,7 @@ class BabbleVoice:
     def __init__(self, *, seed: int = 0, reason: str | None = None) -> None:
         self._seed = seed
         self._reason = reason
+        self._cache = _Cache(BABBLE_CACHE_BYTES)
 
     @property
     def name(self) -> str:
@@ -133,8 +138,13 @@ class BabbleVoice:
         _check_speed(speed)
         done = []
         for portion in portions(text, max_chars=60):  # 20 ms of work each: the other sessions wait no longer
-            done.append(self.portion(portion, voice, speed))
-            await asyncio.sleep(0)
+            key = portion, voice, speed
+            speech = self._cache.get(key)
+            if speech is None:
+                speech = self.portion(portion, voice, speed)
+                self._cache.put(key, speech)
+                await asyncio.sleep(0)
+            done.append(speech)
         return join(done)
 
     def portion(self, text: str, voice: str, speed: float) -> Speech:

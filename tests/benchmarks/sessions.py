@@ -85,9 +85,16 @@ class Lateness:
 
 
 async def user(
-    http: aiohttp.ClientSession, line: dict[str, str], texts: list[str], chunk_ms: int, stop_at: float, begin: float
+    http: aiohttp.ClientSession,
+    line: dict[str, str],
+    texts: list[str],
+    chunk_ms: int,
+    stop_at: float,
+    begin: float,
+    *,
+    stop: asyncio.Event | None = None,
 ) -> Any:
-    """One session until `stop_at`; what it saw after `begin`."""
+    """One session until `stop_at`, or until `stop` is set; what it saw after `begin`."""
     seen = Lateness()
     clock = time.monotonic
     async with http.ws_connect(
@@ -106,7 +113,7 @@ async def user(
         listening = asyncio.create_task(listen())
         at = random.randrange(len(texts))
         started, n_sent = clock(), 0
-        while (now := clock()) < stop_at:
+        while (now := clock()) < stop_at and not (stop is not None and stop.is_set()):
             due = started + n_sent * chunk_ms / 1000
             if due > now:
                 await asyncio.sleep(due - now)

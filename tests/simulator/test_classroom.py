@@ -149,6 +149,45 @@ async def test_the_page_shows_it_live_and_only_as_text(simulator: Simulator, bro
     await expect(page.locator("#standing")).to_contain_text("does not answer")
 
 
+async def test_the_page_shows_the_load_and_ends_the_sessions_of_one_student(simulator: Simulator, browser: Any) -> None:
+    keys = list(_class(simulator).handed_out.values())
+    first, second = [await _join(simulator, key) for key in keys[:2]]
+    page = await (await browser.new_context()).new_page()
+    await page.goto(_page(simulator))
+    line = page.locator("tr", has_text="student 01")
+    await expect(line).to_contain_text("connected")
+    for _ in range(15):
+        await first.input_audio_buffer.append(audio=bytes(9600))
+        await asyncio.sleep(0.1)
+    page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+    _, rows, _ = await _state(simulator)
+    assert rows["student 01"]["events_per_s"] > rows["student 02"]["events_per_s"] >= 0
+    assert rows["student 01"]["audio_per_s"] > 0
+    await line.get_by_role("button", name="End the sessions of student 01").click()
+    await expect(line).to_contain_text("left")
+    await expect(page.locator("tr", has_text="student 02")).to_contain_text("connected")
+    assert simulator.n_sessions == 1
+    await first.close()
+    await second.close()
+
+
+async def test_only_the_page_itself_can_end_sessions(simulator: Simulator) -> None:
+    session = await _join(simulator, next(iter(_class(simulator).handed_out.values())))
+    place, own = f"{_page(simulator)}end", {"Origin": simulator.url}
+    wrong = f"{simulator.url}/class/{'0' * 32}/end"
+    async with aiohttp.ClientSession() as http:
+        for url, headers, name, wanted in (
+            (place, {}, "student 01", 403),
+            (place, {"Origin": "http://elsewhere.example"}, "student 01", 403),
+            (place, own, "nobody", 403),
+            (wrong, own, "student 01", 404),
+            (place, own, "student 01", 204),
+        ):
+            async with http.post(url, headers=headers, data=name) as answer:
+                assert (answer.status, simulator.n_sessions) == (wanted, int(wanted != 204))
+    await session.close()
+
+
 def test_a_seat_counts_minutes_with_any_session_open_once() -> None:
     seat = Seat("student 01")
     for step, now in ((seat.enter, 0.0), (seat.enter, 60.0), (seat.leave, 120.0), (seat.leave, 180.0)):

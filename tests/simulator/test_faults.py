@@ -135,6 +135,20 @@ def test_the_sixty_minutes_are_over() -> None:
     assert close == Close(1001, "Your session hit the maximum duration of 60 minutes.")
 
 
+def test_a_response_fails_or_is_cut_short_by_its_turn() -> None:
+    plan = FaultPlan([Fault.parse("failed=rate_limit_exceeded@2"), Fault.parse("incomplete=max_output_tokens:2")])
+    found = []
+    for _ in range(4):
+        found.append(plan.on_response())
+        plan.outgoing("response.done", "{}")
+    assert [fault and (fault.kind, fault.value) for fault in found] == [
+        None,
+        ("failed", "rate_limit_exceeded"),
+        ("incomplete", "max_output_tokens"),
+        None,
+    ]
+
+
 def test_a_turn_as_place() -> None:
     plan = plan_of("drop@2:1x2")
     assert texts(run(plan, REPLY)) == UNHARMED
@@ -224,6 +238,8 @@ def test_the_short_form(text: str, fault: Fault) -> None:
         ("malformed=1@response.done", "no value"),
         ("drop@0", "from 1"),
         ("drop@response.done:0x0", "times is 0"),
+        ("incomplete=tired", "content_filter or max_output_tokens"),
+        ("failed@response.done", "the number of a turn"),
         ("?", "KIND=VALUE@AT"),
         (3, "a text or an object"),
         ({"kind": "drop", "att": "*"}, "did you mean 'at'"),

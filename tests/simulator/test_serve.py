@@ -110,6 +110,40 @@ async def test_tls_says_what_to_trust() -> None:
                 assert (await ws.receive_json())["type"] == "session.created"
 
 
+async def test_two_workers_share_port_keys_and_end() -> None:
+    async with simulate("--voice", "babble", "--workers", "2", "--key", "mine") as (process, line):
+        async with aiohttp.ClientSession(headers={"Authorization": "Bearer mine"}) as http:
+            url = f"{line['http']}/v1/realtime"
+            sockets = [await http.ws_connect(f"{url}?model=m") for _ in range(16)]
+            ids = {(await ws.receive_json())["session"]["id"] for ws in sockets}
+            assert len(ids) == 16  # no two workers number their sessions alike
+            async with http.post(f"{url}/client_secrets", json={}) as answer:
+                ephemeral = (await answer.json())["value"]
+            for _ in range(8):  # whichever worker it reaches
+                ws = await http.ws_connect(f"{url}?model=m", headers={"Authorization": f"Bearer {ephemeral}"})
+                assert (await ws.receive_json())["type"] == "session.created"
+                await ws.close()
+            async with http.post(f"{url}/calls/rtc_1/hangup") as answer:
+                assert "a call stays with its worker" in (await answer.json())["error"]["message"]
+            process.terminate()
+            for ws in sockets:
+                assert (await ws.receive(timeout=10)).type == aiohttp.WSMsgType.CLOSE
+        assert await ended(process) == (0, "", "")
+
+
+async def test_workers_end_with_a_parent_that_is_killed() -> None:
+    async with simulate("--voice", "babble", "--workers", "2", "--key", "mine") as (process, line):
+        process.kill()
+        await process.wait()
+        async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    async with http.get(line["http"]):
+                        await asyncio.sleep(0.2)
+                except aiohttp.ClientConnectionError:
+                    break
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -117,6 +151,8 @@ async def test_tls_says_what_to_trust() -> None:
         (("--scenario", "/nowhere.json"), "cannot be read"),
         (("--chat-url", "nonsense"), "address of the chat service is none"),
         (("--host", "192.0.2.1"), "192.0.2.1"),
+        (("--workers", "2", "--scenario", "/nowhere.json"), "cannot be read"),
+        (("--workers", "2", "--class"), "--class works with one worker"),
     ],
 )
 async def test_what_cannot_start_says_why(words: tuple[str, ...], said: str) -> None:

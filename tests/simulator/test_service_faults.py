@@ -89,6 +89,36 @@ async def test_the_connection_is_refused(status: int, path: str) -> None:
                 assert (await ws.receive_json())["type"] == "session.created"
 
 
+@pytest.mark.parametrize(
+    "fault, status, details",
+    [
+        ("failed=rate_limit_exceeded", "failed", {"type": "failed", "error": {"code": "rate_limit_exceeded"}}),
+        ("failed", "failed", {"type": "failed", "error": {"type": "server_error"}}),
+        ("incomplete", "incomplete", {"type": "incomplete", "reason": "content_filter"}),
+        ("incomplete=max_output_tokens@1", "incomplete", {"type": "incomplete", "reason": "max_output_tokens"}),
+    ],
+)
+async def test_a_response_fails_or_is_cut_short(fault: str, status: str, details: dict[str, Any]) -> None:
+    first = (await turn(fault)).messages[-1]["response"]
+    assert first["status"] == status
+    found = first["status_details"]
+    error = details.get("error", {})
+    assert {**found, "error": {name: found["error"][name] for name in error}} == details if error else found == details
+    assert [item["status"] for item in first["output"]] == (["incomplete"] if status == "incomplete" else [])
+    assert (await turn(f"{fault.partition('@')[0]}@2")).messages[-1]["response"]["status"] == "completed"
+
+
+async def test_requests_have_ids_and_azure_names_its_region(sim: Simulator) -> None:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {sim.key}"}) as http:
+        async with http.ws_connect(f"{sim.url}/openai/v1/realtime?model=m") as ws:
+            headers = ws._response.headers
+            assert headers["x-ms-region"]
+            assert headers["apim-request-id"] == headers["x-request-id"]
+        async with http.post(f"{sim.url}/v1/realtime/client_secrets", json={}) as answer:
+            assert len(answer.headers["x-request-id"]) == 36
+            assert "x-ms-region" not in answer.headers
+
+
 async def test_keys_are_refused_as_well() -> None:
     with Simulator(latency="fast", voice="babble", faults=("http=403",)) as sim:
         async with aiohttp.ClientSession() as http:

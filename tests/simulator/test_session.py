@@ -406,7 +406,7 @@ async def test_an_append_of_15_mib_is_taken_and_one_above_is_refused() -> None:
         rig.update(turn_detection=None)
         await rig.until("session.updated")
         limit = 15 * 1024 * 1024
-        rig.send(events.InputAudioBufferAppend(audio=bytes(limit)))
+        await rig.session.receive(rig.client.send(events.InputAudioBufferAppend(audio=bytes(limit))))
         assert await rig.rest() == []
         assert rig.session.state.input_audio_buffer.bytes == limit
         rig.send(events.InputAudioBufferAppend(event_id="big", audio=bytes(limit + 2)))

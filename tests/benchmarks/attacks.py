@@ -1,0 +1,250 @@
+"""Lateness of a conversation while another client attacks the simulator.
+
+::
+
+    python -m tests.benchmarks.attacks              # all attacks, a table and one JSON line
+    python -m tests.benchmarks.attacks tiny json
+
+The simulator is one process, ``rtnb simulate``; the attacker is another. Meanwhile a client of this process speaks and
+is answered in real time; its lateness is measured as in :mod:`tests.benchmarks.sessions`. The first row has no attack:
+it shows how busy the machine is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import numpy as np
+
+from tests.benchmarks.sessions import cpu_s, memory_mb, messages, simulator, user
+
+Line = dict[str, str]
+ATTACK_S = 30.0  # longest attack
+CLEAR = '{"type":"input_audio_buffer.clear"}'
+OUTSIDE = '{"type":"response.create","response":{"conversation":"none"}}'
+
+
+@contextlib.asynccontextmanager
+async def socket(line: Line) -> Any:
+    """One session, its first event read."""
+    async with (
+        aiohttp.ClientSession(headers={"api-key": line["key"]}) as http,
+        http.ws_connect(f"{line['ga']}/realtime?model=m", max_msg_size=0) as ws,
+    ):
+        await ws.receive()
+        yield ws
+
+
+async def until(ws: Any, kind: str, count: int = 1) -> None:
+    """Read until so many events of a type came."""
+    async for message in ws:
+        count -= message.type == aiohttp.WSMsgType.TEXT and message.data.startswith(f'{{"type":"{kind}"')
+        if not count:
+            return
+    raise ConnectionError("the simulator closed the connection")
+
+
+def append(n_bytes: int) -> str:
+    return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(n_bytes)).decode()})
+
+
+async def big(line: Line, count: int = 4) -> None:
+    """Appends of 15 MB."""
+    text = append(15 * 2**20)
+    async with socket(line) as ws:
+        for _ in range(count):
+            await ws.send_str(text)
+        await ws.send_str(CLEAR)
+        await until(ws, "input_audio_buffer.cleared")
+
+
+async def tiny(line: Line, count: int = 10_000) -> None:
+    """Appends of a millisecond."""
+    text = append(48)
+    async with socket(line) as ws:
+        for _ in range(count):
+            await ws.send_str(text)
+        await ws.send_str(CLEAR)
+        await until(ws, "input_audio_buffer.cleared")
+
+
+async def outside(line: Line, count: int = 1000, seconds: float = 15.0) -> None:
+    """Responses outside the conversation, all asked for at once."""
+    async with socket(line) as ws:
+        for _ in range(count):
+            await ws.send_str(OUTSIDE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await until(ws, "response.done", count)
+
+
+async def unread(line: Line, count: int = 1000, seconds: float = 8.0) -> None:
+    """Ask for much and read nothing."""
+    async with socket(line) as ws:
+        ws._response.connection.transport.pause_reading()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for _ in range(count):
+                    await ws.send_str(OUTSIDE)
+                await asyncio.sleep(seconds)
+
+
+async def keys(line: Line, count: int = 5000) -> None:
+    """Ephemeral keys with long instructions."""
+    body = {"session": {"type": "realtime", "instructions": "Speak slowly. " * 1000}}
+    async with aiohttp.ClientSession(headers={"api-key": line["key"]}) as http:
+
+        async def some(n: int) -> None:
+            for _ in range(n):
+                async with http.post(f"{line['http']}/openai/v1/realtime/client_secrets", json=body) as answer:
+                    assert answer.status == 200, await answer.text()
+
+        await asyncio.gather(*(some(count // 20) for _ in range(20)))
+
+
+async def half_open(line: Line, count: int = 300, seconds: float = 5.0) -> None:
+    """Connections that send nothing, half a request, or half a frame."""
+    place = urlsplit(line["http"])
+    request = (
+        f"GET /openai/v1/realtime?model=m HTTP/1.1\r\nHost: x\r\napi-key: {line['key']}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ).encode()
+    frame = b"\x81\xff" + (8 * 2**20).to_bytes(8, "big") + bytes(4) + b"x" * 1000
+    writers = []
+    for i in range(count):
+        _, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.write((b"", request[:60], request + frame)[i % 3])
+        writers.append(writer)
+    await asyncio.sleep(seconds)
+    for writer in writers:
+        writer.transport.abort()
+
+
+async def invalid(line: Line, count: int = 5000) -> None:
+    """JSON that is none: short and many, and long."""
+    async with socket(line) as ws:
+        reading = asyncio.create_task(until(ws, "error", count + 12))
+        for _ in range(count):
+            await ws.send_str("{" * 1000)
+        for text in (
+            "[" * 8_000_000,
+            '{"type":' + '{"a":' * 100_000,
+            '{"a":"' + "\\u0041" * 1_000_000,
+            "1" * 10_000_000,
+        ):
+            for _ in range(3):
+                await ws.send_str(text)
+        await reading
+
+
+async def instructions(line: Line, count: int = 5) -> None:
+    """Instructions of 8 MB, and valid events that are as long and deep."""
+    long = "a b " * 2_000_000
+    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": long}]}
+    many = {
+        "type": "realtime",
+        "tools": [{"type": "function", "name": f"t{i}", "parameters": {}} for i in range(60_000)],
+    }
+    texts = [
+        json.dumps({"type": "session.update", "session": {"type": "realtime", "instructions": long}}),
+        json.dumps({"type": "response.create", "response": {"conversation": "none", "instructions": long}}),
+        json.dumps({"type": "conversation.item.create", "item": item}),
+        json.dumps({"type": "session.update", "session": many}),
+        OUTSIDE,
+    ]
+    async with socket(line) as ws:
+        reading = asyncio.create_task(until(ws, "input_audio_buffer.cleared"))
+        for _ in range(count):
+            for text in texts:
+                await ws.send_str(text)
+        await ws.send_str(CLEAR)
+        await reading
+
+
+ATTACKS: dict[str, Callable[[Line], Awaitable[None]]] = {
+    "big": big,
+    "tiny": tiny,
+    "outside": outside,
+    "unread": unread,
+    "keys": keys,
+    "half_open": half_open,
+    "json": invalid,
+    "instructions": instructions,
+}
+
+
+async def _nothing(line: Line) -> None:
+    await asyncio.sleep(8)
+
+
+def _attack(name: str, line: Line) -> None:
+    asyncio.run(ATTACKS.get(name, _nothing)(line))  # type: ignore[arg-type]
+
+
+async def measure(name: str, pid: int, line: Line) -> dict[str, Any]:
+    """One attack; how late the deltas of a conversation came from its start to its end."""
+    texts = messages(100)
+    speech = texts[:35] + texts[:1] * 45  # a turn every 8 s
+    attacker = multiprocessing.get_context("spawn").Process(target=_attack, args=(name, line), daemon=True)
+    stop = asyncio.Event()
+    begin, memory, cpu = time.monotonic() + 3, memory_mb(pid), cpu_s(pid)
+
+    async def attack() -> float:
+        await asyncio.sleep(4)
+        attacker.start()
+        started = time.monotonic()
+        await asyncio.to_thread(attacker.join, ATTACK_S)
+        attacker.kill()
+        stop.set()
+        return time.monotonic() - started
+
+    async with aiohttp.ClientSession() as http:
+        attacking = asyncio.create_task(attack())
+        talking = [asyncio.create_task(user(http, line, speech, 100, begin + 120, begin, stop=stop)) for _ in range(4)]
+        lasted = await attacking
+        seen = await asyncio.gather(*talking)
+    late = np.array([late for one in seen for late in one.late_ms] or [np.nan])
+    await asyncio.sleep(1)
+    return {
+        "attack": name,
+        "s": round(lasted, 1),
+        "ended": attacker.exitcode,
+        "deltas": len(late),
+        "late_p50_ms": round(float(np.percentile(late, 50)), 1),
+        "late_p99_ms": round(float(np.percentile(late, 99)), 1),
+        "late_max_ms": round(float(late.max()), 1),
+        "cpu_s": round(cpu_s(pid) - cpu, 1),
+        "memory_before_mb": round(memory),
+        "memory_after_mb": round(memory_mb(pid)),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("attacks", nargs="*", help=f"of {', '.join(ATTACKS)}; default: all")
+    names = ["none", *(parser.parse_args().attacks or ATTACKS)]
+    rows = []
+    with simulator("babble") as (pid, line):
+        for name in names:
+            row = asyncio.run(measure(name, pid, line))
+            if not rows:
+                print(*(f"{title:>{max(10, len(title))}}" for title in row), sep="  ")
+            print(*(f"{value!s:>{max(10, len(title))}}" for title, value in row.items()), sep="  ", flush=True)
+            rows.append(row)
+    print(json.dumps({"benchmark": "attacks", "wanted_late_p99_ms": 50, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
