@@ -85,9 +85,7 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     add("--workers", type=int, default=1, metavar="N", help="processes that share the port (default: 1)")
     add("--json", action="store_true", help="print one JSON line with the addresses, then serve")
     room = simulate.add_argument_group("a class", "one simulator for a class; every student gets the same --scenario")
-    room.add_argument(
-        "--class", dest="classroom", action="store_true", help="print a join line, student keys and your page"
-    )
+    room.add_argument("--class", dest="classroom", action="store_true", help="print join line, keys and your page")
     room.add_argument("--students", type=int, metavar="N", help="number of keys (default: 30)")
     room.add_argument("--sessions-each", type=int, metavar="N", help="open sessions per student (default: 3)")
     room.add_argument("--sessions-total", type=int, metavar="N", help="open sessions of the class (default: 100)")
@@ -145,8 +143,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    report = rtnb.doctor(service=not options.offline)
-    print(report)
+    print(report := rtnb.doctor(service=not options.offline))
     return 0 if report.ok else 1
 
 

@@ -374,7 +374,7 @@ class EventLog(Sequence[LogRow]):
 
 _IDS = ("item_id", "response_id", "event_id")
 _COLUMNS = ["t_ms", "gap_ms", "direction", "type", "size_bytes", *_IDS, "audio_ms", "summary"]
-_FORMAT_TYPES = frozenset({"session.created", "session.updated", "response.created"})
+_FORMAT_TYPES = ("session.created", "session.updated", "response.created")
 _FORMAT_RESPONSES = 3_000  # the newest responses whose own format is kept (chosen: hours of conversation)
 
 
@@ -406,8 +406,7 @@ class Formats:
     def audio_ms(self, row: LogRow) -> float | None:
         """Return the duration of the audio that an event carries, None for events without audio."""
         event: Any = row.event
-        form = self.of(event)
-        if form is None:
+        if (form := self.of(event)) is None:
             return None
         n_bytes = len(event.audio) if isinstance(event, events.InputAudioBufferAppend) else event.audio_bytes
         return (row.audio_dropped_bytes or n_bytes) / form.bytes_per_ms

@@ -47,7 +47,7 @@ function makeLine(name) {
 }
 
 /** The line of one student. @param {Student} student */
-function row(student) {
+function showLine(student) {
   const line = lines.get(student.name) ?? makeLine(student.name);
   line.row.dataset.here = String(student.open > 0);
   line.end.hidden = !student.open;
@@ -87,7 +87,7 @@ function show(state) {
     }),
   );
   const table = document.querySelector("#students");
-  for (const line of state.students.map(row)) if (!line.isConnected) table?.append(line);
+  for (const line of state.students.map(showLine)) if (!line.isConnected) table?.append(line);
 }
 
 /** @param {string} text @param {boolean} lost */
