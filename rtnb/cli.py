@@ -111,8 +111,7 @@ def _lab(options: argparse.Namespace) -> int:
 
     copy = lab.working_copy(lab.originals(), options.directory or Path.home() / "rtnb-notebooks")
     print(f"Notebooks: {copy}", flush=True)
-    hub = lab.hub_address(copy, os.environ)
-    if hub is not None:
+    if (hub := lab.hub_address(copy, os.environ)) is not None:
         print(_ON_A_HUB.format(where=hub or f"the folder {copy.path}, after moving it into your server's folder"))
         return 0
 

@@ -133,9 +133,8 @@ async def _created(dispatcher: Dispatcher, target: Target, timeout_s: float) -> 
             return
         heard = f"the service speaks the {spoken} dialect, rtnb speaks {target.dialect}"
         where = f"could not open a session at {target.facts.url or target}"
-        raise ConnectError(f"{where}: {heard}", url=target.facts.url).with_hint(
-            f"Next: connect with dialect={spoken!r}."
-        )
+        failure = ConnectError(f"{where}: {heard}", url=target.facts.url)
+        raise failure.with_hint(f"Next: connect with dialect={spoken!r}.")
     except TimeoutError as error:
         raise explain.connect_failure(error, facts=target.facts, timeout_s=timeout_s) from error
     except ServiceError as error:
