@@ -22,7 +22,7 @@ from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, Session
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ResponseConfig, Transcription
+from rtnb.protocol.values import ResponseConfig, Transcription, checked_base64
 from rtnb.simulator.checks import busy, error, problem
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
@@ -594,7 +594,7 @@ async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
     for at in range(start, stop, LONG_TEXT):
         piece = text[at : min(at + LONG_TEXT, stop)]
         try:
-            audio += binascii.a2b_base64(wire.checked_base64(piece))
+            audio += binascii.a2b_base64(checked_base64(piece))
         except ValueError:  # also escapes, which only the JSON decoder reads
             return (text if "\\" in piece else f"{head}{piece}{tail}"), None
         if len(audio) % 3 and at + LONG_TEXT < stop:  # padding inside
