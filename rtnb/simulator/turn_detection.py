@@ -206,11 +206,12 @@ class SpeechBatch:
         future: asyncio.Future[list[float]] = loop.create_future()
         self._waiting.append((stream, audio, future))
         # Much audio at once need not wait for a whole interval, but must leave most of the time to the others.
-        due_s = self._rest_s if len(audio) >= stream.rate_hz * SLICE_MS // 1000 else self._next_s
+        earliest_s = self._rest_s if len(audio) >= stream.rate_hz * SLICE_MS // 1000 else self._next_s
+        due_s = max(earliest_s, loop.time())
         if self._timer is None or self._timer.when() > due_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = loop.call_at(max(due_s, loop.time()), self._compute)
+            self._timer = loop.call_at(due_s, self._compute)
         return future
 
     def _compute(self) -> None:
