@@ -198,6 +198,30 @@ class SocketCarrier:
             await self._socket.close(code=close.code, message=_reason(close.reason))
 
 
+class _UnderWay:
+    """Messages on their way to a session, which they reach after a delay; number and bytes are bounded."""
+
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._loop = asyncio.get_running_loop()
+        self._arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)
+        self._n_bytes, self._room = 0, asyncio.Event()
+
+    async def put(self, said: str | bytes | Sound) -> None:
+        self._n_bytes += 0 if isinstance(said, Sound) else len(said)
+        while self._n_bytes > MOST_UNDER_WAY_BYTES and not self._arrived.empty():
+            self._room.clear()
+            await self._room.wait()
+        await self._arrived.put((self._loop.time() + self._delay_s, said))
+
+    async def get(self) -> str | bytes | Sound:
+        due, said = await self._arrived.get()
+        self._n_bytes -= 0 if isinstance(said, Sound) else len(said)
+        self._room.set()
+        await asyncio.sleep(max(0.0, due - self._loop.time()))
+        return said
+
+
 async def carry(
     carrier: Carrier,
     session: Served,
@@ -207,40 +231,27 @@ async def carry(
     listener: Listener | None = None,
 ) -> None:
     """Serve a session until one side ends or `stop` is set, and hang up; `listener` is beside the client."""
-    loop = asyncio.get_running_loop()
     delay_s = session.latency.answer_ms / 1000
-    arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)
-    n_bytes, room = 0, asyncio.Event()
+    under_way = _UnderWay(delay_s)
 
     async def take_in(said: str | bytes | Sound) -> None:
+        await listening.turn()
         if isinstance(said, Sound):
             await session.take_audio(said.pcm)
         else:
             await session.receive(said)
 
     async def read() -> None:
-        nonlocal n_bytes
         async for said in carrier.incoming():
             await session.outgoing.has_room()
             if delay_s:
-                n_bytes += 0 if isinstance(said, Sound) else len(said)
-                while n_bytes > MOST_UNDER_WAY_BYTES and not arrived.empty():
-                    room.clear()
-                    await room.wait()
-                await arrived.put((loop.time() + delay_s, said))
+                await under_way.put(said)
             else:
-                await listening.turn()
                 await take_in(said)
 
     async def take() -> None:
-        nonlocal n_bytes
         while True:
-            due, said = await arrived.get()
-            n_bytes -= 0 if isinstance(said, Sound) else len(said)
-            room.set()
-            await asyncio.sleep(max(0.0, due - loop.time()))
-            await listening.turn()
-            await take_in(said)
+            await take_in(await under_way.get())
 
     async def write() -> Close | None:
         async for out in session.outgoing.texts(listener):

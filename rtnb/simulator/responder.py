@@ -255,6 +255,9 @@ def text_of(item: Item | None) -> str | None:
     return joined or None
 
 
+_READ_LENGTH: Final = 4_000  # characters of a text that are compared with a tool (chosen; a long turn has 2,000)
+
+
 def choose_tool(words: str | None, turn: Turn, *, instructed: str = "") -> Call | None:
     """Return a call of the tool that fits, its arguments found in the words; None where none fits or tools are off."""
     functions = [tool for tool in turn.tools if tool.get("name") and tool.get("type") in ("function", "mcp")]
@@ -263,16 +266,15 @@ def choose_tool(words: str | None, turn: Turn, *, instructed: str = "") -> Call 
     named = turn.tool_choice if isinstance(turn.tool_choice, Mapping) else {}
     wanted = named.get("name") or (named.get("function") or {}).get("name") or instructed  # GA, preview, instructions
     chosen = next((tool for tool in functions if tool["name"] == wanted), None)
+    words = (words or "")[:_READ_LENGTH]
     if chosen is None and not named:
-        scored = [
-            (len(_keywords(f"{t['name']} {t.get('description', '')}") & _keywords(words or "")), -i)
-            for i, t in enumerate(functions)
-        ]
-        best, index = max(scored)
+        said = _keywords(words)
+        titles = [f"{tool['name']} {tool.get('description', '')}"[:_READ_LENGTH] for tool in functions]
+        best, index = max((len(_keywords(title) & said), -i) for i, title in enumerate(titles))
         chosen = functions[-index] if best or turn.tool_choice == "required" else None
     if chosen is None:
         return None
-    return Call(str(chosen["name"]), json.dumps(fill_arguments(words or "", chosen.get("parameters") or {})))
+    return Call(str(chosen["name"]), json.dumps(fill_arguments(words, chosen.get("parameters") or {})))
 
 
 def fill_arguments(words: str, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,7 +299,8 @@ def _value(words: str, shape: Mapping[str, Any], numbers: list[float], *, needed
     """Return a value that fits a parameter; None where none fits and none is needed."""
     kind, listed = shape.get("type"), shape.get("enum")
     if isinstance(listed, Sequence) and listed:
-        named = next((word for word in listed if str(word).lower() in words.lower()), None)
+        lowered = words.lower()
+        named = next((word for word in listed if str(word).lower() in lowered), None)
         return listed[0] if named is None and needed else named
     if kind in ("number", "integer"):
         number = numbers.pop(0) if numbers else (0.0 if needed else None)

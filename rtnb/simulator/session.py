@@ -167,14 +167,15 @@ class ServiceSession:
             dialect=dialect,
             transcription=transcription,
         )
-        if preset is not None:
-            session = _with_preset(session, preset, dialect)
+        self._open(session if preset is None else _with_preset(session, preset, dialect))
+        self._cap = self._loop.call_later(world.session_s, self._expire)
+
+    def _open(self, session: SessionConfig) -> None:
         self.emit(events.SessionCreated(session=session))
-        if dialect == "preview":
+        if self.dialect == "preview":
             conversation = {"id": self.conversation_id, "object": "realtime.conversation"}
             self.emit(events.ConversationCreated(conversation=conversation))
         self._follow_session()
-        self._cap = self._loop.call_later(world.session_s, self._expire)
 
     # --- Host of a generation -----------------------------------------------------------------------------------------
 
