@@ -173,7 +173,7 @@ async def test_empty_text_is_no_speech(voice: Voice) -> None:
 
 
 async def test_long_text_lets_the_loop_breathe(voice: Voice) -> None:
-    text = "This is one of many sentences, and it says nothing new. " * 40
+    text = "".join(f"This is sentence {number} of many, and it says nothing new. " for number in range(40))
     turns = 0
 
     async def count() -> None:
