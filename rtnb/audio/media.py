@@ -13,7 +13,7 @@ from rtnb.errors import AudioError
 
 @dataclass(frozen=True)
 class Codec:
-    """How audio becomes bytes on the wire, and back."""
+    """Audio format on the wire: encodes samples to bytes and decodes them."""
 
     media_type: str
     """As in the session configuration: ``audio/pcm``, ``audio/pcmu`` or ``audio/pcma``."""

@@ -104,7 +104,7 @@ class Resampler:
 
     @property
     def lag_ms(self) -> float:
-        """How much later input may have to arrive before a sample is emitted (nothing is shifted by it)."""
+        """Look-ahead: how much later input may have to arrive before a sample is emitted (it shifts nothing)."""
         return 0.0 if self._plan is None else (self._plan.width - self._plan.before) * 1000 / self.from_rate_hz
 
     def reset(self) -> None:
@@ -167,7 +167,7 @@ class Resampler:
 
     @staticmethod
     def _complete_blocks(plan: _Plan, available: int) -> int:
-        """How many blocks, from the first on, have all their inputs: the last start is at most available - width."""
+        """Return the number of leading blocks with all their inputs: the last start is at most available - width."""
         last_start = available - plan.width
         if last_start < 0:
             return 0

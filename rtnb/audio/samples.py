@@ -83,7 +83,7 @@ def check_finite(audio: Audio) -> Audio:
 
 
 def ms_to_samples(ms: float, *, rate_hz: int) -> int:
-    """How many samples a stretch of time holds, rounded to the nearest one.
+    """Return the number of samples in a duration, rounded to the nearest one.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def ms_to_samples(ms: float, *, rate_hz: int) -> int:
 
 
 def samples_to_ms(samples: int, *, rate_hz: int) -> float:
-    """How long a number of samples lasts, in milliseconds.
+    """Return the duration of a number of samples, in milliseconds.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""A synthetic voice that says nothing but sounds like speech, so that a simulated reply has a sound without a model.
+"""Synthetic voice without meaning that sounds like speech, so that a simulated reply has audio without a model.
 
 `babble` turns text into syllables and these into sound: a train of glottal pulses, each one a sum of decaying formants
 (as in FOF synthesis), noise for the hissing consonants, a pitch that falls along a sentence and rises at a question
-mark. Nobody understands it, but a voice activity detector hears speech, words have times, and length follows the text.
+mark. It has no meaning, but a voice activity detector finds speech, words have times, and length follows the text.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af][^\w\s]*|[^\s\u304
 
 @dataclass(frozen=True)
 class Word:
-    """One word of an utterance and when it is heard."""
+    """Word of an utterance with its start and end."""
 
     text: str
     """As written, punctuation included."""
@@ -81,7 +81,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Utterance:
-    """What `babble` said."""
+    """Result of `babble`: audio, and words with their times."""
 
     audio: Audio
     """float32, shape (n_samples,)."""
@@ -180,7 +180,7 @@ def _voice_of(name: str) -> tuple[float, float]:
 
 
 def _plan(text: str, speed: float, random: np.random.Generator) -> tuple[tuple[Word, ...], list[_Phone], float]:
-    """When every word and every phone of it sounds, and when all of it ends."""
+    """Return the words and phones with their times, and the end of the utterance."""
     words: list[Word] = []
     phones: list[_Phone] = []
     now_s = 0.0

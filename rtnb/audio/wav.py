@@ -1,4 +1,4 @@
-"""Read and write WAV files without a library; a reader that refuses in words.
+"""Read and write WAV files without a library; an error of the reader names what it found.
 
 Read are uncompressed PCM of 8, 16, 24 and 32 bits, float of 32 and 64 bits, A-law and µ-law, each also in the
 "extensible" spelling, with any number of channels (mixed down to one). Written is 16-bit PCM.
@@ -60,7 +60,7 @@ def read_wav(source: WavSource) -> tuple[Audio, int]:
     Raises
     ------
     AudioError
-        No WAV file, one that is cut off, or one whose format cannot be read here: says what came.
+        No WAV file, one that is cut off, or one whose format cannot be read here: names what was found.
     OSError
         The file cannot be opened.
 

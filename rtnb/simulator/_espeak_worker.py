@@ -1,4 +1,4 @@
-"""Speaks with espeak-ng in a process of its own: requests on stdin, sound and word times on stdout.
+"""Worker process that speaks with espeak-ng: requests on stdin, audio and word times on stdout.
 
 Why a process: espeak-ng is GPL-3 software (rtnb is MIT and only talks to it through a pipe), it may call ``exit()``,
 and two threads in it at once end the process (SIGFPE). Here none of that reaches the notebook. Standard library only,
@@ -9,7 +9,7 @@ Answer: frames of 1 kind byte, 4-byte big-endian length, payload:
 
 ====  =========================================================================================
 H     once at start: JSON ``{"rate_hz", "version"}``
-W     words that begin in the sound that follows: JSON ``[[text offset in characters, ms], …]``
+W     words that begin in the audio that follows: JSON ``[[text offset in characters, ms], …]``
 A     sound: int16 little-endian mono, a block of about 100 ms as soon as it exists
 E     the end of this request: JSON ``{}``
 X     this request (or the start) failed: JSON ``{"error"}``
@@ -99,7 +99,7 @@ class Espeak:
         self._out.flush()
 
     def speak(self, request: dict[str, Any]) -> None:
-        """Send W and A frames as the sound is made; raises ValueError for what cannot be spoken."""
+        """Send W and A frames as audio is synthesised; raises ValueError for what cannot be spoken."""
         identifier = self._identifier(request["language"])
         if self._lib.espeak_SetVoiceByName(identifier + b"+" + request["variant"].encode()):
             self._lib.espeak_SetVoiceByName(identifier)  # an older espeak-ng without this variant: its plain voice
@@ -122,7 +122,7 @@ class Espeak:
         return self._identifiers[language]
 
     def _on_sound(self, samples: Any, n_samples: int, events: Any) -> int:
-        """Called by the library with each block; 1 tells it to stop. An exception must not leave this function."""
+        """Send a block (callback of the library; 1 stops the synthesis). An exception must not leave this function."""
         try:
             words = []
             for event in itertools.takewhile(lambda event: event.type, events if events else ()):  # 0 ends the list
@@ -132,7 +132,7 @@ class Espeak:
                 self.send(b"W", json.dumps(words).encode())
             if samples and n_samples > 0:
                 self.send(b"A", _little_endian(ctypes.string_at(samples, 2 * n_samples)))
-        except OSError:  # nobody listens any more
+        except OSError:  # the parent closed the pipe
             self._broken = True
             return 1
         return 0

@@ -1,4 +1,4 @@
-"""Who comes in by which door, and the words for who does not.
+"""Authentication of clients at each endpoint, and the error messages of the refusals.
 
 The dialect follows from the path, as at the services. Azure's paths refuse a request with an HTTP status; OpenAI's
 accept the socket, say `error` and close it with 3000 (who you are) or 4000 (what you ask), as observed in 2026-09.
@@ -59,7 +59,7 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
     Returns
     -------
     SessionConfig or None
-        What an ephemeral key was made with; None for a long-lived key. Whose it is stands in ``request[OWNER]``.
+        Configuration an ephemeral key was made with; None for a long-lived key. ``request[OWNER]`` names the owner.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def lifetime_s(expires_after: Any, *, default: int) -> float:
 
 
 def words_for(status: int) -> str:
-    """What Azure says with an HTTP status."""
+    """Return Azure's message for an HTTP status."""
     words = {
         401: "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key "
         "for an active subscription and use a correct regional API endpoint for your resource.",

@@ -36,7 +36,7 @@ _MODULE: Final = "rtnb.simulator.webrtc"
 
 
 def obstacle() -> str | None:
-    """Why nobody can call over WebRTC here, and what to do; None where they can."""
+    """Return why WebRTC calls are not possible here, and what to do; None where they are."""
     if find_spec("aiortc") is None:
         return 'WebRTC needs aiortc, which is not installed. Next: python -m pip install "rtnb[sim]"'
     from aioice.ice import get_host_addresses
@@ -104,13 +104,13 @@ class Calls:
         return web.Response(status=201, text=call.sdp, content_type="application/sdp", headers=where)
 
     def _admit(self, request: web.Request, door: Door) -> SessionConfig | None:
-        """An offer alone needs an ephemeral key of its dialect; one with a session of its own, the long-lived key."""
+        """Check the key: an offer alone needs an ephemeral key of its dialect, one with a session a long-lived key."""
         preset = self._sessions.admit(request, azure=door.azure)
         refused, grant = None, self._sessions.keys.grant(token_of(request) or "")
         if preset is None and not _multipart(request):
             refused = "An offer as application/sdp needs an ephemeral key (Bearer ek_…)."
         elif preset is not None and _multipart(request):
-            refused = "A session of its own needs the long-lived key: an ephemeral one has brought its session."
+            refused = "An offer with a session needs the long-lived key: an ephemeral key already has its session."
         elif grant is not None and grant.dialect != door.dialect:
             refused = f"This ephemeral key is not of the {door.dialect} dialect."
         if refused is not None:
@@ -131,7 +131,7 @@ class Calls:
     # --- beside a call ------------------------------------------------------------------------------------------------
 
     def check(self, call_id: str, preset: SessionConfig | None, *, owner: str) -> None:
-        """Refuse who may not watch or end a call: with an ephemeral key, or one that is not open or somebody else's."""
+        """Refuse to watch or end a call with an ephemeral key, or a call that is not open or has another owner."""
         if preset is not None:
             raise RefusedError(401, "invalid_api_key", "Watching or ending a call needs the long-lived key.")
         if call_id not in self._open or self._open[call_id][2] != owner:  # ids can be guessed: they follow the seed

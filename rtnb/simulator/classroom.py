@@ -41,10 +41,10 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """How large a class is, and how much each may take."""
+    """Size of a class and the limits of each student."""
 
     students: int = 30
-    """Keys that are handed out."""
+    """Number of keys for students."""
     sessions_each: int = 3
     """Sessions one student may have open at once. (chosen: a playground, a cell, and one that is just closing)"""
     sessions_total: int = 100
@@ -65,7 +65,7 @@ class Room:
 
 @dataclass
 class Seat:
-    """What is counted of one student."""
+    """Counters of one student."""
 
     name: str
     open: int = 0
@@ -84,20 +84,20 @@ class Seat:
     _spent_s: float = field(default=0.0, repr=False)
 
     def enter(self, now: float) -> None:
-        """A session more."""
+        """Count an opened session."""
         if not self.open:
             self._since = now
         self.open += 1
         self.sessions += 1
 
     def leave(self, now: float) -> None:
-        """A session less."""
+        """Count a closed session."""
         self.open -= 1
         if not self.open:
             self._spent_s += now - self._since
 
     def follow(self, event: events.Event) -> None:
-        """Count an event said to this student."""
+        """Count an event sent to this student."""
         if isinstance(event, events.Error):
             self._failed(event.error.code or event.error.type, event.error.param)
         elif isinstance(event, events.ResponseDone):
@@ -112,7 +112,7 @@ class Seat:
         self.last_error = f"{code or 'failed'}{about}"
 
     def row(self, now: float) -> dict[str, Any]:
-        """What the page shows."""
+        """Return the row of the page."""
         spent_s = self._spent_s + (now - self._since if self.open else 0.0)
         shown = {name: value for name, value in vars(self).items() if not name.startswith("_")}
         return shown | {"minutes": round(spent_s / 60, 1)}
@@ -126,7 +126,7 @@ class Classroom(Service):
     world : World
         What the sessions share: also the scenario.
     keys : KeyRing
-        Its own key is the teacher's; a key for each student is handed out here.
+        Its own key is the teacher's; this class adds a key for each student.
     room : Room
         Size and limits.
     origins : sequence of str
@@ -150,7 +150,7 @@ class Classroom(Service):
         self.token = hmac.digest(keys.key.encode(), b"the teacher's page", "sha256").hex()[:32]
         self.seats = {name: Seat(name) for name in (*room.names, TEACHER)}
         self.wrong_keys = 0
-        """Requests with a key that nobody was given."""
+        """Requests with an unknown key."""
         self._clock = clock
         self._started = self._sampled_s = clock()
         self._totals: dict[str, tuple[float, float]] = {}
@@ -166,7 +166,7 @@ class Classroom(Service):
     # --- who is here --------------------------------------------------------------------------------------------------
 
     def watcher(self, owner: str) -> Callable[[events.Event], None]:
-        """Count what is said to this student."""
+        """Count the events sent to this student."""
         return self.seats[owner or TEACHER].follow
 
     def admit(self, request: web.Request, *, azure: bool) -> SessionConfig | None:
@@ -200,7 +200,7 @@ class Classroom(Service):
     # --- the teacher's page -------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: counts and names, nothing that was said."""
+        """Return the content of the page: counts and names, no content of the conversations."""
         now = self._clock()
         self._sample(now)
         rows = [seat.row(now) for seat in self.seats.values() if seat.name != TEACHER or seat.sessions]
@@ -231,7 +231,7 @@ class Classroom(Service):
         self._totals, self._sampled_s = totals, now
 
     def allows(self, request: web.Request) -> bool:
-        """Whether the page that asks may: also the teacher's own."""
+        """Return whether the requesting page is allowed: also the teacher's own."""
         own = request.path.startswith("/class/") and request.headers["Origin"] == f"{request.scheme}://{request.host}"
         return own or super().allows(request)
 

@@ -115,8 +115,8 @@ SLICE_S = 0.001
 
 
 class Listening:
-    """Shares the event loop between all that is heard and all that is said: listening may wait, a delta that is due may
-    not. Without it a hundred clients whose audio arrives together hold every delta up until all of it was heard."""
+    """Scheduler that shares the event loop between input and output: input may wait, a delta that is due may
+    not. Without it a hundred clients whose audio arrives together delay every delta until all of it is processed."""
 
     def __init__(self) -> None:
         self._ends = 0.0
@@ -160,10 +160,10 @@ class Served(Protocol):
 
 
 class Carrier(Protocol):
-    """What leads to a client: a socket, or a peer connection."""
+    """Transport to a client: a socket, or a peer connection."""
 
     def incoming(self) -> AsyncIterator[str | bytes | Sound]:
-        """What the client says, until it is gone."""
+        """Yield the client's messages until it disconnects."""
 
     async def send(self, text: str) -> None:
         """Say a text."""
@@ -180,13 +180,13 @@ class SocketCarrier:
         self.send = socket.send_str
 
     async def incoming(self) -> AsyncIterator[str | bytes]:
-        """What the client says."""
+        """Yield the client's messages."""
         async for message in self._socket:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 yield message.data
 
     async def hang_up(self, close: Close) -> None:
-        """Close with a code; 1006 means without a goodbye."""
+        """Close with a code; 1006 means without a close frame."""
         lost = self._socket.close_code == WSCloseCode.ABNORMAL_CLOSURE
         if self._socket.closed and not lost:
             return
@@ -268,12 +268,12 @@ async def carry(
         return await stop
 
     goodbye = await _first_of(read(), take(), write(), wait_for_stop())
-    # Nobody reads any more: closing waits for the client's goodbye, and resets no connection.
+    # No task reads any more: closing waits for the client's close frame, and resets no connection.
     await carrier.hang_up(goodbye or Close(WSCloseCode.OK))
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:
-    """Run all until one ends, end the others; how to close the connection. What failed is logged."""
+    """Run all until one ends, cancel the others, and return how to close the connection. Failures are logged."""
     tasks = [asyncio.create_task(step, name="rtnb session") for step in steps]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -303,5 +303,5 @@ async def say_and_close(
 
 
 def _reason(text: str) -> bytes:
-    """As many whole characters as a close frame has room for (RFC 6455, 5.5)."""
+    """Return as many whole characters as a close frame has room for (RFC 6455, 5.5)."""
     return text.encode()[:123].decode("utf-8", "ignore").encode()

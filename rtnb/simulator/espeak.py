@@ -15,7 +15,7 @@ from rtnb.errors import AudioError
 PATIENCE_S = 10.0
 """How long one portion (usually 20 ms) or the start (usually 60 ms) may take. (chosen)"""
 GOODBYE_S = 1.0
-"""How long the worker may take to end by itself. (chosen)"""
+"""Timeout for the worker's exit once its input is closed. (chosen)"""
 _SYSTEM_LIBRARY = {"darwin": "libespeak-ng.1.dylib", "win32": "libespeak-ng.dll"}
 
 
@@ -24,7 +24,7 @@ class WorkerDied(Exception):
 
 
 class Worker:
-    """One espeak-ng process: one request at a time, the caller sees to that."""
+    """Client of an espeak-ng process. Callers must send one request at a time."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -48,7 +48,7 @@ class Worker:
         except (TimeoutError, WorkerDied, asyncio.CancelledError) as error:
             await worker.close()
             if isinstance(error, TimeoutError):
-                raise WorkerDied(f"said nothing for {PATIENCE_S:.0f} s after its start") from error
+                raise WorkerDied(f"sent nothing for {PATIENCE_S:.0f} s after its start") from error
             raise
         if kind != b"H":
             await worker.close()
@@ -63,7 +63,7 @@ class Worker:
             async with asyncio.timeout(PATIENCE_S):
                 return await self._speak(json.dumps(request).encode())
         except TimeoutError as error:
-            raise WorkerDied(f"said nothing for {PATIENCE_S:.0f} s") from error
+            raise WorkerDied(f"sent nothing for {PATIENCE_S:.0f} s") from error
 
     async def _speak(self, body: bytes) -> tuple[bytes, list[tuple[int, float]]]:
         assert self._process.stdin is not None  # a pipe by construction
@@ -71,7 +71,7 @@ class Worker:
             self._process.stdin.write(struct.pack(">I", len(body)) + body)
             await self._process.stdin.drain()
         except ConnectionError as error:
-            raise WorkerDied("ended by itself") from error
+            raise WorkerDied("exited unexpectedly") from error
         blocks: list[bytes] = []
         marks: list[tuple[int, float]] = []
         while True:
@@ -91,7 +91,7 @@ class Worker:
             head = await self._process.stdout.readexactly(5)
             return head[:1], await self._process.stdout.readexactly(struct.unpack(">I", head[1:])[0])
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise WorkerDied("ended by itself") from error
+            raise WorkerDied("exited unexpectedly") from error
 
     async def close(self) -> None:
         """Close its stdin, which ends it; kill it if it does not listen."""

@@ -121,7 +121,7 @@ class Fault:
     Raises
     ------
     ScenarioError
-        Naming the field, what came and what is allowed.
+        Naming the field, its value and what is allowed.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Who may come in: one key per start, and ephemeral keys that expire."""
+"""Keys of the simulator: one long-lived key per start, and ephemeral keys that expire."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_LIFETIME_S: Final = 7200
 """Allowed range of `expires_after.seconds` (API reference)."""
 MOST_GRANTS: Final = 2_000
 """Ephemeral keys that are held; the oldest is forgotten first. Chosen: a class of 30 makes some hundred."""
-_REMEMBERED_S = 60.0  # an expired key is still told apart from a wrong one so long; chosen
+_REMEMBERED_S = 60.0  # an expired key is distinguished from a wrong one so long; chosen
 _MIN_LENGTH = 20  # of a key that others are made from; chosen
 
 
@@ -32,15 +32,15 @@ class Grant:
     expires_at: float
     """Unix seconds."""
     owner: str = ""
-    """Who asked for it: a student of a classroom, else ""."""
+    """Student of a classroom who requested it, else ""."""
     dialect: Dialect = "ga"
-    """Of the door at which it was made."""
+    """Of the endpoint at which it was made."""
     spent: bool = False
     """Whether it opened the one call it was for (preview)."""
 
 
 class Grants:
-    """Ephemeral keys; with several workers, one table in a process of its own."""
+    """Table of ephemeral keys; with several workers, it lives in a separate process."""
 
     def __init__(self) -> None:
         self._grants: dict[str, Grant] = {}
@@ -112,11 +112,11 @@ class KeyRing:
         return value, grant
 
     def is_main(self, offered: str) -> bool:
-        """Whether this is a long-lived key."""
+        """Return whether this is a long-lived key."""
         return self.owner(offered) is not None
 
     def owner(self, offered: str) -> str | None:
-        """Whose long-lived key this is: "" for the simulator's own, a name for one handed out; None for no such key."""
+        """Return the owner of a long-lived key: "" for the simulator's own, a student's name; None for no such key."""
         found = None
         for name, key in {"": self.key, **self._handed_out}.items():  # all of them: the time tells nothing
             if hmac.compare_digest(offered.encode("utf-8", "surrogatepass"), key.encode("utf-8", "surrogatepass")):
@@ -132,5 +132,5 @@ class KeyRing:
         self._grants.spend(offered)
 
     def expired(self, grant: Grant) -> bool:
-        """Whether the key's time is over; an open session goes on."""
+        """Return whether the key has expired; an open session continues."""
         return self._wall() >= grant.expires_at

@@ -1,4 +1,4 @@
-"""When each delta of a reply is sent: pure functions from a `Speech` to a timed plan.
+"""Timing of the deltas of a reply: pure functions from a `Speech` to a timed plan.
 
 The simulator's voice is ready in a millisecond; a service's is not. Without a latency profile a workshop would learn
 from a machine that does not exist.
@@ -26,7 +26,7 @@ _LEAD_MS = 1000
 
 @dataclass(frozen=True)
 class LatencyProfile:
-    """How long a service takes. All times are as a client sees them, a network round trip of about 300 ms included.
+    """Latencies of a service, as a client sees them: a network round trip of about 300 ms is included.
 
     >>> LatencyProfile.parse("realistic,first_delta_ms=800").first_delta_ms
     800.0
@@ -76,7 +76,7 @@ class LatencyProfile:
         Raises
         ------
         ValueError
-            Saying what came and what is allowed.
+            Naming the value and what is allowed.
         """
         profile = PRESETS["realistic"]
         for i, part in enumerate(part.strip() for part in text.split(",")):
@@ -116,7 +116,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Planned:
-    """One delta to send."""
+    """Delta to send, with its time."""
 
     at_ms: float
     """When, ms after response.create."""

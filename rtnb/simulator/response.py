@@ -71,7 +71,7 @@ class Host(Protocol):
 
 
 FAULT_DELTAS: Final = 3
-"""Deltas before a fault cuts a response short. Chosen: enough to see what came."""
+"""Deltas before a fault cuts a response short. Chosen: enough to see a beginning."""
 Plan = Callable[[], tuple[AsyncIterator[Say | Call], LatencyProfile]]
 """Chooses what a response says, once the words of the user are known."""
 WORDS_S: Final = 10.0
@@ -171,7 +171,7 @@ class Generation:
         self._tokens = {"text": 0, "audio": 0.0}
         self._n_deltas, self._most_deltas = 0, math.inf
         self.created = False
-        """Whether `response.created` was said."""
+        """Whether `response.created` was sent."""
         self.finished = False
         self._first_audio_at: float | None = None
         self._sent_ms = 0.0

@@ -64,7 +64,7 @@ class When:
 
 @dataclass(frozen=True)
 class Step:
-    """One answer."""
+    """Step of a scenario: one response and its condition."""
 
     when: When | None = None
     hear: str | None = None
@@ -96,7 +96,7 @@ class Scenario:
         Raises
         ------
         ScenarioError
-            When it is not JSON or not a scenario: says where, what came and what is allowed.
+            When it is not JSON or not a scenario: names the place, the value and what is allowed.
         OSError
             When it cannot be read.
         """

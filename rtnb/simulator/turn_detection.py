@@ -49,7 +49,7 @@ class EndOfTurn(Protocol):
 
     name: str
     quiet_frames: int
-    """Frames of a pause after which it is asked."""
+    """Frames of a pause after which the model runs."""
     wait_ms: Mapping[str, int]
     """By eagerness: silence that ends a turn which it calls finished."""
     threshold: Mapping[str, float]
@@ -94,7 +94,7 @@ class FadeDetector:
 
 
 class SmartTurnDetector:
-    """Smart Turn v3, in a thread of its own; see :mod:`rtnb.vad.semantic`.
+    """Smart Turn v3, in a dedicated thread; see :mod:`rtnb.vad.semantic`.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class SmartTurnDetector:
     quiet_frames = 6
     """192 ms: the model was trained on turns with 200 ms of silence after them."""
     wait_ms: Mapping[str, int] = {"low": 480, "medium": 224, "auto": 224, "high": 224}
-    """Chosen: the model is asked after 192 ms, and low eagerness waits for half a second more."""
+    """Chosen: the model runs after 192 ms, and low eagerness waits for half a second more."""
     threshold: Mapping[str, float] = {"low": 0.8, "medium": 0.5, "auto": 0.5, "high": 0.3}
     """Chosen around the model's own 0.5."""
 
@@ -437,7 +437,7 @@ class TurnDetection:
             self._machine.reset(frame=self._frame)
 
     def clear(self) -> None:
-        """Forget all that was heard, and the turn under way."""
+        """Discard all audio so far, and the turn under way."""
         self.end_turn()
         self._uncommitted_from_ms = self.heard_ms
         self._floor_ms = int(self.heard_ms)

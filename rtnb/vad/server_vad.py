@@ -34,26 +34,26 @@ from rtnb.vad.probability import FRAME_MS
 
 @dataclass(frozen=True)
 class SpeechStarted:
-    """Speech began: what `input_audio_buffer.speech_started` tells."""
+    """Start of speech: the content of `input_audio_buffer.speech_started`."""
 
     frame: int
     """The first frame of the speech: it begins at 32 * frame ms."""
     audio_start_ms: int
     """Where the item will begin: 32 * frame less the prefix padding, at least 0."""
     emitted_ms: int
-    """How much audio had been heard when this was decided: the end of the deciding frame."""
+    """Amount of audio processed when this was decided: the end of the deciding frame."""
 
 
 @dataclass(frozen=True)
 class SpeechStopped:
-    """Speech ended: what `input_audio_buffer.speech_stopped` tells; the service commits with it."""
+    """End of speech: the content of `input_audio_buffer.speech_stopped`; the service commits with it."""
 
     frame: int
     """The first frame after the segment: 32 * frame == audio_end_ms."""
     audio_end_ms: int
     """Where the item ends, silence included."""
     emitted_ms: int
-    """How much audio had been heard when this was decided: the same as audio_end_ms."""
+    """Amount of audio processed when this was decided: the same as audio_end_ms."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class Segment:
     audio_end_ms: int | None
     """End of the item, silence included; None where unfinished."""
     started_emitted_ms: int
-    """How much audio had been heard when the start was told."""
+    """Amount of audio processed when the start was reported."""
     stopped_emitted_ms: int | None
-    """How much audio had been heard when the stop was told; None where unfinished."""
+    """Amount of audio processed when the stop was reported; None where unfinished."""
 
 
 @dataclass(frozen=True)
 class VadConstants:
-    """What no document says about the service's ``server_vad``: all of it inference, to be fitted to a live session.
+    """Undocumented constants of the service's ``server_vad``: all of them inference, to be fitted to a live session.
 
     The defaults are those of Silero's ``VADIterator``, which fit the boundaries in the public logs; `silence_rounding`
-    and the two of the threshold map are there because a service may count or hear otherwise.
+    and the two of the threshold map are there because a service may count or detect differently.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class VadConstants:
         return self.local(max(threshold - self.hysteresis, self.lowest_release))
 
     def silence_frames(self, silence_duration_ms: float) -> int:
-        """How many frames after the first quiet one a stop is told at the earliest."""
+        """Return the least number of frames from the first quiet one to the report of a stop."""
         return int(_ROUNDINGS[self.silence_rounding](silence_duration_ms / FRAME_MS))
 
 
@@ -208,7 +208,7 @@ class ServerVadMachine:
 
     @property
     def speaking(self) -> bool:
-        """Whether a start has been told and no stop yet."""
+        """Whether a start has been reported and no stop yet."""
         return self._speaking
 
     def configure(
@@ -306,7 +306,7 @@ def server_vad_segments(
     prefix_padding_ms: int = 300,
     constants: VadConstants = VadConstants(),
 ) -> tuple[Segment, ...]:
-    """Where the service would hear speech in a recording: the machine, fed at once.
+    """Return the stretches of speech that the service would find in a recording.
 
     Parameters
     ----------
@@ -355,7 +355,7 @@ def server_vad_segments(
 
 
 def idle_timeout_span(quiet_from_ms: float, *, idle_timeout_ms: float) -> tuple[int, int]:
-    """The silent audio that is committed when nobody speaks for the idle timeout, told at its end.
+    """Return the span of silent audio that is committed after an idle timeout without speech.
 
     Parameters
     ----------

@@ -201,7 +201,7 @@ def _remember(streams: Sequence[Silero], gates: _Array, starts: npt.NDArray[Any]
 
 
 def _windows(rows: _Array, count: int, length: int, step: int) -> _Array:
-    """From each of n contiguous rows, `count` stretches of a `length`, a `step` apart: shape (n, count, length)."""
+    """Return `count` stretches of a `length`, a `step` apart, of each of n contiguous rows: (n, count, length)."""
     row = rows.size // len(rows)
     windows: _Array = np.ndarray((len(rows), count, length), np.float32, rows, 0, (4 * row, 4 * step, 4))
     return windows.copy()
