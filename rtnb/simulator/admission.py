@@ -27,26 +27,26 @@ API_VERSION: Final = re.compile(r"202[4-9]-\d\d-\d\d(-preview)?")
 """Shape of the preview's ``api-version`` that is answered; a service knows a list of them."""
 
 OWNER: Final[Any] = getattr(web, "RequestKey", web.AppKey)("owner", str)  # aiohttp < 3.14 has no RequestKey
-"""Who an admitted request comes from: see `KeyRing.owner`."""
+"""Owner of the key of an admitted request: see `KeyRing.owner`."""
 
 
 @dataclass(frozen=True)
-class Door:
-    """What a path means."""
+class Endpoint:
+    """Dialect and service that a path stands for."""
 
     dialect: Dialect
     azure: bool
 
 
-SOCKET_DOORS: Final = {
-    "/openai/v1/realtime": Door("ga", True),
-    "/v1/realtime": Door("ga", False),
-    "/openai/realtime": Door("preview", True),
+SOCKET_ENDPOINTS: Final = {
+    "/openai/v1/realtime": Endpoint("ga", True),
+    "/v1/realtime": Endpoint("ga", False),
+    "/openai/realtime": Endpoint("preview", True),
 }
 
 
 class RefusedError(Exception):
-    """A request that is not let in."""
+    """Refusal of a request."""
 
     def __init__(self, status: int, code: str | None, message: str) -> None:
         super().__init__(message)
@@ -64,12 +64,12 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
     Raises
     ------
     RefusedError
-        Status 401, in the words of the service whose door it is.
+        Status 401, with the message of the service that has this endpoint.
     """
     api_key = (request.headers.get("api-key") or request.query.get("api-key")) if azure else None  # OpenAI ignores it
     token = token_of(request)
     if api_key and token:
-        raise RefusedError(401, "401", words_for(401))
+        raise RefusedError(401, "401", message_for(401))
     offered = api_key or token
     if not offered:
         words = "Access token is missing, invalid, audience is incorrect, or have expired."
@@ -80,7 +80,7 @@ def admit(request: web.Request, keys: KeyRing, *, azure: bool) -> SessionConfig 
         return None
     grant = keys.grant(offered) if token else None
     if grant is None:
-        raise RefusedError(401, "401", words_for(401)) if azure else RefusedError(401, "invalid_api_key", _INCORRECT)
+        raise RefusedError(401, "401", message_for(401)) if azure else RefusedError(401, "invalid_api_key", _INCORRECT)
     if keys.expired(grant):
         raise RefusedError(401, "401" if azure else "invalid_api_key", "The ephemeral key has expired.")
     if grant.spent:
@@ -109,15 +109,15 @@ def offered_protocols(request: web.Request) -> list[str]:
     return [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
 
 
-def check_address(request: web.Request, door: Door, model: str) -> None:
-    """Refuse what the service at this door refuses about an address, once the key is right. OpenAI's needs a model,
+def check_address(request: web.Request, endpoint: Endpoint, model: str) -> None:
+    """Refuse the addresses that the service at this endpoint refuses, once the key is right. OpenAI's needs a model,
     too; ours does not, so that ``ws://localhost:8765`` is enough."""
-    if door.dialect == "preview":
+    if endpoint.dialect == "preview":
         if "api-version" not in request.query or "deployment" not in request.query:
-            raise RefusedError(404, "404", words_for(404))
+            raise RefusedError(404, "404", message_for(404))
         if not API_VERSION.fullmatch(request.query["api-version"]):
-            raise RefusedError(404, "404", words_for(404))
-    elif door.azure:
+            raise RefusedError(404, "404", message_for(404))
+    elif endpoint.azure:
         if not model and "intent" not in request.query and "call_id" not in request.query:
             raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
     elif "realtime=v1" in request.headers.get("OpenAI-Beta", "") or BETA_PROTOCOL in offered_protocols(request):
@@ -125,11 +125,11 @@ def check_address(request: web.Request, door: Door, model: str) -> None:
         raise RefusedError(400, "beta_api_shape_disabled", message)
 
 
-def model_asked(request: web.Request, door: Door, preset: SessionConfig | None) -> str:
+def requested_model(request: web.Request, endpoint: Endpoint, preset: SessionConfig | None) -> str:
     """The model of the address (`deployment` in the preview), else of the ephemeral key; "" where neither says."""
-    names = ("model",) if door.dialect == "ga" else ("deployment", "model")  # the preview's calls say `model`
-    asked = next((request.query[name] for name in names if request.query.get(name)), None)
-    return asked or (preset.model if preset is not None and isinstance(preset.model, str) else "")
+    names = ("model",) if endpoint.dialect == "ga" else ("deployment", "model")  # the preview's calls say `model`
+    requested = next((request.query[name] for name in names if request.query.get(name)), None)
+    return requested or (preset.model if preset is not None and isinstance(preset.model, str) else "")
 
 
 def lifetime_s(expires_after: Any, *, default: int) -> float:
@@ -143,7 +143,7 @@ def lifetime_s(expires_after: Any, *, default: int) -> float:
     return float(seconds)
 
 
-def words_for(status: int) -> str:
+def message_for(status: int) -> str:
     """Return Azure's message for an HTTP status."""
     words = {
         401: "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key "

@@ -1,4 +1,4 @@
-"""The doors of WebRTC: offers come in by POST, answers and the call's id go out.
+"""Endpoints of WebRTC: POST requests with an offer, answered with an answer and the id of the call.
 
 - ``POST /openai/v1/realtime/calls[?webrtcfilter=on]`` Azure GA, ``POST /v1/realtime/calls`` OpenAI GA: the offer as
   ``application/sdp`` with an ephemeral key, or as multipart `sdp` and `session` with the long-lived key
@@ -18,7 +18,7 @@ from aiohttp import WSCloseCode, web
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import SessionConfig, wire
 from rtnb.protocol.service.schema import check_session
-from rtnb.simulator.admission import OWNER, Door, RefusedError, token_of
+from rtnb.simulator.admission import OWNER, Endpoint, RefusedError, token_of
 from rtnb.simulator.delivery import SocketCarrier
 from rtnb.simulator.faults import Close
 from rtnb.simulator.session import ServiceSession
@@ -27,10 +27,10 @@ from rtnb.simulator.sessions import Sessions
 if TYPE_CHECKING:
     from rtnb.simulator.webrtc import Call
 
-CALL_DOORS: Final = {
-    "/openai/v1/realtime/calls": Door("ga", True),
-    "/v1/realtime/calls": Door("ga", False),
-    "/v1/realtimertc": Door("preview", True),
+CALL_ENDPOINTS: Final = {
+    "/openai/v1/realtime/calls": Endpoint("ga", True),
+    "/v1/realtime/calls": Endpoint("ga", False),
+    "/v1/realtimertc": Endpoint("preview", True),
 }
 _MODULE: Final = "rtnb.simulator.webrtc"
 
@@ -66,60 +66,60 @@ class Calls:
         """The sideband sockets of each call."""
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        """Open the doors."""
-        for path, door in CALL_DOORS.items():
+        """Add the routes."""
+        for path, endpoint in CALL_ENDPOINTS.items():
             router.add_post(path, self._offer)
-            if door.dialect == "ga":
+            if endpoint.dialect == "ga":
                 router.add_post(path + "/{call_id}/hangup", self._hang_up)
 
     # --- offers -------------------------------------------------------------------------------------------------------
 
     async def _offer(self, request: web.Request) -> web.Response:
-        door = CALL_DOORS[request.path]
+        endpoint = CALL_ENDPOINTS[request.path]
         self._sessions.strike()
-        if door.dialect == "ga" and door.azure and "api-version" in request.query:
+        if endpoint.dialect == "ga" and endpoint.azure and "api-version" in request.query:
             raise RefusedError(400, "400", "api-version query parameter is not allowed when using /v1 path")
-        preset = self._admit(request, door)
-        if door.dialect == "preview" and not request.query.get("model"):
+        preset = self._admit(request, endpoint)
+        if endpoint.dialect == "preview" and not request.query.get("model"):
             raise RefusedError(404, "DeploymentNotFound", "The API deployment for this resource does not exist.")
         sdp, own = await _read(request)
-        filtered = door.azure and request.query.get("webrtcfilter") == "on"
+        filtered = endpoint.azure and request.query.get("webrtcfilter") == "on"
         leave = self._sessions.enter(request)
         try:
             call = await _answer(sdp, filtered=filtered)
         except BaseException:
             leave()
             raise
-        session = self._sessions.begin(request, door, own or preset, webrtc=True)
+        session = self._sessions.begin(request, endpoint, own or preset, webrtc=True)
         call.connect(session.play)
         call_id = session.make_id("rtc")
         task = asyncio.create_task(self._serve(call_id, call, session), name="rtnb call")
         task.add_done_callback(lambda _: leave())
         self._open[call_id] = session, task, request[OWNER]
         await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
-        if door.dialect == "preview":
+        if endpoint.dialect == "preview":
             self._sessions.keys.spend(token_of(request) or "")
             return web.Response(status=201, text=call.sdp, content_type="application/sdp")
         where = {"Location": f"/v1/realtime/calls/{call_id}"}
         return web.Response(status=201, text=call.sdp, content_type="application/sdp", headers=where)
 
-    def _admit(self, request: web.Request, door: Door) -> SessionConfig | None:
+    def _admit(self, request: web.Request, endpoint: Endpoint) -> SessionConfig | None:
         """Check the key: an offer alone needs an ephemeral key of its dialect, one with a session a long-lived key."""
-        preset = self._sessions.admit(request, azure=door.azure)
+        preset = self._sessions.admit(request, azure=endpoint.azure)
         refused, grant = None, self._sessions.keys.grant(token_of(request) or "")
         if preset is None and not _multipart(request):
             refused = "An offer as application/sdp needs an ephemeral key (Bearer ek_…)."
         elif preset is not None and _multipart(request):
             refused = "An offer with a session needs the long-lived key: an ephemeral key already has its session."
-        elif grant is not None and grant.dialect != door.dialect:
-            refused = f"This ephemeral key is not of the {door.dialect} dialect."
+        elif grant is not None and grant.dialect != endpoint.dialect:
+            refused = f"This ephemeral key is not of the {endpoint.dialect} dialect."
         if refused is not None:
-            raise RefusedError(401, "401" if door.azure else "invalid_api_key", refused)
+            raise RefusedError(401, "401" if endpoint.azure else "invalid_api_key", refused)
         return preset
 
     async def _serve(self, call_id: str, call: Call, session: ServiceSession) -> None:
         try:
-            await self._sessions.carry(call, session)
+            await self._sessions.serve_session(call, session)
         finally:
             del self._open[call_id]
             session.outgoing.put(Close(WSCloseCode.OK, "the call ended"))
@@ -152,7 +152,7 @@ class Calls:
         watching.add(task)
         listener = session.listen()
         try:
-            await self._sessions.carry(carrier, session, listener)
+            await self._sessions.serve_session(carrier, session, listener)
         finally:
             session.outgoing.leave(listener)
             watching.discard(task)
@@ -175,10 +175,10 @@ async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
     try:
         if _multipart(request):
             form = await _form(request)
-            sdp, asked = _text(form.get("sdp")), wire.parse(_text(form.get("session")) or '{"type": "realtime"}')
-            if refusal := check_session(asked, dialect="ga"):
+            sdp, requested = _text(form.get("sdp")), wire.parse(_text(form.get("session")) or '{"type": "realtime"}')
+            if refusal := check_session(requested, dialect="ga"):
                 raise RefusedError(400, refusal.code, refusal.message)
-            session = wire.decode_session(asked)
+            session = wire.decode_session(requested)
         elif request.content_type == "application/sdp":
             sdp = (await request.read()).decode()
         else:

@@ -102,8 +102,8 @@ def problem(
 
 
 def _session(change: SessionConfig, session: SessionConfig, event: events.Event, *, azure: bool) -> events.Error | None:
-    output, heard = change.audio and change.audio.output, change.audio and change.audio.input
-    transcription = heard and heard.transcription
+    output, audio_input = change.audio and change.audio.output, change.audio and change.audio.input
+    transcription = audio_input and audio_input.transcription
     if isinstance(change.prompt, Mapping):
         message = f"Prompt with id '{change.prompt.get('id')}' not found."
         return error("prompt_not_found", message, param="session.prompt.id", of=event)  # (u)

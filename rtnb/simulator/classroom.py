@@ -17,7 +17,7 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, web
 
 from rtnb.protocol import SessionConfig, events
-from rtnb.simulator.admission import OWNER, RefusedError, words_for
+from rtnb.simulator.admission import OWNER, RefusedError, message_for
 from rtnb.simulator.faults import Close
 from rtnb.simulator.keys import KeyRing
 from rtnb.simulator.service import Service
@@ -237,7 +237,7 @@ class Classroom(Service):
 
     def _check_token(self, request: web.Request) -> None:
         if not hmac.compare_digest(request.match_info["token"].encode(), self.token.encode()):
-            raise RefusedError(404, "404", words_for(404))
+            raise RefusedError(404, "404", message_for(404))
 
     async def _end(self, request: web.Request) -> web.Response:
         """End the sessions of a student; only the page itself can ask, not a form of another site."""

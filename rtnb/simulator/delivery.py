@@ -111,10 +111,10 @@ MOST_UNDER_WAY_BYTES = 16 * 2**20
 LOST_S = 30.0
 """A client that takes no message for so long is lost: its session ends and its seat is free. Chosen."""
 SLICE_S = 0.001
-"""Longest stretch of listening between two chances to speak. Chosen: hearing 100 ms of audio takes 0.2 ms."""
+"""Longest stretch of input processing before output gets its turn. Chosen: processing 100 ms of audio takes 0.2 ms."""
 
 
-class Listening:
+class InputScheduler:
     """Scheduler that shares the event loop between input and output: input may wait, a delta that is due may
     not. Without it a hundred clients whose audio arrives together delay every delta until all of it is processed."""
 
@@ -123,7 +123,7 @@ class Listening:
         self._next: asyncio.Event | None = None
 
     async def turn(self) -> None:
-        """Wait until this round of the event loop has time to listen."""
+        """Wait until this round of the event loop has time for input."""
         loop = asyncio.get_running_loop()
         while self._next is not None and loop.time() > self._ends:
             await self._next.wait()
@@ -147,7 +147,7 @@ class Sound:
 
 
 class Served(Protocol):
-    """Session that `carry` serves."""
+    """Session that `serve_session` serves."""
 
     latency: Any
     outgoing: Outgoing
@@ -207,47 +207,47 @@ class _UnderWay:
         self._arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)
         self._n_bytes, self._room = 0, asyncio.Event()
 
-    async def put(self, said: str | bytes | Sound) -> None:
-        self._n_bytes += 0 if isinstance(said, Sound) else len(said)
+    async def put(self, message: str | bytes | Sound) -> None:
+        self._n_bytes += 0 if isinstance(message, Sound) else len(message)
         while self._n_bytes > MOST_UNDER_WAY_BYTES and not self._arrived.empty():
             self._room.clear()
             await self._room.wait()
-        await self._arrived.put((self._loop.time() + self._delay_s, said))
+        await self._arrived.put((self._loop.time() + self._delay_s, message))
 
     async def get(self) -> str | bytes | Sound:
-        due, said = await self._arrived.get()
-        self._n_bytes -= 0 if isinstance(said, Sound) else len(said)
+        due, message = await self._arrived.get()
+        self._n_bytes -= 0 if isinstance(message, Sound) else len(message)
         self._room.set()
         await asyncio.sleep(max(0.0, due - self._loop.time()))
-        return said
+        return message
 
 
-async def carry(
+async def serve_session(
     carrier: Carrier,
     session: Served,
     *,
-    listening: Listening,
+    scheduler: InputScheduler,
     stop: asyncio.Future[Close],
     listener: Listener | None = None,
 ) -> None:
-    """Serve a session until one side ends or `stop` is set, and hang up; `listener` is beside the client."""
+    """Serve a session until one side ends or `stop` is set, and hang up; `listener` watches beside the client."""
     delay_s = session.latency.answer_ms / 1000
     under_way = _UnderWay(delay_s)
 
-    async def take_in(said: str | bytes | Sound) -> None:
-        await listening.turn()
-        if isinstance(said, Sound):
-            await session.take_audio(said.pcm)
+    async def take_in(message: str | bytes | Sound) -> None:
+        await scheduler.turn()
+        if isinstance(message, Sound):
+            await session.take_audio(message.pcm)
         else:
-            await session.receive(said)
+            await session.receive(message)
 
     async def read() -> None:
-        async for said in carrier.incoming():
+        async for message in carrier.incoming():
             await session.outgoing.has_room()
             if delay_s:
-                await under_way.put(said)
+                await under_way.put(message)
             else:
-                await take_in(said)
+                await take_in(message)
 
     async def take() -> None:
         while True:
@@ -267,9 +267,9 @@ async def carry(
     async def wait_for_stop() -> Close | None:
         return await stop
 
-    goodbye = await _first_of(read(), take(), write(), wait_for_stop())
+    close = await _first_of(read(), take(), write(), wait_for_stop())
     # No task reads any more: closing waits for the client's close frame, and resets no connection.
-    await carrier.hang_up(goodbye or Close(WSCloseCode.OK))
+    await carrier.hang_up(close or Close(WSCloseCode.OK))
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:
@@ -281,12 +281,12 @@ async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:
         for task in tasks:
             task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    goodbye = next((one for one in outcomes if isinstance(one, Close)), None)
+    close = next((one for one in outcomes if isinstance(one, Close)), None)
     for failure in outcomes:
         if isinstance(failure, Exception) and not isinstance(failure, ConnectionError):
             _log.error("a session ended by an error", exc_info=failure)
-            goodbye = Close(WSCloseCode.INTERNAL_ERROR)
-    return goodbye
+            close = Close(WSCloseCode.INTERNAL_ERROR)
+    return close
 
 
 async def say_and_close(

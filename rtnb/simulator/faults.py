@@ -290,8 +290,8 @@ class FaultPlan:
             elif fault.kind == "reorder" and self._in_response and fnmatchcase(event_type, ORDERS[str(fault.value)][0]):
                 order = str(fault.value)
             elif say is text and fault.kind != "reorder":  # of the hard ones, the first wins
-                said, say = self._instead(fault, event_type, text)
-                before += said
+                extra, say = self._instead(fault, event_type, text)
+                before += extra
         if event_type == "response.created":
             self._in_response = True
         elif event_type == "response.done":

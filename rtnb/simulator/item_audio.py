@@ -117,13 +117,13 @@ class ItemAudio:
         audio_ms = self.duration_ms(item_id)
         if not model.startswith("gpt-4o"):
             return Usage(type="duration", seconds=round(audio_ms / 1000, 3))
-        heard, written = int(audio_ms // AUDIO_MS_PER_INPUT_TOKEN), len(tokens(text))
+        n_audio, n_text = int(audio_ms // AUDIO_MS_PER_INPUT_TOKEN), len(tokens(text))
         return Usage(
             type="tokens",
-            total_tokens=heard + written,
-            input_tokens=heard,
-            output_tokens=written,
-            input_token_details=TokenDetails(text_tokens=0, audio_tokens=heard),
+            total_tokens=n_audio + n_text,
+            input_tokens=n_audio,
+            output_tokens=n_text,
+            input_token_details=TokenDetails(text_tokens=0, audio_tokens=n_audio),
         )
 
     def understood(self, item: Item) -> Item:

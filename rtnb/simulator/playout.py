@@ -33,8 +33,8 @@ class Playout:
     >>> [event.type for event in playout.push("resp_1", "item_1", bytes(1200))]
     ['output_audio_buffer.started']
     >>> playout.end("resp_1")
-    >>> sound, said = playout.pull(960)
-    >>> len(sound), said
+    >>> sound, emitted = playout.pull(960)
+    >>> len(sound), emitted
     (960, [])
     >>> playout.pull(960)[1], [event.type for event in playout.pull(960)[1]]
     ([], ['output_audio_buffer.stopped'])
@@ -80,9 +80,9 @@ class Playout:
         list of Event
             `output_audio_buffer.started` and ``.stopped``, as they come.
         """
-        sound, said = bytearray(), list[events.Event]()
+        sound, emitted = bytearray(), list[events.Event]()
         for response_id, reply in list(self._replies.items()):
-            said += self._start(response_id)
+            emitted += self._start(response_id)
             while reply.waiting and len(sound) < n_bytes:
                 item_id, pcm = reply.waiting.popleft()
                 taken, rest = pcm[: n_bytes - len(sound)], pcm[n_bytes - len(sound) :]
@@ -93,8 +93,8 @@ class Playout:
             if sound or not reply.ended:
                 break  # it stops when this was played; the next one waits
             del self._replies[response_id]
-            said.append(events.OutputAudioBufferStopped(response_id=response_id))
-        return bytes(sound.ljust(n_bytes, b"\0")), said
+            emitted.append(events.OutputAudioBufferStopped(response_id=response_id))
+        return bytes(sound.ljust(n_bytes, b"\0")), emitted
 
     def clear(self) -> tuple[list[str], dict[str, int]]:
         """Drop what was not played. Return the responses and items that this cuts, items with the ms that were played.

@@ -268,9 +268,9 @@ def choose_tool(words: str | None, turn: Turn, *, instructed: str = "") -> Call 
     chosen = next((tool for tool in functions if tool["name"] == wanted), None)
     words = (words or "")[:_READ_LENGTH]
     if chosen is None and not named:
-        said = _keywords(words)
+        keywords = _keywords(words)
         titles = [f"{tool['name']} {tool.get('description', '')}"[:_READ_LENGTH] for tool in functions]
-        best, index = max((len(_keywords(title) & said), -i) for i, title in enumerate(titles))
+        best, index = max((len(_keywords(title) & keywords), -i) for i, title in enumerate(titles))
         chosen = functions[-index] if best or turn.tool_choice == "required" else None
     if chosen is None:
         return None

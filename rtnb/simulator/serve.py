@@ -90,12 +90,12 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
         grants, signed = store.Grants(), certificate(options)  # type: ignore[attr-defined]
         for index, own in enumerate(sockets):
             worker = Worker(index=index, count=count, socket=own, grants=grants, signed=signed)
-            ready, told = context.Pipe(duplex=False)
+            ready, sender = context.Pipe(duplex=False)
             process = context.Process(
-                target=_work, args=(options, worker, told, json_line), name=f"rtnb worker {index}"
+                target=_work, args=(options, worker, sender, json_line), name=f"rtnb worker {index}"
             )
             process.start()
-            told.close()
+            sender.close()
             processes.append(process)
             pipes.append(ready)
         for own in sockets:
@@ -150,16 +150,16 @@ def _listen(options: Options, count: int) -> list[socket.socket]:
     return [socket.create_server((host, port), family=family, reuse_port=True) for _ in range(count)]
 
 
-def _work(options: Options, worker: Worker, told: Any, json_line: bool) -> None:
+def _work(options: Options, worker: Worker, sender: Any, json_line: bool) -> None:
     """Run one worker; send the parent the text to print."""
 
     def announce(running: Running) -> None:
-        told.send((True, _announcement(running, json_line=json_line)))
+        sender.send((True, _announcement(running, json_line=json_line)))
 
     try:
         asyncio.run(serve(options, announce=announce, worker=worker))
     except (RtnbError, OSError, ValueError) as error:
-        told.send((False, _failure(error)))
+        sender.send((False, _failure(error)))
 
 
 def _failure(error: Exception) -> str:
@@ -233,12 +233,12 @@ def _own_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def serve_forever(asked: Mapping[str, Any]) -> int:
+def serve_forever(arguments: Mapping[str, Any]) -> int:
     """Run ``rtnb simulate``.
 
     Parameters
     ----------
-    asked : mapping
+    arguments : mapping
         Options of the command: fields of `Options` and of `Room`, None for the default; `classroom` to serve a class,
         `workers` for the number of processes that share the port, and `json` for one JSON line when ready, instead of
         words.
@@ -249,7 +249,7 @@ def serve_forever(asked: Mapping[str, Any]) -> int:
         Exit code: 0 after a clean stop, 1 where it could not start (the reason is printed).
     """
     try:
-        given = {name: value for name, value in asked.items() if value is not None}
+        given = {name: value for name, value in arguments.items() if value is not None}
         limits = {field.name: given[field.name] for field in fields(Room) if field.name in given}
         classroom, json_line = bool(given.get("classroom")), bool(given.get("json"))
         if limits and not classroom:

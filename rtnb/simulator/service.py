@@ -25,17 +25,17 @@ from rtnb.protocol.service.replies import initial_session, updated_session
 from rtnb.protocol.service.schema import check_event, check_session
 from rtnb.simulator.admission import (
     OWNER,
-    SOCKET_DOORS,
-    Door,
+    SOCKET_ENDPOINTS,
+    Endpoint,
     RefusedError,
     check_address,
     error_response,
     lifetime_s,
-    model_asked,
+    message_for,
     offered_protocols,
-    words_for,
+    requested_model,
 )
-from rtnb.simulator.calls import CALL_DOORS, Calls
+from rtnb.simulator.calls import CALL_ENDPOINTS, Calls
 from rtnb.simulator.delivery import SocketCarrier, say_and_close
 from rtnb.simulator.faults import Close
 from rtnb.simulator.keys import GA_LIFETIME_S, PREVIEW_LIFETIME_S, KeyRing
@@ -77,7 +77,7 @@ class Service(Sessions):
     def app(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
-        for path in SOCKET_DOORS:
+        for path in SOCKET_ENDPOINTS:
             app.router.add_get(path, self._socket)
         for prefix in ("/openai/v1", "/v1"):
             app.router.add_post(f"{prefix}/realtime/client_secrets", self._client_secrets)
@@ -105,7 +105,7 @@ class Service(Sessions):
             except RefusedError as refused:
                 response = error_response(refused)
             except web.HTTPException as error:
-                response = error_response(RefusedError(error.status, str(error.status), words_for(error.status)))
+                response = error_response(RefusedError(error.status, str(error.status), message_for(error.status)))
         if origin and not response.prepared:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Access-Control-Allow-Headers"] = "authorization, api-key, content-type"
@@ -116,7 +116,7 @@ class Service(Sessions):
 
     def allows(self, request: web.Request) -> bool:
         """Return whether the page that a request comes from is allowed."""
-        return request.headers["Origin"] in self.origins or request.path in CALL_DOORS
+        return request.headers["Origin"] in self.origins or request.path in CALL_ENDPOINTS
 
     # --- ephemeral keys -----------------------------------------------------------------------------------------------
 
@@ -137,11 +137,11 @@ class Service(Sessions):
             if name not in ("session", "expires_after"):
                 raise RefusedError(400, "unknown_parameter", f"Unknown parameter: '{name[:100]}'.")
         lifetime = lifetime_s(body.get("expires_after"), default=GA_LIFETIME_S)
-        asked = body.get("session", {"type": "realtime"})
-        refusal = check_session(asked, dialect="ga")
+        requested = body.get("session", {"type": "realtime"})
+        refusal = check_session(requested, dialect="ga")
         if refusal:
             raise RefusedError(400, refusal.code, refusal.message)
-        preset = wire.decode_session(asked)
+        preset = wire.decode_session(requested)
         value, grant = self.keys.mint(preset, lifetime_s=lifetime, owner=request[OWNER])
         session = self._effective(preset, "ga")
         expires_at = int(grant.expires_at)
@@ -149,7 +149,7 @@ class Service(Sessions):
 
     async def _preview_sessions(self, request: web.Request) -> web.Response:
         if "api-version" not in request.query:
-            raise RefusedError(404, "404", words_for(404))
+            raise RefusedError(404, "404", message_for(404))
         body = await self._body(request)
         secret = body.pop("client_secret", None)
         lifetime = lifetime_s(_expiry(secret), default=PREVIEW_LIFETIME_S)
@@ -179,7 +179,7 @@ class Service(Sessions):
     # --- sockets ------------------------------------------------------------------------------------------------------
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        door = SOCKET_DOORS[request.path]
+        endpoint = SOCKET_ENDPOINTS[request.path]
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise RefusedError(426, "426", "This path speaks WebSocket.")
         self.strike()
@@ -190,14 +190,14 @@ class Service(Sessions):
             heartbeat=PING_S,
             protocols=("realtime",) if "realtime" in offered_protocols(request) else (),
         )
-        call_id = request.query.get("call_id") if door.dialect == "ga" else None
+        call_id = request.query.get("call_id") if endpoint.dialect == "ga" else None
         try:
-            preset = self._check_door(request, door)
+            preset = self._check_endpoint(request, endpoint)
             if call_id is not None:
                 self.calls.check(call_id, preset, owner=request[OWNER])
             leave = self.enter(request)
         except RefusedError as refused:
-            if door.azure:
+            if endpoint.azure:
                 raise
             return await say_and_close(request, socket, refused)
         try:
@@ -206,20 +206,20 @@ class Service(Sessions):
             if call_id is not None:
                 await self.calls.watch(carrier, call_id)
                 return socket
-            session = self.begin(request, door, preset)
+            session = self.begin(request, endpoint, preset)
             try:
-                await self.carry(carrier, session)
+                await self.serve_session(carrier, session)
             finally:
                 await self.forget(session)
             return socket
         finally:
             leave()
 
-    def _check_door(self, request: web.Request, door: Door) -> SessionConfig | None:
-        if door.azure and door.dialect == "ga" and "api-version" in request.query:
+    def _check_endpoint(self, request: web.Request, endpoint: Endpoint) -> SessionConfig | None:
+        if endpoint.azure and endpoint.dialect == "ga" and "api-version" in request.query:
             raise RefusedError(401, "401", "api-version query parameter is not allowed when using /v1 path")
-        preset = self.admit(request, azure=door.azure)
-        check_address(request, door, model_asked(request, door, preset))
+        preset = self.admit(request, azure=endpoint.azure)
+        check_address(request, endpoint, requested_model(request, endpoint, preset))
         return preset
 
     async def _shutdown(self, app: web.Application) -> None:

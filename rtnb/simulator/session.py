@@ -291,9 +291,9 @@ class ServiceSession:
             item = self.state.entries[event.item_id].item
             self.emit(events.ConversationItemRetrieved(item=self._recordings.with_audio(item)))
         elif isinstance(event, events.InputAudioBufferCommit):
-            self._commit_by_hand()
+            self._commit_manually()
         elif isinstance(event, events.OutputAudioBufferClear):
-            self._stop_playing(asked=True)
+            self._stop_playing(requested=True)
         else:
             self._answer(event)
 
@@ -323,11 +323,11 @@ class ServiceSession:
 
     def _follow_session(self) -> None:
         session = self._session
-        self._turns.configure(session.turn_detection, self._heard_format)
+        self._turns.configure(session.turn_detection, self._input_format)
 
     @property
     def _session(self) -> SessionConfig:
-        assert self.state.session is not None  # session.created is the first thing said
+        assert self.state.session is not None  # session.created is the first event
         return self.state.session
 
     @property
@@ -336,32 +336,32 @@ class ServiceSession:
         return self._turns.heard_ms
 
     @property
-    def _heard_format(self) -> AudioFormat:
+    def _input_format(self) -> AudioFormat:
         return PCM16 if self._playout is not None else self._session.input_format
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
     async def take_audio(self, data: bytes) -> None:
         """Take the user's audio: appended, or over WebRTC from the track (PCM16 at 24 kHz)."""
-        async for heard in self._turns.append(data):
-            if isinstance(heard, Started):
-                self._speech_started(heard)
-            elif isinstance(heard, Stopped):
-                self._speech_stopped(heard)
+        async for detected in self._turns.append(data):
+            if isinstance(detected, Started):
+                self._speech_started(detected)
+            elif isinstance(detected, Stopped):
+                self._speech_stopped(detected)
             else:
-                self._idle_timeout(heard)
+                self._idle_timeout(detected)
 
     def _flag(self, name: str) -> bool:
         detection = self._session.turn_detection
         return getattr(detection, name, None) is not False and self._session.type == "realtime"
 
-    def _speech_started(self, heard: Started) -> None:
+    def _speech_started(self, start: Started) -> None:
         self._speech_item = self.make_id("item")
-        self.emit(events.InputAudioBufferSpeechStarted(audio_start_ms=heard.audio_start_ms, item_id=self._speech_item))
+        self.emit(events.InputAudioBufferSpeechStarted(audio_start_ms=start.audio_start_ms, item_id=self._speech_item))
         if self._flag("interrupt_response"):
             active = self._generations.get(self.state.active_response_id or "")
             for generation in [active] if active else self._pending:
-                generation.cut("turn_detected")
+                generation.cut("turn_start")
             self._stop_playing()
 
     @property
@@ -369,29 +369,29 @@ class ServiceSession:
         """Responses of the conversation that are not announced yet."""
         return [g for g in self._generations.values() if not g.outside and not g.created]
 
-    def _speech_stopped(self, heard: Stopped) -> None:
+    def _speech_stopped(self, stop: Stopped) -> None:
         item_id = self._speech_item or self.make_id("item")
         self._speech_item = None
-        self.emit(events.InputAudioBufferSpeechStopped(audio_end_ms=heard.audio_end_ms, item_id=item_id))
-        self._commit(item_id, heard.audio_start_ms, heard.audio_end_ms)
+        self.emit(events.InputAudioBufferSpeechStopped(audio_end_ms=stop.audio_end_ms, item_id=item_id))
+        self._commit(item_id, stop.audio_start_ms, stop.audio_end_ms)
         if self._flag("create_response"):
-            self._respond_by_itself()
+            self._respond_automatically()
 
-    def _idle_timeout(self, heard: IdleTimeout) -> None:
+    def _idle_timeout(self, detected: IdleTimeout) -> None:
         item_id = self.make_id("item")
-        start, end = heard.audio_start_ms, heard.audio_end_ms
+        start, end = detected.audio_start_ms, detected.audio_end_ms
         self.emit(events.InputAudioBufferTimeoutTriggered(audio_start_ms=start, audio_end_ms=end, item_id=item_id))
         self._commit(item_id, start, end)
-        self._respond_by_itself()
+        self._respond_automatically()
 
-    def _respond_by_itself(self) -> None:
+    def _respond_automatically(self) -> None:
         running = self.state.active_response_id or next((g.id for g in self._pending), None)
         if running:
             self.emit(busy(running))
         else:
             self.respond(ResponseConfig())
 
-    def _commit_by_hand(self) -> None:
+    def _commit_manually(self) -> None:
         item_id = self._speech_item or self.make_id("item")
         self._speech_item = None
         self._turns.end_turn()
@@ -399,7 +399,7 @@ class ServiceSession:
 
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
-        self._recordings.add(item_id, spoken, media_type=self._heard_format.type)
+        self._recordings.add(item_id, spoken, media_type=self._input_format.type)
         for event in committed(self.state, item_id, dialect=self.dialect):
             self.emit(event)
         self._recognise(item_id)
@@ -472,17 +472,17 @@ class ServiceSession:
     def play(self, n_bytes: int) -> bytes:
         """Return the next audio to play over WebRTC, PCM16 at 24 kHz; silence where none waits."""
         assert self._playout is not None
-        sound, said = self._playout.pull(n_bytes)
-        for event in said:
+        sound, emitted = self._playout.pull(n_bytes)
+        for event in emitted:
             self.emit(event)
         return sound
 
-    def _stop_playing(self, *, asked: bool = False) -> None:
-        """Stop the play-out over WebRTC, and truncate every item to what was played; `asked` where the client did."""
+    def _stop_playing(self, *, requested: bool = False) -> None:
+        """Stop the play-out over WebRTC, and truncate every item to what was played (`requested`: by the client)."""
         if self._playout is None:
             return
         responses, items = self._playout.clear()
-        if asked and not responses:
+        if requested and not responses:
             responses = [self._playout.last_response_id]
         for response_id in responses:
             self.emit(events.OutputAudioBufferCleared(response_id=response_id))

@@ -13,8 +13,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from rtnb.protocol import SessionConfig, events
-from rtnb.simulator.admission import OWNER, Door, RefusedError, admit, model_asked, words_for
-from rtnb.simulator.delivery import Carrier, Listener, Listening, carry
+from rtnb.simulator.admission import OWNER, Endpoint, RefusedError, admit, message_for, requested_model
+from rtnb.simulator.delivery import Carrier, InputScheduler, Listener, serve_session
 from rtnb.simulator.faults import Close, FaultPlan
 from rtnb.simulator.keys import KeyRing
 from rtnb.simulator.session import ServiceSession, World
@@ -46,7 +46,7 @@ class Sessions:
         self._stops: dict[asyncio.Task[Any], tuple[asyncio.Future[Close], ServiceSession]] = {}
         """Tasks that serve sessions, what makes them end, and their session."""
         self._faults = FaultPlan(world.faults, seed=world.seed)
-        self._listening = Listening()
+        self._scheduler = InputScheduler()
         self.worker = worker
         self._count = worker[0] + 1 - worker[1]
 
@@ -61,7 +61,7 @@ class Sessions:
         """Refuse this connection where a fault on demand strikes."""
         status = self._faults.on_connect()
         if status is not None:
-            raise RefusedError(status, str(status), words_for(status))
+            raise RefusedError(status, str(status), message_for(status))
 
     def admit(self, request: web.Request, *, azure: bool) -> SessionConfig | None:
         """Check the key of a request: see `admission.admit`; a classroom counts the wrong ones."""
@@ -78,41 +78,41 @@ class Sessions:
     # --- from beginning to end ---------------------------------------------------------------------------------------
 
     def begin(
-        self, request: web.Request, door: Door, preset: SessionConfig | None, *, webrtc: bool = False
+        self, request: web.Request, endpoint: Endpoint, preset: SessionConfig | None, *, webrtc: bool = False
     ) -> ServiceSession:
-        """A new session; `forget` ends it."""
+        """Return a new session; `forget` ends it."""
         session = ServiceSession(
             self.world,
             number=self.next_number(),
-            dialect=door.dialect,
-            model=model_asked(request, door, preset) or DEFAULT_MODEL,
+            dialect=endpoint.dialect,
+            model=requested_model(request, endpoint, preset) or DEFAULT_MODEL,
             preset=preset,
             transcription="transcription" in (request.query.get("intent"), preset and preset.type),
             started_at=int(time.time()),
             watch=self.watcher(request[OWNER]),
             webrtc=webrtc,
-            azure=door.azure,
+            azure=endpoint.azure,
         )
         self.sessions[session] = request[OWNER]
         return session
 
-    async def carry(self, carrier: Carrier, session: ServiceSession, listener: Listener | None = None) -> None:
-        """Carry a session, in the task that calls, until one side ends or `end` does."""
+    async def serve_session(self, carrier: Carrier, session: ServiceSession, listener: Listener | None = None) -> None:
+        """Serve a session in the calling task, until one side ends or `end` does."""
         task: Any = asyncio.current_task()
         stop: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
         self._stops[task] = stop, session
         try:
-            await carry(carrier, session, listening=self._listening, stop=stop, listener=listener)
+            await serve_session(carrier, session, scheduler=self._scheduler, stop=stop, listener=listener)
         finally:
             del self._stops[task]
 
     async def forget(self, session: ServiceSession) -> None:
-        """A session is over."""
+        """Remove and close a session."""
         del self.sessions[session]
         await session.aclose()
 
     async def end(self, tasks: Collection[asyncio.Task[Any]], close: Close) -> None:
-        """Make tasks in `carry` hang up, and wait for them."""
+        """Make tasks in `serve_session` hang up, and wait for them."""
         for task in tasks:
             if task in self._stops and not self._stops[task][0].done():
                 self._stops[task][0].set_result(close)

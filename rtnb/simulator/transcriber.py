@@ -137,8 +137,8 @@ class ExactTranscriber:
         self._look()
         if not self._shapes:
             return None
-        heard = spectral_shape(audio, rate_hz=rate_hz)
-        scored = [(agreement(heard, shape), text) for text, shape in self._shapes.items()]
+        observed = spectral_shape(audio, rate_hz=rate_hz)
+        scored = [(agreement(observed, shape), text) for text, shape in self._shapes.items()]
         best, text = max(scored, default=(0.0, ""))
         return text if best >= AGREEMENT else None
 
@@ -174,13 +174,13 @@ def spectral_shape(audio: Audio, *, rate_hz: int) -> npt.NDArray[np.float32]:
     return np.asarray(shape - shape.mean(), np.float32)
 
 
-def agreement(heard: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) -> float:
+def agreement(observed: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) -> float:
     """Return the best correlation of two shapes over shifts of up to 100 ms; 0 where lengths differ by over 15 %."""
-    if not len(heard) or not len(known) or abs(len(heard) - len(known)) > 0.15 * len(known) + 2:
+    if not len(observed) or not len(known) or abs(len(observed) - len(known)) > 0.15 * len(known) + 2:
         return 0.0
     best = 0.0
     for shift in range(-5, 6):
-        a, b = heard[max(0, shift) :], known[max(0, -shift) :]
+        a, b = observed[max(0, shift) :], known[max(0, -shift) :]
         n_frames = min(len(a), len(b))
         if n_frames < 5:
             continue

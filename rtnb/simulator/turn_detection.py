@@ -361,8 +361,8 @@ class TurnDetection:
             part = self._codec.decode(data[start : start + step])
             for probability in await self._batch.push(self._speech, part):
                 self._frame += 1
-                for heard in self._advance(probability):
-                    yield heard
+                for detected in self._advance(probability):
+                    yield detected
                 if isinstance(self._detection, SemanticVad) and self._speaking:
                     await self._judge_pause(probability)
         self._forget()

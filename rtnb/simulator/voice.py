@@ -149,14 +149,14 @@ class BabbleVoice:
 
     def portion(self, text: str, voice: str, speed: float) -> Speech:
         """Speak a text at once, whatever its length."""
-        said = babble(_speakable(text), rate_hz=RATE_HZ, voice=voice, speed=speed, seed=self._seed)
+        babbled = babble(_speakable(text), rate_hz=RATE_HZ, voice=voice, speed=speed, seed=self._seed)
         marks, at = [], 0
-        for word in said.words:
+        for word in babbled.words:
             found = text.find(word.text.strip(), at)
             if found >= 0 and word.text.strip():
                 marks.append((found, float(word.start_ms)))
                 at = found + len(word.text.strip())
-        return align(text, np.array(said.audio, np.float32), marks=marks)
+        return align(text, np.array(babbled.audio, np.float32), marks=marks)
 
     async def aclose(self) -> None:
         pass

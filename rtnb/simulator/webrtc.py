@@ -132,7 +132,7 @@ class UserTrack:
         self._sequence: int | None = None
         self._due = 0
         """RTP time at which the next packet should begin."""
-        self._came_at = self._heard_until = 0.0
+        self._arrived_at = self._filled_until = 0.0
 
     def add(self, packet: Any) -> tuple[bool, None]:
         """Take an RTP packet; gives aiortc nothing to do."""
@@ -140,8 +140,8 @@ class UserTrack:
             return False, None  # it comes too late: its time was silence
         if self._sequence is not None and (missing := (packet.timestamp - self._due) % 2**32) <= 2 * OPUS_HZ:
             self._take(np.zeros(missing, np.float32))
-        self._sequence, self._came_at = packet.sequence_number, self._now()
-        self._heard_until = self._came_at
+        self._sequence, self._arrived_at = packet.sequence_number, self._now()
+        self._filled_until = self._arrived_at
         self._due = packet.timestamp
         with contextlib.suppress(av.FFmpegError):  # damaged is lost: the next packet finds its time missing
             for frame in self._decoder.decode(av.Packet(packet._data)):
@@ -151,10 +151,10 @@ class UserTrack:
         return False, None
 
     def tick(self) -> None:
-        """Some time is over: where the track fell silent without a word, its own goes on."""
-        if self._sequence is not None and (now := self._now()) - self._came_at > STALLED_S:
-            missing = int((now - self._heard_until) * OPUS_HZ)
-            self._heard_until, self._due = now, self._due + missing
+        """Fill in silence when the track has stalled, so that its time goes on."""
+        if self._sequence is not None and (now := self._now()) - self._arrived_at > STALLED_S:
+            missing = int((now - self._filled_until) * OPUS_HZ)
+            self._filled_until, self._due = now, self._due + missing
             self._take(np.zeros(missing, np.float32))
 
     def _take(self, audio: Any) -> None:
@@ -271,19 +271,19 @@ class Call:
         _log.warning("a caller did not connect within %g s of our answer", CONNECT_S)
         self._put(None)
 
-    def _put(self, said: str | bytes | Sound | None) -> None:
-        """Take something in; None ends the call."""
+    def _put(self, message: str | bytes | Sound | None) -> None:
+        """Queue a message or audio; None ends the call."""
         if self._inbox.full():
             self._inbox.get_nowait()
-            said = None
-        self._inbox.put_nowait(said)
+            message = None
+        self._inbox.put_nowait(message)
 
     # --- a carrier ----------------------------------------------------------------------------------------------------
 
     async def incoming(self) -> AsyncIterator[str | bytes | Sound]:
         """Yield the caller's messages and audio, from channel and track."""
-        while (said := await self._inbox.get()) is not None:
-            yield said
+        while (message := await self._inbox.get()) is not None:
+            yield message
 
     async def send(self, text: str) -> None:
         """Send a text over the channel, once the caller has opened it."""
@@ -315,7 +315,7 @@ class Call:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the peer connection; nothing stays behind."""
+        """Close the peer connection and all that belongs to it."""
         self._patience.cancel()
         self._channel.cancel()
         self._service.stop()

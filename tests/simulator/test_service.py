@@ -1,4 +1,4 @@
-"""The doors of the service over real sockets: paths, keys, refusals, pages. `rtnb.simulator.service`."""
+"""Endpoints of the service over real sockets: paths, keys, refusals, pages. `rtnb.simulator.service`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 
 from rtnb.protocol import ServerVad, events
 from rtnb.protocol.values import Transcription
-from rtnb.simulator.delivery import Listening
+from rtnb.simulator.delivery import InputScheduler
 from rtnb.simulator.responder import Say
 from tests.simulator.rig import Rig, spoken, world
 
@@ -158,14 +158,14 @@ def test_a_session_lasts_sixty_minutes_and_no_longer() -> None:
 def test_listening_shares_a_round_of_the_loop_and_waits_for_the_next() -> None:
     async def crowd() -> list[int]:
         loop: Any = asyncio.get_running_loop()
-        listening, rounds, order = Listening(), [0], []
+        scheduler, rounds, order = InputScheduler(), [0], []
 
         def count() -> None:
             rounds[0] += 1
             loop.call_soon(count)
 
         async def hear() -> None:
-            await listening.turn()
+            await scheduler.turn()
             loop.now += 0.0006  # what hearing takes
             order.append(rounds[0])
 

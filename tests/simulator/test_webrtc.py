@@ -383,7 +383,7 @@ async def test_nothing_stays_behind() -> None:
     assert len(os.listdir("/proc/self/fd")) <= len(files)
 
 
-# --- the ear ----------------------------------------------------------------------------------------------------------
+# --- the track --------------------------------------------------------------------------------------------------------
 
 
 def packets(n: int, *, sequence: int = 65_530, timestamp: int = 2**32 - 9_600) -> list[RtpPacket]:
@@ -403,7 +403,7 @@ def packets(n: int, *, sequence: int = 65_530, timestamp: int = 2**32 - 9_600) -
 
 async def test_the_ear_hears_every_packet_at_once_and_what_is_missing_as_silence() -> None:
     pieces: list[bytes] = []
-    ear = UserTrack(pieces.append)
+    track = UserTrack(pieces.append)
     sent = packets(50)
     lost, late, damaged = {10, 11, 30}, 30, 20
     for i, packet in enumerate(sent):
@@ -411,10 +411,10 @@ async def test_the_ear_hears_every_packet_at_once_and_what_is_missing_as_silence
             packet._data = b"\xff" * 3  # type: ignore[attr-defined]
         if i in lost:
             continue
-        assert ear.add(packet) == (False, None)
+        assert track.add(packet) == (False, None)
         if i != damaged:
             assert sum(map(len, pieces)) >= 48 * (20 * i + 20 - 5)  # the resampler's lag
-    ear.add(sent[late])
+    track.add(sent[late])
     heard = decode_pcm16(b"".join(pieces))
     assert len(heard) == pytest.approx(24 * 1000, abs=24 * 5)
     level = np.abs(heard[: 480 * 49].reshape(-1, 480)).max(axis=1)
@@ -425,21 +425,21 @@ async def test_the_ear_hears_every_packet_at_once_and_what_is_missing_as_silence
 
 async def test_a_track_that_falls_silent_without_a_word_is_heard_as_silence() -> None:
     pieces: list[bytes] = []
-    ear = UserTrack(pieces.append)
+    track = UserTrack(pieces.append)
     now = [0.0]
-    ear._now = lambda: now[0]
-    ear.tick()
+    track._now = lambda: now[0]
+    track.tick()
     for packet in packets(5):
-        ear.add(packet)
+        track.add(packet)
     n_before = sum(map(len, pieces))
-    ear.tick()
+    track.tick()
     assert sum(map(len, pieces)) == n_before
     now[0] = 0.4  # the machine is busy: what comes late still comes
-    ear.tick()
+    track.tick()
     assert sum(map(len, pieces)) == n_before
     for _ in range(50):
         now[0] += 0.02
-        ear.tick()
+        track.tick()
     assert sum(map(len, pieces)) - n_before == pytest.approx(1400 * 48, abs=10 * 48)
 
 
