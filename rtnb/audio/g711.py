@@ -97,7 +97,7 @@ def _decode(pcm: bytes, values: _Int) -> Audio:
 
 
 def _every_int16() -> _Int:
-    """All 16-bit values, at the place where their bits read as uint16 point."""
+    """Return all 16-bit values, at the place where their bits read as uint16 point."""
     return np.arange(65_536, dtype=np.uint16).view(np.int16).astype(np.int32)
 
 

@@ -162,7 +162,7 @@ class Resampler:
         return output.reshape(-1)
 
     def _start(self, plan: _Plan, block: int) -> int:
-        """Where the inputs of a block start among the kept ones."""
+        """Return where the inputs of a block start among the kept ones."""
         return block * plan.block * plan.down // plan.up - self._dropped
 
     @staticmethod

@@ -283,7 +283,7 @@ def _pulse_times(middles: _Float, pitches: _Float, end_s: float, random: np.rand
 
 
 def _envelope(times_s: _Float, phones: list[_Phone], levels: list[float]) -> _Float:
-    """The level at each time: constant within a phone, 12 ms slopes between phones, nothing in pauses."""
+    """Return the level at each time: constant within a phone, 12 ms slopes between phones, nothing in pauses."""
     points: list[float] = []
     values: list[float] = []
     for phone, level in zip(phones, levels, strict=True):

@@ -113,7 +113,7 @@ class Espeak:
             raise ValueError(f"espeak-ng refused the text (status {failed})")
 
     def _identifier(self, language: str) -> bytes:
-        """The voice file of a language tag. By properties: espeak_SetVoiceByName("en-gb") fails in 1.52."""
+        """Return the voice file of a language tag. By properties: espeak_SetVoiceByName("en-gb") fails in 1.52."""
         if language not in self._identifiers:
             wanted = _Voice(languages=language.encode())
             if self._lib.espeak_SetVoiceByProperties(ctypes.byref(wanted)):

@@ -94,7 +94,7 @@ _INCORRECT = "Incorrect API key provided."  # OpenAI repeats a part of the key h
 
 
 def token_of(request: web.Request) -> str | None:
-    """The token a client shows: as ``Authorization``, or as a subprotocol."""
+    """Return the token that a client sends: as ``Authorization``, or as a subprotocol."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
@@ -105,7 +105,7 @@ def token_of(request: web.Request) -> str | None:
 
 
 def offered_protocols(request: web.Request) -> list[str]:
-    """The WebSocket subprotocols a client offers."""
+    """Return the WebSocket subprotocols that a client offers."""
     return [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
 
 
@@ -126,7 +126,7 @@ def check_address(request: web.Request, endpoint: Endpoint, model: str) -> None:
 
 
 def requested_model(request: web.Request, endpoint: Endpoint, preset: SessionConfig | None) -> str:
-    """The model of the address (`deployment` in the preview), else of the ephemeral key; "" where neither says."""
+    """Return the model of the address (`deployment` in the preview), else of the ephemeral key, else ""."""
     names = ("model",) if endpoint.dialect == "ga" else ("deployment", "model")  # the preview's calls say `model`
     requested = next((request.query[name] for name in names if request.query.get(name)), None)
     return requested or (preset.model if preset is not None and isinstance(preset.model, str) else "")
@@ -156,7 +156,7 @@ def message_for(status: int) -> str:
 
 
 def error_response(refused: RefusedError) -> web.Response:
-    """A refusal as HTTP."""
+    """Return the HTTP response of a refusal."""
     body = {"error": {"code": refused.code, "message": refused.message, "type": "invalid_request_error", "param": None}}
     response = web.Response(status=refused.status, text=json.dumps(body), content_type="application/json")
     if refused.status == 429:

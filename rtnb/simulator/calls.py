@@ -61,7 +61,7 @@ class Calls:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._open: dict[str, tuple[ServiceSession, asyncio.Task[None], str]] = {}
-        """Session, task, and whose it is."""
+        """Session, task and owner."""
         self._beside: dict[str, set[asyncio.Task[Any]]] = {}
         """The sideband sockets of each call."""
 
@@ -76,7 +76,7 @@ class Calls:
 
     async def _offer(self, request: web.Request) -> web.Response:
         endpoint = CALL_ENDPOINTS[request.path]
-        self._sessions.strike()
+        self._sessions.refuse_on_fault()
         if endpoint.dialect == "ga" and endpoint.azure and "api-version" in request.query:
             raise RefusedError(400, "400", "api-version query parameter is not allowed when using /v1 path")
         preset = self._admit(request, endpoint)
@@ -145,7 +145,7 @@ class Calls:
             raise RefusedError(404, "call_not_found", message)
 
     async def watch(self, carrier: SocketCarrier, call_id: str) -> None:
-        """Serve a sideband socket: it hears all that the service says in the call, and may speak."""
+        """Serve a sideband socket: it receives all events of the service in the call, and may send its own."""
         session = self._open[call_id][0]
         task: Any = asyncio.current_task()
         watching = self._beside.setdefault(call_id, set())
@@ -170,7 +170,7 @@ def _multipart(request: web.Request) -> bool:
 
 
 async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
-    """The offer, and the session that came with it."""
+    """Return the offer, and the session sent with it."""
     session = None
     try:
         if _multipart(request):
@@ -196,12 +196,12 @@ async def _form(request: web.Request) -> Any:
         return await request.post()
     except web.HTTPException:  # too large
         raise
-    except Exception as error:  # aiohttp has many words for a form that it cannot read
+    except Exception as error:  # aiohttp raises many exceptions for a form that it cannot read
         raise ValueError(f"no form ({error})") from error
 
 
 def _text(part: Any) -> str:
-    """A part of a form: a text, or bytes where it has a content type, or a file."""
+    """Return the text of a form's part: a text, or bytes where it has a content type, or a file."""
     raw = part.file.read() if isinstance(part, web.FileField) else part or ""
     return raw if isinstance(raw, str) else bytes(raw).decode()
 

@@ -53,7 +53,7 @@ def problem(
     azure: bool = False,
     n_responses: int = 0,
 ) -> events.Error | None:
-    """The `error` to answer a client event with; None where it may be carried out.
+    """Return the `error` to answer a client event with; None where the event is allowed.
 
     Parameters
     ----------
@@ -215,14 +215,14 @@ def _no_response(
 
 
 def busy(response_id: str, *, of: events.Event | None = None) -> events.Error:
-    """The conversation has a response already."""
+    """Return the error of a conversation that has a response already."""
     message = f"Conversation already has an active response in progress: {response_id}. "
     message += "Wait until the response is finished before creating a new one."
     return error("conversation_already_has_active_response", message, of=of)
 
 
 def error(code: str, message: str, *, param: str | None = None, of: events.Event | None = None) -> events.Error:
-    """An `error` event that names the client event it is about."""
+    """Return an `error` event that names the client event it is about."""
     event_id = of.event_id if of is not None and of.event_id else None
     detail = ErrorDetail(type="invalid_request_error", code=code, message=message, param=param, event_id=event_id)
     return events.Error(error=detail)

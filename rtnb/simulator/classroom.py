@@ -24,7 +24,7 @@ from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
 
 TEACHER: Final = "teacher"
-"""Who comes with the simulator's own key."""
+"""Name of the seat for the simulator's own key."""
 _LONGEST_PARAM: Final = 60  # characters of an error's `param` on the page; chosen
 _PAGE: Final = {
     name: (Path(__file__).with_name(f"classroom.{name}"), kind)
@@ -157,7 +157,7 @@ class Classroom(Service):
         self._loads: dict[str, tuple[float, float]] = {}
 
     def app(self) -> web.Application:
-        """The service's application, and the teacher's page."""
+        """Return the service's application with the teacher's page."""
         app = super().app()
         app.router.add_get("/class/{token}/{file:|state|page\\.js|page\\.css}", self._page)
         app.router.add_post("/class/{token}/end", self._end)

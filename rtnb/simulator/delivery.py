@@ -147,7 +147,7 @@ class Sound:
 
 
 class Served(Protocol):
-    """Session that `serve_session` serves."""
+    """Session that `serve_session` runs."""
 
     latency: Any
     outgoing: Outgoing
@@ -166,7 +166,7 @@ class Carrier(Protocol):
         """Yield the client's messages until it disconnects."""
 
     async def send(self, text: str) -> None:
-        """Say a text."""
+        """Send a text."""
 
     async def hang_up(self, close: Close) -> None:
         """End the connection, where the client has not."""
@@ -292,7 +292,7 @@ async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:
 async def say_and_close(
     request: web.Request, socket: web.WebSocketResponse, refused: RefusedError
 ) -> web.WebSocketResponse:
-    """OpenAI's way to refuse: accept, say `error`, close with 3000 (who you are) or 4000 (what you ask)."""
+    """Refuse as OpenAI does: accept, send `error`, close with 3000 (wrong key) or 4000 (wrong request)."""
     await socket.prepare(request)
     kind = "invalid_request_error"
     detail = ErrorDetail(type=kind, code=refused.code, message=refused.message, param=None, event_id=None)

@@ -1,4 +1,4 @@
-"""The other end of the pipe to espeak-ng: starts the worker process, asks, listens, ends it."""
+"""Client side of the pipe to espeak-ng: starts the worker process, sends requests, reads audio, ends it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SYSTEM_LIBRARY = {"darwin": "libespeak-ng.1.dylib", "win32": "libespeak-ng.dll"
 
 
 class WorkerDied(Exception):
-    """The worker is gone or cannot start: says how."""
+    """The worker exited or cannot start; the message says how."""
 
 
 class Worker:
@@ -94,7 +94,7 @@ class Worker:
             raise WorkerDied("exited unexpectedly") from error
 
     async def close(self) -> None:
-        """Close its stdin, which ends it; kill it if it does not listen."""
+        """Close its stdin, which ends it; kill it if it does not exit."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

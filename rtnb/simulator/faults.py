@@ -35,7 +35,7 @@ EVERY = 1_000_000_000
 
 @dataclass(frozen=True)
 class Kind:
-    """What a kind of fault does, and what its value means."""
+    """Description of a kind of fault and of its value."""
 
     does: str
     value: str
@@ -131,9 +131,9 @@ class Fault:
     after: int = 0
     """How many matching events pass unharmed first."""
     times: int | None = None
-    """How often it strikes then. Default by kind: once, or every time (also for a drop by chance)."""
+    """How often it applies then. Default by kind: once, or every time (also for a drop by chance)."""
     value: float | str | None = None
-    """What `KINDS` says; default by kind."""
+    """Value described in `KINDS`; default by kind."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, str) or self.kind not in KINDS:
@@ -306,7 +306,7 @@ class FaultPlan:
         return (*sends, say) if isinstance(say, Close) else tuple(sends)
 
     def _instead(self, fault: Fault, event_type: str, text: str) -> tuple[list[str], str | Close | None]:
-        """What a hard fault says first, and what it does instead of the event; the event where it lets it pass."""
+        """Return what a hard fault sends first, and what in place of the event: the event itself where it lets it pass."""
         if fault.kind == "drop":
             return [], None if self._rng.random() < float(fault.value or 0) else text
         if fault.kind == "duplicate":

@@ -26,7 +26,7 @@ _MIN_LENGTH = 20  # of a key that others are made from; chosen
 
 @dataclass(frozen=True)
 class Grant:
-    """What an ephemeral key allows: one session configuration until a time."""
+    """Permission of an ephemeral key: one session configuration until a time."""
 
     session: SessionConfig
     expires_at: float
@@ -124,11 +124,11 @@ class KeyRing:
         return found
 
     def grant(self, offered: str) -> Grant | None:
-        """The grant of an ephemeral key, also when it is expired; None for a key that was never made."""
+        """Return the grant of an ephemeral key, also when it is expired; None for an unknown key."""
         return self._grants.find(offered) if offered.startswith("ek_") else None
 
     def spend(self, offered: str) -> None:
-        """An ephemeral key opened what it was for, and opens nothing more."""
+        """Use up an ephemeral key: it opens nothing more."""
         self._grants.spend(offered)
 
     def expired(self, grant: Grant) -> bool:

@@ -91,7 +91,7 @@ class LatencyProfile:
         return profile
 
     def replace(self, changes: Mapping[str, object]) -> LatencyProfile:
-        """A profile with some fields changed; numbers may come as text. Raises ValueError as `parse` does."""
+        """Return a profile with some fields changed; numbers may be text. Raises ValueError as `parse` does."""
         known = [field.name for field in dataclasses.fields(self)]
         numbers: dict[str, float] = {}
         for name, value in changes.items():
@@ -178,7 +178,7 @@ def plan_text(text: str, *, latency: LatencyProfile, rng: random.Random) -> tupl
 
 
 def cut(pcm: bytes, delta: Planned, *, bytes_per_ms: int) -> bytes:
-    """The bytes of an audio delta out of the encoded whole speech.
+    """Return the bytes of an audio delta, cut from the encoded whole speech.
 
     Encode first, cut then: resampling piece by piece would click at every border.
 
@@ -206,6 +206,6 @@ def _sizes(duration_ms: float) -> list[int]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A spelling hint to append to a message: ``", did you mean 'say'?"``, or nothing."""
+    """Return a spelling hint to append to a message: ``", did you mean 'say'?"``, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""

@@ -61,7 +61,7 @@ class Playout:
         return [events.OutputAudioBufferStarted(response_id=response_id)]
 
     def end(self, response_id: str) -> None:
-        """A response was generated: what is here is all of it."""
+        """Mark a response as complete: no more audio of it follows."""
         if response_id in self._replies:
             self._replies[response_id].ended = True
 

@@ -373,7 +373,7 @@ class ScenarioResponder:
         return (step.timing if step else None) or self.scenario.latency or latency
 
     async def play(self, step: Step | None, turn: Turn) -> AsyncIterator[Say | Call]:
-        """Stream what a step says and calls."""
+        """Stream the text and the tool calls of a step."""
         if step is None or (step.say is None and not step.calls):
             async for piece in self._otherwise.respond(turn):
                 yield piece

@@ -41,7 +41,7 @@ from rtnb.simulator.voice import Voice
 
 
 class Host(Protocol):
-    """What a response needs of its session."""
+    """Interface of the session that a response needs."""
 
     dialect: Dialect
     latency: LatencyProfile
@@ -55,10 +55,10 @@ class Host(Protocol):
         """The protocol state of the session."""
 
     def emit(self, event: events.Event) -> None:
-        """Say an event."""
+        """Send an event."""
 
     def make_id(self, prefix: str) -> str:
-        """A new id."""
+        """Return a new id."""
 
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember audio for `conversation.item.retrieve`."""
@@ -176,7 +176,7 @@ class Generation:
         self._first_audio_at: float | None = None
         self._sent_ms = 0.0
         self._next_ms = 0.0
-        """When the next stretch may begin, ms after the first delta: where the one before ends, not when it was sent,
+        """Earliest start of the next stretch, ms after the first delta: where the one before ends, not when it was sent,
         so that the pace does not drift."""
         self._task: asyncio.Task[None] | None = None
 
@@ -456,7 +456,7 @@ class Generation:
 
 
 def encode_speech(speech: Speech, audio_format: AudioFormat) -> tuple[bytes, int]:
-    """The whole speech as the wire carries it, and its bytes per ms; encoded in one piece, so no border clicks."""
+    """Return the speech in the wire's format, and its bytes per ms; encoded in one piece, so no border clicks."""
     wire = codec(audio_format.type)
     audio = resample(speech.audio, from_rate_hz=24_000, to_rate_hz=wire.rate_hz)
     return wire.encode(audio), wire.bytes_per_ms

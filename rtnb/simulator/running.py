@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a simulator is set up; the same for `Simulator(…)` and ``rtnb simulate``."""
+    """Options of a simulator; the same for `Simulator(…)` and ``rtnb simulate``."""
 
     host: str = "127.0.0.1"
     """Address to listen on; anything but loopback is reachable by others, who then need the key."""
@@ -151,7 +151,7 @@ class Worker:
     index: int
     count: int
     socket: socket.socket
-    """Listening."""
+    """Listening socket."""
     grants: Grants
     """Ephemeral keys of all."""
     signed: SelfSigned | None = None

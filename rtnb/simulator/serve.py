@@ -213,7 +213,7 @@ def _page(running: Running, room: Classroom) -> str:
 
 
 def _join(running: Running) -> str:
-    """A line without a secret: the key is asked for, so that no saved notebook holds it."""
+    """Return a line without a secret: it asks for the key, so that no saved notebook holds it."""
     host = running.options.host
     address = running.http if host not in _EVERYWHERE else running.http.replace("127.0.0.1", _own_address())
     where = f'rtnb.Custom("ws{address.removeprefix("http")}", api_key=getpass.getpass("key: "))'
@@ -224,7 +224,7 @@ _EVERYWHERE = ("", "0.0.0.0")
 
 
 def _own_address() -> str:
-    """The address others reach this machine at, as far as it knows; nothing is sent to find out."""
+    """Return the address at which others reach this machine, as far as it knows; no packet is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # RFC 5737: no host; connecting a datagram socket only picks the interface

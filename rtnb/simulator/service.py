@@ -75,7 +75,7 @@ class Service(Sessions):
         self.calls = Calls(self)
 
     def app(self) -> web.Application:
-        """The aiohttp application."""
+        """Return the aiohttp application."""
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard])
         for path in SOCKET_ENDPOINTS:
             app.router.add_get(path, self._socket)
@@ -121,7 +121,7 @@ class Service(Sessions):
     # --- ephemeral keys -----------------------------------------------------------------------------------------------
 
     async def _body(self, request: web.Request) -> dict[str, Any]:
-        self.strike()
+        self.refuse_on_fault()
         if self.admit(request, azure=request.path.startswith("/openai")) is not None:
             raise RefusedError(401, "invalid_api_key", "An ephemeral key cannot make another one.")
         try:
@@ -182,7 +182,7 @@ class Service(Sessions):
         endpoint = SOCKET_ENDPOINTS[request.path]
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise RefusedError(426, "426", "This path speaks WebSocket.")
-        self.strike()
+        self.refuse_on_fault()
         socket = web.WebSocketResponse(
             max_msg_size=MAX_MESSAGE_BYTES,
             compress=False,

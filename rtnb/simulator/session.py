@@ -185,7 +185,7 @@ class ServiceSession:
         return self._connection.state
 
     def make_id(self, prefix: str) -> str:
-        """A new id: seeded, at most 32 characters."""
+        """Return a new id: seeded, at most 32 characters."""
         return f"{prefix}_{self.rng.getrandbits(64):016x}{next(self._ids):04x}"
 
     def emit(self, event: events.Event) -> None:

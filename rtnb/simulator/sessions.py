@@ -55,10 +55,10 @@ class Sessions:
         self._count += self.worker[1]
         return self._count
 
-    # --- who may come in ----------------------------------------------------------------------------------------------
+    # --- admission ----------------------------------------------------------------------------------------------------
 
-    def strike(self) -> None:
-        """Refuse this connection where a fault on demand strikes."""
+    def refuse_on_fault(self) -> None:
+        """Refuse this connection where a fault on demand requires it."""
         status = self._faults.on_connect()
         if status is not None:
             raise RefusedError(status, str(status), message_for(status))
@@ -68,7 +68,7 @@ class Sessions:
         return admit(request, self.keys, azure=azure)
 
     def enter(self, request: web.Request) -> Callable[[], None]:
-        """Let an admitted request open a session, where there is room; call what this gives when it is over."""
+        """Let an admitted request open a session, where there is room; call the returned function at its end."""
         return lambda: None
 
     def watcher(self, owner: str) -> Callable[[events.Event], None] | None:

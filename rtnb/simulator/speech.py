@@ -182,7 +182,7 @@ def stretch(audio: npt.NDArray[np.float32], *, factor: float) -> npt.NDArray[np.
 
 
 def _anchors(pieces: Sequence[str], marks: Iterable[tuple[int, float]]) -> dict[int, float]:
-    """The first mark of each token that has one, never before that of an earlier token."""
+    """Return the first mark of each token that has one, never before that of an earlier token."""
     by_offset = sorted(marks)
     anchors: dict[int, float] = {}
     stop = at = 0

@@ -281,7 +281,7 @@ class TurnDetection:
         self._frame = int(base_ms) // FRAME_MS
         """Number of the next 32 ms frame, counted from the start of the session."""
         self._floor_ms = self._base_ms
-        """What was appended before is forgotten for good: no prefix padding reaches behind it."""
+        """Audio before this time is discarded: no prefix padding reaches behind it."""
         self._uncommitted_from_ms = base_ms
 
     @property
@@ -368,7 +368,7 @@ class TurnDetection:
         self._forget()
 
     def _advance(self, probability: float) -> list[Heard]:
-        """Take the next frame; return what it tells."""
+        """Take the next frame; return what it detects."""
         if self._machine is None:  # switched off by what the caller did about the frame before
             return []
         found = [self._turn(event) for event in self._machine.push((probability,))]
@@ -411,7 +411,7 @@ class TurnDetection:
         self._idle_start_ms = None
 
     def reply_ended(self, *, playing_ms: float) -> None:
-        """A reply was generated; its audio plays for another `playing_ms`: the idle timeout counts from then."""
+        """Note a generated reply whose audio plays for another `playing_ms`: the idle timeout counts from then."""
         if not self._speaking:
             self._idle_start_ms = self.heard_ms + playing_ms
 
@@ -432,7 +432,7 @@ class TurnDetection:
         return self.encoded(start_ms, end_ms)
 
     def end_turn(self) -> None:
-        """The client committed by hand: a running turn is over without a `Stopped`."""
+        """End a running turn without a `Stopped`, because the client committed."""
         if self._machine is not None:
             self._machine.reset(frame=self._frame)
 

@@ -80,7 +80,7 @@ def timbre(voice: str) -> Timbre:
 
 
 class Voice(Protocol):
-    """Something that speaks."""
+    """Speech synthesiser of the simulator."""
 
     @property
     def name(self) -> str:
@@ -449,7 +449,7 @@ class _Cache:
 
 
 def _speakable(text: str) -> str:
-    """The text with blanks for control, private and unassigned characters: \\x01 is espeak-ng's command character."""
+    """Return the text with blanks for control, private and unassigned characters: \\x01 commands espeak-ng."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Co", "Cs", "Cn") and c != "\n" else c for c in text)
 
 

@@ -66,20 +66,20 @@ VISIBLE: Final = frozenset(
 )
 """What the channel carries with ``webrtcfilter=on`` (Microsoft's WebRTC how-to); all else is for the sideband."""
 _BROKEN: Final = (AssertionError, AttributeError, LookupError, TypeError)
-"""How aiortc stumbles over a description, besides the errors that say why."""
+"""Exceptions of aiortc at a bad description, besides those that give the reason."""
 _TYPE: Final = re.compile(r'\{"type": ?"([^"]*)"')
 
 
 class OfferError(ValueError):
-    """An offer that cannot be answered; says why."""
+    """Offer that cannot be answered; the message gives the reason."""
 
 
 class UnknownAiortcError(RuntimeError):
-    """The aiortc that is installed is none this was written for."""
+    """Installed aiortc that this module does not support."""
 
 
 class ServiceTrack(MediaStreamTrack):
-    """The service's voice: a packet every 20 ms, silence where there is nothing to say."""
+    """Track of the service: a packet every 20 ms, silence where there is no audio."""
 
     kind = "audio"
 
@@ -95,7 +95,7 @@ class ServiceTrack(MediaStreamTrack):
         self._encoder.bit_rate, self._encoder.options = BIT_RATE, QUICK
 
     async def recv(self) -> Any:
-        """The next packet, when it is due."""
+        """Return the next packet, when it is due."""
         if self.readyState != "live":
             raise MediaStreamError
         if self._starts_at is None:
@@ -112,7 +112,7 @@ class ServiceTrack(MediaStreamTrack):
 
 
 class UserTrack:
-    """The user's voice: every packet is decoded when it comes, what is missing is silence.
+    """Track of the user: every packet is decoded when it arrives, missing audio becomes silence.
 
     It replaces aiortc's jitter buffer, which would hold four packets (80 ms) back and, once one was lost,
     sixteen for ever: the session's input needs no even flow.
@@ -220,7 +220,7 @@ class Call:
         if transceiver.mid is None:
             raise OfferError("it has no audio section (m=audio); add a transceiver or a track before createOffer")
         if self._peer.sctp is None:
-            self._channel.set_result(None)  # a caller who only talks
+            self._channel.set_result(None)  # a caller without a data channel
         await self._peer.setLocalDescription(await self._peer.createAnswer())
         if transceiver.currentDirection not in ("sendrecv", "sendonly"):
             raise OfferError("it takes no audio (a=sendonly or a=inactive); allowed: a=sendrecv, a=recvonly")

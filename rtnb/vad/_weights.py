@@ -76,7 +76,7 @@ def read_weights(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _constants(graph: bytes) -> Iterator[tuple[str, bytes]]:
-    """Every (name, raw data) of the Constant nodes of a graph and the graphs inside it."""
+    """Yield every (name, raw data) of the Constant nodes of a graph and the graphs inside it."""
     for number, node in _fields(graph):
         if number != _GRAPH_NODE or not isinstance(node, bytes):
             continue
@@ -94,7 +94,7 @@ def _constants(graph: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (number, value) pairs of a protocol buffers message; bytes for everything that is no varint."""
+    """Yield the (number, value) pairs of a protocol buffers message; bytes for everything that is no varint."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -124,7 +124,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the npz; says what it wrote."""
+    """Write the npz and print what it wrote."""
     if len(arguments) != 2:
         sys.stderr.write("usage: python -m rtnb.vad._weights MODEL.onnx OUT.npz\n")
         return 2

@@ -105,7 +105,7 @@ class VadConstants:
     threshold_slope: float = 1.0
     """Inference: the service's threshold t meets the local probability m(t), logit m(t) = slope · logit t + shift."""
     threshold_shift: float = 0.0
-    """Inference: see `threshold_slope`; above 0 the service hears less than the local net at the same threshold."""
+    """Inference: see `threshold_slope`; above 0 the service detects less than the local net at the same threshold."""
 
     def __post_init__(self) -> None:
         for name in ("hysteresis", "lowest_release"):
@@ -122,14 +122,14 @@ class VadConstants:
             )
 
     def local(self, threshold: float) -> float:
-        """The local probability that the service's threshold stands for."""
+        """Return the local probability that the service's threshold stands for."""
         if (self.threshold_slope, self.threshold_shift) == (1.0, 0.0) or not 0 < threshold < 1:
             return threshold
         logit = self.threshold_slope * log(threshold / (1 - threshold)) + self.threshold_shift
         return 1 / (1 + exp(-logit)) if logit > -700 else 0.0
 
     def release(self, threshold: float) -> float:
-        """The local probability below which a frame counts as silence."""
+        """Return the local probability below which a frame counts as silence."""
         return self.local(max(threshold - self.hysteresis, self.lowest_release))
 
     def silence_frames(self, silence_duration_ms: float) -> int:
@@ -246,7 +246,7 @@ class ServerVadMachine:
         self._first_quiet: int | None = None  # the frame that armed the silence timer
 
     def push(self, probabilities: Sequence[float] | npt.NDArray[np.floating]) -> list[SpeechStarted | SpeechStopped]:
-        """Take the probabilities of the next frames, give what the service would tell about them.
+        """Take the probabilities of the next frames, return what the service would report about them.
 
         Parameters
         ----------
@@ -360,7 +360,7 @@ def idle_timeout_span(quiet_from_ms: float, *, idle_timeout_ms: float) -> tuple[
     Parameters
     ----------
     quiet_from_ms : float
-        Audio heard when the last reply had been played: the service counts from there (documented).
+        Audio received when the last reply had been played: the service counts from there (documented).
     idle_timeout_ms : float
         Of the turn detection. Whole frames are inference, from the one documented sample: 6,000 ms became 6,016.
 

@@ -208,7 +208,7 @@ def _windows(rows: _Array, count: int, length: int, step: int) -> _Array:
 
 
 def _layer(columns: _Array, layer: tuple[_Array, _Array]) -> _Array:
-    """A convolution as one product per frame, and the rectifier after it."""
+    """Apply a convolution, as one product per frame, and the rectifier after it."""
     product: _Array = columns @ layer[0]
     product += layer[1]
     np.maximum(product, 0, out=product)
