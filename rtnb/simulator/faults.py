@@ -306,7 +306,7 @@ class FaultPlan:
         return (*sends, say) if isinstance(say, Close) else tuple(sends)
 
     def _instead(self, fault: Fault, event_type: str, text: str) -> tuple[list[str], str | Close | None]:
-        """Return what a hard fault sends first, and what in place of the event: the event itself where it lets it pass."""
+        """Return what a hard fault sends first, and what in place of the event: the event itself where it passes."""
         if fault.kind == "drop":
             return [], None if self._rng.random() < float(fault.value or 0) else text
         if fault.kind == "duplicate":

@@ -176,7 +176,7 @@ class Generation:
         self._first_audio_at: float | None = None
         self._sent_ms = 0.0
         self._next_ms = 0.0
-        """Earliest start of the next stretch, ms after the first delta: where the one before ends, not when it was sent,
+        """Earliest start of the next stretch, ms after the first delta: where the last one ends, not when it was sent,
         so that the pace does not drift."""
         self._task: asyncio.Task[None] | None = None
 
