@@ -361,7 +361,7 @@ class ServiceSession:
         if self._flag("interrupt_response"):
             active = self._generations.get(self.state.active_response_id or "")
             for generation in [active] if active else self._pending:
-                generation.cut("turn_start")
+                generation.cut("turn_detected")
             self._stop_playing()
 
     @property
@@ -377,9 +377,9 @@ class ServiceSession:
         if self._flag("create_response"):
             self._respond_automatically()
 
-    def _idle_timeout(self, detected: IdleTimeout) -> None:
+    def _idle_timeout(self, timeout: IdleTimeout) -> None:
         item_id = self.make_id("item")
-        start, end = detected.audio_start_ms, detected.audio_end_ms
+        start, end = timeout.audio_start_ms, timeout.audio_end_ms
         self.emit(events.InputAudioBufferTimeoutTriggered(audio_start_ms=start, audio_end_ms=end, item_id=item_id))
         self._commit(item_id, start, end)
         self._respond_automatically()
