@@ -122,7 +122,6 @@ class Playground(Box):  # type: ignore[misc]
         for before in [one for one in _shown if one._key == self._key and one._run != self._run]:
             before.close()
         self._settings = settings
-        self._session: Session | None = None
         self._opening: Future[Session] = Future()
         self._opening.cancel()
         self._ending = asyncio.Lock()
@@ -226,7 +225,6 @@ class Playground(Box):  # type: ignore[misc]
         except (RtnbError, OSError, TypeError, ValueError) as error:
             self.connection.set_error(error)
             raise
-        self._session = session
         self._follow(session)
         return session
 
@@ -288,12 +286,12 @@ class Playground(Box):  # type: ignore[misc]
 
     async def _end(self) -> None:
         async with self._ending:  # a new session waits for the end of the old one: they may share a simulator
-            session, self._session = self._session, None
+            session = self.connection.session
             if self.microphone is not None:
                 self.microphone.stop()
             if self.peer is not None:
                 await self.peer.stop()
-            if session is not None:
+            if isinstance(session, Session):
                 await session.close()
 
     def _use_key(self, key: str) -> None:
