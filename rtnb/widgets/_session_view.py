@@ -26,6 +26,7 @@ from rtnb._loop import shared_loop
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.trace.timeline import Piece, Timeline
+from rtnb.widgets._base import format_error
 from rtnb.widgets.channel import StreamWidget
 
 _SLICE_ROWS: Final = 100
@@ -239,6 +240,11 @@ class SessionView(StreamWidget):
     def _leave(self) -> None:
         if self._is_fed:
             self.feed.remove(self)
+
+    def _format_end(self) -> str:
+        """Return why its session ended, with the next step; empty where it was closed as asked."""
+        ended = self.session.ended if isinstance(self.session, Session) else None
+        return "" if ended is None or ended.code in (1000, 1005) else format_error(ended)
 
     # --- hooks of a widget; all are called on the background loop -----------------------------------------------------
 

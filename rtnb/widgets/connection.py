@@ -18,7 +18,6 @@ from rtnb.analysis.cost import CostMeter
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import TransportError
-from rtnb.transport import TargetFacts
 from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets._session_view import SessionView
 
@@ -52,9 +51,7 @@ class ConnectionControl(SessionView):
     n_events = Int(0, help="Number of events so far.")
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
-        self._connect: Handler | None = None
-        self._disconnect: Handler | None = None
-        self._key: Callable[[str], object] | None = None
+        self._handlers: dict[str, Callable[..., object] | None] = {}
         self.cost = CostMeter()
         """Estimated cost of this session."""
         super().__init__(session, **traits)
@@ -62,12 +59,8 @@ class ConnectionControl(SessionView):
 
     def on_connect(self, connect: Handler, disconnect: Handler, key: Callable[[str], object] | None = None) -> None:
         """Set the handlers of Connect, of Disconnect and of a key that was typed in; called on any thread."""
-        self._connect, self._disconnect, self._key = connect, disconnect, key
+        self._handlers = {"connect": connect, "disconnect": disconnect, "key": key}
         self.can_connect, self.takes_key = True, key is not None
-
-    def describe(self, facts: TargetFacts) -> None:
-        """Show the target before there is a session."""
-        self.target, self.noun, self.dialect, self.model = facts.url, facts.noun, facts.dialect, facts.model or ""
 
     def set_error(self, error: BaseException) -> None:
         """Show why there is no session: the message and its next step."""
@@ -95,10 +88,8 @@ class ConnectionControl(SessionView):
         self.expires_at = float(session.expires_at or 0)
 
     def _on_end(self) -> None:
-        ended = self.session.ended if isinstance(self.session, Session) else None
         self.state, self.expires_at = "closed", 0.0
-        if ended is not None and ended.code not in (1000, 1005):
-            self.message = format_error(ended)
+        self.message = self._format_end() or self.message
 
     async def _close(self, session: Session) -> None:
         try:
@@ -121,13 +112,11 @@ def format_usage(cost: CostMeter) -> str:
 
 
 def _on_message(self: ConnectionControl, content: Any, buffers: Any) -> None:
-    kind = content.get("kind") if isinstance(content, dict) else None
-    if kind == "connect" and self._connect is not None:
-        self._connect()
-    elif kind == "key" and self._key is not None and isinstance(content.get("key"), str):
-        self._key(content["key"].strip())
-    elif kind == "disconnect":
-        if self._disconnect is not None:
-            self._disconnect()
-        elif isinstance(self.session, Session):
-            shared_loop().submit(self._close(self.session))
+    kind, key = (str(content.get("kind")), content.get("key")) if isinstance(content, dict) else ("", None)
+    if handler := self._handlers.get(kind):
+        if kind != "key":
+            handler()
+        elif isinstance(key, str):
+            handler(key.strip())
+    elif kind == "disconnect" and isinstance(self.session, Session):
+        shared_loop().submit(self._close(self.session))

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-import ipywidgets
 import numpy as np
+from ipywidgets import Checkbox, Dropdown, VBox, Widget, widget_serialization
 from traitlets import Bool, Enum, Instance, Int, List, Unicode, link
 
 from rtnb._loop import shared_loop
@@ -38,9 +38,7 @@ from rtnb.widgets._upload import Upload
 from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, RATE_HZ, AudioSender
 from rtnb.widgets.settings import close_all
 
-_BOXES: Final = (
-    "muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden",
-)  # fmt: skip
+_BOXES: Final = ("muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden")
 _SHARED: Final = ("mode", "talk_key", "device", *_BOXES)
 """Traits that the notebook's page and the capture page share."""
 
@@ -85,9 +83,7 @@ class Microphone(SessionView):
     auto_gain_control = Bool(True, help="Automatic gain control").tag(sync=True)
     keep_on_when_hidden = Bool(False, help="Keep on while the tab is hidden").tag(sync=True)
     compact = Bool(False, help="One row without texts, for a page that shows `status` and `problem`.").tag(sync=True)
-    stream = Instance(ipywidgets.Widget, allow_none=True, help="ipywebrtc stream to capture.").tag(
-        sync=True, **ipywidgets.widget_serialization
-    )
+    stream = Instance(Widget, allow_none=True, help="Stream of ipywebrtc.").tag(sync=True, **widget_serialization)
     sample = Unicode("", help="Name of the recording that is played in place of a microphone.").tag(sync=True)
     worklet = Unicode(Path(__file__).with_name("microphone_worklet.js").read_text(encoding="utf-8")).tag(sync=True)
     state = Unicode("no page", help="no page, off, starting, on.")
@@ -138,14 +134,13 @@ class Microphone(SessionView):
         return self._sender.counts
 
     @cached_property
-    def options(self) -> ipywidgets.VBox:
+    def options(self) -> VBox:
         """Device, mode and processing as widgets, to be shown beside the microphone or elsewhere."""
-        mode = ipywidgets.Dropdown(description="Mode", options=["open", "push to talk"])
-        link((self, "mode"), (mode, "value"))
-        boxes = [ipywidgets.Checkbox(description=self.trait_metadata(name, "help"), indent=False) for name in _BOXES]
-        for name, box in zip(_BOXES, boxes, strict=True):
-            link((self, name), (box, "value"))
-        device = ipywidgets.Dropdown(description="Device")
+        mode = Dropdown(description="Mode", options=["open", "push to talk"])
+        boxes = [Checkbox(description=self.trait_metadata(name, "help"), indent=False) for name in _BOXES]
+        for name, widget in zip(("mode", *_BOXES), (mode, *boxes), strict=True):
+            link((self, name), (widget, "value"))
+        device = Dropdown(description="Device")
 
         def choose(change: dict[str, Any]) -> None:
             self.device = change["new"]
@@ -159,7 +154,7 @@ class Microphone(SessionView):
 
         list_devices()
         self.observe(list_devices, ["device", "devices"])
-        return ipywidgets.VBox([device, mode, *boxes])
+        return VBox([device, mode, *boxes])
 
     async def record(
         self, seconds: float, *, path: str | os.PathLike[str] | None = None, timeout_s: float = 20.0
@@ -361,12 +356,13 @@ class Microphone(SessionView):
         elif kind == "toggle":
             (self._start if header["on"] else self._stop)()
         elif kind == "traits":
-            for name in _SHARED:
-                if name in header:
-                    setattr(self, name, header[name])
+            for name in header.keys() & {*_SHARED}:
+                setattr(self, name, header[name])
         elif kind == "file":
             if (pcm := self._upload.receive(header, buffers)) is not None:
-                self._play_file(str(header["name"]), pcm)
+                self._stop()
+                _, self._audio, self.sample = _open_source(decode_pcm16(pcm), RATE_HZ, str(header["name"]))
+                self._start()
         elif kind == "capture_page":
             return self._invite()
         return None
@@ -397,23 +393,15 @@ class Microphone(SessionView):
         if first // 25 != (first + frames) // 25:  # twice a second
             self._publish_state()
 
-    def _play_file(self, name: str, pcm: bytes) -> None:
-        self._stop()
-        _, self._audio, self.sample = _open_source(decode_pcm16(pcm), RATE_HZ, name)
-        self._start()
-
     async def _invite(self) -> dict[str, str]:
         return {"url": await self.channel.invite(self._write_capture_page)}
 
     def _write_capture_page(self, page_id: str, token: str, port: int) -> str:
         """Return the HTML of the capture page, which works where the notebook's page may not record (VS Code)."""
-        facts = {
-            "page": page_id,
-            "offer": {"port": port, "token": token, "direct": True},
-            "channel": bundle("channel.js"),
-            "microphone": bundle("microphone.js"),
-            "traits": {name: getattr(self, name) for name in ("stream_name", "worklet", *_SHARED)},
-        }
+        offer = {"port": port, "token": token, "direct": True}
+        scripts = {name: bundle(f"{name}.js") for name in ("channel", "microphone")}
+        traits = {name: getattr(self, name) for name in ("stream_name", "worklet", *_SHARED)}
+        facts = {"page": page_id, "offer": offer, "traits": traits, **scripts}
         text = json.dumps(facts).replace("<", "\\u003c")  # no </script> in it
         return _CAPTURE_PAGE.format(style=styles("microphone.css"), facts=text, script=bundle("microphone_popout.js"))
 
@@ -430,11 +418,11 @@ def _kernel_major() -> int | None:
     return None if kernel is None else int(kernel.implementation_version.split(".")[0])
 
 
-def _open_source(source: Any, rate_hz: int, name: str = "array") -> tuple[ipywidgets.Widget | None, Audio | None, str]:
+def _open_source(source: Any, rate_hz: int, name: str = "array") -> tuple[Widget | None, Audio | None, str]:
     """Return the ipywebrtc stream, or the recording at 24 kHz and its name."""
     if source is None:
         return None, None, ""
-    if isinstance(source, ipywidgets.Widget):
+    if isinstance(source, Widget):
         if getattr(source, "_model_module", "") != "jupyter-webrtc" or "Stream" not in source._model_name:
             raise TypeError(f"source is a {type(source).__name__}; allowed: an ipywebrtc stream, a path or an array")
         return source, None, ""

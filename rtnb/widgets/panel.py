@@ -50,9 +50,8 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         """Pane with the presets and knobs of turn detection."""
         self.code = CodeExport()
         """Pane with the settings in force as code."""
-        panes = [self.settings_tab, self.turn_detection_tab, self.code]
-        titles = ("Settings", "Turn detection", "Code")
-        super().__init__(panes, titles=titles, selected_index=0, layout=self.look.layout)
+        panes = {"Settings": self.settings_tab, "Turn detection": self.turn_detection, "Code": self.code}
+        super().__init__([*panes.values()], titles=[*panes], selected_index=0, layout=self.look.layout)
         self.settings_tab.add_class("rtnb-settings-tab")
         self.add_class("rtnb-panel")
         self.updater.on_change = self._write_code

@@ -8,9 +8,8 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-import ipywidgets
-import traitlets
-from traitlets import Enum
+from ipywidgets import Box, Dropdown, Layout, Tab, VBox
+from traitlets import Enum, link
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter
@@ -50,7 +49,7 @@ TRANSCRIBER: Final = "whisper-1"
 
 _TITLE_S: Final = 0.5  # interval of the number of events in the tab's title (chosen)
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
-_SPEAKER_PROBLEMS: Final = {
+_NO_SOUND: Final = {
     "blocked": "Click anywhere on the page to hear the answers: the browser waits for a click.",
     "elsewhere": "The sound plays in another tab of this notebook.",
     "insecure": "No sound: the browser plays it only on https or localhost pages.",
@@ -64,7 +63,7 @@ class _StatusBar(ConnectionControl):
     _css = styles("connection.css", "playground.css")  # ipywidgets' Box has no style sheet
 
 
-class Playground(ipywidgets.Box):  # type: ignore[misc]
+class Playground(Box):  # type: ignore[misc]
     """Talk to a service and watch it, in one cell.
 
     The session lives in the background: a cell that computes stops neither sound nor events, and interrupting the
@@ -123,7 +122,6 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         for before in [one for one in _shown if one._key == self._key and one._run != self._run]:
             before.close()
         self._settings = settings
-        self._session: Session | None = None
         self._opening: Future[Session] = Future()
         self._opening.cancel()
         self._ending = asyncio.Lock()
@@ -140,44 +138,33 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self._on_transport()
 
     def _build(self, show: set[str], height: int) -> None:
-        self.connection = _StatusBar()
+        facts = self._target.facts
+        self.connection = _StatusBar(target=facts.url, noun=facts.noun, dialect=facts.dialect, model=facts.model or "")
         self.message_bar = MessageBar()
-        self.panel = SettingsPanel(facts=self._target.facts)
-        self.instructions = self.panel.instructions
-        self.turn_detection = self.panel.turn_detection
-        self.answer = self.panel.answer
-        self.listening = self.panel.listening
+        self.panel = SettingsPanel(facts=facts)
+        self.instructions, self.turn_detection, self.answer, self.listening = self.panel.controls
         self.speaker, self.waveform, self.transcript = Speaker(), Waveform(), Transcript()
         self.inspector = EventInspector()
-        self.connection.describe(self._target.facts)
         takes_key = hasattr(self._target, "api_key")
         self.connection.on_connect(self.connect, self.disconnect, self._use_key if takes_key else None)
         self.transcript.on_transcribe(lambda: setattr(self.listening, "transcribe", True))
         for view in (self.transcript, self.inspector):
-            traitlets.link((self.waveform, "selected_index"), (view, "selected_index"))
-        self._choice = ipywidgets.Dropdown(
-            options=[(words, name) for name, words in TRANSPORTS.items()], description="Connection"
-        )
-        traitlets.link((self, "transport"), (self._choice, "value"))
+            link((self.waveform, "selected_index"), (view, "selected_index"))
+        self._choice = Dropdown(options=[(words, name) for name, words in TRANSPORTS.items()], description="Connection")
+        link((self, "transport"), (self._choice, "value"))
         self.panel.on_reconnect(self.connect)
         options = () if self.microphone is None else (self.microphone.options,)
-        self._settings_page = ipywidgets.VBox([self._choice, self.panel.settings_tab, *options, shared_channel()])
-        self._pages = {
-            "settings": self._settings_page,
-            "turn detection": self.panel.turn_detection_tab,
-            "events": self.inspector,
-            "code": self.panel.code,
-        }
-        self._tab_names = [name for name in self._pages if name in show]
-        titles = [name.capitalize() for name in self._tab_names]
-        self._tabs = ipywidgets.Tab([self._pages[name] for name in self._tab_names], titles=titles, selected_index=0)
-        self._frame = ipywidgets.Box(layout=ipywidgets.Layout(height=f"{height}px"))
+        self._settings_page = VBox([self._choice, self.panel.settings_tab, *options, shared_channel()])
+        pages = (self._settings_page, self.panel.turn_detection_tab, self.inspector, self.panel.code)
+        tabs = {name: page for name, page in zip(PARTS[2:], pages, strict=True) if name in show}
+        self._tabs = Tab([*tabs.values()], titles=[name.capitalize() for name in tabs], selected_index=0)
+        self._frame = Box(layout=Layout(height=f"{height}px"))
         left = {"conversation": self.transcript, "time axis": self.waveform}
         self._left = [widget for part, widget in left.items() if part in show]
         super().__init__([self._frame])
         self.add_class("rtnb-playground")
         self._frame.add_class("rtnb-frame")
-        present = {"conversation": "conversation" in show, "time": "time axis" in show, "tabs": bool(self._tab_names)}
+        present = {"conversation": "conversation" in show, "time": "time axis" in show, "tabs": bool(tabs)}
         for part in [part for part, is_shown in present.items() if not is_shown]:
             self._frame.add_class(f"rtnb-no-{part}")
 
@@ -238,7 +225,6 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         except (RtnbError, OSError, TypeError, ValueError) as error:
             self.connection.set_error(error)
             raise
-        self._session = session
         self._follow(session)
         return session
 
@@ -263,7 +249,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
             settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
             self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, compact=True, **settings)
             self.peer.observe(self._on_call, "state")
-        tabs = self._tabs if self._tab_names else None
+        tabs = self._tabs if self._tabs.children else None
         voice, speaker = (self.peer, None) if is_call else (self.microphone, self.speaker)
         shown = (self.connection, *self._left, tabs, voice, self.message_bar, speaker)
         self._frame.children = [widget for widget in shown if widget is not None]
@@ -300,12 +286,12 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
 
     async def _end(self) -> None:
         async with self._ending:  # a new session waits for the end of the old one: they may share a simulator
-            session, self._session = self._session, None
+            session = self.connection.session
             if self.microphone is not None:
                 self.microphone.stop()
             if self.peer is not None:
                 await self.peer.stop()
-            if session is not None:
+            if isinstance(session, Session):
                 await session.close()
 
     def _use_key(self, key: str) -> None:
@@ -319,9 +305,7 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
     def _watch_parts(self) -> None:
         self.connection.observe(lambda change: self._set_status("connection", change["new"]), "message")
         self.connection.observe(self._on_n_events, "n_events")
-        self.speaker.observe(
-            lambda change: self._set_status("speaker", _SPEAKER_PROBLEMS.get(change["new"], "")), "state"
-        )
+        self.speaker.observe(lambda change: self._set_status("speaker", _NO_SOUND.get(change["new"], "")), "state")
         if self.microphone is not None:
             self.microphone.observe(self._on_microphone, ["status", "problem"])
 
@@ -334,12 +318,13 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         self._set_status("microphone", problem or ("" if is_off else self.microphone.status), is_problem=bool(problem))
 
     def _on_n_events(self, _: Any) -> None:
-        if self._title is None and "events" in self._tab_names:
+        if self._title is None and self.inspector in self._tabs.children:
             self._title = asyncio.get_running_loop().call_later(_TITLE_S, self._set_title)
 
     def _set_title(self) -> None:
         self._title = None
-        self._tabs.set_title(self._tab_names.index("events"), f"Events {format_count(self.connection.n_events)}")
+        count = format_count(self.connection.n_events)
+        self._tabs.set_title(self._tabs.children.index(self.inspector), f"Events {count}")
 
     # --- talking ------------------------------------------------------------------------------------------------------
 
@@ -379,9 +364,9 @@ class Playground(ipywidgets.Box):  # type: ignore[misc]
         if not shared_loop().inside:
             shared_loop().run(self._end(), OPENING_S)
         views = (self.connection, self.message_bar, self.waveform, self.transcript, self.speaker, self.inspector)
-        voices = [one for one in (self.microphone, self.peer) if one is not None]
         self.panel.close()
-        close_all(*views, *voices, self._choice, self._settings_page, self._tabs, self._frame, self.layout)
+        boxes = (self._choice, self._settings_page, self._tabs, self._frame, self.layout)
+        close_all(*views, self.microphone, self.peer, *boxes)
         super().close()
 
     def __repr__(self) -> str:  # notebooks are saved with it

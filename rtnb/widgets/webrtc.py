@@ -18,6 +18,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from traitlets import Bool, List, Unicode
@@ -58,9 +59,6 @@ PLAY_HZ: Final = 24_000
 
 UNREAD_BYTES: Final = 8 * 2**20
 """Most text of the service that waits to be read; beyond it the call ends (chosen: an hour of talk is about 2 MiB)."""
-
-LABELS: Final = {"openai": "oai-events"}
-"""Name of the data channel; all other services take ``realtime-channel``, as Microsoft documents it."""
 
 FAILURES: Final = {
     "no-page": "No page shows this widget, and only a page can make a WebRTC call",
@@ -182,7 +180,8 @@ class WebRTCPeer(SessionView):
         self._requested: deque[tuple[str, SessionConfig]] = deque(maxlen=64)
         self._figures: deque[dict[str, Any]] = deque(maxlen=3600)
         super().__init__(microphone=microphone, muted=muted, compact=compact)
-        self.label = LABELS.get(self._target.facts.service, "realtime-channel")
+        # The name of the data channel is in OpenAI's documents and in Microsoft's; other services take the latter.
+        self.label = "oai-events" if self._target.facts.service == "openai" else "realtime-channel"
 
     # --- public methods; on any loop ----------------------------------------------------------------------------------
 
@@ -270,20 +269,17 @@ class WebRTCPeer(SessionView):
         self._calls += 1
         self._figures.clear()
         target = self._target  # another one may be set while the call is open
-        shared = target if isinstance(target, Shared) else None
-        if shared is not None:
-            await shared.acquire()
-        call = self._call = Call(self._calls, page_id, self._stream.publish, target.facts)
-        try:
+        async with AsyncExitStack() as on_failure:
+            if isinstance(target, Shared):
+                await target.acquire()
+                on_failure.push_async_callback(target.release)
+            call = self._call = Call(self._calls, page_id, self._stream.publish, target.facts)
+            on_failure.push_async_callback(call.close)
             await self._connect(call)
             session = await open_session(call, config=self._config, **self._options)  # type: ignore[arg-type]
-        except BaseException:
-            await call.close()
-            if shared is not None:
-                await shared.release()
-            raise
-        if shared is not None:
-            session.on_close(shared.release)
+            on_failure.pop_all()
+        if isinstance(target, Shared):
+            session.on_close(target.release)
         self.session = session
         return session
 
@@ -392,10 +388,7 @@ class WebRTCPeer(SessionView):
     def _on_end(self) -> None:
         if self._opening is not None and not self._opening.done():
             return  # the next call has begun
-        ended = self.session.ended if isinstance(self.session, Session) else None
-        self.state = "closed"
-        if ended is not None and ended.code not in (1000, 1005):
-            self.message = format_error(ended)
+        self.state, self.message = "closed", self._format_end() or self.message
         if self._call is not None:  # where the kernel's side ended, the page's microphone must not stay open
             self._closing = asyncio.get_running_loop().create_task(self._call.close())
 
