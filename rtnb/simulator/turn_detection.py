@@ -195,6 +195,8 @@ class SpeechBatch:
         self._interval_s = interval_ms / 1000
         self._waiting: list[tuple[SpeechProbabilities, Audio, asyncio.Future[list[float]]]] = []
         self._next_s = self._rest_s = 0.0
+        self._alone: SpeechProbabilities | None = None
+        """Stream of the last batch, where it was the only one."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def push(self, stream: SpeechProbabilities, audio: Audio) -> list[float]:
@@ -205,8 +207,9 @@ class SpeechBatch:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[float]] = loop.create_future()
         self._waiting.append((stream, audio, future))
-        # Much audio at once need not wait for a whole interval, but must leave most of the time to the others.
-        earliest_s = self._rest_s if len(audio) >= stream.rate_hz * SLICE_MS // 1000 else self._next_s
+        # A stream alone, or with much audio at once, need not wait for a whole interval; it leaves most time to others.
+        hurried = stream is self._alone or len(audio) >= stream.rate_hz * SLICE_MS // 1000
+        earliest_s = self._rest_s if hurried else self._next_s
         due_s = max(earliest_s, loop.time())
         if self._timer is None or self._timer.when() > due_s:
             if self._timer is not None:
@@ -218,6 +221,8 @@ class SpeechBatch:
         loop = asyncio.get_running_loop()
         self._timer, began_s = None, loop.time()
         waiting, self._waiting = [one for one in self._waiting if not one[2].cancelled()], []
+        if waiting:
+            self._alone = waiting[0][0] if len(waiting) == 1 else None
         found = push_to_many([one[0] for one in waiting], [one[1] for one in waiting]) if waiting else []
         for (_, _, future), probabilities in zip(waiting, found, strict=True):
             future.set_result(probabilities.tolist())

@@ -180,7 +180,7 @@ async def _run(page: Any, cells: int) -> None:
 
 
 async def _show_every_event(page: Any) -> None:
-    await page.get_by_role("button", name="Fold").click()
+    await page.get_by_role("button", name="Fold", exact=True).click()
     await page.locator(".jp-CodeCell .cm-content").nth(2).click()  # the cell that runs next
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from rtnb.protocol.values import PCM16, PCMU, SEMANTIC_VAD_DEFAULTS, SERVER_VAD_DEFAULTS, SemanticVad, ServerVad
 from rtnb.simulator.turn_detection import KEEP_MS, Heard, IdleTimeout, SpeechBatch, Started, Stopped, TurnDetection
-from rtnb.vad import speech_probabilities
+from rtnb.vad import SpeechProbabilities, speech_probabilities
 from tests.simulator.rig import at_once, chunks, encoded, spoken
 
 
@@ -219,3 +220,10 @@ def test_nothing_is_computed_while_turn_detection_is_off_and_frames_stay_in_plac
     assert abs(started.audio_start_ms - expected[0].audio_start_ms) <= 64  # the net has not heard the second before
     stopped = next(one for one in found if isinstance(one, Stopped))
     assert stopped.audio_end_ms % 32 == 0
+
+
+async def test_a_stream_alone_does_not_wait_for_whole_intervals() -> None:
+    batch, stream = SpeechBatch(interval_ms=2_000), SpeechProbabilities(rate_hz=24_000)
+    async with asyncio.timeout(20):  # 200 s with a whole interval for each
+        for _ in range(100):
+            await batch.push(stream, np.zeros(2_400, np.float32))

@@ -152,7 +152,7 @@ async def test_filters_count_and_runs_unfold(inspected: Opened) -> None:
     await expect(status).to_have_text("41 of 43 events")
     await page.get_by_label("Filter", exact=True).fill("")
 
-    await page.get_by_role("button", name="Fold").click()
+    await page.get_by_role("button", name="Fold", exact=True).click()
     await expect(rows(page, "word39")).to_be_visible()
     await expect(page.locator(".rtnb-ev-status")).to_have_text("43 of 43 events")
 
@@ -229,7 +229,7 @@ async def test_a_pause_loses_nothing_and_the_newest_is_followed(inspected: Opene
     await expect(status).to_have_text("43 of 43 events · paused, 500 new")
     await page.get_by_role("button", name="Pause").click()
     await expect(status).to_have_text("543 of 543 events")
-    await page.get_by_role("button", name="Fold").click()
+    await page.get_by_role("button", name="Fold", exact=True).click()
     await expect(rows(page, "word539")).to_be_visible()  # the last one
     await run(notebook, "deltas(540, 600); print('more')")
     await expect(rows(page, "word599")).to_be_visible()
@@ -295,7 +295,7 @@ async def test_hostile_text_stays_text(inspected: Opened) -> None:
     seen = ""
     for folded in (True, False):
         if not folded:
-            await page.get_by_role("button", name="Fold").click()
+            await page.get_by_role("button", name="Fold", exact=True).click()
         await page.get_by_role("grid", name="Events").focus()
         await page.keyboard.press("Home")
         for _ in range(total):
