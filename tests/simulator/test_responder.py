@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -219,3 +220,15 @@ async def test_a_first_message_without_words_is_not_invented() -> None:
 async def test_a_sentence_about_something_first_is_no_question_for_the_first_message() -> None:
     text = await words(RulesResponder(), turn(said("a", "1"), said("My first question is about whales", "2")))
     assert text.startswith("You said: My first question")
+
+
+def test_a_giant_text_and_many_tools_cost_no_more_than_long_ones() -> None:
+    def cost_s(n_words: int) -> float:
+        tools = tuple(
+            {"type": "function", "name": f"tool_{number}", "description": "what " * n_words} for number in range(20)
+        )
+        began_s = time.process_time()
+        choose_tool("say " * n_words, turn(tools=tools))
+        return time.process_time() - began_s
+
+    assert cost_s(400_000) < 20 * cost_s(2_000)  # before the bound it was 200 times as much and more
