@@ -1,8 +1,9 @@
 """Does a closed playground leave anything behind? ``python -m tests.benchmarks.leaks [times]``
 
-In a real JupyterLab, 20 playgrounds are opened and closed, one after the other. Printed: kernel (tasks of the shared
+In a real JupyterLab, 20 playgrounds are opened and closed, one after the other; then, in another notebook, as many
+boxes of plain ipywidgets, because JupyterLab and ipywidgets keep something, too. Printed: kernel (tasks of the shared
 loop, widgets, open files and sockets, resident memory) and page (listeners, nodes, heap after garbage collection, open
-WebSockets) after the first one and after the last one.
+WebSockets) after the first one and after the last one, and the difference for each.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from tests.browser.chromium import find_chromium, flags, prepare_driver
 from tests.browser.lab import Lab, open_notebook
 
 SETUP = """
-import asyncio, gc, json, os, rtnb
+import asyncio, gc, json, os
+import ipywidgets, rtnb
 from ipywidgets.widgets.widget import _instances
 from rtnb._loop import shared_loop
 simulator = rtnb.Simulator(latency="fast", voice="babble")
@@ -35,9 +37,18 @@ def kernel():
     return {"tasks": shared_loop().run(tasks()), "widgets": len(_instances),
             "files and sockets": len(os.listdir("/proc/self/fd")), "memory (MB)": round(pages * 4096 / 2**20, 1)}
 """
-OPEN = "playground = rtnb.Playground(simulator)\nplayground"
-SHOWN = ".rtnb-playground .rtnb-connection[data-state=open]"
-CLOSE = "playground.close(); del playground; await asyncio.sleep(1)"
+PLAYGROUND = (
+    "playground = rtnb.Playground(simulator)\nplayground",
+    ".rtnb-playground .rtnb-connection[data-state=open]",
+    "playground.close(); del playground; await asyncio.sleep(1)",
+)
+"""Code that opens, what the page then shows, code that closes."""
+PLAIN = (
+    "box = ipywidgets.VBox([ipywidgets.IntSlider() for _ in range(60)])\nbox",
+    ".widget-slider",
+    "ipywidgets.Widget.close_all(); del box; await asyncio.sleep(1)",
+)
+"""The peer: sliders, about as many as a playground has widgets."""
 SOCKETS = """
 window.sockets = [];
 window.WebSocket = class extends WebSocket {
@@ -61,30 +72,40 @@ async def measure(notebook: Any, devtools: Any) -> dict[str, float]:
 
 
 async def benchmark(home: Path, times: int) -> None:
-    """Open and close playgrounds, and print what was there before and after."""
+    """Open and close playgrounds, and as many boxes of plain ipywidgets; print what was there before and after."""
     prepare_driver()
     lab = Lab(home).start()
     try:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
-            lab.write("leaks.ipynb", ["0"])
-            notebook = await open_notebook(lab, browser, "leaks.ipynb", pictures=home, script=SOCKETS)
-            devtools = await notebook.page.context.new_cdp_session(notebook.page)
-            await devtools.send("Performance.enable")
-            await run(notebook, SETUP)
-            rows = []
-            for number in range(times + 1):  # the first one loads what stays
-                await run(notebook, OPEN)
-                await notebook.page.locator(SHOWN).first.wait_for(timeout=60_000)
-                await run(notebook, CLOSE)
-                if number in (0, times):
-                    rows.append(await measure(notebook, devtools))
+            tables = {}
+            for name, cells in {"playground": PLAYGROUND, "plain ipywidgets": PLAIN}.items():
+                lab.write(f"{name}.ipynb", ["0"])
+                notebook = await open_notebook(lab, browser, f"{name}.ipynb", pictures=home, script=SOCKETS)
+                tables[name] = await repeat(notebook, times, *cells)
+                await notebook.page.close()
             await browser.close()
     finally:
         lab.stop()
-    print(f"{'':20}{'after 1':>12}{f'after {times + 1}':>12}")
-    for name, before in rows[0].items():
-        print(f"{name:20}{before:12g}{rows[1][name]:12g}")
+    print(f"{'':20}" + "".join(f"{name + ', after 1':>27}{f'after {times + 1}':>10}{'each':>9}" for name in tables))
+    for label in tables["playground"][0]:
+        ends = [(before[label], after[label]) for before, after in tables.values()]
+        print(f"{label:20}" + "".join(f"{a:27g}{b:10g}{(b - a) / times:9.2f}" for a, b in ends))
+
+
+async def repeat(notebook: Any, times: int, opening: str, shown: str, closing: str) -> list[dict[str, float]]:
+    """Open and close one thing again and again; what is there after the first and after the last."""
+    devtools = await notebook.page.context.new_cdp_session(notebook.page)
+    await devtools.send("Performance.enable")
+    await run(notebook, SETUP)
+    rows = []
+    for number in range(times + 1):  # the first one loads what stays
+        await run(notebook, opening)
+        await notebook.page.locator(shown).first.wait_for(timeout=60_000)
+        await run(notebook, closing)
+        if number in (0, times):
+            rows.append(await measure(notebook, devtools))
+    return rows
 
 
 if __name__ == "__main__":
