@@ -106,10 +106,10 @@ class Arrivals:
         self.times: list[float] = []
         before = ServiceSession.receive
 
-        def receive(session: ServiceSession, text: str | bytes) -> None:
+        async def receive(session: ServiceSession, text: str | bytes) -> None:
             if '"input_audio_buffer.append"' in str(text[:200]):
                 self.times.append(time.monotonic())
-            before(session, text)
+            await before(session, text)
 
         ServiceSession.receive = receive  # type: ignore[method-assign]
 
