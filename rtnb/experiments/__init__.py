@@ -1,0 +1,1 @@
+"""Prompt experiments: cases, variants, graders, runs and what they show."""

@@ -1,0 +1,223 @@
+"""One run of an experiment: a conversation of one case under one variant, its facts, and its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from rtnb.analysis.cost import CostMeter, Price
+from rtnb.analysis.latency import LatencyMeter
+from rtnb.client.log import LogRow
+from rtnb.errors import CaseError, ConnectError, RtnbError, TransportError
+from rtnb.experiments.callers import converse
+from rtnb.experiments.cases import Case, fill
+from rtnb.protocol import events
+from rtnb.redaction import redact
+from rtnb.targets import connect
+from rtnb.trace import Trace
+
+MAX_RETRIES: Final = 2
+"""Most repetitions of a run whose connection failed (chosen)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run needs; can be sent to another process where the target can."""
+
+    target: Any
+    case: Case
+    variant: str
+    repeat: int
+    settings: Mapping[str, Any]
+    folder: Path
+    seed: int
+    voice: str = "auto"
+    prices: Mapping[str, Price] | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of its files: case, repeat, and a number that stands for the variant."""
+        return f"{self.case.id}-{zlib.crc32(self.variant.encode()):08x}-{self.repeat}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Outcome of one run: what graders get."""
+
+    case: Case
+    variant: str
+    repeat: int
+    folder: Path
+    answers: Sequence[Mapping[str, Any]] = ()
+    """Of each answer: text, status, first_audio_ms, audio_ms, kind of the turn before it."""
+    user: Sequence[str] = ()
+    """Transcripts or texts of the user's turns."""
+    calls: Sequence[Mapping[str, Any]] = ()
+    """Of each function call: name, arguments (decoded JSON), output."""
+    usd: float | None = None
+    """Estimated cost; None where a price is not known."""
+    seconds: float = 0.0
+    retries: int = 0
+    """How often the run was started again because its connection failed."""
+    error: str = ""
+    """Why the conversation ended early; empty where it did not."""
+    trace_file: str = ""
+    grades: Mapping[str, Any] = field(default_factory=dict)
+    """Grader -> True, False, or a number; None where it does not apply."""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    """Grader -> reasons that it gave."""
+
+    @property
+    def text(self) -> str:
+        """Everything the model said or wrote."""
+        return "\n".join(answer["text"] for answer in self.answers)
+
+    @property
+    def trace(self) -> Trace:
+        """The kept conversation: to hear, search and replay."""
+        return Trace(self.folder / self.trace_file)
+
+    def __repr__(self) -> str:
+        state = f"failed: {self.error}" if self.error else f"{len(self.answers)} answers"
+        return f"<Run {self.case.id!r}, {self.variant!r}, repeat {self.repeat}: {state}>"
+
+
+async def run_job(job: Job) -> Run:
+    """Hold one conversation, keep its trace, and return its facts; failures of the service are facts, too.
+
+    A connection that fails is opened again, at most `MAX_RETRIES` times; nothing else is repeated.
+    """
+    retries = 0
+    while True:
+        try:
+            return await _converse(job, retries)
+        except TransportError as error:
+            refused = isinstance(error, ConnectError) and error.status is not None and 400 <= error.status < 500
+            if refused or retries == MAX_RETRIES:
+                return _failed(job, error, retries)
+            retries += 1
+
+
+async def _converse(job: Job, retries: int) -> Run:
+    from rtnb.experiments.callers import opened_voice
+
+    settings = fill(job.settings, job.case.values)
+    if job.case.tools:
+        settings["tools"] = [*settings.get("tools", ()), *job.case.tools]
+    if job.target == "sim":
+        settings.setdefault("seed", _seed(job))
+    path = job.folder / f"{job.name}.rtnb"
+    path.unlink(missing_ok=True)
+    begun, error = monotonic(), ""
+    async with opened_voice(job.voice) as voice, connect(job.target, trace=path, **settings) as session:
+        try:
+            await converse(session, job.case, voice)
+        except (TransportError, CaseError):
+            raise
+        except (RtnbError, TimeoutError) as raised:
+            error = redact(str(raised) or type(raised).__name__)
+        rows, model = list(session.log), session.config.model
+    facts = read_facts(rows, model=model, prices=job.prices)
+    return Run(
+        job.case, job.variant, job.repeat, job.folder, **facts,
+        seconds=monotonic() - begun, retries=retries, error=error, trace_file=path.name,
+    )  # fmt: skip
+
+
+def _failed(job: Job, error: Exception, retries: int) -> Run:
+    return Run(job.case, job.variant, job.repeat, job.folder, retries=retries, error=redact(str(error)))
+
+
+def _seed(job: Job) -> int:
+    """Return a seed of its own for each run, the same whatever ran before."""
+    return zlib.crc32(f"{job.seed}/{job.name}".encode())
+
+
+def read_facts(
+    rows: Iterable[LogRow], *, model: str | None = None, prices: Mapping[str, Price] | None = None
+) -> dict[str, Any]:
+    """Return what graders need of a log: answers, user, calls, usd."""
+    latency, cost = LatencyMeter(), CostMeter(model=model if prices and model in prices else None, prices=prices)
+    texts: dict[str, str] = {}
+    answers: dict[str, dict[str, Any]] = {}
+    user: dict[str, str] = {}
+    calls: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        latency.feed((row,))
+        cost.feed((row,))
+        match event := row.event:
+            case events.ConversationItemCreate() | events.ConversationItemAdded():
+                _read_item(event.item, user, calls)
+            case events.ConversationItemInputAudioTranscriptionCompleted():
+                user[event.item_id] = event.transcript
+            case events.ResponseOutputAudioDelta():
+                answers.setdefault(event.response_id, {"bytes": 0})["bytes"] += event.audio_bytes
+            case events.ResponseDone():
+                texts = {item.id: _text(item) for item in event.response.output or ()}
+                for item in event.response.output or ():
+                    _read_item(item, user, calls)
+                answer = answers.setdefault(event.response.id, {"bytes": 0})
+                answer |= {"text": "\n".join(filter(None, texts.values())), "status": event.response.status}
+    for turn in latency.turns:
+        if turn.response_id in answers:
+            answers[turn.response_id] |= {"kind": turn.kind, "first_audio_ms": turn.ms("first audio")}
+    done = [answer for answer in answers.values() if "text" in answer]
+    spoken = [answer | {"audio_ms": answer["bytes"] / 48} for answer in done]
+    return {
+        "answers": [{name: value for name, value in answer.items() if name != "bytes"} for answer in spoken],
+        "user": list(user.values()),
+        "calls": list(calls.values()),
+        "usd": None if cost.unknown else cost.usd,
+    }
+
+
+def _read_item(item: Any, user: dict[str, str], calls: dict[str, dict[str, Any]]) -> None:
+    if item.type == "message" and item.role == "user":
+        user.setdefault(item.id, _text(item))
+    elif item.type == "function_call" and item.call_id:
+        try:
+            arguments = json.loads(item.arguments or "{}")
+        except ValueError:
+            arguments = item.arguments
+        calls.setdefault(item.call_id, {"name": item.name, "arguments": arguments, "output": None})
+        if item.arguments:
+            calls[item.call_id]["arguments"] = arguments
+    elif item.type == "function_call_output" and item.call_id in calls:
+        calls[item.call_id]["output"] = item.output
+
+
+def _text(item: Any) -> str:
+    return " ".join(part.transcript or part.text or "" for part in item.content or ())
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def save_run(run: Run, name: str) -> None:
+    """Write the facts and grades of a run; the file appears at once and whole, so a killed process leaves none."""
+    kept = {key: value for key, value in asdict(run).items() if key not in ("case", "folder")}
+    path = run.folder / f"{name}.json"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps({"case": run.case.id, **kept}, default=str, ensure_ascii=False), encoding="utf-8")
+    os.replace(part, path)
+
+
+def load_run(path: Path, cases: Mapping[str, Case]) -> Run:
+    """Read a run that `save_run` wrote.
+
+    Raises
+    ------
+    CaseError
+        The file is none of a run, or its case is unknown.
+    """
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return Run(case=cases[kept.pop("case")], folder=path.parent, **kept)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CaseError(f"{path} is not the file of a run: {error}") from error
