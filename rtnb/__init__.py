@@ -121,6 +121,7 @@ _NAMES = {
     "rtnb.analysis": "Recording migrate plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
     "rtnb.client": "Budget EventLog Response Session",
     "rtnb.experiment": "calibrate",
+    "rtnb.experiments": "Case ChatModel Judge Persona Result cases experiment graders grid",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError TraceError",
     "rtnb.protocol": "SemanticVad ServerVad",

@@ -18,6 +18,7 @@
     ├─ AudioError (ValueError)    wrong dtype, shape or rate
     ├─ ScenarioError (ValueError) a simulator scenario that cannot be played
     ├─ TraceError (ValueError)    a recording of a session that cannot be read or written
+    ├─ CaseError (ValueError)     a case, variant or grader of an experiment that cannot be used
     └─ WidgetError                the browser refused: permission denied, no device, insecure page
 
 A message states what happened, the value, what is allowed, and (as a note) the next step. No message holds a key. Each
@@ -212,6 +213,10 @@ class ScenarioError(RtnbError, ValueError):
 
 class TraceError(RtnbError, ValueError):
     """A recording of a session that cannot be read or written: damaged, of another version, or not safe to open."""
+
+
+class CaseError(RtnbError, ValueError):
+    """A case, variant or grader of an experiment that cannot be used; names the file, line and field."""
 
 
 class WidgetError(RtnbError):

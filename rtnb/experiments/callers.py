@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from rtnb.audio import Audio, read_wav
 from rtnb.client import Response, Session
 from rtnb.errors import CaseError
-from rtnb.experiments.cases import Case, Turn
+from rtnb.experiments.case import Case, Turn
 from rtnb.experiments.chat import ChatModel
 from rtnb.simulator.voice import Voice, open_voice
 
@@ -79,17 +79,24 @@ class Persona:
 
 
 @asynccontextmanager
-async def opened_voice(kind: str | Voice) -> AsyncIterator[Voice]:
-    """Open the voice of spoken turns and close it again; a voice object is used as it is."""
-    voice = open_voice(kind) if isinstance(kind, str) else kind
+async def opened_voice(kind: str | Voice, cases: Iterable[Case]) -> AsyncIterator[str | Voice]:
+    """Open the voice that a case needs and close it again; yield `kind` as it is where none needs one."""
+    if not isinstance(kind, str) or not any(map(_speaks, cases)):
+        yield kind
+        return
+    voice = await open_voice(kind)
     try:
         yield voice
     finally:
-        if isinstance(kind, str):
-            await voice.aclose()
+        await voice.aclose()
 
 
-async def converse(session: Session, case: Case, voice: Voice, *, timeout_s: float = 60.0) -> None:
+def _speaks(case: Case) -> bool:
+    user = case.user
+    return any(turn.say for turn in user) if isinstance(user, tuple) else bool(getattr(user, "speak", True))
+
+
+async def converse(session: Session, case: Case, voice: Any, *, timeout_s: float = 60.0) -> None:
     """Hold the conversation of a case; the log of the session has everything that was said.
 
     Raises
@@ -123,7 +130,7 @@ async def converse(session: Session, case: Case, voice: Voice, *, timeout_s: flo
         await response.wait_done()
 
 
-async def _perform(session: Session, turn: Turn, voice: Voice, *, stream: bool) -> Response | None:
+async def _perform(session: Session, turn: Turn, voice: Any, *, stream: bool) -> Response | None:
     if turn.text:
         return await session.ask(turn.text, stream=stream)
     audio, rate_hz = await _sound(turn, voice)
@@ -134,7 +141,7 @@ async def _perform(session: Session, turn: Turn, voice: Voice, *, stream: bool) 
     return answer
 
 
-async def _sound(turn: Turn, voice: Voice) -> tuple[Audio, int]:
+async def _sound(turn: Turn, voice: Any) -> tuple[Audio, int]:
     if turn.audio:
         return read_wav(turn.audio)
     speech = await voice.speak(turn.say, voice="alloy", speed=1.0, language="en")

@@ -6,17 +6,17 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from rtnb.analysis.cost import CostMeter, Price
+from rtnb.analysis.cost import PRICES, CostMeter, Price
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.client.log import LogRow
 from rtnb.errors import CaseError, ConnectError, RtnbError, TransportError
-from rtnb.experiments.callers import converse
-from rtnb.experiments.cases import Case, fill
+from rtnb.experiments.callers import converse, opened_voice
+from rtnb.experiments.case import Case, fill
 from rtnb.protocol import events
 from rtnb.redaction import redact
 from rtnb.targets import connect
@@ -37,7 +37,7 @@ class Job:
     settings: Mapping[str, Any]
     folder: Path
     seed: int
-    voice: str = "auto"
+    voice: Any = "auto"
     prices: Mapping[str, Price] | None = None
 
     @property
@@ -105,8 +105,6 @@ async def run_job(job: Job) -> Run:
 
 
 async def _converse(job: Job, retries: int) -> Run:
-    from rtnb.experiments.callers import opened_voice
-
     settings = fill(job.settings, job.case.values)
     if job.case.tools:
         settings["tools"] = [*settings.get("tools", ()), *job.case.tools]
@@ -115,15 +113,15 @@ async def _converse(job: Job, retries: int) -> Run:
     path = job.folder / f"{job.name}.rtnb"
     path.unlink(missing_ok=True)
     begun, error = monotonic(), ""
-    async with opened_voice(job.voice) as voice, connect(job.target, trace=path, **settings) as session:
+    async with opened_voice(job.voice, [job.case]) as voice, connect(job.target, trace=path, **settings) as session:
         try:
             await converse(session, job.case, voice)
         except (TransportError, CaseError):
             raise
         except (RtnbError, TimeoutError) as raised:
             error = redact(str(raised) or type(raised).__name__)
-        rows, model = list(session.log), session.config.model
-    facts = read_facts(rows, model=model, prices=job.prices)
+        rows = list(session.log)
+    facts = read_facts(rows, prices=job.prices)
     return Run(
         job.case, job.variant, job.repeat, job.folder, **facts,
         seconds=monotonic() - begun, retries=retries, error=error, trace_file=path.name,
@@ -140,10 +138,10 @@ def _seed(job: Job) -> int:
 
 
 def read_facts(
-    rows: Iterable[LogRow], *, model: str | None = None, prices: Mapping[str, Price] | None = None
+    rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = None
 ) -> dict[str, Any]:
     """Return what graders need of a log: answers, user, calls, usd."""
-    latency, cost = LatencyMeter(), CostMeter(model=model if prices and model in prices else None, prices=prices)
+    latency, cost = LatencyMeter(), CostMeter(prices={**PRICES, **(prices or {})})
     texts: dict[str, str] = {}
     answers: dict[str, dict[str, Any]] = {}
     user: dict[str, str] = {}
@@ -201,7 +199,7 @@ def _text(item: Any) -> str:
 
 def save_run(run: Run, name: str) -> None:
     """Write the facts and grades of a run; the file appears at once and whole, so a killed process leaves none."""
-    kept = {key: value for key, value in asdict(run).items() if key not in ("case", "folder")}
+    kept = {f.name: getattr(run, f.name) for f in fields(run) if f.name not in ("case", "folder")}
     path = run.folder / f"{name}.json"
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps({"case": run.case.id, **kept}, default=str, ensure_ascii=False), encoding="utf-8")

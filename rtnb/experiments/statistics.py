@@ -142,7 +142,7 @@ def more_cases(found: Difference, *, n_comparisons: int = 1) -> int | None:
 
     With probability `POWER`, by the normal approximation. The observed size is uncertain itself, so this is a guide.
     """
-    if not found.difference or not found.deviation:
+    if not (found.difference and found.deviation > 0):  # NaN of a single case, too
         return None
     z = _NORMAL.inv_cdf(1 - (1 - CONFIDENCE) / 2 / n_comparisons) + _NORMAL.inv_cdf(POWER)
     needed = ceil((z * found.deviation / abs(found.difference)) ** 2 + z * z / 4)  # the second term: t instead of z
