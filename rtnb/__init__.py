@@ -122,7 +122,7 @@ _NAMES = {
     "rtnb.client": "Budget EventLog Response Session",
     "rtnb.experiment": "calibrate",
     "rtnb.experiments": "Case ChatModel Judge Persona Result cases experiment graders grid",
-    "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
+    "rtnb.errors": "AudioError AuthenticationError BudgetExceeded CaseError ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError TraceError",
     "rtnb.protocol": "SemanticVad ServerVad",
     "rtnb.simulator": "Simulator",

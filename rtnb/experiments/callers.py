@@ -9,11 +9,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import numpy as np
+
+from rtnb.analysis.latency import AUDIBLE
 from rtnb.audio import Audio, read_wav
 from rtnb.client import Response, Session
 from rtnb.errors import CaseError
 from rtnb.experiments.case import Case, Turn
 from rtnb.experiments.chat import ChatModel
+from rtnb.simulator.speech import RATE_HZ as VOICE_HZ
 from rtnb.simulator.voice import Voice, open_voice
 
 _HANG_UP: Final = "[hang up]"
@@ -115,6 +119,7 @@ async def converse(session: Session, case: Case, voice: Any, *, timeout_s: float
         following = script[number + 1] if script is not None and number + 1 < len(script) else None
         if turn is None:
             break
+        sound = None if turn.text else await _sound(turn, voice)
         if turn.interrupt:
             if response is None:
                 raise CaseError(f"case {case.id!r}, turn {number + 1}: there is no answer to interrupt")
@@ -124,16 +129,16 @@ async def converse(session: Session, case: Case, voice: Any, *, timeout_s: float
                 await _played(session, response)
             await asyncio.sleep(turn.after_ms / 1000)
         stream = following is not None and following.interrupt
-        response = await _perform(session, turn, voice, stream=stream) or response
+        response = await _perform(session, turn, sound, stream=stream) or response
         number += 1
     if response is not None and not response.done:
         await response.wait_done()
 
 
-async def _perform(session: Session, turn: Turn, voice: Any, *, stream: bool) -> Response | None:
-    if turn.text:
+async def _perform(session: Session, turn: Turn, sound: tuple[Audio, int] | None, *, stream: bool) -> Response | None:
+    if sound is None:
         return await session.ask(turn.text, stream=stream)
-    audio, rate_hz = await _sound(turn, voice)
+    audio, rate_hz = sound
     if turn.kind != "speech":
         await session.say(audio, rate_hz=rate_hz, respond=False)
         return None
@@ -142,10 +147,13 @@ async def _perform(session: Session, turn: Turn, voice: Any, *, stream: bool) ->
 
 
 async def _sound(turn: Turn, voice: Any) -> tuple[Audio, int]:
+    """Return the sound of a spoken turn and its rate; an interruption without the silence in front of it."""
     if turn.audio:
-        return read_wav(turn.audio)
-    speech = await voice.speak(turn.say, voice="alloy", speed=1.0, language="en")
-    return speech.audio, 24_000
+        audio, rate_hz = read_wav(turn.audio)
+    else:
+        audio, rate_hz = (await voice.speak(turn.say)).audio, VOICE_HZ
+    loud = np.flatnonzero(np.abs(audio) > AUDIBLE)
+    return (audio[loud[0] :] if turn.interrupt and len(loud) else audio), rate_hz
 
 
 async def _until_heard(session: Session, response: Response, turn: Turn, *, timeout_s: float) -> None:
@@ -183,7 +191,7 @@ async def _played(session: Session, response: Response) -> None:
 def _heard(session: Session) -> list[tuple[str, str]]:
     """Return (role, text) of the messages of the conversation, in order."""
     found = []
-    for item in session.state.items:
+    for item in session.state.conversation:
         if item.type == "message" and item.role in ("user", "assistant"):
             parts = (part.transcript or part.text or "" for part in item.content or ())
             found.append((item.role, " ".join(part for part in parts if part)))

@@ -1,4 +1,4 @@
-"""Cases of an experiment: what a user says, the tools of the model, and what is expected; read from YAML, JSON or CSV."""
+"""Cases of an experiment: user turns, tools of the model, and expectations; read from YAML, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtnb.errors import CaseError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:

@@ -43,7 +43,7 @@ class ChatModel:
     timeout_s: float = 60.0
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def kept(self) -> dict[str, Any]:
         """Everything but the key, to be kept with results."""
         return {"url": redact(self.url), "model": self.model, "seed": self.seed}
 
@@ -70,7 +70,7 @@ class ChatModel:
                 http.post(url, json=body, headers=headers) as reply,
             ):
                 status, text = reply.status, await reply.text()
-                data = await reply.json(content_type=None) if status == 200 else None
+                data: Any = await reply.json(content_type=None) if status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as error:
             reason = str(error) or f"no answer within {self.timeout_s:g} s"
             raise TransportError(f"the chat model at {redact(url)} cannot be reached: {redact(reason)}") from error

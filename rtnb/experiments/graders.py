@@ -33,7 +33,7 @@ _FUNCTION_WORDS: Final = {
 
 
 async def grade(run: Run, graders: Sequence[Grader]) -> tuple[dict[str, Grade], dict[str, Any]]:
-    """Apply graders to a run; return grades and evidence by the graders' names. A run that failed has the grade None."""
+    """Apply graders to a run; return grades and evidence by their names. A run without an answer has the grade None."""
     grades: dict[str, Grade] = {}
     evidence: dict[str, Any] = {}
     for grader in graders:
@@ -97,7 +97,9 @@ def never_says(*texts: str) -> Grader:
 
 def max_words(count: int) -> Grader:
     """Grade whether no answer has more words."""
-    return _named(f"max_words({count})", lambda run: max((len(words(a["text"])) for a in run.answers), default=0) <= count)
+    return _named(
+        f"max_words({count})", lambda run: max((len(words(a["text"])) for a in run.answers), default=0) <= count
+    )
 
 
 def n_words(run: Run) -> Grade:
@@ -169,7 +171,8 @@ def called(name: str, **arguments: Any) -> Grader:
         calls = [call["arguments"] for call in run.calls if call["name"] == name]
         return {"grade": any(map(fits, calls)), "evidence": calls}
 
-    return _named(f"called({name!r})" if not arguments else f"called({name!r}, {', '.join(arguments)})", grader)
+    shown = (f"{key}={getattr(value, '__name__', value)!r}" for key, value in arguments.items())
+    return _named(f"called({', '.join([repr(name), *shown])})", grader)
 
 
 # --- time and money ---------------------------------------------------------------------------------------------------
@@ -196,9 +199,9 @@ def usd(run: Run) -> Grade:
     return run.usd
 
 
-def n_cut_offs(run: Run) -> Grade:
-    """Count answers that the user's speech ended (status ``cancelled`` by turn detection)."""
-    return sum(answer["status"] == "cancelled" for answer in run.answers)
+def n_interrupted(run: Run) -> Grade:
+    """Count answers that were cancelled or cut while they played."""
+    return float(sum(answer["interrupted"] for answer in run.answers))
 
 
 # --- speech -----------------------------------------------------------------------------------------------------------

@@ -143,7 +143,9 @@ def conversation_of(run: Run) -> str:
             lines.append(f"USER: {run.user[number]}")
         if number < len(run.answers):
             lines.append(f"ASSISTANT: {run.answers[number]['text']}")
-    lines += [f"FUNCTION CALL: {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in run.calls]
+    lines += [
+        f"FUNCTION CALL: {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in run.calls
+    ]
     return "\n".join(lines)
 
 

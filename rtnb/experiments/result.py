@@ -130,7 +130,7 @@ class Result:
         -------
         pandas.DataFrame
             grader, a, b, n_cases, n_runs, difference (b - a, mean over cases), low, high (95 %), p_adjusted (Holm),
-            shown (p_adjusted at most 0.05, and 0 outside the interval), needed (about how many more runs would show it).
+            shown (p_adjusted at most 0.05, and 0 outside the interval), needed (about so many more runs show it).
         """
         return self._compared([(grader, a, b) for grader in self.graders for a, b in combinations(self.variants, 2)])
 
@@ -190,7 +190,10 @@ class Result:
         seed : int, default 0
             Of the random order.
         """
-        for name, allowed in [*((v, self.variants) for v in variants), *([(case, [c.id for c in self.cases])] if case else [])]:
+        for name, allowed in [
+            *((v, self.variants) for v in variants),
+            *([(case, [c.id for c in self.cases])] if case else []),
+        ]:
             if name not in allowed:
                 raise CaseError(f"{name!r} is not in this result; there are: {', '.join(allowed)}")
         runs = [run for run in self.runs if run.variant in (variants or self.variants) and case in (None, run.case.id)]
@@ -217,17 +220,25 @@ class Result:
 
     def _estimates(self) -> str:
         rows = [
-            [row.grader, row.variant, row.n_cases, row.n_runs, _number(row.estimate), _span(row.low, row.high), row.note]
-            for row in self.table.itertuples()
+            [
+                row.grader,
+                row.variant,
+                row.n_cases,
+                row.n_runs,
+                _number(row.estimate),
+                _span(row.low, row.high),
+                row.note,
+            ]
+            for row in _rows(self.table)
         ]
         return _html(["grader", "variant", "cases", "runs", "estimate", "95 % interval", ""], rows)
 
     def _differences(self) -> str:
         rows = []
-        for row in self.comparisons.itertuples():
+        for row in _rows(self.comparisons):
             verdict = "shown" if row.shown else "not shown"
-            if not row.shown and row.needed is not None and row.needed == row.needed:
-                verdict += f": about {int(row.needed)} more runs"
+            if row.needed:
+                verdict += f": about {row.needed} more runs"
             span = _span(row.low, row.high)
             rows.append([row.grader, f"{row.b} − {row.a}", row.n_cases, _number(row.difference), span, verdict])
         return _html(["grader", "difference", "cases", "estimate", "95 % interval", "verdict"], rows)
@@ -238,12 +249,11 @@ class Result:
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return the result as one page that needs no Python, and write it where a path is given."""
-        head = (
-            "<!doctype html><meta charset=utf-8><title>Experiment</title>"
-            "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}td,th{padding:.2rem .8rem;"
-            "text-align:left;border-bottom:1px solid #ccc;vertical-align:top}pre{white-space:pre-wrap}</style>"
-        )
+        rules = "body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}pre{white-space:pre-wrap}"
+        rules += "td,th{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #ccc;vertical-align:top}"
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        head = "<!doctype html><meta charset=utf-8><title>Experiment</title>"
+        head += f'<meta http-equiv=Content-Security-Policy content="{policy}"><style>{rules}</style>'
         rows = [[run.case.id, run.variant, run.repeat, _grades(run), run.text or run.error] for run in self.runs]
         page = head + self._repr_html_() + _html(["case", "variant", "repeat", "grades", "answers"], rows)
         if path is not None:
@@ -289,17 +299,25 @@ def _grades(run: Run) -> str:
 
 def _readable(kept: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Make cases of a manifest readable without the functions and callers that only have their names there."""
-    return [{**case, "tools": [], "user": case["user"] if isinstance(case["user"], list) else str(case["user"])} for case in kept]
+    return [
+        {**case, "tools": [], "user": case["user"] if isinstance(case["user"], list) else str(case["user"])}
+        for case in kept
+    ]
+
+
+def _rows(table: pd.DataFrame) -> Iterable[Any]:
+    """Yield the rows as named tuples, missing values as None."""
+    return table.astype(object).where(table.notna(), None).itertuples()
 
 
 def _number(value: Any) -> str:
-    if value is None or value != value:
+    if value is None:
         return "–"
     return str(value) if isinstance(value, bool) else f"{value:.3g}"
 
 
-def _span(low: float, high: float) -> str:
-    return "not shown: one case" if low != low else f"{low:.3g} to {high:.3g}"
+def _span(low: float | None, high: float | None) -> str:
+    return "not shown: one case" if low is None else f"{low:.3g} to {high:.3g}"
 
 
 def _html(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

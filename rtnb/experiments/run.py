@@ -55,7 +55,7 @@ class Run:
     repeat: int
     folder: Path
     answers: Sequence[Mapping[str, Any]] = ()
-    """Of each answer: text, status, first_audio_ms, audio_ms, kind of the turn before it."""
+    """Of each answer: text, status, interrupted, first_audio_ms, audio_ms, kind of the turn before it."""
     user: Sequence[str] = ()
     """Transcripts or texts of the user's turns."""
     calls: Sequence[Mapping[str, Any]] = ()
@@ -137,12 +137,10 @@ def _seed(job: Job) -> int:
     return zlib.crc32(f"{job.seed}/{job.name}".encode())
 
 
-def read_facts(
-    rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = None
-) -> dict[str, Any]:
+def read_facts(rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = None) -> dict[str, Any]:
     """Return what graders need of a log: answers, user, calls, usd."""
     latency, cost = LatencyMeter(), CostMeter(prices={**PRICES, **(prices or {})})
-    texts: dict[str, str] = {}
+    cut: set[str] = set()
     answers: dict[str, dict[str, Any]] = {}
     user: dict[str, str] = {}
     calls: dict[str, dict[str, Any]] = {}
@@ -156,19 +154,24 @@ def read_facts(
                 user[event.item_id] = event.transcript
             case events.ResponseOutputAudioDelta():
                 answers.setdefault(event.response_id, {"bytes": 0})["bytes"] += event.audio_bytes
-            case events.ResponseDone():
-                texts = {item.id: _text(item) for item in event.response.output or ()}
-                for item in event.response.output or ():
+            case events.ConversationItemTruncated():
+                cut.add(event.item_id)
+            case events.ResponseDone(response=response):
+                items = response.output or ()
+                for item in items:
                     _read_item(item, user, calls)
-                answer = answers.setdefault(event.response.id, {"bytes": 0})
-                answer |= {"text": "\n".join(filter(None, texts.values())), "status": event.response.status}
+                answer = answers.setdefault(response.id, {"bytes": 0})
+                answer |= {"text": "\n".join(filter(None, map(_text, items))), "status": response.status}
+                answer["items"] = [item.id for item in items]
     for turn in latency.turns:
         if turn.response_id in answers:
             answers[turn.response_id] |= {"kind": turn.kind, "first_audio_ms": turn.ms("first audio")}
     done = [answer for answer in answers.values() if "text" in answer]
-    spoken = [answer | {"audio_ms": answer["bytes"] / 48} for answer in done]
+    for answer in done:
+        answer["audio_ms"] = answer.pop("bytes") / 48
+        answer["interrupted"] = answer["status"] == "cancelled" or not cut.isdisjoint(answer.pop("items"))
     return {
-        "answers": [{name: value for name, value in answer.items() if name != "bytes"} for answer in spoken],
+        "answers": done,
         "user": list(user.values()),
         "calls": list(calls.values()),
         "usd": None if cost.unknown else cost.usd,

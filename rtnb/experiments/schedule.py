@@ -21,6 +21,7 @@ from rtnb.analysis.cost import PRICES_CHECKED
 from rtnb.errors import CaseError
 from rtnb.experiments.callers import opened_voice
 from rtnb.experiments.case import Case, cases, fill
+from rtnb.experiments.chat import ChatModel
 from rtnb.experiments.graders import Grader, grade, name_of
 from rtnb.experiments.result import FORMAT, Result
 from rtnb.experiments.run import Job, Run, run_job, save_run
@@ -87,7 +88,7 @@ async def experiment(
     Examples
     --------
     >>> async def compare():
-    ...     variants = {"short": {"instructions": "Answer in one sentence."}, "long": {"instructions": "Explain at length."}}
+    ...     variants = {"short": {"instructions": "Be brief."}, "long": {"instructions": "Explain at length."}}
     ...     graders = [rtnb.graders.max_words(25)]
     ...     return await experiment("sim", ["Hello!"], variants, repeats=1, graders=graders, progress=False)
     >>> asyncio.run(compare()).to_frame()[["case", "variant", "repeat"]].sort_values("variant").values.tolist()
@@ -98,11 +99,11 @@ async def experiment(
     if len(set(names)) < len(names):
         raise CaseError(f"two graders have one name: {', '.join(names)}; set __name__ of one of them")
     path = Path(tempfile.mkdtemp(prefix="rtnb-experiment-") if folder is None else folder)
-    path.mkdir(parents=True, exist_ok=True)
     _write_manifest(path, target, made, variants, repeats=repeats, seed=seed, graders=graders)
+    prices = None if budget is None else budget.prices
     async with opened_voice(voice, made.values() if executor is None else ()) as opened:
         jobs = [
-            Job(target, made[case], variant, repeat, variants[variant], path, seed, opened, budget and budget.prices)
+            Job(target, made[case], variant, repeat, variants[variant], path, seed, opened, prices)
             for case, variant, repeat in plan(list(made), list(variants), repeats, seed=seed)
         ]
         waiting = [job for job in jobs if not (path / f"{job.name}.json").exists()]
@@ -212,9 +213,17 @@ def _checked(given: Any, variants: Mapping[str, Mapping[str, Any]], repeats: int
 
 
 def _write_manifest(
-    path: Path, target: Any, made: Mapping[str, Case], variants: Mapping[str, Any], *, repeats: int, seed: int, graders: Any
+    path: Path,
+    target: Any,
+    made: Mapping[str, Case],
+    variants: Mapping[str, Any],
+    *,
+    repeats: int,
+    seed: int,
+    graders: Any,
 ) -> None:
     """Write what was asked for, or check that a folder from before asked for the same."""
+    path.mkdir(parents=True, exist_ok=True)
     manifest = {
         "format": FORMAT,
         "rtnb": rtnb.__version__,
@@ -223,7 +232,7 @@ def _write_manifest(
         "repeats": repeats,
         "seed": seed,
         "variants": _plain(variants),
-        "cases": [_plain({name: value for name, value in vars(case).items()}) for case in made.values()],
+        "cases": [_plain(vars(case)) for case in made.values()],
         "graders": [{"name": name_of(grader), "note": getattr(grader, "note", "")} for grader in graders],
     }
     file = path / "experiment.json"
@@ -241,8 +250,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    if facts := getattr(value, "facts", None):
-        return _plain(facts) if isinstance(facts, Mapping) else redact(str(facts))
+    if isinstance(value, ChatModel):
+        return value.kept
     if is_dataclass(value) and not isinstance(value, type):
         return {f: _plain(getattr(value, f)) for f in value.__dataclass_fields__}
     if value is None or isinstance(value, bool | int | float):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf, nan, sqrt
+from math import ceil, nan, pi, sqrt, tan
 from statistics import NormalDist
 from typing import Final
 
@@ -164,14 +164,14 @@ def _interval(means: npt.NDArray[np.float64], *, pseudo: tuple[float, ...], seed
 def _t_quantile(p: float, df: int) -> float:
     """Quantile of Student's t by its expansion in 1/df (Abramowitz and Stegun 26.7.5), exact for df of 1 and 2."""
     if df == 1:
-        return float(np.tan(np.pi * (p - 0.5)))
+        return tan(pi * (p - 0.5))
     if df == 2:
         return (2 * p - 1) / sqrt(2 * p * (1 - p))
-    z = _NORMAL.inv_cdf(p) if 0 < p < 1 else inf
-    terms = (
+    z = _NORMAL.inv_cdf(p)
+    terms: tuple[float, ...] = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / df**k for k, term in enumerate(terms, 1))
+    return z + sum((term / df**k for k, term in enumerate(terms, 1)), 0.0)

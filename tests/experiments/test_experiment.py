@@ -1,0 +1,231 @@
+"""Whole experiments against the simulator: graded, resumed after a kill, within a budget, spoken and interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtnb
+from rtnb import graders
+from rtnb.analysis.cost import PRICES
+from rtnb.simulator.responder import Call, Say, Turn
+from tests.experiments.chat import chat_service
+
+FAST = {"latency": "fast", "voice": "marin"}
+PRICED = {"rtnb-simulator": PRICES["gpt-realtime"]}
+
+
+class Obeying:
+    """Responder that keeps to "one sentence" in a known share of its answers."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    async def respond(self, turn: Turn) -> AsyncIterator[Say | Call]:
+        yield Say("Yes." if random.random() < self.share else "Well, let me explain this at great length, with care.")
+
+
+def variants(obeys: float = 0.9, ignores: float = 0.2) -> dict[str, dict[str, Any]]:
+    return {
+        "long": {"instructions": "Explain at length.", "responder": Obeying(ignores), **FAST},
+        "short": {"instructions": "Answer in one sentence.", "responder": Obeying(obeys), **FAST},
+    }
+
+
+async def test_a_better_prompt_is_shown_and_its_runs_are_kept(tmp_path: Path) -> None:
+    random.seed(4)
+    cases = [f"Question {n}?" for n in range(12)]
+    result = await rtnb.experiment(
+        "sim", cases, variants(), repeats=3, graders=[graders.max_words(3)], folder=tmp_path / "a", progress=False
+    )
+    assert (len(result.runs), result.n_planned) == (72, 72)
+    (row,) = result.comparisons.to_dict("records")
+    assert (row["a"], row["b"], row["n_cases"], row["n_runs"]) == ("long", "short", 12, 72)
+    assert row["shown"]
+    assert row["low"] < 0.7 < row["high"], "the responders differ by 70 points"
+    again = rtnb.Result(result.save(tmp_path / "b"))
+    assert again.comparisons.equals(result.comparisons)
+    run = again.runs[0]
+    assert run.trace.transcript.splitlines()[0].startswith("You:"), "its conversation can be read"
+    assert len(run.trace.model_audio) > 0
+    assert "shown" in again._repr_html_()
+    assert again.to_frame()["max_words(3)"].dtype == bool
+
+
+async def test_a_placeholder_text_of_a_stranger_stays_text(tmp_path: Path) -> None:
+    cases = [{"id": "x", "user": "<img src=x onerror=alert(1)>"}]
+    one = {"<b>v</b>": {"instructions": "Repeat.", **FAST}}
+    result = await rtnb.experiment("sim", cases, one, repeats=1, graders=[graders.n_words], progress=False)
+    page = result.to_html(tmp_path / "page.html")
+    assert "<img" not in page
+    assert "<b>v" not in page
+    assert (tmp_path / "page.html").read_text() == page
+
+
+async def test_tools_placeholders_and_expectations_reach_the_run() -> None:
+    def book_table(people: int) -> str:
+        """Book a table."""
+        return f"booked for {people}"
+
+    case = {
+        "id": "book", "user": ["Please book a table for 4 people.", "What is your name?"], "tools": [book_table],
+        "expect": {"contains": "Rosa"}, "values": {"who": "Rosa"},
+    }  # fmt: skip
+    wanted = [graders.called("book_table", people=4), graders.called("book_table", people=5), graders.contains()]
+    one = {"a": {"instructions": "Your name is {who}.", **FAST}}
+    result = await rtnb.experiment("sim", [case], one, repeats=1, graders=wanted, progress=False)
+    (run,) = result.runs
+    assert run.calls[0]["arguments"] == {"people": 4}
+    assert "booked for 4" in run.calls[0]["output"]
+    assert [run.grades[graders.name_of(grader)] for grader in wanted] == [True, False, True]
+
+
+SCRIPT = """
+import asyncio, sys, rtnb
+from rtnb import graders
+prompts = ("Answer in one sentence.", "Explain at length.")
+variants = {prompt: {"instructions": prompt, "latency": "fast"} for prompt in prompts}
+asyncio.run(rtnb.experiment(
+    "sim", [f"Tell me about {word}." for word in ("ducks", "trains", "rain", "tea", "chess", "bees")], variants,
+    repeats=4, graders=[graders.max_words(12), graders.n_words], folder=sys.argv[1], progress=False, seed=3))
+"""
+
+
+def test_after_kill_9_no_run_is_lost_or_done_twice(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([sys.executable, "-c", SCRIPT, str(whole)], check=True, timeout=120)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(killed)])
+    while len(list(killed.glob("*-*.json"))) < 15:
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    before = {file.name: file.read_bytes() for file in killed.glob("*-*.json")}
+    subprocess.run([sys.executable, "-c", SCRIPT, str(killed)], check=True, timeout=120)
+    after = {file.name: file.read_bytes() for file in killed.glob("*-*.json")}
+    assert len(after) == 48
+    assert before.items() <= after.items(), "completed runs are as they were"
+    a, b = rtnb.Result(whole), rtnb.Result(killed)
+    assert a.table.equals(b.table)
+    assert a.comparisons.equals(b.comparisons)
+
+
+async def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
+    await rtnb.experiment("sim", ["Hi"], {"a": FAST}, repeats=1, folder=tmp_path, progress=False)
+    with pytest.raises(rtnb.CaseError, match="holds another experiment: its cases differ; choose another folder"):
+        await rtnb.experiment("sim", ["Ho"], {"a": FAST}, repeats=1, folder=tmp_path, progress=False)
+
+
+async def test_the_budget_stops_within_one_run(tmp_path: Path) -> None:
+    budget = rtnb.Budget(usd=0.1, prices=PRICED)
+    result = await rtnb.experiment(
+        "sim", [f"Tell me about {n}." for n in range(10)], {"a": FAST}, repeats=5, budget=budget, progress=False
+    )
+    dearest = max(run.usd or 0 for run in result.runs)
+    assert len(result.runs) < 50
+    assert 0.1 - 2 * dearest <= result.usd <= 0.1, "it stops before the run that could exceed it"
+    assert f"{len(result.runs)} of 50 runs" in repr(result)
+
+
+async def test_a_budget_without_a_price_is_refused() -> None:
+    with pytest.raises(rtnb.CaseError, match=r"price of a run is not known.*Budget\(prices=…\)"):
+        await rtnb.experiment("sim", ["Hi"], {"a": FAST}, repeats=1, budget=rtnb.Budget(usd=1), progress=False)
+
+
+async def test_a_lost_connection_is_tried_again_and_counted() -> None:
+    result = await rtnb.experiment(
+        "ws://127.0.0.1:9", ["Hi"], {"a": {}}, repeats=1, graders=[graders.n_words], progress=False
+    )
+    (run,) = result.runs
+    assert run.retries == 2
+    assert "127.0.0.1" in run.error
+    assert run.grades == {"n_words": None}, "a run that failed is no evidence"
+
+
+async def test_conversations_run_in_other_processes() -> None:
+    with ProcessPoolExecutor(2) as executor:
+        result = await rtnb.experiment(
+            "sim", ["Hi", "Ho"], {"a": FAST}, repeats=1, graders=[graders.n_words], executor=executor, progress=False
+        )
+    assert [run.grades["n_words"] > 0 for run in result.runs] == [True, True]
+
+
+def begin_of_sound_ms(row: Any) -> float | None:
+    """Where a sent chunk becomes loud, ms from its begin; it is sent when it has been spoken to its end."""
+    if row.type != "input_audio_buffer.append":
+        return None
+    loud = np.flatnonzero(np.abs(np.frombuffer(row.event.audio, np.int16)) > 100)
+    return loud[0] / 24 if len(loud) else None
+
+
+async def test_an_interrupting_caller_speaks_when_it_should(tmp_path: Path) -> None:
+    at_ms = 600
+    case = rtnb.Case(
+        "stop", user=[{"say": "Tell me a story."}, {"say": "No, stop.", "interrupt": True, "after_ms": at_ms}]
+    )  # fmt: skip
+    detection = {"type": "server_vad", "silence_duration_ms": 200}
+    one = {"a": {"turn_detection": detection, "instructions": "Explain at length.", "latency": "fast"}}
+    result = await rtnb.experiment(
+        "sim", [case], one, repeats=6, graders=[graders.n_interrupted], voice="babble", concurrency=2, progress=False
+    )
+    late = []
+    for run in result.runs:
+        assert [answer["interrupted"] for answer in run.answers] == [True, False]
+        rows = list(run.trace.rows())
+        first = next(row for row in rows if row.type == "response.output_audio.delta")
+        loud = next(row for row in rows if row.number > first.number and begin_of_sound_ms(row) is not None)
+        spoken_s = loud.monotonic_s + (begin_of_sound_ms(loud) - len(loud.event.audio) / 48) / 1000
+        late.append(1000 * (spoken_s - first.monotonic_s) - at_ms)
+    assert min(late) >= -20
+    assert np.median(late) <= 60
+
+
+async def test_a_persona_reaches_its_goal_and_hangs_up() -> None:
+    said = iter(["I want a refund for my ticket.", "Thank you, my name is Ada.", "[hang up]"])
+    async with chat_service(lambda messages: next(said)) as (url, requests):
+        chat = rtnb.ChatModel(url, "any", key="sk-canary-123456789", seed=7)
+        caller = rtnb.Persona(chat, goal="Get a refund.", facts="Name: Ada.", style="Hurried.", speak=False)
+        result = await rtnb.experiment(
+            "sim", [rtnb.Case("refund", user=caller)], {"a": FAST}, repeats=1, progress=False
+        )
+    (run,) = result.runs
+    assert run.user == ["I want a refund for my ticket.", "Thank you, my name is Ada."]
+    assert len(run.answers) == 2
+    assert "Get a refund." in requests[0]["messages"][0]["content"]
+    assert requests[1]["messages"][-1] == {"role": "user", "content": run.answers[0]["text"]}, "it hears the answers"
+    assert requests[0]["seed"] == 7
+    kept = b"".join(file.read_bytes() for file in result.path.iterdir())
+    assert b"Get a refund." in kept, "its prompt is kept"
+    assert b"canary" not in kept
+
+
+async def test_flaky_cases_are_listed() -> None:
+    random.seed(1)
+    result = await rtnb.experiment(
+        "sim",
+        ["Hi"],
+        {"a": {"responder": Obeying(0.5), **FAST}},
+        repeats=8,
+        graders=[graders.max_words(3)],
+        progress=False,
+    )
+    (row,) = result.flaky.to_dict("records")
+    assert 0 < row["n_passed"] < row["n_runs"] == 8
+
+
+def test_listening_is_blind_if_wished(tmp_path: Path) -> None:
+    result = asyncio.run(rtnb.experiment("sim", ["Hi"], {"secret": FAST}, repeats=2, progress=False))
+    players = result.listen("secret", blind=True)
+    page = players._repr_html_()
+    assert page.count("<audio") == 2
+    assert "secret" not in page
+    with pytest.raises(rtnb.CaseError, match="'other' is not in this result; there are: secret"):
+        result.listen("other")

@@ -1,0 +1,128 @@
+"""Graders on made runs, and a judge against planted labels."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rtnb
+from rtnb import graders
+from rtnb.experiments.judge import kappa
+from tests.experiments.chat import chat_service
+
+
+def run(*texts: str, calls: Any = (), expect: Any = None, **more: Any) -> rtnb.experiments.Run:
+    answers = [{"text": text, "status": "completed", "first_audio_ms": 300.0, "audio_ms": 900.0} for text in texts]
+    case = rtnb.Case("c", user="Hi", expect=expect or {})
+    return rtnb.experiments.Run(case, "v", 0, Path(), answers=answers, user=["Hi"], calls=list(calls), **more)
+
+
+async def grade(one: rtnb.experiments.Run, grader: Any) -> Any:
+    grades, _ = await graders.grade(one, [grader])
+    return grades[graders.name_of(grader)]
+
+
+@pytest.mark.parametrize(
+    "grader, good, bad",
+    [
+        (graders.contains("refund"), "You get a Refund.", "Sorry."),
+        (graders.matches(r"\d+ minutes"), "In 5 minutes.", "Soon."),
+        (graders.never_says("as an AI"), "Hello.", "As an AI, I …"),
+        (graders.max_words(3), "It is late.", "It is very late."),
+        (graders.language("de"), "Das ist nicht der Zug, den Sie suchen.", "That is not the train you want, is it."),
+        (graders.json_schema({"type": "object", "required": ["n"]}), '{"n": 1}', '{"m": 1}'),
+        (graders.json_schema({"type": "object"}), "{}", "no JSON"),
+    ],
+)
+async def test_ready_graders_tell_good_from_bad(grader: Any, good: str, bad: str) -> None:
+    assert await grade(run(good), grader) is True
+    assert await grade(run(bad), grader) is False
+
+
+async def test_a_call_is_compared_by_value_or_by_a_function() -> None:
+    one = run("Done.", calls=[{"name": "book", "arguments": {"people": 4, "at": "19:00"}, "output": "ok"}])
+    assert await grade(one, graders.called("book")) is True
+    assert await grade(one, graders.called("book", people=4, at=lambda text: text.startswith("19"))) is True
+    assert await grade(one, graders.called("book", people=5)) is False
+    assert await grade(one, graders.called("cancel")) is False
+
+
+async def test_measurements_and_what_does_not_apply() -> None:
+    assert await grade(run("One two.", "Three four five six."), graders.n_words) == 3
+    assert await grade(run("Hi"), graders.first_audio_ms) == 300
+    assert await grade(run("Hi"), graders.faster_than(299)) is False
+    assert await grade(run("Hi"), graders.contains()) is None
+    assert await grade(run("Hm"), graders.language("en")) is None
+    assert await grade(run(error="ConnectionClosed: gone"), graders.max_words(3)) is None, "a failure is no evidence"
+
+
+async def test_own_graders_sync_async_and_wrong() -> None:
+    async def slow(one: Any) -> dict[str, Any]:
+        return {"grade": len(one.text) / 2, "evidence": one.text}
+
+    grades, evidence = await graders.grade(run("Hi"), [slow])
+    assert (grades, evidence) == ({"slow": 1.0}, {"slow": "Hi"})
+
+    def wrong(one: Any) -> Any:
+        return "good"
+
+    with pytest.raises(rtnb.CaseError, match="grader wrong returned 'good'; allowed: bool, number, None"):
+        await graders.grade(run("Hi"), [wrong])
+    with pytest.raises(rtnb.CaseError, match="a lambda has no name"):
+        await graders.grade(run("Hi"), [lambda one: True])
+
+
+async def test_a_judge_needs_a_real_quote_and_keeps_its_key(tmp_path: Path) -> None:
+    answers = iter(
+        [
+            '{"evidence": "happy to help", "pass": true}',
+            'Sure! {"evidence": "never said", "pass": true}',
+            "no idea",
+        ]
+    )
+    async with chat_service(lambda messages: next(answers)) as (url, requests):
+        judge = rtnb.Judge("The assistant is friendly.", rtnb.ChatModel(url, "m", key="sk-canary-1234567"))
+        one = run("I am happy to help!")
+        assert await judge(one) == {"grade": True, "evidence": "happy to help"}
+        assert (await judge(one))["grade"] is None
+        assert (await judge(one))["grade"] is None
+    assert requests[0]["headers"]["Authorization"] == "Bearer sk-canary-1234567"
+    assert "canary" not in repr(judge)
+    assert judge.note == "not validated"
+
+
+async def test_a_judge_of_known_agreement_is_measured_within_its_interval() -> None:
+    rng = random.Random(3)
+    labels = [rng.random() < 0.5 for _ in range(120)]
+    texts = [f"USER: Hi\nASSISTANT: answer {n} of many" for n in range(120)]
+    verdicts = {n: label if rng.random() < 0.8 else not label for n, label in enumerate(labels)}
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        number = int(messages[1]["content"].split("answer ")[1].split()[0])
+        return json.dumps({"evidence": f"answer {number}", "pass": verdicts[number]})
+
+    async with chat_service(answer) as (url, _):
+        judge = rtnb.Judge("Good?", rtnb.ChatModel(url, "m"))
+        found = await judge.validate(zip(texts, labels, strict=True))
+    assert found.n == 120
+    assert found.agreement_interval[0] <= 0.8 <= found.agreement_interval[1]
+    assert found.kappa_interval[0] <= 0.6 <= found.kappa_interval[1], "agreement 0.8 on balanced labels is κ 0.6"
+    assert "κ" in judge.note
+
+
+async def test_a_chat_model_that_refuses_or_is_not_there_says_so_without_the_key() -> None:
+    async with chat_service(lambda messages: (401, "bad key sk-canary-1234567")) as (url, _):
+        with pytest.raises(rtnb.ServiceError, match="the chat model answered 401") as caught:
+            await rtnb.ChatModel(url, "m", key="sk-canary-1234567").answer([])
+        assert "canary" not in str(caught.value)
+    with pytest.raises(rtnb.errors.TransportError, match="cannot be reached"):
+        await rtnb.ChatModel("http://127.0.0.1:9/v1", "m").answer([])
+
+
+def test_kappa_of_equal_labels_is_undefined_and_of_opposites_minus_one() -> None:
+    assert kappa([1, 1], [1, 1]) != kappa([1, 1], [1, 1])
+    assert kappa([1, 0], [0, 1]) == -1
