@@ -25,7 +25,7 @@ RATE_HZ: Final = 24_000
 LONGEST_MS: Final = 7 * 24 * 3_600_000.0
 """Longest trace that is laid out (chosen: a week; the clock of a damaged file can claim more)."""
 _MARGIN: Final = 160
-"""Samples at 8 kHz beside a part that is resampled: 20 ms, longer than the filter, so that parts join without a click."""
+"""Samples at 8 kHz beside a part that is resampled: 20 ms, longer than the filter, so that parts join smoothly."""
 
 
 @dataclass(frozen=True, slots=True)
