@@ -28,6 +28,7 @@ from rtnb.trace.tracks import Layout, Track
 
 _Span = tuple[Lane, int, int]
 _CONFIRMED = events.SessionCreated | events.SessionUpdated
+_PLACING = _CONFIRMED | events.ConversationItemTruncate | events.InputAudioBufferSpeechStarted
 
 
 @dataclass(frozen=True)
@@ -310,7 +311,7 @@ class Trace:
                 piece = layout.take(row, self._rows[1].get(row.number))
                 near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(_ids(row.event))
                 near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
-                if near or piece is not None or isinstance(row.event, _CONFIRMED):
+                if near or piece is not None or isinstance(row.event, _PLACING):
                     writer.add(change(row), keep_audio=near)
             writer.finish(target)
 
