@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -15,7 +16,6 @@ from typing import Any, Final
 
 from tqdm.auto import tqdm
 
-import rtnb
 from rtnb.analysis.budget import Budget
 from rtnb.analysis.cost import PRICES_CHECKED
 from rtnb.errors import CaseError
@@ -87,6 +87,7 @@ async def experiment(
 
     Examples
     --------
+    >>> import rtnb
     >>> async def compare():
     ...     variants = {"short": {"instructions": "Be brief."}, "long": {"instructions": "Explain at length."}}
     ...     graders = [rtnb.graders.max_words(25)]
@@ -226,7 +227,7 @@ def _write_manifest(
     path.mkdir(parents=True, exist_ok=True)
     manifest = {
         "format": FORMAT,
-        "rtnb": rtnb.__version__,
+        "rtnb": sys.modules["rtnb"].__version__,
         "target": redact(str(target)),
         "prices_checked": PRICES_CHECKED,
         "repeats": repeats,
