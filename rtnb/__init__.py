@@ -17,6 +17,7 @@ Session and response
     Session              ask, say, update, interrupt; methods named after wire events
     Response             transcript, audio, usage and timing of one answer
     EventLog             every event sent and received: as a table, saved, loaded
+    Trace                a recorded session: turns, audio, settings and events on one clock
 
 Settings
     ServerVad            turn detection by silence
@@ -53,6 +54,7 @@ Errors
     ConnectError         no session could be opened
     AuthenticationError  the service refused the key, token or role
     ConnectionClosed     the connection ended
+    TraceError           a recording that cannot be read or written
     AudioError           wrong type, shape or sample rate of audio
 
 Modules
@@ -93,11 +95,13 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         ResponseFailed,
         RtnbError,
         ServiceError,
+        TraceError,
     )
     from rtnb.experiment import calibrate
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
+    from rtnb.trace import Trace
     from rtnb.transport import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
@@ -107,7 +111,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
     __all__ += ["calibrate", "client", "connect", "doctor", "errors", "inspect", "migrate", "plot_arrivals"]
     __all__ += ["plot_deltas", "plot_pareto", "plot_sweep", "plot_turns", "protocol", "recommend", "simulator", "sweep"]
-    __all__ += ["transport", "vad", "widgets"]
+    __all__ += ["Trace", "TraceError", "transport", "vad", "widgets"]
 
 __version__ = "0.2.0.dev0"
 
@@ -118,10 +122,11 @@ _NAMES = {
     "rtnb.client": "Budget EventLog Response Session",
     "rtnb.experiment": "calibrate",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
-    "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError",
+    "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError TraceError",
     "rtnb.protocol": "SemanticVad ServerVad",
     "rtnb.simulator": "Simulator",
     "rtnb.targets": "connect",
+    "rtnb.trace": "Trace",
     "rtnb.transport": "Azure Custom OpenAI",
     "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
 }

@@ -17,6 +17,7 @@
     │  └─ ConnectionClosed        the connection ended: .code .reason
     ├─ AudioError (ValueError)    wrong dtype, shape or rate
     ├─ ScenarioError (ValueError) a simulator scenario that cannot be played
+    ├─ TraceError (ValueError)    a recording of a session that cannot be read or written
     └─ WidgetError                the browser refused: permission denied, no device, insecure page
 
 A message states what happened, the value, what is allowed, and (as a note) the next step. No message holds a key. Each
@@ -207,6 +208,10 @@ class AudioError(RtnbError, ValueError):
 
 class ScenarioError(RtnbError, ValueError):
     """A simulator scenario that cannot be played; names the step and the field."""
+
+
+class TraceError(RtnbError, ValueError):
+    """A recording of a session that cannot be read or written: damaged, of another version, or not safe to open."""
 
 
 class WidgetError(RtnbError):

@@ -83,18 +83,23 @@ class Connecting:
 
     async def _open(self) -> Session:
         from rtnb.client import open_session
+        from rtnb.trace import record
 
         options = dict(self._options)
+        trace, trace_max_bytes = options.pop("trace", None), options.pop("trace_max_bytes", None)
         target = resolve(self._target, dialect=options.pop("dialect", None), options=options)
-        if not isinstance(target, Shared):
-            return await open_session(target, **options)
-        await target.acquire()
+        if isinstance(target, Shared):
+            await target.acquire()
         try:
             session = await open_session(target, **options)
         except BaseException:
-            await target.release()
+            if isinstance(target, Shared):
+                await target.release()
             raise
-        session.on_close(target.release)
+        if isinstance(target, Shared):
+            session.on_close(target.release)
+        if trace is not None:
+            await record(session, trace, trace_max_bytes)
         return session
 
 

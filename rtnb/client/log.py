@@ -337,12 +337,19 @@ class EventLog(Sequence[LogRow]):
         """
         with open(path, encoding="utf-8") as file:
             dialect = _header_of(file.readline(), path)
-            log = cls(dialect=dialect, limit_bytes=2**63)
+            first, rows = dialect, list[LogRow]()
             for line in file:
                 if (start := line.find('{"rtnb_log"')) >= 0:  # appended to, perhaps after half a line of a crash
                     dialect = _header_of(line[start:], path)
                 elif line.endswith("\n"):  # a crash may leave half a line at the end
-                    log._rows.append(_row(json.loads(line), len(log._rows), dialect))
+                    rows.append(_row(json.loads(line), len(rows), dialect))
+        return cls.of(rows, dialect=first)
+
+    @classmethod
+    def of(cls, rows: Sequence[LogRow], *, dialect: Dialect = "ga") -> EventLog:
+        """Return a log of rows that were recorded elsewhere; it has no limit."""
+        log = cls(dialect=dialect, limit_bytes=2**63)
+        log._rows = list(rows)
         log._next = len(log._rows)
         log._start_s = log._rows[0].monotonic_s if log._rows else None
         return log

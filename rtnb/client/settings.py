@@ -121,6 +121,10 @@ class ConnectOptions(SessionOptions, total=False):
     """Append every event to this file."""
     log_limit_bytes: int
     """Most memory of the log, default 64 MiB."""
+    trace: str | PathLike[str]
+    """Record the session into this file; ``{time}`` in it, or a folder, makes a new file for each session."""
+    trace_max_bytes: int
+    """Most bytes of the recording, default 2 GiB."""
     timeout_s: float
     """Deadline of the connection and of the first settings, default 15 s."""
     reconnect: bool

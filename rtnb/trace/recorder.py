@@ -1,0 +1,168 @@
+"""Recording of a session: `record` while it runs, `save_trace` afterwards from its log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rtnb.client.log import LogRow
+from rtnb.errors import TraceError
+from rtnb.redaction import redact
+from rtnb.trace.file import MAX_BYTES, PART, TraceWriter
+
+if TYPE_CHECKING:
+    from rtnb.client.session import Session
+
+FLUSH_S: Final = 0.25
+"""Longest time that an event waits to be written (chosen: a killed kernel loses less than a second)."""
+
+_WEBRTC: Final = "this audio went between the page and the service, past the kernel"
+_log = logging.getLogger("rtnb")
+
+
+class _Recorder:
+    """Writer of a session's rows; it holds no reference to the session, which can be collected."""
+
+    def __init__(self, session: Session, target: Path, max_bytes: int) -> None:
+        self._target = target
+        part = target.with_name(target.name + PART)
+        aside = _set_aside(part)
+        self._writer = TraceWriter(part, _manifest(session), redact=session.log.redacted, max_bytes=max_bytes)
+        if aside is not None:
+            self._writer.manifest["notes"].append(f"a recording that did not end was renamed to {aside.name}")
+        self._playback, self._loop = session.playback, session.loop
+        self._played: dict[str, float] = {}
+        self._tracks = _missing_tracks(session)
+        self._rows: list[LogRow] = list(session.log)
+        self._unsubscribe = session.log.subscribe(self._rows.append)
+        self._timer = self._loop.call_later(0.0, self._tick)
+        session.on_close(self._close)
+
+    def _tick(self) -> None:
+        try:
+            self._write()
+        except OSError as error:
+            self._unsubscribe()
+            _log.error("the recording of %s has stopped: %s", self._target, error)
+        else:
+            self._timer = self._loop.call_later(FLUSH_S, self._tick)
+
+    def _write(self) -> None:
+        rows = self._rows[:]
+        del self._rows[: len(rows)]
+        for row in rows:
+            self._writer.add(row)
+        self._writer.flush()
+
+    async def _close(self) -> None:
+        self._timer.cancel()
+        self._unsubscribe()
+        try:
+            self._write()
+            self._writer.close(self._tracks)
+            await self._loop.run_in_executor(None, self._writer.finish, self._target)
+        except OSError as error:
+            _log.error("the recording is left in %s: %s", self._writer.folder, error)
+
+
+async def record(session: Session, path: str | os.PathLike[str], max_bytes: int | None = None) -> Path:
+    """Record a session from its first event to its end.
+
+    Parameters
+    ----------
+    session : Session
+        Just opened.
+    path : path
+        The file; ``{time}`` in it stands for the local time, and a folder gets files named by it. A file that is there
+        is replaced at the end of the session.
+    max_bytes : int, default 2 GiB
+        Bound of the recording.
+
+    Returns
+    -------
+    Path
+        Of the file that appears when the session is closed.
+
+    Raises
+    ------
+    TraceError
+        The file cannot be written; the session is closed again.
+    """
+    target = _target_path(path)
+    try:
+        _Recorder(session, target, MAX_BYTES if max_bytes is None else max_bytes)
+    except BaseException:
+        await session.close()
+        raise
+    return target
+
+
+def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
+    """Write what the log of a session still holds as a trace.
+
+    The manifest's `dropped` and `notes` say what the log had dropped before.
+    """
+    target, log = _target_path(path), session.log
+    notes = []
+    if log.dropped:
+        notes.append(
+            f"saved afterwards from the log, which had dropped {log.dropped.events} events and the audio of older ones "
+            f"({log.dropped.audio_bytes} bytes)"
+        )
+    writer = TraceWriter(target.with_name(target.name + ".saving"), _manifest(session, notes), redact=log.redacted)
+    for row in (*log.context, *log):
+        writer.add(row)
+    writer.manifest["dropped"]["events"] += log.dropped.events
+    writer.close(_missing_tracks(session))
+    writer.finish(target)
+    return target
+
+
+def _target_path(path: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path)
+    if text.endswith(("/", os.sep)) or os.path.isdir(text):
+        text = os.path.join(text, "{time}.rtnb")
+    stem, n = text.replace("{time}", time.strftime("%Y-%m-%dT%H-%M-%S")), 1
+    target = Path(stem)
+    while "{time}" in text and (target.exists() or target.with_name(target.name + PART).exists()):
+        n += 1  # several sessions in the same second
+        target = Path(stem).with_stem(f"{Path(stem).stem}-{n}")
+    return target
+
+
+def _set_aside(part: Path) -> Path | None:
+    """Rename what a killed session left under this name, so that nothing of it is lost."""
+    if not part.exists():
+        return None
+    aside = part.with_name(f"{part.name.removesuffix(PART)}-{time.strftime('%Y%m%d-%H%M%S')}{PART}")
+    try:
+        os.rename(part, aside)
+    except OSError as error:
+        raise TraceError(f"{part} is there and cannot be renamed: {error.strerror}") from error
+    _log.warning("%s is left from a recording that did not end; it is %s now", part, aside)
+    return aside
+
+
+def _manifest(session: Session, notes: Sequence[str] = ()) -> dict[str, Any]:
+    facts: Any = getattr(session.transport, "facts", None)
+    first = next(iter((*session.log.context, *session.log)), None)
+    return {
+        "rtnb": sys.modules["rtnb"].__version__,
+        "python": platform.python_version(),
+        "target": {} if facts is None else {"service": facts.service, "url": redact(facts.url), "model": facts.model},
+        "dialect": session.dialect,
+        "webrtc": session.webrtc,
+        "clock": {} if first is None else {"monotonic_s": first.monotonic_s, "wall_time": first.wall_time},
+        "heard_people": ["the user", "the model"],
+        "notes": list(notes),
+    }
+
+
+def _missing_tracks(session: Session) -> dict[str, Any]:
+    return {name: {"missing": _WEBRTC} for name in ("user", "model", "heard")} if session.webrtc else {}
