@@ -10,9 +10,7 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from html import escape
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -20,9 +18,9 @@ import numpy as np
 
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.audio import codec
-from rtnb.client.log import EventLog, Formats, LogRow, short
+from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
 from rtnb.protocol import events, wire
-from rtnb.protocol.values import ServerVad, SessionConfig
+from rtnb.protocol.values import SessionConfig
 from rtnb.redaction import mask_credentials, redact
 
 if TYPE_CHECKING:
@@ -38,8 +36,8 @@ STALL_S: Final = 0.05
 """A gap in the playback that is heard (chosen)."""
 PATIENCE_S: Final = 5.0
 """An answer or a tool result that is not there after this time is missing (chosen)."""
-SETTLED_TOKENS: Final = 4_000
-"""Input tokens of one answer from which on growth is worth a finding (chosen: a few cents per answer)."""
+MANY_TOKENS: Final = 4_000
+"""Input tokens of one answer from which on their growth is a finding (chosen: some cents per answer)."""
 
 
 class Finding(NamedTuple):
@@ -48,7 +46,7 @@ class Finding(NamedTuple):
     rule: str
     """Id of the rule, e.g. ``update-ignored``."""
     severity: Severity
-    """``error``: something failed. ``warning``: somebody notices it. ``note``: good to know."""
+    """``error``: something failed. ``warning``: the user notices it. ``note``: good to know."""
     t_ms: float
     """Time of the first event, ms since the first event of the log."""
     text: str
@@ -57,6 +55,9 @@ class Finding(NamedTuple):
     """Row numbers of the events it points to."""
     next_step: str
     """Advice."""
+
+
+_SIGNS: Final = {"error": "✖", "warning": "⚠", "note": "ℹ"}
 
 
 class Findings(tuple[Finding, ...]):
@@ -77,59 +78,57 @@ class Findings(tuple[Finding, ...]):
         return "\n".join([f"<Findings: {found or 'none'}>", *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{_SIGNS[f.severity]} {f.severity}</td><td>{f.t_ms / 1000:.1f} s</td><td>{escape(f.rule)}</td>"
-            f"<td style='text-align:left'>{escape(f.text)}<br><small>{escape(f.next_step)}</small></td>"
-            f"<td>{', '.join(map(str, f.events[:5]))}{' …' * (len(f.events) > 5)}</td></tr>"
-            for f in self
-        )
-        head = "".join(f"<th>{name}</th>" for name in ("severity", "time", "rule", "finding", "events"))
-        return f"<table><tr>{head}</tr>{rows}</table>" if self else "<p>No findings.</p>"
-
-
-_SIGNS: Final = {"error": "✖", "warning": "⚠", "note": "ℹ"}
+        return str(self.to_frame().to_html(index=False)) if self else "<p>No findings.</p>"
 
 
 class Facts:
     """A log, read once for all rules."""
 
-    def __init__(self, log: Sequence[LogRow]) -> None:
-        self.log = log
-        self.rows: list[LogRow] = list(log)
+    def __init__(self, rows: Iterable[LogRow]) -> None:
+        self.rows: list[LogRow] = []
+        """Every row, without audio: a trace reads the audio of hours from its file."""
         self.sent: dict[Any, LogRow] = {}
         """Event id -> row of the client event."""
         self.done: dict[str, Any] = {}
         """Response id -> row of its `response.done`."""
         self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
         """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
-        self.appended: list[tuple[Any, float, Any, SessionConfig]] = []
-        """Row of sent audio, its duration (ms), its format and the settings in force."""
+        self.appended: list[tuple[Any, float, float, float]] = []
+        """Row of sent audio, its duration (ms), its peak, and its share of samples at full scale."""
         self.text: dict[str, str] = {}
-        """Item id -> its text or transcript."""
+        """Item id -> transcript of its audio."""
+        self.latency = LatencyMeter()
         self._of: dict[type, list[Any]] = defaultdict(list)
         self._configs: list[tuple[int, SessionConfig]] = [(-1, SessionConfig())]
-        formats, free_s = Formats(getattr(log, "context", ())), 0.0
-        for row in self.rows:
-            event: Any = row.event
-            self._of[type(event)].append(row)
-            form, ms = formats.of(event), formats.audio_ms(row)
-            if row.direction == "sent" and event.event_id:
-                self.sent[event.event_id] = row
-            match event:
-                case events.SessionCreated() | events.SessionUpdated():
-                    self._configs.append((row.number, event.session))
-                case events.InputAudioBufferAppend():
-                    self.appended.append((row, ms or 0.0, form, self._configs[-1][1]))
-                case events.ResponseOutputAudioDelta() if ms:
-                    start_s = max(free_s, row.monotonic_s)
-                    free_s = start_s + ms / 1000
-                    self.played[event.item_id].append((start_s, free_s, row))
-                case events.ConversationItemTruncate():
-                    free_s = min(free_s, row.monotonic_s)
-                case events.ResponseDone():
-                    self.done[event.response.id] = row
-                case events.ResponseOutputAudioTranscriptDone():
-                    self.text[event.item_id] = event.transcript
+        self._free_s = 0.0
+        formats = Formats(getattr(rows, "context", ()))
+        for row in rows:
+            self.latency.feed([row])
+            self._add(row, formats)
+
+    def _add(self, row: LogRow, formats: Formats) -> None:
+        ms, form, event = formats.audio_ms(row), formats.of(row.event), row.event
+        row = row._replace(event=without_audio(event)[0])
+        self.rows.append(row)
+        self._of[type(event)].append(row)
+        if row.direction == "sent" and event.event_id:
+            self.sent[event.event_id] = row
+        match event:
+            case events.SessionCreated() | events.SessionUpdated():
+                self._configs.append((row.number, event.session))
+            case events.InputAudioBufferAppend() if event.audio and form is not None:
+                level = np.abs(codec(form.type).decode(event.audio))
+                self.appended.append((row, ms or 0.0, float(level.max()), float(np.mean(level > 0.98))))
+            case events.ResponseOutputAudioDelta() if ms:
+                start_s = max(self._free_s, row.monotonic_s)
+                self._free_s = start_s + ms / 1000
+                self.played[event.item_id].append((start_s, self._free_s, row))
+            case events.ConversationItemTruncate():
+                self._free_s = min(self._free_s, row.monotonic_s)
+            case events.ResponseDone():
+                self.done[event.response.id] = row
+            case events.ResponseOutputAudioTranscriptDone():
+                self.text[event.item_id] = event.transcript
 
     def of(self, *kinds: type) -> list[Any]:
         """Return the rows with events of these classes, in order."""
@@ -139,24 +138,22 @@ class Facts:
         """Return the settings in force when an event passed."""
         return next(config for number, config in reversed(self._configs) if number <= row.number)
 
-    def within(self, row: LogRow, kind: type, seconds: float = math.inf) -> Any:
+    def detection(self, row: LogRow, name: str, default: Any) -> Any:
+        """Return a setting of the turn detection in force, the default where it is not there."""
+        return getattr(self.config(row).turn_detection, name, None) or default
+
+    def next(self, row: LogRow, kind: type, within_s: float = math.inf) -> Any:
         """Return the first row of a class after a row and within a time; None where there is none."""
         later = (one for one in self._of[kind] if one.number > row.number)
-        return next((one for one in later if one.monotonic_s <= row.monotonic_s + seconds), None)
+        return next((one for one in later if one.monotonic_s <= row.monotonic_s + within_s), None)
 
-    def lasts(self, row: LogRow, seconds: float) -> bool:
-        """Return whether the log goes on for so long after a row."""
-        return self.rows[-1].monotonic_s >= row.monotonic_s + seconds
+    def is_over(self, row: LogRow) -> bool:
+        """Return whether the log goes on long enough after a row to show what is missing."""
+        return self.rows[-1].monotonic_s >= row.monotonic_s + PATIENCE_S
 
     def ms(self, row: LogRow) -> float:
         """Return the time of a row, ms since the first one."""
         return 1000 * (row.monotonic_s - self.rows[0].monotonic_s)
-
-    @cached_property
-    def levels(self) -> list[tuple[Any, float, float]]:
-        """Each row of sent audio with its peak and its share of samples at full scale."""
-        heard = ((row, np.abs(codec(form.type).decode(row.event.audio))) for row, _, form, _ in self.appended)
-        return [(row, float(level.max()), float(np.mean(level > 0.98))) for row, level in heard if len(level)]
 
     def refused(self) -> Iterator[tuple[Any, Any]]:
         """Yield each `error` of the service and the client event that caused it, None where it names none."""
@@ -171,9 +168,9 @@ RULES: Final[dict[str, tuple[Severity, str, _Rule]]] = {}
 """Every rule by its id: severity, next step, function."""
 
 
-def _rule(severity: Severity, next_step: str, id: str = "") -> Callable[[_Rule], _Rule]:
+def _rule(severity: Severity, next_step: str) -> Callable[[_Rule], _Rule]:
     def register(function: _Rule) -> _Rule:
-        RULES[id or function.__name__.strip("_").replace("_", "-")] = severity, next_step, function
+        RULES[function.__name__.strip("_").replace("_", "-")] = severity, next_step, function
         return function
 
     return register
@@ -205,20 +202,28 @@ def findings(source: Any) -> Findings:
     <Findings: 1 warning>
     ⚠ 0.0 s deprecated-dialect: The session uses the preview dialect, which services switch off.
     """
-    log = getattr(source, "log", source)
-    if not isinstance(log, Sequence) or isinstance(log, str | bytes):
+    rows = source.rows() if hasattr(source, "rows") else getattr(source, "log", source)
+    if not isinstance(rows, EventLog | Iterator):
         raise TypeError(f"findings() takes a session, a trace or an event log, got {type(source).__name__}")
-    facts, found = Facts(log), []
-    for id, (severity, next_step, function) in RULES.items() if facts.rows else ():
-        for text, *rows in function(facts):
-            numbers = tuple(row.number for row in rows)
-            found.append(Finding(id, severity, facts.ms(rows[0]), text, numbers, next_step))
+    facts, found = Facts(rows), []
+    for id, (severity, next_step, function) in RULES.items():
+        for text, *about in function(facts):
+            numbers = tuple(row.number for row in about)
+            found.append(Finding(id, severity, facts.ms(about[0]), text, numbers, next_step))
     return Findings(sorted(found, key=lambda finding: finding.t_ms))
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
-_MISSING: Final = object()
+
+def plain_settings(config: SessionConfig) -> Any:
+    """Return settings as a JSON object without keys; floats are rounded, since services show 0.8 as 0.800000011920929.
+
+    >>> plain_settings(SessionConfig.of(speed=0.800000011920929))["audio"]
+    {'output': {'speed': 0.8}}
+    """
+    text = json.dumps(mask_credentials(wire.encode_session(config)))
+    return json.loads(text, parse_float=lambda number: round(float(number), 6))
 
 
 def flat(session: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -234,23 +239,10 @@ def flat(session: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def same(one: Any, other: Any) -> bool:
-    """Return whether two settings are equal; services show 0.8 as 0.800000011920929 and add fields."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return all(name in other and same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, float | int) and isinstance(other, float | int):
-        return math.isclose(one, other, rel_tol=1e-6)
-    return bool(one == other)
-
-
 def _at(session: Any, path: str) -> Any:
-    """Return the setting at a path: None below an object that is off, `_MISSING` where it is not shown."""
+    """Return the setting at a path: None below an object that is off, `...` where the service does not show it."""
     for name in path.split("."):
-        if session is None:
-            return None
-        session = session.get(name, _MISSING) if isinstance(session, Mapping) else _MISSING
+        session = session.get(name, ...) if isinstance(session, Mapping) else session
     return session
 
 
@@ -258,25 +250,23 @@ def _differences(facts: Facts, *, kept: bool) -> Iterator[Hit]:
     """Yield each setting of an update that is not in force after it: where the old value was `kept`, or another."""
     refused = {cause.number for _, cause in facts.refused() if cause is not None}
     for row in facts.of(events.SessionUpdate):
-        reply = facts.within(row, events.SessionUpdated)
+        reply = facts.next(row, events.SessionUpdated)
         if row.number in refused or reply is None:
             continue
-        before, after, asked = (
-            mask_credentials(wire.encode_session(config))
-            for config in (facts.config(row), reply.event.session, row.event.session)
-        )
-        for path, value in flat(asked).items():
+        before, after = plain_settings(facts.config(row)), plain_settings(reply.event.session)
+        for path, value in flat(plain_settings(row.event.session)).items():
             effective = _at(after, path)
-            if effective is _MISSING or same(value, effective) or same(_at(before, path), effective) != kept:
-                continue
-            yield path, short(str(value)), short(str(effective)), row, reply
+            # Services add fields to tools, so a list of objects is never equal.
+            shown = effective is not ... and path != "tools"
+            if shown and effective != value and (_at(before, path) == effective) == kept:
+                yield path, short(str(value)), short(str(effective)), row, reply
 
 
 @_rule("error", "Correct the setting that the message names and send the whole update again: none of it was applied.")
 def _update_refused(facts: Facts) -> Iterator[Hit]:
     for row, cause in facts.refused():
         if cause is not None and isinstance(cause.event, events.SessionUpdate):
-            yield f"The service refused a session.update: {_message(row)}.", cause, row
+            yield f"The service refused a session.update: {_reason(row.event.error)}.", cause, row
 
 
 @_rule("warning", "Check that the model and the dialect support this setting, or set it when you connect.")
@@ -294,35 +284,15 @@ def _update_changed(facts: Facts) -> Iterator[Hit]:
 # --- turns ------------------------------------------------------------------------------------------------------------
 
 
-def _vad(facts: Facts, row: LogRow) -> tuple[int, int]:
-    """Return prefix padding and silence duration of the turn detection in force, ms."""
-    detection = facts.config(row).turn_detection
-    if not isinstance(detection, ServerVad):
-        return 0, 0
-    return detection.prefix_padding_ms or 0, detection.silence_duration_ms or 0
-
-
 @_rule("warning", "Raise silence_duration_ms, or use semantic_vad; rtnb.recommend finds a setting for your speech.")
 def _user_cut_off(facts: Facts) -> Iterator[Hit]:
-    stop: Any = None
-    for row in facts.of(
-        events.SessionCreated, events.InputAudioBufferSpeechStarted, events.InputAudioBufferSpeechStopped
-    ):
-        if stop is not None and isinstance(row.event, events.InputAudioBufferSpeechStarted):
-            pause_ms = max(0, row.event.audio_start_ms + _vad(facts, row)[0] - stop.event.audio_end_ms)
-            if pause_ms <= RESUMED_MS:
+    stop, started = None, events.InputAudioBufferSpeechStarted
+    for row in facts.of(events.SessionCreated, started, events.InputAudioBufferSpeechStopped):
+        if stop is not None and isinstance(row.event, started):
+            onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 0)
+            if (pause_ms := max(0, onset_ms - stop.event.audio_end_ms)) <= RESUMED_MS:
                 yield f"A turn ended, and the user spoke on {pause_ms} ms later: it was cut off.", stop, row
         stop = row if isinstance(row.event, events.InputAudioBufferSpeechStopped) else None
-
-
-@_rule("note", "Raise the threshold of turn detection, or use noise reduction.")
-def _short_turn(facts: Facts) -> Iterator[Hit]:
-    for row in facts.of(events.InputAudioBufferSpeechStarted):
-        stop, (prefix_ms, silence_ms) = facts.within(row, events.InputAudioBufferSpeechStopped), _vad(facts, row)
-        if stop is not None and silence_ms:
-            speech_ms = stop.event.audio_end_ms - silence_ms - row.event.audio_start_ms - prefix_ms
-            if speech_ms < 100:
-                yield f"A turn of {max(0, speech_ms)} ms of speech is too short for a word.", row, stop
 
 
 @_rule("note", "Raise the threshold of turn detection if this was noise.")
@@ -334,10 +304,10 @@ def _empty_transcript(facts: Facts) -> Iterator[Hit]:
 
 @_rule("warning", "Use headphones or echo cancellation, or raise the threshold of turn detection.")
 def _echo(facts: Facts) -> Iterator[Hit]:
-    starts = {row.event.item_id: row for row in facts.of(events.InputAudioBufferSpeechStarted)}
+    starts: dict[str, Any] = {row.event.item_id: row for row in facts.of(events.InputAudioBufferSpeechStarted)}
     for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
         words, start = _words(row.event.transcript), starts.get(row.event.item_id)
-        for item_id, pieces in facts.played.items() if start is not None and words.count(" ") > 3 else ():
+        for item_id, pieces in facts.played.items() if start and words.count(" ") > 3 else ():
             audible = pieces[0][0] < start.monotonic_s < pieces[-1][1] + 1  # the room adds to the end
             if audible and words in _words(text := facts.text.get(item_id, "")):
                 yield f"The microphone picked up the assistant: {short(text)!r} came back as a turn.", start, row
@@ -347,14 +317,12 @@ def _words(text: str) -> str:
     return " " + " ".join(re.findall(r"[^\W_]+", text.lower())) + " "
 
 
-@_rule("warning", "See trace.latency for the step that takes the time; try a shorter silence_duration_ms or prompt.")
+@_rule("warning", "Find the step that takes the time with trace.latency; try a shorter silence or prompt.")
 def _slow_answer(facts: Facts) -> Iterator[Hit]:
-    meter = LatencyMeter()
-    meter.feed(facts.rows)
     created = {row.event.response.id: row for row in facts.of(events.ResponseCreated)}
-    for turn in meter.turns:
-        ms = turn.ms("first audible") or turn.ms("first token")
-        if ms is not None and ms > SLOW_MS:
+    for turn in facts.latency.turns:
+        ms = turn.ms("first audible") or turn.ms("first token") or 0.0
+        if ms > SLOW_MS:
             yield f"The answer began {ms / 1000:.1f} s after the {turn.start}.", created[turn.response_id]
 
 
@@ -363,7 +331,7 @@ def _no_answer(facts: Facts) -> Iterator[Hit]:
     for row in facts.of(events.InputAudioBufferCommitted):
         config = facts.config(row)
         responds = config.turn_detection and getattr(config.turn_detection, "create_response", True) is not False
-        late = facts.lasts(row, PATIENCE_S) and facts.within(row, events.ResponseCreated, PATIENCE_S) is None
+        late = facts.is_over(row) and facts.next(row, events.ResponseCreated, PATIENCE_S) is None
         if responds and config.type != "transcription" and late:
             yield f"The user's turn got no response within {PATIENCE_S:.0f} s.", row
 
@@ -375,11 +343,10 @@ def _no_answer(facts: Facts) -> Iterator[Hit]:
 def _playback_starved(facts: Facts) -> Iterator[Hit]:
     cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate)}
     for item_id, pieces in facts.played.items():
-        gaps = [(late[0] - early[1], late[2]) for early, late in pairwise(pieces)]
-        gaps = [(gap_s, row) for gap_s, row in gaps if gap_s > STALL_S]
-        if gaps and item_id not in cut:
-            lost_ms = 1000 * sum(gap_s for gap_s, _ in gaps)
-            yield f"The playback of an answer ran dry {len(gaps)} times, {lost_ms:.0f} ms.", *(row for _, row in gaps)
+        late = [(two[0] - one[1], two[2]) for one, two in pairwise(pieces) if two[0] - one[1] > STALL_S]
+        if late and item_id not in cut:
+            lost_ms = 1000 * sum(gap_s for gap_s, _ in late)
+            yield f"The playback of an answer ran dry: {lost_ms:.0f} ms of silence.", *(row for _, row in late)
 
 
 @_rule("warning", "Call session.interrupt(), or send conversation.item.truncate with the time that was played.")
@@ -398,22 +365,22 @@ def _barge_in_not_truncated(facts: Facts) -> Iterator[Hit]:
 def _uncommitted_audio(facts: Facts) -> Iterator[Hit]:
     ends = facts.of(events.InputAudioBufferCommit, events.InputAudioBufferClear, events.InputAudioBufferCommitted)
     last = ends[-1].number if ends else -1
-    left = [(row, ms) for row, ms, _, config in facts.appended if row.number > last and config.turn_detection is None]
-    if (total_ms := sum(ms for _, ms in left)) >= 100:
-        text = f"Turn detection is off, and {total_ms / 1000:.1f} s of audio were never committed."
+    left = [(row, ms) for row, ms, *_ in facts.appended if row.number > last and not facts.config(row).turn_detection]
+    if (length_ms := sum(ms for _, ms in left)) >= 100:
+        text = f"Turn detection is off, and {length_ms / 1000:.1f} s of audio were never committed."
         yield text, left[0][0], left[-1][0]
 
 
 @_rule("warning", "Choose another microphone, unmute it, or allow it in the browser.")
 def _silent_input(facts: Facts) -> Iterator[Hit]:
     length_s = sum(ms for _, ms, *_ in facts.appended) / 1000
-    if length_s >= PATIENCE_S and facts.levels and max(peak for _, peak, _ in facts.levels) < 0.001:  # -60 dB
-        yield f"All {length_s:.0f} s of sent audio are silent.", facts.levels[0][0], facts.levels[-1][0]
+    if length_s >= PATIENCE_S and max(peak for _, _, peak, _ in facts.appended) < 0.001:  # -60 dB full scale
+        yield f"All {length_s:.0f} s of sent audio are silent.", facts.appended[0][0], facts.appended[-1][0]
 
 
 @_rule("warning", "Lower the level of the microphone.")
 def _clipped_input(facts: Facts) -> Iterator[Hit]:
-    loud = [row for row, _, share in facts.levels if share > 0.01]
+    loud = [row for row, _, _, share in facts.appended if share > 0.01]
     if len(loud) >= 3:
         yield f"{len(loud)} chunks of sent audio are clipped: the input is too loud.", *loud
 
@@ -421,32 +388,18 @@ def _clipped_input(facts: Facts) -> Iterator[Hit]:
 @_rule("warning", "Send audio in real time (session.say does), or turn off turn detection for files.")
 def _flooded_input(facts: Facts) -> Iterator[Hit]:
     ahead_ms, before_s = 0.0, 0.0
-    for row, ms, _, config in facts.appended:
+    for row, ms, *_ in facts.appended:
         ahead_ms = max(0.0, ahead_ms - 1000 * (row.monotonic_s - before_s)) + ms
         before_s = row.monotonic_s
-        if ahead_ms > 2_000 and config.turn_detection:
+        if ahead_ms > 2_000 and facts.config(row).turn_detection:
             yield f"Audio is sent {ahead_ms / 1000:.1f} s ahead of real time, which misleads turn detection.", row
             return
-
-
-@_rule("warning", "Check the network and the load of the page: turn detection does not see the hole as silence.")
-def _input_gap(facts: Facts) -> Iterator[Hit]:
-    length_ms, speaking, sent = {row.number: ms for row, ms, *_ in facts.appended}, False, None
-    marks = (events.InputAudioBufferSpeechStarted, events.InputAudioBufferSpeechStopped, events.InputAudioBufferAppend)
-    for row in facts.of(*marks):
-        if not isinstance(row.event, events.InputAudioBufferAppend):
-            speaking = isinstance(row.event, events.InputAudioBufferSpeechStarted)
-            continue
-        gap_ms = 0.0 if sent is None else facts.ms(row) - facts.ms(sent) - length_ms[row.number]
-        if speaking and gap_ms > RESUMED_MS:
-            yield f"No audio was sent for {gap_ms / 1000:.1f} s while the user spoke.", sent, row
-        sent = row
 
 
 @_rule("warning", "Check the name of the transcription model (on Azure: of its deployment).")
 def _transcription_failed(facts: Facts) -> Iterator[Hit]:
     for row in facts.of(events.ConversationItemInputAudioTranscriptionFailed):
-        yield f"A turn could not be transcribed: {_message(row)}.", row
+        yield f"A turn could not be transcribed: {_reason(row.event.error)}.", row
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
@@ -471,7 +424,7 @@ def _tool_call_cancelled(facts: Facts) -> Iterator[Hit]:
 def _tool_call_unanswered(facts: Facts) -> Iterator[Hit]:
     answered = {row.event.item.call_id for row in facts.of(events.ConversationItemCreate)}
     for row, done, status in _calls(facts):
-        if status == "completed" and row.event.item.call_id not in answered and facts.lasts(done, PATIENCE_S):
+        if status == "completed" and row.event.item.call_id not in answered and facts.is_over(done):
             yield f"The call of {row.event.item.name} got no output within {PATIENCE_S:.0f} s.", row, done
 
 
@@ -491,19 +444,15 @@ def _tool_arguments_invalid(facts: Facts) -> Iterator[Hit]:
 def _inputs(facts: Facts) -> list[tuple[Any, int]]:
     """Return the input tokens of each response of the conversation, with the row of its end."""
     rows = [row for row in facts.done.values() if row.event.response.conversation_id is not None]
-    return [
-        (row, int(usage.input_tokens)) for row in rows if (usage := row.event.response.usage) and usage.input_tokens
-    ]
+    used = [(row, row.event.response.usage) for row in rows]
+    return [(row, int(usage.input_tokens)) for row, usage in used if usage and usage.input_tokens]
 
 
 @_rule("warning", "Repeat what must not be forgotten in the instructions, or set truncation with a retention ratio.")
 def _context_truncated(facts: Facts) -> Iterator[Hit]:
-    shrinking = facts.of(
-        events.ConversationItemDelete, events.ConversationItemTruncate, events.SessionCreated, events.SessionUpdate
-    )
-    inputs = _inputs(facts)
-    for (early, before), (late, now) in pairwise(inputs):
-        asked = any(early.number < row.number < late.number for row in shrinking)
+    deleted = facts.of(events.ConversationItemDelete, events.ConversationItemTruncate, events.SessionUpdate)
+    for (early, before), (late, now) in pairwise(_inputs(facts)):
+        asked = any(early.number < row.number < late.number for row in [*deleted, *facts.of(events.SessionCreated)])
         if before > 1_000 and now < 0.9 * before and not asked:
             yield f"The model reads {now} tokens, {before} before: the start of the conversation is cut.", early, late
 
@@ -511,7 +460,7 @@ def _context_truncated(facts: Facts) -> Iterator[Hit]:
 @_rule("note", "Delete old items, or set truncation; cached tokens cost less.")
 def _token_growth(facts: Facts) -> Iterator[Hit]:
     inputs = _inputs(facts)
-    if len(inputs) >= 8 and inputs[-1][1] > max(SETTLED_TOKENS, 4 * inputs[0][1]):
+    if len(inputs) >= 8 and inputs[-1][1] > max(MANY_TOKENS, 4 * inputs[0][1]):
         total = sum(tokens for _, tokens in inputs)
         text = f"Each answer reads the whole conversation: {len(inputs)} answers read {total} tokens, "
         yield f"{text}the last one {inputs[-1][1]}, the first one {inputs[0][1]}.", inputs[-1][0], inputs[0][0]
@@ -519,42 +468,36 @@ def _token_growth(facts: Facts) -> Iterator[Hit]:
 
 @_rule("warning", "Wait until the limit is reset, or ask for a higher quota.")
 def _rate_limit_near(facts: Facts) -> Iterator[Hit]:
-    seen: set[Any] = set()
+    low: dict[Any, Hit] = {}
     for row in facts.of(events.RateLimitsUpdated):
-        for limit in row.event.rate_limits:
-            low = limit.limit and isinstance(limit.remaining, int) and limit.remaining < limit.limit / 10
-            if low and limit.name not in seen:
-                seen.add(limit.name)
-                yield f"{limit.remaining} of {limit.limit} {limit.name} are left.", row
+        for one in row.event.rate_limits:
+            if one.limit and isinstance(one.remaining, int) and one.remaining < one.limit / 10:
+                low.setdefault(one.name, (f"{one.remaining} of {one.limit} {one.name} are left.", row))
+    yield from low.values()
 
 
 @_rule("warning", "Open the next session in time, or connect with reconnect=True.")
 def _session_expiring(facts: Facts) -> Iterator[Hit]:
-    last = facts.rows[-1]
-    expires_at = facts.config(last).expires_at
-    if expires_at and last.wall_time > expires_at - 60:
-        yield f"The service ends the session {expires_at - last.wall_time:.0f} s after the last event.", last
+    for last in facts.rows[-1:]:
+        left_s = (facts.config(last).expires_at or math.inf) - last.wall_time
+        if left_s < 60:
+            yield f"The service ends the session {left_s:.0f} s after the last event.", last
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def _message(row: Any) -> str:
-    error = row.event.error
-    return _reason(error.message or error.code or error.type)
-
-
-def _reason(text: Any) -> str:
-    return short(redact(str(text or "no reason"))).rstrip(".")
+def _reason(error: Any) -> str:
+    text = (error and (error.message or error.code or error.type)) or "no reason"
+    return short(redact(str(text))).rstrip(".")
 
 
 @_rule("error", "Read the reason; a rate limit or a server error passes, ask again later.")
 def _response_failed(facts: Facts) -> Iterator[Hit]:
     for row in facts.done.values():
         if row.event.response.status == "failed":
-            error = (details := row.event.response.status_details) and details.error
-            reason = error and (error.message or error.code or error.type)
-            yield f"A response failed: {_reason(reason)}.", row
+            details = row.event.response.status_details
+            yield f"A response failed: {_reason(details and details.error)}.", row
 
 
 @_rule("warning", "Raise max_output_tokens, or ask for shorter answers; a content filter needs another wording.")
@@ -562,57 +505,28 @@ def _response_incomplete(facts: Facts) -> Iterator[Hit]:
     for row in facts.done.values():
         if row.event.response.status == "incomplete":
             details = row.event.response.status_details
-            yield f"An answer is incomplete: {_reason(details and details.reason)}.", row
+            yield f"An answer is incomplete: {(details and details.reason) or 'no reason'}.", row
 
 
-_KNOWN: Final = {
-    "conversation_already_has_active_response": (
-        "response-collision",
-        "Wait for response.done before the next response.create (session.ask does), or cancel the running response.",
-    ),
-    "input_audio_buffer_commit_empty": (
-        "commit-empty",
-        "Send at least 100 ms of audio before a commit; with turn detection the service commits by itself.",
-    ),
-    "session_expired": ("session-expired", "Connect again, or connect with reconnect=True."),
-}
-"""Error codes with a rule of their own: its id and next step."""
-
-
-def _error_rule(code: str | None) -> _Rule:
-    """Return the rule for one error code; None stands for all codes without one."""
-
-    def rule(facts: Facts) -> Iterator[Hit]:
-        for row, cause in facts.refused():
-            update = cause is not None and isinstance(cause.event, events.SessionUpdate)
-            if (row.event.error.code if row.event.error.code in _KNOWN else None) == code and not update:
-                about = [cause] if cause is not None else []
-                yield f"The service refused {about[0].type if about else 'something'}: {_message(row)}.", row, *about
-
-    return rule
-
-
-for _code, (_id, _next) in _KNOWN.items():
-    _rule("error", _next, _id)(_error_rule(_code))
-_rule("error", "Read the message; rtnb.errors.ServiceError of the call has all of it.", "service-error")(
-    _error_rule(None)
+@_rule(
+    "error",
+    "Read the message. An active response: wait for response.done (session.ask does). An empty commit: send 100 ms of "
+    "audio before it. An expired session: connect with reconnect=True.",
 )
+def _service_error(facts: Facts) -> Iterator[Hit]:
+    for row, cause in facts.refused():
+        if cause is None or not isinstance(cause.event, events.SessionUpdate):
+            what = "something" if cause is None else cause.type
+            yield f"The service refused {what}: {_reason(row.event.error)}.", row, *([cause] if cause else ())
 
 
 @_rule("warning", "Use the GA dialect; rtnb.migrate translates settings and events, notebook 08 shows how.")
 def _deprecated_dialect(facts: Facts) -> Iterator[Hit]:
-    old = facts.of(events.ConversationCreated, events.ConversationItemCreated)
-    if old or getattr(facts.log, "dialect", "ga") == "preview":
-        yield "The session uses the preview dialect, which services switch off.", *(old[:1] or facts.rows[:1])
+    for row in facts.of(events.ConversationCreated, events.ConversationItemCreated)[:1]:
+        yield "The session uses the preview dialect, which services switch off.", row
 
 
 @_rule("note", "Look at the event; a newer version of rtnb may know it.")
 def _unknown_event(facts: Facts) -> Iterator[Hit]:
     for row in facts.of(events.UnknownEvent):
         yield f"{short(row.type)} is no event that this version can read.", row
-
-
-@_rule("note", "Record a trace, or raise log_limit_bytes: findings about the dropped part are missing.")
-def _log_incomplete(facts: Facts) -> Iterator[Hit]:
-    if isinstance(facts.log, EventLog) and facts.log.dropped.events:
-        yield f"The log dropped its first {facts.log.dropped.events} events.", facts.rows[0]

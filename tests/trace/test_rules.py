@@ -21,7 +21,7 @@ from rtnb.protocol.values import (
     Usage,
 )
 from rtnb.simulator.transcriber import ExactTranscriber
-from rtnb.trace.rules import RULES, Finding, findings, flat, same
+from rtnb.trace.rules import RULES, Finding, findings, flat
 from tests.client.virtual import run_virtual
 from tests.simulator.rig import spoken
 from tests.trace.rows import delta, pcm
@@ -95,7 +95,6 @@ def speech(seconds: float, value: int = 1000) -> list[tuple[float, Event]]:
 
 
 LIMITS = (RateLimit(name="tokens", limit=1000, remaining=50), RateLimit(name="requests", limit=10, remaining=5))
-COLLISION = "conversation_already_has_active_response"
 KEY = "sk-proj-abcdefghijklmnopqrstuvwxyz123456"
 TRUTH = "This is the answer to the question that you asked."
 SAID = events.ResponseOutputAudioTranscriptDone(response_id="r", item_id="a", transcript=TRUTH)
@@ -122,11 +121,6 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
         "A turn ended, and the user spoke on 400 ms later: it was cut off.",
         (2, 3),
     ),
-    "short-turn": (
-        [CREATED, (1, started(0)), (1.5, stopped(532))],
-        "A turn of 32 ms of speech is too short for a word.",
-        (1, 2),
-    ),
     "empty-transcript": ([CREATED, (1, transcript(" "))], "A turn has no words in its transcript.", (1,)),
     "echo": (
         [CREATED, (1, delta(900)), (1.2, SAID), (2, started(0)), (3, transcript("the answer to the question"))],
@@ -145,7 +139,7 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
     ),
     "playback-starved": (
         [CREATED, (1, delta(100)), (1.3, delta(100)), (1.4, delta(100))],
-        "The playback of an answer ran dry 1 times, 200 ms.",
+        "The playback of an answer ran dry: 200 ms of silence.",
         (2,),
     ),
     "barge-in-not-truncated": (
@@ -168,11 +162,6 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
         [CREATED, (1, append(3000))],
         "Audio is sent 3.0 s ahead of real time, which misleads turn detection.",
         (1,),
-    ),
-    "input-gap": (
-        [CREATED, (1, append()), (1.1, started(0)), (1.2, append()), (2.3, append())],
-        "No audio was sent for 1.0 s while the user spoke.",
-        (3, 4),
     ),
     "transcription-failed": (
         [
@@ -227,22 +216,11 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
         "An answer is incomplete: max_output_tokens.",
         (1,),
     ),
-    "response-collision": (
-        [
-            CREATED,
-            (1, events.ResponseCreate(event_id="e1")),
-            (2, error(COLLISION, "e1")),
-        ],
+    "service-error": (
+        [CREATED, (1, events.ResponseCreate(event_id="e1")), (2, error("x", "e1"))],
         "The service refused response.create: No.",
         (2, 1),
     ),
-    "commit-empty": (
-        [CREATED, (2, error("input_audio_buffer_commit_empty"))],
-        "The service refused something: No.",
-        (1,),
-    ),
-    "session-expired": ([CREATED, (2, error("session_expired"))], "The service refused something: No.", (1,)),
-    "service-error": ([CREATED, (2, error("anything else"))], "The service refused something: No.", (1,)),
     "deprecated-dialect": (
         [CREATED, (1, events.ConversationItemCreated(item=Item(type="message", id="u")))],
         "The session uses the preview dialect, which services switch off.",
@@ -265,15 +243,8 @@ def test_a_rule_fires_on_its_case_and_names_its_events(rule: str) -> None:
     assert finding.severity in ("note", "warning", "error")
 
 
-def test_a_log_that_dropped_events_says_so() -> None:
-    log = EventLog(limit_bytes=20_000)
-    for number in range(100):
-        log.record("received", events.InputAudioBufferCleared(), monotonic_s=number, wall_time=0.0)
-    assert [finding.rule for finding in findings(log)] == ["log-incomplete"]
-
-
 def test_every_rule_has_a_case() -> None:
-    assert RULES.keys() - CASES.keys() == {"log-incomplete"}
+    assert RULES.keys() == CASES.keys()
 
 
 # --- what is not a mistake --------------------------------------------------------------------------------------------
@@ -367,19 +338,6 @@ def test_findings_are_a_table_in_order_of_time_and_secrets_do_not_enter() -> Non
 def test_findings_of_what_has_no_log_are_a_type_error() -> None:
     with pytest.raises(TypeError, match="takes a session, a trace or an event log, got int"):
         findings(3)
-
-
-@pytest.mark.parametrize(
-    "one, other, equal",
-    [
-        ({"a": 1, "b": [1, {"c": 2.0}]}, {"a": 1.0000000001, "b": [1, {"c": 2, "d": 3}], "e": 5}, True),
-        ({"a": 1}, {"b": 1}, False),
-        ([1, 2], [1], False),
-        ("x", "y", False),
-    ],
-)
-def test_settings_are_the_same_when_the_service_only_adds(one: Any, other: Any, equal: bool) -> None:
-    assert same(one, other) is equal
 
 
 def test_flat_keeps_an_empty_object() -> None:
