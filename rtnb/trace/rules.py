@@ -307,7 +307,9 @@ def _echo(facts: Facts) -> Iterator[Hit]:
     starts: dict[str, Any] = {row.event.item_id: row for row in facts.of(events.InputAudioBufferSpeechStarted)}
     for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
         words, start = _words(row.event.transcript), starts.get(row.event.item_id)
-        for item_id, pieces in facts.played.items() if start and words.count(" ") > 3 else ():
+        if start is None or words.count(" ") < 4:  # a word or two can be chance
+            continue
+        for item_id, pieces in facts.played.items():
             audible = pieces[0][0] < start.monotonic_s < pieces[-1][1] + 1  # the room adds to the end
             if audible and words in _words(text := facts.text.get(item_id, "")):
                 yield f"The microphone picked up the assistant: {short(text)!r} came back as a turn.", start, row
