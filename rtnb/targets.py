@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator, Mapping, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 from rtnb.errors import ConnectError
@@ -83,7 +85,7 @@ class Connecting:
 
     async def _open(self) -> Session:
         from rtnb.client import open_session
-        from rtnb.trace import record
+        from rtnb.trace import record, save_trace
 
         options = dict(self._options)
         trace, trace_max_bytes = options.pop("trace", None), options.pop("trace_max_bytes", None)
@@ -98,6 +100,7 @@ class Connecting:
             raise
         if isinstance(target, Shared):
             session.on_close(target.release)
+        session.save_trace = partial(save_trace, weakref.proxy(session))
         if trace is not None:
             await record(session, trace, trace_max_bytes)
         return session

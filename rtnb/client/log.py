@@ -346,12 +346,12 @@ class EventLog(Sequence[LogRow]):
         return cls.of(rows, dialect=first)
 
     @classmethod
-    def of(cls, rows: Sequence[LogRow], *, dialect: Dialect = "ga") -> EventLog:
-        """Return a log of rows that were recorded elsewhere; it has no limit."""
+    def of(cls, rows: Sequence[LogRow], *, dialect: Dialect = "ga", start_s: float | None = None) -> EventLog:
+        """Return a log of rows that were recorded elsewhere; it has no limit. Time 0 is `start_s` or the first row."""
         log = cls(dialect=dialect, limit_bytes=2**63)
         log._rows = list(rows)
         log._next = len(log._rows)
-        log._start_s = log._rows[0].monotonic_s if log._rows else None
+        log._start_s = start_s if start_s is not None or not rows else rows[0].monotonic_s
         return log
 
     # --- display ------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Playback:
         """Without a speaker: True plays in real time, False counts all that arrived as played."""
         self._clock = clock
         self._tracks: dict[str, _Track] = {}
-        self._newest: tuple[_Track, float] | None = None
+        self.newest: tuple[_Track, float] | None = None
         """The item that a speaker plays now, and the time of its report."""
         self._free_s = float("-inf")
         self._cut_responses: set[str] = set()
@@ -103,7 +103,7 @@ class Playback:
         """Take a speaker's report: how much of an item it has played. Unknown items are ignored."""
         track = self._tracks.get(item_id)
         if track is not None and (track.reported_ms is None or played_ms > track.reported_ms):
-            self._newest = track, self._clock()
+            self.newest = track, self._clock()
             track.reported_ms = float(played_ms)
 
     def on_flush(self, callback: Callable[[], object]) -> Callable[[], None]:
@@ -137,9 +137,9 @@ class Playback:
 
     def _heard_by_now_ms(self, track: _Track) -> int:
         """Return what was played, with the audio that a speaker has played since its last report."""
-        if self._newest is None or self._newest[0] is not track:
+        if self.newest is None or self.newest[0] is not track:
             return self._heard_ms(track)
-        since_ms = min(1000 * (self._clock() - self._newest[1]), AHEAD_MS)
+        since_ms = min(1000 * (self._clock() - self.newest[1]), AHEAD_MS)
         return int(min((track.reported_ms or 0.0) + since_ms, track.received_ms))
 
     def heard_ms(self, item_id: str) -> int:

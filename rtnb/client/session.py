@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from html import escape
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from rtnb._loop import on_own_loop
@@ -37,6 +39,9 @@ class Session:
     ends: with its reply, with `ServiceError`, or with `RequestTimeout` (acknowledgements after `request_timeout_s`, a
     response after `response_timeout_s` without an event of it).
     """
+
+    save_trace: Callable[[str | PathLike[str]], Path]
+    """Write what the log still holds as a trace and return its path; set by `rtnb.connect`."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._lease = _Lease()

@@ -25,14 +25,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import weakref
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any, Final, Literal
 
 from rtnb.client.log import LogRow, printable_json, without_audio
-from rtnb.errors import TraceError
+from rtnb.errors import RemoteProtocolError, TraceError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET
 from rtnb.redaction import mask_known
@@ -50,12 +52,13 @@ _MANIFEST, _EVENTS, _MARKERS = "manifest.json", "events.jsonl", "markers.jsonl"
 _RAW: Final[dict[Lane, str]] = {"user": "user.raw", "model": "model.raw"}
 _GROWING: Final = (*_RAW.values(), _MARKERS, _EVENTS)  # in the order of writing: no line before its audio
 _MOST: Final = {_MANIFEST: 16 * 2**20, _EVENTS: 2**29, _MARKERS: 2**26}
-"""Most bytes of a file that is read as text (chosen: 2 hours of talk have 50 MB of events)."""
+"""Most bytes of a file that is read as text (chosen: 2 hours of talk have 80 MB of events)."""
 _MOST_RATIO: Final = 100
 """Most times that a text may shrink when compressed (chosen: events shrink 10 times, a zip bomb 1,000 times)."""
 _AUDIO_SHARE: Final = 0.9
 """Share of the bound that audio may use; events go on up to the bound (chosen)."""
 _MOST_SETTINGS: Final = 1_000
+"""Most settings in the manifest; the events have all of them (chosen)."""
 
 
 def lane_of(event: Any) -> Lane | None:
@@ -74,7 +77,7 @@ class TraceWriter:
         Must not exist.
     manifest : dict
         Facts known at the start.
-    redact : callable
+    redact : callable, optional
         LogRow -> the row without secrets.
     max_bytes : int, default 2 GiB
         Bound of all files: audio stops at 90 % of it, events at 100 %; ``manifest["dropped"]`` counts what is left out.
@@ -96,39 +99,35 @@ class TraceWriter:
                 "Next: give a path in a folder that can be written, and that no other session records to."
             ) from error
         self.folder = folder
-        self.manifest = {"rtnb_trace": VERSION, "complete": False} | manifest
-        self.manifest |= {"settings": [], "tracks": {}, "dropped": {"events": 0, "audio_bytes": 0}}
-        self.manifest.setdefault("notes", [])
-        self._redact, self._max_bytes = redact, max_bytes
+        self.manifest = {"notes": []} | manifest | {"rtnb_trace": VERSION, "complete": False, "settings": []}
+        self.manifest["dropped"] = {"events": 0, "audio_bytes": 0}
+        self._redact, self._max_bytes, self._size_bytes = redact, max_bytes, 0
         self._pending: dict[str, list[bytes]] = {name: [] for name in _GROWING}
-        self._kept_bytes: dict[Lane, int] = {"user": 0, "model": 0}
-        self._size_bytes = 0
+        self._kept_bytes = dict.fromkeys(_RAW, 0)
         self._write_manifest()
 
     def add(self, row: LogRow, *, keep_audio: bool = True) -> None:
         """Add a row; `flush` writes it. Without `keep_audio` its audio is left out and counts as lost."""
         head: dict[str, Any] = {"direction": row.direction, "monotonic_s": row.monotonic_s}
         head |= {"wall_time": row.wall_time, "size_bytes": row.size_bytes}
-        lane = lane_of(row.event)
-        if lane is None:
-            row = self._redact(row)
-            event, dropped_bytes = without_audio(row.event)
+        if (lane := lane_of(row.event)) is not None:
+            head, text = self._take_audio(row, lane, head, keep_audio)
+        else:
+            event, dropped_bytes = without_audio(self._redact(row).event)
             if dropped_bytes := dropped_bytes or row.audio_dropped_bytes:
                 head["audio_dropped_bytes"] = dropped_bytes
-            text = printable_json(wire.encode(event))
-            if event.type in ("session.created", "session.updated") and len(self.manifest["settings"]) < _MOST_SETTINGS:
-                change = {"monotonic_s": row.monotonic_s, "settings": json.loads(text).get("session")}
-                self.manifest["settings"].append(change)
-        else:
-            head, text = self._add_audio(row, lane, head, keep_audio)
-        line = f'{json.dumps(head)[:-1]}, "event": {text}}}\n'.encode()
+            text = wire.encode(event)
+            settings = self.manifest["settings"]
+            if event.type in ("session.created", "session.updated") and len(settings) < _MOST_SETTINGS:
+                settings.append({"monotonic_s": row.monotonic_s, "settings": json.loads(text).get("session")})
+        line = f'{json.dumps(head)[:-1]}, "event": {printable_json(text)}}}\n'.encode()
         if self._size_bytes + len(line) > self._max_bytes:
             self.manifest["dropped"]["events"] += 1
             return
         self._size_bytes += len(line)
         self._pending[_EVENTS].append(line)
 
-    def _add_audio(self, row: LogRow, lane: Lane, head: dict[str, Any], keep: bool) -> tuple[dict[str, Any], str]:
+    def _take_audio(self, row: LogRow, lane: Lane, head: dict[str, Any], keep: bool) -> tuple[dict[str, Any], str]:
         event: Any = row.event
         audio = event.audio if lane == "user" else event.delta
         n_bytes = row.audio_dropped_bytes or len(audio)
@@ -140,9 +139,8 @@ class TraceWriter:
         elif n_bytes:
             head["lost"] = True
             self.manifest["dropped"]["audio_bytes"] += n_bytes
-        left_out = ("audio", "delta", "extra")
-        fields = {k: v for k, v in vars(event).items() if v is not UNSET and k not in left_out}
-        return head, printable_json(json.dumps({"type": row.type} | fields | dict(event.extra)))
+        fields = {k: v for k, v in vars(event).items() if v is not UNSET and k not in ("audio", "delta", "extra")}
+        return head, json.dumps({"type": row.type} | fields | dict(event.extra))
 
     def mark(self, marker: dict[str, Any]) -> None:
         """Add a marker."""
@@ -156,38 +154,51 @@ class TraceWriter:
                 pending.clear()
 
     def _write_manifest(self) -> None:
-        text = mask_known(json.dumps(self.manifest, indent=1))
-        new = self.folder / (_MANIFEST + ".new")
-        new.write_text(text, encoding="utf-8")
+        new = self.folder / "new"
+        new.write_text(mask_known(json.dumps(self.manifest, indent=1)), encoding="utf-8")
         os.replace(new, self.folder / _MANIFEST)
 
-    def close(self, tracks: dict[str, Any] | None = None) -> None:
-        """Write what is left and the final manifest."""
+    def finish(self, target: Path | IO[bytes]) -> None:
+        """Write the rest, put the folder into a zip, which appears at once or not at all, and remove the folder."""
         self.flush()
         for file in self._files.values():
             file.close()
-        self.manifest["complete"] = True
-        self.manifest["tracks"] = {lane: {"bytes": size} for lane, size in self._kept_bytes.items()} | (tracks or {})
+        self.manifest |= {"complete": True, "tracks": _tracks(self._kept_bytes, self.manifest)}
         self._write_manifest()
-
-    def finish(self, target: Path | IO[bytes]) -> None:
-        """Put the closed folder into a zip, which appears at once or not at all, and remove the folder."""
         new: Any = target.with_name(target.name + ".new") if isinstance(target, Path) else target
-        with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for name in (_MANIFEST, *_GROWING):
-                archive.write(self.folder / name, name, zipfile.ZIP_STORED if name.endswith(".raw") else None)
+        _pack(self.folder, new)
         if isinstance(target, Path):
             os.replace(new, target)
         shutil.rmtree(self.folder)
 
 
+def _pack(folder: Path, target: Path | IO[bytes]) -> None:
+    """Zip a folder: events before audio, so that a folder that still grows has the audio of every event."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name in (_MANIFEST, *reversed(_GROWING)):
+            if (folder / name).is_symlink():  # a folder may come from a stranger, too
+                raise TraceError(f"Cannot open the trace {folder}: {name} is a link.")
+            archive.write(folder / name, name, zipfile.ZIP_STORED if name.endswith(".raw") else None)
+
+
+def _tracks(sizes: dict[Any, int], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the tracks for the manifest: their bytes, or why they are missing."""
+    reason = "no audio was sent or received as events"
+    if manifest.get("webrtc"):
+        reason = "WebRTC: this audio went between the page and the service, past the kernel"
+    sizes = sizes | {"heard": sizes["model"]}
+    return {name: {"bytes": size} if size else {"missing": reason} for name, size in sizes.items()}
+
+
 class TraceFile:
-    """Files of a trace, read where they lie: a zip, or the folder of a session that was killed or still runs.
+    """Files of a trace, read where they lie in the zip.
+
+    The folder of a session that was killed or still runs is packed into a temporary file first.
 
     Parameters
     ----------
     source : path or binary file
-        The zip, or a folder.
+        The zip, or the folder; ``talk.rtnb`` also finds the folder ``talk.rtnb.part``.
 
     Raises
     ------
@@ -196,68 +207,47 @@ class TraceFile:
     """
 
     def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
-        self.name = os.fspath(source) if isinstance(source, str | os.PathLike) else "trace"
-        self.recovered = False
-        """True where the recording did not end: read from its folder."""
-        self._zip: zipfile.ZipFile | None = None
-        self._places: dict[str, tuple[int, int]] = {}
-        """Raw file -> position and size of its bytes."""
-        if isinstance(source, str | os.PathLike):
-            path = Path(source)
-            if not path.exists() and path.with_name(path.name + PART).is_dir():
-                path = path.with_name(path.name + PART)
-            if path.is_dir():
-                self._open_folder(path)
-                return
-        self._open_zip(source)
-
-    # --- opening ------------------------------------------------------------------------------------------------------
-
-    def _open_folder(self, folder: Path) -> None:
-        self._folder, self.recovered = folder, True
-        for name in (_MANIFEST, *_GROWING):
-            path = folder / name
-            if path.is_symlink() or not path.is_file():
-                raise self._error(f"{name} is missing in the folder {folder}")
-            if path.stat().st_size > _MOST.get(name, 2**63):
-                raise self._error(f"{name} has {path.stat().st_size:,} bytes; allowed are {_MOST[name]:,}")
-            if name.endswith(".raw"):
-                self._places[name] = 0, path.stat().st_size
-        self._read_manifest()
-
-    def _open_zip(self, source: Any) -> None:
+        self.name, opened = "", source
         try:
-            self._zip = zipfile.ZipFile(source)
+            if isinstance(source, str | os.PathLike):
+                path = Path(source)
+                part = path if path.is_dir() else path.with_name(path.name + PART)
+                self.name = os.fspath(part if not path.exists() and part.is_dir() else path)
+                if Path(self.name).is_dir():
+                    opened = TemporaryFile()  # noqa: SIM115
+                    weakref.finalize(self, opened.close)
+                    _pack(Path(self.name), opened)
+            self._zip = zipfile.ZipFile(opened)
+        except FileNotFoundError as error:
+            raise self._error(f"{Path(error.filename).name} is not there") from error
+        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+            raise self._error(f"it is no zip, or a part of it is missing ({error})") from error
+        try:
             for info in self._zip.infolist():
                 self._check(info)
-            for name in _RAW.values():
-                self._places[name] = self._stored(self._zip.getinfo(name))
-            self._read_manifest()
-        except FileNotFoundError as error:
-            raise self._error("there is no such file") from error
+            self._places = {lane: self._place(self._zip.getinfo(name)) for lane, name in _RAW.items()}
+            with self._open(_MANIFEST) as file:
+                self.manifest = self._checked(self._parsed(file.read(), _MANIFEST))
         except KeyError as error:
             raise self._error(f"it is a zip without {error.args[0]}") from error
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise self._error(f"it is no zip, or a part of one is missing ({error})") from error
-        except TraceError:
-            self.close()
-            raise
+            raise self._error(f"it is damaged ({error})") from error
+        if "tracks" not in self.manifest:
+            self.manifest["tracks"] = _tracks({lane: size for lane, (_, size) in self._places.items()}, self.manifest)
 
     def _check(self, info: zipfile.ZipInfo) -> None:
-        name = info.filename
-        if ".." in name or name.startswith("/") or "\\" in name or ":" in name:
-            raise self._error(f"it holds {name!r}, a path outside of the trace")
+        name, size = info.filename, info.file_size
         if name not in (_MANIFEST, *_GROWING):
             raise self._error(f"it holds {name!r}, which is no part of a trace")
         if name.endswith(".raw"):
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            if info.compress_type != zipfile.ZIP_STORED or size != info.compress_size:
                 raise self._error(f"{name} is compressed; allowed is stored audio")
-        elif info.file_size > _MOST[name] or info.file_size > _MOST_RATIO * max(info.compress_size, 10_000):
-            raise self._error(f"{name} would unpack to {info.file_size:,} bytes; allowed are {_MOST[name]:,}")
+        elif size > _MOST[name] or size > _MOST_RATIO * max(info.compress_size, 10_000):
+            raise self._error(f"{name} would unpack to {size:,} bytes; allowed are {_MOST[name]:,}, packed 100 times")
 
-    def _stored(self, info: zipfile.ZipInfo) -> tuple[int, int]:
-        """Return where the bytes of a stored file lie: behind its local header, two lengths of which vary."""
-        file: Any = self._zip.fp  # type: ignore[union-attr]
+    def _place(self, info: zipfile.ZipInfo) -> tuple[int, int]:
+        """Return position and size of a stored file: it begins behind its local header, which has two lengths."""
+        file: Any = self._zip.fp
         file.seek(info.header_offset)
         header = file.read(30)
         start = info.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
@@ -265,57 +255,46 @@ class TraceFile:
             raise self._error(f"{info.filename} lies outside of the file")
         return start, info.file_size
 
-    def _read_manifest(self) -> None:
-        with self._open(_MANIFEST) as file:
-            manifest = self._parsed(file.read(), _MANIFEST)
+    def _checked(self, manifest: dict[str, Any]) -> dict[str, Any]:
         version = manifest.get("rtnb_trace")
         if version != VERSION:
             error = self._error(f"its layout has version {version!r}; allowed is {VERSION}")
             raise error.with_hint("Next: open it with the version of rtnb that wrote it, or a newer one.")
-        if not isinstance(manifest.get("clock"), dict):
-            raise self._error("its manifest has no clock")
-        self.manifest: dict[str, Any] = manifest
+        return manifest
 
     def _parsed(self, text: bytes, where: str) -> dict[str, Any]:
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self._error(f"{where} is no JSON ({type(error).__name__})") from error
-        if not isinstance(value, dict):
-            raise self._error(f"{where} is {type(value).__name__}, not an object")
-        return value
+            return wire.parse(text.decode())
+        except (UnicodeDecodeError, RemoteProtocolError) as error:
+            raise self._error(f"{where} cannot be read ({error})") from error
 
     def _error(self, reason: str) -> TraceError:
         return TraceError(f"Cannot open the trace {self.name}: {reason}.")
 
     def _open(self, name: str) -> IO[bytes]:
-        return open(self._folder / name, "rb") if self._zip is None else self._zip.open(name)
+        return self._zip.open(name)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def lines(self, *, markers: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the lines of the events, or of the markers; half a line at the end of a recording is left out."""
         name = _MARKERS if markers else _EVENTS
-        with self._open(name) as file:
-            try:
+        try:
+            with self._open(name) as file:
                 for number, line in enumerate(file, 1):
                     if line.endswith(b"\n"):
                         yield self._parsed(line, f"line {number} of {name}")
-            except (zipfile.BadZipFile, OSError, EOFError) as error:
-                raise self._error(f"{name} is damaged ({error})") from error
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+            raise self._error(f"{name} is damaged ({error})") from error
 
     def audio(self, lane: Lane, start: int, stop: int) -> bytes:
         """Return bytes of a track; zeros where it ends before."""
-        name = _RAW[lane]
-        position, size = self._places[name]
-        start, stop = max(0, start), max(0, stop)
-        held: Any = open(self._folder / name, "rb") if self._zip is None else nullcontext(self._zip.fp)  # noqa: SIM115
-        with held as file:
-            file.seek(position + min(start, size))
-            found: bytes = file.read(max(0, min(stop, size) - start))
+        position, size = self._places[lane]
+        file: Any = self._zip.fp
+        file.seek(position + min(start, size))
+        found: bytes = file.read(max(0, min(stop, size) - start))
         return found.ljust(stop - start, b"\0")
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""
-        if self._zip is not None:
-            self._zip.close()
+        self._zip.close()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 FLUSH_S: Final = 0.25
 """Longest time that an event waits to be written (chosen: a killed kernel loses less than a second)."""
 
-_WEBRTC: Final = "this audio went between the page and the service, past the kernel"
 _log = logging.getLogger("rtnb")
 
 
@@ -37,8 +36,7 @@ class _Recorder:
         if aside is not None:
             self._writer.manifest["notes"].append(f"a recording that did not end was renamed to {aside.name}")
         self._playback, self._loop = session.playback, session.loop
-        self._played: dict[str, float] = {}
-        self._tracks = _missing_tracks(session)
+        self._marked: Any = None
         self._rows: list[LogRow] = list(session.log)
         self._unsubscribe = session.log.subscribe(self._rows.append)
         self._timer = self._loop.call_later(0.0, self._tick)
@@ -58,6 +56,9 @@ class _Recorder:
         del self._rows[: len(rows)]
         for row in rows:
             self._writer.add(row)
+        if (newest := self._playback.newest) is not None and newest != self._marked:
+            self._marked, (track, at_s) = newest, newest
+            self._writer.mark({"monotonic_s": at_s, "item_id": track.item_id, "played_ms": track.reported_ms})
         self._writer.flush()
 
     async def _close(self) -> None:
@@ -65,7 +66,6 @@ class _Recorder:
         self._unsubscribe()
         try:
             self._write()
-            self._writer.close(self._tracks)
             await self._loop.run_in_executor(None, self._writer.finish, self._target)
         except OSError as error:
             _log.error("the recording is left in %s: %s", self._writer.folder, error)
@@ -119,7 +119,6 @@ def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
     for row in (*log.context, *log):
         writer.add(row)
     writer.manifest["dropped"]["events"] += log.dropped.events
-    writer.close(_missing_tracks(session))
     writer.finish(target)
     return target
 
@@ -159,10 +158,6 @@ def _manifest(session: Session, notes: Sequence[str] = ()) -> dict[str, Any]:
         "dialect": session.dialect,
         "webrtc": session.webrtc,
         "clock": {} if first is None else {"monotonic_s": first.monotonic_s, "wall_time": first.wall_time},
-        "heard_people": ["the user", "the model"],
+        "audible": ["the user", "the model"],
         "notes": list(notes),
     }
-
-
-def _missing_tracks(session: Session) -> dict[str, Any]:
-    return {name: {"missing": _WEBRTC} for name in ("user", "model", "heard")} if session.webrtc else {}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -19,15 +22,12 @@ from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
 from rtnb.protocol.values import SessionConfig
 from rtnb.trace.conversation import Entries, Entry, to_text
-from rtnb.trace.file import Lane, TraceFile, lane_of
-from rtnb.trace.tracks import Layout, Track, shifted
+from rtnb.trace.file import Lane, TraceFile, TraceWriter, lane_of
+from rtnb.trace.privacy import Redaction
+from rtnb.trace.tracks import Layout, Track
 
-_Span = tuple[Lane, int, int, bool]
-_MISSING = {
-    "user": "no audio was sent to the service",
-    "model": "no audio was received from the service",
-    "heard": "no audio was received that could be played",
-}
+_Span = tuple[Lane, int, int]
+_CONFIRMED = events.SessionCreated | events.SessionUpdated
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,13 @@ class Turn:
 class Trace:
     """A recorded session: events, audio, turns and settings on one clock, in ms since its first event.
 
-    Everything is read when it is asked for. Nothing in the file is executed, and it needs no service.
+    Everything is read when it is asked for. Nothing in the file is executed, and it needs no service. A recording that
+    did not end is opened from its folder, ``talk.rtnb.part``; ``manifest["complete"]`` is false then.
 
     Parameters
     ----------
     source : path or binary file
-        The file. Where it is not there but its folder ``….part`` is, the recording did not end: the folder is opened.
+        The file.
 
     Raises
     ------
@@ -71,8 +72,10 @@ class Trace:
     def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
         self._file = TraceFile(source)
         self.manifest: dict[str, Any] = self._file.manifest
-        """Facts about the session: version, target, settings over time, missing tracks."""
+        """Facts about the session: version, target, settings over time; ``tracks`` says why a track is missing."""
         self._window: tuple[float, float] | None = None
+        if (window := self.manifest.get("window_ms")) is not None:
+            self._window = float(window[0]), float(window[1])
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -85,26 +88,25 @@ class Trace:
         for number, line in enumerate(self._file.lines()):
             try:
                 row = _row(line, number)
-                lane = lane_of(row.event)
-                if lane is not None:
+                if (lane := lane_of(row.event)) is not None:
                     size, lost = int(line["audio_bytes"]), line.get("lost") is True
                     if not 0 <= size <= 2**31:
                         raise ValueError(f"audio_bytes is {size}")
-                    spans[number] = lane, ends[lane], size, lost
+                    spans[number] = lane, -1 if lost else ends[lane], size
                     ends[lane] += 0 if lost else size
-            except (ValueError, TypeError, KeyError, RtnbError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RtnbError) as error:
                 reason = f"{type(error).__name__}: {error}"
-                raise TraceError(f"Event {number} of the trace {self._file.name} cannot be read ({reason}).") from error
+                raise TraceError(f"Cannot read event {number} of the trace {self._file.name} ({reason}).") from error
             rows.append(row)
         return rows, spans
 
     @cached_property
     def log(self) -> EventLog:
         """Every event, without secrets and without audio."""
-        rows, _ = self._rows
-        if self._window is not None:
-            rows = [row for row in rows if self._window[0] <= self._ms(row) <= self._window[1]]
-        return EventLog.of(rows)
+        rows = self._rows[0]
+        log = EventLog.of(rows, start_s=(rows[0].monotonic_s if rows else 0.0) + self._zero_ms / 1000)
+        inside = [self._is_inside(self._layout.ms(row)) for row in rows]
+        return log if all(inside) else log[inside.index(True) : len(rows) - inside[::-1].index(True)]
 
     @property
     def events(self) -> EventLog:
@@ -115,14 +117,12 @@ class Trace:
         """Yield every row with its audio, as the session's own log had it."""
         rows, spans = self._rows
         for row in rows:
-            span = spans.get(row.number)
-            yield row if span is None or span[3] else row._replace(event=self._with_audio(row.event, span))
-
-    def _with_audio(self, event: Any, span: _Span) -> Any:
-        lane, start, size, _ = span
-        audio = self._file.audio(lane, start, start + size)
-        fields = {name: value for name, value in vars(event).items() if name not in ("audio", "delta")}
-        return type(event)(**{"audio" if lane == "user" else "delta": audio}, **fields)
+            if (span := spans.get(row.number)) is None or span[1] < 0:
+                yield row
+                continue
+            audio = self._file.audio(span[0], span[1], span[1] + span[2])
+            name = "audio" if span[0] == "user" else "delta"
+            yield row._replace(event=replace(row.event, **{name: audio}))  # type: ignore[arg-type]
 
     # --- the clock ----------------------------------------------------------------------------------------------------
 
@@ -135,10 +135,11 @@ class Trace:
 
     @property
     def _zero_ms(self) -> float:
-        return self._window[0] if self._window is not None else 0.0
+        return 0.0 if self._window is None else self._window[0]
 
-    def _ms(self, row: LogRow) -> float:
-        return self._layout.ms(row)
+    def _is_inside(self, start_ms: float, stop_ms: float | None = None) -> bool:
+        first, last = self._window or (0.0, float("inf"))
+        return start_ms <= last and (start_ms if stop_ms is None else stop_ms) >= first
 
     @cached_property
     def duration_ms(self) -> float:
@@ -163,53 +164,42 @@ class Trace:
 
     @cached_property
     def _entries(self) -> list[Entry]:
-        layout, (rows, _) = self._layout, self._rows
-        entries = Entries(layout)
-        for row in rows:
+        entries = Entries(self._layout)
+        for row in self._rows[0]:
             entries.add(row)
-        return entries.timed()
+        return [one for one in entries.timed() if self._is_inside(one.start_ms, max(one.stop_ms or 0.0, one.start_ms))]
 
     @cached_property
     def turns(self) -> list[Turn]:
         """The messages of the conversation, in order."""
         turns = []
         for entry in self._entries:
-            start_ms = entry.start_ms - self._zero_ms
-            stop_ms = max(start_ms, (entry.stop_ms or entry.start_ms) - self._zero_ms)
-            if stop_ms >= 0 and start_ms <= self.duration_ms:
-                same = {name: getattr(entry, name) for name in ("role", "text", "status", "detail", "note", "call_id")}
-                same |= {"has_audio": entry.has_audio, "heard_share": entry.heard_share, "item_id": entry.id}
-                response_id = self._layout.response_of.get(entry.id, "")
-                turns.append(Turn(start_ms=start_ms, stop_ms=stop_ms, response_id=response_id, **same))
+            held = {name: value for name, value in vars(entry).items() if name in Turn.__dataclass_fields__}
+            held |= {"item_id": entry.id, "response_id": self._layout.response_of.get(entry.id, "")}
+            held["start_ms"] -= self._zero_ms
+            held["stop_ms"] = max(held["start_ms"], (entry.stop_ms or entry.start_ms) - self._zero_ms)
+            turns.append(Turn(**held))
         return turns
 
-    @cached_property
+    @property
     def transcript(self) -> str:
         """One paragraph per message, with what was not heard in brackets."""
-        shown = {turn.item_id for turn in self.turns}
-        return to_text([entry for entry in self._entries if entry.id in shown])
+        return to_text(self._entries)
 
     # --- audio --------------------------------------------------------------------------------------------------------
 
-    @property
-    def tracks(self) -> dict[str, str]:
-        """Name of each track (``user``, ``model``, ``heard``) -> why it is missing; empty where it is there."""
-        found = {"user": self.user_audio, "model": self.model_audio, "heard": self.heard_audio}
-        noted = self.manifest.get("tracks") or {}
-        reasons = {name: (noted.get(name) or {}).get("missing") or _MISSING[name] for name in found}
-        return {name: "" if track is not None else str(reasons[name]) for name, track in found.items()}
-
-    def _track(self, pieces: list[Any]) -> Track | None:
-        return Track(self._file, pieces, duration_ms=self.duration_ms, zero_ms=self._zero_ms) if pieces else None
+    def _track(self, pieces: list[Any], starts_ms: dict[str, float] | None = None) -> Track | None:
+        times = {"duration_ms": self.duration_ms, "zero_ms": self._zero_ms}
+        return Track(self._file, pieces, starts_ms=starts_ms, **times) if pieces else None
 
     @cached_property
     def user_audio(self) -> Track | None:
-        """Audio that was sent; None where there is none, see `tracks`."""
+        """Audio that was sent; None where there is none: ``manifest["tracks"]`` says why."""
         return self._track(self._layout.pieces["you"])
 
     @cached_property
     def model_audio(self) -> Track | None:
-        """Audio that was received, with what nobody heard."""
+        """Audio that was received, with the part that was not heard."""
         return self._track(self._layout.received)
 
     @cached_property
@@ -218,11 +208,11 @@ class Trace:
         starts: dict[str, float] = {}
         for marker in self._file.lines(markers=True):
             try:
-                at_ms = 1000 * (float(marker["monotonic_s"]) - (self._layout._start_s or 0.0))
+                at_ms = 1000 * (float(marker["monotonic_s"]) - self._rows[0][0].monotonic_s)
                 starts.setdefault(str(marker["item_id"]), at_ms - float(marker["played_ms"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise TraceError(f"A marker of the trace {self._file.name} cannot be read: {error}.") from error
-        return self._track(shifted(self._layout.pieces["model"], starts))
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise TraceError(f"Cannot read a marker of the trace {self._file.name}: {error}.") from error
+        return self._track(self._layout.pieces["model"], starts)
 
     def stereo(self) -> Audio:
         """Return the user (left) and what was heard of the model (right).
@@ -232,7 +222,7 @@ class Trace:
         audio : ndarray, float32, shape (n_samples, 2)
             24 kHz; for hours of audio read the tracks in parts.
         """
-        silence = Track(None, [], duration_ms=self.duration_ms)
+        silence = Track(None, (), duration_ms=self.duration_ms)
         return np.stack([(self.user_audio or silence)[:], (self.heard_audio or silence)[:]], axis=1)
 
     def audio_of(self, item_id: str) -> Audio:
@@ -243,26 +233,23 @@ class Trace:
         TraceError
             The trace has no audio of it.
         """
-        formats, data, form = Formats(), [], None
-        rows, spans = self._rows
-        for row in rows:
+        formats, data, form = Formats(), b"", None
+        for row in self._rows[0]:
             found: Any = formats.of(row.event)
-            if row.number in spans and getattr(row.event, "item_id", "") == item_id:
-                lane, start, size, _ = spans[row.number]
-                data.append(self._file.audio(lane, start, start + size))
-                form = codec(found.type)
+            if found is not None and getattr(row.event, "item_id", "") == item_id:
+                lane, start, size = self._rows[1][row.number]
+                data, form = data + self._file.audio(lane, start, start + size), codec(found.type)
         if form is None:
             raise TraceError(f"the trace has no audio of the item {item_id!r}; trace.turns lists the items")
-        joined = b"".join(data)
-        return form.decode(joined[: len(joined) // form.bytes_per_sample * form.bytes_per_sample])
+        return form.decode(data[: len(data) // form.bytes_per_sample * form.bytes_per_sample])
 
     # --- settings and measures ----------------------------------------------------------------------------------------
 
     @cached_property
     def settings(self) -> list[tuple[float, SessionConfig]]:
         """Time in ms and settings, each time that the service confirmed them."""
-        kinds = events.SessionCreated | events.SessionUpdated
-        return [(self._ms(r) - self._zero_ms, r.event.session) for r in self._rows[0] if isinstance(r.event, kinds)]
+        rows = [row for row in self._rows[0] if isinstance(row.event, _CONFIRMED)]
+        return [(self._layout.ms(row) - self._zero_ms, row.event.session) for row in rows]  # type: ignore[attr-defined]
 
     def settings_at(self, t_ms: float) -> SessionConfig:
         """Return the settings in force at a time; before the first ones they are empty."""
@@ -273,17 +260,62 @@ class Trace:
         """Latency of each answer, as of a live session."""
         meter = LatencyMeter()
         meter.feed(self.rows())
+        zero_s = self._rows[0][0].monotonic_s if self._rows[0] else 0.0
+        meter.turns = [turn for turn in meter.turns if self._is_inside(1000 * (turn.start_s - zero_s))]
         return meter
 
     @cached_property
     def cost(self) -> CostMeter:
         """Tokens and estimated dollars."""
         meter = CostMeter()
-        meter.feed(self._rows[0])
+        meter.feed(row for row in self._rows[0] if self._is_inside(self._layout.ms(row)))
         return meter
 
+    # --- copies -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace as a file: a recording that did not end, or the part that `cut` left.
+
+        Of a part, answers at its edges are kept whole; audio and events outside are left out.
+        """
+        self._copy(Path(path), lambda row: row, {})
+
+    def redacted(
+        self, *, audio: Literal["silence", "tone"] | None = None, text: Callable[[str], str] | None = None
+    ) -> Trace:
+        """Return a copy in which nobody can be heard or read; times and lengths stay.
+
+        Parameters
+        ----------
+        audio : {"silence", "tone"}, optional
+            Replacement of both sides' audio; None keeps it.
+        text : callable, optional
+            str -> str, applied to every transcript, message, instruction, argument and result; None keeps them.
+        """
+        notes = [f"redacted: audio {audio or 'kept'}, texts {'kept' if text is None else 'replaced'}"]
+        facts = {"audible": self.manifest.get("audible", []) if audio is None else []}
+        file = TemporaryFile()  # noqa: SIM115
+        self._copy(file, Redaction(audio, text), facts | {"notes": notes})
+        copy = type(self)(file)
+        weakref.finalize(copy, file.close)
+        return copy
+
+    def _copy(self, target: Any, change: Callable[[LogRow], LogRow], facts: dict[str, Any]) -> None:
+        shown = {entry.id for entry in self._entries}
+        shown |= {self._layout.response_of.get(item_id, "") for item_id in shown} - {""}
+        layout = Layout()
+        with TemporaryDirectory() as folder:
+            writer = TraceWriter(Path(folder) / "trace", self.manifest | facts | {"window_ms": self._window})
+            for row in self.rows():
+                piece = layout.take(row, self._rows[1].get(row.number))
+                near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(_ids(row.event))
+                near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
+                if near or piece is not None or isinstance(row.event, _CONFIRMED):
+                    writer.add(change(row), keep_audio=near)
+            writer.finish(target)
+
     def __repr__(self) -> str:
-        end = ", the recording did not end" if self._file.recovered else ""
+        end = "" if self.manifest.get("complete") else ", the recording did not end"
         return f"<Trace {self._file.name}: {self.duration_ms / 1000:.1f} s, {len(self.turns)} turns{end}>"
 
     def close(self) -> None:
@@ -306,3 +338,9 @@ def _row(line: dict[str, Any], number: int) -> LogRow:
     times = float(line["monotonic_s"]), float(line["wall_time"])
     dropped = int(line.get("audio_dropped_bytes", 0)) or (int(line["audio_bytes"]) if line.get("lost") else 0)
     return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, dropped)
+
+
+def _ids(event: Any) -> set[Any]:
+    """Return the ids of the item and the response that an event is about."""
+    values = [getattr(getattr(event, name, None), "id", None) for name in ("item", "response")]
+    return {getattr(event, "item_id", None), getattr(event, "response_id", None), *values} - {None, ""}
