@@ -202,14 +202,18 @@ def findings(source: Any) -> Findings:
     <Findings: 1 warning>
     ⚠ 0.0 s deprecated-dialect: The session uses the preview dialect, which services switch off.
     """
-    rows = source.rows() if hasattr(source, "rows") else getattr(source, "log", source)
+    log = getattr(source, "log", source)
+    rows = source.rows() if hasattr(source, "rows") else log
     if not isinstance(rows, EventLog | Iterator):
         raise TypeError(f"findings() takes a session, a trace or an event log, got {type(source).__name__}")
     facts, found = Facts(rows), []
+    first, stop = (log[0].number, log[-1].number) if log else (0, 0)  # of a part of a trace
     for id, (severity, next_step, function) in RULES.items():
         for text, *about in function(facts):
-            numbers = tuple(row.number for row in about)
-            found.append(Finding(id, severity, facts.ms(about[0]), text, numbers, next_step))
+            t_ms, numbers = facts.ms(about[0]), tuple(row.number for row in about)
+            t_ms = source.time_of(about[0]) if hasattr(source, "time_of") else t_ms
+            if first <= numbers[0] <= stop:
+                found.append(Finding(id, severity, t_ms, text, numbers, next_step))
     return Findings(sorted(found, key=lambda finding: finding.t_ms))
 
 
