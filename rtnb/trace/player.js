@@ -4,25 +4,23 @@
  * The same module is a widget in a cell, which asks the kernel for sound, and the script of a page that holds all of it.
  * Texts of the service are shown with textContent only.
  *
- * @typedef {{role: string, start_ms: number, stop_ms: number, text: string, status: string}} Turn
- * @typedef {{t_ms: number, sent: boolean, type: string, text: string, number: number}} EventRow
- * @typedef {{rule: string, severity: string, t_ms: number, text: string, next_step: string}} Finding
+ * @typedef {[role: string, start_ms: number, stop_ms: number, text: string, status: string]} Turn
+ * @typedef {[t_ms: number, sent: boolean, type: string, text: string]} EventRow
+ * @typedef {{severity: string, t_ms: number, text: string, next_step: string}} Finding
  * @typedef {object} Data
  * @property {string} title
  * @property {number} duration_ms
  * @property {number} bin_ms
- * @property {{name: string, bins: string, missing: string}[]} lanes bins: base64 of the lowest and highest sample, int8
+ * @property {{name: string, missing: string}[]} lanes
  * @property {[number, number][]} speech what turn detection found, ms
  * @property {Turn[]} turns
  * @property {EventRow[]} events
- * @property {Finding[]} findings
  * @property {string} note
  * @property {number} clip_ms length of one clip
- * @property {number} rate_hz of the clips
- * @property {"pcm" | "ulaw"} codec of the clips
- * @property {Record<string, string>} clips base64 by lane and number, "0/12"; empty in a widget
+ * @property {number} rate_hz of the clips: 24000 (16-bit PCM) or 8000 (µ-law)
  *
- * @typedef {(lane: number, index: number) => Promise<?Uint8Array>} FetchClip null: silence, or not here
+ * Parts come when they are needed, by name: "findings", "bins/0" (lane), "clip/0/12" (lane, number); null: there is none.
+ * @typedef {(name: string) => Promise<?Uint8Array>} Fetch
  */
 
 const RULER = 18, LANE = 64, BAR = 8, EVENTS = 16;
@@ -53,8 +51,8 @@ function bytes(/** @type {string} */ base64) {
 }
 
 /** Decode a clip to samples of full scale 1. */
-function samples(/** @type {Uint8Array} */ data, /** @type {string} */ codec) {
-  if (codec === "pcm") return Float32Array.from(new Int16Array(data.slice().buffer), (value) => value / 32768);
+function samples(/** @type {Uint8Array} */ data, /** @type {number} */ rate_hz) {
+  if (rate_hz > 8000) return Float32Array.from(new Int16Array(data.slice().buffer), (value) => value / 32768);
   return Float32Array.from(data, (code) => {
     const value = ((((~code & 15) << 3) + 132) << ((~code >> 4) & 7)) - 132; // ITU-T G.711, µ-law
     return (code & 128 ? value : -value) / 32768;
@@ -63,9 +61,9 @@ function samples(/** @type {Uint8Array} */ data, /** @type {string} */ codec) {
 
 /** Plays the clips of both lanes, one after the other. */
 class Sound {
-  constructor(/** @type {Data} */ data, /** @type {FetchClip} */ fetchClip, /** @type {() => void} */ onChange) {
+  constructor(/** @type {Data} */ data, /** @type {Fetch} */ fetchPart, /** @type {() => void} */ onChange) {
     this.data = data;
-    this.fetchClip = fetchClip;
+    this.fetchPart = fetchPart;
     this.onChange = onChange;
     /** @type {AudioContext | undefined} */
     this.context = undefined;
@@ -127,13 +125,13 @@ class Sound {
   }
 
   fetch(/** @type {number} */ index) {
-    return Promise.all(this.data.lanes.map((_, lane) => this.fetchClip(lane, index)));
+    return Promise.all(this.data.lanes.map((_, lane) => this.fetchPart(`clip/${lane}/${index}`)));
   }
 
   schedule(/** @type {AudioContext} */ context, /** @type {number} */ start_ms, /** @type {(?Uint8Array)[]} */ clips) {
     clips.forEach((clip, lane) => {
       if (!clip?.length) return;
-      const audio = samples(clip, this.data.codec);
+      const audio = samples(clip, this.data.rate_hz);
       const buffer = context.createBuffer(1, audio.length, this.data.rate_hz);
       buffer.copyToChannel(audio, 0);
       const source = new AudioBufferSourceNode(context, { buffer });
@@ -152,7 +150,9 @@ class Axis {
   constructor(/** @type {HTMLCanvasElement} */ canvas, /** @type {Data} */ data) {
     this.canvas = canvas;
     this.data = data;
-    this.bins = data.lanes.map((lane) => new Int8Array(bytes(lane.bins).buffer));
+    this.bins = data.lanes.map(() => new Int8Array());
+    /** @type {Finding[]} */
+    this.findings = [];
     this.view = { start_ms: 0, span_ms: Math.max(1000, data.duration_ms) };
   }
 
@@ -197,14 +197,14 @@ class Axis {
     g.fillStyle = color("speech");
     bars(data.speech, RULER + LANE);
     g.fillStyle = color("lane1");
-    bars(data.turns.filter((turn) => turn.role === "assistant").map((turn) => [turn.start_ms, turn.stop_ms]), RULER + 2 * LANE + BAR);
-    const top = HEIGHT - EVENTS;
-    for (const event of data.events) {
-      g.fillStyle = color(event.type === "error" ? "error" : "muted");
-      g.fillRect(this.x(event.t_ms), event.sent ? top : top + EVENTS / 2, 1, EVENTS / 2 - 1);
+    bars(data.turns.filter(([role]) => role === "assistant").map(([, start, stop]) => [start, stop]), RULER + 2 * LANE + BAR);
+    const [top, error, muted] = [HEIGHT - EVENTS, color("error"), color("muted")];
+    for (const [t_ms, sent, type] of data.events) {
+      g.fillStyle = type === "error" ? error : muted;
+      g.fillRect(this.x(t_ms), sent ? top : top + EVENTS / 2, 1, EVENTS / 2 - 1);
     }
-    g.fillStyle = color("error");
-    for (const one of data.findings) if (one.severity !== "note") g.fillRect(this.x(one.t_ms) - 2, top, 4, EVENTS - 1);
+    g.fillStyle = error;
+    for (const one of this.findings) if (one.severity !== "note") g.fillRect(this.x(one.t_ms) - 2, top, 4, EVENTS - 1);
   }
 
   ruler(/** @type {CanvasRenderingContext2D} */ g, /** @type {number} */ width, /** @type {(name: string) => string} */ color) {
@@ -251,7 +251,7 @@ function controls(
   return { button, time };
 }
 
-/** Fill the lists below the axis; returns what shows the events of the view. */
+/** Make the lists below the axis; returns what fills those of findings and of the events in view. */
 function lists(/** @type {Element} */ root, /** @type {Data} */ data, /** @type {(ms: number) => void} */ hear) {
   const panes = add(root, "div", { className: "rtnb-panes" });
   const pane = (/** @type {string} */ name) => {
@@ -265,13 +265,14 @@ function lists(/** @type {Element} */ root, /** @type {Data} */ data, /** @type 
     node.onclick = () => hear(t_ms);
   };
   const transcript = pane("Transcript");
-  for (const turn of data.turns) {
-    row(transcript, turn.start_ms, [turn.role, turn.text || "(no text)", turn.status === "complete" ? "" : turn.status], turn.role);
+  for (const [role, start_ms, , text, status] of data.turns) {
+    row(transcript, start_ms, [role, text || "(no text)", status === "complete" ? "" : status], role);
   }
-  if (data.findings.length) {
-    const found = pane("Findings");
-    for (const one of data.findings) row(found, one.t_ms, [one.severity, `${one.text} ${one.next_step}`], one.severity);
-  }
+  const found = pane("Findings");
+  const showFindings = (/** @type {Finding[]} */ findings) => {
+    for (const one of findings) row(found, one.t_ms, [one.severity, `${one.text} ${one.next_step}`], one.severity);
+    if (!findings.length) add(found, "p", { textContent: "none" });
+  };
   const events = pane("Events in view");
   const filter = add(events, "input", { type: "search", placeholder: "Filter by type or text", "aria-label": "Filter events" });
   const list = add(events, "div");
@@ -279,17 +280,18 @@ function lists(/** @type {Element} */ root, /** @type {Data} */ data, /** @type 
   let part = [0, Infinity];
   const fill = () => {
     const [start, stop] = part;
-    const fits = data.events.filter((one) => one.t_ms >= start && one.t_ms <= stop && `${one.type} ${one.text}`.includes(filter.value));
+    const fits = data.events.filter(([t_ms, , type, text]) => t_ms >= start && t_ms <= stop && `${type} ${text}`.includes(filter.value));
     list.replaceChildren();
-    for (const one of fits.slice(0, MOST_ROWS)) row(list, one.t_ms, [one.sent ? "→" : "←", one.type, one.text]);
+    for (const [t_ms, sent, type, text] of fits.slice(0, MOST_ROWS)) row(list, t_ms, [sent ? "→" : "←", type, text]);
     if (fits.length > MOST_ROWS) add(list, "p", { textContent: `${fits.length - MOST_ROWS} more: zoom in or filter` });
   };
   filter.oninput = fill;
   filter.onkeydown = (/** @type {Event} */ event) => event.stopPropagation();
-  return (/** @type {number} */ start, /** @type {number} */ stop) => {
+  const showEvents = (/** @type {number} */ start, /** @type {number} */ stop) => {
     part = [start, stop];
     fill();
   };
+  return { showEvents, showFindings };
 }
 
 /** Move and zoom the axis by mouse and keys; a click plays. */
@@ -333,19 +335,19 @@ function steer(
 }
 
 /** Show a trace in `root`; returns what ends it. */
-function player(/** @type {HTMLElement} */ root, /** @type {Data} */ data, /** @type {FetchClip} */ fetchClip) {
+function player(/** @type {HTMLElement} */ root, /** @type {Data} */ data, /** @type {Fetch} */ fetchPart) {
   root.classList.add("rtnb-trace");
   add(root, "h2", { textContent: data.title });
-  const sound = new Sound(data, fetchClip, () => update());
+  const sound = new Sound(data, fetchPart, () => update());
   const { button, time } = controls(root, data, sound, (factor) => zoom(factor));
   const stage = add(root, "div", { className: "rtnb-stage" });
   const canvas = add(stage, "canvas", { tabIndex: 0, role: "slider", "aria-label": "Time", "aria-valuemin": 0, "aria-valuemax": Math.round(data.duration_ms / 1000) });
   canvas.style.height = `${HEIGHT}px`;
   const head = add(stage, "div", { className: "rtnb-head" });
-  if (data.note) add(root, "p", { textContent: data.note });
+  add(root, "p", { textContent: `Below You: turn detection. Below Model: answers. Marks: events sent (upper) and received. ${data.note}` });
   const axis = new Axis(canvas, data);
   const hear = (/** @type {number} */ ms) => void sound.play(Math.min(ms, data.duration_ms));
-  const showEvents = lists(root, data, hear);
+  const { showEvents, showFindings } = lists(root, data, hear);
   const zoom = (/** @type {number} */ factor, at = sound.position_ms) => {
     const { start_ms, span_ms } = axis.view;
     const anchor = at >= start_ms && at <= start_ms + span_ms ? at : start_ms + span_ms / 2;
@@ -374,33 +376,41 @@ function player(/** @type {HTMLElement} */ root, /** @type {Data} */ data, /** @
   const dark = matchMedia("(prefers-color-scheme: dark)");
   dark.onchange = () => axis.draw();
   zoom(1);
+  data.lanes.forEach(async (_, lane) => {
+    axis.bins[lane] = new Int8Array((await fetchPart(`bins/${lane}`))?.slice().buffer ?? new ArrayBuffer(0));
+    axis.draw();
+  });
+  fetchPart("findings").then((found) => {
+    axis.findings = found ? JSON.parse(new TextDecoder().decode(found)) : [];
+    showFindings(axis.findings);
+    axis.draw();
+  });
   return () => (sound.stop(), resized.disconnect(), void sound.context?.close());
 }
 
 /** As a page: everything is in it. */
 export function page(/** @type {Document} */ here) {
-  /** @type {Data} */
-  const data = JSON.parse(here.getElementById("data")?.textContent ?? "{}");
-  return player(here.body, data, async (lane, index) => {
-    const clip = data.clips[`${lane}/${index}`];
-    return clip ? bytes(clip) : null;
+  const text = (/** @type {string} */ id) => here.getElementById(id)?.textContent;
+  return player(here.body, JSON.parse(text("data") ?? "{}"), async (name) => {
+    const part = text(name);
+    return part ? bytes(part) : null;
   });
 }
 
-/** As a widget: the kernel has the sound. */
+/** As a widget: the kernel has the parts. */
 export default {
   /** @param {{model: any, el: HTMLElement}} props */
   render({ model, el }) {
-    /** @type {Map<string, (clip: ?Uint8Array) => void>} */
+    /** @type {Map<string, (part: ?Uint8Array) => void>} */
     const waiting = new Map();
-    const onMessage = (/** @type {any} */ message, /** @type {DataView[]} */ [clip]) => {
-      waiting.get(message.clip)?.(clip ? new Uint8Array(clip.buffer, clip.byteOffset, clip.byteLength) : null);
-      waiting.delete(message.clip);
+    const onMessage = (/** @type {{part: string}} */ message, /** @type {DataView[]} */ [part]) => {
+      waiting.get(message.part)?.(part ? new Uint8Array(part.buffer, part.byteOffset, part.byteLength) : null);
+      waiting.delete(message.part);
     };
     model.on("msg:custom", onMessage);
-    const close = player(el, JSON.parse(model.get("data")), (lane, index) => new Promise((resolve) => {
-      waiting.set(`${lane}/${index}`, resolve);
-      model.send({ clip: `${lane}/${index}` });
+    const close = player(el, JSON.parse(model.get("data")), (name) => new Promise((resolve) => {
+      waiting.set(name, resolve);
+      model.send({ part: name });
     }));
     return () => (close(), model.off("msg:custom", onMessage));
   },

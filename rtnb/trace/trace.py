@@ -333,8 +333,8 @@ class Trace:
         """Search the trace for mistakes and surprises: see `rtnb.findings`."""
         return findings(self)
 
-    def to_html(self, path: str | os.PathLike[str] | None = None, **options: Any) -> str:
-        """Return the trace as one page that plays it, and write it to `path`: see `rtnb.trace.report.to_html`."""
+    def to_html(self, path: str | os.PathLike[str] | None = None, **options: Any) -> str | None:
+        """Write the trace as one page that plays it, or return the page: see `rtnb.trace.report.to_html`."""
         return to_html(self, path, **options)
 
     def export(self, path: str | os.PathLike[str]) -> Path:

@@ -9,9 +9,8 @@ from typing import Any
 from traitlets import Unicode
 
 import rtnb.trace
-from rtnb.audio.pcm import encode_pcm16
 from rtnb.trace import Trace
-from rtnb.trace.report import CLIP_MS, lanes, player_data
+from rtnb.trace.report import part, player_data
 from rtnb.widgets._base import Widget
 
 _FOLDER = Path(rtnb.trace.__file__).parent
@@ -34,13 +33,9 @@ class TracePlayer(Widget):
     data = Unicode(help="What is shown, as JSON: see `rtnb.trace.report.player_data`.").tag(sync=True)
 
     def __init__(self, trace: Trace) -> None:
-        self._lanes = lanes(trace)
+        self._trace = trace
         super().__init__(data=json.dumps(player_data(trace)))
-        self.on_msg(self._on_clip)
+        self.on_msg(self._on_part)
 
-    def _on_clip(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
-        """Answer the request for a piece of sound: its lane and number, e.g. ``"1/12"``."""
-        lane, index = map(int, message["clip"].split("/"))
-        track = self._lanes[lane]
-        sound = [] if track is None else [encode_pcm16(track.read(index * CLIP_MS, (index + 1) * CLIP_MS))]
-        self.send({"clip": message["clip"]}, sound)
+    def _on_part(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
+        self.send(message, [part(self._trace, message["part"])])
