@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rtnb.errors import AudioError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
 
@@ -139,6 +139,31 @@ def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def plot_lanes(lanes: Mapping[str, Sequence[tuple[float, float, bool]]], *, ax: Axes | None = None) -> Axes:
+    """Draw bars on one time axis, one row per lane.
+
+    Parameters
+    ----------
+    lanes : mapping
+        Name of a lane -> its bars: start and stop in ms, and whether it is hatched.
+    ax : Axes, optional
+        Draw here; None makes a figure.
+    """
+    if ax is None:
+        from matplotlib import pyplot as plt
+
+        ax = plt.subplots(figsize=(9, 0.8 + 0.5 * len(lanes)), layout="constrained")[1]
+    for place, bars in enumerate(lanes.values()):
+        for hatched in (False, True):
+            spans = [(start / 1000, (stop - start) / 1000) for start, stop, hatch in bars if hatch == hatched]
+            hatch = "////" if hatched else ""
+            ax.broken_barh(spans, (place - 0.35, 0.7), facecolor=f"C{place % 2}", edgecolor="white", hatch=hatch)
+    ax.set_yticks(range(len(lanes)), list(lanes))
+    ax.invert_yaxis()
+    ax.set_xlabel("time (s)")
+    return ax
 
 
 def _spoken(response: Spoken) -> list[SpokenDelta]:

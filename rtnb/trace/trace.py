@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, Literal
@@ -22,8 +23,11 @@ from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
 from rtnb.protocol.values import SessionConfig
 from rtnb.trace.conversation import Entries, Entry, to_text
+from rtnb.trace.export import export
 from rtnb.trace.file import Lane, TraceFile, TraceWriter, lane_of
 from rtnb.trace.privacy import Redaction
+from rtnb.trace.report import to_html
+from rtnb.trace.rules import Findings, findings
 from rtnb.trace.tracks import RATE_HZ, Layout, Track
 
 _Span = tuple[Lane, int, int]
@@ -315,6 +319,37 @@ class Trace:
                 if near or piece is not None or isinstance(row.event, _PLACING):
                     writer.add(change(row), keep_audio=near)
             writer.finish(target)
+
+    # --- views --------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return Path(str(self._file.name)).name
+
+    def time_of(self, row: LogRow) -> float:
+        """Return the time of an event on the clock of the trace, ms."""
+        return self._layout.ms(row) - self._zero_ms
+
+    def findings(self) -> Findings:
+        """Search the trace for mistakes and surprises: see `rtnb.findings`."""
+        return findings(self)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None, **options: Any) -> str | None:
+        """Write the trace as one page that plays it, or return the page: see `rtnb.trace.report.to_html`."""
+        return to_html(self, path, **options)
+
+    def export(self, path: str | os.PathLike[str]) -> Path:
+        """Write the trace as a file of another program, by its suffix: see `rtnb.trace.export.export`."""
+        return export(self, path)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        # The widget lies above this room, so it is looked up only where a cell shows a trace.
+        return self._player._repr_mimebundle_(**options)
+
+    @cached_property
+    def _player(self) -> Any:
+        return import_module("rtnb.widgets").TracePlayer(self)
 
     def __repr__(self) -> str:
         end = "" if self.manifest.get("complete") else ", the recording did not end"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.presets import Preset
     from rtnb.widgets.settings import AnswerControl, InstructionsControl, ListeningControl, TurnDetectionControl
     from rtnb.widgets.speaker import Speaker
+    from rtnb.widgets.trace_player import TracePlayer
     from rtnb.widgets.transcript import Transcript
     from rtnb.widgets.vad_lab import VadLab
     from rtnb.widgets.waveform import Waveform
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
 
 __all__ = ["AnswerControl", "CodeExport", "ConnectionControl", "EventInspector", "InstructionsControl"]
 __all__ += ["ListeningControl", "MessageBar", "Microphone", "Playground", "Preset", "SettingsPanel", "Speaker"]
-__all__ += ["Transcript", "TurnDetectionControl", "VadLab", "Waveform", "WebRTCPeer", "inspect"]
+__all__ += ["TracePlayer", "Transcript", "TurnDetectionControl", "VadLab", "Waveform", "WebRTCPeer", "inspect"]
 
 _HOMES = {
     "code_export": "CodeExport",
@@ -39,6 +40,7 @@ _HOMES = {
     "presets": "Preset",
     "settings": "AnswerControl InstructionsControl ListeningControl TurnDetectionControl",
     "speaker": "Speaker",
+    "trace_player": "TracePlayer",
     "transcript": "Transcript",
     "vad_lab": "VadLab",
     "waveform": "Waveform",

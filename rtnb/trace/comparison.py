@@ -1,0 +1,177 @@
+"""Comparison of two traces: turns side by side, texts, latency, interruptions, settings and cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from difflib import SequenceMatcher
+from functools import cached_property
+from html import escape
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Final
+
+from rtnb.trace.rules import findings, flat, plain_settings
+from rtnb.trace.trace import Trace, Turn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OWN: Final = {"id", "object", "expires_at"}
+"""Fields of a session that are never the same in two."""
+
+Pair = tuple[Turn | None, Turn | None]
+
+
+def compare(a: Trace, b: Trace) -> Comparison:
+    """Compare two traces, such as a recording and its replay with another setting.
+
+    Parameters
+    ----------
+    a, b : Trace
+        The older one first: what only `b` has counts as added.
+
+    Returns
+    -------
+    comparison : Comparison
+    """
+    return Comparison(a, b)
+
+
+class Comparison:
+    """Two traces side by side; in a cell, a table of measures, of settings and of turns.
+
+    Parameters
+    ----------
+    a, b : Trace
+    """
+
+    def __init__(self, a: Trace, b: Trace) -> None:
+        self.a, self.b = a, b
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Turns of both that belong together; None where one has no such turn.
+
+        Turns of the user are aligned by their words, answers by their place between them.
+        """
+        left, right = self.a.turns, self.b.turns
+        keys = [[(t.role, t.text if t.role == "user" else "") for t in turns] for turns in (left, right)]
+        pairs: list[Pair] = []
+        for _, i, i_end, j, j_end in SequenceMatcher(a=keys[0], b=keys[1], autojunk=False).get_opcodes():
+            for one, other in zip_longest(left[i:i_end], right[j:j_end]):
+                same = one is None or other is None or one.role == other.role
+                pairs += [(one, other)] if same else [(one, None), (None, other)]
+        return pairs
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per pair of turns.
+
+        Returns
+        -------
+        pandas.DataFrame
+            role, text (what only `a` has in ``[-…-]``, what only `b` has in ``{+…+}``), and for each trace: start_ms,
+            status, answer_ms (latency of the answer, NaN where there is none) and findings (ids of rules).
+        """
+        import pandas as pd
+
+        facts = [(_answers_ms(trace), _rules_of(trace)) for trace in (self.a, self.b)]
+        rows = []
+        for pair in self.pairs:
+            row: dict[str, Any] = {"role": next(turn.role for turn in pair if turn), "text": _marked(pair)}
+            for name, turn, (answers_ms, rules) in zip("ab", pair, facts, strict=True):
+                found = [*rules[turn.item_id], *rules[turn.response_id]] if turn else []
+                row[f"start_ms_{name}"] = turn.start_ms if turn else float("nan")
+                row[f"status_{name}"] = turn.status if turn else "missing"
+                row[f"answer_ms_{name}"] = answers_ms.get(turn.response_id, float("nan")) if turn else float("nan")
+                row[f"findings_{name}"] = ", ".join(dict.fromkeys(found))
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    @property
+    def settings(self) -> pd.DataFrame:
+        """Settings at the end that differ, indexed by their path; NaN where a session does not have one."""
+        import pandas as pd
+
+        left, right = (flat(plain_settings(trace.settings_at(trace.duration_ms))) for trace in (self.a, self.b))
+        paths = [path for path in {**left, **right} if path not in _OWN and left.get(path) != right.get(path)]
+        table = {"a": [left.get(path) for path in paths], "b": [right.get(path) for path in paths]}
+        return pd.DataFrame(table, index=pd.Index(paths, name="setting"), dtype=object)
+
+    @property
+    def measures(self) -> pd.DataFrame:
+        """Counts, latency of the answers (with n), tokens and estimated cost of both."""
+        import pandas as pd
+
+        table = {}
+        for name, trace in (("a", self.a), ("b", self.b)):
+            answers_ms = pd.Series(list(_answers_ms(trace).values()), dtype=float)
+            found = [finding.rule for finding in findings(trace)]
+            table[name] = {
+                "duration (s)": round(trace.duration_ms / 1000, 1),
+                "turns": len(trace.turns),
+                "interruptions": sum(turn.status == "interrupted" for turn in trace.turns),
+                "user cut off": found.count("user-cut-off"),
+                "findings": len(found),
+                "answers (n)": len(answers_ms),
+                "answer p50 (ms)": answers_ms.median(),
+                "answer p95 (ms)": answers_ms.quantile(0.95),
+                "tokens": trace.cost.tokens,
+                "cost (USD, about)": trace.cost.usd,
+            }
+        return pd.DataFrame(table)
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw the turns of both on one time axis, interrupted ones hatched; return the matplotlib Axes."""
+        from rtnb.analysis.plot import plot_lanes
+
+        lanes = {
+            f"{role}, {name}": [
+                (turn.start_ms, turn.stop_ms, turn.status == "interrupted") for turn in trace.turns if turn.role == role
+            ]
+            for name, trace in (("a", self.a), ("b", self.b))
+            for role in ("user", "assistant")
+        }
+        return plot_lanes(lanes, ax=ax)
+
+    def __repr__(self) -> str:
+        same = sum(one is not None and other is not None and one.text == other.text for one, other in self.pairs)
+        return f"<Comparison: {len(self.pairs)} turns, {same} the same, {len(self.settings)} settings differ>"
+
+    def _repr_html_(self) -> str:
+        frame = self.to_frame()
+        frame["text"] = [_marked(pair, escape, "<del>{}</del>", "<ins>{}</ins>") for pair in self.pairs]
+        for name in frame.columns[frame.columns.str.contains("status|findings|role")]:
+            frame[name] = frame[name].map(escape)
+        tables = [self.measures.to_html(float_format="{:.6g}".format), self.settings.to_html()]
+        return "".join([*tables, frame.to_html(escape=False, na_rep="", float_format="{:.0f}".format)])
+
+
+def _answers_ms(trace: Trace) -> dict[str, float]:
+    """Return the latency of each response that has one, to the first sound or, without sound, to the first token."""
+    found = {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in trace.latency.turns}
+    return {id: ms for id, ms in found.items() if ms is not None}
+
+
+def _rules_of(trace: Trace) -> dict[str, list[str]]:
+    """Return the rules of the findings about each item and response."""
+    rows: dict[int, Any] = {row.number: row.event for row in trace.log}
+    rules: dict[str, list[str]] = defaultdict(list)
+    for finding in findings(trace):
+        for event in map(rows.get, finding.events):
+            id = getattr(event, "item_id", "") or getattr(event, "response_id", "")
+            rules[id or getattr(getattr(event, "response", None), "id", "")].append(finding.rule)
+    rules.pop("", None)
+    return rules
+
+
+def _marked(pair: Pair, quote: Callable[[str], str] = str, gone: str = "[-{}-]", new: str = "{{+{}+}}") -> str:
+    """Return both texts as one, with marks at the words that differ."""
+    one, other = (turn.text.split() if turn else [] for turn in pair)
+    words = []
+    for kind, i, i_end, j, j_end in SequenceMatcher(a=one, b=other, autojunk=False).get_opcodes():
+        if kind == "equal":
+            words.append(quote(" ".join(one[i:i_end])))
+        else:
+            words += [gone.format(quote(" ".join(one[i:i_end])))] * (i_end > i)
+            words += [new.format(quote(" ".join(other[j:j_end])))] * (j_end > j)
+    return " ".join(words)

@@ -1,0 +1,538 @@
+"""Findings: rules that search the log of a session for mistakes and surprises, each with its next step.
+
+A rule is a small function over the `Facts` of a log. It yields a sentence and the rows that the sentence is about. Its
+name is the rule's id, with hyphens. The thresholds are chosen, unless a rule names a source.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import numpy as np
+
+from rtnb.analysis.latency import LatencyMeter
+from rtnb.audio import codec
+from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
+from rtnb.protocol import events, wire
+from rtnb.protocol.values import SessionConfig
+from rtnb.redaction import mask_credentials, redact
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Severity = Literal["note", "warning", "error"]
+
+SLOW_MS: Final = 2_000.0
+"""An answer that begins later than this is slow: a pause of 2 s ends most turns between people (chosen)."""
+RESUMED_MS: Final = 500.0
+"""Speech that goes on within this time after the end of a turn belonged to it (chosen)."""
+STALL_S: Final = 0.05
+"""A gap in the playback that is heard (chosen)."""
+PATIENCE_S: Final = 5.0
+"""An answer or a tool result that is not there after this time is missing (chosen)."""
+MANY_TOKENS: Final = 4_000
+"""Input tokens of one answer from which on their growth is a finding (chosen: some cents per answer)."""
+
+
+class Finding(NamedTuple):
+    """One mistake or surprise in a session."""
+
+    rule: str
+    """Id of the rule, e.g. ``update-ignored``."""
+    severity: Severity
+    """``error``: something failed. ``warning``: the user notices it. ``note``: good to know."""
+    t_ms: float
+    """Time of the first event, ms since the first event of the log."""
+    text: str
+    """The explanation, one sentence."""
+    events: tuple[int, ...]
+    """Row numbers of the events it points to."""
+    next_step: str
+    """Advice."""
+
+
+_SIGNS: Final = {"error": "✖", "warning": "⚠", "note": "ℹ"}
+
+
+class Findings(tuple[Finding, ...]):
+    """Findings in order of time; a table in a cell."""
+
+    __slots__ = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per finding, with the fields of `Finding` as columns."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self), columns=list(Finding._fields))
+
+    def __repr__(self) -> str:
+        count = Counter[str](finding.severity for finding in self)
+        found = ", ".join(f"{count[name]} {name}{'s' * (count[name] > 1)}" for name in _SIGNS if count[name])
+        lines = [f"{_SIGNS[f.severity]} {f.t_ms / 1000:.1f} s {f.rule}: {f.text}" for f in self]
+        return "\n".join([f"<Findings: {found or 'none'}>", *lines])
+
+    def _repr_html_(self) -> str:
+        return str(self.to_frame().to_html(index=False)) if self else "<p>No findings.</p>"
+
+
+class Facts:
+    """A log, read once for all rules."""
+
+    def __init__(self, rows: Iterable[LogRow]) -> None:
+        self.rows: list[LogRow] = []
+        """Every row, without audio: a trace reads the audio of hours from its file."""
+        self.sent: dict[Any, LogRow] = {}
+        """Event id -> row of the client event."""
+        self.done: dict[str, Any] = {}
+        """Response id -> row of its `response.done`."""
+        self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
+        """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
+        self.appended: list[tuple[Any, float, float, float]] = []
+        """Row of sent audio, its duration (ms), its peak, and its share of samples at full scale."""
+        self.text: dict[str, str] = {}
+        """Item id -> transcript of its audio."""
+        self.latency = LatencyMeter()
+        self._of: dict[type, list[Any]] = defaultdict(list)
+        self._configs: list[tuple[int, SessionConfig]] = [(-1, SessionConfig())]
+        self._free_s = 0.0
+        formats = Formats(getattr(rows, "context", ()))
+        for row in rows:
+            self.latency.feed([row])
+            self._add(row, formats)
+
+    def _add(self, row: LogRow, formats: Formats) -> None:
+        ms, form, event = formats.audio_ms(row), formats.of(row.event), row.event
+        row = row._replace(event=without_audio(event)[0])
+        self.rows.append(row)
+        self._of[type(event)].append(row)
+        if row.direction == "sent" and event.event_id:
+            self.sent[event.event_id] = row
+        match event:
+            case events.SessionCreated() | events.SessionUpdated():
+                self._configs.append((row.number, event.session))
+            case events.InputAudioBufferAppend() if event.audio and form is not None:
+                level = np.abs(codec(form.type).decode(event.audio))
+                self.appended.append((row, ms or 0.0, float(level.max()), float(np.mean(level > 0.98))))
+            case events.ResponseOutputAudioDelta() if ms:
+                start_s = max(self._free_s, row.monotonic_s)
+                self._free_s = start_s + ms / 1000
+                self.played[event.item_id].append((start_s, self._free_s, row))
+            case events.ConversationItemTruncate():
+                self._free_s = min(self._free_s, row.monotonic_s)
+            case events.ResponseDone():
+                self.done[event.response.id] = row
+            case events.ResponseOutputAudioTranscriptDone():
+                self.text[event.item_id] = event.transcript
+
+    def of(self, *kinds: type) -> list[Any]:
+        """Return the rows with events of these classes, in order."""
+        return sorted((row for kind in kinds for row in self._of[kind]), key=lambda row: int(row.number))
+
+    def config(self, row: LogRow) -> SessionConfig:
+        """Return the settings in force when an event passed."""
+        return next(config for number, config in reversed(self._configs) if number <= row.number)
+
+    def detection(self, row: LogRow, name: str, default: Any) -> Any:
+        """Return a setting of the turn detection in force, the default where it is not there."""
+        return getattr(self.config(row).turn_detection, name, None) or default
+
+    def next(self, row: LogRow, kind: type, within_s: float = math.inf) -> Any:
+        """Return the first row of a class after a row and within a time; None where there is none."""
+        later = (one for one in self._of[kind] if one.number > row.number)
+        return next((one for one in later if one.monotonic_s <= row.monotonic_s + within_s), None)
+
+    def is_over(self, row: LogRow) -> bool:
+        """Return whether the log goes on long enough after a row to show what is missing."""
+        return self.rows[-1].monotonic_s >= row.monotonic_s + PATIENCE_S
+
+    def ms(self, row: LogRow) -> float:
+        """Return the time of a row, ms since the first one."""
+        return 1000 * (row.monotonic_s - self.rows[0].monotonic_s)
+
+    def refused(self) -> Iterator[tuple[Any, Any]]:
+        """Yield each `error` of the service and the client event that caused it, None where it names none."""
+        for row in self.of(events.Error):
+            yield row, self.sent.get(row.event.error.event_id)
+
+
+Hit = tuple[Any, ...]
+"""A sentence, then the rows that it is about."""
+_Rule = Callable[[Facts], Iterator[Hit]]
+RULES: Final[dict[str, tuple[Severity, str, _Rule]]] = {}
+"""Every rule by its id: severity, next step, function."""
+
+
+def _rule(severity: Severity, next_step: str) -> Callable[[_Rule], _Rule]:
+    def register(function: _Rule) -> _Rule:
+        RULES[function.__name__.strip("_").replace("_", "-")] = severity, next_step, function
+        return function
+
+    return register
+
+
+def findings(source: Any) -> Findings:
+    """Search a session for mistakes and surprises.
+
+    Parameters
+    ----------
+    source : Session, Trace or EventLog
+        A session that runs is searched up to now.
+
+    Returns
+    -------
+    findings : Findings
+        In order of time; empty where nothing was found. The rules are in `rtnb.trace.rules.RULES`.
+
+    Raises
+    ------
+    TypeError
+        The source has no log.
+
+    Examples
+    --------
+    >>> log = EventLog()
+    >>> _ = log.record("received", events.ConversationCreated(conversation={}), monotonic_s=1.0)
+    >>> findings(log)
+    <Findings: 1 warning>
+    ⚠ 0.0 s deprecated-dialect: The session uses the preview dialect, which services switch off.
+    """
+    log = getattr(source, "log", source)
+    rows = source.rows() if hasattr(source, "rows") else log
+    if not isinstance(rows, EventLog | Iterator):
+        raise TypeError(f"findings() takes a session, a trace or an event log, got {type(source).__name__}")
+    facts, found = Facts(rows), []
+    first, stop = (log[0].number, log[-1].number) if log else (0, 0)  # of a part of a trace
+    for id, (severity, next_step, function) in RULES.items():
+        for text, *about in function(facts):
+            t_ms, numbers = facts.ms(about[0]), tuple(row.number for row in about)
+            t_ms = source.time_of(about[0]) if hasattr(source, "time_of") else t_ms
+            if first <= numbers[0] <= stop:
+                found.append(Finding(id, severity, t_ms, text, numbers, next_step))
+    return Findings(sorted(found, key=lambda finding: finding.t_ms))
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def plain_settings(config: SessionConfig) -> Any:
+    """Return settings as a JSON object without keys; floats are rounded, since services show 0.8 as 0.800000011920929.
+
+    >>> plain_settings(SessionConfig.of(speed=0.800000011920929))["audio"]
+    {'output': {'speed': 0.8}}
+    """
+    text = json.dumps(mask_credentials(wire.encode_session(config)))
+    return json.loads(text, parse_float=lambda number: round(float(number), 6))
+
+
+def flat(session: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a JSON object as its leaves by path.
+
+    >>> flat({"audio": {"output": {"voice": "marin"}}})
+    {'audio.output.voice': 'marin'}
+    """
+    leaves: dict[str, Any] = {}
+    for name, value in session.items():
+        inner = isinstance(value, Mapping) and value
+        leaves |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return leaves
+
+
+def _at(session: Any, path: str) -> Any:
+    """Return the setting at a path: None below an object that is off, `...` where the service does not show it."""
+    for name in path.split("."):
+        session = session.get(name, ...) if isinstance(session, Mapping) else session
+    return session
+
+
+def _differences(facts: Facts, *, kept: bool) -> Iterator[Hit]:
+    """Yield each setting of an update that is not in force after it: where the old value was `kept`, or another."""
+    refused = {cause.number for _, cause in facts.refused() if cause is not None}
+    for row in facts.of(events.SessionUpdate):
+        reply = facts.next(row, events.SessionUpdated)
+        if row.number in refused or reply is None:
+            continue
+        before, after = plain_settings(facts.config(row)), plain_settings(reply.event.session)
+        for path, value in flat(plain_settings(row.event.session)).items():
+            effective = _at(after, path)
+            # Services add fields to tools, so a list of objects is never equal.
+            shown = effective is not ... and path != "tools"
+            if shown and effective != value and (_at(before, path) == effective) == kept:
+                yield path, short(str(value)), short(str(effective)), row, reply
+
+
+@_rule("error", "Correct the setting that the message names and send the whole update again: none of it was applied.")
+def _update_refused(facts: Facts) -> Iterator[Hit]:
+    for row, cause in facts.refused():
+        if cause is not None and isinstance(cause.event, events.SessionUpdate):
+            yield f"The service refused a session.update: {_reason(row.event.error)}.", cause, row
+
+
+@_rule("warning", "Check that the model and the dialect support this setting, or set it when you connect.")
+def _update_ignored(facts: Facts) -> Iterator[Hit]:
+    for path, value, effective, *rows in _differences(facts, kept=True):
+        yield f"The service ignored {path} = {value}: it stays {effective}.", *rows
+
+
+@_rule("warning", "Use the value that is in force, or one that the service allows.")
+def _update_changed(facts: Facts) -> Iterator[Hit]:
+    for path, value, effective, *rows in _differences(facts, kept=False):
+        yield f"The service set {path} to {effective}, not to {value}.", *rows
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+@_rule("warning", "Raise silence_duration_ms, or use semantic_vad; rtnb.recommend finds a setting for your speech.")
+def _user_cut_off(facts: Facts) -> Iterator[Hit]:
+    stop, started = None, events.InputAudioBufferSpeechStarted
+    for row in facts.of(events.SessionCreated, started, events.InputAudioBufferSpeechStopped):
+        if stop is not None and isinstance(row.event, started):
+            onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 0)
+            if (pause_ms := max(0, onset_ms - stop.event.audio_end_ms)) <= RESUMED_MS:
+                yield f"A turn ended, and the user spoke on {pause_ms} ms later: it was cut off.", stop, row
+        stop = row if isinstance(row.event, events.InputAudioBufferSpeechStopped) else None
+
+
+@_rule("note", "Raise the threshold of turn detection if this was noise.")
+def _empty_transcript(facts: Facts) -> Iterator[Hit]:
+    for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
+        if not row.event.transcript.strip():
+            yield "A turn has no words in its transcript.", row
+
+
+@_rule("warning", "Use headphones or echo cancellation, or raise the threshold of turn detection.")
+def _echo(facts: Facts) -> Iterator[Hit]:
+    starts: dict[str, Any] = {row.event.item_id: row for row in facts.of(events.InputAudioBufferSpeechStarted)}
+    for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
+        words, start = _words(row.event.transcript), starts.get(row.event.item_id)
+        if start is None or words.count(" ") < 4:  # a word or two can be chance
+            continue
+        for item_id, pieces in facts.played.items():
+            audible = pieces[0][0] < start.monotonic_s < pieces[-1][1] + 1  # the room adds to the end
+            if audible and words in _words(text := facts.text.get(item_id, "")):
+                yield f"The microphone picked up the assistant: {short(text)!r} came back as a turn.", start, row
+
+
+def _words(text: str) -> str:
+    return " " + " ".join(re.findall(r"[^\W_]+", text.lower())) + " "
+
+
+@_rule("warning", "Find the step that takes the time with trace.latency; try a shorter silence or prompt.")
+def _slow_answer(facts: Facts) -> Iterator[Hit]:
+    created = {row.event.response.id: row for row in facts.of(events.ResponseCreated)}
+    for turn in facts.latency.turns:
+        ms = turn.ms("first audible") or turn.ms("first token") or 0.0
+        if ms > SLOW_MS:
+            yield f"The answer began {ms / 1000:.1f} s after the {turn.start}.", created[turn.response_id]
+
+
+@_rule("warning", "Send response.create, or read the errors around this event.")
+def _no_answer(facts: Facts) -> Iterator[Hit]:
+    for row in facts.of(events.InputAudioBufferCommitted):
+        config = facts.config(row)
+        responds = config.turn_detection and getattr(config.turn_detection, "create_response", True) is not False
+        late = facts.is_over(row) and facts.next(row, events.ResponseCreated, PATIENCE_S) is None
+        if responds and config.type != "transcription" and late:
+            yield f"The user's turn got no response within {PATIENCE_S:.0f} s.", row
+
+
+# --- audio ------------------------------------------------------------------------------------------------------------
+
+
+@_rule("warning", "Start the playback with more audio in the buffer, or check the network.")
+def _playback_starved(facts: Facts) -> Iterator[Hit]:
+    cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate)}
+    for item_id, pieces in facts.played.items():
+        late = [(two[0] - one[1], two[2]) for one, two in pairwise(pieces) if two[0] - one[1] > STALL_S]
+        if late and item_id not in cut:
+            lost_ms = 1000 * sum(gap_s for gap_s, _ in late)
+            yield f"The playback of an answer ran dry: {lost_ms:.0f} ms of silence.", *(row for _, row in late)
+
+
+@_rule("warning", "Call session.interrupt(), or send conversation.item.truncate with the time that was played.")
+def _barge_in_not_truncated(facts: Facts) -> Iterator[Hit]:
+    cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate, events.ConversationItemTruncated)}
+    for row in facts.of(events.InputAudioBufferSpeechStarted):
+        allowed = getattr(facts.config(row).turn_detection, "interrupt_response", True) is not False
+        for item_id, pieces in facts.played.items() if allowed else ():
+            left_s = pieces[-1][1] - row.monotonic_s
+            if pieces[0][0] < row.monotonic_s and left_s > 0.2 and item_id not in cut:
+                text = f"The user interrupted an answer; the model believes that the last {left_s:.1f} s were heard."
+                yield text, row, pieces[-1][2]
+
+
+@_rule("warning", "Send input_audio_buffer.commit and response.create, or turn on turn detection.")
+def _uncommitted_audio(facts: Facts) -> Iterator[Hit]:
+    ends = facts.of(events.InputAudioBufferCommit, events.InputAudioBufferClear, events.InputAudioBufferCommitted)
+    last = ends[-1].number if ends else -1
+    left = [(row, ms) for row, ms, *_ in facts.appended if row.number > last and not facts.config(row).turn_detection]
+    if (length_ms := sum(ms for _, ms in left)) >= 100:
+        text = f"Turn detection is off, and {length_ms / 1000:.1f} s of audio were never committed."
+        yield text, left[0][0], left[-1][0]
+
+
+@_rule("warning", "Choose another microphone, unmute it, or allow it in the browser.")
+def _silent_input(facts: Facts) -> Iterator[Hit]:
+    length_s = sum(ms for _, ms, *_ in facts.appended) / 1000
+    if length_s >= PATIENCE_S and max(peak for _, _, peak, _ in facts.appended) < 0.001:  # -60 dB full scale
+        yield f"All {length_s:.0f} s of sent audio are silent.", facts.appended[0][0], facts.appended[-1][0]
+
+
+@_rule("warning", "Lower the level of the microphone.")
+def _clipped_input(facts: Facts) -> Iterator[Hit]:
+    loud = [row for row, _, _, share in facts.appended if share > 0.01]
+    if len(loud) >= 3:
+        yield f"{len(loud)} chunks of sent audio are clipped: the input is too loud.", *loud
+
+
+@_rule("warning", "Send audio in real time (session.say does), or turn off turn detection for files.")
+def _flooded_input(facts: Facts) -> Iterator[Hit]:
+    ahead_ms, before_s = 0.0, 0.0
+    for row, ms, *_ in facts.appended:
+        ahead_ms = max(0.0, ahead_ms - 1000 * (row.monotonic_s - before_s)) + ms
+        before_s = row.monotonic_s
+        if ahead_ms > 2_000 and facts.config(row).turn_detection:
+            yield f"Audio is sent {ahead_ms / 1000:.1f} s ahead of real time, which misleads turn detection.", row
+            return
+
+
+@_rule("warning", "Check the name of the transcription model (on Azure: of its deployment).")
+def _transcription_failed(facts: Facts) -> Iterator[Hit]:
+    for row in facts.of(events.ConversationItemInputAudioTranscriptionFailed):
+        yield f"A turn could not be transcribed: {_reason(row.event.error)}.", row
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+def _calls(facts: Facts) -> Iterator[tuple[Any, Any, str]]:
+    """Yield each function call of the model: its row, the row of the end of its response, and that one's status."""
+    for row in facts.of(events.ResponseOutputItemDone):
+        done = facts.done.get(row.event.response_id)
+        if row.event.item.type == "function_call" and done is not None:
+            yield row, done, str(done.event.response.status or "")
+
+
+@_rule("note", "Run functions only after response.done with status completed (session.tools does).")
+def _tool_call_cancelled(facts: Facts) -> Iterator[Hit]:
+    for row, done, status in _calls(facts):
+        if status == "cancelled":
+            yield f"The call of {row.event.item.name} was cancelled with its response.", row, done
+
+
+@_rule("warning", "Send a function_call_output with its call_id, or register the function with session.tools.")
+def _tool_call_unanswered(facts: Facts) -> Iterator[Hit]:
+    answered = {row.event.item.call_id for row in facts.of(events.ConversationItemCreate)}
+    for row, done, status in _calls(facts):
+        if status == "completed" and row.event.item.call_id not in answered and facts.is_over(done):
+            yield f"The call of {row.event.item.name} got no output within {PATIENCE_S:.0f} s.", row, done
+
+
+@_rule("warning", "Return the parser's message as the output of the call: the model tries again.")
+def _tool_arguments_invalid(facts: Facts) -> Iterator[Hit]:
+    for row, _, status in _calls(facts):
+        try:
+            json.loads(row.event.item.arguments or "{}")
+        except ValueError as error:
+            if status == "completed":
+                yield f"The arguments of {row.event.item.name} are no JSON: {error}.", row
+
+
+# --- tokens and limits ------------------------------------------------------------------------------------------------
+
+
+def _inputs(facts: Facts) -> list[tuple[Any, int]]:
+    """Return the input tokens of each response of the conversation, with the row of its end."""
+    rows = [row for row in facts.done.values() if row.event.response.conversation_id is not None]
+    used = [(row, row.event.response.usage) for row in rows]
+    return [(row, int(usage.input_tokens)) for row, usage in used if usage and usage.input_tokens]
+
+
+@_rule("warning", "Repeat what must not be forgotten in the instructions, or set truncation with a retention ratio.")
+def _context_truncated(facts: Facts) -> Iterator[Hit]:
+    deleted = facts.of(events.ConversationItemDelete, events.ConversationItemTruncate, events.SessionUpdate)
+    for (early, before), (late, now) in pairwise(_inputs(facts)):
+        asked = any(early.number < row.number < late.number for row in [*deleted, *facts.of(events.SessionCreated)])
+        if before > 1_000 and now < 0.9 * before and not asked:
+            yield f"The model reads {now} tokens, {before} before: the start of the conversation is cut.", early, late
+
+
+@_rule("note", "Delete old items, or set truncation; cached tokens cost less.")
+def _token_growth(facts: Facts) -> Iterator[Hit]:
+    inputs = _inputs(facts)
+    if len(inputs) >= 8 and inputs[-1][1] > max(MANY_TOKENS, 4 * inputs[0][1]):
+        total = sum(tokens for _, tokens in inputs)
+        text = f"Each answer reads the whole conversation: {len(inputs)} answers read {total} tokens, "
+        yield f"{text}the last one {inputs[-1][1]}, the first one {inputs[0][1]}.", inputs[-1][0], inputs[0][0]
+
+
+@_rule("warning", "Wait until the limit is reset, or ask for a higher quota.")
+def _rate_limit_near(facts: Facts) -> Iterator[Hit]:
+    low: dict[Any, Hit] = {}
+    for row in facts.of(events.RateLimitsUpdated):
+        for one in row.event.rate_limits:
+            if one.limit and isinstance(one.remaining, int) and one.remaining < one.limit / 10:
+                low.setdefault(one.name, (f"{one.remaining} of {one.limit} {one.name} are left.", row))
+    yield from low.values()
+
+
+@_rule("warning", "Open the next session in time, or connect with reconnect=True.")
+def _session_expiring(facts: Facts) -> Iterator[Hit]:
+    for last in facts.rows[-1:]:
+        left_s = (facts.config(last).expires_at or math.inf) - last.wall_time
+        if left_s < 60:
+            yield f"The service ends the session {left_s:.0f} s after the last event.", last
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _reason(error: Any) -> str:
+    text = (error and (error.message or error.code or error.type)) or "no reason"
+    return short(redact(str(text))).rstrip(".")
+
+
+@_rule("error", "Read the reason; a rate limit or a server error passes, ask again later.")
+def _response_failed(facts: Facts) -> Iterator[Hit]:
+    for row in facts.done.values():
+        if row.event.response.status == "failed":
+            details = row.event.response.status_details
+            yield f"A response failed: {_reason(details and details.error)}.", row
+
+
+@_rule("warning", "Raise max_output_tokens, or ask for shorter answers; a content filter needs another wording.")
+def _response_incomplete(facts: Facts) -> Iterator[Hit]:
+    for row in facts.done.values():
+        if row.event.response.status == "incomplete":
+            details = row.event.response.status_details
+            yield f"An answer is incomplete: {(details and details.reason) or 'no reason'}.", row
+
+
+@_rule(
+    "error",
+    "Read the message. An active response: wait for response.done (session.ask does). An empty commit: send 100 ms of "
+    "audio before it. An expired session: connect with reconnect=True.",
+)
+def _service_error(facts: Facts) -> Iterator[Hit]:
+    for row, cause in facts.refused():
+        if cause is None or not isinstance(cause.event, events.SessionUpdate):
+            what = "something" if cause is None else cause.type
+            yield f"The service refused {what}: {_reason(row.event.error)}.", row, *([cause] if cause else ())
+
+
+@_rule("warning", "Use the GA dialect; rtnb.migrate translates settings and events, notebook 08 shows how.")
+def _deprecated_dialect(facts: Facts) -> Iterator[Hit]:
+    for row in facts.of(events.ConversationCreated, events.ConversationItemCreated)[:1]:
+        yield "The session uses the preview dialect, which services switch off.", row
+
+
+@_rule("note", "Look at the event; a newer version of rtnb may know it.")
+def _unknown_event(facts: Facts) -> Iterator[Hit]:
+    for row in facts.of(events.UnknownEvent):
+        yield f"{short(row.type)} is no event that this version can read.", row

@@ -1,0 +1,41 @@
+"""`TracePlayer`: a recorded session as a player; the page asks for the sound that it plays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from traitlets import Unicode
+
+import rtnb.trace
+from rtnb.trace import Trace
+from rtnb.trace.report import part, player_data
+from rtnb.widgets._base import Widget
+
+_FOLDER = Path(rtnb.trace.__file__).parent
+
+
+class TracePlayer(Widget):
+    """Player of a trace: waveforms, turn detection, transcript and events on one axis; a click plays from there.
+
+    A trace shows itself with it in a cell. The notebook is saved without sound.
+
+    Parameters
+    ----------
+    trace : Trace
+        Its file must stay where it is.
+    """
+
+    _esm = (_FOLDER / "player.js").read_text(encoding="utf-8")
+    _css = (_FOLDER / "player.css").read_text(encoding="utf-8")
+
+    data = Unicode(help="What is shown, as JSON: see `rtnb.trace.report.player_data`.").tag(sync=True)
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        super().__init__(data=json.dumps(player_data(trace)))
+        self.on_msg(self._on_part)
+
+    def _on_part(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
+        self.send(message, [part(self._trace, message["part"])])
