@@ -56,7 +56,7 @@ class Turn:
         if isinstance(value, str):
             return cls(text=value)
         if isinstance(value, Mapping):
-            _check_names(value, [f.name for f in fields(cls)], "turn")
+            check_names(value, [f.name for f in fields(cls)], "turn")
             return cls(**value)
         raise CaseError(f"a turn is a {type(value).__name__}; allowed: a text, or fields such as say and after_ms")
 
@@ -190,10 +190,7 @@ def fill(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaseError(f"cannot read the cases in {path}: {getattr(error, 'strerror', None) or error}") from error
+    text = _read(path)
     if path.suffix.lower() == ".csv":
         reader = csv.DictReader(text.splitlines())
         if not {"id", "user"} <= set(reader.fieldnames or ()):
@@ -225,14 +222,28 @@ def _json(text: str, path: Path) -> list[tuple[int, Any]]:
 def _yaml(text: str, path: Path) -> list[tuple[int, Any]]:
     import yaml
 
+    values = _list(read_yaml(path, text), path)
+    node = yaml.compose(text, yaml.SafeLoader)
+    return [(part.start_mark.line + 1, value) for part, value in zip(node.value, values, strict=True)]
+
+
+def read_yaml(path: Path, text: str | None = None) -> Any:
+    """Return what a YAML file holds; an error names the line."""
+    import yaml
+
     try:
-        node, values = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+        return yaml.safe_load(_read(path) if text is None else text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise CaseError(f"{path}{where}: {getattr(error, 'problem', None) or error}") from error
-    _list(values, path)
-    return [(part.start_mark.line + 1, value) for part, value in zip(node.value, values, strict=True)]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaseError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _list(values: Any, path: Path) -> list[dict[str, Any]]:
@@ -257,7 +268,7 @@ def _case(value: Any, number: int) -> Case:
         return Case(str(number), user=value)
     if not isinstance(value, Mapping):
         raise CaseError(f"a {type(value).__name__}; allowed: a Case, a text, or fields such as id and user")
-    _check_names(value, [f.name for f in fields(Case)], "case")
+    check_names(value, [f.name for f in fields(Case)], "case")
     if "id" not in value or "user" not in value:
         raise CaseError(f"{'id' if 'id' not in value else 'user'} is missing; a case has id and user")
     for name, kind in (("expect", Mapping), ("values", Mapping), ("tags", list | tuple | str), ("tools", list | tuple)):
@@ -266,7 +277,7 @@ def _case(value: Any, number: int) -> Case:
     return Case(**value)
 
 
-def _check_names(value: Mapping[str, Any], allowed: Sequence[str], kind: str) -> None:
+def check_names(value: Mapping[str, Any], allowed: Sequence[str], kind: str) -> None:
     wrong = [name for name in value if name not in allowed]
     if wrong:
         raise CaseError(f"unknown field {wrong[0]!r} of a {kind}; allowed: {', '.join(allowed)}")

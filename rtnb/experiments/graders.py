@@ -20,6 +20,14 @@ from rtnb.experiments.run import Run
 Grade: TypeAlias = bool | float | None
 Grader: TypeAlias = Callable[[Run], Any]
 
+READY: Final = (
+    "contains", "matches", "never_says", "max_words", "language", "json_schema", "called", "faster_than",
+    "n_words", "first_audio_ms", "usd", "n_interrupted", "spoken_word_error_rate", "pronounces",
+)  # fmt: skip
+"""Names of the ready graders."""
+MEASURES: Final = ("n_words", "first_audio_ms", "usd", "n_interrupted")
+"""Those that are graders themselves; the others are functions that make one."""
+
 _FUNCTION_WORDS: Final = {
     "de": "der die das und ist nicht ein eine ich sie wir zu den mit es auf für von dem sich haben",
     "en": "the and is to of a in that it you for on with are this was be have i not",
