@@ -223,7 +223,7 @@ class TraceFile:
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
             raise self._error(f"it is no zip, or a part of it is missing ({error})") from error
         try:
-            for info in self._zip.infolist():
+            for info in (*self._zip.infolist(), *map(self._zip.getinfo, _GROWING)):
                 self._check(info)
             self._places = {lane: self._place(self._zip.getinfo(name)) for lane, name in _RAW.items()}
             with self._open(_MANIFEST) as file:
