@@ -17,6 +17,7 @@ Session and response
     Session              ask, say, update, interrupt; methods named after wire events
     Response             transcript, audio, usage and timing of one answer
     EventLog             every event sent and received: as a table, saved, loaded
+    replay               send the user's side of a recorded session to another target
     Trace                a recorded session: turns, audio, settings and events on one clock
 
 Settings
@@ -97,7 +98,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         ServiceError,
         TraceError,
     )
-    from rtnb.experiment import calibrate
+    from rtnb.experiment import calibrate, replay
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
@@ -111,7 +112,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
     __all__ += ["calibrate", "client", "connect", "doctor", "errors", "inspect", "migrate", "plot_arrivals"]
     __all__ += ["plot_deltas", "plot_pareto", "plot_sweep", "plot_turns", "protocol", "recommend", "simulator", "sweep"]
-    __all__ += ["Trace", "TraceError", "transport", "vad", "widgets"]
+    __all__ += ["Trace", "TraceError", "replay", "transport", "vad", "widgets"]
 
 __version__ = "0.2.0.dev0"
 
@@ -120,7 +121,7 @@ _NAMES = {
     "rtnb._doctor": "doctor",
     "rtnb.analysis": "Recording migrate plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
     "rtnb.client": "Budget EventLog Response Session",
-    "rtnb.experiment": "calibrate",
+    "rtnb.experiment": "calibrate replay",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError TraceError",
     "rtnb.protocol": "SemanticVad ServerVad",

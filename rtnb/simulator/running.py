@@ -16,6 +16,7 @@ from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.keys import Grants, KeyRing
 from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.service import Service
@@ -50,6 +51,8 @@ class Options:
     """Judge of pauses for ``semantic_vad``: ``smart-turn``, ``fade``, ``auto`` or the path of an ONNX file."""
     scenario: Scenario | str | Path | Mapping[str, Any] | None = None
     """What to say and do, instead of the rules."""
+    replay: Recording | None = None
+    """A recorded conversation, ``rtnb.Trace(…)``: every session is answered as it was (see `RecordedSession`)."""
     responder: str | Responder = "rules"
     """``rules``, or an object that decides what is said in all sessions."""
     chat_url: str | None = None
@@ -82,6 +85,10 @@ class Options:
             raise ValueError(f"responder is {self.responder!r}; allowed: {hint}")
         if self.chat_url and not isinstance(self.responder, str):
             raise ValueError("give chat_url= or a responder=, not both")
+        if self.replay is not None and not hasattr(self.replay, "rows"):
+            raise ValueError(
+                f"replay is {self.replay!r}; allowed: a recorded conversation, such as rtnb.Trace('a.rtnb')"
+            )
         for origin in self.origins:
             if "://" not in origin or origin.endswith("/"):
                 raise ValueError(f"origin is {origin!r}; allowed: as browsers send it, such as 'http://localhost:8888'")
@@ -106,6 +113,7 @@ class Options:
             faults=faults,
             seed=scenario.seed if scenario is not None and not self.seed else self.seed,
             vad_constants=dict(self.vad_constants),
+            replay=self.replay,
             session_s=self.session_minutes * 60,
         )
 

@@ -29,6 +29,7 @@ from rtnb.simulator.faults import Close, Fault, FaultPlan
 from rtnb.simulator.item_audio import ItemAudio, is_spoken
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.playout import Playout
+from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn, text_of
 from rtnb.simulator.response import Generation, Settings, rate_limits
 from rtnb.simulator.scenario import Call
@@ -91,6 +92,8 @@ class World:
     seed: int = 0
     vad_constants: dict[str, Any] = field(default_factory=dict)
     """Of the server VAD; hidden from clients, so that a calibration has something to find."""
+    replay: Recording | None = None
+    """Recorded conversation that is played instead of all of this."""
     session_s: float = 3600.0
     """Longest session (documented: 60 minutes)."""
 

@@ -17,6 +17,7 @@ from rtnb.simulator.admission import OWNER, Endpoint, RefusedError, admit, messa
 from rtnb.simulator.delivery import Carrier, InputScheduler, Listener, serve_session
 from rtnb.simulator.faults import Close, FaultPlan
 from rtnb.simulator.keys import KeyRing
+from rtnb.simulator.recorded import RecordedSession
 from rtnb.simulator.session import ServiceSession, World
 
 GOODBYE_S: Final = 1.0
@@ -81,6 +82,11 @@ class Sessions:
         self, request: web.Request, endpoint: Endpoint, preset: SessionConfig | None, *, webrtc: bool = False
     ) -> ServiceSession:
         """Return a new session; `forget` ends it."""
+        if (recording := self.world.replay) is not None and not webrtc:
+            plan = FaultPlan(self.world.faults, seed=self.world.seed)
+            played: Any = RecordedSession(recording, dialect=endpoint.dialect, plan=plan)
+            self.sessions[played] = request[OWNER]
+            return played  # type: ignore[no-any-return]
         session = ServiceSession(
             self.world,
             number=self.next_number(),

@@ -16,7 +16,7 @@ import numpy as np
 
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.audio import Audio, codec
+from rtnb.audio import Audio, codec, resample
 from rtnb.client.log import EventLog, Formats, LogRow
 from rtnb.errors import RtnbError, TraceError
 from rtnb.protocol import events, wire
@@ -28,10 +28,11 @@ from rtnb.trace.file import Lane, TraceFile, TraceWriter, lane_of
 from rtnb.trace.privacy import Redaction
 from rtnb.trace.report import to_html
 from rtnb.trace.rules import Findings, findings
-from rtnb.trace.tracks import Layout, Track
+from rtnb.trace.tracks import RATE_HZ, Layout, Track
 
 _Span = tuple[Lane, int, int]
 _CONFIRMED = events.SessionCreated | events.SessionUpdated
+_PLACING = _CONFIRMED | events.ConversationItemTruncate | events.InputAudioBufferSpeechStarted
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Trace:
         return np.stack([(self.user_audio or silence)[:], (self.heard_audio or silence)[:]], axis=1)
 
     def audio_of(self, item_id: str) -> Audio:
-        """Return all audio of an answer's item as it was received: float32, 24 kHz or, for G.711, 8 kHz.
+        """Return all audio of an answer's item as it was received, as `Response.audio` does: float32, 24 kHz.
 
         Raises
         ------
@@ -245,7 +246,8 @@ class Trace:
                 data, form = data + self._file.audio(lane, start, start + size), codec(found.type)
         if form is None:
             raise TraceError(f"the trace has no audio of the item {item_id!r}; trace.turns lists the items")
-        return form.decode(data[: len(data) // form.bytes_per_sample * form.bytes_per_sample])
+        audio = form.decode(data[: len(data) // form.bytes_per_sample * form.bytes_per_sample])
+        return audio if form.rate_hz == RATE_HZ else resample(audio, from_rate_hz=form.rate_hz, to_rate_hz=RATE_HZ)
 
     # --- settings and measures ----------------------------------------------------------------------------------------
 
@@ -298,8 +300,8 @@ class Trace:
         """
         notes = [f"redacted: audio {audio or 'kept'}, texts {'kept' if text is None else 'replaced'}"]
         facts = {"audible": self.manifest.get("audible", []) if audio is None else []}
-        file = TemporaryFile()  # noqa: SIM115
-        self._copy(file, Redaction(audio, text), facts | {"notes": notes})
+        redaction, file = Redaction(audio, text), TemporaryFile()  # noqa: SIM115
+        self._copy(file, redaction, facts | {"notes": notes})
         copy = type(self)(file)
         weakref.finalize(copy, file.close)
         return copy
@@ -314,7 +316,7 @@ class Trace:
                 piece = layout.take(row, self._rows[1].get(row.number))
                 near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(_ids(row.event))
                 near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
-                if near or piece is not None or isinstance(row.event, _CONFIRMED):
+                if near or piece is not None or isinstance(row.event, _PLACING):
                     writer.add(change(row), keep_audio=near)
             writer.finish(target)
 

@@ -1,0 +1,163 @@
+"""Service of a recorded conversation: `RecordedSession` sends what a service sent then, at the same distances.
+
+The recording decides. Each event of the service waits until the client has sent what came before it in the recording:
+every request (by type and number), and before an event of the input buffer as much audio. From there it keeps the
+recorded distance in time. The words of the client are not read. Ids that clients choose are replaced by this client's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from rtnb.errors import RemoteProtocolError
+from rtnb.protocol import Dialect, events, wire
+from rtnb.protocol.events import CLIENT_EVENTS, UnknownEvent
+from rtnb.simulator.delivery import MOST_WAITING, Outgoing
+from rtnb.simulator.faults import FaultPlan
+from rtnb.simulator.pacing import LatencyProfile
+
+AUDIO_SLACK_S: Final = 0.2
+"""A client may have sent this much less audio than the recorded one before an event of the input buffer follows: two
+chunks of 100 ms (chosen)."""
+
+_OPTIONAL: Final = {"conversation.item.truncate", "response.cancel", "output_audio_buffer.clear"}
+"""Requests that are not waited for: clients send them by themselves, or not."""
+_ID: Final = re.compile(r'"([^"\\]{1,100})"')
+
+
+class Row(Protocol):
+    """Event of a recording; `rtnb.client.log.LogRow` is one."""
+
+    @property
+    def direction(self) -> str: ...
+    @property
+    def monotonic_s(self) -> float: ...
+    @property
+    def event(self) -> events.Event: ...
+
+
+class Recording(Protocol):
+    """Recorded conversation; `rtnb.Trace` is one."""
+
+    def rows(self) -> Iterable[Row]:
+        """Yield both sides' events in order, with their audio."""
+
+
+class RecordedSession:
+    """Session of one client with a recording.
+
+    Parameters
+    ----------
+    recording : Recording
+        Read once, while it is played.
+    dialect : {"ga", "preview"}
+        Of the client.
+    plan : FaultPlan
+        Faults on top of the recording.
+    """
+
+    def __init__(self, recording: Recording, *, dialect: Dialect, plan: FaultPlan) -> None:
+        self.latency = replace(LatencyProfile.parse("fast"), answer_ms=0.0)  # the recorded times contain it
+        self.outgoing = Outgoing(plan)
+        self.n_events, self.idle = 0, False
+        self._recording, self._dialect = recording, dialect
+        self._loop = asyncio.get_running_loop()
+        self._arrived: dict[tuple[str, int], float] = {}
+        """Type and number of a request -> when it arrived."""
+        self._counts: Counter[str] = Counter()
+        self._asked: dict[tuple[str, int], events.Event] = {}
+        self._ids: dict[str, str] = {}
+        """Recorded id of a client -> the same of this client."""
+        self._audio: deque[tuple[int, float]] = deque(maxlen=MOST_WAITING)
+        """Bytes of audio that have arrived so far, and when; the newest."""
+        self._news = asyncio.Event()
+        self._task = self._loop.create_task(self._play(), name="rtnb recorded session")
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    async def receive(self, text: str | bytes) -> None:
+        """Take one message of the client."""
+        self.n_events += 1
+        try:
+            event = wire.decode(str(text), dialect=self._dialect, registry=CLIENT_EVENTS)
+        except RemoteProtocolError:
+            event = UnknownEvent(type="unreadable", payload={})
+        now_s = self._loop.time()
+        if isinstance(event, events.InputAudioBufferAppend):
+            self._audio.append((len(event.audio) + (self._audio[-1][0] if self._audio else 0), now_s))
+        elif len(self._arrived) < MOST_WAITING:
+            self._counts[event.type] += 1
+            key = event.type, self._counts[event.type]
+            self._arrived[key], self._asked[key] = now_s, event
+        self._news.set()
+
+    async def take_audio(self, data: bytes) -> None:
+        """Ignore the track of a call."""
+
+    async def aclose(self) -> None:
+        """End it; no task stays behind."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    async def _play(self) -> None:
+        counts: Counter[str] = Counter()
+        audio_bytes, audio_s = 0, None
+        offset_s: float | None = None
+        """Add it to a recorded time to get the time here."""
+        for row in self._recording.rows():
+            event: Any = row.event
+            if isinstance(event, events.InputAudioBufferAppend):
+                audio_bytes, audio_s = audio_bytes + len(event.audio), row.monotonic_s
+            elif row.direction == "sent":
+                counts[event.type] += 1
+                if event.type not in _OPTIONAL:
+                    offset_s = await self._request((event.type, counts[event.type]), event) - row.monotonic_s
+            else:
+                if event.type.startswith("input_audio_buffer.") and audio_s is not None:
+                    offset_s = await self._enough_audio(audio_bytes) - audio_s
+                    audio_s = None
+                if offset_s is None:
+                    offset_s = self._loop.time() - row.monotonic_s
+                await asyncio.sleep(row.monotonic_s + offset_s - self._loop.time())
+                self._send(event)
+        self.idle = True
+
+    async def _request(self, key: tuple[str, int], event: Any) -> float:
+        while key not in self._arrived:
+            await self._next()
+        asked: Any = self._asked.pop(key)
+        for old, new in ((event, asked), (getattr(event, "item", None), getattr(asked, "item", None))):
+            for name in ("id", "event_id"):
+                if (before := getattr(old, name, None)) and (now := getattr(new, name, None)):
+                    self._ids[before] = now
+        return self._arrived.pop(key)
+
+    async def _enough_audio(self, n_bytes: int) -> float:
+        """Return when the client had sent as much audio as the recorded one, or nearly as much and then no more."""
+        enough = n_bytes - AUDIO_SLACK_S * 48_000  # of PCM; of G.711 more
+        while not self._audio or self._audio[-1][0] < n_bytes:
+            ends = bool(self._audio) and self._audio[-1][0] >= enough
+            try:
+                async with asyncio.timeout(AUDIO_SLACK_S if ends else None):
+                    await self._next()
+            except TimeoutError:
+                break
+        return next((at_s for total, at_s in self._audio if total >= n_bytes), self._audio[-1][1])
+
+    async def _next(self) -> None:
+        self._news.clear()
+        await self._news.wait()
+
+    def _send(self, event: events.Event) -> None:
+        self.n_events += 1
+        text = wire.encode(event, dialect=self._dialect)
+        if self._ids and not isinstance(event, events.ResponseOutputAudioDelta):
+            text = _ID.sub(lambda found: f'"{self._ids.get(found[1], found[1])}"', text)
+        self.outgoing.send(event.type, text)

@@ -1,0 +1,96 @@
+"""One recorded conversation for the tests of this folder: barge-in, tool call, refused update, G.711."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtnb
+from rtnb.analysis.latency import LatencyMeter
+from rtnb.client.log import EventLog
+from rtnb.protocol import events
+from rtnb.trace import Entries, Timeline, Turn
+
+CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
+
+
+@dataclass
+class Talk:
+    """What the live session knew, and its recording."""
+
+    simulator: rtnb.Simulator
+    path: Path
+    log: EventLog
+    answers: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
+    """Item id -> its audio."""
+
+    def turns(self) -> list[dict[str, Any]]:
+        """The turns of the live session, as the widgets show them."""
+        timeline = Timeline()
+        entries = Entries(timeline)
+        for row in self.log:
+            timeline.add(row)
+            entries.add(row)
+        names = [name for name in Turn.__dataclass_fields__ if name not in ("item_id", "response_id")]
+        return [{"item_id": one.id, **{name: getattr(one, name) for name in names}} for one in entries.timed()]
+
+    def latency(self) -> str:
+        meter = LatencyMeter()
+        meter.feed(self.log)
+        return repr(meter.turns)
+
+
+async def _talk(simulator: rtnb.Simulator, path: Path) -> Talk:
+    def get_weather(city: str) -> str:
+        """Return the weather of a city."""
+        return f"rain in {city}, key {CANARY}"
+
+    weather, count = (
+        simulator.speech(text).audio for text in ("What is the weather in Oslo?", "Count to five please!")
+    )
+    session = await rtnb.connect(
+        simulator,
+        trace=path,
+        turn_detection="server_vad",
+        transcription="whisper-1",
+        input_format="g711_ulaw",
+        output_format="g711_ulaw",
+        tools=[get_weather],
+    )
+    async with session:
+        responses = [await session.say(weather, rate_hz=24_000)]
+        responses.append(await session.say(count, rate_hz=24_000))  # while the answer is being played
+        with pytest.raises(rtnb.ServiceError):
+            await session.update(temperature=9.0)
+        await session.update(turn_detection=rtnb.ServerVad(silence_duration_ms=300))
+        mcp = {"type": "mcp", "server_label": "shop", "server_url": "https://example.org", "authorization": CANARY}
+        await session.send_raw({"type": "session.update", "session": {"type": "realtime", "tools": [mcp]}})
+        responses.append(await session.ask("Good bye!"))
+    found = {}
+    for response in responses:
+        [item_id] = {row.event.item_id for row in session.log if _is_audio_of(row.event, response.id)}
+        found[item_id] = np.asarray(response.audio)
+    return Talk(simulator, path, session.log, found)
+
+
+def _is_audio_of(event: Any, response_id: str) -> bool:
+    return isinstance(event, events.ResponseOutputAudioDelta) and event.response_id == response_id
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
+    """A conversation of a few seconds with the simulator, which stays open."""
+    with rtnb.Simulator(latency="fast", voice="babble", key=CANARY) as simulator:
+        yield asyncio.run(_talk(simulator, tmp_path_factory.mktemp("talk") / "talk.rtnb"))
+
+
+@pytest.fixture
+def trace(talk: Talk) -> Iterator[rtnb.Trace]:
+    with rtnb.Trace(talk.path) as opened:
+        yield opened

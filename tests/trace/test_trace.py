@@ -1,0 +1,161 @@
+"""A recorded session is the live session again: turns, audio, settings, latency; parts and redacted copies of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rtnb
+from rtnb.errors import TraceError
+from rtnb.protocol import events, wire
+from rtnb.protocol.values import ServerVad
+from rtnb.trace import Trace
+from tests.trace.conftest import CANARY, Talk
+
+_READ = """
+import hashlib, json, sys, rtnb
+from dataclasses import asdict
+trace = rtnb.Trace(sys.argv[1])
+sent = b"".join(row.event.audio for row in trace.rows() if row.type == "input_audio_buffer.append")
+print(json.dumps({
+    "turns": [asdict(turn) for turn in trace.turns],
+    "audio": {name: hashlib.sha256(trace.audio_of(name).tobytes()).hexdigest() for name in sys.argv[2:]},
+    "sent": hashlib.sha256(sent).hexdigest(),
+    "settings": [[t_ms, repr(config)] for t_ms, config in trace.settings],
+    "latency": repr(trace.latency.turns),
+}))
+"""
+
+
+def test_a_fresh_process_reads_what_the_live_session_knew(talk: Talk) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _READ, str(talk.path), *talk.answers], capture_output=True, text=True, timeout=60
+    )
+    assert not done.stderr
+    read = json.loads(done.stdout)
+    live = [{**turn, "response_id": None, "text": turn["text"].replace(CANARY, "****")} for turn in talk.turns()]
+    assert [{**turn, "response_id": None} for turn in read["turns"]] == live
+    assert {turn["status"] for turn in read["turns"]} >= {"complete", "interrupted"}
+    for item_id, audio in talk.answers.items():
+        assert read["audio"][item_id] == hashlib.sha256(audio.tobytes()).hexdigest()
+    sent = b"".join(row.event.audio for row in talk.log if isinstance(row.event, events.InputAudioBufferAppend))
+    assert read["sent"] == hashlib.sha256(sent).hexdigest()
+    start_s = talk.log[0].monotonic_s
+    kinds = events.SessionCreated | events.SessionUpdated
+    settings = [
+        [1000 * (row.monotonic_s - start_s), row.event.session] for row in talk.log if isinstance(row.event, kinds)
+    ]
+    assert [t_ms for t_ms, _ in read["settings"]] == [t_ms for t_ms, _ in settings]
+    shown = [repr(config).replace(CANARY, "****") for _, config in settings]
+    assert [text for _, text in read["settings"]] == shown
+    assert read["latency"] == talk.latency()
+
+
+def test_the_rows_are_the_rows_of_the_log(talk: Talk, trace: Trace) -> None:
+    rows = [row for row in trace.rows() if CANARY not in wire.encode(talk.log[row.number].event)]
+    assert len(talk.log) - 15 < len(rows) < len(talk.log)
+    assert rows == [talk.log[row.number] for row in rows]
+    assert [row.type for row in trace.events] == [row.type for row in talk.log]
+    assert list(trace.events.to_frame().t_ms) == list(talk.log.to_frame().t_ms)
+
+
+def test_settings_change_over_time(trace: Trace) -> None:
+    first, last = (trace.settings_at(t_ms).turn_detection for t_ms in (trace.settings[1][0], trace.duration_ms))
+    assert isinstance(first, ServerVad)
+    assert isinstance(last, ServerVad)
+    assert (first.silence_duration_ms, last.silence_duration_ms) == (200, 300)
+    assert trace.settings_at(-1.0).turn_detection is rtnb.protocol.UNSET
+
+
+def test_the_heard_track_ends_where_the_user_interrupted(trace: Trace) -> None:
+    cut = next(turn for turn in trace.turns if turn.status == "interrupted")
+    assert trace.heard_audio is not None
+    assert trace.model_audio is not None
+    assert np.any(trace.heard_audio.read(cut.start_ms, cut.stop_ms))
+    after = cut.stop_ms + 1, cut.stop_ms + 100
+    assert not np.any(trace.heard_audio.read(*after))
+    assert np.any(trace.model_audio.read(*after))
+    assert len(trace.audio_of(cut.item_id)) > 24 * (cut.stop_ms - cut.start_ms)
+
+
+def test_a_track_read_in_parts_is_the_track_read_whole(trace: Trace) -> None:
+    for track in (trace.user_audio, trace.model_audio, trace.heard_audio):
+        assert track is not None
+        whole = np.asarray(track)
+        parts = [track[start : start + 12_345] for start in range(0, len(track), 12_345)]
+        assert np.abs(np.concatenate(parts) - whole).max() < 1e-3  # G.711 is resampled part by part
+        assert len(whole) == len(track) == round(24 * trace.duration_ms)
+    assert trace.stereo().shape == (len(track), 2)
+
+
+def test_a_part_has_its_own_clock_and_can_be_saved(talk: Talk, trace: Trace, tmp_path: Path) -> None:
+    part = trace.cut(1000, 4000)
+    part.save(tmp_path / "part.rtnb")
+    with Trace(tmp_path / "part.rtnb") as again:
+        assert again.duration_ms == part.duration_ms == 3000
+        assert again.turns == part.turns
+        assert np.array_equal(again.stereo(), part.stereo())
+        assert again.log.to_frame().t_ms.min() >= 0
+    assert np.abs(part.stereo() - trace.stereo()[24_000:96_000]).max() < 1e-3
+    whole = trace.turns[-1]
+    assert whole.start_ms > 4000
+    assert whole.text not in part.transcript
+    assert whole.text.encode() not in zipfile.ZipFile(tmp_path / "part.rtnb").read("events.jsonl")
+    assert (tmp_path / "part.rtnb").stat().st_size < talk.path.stat().st_size
+
+
+def test_a_part_must_have_a_length(trace: Trace) -> None:
+    with pytest.raises(TraceError, match="cannot cut from 5 to 5 ms"):
+        trace.cut(5, 5)
+
+
+@pytest.mark.parametrize("audio", ["silence", "tone"])
+def test_nobody_is_heard_or_read_in_a_redacted_copy(trace: Trace, tmp_path: Path, audio: str) -> None:
+    copy = trace.redacted(audio=audio, text=lambda text: "x" * len(text))  # type: ignore[arg-type]
+    copy.save(tmp_path / "copy.rtnb")
+    text = zipfile.ZipFile(tmp_path / "copy.rtnb").read("events.jsonl").decode()
+    for word in ("weather", "Oslo", "five", "bye", "no language model"):
+        assert word not in text.replace("get_weather", "")
+    assert [(turn.start_ms, turn.role) for turn in copy.turns] == [(turn.start_ms, turn.role) for turn in trace.turns]
+    assert set("".join(turn.text for turn in copy.turns if turn.role == "assistant")) == {"x"}
+    assert bool(np.any(copy.stereo())) == (audio == "tone")
+    assert copy.manifest["audible"] == []
+    assert "whisper-1" in text
+    copy.close()
+
+
+def test_an_unknown_replacement_is_refused(trace: Trace) -> None:
+    with pytest.raises(TraceError, match="audio is 'noise'; allowed are 'silence', 'tone' and None"):
+        trace.redacted(audio="noise")  # type: ignore[arg-type]
+
+
+def test_no_secret_is_in_the_file(talk: Talk) -> None:
+    archive = zipfile.ZipFile(talk.path)
+    for name in archive.namelist():
+        assert CANARY.encode() not in archive.read(name)
+    assert CANARY.encode() not in talk.path.read_bytes()
+    assert any(CANARY in wire.encode(row.event) for row in talk.log)  # the live session has it
+    archive.close()
+
+
+def test_cost_is_that_of_the_log(talk: Talk, trace: Trace) -> None:
+    meter = rtnb.analysis.cost.CostMeter()
+    meter.feed(talk.log)
+    assert trace.cost.charges == meter.charges
+
+
+def test_the_manifest_names_target_tracks_and_settings(talk: Talk, trace: Trace) -> None:
+    manifest = trace.manifest
+    assert manifest["complete"]
+    assert manifest["target"]["model"] == "rtnb-simulator"
+    sent = [len(row.event.audio) for row in talk.log if isinstance(row.event, events.InputAudioBufferAppend)]
+    assert manifest["tracks"]["user"] == {"bytes": sum(sent)}
+    assert len(manifest["settings"]) == len(trace.settings)
+    assert manifest["dropped"] == {"events": 0, "audio_bytes": 0}
