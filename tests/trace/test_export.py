@@ -44,7 +44,9 @@ async def talk(path: Path) -> None:
     exact.learn(LONG, spoken(LONG), rate_hz=24_000)
     exact.learn("stop", spoken("stop"), rate_hz=24_000)
     settings = {"transcription": "whisper-1", "tools": [get_weather]}
-    async with near_session(settings, latency="realistic,audio_rate=1", transcriber=exact, scenario={"steps": STEPS}) as session:
+    async with near_session(
+        settings, latency="realistic,audio_rate=1", transcriber=exact, scenario={"steps": STEPS}
+    ) as session:
         await session.say(spoken(LONG), rate_hz=24_000, respond=False)
         await session.say(spoken("stop"), rate_hz=24_000)
         await session.ask("What is the weather?")
