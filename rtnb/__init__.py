@@ -19,6 +19,7 @@ Session and response
     EventLog             every event sent and received: as a table, saved, loaded
     replay               send the user's side of a recorded session to another target
     Trace                a recorded session: turns, audio, settings and events on one clock
+    compare              two recorded sessions side by side
 
 Settings
     ServerVad            turn detection by silence
@@ -55,7 +56,6 @@ Errors
     ConnectError         no session could be opened
     AuthenticationError  the service refused the key, token or role
     ConnectionClosed     the connection ended
-    TraceError           a recording that cannot be read or written
     AudioError           wrong type, shape or sample rate of audio
 
 Modules
@@ -96,13 +96,12 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         ResponseFailed,
         RtnbError,
         ServiceError,
-        TraceError,
     )
     from rtnb.experiment import calibrate, replay
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
-    from rtnb.trace import Trace
+    from rtnb.trace import Trace, compare
     from rtnb.transport import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
@@ -112,7 +111,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
     __all__ += ["calibrate", "client", "connect", "doctor", "errors", "inspect", "migrate", "plot_arrivals"]
     __all__ += ["plot_deltas", "plot_pareto", "plot_sweep", "plot_turns", "protocol", "recommend", "simulator", "sweep"]
-    __all__ += ["Trace", "TraceError", "replay", "transport", "vad", "widgets"]
+    __all__ += ["Trace", "compare", "replay", "transport", "vad", "widgets"]
 
 __version__ = "0.2.0.dev0"
 
@@ -128,7 +127,7 @@ _NAMES = {
     "rtnb.protocol": "SemanticVad ServerVad",
     "rtnb.simulator": "Simulator",
     "rtnb.targets": "connect",
-    "rtnb.trace": "Trace",
+    "rtnb.trace": "Trace compare",
     "rtnb.transport": "Azure Custom OpenAI",
     "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
 }

@@ -7,6 +7,7 @@
     rtnb simulate --class --host 0.0.0.0   the same for a class of students
     rtnb doctor                   check this installation and its settings
     rtnb verify sim               check a service against the documented protocol
+    rtnb trace show talk.rtnb     show, export, replay or compare recorded sessions
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import rtnb
 from rtnb.errors import RtnbError
+
+_ELSEWHERE = {
+    "verify": ("rtnb.verify.command", "check a service against the documented protocol"),
+    "trace": ("rtnb.experiment.command", "show, export, replay or compare recorded sessions"),
+}
+"""Commands whose options and work are in a module that is loaded only for them: the module and the help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,9 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 success, 1 failure (the reason is printed), 130 interrupted.
     """
-    options = parser().parse_args(argv, argparse.Namespace(begun_s=time.monotonic()))
+    argv = sys.argv[1:] if argv is None else argv
+    options = parser(argv).parse_args(argv, argparse.Namespace(begun_s=time.monotonic()))
     try:
-        return {"lab": _lab, "simulate": _simulate, "doctor": _doctor, "verify": _verify}[options.command](options)
+        if options.command in _ELSEWHERE:
+            return int(import_module(_ELSEWHERE[options.command][0]).run(options))
+        return {"lab": _lab, "simulate": _simulate, "doctor": _doctor}[options.command](options)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as shells report it
     except RtnbError as error:
@@ -45,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands and options, with their help."""
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of all commands and options, with their help; of those in `_ELSEWHERE`, the one in `argv`."""
     root = argparse.ArgumentParser(prog="rtnb", description="Realtime voice models in Jupyter.")
     root.add_argument("--version", action="version", version=f"rtnb {rtnb.__version__}")
     commands = root.add_subparsers(dest="command", metavar="command", required=True)
@@ -61,7 +72,10 @@ def parser() -> argparse.ArgumentParser:
     about = "Check Python, packages, kernel, voice, settings and service; shows no value. Exit code 1: act on a row."
     doctor = commands.add_parser("doctor", help="check this installation and its settings", description=about)
     doctor.add_argument("--offline", action="store_true", help="do not connect to the service")
-    _add_verify(commands)
+    for name, (module, about) in _ELSEWHERE.items():
+        command = commands.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        if name in argv[:1]:
+            import_module(module).add_options(command)
     return root
 
 
@@ -89,21 +103,6 @@ def _add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     room.add_argument("--students", type=int, metavar="N", help="number of keys (default: 30)")
     room.add_argument("--sessions-each", type=int, metavar="N", help="open sessions per student (default: 3)")
     room.add_argument("--sessions-total", type=int, metavar="N", help="open sessions of the class (default: 100)")
-
-
-def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    about = "Check a service against the documented protocol. Exit code 1: something is different."
-    verify = commands.add_parser("verify", help="check a service against the protocol", description=about)
-    add = verify.add_argument
-    add("target", nargs="?", help='"sim", a ws:// address, "azure" (from the environment), or "openai"')
-    add("--dialect", choices=("ga", "preview"), help="default: ga")
-    add("--model", metavar="NAME", help="model or deployment")
-    add("--budget-usd", type=float, default=0.5, metavar="USD", help="stop at this cost (default %(default)s)")
-    add("--only", default="", metavar="PREFIX", help="only the probes whose names begin so, e.g. speech")
-    add("--out", metavar="FILE", help="write the result as JSON, without keys")
-    add("--key-env", dest="key", metavar="NAME", type=_variable, help="environment variable with the address's key")
-    add("--yes", action="store_true", help="do not ask before spending")
-    add("--compare", nargs=2, metavar=("A.json", "B.json"), help="show where two results differ, and run nothing")
 
 
 def _lab(options: argparse.Namespace) -> int:
@@ -144,12 +143,6 @@ def _simulate(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     print(report := rtnb.doctor(service=not options.offline))
     return 0 if report.ok else 1
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from rtnb.verify.command import run
-
-    return run(options)
 
 
 def _port(text: str) -> int:

@@ -85,7 +85,7 @@ class Connecting:
 
     async def _open(self) -> Session:
         from rtnb.client import open_session
-        from rtnb.trace import record, save_trace
+        from rtnb.trace import findings, record, save_trace
 
         options = dict(self._options)
         trace, trace_max_bytes = options.pop("trace", None), options.pop("trace_max_bytes", None)
@@ -101,6 +101,7 @@ class Connecting:
         if isinstance(target, Shared):
             session.on_close(target.release)
         session.save_trace = partial(save_trace, weakref.proxy(session))
+        session.findings = partial(findings, weakref.proxy(session))
         if trace is not None:
             await record(session, trace, trace_max_bytes)
         return session

@@ -42,6 +42,8 @@ class Session:
 
     save_trace: Callable[[str | PathLike[str]], Path]
     """Write what the log still holds as a trace and return its path; set by `rtnb.connect`."""
+    findings: Callable[[], Any]
+    """Search the log for mistakes and surprises: see `rtnb.trace.findings`; set by `rtnb.connect`."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._lease = _Lease()

@@ -332,7 +332,7 @@ class Trace:
         return self._layout.ms(row) - self._zero_ms
 
     def findings(self) -> Findings:
-        """Search the trace for mistakes and surprises: see `rtnb.findings`."""
+        """Search the trace for mistakes and surprises: see `rtnb.trace.findings`."""
         return findings(self)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, **options: Any) -> str | None:

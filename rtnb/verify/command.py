@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import os
 from typing import Any
 
 from rtnb.errors import RtnbError
@@ -13,6 +15,27 @@ from rtnb.verify.run import Result, compare, estimated_usd, verify
 
 FREE_AT_ONCE = 4
 """Probes at the same time where they cost nothing. Chosen: services limit sessions and tokens per minute."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to its parser."""
+    add = parser.add_argument
+    add("target", nargs="?", help='"sim", a ws:// address, "azure" (from the environment), or "openai"')
+    add("--dialect", choices=("ga", "preview"), help="default: ga")
+    add("--model", metavar="NAME", help="model or deployment")
+    add("--budget-usd", type=float, default=0.5, metavar="USD", help="stop at this cost (default %(default)s)")
+    add("--only", default="", metavar="PREFIX", help="only the probes whose names begin so, e.g. speech")
+    add("--out", metavar="FILE", help="write the result as JSON, without keys")
+    add("--key-env", dest="key", metavar="NAME", type=_variable, help="environment variable with the address's key")
+    add("--yes", action="store_true", help="do not ask before spending")
+    add("--compare", nargs=2, metavar=("A.json", "B.json"), help="show where two results differ, and run nothing")
+
+
+def _variable(name: str) -> str:
+    """Return the value of an environment variable: a key is never an argument, which other users could read."""
+    if not (value := os.environ.get(name)):
+        raise argparse.ArgumentTypeError(f"the environment variable {name} is not set")
+    return value
 
 
 def run(options: Any) -> int:
