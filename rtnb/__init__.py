@@ -89,6 +89,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         AudioError,
         AuthenticationError,
         BudgetExceeded,
+        CaseError,
         ConnectError,
         ConnectionClosed,
         RateLimited,
@@ -96,8 +97,21 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         ResponseFailed,
         RtnbError,
         ServiceError,
+        TraceError,
     )
-    from rtnb.experiment import calibrate, replay
+    from rtnb.experiments import (
+        Case,
+        ChatModel,
+        Judge,
+        Persona,
+        Result,
+        calibrate,
+        cases,
+        experiment,
+        graders,
+        grid,
+        replay,
+    )
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
@@ -111,7 +125,19 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
     __all__ += ["calibrate", "client", "connect", "doctor", "errors", "inspect", "migrate", "plot_arrivals"]
     __all__ += ["plot_deltas", "plot_pareto", "plot_sweep", "plot_turns", "protocol", "recommend", "simulator", "sweep"]
-    __all__ += ["Trace", "compare", "replay", "transport", "vad", "widgets"]
+    __all__ += [
+        "Case",
+        "CaseError",
+        "ChatModel",
+        "Judge",
+        "Persona",
+        "Result",
+        "Trace",
+        "TraceError",
+        "cases",
+        "compare",
+    ]
+    __all__ += ["experiment", "graders", "grid", "replay", "transport", "vad", "widgets"]
 
 __version__ = "0.2.0.dev0"
 
@@ -120,8 +146,7 @@ _NAMES = {
     "rtnb._doctor": "doctor",
     "rtnb.analysis": "Recording migrate plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
     "rtnb.client": "Budget EventLog Response Session",
-    "rtnb.experiment": "calibrate replay",
-    "rtnb.experiments": "Case ChatModel Judge Persona Result cases experiment graders grid",
+    "rtnb.experiments": "Case ChatModel Judge Persona Result calibrate cases experiment graders grid replay",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded CaseError ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError TraceError",
     "rtnb.protocol": "SemanticVad ServerVad",

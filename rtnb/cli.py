@@ -7,6 +7,7 @@
     rtnb simulate --class --host 0.0.0.0   the same for a class of students
     rtnb doctor                   check this installation and its settings
     rtnb verify sim               check a service against the documented protocol
+    rtnb experiment run FILE      compare variants of a prompt on cases
     rtnb trace show talk.rtnb     show, export, replay or compare recorded sessions
 """
 
@@ -25,7 +26,8 @@ from rtnb.errors import RtnbError
 
 _ELSEWHERE = {
     "verify": ("rtnb.verify.command", "check a service against the documented protocol"),
-    "trace": ("rtnb.experiment.command", "show, export, replay or compare recorded sessions"),
+    "experiment": ("rtnb.experiments.command", "compare variants of a prompt on cases, from a file"),
+    "trace": ("rtnb.experiments.trace_command", "show, export, replay or compare recorded sessions"),
 }
 """Commands whose options and work are in a module that is loaded only for them: the module and the help."""
 

@@ -1,12 +1,27 @@
-"""Prompt experiments: cases, variants, graders, runs, and what they show."""
+"""Sessions that measure: prompt experiments, replay of recorded sessions, calibration of turn detection."""
 
 from rtnb.experiments import graders
+from rtnb.experiments.calibration import Probe, calibrate, probe
 from rtnb.experiments.callers import Persona
 from rtnb.experiments.case import Case, Turn, cases, grid
 from rtnb.experiments.chat import ChatModel
 from rtnb.experiments.judge import Judge
+from rtnb.experiments.replaying import replay
 from rtnb.experiments.result import Result
 from rtnb.experiments.run import Run
 from rtnb.experiments.schedule import experiment
 
-__all__ = ["Case", "ChatModel", "Judge", "Persona", "Result", "Run", "Turn", "cases", "experiment", "graders", "grid"]
+__all__ = [
+    "Case",
+    "ChatModel",
+    "Judge",
+    "Persona",
+    "Probe",
+    "Result",
+    "Run",
+    "Turn",
+    "calibrate",
+    "cases",
+    "experiment",
+]
+__all__ += ["graders", "grid", "probe", "replay"]

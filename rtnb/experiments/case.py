@@ -280,7 +280,7 @@ def _case(value: Any, number: int) -> Case:
 def check_names(value: Mapping[str, Any], allowed: Sequence[str], kind: str) -> None:
     wrong = [name for name in value if name not in allowed]
     if wrong:
-        raise CaseError(f"unknown field {wrong[0]!r} of a {kind}; allowed: {', '.join(allowed)}")
+        raise CaseError(f"unknown field {wrong[0]!r} in the {kind}; allowed: {', '.join(allowed)}")
 
 
 def _short(value: Any) -> str:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,32 @@ from rtnb.experiments import graders
 from rtnb.experiments.case import check_names, read_yaml
 from rtnb.experiments.result import Result
 from rtnb.experiments.schedule import experiment
+from rtnb.transport import Azure, OpenAI
 
 _FIELDS = ("cases", "variants", "repeats", "graders", "thresholds", "seed")
 
 
-def run(options: Any, target: Any) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-command and its options to the parser of the command."""
+    action = parser.add_subparsers(dest="action", metavar="action", required=True)
+    add = action.add_parser(
+        "run", help="run an experiment; exit code 1: a threshold or the plan was missed"
+    ).add_argument
+    add("file", metavar="FILE.yaml", help="cases, variants, graders, repeats, thresholds")
+    add("--target", default="sim", help='"sim", a ws:// address, "azure" (from the environment), or "openai"')
+    add("--budget-usd", type=float, metavar="USD", help="no run begins that would exceed it")
+    add("--folder", metavar="DIR", help="keep the runs here, and go on with those that are there")
+    add("--junit", metavar="FILE.xml", help="write the thresholds as tests")
+    add("--html", metavar="FILE.html", help="write the result as a page")
+
+
+def run(options: Any) -> int:
     """Run the command.
 
     Parameters
     ----------
     options : namespace
-        `file`, `budget_usd`, `folder`, `junit` and `html` (paths to write, or None).
-    target : Target
-        As for `rtnb.connect`.
+        As `add_options` describes them.
 
     Returns
     -------
@@ -52,9 +66,10 @@ def run(options: Any, target: Any) -> int:
         raise CaseError(f"{path}: fields are needed: {', '.join(_FIELDS)}")
     check_names(plan, _FIELDS, "experiment")
     given = plan.get("cases", ())
+    targets: Any = {"azure": Azure.from_env, "openai": OpenAI}
     result = asyncio.run(
         experiment(
-            target,
+            targets[options.target]() if options.target in targets else options.target,
             path.parent / given if isinstance(given, str) else given,
             plan.get("variants", {}),
             repeats=plan.get("repeats", 5),

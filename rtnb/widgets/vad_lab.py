@@ -24,7 +24,7 @@ from rtnb.analysis.sweeping import SERVER_MODEL_V1
 from rtnb.audio import encode_pcm16, ms_to_samples, resample
 from rtnb.client import Session
 from rtnb.errors import RtnbError
-from rtnb.experiment.calibration import probe
+from rtnb.experiments.calibration import probe
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, VadConstants
 from rtnb.widgets._base import bundle, format_error, styles

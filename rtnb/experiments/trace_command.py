@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rtnb.errors import RtnbError
-from rtnb.experiment.replaying import replay
+from rtnb.experiments.replaying import replay
 from rtnb.trace import Trace
 from rtnb.trace.comparison import compare
 from rtnb.transport import Azure, Custom, OpenAI
