@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import time
 from collections.abc import Mapping, MutableMapping
@@ -15,6 +16,7 @@ from rtnb.errors import ScenarioError
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.keys import Grants, KeyRing
+from rtnb.simulator.mcp import ToolServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
@@ -23,6 +25,7 @@ from rtnb.simulator.session import World
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
 from rtnb.simulator.voice import KINDS, Voice, open_voice
+from rtnb.transport import is_loopback
 
 if TYPE_CHECKING:
     from rtnb.simulator.tls import SelfSigned
@@ -60,6 +63,9 @@ class Options:
     """Its key."""
     transcriber: str | Transcriber = "auto"
     """Speech recognition: ``exact``, ``whisper``, ``auto`` or an address; see :mod:`rtnb.simulator.transcriber`."""
+    mcp_servers: Mapping[str, str | ToolServer] = field(default_factory=dict)
+    """MCP servers by label: an address, or an object with the methods of `ToolServer`. Clients of this machine may name
+    addresses of this machine as well."""
     faults: tuple[Fault | str, ...] = ()
     """What goes wrong; see :mod:`rtnb.simulator.faults`."""
     origins: tuple[str, ...] = ()
@@ -106,6 +112,7 @@ class Options:
             faults=faults,
             seed=scenario.seed if scenario is not None and not self.seed else self.seed,
             vad_constants=dict(self.vad_constants),
+            open_mcp=functools.partial(open_server, known=dict(self.mcp_servers), local=is_loopback(self.host)),
             session_s=self.session_minutes * 60,
         )
 

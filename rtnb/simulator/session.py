@@ -27,6 +27,7 @@ from rtnb.simulator.checks import busy, error, problem
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
 from rtnb.simulator.item_audio import ItemAudio, is_spoken
+from rtnb.simulator.mcp import McpTools, OpenServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.playout import Playout
 from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn, text_of
@@ -91,6 +92,8 @@ class World:
     seed: int = 0
     vad_constants: dict[str, Any] = field(default_factory=dict)
     """Of the server VAD; hidden from clients, so that a calibration has something to find."""
+    open_mcp: OpenServer = open_server
+    """Connects to MCP servers."""
     session_s: float = 3600.0
     """Longest session (documented: 60 minutes)."""
 
@@ -159,6 +162,7 @@ class ServiceSession:
         self._late: set[asyncio.Task[None]] = set()
         self._recordings = ItemAudio()
         self._tokens = ContextTokens()
+        self.mcp = McpTools(self.state, world.open_mcp, self.emit, self.make_id, self._start_late)
         self.conversation_id = self.make_id("conv")
         session = initial_session(
             session_id=self.make_id("sess"),
@@ -273,6 +277,7 @@ class ServiceSession:
             pending=pending,
             azure=self._azure,
             n_responses=len(self._generations),
+            mcp=self.mcp,
         )
         if isinstance(event, events.ConversationItemCreate):
             self._kept_chars += len(text)
@@ -318,12 +323,15 @@ class ServiceSession:
         elif isinstance(event, events.InputAudioBufferClear):
             self._turns.clear()
             self._speech_item = None
+        elif isinstance(event, events.ConversationItemCreate) and event.item.type == "mcp_approval_response":
+            self.mcp.answer(event.item)
         else:
             self._recordings.follow(event)
 
     def _follow_session(self) -> None:
         session = self._session
         self._turns.configure(session.turn_detection, self._input_format)
+        self.mcp.follow(session.tools or ())
 
     @property
     def _session(self) -> SessionConfig:
@@ -493,6 +501,7 @@ class ServiceSession:
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
         session, refusal = self._session, None
+        self.mcp.follow(self._tools(config))
         fixed = self._instructions(config) + (json.dumps(list(tools)) if (tools := self._tools(config)) else "")
         if isinstance(config.input, tuple):
             context: tuple[Item | str, ...] = config.input
@@ -536,7 +545,7 @@ class ServiceSession:
             items=items,
             last=last,
             instructions=self._instructions(config),
-            tools=self._tools(config),
+            tools=self.mcp.offered(self._tools(config)),
             tool_choice=config.tool_choice or session.tool_choice or "auto",
             heard_ms=self._audio_ms(last) if last is not None and is_spoken(last) else 0.0,
         )

@@ -57,3 +57,5 @@ TOOL: Final = {
     "description": "Get the weather of a city.",
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
+NOWHERE: Final = "https://mcp.invalid/mcp"
+"""Address of an MCP server that does not exist (RFC 2606)."""

@@ -16,7 +16,7 @@ from rtnb.protocol.events import UnknownEvent
 from rtnb.protocol.values import Tools, Transcription
 from rtnb.transport.endpoint import read_endpoint
 from rtnb.transport.http import proxy_for
-from rtnb.verify.probe import COSTS, OBSERVED, REFERENCE, REPORTED, TOOL, NotTested, plain, probe
+from rtnb.verify.probe import COSTS, NOWHERE, OBSERVED, REFERENCE, REPORTED, TOOL, NotTested, plain, probe
 from rtnb.verify.wire import PATIENCE_S, Different, Wire, check
 
 # --- admission --------------------------------------------------------------------------------------------------------
@@ -451,6 +451,19 @@ async def response__function_output(target: Any) -> None:
         check((added.item.type, added.item.call_id), ("function_call_output", call.call_id), "item")
         done = await wire.respond(output_modalities=("text",), tool_choice="none")
         check([item.type for item in done.response.output], ["message"], "output")
+
+
+@probe(REFERENCE, dialects=("ga",))
+async def mcp__unreachable_server(target: Any) -> None:
+    """The tools of an MCP server that does not exist cannot be listed: `mcp_list_tools.failed`, and an empty list."""
+    async with Wire(target) as wire:
+        first = len(wire.events)
+        await wire.update(tools=Tools([{"type": "mcp", "server_label": "nowhere", "server_url": NOWHERE}]))
+        done = await wire.until(events.ConversationItemDone, timeout_s=60)
+        check((done.item.type, done.item.tools or ()), ("mcp_list_tools", ()), "item")
+        wanted = ["mcp_list_tools.in_progress", "conversation.item.added", "mcp_list_tools.failed"]
+        found = [kind for kind in wire.kinds(first) if kind != "session.updated"]
+        check(found, [*wanted, "conversation.item.done"], "events")
 
 
 # --- speech -----------------------------------------------------------------------------------------------------------

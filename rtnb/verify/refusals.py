@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS
-from rtnb.verify.probe import OBSERVED, PROBES, REFERENCE, REPORTED, TOOL, Probe, Run
+from rtnb.verify.probe import NOWHERE, OBSERVED, PROBES, REFERENCE, REPORTED, TOOL, Probe, Run
 from rtnb.verify.wire import Different, Wire, check
 
 GA_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
@@ -78,6 +78,12 @@ GA_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
         {"type": "session.update", "session": {"type": "realtime", "tools": [TOOL | {"name": "two words"}]}},
         "invalid_value",
         "session.tools[0].name",
+        REFERENCE,
+    ),
+    "mcp_without_label": (
+        {"type": "session.update", "session": {"type": "realtime", "tools": [{"type": "mcp", "server_url": NOWHERE}]}},
+        "missing_required_parameter",
+        "session.tools[0].server_label",
         REFERENCE,
     ),
 }
