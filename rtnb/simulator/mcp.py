@@ -342,7 +342,7 @@ _END: Final = aiohttp.ClientTimeout(total=1.0)
 
 
 class _Exchange:
-    """One session with an MCP server: begun with `initialize`, ended with DELETE."""
+    """Session with an MCP server: begun with `initialize`, ended with DELETE."""
 
     def __init__(self, server: HttpServer) -> None:
         self._url, self._number = server.url, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import socket
 import time
@@ -20,7 +21,7 @@ from rtnb.simulator.mcp import ToolServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.service import Service
+from rtnb.simulator.service import REQUEST_S, Service
 from rtnb.simulator.session import World
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
@@ -175,6 +176,7 @@ class Running:
         self.certificate_pem = signed.certificate_pem if signed else None
         """What clients should trust, None without TLS."""
         self._runner = runner
+        self._closing = asyncio.create_task(_close_unused(runner, service), name="rtnb unused connections")
 
     @classmethod
     async def start(cls, options: Options, worker: Worker | None = None) -> Running:
@@ -182,7 +184,8 @@ class Running:
         voice = await open_voice(options.voice, seed=options.seed)
         try:
             service = _service(options, voice, worker)
-            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
+            limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
+            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0, **limits)
             await runner.setup()
             signed = worker.signed if worker else certificate(options)
             trust = signed.server() if signed else None
@@ -202,6 +205,7 @@ class Running:
 
     async def stop(self) -> None:
         """Close every session with 1001, then everything else."""
+        self._closing.cancel()
         try:
             await self._runner.cleanup()
         finally:
@@ -214,6 +218,19 @@ class Running:
     def http(self) -> str:
         """``http://127.0.0.1:PORT``."""
         return f"http{'s' if self.options.tls else ''}://{_bracketed(self.options.host)}:{self.port}"
+
+
+async def _close_unused(runner: web.AppRunner, service: Service) -> None:
+    """Close connections that were opened `REQUEST_S` ago and sent no request, or half of one; aiohttp keeps them."""
+    since: dict[Any, float] = {}
+    while runner.server is not None:
+        await asyncio.sleep(REQUEST_S / 4)
+        now, connections = time.monotonic(), runner.server.connections
+        service.used.intersection_update(connections)
+        since = {one: since.get(one, now) for one in connections if one not in service.used}
+        for connection, opened in since.items():
+            if now - opened >= REQUEST_S:
+                connection.force_close()
 
 
 def _service(options: Options, voice: Any, worker: Worker | None) -> Service:

@@ -16,7 +16,7 @@ class NotTested(Exception):  # an outcome, not a mistake
 
 @dataclass(frozen=True)
 class Probe:
-    """One probe."""
+    """Probe of one statement."""
 
     name: str
     statement: str

@@ -38,7 +38,7 @@ def check(came: Any, expected: Any, what: str = "") -> None:
 
 
 class Wire:
-    """One session; use it in ``async with``.
+    """Session of a probe; use it in ``async with``.
 
     Parameters
     ----------
