@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from rtnb.audio import codec, resample
+from rtnb.audio import RATE_HZ, codec, resample
 from rtnb.protocol import (
     PCM16,
     UNSET,
@@ -36,7 +36,7 @@ from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.pacing import LatencyProfile, Planned
 from rtnb.simulator.responder import Say
 from rtnb.simulator.scenario import Call
-from rtnb.simulator.speech import RATE_HZ, Speech
+from rtnb.simulator.speech import Speech
 from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, QUOTA_TOKENS, ContextTooLongError, text_tokens
 from rtnb.simulator.voice import Voice
 

@@ -152,6 +152,8 @@ class ServiceSession:
         self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.outgoing = Outgoing(self._plan)
+        self._kept: dict[str, int] = {}
+        """Characters of each item that the client created."""
         self._kept_chars = 0
         self.n_events = 0
         """Events received and sent."""
@@ -279,11 +281,9 @@ class ServiceSession:
             n_responses=len(self._generations),
             mcp=self.mcp,
         )
-        if isinstance(event, events.ConversationItemCreate):
-            self._kept_chars += len(text)
-            if self._kept_chars > MOST_KEPT:
-                message = f"The items of this session have more than {MOST_KEPT} characters."
-                refused = refused or error("conversation_too_long", message, of=event)
+        if isinstance(event, events.ConversationItemCreate) and self._kept_chars + len(text) > MOST_KEPT:
+            message = f"The items of this session have more than {MOST_KEPT} characters."
+            refused = refused or error("conversation_too_long", message, of=event)
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
@@ -300,7 +300,7 @@ class ServiceSession:
         elif isinstance(event, events.OutputAudioBufferClear):
             self._stop_playing(requested=True)
         else:
-            self._answer(event)
+            self._answer(event, n_chars=len(text))
 
     def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
@@ -309,13 +309,18 @@ class ServiceSession:
         else:
             self.emit(refusal)
 
-    def _answer(self, event: events.Event) -> None:
-        """Send the events that follow by the protocol alone, and carry the event out."""
+    def _answer(self, event: events.Event, *, n_chars: int = 0) -> None:
+        """Send the events that follow by the protocol alone, and carry the event out; its text has `n_chars`."""
         replies: list[Any] = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
         if isinstance(event, events.ConversationItemCreate):
+            item_id = replies[0].item.id
+            self._kept[item_id] = n_chars
+            self._kept_chars += n_chars
             for part in event.item.content or ():
                 if part.audio:
-                    self._recordings.add(replies[0].item.id, part.audio, media_type=self._session.input_format.type)
+                    self._recordings.add(item_id, part.audio, media_type=self._session.input_format.type)
+        elif isinstance(event, events.ConversationItemDelete):
+            self._kept_chars -= self._kept.pop(event.item_id, 0)
         for reply in replies:
             self.emit(reply)
         if isinstance(event, events.SessionUpdate):
