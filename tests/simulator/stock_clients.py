@@ -114,10 +114,8 @@ def main(folder: Path) -> int:
             held = found.get("tools") == ["get_weather"] == found.get("called") and not found["errors"]
             held = held and bool(found["transcription"]) and found["transcript"] == QUESTION
             failed += not held
-            print(
-                f"LiveKit, {name}, deployment my-dep: {'held' if held else 'DIFFERENT'}  {json.dumps(found)}",
-                flush=True,
-            )
+            shown = "held" if held else "DIFFERENT"
+            print(f"LiveKit, {name}, deployment my-dep: {shown}  {json.dumps(found)}", flush=True)  # noqa: T201
     return int(failed > 0)
 
 
