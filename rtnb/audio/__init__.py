@@ -4,7 +4,7 @@
 """
 
 from rtnb.audio.g711 import decode_alaw, decode_ulaw, encode_alaw, encode_ulaw
-from rtnb.audio.media import Codec, codec
+from rtnb.audio.media import RATE_HZ, Codec, codec
 from rtnb.audio.pcm import decode_pcm16, encode_pcm16
 from rtnb.audio.resampler import Resampler, resample
 from rtnb.audio.samples import Audio, as_audio, ms_to_samples, samples_to_ms
@@ -12,6 +12,7 @@ from rtnb.audio.synth import Utterance, Word, babble
 from rtnb.audio.wav import read_wav, write_wav
 
 __all__ = [
+    "RATE_HZ",
     "Audio",
     "Codec",
     "Resampler",

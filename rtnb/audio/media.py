@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from rtnb.audio.g711 import decode_alaw, decode_ulaw, encode_alaw, encode_ulaw
 from rtnb.audio.pcm import decode_pcm16, encode_pcm16
 from rtnb.audio.samples import Audio
 from rtnb.errors import AudioError
+
+RATE_HZ: Final = 24_000
+"""Sample rate of audio/pcm, and of all speech here."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Codec:
 
 # The rates are the service's only ones: 24 kHz for audio/pcm, 8 kHz for G.711 (realtime API reference, session.audio).
 _CODECS = {
-    "audio/pcm": Codec("audio/pcm", 24_000, 2, encode_pcm16, decode_pcm16),
+    "audio/pcm": Codec("audio/pcm", RATE_HZ, 2, encode_pcm16, decode_pcm16),
     "audio/pcmu": Codec("audio/pcmu", 8_000, 1, encode_ulaw, decode_ulaw),
     "audio/pcma": Codec("audio/pcma", 8_000, 1, encode_alaw, decode_alaw),
 }

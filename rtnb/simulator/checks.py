@@ -13,6 +13,7 @@ from rtnb.protocol import ErrorDetail, SessionConfig, events
 from rtnb.protocol.service.refusals import COMMIT_MINIMUM_MS
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription
+from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.turn_detection import TurnDetection
 from rtnb.simulator.usage import image_size
 
@@ -52,6 +53,7 @@ def problem(
     pending: str | None,
     azure: bool = False,
     n_responses: int = 0,
+    mcp: McpTools | None = None,
 ) -> events.Error | None:
     """Return the `error` to answer a client event with; None where the event is allowed.
 
@@ -67,11 +69,16 @@ def problem(
         Whether transcription models are names of deployments.
     n_responses : int, default 0
         Responses under way.
+    mcp : McpTools, optional
+        Calls that wait for approval.
     """
     if isinstance(event, events.InputAudioBufferAppend):
         return _half_sample("audio", [event.audio], turns, event)
     if isinstance(event, events.ConversationItemCreate):
-        parts = event.item.content or ()
+        parts, request_id = event.item.content or (), event.item.approval_request_id
+        if event.item.type == "mcp_approval_response" and not (mcp is not None and mcp.is_waiting(request_id)):
+            message = f"No call waits for the approval request '{str(request_id)[:100]}'."
+            return error("invalid_value", message, param="item.approval_request_id", of=event)  # (u)
         for name, text in (("content.text", "".join(p.text for p in parts if isinstance(p.text, str))),
                            ("output", event.item.output), ("arguments", event.item.arguments)):  # fmt: skip
             if refused := _length(text, f"item.{name}", event):
@@ -174,6 +181,11 @@ def _tools(config: Any, tools: Any, where: str, event: events.Event) -> events.E
         wanted = choice.get("name") or (choice.get("function") or {}).get("name")
         if wanted not in {tool.get("name") for tool in tools or ()}:
             message = f"Tool choice '{wanted}' not found in 'tools'."
+            return error("invalid_value", message, param=f"{where}.tool_choice", of=event)  # (u)
+    if isinstance(choice, Mapping) and choice.get("type") == "mcp":
+        label = choice.get("server_label")
+        if label not in {tool.get("server_label") for tool in tools or ()}:
+            message = f"Tool choice of the MCP server '{label}' not found in 'tools'."
             return error("invalid_value", message, param=f"{where}.tool_choice", of=event)  # (u)
     return None
 

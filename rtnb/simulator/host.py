@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from rtnb._loop import BackgroundLoop, Lock
+from rtnb.audio import RATE_HZ
 from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
 from rtnb.simulator.running import Options, Running
 from rtnb.simulator.sessions import DEFAULT_MODEL
-from rtnb.simulator.speech import RATE_HZ, Speech
+from rtnb.simulator.speech import Speech
 from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport
 
 PATIENCE_S = 30.0

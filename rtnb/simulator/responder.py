@@ -204,7 +204,9 @@ class RulesResponder:
     async def respond(self, turn: Turn) -> AsyncIterator[Say | Call]:
         """Answer one turn; see the module."""
         effects, last = Effects.of(turn.instructions), turn.last
-        if last is not None and last.type == "function_call_output":
+        if last is not None and last.type == "mcp_call" and last.error:
+            stretches = [f"The tool failed: {_shorten(str(last.error.get('message')), 30)}"]
+        elif last is not None and last.type in ("function_call_output", "mcp_call"):
             stretches = [f"The tool answered: {_shorten(str(last.output), 30)}"]
         else:
             words = text_of(last)
@@ -260,18 +262,19 @@ _READ_LENGTH: Final = 4_000  # characters of a text that are compared with a too
 
 def choose_tool(words: str | None, turn: Turn, *, instructed: str = "") -> Call | None:
     """Return a call of the tool that fits, its arguments found in the words; None where none fits or tools are off."""
-    functions = [tool for tool in turn.tools if tool.get("name") and tool.get("type") in ("function", "mcp")]
+    named = turn.tool_choice if isinstance(turn.tool_choice, Mapping) else {}
+    label, required = named.get("server_label"), turn.tool_choice == "required" or named.get("type") == "mcp"
+    functions = [tool for tool in turn.tools if tool.get("name") and label in (None, tool.get("server_label"))]
     if not functions or turn.tool_choice == "none":
         return None
-    named = turn.tool_choice if isinstance(turn.tool_choice, Mapping) else {}
     wanted = named.get("name") or (named.get("function") or {}).get("name") or instructed  # GA, preview, instructions
     chosen = next((tool for tool in functions if tool["name"] == wanted), None)
     words = (words or "")[:_READ_LENGTH]
-    if chosen is None and not named:
+    if chosen is None and not wanted:
         keywords = _keywords(words)
         titles = [f"{tool['name']} {tool.get('description', '')}"[:_READ_LENGTH] for tool in functions]
         best, index = max((len(_keywords(title) & keywords), -i) for i, title in enumerate(titles))
-        chosen = functions[-index] if best or turn.tool_choice == "required" else None
+        chosen = functions[-index] if best or required else None
     if chosen is None:
         return None
     return Call(str(chosen["name"]), json.dumps(fill_arguments(words, chosen.get("parameters") or {})))
@@ -510,19 +513,24 @@ def chat_messages(turn: Turn) -> list[dict[str, Any]]:
     """Return a turn as messages of chat completions: parallel calls in one message, images as parts."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": turn.instructions}]
     for item in turn.items():
+        if item.type in ("mcp_list_tools", "mcp_approval_request", "mcp_approval_response"):
+            continue
         message = _chat_message(item)
         last = messages[-1]
         if "tool_calls" in message and "tool_calls" in last:  # calls of one response are one message there
             last["tool_calls"] += message["tool_calls"]
         else:
             messages.append(message)
+        if item.type == "mcp_call":
+            output = item.output or json.dumps(item.error or "not approved yet")
+            messages.append({"role": "tool", "tool_call_id": item.id, "content": output})
     return messages
 
 
 def _chat_message(item: Item) -> dict[str, Any]:
-    if item.type == "function_call":
+    if item.type in ("function_call", "mcp_call"):
         function = {"name": item.name, "arguments": item.arguments or "{}"}
-        call = {"id": item.call_id, "type": "function", "function": function}
+        call = {"id": item.call_id or item.id, "type": "function", "function": function}
         return {"role": "assistant", "content": None, "tool_calls": [call]}
     if item.type == "function_call_output":
         return {"role": "tool", "tool_call_id": item.call_id, "content": item.output or ""}
@@ -537,4 +545,7 @@ def _chat_message(item: Item) -> dict[str, Any]:
 
 def _nested(tool: Mapping[str, Any]) -> dict[str, Any]:
     """Return a function tool in the spelling of chat completions."""
-    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+    return {
+        "type": "function",
+        "function": {key: value for key, value in tool.items() if key not in ("type", "server_label")},
+    }

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from rtnb.audio import codec, resample
+from rtnb.audio import RATE_HZ, codec, resample
 from rtnb.protocol import (
     PCM16,
     UNSET,
@@ -32,10 +32,11 @@ from rtnb.protocol.state import State
 from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
 from rtnb.simulator import pacing
 from rtnb.simulator.faults import Fault, failure
+from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.pacing import LatencyProfile, Planned
 from rtnb.simulator.responder import Say
 from rtnb.simulator.scenario import Call
-from rtnb.simulator.speech import RATE_HZ, Speech
+from rtnb.simulator.speech import Speech
 from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, QUOTA_TOKENS, ContextTooLongError, text_tokens
 from rtnb.simulator.voice import Voice
 
@@ -49,6 +50,7 @@ class Host(Protocol):
     conversation_id: str
     outside_slots: asyncio.Semaphore
     """Limits the responses outside the conversation that are generated at a time."""
+    mcp: McpTools
 
     @property
     def state(self) -> State:
@@ -125,6 +127,10 @@ class _Part:
     text: str = ""
     spoken: list[Any] = field(default_factory=list)
     """Audio of its stretches."""
+    runs: bool = False
+    """Whether its MCP call is under way."""
+    waits: bool = False
+    """Whether its MCP call waits for approval; then its item ends later."""
 
 
 class Generation:
@@ -335,8 +341,8 @@ class Generation:
         return True
 
     def _ids(self, part: _Part) -> dict[str, Any]:
-        called = part.item.type == "function_call"
-        last = {"call_id": part.item.call_id} if called else {"content_index": 0}
+        lasts = {"function_call": {"call_id": part.item.call_id}, "mcp_call": {}}
+        last = lasts.get(part.item.type, {"content_index": 0})
         return {"response_id": self.id, "item_id": part.item.id, "output_index": part.index, **last}
 
     def _text(self, part: _Part, delta: Planned) -> None:
@@ -369,7 +375,9 @@ class Generation:
 
     def _open_item(self, item: Item) -> _Part:
         self._close_part("completed")
-        item = replace(item, id=self._host.make_id("item"), object="realtime.item", status="in_progress")
+        item = replace(item, id=self._host.make_id("item"))
+        if item.type != "mcp_call":  # has neither (API reference)
+            item = replace(item, object="realtime.item", status="in_progress")
         part = self._current = _Part(item, len(self._done))
         self._host.emit(events.ResponseOutputItemAdded(response_id=self.id, output_index=part.index, item=item))
         if not self.outside:
@@ -380,8 +388,13 @@ class Generation:
 
     async def _call(self, piece: Call) -> bool:
         """Call a tool; False where the token limit cut its arguments short."""
-        call_id = self._host.make_id("call")
-        part = self._open_item(Item(type="function_call", name=piece.name, call_id=call_id, arguments=""))
+        config, session = self._settings.config, self._settings.session
+        label = self._host.mcp.label_of(piece.name, config.tools or session.tools or ())
+        kind: dict[str, Any] = {"type": "mcp_call", "server_label": label}
+        if label is None:
+            kind = {"type": "function_call", "call_id": self._host.make_id("call")}
+        part = self._open_item(Item(name=piece.name, arguments="", **kind))
+        Delta = events.ResponseFunctionCallArgumentsDelta if label is None else events.ResponseMcpCallArgumentsDelta
         await self._until(self._latency.first_delta_ms)
         before = self._tokens["text"]
         for start in range(0, len(piece.arguments), 12):
@@ -394,9 +407,23 @@ class Generation:
                 return False
             part.text += delta
             self._tokens["text"] = before + text_tokens(part.text)
-            self._host.emit(events.ResponseFunctionCallArgumentsDelta(**self._ids(part), delta=delta))
+            self._host.emit(Delta(**self._ids(part), delta=delta))
+        if label is not None:
+            await self._run_mcp(part)
         self._close_part("completed")
         return True
+
+    async def _run_mcp(self, part: _Part) -> None:
+        """Run an MCP call whose arguments are complete, or ask for approval."""
+        self._host.emit(events.ResponseMcpCallArgumentsDone(**self._ids(part), arguments=part.text))
+        part.item = replace(part.item, arguments=part.text)
+        if self._host.mcp.needs_approval(part.item) and not self.outside:
+            part.waits = True
+            self._host.mcp.ask(part.item, part.index)
+            return
+        part.runs = True
+        part.item = await self._host.mcp.run(part.item, part.index)
+        part.runs = False
 
     def _close_part(self, status: str) -> None:
         """Send the `done` events of the open item."""
@@ -410,14 +437,24 @@ class Generation:
             named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))
             item = replace(part.item, status=status, arguments=part.text)
+        elif part.item.type == "mcp_call":
+            item = self._ended_mcp(part, status)
         else:
             item = replace(part.item, status=status, content=(self._close_content(part, ids),))
         deleted = str(item.id) not in self._host.state.order  # the client deleted it while it grew
-        if not self.outside and not deleted and self._host.dialect == "ga":
+        if not self.outside and not deleted and self._host.dialect == "ga" and not part.waits:
             previous = self._previous(str(item.id))
             emit(events.ConversationItemDone(item=item, previous_item_id=previous))
         emit(events.ResponseOutputItemDone(response_id=self.id, output_index=part.index, item=item))
         self._done.append(item)
+
+    def _ended_mcp(self, part: _Part, status: str) -> Item:
+        if status == "completed":
+            return part.item
+        if part.runs:
+            self._host.emit(events.ResponseMcpCallFailed(item_id=str(part.item.id), output_index=part.index))
+        error = {"type": "tool_execution_error", "message": "The response ended before the call."}
+        return replace(part.item, arguments=part.text, output=None, error=error)
 
     def _close_content(self, part: _Part, ids: dict[str, Any]) -> ContentPart:
         emit = self._host.emit

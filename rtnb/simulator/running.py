@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import socket
 import time
 from collections.abc import Mapping, MutableMapping
@@ -15,15 +17,17 @@ from rtnb.errors import ScenarioError
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.keys import Grants, KeyRing
+from rtnb.simulator.mcp import ToolServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.service import Service
+from rtnb.simulator.service import REQUEST_S, Service
 from rtnb.simulator.session import World
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
 from rtnb.simulator.voice import KINDS, Voice, open_voice
+from rtnb.transport import is_loopback
 
 if TYPE_CHECKING:
     from rtnb.simulator.tls import SelfSigned
@@ -63,6 +67,9 @@ class Options:
     """Its key."""
     transcriber: str | Transcriber = "auto"
     """Speech recognition: ``exact``, ``whisper``, ``auto`` or an address; see :mod:`rtnb.simulator.transcriber`."""
+    mcp_servers: Mapping[str, str | ToolServer] = field(default_factory=dict)
+    """MCP servers by label: an address, or an object with the methods of `ToolServer`. Clients of this machine may name
+    addresses of this machine as well."""
     faults: tuple[Fault | str, ...] = ()
     """What goes wrong; see :mod:`rtnb.simulator.faults`."""
     origins: tuple[str, ...] = ()
@@ -114,6 +121,7 @@ class Options:
             seed=scenario.seed if scenario is not None and not self.seed else self.seed,
             vad_constants=dict(self.vad_constants),
             replay=self.replay,
+            open_mcp=functools.partial(open_server, known=dict(self.mcp_servers), local=is_loopback(self.host)),
             session_s=self.session_minutes * 60,
         )
 
@@ -176,6 +184,7 @@ class Running:
         self.certificate_pem = signed.certificate_pem if signed else None
         """What clients should trust, None without TLS."""
         self._runner = runner
+        self._closing = asyncio.create_task(_close_unused(runner, service), name="rtnb unused connections")
 
     @classmethod
     async def start(cls, options: Options, worker: Worker | None = None) -> Running:
@@ -183,7 +192,8 @@ class Running:
         voice = await open_voice(options.voice, seed=options.seed)
         try:
             service = _service(options, voice, worker)
-            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0)
+            limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
+            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0, **limits)
             await runner.setup()
             signed = worker.signed if worker else certificate(options)
             trust = signed.server() if signed else None
@@ -203,6 +213,7 @@ class Running:
 
     async def stop(self) -> None:
         """Close every session with 1001, then everything else."""
+        self._closing.cancel()
         try:
             await self._runner.cleanup()
         finally:
@@ -215,6 +226,19 @@ class Running:
     def http(self) -> str:
         """``http://127.0.0.1:PORT``."""
         return f"http{'s' if self.options.tls else ''}://{_bracketed(self.options.host)}:{self.port}"
+
+
+async def _close_unused(runner: web.AppRunner, service: Service) -> None:
+    """Close connections that were opened `REQUEST_S` ago and sent no request, or half of one; aiohttp keeps them."""
+    since: dict[Any, float] = {}
+    while runner.server is not None:
+        await asyncio.sleep(REQUEST_S / 4)
+        now, connections = time.monotonic(), runner.server.connections
+        service.used.intersection_update(connections)
+        since = {one: since.get(one, now) for one in connections if one not in service.used}
+        for connection, opened in since.items():
+            if now - opened >= REQUEST_S:
+                connection.force_close()
 
 
 def _service(options: Options, voice: Any, worker: Worker | None) -> Service:

@@ -12,6 +12,7 @@ Who is let in, and in which words not: :mod:`rtnb.simulator.admission`.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from dataclasses import replace
@@ -49,6 +50,8 @@ PING_S: Final = 20.0
 client is lost and its seat free."""
 REGION: Final = "simulator"
 """Value of ``x-ms-region``."""
+REQUEST_S: Final = 30.0
+"""Longest time for a request to arrive and to be answered, and for an open connection to be without one. Chosen."""
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest HTTP request body."""
 
@@ -72,6 +75,8 @@ class Service(Sessions):
     ) -> None:
         super().__init__(world, keys, worker=worker)
         self.origins = origins
+        self.used: set[Any] = set()
+        """Connections that have sent a request."""
         self.calls = Calls(self)
 
     def app(self) -> web.Application:
@@ -94,6 +99,7 @@ class Service(Sessions):
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         """CORS for known pages only, and every refusal as the services' JSON."""
+        self.used.add(request.protocol)
         origin = request.headers.get("Origin")
         if origin is not None and not self.allows(request):
             return error_response(RefusedError(403, "origin_not_allowed", "This page may not use this simulator."))
@@ -101,7 +107,10 @@ class Service(Sessions):
             response: web.StreamResponse = web.Response(status=204)
         else:
             try:
-                response = await handler(request)
+                async with asyncio.timeout(REQUEST_S if request.method == "POST" else None):
+                    response = await handler(request)
+            except TimeoutError:  # half a body
+                response = error_response(RefusedError(408, "408", message_for(408)))
             except RefusedError as refused:
                 response = error_response(refused)
             except web.HTTPException as error:

@@ -27,6 +27,7 @@ from rtnb.simulator.checks import busy, error, problem
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
 from rtnb.simulator.item_audio import ItemAudio, is_spoken
+from rtnb.simulator.mcp import McpTools, OpenServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.playout import Playout
 from rtnb.simulator.recorded import Recording
@@ -94,6 +95,8 @@ class World:
     """Of the server VAD; hidden from clients, so that a calibration has something to find."""
     replay: Recording | None = None
     """Recorded conversation that is played instead of all of this."""
+    open_mcp: OpenServer = open_server
+    """Connects to MCP servers."""
     session_s: float = 3600.0
     """Longest session (documented: 60 minutes)."""
 
@@ -152,6 +155,8 @@ class ServiceSession:
         self._loop = asyncio.get_running_loop()
         self._watch = watch
         self.outgoing = Outgoing(self._plan)
+        self._kept: dict[str, int] = {}
+        """Characters of each item that the client created."""
         self._kept_chars = 0
         self.n_events = 0
         """Events received and sent."""
@@ -162,6 +167,7 @@ class ServiceSession:
         self._late: set[asyncio.Task[None]] = set()
         self._recordings = ItemAudio()
         self._tokens = ContextTokens()
+        self.mcp = McpTools(self.state, world.open_mcp, self.emit, self.make_id, self._start_late)
         self.conversation_id = self.make_id("conv")
         session = initial_session(
             session_id=self.make_id("sess"),
@@ -276,12 +282,11 @@ class ServiceSession:
             pending=pending,
             azure=self._azure,
             n_responses=len(self._generations),
+            mcp=self.mcp,
         )
-        if isinstance(event, events.ConversationItemCreate):
-            self._kept_chars += len(text)
-            if self._kept_chars > MOST_KEPT:
-                message = f"The items of this session have more than {MOST_KEPT} characters."
-                refused = refused or error("conversation_too_long", message, of=event)
+        if isinstance(event, events.ConversationItemCreate) and self._kept_chars + len(text) > MOST_KEPT:
+            message = f"The items of this session have more than {MOST_KEPT} characters."
+            refused = refused or error("conversation_too_long", message, of=event)
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
@@ -298,7 +303,7 @@ class ServiceSession:
         elif isinstance(event, events.OutputAudioBufferClear):
             self._stop_playing(requested=True)
         else:
-            self._answer(event)
+            self._answer(event, n_chars=len(text))
 
     def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
@@ -307,13 +312,18 @@ class ServiceSession:
         else:
             self.emit(refusal)
 
-    def _answer(self, event: events.Event) -> None:
-        """Send the events that follow by the protocol alone, and carry the event out."""
+    def _answer(self, event: events.Event, *, n_chars: int = 0) -> None:
+        """Send the events that follow by the protocol alone, and carry the event out; its text has `n_chars`."""
         replies: list[Any] = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
         if isinstance(event, events.ConversationItemCreate):
+            item_id = replies[0].item.id
+            self._kept[item_id] = n_chars
+            self._kept_chars += n_chars
             for part in event.item.content or ():
                 if part.audio:
-                    self._recordings.add(replies[0].item.id, part.audio, media_type=self._session.input_format.type)
+                    self._recordings.add(item_id, part.audio, media_type=self._session.input_format.type)
+        elif isinstance(event, events.ConversationItemDelete):
+            self._kept_chars -= self._kept.pop(event.item_id, 0)
         for reply in replies:
             self.emit(reply)
         if isinstance(event, events.SessionUpdate):
@@ -321,12 +331,15 @@ class ServiceSession:
         elif isinstance(event, events.InputAudioBufferClear):
             self._turns.clear()
             self._speech_item = None
+        elif isinstance(event, events.ConversationItemCreate) and event.item.type == "mcp_approval_response":
+            self.mcp.answer(event.item)
         else:
             self._recordings.follow(event)
 
     def _follow_session(self) -> None:
         session = self._session
         self._turns.configure(session.turn_detection, self._input_format)
+        self.mcp.follow(session.tools or ())
 
     @property
     def _session(self) -> SessionConfig:
@@ -496,6 +509,7 @@ class ServiceSession:
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
         session, refusal = self._session, None
+        self.mcp.follow(self._tools(config))
         fixed = self._instructions(config) + (json.dumps(list(tools)) if (tools := self._tools(config)) else "")
         if isinstance(config.input, tuple):
             context: tuple[Item | str, ...] = config.input
@@ -539,7 +553,7 @@ class ServiceSession:
             items=items,
             last=last,
             instructions=self._instructions(config),
-            tools=self._tools(config),
+            tools=self.mcp.offered(self._tools(config)),
             tool_choice=config.tool_choice or session.tool_choice or "auto",
             heard_ms=self._audio_ms(last) if last is not None and is_spoken(last) else 0.0,
         )

@@ -10,8 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-RATE_HZ = 24_000
-"""Sampling rate of all speech in the simulator, Hz: the wire's PCM rate."""
+from rtnb.audio import RATE_HZ
 
 # Punctuation by ranges, not by \W: the vowel signs of Hindi or Thai are \W to `re`, yet belong to their word.
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20،؛؟۔।"

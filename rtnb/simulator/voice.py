@@ -27,10 +27,10 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import babble, resample
+from rtnb.audio import RATE_HZ, babble, resample
 from rtnb.errors import AudioError
 from rtnb.simulator.espeak import Worker, WorkerDied, find_espeak
-from rtnb.simulator.speech import RATE_HZ, Speech, Word, align, join, portions, stretch
+from rtnb.simulator.speech import Speech, Word, align, join, portions, stretch
 
 __all__ = ["VOICES", "BabbleVoice", "EspeakVoice", "Speech", "Timbre", "Voice", "Word", "open_voice", "timbre"]
 

@@ -15,7 +15,7 @@ from rtnb.audio import babble
 from rtnb.errors import ConnectError, ConnectionClosed
 from rtnb.protocol import ServerVad, events
 from rtnb.transport.http import proxy_for
-from rtnb.verify.probe import OBSERVED, REFERENCE, NotTested, plain, probe
+from rtnb.verify.probe import OBSERVED, REFERENCE, NotTested, plain, target_probe
 from rtnb.verify.wire import Different, Wire, check
 
 CONNECT_S: Final = 15.0
@@ -156,7 +156,7 @@ def _microphone(call: Call) -> Any:
     return Microphone()
 
 
-@probe(REFERENCE)
+@target_probe(REFERENCE)
 async def webrtc__answered(target: Any) -> None:
     """An offer is answered with 201, a session description and (GA) a `Location` that ends in the call's id."""
     call = Call(target)
@@ -167,7 +167,7 @@ async def webrtc__answered(target: Any) -> None:
         check(call.answered.body[:2], "v=", "beginning of the session description")
 
 
-@probe(REFERENCE)
+@target_probe(REFERENCE)
 async def webrtc__settings_of_the_key(target: Any) -> None:
     """The data channel begins with `session.created`, with the settings of the ephemeral key."""
     async with Wire(Call(target, instructions="Answer in one word.")) as wire:
@@ -181,7 +181,7 @@ async def _spoken(wire: Wire, text: str) -> None:
     await wire.until(events.OutputAudioBufferStarted)
 
 
-@probe(OBSERVED, usd=0.01)
+@target_probe(OBSERVED, usd=0.01)
 async def webrtc__playout(target: Any) -> None:
     """Speech comes on the track; `output_audio_buffer.started` comes before `response.done`, `stopped` at the end."""
     call = Call(target)
@@ -195,7 +195,7 @@ async def webrtc__playout(target: Any) -> None:
             raise Different(f"a track with peaks of {call.loudest:.4f}", "audible speech")
 
 
-@probe(OBSERVED, usd=0.02)
+@target_probe(OBSERVED, usd=0.02)
 async def webrtc__interrupted(target: Any) -> None:
     """Speech during playback clears the output buffer, and the service truncates the item itself."""
     call = Call(target)
@@ -210,7 +210,7 @@ async def webrtc__interrupted(target: Any) -> None:
             await wire.until(events.ConversationItemTruncated)
 
 
-@probe(REFERENCE, usd=0.02)
+@target_probe(REFERENCE, usd=0.02)
 async def webrtc__cleared(target: Any) -> None:
     """`output_audio_buffer.clear` ends playback with `output_audio_buffer.cleared`."""
     async with Wire(Call(target)) as wire:

@@ -7,145 +7,76 @@ from typing import Any, Final
 
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS
-from rtnb.verify.probe import OBSERVED, PROBES, REFERENCE, REPORTED, TOOL, Probe, Run
+from rtnb.verify.probe import NOWHERE, OBSERVED, PROBES, REFERENCE, REPORTED, TOOL, Probe, Run
 from rtnb.verify.wire import Different, Wire, check
 
-GA_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
+Refusal = tuple[Any, str, str | None, str]
+"""Message, code, param (None: any), source."""
+
+
+def _ga(code: str, param: str, source: str, **session: Any) -> Refusal:
+    message = {"type": "session.update", "session": {"type": "realtime", **session}}
+    return message, code, f"session.{param}", source
+
+
+def _preview(code: str, param: str, source: str, **session: Any) -> Refusal:
+    return {"type": "session.update", "session": session}, code, f"session.{param}", source
+
+
+def _input(**settings: Any) -> Any:
+    return {"input": settings}
+
+
+GA_REFUSALS: Final[dict[str, Refusal]] = {
     "not_json": ("{", "invalid_json", None, OBSERVED),
     "no_type": ({"a": 1}, "invalid_event", None, REFERENCE),
     "unknown_type": ({"type": "nope"}, "invalid_value", "type", OBSERVED),
-    "no_session_type": (
-        {"type": "session.update", "session": {"instructions": ""}},
-        "missing_required_parameter",
-        "session.type",
-        OBSERVED,
+    "no_session_type": _preview("missing_required_parameter", "type", OBSERVED, instructions=""),
+    "preview_payload": _ga("unknown_parameter", "voice", OBSERVED, voice="alloy"),
+    "temperature": _ga("unknown_parameter", "temperature", REFERENCE, temperature=0.8),
+    "both_modalities": _ga("invalid_value", "output_modalities", REFERENCE, output_modalities=["audio", "text"]),
+    "format_without_rate": _ga(
+        "missing_required_parameter", "audio.input.format.rate", REPORTED, audio=_input(format={"type": "audio/pcm"})
     ),
-    "preview_payload": (
-        {"type": "session.update", "session": {"type": "realtime", "voice": "alloy"}},
-        "unknown_parameter",
-        "session.voice",
-        OBSERVED,
+    "rate_16000": _ga(
+        "integer_below_min_value", "audio.input.format.rate", OBSERVED,
+        audio=_input(format={"type": "audio/pcm", "rate": 16000}),
     ),
-    "temperature": (
-        {"type": "session.update", "session": {"type": "realtime", "temperature": 0.8}},
-        "unknown_parameter",
-        "session.temperature",
-        REFERENCE,
+    "unknown_voice": _ga("invalid_value", "audio.output.voice", REFERENCE, audio={"output": {"voice": "robot"}}),
+    "bad_eagerness": _ga(
+        "invalid_value", "audio.input.turn_detection.eagerness", REFERENCE,
+        audio=_input(turn_detection={"type": "semantic_vad", "eagerness": "very"}),
     ),
-    "both_modalities": (
-        {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["audio", "text"]}},
-        "invalid_value",
-        "session.output_modalities",
-        REFERENCE,
+    "tool_name_with_space": _ga("invalid_value", "tools[0].name", REFERENCE, tools=[TOOL | {"name": "two words"}]),
+    "mcp_without_label": _ga(
+        "missing_required_parameter", "tools[0].server_label", REFERENCE, tools=[{"type": "mcp", "server_url": NOWHERE}]
     ),
-    "format_without_rate": (
-        {
-            "type": "session.update",
-            "session": {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm"}}}},
-        },
-        "missing_required_parameter",
-        "session.audio.input.format.rate",
-        REPORTED,
-    ),
-    "rate_16000": (
-        {
-            "type": "session.update",
-            "session": {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}},
-        },
-        "integer_below_min_value",
-        "session.audio.input.format.rate",
-        OBSERVED,
-    ),
-    "unknown_voice": (
-        {"type": "session.update", "session": {"type": "realtime", "audio": {"output": {"voice": "robot"}}}},
-        "invalid_value",
-        "session.audio.output.voice",
-        REFERENCE,
-    ),
-    "bad_eagerness": (
-        {
-            "type": "session.update",
-            "session": {
-                "type": "realtime",
-                "audio": {"input": {"turn_detection": {"type": "semantic_vad", "eagerness": "very"}}},
-            },
-        },
-        "invalid_value",
-        "session.audio.input.turn_detection.eagerness",
-        REFERENCE,
-    ),
-    "tool_name_with_space": (
-        {"type": "session.update", "session": {"type": "realtime", "tools": [TOOL | {"name": "two words"}]}},
-        "invalid_value",
-        "session.tools[0].name",
-        REFERENCE,
-    ),
-}
-PREVIEW_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
+}  # fmt: skip
+PREVIEW_REFUSALS: Final[dict[str, Refusal]] = {
     "not_json": ("{", "invalid_json", None, OBSERVED),
     "unknown_type": ({"type": "nope"}, "invalid_value", "type", OBSERVED),
-    "ga_payload": (
-        {"type": "session.update", "session": {"type": "realtime"}},
-        "unknown_parameter",
-        "session.type",
-        REPORTED,
-    ),
-    "audio_alone": (
-        {"type": "session.update", "session": {"modalities": ["audio"]}},
-        "invalid_value",
-        "session.modalities",
-        REFERENCE,
-    ),
-    "hot": (
-        {"type": "session.update", "session": {"temperature": 2.0}},
-        "decimal_above_max_value",
-        "session.temperature",
-        REFERENCE,
-    ),
-    "unknown_format": (
-        {"type": "session.update", "session": {"input_audio_format": "mp3"}},
-        "invalid_value",
-        "session.input_audio_format",
-        REFERENCE,
-    ),
+    "ga_payload": _preview("unknown_parameter", "type", REPORTED, type="realtime"),
+    "audio_alone": _preview("invalid_value", "modalities", REFERENCE, modalities=["audio"]),
+    "hot": _preview("decimal_above_max_value", "temperature", REFERENCE, temperature=2.0),
+    "unknown_format": _preview("invalid_value", "input_audio_format", REFERENCE, input_audio_format="mp3"),
 }
-BOTH_REFUSALS: Final[dict[str, tuple[Any, str | None, str | None, str]]] = {
-    "empty_commit": ({"type": "input_audio_buffer.commit"}, "input_audio_buffer_commit_empty", None, REPORTED),
-    "cancel_nothing": ({"type": "response.cancel"}, "response_cancel_not_active", None, REPORTED),
-    "delete_unknown_item": (
-        {"type": "conversation.item.delete", "item_id": "item_none"},
-        "item_not_found",
-        None,
-        REPORTED,
-    ),
-    "retrieve_unknown_item": (
-        {"type": "conversation.item.retrieve", "item_id": "item_none"},
-        "item_not_found",
-        None,
-        REPORTED,
-    ),
-    "broken_base64": ({"type": "input_audio_buffer.append", "audio": "no base64!"}, "invalid_value", None, REPORTED),
-    "long_item_id": (
-        {
-            "type": "conversation.item.create",
-            "item": {
-                "id": "x" * 33,
-                "type": "message",
-                "role": "user",
-                "content": [{"type": "input_text", "text": "a"}],
-            },
-        },
-        "string_above_max_length",
-        "item.id",
-        REPORTED,
-    ),
-    "metadata_of_17": (
-        {"type": "response.create", "response": {"metadata": {str(n): "" for n in range(17)}}},
-        "object_above_max_properties",
-        "response.metadata",
-        REFERENCE,
-    ),
-}
+_LONG: Final = {
+    "id": "x" * 33, "type": "message", "role": "user", "content": [{"type": "input_text", "text": "a"}],
+}  # fmt: skip
+_PAIRS: Final = {str(n): "" for n in range(17)}
+BOTH_REFUSALS: Final[dict[str, Refusal]] = {
+    name: ({"type": kind, **fields}, code, param, source)
+    for name, kind, fields, code, param, source in (
+        ("empty_commit", "input_audio_buffer.commit", {}, "input_audio_buffer_commit_empty", None, REPORTED),
+        ("cancel_nothing", "response.cancel", {}, "response_cancel_not_active", None, REPORTED),
+        ("delete_unknown_item", "conversation.item.delete", {"item_id": "item_none"}, "item_not_found", None, REPORTED),
+        ("retrieve_unknown_item", "conversation.item.retrieve", {"item_id": "none"}, "item_not_found", None, REPORTED),
+        ("broken_base64", "input_audio_buffer.append", {"audio": "no base64!"}, "invalid_value", None, REPORTED),
+        ("long_item_id", "conversation.item.create", {"item": _LONG}, "string_above_max_length", "item.id", REPORTED),
+        ("metadata_of_17", "response.create", {"response": {"metadata": _PAIRS}}, "object_above_max_properties",
+         "response.metadata", REFERENCE),
+    )
+}  # fmt: skip
 
 
 def _refusal(message: Any, code: str | None, param: str | None) -> Run:

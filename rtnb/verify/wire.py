@@ -38,7 +38,7 @@ def check(came: Any, expected: Any, what: str = "") -> None:
 
 
 class Wire:
-    """One session; use it in ``async with``.
+    """Session of a probe; use it in ``async with``.
 
     Parameters
     ----------
@@ -106,6 +106,13 @@ class Wire:
             if isinstance(event, events.Error):
                 raise Different(f"error {event.error.code}: {event.error.message}", " or ".join(k.type for k in kinds))
 
+    async def refused(self, *accepted: str) -> events.Error:
+        """Read on to an `error`; an event whose type begins with one of `accepted` is a difference."""
+        while not isinstance(event := await self.next(), events.Error):
+            if event.type.startswith(accepted):
+                raise Different(event.type, "error")
+        return event
+
     async def quiet(self, seconds: float) -> list[Any]:
         """Return what comes in so many seconds."""
         first = len(self.events)
@@ -136,6 +143,11 @@ class Wire:
         await self.send(events.ResponseCreate(response=ResponseConfig(**config)))
         return await self.until(events.ResponseDone, timeout_s=60)
 
+    async def ask(self, text: str, **config: Any) -> Any:
+        """Create a user message and ask for a response; return `response.done`."""
+        await self.write(text)
+        return await self.respond(**config)
+
     async def speak(self, text: str = "hello there how are you", *, quiet_ms: int = 1500, paced: bool = True) -> float:
         """Send babbled speech with silence around it; return when its last loud sample was sent, ms of the stream."""
         speech = babble(text, rate_hz=24_000, seed=3).audio
@@ -147,6 +159,10 @@ class Wire:
             if paced:
                 await asyncio.sleep(max(0.0, started + (start + 4800) / 48_000 - time.monotonic()))
         return 300 + len(speech) / 24
+
+    def found(self, kind: type[Event]) -> list[Any]:
+        """Return the events of a class, in order."""
+        return [one for one in self.events if isinstance(one, kind)]
 
     def kinds(self, first: int = 0) -> list[str]:
         """Return the canonical types of the events from a position on, repeats of deltas left out."""

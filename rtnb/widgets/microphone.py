@@ -28,14 +28,14 @@ from ipywidgets import Checkbox, Dropdown, VBox, Widget, widget_serialization
 from traitlets import Bool, Enum, Instance, Int, List, Unicode, link
 
 from rtnb._loop import shared_loop
-from rtnb.audio import Audio, Resampler, as_audio, decode_pcm16, ms_to_samples, read_wav, resample, write_wav
+from rtnb.audio import RATE_HZ, Audio, Resampler, as_audio, decode_pcm16, ms_to_samples, read_wav, resample, write_wav
 from rtnb.client import EventLog, Response, Session
 from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._upload import Upload
-from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, RATE_HZ, AudioSender
+from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, AudioSender
 from rtnb.widgets.settings import close_all
 
 _BOXES: Final = ("muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden")

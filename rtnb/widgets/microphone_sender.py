@@ -10,14 +10,11 @@ from typing import Any, Final
 
 from rtnb._loop import LoopGone
 from rtnb.analysis.latency import SpeechEnd
-from rtnb.audio import Audio, Resampler, codec
+from rtnb.audio import RATE_HZ, Audio, Resampler, codec
 from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import format_error
 from rtnb.widgets._frames import now_ms
-
-RATE_HZ: Final = 24_000
-"""Rate of recordings and of PCM sessions."""
 
 FRAME_MS: Final = 20
 FRAME_SAMPLES: Final = 480

@@ -21,7 +21,7 @@ from rtnb.analysis.decimate import min_max
 from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweep_result import METRICS
 from rtnb.analysis.sweeping import SERVER_MODEL_V1
-from rtnb.audio import encode_pcm16, ms_to_samples, resample
+from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
 from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.experiments.calibration import probe
@@ -30,7 +30,6 @@ from rtnb.vad import FRAME_MS, VadConstants
 from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets.channel import StreamWidget, shared_channel
 from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.microphone_sender import RATE_HZ
 from rtnb.widgets.settings import close_all
 
 SECONDS: Final = {"turn": 15.0, "room tone": 10.0}

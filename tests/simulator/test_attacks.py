@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rtnb.simulator import Simulator, delivery, service
+from rtnb.simulator import Simulator, delivery, running, service
 from rtnb.simulator.keys import MOST_GRANTS
 from tests.benchmarks import attacks
 from tests.simulator.rig import PATIENCE_S, Rig
@@ -139,10 +139,43 @@ async def test_a_client_that_reads_nothing_loses_its_seat(monkeypatch: pytest.Mo
             ws._response.connection.transport.pause_reading()
             for _ in range(200):
                 await ws.send_str(attacks.OUTSIDE)
-            async with asyncio.timeout(PATIENCE_S):
-                while sim.n_sessions:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+            until_s = time.monotonic() + PATIENCE_S
+            while sim.n_sessions and time.monotonic() < until_s:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert sim.n_sessions == 0
             ws._response.connection.transport.abort()
+
+
+_POST = (
+    b"POST /v1/realtime/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer KEY\r\nContent-Type: %s\r\n"
+    b"Content-Length: 99\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /openai/v1/realtime?model=m HTTP/1.1\r\nHost: x\r\n",
+        b"GET /none HTTP/1.1\r\nHost: x\r\n\r\nGET /none HT",
+        _POST % (b"client_secrets", b"application/json") + b"{",
+        _POST % (b"calls", b"multipart/form-data; boundary=b") + b"--b\r\n",
+    ],
+    ids=["nothing", "half the headers", "half of a second request", "half of a body", "half of an offer"],
+)
+async def test_half_a_request_is_closed_and_a_session_stays(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "REQUEST_S", 0.4)
+    monkeypatch.setattr(service, "REQUEST_S", 0.4)
+    with Simulator(latency="fast", voice="babble") as sim:
+        async with attacks.socket(_line(sim)) as ws:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(sim.url.rpartition(":")[2]))
+            writer.write(sent.replace(b"KEY", sim.key.encode()))
+            async with asyncio.timeout(PATIENCE_S / 2):
+                answer = await reader.read()
+            assert (b" 408 " in answer) == sent.startswith(b"POST")
+            writer.close()
+            await ws.send_json({"type": "input_audio_buffer.clear"})
+            await attacks.until(ws, "input_audio_buffer.cleared")
 
 
 @pytest.mark.parametrize(

@@ -241,8 +241,10 @@ async def test_a_cell_that_computes_does_not_stop_it() -> None:
         await transport.send(client.send(events.ConversationItemCreate(item=item)))
         await transport.send(client.send(events.ResponseCreate()))
         sum(range(3_000_000))
-        while client.receive(await transport.receive()).type != "response.done":
-            pass
+        async with asyncio.timeout(20):
+            while (event := client.receive(await transport.receive())).type != "response.done":
+                pass
+        assert event.response.status == "completed"
         await transport.close()
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtnb.audio import codec, resample
+from rtnb.audio import RATE_HZ, codec, resample
 from rtnb.simulator.pacing import PRESETS, LatencyProfile, Planned, cut, plan, plan_text
-from rtnb.simulator.speech import RATE_HZ, Speech, align, tokens
+from rtnb.simulator.speech import Speech, align, tokens
 
 FAST, REALISTIC, REAL_TIME = PRESETS["fast"], PRESETS["realistic"], PRESETS["real_time"]
 TEXT = "Hello! How can I help you today? It is sunny, with a light breeze."

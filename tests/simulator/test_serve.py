@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -135,13 +136,19 @@ async def test_workers_end_with_a_parent_that_is_killed() -> None:
     async with simulate("--voice", "babble", "--workers", "2", "--key", "mine") as (process, line):
         process.kill()
         await process.wait()
-        async with aiohttp.ClientSession() as http, asyncio.timeout(PATIENCE_S):
-            while True:
-                try:
-                    async with http.get(line["http"]):
-                        await asyncio.sleep(0.2)
-                except aiohttp.ClientConnectionError:
-                    break
+        async with aiohttp.ClientSession() as http:
+            until_s = time.monotonic() + PATIENCE_S
+            while (answers := await _answers(http, line["http"])) and time.monotonic() < until_s:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        assert not answers
+
+
+async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(url):
+            return True
+    except aiohttp.ClientConnectionError:
+        return False
 
 
 @pytest.mark.parametrize(

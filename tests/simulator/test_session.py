@@ -9,6 +9,7 @@ import pytest
 
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import PCMU, Audio, AudioOutput, ContentPart
+from rtnb.simulator import session
 from tests.simulator.rig import Rig, at_once, collapse, encoded, spoken, world
 
 SPOKEN_REPLY = [  # protocol reference, GA: a reply with sound
@@ -518,3 +519,17 @@ async def test_a_client_that_does_not_read_is_not_listened_to() -> None:
             await rig.next()
         with pytest.raises(StopIteration):
             blocked.send(None)  # … and goes on once all was read
+
+
+async def test_deleted_items_make_room_and_refused_ones_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MOST_KEPT", 1000)
+    async with Rig() as rig:
+        rig.write("a" * 600, id="one")
+        rig.write("b" * 600, id="two")
+        await rig.until("error")
+        assert rig.last("error")["error"]["code"] == "conversation_too_long"
+        for _ in range(3):
+            rig.send(events.ConversationItemDelete(item_id="one"))
+            await rig.until("conversation.item.deleted")
+            rig.write("c" * 600, id="one")
+            assert (await rig.until("conversation.item.done", "error"))[-1] == "conversation.item.done"

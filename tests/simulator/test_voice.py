@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtnb.audio import RATE_HZ
 from rtnb.errors import AudioError
 from rtnb.simulator.espeak import Worker, WorkerDied, find_espeak
-from rtnb.simulator.speech import RATE_HZ, Speech
+from rtnb.simulator.speech import Speech
 from rtnb.simulator.voice import VOICES, BabbleVoice, EspeakVoice, Voice, open_voice, timbre
 from rtnb.vad import speech_probabilities
 

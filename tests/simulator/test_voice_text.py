@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtnb.simulator.speech import RATE_HZ, align, join, portions, sentences, stretch, tokens
+from rtnb.audio import RATE_HZ
+from rtnb.simulator.speech import align, join, portions, sentences, stretch, tokens
 
 
 @given(st.text())

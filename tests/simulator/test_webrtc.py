@@ -229,8 +229,7 @@ async def test_when_the_simulator_stops_the_call_ends(sim: Simulator) -> None:
     async with calling(sim, mic=False) as caller:
         await caller.until("session.created")
         await sim.astop()
-        async with asyncio.timeout(10):
-            await caller.closed.wait()
+        assert await asyncio.wait_for(caller.closed.wait(), 10)
 
 
 # --- who may call -----------------------------------------------------------------------------------------------------

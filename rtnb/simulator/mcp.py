@@ -1,0 +1,434 @@
+"""MCP tools of a session: the service lists the tools of a server, asks for approval, and runs the calls.
+
+The order of the events follows the service. A call that needs approval is part of its response, but runs after it, once
+the client approves. No response follows a call by itself: the client asks for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from rtnb.protocol import Item, events
+from rtnb.protocol.service.replies import item_events
+from rtnb.protocol.state import State
+from rtnb.transport import is_loopback
+
+_log = logging.getLogger("rtnb.simulator")
+
+LIST_S: Final = 10.0
+"""Longest listing of a server's tools. Chosen."""
+CALL_S: Final = 30.0
+"""Longest call of a tool. Chosen."""
+MOST_BYTES: Final = 2**20
+"""Bytes of a server's answer. Chosen: a long document."""
+MOST_SERVERS: Final = 16
+"""Servers of a session, and calls that wait for approval. Chosen."""
+MOST_TOOLS: Final = 128
+"""Tools of one server. Chosen."""
+PROTOCOL: Final = "2025-06-18"
+"""Version of MCP that the client asks for; servers may answer with an older one."""
+
+Tool = Mapping[str, Any]
+"""Tool as on the wire."""
+
+
+class McpError(Exception):  # becomes the `error` of an item
+    """Failure of an MCP server.
+
+    Parameters
+    ----------
+    message : str
+        Without secrets.
+    kind : {"protocol_error", "http_error", "tool_execution_error"}
+        Type on the wire.
+    code : int, optional
+        Of JSON-RPC or HTTP.
+    """
+
+    def __init__(self, message: str, kind: str = "tool_execution_error", code: int | None = None) -> None:
+        super().__init__(message)
+        self.detail = {"type": kind, "message": message, **({} if code is None else {"code": code})}
+
+
+class ToolServer(Protocol):
+    """MCP server as the simulator uses it; an object with these methods can stand for one."""
+
+    async def list_tools(self) -> Sequence[Tool]:
+        """Return the tools: `name`, `input_schema`, and perhaps `description` and `annotations`."""
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Run a tool; raises `McpError` where it fails."""
+
+
+_NONE: Final[Mapping[str, str | ToolServer]] = {}
+OpenServer = Callable[[Tool], ToolServer]
+"""Takes the session's MCP tool, returns its server; raises `McpError`."""
+
+
+def open_server(tool: Tool, *, known: Mapping[str, str | ToolServer] = _NONE, local: bool = True) -> ToolServer:
+    """Return the server of a session's MCP tool.
+
+    Parameters
+    ----------
+    tool : mapping
+        With `server_label` and `server_url`.
+    known : mapping, optional
+        Address or object by label, given by who runs the simulator.
+    local : bool, default True
+        Whether clients may name addresses of this machine: no, where clients of other machines are served.
+
+    Raises
+    ------
+    McpError
+        The simulator does not connect to this server.
+    """
+    label, url = str(tool["server_label"]), tool.get("server_url")
+    found = known.get(label, url)
+    host = urlsplit(found).hostname or "" if isinstance(found, str) else ""
+    if found is None or (label not in known and not (local and is_loopback(host))):
+        allowed = "a server_url of this machine, or a label in Simulator(mcp_servers={label: address or object})"
+        raise McpError(f"the simulator does not connect to this server; allowed: {allowed}", "http_error", 403)
+    if not isinstance(found, str):
+        return found
+    headers = {str(name): str(value) for name, value in (tool.get("headers") or {}).items()}
+    if key := tool.get("authorization"):
+        headers["Authorization"] = f"Bearer {key}"
+    return HttpServer(found, headers)
+
+
+@dataclass
+class _Server:
+    """Server of a session, as far as its tools are known."""
+
+    definition: Tool
+    connection: ToolServer | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+
+    def needs_approval(self, name: str) -> bool:
+        """Return whether calls of a tool need the client's approval: the default, as in the API reference."""
+        policy = self.definition.get("require_approval") or "always"
+        if isinstance(policy, Mapping):
+            tool = next(one for one in self.tools if one["name"] == name)
+            return not _fits(policy.get("never"), tool) or _fits(policy.get("always"), tool)
+        return bool(policy != "never")
+
+
+def _fits(rule: Any, tool: Tool) -> bool:
+    """Return whether a list of names, or an object with `tool_names` and `read_only`, names a tool."""
+    if not isinstance(rule, Mapping):
+        return isinstance(rule, Sequence) and tool["name"] in rule
+    names, read_only = rule.get("tool_names"), rule.get("read_only")
+    hint = (tool.get("annotations") or {}).get("readOnlyHint")
+    fits = [tool["name"] in names] if isinstance(names, Sequence) else []
+    return all([*fits, *([bool(hint) == read_only] if isinstance(read_only, bool) else [])]) and bool(rule)
+
+
+@dataclass
+class McpTools:
+    """MCP servers of one session, and the calls that wait for approval.
+
+    Parameters
+    ----------
+    state : State
+        Of the session.
+    open_server : callable
+        Connects to a server.
+    emit, make_id, start : callable
+        Send an event; make an id; run a coroutine beside the session, which ends with it.
+    """
+
+    state: State
+    open_server: OpenServer
+    emit: Callable[[events.Event], None]
+    make_id: Callable[[str], str]
+    start: Callable[[Coroutine[Any, Any, None]], None]
+    _servers: dict[str, _Server] = field(default_factory=dict)
+    _waiting: dict[str, tuple[Item, int]] = field(default_factory=dict)
+    """Calls by the id of their approval request, each with its index in its response."""
+    _n_listing: int = 0
+
+    def follow(self, tools: Iterable[Tool]) -> None:
+        """List the tools of servers that are new or have changed."""
+        for tool in tools:
+            label = str(tool.get("server_label"))
+            known = self._servers.get(label)
+            if tool.get("type") != "mcp" or (known is not None and known.definition == tool):
+                continue
+            if known is None and len(self._servers) >= MOST_SERVERS:
+                del self._servers[next(iter(self._servers))]
+            server = self._servers[label] = _Server(tool)
+            item = Item(type="mcp_list_tools", id=self.make_id("mcpl"), server_label=label, tools=())
+            self._n_listing += 1
+            self.emit(events.McpListToolsInProgress(item_id=str(item.id)))
+            self._announce(item, done=False)
+            self.start(self._list(server, item))
+
+    async def _list(self, server: _Server, item: Item) -> None:
+        done: events.Event = events.McpListToolsCompleted(item_id=str(item.id))
+        try:
+            if self._n_listing > MOST_SERVERS:
+                raise McpError(f"more than {MOST_SERVERS} servers are listed at a time")
+            connection = self.open_server(server.definition)
+            async with asyncio.timeout(LIST_S):
+                tools = [_listed(tool) for tool in await connection.list_tools()]
+            allowed = server.definition.get("allowed_tools")
+            tools = tools if allowed is None else [tool for tool in tools if _fits(allowed, tool)]
+            server.connection, server.tools = connection, tuple(tools[:MOST_TOOLS])
+        except Exception as error:  # of the server, or of an object that the user gave
+            done = events.McpListToolsFailed(item_id=str(item.id))
+            reason = _explained(error, LIST_S)["message"]
+            _log.warning("the tools of the MCP server %r cannot be listed: %s", item.server_label, reason)
+        self._n_listing -= 1
+        self.emit(done)
+        self._done(replace(item, tools=server.tools))
+
+    def offered(self, tools: Sequence[Tool]) -> list[Tool]:
+        """Return a session's tools with those of each listed server in place of the server."""
+        found: list[Tool] = []
+        for tool in tools:
+            server = self._servers.get(str(tool.get("server_label"))) if tool.get("type") == "mcp" else None
+            for one in server.tools if server is not None else ():
+                shape = {"type": "function", "name": one["name"], "parameters": one["input_schema"]}
+                found.append({**shape, "description": one.get("description", ""), "server_label": tool["server_label"]})
+            if tool.get("type") != "mcp":
+                found.append(tool)
+        return found
+
+    def label_of(self, name: str, tools: Sequence[Tool]) -> str | None:
+        """Return the label of the server that has a tool; None for a function of the client's."""
+        found = next((tool for tool in self.offered(tools) if tool.get("name") == name), {})
+        label: str | None = found.get("server_label")
+        return label
+
+    def needs_approval(self, call: Item) -> bool:
+        """Return whether a call must not run before the client approves."""
+        return self._servers[str(call.server_label)].needs_approval(str(call.name))
+
+    def ask(self, call: Item, index: int) -> None:
+        """Ask the client to approve a call; at the bound the oldest question is forgotten."""
+        request = Item(type="mcp_approval_request", id=self.make_id("mcpr"), server_label=call.server_label,
+                       name=call.name, arguments=call.arguments)  # fmt: skip
+        if len(self._waiting) >= MOST_SERVERS:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[str(request.id)] = replace(call, approval_request_id=request.id), index
+        self._announce(request)
+
+    def is_waiting(self, request_id: Any) -> bool:
+        """Return whether a call waits for this approval."""
+        return request_id in self._waiting
+
+    def answer(self, response: Item) -> None:
+        """Carry out the client's answer to an approval request."""
+        call, index = self._waiting.pop(str(response.approval_request_id))
+
+        async def finish() -> None:
+            refusal = (
+                None if response.approve else McpError(f"The call was not approved. {response.reason or ''}".strip())
+            )
+            self._done(await self.run(call, index, refusal=refusal))
+
+        self.start(finish())
+
+    async def run(self, call: Item, index: int, *, refusal: McpError | None = None) -> Item:
+        """Run a call and send its progress; return it with `output` or `error`."""
+        place: Any = {"item_id": str(call.id), "output_index": index}
+        try:
+            if refusal is not None:
+                raise refusal
+            self.emit(events.ResponseMcpCallInProgress(**place))
+            server = self._servers.get(str(call.server_label))
+            if server is None or server.connection is None:
+                raise McpError("the server is no longer one of the session's")
+            arguments = json.loads(call.arguments or "{}")
+            if not isinstance(arguments, dict):
+                raise McpError("the arguments are not a JSON object", "protocol_error", -32602)
+            async with asyncio.timeout(CALL_S):
+                output = await server.connection.call_tool(str(call.name), arguments)
+        except Exception as error:  # of the server, or of an object that the user gave
+            self.emit(events.ResponseMcpCallFailed(**place))
+            return replace(call, output=None, error=_explained(error, CALL_S))
+        self.emit(events.ResponseMcpCallCompleted(**place))
+        return replace(call, output=output, error=None)
+
+    def _announce(self, item: Item, *, done: bool = True) -> None:
+        previous = self.state.order[-1] if self.state.order else None
+        for event in item_events(item, previous_item_id=previous, dialect="ga", done=done):
+            self.emit(event)
+
+    def _done(self, item: Item) -> None:
+        """Show an item's end, unless the client deleted it meanwhile."""
+        if str(item.id) in (order := self.state.order):
+            position = order.index(str(item.id))
+            self.emit(
+                events.ConversationItemDone(item=item, previous_item_id=order[position - 1] if position else None)
+            )
+
+
+def _listed(tool: Any) -> dict[str, Any]:
+    """Return a listed tool with the fields of the wire; MCP writes `inputSchema`."""
+    if not isinstance(tool, Mapping) or not isinstance(tool.get("name"), str):
+        raise McpError("a listed tool has no name", "protocol_error", -32603)
+    schema = tool.get("input_schema", tool.get("inputSchema"))
+    kept = {name: tool[name] for name in ("description", "annotations") if tool.get(name) is not None}
+    return {"name": tool["name"], "input_schema": schema if isinstance(schema, dict) else {}, **kept}
+
+
+def _explained(error: Exception, limit_s: float) -> dict[str, Any]:
+    if isinstance(error, McpError):
+        return error.detail
+    if isinstance(error, json.JSONDecodeError):
+        return McpError("no valid JSON", "protocol_error", -32700).detail
+    if isinstance(error, TimeoutError):
+        return McpError(f"no answer within {limit_s:g} s", "http_error", 504).detail
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return McpError(f"the server cannot be reached ({type(error).__name__})", "http_error", 502).detail
+    return McpError(f"{type(error).__name__}: {error}"[:500]).detail
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class HttpServer:
+    """MCP server over streamable HTTP; each operation opens a session and ends it.
+
+    Parameters
+    ----------
+    url : str
+        Endpoint.
+    headers : mapping
+        Sent with every request; never shown.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    async def list_tools(self) -> Sequence[Tool]:
+        """Return the tools, page by page."""
+        tools: list[Tool] = []
+        async with _Exchange(self) as exchange:
+            cursor: Any = None
+            while len(tools) < MOST_TOOLS:
+                page = await exchange.request("tools/list", {} if cursor is None else {"cursor": cursor})
+                if not isinstance(found := page.get("tools"), list):
+                    raise McpError("tools/list was answered without a list", "protocol_error", -32603)
+                tools += found
+                if not (cursor := page.get("nextCursor")) or not found:
+                    break
+        return tools
+
+    async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Run a tool; return its texts, and its other content as JSON."""
+        async with _Exchange(self) as exchange:
+            result = await exchange.request("tools/call", {"name": name, "arguments": arguments})
+        parts = [part for part in result.get("content") or () if isinstance(part, Mapping)]
+        texts = [str(part["text"]) if "text" in part else json.dumps(part) for part in parts]
+        text = "\n".join(texts) or json.dumps(result.get("structuredContent", ""))
+        if result.get("isError"):
+            raise McpError(text[:2000])
+        return text
+
+
+_END: Final = aiohttp.ClientTimeout(total=1.0)
+
+
+class _Exchange:
+    """Session with an MCP server: begun with `initialize`, ended with DELETE."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._url, self._number = server.url, 0
+        accept = {"Accept": "application/json, text/event-stream"}
+        self._headers = {**server.headers, **accept}
+        self._http: aiohttp.ClientSession
+
+    async def __aenter__(self) -> _Exchange:
+        self._http = aiohttp.ClientSession()
+        try:
+            about = {"clientInfo": {"name": "rtnb simulator", "version": "1"}, "capabilities": {}}
+            begun = await self.request("initialize", {"protocolVersion": PROTOCOL, **about})
+            self._headers["MCP-Protocol-Version"] = str(begun.get("protocolVersion", PROTOCOL))
+            await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        except BaseException:
+            await self._http.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        async with self._http:
+            if "Mcp-Session-Id" in self._headers:
+                # A server may refuse, or not answer: it then ends the session later.
+                options: Any = {"headers": self._headers, "allow_redirects": False, "timeout": _END}
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    await (await self._http.delete(self._url, **options)).read()
+
+    async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the result of a JSON-RPC request."""
+        self._number += 1
+        message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
+        answer = await self._post(message)
+        if isinstance(failed := answer.get("error"), Mapping):
+            code = failed.get("code")
+            raise McpError(
+                str(failed.get("message"))[:500], "protocol_error", code if isinstance(code, int) else -32603
+            )
+        if not isinstance(result := answer.get("result"), dict):
+            raise McpError(f"{method} was answered without a result", "protocol_error", -32603)
+        return result
+
+    async def _post(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        # A redirect could lead away from the address that was allowed.
+        options: Any = {"json": message, "headers": self._headers, "allow_redirects": False}
+        async with self._http.post(self._url, **options) as response:
+            if not 200 <= response.status < 300:
+                raise McpError(f"the server answered HTTP {response.status}", "http_error", response.status)
+            if session := response.headers.get("Mcp-Session-Id"):
+                self._headers["Mcp-Session-Id"] = session
+            if "id" not in message:
+                return {}
+            if response.content_type != "text/event-stream":
+                return _object(await _read(response.content))
+            return await self._from_stream(response.content, message["id"])
+
+    async def _from_stream(self, content: aiohttp.StreamReader, number: int) -> dict[str, Any]:
+        """Return the answer to a request; the server may send notifications before it."""
+        held, n_bytes = b"", 0
+        async for chunk in content.iter_any():
+            n_bytes += len(chunk)
+            if n_bytes > MOST_BYTES:
+                raise _too_long()
+            *complete, held = (held + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
+            for event in complete:
+                lines = event.split(b"\n")
+                data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+                if data and (answer := _object(data)).get("id") == number:
+                    return answer
+        raise McpError("the stream ended before the answer", "protocol_error", -32603)
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    data = bytearray()
+    async for chunk in content.iter_any():
+        data += chunk
+        if len(data) > MOST_BYTES:
+            raise _too_long()
+    return bytes(data)
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise McpError("the answer is not a JSON object", "protocol_error", -32600)
+    return found
+
+
+def _too_long() -> McpError:
+    return McpError(f"the answer is longer than {MOST_BYTES} bytes", "protocol_error", -32603)
