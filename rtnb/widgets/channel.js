@@ -4,6 +4,7 @@
  */
 import { pack, unpack } from "./channel_frames.js";
 import { openSocket, ways } from "./channel_socket.js";
+import { add, put } from "./shared.js";
 
 const SILENT_MS = 7000; // a connection without a ping for this long is lost; the kernel pings every 2 s
 const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
@@ -20,8 +21,12 @@ const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 /** @typedef {import("./types").OnMessage} OnMessage */
 /** @typedef {(ArrayBuffer | ArrayBufferView)[]} Buffers */
 
-/** One page's channel: one connection at a time, shared by the streams of all widgets. @implements {Channel} */
-export class PageChannel {
+/**
+ * One page's channel: one connection at a time, shared by the streams of all widgets.
+ * Events: "status" where `kind` has changed, "active" where `isActivePage()` has.
+ * @implements {Channel}
+ */
+export class PageChannel extends EventTarget {
   /** @type {Map<string, Set<OnMessage>>} */
   streams = new Map();
   /** @type {"closed" | "hello" | "trying" | "open"} */
@@ -37,7 +42,7 @@ export class PageChannel {
   expected = 1; // number of the kernel's next widget message
   sent = 0; // bytes by widget messages of this connection
   received = 0; // of these, what the kernel had received when it sent its last message
-  /** @type {import("./types").ChannelStatus["kind"]} */
+  /** @type {Channel["kind"]} */
   kind = "none";
   active = "";
   /** @type {{ trip_ms: number, offset_ms: number }[]} */
@@ -52,8 +57,6 @@ export class PageChannel {
   timer = null;
   /** @type {any} */
   flushing = null;
-  watchers = new Set();
-  electors = new Set();
   /** @type {[string, boolean]} */
   shown = ["none", false]; // what the listeners know
 
@@ -62,6 +65,7 @@ export class PageChannel {
    * @param {{ signal?: AbortSignal, pageId?: string, offer?: object }} [options] `offer`: a welcome received in advance
    */
   constructor(model, { signal, pageId = makeId(), offer } = {}) {
+    super();
     this.model = model;
     this.pageId = pageId;
     this.offer = offer;
@@ -77,22 +81,8 @@ export class PageChannel {
 
   // --- what widgets use
 
-  status() {
-    return { kind: this.kind };
-  }
-
-  onStatus(/** @type {(status: import("./types").ChannelStatus) => void} */ fn) {
-    this.watchers.add(fn);
-    return () => void this.watchers.delete(fn);
-  }
-
   isActivePage() {
     return this.active === this.pageId && this.kind !== "none";
-  }
-
-  onActivePage(/** @type {(active: boolean) => void} */ fn) {
-    this.electors.add(fn);
-    return () => void this.electors.delete(fn);
   }
 
   claimActivePage() {
@@ -104,12 +94,19 @@ export class PageChannel {
     return stamp() + this.offset_ms;
   }
 
-  /** Open a stream; the kernel then sends the widget's state. */
-  openStream(/** @type {string} */ name, /** @type {OnMessage} */ onMessage) {
+  /** Open a stream until the signal ends it; the kernel then sends the widget's state. */
+  openStream(/** @type {string} */ name, /** @type {OnMessage} */ onMessage, /** @type {AbortSignal} */ signal) {
     const listeners = this.streams.get(name) ?? new Set();
     this.streams.set(name, listeners.add(onMessage));
     this.start();
     if (this.state === "open") this.join([name]);
+    signal.addEventListener("abort", () => {
+      listeners.delete(onMessage);
+      if (listeners.size) return;
+      this.streams.delete(name);
+      this.post({ c: "", k: "leave", h: { name } });
+      if (!this.streams.size) this.stop();
+    });
     return {
       send: (/** @type {string} */ kind, /** @type {object} */ header, /** @type {Buffers} */ buffers = []) => {
         if (this.unsent_bytes > SEND_BYTES) return false;
@@ -117,12 +114,6 @@ export class PageChannel {
         return true;
       },
       request: (/** @type {string} */ kind, /** @type {object} */ header, options = {}) => this.request(name, kind, header, options),
-      close: () => {
-        if (!listeners.delete(onMessage) || listeners.size) return;
-        this.streams.delete(name);
-        this.post({ c: "", k: "leave", h: { name } });
-        if (!this.streams.size) this.stop();
-      },
     };
   }
 
@@ -340,8 +331,8 @@ export class PageChannel {
   changed() {
     const [kind, isActive] = this.shown;
     this.shown = [this.kind, this.isActivePage()];
-    if (this.shown[0] !== kind) this.watchers.forEach((fn) => fn(this.status()));
-    if (this.shown[1] !== isActive) this.electors.forEach((fn) => fn(!isActive));
+    if (this.kind !== kind) this.dispatchEvent(new Event("status"));
+    if (this.shown[1] !== isActive) this.dispatchEvent(new Event("active"));
   }
 }
 
@@ -357,16 +348,11 @@ export default () => {
   let channel;
   return {
     initialize: (/** @type {any} */ { model, signal }) => (channel = new PageChannel(model, { signal })),
-    render(/** @type {any} */ { el }) {
-      const badge = Object.assign(document.createElement("span"), { className: "rtnb rtnb-badge", role: "status" });
-      const show = (/** @type {import("./types").ChannelStatus} */ { kind }) => {
-        badge.dataset.kind = kind;
-        badge.title = TITLES[kind];
-        badge.textContent = `channel: ${kind}`;
-      };
-      show(channel.status());
-      el.append(badge);
-      return channel.onStatus(show);
+    render(/** @type {any} */ { el, signal }) {
+      const badge = add(el, "span", { className: "rtnb rtnb-badge", role: "status" });
+      const show = () => put(badge, { "data-kind": channel.kind, title: TITLES[channel.kind], textContent: `channel: ${channel.kind}` });
+      channel.addEventListener("status", show, { signal });
+      show();
     },
   };
 };

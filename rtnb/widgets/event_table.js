@@ -1,5 +1,5 @@
 /** The table of events: compact rows, one filter, runs of pieces folded, and some forty DOM rows however many events there are. */
-import { add, put, putAttribute } from "./shared.js";
+import { add, put } from "./shared.js";
 
 /** Columns of a row, as in _event_rows.py. */
 export const [FLAGS, TIME, TYPE, SIZE, BYTES, MS, ITEM, RESPONSE, CALL, CONTENT, CAUSE, TEXT] = Array(12).keys();
@@ -206,7 +206,7 @@ export class EventTable {
   painted() {
     this.frame = 0;
     const { grid, view: { lines } } = this;
-    put(this.space.style, "height", `${lines.length * ROW_PX}px`);
+    put(this.space.style, { height: `${lines.length * ROW_PX}px` });
     if (this.follow && !this.paused) grid.scrollTop = grid.scrollHeight;
     this.top = grid.scrollTop;
     const first = Math.floor(this.top / ROW_PX), fit = Math.ceil(grid.clientHeight / ROW_PX) + 1;
@@ -215,26 +215,24 @@ export class EventTable {
       const dom = (this.pool[k] ??= add(this.space, "div", { className: "rtnb-ev-row", id: `${this.uid}-${k}`, role: "row" },
         ...COLUMNS.map(() => add(null, "span", { role: "gridcell" }))));
       dom.line = k < fit ? lines[first + k] : undefined;
-      put(dom, "hidden", dom.line === undefined);
+      put(dom, { hidden: dom.line === undefined });
       if (!dom.hidden) this.paintRow(dom, first + k);
     }
     for (const c of NUMERIC) grid.style.setProperty(`--w${c}`, `${this.digits[c] + 0.6}ch`);
-    putAttribute(grid, "aria-rowcount", lines.length + 1);
+    put(grid, { "aria-rowcount": lines.length + 1 });
     this.onPainted();
   }
   paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
     const { view, selected } = this, { line } = dom, i = firstOf(line), row = view.get(i), chosen = line === selected;
-    put(dom.style, "transform", `translateY(${at * ROW_PX}px)`);
-    putAttribute(dom, "data-index", i);
-    putAttribute(dom, "data-kind", row[FLAGS] & TROUBLE ? "trouble" : directionOf(row));
-    putAttribute(dom, "data-relation", selected === null || chosen ? "" : view.relation(i, firstOf(selected)));
-    putAttribute(dom, "aria-rowindex", at + 2);
-    put(dom, "ariaSelected", `${chosen}`);
+    const relation = selected === null || chosen ? "" : view.relation(i, firstOf(selected));
+    const kind = row[FLAGS] & TROUBLE ? "trouble" : directionOf(row);
+    put(dom.style, { transform: `translateY(${at * ROW_PX}px)` });
+    put(dom, { "data-index": i, "data-kind": kind, "data-relation": relation, "aria-rowindex": at + 2, "aria-selected": chosen });
     if (chosen) this.grid.setAttribute("aria-activedescendant", dom.id);
     view.cells(line).forEach((text, c) => {
-      put(dom.children[c], "textContent", text);
+      put(dom.children[c], { textContent: text });
       this.digits[c] = Math.max(this.digits[c], text.length);
     });
-    put(dom.children[3], "ariaLabel", directionOf(row));
+    put(dom.children[3], { "aria-label": directionOf(row) });
   }
 }

@@ -1,8 +1,8 @@
 """`MessageBar`: type, send an audio file, interrupt; one status line and the latency of the last turn.
 
 Traits (kernel to page): `status`, `is_problem`, `busy`, `can_interrupt`, `last_turn`, `figures`. On its stream, page to
-kernel: ``ask`` {text}, ``sound`` {rate_hz} with pieces of an upload (16-bit samples, or without a rate a WAV file),
-``cancel``, ``interrupt``; kernel to page: ``heard`` {items}, the last rows of `Playback.heard`.
+kernel: ``ask`` {text}, ``sound`` {name, rate_hz} (`Upload` of `decode_sound`), ``cancel``, ``interrupt``; kernel to page:
+``heard`` {items}, the last rows of `Playback.heard`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from traitlets import Bool, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
-from rtnb.audio import decode_pcm16, read_wav
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload
+from rtnb.widgets._upload import Upload, decode_sound
 
 HEARD_ITEMS: Final = 12
 """Rows in the table of answers, the newest (chosen)."""
@@ -92,7 +91,7 @@ class MessageBar(SessionView):
     async def _say_sound(self, session: Session, sound: bytes, rate_hz: int | None) -> None:
         self.busy = True
         try:
-            audio, rate = read_wav(sound) if rate_hz is None else (decode_pcm16(sound), int(rate_hz))
+            audio, rate = decode_sound(sound, rate_hz)
             await session.say(audio, rate_hz=rate)
         finally:
             self.busy = False

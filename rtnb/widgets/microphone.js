@@ -18,7 +18,7 @@
  * @property {string} stream reference to an ipywebrtc stream; empty: the device
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
-import { decodeFile, upload, watch } from "./shared.js";
+import { sendFile, shareViews, watch } from "./shared.js";
 import { Capture, explain, hasNoMicrophone, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
 import { createView, formatStatus } from "./microphone_view.js";
 
@@ -51,24 +51,21 @@ class Controller {
   reported = "";
   /** @type {any} */
   tail = null;
-  abort = new AbortController();
 
-  /**
-   * @param {import("./types").Model<State>} model
-   * @param {import("./types").Channel} channel
-   * @param {() => void} draw
-   */
-  constructor(model, channel, draw) {
+  /** @param {import("./types").SharedProps<State>} props */
+  constructor({ model, channel, draw, signal }) {
     this.model = model;
     this.channel = channel;
     this.draw = draw;
-    const { signal } = this.abort;
-    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header));
-    this.leave = [
-      channel.onActivePage((active) => !active && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere"))),
-      watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start()),
-      watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update()),
-    ];
+    signal.addEventListener("abort", () => {
+      this.stop();
+      this.upload?.abort();
+    });
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header), signal);
+    const leave = () => !channel.isActivePage() && this.capture && this.stop(explain(channel.kind === "none" ? "kernel" : "elsewhere"));
+    channel.addEventListener("active", leave, { signal });
+    watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start(), signal);
+    watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update(), signal);
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.list(), { signal });
@@ -210,7 +207,7 @@ class Controller {
     if (!talking) frame.pcm.fill(0); // recorded before the gate closed
     this.waiting.push({ ...frame, talking });
     if (this.waiting.length > WAITING_FRAMES) this.dropped += this.waiting.splice(0, 1).length;
-    if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
+    if (this.channel.kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
     this.level = talking ? this.measure(frame) : SILENT;
     if (frame.index % 5 === 0) this.update();
   }
@@ -236,47 +233,12 @@ class Controller {
 
   /** Send an audio file to be played in place of a microphone, or cancel that. */
   async send(/** @type {File} */ file) {
-    const { signal } = (this.upload = new AbortController());
-    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) =>
-      this.show({ uploadStatus: `Sending ${file.name}: ${Math.floor((100 * sent) / size)} %` });
-    this.show({ own: OFF, uploadStatus: `Reading ${file.name}…` });
-    try {
-      const pcm = await decodeFile(file);
-      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal });
-    } catch (/** @type {any} */ error) {
-      const problem = `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
-      this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
-    }
+    this.upload = new AbortController();
+    this.own = OFF;
+    const problem = await sendFile(this.stream, "file", file, this.upload.signal, (uploadStatus) => this.show({ uploadStatus }));
+    if (problem) this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
     this.show({ upload: null, uploadStatus: "" });
-  }
-
-  close() {
-    this.stop();
-    this.upload?.abort();
-    this.abort.abort();
-    this.leave.forEach((leave) => leave());
-    this.stream.close();
   }
 }
 
-export default () => {
-  /** @type {?Controller} */
-  let controller = null;
-  /** @type {Set<() => void>} */
-  const views = new Set();
-  /** @param {import("./types").RenderProps<State>} props */
-  async function render({ model, el, host, signal }) {
-    const { exports: channel } = await host.getWidget(model.get("channel"));
-    controller ??= new Controller(model, channel, () => views.forEach((draw) => draw()));
-    const draw = createView(model, controller, el, signal);
-    views.add(draw);
-    draw();
-    return () => {
-      views.delete(draw);
-      if (views.size) return;
-      controller?.close(); // the last view is gone: so is the microphone
-      controller = null;
-    };
-  }
-  return { render };
-};
+export default shareViews((/** @type {import("./types").SharedProps<State>} */ props) => new Controller(props), createView);

@@ -5,9 +5,9 @@ busy cell delays nothing on a direct channel. The page stops the microphone when
 tab starts it, or when the kernel does not answer for 7 s: Jupyter itself never stops it.
 
 Messages, page to kernel: ``state`` {run, state, status, problem, next_step, devices, rate_hz}, ``audio`` {run, first,
-frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``traits`` {name: value}, ``file`` {name}
-(`Upload` of PCM16 at 24 kHz), ``capture_page`` (reply {url}). Kernel to page: ``start``, ``stop``, ``shown`` {run,
-state, status, problem, dropped}, ``level`` {peak}, ``traits`` {name: value}. A run is one capture; only the
+frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``traits`` {name: value}, ``file`` {name,
+rate_hz} (`Upload` of `decode_sound`), ``capture_page`` (reply {url}). Kernel to page: ``start``, ``stop``, ``shown``
+{run, state, status, problem, dropped}, ``level`` {peak}, ``traits`` {name: value}. A run is one capture; only the
 newest one counts.
 """
 
@@ -34,7 +34,7 @@ from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload
+from rtnb.widgets._upload import Upload, decode_sound
 from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, RATE_HZ, AudioSender
 from rtnb.widgets.settings import close_all
 
@@ -359,9 +359,10 @@ class Microphone(SessionView):
             for name in header.keys() & {*_SHARED}:
                 setattr(self, name, header[name])
         elif kind == "file":
-            if (pcm := self._upload.receive(header, buffers)) is not None:
+            if (data := self._upload.receive(header, buffers)) is not None:
+                sound = decode_sound(data, header["rate_hz"])
                 self._stop()
-                _, self._audio, self.sample = _open_source(decode_pcm16(pcm), RATE_HZ, str(header["name"]))
+                _, self._audio, self.sample = _open_source(*sound, str(header["name"]))
                 self._start()
         elif kind == "capture_page":
             return self._invite()

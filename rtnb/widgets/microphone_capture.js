@@ -1,4 +1,5 @@
 /** Capture of a microphone, or of an ipywebrtc stream, as frames; and the reasons why it fails. */
+import { loadWorklet } from "./shared.js";
 
 /** @typedef {{ pcm: Int16Array, index: number, t: number, peak: number, power: number, clipped: number }} Frame */
 /** @typedef {{ stream: MediaStream, release: () => void }} Source */
@@ -42,7 +43,7 @@ export function hasNoMicrophone(/** @type {Problem} */ { code }) {
  */
 export function obstacle() {
   if (!window.isSecureContext || !navigator.mediaDevices || !window.AudioWorkletNode) return explain("insecure");
-  const policy = /** @type {any} */ (document).permissionsPolicy ?? /** @type {any} */ (document).featurePolicy;
+  const policy = /** @type {any} */ (document).featurePolicy;
   return policy && !policy.allowsFeature("microphone") ? explain("policy") : null;
 }
 
@@ -78,7 +79,7 @@ export async function openStreamWidget(widget) {
 
 /** List the microphones whose labels the page may read. */
 export async function listDevices() {
-  const all = (await navigator.mediaDevices?.enumerateDevices?.()) ?? [];
+  const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
   return all.filter(({ kind, label }) => kind === "audioinput" && label);
 }
 
@@ -124,14 +125,12 @@ export class Capture {
     if (signal.aborted) return this.close();
     for (const track of this.tracks) track.addEventListener("ended", () => onEnd("ended"), { signal });
     this.context = new AudioContext({ latencyHint: "interactive" });
-    const url = URL.createObjectURL(new Blob([worklet], { type: "text/javascript" }));
-    await this.context.audioWorklet.addModule(url).catch(() => Promise.reject("worklet"));
-    URL.revokeObjectURL(url);
+    await loadWorklet(this.context, worklet).catch(() => Promise.reject("worklet"));
     if (signal.aborted) return this.close();
     this.node = new AudioWorkletNode(this.context, "rtnb-microphone", { numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => signal.aborted || onFrame(data);
     this.context.createMediaStreamSource(this.source.stream).connect(this.node);
-    const patience_ms = navigator.userActivation?.hasBeenActive ? 10000 : 2000; // a click allows sound, but a page may be slow
+    const patience_ms = navigator.userActivation.hasBeenActive ? 10000 : 2000; // a click allows sound, but a page may be slow
     await Promise.race([this.context.resume(), new Promise((resolve) => setTimeout(resolve, patience_ms))]);
     if (this.context.state === "suspended") throw "blocked"; // a page without a click
   }

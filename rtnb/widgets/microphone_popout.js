@@ -9,6 +9,7 @@ const el = /** @type {HTMLElement} */ (document.querySelector("#widget"));
 const noMessages = { on() {}, off() {}, send() {} }; // the page got the kernel's welcome in advance
 const channel = new PageChannel(noMessages, { pageId: facts.page, offer: facts.offer });
 
+const { signal } = new AbortController();
 const changes = new EventTarget();
 const model = {
   get: (/** @type {string} */ name) => traits[name],
@@ -23,16 +24,19 @@ const model = {
 };
 const stream = channel.openStream(traits.stream_name, (/** @type {string} */ kind, /** @type {Record<string, any>} */ header) => {
   if (kind === "traits") Object.entries(header).forEach(([name, value]) => model.set(name, value));
-});
+}, signal);
 
 el.textContent = "Connecting to the kernel…";
 let connected = false;
-channel.onStatus(async (/** @type {import("./types").ChannelStatus} */ { kind }) => {
+channel.addEventListener("status", async () => {
+  const { kind } = channel;
   if (connected && kind === "none") el.textContent = "The kernel does not answer any more. Close this page, and take a new link in the notebook.";
   if (connected || kind === "none") return;
   connected = true;
   el.replaceChildren();
-  await widget().render({ model, el, host: { getWidget: async () => ({ exports: channel }) }, signal: new AbortController().signal });
+  const { initialize, render } = widget();
+  initialize({ model });
+  await render({ model, el, host: { getWidget: async () => ({ exports: channel }) }, signal });
 });
 
 export {};

@@ -10,23 +10,29 @@
  */
 export function add(parent, tag, props = {}, ...children) {
   const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name in node && !name.startsWith("aria")) /** @type {any} */ (node)[name] = value;
-    else node.setAttribute(name, String(value));
-  }
+  put(node, props);
   node.append(...children);
   parent?.append(node);
   return node;
 }
 
-/** Set a property only where it changes: writing an equal text still makes the browser lay out the page again. */
-export function put(/** @type {any} */ node, /** @type {string} */ name, /** @type {any} */ value) {
-  if (node[name] !== value) node[name] = value;
+/**
+ * Set properties, and attributes, where they change: writing an equal text still makes the browser lay out the page again.
+ * @param {any} node
+ * @param {Record<string, any>} values as the `props` of `add`
+ */
+export function put(node, values) {
+  for (const [name, value] of Object.entries(values)) {
+    if (name in node ? node[name] === value : node.getAttribute(name) === String(value)) continue;
+    if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
 }
 
-/** The same for an attribute. */
-export function putAttribute(/** @type {Element} */ node, /** @type {string} */ name, /** @type {any} */ value) {
-  if (node.getAttribute(name) !== String(value)) node.setAttribute(name, String(value));
+/** Set traits and send them to the kernel. */
+export function save(/** @type {any} */ model, /** @type {Record<string, any>} */ traits) {
+  for (const [name, value] of Object.entries(traits)) model.set(name, value);
+  model.save_changes();
 }
 
 /**
@@ -34,13 +40,57 @@ export function putAttribute(/** @type {Element} */ node, /** @type {string} */ 
  * @param {any} model
  * @param {string[]} names
  * @param {() => void} fn
- * @returns {() => void} ends it
+ * @param {AbortSignal} signal ends it
  */
-export function watch(model, names, fn) {
+export function watch(model, names, fn, signal) {
   for (const name of names) model.on(`change:${name}`, fn);
+  signal.addEventListener("abort", () => names.forEach((name) => model.off(`change:${name}`, fn)));
   fn();
-  return () => names.forEach((name) => model.off(`change:${name}`, fn));
 }
+
+/**
+ * Make the module of a widget whose views use the page's channel.
+ * @template {object} State
+ * @param {(props: import("./types").ViewProps<State>) => void} render is not called where the view was removed meanwhile
+ */
+export const onChannel = (render) => ({
+  async render(/** @type {import("./types").RenderProps<any>} */ props) {
+    const { exports: channel } = await props.host.getWidget(props.model.get("channel"));
+    if (!props.signal.aborted) render({ ...props, channel });
+  },
+});
+
+/**
+ * Make the module of a widget whose views on a page share one object, from the first view to the last.
+ * @template {object} State
+ * @template Shared
+ * @param {(props: import("./types").SharedProps<State>) => Shared} make
+ * @param {(props: import("./types").ViewProps<State>, shared: Shared) => () => void} render returns the function that draws the view
+ */
+export const shareViews = (make, render) => () => {
+  /** @type {Set<() => void>} */
+  const views = new Set();
+  const draw = () => views.forEach((drawView) => drawView());
+  /** @type {any} */
+  let model = null; // of the widget: that of a view forgets its listeners with the view
+  let ended = new AbortController();
+  /** @type {Shared} */
+  let shared;
+  const { render: renderView } = onChannel((/** @type {import("./types").ViewProps<State>} */ props) => {
+    if (!views.size) {
+      ended = new AbortController();
+      shared = make({ model, channel: props.channel, signal: ended.signal, draw });
+    }
+    const drawView = render(props, shared);
+    views.add(drawView);
+    drawView();
+    props.signal.addEventListener("abort", () => {
+      views.delete(drawView);
+      if (!views.size) ended.abort();
+    });
+  });
+  return { initialize: (/** @type {{model: any}} */ props) => void (model = props.model), render: renderView };
+};
 
 /**
  * Handle keys pressed in `node` before JupyterLab does: it listens in the capture phase on the document.
@@ -64,16 +114,21 @@ export function keepTyping(/** @type {HTMLElement} */ field) {
   });
 }
 
+/** @type {(parent: ?Element, textContent: string, onclick: (event: any) => void, props?: Record<string, any>) => any} */
+export function button(parent, textContent, onclick, props = {}) {
+  return add(parent, "button", { type: "button", textContent, onclick, ...props });
+}
+
 /**
  * A button with two states, which screen readers know as pressed or not.
  * @param {Element} parent
- * @param {Record<string, any>} props
+ * @param {string} text
  * @param {(pressed: boolean) => void} onToggle called with the wanted state; show it by `aria-pressed`
+ * @param {Record<string, any>} [props]
  */
-export function toggleButton(parent, props, onToggle) {
-  const button = add(parent, "button", { type: "button", "aria-pressed": "false", ...props });
-  button.addEventListener("click", () => onToggle(button.getAttribute("aria-pressed") !== "true"));
-  return button;
+export function toggleButton(parent, text, onToggle, props = {}) {
+  const onClick = (/** @type {any} */ { currentTarget }) => onToggle(currentTarget.getAttribute("aria-pressed") !== "true");
+  return button(parent, text, onClick, { "aria-pressed": false, ...props });
 }
 
 /** A moment as text: 0:07, 1:02:30, with `digits` of a second. */
@@ -82,6 +137,22 @@ export function clock(/** @type {number} */ ms, digits = 0) {
   const rest = (s % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   const [h, m] = [Math.floor(s / 3600), Math.floor(s / 60) % 60];
   return h ? `${h}:${String(m).padStart(2, "0")}:${rest}` : `${m}:${rest}`;
+}
+
+/** Samples of a message, without a copy. */
+export const int16 = (/** @type {DataView} */ data) => new Int16Array(data.buffer, data.byteOffset, data.byteLength / 2);
+
+/** Make a buffer to play of 16-bit samples. */
+export function makeBuffer(/** @type {BaseAudioContext} */ context, /** @type {Int16Array} */ pcm) {
+  const buffer = context.createBuffer(1, Math.max(1, pcm.length), 24000);
+  buffer.copyToChannel(Float32Array.from(pcm, (value) => value / 32768), 0);
+  return buffer;
+}
+
+/** Load an audio worklet from its text; a page whose security policy forbids that rejects. */
+export async function loadWorklet(/** @type {BaseAudioContext} */ context, /** @type {string} */ text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  await context.audioWorklet.addModule(url).finally(() => URL.revokeObjectURL(url));
 }
 
 /** Save a text as a file of the user's. */
@@ -123,19 +194,19 @@ const colors = new Map();
 
 /** Plays clips of 16-bit samples, one at a time. Make it in a click or key handler: browsers refuse sound before one. */
 export class ClipPlayer {
-  constructor(/** @type {() => void} */ onChange) {
+  context = new AudioContext();
+  /** @type {?{source: AudioBufferSourceNode, start_ms: number, from_s: number}} */
+  clip = null;
+
+  constructor(/** @type {AbortSignal} */ signal, /** @type {() => void} */ onChange = () => {}) {
     this.onChange = onChange;
-    this.context = new AudioContext();
-    /** @type {?{source: AudioBufferSourceNode, start_ms: number, from_s: number}} */
-    this.clip = null;
+    signal.addEventListener("abort", () => this.context.close());
   }
 
-  play(/** @type {Int16Array} */ pcm, start_ms = 0, rate_hz = 24000) {
+  play(/** @type {Int16Array} */ pcm, start_ms = 0) {
     this.stop();
     if (!pcm.length) return;
-    const buffer = this.context.createBuffer(1, pcm.length, rate_hz);
-    buffer.copyToChannel(Float32Array.from(pcm, (value) => value / 32768), 0);
-    const source = new AudioBufferSourceNode(this.context, { buffer });
+    const source = new AudioBufferSourceNode(this.context, { buffer: makeBuffer(this.context, pcm) });
     source.connect(this.context.destination);
     source.onended = () => this.clip?.source === source && this.stop();
     source.start();
@@ -152,11 +223,6 @@ export class ClipPlayer {
     this.clip?.source.stop();
     this.clip = null;
     this.onChange();
-  }
-
-  close() {
-    this.clip?.source.stop();
-    return this.context.close();
   }
 }
 
@@ -212,6 +278,29 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
   }
 }
 
+/**
+ * Send an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as samples with a rate.
+ * @param {import("./types").Stream} stream
+ * @param {string} kind
+ * @param {File} file
+ * @param {AbortSignal} signal cancels it
+ * @param {(text: string) => void} onProgress
+ * @returns {Promise<string>} why it was not sent; empty where it was
+ */
+export async function sendFile(stream, kind, file, signal, onProgress) {
+  const show = (/** @type {number} */ sent, /** @type {number} */ size) =>
+    onProgress(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
+  onProgress(`Reading ${file.name}…`);
+  try {
+    const isWav = (await file.slice(0, 4).text()) === "RIFF";
+    const data = isWav ? file : (await decodeFile(file)).buffer;
+    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress: show, signal });
+    return "";
+  } catch (/** @type {any} */ error) {
+    return `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
+  }
+}
+
 /** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
 export async function decodeFile(/** @type {Blob} */ file) {
   const context = new OfflineAudioContext(1, 1, 24000); // decoding resamples to its rate
@@ -238,7 +327,7 @@ export function nameSliders(el, signal) {
   const name = () => {
     for (const slider of root.querySelectorAll(".widget-slider")) {
       const handle = slider.querySelector("[role=slider]");
-      if (handle) putAttribute(handle, "aria-label", slider.querySelector(".widget-label")?.textContent);
+      if (handle) put(handle, { "aria-label": slider.querySelector(".widget-label")?.textContent });
     }
   };
   const observer = new MutationObserver(name);

@@ -10,7 +10,7 @@
  * Kernel to page: reset {}, entry {id, role, text, status, detail, note, index, start_ms, has_audio, heard_share,
  * heard_characters}, clip {view} [PCM16 at 24 kHz]. Page to kernel: export {format} → {text}, play {view, id}, transcribe.
  */
-import { ClipPlayer, add, clock, download, onKey, put, putAttribute, watch } from "./shared.js";
+import { ClipPlayer, add, button, clock, download, int16, onChannel, onKey, put, save, watch } from "./shared.js";
 
 /** @type {Record<string, string>} */
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
@@ -30,7 +30,7 @@ export function describe(/** @type {any} */ { status, detail, text }) {
 
 /** One entry; text of the service goes in as text, whatever it contains. */
 class Row {
-  constructor(/** @type {Element} */ list, /** @type {any} */ entry, /** @type {() => void} */ onTranscribe) {
+  constructor(/** @type {Element} */ list, /** @type {() => void} */ onTranscribe) {
     this.root = add(list, "article", { tabIndex: -1 });
     this.when = add(this.root, "time");
     this.who = add(this.root, "b");
@@ -39,40 +39,43 @@ class Row {
     this.heard = this.text.appendChild(document.createTextNode(""));
     this.lost = add(this.text, "s", { title: "Not heard (estimated by the share of the audio)" });
     this.state = add(body, "span", { className: "rtnb-entry-state" });
-    this.on = add(body, "button", { type: "button", textContent: "Transcribe me", title: "Switch input transcription on" });
-    this.on.addEventListener("click", onTranscribe);
+    this.on = button(body, "Transcribe me", onTranscribe, { title: "Switch input transcription on" });
     this.note = add(this.root, "span", { className: "rtnb-entry-note" });
-    this.play = add(this.root, "button", { type: "button", className: "rtnb-entry-play", textContent: "▶", tabIndex: -1, "aria-label": "Play" });
-    this.show(entry, false);
+    this.play = button(this.root, "▶", () => {}, { className: "rtnb-entry-play", tabIndex: -1, "aria-label": "Play" });
   }
 
   show(/** @type {any} */ entry, /** @type {boolean} */ canTranscribe) {
-    this.entry = entry;
-    putAttribute(this.root, "data-role", entry.role);
-    putAttribute(this.root, "data-status", entry.status);
-    put(this.when, "textContent", clock(entry.start_ms));
-    put(this.who, "textContent", NAMES[entry.role] ?? entry.role);
-    const at = entry.heard_share === null ? entry.text.length : entry.heard_characters;
-    put(this.heard, "data", entry.text.slice(0, at));
-    put(this.lost, "textContent", entry.text.slice(at));
-    put(this.lost, "hidden", at >= entry.text.length);
-    put(this.text, "hidden", !entry.text);
-    put(this.state, "textContent", describe(entry));
-    put(this.on, "hidden", !canTranscribe || entry.status !== "not transcribed");
-    put(this.note, "textContent", entry.note);
-    put(this.play, "hidden", !entry.has_audio);
+    const { role, status, text } = (this.entry = entry);
+    put(this.root, { "data-role": role, "data-status": status });
+    put(this.when, { textContent: clock(entry.start_ms) });
+    put(this.who, { textContent: NAMES[role] ?? role });
+    const at = entry.heard_share === null ? text.length : entry.heard_characters;
+    put(this.text, { hidden: !text });
+    put(this.heard, { data: text.slice(0, at) });
+    put(this.lost, { textContent: text.slice(at), hidden: at >= text.length });
+    put(this.state, { textContent: describe(entry) });
+    put(this.on, { hidden: !canTranscribe || status !== "not transcribed" });
+    put(this.note, { textContent: entry.note });
+    put(this.play, { hidden: !entry.has_audio });
   }
 }
 
 /** The list of rows; it follows the newest one until the user scrolls up. */
 class Rows {
+  /** @type {Map<string, Row>} */
+  rows = new Map();
+  following = true;
+  frame = 0;
+  height = 0;
+
   /**
    * @param {HTMLElement} root
    * @param {import("./types").Model<State>} model
+   * @param {AbortSignal} signal
    * @param {(entry: any) => void} onPlay
    * @param {() => void} onTranscribe
    */
-  constructor(root, model, onPlay, onTranscribe) {
+  constructor(root, model, signal, onPlay, onTranscribe) {
     this.model = model;
     this.onPlay = onPlay;
     this.onTranscribe = onTranscribe;
@@ -80,40 +83,38 @@ class Rows {
     this.empty = add(this.list, "p", { className: "rtnb-faint", textContent: "Type a message, or start the microphone." });
     this.older = add(this.list, "p", { className: "rtnb-faint", hidden: true });
     this.older.textContent = `Showing the newest ${PAGE_ENTRIES} turns. Save writes the newest 5,000.`;
-    /** @type {Map<string, Row>} */
-    this.rows = new Map();
-    this.following = true;
-    this.frame = this.height = 0;
     this.list.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.list;
       // A list that has grown or shrunk scrolls by itself: only the user ends the following.
       if (scrollHeight - clientHeight === this.height) this.following = this.height - scrollTop < NEAR_PX;
     });
     this.list.addEventListener("click", (/** @type {MouseEvent} */ event) => this.onClick(/** @type {Element} */ (event.target)));
-    this.sizes = new ResizeObserver(() => this.settle()); // a smaller list, or one that is shown again, has lost its end
-    this.sizes.observe(this.list);
+    const sizes = new ResizeObserver(() => this.settle()); // a smaller list, or one that is shown again, has lost its end
+    sizes.observe(this.list);
+    signal.addEventListener("abort", () => sizes.disconnect());
+    onKey(this.list, (event) => this.onKey(event), signal);
   }
 
   reset() {
     for (const row of this.rows.values()) row.root.remove();
     this.rows.clear();
     this.following = true;
-    put(this.older, "hidden", true);
-    put(this.empty, "hidden", false);
+    put(this.older, { hidden: true });
+    put(this.empty, { hidden: false });
   }
 
   show(/** @type {any} */ entry) {
     let row = this.rows.get(entry.id);
     const first = this.rows.values().next().value;
     if (!row && this.rows.size >= PAGE_ENTRIES && entry.index < first?.entry.index) return; // it has left the page
-    if (!row) this.rows.set(entry.id, (row = new Row(this.list, entry, this.onTranscribe)));
+    if (!row) this.rows.set(entry.id, (row = new Row(this.list, this.onTranscribe)));
     row.show(entry, this.model.get("can_transcribe"));
     if (this.rows.size > PAGE_ENTRIES && first) {
       first.root.remove();
       this.rows.delete(first.entry.id);
-      put(this.older, "hidden", false);
+      put(this.older, { hidden: false });
     }
-    put(this.empty, "hidden", true);
+    put(this.empty, { hidden: true });
     this.settle();
   }
 
@@ -133,15 +134,14 @@ class Rows {
 
   mark() {
     const selected = this.selected;
-    for (const row of this.rows.values()) putAttribute(row.root, "aria-current", row === selected);
+    for (const row of this.rows.values()) put(row.root, { "aria-current": row === selected });
     selected?.root.scrollIntoView({ block: "nearest" });
   }
 
   select(/** @type {Row | undefined} */ row) {
     if (!row) return;
     row.root.focus({ preventScroll: true });
-    this.model.set("selected_index", row.entry.index);
-    this.model.save_changes();
+    save(this.model, { selected_index: row.entry.index });
   }
 
   onClick(/** @type {Element} */ target) {
@@ -166,9 +166,8 @@ class Rows {
 
 let views = 0;
 
-/** @param {import("./types").RenderProps<State>} props */
-async function render({ model, el, host, signal }) {
-  const { exports: channel } = await host.getWidget(model.get("channel"));
+/** @param {import("./types").ViewProps<State>} props */
+function render({ model, el, channel, signal }) {
   const view = `${channel.pageId}-${views++}`;
   const root = add(el, "section", { className: "rtnb rtnb-transcript", "aria-label": "Conversation" });
   const head = add(root, "header", {}, add(null, "b", { textContent: "Conversation" }));
@@ -177,44 +176,36 @@ async function render({ model, el, host, signal }) {
   let player = null;
   let chosen = ""; // the entry that was played last
   const onChange = () => {
-    for (const { entry, play } of rows.rows.values()) put(play, "textContent", player?.clip && entry.id === chosen ? "■" : "▶");
+    for (const { entry, play } of rows.rows.values()) put(play, { textContent: player?.clip && entry.id === chosen ? "■" : "▶" });
   };
-  const play = (/** @type {any} */ entry) => {
+  const onPlay = (/** @type {any} */ entry) => {
     if (!entry?.has_audio) return;
-    player ??= new ClipPlayer(onChange);
+    player ??= new ClipPlayer(signal, onChange);
     const again = player.clip && chosen === entry.id;
     player.stop();
     if (!again) stream.send("play", { view, id: (chosen = entry.id) });
   };
-  const rows = new Rows(root, model, play, () => stream.send("transcribe", {}));
-  const stream = channel.openStream(model.get("stream_name"), (/** @type {string} */ kind, /** @type {any} */ header, /** @type {DataView[]} */ [pcm]) => {
+  const rows = new Rows(root, model, signal, onPlay, () => stream.send("transcribe", {}));
+  const stream = channel.openStream(model.get("stream_name"), (kind, header, [pcm]) => {
     if (kind === "reset") rows.reset();
     else if (kind === "entry") rows.show(header);
-    else if (kind === "clip" && header.view === view) player?.play(new Int16Array(pcm.buffer, pcm.byteOffset, pcm.byteLength / 2));
-  });
-  onKey(rows.list, (event) => rows.onKey(event), signal);
+    else if (kind === "clip" && header.view === view) player?.play(int16(pcm));
+  }, signal);
 
-  const act = (/** @type {string} */ text, /** @type {() => Promise<string>} */ action) => {
-    add(head, "button", { type: "button", textContent: text }).addEventListener("click", async () => {
+  const act = (/** @type {string} */ text, /** @type {() => Promise<string>} */ action) =>
+    button(head, text, async () => {
       status.textContent = await action().catch((error) => `${text} failed: ${error.message}`);
     });
-  };
   const fetched = async (/** @type {string} */ format) => (await stream.request("export", { format })).text;
   act("Copy", async () => (await navigator.clipboard.writeText(await fetched("txt")), "Copied"));
   const format = add(head, "select", { "aria-label": "File format" });
-  for (const value of Object.keys(FILES)) add(format, "option", { value, textContent: value === "txt" ? "Text" : value.toUpperCase() });
+  for (const value of Object.keys(FILES)) format.add(new Option(value === "txt" ? "Text" : value.toUpperCase(), value));
   act("Save", async () => {
     const name = `transcript.${format.value}`;
     download(name, await fetched(format.value), FILES[format.value]);
     return `Saved ${name}`;
   });
-  const unwatch = watch(model, ["selected_index", "can_transcribe"], () => rows.mark());
-  return () => {
-    unwatch();
-    rows.sizes.disconnect();
-    player?.close();
-    stream.close();
-  };
+  watch(model, ["selected_index", "can_transcribe"], () => rows.mark(), signal);
 }
 
-export default { render };
+export default onChannel(render);

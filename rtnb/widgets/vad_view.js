@@ -15,7 +15,7 @@
  * @typedef {{index: number, position: number, segments: Span[], cut_offs: [turn: number, stop_ms: number][], rows: string[][],
  *   recommendation: string[]}} Figures
  */
-import { ClipPlayer, add, put, watch } from "./shared.js";
+import { ClipPlayer, add, int16, onChannel, put, save, watch } from "./shared.js";
 import { TimeCanvas } from "./vad_view_time.js";
 import { HeatMap, SettingMap, formatValue } from "./vad_view_maps.js";
 
@@ -47,10 +47,12 @@ class VadView {
   /** @type {(() => void)[]} called when the shown setting changes */
   updates = [];
 
-  constructor(/** @type {import("./types").RenderProps<State>} */ { model, el, signal }, /** @type {import("./types").Channel} */ channel) {
+  /** @param {import("./types").ViewProps<State>} props */
+  constructor({ model, el, channel, signal }) {
     this.model = model;
+    this.signal = signal;
     this.id = crypto.randomUUID?.() ?? String(Math.random());
-    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     const root = add(el, "div", { className: "rtnb rtnb-vad" });
     const knobs = add(root, "div", { className: "rtnb-vad-knobs" });
     for (const knob of KNOBS) this.addKnob(knobs, knob);
@@ -66,7 +68,7 @@ class VadView {
     this.cutOffs = add(cuts, "span");
     this.next = add(cuts, "button", { type: "button", textContent: "Play next cut-off", disabled: true, onclick: () => this.playCutOff() });
     const maps = add(root, "div", { className: "rtnb-vad-columns" });
-    this.metric = add(null, "select", { onchange: () => (model.set("metric", this.metric.value), model.save_changes()) });
+    this.metric = add(null, "select", { onchange: () => save(model, { metric: this.metric.value }) });
     this.scale = add(null, "span", { className: "rtnb-faint" });
     const left = add(maps, "div", {}, add(null, "label", {}, "Map of", this.metric, this.scale));
     const right = add(maps, "div", {}, add(null, "label", {}, "Turns cut off over delay (P90); each point is one setting"));
@@ -83,13 +85,11 @@ class VadView {
     this.status = add(null, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
     const side = add(null, "div", {}, this.recommendation, buttons, help, this.status);
     add(root, "div", { className: "rtnb-vad-columns" }, add(null, "div", {}, this.table), side);
-    const ends = [
-      watch(model, KNOBS.map(({ name }) => name), () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask())),
-      watch(model, ["metric"], () => this.showMetric()),
-      watch(model, ["enabled"], () => this.buttons.forEach((button) => (button.disabled = !model.get("enabled").includes(button.name)))),
-      watch(model, ["status"], () => this.setStatus(model.get("status"))),
-    ];
-    signal.addEventListener("abort", () => [...ends, this.stream.close, () => this.player?.close()].forEach((end) => end()));
+    watch(model, KNOBS.map(({ name }) => name), () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask()), signal);
+    watch(model, ["metric"], () => this.showMetric(), signal);
+    const enable = () => this.buttons.forEach((button) => (button.disabled = !model.get("enabled").includes(button.name)));
+    watch(model, ["enabled"], enable, signal);
+    watch(model, ["status"], () => this.setStatus(model.get("status")), signal);
   }
 
   /** Add a range and a number field of one setting. */
@@ -100,7 +100,7 @@ class VadView {
     const range = add(box, "input", { type: "range", ...props, "aria-label": label, oninput: onChange });
     const number = add(box, "input", { type: "number", ...props, "aria-label": `${label}, exact`, onchange: onChange });
     add(box, "small", { className: "rtnb-faint", textContent: help });
-    this.updates.push(() => [range, number].forEach((field) => put(field, "value", String(this.model.get(name)))));
+    this.updates.push(() => [range, number].forEach((field) => put(field, { value: String(this.model.get(name)) })));
   }
 
   /** @returns {any} */
@@ -117,11 +117,11 @@ class VadView {
   }
 
   readOut(/** @type {string} */ text) {
-    put(this.readout, "textContent", text);
+    put(this.readout, { textContent: text });
   }
 
   setStatus(/** @type {State["status"]} */ { text, problem }) {
-    put(this.status, "textContent", text);
+    put(this.status, { textContent: text });
     this.status.classList.toggle("rtnb-error", problem);
   }
 
@@ -130,7 +130,7 @@ class VadView {
   }
 
   play(/** @type {number} */ start_ms, /** @type {number} */ span_ms) {
-    this.player ??= new ClipPlayer(() => {});
+    this.player ??= new ClipPlayer(this.signal);
     this.stream.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
   }
 
@@ -150,13 +150,13 @@ class VadView {
     const [head, ...body] = rows.map((cells, i) =>
       add(null, "tr", {}, ...cells.map((textContent, k) => add(null, i && k ? "td" : "th", { textContent, scope: i ? "row" : "col" }))));
     this.table.replaceChildren(add(null, "thead", {}, head ?? ""), add(null, "tbody", {}, ...body));
-    put(this.recommendation, "textContent", recommendation.join("\n"));
+    put(this.recommendation, { textContent: recommendation.join("\n") });
     this.heat.position = this.tradeOff.position = position;
     if (index === this.time.recording?.index) {
       this.time.model = model;
       const [n_cut, n_turns] = [model.cut_offs.length, this.time.recording.turns.length];
       const text = n_turns ? `Turns cut off in this recording: ${n_cut} of ${n_turns}` : `False starts in this recording: ${model.segments.length}`;
-      put(this.cutOffs, "textContent", text);
+      put(this.cutOffs, { textContent: text });
       this.next.disabled = !model.cut_offs.length;
     }
     [this.heat, this.tradeOff, this.time].forEach((canvas) => canvas.draw());
@@ -173,19 +173,18 @@ class VadView {
   showMetric() {
     this.heat.metrics = [this.model.get("metric")];
     const { unit, low, high } = this.heat.shown;
-    put(this.metric, "value", this.model.get("metric"));
-    put(this.scale, "textContent", `light ${formatValue(low, unit)}, dark ${formatValue(high, unit)}`);
+    put(this.metric, { value: this.model.get("metric") });
+    put(this.scale, { textContent: `light ${formatValue(low, unit)}, dark ${formatValue(high, unit)}` });
     this.heat.draw();
   }
 
   /** @type {import("./types").OnMessage} */
   onMessage(kind, header, buffers) {
-    const copies = buffers.map((one) => one.buffer.slice(one.byteOffset, one.byteOffset + one.byteLength));
-    const floats = (/** @type {number} */ i) => new Float32Array(copies[i]);
+    const floats = (/** @type {number} */ i) => new Float32Array(int16(buffers[i]).slice().buffer);
     if (kind === "recording") {
       this.picker.replaceChildren(...header.names.map((/** @type {string} */ name) => new Option(name)));
       this.picker.selectedIndex = header.index;
-      this.time.show({ ...header, peaks: new Int16Array(copies[0]), probabilities: floats(1) });
+      this.time.show({ ...header, peaks: int16(buffers[0]), probabilities: floats(1) });
       this.ask();
     } else if (kind === "grid") {
       /** @type {Grid} */
@@ -198,14 +197,8 @@ class VadView {
     } else if (kind === "service") {
       this.time.service = header.segments;
       this.time.draw();
-    } else if (kind === "clip" && header.view === this.id) this.player?.play(new Int16Array(copies[0]));
+    } else if (kind === "clip" && header.view === this.id) this.player?.play(int16(buffers[0]));
   }
 }
 
-/** @param {import("./types").RenderProps<State>} props */
-async function render(props) {
-  const { exports: channel } = await props.host.getWidget(props.model.get("channel"));
-  if (!props.signal.aborted) new VadView(props, channel);
-}
-
-export default { render };
+export default onChannel((/** @type {import("./types").ViewProps<State>} */ props) => void new VadView(props));

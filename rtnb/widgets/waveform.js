@@ -9,12 +9,10 @@
  * @property {string} stream_name name of its stream
  * @property {?number} selected_ms the selected moment
  * @property {number} height_px height of the whole widget
- * @typedef {import("./types").Model<State>} Model
  * @typedef {import("./waveform_recording.js").Paper} Paper
- * @typedef {import("./types").Channel} Channel
  */
-import { ClipPlayer, PaintedCanvas, add, axis, clock, put, putAttribute, toggleButton, watch } from "./shared.js";
-import { Recording, int16, moment, paintMarks, zoomed } from "./waveform_recording.js";
+import { ClipPlayer, PaintedCanvas, add, axis, button, clock, int16, onChannel, put, save, toggleButton, watch } from "./shared.js";
+import { Recording, moment, paintMarks, zoomed } from "./waveform_recording.js";
 
 const LEFT = 54; // px for the names of the lanes
 const TICKS = 26; // px above the lanes; the tools stand there, too
@@ -36,24 +34,26 @@ class View extends PaintedCanvas {
   /** @type {?ClipPlayer} */
   player = null;
 
-  constructor(/** @type {Element} */ root, /** @type {Model} */ model, /** @type {Channel} */ channel, /** @type {AbortSignal} */ signal) {
+  /** @param {import("./types").ViewProps<State>} props */
+  constructor({ model, el, channel, signal }) {
+    const root = add(el, "div", { className: "rtnb rtnb-waveform", role: "group", "aria-label": "Time axis" });
     const slider = { role: "slider", "aria-description": KEYS, "aria-valuemin": 0 };
     super(root, model.get("height_px") - FOOTER, "Moment of the session", signal, slider);
     this.model = model;
+    this.signal = signal;
     this.id = `${channel.pageId}-${views++}`;
-    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     const tools = add(root, "div", { className: "rtnb-tools" });
-    const button = (/** @type {string} */ textContent, /** @type {string} */ name, /** @type {() => void} */ onclick, title = name) =>
-      add(tools, "button", { type: "button", textContent, title, "aria-label": name, onclick });
-    this.play = button("▶", "Play", () => this.toggle(), "Play from the selected moment, or stop (Enter)");
-    button("−", "Zoom out", () => this.zoom(2));
-    button("+", "Zoom in", () => this.zoom(0.5));
-    this.live = toggleButton(tools, { textContent: "Live", title: "Follow the newest moment" }, (on) => this.look(this.start_ms, on));
+    this.play = button(tools, "▶", () => this.toggle(), { title: "Play from the selected moment, or stop (Enter)" });
+    button(tools, "−", () => this.zoom(2), { title: "Zoom out", "aria-label": "Zoom out" });
+    button(tools, "+", () => this.zoom(0.5), { title: "Zoom in", "aria-label": "Zoom in" });
+    this.live = toggleButton(tools, "Live", (on) => this.look(this.start_ms, on), { title: "Follow the newest moment" });
     const footer = add(root, "div", { className: "rtnb-footer" });
     for (const name of ["turn", "response", "cut short"]) add(footer, "span", { className: "rtnb-legend", textContent: name });
     this.readout = add(footer, "span", { className: "rtnb-readout" });
     this.listen();
-    this.unwatch = watch(model, ["selected_ms", "height_px"], () => this.onTraits());
+    watch(model, ["selected_ms", "height_px"], () => this.onTraits(), signal);
+    signal.addEventListener("abort", () => clearTimeout(this.timer));
   }
 
   get ms_per_px() {
@@ -121,8 +121,7 @@ class View extends PaintedCanvas {
 
   select(/** @type {?number} */ ms) {
     this.note = "";
-    this.model.set("selected_ms", ms === null ? null : Math.min(Math.max(0, ms), this.recording.end_ms));
-    this.model.save_changes();
+    save(this.model, { selected_ms: ms === null ? null : Math.min(Math.max(0, ms), this.recording.end_ms) });
     this.draw();
   }
 
@@ -132,7 +131,7 @@ class View extends PaintedCanvas {
   }
 
   playFrom(/** @type {number} */ ms) {
-    this.player ??= new ClipPlayer(() => this.draw()); // a click or a key came first, so the browser lets it play
+    this.player ??= new ClipPlayer(this.signal, () => this.draw()); // a click or a key came first, so the browser lets it play
     this.player.stop();
     this.stream.send("play", { view: this.id, start_ms: Math.max(0, ms) });
   }
@@ -195,29 +194,13 @@ class View extends PaintedCanvas {
     const selected = this.model.get("selected_ms");
     const words = (/** @type {number} */ ms) => [clock(ms, 2), moment(recording, ms)].filter(Boolean).join(" · ");
     const ms = this.hover_ms ?? cursor_ms ?? selected ?? recording.now_ms;
-    put(this.readout, "textContent", this.note || words(Math.min(Math.max(0, ms), recording.end_ms)));
+    put(this.readout, { textContent: this.note || words(Math.min(Math.max(0, ms), recording.end_ms)) });
     const plays = Boolean(this.player?.clip);
-    put(this.play, "textContent", plays ? "■" : "▶");
-    putAttribute(this.play, "aria-label", plays ? "Stop" : "Play");
-    putAttribute(this.live, "aria-pressed", this.follow);
-    putAttribute(canvas, "aria-valuemax", Math.round(recording.end_ms));
-    putAttribute(canvas, "aria-valuenow", Math.round(selected ?? 0));
-    putAttribute(canvas, "aria-valuetext", selected === null ? "no moment selected" : words(selected));
-  }
-
-  close() {
-    this.unwatch();
-    clearTimeout(this.timer);
-    this.stream.close();
-    this.player?.close();
+    put(this.play, { textContent: plays ? "■" : "▶", "aria-label": plays ? "Stop" : "Play" });
+    put(this.live, { "aria-pressed": this.follow });
+    const value = { "aria-valuemax": Math.round(recording.end_ms), "aria-valuenow": Math.round(selected ?? 0) };
+    put(canvas, { ...value, "aria-valuetext": selected === null ? "no moment selected" : words(selected) });
   }
 }
 
-async function render(/** @type {import("./types").RenderProps<State>} */ { model, el, host, signal }) {
-  const { exports: channel } = await host.getWidget(model.get("channel"));
-  const root = add(el, "div", { className: "rtnb rtnb-waveform", role: "group", "aria-label": "Time axis" });
-  const view = new View(root, model, channel, signal);
-  return () => view.close();
-}
-
-export default { render };
+export default onChannel((/** @type {import("./types").ViewProps<State>} */ props) => void new View(props));

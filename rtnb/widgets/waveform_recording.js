@@ -1,4 +1,5 @@
 // The pure part of waveform.js: the recording that its views show.
+import { int16 } from "./shared.js";
 
 /**
  * @typedef {{start_ms: number, stop_ms: ?number, status: string, heard_ms: ?number, audio_ms: number}} Mark
@@ -76,8 +77,6 @@ export class Recording {
     return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]);
   }
 }
-
-export const int16 = (/** @type {DataView} */ data) => new Int16Array(data.buffer, data.byteOffset, data.byteLength / 2);
 
 /**
  * Zoom by `factor` around a moment that stays in its place.

@@ -59,8 +59,9 @@ _SHOW = """async ([source, traits]) => {
     const end = new AbortController();
     const el = document.body.appendChild(document.createElement("div"));
     const widget = mic.default();
-    const cleanup = await widget.render({ model, el, host, signal: end.signal });
-    window.unrender = () => { cleanup(); end.abort(); el.remove(); };
+    widget.initialize({ model });
+    await widget.render({ model, el, host, signal: end.signal });
+    window.unrender = () => { end.abort(); el.remove(); };
 }"""
 
 

@@ -226,7 +226,7 @@ async def test_of_two_tabs_only_the_newest_records(browser: Any, mic: Microphone
     async with shown_in(browser) as show:
         first, second = await show(mic), await show(mic)
         for tab in (first, second):
-            await tab.until("channel.status().kind === 'direct'")
+            await tab.until("channel.kind === 'direct'")
         await first.page.get_by_role("button", name="Start microphone").click()
         await first.until("live() === 1")
         await second.page.get_by_text("on in another tab").wait_for()
@@ -305,7 +305,7 @@ async def test_a_broken_or_cancelled_audio_file_is_named(launch: Any, mic: Micro
 async def test_frames_wait_and_are_dropped_where_the_channel_is_full(browser: Any, mic: Microphone) -> None:
     async with shown_in(browser) as show:
         tab = await show(mic)
-        await tab.until("channel.status().kind === 'direct'")
+        await tab.until("channel.kind === 'direct'")
         await tab.page.get_by_role("button", name="Start microphone").click()
         await eventually(lambda: mic.state == "on")
         await tab.run(
