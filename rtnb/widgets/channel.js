@@ -14,7 +14,6 @@ const SEND_BYTES = 2 ** 20; // `send` refuses while more is unsent
 const REQUEST_BYTES = 2 ** 24; // `request` does while more is
 const LOST = { error: "The connection to the kernel was lost." };
 
-const makeId = () => [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, "0")).join("");
 const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 
 /** @typedef {import("./types").Channel} Channel */
@@ -26,7 +25,8 @@ const stamp = () => performance.timeOrigin + performance.now(); // never jumps
  * Events: "status" where `kind` has changed, "active" where `isActivePage()` has.
  * @implements {Channel}
  */
-export class PageChannel extends EventTarget {
+class PageChannel extends EventTarget {
+  pageId = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   /** @type {Map<string, Set<OnMessage>>} */
   streams = new Map();
   /** @type {"closed" | "hello" | "trying" | "open"} */
@@ -60,20 +60,14 @@ export class PageChannel extends EventTarget {
   /** @type {[string, boolean]} */
   shown = ["none", false]; // what the listeners know
 
-  /**
-   * @param {import("./types").Model} model
-   * @param {{ signal?: AbortSignal, pageId?: string, offer?: object }} [options] `offer`: a welcome received in advance
-   */
-  constructor(model, { signal, pageId = makeId(), offer } = {}) {
+  constructor(/** @type {import("./types").Model} */ model, /** @type {AbortSignal} */ signal) {
     super();
     this.model = model;
-    this.pageId = pageId;
-    this.offer = offer;
     const onMessage = (/** @type {any} */ content, /** @type {DataView[]} */ buffers) => this.onMessage(content, buffers);
     model.on("msg:custom", onMessage);
     window.addEventListener("pagehide", () => this.stop(), { signal });
     window.addEventListener("pageshow", ({ persisted }) => persisted && this.streams.size && this.start(), { signal });
-    signal?.addEventListener("abort", () => {
+    signal.addEventListener("abort", () => {
       this.stop();
       model.off("msg:custom", onMessage);
     });
@@ -265,10 +259,8 @@ export class PageChannel extends EventTarget {
     this.began = performance.now();
     this.state = "hello";
     this.expected = 1;
-    if (this.offer) this.trySockets(this.offer);
-    else this.message([pack({ c: "", k: "hello", h: { origin: location.origin, page_ms: stamp() } })]);
+    this.message([pack({ c: "", k: "hello", h: { origin: location.origin, page_ms: stamp() } })]);
     this.sent = this.received = 0;
-    this.offer = undefined;
   }
 
   async trySockets(/** @type {any} */ offer) {
@@ -347,7 +339,7 @@ export default () => {
   /** @type {PageChannel} */
   let channel;
   return {
-    initialize: (/** @type {any} */ { model, signal }) => (channel = new PageChannel(model, { signal })),
+    initialize: (/** @type {any} */ { model, signal }) => (channel = new PageChannel(model, signal)),
     render(/** @type {any} */ { el, signal }) {
       const badge = add(el, "span", { className: "rtnb rtnb-badge", role: "status" });
       const show = () => put(badge, { "data-kind": channel.kind, title: TITLES[channel.kind], textContent: `channel: ${channel.kind}` });

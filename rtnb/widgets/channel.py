@@ -38,7 +38,7 @@ from rtnb._loop import shared_loop
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import Widget, bundle, format_error
 from rtnb.widgets._frames import Frame, now_ms, pack, unpack
-from rtnb.widgets._socket import Page, SocketServer, WritePage
+from rtnb.widgets._socket import Page, SocketServer
 
 PING_S: Final = 2.0
 """Interval of the kernel's pings (chosen; a page without any for 7 s has no connection)."""
@@ -183,10 +183,6 @@ class Channel(Widget):
         """Connection of the active page, and number of pages."""
         active = self.pages.get(self.active_page)
         return ChannelStatus(active.via if active else "none", len(self.pages))
-
-    async def invite(self, write: WritePage) -> str:
-        """Return the address of a page outside of the notebook that opens once; see `SocketServer.invite`."""
-        return self.server.invite(write)
 
     def close(self) -> None:
         """Close all streams, the socket and the widget."""

@@ -1,8 +1,8 @@
 """`MessageBar`: type, send an audio file, interrupt; one status line and the latency of the last turn.
 
 Traits (kernel to page): `status`, `is_problem`, `busy`, `can_interrupt`, `last_turn`, `figures`. On its stream, page to
-kernel: ``ask`` {text}, ``sound`` {name, rate_hz} (`Upload` of `decode_sound`), ``cancel``, ``interrupt``; kernel to page:
-``heard`` {items}, the last rows of `Playback.heard`.
+kernel: ``ask`` {text}, ``sound`` {name, rate_hz} (`Upload` of `decode_sound`), ``cancel``, ``interrupt``; kernel
+to page: ``heard`` {items}, the last rows of `Playback.heard`.
 """
 
 from __future__ import annotations

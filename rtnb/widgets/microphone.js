@@ -1,5 +1,5 @@
 /**
- * Microphone of a page: start and stop, level, mute, push to talk; where there can be none, the capture page or an audio file.
+ * Microphone of a page: start and stop, level, mute, push to talk; where there can be none, an audio file.
  * Messages: see microphone.py.
  *
  * @typedef {object} State
@@ -19,7 +19,7 @@
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
 import { sendFile, shareViews, watch } from "./shared.js";
-import { Capture, explain, hasNoMicrophone, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { Capture, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
 import { createView, formatStatus } from "./microphone_view.js";
 
 const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
@@ -44,7 +44,6 @@ class Controller {
   dropped = 0;
   /** @type {string[]} */
   devices = [];
-  capturePage = "";
   /** @type {?AbortController} */
   upload = null;
   uploadStatus = "";
@@ -112,7 +111,6 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     this.reported = ""; // the kernel may wait for it again
     this.update();
-    if (hasNoMicrophone(this.own)) this.stream.request("capture_page", {}).then(({ url }) => this.show({ capturePage: url }), () => {});
   }
 
   /** Change what the views show. */

@@ -8,8 +8,8 @@ import { loadWorklet } from "./shared.js";
 /** @type {Record<string, [string, string]>} */
 const PROBLEMS = {
   insecure: ["The browser allows a microphone only on https and localhost pages.", "Open the notebook by https or as localhost."],
-  policy: ["The page around this notebook does not allow a microphone.", "Use the capture page or an audio file."],
-  worklet: ["The security policy of this page (CSP) does not allow audio processing.", "Use the capture page or an audio file."],
+  policy: ["The page around this notebook does not allow a microphone.", "Use an audio file."],
+  worklet: ["The security policy of this page (CSP) does not allow audio processing.", "Use an audio file."],
   NotAllowedError: ["The browser does not allow the microphone.", "Click the icon next to the address bar and allow the microphone."],
   NotFoundError: ["No microphone was found.", "Connect one and start again, or use an audio file."],
   NotReadableError: ["The microphone cannot be read; another program may use it.", "Close that program and start again."],

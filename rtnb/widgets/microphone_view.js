@@ -42,7 +42,6 @@ export function createView({ model, el, signal }, controller) {
   const status = add(row, "span", { className: "rtnb-status", role: "status" });
   const help = add(root, "div", { className: "rtnb-row rtnb-help" });
   const step = add(help, "span");
-  const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
   const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
   input.onchange = () => input.files[0] && controller.send(input.files[0]);
   const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
@@ -80,7 +79,6 @@ export function createView({ model, el, signal }, controller) {
     drawRow(state === "off", problem);
     put(help, { hidden: !own.next_step && !sending });
     put(step, { textContent: own.next_step });
-    put(link, { hidden: !controller.capturePage, href: controller.capturePage });
     put(choose, { hidden: !sending && !hasNoMicrophone(own), textContent: sending ? "Cancel" : "Send an audio file instead…" });
   };
 }

@@ -12,7 +12,7 @@ import numpy as np
 from rtnb.audio import babble, read_wav, resample, write_wav
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets.channel import shared_channel
-from rtnb.widgets.microphone import _SHARED, Microphone
+from rtnb.widgets.microphone import _BOXES, Microphone
 from tests.widgets.browser.bridge import Tab, tabs_of
 
 # Every track the page was given, so that a test can see that all have ended.
@@ -126,6 +126,7 @@ async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]
 async def _show(open_tab: Callable[..., Awaitable[Tab]], microphone: Microphone, **options: Any) -> Tab:
     tab = await open_tab(**options)
     await tab.page.add_style_tag(content=styles("microphone.css"))
-    traits = {name: getattr(microphone, name) for name in ("stream_name", "worklet", "sample", "compact", *_SHARED)}
+    names = ("stream_name", "worklet", "sample", "compact", "mode", "talk_key", "device", *_BOXES)
+    traits = {name: getattr(microphone, name) for name in names}
     await tab.run(_SHOW, [bundle("microphone.js"), traits])
     return tab
