@@ -27,8 +27,8 @@ const stamp = () => performance.timeOrigin + performance.now(); // never jumps
  */
 class PageChannel extends EventTarget {
   pageId = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  /** @type {Map<string, Set<OnMessage>>} */
-  streams = new Map();
+  /** @type {string[]} */
+  names = []; // of the open streams, one for each view
   /** @type {"closed" | "hello" | "trying" | "open"} */
   state = "closed"; // "hello" waits for the kernel's welcome, "trying" for a socket
   connection = 0; // its number; messages of another one are ignored
@@ -66,7 +66,7 @@ class PageChannel extends EventTarget {
     const onMessage = (/** @type {any} */ content, /** @type {DataView[]} */ buffers) => this.onMessage(content, buffers);
     model.on("msg:custom", onMessage);
     window.addEventListener("pagehide", () => this.stop(), { signal });
-    window.addEventListener("pageshow", ({ persisted }) => persisted && this.streams.size && this.start(), { signal });
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.names.length && this.start(), { signal });
     signal.addEventListener("abort", () => {
       this.stop();
       model.off("msg:custom", onMessage);
@@ -90,16 +90,15 @@ class PageChannel extends EventTarget {
 
   /** Open a stream until the signal ends it; the kernel then sends the widget's state. */
   openStream(/** @type {string} */ name, /** @type {OnMessage} */ onMessage, /** @type {AbortSignal} */ signal) {
-    const listeners = this.streams.get(name) ?? new Set();
-    this.streams.set(name, listeners.add(onMessage));
+    const onFrame = (/** @type {any} */ { detail }) => onMessage(detail.k, detail.h, detail.buffers);
+    this.addEventListener(`stream ${name}`, onFrame, { signal });
+    this.names.push(name);
     this.start();
     if (this.state === "open") this.join([name]);
     signal.addEventListener("abort", () => {
-      listeners.delete(onMessage);
-      if (listeners.size) return;
-      this.streams.delete(name);
-      this.post({ c: "", k: "leave", h: { name } });
-      if (!this.streams.size) this.stop();
+      this.names.splice(this.names.indexOf(name), 1);
+      if (!this.names.includes(name)) this.post({ c: "", k: "leave", h: { name } });
+      if (!this.names.length) this.stop();
     });
     return {
       send: (/** @type {string} */ kind, /** @type {object} */ header, /** @type {Buffers} */ buffers = []) => {
@@ -123,15 +122,13 @@ class PageChannel extends EventTarget {
       signal?.throwIfAborted();
       if (this.unsent_bytes > REQUEST_BYTES) throw new Error("The kernel is busy: too much waits for it.");
       const id = ++this.requested;
-      const ends = new AbortController();
       const settle = (/** @type {any} */ reply, reason = reply.error && new Error(reply.error)) => {
-        ends.abort();
         clearTimeout(timer);
         this.requests.delete(id);
         reason ? reject(reason) : resolve(reply);
       };
       const timer = setTimeout(() => settle({ error: `No reply to "${kind}" within ${timeout_ms} ms.` }), timeout_ms);
-      signal?.addEventListener("abort", () => settle({}, signal.reason), { signal: ends.signal });
+      signal?.addEventListener("abort", () => settle({}, signal.reason));
       this.requests.set(id, settle);
       this.post({ c: name, k: kind, h: header, r: id }, buffers);
     });
@@ -182,8 +179,8 @@ class PageChannel extends EventTarget {
     this.flush();
   }
 
-  join(names = [...this.streams.keys()]) {
-    this.postFirst("join", { names, all: [...this.streams.keys()] });
+  join(names = this.names) {
+    this.postFirst("join", { names: [...new Set(names)], all: this.names });
   }
 
   measure() {
@@ -204,13 +201,7 @@ class PageChannel extends EventTarget {
     const frame = unpack(data);
     this.heard = performance.now();
     if (!frame.c) this.onOwn(frame.k, frame.h, frame.r ?? 0);
-    for (const listener of this.streams.get(frame.c) ?? []) {
-      try {
-        listener(frame.k, frame.h, frame.buffers);
-      } catch (error) {
-        console.error("rtnb:", error); // the mistake of one widget must not stop the others
-      }
-    }
+    else this.dispatchEvent(new CustomEvent(`stream ${frame.c}`, { detail: frame })); // a listener's error stops no other
     this.changed();
   }
 
@@ -288,10 +279,9 @@ class PageChannel extends EventTarget {
 
   /** End the connection; what was not sent yet waits for the next one. */
   end() {
-    const { socket } = this;
     this.state = "closed";
+    this.socket?.close();
     this.socket = null;
-    socket?.close();
     this.failRequests();
   }
 

@@ -3,7 +3,7 @@ import { add, button } from "./shared.js";
 import { CAUSE, FLAGS, RECEIVED, TEXT, TIME, TYPE, firstOf, isRun, whole } from "./event_table.js";
 
 const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ PageUp PageDown Home End move, → unfolds, "
-  + "← folds, / filters, e goes to the next error, Space pauses, f follows, c copies, Esc comes back.";
+  + "← folds, / filters, f follows, c copies, Esc comes back.";
 const paragraph = (/** @type {string} */ text, className = "") => add(null, "p", { textContent: text, className });
 
 export class EventPane {
@@ -52,7 +52,7 @@ export class EventPane {
   causes(/** @type {number} */ index) {
     const { view } = this.table, cause = view.get(index)[CAUSE];
     const line = (/** @type {string} */ text, /** @type {number} */ to, /** @type {number} */ column) => add(null, "p", { className: "rtnb-error" }, text,
-      button(null, `#${to}`, () => this.table.goTo(to) || this.table.note(new Error(`event ${to} does not fit the filter`)), { className: "rtnb-ev-link" }),
+      button(null, `#${to}`, () => this.table.goTo(to) || this.table.note(new Error(`event ${to} does not fit the filter`))),
       ` ${view.get(to)[column]}`);
     const errors = view.troubles.filter((/** @type {number} */ error) => view.get(error)[CAUSE] === index);
     const refused = errors.map((/** @type {number} */ error) => line("Refused by ", error, TEXT));

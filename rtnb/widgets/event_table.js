@@ -135,7 +135,6 @@ let tables = 0;
 export class EventTable {
   constructor(/** @type {Element} */ parent, /** @type {AbortSignal} */ signal) {
     this.view = new View();
-    this.paused = false;
     this.follow = true;
     /** @type {Line} */ this.selected = null;
     this.frame = this.top = 0;
@@ -207,7 +206,7 @@ export class EventTable {
     this.frame = 0;
     const { grid, view: { lines } } = this;
     put(this.space.style, { height: `${lines.length * ROW_PX}px` });
-    if (this.follow && !this.paused) grid.scrollTop = grid.scrollHeight;
+    if (this.follow) grid.scrollTop = grid.scrollHeight;
     this.top = grid.scrollTop;
     const first = Math.floor(this.top / ROW_PX), fit = Math.ceil(grid.clientHeight / ROW_PX) + 1;
     grid.removeAttribute("aria-activedescendant");

@@ -28,17 +28,16 @@ class Inspector extends EventTable {
     this.model = model;
     this.channel = channel;
     this.pane = new EventPane(body, this);
-    this.source = this.total = this.growing = this.searched = 0;
+    this.source = this.growing = this.searched = 0;
     this.waiting = this.searching = false;
     this.noted = "";
     /** @type {[any, DataView][]} */ this.pending = [];
 
     this.filter = add(bar, "input", { type: "search", placeholder: "Filter, e.g. *.delta", "aria-label": "Filter", title: FILTER_HELP, spellcheck: false });
     this.filter.oninput = () => this.refilter({ filter: this.filter.value });
-    this.errors = toggleButton(bar, "Errors", (errors) => this.refilter({ errors }), { title: "Show errors only (e: next error)" });
+    this.errors = toggleButton(bar, "Errors", (errors) => this.refilter({ errors }), { title: "Show errors only" });
     this.folding = toggleButton(bar, "Fold", (fold) => this.refilter({ fold }), { title: "Show pieces of one part as one row" });
-    this.following = toggleButton(bar, "Follow", () => this.onKey("f"), { title: "Keep the newest event in view (f)" });
-    this.pause = toggleButton(bar, "Pause", () => this.onKey(" "), { title: "Freeze the table; events are still recorded (Space)" });
+    this.following = toggleButton(bar, "Follow", () => this.onKey("f"), { title: "Keep the newest event in view; without it the table stands still (f)" });
     const foot = add(root, "div", { className: "rtnb-ev-bar rtnb-ev-foot" });
     this.status = add(foot, "span", { className: "rtnb-ev-status rtnb-faint" });
     this.save = button(foot, "Export", () => this.export(), { title: "Save all events as JSON Lines" });
@@ -70,23 +69,14 @@ class Inspector extends EventTable {
 
   // --- keys and buttons
   onKey(/** @type {string} */ key) {
-    if (key === " ") {
-      Object.assign(this, { paused: !this.paused });
-      if (!this.paused) this.ask();
-    } else if (key === "f") Object.assign(this, { follow: !this.follow });
+    if (key === "f") Object.assign(this, { follow: !this.follow });
     else if (key === "/") this.filter.focus();
-    else if (key === "e") this.nextError();
     else if (key === "c") this.copy();
     else if (key === "Escape") this.select(null);
     else if (key === "ArrowLeft" || key === "ArrowRight" || key === "Enter") this.refilter({ fold: key === "ArrowLeft" });
     else return false;
     this.paint();
     return true;
-  }
-  nextError() {
-    const { troubles } = this.view, after = this.selected?.last ?? this.selected ?? -1;
-    const next = [...troubles.filter((i) => i > after), ...troubles].find((i) => this.goTo(i));
-    if (next === undefined) this.note(new Error(troubles.length ? "no error fits the filter" : "no errors"));
   }
   copy() {
     const index = firstOf(this.selected);
@@ -119,9 +109,8 @@ class Inspector extends EventTable {
   }
   take(/** @type {any} */ header, /** @type {DataView} */ buffer) {
     if (header.source !== this.source || header.base > this.view.next) this.reset(header);
-    this.total = header.total;
     this.waiting = header.waiting;
-    if (!this.paused && !this.view.add(header.start, JSON.parse(new TextDecoder().decode(buffer)))) this.ask();
+    if (!this.view.add(header.start, JSON.parse(new TextDecoder().decode(buffer)))) this.ask();
   }
   /** Begin the table anew: for another source, or behind a gap. */
   reset(/** @type {any} */ header) {
@@ -195,16 +184,15 @@ class Inspector extends EventTable {
     this.paint();
   }
   onPainted() {
-    const { view, paused } = this, cut = this.channel.kind === "none", errors = view.troubles.length;
+    const { view } = this, cut = this.channel.kind === "none", errors = view.troubles.length;
     const facts = [`${whole(view.shown)}${view.seen < view.next || this.pending.length ? "…" : ""} of ${whole(view.next - view.base)} events`,
-      view.base && `${whole(view.base)} older events are not shown`, paused && `paused, ${whole(this.total - view.next)} new`,
+      view.base && `${whole(view.base)} older events are not shown`,
       cut && "No connection to the kernel. Showing the events received so far", this.noted];
     const empty = cut ? "Waiting for the kernel" : this.waiting ? "Waiting for a session" : "No events yet";
     put(this.status, { textContent: view.next ? facts.filter(Boolean).join(" · ") : empty });
     put(this.errors, { textContent: `Errors ${whole(errors)}`, "data-trouble": errors > 0, "aria-pressed": view.settings.errors });
     put(this.folding, { "aria-pressed": view.settings.fold });
     put(this.following, { "aria-pressed": this.follow });
-    put(this.pause, { "aria-pressed": paused });
   }
 }
 

@@ -26,20 +26,19 @@ function lastTurn(/** @type {Element} */ parent) {
   const fold = add(parent, "details", { className: "rtnb-last-turn", hidden: true });
   const summary = add(fold, "summary");
   const box = add(fold, "div", { className: "rtnb-popover" });
-  const steps = add(box, "dl");
-  const table = add(box, "table", { title: "Audio of each answer: made by the service, received, played, and heard by the user" });
-  const row = (/** @type {string} */ tag, /** @type {string[]} */ cells) => add(null, "tr", {}, ...cells.map((textContent) => add(null, tag, { textContent, title: textContent })));
-  add(table, "thead", {}, row("th", COLUMNS));
-  const body = add(table, "tbody");
+  const steps = add(box, "table");
+  const answers = add(box, "table", { title: "Audio of each answer: made by the service, received, played, and heard by the user" });
+  const row = (/** @type {string} */ tag, /** @type {string[]} */ cells, titles = cells) =>
+    add(null, "tr", {}, ...cells.map((textContent, i) => add(null, tag, { textContent, title: titles[i] })));
   fold.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (fold.open = false));
   return {
-    showHeard: (/** @type {any[][]} */ items) => body.replaceChildren(...items.map((item) => row("td", heardCells(item)))),
+    showHeard: (/** @type {any[][]} */ items) =>
+      answers.replaceChildren(row("th", COLUMNS), ...items.map((item) => row("td", heardCells(item)))),
     showTurn: (/** @type {string} */ text, /** @type {[string, string, string][]} */ figures) => {
       put(fold, { hidden: !text });
       put(summary, { textContent: `Last turn: ${text} (details)` });
-      steps.replaceChildren(
-        ...figures.map(([name, value, title]) => add(null, "div", { title }, add(null, "dt", { textContent: name }), add(null, "dd", { textContent: value }))),
-      );
+      const [names, values, titles] = [0, 1, 2].map((i) => figures.map((figure) => figure[i]));
+      steps.replaceChildren(row("th", names, titles), row("td", values, titles));
     },
   };
 }

@@ -206,15 +206,17 @@ class Controller {
     this.waiting.push({ ...frame, talking });
     if (this.waiting.length > WAITING_FRAMES) this.dropped += this.waiting.splice(0, 1).length;
     if (this.channel.kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
-    this.level = talking ? this.measure(frame) : SILENT;
+    this.level = talking ? this.measure(frame.pcm) : SILENT;
     if (frame.index % 5 === 0) this.update();
   }
 
   /** Measure the level; the peak falls slowly enough to be seen, and a warning needs two seconds. */
-  measure(/** @type {import("./microphone_capture.js").Frame} */ frame) {
-    const peak = Math.max(frame.peak, 0.8 * this.level.peak);
-    const clipped = frame.clipped + 0.98 * this.level.clipped;
-    const quiet = frame.power < 1e-5 ? this.level.quiet + 1 : 0; // −50 dBFS: speech at a fair level has −30
+  measure(/** @type {Int16Array} */ pcm) {
+    const sizes = Float32Array.from(pcm, (value) => Math.abs(value) / 32768);
+    const peak = Math.max(...sizes, 0.8 * this.level.peak);
+    const clipped = sizes.filter((size) => size > 0.999).length + 0.98 * this.level.clipped;
+    const power = sizes.reduce((sum, size) => sum + size * size, 0) / sizes.length;
+    const quiet = power < 1e-5 ? this.level.quiet + 1 : 0; // −50 dBFS: speech at a fair level has −30
     return { peak, clipped, quiet, warning: clipped >= 10 ? "clipping" : quiet >= 100 ? "too quiet" : "" };
   }
 

@@ -1,7 +1,7 @@
 /** Capture of a microphone, or of an ipywebrtc stream, as frames; and the reasons why it fails. */
 import { loadWorklet } from "./shared.js";
 
-/** @typedef {{ pcm: Int16Array, index: number, t: number, peak: number, power: number, clipped: number }} Frame */
+/** @typedef {{ pcm: Int16Array, index: number, t: number }} Frame */
 /** @typedef {{ stream: MediaStream, release: () => void }} Source */
 /** @typedef {{ code: string, problem: string, next_step: string }} Problem */
 

@@ -10,7 +10,7 @@
  */
 export function add(parent, tag, props = {}, ...children) {
   const node = document.createElement(tag);
-  put(node, props);
+  for (const [name, value] of Object.entries(props)) setOn(node, name, value);
   node.append(...children);
   parent?.append(node);
   return node;
@@ -23,10 +23,14 @@ export function add(parent, tag, props = {}, ...children) {
  */
 export function put(node, values) {
   for (const [name, value] of Object.entries(values)) {
-    if (name in node ? node[name] === value : node.getAttribute(name) === String(value)) continue;
-    if (name in node) node[name] = value;
-    else node.setAttribute(name, value);
+    const before = name in node ? node[name] : node.getAttribute(name);
+    if (before !== (name in node ? value : String(value))) setOn(node, name, value);
   }
+}
+
+function setOn(/** @type {any} */ node, /** @type {string} */ name, /** @type {any} */ value) {
+  if (name in node) node[name] = value;
+  else node.setAttribute(name, value);
 }
 
 /** Set traits and send them to the kernel. */

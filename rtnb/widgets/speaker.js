@@ -158,7 +158,7 @@ export function figures(/** @type {Pick<Player, "state" | "lead_ms" | "target_ms
 /** @param {import("./types").ViewProps<State>} props */
 function render({ model, el, signal }, /** @type {Player} */ player) {
   const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
-  const mute = toggleButton(root, "", (muted) => save(model, { muted }), { "aria-label": "Mute" });
+  const mute = toggleButton(root, "Mute", (muted) => save(model, { muted }));
   const slider = add(root, "input", { type: "range", min: 0, max: 100, step: 5, title: "Volume", "aria-label": "Volume" });
   slider.oninput = () => save(model, { volume: slider.valueAsNumber / 100 });
   const percent = add(root, "span", { className: "rtnb-percent" });
@@ -184,7 +184,7 @@ function render({ model, el, signal }, /** @type {Player} */ player) {
     put(allow, { hidden: player.state !== "blocked" });
     put(slider, { value: String(volume) });
     put(percent, { textContent: muted ? "muted" : `${volume} %` });
-    put(mute, { "aria-pressed": muted, title: muted ? "Unmute" : "Mute" });
+    put(mute, { "aria-pressed": muted });
   };
 }
 

@@ -81,7 +81,7 @@ function render(/** @type {import("./types").ViewProps<any>} */ { model, el }, /
   });
   const status = add(root, "span", { className: "rtnb-webrtc-status", role: "status" });
   const details = add(root, "details", { open: !model.get("compact") }, add(null, "summary", { textContent: "Details" }));
-  const panel = add(details, "div", { className: "rtnb-webrtc-panel" });
+  const panel = add(details, "div", { className: `rtnb-webrtc-panel${model.get("compact") ? " rtnb-popover" : ""}` });
   return () => {
     const { call } = peer;
     const [state, message, microphone, muted] = ["state", "message", "microphone", "muted"].map((name) => model.get(name));

@@ -517,7 +517,7 @@ async def test_the_mistake_of_one_widget_stops_no_other(tabs: Any) -> None:
     stream = channel.open_stream("chat", lambda *_: None)
     tab = await opened()
     errors: list[str] = []
-    tab.page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    tab.page.on("pageerror", lambda error: errors.append(str(error)))
     await tab.run("channel.openStream('chat', () => { throw new Error('mine'); }, abort.signal)")
     await tab.run(LISTEN)
     await eventually(lambda: stream.pages)

@@ -119,11 +119,8 @@ async def test_the_keyboard_does_it_all(inspected: Opened) -> None:
     assert await grid.get_attribute("aria-activedescendant") == await chosen.get_attribute("id")
     await page.keyboard.press("ArrowLeft")
     await expect(chosen).to_contain_text("×20 response.output_audio.delta")
-    await page.keyboard.press("e")
-    await expect(chosen).to_have_attribute("data-kind", "trouble")
-    await page.keyboard.press("Space")
-    await page.get_by_role("button", name="Pause", pressed=True).wait_for()
-    await page.keyboard.press("Space")
+    await page.keyboard.press("f")
+    await page.get_by_role("button", name="Follow", pressed=True).wait_for()
     await page.keyboard.press("/")
     await page.keyboard.type("WORD7 ")
     await expect(page.locator(".rtnb-ev-status")).to_have_text("1 of 43 events")
@@ -219,15 +216,12 @@ _ = traitlets.link((waveform, "selected_index"), (inspector, "selected_index"))
     assert await run(notebook, "print(inspector.selected_index, waveform.selected_index)") == "4 4"
 
 
-async def test_a_pause_loses_nothing_and_the_newest_is_followed(inspected: Opened) -> None:
-    notebook = await inspected("pause.ipynb", MANY, fresh=True)  # it is reloaded
+async def test_the_newest_is_followed_and_a_later_page_shows_all(inspected: Opened) -> None:
+    notebook = await inspected("follow.ipynb", MANY, fresh=True)  # it is reloaded
     page = notebook.page
     status = page.locator(".rtnb-ev-status")
 
-    await page.get_by_role("button", name="Pause").click()
     await run(notebook, "deltas(40, 540); print(len(inspector.event_log))")
-    await expect(status).to_have_text("43 of 43 events · paused, 500 new")
-    await page.get_by_role("button", name="Pause").click()
     await expect(status).to_have_text("543 of 543 events")
     await page.get_by_role("button", name="Fold", exact=True).click()
     await expect(rows(page, "word539")).to_be_visible()  # the last one

@@ -89,7 +89,7 @@ async def test_every_channel_of_a_source_is_mixed(browser: Any, mic: Microphone)
                     await context.audioWorklet.addModule(url);
                     const node = new AudioWorkletNode(context, "rtnb-microphone", { numberOfOutputs: 0 });
                     const peaks = [];
-                    node.port.onmessage = ({ data }) => peaks.push(data.peak);
+                    node.port.onmessage = ({ data }) => peaks.push(Math.max(...data.pcm) / 32768);
                     const buffer = context.createBuffer(channels, 12000, 48000);
                     buffer.getChannelData(channels - 1).fill(0.8);
                     const source = new AudioBufferSourceNode(context, { buffer });
