@@ -381,9 +381,75 @@ export class PaintedCanvas {
     });
   }
 
-  /** @type {(drawing: Drawing) => void} draws everything */
-  paint = () => {};
+  /** Draw everything. @type {(drawing: Drawing) => void} */
+  paint() {}
 
-  /** @type {(key: string) => boolean} handles a key; true where it is used */
-  onPress = () => false;
+  /** Handle a key; true where it is used. @type {(key: string) => boolean} */
+  onPress() {
+    return false;
+  }
+}
+
+/** Canvas over time: dragging moves it, a click picks a moment. */
+export class TimeCanvas extends PaintedCanvas {
+  start_ms = 0;
+  span_ms = 30000;
+  left = 0; // px before the axis
+  follow = false; // whether it shows the newest moment; dragging ends that
+  /** @type {?{x: number, start_ms: number, isMoved: boolean}} */
+  drag = null;
+
+  /** @param {ConstructorParameters<typeof PaintedCanvas>} place */
+  constructor(...place) {
+    super(...place);
+    const { canvas } = this;
+    canvas.onpointerdown = (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.drag = { x: event.offsetX, start_ms: this.start_ms, isMoved: false };
+    };
+    canvas.onpointermove = ({ offsetX }) => {
+      const by_px = this.drag ? offsetX - this.drag.x : 0;
+      if (this.drag && (this.drag.isMoved ||= Math.abs(by_px) > 3)) {
+        this.follow = false;
+        this.look(this.drag.start_ms - by_px * this.ms_per_px);
+      }
+      this.hover(this.timeAt(offsetX));
+    };
+    canvas.onpointerup = ({ offsetX }) => {
+      if (this.drag?.isMoved === false) this.pick(this.timeAt(offsetX));
+      this.drag = null;
+    };
+  }
+
+  get ms_per_px() {
+    return this.span_ms / Math.max(1, this.canvas.clientWidth - this.left);
+  }
+
+  /** Longest span that can be shown. */
+  get longest_ms() {
+    return 60000;
+  }
+
+  timeAt(/** @type {number} */ x) {
+    return this.start_ms + (x - this.left) * this.ms_per_px;
+  }
+
+  /** Show another part. */
+  look(/** @type {number} */ start_ms, span_ms = this.span_ms) {
+    this.span_ms = Math.min(this.longest_ms, span_ms);
+    this.start_ms = Math.min(this.longest_ms - this.span_ms, Math.max(0, start_ms));
+    this.draw();
+  }
+
+  /** Zoom around a moment that stays in its place. */
+  zoom(/** @type {number} */ factor, at_ms = this.start_ms + this.span_ms / 2) {
+    const span_ms = Math.min(this.longest_ms, Math.max(500, this.span_ms * factor));
+    this.look(at_ms - ((at_ms - this.start_ms) * span_ms) / this.span_ms, span_ms);
+  }
+
+  /** @type {(ms: number) => void} */
+  hover() {}
+
+  /** @type {(ms: number) => void} */
+  pick() {}
 }

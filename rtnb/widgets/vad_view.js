@@ -16,7 +16,7 @@
  *   recommendation: string[]}} Figures
  */
 import { ClipPlayer, add, int16, onChannel, put, save, watch } from "./shared.js";
-import { TimeCanvas } from "./vad_view_time.js";
+import { RecordingCanvas } from "./vad_view_time.js";
 import { HeatMap, SettingMap, formatValue } from "./vad_view_maps.js";
 
 /** @type {{name: keyof Setting, label: string, max: number, step: number, help: string}[]} */
@@ -60,10 +60,10 @@ class VadView {
     const onPick = () => this.stream.send("show", { index: this.picker.selectedIndex });
     this.picker = add(tools, "select", { "aria-label": "Recording", onchange: onPick });
     for (const [text, label, factor] of [["−", "Zoom out", 2], ["+", "Zoom in", 0.5], ["Show all", "Show all", 1e9]]) {
-      add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor)) });
+      add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor), this.time.cursor_ms ?? undefined) });
     }
     add(tools, "span", { className: "rtnb-faint", textContent: TEXTS.help });
-    this.time = new TimeCanvas(root, this, signal);
+    this.time = new RecordingCanvas(root, this, signal);
     const cuts = add(root, "div", { className: "rtnb-vad-tools" });
     this.cutOffs = add(cuts, "span");
     this.next = add(cuts, "button", { type: "button", textContent: "Play next cut-off", disabled: true, onclick: () => this.playCutOff() });

@@ -11,8 +11,8 @@
  * @property {number} height_px height of the whole widget
  * @typedef {import("./waveform_recording.js").Paper} Paper
  */
-import { ClipPlayer, PaintedCanvas, add, axis, button, clock, int16, onChannel, put, save, toggleButton, watch } from "./shared.js";
-import { Recording, moment, paintMarks, zoomed } from "./waveform_recording.js";
+import { ClipPlayer, TimeCanvas, add, axis, button, clock, int16, onChannel, put, save, toggleButton, watch } from "./shared.js";
+import { Recording, moment, paintMarks } from "./waveform_recording.js";
 
 const LEFT = 54; // px for the names of the lanes
 const TICKS = 26; // px above the lanes; the tools stand there, too
@@ -22,10 +22,9 @@ const KEYS = "Arrow keys select a moment, Enter plays from there, plus and minus
 
 let views = 0;
 
-class View extends PaintedCanvas {
+class View extends TimeCanvas {
   recording = new Recording();
-  start_ms = 0;
-  span_ms = 30000;
+  left = LEFT;
   follow = true;
   note = "";
   timer = 0;
@@ -47,43 +46,17 @@ class View extends PaintedCanvas {
     this.play = button(tools, "▶", () => this.toggle(), { title: "Play from the selected moment, or stop (Enter)" });
     button(tools, "−", () => this.zoom(2), { title: "Zoom out", "aria-label": "Zoom out" });
     button(tools, "+", () => this.zoom(0.5), { title: "Zoom in", "aria-label": "Zoom in" });
-    this.live = toggleButton(tools, "Live", (on) => this.look(this.start_ms, on), { title: "Follow the newest moment" });
+    this.live = toggleButton(tools, "Live", (on) => this.setFollow(on), { title: "Follow the newest moment" });
     const footer = add(root, "div", { className: "rtnb-footer" });
     for (const name of ["turn", "response", "cut short"]) add(footer, "span", { className: "rtnb-legend", textContent: name });
     this.readout = add(footer, "span", { className: "rtnb-readout" });
-    this.listen();
+    this.canvas.onpointerleave = () => this.hover(null);
+    this.canvas.ondblclick = ({ offsetX }) => this.playFrom(this.timeAt(offsetX));
     watch(model, ["selected_ms", "height_px"], () => this.onTraits(), signal);
     signal.addEventListener("abort", () => clearTimeout(this.timer));
   }
 
-  get ms_per_px() {
-    return this.span_ms / Math.max(1, this.canvas.clientWidth - LEFT);
-  }
-
-  listen() {
-    const { canvas } = this;
-    let [grabbed_ms, dragged] = [0, false];
-    const at = (/** @type {MouseEvent} */ e) => this.start_ms + (e.offsetX - LEFT) * this.ms_per_px;
-    canvas.onpointerdown = (e) => {
-      canvas.setPointerCapture(e.pointerId);
-      [grabbed_ms, dragged] = [at(e), false];
-    };
-    canvas.onpointermove = (e) => {
-      dragged ||= e.buttons > 0 && Math.abs(at(e) - grabbed_ms) > 3 * this.ms_per_px;
-      if (dragged && e.buttons) this.look(this.start_ms + grabbed_ms - at(e));
-      this.hover(at(e));
-    };
-    canvas.onpointerleave = () => this.hover(null);
-    canvas.onclick = (e) => dragged || this.select(at(e));
-    canvas.ondblclick = (e) => this.playFrom(at(e));
-    canvas.onwheel = (e) => {
-      if (!e.ctrlKey && !e.metaKey) return; // the notebook scrolls
-      e.preventDefault();
-      this.zoom(2 ** (e.deltaY / 200), at(e));
-    };
-  }
-
-  onPress = (/** @type {string} */ key) => {
+  onPress(/** @type {string} */ key) {
     const now = this.model.get("selected_ms") ?? this.start_ms;
     const [step, page, End] = [this.span_ms / 100, this.span_ms / 10, this.recording.end_ms];
     /** @type {Record<string, ?number>} */
@@ -93,22 +66,23 @@ class View extends PaintedCanvas {
     else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, now);
     else return false;
     return true;
-  };
+  }
 
   hover(/** @type {?number} */ ms) {
     this.hover_ms = ms;
     this.draw();
   }
 
-  /** Show another part; that ends following. */
-  look(/** @type {number} */ start_ms, follow = false) {
-    this.start_ms = Math.max(0, start_ms);
-    this.follow = follow;
-    this.draw();
+  pick(/** @type {number} */ ms) {
+    this.select(ms);
   }
 
-  zoom(/** @type {number} */ factor, at_ms = this.start_ms + this.span_ms / 2) {
-    Object.assign(this, zoomed(this, at_ms, factor, Math.max(60000, this.recording.end_ms)));
+  get longest_ms() {
+    return Math.max(60000, this.recording.end_ms);
+  }
+
+  setFollow(/** @type {boolean} */ follow) {
+    this.follow = follow;
     this.draw();
   }
 
@@ -116,7 +90,9 @@ class View extends PaintedCanvas {
   onTraits() {
     this.setHeight(this.model.get("height_px") - FOOTER);
     const ms = this.model.get("selected_ms");
-    if (ms !== null && (ms < this.start_ms || ms > this.start_ms + this.span_ms)) this.look(ms - this.span_ms / 2);
+    if (ms === null || (ms >= this.start_ms && ms <= this.start_ms + this.span_ms)) return;
+    this.follow = false;
+    this.look(ms - this.span_ms / 2);
   }
 
   select(/** @type {?number} */ ms) {
@@ -149,10 +125,11 @@ class View extends PaintedCanvas {
     this.player?.play(pcm, start_ms);
   }
 
-  paint = (/** @type {import("./shared.js").Drawing} */ { g, width, color }) => {
+  paint(/** @type {import("./shared.js").Drawing} */ { g, width, color }) {
     const { height, recording, player, ms_per_px: px } = this;
-    if (this.follow) this.start_ms = Math.max(0, (recording.cursor_ms ?? recording.now_ms) - 0.9 * this.span_ms);
-    this.start_ms = Math.round(this.start_ms / px) * px; // whole pixels: the columns stay as they are while they move
+    const newest_ms = Math.max(0, (recording.cursor_ms ?? recording.now_ms) - 0.9 * this.span_ms);
+    const start_ms = Math.round((this.follow ? newest_ms : this.start_ms) / px) * px;
+    Object.assign(this, { start_ms }); // whole pixels: the columns stay as they are while they move
     const x = (/** @type {number} */ ms) => LEFT + (ms - this.start_ms) / px;
     const paper = { g, width, color, x };
     const room = (height - TICKS - SPEECH) / 2;
@@ -175,7 +152,7 @@ class View extends PaintedCanvas {
     clearTimeout(this.timer);
     const moves = cursor_ms !== null && cursor_ms !== recording.cursor?.[1]; // paint again where it has moved by a pixel
     if (moves) this.timer = setTimeout(() => this.draw(), Math.min(px, 100));
-  };
+  }
 
   /** @type {(paper: Paper, name: "you" | "model", top: number, height: number) => void} */
   paintLane({ g, color, width }, name, top, height) {

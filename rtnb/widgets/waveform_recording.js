@@ -78,15 +78,6 @@ export class Recording {
   }
 }
 
-/**
- * Zoom by `factor` around a moment that stays in its place.
- * @param {{start_ms: number, span_ms: number}} view
- */
-export function zoomed({ start_ms, span_ms }, /** @type {number} */ at_ms, /** @type {number} */ factor, longest_ms = 60000) {
-  const span = Math.min(Math.max(longest_ms, 500), Math.max(500, span_ms * factor));
-  return { start_ms: Math.max(0, at_ms - ((at_ms - start_ms) * span) / span_ms), span_ms: span };
-}
-
 /** Describe a moment. */
 export function moment(/** @type {Recording} */ { marks, now_ms }, /** @type {number} */ ms) {
   const words = [];
