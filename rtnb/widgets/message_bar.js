@@ -13,33 +13,18 @@
  */
 import { add, button, keepTyping, onChannel, put, sendFile, watch } from "./shared.js";
 
-const COLUMNS = ["Answer", "Generated", "Received", "Played", "Heard", ""];
-
-/** The cells of a row of the table: milliseconds, or – where they are not known. */
-function heardCells(/** @type {any[]} */ [item, , generated, received, played, heard, cut]) {
-  const ms = (/** @type {?number} */ value) => (value === null ? "–" : `${Math.round(value)} ms`);
-  return [item, ms(generated), ms(received), ms(played), ms(heard), cut ? "cut" : ""];
-}
-
-/** The last turn: one line, and on a click its steps and the table of answers. */
+/** The last turn: one line, and on a click its steps. @returns {(text: string, figures: [string, string, string][]) => void} */
 function lastTurn(/** @type {Element} */ parent) {
-  const fold = add(parent, "details", { className: "rtnb-last-turn", hidden: true });
+  const fold = add(parent, "details", { className: "rtnb-last-turn" });
   const summary = add(fold, "summary");
-  const box = add(fold, "div", { className: "rtnb-popover" });
-  const steps = add(box, "table");
-  const answers = add(box, "table", { title: "Audio of each answer: made by the service, received, played, and heard by the user" });
-  const row = (/** @type {string} */ tag, /** @type {string[]} */ cells, titles = cells) =>
-    add(null, "tr", {}, ...cells.map((textContent, i) => add(null, tag, { textContent, title: titles[i] })));
-  fold.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (fold.open = false));
-  return {
-    showHeard: (/** @type {any[][]} */ items) =>
-      answers.replaceChildren(row("th", COLUMNS), ...items.map((item) => row("td", heardCells(item)))),
-    showTurn: (/** @type {string} */ text, /** @type {[string, string, string][]} */ figures) => {
-      put(fold, { hidden: !text });
-      put(summary, { textContent: `Last turn: ${text} (details)` });
-      const [names, values, titles] = [0, 1, 2].map((i) => figures.map((figure) => figure[i]));
-      steps.replaceChildren(row("th", names, titles), row("td", values, titles));
-    },
+  const steps = add(add(fold, "div", { className: "rtnb-popover" }), "table");
+  fold.onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (fold.open = false);
+  return (text, figures) => {
+    put(fold, { hidden: !text });
+    put(summary, { textContent: `Last turn: ${text} (details)` });
+    const row = (/** @type {string} */ tag, /** @type {0 | 1} */ part) =>
+      add(null, "tr", {}, ...figures.map((figure) => add(null, tag, { textContent: figure[part], title: figure[2] })));
+    steps.replaceChildren(row("th", 0), row("td", 1));
   };
 }
 
@@ -76,8 +61,8 @@ function render({ model, el, channel, signal }) {
   const file = add(form, "input", { type: "file", accept: "audio/*,.wav", hidden: true, "aria-label": "Audio file" });
   const foot = add(root, "div", { className: "rtnb-foot" });
   const setStatus = statusLine(foot);
-  const turn = lastTurn(foot);
-  const stream = channel.openStream(model.get("stream_name"), (_, { items }) => turn.showHeard(items), signal);
+  const setTurn = lastTurn(foot);
+  const stream = channel.openStream(model.get("stream_name"), () => {}, signal);
   /** @type {?AbortController} */
   let sending = null;
   let own = { text: "", isProblem: false }; // of this page: an upload under way, or one that failed
@@ -88,7 +73,7 @@ function render({ model, el, channel, signal }) {
     const busy = sending !== null || model.get("busy");
     put(choose, { textContent: busy ? "Cancel" : "Audio file…", title: busy ? "Stop sending the audio file" : "Send an audio file…" });
     put(stop, { disabled: !model.get("can_interrupt") });
-    turn.showTurn(model.get("last_turn"), model.get("figures"));
+    setTurn(model.get("last_turn"), model.get("figures"));
   };
   const setOwn = (words = "", isProblem = false) => {
     own = { text: words, isProblem };

@@ -61,7 +61,7 @@ class View extends TimeCanvas {
     const [step, page, End] = [this.span_ms / 100, this.span_ms / 10, this.recording.end_ms];
     /** @type {Record<string, ?number>} */
     const moments = { ArrowLeft: now - step, ArrowRight: now + step, PageDown: now - page, PageUp: now + page, Home: 0, End, Escape: null };
-    if (key in moments) this.select(moments[key]);
+    if (key in moments) this.pick(moments[key]);
     else if (key === "Enter" || key === " ") this.toggle();
     else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, now);
     else return false;
@@ -71,10 +71,6 @@ class View extends TimeCanvas {
   hover(/** @type {?number} */ ms) {
     this.hover_ms = ms;
     this.draw();
-  }
-
-  pick(/** @type {number} */ ms) {
-    this.select(ms);
   }
 
   get longest_ms() {
@@ -95,7 +91,7 @@ class View extends TimeCanvas {
     this.look(ms - this.span_ms / 2);
   }
 
-  select(/** @type {?number} */ ms) {
+  pick(/** @type {?number} */ ms) {
     this.note = "";
     save(this.model, { selected_ms: ms === null ? null : Math.min(Math.max(0, ms), this.recording.end_ms) });
     this.draw();
