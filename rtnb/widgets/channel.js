@@ -10,6 +10,7 @@ const SILENT_MS = 7000; // a connection without a ping for this long is lost; th
 const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
 const MESSAGE_BYTES = 2 ** 20; // a widget message takes no more than this, or one frame: the server refuses 10 MiB
 const CLOCK_MS = 10_000; // interval of the clock's measurements
+const CLAIM_MS = 10_000; // for the kernel to elect this page
 const SEND_BYTES = 2 ** 20; // `send` refuses while more is unsent
 const REQUEST_BYTES = 2 ** 24; // `request` does while more is
 const LOST = { error: "The connection to the kernel was lost." };
@@ -79,8 +80,9 @@ class PageChannel extends EventTarget {
     return this.active === this.pageId && this.kind !== "none";
   }
 
-  claimActivePage() {
-    this.post({ c: "", k: "claim", h: {} });
+  /** Become the active page; rejects where the kernel does not answer. */
+  async claimActivePage() {
+    if (!this.isActivePage()) await this.request("", "claim", {}, { timeout_ms: CLAIM_MS });
   }
 
   /** Now on the kernel's clock (`time.monotonic` in Python), ms; NaN until it was measured. */

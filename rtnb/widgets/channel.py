@@ -233,6 +233,7 @@ class Channel(Widget):
             self.post(page, "clock", {"page_ms": header["page_ms"], "kernel_ms": now_ms()})
         elif kind == "claim":
             self._elect(page.id)
+            self.post(page, "reply", {}, r=frame.request)
         elif kind == "bye":
             self.drop(page)
 

@@ -15,7 +15,7 @@
  * @property {boolean} takes_key
  * @property {boolean} can_connect
  */
-import { add, button, clock, keepTyping, put, watch } from "./shared.js";
+import { add, button, clock, put, watch } from "./shared.js";
 
 const TRAITS = ["state", "target", "dialect", "noun", "model", "transport", "session_id", "expires_at", "usage", "message", "takes_key", "can_connect"];
 const STATES = { closed: "Not connected", connecting: "Connecting…", open: "Connected", failed: "Not connected" };
@@ -28,13 +28,11 @@ function keyField(model, /** @type {Element} */ line) {
   const form = add(line, "form", { className: "rtnb-key" });
   const field = add(form, "input", { type: "password", autocomplete: "off", placeholder: "API key", "aria-label": "API key of the service" });
   add(form, "button", { type: "submit", textContent: "Use key" });
-  form.addEventListener("submit", (/** @type {Event} */ event) => {
+  form.onsubmit = (/** @type {Event} */ event) => {
     event.preventDefault();
-    const key = field.value;
+    if (field.value.trim()) model.send({ kind: "key", key: field.value });
     field.value = "";
-    if (key.trim()) model.send({ kind: "key", key });
-  });
-  keepTyping(field);
+  };
   return form;
 }
 

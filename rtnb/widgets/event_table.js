@@ -102,13 +102,6 @@ export class View {
   }
   /** The line of an event: itself, or the run that holds it. */
   lineOf(/** @type {number} */ index) { return this.lines.find((line) => line === index || line.kids?.includes(index)); }
-  /** Whether a row belongs to the selected one: "cause" (refused, or refused by it), "same" (item, call), "near". */
-  relation(/** @type {number} */ i, /** @type {number} */ to) {
-    const row = this.get(i), other = this.get(to) ?? [];
-    const same = (/** @type {number} */ column) => row[column] && row[column] === other[column];
-    if (row[CAUSE] === to || other[CAUSE] === i) return "cause";
-    return same(ITEM) || same(CALL) ? "same" : same(RESPONSE) ? "near" : "";
-  }
   /** The texts of a line's cells. */
   cells(/** @type {Line} */ line) {
     const i = firstOf(line), row = this.get(i), run = isRun(line), { [SIZE]: size, [BYTES]: bytes, [MS]: tenths } = run ? line : row;
@@ -223,10 +216,9 @@ export class EventTable {
   }
   paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
     const { view, selected } = this, { line } = dom, i = firstOf(line), row = view.get(i), chosen = line === selected;
-    const relation = selected === null || chosen ? "" : view.relation(i, firstOf(selected));
     const kind = row[FLAGS] & TROUBLE ? "trouble" : directionOf(row);
     put(dom.style, { transform: `translateY(${at * ROW_PX}px)` });
-    put(dom, { "data-index": i, "data-kind": kind, "data-relation": relation, "aria-rowindex": at + 2, "aria-selected": chosen });
+    put(dom, { "data-index": i, "data-kind": kind, "aria-rowindex": at + 2, "aria-selected": chosen });
     if (chosen) this.grid.setAttribute("aria-activedescendant", dom.id);
     view.cells(line).forEach((text, c) => {
       put(dom.children[c], { textContent: text });

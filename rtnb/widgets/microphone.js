@@ -142,20 +142,13 @@ class Controller {
     Object.assign(this, { waiting: [], dropped: 0, level: SILENT });
     this.setState("starting");
     try {
-      if (!(await this.claim())) throw "kernel";
+      await this.channel.claimActivePage().catch(() => Promise.reject("kernel")); // stops the capture of any other page
       await capture.open(() => this.openSource());
       if (this.capture === capture) this.setState("on");
       this.list();
     } catch (error) {
       if (this.capture === capture) this.stop(explain(error));
     }
-  }
-
-  /** Become the active page, which stops the capture of any other page; false where the kernel does not answer for 10 s. */
-  async claim() {
-    if (!this.channel.isActivePage()) this.channel.claimActivePage();
-    for (let i = 0; i < 200 && !this.channel.isActivePage(); i++) await new Promise((resolve) => setTimeout(resolve, 50));
-    return this.channel.isActivePage();
   }
 
   /** Get the ipywebrtc stream widget, if there is one. */

@@ -11,7 +11,7 @@
  * @property {boolean} muted
  * @property {string} worklet the text of speaker_worklet.js
  */
-import { add, button, int16, loadWorklet, onKey, put, save, shareViews, toggleButton, watch } from "./shared.js";
+import { add, button, int16, loadWorklet, put, save, shareViews, toggleButton, watch } from "./shared.js";
 
 const RATE_HZ = 24000;
 const FIRST_MS = 200; // buffered before playing: measured to play without gaps on an undisturbed page
@@ -156,21 +156,17 @@ export function figures(/** @type {Pick<Player, "state" | "lead_ms" | "target_ms
 }
 
 /** @param {import("./types").ViewProps<State>} props */
-function render({ model, el, signal }, /** @type {Player} */ player) {
+function render({ model, el }, /** @type {Player} */ player) {
   const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
   const mute = toggleButton(root, "Mute", (muted) => save(model, { muted }));
-  const slider = add(root, "input", { type: "range", min: 0, max: 100, step: 5, title: "Volume", "aria-label": "Volume" });
+  const alone = { "data-lm-suppress-shortcuts": true }; // else JupyterLab moves to another cell
+  const slider = add(root, "input", { type: "range", max: 100, step: 5, "aria-label": "Volume", ...alone });
   slider.oninput = () => save(model, { volume: slider.valueAsNumber / 100 });
   const percent = add(root, "span", { className: "rtnb-percent" });
   const line = add(root, "span", { className: "rtnb-line" });
   const state = add(line, "span", { role: "status" });
   const numbers = add(line, "span", { className: "rtnb-figures" }); // not in the status: they change too often to be read out
   const allow = button(root, "Enable sound", () => player.resume(), { className: "rtnb-allow" });
-  onKey(slider, ({ key }) => {
-    const step = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5 }[key] ?? 0;
-    if (step) save(model, { volume: Math.min(100, Math.max(0, slider.valueAsNumber + step)) / 100 });
-    return step !== 0;
-  }, signal);
 
   let shown_at = 0;
   return () => {

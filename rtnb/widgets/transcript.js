@@ -153,13 +153,10 @@ class Rows {
   onKey(/** @type {KeyboardEvent} */ { key, target }) {
     const rows = [...this.rows.values()];
     const at = rows.indexOf(/** @type {Row} */ (this.selected));
-    if (target instanceof HTMLButtonElement) return false;
-    if (key === "Enter" || key === " ") this.onPlay(rows[at]?.entry);
-    else if (key === "ArrowUp") this.select(rows.at(at < 0 ? -1 : Math.max(0, at - 1)));
-    else if (key === "ArrowDown") this.select(rows[Math.min(at + 1, rows.length - 1)]);
-    else if (key === "Home") this.select(rows[0]);
-    else if (key === "End") this.select(rows.at(-1));
-    else return false;
+    const to = { ArrowUp: at < 0 ? -1 : Math.max(0, at - 1), ArrowDown: Math.min(at + 1, rows.length - 1), Home: 0, End: -1 }[key];
+    if (target instanceof HTMLButtonElement || !(to !== undefined || key === "Enter" || key === " ")) return false;
+    if (to === undefined) this.onPlay(rows[at]?.entry);
+    else this.select(rows.at(to));
     return true;
   }
 }

@@ -62,5 +62,6 @@ export interface Channel extends EventTarget {
   pageId: string;
   /** Of several pages that show a notebook one may use microphone and loudspeaker; an event "active" reports a change. */
   isActivePage(): boolean;
-  claimActivePage(): void;
+  /** Become that page; rejects where the kernel does not answer. */
+  claimActivePage(): Promise<void>;
 }

@@ -45,7 +45,7 @@ export class Peer {
 
   begin(/** @type {number} */ number) {
     this.call?.close();
-    if (!this.channel.isActivePage()) this.channel.claimActivePage();
+    this.channel.claimActivePage().catch(() => {}); // the call itself finds out
     if (!window.RTCPeerConnection) return this.stream.send("ended", { call: number, why: "no-webrtc" });
     this.call = new Call(number, this);
     return this.call.run();

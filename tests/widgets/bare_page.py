@@ -32,7 +32,7 @@ window.made = async (source, traits) => {
     signal.addEventListener("abort", () => { listener = null; });
     return stream;
   };
-  const facts = { openStream, pageId: "p", kind: "direct", isActivePage: () => true, claimActivePage: () => {} };
+  const facts = { openStream, pageId: "p", kind: "direct", isActivePage: () => true, claimActivePage: async () => {} };
   const channel = Object.assign(new EventTarget(), facts);
   window.say = (kind, header, buffers = []) => listener(kind, header, buffers.map((b) => new DataView(b)));
   window.listening = () => listener !== null;
