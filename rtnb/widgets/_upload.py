@@ -67,7 +67,7 @@ class Upload:
 
 
 def decode_sound(data: bytes, rate_hz: int | None) -> tuple[Audio, int]:
-    """Return the samples of a sound that ``sendFile`` sent, and their rate.
+    """Return the samples of an audio file that ``sendFile`` sent, and their rate.
 
     Parameters
     ----------

@@ -15,7 +15,6 @@ import { EventPane } from "./event_pane.js";
 import { EventTable, KEPT, View, firstOf, whole } from "./event_table.js";
 import { add, button, download, onChannel, put, save, toggleButton, watch } from "./shared.js";
 
-const MOST_PENDING = 500; // messages that wait for a frame
 const FILTER_HELP = "A part of type, id or text, “sent” or “received”; * stands for anything, a comma for “or”, ! for “not” ( / )";
 
 class Inspector extends EventTable {
@@ -31,7 +30,6 @@ class Inspector extends EventTable {
     this.source = this.growing = this.searched = 0;
     this.waiting = this.searching = false;
     this.noted = "";
-    /** @type {[any, DataView][]} */ this.pending = [];
 
     this.filter = add(bar, "input", { type: "search", placeholder: "Filter, e.g. *.delta", "aria-label": "Filter", title: FILTER_HELP, spellcheck: false });
     this.filter.oninput = () => this.refilter({ filter: this.filter.value });
@@ -103,14 +101,10 @@ class Inspector extends EventTable {
   // --- rows
   ask() { this.stream.send("from", { start: this.view.next }); }
   onRows(/** @type {any} */ header, /** @type {DataView} */ buffer) {
-    if (this.pending.length >= MOST_PENDING) this.pending = []; // a hidden page paints no frame; the gap is asked for later
-    this.pending.push([header, buffer]);
-    this.grow();
-  }
-  take(/** @type {any} */ header, /** @type {DataView} */ buffer) {
     if (header.source !== this.source || header.base > this.view.next) this.reset(header);
     this.waiting = header.waiting;
     if (!this.view.add(header.start, JSON.parse(new TextDecoder().decode(buffer)))) this.ask();
+    this.grow();
   }
   /** Begin the table anew: for another source, or behind a gap. */
   reset(/** @type {any} */ header) {
@@ -121,10 +115,8 @@ class Inspector extends EventTable {
   grow() {
     this.growing ||= requestAnimationFrame(() => {
       this.growing = 0;
-      const end = performance.now() + 10;
-      while (this.pending.length && performance.now() < end) this.take(...this.pending.splice(0, 1)[0]);
       if (this.view.rows.length > KEPT * 1.125) this.rebuild(() => this.view.keep(KEPT));
-      if (!this.view.grow() || this.pending.length) this.grow();
+      if (!this.view.grow()) this.grow();
       else this.search();
       this.showSelected();
       this.paint();
@@ -169,8 +161,7 @@ class Inspector extends EventTable {
   }
   onSelected() {
     this.pane.show(this.selected);
-    if (this.holdsSelected()) return;
-    save(this.model, { selected_index: firstOf(this.selected) });
+    if (!this.holdsSelected()) save(this.model, { selected_index: firstOf(this.selected) });
   }
   showSelected() {
     const index = this.model.get("selected_index");
@@ -185,7 +176,7 @@ class Inspector extends EventTable {
   }
   onPainted() {
     const { view } = this, cut = this.channel.kind === "none", errors = view.troubles.length;
-    const facts = [`${whole(view.shown)}${view.seen < view.next || this.pending.length ? "…" : ""} of ${whole(view.next - view.base)} events`,
+    const facts = [`${whole(view.shown)}${view.seen < view.next ? "…" : ""} of ${whole(view.next - view.base)} events`,
       view.base && `${whole(view.base)} older events are not shown`,
       cut && "No connection to the kernel. Showing the events received so far", this.noted];
     const empty = cut ? "Waiting for the kernel" : this.waiting ? "Waiting for a session" : "No events yet";

@@ -87,14 +87,10 @@ class Controller {
     this.update();
   }
 
-  get talking() {
-    return !this.model.get("muted") && (this.model.get("mode") === "open" || this.held);
-  }
+  get talking() { return !this.model.get("muted") && (this.model.get("mode") === "open" || this.held); }
 
   /** State of the microphone on whichever page. */
-  get state() {
-    return this.own.state === "off" && this.shown.run !== this.run ? this.shown.state : this.own.state;
-  }
+  get state() { return this.own.state === "off" && this.shown.run !== this.run ? this.shown.state : this.own.state; }
 
   /** Set the gate, report a change to the kernel, and draw. */
   update() {

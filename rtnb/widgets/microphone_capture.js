@@ -111,9 +111,7 @@ export class Capture {
     this.options = options;
   }
 
-  get tracks() {
-    return this.source?.stream.getAudioTracks() ?? [];
-  }
+  get tracks() { return this.source?.stream.getAudioTracks() ?? []; }
 
   /** Start; where `close` came first, nothing stays open.
    * @param {() => Promise<Source>} openSource

@@ -212,9 +212,7 @@ export class ClipPlayer {
   }
 
   /** Where it plays, ms; null while nothing does. */
-  get position_ms() {
-    return this.clip && this.clip.start_ms + 1000 * (this.context.currentTime - this.clip.from_s);
-  }
+  get position_ms() { return this.clip && this.clip.start_ms + 1000 * (this.context.currentTime - this.clip.from_s); }
 
   stop() {
     this.clip?.source.stop();
@@ -414,14 +412,10 @@ export class TimeCanvas extends PaintedCanvas {
     };
   }
 
-  get ms_per_px() {
-    return this.span_ms / Math.max(1, this.canvas.clientWidth - this.left);
-  }
+  get ms_per_px() { return this.span_ms / Math.max(1, this.canvas.clientWidth - this.left); }
 
   /** Longest span that can be shown. */
-  get longest_ms() {
-    return 60000;
-  }
+  get longest_ms() { return 60000; }
 
   timeAt(/** @type {number} */ x) {
     return this.start_ms + (x - this.left) * this.ms_per_px;

@@ -49,9 +49,7 @@ export class RecordingCanvas extends TimeCanvas {
     this.page.play(ms, 3000);
   }
 
-  get longest_ms() {
-    return this.recording?.duration_ms ?? 1;
-  }
+  get longest_ms() { return this.recording?.duration_ms ?? 1; }
 
   onPress(/** @type {string} */ key) {
     const at_ms = this.cursor_ms ?? this.start_ms + this.span_ms / 2;

@@ -73,9 +73,7 @@ class View extends TimeCanvas {
     this.draw();
   }
 
-  get longest_ms() {
-    return Math.max(60000, this.recording.end_ms);
-  }
+  get longest_ms() { return Math.max(60000, this.recording.end_ms); }
 
   setFollow(/** @type {boolean} */ follow) {
     this.follow = follow;

@@ -68,14 +68,10 @@ export class Recording {
     Object.assign(this, { now_ms, cursor: header.cursor, cursor_at: performance.now() });
   }
 
-  get end_ms() {
-    return Math.max(this.now_ms, this.lanes.you.length * this.bin_ms, this.lanes.model.length * this.bin_ms);
-  }
+  get end_ms() { return Math.max(this.now_ms, this.lanes.you.length * this.bin_ms, this.lanes.model.length * this.bin_ms); }
 
   /** Position of the playback; it moves on between two reports. */
-  get cursor_ms() {
-    return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]);
-  }
+  get cursor_ms() { return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]); }
 }
 
 /** Describe a moment. */

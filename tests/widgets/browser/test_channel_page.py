@@ -489,8 +489,8 @@ async def test_a_message_before_the_end_still_arrives(tabs: Any, kind: str, monk
     channel.open_stream("chat", lambda kind, *_: received.append(kind))
     tab = await listening(opened, kind)
     await tab.run("() => { stream.send('a', {}); stream.send('off', {}); view.abort(); }")
-    await eventually(lambda: received == ["a", "off"])
     await eventually(lambda: channel.status.pages == 0)
+    assert received == ["a", "off"]
 
 
 async def test_a_stopped_kernel_is_noticed(tabs: Any) -> None:
@@ -498,9 +498,11 @@ async def test_a_stopped_kernel_is_noticed(tabs: Any) -> None:
     channel.open_stream("chat", lambda *_: None)
     tab = await listening(opened, "direct")
     await tab.until("channel.isActivePage()")
+    await tab.run("() => { window.kinds = []; channel.addEventListener('status', () => kinds.push(channel.kind)); }")
     tab.kernel_hears = False
     await asyncio.to_thread(shared_loop().stop)
     await tab.until("channel.kind === 'none' && !channel.isActivePage()", timeout_s=30)
+    assert (await tab.run("kinds"))[-1] == "none"
 
 
 async def test_the_end_of_the_widget_ends_the_connection(tabs: Any) -> None:

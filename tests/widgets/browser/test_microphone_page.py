@@ -96,7 +96,7 @@ async def test_every_channel_of_a_source_is_mixed(browser: Any, mic: Microphone)
                     source.connect(node);
                     source.start();
                     await context.startRendering();
-                    await new Promise((resolve) => setTimeout(resolve, 50));
+                    while (peaks.length < 12) await new Promise((resolve) => setTimeout(resolve, 5));
                     return Math.max(...peaks);
                 }""",
                 channels,
@@ -193,7 +193,8 @@ async def test_push_to_talk_mute_and_the_keyboard(launch: Any, tmp_path: Path) -
         await eventually(lambda: mic.counts["sent"] >= before + 20)  # 0.4 s without the key
         await page.keyboard.down("F8")
         await page.get_by_text("Listening").wait_for()
-        await page.wait_for_timeout(700)
+        held = mic.counts["sent"]
+        await eventually(lambda: mic.counts["sent"] >= held + 35)  # 0.7 s with it
         await page.keyboard.up("F8")
         silent = np.abs(await clip).reshape(-1, 480).max(axis=1) == 0
         loud = np.flatnonzero(~silent)

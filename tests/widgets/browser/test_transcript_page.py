@@ -74,6 +74,7 @@ async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
     assert await page.evaluate("model.handlers.size") == 0
 
 
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 AT_END = "(([l]) => l.scrollHeight - l.scrollTop - l.clientHeight)(document.querySelectorAll('[role=log]'))"
 
 
@@ -91,9 +92,9 @@ async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(brows
     await page.evaluate("(e) => say('entry', e)", entry(42, "shown again"))
     await page.wait_for_function(f"{AT_END} < 2")
     await page.evaluate("document.querySelector('[role=log]').scrollTop = 100")
-    await page.wait_for_timeout(100)
+    await page.evaluate(TWO_FRAMES)
     await page.evaluate("(e) => say('entry', e)", entry(43, "the reader stays where they are"))
-    await page.wait_for_timeout(100)
+    await page.evaluate(TWO_FRAMES)
     assert await page.evaluate("document.querySelector('[role=log]').scrollTop") == 100
 
 
