@@ -202,14 +202,14 @@ class PageChannel extends EventTarget {
   receive(/** @type {ArrayBuffer | DataView} */ data) {
     const frame = unpack(data);
     this.heard = performance.now();
-    if (!frame.c) this.onOwn(frame.k, frame.h, frame.r ?? 0);
+    if (!frame.c) this.onOwn(frame);
     else this.dispatchEvent(new CustomEvent(`stream ${frame.c}`, { detail: frame })); // a listener's error stops no other
     this.changed();
   }
 
   /** A message of the channel itself. */
-  onOwn(/** @type {string} */ kind, /** @type {any} */ header, /** @type {number} */ request) {
-    if (kind === "reply") return this.requests.get(request)?.(header);
+  onOwn(/** @type {import("./channel_frames.js").Frame} */ { k: kind, h: header, r: request = 0, buffers }) {
+    if (kind === "reply") return this.requests.get(request)?.({ ...header, buffers });
     this.active = header.active ?? this.active;
     if (header.kernel_ms) this.onClock(header);
     if (kind === "ping") this.attempts = 0; // this connection lasts: replace it at once when it ends

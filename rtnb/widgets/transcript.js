@@ -8,7 +8,7 @@
  * @property {boolean} can_transcribe whether a button can switch input transcription on
  *
  * Kernel to page: reset {}, entry {id, role, text, status, detail, note, index, start_ms, has_audio, heard_share,
- * heard_characters}, clip {view} [PCM16 at 24 kHz]. Page to kernel: text {} → {text}, play {view, id}, transcribe.
+ * heard_characters}. Page to kernel: text {} → {text}, play {id} → [PCM16 at 24 kHz], transcribe.
  */
 import { ClipPlayer, add, button, clock, int16, onChannel, onKey, put, save, watch } from "./shared.js";
 
@@ -159,11 +159,8 @@ class Rows {
   }
 }
 
-let views = 0;
-
 /** @param {import("./types").ViewProps<State>} props */
 function render({ model, el, channel, signal }) {
-  const view = `${channel.pageId}-${views++}`;
   const root = add(el, "section", { className: "rtnb rtnb-transcript", "aria-label": "Conversation" });
   const head = add(root, "header", {}, add(null, "b", { textContent: "Conversation" }));
   const status = add(head, "span", { role: "status", className: "rtnb-faint" });
@@ -178,13 +175,15 @@ function render({ model, el, channel, signal }) {
     player ??= new ClipPlayer(signal, onChange);
     const again = player.clip && chosen === entry.id;
     player.stop();
-    if (!again) stream.send("play", { view, id: (chosen = entry.id) });
+    if (again) return;
+    chosen = entry.id;
+    const failed = (/** @type {Error} */ { message }) => put(status, { textContent: message });
+    stream.request("play", { id: chosen }).then(({ buffers: [pcm] }) => player?.play(int16(pcm)), failed);
   };
   const rows = new Rows(root, model, signal, onPlay, () => stream.send("transcribe", {}));
-  const stream = channel.openStream(model.get("stream_name"), (kind, header, [pcm]) => {
+  const stream = channel.openStream(model.get("stream_name"), (kind, header) => {
     if (kind === "reset") rows.reset();
-    else if (kind === "entry") rows.show(header);
-    else if (kind === "clip" && header.view === view) player?.play(int16(pcm));
+    else rows.show(header);
   }, signal);
 
   button(head, "Copy", async () => {

@@ -44,7 +44,7 @@ export type OnMessage = (kind: string, header: any, buffers: DataView[]) => void
 export interface Stream {
   /** Returns false where the way to the kernel is full: send it later, or count it as dropped. */
   send(kind: string, header: object, buffers?: (ArrayBuffer | ArrayBufferView)[]): boolean;
-  /** Resolves to the kernel's reply; rejects with its error, or after `timeout_ms`. */
+  /** Resolves to the kernel's reply with its `buffers` (DataViews); rejects with its error, or after `timeout_ms`. */
   request(
     kind: string,
     header: object,

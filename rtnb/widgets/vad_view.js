@@ -3,9 +3,9 @@
  *
  * Kernel to page: recording {index, names, duration_ms, turns, pauses, bin_ms, frame_ms, levels} [int16 min/max pairs, float32
  * probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
- * service {segments: [[start_ms, stop_ms]]}; clip {view} [PCM16 at 24 kHz].
+ * service {segments: [[start_ms, stop_ms]]}.
  * Page to kernel: show {index}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with {index, position,
- * segments, cut_offs, rows, recommendation}; play {view, start_ms, span_ms}; action {name}.
+ * segments, cut_offs, rows, recommendation}; play {start_ms, span_ms} → [PCM16 at 24 kHz]; action {name}.
  *
  * @typedef {import("./vad_view_maps.js").Setting} Setting
  * @typedef {import("./vad_view_maps.js").Grid} Grid
@@ -51,7 +51,6 @@ class VadView {
   constructor({ model, el, channel, signal }) {
     this.model = model;
     this.signal = signal;
-    this.id = crypto.randomUUID?.() ?? String(Math.random());
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     const root = add(el, "div", { className: "rtnb rtnb-vad" });
     const knobs = add(root, "div", { className: "rtnb-vad-knobs" });
@@ -131,7 +130,9 @@ class VadView {
 
   play(/** @type {number} */ start_ms, /** @type {number} */ span_ms) {
     this.player ??= new ClipPlayer(this.signal);
-    this.stream.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
+    const clip = this.stream.request("play", { start_ms: Math.max(0, start_ms), span_ms });
+    const failed = (/** @type {Error} */ { message }) => this.setStatus({ text: message, problem: true });
+    clip.then(({ buffers: [pcm] }) => this.player?.play(int16(pcm)), failed);
   }
 
   /** Ask for the figures of the shown setting; while a reply is awaited, only the newest setting is kept. */
@@ -197,7 +198,7 @@ class VadView {
     } else if (kind === "service") {
       this.time.service = header.segments;
       this.time.draw();
-    } else if (kind === "clip" && header.view === this.id) this.player?.play(int16(buffers[0]));
+    }
   }
 }
 

@@ -1,8 +1,8 @@
 /**
  * Time axis of a session: waveforms of both sides, speech turns, responses and the playback position.
  *
- * Kernel to page: reset {bin_ms}, bins {lane, index} [int16 min/max pairs], marks {marks, now_ms, cursor: [at_ms, until_ms] or null},
- * clip {view, start_ms, held_from_ms} [PCM16 at 24 kHz]. Page to kernel: play {view, start_ms}.
+ * Kernel to page: reset {bin_ms}, bins {lane, index} [int16 min/max pairs], marks {marks, now_ms, cursor: [at_ms, until_ms] or null}.
+ * Page to kernel: play {start_ms} → {start_ms, held_from_ms} [PCM16 at 24 kHz].
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
@@ -19,8 +19,6 @@ const TICKS = 26; // px above the lanes; the tools stand there, too
 const SPEECH = 26; // px of the lane with turns and responses
 const FOOTER = 20;
 const KEYS = "Arrow keys select a moment, Enter plays from there, plus and minus zoom.";
-
-let views = 0;
 
 class View extends TimeCanvas {
   recording = new Recording();
@@ -40,7 +38,6 @@ class View extends TimeCanvas {
     super(root, model.get("height_px") - FOOTER, "Moment of the session", signal, slider);
     this.model = model;
     this.signal = signal;
-    this.id = `${channel.pageId}-${views++}`;
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     const tools = add(root, "div", { className: "rtnb-tools" });
     this.play = button(tools, "▶", () => this.toggle(), { title: "Play from the selected moment, or stop (Enter)" });
@@ -103,18 +100,18 @@ class View extends TimeCanvas {
   playFrom(/** @type {number} */ ms) {
     this.player ??= new ClipPlayer(this.signal, () => this.draw()); // a click or a key came first, so the browser lets it play
     this.player.stop();
-    this.stream.send("play", { view: this.id, start_ms: Math.max(0, ms) });
+    const clip = this.stream.request("play", { start_ms: Math.max(0, ms) });
+    clip.then((reply) => this.onClip(reply), ({ message }) => (this.note = message)).then(() => this.draw());
   }
 
   /** @type {import("./types").OnMessage} */
-  onMessage(kind, header, buffers) {
-    if (kind !== "clip") this.recording.take(kind, header, buffers);
-    else if (header.view === this.id) this.onClip(header, int16(buffers[0]));
+  onMessage(...message) {
+    this.recording.take(...message);
     this.draw();
   }
 
-  onClip(/** @type {any} */ { start_ms, held_from_ms }, /** @type {Int16Array} */ pcm) {
-    const gone = start_ms < held_from_ms;
+  onClip(/** @type {any} */ { start_ms, held_from_ms, buffers }) {
+    const [gone, pcm] = [start_ms < held_from_ms, int16(buffers[0])];
     this.note = gone ? `The audio before ${clock(held_from_ms)} is no longer held.` : pcm.length ? "" : "No audio after this moment.";
     this.player?.play(pcm, start_ms);
   }
