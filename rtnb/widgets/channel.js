@@ -76,9 +76,7 @@ class PageChannel extends EventTarget {
 
   // --- what widgets use
 
-  isActivePage() {
-    return this.active === this.pageId && this.kind !== "none";
-  }
+  isActivePage() { return this.active === this.pageId && this.kind !== "none"; }
 
   /** Become the active page; rejects where the kernel does not answer. */
   async claimActivePage() {
@@ -86,9 +84,7 @@ class PageChannel extends EventTarget {
   }
 
   /** Now on the kernel's clock (`time.monotonic` in Python), ms; NaN until it was measured. */
-  now() {
-    return stamp() + this.offset_ms;
-  }
+  now() { return stamp() + this.offset_ms; }
 
   /** Open a stream until the signal ends it; the kernel then sends the widget's state. */
   openStream(/** @type {string} */ name, /** @type {OnMessage} */ onMessage, /** @type {AbortSignal} */ signal) {

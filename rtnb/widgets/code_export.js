@@ -14,9 +14,8 @@ function render({ model, el, signal }) {
   const bar = add(el, "div", { className: "rtnb-code-bar" });
   /** @type {(name: "language" | "form", label: string, values: string[]) => HTMLSelectElement} */
   const choice = (name, label, values) => {
-    const options = values.map((value) => new Option(value, value));
-    const select = add(bar, "select", { "aria-label": label, onchange: () => save(model, { [name]: select.value }) }, ...options);
-    return select;
+    const onchange = (/** @type {any} */ { target }) => save(model, { [name]: target.value });
+    return add(bar, "select", { "aria-label": label, onchange }, ...values.map((value) => new Option(value, value)));
   };
   const language = choice("language", "Language", LANGUAGES);
   const form = choice("form", "Form", ["notebook", "script"]);

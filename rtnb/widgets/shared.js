@@ -369,9 +369,7 @@ export class PaintedCanvas {
   paint() {}
 
   /** Handle a key; true where it is used. @type {(key: string) => boolean} */
-  onPress() {
-    return false;
-  }
+  onPress() { return false; }
 }
 
 /** Canvas over time: dragging moves it, a click picks a moment. */
@@ -410,9 +408,7 @@ export class TimeCanvas extends PaintedCanvas {
   /** Longest span that can be shown. */
   get longest_ms() { return 60000; }
 
-  timeAt(/** @type {number} */ x) {
-    return this.start_ms + (x - this.left) * this.ms_per_px;
-  }
+  timeAt(/** @type {number} */ x) { return this.start_ms + (x - this.left) * this.ms_per_px; }
 
   /** Show another part. */
   look(/** @type {number} */ start_ms, span_ms = this.span_ms) {

@@ -32,12 +32,6 @@ const ACTIONS = [
   { name: "record_room_tone", textContent: "1. Record room tone", title: "10 s in which all are silent" },
   { name: "record_turn", textContent: "2. Record a turn", title: "15 s, one turn with its pauses" },
 ];
-const TEXTS = {
-  help: "Drag the line to set the threshold; click to listen.",
-  readout: "Point at a map, or focus it and use the arrow keys, to read its numbers.",
-  signs: "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →",
-  recording: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).",
-};
 
 class VadView {
   asking = false;
@@ -61,7 +55,7 @@ class VadView {
     for (const [text, label, factor] of [["−", "Zoom out", 2], ["+", "Zoom in", 0.5], ["Show all", "Show all", 1e9]]) {
       add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor), this.time.cursor_ms ?? undefined) });
     }
-    add(tools, "span", { className: "rtnb-faint", textContent: TEXTS.help });
+    add(tools, "span", { className: "rtnb-faint", textContent: "Drag the line to set the threshold; click to listen." });
     this.time = new RecordingCanvas(root, this, signal);
     const cuts = add(root, "div", { className: "rtnb-vad-tools" });
     this.cutOffs = add(cuts, "span");
@@ -74,13 +68,13 @@ class VadView {
     this.heat = new HeatMap(left, "One metric over threshold and silence duration", this, signal);
     this.tradeOff = new SettingMap(right, "Turns cut off over delay", this, signal);
     this.tradeOff.metrics = ["cut_off_rate", "delay_p90_ms"];
-    add(root, "div", { className: "rtnb-faint", textContent: TEXTS.signs });
-    this.readout = add(root, "output", { textContent: TEXTS.readout });
+    add(root, "div", { className: "rtnb-faint", textContent: "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →" });
+    this.readout = add(root, "output", { textContent: "Point at a map, or focus it and use the arrow keys, to read its numbers." });
     this.table = add(null, "table");
     this.recommendation = add(null, "div", { className: "rtnb-message" });
     this.buttons = ACTIONS.map((props) => add(null, "button", { type: "button", onclick: () => this.act(props.name), ...props }));
     const buttons = add(null, "div", { className: "rtnb-vad-tools" }, ...this.buttons);
-    const help = add(null, "div", { className: "rtnb-faint", textContent: TEXTS.recording });
+    const help = add(null, "div", { className: "rtnb-faint", textContent: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %)." });
     this.status = add(null, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
     const side = add(null, "div", {}, this.recommendation, buttons, help, this.status);
     add(root, "div", { className: "rtnb-vad-columns" }, add(null, "div", {}, this.table), side);

@@ -102,9 +102,7 @@ export class SettingMap extends PaintedCanvas {
     return { x: BOX.left + x * width, y: BOX.top + (1 - y) * height };
   }
 
-  pixel(/** @type {number} */ index) {
-    return this.at(this.places.x[index], this.places.y[index]);
-  }
+  pixel(/** @type {number} */ index) { return this.at(this.places.x[index], this.places.y[index]); }
 
   paint(/** @type {Drawing} */ drawing) {
     const { g, color, width } = drawing;

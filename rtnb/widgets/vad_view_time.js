@@ -41,13 +41,9 @@ export class RecordingCanvas extends TimeCanvas {
     this.canvas.addEventListener("pointerup", () => (this.grabbed = false));
   }
 
-  hover(/** @type {number} */ ms) {
-    this.setCursor(ms);
-  }
+  hover(/** @type {number} */ ms) { this.setCursor(ms); }
 
-  pick(/** @type {number} */ ms) {
-    this.page.play(ms, 3000);
-  }
+  pick(/** @type {number} */ ms) { this.page.play(ms, 3000); }
 
   get longest_ms() { return this.recording?.duration_ms ?? 1; }
 
