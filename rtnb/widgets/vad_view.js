@@ -15,7 +15,7 @@
  * @typedef {{index: number, position: number, segments: Span[], cut_offs: [turn: number, stop_ms: number][], rows: string[][],
  *   recommendation: string[]}} Figures
  */
-import { ClipPlayer, add, int16, onChannel, put, save, watch } from "./shared.js";
+import { ClipPlayer, add, button, int16, onChannel, put, save, watch } from "./shared.js";
 import { RecordingCanvas } from "./vad_view_time.js";
 import { HeatMap, SettingMap, formatValue } from "./vad_view_maps.js";
 
@@ -32,6 +32,10 @@ const ACTIONS = [
   { name: "record_room_tone", textContent: "1. Record room tone", title: "10 s in which all are silent" },
   { name: "record_turn", textContent: "2. Record a turn", title: "15 s, one turn with its pauses" },
 ];
+
+const SIGNS = "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →";
+const RECORDING = "Record the silent room first, then turns as people will speak them, pauses included. "
+  + "To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).";
 
 class VadView {
   asking = false;
@@ -52,14 +56,15 @@ class VadView {
     const tools = add(root, "div", { className: "rtnb-vad-tools" });
     const onPick = () => this.stream.send("show", { index: this.picker.selectedIndex });
     this.picker = add(tools, "select", { "aria-label": "Recording", onchange: onPick });
-    for (const [text, label, factor] of [["−", "Zoom out", 2], ["+", "Zoom in", 0.5], ["Show all", "Show all", 1e9]]) {
-      add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor), this.time.cursor_ms ?? undefined) });
-    }
+    const zoom = (/** @type {number} */ factor) => this.time.zoom(factor, this.time.cursor_ms ?? undefined);
+    button(tools, "−", () => zoom(2), { "aria-label": "Zoom out" });
+    button(tools, "+", () => zoom(0.5), { "aria-label": "Zoom in" });
+    button(tools, "Show all", () => zoom(1e9));
     add(tools, "span", { className: "rtnb-faint", textContent: "Drag the line to set the threshold; click to listen." });
     this.time = new RecordingCanvas(root, this, signal);
     const cuts = add(root, "div", { className: "rtnb-vad-tools" });
     this.cutOffs = add(cuts, "span");
-    this.next = add(cuts, "button", { type: "button", textContent: "Play next cut-off", disabled: true, onclick: () => this.playCutOff() });
+    this.next = button(cuts, "Play next cut-off", () => this.playCutOff(), { disabled: true });
     const maps = add(root, "div", { className: "rtnb-vad-columns" });
     this.metric = add(null, "select", { onchange: () => save(model, { metric: this.metric.value }) });
     this.scale = add(null, "span", { className: "rtnb-faint" });
@@ -68,19 +73,19 @@ class VadView {
     this.heat = new HeatMap(left, "One metric over threshold and silence duration", this, signal);
     this.tradeOff = new SettingMap(right, "Turns cut off over delay", this, signal);
     this.tradeOff.metrics = ["cut_off_rate", "delay_p90_ms"];
-    add(root, "div", { className: "rtnb-faint", textContent: "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →" });
+    add(root, "div", { className: "rtnb-faint", textContent: SIGNS });
     this.readout = add(root, "output", { textContent: "Point at a map, or focus it and use the arrow keys, to read its numbers." });
     this.table = add(null, "table");
     this.recommendation = add(null, "div", { className: "rtnb-message" });
     this.buttons = ACTIONS.map((props) => add(null, "button", { type: "button", onclick: () => this.act(props.name), ...props }));
     const buttons = add(null, "div", { className: "rtnb-vad-tools" }, ...this.buttons);
-    const help = add(null, "div", { className: "rtnb-faint", textContent: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %)." });
+    const help = add(null, "div", { className: "rtnb-faint", textContent: RECORDING });
     this.status = add(null, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
     const side = add(null, "div", {}, this.recommendation, buttons, help, this.status);
     add(root, "div", { className: "rtnb-vad-columns" }, add(null, "div", {}, this.table), side);
     watch(model, KNOBS.map(({ name }) => name), () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask()), signal);
     watch(model, ["metric"], () => this.showMetric(), signal);
-    const enable = () => this.buttons.forEach((button) => (button.disabled = !model.get("enabled").includes(button.name)));
+    const enable = () => this.buttons.forEach((action) => (action.disabled = !model.get("enabled").includes(action.name)));
     watch(model, ["enabled"], enable, signal);
     watch(model, ["status"], () => this.setStatus(model.get("status")), signal);
   }
