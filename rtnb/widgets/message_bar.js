@@ -32,8 +32,8 @@ function lastTurn(/** @type {Element} */ parent) {
 function statusLine(/** @type {Element} */ parent) {
   const root = add(parent, "div", { className: "rtnb-status-line" });
   const line = add(root, "span", { role: "status" });
-  const more = button(root, "More", () => open(whole.hidden));
-  const whole = add(root, "div", { className: "rtnb-popover" });
+  const more = button(root, "More", () => open(whole.hidden), { "aria-expanded": false });
+  const whole = add(root, "div", { className: "rtnb-popover", hidden: true });
   const open = (/** @type {boolean} */ isOpen) => {
     put(whole, { hidden: !isOpen });
     put(more, { "aria-expanded": isOpen });

@@ -70,7 +70,7 @@ class Player {
   watchPage(/** @type {AudioContext} */ context, /** @type {AbortSignal} */ signal) {
     const options = { signal, capture: true };
     context.addEventListener("statechange", () => this.look(), options);
-    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => this.resume(), options); // any click will do
+    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => context.resume(), options); // any click will do
     this.channel.addEventListener("active", () => this.look(), { signal });
     let due = performance.now() + TICK_MS;
     const timer = setInterval(() => {
@@ -79,10 +79,6 @@ class Player {
     }, TICK_MS);
     signal.addEventListener("abort", () => clearInterval(timer));
     this.look();
-  }
-
-  resume() {
-    if (this.context?.state === "suspended") this.context.resume();
   }
 
   /** Buffer what outlasts the delays of the page, in steps so that it does not tremble; a delay is forgotten in 10 s. */
@@ -166,7 +162,7 @@ function render({ model, el }, /** @type {Player} */ player) {
   const line = add(root, "span", { className: "rtnb-line" });
   const state = add(line, "span", { role: "status" });
   const numbers = add(line, "span", { className: "rtnb-figures" }); // not in the status: they change too often to be read out
-  const allow = button(root, "Enable sound", () => player.resume(), { className: "rtnb-allow" });
+  const allow = button(root, "Enable sound", () => {}, { className: "rtnb-allow" }); // as any click does
 
   let shown_at = 0;
   return () => {
