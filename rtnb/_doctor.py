@@ -174,7 +174,7 @@ def _extras() -> Iterator[Check]:
 def _microphone() -> Check:
     """Check whether a notebook page of this kernel can have a microphone."""
     if "VSCODE_PID" in os.environ:  # set for the kernels VS Code starts, not in its terminal
-        advice = "rtnb.Microphone shows a link to a capture page on this machine, or takes a file; or use `rtnb lab`."
+        advice = "Speak from a file: rtnb.Microphone(source=path) or session.say(path); or use `rtnb lab`."
         return Check("microphone", "note", "VS Code gives notebook pages no microphone", advice)
     if "COLAB_RELEASE_TAG" in os.environ:
         advice = "Try rtnb.Microphone(); if the page may not record, it takes a file instead."

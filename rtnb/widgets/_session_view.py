@@ -27,7 +27,7 @@ from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.trace.timeline import Piece, Timeline
 from rtnb.widgets._base import format_error
-from rtnb.widgets.channel import StreamWidget
+from rtnb.widgets.channel import Answer, StreamWidget
 
 _SLICE_ROWS: Final = 100
 """Most rows of one turn of the loop: rows with audio hold it for some 5 ms (chosen)."""
@@ -260,8 +260,8 @@ class SessionView(StreamWidget):
     def _on_end(self) -> None:
         """Take note that the session is closed, after all of its rows."""
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
-        """Handle a message of a page; a dictionary is the reply."""
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
+        """Handle a message of a page; the result is the reply."""
 
     def _on_page(self, page_id: str, change: str) -> None:
         """Handle a page that ``"joined"`` (show it everything) or ``"left"``."""

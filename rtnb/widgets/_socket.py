@@ -15,7 +15,6 @@ import secrets
 import socket as sockets
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -25,7 +24,6 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from rtnb.errors import WidgetError
 from rtnb.widgets._frames import MAX_FRAME_BYTES, unpack
 
 SWITCH: Final = "RTNB_CHANNEL"
@@ -37,20 +35,6 @@ TOKEN_S: Final = 15.0
 MESSAGE_BYTES: Final = 256 * 2**10
 """Size at which a widget message takes no further frame (chosen: 13 MB/s)."""
 
-INVITATION_S: Final = 600.0
-"""Lifetime of an invitation (chosen: a person has to find and click a link)."""
-
-_INVITED: Final = "/page/"
-_PAGE_HEADERS: Final = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-_PAGE_POLICY: Final = (
-    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src ws://{host}; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
 _FIRST_MESSAGE_S = 5.0  # time for a connection to show its token; chosen
 _STRANGERS = 8  # most connections that have not shown a token yet; chosen
 _REFUSED = 4401  # close code: no valid token
@@ -58,9 +42,6 @@ _REFUSED = 4401  # close code: no valid token
 _logger = logging.getLogger("rtnb.widgets.channel")
 _logger.addHandler(logging.NullHandler())  # a refused handshake is no text for a cell
 _logger.propagate = False
-
-WritePage = Callable[[str, str, int], str]
-"""``write(page_id, token, port)`` returns the HTML of a page."""
 
 
 @dataclass(eq=False)
@@ -118,7 +99,6 @@ class SocketServer:
 
     def __init__(self, channel: Any) -> None:
         self._channel = channel
-        self._invitations: dict[str, tuple[WritePage, float]] = {}
         self._running: asyncio.Task[None] | None = None
         self._port = 0
         self._strangers = 0
@@ -135,25 +115,8 @@ class SocketServer:
             return {}
         return {"port": port, "token": page.new_token(), "direct": switch != "proxy"}
 
-    def invite(self, write: WritePage) -> str:
-        """Return the address of a page of our own on this machine's loopback, which opens once.
-
-        Raises
-        ------
-        WidgetError
-            `SWITCH` forbids it.
-        """
-        if switch := os.environ.get(SWITCH, ""):
-            error = WidgetError(f"{SWITCH}={switch} forbids the socket that a page outside of the notebook needs.")
-            raise error.with_hint(f"Restart the kernel without {SWITCH}.")
-        port, key = self._listen(), secrets.token_urlsafe(32)
-        self._invitations = {k: v for k, v in self._invitations.items() if v[1] > time.monotonic()}
-        self._invitations[key] = (write, time.monotonic() + INVITATION_S)
-        return f"http://127.0.0.1:{port}{_INVITED}{key}"
-
     def stop(self) -> None:
         """Close all connections and stop listening."""
-        self._invitations.clear()
         if self._running is not None:
             self._running.cancel()
         self._running = None
@@ -190,29 +153,13 @@ class SocketServer:
             await asyncio.get_running_loop().create_future()  # until cancelled
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
-        """Refuse a handshake from an unexpected origin; show an invited page."""
-        if request.path.startswith(_INVITED):
-            return self._show(socket, request)
+        """Refuse a handshake from an unexpected origin."""
         expected = [[page.origin] for page in self._channel.pages.values() if page.token_until_s > time.monotonic()]
         if request.headers.get_all("Origin") not in expected:
             return socket.respond(HTTPStatus.FORBIDDEN, "wrong origin\n")
         if self._strangers >= _STRANGERS:
             return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many\n")
         return None
-
-    def _show(self, socket: ServerConnection, request: Request) -> Response:
-        """Return the page of an invitation, which then is used up; the page gets its own token."""
-        port = socket.local_address[1]
-        host = f"127.0.0.1:{port}"  # with any other name in its address it would be another site's (DNS rebinding)
-        write, until_s = self._invitations.pop(request.path.removeprefix(_INVITED), (None, 0.0))
-        if request.headers.get("Host") != host or write is None or until_s < time.monotonic():
-            text = "This link works once. Return to the notebook for a new one.\n"
-            return socket.respond(HTTPStatus.GONE, text)
-        page = self._channel.connect(secrets.token_hex(8), 1, f"http://{host}")
-        response = socket.respond(HTTPStatus.OK, write(page.id, page.new_token(), port))
-        del response.headers["Content-Type"]
-        response.headers.update(_PAGE_HEADERS | {"Content-Security-Policy": _PAGE_POLICY.format(host=host)})
-        return response
 
     async def _connected(self, socket: ServerConnection) -> None:
         self._strangers += 1

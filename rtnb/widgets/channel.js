@@ -4,26 +4,32 @@
  */
 import { pack, unpack } from "./channel_frames.js";
 import { openSocket, ways } from "./channel_socket.js";
+import { add, put } from "./shared.js";
 
 const SILENT_MS = 7000; // a connection without a ping for this long is lost; the kernel pings every 2 s
 const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
 const MESSAGE_BYTES = 2 ** 20; // a widget message takes no more than this, or one frame: the server refuses 10 MiB
 const CLOCK_MS = 10_000; // interval of the clock's measurements
+const CLAIM_MS = 10_000; // for the kernel to elect this page
 const SEND_BYTES = 2 ** 20; // `send` refuses while more is unsent
 const REQUEST_BYTES = 2 ** 24; // `request` does while more is
 const LOST = { error: "The connection to the kernel was lost." };
 
-const makeId = () => [...crypto.getRandomValues(new Uint8Array(8))].map((b) => b.toString(16).padStart(2, "0")).join("");
 const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 
 /** @typedef {import("./types").Channel} Channel */
 /** @typedef {import("./types").OnMessage} OnMessage */
 /** @typedef {(ArrayBuffer | ArrayBufferView)[]} Buffers */
 
-/** One page's channel: one connection at a time, shared by the streams of all widgets. @implements {Channel} */
-export class PageChannel {
-  /** @type {Map<string, Set<OnMessage>>} */
-  streams = new Map();
+/**
+ * One page's channel: one connection at a time, shared by the streams of all widgets.
+ * Events: "status" where `kind` has changed, "active" where `isActivePage()` has.
+ * @implements {Channel}
+ */
+class PageChannel extends EventTarget {
+  pageId = [...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  /** @type {string[]} */
+  names = []; // of the open streams, one for each view
   /** @type {"closed" | "hello" | "trying" | "open"} */
   state = "closed"; // "hello" waits for the kernel's welcome, "trying" for a socket
   connection = 0; // its number; messages of another one are ignored
@@ -37,7 +43,7 @@ export class PageChannel {
   expected = 1; // number of the kernel's next widget message
   sent = 0; // bytes by widget messages of this connection
   received = 0; // of these, what the kernel had received when it sent its last message
-  /** @type {import("./types").ChannelStatus["kind"]} */
+  /** @type {Channel["kind"]} */
   kind = "none";
   active = "";
   /** @type {{ trip_ms: number, offset_ms: number }[]} */
@@ -52,24 +58,17 @@ export class PageChannel {
   timer = null;
   /** @type {any} */
   flushing = null;
-  watchers = new Set();
-  electors = new Set();
   /** @type {[string, boolean]} */
   shown = ["none", false]; // what the listeners know
 
-  /**
-   * @param {import("./types").Model} model
-   * @param {{ signal?: AbortSignal, pageId?: string, offer?: object }} [options] `offer`: a welcome received in advance
-   */
-  constructor(model, { signal, pageId = makeId(), offer } = {}) {
+  constructor(/** @type {import("./types").Model} */ model, /** @type {AbortSignal} */ signal) {
+    super();
     this.model = model;
-    this.pageId = pageId;
-    this.offer = offer;
     const onMessage = (/** @type {any} */ content, /** @type {DataView[]} */ buffers) => this.onMessage(content, buffers);
     model.on("msg:custom", onMessage);
     window.addEventListener("pagehide", () => this.stop(), { signal });
-    window.addEventListener("pageshow", ({ persisted }) => persisted && this.streams.size && this.start(), { signal });
-    signal?.addEventListener("abort", () => {
+    window.addEventListener("pageshow", ({ persisted }) => persisted && this.names.length && this.start(), { signal });
+    signal.addEventListener("abort", () => {
       this.stop();
       model.off("msg:custom", onMessage);
     });
@@ -77,39 +76,28 @@ export class PageChannel {
 
   // --- what widgets use
 
-  status() {
-    return { kind: this.kind };
-  }
+  isActivePage() { return this.active === this.pageId && this.kind !== "none"; }
 
-  onStatus(/** @type {(status: import("./types").ChannelStatus) => void} */ fn) {
-    this.watchers.add(fn);
-    return () => void this.watchers.delete(fn);
-  }
-
-  isActivePage() {
-    return this.active === this.pageId && this.kind !== "none";
-  }
-
-  onActivePage(/** @type {(active: boolean) => void} */ fn) {
-    this.electors.add(fn);
-    return () => void this.electors.delete(fn);
-  }
-
-  claimActivePage() {
-    this.post({ c: "", k: "claim", h: {} });
+  /** Become the active page; rejects where the kernel does not answer. */
+  async claimActivePage() {
+    if (!this.isActivePage()) await this.request("", "claim", {}, { timeout_ms: CLAIM_MS });
   }
 
   /** Now on the kernel's clock (`time.monotonic` in Python), ms; NaN until it was measured. */
-  now() {
-    return stamp() + this.offset_ms;
-  }
+  now() { return stamp() + this.offset_ms; }
 
-  /** Open a stream; the kernel then sends the widget's state. */
-  openStream(/** @type {string} */ name, /** @type {OnMessage} */ onMessage) {
-    const listeners = this.streams.get(name) ?? new Set();
-    this.streams.set(name, listeners.add(onMessage));
+  /** Open a stream until the signal ends it; the kernel then sends the widget's state. */
+  openStream(/** @type {string} */ name, /** @type {OnMessage} */ onMessage, /** @type {AbortSignal} */ signal) {
+    const onFrame = (/** @type {any} */ { detail }) => onMessage(detail.k, detail.h, detail.buffers);
+    this.addEventListener(`stream ${name}`, onFrame, { signal });
+    this.names.push(name);
     this.start();
     if (this.state === "open") this.join([name]);
+    signal.addEventListener("abort", () => {
+      this.names.splice(this.names.indexOf(name), 1);
+      if (!this.names.includes(name)) this.post({ c: "", k: "leave", h: { name } });
+      if (!this.names.length) this.stop();
+    });
     return {
       send: (/** @type {string} */ kind, /** @type {object} */ header, /** @type {Buffers} */ buffers = []) => {
         if (this.unsent_bytes > SEND_BYTES) return false;
@@ -117,12 +105,6 @@ export class PageChannel {
         return true;
       },
       request: (/** @type {string} */ kind, /** @type {object} */ header, options = {}) => this.request(name, kind, header, options),
-      close: () => {
-        if (!listeners.delete(onMessage) || listeners.size) return;
-        this.streams.delete(name);
-        this.post({ c: "", k: "leave", h: { name } });
-        if (!this.streams.size) this.stop();
-      },
     };
   }
 
@@ -138,15 +120,13 @@ export class PageChannel {
       signal?.throwIfAborted();
       if (this.unsent_bytes > REQUEST_BYTES) throw new Error("The kernel is busy: too much waits for it.");
       const id = ++this.requested;
-      const ends = new AbortController();
       const settle = (/** @type {any} */ reply, reason = reply.error && new Error(reply.error)) => {
-        ends.abort();
         clearTimeout(timer);
         this.requests.delete(id);
         reason ? reject(reason) : resolve(reply);
       };
       const timer = setTimeout(() => settle({ error: `No reply to "${kind}" within ${timeout_ms} ms.` }), timeout_ms);
-      signal?.addEventListener("abort", () => settle({}, signal.reason), { signal: ends.signal });
+      signal?.addEventListener("abort", () => settle({}, signal.reason));
       this.requests.set(id, settle);
       this.post({ c: name, k: kind, h: header, r: id }, buffers);
     });
@@ -197,8 +177,8 @@ export class PageChannel {
     this.flush();
   }
 
-  join(names = [...this.streams.keys()]) {
-    this.postFirst("join", { names, all: [...this.streams.keys()] });
+  join(names = this.names) {
+    this.postFirst("join", { names: [...new Set(names)], all: this.names });
   }
 
   measure() {
@@ -218,20 +198,14 @@ export class PageChannel {
   receive(/** @type {ArrayBuffer | DataView} */ data) {
     const frame = unpack(data);
     this.heard = performance.now();
-    if (!frame.c) this.onOwn(frame.k, frame.h, frame.r ?? 0);
-    for (const listener of this.streams.get(frame.c) ?? []) {
-      try {
-        listener(frame.k, frame.h, frame.buffers);
-      } catch (error) {
-        console.error("rtnb:", error); // the mistake of one widget must not stop the others
-      }
-    }
+    if (!frame.c) this.onOwn(frame);
+    else this.dispatchEvent(new CustomEvent(`stream ${frame.c}`, { detail: frame })); // a listener's error stops no other
     this.changed();
   }
 
   /** A message of the channel itself. */
-  onOwn(/** @type {string} */ kind, /** @type {any} */ header, /** @type {number} */ request) {
-    if (kind === "reply") return this.requests.get(request)?.(header);
+  onOwn(/** @type {import("./channel_frames.js").Frame} */ { k: kind, h: header, r: request = 0, buffers }) {
+    if (kind === "reply") return this.requests.get(request)?.({ ...header, buffers });
     this.active = header.active ?? this.active;
     if (header.kernel_ms) this.onClock(header);
     if (kind === "ping") this.attempts = 0; // this connection lasts: replace it at once when it ends
@@ -274,10 +248,8 @@ export class PageChannel {
     this.began = performance.now();
     this.state = "hello";
     this.expected = 1;
-    if (this.offer) this.trySockets(this.offer);
-    else this.message([pack({ c: "", k: "hello", h: { origin: location.origin, page_ms: stamp() } })]);
+    this.message([pack({ c: "", k: "hello", h: { origin: location.origin, page_ms: stamp() } })]);
     this.sent = this.received = 0;
-    this.offer = undefined;
   }
 
   async trySockets(/** @type {any} */ offer) {
@@ -305,10 +277,9 @@ export class PageChannel {
 
   /** End the connection; what was not sent yet waits for the next one. */
   end() {
-    const { socket } = this;
     this.state = "closed";
+    this.socket?.close();
     this.socket = null;
-    socket?.close();
     this.failRequests();
   }
 
@@ -340,8 +311,8 @@ export class PageChannel {
   changed() {
     const [kind, isActive] = this.shown;
     this.shown = [this.kind, this.isActivePage()];
-    if (this.shown[0] !== kind) this.watchers.forEach((fn) => fn(this.status()));
-    if (this.shown[1] !== isActive) this.electors.forEach((fn) => fn(!isActive));
+    if (this.kind !== kind) this.dispatchEvent(new Event("status"));
+    if (this.shown[1] !== isActive) this.dispatchEvent(new Event("active"));
   }
 }
 
@@ -356,17 +327,12 @@ export default () => {
   /** @type {PageChannel} */
   let channel;
   return {
-    initialize: (/** @type {any} */ { model, signal }) => (channel = new PageChannel(model, { signal })),
-    render(/** @type {any} */ { el }) {
-      const badge = Object.assign(document.createElement("span"), { className: "rtnb rtnb-badge", role: "status" });
-      const show = (/** @type {import("./types").ChannelStatus} */ { kind }) => {
-        badge.dataset.kind = kind;
-        badge.title = TITLES[kind];
-        badge.textContent = `channel: ${kind}`;
-      };
-      show(channel.status());
-      el.append(badge);
-      return channel.onStatus(show);
+    initialize: (/** @type {any} */ { model, signal }) => (channel = new PageChannel(model, signal)),
+    render(/** @type {any} */ { el, signal }) {
+      const badge = add(el, "span", { className: "rtnb rtnb-badge", role: "status" });
+      const show = () => put(badge, { "data-kind": channel.kind, title: TITLES[channel.kind], textContent: `channel: ${channel.kind}` });
+      channel.addEventListener("status", show, { signal });
+      show();
     },
   };
 };

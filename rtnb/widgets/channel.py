@@ -16,8 +16,8 @@ Messages of the channel itself (frames of stream ""):
 - page → kernel: ``hello`` {origin, page_ms} (begins a connection, by widget message), ``join`` {names, all}, ``leave``
   {name}, ``clock`` {page_ms}, ``claim``, ``bye``;
 - kernel → page: ``welcome`` {active, page_ms, kernel_ms, port, token, direct}, ``open`` {active} (first on a socket),
-  ``active`` {active}, ``ping`` {active}, ``clock`` {page_ms, kernel_ms}, ``reply`` {…}, ``rejoin`` {} (the queue was
-  full).
+  ``active`` {active}, ``ping`` {active}, ``clock`` {page_ms, kernel_ms}, ``reply`` {…} […], ``rejoin`` {} (the queue
+  was full).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rtnb._loop import shared_loop
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import Widget, bundle, format_error
 from rtnb.widgets._frames import Frame, now_ms, pack, unpack
-from rtnb.widgets._socket import Page, SocketServer, WritePage
+from rtnb.widgets._socket import Page, SocketServer
 
 PING_S: Final = 2.0
 """Interval of the kernel's pings (chosen; a page without any for 7 s has no connection)."""
@@ -57,7 +57,8 @@ _GONE_S: Final = 120.0  # and in any case after this; chosen: a blocked kernel h
 
 _CLOSED: Final = {"error": "The widget was closed."}
 
-Answer = dict[str, Any] | None
+Answer = dict[str, Any] | tuple[dict[str, Any], Sequence[bytes]] | None
+"""Header of a reply, alone or with its buffers."""
 OnMessage = Callable[[str, dict[str, Any], list[bytes]], Answer | Awaitable[Answer]]
 OnPage = Callable[[str, str], object]
 Send = Callable[[list[bytes]], Awaitable[None]]
@@ -184,10 +185,6 @@ class Channel(Widget):
         active = self.pages.get(self.active_page)
         return ChannelStatus(active.via if active else "none", len(self.pages))
 
-    async def invite(self, write: WritePage) -> str:
-        """Return the address of a page outside of the notebook that opens once; see `SocketServer.invite`."""
-        return self.server.invite(write)
-
     def close(self) -> None:
         """Close all streams, the socket and the widget."""
         for stream in list(self.streams.values()):
@@ -237,6 +234,7 @@ class Channel(Widget):
             self.post(page, "clock", {"page_ms": header["page_ms"], "kernel_ms": now_ms()})
         elif kind == "claim":
             self._elect(page.id)
+            self._reply(page, frame, None)
         elif kind == "bye":
             self.drop(page)
 
@@ -246,17 +244,20 @@ class Channel(Widget):
         arguments = frame.kind, frame.header, frame.buffers
         answer = _call(frame.stream, frame.kind, stream.on_message, *arguments) if stream else _CLOSED
         if inspect.isawaitable(answer):
-            self.start(self._reply(page, frame, answer))
-        elif frame.request is not None:
-            self.post(page, "reply", answer or {}, r=frame.request)
+            self.start(self._await_reply(page, frame, answer))
+        else:
+            self._reply(page, frame, answer)
 
-    async def _reply(self, page: Page, frame: Frame, answer: Awaitable[Answer]) -> None:
+    async def _await_reply(self, page: Page, frame: Frame, answer: Awaitable[Answer]) -> None:
         try:
-            reply = await answer or {}
+            self._reply(page, frame, await answer)
         except Exception as error:
-            reply = _report(frame.stream, frame.kind, error)
+            self._reply(page, frame, _report(frame.stream, frame.kind, error))
+
+    def _reply(self, page: Page, frame: Frame, answer: Answer) -> None:
         if frame.request is not None:
-            self.post(page, "reply", reply, r=frame.request)
+            header, buffers = answer if isinstance(answer, tuple) else (answer or {}, ())
+            self.post(page, "reply", header, buffers, r=frame.request)
 
     def _join(self, page: Page, names: Sequence[str]) -> None:
         page.former -= set(names)
@@ -279,10 +280,10 @@ class Channel(Widget):
 
     # --- to the page --------------------------------------------------------------------------------------------------
 
-    def post(self, page: Page, kind: str, header: dict[str, Any], **more: Any) -> None:
+    def post(self, page: Page, kind: str, header: dict[str, Any], buffers: Sequence[bytes] = (), **more: Any) -> None:
         """Queue a message of the channel itself."""
         try:
-            frame = pack("", kind, header, **more)
+            frame = pack("", kind, header, buffers, **more)
         except (TypeError, ValueError) as error:  # only a widget's reply can be too large
             frame = pack("", kind, {"error": str(error)}, **more)
         self.queue(page, frame)

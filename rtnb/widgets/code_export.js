@@ -1,5 +1,5 @@
 /** Settings as code, with a button that copies it. The code may hold texts of a service: `textContent` only. */
-import { add, watch } from "./shared.js";
+import { add, button, put, save, watch } from "./shared.js";
 
 /** @typedef {{language: string, form: string, code: string}} State */
 
@@ -9,24 +9,17 @@ export const LANGUAGES = ["rtnb", "openai (Python)", "JavaScript", "curl"];
 const TWO_FORMS = LANGUAGES.slice(0, 2);
 
 /** @param {import("./types").RenderProps<State>} props */
-function render({ model, el }) {
+function render({ model, el, signal }) {
   el.className += " rtnb rtnb-code";
   const bar = add(el, "div", { className: "rtnb-code-bar" });
   /** @type {(name: "language" | "form", label: string, values: string[]) => HTMLSelectElement} */
   const choice = (name, label, values) => {
-    const select = add(bar, "select", { "aria-label": label }, ...values.map((value) => new Option(value, value)));
-    select.addEventListener("change", () => {
-      model.set(name, select.value);
-      model.save_changes();
-    });
-    return select;
+    const onchange = (/** @type {any} */ { target }) => save(model, { [name]: target.value });
+    return add(bar, "select", { "aria-label": label, onchange }, ...values.map((value) => new Option(value, value)));
   };
   const language = choice("language", "Language", LANGUAGES);
   const form = choice("form", "Form", ["notebook", "script"]);
-  const copy = add(bar, "button", { type: "button", textContent: "Copy code" });
-  const status = add(bar, "span", { role: "status" });
-  const block = add(el, "pre", { tabIndex: 0, role: "region", "aria-label": "Code" });
-  copy.addEventListener("click", async () => {
+  button(bar, "Copy code", async () => {
     try {
       await navigator.clipboard.writeText(block.textContent);
       status.textContent = "Copied";
@@ -35,11 +28,14 @@ function render({ model, el }) {
       status.textContent = "Selected: press Ctrl+C";
     }
   });
-  return watch(model, ["language", "form", "code"], () => {
-    [language.value, form.value, form.hidden] = [model.get("language"), model.get("form"), !TWO_FORMS.includes(model.get("language"))];
+  const status = add(bar, "span", { role: "status" });
+  const block = add(el, "pre", { tabIndex: 0, role: "region", "aria-label": "Code" });
+  watch(model, ["language", "form", "code"], () => {
+    put(language, { value: model.get("language") });
+    put(form, { value: model.get("form"), hidden: !TWO_FORMS.includes(model.get("language")) });
     block.textContent = model.get("code");
     status.textContent = "";
-  });
+  }, signal);
 }
 
 export default { render };

@@ -15,7 +15,7 @@
  * @property {boolean} takes_key
  * @property {boolean} can_connect
  */
-import { add, clock, keepTyping, put, watch } from "./shared.js";
+import { add, button, clock, put, watch } from "./shared.js";
 
 const TRAITS = ["state", "target", "dialect", "noun", "model", "transport", "session_id", "expires_at", "usage", "message", "takes_key", "can_connect"];
 const STATES = { closed: "Not connected", connecting: "Connecting…", open: "Connected", failed: "Not connected" };
@@ -28,18 +28,16 @@ function keyField(model, /** @type {Element} */ line) {
   const form = add(line, "form", { className: "rtnb-key" });
   const field = add(form, "input", { type: "password", autocomplete: "off", placeholder: "API key", "aria-label": "API key of the service" });
   add(form, "button", { type: "submit", textContent: "Use key" });
-  form.addEventListener("submit", (/** @type {Event} */ event) => {
+  form.onsubmit = (/** @type {Event} */ event) => {
     event.preventDefault();
-    const key = field.value;
+    if (field.value.trim()) model.send({ kind: "key", key: field.value });
     field.value = "";
-    if (key.trim()) model.send({ kind: "key", key });
-  });
-  keepTyping(field);
+  };
   return form;
 }
 
 /** @param {import("./types").RenderProps<State>} props */
-function render({ model, el }) {
+function render({ model, el, signal }) {
   const root = add(el, "section", { className: "rtnb rtnb-connection", "aria-label": "Connection" });
   const line = add(root, "div", { className: "rtnb-connection-line" });
   const dot = add(line, "b", { className: "rtnb-state", role: "status" });
@@ -47,38 +45,34 @@ function render({ model, el }) {
   const form = keyField(model, line);
   const left = add(line, "span", { role: "timer", title: "Time until the service ends the session" });
   const usage = add(line, "span", { className: "rtnb-usage", title: "Of this session. The cost is an estimate: the service bills on its own meters." });
-  const button = add(line, "button", { type: "button", className: "rtnb-connect" });
+  const connect = button(line, "", () => {
+    model.send({ kind: ["open", "connecting"].includes(model.get("state")) ? "disconnect" : "connect" });
+  }, { className: "rtnb-connect" });
   const message = add(root, "div", { className: "rtnb-error rtnb-message", role: "alert" });
 
   const tick = () => {
     const left_ms = 1000 * model.get("expires_at") - Date.now();
-    put(left, "textContent", `${clock(Math.floor(left_ms / 1000) * 1000)} left`);
-    put(left, "hidden", model.get("state") !== "open" || !model.get("expires_at"));
+    const hidden = model.get("state") !== "open" || !model.get("expires_at");
+    put(left, { textContent: `${clock(Math.floor(left_ms / 1000) * 1000)} left`, hidden });
     left.classList.toggle("rtnb-error", left_ms < SOON_MS);
   };
-  const unwatch = watch(model, TRAITS, () => {
+  watch(model, TRAITS, () => {
     const state = model.get("state");
-    root.dataset.state = dot.dataset.state = state;
-    put(dot, "textContent", STATES[state] ?? state);
-    const dialect = DIALECTS[model.get("dialect")] ?? "";
-    put(target, "textContent", [model.get("model"), dialect, model.get("transport")].filter(Boolean).join(" · "));
-    put(target, "title", [`${model.get("noun")} at ${model.get("target")}`, model.get("session_id")].filter(Boolean).join("\n"));
-    put(usage, "textContent", model.get("usage"));
-    put(button, "textContent", state === "open" ? "Disconnect" : state === "connecting" ? "Cancel" : "Connect");
-    put(button, "hidden", !model.get("can_connect") && state !== "open");
-    put(form, "hidden", !model.get("takes_key") || state === "open" || state === "connecting");
-    put(message, "textContent", model.get("message"));
-    put(message, "hidden", !model.get("message"));
+    const isOpen = state === "open";
+    put(root, { "data-state": state });
+    put(dot, { "data-state": state, textContent: STATES[state] ?? state });
+    const facts = [model.get("model"), DIALECTS[model.get("dialect")], model.get("transport")];
+    const title = [`${model.get("noun")} at ${model.get("target")}`, model.get("session_id")].filter(Boolean).join("\n");
+    put(target, { textContent: facts.filter(Boolean).join(" · "), title });
+    put(usage, { textContent: model.get("usage") });
+    const action = isOpen ? "Disconnect" : state === "connecting" ? "Cancel" : "Connect";
+    put(connect, { textContent: action, hidden: !model.get("can_connect") && !isOpen });
+    put(form, { hidden: !model.get("takes_key") || isOpen || state === "connecting" });
+    put(message, { textContent: model.get("message"), hidden: !model.get("message") });
     tick();
-  });
-  button.addEventListener("click", () => {
-    model.send({ kind: ["open", "connecting"].includes(model.get("state")) ? "disconnect" : "connect" });
-  });
+  }, signal);
   const timer = setInterval(tick, 1000);
-  return () => {
-    clearInterval(timer);
-    unwatch();
-  };
+  signal.addEventListener("abort", () => clearInterval(timer));
 }
 
 export default { render };

@@ -1,12 +1,10 @@
 /** The pane beside the table: one event with its meaning, its JSON and audio to play; or a form that sends a new event. */
-import { add } from "./shared.js";
+import { add, button } from "./shared.js";
 import { CAUSE, FLAGS, RECEIVED, TEXT, TIME, TYPE, firstOf, isRun, whole } from "./event_table.js";
 
 const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ PageUp PageDown Home End move, → unfolds, "
-  + "← folds, / filters, e goes to the next error, Space pauses, f follows, c copies, Esc comes back.";
+  + "← folds, / filters, f follows, c copies, Esc comes back.";
 const paragraph = (/** @type {string} */ text, className = "") => add(null, "p", { textContent: text, className });
-const button = (/** @type {string} */ text, /** @type {() => void} */ onclick, props = {}) =>
-  add(null, "button", { type: "button", textContent: text, onclick, ...props });
 
 export class EventPane {
   /** @param {Element} parent @param {any} table an EventTable that also has `request`, `note` and `copy` */
@@ -23,7 +21,7 @@ export class EventPane {
   }
   /** Replace the content: a title with buttons, and what follows. */
   fill(/** @type {string} */ name, /** @type {any[]} */ buttons, /** @type {any[]} */ ...content) {
-    const close = button("×", () => { this.table.select(null); this.table.grid.focus(); }, { "aria-label": "Close details" });
+    const close = button(null, "×", () => { this.table.select(null); this.table.grid.focus(); }, { "aria-label": "Close details" });
     const title = add(null, "div", { className: "rtnb-ev-title" }, add(null, "strong", { textContent: name }), ...buttons, close);
     this.el.replaceChildren(title, ...content);
     this.el.toggleAttribute("data-open", true);
@@ -43,18 +41,18 @@ export class EventPane {
       const { meaning, parts } = await table.request("event", { first, last });
       if (table.selected !== line) return;
       const json = add(null, "pre", {}, ...parts.map((/** @type {any} */ part) => (typeof part === "string" ? part : this.player(first, last, part))));
-      const copy = isRun(line) ? [] : [button("Copy JSON", () => table.copy())];
+      const copy = isRun(line) ? [] : [button(null, "Copy JSON", () => table.copy())];
       this.fill(name, copy, paragraph(meaning), ...this.causes(first), facts, json);
     });
   }
   player(/** @type {number} */ first, /** @type {number} */ last, /** @type {any} */ { number, bytes, ms }) {
-    return button(`${whole(bytes)} bytes, ${whole(ms)} ms ▶`, () => this.play({ first, last, number }), { title: "Play or stop" });
+    return button(null, `${whole(bytes)} bytes, ${whole(ms)} ms ▶`, () => this.play({ first, last, number }), { title: "Play or stop" });
   }
   /** The errors that refused this event, and the event that this error refused. */
   causes(/** @type {number} */ index) {
     const { view } = this.table, cause = view.get(index)[CAUSE];
     const line = (/** @type {string} */ text, /** @type {number} */ to, /** @type {number} */ column) => add(null, "p", { className: "rtnb-error" }, text,
-      button(`#${to}`, () => this.table.goTo(to) || this.table.note(new Error(`event ${to} does not fit the filter`)), { className: "rtnb-ev-link" }),
+      button(null, `#${to}`, () => this.table.goTo(to) || this.table.note(new Error(`event ${to} does not fit the filter`))),
       ` ${view.get(to)[column]}`);
     const errors = view.troubles.filter((/** @type {number} */ error) => view.get(error)[CAUSE] === index);
     const refused = errors.map((/** @type {number} */ error) => line("Refused by ", error, TEXT));

@@ -1,5 +1,5 @@
 /** The table of events: compact rows, one filter, runs of pieces folded, and some forty DOM rows however many events there are. */
-import { add, put, putAttribute } from "./shared.js";
+import { add, put } from "./shared.js";
 
 /** Columns of a row, as in _event_rows.py. */
 export const [FLAGS, TIME, TYPE, SIZE, BYTES, MS, ITEM, RESPONSE, CALL, CONTENT, CAUSE, TEXT] = Array(12).keys();
@@ -102,13 +102,6 @@ export class View {
   }
   /** The line of an event: itself, or the run that holds it. */
   lineOf(/** @type {number} */ index) { return this.lines.find((line) => line === index || line.kids?.includes(index)); }
-  /** Whether a row belongs to the selected one: "cause" (refused, or refused by it), "same" (item, call), "near". */
-  relation(/** @type {number} */ i, /** @type {number} */ to) {
-    const row = this.get(i), other = this.get(to) ?? [];
-    const same = (/** @type {number} */ column) => row[column] && row[column] === other[column];
-    if (row[CAUSE] === to || other[CAUSE] === i) return "cause";
-    return same(ITEM) || same(CALL) ? "same" : same(RESPONSE) ? "near" : "";
-  }
   /** The texts of a line's cells. */
   cells(/** @type {Line} */ line) {
     const i = firstOf(line), row = this.get(i), run = isRun(line), { [SIZE]: size, [BYTES]: bytes, [MS]: tenths } = run ? line : row;
@@ -135,7 +128,6 @@ let tables = 0;
 export class EventTable {
   constructor(/** @type {Element} */ parent, /** @type {AbortSignal} */ signal) {
     this.view = new View();
-    this.paused = false;
     this.follow = true;
     /** @type {Line} */ this.selected = null;
     this.frame = this.top = 0;
@@ -206,8 +198,8 @@ export class EventTable {
   painted() {
     this.frame = 0;
     const { grid, view: { lines } } = this;
-    put(this.space.style, "height", `${lines.length * ROW_PX}px`);
-    if (this.follow && !this.paused) grid.scrollTop = grid.scrollHeight;
+    put(this.space.style, { height: `${lines.length * ROW_PX}px` });
+    if (this.follow) grid.scrollTop = grid.scrollHeight;
     this.top = grid.scrollTop;
     const first = Math.floor(this.top / ROW_PX), fit = Math.ceil(grid.clientHeight / ROW_PX) + 1;
     grid.removeAttribute("aria-activedescendant");
@@ -215,26 +207,23 @@ export class EventTable {
       const dom = (this.pool[k] ??= add(this.space, "div", { className: "rtnb-ev-row", id: `${this.uid}-${k}`, role: "row" },
         ...COLUMNS.map(() => add(null, "span", { role: "gridcell" }))));
       dom.line = k < fit ? lines[first + k] : undefined;
-      put(dom, "hidden", dom.line === undefined);
+      put(dom, { hidden: dom.line === undefined });
       if (!dom.hidden) this.paintRow(dom, first + k);
     }
     for (const c of NUMERIC) grid.style.setProperty(`--w${c}`, `${this.digits[c] + 0.6}ch`);
-    putAttribute(grid, "aria-rowcount", lines.length + 1);
+    put(grid, { "aria-rowcount": lines.length + 1 });
     this.onPainted();
   }
   paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
     const { view, selected } = this, { line } = dom, i = firstOf(line), row = view.get(i), chosen = line === selected;
-    put(dom.style, "transform", `translateY(${at * ROW_PX}px)`);
-    putAttribute(dom, "data-index", i);
-    putAttribute(dom, "data-kind", row[FLAGS] & TROUBLE ? "trouble" : directionOf(row));
-    putAttribute(dom, "data-relation", selected === null || chosen ? "" : view.relation(i, firstOf(selected)));
-    putAttribute(dom, "aria-rowindex", at + 2);
-    put(dom, "ariaSelected", `${chosen}`);
+    const kind = row[FLAGS] & TROUBLE ? "trouble" : directionOf(row);
+    put(dom.style, { transform: `translateY(${at * ROW_PX}px)` });
+    put(dom, { "data-index": i, "data-kind": kind, "aria-rowindex": at + 2, "aria-selected": chosen });
     if (chosen) this.grid.setAttribute("aria-activedescendant", dom.id);
     view.cells(line).forEach((text, c) => {
-      put(dom.children[c], "textContent", text);
+      put(dom.children[c], { textContent: text });
       this.digits[c] = Math.max(this.digits[c], text.length);
     });
-    put(dom.children[3], "ariaLabel", directionOf(row));
+    put(dom.children[3], { "aria-label": directionOf(row) });
   }
 }

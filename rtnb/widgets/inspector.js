@@ -13,50 +13,48 @@
  */
 import { EventPane } from "./event_pane.js";
 import { EventTable, KEPT, View, firstOf, whole } from "./event_table.js";
-import { add, download, put, toggleButton, watch } from "./shared.js";
+import { add, button, onChannel, put, save, toggleButton, watch } from "./shared.js";
 
-const MOST_PENDING = 500; // messages that wait for a frame
 const FILTER_HELP = "A part of type, id or text, “sent” or “received”; * stands for anything, a comma for “or”, ! for “not” ( / )";
 
 class Inspector extends EventTable {
-  /** @param {import("./types").Model<State>} model @param {Element} el @param {import("./types").Channel} channel */
-  constructor(model, el, channel) {
-    const root = add(el, "div", { className: "rtnb rtnb-ev", "data-lm-suppress-shortcuts": "true" }), ended = new AbortController();
+  /** @param {import("./types").ViewProps<State>} props */
+  constructor({ model, el, channel, signal }) {
+    const root = add(el, "div", { className: "rtnb rtnb-ev", "data-lm-suppress-shortcuts": "true" });
     const bar = add(root, "div", { className: "rtnb-ev-bar", role: "toolbar", "aria-label": "Events" });
     const body = add(root, "div", { className: "rtnb-ev-body" });
-    super(body, ended.signal);
+    super(body, signal);
     this.model = model;
     this.channel = channel;
-    this.root = root;
-    this.ended = ended;
     this.pane = new EventPane(body, this);
-    this.source = this.total = this.growing = this.searched = 0;
+    this.source = this.growing = this.searched = 0;
     this.waiting = this.searching = false;
     this.noted = "";
-    /** @type {[any, DataView][]} */ this.pending = [];
 
     this.filter = add(bar, "input", { type: "search", placeholder: "Filter, e.g. *.delta", "aria-label": "Filter", title: FILTER_HELP, spellcheck: false });
     this.filter.oninput = () => this.refilter({ filter: this.filter.value });
-    this.errors = toggleButton(bar, { title: "Show errors only (e: next error)" }, (errors) => this.refilter({ errors }));
-    this.folding = toggleButton(bar, { textContent: "Fold", title: "Show pieces of one part as one row" }, (fold) => this.refilter({ fold }));
-    this.following = toggleButton(bar, { textContent: "Follow", title: "Keep the newest event in view (f)" }, () => this.onKey("f"));
-    this.pause = toggleButton(bar, { textContent: "Pause", title: "Freeze the table; events are still recorded (Space)" }, () => this.onKey(" "));
+    this.errors = toggleButton(bar, "Errors", (errors) => this.refilter({ errors }), { title: "Show errors only" });
+    this.folding = toggleButton(bar, "Fold", (fold) => this.refilter({ fold }), { title: "Show pieces of one part as one row" });
+    this.following = toggleButton(bar, "Follow", () => this.onKey("f"), { title: "Keep the newest event in view; without it the table stands still (f)" });
     const foot = add(root, "div", { className: "rtnb-ev-bar rtnb-ev-foot" });
     this.status = add(foot, "span", { className: "rtnb-ev-status rtnb-faint" });
-    this.save = add(foot, "button", { type: "button", textContent: "Export", title: "Save all events as JSON Lines", onclick: () => this.export() });
-    this.send = add(foot, "button", { type: "button", textContent: "Send event…", onclick: () => this.attempt(() => this.pane.compose()) });
+    this.send = button(foot, "Send event…", () => this.attempt(() => this.pane.compose()));
     root.addEventListener("keydown", (/** @type {any} */ { key, target }) => {
       if (key === "Escape" || (key === "Enter" && target === this.filter)) this.grid.focus();
     });
-    this.stream = channel.openStream(model.get("stream_name"), (kind, header, [buffer]) => kind === "rows" && this.onRows(header, buffer));
+    this.stream = channel.openStream(model.get("stream_name"), (_, header, [buffer]) => this.onRows(header, buffer), signal);
     this.ask();
-  }
-  close() {
-    this.ended.abort();
-    cancelAnimationFrame(this.growing);
-    cancelAnimationFrame(this.frame);
-    this.stream.close();
-    this.pane.close();
+    signal.addEventListener("abort", () => {
+      cancelAnimationFrame(this.growing);
+      cancelAnimationFrame(this.frame);
+      this.pane.close();
+    });
+    channel.addEventListener("status", this.paint, { signal });
+    watch(model, ["height_px"], () => root.style.setProperty("--rtnb-ev-height", `${model.get("height_px")}px`), signal);
+    watch(model, ["can_send"], () => put(this.send, { hidden: !model.get("can_send") }), signal);
+    watch(model, ["selected_index"], () => this.showSelected(), signal);
+    const still = `[data-rtnb-static="${model.get("static_id")}"]`;
+    add(el, "style", { textContent: `${still}, .jp-OutputArea-child:has(${still}) { display: none }` });
   }
   request(/** @type {string} */ kind, /** @type {object} */ header, options = {}) { return this.stream.request(kind, header, options); }
   /** Do something that may fail; the status shows the reason. */
@@ -68,23 +66,14 @@ class Inspector extends EventTable {
 
   // --- keys and buttons
   onKey(/** @type {string} */ key) {
-    if (key === " ") {
-      Object.assign(this, { paused: !this.paused });
-      if (!this.paused) this.ask();
-    } else if (key === "f") Object.assign(this, { follow: !this.follow });
+    if (key === "f") Object.assign(this, { follow: !this.follow });
     else if (key === "/") this.filter.focus();
-    else if (key === "e") this.nextError();
     else if (key === "c") this.copy();
     else if (key === "Escape") this.select(null);
     else if (key === "ArrowLeft" || key === "ArrowRight" || key === "Enter") this.refilter({ fold: key === "ArrowLeft" });
     else return false;
     this.paint();
     return true;
-  }
-  nextError() {
-    const { troubles } = this.view, after = this.selected?.last ?? this.selected ?? -1;
-    const next = [...troubles.filter((i) => i > after), ...troubles].find((i) => this.goTo(i));
-    if (next === undefined) this.note(new Error(troubles.length ? "no error fits the filter" : "no errors"));
   }
   copy() {
     const index = firstOf(this.selected);
@@ -93,33 +82,14 @@ class Inspector extends EventTable {
       this.note(null, `event ${index} copied as JSON`);
     });
   }
-  async export() {
-    /** @type {string[]} */ const chunks = [];
-    this.save.disabled = true;
-    await this.attempt(async () => {
-      for (let start = 0, more = true; more;) {
-        const reply = await this.request("export", { start }, { timeout_ms: 30_000 });
-        chunks.push(reply.text);
-        [start, more] = [reply.next, reply.more];
-        this.note(null, `${whole(start)} events exported`);
-      }
-      download("events.jsonl", chunks.join(""), "application/jsonl");
-    });
-    this.save.disabled = false;
-  }
 
   // --- rows
   ask() { this.stream.send("from", { start: this.view.next }); }
   onRows(/** @type {any} */ header, /** @type {DataView} */ buffer) {
-    if (this.pending.length >= MOST_PENDING) this.pending = []; // a hidden page paints no frame; the gap is asked for later
-    this.pending.push([header, buffer]);
-    this.grow();
-  }
-  take(/** @type {any} */ header, /** @type {DataView} */ buffer) {
     if (header.source !== this.source || header.base > this.view.next) this.reset(header);
-    this.total = header.total;
     this.waiting = header.waiting;
-    if (!this.paused && !this.view.add(header.start, JSON.parse(new TextDecoder().decode(buffer)))) this.ask();
+    if (!this.view.add(header.start, JSON.parse(new TextDecoder().decode(buffer)))) this.ask();
+    this.grow();
   }
   /** Begin the table anew: for another source, or behind a gap. */
   reset(/** @type {any} */ header) {
@@ -130,10 +100,8 @@ class Inspector extends EventTable {
   grow() {
     this.growing ||= requestAnimationFrame(() => {
       this.growing = 0;
-      const end = performance.now() + 10;
-      while (this.pending.length && performance.now() < end) this.take(...this.pending.splice(0, 1)[0]);
       if (this.view.rows.length > KEPT * 1.125) this.rebuild(() => this.view.keep(KEPT));
-      if (!this.view.grow() || this.pending.length) this.grow();
+      if (!this.view.grow()) this.grow();
       else this.search();
       this.showSelected();
       this.paint();
@@ -178,9 +146,7 @@ class Inspector extends EventTable {
   }
   onSelected() {
     this.pane.show(this.selected);
-    if (this.holdsSelected()) return;
-    this.model.set("selected_index", firstOf(this.selected));
-    this.model.save_changes();
+    if (!this.holdsSelected()) save(this.model, { selected_index: firstOf(this.selected) });
   }
   showSelected() {
     const index = this.model.get("selected_index");
@@ -194,31 +160,16 @@ class Inspector extends EventTable {
     this.paint();
   }
   onPainted() {
-    const { view, paused } = this, cut = this.channel.status().kind === "none", errors = view.troubles.length;
-    const facts = [`${whole(view.shown)}${view.seen < view.next || this.pending.length ? "…" : ""} of ${whole(view.next - view.base)} events`,
-      view.base && `${whole(view.base)} older events are not shown`, paused && `paused, ${whole(this.total - view.next)} new`,
+    const { view } = this, cut = this.channel.kind === "none", errors = view.troubles.length;
+    const facts = [`${whole(view.shown)}${view.seen < view.next ? "…" : ""} of ${whole(view.next - view.base)} events`,
+      view.base && `${whole(view.base)} older events are not shown`,
       cut && "No connection to the kernel. Showing the events received so far", this.noted];
     const empty = cut ? "Waiting for the kernel" : this.waiting ? "Waiting for a session" : "No events yet";
-    put(this.status, "textContent", view.next ? facts.filter(Boolean).join(" · ") : empty);
-    put(this.errors, "textContent", `Errors ${whole(errors)}`);
-    this.errors.toggleAttribute("data-trouble", errors > 0);
-    const { errors: only, fold } = view.settings, toggles = [this.errors, this.folding, this.following, this.pause];
-    [only, fold, this.follow, paused].forEach((on, k) => put(toggles[k], "ariaPressed", `${on}`));
+    put(this.status, { textContent: view.next ? facts.filter(Boolean).join(" · ") : empty });
+    put(this.errors, { textContent: `Errors ${whole(errors)}`, "data-trouble": errors > 0, "aria-pressed": view.settings.errors });
+    put(this.folding, { "aria-pressed": view.settings.fold });
+    put(this.following, { "aria-pressed": this.follow });
   }
 }
 
-/** @param {import("./types").RenderProps<State>} props */
-async function render({ model, el, host }) {
-  const { exports: channel } = await host.getWidget(model.get("channel"));
-  const inspector = new Inspector(model, el, channel), still = `[data-rtnb-static="${model.get("static_id")}"]`;
-  add(el, "style", { textContent: `${still}, .jp-OutputArea-child:has(${still}) { display: none }` });
-  const ends = [
-    watch(model, ["height_px"], () => inspector.root.style.setProperty("--rtnb-ev-height", `${model.get("height_px")}px`)),
-    watch(model, ["can_send"], () => put(inspector.send, "hidden", !model.get("can_send"))),
-    watch(model, ["selected_index"], () => inspector.showSelected()),
-    channel.onStatus(inspector.paint),
-  ];
-  return () => [...ends, () => inspector.close()].forEach((end) => end());
-}
-
-export default { render };
+export default onChannel((/** @type {import("./types").ViewProps<State>} */ props) => void new Inspector(props));

@@ -1,15 +1,12 @@
 """`MessageBar`: type, send an audio file, interrupt; one status line and the latency of the last turn.
 
 Traits (kernel to page): `status`, `is_problem`, `busy`, `can_interrupt`, `last_turn`, `figures`. On its stream, page to
-kernel: ``ask`` {text}, ``sound`` {rate_hz} with pieces of an upload (16-bit samples, or without a rate a WAV file),
-``cancel``, ``interrupt``; kernel to page: ``heard`` {items}, the last rows of `Playback.heard`.
+kernel: ``ask`` {text}, ``sound`` {name, rate_hz} (`Upload` of `decode_sound`), ``cancel``, ``interrupt``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -17,19 +14,12 @@ from traitlets import Bool, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
-from rtnb.audio import decode_pcm16, read_wav
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload
-
-HEARD_ITEMS: Final = 12
-"""Rows in the table of answers, the newest (chosen)."""
-
-HEARD_S: Final = 0.5
-"""Interval of that table while an answer plays (chosen)."""
+from rtnb.widgets._upload import Upload, decode_sound
 
 _SENDING: Final = "Sending the audio file …"
 
@@ -61,8 +51,6 @@ class MessageBar(SessionView):
         self._lines: dict[str, tuple[str, bool]] = {}
         self._upload = Upload()
         self._tasks: dict[asyncio.Task[Any], str] = {}
-        self._heard: list[list[Any]] = []
-        self._heard_s = 0.0
         self._answering: set[str] = set()
         super().__init__(session, **traits)
 
@@ -92,7 +80,7 @@ class MessageBar(SessionView):
     async def _say_sound(self, session: Session, sound: bytes, rate_hz: int | None) -> None:
         self.busy = True
         try:
-            audio, rate = read_wav(sound) if rate_hz is None else (decode_pcm16(sound), int(rate_hz))
+            audio, rate = decode_sound(sound, rate_hz)
             await session.say(audio, rate_hz=rate)
         finally:
             self.busy = False
@@ -141,24 +129,13 @@ class MessageBar(SessionView):
         self._on_played()
 
     def _on_played(self) -> None:
-        session = self.session
-        if not isinstance(session, Session):
-            return
-        self.can_interrupt = not session.closed and bool(self._answering or session.playback.playing)
-        if self.can_interrupt and time.monotonic() - self._heard_s < HEARD_S:
-            return
-        self._heard_s, before = time.monotonic(), self._heard
-        self._heard = [_without_nan(row) for row in session.playback.rows()[-HEARD_ITEMS:]]
-        if self._heard != before:
-            self._stream.publish("heard", {"items": self._heard})
+        if isinstance(self.session, Session):
+            answers = bool(self._answering or self.session.playback.playing)
+            self.can_interrupt = answers and not self.session.closed
 
     def _on_end(self) -> None:
         self._answering.clear()
         self._on_played()
-
-    def _on_page(self, page_id: str, change: str) -> None:
-        if change == "joined":
-            self._stream.publish("heard", {"items": self._heard})
 
     def close(self) -> None:
         """Stop its requests and leave the page; closing twice is fine."""
@@ -187,7 +164,3 @@ def turn_figures(turn: TurnLatency) -> list[list[str]]:
     if (total := turn.ms("first audible") or turn.ms("first token")) is not None:
         figures.append(["total", f"{total:.0f} ms", f"From the {turn.start} to the first sound (or text)"])
     return figures
-
-
-def _without_nan(row: tuple[Any, ...]) -> list[Any]:
-    return [None if isinstance(value, float) and math.isnan(value) else value for value in row]

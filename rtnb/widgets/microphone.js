@@ -1,5 +1,5 @@
 /**
- * Microphone of a page: start and stop, level, mute, push to talk; where there can be none, the capture page or an audio file.
+ * Microphone of a page: start and stop, level, mute, push to talk; where there can be none, an audio file.
  * Messages: see microphone.py.
  *
  * @typedef {object} State
@@ -18,8 +18,8 @@
  * @property {string} stream reference to an ipywebrtc stream; empty: the device
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
-import { decodeFile, upload, watch } from "./shared.js";
-import { Capture, explain, hasNoMicrophone, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
+import { sendFile, shareViews, watch } from "./shared.js";
+import { Capture, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
 import { createView, formatStatus } from "./microphone_view.js";
 
 const TAIL_MS = 120; // recorded after the key goes up: the end of the last word
@@ -44,31 +44,27 @@ class Controller {
   dropped = 0;
   /** @type {string[]} */
   devices = [];
-  capturePage = "";
   /** @type {?AbortController} */
   upload = null;
   uploadStatus = "";
   reported = "";
   /** @type {any} */
   tail = null;
-  abort = new AbortController();
 
-  /**
-   * @param {import("./types").Model<State>} model
-   * @param {import("./types").Channel} channel
-   * @param {() => void} draw
-   */
-  constructor(model, channel, draw) {
+  /** @param {import("./types").SharedProps<State>} props */
+  constructor({ model, channel, draw, signal }) {
     this.model = model;
     this.channel = channel;
     this.draw = draw;
-    const { signal } = this.abort;
-    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header));
-    this.leave = [
-      channel.onActivePage((active) => !active && this.capture && this.stop(explain(channel.status().kind === "none" ? "kernel" : "elsewhere"))),
-      watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start()),
-      watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update()),
-    ];
+    signal.addEventListener("abort", () => {
+      this.stop();
+      this.upload?.abort();
+    });
+    this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header), signal);
+    const leave = () => !channel.isActivePage() && this.capture && this.stop(explain(channel.kind === "none" ? "kernel" : "elsewhere"));
+    channel.addEventListener("active", leave, { signal });
+    watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start(), signal);
+    watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update(), signal);
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.list(), { signal });
@@ -91,14 +87,10 @@ class Controller {
     this.update();
   }
 
-  get talking() {
-    return !this.model.get("muted") && (this.model.get("mode") === "open" || this.held);
-  }
+  get talking() { return !this.model.get("muted") && (this.model.get("mode") === "open" || this.held); }
 
   /** State of the microphone on whichever page. */
-  get state() {
-    return this.own.state === "off" && this.shown.run !== this.run ? this.shown.state : this.own.state;
-  }
+  get state() { return this.own.state === "off" && this.shown.run !== this.run ? this.shown.state : this.own.state; }
 
   /** Set the gate, report a change to the kernel, and draw. */
   update() {
@@ -115,7 +107,6 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     this.reported = ""; // the kernel may wait for it again
     this.update();
-    if (hasNoMicrophone(this.own)) this.stream.request("capture_page", {}).then(({ url }) => this.show({ capturePage: url }), () => {});
   }
 
   /** Change what the views show. */
@@ -147,20 +138,13 @@ class Controller {
     Object.assign(this, { waiting: [], dropped: 0, level: SILENT });
     this.setState("starting");
     try {
-      if (!(await this.claim())) throw "kernel";
+      await this.channel.claimActivePage().catch(() => Promise.reject("kernel")); // stops the capture of any other page
       await capture.open(() => this.openSource());
       if (this.capture === capture) this.setState("on");
       this.list();
     } catch (error) {
       if (this.capture === capture) this.stop(explain(error));
     }
-  }
-
-  /** Become the active page, which stops the capture of any other page; false where the kernel does not answer for 10 s. */
-  async claim() {
-    if (!this.channel.isActivePage()) this.channel.claimActivePage();
-    for (let i = 0; i < 200 && !this.channel.isActivePage(); i++) await new Promise((resolve) => setTimeout(resolve, 50));
-    return this.channel.isActivePage();
   }
 
   /** Get the ipywebrtc stream widget, if there is one. */
@@ -210,16 +194,18 @@ class Controller {
     if (!talking) frame.pcm.fill(0); // recorded before the gate closed
     this.waiting.push({ ...frame, talking });
     if (this.waiting.length > WAITING_FRAMES) this.dropped += this.waiting.splice(0, 1).length;
-    if (this.channel.status().kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
-    this.level = talking ? this.measure(frame) : SILENT;
+    if (this.channel.kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
+    this.level = talking ? this.measure(frame.pcm) : SILENT;
     if (frame.index % 5 === 0) this.update();
   }
 
   /** Measure the level; the peak falls slowly enough to be seen, and a warning needs two seconds. */
-  measure(/** @type {import("./microphone_capture.js").Frame} */ frame) {
-    const peak = Math.max(frame.peak, 0.8 * this.level.peak);
-    const clipped = frame.clipped + 0.98 * this.level.clipped;
-    const quiet = frame.power < 1e-5 ? this.level.quiet + 1 : 0; // −50 dBFS: speech at a fair level has −30
+  measure(/** @type {Int16Array} */ pcm) {
+    const sizes = Float32Array.from(pcm, (value) => Math.abs(value) / 32768);
+    const peak = Math.max(...sizes, 0.8 * this.level.peak);
+    const clipped = sizes.filter((size) => size > 0.999).length + 0.98 * this.level.clipped;
+    const power = sizes.reduce((sum, size) => sum + size * size, 0) / sizes.length;
+    const quiet = power < 1e-5 ? this.level.quiet + 1 : 0; // −50 dBFS: speech at a fair level has −30
     return { peak, clipped, quiet, warning: clipped >= 10 ? "clipping" : quiet >= 100 ? "too quiet" : "" };
   }
 
@@ -236,47 +222,12 @@ class Controller {
 
   /** Send an audio file to be played in place of a microphone, or cancel that. */
   async send(/** @type {File} */ file) {
-    const { signal } = (this.upload = new AbortController());
-    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) =>
-      this.show({ uploadStatus: `Sending ${file.name}: ${Math.floor((100 * sent) / size)} %` });
-    this.show({ own: OFF, uploadStatus: `Reading ${file.name}…` });
-    try {
-      const pcm = await decodeFile(file);
-      await upload(this.stream, "file", pcm.buffer, { name: file.name }, { onProgress, signal });
-    } catch (/** @type {any} */ error) {
-      const problem = `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
-      this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
-    }
+    this.upload = new AbortController();
+    this.own = OFF;
+    const problem = await sendFile(this.stream, "file", file, this.upload.signal, (uploadStatus) => this.show({ uploadStatus }));
+    if (problem) this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
     this.show({ upload: null, uploadStatus: "" });
-  }
-
-  close() {
-    this.stop();
-    this.upload?.abort();
-    this.abort.abort();
-    this.leave.forEach((leave) => leave());
-    this.stream.close();
   }
 }
 
-export default () => {
-  /** @type {?Controller} */
-  let controller = null;
-  /** @type {Set<() => void>} */
-  const views = new Set();
-  /** @param {import("./types").RenderProps<State>} props */
-  async function render({ model, el, host, signal }) {
-    const { exports: channel } = await host.getWidget(model.get("channel"));
-    controller ??= new Controller(model, channel, () => views.forEach((draw) => draw()));
-    const draw = createView(model, controller, el, signal);
-    views.add(draw);
-    draw();
-    return () => {
-      views.delete(draw);
-      if (views.size) return;
-      controller?.close(); // the last view is gone: so is the microphone
-      controller = null;
-    };
-  }
-  return { render };
-};
+export default shareViews((/** @type {import("./types").SharedProps<State>} */ props) => new Controller(props), createView);

@@ -5,17 +5,15 @@ busy cell delays nothing on a direct channel. The page stops the microphone when
 tab starts it, or when the kernel does not answer for 7 s: Jupyter itself never stops it.
 
 Messages, page to kernel: ``state`` {run, state, status, problem, next_step, devices, rate_hz}, ``audio`` {run, first,
-frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``traits`` {name: value}, ``file`` {name}
-(`Upload` of PCM16 at 24 kHz), ``capture_page`` (reply {url}). Kernel to page: ``start``, ``stop``, ``shown`` {run,
-state, status, problem, dropped}, ``level`` {peak}, ``traits`` {name: value}. A run is one capture; only the
-newest one counts.
+frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``file`` {name,
+rate_hz} (`Upload` of `decode_sound`). Kernel to page: ``start``, ``stop``, ``shown`` {run, state, status, problem,
+dropped}, ``level`` {peak}. A run is one capture; only the newest one counts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 from collections.abc import Callable, Coroutine
 from functools import cached_property
@@ -34,13 +32,11 @@ from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload
+from rtnb.widgets._upload import Upload, decode_sound
 from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, AudioSender
 from rtnb.widgets.settings import close_all
 
 _BOXES: Final = ("muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden")
-_SHARED: Final = ("mode", "talk_key", "device", *_BOXES)
-"""Traits that the notebook's page and the capture page share."""
 
 _of_session: WeakKeyDictionary[Any, Microphone] = WeakKeyDictionary()
 """Microphone of each session: a newer one replaces it, so a cell that runs again does not send everything twice."""
@@ -107,7 +103,6 @@ class Microphone(SessionView):
             session = session.session  # of a playground: waits until its session is open
         stream, self._audio, sample = _open_source(source, rate_hz)
         super().__init__(session, **{"stream": stream, "sample": sample, **traits})
-        self.observe(lambda change: self._stream.publish("traits", {change["name"]: change["new"]}), _SHARED)
 
     # --- public -------------------------------------------------------------------------------------------------------
 
@@ -344,7 +339,7 @@ class Microphone(SessionView):
         if not self._stream.pages and self._playing is None:
             self.state = "no page"
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
         current = header.get("run") == self._run
         if kind == "audio" and current:
             samples, stamp_ms = decode_pcm16(buffers[0]), header["t"] or now_ms()  # no stamp before clocks are compared
@@ -355,17 +350,11 @@ class Microphone(SessionView):
             self._on_state(header, current=current)
         elif kind == "toggle":
             (self._start if header["on"] else self._stop)()
-        elif kind == "traits":
-            for name in header.keys() & {*_SHARED}:
-                setattr(self, name, header[name])
-        elif kind == "file":
-            if (pcm := self._upload.receive(header, buffers)) is not None:
-                self._stop()
-                _, self._audio, self.sample = _open_source(decode_pcm16(pcm), RATE_HZ, str(header["name"]))
-                self._start()
-        elif kind == "capture_page":
-            return self._invite()
-        return None
+        elif kind == "file" and (data := self._upload.receive(header, buffers)) is not None:
+            sound = decode_sound(data, header["rate_hz"])
+            self._stop()
+            _, self._audio, self.sample = _open_source(*sound, str(header["name"]))
+            self._start()
 
     def _on_state(self, header: dict[str, Any], *, current: bool) -> None:
         state = header["state"]
@@ -392,18 +381,6 @@ class Microphone(SessionView):
         self._sender.take(samples, first=first, frames=frames, stamp_ms=stamp_ms, session=session, talking=talking)
         if first // 25 != (first + frames) // 25:  # twice a second
             self._publish_state()
-
-    async def _invite(self) -> dict[str, str]:
-        return {"url": await self.channel.invite(self._write_capture_page)}
-
-    def _write_capture_page(self, page_id: str, token: str, port: int) -> str:
-        """Return the HTML of the capture page, which works where the notebook's page may not record (VS Code)."""
-        offer = {"port": port, "token": token, "direct": True}
-        scripts = {name: bundle(f"{name}.js") for name in ("channel", "microphone")}
-        traits = {name: getattr(self, name) for name in ("stream_name", "worklet", *_SHARED)}
-        facts = {"page": page_id, "offer": offer, "traits": traits, **scripts}
-        text = json.dumps(facts).replace("<", "\\u003c")  # no </script> in it
-        return _CAPTURE_PAGE.format(style=styles("microphone.css"), facts=text, script=bundle("microphone_popout.js"))
 
 
 async def _finished_response(session: Session) -> Response:
@@ -457,14 +434,3 @@ async def play_frames(
             await sleep(wait_ms / 1000)
         samples = audio[number * FRAME_SAMPLES : (number + 1) * FRAME_SAMPLES]
         on_frame(number, np.pad(samples, (0, FRAME_SAMPLES - len(samples))))
-
-
-_CAPTURE_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Microphone</title>
-<style>:root {{ color-scheme: light dark; }} body {{ margin: 2em auto; max-width: 50em; }}
-{style}</style>
-<body class="rtnb"><h1>Microphone of your notebook</h1>
-<p>The audio goes to the notebook's kernel on this machine. Closing this page switches the microphone off.</p>
-<div id="widget"></div>
-<script type="application/json" id="facts">{facts}</script><script type="module">{script}</script>
-"""

@@ -1,14 +1,15 @@
 /** Capture of a microphone, or of an ipywebrtc stream, as frames; and the reasons why it fails. */
+import { loadWorklet } from "./shared.js";
 
-/** @typedef {{ pcm: Int16Array, index: number, t: number, peak: number, power: number, clipped: number }} Frame */
+/** @typedef {{ pcm: Int16Array, index: number, t: number }} Frame */
 /** @typedef {{ stream: MediaStream, release: () => void }} Source */
 /** @typedef {{ code: string, problem: string, next_step: string }} Problem */
 
 /** @type {Record<string, [string, string]>} */
 const PROBLEMS = {
   insecure: ["The browser allows a microphone only on https and localhost pages.", "Open the notebook by https or as localhost."],
-  policy: ["The page around this notebook does not allow a microphone.", "Use the capture page or an audio file."],
-  worklet: ["The security policy of this page (CSP) does not allow audio processing.", "Use the capture page or an audio file."],
+  policy: ["The page around this notebook does not allow a microphone.", "Use an audio file."],
+  worklet: ["The security policy of this page (CSP) does not allow audio processing.", "Use an audio file."],
   NotAllowedError: ["The browser does not allow the microphone.", "Click the icon next to the address bar and allow the microphone."],
   NotFoundError: ["No microphone was found.", "Connect one and start again, or use an audio file."],
   NotReadableError: ["The microphone cannot be read; another program may use it.", "Close that program and start again."],
@@ -42,7 +43,7 @@ export function hasNoMicrophone(/** @type {Problem} */ { code }) {
  */
 export function obstacle() {
   if (!window.isSecureContext || !navigator.mediaDevices || !window.AudioWorkletNode) return explain("insecure");
-  const policy = /** @type {any} */ (document).permissionsPolicy ?? /** @type {any} */ (document).featurePolicy;
+  const policy = /** @type {any} */ (document).featurePolicy;
   return policy && !policy.allowsFeature("microphone") ? explain("policy") : null;
 }
 
@@ -78,7 +79,7 @@ export async function openStreamWidget(widget) {
 
 /** List the microphones whose labels the page may read. */
 export async function listDevices() {
-  const all = (await navigator.mediaDevices?.enumerateDevices?.()) ?? [];
+  const all = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
   return all.filter(({ kind, label }) => kind === "audioinput" && label);
 }
 
@@ -110,9 +111,7 @@ export class Capture {
     this.options = options;
   }
 
-  get tracks() {
-    return this.source?.stream.getAudioTracks() ?? [];
-  }
+  get tracks() { return this.source?.stream.getAudioTracks() ?? []; }
 
   /** Start; where `close` came first, nothing stays open.
    * @param {() => Promise<Source>} openSource
@@ -124,14 +123,12 @@ export class Capture {
     if (signal.aborted) return this.close();
     for (const track of this.tracks) track.addEventListener("ended", () => onEnd("ended"), { signal });
     this.context = new AudioContext({ latencyHint: "interactive" });
-    const url = URL.createObjectURL(new Blob([worklet], { type: "text/javascript" }));
-    await this.context.audioWorklet.addModule(url).catch(() => Promise.reject("worklet"));
-    URL.revokeObjectURL(url);
+    await loadWorklet(this.context, worklet).catch(() => Promise.reject("worklet"));
     if (signal.aborted) return this.close();
     this.node = new AudioWorkletNode(this.context, "rtnb-microphone", { numberOfOutputs: 0 });
     this.node.port.onmessage = ({ data }) => signal.aborted || onFrame(data);
     this.context.createMediaStreamSource(this.source.stream).connect(this.node);
-    const patience_ms = navigator.userActivation?.hasBeenActive ? 10000 : 2000; // a click allows sound, but a page may be slow
+    const patience_ms = navigator.userActivation.hasBeenActive ? 10000 : 2000; // a click allows sound, but a page may be slow
     await Promise.race([this.context.resume(), new Promise((resolve) => setTimeout(resolve, patience_ms))]);
     if (this.context.state === "suspended") throw "blocked"; // a page without a click
   }

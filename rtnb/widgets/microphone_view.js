@@ -1,5 +1,5 @@
 /** Look of the microphone: one row, and below it the next step where something is wrong. */
-import { add, put, putAttribute, toggleButton } from "./shared.js";
+import { add, button, put, save, toggleButton } from "./shared.js";
 import { hasNoMicrophone } from "./microphone_capture.js";
 
 /** @type {Record<string, string>} */
@@ -19,24 +19,17 @@ export function formatStatus(/** @type {any} */ { model, own, shown, state, talk
   return WARNINGS[level.warning] ?? "Listening";
 }
 
-/** Set properties and attributes where they change. */
-function set(/** @type {any} */ node, /** @type {Record<string, any>} */ values) {
-  for (const [name, value] of Object.entries(values)) (name in node ? put : putAttribute)(node, name, value);
-}
-
 /**
  * Build one view.
- * @param {any} model
+ * @param {import("./types").ViewProps<any>} props
  * @param {any} controller
- * @param {Element} el
- * @param {AbortSignal} signal ends it
  * @returns {() => void} draws it
  */
-export function createView(model, controller, el, signal) {
+export function createView({ model, el, signal }, controller) {
   const root = add(el, "div", { className: "rtnb rtnb-microphone", role: "group", "aria-label": "Microphone" });
   const row = add(root, "div", { className: "rtnb-row" });
-  const start = add(row, "button", { type: "button", className: "rtnb-start", onclick: () => controller.toggle() });
-  const talk = add(row, "button", { type: "button", className: "rtnb-talk-key" });
+  const start = button(row, "", () => controller.toggle(), { className: "rtnb-start" });
+  const talk = button(row, "", () => {}, { className: "rtnb-talk-key" });
   talk.onpointerup = talk.onpointercancel = () => controller.hold(false);
   talk.onpointerdown = (/** @type {PointerEvent} */ event) => {
     talk.setPointerCapture(event.pointerId);
@@ -44,19 +37,15 @@ export function createView(model, controller, el, signal) {
   };
   const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level" });
   const bar = add(meter, "div");
-  set(meter, { "aria-valuemin": -60, "aria-valuemax": 0, "aria-valuenow": -60 }); // axe refuses a meter without a value
-  const mute = toggleButton(row, { className: "rtnb-mute", textContent: "Mute" }, (pressed) => {
-    model.set("muted", pressed);
-    model.save_changes();
-  });
+  put(meter, { "aria-valuemin": -60, "aria-valuemax": 0, "aria-valuenow": -60 }); // axe refuses a meter without a value
+  const mute = toggleButton(row, "Mute", (muted) => save(model, { muted }), { className: "rtnb-mute" });
   const status = add(row, "span", { className: "rtnb-status", role: "status" });
   const help = add(root, "div", { className: "rtnb-row rtnb-help" });
   const step = add(help, "span");
-  const link = add(help, "a", { target: "_blank", rel: "noopener", textContent: "Open the capture page", title: "Needs a kernel on this machine" });
   const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
   input.onchange = () => input.files[0] && controller.send(input.files[0]);
   const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
-  const choose = add(help, "button", { type: "button", onclick: onChoose });
+  const choose = button(help, "", onChoose);
 
   const onKey = (/** @type {any} */ event) => {
     const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
@@ -68,30 +57,28 @@ export function createView(model, controller, el, signal) {
   for (const name of ["keydown", "keyup"]) window.addEventListener(name, onKey, { capture: true, signal });
 
   const drawRow = (/** @type {boolean} */ off, /** @type {string} */ problem) => {
-    const { held, shown, capture } = controller;
-    const { peak } = controller.level;
+    const { held, shown, capture, level } = controller;
     const sample = Boolean(model.get("sample"));
     const label = capture ? "Stop microphone" : "Start microphone"; // also takes it over from another page
-    const level = !off && peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(peak)))) : -60;
-    const dropped = Math.max(controller.dropped, shown.dropped);
-    set(start, { textContent: !sample ? label : off ? "Play the sample recording" : "Stop" });
-    set(start, { title: problem || (capture || sample ? "" : "The browser asks for permission") });
-    set(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !capture, "aria-pressed": held });
-    set(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
-    set(mute, { "aria-pressed": model.get("muted") });
-    put(bar.style, "transform", `scaleX(${(level + 60) / 60})`);
-    set(meter, { "aria-valuenow": level, "aria-valuetext": level > -60 ? `${level} dB` : "silent" });
-    set(status, { textContent: ((!off && problem) || formatStatus(controller)) + (!off && dropped ? ` · ${dropped} frames dropped` : "") });
+    const db = !off && level.peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(level.peak)))) : -60;
+    const dropped = off ? 0 : Math.max(controller.dropped, shown.dropped);
+    const title = problem || (capture || sample ? "" : "The browser asks for permission");
+    put(start, { textContent: !sample ? label : off ? "Play the sample recording" : "Stop", title });
+    put(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !capture, "aria-pressed": held });
+    put(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
+    put(mute, { "aria-pressed": model.get("muted") });
+    put(bar.style, { transform: `scaleX(${(db + 60) / 60})` });
+    put(meter, { "aria-valuenow": db, "aria-valuetext": db > -60 ? `${db} dB` : "silent" });
+    put(status, { textContent: ((!off && problem) || formatStatus(controller)) + (dropped ? ` · ${dropped} frames dropped` : "") });
   };
   return () => {
     const { own, shown, state, upload: sending } = controller;
     const problem = (state === "off" && own.problem) || shown.problem;
-    set(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning, "data-compact": model.get("compact") });
-    set(root, { "data-sample": Boolean(model.get("sample")) });
+    put(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning });
+    put(root, { "data-compact": model.get("compact"), "data-sample": Boolean(model.get("sample")) });
     drawRow(state === "off", problem);
-    set(help, { hidden: !own.next_step && !sending });
-    set(step, { textContent: own.next_step });
-    set(link, { hidden: !controller.capturePage, href: controller.capturePage });
-    set(choose, { hidden: !sending && !hasNoMicrophone(own), textContent: sending ? "Cancel" : "Send an audio file instead…" });
+    put(help, { hidden: !own.next_step && !sending });
+    put(step, { textContent: own.next_step });
+    put(choose, { hidden: !sending && !hasNoMicrophone(own), textContent: sending ? "Cancel" : "Send an audio file instead…" });
   };
 }

@@ -51,7 +51,7 @@ _TITLE_S: Final = 0.5  # interval of the number of events in the tab's title (ch
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
 _NO_SOUND: Final = {
     "blocked": "Click anywhere on the page to hear the answers: the browser waits for a click.",
-    "elsewhere": "The sound plays in another tab of this notebook.",
+    "elsewhere": "Another tab of this notebook plays the audio.",
     "insecure": "No sound: the browser plays it only on https or localhost pages.",
 }
 

@@ -10,23 +10,33 @@
  */
 export function add(parent, tag, props = {}, ...children) {
   const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name in node && !name.startsWith("aria")) /** @type {any} */ (node)[name] = value;
-    else node.setAttribute(name, String(value));
-  }
+  for (const [name, value] of Object.entries(props)) setOn(node, name, value);
   node.append(...children);
   parent?.append(node);
   return node;
 }
 
-/** Set a property only where it changes: writing an equal text still makes the browser lay out the page again. */
-export function put(/** @type {any} */ node, /** @type {string} */ name, /** @type {any} */ value) {
-  if (node[name] !== value) node[name] = value;
+/**
+ * Set properties, and attributes, where they change: writing an equal text still makes the browser lay out the page again.
+ * @param {any} node
+ * @param {Record<string, any>} values as the `props` of `add`
+ */
+export function put(node, values) {
+  for (const [name, value] of Object.entries(values)) {
+    const before = name in node ? node[name] : node.getAttribute(name);
+    if (before !== (name in node ? value : String(value))) setOn(node, name, value);
+  }
 }
 
-/** The same for an attribute. */
-export function putAttribute(/** @type {Element} */ node, /** @type {string} */ name, /** @type {any} */ value) {
-  if (node.getAttribute(name) !== String(value)) node.setAttribute(name, String(value));
+function setOn(/** @type {any} */ node, /** @type {string} */ name, /** @type {any} */ value) {
+  if (name in node) node[name] = value;
+  else node.setAttribute(name, value);
+}
+
+/** Set traits and send them to the kernel. */
+export function save(/** @type {any} */ model, /** @type {Record<string, any>} */ traits) {
+  for (const [name, value] of Object.entries(traits)) model.set(name, value);
+  model.save_changes();
 }
 
 /**
@@ -34,13 +44,57 @@ export function putAttribute(/** @type {Element} */ node, /** @type {string} */ 
  * @param {any} model
  * @param {string[]} names
  * @param {() => void} fn
- * @returns {() => void} ends it
+ * @param {AbortSignal} signal ends it
  */
-export function watch(model, names, fn) {
+export function watch(model, names, fn, signal) {
   for (const name of names) model.on(`change:${name}`, fn);
+  signal.addEventListener("abort", () => names.forEach((name) => model.off(`change:${name}`, fn)));
   fn();
-  return () => names.forEach((name) => model.off(`change:${name}`, fn));
 }
+
+/**
+ * Make the module of a widget whose views use the page's channel.
+ * @template {object} State
+ * @param {(props: import("./types").ViewProps<State>) => void} render is not called where the view was removed meanwhile
+ */
+export const onChannel = (render) => ({
+  async render(/** @type {import("./types").RenderProps<any>} */ props) {
+    const { exports: channel } = await props.host.getWidget(props.model.get("channel"));
+    if (!props.signal.aborted) render({ ...props, channel });
+  },
+});
+
+/**
+ * Make the module of a widget whose views on a page share one object, from the first view to the last.
+ * @template {object} State
+ * @template Shared
+ * @param {(props: import("./types").SharedProps<State>) => Shared} make
+ * @param {(props: import("./types").ViewProps<State>, shared: Shared) => () => void} render returns the function that draws the view
+ */
+export const shareViews = (make, render) => () => {
+  /** @type {Set<() => void>} */
+  const views = new Set();
+  const draw = () => views.forEach((drawView) => drawView());
+  /** @type {any} */
+  let model = null; // of the widget: that of a view forgets its listeners with the view
+  let ended = new AbortController();
+  /** @type {Shared} */
+  let shared;
+  const { render: renderView } = onChannel((/** @type {import("./types").ViewProps<State>} */ props) => {
+    if (!views.size) {
+      ended = new AbortController();
+      shared = make({ model, channel: props.channel, signal: ended.signal, draw });
+    }
+    const drawView = render(props, shared);
+    views.add(drawView);
+    drawView();
+    props.signal.addEventListener("abort", () => {
+      views.delete(drawView);
+      if (!views.size) ended.abort();
+    });
+  });
+  return { initialize: (/** @type {{model: any}} */ props) => void (model = props.model), render: renderView };
+};
 
 /**
  * Handle keys pressed in `node` before JupyterLab does: it listens in the capture phase on the document.
@@ -57,23 +111,21 @@ export function onKey(node, handle, signal) {
   window.addEventListener("keydown", listener, { capture: true, signal });
 }
 
-/** Keep what is typed in a field from JupyterLab's shortcuts. */
-export function keepTyping(/** @type {HTMLElement} */ field) {
-  field.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  });
+/** @type {(parent: ?Element, textContent: string, onclick: (event: any) => void, props?: Record<string, any>) => any} */
+export function button(parent, textContent, onclick, props = {}) {
+  return add(parent, "button", { type: "button", textContent, onclick, ...props });
 }
 
 /**
  * A button with two states, which screen readers know as pressed or not.
  * @param {Element} parent
- * @param {Record<string, any>} props
+ * @param {string} text
  * @param {(pressed: boolean) => void} onToggle called with the wanted state; show it by `aria-pressed`
+ * @param {Record<string, any>} [props]
  */
-export function toggleButton(parent, props, onToggle) {
-  const button = add(parent, "button", { type: "button", "aria-pressed": "false", ...props });
-  button.addEventListener("click", () => onToggle(button.getAttribute("aria-pressed") !== "true"));
-  return button;
+export function toggleButton(parent, text, onToggle, props = {}) {
+  const onClick = (/** @type {any} */ { currentTarget }) => onToggle(currentTarget.getAttribute("aria-pressed") !== "true");
+  return button(parent, text, onClick, { "aria-pressed": false, ...props });
 }
 
 /** A moment as text: 0:07, 1:02:30, with `digits` of a second. */
@@ -84,11 +136,20 @@ export function clock(/** @type {number} */ ms, digits = 0) {
   return h ? `${h}:${String(m).padStart(2, "0")}:${rest}` : `${m}:${rest}`;
 }
 
-/** Save a text as a file of the user's. */
-export function download(/** @type {string} */ name, /** @type {string} */ text, type = "text/plain") {
-  const url = URL.createObjectURL(new Blob([text], { type }));
-  add(null, "a", { href: url, download: name }).click();
-  URL.revokeObjectURL(url);
+/** Samples of a message, without a copy. */
+export const int16 = (/** @type {DataView} */ data) => new Int16Array(data.buffer, data.byteOffset, data.byteLength / 2);
+
+/** Make a buffer to play of 16-bit samples. */
+export function makeBuffer(/** @type {BaseAudioContext} */ context, /** @type {Int16Array} */ pcm) {
+  const buffer = context.createBuffer(1, Math.max(1, pcm.length), 24000);
+  buffer.copyToChannel(Float32Array.from(pcm, (value) => value / 32768), 0);
+  return buffer;
+}
+
+/** Load an audio worklet from its text; a page whose security policy forbids that rejects. */
+export async function loadWorklet(/** @type {BaseAudioContext} */ context, /** @type {string} */ text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  await context.audioWorklet.addModule(url).finally(() => URL.revokeObjectURL(url));
 }
 
 /**
@@ -123,19 +184,19 @@ const colors = new Map();
 
 /** Plays clips of 16-bit samples, one at a time. Make it in a click or key handler: browsers refuse sound before one. */
 export class ClipPlayer {
-  constructor(/** @type {() => void} */ onChange) {
+  context = new AudioContext();
+  /** @type {?{source: AudioBufferSourceNode, start_ms: number, from_s: number}} */
+  clip = null;
+
+  constructor(/** @type {AbortSignal} */ signal, /** @type {() => void} */ onChange = () => {}) {
     this.onChange = onChange;
-    this.context = new AudioContext();
-    /** @type {?{source: AudioBufferSourceNode, start_ms: number, from_s: number}} */
-    this.clip = null;
+    signal.addEventListener("abort", () => this.context.close());
   }
 
-  play(/** @type {Int16Array} */ pcm, start_ms = 0, rate_hz = 24000) {
+  play(/** @type {Int16Array} */ pcm, start_ms = 0) {
     this.stop();
     if (!pcm.length) return;
-    const buffer = this.context.createBuffer(1, pcm.length, rate_hz);
-    buffer.copyToChannel(Float32Array.from(pcm, (value) => value / 32768), 0);
-    const source = new AudioBufferSourceNode(this.context, { buffer });
+    const source = new AudioBufferSourceNode(this.context, { buffer: makeBuffer(this.context, pcm) });
     source.connect(this.context.destination);
     source.onended = () => this.clip?.source === source && this.stop();
     source.start();
@@ -144,19 +205,12 @@ export class ClipPlayer {
   }
 
   /** Where it plays, ms; null while nothing does. */
-  get position_ms() {
-    return this.clip && this.clip.start_ms + 1000 * (this.context.currentTime - this.clip.from_s);
-  }
+  get position_ms() { return this.clip && this.clip.start_ms + 1000 * (this.context.currentTime - this.clip.from_s); }
 
   stop() {
     this.clip?.source.stop();
     this.clip = null;
     this.onChange();
-  }
-
-  close() {
-    this.clip?.source.stop();
-    return this.context.close();
   }
 }
 
@@ -212,6 +266,29 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
   }
 }
 
+/**
+ * Send an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as samples with a rate.
+ * @param {import("./types").Stream} stream
+ * @param {string} kind
+ * @param {File} file
+ * @param {AbortSignal} signal cancels it
+ * @param {(text: string) => void} onProgress
+ * @returns {Promise<string>} why it was not sent; empty where it was
+ */
+export async function sendFile(stream, kind, file, signal, onProgress) {
+  const show = (/** @type {number} */ sent, /** @type {number} */ size) =>
+    onProgress(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
+  onProgress(`Reading ${file.name}…`);
+  try {
+    const isWav = (await file.slice(0, 4).text()) === "RIFF";
+    const data = isWav ? file : (await decodeFile(file)).buffer;
+    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress: show, signal });
+    return "";
+  } catch (/** @type {any} */ error) {
+    return `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
+  }
+}
+
 /** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
 export async function decodeFile(/** @type {Blob} */ file) {
   const context = new OfflineAudioContext(1, 1, 24000); // decoding resamples to its rate
@@ -238,7 +315,7 @@ export function nameSliders(el, signal) {
   const name = () => {
     for (const slider of root.querySelectorAll(".widget-slider")) {
       const handle = slider.querySelector("[role=slider]");
-      if (handle) putAttribute(handle, "aria-label", slider.querySelector(".widget-label")?.textContent);
+      if (handle) put(handle, { "aria-label": slider.querySelector(".widget-label")?.textContent });
     }
   };
   const observer = new MutationObserver(name);
@@ -288,9 +365,67 @@ export class PaintedCanvas {
     });
   }
 
-  /** @type {(drawing: Drawing) => void} draws everything */
-  paint = () => {};
+  /** Draw everything. @type {(drawing: Drawing) => void} */
+  paint() {}
 
-  /** @type {(key: string) => boolean} handles a key; true where it is used */
-  onPress = () => false;
+  /** Handle a key; true where it is used. @type {(key: string) => boolean} */
+  onPress() { return false; }
+}
+
+/** Canvas over time: dragging moves it, a click picks a moment. */
+export class TimeCanvas extends PaintedCanvas {
+  start_ms = 0;
+  span_ms = 30000;
+  left = 0; // px before the axis
+  follow = false; // whether it shows the newest moment; dragging ends that
+  /** @type {?{x: number, start_ms: number, isMoved: boolean}} */
+  drag = null;
+
+  /** @param {ConstructorParameters<typeof PaintedCanvas>} place */
+  constructor(...place) {
+    super(...place);
+    const { canvas } = this;
+    canvas.onpointerdown = (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      this.drag = { x: event.offsetX, start_ms: this.start_ms, isMoved: false };
+    };
+    canvas.onpointermove = ({ offsetX }) => {
+      const by_px = this.drag ? offsetX - this.drag.x : 0;
+      if (this.drag && (this.drag.isMoved ||= Math.abs(by_px) > 3)) {
+        this.follow = false;
+        this.look(this.drag.start_ms - by_px * this.ms_per_px);
+      }
+      this.hover(this.timeAt(offsetX));
+    };
+    canvas.onpointerup = ({ offsetX }) => {
+      if (this.drag?.isMoved === false) this.pick(this.timeAt(offsetX));
+      this.drag = null;
+    };
+  }
+
+  get ms_per_px() { return this.span_ms / Math.max(1, this.canvas.clientWidth - this.left); }
+
+  /** Longest span that can be shown. */
+  get longest_ms() { return 60000; }
+
+  timeAt(/** @type {number} */ x) { return this.start_ms + (x - this.left) * this.ms_per_px; }
+
+  /** Show another part. */
+  look(/** @type {number} */ start_ms, span_ms = this.span_ms) {
+    this.span_ms = Math.min(this.longest_ms, span_ms);
+    this.start_ms = Math.min(this.longest_ms - this.span_ms, Math.max(0, start_ms));
+    this.draw();
+  }
+
+  /** Zoom around a moment that stays in its place. */
+  zoom(/** @type {number} */ factor, at_ms = this.start_ms + this.span_ms / 2) {
+    const span_ms = Math.min(this.longest_ms, Math.max(500, this.span_ms * factor));
+    this.look(at_ms - ((at_ms - this.start_ms) * span_ms) / this.span_ms, span_ms);
+  }
+
+  /** @type {(ms: number) => void} */
+  hover() {}
+
+  /** @type {(ms: number) => void} */
+  pick() {}
 }

@@ -10,9 +10,8 @@
  * @property {number} volume 0 … 1
  * @property {boolean} muted
  * @property {string} worklet the text of speaker_worklet.js
- * @typedef {import("./types").Model<State>} Model
  */
-import { add, onKey, put, putAttribute, toggleButton, watch } from "./shared.js";
+import { add, button, int16, loadWorklet, put, save, shareViews, toggleButton, watch } from "./shared.js";
 
 const RATE_HZ = 24000;
 const FIRST_MS = 200; // buffered before playing: measured to play without gaps on an undisturbed page
@@ -28,18 +27,25 @@ class Player {
   gaps = 0;
   target_ms = FIRST_MS;
   late_ms = 0; // how long the page was stalled lately
-  abort = new AbortController();
 
-  constructor(/** @type {Model} */ model, /** @type {import("./types").Channel} */ channel, /** @type {() => void} */ onChange) {
-    this.model = model;
+  /** @param {import("./types").SharedProps<State>} props */
+  constructor({ model, channel, draw, signal }) {
     this.channel = channel;
-    this.onChange = onChange;
-    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
-    this.ready = this.start();
+    this.onChange = draw;
+    signal.addEventListener("abort", () => {
+      this.context?.close();
+      this.stream.send("state", { state: "no page" });
+    });
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
+    this.ready = this.start(model, signal);
+    watch(model, ["volume", "muted"], () => {
+      if (this.gain) this.gain.gain.value = model.get("muted") ? 0 : model.get("volume");
+      draw();
+    }, signal);
   }
 
   /** Resolves to the worklet, to null where there is none. @returns {Promise<?AudioWorkletNode>} */
-  async start() {
+  async start(/** @type {import("./types").Model<State>} */ model, /** @type {AbortSignal} */ signal) {
     if (!window.AudioWorkletNode) {
       this.setState("insecure");
       return null;
@@ -47,15 +53,12 @@ class Player {
     const context = (this.context = new AudioContext({ sampleRate: RATE_HZ, latencyHint: "interactive" }));
     this.gain = new GainNode(context);
     this.gain.connect(context.destination);
-    this.watchPage(context);
-    const url = URL.createObjectURL(new Blob([this.model.get("worklet")], { type: "text/javascript" }));
+    this.watchPage(context, signal);
     try {
-      await context.audioWorklet.addModule(url);
+      await loadWorklet(context, model.get("worklet"));
     } catch {
       this.setState("refused");
       return null;
-    } finally {
-      URL.revokeObjectURL(url);
     }
     this.node = new AudioWorkletNode(context, "rtnb-speaker", { numberOfInputs: 0, outputChannelCount: [1] });
     this.node.port.onmessage = ({ data }) => this.onReport(data);
@@ -64,21 +67,18 @@ class Player {
     return this.node;
   }
 
-  watchPage(/** @type {AudioContext} */ context) {
-    const options = { signal: this.abort.signal, capture: true };
+  watchPage(/** @type {AudioContext} */ context, /** @type {AbortSignal} */ signal) {
+    const options = { signal, capture: true };
     context.addEventListener("statechange", () => this.look(), options);
-    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => this.resume(), options); // any click will do
-    this.unwatch = this.channel.onActivePage(() => this.look());
+    for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => context.resume(), options); // any click will do
+    this.channel.addEventListener("active", () => this.look(), { signal });
     let due = performance.now() + TICK_MS;
-    this.timer = setInterval(() => {
+    const timer = setInterval(() => {
       if (!document.hidden) this.adapt(performance.now() - due);
       due = performance.now() + TICK_MS;
     }, TICK_MS);
+    signal.addEventListener("abort", () => clearInterval(timer));
     this.look();
-  }
-
-  resume() {
-    if (this.context?.state === "suspended") this.context.resume();
   }
 
   /** Buffer what outlasts the delays of the page, in steps so that it does not tremble; a delay is forgotten in 10 s. */
@@ -99,7 +99,7 @@ class Player {
   onMessage(kind, { item, end = false }, [data]) {
     if (kind === "flush") this.post({});
     if (kind !== "audio" || !this.channel.isActivePage()) return;
-    const samples = new Int16Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
+    const samples = int16(data).slice();
     this.post({ item, samples, ended: end, target: (this.target_ms * RATE_HZ) / 1000 }, [samples.buffer]);
   }
 
@@ -128,15 +128,6 @@ class Player {
     }
     this.onChange();
   }
-
-  close() {
-    this.context?.close();
-    clearInterval(this.timer);
-    this.abort.abort();
-    this.unwatch?.();
-    this.stream.send("state", { state: "no page" });
-    this.stream.close();
-  }
 }
 
 /** @type {Record<string, string>} */
@@ -160,61 +151,33 @@ export function figures(/** @type {Pick<Player, "state" | "lead_ms" | "target_ms
   return notes.join(" · ");
 }
 
-export default () => {
-  /** @type {?Player} */
-  let player = null;
-  /** @type {Set<() => void>} */
-  const views = new Set();
+/** @param {import("./types").ViewProps<State>} props */
+function render({ model, el }, /** @type {Player} */ player) {
+  const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
+  const mute = toggleButton(root, "Mute", (muted) => save(model, { muted }));
+  const alone = { "data-lm-suppress-shortcuts": true }; // else JupyterLab moves to another cell
+  const slider = add(root, "input", { type: "range", max: 100, step: 5, "aria-label": "Volume", ...alone });
+  slider.oninput = () => save(model, { volume: slider.valueAsNumber / 100 });
+  const percent = add(root, "span", { className: "rtnb-percent" });
+  const line = add(root, "span", { className: "rtnb-line" });
+  const state = add(line, "span", { role: "status" });
+  const numbers = add(line, "span", { className: "rtnb-figures" }); // not in the status: they change too often to be read out
+  const allow = button(root, "Enable sound", () => {}, { className: "rtnb-allow" }); // as any click does
 
-  async function render(/** @type {import("./types").RenderProps<State>} */ { model, el, host, signal }) {
-    const { exports: channel } = await host.getWidget(model.get("channel"));
-    const own = (player ??= new Player(model, channel, () => views.forEach((draw) => draw())));
-    const set = (/** @type {"volume" | "muted"} */ name, /** @type {any} */ value) => {
-      model.set(name, value);
-      model.save_changes();
-    };
-    const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
-    const mute = toggleButton(root, { "aria-label": "Mute" }, (on) => set("muted", on));
-    const slider = add(root, "input", { type: "range", min: 0, max: 100, step: 5, title: "Volume", "aria-label": "Volume",
-      oninput: () => set("volume", slider.valueAsNumber / 100) });
-    const percent = add(root, "span", { className: "rtnb-percent" });
-    const line = add(root, "span", { className: "rtnb-line" });
-    const state = add(line, "span", { role: "status" });
-    const numbers = add(line, "span", { className: "rtnb-figures" }); // not in the status: they change too often to be read out
-    const allow = add(root, "button", { className: "rtnb-allow", type: "button", textContent: "Enable sound", onclick: () => own.resume() });
-    onKey(slider, ({ key }) => {
-      const step = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5 }[key] ?? 0;
-      if (step) set("volume", Math.min(100, Math.max(0, slider.valueAsNumber + step)) / 100);
-      return step !== 0;
-    }, signal);
+  let shown_at = 0;
+  return () => {
+    const [volume, muted, same] = [Math.round(100 * model.get("volume")), model.get("muted"), root.dataset.state === player.state];
+    put(root, { "data-state": player.state });
+    put(state, { textContent: WORDS[player.state] });
+    if (!same || performance.now() - shown_at > FIGURES_MS) {
+      shown_at = performance.now();
+      put(numbers, { textContent: figures(player) });
+    }
+    put(allow, { hidden: player.state !== "blocked" });
+    put(slider, { value: String(volume) });
+    put(percent, { textContent: muted ? "muted" : `${volume} %` });
+    put(mute, { "aria-pressed": muted });
+  };
+}
 
-    let shown_at = 0;
-    const draw = () => {
-      const [volume, muted, same] = [Math.round(100 * model.get("volume")), model.get("muted"), root.dataset.state === own.state];
-      root.dataset.state = own.state;
-      put(state, "textContent", WORDS[own.state]);
-      if (!same || performance.now() - shown_at > FIGURES_MS) {
-        shown_at = performance.now();
-        put(numbers, "textContent", figures(own));
-      }
-      put(allow, "hidden", own.state !== "blocked");
-      put(slider, "value", String(volume));
-      put(percent, "textContent", muted ? "muted" : `${volume} %`);
-      putAttribute(mute, "aria-pressed", muted);
-      put(mute, "title", muted ? "Unmute" : "Mute");
-    };
-    views.add(draw);
-    const unwatch = watch(model, ["volume", "muted"], () => {
-      if (own.gain) own.gain.gain.value = model.get("muted") ? 0 : model.get("volume");
-      draw();
-    });
-    return () => {
-      views.delete(draw);
-      unwatch();
-      if (views.size) return;
-      own.close();
-      player = null;
-    };
-  }
-  return { render };
-};
+export default shareViews((/** @type {import("./types").SharedProps<State>} */ props) => new Player(props), render);

@@ -1,4 +1,4 @@
-"""`Transcript`: the conversation as it grows, to read, hear, copy and save."""
+"""`Transcript`: the conversation as it grows, to read, hear and copy."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from rtnb.trace.conversation import Entries, Entry
 from rtnb.trace.timeline import Timeline
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
+from rtnb.widgets.channel import Answer
 
 PAGE_ENTRIES: Final = 500
 """The newest entries stand on the page, the same number as in transcript.js (chosen)."""
 
 _CLIP_MS: Final = 60_000  # the most that one click plays: 2.9 MB
-_FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
-    "txt": conversation.to_text,
-    "srt": conversation.to_srt,
-    "vtt": conversation.to_vtt,
-    "json": conversation.to_json,
-}
 
 
 class Transcript(SessionView):
@@ -92,15 +87,14 @@ class Transcript(SessionView):
             self._stream.publish("reset", {})
             self._show(list(islice(reversed(self._entries.all), PAGE_ENTRIES))[::-1])
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
-        """Handle export {format} → {text}, play {view, id} with a clip as its reply, and transcribe."""
-        if kind == "export":
-            return {"text": _FORMATS[header["format"]](self.entries)}
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
+        """Handle text {} → {text}, play {id} → [PCM16 at 24 kHz], and transcribe."""
+        if kind == "text":
+            return {"text": self.to_text()}
         if kind == "play" and header["id"] in self._entries.all:
             (entry,) = self._entries.timed([header["id"]])
             length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)
-            clip = self.feed.timeline.clip(entry.start_ms, length_ms)
-            self._stream.publish("clip", {"view": header["view"]}, [clip.tobytes()])
+            return {}, [self.feed.timeline.clip(entry.start_ms, length_ms).tobytes()]
         if kind == "transcribe" and self._transcribe is not None:
             self._transcribe()
         return None

@@ -28,7 +28,7 @@ from rtnb.experiments.calibration import probe
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, VadConstants
 from rtnb.widgets._base import bundle, format_error, styles
-from rtnb.widgets.channel import StreamWidget, shared_channel
+from rtnb.widgets.channel import Answer, StreamWidget, shared_channel
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.settings import close_all
 
@@ -167,7 +167,7 @@ class VadView(StreamWidget):
             "recommendation": [] if advice is None else [advice.verdict, *advice.advice[:1]],
         }
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Awaitable[dict[str, Any]] | None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer | Awaitable[Answer]:
         if kind == "show":
             self.show(int(header["index"]))
         elif kind == "figures":
@@ -176,7 +176,7 @@ class VadView(StreamWidget):
             rate_hz, span_ms = recording.rate_hz, min(header["span_ms"], MAX_CLIP_MS)
             first, count = (ms_to_samples(ms, rate_hz=rate_hz) for ms in (header["start_ms"], span_ms))
             clip = resample(recording.audio[first : first + count], from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
-            self._stream.publish("clip", {"view": header["view"]}, [encode_pcm16(clip)])
+            return {}, [encode_pcm16(clip)]
         elif kind == "action":
             shared_loop().submit(self._run_action(header["name"]))
         return None

@@ -3,9 +3,9 @@
  *
  * Kernel to page: recording {index, names, duration_ms, turns, pauses, bin_ms, frame_ms, levels} [int16 min/max pairs, float32
  * probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
- * service {segments: [[start_ms, stop_ms]]}; clip {view} [PCM16 at 24 kHz].
+ * service {segments: [[start_ms, stop_ms]]}.
  * Page to kernel: show {index}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with {index, position,
- * segments, cut_offs, rows, recommendation}; play {view, start_ms, span_ms}; action {name}.
+ * segments, cut_offs, rows, recommendation}; play {start_ms, span_ms} → [PCM16 at 24 kHz]; action {name}.
  *
  * @typedef {import("./vad_view_maps.js").Setting} Setting
  * @typedef {import("./vad_view_maps.js").Grid} Grid
@@ -15,8 +15,8 @@
  * @typedef {{index: number, position: number, segments: Span[], cut_offs: [turn: number, stop_ms: number][], rows: string[][],
  *   recommendation: string[]}} Figures
  */
-import { ClipPlayer, add, put, watch } from "./shared.js";
-import { TimeCanvas } from "./vad_view_time.js";
+import { ClipPlayer, add, button, int16, onChannel, put, save, watch } from "./shared.js";
+import { RecordingCanvas } from "./vad_view_time.js";
 import { HeatMap, SettingMap, formatValue } from "./vad_view_maps.js";
 
 /** @type {{name: keyof Setting, label: string, max: number, step: number, help: string}[]} */
@@ -32,12 +32,10 @@ const ACTIONS = [
   { name: "record_room_tone", textContent: "1. Record room tone", title: "10 s in which all are silent" },
   { name: "record_turn", textContent: "2. Record a turn", title: "15 s, one turn with its pauses" },
 ];
-const TEXTS = {
-  help: "Drag the line to set the threshold; click to listen.",
-  readout: "Point at a map, or focus it and use the arrow keys, to read its numbers.",
-  signs: "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →",
-  recording: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).",
-};
+
+const SIGNS = "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →";
+const RECORDING = "Record the silent room first, then turns as people will speak them, pauses included. "
+  + "To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).";
 
 class VadView {
   asking = false;
@@ -47,49 +45,49 @@ class VadView {
   /** @type {(() => void)[]} called when the shown setting changes */
   updates = [];
 
-  constructor(/** @type {import("./types").RenderProps<State>} */ { model, el, signal }, /** @type {import("./types").Channel} */ channel) {
+  /** @param {import("./types").ViewProps<State>} props */
+  constructor({ model, el, channel, signal }) {
     this.model = model;
-    this.id = crypto.randomUUID?.() ?? String(Math.random());
-    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
+    this.signal = signal;
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     const root = add(el, "div", { className: "rtnb rtnb-vad" });
     const knobs = add(root, "div", { className: "rtnb-vad-knobs" });
     for (const knob of KNOBS) this.addKnob(knobs, knob);
     const tools = add(root, "div", { className: "rtnb-vad-tools" });
     const onPick = () => this.stream.send("show", { index: this.picker.selectedIndex });
     this.picker = add(tools, "select", { "aria-label": "Recording", onchange: onPick });
-    for (const [text, label, factor] of [["−", "Zoom out", 2], ["+", "Zoom in", 0.5], ["Show all", "Show all", 1e9]]) {
-      add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor)) });
-    }
-    add(tools, "span", { className: "rtnb-faint", textContent: TEXTS.help });
-    this.time = new TimeCanvas(root, this, signal);
+    const zoom = (/** @type {number} */ factor) => this.time.zoom(factor, this.time.cursor_ms ?? undefined);
+    button(tools, "−", () => zoom(2), { "aria-label": "Zoom out" });
+    button(tools, "+", () => zoom(0.5), { "aria-label": "Zoom in" });
+    button(tools, "Show all", () => zoom(1e9));
+    add(tools, "span", { className: "rtnb-faint", textContent: "Drag the line to set the threshold; click to listen." });
+    this.time = new RecordingCanvas(root, this, signal);
     const cuts = add(root, "div", { className: "rtnb-vad-tools" });
     this.cutOffs = add(cuts, "span");
-    this.next = add(cuts, "button", { type: "button", textContent: "Play next cut-off", disabled: true, onclick: () => this.playCutOff() });
+    this.next = button(cuts, "Play next cut-off", () => this.playCutOff(), { disabled: true });
     const maps = add(root, "div", { className: "rtnb-vad-columns" });
-    this.metric = add(null, "select", { onchange: () => (model.set("metric", this.metric.value), model.save_changes()) });
+    this.metric = add(null, "select", { onchange: () => save(model, { metric: this.metric.value }) });
     this.scale = add(null, "span", { className: "rtnb-faint" });
     const left = add(maps, "div", {}, add(null, "label", {}, "Map of", this.metric, this.scale));
     const right = add(maps, "div", {}, add(null, "label", {}, "Turns cut off over delay (P90); each point is one setting"));
     this.heat = new HeatMap(left, "One metric over threshold and silence duration", this, signal);
     this.tradeOff = new SettingMap(right, "Turns cut off over delay", this, signal);
     this.tradeOff.metrics = ["cut_off_rate", "delay_p90_ms"];
-    add(root, "div", { className: "rtnb-faint", textContent: TEXTS.signs });
-    this.readout = add(root, "output", { textContent: TEXTS.readout });
+    add(root, "div", { className: "rtnb-faint", textContent: SIGNS });
+    this.readout = add(root, "output", { textContent: "Point at a map, or focus it and use the arrow keys, to read its numbers." });
     this.table = add(null, "table");
     this.recommendation = add(null, "div", { className: "rtnb-message" });
     this.buttons = ACTIONS.map((props) => add(null, "button", { type: "button", onclick: () => this.act(props.name), ...props }));
     const buttons = add(null, "div", { className: "rtnb-vad-tools" }, ...this.buttons);
-    const help = add(null, "div", { className: "rtnb-faint", textContent: TEXTS.recording });
+    const help = add(null, "div", { className: "rtnb-faint", textContent: RECORDING });
     this.status = add(null, "div", { className: "rtnb-message rtnb-vad-status", role: "status" });
     const side = add(null, "div", {}, this.recommendation, buttons, help, this.status);
     add(root, "div", { className: "rtnb-vad-columns" }, add(null, "div", {}, this.table), side);
-    const ends = [
-      watch(model, KNOBS.map(({ name }) => name), () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask())),
-      watch(model, ["metric"], () => this.showMetric()),
-      watch(model, ["enabled"], () => this.buttons.forEach((button) => (button.disabled = !model.get("enabled").includes(button.name)))),
-      watch(model, ["status"], () => this.setStatus(model.get("status"))),
-    ];
-    signal.addEventListener("abort", () => [...ends, this.stream.close, () => this.player?.close()].forEach((end) => end()));
+    watch(model, KNOBS.map(({ name }) => name), () => (this.updates.forEach((update) => update()), this.time.draw(), this.ask()), signal);
+    watch(model, ["metric"], () => this.showMetric(), signal);
+    const enable = () => this.buttons.forEach((action) => (action.disabled = !model.get("enabled").includes(action.name)));
+    watch(model, ["enabled"], enable, signal);
+    watch(model, ["status"], () => this.setStatus(model.get("status")), signal);
   }
 
   /** Add a range and a number field of one setting. */
@@ -100,7 +98,7 @@ class VadView {
     const range = add(box, "input", { type: "range", ...props, "aria-label": label, oninput: onChange });
     const number = add(box, "input", { type: "number", ...props, "aria-label": `${label}, exact`, onchange: onChange });
     add(box, "small", { className: "rtnb-faint", textContent: help });
-    this.updates.push(() => [range, number].forEach((field) => put(field, "value", String(this.model.get(name)))));
+    this.updates.push(() => [range, number].forEach((field) => put(field, { value: String(this.model.get(name)) })));
   }
 
   /** @returns {any} */
@@ -117,11 +115,11 @@ class VadView {
   }
 
   readOut(/** @type {string} */ text) {
-    put(this.readout, "textContent", text);
+    put(this.readout, { textContent: text });
   }
 
   setStatus(/** @type {State["status"]} */ { text, problem }) {
-    put(this.status, "textContent", text);
+    put(this.status, { textContent: text });
     this.status.classList.toggle("rtnb-error", problem);
   }
 
@@ -130,8 +128,10 @@ class VadView {
   }
 
   play(/** @type {number} */ start_ms, /** @type {number} */ span_ms) {
-    this.player ??= new ClipPlayer(() => {});
-    this.stream.send("play", { view: this.id, start_ms: Math.max(0, start_ms), span_ms });
+    this.player ??= new ClipPlayer(this.signal);
+    const clip = this.stream.request("play", { start_ms: Math.max(0, start_ms), span_ms });
+    const failed = (/** @type {Error} */ { message }) => this.setStatus({ text: message, problem: true });
+    clip.then(({ buffers: [pcm] }) => this.player?.play(int16(pcm)), failed);
   }
 
   /** Ask for the figures of the shown setting; while a reply is awaited, only the newest setting is kept. */
@@ -150,13 +150,13 @@ class VadView {
     const [head, ...body] = rows.map((cells, i) =>
       add(null, "tr", {}, ...cells.map((textContent, k) => add(null, i && k ? "td" : "th", { textContent, scope: i ? "row" : "col" }))));
     this.table.replaceChildren(add(null, "thead", {}, head ?? ""), add(null, "tbody", {}, ...body));
-    put(this.recommendation, "textContent", recommendation.join("\n"));
+    put(this.recommendation, { textContent: recommendation.join("\n") });
     this.heat.position = this.tradeOff.position = position;
     if (index === this.time.recording?.index) {
       this.time.model = model;
       const [n_cut, n_turns] = [model.cut_offs.length, this.time.recording.turns.length];
       const text = n_turns ? `Turns cut off in this recording: ${n_cut} of ${n_turns}` : `False starts in this recording: ${model.segments.length}`;
-      put(this.cutOffs, "textContent", text);
+      put(this.cutOffs, { textContent: text });
       this.next.disabled = !model.cut_offs.length;
     }
     [this.heat, this.tradeOff, this.time].forEach((canvas) => canvas.draw());
@@ -173,19 +173,18 @@ class VadView {
   showMetric() {
     this.heat.metrics = [this.model.get("metric")];
     const { unit, low, high } = this.heat.shown;
-    put(this.metric, "value", this.model.get("metric"));
-    put(this.scale, "textContent", `light ${formatValue(low, unit)}, dark ${formatValue(high, unit)}`);
+    put(this.metric, { value: this.model.get("metric") });
+    put(this.scale, { textContent: `light ${formatValue(low, unit)}, dark ${formatValue(high, unit)}` });
     this.heat.draw();
   }
 
   /** @type {import("./types").OnMessage} */
   onMessage(kind, header, buffers) {
-    const copies = buffers.map((one) => one.buffer.slice(one.byteOffset, one.byteOffset + one.byteLength));
-    const floats = (/** @type {number} */ i) => new Float32Array(copies[i]);
+    const floats = (/** @type {number} */ i) => new Float32Array(int16(buffers[i]).slice().buffer);
     if (kind === "recording") {
       this.picker.replaceChildren(...header.names.map((/** @type {string} */ name) => new Option(name)));
       this.picker.selectedIndex = header.index;
-      this.time.show({ ...header, peaks: new Int16Array(copies[0]), probabilities: floats(1) });
+      this.time.show({ ...header, peaks: int16(buffers[0]), probabilities: floats(1) });
       this.ask();
     } else if (kind === "grid") {
       /** @type {Grid} */
@@ -198,14 +197,8 @@ class VadView {
     } else if (kind === "service") {
       this.time.service = header.segments;
       this.time.draw();
-    } else if (kind === "clip" && header.view === this.id) this.player?.play(new Int16Array(copies[0]));
+    }
   }
 }
 
-/** @param {import("./types").RenderProps<State>} props */
-async function render(props) {
-  const { exports: channel } = await props.host.getWidget(props.model.get("channel"));
-  if (!props.signal.aborted) new VadView(props, channel);
-}
-
-export default { render };
+export default onChannel((/** @type {import("./types").ViewProps<State>} */ props) => void new VadView(props));

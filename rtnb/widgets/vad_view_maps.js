@@ -1,6 +1,5 @@
 /** Map of all settings: the pointer or the arrow keys move a cursor, a click or Enter takes its setting. */
 import { PaintedCanvas } from "./shared.js";
-import { writeText } from "./vad_view_canvas.js";
 
 /**
  * @typedef {import("./shared.js").Drawing} Drawing
@@ -24,6 +23,16 @@ export function formatValue(/** @type {number} */ value, /** @type {string} */ u
   if (!isFinite(value)) return "–";
   return unit === "" ? `${(100 * value).toFixed(1)} %` : `${Math.round(value)} ${unit.replace("1/", "per ")}`;
 }
+
+/**
+ * Write a text with a halo, readable on any background.
+ * @type {(drawing: Drawing, text: string, x: number, y: number) => void}
+ */
+export const writeText = ({ g, color }, text, x, y) => {
+  Object.assign(g, { strokeStyle: color("back"), fillStyle: color("text"), lineWidth: 3, lineJoin: "round" });
+  g.strokeText(text, x, y);
+  g.fillText(text, x, y);
+};
 
 export class SettingMap extends PaintedCanvas {
   grid = EMPTY_GRID;
@@ -50,14 +59,14 @@ export class SettingMap extends PaintedCanvas {
     this.setCursor(null);
   }
 
-  onPress = (/** @type {string} */ key) => {
+  onPress(/** @type {string} */ key) {
     const { stops, columns } = this.places;
     const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: columns, ArrowDown: -columns }[key];
     if (key === "Enter") this.take(this.cursor);
     else if (!step || !stops.length) return false;
     else this.setCursor(this.cursor === null ? this.position : (stops[stops.indexOf(this.cursor) + step] ?? this.cursor));
     return true;
-  };
+  }
 
   nearest(/** @type {MouseEvent} */ { offsetX, offsetY }) {
     const far = [...this.places.x.keys()].map((i) => Math.hypot(this.pixel(i).x - offsetX, this.pixel(i).y - offsetY));
@@ -93,11 +102,9 @@ export class SettingMap extends PaintedCanvas {
     return { x: BOX.left + x * width, y: BOX.top + (1 - y) * height };
   }
 
-  pixel(/** @type {number} */ index) {
-    return this.at(this.places.x[index], this.places.y[index]);
-  }
+  pixel(/** @type {number} */ index) { return this.at(this.places.x[index], this.places.y[index]); }
 
-  paint = (/** @type {Drawing} */ drawing) => {
+  paint(/** @type {Drawing} */ drawing) {
     const { g, color, width } = drawing;
     g.fillStyle = color("faint");
     for (const [text, share] of this.places.y_ticks) g.fillText(text, 8, this.at(0, share).y + 4);
@@ -120,7 +127,7 @@ export class SettingMap extends PaintedCanvas {
       Object.assign(g, { strokeStyle: color(name), lineWidth });
       g.strokeRect(x - 7, y - 7, 14, 14);
     }
-  };
+  }
 
   /** Draw each setting as a dot, and a line along those that no other beats. */
   paintSettings(/** @type {Drawing} */ { g, color }) {

@@ -1,6 +1,6 @@
 /** One recording over time: waveform, speech probability with a threshold to drag, labels, local model and service. */
-import { PaintedCanvas, axis } from "./shared.js";
-import { writeText } from "./vad_view_canvas.js";
+import { TimeCanvas, axis } from "./shared.js";
+import { writeText } from "./vad_view_maps.js";
 
 /**
  * @typedef {import("./shared.js").Drawing} Drawing
@@ -16,45 +16,38 @@ const CURVE = { top: 74, height: 92 };
 const LANES = { top: 177, height: 13, step: 17 };
 const TIME_KEYS = "Left and right move the cursor, up and down the threshold, Enter plays 3 seconds, + and - zoom.";
 
-export class TimeCanvas extends PaintedCanvas {
+export class RecordingCanvas extends TimeCanvas {
   /** @type {?Recording} */
   recording = null;
   /** @type {{segments: Span[], cut_offs: [turn: number, stop_ms: number][]}} of the local model */
   model = { segments: [], cut_offs: [] };
   /** @type {Span[]} observed segments */
   service = [];
-  start_ms = 0;
-  span_ms = 1;
   /** @type {?number} */
   cursor_ms = null;
-  /** @type {?{x: number, start_ms: number, isThreshold: boolean, isMoved: boolean}} */
-  drag = null;
+  grabbed = false; // the line of the threshold
 
   constructor(/** @type {Element} */ parent, /** @type {TimePage} */ page, /** @type {AbortSignal} */ signal) {
     super(parent, LANES.top + 3 * LANES.step, `Recording over time. ${TIME_KEYS}`, signal);
     this.page = page;
-    this.canvas.onpointerdown = (event) => {
-      this.canvas.setPointerCapture(event.pointerId);
-      this.drag = { x: event.offsetX, start_ms: this.start_ms, isThreshold: this.isOnThreshold(event), isMoved: false };
-    };
-    this.canvas.onpointermove = (event) => this.onMove(event);
-    this.canvas.onpointerup = (event) => {
-      if (this.drag && !this.drag.isMoved && !this.drag.isThreshold) page.play(this.timeAt(event.offsetX), 3000);
-      this.drag = null;
-    };
+    this.canvas.addEventListener("pointerdown", (event) => {
+      this.grabbed = this.isOnThreshold(event);
+      if (this.grabbed) this.drag = null;
+    });
+    this.canvas.addEventListener("pointermove", (event) => {
+      this.canvas.style.cursor = this.grabbed || this.isOnThreshold(event) ? "ns-resize" : "crosshair";
+      if (this.grabbed) page.change({ threshold: 1 - (event.offsetY - CURVE.top) / CURVE.height });
+    });
+    this.canvas.addEventListener("pointerup", () => (this.grabbed = false));
   }
 
-  onMove(/** @type {PointerEvent} */ event) {
-    const drag = this.drag;
-    this.canvas.style.cursor = drag?.isThreshold || this.isOnThreshold(event) ? "ns-resize" : "crosshair";
-    if (drag?.isThreshold) this.page.change({ threshold: 1 - (event.offsetY - CURVE.top) / CURVE.height });
-    else if (drag && (drag.isMoved ||= Math.abs(event.offsetX - drag.x) > 3)) {
-      this.look(drag.start_ms - ((event.offsetX - drag.x) * this.span_ms) / this.canvas.clientWidth, this.span_ms);
-    }
-    this.setCursor(this.timeAt(event.offsetX));
-  }
+  hover(/** @type {number} */ ms) { this.setCursor(ms); }
 
-  onPress = (/** @type {string} */ key) => {
+  pick(/** @type {number} */ ms) { this.page.play(ms, 3000); }
+
+  get longest_ms() { return this.recording?.duration_ms ?? 1; }
+
+  onPress(/** @type {string} */ key) {
     const at_ms = this.cursor_ms ?? this.start_ms + this.span_ms / 2;
     const { threshold } = this.page.setting();
     if (key === "ArrowUp") this.page.change({ threshold: threshold + 0.01 });
@@ -62,10 +55,10 @@ export class TimeCanvas extends PaintedCanvas {
     else if (key === "ArrowLeft") this.setCursor(at_ms - this.span_ms / 50);
     else if (key === "ArrowRight") this.setCursor(at_ms + this.span_ms / 50);
     else if (key === "Enter") this.page.play(at_ms, 3000);
-    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2);
+    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, at_ms);
     else return false;
     return true;
-  };
+  }
 
   /** Move the cursor, bring it into view, and read out the probability there. */
   setCursor(/** @type {number} */ ms) {
@@ -74,10 +67,6 @@ export class TimeCanvas extends PaintedCanvas {
     this.look(Math.min(this.cursor_ms, Math.max(this.start_ms, this.cursor_ms - this.span_ms)), this.span_ms);
     const p = this.recording.probabilities[Math.floor(this.cursor_ms / this.recording.frame_ms)] ?? 0;
     this.page.readOut(`${(this.cursor_ms / 1000).toFixed(2)} s · speech probability ${p.toFixed(2)}`);
-  }
-
-  timeAt(/** @type {number} */ x) {
-    return this.start_ms + (x * this.span_ms) / this.canvas.clientWidth;
   }
 
   /** Pixel rows of the probabilities that start and end speech. */
@@ -95,20 +84,7 @@ export class TimeCanvas extends PaintedCanvas {
     this.look(0, recording.duration_ms);
   }
 
-  look(/** @type {number} */ start_ms, /** @type {number} */ span_ms) {
-    const all = this.recording?.duration_ms ?? 1;
-    this.span_ms = Math.min(all, Math.max(500, span_ms));
-    this.start_ms = Math.min(all - this.span_ms, Math.max(0, start_ms));
-    this.draw();
-  }
-
-  /** Zoom around the cursor, or around the middle. */
-  zoom(/** @type {number} */ factor) {
-    const at_ms = this.cursor_ms ?? this.start_ms + this.span_ms / 2;
-    this.look(at_ms - (at_ms - this.start_ms) * factor, this.span_ms * factor);
-  }
-
-  paint = (/** @type {Drawing} */ drawing) => {
+  paint(/** @type {Drawing} */ drawing) {
     if (!this.recording) return;
     const { duration_ms, turns, pauses } = this.recording;
     const { g, width, color } = drawing;
@@ -133,7 +109,7 @@ export class TimeCanvas extends PaintedCanvas {
     if (this.cursor_ms !== null) bars("text", 0.7, 16, this.height, [[this.cursor_ms, this.cursor_ms]]);
     writeText(drawing, "Speech probability", 4, CURVE.top + CURVE.height - 4);
     axis(g, this, { right: width, height: 20, line: color("border"), text: color("text") });
-  };
+  }
 
   /** Draw, for each pixel, the extremes of the waveform and the highest probability; then the thresholds. */
   paintSignals(/** @type {Drawing} */ { g, width, color }, /** @type {Recording} */ { peaks, bin_ms, probabilities, frame_ms }) {

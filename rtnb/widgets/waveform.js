@@ -1,20 +1,18 @@
 /**
  * Time axis of a session: waveforms of both sides, speech turns, responses and the playback position.
  *
- * Kernel to page: reset {bin_ms}, bins {lane, index} [int16 min/max pairs], marks {marks, now_ms, cursor: [at_ms, until_ms] or null},
- * clip {view, start_ms, held_from_ms} [PCM16 at 24 kHz]. Page to kernel: play {view, start_ms}.
+ * Kernel to page: reset {bin_ms}, bins {lane, index} [int16 min/max pairs], marks {marks, now_ms, cursor: [at_ms, until_ms] or null}.
+ * Page to kernel: play {start_ms} → {start_ms, held_from_ms} [PCM16 at 24 kHz].
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
  * @property {string} stream_name name of its stream
  * @property {?number} selected_ms the selected moment
  * @property {number} height_px height of the whole widget
- * @typedef {import("./types").Model<State>} Model
  * @typedef {import("./waveform_recording.js").Paper} Paper
- * @typedef {import("./types").Channel} Channel
  */
-import { ClipPlayer, PaintedCanvas, add, axis, clock, put, putAttribute, toggleButton, watch } from "./shared.js";
-import { Recording, int16, moment, paintMarks, zoomed } from "./waveform_recording.js";
+import { ClipPlayer, TimeCanvas, add, axis, button, clock, int16, onChannel, put, save, toggleButton, watch } from "./shared.js";
+import { Recording, moment, paintMarks } from "./waveform_recording.js";
 
 const LEFT = 54; // px for the names of the lanes
 const TICKS = 26; // px above the lanes; the tools stand there, too
@@ -22,12 +20,9 @@ const SPEECH = 26; // px of the lane with turns and responses
 const FOOTER = 20;
 const KEYS = "Arrow keys select a moment, Enter plays from there, plus and minus zoom.";
 
-let views = 0;
-
-class View extends PaintedCanvas {
+class View extends TimeCanvas {
   recording = new Recording();
-  start_ms = 0;
-  span_ms = 30000;
+  left = LEFT;
   follow = true;
   note = "";
   timer = 0;
@@ -36,79 +31,49 @@ class View extends PaintedCanvas {
   /** @type {?ClipPlayer} */
   player = null;
 
-  constructor(/** @type {Element} */ root, /** @type {Model} */ model, /** @type {Channel} */ channel, /** @type {AbortSignal} */ signal) {
+  /** @param {import("./types").ViewProps<State>} props */
+  constructor({ model, el, channel, signal }) {
+    const root = add(el, "div", { className: "rtnb rtnb-waveform", role: "group", "aria-label": "Time axis" });
     const slider = { role: "slider", "aria-description": KEYS, "aria-valuemin": 0 };
     super(root, model.get("height_px") - FOOTER, "Moment of the session", signal, slider);
     this.model = model;
-    this.id = `${channel.pageId}-${views++}`;
-    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message));
+    this.signal = signal;
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     const tools = add(root, "div", { className: "rtnb-tools" });
-    const button = (/** @type {string} */ textContent, /** @type {string} */ name, /** @type {() => void} */ onclick, title = name) =>
-      add(tools, "button", { type: "button", textContent, title, "aria-label": name, onclick });
-    this.play = button("▶", "Play", () => this.toggle(), "Play from the selected moment, or stop (Enter)");
-    button("−", "Zoom out", () => this.zoom(2));
-    button("+", "Zoom in", () => this.zoom(0.5));
-    this.live = toggleButton(tools, { textContent: "Live", title: "Follow the newest moment" }, (on) => this.look(this.start_ms, on));
+    this.play = button(tools, "▶", () => this.toggle(), { title: "Play from the selected moment, or stop (Enter)" });
+    button(tools, "−", () => this.zoom(2), { title: "Zoom out", "aria-label": "Zoom out" });
+    button(tools, "+", () => this.zoom(0.5), { title: "Zoom in", "aria-label": "Zoom in" });
+    this.live = toggleButton(tools, "Live", (on) => this.setFollow(on), { title: "Follow the newest moment" });
     const footer = add(root, "div", { className: "rtnb-footer" });
     for (const name of ["turn", "response", "cut short"]) add(footer, "span", { className: "rtnb-legend", textContent: name });
     this.readout = add(footer, "span", { className: "rtnb-readout" });
-    this.listen();
-    this.unwatch = watch(model, ["selected_ms", "height_px"], () => this.onTraits());
+    this.canvas.onpointerleave = () => this.hover(null);
+    this.canvas.ondblclick = ({ offsetX }) => this.playFrom(this.timeAt(offsetX));
+    watch(model, ["selected_ms", "height_px"], () => this.onTraits(), signal);
+    signal.addEventListener("abort", () => clearTimeout(this.timer));
   }
 
-  get ms_per_px() {
-    return this.span_ms / Math.max(1, this.canvas.clientWidth - LEFT);
-  }
-
-  listen() {
-    const { canvas } = this;
-    let [grabbed_ms, dragged] = [0, false];
-    const at = (/** @type {MouseEvent} */ e) => this.start_ms + (e.offsetX - LEFT) * this.ms_per_px;
-    canvas.onpointerdown = (e) => {
-      canvas.setPointerCapture(e.pointerId);
-      [grabbed_ms, dragged] = [at(e), false];
-    };
-    canvas.onpointermove = (e) => {
-      dragged ||= e.buttons > 0 && Math.abs(at(e) - grabbed_ms) > 3 * this.ms_per_px;
-      if (dragged && e.buttons) this.look(this.start_ms + grabbed_ms - at(e));
-      this.hover(at(e));
-    };
-    canvas.onpointerleave = () => this.hover(null);
-    canvas.onclick = (e) => dragged || this.select(at(e));
-    canvas.ondblclick = (e) => this.playFrom(at(e));
-    canvas.onwheel = (e) => {
-      if (!e.ctrlKey && !e.metaKey) return; // the notebook scrolls
-      e.preventDefault();
-      this.zoom(2 ** (e.deltaY / 200), at(e));
-    };
-  }
-
-  onPress = (/** @type {string} */ key) => {
+  onPress(/** @type {string} */ key) {
     const now = this.model.get("selected_ms") ?? this.start_ms;
     const [step, page, End] = [this.span_ms / 100, this.span_ms / 10, this.recording.end_ms];
     /** @type {Record<string, ?number>} */
     const moments = { ArrowLeft: now - step, ArrowRight: now + step, PageDown: now - page, PageUp: now + page, Home: 0, End, Escape: null };
-    if (key in moments) this.select(moments[key]);
+    if (key in moments) this.pick(moments[key]);
     else if (key === "Enter" || key === " ") this.toggle();
     else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, now);
     else return false;
     return true;
-  };
+  }
 
   hover(/** @type {?number} */ ms) {
     this.hover_ms = ms;
     this.draw();
   }
 
-  /** Show another part; that ends following. */
-  look(/** @type {number} */ start_ms, follow = false) {
-    this.start_ms = Math.max(0, start_ms);
-    this.follow = follow;
-    this.draw();
-  }
+  get longest_ms() { return Math.max(60000, this.recording.end_ms); }
 
-  zoom(/** @type {number} */ factor, at_ms = this.start_ms + this.span_ms / 2) {
-    Object.assign(this, zoomed(this, at_ms, factor, Math.max(60000, this.recording.end_ms)));
+  setFollow(/** @type {boolean} */ follow) {
+    this.follow = follow;
     this.draw();
   }
 
@@ -116,13 +81,14 @@ class View extends PaintedCanvas {
   onTraits() {
     this.setHeight(this.model.get("height_px") - FOOTER);
     const ms = this.model.get("selected_ms");
-    if (ms !== null && (ms < this.start_ms || ms > this.start_ms + this.span_ms)) this.look(ms - this.span_ms / 2);
+    if (ms === null || (ms >= this.start_ms && ms <= this.start_ms + this.span_ms)) return;
+    this.follow = false;
+    this.look(ms - this.span_ms / 2);
   }
 
-  select(/** @type {?number} */ ms) {
+  pick(/** @type {?number} */ ms) {
     this.note = "";
-    this.model.set("selected_ms", ms === null ? null : Math.min(Math.max(0, ms), this.recording.end_ms));
-    this.model.save_changes();
+    save(this.model, { selected_ms: ms === null ? null : Math.min(Math.max(0, ms), this.recording.end_ms) });
     this.draw();
   }
 
@@ -132,28 +98,29 @@ class View extends PaintedCanvas {
   }
 
   playFrom(/** @type {number} */ ms) {
-    this.player ??= new ClipPlayer(() => this.draw()); // a click or a key came first, so the browser lets it play
+    this.player ??= new ClipPlayer(this.signal, () => this.draw()); // a click or a key came first, so the browser lets it play
     this.player.stop();
-    this.stream.send("play", { view: this.id, start_ms: Math.max(0, ms) });
+    const clip = this.stream.request("play", { start_ms: Math.max(0, ms) });
+    clip.then((reply) => this.onClip(reply), ({ message }) => (this.note = message)).then(() => this.draw());
   }
 
   /** @type {import("./types").OnMessage} */
-  onMessage(kind, header, buffers) {
-    if (kind !== "clip") this.recording.take(kind, header, buffers);
-    else if (header.view === this.id) this.onClip(header, int16(buffers[0]));
+  onMessage(...message) {
+    this.recording.take(...message);
     this.draw();
   }
 
-  onClip(/** @type {any} */ { start_ms, held_from_ms }, /** @type {Int16Array} */ pcm) {
-    const gone = start_ms < held_from_ms;
+  onClip(/** @type {any} */ { start_ms, held_from_ms, buffers }) {
+    const [gone, pcm] = [start_ms < held_from_ms, int16(buffers[0])];
     this.note = gone ? `The audio before ${clock(held_from_ms)} is no longer held.` : pcm.length ? "" : "No audio after this moment.";
     this.player?.play(pcm, start_ms);
   }
 
-  paint = (/** @type {import("./shared.js").Drawing} */ { g, width, color }) => {
+  paint(/** @type {import("./shared.js").Drawing} */ { g, width, color }) {
     const { height, recording, player, ms_per_px: px } = this;
-    if (this.follow) this.start_ms = Math.max(0, (recording.cursor_ms ?? recording.now_ms) - 0.9 * this.span_ms);
-    this.start_ms = Math.round(this.start_ms / px) * px; // whole pixels: the columns stay as they are while they move
+    const newest_ms = Math.max(0, (recording.cursor_ms ?? recording.now_ms) - 0.9 * this.span_ms);
+    const start_ms = Math.round((this.follow ? newest_ms : this.start_ms) / px) * px;
+    Object.assign(this, { start_ms }); // whole pixels: the columns stay as they are while they move
     const x = (/** @type {number} */ ms) => LEFT + (ms - this.start_ms) / px;
     const paper = { g, width, color, x };
     const room = (height - TICKS - SPEECH) / 2;
@@ -176,7 +143,7 @@ class View extends PaintedCanvas {
     clearTimeout(this.timer);
     const moves = cursor_ms !== null && cursor_ms !== recording.cursor?.[1]; // paint again where it has moved by a pixel
     if (moves) this.timer = setTimeout(() => this.draw(), Math.min(px, 100));
-  };
+  }
 
   /** @type {(paper: Paper, name: "you" | "model", top: number, height: number) => void} */
   paintLane({ g, color, width }, name, top, height) {
@@ -195,29 +162,13 @@ class View extends PaintedCanvas {
     const selected = this.model.get("selected_ms");
     const words = (/** @type {number} */ ms) => [clock(ms, 2), moment(recording, ms)].filter(Boolean).join(" · ");
     const ms = this.hover_ms ?? cursor_ms ?? selected ?? recording.now_ms;
-    put(this.readout, "textContent", this.note || words(Math.min(Math.max(0, ms), recording.end_ms)));
+    put(this.readout, { textContent: this.note || words(Math.min(Math.max(0, ms), recording.end_ms)) });
     const plays = Boolean(this.player?.clip);
-    put(this.play, "textContent", plays ? "■" : "▶");
-    putAttribute(this.play, "aria-label", plays ? "Stop" : "Play");
-    putAttribute(this.live, "aria-pressed", this.follow);
-    putAttribute(canvas, "aria-valuemax", Math.round(recording.end_ms));
-    putAttribute(canvas, "aria-valuenow", Math.round(selected ?? 0));
-    putAttribute(canvas, "aria-valuetext", selected === null ? "no moment selected" : words(selected));
-  }
-
-  close() {
-    this.unwatch();
-    clearTimeout(this.timer);
-    this.stream.close();
-    this.player?.close();
+    put(this.play, { textContent: plays ? "■" : "▶", "aria-label": plays ? "Stop" : "Play" });
+    put(this.live, { "aria-pressed": this.follow });
+    const value = { "aria-valuemax": Math.round(recording.end_ms), "aria-valuenow": Math.round(selected ?? 0) };
+    put(canvas, { ...value, "aria-valuetext": selected === null ? "no moment selected" : words(selected) });
   }
 }
 
-async function render(/** @type {import("./types").RenderProps<State>} */ { model, el, host, signal }) {
-  const { exports: channel } = await host.getWidget(model.get("channel"));
-  const root = add(el, "div", { className: "rtnb rtnb-waveform", role: "group", "aria-label": "Time axis" });
-  const view = new View(root, model, channel, signal);
-  return () => view.close();
-}
-
-export default { render };
+export default onChannel((/** @type {import("./types").ViewProps<State>} */ props) => void new View(props));

@@ -13,6 +13,7 @@ from rtnb.client.log import EventLog, LogRow
 from rtnb.trace.timeline import BIN_MS, LANES, Stretch
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
+from rtnb.widgets.channel import Answer
 
 _CLIP_MS: Final = 60_000
 """Longest clip of one click: 2.9 MB (chosen)."""
@@ -97,15 +98,14 @@ class Waveform(SessionView):
 
     # --- from the page ------------------------------------------------------------------------------------------------
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
-        """Send the clip of a moment (play {view, start_ms})."""
-        if kind == "play" and self._is_fed:
-            timeline, start_ms = self.feed.timeline, float(header["start_ms"])
-            held = start_ms >= timeline.dropped_ms
-            clip = timeline.clip(start_ms, _CLIP_MS).tobytes() if held else b""
-            facts = {"view": header["view"], "start_ms": start_ms, "held_from_ms": timeline.dropped_ms}
-            self._stream.publish("clip", facts, [clip])
-        return None
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
+        """Reply to play {start_ms} with {start_ms, held_from_ms} and the clip; it is empty where no audio is held."""
+        if not self._is_fed:
+            return {"error": "There is no session yet."}
+        timeline, start_ms = self.feed.timeline, float(header["start_ms"])
+        held = start_ms >= timeline.dropped_ms
+        clip = timeline.clip(start_ms, _CLIP_MS).tobytes() if held else b""
+        return {"start_ms": start_ms, "held_from_ms": timeline.dropped_ms}, [clip]
 
     @observe("selected_ms", "selected_index")
     def _link_selection(self, change: Any) -> None:

@@ -1,4 +1,5 @@
 // The pure part of waveform.js: the recording that its views show.
+import { int16 } from "./shared.js";
 
 /**
  * @typedef {{start_ms: number, stop_ms: ?number, status: string, heard_ms: ?number, audio_ms: number}} Mark
@@ -67,25 +68,10 @@ export class Recording {
     Object.assign(this, { now_ms, cursor: header.cursor, cursor_at: performance.now() });
   }
 
-  get end_ms() {
-    return Math.max(this.now_ms, this.lanes.you.length * this.bin_ms, this.lanes.model.length * this.bin_ms);
-  }
+  get end_ms() { return Math.max(this.now_ms, this.lanes.you.length * this.bin_ms, this.lanes.model.length * this.bin_ms); }
 
   /** Position of the playback; it moves on between two reports. */
-  get cursor_ms() {
-    return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]);
-  }
-}
-
-export const int16 = (/** @type {DataView} */ data) => new Int16Array(data.buffer, data.byteOffset, data.byteLength / 2);
-
-/**
- * Zoom by `factor` around a moment that stays in its place.
- * @param {{start_ms: number, span_ms: number}} view
- */
-export function zoomed({ start_ms, span_ms }, /** @type {number} */ at_ms, /** @type {number} */ factor, longest_ms = 60000) {
-  const span = Math.min(Math.max(longest_ms, 500), Math.max(500, span_ms * factor));
-  return { start_ms: Math.max(0, at_ms - ((at_ms - start_ms) * span) / span_ms), span_ms: span };
+  get cursor_ms() { return this.cursor && Math.min(this.cursor[0] + performance.now() - this.cursor_at, this.cursor[1]); }
 }
 
 /** Describe a moment. */

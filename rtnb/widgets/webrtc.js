@@ -12,7 +12,7 @@
  * @property {boolean} muted
  * @property {boolean} compact whether it is one row with its details folded
  */
-import { add, put, putAttribute, toggleButton, watch } from "./shared.js";
+import { add, button, put, save, shareViews, toggleButton, watch } from "./shared.js";
 import { Call } from "./webrtc_call.js";
 
 /** The widget in this page: all its views share one call. */
@@ -20,22 +20,22 @@ export class Peer {
   /** @type {?Call} */
   call = null; // the one that is not over
   audio = add(null, "audio", { autoplay: true, hidden: true });
-  /** @type {Set<() => void>} */
-  views = new Set();
 
-  constructor(/** @type {import("./types").Model<any>} */ model, /** @type {import("./types").Channel} */ channel) {
+  /** @param {import("./types").SharedProps<any>} props */
+  constructor({ model, channel, draw, signal }) {
     this.model = model;
     this.channel = channel;
-    this.stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => this.onMessage(kind, header, buffers));
-    this.leave = [
-      channel.onActivePage((mine) => !mine && this.call?.end("elsewhere")),
-      channel.onStatus(({ kind }) => kind === "none" && this.call?.end("kernel")), // Jupyter itself stops no microphone
-    ];
+    this.draw = draw;
+    signal.addEventListener("abort", () => this.call?.end("hidden"));
+    this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
+    channel.addEventListener("active", () => channel.isActivePage() || this.call?.end("elsewhere"), { signal });
+    const onStatus = () => channel.kind === "none" && this.call?.end("kernel"); // Jupyter itself stops no microphone
+    channel.addEventListener("status", onStatus, { signal });
+    watch(model, ["state", "message", "notices", "muted"], draw, signal);
   }
 
-  draw = () => this.views.forEach((draw) => draw());
-
-  onMessage(/** @type {string} */ kind, /** @type {any} */ header, /** @type {DataView[]} */ buffers) {
+  /** @type {import("./types").OnMessage} */
+  onMessage(kind, header, buffers) {
     const call = this.call?.number === header.call ? this.call : null;
     if (kind === "call" && header.page === this.channel.pageId) this.begin(header.call);
     else if (kind === "stop") call?.close();
@@ -45,7 +45,7 @@ export class Peer {
 
   begin(/** @type {number} */ number) {
     this.call?.close();
-    if (!this.channel.isActivePage()) this.channel.claimActivePage();
+    this.channel.claimActivePage().catch(() => {}); // the call itself finds out
     if (!window.RTCPeerConnection) return this.stream.send("ended", { call: number, why: "no-webrtc" });
     this.call = new Call(number, this);
     return this.call.run();
@@ -55,12 +55,6 @@ export class Peer {
     if (!this.call && this.model.get("state") !== "open") return this.stream.send("start", { page: this.channel.pageId });
     this.call?.close();
     return this.stream.send("stop", {});
-  }
-
-  close() {
-    this.call?.end("hidden");
-    this.leave.forEach((leave) => leave());
-    this.stream.close();
   }
 }
 
@@ -76,58 +70,34 @@ export function describe({ state, message, microphone, muted }, call) {
   return message.split("\n")[0] || { idle: "Not connected", closed: "Call ended" }[state] || "Call failed";
 }
 
-function view(/** @type {import("./types").Model<any>} */ model, /** @type {Peer} */ peer, /** @type {Element} */ el) {
+function render(/** @type {import("./types").ViewProps<any>} */ { model, el }, /** @type {Peer} */ peer) {
   const look = model.get("compact") ? "rtnb rtnb-webrtc rtnb-compact" : "rtnb rtnb-webrtc";
   const root = add(el, "div", { className: look, role: "group", "aria-label": "WebRTC call" }, peer.audio);
-  const toggle = add(root, "button", { type: "button", className: "rtnb-start", onclick: () => peer.toggle() });
-  const mute = toggleButton(root, { textContent: "Mute" }, (muted) => {
-    model.set("muted", muted);
-    model.save_changes();
-  });
-  const allow = add(root, "button", { type: "button", textContent: "Enable sound" }); // as any click does
+  const toggle = button(root, "", () => peer.toggle(), { className: "rtnb-start" });
+  const mute = toggleButton(root, "Mute", (muted) => save(model, { muted }));
+  const allow = button(root, "Enable sound", () => {}); // as any click does
   const [here, there] = ["You", "Model"].map((name) => {
     return add(add(root, "label", { className: "rtnb-faint" }, name), "meter", { min: -50, max: 0, title: "dB" });
   });
   const status = add(root, "span", { className: "rtnb-webrtc-status", role: "status" });
   const details = add(root, "details", { open: !model.get("compact") }, add(null, "summary", { textContent: "Details" }));
-  const panel = add(details, "div", { className: "rtnb-webrtc-panel" });
+  const panel = add(details, "div", { className: `rtnb-webrtc-panel${model.get("compact") ? " rtnb-popover" : ""}` });
   return () => {
     const { call } = peer;
     const [state, message, microphone, muted] = ["state", "message", "microphone", "muted"].map((name) => model.get(name));
-    put(root.dataset, "state", call && state === "open" ? "talking" : state);
-    put(toggle, "textContent", call || state === "open" ? "End call" : "Start call");
-    put(toggle, "disabled", state === "starting" && !call);
-    put(mute, "hidden", !microphone);
-    putAttribute(mute, "aria-pressed", muted);
+    put(root, { "data-state": call && state === "open" ? "talking" : state });
+    put(toggle, { textContent: call || state === "open" ? "End call" : "Start call", disabled: state === "starting" && !call });
+    put(mute, { hidden: !microphone, "aria-pressed": muted });
     if (call?.track && microphone) call.track.enabled = !muted;
-    put(allow, "hidden", !call?.blocked && call?.mixer?.context.state !== "suspended");
+    put(allow, { hidden: !call?.blocked && call?.mixer?.context.state !== "suspended" });
     const { level_here = 0, level_there = 0, ...rest } = call?.stats ?? {};
-    put(here, "value", Math.max(-50, 20 * Math.log10(level_here)));
-    put(there, "value", Math.max(-50, 20 * Math.log10(level_there)));
-    put(status, "textContent", describe(/** @type {any} */ ({ state, message, microphone, muted }), call));
+    put(here, { value: Math.max(-50, 20 * Math.log10(level_here)) });
+    put(there, { value: Math.max(-50, 20 * Math.log10(level_there)) });
+    put(status, { textContent: describe(/** @type {any} */ ({ state, message, microphone, muted }), call) });
     const measured = Object.entries(rest).map(([name, value]) => `${name} ${value ?? "–"}`).join(" · ");
-    put(panel, "textContent", [state === "starting" ? "" : message, ...model.get("notices"), measured].join("\n").trim());
-    put(details, "hidden", !panel.textContent);
+    put(panel, { textContent: [state === "starting" ? "" : message, ...model.get("notices"), measured].join("\n").trim() });
+    put(details, { hidden: !panel.textContent });
   };
 }
 
-export default () => {
-  /** @type {?Peer} */
-  let peer = null;
-
-  async function render(/** @type {import("./types").RenderProps<State>} */ { model, el, host }) {
-    const { exports: channel } = await host.getWidget(model.get("channel"));
-    const shared = (peer ??= new Peer(model, channel));
-    const draw = view(model, shared, el);
-    shared.views.add(draw);
-    const unwatch = watch(model, ["state", "message", "notices", "muted"], draw);
-    return () => {
-      unwatch();
-      shared.views.delete(draw);
-      if (shared.views.size) return;
-      shared.close();
-      peer = null;
-    };
-  }
-  return { render };
-};
+export default shareViews((/** @type {import("./types").SharedProps<any>} */ props) => new Peer(props), render);

@@ -1,4 +1,5 @@
 /** One WebRTC call of a page: microphone, peer connection, data channel, loudspeaker. */
+import { int16, makeBuffer } from "./shared.js";
 
 const CONNECT_MS = 15000; // from the answer to an open data channel (chosen)
 const REPLY_MS = 30000; // the kernel asks the service within this (chosen)
@@ -159,10 +160,7 @@ export class Call {
   /** Play 16-bit samples of the kernel in place of the microphone. */
   async playTrack(/** @type {number} */ id, /** @type {DataView} */ data) {
     const { context, output, track } = (this.mixer ??= makeMixer(this.peer.draw));
-    const pcm = new Int16Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength));
-    const buffer = context.createBuffer(1, Math.max(1, pcm.length), 24000);
-    buffer.copyToChannel(Float32Array.from(pcm, (value) => value / 32768), 0);
-    const source = new AudioBufferSourceNode(context, { buffer });
+    const source = new AudioBufferSourceNode(context, { buffer: makeBuffer(context, int16(data)) });
     source.connect(output);
     await this.sender?.replaceTrack(track);
     source.onended = async () => {

@@ -26,19 +26,23 @@ window.made = async (source, traits) => {
   const stream = {
     send: (kind, header) => (sent.push([kind, header]), !window.refuse),
     request: async (kind, header) => (sent.push([kind, header]), answers[kind]),
-    close: () => { listener = null; },
   };
-  const channel = { openStream: (name, fn) => ((listener = fn), stream), pageId: "p",
-    status: () => ({ kind: "direct" }), isActivePage: () => true, claimActivePage: () => {},
-    onActivePage: () => () => {}, onStatus: () => () => {} };
+  const openStream = (name, fn, signal) => {
+    listener = fn;
+    signal.addEventListener("abort", () => { listener = null; });
+    return stream;
+  };
+  const facts = { openStream, pageId: "p", kind: "direct", isActivePage: () => true, claimActivePage: async () => {} };
+  const channel = Object.assign(new EventTarget(), facts);
   window.say = (kind, header, buffers = []) => listener(kind, header, buffers.map((b) => new DataView(b)));
   window.listening = () => listener !== null;
   const widget = typeof module.default === "function" ? module.default() : module.default;
   const host = { getWidget: async () => ({ exports: channel }) };
   const ended = new AbortController();
   const el = document.body.appendChild(document.createElement("div"));
-  const close = await widget.render({ model, el, host, signal: ended.signal });
-  window.unrender = () => { close?.(); ended.abort(); el.remove(); };
+  widget.initialize?.({ model, signal: ended.signal });
+  await widget.render({ model, el, host, signal: ended.signal });
+  window.unrender = () => { ended.abort(); el.remove(); };
 };
 """
 

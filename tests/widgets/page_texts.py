@@ -22,7 +22,8 @@ _FILES = sorted([*FOLDER.iterdir(), FOLDER.parent / "trace" / "conversation.py"]
 
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`\\])//[^\n]*", re.DOTALL)
 _LITERAL = re.compile(
-    r'(?P<key>(?:textContent|title|placeholder|"aria-label"|label): )?(?:"(?P<text>[^"\n]*)"|`(?P<template>[^`]*)`)'
+    r'(?P<key>(?:textContent|title|placeholder|"aria-label"|label): |(?:[bB]utton|act)\((?:\w+, )?)?'
+    r'(?:"(?P<text>[^"\n]*)"|`(?P<template>[^`]*)`)'
 )
 _SENTENCE = re.compile(r"^(?:\$\{|[A-Z(✂]).*[a-z.…] ?\S|^[a-z]+ .*[.…]$", re.DOTALL)
 
@@ -32,7 +33,7 @@ def script_texts(source: str) -> Iterator[str]:
     for found in _LITERAL.finditer(_COMMENT.sub("", source)):
         text = found["text"] if found["text"] is not None else found["template"]
         reads_well = " " in text and _SENTENCE.search(text) and "\n" not in text
-        if text and (found["key"] or reads_well) and not re.search(r"[<>]|=>|[#.]rtnb-", text):
+        if text and (found["key"] or reads_well) and not re.search(r"[<>]|=>|rtnb-|\.jp-", text):
             text = re.sub(r"\$\{[^}]*\}", "{…}", text)
             if found["key"] or re.search(r"[A-Za-z]{3}", text.replace("{…}", "")):
                 yield text

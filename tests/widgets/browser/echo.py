@@ -11,17 +11,17 @@ from rtnb.widgets.channel import StreamWidget, shared_channel
 class Echo(StreamWidget):
     _esm = bundle("shared.js") + """
     export default {
-      async render({ model, el, host }) {
+      async render({ model, el, host, signal }) {
         const { exports: channel, render } = await host.getWidget(model.get("channel"));
         const badge = document.createElement("div");
-        await render({ el: badge });
+        await render({ el: badge, signal });
         const state = document.createElement("output");
         state.className = "echo-state";
         el.append(badge, state);
         const stream = channel.openStream(model.get("stream_name"), (kind, header, buffers) => {
           if (kind === "state") state.textContent = header.text;
           if (kind === "numbers") for (let i = 0; i < header.n; i++) window.echo.numbers.push(header.first + i);
-        });
+        }, signal);
         window.echo = { channel, stream, numbers: [], sent: 0, async trips(n) {
           const ms = [];
           for (let i = 0; i < n; i++) {
@@ -38,7 +38,6 @@ class Echo(StreamWidget):
           const reply = await upload(stream, "file", data.buffer, {}, { onProgress });
           return [[...digest].map((b) => b.toString(16).padStart(2, "0")).join(""), reply];
         } };
-        return () => stream.close();
       },
     };
     """

@@ -12,7 +12,7 @@ import numpy as np
 from rtnb.audio import babble, read_wav, resample, write_wav
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets.channel import shared_channel
-from rtnb.widgets.microphone import _SHARED, Microphone
+from rtnb.widgets.microphone import _BOXES, Microphone
 from tests.widgets.browser.bridge import Tab, tabs_of
 
 # Every track the page was given, so that a test can see that all have ended.
@@ -59,8 +59,9 @@ _SHOW = """async ([source, traits]) => {
     const end = new AbortController();
     const el = document.body.appendChild(document.createElement("div"));
     const widget = mic.default();
-    const cleanup = await widget.render({ model, el, host, signal: end.signal });
-    window.unrender = () => { cleanup(); end.abort(); el.remove(); };
+    widget.initialize({ model });
+    await widget.render({ model, el, host, signal: end.signal });
+    window.unrender = () => { end.abort(); el.remove(); };
 }"""
 
 
@@ -125,6 +126,7 @@ async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]
 async def _show(open_tab: Callable[..., Awaitable[Tab]], microphone: Microphone, **options: Any) -> Tab:
     tab = await open_tab(**options)
     await tab.page.add_style_tag(content=styles("microphone.css"))
-    traits = {name: getattr(microphone, name) for name in ("stream_name", "worklet", "sample", "compact", *_SHARED)}
+    names = ("stream_name", "worklet", "sample", "compact", "mode", "talk_key", "device", *_BOXES)
+    traits = {name: getattr(microphone, name) for name in names}
     await tab.run(_SHOW, [bundle("microphone.js"), traits])
     return tab

@@ -65,7 +65,7 @@ async def run_cell(notebook: Any, index: int, *, wait: bool = True) -> str:
 
 async def until_kind(notebook: Any, kind: str, timeout_s: float = 20.0) -> None:
     await notebook.page.wait_for_function(
-        "kind => window.echo?.channel.status().kind === kind", arg=kind, timeout=1000 * timeout_s
+        "kind => window.echo?.channel.kind === kind", arg=kind, timeout=1000 * timeout_s
     )
 
 

@@ -22,9 +22,10 @@ from tests.widgets.page import eventually
 
 LISTEN = """() => {
     window.heard = [];
+    window.view = new AbortController();
     window.stream = channel.openStream("chat", (kind, header, buffers) => {
         heard.push([kind, header, buffers.map(b => b.byteLength)]);
-    });
+    }, view.signal);
 }"""
 COUNT_SOCKETS = """() => {
     window.sockets = [];
@@ -51,7 +52,7 @@ async def listening(opened: Callable[..., Awaitable[Tab]], kind: str, **options:
     """Open a tab with a stream, and wait for its connection."""
     tab = await opened(**options)
     await tab.run(LISTEN)
-    await tab.until(f"channel.status().kind === '{kind}'")
+    await tab.until(f"channel.kind === '{kind}'")
     return tab
 
 
@@ -101,7 +102,7 @@ async def test_messages_and_requests_travel_both_ways(tabs: Any, kind: str, monk
     assert await tab.run("stream.send('up', { i: 1 }, [new Float32Array(3), new ArrayBuffer(2)])"), (
         "held back until then"
     )
-    await tab.until(f"channel.status().kind === '{kind}' && heard.length")
+    await tab.until(f"channel.kind === '{kind}' && heard.length")
     assert await tab.run("heard") == [["state", {"change": "joined"}, [5]]]
     assert await tab.run("stream.request('ask', { i: 21 }, { buffers: [new ArrayBuffer(3)] })") == {"twice": 42}
     assert received == [("up", {"i": 1}, [12, 2]), ("ask", {"i": 21}, [3])]
@@ -242,7 +243,7 @@ async def test_a_broken_socket_is_replaced_and_requests_fail_at_once(tabs: Any) 
     await tab.run(COUNT_SOCKETS)
     await tab.run(LISTEN)
     await tab.until("heard.length === 1")
-    await tab.run("() => { window.kinds = []; channel.onStatus(({ kind }) => kinds.push(kind)); }")
+    await tab.run("() => { window.kinds = []; channel.addEventListener('status', () => kinds.push(channel.kind)); }")
     failed = asyncio.create_task(tab.run("stream.request('never', { i: 0 }).catch(error => error.message)"))
     await eventually(lambda: received)
     await tab.run("sockets[0].close(4000)")
@@ -261,7 +262,7 @@ async def test_nothing_is_sent_on_a_closing_socket(tabs: Any) -> None:
     tab = await opened()
     await tab.run(COUNT_SOCKETS)
     await tab.run(LISTEN)
-    await tab.until("channel.status().kind === 'direct'")
+    await tab.until("channel.kind === 'direct'")
     sent = await tab.run(
         """() => {
             let sent = 0;
@@ -432,9 +433,11 @@ async def test_two_tabs_both_receive_and_one_is_active(tabs: Any) -> None:
     stream = channel.open_stream("chat", lambda *_: None)
     one, two = await opened(), await opened()
     for tab in (one, two):
-        await tab.run("() => { window.was = []; channel.onActivePage(is => was.push(is)); }")
+        await tab.run(
+            "() => { window.was = []; channel.addEventListener('active', () => was.push(channel.isActivePage())); }"
+        )
         await tab.run(LISTEN)
-        await tab.until("channel.status().kind === 'direct'")
+        await tab.until("channel.kind === 'direct'")
     await eventually(lambda: stream.pages == 2)
     stream.publish("n", {"i": 1})
     for tab in (one, two):
@@ -453,12 +456,12 @@ async def test_the_badge_shows_the_connection(tabs: Any) -> None:
     channel, opened = tabs
     channel.open_stream("chat", lambda *_: None)
     tab = await opened()
-    await tab.run("() => { window.remove = widget.render({ el: document.body }); }")
+    await tab.run("() => { widget.render({ el: document.body, signal: abort.signal }); }")
     badge = tab.page.get_by_role("status")
     assert await badge.text_content() == "channel: none"
     await tab.run(LISTEN)
     await tab.page.get_by_text("channel: direct").wait_for()
-    await tab.run("stream.close()")
+    await tab.run("view.abort()")
     await tab.page.get_by_text("channel: none").wait_for()
     await eventually(lambda: channel.status.pages == 0)
 
@@ -469,11 +472,9 @@ async def test_each_view_of_a_widget_gets_a_snapshot(tabs: Any) -> None:
     stream.on_page(lambda page_id, change: stream.publish("state", {"change": change}, to=page_id))
     tab = await listening(opened, "direct")
     await tab.until("heard.length === 1")
-    await tab.run(
-        "() => { window.second = []; window.stream2 = channel.openStream('chat', kind => second.push(kind)); }"
-    )
+    await tab.run("window.second = []; channel.openStream('chat', kind => second.push(kind), abort.signal)")
     await tab.until("second.length === 1")
-    await tab.run("stream.close()")
+    await tab.run("view.abort()")
     stream.publish("n", {})
     await tab.until("second.at(-1) === 'n'")
     assert [kind for kind, *_ in await tab.run("heard")] == ["state", "state"], "its own and the second view's"
@@ -487,9 +488,9 @@ async def test_a_message_before_the_end_still_arrives(tabs: Any, kind: str, monk
     received: list[str] = []
     channel.open_stream("chat", lambda kind, *_: received.append(kind))
     tab = await listening(opened, kind)
-    await tab.run("() => { stream.send('a', {}); stream.send('off', {}); stream.close(); }")
-    await eventually(lambda: received == ["a", "off"])
+    await tab.run("() => { stream.send('a', {}); stream.send('off', {}); view.abort(); }")
     await eventually(lambda: channel.status.pages == 0)
+    assert received == ["a", "off"]
 
 
 async def test_a_stopped_kernel_is_noticed(tabs: Any) -> None:
@@ -497,9 +498,11 @@ async def test_a_stopped_kernel_is_noticed(tabs: Any) -> None:
     channel.open_stream("chat", lambda *_: None)
     tab = await listening(opened, "direct")
     await tab.until("channel.isActivePage()")
+    await tab.run("() => { window.kinds = []; channel.addEventListener('status', () => kinds.push(channel.kind)); }")
     tab.kernel_hears = False
     await asyncio.to_thread(shared_loop().stop)
-    await tab.until("channel.status().kind === 'none' && !channel.isActivePage()", timeout_s=30)
+    await tab.until("channel.kind === 'none' && !channel.isActivePage()", timeout_s=30)
+    assert (await tab.run("kinds"))[-1] == "none"
 
 
 async def test_the_end_of_the_widget_ends_the_connection(tabs: Any) -> None:
@@ -508,7 +511,7 @@ async def test_the_end_of_the_widget_ends_the_connection(tabs: Any) -> None:
     tab = await listening(opened, "direct")
     await tab.run("abort.abort()")
     await eventually(lambda: channel.status.pages == 0)
-    assert await tab.run("channel.status().kind") == "none"
+    assert await tab.run("channel.kind") == "none"
 
 
 async def test_the_mistake_of_one_widget_stops_no_other(tabs: Any) -> None:
@@ -516,8 +519,8 @@ async def test_the_mistake_of_one_widget_stops_no_other(tabs: Any) -> None:
     stream = channel.open_stream("chat", lambda *_: None)
     tab = await opened()
     errors: list[str] = []
-    tab.page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    await tab.run("channel.openStream('chat', () => { throw new Error('mine'); })")
+    tab.page.on("pageerror", lambda error: errors.append(str(error)))
+    await tab.run("channel.openStream('chat', () => { throw new Error('mine'); }, abort.signal)")
     await tab.run(LISTEN)
     await eventually(lambda: stream.pages)
     stream.publish("n", {})

@@ -81,6 +81,7 @@ async def test_stop_close_clear_and_a_closed_tab_stop_it(jupyterlab: Any, open_n
             await start(notebook)
         await notebook.page.evaluate(f"() => {{ {script} }}")
         await off(notebook)
+    assert await notebook.page.evaluate("tracks.length") >= len(endings)  # each was on before it ended
 
 
 async def test_the_end_of_the_kernel_stops_it(jupyterlab: Any, open_notebook: Any) -> None:
@@ -97,6 +98,7 @@ async def test_the_end_of_the_kernel_stops_it(jupyterlab: Any, open_notebook: An
     for notebook in notebooks:
         await off(notebook, timeout_s=20)
         await notebook.page.get_by_text("the kernel does not answer").wait_for()
+        assert await notebook.page.locator(".rtnb-microphone").get_attribute("data-state") == "off"
 
 
 async def test_of_two_tabs_only_one_records_and_plays(jupyterlab: Any, open_notebook: Any) -> None:
@@ -169,7 +171,7 @@ async def test_by_widget_messages_every_frame_is_counted(jupyterlab: Any, open_n
     notebook = await open_notebook(name)
     await notebook.run_all()
     await start(notebook)
-    await notebook.page.wait_for_timeout(500)
+    await run(notebook, "while mic.counts['captured'] < 25: await asyncio.sleep(0.02)")
     await run(notebook, "clip = asyncio.ensure_future(mic.record(6))\nawait asyncio.sleep(1)\ntime.sleep(4)")
     counts = eval(await run(notebook, "clip = await clip\nprint(mic.counts)"))
     assert counts["captured"] == sum(counts[name] for name in ("sent", "dropped", "unused", "waiting")), counts

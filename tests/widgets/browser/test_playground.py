@@ -49,6 +49,15 @@ OPUS = """async (wav) => {
     await context.close();
 }"""
 """Record a WAV file with the browser's own encoder, and choose the result as an audio file."""
+AT_REST = """async () => {
+    const box = () => JSON.stringify(document.querySelector(".rtnb-playground").getBoundingClientRect());
+    for (let [before, same] = ["", 0]; same < 20; ) {
+        await new Promise(requestAnimationFrame);
+        same = box() === before ? same + 1 : 0;
+        before = box();
+    }
+}"""
+"""Wait until the playground has kept its place and size for 20 frames."""
 
 Opened = Callable[..., Awaitable[Any]]
 
@@ -411,7 +420,7 @@ def overlaps(one: Box, other: Box) -> bool:
 async def to_top(play: Shown, width: int, height: int) -> None:
     await play.page.set_viewport_size({"width": width, "height": height})
     await play.page.evaluate("document.querySelector('.rtnb-playground').scrollIntoView({ block: 'end' })")
-    await play.page.wait_for_timeout(500)  # the page is laid out anew
+    await play.page.evaluate(AT_REST)  # the page is laid out anew
 
 
 async def test_all_of_it_is_on_one_screen(shown: Opened, pictures: Path) -> None:

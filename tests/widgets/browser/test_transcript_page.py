@@ -1,8 +1,7 @@
-"""`Transcript` on a page: hostile text stays text; statuses in words; export."""
+"""`Transcript` on a page: hostile text stays text; statuses in words; copying."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rtnb.widgets.transcript import PAGE_ENTRIES, Transcript
@@ -58,22 +57,20 @@ async def test_right_to_left_and_what_was_heard(browser: Any) -> None:
     await page.get_by_text("Type a message, or start the microphone.").wait_for()
 
 
-async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
+async def test_copy_takes_the_text_of_the_kernel(browser: Any) -> None:
     page = await shown(browser, "transcript", TRAITS)
-    await page.evaluate("answers.export = { text: 'WEBVTT' }")
-    await page.get_by_label("File format").select_option("vtt")
-    async with page.expect_download() as download:
-        await page.get_by_role("button", name="Save").click()
-    file = await download.value
-    assert file.suggested_filename == "transcript.vtt"
-    assert Path(await file.path()).read_text(encoding="utf-8") == "WEBVTT"
-    await page.get_by_text("Saved transcript.vtt").wait_for()
-    assert await page.evaluate("sent") == [["export", {"format": "vtt"}]]
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.evaluate("answers.text = { text: 'You: Hello!' }")
+    await page.get_by_role("button", name="Copy").click()
+    await page.get_by_text("Copied").wait_for()
+    assert await page.evaluate("navigator.clipboard.readText()") == "You: Hello!"
+    assert await page.evaluate("sent") == [["text", {}]]
     await page.evaluate("unrender()")
     assert not await page.evaluate("listening()")
     assert await page.evaluate("model.handlers.size") == 0
 
 
+TWO_FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 AT_END = "(([l]) => l.scrollHeight - l.scrollTop - l.clientHeight)(document.querySelectorAll('[role=log]'))"
 
 
@@ -91,9 +88,9 @@ async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(brows
     await page.evaluate("(e) => say('entry', e)", entry(42, "shown again"))
     await page.wait_for_function(f"{AT_END} < 2")
     await page.evaluate("document.querySelector('[role=log]').scrollTop = 100")
-    await page.wait_for_timeout(100)
+    await page.evaluate(TWO_FRAMES)
     await page.evaluate("(e) => say('entry', e)", entry(43, "the reader stays where they are"))
-    await page.wait_for_timeout(100)
+    await page.evaluate(TWO_FRAMES)
     assert await page.evaluate("document.querySelector('[role=log]').scrollTop") == 100
 
 
@@ -122,9 +119,9 @@ async def test_arrow_keys_and_clicks_move_the_selection(browser: Any) -> None:
     await page.evaluate("model.set('selected_index', 15)")  # an event in the middle of the second turn
     current = "[...document.querySelectorAll('article')].map((a) => a.getAttribute('aria-current'))"
     assert await page.evaluate(current) == ["false", "true", "false"]
+    await page.evaluate("answers.play = { buffers: [new DataView(new Int16Array(24000).buffer)] }")
     await page.keyboard.press("Enter")
-    assert await page.evaluate("sent.at(-1)") == ["play", {"view": "p-0", "id": "i10"}]
-    await page.evaluate("say('clip', { view: 'p-0' }, [new Int16Array(24000).buffer])")
+    assert await page.evaluate("sent.at(-1)") == ["play", {"id": "i10"}]
     await page.get_by_text("■").wait_for()
     await page.locator("article").nth(1).get_by_label("Play").click()  # again: stop
     await page.wait_for_function("!document.body.textContent.includes('■')")
