@@ -4,10 +4,12 @@ from rtnb.analysis.calibrated import Calibration
 from rtnb.analysis.choosing import recommend
 from rtnb.analysis.conditions import AsRecorded, AssistantEcho, Gain, MuLaw, Noise, RoomEcho
 from rtnb.analysis.cost import CostMeter
+from rtnb.analysis.detectors import compare_detectors
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
 from rtnb.analysis.labels import read_labels
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.analysis.migration import Migration, migrate
+from rtnb.analysis.overlaps import Overlap, overlap_lab
 from rtnb.analysis.phases import FRAME_PHASES, FramePhase
 from rtnb.analysis.plot import plot_arrivals, plot_deltas
 from rtnb.analysis.recommendation import Candidate, Recommendation
@@ -31,14 +33,17 @@ __all__ = [
     "Migration",
     "MuLaw",
     "Noise",
+    "Overlap",
     "Recommendation",
     "Recording",
     "RoomEcho",
     "Sweep",
     "Turn",
+    "compare_detectors",
     "frame_metrics",
     "from_segments",
     "migrate",
+    "overlap_lab",
     "plot_arrivals",
     "plot_deltas",
     "plot_pareto",
