@@ -118,7 +118,8 @@ __version__ = "0.2.0.dev0"
 _NAMES = {
     "rtnb": "analysis audio client errors protocol simulator transport vad widgets",
     "rtnb._doctor": "doctor",
-    "rtnb.analysis": "Recording migrate overlap_lab plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
+    "rtnb.analysis": "Recording migrate overlap_lab plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns "
+    "recommend sweep",
     "rtnb.client": "Budget EventLog Response Session",
     "rtnb.experiment": "calibrate",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "

@@ -6,6 +6,7 @@ from rtnb.analysis.conditions import AsRecorded, AssistantEcho, Gain, MuLaw, Noi
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.detectors import compare_detectors
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
+from rtnb.analysis.interaction_plots import plot_detectors, plot_overlaps
 from rtnb.analysis.labels import read_labels
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.analysis.migration import Migration, migrate
@@ -46,6 +47,8 @@ __all__ = [
     "overlap_lab",
     "plot_arrivals",
     "plot_deltas",
+    "plot_detectors",
+    "plot_overlaps",
     "plot_pareto",
     "plot_sweep",
     "plot_turns",

@@ -7,7 +7,6 @@ Every detector with its settings ends turns too early (cut-offs) or late (delay)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +24,6 @@ from rtnb.vad.semantic import SmartTurn
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 EndProbability = Callable[[Audio, int], float]
 """Takes the turn so far, with the begin of the pause, and its rate in Hz; gives the probability that it has ended."""
@@ -38,20 +36,6 @@ LONGEST_WAIT_MS: Final = 4000.0
 _LEAD_MS: Final = 300  # audio before the turn that a function gets, as a prefix padding
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Outcome of every detector and setting."""
-
-    frame: pd.DataFrame
-    """See `compare_detectors`."""
-
-    def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw cut-offs against the median delay: a dot per setting, a line with intervals for each front."""
-        from rtnb.analysis.interaction_plots import draw_detectors
-
-        return draw_detectors(self.frame, ax=ax)
-
-
 def compare_detectors(
     recordings: Iterable[Recording],
     detectors: Mapping[str, str | EndProbability] | Sequence[str] = ("server_vad", "semantic_vad"),
@@ -59,7 +43,7 @@ def compare_detectors(
     thresholds: Sequence[float] = THRESHOLDS,
     silences_ms: Sequence[float] = SILENCES_MS,
     waits_ms: Sequence[float] = WAITS_MS,
-) -> Comparison:
+) -> pd.DataFrame:
     """Run the same turns through several detectors of their end.
 
     Parameters
@@ -74,12 +58,12 @@ def compare_detectors(
 
     Returns
     -------
-    Comparison
-        ``.frame`` has one row per detector and setting: detector, threshold, silence_ms, n_turns, n_groups
+    pandas.DataFrame
+        One row per detector and setting: detector, threshold, silence_ms, n_turns, n_groups
         (recordings), cut_off (share of turns, 0 to 1), delay_ms (median over recordings), no_end (share of turns
         without an end), front (no other setting of the detector is better in both). Rows of the front have 90 %
         intervals (low, high, delay_low_ms, delay_high_ms; NaN: not shown). The front is chosen by the same turns, so
-        it looks better than it is.
+        it looks better than it is. `plot_detectors` draws it.
 
     Raises
     ------
@@ -92,7 +76,7 @@ def compare_detectors(
     >>> turn = Recording.of_one_turn(babble("is this on").audio, rate_hz=24_000).padded()
     >>> detectors = {"server_vad": "server_vad", "always": lambda audio, rate_hz: 1.0}
     >>> result = compare_detectors([turn], detectors, thresholds=[0.5], silences_ms=[500], waits_ms=[192])
-    >>> result.frame[["detector", "cut_off", "no_end", "front"]].values.tolist()
+    >>> result[["detector", "cut_off", "no_end", "front"]].values.tolist()
     [['server_vad', 0.0, 0.0, True], ['always', 0.0, 0.0, True]]
     """
     import pandas as pd
@@ -102,18 +86,17 @@ def compare_detectors(
         raise AudioError("no labelled turn in the recordings").with_hint("Give turns: Recording(audio, turns=[…]).")
     named = detectors if isinstance(detectors, Mapping) else {name: name for name in detectors}
     groups = [one.name for one in recordings for _ in one.turns]
-    frames = []
+    rows = []
     for name, detector in named.items():
         if detector == "server_vad":
-            rows = _server_vad(recordings, thresholds, silences_ms)
-        elif detector == "semantic_vad":
-            rows = _asked(recordings, _smart_turn(), thresholds, waits_ms)
-        elif callable(detector):
-            rows = _asked(recordings, detector, thresholds, waits_ms)
+            outcomes = _server_vad(recordings, thresholds, silences_ms)
+        elif detector == "semantic_vad" or callable(detector):
+            ask = detector if callable(detector) else _smart_turn()
+            outcomes = _asked(recordings, ask, thresholds, waits_ms)
         else:
             raise AudioError(f"the detector {detector!r} is unknown; allowed: 'server_vad', 'semantic_vad', a function")
-        frames.append(_table(name, rows, groups))
-    return Comparison(pd.concat(frames, ignore_index=True))
+        rows += _rows(name, outcomes, groups)
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 _Outcome = tuple[float, float, npt.NDArray[np.bool_], npt.NDArray[np.float64]]
@@ -175,23 +158,25 @@ def _outcome(turn: Turn, pauses: _Pauses, threshold: float, wait_ms: float) -> t
     return any(at < early_ms for at in stops), next((at - turn.end_ms for at in stops if at >= early_ms), nan)
 
 
-def _table(name: str, outcomes: list[_Outcome], groups: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
+def _rows(name: str, outcomes: list[_Outcome], groups: list[str]) -> list[tuple[Any, ...]]:
+    """Return one row of the table per outcome; those of the front have intervals."""
+    # A turn without an end is the longest delay.
+    delays = [clustered_median(np.where(np.isnan(delay_ms), np.inf, delay_ms), groups) for *_, delay_ms in outcomes]
+    rates = [float(cut_off.mean()) for _, _, cut_off, _ in outcomes]
+    front, best = set(), np.inf
+    for k in sorted(range(len(outcomes)), key=lambda k: (delays[k][0], rates[k])):
+        if rates[k] < best and np.isfinite(delays[k][0]):
+            front.add(k)
+            best = rates[k]
     rows = []
-    for threshold, silence_ms, cut_off, delay_ms in outcomes:
-        late = np.where(np.isnan(delay_ms), np.inf, delay_ms)  # a turn without an end is the longest delay
-        rows.append(
-            (name, threshold, silence_ms, cut_off.mean(), clustered_median(late, groups), np.isnan(delay_ms).mean())
-        )
-    frame = pd.DataFrame(rows, columns=["detector", "threshold", "silence_ms", "cut_off", "delay", "no_end"])
-    frame["delay_ms"], frame["delay_low_ms"], frame["delay_high_ms"] = zip(*frame.pop("delay"), strict=True)
-    order = np.lexsort((frame["cut_off"], frame["delay_ms"]))
-    order = order[np.isfinite(frame["delay_ms"].to_numpy()[order])]
-    best = np.minimum.accumulate(np.r_[np.inf, frame["cut_off"].to_numpy()[order]])
-    frame["front"] = False
-    frame.loc[order[best[1:] < best[:-1]], "front"] = True
-    frame.loc[~frame["front"], ["delay_low_ms", "delay_high_ms"]] = nan
-    shares = [clustered_share(outcomes[k][2], groups) if frame["front"][k] else None for k in range(len(outcomes))]
-    frame["low"], frame["high"] = zip(*((one.low, one.high) if one else (nan, nan) for one in shares), strict=True)
-    return frame.assign(n_turns=len(groups), n_groups=len(set(groups)))
+    for k, (threshold, silence_ms, cut_off, delay_ms) in enumerate(outcomes):
+        share = clustered_share(cut_off, groups) if k in front else (rates[k], nan, nan, len(groups), len(set(groups)))
+        delay = delays[k] if k in front else (delays[k][0], nan, nan)
+        rows.append((name, threshold, silence_ms, *share, *delay, float(np.isnan(delay_ms).mean()), k in front))
+    return rows
+
+
+_COLUMNS: Final = (
+    *("detector", "threshold", "silence_ms", "cut_off", "low", "high", "n_turns", "n_groups"),
+    *("delay_ms", "delay_low_ms", "delay_high_ms", "no_end", "front"),
+)

@@ -20,7 +20,7 @@ def draw_interaction(conversation: Any, *, ax: Axes | None = None) -> Axes:
     """Draw an `Interaction`: the user's track above, the agent's below, a lane per kind of event between them.
 
     A lane's bar spans the user's or agent's speech of the event; its marker lies at the start, a circle for a good
-    outcome and a cross for an error. The line behind a circle is the latency. Dotted lines are `marks`.
+    outcome and a cross for an error. The line behind a circle is the latency.
     """
     ax = _axes(ax, (9, 4))
     kinds = [kind for kind in _ROWS if any(one.kind == kind for one in conversation.events)]
@@ -36,8 +36,6 @@ def draw_interaction(conversation: Any, *, ax: Axes | None = None) -> Axes:
         begin_s = one.stop_s if one.kind == "response" else one.start_s
         ax.plot([begin_s, begin_s + np.nan_to_num(one.latency_s)], [at, at], color=style["color"], linewidth=2)
         ax.plot(begin_s, at, linestyle="", markeredgecolor="black", markersize=7, **style)
-    for time_s, _ in conversation.marks:
-        ax.axvline(time_s, color="0.6", linewidth=0.6, linestyle=":")
     names = ["user", *(kind.replace("_", " ") for kind in kinds), "agent"]
     ax.set_yticks([0.0, *lanes.values(), bottom], names)
     ax.set_ylim(bottom - 1, 1)
@@ -60,55 +58,37 @@ def _axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
     return ax
 
 
-def draw_overlaps(frame: Any, *, ax: Axes | None = None) -> Axes:
-    """Draw the table of an `OverlapLab`: what should start (solid) and what should not (dashed), with intervals."""
+def plot_overlaps(frame: Any, *, ax: Axes | None = None) -> Axes:
+    """Draw a table of `overlap_lab`: kinds that should start a turn (solid), kinds that should not, with intervals."""
     ax = _axes(ax, (7, 4))
-    places = {name: k for k, name in enumerate(dict.fromkeys(frame["threshold"]))}
+    names = list(dict.fromkeys(frame["threshold"]))
     for number, (kind, rows) in enumerate(frame.groupby("kind", sort=False)):
-        wanted = kind in ("interruption", "turn")
-        x = [places[name] + 0.06 * number for name in rows["threshold"]]
-        errors = np.nan_to_num([rows["rate"] - rows["low"], rows["high"] - rows["rate"]])
+        x = [names.index(name) + 0.06 * number for name in rows["threshold"]]
         label = f"{kind} (n = {rows['n'].iloc[0]}, {rows['n_groups'].iloc[0]} groups)"
-        ax.errorbar(
-            x,
-            100 * rows["rate"],
-            yerr=100 * np.maximum(errors, 0),
-            marker="os^vDP*<>h"[number % 10],
-            linestyle="-" if wanted else "--",
-            capsize=3,
-            label=label,
-        )
-    ax.set_xticks(list(places.values()), list(places))
+        _draw_rates(ax, number, x, rows, "rate", label, "-" if kind in ("interruption", "turn") else "--")
+    ax.set_xticks(range(len(names)), names)
     ax.set_xlabel("threshold (listening / speaking)")
     ax.set_ylabel("clips that start a turn (%)")
-    ax.set_ylim(-4, 104)
     ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
-def draw_detectors(frame: Any, *, ax: Axes | None = None) -> Axes:
-    """Draw the table of a `Comparison`: turns cut off over the median delay, a front with intervals per detector."""
+def plot_detectors(frame: Any, *, ax: Axes | None = None) -> Axes:
+    """Draw a table of `compare_detectors`: turns cut off over the median delay, a front with intervals per detector."""
     ax = _axes(ax, (7, 4))
-    for number, (name, rows) in enumerate(frame.groupby("detector", sort=False)):
-        rows = rows[np.isfinite(rows["delay_ms"])]
-        front = rows[rows["front"]].sort_values("delay_ms")
+    for number, (name, rows) in enumerate(frame[np.isfinite(frame["delay_ms"])].groupby("detector", sort=False)):
         ax.scatter(rows["delay_ms"], 100 * rows["cut_off"], s=6, alpha=0.3, color=f"C{number}", linewidths=0)
-        errors = [
-            np.maximum(np.nan_to_num([front[at] - front[low], front[high] - front[at]], posinf=0.0), 0)
-            for at, low, high in (("delay_ms", "delay_low_ms", "delay_high_ms"), ("cut_off", "low", "high"))
-        ]
-        ax.errorbar(
-            front["delay_ms"],
-            100 * front["cut_off"],
-            xerr=errors[0],
-            yerr=100 * errors[1],
-            color=f"C{number}",
-            marker="os^vDP*<>h"[number % 10],
-            elinewidth=0.6,
-            label=str(name),
-        )
+        front = rows[rows["front"]].sort_values("delay_ms")
+        _draw_rates(ax, number, front["delay_ms"], front, "cut_off", str(name), "-")
     ax.set_xlabel("delay after the end of the turn, median (ms)")
     ax.set_ylabel("turns cut off (%)")
     ax.set_title(f"{frame['n_turns'].iloc[0]} turns of {frame['n_groups'].iloc[0]} recordings", loc="left")
     ax.legend(fontsize="small")
     return ax
+
+
+def _draw_rates(ax: Axes, number: int, x: Any, rows: Any, name: str, label: str, linestyle: Any) -> None:
+    """Draw rates in percent with their intervals, where shown; colour and marker are those of a number."""
+    errors = 100 * np.nan_to_num([rows[name] - rows["low"], rows["high"] - rows[name]]).clip(0)
+    style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "os^vDP*<>h"[number % 10], "linestyle": linestyle}
+    ax.errorbar(x, 100 * rows[name], yerr=errors, capsize=3, elinewidth=0.8, label=label, **style)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor, nan
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,7 @@ from rtnb.vad import FRAME_MS, VadConstants, server_vad_segments, speech_probabi
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
-INTERRUPTION: Final = "interruption"
-"""Kind of the clips that the assistant should yield to."""
 TURN: Final = "turn"
 """Kind of the clips that begin while the assistant is silent: they should be detected."""
 MIN_GROUPS: Final = 8
@@ -64,7 +61,7 @@ class Overlap:
         object.__setattr__(self, "audio", as_audio(self.audio))
 
     @classmethod
-    def of_turns(cls, recording: Recording, *, kind: str = INTERRUPTION) -> list[Overlap]:
+    def of_turns(cls, recording: Recording, *, kind: str = "interruption") -> list[Overlap]:
         """Return one clip for each labelled turn of a recording."""
         spans = [(turn.start_ms, turn.end_ms) for turn in recording.turns]
         ends = [[ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span] for span in spans]
@@ -76,23 +73,11 @@ class Overlap:
         cls, playback: npt.ArrayLike, *, rate_hz: int, levels_db: Iterable[float] = (-20, -30, -40), group: str = ""
     ) -> list[Overlap]:
         """Return the assistant's own voice as the microphone picks it up, once for each level below the playback."""
-        audio, levels = as_audio(playback), list(levels_db)
-        gains = [np.float32(10 ** (db / 20)) for db in levels]
-        pairs = zip(levels, gains, strict=True)
-        return [cls(audio * gain, rate_hz=rate_hz, kind=f"echo {db:g} dB", group=group) for db, gain in pairs]
+        voices = {f"echo {db:g} dB": as_audio(playback) * np.float32(10 ** (db / 20)) for db in levels_db}
+        return [cls(audio, rate_hz=rate_hz, kind=kind, group=group) for kind, audio in voices.items()]
 
 
-class Share(NamedTuple):
-    """Share of hits with its 90 % interval, which respects groups."""
-
-    rate: float
-    low: float
-    high: float
-    n: int
-    n_groups: int
-
-
-def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> Share:
+def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float, int, int]:
     """Return the share of hits and its 90 % interval where hits of a group resemble each other.
 
     The exact binomial interval is taken at the effective sample size (Korn and Graubard 1998): n over the design
@@ -106,8 +91,9 @@ def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> Share:
 
     Returns
     -------
-    Share
-        Its interval is NaN for fewer than `MIN_GROUPS` groups: not shown.
+    rate, low, high : float
+        The interval is NaN for fewer than `MIN_GROUPS` groups: not shown.
+    n, n_groups : int
 
     References
     ----------
@@ -115,22 +101,20 @@ def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> Share:
 
     Examples
     --------
-    >>> clustered_share([True] * 3 + [False] * 37, list(range(10)) * 4)
-    Share(rate=0.075, low=0.016..., high=0.2..., n=40, n_groups=10)
+    >>> [round(one, 3) for one in clustered_share([True] * 3 + [False] * 37, list(range(10)) * 4)]
+    [0.075, 0.011, 0.225, 40, 10]
     """
     flags = np.asarray(hits, float)
-    _, index = np.unique(np.asarray(groups, object).astype(str), return_inverse=True)
-    n, n_groups = len(flags), int(index.max(initial=-1)) + 1
-    rate = float(flags.mean()) if n else nan
+    names, index = np.unique(np.asarray(groups, str), return_inverse=True)
+    n, n_groups, rate = len(flags), len(names), float(flags.mean()) if len(flags) else nan
     if n_groups < MIN_GROUPS:
-        return Share(rate, nan, nan, n, n_groups)
+        return rate, nan, nan, n, n_groups
     residuals = np.bincount(index, flags - rate)
     variance = float(residuals @ residuals) * n_groups / (n_groups - 1) / n**2
     size = min(float(n), rate * (1 - rate) / variance) if variance else float(n_groups)
-    size = size / (1 + 3.706 / (4 * (n_groups - 1))) ** 2  # Student's t over the normal quantile, at 95 %
-    whole = max(1, floor(size))
+    whole = max(1, floor(size / (1 + 3.706 / (4 * (n_groups - 1))) ** 2))  # Student's t over the normal quantile
     low, high = share_interval(floor(rate * whole), whole)[0], share_interval(ceil(rate * whole), whole)[1]
-    return Share(rate, low, high, n, n_groups)
+    return rate, low, high, n, n_groups
 
 
 def clustered_median(values: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float]:
@@ -141,62 +125,16 @@ def clustered_median(values: npt.ArrayLike, groups: Sequence[Any]) -> tuple[floa
     >>> clustered_median([1, 2, 3, 4, 5, 6, 7, 8, 9], list("abcdefghi"))
     (5.0, 2.0, 8.0)
     """
-    found, index = np.asarray(values, float), np.asarray(groups, object).astype(str)
+    found, index = np.asarray(values, float), np.asarray(groups, str)
     medians = sorted(float(np.median(found[index == one])) for one in np.unique(index))
     skip = most_events(len(medians), share=0.5) if len(medians) >= MIN_GROUPS else -1
     ends = (medians[skip], medians[-1 - skip]) if skip >= 0 else (nan, nan)
     return (float(np.median(medians)) if medians else nan, *ends)
 
 
-@dataclass(frozen=True, eq=False)
-class OverlapLab:
-    """Outcome of every clip under every setting."""
-
-    kinds: tuple[str, ...]
-    """(n_clips,)"""
-    groups: tuple[str, ...]
-    """(n_clips,)"""
-    names: tuple[str, ...]
-    """(n_settings,) ``0.5``, or ``0.5 / 0.8`` for listening / speaking."""
-    latency_ms: npt.NDArray[np.float64] = field(repr=False)
-    """(n_settings, n_clips) from the clip's start to the report of speech; NaN: no start."""
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per setting and kind of clip.
-
-        Returns
-        -------
-        pandas.DataFrame
-            threshold (of the setting), kind, rate (of clips with a start: yields to interruptions, false yields to
-            the others, turns detected), low and high (90 % interval, NaN: not shown), n, n_groups, latency_ms (median,
-            of the clips with a start) with its own interval.
-        """
-        import pandas as pd
-
-        rows = []
-        for name, latencies in zip(self.names, self.latency_ms, strict=True):
-            for kind in dict.fromkeys(self.kinds):
-                at = [k for k, one in enumerate(self.kinds) if one == kind]
-                share = clustered_share(np.isfinite(latencies[at]), [self.groups[k] for k in at])
-                started = [k for k in at if np.isfinite(latencies[k])]
-                median = clustered_median(latencies[started], [self.groups[k] for k in started])
-                rows.append((name, kind, *share, *median))
-        columns = ["threshold", "kind", *Share._fields, "latency_ms", "latency_low_ms", "latency_high_ms"]
-        return pd.DataFrame(rows, columns=columns)
-
-    def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the share of clips with a start over the settings, one line per kind."""
-        from rtnb.analysis.interaction_plots import draw_overlaps
-
-        return draw_overlaps(self.to_frame(), ax=ax)
-
-
 def overlap_lab(
-    clips: Iterable[Overlap],
-    settings: Iterable[ServerVad | Pair],
-    *,
-    constants: VadConstants = _SERVER_MODEL,
-) -> OverlapLab:
+    clips: Iterable[Overlap], settings: Iterable[ServerVad | Pair], *, constants: VadConstants = _SERVER_MODEL
+) -> pd.DataFrame:
     """Try turn detection settings on labelled overlaps while the assistant speaks.
 
     Parameters
@@ -210,8 +148,11 @@ def overlap_lab(
 
     Returns
     -------
-    OverlapLab
-        ``.to_frame()`` has yield rates, false-yield rates and latencies with n and intervals; ``.plot()`` draws them.
+    pandas.DataFrame
+        One row per setting and kind: threshold (``0.5``, or ``0.3 / 0.9`` of a pair), kind, rate (share of clips that
+        start a turn: yields to interruptions, false yields to the others), low and high (90 % interval over groups,
+        NaN: not shown), n, n_groups, latency_ms (from the clip's start to the report of speech: median over groups)
+        with its own interval. `plot_overlaps` draws it.
 
     Raises
     ------
@@ -224,25 +165,43 @@ def overlap_lab(
     >>> voice = babble("sorry, may I interrupt you").audio
     >>> clips = [Overlap(voice, rate_hz=24_000, kind="interruption")]
     >>> clips += Overlap.of_echo(voice, rate_hz=24_000, levels_db=[-60])
-    >>> lab = overlap_lab(clips, [ServerVad(threshold=0.5), (ServerVad(threshold=0.3), ServerVad(threshold=0.9))])
-    >>> lab.to_frame()[["threshold", "kind", "rate"]].values.tolist()
+    >>> table = overlap_lab(clips, [ServerVad(threshold=0.5), (ServerVad(threshold=0.3), ServerVad(threshold=0.9))])
+    >>> table[["threshold", "kind", "rate"]].values.tolist()
     [['0.5', 'interruption', 1.0], ['0.5', 'echo -60 dB', 0.0],
      ['0.3 / 0.9', 'interruption', 1.0], ['0.3 / 0.9', 'echo -60 dB', 0.0]]
     """
+    import pandas as pd
+
     clips, pairs = list(clips), [one if isinstance(one, tuple) else (one, one) for one in settings]
     if not clips or not pairs:
         raise AudioError(f"{len(clips)} clips and {len(pairs)} settings: give at least one of each")
-    heard = [_probabilities(one) for one in clips]
-    latency_ms = [
-        [
-            _start_ms(p, pair[one.kind != TURN], clip_ms, constants)
-            for (p, clip_ms), one in zip(heard, clips, strict=True)
-        ]
-        for pair in pairs
-    ]
-    names = [" / ".join(dict.fromkeys(f"{_threshold(one):g}" for one in pair)) for pair in pairs]
-    kinds, groups = zip(*((one.kind, one.group) for one in clips), strict=True)
-    return OverlapLab(kinds, groups, tuple(names), np.array(latency_ms))
+    kinds, groups = (np.array([getattr(one, name) for one in clips], str) for name in ("kind", "group"))
+    heard, rows = [_probabilities(one) for one in clips], []
+    for pair in pairs:
+        thresholds = [_threshold(one) for one in pair]
+        speaking = (kinds != TURN).astype(int).tolist()
+        starts = [_start_ms(*one, thresholds[at], constants) for one, at in zip(heard, speaking, strict=True)]
+        for kind in dict.fromkeys(kinds.tolist()):
+            latencies, names = np.array(starts)[kinds == kind], groups[kinds == kind]
+            found = np.isfinite(latencies)
+            share = clustered_share(found, names.tolist())
+            median = clustered_median(latencies[found], names[found].tolist())
+            rows.append((" / ".join(dict.fromkeys(f"{one:g}" for one in thresholds)), kind, *share, *median))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+_COLUMNS = [
+    "threshold",
+    "kind",
+    "rate",
+    "low",
+    "high",
+    "n",
+    "n_groups",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+]
 
 
 def _probabilities(clip: Overlap) -> tuple[npt.NDArray[np.float32], float]:
@@ -253,13 +212,13 @@ def _probabilities(clip: Overlap) -> tuple[npt.NDArray[np.float32], float]:
     return speech_probabilities(audio, rate_hz=clip.rate_hz), len(clip.audio) * 1000 / clip.rate_hz
 
 
-def _start_ms(p: npt.NDArray[np.float32], setting: ServerVad, clip_ms: float, constants: VadConstants) -> float:
-    segments = server_vad_segments(p, threshold=_threshold(setting), constants=constants)
-    latencies = (one.started_emitted_ms - _LEAD_MS for one in segments)
-    return next((float(ms) for ms in latencies if 0 < ms <= clip_ms + _TAIL_MS), nan)
+def _start_ms(p: npt.NDArray[np.float32], clip_ms: float, threshold: float, constants: VadConstants) -> float:
+    """Return when the first start within a clip is reported, in ms from its begin; NaN: there is none."""
+    segments = server_vad_segments(p, threshold=threshold, constants=constants)
+    latencies = (float(one.started_emitted_ms - _LEAD_MS) for one in segments)
+    return next((ms for ms in latencies if 0 < ms <= clip_ms + _TAIL_MS), nan)
 
 
 def _threshold(setting: ServerVad) -> float:
-    value = setting.threshold
-    default: Any = SERVER_VAD_DEFAULTS.threshold
-    return float(value if isinstance(value, int | float) else default)
+    value: Any = setting.threshold if isinstance(setting.threshold, int | float) else SERVER_VAD_DEFAULTS.threshold
+    return float(value)

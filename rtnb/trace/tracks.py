@@ -16,13 +16,6 @@ RATE_HZ: Final = 16_000
 """Rate of the tracks: that of the voice activity detection."""
 MAX_MINUTES: Final = 60.0
 """Longest conversation that is analysed, 0.5 GB of samples (chosen)."""
-_MARKED: Final = (
-    "input_audio_buffer.speech_started",
-    "input_audio_buffer.speech_stopped",
-    "response.created",
-    "response.done",
-    "conversation.item.truncated",
-)
 
 
 def interaction(
@@ -70,11 +63,9 @@ def interaction(
     if all(hasattr(source, name) for name in ("user", "agent", "rate_hz")):
         return Interaction.of_tracks(source.user, source.agent, rate_hz=source.rate_hz, **options)
     source = getattr(source, "session", source)
-    timeline, marks = Timeline(), []
+    timeline = Timeline()
     for row in tuple(getattr(source, "log", source)):
         timeline.add(row)
-        if row.type in _MARKED:
-            marks.append((timeline.ms(row) / 1000, row.type))
     pieces = [piece for lane in timeline.pieces.values() for piece in lane]
     if not pieces:
         raise AudioError("the session has no audio in its log").with_hint(
@@ -87,7 +78,7 @@ def interaction(
         ).with_hint("Give a part of it: interaction(session.log[:5000]).")
     user, agent = (_track(timeline.pieces[lane], stop_ms) for lane in ("you", "model"))
     spans = [(piece.start_ms / 1000, piece.stop_ms / 1000) for piece in timeline.pieces["model"]]
-    return Interaction.of_tracks(user, agent, rate_hz=RATE_HZ, marks=marks, agent_spans=spans, **options)
+    return Interaction.of_tracks(user, agent, rate_hz=RATE_HZ, agent_spans=spans, **options)
 
 
 def _track(pieces: Iterable[Any], stop_ms: float) -> Audio:

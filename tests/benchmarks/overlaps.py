@@ -121,7 +121,7 @@ def main() -> int:
     settings = [ServerVad(threshold=one) for one in THRESHOLDS]
     pairs = [(ServerVad(threshold=0.5), ServerVad(threshold=one)) for one in (0.7, 0.9)]
     clips = [*marked(), *monologues()]
-    table = overlap_lab([*clips, *turns(clips), *noise(), *echo()], [*settings, *pairs]).to_frame()
+    table = overlap_lab([*clips, *turns(clips), *noise(), *echo()], [*settings, *pairs])
     print("| threshold | kind | clips | recordings | start | 90 % interval | latency, median (ms) | 90 % interval |")
     print("|---|---|---|---|---|---|---|---|")
     for row in table.itertuples():
