@@ -1,5 +1,6 @@
 """Experiments on a service: sessions that measure it."""
 
 from rtnb.experiment.calibration import Probe, calibrate, probe
+from rtnb.experiment.overlap import OverlapSettings
 
-__all__ = ["Probe", "calibrate", "probe"]
+__all__ = ["OverlapSettings", "Probe", "calibrate", "probe"]
