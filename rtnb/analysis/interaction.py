@@ -53,7 +53,7 @@ MIN_EVENTS: Final = 8
 
 
 class Event(NamedTuple):
-    """One event of a conversation, with its outcome."""
+    """Event of a conversation with its outcome."""
 
     kind: str
     """``response``, ``interruption``, one of `LABELS`, or ``agent_interruption``."""
@@ -142,7 +142,7 @@ _Found = Iterable[tuple[str, str, int, int, float]]
 
 def _responses(ticks: Ticks, agent: list[_Run]) -> _Found:
     """Yield a response or its absence for each user segment that is not talked over at its end."""
-    speaking = np.append(ticks.agent, False)  # nobody talks over the end of the log
+    speaking = np.append(ticks.agent, False)  # no agent talks over the end of the log
     turns = [run for run in _runs(ticks.user) if not speaking[run[1]] and ticks.kind(*run) != "backchannel"]
     for (start, stop), following in zip(turns, [*turns[1:], None], strict=False):
         reply = next((at for at, _ in agent if at >= stop), None)
@@ -273,7 +273,7 @@ def turn_taking_scores(ticks: Ticks) -> list[float]:
 
 @dataclass(frozen=True, eq=False)
 class Interaction:
-    """One conversation: two audio tracks on one time axis, and the speech found on them.
+    """Conversation on two audio tracks with one time axis, and the speech found on them.
 
     Examples
     --------

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours; each outcome has a marker of its own as well.
+# Okabe and Ito's colours; the outcomes also differ in their markers.
 _GOOD: Final[dict[str, Any]] = {"color": "#0072B2", "marker": "o"}
 _BAD: Final[dict[str, Any]] = {"color": "#D55E00", "marker": "X"}
 _BINS: Final = 2_000  # more than a figure has pixels across (chosen)

@@ -40,7 +40,7 @@ Pair = tuple[ServerVad, ServerVad]
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """One labelled sound on the user's side.
+    """Labelled sound on the user's side.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class Overlap:
     """
 
     audio: Audio = field(repr=False)
-    """The sound alone, without silence around it; anything `rtnb.audio.as_audio` takes."""
+    """Samples without silence around them; anything `rtnb.audio.as_audio` takes."""
     rate_hz: int = field(kw_only=True)
     kind: str = field(kw_only=True)
     """``interruption`` (should stop the assistant), ``turn`` (speech while the assistant is silent), or the name of

@@ -1,4 +1,4 @@
-"""Audio tracks of a session: the sound of both sides on one time axis, for interaction metrics."""
+"""Audio tracks of a session: both sides on one time axis, for interaction metrics."""
 
 from __future__ import annotations
 
