@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from typing import Any, Final
 
 from rtnb.client.log import LogRow
@@ -16,13 +17,16 @@ CHECK_S: Final = 0.05
 """Time between two looks at the playback while the assistant speaks (chosen)."""
 Detection = ServerVad | SemanticVad
 _log = logging.getLogger("rtnb")
+_switches: weakref.WeakKeyDictionary[Session, weakref.ref[OverlapSettings]] = weakref.WeakKeyDictionary()
+"""The newest switch of each session: two would work against each other."""
 
 
 class OverlapSettings:
     """Switch of a session's turn detection at the begin and the end of the assistant's speech.
 
     Each spoken response takes two updates, both in the log: `speaking` with its first audio, `listening` once it was
-    played or cut off by an interruption. Do not set `turn_detection` meanwhile: the next switch replaces it.
+    played or cut off by an interruption. Do not set `turn_detection` meanwhile: the next switch replaces it. A new
+    object for the same session ends the former one.
 
     Parameters
     ----------
@@ -64,17 +68,24 @@ class OverlapSettings:
         self._audio = asyncio.Event()
         self._end_subscription = session.log.subscribe(self._on_row)
         self._work = asyncio.run_coroutine_threadsafe(self._run(), session.loop)
-        session.on_close(self._stop)
+        session.on_close(self._on_close)
+        if (former := _switches.get(session)) and (switch := former()):
+            switch.stop()
+        _switches[session] = weakref.ref(self)
+
+    def stop(self) -> None:
+        """End the switch at once and leave the settings as they are; works from any thread, twice is fine."""
+        self._end_subscription()
+        self._work.cancel()
 
     async def aclose(self) -> None:
         """End the switch and leave `listening` in force; closing twice is fine."""
-        await self._stop()
+        self.stop()
         if not self.session.closed:
             await self.session.update(turn_detection=self.listening)
 
-    async def _stop(self) -> None:
-        self._end_subscription()
-        self._work.cancel()
+    async def _on_close(self) -> None:
+        self.stop()
 
     def _on_row(self, row: LogRow) -> None:
         match row.event:
