@@ -39,6 +39,8 @@ Audio and analysis
     sweep                outcome of many turn detection settings on recordings
     recommend            turn detection setting that fits recordings
     calibrate            measure the turn detection of a service
+    overlap_lab          try turn detection on interruptions, coughs and echo while the assistant speaks
+    interaction          responses, interruptions, yields and overlaps of a session
     plot_deltas          waveform of a response, one colour per audio delta
     plot_arrivals        arrival of audio deltas against playback
     plot_turns           turns detected in a recording
@@ -80,6 +82,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb._doctor import doctor
     from rtnb.analysis.choosing import recommend
     from rtnb.analysis.migration import migrate
+    from rtnb.analysis.overlaps import overlap_lab
     from rtnb.analysis.plot import plot_arrivals, plot_deltas
     from rtnb.analysis.recordings import Recording
     from rtnb.analysis.sweeping import sweep
@@ -115,7 +118,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
-    from rtnb.trace import Trace, compare
+    from rtnb.trace import Trace, compare, interaction
     from rtnb.transport import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
@@ -123,28 +126,18 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     __all__ += ["ConnectionClosed", "Custom", "EventInspector", "EventLog", "Microphone", "OpenAI", "Playground"]
     __all__ += ["RateLimited", "Recording", "RequestTimeout", "Response", "ResponseFailed", "RtnbError", "SemanticVad"]
     __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
-    __all__ += ["calibrate", "client", "connect", "doctor", "errors", "inspect", "migrate", "plot_arrivals"]
-    __all__ += ["plot_deltas", "plot_pareto", "plot_sweep", "plot_turns", "protocol", "recommend", "simulator", "sweep"]
-    __all__ += [
-        "Case",
-        "CaseError",
-        "ChatModel",
-        "Judge",
-        "Persona",
-        "Result",
-        "Trace",
-        "TraceError",
-        "cases",
-        "compare",
-    ]
-    __all__ += ["experiment", "graders", "grid", "replay", "transport", "vad", "widgets"]
+    __all__ += ["Case", "CaseError", "ChatModel", "Judge", "Persona", "Result", "Trace", "TraceError", "calibrate"]
+    __all__ += ["cases", "client", "compare", "connect", "doctor", "errors", "experiment", "graders", "grid", "inspect"]
+    __all__ += ["interaction", "migrate", "overlap_lab", "plot_arrivals", "plot_deltas", "plot_pareto", "plot_sweep"]
+    __all__ += ["plot_turns", "protocol", "recommend", "replay", "simulator", "sweep", "transport", "vad", "widgets"]
 
 __version__ = "0.2.0.dev0"
 
 _NAMES = {
     "rtnb": "analysis audio client errors protocol simulator transport vad widgets",
     "rtnb._doctor": "doctor",
-    "rtnb.analysis": "Recording migrate plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns recommend sweep",
+    "rtnb.analysis": "Recording migrate overlap_lab plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns "
+    "recommend sweep",
     "rtnb.client": "Budget EventLog Response Session",
     "rtnb.experiments": "Case ChatModel Judge Persona Result calibrate cases experiment graders grid replay",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded CaseError ConnectError ConnectionClosed "
@@ -152,7 +145,7 @@ _NAMES = {
     "rtnb.protocol": "SemanticVad ServerVad",
     "rtnb.simulator": "Simulator",
     "rtnb.targets": "connect",
-    "rtnb.trace": "Trace compare",
+    "rtnb.trace": "Trace compare interaction",
     "rtnb.transport": "Azure Custom OpenAI",
     "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
 }
@@ -164,8 +157,7 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 def __getattr__(name: str) -> Any:
     if home := _HOMES.get(name):
         value = import_module(f"rtnb.{name}") if home == "rtnb" else getattr(import_module(home), name)
-        globals()[name] = value
-        return value
+        return globals().setdefault(name, value)
     from difflib import get_close_matches
 
     spellings = {known.lower(): known for known in __dir__()}

@@ -232,5 +232,4 @@ def _service(settings: Mapping[str, str], *, timeout_s: float) -> Check:
 
 
 async def _open(target: Azure | OpenAI, timeout_s: float) -> None:
-    session = await connect(target, timeout_s=timeout_s)
-    await session.close()
+    await (await connect(target, timeout_s=timeout_s)).close()

@@ -114,14 +114,12 @@ def hub_address(copy: WorkingCopy, environ: Mapping[str, str]) -> str | None:
     None outside JupyterHub; "" if the hub's server cannot see the folder. The server's folder is `JUPYTERHUB_ROOT_DIR`,
     or the home folder if that is not set.
     """
-    base = environ.get("JUPYTERHUB_PUBLIC_URL") or environ.get("JUPYTERHUB_SERVICE_PREFIX")
-    if not base:
+    if not (base := environ.get("JUPYTERHUB_PUBLIC_URL") or environ.get("JUPYTERHUB_SERVICE_PREFIX")):
         return None
     root = Path(environ.get("JUPYTERHUB_ROOT_DIR") or Path.home()).expanduser().resolve()
     if not copy.path.is_relative_to(root):
         return ""
-    place = (copy.path / copy.start).relative_to(root).as_posix()
-    return f"{base.rstrip('/')}/lab/tree/{quote(place)}"
+    return f"{base.rstrip('/')}/lab/tree/{quote((copy.path / copy.start).relative_to(root).as_posix())}"
 
 
 def tunnel(port: int, environ: Mapping[str, str]) -> str | None:
@@ -129,9 +127,8 @@ def tunnel(port: int, environ: Mapping[str, str]) -> str | None:
     ends = environ.get("SSH_CONNECTION", "").split()  # client's address and port, then the server's
     if len(ends) != 4:
         return None
-    host, ssh_port = ends[2:]
-    other = "" if ssh_port == "22" else f" -p {ssh_port}"
-    return f"ssh -N -L {port}:localhost:{port}{other} {environ.get('USER') or 'YOU'}@{host}"
+    other = "" if ends[3] == "22" else f" -p {ends[3]}"
+    return f"ssh -N -L {port}:localhost:{port}{other} {environ.get('USER') or 'YOU'}@{ends[2]}"
 
 
 def serve(

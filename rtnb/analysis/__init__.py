@@ -4,10 +4,13 @@ from rtnb.analysis.calibrated import Calibration
 from rtnb.analysis.choosing import recommend
 from rtnb.analysis.conditions import AsRecorded, AssistantEcho, Gain, MuLaw, Noise, RoomEcho
 from rtnb.analysis.cost import CostMeter
+from rtnb.analysis.detectors import compare_detectors
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
+from rtnb.analysis.interaction_plots import plot_detectors, plot_overlaps
 from rtnb.analysis.labels import read_labels
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.analysis.migration import Migration, migrate
+from rtnb.analysis.overlaps import Overlap, overlap_lab
 from rtnb.analysis.phases import FRAME_PHASES, FramePhase
 from rtnb.analysis.plot import plot_arrivals, plot_deltas
 from rtnb.analysis.recommendation import Candidate, Recommendation
@@ -31,16 +34,21 @@ __all__ = [
     "Migration",
     "MuLaw",
     "Noise",
+    "Overlap",
     "Recommendation",
     "Recording",
     "RoomEcho",
     "Sweep",
     "Turn",
+    "compare_detectors",
     "frame_metrics",
     "from_segments",
     "migrate",
+    "overlap_lab",
     "plot_arrivals",
     "plot_deltas",
+    "plot_detectors",
+    "plot_overlaps",
     "plot_pareto",
     "plot_sweep",
     "plot_turns",

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from html import escape
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -420,6 +421,16 @@ class Session:
         await self._dispatcher.update(wanted_settings(config, settings), timeout_s=timeout_s)
         return self.config
 
+    def overlap_settings(self, *, listening: Any, speaking: Any) -> Any:
+        """Use one turn detection while the assistant is silent, and another while it speaks.
+
+        Returns
+        -------
+        rtnb.experiments.OverlapSettings
+            Switches at each state change, two updates for each spoken response; its ``aclose`` ends that.
+        """
+        return import_module("rtnb.experiments").OverlapSettings(self, listening=listening, speaking=speaking)
+
     # --- events -------------------------------------------------------------------------------------------------------
 
     @on_own_loop
@@ -441,9 +452,8 @@ class Session:
         """Send a JSON object as it is, valid or not; one without `event_id` gets one."""
         if not isinstance(message.get("type"), str):
             raise LocalProtocolError(f"an event needs a type, got {message.get('type')!r}")
-        event_id = message.get("event_id") or self._dispatcher.new_id("client")
-        payload = {**message, "event_id": event_id}
-        await self.send(UnknownEvent(type=message["type"], event_id=event_id, payload=payload))
+        message = {**message, "event_id": message.get("event_id") or self._dispatcher.new_id("client")}
+        await self.send(UnknownEvent(type=message["type"], event_id=message["event_id"], payload=message))
 
     def __aiter__(self) -> EventStream:
         return EventStream(self)
@@ -505,6 +515,4 @@ class _Lease:
 def _abandon(dispatcher: Dispatcher) -> None:
     """Close what a session that was collected without `close` leaves behind."""
     if not (dispatcher.loop.is_closed() or dispatcher.closing):
-        dispatcher.loop.call_soon_threadsafe(
-            lambda: dispatcher.spawn(dispatcher.close(), name="rtnb-session-abandoned")
-        )
+        dispatcher.loop.call_soon_threadsafe(lambda: dispatcher.spawn(dispatcher.close(), name="rtnb-session-left"))

@@ -6,22 +6,11 @@ from rtnb.experiments.callers import Persona
 from rtnb.experiments.case import Case, Turn, cases, grid
 from rtnb.experiments.chat import ChatModel
 from rtnb.experiments.judge import Judge
+from rtnb.experiments.overlap import OverlapSettings
 from rtnb.experiments.replaying import replay
 from rtnb.experiments.result import Result
 from rtnb.experiments.run import Run
 from rtnb.experiments.schedule import experiment
 
-__all__ = [
-    "Case",
-    "ChatModel",
-    "Judge",
-    "Persona",
-    "Probe",
-    "Result",
-    "Run",
-    "Turn",
-    "calibrate",
-    "cases",
-    "experiment",
-]
-__all__ += ["graders", "grid", "probe", "replay"]
+__all__ = ["Case", "ChatModel", "Judge", "OverlapSettings", "Persona", "Probe", "Result", "Run", "Turn", "calibrate"]
+__all__ += ["cases", "experiment", "graders", "grid", "probe", "replay"]

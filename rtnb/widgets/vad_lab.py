@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import ipywidgets
@@ -18,6 +19,7 @@ import traitlets
 from rtnb._loop import shared_loop
 from rtnb.analysis.bench import KNOBS, MAPPED, TOLERANCE_MS, Bench
 from rtnb.analysis.decimate import min_max
+from rtnb.analysis.overlaps import Overlap
 from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweep_result import METRICS
 from rtnb.analysis.sweeping import SERVER_MODEL_V1
@@ -30,6 +32,7 @@ from rtnb.vad import FRAME_MS, VadConstants
 from rtnb.widgets._base import bundle, format_error, styles
 from rtnb.widgets.channel import Answer, StreamWidget, shared_channel
 from rtnb.widgets.microphone import Microphone
+from rtnb.widgets.overlap_view import OverlapView
 from rtnb.widgets.settings import close_all
 
 SECONDS: Final = {"turn": 15.0, "room tone": 10.0}
@@ -198,6 +201,9 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         Source of new recordings; `close` leaves it open. Default: one that the lab makes and closes.
     constants : VadConstants
         Model of the service: `Calibration.constants` of a calibration.
+    overlaps : iterable of Overlap, optional
+        Labelled interruptions, coughs, echo …: adds a view of the clips that stop the assistant. *Apply to session*
+        then applies a second threshold while the assistant speaks, `overlap_view.speaking_threshold`.
 
     Raises
     ------
@@ -222,6 +228,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         session: Any = None,
         microphone: Microphone | None = None,
         constants: VadConstants = SERVER_MODEL_V1,
+        overlaps: Iterable[Overlap] = (),
     ) -> None:
         if _is_session(recordings):
             recordings, session = (), recordings
@@ -241,12 +248,19 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         enabled = [name for name in self._actions if session is not None or name not in ("apply", "compare")]
         self.view = VadView(self.bench, self._run_action, enabled=enabled)
         self._accordion = ipywidgets.Accordion([self.microphone], titles=("Microphone",), selected_index=None)
-        super().__init__([self.view, self._accordion, shared_channel()], layout=ipywidgets.Layout(min_width="0"))
+        clips = list(overlaps)
+        self.overlap_view = OverlapView(clips, constants=constants) if clips else None
+        """View of the overlaps; None without clips."""
+        views = [self.view, *([self.overlap_view] if self.overlap_view else [])]
+        super().__init__([*views, self._accordion, shared_channel()], layout=ipywidgets.Layout(min_width="0"))
         self.add_class("rtnb-vad-lab")
-        self._parts = [self.view, self._accordion, self.layout, *([self.microphone] if microphone is None else [])]
+        self._switch: Any = None
+        self._parts = [*views, self._accordion, self.layout, *([self.microphone] if microphone is None else [])]
         controls = [one for one in (self.view, getattr(session, "turn_detection", None)) if one is not None]
         # The playground's control comes last: its setting is in force, so it replaces the defaults of the lab.
         self._links = [traitlets.link((control, name), (self, name)) for control in controls for name in KNOBS]
+        if self.overlap_view:
+            self._links.append(traitlets.link((self, "threshold"), (self.overlap_view, "listening_threshold")))
 
     @property
     def turn_detection(self) -> ServerVad:
@@ -283,7 +297,12 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
             For each setting: (requested, effective).
         """
         session, requested = await self._open_session(), self.turn_detection
+        if self._switch is not None:
+            self._switch.stop()
         await session.update(turn_detection=requested)
+        if self.overlap_view:
+            speaking = replace(requested, threshold=self.overlap_view.speaking_threshold)
+            self._switch = session.overlap_settings(listening=requested, speaking=speaking)
         effective = session.config.turn_detection
         found = {name: (getattr(requested, name), getattr(effective, name, None)) for name in KNOBS}
         differ = [f"{name}: requested {asked}, effective {has}" for name, (asked, has) in found.items() if asked != has]
@@ -353,6 +372,8 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
 
     def close(self) -> None:
         """Close the lab and a microphone that it made; the session stays open. Closing twice is fine."""
+        if self._switch is not None:
+            self._switch.stop()
         for link in self._links:
             link.unlink()
         self._links.clear()

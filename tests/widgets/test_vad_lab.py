@@ -10,6 +10,7 @@ from ipywidgets.widgets.widget import _instances
 from traitlets import TraitError
 
 import rtnb
+from rtnb.analysis import Overlap
 from rtnb.analysis.practice import thinking_aloud
 from rtnb.audio import babble
 from rtnb.errors import AudioError, RtnbError
@@ -117,3 +118,53 @@ async def test_what_is_applied_is_read_back_and_compared() -> None:
         assert session.config.turn_detection.silence_duration_ms == 512  # type: ignore[union-attr]
         assert not session.state.order, "the probe leaves nothing in the conversation"
         lab.close()
+
+
+# --- overlaps ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def overlaps() -> list[Overlap]:
+    return [
+        one
+        for k, phrase in enumerate(PHRASES * 3)
+        for one in (
+            Overlap(phrase, rate_hz=24_000, kind="interruption", group=str(k)),
+            Overlap(0.001 * phrase, rate_hz=24_000, kind="echo -60 dB", group=str(k // 3)),
+        )
+    ]
+
+
+def test_overlaps_add_a_view_with_a_curve_for_each_kind(overlaps: list[Overlap]) -> None:
+    lab = VadLab(TURNS, overlaps=overlaps)
+    assert lab.overlap_view is not None
+    assert lab.overlap_view in lab.children
+    interruptions, echo = lab.overlap_view.curves
+    assert (interruptions["kind"], interruptions["n"], interruptions["n_groups"]) == ("interruption", 9, 9)
+    assert interruptions["rates"] == sorted(interruptions["rates"], reverse=True)
+    assert all(low <= rate for low, rate in zip(interruptions["low"], interruptions["rates"], strict=True))
+    assert echo["low"] is None  # three groups: not shown
+    lab.threshold = 0.3
+    assert lab.overlap_view.listening_threshold == 0.3
+    lab.close()
+
+
+def test_a_lab_without_overlaps_has_no_view_of_them(lab: VadLab) -> None:
+    assert lab.overlap_view is None
+
+
+async def test_apply_sends_the_pair_and_close_ends_the_switch(overlaps: list[Overlap]) -> None:
+    async with rtnb.connect("sim", latency="fast") as session:
+        session.playback.assume_real_time = False
+        lab = VadLab(TURNS, session=session, overlaps=overlaps)
+        lab.threshold, lab.overlap_view.speaking_threshold = 0.4, 0.9  # type: ignore[union-attr]
+        await lab.apply()
+        await session.ask("What is a delta?")
+        stream = aiter(session)
+        while len(session.log.filter("session.update")) < 3:
+            await anext(stream)
+        sent = [row.event.session.turn_detection.threshold for row in session.log.filter("session.update")]  # type: ignore[attr-defined]
+        assert sent[:3] == [0.4, 0.9, 0.4]
+        lab.close()
+        await session.ask("And a gamma?")
+        assert len(session.log.filter("session.update")) == 3

@@ -107,3 +107,38 @@ async def test_it_looks_right(open_notebook: Any, pictures: Path, theme: str) ->
         await notebook.page.locator(".rtnb-vad-lab").screenshot(path=pictures / f"vad-lab-{name}-{width}.png")
         root = notebook.page.locator(".rtnb-vad")
         assert await root.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
+
+
+OVERLAPS = """
+from rtnb.analysis import Overlap
+clips = []
+for k, phrase in enumerate(phrases * 2):
+    clips.append(Overlap(phrase, rate_hz=24_000, kind="interruption", group=str(k)))
+    clips.append(Overlap(0.01 * phrase, rate_hz=24_000, kind="turn", group=str(k)))
+    clips += Overlap.of_echo(phrase, rate_hz=24_000, levels_db=[-40], group=str(k // 4))
+both = rtnb.VadLab(turns, session=playground, overlaps=clips)
+both
+"""
+
+
+async def test_overlaps_are_seen_and_their_threshold_is_set_and_applied(open_notebook: Any) -> None:
+    notebook = await open_notebook("overlaps.ipynb", cells=[LAB.replace("\nlab\n", "\n"), OVERLAPS, "0"])
+    for output in await notebook.run_all():
+        assert not output.error, output.error
+    page = notebook.page
+    plot = page.get_by_role("application", name="Clips that start a turn")
+    await page.get_by_text("Threshold 0.50: interruption 100 %").wait_for()
+    await page.get_by_text("interval not shown; n = 8, 2 groups").wait_for()
+    box = await plot.bounding_box()
+    await plot.click(position={"x": 44 + 0.9 * (box["width"] - 164), "y": 80})
+    await page.get_by_text("Threshold 0.90: interruption").wait_for()
+    await plot.focus()
+    await page.keyboard.press("ArrowRight")
+    await eventually(notebook, "both.overlap_view.speaking_threshold", "0.91")
+    await page.get_by_role("button", name="Apply to session").click()
+    await page.get_by_text("Effective: threshold").wait_for()
+    await notebook.picture("overlaps")
+    await run(notebook, "answer = await playground.session.ask('What is a delta?')")
+    sent = "'0.91' in str([row.event for row in playground.session.log.filter('session.update')])"
+    await eventually(notebook, sent, "True")
+    await run(notebook, "both.close()")

@@ -1,0 +1,224 @@
+"""Barge-in lab: does speech, a cough or an echo stop the assistant, under which turn detection setting?
+
+While the assistant speaks, `server_vad` stops it at the first `speech_started`. An interruption should do that; a
+backchannel, a cough, noise and the assistant's own echo should not. The first start depends on the threshold alone, so
+the lab tries thresholds: one for both states, or one for listening and another for speaking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import ceil, floor, nan
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.analysis.bootstrap import most_events, share_interval
+from rtnb.analysis.recordings import Recording
+from rtnb.audio import Audio, as_audio, ms_to_samples
+from rtnb.errors import AudioError
+from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.vad import FRAME_MS, VadConstants, server_vad_segments, speech_probabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TURN: Final = "turn"
+"""Kind of the clips that begin while the assistant is silent: they should be detected."""
+MIN_GROUPS: Final = 8
+"""Fewer recordings give no interval: "not shown"."""
+_LEAD_MS: Final = 1024  # whole frames of quiet in front of a clip, in which the model settles (chosen)
+_TAIL_MS: Final = 256  # a start so long after a clip is still an effect of it (chosen)
+_SERVER_MODEL: Final = VadConstants()
+_FLOOR: Final = 3e-4  # -70 dBFS of white noise: a quiet microphone (chosen)
+
+Pair = tuple[ServerVad, ServerVad]
+"""Settings while the assistant listens, and while it speaks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """Labelled sound on the user's side.
+
+    Examples
+    --------
+    >>> Overlap([0.0] * 4800, rate_hz=24_000, kind="cough", group="Ann")
+    Overlap(rate_hz=24000, kind='cough', group='Ann')
+    """
+
+    audio: Audio = field(repr=False)
+    """Samples without silence around them; anything `rtnb.audio.as_audio` takes."""
+    rate_hz: int = field(kw_only=True)
+    kind: str = field(kw_only=True)
+    """``interruption`` (should stop the assistant), ``turn`` (speech while the assistant is silent), or the name of
+    something that should not stop it: ``backchannel``, ``cough``, ``noise``, ``echo -30 dB`` …"""
+    group: str = field(kw_only=True, default="")
+    """Recording or speaker: clips of one group resemble each other, and intervals respect that."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "audio", as_audio(self.audio))
+
+    @classmethod
+    def of_turns(cls, recording: Recording, *, kind: str = "interruption") -> list[Overlap]:
+        """Return one clip for each labelled turn of a recording."""
+        spans = [(turn.start_ms, turn.end_ms) for turn in recording.turns]
+        ends = [[ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span] for span in spans]
+        rate_hz, group = recording.rate_hz, recording.name
+        return [cls(recording.audio[start:stop], rate_hz=rate_hz, kind=kind, group=group) for start, stop in ends]
+
+    @classmethod
+    def of_echo(
+        cls, playback: npt.ArrayLike, *, rate_hz: int, levels_db: Iterable[float] = (-20, -30, -40), group: str = ""
+    ) -> list[Overlap]:
+        """Return the assistant's own voice as the microphone picks it up, once for each level below the playback."""
+        voices = {f"echo {db:g} dB": as_audio(playback) * np.float32(10 ** (db / 20)) for db in levels_db}
+        return [cls(audio, rate_hz=rate_hz, kind=kind, group=group) for kind, audio in voices.items()]
+
+
+def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float, int, int]:
+    """Return the share of hits and its 90 % interval where hits of a group resemble each other.
+
+    The exact binomial interval is taken at the effective sample size (Korn and Graubard 1998): n over the design
+    effect, corrected for few groups; the number of groups where all hits agree.
+
+    Parameters
+    ----------
+    hits : array_like of bool, shape (n,)
+    groups : sequence, shape (n,)
+        Recording or speaker of each.
+
+    Returns
+    -------
+    rate, low, high : float
+        The interval is NaN for fewer than `MIN_GROUPS` groups: not shown.
+    n, n_groups : int
+
+    References
+    ----------
+    E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998), 193–201.
+
+    Examples
+    --------
+    >>> [round(one, 3) for one in clustered_share([True] * 3 + [False] * 37, list(range(10)) * 4)]
+    [0.075, 0.011, 0.225, 40, 10]
+    """
+    flags = np.asarray(hits, float)
+    names, index = np.unique(np.asarray(groups, str), return_inverse=True)
+    n, n_groups, rate = len(flags), len(names), float(flags.mean()) if len(flags) else nan
+    if n_groups < MIN_GROUPS:
+        return rate, nan, nan, n, n_groups
+    residuals = np.bincount(index, flags - rate)
+    variance = float(residuals @ residuals) * n_groups / (n_groups - 1) / n**2
+    size = min(float(n), rate * (1 - rate) / variance) if variance else float(n_groups)
+    whole = max(1, floor(size / (1 + 3.706 / (4 * (n_groups - 1))) ** 2))  # Student's t over the normal quantile
+    low, high = share_interval(floor(rate * whole), whole)[0], share_interval(ceil(rate * whole), whole)[1]
+    return rate, low, high, n, n_groups
+
+
+def clustered_median(values: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float]:
+    """Return the median over groups of their medians, and its exact 90 % interval; NaN where not shown.
+
+    Examples
+    --------
+    >>> clustered_median([1, 2, 3, 4, 5, 6, 7, 8, 9], list("abcdefghi"))
+    (5.0, 2.0, 8.0)
+    """
+    found, index = np.asarray(values, float), np.asarray(groups, str)
+    medians = sorted(float(np.median(found[index == one])) for one in np.unique(index))
+    skip = most_events(len(medians), share=0.5) if len(medians) >= MIN_GROUPS else -1
+    ends = (medians[skip], medians[-1 - skip]) if skip >= 0 else (nan, nan)
+    return (float(np.median(medians)) if medians else nan, *ends)
+
+
+def overlap_lab(
+    clips: Iterable[Overlap], settings: Iterable[ServerVad | Pair], *, constants: VadConstants = _SERVER_MODEL
+) -> pd.DataFrame:
+    """Try turn detection settings on labelled overlaps while the assistant speaks.
+
+    Parameters
+    ----------
+    clips : iterable of Overlap
+        At least 8 groups of a kind give it an interval.
+    settings : iterable of ServerVad or (listening, speaking)
+        A pair applies the second while the assistant speaks: to all clips but those of kind ``turn``.
+    constants : VadConstants
+        Model of the service, e.g. `Calibration.constants`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per setting and kind: threshold (``0.5``, or ``0.3 / 0.9`` of a pair), kind, rate (share of clips that
+        start a turn: yields to interruptions, false yields to the others), low and high (90 % interval over groups,
+        NaN: not shown), n, n_groups, latency_ms (from the clip's start to the report of speech: median over groups)
+        with its own interval. `plot_overlaps` draws it.
+
+    Raises
+    ------
+    AudioError
+        No clips or no settings.
+
+    Examples
+    --------
+    >>> from rtnb.audio import babble
+    >>> voice = babble("sorry, may I interrupt you").audio
+    >>> clips = [Overlap(voice, rate_hz=24_000, kind="interruption")]
+    >>> clips += Overlap.of_echo(voice, rate_hz=24_000, levels_db=[-60])
+    >>> table = overlap_lab(clips, [ServerVad(threshold=0.5), (ServerVad(threshold=0.3), ServerVad(threshold=0.9))])
+    >>> table[["threshold", "kind", "rate"]].values.tolist()
+    [['0.5', 'interruption', 1.0], ['0.5', 'echo -60 dB', 0.0],
+     ['0.3 / 0.9', 'interruption', 1.0], ['0.3 / 0.9', 'echo -60 dB', 0.0]]
+    """
+    import pandas as pd
+
+    clips, pairs = list(clips), [one if isinstance(one, tuple) else (one, one) for one in settings]
+    if not clips or not pairs:
+        raise AudioError(f"{len(clips)} clips and {len(pairs)} settings: give at least one of each")
+    kinds, groups = (np.array([getattr(one, name) for one in clips], str) for name in ("kind", "group"))
+    heard, rows = [_probabilities(one) for one in clips], []
+    for pair in pairs:
+        thresholds = [_threshold(one) for one in pair]
+        speaking = (kinds != TURN).astype(int).tolist()
+        starts = [_start_ms(*one, thresholds[at], constants) for one, at in zip(heard, speaking, strict=True)]
+        for kind in dict.fromkeys(kinds.tolist()):
+            latencies, names = np.array(starts)[kinds == kind], groups[kinds == kind]
+            found = np.isfinite(latencies)
+            share = clustered_share(found, names.tolist())
+            median = clustered_median(latencies[found], names[found].tolist())
+            rows.append((" / ".join(dict.fromkeys(f"{one:g}" for one in thresholds)), kind, *share, *median))
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+_COLUMNS = [
+    "threshold",
+    "kind",
+    "rate",
+    "low",
+    "high",
+    "n",
+    "n_groups",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+]
+
+
+def _probabilities(clip: Overlap) -> tuple[npt.NDArray[np.float32], float]:
+    """Return the speech probabilities of a clip in a quiet room, and its length in ms."""
+    lead, tail = (ms_to_samples(ms, rate_hz=clip.rate_hz) for ms in (_LEAD_MS, _TAIL_MS + FRAME_MS))
+    audio = np.pad(clip.audio, (lead, tail))
+    audio = audio + _FLOOR * np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32)
+    return speech_probabilities(audio, rate_hz=clip.rate_hz), len(clip.audio) * 1000 / clip.rate_hz
+
+
+def _start_ms(p: npt.NDArray[np.float32], clip_ms: float, threshold: float, constants: VadConstants) -> float:
+    """Return when the first start within a clip is reported, in ms from its begin; NaN: there is none."""
+    segments = server_vad_segments(p, threshold=threshold, constants=constants)
+    latencies = (float(one.started_emitted_ms - _LEAD_MS) for one in segments)
+    return next((ms for ms in latencies if 0 < ms <= clip_ms + _TAIL_MS), nan)
+
+
+def _threshold(setting: ServerVad) -> float:
+    value: Any = setting.threshold if isinstance(setting.threshold, int | float) else SERVER_VAD_DEFAULTS.threshold
+    return float(value)

@@ -1,0 +1,119 @@
+"""Two turn detections of one session: one while the assistant listens, another while it speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from typing import Any, Final
+
+from rtnb.client.log import LogRow
+from rtnb.client.session import Session
+from rtnb.errors import ConnectionClosed, LocalProtocolError, RtnbError
+from rtnb.protocol import events
+from rtnb.protocol.values import SemanticVad, ServerVad
+
+CHECK_S: Final = 0.05
+"""Time between two looks at the playback while the assistant speaks (chosen)."""
+Detection = ServerVad | SemanticVad
+_log = logging.getLogger("rtnb")
+_switches: weakref.WeakKeyDictionary[Session, weakref.ref[OverlapSettings]] = weakref.WeakKeyDictionary()
+"""The newest switch of each session: two would work against each other."""
+
+
+class OverlapSettings:
+    """Switch of a session's turn detection at the begin and the end of the assistant's speech.
+
+    Each spoken response takes two updates, both in the log: `speaking` with its first audio, `listening` once it was
+    played or cut off by an interruption. Do not set `turn_detection` meanwhile: the next switch replaces it. A new
+    object for the same session ends the former one.
+
+    Parameters
+    ----------
+    session : Session
+        Open; the switch ends with it.
+    listening, speaking : ServerVad or SemanticVad
+        Turn detection while the assistant is silent, and while it speaks.
+
+    Raises
+    ------
+    LocalProtocolError
+        A transcription session: there the assistant never speaks.
+
+    Examples
+    --------
+    >>> import rtnb
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast") as session:
+    ...         switch = session.overlap_settings(
+    ...             listening=rtnb.ServerVad(threshold=0.4), speaking=rtnb.ServerVad(threshold=0.9)
+    ...         )
+    ...         await session.ask("What is a delta?")
+    ...         await switch.aclose()
+    ...         return [row.event.session.turn_detection.threshold for row in session.log.filter("session.update")]
+    >>> import asyncio
+    >>> asyncio.run(talk())[-3:]
+    [0.4, 0.9, 0.4]
+    """
+
+    def __init__(self, session: Session, *, listening: Detection, speaking: Detection) -> None:
+        if session.config.type == "transcription":
+            raise LocalProtocolError("in a transcription session the assistant never speaks")
+        self.session = session
+        self.listening, self.speaking = listening, speaking
+        self.problem: RtnbError | None = None
+        """Error that ended the switch, e.g. a refused setting; None while all is well."""
+        self._responses: set[str] = set()
+        """Ids of responses in progress."""
+        self._audio = asyncio.Event()
+        self._end_subscription = session.log.subscribe(self._on_row)
+        self._work = asyncio.run_coroutine_threadsafe(self._run(), session.loop)
+        session.on_close(self._on_close)
+        if (former := _switches.get(session)) and (switch := former()):
+            switch.stop()
+        _switches[session] = weakref.ref(self)
+
+    def stop(self) -> None:
+        """End the switch at once and leave the settings as they are; works from any thread, twice is fine."""
+        self._end_subscription()
+        self._work.cancel()
+
+    async def aclose(self) -> None:
+        """End the switch and leave `listening` in force; closing twice is fine."""
+        self.stop()
+        if not self.session.closed:
+            await self.session.update(turn_detection=self.listening)
+
+    async def _on_close(self) -> None:
+        self.stop()
+
+    def _on_row(self, row: LogRow) -> None:
+        match row.event:
+            case events.ResponseCreated(response=response):
+                self._responses.add(response.id)
+            case events.ResponseDone(response=response):
+                self._responses.discard(response.id)
+            case events.ResponseOutputAudioDelta() | events.OutputAudioBufferStarted():
+                self._audio.set()
+
+    async def _run(self) -> None:
+        session: Any = self.session
+        try:
+            await session.update(turn_detection=self.listening)
+            while True:
+                await self._audio.wait()
+                await session.update(turn_detection=self.speaking)
+                while self._responses or session.playback.playing:  # noqa: ASYNC110  # playback announces no end
+                    await asyncio.sleep(CHECK_S)
+                self._audio.clear()
+                await session.update(turn_detection=self.listening)
+        except ConnectionClosed:
+            self._end_subscription()
+        except RtnbError as error:
+            self.problem = error
+            self._end_subscription()
+            _log.error("overlap settings ended: %s", error)
+
+    def __repr__(self) -> str:
+        state = "ended" if self._work.done() else "speaking" if self._audio.is_set() else "listening"
+        return f"<OverlapSettings: {state}>"

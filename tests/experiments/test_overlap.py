@@ -1,0 +1,126 @@
+"""Two turn detections of one session: which one is in force when."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rtnb
+from rtnb.audio import babble
+from rtnb.errors import LocalProtocolError
+
+LOW, HIGH = rtnb.ServerVad(threshold=0.4), rtnb.ServerVad(threshold=0.95)
+VOICE = babble("wait, I meant the other one", rate_hz=24_000).audio
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[rtnb.Session]:
+    """A session with a simulator that answers at once."""
+    async with rtnb.connect("sim", latency="fast") as session:
+        yield session
+
+
+def steps(session: rtnb.Session, *types: str) -> list[Any]:
+    """Thresholds of the updates sent, and the types of other events, in the order of the log."""
+    found: list[Any] = []
+    for row in session.log:
+        event: Any = row.event
+        if row.type == "session.update":
+            found.append(event.session.turn_detection.threshold)
+        elif row.type in types and row.type not in found[-1:]:
+            found.append(row.type)
+    return found
+
+
+async def until_updated(session: rtnb.Session, threshold: float) -> None:
+    """Wait until the service confirms a threshold."""
+    stream = aiter(session)
+    while getattr(session.config.turn_detection, "threshold", None) != threshold:
+        await anext(stream)
+
+
+async def test_each_spoken_response_takes_two_updates(session: rtnb.Session) -> None:
+    session.playback.assume_real_time = False
+    switch = session.overlap_settings(listening=LOW, speaking=HIGH)
+    await until_updated(session, 0.4)
+    for _ in range(2):
+        await session.ask("What is a delta?")
+        await until_updated(session, 0.4)
+    audio, done = "response.output_audio.delta", "response.done"
+    found = steps(session, audio, done)
+    thresholds = [one for one in found if isinstance(one, float)]
+    assert thresholds == [0.4, 0.95, 0.4, 0.95, 0.4]
+    assert found.index(audio) < found.index(0.95)
+    assert found.index(done) < len(found) - 1 - found[::-1].index(0.4)
+    await switch.aclose()
+    assert repr(switch) == "<OverlapSettings: ended>"
+
+
+async def test_listening_waits_for_the_end_of_the_playback(session: rtnb.Session) -> None:
+    session.overlap_settings(listening=LOW, speaking=HIGH)
+    await session.ask("Say yes.")
+    await until_updated(session, 0.95)
+    assert session.playback.playing
+    await until_updated(session, 0.4)
+    assert not session.playback.playing
+
+
+async def test_an_interruption_ends_the_state_speaking(session: rtnb.Session) -> None:
+    session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=0.5))
+    await session.ask("Count to twenty.")
+    await until_updated(session, 0.5)
+    await session.interrupt()
+    await until_updated(session, 0.4)
+    table = session.playback.heard()
+    assert table["truncated"].tolist() == [True]
+    assert table["heard_ms"].iloc[0] < table["generated_ms"].iloc[0]
+
+
+@pytest.mark.parametrize("threshold, n_starts", [(1.0, 0), (0.5, 1)])
+async def test_the_speaking_threshold_decides_on_speech_over_the_answer(
+    session: rtnb.Session, threshold: float, n_starts: int
+) -> None:
+    session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=threshold))
+    await until_updated(session, 0.4)
+    await session.ask("Count to twenty.")
+    await until_updated(session, threshold)
+    audio = np.concatenate([VOICE, np.zeros(4_800, np.float32)])
+    await session.say(audio, rate_hz=24_000, paced=False, respond=False, trailing_silence_ms=0)
+    await session.input_audio_buffer.clear()  # its reply comes after all other events
+    assert len(session.log.filter("input_audio_buffer.speech_started")) == n_starts
+
+
+async def test_a_refused_setting_ends_the_switch_and_is_kept(session: rtnb.Session) -> None:
+    session.playback.assume_real_time = False
+    switch = session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=7.0))
+    await session.ask("What is a delta?")
+    while switch.problem is None:
+        await session.input_audio_buffer.clear()
+    assert "threshold" in str(switch.problem)
+    assert repr(switch) in ("<OverlapSettings: ended>", "<OverlapSettings: speaking>")
+
+
+async def test_the_switch_ends_with_its_session() -> None:
+    async with rtnb.connect("sim", latency="fast") as session:
+        switch = session.overlap_settings(listening=LOW, speaking=HIGH)
+        await until_updated(session, 0.4)
+    await switch.aclose()
+    assert switch.problem is None
+    assert repr(switch) == "<OverlapSettings: ended>"
+
+
+async def test_a_new_switch_ends_the_former_one(session: rtnb.Session) -> None:
+    former = session.overlap_settings(listening=LOW, speaking=HIGH)
+    await until_updated(session, 0.4)
+    session.overlap_settings(listening=rtnb.ServerVad(threshold=0.3), speaking=HIGH)
+    await until_updated(session, 0.3)
+    assert repr(former) == "<OverlapSettings: ended>"
+
+
+async def test_a_transcription_session_is_refused() -> None:
+    async with rtnb.connect("sim", intent="transcription") as session:
+        with pytest.raises(LocalProtocolError, match="in a transcription session the assistant never speaks"):
+            session.overlap_settings(listening=LOW, speaking=HIGH)
