@@ -330,11 +330,9 @@ async def test_speaking_into_an_answer_stops_it_where_it_was_heard(shown: Opened
 
     await play.python(SPLIT)
     await play.find(".rtnb-last-turn summary").click()
-    await expect(play.find(".rtnb-last-turn dl > div", has_text="acoustic end")).to_contain_text("0 ms")
+    await expect(play.find(".rtnb-last-turn th").first).to_have_text("acoustic end")
+    await expect(play.find(".rtnb-last-turn td").first).to_have_text("0 ms")
     await expect(play.find(".rtnb-microphone[data-state=off]")).to_have_count(1)
-    cells = play.find(".rtnb-last-turn tbody tr").first.locator("td")
-    await expect(cells.nth(4)).to_have_text(f"{kept_ms} ms")
-    await expect(cells.nth(5)).to_have_text("cut")
     assert await play.python(LEFT) == "[] False off"
     assert play.notebook.messages == []
 
