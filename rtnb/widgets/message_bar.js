@@ -11,7 +11,7 @@
  * @property {string} last_turn latency of the last turn in one line
  * @property {[string, string, string][]} figures name, value and explanation of each step
  */
-import { add, button, onChannel, put, sendFile, watch } from "./shared.js";
+import { add, button, keepTyping, onChannel, put, sendFile, watch } from "./shared.js";
 
 /** The last turn: one line, and on a click its steps. @returns {(text: string, figures: [string, string, string][]) => void} */
 function lastTurn(/** @type {Element} */ parent) {
@@ -87,6 +87,7 @@ function render({ model, el, channel, signal }) {
     setOwn();
     text.value = "";
   };
+  keepTyping(text);
   text.onkeydown = (/** @type {KeyboardEvent} */ event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();

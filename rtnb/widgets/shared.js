@@ -111,6 +111,13 @@ export function onKey(node, handle, signal) {
   window.addEventListener("keydown", listener, { capture: true, signal });
 }
 
+/** Keep what is typed in a field from JupyterLab's shortcuts. */
+export function keepTyping(/** @type {HTMLElement} */ field) {
+  field.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
+}
+
 /** @type {(parent: ?Element, textContent: string, onclick: (event: any) => void, props?: Record<string, any>) => any} */
 export function button(parent, textContent, onclick, props = {}) {
   return add(parent, "button", { type: "button", textContent, onclick, ...props });

@@ -86,7 +86,9 @@ function render(/** @type {import("./types").ViewProps<any>} */ { model, el }, /
     const { call } = peer;
     const [state, message, microphone, muted] = ["state", "message", "microphone", "muted"].map((name) => model.get(name));
     put(root, { "data-state": call && state === "open" ? "talking" : state });
-    put(toggle, { textContent: call || state === "open" ? "End call" : "Start call", disabled: state === "starting" && !call });
+    const isOn = call || state === "open";
+    const title = microphone && !isOn ? "Opens the microphone: the browser asks for permission" : "";
+    put(toggle, { textContent: isOn ? "End call" : "Start call", title, disabled: state === "starting" && !call });
     put(mute, { hidden: !microphone, "aria-pressed": muted });
     if (call?.track && microphone) call.track.enabled = !muted;
     put(allow, { hidden: !call?.blocked && call?.mixer?.context.state !== "suspended" });

@@ -91,9 +91,9 @@ async def test_messages_and_requests_travel_both_ways(tabs: Any, kind: str, monk
     channel, opened = tabs
     received: list[Any] = []
 
-    def answer(kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any]:
+    def answer(kind: str, header: dict[str, Any], buffers: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
         received.append((kind, header, [len(buffer) for buffer in buffers]))
-        return {"twice": 2 * header.get("i", 0)}
+        return {"twice": 2 * header.get("i", 0)}, [b"1", b"123"]
 
     stream = channel.open_stream("chat", answer)
     stream.on_page(lambda page_id, change: stream.publish("state", {"change": change}, [b"12345"], to=page_id))
@@ -104,7 +104,11 @@ async def test_messages_and_requests_travel_both_ways(tabs: Any, kind: str, monk
     )
     await tab.until(f"channel.kind === '{kind}' && heard.length")
     assert await tab.run("heard") == [["state", {"change": "joined"}, [5]]]
-    assert await tab.run("stream.request('ask', { i: 21 }, { buffers: [new ArrayBuffer(3)] })") == {"twice": 42}
+    ask = """async () => {
+        const { twice, buffers } = await stream.request("ask", { i: 21 }, { buffers: [new ArrayBuffer(3)] });
+        return [twice, ...buffers.map(b => b.byteLength)];
+    }"""
+    assert await tab.run(ask) == [42, 1, 3]
     assert received == [("up", {"i": 1}, [12, 2]), ("ask", {"i": 21}, [3])]
     stream.publish_batch("rows", [({"i": i}, [bytes(i)]) for i in range(3)])
     await tab.until("heard.length === 4")
@@ -193,7 +197,7 @@ async def test_a_lost_welcome_is_asked_for_again(tabs: Any) -> None:
     channel.open_stream("chat", lambda *_: {"ok": 1})
     tab = await listening(opened, "messages", pass_on=lossy)
     assert lost
-    assert await tab.run("stream.request('ask', {})") == {"ok": 1}
+    assert await tab.run("stream.request('ask', {})") == {"ok": 1, "buffers": []}
 
 
 async def test_without_a_socket_it_uses_widget_messages(tabs: Any) -> None:
@@ -207,7 +211,7 @@ async def test_without_a_socket_it_uses_widget_messages(tabs: Any) -> None:
     channel.server.offer = wrong_port
     channel.open_stream("chat", lambda *_: {"ok": 1})
     tab = await listening(opened, "messages", base_url="/nowhere/")
-    assert await tab.run("stream.request('ask', {})") == {"ok": 1}
+    assert await tab.run("stream.request('ask', {})") == {"ok": 1, "buffers": []}
     assert channel.status.kind == "messages"
 
 
@@ -400,7 +404,7 @@ async def test_an_upload_arrives_whole(tabs: Any, kind: str, size: int, monkeypa
         await asyncio.sleep(3)
         tab.release()
     digest, reply = await uploading
-    assert reply == {"done": True}
+    assert reply == {"done": True, "buffers": []}
     assert receiver.files == [("x.wav", size, digest)]
     steps = [min(at, size) for at in range(2**20, size + 2**20, 2**20)] or [0]
     assert await tab.run("progress") == steps
