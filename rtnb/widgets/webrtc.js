@@ -96,6 +96,7 @@ function view(/** @type {import("./types").Model<any>} */ model, /** @type {Peer
     const [state, message, microphone, muted] = ["state", "message", "microphone", "muted"].map((name) => model.get(name));
     put(root.dataset, "state", call && state === "open" ? "talking" : state);
     put(toggle, "textContent", call || state === "open" ? "End call" : "Start call");
+    put(toggle, "title", microphone && toggle.textContent === "Start call" ? "Opens the microphone: the browser asks for permission" : "");
     put(toggle, "disabled", state === "starting" && !call);
     put(mute, "hidden", !microphone);
     putAttribute(mute, "aria-pressed", muted);
