@@ -185,31 +185,31 @@ async def test_a_token_is_in_no_trait_and_no_repr(channel: Channel) -> None:
 
 
 @pytest.fixture
-def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Listening sockets that were opened."""
-    opened: list[Any] = []
-    create_server = sockets.create_server
+def listeners(monkeypatch: pytest.MonkeyPatch) -> set[Any]:
+    """Addresses on which this process began to listen."""
+    opened: set[Any] = set()
+    listen = sockets.socket.listen
 
-    def create(*given: Any, **more: Any) -> sockets.socket:
-        opened.append(create_server(*given, **more))
-        return opened[-1]
+    def note(socket: sockets.socket, *backlog: int) -> None:
+        opened.add(socket.getsockname())
+        listen(socket, *backlog)
 
-    monkeypatch.setattr(sockets, "create_server", create)
+    monkeypatch.setattr(sockets.socket, "listen", note)
     return opened
 
 
 @pytest.mark.usefixtures("chat")
 async def test_messages_only_opens_no_listening_socket(
-    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: list[Any]
+    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: set[Any]
 ) -> None:
     monkeypatch.setenv(_socket.SWITCH, "messages")
     assert "port" not in await Page(channel).hello()
-    assert listeners == []
+    assert listeners == set()
 
 
 @pytest.mark.usefixtures("chat")
 async def test_proxy_only_offers_no_direct_socket(
-    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: list[Any]
+    channel: Channel, monkeypatch: pytest.MonkeyPatch, listeners: set[Any]
 ) -> None:
     assert (await Page(channel).hello())["direct"] is True
     monkeypatch.setenv(_socket.SWITCH, "proxy")
@@ -457,7 +457,7 @@ async def test_one_page_is_active_and_another_can_claim_it(channel: Channel, cha
 async def test_a_silent_page_is_forgotten(
     channel: Channel, chat: Stream, changes: list[Any], others: bool, patience_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no page is heard, the kernel may be blocked: it waits longer."""
+    """The kernel waits longer where it hears no page at all: it may be blocked itself."""
     monkeypatch.setattr(channels, "PING_S", 0.02)
     page = Page(channel)
     await page.join("chat")

@@ -16,6 +16,7 @@ import rtnb
 from rtnb._loop import shared_loop
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
+from rtnb.widgets import inspector as inspector_module
 from rtnb.widgets._frames import pack
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.inspector import EventInspector, inspect
@@ -121,6 +122,24 @@ async def test_any_openai_connection_is_watched_both_ways() -> None:
             assert log[-1].type == "response.create"
             assert simulator.key not in "".join(repr(row) for row in log)
         await client.close()
+
+
+async def test_an_event_that_is_never_sent_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stalled:
+        """Connection of another package that never sends."""
+
+        async def recv_bytes(self) -> bytes:
+            return b"{}"
+
+        async def send(self, event: dict[str, Any]) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(inspector_module, "_SEND_S", 0.05)
+    inspector = inspect(Stalled())
+    reply = await inspector._on_message("send", {"text": '{"type": "response.create"}', "anyway": False}, [])
+    assert reply is not None
+    assert "the session did not send it within" in reply["problem"]
+    inspector.close()
 
 
 def test_the_log_of_an_inspector_is_not_copied() -> None:

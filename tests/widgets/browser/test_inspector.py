@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
+from rtnb.client.log import EventLog
+from tests.benchmarks import inspector as benchmark
 from tests.browser.cells import eventually, run
 from tests.widgets.page import eventually as until
 
@@ -346,3 +348,42 @@ async def test_it_looks_right(inspected: Opened, theme: str) -> None:
         await page.locator(".rtnb-ev").scroll_into_view_if_needed()
         await notebook.picture(f"inspector-{width}")
         assert await page.evaluate(too_wide, ".rtnb-ev, .rtnb-ev-bar > :is(button, details)") == []
+
+
+# --- the benchmark ----------------------------------------------------------------------------------------------------
+
+LATE = """
+const plain = URL.createObjectURL;
+URL.createObjectURL = (blob) => {
+  const url = plain(blob);
+  if (blob.type !== "text/javascript") return url;
+  const late = `
+    import widget from "${url}";
+    const made = typeof widget === "function" ? await widget() : widget;
+    const shown = new Promise((done) => setTimeout(done, 5000));
+    export default { ...made, render: async (props) => (await shown, made.render(props)) };`;
+  return plain(new Blob([late], { type: blob.type }));
+};
+"""
+"""Each widget is rendered 5 s after its module was loaded: the kernel is idle long before."""
+
+
+class SlowBrowser:
+    """Browser whose pages show widgets late, as on a slow machine."""
+
+    def __init__(self, browser: Any) -> None:
+        self._browser = browser
+
+    async def new_context(self, **options: Any) -> Any:
+        context = await self._browser.new_context(**options)
+        await context.add_init_script(LATE)
+        return context
+
+
+async def test_the_benchmark_waits_for_a_widget_that_comes_late(
+    jupyterlab: Any, browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "BURST", 2_000)
+    figures = await benchmark.burst(jupyterlab, SlowBrowser(browser))
+    assert figures["burst_s"] > 0
+    assert figures["scroll_frames_per_s"] > 0

@@ -306,6 +306,10 @@ async def test_names_states_and_values_are_there_for_screen_readers(browser: Any
         assert await mute.get_attribute("aria-pressed") == "true"
         await page.evaluate("model.set('mode', 'push to talk')")
         assert await page.get_by_role("button", name="Hold to talk").get_attribute("aria-pressed") == "false"
+        await page.keyboard.down("F8")
+        await page.get_by_role("button", name="Talking…", pressed=True).wait_for()
+        await page.keyboard.up("F8")
+        await page.get_by_role("button", name="Hold to talk", pressed=False).wait_for()
 
 
 async def test_axe_finds_no_violation(browser: Any, mic: Microphone) -> None:

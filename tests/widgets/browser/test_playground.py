@@ -177,6 +177,15 @@ async def test_running_the_cell_again_starts_clean(shown: Opened) -> None:
     await expect(play.find(".rtnb-transcript")).to_contain_text("Hello", timeout=20_000)
 
 
+async def test_two_playgrounds_of_one_cell_live_until_it_runs_again(shown: Opened) -> None:
+    play = await shown("two.ipynb", keep=True)
+    two = "two = [rtnb.Playground('sim') for _ in range(2)]; sessions = [one.session for one in two]"
+    assert await play.python(f"{two}; print([one.closed for one in sessions])") == "[False, False]"
+    again = f"before = sessions; {two}; print([one.closed for one in [*before, *sessions, playground.session]])"
+    assert await play.python(again) == "[True, True, False, False, False]"
+    await play.python("for one in two: one.close()")
+
+
 async def test_interrupting_the_kernel_leaves_the_session_open(shown: Opened) -> None:
     play = await shown("interrupt.ipynb", keep=True)
     await play.busy("while True: time.sleep(0.1)")

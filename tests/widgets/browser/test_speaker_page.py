@@ -19,7 +19,9 @@ from tests.widgets.scene import marked
 # does before the first click stands for it.
 SUSPENDED = """
 const Context = window.AudioContext;
-window.AudioContext = class extends Context { constructor(options) { super(options); this.suspend(); } };
+window.AudioContext = class extends Context {
+  constructor(options) { super(options); this.suspend(); window.context = this; }
+};
 """
 
 
@@ -39,17 +41,23 @@ document.head.append(policy);
 
 
 async def test_a_policy_that_refuses_the_worklet_is_said(browser: Any) -> None:
-    page = await shown(browser, "speaker", TRAITS, script=POLICY)
+    page = await shown(browser, "speaker", TRAITS, script=POLICY + SUSPENDED)
     await page.locator(".rtnb-speaker[data-state=refused]").wait_for()
     status = page.get_by_role("status")
     assert await status.text_content() == "No sound: the security policy of this page does not allow an audio worklet."
     assert ["state", {"state": "refused"}] in await page.evaluate("sent")
     await page.evaluate("say('audio', { item: 'a' }, [new ArrayBuffer(480)])")
+    await page.mouse.click(5, 5)  # resumes the context, which changes nothing
+    await page.wait_for_function("context.state === 'running'")
+    await page.evaluate("new Promise(requestAnimationFrame)")
+    assert await page.locator(".rtnb-speaker").get_attribute("data-state") == "refused"
+    assert await page.evaluate("sent.filter(([kind]) => kind === 'state').at(-1)") == ["state", {"state": "refused"}]
     assert not page.failures
 
 
 async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(browser: Any) -> None:
     page = await shown(browser, "speaker", TRAITS)
+    await page.add_style_tag(content="body > div { width: 376px }")  # as in the playground
     await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
     boxes = """() => [...document.querySelectorAll(".rtnb-speaker, .rtnb-speaker > *:not([hidden])")].map((e) => {
       const { x, y, height } = e.getBoundingClientRect();
@@ -57,10 +65,15 @@ async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(browser: 
     })"""
     before = await page.evaluate(boxes)
     assert before[0][2] == 28
+    for name, value in {"volume": 0.05, "muted": True}.items():
+        await page.evaluate("([name, value]) => model.set(name, value)", [name, value])
+        assert await page.evaluate(boxes) == before, name
     samples = "Int16Array.from({ length: 48000 }, () => 1000).buffer"
     await page.evaluate(f"say('audio', {{ item: 'a', end: true }}, [{samples}])")
     await page.locator(".rtnb-speaker[data-state=playing]").wait_for()
     await page.get_by_text("s buffered").wait_for()
+    await page.evaluate("for (const end = performance.now() + 400; performance.now() < end; );")
+    await page.get_by_text("(this page is slow)").wait_for()
     after = await page.evaluate(boxes)
     assert after[:5] == before[:5]
     await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
@@ -169,6 +182,7 @@ async def test_volume_mute_and_keyboard(open_notebook: Any) -> None:
     await mute.focus()
     await mute.press("Space")
     await page.get_by_text("muted", exact=True).wait_for()
+    assert await mute.get_attribute("aria-pressed") == "true"
     await eventually(notebook, "(speaker.volume, speaker.muted)", "(0.95, True)")
     await run(notebook, "speaker.muted = False; speaker.volume = 0.25")
     await page.get_by_text("25 %").wait_for()

@@ -80,11 +80,13 @@ async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(brows
         await page.evaluate("(e) => say('entry', e)", entry(number, "words " * 20))
     await page.wait_for_function(f"{AT_END} < 2")
     await page.evaluate("document.querySelector('.rtnb-transcript').style.height = '200px'")  # a tab, a window, a fold
+    await page.wait_for_function(f"{AT_END} < 2")  # before there is another entry
     await page.evaluate("(e) => say('entry', e)", entry(40, "smaller"))
     await page.wait_for_function(f"{AT_END} < 2")
     await page.evaluate("document.querySelector('.rtnb-transcript').style.display = 'none'")
     await page.evaluate("(e) => say('entry', e)", entry(41, "while it was hidden"))
     await page.evaluate("document.querySelector('.rtnb-transcript').style.display = ''")
+    await page.wait_for_function(f"{AT_END} < 2")
     await page.evaluate("(e) => say('entry', e)", entry(42, "shown again"))
     await page.wait_for_function(f"{AT_END} < 2")
     await page.evaluate("document.querySelector('[role=log]').scrollTop = 100")

@@ -129,6 +129,16 @@ async def test_controls_have_states_and_the_keyboard_reaches_them(browser: Any) 
     assert page.failures == []
 
 
+async def test_the_start_button_says_that_the_microphone_opens(browser: Any) -> None:
+    page = await shown(browser, "webrtc", TRAITS | {"microphone": True})
+    title = "document.querySelector('.rtnb-start').title"
+    assert await page.evaluate(title) == "Opens the microphone: the browser asks for permission"
+    await page.evaluate("model.set('state', 'open')")
+    assert await page.evaluate(title) == ""
+    await page.evaluate("model.set('microphone', false); model.set('state', 'closed')")
+    assert await page.evaluate(title) == ""
+
+
 async def test_compact_is_one_row_whose_details_cover_nothing_below(browser: Any) -> None:
     page = await shown(browser, "webrtc", TRAITS | {"compact": True, "notices": ["A notice"]})
     await page.add_style_tag(content=styles("webrtc.css"))
