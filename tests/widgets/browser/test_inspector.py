@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from playwright.async_api import expect
 
-from rtnb.client.log import EventLog
 from tests.benchmarks import inspector as benchmark
 from tests.browser.cells import eventually, run
 from tests.widgets.page import eventually as until
