@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from rtnb.analysis.interaction import (
-    GAP_S,
     Event,
-    Interaction,
     Ticks,
     find_events,
     panel,
@@ -23,6 +21,7 @@ from rtnb.analysis.interaction import (
 )
 from rtnb.audio import babble
 from rtnb.errors import AudioError
+from rtnb.trace.tracks import GAP_S, Interaction
 
 BY_HAND = Path(__file__).resolve().parents[1] / "data" / "ticks.json"
 RATE_HZ = 16_000
