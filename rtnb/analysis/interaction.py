@@ -1,9 +1,9 @@
 """Interaction metrics: responses, interruptions, yields, backchannels and overlaps of one conversation.
 
 A conversation is two rows of ticks (0.2 s each): in which does the user speak, in which does the agent. They are read
-from a tick log of tau2-bench, or found on two audio tracks (`rtnb.trace.tracks`). The definitions are those of that benchmark's panel
-(github.com/sierra-research/tau2-bench, MIT licence, commit a2c0247). The turn-taking score is that of ServiceNow's EVA
-(github.com/ServiceNow/eva, MIT licence, commit 6ff857c).
+from a tick log of tau2-bench, or found on two audio tracks (`rtnb.trace.tracks`). The definitions are those of that
+benchmark's panel (github.com/sierra-research/tau2-bench, MIT licence, commit a2c0247). The turn-taking score is that of
+ServiceNow's EVA (github.com/ServiceNow/eva, MIT licence, commit 6ff857c).
 
 >>> user = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0], bool)  # speaks, then interrupts the answer
 >>> agent = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0], bool)  # answers after two ticks, yields after three
@@ -197,10 +197,8 @@ def tick_metrics(paths: Iterable[str | os.PathLike[str]], tick_s: float = TICK_S
 
 def panel(events: Sequence[Event]) -> dict[str, float | None]:
     """Return the eight figures of `tick_metrics` for events."""
-    shares = {name: (hits / n if n else None) for name, (hits, n) in event_shares(events).items()}
-    return {
-        name: (sum(times) / len(times) if times else None) for name, times in event_latencies(events).items()
-    } | shares
+    means = {name: (sum(times) / len(times) if times else None) for name, times in event_latencies(events).items()}
+    return means | {name: (hits / n if n else None) for name, (hits, n) in event_shares(events).items()}
 
 
 def event_shares(events: Sequence[Event]) -> dict[str, tuple[int, int]]:

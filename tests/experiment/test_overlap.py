@@ -61,7 +61,7 @@ async def test_each_spoken_response_takes_two_updates(session: rtnb.Session) -> 
 
 async def test_listening_waits_for_the_end_of_the_playback(session: rtnb.Session) -> None:
     session.overlap_settings(listening=LOW, speaking=HIGH)
-    await session.ask("Say yes.")
+    await session.ask("Count to three.")
     await until_updated(session, 0.95)
     assert session.playback.playing
     await until_updated(session, 0.4)
