@@ -101,7 +101,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
-    from rtnb.trace.tracks import interaction
+    from rtnb.trace.interaction import interaction
     from rtnb.transport import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
@@ -127,7 +127,7 @@ _NAMES = {
     "rtnb.protocol": "SemanticVad ServerVad",
     "rtnb.simulator": "Simulator",
     "rtnb.targets": "connect",
-    "rtnb.trace.tracks": "interaction",
+    "rtnb.trace.interaction": "interaction",
     "rtnb.transport": "Azure Custom OpenAI",
     "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
 }

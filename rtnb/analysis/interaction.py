@@ -1,8 +1,8 @@
 """Interaction metrics: responses, interruptions, yields, backchannels and overlaps of one conversation.
 
 A conversation is two rows of ticks (0.2 s each): in which does the user speak, in which does the agent. They are read
-from a tick log of tau2-bench, or found on two audio tracks (`rtnb.trace.tracks`). The definitions are those of that
-benchmark's panel (github.com/sierra-research/tau2-bench, MIT licence, commit a2c0247). The turn-taking score is that of
+from a tick log of tau2-bench, or found on two audio tracks (`rtnb.trace.interaction`). The definitions are those of its
+panel (github.com/sierra-research/tau2-bench, MIT licence, commit a2c0247). The turn-taking score is that of
 ServiceNow's EVA (github.com/ServiceNow/eva, MIT licence, commit 6ff857c).
 
 >>> user = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0], bool)  # speaks, then interrupts the answer

@@ -21,7 +21,7 @@ from rtnb.analysis.interaction import (
 )
 from rtnb.audio import babble
 from rtnb.errors import AudioError
-from rtnb.trace.tracks import GAP_S, Interaction, mean_interval
+from rtnb.trace.interaction import GAP_S, Interaction, mean_interval
 
 BY_HAND = Path(__file__).resolve().parents[1] / "data" / "ticks.json"
 RATE_HZ = 16_000

@@ -163,8 +163,9 @@ def interaction(
 
     Parameters
     ----------
-    source : Session, Playground, EventLog, iterable of log rows, or an object with ``user``, ``agent`` and ``rate_hz``
-        The conversation; the last has its two tracks already.
+    source : Session, Playground, EventLog, iterable of log rows, trace, or Interaction
+        The conversation. A trace has ``user_audio`` and ``heard_audio``, each None or samples with ``rate_hz``; any
+        other object with the arrays ``user`` and ``agent`` and ``rate_hz`` counts as well.
     labels : iterable of (start_s, stop_s, kind)
         Known kinds of user speech: ``backchannel``, ``vocal_tic``, ``non_directed``. Without labels each overlap is
         an interruption.
@@ -197,6 +198,12 @@ def interaction(
     options: dict[str, Any] = {"labels": labels, "tick_s": tick_s, "gap_s": gap_s}
     if all(hasattr(source, name) for name in ("user", "agent", "rate_hz")):
         return Interaction.of_tracks(source.user, source.agent, rate_hz=source.rate_hz, **options)
+    if hasattr(source, "heard_audio"):
+        sides = [source.user_audio, source.heard_audio]
+        rate_hz = next((one.rate_hz for one in sides if one is not None), RATE_HZ)
+        user, agent = (() if one is None else one for one in sides)
+        _check_length(1000 * max(len(user), len(agent)) / rate_hz)
+        return Interaction.of_tracks(user, agent, rate_hz=rate_hz, **options)
     source = getattr(source, "session", source)
     timeline = Timeline()
     for row in tuple(getattr(source, "log", source)):
@@ -207,13 +214,18 @@ def interaction(
             "Over WebRTC the audio does not pass the log: record both sides and use Interaction.of_tracks."
         )
     stop_ms = max(piece.stop_ms for piece in pieces)
-    if stop_ms > 60_000 * MAX_MINUTES:
-        raise AudioError(
-            f"the session lasts {stop_ms / 60_000:.0f} minutes; at most {MAX_MINUTES:g} are analysed"
-        ).with_hint("Give a part of it: interaction(session.log[:5000]).")
+    _check_length(stop_ms)
     user, agent = (_track(timeline.pieces[lane], stop_ms) for lane in ("you", "model"))
     spans = [(piece.start_ms / 1000, piece.stop_ms / 1000) for piece in timeline.pieces["model"]]
     return Interaction.of_tracks(user, agent, rate_hz=RATE_HZ, agent_spans=spans, **options)
+
+
+def _check_length(duration_ms: float) -> None:
+    if duration_ms > 60_000 * MAX_MINUTES:
+        came = f"the conversation lasts {duration_ms / 60_000:.0f} minutes"
+        raise AudioError(f"{came}; at most {MAX_MINUTES:g} are analysed").with_hint(
+            "Give a part of it: interaction(session.log[:5000])."
+        )
 
 
 def _track(pieces: Iterable[Any], stop_ms: float) -> Audio:
