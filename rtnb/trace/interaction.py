@@ -107,7 +107,8 @@ class Interaction:
         return cls(user, agent, rate_hz, _labelled(Ticks(speech, playback, tick_s=tick_s), labels))
 
     def __repr__(self) -> str:
-        return f"<Interaction: {len(self.user) / self.rate_hz:.1f} s, {len(self.events)} events>"
+        n = len(self.events)
+        return f"<Interaction: {len(self.user) / self.rate_hz:.1f} s, {n} event{'s' * (n != 1)}>"
 
     @property
     def events(self) -> list[Event]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rtnb
 from rtnb.analysis.interaction import (
     Event,
     Ticks,
@@ -113,6 +114,10 @@ def test_published_logs_have_their_published_metrics(tick_logs: tuple[list[Path]
     assert found.keys() == expected.keys()
     assert found.pop("counts") == expected["counts"]
     assert found == pytest.approx({k: v for k, v in expected.items() if k != "counts"}, rel=0, abs=1e-9)
+
+
+def test_the_module_is_reached_from_the_front_door() -> None:
+    assert rtnb.analysis.interaction.tick_metrics is rtnb.analysis.tick_metrics is tick_metrics
 
 
 def test_metrics_without_an_event_are_none() -> None:

@@ -15,7 +15,7 @@ from rtnb.analysis.overlaps import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording, read_audio
 from rtnb.audio import babble
 from rtnb.errors import AudioError
-from rtnb.protocol.values import ServerVad
+from rtnb.protocol.values import SemanticVad, ServerVad
 from rtnb.vad import ServerVadMachine, SpeechStarted, VadConstants, speech_probabilities
 
 RATE_HZ = 24_000
@@ -95,6 +95,12 @@ def test_eight_groups_are_needed_for_an_interval() -> None:
 def test_nothing_to_try_is_refused(clips: list[Overlap], settings: list[ServerVad]) -> None:
     with pytest.raises(AudioError, match="give at least one of each"):
         overlap_lab(clips, settings)
+
+
+@pytest.mark.parametrize("setting", [SemanticVad(), (ServerVad(), SemanticVad()), (ServerVad(),) * 3, 0.5])
+def test_a_setting_that_is_no_server_vad_is_refused(setting: Any) -> None:
+    with pytest.raises(AudioError, match=r"is no ServerVad and no pair \(listening, speaking\) of them"):
+        overlap_lab([clip()], [setting])
 
 
 @pytest.mark.parametrize(
