@@ -186,6 +186,16 @@ def tick_metrics(paths: Iterable[str | os.PathLike[str]], tick_s: float = TICK_S
         selectivity_backchannel, selectivity_vocal_tic and selectivity_non_directed (0 to 1), None without an event;
         ``counts``: n_simulations, response_total, yield_total, backchannel_total, vocal_tic_total,
         non_directed_total, agent_interrupts_count.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> speech, silence = {"contains_speech": True}, {"contains_speech": False}
+    >>> ticks = [{"user_chunk": speech}] * 5 + [{"user_chunk": silence}] * 3 + [{"agent_chunk": speech}] * 4
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "log.json").write_text(json.dumps({"ticks": ticks}))
+    ...     round(tick_metrics([Path(folder, "log.json")])["response_latency_mean"], 1)
+    0.6
     """
     logs = [find_events(read_ticks(path, tick_s=tick_s)) for path in paths]
     events = [one for log in logs for one in log]
