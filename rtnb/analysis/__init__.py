@@ -6,6 +6,7 @@ from rtnb.analysis.conditions import AsRecorded, AssistantEcho, Gain, MuLaw, Noi
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.detectors import compare_detectors
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
+from rtnb.analysis.interaction import tick_metrics
 from rtnb.analysis.interaction_plots import plot_detectors, plot_overlaps
 from rtnb.analysis.labels import read_labels
 from rtnb.analysis.latency import LatencyMeter
@@ -55,4 +56,5 @@ __all__ = [
     "read_labels",
     "recommend",
     "sweep",
+    "tick_metrics",
 ]

@@ -37,7 +37,7 @@ _LEAD_MS: Final = 300  # audio before the turn that a function gets, as a prefix
 
 
 def compare_detectors(
-    recordings: Iterable[Recording],
+    recordings: Recording | Iterable[Recording],
     detectors: Mapping[str, str | EndProbability] | Sequence[str] = ("server_vad", "semantic_vad"),
     *,
     thresholds: Sequence[float] = THRESHOLDS,
@@ -48,7 +48,7 @@ def compare_detectors(
 
     Parameters
     ----------
-    recordings : iterable of Recording
+    recordings : Recording or iterable of Recording
         With labelled turns, and silence after each: see `Recording.padded`.
     detectors : mapping of name to detector, or sequence of names
         ``"server_vad"`` (all `thresholds` and `silences_ms`), ``"semantic_vad"`` (Smart Turn, see
@@ -81,7 +81,7 @@ def compare_detectors(
     """
     import pandas as pd
 
-    recordings = list(recordings)
+    recordings = [recordings] if isinstance(recordings, Recording) else list(recordings)
     if not any(one.turns for one in recordings):
         raise AudioError("no labelled turn in the recordings").with_hint("Give turns: Recording(audio, turns=[…]).")
     named = detectors if isinstance(detectors, Mapping) else {name: name for name in detectors}

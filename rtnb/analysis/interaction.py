@@ -1,9 +1,9 @@
 """Interaction metrics: responses, interruptions, yields, backchannels and overlaps of one conversation.
 
 A conversation is two rows of ticks (0.2 s each): in which does the user speak, in which does the agent. They are read
-from a tick log of tau2-bench, or found on two audio tracks. The definitions are those of that benchmark's panel
-(github.com/sierra-research/tau2-bench, MIT licence, commit a2c0247). The turn-taking score is that of ServiceNow's EVA
-(github.com/ServiceNow/eva, MIT licence, commit 6ff857c).
+from a tick log of tau2-bench, or found on two audio tracks (`rtnb.trace.interaction`). The definitions are those of its
+panel (github.com/sierra-research/tau2-bench, MIT licence, commit a2c0247). The turn-taking score is that of
+ServiceNow's EVA (github.com/ServiceNow/eva, MIT licence, commit 6ff857c).
 
 >>> user = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0], bool)  # speaks, then interrupts the answer
 >>> agent = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0], bool)  # answers after two ticks, yields after three
@@ -19,19 +19,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.bootstrap import draw_weights, share_interval
-from rtnb.analysis.interaction_plots import draw_interaction
-from rtnb.audio import Audio, as_audio
 from rtnb.errors import AudioError
-from rtnb.vad import FRAME_MS, speech_probabilities
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _Bool = npt.NDArray[np.bool_]
 _Run = tuple[int, int]
@@ -42,14 +35,8 @@ YIELD_S: Final = 2.0
 """Longest time in which the agent may yield to an interruption, or reply to an effect (tau2-bench)."""
 SHORT_YIELD_S: Final = 1.0
 """The same for backchannels, tics and non-directed speech, to which the agent must not yield (tau2-bench)."""
-GAP_S: Final = 1.0
-"""A shorter silence does not end the user's speech (chosen: nine of ten pauses inside turns are shorter)."""
-AGENT_GAP_S: Final = 0.25
-"""The same for the agent's speech, where only its track is known (chosen: longer than pauses between words)."""
 LABELS: Final = ("backchannel", "vocal_tic", "non_directed")
 """Kinds of user speech that the agent should speak on through; everything else is addressed to it."""
-MIN_EVENTS: Final = 8
-"""Fewer latencies give no interval (chosen)."""
 
 
 class Event(NamedTuple):
@@ -121,13 +108,13 @@ def read_ticks(path: str | os.PathLike[str], *, tick_s: float = TICK_S) -> Ticks
     for (kind, _), ticks in places.items():
         labels[kind].update(ticks)
         if kind != "backchannel":  # ticks of one text in a row are one effect
-            effects += [(*run, kind) for run in _runs(np.isin(np.arange(len(user)), ticks) & ~user)]
+            effects += [(*run, kind) for run in runs(np.isin(np.arange(len(user)), ticks) & ~user)]
     return Ticks(user, agent, labels, tuple(sorted(effects)), tick_s)
 
 
 def find_events(ticks: Ticks) -> list[Event]:
     """Return all events of a conversation, in order of their start."""
-    agent = _runs(ticks.agent)
+    agent = runs(ticks.agent)
     found = [*_responses(ticks, agent), *_overlaps(ticks, agent), *_effects(ticks, agent)]
     found += [("agent_interruption", "error", start, stop, nan) for start, stop in agent if ticks.user[start]]
     return [
@@ -143,7 +130,7 @@ _Found = Iterable[tuple[str, str, int, int, float]]
 def _responses(ticks: Ticks, agent: list[_Run]) -> _Found:
     """Yield a response or its absence for each user segment that is not talked over at its end."""
     speaking = np.append(ticks.agent, False)  # no agent talks over the end of the log
-    turns = [run for run in _runs(ticks.user) if not speaking[run[1]] and ticks.kind(*run) != "backchannel"]
+    turns = [run for run in runs(ticks.user) if not speaking[run[1]] and ticks.kind(*run) != "backchannel"]
     for (start, stop), following in zip(turns, [*turns[1:], None], strict=False):
         reply = next((at for at, _ in agent if at >= stop), None)
         if reply is not None and (following is None or reply <= following[0]):
@@ -154,7 +141,7 @@ def _responses(ticks: Ticks, agent: list[_Run]) -> _Found:
 
 def _overlaps(ticks: Ticks, agent: list[_Run]) -> _Found:
     """Yield the outcome of each user segment that begins while the agent speaks, and of tics that do not."""
-    for start, stop in _runs(ticks.user):
+    for start, stop in runs(ticks.user):
         kind = ticks.kind(start, stop)
         if ticks.agent[start]:
             window = int((SHORT_YIELD_S if kind else YIELD_S) / ticks.tick_s)
@@ -199,6 +186,16 @@ def tick_metrics(paths: Iterable[str | os.PathLike[str]], tick_s: float = TICK_S
         selectivity_backchannel, selectivity_vocal_tic and selectivity_non_directed (0 to 1), None without an event;
         ``counts``: n_simulations, response_total, yield_total, backchannel_total, vocal_tic_total,
         non_directed_total, agent_interrupts_count.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> speech, silence = {"contains_speech": True}, {"contains_speech": False}
+    >>> ticks = [{"user_chunk": speech}] * 5 + [{"user_chunk": silence}] * 3 + [{"agent_chunk": speech}] * 4
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "log.json").write_text(json.dumps({"ticks": ticks}))
+    ...     round(tick_metrics([Path(folder, "log.json")])["response_latency_mean"], 1)
+    0.6
     """
     logs = [find_events(read_ticks(path, tick_s=tick_s)) for path in paths]
     events = [one for log in logs for one in log]
@@ -210,11 +207,11 @@ def tick_metrics(paths: Iterable[str | os.PathLike[str]], tick_s: float = TICK_S
 
 def panel(events: Sequence[Event]) -> dict[str, float | None]:
     """Return the eight figures of `tick_metrics` for events."""
-    shares = {name: (hits / n if n else None) for name, (hits, n) in _shares(events).items()}
-    return {name: (sum(times) / len(times) if times else None) for name, times in _latencies(events).items()} | shares
+    means = {name: (sum(times) / len(times) if times else None) for name, times in event_latencies(events).items()}
+    return means | {name: (hits / n if n else None) for name, (hits, n) in event_shares(events).items()}
 
 
-def _shares(events: Sequence[Event]) -> dict[str, tuple[int, int]]:
+def event_shares(events: Sequence[Event]) -> dict[str, tuple[int, int]]:
     """Return (hits, n) of each rate of the panel; an agent interrupts per response event."""
     shares: dict[str, tuple[int, int]] = {}
     rates = [("response_rate", "response", "response"), ("yield_rate", "interruption", "yield")]
@@ -225,7 +222,7 @@ def _shares(events: Sequence[Event]) -> dict[str, tuple[int, int]]:
     return shares | {"agent_interruption_rate": (hits, shares["response_rate"][1])}
 
 
-def _latencies(events: Sequence[Event]) -> dict[str, list[float]]:
+def event_latencies(events: Sequence[Event]) -> dict[str, list[float]]:
     return {
         f"{outcome}_latency_mean": [one.latency_s for one in events if one.outcome == outcome]
         for outcome in ("response", "yield")
@@ -252,8 +249,8 @@ def turn_taking_scores(ticks: Ticks) -> list[float]:
     >>> [round(score, 3) for score in turn_taking_scores(Ticks(user, agent))]
     [0.333]
     """
-    agent, scores = _runs(ticks.agent), []
-    kinds = {run: ticks.kind(*run) for run in _runs(ticks.user)}
+    agent, scores = runs(ticks.agent), []
+    kinds = {run: ticks.kind(*run) for run in runs(ticks.user)}
     turns = [run for run, kind in kinds.items() if not kind or (kind != LABELS[0] and not ticks.agent[run[0]])]
     for (start, stop), (after, _) in zip(turns, [*turns[1:], (len(ticks.user), 0)], strict=False):
         replies = [(at - stop) * ticks.tick_s for at, _ in agent if stop <= at <= after]
@@ -268,163 +265,7 @@ def turn_taking_scores(ticks: Ticks) -> list[float]:
     return scores
 
 
-# --- audio tracks -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Interaction:
-    """Conversation on two audio tracks with one time axis, and the speech found on them.
-
-    Examples
-    --------
-    >>> from rtnb.audio import babble
-    >>> quiet, talk = np.zeros(24_000, np.float32), babble("is the table still free tonight").audio
-    >>> user, agent = np.r_[quiet, talk, quiet], np.r_[quiet, np.zeros_like(talk), quiet, talk]
-    >>> conversation = Interaction.of_tracks(user, agent, rate_hz=24_000)
-    >>> conversation.to_frame()[["kind", "outcome"]].values.tolist()
-    [['response', 'response']]
-    """
-
-    user: Audio = field(repr=False)
-    """(n_samples,) the user's track."""
-    agent: Audio = field(repr=False)
-    """(n_samples,) the agent's track."""
-    rate_hz: int
-    ticks: Ticks = field(repr=False)
-
-    @classmethod
-    def of_tracks(
-        cls,
-        user: npt.ArrayLike,
-        agent: npt.ArrayLike,
-        *,
-        rate_hz: int,
-        labels: Iterable[tuple[float, float, str]] = (),
-        agent_spans: Iterable[tuple[float, float]] | None = None,
-        tick_s: float = TICK_S,
-        gap_s: float = GAP_S,
-    ) -> Interaction:
-        """Find the speech on two tracks.
-
-        Parameters
-        ----------
-        user, agent : array_like, shape (n_samples,)
-            The tracks from the same moment on; anything `rtnb.audio.as_audio` takes. The shorter one is padded.
-        rate_hz : int
-            Samples per second of both.
-        labels : iterable of (start_s, stop_s, kind)
-            Known kinds of user speech (`LABELS`). Without labels each overlap is an interruption.
-        agent_spans : iterable of (start_s, stop_s), optional
-            Known playback of the agent, its pauses included. Default: found on its track.
-        tick_s : float, default 0.2
-            Length of a tick. A tick is speech where speech covers at least half of it.
-        gap_s : float, default 1.0
-            A shorter silence does not end the user's speech.
-
-        Raises
-        ------
-        AudioError
-            An unknown kind of label, or samples that are no audio.
-        """
-        user, agent = as_audio(user), as_audio(agent)
-        size = max(len(user), len(agent))
-        user, agent = np.pad(user, (0, size - len(user))), np.pad(agent, (0, size - len(agent)))
-        begins = tick_s * np.arange(int(np.ceil(size / rate_hz / tick_s)))
-        speech = _covered(_speech(user, rate_hz, gap_s), begins, tick_s)
-        playback = _covered(agent_spans or _speech(agent, rate_hz, AGENT_GAP_S), begins, tick_s)
-        return cls(user, agent, rate_hz, _labelled(Ticks(speech, playback, tick_s=tick_s), labels))
-
-    @property
-    def events(self) -> list[Event]:
-        """All events, in order."""
-        return find_events(self.ticks)
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row per event: kind, outcome, start_s, stop_s, latency_s."""
-        import pandas as pd
-
-        return pd.DataFrame(self.events, columns=list(Event._fields))
-
-    def metrics(self) -> pd.DataFrame:
-        """Return one row per metric: value, n and its 90 % interval.
-
-        Rates have exact binomial intervals, means bootstrap ones (from `MIN_EVENTS` events on, else NaN: not shown).
-        They hold for more events of this conversation, not for other conversations. Shares of time have none.
-
-        Returns
-        -------
-        pandas.DataFrame
-            The panel of `tick_metrics`; turn_taking_score; gap_mean_s (silence between two speakers) and
-            overlap_mean_s (both speak); user_share, agent_share, talk_over_share and silence_share of the duration.
-        """
-        import pandas as pd
-
-        user, agent, tick_s = self.ticks.user, self.ticks.agent, self.ticks.tick_s
-        inside = [(start, stop) for start, stop in _runs(~user & ~agent) if start and stop < len(user)]
-        gaps = [
-            (start, stop) for start, stop in inside if user[start - 1] != user[stop] or agent[start - 1] != agent[stop]
-        ]
-        lists = _latencies(self.events) | {"turn_taking_score": turn_taking_scores(self.ticks)}
-        for name, runs in (("gap_mean_s", gaps), ("overlap_mean_s", _runs(user & agent))):
-            lists[name] = [(stop - start) * tick_s for start, stop in runs]
-        rows = {name: _mean(values) for name, values in lists.items()}
-        for name, (hits, n) in _shares(self.events).items():
-            ends = share_interval(hits, n) if 0 < n >= hits else (nan, nan)  # more hits than n: a ratio
-            rows[name] = (hits / n if n else nan, n, *ends)
-        times = {"user": user, "agent": agent, "talk_over": user & agent, "silence": ~user & ~agent}
-        rows |= {f"{name}_share": (float(np.mean(at)), len(at), nan, nan) for name, at in times.items() if len(at)}
-        return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "n", "low", "high"])
-
-    def plot(self, *, ax: Any = None) -> Any:
-        """Draw both tracks with each event marked, into matplotlib `Axes`, which are returned."""
-        return draw_interaction(self, ax=ax)
-
-
-def _speech(audio: Audio, rate_hz: int, gap_s: float) -> list[tuple[float, float]]:
-    """Return (start_s, stop_s) of speech, over silences shorter than `gap_s`."""
-    speech = speech_probabilities(audio, rate_hz=rate_hz) >= 0.5
-    for start, stop in _runs(~speech):
-        if start and stop < len(speech) and FRAME_MS * (stop - start) < 1000 * gap_s:
-            speech[start:stop] = True
-    return [(FRAME_MS * start / 1000, FRAME_MS * stop / 1000) for start, stop in _runs(speech)]
-
-
-def _covered(spans: Iterable[tuple[float, float]], begins: npt.NDArray[Any], tick_s: float) -> _Bool:
-    """Return the ticks of which at least half lies in spans."""
-    covered_s = np.zeros(len(begins))
-    for start_s, stop_s in spans:
-        covered_s += np.clip(np.minimum(stop_s, begins + tick_s) - np.maximum(start_s, begins), 0, None)
-    return covered_s >= tick_s / 2
-
-
-def _labelled(ticks: Ticks, labels: Iterable[tuple[float, float, str]]) -> Ticks:
-    """Return ticks with labels; a label belongs to the user segment that it overlaps, or else is an effect."""
-    marked: dict[str, set[int]] = {kind: set() for kind in LABELS}
-    effects = []
-    for start_s, stop_s, kind in labels:
-        if kind not in LABELS:
-            raise AudioError(f"the label {kind!r} is unknown; allowed: {', '.join(LABELS)}")
-        start = round(start_s / ticks.tick_s)
-        stop = max(round(stop_s / ticks.tick_s), start + 1)
-        common = {run: min(run[1], stop) - max(run[0], start) for run in _runs(ticks.user)}
-        near = max(common, key=lambda run: common[run], default=(0, 0))
-        if common.get(near, 0) > (stop - start) / 2:
-            marked[kind] |= set(range(*near))
-        elif stop <= len(ticks.user):
-            effects.append((start, stop, kind))
-    return Ticks(ticks.user, ticks.agent, marked, tuple(sorted(effects)), ticks.tick_s)
-
-
-def _mean(values: Sequence[float]) -> tuple[float, int, float, float]:
-    """Return (mean, n, low, high) with the 90 % bootstrap interval."""
-    if len(values) < MIN_EVENTS:
-        return float(np.mean(values)) if values else nan, len(values), nan, nan
-    draws = draw_weights(np.arange(len(values))) @ np.asarray(values) / len(values)
-    low, high = np.quantile(draws, (0.05, 0.95)).tolist()
-    return float(np.mean(values)), len(values), low, high
-
-
-def _runs(flags: _Bool) -> list[_Run]:
+def runs(flags: _Bool) -> list[_Run]:
     """Return [start, stop) of each run of true flags."""
     edges = np.flatnonzero(np.diff(np.r_[False, flags, False])).tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))

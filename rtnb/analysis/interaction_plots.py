@@ -89,6 +89,7 @@ def plot_detectors(frame: Any, *, ax: Axes | None = None) -> Axes:
 
 def _draw_rates(ax: Axes, number: int, x: Any, rows: Any, name: str, label: str, linestyle: Any) -> None:
     """Draw rates in percent with their intervals, where shown; colour and marker are those of a number."""
+    label += "" if np.isfinite(rows["low"]).any() else ", interval not shown"
     errors = 100 * np.nan_to_num([rows[name] - rows["low"], rows["high"] - rows[name]]).clip(0)
     style: dict[str, Any] = {"color": f"C{number % 10}", "marker": "os^vDP*<>h"[number % 10], "linestyle": linestyle}
     ax.errorbar(x, 100 * rows[name], yerr=errors, capsize=3, elinewidth=0.8, label=label, **style)

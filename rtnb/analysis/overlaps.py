@@ -157,7 +157,7 @@ def overlap_lab(
     Raises
     ------
     AudioError
-        No clips or no settings.
+        No clips, no settings, or one that is no `ServerVad`.
 
     Examples
     --------
@@ -175,6 +175,8 @@ def overlap_lab(
     clips, pairs = list(clips), [one if isinstance(one, tuple) else (one, one) for one in settings]
     if not clips or not pairs:
         raise AudioError(f"{len(clips)} clips and {len(pairs)} settings: give at least one of each")
+    if wrong := [one for one in pairs if [type(part) for part in one] != [ServerVad, ServerVad]]:
+        raise AudioError(f"the setting {wrong[0]!r} is no ServerVad and no pair (listening, speaking) of them")
     kinds, groups = (np.array([getattr(one, name) for one in clips], str) for name in ("kind", "group"))
     heard, rows = [_probabilities(one) for one in clips], []
     for pair in pairs:

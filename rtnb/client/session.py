@@ -26,7 +26,7 @@ from rtnb.errors import ConnectionClosed, LocalProtocolError, RemoteProtocolErro
 from rtnb.protocol import events
 from rtnb.protocol.events import Event, UnknownEvent
 from rtnb.protocol.state import State
-from rtnb.protocol.values import ContentPart, Dialect, Item, ResponseConfig, SessionConfig
+from rtnb.protocol.values import ContentPart, Dialect, Item, ResponseConfig, SemanticVad, ServerVad, SessionConfig
 from rtnb.transport.base import Transport
 
 _log = logging.getLogger("rtnb")
@@ -421,13 +421,18 @@ class Session:
         await self._dispatcher.update(wanted_settings(config, settings), timeout_s=timeout_s)
         return self.config
 
-    def overlap_settings(self, *, listening: Any, speaking: Any) -> Any:
+    def overlap_settings(self, *, listening: ServerVad | SemanticVad, speaking: ServerVad | SemanticVad) -> Any:
         """Use one turn detection while the assistant is silent, and another while it speaks.
+
+        Parameters
+        ----------
+        listening, speaking : ServerVad or SemanticVad
+            Applied at once, and at each change of state.
 
         Returns
         -------
         rtnb.experiments.OverlapSettings
-            Switches at each state change, two updates for each spoken response; its ``aclose`` ends that.
+            Sends two updates for each spoken response; its ``aclose`` ends that.
         """
         return import_module("rtnb.experiments").OverlapSettings(self, listening=listening, speaking=speaking)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from typing import Any, Final
+from typing import Final
 
 from rtnb.client.log import LogRow
 from rtnb.client.session import Session
@@ -66,23 +66,33 @@ class OverlapSettings:
         self._responses: set[str] = set()
         """Ids of responses in progress."""
         self._audio = asyncio.Event()
-        self._end_subscription = session.log.subscribe(self._on_row)
-        self._work = asyncio.run_coroutine_threadsafe(self._run(), session.loop)
-        session.on_close(self._on_close)
-        if (former := _switches.get(session)) and (switch := former()):
-            switch.stop()
+        """Set while the assistant speaks, and at the end."""
+        self._ended = False
+        former = _switches.get(session, lambda: None)()
+        if former is not None:
+            former.stop()
         _switches[session] = weakref.ref(self)
+        self._end_subscription = session.log.subscribe(self._on_row)
+        self._work = asyncio.run_coroutine_threadsafe(self._run(former), session.loop)
+        session.on_close(self._on_close)
 
     def stop(self) -> None:
-        """End the switch at once and leave the settings as they are; works from any thread, twice is fine."""
+        """End the switch and leave the settings as they are; works from any thread, twice is fine."""
+        self._ended = True
         self._end_subscription()
-        self._work.cancel()
+        if not self.session.loop.is_closed():
+            self.session.loop.call_soon_threadsafe(self._audio.set)
 
     async def aclose(self) -> None:
         """End the switch and leave `listening` in force; closing twice is fine."""
         self.stop()
+        await self._finished()
         if not self.session.closed:
             await self.session.update(turn_detection=self.listening)
+
+    async def _finished(self) -> None:
+        """Wait for the update that is under way: only after its reply the settings in force are known."""
+        await asyncio.wait([asyncio.wrap_future(self._work)])
 
     async def _on_close(self) -> None:
         self.stop()
@@ -96,24 +106,25 @@ class OverlapSettings:
             case events.ResponseOutputAudioDelta() | events.OutputAudioBufferStarted():
                 self._audio.set()
 
-    async def _run(self) -> None:
-        session: Any = self.session
+    async def _run(self, former: OverlapSettings | None) -> None:
         try:
-            await session.update(turn_detection=self.listening)
-            while True:
+            if former is not None:
+                await former._finished()
+            while not self._ended:
+                await self.session.update(turn_detection=self.listening)
                 await self._audio.wait()
-                await session.update(turn_detection=self.speaking)
-                while self._responses or session.playback.playing:  # noqa: ASYNC110  # playback announces no end
-                    await asyncio.sleep(CHECK_S)
+                if not self._ended:
+                    await self.session.update(turn_detection=self.speaking)
+                while not self._ended and (self._responses or self.session.playback.playing):  # noqa: ASYNC110
+                    await asyncio.sleep(CHECK_S)  # the playback does not announce its end
                 self._audio.clear()
-                await session.update(turn_detection=self.listening)
-        except ConnectionClosed:
-            self._end_subscription()
         except RtnbError as error:
-            self.problem = error
+            self._ended = True
             self._end_subscription()
-            _log.error("overlap settings ended: %s", error)
+            if not isinstance(error, ConnectionClosed):
+                self.problem = error
+                _log.error("overlap settings ended: %s", error)
 
     def __repr__(self) -> str:
-        state = "ended" if self._work.done() else "speaking" if self._audio.is_set() else "listening"
+        state = "ended" if self._ended else "speaking" if self._audio.is_set() else "listening"
         return f"<OverlapSettings: {state}>"

@@ -298,7 +298,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         """
         session, requested = await self._open_session(), self.turn_detection
         if self._switch is not None:
-            self._switch.stop()
+            await self._switch.aclose()
         await session.update(turn_detection=requested)
         if self.overlap_view:
             speaking = replace(requested, threshold=self.overlap_view.speaking_threshold)

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rtnb
 from rtnb.analysis.interaction import (
-    GAP_S,
     Event,
-    Interaction,
     Ticks,
     find_events,
     panel,
@@ -23,6 +22,7 @@ from rtnb.analysis.interaction import (
 )
 from rtnb.audio import babble
 from rtnb.errors import AudioError
+from rtnb.trace.interaction import GAP_S, Interaction, mean_interval
 
 BY_HAND = Path(__file__).resolve().parents[1] / "data" / "ticks.json"
 RATE_HZ = 16_000
@@ -114,6 +114,10 @@ def test_published_logs_have_their_published_metrics(tick_logs: tuple[list[Path]
     assert found.keys() == expected.keys()
     assert found.pop("counts") == expected["counts"]
     assert found == pytest.approx({k: v for k, v in expected.items() if k != "counts"}, rel=0, abs=1e-9)
+
+
+def test_the_module_is_reached_from_the_front_door() -> None:
+    assert rtnb.analysis.interaction.tick_metrics is rtnb.analysis.tick_metrics is tick_metrics
 
 
 def test_metrics_without_an_event_are_none() -> None:
@@ -217,6 +221,18 @@ def test_a_mean_of_many_latencies_has_an_interval() -> None:
     assert row["value"] == pytest.approx(1.3)
     assert row["low"] < 1.2 < 1.4 < row["high"]
     assert table.loc["gap_mean_s", "n"] == 19
+
+
+@pytest.mark.parametrize("n", [8, 12, 20])
+def test_the_interval_of_a_mean_covers_it_for_skewed_latencies(n: int) -> None:
+    random = np.random.default_rng(n)
+    ends = [mean_interval(random.lognormal(0, 0.5, n).tolist())[2:] for _ in range(1_000)]
+    covered = sum(low <= np.exp(0.125) <= high for low, high in ends)
+    assert covered >= 880
+
+
+def test_a_conversation_is_one_line() -> None:
+    assert repr(rendered(read_ticks(BY_HAND), gap_s=0.25)).startswith("<Interaction: 12.0 s, ")
 
 
 def test_the_plot_has_a_lane_for_each_kind_of_event() -> None:

@@ -126,7 +126,8 @@ def main() -> int:
     print("|---|---|---|---|---|---|---|---|")
     for row in table.itertuples():
         rates = f"{100 * row.rate:.0f} %", interval(100 * row.low, 100 * row.high, " %")
-        latency = f"{row.latency_ms:.0f}", interval(row.latency_low_ms, row.latency_high_ms)
+        median = "–" if isnan(row.latency_ms) else f"{row.latency_ms:.0f}"
+        latency = median, interval(row.latency_low_ms, row.latency_high_ms)
         print("|", " | ".join([row.threshold, row.kind, str(row.n), str(row.n_groups), *rates, *latency]), "|")
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rtnb
+from rtnb.errors import CaseError
 from rtnb.experiments.case import Turn, fill
 
 YAML = """
@@ -56,13 +57,13 @@ def test_the_same_cases_from_yaml_json_and_csv(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_wrong_file_says_where_and_what_is_allowed(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(rtnb.CaseError) as caught:
+    with pytest.raises(CaseError) as caught:
         rtnb.cases(tmp_path / name)
     assert message in str(caught.value)
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(rtnb.CaseError, match=r"cannot read .*none\.yaml: No such file"):
+    with pytest.raises(CaseError, match=r"cannot read .*none\.yaml: No such file"):
         rtnb.cases(tmp_path / "none.yaml")
 
 
@@ -70,7 +71,7 @@ def test_placeholders_are_filled_and_other_braces_stay() -> None:
     settings = {"instructions": 'Greet {name}. Answer {"ok": 1} and {{name}}.', "voice": "marin"}
     filled = fill(settings, {"name": "Ada"})
     assert filled == {"instructions": 'Greet Ada. Answer {"ok": 1} and {name}.', "voice": "marin"}
-    with pytest.raises(rtnb.CaseError, match=r"placeholder \{name\}, the case has the values: none"):
+    with pytest.raises(CaseError, match=r"placeholder \{name\}, the case has the values: none"):
         fill(settings, {})
 
 
@@ -78,5 +79,5 @@ def test_a_grid_has_every_combination() -> None:
     made = rtnb.grid(voice=["marin", "cedar"], instructions=["A", "B"])
     assert list(made.values())[1] == {"voice": "marin", "instructions": "B"}
     assert len(made) == 4
-    with pytest.raises(rtnb.CaseError, match="voice is 'marin'; give a list"):
+    with pytest.raises(CaseError, match="voice is 'marin'; give a list"):
         rtnb.grid(voice="marin")

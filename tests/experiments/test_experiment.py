@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import rtnb
-from rtnb import graders
+from rtnb import experiments, graders
 from rtnb.analysis.cost import PRICES
+from rtnb.errors import CaseError
 from rtnb.simulator.responder import Call, Say, Turn
 from tests.experiments.chat import chat_service
 
@@ -120,7 +121,7 @@ def test_after_kill_9_no_run_is_lost_or_done_twice(tmp_path: Path) -> None:
 
 async def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
     await rtnb.experiment("sim", ["Hi"], {"a": FAST}, repeats=1, folder=tmp_path, progress=False)
-    with pytest.raises(rtnb.CaseError, match="holds another experiment: its cases differ; choose another folder"):
+    with pytest.raises(CaseError, match="holds another experiment: its cases differ; choose another folder"):
         await rtnb.experiment("sim", ["Ho"], {"a": FAST}, repeats=1, folder=tmp_path, progress=False)
 
 
@@ -136,7 +137,7 @@ async def test_the_budget_stops_within_one_run(tmp_path: Path) -> None:
 
 
 async def test_a_budget_without_a_price_is_refused() -> None:
-    with pytest.raises(rtnb.CaseError, match=r"price of a run is not known.*Budget\(prices=…\)"):
+    with pytest.raises(CaseError, match=r"price of a run is not known.*Budget\(prices=…\)"):
         await rtnb.experiment("sim", ["Hi"], {"a": FAST}, repeats=1, budget=rtnb.Budget(usd=1), progress=False)
 
 
@@ -191,8 +192,8 @@ async def test_an_interrupting_caller_speaks_when_it_should(tmp_path: Path) -> N
 async def test_a_persona_reaches_its_goal_and_hangs_up() -> None:
     said = iter(["I want a refund for my ticket.", "Thank you, my name is Ada.", "[hang up]"])
     async with chat_service(lambda messages: next(said)) as (url, requests):
-        chat = rtnb.ChatModel(url, "any", key="sk-canary-123456789", seed=7)
-        caller = rtnb.Persona(chat, goal="Get a refund.", facts="Name: Ada.", style="Hurried.", speak=False)
+        chat = experiments.ChatModel(url, "any", key="sk-canary-123456789", seed=7)
+        caller = experiments.Persona(chat, goal="Get a refund.", facts="Name: Ada.", style="Hurried.", speak=False)
         result = await rtnb.experiment(
             "sim", [rtnb.Case("refund", user=caller)], {"a": FAST}, repeats=1, progress=False
         )
@@ -227,5 +228,5 @@ def test_listening_is_blind_if_wished(tmp_path: Path) -> None:
     page = players._repr_html_()
     assert page.count("<audio") == 2
     assert "secret" not in page
-    with pytest.raises(rtnb.CaseError, match="'other' is not in this result; there are: secret"):
+    with pytest.raises(CaseError, match="'other' is not in this result; there are: secret"):
         result.listen("other")

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 
 import rtnb
-from rtnb import graders
+from rtnb import experiments, graders
+from rtnb.errors import CaseError
 from rtnb.experiments.judge import kappa
 from tests.experiments.chat import chat_service
 
 
-def run(*texts: str, calls: Any = (), expect: Any = None, **more: Any) -> rtnb.experiments.Run:
+def run(*texts: str, calls: Any = (), expect: Any = None, **more: Any) -> experiments.Run:
     answers = [{"text": text, "status": "completed", "first_audio_ms": 300.0, "audio_ms": 900.0} for text in texts]
     case = rtnb.Case("c", user="Hi", expect=expect or {})
-    return rtnb.experiments.Run(case, "v", 0, Path(), answers=answers, user=["Hi"], calls=list(calls), **more)
+    return experiments.Run(case, "v", 0, Path(), answers=answers, user=["Hi"], calls=list(calls), **more)
 
 
-async def grade(one: rtnb.experiments.Run, grader: Any) -> Any:
+async def grade(one: experiments.Run, grader: Any) -> Any:
     grades, _ = await graders.grade(one, [grader])
     return grades[graders.name_of(grader)]
 
@@ -70,9 +71,9 @@ async def test_own_graders_sync_async_and_wrong() -> None:
     def wrong(one: Any) -> Any:
         return "good"
 
-    with pytest.raises(rtnb.CaseError, match="grader wrong returned 'good'; allowed: bool, number, None"):
+    with pytest.raises(CaseError, match="grader wrong returned 'good'; allowed: bool, number, None"):
         await graders.grade(run("Hi"), [wrong])
-    with pytest.raises(rtnb.CaseError, match="a lambda has no name"):
+    with pytest.raises(CaseError, match="a lambda has no name"):
         await graders.grade(run("Hi"), [lambda one: True])
 
 
@@ -85,7 +86,9 @@ async def test_a_judge_needs_a_real_quote_and_keeps_its_key(tmp_path: Path) -> N
         ]
     )
     async with chat_service(lambda messages: next(answers)) as (url, requests):
-        judge = rtnb.Judge("The assistant is friendly.", rtnb.ChatModel(url, "m", key="sk-canary-1234567"))
+        judge = experiments.Judge(
+            "The assistant is friendly.", experiments.ChatModel(url, "m", key="sk-canary-1234567")
+        )
         one = run("I am happy to help!")
         assert await judge(one) == {"grade": True, "evidence": "happy to help"}
         assert (await judge(one))["grade"] is None
@@ -106,7 +109,7 @@ async def test_a_judge_of_known_agreement_is_measured_within_its_interval() -> N
         return json.dumps({"evidence": f"answer {number}", "pass": verdicts[number]})
 
     async with chat_service(answer) as (url, _):
-        judge = rtnb.Judge("Good?", rtnb.ChatModel(url, "m"))
+        judge = experiments.Judge("Good?", experiments.ChatModel(url, "m"))
         found = await judge.validate(zip(texts, labels, strict=True))
     assert found.n == 120
     assert found.agreement_interval[0] <= 0.8 <= found.agreement_interval[1]
@@ -117,10 +120,10 @@ async def test_a_judge_of_known_agreement_is_measured_within_its_interval() -> N
 async def test_a_chat_model_that_refuses_or_is_not_there_says_so_without_the_key() -> None:
     async with chat_service(lambda messages: (401, "bad key sk-canary-1234567")) as (url, _):
         with pytest.raises(rtnb.ServiceError, match="the chat model answered 401") as caught:
-            await rtnb.ChatModel(url, "m", key="sk-canary-1234567").answer([])
+            await experiments.ChatModel(url, "m", key="sk-canary-1234567").answer([])
         assert "canary" not in str(caught.value)
     with pytest.raises(rtnb.errors.TransportError, match="cannot be reached"):
-        await rtnb.ChatModel("http://127.0.0.1:9/v1", "m").answer([])
+        await experiments.ChatModel("http://127.0.0.1:9/v1", "m").answer([])
 
 
 def test_kappa_of_equal_labels_is_undefined_and_of_opposites_minus_one() -> None:

@@ -35,10 +35,13 @@ def steps(session: rtnb.Session, *types: str) -> list[Any]:
     return found
 
 
-async def until_updated(session: rtnb.Session, threshold: float) -> None:
-    """Wait until the service confirms a threshold."""
+async def until_updated(session: rtnb.Session, threshold: float, *, updates: int = 0) -> None:
+    """Wait until the service confirms a threshold, and at least so many updates were sent."""
     stream = aiter(session)
-    while getattr(session.config.turn_detection, "threshold", None) != threshold:
+    while (
+        getattr(session.config.turn_detection, "threshold", None) != threshold
+        or len(session.log.filter("session.update")) < updates
+    ):
         await anext(stream)
 
 
@@ -46,9 +49,9 @@ async def test_each_spoken_response_takes_two_updates(session: rtnb.Session) -> 
     session.playback.assume_real_time = False
     switch = session.overlap_settings(listening=LOW, speaking=HIGH)
     await until_updated(session, 0.4)
-    for _ in range(2):
+    for turn in (1, 2):
         await session.ask("What is a delta?")
-        await until_updated(session, 0.4)
+        await until_updated(session, 0.4, updates=1 + 2 * turn)
     audio, done = "response.output_audio.delta", "response.done"
     found = steps(session, audio, done)
     thresholds = [one for one in found if isinstance(one, float)]
@@ -61,7 +64,7 @@ async def test_each_spoken_response_takes_two_updates(session: rtnb.Session) -> 
 
 async def test_listening_waits_for_the_end_of_the_playback(session: rtnb.Session) -> None:
     session.overlap_settings(listening=LOW, speaking=HIGH)
-    await session.ask("Say yes.")
+    await session.ask("Count to three.")
     await until_updated(session, 0.95)
     assert session.playback.playing
     await until_updated(session, 0.4)
@@ -101,6 +104,28 @@ async def test_a_refused_setting_ends_the_switch_and_is_kept(session: rtnb.Sessi
         await session.input_audio_buffer.clear()
     assert "threshold" in str(switch.problem)
     assert repr(switch) in ("<OverlapSettings: ended>", "<OverlapSettings: speaking>")
+
+
+@pytest.mark.parametrize("n_answers", range(4))
+async def test_listening_is_in_force_after_a_close_at_any_moment(session: rtnb.Session, n_answers: int) -> None:
+    session.playback.assume_real_time = False
+    switch = session.overlap_settings(listening=LOW, speaking=HIGH)
+    for _ in range(n_answers):
+        await session.ask("What is a delta?")
+    await switch.aclose()
+    await session.input_audio_buffer.clear()  # its reply comes after all other events
+    assert session.config.turn_detection.threshold == 0.4  # type: ignore[union-attr]
+    assert steps(session)[-1] == 0.4
+
+
+async def test_a_new_switch_during_an_answer_takes_over(session: rtnb.Session) -> None:
+    session.overlap_settings(listening=LOW, speaking=HIGH)
+    await session.ask("Count to three.")
+    session.overlap_settings(listening=LOW, speaking=rtnb.ServerVad(threshold=0.8))
+    await until_updated(session, 0.4)
+    await session.ask("Count to two.")
+    await until_updated(session, 0.8)
+    assert 0.95 not in steps(session)[steps(session).index(0.8) :]
 
 
 async def test_the_switch_ends_with_its_session() -> None:

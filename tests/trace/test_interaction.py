@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -57,6 +60,29 @@ def test_two_tracks_of_any_object_are_taken_as_they_are() -> None:
     assert np.array_equal(conversation.ticks.user, again.ticks.user)
 
 
+class Side:
+    """Samples that are read as an array, as the track of a trace is."""
+
+    rate_hz = 24_000
+
+    def __init__(self, audio: np.ndarray) -> None:
+        self.audio = audio
+
+    def __len__(self) -> int:
+        return len(self.audio)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.audio
+
+
+@pytest.mark.parametrize("heard", [Side(np.r_[np.zeros(72_000, np.float32), SPEECH]), None])
+def test_a_trace_is_measured_also_where_a_track_is_missing(heard: Side | None) -> None:
+    found = rtnb.interaction(SimpleNamespace(user_audio=Side(SPEECH), heard_audio=heard))
+    assert found.ticks.user.any()
+    assert found.ticks.agent.any() == (heard is not None)
+    assert found.rate_hz == 24_000
+
+
 def test_a_log_without_audio_is_refused() -> None:
     with pytest.raises(AudioError, match="the session has no audio in its log"):
         rtnb.interaction(EventLog())
@@ -64,7 +90,7 @@ def test_a_log_without_audio_is_refused() -> None:
 
 def test_more_than_an_hour_is_refused() -> None:
     log = log_of(START, answer(11.0, SPEECH), answer(10.0 + 3_700, SPEECH))
-    with pytest.raises(AudioError, match="the session lasts 62 minutes; at most 60 are analysed"):
+    with pytest.raises(AudioError, match="the conversation lasts 62 minutes; at most 60 are analysed"):
         rtnb.interaction(log)
 
 
