@@ -7,7 +7,7 @@
  * @typedef {{thresholds: number[], curves: Curve[], speaking_threshold: number, listening_threshold: number}} State
  */
 import { PaintedCanvas, add, put, watch } from "./shared.js";
-import { writeText } from "./vad_view_canvas.js";
+import { writeText } from "./vad_view_maps.js";
 
 const BOX = { left: 44, right: 120, top: 10, bottom: 20, height: 200 };
 const WANTED = ["interruption", "turn"]; // solid lines: these should start a turn
@@ -82,10 +82,10 @@ function render(props) {
       const ends = low && high ? `${Math.round(100 * low[index])} to ${Math.round(100 * high[index])} %` : "interval not shown";
       return `${kind} ${Math.round(100 * rates[index])} % (${ends}; n = ${n}, ${n_groups} groups)`;
     });
-    put(readout, "textContent", `Threshold ${at.toFixed(2)}: ${parts.join(" · ")}`);
+    put(readout, { textContent: `Threshold ${at.toFixed(2)}: ${parts.join(" · ")}` });
     plot.draw();
   };
-  signal.addEventListener("abort", watch(model, ["thresholds", "curves", "speaking_threshold", "listening_threshold"], show));
+  watch(model, ["thresholds", "curves", "speaking_threshold", "listening_threshold"], show, signal);
 }
 
 export default { render };
