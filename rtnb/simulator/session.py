@@ -258,10 +258,10 @@ class ServiceSession:
     async def receive(self, text: str | bytes) -> None:
         """Take one message of the client, and send the events that follow from it; call it for one at a time."""
         self.n_events += 1
-        if len(text) > LONG_TEXT and isinstance(text, str) and text.count(",") + text.count('"') > MOST_VALUES:
+        text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
+        if len(text) > LONG_TEXT and isinstance(text, str) and await _count_values(text) > MOST_VALUES:
             self.emit(error("invalid_value", f"Invalid event: more than {MOST_VALUES} strings and commas."))
             return
-        text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
@@ -287,7 +287,8 @@ class ServiceSession:
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
-            await self.take_audio(event.audio)
+            for start in range(0, len(event.audio), LONG_TEXT):
+                await self.take_audio(event.audio[start : start + LONG_TEXT])
         elif isinstance(event, events.ResponseCreate):
             self.respond(event.response or ResponseConfig())
         elif isinstance(event, events.ResponseCancel):
@@ -616,6 +617,17 @@ async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
             return text, None
         await asyncio.sleep(0)
     return f"{head}AAA={tail}", bytes(audio)
+
+
+async def _count_values(text: str) -> int:
+    """Count the commas and quotes of a long message slice by slice, at most until there are too many."""
+    count = 0
+    for at in range(0, len(text), LONG_TEXT):
+        count += text.count(",", at, at + LONG_TEXT) + text.count('"', at, at + LONG_TEXT)
+        if count > MOST_VALUES:
+            break
+        await asyncio.sleep(0)
+    return count
 
 
 _SAMPLE: Final = bytes(2)  # AAA=
