@@ -150,7 +150,7 @@ class McpTools:
     open_server: OpenServer
     emit: Callable[[events.Event], None]
     make_id: Callable[[str], str]
-    start: Callable[[Coroutine[Any, Any, None]], None]
+    start: Callable[[Coroutine[Any, Any, None]], object]
     _servers: dict[str, _Server] = field(default_factory=dict)
     _waiting: dict[str, tuple[Item, int]] = field(default_factory=dict)
     """Calls by the id of their approval request, each with its index in its response."""

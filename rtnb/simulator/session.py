@@ -425,10 +425,11 @@ class ServiceSession:
     def _transcription(self) -> Transcription | None:
         return (self._session.audio and self._session.audio.input and self._session.audio.input.transcription) or None
 
-    def _start_late(self, work: Any) -> None:
-        task = self._loop.create_task(work, name="rtnb late event")
+    def _start_late(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(work, name="rtnb late event")
         self._late.add(task)
         task.add_done_callback(self._late.discard)
+        return task
 
     def _later(self, after_ms: float, event: events.Event) -> None:
         """Send an event later."""
@@ -441,8 +442,8 @@ class ServiceSession:
 
     def _recognise(self, item_id: str) -> None:
         """Find the words of a spoken item: a response and its transcription wait for them."""
-        known = self._exact_words(item_id)
-        if known is not None:
+        scenario = self._responder if isinstance(self._responder, ScenarioResponder) else None
+        if scenario is not None and (known := scenario.transcript(None)) is not None:
             self._recordings.set_words(item_id, Transcript(known))
             return
 
@@ -456,21 +457,12 @@ class ServiceSession:
                 found = failure
             except Exception as failure:  # a transcriber of the user's: the session must outlive it
                 found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
-            if isinstance(self._responder, ScenarioResponder):
-                words = self._responder.transcript(found.text if isinstance(found, Transcript) else None)
+            if scenario is not None:
+                words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
                 found = Transcript(words) if words is not None else found
             self._recordings.set_words(item_id, found)
 
-        task = self._loop.create_task(find(), name="rtnb transcriber")
-        self._recordings.expect_words(item_id, task)
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
-
-    def _exact_words(self, item_id: str) -> str | None:
-        """Return words that are known without a search: those of a scenario's next step."""
-        if isinstance(self._responder, ScenarioResponder):
-            return self._responder.transcript(None)
-        return None
+        self._recordings.expect_words(item_id, self._start_late(find()))
 
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
         """Send the transcription events of an item, once its words are known and the service's delay is over."""

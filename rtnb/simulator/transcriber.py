@@ -145,7 +145,7 @@ class ExactTranscriber:
         for number, (text, shape) in enumerate(list(self._shapes.items())):
             if (found := agreement(observed, shape)) > best:
                 best, words = found, text
-            if number % 32 == 31:
+            if number % 8 == 7:
                 await asyncio.sleep(0)
         return Transcript(words) if best >= AGREEMENT else None
 
