@@ -400,14 +400,16 @@ class _Exchange:
 
     async def _from_stream(self, content: aiohttp.StreamReader, number: int) -> dict[str, Any]:
         """Return the answer to a request; the server may send notifications before it."""
-        held, n_bytes = b"", 0
+        held, n_bytes = bytearray(), 0
         async for chunk in content.iter_any():
             n_bytes += len(chunk)
             if n_bytes > MOST_BYTES:
                 raise _too_long()
-            *complete, held = (held + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
-            for event in complete:
-                lines = event.split(b"\n")
+            searched = max(0, len(held) - 1)  # pieces of a byte must not cost a search of all that is held
+            held += chunk.replace(b"\r", b"")
+            while (end := held.find(b"\n\n", searched)) >= 0:
+                lines, searched = bytes(held[:end]).split(b"\n"), 0
+                del held[: end + 2]
                 data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
                 if data and (answer := _object(data)).get("id") == number:
                     return answer
