@@ -1,7 +1,7 @@
 """MCP tools of a session: the service lists the tools of a server, asks for approval, and runs the calls.
 
 The order of the events follows the service. A call that needs approval is part of its response, but runs after it, once
-the client approves. No response follows a call by itself: the client asks for the next one.
+the client approves. No response follows a call: the client asks for the next one.
 """
 
 from __future__ import annotations
