@@ -110,8 +110,6 @@ def babble(
     *,
     rate_hz: int = 24_000,
     voice: str = "alloy",
-    pitch_hz: float | None = None,
-    formant_shift: float | None = None,
     speed: float = 1.0,
     seed: int = 0,
 ) -> Utterance:
@@ -128,10 +126,6 @@ def babble(
         Of the audio, at least 8,000 Hz.
     voice : str, default "alloy"
         A name of the service's voices, or any other; sets pitch and formants.
-    pitch_hz : float, optional
-        Mean pitch, 50 to 500 Hz, instead of the voice's.
-    formant_shift : float, optional
-        0.5 to 2 instead of the voice's: higher sounds like a smaller speaker.
     speed : float, default 1.0
         0.25 to 4: higher is faster, at the same pitch. 1 is about five syllables a second.
     seed : int, default 0
@@ -154,16 +148,9 @@ def babble(
     ['Hello', 'there,', 'world.']
     """
     rate = check_rate(rate_hz, lowest=8_000)
-    own_pitch_hz, own_shift = _VOICES.get(voice) or _voice_of(voice)
-    pitch_hz = own_pitch_hz if pitch_hz is None else pitch_hz
-    shift = own_shift if formant_shift is None else formant_shift
-    for name, value, low, high in (
-        ("pitch_hz", pitch_hz, 50, 500),
-        ("formant_shift", shift, 0.5, 2),
-        ("speed", speed, 0.25, 4),
-    ):
-        if not low <= value <= high:
-            raise AudioError(f"{name} is {value!r}: allowed are {low} to {high}")
+    pitch_hz, shift = _VOICES.get(voice) or _voice_of(voice)
+    if not 0.25 <= speed <= 4:
+        raise AudioError(f"speed is {speed!r}: allowed are 0.25 to 4")
     random = np.random.default_rng(seed)
     words, phones, end_s = _plan(text, speed, random)
     audio = np.zeros(round(end_s * rate))

@@ -24,7 +24,6 @@ espeak-ng ``speak_lib.h`` (1.52) for structures and constants.
 
 from __future__ import annotations
 
-import array
 import ctypes
 import itertools
 import json
@@ -131,19 +130,11 @@ class Espeak:
             if words:
                 self.send(b"W", json.dumps(words).encode())
             if samples and n_samples > 0:
-                self.send(b"A", _little_endian(ctypes.string_at(samples, 2 * n_samples)))
+                self.send(b"A", ctypes.string_at(samples, 2 * n_samples))  # little-endian machines only
         except OSError:  # the parent closed the pipe
             self._broken = True
             return 1
         return 0
-
-
-def _little_endian(pcm: bytes) -> bytes:
-    if sys.byteorder == "little":
-        return pcm
-    block = array.array("h", pcm)
-    block.byteswap()
-    return block.tobytes()
 
 
 def _serve(library: str, data: str, out: BinaryIO) -> None:

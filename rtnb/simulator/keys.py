@@ -111,10 +111,6 @@ class KeyRing:
         self._grants.add(value, grant, now)
         return value, grant
 
-    def is_main(self, offered: str) -> bool:
-        """Return whether this is a long-lived key."""
-        return self.owner(offered) is not None
-
     def owner(self, offered: str) -> str | None:
         """Return the owner of a long-lived key: "" for the simulator's own, a student's name; None for no such key."""
         found = None

@@ -1,7 +1,7 @@
 """MCP tools of a session: the service lists the tools of a server, asks for approval, and runs the calls.
 
 The order of the events follows the service. A call that needs approval is part of its response, but runs after it, once
-the client approves. No response follows a call by itself: the client asks for the next one.
+the client approves. No response follows a call: the client asks for the next one.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class McpTools:
     open_server: OpenServer
     emit: Callable[[events.Event], None]
     make_id: Callable[[str], str]
-    start: Callable[[Coroutine[Any, Any, None]], None]
+    start: Callable[[Coroutine[Any, Any, None]], object]
     _servers: dict[str, _Server] = field(default_factory=dict)
     _waiting: dict[str, tuple[Item, int]] = field(default_factory=dict)
     """Calls by the id of their approval request, each with its index in its response."""
@@ -400,14 +400,16 @@ class _Exchange:
 
     async def _from_stream(self, content: aiohttp.StreamReader, number: int) -> dict[str, Any]:
         """Return the answer to a request; the server may send notifications before it."""
-        held, n_bytes = b"", 0
+        held, n_bytes = bytearray(), 0
         async for chunk in content.iter_any():
             n_bytes += len(chunk)
             if n_bytes > MOST_BYTES:
                 raise _too_long()
-            *complete, held = (held + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
-            for event in complete:
-                lines = event.split(b"\n")
+            searched = max(0, len(held) - 1)  # pieces of a byte must not cost a search of all that is held
+            held += chunk.replace(b"\r", b"")
+            while (end := held.find(b"\n\n", searched)) >= 0:
+                lines, searched = bytes(held[:end]).split(b"\n"), 0
+                del held[: end + 2]
                 data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
                 if data and (answer := _object(data)).get("id") == number:
                     return answer

@@ -334,26 +334,18 @@ class Generation:
                 self._audio(part, data[: int(left_ms) * bytes_per_ms], bytes_per_ms)
                 if len(data) > left_ms * bytes_per_ms:
                     return False
-            elif delta.kind == "transcript":
-                self._transcript(part, delta)
             else:
-                self._text(part, delta)
+                part.text += delta.text
+                self._tokens["text"] += 1
+                spoken = delta.kind == "transcript"
+                Delta = events.ResponseOutputAudioTranscriptDelta if spoken else events.ResponseOutputTextDelta
+                self._host.emit(Delta(**self._ids(part), delta=delta.text))
         return True
 
     def _ids(self, part: _Part) -> dict[str, Any]:
         lasts = {"function_call": {"call_id": part.item.call_id}, "mcp_call": {}}
         last = lasts.get(part.item.type, {"content_index": 0})
         return {"response_id": self.id, "item_id": part.item.id, "output_index": part.index, **last}
-
-    def _text(self, part: _Part, delta: Planned) -> None:
-        part.text += delta.text
-        self._tokens["text"] += 1
-        self._host.emit(events.ResponseOutputTextDelta(**self._ids(part), delta=delta.text))
-
-    def _transcript(self, part: _Part, delta: Planned) -> None:
-        part.text += delta.text
-        self._tokens["text"] += 1
-        self._host.emit(events.ResponseOutputAudioTranscriptDelta(**self._ids(part), delta=delta.text))
 
     def _audio(self, part: _Part, data: bytes, bytes_per_ms: int) -> None:
         if not data:

@@ -261,10 +261,10 @@ class ServiceSession:
     async def receive(self, text: str | bytes) -> None:
         """Take one message of the client, and send the events that follow from it; call it for one at a time."""
         self.n_events += 1
-        if len(text) > LONG_TEXT and isinstance(text, str) and text.count(",") + text.count('"') > MOST_VALUES:
+        text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
+        if len(text) > LONG_TEXT and isinstance(text, str) and await _count_values(text) > MOST_VALUES:
             self.emit(error("invalid_value", f"Invalid event: more than {MOST_VALUES} strings and commas."))
             return
-        text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
         try:
             event = self._connection.receive(text)
         except RemoteProtocolError as refusal:
@@ -290,7 +290,8 @@ class ServiceSession:
         if refused is not None:
             self.emit(refused)
         elif isinstance(event, events.InputAudioBufferAppend):
-            await self.take_audio(event.audio)
+            for start in range(0, len(event.audio), LONG_TEXT):
+                await self.take_audio(event.audio[start : start + LONG_TEXT])
         elif isinstance(event, events.ResponseCreate):
             self.respond(event.response or ResponseConfig())
         elif isinstance(event, events.ResponseCancel):
@@ -427,10 +428,11 @@ class ServiceSession:
     def _transcription(self) -> Transcription | None:
         return (self._session.audio and self._session.audio.input and self._session.audio.input.transcription) or None
 
-    def _start_late(self, work: Any) -> None:
-        task = self._loop.create_task(work, name="rtnb late event")
+    def _start_late(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(work, name="rtnb late event")
         self._late.add(task)
         task.add_done_callback(self._late.discard)
+        return task
 
     def _later(self, after_ms: float, event: events.Event) -> None:
         """Send an event later."""
@@ -443,8 +445,8 @@ class ServiceSession:
 
     def _recognise(self, item_id: str) -> None:
         """Find the words of a spoken item: a response and its transcription wait for them."""
-        known = self._exact_words(item_id)
-        if known is not None:
+        scenario = self._responder if isinstance(self._responder, ScenarioResponder) else None
+        if scenario is not None and (known := scenario.transcript(None)) is not None:
             self._recordings.set_words(item_id, Transcript(known))
             return
 
@@ -458,21 +460,12 @@ class ServiceSession:
                 found = failure
             except Exception as failure:  # a transcriber of the user's: the session must outlive it
                 found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
-            if isinstance(self._responder, ScenarioResponder):
-                words = self._responder.transcript(found.text if isinstance(found, Transcript) else None)
+            if scenario is not None:
+                words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
                 found = Transcript(words) if words is not None else found
             self._recordings.set_words(item_id, found)
 
-        task = self._loop.create_task(find(), name="rtnb transcriber")
-        self._recordings.expect_words(item_id, task)
-        self._late.add(task)
-        task.add_done_callback(self._late.discard)
-
-    def _exact_words(self, item_id: str) -> str | None:
-        """Return words that are known without a search: those of a scenario's next step."""
-        if isinstance(self._responder, ScenarioResponder):
-            return self._responder.transcript(None)
-        return None
+        self._recordings.expect_words(item_id, self._start_late(find()))
 
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
         """Send the transcription events of an item, once its words are known and the service's delay is over."""
@@ -619,6 +612,17 @@ async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
             return text, None
         await asyncio.sleep(0)
     return f"{head}AAA={tail}", bytes(audio)
+
+
+async def _count_values(text: str) -> int:
+    """Count the commas and quotes of a long message slice by slice, at most until there are too many."""
+    count = 0
+    for at in range(0, len(text), LONG_TEXT):
+        count += text.count(",", at, at + LONG_TEXT) + text.count('"', at, at + LONG_TEXT)
+        if count > MOST_VALUES:
+            break
+        await asyncio.sleep(0)
+    return count
 
 
 _SAMPLE: Final = bytes(2)  # AAA=

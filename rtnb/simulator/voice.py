@@ -46,25 +46,27 @@ _SLOWEST = 80  # espeakRATE_MINIMUM: what is slower is stretched
 
 @dataclass(frozen=True)
 class Timbre:
-    """Settings of espeak-ng for one of the service's voices. (The babble has its own table.)"""
+    """Settings for one of the service's voices. (The babble has its own table.)"""
 
     variant: str
     """espeak-ng voice variant."""
     pitch: int
     """espeak-ng pitch, 0 to 99."""
+    semitones: float
+    """Shift of the one neural voice: pitch and formants together."""
 
 
 VOICES = {
-    "cedar": Timbre("m6", 10),
-    "echo": Timbre("m1", 42),
-    "ash": Timbre("m3", 45),
-    "ballad": Timbre("m7", 60),
-    "verse": Timbre("m4", 85),
-    "alloy": Timbre("f4", 30),
-    "marin": Timbre("f1", 42),
-    "sage": Timbre("f2", 50),
-    "shimmer": Timbre("f3", 58),
-    "coral": Timbre("Annie", 62),
+    "cedar": Timbre("m6", 10, -5),
+    "echo": Timbre("m1", 42, -4),
+    "ash": Timbre("m3", 45, -3),
+    "ballad": Timbre("m7", 60, -2),
+    "verse": Timbre("m4", 85, -1),
+    "alloy": Timbre("f4", 30, 0),
+    "marin": Timbre("f1", 42, 1),
+    "sage": Timbre("f2", 50, 2),
+    "shimmer": Timbre("f3", 58, 3),
+    "coral": Timbre("Annie", 62, 4),
 }
 """The service's voices from low (74 Hz) to high (250 Hz), about 13 % apart. (chosen, measured)"""
 
@@ -76,7 +78,7 @@ def timbre(voice: str) -> Timbre:
     number = zlib.crc32(voice.encode("utf-8", "replace"))
     base = VOICES[sorted(VOICES)[number % len(VOICES)]]
     shift = number // len(VOICES) % 25 - 12
-    return Timbre(base.variant, min(99, max(0, base.pitch + shift)))
+    return Timbre(base.variant, min(99, max(0, base.pitch + shift)), number % 90 / 10 - 4.5)
 
 
 class Voice(Protocol):
@@ -162,17 +164,15 @@ class BabbleVoice:
         pass
 
 
+CACHE_BYTES: Final = 64 * 2**20
+"""Memory for speech of the other voices: 11 minutes. Chosen: many sessions that say the same are cheaper."""
+
+
 class _PortionVoice:
-    """Voice that speaks a text portion by portion and remembers what it spoke lately; sessions share it.
+    """Voice that speaks a text portion by portion and remembers what it spoke lately; sessions share it."""
 
-    Parameters
-    ----------
-    max_cache_bytes : int
-        Memory for speech (5 minutes take 29 MB).
-    """
-
-    def __init__(self, max_cache_bytes: int) -> None:
-        self._cache = _Cache(max_cache_bytes)
+    def __init__(self) -> None:
+        self._cache = _Cache(CACHE_BYTES)
         self._tasks: dict[Any, asyncio.Task[Speech]] = {}
         self._closed = False
 
@@ -207,21 +207,6 @@ class _PortionVoice:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
 
-PITCH: Final = {
-    "cedar": -5.0,
-    "echo": -4.0,
-    "ash": -3.0,
-    "ballad": -2.0,
-    "verse": -1.0,
-    "alloy": 0.0,
-    "marin": 1.0,
-    "sage": 2.0,
-    "shimmer": 3.0,
-    "coral": 4.0,
-}
-"""Shift of the one neural voice for each of the service's voices, semitones: pitch and formants together. (chosen)"""
-
-
 class NeuralVoice(_PortionVoice):
     """Neural voice for English (hibari, 7.9 MB, one CPU thread); other languages go to another voice.
 
@@ -229,8 +214,6 @@ class NeuralVoice(_PortionVoice):
     ----------
     otherwise : Voice
         For other languages.
-    max_cache_bytes : int, default 64 MiB
-        Memory for speech.
 
     Raises
     ------
@@ -238,12 +221,12 @@ class NeuralVoice(_PortionVoice):
         The package is not installed.
     """
 
-    def __init__(self, *, otherwise: Voice, max_cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, *, otherwise: Voice) -> None:
         if find_spec("hibari") is None:
             raise AudioError("voice 'neural' needs the package hibari-tts").with_hint(
                 'Install it with `pip install "rtnb[local]"`, or use the voice "espeak" or "babble".'
             )
-        super().__init__(max_cache_bytes)
+        super().__init__()
         self._otherwise = otherwise
         self._model: Any = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtnb-neural")
@@ -267,8 +250,7 @@ class NeuralVoice(_PortionVoice):
         spoken = _speakable(text).strip()
         if not any(character.isalnum() for character in spoken):
             return align(text, np.zeros(0, np.float32), marks=[])
-        number = zlib.crc32(voice.encode("utf-8", "replace"))
-        ratio = 2 ** (PITCH.get(voice, number % 90 / 10 - 4.5) / 12)
+        ratio = 2 ** (timbre(voice).semitones / 12)
         loop = asyncio.get_running_loop()
         audio = await loop.run_in_executor(self._thread, self._synthesise, spoken, max(0.5, speed / ratio))
         audio = resample(audio, from_rate_hz=round(RATE_HZ * ratio), to_rate_hz=RATE_HZ)
@@ -294,19 +276,11 @@ class EspeakVoice(_PortionVoice):
     ----------
     seed : int, default 0
         For the babble it falls back to; espeak-ng itself is not repeatable to the sample.
-    max_cache_bytes : int, default 64 MiB
-        Memory for speech. More makes many sessions that say the same cheaper.
-    library, data : str, optional
-        The espeak-ng library and its data folder; default those of `espeakng_loader`, else the system's.
     """
 
-    def __init__(
-        self, *, seed: int = 0, max_cache_bytes: int = 64 << 20, library: str | None = None, data: str | None = None
-    ) -> None:
-        super().__init__(max_cache_bytes)
-        found_library, found_data = find_espeak()
-        self._library = library or found_library
-        self._data = found_data if data is None and library is None else data or ""
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__()
+        self._library, self._data = find_espeak()
         self._babble = BabbleVoice(seed=seed)
         self._turn = asyncio.Lock()
         self._worker: Worker | None = None

@@ -11,7 +11,7 @@ threads (that starts at 4 * 65536 multiplications), so a hundred sessions do not
 prints CPU over wall time to show it.
 
 Model and weights: Silero VAD 6.2.3, https://github.com/snakers4/silero-vad, Copyright (c) 2020-present Silero Team, MIT
-(SILERO_LICENSE.txt). `rtnb.vad._weights` tells where `silero_v6.npz` comes from.
+(SILERO_LICENSE.txt). `tests/vad/weights.py` made `silero_v6.npz`.
 """
 
 from __future__ import annotations

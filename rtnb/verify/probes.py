@@ -599,7 +599,7 @@ async def events__known(wire: Wire) -> None:
 
 @probe(REFERENCE, usd=0.001)
 async def events__ids(wire: Wire) -> None:
-    """Every event has an `event_id` of its own."""
+    """Every event has an `event_id`, and no two share one."""
     await wire.ask("Say yes.", output_modalities=("text",))
     await wire.quiet(1.0)  # `rate_limits.updated` may come last
     check([raw["type"] for raw in wire.raw if not raw.get("event_id")], [], "events without event_id")

@@ -52,7 +52,7 @@ def test_same_seed_same_sound() -> None:
 def test_voices_differ_in_pitch() -> None:
     low, high = (babble("Mama.", voice=voice).audio for voice in ("cedar", "shimmer"))
     assert fundamental_hz(high) > 1.5 * fundamental_hz(low)
-    assert 170 < fundamental_hz(babble("Mama.", pitch_hz=200).audio) < 260
+    assert 170 < fundamental_hz(babble("Mama.", voice="shimmer").audio) < 260
 
 
 def fundamental_hz(audio: np.ndarray) -> float:
@@ -85,7 +85,7 @@ def test_any_text(text: str, speed: float, seed: int) -> None:
 
 
 def test_wrong_numbers() -> None:
-    for options in ({"speed": 0}, {"pitch_hz": 5000}, {"formant_shift": 9}, {"rate_hz": 4000}):
+    for options in ({"speed": 0}, {"speed": 9}, {"rate_hz": 4000}):
         with pytest.raises(AudioError, match=next(iter(options))):
             babble("x", **options)  # type: ignore[arg-type]
 

@@ -88,8 +88,9 @@ class StubServer:
         await response.prepare(request)
         note = json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
         text = f": a comment\n\nevent: message\ndata: {note}\n\n" + f"id: 7\r\ndata: {json.dumps(answer)}\r\n\r\n"
-        for start in range(0, len(text), 11):  # pieces that cut lines and ends of lines
-            await response.write(text[start : start + 11].encode())
+        size = max(11, len(text) // 1000)  # pieces that cut lines and ends of lines
+        for start in range(0, len(text), size):
+            await response.write(text[start : start + size].encode())
         return response
 
 

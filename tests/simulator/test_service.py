@@ -401,7 +401,7 @@ async def test_an_error_of_ours_closes_with_1011_and_is_logged(
         await ws.receive_json()
         (session,) = sim._started().service.sessions
         session._turns = None  # type: ignore[assignment]
-        await ws.send_json({"type": "input_audio_buffer.append", "audio": ""})
+        await ws.send_json({"type": "input_audio_buffer.append", "audio": "AAA="})
         assert (await goodbye(ws))[1] == 1011
     assert "a session ended by an error" in caplog.text
 

@@ -410,7 +410,8 @@ async def test_an_append_of_15_mib_is_taken_and_one_above_is_refused() -> None:
         await rig.session.receive(rig.client.send(events.InputAudioBufferAppend(audio=bytes(limit))))
         assert await rig.rest() == []
         assert rig.session.state.input_audio_buffer.bytes == limit
-        rig.send(events.InputAudioBufferAppend(event_id="big", audio=bytes(limit + 2)))
+        big = events.InputAudioBufferAppend(event_id="big", audio=bytes(limit + 2))
+        await rig.session.receive(rig.client.send(big))
         await rig.until("error")
         assert rig.last("error")["error"]["event_id"] == "big"
         assert rig.session.state.input_audio_buffer.bytes == limit

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -22,25 +26,30 @@ def known() -> ExactTranscriber:
     return known
 
 
+async def words(known: ExactTranscriber, audio: Any, *, rate_hz: int) -> str | None:
+    found = await known.transcribe(audio, rate_hz=rate_hz)
+    return found.text if found is not None else None
+
+
 @pytest.mark.parametrize("text", SENTENCES)
 @pytest.mark.parametrize("media_type", ["audio/pcm", "audio/pcmu", "audio/pcma"])
 @pytest.mark.parametrize("gain", [1.0, 0.2])
-def test_known_speech_is_known_in_any_format_at_any_level_amid_silence(
+async def test_known_speech_is_known_in_any_format_at_any_level_amid_silence(
     known: ExactTranscriber, text: str, media_type: str, gain: float
 ) -> None:
     recordings = ItemAudio()
     recordings.add("item", encoded(gain * spoken(text), media_type), media_type=media_type)
     audio, rate_hz = recordings.audio("item")
-    assert known.known(audio, rate_hz=rate_hz) == text
+    assert await words(known, audio, rate_hz=rate_hz) == text
 
 
 @pytest.mark.parametrize("text", ["Tell me a story", "What is the time in Lund?", "yes", "Good evening to all of you"])
-def test_other_speech_of_the_same_voice_is_not(known: ExactTranscriber, text: str) -> None:
-    assert known.known(spoken(text), rate_hz=24_000) is None
+async def test_other_speech_of_the_same_voice_is_not(known: ExactTranscriber, text: str) -> None:
+    assert await words(known, spoken(text), rate_hz=24_000) is None
 
 
 @pytest.mark.parametrize("kind", ["nothing", "silence", "noise", "half"])
-def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: ExactTranscriber, kind: str) -> None:
+async def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: ExactTranscriber, kind: str) -> None:
     half = spoken(SENTENCES[1], silence_ms=0)
     audio = {
         "nothing": np.zeros(0, np.float32),
@@ -48,25 +57,25 @@ def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: ExactTranscribe
         "noise": np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32),
         "half": half[: len(half) // 2],
     }[kind]
-    assert known.known(audio, rate_hz=24_000) is None
+    assert await words(known, audio, rate_hz=24_000) is None
 
 
-def test_who_knows_nothing_writes_nothing() -> None:
-    assert ExactTranscriber().known(spoken(), rate_hz=24_000) is None
+async def test_who_knows_nothing_writes_nothing() -> None:
+    assert await words(ExactTranscriber(), spoken(), rate_hz=24_000) is None
 
 
-def test_silence_is_not_learned() -> None:
+async def test_silence_is_not_learned() -> None:
     known = ExactTranscriber()
     known.learn("silence", np.zeros(24_000, np.float32), rate_hz=24_000)
-    assert known.known(np.zeros(24_000, np.float32), rate_hz=24_000) is None
+    assert await words(known, np.zeros(24_000, np.float32), rate_hz=24_000) is None
 
 
-def test_the_oldest_is_forgotten_first() -> None:
+async def test_the_oldest_is_forgotten_first() -> None:
     known = ExactTranscriber()
     audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
     for i in range(KNOWN_LIMIT + 1):
         known.learn(f"{i}", audio[: 24 * 200 + i], rate_hz=24_000)
-    known.known(audio, rate_hz=24_000)
+    await words(known, audio, rate_hz=24_000)
     assert len(known._shapes) == KNOWN_LIMIT
     assert "0" not in known._shapes
 
@@ -102,14 +111,30 @@ def test_the_oldest_audio_is_dropped_at_the_bound(monkeypatch: pytest.MonkeyPatc
     assert recordings._n_bytes == 9600
 
 
-def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     known = ExactTranscriber()
     audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
     known.learn("first", audio, rate_hz=24_000)
-    assert known.known(audio, rate_hz=24_000) == "first"
+    assert await words(known, audio, rate_hz=24_000) == "first"
     monkeypatch.setattr("rtnb.simulator.transcriber.KNOWN_LIMIT_BYTES", 2 * known._n_bytes)
     for name in ("first", "second", "third"):
         known.learn(name, audio, rate_hz=24_000)
-    known.known(audio, rate_hz=24_000)
+    await words(known, audio, rate_hz=24_000)
     assert list(known._shapes) == ["second", "third"]
     assert known._n_bytes == sum(shape.nbytes for shape in known._shapes.values())
+
+
+async def test_no_step_of_a_search_among_many_utterances_is_long() -> None:
+    """A delta that is due must not wait until all that was spoken is analysed."""
+    known, noise = ExactTranscriber(), np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+    for number in range(200):
+        known.learn(f"{number}", noise[: 40_000 + 10 * number], rate_hz=24_000)
+    searching = asyncio.create_task(words(known, noise, rate_hz=24_000))
+    longest_s, began = 0.0, time.thread_time()
+    while not searching.done():
+        await asyncio.sleep(0)
+        now = time.thread_time()
+        longest_s, began = max(longest_s, now - began), now
+    assert await searching is not None
+    assert longest_s < 0.05  # 0.2 s and more in one step
+    assert await words(known, np.zeros(24_000 * 60, np.float32), rate_hz=24_000) is None  # longer than all it knows

@@ -226,8 +226,9 @@ async def test_the_same_words_are_made_once(espeak: EspeakVoice) -> None:
 
 
 @needs_espeak
-async def test_the_memory_is_bounded() -> None:
-    voice = EspeakVoice(max_cache_bytes=300_000)
+async def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtnb.simulator.voice.CACHE_BYTES", 300_000)
+    voice = EspeakVoice()
     try:
         speeches = [await voice.speak(f"Number {i}.") for i in range(12)]
         kept = list(voice._cache._entries.values())
@@ -337,7 +338,9 @@ async def test_closing_leaves_no_process_and_can_be_repeated(
         await espeak.speak("Too late.")
 
 
-async def test_a_long_path_to_the_data_works(tmp_path: Path, espeak: EspeakVoice) -> None:
+async def test_a_long_path_to_the_data_works(
+    tmp_path: Path, espeak: EspeakVoice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 60)
     deep.mkdir(parents=True)
     link = deep / "espeak-ng-data"
@@ -345,7 +348,8 @@ async def test_a_long_path_to_the_data_works(tmp_path: Path, espeak: EspeakVoice
         os.symlink(espeak._data, link)
     except OSError:
         pytest.skip("no symbolic links here: the worker says so instead")
-    voice = EspeakVoice(library=espeak._library, data=str(link))
+    monkeypatch.setattr("rtnb.simulator.voice.find_espeak", lambda: (espeak._library, str(link)))
+    voice = EspeakVoice()
     try:
         await voice.start()
         assert (await voice.speak("A long way.")).duration_ms > 300

