@@ -12,12 +12,11 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from rtnb.analysis.latency import AUDIBLE
-from rtnb.audio import Audio, read_wav
+from rtnb.audio import RATE_HZ, Audio, read_wav
 from rtnb.client import Response, Session
 from rtnb.errors import CaseError
 from rtnb.experiments.case import Case, Turn
 from rtnb.experiments.chat import ChatModel
-from rtnb.simulator.speech import RATE_HZ as VOICE_HZ
 from rtnb.simulator.voice import Voice, open_voice
 
 _HANG_UP: Final = "[hang up]"
@@ -151,7 +150,7 @@ async def _sound(turn: Turn, voice: Any) -> tuple[Audio, int]:
     if turn.audio:
         audio, rate_hz = read_wav(turn.audio)
     else:
-        audio, rate_hz = (await voice.speak(turn.say)).audio, VOICE_HZ
+        audio, rate_hz = (await voice.speak(turn.say)).audio, RATE_HZ
     loud = np.flatnonzero(np.abs(audio) > AUDIBLE)
     return (audio[loud[0] :] if turn.interrupt and len(loud) else audio), rate_hz
 

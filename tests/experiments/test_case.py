@@ -46,7 +46,7 @@ def test_the_same_cases_from_yaml_json_and_csv(tmp_path: Path) -> None:
         ("a.yaml", "- id: x\n  user: Hi\n- id: x\n  user: Ho\n", "line 3: the id 'x' is there already"),
         ("a.yaml", "- id: x\n  user: [\n", "a.yaml, line"),
         ("a.yaml", "id: x\n", "a list of cases is needed"),
-        ("a.yaml", "- id: x\n  user: {sai: Hi}\n", "line 1: unknown field 'sai' in the turn; allowed: text, say, audio"),
+        ("a.yaml", "- id: x\n  user: {sai: Hi}\n", "line 1: unknown field 'sai' in the turn; allowed: text, say"),
         ("a.yaml", "- id: x\n  user: {say: Hi, after_ms: -1}\n", "after_ms is -1; allowed: whole milliseconds"),
         ("a.yaml", "- id: x\n", "line 1: user is missing"),
         ("a.yaml", "- id: a/b\n  user: Hi\n", "id is 'a/b'; allowed: 1 to 80 letters"),
