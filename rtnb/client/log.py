@@ -322,8 +322,7 @@ class EventLog(Sequence[LogRow]):
         head: dict[str, Any] = {"direction": row.direction, "monotonic_s": row.monotonic_s, "wall_time": row.wall_time}
         if row.audio_dropped_bytes:
             head["audio_dropped_bytes"] = row.audio_dropped_bytes
-        if text is None or "\n" in text or _may_hold_secret(row.event, text):
-            text = wire.encode(self.redacted(row).event, dialect=dialect)
+        text = safe_text(row.event, None if text is None or "\n" in text else text, dialect=dialect)
         return f'{json.dumps(head)[:-1]}, "size_bytes": {row.size_bytes}, "event": {printable_json(text)}}}\n'
 
     @classmethod
@@ -475,6 +474,13 @@ def _may_hold_secret(event: Event, text: str | None = None) -> bool:
     audio = type(event) in (events.ResponseOutputAudioDelta, events.InputAudioBufferAppend)
     named = event.type.startswith(_CARRIERS) or isinstance(event, UnknownEvent)
     return not audio and (named or mask_known(text := text or wire.encode(event)) != text)
+
+
+def safe_text(event: Event, text: str | None = None, *, dialect: Dialect = "ga") -> str:
+    """Return the wire text of an event without secrets; `text` is it with them, where it is known."""
+    if text is None and not isinstance(event, UnknownEvent):  # an unknown event may be nested too deeply to be written
+        text = wire.encode(event, dialect=dialect)
+    return wire.encode(redact_event(event), dialect=dialect) if text is None or _may_hold_secret(event, text) else text
 
 
 def redact_event(event: Event) -> Event:

@@ -20,8 +20,10 @@ from rtnb.protocol.values import UNSET, Item, ResponseConfig, SessionConfig, mer
 from rtnb.targets import connect
 from rtnb.trace import Trace
 
-PAUSE_MS: Final = 1500.0
-"""Pieces of speech closer than this are one utterance when reacting: the user went on speaking (chosen)."""
+PAUSE_MS: Final = 500.0
+"""Pieces of speech closer than this are one utterance when reacting: the user was cut off and went on (chosen)."""
+PREFIX_MS: Final = 300.0
+"""The service's mark of a start lies so long before the speech (default of `prefix_padding_ms`)."""
 MARGIN_MS: Final = 200.0
 """Audio before and after an utterance that is sent with it (chosen)."""
 QUIET_S: Final = 0.3
@@ -184,13 +186,15 @@ def _utterances(trace: Trace) -> Iterator[tuple[str, Audio | None]]:
     """Yield the user's messages: a text, or speech as it was sent."""
     track, spoken = trace.user_audio, list[tuple[float, float]]()
     committed = {row.event.item_id for row in trace.log if isinstance(row.event, events.InputAudioBufferCommitted)}
+    answers = [turn.start_ms for turn in trace.turns if turn.role == "assistant" and turn.has_audio]
     before_ms = 0.0
     for turn in [*(turn for turn in trace.turns if turn.role == "user"), None]:
         is_speech = turn is not None and track is not None and turn.item_id in committed
         if turn is not None and is_speech:
             start_ms, stop_ms = (turn.start_ms, turn.stop_ms) if turn.has_audio else (before_ms, turn.start_ms)
             before_ms = stop_ms
-            if spoken and start_ms - spoken[-1][1] < PAUSE_MS:
+            answered = any(spoken and spoken[-1][1] <= at_ms < start_ms + PREFIX_MS for at_ms in answers)
+            if spoken and start_ms - spoken[-1][1] < PAUSE_MS and not answered:
                 spoken[-1] = spoken[-1][0], stop_ms
                 continue
         if spoken and track is not None:

@@ -24,6 +24,8 @@ from rtnb.simulator.pacing import LatencyProfile
 AUDIO_SLACK_S: Final = 0.2
 """A client may have sent this much less audio than the recorded one before an event of the input buffer follows: two
 chunks of 100 ms (chosen)."""
+STEADY_S: Final = 0.05
+"""A client that is so much early or late keeps the recorded pace (chosen: jitter of a busy computer)."""
 
 _OPTIONAL: Final = {"conversation.item.truncate", "response.cancel", "output_audio_buffer.clear"}
 """Requests that are not waited for: clients send them by themselves, or not."""
@@ -75,6 +77,8 @@ class RecordedSession:
         """Recorded id of a client -> the same of this client."""
         self._audio: deque[tuple[int, float]] = deque(maxlen=MOST_WAITING)
         """Bytes of audio that have arrived so far, and when; the newest."""
+        self._offset_s: float | None = None
+        """Add it to a recorded time to get the time of the event loop."""
         self._news = asyncio.Event()
         self._task = self._loop.create_task(self._play(), name="rtnb recorded session")
 
@@ -108,9 +112,7 @@ class RecordedSession:
 
     async def _play(self) -> None:
         counts: Counter[str] = Counter()
-        audio_bytes, audio_s = 0, None
-        offset_s: float | None = None
-        """Add it to a recorded time to get the time here."""
+        audio_bytes, audio_s, slack_bytes = 0, None, 0.0
         for row in self._recording.rows():
             event: Any = row.event
             if isinstance(event, events.InputAudioBufferAppend):
@@ -118,16 +120,24 @@ class RecordedSession:
             elif row.direction == "sent":
                 counts[event.type] += 1
                 if event.type not in _OPTIONAL:
-                    offset_s = await self._request((event.type, counts[event.type]), event) - row.monotonic_s
+                    self._anchor(row.monotonic_s, await self._request((event.type, counts[event.type]), event))
             else:
                 if event.type.startswith("input_audio_buffer.") and audio_s is not None:
-                    offset_s = await self._enough_audio(audio_bytes) - audio_s
+                    self._anchor(audio_s, await self._enough_audio(audio_bytes, slack_bytes, audio_s))
                     audio_s = None
-                if offset_s is None:
-                    offset_s = self._loop.time() - row.monotonic_s
-                await asyncio.sleep(row.monotonic_s + offset_s - self._loop.time())
+                if self._offset_s is None:
+                    self._anchor(row.monotonic_s, self._loop.time())
+                await asyncio.sleep(row.monotonic_s + (self._offset_s or 0.0) - self._loop.time())
                 self._send(event)
+                if isinstance(event, events.SessionCreated | events.SessionUpdated):
+                    slack_bytes = 1000 * AUDIO_SLACK_S * event.session.input_format.bytes_per_ms
         self.idle = True
+
+    def _anchor(self, recorded_s: float, here_s: float) -> None:
+        """Note when something recorded happened here; a client that keeps the pace does not move the clock."""
+        offset_s = here_s - recorded_s
+        if self._offset_s is None or abs(offset_s - self._offset_s) > STEADY_S:
+            self._offset_s = offset_s
 
     async def _request(self, key: tuple[str, int], event: Any) -> float:
         while key not in self._arrived:
@@ -139,13 +149,13 @@ class RecordedSession:
                     self._ids[before] = now
         return self._arrived.pop(key)
 
-    async def _enough_audio(self, n_bytes: int) -> float:
-        """Return when the client had sent as much audio as the recorded one, or nearly as much and then no more."""
-        enough = n_bytes - AUDIO_SLACK_S * 48_000  # of PCM; of G.711 more
+    async def _enough_audio(self, n_bytes: int, slack_bytes: float, recorded_s: float) -> float:
+        """Return when the client had sent as much audio as the recorded one, or nearly as much and no more in time."""
+        due_s = None if self._offset_s is None else recorded_s + self._offset_s
         while not self._audio or self._audio[-1][0] < n_bytes:
-            ends = bool(self._audio) and self._audio[-1][0] >= enough
+            nearly = bool(self._audio) and due_s is not None and self._audio[-1][0] >= n_bytes - slack_bytes
             try:
-                async with asyncio.timeout(AUDIO_SLACK_S if ends else None):
+                async with asyncio.timeout_at(due_s + AUDIO_SLACK_S if nearly and due_s is not None else None):
                     await self._next()
             except TimeoutError:
                 break

@@ -28,12 +28,12 @@ import shutil
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, Literal
 
-from rtnb.client.log import LogRow, printable_json, without_audio
+from rtnb.client.log import LogRow, printable_json, safe_text, without_audio
 from rtnb.errors import RemoteProtocolError, TraceError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET
@@ -77,8 +77,6 @@ class TraceWriter:
         Must not exist.
     manifest : dict
         Facts known at the start.
-    redact : callable, optional
-        LogRow -> the row without secrets.
     max_bytes : int, default 2 GiB
         Bound of all files: audio stops at 90 % of it, events at 100 %; ``manifest["dropped"]`` counts what is left out.
     """
@@ -88,7 +86,6 @@ class TraceWriter:
         folder: Path,
         manifest: dict[str, Any],
         *,
-        redact: Callable[[LogRow], LogRow] = lambda row: row,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         try:
@@ -101,46 +98,46 @@ class TraceWriter:
         self.folder = folder
         self.manifest = {"notes": []} | manifest | {"rtnb_trace": VERSION, "complete": False, "settings": []}
         self.manifest["dropped"] = {"events": 0, "audio_bytes": 0}
-        self._redact, self._max_bytes, self._size_bytes = redact, max_bytes, 0
+        self._max_bytes, self._size_bytes = max_bytes, 0
         self._pending: dict[str, list[bytes]] = {name: [] for name in _GROWING}
         self._kept_bytes = dict.fromkeys(_RAW, 0)
         self._write_manifest()
 
     def add(self, row: LogRow, *, keep_audio: bool = True) -> None:
         """Add a row; `flush` writes it. Without `keep_audio` its audio is left out and counts as lost."""
-        head: dict[str, Any] = {"direction": row.direction, "monotonic_s": row.monotonic_s}
-        head |= {"wall_time": row.wall_time, "size_bytes": row.size_bytes}
         if (lane := lane_of(row.event)) is not None:
-            head, text = self._take_audio(row, lane, head, keep_audio)
+            head, text = self._take_audio(row, lane, keep_audio)
         else:
-            event, dropped_bytes = without_audio(self._redact(row).event)
-            if dropped_bytes := dropped_bytes or row.audio_dropped_bytes:
-                head["audio_dropped_bytes"] = dropped_bytes
-            text = wire.encode(event)
+            event, dropped_bytes = without_audio(row.event)
+            dropped_bytes = dropped_bytes or row.audio_dropped_bytes
+            head = f'"audio_dropped_bytes": {dropped_bytes}, ' if dropped_bytes else ""
+            text = safe_text(event)
             settings = self.manifest["settings"]
             if event.type in ("session.created", "session.updated") and len(settings) < _MOST_SETTINGS:
                 settings.append({"monotonic_s": row.monotonic_s, "settings": json.loads(text).get("session")})
-        line = f'{json.dumps(head)[:-1]}, "event": {printable_json(text)}}}\n'.encode()
+        times = f'"monotonic_s": {row.monotonic_s!r}, "wall_time": {row.wall_time!r}, "size_bytes": {row.size_bytes}'
+        text = text if text.isascii() else printable_json(text)
+        line = f'{{{head}"direction": "{row.direction}", {times}, "event": {text}}}\n'.encode()
         if self._size_bytes + len(line) > self._max_bytes:
             self.manifest["dropped"]["events"] += 1
             return
         self._size_bytes += len(line)
         self._pending[_EVENTS].append(line)
 
-    def _take_audio(self, row: LogRow, lane: Lane, head: dict[str, Any], keep: bool) -> tuple[dict[str, Any], str]:
+    def _take_audio(self, row: LogRow, lane: Lane, keep: bool) -> tuple[str, str]:
+        """Keep the audio of a row; return the begin of its line and the text of the event without audio."""
         event: Any = row.event
         audio = event.audio if lane == "user" else event.delta
-        n_bytes = row.audio_dropped_bytes or len(audio)
-        head = {"audio_bytes": n_bytes} | head
+        n_bytes, lost = row.audio_dropped_bytes or len(audio), ""
         if keep and len(audio) == n_bytes and self._size_bytes + n_bytes <= _AUDIO_SHARE * self._max_bytes:
             self._pending[_RAW[lane]].append(audio)
             self._size_bytes += n_bytes
             self._kept_bytes[lane] += n_bytes
         elif n_bytes:
-            head["lost"] = True
+            lost = '"lost": true, '
             self.manifest["dropped"]["audio_bytes"] += n_bytes
         fields = {k: v for k, v in vars(event).items() if v is not UNSET and k not in ("audio", "delta", "extra")}
-        return head, json.dumps({"type": row.type} | fields | dict(event.extra))
+        return f'"audio_bytes": {n_bytes}, {lost}', json.dumps({"type": row.type, **fields, **event.extra})
 
     def mark(self, marker: dict[str, Any]) -> None:
         """Add a marker."""
@@ -223,7 +220,7 @@ class TraceFile:
         except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
             raise self._error(f"it is no zip, or a part of it is missing ({error})") from error
         try:
-            for info in self._zip.infolist():
+            for info in (*self._zip.infolist(), *map(self._zip.getinfo, _GROWING)):
                 self._check(info)
             self._places = {lane: self._place(self._zip.getinfo(name)) for lane, name in _RAW.items()}
             with self._open(_MANIFEST) as file:

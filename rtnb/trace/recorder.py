@@ -19,7 +19,7 @@ from rtnb.trace.file import MAX_BYTES, PART, TraceWriter
 if TYPE_CHECKING:
     from rtnb.client.session import Session
 
-FLUSH_S: Final = 0.25
+FLUSH_S: Final = 0.75
 """Longest time that an event waits to be written (chosen: a killed kernel loses less than a second)."""
 
 _log = logging.getLogger("rtnb")
@@ -32,7 +32,7 @@ class _Recorder:
         self._target = target
         part = target.with_name(target.name + PART)
         aside = _set_aside(part)
-        self._writer = TraceWriter(part, _manifest(session), redact=session.log.redacted, max_bytes=max_bytes)
+        self._writer = TraceWriter(part, _manifest(session), max_bytes=max_bytes)
         if aside is not None:
             self._writer.manifest["notes"].append(f"a recording that did not end was renamed to {aside.name}")
         self._playback, self._loop = session.playback, session.loop
@@ -115,7 +115,7 @@ def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
             f"saved afterwards from the log, which had dropped {log.dropped.events} events and the audio of older ones "
             f"({log.dropped.audio_bytes} bytes)"
         )
-    writer = TraceWriter(target.with_name(target.name + ".saving"), _manifest(session, notes), redact=log.redacted)
+    writer = TraceWriter(target.with_name(target.name + ".saving"), _manifest(session, notes))
     for row in (*log.context, *log):
         writer.add(row)
     writer.manifest["dropped"]["events"] += log.dropped.events

@@ -65,6 +65,7 @@ async def _talk(simulator: rtnb.Simulator, path: Path) -> Talk:
     )
     async with session:
         responses = [await session.say(weather, rate_hz=24_000)]
+        await asyncio.sleep(0.6)
         responses.append(await session.say(count, rate_hz=24_000))  # while the answer is being played
         with pytest.raises(rtnb.ServiceError):
             await session.update(temperature=9.0)

@@ -1,0 +1,190 @@
+"""A file from a stranger is opened safely or refused in words."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from rtnb.errors import TraceError
+from rtnb.protocol import events
+from rtnb.trace import Trace
+from rtnb.trace.file import TraceWriter
+from tests.trace.rows import START, delta, log_of
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """A short trace."""
+    writer = TraceWriter(tmp_path / "part", {"clock": {}})
+    for row in log_of(START, (11.0, delta(100))):
+        writer.add(row)
+    writer.finish(tmp_path / "good.rtnb")
+    return tmp_path / "good.rtnb"
+
+
+def _changed(good: Path, changes: Mapping[str, bytes | None], *, compress: int = zipfile.ZIP_STORED) -> Path:
+    """Write the file again with other contents; None leaves a name out."""
+    path = good.with_name("changed.rtnb")
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(path, "w", compress) as new:
+        contents: dict[str, bytes | None] = {name: old.read(name) for name in old.namelist()} | dict(changes)
+        for name, data in contents.items():
+            if data is not None:
+                new.writestr(name, data)
+    return path
+
+
+def _line(**changes: object) -> bytes:
+    event = {"type": "response.output_audio.delta", "response_id": "r", "item_id": "a"}
+    line = {"audio_bytes": 4, "direction": "received", "monotonic_s": 1.0, "wall_time": 0.0, "size_bytes": 9}
+    return json.dumps(line | {"event": event} | changes).encode() + b"\n"
+
+
+def test_a_copy_of_a_good_file_opens(good: Path) -> None:
+    with Trace(_changed(good, {})) as trace:
+        assert len(trace.audio_of("a")) == 2400
+
+
+@pytest.mark.parametrize("name", ["../evil.py", "/etc/passwd", "a\\..\\b", "C:evil", "sub/manifest.json", "evil.py"])
+def test_other_names_are_refused(good: Path, name: str) -> None:
+    with pytest.raises(TraceError, match="which is no part of a trace"):
+        Trace(_changed(good, {name: b"import os"}))
+
+
+def test_nothing_is_unpacked(good: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    with Trace(good) as trace:
+        assert len(trace.stereo()) == 26_400
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(good: Path) -> None:
+    path = good.with_name("bomb.rtnb")
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            if name != "events.jsonl":
+                new.writestr(name, old.read(name), zipfile.ZIP_STORED)
+        with new.open("events.jsonl", "w", force_zip64=True) as file:
+            for _ in range(100):
+                file.write(bytes(2**20))
+    with pytest.raises(TraceError, match=r"events\.jsonl would unpack to 104,857,600 bytes; allowed are"):
+        Trace(path)
+
+
+def test_a_size_of_ten_gigabytes_that_is_only_claimed_is_refused(good: Path) -> None:
+    data = bytearray(good.read_bytes())
+    place = data.rindex(b"PK\x01\x02", 0, data.rindex(b"model.raw"))
+    for at in (20, 24):  # packed and unpacked size in the central directory
+        data[place + at : place + at + 4] = (4_000_000_000).to_bytes(4, "little")
+    path = good.with_name("claims.rtnb")
+    path.write_bytes(data)
+    with pytest.raises(TraceError, match=r"model\.raw lies outside of the file"):
+        Trace(path)
+
+
+def test_compressed_audio_is_refused(good: Path) -> None:
+    with pytest.raises(TraceError, match=r"\.raw is compressed; allowed is stored audio"):
+        Trace(_changed(good, {}, compress=zipfile.ZIP_DEFLATED))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_refused(good: Path, share: float) -> None:
+    data = good.read_bytes()
+    good.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(TraceError, match="it is no zip, or a part of it is missing"):
+        Trace(good)
+
+
+def test_damaged_events_are_refused(good: Path) -> None:
+    data = bytearray(good.read_bytes())
+    place = data.index(b"events.jsonl") + 60
+    data[place : place + 20] = bytes(20)
+    good.write_bytes(data)
+    with pytest.raises(TraceError, match=r"events\.jsonl"):
+        _ = Trace(good).turns
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_version_is_refused(good: Path, version: object) -> None:
+    with pytest.raises(TraceError, match=r"its layout has version .*; allowed is 1") as caught:
+        Trace(_changed(good, {"manifest.json": json.dumps({"rtnb_trace": version}).encode()}))
+    assert "version of rtnb" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_a_manifest_that_is_no_object_is_refused(good: Path, manifest: bytes) -> None:
+    with pytest.raises(TraceError, match=r"manifest\.json cannot be read"):
+        Trace(_changed(good, {"manifest.json": manifest}))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "user.raw"])
+def test_a_missing_part_is_named(good: Path, name: str) -> None:
+    with pytest.raises(TraceError, match=f"it is a zip without.*{name}"):
+        _ = Trace(_changed(good, {name: None})).turns
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{}\n",
+        b"nonsense\n",
+        b'{"a":' * 5_000 + b"\n",
+        _line(audio_bytes=-1),
+        _line(audio_bytes=2**60),
+        _line(monotonic_s=None),
+        _line(event=[]),
+    ],
+)
+def test_a_line_that_is_no_event_is_named(good: Path, line: bytes) -> None:
+    with pytest.raises(TraceError, match=r"line 1|event 0"):
+        _ = Trace(_changed(good, {"events.jsonl": line})).log
+
+
+@pytest.mark.parametrize("seconds", [1e300, 1e9])
+def test_a_trace_of_years_is_refused(good: Path, seconds: float) -> None:
+    lines = _line() + _line(monotonic_s=seconds)
+    with pytest.raises(TraceError, match=r"event 1 lies .* hours after the first; allowed are 168"):
+        _ = Trace(_changed(good, {"events.jsonl": lines})).duration_ms
+
+
+def test_audio_that_the_file_does_not_have_is_silence(good: Path) -> None:
+    lines = _line(audio_bytes=48_000)
+    with Trace(_changed(good, {"events.jsonl": lines})) as trace:
+        assert trace.model_audio is not None
+        assert len(trace.model_audio[:]) == 24_000
+        assert trace.model_audio[:2400].all()
+        assert not trace.model_audio[2400:].any()
+
+
+def test_markers_are_checked(good: Path) -> None:
+    with pytest.raises(TraceError, match="Cannot read a marker"):
+        _ = Trace(_changed(good, {"markers.jsonl": b'{"item_id": "a"}\n'})).heard_audio
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"none\.rtnb is not there"):
+        Trace(tmp_path / "none.rtnb")
+
+
+def test_a_folder_with_links_is_refused(good: Path, tmp_path: Path) -> None:
+    writer = TraceWriter(tmp_path / "linked.rtnb.part", {"clock": {}})
+    for file in writer._files.values():
+        file.close()
+    (writer.folder / "user.raw").unlink()
+    (writer.folder / "user.raw").symlink_to(good)
+    with pytest.raises(TraceError, match=r"user\.raw is a link"):
+        Trace(tmp_path / "linked.rtnb")
+
+
+def test_what_service_and_people_wrote_stays_text(tmp_path: Path) -> None:
+    writer = TraceWriter(tmp_path / "part", {"clock": {}})
+    text = "<img src=x onerror=alert(1)>\n__import__('os')"
+    said = events.ResponseOutputTextDone(response_id="r", item_id="a", text=text)
+    for row in log_of(START, (11.0, said)):
+        writer.add(row)
+    writer.finish(tmp_path / "text.rtnb")
+    with Trace(tmp_path / "text.rtnb") as trace:
+        assert trace.turns[0].text == text
