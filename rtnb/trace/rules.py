@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -20,7 +20,7 @@ from rtnb.analysis.latency import LatencyMeter
 from rtnb.audio import codec
 from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
 from rtnb.protocol import events, wire
-from rtnb.protocol.values import SessionConfig
+from rtnb.protocol.values import UNSET, SessionConfig
 from rtnb.redaction import mask_credentials, redact
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SLOW_MS: Final = 2_000.0
 RESUMED_MS: Final = 500.0
 """Speech that goes on within this time after the end of a turn belonged to it (chosen)."""
 STALL_S: Final = 0.05
-"""A gap in the playback that is heard (chosen)."""
+"""Shortest gap in the playback that counts (chosen)."""
 PATIENCE_S: Final = 5.0
 """An answer or a tool result that is not there after this time is missing (chosen)."""
 MANY_TOKENS: Final = 4_000
@@ -41,7 +41,7 @@ MANY_TOKENS: Final = 4_000
 
 
 class Finding(NamedTuple):
-    """One mistake or surprise in a session."""
+    """Mistake or surprise in a session."""
 
     rule: str
     """Id of the rule, e.g. ``update-ignored``."""
@@ -57,9 +57,6 @@ class Finding(NamedTuple):
     """Advice."""
 
 
-_SIGNS: Final = {"error": "✖", "warning": "⚠", "note": "ℹ"}
-
-
 class Findings(tuple[Finding, ...]):
     """Findings in order of time; a table in a cell."""
 
@@ -72,10 +69,8 @@ class Findings(tuple[Finding, ...]):
         return pd.DataFrame(list(self), columns=list(Finding._fields))
 
     def __repr__(self) -> str:
-        count = Counter[str](finding.severity for finding in self)
-        found = ", ".join(f"{count[name]} {name}{'s' * (count[name] > 1)}" for name in _SIGNS if count[name])
-        lines = [f"{_SIGNS[f.severity]} {f.t_ms / 1000:.1f} s {f.rule}: {f.text}" for f in self]
-        return "\n".join([f"<Findings: {found or 'none'}>", *lines])
+        lines = [f"{f.severity} at {f.t_ms / 1000:.1f} s, {f.rule}: {f.text}" for f in self]
+        return "\n".join([f"<Findings: {len(self) or 'none'}>", *lines])
 
     def _repr_html_(self) -> str:
         return str(self.to_frame().to_html(index=False)) if self else "<p>No findings.</p>"
@@ -139,8 +134,9 @@ class Facts:
         return next(config for number, config in reversed(self._configs) if number <= row.number)
 
     def detection(self, row: LogRow, name: str, default: Any) -> Any:
-        """Return a setting of the turn detection in force, the default where it is not there."""
-        return getattr(self.config(row).turn_detection, name, None) or default
+        """Return a setting of the turn detection in force; the default where it is not set or another kind has none."""
+        value = getattr(self.config(row).turn_detection, name, UNSET)
+        return default if value is UNSET else value
 
     def next(self, row: LogRow, kind: type, within_s: float = math.inf) -> Any:
         """Return the first row of a class after a row and within a time; None where there is none."""
@@ -199,8 +195,8 @@ def findings(source: Any) -> Findings:
     >>> log = EventLog()
     >>> _ = log.record("received", events.ConversationCreated(conversation={}), monotonic_s=1.0)
     >>> findings(log)
-    <Findings: 1 warning>
-    ⚠ 0.0 s deprecated-dialect: The session uses the preview dialect, which services switch off.
+    <Findings: 1>
+    warning at 0.0 s, deprecated-dialect: The session uses the preview dialect, which services switch off.
     """
     log = getattr(source, "log", source)
     rows = source.rows() if hasattr(source, "rows") else log
@@ -299,13 +295,6 @@ def _user_cut_off(facts: Facts) -> Iterator[Hit]:
         stop = row if isinstance(row.event, events.InputAudioBufferSpeechStopped) else None
 
 
-@_rule("note", "Raise the threshold of turn detection if this was noise.")
-def _empty_transcript(facts: Facts) -> Iterator[Hit]:
-    for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
-        if not row.event.transcript.strip():
-            yield "A turn has no words in its transcript.", row
-
-
 @_rule("warning", "Use headphones or echo cancellation, or raise the threshold of turn detection.")
 def _echo(facts: Facts) -> Iterator[Hit]:
     starts: dict[str, Any] = {row.event.item_id: row for row in facts.of(events.InputAudioBufferSpeechStarted)}
@@ -335,9 +324,8 @@ def _slow_answer(facts: Facts) -> Iterator[Hit]:
 @_rule("warning", "Send response.create, or read the errors around this event.")
 def _no_answer(facts: Facts) -> Iterator[Hit]:
     for row in facts.of(events.InputAudioBufferCommitted):
-        config = facts.config(row)
-        responds = config.turn_detection and getattr(config.turn_detection, "create_response", True) is not False
-        late = facts.is_over(row) and facts.next(row, events.ResponseCreated, PATIENCE_S) is None
+        config, late = facts.config(row), facts.is_over(row) and not facts.next(row, events.ResponseCreated, PATIENCE_S)
+        responds = config.turn_detection and facts.detection(row, "create_response", True)
         if responds and config.type != "transcription" and late:
             yield f"The user's turn got no response within {PATIENCE_S:.0f} s.", row
 
@@ -359,12 +347,14 @@ def _playback_starved(facts: Facts) -> Iterator[Hit]:
 def _barge_in_not_truncated(facts: Facts) -> Iterator[Hit]:
     cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate, events.ConversationItemTruncated)}
     for row in facts.of(events.InputAudioBufferSpeechStarted):
-        allowed = getattr(facts.config(row).turn_detection, "interrupt_response", True) is not False
-        for item_id, pieces in facts.played.items() if allowed else ():
+        for item_id, pieces in facts.played.items() if facts.detection(row, "interrupt_response", True) else ():
             left_s = pieces[-1][1] - row.monotonic_s
             if pieces[0][0] < row.monotonic_s and left_s > 0.2 and item_id not in cut:
-                text = f"The user interrupted an answer; the model believes that the last {left_s:.1f} s were heard."
-                yield text, row, pieces[-1][2]
+                yield (
+                    f"The user interrupted an answer; the model takes its last {left_s:.1f} s as heard.",
+                    row,
+                    pieces[-1][2],
+                )
 
 
 @_rule("warning", "Send input_audio_buffer.commit and response.create, or turn on turn detection.")
@@ -372,9 +362,8 @@ def _uncommitted_audio(facts: Facts) -> Iterator[Hit]:
     ends = facts.of(events.InputAudioBufferCommit, events.InputAudioBufferClear, events.InputAudioBufferCommitted)
     last = ends[-1].number if ends else -1
     left = [(row, ms) for row, ms, *_ in facts.appended if row.number > last and not facts.config(row).turn_detection]
-    if (length_ms := sum(ms for _, ms in left)) >= 100:
-        text = f"Turn detection is off, and {length_ms / 1000:.1f} s of audio were never committed."
-        yield text, left[0][0], left[-1][0]
+    if (length_s := sum(ms for _, ms in left) / 1000) >= 0.1:
+        yield f"Turn detection is off, and {length_s:.1f} s of audio were never committed.", left[0][0], left[-1][0]
 
 
 @_rule("warning", "Choose another microphone, unmute it, or allow it in the browser.")
@@ -434,16 +423,6 @@ def _tool_call_unanswered(facts: Facts) -> Iterator[Hit]:
             yield f"The call of {row.event.item.name} got no output within {PATIENCE_S:.0f} s.", row, done
 
 
-@_rule("warning", "Return the parser's message as the output of the call: the model tries again.")
-def _tool_arguments_invalid(facts: Facts) -> Iterator[Hit]:
-    for row, _, status in _calls(facts):
-        try:
-            json.loads(row.event.item.arguments or "{}")
-        except ValueError as error:
-            if status == "completed":
-                yield f"The arguments of {row.event.item.name} are no JSON: {error}.", row
-
-
 # --- tokens and limits ------------------------------------------------------------------------------------------------
 
 
@@ -456,9 +435,9 @@ def _inputs(facts: Facts) -> list[tuple[Any, int]]:
 
 @_rule("warning", "Repeat what must not be forgotten in the instructions, or set truncation with a retention ratio.")
 def _context_truncated(facts: Facts) -> Iterator[Hit]:
-    deleted = facts.of(events.ConversationItemDelete, events.ConversationItemTruncate, events.SessionUpdate)
+    kinds = events.ConversationItemDelete, events.ConversationItemTruncate, events.SessionUpdate, events.SessionCreated
     for (early, before), (late, now) in pairwise(_inputs(facts)):
-        asked = any(early.number < row.number < late.number for row in [*deleted, *facts.of(events.SessionCreated)])
+        asked = any(early.number < row.number < late.number for row in facts.of(*kinds))
         if before > 1_000 and now < 0.9 * before and not asked:
             yield f"The model reads {now} tokens, {before} before: the start of the conversation is cut.", early, late
 
@@ -467,9 +446,12 @@ def _context_truncated(facts: Facts) -> Iterator[Hit]:
 def _token_growth(facts: Facts) -> Iterator[Hit]:
     inputs = _inputs(facts)
     if len(inputs) >= 8 and inputs[-1][1] > max(MANY_TOKENS, 4 * inputs[0][1]):
-        total = sum(tokens for _, tokens in inputs)
-        text = f"Each answer reads the whole conversation: {len(inputs)} answers read {total} tokens, "
-        yield f"{text}the last one {inputs[-1][1]}, the first one {inputs[0][1]}.", inputs[-1][0], inputs[0][0]
+        total, (first, least), (last, most) = sum(tokens for _, tokens in inputs), inputs[0], inputs[-1]
+        yield (
+            f"Each answer reads all before it: {least} tokens at first, {most} at last, {total} together.",
+            last,
+            first,
+        )
 
 
 @_rule("warning", "Wait until the limit is reset, or ask for a higher quota.")
@@ -514,16 +496,13 @@ def _response_incomplete(facts: Facts) -> Iterator[Hit]:
             yield f"An answer is incomplete: {(details and details.reason) or 'no reason'}.", row
 
 
-@_rule(
-    "error",
-    "Read the message. An active response: wait for response.done (session.ask does). An empty commit: send 100 ms of "
-    "audio before it. An expired session: connect with reconnect=True.",
-)
+@_rule("error", "Read the message. After an active response, wait for response.done (session.ask does).")
 def _service_error(facts: Facts) -> Iterator[Hit]:
     for row, cause in facts.refused():
-        if cause is None or not isinstance(cause.event, events.SessionUpdate):
-            what = "something" if cause is None else cause.type
-            yield f"The service refused {what}: {_reason(row.event.error)}.", row, *([cause] if cause else ())
+        if cause is None:
+            yield f"The service reports an error: {_reason(row.event.error)}.", row
+        elif not isinstance(cause.event, events.SessionUpdate):
+            yield f"The service refused {cause.type}: {_reason(row.event.error)}.", row, cause
 
 
 @_rule("warning", "Use the GA dialect; rtnb.migrate translates settings and events, notebook 08 shows how.")
