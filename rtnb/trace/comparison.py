@@ -10,7 +10,7 @@ from html import escape
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from rtnb.trace.rules import findings, flat, plain_settings
+from rtnb.trace.rules import Findings, findings, flat, plain_settings, table_html
 from rtnb.trace.trace import Trace, Turn
 
 if TYPE_CHECKING:
@@ -74,18 +74,44 @@ class Comparison:
         """
         import pandas as pd
 
-        facts = [(_answers_ms(trace), _rules_of(trace)) for trace in (self.a, self.b)]
         rows = []
         for pair in self.pairs:
             row: dict[str, Any] = {"role": next(turn.role for turn in pair if turn), "text": _marked(pair)}
-            for name, turn, (answers_ms, rules) in zip("ab", pair, facts, strict=True):
-                found = [*rules[turn.item_id], *rules[turn.response_id]] if turn else []
+            for name, turn, answers_ms, rules in zip("ab", pair, self._answers_ms, self._rules, strict=True):
+                ids = (turn.item_id, turn.response_id) if turn else ("", "")
                 row[f"start_ms_{name}"] = turn.start_ms if turn else float("nan")
                 row[f"status_{name}"] = turn.status if turn else "missing"
-                row[f"answer_ms_{name}"] = answers_ms.get(turn.response_id, float("nan")) if turn else float("nan")
-                row[f"findings_{name}"] = ", ".join(dict.fromkeys(found))
+                row[f"answer_ms_{name}"] = answers_ms.get(ids[1], float("nan"))
+                row[f"findings_{name}"] = ", ".join(dict.fromkeys(rule for id in ids if id for rule in rules[id]))
             rows.append(row)
         return pd.DataFrame(rows)
+
+    @cached_property
+    def _answers_ms(self) -> list[dict[str, float]]:
+        """Latency of each response, to its first sound or, without sound, to its first token."""
+        found = [
+            {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in trace.latency.turns}
+            for trace in (self.a, self.b)
+        ]
+        return [{id: ms for id, ms in one.items() if ms is not None} for one in found]
+
+    @cached_property
+    def _found(self) -> list[Findings]:
+        return [findings(trace) for trace in (self.a, self.b)]
+
+    @cached_property
+    def _rules(self) -> list[dict[str, list[str]]]:
+        """Rules of the findings by the item or response that they are about; "" for those about neither."""
+        both = []
+        for trace, found in zip((self.a, self.b), self._found, strict=True):
+            rows: dict[int, Any] = {row.number: row.event for row in trace.log}
+            rules: dict[str, list[str]] = defaultdict(list)
+            for finding in found:
+                for event in map(rows.get, finding.events):
+                    id = getattr(event, "item_id", "") or getattr(event, "response_id", "")
+                    rules[id or getattr(getattr(event, "response", None), "id", "")].append(finding.rule)
+            both.append(rules)
+        return both
 
     @property
     def settings(self) -> pd.DataFrame:
@@ -103,14 +129,14 @@ class Comparison:
         import pandas as pd
 
         table = {}
-        for name, trace in (("a", self.a), ("b", self.b)):
-            answers_ms = pd.Series(list(_answers_ms(trace).values()), dtype=float)
-            found = [finding.rule for finding in findings(trace)]
+        traces = (self.a, self.b)
+        for name, trace, found, answers in zip("ab", traces, self._found, self._answers_ms, strict=True):
+            answers_ms = pd.Series(list(answers.values()), dtype=float)
             table[name] = {
                 "duration (s)": round(trace.duration_ms / 1000, 1),
                 "turns": len(trace.turns),
                 "interruptions": sum(turn.status == "interrupted" for turn in trace.turns),
-                "user cut off": found.count("user-cut-off"),
+                "user cut off": sum(finding.rule == "user-cut-off" for finding in found),
                 "findings": len(found),
                 "answers (n)": len(answers_ms),
                 "answer p50 (ms)": answers_ms.median(),
@@ -142,26 +168,8 @@ class Comparison:
         frame["text"] = [_marked(pair, escape, "<del>{}</del>", "<ins>{}</ins>") for pair in self.pairs]
         for name in frame.columns[frame.columns.str.contains("status|findings|role")]:
             frame[name] = frame[name].map(escape)
-        tables = [self.measures.to_html(float_format="{:.6g}".format), self.settings.to_html()]
-        return "".join([*tables, frame.to_html(escape=False, na_rep="", float_format="{:.0f}".format)])
-
-
-def _answers_ms(trace: Trace) -> dict[str, float]:
-    """Return the latency of each response that has one, to the first sound or, without sound, to the first token."""
-    found = {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in trace.latency.turns}
-    return {id: ms for id, ms in found.items() if ms is not None}
-
-
-def _rules_of(trace: Trace) -> dict[str, list[str]]:
-    """Return the rules of the findings about each item and response."""
-    rows: dict[int, Any] = {row.number: row.event for row in trace.log}
-    rules: dict[str, list[str]] = defaultdict(list)
-    for finding in findings(trace):
-        for event in map(rows.get, finding.events):
-            id = getattr(event, "item_id", "") or getattr(event, "response_id", "")
-            rules[id or getattr(getattr(event, "response", None), "id", "")].append(finding.rule)
-    rules.pop("", None)
-    return rules
+        tables = [table_html(self.measures, float_format="{:.6g}".format), table_html(self.settings)]
+        return "".join([*tables, table_html(frame, escape=False, na_rep="", float_format="{:.0f}".format)])
 
 
 def _marked(pair: Pair, quote: Callable[[str], str] = str, gone: str = "[-{}-]", new: str = "{{+{}+}}") -> str:

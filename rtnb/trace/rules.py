@@ -73,7 +73,15 @@ class Findings(tuple[Finding, ...]):
         return "\n".join([f"<Findings: {len(self) or 'none'}>", *lines])
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False)) if self else "<p>No findings.</p>"
+        return table_html(self.to_frame(), index=False) if self else "<p>No findings.</p>"
+
+
+def table_html(frame: pd.DataFrame, **options: Any) -> str:
+    """Return a table as HTML with its texts in full; pandas cuts them at 50 characters otherwise."""
+    import pandas as pd
+
+    with pd.option_context("display.max_colwidth", None):
+        return str(frame.to_html(**options))
 
 
 class Facts:

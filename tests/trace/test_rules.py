@@ -323,6 +323,7 @@ def test_findings_are_a_table_in_order_of_time_and_secrets_do_not_enter() -> Non
     assert [finding.rule for finding in result] == ["response-failed", "service-error"]
     html = result._repr_html_()
     assert "<b>" not in html
+    assert result[0].next_step in html
     assert KEY not in html + repr(result)
 
 
