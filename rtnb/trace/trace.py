@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -93,6 +94,8 @@ class Trace:
         for number, line in enumerate(self._file.lines()):
             try:
                 row = _row(line, number)
+                if not math.isfinite(row.monotonic_s):
+                    raise ValueError(f"monotonic_s is {row.monotonic_s}")
                 if (lane := lane_of(row.event)) is not None:
                     size, lost = int(line["audio_bytes"]), line.get("lost") is True
                     if not 0 <= size <= 2**31:
@@ -110,8 +113,10 @@ class Trace:
         """Every event, without secrets and without audio."""
         rows = self._rows[0]
         log = EventLog.of(rows, start_s=(rows[0].monotonic_s if rows else 0.0) + self._zero_ms / 1000)
-        inside = [self._is_inside(self._layout.ms(row)) for row in rows]
-        return log if all(inside) else log[inside.index(True) : len(rows) - inside[::-1].index(True)]
+        if self._window is None:
+            return log
+        inside = [row.number for row in rows if self._is_inside(self._layout.ms(row))]
+        return log[inside[0] : inside[-1] + 1] if inside else log[:0]
 
     @property
     def events(self) -> EventLog:
@@ -368,12 +373,16 @@ class Trace:
 
 def _row(line: dict[str, Any], number: int) -> LogRow:
     direction: Literal["sent", "received"] = "sent" if line["direction"] == "sent" else "received"
-    message = line["event"]
+    message, dropped = line["event"], int(line.get("audio_dropped_bytes", 0))
+    event: Any = None
     if "audio_bytes" in line:
+        dropped = int(line["audio_bytes"]) if line.get("lost") else 0
+        if direction == "sent" and len(message) == 2 and isinstance(event_id := message.get("event_id"), str):
+            event = events.InputAudioBufferAppend(audio=b"", event_id=event_id)  # most events of a long session
         message = {**message, ("audio" if direction == "sent" else "delta"): ""}
-    event = wire.decode(message, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
+    if event is None:
+        event = wire.decode(message, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
     times = float(line["monotonic_s"]), float(line["wall_time"])
-    dropped = int(line.get("audio_dropped_bytes", 0)) or (int(line["audio_bytes"]) if line.get("lost") else 0)
     return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, dropped)
 
 

@@ -130,7 +130,14 @@ def write(path: Path, hours: float) -> int:
 
 
 _VIEW = """
-import json, resource, sys, time
+import json, sys, time
+def most_mb():
+    try:
+        status = open("/proc/self/status").read()
+    except OSError:  # not Linux
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 start = time.perf_counter()
 import rtnb, numpy as np
 from rtnb.trace import Trace
@@ -145,7 +152,7 @@ viewed = time.perf_counter()
 table = len(trace.events) if len(sys.argv) > 2 else 0
 print(json.dumps({"import": imported - start, "open": opened - imported, "turns": read - opened,
     "waveforms": viewed - read, "n_turns": turns, "hours": trace.duration_ms / 3.6e6, "words": words, "table": table,
-    "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "peaks": float(max(peaks))}))
+    "mb": most_mb(), "peaks": float(max(peaks))}))
 """
 
 
@@ -160,7 +167,8 @@ def main() -> int:
         path = folder / "long.rtnb"
         count = write(path, options.hours)
         start_s = time.perf_counter()
-        size = len(path.read_bytes())
+        with path.open("rb") as file:
+            size = sum(len(part) for part in iter(lambda: file.read(2**20), b""))
         floor_s = time.perf_counter() - start_s
         done = subprocess.run(
             [sys.executable, "-c", _VIEW, str(path), "events"], capture_output=True, text=True, check=True
