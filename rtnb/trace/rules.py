@@ -212,12 +212,12 @@ def findings(source: Any) -> Findings:
         raise TypeError(f"findings() takes a session, a trace or an event log, got {type(source).__name__}")
     facts, found = Facts(rows), []
     first, stop = (log[0].number, log[-1].number) if log else (0, 0)  # of a part of a trace
+    time_of = getattr(source, "time_of", facts.ms)
     for id, (severity, next_step, function) in RULES.items():
         for text, *about in function(facts):
-            t_ms, numbers = facts.ms(about[0]), tuple(row.number for row in about)
-            t_ms = source.time_of(about[0]) if hasattr(source, "time_of") else t_ms
-            if first <= numbers[0] <= stop:
-                found.append(Finding(id, severity, t_ms, text, numbers, next_step))
+            if first <= about[0].number <= stop:
+                numbers = tuple(row.number for row in about)
+                found.append(Finding(id, severity, time_of(about[0]), text, numbers, next_step))
     return Findings(sorted(found, key=lambda finding: finding.t_ms))
 
 
@@ -297,7 +297,7 @@ def _user_cut_off(facts: Facts) -> Iterator[Hit]:
     stop, started = None, events.InputAudioBufferSpeechStarted
     for row in facts.of(events.SessionCreated, started, events.InputAudioBufferSpeechStopped):
         if stop is not None and isinstance(row.event, started):
-            onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 0)
+            onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 300)
             if (pause_ms := max(0, onset_ms - stop.event.audio_end_ms)) <= RESUMED_MS:
                 yield f"A turn ended, and the user spoke on {pause_ms} ms later: it was cut off.", stop, row
         stop = row if isinstance(row.event, events.InputAudioBufferSpeechStopped) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import wave
 from collections.abc import Iterator
 from itertools import pairwise
@@ -196,6 +197,13 @@ def test_a_failed_answer_is_a_failed_span(tmp_path: Path) -> None:
         (span,) = parsed(to_otlp(failed)).resource_spans[0].scope_spans[0].spans
     assert span.status.code == span.status.STATUS_CODE_ERROR
     assert attributes(span)["error.type"] == "rate_limit_exceeded"
+
+
+def test_a_missing_package_is_named(trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(TraceError, match=r"\.flac needs another package: .*soundfile") as caught:
+        trace.export(tmp_path / "talk.flac")
+    assert "Install soundfile for .flac" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("name", ["talk.mp3", "talk"])

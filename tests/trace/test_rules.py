@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rtnb.client.log import EventLog
+from rtnb.errors import ServiceError
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS, Event
 from rtnb.protocol.values import (
@@ -21,6 +23,7 @@ from rtnb.protocol.values import (
     Usage,
 )
 from rtnb.simulator.transcriber import ExactTranscriber
+from rtnb.trace import Trace, save_trace
 from rtnb.trace.rules import RULES, Finding, findings, flat
 from tests.client.virtual import run_virtual
 from tests.simulator.rig import spoken
@@ -325,6 +328,24 @@ def test_findings_are_a_table_in_order_of_time_and_secrets_do_not_enter() -> Non
     assert "<b>" not in html
     assert result[0].next_step in html
     assert KEY not in html + repr(result)
+
+
+def test_a_part_of_a_trace_has_its_own_findings_on_its_own_clock(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with near_session(latency="fast") as session:
+            for _ in range(2):
+                with pytest.raises(ServiceError):
+                    await session.conversation.item.delete("item_nobody_knows")
+                await asyncio.sleep(5)
+            save_trace(session, tmp_path / "talk.rtnb")
+
+    run_virtual(talk())
+    with Trace(tmp_path / "talk.rtnb") as trace:
+        first, second = trace.findings()
+        (cut,) = trace.cut(4_000, trace.duration_ms).findings()
+    assert (cut.rule, cut.events) == ("service-error", second.events)
+    assert cut.t_ms == pytest.approx(second.t_ms - 4_000)
+    assert first.t_ms < 1_000
 
 
 def test_findings_of_what_has_no_log_are_a_type_error() -> None:
