@@ -12,6 +12,7 @@ import pytest
 
 from rtnb.simulator.transcriber import ExactTranscriber
 from rtnb.trace import Trace, save_trace
+from tests.browser.axe import violations
 from tests.client.virtual import run_virtual
 from tests.simulator.rig import spoken
 from tests.trace.talk import near_session
@@ -168,5 +169,6 @@ async def test_a_trace_in_a_cell_is_a_player(open_notebook: Any, talk: Path, the
     )
     assert (dark < 100) == ("Dark" in theme)
     await notebook.picture("player")
+    assert await violations(notebook.page, ".rtnb-trace") == []
     saved = await notebook.save()
     assert "onerror" not in str(saved.cells[0].outputs)
