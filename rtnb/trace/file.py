@@ -34,7 +34,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Final, Literal
 
-from rtnb.client.log import LogRow, printable_json, safe_text, without_audio
+from rtnb.client.log import LogRow, safe_text, without_audio
 from rtnb.errors import RemoteProtocolError, TraceError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET
@@ -117,7 +117,6 @@ class TraceWriter:
             if event.type in ("session.created", "session.updated") and len(settings) < _MOST_SETTINGS:
                 settings.append({"monotonic_s": row.monotonic_s, "settings": json.loads(text).get("session")})
         times = f'"monotonic_s": {row.monotonic_s!r}, "wall_time": {row.wall_time!r}, "size_bytes": {row.size_bytes}'
-        text = text if text.isascii() else printable_json(text)
         line = f'{{{head}"direction": "{row.direction}", {times}, "event": {text}}}\n'.encode()
         if self._size_bytes + len(line) > self._max_bytes:
             self.manifest["dropped"]["events"] += 1

@@ -1,4 +1,4 @@
-"""Recording of a session: `record` while it runs, `save_trace` afterwards from its log."""
+"""Recording of a session: `keep` while it runs, `save_trace` afterwards from its log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import platform
 import sys
 import time
+import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,36 +73,32 @@ class _Recorder:
             _log.error("the recording is left in %s: %s", self._writer.folder, error)
 
 
-async def record(session: Session, path: str | os.PathLike[str], max_bytes: int | None = None) -> Path:
-    """Record a session from its first event to its end.
+async def keep(session: Session, path: str | os.PathLike[str] | None = None, max_bytes: int | None = None) -> Session:
+    """Return a session that was just opened with `save_trace`; with a path it is recorded from its first event to its end.
 
     Parameters
     ----------
     session : Session
         Just opened.
-    path : path
+    path : path, optional
         The file; ``{time}`` in it stands for the local time, and a folder gets files named by it. A file that is there
         is replaced at the end of the session.
     max_bytes : int, default 2 GiB
         Bound of the recording.
-
-    Returns
-    -------
-    Path
-        Of the file that appears when the session is closed.
 
     Raises
     ------
     TraceError
         The file cannot be written; the session is closed again.
     """
-    target = _target_path(path)
-    try:
-        _Recorder(session, target, MAX_BYTES if max_bytes is None else max_bytes)
-    except BaseException:
-        await session.close()
-        raise
-    return target
+    session.save_trace = partial(save_trace, weakref.proxy(session))
+    if path is not None:
+        try:
+            _Recorder(session, _target_path(path), MAX_BYTES if max_bytes is None else max_bytes)
+        except BaseException:
+            await session.close()
+            raise
+    return session
 
 
 def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
