@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rtnb.client.log import LogRow
-from rtnb.errors import TraceError
+from rtnb.errors import RtnbError, TraceError
 from rtnb.redaction import redact
 from rtnb.trace.file import MAX_BYTES, PART, TraceWriter
 
@@ -47,7 +47,7 @@ class _Recorder:
     def _tick(self) -> None:
         try:
             self._write()
-        except OSError as error:
+        except (OSError, RtnbError) as error:
             self._unsubscribe()
             _log.error("the recording of %s has stopped: %s", self._target, error)
         else:
@@ -74,7 +74,7 @@ class _Recorder:
 
 
 async def keep(session: Session, path: str | os.PathLike[str] | None = None, max_bytes: int | None = None) -> Session:
-    """Return a session that was just opened with `save_trace`; with a path it is recorded from its first event to its end.
+    """Return a session that was just opened, with `save_trace`; with a path it is recorded from begin to end.
 
     Parameters
     ----------
