@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rtnb.client.log import LogRow
-from rtnb.errors import RtnbError, TraceError
+from rtnb.errors import RtnbError
 from rtnb.redaction import redact
 from rtnb.trace.file import MAX_BYTES, PART, TraceWriter
 
@@ -33,10 +33,7 @@ class _Recorder:
     def __init__(self, session: Session, target: Path, max_bytes: int) -> None:
         self._target = target
         part = target.with_name(target.name + PART)
-        aside = _set_aside(part)
         self._writer = TraceWriter(part, _manifest(session), max_bytes=max_bytes)
-        if aside is not None:
-            self._writer.manifest["notes"].append(f"a recording that did not end was renamed to {aside.name}")
         self._playback, self._loop = session.playback, session.loop
         self._marked: Any = None
         self._rows: list[LogRow] = list(session.log)
@@ -60,7 +57,7 @@ class _Recorder:
             self._writer.add(row)
         if (newest := self._playback.newest) is not None and newest != self._marked:
             self._marked, (track, at_s) = newest, newest
-            self._writer.mark({"monotonic_s": at_s, "item_id": track.item_id, "played_ms": track.reported_ms})
+            self._writer.mark(track.item_id, track.reported_ms or 0.0, at_s)
         self._writer.flush()
 
     async def _close(self) -> None:
@@ -131,19 +128,6 @@ def _target_path(path: str | os.PathLike[str]) -> Path:
         n += 1  # several sessions in the same second
         target = Path(stem).with_stem(f"{Path(stem).stem}-{n}")
     return target
-
-
-def _set_aside(part: Path) -> Path | None:
-    """Rename what a killed session left under this name, so that nothing of it is lost."""
-    if not part.exists():
-        return None
-    aside = part.with_name(f"{part.name.removesuffix(PART)}-{time.strftime('%Y%m%d-%H%M%S')}{PART}")
-    try:
-        os.rename(part, aside)
-    except OSError as error:
-        raise TraceError(f"{part} is there and cannot be renamed: {error.strerror}") from error
-    _log.warning("%s is left from a recording that did not end; it is %s now", part, aside)
-    return aside
 
 
 def _manifest(session: Session, notes: Sequence[str] = ()) -> dict[str, Any]:
