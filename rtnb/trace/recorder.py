@@ -72,7 +72,7 @@ class _Recorder:
 
 
 async def keep(session: Session, path: str | os.PathLike[str] | None = None, max_bytes: int | None = None) -> Session:
-    """Return a session that was just opened, with `save_trace` and `findings`; with a path it is recorded from begin to end.
+    """Return a session that was just opened, with `save_trace` and `findings`; with a path it is recorded to its end.
 
     Parameters
     ----------
