@@ -8,6 +8,7 @@
  * @property {boolean} can_send    whether events can be sent
  * @property {number} height_px    of the whole inspector
  * @property {?number} selected_index  the selected event, both ways
+ * @property {Record<string, string>} marks  findings by the number of their first event
  *
  * The messages on the stream are described in inspector.py.
  */
@@ -50,6 +51,13 @@ class Inspector extends EventTable {
     });
     this.stream = channel.openStream(model.get("stream_name"), (kind, header, [buffer]) => kind === "rows" && this.onRows(header, buffer));
     this.ask();
+    this.ended.signal.addEventListener("abort", watch(model, ["marks"], this.paint));
+  }
+  paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
+    super.paintRow(dom, at);
+    const mark = this.model.get("marks")?.[dom.dataset.index];
+    dom.title = mark ?? "";
+    dom.toggleAttribute("data-finding", mark !== undefined);
   }
   close() {
     this.ended.abort();
