@@ -11,6 +11,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.audio import codec
 from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
+from rtnb.errors import AudioError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET, SessionConfig
 from rtnb.redaction import mask_credentials, redact
@@ -90,23 +92,20 @@ class Facts:
     def __init__(self, rows: Iterable[LogRow]) -> None:
         self.rows: list[LogRow] = []
         """Every row, without audio: a trace reads the audio of hours from its file."""
-        self.sent: dict[Any, LogRow] = {}
-        """Event id -> row of the client event."""
         self.done: dict[str, Any] = {}
         """Response id -> row of its `response.done`."""
         self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
         """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
         self.appended: list[tuple[Any, float, float, float]] = []
         """Row of sent audio, its duration (ms), its peak, and its share of samples at full scale."""
-        self.text: dict[str, str] = {}
-        """Item id -> transcript of its audio."""
         self.latency = LatencyMeter()
         self._of: dict[type, list[Any]] = defaultdict(list)
         self._configs: list[tuple[int, SessionConfig]] = [(-1, SessionConfig())]
         self._free_s = 0.0
         formats = Formats(getattr(rows, "context", ()))
         for row in rows:
-            self.latency.feed([row])
+            with suppress(AudioError):  # a delta that ends in half a sample, whose other half is in the next one
+                self.latency.feed([row])
             self._add(row, formats)
 
     def _add(self, row: LogRow, formats: Formats) -> None:
@@ -114,13 +113,12 @@ class Facts:
         row = row._replace(event=without_audio(event)[0])
         self.rows.append(row)
         self._of[type(event)].append(row)
-        if row.direction == "sent" and event.event_id:
-            self.sent[event.event_id] = row
         match event:
             case events.SessionCreated() | events.SessionUpdated():
                 self._configs.append((row.number, event.session))
-            case events.InputAudioBufferAppend() if event.audio and form is not None:
-                level = np.abs(codec(form.type).decode(event.audio))
+            case events.InputAudioBufferAppend() if len(event.audio) > 1 and form is not None:
+                size = codec(form.type).bytes_per_sample
+                level = np.abs(codec(form.type).decode(event.audio[: len(event.audio) // size * size]))
                 self.appended.append((row, ms or 0.0, float(level.max()), float(np.mean(level > 0.98))))
             case events.ResponseOutputAudioDelta() if ms:
                 start_s = max(self._free_s, row.monotonic_s)
@@ -130,8 +128,6 @@ class Facts:
                 self._free_s = min(self._free_s, row.monotonic_s)
             case events.ResponseDone():
                 self.done[event.response.id] = row
-            case events.ResponseOutputAudioTranscriptDone():
-                self.text[event.item_id] = event.transcript
 
     def of(self, *kinds: type) -> list[Any]:
         """Return the rows with events of these classes, in order."""
@@ -161,8 +157,9 @@ class Facts:
 
     def refused(self) -> Iterator[tuple[Any, Any]]:
         """Yield each `error` of the service and the client event that caused it, None where it names none."""
+        sent: dict[Any, LogRow] = {row.event.event_id: row for row in self.rows if row.direction == "sent"}
         for row in self.of(events.Error):
-            yield row, self.sent.get(row.event.error.event_id)
+            yield row, sent.get(row.event.error.event_id or "")
 
 
 Hit = tuple[Any, ...]
@@ -305,6 +302,7 @@ def _user_cut_off(facts: Facts) -> Iterator[Hit]:
 
 @_rule("warning", "Use headphones or echo cancellation, or raise the threshold of turn detection.")
 def _echo(facts: Facts) -> Iterator[Hit]:
+    texts = {row.event.item_id: row.event.transcript for row in facts.of(events.ResponseOutputAudioTranscriptDone)}
     starts: dict[str, Any] = {row.event.item_id: row for row in facts.of(events.InputAudioBufferSpeechStarted)}
     for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
         words, start = _words(row.event.transcript), starts.get(row.event.item_id)
@@ -312,7 +310,7 @@ def _echo(facts: Facts) -> Iterator[Hit]:
             continue
         for item_id, pieces in facts.played.items():
             audible = pieces[0][0] < start.monotonic_s < pieces[-1][1] + 1  # the room adds to the end
-            if audible and words in _words(text := facts.text.get(item_id, "")):
+            if audible and words in _words(text := texts.get(item_id, "")):
                 yield f"The microphone picked up the assistant: {short(text)!r} came back as a turn.", start, row
 
 

@@ -278,6 +278,13 @@ QUIET: dict[str, list[tuple[float, Event]]] = {
         (2.2, SAID),
         (3, transcript("the answer to the question")),
     ],
+    "half a sample at the end of a chunk": [
+        CREATED,
+        (1, events.InputAudioBufferAppend(audio=b"abc")),
+        (1.1, events.InputAudioBufferAppend(audio=b"d")),
+        (1.2, created()),
+        (1.3, events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=b"abc")),
+    ],
     "nothing at all": [],
 }
 
