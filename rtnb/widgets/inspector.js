@@ -51,13 +51,6 @@ class Inspector extends EventTable {
     });
     this.stream = channel.openStream(model.get("stream_name"), (kind, header, [buffer]) => kind === "rows" && this.onRows(header, buffer));
     this.ask();
-    this.ended.signal.addEventListener("abort", watch(model, ["marks"], this.paint));
-  }
-  paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
-    super.paintRow(dom, at);
-    const mark = this.model.get("marks")?.[dom.dataset.index];
-    dom.title = mark ?? "";
-    dom.toggleAttribute("data-finding", mark !== undefined);
   }
   close() {
     this.ended.abort();
@@ -72,6 +65,12 @@ class Inspector extends EventTable {
     try {
       await act();
     } catch (error) { this.note(error); }
+  }
+  paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
+    super.paintRow(dom, at);
+    const mark = this.model.get("marks")?.[dom.dataset.index];
+    dom.title = mark ?? "";
+    dom.toggleAttribute("data-finding", mark !== undefined);
   }
 
   // --- keys and buttons
@@ -224,6 +223,7 @@ async function render({ model, el, host }) {
     watch(model, ["height_px"], () => inspector.root.style.setProperty("--rtnb-ev-height", `${model.get("height_px")}px`)),
     watch(model, ["can_send"], () => put(inspector.send, "hidden", !model.get("can_send"))),
     watch(model, ["selected_index"], () => inspector.showSelected()),
+    watch(model, ["marks"], inspector.paint),
     channel.onStatus(inspector.paint),
   ];
   return () => [...ends, () => inspector.close()].forEach((end) => end());
