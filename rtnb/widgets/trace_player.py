@@ -39,3 +39,6 @@ class TracePlayer(Widget):
 
     def _on_part(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
         self.send(message, [part(self._trace, message["part"])])
+
+    def __repr__(self) -> str:
+        return repr(self._trace)  # what a cell shows where there are no widgets

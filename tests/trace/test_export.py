@@ -199,6 +199,13 @@ def test_a_failed_answer_is_a_failed_span(tmp_path: Path) -> None:
     assert attributes(span)["error.type"] == "rate_limit_exceeded"
 
 
+def test_a_cell_without_widgets_shows_the_line_of_the_trace(trace: Trace) -> None:
+    bundle = trace._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert data["text/plain"] == repr(trace)
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
 def test_a_missing_package_is_named(trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(TraceError, match=r"\.flac needs another package: .*soundfile") as caught:
