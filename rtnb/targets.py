@@ -112,8 +112,9 @@ def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[Si
         Only where `target` is a text or a transport; other targets have their own. Default ``"ga"``.
     **options
         Session settings such as `instructions`, `voice`, `turn_detection`, and what :func:`rtnb.client.open_session`
-        takes: `tools`, `reconnect`, `budget`, `log_path`, `timeout_s` … With ``"sim"`` also those of `rtnb.Simulator`:
-        `transcriber`, `turn_detector`, `responder`, `chat_url` …, and a kind of `voice` (neural, espeak, babble).
+        takes: `tools`, `reconnect`, `budget`, `log_path`, `timeout_s` … `trace` records the session into a file; in its
+        name ``{time}`` stands for the time. With ``"sim"`` also those of `rtnb.Simulator`: `transcriber`,
+        `turn_detector`, `responder`, `chat_url` …, and a kind of `voice` (neural, espeak, babble).
 
     Returns
     -------

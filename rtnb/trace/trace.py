@@ -205,7 +205,7 @@ class Trace:
 
     @property
     def transcript(self) -> str:
-        """One paragraph per message, with what was not heard in brackets."""
+        """One paragraph per message; words that were not played are in brackets."""
         return to_text(self._entries)
 
     # --- audio --------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class Trace:
         return self._track(self._layout.pieces["model"], starts)
 
     def stereo(self) -> Audio:
-        """Return the user (left) and what was heard of the model (right).
+        """Return the user (left) and the model as it was played (right).
 
         Returns
         -------
@@ -301,7 +301,7 @@ class Trace:
     def redacted(
         self, *, audio: Literal["silence", "tone"] | None = None, text: Callable[[str], str] | None = None
     ) -> Trace:
-        """Return a copy in which nobody can be heard or read; times and lengths stay.
+        """Return a copy with other audio and other texts; times and lengths stay.
 
         Parameters
         ----------
