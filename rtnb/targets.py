@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Generator, Mapping, MutableMapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Unpack, runtime_checkable
 
 from rtnb.errors import ConnectError
@@ -85,26 +83,21 @@ class Connecting:
 
     async def _open(self) -> Session:
         from rtnb.client import open_session
-        from rtnb.trace import findings, record, save_trace
+        from rtnb.trace import keep
 
         options = dict(self._options)
-        trace, trace_max_bytes = options.pop("trace", None), options.pop("trace_max_bytes", None)
+        recording = options.pop("trace", None), options.pop("trace_max_bytes", None)
         target = resolve(self._target, dialect=options.pop("dialect", None), options=options)
-        if isinstance(target, Shared):
-            await target.acquire()
+        if not isinstance(target, Shared):
+            return await keep(await open_session(target, **options), *recording)
+        await target.acquire()
         try:
             session = await open_session(target, **options)
         except BaseException:
-            if isinstance(target, Shared):
-                await target.release()
+            await target.release()
             raise
-        if isinstance(target, Shared):
-            session.on_close(target.release)
-        session.save_trace = partial(save_trace, weakref.proxy(session))
-        session.findings = partial(findings, weakref.proxy(session))
-        if trace is not None:
-            await record(session, trace, trace_max_bytes)
-        return session
+        session.on_close(target.release)
+        return await keep(session, *recording)
 
 
 def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[SimulatorOptions]) -> Connecting:
@@ -119,8 +112,9 @@ def connect(target: Any, *, dialect: Dialect | None = None, **options: Unpack[Si
         Only where `target` is a text or a transport; other targets have their own. Default ``"ga"``.
     **options
         Session settings such as `instructions`, `voice`, `turn_detection`, and what :func:`rtnb.client.open_session`
-        takes: `tools`, `reconnect`, `budget`, `log_path`, `timeout_s` … With ``"sim"`` also those of `rtnb.Simulator`:
-        `transcriber`, `turn_detector`, `responder`, `chat_url` …, and a kind of `voice` (neural, espeak, babble).
+        takes: `tools`, `reconnect`, `budget`, `log_path`, `timeout_s` … `trace` records the session into a file; in its
+        name ``{time}`` stands for the time. With ``"sim"`` also those of `rtnb.Simulator`: `transcriber`,
+        `turn_detector`, `responder`, `chat_url` …, and a kind of `voice` (neural, espeak, babble).
 
     Returns
     -------

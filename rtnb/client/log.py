@@ -258,9 +258,7 @@ class EventLog(Sequence[LogRow]):
         return self._part(rows, before=every)
 
     def _part(self, rows: Sequence[LogRow], *, before: Sequence[LogRow]) -> EventLog:
-        part = EventLog(dialect=self.dialect, limit_bytes=self.limit_bytes)
-        part._rows = list(rows)
-        part._start_s = self._start_s
+        part = EventLog.of(rows, dialect=self.dialect, start_s=self._start_s)
         part._next = self._next
         part.context = self.context + tuple(row for row in before if row.type in _FORMAT_TYPES)
         return part
@@ -322,9 +320,8 @@ class EventLog(Sequence[LogRow]):
         head: dict[str, Any] = {"direction": row.direction, "monotonic_s": row.monotonic_s, "wall_time": row.wall_time}
         if row.audio_dropped_bytes:
             head["audio_dropped_bytes"] = row.audio_dropped_bytes
-        if text is None or "\n" in text or _may_hold_secret(row.event, text):
-            text = wire.encode(self.redacted(row).event, dialect=dialect)
-        return f'{json.dumps(head)[:-1]}, "size_bytes": {row.size_bytes}, "event": {printable_json(text)}}}\n'
+        text = safe_text(row.event, None if text is None or "\n" in text else text, dialect=dialect)
+        return f'{json.dumps(head)[:-1]}, "size_bytes": {row.size_bytes}, "event": {text}}}\n'
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EventLog:
@@ -337,13 +334,13 @@ class EventLog(Sequence[LogRow]):
         """
         with open(path, encoding="utf-8") as file:
             dialect = _header_of(file.readline(), path)
-            first, rows = dialect, list[LogRow]()
+            rows: list[LogRow] = []
             for line in file:
                 if (start := line.find('{"rtnb_log"')) >= 0:  # appended to, perhaps after half a line of a crash
                     dialect = _header_of(line[start:], path)
                 elif line.endswith("\n"):  # a crash may leave half a line at the end
                     rows.append(_row(json.loads(line), len(rows), dialect))
-        return cls.of(rows, dialect=first)
+        return cls.of(rows, dialect=dialect)
 
     @classmethod
     def of(cls, rows: Sequence[LogRow], *, dialect: Dialect = "ga", start_s: float | None = None) -> EventLog:
@@ -477,6 +474,18 @@ def _may_hold_secret(event: Event, text: str | None = None) -> bool:
     return not audio and (named or mask_known(text := text or wire.encode(event)) != text)
 
 
+def safe_text(event: Event, text: str | None = None, *, dialect: Dialect = "ga") -> str:
+    """Return the wire text of an event without secrets; `text` is it with them, where it is known.
+
+    Any file can take it: a lone surrogate becomes its escape.
+    """
+    if text is None and not isinstance(event, UnknownEvent):  # an unknown event may be nested too deeply to be written
+        text = wire.encode(event, dialect=dialect)
+    if text is None or _may_hold_secret(event, text):
+        text = wire.encode(redact_event(event), dialect=dialect)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def redact_event(event: Event) -> Event:
     """Return the event without secrets, to be shown or written: the same object where it holds none."""
     try:
@@ -528,11 +537,6 @@ def _header_of(line: str, path: str | os.PathLike[str]) -> Dialect:
     if version != FILE_VERSION:
         raise RtnbError(f"{os.fspath(path)} is an event log of version {version!r}, allowed is {FILE_VERSION}")
     return "preview" if header.get("dialect") == "preview" else "ga"
-
-
-def printable_json(text: str) -> str:
-    """Return JSON text that any file can take: a lone surrogate becomes its escape."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _row(line: dict[str, Any], index: int, dialect: Dialect) -> LogRow:

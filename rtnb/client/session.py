@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from html import escape
 from importlib import import_module
-from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from rtnb._loop import on_own_loop
@@ -41,10 +39,10 @@ class Session:
     response after `response_timeout_s` without an event of it).
     """
 
-    save_trace: Callable[[str | PathLike[str]], Path]
-    """Write what the log still holds as a trace and return its path; set by `rtnb.connect`."""
+    save_trace: Callable[..., Any]
+    """Write what the log still holds as a trace, ``save_trace("talk.rtnb")``, and return its path; set by `connect`."""
     findings: Callable[[], Any]
-    """Search the log for mistakes and surprises: see `rtnb.trace.findings`; set by `rtnb.connect`."""
+    """Search the log for mistakes and surprises: see `rtnb.trace.findings`; set by `connect`."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._lease = _Lease()

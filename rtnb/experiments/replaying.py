@@ -31,7 +31,7 @@ QUIET_S: Final = 0.3
 LONGEST_END_S: Final = 60.0
 """Longest wait for the end of the last answer (chosen: the timeout of a response)."""
 
-_SKIPPED = events.ConversationItemTruncate | events.OutputAudioBufferClear  # a session sends them by itself
+_SKIPPED = events.ConversationItemTruncate | events.OutputAudioBufferClear  # a session sends them without being asked
 _CHECK_S: Final = 0.02
 
 
@@ -171,7 +171,7 @@ async def _react(session: Session, trace: Trace, first: int, wanted: SessionConf
         if row.number >= first and row.direction == "sent":
             if not isinstance(row.event, events.SessionUpdate):
                 break
-            await session.update(merge(row.event.session, wanted))  # the tools are in an update of their own
+            await session.update(merge(row.event.session, wanted))  # tools have their own update
     for text, audio in _utterances(trace):
         if audio is None:
             await session.ask(text)

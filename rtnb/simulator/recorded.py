@@ -1,8 +1,8 @@
 """Service of a recorded conversation: `RecordedSession` sends what a service sent then, at the same distances.
 
-The recording decides. Each event of the service waits until the client has sent what came before it in the recording:
-every request (by type and number), and before an event of the input buffer as much audio. From there it keeps the
-recorded distance in time. The words of the client are not read. Ids that clients choose are replaced by this client's.
+Each event of the service waits until the client has sent what came before it in the recording: every request (by type
+and number), and before an event of the input buffer as much audio. From there it keeps the recorded distance in time.
+The content of requests and audio is not read. Ids that a client chooses are replaced by those of this client.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from rtnb.simulator.pacing import LatencyProfile
 AUDIO_SLACK_S: Final = 0.2
 """A client may have sent this much less audio than the recorded one before an event of the input buffer follows: two
 chunks of 100 ms (chosen)."""
+QUIET_S: Final = 0.5
+"""A client whose next audio is so late sends no more (chosen: five chunks)."""
 STEADY_S: Final = 0.05
-"""A client that is so much early or late keeps the recorded pace (chosen: jitter of a busy computer)."""
+"""A client that is so late keeps the recorded pace (chosen: jitter of a busy computer)."""
 
 _OPTIONAL: Final = {"conversation.item.truncate", "response.cancel", "output_audio_buffer.clear"}
 """Requests that are not waited for: clients send them by themselves, or not."""
@@ -134,9 +136,9 @@ class RecordedSession:
         self.idle = True
 
     def _anchor(self, recorded_s: float, here_s: float) -> None:
-        """Note when something recorded happened here; a client that keeps the pace does not move the clock."""
+        """Note when something recorded happened here; what is a little late was delayed and does not move the clock."""
         offset_s = here_s - recorded_s
-        if self._offset_s is None or abs(offset_s - self._offset_s) > STEADY_S:
+        if self._offset_s is None or not 0 <= offset_s - self._offset_s <= STEADY_S:
             self._offset_s = offset_s
 
     async def _request(self, key: tuple[str, int], event: Any) -> float:
@@ -150,12 +152,14 @@ class RecordedSession:
         return self._arrived.pop(key)
 
     async def _enough_audio(self, n_bytes: int, slack_bytes: float, recorded_s: float) -> float:
-        """Return when the client had sent as much audio as the recorded one, or nearly as much and no more in time."""
+        """Return when the client had sent as much audio as the recorded one, or nearly as much and then no more."""
         due_s = None if self._offset_s is None else recorded_s + self._offset_s
         while not self._audio or self._audio[-1][0] < n_bytes:
-            nearly = bool(self._audio) and due_s is not None and self._audio[-1][0] >= n_bytes - slack_bytes
+            deadline_s = None
+            if self._audio and due_s is not None and self._audio[-1][0] >= n_bytes - slack_bytes:
+                deadline_s = max(due_s, self._audio[-1][1]) + QUIET_S
             try:
-                async with asyncio.timeout_at(due_s + AUDIO_SLACK_S if nearly and due_s is not None else None):
+                async with asyncio.timeout_at(deadline_s):
                     await self._next()
             except TimeoutError:
                 break

@@ -2,11 +2,11 @@
 
 from rtnb.trace.comparison import Comparison, compare
 from rtnb.trace.conversation import Entries, Entry, to_json, to_srt, to_text, to_vtt
-from rtnb.trace.recorder import record, save_trace
+from rtnb.trace.recorder import keep, save_trace
 from rtnb.trace.rules import Finding, Findings, findings
 from rtnb.trace.timeline import Timeline
 from rtnb.trace.trace import Trace, Turn
 from rtnb.trace.tracks import Track
 
 __all__ = ["Comparison", "Entries", "Entry", "Finding", "Findings", "Timeline", "Trace", "Track", "Turn", "compare"]
-__all__ += ["findings", "record", "save_trace", "to_json", "to_srt", "to_text", "to_vtt"]
+__all__ += ["findings", "keep", "save_trace", "to_json", "to_srt", "to_text", "to_vtt"]

@@ -10,7 +10,9 @@ from html import escape
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from rtnb.trace.rules import findings, flat, plain_settings
+import numpy as np
+
+from rtnb.trace.rules import Findings, findings, flat, plain_settings, table_html
 from rtnb.trace.trace import Trace, Turn
 
 if TYPE_CHECKING:
@@ -37,6 +39,50 @@ def compare(a: Trace, b: Trace) -> Comparison:
     return Comparison(a, b)
 
 
+class _Side:
+    """What a comparison needs of one trace, found once."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    @cached_property
+    def found(self) -> Findings:
+        return findings(self.trace)
+
+    @cached_property
+    def answers_ms(self) -> dict[str, float]:
+        """Latency of each response, to its first sound or, without sound, to its first token."""
+        turns = self.trace.latency.turns
+        found = {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in turns}
+        return {id: ms for id, ms in found.items() if ms is not None}
+
+    @cached_property
+    def rules(self) -> dict[str, list[str]]:
+        """Rules of the findings by the item or response that they are about; "" for those about neither."""
+        rows: dict[int, Any] = {row.number: row.event for row in self.trace.log}
+        rules: dict[str, list[str]] = defaultdict(list)
+        for finding in self.found:
+            for event in map(rows.get, finding.events):
+                id = getattr(event, "item_id", "") or getattr(event, "response_id", "")
+                rules[id or getattr(getattr(event, "response", None), "id", "")].append(finding.rule)
+        return rules
+
+    def measures(self) -> dict[str, float]:
+        answers_ms, turns = np.array([*self.answers_ms.values()] or [float("nan")]), self.trace.turns
+        return {
+            "duration (s)": round(self.trace.duration_ms / 1000, 1),
+            "turns": len(turns),
+            "interruptions": sum(turn.status == "interrupted" for turn in turns),
+            "user cut off": sum(finding.rule == "user-cut-off" for finding in self.found),
+            "findings": len(self.found),
+            "answers (n)": len(self.answers_ms),
+            "answer p50 (ms)": float(np.median(answers_ms)),
+            "answer p95 (ms)": float(np.quantile(answers_ms, 0.95)),
+            "tokens": self.trace.cost.tokens,
+            "cost (USD, about)": self.trace.cost.usd,
+        }
+
+
 class Comparison:
     """Two traces side by side; in a cell, a table of measures, of settings and of turns.
 
@@ -47,6 +93,7 @@ class Comparison:
 
     def __init__(self, a: Trace, b: Trace) -> None:
         self.a, self.b = a, b
+        self._sides = {"a": _Side(a), "b": _Side(b)}
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -74,15 +121,15 @@ class Comparison:
         """
         import pandas as pd
 
-        facts = [(_answers_ms(trace), _rules_of(trace)) for trace in (self.a, self.b)]
         rows = []
         for pair in self.pairs:
             row: dict[str, Any] = {"role": next(turn.role for turn in pair if turn), "text": _marked(pair)}
-            for name, turn, (answers_ms, rules) in zip("ab", pair, facts, strict=True):
-                found = [*rules[turn.item_id], *rules[turn.response_id]] if turn else []
+            for (name, side), turn in zip(self._sides.items(), pair, strict=True):
+                ids = (turn.item_id, turn.response_id) if turn else ("", "")
+                found = [rule for id in ids if id for rule in side.rules[id]]
                 row[f"start_ms_{name}"] = turn.start_ms if turn else float("nan")
                 row[f"status_{name}"] = turn.status if turn else "missing"
-                row[f"answer_ms_{name}"] = answers_ms.get(turn.response_id, float("nan")) if turn else float("nan")
+                row[f"answer_ms_{name}"] = side.answers_ms.get(ids[1], float("nan"))
                 row[f"findings_{name}"] = ", ".join(dict.fromkeys(found))
             rows.append(row)
         return pd.DataFrame(rows)
@@ -102,23 +149,7 @@ class Comparison:
         """Counts, latency of the answers (with n), tokens and estimated cost of both."""
         import pandas as pd
 
-        table = {}
-        for name, trace in (("a", self.a), ("b", self.b)):
-            answers_ms = pd.Series(list(_answers_ms(trace).values()), dtype=float)
-            found = [finding.rule for finding in findings(trace)]
-            table[name] = {
-                "duration (s)": round(trace.duration_ms / 1000, 1),
-                "turns": len(trace.turns),
-                "interruptions": sum(turn.status == "interrupted" for turn in trace.turns),
-                "user cut off": found.count("user-cut-off"),
-                "findings": len(found),
-                "answers (n)": len(answers_ms),
-                "answer p50 (ms)": answers_ms.median(),
-                "answer p95 (ms)": answers_ms.quantile(0.95),
-                "tokens": trace.cost.tokens,
-                "cost (USD, about)": trace.cost.usd,
-            }
-        return pd.DataFrame(table)
+        return pd.DataFrame({name: side.measures() for name, side in self._sides.items()})
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the turns of both on one time axis, interrupted ones hatched; return the matplotlib Axes."""
@@ -126,9 +157,11 @@ class Comparison:
 
         lanes = {
             f"{role}, {name}": [
-                (turn.start_ms, turn.stop_ms, turn.status == "interrupted") for turn in trace.turns if turn.role == role
+                (turn.start_ms, turn.stop_ms, turn.status == "interrupted")
+                for turn in side.trace.turns
+                if turn.role == role
             ]
-            for name, trace in (("a", self.a), ("b", self.b))
+            for name, side in self._sides.items()
             for role in ("user", "assistant")
         }
         return plot_lanes(lanes, ax=ax)
@@ -142,26 +175,8 @@ class Comparison:
         frame["text"] = [_marked(pair, escape, "<del>{}</del>", "<ins>{}</ins>") for pair in self.pairs]
         for name in frame.columns[frame.columns.str.contains("status|findings|role")]:
             frame[name] = frame[name].map(escape)
-        tables = [self.measures.to_html(float_format="{:.6g}".format), self.settings.to_html()]
-        return "".join([*tables, frame.to_html(escape=False, na_rep="", float_format="{:.0f}".format)])
-
-
-def _answers_ms(trace: Trace) -> dict[str, float]:
-    """Return the latency of each response that has one, to the first sound or, without sound, to the first token."""
-    found = {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in trace.latency.turns}
-    return {id: ms for id, ms in found.items() if ms is not None}
-
-
-def _rules_of(trace: Trace) -> dict[str, list[str]]:
-    """Return the rules of the findings about each item and response."""
-    rows: dict[int, Any] = {row.number: row.event for row in trace.log}
-    rules: dict[str, list[str]] = defaultdict(list)
-    for finding in findings(trace):
-        for event in map(rows.get, finding.events):
-            id = getattr(event, "item_id", "") or getattr(event, "response_id", "")
-            rules[id or getattr(getattr(event, "response", None), "id", "")].append(finding.rule)
-    rules.pop("", None)
-    return rules
+        tables = [table_html(self.measures, float_format="{:.6g}".format), table_html(self.settings)]
+        return "".join([*tables, table_html(frame, escape=False, na_rep="", float_format="{:.0f}".format)])
 
 
 def _marked(pair: Pair, quote: Callable[[str], str] = str, gone: str = "[-{}-]", new: str = "{{+{}+}}") -> str:

@@ -1,4 +1,4 @@
-"""Recording of a session: `record` while it runs, `save_trace` afterwards from its log."""
+"""Recording of a session: `keep` while it runs, `save_trace` afterwards from its log."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import os
 import platform
 import sys
 import time
+import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rtnb.client.log import LogRow
-from rtnb.errors import TraceError
+from rtnb.errors import RtnbError
 from rtnb.redaction import redact
 from rtnb.trace.file import MAX_BYTES, PART, TraceWriter
+from rtnb.trace.rules import findings
 
 if TYPE_CHECKING:
     from rtnb.client.session import Session
 
-FLUSH_S: Final = 0.25
+FLUSH_S: Final = 0.75
 """Longest time that an event waits to be written (chosen: a killed kernel loses less than a second)."""
 
 _log = logging.getLogger("rtnb")
@@ -31,10 +34,7 @@ class _Recorder:
     def __init__(self, session: Session, target: Path, max_bytes: int) -> None:
         self._target = target
         part = target.with_name(target.name + PART)
-        aside = _set_aside(part)
-        self._writer = TraceWriter(part, _manifest(session), redact=session.log.redacted, max_bytes=max_bytes)
-        if aside is not None:
-            self._writer.manifest["notes"].append(f"a recording that did not end was renamed to {aside.name}")
+        self._writer = TraceWriter(part, _manifest(session), max_bytes=max_bytes)
         self._playback, self._loop = session.playback, session.loop
         self._marked: Any = None
         self._rows: list[LogRow] = list(session.log)
@@ -45,7 +45,7 @@ class _Recorder:
     def _tick(self) -> None:
         try:
             self._write()
-        except OSError as error:
+        except (OSError, RtnbError) as error:
             self._unsubscribe()
             _log.error("the recording of %s has stopped: %s", self._target, error)
         else:
@@ -58,7 +58,7 @@ class _Recorder:
             self._writer.add(row)
         if (newest := self._playback.newest) is not None and newest != self._marked:
             self._marked, (track, at_s) = newest, newest
-            self._writer.mark({"monotonic_s": at_s, "item_id": track.item_id, "played_ms": track.reported_ms})
+            self._writer.mark(track.item_id, track.reported_ms or 0.0, at_s)
         self._writer.flush()
 
     async def _close(self) -> None:
@@ -71,36 +71,33 @@ class _Recorder:
             _log.error("the recording is left in %s: %s", self._writer.folder, error)
 
 
-async def record(session: Session, path: str | os.PathLike[str], max_bytes: int | None = None) -> Path:
-    """Record a session from its first event to its end.
+async def keep(session: Session, path: str | os.PathLike[str] | None = None, max_bytes: int | None = None) -> Session:
+    """Return a session that was just opened, with `save_trace` and `findings`; with a path it is recorded to its end.
 
     Parameters
     ----------
     session : Session
         Just opened.
-    path : path
+    path : path, optional
         The file; ``{time}`` in it stands for the local time, and a folder gets files named by it. A file that is there
         is replaced at the end of the session.
     max_bytes : int, default 2 GiB
         Bound of the recording.
-
-    Returns
-    -------
-    Path
-        Of the file that appears when the session is closed.
 
     Raises
     ------
     TraceError
         The file cannot be written; the session is closed again.
     """
-    target = _target_path(path)
-    try:
-        _Recorder(session, target, MAX_BYTES if max_bytes is None else max_bytes)
-    except BaseException:
-        await session.close()
-        raise
-    return target
+    session.save_trace = partial(save_trace, weakref.proxy(session))
+    session.findings = partial(findings, weakref.proxy(session))
+    if path is not None:
+        try:
+            _Recorder(session, _target_path(path), MAX_BYTES if max_bytes is None else max_bytes)
+        except BaseException:
+            await session.close()
+            raise
+    return session
 
 
 def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
@@ -115,7 +112,7 @@ def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
             f"saved afterwards from the log, which had dropped {log.dropped.events} events and the audio of older ones "
             f"({log.dropped.audio_bytes} bytes)"
         )
-    writer = TraceWriter(target.with_name(target.name + ".saving"), _manifest(session, notes), redact=log.redacted)
+    writer = TraceWriter(target.with_name(target.name + ".saving"), _manifest(session, notes))
     for row in (*log.context, *log):
         writer.add(row)
     writer.manifest["dropped"]["events"] += log.dropped.events
@@ -133,19 +130,6 @@ def _target_path(path: str | os.PathLike[str]) -> Path:
         n += 1  # several sessions in the same second
         target = Path(stem).with_stem(f"{Path(stem).stem}-{n}")
     return target
-
-
-def _set_aside(part: Path) -> Path | None:
-    """Rename what a killed session left under this name, so that nothing of it is lost."""
-    if not part.exists():
-        return None
-    aside = part.with_name(f"{part.name.removesuffix(PART)}-{time.strftime('%Y%m%d-%H%M%S')}{PART}")
-    try:
-        os.rename(part, aside)
-    except OSError as error:
-        raise TraceError(f"{part} is there and cannot be renamed: {error.strerror}") from error
-    _log.warning("%s is left from a recording that did not end; it is %s now", part, aside)
-    return aside
 
 
 def _manifest(session: Session, notes: Sequence[str] = ()) -> dict[str, Any]:

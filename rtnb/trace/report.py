@@ -25,8 +25,8 @@ from rtnb.trace.tracks import RATE_HZ, Track
 
 CLIP_MS: Final = 5_000.0
 """Sound is played in pieces of this length (chosen: 240 kB, so that a notebook server passes several per second)."""
-PAGE_BYTES: Final = 96 * 2**20
-"""Most sound in a page, as base64 (chosen: 25 minutes of speech at 24 kHz, or 2 hours of conversation at 8 kHz)."""
+PAGE_BYTES: Final = 160 * 2**20
+"""Most sound in a page, as base64 (chosen: both sides without a pause for 20 minutes at 24 kHz, 2 hours at 8 kHz)."""
 PHONE_HZ: Final = 8_000
 """Rate of the sound of long traces in a page, as on the telephone."""
 SILENT: Final = 0.001
@@ -122,9 +122,9 @@ def to_html(trace: Any, path: str | os.PathLike[str] | None = None, *, max_bytes
     trace : Trace
     path : path, optional
         File to write; None returns the page.
-    max_bytes : int, default 96 MiB
+    max_bytes : int, default 160 MiB
         Most sound in the page, as base64. What does not fit at 24 kHz is kept at 8 kHz (µ-law). What does not fit then
-        is left out from the end on, and the page says so.
+        is left out from the end on; a note in the page names the time.
 
     Returns
     -------

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -19,8 +20,9 @@ import numpy as np
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.audio import codec
 from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
+from rtnb.errors import AudioError
 from rtnb.protocol import events, wire
-from rtnb.protocol.values import SessionConfig
+from rtnb.protocol.values import UNSET, SessionConfig
 from rtnb.redaction import mask_credentials, redact
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ SLOW_MS: Final = 2_000.0
 RESUMED_MS: Final = 500.0
 """Speech that goes on within this time after the end of a turn belonged to it (chosen)."""
 STALL_S: Final = 0.05
-"""A gap in the playback that is heard (chosen)."""
+"""Shortest gap in the playback that counts (chosen)."""
 PATIENCE_S: Final = 5.0
 """An answer or a tool result that is not there after this time is missing (chosen)."""
 MANY_TOKENS: Final = 4_000
@@ -41,7 +43,7 @@ MANY_TOKENS: Final = 4_000
 
 
 class Finding(NamedTuple):
-    """One mistake or surprise in a session."""
+    """Mistake or surprise in a session."""
 
     rule: str
     """Id of the rule, e.g. ``update-ignored``."""
@@ -57,9 +59,6 @@ class Finding(NamedTuple):
     """Advice."""
 
 
-_SIGNS: Final = {"error": "✖", "warning": "⚠", "note": "ℹ"}
-
-
 class Findings(tuple[Finding, ...]):
     """Findings in order of time; a table in a cell."""
 
@@ -72,13 +71,19 @@ class Findings(tuple[Finding, ...]):
         return pd.DataFrame(list(self), columns=list(Finding._fields))
 
     def __repr__(self) -> str:
-        count = Counter[str](finding.severity for finding in self)
-        found = ", ".join(f"{count[name]} {name}{'s' * (count[name] > 1)}" for name in _SIGNS if count[name])
-        lines = [f"{_SIGNS[f.severity]} {f.t_ms / 1000:.1f} s {f.rule}: {f.text}" for f in self]
-        return "\n".join([f"<Findings: {found or 'none'}>", *lines])
+        lines = [f"{f.severity} at {f.t_ms / 1000:.1f} s, {f.rule}: {f.text}" for f in self]
+        return "\n".join([f"<Findings: {len(self) or 'none'}>", *lines])
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False)) if self else "<p>No findings.</p>"
+        return table_html(self.to_frame(), index=False) if self else "<p>No findings.</p>"
+
+
+def table_html(frame: pd.DataFrame, **options: Any) -> str:
+    """Return a table as HTML with its texts in full; pandas cuts them at 50 characters otherwise."""
+    import pandas as pd
+
+    with pd.option_context("display.max_colwidth", None):
+        return str(frame.to_html(**options))
 
 
 class Facts:
@@ -87,23 +92,20 @@ class Facts:
     def __init__(self, rows: Iterable[LogRow]) -> None:
         self.rows: list[LogRow] = []
         """Every row, without audio: a trace reads the audio of hours from its file."""
-        self.sent: dict[Any, LogRow] = {}
-        """Event id -> row of the client event."""
         self.done: dict[str, Any] = {}
         """Response id -> row of its `response.done`."""
         self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
         """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
         self.appended: list[tuple[Any, float, float, float]] = []
         """Row of sent audio, its duration (ms), its peak, and its share of samples at full scale."""
-        self.text: dict[str, str] = {}
-        """Item id -> transcript of its audio."""
         self.latency = LatencyMeter()
         self._of: dict[type, list[Any]] = defaultdict(list)
         self._configs: list[tuple[int, SessionConfig]] = [(-1, SessionConfig())]
         self._free_s = 0.0
         formats = Formats(getattr(rows, "context", ()))
         for row in rows:
-            self.latency.feed([row])
+            with suppress(AudioError):  # a delta that ends in half a sample, whose other half is in the next one
+                self.latency.feed([row])
             self._add(row, formats)
 
     def _add(self, row: LogRow, formats: Formats) -> None:
@@ -111,13 +113,12 @@ class Facts:
         row = row._replace(event=without_audio(event)[0])
         self.rows.append(row)
         self._of[type(event)].append(row)
-        if row.direction == "sent" and event.event_id:
-            self.sent[event.event_id] = row
         match event:
             case events.SessionCreated() | events.SessionUpdated():
                 self._configs.append((row.number, event.session))
-            case events.InputAudioBufferAppend() if event.audio and form is not None:
-                level = np.abs(codec(form.type).decode(event.audio))
+            case events.InputAudioBufferAppend() if len(event.audio) > 1 and form is not None:
+                size = codec(form.type).bytes_per_sample
+                level = np.abs(codec(form.type).decode(event.audio[: len(event.audio) // size * size]))
                 self.appended.append((row, ms or 0.0, float(level.max()), float(np.mean(level > 0.98))))
             case events.ResponseOutputAudioDelta() if ms:
                 start_s = max(self._free_s, row.monotonic_s)
@@ -127,8 +128,6 @@ class Facts:
                 self._free_s = min(self._free_s, row.monotonic_s)
             case events.ResponseDone():
                 self.done[event.response.id] = row
-            case events.ResponseOutputAudioTranscriptDone():
-                self.text[event.item_id] = event.transcript
 
     def of(self, *kinds: type) -> list[Any]:
         """Return the rows with events of these classes, in order."""
@@ -139,8 +138,9 @@ class Facts:
         return next(config for number, config in reversed(self._configs) if number <= row.number)
 
     def detection(self, row: LogRow, name: str, default: Any) -> Any:
-        """Return a setting of the turn detection in force, the default where it is not there."""
-        return getattr(self.config(row).turn_detection, name, None) or default
+        """Return a setting of the turn detection in force; the default where it is not set or another kind has none."""
+        value = getattr(self.config(row).turn_detection, name, UNSET)
+        return default if value is UNSET else value
 
     def next(self, row: LogRow, kind: type, within_s: float = math.inf) -> Any:
         """Return the first row of a class after a row and within a time; None where there is none."""
@@ -157,8 +157,9 @@ class Facts:
 
     def refused(self) -> Iterator[tuple[Any, Any]]:
         """Yield each `error` of the service and the client event that caused it, None where it names none."""
+        sent: dict[Any, LogRow] = {row.event.event_id: row for row in self.rows if row.direction == "sent"}
         for row in self.of(events.Error):
-            yield row, self.sent.get(row.event.error.event_id)
+            yield row, sent.get(row.event.error.event_id or "")
 
 
 Hit = tuple[Any, ...]
@@ -199,8 +200,8 @@ def findings(source: Any) -> Findings:
     >>> log = EventLog()
     >>> _ = log.record("received", events.ConversationCreated(conversation={}), monotonic_s=1.0)
     >>> findings(log)
-    <Findings: 1 warning>
-    ⚠ 0.0 s deprecated-dialect: The session uses the preview dialect, which services switch off.
+    <Findings: 1>
+    warning at 0.0 s, deprecated-dialect: The session uses the preview dialect, which services switch off.
     """
     log = getattr(source, "log", source)
     rows = source.rows() if hasattr(source, "rows") else log
@@ -208,12 +209,12 @@ def findings(source: Any) -> Findings:
         raise TypeError(f"findings() takes a session, a trace or an event log, got {type(source).__name__}")
     facts, found = Facts(rows), []
     first, stop = (log[0].number, log[-1].number) if log else (0, 0)  # of a part of a trace
+    time_of = getattr(source, "time_of", facts.ms)
     for id, (severity, next_step, function) in RULES.items():
         for text, *about in function(facts):
-            t_ms, numbers = facts.ms(about[0]), tuple(row.number for row in about)
-            t_ms = source.time_of(about[0]) if hasattr(source, "time_of") else t_ms
-            if first <= numbers[0] <= stop:
-                found.append(Finding(id, severity, t_ms, text, numbers, next_step))
+            if first <= about[0].number <= stop:
+                numbers = tuple(row.number for row in about)
+                found.append(Finding(id, severity, time_of(about[0]), text, numbers, next_step))
     return Findings(sorted(found, key=lambda finding: finding.t_ms))
 
 
@@ -293,21 +294,15 @@ def _user_cut_off(facts: Facts) -> Iterator[Hit]:
     stop, started = None, events.InputAudioBufferSpeechStarted
     for row in facts.of(events.SessionCreated, started, events.InputAudioBufferSpeechStopped):
         if stop is not None and isinstance(row.event, started):
-            onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 0)
+            onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 300)
             if (pause_ms := max(0, onset_ms - stop.event.audio_end_ms)) <= RESUMED_MS:
                 yield f"A turn ended, and the user spoke on {pause_ms} ms later: it was cut off.", stop, row
         stop = row if isinstance(row.event, events.InputAudioBufferSpeechStopped) else None
 
 
-@_rule("note", "Raise the threshold of turn detection if this was noise.")
-def _empty_transcript(facts: Facts) -> Iterator[Hit]:
-    for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
-        if not row.event.transcript.strip():
-            yield "A turn has no words in its transcript.", row
-
-
 @_rule("warning", "Use headphones or echo cancellation, or raise the threshold of turn detection.")
 def _echo(facts: Facts) -> Iterator[Hit]:
+    texts = {row.event.item_id: row.event.transcript for row in facts.of(events.ResponseOutputAudioTranscriptDone)}
     starts: dict[str, Any] = {row.event.item_id: row for row in facts.of(events.InputAudioBufferSpeechStarted)}
     for row in facts.of(events.ConversationItemInputAudioTranscriptionCompleted):
         words, start = _words(row.event.transcript), starts.get(row.event.item_id)
@@ -315,7 +310,7 @@ def _echo(facts: Facts) -> Iterator[Hit]:
             continue
         for item_id, pieces in facts.played.items():
             audible = pieces[0][0] < start.monotonic_s < pieces[-1][1] + 1  # the room adds to the end
-            if audible and words in _words(text := facts.text.get(item_id, "")):
+            if audible and words in _words(text := texts.get(item_id, "")):
                 yield f"The microphone picked up the assistant: {short(text)!r} came back as a turn.", start, row
 
 
@@ -335,9 +330,8 @@ def _slow_answer(facts: Facts) -> Iterator[Hit]:
 @_rule("warning", "Send response.create, or read the errors around this event.")
 def _no_answer(facts: Facts) -> Iterator[Hit]:
     for row in facts.of(events.InputAudioBufferCommitted):
-        config = facts.config(row)
-        responds = config.turn_detection and getattr(config.turn_detection, "create_response", True) is not False
-        late = facts.is_over(row) and facts.next(row, events.ResponseCreated, PATIENCE_S) is None
+        config, late = facts.config(row), facts.is_over(row) and not facts.next(row, events.ResponseCreated, PATIENCE_S)
+        responds = config.turn_detection and facts.detection(row, "create_response", True)
         if responds and config.type != "transcription" and late:
             yield f"The user's turn got no response within {PATIENCE_S:.0f} s.", row
 
@@ -359,12 +353,14 @@ def _playback_starved(facts: Facts) -> Iterator[Hit]:
 def _barge_in_not_truncated(facts: Facts) -> Iterator[Hit]:
     cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate, events.ConversationItemTruncated)}
     for row in facts.of(events.InputAudioBufferSpeechStarted):
-        allowed = getattr(facts.config(row).turn_detection, "interrupt_response", True) is not False
-        for item_id, pieces in facts.played.items() if allowed else ():
+        for item_id, pieces in facts.played.items() if facts.detection(row, "interrupt_response", True) else ():
             left_s = pieces[-1][1] - row.monotonic_s
             if pieces[0][0] < row.monotonic_s and left_s > 0.2 and item_id not in cut:
-                text = f"The user interrupted an answer; the model believes that the last {left_s:.1f} s were heard."
-                yield text, row, pieces[-1][2]
+                yield (
+                    f"The user interrupted an answer; the model takes its last {left_s:.1f} s as heard.",
+                    row,
+                    pieces[-1][2],
+                )
 
 
 @_rule("warning", "Send input_audio_buffer.commit and response.create, or turn on turn detection.")
@@ -372,9 +368,8 @@ def _uncommitted_audio(facts: Facts) -> Iterator[Hit]:
     ends = facts.of(events.InputAudioBufferCommit, events.InputAudioBufferClear, events.InputAudioBufferCommitted)
     last = ends[-1].number if ends else -1
     left = [(row, ms) for row, ms, *_ in facts.appended if row.number > last and not facts.config(row).turn_detection]
-    if (length_ms := sum(ms for _, ms in left)) >= 100:
-        text = f"Turn detection is off, and {length_ms / 1000:.1f} s of audio were never committed."
-        yield text, left[0][0], left[-1][0]
+    if (length_s := sum(ms for _, ms in left) / 1000) >= 0.1:
+        yield f"Turn detection is off, and {length_s:.1f} s of audio were never committed.", left[0][0], left[-1][0]
 
 
 @_rule("warning", "Choose another microphone, unmute it, or allow it in the browser.")
@@ -434,16 +429,6 @@ def _tool_call_unanswered(facts: Facts) -> Iterator[Hit]:
             yield f"The call of {row.event.item.name} got no output within {PATIENCE_S:.0f} s.", row, done
 
 
-@_rule("warning", "Return the parser's message as the output of the call: the model tries again.")
-def _tool_arguments_invalid(facts: Facts) -> Iterator[Hit]:
-    for row, _, status in _calls(facts):
-        try:
-            json.loads(row.event.item.arguments or "{}")
-        except ValueError as error:
-            if status == "completed":
-                yield f"The arguments of {row.event.item.name} are no JSON: {error}.", row
-
-
 # --- tokens and limits ------------------------------------------------------------------------------------------------
 
 
@@ -456,9 +441,9 @@ def _inputs(facts: Facts) -> list[tuple[Any, int]]:
 
 @_rule("warning", "Repeat what must not be forgotten in the instructions, or set truncation with a retention ratio.")
 def _context_truncated(facts: Facts) -> Iterator[Hit]:
-    deleted = facts.of(events.ConversationItemDelete, events.ConversationItemTruncate, events.SessionUpdate)
+    kinds = events.ConversationItemDelete, events.ConversationItemTruncate, events.SessionUpdate, events.SessionCreated
     for (early, before), (late, now) in pairwise(_inputs(facts)):
-        asked = any(early.number < row.number < late.number for row in [*deleted, *facts.of(events.SessionCreated)])
+        asked = any(early.number < row.number < late.number for row in facts.of(*kinds))
         if before > 1_000 and now < 0.9 * before and not asked:
             yield f"The model reads {now} tokens, {before} before: the start of the conversation is cut.", early, late
 
@@ -467,9 +452,12 @@ def _context_truncated(facts: Facts) -> Iterator[Hit]:
 def _token_growth(facts: Facts) -> Iterator[Hit]:
     inputs = _inputs(facts)
     if len(inputs) >= 8 and inputs[-1][1] > max(MANY_TOKENS, 4 * inputs[0][1]):
-        total = sum(tokens for _, tokens in inputs)
-        text = f"Each answer reads the whole conversation: {len(inputs)} answers read {total} tokens, "
-        yield f"{text}the last one {inputs[-1][1]}, the first one {inputs[0][1]}.", inputs[-1][0], inputs[0][0]
+        total, (first, least), (last, most) = sum(tokens for _, tokens in inputs), inputs[0], inputs[-1]
+        yield (
+            f"Each answer reads all before it: {least} tokens at first, {most} at last, {total} together.",
+            last,
+            first,
+        )
 
 
 @_rule("warning", "Wait until the limit is reset, or ask for a higher quota.")
@@ -514,16 +502,13 @@ def _response_incomplete(facts: Facts) -> Iterator[Hit]:
             yield f"An answer is incomplete: {(details and details.reason) or 'no reason'}.", row
 
 
-@_rule(
-    "error",
-    "Read the message. An active response: wait for response.done (session.ask does). An empty commit: send 100 ms of "
-    "audio before it. An expired session: connect with reconnect=True.",
-)
+@_rule("error", "Read the message. After an active response, wait for response.done (session.ask does).")
 def _service_error(facts: Facts) -> Iterator[Hit]:
     for row, cause in facts.refused():
-        if cause is None or not isinstance(cause.event, events.SessionUpdate):
-            what = "something" if cause is None else cause.type
-            yield f"The service refused {what}: {_reason(row.event.error)}.", row, *([cause] if cause else ())
+        if cause is None:
+            yield f"The service reports an error: {_reason(row.event.error)}.", row
+        elif not isinstance(cause.event, events.SessionUpdate):
+            yield f"The service refused {cause.type}: {_reason(row.event.error)}.", row, cause
 
 
 @_rule("warning", "Use the GA dialect; rtnb.migrate translates settings and events, notebook 08 shows how.")

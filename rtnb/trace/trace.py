@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,16 @@ from rtnb.trace.report import to_html
 from rtnb.trace.rules import Findings, findings
 from rtnb.trace.tracks import RATE_HZ, Layout, Track
 
-_Span = tuple[Lane, int, int]
+
+class _Content(NamedTuple):
+    rows: list[LogRow]
+    """Every row, without audio."""
+    spans: dict[int, tuple[Lane, int, int]]
+    """Number of a row -> lane, first byte (-1: lost) and bytes of its audio."""
+    played: dict[str, tuple[float, float]]
+    """Item -> time and milliseconds of the first report of a speaker."""
+
+
 _CONFIRMED = events.SessionCreated | events.SessionUpdated
 _PLACING = _CONFIRMED | events.ConversationItemTruncate | events.InputAudioBufferSpeechStarted
 
@@ -85,33 +95,40 @@ class Trace:
     # --- events -------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _rows(self) -> tuple[list[LogRow], dict[int, _Span]]:
-        """Every row without audio, and by its number where its audio lies."""
-        rows: list[LogRow] = []
-        spans: dict[int, _Span] = {}
+    def _content(self) -> _Content:
+        content = _Content([], {}, {})
         ends: dict[Lane, int] = {"user": 0, "model": 0}
-        for number, line in enumerate(self._file.lines()):
+        for line in self._file.lines():
+            number = len(content.rows)
             try:
+                if "played_ms" in line:
+                    report = float(line["monotonic_s"]), float(line["played_ms"])
+                    content.played.setdefault(str(line["item_id"]), report)
+                    continue
                 row = _row(line, number)
+                if not math.isfinite(row.monotonic_s):
+                    raise ValueError(f"monotonic_s is {row.monotonic_s}")
                 if (lane := lane_of(row.event)) is not None:
                     size, lost = int(line["audio_bytes"]), line.get("lost") is True
                     if not 0 <= size <= 2**31:
                         raise ValueError(f"audio_bytes is {size}")
-                    spans[number] = lane, -1 if lost else ends[lane], size
+                    content.spans[number] = lane, -1 if lost else ends[lane], size
                     ends[lane] += 0 if lost else size
             except (ValueError, TypeError, KeyError, AttributeError, RtnbError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise TraceError(f"Cannot read event {number} of the trace {self._file.name} ({reason}).") from error
-            rows.append(row)
-        return rows, spans
+            content.rows.append(row)
+        return content
 
     @cached_property
     def log(self) -> EventLog:
         """Every event, without secrets and without audio."""
-        rows = self._rows[0]
+        rows = self._content.rows
         log = EventLog.of(rows, start_s=(rows[0].monotonic_s if rows else 0.0) + self._zero_ms / 1000)
-        inside = [self._is_inside(self._layout.ms(row)) for row in rows]
-        return log if all(inside) else log[inside.index(True) : len(rows) - inside[::-1].index(True)]
+        if self._window is None:
+            return log
+        inside = [row.number for row in rows if self._is_inside(self._layout.ms(row))]
+        return log[inside[0] : inside[-1] + 1] if inside else log[:0]
 
     @property
     def events(self) -> EventLog:
@@ -120,7 +137,7 @@ class Trace:
 
     def rows(self) -> Iterator[LogRow]:
         """Yield every row with its audio, as the session's own log had it."""
-        rows, spans = self._rows
+        rows, spans, _ = self._content
         for row in rows:
             if (span := spans.get(row.number)) is None or span[1] < 0:
                 yield row
@@ -133,7 +150,7 @@ class Trace:
 
     @cached_property
     def _layout(self) -> Layout:
-        layout, (rows, spans) = Layout(), self._rows
+        layout, (rows, spans, _) = Layout(), self._content
         for row in rows:
             layout.take(row, spans.get(row.number))
         return layout
@@ -161,7 +178,7 @@ class Trace:
             raise TraceError(f"cannot cut from {start_ms:g} to {stop_ms:g} ms; allowed: 0 ≤ start < stop")
         part = object.__new__(type(self))
         part._file, part.manifest = self._file, self.manifest
-        part.__dict__.update({name: self.__dict__[name] for name in ("_rows", "_layout") if name in self.__dict__})
+        part.__dict__.update({name: self.__dict__[name] for name in ("_content", "_layout") if name in self.__dict__})
         part._window = self._zero_ms + start_ms, self._zero_ms + min(stop_ms, self.duration_ms)
         return part
 
@@ -170,7 +187,7 @@ class Trace:
     @cached_property
     def _entries(self) -> list[Entry]:
         entries = Entries(self._layout)
-        for row in self._rows[0]:
+        for row in self._content.rows:
             entries.add(row)
         return [one for one in entries.timed() if self._is_inside(one.start_ms, max(one.stop_ms or 0.0, one.start_ms))]
 
@@ -188,7 +205,7 @@ class Trace:
 
     @property
     def transcript(self) -> str:
-        """One paragraph per message, with what was not heard in brackets."""
+        """One paragraph per message; words that were not played are in brackets."""
         return to_text(self._entries)
 
     # --- audio --------------------------------------------------------------------------------------------------------
@@ -210,17 +227,12 @@ class Trace:
     @cached_property
     def heard_audio(self) -> Track | None:
         """Audio of the model as it was played: cut where the user interrupted it."""
-        starts: dict[str, float] = {}
-        for marker in self._file.lines(markers=True):
-            try:
-                at_ms = 1000 * (float(marker["monotonic_s"]) - self._rows[0][0].monotonic_s)
-                starts.setdefault(str(marker["item_id"]), at_ms - float(marker["played_ms"]))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise TraceError(f"Cannot read a marker of the trace {self._file.name}: {error}.") from error
+        rows, _, played = self._content
+        starts = {name: 1000 * (at_s - rows[0].monotonic_s) - ms for name, (at_s, ms) in played.items() if rows}
         return self._track(self._layout.pieces["model"], starts)
 
     def stereo(self) -> Audio:
-        """Return the user (left) and what was heard of the model (right).
+        """Return the user (left) and the model as it was played (right).
 
         Returns
         -------
@@ -239,10 +251,10 @@ class Trace:
             The trace has no audio of it.
         """
         formats, data, form = Formats(), b"", None
-        for row in self._rows[0]:
+        for row in self._content.rows:
             found: Any = formats.of(row.event)
             if found is not None and getattr(row.event, "item_id", "") == item_id:
-                lane, start, size = self._rows[1][row.number]
+                lane, start, size = self._content.spans[row.number]
                 data, form = data + self._file.audio(lane, start, start + size), codec(found.type)
         if form is None:
             raise TraceError(f"the trace has no audio of the item {item_id!r}; trace.turns lists the items")
@@ -254,7 +266,7 @@ class Trace:
     @cached_property
     def settings(self) -> list[tuple[float, SessionConfig]]:
         """Time in ms and settings, each time that the service confirmed them."""
-        rows = [row for row in self._rows[0] if isinstance(row.event, _CONFIRMED)]
+        rows = [row for row in self._content.rows if isinstance(row.event, _CONFIRMED)]
         return [(self._layout.ms(row) - self._zero_ms, row.event.session) for row in rows]  # type: ignore[attr-defined]
 
     def settings_at(self, t_ms: float) -> SessionConfig:
@@ -266,7 +278,7 @@ class Trace:
         """Latency of each answer, as of a live session."""
         meter = LatencyMeter()
         meter.feed(self.rows())
-        zero_s = self._rows[0][0].monotonic_s if self._rows[0] else 0.0
+        zero_s = self._content.rows[0].monotonic_s if self._content.rows else 0.0
         meter.turns = [turn for turn in meter.turns if self._is_inside(1000 * (turn.start_s - zero_s))]
         return meter
 
@@ -274,7 +286,7 @@ class Trace:
     def cost(self) -> CostMeter:
         """Tokens and estimated dollars."""
         meter = CostMeter()
-        meter.feed(row for row in self._rows[0] if self._is_inside(self._layout.ms(row)))
+        meter.feed(row for row in self._content.rows if self._is_inside(self._layout.ms(row)))
         return meter
 
     # --- copies -------------------------------------------------------------------------------------------------------
@@ -289,7 +301,7 @@ class Trace:
     def redacted(
         self, *, audio: Literal["silence", "tone"] | None = None, text: Callable[[str], str] | None = None
     ) -> Trace:
-        """Return a copy in which nobody can be heard or read; times and lengths stay.
+        """Return a copy with other audio and other texts; times and lengths stay.
 
         Parameters
         ----------
@@ -313,11 +325,13 @@ class Trace:
         with TemporaryDirectory() as folder:
             writer = TraceWriter(Path(folder) / "trace", self.manifest | facts | {"window_ms": self._window})
             for row in self.rows():
-                piece = layout.take(row, self._rows[1].get(row.number))
+                piece = layout.take(row, self._content.spans.get(row.number))
                 near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(_ids(row.event))
                 near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
                 if near or piece is not None or isinstance(row.event, _PLACING):
                     writer.add(change(row), keep_audio=near)
+            for item_id, (at_s, played_ms) in self._content.played.items():
+                writer.mark(item_id, played_ms, at_s)
             writer.finish(target)
 
     # --- views --------------------------------------------------------------------------------------------------------
@@ -368,12 +382,16 @@ class Trace:
 
 def _row(line: dict[str, Any], number: int) -> LogRow:
     direction: Literal["sent", "received"] = "sent" if line["direction"] == "sent" else "received"
-    message = line["event"]
+    message, dropped = line["event"], int(line.get("audio_dropped_bytes", 0))
+    event: Any = None
     if "audio_bytes" in line:
+        dropped = int(line["audio_bytes"]) if line.get("lost") else 0
+        if direction == "sent" and len(message) == 2 and isinstance(event_id := message.get("event_id"), str):
+            event = events.InputAudioBufferAppend(audio=b"", event_id=event_id)  # most events of a long session
         message = {**message, ("audio" if direction == "sent" else "delta"): ""}
-    event = wire.decode(message, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
+    if event is None:
+        event = wire.decode(message, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
     times = float(line["monotonic_s"]), float(line["wall_time"])
-    dropped = int(line.get("audio_dropped_bytes", 0)) or (int(line["audio_bytes"]) if line.get("lost") else 0)
     return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, dropped)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rtnb.audio import Audio, codec, resample
+from rtnb.audio import Audio, Codec, codec, resample
 from rtnb.client.log import LogRow
 from rtnb.errors import TraceError
 from rtnb.protocol.values import AudioFormat
@@ -28,7 +28,7 @@ _MARGIN: Final = 160
 """Samples at 8 kHz beside a part that is resampled: 20 ms, longer than the filter, so that parts join smoothly."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Span:
     """Audio in a raw file; it stands for samples where `Timeline` wants an array."""
 
@@ -37,7 +37,7 @@ class Span:
     """First byte; -1 where the file does not have the audio."""
     length: int
     """Samples."""
-    form: str
+    form: Codec
     item_id: str
 
     nbytes = 0
@@ -51,7 +51,7 @@ class Span:
 
     def byte(self, sample: int) -> int:
         """Return where a sample lies in the file."""
-        return -1 if self.start < 0 else self.start + sample * codec(self.form).bytes_per_sample
+        return -1 if self.start < 0 else self.start + sample * self.form.bytes_per_sample
 
 
 class Layout(Timeline):
@@ -82,32 +82,34 @@ class Layout(Timeline):
         return piece
 
     def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> Any:
-        lane, start, n_bytes = self._span
+        (lane, start, n_bytes), held = self._span, codec(form.type)
         if (odd := self._odd.pop(stream, None)) is not None and odd == start - 1:  # the other half of a sample
             start, n_bytes = odd, n_bytes + 1
-        if n_bytes % codec(form.type).bytes_per_sample:
+        if n_bytes % held.bytes_per_sample:
             self._odd[stream] = start + n_bytes - 1
-        span: Any = Span(lane, start, n_bytes // codec(form.type).bytes_per_sample, form.type, stream)
+        length = n_bytes // held.bytes_per_sample
         if lane == "model":
-            piece = Piece("model", max(self.now_ms, self._received_stop.get(stream, 0.0)), span, form.rate_hz)
-            self._received_stop[stream] = piece.stop_ms
-            _join(self.received, piece)
-        return span
+            start_ms = max(self.now_ms, self._received_stop.get(stream, 0.0))
+            self._received_stop[stream] = start_ms + 1000 * length / held.rate_hz
+            other: Any = Span(lane, start, length, held, stream)  # the two tracks lengthen their own
+            _join(self.received, Piece("model", start_ms, other, held.rate_hz))
+        return Span(lane, start, length, held, stream)
 
     def _kept(self, piece: Piece) -> Piece:
-        _join(self.pieces[piece.lane], replace(piece))
+        _join(self.pieces[piece.lane], piece)
         return piece
 
 
 def _join(pieces: list[Piece], piece: Piece) -> None:
     """Append a piece, or lengthen the last one where it goes on with it."""
-    last, span = pieces[-1] if pieces else None, piece.samples
-    if last and abs(last.stop_ms - piece.start_ms) < 0.01:
-        before: Any = last.samples
-        if span == replace(before, start=before.byte(len(before)), length=len(span)):
-            last.samples = replace(before, length=len(before) + len(span))
+    span: Any = piece.samples
+    if pieces and abs(pieces[-1].stop_ms - piece.start_ms) < 0.01:
+        before: Any = pieces[-1].samples
+        goes_on = before.byte(before.length) == span.start
+        if goes_on and before.form is span.form and before.item_id == span.item_id:
+            before.length += span.length
             return
-    if len(span):
+    if span.length:
         pieces.append(piece)
 
 
@@ -186,7 +188,7 @@ class Track:
 
     def _samples(self, span: Span, start: int, stop: int) -> Audio:
         """Return samples of a span, counted at 24 kHz."""
-        form = codec(span.form)
+        form = span.form
         factor = RATE_HZ // form.rate_hz
         margin = _MARGIN if factor > 1 else 0
         first, last = max(0, start // factor - margin), min(len(span), -(-stop // factor) + margin)

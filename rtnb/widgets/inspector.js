@@ -8,6 +8,7 @@
  * @property {boolean} can_send    whether events can be sent
  * @property {number} height_px    of the whole inspector
  * @property {?number} selected_index  the selected event, both ways
+ * @property {Record<string, string>} marks  findings by the number of their first event
  *
  * The messages on the stream are described in inspector.py.
  */
@@ -53,6 +54,7 @@ class Inspector extends EventTable {
     watch(model, ["height_px"], () => root.style.setProperty("--rtnb-ev-height", `${model.get("height_px")}px`), signal);
     watch(model, ["can_send"], () => put(this.send, { hidden: !model.get("can_send") }), signal);
     watch(model, ["selected_index"], () => this.showSelected(), signal);
+    watch(model, ["marks"], this.paint, signal);
     const still = `[data-rtnb-static="${model.get("static_id")}"]`;
     add(el, "style", { textContent: `${still}, .jp-OutputArea-child:has(${still}) { display: none }` });
   }
@@ -62,6 +64,12 @@ class Inspector extends EventTable {
     try {
       await act();
     } catch (error) { this.note(error); }
+  }
+  paintRow(/** @type {any} */ dom, /** @type {number} */ at) {
+    super.paintRow(dom, at);
+    const mark = this.model.get("marks")?.[dom.dataset.index];
+    dom.title = mark ?? "";
+    dom.toggleAttribute("data-finding", mark !== undefined);
   }
 
   // --- keys and buttons

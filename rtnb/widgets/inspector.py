@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from IPython.display import display, update_display
-from traitlets import Bool, Int, Unicode
+from traitlets import Bool, Dict, Int, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.client.log import LogRow
 from rtnb.errors import ConnectionClosed, RtnbError
+from rtnb.trace import Findings, findings
 from rtnb.widgets import _event_detail as detail
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._event_rows import REPLACED, EventRows
@@ -70,6 +71,7 @@ class EventInspector(StreamWidget):
     can_send = Bool(False).tag(sync=True)
     height_px = Int(480, min=160, help="Height of the inspector, px.").tag(sync=True)
     selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
+    marks = Dict(help="Texts of the findings by the number of their first event.").tag(sync=True)
 
     def __init__(self, source: Any = None, *, height_px: int = 480) -> None:
         found = source_of(source)  # first: a source it does not take leaves nothing behind
@@ -99,10 +101,16 @@ class EventInspector(StreamWidget):
         self._source_number += 1
         facts = {"source": self._source_number, "waiting": given is None}
         self._rows = EventRows(source.log, facts=facts)  # in one step: the loop may be sending rows of the one before
-        self._given, self._source, self.event_log = given, source, source.log
+        self._given, self._source, self.event_log, self.marks = given, source, source.log, {}
         self.can_send = source.send is not None
         self._unsubscribe = source.log.subscribe(self._wake)
         self._wake()
+
+    def findings(self) -> Findings:
+        """Search the events for mistakes and surprises, and mark them in the table: see `rtnb.trace.findings`."""
+        found = findings(self.event_log)
+        self.marks = {str(one.events[0]): f"{one.severity}: {one.text} {one.next_step}" for one in reversed(found)}
+        return found
 
     def close(self) -> None:
         """Leave the page; the log stays. Closing twice is fine."""

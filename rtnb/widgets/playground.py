@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Collection
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from ipywidgets import Box, Dropdown, Layout, Tab, VBox
@@ -18,6 +20,7 @@ from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings
 from rtnb.errors import ConnectError, RequestTimeout, RtnbError
 from rtnb.protocol import wire
 from rtnb.targets import connect, resolve
+from rtnb.trace import Trace
 from rtnb.widgets._base import styles
 from rtnb.widgets._settings_update import nested
 from rtnb.widgets.channel import shared_channel
@@ -196,6 +199,14 @@ class Playground(Box):  # type: ignore[misc]
     def latency(self) -> LatencyMeter:
         """Latency of every turn of the session, step by step."""
         return self.message_bar.latency
+
+    @property
+    def trace(self) -> Trace:
+        """Everything of the session so far: turns, audio, settings; ``trace=`` of the playground records to a file."""
+        folder = TemporaryDirectory(ignore_cleanup_errors=True)
+        trace = Trace(self.session.save_trace(f"{folder.name}/session.rtnb"))
+        weakref.finalize(trace, folder.cleanup)
+        return trace
 
     def connect(self) -> None:
         """Open a new session with the settings of the one before. Returns at once."""

@@ -1,4 +1,4 @@
-"""`TracePlayer`: a recorded session as a player; the page asks for the sound that it plays."""
+"""`TracePlayer`: player of a recorded session; the page requests the sound that it plays."""
 
 from __future__ import annotations
 
@@ -39,3 +39,6 @@ class TracePlayer(Widget):
 
     def _on_part(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
         self.send(message, [part(self._trace, message["part"])])
+
+    def __repr__(self) -> str:
+        return repr(self._trace)  # what a cell shows where there are no widgets

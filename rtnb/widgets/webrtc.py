@@ -33,6 +33,7 @@ from rtnb.protocol import events, wire
 from rtnb.protocol.values import SessionConfig
 from rtnb.redaction import mask_credentials
 from rtnb.targets import Shared, resolve
+from rtnb.trace import keep
 from rtnb.transport.base import TargetFacts, Transport
 from rtnb.transport.http import offer_facts, post_offer, read_answer
 from rtnb.widgets._base import bundle, format_error, styles
@@ -276,7 +277,10 @@ class WebRTCPeer(SessionView):
             call = self._call = Call(self._calls, page_id, self._stream.publish, target.facts)
             on_failure.push_async_callback(call.close)
             await self._connect(call)
-            session = await open_session(call, config=self._config, **self._options)  # type: ignore[arg-type]
+            options: dict[str, Any] = dict(self._options)
+            recording = options.pop("trace", None), options.pop("trace_max_bytes", None)
+            opened = await open_session(call, config=self._config, **options)  # type: ignore[arg-type]
+            session = await keep(opened, *recording)
             on_failure.pop_all()
         if isinstance(target, Shared):
             session.on_close(target.release)

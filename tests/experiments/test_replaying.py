@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +76,33 @@ def _received(rows: Any) -> list[LogRow]:
     return [row for row in rows if row.direction == "received"]
 
 
+async def _lateness_ms(found: list[float]) -> None:
+    """Measure how late this busy computer wakes a task."""
+    while True:
+        due_s = time.monotonic() + 0.01
+        await asyncio.sleep(0.01)
+        found.append(1000 * (time.monotonic() - due_s))
+
+
 async def test_a_client_of_a_recording_receives_the_same_events_at_the_same_times(talk: Talk) -> None:
+    lateness_ms: list[float] = []
     with Trace(talk.path) as kept, rtnb.Simulator(replay=kept) as service:
+        probe = asyncio.create_task(_lateness_ms(lateness_ms))
         again = await rtnb.replay(kept, service)
+        probe.cancel()
         old, new = _received(kept.rows()), _received(again.rows())
         assert [row.type for row in new] == [row.type for row in old]
         same = [(a, b) for a, b in zip(old, new, strict=True) if a.type.startswith(("response.", "input_audio"))]
         for a, b in same:
             if not a.type.startswith(("response.created", "response.done")):  # they echo an id of the client
                 assert a.event == b.event
-        late_ms = np.array([1000 * (b.monotonic_s - a.monotonic_s) for a, b in zip(old, new, strict=True)])
-        assert np.percentile(np.abs(late_ms - np.median(late_ms)), 95) <= LIMIT_MS
+        # From event to event: a stall of this computer is in one distance, and not in all that follow.
+        distances = [np.diff([1000 * row.monotonic_s for row in rows]) for rows in (old, new)]
+        late_ms = np.abs(distances[1] - distances[0])
+        assert np.percentile(late_ms, 95) <= LIMIT_MS + 2 * np.percentile(
+            lateness_ms, 95
+        )  # this computer's own lateness
+        assert abs(distances[1].sum() - distances[0].sum()) < 1000
         again.close()
 
 

@@ -98,6 +98,7 @@ def test_the_table_in_a_cell_marks_words_and_shows_service_text_as_text(compared
     assert f"<del>{SECOND}</del>" in html
     assert "&lt;b&gt;here&lt;/b&gt;" in html
     assert "<b>" not in html
+    assert html.count("<del>") == html.count("</del>") > 0
 
 
 def test_the_figure_has_a_lane_per_side_and_trace(compared: Comparison) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rtnb.client.log import EventLog
+from rtnb.errors import ServiceError
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS, Event
 from rtnb.protocol.values import (
@@ -21,6 +23,7 @@ from rtnb.protocol.values import (
     Usage,
 )
 from rtnb.simulator.transcriber import ExactTranscriber
+from rtnb.trace import Trace, save_trace
 from rtnb.trace.rules import RULES, Finding, findings, flat
 from tests.client.virtual import run_virtual
 from tests.simulator.rig import spoken
@@ -121,7 +124,6 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
         "A turn ended, and the user spoke on 400 ms later: it was cut off.",
         (2, 3),
     ),
-    "empty-transcript": ([CREATED, (1, transcript(" "))], "A turn has no words in its transcript.", (1,)),
     "echo": (
         [CREATED, (1, delta(900)), (1.2, SAID), (2, started(0)), (3, transcript("the answer to the question"))],
         f"The microphone picked up the assistant: {TRUTH!r} came back as a turn.",
@@ -144,7 +146,7 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
     ),
     "barge-in-not-truncated": (
         [CREATED, (1, delta(4000)), (2, started(0))],
-        "The user interrupted an answer; the model believes that the last 3.0 s were heard.",
+        "The user interrupted an answer; the model takes its last 3.0 s as heard.",
         (2, 1),
     ),
     "uncommitted-audio": (
@@ -181,11 +183,6 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
         "The call of weather got no output within 5 s.",
         (1, 2),
     ),
-    "tool-arguments-invalid": (
-        [CREATED, (1, call('{"city": ')), (1.1, done())],
-        "The arguments of weather are no JSON: Expecting value: line 1 column 10 (char 9).",
-        (1,),
-    ),
     "context-truncated": (
         [CREATED, *answers(2_000, 1_500)],
         "The model reads 1500 tokens, 2000 before: the start of the conversation is cut.",
@@ -193,7 +190,7 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
     ),
     "token-growth": (
         [CREATED, *answers(*range(500, 5_000, 500))],
-        "Each answer reads the whole conversation: 9 answers read 22500 tokens, the last one 4500, the first one 500.",
+        "Each answer reads all before it: 500 tokens at first, 4500 at last, 22500 together.",
         (9, 1),
     ),
     "rate-limit-near": (
@@ -281,6 +278,13 @@ QUIET: dict[str, list[tuple[float, Event]]] = {
         (2.2, SAID),
         (3, transcript("the answer to the question")),
     ],
+    "half a sample at the end of a chunk": [
+        CREATED,
+        (1, events.InputAudioBufferAppend(audio=b"abc")),
+        (1.1, events.InputAudioBufferAppend(audio=b"d")),
+        (1.2, created()),
+        (1.3, events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=b"abc")),
+    ],
     "nothing at all": [],
 }
 
@@ -322,17 +326,33 @@ def test_no_rule_fires_on_a_clean_conversation_of_20_turns(clean: EventLog) -> N
 
 
 def test_findings_are_a_table_in_order_of_time_and_secrets_do_not_enter() -> None:
-    case = [
-        CREATED,
-        (1, error("x", None, f"Wrong key {KEY} <b>")),
-        (1, transcript("")),
-    ]
-    result = findings(log_of(*case, (0.5, transcript(""))))
+    refused = (1.0, error("x", None, f"Wrong key {KEY} <b>"))
+    failed = (0.5, done(status="failed", status_details=FAILED))
+    result = findings(log_of(CREATED, refused, failed))
     assert list(result.to_frame().columns) == list(Finding._fields)
-    assert result.to_frame().t_ms.is_monotonic_increasing
+    assert [finding.rule for finding in result] == ["response-failed", "service-error"]
     html = result._repr_html_()
     assert "<b>" not in html
+    assert result[0].next_step in html
     assert KEY not in html + repr(result)
+
+
+def test_a_part_of_a_trace_has_its_own_findings_on_its_own_clock(tmp_path: Path) -> None:
+    async def talk() -> None:
+        async with near_session(latency="fast") as session:
+            for _ in range(2):
+                with pytest.raises(ServiceError):
+                    await session.conversation.item.delete("item_nobody_knows")
+                await asyncio.sleep(5)
+            save_trace(session, tmp_path / "talk.rtnb")
+
+    run_virtual(talk())
+    with Trace(tmp_path / "talk.rtnb") as trace:
+        first, second = trace.findings()
+        (cut,) = trace.cut(4_000, trace.duration_ms).findings()
+    assert (cut.rule, cut.events) == ("service-error", second.events)
+    assert cut.t_ms == pytest.approx(second.t_ms - 4_000)
+    assert first.t_ms < 1_000
 
 
 def test_findings_of_what_has_no_log_are_a_type_error() -> None:

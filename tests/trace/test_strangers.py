@@ -159,9 +159,9 @@ def test_audio_that_the_file_does_not_have_is_silence(good: Path) -> None:
         assert not trace.model_audio[2400:].any()
 
 
-def test_markers_are_checked(good: Path) -> None:
-    with pytest.raises(TraceError, match="Cannot read a marker"):
-        _ = Trace(_changed(good, {"markers.jsonl": b'{"item_id": "a"}\n'})).heard_audio
+def test_a_report_of_a_speaker_is_checked(good: Path) -> None:
+    with pytest.raises(TraceError, match=r"event 1 .*item_id"):
+        _ = Trace(_changed(good, {"events.jsonl": _line() + b'{"played_ms": 1, "monotonic_s": 2}\n'})).heard_audio
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

@@ -142,6 +142,16 @@ async def test_an_event_that_is_never_sent_has_a_reason(monkeypatch: pytest.Monk
     inspector.close()
 
 
+def test_findings_mark_their_first_events_until_another_source_is_shown() -> None:
+    broken = {"type": "error", "event_id": "e1", "error": {"type": "server_error", "message": "Broken."}}
+    inspector = EventInspector([{"type": "response.create", "event_id": "c1"}, broken])
+    (finding,) = inspector.findings()
+    assert finding.rule == "service-error"
+    assert inspector.marks["1"].startswith("error: The service reports an error: Broken.")
+    inspector.source = []
+    assert inspector.marks == {}
+
+
 def test_the_log_of_an_inspector_is_not_copied() -> None:
     log = EventLog()
     inspector = EventInspector(log)

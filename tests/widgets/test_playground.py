@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +61,17 @@ async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> 
     assert re.fullmatch(r"commit sent → first audio \d+ ms", bar.last_turn)
     assert re.fullmatch(r"2 turns · \d+ tokens", playground.connection.usage)
     playground.close()
+
+
+async def test_it_records_into_a_file_and_shows_its_trace(simulator: rtnb.Simulator, tmp_path: Path) -> None:
+    playground = Playground(simulator, turn_detection=None, trace=tmp_path / "talk.rtnb")
+    answer = await playground.ask("Hello!")
+    with playground.trace as so_far:
+        assert so_far.turns[1].text == answer.transcript
+    playground.close()
+    await eventually((tmp_path / "talk.rtnb").exists)
+    with rtnb.Trace(tmp_path / "talk.rtnb") as recorded:
+        assert recorded.turns[1].text == answer.transcript
 
 
 async def test_a_spoken_turn_counts_from_the_acoustic_end(simulator: rtnb.Simulator) -> None:

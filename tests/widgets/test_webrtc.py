@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from rtnb.protocol import Connection, events
 from rtnb.protocol.values import ContentPart, SessionConfig
 from rtnb.simulator import Simulator
 from rtnb.targets import connect
+from rtnb.trace import Trace, keep
 from rtnb.transport import TargetFacts
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.webrtc import FAILURES, NEXT_STEPS, Call, WebRTCPeer, failure
@@ -123,6 +125,16 @@ async def test_barge_in_is_left_to_the_service(talk: Talk) -> None:
         "truncated": True,
     }
     assert not any(isinstance(event, events.ConversationItemTruncate) for event in talk.far.service.heard)
+
+
+async def test_a_recording_of_a_call_says_that_its_audio_is_missing(talk: Talk, tmp_path: Path) -> None:
+    await keep(talk.session, tmp_path / "call.rtnb")
+    await playing(talk)
+    await talk.session.close()
+    with Trace(tmp_path / "call.rtnb") as trace:
+        assert trace.model_audio is None
+        assert trace.manifest["tracks"]["model"]["missing"].startswith("WebRTC: this audio went between the page")
+        assert [turn.role for turn in trace.turns] == ["assistant"]
 
 
 async def test_speech_goes_over_the_track(talk: Talk) -> None:

@@ -111,6 +111,21 @@ async def test_runs_fold_and_unfold(browser: Any) -> None:
     assert await page.evaluate(names) == folded
 
 
+async def test_a_finding_is_an_icon_with_its_text(browser: Any) -> None:
+    page = await inspector(browser, marks={})
+    await page.evaluate("push(0, [commit(1), error(2, 0), done(3)])")
+    await page.evaluate("settled()")
+    await page.evaluate("model.set('marks', { 1: 'error: The service reports an error.' })")
+    row = page.locator(".rtnb-ev-row[data-finding]")
+    await row.wait_for()
+    assert await row.get_attribute("data-index") == "1"
+    assert await row.get_attribute("title") == "error: The service reports an error."
+    icon = "(e) => getComputedStyle(e.children[6], '::before').content"
+    assert await row.evaluate(icon) == '"⚠ "'
+    await page.evaluate("model.set('marks', {})")
+    await page.wait_for_function("!document.querySelector('[data-finding]')")
+
+
 async def test_toggles_say_whether_they_are_pressed(browser: Any) -> None:
     page = await inspector(browser)
     await page.evaluate("push(0, [error(0), done(10)])")

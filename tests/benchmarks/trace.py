@@ -1,0 +1,190 @@
+"""Cost of a recording, and a recording of two hours. ``python -m tests.benchmarks.trace``
+
+CPU: a process talks to a simulator in another process, in rounds with and without a recording in turns; the medians of
+its CPU time are compared. Two hours: a trace with a continuous microphone (100 ms chunks), an answer of 8 s every 20 s
+with its transcript, and 16-bit PCM on both sides is written, then opened in a fresh process, which makes what a player
+shows: turns, transcript, both waveforms. The floor is reading the bytes of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BOUND_CPU = 1.10
+"""Largest multiple of the CPU of a session without a recording."""
+BOUND_OPEN_S = 1.0
+BOUND_VIEW_S = 2.0
+"""Opening, and what the player shows."""
+BOUND_MB = 300.0
+"""Largest memory of the process that opens two hours."""
+
+
+def serve(pipe: Pipe) -> None:
+    """Serve until told to stop."""
+    import rtnb
+
+    with rtnb.Simulator(latency="realistic", voice="babble") as simulator:
+        pipe.send((simulator.url, simulator.key))
+        pipe.recv()
+
+
+async def talk(url: str, key: str, path: Path | None) -> float:
+    """Talk for some seconds; return the CPU per event, in µs."""
+    import rtnb
+    from rtnb.audio import babble
+
+    speech = babble("Would you please tell me something about the weather?").audio
+    options: dict[str, Any] = {} if path is None else {"trace": path}
+    target = rtnb.Azure(url, deployment="any", api_key=key)
+    async with rtnb.connect(target, turn_detection="server_vad", **options) as session:
+        start_s = time.process_time()
+        for _ in range(2):
+            assert (await session.say(speech, rate_hz=24_000)).audio.any()
+            assert (await session.ask("Count to five!")).audio.any()
+        spent_s, count = time.process_time() - start_s, len(session.log)
+    return 1e6 * spent_s / count
+
+
+def measure_cpu(rounds: int, folder: Path) -> tuple[float, float]:
+    """Return the median CPU per event without and with a recording, in µs."""
+    here, there = multiprocessing.Pipe()
+    service = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
+    service.start()
+    url, key = here.recv()
+    spent: dict[bool, list[float]] = {False: [], True: []}
+    try:
+        asyncio.run(talk(url, key, None))  # imports and caches
+        for number in range(rounds):
+            for recorded in (False, True):
+                path = folder / f"{number}.rtnb" if recorded else None
+                spent[recorded].append(asyncio.run(talk(url, key, path)))
+    finally:
+        here.send("stop")
+        service.join(10)
+    return statistics.median(spent[False]), statistics.median(spent[True])
+
+
+def write(path: Path, hours: float) -> int:
+    """Write a long trace; return its number of events."""
+    from rtnb.client.log import EventLog, LogRow
+    from rtnb.protocol import events
+    from rtnb.protocol.values import Item
+    from rtnb.trace.file import TraceWriter
+
+    noise = np.random.default_rng(0).integers(-3000, 3000, 24_000, np.int16).tobytes()
+    writer, log, number = TraceWriter(path.with_suffix(".part"), {"clock": {}}), EventLog(), 0
+
+    def add(at_s: float, direction: Any, event: Any) -> None:
+        nonlocal number
+        writer.add(LogRow(number, direction, at_s, 1.8e9 + at_s, event.type, 6_600, event))
+        number += 1
+        if number % 1000 == 0:
+            writer.flush()
+
+    for tick in range(round(hours * 36_000)):
+        at_s = tick / 10
+        add(at_s, "sent", events.InputAudioBufferAppend(audio=noise[:4800], event_id=f"client_{tick}"))
+        turn, within = divmod(tick, 200)
+        ids = {"response_id": f"resp_{turn:016}", "item_id": f"item_{turn:016}"}
+        user = Item(type="message", role="user", id=f"user_{turn:016}")
+        if within == 20:
+            started = events.InputAudioBufferSpeechStarted(
+                audio_start_ms=tick * 100, item_id=str(user.id), event_id="e"
+            )
+            add(at_s, "received", started)
+        if within == 90:
+            stopped = events.InputAudioBufferSpeechStopped(audio_end_ms=tick * 100, item_id=str(user.id), event_id="e")
+            add(at_s, "received", stopped)
+            add(at_s, "received", events.ConversationItemAdded(item=user, event_id="e"))
+            done = events.ConversationItemInputAudioTranscriptionCompleted(
+                item_id=str(user.id),
+                content_index=0,
+                transcript="What is the weather like in Oslo today?",
+                event_id="e",
+            )
+            add(at_s, "received", done)
+        if 100 <= within < 180 and within % 2 == 0:
+            add(
+                at_s,
+                "received",
+                events.ResponseOutputAudioDelta(**ids, delta=noise[:9600], event_id=f"event_{tick:016}"),
+            )
+            text = events.ResponseOutputAudioTranscriptDelta(**ids, delta=" word", event_id=f"event_{tick:016}")
+            add(at_s, "received", text)
+    writer.finish(path)
+    assert not log
+    return number
+
+
+_VIEW = """
+import json, sys, time
+def most_mb():
+    try:
+        status = open("/proc/self/status").read()
+    except OSError:  # not Linux
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+start = time.perf_counter()
+import rtnb, numpy as np
+from rtnb.trace import Trace
+imported = time.perf_counter()
+trace = Trace(sys.argv[1])
+opened = time.perf_counter()
+turns, words = len(trace.turns), len(trace.transcript)
+read = time.perf_counter()
+peaks = [np.abs(track.read(t, t + 30_000)).max() for track in (trace.user_audio, trace.heard_audio)
+         for t in range(0, int(trace.duration_ms), 30_000)]
+viewed = time.perf_counter()
+table = len(trace.events) if len(sys.argv) > 2 else 0
+print(json.dumps({"import": imported - start, "open": opened - imported, "turns": read - opened,
+    "waveforms": viewed - read, "n_turns": turns, "hours": trace.duration_ms / 3.6e6, "words": words, "table": table,
+    "mb": most_mb(), "peaks": float(max(peaks))}))
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--hours", type=float, default=2.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        without, recorded = measure_cpu(options.rounds, folder) if options.rounds else (1.0, 1.0)
+        path = folder / "long.rtnb"
+        count = write(path, options.hours)
+        start_s = time.perf_counter()
+        with path.open("rb") as file:
+            size = sum(len(part) for part in iter(lambda: file.read(2**20), b""))
+        floor_s = time.perf_counter() - start_s
+        done = subprocess.run(
+            [sys.executable, "-c", _VIEW, str(path), "events"], capture_output=True, text=True, check=True
+        )
+    view = json.loads(done.stdout)
+    print(f"CPU per event: {without:.0f} µs, recorded {recorded:.0f} µs: {recorded / without:.2f} (bound {BOUND_CPU})")
+    print(f"{view['hours']:.1f} h, {count:,} events, {size / 1e6:.0f} MB; reading its bytes takes {floor_s:.2f} s")
+    view_s = view["turns"] + view["waveforms"]
+    print(
+        f"open {view['open']:.3f} s (bound {BOUND_OPEN_S}), turns and waveforms {view_s:.2f} s (bound {BOUND_VIEW_S})"
+    )
+    print(f"memory {view['mb']:.0f} MB with the table of {view['table']:,} events (bound {BOUND_MB})")
+    print(json.dumps({"benchmark": "trace", "cpu_ratio": round(recorded / without, 3), **view}))
+    fits = view["open"] <= BOUND_OPEN_S and view_s <= BOUND_VIEW_S and view["mb"] <= BOUND_MB
+    return 0 if fits and recorded <= BOUND_CPU * without else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

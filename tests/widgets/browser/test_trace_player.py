@@ -1,0 +1,174 @@
+"""Player of a trace: the page from a disk without a network, and the widget in JupyterLab."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtnb.simulator.transcriber import ExactTranscriber
+from rtnb.trace import Trace, save_trace
+from tests.browser.axe import violations
+from tests.client.virtual import run_virtual
+from tests.simulator.rig import spoken
+from tests.trace.talk import near_session
+
+EVIL = "<img src=x onerror=\"window.hacked = 1\"></script><script>window.hacked = 1</script> 'end'"
+LISTEN = """
+window.levels = [];
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to === this.context.destination) {
+    const meter = new AnalyserNode(this.context, { fftSize: 2048 });
+    connect.call(this, meter);
+    window.levels.push(() => {
+      const wave = new Float32Array(2048);
+      meter.getFloatTimeDomainData(wave);
+      return Math.max(...wave);
+    });
+  }
+  return connect.call(this, to, ...rest);
+};
+window.loudest = async (ms) => {
+  const found = [0, 0];
+  for (const end = performance.now() + ms; performance.now() < end; await new Promise((go) => setTimeout(go, 20)))
+    window.levels.forEach((level, lane) => { found[lane] = Math.max(found[lane], level()); });
+  return found;
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spoken turn with an answer in audio, then a typed one, whose texts try to be markup."""
+    path = tmp_path_factory.mktemp("player") / "talk.rtnb"
+
+    async def speak() -> None:
+        exact = ExactTranscriber()
+        exact.learn("hello", spoken("hello you there"), rate_hz=24_000)
+        settings = {"transcription": "whisper-1"}
+        steps = [{"when": {"speech": True}, "say": EVIL}]
+        async with near_session(settings, latency="fast", transcriber=exact, scenario={"steps": steps}) as session:
+            await session.say(spoken("hello you there"), rate_hz=24_000)
+            await asyncio.sleep(5)
+            await session.ask("And now?")
+            save_trace(session, path)
+
+    run_virtual(speak())
+    return path
+
+
+@pytest.fixture
+async def page(browser: Any, talk: Path) -> Any:
+    """The page of the trace, opened from the disk in a browser without a network."""
+    with Trace(talk) as trace:
+        trace.to_html(talk.with_suffix(".html"))
+    context = await browser.new_context(viewport={"width": 1000, "height": 700}, offline=True)
+    await context.add_init_script(LISTEN)
+    page = await context.new_page()
+    page.failures = []
+    page.on("pageerror", lambda error: page.failures.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and page.failures.append(message.text))
+    page.on("request", lambda request: page.failures.append(request.url) if "file:" not in request.url else None)
+    await page.goto(talk.with_suffix(".html").as_uri())
+    await page.locator("canvas").wait_for()
+    return page
+
+
+async def heard(page: Any, button: Any) -> list[float]:
+    """Click, and return the highest level of each side in the 8 s from before the click on."""
+    await page.evaluate("() => { window.found = loudest(8000); }")
+    await button.click()
+    levels: list[float] = await page.evaluate("found")
+    return levels
+
+
+async def test_both_tracks_are_heard_and_can_be_muted(page: Any) -> None:
+    user, model = await heard(page, page.get_by_role("button", name="Play"))
+    assert min(user, model) > 0.05
+    await page.get_by_role("button", name="Pause").click()
+    assert await page.locator("output").text_content() > "0:04"
+    await page.get_by_label("Model").uncheck()
+    user, model = await heard(page, page.get_by_label("Transcript").get_by_text("hello", exact=True))
+    assert user > 0.05
+    assert model == 0
+    assert page.failures == []
+
+
+async def test_a_click_on_the_axis_plays_from_there_and_keys_move(page: Any, talk: Path) -> None:
+    with Trace(talk) as trace:
+        duration_s = trace.duration_ms / 1000
+    box = await page.locator("canvas").bounding_box()
+    await page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 60)
+    await page.get_by_role("button", name="Pause").wait_for()
+    at = float(await page.locator("canvas").get_attribute("aria-valuenow"))
+    assert abs(at - duration_s / 2) <= 1.5
+    await page.locator("canvas").focus()
+    await page.keyboard.press("Home")
+    await page.wait_for_function("Number(document.querySelector('canvas').ariaValueNow) <= 1")
+    await page.keyboard.press(" ")
+    await page.get_by_role("button", name="Play").wait_for()
+    events = page.get_by_label("Events in view").get_by_role("button")
+    whole = await events.count()
+    await page.get_by_label("Zoom in").click()
+    assert 0 < await events.count() < whole
+    await page.get_by_label("Zoom out").click()
+    await page.get_by_label("Filter events").fill("session.created")
+    assert await events.count() == 1
+    assert page.failures == []
+
+
+async def test_text_of_the_service_stays_text_and_nothing_of_a_stranger_runs(page: Any) -> None:
+    shown = page.get_by_label("Transcript").get_by_text("onerror=")
+    assert "<img src=x onerror=" in await shown.text_content()
+    assert await page.locator("img").count() == 0
+    assert await page.evaluate("window.hacked") is None
+    # The policy refuses even what a mistake in the page would let in.
+    await page.evaluate("""() => {
+        document.body.append(Object.assign(document.createElement("script"), { textContent: "window.hacked = 2" }));
+        document.body.insertAdjacentHTML("beforeend", "<img src=x onerror='window.hacked = 3'>");
+    }""")
+    assert await page.evaluate("window.hacked") is None
+    assert await page.evaluate("fetch('data:text/plain,x').then(() => 'sent', () => 'refused')") == "refused"
+
+
+async def test_the_sound_of_a_long_trace_is_kept_as_on_the_telephone(browser: Any, talk: Path, tmp_path: Path) -> None:
+    with Trace(talk) as trace:
+        trace.to_html(tmp_path / "phone.html", max_bytes=600_000)
+        trace.to_html(tmp_path / "short.html", max_bytes=60_000)
+    page = await (await browser.new_context(offline=True)).new_page()
+    await page.add_init_script(LISTEN)
+    await page.goto((tmp_path / "phone.html").as_uri())
+    user, model = await heard(page, page.get_by_role("button", name="Play"))
+    assert min(user, model) > 0.05
+    assert (tmp_path / "phone.html").stat().st_size < 700_000
+    await page.goto((tmp_path / "short.html").as_uri())
+    await page.get_by_text(re.compile(r"Sound from \d+ s on is not in this page")).wait_for()
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+async def test_a_trace_in_a_cell_is_a_player(open_notebook: Any, talk: Path, theme: str) -> None:
+    cell = f"import rtnb\ntrace = rtnb.Trace({str(talk)!r})\ntrace"
+    notebook = await open_notebook("trace.ipynb", cells=[cell, "0"], theme=theme, fresh=True, script=LISTEN)
+    await notebook.run_all()
+    player = notebook.page.locator(".rtnb-trace")
+    await player.get_by_text("onerror=").first.wait_for()
+    await player.get_by_label("Findings").get_by_text("none").wait_for()
+    user, model = await heard(notebook.page, player.get_by_role("button", name="Play"))
+    assert min(user, model) > 0.05
+    pixels = await player.locator("canvas").evaluate("""(canvas) =>
+        new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, 120).data.buffer)).size""")
+    assert pixels > 3, "the waveform of the user is drawn"
+    assert await player.evaluate("(e) => e.scrollWidth <= e.clientWidth"), "nothing sticks out"
+    dark = np.mean(
+        [float(x) for x in re.findall(r"\d+", await player.evaluate("(e) => getComputedStyle(e).backgroundColor"))[:3]]
+    )
+    assert (dark < 100) == ("Dark" in theme)
+    await notebook.picture("player")
+    assert await violations(notebook.page, ".rtnb-trace") == []
+    saved = await notebook.save()
+    assert "onerror" not in str(saved.cells[0].outputs)
