@@ -14,7 +14,7 @@
  */
 import { EventPane } from "./event_pane.js";
 import { EventTable, KEPT, View, firstOf, whole } from "./event_table.js";
-import { add, button, onChannel, put, save, toggleButton, watch } from "./shared.js";
+import { add, button, download, onChannel, put, save, toggleButton, watch } from "./shared.js";
 
 const FILTER_HELP = "A part of type, id or text, “sent” or “received”; * stands for anything, a comma for “or”, ! for “not” ( / )";
 
@@ -39,6 +39,7 @@ class Inspector extends EventTable {
     this.following = toggleButton(bar, "Follow", () => this.onKey("f"), { title: "Keep the newest event in view; without it the table stands still (f)" });
     const foot = add(root, "div", { className: "rtnb-ev-bar rtnb-ev-foot" });
     this.status = add(foot, "span", { className: "rtnb-ev-status rtnb-faint" });
+    this.save = button(foot, "Export", () => this.export(), { title: "Save all events as JSON Lines" });
     this.send = button(foot, "Send event…", () => this.attempt(() => this.pane.compose()));
     root.addEventListener("keydown", (/** @type {any} */ { key, target }) => {
       if (key === "Escape" || (key === "Enter" && target === this.filter)) this.grid.focus();
@@ -89,6 +90,20 @@ class Inspector extends EventTable {
       await navigator.clipboard.writeText((await this.request("text", { index })).text);
       this.note(null, `event ${index} copied as JSON`);
     });
+  }
+  async export() {
+    /** @type {string[]} */ const chunks = [];
+    this.save.disabled = true;
+    await this.attempt(async () => {
+      for (let start = 0, more = true; more;) {
+        const reply = await this.request("export", { start }, { timeout_ms: 30_000 });
+        chunks.push(reply.text);
+        [start, more] = [reply.next, reply.more];
+        this.note(null, `${whole(start)} events exported`);
+      }
+      download("events.jsonl", chunks.join(""), "application/jsonl");
+    });
+    this.save.disabled = false;
   }
 
   // --- rows

@@ -3,7 +3,7 @@
 The kernel holds the log and sends compact rows (see `rtnb.widgets._event_rows`) at most ten times a second. Message to
 the page: ``rows`` {start, count, base, total, source, waiting}. Messages from it: ``from`` {start} asks for the rows
 from there on. Requests: ``event`` {first, last}, ``audio`` {first, last, number}, ``text`` {index}, ``search`` {terms,
-start}, ``check`` and ``send`` {text, anyway}. An event alone is a run from `first` to `first`.
+start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}. An event alone is a run from `first` to `first`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ __all__ = ["EventInspector", "inspect"]
 _INTERVAL_S: Final = 0.1  # between messages while events arrive one by one (measured: tests/benchmarks/inspector.py)
 _AT_ONCE: Final = 1_000  # rows per message: about 10 ms of work on either side
 _SEARCHED: Final = 1_000  # events searched per request: about 10 ms of the background loop
+_EXPORTED_BYTES: Final = 2**20
 _STILL_S: Final = 2.0  # so long after the last event the copy for the saved notebook is renewed (chosen)
 _SEND_S: Final = 8.0
 _STATIC_ROWS: Final = 200  # of the table that stays in a saved notebook: about 40 kB (chosen)
 
 
 class EventInspector(StreamWidget):
-    """Table of every event: filter, fold, play, link, send; `event_log` saves them.
+    """Table of every event: filter, fold, play, link, export, send.
 
     Kernel and page keep the newest 200,000 rows each; the page shows how many older events it leaves out.
 
@@ -196,6 +197,8 @@ class EventInspector(StreamWidget):
                     return {"text": detail.whole_text(rows, self._index(header["index"]))}
                 case "search":
                     return self._search([str(term).lower() for term in header["terms"]], int(header["start"]))
+                case "export":
+                    return self._export(max(0, int(header["start"])))
                 case "check" | "send":
                     return await self._check(str(header["text"]), send=kind == "send", anyway=bool(header["anyway"]))
             raise ValueError(f"unknown request {kind!r}")
@@ -214,6 +217,18 @@ class EventInspector(StreamWidget):
         found = ((index, rows.row(index).event) for index in range(start, stop))
         hits = [index for index, event in found if any(detail.contains(event, term) for term in terms)]
         return {"hits": hits, "next": stop}
+
+    def _export(self, start: int) -> dict[str, Any]:
+        log, lines, size = self.event_log, [], 0
+        dropped = log.dropped.events
+        position = max(0, start - dropped)
+        for line in log.lines(position):
+            lines.append(line)
+            size += len(line)
+            if size >= _EXPORTED_BYTES:
+                break
+        stop = dropped + position + len(lines) - (position == 0)  # the header is no event
+        return {"text": "".join(lines), "next": stop, "more": stop < dropped + len(log)}
 
     async def _check(self, text: str, *, send: bool, anyway: bool) -> dict[str, Any]:
         source = self._source

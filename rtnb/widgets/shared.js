@@ -159,6 +159,13 @@ export async function loadWorklet(/** @type {BaseAudioContext} */ context, /** @
   await context.audioWorklet.addModule(url).finally(() => URL.revokeObjectURL(url));
 }
 
+/** Save a text as a file of the user's. */
+export function download(/** @type {string} */ name, /** @type {string} */ text, type = "text/plain") {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  add(null, "a", { href: url, download: name }).click();
+  URL.revokeObjectURL(url);
+}
+
 /**
  * Prepare a canvas for drawing in CSS pixels.
  * @param {HTMLCanvasElement} canvas

@@ -76,6 +76,9 @@ async def test_requests_are_answered_and_nonsense_is_refused() -> None:
         "error": "this event carries no audio"
     }
     assert await inspector._on_message("nope", {}, []) == {"error": "unknown request 'nope'"}
+    exported = await inspector._on_message("export", {"start": 0}, [])
+    assert exported is not None
+    assert [json.loads(line).get("direction") for line in exported["text"].splitlines()] == [None, "sent"]
     inspector.close()
 
 

@@ -107,7 +107,7 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
 
         await reader.ask("from", start=0)
         await eventually(lambda: len(inspector._rows) == len(session.log))
-        shown: dict[str, Any] = {}
+        shown = {"export": json.dumps(await reader.ask("export", start=0))}
         for index, row in enumerate(session.log):
             shown[f"event {index}, {row.type}"] = json.dumps(await reader.ask("event", index=index))
             shown[f"text {index}, {row.type}"] = json.dumps(await reader.ask("text", index=index))

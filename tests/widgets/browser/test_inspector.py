@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
+from rtnb.client.log import EventLog
 from tests.benchmarks import inspector as benchmark
 from tests.browser.cells import eventually, run
 from tests.widgets.page import eventually as until
@@ -168,10 +170,16 @@ async def test_audio_plays_and_is_never_text(inspected: Opened) -> None:
     await page.wait_for_function("window.played.startsWith('data:audio/wav;base64,UklGR')")
 
 
-async def test_an_event_is_copied(inspected: Opened) -> None:
-    notebook = await inspected("copy.ipynb", MANY, keep=True)
+async def test_export_and_copy(inspected: Opened, tmp_path: Path) -> None:
+    notebook = await inspected("export.ipynb", MANY, keep=True)
     page = notebook.page
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+
+    async with page.expect_download() as coming:
+        await page.get_by_role("button", name="Export").click()
+    await (await coming.value).save_as(tmp_path / "events.jsonl")
+    assert [row.type for row in EventLog.load(tmp_path / "events.jsonl")][:2] == ["input_audio_buffer.commit", "error"]
+    assert len(EventLog.load(tmp_path / "events.jsonl")) == 43
 
     await rows(page, "buffer too small").click()
     await page.locator(".rtnb-ev-side").get_by_role("button", name="Copy JSON").click()
