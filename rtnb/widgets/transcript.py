@@ -1,4 +1,4 @@
-"""`Transcript`: the conversation as it grows, to read, hear and copy."""
+"""`Transcript`: the conversation as it grows, to read, hear, copy and save."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ PAGE_ENTRIES: Final = 500
 """The newest entries stand on the page, the same number as in transcript.js (chosen)."""
 
 _CLIP_MS: Final = 60_000  # the most that one click plays: 2.9 MB
+_FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
+    "txt": conversation.to_text,
+    "srt": conversation.to_srt,
+    "vtt": conversation.to_vtt,
+    "json": conversation.to_json,
+}
 
 
 class Transcript(SessionView):
@@ -88,9 +94,9 @@ class Transcript(SessionView):
             self._show(list(islice(reversed(self._entries.all), PAGE_ENTRIES))[::-1])
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
-        """Handle text {} → {text}, play {id} → [PCM16 at 24 kHz], and transcribe."""
-        if kind == "text":
-            return {"text": self.to_text()}
+        """Handle export {format} → {text}, play {id} → [PCM16 at 24 kHz], and transcribe."""
+        if kind == "export":
+            return {"text": _FORMATS[header["format"]](self.entries)}
         if kind == "play" and header["id"] in self._entries.all:
             (entry,) = self._entries.timed([header["id"]])
             length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)

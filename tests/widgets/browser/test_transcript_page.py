@@ -1,7 +1,8 @@
-"""`Transcript` on a page: hostile text stays text; statuses in words; copying."""
+"""`Transcript` on a page: hostile text stays text; statuses in words; export."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rtnb.widgets.transcript import PAGE_ENTRIES, Transcript
@@ -57,14 +58,17 @@ async def test_right_to_left_and_what_was_heard(browser: Any) -> None:
     await page.get_by_text("Type a message, or start the microphone.").wait_for()
 
 
-async def test_copy_takes_the_text_of_the_kernel(browser: Any) -> None:
+async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
     page = await shown(browser, "transcript", TRAITS)
-    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await page.evaluate("answers.text = { text: 'You: Hello!' }")
-    await page.get_by_role("button", name="Copy").click()
-    await page.get_by_text("Copied").wait_for()
-    assert await page.evaluate("navigator.clipboard.readText()") == "You: Hello!"
-    assert await page.evaluate("sent") == [["text", {}]]
+    await page.evaluate("answers.export = { text: 'WEBVTT' }")
+    await page.get_by_label("File format").select_option("vtt")
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Save").click()
+    file = await download.value
+    assert file.suggested_filename == "transcript.vtt"
+    assert Path(await file.path()).read_text(encoding="utf-8") == "WEBVTT"
+    await page.get_by_text("Saved transcript.vtt").wait_for()
+    assert await page.evaluate("sent") == [["export", {"format": "vtt"}]]
     await page.evaluate("unrender()")
     assert not await page.evaluate("listening()")
     assert await page.evaluate("model.handlers.size") == 0
