@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -91,6 +92,15 @@ class Trace:
 
     @cached_property
     def _content(self) -> _Content:
+        collects = gc.isenabled()
+        gc.disable()  # nothing here is garbage, and searching for it again and again takes half of the time
+        try:
+            return self._read()
+        finally:
+            if collects:
+                gc.enable()
+
+    def _read(self) -> _Content:
         content = _Content([], {}, {})
         ends: dict[Lane, int] = {"user": 0, "model": 0}
         for line in self._file.lines():
