@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,8 +16,8 @@ import numpy as np
 
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.audio import Audio, codec, resample
-from rtnb.client.log import EventLog, Formats, LogRow
+from rtnb.audio import Audio, resample
+from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError, TraceError
 from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
@@ -106,8 +105,6 @@ class Trace:
                     content.played.setdefault(str(line["item_id"]), report)
                     continue
                 row = _row(line, number)
-                if not math.isfinite(row.monotonic_s):
-                    raise ValueError(f"monotonic_s is {row.monotonic_s}")
                 if (lane := lane_of(row.event)) is not None:
                     size, lost = int(line["audio_bytes"]), line.get("lost") is True
                     if not 0 <= size <= 2**31:
@@ -205,7 +202,7 @@ class Trace:
 
     @property
     def transcript(self) -> str:
-        """One paragraph per message; words that were not played are in brackets."""
+        """Text with a paragraph per message; words that were not played are in brackets."""
         return to_text(self._entries)
 
     # --- audio --------------------------------------------------------------------------------------------------------
@@ -250,16 +247,13 @@ class Trace:
         TraceError
             The trace has no audio of it.
         """
-        formats, data, form = Formats(), b"", None
-        for row in self._content.rows:
-            found: Any = formats.of(row.event)
-            if found is not None and getattr(row.event, "item_id", "") == item_id:
-                lane, start, size = self._content.spans[row.number]
-                data, form = data + self._file.audio(lane, start, start + size), codec(found.type)
-        if form is None:
+        spans: list[Any] = [piece.samples for piece in self._layout.received]
+        spans = [span for span in spans if span.item_id == item_id and span.start >= 0]
+        if not spans:
             raise TraceError(f"the trace has no audio of the item {item_id!r}; trace.turns lists the items")
-        audio = form.decode(data[: len(data) // form.bytes_per_sample * form.bytes_per_sample])
-        return audio if form.rate_hz == RATE_HZ else resample(audio, from_rate_hz=form.rate_hz, to_rate_hz=RATE_HZ)
+        pieces = [self._file.audio(span.lane, span.start, span.byte(len(span))) for span in spans]
+        audio, rate_hz = spans[0].form.decode(b"".join(pieces)), spans[0].form.rate_hz
+        return audio if rate_hz == RATE_HZ else resample(audio, from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
 
     # --- settings and measures ----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One recorded conversation for the tests of this folder: barge-in, tool call, refused update, G.711."""
+"""Recorded conversation for the tests of this folder: barge-in, tool call, refused update, G.711."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
 
 @dataclass
 class Talk:
-    """What the live session knew, and its recording."""
+    """Facts of the live session, and its recording."""
 
     simulator: rtnb.Simulator
     path: Path
