@@ -8,13 +8,17 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise, repeat
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
-from rtnb.audio import Audio
+import numpy as np
+
+from rtnb.audio import Audio, ms_to_samples
+from rtnb.client import speech
 from rtnb.client.response import TAG
 from rtnb.client.session import Session
-from rtnb.errors import RtnbError
+from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.protocol import events
 from rtnb.protocol.values import UNSET, Item, ResponseConfig, SessionConfig, merge
 from rtnb.targets import connect
@@ -30,6 +34,9 @@ QUIET_S: Final = 0.3
 """An answer is over once nothing was said or in progress for so long (chosen)."""
 LONGEST_END_S: Final = 60.0
 """Longest wait for the end of the last answer (chosen: the timeout of a response)."""
+
+LONGEST_TURN_S: Final = 10.0
+"""Longest silence that is added to end the last turn (chosen: `semantic_vad` with low eagerness waits for 8 s)."""
 
 _SKIPPED = events.ConversationItemTruncate | events.OutputAudioBufferClear  # a session sends them without being asked
 _CHECK_S: Final = 0.02
@@ -56,7 +63,8 @@ async def replay(
     settings : mapping, optional
         Settings of the session by name, in place of the recorded ones: ``{"instructions": "Be brief."}``.
     mode : {"same timing", "reacting"}, default "same timing"
-        "same timing" sends each event at its recorded distance from the first, whatever the service does. "reacting"
+        "same timing" sends each event at its recorded distance from the first, whatever the service does; where
+        a turn goes on longer than in the recording, with silence after it. "reacting"
         sends one utterance or text after the other, each once the answer to the one before was heard.
     path : path, optional
         File of the new recording; None makes a temporary one.
@@ -117,12 +125,20 @@ def _opening(trace: Trace) -> tuple[int, float, SessionConfig]:
 async def _repeat(session: Session, trace: Trace, first: int, begin_s: float, wanted: SessionConfig) -> None:
     loop, tasks, after_call = asyncio.get_running_loop(), set[asyncio.Task[Any]](), False
     offset_s, last_s = loop.time() - begin_s, begin_s
+    sent_s = [row.monotonic_s for row in trace.log if row.type == "input_audio_buffer.append"]
+    pauses = iter([*(later - earlier for earlier, later in pairwise(sent_s)), LONGEST_TURN_S])
+    silence: asyncio.Task[None] | None = None
     for row in trace.rows():
         last_s = row.monotonic_s
         if row.number < first or row.direction != "sent":
             continue
         await asyncio.sleep(row.monotonic_s + offset_s - loop.time())
         event: Any = row.event
+        if isinstance(event, events.InputAudioBufferAppend):
+            await _end(silence)
+            await session.send(replace(event, event_id=UNSET))
+            silence = asyncio.create_task(_go_on(session, next(pauses)))
+            continue
         is_output = isinstance(event, events.ConversationItemCreate) and event.item.type == "function_call_output"
         if isinstance(event, events.ResponseCreate) and not after_call:
             work: Any = session.response.create(_without_tag(event.response))
@@ -138,10 +154,32 @@ async def _repeat(session: Session, trace: Trace, first: int, begin_s: float, wa
             continue
         tasks.add(asyncio.create_task(work))
     await asyncio.sleep(last_s + offset_s - loop.time())
+    if silence is not None:
+        await silence
     await _answered(session)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)  # refusals are in the new recording
+
+
+async def _go_on(session: Session, pause_s: float) -> None:
+    """Send silence, as a microphone does, while a turn is in progress that had ended here in the recording."""
+    form = session.config.input_format
+    chunk = np.zeros(ms_to_samples(speech.CHUNK_MS, rate_hz=form.rate_hz), np.float32)
+    chunks = repeat(chunk, max(0, int(1000 * pause_s / speech.CHUNK_MS) - 1))
+    with suppress(ConnectionClosed):
+        await speech.send_audio(
+            session._dispatcher,
+            chunks,
+            speed=1.0,
+            until=lambda: session.state.input_audio_buffer.speech_item_id is None,
+        )
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _without_tag(config: Any) -> ResponseConfig | None:
