@@ -8,18 +8,21 @@ The content of requests and audio is not read. Ids that a client chooses are rep
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from rtnb.errors import RemoteProtocolError
+from rtnb.errors import RemoteProtocolError, RtnbError
 from rtnb.protocol import Dialect, events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, UnknownEvent
 from rtnb.simulator.delivery import MOST_WAITING, Outgoing
-from rtnb.simulator.faults import FaultPlan
+from rtnb.simulator.faults import Close, FaultPlan
 from rtnb.simulator.pacing import LatencyProfile
+
+_log = logging.getLogger("rtnb.simulator")
 
 AUDIO_SLACK_S: Final = 0.2
 """A client may have sent this much less audio than the recorded one before an event of the input buffer follows: two
@@ -82,7 +85,7 @@ class RecordedSession:
         self._offset_s: float | None = None
         """Add it to a recorded time to get the time of the event loop."""
         self._news = asyncio.Event()
-        self._task = self._loop.create_task(self._play(), name="rtnb recorded session")
+        self._task = self._loop.create_task(self._run(), name="rtnb recorded session")
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -112,6 +115,13 @@ class RecordedSession:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
+    async def _run(self) -> None:
+        try:
+            await self._play()
+        except RtnbError as error:  # in the recording, which is read as it is played
+            _log.error("a recorded session ended: %s", error)
+            self.outgoing.put(Close(1011, str(error)))
+
     async def _play(self) -> None:
         counts: Counter[str] = Counter()
         audio_bytes, audio_s, slack_bytes = 0, None, 0.0
@@ -130,6 +140,7 @@ class RecordedSession:
                 if self._offset_s is None:
                     self._anchor(row.monotonic_s, self._loop.time())
                 await asyncio.sleep(row.monotonic_s + (self._offset_s or 0.0) - self._loop.time())
+                await self.outgoing.has_room()
                 self._send(event)
                 if isinstance(event, events.SessionCreated | events.SessionUpdated):
                     slack_bytes = 1000 * AUDIO_SLACK_S * event.session.input_format.bytes_per_ms

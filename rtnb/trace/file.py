@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final, Literal, cast
 
 from rtnb.client.log import LogRow, safe_text, without_audio
 from rtnb.errors import RemoteProtocolError, TraceError
@@ -290,10 +290,10 @@ class TraceFile:
 
     def audio(self, lane: Lane, start: int, stop: int) -> bytes:
         """Return bytes of a track; zeros where it ends before."""
-        position, size = self._places[lane]
-        file: Any = self._zip.fp
-        file.seek(position + min(start, size))
-        found: bytes = file.read(max(0, min(stop, size) - start))
+        (position, size), archive = self._places[lane], cast("Any", self._zip)
+        with archive._lock:  # as its own readers: a service and a client may read the same trace in two threads
+            archive.fp.seek(position + min(start, size))
+            found: bytes = archive.fp.read(max(0, min(stop, size) - start))
         return found.ljust(stop - start, b"\0")
 
     def close(self) -> None:

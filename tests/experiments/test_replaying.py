@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import pytest
 import rtnb
 from rtnb.client.log import LogRow
 from rtnb.errors import TraceError
+from rtnb.protocol import events
+from rtnb.protocol.values import SessionConfig
 from rtnb.trace import Trace
 from tests.trace.conftest import Talk, talk
+from tests.trace.rows import log_of
 
 __all__ = ["talk"]  # a fixture
 
@@ -130,6 +134,20 @@ async def test_a_recording_waits_for_the_client(talk: Talk) -> None:
         async with rtnb.connect(service, request_timeout_s=0.3) as session:
             with pytest.raises(rtnb.RequestTimeout):
                 await session.conversation.item.create("Hello!")
+
+
+async def test_a_recording_that_cannot_be_read_closes_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def rows(self) -> Iterator[LogRow]:
+            yield from log_of((10.0, events.SessionCreated(session=SessionConfig(), event_id="e")))
+            raise TraceError("event 1 cannot be read")
+
+    with rtnb.Simulator(replay=Broken()) as service:
+        session = await rtnb.connect(service)
+        with pytest.raises(rtnb.ConnectionClosed, match="event 1 cannot be read"):
+            await session.ask("Hello!")
+        await session.close()
+    assert "a recorded session ended: event 1 cannot be read" in caplog.text
 
 
 def test_what_is_no_recording_is_refused() -> None:
