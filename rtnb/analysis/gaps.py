@@ -17,15 +17,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.heard import Heard
+from rtnb.analysis.listening import Heard
 from rtnb.analysis.recordings import Span
-from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S
 from rtnb.vad import FRAME_MS, VadConstants
 
 _Int = npt.NDArray[np.int64]
 _Bool = npt.NDArray[np.bool_]
 _Float = npt.NDArray[np.float64]
 
+CUT_OFF_TOLERANCE_MS: Final = 100.0
+"""A stop this close before the true end is no cut-off: labels are not exact (turntune's tolerance)."""
+TOKENS_PER_S: Final = 10.0
+"""Input audio tokens per second of a committed item: what usage counts of a real session show, within ±3 per item."""
 _NEVER: Final = 1 << 30  # a frame after all others: a year of audio is 2**30 of them
 
 
@@ -63,6 +66,8 @@ class Track:
         self.limit_frame = np.where(
             follows, offset + _floor(last_ms[: len(turns)]), self.ends[self.turn_recording]
         )  # until here a stop ends the turn
+        limit_ms = np.where(follows, last_ms[: len(turns)], [heard[k].duration_ms for k, _ in turns])
+        self.ending_ms: _Float = np.maximum(limit_ms - end_ms, 0.0)
         # In which pause a stop is told there; in none, the one behind the last.
         self.pause_at = np.full(len(self.probabilities) + 1, len(self.pause_turn), np.int32)
         offset = self.turn_offset[self.pause_turn]
@@ -265,7 +270,8 @@ class _Stops:
         entry += self.stop[entry] < track.early_frame  # a cut-off in the gap the end is near: the next stop
         stop = self.stop[entry]
         ends = (stop <= track.limit_frame) & (self.start[entry] < track.end_frame)
-        delay_ms = FRAME_MS * (stop - track.turn_offset) - track.turn_ms[:, 1]
+        # A stop within the tolerance before a labelled end is at the end: labels are not exact.
+        delay_ms = np.maximum(FRAME_MS * (stop - track.turn_offset) - track.turn_ms[:, 1], 0.0)
         delay_ms[~ends] = np.nan
         return cut_off, delay_ms.astype(np.float32)
 

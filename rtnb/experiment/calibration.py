@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from tqdm.auto import tqdm
 
-from rtnb.analysis.calibrated import Calibration
-from rtnb.analysis.calibrating import Observed, fit_constants
+from rtnb.analysis.calibration import Calibration, Observed, fit_constants
 from rtnb.audio import Audio, codec, ms_to_samples, resample
 from rtnb.client.log import EventLog
 from rtnb.client.session import Session

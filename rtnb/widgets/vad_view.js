@@ -1,10 +1,10 @@
 /**
  * View of the VAD lab.
  *
- * Kernel to page: recording {index, names, duration_ms, turns, pauses, bin_ms, frame_ms, levels} [int16 min/max pairs, float32
- * probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
+ * Kernel to page: recording {index, names, duration_ms, turns, pauses, turn_gap_ms, bin_ms, frame_ms, levels} [int16 min/max pairs,
+ * float32 probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
  * service {segments: [[start_ms, stop_ms]]}; clip {view} [PCM16 at 24 kHz].
- * Page to kernel: show {index}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with {index, position,
+ * Page to kernel: show {index}; split {index, turn_gap_ms}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with {index, position,
  * segments, cut_offs, rows, recommendation}; play {view, start_ms, span_ms}; action {name}.
  *
  * @typedef {import("./vad_view_maps.js").Setting} Setting
@@ -34,9 +34,10 @@ const ACTIONS = [
 ];
 const TEXTS = {
   help: "Drag the line to set the threshold; click to listen.",
+  gap: "A silence at least this long separates two turns.",
   readout: "Point at a map, or focus it and use the arrow keys, to read its numbers.",
   signs: "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →",
-  recording: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).",
+  recording: "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %), in 8 recordings or more.",
 };
 
 class VadView {
@@ -60,6 +61,9 @@ class VadView {
     for (const [text, label, factor] of [["−", "Zoom out", 2], ["+", "Zoom in", 0.5], ["Show all", "Show all", 1e9]]) {
       add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor)) });
     }
+    const onSplit = () => this.gap.value && this.stream.send("split", { index: this.picker.selectedIndex, turn_gap_ms: Number(this.gap.value) });
+    this.gap = add(null, "input", { type: "number", min: 0, step: 100, title: TEXTS.gap, onchange: onSplit, "data-lm-suppress-shortcuts": "true" });
+    add(tools, "label", {}, "Turn gap (ms)", this.gap);
     add(tools, "span", { className: "rtnb-faint", textContent: TEXTS.help });
     this.time = new TimeCanvas(root, this, signal);
     const cuts = add(root, "div", { className: "rtnb-vad-tools" });
@@ -185,6 +189,7 @@ class VadView {
     if (kind === "recording") {
       this.picker.replaceChildren(...header.names.map((/** @type {string} */ name) => new Option(name)));
       this.picker.selectedIndex = header.index;
+      put(this.gap, "value", header.turn_gap_ms === null ? "" : String(header.turn_gap_ms));
       this.time.show({ ...header, peaks: new Int16Array(copies[0]), probabilities: floats(1) });
       this.ask();
     } else if (kind === "grid") {

@@ -31,11 +31,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.analysis import Recording, sweep
-from rtnb.analysis.choosing import _Draws, _Table
 from rtnb.analysis.gaps import Gaps, Track
-from rtnb.analysis.heard import Heard
-from rtnb.analysis.listening import listen
-from rtnb.analysis.practice import thinking_aloud
+from rtnb.analysis.listening import Heard, listen
+from rtnb.analysis.recommendation import _Draws, _Table
+from rtnb.analysis.recordings import thinking_aloud
 from rtnb.analysis.sweeping import evaluate
 from rtnb.audio import babble
 from rtnb.vad import FRAME_MS, VadConstants, server_vad_segments, speech_probabilities

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rtnb
-from rtnb.analysis.calibrated import Calibration
+from rtnb.analysis.calibration import Calibration
 from rtnb.errors import AudioError, RtnbError
 from rtnb.experiment.calibration import SETTINGS, calibrate
 from rtnb.protocol import ServerVad

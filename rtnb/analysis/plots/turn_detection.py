@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtnb.analysis.plot import outline
+from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
+from rtnb.analysis.plots.deltas import outline
 from rtnb.analysis.recommendation import Candidate, Recommendation
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, METRICS, Sweep
+from rtnb.analysis.sweeping import METRICS, Sweep
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments, speech_probabilities
@@ -80,6 +81,10 @@ def plot_turns(
     ax.set_yticks([1.0, 0.5, 0.0, *lanes], ["1", "0.5", "0", *names])
     ax.set_ylim(lanes[-1] - 0.6 * _LANE, 1.05)
     ax.set_xlim(start_ms / 1000, (recording.duration_ms if stop_ms is None else stop_ms) / 1000)
+    if recording.turns:
+        gap = recording.turn_gap_ms
+        found = f"{len(recording.turns)} turn{'s' * (len(recording.turns) != 1)}"
+        ax.set_title(found + (f", silences of {gap:g} ms or more between" if gap is not None else ""), loc="left")
     ax.set_xlabel("time (s)")
     bottom, top = ax.get_ylim()
     ax.set_ylabel("speech probability", y=(0.5 - bottom) / (top - bottom))
@@ -101,7 +106,7 @@ def plot_sweep(
     sweep : Sweep
         Of one condition; metrics that depend on the prefix padding are drawn for its longest.
     metric : str, default ``"cut_off_rate"``
-        One of `rtnb.analysis.sweep_result.METRICS` that depends on the silence duration. Shares are drawn in percent.
+        One of `rtnb.analysis.sweeping.METRICS` that depends on the silence duration. Shares are drawn in percent.
     recommendation : Recommendation, optional
         Marks its choice.
     ax : Axes, optional
