@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
 from itertools import product
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio import ms_to_samples
-from rtnb.errors import RtnbError
+from rtnb.errors import AudioError, RtnbError
 from rtnb.vad import FRAME_MS, ServerVadMachine, SpeechStarted, VadConstants, speech_probabilities
 
 FILE_VERSION = 1
@@ -40,11 +41,12 @@ class Calibration:
     """For each constant, the values that fit about as well: where they are several, the recordings do not tell them
     apart."""
     start_f1: float
-    """Share of starts that service and fitted model tell alike, within ±96 ms."""
+    """F1 of starts of service and fitted model within ±96 ms, out of sample: each recording under the constants that
+    the other recordings fit best; NaN with one recording."""
     stop_f1: float
     """The same for stops."""
     same_frame: float
-    """Share of starts and stops that both tell in the same frame."""
+    """F1 of starts and stops in the same frame, out of sample."""
     start_f1_before: float
     """The same with the model's own constants."""
     stop_f1_before: float
@@ -115,7 +117,10 @@ class Calibration:
         facts.append(("starts alike", _alike(self.start_f1, self.start_f1_before, self.n_starts)))
         facts.append(("stops alike", _alike(self.stop_f1, self.stop_f1_before, self.n_stops)))
         facts.append(
-            ("same frame", f"{100 * self.same_frame:.0f} % ({100 * self.same_frame_before:.0f} % before the fit)")
+            (
+                "same frame",
+                _alike(self.same_frame, self.same_frame_before, self.n_starts + self.n_stops, "in one frame"),
+            )
         )
         facts.append(("basis", f"{self.audio_s:.0f} s of audio under {self.n_settings} settings"))
         return [*facts, *(("odd", anomaly) for anomaly in self.anomalies)]
@@ -138,11 +143,13 @@ def _place(deployment: str) -> Path:
 
 
 def _fitted(value: Any, like: tuple[Any, ...]) -> str:
-    return f"{value}" if len(like) <= 1 else f"{value} ({', '.join(map(str, like))} fit about as well)"
+    return f"{value}" if len(like) <= 1 else f"{value} (not identified: {', '.join(map(str, like))} fit about as well)"
 
 
-def _alike(f1: float, before: float, n: int) -> str:
-    return f"F1 {f1:.2f} within ±96 ms ({before:.2f} before the fit; {n} told)"
+def _alike(f1: float, before: float, n: int, within: str = "within ±96 ms") -> str:
+    if f1 != f1:
+        return f"not shown: one recording, at least 2 are needed to check the fit (F1 {before:.2f} before it, n={n})"
+    return f"F1 {f1:.2f} {within}, out of sample ({before:.2f} before the fit; n={n})"
 
 
 PHASES_MS = tuple(range(0, FRAME_MS, 4))
@@ -153,8 +160,8 @@ _WINDOW_MS = 320.0
 """Boundaries further apart than this are not the same event (chosen: ten frames)."""
 _MISFIT = 0.03
 """A distance above this makes us ask whether settings are ignored (chosen; a shifted frame grid alone gives less)."""
-_BLOCK_MS = 8_000
-"""Pieces of the stream that are taken for independent of each other (chosen: about a clip)."""
+_LEAST_EVENTS = 10
+"""With fewer starts and stops nothing is fitted (chosen)."""
 _ERRORS = 2.0
 """A value fits as well where it is worse by less than this many standard errors (chosen: about 95 %)."""
 _BETTER = 0.75
@@ -171,6 +178,8 @@ _GRID: dict[str, tuple[Any, ...]] = {
     "phase_ms": PHASES_MS,
 }
 """Tried values of each constant, the model's own first."""
+_HOW: tuple[tuple[tuple[int, ...], float], ...] = (((0,), TOLERANCE_MS), ((1,), TOLERANCE_MS), ((0, 1), FRAME_MS / 2))
+"""Which boundaries are compared (0 starts, 1 stops), within how many ms: starts, stops, both in the same frame."""
 _TOGETHER = (
     ("threshold_shift", "min_speech_frames"),
     ("hysteresis", "silence_rounding"),
@@ -197,6 +206,8 @@ class Observed:
     """Every `audio_start_ms`."""
     stops_ms: tuple[int, ...]
     """Every `audio_end_ms`."""
+    clips_ms: tuple[int, ...] = ()
+    """Where each recording begins: the same recordings under every setting."""
     problems: tuple[str, ...] = ()
     """What else was odd, in words."""
 
@@ -232,25 +243,33 @@ def fit_constants(
     Returns
     -------
     Calibration
+
+    Raises
+    ------
+    AudioError
+        Too few starts and stops to identify anything.
     """
     fit = _Fit(audio, told, rate_hz=rate_hz)
+    if fit.n < _LEAST_EVENTS:
+        raise AudioError(
+            f"the service sent {fit.n} starts and stops: at least {_LEAST_EVENTS} are needed to identify its constants"
+        ).with_hint("Check that the recordings hold speech with pauses, and that the service detects turns; give more.")
     point, frozen = fit.best()
-    before = fit.boundaries(_Point(), {})
-    after = fit.boundaries(point, frozen)
+    before, after = fit.boundaries(_Point(), {}), fit.boundaries(point, frozen)
     starts, stops = ([(one.starts_ms, one.stops_ms)[kind] for one in told] for kind in (0, 1))
+    found, own = fit.out_of_sample(frozen), [fit.tally(before, *how).sum(axis=0) for how in _HOW]
+    f1 = [float(2 * alike / n) if n else float("nan") for alike, n in (*found, *own)]
     return Calibration(
         deployment=deployment,
         constants=point.constants,
         phase_ms=point.phase_ms,
         like=fit.like(point, frozen),
-        start_f1=_f1(starts, [pair[0] for pair in after]),
-        stop_f1=_f1(stops, [pair[1] for pair in after]),
-        same_frame=_f1([*starts, *stops], [pair[kind] for kind in (0, 1) for pair in after], within_ms=FRAME_MS / 2),
-        start_f1_before=_f1(starts, [pair[0] for pair in before]),
-        stop_f1_before=_f1(stops, [pair[1] for pair in before]),
-        same_frame_before=_f1(
-            [*starts, *stops], [pair[kind] for kind in (0, 1) for pair in before], within_ms=FRAME_MS / 2
-        ),
+        start_f1=f1[0],
+        stop_f1=f1[1],
+        same_frame=f1[2],
+        start_f1_before=f1[3],
+        stop_f1_before=f1[4],
+        same_frame_before=f1[5],
         n_starts=sum(map(len, starts)),
         n_stops=sum(map(len, stops)),
         n_settings=len(told),
@@ -276,7 +295,8 @@ class _Fit:
             )
             for phase_ms in PHASES_MS
         }
-        self._n = 2 * sum(len(one.starts_ms) + len(one.stops_ms) for one in told)
+        self.n = sum(len(one.starts_ms) + len(one.stops_ms) for one in told)
+        self._n_clips = max(1, *(len(one.clips_ms) for one in told))
         self._known: dict[Any, npt.NDArray[np.float64]] = {}
 
     def best(self) -> tuple[_Point, dict[str, Any]]:
@@ -330,7 +350,7 @@ class _Fit:
     def like(self, point: _Point, frozen: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         """For each constant, the tried values that fit about as well, if another constant gives way.
 
-        As well is: worse by one boundary at most, or by less than chance makes it (blocks of the stream compared).
+        As well is: worse by one boundary at most, or by less than chance makes it (recordings compared).
         """
         best = self._far(point, frozen)
 
@@ -344,21 +364,52 @@ class _Fit:
 
     def distance(self, point: _Point, frozen: dict[str, Any]) -> float:
         """How far the model's boundaries are from what was told."""
-        return float(self._far(point, frozen).sum()) / max(self._n, 1)
+        return float(self._far(point, frozen).sum()) / max(2 * self.n, 1)
 
     def _far(self, point: _Point, frozen: dict[str, Any]) -> npt.NDArray[np.float64]:
-        """The same per block of the stream, not divided: 1 for each boundary only one side tells."""
+        """The same per setting and recording, not divided: 1 for each boundary that only one side has."""
         key = (point, *sorted(frozen.items()))
         if key not in self._known:
-            far = np.zeros((self._told[-1].stop_ms - self._told[0].start_ms) // _BLOCK_MS + 1)
-            for one, (starts, stops) in zip(self._told, self.boundaries(point, frozen), strict=True):
-                for told, model in ((one.starts_ms, starts), (one.stops_ms, stops)):
-                    for a, b in _pairs(told, model, within_ms=_WINDOW_MS):
-                        at_ms = (b if a is None else a) or 0
-                        block = min(max(0, at_ms - self._told[0].start_ms) // _BLOCK_MS, len(far) - 1)
-                        far[block] += 1.0 if a is None or b is None else 2 * abs(a - b) / _WINDOW_MS
+            far = np.zeros(len(self._told) * self._n_clips)
+            for cell, a, b in self._paired(self.boundaries(point, frozen), (0, 1), _WINDOW_MS):
+                far[cell] += 1.0 if a is None or b is None else 2 * abs(a - b) / _WINDOW_MS
             self._known[key] = far
         return self._known[key]
+
+    def _paired(
+        self, model: list[tuple[list[int], list[int]]], kinds: tuple[int, ...], within_ms: float
+    ) -> Iterator[tuple[int, int | None, int | None]]:
+        """Yield the cell (setting and clip) of each boundary, and the boundary of service and model."""
+        for number, (one, ours) in enumerate(zip(self._told, model, strict=True)):
+            for kind in kinds:
+                for a, b in _pairs((one.starts_ms, one.stops_ms)[kind], ours[kind], within_ms=within_ms):
+                    at_ms = (b if a is None else a) or 0
+                    clip = max(0, bisect_right(one.clips_ms, at_ms + one.prefix_padding_ms * (kind == 0)) - 1)
+                    yield number * self._n_clips + clip, a, b
+
+    def tally(
+        self, model: list[tuple[list[int], list[int]]], kinds: tuple[int, ...], within_ms: float
+    ) -> npt.NDArray[np.float64]:
+        """Return for each cell how many boundaries are alike, and half the number of both sides' boundaries."""
+        counts = np.zeros((len(self._told) * self._n_clips, 2))
+        for cell, a, b in self._paired(model, kinds, within_ms):
+            alike = a is not None and b is not None
+            counts[cell] += (alike, 1.0 if alike else 0.5)
+        counts[:, 1] *= 2
+        return counts
+
+    def out_of_sample(self, frozen: dict[str, Any]) -> list[npt.NDArray[np.float64]]:
+        """Return tallies of each clip under the constants that fit all other clips best; none with a single clip."""
+        frozen_key = tuple(sorted(frozen.items()))
+        tried = [key for key in self._known if key[1:] == frozen_key]
+        far = np.array([self._known[key] for key in tried]).reshape(len(tried), -1, self._n_clips)
+        total = [np.zeros(2) for _ in _HOW]
+        for clip in range(self._n_clips) if self._n_clips > 1 else ():
+            point = tried[int((far.sum(axis=(1, 2)) - far[:, :, clip].sum(axis=1)).argmin())][0]
+            model = self.boundaries(point, frozen)
+            for number, how in enumerate(_HOW):
+                total[number] += self.tally(model, *how).reshape(-1, self._n_clips, 2)[:, clip].sum(axis=0)
+        return total
 
     def boundaries(self, point: _Point, frozen: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
         """What the model tells under each setting: starts and stops."""
@@ -393,17 +444,6 @@ def _pairs(told: Sequence[int], model: Sequence[int], *, within_ms: float) -> li
             pairs.append((told[i], model[j]))
             i, j = i + 1, j + 1
     return [*pairs, *((a, None) for a in told[i:]), *((None, b) for b in model[j:])]
-
-
-def _f1(told: Sequence[Sequence[int]], model: Sequence[Sequence[int]], *, within_ms: float = TOLERANCE_MS) -> float:
-    """Share of boundaries that are told by both sides within the tolerance."""
-    n = sum(map(len, told)) + sum(map(len, model))
-    alike = sum(
-        a is not None and b is not None
-        for ours, theirs in zip(told, model, strict=True)
-        for a, b in _pairs(ours, theirs, within_ms=within_ms)
-    )
-    return 2 * alike / n if n else 0.0
 
 
 # --- what is odd ------------------------------------------------------------------------------------------------------

@@ -187,7 +187,7 @@ def clopper_pearson(count: float, n: float, *, confidence: float = 0.9) -> tuple
 
 @lru_cache(maxsize=10_000)
 def _upper(count: float, n: float, error: float) -> float:
-    return 1.0 if count >= n else _bisect(lambda share: binomial_cdf(count, n, share) > error, count / n, 1.0)
+    return 1.0 if count >= n else _root(lambda share: binomial_cdf(count, n, share) - error, count / n, 1.0)
 
 
 @lru_cache(maxsize=10_000)
@@ -202,7 +202,7 @@ def most_events(n: float, *, share: float, confidence: float = 0.9) -> float:
     True
     """
     error = (1 - confidence) / 2
-    return n if share >= 1 else _bisect(lambda k: binomial_cdf(k, n, share) <= error, -1.0, max(n * share, -1.0))
+    return n if share >= 1 else _root(lambda k: error - binomial_cdf(k, n, share), -1.0, max(n * share, -1.0))
 
 
 def turns_needed(
@@ -248,10 +248,10 @@ def poisson_upper(count: float, hours: float, *, confidence: float = 0.9) -> flo
     """
     error, events = (1 - confidence) / 2, ceil(count - 1e-9)
 
-    def is_likely(mean: float) -> bool:
-        return fsum(exp(k * log(mean) - mean - lgamma(k + 1)) for k in range(events + 1)) > error
+    def excess(mean: float) -> float:
+        return fsum(exp(k * log(mean) - mean - lgamma(k + 1)) for k in range(events + 1)) - error
 
-    return _bisect(is_likely, count + 1e-9, count + 10.0 + 10.0 * (count + 1) ** 0.5) / hours
+    return _root(excess, count + 1e-9, count + 10.0 + 10.0 * (count + 1) ** 0.5) / hours
 
 
 @lru_cache(maxsize=1_000)
@@ -263,7 +263,7 @@ def student_quantile(level: float, *, df: float) -> float:
     >>> round(student_quantile(0.95, df=2), 2), round(student_quantile(0.95, df=19), 3)
     (2.92, 1.729)
     """
-    return _bisect(lambda t: 1 - incomplete_beta(df / 2, 0.5, df / (df + t * t)) / 2 < level, 0.0, 1e3)
+    return _root(lambda t: level - 1 + incomplete_beta(df / 2, 0.5, df / (df + t * t)) / 2, 0.0, 1e3)
 
 
 def binomial_cdf(count: float, n: float, share: float) -> float:
@@ -296,9 +296,17 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     return front * value
 
 
-def _bisect(is_below: Callable[[float], bool], low: float, high: float) -> float:
-    """Return where a condition that holds from `low` on ceases to hold."""
-    for _ in range(34):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_below(middle) else (low, middle)
+def _root(excess: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a falling function that is not negative at `low` becomes negative."""
+    at_low, at_high = excess(low), excess(high)
+    for step in range(90):
+        if high - low < 1e-9:
+            break
+        secant = step % 3 and at_low > at_high
+        middle = low + (high - low) * (at_low / (at_low - at_high) if secant else 0.5)
+        value = excess(middle)
+        if value >= 0:
+            low, at_low = middle, value
+        else:
+            high, at_high = middle, value
     return low

@@ -4,8 +4,8 @@
  * Kernel to page: recording {index, names, duration_ms, turns, pauses, turn_gap_ms, bin_ms, frame_ms, levels} [int16 min/max pairs,
  * float32 probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
  * service {segments: [[start_ms, stop_ms]]}; clip {view} [PCM16 at 24 kHz].
- * Page to kernel: show {index}; split {index, turn_gap_ms}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with {index, position,
- * segments, cut_offs, rows, recommendation}; play {view, start_ms, span_ms}; action {name}.
+ * Page to kernel: show {index}; split {index, turn_gap_ms}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied
+ * to with {index, position, segments, cut_offs, rows, recommendation}; play {view, start_ms, span_ms}; action {name}.
  *
  * @typedef {import("./vad_view_maps.js").Setting} Setting
  * @typedef {import("./vad_view_maps.js").Grid} Grid
@@ -61,8 +61,12 @@ class VadView {
     for (const [text, label, factor] of [["−", "Zoom out", 2], ["+", "Zoom in", 0.5], ["Show all", "Show all", 1e9]]) {
       add(tools, "button", { type: "button", textContent: text, "aria-label": label, onclick: () => this.time.zoom(Number(factor)) });
     }
-    const onSplit = () => this.gap.value && this.stream.send("split", { index: this.picker.selectedIndex, turn_gap_ms: Number(this.gap.value) });
-    this.gap = add(null, "input", { type: "number", min: 0, step: 100, title: TEXTS.gap, onchange: onSplit, "data-lm-suppress-shortcuts": "true" });
+    const onSplit = () => {
+      const header = { index: this.picker.selectedIndex, turn_gap_ms: Number(this.gap.value) };
+      if (this.gap.value) this.stream.send("split", header);
+    };
+    const gapProps = { type: "number", min: 0, step: 100, title: TEXTS.gap, onchange: onSplit };
+    this.gap = add(null, "input", { ...gapProps, "data-lm-suppress-shortcuts": "true" });
     add(tools, "label", {}, "Turn gap (ms)", this.gap);
     add(tools, "span", { className: "rtnb-faint", textContent: TEXTS.help });
     this.time = new TimeCanvas(root, this, signal);

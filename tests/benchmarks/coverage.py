@@ -222,7 +222,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    n_runs = 60 if quick else 400
+    n_runs = 60 if quick else 300
     print("scenario                       shown  over budget (bound)  least coverage of a 90 % interval")
     rows, met = [], True
     with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
