@@ -52,7 +52,7 @@ class Calibration:
     stop_f1_before: float
     same_frame_before: float
     n_starts: int
-    """Starts the service told."""
+    """Starts that the service reported."""
     n_stops: int
     n_settings: int
     """Settings that were tried."""
@@ -61,7 +61,7 @@ class Calibration:
     ignored: dict[str, Any]
     """Settings the service does not follow, and the value it seems to keep."""
     anomalies: tuple[str, ...]
-    """What else is odd, in words."""
+    """Other differences from the documented behaviour."""
 
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write it to a file.
@@ -155,17 +155,17 @@ def _alike(f1: float, before: float, n: int, within: str = "within ±96 ms") -> 
 PHASES_MS = tuple(range(0, FRAME_MS, 4))
 """Tried frame phases: eighths of a frame, as probabilities change a lot within one."""
 TOLERANCE_MS = 96
-"""A told boundary is right within this: three frames, what a shifted frame grid alone can do."""
+"""A boundary is right within this: three frames, what a shifted frame grid alone can do."""
 _WINDOW_MS = 320.0
 """Boundaries further apart than this are not the same event (chosen: ten frames)."""
 _MISFIT = 0.03
-"""A distance above this makes us ask whether settings are ignored (chosen; a shifted frame grid alone gives less)."""
+"""A cost above this makes us ask whether settings are ignored (chosen; a shifted frame grid alone gives less)."""
 _LEAST_EVENTS = 10
 """With fewer starts and stops nothing is fitted (chosen)."""
 _ERRORS = 2.0
 """A value fits as well where it is worse by less than this many standard errors (chosen: about 95 %)."""
 _BETTER = 0.75
-"""The explanation "ignored" must bring the distance down to this share of it (chosen)."""
+"""The explanation "ignored" must bring the cost down to this share of it (chosen)."""
 _SETTINGS = ("threshold", "silence_duration_ms", "prefix_padding_ms")
 _USUAL = {"threshold": (0.5,), "silence_duration_ms": (200, 500), "prefix_padding_ms": (300,)}
 """What a service may go back to: its defaults, observed and documented."""
@@ -193,7 +193,7 @@ _TOGETHER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Observed:
-    """Audio streamed under one setting, and what the service told about it. All times are stream time."""
+    """Audio streamed under one setting, and the boundaries that the service reported. All times are stream time."""
 
     threshold: float
     silence_duration_ms: int
@@ -209,7 +209,7 @@ class Observed:
     clips_ms: tuple[int, ...] = ()
     """Where each recording begins: the same recordings under every setting."""
     problems: tuple[str, ...] = ()
-    """What else was odd, in words."""
+    """Other differences that were found while streaming."""
 
 
 @dataclass(frozen=True)
@@ -225,15 +225,15 @@ class _Point:
 
 
 def fit_constants(
-    audio: npt.NDArray[np.float32], told: Sequence[Observed], *, rate_hz: int, deployment: str
+    audio: npt.NDArray[np.float32], observed: Sequence[Observed], *, rate_hz: int, deployment: str
 ) -> Calibration:
-    """Find the constants with which the local model tells what the service told.
+    """Find the constants with which the local model reproduces the reported boundaries.
 
     Parameters
     ----------
     audio : ndarray, float32, shape (n_samples,)
         Exactly what was sent, from the first `start_ms` to the last `stop_ms`, without a gap.
-    told : sequence of Observed
+    observed : sequence of Observed
         One after another.
     rate_hz : int
         Of the audio.
@@ -249,14 +249,14 @@ def fit_constants(
     AudioError
         Too few starts and stops to identify anything.
     """
-    fit = _Fit(audio, told, rate_hz=rate_hz)
+    fit = _Fit(audio, observed, rate_hz=rate_hz)
     if fit.n < _LEAST_EVENTS:
         raise AudioError(
             f"the service sent {fit.n} starts and stops: at least {_LEAST_EVENTS} are needed to identify its constants"
         ).with_hint("Check that the recordings hold speech with pauses, and that the service detects turns; give more.")
     point, frozen = fit.best()
     before, after = fit.boundaries(_Point(), {}), fit.boundaries(point, frozen)
-    starts, stops = ([(one.starts_ms, one.stops_ms)[kind] for one in told] for kind in (0, 1))
+    starts, stops = ([(one.starts_ms, one.stops_ms)[kind] for one in observed] for kind in (0, 1))
     found, own = fit.out_of_sample(frozen), [fit.tally(before, *how).sum(axis=0) for how in _HOW]
     f1 = [float(2 * alike / n) if n else float("nan") for alike, n in (*found, *own)]
     return Calibration(
@@ -272,60 +272,60 @@ def fit_constants(
         same_frame_before=f1[5],
         n_starts=sum(map(len, starts)),
         n_stops=sum(map(len, stops)),
-        n_settings=len(told),
+        n_settings=len(observed),
         audio_s=len(audio) / rate_hz,
         ignored=frozen,
         anomalies=(
             *_ignored(frozen),
-            *_missing(told, after),
-            *_unaligned(told, frozen),
-            *(p for one in told for p in one.problems),
+            *_missing(observed, after),
+            *_unaligned(observed, frozen),
+            *(p for one in observed for p in one.problems),
         ),
     )
 
 
 class _Fit:
-    """The search. A distance is 0 where every boundary is told exactly, 1 where none is."""
+    """The search. The cost is 0 where every boundary is reproduced exactly, 1 where none is."""
 
-    def __init__(self, audio: npt.NDArray[np.float32], told: Sequence[Observed], *, rate_hz: int) -> None:
-        self._told = told
+    def __init__(self, audio: npt.NDArray[np.float32], observed: Sequence[Observed], *, rate_hz: int) -> None:
+        self._observed = observed
         self._probabilities = {
             phase_ms: speech_probabilities(
                 np.concatenate([np.zeros(ms_to_samples(phase_ms, rate_hz=rate_hz), np.float32), audio]), rate_hz=rate_hz
             )
             for phase_ms in PHASES_MS
         }
-        self.n = sum(len(one.starts_ms) + len(one.stops_ms) for one in told)
-        self._n_clips = max(1, *(len(one.clips_ms) for one in told))
+        self.n = sum(len(one.starts_ms) + len(one.stops_ms) for one in observed)
+        self._n_clips = max(1, *(len(one.clips_ms) for one in observed))
         self._known: dict[Any, npt.NDArray[np.float64]] = {}
 
     def best(self) -> tuple[_Point, dict[str, Any]]:
         """The constants, and the settings that are ignored with the value they seem to have."""
-        point, distance = self._search({})
-        if distance <= _MISFIT:
+        point, cost = self._search({})
+        if cost <= _MISFIT:
             return point, {}
         frozen = self._freeze(point)
         if frozen:
             other, other_distance = self._search(frozen)
-            if other_distance < _BETTER * distance:
+            if other_distance < _BETTER * cost:
                 return other, frozen
         return point, {}
 
     def _freeze(self, fitted: _Point) -> dict[str, Any]:
         """Settings that explain more when they are taken for constant, found one by one."""
         frozen: dict[str, Any] = {}
-        distance = min(self.distance(point, frozen) for point in (_Point(), fitted))
+        cost = min(self.cost(point, frozen) for point in (_Point(), fitted))
         while len(frozen) < len(_SETTINGS):
             tries = [
-                (self.distance(point, {**frozen, name: value}), name, value)
+                (self.cost(point, {**frozen, name: value}), name, value)
                 for name in _SETTINGS
-                if name not in frozen and len({getattr(one, name) for one in self._told}) > 1
-                for value in dict.fromkeys((*_USUAL[name], *(getattr(one, name) for one in self._told)))
+                if name not in frozen and len({getattr(one, name) for one in self._observed}) > 1
+                for value in dict.fromkeys((*_USUAL[name], *(getattr(one, name) for one in self._observed)))
                 for point in (_Point(), fitted)
             ]
-            if not tries or (found := min(tries, key=lambda each: each[0]))[0] > 0.95 * distance:
+            if not tries or (found := min(tries, key=lambda each: each[0]))[0] > 0.95 * cost:
                 break
-            distance, name, value = found
+            cost, name, value = found
             frozen[name] = value
         return frozen
 
@@ -337,50 +337,50 @@ class _Fit:
     def _walk(self, frozen: dict[str, Any], groups: Sequence[tuple[str, ...]]) -> tuple[_Point, float]:
         """Change constants group by group as long as that helps."""
         point = _Point()
-        distance, before = self.distance(point, frozen), float("inf")
-        while 0 < distance < before - 1e-9:
-            before = distance
+        cost, before = self.cost(point, frozen), float("inf")
+        while 0 < cost < before - 1e-9:
+            before = cost
             for names in groups:
                 for values in product(*(_GRID[name] for name in names)):
                     candidate = point.with_(**dict(zip(names, values, strict=True)))
-                    if candidate != point and (its := self.distance(candidate, frozen)) < distance - 1e-9:
-                        point, distance = candidate, its
-        return point, distance
+                    if candidate != point and (its := self.cost(candidate, frozen)) < cost - 1e-9:
+                        point, cost = candidate, its
+        return point, cost
 
     def like(self, point: _Point, frozen: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-        """For each constant, the tried values that fit about as well, if another constant gives way.
+        """Return for each constant the tried values that fit about as well, if another constant gives way.
 
         As well is: worse by one boundary at most, or by less than chance makes it (recordings compared).
         """
-        best = self._far(point, frozen)
+        best = self._costs(point, frozen)
 
         def fits(name: str, value: Any) -> bool:
             other = "hysteresis" if name == "threshold_shift" else "threshold_shift"
             points = (point.with_(**{name: value, other: way}) for way in _GRID[other])
-            worse = [self._far(each, frozen) - best for each in points]
+            worse = [self._costs(each, frozen) - best for each in points]
             return any(more.sum() <= max(2.0, _ERRORS * more.std() * len(more) ** 0.5) for more in worse)
 
         return {name: tuple(sorted(v for v in values if fits(name, v))) for name, values in _GRID.items()}
 
-    def distance(self, point: _Point, frozen: dict[str, Any]) -> float:
-        """How far the model's boundaries are from what was told."""
-        return float(self._far(point, frozen).sum()) / max(2 * self.n, 1)
+    def cost(self, point: _Point, frozen: dict[str, Any]) -> float:
+        """Return the distance of the model's boundaries from the reported ones."""
+        return float(self._costs(point, frozen).sum()) / max(2 * self.n, 1)
 
-    def _far(self, point: _Point, frozen: dict[str, Any]) -> npt.NDArray[np.float64]:
+    def _costs(self, point: _Point, frozen: dict[str, Any]) -> npt.NDArray[np.float64]:
         """The same per setting and recording, not divided: 1 for each boundary that only one side has."""
         key = (point, *sorted(frozen.items()))
         if key not in self._known:
-            far = np.zeros(len(self._told) * self._n_clips)
+            costs = np.zeros(len(self._observed) * self._n_clips)
             for cell, a, b in self._paired(self.boundaries(point, frozen), (0, 1), _WINDOW_MS):
-                far[cell] += 1.0 if a is None or b is None else 2 * abs(a - b) / _WINDOW_MS
-            self._known[key] = far
+                costs[cell] += 1.0 if a is None or b is None else 2 * abs(a - b) / _WINDOW_MS
+            self._known[key] = costs
         return self._known[key]
 
     def _paired(
         self, model: list[tuple[list[int], list[int]]], kinds: tuple[int, ...], within_ms: float
     ) -> Iterator[tuple[int, int | None, int | None]]:
         """Yield the cell (setting and clip) of each boundary, and the boundary of service and model."""
-        for number, (one, ours) in enumerate(zip(self._told, model, strict=True)):
+        for number, (one, ours) in enumerate(zip(self._observed, model, strict=True)):
             for kind in kinds:
                 for a, b in _pairs((one.starts_ms, one.stops_ms)[kind], ours[kind], within_ms=within_ms):
                     at_ms = (b if a is None else a) or 0
@@ -391,7 +391,7 @@ class _Fit:
         self, model: list[tuple[list[int], list[int]]], kinds: tuple[int, ...], within_ms: float
     ) -> npt.NDArray[np.float64]:
         """Return for each cell how many boundaries are alike, and half the number of both sides' boundaries."""
-        counts = np.zeros((len(self._told) * self._n_clips, 2))
+        counts = np.zeros((len(self._observed) * self._n_clips, 2))
         for cell, a, b in self._paired(model, kinds, within_ms):
             alike = a is not None and b is not None
             counts[cell] += (alike, 1.0 if alike else 0.5)
@@ -402,25 +402,25 @@ class _Fit:
         """Return tallies of each clip under the constants that fit all other clips best; none with a single clip."""
         frozen_key = tuple(sorted(frozen.items()))
         tried = [key for key in self._known if key[1:] == frozen_key]
-        far = np.array([self._known[key] for key in tried]).reshape(len(tried), -1, self._n_clips)
+        costs = np.array([self._known[key] for key in tried]).reshape(len(tried), -1, self._n_clips)
         total = [np.zeros(2) for _ in _HOW]
         for clip in range(self._n_clips) if self._n_clips > 1 else ():
-            point = tried[int((far.sum(axis=(1, 2)) - far[:, :, clip].sum(axis=1)).argmin())][0]
+            point = tried[int((costs.sum(axis=(1, 2)) - costs[:, :, clip].sum(axis=1)).argmin())][0]
             model = self.boundaries(point, frozen)
             for number, how in enumerate(_HOW):
                 total[number] += self.tally(model, *how).reshape(-1, self._n_clips, 2)[:, clip].sum(axis=0)
         return total
 
     def boundaries(self, point: _Point, frozen: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
-        """What the model tells under each setting: starts and stops."""
+        """Return starts and stops of the model under each setting."""
         probabilities = self._probabilities[point.phase_ms]
-        first = self._told[0].start_ms // FRAME_MS
+        first = self._observed[0].start_ms // FRAME_MS
         machine = ServerVadMachine(constants=point.constants)
         machine.reset(frame=first)
         out = []
-        for one in self._told:
+        for one in self._observed:
             machine.configure(**{name: frozen.get(name, getattr(one, name)) for name in _SETTINGS})
-            stop = first + len(probabilities) if one is self._told[-1] else one.stop_ms // FRAME_MS
+            stop = first + len(probabilities) if one is self._observed[-1] else one.stop_ms // FRAME_MS
             events = machine.push(probabilities[machine.frame - first : stop - first])
             starts = [event.audio_start_ms for event in events if isinstance(event, SpeechStarted)]
             stops = [event.audio_end_ms for event in events if not isinstance(event, SpeechStarted)]
@@ -428,22 +428,24 @@ class _Fit:
         return out
 
 
-def _pairs(told: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[tuple[int | None, int | None]]:
+def _pairs(observed: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[tuple[int | None, int | None]]:
     """The boundaries that belong together, each to one other, in their order; None where there is no other."""
     pairs: list[tuple[int | None, int | None]] = []
     i = j = 0
-    while i < len(told) and j < len(model):
-        error = abs(told[i] - model[j])
-        if (error > within_ms and told[i] < model[j]) or (i + 1 < len(told) and abs(told[i + 1] - model[j]) < error):
-            pairs.append((told[i], None))
+    while i < len(observed) and j < len(model):
+        error = abs(observed[i] - model[j])
+        if (error > within_ms and observed[i] < model[j]) or (
+            i + 1 < len(observed) and abs(observed[i + 1] - model[j]) < error
+        ):
+            pairs.append((observed[i], None))
             i += 1
-        elif error > within_ms or (j + 1 < len(model) and abs(told[i] - model[j + 1]) < error):
+        elif error > within_ms or (j + 1 < len(model) and abs(observed[i] - model[j + 1]) < error):
             pairs.append((None, model[j]))
             j += 1
         else:
-            pairs.append((told[i], model[j]))
+            pairs.append((observed[i], model[j]))
             i, j = i + 1, j + 1
-    return [*pairs, *((a, None) for a in told[i:]), *((None, b) for b in model[j:])]
+    return [*pairs, *((a, None) for a in observed[i:]), *((None, b) for b in model[j:])]
 
 
 # --- what is odd ------------------------------------------------------------------------------------------------------
@@ -453,24 +455,24 @@ def _ignored(frozen: dict[str, Any]) -> list[str]:
     return [f"{name} is ignored: the service behaves as if it were always {value:g}" for name, value in frozen.items()]
 
 
-def _missing(told: Sequence[Observed], model: Iterable[tuple[list[int], list[int]]]) -> list[str]:
+def _missing(observed: Sequence[Observed], model: Iterable[tuple[list[int], list[int]]]) -> list[str]:
     """Settings under which the service is silent where the model hears speech, or stops no turn."""
     odd = []
-    for one, (starts, _) in zip(told, model, strict=True):
+    for one, (starts, _) in zip(observed, model, strict=True):
         where = f"threshold {one.threshold:g}, silence {one.silence_duration_ms} ms"
         if len(one.starts_ms) < len(starts) / 2:
-            odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts told, {len(starts)} expected")
+            odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts reported, {len(starts)} expected")
         if len(one.stops_ms) < len(one.starts_ms):
             odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts, {len(one.stops_ms)} stops")
     return odd
 
 
-def _unaligned(told: Sequence[Observed], frozen: dict[str, Any]) -> list[str]:
+def _unaligned(observed: Sequence[Observed], frozen: dict[str, Any]) -> list[str]:
     """Boundaries off the 32 ms grid that the service's logs show: ends, and starts with their prefix added."""
-    stops = [stop for one in told for stop in one.stops_ms]
+    stops = [stop for one in observed for stop in one.stops_ms]
     starts = [
         start + frozen.get("prefix_padding_ms", one.prefix_padding_ms)
-        for one in told
+        for one in observed
         for start in one.starts_ms
         if start
     ]

@@ -25,7 +25,7 @@ NOMINAL_SPEECH_DBFS: Final = -26.0
 
 
 class Condition(Protocol):
-    """What `sweep` applies to every recording."""
+    """Change that `sweep` makes to every recording."""
 
     @property
     def name(self) -> str:

@@ -134,7 +134,7 @@ def _cached(given: TokenDetails) -> dict[str, int]:
 
 
 class Charge(NamedTuple):
-    """What one response or transcription used."""
+    """Usage of one response or transcription."""
 
     what: str
     """``response`` or ``transcription``."""
@@ -176,7 +176,7 @@ class CostMeter:
 
     @property
     def unknown(self) -> int:
-        """How many charges have no known price and are not in `usd`."""
+        """Number of charges that have no known price and are not in `usd`."""
         return sum(charge.usd is None for charge in self.charges)
 
     def feed(self, rows: Iterable[Any]) -> None:
@@ -203,7 +203,7 @@ class CostMeter:
         self.charges.append(Charge(what, id, model, (usage and usage.total_tokens) or 0, usd))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per response and transcription: what, id, model, tokens, usd (NaN where not known)."""
+        """Return one row per response and transcription: what, id, model, tokens, usd (NaN where not known)."""
         import pandas as pd
 
         return pd.DataFrame(self.charges, columns=list(Charge._fields)).astype({"usd": float})

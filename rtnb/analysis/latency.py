@@ -1,4 +1,4 @@
-"""Where the time between a question and its answer goes, turn by turn, from an event log.
+"""Latency of each turn, split into its steps, from an event log.
 
 The points of a turn, in their order; each is when the event passed this computer:
 
@@ -49,12 +49,12 @@ _DELTAS = (
 
 
 class SpeechEnd:
-    """Where speech ended in the sound of a microphone, found here: by its level, frame after frame.
+    """Detector of the end of speech, by the level of the sound.
 
     A block of 10 ms is loud above −50 dB full scale and 12 dB above the noise, which is the lowest level lately (it
     rises by 3 dB per second); a single loud block is a click (all chosen). The end is that of the last loud sample, in
-    simulation within 10 ms of the true end on average, at 30 dB of contrast. What the sound card and the quickest way to
-    this computer take, some 10 ms, is before it; noise as loud as speech moves it.
+    simulation within 10 ms of the true end on average, at 30 dB of contrast. What the sound card and the way to this
+    computer take, some 10 ms, is before it; noise as loud as speech moves it.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class SpeechEnd:
                     self._runs.append([stop_s - last / rate_hz, stop_s])
 
     def before(self, at_s: float) -> float | None:
-        """When it was last loud before then; None where it was not."""
+        """Return the time of the last loud sample before then; None without any."""
         for start_s, stop_s in reversed(self._runs):
             if stop_s - start_s > 0.015 and start_s < at_s:
                 return min(stop_s, at_s)
@@ -94,7 +94,7 @@ class SpeechEnd:
 
 @dataclass
 class TurnLatency:
-    """When each point of one turn was reached, on the log's monotonic clock; None where it was not."""
+    """Times of the points of one turn, on the log's monotonic clock; None where one was not reached."""
 
     kind: Literal["speech", "push to talk", "text", "service"]
     """How it began: by voice, by voice with push to talk, typed, or by the service itself."""
@@ -116,7 +116,7 @@ class TurnLatency:
 
     @property
     def start(self) -> str:
-        """What the milliseconds count from, in words."""
+        """Name of the point that the milliseconds count from."""
         if self.acoustic_s is not None:
             return "acoustic end"
         if self.found:
@@ -131,7 +131,7 @@ class TurnLatency:
 
     @property
     def steps_ms(self) -> dict[str, float]:
-        """How long each step took, from one reached point to the next, ms; they add up to the last point."""
+        """Duration of each step between reached points, ms; they add up to the last point."""
         steps, before_ms = {}, 0.0
         for point in POINTS:
             if (ms := self.ms(point)) is not None:

@@ -40,7 +40,7 @@ class Failure:
     condition: str
     """Under which condition."""
     error: str
-    """What happened, in words."""
+    """Message of the error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ _DIGEST_BYTES: Final = 20
 
 
 def cache_folder() -> Path:
-    """Where probabilities are kept: what the environment variable RTNB_CACHE names, or the user's cache folder.
+    """Return the folder of the probabilities: that in the variable RTNB_CACHE, or the user's cache folder.
 
     That is ``~/.cache/rtnb/probabilities`` (or below XDG_CACHE_HOME), on macOS ``~/Library/Caches/rtnb/probabilities``,
     on Windows ``%LOCALAPPDATA%/rtnb/probabilities``.
@@ -96,7 +96,7 @@ def cache_folder() -> Path:
 
 
 def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> npt.NDArray[np.float32]:
-    """As `speech_probabilities`, listening only to what no file of the folder holds yet.
+    """Return `speech_probabilities`, read from the folder where it holds them.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def _results(
 def _hear(
     source: Source, *, conditions: tuple[Condition, ...], folder: Path | None, load: Callable[[Any], Recording]
 ) -> list[Heard | Failure]:
-    """One recording under all conditions; runs in any process."""
+    """Compute one recording under all conditions; runs in any process."""
     name = source.name if isinstance(source, Recording) else os.fspath(source)
     try:
         recording = source if isinstance(source, Recording) else load(source)

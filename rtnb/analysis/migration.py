@@ -1,7 +1,7 @@
 """Old JSON in, new JSON out: messages of the preview dialect as the GA dialect says them, with what had to be decided.
 
 `rtnb.protocol.preview` translates without loss, for two peers that talk. Here a person moves code: what GA refuses is
-left out, what one event was and two are now becomes two, and every such decision is told in words.
+left out, what one event was and two are now becomes two, and every such decision is reported.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _ALIKE = "This is said alike in both dialects."
 
 @dataclass(frozen=True)
 class Migration:
-    """What `migrate` made: ``print(…)`` is the new JSON, a notebook shows the decisions as well."""
+    """Result of `migrate`: ``print(…)`` is the new JSON, a notebook shows the decisions as well."""
 
     messages: tuple[dict[str, Any], ...]
     """In the GA dialect, in order."""
     notes: tuple[str, ...] = ()
-    """What had to be decided, in words; each once."""
+    """Decisions that were needed, each once."""
 
     def __str__(self) -> str:
         return "\n".join(json.dumps(message, indent=2, ensure_ascii=False) for message in self.messages)
@@ -233,7 +233,7 @@ def _runs(log: Iterable[Any]) -> list[_Run]:
 
 
 def _aligned(run: _Run) -> tuple[str, str]:
-    """What must be equal to stand in one row: the first of the two events that took the place of one is that one."""
+    """Return the key that is equal in one row; the first of two events that replaced one counts as that one."""
     return run.direction, {"conversation.item.created": "conversation.item.added"}.get(run.type, run.type)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -66,7 +67,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One setting, and all that is known about it; ends of intervals are named ``_low`` and ``_high``."""
+    """Setting with its estimates; ends of intervals are named ``_low`` and ``_high``."""
 
     threshold: float
     silence_duration_ms: int
@@ -588,6 +589,17 @@ class _Evidence:
         return int(self.prefixes_ms[best]), float(clipped[best])
 
 
+def recordings_needed(rate: float, budget: Budget) -> int | None:
+    """Return how many recordings of one turn suffice, four times in five, to show a setting that cuts off `rate`.
+
+    None: no number is known to. It is 30 % more than `turns_needed`, as the design effect is estimated, too (chosen,
+    checked by tests/benchmarks/coverage.py).
+    """
+    needs = [(rate, budget.max_cut_off), (0.0, budget.max_missed), (0.0, budget.max_no_fire)]
+    turns = [turns_needed(own, share=share, confidence=budget.confidence) for own, share in needs]
+    return None if None in turns else ceil(1.3 * max(n for n in turns if n is not None))
+
+
 def _advice(sweep: Sweep, evidence: _Evidence, best: Candidate, is_shown: bool) -> tuple[str, ...]:
     """Return what to do next, most useful first."""
     if is_shown:
@@ -596,10 +608,11 @@ def _advice(sweep: Sweep, evidence: _Evidence, best: Candidate, is_shown: bool) 
     if not evidence.always_broken():
         target = 0.4 * budget.max_cut_off
         few = turns_needed(0.0, share=budget.max_cut_off, confidence=budget.confidence)
-        enough = turns_needed(target, share=budget.max_cut_off, confidence=budget.confidence)
+        enough = recordings_needed(target, budget)
         lines.append(
             f"Record at least {max(FEW_GROUPS, few or 0)} turns in {FEW_GROUPS} or more recordings, pauses and all. "
-            f"Where a setting truly cuts off {100 * target:g} %, {enough} independent turns suffice four times in five."
+            f"Where a setting truly cuts off {100 * target:g} %, {enough} recordings of one turn suffice four times in "
+            "five."
         )
         if "false triggers" in best.not_shown:
             minutes = 60 * poisson_upper(0, 1.0, confidence=budget.confidence) / budget.max_false_triggers_per_h

@@ -1,4 +1,4 @@
-"""Recordings of speech and their labels: turns, the pauses in them, and where nobody speaks.
+"""Recordings of speech and their labels: turns, the pauses in them, and non-speech.
 
 Labels come from files (Praat TextGrid, RTTM, Audacity, JSON), from the level of a quiet clip (`segments_by_level`), or
 for free from phrases put together (`thinking_aloud`)."""
@@ -39,7 +39,7 @@ _LABEL_SUFFIXES = (".TextGrid", ".textgrid", ".rttm", ".txt")
 
 @dataclass(frozen=True)
 class Turn:
-    """One uninterrupted contribution of a speaker; all times in ms of the recording.
+    """Uninterrupted contribution of a speaker; all times in ms of the recording.
 
     Raises
     ------
@@ -181,7 +181,7 @@ class Recording:
 
     @classmethod
     def of_one_turn(cls, audio: Any, *, rate_hz: int, name: str = "turn") -> Recording:
-        """One clip = one turn: the speech is where it is loud (`segments_by_level`), its last end is the true end."""
+        """Make a recording of a clip with one turn: speech is where it is loud (`segments_by_level`)."""
         samples = as_audio(audio)
         return from_segments(samples, segments_by_level(samples, rate_hz=rate_hz), rate_hz=rate_hz, name=name)
 
@@ -335,7 +335,7 @@ def _floor(recording: Recording) -> np.float32:
 
 
 def _between(busy: Sequence[Span], duration_ms: float) -> list[Span]:
-    """What lies `COLLAR_MS` away from all of them."""
+    """Return the spans that are `COLLAR_MS` away from all of them."""
     quiet, at = [], 0.0
     for start, end in sorted(busy):
         if start - COLLAR_MS > at:
@@ -382,7 +382,7 @@ _LEAST_CONTRAST_DB = 12.0  # chosen
 
 
 class LabelledSegment(NamedTuple):
-    """A stretch of speech that somebody labelled."""
+    """Labelled stretch of speech."""
 
     start_ms: float
     end_ms: float
@@ -404,7 +404,7 @@ def read_labels(
     tier : str, optional
         TextGrid: which interval tier. Default: the one called "words", otherwise the first.
     file_id : str, optional
-        RTTM: whose lines; speakers are not told apart. Default: all lines.
+        RTTM: whose lines; speakers are not distinguished. Default: all lines.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +33,8 @@ CLIPPED_MS: Final = 50.0
 FADE_MS: Final = 320.0
 """Probabilities fall within this after speech: a turn shows a silence duration where its ending is this much longer.
 Chosen; at threshold 0.3 and above the slowest tenth of turns takes 300 ms."""
+_BLOCK_FRAMES: Final = 112_500
+"""Frames that are evaluated at a time: an hour, 0.45 MB of probabilities (chosen, measured)."""
 _DIMS = ("threshold", "silence_duration_ms", "prefix_padding_ms")
 
 
@@ -106,18 +108,18 @@ class Sweep:
     prefixes_ms: _Int
     """(P,) ms."""
     cut_off: _Bool
-    """(T, S, n_turns) whether a stop is told more than 100 ms before the true end, while the turn is heard."""
+    """(T, S, n_turns) whether a stop comes more than 100 ms before the true end, while the turn goes on."""
     delay_ms: _Float32
     """(T, S, n_turns) endpointing delay: the stop's emission less the true end, ms, at least 0; NaN where none ends the
     turn before the next one begins or the audio is over. Only where the turn is `seen` does NaN mean "never"."""
     onset_delay_ms: _Float32
     """(T, n_turns) the start's emission less the true onset, ms, as if nobody had spoken before; NaN where missed."""
     missed: _Bool
-    """(T, n_turns) whether no start is told during the turn, as if nobody had spoken before."""
+    """(T, n_turns) whether no start comes during the turn, as if nobody had spoken before."""
     clipped_ms: _Float32
     """(T, P, n_turns) how much of the turn's beginning lies before `audio_start_ms`; all of it where missed."""
     pause_cut: _Bool
-    """(T, S, n_pauses) whether a stop is told during the pause."""
+    """(T, S, n_pauses) whether a stop comes during the pause."""
     false_triggers: npt.NDArray[np.int32]
     """(T, S, n_recordings) starts in non-speech."""
     self_interruptions: npt.NDArray[np.int32]
@@ -187,7 +189,7 @@ class Sweep:
 
     @property
     def n_turns(self) -> int:
-        """How many turns the rates are of (a turn under two conditions counts twice)."""
+        """Number of turns behind the rates (a turn under two conditions counts twice)."""
         return len(self.turn_recording)
 
     def only(self, condition: str) -> Sweep:
@@ -224,7 +226,7 @@ class Sweep:
         )
 
     def grid(self, metric: str, *, condition: str | None = None) -> Grid:
-        """One metric over the settings it depends on.
+        """Return one metric over the settings it depends on.
 
         Parameters
         ----------
@@ -259,7 +261,7 @@ class Sweep:
         return Grid(values, dims=dims, coords=kept, name=metric, unit=one.unit, constants=self.constants)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per condition and setting, one column per metric (its unit in its name), n beside them.
+        """Return one row per condition and setting, one column per metric (its unit in its name), n beside them.
 
         Returns
         -------
@@ -442,7 +444,7 @@ def evaluate(
     prefixes_ms: npt.ArrayLike = PREFIXES_MS,
     constants: VadConstants = SERVER_MODEL_V1,
 ) -> Sweep:
-    """As `sweep`, of recordings that `listen` has heard already.
+    """Evaluate every setting on recordings that `listen` has processed.
 
     For one more threshold or silence alone, ask `rtnb.analysis.gaps.Gaps`: it takes a fraction of a millisecond.
     """
@@ -476,6 +478,40 @@ def check_settings(
     return levels, frames.astype(np.int64), prefixes.astype(np.int64)
 
 
+def _empty(n_t: int, n_s: int, n_p: int, *, n_turns: int, n_pauses: int, n_recordings: int) -> dict[str, Any]:
+    """Return arrays for all results of a sweep, by their names."""
+    return {
+        "cut_off": np.empty((n_t, n_s, n_turns), bool),
+        "delay_ms": np.empty((n_t, n_s, n_turns), np.float32),
+        "onset_delay_ms": np.empty((n_t, n_turns), np.float32),
+        "missed": np.empty((n_t, n_turns), bool),
+        "clipped_ms": np.empty((n_t, n_p, n_turns), np.float32),
+        "pause_cut": np.empty((n_t, n_s, n_pauses), bool),
+        "false_triggers": np.empty((n_t, n_s, n_recordings), np.int32),
+        "self_interruptions": np.empty((n_t, n_s, n_recordings), np.int32),
+        "billed_tokens": np.empty((n_t, n_s, n_p, n_recordings), np.float32),
+    }
+
+
+def _blocks(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
+    """Yield recordings in blocks that fit the processor's cache, so that the cost per hour does not grow."""
+    block: list[Heard] = []
+    n_frames = 0
+    for one in heard:
+        if block and n_frames + len(one.probabilities) > _BLOCK_FRAMES:
+            yield block
+            block, n_frames = [], 0
+        block.append(one)
+        n_frames += len(one.probabilities)
+    yield block
+
+
+def _joined(name: str, axis: str, tracks: Sequence[Track], placed: Sequence[dict[str, int]]) -> npt.NDArray[np.int64]:
+    """Return indices of all blocks, each moved by what is before its block."""
+    parts = [getattr(track, name) + at[axis] for track, at in zip(tracks, placed, strict=True)]
+    return np.concatenate(parts).astype(np.int64)
+
+
 def _evaluate(
     heard: Sequence[Heard],
     levels: npt.NDArray[np.float64],
@@ -483,34 +519,35 @@ def _evaluate(
     prefixes: npt.NDArray[np.int64],
     constants: VadConstants,
 ) -> Sweep:
-    track = Track(heard)
+    blocks = list(_blocks(heard))
+    tracks = [Track(block) for block in blocks]
     n_t, n_s, n_p, n = len(levels), len(frames), len(prefixes), len(heard)
-    found: dict[str, Any] = {
-        "cut_off": np.empty((n_t, n_s, track.n_turns), bool),
-        "delay_ms": np.empty((n_t, n_s, track.n_turns), np.float32),
-        "onset_delay_ms": np.empty((n_t, track.n_turns), np.float32),
-        "missed": np.empty((n_t, track.n_turns), bool),
-        "clipped_ms": np.empty((n_t, n_p, track.n_turns), np.float32),
-        "pause_cut": np.empty((n_t, n_s, len(track.pause_turn)), bool),
-        "false_triggers": np.empty((n_t, n_s, n), np.int32),
-        "self_interruptions": np.empty((n_t, n_s, n), np.int32),
-        "billed_tokens": np.empty((n_t, n_s, n_p, n), np.float32),
-    }
-    for t, threshold in enumerate(levels.tolist()):
-        gaps = Gaps(track, threshold=threshold, constants=constants)
-        for part in (gaps.onsets(prefixes), gaps.at(frames, prefixes_ms=prefixes)):
-            for name, values in vars(part).items():
-                found[name][t] = values
+    n_turns, n_pauses = (
+        sum(counts) for counts in zip(*((one.n_turns, len(one.pause_turn)) for one in tracks), strict=True)
+    )
+    found = _empty(n_t, n_s, n_p, n_turns=n_turns, n_pauses=n_pauses, n_recordings=n)
+    at = {"turn": 0, "pause": 0, "recording": 0}
+    placed: list[dict[str, int]] = []
+    for track in tracks:
+        placed.append(dict(at))
+        sizes = {"turn": track.n_turns, "pause": len(track.pause_turn), "recording": len(track.offsets)}
+        for t, threshold in enumerate(levels.tolist()):
+            gaps = Gaps(track, threshold=threshold, constants=constants)
+            for part in (gaps.onsets(prefixes), gaps.at(frames, prefixes_ms=prefixes)):
+                for name, values in vars(part).items():
+                    axis = "pause" if name in _PER_PAUSE else "recording" if name in _PER_RECORDING else "turn"
+                    found[name][t, ..., at[axis] : at[axis] + sizes[axis]] = values
+        at = {axis: at[axis] + sizes[axis] for axis in at}
     return Sweep(
         thresholds=levels,
         silence_frames=frames,
         prefixes_ms=prefixes,
         **found,
-        turn_ms=track.turn_ms,
-        ending_ms=track.ending_ms,
-        turn_recording=track.turn_recording,
-        pause_ms=track.pause_ms,
-        pause_turn=track.pause_turn,
+        turn_ms=np.concatenate([one.turn_ms for one in tracks]),
+        ending_ms=np.concatenate([one.ending_ms for one in tracks]),
+        turn_recording=_joined("turn_recording", "recording", tracks, placed),
+        pause_ms=np.concatenate([one.pause_ms for one in tracks]),
+        pause_turn=_joined("pause_turn", "turn", tracks, placed),
         recordings=tuple(one.name for one in heard),
         conditions=tuple(one.condition for one in heard),
         duration_ms=np.array([one.duration_ms for one in heard]),

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from rtnb.analysis.conditions import AS_RECORDED
-from rtnb.analysis.intervals import clopper_pearson, turns_needed
-from rtnb.analysis.recommendation import Candidate, recommend
+from rtnb.analysis.intervals import clopper_pearson
+from rtnb.analysis.recommendation import Budget, Candidate, recommend, recordings_needed
 from rtnb.analysis.sweeping import SILENCES_MS, THRESHOLDS, Sweep
 from rtnb.vad import FRAME_MS, VadConstants
 
@@ -212,9 +212,9 @@ def table(scenario: Scenario, n_runs: int, pool: ProcessPoolExecutor | None) -> 
 
 
 def suffices(rate: float, n_runs: int) -> float:
-    """Return how often as many independent turns as `turns_needed` says are enough to show a setting."""
-    n = turns_needed(rate, share=BUDGET) or 0
-    one = Scenario("turns needed", n, 1, spread=0.0, floor=rate, only_floor=True)
+    """Return how often as many recordings as `recordings_needed` says are enough to show a setting."""
+    n = recordings_needed(rate, Budget(BUDGET, 30.0, 0.05, 0.05, 0.9)) or 0
+    one = Scenario("recordings needed", n, 1, spread=0.0, floor=rate, only_floor=True)
     return float(np.mean(["over budget" in run(one, seed) for seed in range(n_runs)]))
 
 
@@ -237,8 +237,8 @@ def main() -> int:
             rows.append(row)
             met &= row["coverage"][least] >= 0.88 and (not row["shown"] or row["over"] <= 0.05)
     enough = {f"{100 * rate:g} %": suffices(rate, n_runs // 4) for rate in (0.0, 0.02, 0.04)}
-    print("turns_needed suffices:", ", ".join(f"{100 * share:.0f} % at {rate}" for rate, share in enough.items()))
-    print("\n" + json.dumps({"benchmark": "coverage", "rows": rows, "turns_needed": enough, "bars_met": met}))
+    print("recordings_needed suffices:", ", ".join(f"{100 * share:.0f} % at {rate}" for rate, share in enough.items()))
+    print("\n" + json.dumps({"benchmark": "coverage", "rows": rows, "recordings_needed": enough, "bars_met": met}))
     return 0
 
 

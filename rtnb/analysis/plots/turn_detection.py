@@ -19,7 +19,7 @@ from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments, speec
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by the colour-blind; their luminances differ as well.
+# Okabe and Ito's colours, distinguishable by the colour-blind; their luminances differ as well.
 _BLUE, _ORANGE, _RED, _GREY = "#0072B2", "#E69F00", "#D55E00", "#767676"
 _PALE = "#BFD9E8"
 _COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
@@ -35,7 +35,7 @@ def plot_turns(
     stop_ms: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what turn detection would make of a recording: probability, waveform, what was spoken, what was taken.
+    """Draw the turns that turn detection would find in a recording, with probability and waveform.
 
     Each setting has a lane: a bar per turn it would take, as long as the item it would commit. A cross is a cut-off:
     the turn was ended in a pause. A bar that goes on after the speech is what everybody waits.
@@ -229,7 +229,7 @@ def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: s
 
 
 def _known(ax: Axes) -> list[str]:
-    """What the legend would show already."""
+    """Return the labels that the legend has already."""
     return ax.get_legend_handles_labels()[1]
 
 
