@@ -193,7 +193,7 @@ class VadView {
     if (kind === "recording") {
       this.picker.replaceChildren(...header.names.map((/** @type {string} */ name) => new Option(name)));
       this.picker.selectedIndex = header.index;
-      put(this.gap, "value", header.turn_gap_ms === null ? "" : String(header.turn_gap_ms));
+      put(this.gap, "value", String(header.turn_gap_ms ?? ""));
       this.time.show({ ...header, peaks: new Int16Array(copies[0]), probabilities: floats(1) });
       this.ask();
     } else if (kind === "grid") {

@@ -121,7 +121,8 @@ export class TimeCanvas extends PaintedCanvas {
     };
     bars("good", 0.12, WAVE.top, LANES.top - WAVE.top, turns);
     this.paintSignals(drawing, this.recording);
-    const gap = this.recording.turn_gap_ms === null ? "" : `, separated by ${this.recording.turn_gap_ms} ms of silence or more`;
+    const gap_ms = this.recording.turn_gap_ms;
+    const gap = gap_ms ? `, separated by ${gap_ms} ms of silence or more` : "";
     const found = `Labels: ${turns.length} turn${turns.length === 1 ? "" : "s"}${gap}`;
     const names = [found, "Local model", this.service.length ? "Service" : "Service: not compared yet"];
     [turns, this.model.segments, this.service].forEach((spans, i) => {

@@ -222,7 +222,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    n_runs = 60 if quick else 300
+    n_runs = 60 if quick else 500
     print("scenario                       shown  over budget (bound)  least coverage of a 90 % interval")
     rows, met = [], True
     with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
@@ -235,7 +235,9 @@ def main() -> int:
                 flush=True,
             )
             rows.append(row)
-            met &= row["coverage"][least] >= 0.88 and (not row["shown"] or row["over"] <= 0.05)
+            met &= row["coverage"][least] >= 0.88 and (
+                not row["shown"] or (row["over"] <= 0.05 and (quick or row["over_bound"] <= 0.07))
+            )
     enough = {f"{100 * rate:g} %": suffices(rate, n_runs // 4) for rate in (0.0, 0.02, 0.04)}
     print("recordings_needed suffices:", ", ".join(f"{100 * share:.0f} % at {rate}" for rate, share in enough.items()))
     print("\n" + json.dumps({"benchmark": "coverage", "rows": rows, "recordings_needed": enough, "bars_met": met}))
