@@ -88,13 +88,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help() would print every class in full
     from rtnb import analysis, audio, client, errors, protocol, simulator, transport, vad, widgets
     from rtnb._doctor import doctor
-    from rtnb.analysis.choosing import recommend
     from rtnb.analysis.migration import migrate
     from rtnb.analysis.overlaps import overlap_lab
-    from rtnb.analysis.plot import plot_arrivals, plot_deltas
+    from rtnb.analysis.plots.deltas import plot_arrivals, plot_deltas
+    from rtnb.analysis.plots.turn_detection import plot_pareto, plot_sweep, plot_turns
+    from rtnb.analysis.recommendation import recommend
     from rtnb.analysis.recordings import Recording
     from rtnb.analysis.sweeping import sweep
-    from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
     from rtnb.client import Budget, EventLog, Response, Session
     from rtnb.errors import (
         AudioError,

@@ -421,7 +421,7 @@ unchanged("import rtnb")
 
 import aiohttp.web, anywidget, ipywidgets, matplotlib.pyplot, numpy, pandas, websockets.asyncio.client  # add filters
 before = snapshot()
-import rtnb.analysis.plot, rtnb.cli, rtnb.widgets
+import rtnb.analysis.plots.deltas, rtnb.cli, rtnb.widgets
 unchanged("importing the rooms")
 
 from rtnb._loop import shared_loop

@@ -1,24 +1,20 @@
 """Measuring: pure functions on arrays, responses, recordings and event logs."""
 
-from rtnb.analysis.calibrated import Calibration
-from rtnb.analysis.choosing import recommend
-from rtnb.analysis.conditions import AsRecorded, AssistantEcho, Gain, MuLaw, Noise, RoomEcho
+from rtnb.analysis.calibration import Calibration
+from rtnb.analysis.conditions import FRAME_PHASES, AsRecorded, AssistantEcho, FramePhase, Gain, MuLaw, Noise, RoomEcho
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.detectors import compare_detectors
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
 from rtnb.analysis.interaction import tick_metrics
-from rtnb.analysis.interaction_plots import plot_detectors, plot_overlaps
-from rtnb.analysis.labels import read_labels
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.analysis.migration import Migration, migrate
 from rtnb.analysis.overlaps import Overlap, overlap_lab
-from rtnb.analysis.phases import FRAME_PHASES, FramePhase
-from rtnb.analysis.plot import plot_arrivals, plot_deltas
-from rtnb.analysis.recommendation import Candidate, Recommendation
-from rtnb.analysis.recordings import Recording, Turn, from_segments
-from rtnb.analysis.sweep_result import Grid, Sweep
-from rtnb.analysis.sweeping import sweep
-from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
+from rtnb.analysis.plots.deltas import plot_arrivals, plot_deltas
+from rtnb.analysis.plots.interaction import plot_detectors, plot_overlaps
+from rtnb.analysis.plots.turn_detection import plot_pareto, plot_sweep, plot_turns
+from rtnb.analysis.recommendation import Candidate, Recommendation, recommend
+from rtnb.analysis.recordings import Recording, Turn, from_segments, read_labels
+from rtnb.analysis.sweeping import Grid, Sweep, sweep
 
 __all__ = [
     "FRAME_PHASES",

@@ -1,8 +1,7 @@
-"""The same utterances otherwise: quieter, in noise, in a room, beside the assistant's voice, through a telephone.
+"""Conditions: the same utterances quieter, in noise, in a room, through a telephone, or at another frame phase.
 
 A condition takes a `Recording` and gives another with the same labels. Everything random comes from a seed, nothing is
-normalised, and what goes beyond full scale is clipped, as it would be on the wire.
-"""
+normalised, and what goes beyond full scale is clipped, as it would be on the wire."""
 
 from __future__ import annotations
 
@@ -17,13 +16,16 @@ import numpy.typing as npt
 from rtnb.analysis.recordings import Recording
 from rtnb.audio import Audio, decode_ulaw, encode_ulaw, ms_to_samples, resample
 from rtnb.errors import AudioError
+from rtnb.vad import FRAME_MS
 
+AS_RECORDED: Final = "as recorded"
+"""The condition in which nothing was done to the audio."""
 NOMINAL_SPEECH_DBFS: Final = -26.0
 """Level of speech where a recording has none to measure: the nominal level of ITU-T P.56 and P.830."""
 
 
 class Condition(Protocol):
-    """What `sweep` applies to every recording."""
+    """Change that `sweep` makes to every recording."""
 
     @property
     def name(self) -> str:
@@ -37,7 +39,7 @@ class Condition(Protocol):
 class AsRecorded:
     """Nothing changed: the baseline."""
 
-    name: str = "as recorded"
+    name: str = AS_RECORDED
 
     def apply(self, recording: Recording) -> Recording:
         """The recording itself."""
@@ -224,3 +226,36 @@ def _speech_power(recording: Recording) -> float:
 
 def _at_rate(recording: Recording, rate_hz: int) -> Audio:
     return resample(recording.audio, from_rate_hz=recording.rate_hz, to_rate_hz=rate_hz)
+
+
+@dataclass(frozen=True)
+class FramePhase:
+    """A condition: everything so many ms later, so that the 32 ms frames begin elsewhere in every word.
+
+    Examples
+    --------
+    >>> FramePhase(8).apply(Recording([0.0] * 24_000, rate_hz=24_000, turns=[(300, 600)])).turns[0].start_ms
+    308
+    """
+
+    ms: float
+    """0 to less than 32."""
+
+    @property
+    def name(self) -> str:
+        """``as recorded`` for 0, otherwise e.g. ``frame phase +8 ms``."""
+        return f"frame phase +{self.ms:g} ms" if self.ms else AS_RECORDED
+
+    def apply(self, recording: Recording) -> Recording:
+        """The same with silence in front, labels moved along."""
+        ahead = np.zeros(ms_to_samples(self.ms, rate_hz=recording.rate_hz), np.float32)
+        return recording.shifted(self.ms, audio=np.concatenate([ahead, recording.audio])) if self.ms else recording
+
+
+FRAME_PHASES: Final = tuple(FramePhase(FRAME_MS * k / 4) for k in range(4))
+"""For ``sweep(recordings, conditions=FRAME_PHASES)``: quarters of a frame, the recording as it is among them."""
+
+
+def is_frame_phase(condition: str) -> bool:
+    """Whether a condition of a sweep differs from the recording by its frame phase at most."""
+    return condition == AS_RECORDED or condition.startswith("frame phase ")

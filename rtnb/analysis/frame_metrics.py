@@ -1,4 +1,4 @@
-"""How well probabilities tell speech from the rest, frame by frame, before any turn detection."""
+"""Accuracy of speech probabilities, frame by frame, before any turn detection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_LAG_FRAMES: Final = 4  # chosen: Silero runs 1 to 3 frames behind labels
 
 @dataclass(frozen=True)
 class FrameMetrics:
-    """Of frames of 32 ms; a number without its n says nothing."""
+    """Accuracy over frames of 32 ms, with the number of frames."""
 
     n_speech: int
     """Frames labelled as speech: at least half of the frame."""

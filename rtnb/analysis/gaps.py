@@ -1,7 +1,7 @@
 """Every silence duration at once: what one threshold makes of recordings, from the gaps between their speech.
 
-At one threshold the frames at or above it come in runs, and each gap behind a run is a question of its own: a stop is
-told in it exactly when its quiet frames reach far enough, and where then depends on no other gap. So one pass over the
+At one threshold the frames at or above it come in runs, and each gap behind a run is independent of the others: a stop
+comes in it exactly when its quiet frames reach far enough, and where then depends on no other gap. So one pass over the
 probabilities gives the gaps (about 1,300 in an hour), and everything a silence duration changes is counted from them;
 the prefix padding is arithmetic. `rtnb.vad.ServerVadMachine`, run for each setting, gives the same numbers.
 
@@ -17,15 +17,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.heard import Heard
+from rtnb.analysis.listening import Heard
 from rtnb.analysis.recordings import Span
-from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S
 from rtnb.vad import FRAME_MS, VadConstants
 
 _Int = npt.NDArray[np.int64]
 _Bool = npt.NDArray[np.bool_]
 _Float = npt.NDArray[np.float64]
 
+CUT_OFF_TOLERANCE_MS: Final = 100.0
+"""A stop this close before the true end is no cut-off: labels are not exact (turntune's tolerance)."""
+TOKENS_PER_S: Final = 10.0
+"""Input audio tokens per second of a committed item: what usage counts of a real session show, within ±3 per item."""
 _NEVER: Final = 1 << 30  # a frame after all others: a year of audio is 2**30 of them
 
 
@@ -63,7 +66,9 @@ class Track:
         self.limit_frame = np.where(
             follows, offset + _floor(last_ms[: len(turns)]), self.ends[self.turn_recording]
         )  # until here a stop ends the turn
-        # In which pause a stop is told there; in none, the one behind the last.
+        limit_ms = np.where(follows, last_ms[: len(turns)], [heard[k].duration_ms for k, _ in turns])
+        self.ending_ms: _Float = np.maximum(limit_ms - end_ms, 0.0)
+        # The pause that holds a stop at each frame; outside all pauses, the number after the last.
         self.pause_at = np.full(len(self.probabilities) + 1, len(self.pause_turn), np.int32)
         offset = self.turn_offset[self.pause_turn]
         pause_frames = offset + _ceil(self.pause_ms[:, 0]), offset + _ceil(self.pause_ms[:, 1])
@@ -88,13 +93,13 @@ class Track:
 
     @property
     def n_turns(self) -> int:
-        """Of all recordings."""
+        """Number of turns of all recordings."""
         return len(self.turn_recording)
 
 
 @dataclass(frozen=True, eq=False)
 class AtThreshold:
-    """What a threshold decides whatever the silence duration is: see `Sweep` for the meaning."""
+    """Results of a threshold that no silence duration changes: see `Sweep` for their meaning."""
 
     onset_delay_ms: npt.NDArray[np.float32]
     """(n_turns,)"""
@@ -106,7 +111,7 @@ class AtThreshold:
 
 @dataclass(frozen=True, eq=False)
 class AtSilences:
-    """What silence durations decide at one threshold: see `Sweep` for the meaning."""
+    """Results of silence durations at one threshold: see `Sweep` for their meaning."""
 
     cut_off: _Bool
     """(S, n_turns)"""
@@ -196,7 +201,7 @@ class Gaps:
             self._reach[:-1][~is_long[np.flatnonzero(is_long | begins)][self._block[:-1]]] = -1
 
     def onsets(self, prefixes_ms: Sequence[int] | _Int) -> AtThreshold:
-        """When each turn's start is told, and what the prefix padding leaves of its beginning."""
+        """Return when each turn's start is reported, and how much of its beginning the prefix padding misses."""
         track, n = self.track, len(self._starts)
         starts, ends = np.append(self._starts, _NEVER), np.append(self._ends, _NEVER + self._least)
         run = self._turn_gap
@@ -265,7 +270,8 @@ class _Stops:
         entry += self.stop[entry] < track.early_frame  # a cut-off in the gap the end is near: the next stop
         stop = self.stop[entry]
         ends = (stop <= track.limit_frame) & (self.start[entry] < track.end_frame)
-        delay_ms = FRAME_MS * (stop - track.turn_offset) - track.turn_ms[:, 1]
+        # A stop within the tolerance before a labelled end is at the end: labels are not exact.
+        delay_ms = np.maximum(FRAME_MS * (stop - track.turn_offset) - track.turn_ms[:, 1], 0.0)
         delay_ms[~ends] = np.nan
         return cut_off, delay_ms.astype(np.float32)
 

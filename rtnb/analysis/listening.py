@@ -1,24 +1,177 @@
-"""Listen to many recordings: here or on many machines, with progress, each one once, a bad one reported and skipped."""
+"""Speech probabilities of recordings: each computed once, here or on many machines, and kept on disk.
+
+One file per recording and condition, 4 bytes per 32 ms (0.45 MB per hour), in the folder `cache_folder` names. A
+file's name is a digest of its samples, their rate, and the net. Its content carries a digest, so that a damaged file
+is noticed and replaced. Files appear whole or not at all: any number of processes may write the same folder."""
 
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from rtnb.analysis.caching import cache_folder, cached_probabilities
+import rtnb.vad
 from rtnb.analysis.conditions import AsRecorded, Condition, check_names
-from rtnb.analysis.heard import Heard
-from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweep_result import Failure
+from rtnb.analysis.recordings import Recording, Span, Turn
+from rtnb.audio import Audio
 from rtnb.errors import AudioError, RtnbError
+from rtnb.vad import speech_probabilities
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A recording that could not be used; it is in no number of the result."""
+
+    name: str
+    """Of the recording, or the path it was given by."""
+    condition: str
+    """Under which condition."""
+    error: str
+    """Message of the error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """The probabilities of one recording under one condition, and its labels (times in ms of that audio)."""
+
+    name: str
+    condition: str
+    probabilities: npt.NDArray[np.float32]
+    """(n_frames,) from `speech_probabilities`."""
+    turns: tuple[Turn, ...] = ()
+    non_speech: tuple[Span, ...] = ()
+    echo: tuple[Span, ...] = ()
+    duration_ms: float = 0.0
+    speaker: str = ""
+
+    @classmethod
+    def of(cls, recording: Recording, *, probabilities: npt.NDArray[np.float32], condition: str) -> Heard:
+        """Keep the labels of a recording."""
+        return cls(
+            recording.name,
+            condition,
+            probabilities,
+            recording.turns,
+            recording.non_speech or (),
+            recording.echo,
+            recording.duration_ms,
+            recording.speaker,
+        )
+
+
+_MAGIC: Final = b"rtnb vad 1\n"
+_VERSION: Final = b"1"
+"""Raise it when the resampler or the net's arithmetic changes the probabilities."""
+_DIGEST_BYTES: Final = 20
+
+
+def cache_folder() -> Path:
+    """Return the folder of the probabilities: that in the variable RTNB_CACHE, or the user's cache folder.
+
+    That is ``~/.cache/rtnb/probabilities`` (or below XDG_CACHE_HOME), on macOS ``~/Library/Caches/rtnb/probabilities``,
+    on Windows ``%LOCALAPPDATA%/rtnb/probabilities``.
+    """
+    if chosen := os.environ.get("RTNB_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "rtnb" / "probabilities"
+
+
+def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> npt.NDArray[np.float32]:
+    """Return `speech_probabilities`, read from the folder where it holds them.
+
+    Parameters
+    ----------
+    audio : ndarray, float32, shape (n_samples,)
+        Exactly what is sent.
+    rate_hz : int
+        Samples per second.
+    folder : Path or None
+        Made where it is missing; None keeps nothing.
+
+    Returns
+    -------
+    probabilities : ndarray, float32, shape (n_frames,)
+
+    Warns
+    -----
+    UserWarning
+        A damaged file was replaced, or the folder cannot be used: the answer is right, the time is lost.
+    """
+    if folder is None:
+        return speech_probabilities(audio, rate_hz=rate_hz)
+    path = folder / f"{_key(audio, rate_hz)}.vad"
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    probabilities = speech_probabilities(audio, rate_hz=rate_hz)
+    _write(path, probabilities)
+    return probabilities
+
+
+def _key(audio: Audio, rate_hz: int) -> str:
+    digest = blake2b(digest_size=_DIGEST_BYTES)
+    for part in (_VERSION, _net(), str(int(rate_hz)).encode(), b"\n"):
+        digest.update(part)
+    digest.update(np.ascontiguousarray(audio, "<f4").data)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _net() -> bytes:
+    """A digest of the weights."""
+    return blake2b((Path(rtnb.vad.__file__).parent / "silero_v6.npz").read_bytes(), digest_size=_DIGEST_BYTES).digest()
+
+
+def _read(path: Path) -> npt.NDArray[np.float32] | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        warnings.warn(f"kept probabilities cannot be read: {error}", stacklevel=2)
+        return None
+    head = len(_MAGIC) + _DIGEST_BYTES
+    content = data[head:]
+    if data[:head] != _MAGIC + blake2b(content, digest_size=_DIGEST_BYTES).digest():
+        warnings.warn(f"{path} is damaged: listening anew", stacklevel=2)
+        return None
+    return np.frombuffer(content, "<f4").astype(np.float32)
+
+
+def _write(path: Path, probabilities: npt.NDArray[np.float32]) -> None:
+    content = probabilities.astype("<f4").tobytes()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        try:
+            with open(handle, "wb") as file:
+                file.write(_MAGIC + blake2b(content, digest_size=_DIGEST_BYTES).digest() + content)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        warnings.warn(f"probabilities cannot be kept: {error}", stacklevel=2)
+
 
 Source = Recording | str | os.PathLike[str]
 """A recording, or the path of one that `Recording.load` reads where it is listened to."""
@@ -120,7 +273,7 @@ def _results(
 def _hear(
     source: Source, *, conditions: tuple[Condition, ...], folder: Path | None, load: Callable[[Any], Recording]
 ) -> list[Heard | Failure]:
-    """One recording under all conditions; runs in any process."""
+    """Compute one recording under all conditions; runs in any process."""
     name = source.name if isinstance(source, Recording) else os.fspath(source)
     try:
         recording = source if isinstance(source, Recording) else load(source)

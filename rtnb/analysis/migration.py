@@ -1,21 +1,26 @@
 """Old JSON in, new JSON out: messages of the preview dialect as the GA dialect says them, with what had to be decided.
 
 `rtnb.protocol.preview` translates without loss, for two peers that talk. Here a person moves code: what GA refuses is
-left out, what one event was and two are now becomes two, and every such decision is told in words.
+left out, what one event was and two are now becomes two, and every such decision is reported.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from html import escape
-from typing import Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import preview
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GONE = {
     "temperature": "GA has no temperature: it is left out",
@@ -32,12 +37,12 @@ _ALIKE = "This is said alike in both dialects."
 
 @dataclass(frozen=True)
 class Migration:
-    """What `migrate` made: ``print(…)`` is the new JSON, a notebook shows the decisions as well."""
+    """Result of `migrate`: ``print(…)`` is the new JSON, a notebook shows the decisions as well."""
 
     messages: tuple[dict[str, Any], ...]
     """In the GA dialect, in order."""
     notes: tuple[str, ...] = ()
-    """What had to be decided, in words; each once."""
+    """Decisions that were needed, each once."""
 
     def __str__(self) -> str:
         return "\n".join(json.dumps(message, indent=2, ensure_ascii=False) for message in self.messages)
@@ -175,3 +180,65 @@ def _tidied(old: _Object, notes: dict[str, None]) -> _Object:
         if name in old:
             notes[f"{name} is now {'.'.join(path)}"] = None
     return old
+
+
+def side_by_side(old: Iterable[Any], new: Iterable[Any]) -> pd.DataFrame:
+    """Lay the log of a preview session beside that of a GA session.
+
+    Parameters
+    ----------
+    old, new : EventLog
+        Of the same conversation, in the preview and in the GA dialect.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per run of equal events: ``direction``, the wire type in each dialect (empty where there is none), how
+        many of them came (``n_preview``, ``n_ga``), and whether the type has another name now (``renamed``).
+    """
+    import pandas as pd
+
+    left, right = _runs(old), _runs(new)
+    matcher = SequenceMatcher(a=[_aligned(run) for run in left], b=[_aligned(run) for run in right], autojunk=False)
+    rows: list[tuple[Any, ...]] = []
+    for kind, a, a_end, b, b_end in matcher.get_opcodes():
+        if kind == "equal":
+            rows += map(_row, left[a:a_end], right[b:b_end])
+        else:
+            rows += [_row(run, None) for run in left[a:a_end]] + [_row(None, run) for run in right[b:b_end]]
+    return pd.DataFrame(rows, columns=["direction", "preview", "GA", "n_preview", "n_ga", "renamed"])
+
+
+@dataclass
+class _Run:
+    direction: str
+    type: str
+    n: int = 0
+
+
+def _runs(log: Iterable[Any]) -> list[_Run]:
+    """Runs of equal events; deltas of sound and words, which mix by chance, are one run each, words first."""
+    runs: list[_Run] = []
+    for mixing, rows in groupby(log, key=lambda row: str(row.type).endswith(".delta")):
+        stretch: list[_Run] = []
+        for row in rows:
+            held = stretch if mixing else stretch[-1:]
+            run = next((run for run in held if (run.direction, run.type) == (row.direction, row.type)), None)
+            if run is None:
+                run = _Run(row.direction, row.type)
+                stretch.append(run)
+            run.n += 1
+        runs += sorted(stretch, key=lambda run: run.type, reverse=True) if mixing else stretch
+    return runs
+
+
+def _aligned(run: _Run) -> tuple[str, str]:
+    """Return the key that is equal in one row; the first of two events that replaced one counts as that one."""
+    return run.direction, {"conversation.item.created": "conversation.item.added"}.get(run.type, run.type)
+
+
+def _row(old: _Run | None, new: _Run | None) -> tuple[Any, ...]:
+    before = preview.PREVIEW_TYPES.get(old.type, old.type) if old else ""
+    after = new.type if new else ""
+    direction = (old or new or _Run("", "")).direction
+    return direction, before, after, old.n if old else 0, new.n if new else 0, bool(old and new and before != after)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.bootstrap import most_events, share_interval
+from rtnb.analysis.intervals import clopper_pearson, most_events
 from rtnb.analysis.recordings import Recording
 from rtnb.audio import Audio, as_audio, ms_to_samples
 from rtnb.errors import AudioError
@@ -113,7 +113,7 @@ def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, 
     variance = float(residuals @ residuals) * n_groups / (n_groups - 1) / n**2
     size = min(float(n), rate * (1 - rate) / variance) if variance else float(n_groups)
     whole = max(1, floor(size / (1 + 3.706 / (4 * (n_groups - 1))) ** 2))  # Student's t over the normal quantile
-    low, high = share_interval(floor(rate * whole), whole)[0], share_interval(ceil(rate * whole), whole)[1]
+    low, high = clopper_pearson(floor(rate * whole), whole)[0], clopper_pearson(ceil(rate * whole), whole)[1]
     return rate, low, high, n, n_groups
 
 
@@ -127,7 +127,7 @@ def clustered_median(values: npt.ArrayLike, groups: Sequence[Any]) -> tuple[floa
     """
     found, index = np.asarray(values, float), np.asarray(groups, str)
     medians = sorted(float(np.median(found[index == one])) for one in np.unique(index))
-    skip = most_events(len(medians), share=0.5) if len(medians) >= MIN_GROUPS else -1
+    skip = floor(most_events(len(medians), share=0.5)) if len(medians) >= MIN_GROUPS else -1
     ends = (medians[skip], medians[-1 - skip]) if skip >= 0 else (nan, nan)
     return (float(np.median(medians)) if medians else nan, *ends)
 

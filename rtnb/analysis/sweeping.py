@@ -1,24 +1,370 @@
-"""Try every setting of the server VAD on recordings: whom would it cut off, how long would everyone wait?"""
+"""Every setting of the server VAD on recordings: cut-offs, delays and false triggers as arrays, tables and grids."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from rtnb.analysis.intervals import weighted_quantiles
+from rtnb.errors import AudioError
+from rtnb.vad import FRAME_MS, VadConstants
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 from rtnb.analysis.conditions import AsRecorded, Condition
 from rtnb.analysis.gaps import Gaps, Track
-from rtnb.analysis.heard import Heard
-from rtnb.analysis.listening import Source, listen
+from rtnb.analysis.listening import Failure, Heard, Source, listen
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweep_result import Sweep
-from rtnb.errors import AudioError
-from rtnb.vad import VadConstants
+
+_Bool = npt.NDArray[np.bool_]
+_Float32 = npt.NDArray[np.float32]
+_Float = npt.NDArray[np.float64]
+_Int = npt.NDArray[np.int64]
+
+CLIPPED_MS: Final = 50.0
+"""An onset counts as clipped when more than this much of it is missing from the item. Chosen."""
+FADE_MS: Final = 320.0
+"""Probabilities fall within this after speech: a turn shows a silence duration where its ending is this much longer.
+Chosen; at threshold 0.3 and above the slowest tenth of turns takes 300 ms."""
+_BLOCK_FRAMES: Final = 112_500
+"""Frames that are evaluated at a time: an hour, 0.45 MB of probabilities (chosen, measured)."""
+_DIMS = ("threshold", "silence_duration_ms", "prefix_padding_ms")
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A small array with named axes.
+
+    Examples
+    --------
+    >>> grid = Grid(np.array([[1.0, 2.0]]), dims=("threshold", "silence_duration_ms"), unit="ms", name="delay_p50_ms",
+    ...             coords={"threshold": np.array([0.5]), "silence_duration_ms": np.array([192, 224])})
+    >>> grid.sel(threshold=0.5, silence_duration_ms=200)
+    2.0
+    """
+
+    values: _Float
+    """One number per combination of the coordinates."""
+    dims: tuple[str, ...] = field(kw_only=True)
+    """Names of the axes of `values`, from the wire: threshold, silence_duration_ms, prefix_padding_ms; or condition."""
+    coords: dict[str, npt.NDArray[Any]] = field(kw_only=True)
+    """dim -> its coordinates."""
+    name: str = field(kw_only=True)
+    """The metric."""
+    constants: VadConstants = field(kw_only=True, default=VadConstants())
+    """How the service rounds a silence duration."""
+    unit: str = field(kw_only=True)
+    """Of the values: "" for shares from 0 to 1."""
+
+    def sel(self, **where: Any) -> Any:
+        """Pick by coordinate: a float where all axes are picked, otherwise the smaller grid.
+
+        `silence_duration_ms` is rounded to whole frames as the service does; other coordinates must be in the grid.
+
+        Raises
+        ------
+        AudioError
+            A name that is no axis, or a coordinate that was not swept.
+        """
+        values, dims = self.values, list(self.dims)
+        for dim, wanted in where.items():
+            if dim not in dims:
+                raise AudioError(f"{self.name} has no axis {dim!r}; it has: {', '.join(self.dims)}")
+            at = _index(self.coords[dim], wanted, dim, self.constants)
+            values = np.take(values, at, axis=dims.index(dim))
+            dims.remove(dim)
+        if not dims:
+            return float(values)
+        return replace(self, values=values, dims=tuple(dims), coords={dim: self.coords[dim] for dim in dims})
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.array(self.values, dtype=dtype, copy=copy)
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{dim}: {len(self.coords[dim])}" for dim in self.dims)
+        return f"<Grid {self.name}{f' in {self.unit}' if self.unit else ''} ({axes})>"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sweep:
+    """Every turn of every recording under every setting.
+
+    Axes: T thresholds, S silence durations, P prefix paddings; n_turns turns and n_pauses pauses of n_recordings
+    recordings (one recording under two conditions is two of them). All times are stream time: ms of audio, not of the
+    clock on the wall. A service may hear otherwise: the numbers are those of the local model.
+    """
+
+    thresholds: _Float
+    """(T,) as in the turn detection."""
+    silence_frames: _Int
+    """(S,) silence durations in frames of 32 ms."""
+    prefixes_ms: _Int
+    """(P,) ms."""
+    cut_off: _Bool
+    """(T, S, n_turns) whether a stop comes more than 100 ms before the true end, while the turn goes on."""
+    delay_ms: _Float32
+    """(T, S, n_turns) endpointing delay: the stop's emission less the true end, ms, at least 0; NaN where none ends the
+    turn before the next one begins or the audio is over. Only where the turn is `seen` does NaN mean "never"."""
+    onset_delay_ms: _Float32
+    """(T, n_turns) the start's emission less the true onset, ms, as if nobody had spoken before; NaN where missed."""
+    missed: _Bool
+    """(T, n_turns) whether no start comes during the turn, as if nobody had spoken before."""
+    clipped_ms: _Float32
+    """(T, P, n_turns) how much of the turn's beginning lies before `audio_start_ms`; all of it where missed."""
+    pause_cut: _Bool
+    """(T, S, n_pauses) whether a stop comes during the pause."""
+    false_triggers: npt.NDArray[np.int32]
+    """(T, S, n_recordings) starts in non-speech."""
+    self_interruptions: npt.NDArray[np.int32]
+    """(T, S, n_recordings) starts while only the assistant's playback is heard."""
+    billed_tokens: _Float32
+    """(T, S, P, n_recordings) input audio tokens of all committed items: prefix padding and silence included."""
+    turn_ms: _Float
+    """(n_turns, 2) true start and end of each turn in its recording, ms."""
+    ending_ms: _Float
+    """(n_turns,) length of each turn's ending, the silence behind it: to the next turn, or to the end of the audio."""
+    turn_recording: _Int
+    """(n_turns,) which recording a turn is of."""
+    pause_ms: _Float
+    """(n_pauses, 2) start and end of each pause in its recording, ms."""
+    pause_turn: _Int
+    """(n_pauses,) which turn a pause is in."""
+    recordings: tuple[str, ...]
+    """(n_recordings,) names; equal names are the same speech under different conditions."""
+    conditions: tuple[str, ...]
+    """(n_recordings,) what was done to the audio."""
+    duration_ms: _Float
+    """(n_recordings,) length of the audio."""
+    non_speech_h: _Float
+    """(n_recordings,) how long nobody speaks, hours."""
+    echo_min: _Float
+    """(n_recordings,) how long only the assistant's playback is heard, minutes."""
+    constants: VadConstants
+    """What was assumed about the service."""
+    speakers: tuple[str, ...] = ()
+    """(n_recordings,) who speaks; empty where nobody is named."""
+    failures: tuple[Failure, ...] = ()
+    """Recordings that could not be used."""
+
+    @property
+    def silences_ms(self) -> _Int:
+        """(S,) silence durations in ms: multiples of 32, every other one is rounded by the service."""
+        return self.silence_frames * FRAME_MS
+
+    @property
+    def seen(self) -> _Bool:
+        """(S, n_turns) whether a turn's ending is long enough to see that silence duration end the turn, or not."""
+        return self.ending_ms >= self.silences_ms[:, None] + FADE_MS
+
+    @property
+    def seen_delay_ms(self) -> _Float32:
+        """(T, S, n_turns) the delays that count: infinite where the turn never ended, NaN where it is not seen."""
+        return np.where(
+            self.seen, np.where(np.isnan(self.delay_ms), np.float32(np.inf), self.delay_ms), np.float32(np.nan)
+        )
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """(n_recordings,) what is resampled as one: the speaker, or the recording where no speaker is named."""
+        return tuple(one or name for one, name in zip(self.speakers or self.recordings, self.recordings, strict=True))
+
+    @property
+    def short_endings(self) -> str:
+        """A sentence about turns that end too soon for the longest silence duration; empty where none does."""
+        longest_ms, short = int(self.silences_ms.max()), self.ending_ms < self.silences_ms.max() + FADE_MS
+        if not short.any():
+            return ""
+        least_ms = max(0, int(self.ending_ms.min() - FADE_MS) // FRAME_MS * FRAME_MS)
+        return (
+            f"{int(short.sum())} of {self.n_turns} turns end too soon to see silences over {least_ms} ms: "
+            f"record {np.ceil((longest_ms + FADE_MS) / 500) / 2:g} s of silence after the last word."
+        )
+
+    @property
+    def n_turns(self) -> int:
+        """Number of turns behind the rates (a turn under two conditions counts twice)."""
+        return len(self.turn_recording)
+
+    def only(self, condition: str) -> Sweep:
+        """The same sweep of the recordings under one condition.
+
+        Raises
+        ------
+        AudioError
+            No such condition.
+        """
+        if condition not in self.conditions:
+            raise AudioError(f"no condition {condition!r}; there are: {', '.join(dict.fromkeys(self.conditions))}")
+        return self.of_recordings(np.array([one == condition for one in self.conditions]))
+
+    def of_recordings(self, chosen: npt.NDArray[np.bool_]) -> Sweep:
+        """The same sweep of some recordings: `chosen` has shape (n_recordings,)."""
+        recordings = np.flatnonzero(chosen)
+        turns = np.flatnonzero(chosen[self.turn_recording])
+        pauses = np.flatnonzero(np.isin(self.pause_turn, turns))
+        kept: dict[str, Any] = {}
+        for fields, index in ((_PER_RECORDING, recordings), (_PER_TURN, turns), (_PER_PAUSE, pauses)):
+            kept |= {name: getattr(self, name)[..., index] for name in fields}
+        return replace(
+            self,
+            **kept,
+            turn_ms=self.turn_ms[turns],
+            ending_ms=self.ending_ms[turns],
+            pause_ms=self.pause_ms[pauses],
+            turn_recording=np.searchsorted(recordings, self.turn_recording[turns]),
+            pause_turn=np.searchsorted(turns, self.pause_turn[pauses]),
+            recordings=tuple(self.recordings[k] for k in recordings),
+            conditions=tuple(self.conditions[k] for k in recordings),
+            speakers=tuple(self.speakers[k] for k in recordings) if self.speakers else (),
+        )
+
+    def grid(self, metric: str, *, condition: str | None = None) -> Grid:
+        """Return one metric over the settings it depends on.
+
+        Parameters
+        ----------
+        metric : str
+            One of `METRICS`.
+        condition : str, optional
+            Of the recordings under this condition. Default: of all where there is one condition only, otherwise one
+            grid per condition, along a first axis "condition".
+
+        Returns
+        -------
+        grid : Grid
+            NaN where no turn, pause or hour is there to count.
+
+        Raises
+        ------
+        AudioError
+            An unknown metric or condition.
+        """
+        if metric not in METRICS:
+            raise AudioError(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
+        names = list(dict.fromkeys(self.conditions))
+        one = METRICS[metric]
+        coords: dict[str, Any] = dict(zip(_DIMS, (self.thresholds, self.silences_ms, self.prefixes_ms), strict=True))
+        if condition is not None or len(names) <= 1:
+            part = self if condition is None else self.only(condition)
+            values, dims = one.of(part), one.dims
+        else:
+            values, dims = np.stack([one.of(self.only(name)) for name in names]), ("condition", *one.dims)
+            coords["condition"] = np.array(names)
+        kept = {dim: coords[dim] for dim in dims}
+        return Grid(values, dims=dims, coords=kept, name=metric, unit=one.unit, constants=self.constants)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per condition and setting, one column per metric (its unit in its name), n beside them.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns condition, threshold, silence_duration_ms, prefix_padding_ms, n_turns, n_pauses, then `METRICS`.
+        """
+        import pandas as pd
+
+        shape = (len(self.thresholds), len(self.silence_frames), len(self.prefixes_ms))
+        axes = np.meshgrid(self.thresholds, self.silences_ms, self.prefixes_ms, indexing="ij")
+        parts = []
+        for name in dict.fromkeys(self.conditions):
+            part = self.only(name)
+            columns: dict[str, Any] = {"condition": name}
+            columns |= {dim: axis.ravel() for dim, axis in zip(_DIMS, axes, strict=True)}
+            columns |= {"n_turns": part.n_turns, "n_pauses": len(part.pause_turn)}
+            for metric, one in METRICS.items():
+                spread = tuple(slice(None) if dim in one.dims else None for dim in _DIMS)
+                columns[metric] = np.broadcast_to(one.of(part)[spread], shape).ravel()
+            parts.append(pd.DataFrame(columns))
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*_DIMS, *METRICS])
+
+    def __repr__(self) -> str:
+        conditions = len(set(self.conditions))
+        return (
+            f"<Sweep: {len(self.thresholds)} thresholds × {len(self.silence_frames)} silences × "
+            f"{len(self.prefixes_ms)} prefixes; {len(self.recordings)} recordings, {self.n_turns} turns, "
+            f"{len(self.pause_turn)} pauses{f', {conditions} conditions' if conditions > 1 else ''}"
+            f"{f'; {len(self.failures)} FAILED' if self.failures else ''}>"
+        )
+
+
+_PER_TURN: Final[tuple[str, ...]] = ("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms")
+_PER_PAUSE: Final[tuple[str, ...]] = ("pause_cut",)
+_PER_RECORDING: Final[tuple[str, ...]] = (
+    "false_triggers",
+    "self_interruptions",
+    "billed_tokens",
+    "duration_ms",
+    "non_speech_h",
+    "echo_min",
+)
+
+
+@dataclass(frozen=True)
+class _Metric:
+    of: Callable[[Sweep], _Float]
+    dims: tuple[str, ...]
+    unit: str
+
+
+def _share(hits: npt.NDArray[Any]) -> _Float:
+    n = hits.shape[-1]
+    return np.count_nonzero(hits, axis=-1) / n if n else np.full(hits.shape[:-1], np.nan)
+
+
+def _quantile(values: npt.NDArray[Any], q: float) -> _Float:
+    """The definition of `weighted_quantiles`, every turn alike."""
+    rows = values.reshape(-1, values.shape[-1])
+    return weighted_quantiles(rows, np.ones((1, rows.shape[1])), share=q).reshape(values.shape[:-1])
+
+
+def _never(delay_ms: npt.NDArray[Any]) -> _Float:
+    """Share of the turns that never end, of those that are seen."""
+    n = np.count_nonzero(~np.isnan(delay_ms), axis=-1)
+    return np.where(n > 0, np.count_nonzero(np.isinf(delay_ms), axis=-1) / np.maximum(n, 1), np.nan)
+
+
+def _rate(counts: npt.NDArray[Any], per: _Float) -> _Float:
+    total = float(per.sum())
+    return counts.sum(axis=-1) / total if total else np.full(counts.shape[:-1], np.nan)
+
+
+_TS, _T, _TP = _DIMS[:2], _DIMS[:1], (_DIMS[0], _DIMS[2])
+
+METRICS: Final[dict[str, _Metric]] = {
+    "cut_off_rate": _Metric(lambda s: _share(s.cut_off), _TS, ""),
+    "pause_cut_rate": _Metric(lambda s: _share(s.pause_cut), _TS, ""),
+    "delay_p50_ms": _Metric(lambda s: _quantile(s.seen_delay_ms, 0.5), _TS, "ms"),
+    "delay_p90_ms": _Metric(lambda s: _quantile(s.seen_delay_ms, 0.9), _TS, "ms"),
+    "no_fire_rate": _Metric(lambda s: _never(s.seen_delay_ms), _TS, ""),
+    "missed_rate": _Metric(lambda s: _share(s.missed), _T, ""),
+    "onset_delay_p50_ms": _Metric(lambda s: _quantile(s.onset_delay_ms, 0.5), _T, "ms"),
+    "onset_delay_p90_ms": _Metric(lambda s: _quantile(s.onset_delay_ms, 0.9), _T, "ms"),
+    "clipped_rate": _Metric(lambda s: _share(s.clipped_ms > CLIPPED_MS), _TP, ""),
+    "false_triggers_per_h": _Metric(lambda s: _rate(s.false_triggers, s.non_speech_h), _TS, "1/h"),
+    "self_interruptions_per_min": _Metric(lambda s: _rate(s.self_interruptions, s.echo_min), _TS, "1/min"),
+    "billed_tokens": _Metric(lambda s: s.billed_tokens.sum(axis=-1, dtype=np.float64), _DIMS, "tokens"),
+}
+"""name -> how it comes from a `Sweep`, over which settings, in which unit. Shares lie between 0 and 1."""
+
+
+def _index(coordinates: npt.NDArray[Any], wanted: Any, dim: str, constants: VadConstants) -> int:
+    if dim == "silence_duration_ms" and wanted not in coordinates:
+        wanted = constants.silence_frames(wanted) * FRAME_MS
+    if coordinates.dtype.kind in "fi":
+        hits = np.flatnonzero(np.isclose(coordinates.astype(float), wanted, rtol=0, atol=1e-9))
+    else:
+        hits = np.flatnonzero(coordinates == wanted)
+    if not len(hits):
+        raise AudioError(f"{dim} {wanted!r} was not swept; there are: {', '.join(map(str, coordinates.tolist()))}")
+    return int(hits[0])
+
 
 THRESHOLDS: Final = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 """0.1 to 0.9. Chosen."""
@@ -98,7 +444,7 @@ def evaluate(
     prefixes_ms: npt.ArrayLike = PREFIXES_MS,
     constants: VadConstants = SERVER_MODEL_V1,
 ) -> Sweep:
-    """As `sweep`, of recordings that `listen` has heard already.
+    """Evaluate every setting on recordings that `listen` has processed.
 
     For one more threshold or silence alone, ask `rtnb.analysis.gaps.Gaps`: it takes a fraction of a millisecond.
     """
@@ -132,6 +478,40 @@ def check_settings(
     return levels, frames.astype(np.int64), prefixes.astype(np.int64)
 
 
+def _empty(n_t: int, n_s: int, n_p: int, *, n_turns: int, n_pauses: int, n_recordings: int) -> dict[str, Any]:
+    """Return arrays for all results of a sweep, by their names."""
+    return {
+        "cut_off": np.empty((n_t, n_s, n_turns), bool),
+        "delay_ms": np.empty((n_t, n_s, n_turns), np.float32),
+        "onset_delay_ms": np.empty((n_t, n_turns), np.float32),
+        "missed": np.empty((n_t, n_turns), bool),
+        "clipped_ms": np.empty((n_t, n_p, n_turns), np.float32),
+        "pause_cut": np.empty((n_t, n_s, n_pauses), bool),
+        "false_triggers": np.empty((n_t, n_s, n_recordings), np.int32),
+        "self_interruptions": np.empty((n_t, n_s, n_recordings), np.int32),
+        "billed_tokens": np.empty((n_t, n_s, n_p, n_recordings), np.float32),
+    }
+
+
+def _blocks(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
+    """Yield recordings in blocks that fit the processor's cache, so that the cost per hour does not grow."""
+    block: list[Heard] = []
+    n_frames = 0
+    for one in heard:
+        if block and n_frames + len(one.probabilities) > _BLOCK_FRAMES:
+            yield block
+            block, n_frames = [], 0
+        block.append(one)
+        n_frames += len(one.probabilities)
+    yield block
+
+
+def _joined(name: str, axis: str, tracks: Sequence[Track], placed: Sequence[dict[str, int]]) -> npt.NDArray[np.int64]:
+    """Return indices of all blocks, each moved by what is before its block."""
+    parts = [getattr(track, name) + at[axis] for track, at in zip(tracks, placed, strict=True)]
+    return np.concatenate(parts).astype(np.int64)
+
+
 def _evaluate(
     heard: Sequence[Heard],
     levels: npt.NDArray[np.float64],
@@ -139,37 +519,40 @@ def _evaluate(
     prefixes: npt.NDArray[np.int64],
     constants: VadConstants,
 ) -> Sweep:
-    track = Track(heard)
+    blocks = list(_blocks(heard))
+    tracks = [Track(block) for block in blocks]
     n_t, n_s, n_p, n = len(levels), len(frames), len(prefixes), len(heard)
-    found: dict[str, Any] = {
-        "cut_off": np.empty((n_t, n_s, track.n_turns), bool),
-        "delay_ms": np.empty((n_t, n_s, track.n_turns), np.float32),
-        "onset_delay_ms": np.empty((n_t, track.n_turns), np.float32),
-        "missed": np.empty((n_t, track.n_turns), bool),
-        "clipped_ms": np.empty((n_t, n_p, track.n_turns), np.float32),
-        "pause_cut": np.empty((n_t, n_s, len(track.pause_turn)), bool),
-        "false_triggers": np.empty((n_t, n_s, n), np.int32),
-        "self_interruptions": np.empty((n_t, n_s, n), np.int32),
-        "billed_tokens": np.empty((n_t, n_s, n_p, n), np.float32),
-    }
-    for t, threshold in enumerate(levels.tolist()):
-        gaps = Gaps(track, threshold=threshold, constants=constants)
-        for part in (gaps.onsets(prefixes), gaps.at(frames, prefixes_ms=prefixes)):
-            for name, values in vars(part).items():
-                found[name][t] = values
+    n_turns, n_pauses = (
+        sum(counts) for counts in zip(*((one.n_turns, len(one.pause_turn)) for one in tracks), strict=True)
+    )
+    found = _empty(n_t, n_s, n_p, n_turns=n_turns, n_pauses=n_pauses, n_recordings=n)
+    at = {"turn": 0, "pause": 0, "recording": 0}
+    placed: list[dict[str, int]] = []
+    for track in tracks:
+        placed.append(dict(at))
+        sizes = {"turn": track.n_turns, "pause": len(track.pause_turn), "recording": len(track.offsets)}
+        for t, threshold in enumerate(levels.tolist()):
+            gaps = Gaps(track, threshold=threshold, constants=constants)
+            for part in (gaps.onsets(prefixes), gaps.at(frames, prefixes_ms=prefixes)):
+                for name, values in vars(part).items():
+                    axis = "pause" if name in _PER_PAUSE else "recording" if name in _PER_RECORDING else "turn"
+                    found[name][t, ..., at[axis] : at[axis] + sizes[axis]] = values
+        at = {axis: at[axis] + sizes[axis] for axis in at}
     return Sweep(
         thresholds=levels,
         silence_frames=frames,
         prefixes_ms=prefixes,
         **found,
-        turn_ms=track.turn_ms,
-        turn_recording=track.turn_recording,
-        pause_ms=track.pause_ms,
-        pause_turn=track.pause_turn,
+        turn_ms=np.concatenate([one.turn_ms for one in tracks]),
+        ending_ms=np.concatenate([one.ending_ms for one in tracks]),
+        turn_recording=_joined("turn_recording", "recording", tracks, placed),
+        pause_ms=np.concatenate([one.pause_ms for one in tracks]),
+        pause_turn=_joined("pause_turn", "turn", tracks, placed),
         recordings=tuple(one.name for one in heard),
         conditions=tuple(one.condition for one in heard),
         duration_ms=np.array([one.duration_ms for one in heard]),
         non_speech_h=np.array([sum(end - start for start, end in one.non_speech) for one in heard]) / 3_600_000,
         echo_min=np.array([sum(end - start for start, end in one.echo) for one in heard]) / 60_000,
         constants=constants,
+        speakers=tuple(one.speaker for one in heard) if any(one.speaker for one in heard) else (),
     )

@@ -1,6 +1,6 @@
 """Client of a realtime service: sessions, responses, playback, tools, and the log of every event."""
 
-from rtnb.analysis.budget import Budget as Budget
+from rtnb.analysis.cost import Budget as Budget
 from rtnb.client.log import EventLog as EventLog
 from rtnb.client.log import LogRow as LogRow
 from rtnb.client.opening import open_session as open_session

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
-from rtnb.analysis.budget import Budget, BudgetMeter
+from rtnb.analysis.cost import Budget, BudgetMeter
 from rtnb.audio import Audio
 from rtnb.client.log import EventLog
 from rtnb.client.pending import PendingRequests, Request, service_error

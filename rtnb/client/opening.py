@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, Unpack
 
-from rtnb.analysis.budget import Budget
+from rtnb.analysis.cost import Budget
 from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.log import LIMIT_BYTES, EventLog
 from rtnb.client.session import Session

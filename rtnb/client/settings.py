@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
-from rtnb.analysis.budget import Budget
+from rtnb.analysis.cost import Budget
 from rtnb.errors import LocalProtocolError
 from rtnb.protocol import wire
 from rtnb.protocol.service.schema import check_event

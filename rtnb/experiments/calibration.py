@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from tqdm.auto import tqdm
 
-from rtnb.analysis.calibrated import Calibration
-from rtnb.analysis.calibrating import Observed, fit_constants
+from rtnb.analysis.calibration import Calibration, Observed, fit_constants
 from rtnb.audio import Audio, codec, ms_to_samples, resample
 from rtnb.client.log import EventLog
 from rtnb.client.session import Session
@@ -67,7 +66,8 @@ async def calibrate(
     session : Session
         Open and silent.
     recordings : sequence of Recording
-        10 to 20 short clips with pauses; more clips give sharper constants. Labels are not needed.
+        10 to 20 short clips with pauses; more clips give sharper constants, and at least 2 are needed to check the fit
+        out of sample. Labels are not needed.
     settings : sequence of ServerVad
         Tried one after another. Default: six whose effects can be distinguished.
     paced : bool or float, default True
@@ -85,7 +85,7 @@ async def calibrate(
     Raises
     ------
     AudioError
-        No recordings.
+        No recordings, or too few starts and stops to identify anything.
     LocalProtocolError
         A call over WebRTC: audio cannot be streamed over its data channel.
     ServiceError
@@ -154,6 +154,7 @@ async def _stream(
         stop_ms=start_ms + len(audio) * 1000 // form.rate_hz,
         starts_ms=(),
         stops_ms=(),
+        clips_ms=_begin(clips, start_ms, gap_ms=int(silence_ms) + _GAP_MS),
         problems=_differences(asked, session.config.turn_detection),
     )
 
@@ -173,6 +174,12 @@ def _joined(clips: Sequence[Clip], rate_hz: int, *, gap_ms: int) -> Audio:
     frame = ms_to_samples(FRAME_MS, rate_hz=rate_hz)
     pieces.append(np.zeros(-sum(map(len, pieces)) % frame, np.float32))
     return np.concatenate(pieces)
+
+
+def _begin(clips: Sequence[Clip], start_ms: int, *, gap_ms: int) -> tuple[int, ...]:
+    """Return where each clip of `_joined` begins, in ms of the stream."""
+    lengths_ms = [gap_ms + len(clip.audio) * 1000 / clip.rate_hz for clip in clips]
+    return tuple(round(start_ms + gap_ms + sum(lengths_ms[:number])) for number in range(len(clips)))
 
 
 async def _delete_items(session: Session, first: int) -> None:

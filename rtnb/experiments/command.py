@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from rtnb.analysis.budget import Budget
+from rtnb.analysis.cost import Budget
 from rtnb.errors import CaseError
 from rtnb.experiments import graders
 from rtnb.experiments.case import check_names, read_yaml

@@ -153,7 +153,7 @@ class Comparison:
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the turns of both on one time axis, interrupted ones hatched; return the matplotlib Axes."""
-        from rtnb.analysis.plot import plot_lanes
+        from rtnb.analysis.plots.deltas import plot_lanes
 
         lanes = {
             f"{role}, {name}": [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.bootstrap import share_interval
+from rtnb.analysis.intervals import clopper_pearson
 from rtnb.analysis.interaction import (
     LABELS,
     TICK_S,
@@ -22,7 +22,7 @@ from rtnb.analysis.interaction import (
     runs,
     turn_taking_scores,
 )
-from rtnb.analysis.interaction_plots import draw_interaction
+from rtnb.analysis.plots.interaction import draw_interaction
 from rtnb.audio import Audio, as_audio, resample
 from rtnb.errors import AudioError
 from rtnb.trace.timeline import Timeline
@@ -143,7 +143,7 @@ class Interaction:
             lists[name] = [(stop - start) * tick_s for start, stop in found]
         rows = {name: mean_interval(values) for name, values in lists.items()}
         for name, (hits, n) in event_shares(self.events).items():
-            ends = share_interval(hits, n) if 0 < n >= hits else (nan, nan)  # more hits than n: a ratio
+            ends = clopper_pearson(hits, n) if 0 < n >= hits else (nan, nan)  # more hits than n: a ratio
             rows[name] = (hits / n if n else nan, n, *ends)
         times = {"user": user, "agent": agent, "talk_over": user & agent, "silence": ~user & ~agent}
         rows |= {f"{name}_share": (float(np.mean(at)), len(at), nan, nan) for name, at in times.items() if len(at)}

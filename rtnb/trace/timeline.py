@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.decimate import BinTrack, min_max
 from rtnb.audio import codec
+from rtnb.audio.decimate import BinTrack, min_max
 from rtnb.audio.pcm import to_int16
 from rtnb.client.log import Formats, LogRow
 from rtnb.protocol import events

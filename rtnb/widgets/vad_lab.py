@@ -17,13 +17,11 @@ import numpy as np
 import traitlets
 
 from rtnb._loop import shared_loop
-from rtnb.analysis.bench import KNOBS, MAPPED, TOLERANCE_MS, Bench
-from rtnb.analysis.decimate import min_max
 from rtnb.analysis.overlaps import Overlap
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweep_result import METRICS
-from rtnb.analysis.sweeping import SERVER_MODEL_V1
+from rtnb.analysis.sweeping import METRICS, SERVER_MODEL_V1
 from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
+from rtnb.audio.decimate import min_max
 from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.experiments.calibration import probe
@@ -34,6 +32,7 @@ from rtnb.widgets.channel import Answer, StreamWidget, shared_channel
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.overlap_view import OverlapView
 from rtnb.widgets.settings import close_all
+from rtnb.widgets.vad_bench import KNOBS, MAPPED, TOLERANCE_MS, Bench
 
 SECONDS: Final = {"turn": 15.0, "room tone": 10.0}
 """Kinds of recordings, and how long one lasts."""
@@ -135,6 +134,7 @@ class VadView(StreamWidget):
             "frame_ms": FRAME_MS,
             "turns": [(turn.start_ms, turn.end_ms) for turn in recording.turns],
             "pauses": [pause for turn in recording.turns for pause in turn.pauses],
+            "turn_gap_ms": recording.turn_gap_ms,
             "levels": [(constants.local(k / 100), constants.release(k / 100)) for k in range(101)],
         }
         probabilities = np.asarray(self.bench.probabilities(self.index), np.float32)
@@ -167,12 +167,15 @@ class VadView(StreamWidget):
             "segments": [(one.audio_start_ms, one.audio_end_ms) for one in segments],
             "cut_offs": bench.cut_offs(index, segments) if bench.recordings else [],
             "rows": bench.figures(*(float(getattr(setting, name)) for name in KNOBS)),
-            "recommendation": [] if advice is None else [advice.verdict, *advice.advice[:1]],
+            "recommendation": [] if advice is None else [advice.verdict, *advice.advice[:2]],
         }
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer | Awaitable[Answer]:
         if kind == "show":
             self.show(int(header["index"]))
+        elif kind == "split" and self.recording is not None:
+            self.bench.split(int(header["index"]), turn_gap_ms=float(header["turn_gap_ms"]))
+            self.refresh()
         elif kind == "figures":
             return asyncio.to_thread(self._figures, ServerVad(**header))  # up to 0.1 s for 2 h of audio
         elif kind == "play" and (recording := self.recording) is not None:

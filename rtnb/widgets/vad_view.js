@@ -1,11 +1,11 @@
 /**
  * View of the VAD lab.
  *
- * Kernel to page: recording {index, names, duration_ms, turns, pauses, bin_ms, frame_ms, levels} [int16 min/max pairs, float32
- * probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
+ * Kernel to page: recording {index, names, duration_ms, turns, pauses, turn_gap_ms, bin_ms, frame_ms, levels} [int16 min/max pairs,
+ * float32 probabilities]; grid {metrics, thresholds, silences_ms, n_turns, marks, maps} [float32 per metric, then x and y of each map];
  * service {segments: [[start_ms, stop_ms]]}.
- * Page to kernel: show {index}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied to with {index, position,
- * segments, cut_offs, rows, recommendation}; play {start_ms, span_ms} → [PCM16 at 24 kHz]; action {name}.
+ * Page to kernel: show {index}; split {index, turn_gap_ms}; figures {threshold, silence_duration_ms, prefix_padding_ms}, replied
+ * to with {index, position, segments, cut_offs, rows, recommendation}; play {start_ms, span_ms} → [PCM16 at 24 kHz]; action {name}.
  *
  * @typedef {import("./vad_view_maps.js").Setting} Setting
  * @typedef {import("./vad_view_maps.js").Grid} Grid
@@ -15,7 +15,7 @@
  * @typedef {{index: number, position: number, segments: Span[], cut_offs: [turn: number, stop_ms: number][], rows: string[][],
  *   recommendation: string[]}} Figures
  */
-import { ClipPlayer, add, button, int16, onChannel, put, save, watch } from "./shared.js";
+import { ClipPlayer, add, button, int16, keepTyping, onChannel, put, save, watch } from "./shared.js";
 import { RecordingCanvas } from "./vad_view_time.js";
 import { HeatMap, SettingMap, formatValue } from "./vad_view_maps.js";
 
@@ -34,8 +34,8 @@ const ACTIONS = [
 ];
 
 const SIGNS = "● this setting   ■ default   ◆ recommended   □ cursor   · left map: threshold ↑, silence duration →";
-const RECORDING = "Record the silent room first, then turns as people will speak them, pauses included. "
-  + "To show that at most 5 % of turns are cut off takes 59 turns or more (one-sided 95 %).";
+const RECORDING = "Record the silent room first, then turns as people will speak them, pauses included. To show that at most 5 % of turns "
+  + "are cut off takes 59 turns or more (one-sided 95 %), in 8 recordings or more.";
 
 class VadView {
   asking = false;
@@ -60,6 +60,14 @@ class VadView {
     button(tools, "−", () => zoom(2), { "aria-label": "Zoom out" });
     button(tools, "+", () => zoom(0.5), { "aria-label": "Zoom in" });
     button(tools, "Show all", () => zoom(1e9));
+    const onSplit = () => {
+      const header = { index: this.picker.selectedIndex, turn_gap_ms: Number(this.gap.value) };
+      if (this.gap.value) this.stream.send("split", header);
+    };
+    const gapProps = { type: "number", min: 0, step: 100, title: "A silence at least this long separates two turns.", onchange: onSplit };
+    this.gap = add(null, "input", gapProps);
+    keepTyping(this.gap);
+    add(tools, "label", {}, "Turn gap (ms)", this.gap);
     add(tools, "span", { className: "rtnb-faint", textContent: "Drag the line to set the threshold; click to listen." });
     this.time = new RecordingCanvas(root, this, signal);
     const cuts = add(root, "div", { className: "rtnb-vad-tools" });
@@ -184,6 +192,7 @@ class VadView {
     if (kind === "recording") {
       this.picker.replaceChildren(...header.names.map((/** @type {string} */ name) => new Option(name)));
       this.picker.selectedIndex = header.index;
+      put(this.gap, { value: String(header.turn_gap_ms ?? "") });
       this.time.show({ ...header, peaks: int16(buffers[0]), probabilities: floats(1) });
       this.ask();
     } else if (kind === "grid") {

@@ -5,7 +5,7 @@ import { writeText } from "./vad_view_maps.js";
 /**
  * @typedef {import("./shared.js").Drawing} Drawing
  * @typedef {[from_ms: number, to_ms: ?number]} Span null where it has no end
- * @typedef {{index: number, duration_ms: number, turns: Span[], pauses: Span[], bin_ms: number, frame_ms: number,
+ * @typedef {{index: number, duration_ms: number, turns: Span[], pauses: Span[], turn_gap_ms: ?number, bin_ms: number, frame_ms: number,
  *   levels: [number, number][], peaks: Int16Array, probabilities: Float32Array}} Recording
  *   `levels` are the probabilities that start and end speech, for thresholds of 0.00, 0.01 … 1
  * @typedef {import("./vad_view_maps.js").Page & {play: (start_ms: number, span_ms: number) => void}} TimePage
@@ -97,7 +97,10 @@ export class RecordingCanvas extends TimeCanvas {
     };
     bars("good", 0.12, WAVE.top, LANES.top - WAVE.top, turns);
     this.paintSignals(drawing, this.recording);
-    const names = ["Labels", "Local model", this.service.length ? "Service" : "Service: not compared yet"];
+    const gap_ms = this.recording.turn_gap_ms;
+    const gap = gap_ms ? `, separated by ${gap_ms} ms of silence or more` : "";
+    const found = `Labels: ${turns.length} turn${turns.length === 1 ? "" : "s"}${gap}`;
+    const names = [found, "Local model", this.service.length ? "Service" : "Service: not compared yet"];
     [turns, this.model.segments, this.service].forEach((spans, i) => {
       const top = LANES.top + i * LANES.step;
       bars("raised", 1, top, LANES.height, [[0, duration_ms]]);

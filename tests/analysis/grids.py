@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rtnb.analysis.sweep_result import AS_RECORDED, Sweep
+from rtnb.analysis.conditions import AS_RECORDED
+from rtnb.analysis.sweeping import Sweep
 from rtnb.vad import VadConstants
 
 THRESHOLDS = np.array([0.3, 0.5, 0.7])
@@ -51,6 +52,7 @@ def grid(
         self_interruptions=np.zeros_like(false),
         billed_tokens=np.zeros((3, len(SILENCE_FRAMES), len(PREFIXES_MS), n_recordings), np.float32),
         turn_ms=np.tile([500.0, 3000.0], (n_turns, 1)),
+        ending_ms=np.full(n_turns, 3000.0),
         turn_recording=np.arange(n_turns) // per_recording,
         pause_ms=np.zeros((0, 2)),
         pause_turn=np.zeros(0, int),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rtnb.analysis.heard import Heard
-from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S
+from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS, TOKENS_PER_S
+from rtnb.analysis.listening import Heard
 from rtnb.vad import FRAME_MS, Segment, ServerVadMachine, SpeechStarted, VadConstants, server_vad_segments
 
 NAN = float("nan")
@@ -49,7 +49,7 @@ def plain_sweep(
                 stops = [_stopped(one) for one in _of(found[k], heard[k].probabilities, turn, threshold, constants)]
                 out["cut_off"][t, s, n] = any(stop < turn.end_ms - CUT_OFF_TOLERANCE_MS for stop in stops)
                 late = [stop for stop in stops if turn.end_ms - CUT_OFF_TOLERANCE_MS <= stop <= limit]
-                out["delay_ms"][t, s, n] = late[0] - turn.end_ms if late else NAN
+                out["delay_ms"][t, s, n] = max(0.0, late[0] - turn.end_ms) if late else NAN
             for n, (k, _, (start, end)) in enumerate(pauses):
                 out["pause_cut"][t, s, n] = any(start <= _stopped(one) < end for one in found[k])
             for k, one in enumerate(heard):

@@ -12,7 +12,7 @@ from rtnb.analysis.latency import POINTS, LatencyMeter, SpeechEnd
 from rtnb.audio import encode_pcm16
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
-from rtnb.protocol.values import PCM16, Response, ServerVad, SessionConfig
+from rtnb.protocol.values import PCM16, Response, SemanticVad, ServerVad, SessionConfig
 
 
 class Tape:
@@ -173,6 +173,36 @@ def test_speech_ends_with_its_last_loud_block_in_noise_and_beside_a_click() -> N
     assert ear.before(103) == pytest.approx(102, abs=0.01)
     assert ear.before(101.5) == pytest.approx(101.5)
     assert ear.before(100.9) is None
+
+
+@pytest.mark.parametrize("end_ms", [1003, 1007.5, 1012])
+def test_the_acoustic_end_is_known_to_10_ms_with_every_turn_detection(end_ms: float) -> None:
+    """Speech-like sound that fades within 5 ms, 30 dB above the noise of the room, sent in chunks of 100 ms."""
+    errors_ms = []
+    for seed in range(20):
+        for detection in (ServerVad(silence_duration_ms=500), SemanticVad(), None):
+            rng, tape = np.random.default_rng(seed), Tape()
+            sound, end = rng.normal(0, 0.003, 24 * 2000), int(24 * end_ms)
+            envelope = np.abs(np.sin(np.arange(end) / 24 / 80)) + 0.3
+            envelope[-120:] *= np.linspace(1, 0, 120)
+            envelope[: 24 * 300] = 0  # the room before the first word
+            sound[:end] += 0.2 * envelope * np.sin(np.arange(end) / 24 * 2 * np.pi * 0.15)
+            config = SessionConfig.of(turn_detection=detection, input_format=PCM16)
+            tape.received(0, events.SessionCreated(session=config))
+            for chunk in range(20):
+                piece = encode_pcm16(sound[2400 * chunk : 2400 * (chunk + 1)].astype(np.float32))
+                tape.sent(100 * (chunk + 1), events.InputAudioBufferAppend(audio=piece))
+            if detection is None:
+                tape.sent(2_000, events.InputAudioBufferCommit())
+            else:
+                tape.received(2_000, events.InputAudioBufferSpeechStopped(audio_end_ms=1_632, item_id="item_1"))
+            tape.received(2_010, COMMITTED)
+            tape.received(2_020, CREATED)
+            (turn,) = tape.meter().turns
+            assert turn.start == "end of speech"
+            errors_ms.append(1000 * (turn.start_s - 100) - end_ms)
+    assert abs(np.mean(errors_ms)) < 10
+    assert np.max(np.abs(errors_ms)) < 20
 
 
 def test_a_turn_counts_from_the_acoustic_end_it_was_heard_with() -> None:

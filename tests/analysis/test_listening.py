@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from rtnb.analysis import Gain, Recording, sweep
-from rtnb.analysis.caching import cache_folder, cached_probabilities
-from rtnb.analysis.listening import listen
+from rtnb.analysis.listening import cache_folder, cached_probabilities, listen
 from rtnb.audio import babble, write_wav
 from rtnb.errors import AudioError
 from rtnb.vad import speech_probabilities
@@ -48,7 +47,7 @@ def test_what_was_heard_is_kept_by_content(tmp_path: Path, monkeypatch: pytest.M
     cached_probabilities(AUDIO, rate_hz=8_000, folder=tmp_path / "new")
     cached_probabilities(AUDIO * np.float32(0.999), rate_hz=RATE, folder=tmp_path / "new")
     assert len(list((tmp_path / "new").iterdir())) == 3
-    monkeypatch.setattr("rtnb.analysis.caching.speech_probabilities", None)  # nothing is listened to again
+    monkeypatch.setattr("rtnb.analysis.listening.speech_probabilities", None)  # nothing is listened to again
     assert np.array_equal(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path / "new"), expected)
 
 
@@ -159,7 +158,7 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was(folder: Path, monkeypat
         listened.append(len(audio))
         return speech_probabilities(audio, rate_hz=rate_hz)
 
-    monkeypatch.setattr("rtnb.analysis.caching.speech_probabilities", counted)
+    monkeypatch.setattr("rtnb.analysis.listening.speech_probabilities", counted)
     heard, failures = listen(paths(folder), cache=folder / "cache", progress=False)
     assert (len(heard), len(failures), len(listened)) == (6, 0, 2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtnb.analysis.practice import PAUSE_MS, distant_talk, thinking_aloud
+from rtnb.analysis.recordings import PAUSE_MS, distant_talk, thinking_aloud
 from rtnb.analysis.sweeping import sweep
 from rtnb.audio import babble
 from rtnb.errors import AudioError

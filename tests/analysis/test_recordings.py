@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rtnb.analysis import Recording, Turn, from_segments, read_labels
-from rtnb.analysis.labels import segments_by_level
+from rtnb.analysis.recordings import segments_by_level
 from rtnb.audio import babble, write_wav
 from rtnb.errors import AudioError
 
@@ -108,7 +108,7 @@ def test_padding_moves_all_labels_and_adds_the_rooms_noise() -> None:
     "wrong, says",
     [
         ({"turns": [(500, 400)]}, "must end after its start"),
-        ({"turns": [(0, 1001)]}, "ends at 1001 ms, the audio at 1000 ms"),
+        ({"turns": [(0, 1040)]}, "ends at 1040 ms, the audio at 1000 ms"),
         ({"turns": [(0, 300), (200, 400)]}, "begins at 200 ms, the one before ends at 300 ms"),
         ({"turns": [Turn(0, 9)], "non_speech": [(500, 1500)]}, "non_speech from 500.0 to 1500.0 ms"),
         ({"rate_hz": 0}, "rate_hz is 0"),

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from rtnb.analysis.bootstrap import share_interval
+from rtnb.analysis.intervals import clopper_pearson
 from rtnb.audio import encode_pcm16, resample
 from rtnb.errors import AudioError
 from rtnb.protocol.values import PCM16, SemanticVad, ServerVad
@@ -144,7 +144,7 @@ async def main() -> int:
         for title, (detection, used) in settings.items():
             found = [await outcome(turn, detection, used) for turn in turns]
             cut = sum(one for one, _ in found)
-            low, high = share_interval(cut, pauses, confidence=0.95) if pauses else (0.0, 1.0)
+            low, high = clopper_pearson(cut, pauses, confidence=0.95) if pauses else (0.0, 1.0)
             delays = [delay for _, delay in found if np.isfinite(delay)]
             share = f"{100 * cut / max(1, pauses):4.1f} %, {100 * low:.1f} to {100 * high:.1f}"
             delay_ms = np.median(delays) if delays else float("nan")

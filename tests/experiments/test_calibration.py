@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import rtnb
-from rtnb.analysis.calibrated import Calibration
+from rtnb.analysis.calibration import Calibration
 from rtnb.errors import AudioError, RtnbError
 from rtnb.experiments.calibration import SETTINGS, calibrate
 from rtnb.protocol import ServerVad
@@ -73,13 +73,32 @@ async def test_a_service_that_ignores_its_configuration_is_found_out() -> None:
     assert "ignored" in repr(found)
 
 
-async def test_it_streams_in_real_time_and_says_when_nothing_is_told(ga: Joined) -> None:
+async def test_it_streams_in_real_time_and_refuses_what_it_cannot_identify(ga: Joined) -> None:
     settings = [replace(one, threshold=0.5) for one in SETTINGS[:2]]
-    found = await calibrate(ga.session, clips()[:1], settings=settings, progress=False, deployment="mute")
-    assert ga.clock.now_s - 1_000 == pytest.approx(found.audio_s, abs=0.1)
-    assert (found.n_starts, found.start_f1) == (0, 0.0)
-    assert any(
-        "events are missing: threshold 0.5, silence 200 ms: 0 starts told, 1 expected" in a for a in found.anomalies
+    with pytest.raises(AudioError, match="sent 0 starts and stops: at least 10 are needed"):
+        await calibrate(ga.session, clips()[:1], settings=settings, progress=False)
+    streamed_s = sum(2 * (0.8 + one.silence_duration_ms / 1000) + clips()[0].duration_ms / 1000 for one in settings)
+    assert ga.clock.now_s - 1_000 == pytest.approx(streamed_s, abs=0.1)
+
+
+def _calibration() -> Calibration:
+    return Calibration(
+        deployment="a host/gpt:1",
+        constants=VadConstants(hysteresis=0.1),
+        phase_ms=8,
+        like={"hysteresis": (0.05, 0.1)},
+        start_f1=0.9,
+        stop_f1=0.85,
+        same_frame=0.8,
+        start_f1_before=0.7,
+        stop_f1_before=0.6,
+        same_frame_before=0.5,
+        n_starts=12,
+        n_stops=11,
+        n_settings=6,
+        audio_s=60.0,
+        ignored={},
+        anomalies=("odd",),
     )
 
 
@@ -88,11 +107,13 @@ async def test_without_recordings_nothing_is_sent(ga: Joined) -> None:
         await calibrate(ga.session, [])
 
 
-async def test_a_calibration_is_kept_per_deployment(
-    ga: Joined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_calibration_is_kept_per_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RTNB_CALIBRATIONS", str(tmp_path))
-    found = await calibrate(ga.session, clips()[:1], settings=SETTINGS[:1], progress=False, deployment="a host/gpt:1")
+    found = _calibration()
+    assert "F1 0.90 within ±96 ms, out of sample (0.70 before the fit; n=12)" in repr(found)
+    assert "not identified: 0.05, 0.1 fit about as well" in repr(found)
+    one = replace(found, start_f1=float("nan"))
+    assert "not shown: one recording, at least 2 are needed" in repr(one)
     assert Calibration.stored(found.deployment) is None
     path = found.save()
     assert path == tmp_path / "a_host_gpt_1.json"

@@ -11,7 +11,7 @@ from traitlets import TraitError
 
 import rtnb
 from rtnb.analysis import Overlap
-from rtnb.analysis.practice import thinking_aloud
+from rtnb.analysis.recordings import thinking_aloud
 from rtnb.audio import babble
 from rtnb.errors import AudioError, RtnbError
 from rtnb.widgets.channel import shared_channel
@@ -44,7 +44,20 @@ def test_the_figures_are_those_of_a_sweep(lab: VadLab) -> None:
     assert head == ["4 turns, 4 recordings", "this setting", "default"]
     sweep = rtnb.sweep(TURNS, progress=False)
     rate = sweep.grid("cut_off_rate").sel(threshold=0.5, silence_duration_ms=512)
-    assert rows[0] == ["turns cut off", f"{100 * rate:.1f} %", rows[0][2]]
+    assert rows[0] == ["turns cut off", f"{round(4 * rate)} of 4", rows[0][2]]
+    assert lab.bench.recommendation is not None
+    assert lab.bench.recommendation.verdict == rtnb.recommend(sweep).verdict
+
+
+def test_a_recording_is_split_into_turns_anew_on_the_page(lab: VadLab) -> None:
+    index = next(k for k, one in enumerate(TURNS) if one.turns[0].pauses)
+    longest = max(end - start for start, end in TURNS[index].turns[0].pauses)
+    lab.view._on_message("split", {"index": index, "turn_gap_ms": longest}, [])
+    assert len(lab.bench.recordings[index].turns) > 1
+    assert lab.bench.sweep is not None
+    assert lab.bench.sweep.n_turns > 4
+    lab.view._on_message("split", {"index": index, "turn_gap_ms": longest + 1}, [])
+    assert lab.bench.sweep.n_turns == 4
 
 
 def test_no_setting_beats_one_of_the_front(lab: VadLab) -> None:

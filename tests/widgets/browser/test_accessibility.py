@@ -11,7 +11,7 @@ from tests.browser.axe import violations
 CELLS = [
     """
 import rtnb
-from rtnb.analysis.practice import thinking_aloud
+from rtnb.analysis.recordings import thinking_aloud
 from rtnb.audio import babble
 phrases = [babble(text, seed=k).audio for k, text in enumerate(["one two three", "four and five"])]
 turns = thinking_aloud(phrases, rate_hz=24_000, n_turns=6, seed=1)

@@ -13,7 +13,7 @@ from tests.browser.cells import eventually, run
 
 LAB = """
 import rtnb
-from rtnb.analysis.practice import thinking_aloud
+from rtnb.analysis.recordings import thinking_aloud
 from rtnb.audio import babble
 texts = ["one two three", "four and five", "a table for six", "at seven please"]
 phrases = [babble(text, seed=k).audio for k, text in enumerate(texts)]

@@ -19,7 +19,7 @@ _COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
 
 
 class SpokenDelta(Protocol):
-    """What is drawn of a delta; `rtnb.client.Delta` has it."""
+    """Parts of a delta that are drawn; `rtnb.client.Delta` has it."""
 
     @property
     def kind(self) -> str: ...
@@ -32,7 +32,7 @@ class SpokenDelta(Protocol):
 
 
 class Spoken(Protocol):
-    """What is drawn of a response; `rtnb.client.Response` has it."""
+    """Parts of a response that are drawn; `rtnb.client.Response` has it."""
 
     @property
     def deltas(self) -> Sequence[Any]: ...
@@ -174,7 +174,7 @@ def _spoken(response: Spoken) -> list[SpokenDelta]:
 
 
 def _stops_s(deltas: Sequence[SpokenDelta]) -> npt.NDArray[np.float64]:
-    """Where each delta ends within the response, in seconds."""
+    """Return where each delta ends within the response, in seconds."""
     return np.cumsum([delta.audio_ms for delta in deltas]) / 1000
 
 
@@ -238,7 +238,7 @@ def _mark_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
 def _played(
     arrived_s: npt.NDArray[np.float64], lengths_s: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """When each delta is played: as soon as it is there and the one before has ended."""
+    """Return when each delta is played: as soon as it is there and the one before has ended."""
     starts, stops = np.empty_like(arrived_s), np.empty_like(arrived_s)
     free_s = -np.inf
     for number, (at_s, length_s) in enumerate(zip(arrived_s, lengths_s, strict=True)):

@@ -1,4 +1,4 @@
-"""Recordings on the bench of the VAD lab: heard once, then every setting answers in a millisecond."""
+"""Recordings of the VAD lab: probabilities computed once, then the figures of any setting take a millisecond."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from rtnb.analysis.choosing import recommend
-from rtnb.analysis.heard import Heard
-from rtnb.analysis.listening import listen
-from rtnb.analysis.phases import FRAME_PHASES
-from rtnb.analysis.recommendation import Recommendation
+from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
+from rtnb.analysis.listening import Heard, listen
+from rtnb.analysis.recommendation import Recommendation, recommend
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweep_result import AS_RECORDED, CUT_OFF_TOLERANCE_MS, METRICS, Sweep
-from rtnb.analysis.sweeping import SERVER_MODEL_V1, evaluate
+from rtnb.analysis.sweeping import METRICS, SERVER_MODEL_V1, Sweep, evaluate
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
@@ -73,11 +70,10 @@ class Bench:
         self.recordings: list[Recording] = []
         self.constants = constants
         self.sweep: Sweep | None = None
-        """All settings, recordings as they are; None without recordings."""
+        """All settings; None without recordings."""
         self.recommendation: Recommendation | None = None
-        """From all frame phases; None where there are no turns."""
+        """From `sweep`, so that no figure of the lab contradicts it; None where there are no turns."""
         self._heard: list[Heard] = []
-        """Of all frame phases; those of the recordings as they are have the condition `AS_RECORDED`."""
         self.add(recordings)
 
     def add(self, recordings: Iterable[Any]) -> None:
@@ -94,14 +90,23 @@ class Bench:
             self._check_room([*self.recordings, *new])
         if not new:
             return
-        heard, failures = listen(new, conditions=FRAME_PHASES, progress=False)
+        heard, failures = listen(new, progress=False)
         if failures:
             raise AudioError(f"{failures[0].name}: {failures[0].error}")
         self.recordings += new
         self._heard += heard
-        phases = evaluate(self._heard, constants=self.constants)
-        self.sweep = phases.only(AS_RECORDED)
-        self.recommendation = recommend(phases) if phases.n_turns else None
+        self._evaluate()
+
+    def split(self, index: int, *, turn_gap_ms: float) -> None:
+        """Divide one recording into turns anew: a silence at least this long separates two of them."""
+        self.recordings[index] = made = self.recordings[index].split(turn_gap_ms=turn_gap_ms)
+        probabilities, condition = self._heard[index].probabilities, self._heard[index].condition
+        self._heard[index] = Heard.of(made, probabilities=probabilities, condition=condition)
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        self.sweep = evaluate(self._heard, constants=self.constants)
+        self.recommendation = recommend(self.sweep) if self.sweep.n_turns else None
 
     def _check_room(self, recordings: list[Recording]) -> None:
         hours = sum(one.duration_ms for one in recordings) / 3_600_000
@@ -113,7 +118,7 @@ class Bench:
 
     def probabilities(self, index: int) -> Any:
         """(n_frames,) float32 of one recording."""
-        return self._as_recorded()[index].probabilities
+        return self._heard[index].probabilities
 
     def segments(self, index: int, setting: ServerVad) -> tuple[Segment, ...]:
         """Segments that the local model finds in one recording."""
@@ -161,9 +166,6 @@ class Bench:
             "n_matched": sum(_n_matched(service, model) for service, model in pairs),
         }
 
-    def _as_recorded(self) -> list[Heard]:
-        return [one for one in self._heard if one.condition == AS_RECORDED]
-
     def figures(self, threshold: float, silence_duration_ms: float, prefix_padding_ms: float) -> list[list[str]]:
         """A table: what a setting does to all recordings, beside the service's default. The first row is the head."""
         if self.sweep is None:
@@ -177,14 +179,19 @@ class Bench:
 
     def _column(self, threshold: float, silence_duration_ms: float, prefix_padding_ms: float) -> dict[str, str]:
         sweep = evaluate(
-            self._as_recorded(),
+            self._heard,
             thresholds=[threshold],
             silences_ms=[silence_duration_ms],
             prefixes_ms=[prefix_padding_ms],
             constants=self.constants,
         )
         metrics = {name: METRICS[name] for name in (*MAPPED, *_ALSO)}
-        return {name: _figure(float(metric.of(sweep).ravel()[0]), metric.unit) for name, metric in metrics.items()}
+        column = {name: _figure(float(metric.of(sweep).ravel()[0]), metric.unit) for name, metric in metrics.items()}
+        if sweep.n_turns:  # a share of few turns misleads
+            column["cut_off_rate"] = f"{int(sweep.cut_off.sum())} of {sweep.n_turns}"
+            seen_ms = sweep.seen_delay_ms[~np.isnan(sweep.seen_delay_ms)]
+            column["no_fire_rate"] = f"{int(np.isinf(seen_ms).sum())} of {len(seen_ms)}"
+        return column
 
     def grids(self) -> list[Any]:
         """(T, S) float32 of each metric in `MAPPED`, in its order."""
@@ -257,5 +264,5 @@ def _n_matched(service_ms: Iterable[float], model_ms: Iterable[float]) -> int:
 
 def _figure(value: float, unit: str) -> str:
     if not np.isfinite(value):
-        return "–"
+        return "never" if value == np.inf else "–"
     return f"{100 * value:.1f} %" if not unit else f"{value:.0f} {unit.replace('1/', 'per ')}"

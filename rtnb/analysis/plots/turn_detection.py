@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtnb.analysis.plot import outline
+from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
+from rtnb.analysis.plots.deltas import outline
 from rtnb.analysis.recommendation import Candidate, Recommendation
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweep_result import CUT_OFF_TOLERANCE_MS, METRICS, Sweep
+from rtnb.analysis.sweeping import METRICS, Sweep
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments, speech_probabilities
@@ -18,7 +19,7 @@ from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments, speec
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, told apart by the colour-blind; their luminances differ as well.
+# Okabe and Ito's colours, distinguishable by the colour-blind; their luminances differ as well.
 _BLUE, _ORANGE, _RED, _GREY = "#0072B2", "#E69F00", "#D55E00", "#767676"
 _PALE = "#BFD9E8"
 _COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
@@ -34,7 +35,7 @@ def plot_turns(
     stop_ms: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw what turn detection would make of a recording: probability, waveform, what was spoken, what was taken.
+    """Draw the turns that turn detection would find in a recording, with probability and waveform.
 
     Each setting has a lane: a bar per turn it would take, as long as the item it would commit. A cross is a cut-off:
     the turn was ended in a pause. A bar that goes on after the speech is what everybody waits.
@@ -80,6 +81,10 @@ def plot_turns(
     ax.set_yticks([1.0, 0.5, 0.0, *lanes], ["1", "0.5", "0", *names])
     ax.set_ylim(lanes[-1] - 0.6 * _LANE, 1.05)
     ax.set_xlim(start_ms / 1000, (recording.duration_ms if stop_ms is None else stop_ms) / 1000)
+    if recording.turns:
+        gap = recording.turn_gap_ms
+        found = f"{len(recording.turns)} turn{'s' * (len(recording.turns) != 1)}"
+        ax.set_title(found + (f", silences of {gap:g} ms or more between" if gap is not None else ""), loc="left")
     ax.set_xlabel("time (s)")
     bottom, top = ax.get_ylim()
     ax.set_ylabel("speech probability", y=(0.5 - bottom) / (top - bottom))
@@ -101,7 +106,7 @@ def plot_sweep(
     sweep : Sweep
         Of one condition; metrics that depend on the prefix padding are drawn for its longest.
     metric : str, default ``"cut_off_rate"``
-        One of `rtnb.analysis.sweep_result.METRICS` that depends on the silence duration. Shares are drawn in percent.
+        One of `rtnb.analysis.sweeping.METRICS` that depends on the silence duration. Shares are drawn in percent.
     recommendation : Recommendation, optional
         Marks its choice.
     ax : Axes, optional
@@ -224,7 +229,7 @@ def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: s
 
 
 def _known(ax: Axes) -> list[str]:
-    """What the legend would show already."""
+    """Return the labels that the legend has already."""
     return ax.get_legend_handles_labels()[1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rtnb.analysis.dialects import side_by_side
+from rtnb.analysis.migration import side_by_side
 
 
 class Row(NamedTuple):

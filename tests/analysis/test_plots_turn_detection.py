@@ -8,9 +8,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from rtnb.analysis.choosing import recommend
+from rtnb.analysis.plots.turn_detection import plot_pareto, plot_sweep, plot_turns
+from rtnb.analysis.recommendation import recommend
 from rtnb.analysis.recordings import Recording, Turn
-from rtnb.analysis.vad_plots import plot_pareto, plot_sweep, plot_turns
 from rtnb.errors import AudioError
 from rtnb.protocol import ServerVad
 from tests.analysis.grids import grid
@@ -53,7 +53,7 @@ def test_turns_show_where_somebody_is_cut_off_and_by_which_setting() -> None:
 
 def test_a_sweep_is_a_map_with_default_and_choice() -> None:
     sweep = grid(120)
-    ax = plot_sweep(sweep, recommendation=recommend(sweep, n_draws=100))
+    ax = plot_sweep(sweep, recommendation=recommend(sweep, n_resamples=100))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("silence duration (ms)", "threshold")
     assert ax.get_title(loc="left") == "120 turns"
     assert [axis.get_ylabel() for axis in ax.figure.axes[1:]] == ["cut off rate (%)"]
@@ -66,7 +66,7 @@ def test_a_sweep_is_a_map_with_default_and_choice() -> None:
 
 def test_the_front_shows_its_intervals_and_how_many_turns_they_are_of() -> None:
     sweep = grid(120)
-    ax = plot_pareto(sweep, recommendation=recommend(sweep, n_draws=100))
+    ax = plot_pareto(sweep, recommendation=recommend(sweep, n_resamples=100))
     assert ax.get_title(loc="left") == "120 turns, 90 % intervals"
     assert ax.get_xlabel() == "endpointing delay, 90th percentile (ms)"
     assert ax.get_ylabel() == "turns cut off (%)"

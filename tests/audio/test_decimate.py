@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rtnb.analysis.decimate import BinTrack, min_max
+from rtnb.audio.decimate import BinTrack, min_max
 from rtnb.errors import AudioError
 
 int16s = arrays(np.int16, st.integers(0, 300))

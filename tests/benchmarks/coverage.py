@@ -1,0 +1,248 @@
+"""Do the promises of `rtnb.recommend` hold? ``python -m tests.benchmarks.coverage`` (``--quick``: fewer runs)
+
+Simulates recordings whose true rates are known, chooses a setting from each, and counts: how often a setting is shown,
+how often a shown one is over budget in truth (with the upper 95 % bound of that rate), and how often each interval
+called 90 % holds the truth. Bars: at most 5 % over budget, bound at most 7 %; at least 88 % covered; with 20 recordings
+of 10 independent turns and a setting at 4 % true cut-offs, shown in at least 80 %. Everything is seeded.
+
+A turn has a longest pause, exponential around its speaker's own mean; turns of a group share the mean, so they resemble
+each other. Each threshold measures the pause with its own noise, so the best of many settings is also the luckiest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from rtnb.analysis.conditions import AS_RECORDED
+from rtnb.analysis.intervals import clopper_pearson
+from rtnb.analysis.recommendation import Budget, Candidate, recommend, recordings_needed
+from rtnb.analysis.sweeping import SILENCES_MS, THRESHOLDS, Sweep
+from rtnb.vad import FRAME_MS, VadConstants
+
+BUDGET = 0.1
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How recordings come about; the grid has 782 settings where nothing else is said."""
+
+    name: str
+    groups: int
+    per_group: int
+    spread: float = 0.5
+    """Standard deviation between groups, of the log of the mean pause."""
+    pause_ms: float = 150.0
+    floor: float = 0.0
+    """Share of turns that every setting cuts off."""
+    only_floor: bool = False
+    """Whether one setting cuts off just those, and every other one 40 %."""
+    rare: float = 0.0
+    """Share of turns that are missed, and of turns that never end, at each threshold of 0.5 and more."""
+    speakers: bool = False
+    """Whether a group is a speaker with a recording for each turn."""
+    small: bool = False
+    """Three thresholds and 12 silences instead of the whole grid."""
+
+    def grid(self) -> tuple[Any, Any]:
+        """Return thresholds and silences, ms."""
+        if self.small:
+            return np.array(THRESHOLDS[4:13:4]), np.array(SILENCES_MS[1::4])
+        return np.array(THRESHOLDS), np.array(SILENCES_MS)
+
+
+SCENARIOS = (
+    Scenario("independent, 150 turns", 150, 1),
+    Scenario("independent, 20 × 10", 20, 10, spread=0.0),
+    Scenario("clustered, 6 × 25", 6, 25),
+    Scenario("clustered, 10 × 15", 10, 15),
+    Scenario("clustered, 20 × 10", 20, 10),
+    Scenario("3 speakers × 50 turns", 3, 50, speakers=True),
+    Scenario("rare events, 20 × 10", 20, 10, rare=0.01),
+    Scenario("rare cut-offs, 15 × 10", 15, 10, pause_ms=60.0),
+    Scenario("36 settings, 12 × 12", 12, 12, small=True),
+)
+POWER = (
+    Scenario("power: one setting at 4 %", 20, 10, spread=0.0, floor=0.04, only_floor=True),
+    Scenario("power: many settings at 4 %", 20, 10, spread=0.0, floor=0.04),
+)
+
+
+def speak(scenario: Scenario, rng: np.random.Generator, group: Any) -> tuple[Any, Any]:
+    """Return the longest pause and the fade of each turn at each threshold, ms, shape (T, n_turns)."""
+    thresholds, n, n_groups = scenario.grid()[0], len(group), int(group[-1]) + 1
+    mean_ms = scenario.pause_ms * np.exp(scenario.spread * rng.standard_normal(n_groups) - scenario.spread**2 / 2)
+    longest_ms = rng.exponential(mean_ms[group]) + 160 * (thresholds - 0.5)[:, None]
+    fade_ms = np.abs(120 + 50 * rng.standard_normal(n) + 25 * rng.standard_normal(n_groups)[group])
+    reach_ms = longest_ms + 40 * rng.standard_normal((len(thresholds), n))
+    return reach_ms, np.maximum(fade_ms - 150 * (thresholds - 0.5)[:, None], 0)
+
+
+def simulate(scenario: Scenario, seed: int) -> Sweep:
+    """Make a sweep of a scenario."""
+    rng = np.random.default_rng(seed)
+    thresholds, silence_ms = scenario.grid()
+    n = scenario.groups * scenario.per_group
+    group = np.arange(n) // scenario.per_group
+    reach_ms, fade_ms = speak(scenario, rng, group)
+    cut_off = reach_ms[:, None] >= silence_ms[:, None]
+    always = rng.random(n) < scenario.floor
+    if scenario.only_floor:
+        cut_off = rng.random(cut_off.shape) < 0.4
+        cut_off[8, 20] = always
+    elif scenario.floor:
+        cut_off |= always
+    delay_ms = fade_ms[:, None] + silence_ms[:, None]
+    frames = silence_ms // FRAME_MS
+    high = (thresholds >= 0.5)[:, None]
+    missed = high & (rng.random(n) < scenario.rare)
+    delay_ms = np.where((high & (rng.random(n) < scenario.rare))[:, None], np.nan, delay_ms)
+    recording = np.arange(n) if scenario.speakers else group
+    n_recordings, room_h = int(recording.max()) + 2, 0.5  # the last holds room tone
+    false = np.zeros((len(thresholds), len(frames), n_recordings), int)
+    false[..., -1] = rng.poisson(np.where(thresholds < 0.3, 60, 6) * room_h)[:, None]
+    hours = np.zeros(n_recordings)
+    hours[-1] = room_h
+    return Sweep(
+        thresholds=thresholds,
+        silence_frames=frames,
+        prefixes_ms=np.array([300]),
+        cut_off=cut_off,
+        delay_ms=delay_ms.astype(np.float32),
+        onset_delay_ms=np.full((len(thresholds), n), 50, np.float32),
+        missed=missed,
+        clipped_ms=np.zeros((len(thresholds), 1, n), np.float32),
+        pause_cut=np.zeros((*cut_off.shape[:2], 0), bool),
+        false_triggers=false,
+        self_interruptions=np.zeros_like(false),
+        billed_tokens=np.zeros((len(thresholds), len(frames), 1, n_recordings), np.float32),
+        turn_ms=np.tile([500.0, 3000.0], (n, 1)),
+        ending_ms=np.full(n, 3000.0),
+        turn_recording=recording,
+        pause_ms=np.zeros((0, 2)),
+        pause_turn=np.zeros(0, int),
+        recordings=tuple(f"clip {k}" for k in range(n_recordings)),
+        conditions=(AS_RECORDED,) * n_recordings,
+        duration_ms=np.full(n_recordings, 6000.0),
+        non_speech_h=hours,
+        echo_min=np.zeros(n_recordings),
+        constants=VadConstants(),
+        speakers=(*(f"speaker {k}" for k in group), "") if scenario.speakers else (),
+    )
+
+
+@cache
+def truth(scenario: Scenario) -> dict[str, Any]:
+    """Rates and delays of every setting by 100,000 turns, each of a group of its own."""
+    thresholds, silence_ms = scenario.grid()
+    n = 100_000
+    reach_ms, fade_ms = speak(scenario, np.random.default_rng(987_654_321), np.arange(n))
+    cut_off = np.array([1 - np.searchsorted(np.sort(row), silence_ms) / n for row in reach_ms])
+    cut_off = scenario.floor + (1 - scenario.floor) * cut_off
+    if scenario.only_floor:
+        cut_off = np.full(cut_off.shape, 0.4)
+        cut_off[8, 20] = scenario.floor
+    never = scenario.rare * (thresholds >= 0.5)
+    levels = np.array([0.5, 0.9])[:, None] / (1 - never)  # those that never end are the slowest
+    ordered = np.sort(fade_ms, axis=1)
+    at = np.ceil(levels * n).astype(int) - 1
+    quantiles = np.take_along_axis(ordered.T, at, axis=0)
+    return {
+        "cut_off": cut_off,
+        "delay_ms": quantiles[:, :, None] + silence_ms,
+        "never": never,
+        "triggers": np.where(thresholds < 0.3, 60.0, 6.0),
+        "thresholds": thresholds,
+        "silences_ms": silence_ms,
+    }
+
+
+def covered(one: Candidate, true: dict[str, Any]) -> dict[str, bool]:
+    """Return whether each interval of a setting holds the truth."""
+    t = int(np.abs(true["thresholds"] - one.threshold).argmin())
+    s = int(np.abs(true["silences_ms"] - one.silence_duration_ms).argmin())
+    p50, p90 = true["delay_ms"][:, t, s]
+    return {
+        "cut-offs": one.cut_off_low <= true["cut_off"][t, s] <= one.cut_off_high,
+        "P50": one.delay_p50_low_ms <= p50 <= one.delay_p50_high_ms,
+        "P90": one.delay_p90_low_ms <= p90 <= one.delay_p90_high_ms,
+        "upper ends": true["never"][t] <= min(one.missed_high, one.no_fire_high),
+        "false triggers": true["triggers"][t] <= one.false_triggers_high_per_h,
+    }
+
+
+def run(scenario: Scenario, seed: int) -> dict[str, Any]:
+    """Choose once."""
+    true = truth(scenario)
+    answer = recommend(simulate(scenario, seed), max_cut_off=BUDGET, n_resamples=100, seed=seed)
+    result: dict[str, Any] = {f"default {name}": ok for name, ok in covered(answer.default, true).items()}
+    if answer.choice is not None:
+        over = covered(answer.choice, true)
+        t = int(np.abs(true["thresholds"] - answer.choice.threshold).argmin())
+        s = int(np.abs(true["silences_ms"] - answer.choice.silence_duration_ms).argmin())
+        kept = true["cut_off"][t, s] <= BUDGET and true["never"][t] <= 0.05 and true["triggers"][t] <= 30
+        result |= {f"choice {name}": ok for name, ok in over.items()} | {"over budget": not kept}
+    return result
+
+
+def table(scenario: Scenario, n_runs: int, pool: ProcessPoolExecutor | None) -> dict[str, Any]:
+    """Run a scenario so many times and count."""
+    run_one = partial(run, scenario)
+    results = list(pool.map(run_one, range(n_runs), chunksize=25) if pool else map(run_one, range(n_runs)))
+    shown = [one for one in results if "over budget" in one]
+    n_over = sum(one["over budget"] for one in shown)
+    names = sorted({name for one in results for name in one if name != "over budget"})
+    coverage = {name: float(np.mean([one[name] for one in results if name in one])) for name in names}
+    return {
+        "scenario": scenario.name,
+        "runs": n_runs,
+        "shown": len(shown) / n_runs,
+        "over": n_over / max(1, len(shown)),
+        "over_bound": clopper_pearson(n_over, len(shown), confidence=0.9)[1],
+        "coverage": coverage,
+    }
+
+
+def suffices(rate: float, n_runs: int) -> float:
+    """Return how often as many recordings as `recordings_needed` says are enough to show a setting."""
+    n = recordings_needed(rate, Budget(BUDGET, 30.0, 0.05, 0.05, 0.9)) or 0
+    one = Scenario("recordings needed", n, 1, spread=0.0, floor=rate, only_floor=True)
+    return float(np.mean(["over budget" in run(one, seed) for seed in range(n_runs)]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    n_runs = 60 if quick else 500
+    print("scenario                       shown  over budget (bound)  least coverage of a 90 % interval")
+    rows, met = [], True
+    with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+        for scenario in (*SCENARIOS, *POWER):
+            row = table(scenario, n_runs, pool)
+            least = min(row["coverage"], key=row["coverage"].get)
+            print(
+                f"{row['scenario']:30} {100 * row['shown']:5.1f} % {100 * row['over']:7.1f} % "
+                f"({100 * row['over_bound']:5.1f} %) {100 * row['coverage'][least]:8.1f} %  {least}",
+                flush=True,
+            )
+            rows.append(row)
+            met &= row["coverage"][least] >= 0.88 and (
+                not row["shown"] or (row["over"] <= 0.05 and (quick or row["over_bound"] <= 0.07))
+            )
+    enough = {f"{100 * rate:g} %": suffices(rate, n_runs // 4) for rate in (0.0, 0.02, 0.04)}
+    print("recordings_needed suffices:", ", ".join(f"{100 * share:.0f} % at {rate}" for rate, share in enough.items()))
+    print("\n" + json.dumps({"benchmark": "coverage", "rows": rows, "recordings_needed": enough, "bars_met": met}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
