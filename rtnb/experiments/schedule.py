@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from tqdm.auto import tqdm
 
-from rtnb.analysis.cost import Budget
-from rtnb.analysis.cost import PRICES_CHECKED
+from rtnb.analysis.cost import PRICES_CHECKED, Budget
 from rtnb.errors import CaseError
 from rtnb.experiments.callers import opened_voice
 from rtnb.experiments.case import Case, cases, fill

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, nan, pi, sqrt, tan
+from math import ceil, nan, sqrt
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from rtnb.analysis.intervals import student_quantile
 
 CONFIDENCE: Final = 0.95
 """Of every interval, and 1 - the error of "shown" (chosen: the convention)."""
@@ -154,24 +156,8 @@ def _interval(means: npt.NDArray[np.float64], *, pseudo: tuple[float, ...], seed
         return nan, nan
     sample = np.append(means, pseudo)
     n = len(sample)
-    t = _t_quantile((1 + CONFIDENCE) / 2, n - 1)
+    t = student_quantile((1 + CONFIDENCE) / 2, df=n - 1)
     outside = _NORMAL.cdf(-sqrt(n / (n - 1)) * t)
     drawn = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
     low, high = np.quantile(sample[drawn].mean(axis=1), (outside, 1 - outside))
     return float(low), float(high)
-
-
-def _t_quantile(p: float, df: int) -> float:
-    """Quantile of Student's t by its expansion in 1/df (Abramowitz and Stegun 26.7.5), exact for df of 1 and 2."""
-    if df == 1:
-        return tan(pi * (p - 0.5))
-    if df == 2:
-        return (2 * p - 1) / sqrt(2 * p * (1 - p))
-    z = _NORMAL.inv_cdf(p)
-    terms: tuple[float, ...] = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum((term / df**k for k, term in enumerate(terms, 1)), 0.0)

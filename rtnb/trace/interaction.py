@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.intervals import clopper_pearson
 from rtnb.analysis.interaction import (
     LABELS,
     TICK_S,
@@ -22,6 +21,7 @@ from rtnb.analysis.interaction import (
     runs,
     turn_taking_scores,
 )
+from rtnb.analysis.intervals import clopper_pearson
 from rtnb.analysis.plots.interaction import draw_interaction
 from rtnb.audio import Audio, as_audio, resample
 from rtnb.errors import AudioError
