@@ -29,7 +29,7 @@ AUDIO_SLACK_S: Final = 0.2
 chunks of 100 ms (chosen)."""
 QUIET_S: Final = 0.5
 """A client whose next audio is so late sends no more (chosen: five chunks)."""
-STEADY_S: Final = 0.05
+STEADY_S: Final = 0.015
 """A client that is so late keeps the recorded pace (chosen: jitter of a busy computer)."""
 
 _OPTIONAL: Final = {"conversation.item.truncate", "response.cancel", "output_audio_buffer.clear"}
