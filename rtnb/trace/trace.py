@@ -26,6 +26,7 @@ from rtnb.protocol.values import SessionConfig
 from rtnb.trace.conversation import Entries, Entry, to_text
 from rtnb.trace.export import export
 from rtnb.trace.file import Lane, TraceFile, TraceWriter, lane_of
+from rtnb.trace.interaction import Interaction, interaction
 from rtnb.trace.privacy import Redaction
 from rtnb.trace.report import to_html
 from rtnb.trace.rules import Findings, findings
@@ -276,6 +277,11 @@ class Trace:
     def settings_at(self, t_ms: float) -> SessionConfig:
         """Return the settings in force at a time; before the first ones they are empty."""
         return next((config for at_ms, config in reversed(self.settings) if at_ms <= t_ms), SessionConfig())
+
+    @cached_property
+    def interaction(self) -> Interaction:
+        """Responses, interruptions, yields and overlaps, measured on both tracks."""
+        return interaction(self)
 
     @cached_property
     def latency(self) -> LatencyMeter:

@@ -159,3 +159,11 @@ def test_the_manifest_names_target_tracks_and_settings(talk: Talk, trace: Trace)
     assert manifest["tracks"]["user"] == {"bytes": sum(sent)}
     assert len(manifest["settings"]) == len(trace.settings)
     assert manifest["dropped"] == {"events": 0, "audio_bytes": 0}
+
+
+def test_an_interruption_is_in_the_interaction(trace: rtnb.Trace) -> None:
+    frame = trace.interaction.to_frame()
+    (barge_in,) = frame[frame["kind"] == "interruption"].to_dict("records")
+    cut = next(turn for turn in trace.turns if turn.status == "interrupted")
+    assert barge_in["outcome"] == "yield"
+    assert abs(barge_in["start_s"] + barge_in["latency_s"] - cut.stop_ms / 1000) <= 0.4, "two ticks"
