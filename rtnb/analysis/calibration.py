@@ -188,7 +188,7 @@ _TOGETHER = (
     ("phase_ms", "silence_rounding"),
     ("phase_ms", "threshold_shift"),
 )
-"""Constants that can stand in for each other are tried together."""
+"""Constants that can replace each other are tried together."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ The points of a turn, in their order; each is when the event passed this compute
 - *commit*: the service made the user's turn an item;
 - *created*: it began the response;
 - *first token*: the first piece of the answer, whatever it is;
-- *first audio*: the first piece of sound;
+- *first audio*: the first piece of audio;
 - *first audible*: the first sample of that sound above −50 dB full scale, played from its arrival on. A loudspeaker's
   own buffer comes on top.
 
@@ -49,7 +49,7 @@ _DELTAS = (
 
 
 class SpeechEnd:
-    """Detector of the end of speech, by the level of the sound.
+    """Detector of the end of speech, by the level of the audio.
 
     A block of 10 ms is loud above −50 dB full scale and 12 dB above the noise, which is the lowest level lately (it
     rises by 3 dB per second); a single loud block is a click (all chosen). The end is that of the last loud sample, in
@@ -71,7 +71,7 @@ class SpeechEnd:
         """Where it was loud: [start_s, stop_s]."""
 
     def take(self, samples: Audio, *, rate_hz: int, end_s: float) -> None:
-        """Take the next sound; its last sample was captured at `end_s`, on the clock of the event log."""
+        """Take the next audio; its last sample was captured at `end_s`, on the clock of the event log."""
         size = rate_hz // 100
         for number, block in enumerate(samples[: len(samples) // size * size].reshape(-1, size)):
             level = float(np.sqrt(np.mean(block**2)))

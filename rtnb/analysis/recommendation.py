@@ -362,7 +362,7 @@ def _phases(sweep: Sweep) -> list[Sweep]:
         return [sweep]
     if other := [name for name in conditions if not is_frame_phase(name)]:
         raise AudioError(
-            f"the sweep has {len(conditions)} conditions, of which these change the sound: {other}"
+            f"the sweep has {len(conditions)} conditions, of which these change the audio: {other}"
         ).with_hint(
             "Choose for one of them, recommend(sweep.only(…)): turns under two conditions are not twice the turns."
         )
@@ -627,7 +627,7 @@ def _advice(sweep: Sweep, evidence: _Evidence, best: Candidate, is_shown: bool) 
             "Try semantic_vad (rtnb.SemanticVad): it waits longer where a sentence sounds unfinished. On Azure it was "
             "accepted and speech_started never came: verify it first."
         ),
-        "Push to talk (turn_detection=None): nobody is cut off, and the user must press a key.",
+        "Push to talk (turn_detection=None): no turn is cut off, and the user must press a key.",
         "Detect turns locally (rtnb.vad with a rule of your own) and commit by hand.",
     )
 

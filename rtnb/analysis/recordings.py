@@ -85,7 +85,7 @@ class Recording:
     speaker : str, default ""
         Who speaks: recordings of one speaker are one cluster in statistics. Name all speakers, or none.
     turns : sequence of Turn or (start_ms, end_ms), default ()
-        In their order, not overlapping. None at all: nobody speaks.
+        In their order, not overlapping. None at all: no speech.
     non_speech : sequence of (start_ms, end_ms), optional
         Where every start is a false trigger. Default: everything `COLLAR_MS` away from turns and from `echo`.
     echo : sequence of (start_ms, end_ms), default ()
@@ -187,12 +187,12 @@ class Recording:
 
     @classmethod
     def of_room_tone(cls, audio: Any, *, rate_hz: int, name: str = "room tone") -> Recording:
-        """A room in which nobody speaks: every start is a false trigger."""
+        """A room without speech: every start is a false trigger."""
         return cls(audio, rate_hz=rate_hz, name=name)
 
     @classmethod
     def of_playback(cls, audio: Any, *, rate_hz: int, name: str = "playback") -> Recording:
-        """The assistant's voice through the open microphone, nobody else: every start is a self-interruption."""
+        """The assistant's voice through the open microphone, without a user: every start is a self-interruption."""
         samples = as_audio(audio)
         return cls(samples, rate_hz=rate_hz, name=name, echo=((0.0, len(samples) * 1000 / rate_hz),))
 
@@ -567,7 +567,7 @@ def thinking_aloud(
     Parameters
     ----------
     phrases : sequence of array_like, shape (n_samples,)
-        Somebody's phrases, each spoken without a pause; silence at their edges is cut away.
+        Phrases of one speaker, each spoken without a pause; silence at their edges is cut away.
     rate_hz : int
         Of the phrases.
     n_turns : int, default 60
@@ -606,7 +606,7 @@ def thinking_aloud(
 def distant_talk(
     phrases: Sequence[npt.ArrayLike], *, rate_hz: int, length_s: float = 120, voices: int = 4, seed: int = 0
 ) -> Recording:
-    """Make a room in which nobody speaks to us: colleagues, far away. Every start of turn detection is a false trigger.
+    """Make a room with colleagues far away and without a user. Every start of turn detection is a false trigger.
 
     Parameters
     ----------
@@ -617,7 +617,7 @@ def distant_talk(
     length_s : float, default 120
         How long.
     voices : int, default 4
-        How many speak at a time, 46 dB below the phrases (chosen: far away). Fewer are easier to take for somebody.
+        How many speak at a time, 46 dB below the phrases (chosen: far away). Fewer are easier to take for a user.
     seed : int, default 0
         Same seed, same room.
 

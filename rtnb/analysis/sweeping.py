@@ -113,9 +113,9 @@ class Sweep:
     """(T, S, n_turns) endpointing delay: the stop's emission less the true end, ms, at least 0; NaN where none ends the
     turn before the next one begins or the audio is over. Only where the turn is `seen` does NaN mean "never"."""
     onset_delay_ms: _Float32
-    """(T, n_turns) the start's emission less the true onset, ms, as if nobody had spoken before; NaN where missed."""
+    """(T, n_turns) the start's emission less the true onset, ms, without speech before; NaN where missed."""
     missed: _Bool
-    """(T, n_turns) whether no start comes during the turn, as if nobody had spoken before."""
+    """(T, n_turns) whether no start comes during the turn, as if there were no speech before."""
     clipped_ms: _Float32
     """(T, P, n_turns) how much of the turn's beginning lies before `audio_start_ms`; all of it where missed."""
     pause_cut: _Bool
@@ -143,13 +143,13 @@ class Sweep:
     duration_ms: _Float
     """(n_recordings,) length of the audio."""
     non_speech_h: _Float
-    """(n_recordings,) how long nobody speaks, hours."""
+    """(n_recordings,) time without speech, hours."""
     echo_min: _Float
     """(n_recordings,) how long only the assistant's playback is heard, minutes."""
     constants: VadConstants
     """What was assumed about the service."""
     speakers: tuple[str, ...] = ()
-    """(n_recordings,) who speaks; empty where nobody is named."""
+    """(n_recordings,) name of the speaker; empty where there is none."""
     failures: tuple[Failure, ...] = ()
     """Recordings that could not be used."""
 

@@ -1,4 +1,4 @@
-"""Callers: whoever talks to the model in an experiment, by a script or played by a chat model."""
+"""Callers of an experiment: scripts, and personas that a chat model plays."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ async def _perform(session: Session, turn: Turn, sound: tuple[Audio, int] | None
 
 
 async def _sound(turn: Turn, voice: Any) -> tuple[Audio, int]:
-    """Return the sound of a spoken turn and its rate; an interruption without the silence in front of it."""
+    """Return the audio of a spoken turn and its rate; an interruption without the silence in front of it."""
     if turn.audio:
         audio, rate_hz = read_wav(turn.audio)
     else:
@@ -158,7 +158,7 @@ async def _sound(turn: Turn, voice: Any) -> tuple[Audio, int]:
 async def _until_heard(session: Session, response: Response, turn: Turn, *, timeout_s: float) -> None:
     """Wait until the moment in the playback of the answer at which an interruption begins.
 
-    The words of an answer arrive ahead of its sound; a word is heard at about its share of the characters.
+    The words of an answer arrive ahead of its sound; a word is played at about its share of the characters.
     """
     async with asyncio.timeout(timeout_s):
         async for delta in response:

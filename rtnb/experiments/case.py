@@ -17,7 +17,7 @@ from rtnb.errors import CaseError
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One thing that the user does, after the answer to the one before has been played.
+    """Turn of the user; it begins after the answer to the turn before has been played.
 
     Exactly one of `text`, `say` and `audio`. Speech needs turn detection, or it is committed at its end.
     """
@@ -44,7 +44,7 @@ class Turn:
         if self.kind not in ("speech", "backchannel", "noise"):
             raise CaseError(f"kind is {self.kind!r}; allowed: speech, backchannel, noise")
         if self.text and (self.interrupt or self.kind != "speech"):
-            raise CaseError("a typed message cannot interrupt or be a sound; give say or audio")
+            raise CaseError("a typed message cannot interrupt, and has no kind; give say or audio")
         if not isinstance(self.after_ms, int) or not 0 <= self.after_ms <= 60_000:
             raise CaseError(f"after_ms is {self.after_ms!r}; allowed: whole milliseconds, 0 to 60000")
 

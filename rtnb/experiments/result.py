@@ -143,12 +143,12 @@ class Result:
         ]
         adjusted = holm([one.p for one in found])
         rows = [
-            [*pair, one.n_cases, one.n_runs, one.difference, one.low, one.high, p, *self._verdict(one, p, len(found))]
+            [*pair, one.n_cases, one.n_runs, one.difference, one.low, one.high, p, *self._judged(one, p, len(found))]
             for pair, one, p in zip(pairs, found, adjusted, strict=True)
         ]
         return pd.DataFrame(rows, columns=list(_COLUMNS)).astype({"needed": "Int64"})
 
-    def _verdict(self, found: Difference, p: float, n: int) -> tuple[bool, int | None]:
+    def _judged(self, found: Difference, p: float, n: int) -> tuple[bool, int | None]:
         shown = p <= 1 - CONFIDENCE and (found.low > 0 or found.high < 0)
         cases = None if shown else more_cases(found, n_comparisons=n)
         return shown, None if cases is None else cases * max(1, round(found.n_runs / max(1, found.n_cases)))
@@ -236,12 +236,12 @@ class Result:
     def _differences(self) -> str:
         rows = []
         for row in _rows(self.comparisons):
-            verdict = "shown" if row.shown else "not shown"
+            outcome = "shown" if row.shown else "not shown"
             if row.needed:
-                verdict += f": about {row.needed} more runs"
+                outcome += f": about {row.needed} more runs"
             span = _span(row.low, row.high)
-            rows.append([row.grader, f"{row.b} − {row.a}", row.n_cases, _number(row.difference), span, verdict])
-        return _html(["grader", "difference", "cases", "estimate", "95 % interval", "verdict"], rows)
+            rows.append([row.grader, f"{row.b} − {row.a}", row.n_cases, _number(row.difference), span, outcome])
+        return _html(["grader", "difference", "cases", "estimate", "95 % interval", "outcome"], rows)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Copy the folder; `Result(path)` opens the copy."""

@@ -1,4 +1,4 @@
-"""One run of an experiment: a conversation of one case under one variant, its facts, and its files."""
+"""Runs of an experiment: a conversation of a case under a variant, its facts, and its files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_RETRIES: Final = 2
 
 @dataclass(frozen=True)
 class Job:
-    """What one run needs; can be sent to another process where the target can."""
+    """Order for one run; it can be sent to another process where the target can."""
 
     target: Any
     case: Case
@@ -133,7 +133,7 @@ def _failed(job: Job, error: Exception, retries: int) -> Run:
 
 
 def _seed(job: Job) -> int:
-    """Return a seed of its own for each run, the same whatever ran before."""
+    """Return a seed for each run, which does not depend on the runs before."""
     return zlib.crc32(f"{job.seed}/{job.name}".encode())
 
 

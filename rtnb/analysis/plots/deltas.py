@@ -42,7 +42,7 @@ def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
     """Draw the waveform of a response, one colour per delta, and beneath it when each delta arrived.
 
     Time of arrival runs downwards. A delta above the dashed line arrived before it had to be played: the usual case,
-    speech is made faster than it is spoken. One below the line came too late: a gap is heard.
+    speech is made faster than it is spoken. One below the line came too late: there is a gap.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
 def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
     """Draw how much audio had arrived and how much could be played by then: the distance is what a speaker has in hand.
 
-    Where the two lines touch, playback runs dry: a gap is heard. Playback starts with the first delta, without a
+    Where the two lines touch, playback runs dry: there is a gap. Playback starts with the first delta, without a
     buffer; what a speaker buffers first shifts its line to the right.
 
     Parameters
