@@ -223,7 +223,7 @@ def _yaml(text: str, path: Path) -> list[tuple[int, Any]]:
     import yaml
 
     values = _list(read_yaml(path, text), path)
-    node = yaml.compose(text, yaml.SafeLoader)
+    node: Any = yaml.compose(text, yaml.SafeLoader)
     return [(part.start_mark.line + 1, value) for part, value in zip(node.value, values, strict=True)]
 
 

@@ -9,15 +9,15 @@
 import { PaintedCanvas, add, put, watch } from "./shared.js";
 import { writeText } from "./vad_view_maps.js";
 
-const BOX = { left: 44, right: 120, top: 10, bottom: 20, height: 200 };
+const PLOT = { left: 44, right: 120, top: 10, bottom: 20, height: 200 };
 const WANTED = ["interruption", "turn"]; // solid lines: these should start a turn
 
 class OverlapPlot extends PaintedCanvas {
   constructor(/** @type {Element} */ parent, /** @type {import("./types").RenderProps<State>} */ { model, signal }) {
-    super(parent, BOX.height, "Clips that start a turn, over the threshold. Arrow keys set the threshold while the assistant speaks.", signal);
+    super(parent, PLOT.height, "Clips that start a turn, over the threshold. Arrow keys set the threshold while the assistant speaks.", signal);
     this.model = model;
     this.canvas.onpointerdown = this.canvas.onpointermove = ({ buttons, offsetX }) => {
-      if (buttons) this.take((offsetX - BOX.left) / (this.canvas.clientWidth - BOX.left - BOX.right));
+      if (buttons) this.take((offsetX - PLOT.left) / (this.canvas.clientWidth - PLOT.left - PLOT.right));
     };
   }
 
@@ -35,11 +35,11 @@ class OverlapPlot extends PaintedCanvas {
   paint = (/** @type {import("./shared.js").Drawing} */ drawing) => {
     const { g, width, color } = drawing;
     const thresholds = this.model.get("thresholds");
-    const x = (/** @type {number} */ threshold) => BOX.left + threshold * (width - BOX.left - BOX.right);
-    const y = (/** @type {number} */ share) => BOX.top + (1 - share) * (BOX.height - BOX.top - BOX.bottom);
+    const x = (/** @type {number} */ threshold) => PLOT.left + threshold * (width - PLOT.left - PLOT.right);
+    const y = (/** @type {number} */ share) => PLOT.top + (1 - share) * (PLOT.height - PLOT.top - PLOT.bottom);
     g.fillStyle = color("faint");
     for (const share of [0, 0.5, 1]) g.fillText(`${100 * share} %`, 6, y(share) + 4);
-    for (const threshold of [0, 0.25, 0.5, 0.75, 1]) g.fillText(String(threshold), x(threshold) - 6, BOX.height - 5);
+    for (const threshold of [0, 0.25, 0.5, 0.75, 1]) g.fillText(String(threshold), x(threshold) - 6, PLOT.height - 5);
     const ends = this.model.get("curves").map(({ kind, rates, low, high }, i) => {
       Object.assign(g, { strokeStyle: color(i % 2 ? "text" : "accent"), fillStyle: color("accent"), lineWidth: 1.5, globalAlpha: 0.12 });
       if (low && high) this.trace(g, [...thresholds, ...thresholds.toReversed()].map(x), [...low, ...high.toReversed()].map(y)), g.fill();
@@ -52,12 +52,12 @@ class OverlapPlot extends PaintedCanvas {
     let free = 0; // names at the right end, none over another
     for (const { kind, at } of ends.sort((a, b) => a.at - b.at)) {
       free = Math.max(free + 13, at + 4);
-      writeText(drawing, kind, width - BOX.right + 6, Math.min(free, BOX.height - 4));
+      writeText(drawing, kind, width - PLOT.right + 6, Math.min(free, PLOT.height - 4));
     }
     for (const [name, sign] of /** @type {const} */ ([["listening_threshold", "○"], ["speaking_threshold", "●"]])) {
       g.fillStyle = color("text");
-      g.fillRect(x(this.model.get(name)) - 0.5, BOX.top, 1, BOX.height - BOX.top - BOX.bottom);
-      writeText(drawing, sign, x(this.model.get(name)) - 4, BOX.top + 2);
+      g.fillRect(x(this.model.get(name)) - 0.5, PLOT.top, 1, PLOT.height - PLOT.top - PLOT.bottom);
+      writeText(drawing, sign, x(this.model.get(name)) - 4, PLOT.top + 2);
     }
   };
 

@@ -56,9 +56,9 @@ async def test_asking_and_saying_fill_the_figures(simulator: rtnb.Simulator) -> 
     await eventually(lambda: [turn.kind for turn in playground.latency.turns] == ["text", "push to talk"])
     await eventually(lambda: sum(charge.what == "response" for charge in playground.connection.cost.charges) == 2)
     bar = playground.message_bar
-    assert [name for name, _, _ in bar.figures] == ["acoustic end", "commit sent", *POINTS, "total"]
+    assert [name for name, _, _ in bar.figures] == ["acoustic end", "end of speech", *POINTS, "total"]
     assert bar.figures[0][1] == "n/a"  # no microphone recorded it
-    assert re.fullmatch(r"commit sent → first audio \d+ ms", bar.last_turn)
+    assert re.fullmatch(r"end of speech → first audio \d+ ms", bar.last_turn)
     assert re.fullmatch(r"2 turns · \d+ tokens", playground.connection.usage)
     playground.close()
 
