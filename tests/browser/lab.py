@@ -265,8 +265,18 @@ class NotebookPage:
         return True
 
     async def choose(self, menu: str, item: str | re.Pattern[str]) -> None:
-        """Choose from a menu; again where it is closed by what takes the focus meanwhile: a page may still settle."""
+        """Choose from a menu; again where it is closed by what takes the focus meanwhile: a page may still settle.
+
+        The launcher may have come to the front after the notebook was shown; its menus cannot run cells.
+        """
         for patience_ms in (5_000, 5_000, 60_000):
+            await self.page.evaluate(
+                """() => {
+                    const node = document.querySelector('.jp-NotebookPanel:not(.lm-mod-hidden)');
+                    const panel = [...jupyterapp.shell.widgets('main')].find(widget => widget.node === node);
+                    if (panel && jupyterapp.shell.currentWidget !== panel) jupyterapp.shell.activateById(panel.id);
+                }"""
+            )
             await self.page.get_by_role("menuitem", name=menu, exact=True).click()
             try:
                 return await self.page.get_by_role("menuitem", name=item).first.click(timeout=patience_ms)
