@@ -69,9 +69,7 @@ TRANSCRIPTION_USD_PER_MINUTE: dict[str, float] = {
 
 TRANSCRIPTION_PRICES: dict[str, Price] = {
     "gpt-4o-transcribe": Price(2.50, 2.50, 10.00, 6.00, 6.00, 0.0),  # audio in: 2.50 in OpenAI's list, 6.00 in Azure's
-    "gpt-4o-mini-transcribe": Price(
-        1.25, 1.25, 5.00, 3.00, 3.00, 0.0
-    ),  # 1.25 or 3.00: the higher
+    "gpt-4o-mini-transcribe": Price(1.25, 1.25, 5.00, 3.00, 3.00, 0.0),  # 1.25 or 3.00: the higher
 }
 """Transcription models that are billed by tokens."""
 

@@ -204,7 +204,8 @@ def interaction(
         rate_hz = next((one.rate_hz for one in sides if one is not None), RATE_HZ)
         user, agent = (() if one is None else one for one in sides)
         _check_length(1000 * max(len(user), len(agent)) / rate_hz)
-        return Interaction.of_tracks(user, agent, rate_hz=rate_hz, **options)
+        played = [(start / 1000, stop / 1000) for start, stop in getattr(agent, "spans_ms", ())]
+        return Interaction.of_tracks(user, agent, rate_hz=rate_hz, agent_spans=played, **options)
     source = getattr(source, "session", source)
     timeline = Timeline()
     for row in tuple(getattr(source, "log", source)):

@@ -158,6 +158,11 @@ class Track:
         """Duration of the trace."""
         return 1000 * self._n_samples / RATE_HZ
 
+    @property
+    def spans_ms(self) -> list[tuple[float, float]]:
+        """Start and stop of each stretch that has audio, ms."""
+        return [(1000 * start / RATE_HZ, 1000 * stop / RATE_HZ) for start, stop, _ in self._placed]
+
     def read(self, start_ms: float = 0.0, stop_ms: float | None = None) -> Audio:
         """Return a part of the track.
 

@@ -168,5 +168,5 @@ def test_the_default_must_be_there_to_be_compared_with() -> None:
     with pytest.raises(AudioError, match="no turns"):
         recommend(grid(0))
     twice = replace(small, conditions=tuple("ab"[k % 2] for k in range(len(small.conditions))))
-    with pytest.raises(AudioError, match=r"2 conditions, of which these change the sound: \['a', 'b'\]"):
+    with pytest.raises(AudioError, match=r"2 conditions, of which these change the audio: \['a', 'b'\]"):
         recommend(twice)
