@@ -53,7 +53,7 @@ async def take(lab: Lab, browser: Browser, name: str, folder: Path) -> None:
     await until(speaker, "idle")  # all was heard
     await run(notebook, SPEAK)
     await until(speaker, "playing")
-    await page.wait_for_timeout(2_000)
+    await page.wait_for_timeout(400)  # the answer is short
     await playground.get_by_role("button", name="Interrupt").click()
     await until(speaker, "idle")
     await playground.locator("[role=tab]", has_text=tab).click()
