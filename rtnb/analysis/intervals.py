@@ -280,8 +280,9 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
     """
     if x <= 0 or x >= 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # the fraction converges fast for the complement only
-        return 1 - incomplete_beta(b, a, 1 - x)
+    complement = x > (a + 1) / (a + b + 2)  # the fraction converges fast for the complement only
+    if complement:
+        a, b, x = b, a, 1 - x
     front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a
     c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or _TINY)
     value = d
@@ -293,7 +294,7 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
             value *= c * d
         if abs(c * d - 1) < 1e-12:
             break
-    return front * value
+    return 1 - front * value if complement else front * value
 
 
 def _root(excess: Callable[[float], float], low: float, high: float) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rtnb.analysis.intervals import (
     clopper_pearson,
     effective_turns,
+    incomplete_beta,
     most_events,
     poisson_upper,
     resample_weights,
@@ -78,6 +79,20 @@ def test_the_most_events_are_the_last_whose_bound_keeps_the_share(n: int, share:
     if most >= 0:
         assert clopper_pearson(most, n)[1] <= share + 1e-5
     assert clopper_pearson(most + 1, n)[1] > share - 1e-5
+
+
+@pytest.mark.parametrize(
+    "a, b, x",
+    [
+        (76.5771979489866, 68.53589892957912, 0.5273303301678339),
+        (294.1466882319096, 304.8703437965211, 0.49107874237072846),
+    ],
+)
+def test_the_beta_function_ends_where_both_sides_prefer_their_complement(a: float, b: float, x: float) -> None:
+    """Rounding puts x and 1 - x both above the points from which on the complement is taken."""
+    assert x > (a + 1) / (a + b + 2)
+    assert 1 - x > (b + 1) / (a + b + 2)
+    assert incomplete_beta(a, b, x) + incomplete_beta(b, a, 1 - x) == pytest.approx(1, abs=1e-9)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.04])
