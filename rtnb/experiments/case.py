@@ -102,6 +102,8 @@ class Case:
             turns = tuple(map(Turn.of, given))
             if not turns:
                 raise CaseError(f"case {self.id!r}: user is empty; give at least one turn")
+            if turns[0].interrupt:
+                raise CaseError(f"case {self.id!r}: turn 1 interrupts, but there is no answer yet")
             object.__setattr__(self, "user", turns)
         object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
 

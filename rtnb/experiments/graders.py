@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from rtnb.errors import CaseError
+from rtnb.errors import CaseError, ServiceError, TransportError
 from rtnb.experiments.run import Run
 
 Grade: TypeAlias = bool | float | None
@@ -49,9 +49,13 @@ async def grade(run: Run, graders: Sequence[Grader]) -> tuple[dict[str, Grade], 
         if run.error and not run.answers:
             grades[name] = None
             continue
-        found = grader(run)
-        if inspect.isawaitable(found):
-            found = await found
+        try:
+            found = grader(run)
+            if inspect.isawaitable(found):
+                found = await found
+        except (ServiceError, TransportError) as error:  # of a judge: graded when the experiment goes on
+            evidence[name] = f"not graded: {error}"
+            continue
         if isinstance(found, Mapping):
             evidence[name] = found.get("evidence")
             found = found.get("grade")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from rtnb.analysis.cost import PRICES, CostMeter, Price
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.client.log import LogRow
+from rtnb.client.log import Formats, LogRow
 from rtnb.errors import CaseError, ConnectError, RtnbError, TransportError
 from rtnb.experiments.callers import converse, opened_voice
 from rtnb.experiments.case import Case, fill
@@ -43,7 +43,7 @@ class Job:
     @property
     def name(self) -> str:
         """Name of its files: case, repeat, and a number that stands for the variant."""
-        return f"{self.case.id}-{zlib.crc32(self.variant.encode()):08x}-{self.repeat}"
+        return _name(self.case, self.variant, self.repeat)
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ class Run:
         return f"<Run {self.case.id!r}, {self.variant!r}, repeat {self.repeat}: {state}>"
 
 
+def _name(case: Case, variant: str, repeat: int) -> str:
+    return f"{case.id}-{zlib.crc32(variant.encode()):08x}-{repeat}"
+
+
 async def run_job(job: Job) -> Run:
     """Hold one conversation, keep its trace, and return its facts; failures of the service are facts, too.
 
@@ -116,7 +120,7 @@ async def _converse(job: Job, retries: int) -> Run:
     async with opened_voice(job.voice, [job.case]) as voice, connect(job.target, trace=path, **settings) as session:
         try:
             await converse(session, job.case, voice)
-        except (TransportError, CaseError):
+        except TransportError:
             raise
         except (RtnbError, TimeoutError) as raised:
             error = redact(str(raised) or type(raised).__name__)
@@ -139,7 +143,7 @@ def _seed(job: Job) -> int:
 
 def read_facts(rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = None) -> dict[str, Any]:
     """Return what graders need of a log: answers, user, calls, usd."""
-    latency, cost = LatencyMeter(), CostMeter(prices={**PRICES, **(prices or {})})
+    latency, formats, cost = LatencyMeter(), Formats(), CostMeter(prices={**PRICES, **(prices or {})})
     cut: set[str] = set()
     answers: dict[str, dict[str, Any]] = {}
     user: dict[str, str] = {}
@@ -147,20 +151,21 @@ def read_facts(rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = N
     for row in rows:
         latency.feed((row,))
         cost.feed((row,))
+        audio_ms = formats.audio_ms(row)
         match event := row.event:
             case events.ConversationItemCreate() | events.ConversationItemAdded():
                 _read_item(event.item, user, calls)
             case events.ConversationItemInputAudioTranscriptionCompleted():
                 user[event.item_id] = event.transcript
             case events.ResponseOutputAudioDelta():
-                answers.setdefault(event.response_id, {"bytes": 0})["bytes"] += event.audio_bytes
+                answers.setdefault(event.response_id, {"audio_ms": 0.0})["audio_ms"] += audio_ms
             case events.ConversationItemTruncated():
                 cut.add(event.item_id)
             case events.ResponseDone(response=response):
                 items = response.output or ()
                 for item in items:
                     _read_item(item, user, calls)
-                answer = answers.setdefault(response.id, {"bytes": 0})
+                answer = answers.setdefault(response.id, {"audio_ms": 0.0})
                 answer |= {"text": "\n".join(filter(None, map(_text, items))), "status": response.status}
                 answer["items"] = [item.id for item in items]
     for turn in latency.turns:
@@ -168,7 +173,6 @@ def read_facts(rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = N
             answers[turn.response_id] |= {"kind": turn.kind, "first_audio_ms": turn.ms("first audio")}
     done = [answer for answer in answers.values() if "text" in answer]
     for answer in done:
-        answer["audio_ms"] = answer.pop("bytes") / 48
         answer["interrupted"] = answer["status"] == "cancelled" or not cut.isdisjoint(answer.pop("items"))
     return {
         "answers": done,
@@ -200,10 +204,10 @@ def _text(item: Any) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def save_run(run: Run, name: str) -> None:
+def save_run(run: Run) -> None:
     """Write the facts and grades of a run; the file appears at once and whole, so a killed process leaves none."""
     kept = {f.name: getattr(run, f.name) for f in fields(run) if f.name not in ("case", "folder")}
-    path = run.folder / f"{name}.json"
+    path = run.folder / f"{_name(run.case, run.variant, run.repeat)}.json"
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps({"case": run.case.id, **kept}, default=str, ensure_ascii=False), encoding="utf-8")
     os.replace(part, path)

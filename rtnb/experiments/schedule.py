@@ -23,8 +23,8 @@ from rtnb.experiments.case import Case, cases, fill
 from rtnb.experiments.chat import ChatModel
 from rtnb.experiments.graders import Grader, grade, name_of
 from rtnb.experiments.result import FORMAT, Result
-from rtnb.experiments.run import Job, Run, run_job, save_run
-from rtnb.redaction import redact
+from rtnb.experiments.run import Job, Run, load_run, run_job, save_run
+from rtnb.redaction import MASK, mask_credentials, redact
 
 MOST_RUNS: Final = 100_000
 """Most runs of one experiment (chosen: a mistyped `repeats` must not start millions)."""
@@ -49,7 +49,7 @@ async def experiment(
 
     All variants of a case run next to each other, in random order. A run whose connection fails is repeated, at most
     twice; its count is in the table. Where the process is stopped, call it again with the same `folder`: completed runs
-    are read, the others are done.
+    are read, the others are done. New graders grade the completed runs, too.
 
     Parameters
     ----------
@@ -107,7 +107,10 @@ async def experiment(
             for case, variant, repeat in plan(list(made), list(variants), repeats, seed=seed)
         ]
         waiting = [job for job in jobs if not (path / f"{job.name}.json").exists()]
-        spent = _Spending(budget, Result(path, cases=list(made.values())).runs)
+        done = [load_run(path / f"{job.name}.json", made) for job in jobs if job not in waiting]
+        for run in done:
+            await _graded(run, graders)
+        spent = _Spending(budget, done)
         with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="runs", disable=not progress) as bar:
             await _work(waiting, graders, spent, bar, concurrency=concurrency, executor=executor)
     return Result(path, cases=list(made.values()))
@@ -176,6 +179,9 @@ async def _work(
                 spent.add(task.result())
                 bar.update()
                 bar.set_postfix_str(f"about ${spent.usd:.3f}")
+    except Exception:  # a mistake in a grader: the conversations that run are paid for, so they end and are kept
+        await asyncio.gather(*running, return_exceptions=True)
+        raise
     finally:
         for task in running:
             task.cancel()
@@ -187,9 +193,18 @@ async def _one(job: Job, graders: Sequence[Grader], executor: Executor | None) -
         run = await run_job(job)
     else:
         run = await asyncio.wrap_future(executor.submit(_in_process, job))
-    grades, evidence = await grade(run, graders)
-    run = replace(run, grades=grades, evidence=evidence)
-    await asyncio.to_thread(save_run, run, job.name)
+    await asyncio.to_thread(save_run, run)  # before the graders, which may fail
+    return await _graded(run, graders)
+
+
+async def _graded(run: Run, graders: Sequence[Grader]) -> Run:
+    """Return a run with the grades that it did not have yet, and keep them."""
+    missing = [grader for grader in graders if name_of(grader) not in run.grades]
+    if not missing:
+        return run
+    grades, evidence = await grade(run, missing)
+    run = replace(run, grades={**run.grades, **grades}, evidence={**run.evidence, **evidence})
+    await asyncio.to_thread(save_run, run)
     return run
 
 
@@ -209,6 +224,10 @@ def _checked(given: Any, variants: Mapping[str, Mapping[str, Any]], repeats: int
     for settings in variants.values():
         for case in made.values():
             fill(settings, case.values)  # a missing value is found before anything is spent
+    for case in made.values():
+        for turn in case.user if isinstance(case.user, tuple) else ():
+            if turn.audio and not Path(turn.audio).is_file():
+                raise CaseError(f"case {case.id!r}: there is no file {turn.audio}")
     return made
 
 
@@ -231,8 +250,8 @@ def _write_manifest(
         "prices_checked": PRICES_CHECKED,
         "repeats": repeats,
         "seed": seed,
-        "variants": _plain(variants),
-        "cases": [_plain(vars(case)) for case in made.values()],
+        "variants": mask_credentials(_plain(variants)),
+        "cases": mask_credentials([_plain(vars(case)) for case in made.values()]),
         "graders": [{"name": name_of(grader), "note": getattr(grader, "note", "")} for grader in graders],
     }
     file = path / "experiment.json"
@@ -244,10 +263,14 @@ def _write_manifest(
     file.write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def _is_key(name: str, value: Any) -> bool:
+    return isinstance(value, str) and name.lower().endswith("key")  # chat_key: an option of "sim"
+
+
 def _plain(value: Any) -> Any:
     """Return a value as JSON can keep it, without secrets; functions and models by their names."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {str(key): MASK if _is_key(str(key), one) else _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     if isinstance(value, ChatModel):

@@ -230,3 +230,57 @@ def test_listening_is_blind_if_wished(tmp_path: Path) -> None:
     assert "secret" not in page
     with pytest.raises(CaseError, match="'other' is not in this result; there are: secret"):
         result.listen("other")
+
+
+async def test_a_key_in_a_variant_is_in_no_file(tmp_path: Path) -> None:
+    canary = "canary horse battery"  # no shape of a key
+    mcp = {"type": "mcp", "server_label": "shop", "server_url": "https://example.org", "authorization": canary}
+    async with chat_service(lambda messages: "Hello.") as (url, _):
+        chat = {"chat_url": url, "chat_model": "m", "chat_key": canary}
+        one = {"a": FAST | {"tools": [mcp]}, "b": FAST | chat}
+        await rtnb.experiment("sim", ["Hi"], one, repeats=1, folder=tmp_path, progress=False)
+    assert canary.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+async def test_a_grader_that_fails_loses_no_run_and_grades_later(tmp_path: Path) -> None:
+    broken = [True]
+
+    def strict(run: Any) -> bool:
+        if broken[0]:
+            raise IndexError("a mistake in a grader")
+        return True
+
+    options: dict[str, Any] = {"repeats": 2, "folder": tmp_path, "progress": False, "concurrency": 1}
+    with pytest.raises(IndexError):
+        await rtnb.experiment("sim", ["Hi"], {"a": FAST}, graders=[strict], **options)
+    (kept,) = tmp_path.glob("1-*.rtnb")
+    before = kept.read_bytes()
+    broken[0] = False
+    result = await rtnb.experiment("sim", ["Hi"], {"a": FAST}, graders=[strict, graders.n_words], **options)
+    assert kept.read_bytes() == before, "it was not held again"
+    assert [run.grades["strict"] for run in result.runs] == [True, True]
+    assert all(run.grades["n_words"] > 0 for run in result.runs)
+
+
+async def test_a_word_that_is_not_said_is_an_error_of_its_run_alone() -> None:
+    turns = [{"say": "Hello!"}, {"say": "No.", "interrupt": True, "at_word": "zebra"}]
+    cases = [rtnb.Case("word", user=turns), rtnb.Case("plain", user="Hi")]
+    result = await rtnb.experiment("sim", cases, {"a": FAST}, repeats=1, voice="babble", progress=False)
+    errors = {run.case.id: run.error for run in result.runs}
+    assert errors["plain"] == ""
+    assert "the answer has no word 'zebra'" in errors["word"]
+
+
+async def test_what_can_be_known_before_is_refused_before(tmp_path: Path) -> None:
+    with pytest.raises(CaseError, match="turn 1 interrupts, but there is no answer yet"):
+        rtnb.Case("x", user=[{"say": "No.", "interrupt": True}])
+    one = rtnb.Case("x", user={"audio": str(tmp_path / "none.wav")})
+    with pytest.raises(CaseError, match=r"case 'x': there is no file .*none\.wav"):
+        await rtnb.experiment("sim", [one], {"a": FAST}, repeats=1, progress=False)
+
+
+async def test_the_length_of_an_answer_does_not_depend_on_its_format() -> None:
+    one = {"pcm": FAST, "g711": {**FAST, "output_format": "g711_ulaw"}}
+    result = await rtnb.experiment("sim", ["Hello!"], one, repeats=1, progress=False)
+    lengths = {run.variant: run.answers[0]["audio_ms"] for run in result.runs}
+    assert lengths["g711"] == pytest.approx(lengths["pcm"], rel=0.5)

@@ -77,6 +77,13 @@ async def test_own_graders_sync_async_and_wrong() -> None:
         await graders.grade(run("Hi"), [lambda one: True])
 
 
+async def test_a_judge_that_cannot_be_reached_leaves_a_run_ungraded() -> None:
+    judge = experiments.Judge("Good?", experiments.ChatModel("http://127.0.0.1:9/v1", "m"))
+    grades, evidence = await graders.grade(run("Hi"), [judge, graders.n_words])
+    assert grades == {"n_words": 1.0}, "it is graded when the experiment goes on"
+    assert evidence["judge"].startswith("not graded: the chat model at http://127.0.0.1:9")
+
+
 async def test_a_judge_needs_a_real_quote_and_keeps_its_key(tmp_path: Path) -> None:
     answers = iter(
         [
