@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from functools import cached_property
 from html import escape
 from itertools import zip_longest
+from math import nan
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,6 +19,8 @@ from rtnb.trace.trace import Trace, Turn
 if TYPE_CHECKING:
     import pandas as pd
 
+MIN_ANSWERS: Final = 20
+"""Fewer have no 95th percentile: it would be the slowest one (chosen)."""
 _OWN: Final = {"id", "object", "expires_at"}
 """Fields of a session that are never the same in two."""
 
@@ -77,9 +80,9 @@ class _Side:
             "findings": len(self.found),
             "answers (n)": len(self.answers_ms),
             "answer p50 (ms)": float(np.median(answers_ms)),
-            "answer p95 (ms)": float(np.quantile(answers_ms, 0.95)),
+            "answer p95 (ms)": float(np.quantile(answers_ms, 0.95)) if len(answers_ms) >= MIN_ANSWERS else nan,
             "tokens": self.trace.cost.tokens,
-            "cost (USD, about)": self.trace.cost.usd,
+            "cost (USD, about)": nan if self.trace.cost.unknown else self.trace.cost.usd,
         }
 
 
@@ -146,7 +149,10 @@ class Comparison:
 
     @property
     def measures(self) -> pd.DataFrame:
-        """Counts, latency of the answers (with n), tokens and estimated cost of both."""
+        """Counts, latency of the answers (with n), tokens and estimated cost of both.
+
+        NaN, an empty place in a cell: the 95th percentile of fewer than 20 answers, the cost where a price is unknown.
+        """
         import pandas as pd
 
         return pd.DataFrame({name: side.measures() for name, side in self._sides.items()})
@@ -175,7 +181,10 @@ class Comparison:
         frame["text"] = [_marked(pair, escape, "<del>{}</del>", "<ins>{}</ins>") for pair in self.pairs]
         for name in frame.columns[frame.columns.str.contains("status|findings|role")]:
             frame[name] = frame[name].map(escape)
-        tables = [table_html(self.measures, float_format="{:.6g}".format), table_html(self.settings)]
+        tables = [
+            table_html(self.measures, float_format="{:.6g}".format, na_rep="not shown"),
+            table_html(self.settings),
+        ]
         return "".join([*tables, table_html(frame, escape=False, na_rep="", float_format="{:.0f}".format)])
 
 

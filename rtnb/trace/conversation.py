@@ -232,7 +232,8 @@ class Entries:
             if audio is not None:
                 entry.start_ms, entry.stop_ms = audio.start_ms, audio.stop_ms
             else:
-                entry.stop_ms = entry.start_ms + 1000 * max(1.0, len(entry.text.split()) / _WORDS_PER_S)
+                words_s = max(1.0, len(entry.text.split()) / _WORDS_PER_S) if entry.text else 0.0
+                entry.stop_ms = entry.start_ms + 1000 * words_s
         return entries
 
 

@@ -296,7 +296,11 @@ def _user_cut_off(facts: Facts) -> Iterator[Hit]:
         if stop is not None and isinstance(row.event, started):
             onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 300)
             if (pause_ms := max(0, onset_ms - stop.event.audio_end_ms)) <= RESUMED_MS:
-                yield f"A turn ended, and the user spoke on {pause_ms} ms later: it was cut off.", stop, row
+                yield (
+                    f"A turn ended, and the user went on speaking {pause_ms} ms later: the turn was cut off.",
+                    stop,
+                    row,
+                )
         stop = row if isinstance(row.event, events.InputAudioBufferSpeechStopped) else None
 
 

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import rtnb
 from rtnb.simulator.transcriber import ExactTranscriber
 from rtnb.trace import Trace, save_trace
 from rtnb.trace.comparison import Comparison, compare
@@ -113,3 +114,16 @@ def test_the_figure_has_a_lane_per_side_and_trace(compared: Comparison) -> None:
     hatched = [bars for bars in ax.collections if bars.get_hatch()]
     assert sum(len(bars.get_paths()) for bars in hatched) == 1
     plt.close(ax.figure)
+
+
+async def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        async with rtnb.connect("sim", latency="fast", trace=tmp_path / f"{name}.rtnb") as session:
+            await session.ask("Hello!")
+    with rtnb.Trace(tmp_path / "a.rtnb") as a, rtnb.Trace(tmp_path / "b.rtnb") as b:
+        compared = compare(a, b)
+        assert a.cost.unknown, "the simulator's model has no price"
+        assert compared.measures.loc["cost (USD, about)"].isna().all()
+        assert compared.measures.loc["answer p95 (ms)"].isna().all(), "of one answer"
+        assert compared.measures.loc["answer p50 (ms)"].notna().all()
+        assert "not shown" in compared._repr_html_()

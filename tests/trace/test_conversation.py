@@ -11,7 +11,7 @@ from rtnb.protocol import events
 from rtnb.protocol.events import Event
 from rtnb.protocol.values import ContentPart, ErrorDetail, Item, SessionConfig
 from rtnb.trace import conversation
-from rtnb.trace.conversation import Entries
+from rtnb.trace.conversation import Entries, Entry
 from rtnb.trace.timeline import Timeline
 
 AUDIO = b"\1\0" * 24_000  # a second
@@ -152,3 +152,10 @@ def test_the_newest_entries_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = entries_of(*[(0.0, events.ConversationItemAdded(item=item)) for item in items])
     assert list(entries.all) == ["u2", "u3", "u4"]
     assert set(entries.changed) == {"u2", "u3", "u4"}
+
+
+def test_an_answer_without_a_word_takes_no_time() -> None:
+    entries = Entries(Timeline())
+    entries.all["x"] = Entry("x", "assistant", status="interrupted", start_ms=500.0)
+    (entry,) = entries.timed()
+    assert entry.stop_ms == entry.start_ms
