@@ -345,6 +345,8 @@ class Microphone(SessionView):
             samples, stamp_ms = decode_pcm16(buffers[0]), header["t"] or now_ms()  # no stamp before clocks are compared
             self._take(self._resampler.process(samples), header["first"], header["frames"], stamp_ms, header["talking"])
         elif kind == "talk" and current and isinstance(self.session, Session):
+            if header["on"]:
+                self._set_state(self.state, self._text)  # what was wrong with the last turn is over
             self._sender.turn(self.session, begins=header["on"])
         elif kind == "state":
             self._on_state(header, current=current)
@@ -366,7 +368,7 @@ class Microphone(SessionView):
             if self.state != "on":
                 self.device_rate_hz = header["rate_hz"]
                 self._resampler = Resampler(from_rate_hz=self.device_rate_hz, to_rate_hz=RATE_HZ)
-            self._set_state("on", header["status"])
+            self._set_state("on", header["status"], self.problem if self.state == "on" else "")
         elif state == "off" and current and (self._run or header["problem"]):
             self._set_off(header["problem"], header["next_step"])
 

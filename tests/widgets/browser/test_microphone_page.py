@@ -409,3 +409,9 @@ async def test_an_error_of_the_session_is_shown_while_the_microphone_goes_on(bro
             await page.get_by_role("status").get_by_text("the buffer is too small").wait_for()
             assert "the buffer is too small" in mic.problem
             assert mic.state == "on"
+            await page.get_by_role("button", name="Mute").click()  # the page reports its state again
+            await eventually(lambda: mic.status.startswith("Muted"))
+            assert "the buffer is too small" in mic.problem
+            await page.get_by_role("button", name="Mute").click()
+            await page.keyboard.down("F8")
+            await eventually(lambda: not mic.problem)
