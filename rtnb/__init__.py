@@ -39,6 +39,7 @@ Widgets
     Microphone           microphone of the page: record a clip or talk to a session
     EventInspector       table of events, with filter, search and audio player
     inspect              show the events of a session, a log or a connection of the `openai` package
+    PromptLab            compare two instructions: edit, run, hear, vote, see what is shown
     VadLab               try turn detection settings on recordings
     WebRTCPeer           call over WebRTC from the page
 
@@ -115,13 +116,13 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.trace import Trace, compare
     from rtnb.trace.interaction import interaction
     from rtnb.transport import Azure, Custom, OpenAI
-    from rtnb.widgets import EventInspector, Microphone, Playground, VadLab, WebRTCPeer, inspect
+    from rtnb.widgets import EventInspector, Microphone, Playground, PromptLab, VadLab, WebRTCPeer, inspect
 
     __all__ = ["AudioError", "AuthenticationError", "Azure", "Budget", "BudgetExceeded", "ConnectError"]
     __all__ += ["ConnectionClosed", "Custom", "EventInspector", "EventLog", "Microphone", "OpenAI", "Playground"]
     __all__ += ["RateLimited", "Recording", "RequestTimeout", "Response", "ResponseFailed", "RtnbError", "SemanticVad"]
     __all__ += ["ServerVad", "ServiceError", "Session", "Simulator", "VadLab", "WebRTCPeer", "analysis", "audio"]
-    __all__ += ["Case", "Result", "Trace", "calibrate"]
+    __all__ += ["Case", "PromptLab", "Result", "Trace", "calibrate"]
     __all__ += ["cases", "client", "compare", "connect", "doctor", "errors", "experiment", "graders", "grid", "inspect"]
     __all__ += ["interaction", "migrate", "overlap_lab", "plot_arrivals", "plot_deltas", "plot_pareto", "plot_sweep"]
     __all__ += ["plot_turns", "protocol", "recommend", "replay", "simulator", "sweep", "transport", "vad", "widgets"]
@@ -143,7 +144,7 @@ _NAMES = {
     "rtnb.trace": "Trace compare",
     "rtnb.trace.interaction": "interaction",
     "rtnb.transport": "Azure Custom OpenAI",
-    "rtnb.widgets": "EventInspector Microphone Playground VadLab WebRTCPeer inspect",
+    "rtnb.widgets": "EventInspector Microphone Playground PromptLab VadLab WebRTCPeer inspect",
 }
 """Public names by the module that holds them; those of "rtnb" are modules."""
 

@@ -7,10 +7,11 @@ from rtnb.experiments.case import Case, Turn, cases, grid
 from rtnb.experiments.chat import ChatModel
 from rtnb.experiments.judge import Judge
 from rtnb.experiments.overlap import OverlapSettings
+from rtnb.experiments.preference import BlindPairs, Preference
 from rtnb.experiments.replaying import replay
 from rtnb.experiments.result import Result
 from rtnb.experiments.run import Run
 from rtnb.experiments.schedule import experiment
 
-__all__ = ["Case", "ChatModel", "Judge", "OverlapSettings", "Persona", "Probe", "Result", "Run", "Turn", "calibrate"]
-__all__ += ["cases", "experiment", "graders", "grid", "probe", "replay"]
+__all__ = ["BlindPairs", "Case", "ChatModel", "Judge", "OverlapSettings", "Persona", "Preference", "Probe", "Result"]
+__all__ += ["Run", "Turn", "calibrate", "cases", "experiment", "graders", "grid", "probe", "replay"]

@@ -208,18 +208,20 @@ class Result:
         return f"<Result: {len(self.runs)} of {self.n_planned} runs, about ${self.usd:.4f}, {self.path}>"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self._line)}</p>{self._estimates()}{self._differences()}"
+        return f"<p>{escape(self.line)}</p>" + "".join(_html(*table) for table in self.texts())
 
     @property
-    def _line(self) -> str:
+    def line(self) -> str:
+        """Number of runs, of failures, and the cost, as one line."""
         failed = sum(bool(run.error) for run in self.runs)
         return (
             f"{len(self.runs)} of {self.n_planned} runs ({len(self.cases)} cases, {len(self.variants)} variants, "
             f"{self.manifest['repeats']} repeats); {failed} failed; about ${self.usd:.4f}"
         )
 
-    def _estimates(self) -> str:
-        rows = [
+    def texts(self) -> list[tuple[list[str], list[list[Any]]]]:
+        """Return `table` and `comparisons` for people: heads and rows of each, with "not shown" in words."""
+        estimates = [
             [
                 row.grader,
                 row.variant,
@@ -231,17 +233,17 @@ class Result:
             ]
             for row in _rows(self.table)
         ]
-        return _html(["grader", "variant", "cases", "runs", "estimate", "95 % interval", ""], rows)
-
-    def _differences(self) -> str:
-        rows = []
+        differences = []
         for row in _rows(self.comparisons):
-            outcome = "shown" if row.shown else "not shown"
-            if row.needed:
-                outcome += f": about {row.needed} more runs"
+            outcome = (
+                "shown" if row.shown else f"not shown: about {row.needed} more runs" if row.needed else "not shown"
+            )
             span = _span(row.low, row.high)
-            rows.append([row.grader, f"{row.b} − {row.a}", row.n_cases, _number(row.difference), span, outcome])
-        return _html(["grader", "difference", "cases", "estimate", "95 % interval", "outcome"], rows)
+            differences.append([row.grader, f"{row.b} − {row.a}", row.n_cases, _number(row.difference), span, outcome])
+        return [
+            (["grader", "variant", "cases", "runs", "estimate", "95 % interval", ""], estimates),
+            (["grader", "difference", "cases", "estimate", "95 % interval", "outcome"], differences),
+        ]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Copy the folder; `Result(path)` opens the copy."""
@@ -280,16 +282,21 @@ class Listening:
         return "".join(parts) or "<p>No runs with sound.</p>"
 
 
+def to_wav(run: Run) -> bytes:
+    """Return the sound of a run as a WAV file: the user on the left, the model on the right."""
+    file = io.BytesIO()
+    with run.trace as trace:
+        write_wav(file, trace.stereo(), rate_hz=24_000)
+    return file.getvalue()
+
+
 def _player(run: Run) -> str:
+    if not any(answer["audio_ms"] for answer in run.answers):
+        return f"<blockquote>{escape(run.text)}</blockquote>"
     try:
-        stereo = run.trace.stereo()
+        data = base64.b64encode(to_wav(run)).decode("ascii")
     except RtnbError as error:
         return f"<p>{escape(str(error))}</p>"
-    if not stereo.any():
-        return f"<blockquote>{escape(run.text)}</blockquote>"
-    file = io.BytesIO()
-    write_wav(file, stereo, rate_hz=24_000)
-    data = base64.b64encode(file.getvalue()).decode("ascii")
     return f'<audio controls preload=none src="data:audio/wav;base64,{data}"></audio>'
 
 

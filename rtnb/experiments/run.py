@@ -24,6 +24,7 @@ from rtnb.trace import Trace
 
 MAX_RETRIES: Final = 2
 """Most repetitions of a run whose connection failed (chosen)."""
+_SIMULATED: Final = {"rtnb-simulator": Price(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)}  # a budget holds there, too
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _seed(job: Job) -> int:
 
 def read_facts(rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = None) -> dict[str, Any]:
     """Return what graders need of a log: answers, user, calls, usd."""
-    latency, formats, cost = LatencyMeter(), Formats(), CostMeter(prices={**PRICES, **(prices or {})})
+    latency, formats, cost = LatencyMeter(), Formats(), CostMeter(prices={**PRICES, **_SIMULATED, **(prices or {})})
     cut: set[str] = set()
     answers: dict[str, dict[str, Any]] = {}
     user: dict[str, str] = {}

@@ -8,7 +8,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ async def experiment(
     voice: Any = "auto",
     seed: int = 0,
     executor: Executor | None = None,
+    on_run: Callable[[Run], object] | None = None,
     progress: bool = True,
 ) -> Result:
     """Try variants of a prompt or of other settings on cases, several times each, and compare the grades.
@@ -76,6 +77,8 @@ async def experiment(
         Order of the runs, and the seeds of simulators.
     executor : concurrent.futures.Executor, optional
         Runs the conversations in other processes or machines; of Dask, ``client.get_executor()``.
+    on_run : callable, optional
+        Called with every completed run, those of a folder from before, too.
     progress : bool, default True
         Show a bar with the cost so far.
 
@@ -108,11 +111,13 @@ async def experiment(
         ]
         waiting = [job for job in jobs if not (path / f"{job.name}.json").exists()]
         done = [load_run(path / f"{job.name}.json", made) for job in jobs if job not in waiting]
-        for run in done:
-            await _graded(run, graders)
+        note = on_run or (lambda run: None)
+        for i, run in enumerate(done):
+            done[i] = await _graded(run, graders)
+            note(done[i])
         spent = _Spending(budget, done)
         with tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc="runs", disable=not progress) as bar:
-            await _work(waiting, graders, spent, bar, concurrency=concurrency, executor=executor)
+            await _work(waiting, graders, spent, bar, note, concurrency=concurrency, executor=executor)
     return Result(path, cases=list(made.values()))
 
 
@@ -160,6 +165,7 @@ async def _work(
     graders: Sequence[Grader],
     spent: _Spending,
     bar: Any,
+    note: Callable[[Run], object],
     *,
     concurrency: int,
     executor: Executor | None,
@@ -177,6 +183,7 @@ async def _work(
             for task in done:
                 spent.n_running -= 1
                 spent.add(task.result())
+                note(task.result())
                 bar.update()
                 bar.set_postfix_str(f"about ${spent.usd:.3f}")
     except Exception:  # a mistake in a grader: the conversations that run are paid for, so they end and are kept

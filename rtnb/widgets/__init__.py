@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.panel import SettingsPanel
     from rtnb.widgets.playground import Playground
     from rtnb.widgets.presets import Preset
+    from rtnb.widgets.prompt_lab import PromptLab
     from rtnb.widgets.settings import AnswerControl, InstructionsControl, ListeningControl, TurnDetectionControl
     from rtnb.widgets.speaker import Speaker
     from rtnb.widgets.trace_player import TracePlayer
@@ -26,8 +27,17 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for editors and mypy
     from rtnb.widgets.webrtc import WebRTCPeer
 
 __all__ = ["AnswerControl", "CodeExport", "ConnectionControl", "EventInspector", "InstructionsControl"]
-__all__ += ["ListeningControl", "MessageBar", "Microphone", "Playground", "Preset", "SettingsPanel", "Speaker"]
-__all__ += ["TracePlayer", "Transcript", "TurnDetectionControl", "VadLab", "Waveform", "WebRTCPeer", "inspect"]
+__all__ += ["ListeningControl", "MessageBar", "Microphone", "Playground", "Preset", "PromptLab", "SettingsPanel"]
+__all__ += [
+    "Speaker",
+    "TracePlayer",
+    "Transcript",
+    "TurnDetectionControl",
+    "VadLab",
+    "Waveform",
+    "WebRTCPeer",
+    "inspect",
+]
 
 _HOMES = {
     "code_export": "CodeExport",
@@ -38,6 +48,7 @@ _HOMES = {
     "panel": "SettingsPanel",
     "playground": "Playground",
     "presets": "Preset",
+    "prompt_lab": "PromptLab",
     "settings": "AnswerControl InstructionsControl ListeningControl TurnDetectionControl",
     "speaker": "Speaker",
     "trace_player": "TracePlayer",

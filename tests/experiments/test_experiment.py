@@ -20,6 +20,7 @@ from rtnb import experiments, graders
 from rtnb.analysis.cost import PRICES
 from rtnb.errors import CaseError
 from rtnb.simulator.responder import Call, Say, Turn
+from tests.client.peer import Peer
 from tests.experiments.chat import chat_service
 
 FAST = {"latency": "fast", "voice": "marin"}
@@ -141,8 +142,20 @@ async def test_the_budget_stops_within_one_run(tmp_path: Path) -> None:
 
 
 async def test_a_budget_without_a_price_is_refused() -> None:
-    with pytest.raises(CaseError, match=r"price of a run is not known.*Budget\(prices=…\)"):
-        await rtnb.experiment("sim", ["Hi"], {"a": FAST}, repeats=1, budget=rtnb.Budget(usd=1), progress=False)
+    async with Peer() as peer:
+        with pytest.raises(CaseError, match=r"price of a run is not known.*Budget\(prices=…\)"):
+            await rtnb.experiment(
+                rtnb.Custom(peer.url), ["Hi"], {"a": {}}, repeats=1, budget=rtnb.Budget(usd=1), progress=False
+            )
+
+
+async def test_the_simulator_costs_nothing_and_every_run_is_reported() -> None:
+    seen = []
+    result = await rtnb.experiment(
+        "sim", ["Hi"], {"a": FAST}, repeats=2, budget=rtnb.Budget(usd=0.01), on_run=seen.append, progress=False
+    )
+    assert [run.usd for run in result.runs] == [0.0, 0.0]
+    assert sorted(run.repeat for run in seen) == [0, 1]
 
 
 async def test_a_lost_connection_is_tried_again_and_counted() -> None:

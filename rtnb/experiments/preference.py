@@ -1,0 +1,133 @@
+"""Blind listening: which of two variants people prefer, with an interval, and the advantage of the first answer."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rtnb.analysis.intervals import clopper_pearson
+from rtnb.errors import CaseError
+from rtnb.experiments.result import Result
+from rtnb.experiments.run import Run
+from rtnb.experiments.statistics import CONFIDENCE, Values, estimate
+
+CHOICES: Final = ("first", "second", "neither")
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Outcome of the votes; an interval is NaN where there are fewer than two cases, or no decided vote."""
+
+    a: str
+    b: str
+    n_cases: int
+    n_votes: int
+    share: float
+    """Share of votes for `b`, mean over cases; "neither" counts as half a vote."""
+    low: float
+    high: float
+    """95 % interval of `share`, over cases."""
+    n_decided: int
+    n_first: int
+    """Decided votes for the answer that was heard first: half of them where the order has no influence."""
+    first_low: float
+    first_high: float
+    """95 % interval of ``n_first / n_decided`` (Clopper-Pearson)."""
+
+    def __str__(self) -> str:
+        if not self.n_votes:
+            return "No votes yet."
+        votes, cases = (
+            f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((self.n_votes, "vote"), (self.n_cases, "case"))
+        )
+        text = f"{votes} on {cases}: {self.b} is preferred in {100 * self.share:.0f} %"
+        text += f" ({_span(self.low, self.high)})" if self.n_cases > 1 else " (interval not shown: one case)"
+        shown = self.n_cases > 1 and not self.low <= 0.5 <= self.high
+        text += ", which is shown. " if shown else "; a preference is not shown. "
+        if not self.n_decided:
+            return text
+        first = f"The first answer was chosen in {self.n_first} of {self.n_decided}"
+        return f"{text}{first} ({_span(self.first_low, self.first_high)}; 50 % without position bias)."
+
+
+def _span(low: float, high: float) -> str:
+    return f"{100 * low:.0f} to {100 * high:.0f} %"
+
+
+class BlindPairs:
+    """Pairs of answers to the same case, in random order and without the names of their variants.
+
+    Votes are kept in ``votes.jsonl`` in the folder of the result, so listening can go on later.
+
+    Parameters
+    ----------
+    result : Result
+        Its runs with sound.
+    a, b : str
+        Names of two variants.
+    seed : int, default 0
+        Order of the pairs, and of the two answers of each.
+
+    Raises
+    ------
+    CaseError
+        The result has no pair of runs with sound.
+    """
+
+    def __init__(self, result: Result, a: str, b: str, *, seed: int = 0) -> None:
+        self.a, self.b = a, b
+        chance = random.Random(seed)
+        spoken = [run for run in result.runs if run.trace_file and any(answer["audio_ms"] for answer in run.answers)]
+        found = {(run.variant, run.case.id, run.repeat): run for run in spoken}
+        self.pairs = [
+            tuple(chance.sample((run, found[b, case, repeat]), 2))
+            for (variant, case, repeat), run in found.items()
+            if variant == a and (b, case, repeat) in found
+        ]
+        """Two runs each, in the order in which they are heard."""
+        if not self.pairs:
+            raise CaseError(
+                f"no case has a run with sound of both {a!r} and {b!r}; there are: {', '.join(result.variants)}"
+            )
+        chance.shuffle(self.pairs)
+        self._file = result.path / "votes.jsonl"
+        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
+        kept = [json.loads(line) for line in lines]
+        self.votes: list[dict[str, Any]] = [vote for vote in kept if {vote["first"], vote["second"]} == {a, b}]
+        """Of each vote: case, repeat, the variants heard first and second, better ("first", "second" or "neither")."""
+
+    @property
+    def next(self) -> tuple[Run, Run] | None:
+        """The next pair without a vote, None after the last one."""
+        done = {(vote["case"], vote["repeat"]) for vote in self.votes}
+        waiting = ((first, second) for first, second in self.pairs if (first.case.id, first.repeat) not in done)
+        return next(waiting, None)
+
+    def vote(self, better: str) -> None:
+        """Keep a vote on the next pair: "first", "second" or "neither"."""
+        if better not in CHOICES:
+            raise CaseError(f"vote {better!r}; allowed: {', '.join(CHOICES)}")
+        if (pair := self.next) is None:
+            raise CaseError("every pair has a vote")
+        first, second = pair
+        vote = {"case": first.case.id, "repeat": first.repeat, "first": first.variant, "second": second.variant}
+        self.votes.append({**vote, "better": better})
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.votes[-1]) + "\n")
+
+    @property
+    def preference(self) -> Preference:
+        """What the votes show."""
+        values: Values = {}
+        for vote in self.votes:
+            points = 0.5 if vote["better"] == "neither" else float(vote[vote["better"]] == self.b)
+            values.setdefault(vote["case"], []).append(points)
+        found = estimate(values, share=True)
+        decided = [vote["better"] for vote in self.votes if vote["better"] != "neither"]
+        n_first = decided.count("first")
+        ends = clopper_pearson(n_first, len(decided), confidence=CONFIDENCE) if decided else (float("nan"),) * 2
+        return Preference(
+            self.a, self.b, found.n_cases, found.n_runs, found.mean, found.low, found.high, len(decided), n_first, *ends
+        )

@@ -1,0 +1,120 @@
+"""The prompt lab in a real JupyterLab: change a prompt, run, hear a run, vote, export; both themes, axe-core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.axe import violations
+from tests.browser.cells import eventually, run
+
+LAB = """
+import rtnb
+from rtnb import graders
+questions = ["What is a delta?", "Tell me about <b>trains</b>.", "How are you?", "Tell me about tea."]
+questions.append("What can you do?")
+fast = {"latency": "fast", "voice": "babble"}
+prompts = {"A": {"instructions": "Explain at length.", **fast}, "B": {"instructions": "Explain at length.", **fast}}
+lab = rtnb.PromptLab(cases=questions, variants=prompts, graders=[graders.max_words(12), graders.n_words])
+lab
+"""
+
+
+async def shown(open_notebook: Any, name: str, **options: Any) -> Any:
+    notebook = await open_notebook(name, cells=[LAB, "0"], **options)
+    for output in await notebook.run_all():
+        assert not output.error, output.error
+    await notebook.page.locator(".rtnb-prompts").wait_for(timeout=20_000)
+    return notebook
+
+
+async def _run_all(page: Any) -> None:
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await expect(page.locator(".rtnb-runs td button")).to_have_count(20, timeout=60_000)
+    await expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled(timeout=20_000)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+async def test_a_prompt_is_changed_run_heard_voted_on_and_exported(
+    open_notebook: Any, pictures: Path, tmp_path: Path, theme: str
+) -> None:
+    notebook = await shown(open_notebook, f"prompts-{theme.split()[1].lower()}.ipynb", theme=theme)
+    page = notebook.page
+    changes = page.get_by_role("group", name="Changes")
+    await expect(changes).to_have_text("Both instructions are the same.")
+    await page.get_by_role("textbox", name="Instructions B").fill("Answer in one sentence.")
+    await expect(changes.locator("del")).to_have_text("Explain at length.")
+    await expect(changes.locator("ins")).to_have_text("Answer in one sentence.")
+    await eventually(notebook, "lab.variants['B']['instructions']", "Answer in one sentence.")
+
+    await _run_all(page)
+    lab = page.locator(".jp-OutputArea-output", has=page.locator(".rtnb-prompt-lab"))
+    await expect(lab.get_by_role("button", name="Case 4, A, repeat 1: ✗")).to_be_visible()
+    await expect(lab.get_by_role("button", name="Case 4, B, repeat 1: ✓")).to_be_visible()
+    await expect(lab).to_contain_text("20 of 20 runs (5 cases, 2 variants, 2 repeats)")
+    await expect(lab).to_contain_text("not shown: about")
+    assert await page.locator(".rtnb-prompt-lab b").count() == 0, "texts are no markup"
+
+    # A cell of the grid opens the run below it: sound, transcript and findings.
+    await lab.get_by_role("button", name="Case 2, B, repeat 2").click()
+    await page.locator(".rtnb-panes").wait_for(timeout=20_000)
+    await expect(lab.get_by_role("button", name="Case 2, B, repeat 2")).to_have_attribute("aria-pressed", "true")
+    await lab.get_by_label("Grade shown").select_option("n_words")
+    await expect(lab.get_by_role("button", name="Case 1, A, repeat 1")).not_to_have_text("✗")
+
+    # Three pairs are heard without their names, and voted on.
+    player = page.locator(".rtnb-prompt-lab audio")
+    for number, vote in enumerate(("First is better", "Second is better", "No difference"), 1):
+        await expect(lab).to_contain_text(f"Pair {number} of 10")
+        await lab.get_by_role("button", name="Play second").click()
+        await page.wait_for_function("document.querySelector('.rtnb-prompt-lab audio').duration > 0.5")
+        await expect(player).to_have_attribute("aria-label", "Play second")
+        await lab.get_by_role("button", name=vote).click()
+    await expect(lab).to_contain_text("3 votes on")
+    await expect(lab).to_contain_text("a preference is not shown")
+    kept = await run(notebook, "print(len((lab.result.path / 'votes.jsonl').read_text().splitlines()))")
+    assert kept == "3"
+
+    async with page.expect_download() as saved:
+        await lab.get_by_role("button", name="Save as a page").click()
+    file = tmp_path / "experiment.html"
+    await (await saved.value).save_as(file)
+    assert "max_words(12)" in file.read_text()
+    assert "<b>trains" not in file.read_text()
+
+    # The code that is shown does the same: it finds the runs of the button.
+    await lab.get_by_text("Code", exact=True).click()
+    await expect(lab.get_by_role("region", name="Code")).to_contain_text("await rtnb.experiment(")
+    source = await run(notebook, "await lab.run()\nprint(lab.code)")
+    printed = await run(notebook, f"{source}\nprint(len(result.runs), result.path == lab.result.path)")
+    assert printed.endswith("20 True")
+
+    assert not await violations(page, ".rtnb-prompt-lab")
+    await page.set_viewport_size({"width": 1440, "height": 1500})
+    await lab.screenshot(path=pictures / f"prompt-lab-{theme.split()[1].lower()}.png")
+    await page.screenshot(path=pictures / f"prompt-lab-page-{theme.split()[1].lower()}.png")
+
+
+async def test_a_run_is_stopped_and_goes_on_and_a_problem_is_shown(open_notebook: Any) -> None:
+    notebook = await shown(open_notebook, "prompts-stop.ipynb")
+    page = notebook.page
+    await run(notebook, "lab.form.repeats = 20")
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await page.locator(".rtnb-runs td button").first.wait_for(timeout=30_000)
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_role("button", name="Run", exact=True)).to_be_enabled(timeout=20_000)
+    await page.get_by_label("Budget").fill("0.5")
+    await page.get_by_label("Repeats").fill("1")
+    await page.get_by_label("Repeats").press("Tab")
+    await eventually(notebook, "(lab.form.repeats, lab.form.budget_usd)", "(1, 0.5)")
+    n_before = int(await run(notebook, "print(len(lab.result.runs))"))
+    assert 0 < n_before < 200
+    await page.get_by_role("checkbox", name="Tell me about tea.").uncheck()
+    await eventually(notebook, "lab.form.chosen", "['1', '2', '3', '5']")
+    await run(notebook, "lab.form.texts = ['Hello {name}', 'Hi']")
+    await page.get_by_role("button", name="Run", exact=True).click()
+    alert = page.get_by_role("alert").filter(has_text="the placeholder {name}")
+    await expect(alert).to_be_visible(timeout=20_000)
