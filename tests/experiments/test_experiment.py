@@ -185,7 +185,7 @@ def begin_of_sound_ms(row: Any) -> float | None:
 
 
 async def test_an_interrupting_caller_speaks_when_it_should(tmp_path: Path) -> None:
-    at_ms = 600
+    at_ms = 1500
     case = rtnb.Case(
         "stop", user=[{"say": "Tell me a story."}, {"say": "No, stop.", "interrupt": True, "after_ms": at_ms}]
     )  # fmt: skip
@@ -202,6 +202,9 @@ async def test_an_interrupting_caller_speaks_when_it_should(tmp_path: Path) -> N
         loud = next(row for row in rows if row.number > first.number and begin_of_sound_ms(row) is not None)
         spoken_s = loud.monotonic_s + (begin_of_sound_ms(loud) - len(loud.event.audio) / 48) / 1000
         late.append(1000 * (spoken_s - first.monotonic_s) - at_ms)
+        talk = rtnb.interaction(run.trace, tick_s=0.05)  # the simulator yields within one tick of 0.2 s
+        answered = [("response", "response")] * 2
+        assert [(one.kind, one.outcome) for one in talk.events] == [*answered, ("interruption", "yield")]
     assert min(late) >= -20
     assert np.median(late) <= 60
 
