@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -98,18 +98,24 @@ async def run_job(job: Job) -> Run:
 
     A connection that fails is opened again, at most `MAX_RETRIES` times; nothing else is repeated.
     """
-    retries = 0
-    while True:
+    lost_usd = 0.0
+    for retries in range(MAX_RETRIES + 1):
+        rows: list[LogRow] = []
         try:
-            return await _converse(job, retries)
+            run = await _converse(job, rows)
+            return replace(run, retries=retries, usd=None if run.usd is None else run.usd + lost_usd)
         except TransportError as error:
-            refused = isinstance(error, ConnectError) and error.status is not None and 400 <= error.status < 500
-            if refused or retries == MAX_RETRIES:
-                return _failed(job, error, retries)
-            retries += 1
+            lost_usd += read_facts(rows, prices=job.prices)["usd"] or 0.0
+            failed = Run(
+                job.case, job.variant, job.repeat, job.folder, usd=lost_usd, retries=retries, error=redact(str(error))
+            )
+            if isinstance(error, ConnectError) and error.status is not None and 400 <= error.status < 500:
+                break  # refused: it would be again
+    return failed
 
 
-async def _converse(job: Job, retries: int) -> Run:
+async def _converse(job: Job, rows: list[LogRow]) -> Run:
+    """Hold the conversation; `rows` gets its log, also where its connection fails."""
     settings = fill(job.settings, job.case.values)
     if job.case.tools:
         settings["tools"] = [*settings.get("tools", ()), *job.case.tools]
@@ -125,16 +131,13 @@ async def _converse(job: Job, retries: int) -> Run:
             raise
         except (RtnbError, TimeoutError) as raised:
             error = redact(str(raised) or type(raised).__name__)
-        rows = list(session.log)
+        finally:
+            rows += session.log
     facts = read_facts(rows, prices=job.prices)
     return Run(
         job.case, job.variant, job.repeat, job.folder, **facts,
-        seconds=monotonic() - begun, retries=retries, error=error, trace_file=path.name,
+        seconds=monotonic() - begun, error=error, trace_file=path.name,
     )  # fmt: skip
-
-
-def _failed(job: Job, error: Exception, retries: int) -> Run:
-    return Run(job.case, job.variant, job.repeat, job.folder, retries=retries, error=redact(str(error)))
 
 
 def _seed(job: Job) -> int:

@@ -168,6 +168,17 @@ async def test_a_lost_connection_is_tried_again_and_counted() -> None:
     assert run.grades == {"n_words": None}, "a run that failed is no evidence"
 
 
+async def test_what_lost_attempts_cost_counts() -> None:
+    budget = rtnb.Budget(usd=10, prices=PRICED)
+    options: Any = {"repeats": 1, "budget": budget, "progress": False}
+    first_turn = await rtnb.experiment("sim", ["Hi"], {"a": FAST}, **options)
+    cut = {"a": {**FAST, "faults": ["close=1011@response.done:1"]}}  # in the second turn of every attempt
+    lost = await rtnb.experiment("sim", [{"id": "two", "user": ["Hi", "Ho"]}], cut, **options)
+    assert lost.runs[0].retries == 2
+    assert "1011" in lost.runs[0].error
+    assert lost.usd == pytest.approx(3 * first_turn.usd, rel=0.3), "the first turn of three attempts"
+
+
 async def test_conversations_run_in_other_processes() -> None:
     with ProcessPoolExecutor(2) as executor:
         result = await rtnb.experiment(
