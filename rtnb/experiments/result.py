@@ -213,11 +213,10 @@ class Result:
     @property
     def line(self) -> str:
         """Number of runs, of failures, and the cost, as one line."""
+        counts = {"case": len(self.cases), "variant": len(self.variants), "repeat": self.manifest["repeats"]}
+        plan = ", ".join(f"{n} {word}{'s' * (n != 1)}" for word, n in counts.items())
         failed = sum(bool(run.error) for run in self.runs)
-        return (
-            f"{len(self.runs)} of {self.n_planned} runs ({len(self.cases)} cases, {len(self.variants)} variants, "
-            f"{self.manifest['repeats']} repeats); {failed} failed; about ${self.usd:.4f}"
-        )
+        return f"{len(self.runs)} of {self.n_planned} runs ({plan}); {failed} failed; about ${self.usd:.4f}"
 
     def texts(self) -> list[tuple[list[str], list[list[Any]]]]:
         """Return `table` and `comparisons` for people: heads and rows of each, with "not shown" in words."""
