@@ -1,0 +1,80 @@
+"""Settings of the documentation: ``python -m sphinx -W -c notebooks/docs notebooks PLACE``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, Final
+
+import rtnb
+from rtnb.protocol import events
+from rtnb.protocol.preview import PREVIEW_TYPES
+
+project = "rtnb"
+author = "the rtnb authors"
+copyright = "2026, the rtnb authors"
+release = version = rtnb.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+root_doc = "docs/index"
+exclude_patterns = ["**/.ipynb_checkpoints"]
+nb_execution_mode = "off"  # the tests run the notebooks
+myst_heading_anchors = 4
+html_theme = "furo"
+html_title = "rtnb"
+autodoc_typehints = "none"  # the docstrings say it
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_ivar = True  # an attribute with a docstring of its own is described once
+
+
+def names_of(title: str) -> Iterator[str]:
+    """Yield entries for the names under one heading of ``help(rtnb)``, from their docstrings."""
+    (block,) = (one for one in (rtnb.__doc__ or "").split("\n\n") if one.startswith(f"{title}\n"))
+    for name in re.findall(r"^    (\w+)", block, re.MULTILINE):
+        value = getattr(rtnb, name)
+        if isinstance(value, type):
+            yield from (f".. autoclass:: rtnb.{name}", "   :members:", "")
+        elif callable(value):
+            yield from (f".. autofunction:: rtnb.{name}", "")
+        else:
+            yield from (f".. automodule:: {value.__name__}", "")
+
+
+def wire_events(side: str) -> Iterator[str]:
+    """Yield a table of the wire events of one side and their fields."""
+    yield from (".. list-table::", "   :header-rows: 1", "", "   * - event", "     - fields")
+    for name, kind in sorted({"client": events.CLIENT_EVENTS, "server": events.SERVER_EVENTS}[side].items()):
+        names = ", ".join(f"``{one.name}``" for one in fields(kind) if one.name not in ("event_id", "extra"))
+        yield from (f"   * - ``{name}``", f"     - {names or 'none'}")
+
+
+def event_names(_: str) -> Iterator[str]:
+    """Yield a table of the events whose names differ between the dialects."""
+    yield from (".. list-table::", "   :header-rows: 1", "", "   * - today (GA)", "     - preview")
+    for name, old in sorted(PREVIEW_TYPES.items()):
+        yield from (f"   * - ``{name}``", f"     - ``{old}``")
+
+
+TABLES: Final[dict[str, Callable[[str], Iterator[str]]]] = {
+    "names-of": names_of,
+    "wire-events": wire_events,
+    "event-names": event_names,
+}
+"""What pages may ask for: a line ``<!-- NAME: ARGUMENT -->`` is replaced."""
+
+
+def fill(app: Any, page: str, source: list[str]) -> None:
+    """Replace the lines that ask for a table."""
+
+    def table(line: re.Match[str]) -> str:
+        return "```{eval-rst}\n" + "\n".join(TABLES[line[1]](line[2])) + "\n```"
+
+    source[0] = re.sub(r"^<!-- ([\w-]+): (.*?) ?-->$", table, source[0], flags=re.MULTILINE)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register `fill`."""
+    app.connect("source-read", fill)
+    return {"parallel_read_safe": True}
