@@ -118,6 +118,12 @@ def doctor(*, service: bool = True, timeout_s: float = 15.0) -> Report:
     -------
     Report
         ``report.ok`` is True if no action is needed; ``print(report)`` shows the table.
+
+    Examples
+    --------
+    >>> report = doctor(service=False)
+    >>> report.checks[0].what
+    'Python'
     """
     settings = _settings()
     python = Check("Python", "ok", f"{sys.version.split()[0]} in {sys.prefix}")

@@ -31,7 +31,17 @@ from typing import Any, Self
 
 
 class RtnbError(Exception):
-    """The root of all errors of this package: catch it to catch them all."""
+    """The root of all errors of this package: catch it to catch them all.
+
+    Examples
+    --------
+    >>> import rtnb
+    >>> try:
+    ...     rtnb.OpenAI(base_url="not an address")
+    ... except rtnb.RtnbError as error:
+    ...     print(type(error).__name__)
+    ConnectError
+    """
 
     def with_hint(self, hint: str | None) -> Self:
         """Add the next step as a note, shown under the message in a traceback; None adds nothing."""
@@ -84,6 +94,11 @@ class ServiceError(RtnbError):
         As on the wire, e.g. ``invalid_request_error``, ``cannot_update_voice``, ``session.voice``.
     event_id : str or None
         The client event that caused it.
+
+    Examples
+    --------
+    >>> print(ServiceError("the voice is fixed", code="cannot_update_voice", param="session.voice"))
+    cannot_update_voice (at session.voice): the voice is fixed
     """
 
     def __init__(
@@ -108,11 +123,23 @@ class ServiceError(RtnbError):
 
 
 class ResponseFailed(ServiceError):
-    """A response that ended with status ``failed``; the response keeps what arrived before."""
+    """A response that ended with status ``failed``; the response keeps what arrived before.
+
+    Examples
+    --------
+    >>> print(ResponseFailed("the server had an error", code="server_error"))
+    server_error: the server had an error
+    """
 
 
 class RateLimited(ServiceError):
-    """A refusal because of too many requests; `retry_after_ms` is None where the service states no waiting time."""
+    """A refusal because of too many requests; `retry_after_ms` is None where the service states no waiting time.
+
+    Examples
+    --------
+    >>> RateLimited("too many requests", retry_after_ms=1_500).retry_after_ms
+    1500
+    """
 
     def __init__(self, message: str, *, retry_after_ms: int | None = None, **details: Any) -> None:
         super().__init__(message, **details)
@@ -130,6 +157,11 @@ class RequestTimeout(RtnbError):
         Wire name of the event that did not arrive, e.g. ``session.updated``.
     timeout_s : float
         The deadline, in seconds.
+
+    Examples
+    --------
+    >>> print(RequestTimeout("session.update", awaited="session.updated", timeout_s=15))
+    session.update: no session.updated within 15 s
     """
 
     def __init__(self, request: str, *, awaited: str, timeout_s: float) -> None:
@@ -148,6 +180,11 @@ class BudgetExceeded(RtnbError):
         Which limit: ``usd``, ``minutes`` or ``output_audio_s``.
     spent, allowed : float
         In the unit of the limit.
+
+    Examples
+    --------
+    >>> print(BudgetExceeded("usd", spent=0.51, allowed=0.5))
+    the session's budget is used up: usd 0.51 of 0.5
     """
 
     def __init__(self, limit: str, *, spent: float, allowed: float) -> None:
@@ -172,6 +209,11 @@ class ConnectError(TransportError):
         The address, without secrets.
     status : int or None
         The HTTP status or WebSocket close code, None where there was none (DNS, TLS, refused).
+
+    Examples
+    --------
+    >>> ConnectError("the server refused", url="wss://example.com/realtime", status=404).status
+    404
     """
 
     def __init__(self, message: str, *, url: str = "", status: int | None = None) -> None:
@@ -181,7 +223,13 @@ class ConnectError(TransportError):
 
 
 class AuthenticationError(ConnectError):
-    """A key, token or role that was refused."""
+    """A key, token or role that was refused.
+
+    Examples
+    --------
+    >>> issubclass(AuthenticationError, ConnectError)
+    True
+    """
 
 
 class ConnectionClosed(TransportError):
@@ -195,6 +243,11 @@ class ConnectionClosed(TransportError):
         WebSocket close code; 1006 where the connection vanished.
     reason : str
         The peer's reason text, keys redacted.
+
+    Examples
+    --------
+    >>> ConnectionClosed("the connection was lost").code
+    1006
     """
 
     def __init__(self, message: str, *, code: int = 1006, reason: str = "") -> None:
@@ -204,7 +257,17 @@ class ConnectionClosed(TransportError):
 
 
 class AudioError(RtnbError, ValueError):
-    """Audio of the wrong dtype, shape, rate or format."""
+    """Audio of the wrong dtype, shape, rate or format.
+
+    Examples
+    --------
+    >>> import rtnb
+    >>> try:
+    ...     rtnb.audio.as_audio("hello")
+    ... except AudioError as error:
+    ...     print(type(error).__name__)
+    AudioError
+    """
 
 
 class ScenarioError(RtnbError, ValueError):

@@ -1,4 +1,9 @@
-"""Measuring: pure functions on arrays, responses, recordings and event logs."""
+"""Measuring: pure functions on arrays, responses, recordings and event logs.
+
+>>> from rtnb.analysis import CostMeter
+>>> CostMeter().usd
+0.0
+"""
 
 from rtnb.analysis.calibration import Calibration
 from rtnb.analysis.conditions import FRAME_PHASES, AsRecorded, AssistantEcho, FramePhase, Gain, MuLaw, Noise, RoomEcho

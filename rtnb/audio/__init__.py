@@ -1,6 +1,10 @@
 """Samples: bytes to arrays and back, sample rates, WAV files, a synthetic voice. NumPy only.
 
 `audio` is float32, shape (n_samples,), mono, full scale ±1; `pcm` is bytes.
+
+>>> from rtnb.audio import decode_pcm16, encode_pcm16
+>>> decode_pcm16(encode_pcm16([0.0, 0.5])).round(2).tolist()
+[0.0, 0.5]
 """
 
 from rtnb.audio.g711 import decode_alaw, decode_ulaw, encode_alaw, encode_ulaw

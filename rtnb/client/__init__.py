@@ -1,4 +1,9 @@
-"""Client of a realtime service: sessions, responses, playback, tools, and the log of every event."""
+"""Client of a realtime service: sessions, responses, playback, tools, and the log of every event.
+
+>>> from rtnb.client import EventLog
+>>> len(EventLog())
+0
+"""
 
 from rtnb.analysis.cost import Budget as Budget
 from rtnb.client.log import EventLog as EventLog

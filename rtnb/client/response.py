@@ -122,6 +122,16 @@ class Response:
     service failed, `ConnectionClosed` where the connection ended first, and `RequestTimeout` after 60 s without an
     event of this response. Cancelled and incomplete responses do not raise: see `status`. ``async for delta in
     response`` yields every `Delta` from the first on, as they arrive. Both work from any event loop and thread.
+
+    Examples
+    --------
+    >>> import asyncio, rtnb
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast") as session:
+    ...         response = await session.ask("Count to five!")
+    ...         return response.status, response.transcript, len(response.audio) > 24_000
+    >>> asyncio.run(talk())
+    ('completed', 'One, two, three, four, five.', True)
     """
 
     def __init__(

@@ -37,6 +37,17 @@ class Session:
     from any event loop and thread. ``async for event in session`` yields every event of the service once. Every request
     ends: with its reply, with `ServiceError`, or with `RequestTimeout` (acknowledgements after `request_timeout_s`, a
     response after `response_timeout_s` without an event of it).
+
+    Examples
+    --------
+    >>> import asyncio, rtnb
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast") as session:
+    ...         await session.update(instructions="Be brief.")
+    ...         await session.ask("Hello!")
+    ...         return session.config.instructions, len(session.log) > 10
+    >>> asyncio.run(talk())
+    ('Be brief.', True)
     """
 
     save_trace: Callable[..., Any]

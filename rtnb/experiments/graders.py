@@ -2,6 +2,10 @@
 
 A grader is any function of a `Run`, sync or async, that returns a bool, a number, None (does not apply), or a dict with
 ``grade`` and ``evidence``. Its name is its ``__name__``. The functions of this module make ready ones.
+
+>>> from rtnb import graders
+>>> graders.max_words(25).__name__
+'max_words(25)'
 """
 
 from __future__ import annotations

@@ -46,6 +46,15 @@ class Result:
     ------
     CaseError
         Not the folder of an experiment, or of another version.
+
+    Examples
+    --------
+    >>> import asyncio, rtnb
+    >>> variants = {"a": {"instructions": "Be brief.", "latency": "fast"}}
+    >>> made = rtnb.experiment("sim", ["Hello!"], variants, repeats=1, graders=[rtnb.graders.n_words], progress=False)
+    >>> result = Result(asyncio.run(made).path)
+    >>> len(result.runs), list(result.table["grader"])
+    (1, ['n_words'])
     """
 
     def __init__(self, path: str | os.PathLike[str], *, cases: Sequence[Case] | None = None) -> None:

@@ -1,4 +1,9 @@
-"""Realtime protocol without a clock, a socket or a random number."""
+"""Realtime protocol without a clock, a socket or a random number.
+
+>>> from rtnb.protocol import ServerVad
+>>> ServerVad(threshold=0.6).threshold
+0.6
+"""
 
 from rtnb.protocol.connection import Connection
 from rtnb.protocol.values import (

@@ -214,7 +214,13 @@ PCMA: Final = AudioFormat(type="audio/pcma")
 
 
 class ServerVad(Value):
-    """Turn detection by loudness-independent speech probability and a silence timer."""
+    """Turn detection by loudness-independent speech probability and a silence timer.
+
+    Examples
+    --------
+    >>> ServerVad(threshold=0.6, silence_duration_ms=500).silence_duration_ms
+    500
+    """
 
     type: str = "server_vad"
     threshold: float | Unset = UNSET
@@ -232,7 +238,13 @@ class ServerVad(Value):
 
 
 class SemanticVad(Value):
-    """Turn detection by a classifier that judges whether the sentence is finished."""
+    """Turn detection by a classifier that judges whether the sentence is finished.
+
+    Examples
+    --------
+    >>> SemanticVad(eagerness="low").eagerness
+    'low'
+    """
 
     type: str = "semantic_vad"
     eagerness: str | Unset = UNSET

@@ -1,4 +1,9 @@
-"""Being a service: a real local server that listens, answers and speaks, with faults on demand."""
+"""Being a service: a real local server that listens, answers and speaks, with faults on demand.
+
+>>> from rtnb.simulator import Fault
+>>> Fault.parse("close@response.done").kind
+'close'
+"""
 
 from rtnb.simulator.classroom import Room
 from rtnb.simulator.faults import Fault

@@ -145,6 +145,11 @@ class Azure(_Service):
     """Deployment of a realtime model in Azure OpenAI (Azure AI Foundry).
 
     Without a key it signs in with Entra (`DefaultAzureCredential`), which is what Microsoft recommends.
+
+    Examples
+    --------
+    >>> print(Azure("https://name.openai.azure.com", deployment="my-voice", api_key="secret").endpoint)
+    https://name.openai.azure.com
     """
 
     endpoint: str
@@ -226,7 +231,13 @@ class Azure(_Service):
 
 @dataclass(frozen=True, repr=False)
 class OpenAI(_Service):
-    """Realtime model at OpenAI. There is only the GA dialect."""
+    """Realtime model at OpenAI. There is only the GA dialect.
+
+    Examples
+    --------
+    >>> OpenAI("gpt-realtime", api_key="secret").model
+    'gpt-realtime'
+    """
 
     model: str = OPENAI_MODEL
     """Name of the model."""
@@ -255,7 +266,13 @@ class OpenAI(_Service):
 
 @dataclass(frozen=True, repr=False)
 class Custom(_Service):
-    """Other server that speaks the protocol: a simulator in another process, a compatible server, a gateway."""
+    """Other server that speaks the protocol: a simulator in another process, a compatible server, a gateway.
+
+    Examples
+    --------
+    >>> Custom("ws://localhost:8765").url
+    'ws://localhost:8765'
+    """
 
     url: str
     """``ws://localhost:8765``; beneath a bare host ``/v1/realtime`` is used (preview: ``/openai/realtime``). The path
