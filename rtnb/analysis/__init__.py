@@ -1,8 +1,8 @@
 """Measuring: pure functions on arrays, responses, recordings and event logs.
 
 >>> from rtnb.analysis import CostMeter
->>> CostMeter().usd
-0.0
+>>> CostMeter().tokens
+0
 """
 
 from rtnb.analysis.calibration import Calibration
