@@ -1,5 +1,5 @@
 /**
- * The conversation as it grows: rows to read, hear, copy and save.
+ * The conversation as it grows: rows to read and hear.
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
@@ -8,14 +8,12 @@
  * @property {boolean} can_transcribe whether a button can switch input transcription on
  *
  * Kernel to page: reset {}, entry {id, role, text, status, detail, note, index, start_ms, has_audio, heard_share,
- * heard_characters}. Page to kernel: export {format} → {text}, play {id} → [PCM16 at 24 kHz], transcribe.
+ * heard_characters}. Page to kernel: play {id} → [PCM16 at 24 kHz], transcribe.
  */
-import { ClipPlayer, add, button, clock, download, int16, onChannel, onKey, put, save, watch } from "./shared.js";
+import { ClipPlayer, add, button, clock, int16, onChannel, onKey, put, save, watch } from "./shared.js";
 
 /** @type {Record<string, string>} */
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
-/** @type {Record<string, string>} */
-const FILES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
 export const PAGE_ENTRIES = 500; // the same number as in transcript.py
 const NEAR_PX = 24;
 
@@ -82,7 +80,7 @@ class Rows {
     this.list = add(root, "div", { role: "log", tabIndex: 0, "aria-label": "Turns" });
     this.empty = add(this.list, "p", { className: "rtnb-faint", textContent: "Type a message, or start the microphone." });
     this.older = add(this.list, "p", { className: "rtnb-faint", hidden: true });
-    this.older.textContent = `Showing the newest ${PAGE_ENTRIES} turns. Save writes the newest 5,000.`;
+    this.older.textContent = `Showing the newest ${PAGE_ENTRIES} turns.`;
     this.list.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.list;
       // A list that has grown or shrunk scrolls by itself: only the user ends the following.
@@ -187,20 +185,6 @@ function render({ model, el, channel, signal }) {
     if (kind === "reset") rows.reset();
     else rows.show(header);
   }, signal);
-
-  const act = (/** @type {string} */ text, /** @type {() => Promise<string>} */ action) =>
-    button(head, text, async () => {
-      status.textContent = await action().catch((error) => `${text} failed: ${error.message}`);
-    });
-  const fetched = async (/** @type {string} */ format) => (await stream.request("export", { format })).text;
-  act("Copy", async () => (await navigator.clipboard.writeText(await fetched("txt")), "Copied"));
-  const format = add(head, "select", { "aria-label": "File format" });
-  for (const value of Object.keys(FILES)) format.add(new Option(value === "txt" ? "Text" : value.toUpperCase(), value));
-  act("Save", async () => {
-    const name = `transcript.${format.value}`;
-    download(name, await fetched(format.value), FILES[format.value]);
-    return `Saved ${name}`;
-  });
   watch(model, ["selected_index", "can_transcribe"], () => rows.mark(), signal);
 }
 

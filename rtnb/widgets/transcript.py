@@ -1,4 +1,4 @@
-"""`Transcript`: the conversation as it grows, to read, hear, copy and save."""
+"""`Transcript`: the conversation as it grows, to read and hear."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from traitlets import Bool, Int
 
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.trace import conversation
-from rtnb.trace.conversation import Entries, Entry
+from rtnb.trace.conversation import Entries, Entry, as_json
 from rtnb.trace.timeline import Timeline
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
@@ -21,12 +20,6 @@ PAGE_ENTRIES: Final = 500
 """The newest entries stand on the page, the same number as in transcript.js (chosen)."""
 
 _CLIP_MS: Final = 60_000  # the most that one click plays: 2.9 MB
-_FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
-    "txt": conversation.to_text,
-    "srt": conversation.to_srt,
-    "vtt": conversation.to_vtt,
-    "json": conversation.to_json,
-}
 
 
 class Transcript(SessionView):
@@ -55,24 +48,8 @@ class Transcript(SessionView):
 
     @property
     def entries(self) -> list[Entry]:
-        """The newest 5,000 entries, with their times in ms since the first event."""
+        """The newest 5,000 entries with their times in ms; `rtnb.trace.to_srt` makes subtitles of them."""
         return self._entries.timed()
-
-    def to_text(self) -> str:
-        """Return plain text: one paragraph per entry."""
-        return conversation.to_text(self.entries)
-
-    def to_srt(self) -> str:
-        """Return SubRip subtitles; the times fit `Waveform` and a recording of the whole session."""
-        return conversation.to_srt(self.entries)
-
-    def to_vtt(self) -> str:
-        """Return WebVTT subtitles."""
-        return conversation.to_vtt(self.entries)
-
-    def to_json(self) -> str:
-        """Return a JSON list with all fields of each entry."""
-        return conversation.to_json(self.entries)
 
     def _on_session(self, source: Session | EventLog) -> None:
         self._entries = Entries(self.feed.timeline)
@@ -86,7 +63,7 @@ class Transcript(SessionView):
 
     def _show(self, ids: list[str]) -> None:
         entries = self._entries.timed(ids[-PAGE_ENTRIES:])
-        self._stream.publish_batch("entry", [(conversation.as_json(entry), ()) for entry in entries])
+        self._stream.publish_batch("entry", [(as_json(entry), ()) for entry in entries])
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
@@ -94,9 +71,7 @@ class Transcript(SessionView):
             self._show(list(islice(reversed(self._entries.all), PAGE_ENTRIES))[::-1])
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
-        """Handle export {format} → {text}, play {id} → [PCM16 at 24 kHz], and transcribe."""
-        if kind == "export":
-            return {"text": _FORMATS[header["format"]](self.entries)}
+        """Handle play {id} → [PCM16 at 24 kHz], and transcribe."""
         if kind == "play" and header["id"] in self._entries.all:
             (entry,) = self._entries.timed([header["id"]])
             length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)
