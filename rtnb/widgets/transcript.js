@@ -8,7 +8,7 @@
  * @property {boolean} can_transcribe whether a button can switch input transcription on
  *
  * Kernel to page: reset {}, entry {id, role, text, status, detail, note, index, start_ms, has_audio, heard_share,
- * heard_characters}. Page to kernel: play {id} → [PCM16 at 24 kHz], transcribe.
+ * heard_characters}. Page to kernel: play {start_ms, length_ms} → {held_from_ms} [PCM16 at 24 kHz], transcribe.
  */
 import { ClipPlayer, add, button, clock, int16, onChannel, onKey, put, save, watch } from "./shared.js";
 
@@ -16,6 +16,7 @@ import { ClipPlayer, add, button, clock, int16, onChannel, onKey, put, save, wat
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
 export const PAGE_ENTRIES = 500; // the same number as in transcript.py
 const NEAR_PX = 24;
+const MOST_MS = 60_000; // of a turn that has no end yet
 
 /** What stands below the text of an entry; empty where there is nothing to say. */
 export function describe(/** @type {any} */ { status, detail, text }) {
@@ -78,9 +79,9 @@ class Rows {
     this.onPlay = onPlay;
     this.onTranscribe = onTranscribe;
     this.list = add(root, "div", { role: "log", tabIndex: 0, "aria-label": "Turns" });
-    this.empty = add(this.list, "p", { className: "rtnb-faint", textContent: "Type a message, or start the microphone." });
-    this.older = add(this.list, "p", { className: "rtnb-faint", hidden: true });
-    this.older.textContent = `Showing the newest ${PAGE_ENTRIES} turns.`;
+    add(this.list, "p", { className: "rtnb-faint rtnb-empty", textContent: "Type a message, or start the microphone." });
+    const older = `Showing the newest ${PAGE_ENTRIES} turns.`;
+    this.older = add(this.list, "p", { className: "rtnb-faint", hidden: true, textContent: older });
     this.list.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.list;
       // A list that has grown or shrunk scrolls by itself: only the user ends the following.
@@ -98,7 +99,6 @@ class Rows {
     this.rows.clear();
     this.following = true;
     put(this.older, { hidden: true });
-    put(this.empty, { hidden: false });
   }
 
   show(/** @type {any} */ entry) {
@@ -112,7 +112,6 @@ class Rows {
       this.rows.delete(first.entry.id);
       put(this.older, { hidden: false });
     }
-    put(this.empty, { hidden: true });
     this.settle();
   }
 
@@ -167,9 +166,8 @@ function render({ model, el, channel, signal }) {
   /** @type {?ClipPlayer} */
   let player = null;
   let chosen = ""; // the entry that was played last
-  const onChange = () => {
-    for (const { entry, play } of rows.rows.values()) put(play, { textContent: player?.clip && entry.id === chosen ? "■" : "▶" });
-  };
+  const onChange = () => rows.rows.forEach(({ entry, play }) =>
+    put(play, { textContent: player?.clip && entry.id === chosen ? "■" : "▶" }));
   const onPlay = (/** @type {any} */ entry) => {
     if (!entry?.has_audio) return;
     player ??= new ClipPlayer(signal, onChange);
@@ -178,7 +176,9 @@ function render({ model, el, channel, signal }) {
     if (again) return;
     chosen = entry.id;
     const failed = (/** @type {Error} */ { message }) => put(status, { textContent: message });
-    stream.request("play", { id: chosen }).then(({ buffers: [pcm] }) => player?.play(int16(pcm)), failed);
+    const length_ms = entry.stop_ms === null ? MOST_MS : entry.stop_ms - entry.start_ms;
+    const clip = stream.request("play", { start_ms: entry.start_ms, length_ms });
+    clip.then(({ buffers: [pcm] }) => player?.play(int16(pcm)), failed);
   };
   const rows = new Rows(root, model, signal, onPlay, () => stream.send("transcribe", {}));
   const stream = channel.openStream(model.get("stream_name"), (kind, header) => {

@@ -19,8 +19,6 @@ from rtnb.widgets.channel import Answer
 PAGE_ENTRIES: Final = 500
 """The newest entries stand on the page, the same number as in transcript.js (chosen)."""
 
-_CLIP_MS: Final = 60_000  # the most that one click plays: 2.9 MB
-
 
 class Transcript(SessionView):
     """The conversation, item by item, each with its status and, where an answer was interrupted, what was heard.
@@ -37,9 +35,10 @@ class Transcript(SessionView):
     selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
     can_transcribe = Bool(False, help="Whether input transcription can be switched on here.").tag(sync=True)
 
+    _transcribe: Callable[[], object] | None = None
+
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
         self._entries = Entries(Timeline())
-        self._transcribe: Callable[[], object] | None = None
         super().__init__(session, **traits)
 
     def on_transcribe(self, callback: Callable[[], object]) -> None:
@@ -71,11 +70,9 @@ class Transcript(SessionView):
             self._show(list(islice(reversed(self._entries.all), PAGE_ENTRIES))[::-1])
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
-        """Handle play {id} → [PCM16 at 24 kHz], and transcribe."""
-        if kind == "play" and header["id"] in self._entries.all:
-            (entry,) = self._entries.timed([header["id"]])
-            length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)
-            return {}, [self.feed.timeline.clip(entry.start_ms, length_ms).tobytes()]
-        if kind == "transcribe" and self._transcribe is not None:
+        """Handle transcribe, and play as any view does."""
+        if kind == "play":
+            return super()._on_message(kind, header, buffers)
+        if self._transcribe is not None:
             self._transcribe()
         return None

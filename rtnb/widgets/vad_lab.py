@@ -1,14 +1,18 @@
-"""`VadLab`: try turn detection settings on recordings, apply one to the session, and compare it with the service."""
+"""`VadLab`: try turn detection settings on recordings, apply one to the session, and compare it with the service.
+
+`Bench` holds the recordings and computes; the page draws (`VadView`) and has plain widgets around that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from html import escape
+from math import isnan
 from typing import Any, Final
 
 import ipywidgets
@@ -17,40 +21,195 @@ import pandas as pd
 import traitlets
 
 from rtnb._loop import shared_loop
-from rtnb.analysis.calibration import TOLERANCE_MS
-from rtnb.analysis.overlaps import Overlap
+from rtnb.analysis.calibration import TOLERANCE_MS, pair_up
+from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
+from rtnb.analysis.listening import Heard, listen
+from rtnb.analysis.overlaps import Overlap, overlap_lab
+from rtnb.analysis.recommendation import Recommendation, recommend
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweeping import SERVER_MODEL_V1
+from rtnb.analysis.sweeping import SERVER_MODEL_V1, Sweep, evaluate
 from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
 from rtnb.audio.decimate import min_max
 from rtnb.client import Session
-from rtnb.errors import RtnbError
-from rtnb.experiments.calibration import probe
+from rtnb.errors import AudioError, RtnbError
+from rtnb.experiments.calibration import Probe, probe
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
-from rtnb.vad import FRAME_MS, VadConstants
+from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
 from rtnb.widgets._base import Widget, bundle, format_error, styles
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.knobs import knobs_of
 from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.overlap_view import OverlapView
 from rtnb.widgets.settings import Look, close_all, format_note
-from rtnb.widgets.vad_bench import SETTING, Bench
 
+COLUMNS: Final = {
+    "threshold": ("threshold", ""),
+    "silence_duration_ms": ("silence duration", "ms"),
+    "cut_off_rate": ("turns cut off", "%"),
+    "delay_p50_ms": ("delay, median", "ms"),
+    "delay_p90_ms": ("delay, P90", "ms"),
+    "no_fire_rate": ("turns without an end", "%"),
+    "false_triggers_per_h": ("false starts", "per h"),
+    "self_interruptions_per_min": ("self-interruptions", "per min"),
+    "missed_rate": ("turns missed", "%"),
+    "clipped_rate": ("onsets clipped", "%"),
+    "billed_tokens": ("billed audio", "tokens"),
+}
+"""Names and units, on the page, of a setting and its metrics."""
+MAX_RECORDINGS: Final = 500
+MAX_AUDIO_H: Final = 2.0
+"""Bounds of one bench: two hours of audio at 24 kHz take 0.7 GB of memory. Chosen."""
+_SETTING: Final = ("threshold", "silence_duration_ms", "prefix_padding_ms")
+KNOBS: Final = {name: knobs_of("turn_detection")[name] for name in _SETTING}
+"""Knobs that make a setting."""
 _KINDS: Final[dict[str, tuple[float, str, Callable[..., Recording]]]] = {
     "turn": (15.0, "Answer one question and think aloud: how do you get to work?", Recording.of_one_turn),
     "room tone": (10.0, "Say nothing.", Recording.of_room_tone),
 }
 """Kinds of recordings: seconds, what to do meanwhile, and how the recording is made."""
-_KNOBS: Final = {name: knobs_of("turn_detection")[name] for name in SETTING}
 COMPARED_S: Final = 20.0
 """Longest part of a recording that is played to the service (chosen)."""
 START: Final = "Record the silent room first, then turns as people will speak them, pauses included."
-BIN_MS: Final = 4
-"""Shortest stretch of audio that one pair of the waveform covers."""
-MAX_BINS: Final = 200_000
-"""Pairs sent to the page, 0.8 MB; a longer recording (over 13 min) gets longer bins."""
+THRESHOLDS: Final = [round(0.05 * k, 2) for k in range(1, 20)]
+"""Thresholds that the overlaps are tried with."""
+MAX_BINS: Final = 100_000
+"""Pairs of lowest and highest sample that the page gets of a recording at most, 0.4 MB (chosen)."""
 CLIP_MS: Final = 3_000
 """Length of a clip that the page plays."""
+
+
+class Bench:
+    """Recordings, their speech probabilities, and the metrics of every setting.
+
+    Parameters
+    ----------
+    recordings : iterable of Recording or path
+        May be empty; `add` takes more.
+    constants : VadConstants
+        Model of the service, e.g. of a calibration.
+    """
+
+    def __init__(self, recordings: Iterable[Any] = (), *, constants: VadConstants = SERVER_MODEL_V1) -> None:
+        self.recordings: list[Recording] = []
+        self.heard: list[Heard] = []
+        """Speech probabilities of each recording."""
+        self.constants = constants
+        self.sweep: Sweep | None = None
+        """All settings; None without recordings."""
+        self.recommendation: Recommendation | None = None
+        """From `sweep`, so that no figure of the lab contradicts it; None where there are no turns."""
+        self.add(recordings)
+
+    def add(self, recordings: Iterable[Any]) -> None:
+        """Listen to more recordings: seconds per hour of audio.
+
+        Raises
+        ------
+        AudioError, OSError
+            A recording that cannot be used, or more than `MAX_RECORDINGS` or `MAX_AUDIO_H`; then none is added.
+        """
+        new: list[Recording] = []
+        for one in recordings:
+            new.append(one if isinstance(one, Recording) else Recording.load(one))
+            n, all_ms = len(self.recordings + new), sum(each.duration_ms for each in self.recordings + new)
+            if n > MAX_RECORDINGS or all_ms > 3_600_000 * MAX_AUDIO_H:
+                held = f"the bench holds at most {MAX_RECORDINGS} recordings and at most {MAX_AUDIO_H:g} h of audio"
+                error = AudioError(f"{n} recordings, {all_ms / 3_600_000:.2f} h: {held}")
+                raise error.with_hint("Use rtnb.sweep for more: it reads recordings one by one.")
+        if not new:
+            return
+        heard, failures = listen(new, progress=False)
+        if failures:
+            raise AudioError(f"{failures[0].name}: {failures[0].error}")
+        self.recordings += new
+        self.heard += heard
+        self._evaluate()
+
+    def split(self, index: int, *, turn_gap_ms: float) -> None:
+        """Divide one recording into turns anew: a silence at least this long separates two of them."""
+        self.recordings[index] = made = self.recordings[index].split(turn_gap_ms=turn_gap_ms)
+        self.heard[index : index + 1] = listen([made], progress=False)[0]  # its probabilities are kept on disk
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        self.sweep = evaluate(self.heard, constants=self.constants)
+        self.recommendation = recommend(self.sweep) if self.sweep.n_turns else None
+
+    def segments(self, index: int, setting: ServerVad) -> tuple[Segment, ...]:
+        """Return the segments that the local model finds in one recording."""
+        values: dict[str, Any] = {name: getattr(setting, name) for name in KNOBS}
+        return server_vad_segments(self.heard[index].probabilities, **values, constants=self.constants)
+
+    def cut_offs(self, index: int, segments: Iterable[Segment]) -> list[int]:
+        """Return the first early stop in each turn of one recording that has one, ms, as `sweep` counts them."""
+        stops_ms = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+        spans = [(turn.start_ms, turn.end_ms - CUT_OFF_TOLERANCE_MS) for turn in self.recordings[index].turns]
+        early = [[ms for ms in stops_ms if start_ms < ms < end_ms] for start_ms, end_ms in spans]
+        return [found[0] for found in early if found]
+
+    def compare(self, index: int, setting: ServerVad, observed: Probe, *, until_ms: float) -> dict[str, int]:
+        """Compare times that a service reported for the beginning of a recording with those of the local model.
+
+        Parameters
+        ----------
+        index : int
+            Position of the recording.
+        setting : ServerVad
+            Threshold, silence duration and prefix padding that the service used.
+        observed : Probe
+            Reported times in ms of the recording: prefix padding and silence included.
+        until_ms : float
+            Length of the part that the service received.
+
+        Returns
+        -------
+        dict
+            n_service and n_model (starts and stops of each), n_matched (within `TOLERANCE_MS`, each used once).
+        """
+        segments = [one for one in self.segments(index, setting) if FRAME_MS * one.start_frame < until_ms]
+        prefix_ms: Any = setting.prefix_padding_ms
+        starts_ms = [FRAME_MS * one.start_frame - prefix_ms for one in segments]
+        stops_ms = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+        pairs = pair_up(observed.starts_ms, starts_ms, within_ms=TOLERANCE_MS)
+        pairs += pair_up(observed.stops_ms, stops_ms, within_ms=TOLERANCE_MS)
+        n_service, n_model = (sum(pair[side] is not None for pair in pairs) for side in (0, 1))
+        return {"n_service": n_service, "n_model": n_model, "n_matched": n_service + n_model - len(pairs)}
+
+    def metrics(self, setting: ServerVad) -> pd.Series[Any]:
+        """Return a setting as the service rounds it, and its metrics over all recordings, by the names in `COLUMNS`."""
+        threshold, silence_ms, prefix_ms = ([float(getattr(setting, name))] for name in KNOBS)
+        axes = {"thresholds": threshold, "silences_ms": silence_ms, "prefixes_ms": prefix_ms}
+        return evaluate(self.heard, **axes, constants=self.constants).to_frame().iloc[0][[*COLUMNS]].astype(float)
+
+    def grid(self) -> dict[str, Any]:
+        """Return all settings of the sweep with their metrics, for the maps: see `Grid` in vad_view_maps.js."""
+        if self.sweep is None:
+            return {}
+        frame = self.sweep.to_frame()
+        frame = frame[frame["prefix_padding_ms"] == SERVER_VAD_DEFAULTS.prefix_padding_ms]
+        columns = [
+            {"name": name, "label": label, "unit": unit, "values": frame[name].to_numpy(np.float32).tobytes()}
+            for name, (label, unit) in COLUMNS.items()
+        ]
+        front = self.recommendation.front if self.recommendation else ()
+        front_points = [(one.delay_p90_ms, one.cut_off) for one in front]
+        return {"columns": columns, "n_silences": len(self.sweep.silences_ms), "front": front_points}
+
+    def table(self, settings: pd.DataFrame) -> pd.DataFrame:
+        """Return `metrics` of named settings, a column each, as texts: a row for each metric that is known."""
+        n_turns = sum(len(one.turns) for one in self.recordings)
+        counts = f"turns: {n_turns}, recordings: {len(self.recordings)}"
+        known = settings.loc[[*COLUMNS][2:]].dropna(how="all")
+        rows = {}
+        for name, values in zip(known.index, known.to_numpy().tolist(), strict=True):
+            label, unit = COLUMNS[name]
+            rows[label] = [_format(value, unit) for value in values]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=settings.columns).rename_axis(columns=counts)
+
+
+def _format(value: float, unit: str) -> str:
+    if not np.isfinite(value):
+        return "never" if value == np.inf else "–"
+    return f"{100 * value:.1f} %" if unit == "%" else f"{value:.0f} {unit}"
 
 
 class _Setting(traitlets.HasTraits):
@@ -101,7 +260,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         Model of the service: `Calibration.constants` of a calibration.
     overlaps : iterable of Overlap, optional
         Labelled interruptions, coughs, echo …: adds a view of the clips that stop the assistant. *Apply to session*
-        then applies a second threshold while the assistant speaks, `overlap_view.speaking_threshold`.
+        then applies a second threshold while the assistant speaks, `speaking_threshold`.
 
     Raises
     ------
@@ -114,6 +273,8 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
     >>> lab.threshold = 0.6                           # doctest: +SKIP
     >>> await lab.apply()                             # doctest: +SKIP
     """
+
+    speaking_threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="Threshold while the assistant speaks.")
 
     def __init__(
         self,
@@ -131,51 +292,50 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         self.bench = Bench([recordings] if single else recordings, constants=constants)
         self.microphone = Microphone() if microphone is None else microphone
         self.view = VadView(self._clip)
-        clips = list(overlaps)
-        self.overlap_view = OverlapView(clips, constants=constants) if clips else None
-        """View of the overlaps; None without clips."""
+        clips, settings = list(overlaps), [ServerVad(threshold=one) for one in THRESHOLDS]
+        self.overlaps = overlap_lab(clips, settings, constants=constants) if clips else None
+        """Table of `rtnb.overlap_lab`; None without clips."""
         self._target = session
         self._switch: Any = None
+        self._exits = ExitStack()
         self._look = Look()
         super().__init__(layout=self._look.layout)
         self.add_class("rtnb-vad-lab")
-        inputs = {name: self._look.input(knob, getattr(self, name)) for name, knob in _KNOBS.items()}
-        self.children = self._rows(inputs.values())
-        # The playground's control comes last: its setting is in force, so it replaces the defaults of the lab.
-        sources = [(one, name) for one in (self.view, controls) if one is not None for name in SETTING]
-        links = [*((one, "value", name) for name, one in inputs.items()), *((one, name, name) for one, name in sources)]
-        self._links = [traitlets.link((one, trait), (self, name)) for one, trait, name in links]
-        if self.overlap_view:
-            self._links.append(traitlets.link((self, "threshold"), (self.overlap_view, "listening_threshold")))
-        self._parts = [self.view, self.overlap_view, self.microphone if microphone is None else None]
-        self.observe(self._show_figures, SETTING)
+        self.children = self._rows(controls)
+        self._exits.callback(close_all, self.view, *([self.microphone] if microphone is None else []))
+        self.observe(self._show_figures, [*KNOBS, "speaking_threshold"])
         self._show_bench()
 
-    def _rows(self, inputs: Iterable[Any]) -> list[Any]:
-        """Make the widgets of the page, top to bottom."""
+    def _rows(self, controls: Any) -> list[Any]:
+        """Make the widgets of the page, top to bottom, and link the knobs with the view and a playground's controls."""
         row, column = partial(self._look.make, ipywidgets.HBox), partial(self._look.make, ipywidgets.VBox)
         html = partial(self._look.make, ipywidgets.HTML)
-        notes = [html(format_note(knob.help, knob.tooltip)) for knob in _KNOBS.values()]
+        knobs = []
+        for name, knob in KNOBS.items():
+            slider = self._look.input(knob, getattr(self, name))
+            knobs.append(column([slider, html(format_note(knob.help, knob.tooltip))]))
+            # The playground's control comes last: its setting is in force, so it replaces the defaults of the lab.
+            for source in ((self.view, name), (slider, "value"), *([] if controls is None else [(controls, name)])):
+                self._exits.callback(traitlets.link(source, (self, name)).unlink)
         self._picker = self._look.make(ipywidgets.Dropdown, description="Recording")
         self._gap = self._look.make(ipywidgets.BoundedFloatText, description="Turn gap (ms)", max=60_000, step=100)
         self._picker.observe(self._show_recording, "value")
         self._gap.observe(self._on_gap, "value")
-        self._table, self._advice, self._status = html(), html(), html()
+        self._table, self._advice, self._status, self._shares = (html() for _ in range(4))
+        speaking = self._look.make(ipywidgets.FloatSlider, max=1.0, step=0.05, description="Threshold ●")
+        traitlets.link((self, "speaking_threshold"), (speaking, "value"))
         actions: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {"Use recommended": self._use_recommended}
         if self._target is not None:
             actions |= {"Apply to session": self.apply, "Compare with the service": self.compare}
         actions |= {"Record room tone": partial(self.record, "room tone"), "Record a turn": self.record}
         self._buttons = [self._look.button(text, partial(self._start, action)) for text, action in actions.items()]
-        self._accordion = self._look.make(
-            ipywidgets.Accordion, [self.microphone], titles=("Microphone",), selected_index=None
-        )
         return [
-            row([column(pair) for pair in zip(inputs, notes, strict=True)]),
+            row(knobs),
             row([self._picker, self._gap, html("Drag the line to set the threshold; click to listen.")]),
             self.view,
             row([self._table, column([self._advice, row(self._buttons), self._status])]),
-            *([self.overlap_view] if self.overlap_view else []),
-            self._accordion,
+            *([self._shares, speaking] if self.overlaps is not None else []),
+            self.microphone,
             shared_channel(),
             self._look.sheet,
         ]
@@ -183,12 +343,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
     @property
     def turn_detection(self) -> ServerVad:
         """The shown setting, ready for ``session.update(turn_detection=…)``."""
-        return ServerVad(**{name: getattr(self, name) for name in SETTING})
-
-    @property
-    def session(self) -> Session | None:
-        """Session to apply settings to; blocks until a playground's session is open."""
-        return self._target if isinstance(self._target, Session | None) else self._target.session
+        return ServerVad(**{name: getattr(self, name) for name in KNOBS})
 
     @property
     def recommended(self) -> ServerVad | None:
@@ -203,7 +358,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
 
     def use(self, setting: ServerVad) -> None:
         """Show a setting, e.g. `recommended`; `apply` sends it to the session."""
-        for name in SETTING:
+        for name in KNOBS:
             if isinstance(value := getattr(setting, name), int | float):
                 setattr(self, name, value)
 
@@ -219,11 +374,11 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         if self._switch is not None:
             await self._switch.aclose()
         await session.update(turn_detection=requested)
-        if self.overlap_view:
-            speaking = replace(requested, threshold=self.overlap_view.speaking_threshold)
+        if self.overlaps is not None:
+            speaking = replace(requested, threshold=self.speaking_threshold)
             self._switch = session.overlap_settings(listening=requested, speaking=speaking)
         effective = session.config.turn_detection
-        found = {name: (getattr(requested, name), getattr(effective, name, None)) for name in SETTING}
+        found = {name: (getattr(requested, name), getattr(effective, name, None)) for name in KNOBS}
         differ = [f"{name}: requested {asked}, effective {has}" for name, (asked, has) in found.items() if asked != has]
         self.set_status("; ".join(differ) or f"Effective: {_format_setting(requested)}.", problem=bool(differ))
         return found
@@ -250,9 +405,9 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         observed = await probe(session, clip, setting, paced=paced)
         found = self.bench.compare(index, setting, observed, until_ms=clip.duration_ms)
         text = (
-            f"{found['n_matched']} of the service's {found['n_service']} starts and stops are within "
-            f"{TOLERANCE_MS:.0f} ms of the local model, which has {found['n_model']}."
+            f"{found['n_matched']} of the service's {found['n_service']} starts and stops are within {TOLERANCE_MS} ms "
         )
+        text += f"of the local model, which has {found['n_model']}."
         if self._picker.value == index:
             ends = [next((stop for stop in observed.stops_ms if stop > at), None) for at in observed.starts_ms]
             self.view.service = [*zip(observed.starts_ms, ends, strict=True)]
@@ -273,7 +428,6 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
             raise ValueError(f"what is {what!r}; allowed: 'turn', 'room tone'")
         default_s, prompt, make = _KINDS[what]
         seconds = seconds or default_s
-        self._accordion.selected_index = 0
         self.set_status(f"● Recording {seconds:.0f} s. {prompt}")
         audio = await self.microphone.record(seconds)
         number = 1 + sum(one.name.startswith(what) for one in self.bench.recordings)
@@ -291,10 +445,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         """Close the lab and a microphone that it made; the session stays open. Closing twice is fine."""
         if self._switch is not None:
             self._switch.stop()
-        for link in self._links:
-            link.unlink()
-        self._links.clear()
-        close_all(*(part for part in self._parts if part is not None))
+        self._exits.close()
         self._look.close()
         super().close()
 
@@ -316,8 +467,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         if self._picker.value is None:
             return
         recording, constants = self.bench.recordings[self._picker.value], self.bench.constants
-        bin_ms = max(BIN_MS, math.ceil(recording.duration_ms / MAX_BINS))
-        samples_per_bin = ms_to_samples(bin_ms, rate_hz=recording.rate_hz)
+        samples_per_bin = 1 + len(recording.audio) // MAX_BINS
         peaks = min_max(np.frombuffer(encode_pcm16(recording.audio), "<i2"), samples_per_bin=samples_per_bin)
         self.view.recording = {
             "peaks": peaks.tobytes(),
@@ -334,13 +484,14 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         self._show_figures()
 
     def _show_figures(self, _: Any = None) -> None:
-        """Show the effect of the shown setting."""
+        """Show the effect of the shown setting, and of the threshold while the assistant speaks."""
         bench, index, setting = self.bench, self._picker.value, self.turn_detection
+        if self.overlaps is not None:
+            self._shares.value = _overlap_table(self.overlaps, self.threshold, self.speaking_threshold)
         if index is None:
             return
         settings = {"this setting": setting, "default": SERVER_VAD_DEFAULTS}
-        if self.recommended is not None:
-            settings["recommended"] = self.recommended
+        settings |= {"recommended": self.recommended} if self.recommended else {}
         metrics = pd.DataFrame({name: bench.metrics(one) for name, one in settings.items()})
         self._table.value = f'<div class="rtnb rtnb-vad-table">{bench.table(metrics).to_html(border=0)}</div>'
         segments = bench.segments(index, setting)
@@ -371,11 +522,11 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         self.set_status(f"Shown: {_format_setting(self.turn_detection)}. Apply it to send it to the session.")
 
     async def _open_session(self) -> Session:
-        if self._target is None:
-            raise RtnbError("there is no session").with_hint("Give one: VadLab(recordings, session=playground).")
-        session = await asyncio.to_thread(lambda: self.session)  # a playground's may still be opening
+        # A playground's session may still be opening: waiting for it blocks.
+        session: Session | None = await asyncio.to_thread(lambda: getattr(self._target, "session", self._target))
         if session is None or session.closed:
-            raise RtnbError("the session is closed").with_hint("Connect again.")
+            error = RtnbError("there is no session, or it is closed")
+            raise error.with_hint("Give an open one: VadLab(recordings, session=playground).")
         return session
 
     def _start(self, action: Callable[[], Coroutine[Any, Any, Any]]) -> None:
@@ -407,3 +558,18 @@ def _format_setting(one: ServerVad) -> str:
 
 def _text(text: str, kind: str = "", *, role: str = "note") -> str:
     return f'<div class="rtnb rtnb-message {kind}" role="{role}">{escape(text)}</div>'
+
+
+def _overlap_table(shares: pd.DataFrame, listening: float, speaking: float) -> str:
+    """Return shares of clips that start a turn as HTML: a row for each kind, a column for each threshold."""
+    listening, speaking = (min(THRESHOLDS, key=lambda one: abs(one - at)) for at in (listening, speaking))
+    heads = [f"<th>{one:g}{'○' * (one == listening)}{'●' * (one == speaking)}</th>" for one in THRESHOLDS]
+    rows = [f"<tr><th>Clips that start a turn (%), at {speaking:.2f} ●</th>{''.join(heads)}</tr>"]
+    for kind, part in shares.groupby("kind", sort=False):
+        at = part.iloc[THRESHOLDS.index(speaking)]
+        interval = "interval not shown" if isnan(at.low) else f"{100 * at.low:.0f} to {100 * at.high:.0f} %"
+        name = f"{kind} {100 * at.rate:.0f} % ({interval}; n = {at.n}, {at.n_groups} groups)"
+        cells = [f'<td style="--share: {100 * rate:.0f}%">{100 * rate:.0f}</td>' for rate in part["rate"]]
+        rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
+    legend = "○ while the assistant listens, ● while it speaks"
+    return f'<div class="rtnb rtnb-overlaps" tabindex="0"><table>{"".join(rows)}</table>{legend}</div>'

@@ -83,7 +83,8 @@ class VadView {
     this.cursor = index;
     if (index !== null) {
       const known = this.grid.columns.filter(({ values }) => isFinite(values[index]));
-      this.readOut(known.map(({ label, unit, values }) => `${label} ${formatValue(values[index], unit)}`).join(" · "));
+      const facts = known.map(({ label, unit, values }) => `${label} ${formatValue(values[index], unit)}`);
+      put(this.readout, { textContent: facts.join(" · ") });
     }
     this.draw();
   }
@@ -93,10 +94,6 @@ class VadView {
     if (this.cursor === null) return;
     const [threshold, silence_duration_ms] = this.grid.columns.map(({ values }) => values[this.cursor ?? 0]);
     save(this.model, { threshold: Number(threshold.toFixed(2)), silence_duration_ms });
-  }
-
-  readOut(/** @type {string} */ text) {
-    put(this.readout, { textContent: text });
   }
 
   showRecording() {

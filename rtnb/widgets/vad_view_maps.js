@@ -12,7 +12,7 @@ import { PaintedCanvas } from "./shared.js";
  * @typedef {[low: number, high: number]} Range
  */
 
-const PLOT = { left: 52, top: 8, bottom: 20, height: 190 };
+const PLOT = { left: 52, right: 16, top: 8, bottom: 20, height: 190 };
 const SIGNS = ["●", "■", "◆"];
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
 
@@ -44,39 +44,12 @@ export const writeText = ({ g, color }, text, x, y) => {
   g.fillText(text, x, y);
 };
 
-/** Canvas with two axes. */
-export class Plot extends PaintedCanvas {
-  /** @type {Range} */
-  xs = [0, 1];
-  /** @type {Range} */
-  ys = [0, 1];
-  right = 16;
-
-  /** Pixels of a point. */
-  at(/** @type {number} */ x, /** @type {number} */ y) {
-    const share = (/** @type {Range} */ [low, high], /** @type {number} */ value) => (value - low) / (high - low);
-    const [width, height] = [this.canvas.clientWidth - PLOT.left - this.right, this.height - PLOT.top - PLOT.bottom];
-    return { x: PLOT.left + share(this.xs, x) * width, y: PLOT.top + (1 - share(this.ys, y)) * height };
-  }
-
-  /** Write round numbers along both axes. */
-  paintAxes(/** @type {Drawing} */ { g, color }, /** @type {string} */ xUnit, /** @type {string} */ yUnit) {
-    const ticks = (/** @type {Range} */ [low, high]) => {
-      const step = STEPS.find((one) => (high - low) / one <= 6) ?? high;
-      return Array.from({ length: 7 }, (_, i) => (Math.ceil(low / step) + i) * step).filter((value) => value <= high);
-    };
-    Object.assign(g, { fillStyle: color("faint"), textAlign: "center" });
-    for (const x of ticks(this.xs)) g.fillText(formatValue(x, xUnit), this.at(x, 0).x, this.height - 5);
-    g.textAlign = "end";
-    for (const y of ticks(this.ys)) g.fillText(formatValue(y, yUnit), PLOT.left - 6, this.at(0, y).y + 4);
-    g.textAlign = "start";
-  }
-}
-
 /** All settings as points: a line joins those that no other beats. */
-export class SettingMap extends Plot {
+export class SettingMap extends PaintedCanvas {
   /** @type {Column[]} x and y */
   axes = [];
+  /** @type {Range[]} what they show */
+  ranges = [];
 
   constructor(/** @type {Element} */ parent, /** @type {string} */ name, /** @type {Page} */ page, /** @type {AbortSignal} */ signal) {
     super(parent, PLOT.height, `${name}. Arrow keys move the cursor, Enter takes its setting.`, signal);
@@ -88,7 +61,7 @@ export class SettingMap extends Plot {
 
   show(/** @type {Column[]} */ ...axes) {
     this.axes = axes;
-    [this.xs, this.ys] = axes.map(({ values }) => range(values, 0.04));
+    this.ranges = axes.map(({ values }) => range(values, 0.04));
   }
 
   onPress(/** @type {string} */ key) {
@@ -101,8 +74,28 @@ export class SettingMap extends Plot {
     return true;
   }
 
+  /** Pixels of a point. */
+  at(/** @type {number} */ x, /** @type {number} */ y) {
+    const share = (/** @type {Range} */ [low, high], /** @type {number} */ value) => (value - low) / (high - low);
+    const [width, height] = [this.canvas.clientWidth - PLOT.left - PLOT.right, this.height - PLOT.top - PLOT.bottom];
+    return { x: PLOT.left + share(this.ranges[0], x) * width, y: PLOT.top + (1 - share(this.ranges[1], y)) * height };
+  }
+
+  /** Write round numbers along both axes. */
+  paintAxes(/** @type {Drawing} */ { g, color }) {
+    const [xTicks, yTicks] = this.ranges.map(([low, high]) => {
+      const step = STEPS.find((one) => (high - low) / one <= 6) ?? high;
+      return Array.from({ length: 7 }, (_, i) => (Math.ceil(low / step) + i) * step).filter((value) => value <= high);
+    });
+    Object.assign(g, { fillStyle: color("faint"), textAlign: "center" });
+    for (const x of xTicks) g.fillText(formatValue(x, this.axes[0].unit), this.at(x, 0).x, this.height - 5);
+    g.textAlign = "end";
+    for (const y of yTicks) g.fillText(formatValue(y, this.axes[1].unit), PLOT.left - 6, this.at(0, y).y + 4);
+    g.textAlign = "start";
+  }
+
   nearest(/** @type {number} */ x, /** @type {number} */ y) {
-    const far = [...this.axes[0].values.keys()].map((i) => Math.hypot(this.pixel(i).x - x, this.pixel(i).y - y));
+    const far = [...(this.axes[0]?.values.keys() ?? [])].map((i) => Math.hypot(this.pixel(i).x - x, this.pixel(i).y - y));
     const best = far.reduce((found, one, i) => (one < (far[found] ?? 24) ? i : found), -1);
     return best < 0 ? null : best;
   }
@@ -123,7 +116,7 @@ export class SettingMap extends Plot {
     if (!this.axes.length) return;
     const { g, color } = drawing;
     this.paintSettings(drawing);
-    this.paintAxes(drawing, this.axes[0].unit, this.axes[1].unit);
+    this.paintAxes(drawing);
     Object.assign(g, { textAlign: "center", textBaseline: "middle", font: g.font.replace("11px", "14px") });
     this.page.marks.forEach((mark, i) => {
       const { x, y } = this.place(mark);

@@ -1,5 +1,5 @@
 /** One recording over time: waveform, speech probability with a threshold to drag, labels, local model and service. */
-import { TimeCanvas, axis, save } from "./shared.js";
+import { TimeCanvas, axis, put, save } from "./shared.js";
 import { writeText } from "./vad_view_maps.js";
 
 /**
@@ -8,7 +8,7 @@ import { writeText } from "./vad_view_maps.js";
  * @typedef {{duration_ms: number, turns: Span[], pauses: Span[], bin_ms: number, frame_ms: number, levels: [number, number][],
  *   peaks: Int16Array, probabilities: Float32Array}} Recording
  *   `levels` are the probabilities that start and end speech, for thresholds of 0.00, 0.01 … 1
- * @typedef {{model: any, readOut: (text: string) => void, play: (from_ms: number) => void}} Page
+ * @typedef {{model: any, readout: HTMLElement, play: (from_ms: number) => void}} Page
  */
 
 const WAVE = { top: 18, height: 50 };
@@ -60,7 +60,7 @@ export class RecordingCanvas extends TimeCanvas {
     this.cursor_ms = Math.min(this.recording.duration_ms, Math.max(0, ms));
     this.look(Math.min(this.cursor_ms, Math.max(this.start_ms, this.cursor_ms - this.span_ms)), this.span_ms);
     const p = this.recording.probabilities[Math.floor(this.cursor_ms / this.recording.frame_ms)] ?? 0;
-    this.page.readOut(`${(this.cursor_ms / 1000).toFixed(2)} s · speech probability ${p.toFixed(2)}`);
+    put(this.page.readout, { textContent: `${(this.cursor_ms / 1000).toFixed(2)} s · speech probability ${p.toFixed(2)}` });
   }
 
   /** Pixel rows of the probabilities that start and end speech. */

@@ -55,7 +55,7 @@ def test_the_metrics_are_those_of_a_sweep(lab: VadLab) -> None:
 def test_the_table_compares_the_setting_with_the_default(lab: VadLab) -> None:
     metrics = {"this setting": lab.bench.metrics(lab.turn_detection)}
     table = lab.bench.table(pd.DataFrame(metrics))
-    assert table.columns.name == "4 turns, 4 recordings"
+    assert table.columns.name == "turns: 4, recordings: 4"
     assert table.loc["delay, P90", "this setting"] == "332 ms"
     assert "self-interruptions" not in table.index, "there is no echo to count them in"
     before = lab._table.value
@@ -171,33 +171,33 @@ def overlaps() -> list[Overlap]:
     ]
 
 
-def test_overlaps_add_a_view_with_a_row_for_each_kind(overlaps: list[Overlap]) -> None:
+def test_overlaps_add_a_table_with_a_row_for_each_kind(overlaps: list[Overlap]) -> None:
     lab = VadLab(TURNS, overlaps=overlaps)
-    assert lab.overlap_view is not None
-    assert lab.overlap_view in lab.children
-    shares = lab.overlap_view.shares
-    interruptions, echo = (shares[shares["kind"] == kind] for kind in ("interruption", "echo -60 dB"))
+    assert lab.overlaps is not None
+    assert lab._shares in lab.children
+    interruptions, echo = (lab.overlaps[lab.overlaps["kind"] == kind] for kind in ("interruption", "echo -60 dB"))
     assert (interruptions["n"] == 9).all()
     assert interruptions["rate"].is_monotonic_decreasing
     assert (interruptions["low"] <= interruptions["rate"]).all()
     assert echo["low"].isna().all()  # three groups: not shown
-    assert "interruption 100 % (" in lab.overlap_view._table.value
-    assert "interval not shown; n = 9, 3 groups" in lab.overlap_view._table.value
-    lab.threshold = 0.3
-    assert lab.overlap_view.listening_threshold == 0.3
-    assert "<th>0.3○</th>" in lab.overlap_view._table.value
+    assert "interruption 100 % (" in lab._shares.value
+    assert "interval not shown; n = 9, 3 groups" in lab._shares.value
+    lab.threshold, lab.speaking_threshold = 0.3, 0.91
+    assert "<th>0.3○</th>" in lab._shares.value
+    assert "<th>0.9●</th>" in lab._shares.value, "the nearest of those that were tried"
     lab.close()
 
 
-def test_a_lab_without_overlaps_has_no_view_of_them(lab: VadLab) -> None:
-    assert lab.overlap_view is None
+def test_a_lab_without_overlaps_has_no_table_of_them(lab: VadLab) -> None:
+    assert lab.overlaps is None
+    assert lab._shares not in lab.children
 
 
 async def test_apply_sends_the_pair_and_close_ends_the_switch(overlaps: list[Overlap]) -> None:
     async with rtnb.connect("sim", latency="fast") as session:
         session.playback.assume_real_time = False
         lab = VadLab(TURNS, session=session, overlaps=overlaps)
-        lab.threshold, lab.overlap_view.speaking_threshold = 0.4, 0.9  # type: ignore[union-attr]
+        lab.threshold, lab.speaking_threshold = 0.4, 0.9
         await lab.apply()
         await session.ask("What is a delta?")
         stream = aiter(session)

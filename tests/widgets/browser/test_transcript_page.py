@@ -118,7 +118,7 @@ async def test_arrow_keys_and_clicks_move_the_selection(browser: Any) -> None:
     assert await page.evaluate(current) == ["false", "true", "false"]
     await page.evaluate("answers.play = { buffers: [new DataView(new Int16Array(24000).buffer)] }")
     await page.keyboard.press("Enter")
-    assert await page.evaluate("sent.at(-1)") == ["play", {"id": "i10"}]
+    assert await page.evaluate("sent.at(-1)") == ["play", {"start_ms": 0, "length_ms": 60_000}]
     await page.get_by_text("■").wait_for()
     await page.locator("article").nth(1).get_by_label("Play").click()  # again: stop
     await page.wait_for_function("!document.body.textContent.includes('■')")
