@@ -1,4 +1,4 @@
-"""`TracePlayer`: player of a recorded session; the page requests the sound that it plays."""
+"""`TracePlayer`: player of a recorded session; the page requests the audio that it plays."""
 
 from __future__ import annotations
 

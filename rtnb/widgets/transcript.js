@@ -84,7 +84,7 @@ class Rows {
     this.older = add(this.list, "p", { className: "rtnb-faint", hidden: true, textContent: older });
     this.list.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.list;
-      // A list that has grown or shrunk scrolls by itself: only the user ends the following.
+      // The browser scrolls a list that has grown or shrunk; only the user ends the following.
       if (scrollHeight - clientHeight === this.height) this.following = this.height - scrollTop < NEAR_PX;
     });
     this.list.addEventListener("click", (/** @type {MouseEvent} */ event) => this.onClick(/** @type {Element} */ (event.target)));

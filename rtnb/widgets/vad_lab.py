@@ -563,7 +563,7 @@ def _text(text: str, kind: str = "", *, role: str = "note") -> str:
 def _overlap_table(shares: pd.DataFrame, listening: float, speaking: float) -> str:
     """Return shares of clips that start a turn as HTML: a row for each kind, a column for each threshold."""
     listening, speaking = (min(THRESHOLDS, key=lambda one: abs(one - at)) for at in (listening, speaking))
-    heads = [f"<th>{one:g}{'○' * (one == listening)}{'●' * (one == speaking)}</th>" for one in THRESHOLDS]
+    heads = [f"<th>{one:g}<br>{'○' * (one == listening)}{'●' * (one == speaking)}</th>" for one in THRESHOLDS]
     rows = [f"<tr><th>Clips that start a turn (%), at {speaking:.2f} ●</th>{''.join(heads)}</tr>"]
     for kind, part in shares.groupby("kind", sort=False):
         at = part.iloc[THRESHOLDS.index(speaking)]

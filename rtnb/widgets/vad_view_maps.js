@@ -118,7 +118,7 @@ export class SettingMap extends PaintedCanvas {
     this.paintSettings(drawing);
     this.paintAxes(drawing);
     Object.assign(g, { textAlign: "center", textBaseline: "middle", font: g.font.replace("11px", "14px") });
-    this.page.marks.forEach((mark, i) => {
+    [...this.page.marks.entries()].reverse().forEach(([i, mark]) => {
       const { x, y } = this.place(mark);
       if (isFinite(x + y)) writeText(drawing, SIGNS[i], x, y);
     });

@@ -183,8 +183,8 @@ def test_overlaps_add_a_table_with_a_row_for_each_kind(overlaps: list[Overlap]) 
     assert "interruption 100 % (" in lab._shares.value
     assert "interval not shown; n = 9, 3 groups" in lab._shares.value
     lab.threshold, lab.speaking_threshold = 0.3, 0.91
-    assert "<th>0.3○</th>" in lab._shares.value
-    assert "<th>0.9●</th>" in lab._shares.value, "the nearest of those that were tried"
+    assert "<th>0.3<br>○</th>" in lab._shares.value
+    assert "<th>0.9<br>●</th>" in lab._shares.value, "the nearest of those that were tried"
     lab.close()
 
 
