@@ -318,7 +318,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
             for source in ((self.view, name), (slider, "value"), *([] if controls is None else [(controls, name)])):
                 self._exits.callback(traitlets.link(source, (self, name)).unlink)
         self._picker = self._look.make(ipywidgets.Dropdown, description="Recording")
-        self._gap = self._look.make(ipywidgets.BoundedFloatText, description="Turn gap (ms)", max=60_000, step=100)
+        self._gap = self._look.make(ipywidgets.BoundedFloatText, description="Turn gap (ms)", max=1e9, step=100)
         self._picker.observe(self._show_recording, "value")
         self._gap.observe(self._on_gap, "value")
         self._table, self._advice, self._status, self._shares = (html() for _ in range(4))

@@ -18,6 +18,7 @@ from rtnb.errors import AudioError, RtnbError
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.vad_lab import VadLab
+from tests.widgets.page import eventually
 
 PHRASES = [babble(text, seed=k).audio for k, text in enumerate(("one two three", "four and five", "six seven"))]
 TURNS = thinking_aloud(PHRASES, rate_hz=24_000, n_turns=4, seed=1)
@@ -99,6 +100,16 @@ def test_the_page_plays_a_clip_of_the_shown_recording(lab: VadLab) -> None:
 async def test_without_a_session_there_is_nothing_to_apply_to(lab: VadLab) -> None:
     with pytest.raises(RtnbError, match="no session"):
         await lab.apply()
+    assert "Apply to session" not in [button.description for button in lab._buttons]
+
+
+async def test_the_error_of_a_button_is_shown_and_the_buttons_work_again() -> None:
+    lab = VadLab()
+    lab._start(lab._use_recommended)
+    await eventually(lambda: "there are no turns yet" in lab._status.value)
+    await eventually(lambda: not any(button.disabled for button in lab._buttons))
+    assert "rtnb-error" in lab._status.value
+    lab.close()
 
 
 def test_close_leaves_the_microphone_of_the_caller_open() -> None:
@@ -131,11 +142,13 @@ async def test_turns_are_recorded_and_judged() -> None:
     microphone = Microphone(source=TURNS[0].audio)
     lab = VadLab(microphone=microphone)
     assert lab.recommended is None
+    tone = await lab.record("room tone", seconds=0.5)
+    assert tone.turns == ()
+    assert "turns: 0, recordings: 1" in lab._table.value
+    assert "Record the silent room first" in lab._advice.value
     recording = await lab.record(seconds=1.0)
     assert recording.name == "turn 1"
     assert len(recording.turns) == 1
-    tone = await lab.record("room tone", seconds=0.5)
-    assert tone.turns == ()
     assert lab.bench.recommendation is not None
     assert "turn" in lab.bench.recommendation.verdict
     with pytest.raises(ValueError, match="allowed: 'turn', 'room tone'"):

@@ -115,6 +115,18 @@ async def test_cut_offs_are_played_one_after_the_other(browser: Any) -> None:
     assert await played(page) == [100, 600, 100]
 
 
+async def test_maps_without_values_are_empty_and_fail_at_nothing(browser: Any) -> None:
+    page = await shown(browser, "vad_view", STATE)
+    for grid in ({}, GRID):  # before the first recording, and without a turn in it
+        if grid:
+            await page.evaluate(SHOW, [GRID, [[None] * 12 for _ in GRID], LEVELS])
+        for number in (1, 2):
+            await page.locator("canvas").nth(number).hover()
+            await page.keyboard.press("ArrowRight")
+    assert (await page.locator(".rtnb-vad output").text_content()).startswith("Point at a map")
+    assert not page.failures
+
+
 async def test_another_metric_gives_another_scale(browser: Any) -> None:
     page = await lab_page(browser)
     await page.get_by_text("light 20 %, dark 50 %").wait_for()
