@@ -66,6 +66,7 @@ class VadView {
   }
 
   play(/** @type {number} */ from_ms) {
+    if (!this.time.recording) return;
     this.player ??= new ClipPlayer(this.signal);
     this.model.send({ play_ms: Math.max(0, from_ms), view: this.id });
   }

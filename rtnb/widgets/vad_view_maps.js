@@ -75,10 +75,10 @@ export class SettingMap extends PaintedCanvas {
   }
 
   /** Pixels of a point. */
-  at(/** @type {number} */ x, /** @type {number} */ y) {
-    const share = (/** @type {Range} */ [low, high], /** @type {number} */ value) => (value - low) / (high - low);
+  at(/** @type {number[]} */ point) {
+    const [x, y] = this.ranges.map(([low, high], i) => (point[i] - low) / (high - low));
     const [width, height] = [this.canvas.clientWidth - PLOT.left - PLOT.right, this.height - PLOT.top - PLOT.bottom];
-    return { x: PLOT.left + share(this.ranges[0], x) * width, y: PLOT.top + (1 - share(this.ranges[1], y)) * height };
+    return { x: PLOT.left + x * width, y: PLOT.top + (1 - y) * height };
   }
 
   /** Write round numbers along both axes. */
@@ -88,9 +88,9 @@ export class SettingMap extends PaintedCanvas {
       return Array.from({ length: 7 }, (_, i) => (Math.ceil(low / step) + i) * step).filter((value) => value <= high);
     });
     Object.assign(g, { fillStyle: color("faint"), textAlign: "center" });
-    for (const x of xTicks) g.fillText(formatValue(x, this.axes[0].unit), this.at(x, 0).x, this.height - 5);
+    for (const x of xTicks) g.fillText(formatValue(x, this.axes[0].unit), this.at([x, 0]).x, this.height - 5);
     g.textAlign = "end";
-    for (const y of yTicks) g.fillText(formatValue(y, this.axes[1].unit), PLOT.left - 6, this.at(0, y).y + 4);
+    for (const y of yTicks) g.fillText(formatValue(y, this.axes[1].unit), PLOT.left - 6, this.at([0, y]).y + 4);
     g.textAlign = "start";
   }
 
@@ -102,14 +102,12 @@ export class SettingMap extends PaintedCanvas {
 
   /** Pixels of a mark, NaN where it has no place. */
   place(/** @type {Record<string, ?number>} */ mark) {
-    const [x, y] = this.axes.map(({ name }) => mark[name] ?? NaN);
-    return this.at(x, y);
+    return this.at(this.axes.map(({ name }) => mark[name] ?? NaN));
   }
 
   /** Pixels of a setting of the grid. */
   pixel(/** @type {number} */ index) {
-    const [x, y] = this.axes.map(({ values }) => values[index]);
-    return this.at(x, y);
+    return this.at(this.axes.map(({ values }) => values[index]));
   }
 
   paint(/** @type {Drawing} */ drawing) {
@@ -135,7 +133,7 @@ export class SettingMap extends PaintedCanvas {
     this.axes[0].values.forEach((_, i) => g.fillRect(this.pixel(i).x - 1.5, this.pixel(i).y - 1.5, 3, 3)); // NaN draws nothing
     g.globalAlpha = 1;
     g.beginPath();
-    for (const [delay_ms, cut_off] of this.page.grid.front) g.lineTo(this.at(delay_ms, cut_off).x, this.at(delay_ms, cut_off).y);
+    for (const point of this.page.grid.front) g.lineTo(this.at(point).x, this.at(point).y);
     g.stroke();
   }
 }

@@ -117,12 +117,14 @@ async def test_cut_offs_are_played_one_after_the_other(browser: Any) -> None:
 
 async def test_maps_without_values_are_empty_and_fail_at_nothing(browser: Any) -> None:
     page = await shown(browser, "vad_view", STATE)
+    await page.locator("canvas").first.click()
+    assert await played(page) == []
     for grid in ({}, GRID):  # before the first recording, and without a turn in it
         if grid:
             await page.evaluate(SHOW, [GRID, [[None] * 12 for _ in GRID], LEVELS])
         for number in (1, 2):
             await page.locator("canvas").nth(number).hover()
-            await page.keyboard.press("ArrowRight")
+            await page.locator("canvas").nth(number).press("ArrowRight")
     assert (await page.locator(".rtnb-vad output").text_content()).startswith("Point at a map")
     assert not page.failures
 
