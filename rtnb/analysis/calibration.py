@@ -382,7 +382,7 @@ class _Fit:
         """Yield the cell (setting and clip) of each boundary, and the boundary of service and model."""
         for number, (one, ours) in enumerate(zip(self._observed, model, strict=True)):
             for kind in kinds:
-                for a, b in _pairs((one.starts_ms, one.stops_ms)[kind], ours[kind], within_ms=within_ms):
+                for a, b in pair_up((one.starts_ms, one.stops_ms)[kind], ours[kind], within_ms=within_ms):
                     at_ms = (b if a is None else a) or 0
                     clip = max(0, bisect_right(one.clips_ms, at_ms + one.prefix_padding_ms * (kind == 0)) - 1)
                     yield number * self._n_clips + clip, a, b
@@ -428,7 +428,7 @@ class _Fit:
         return out
 
 
-def _pairs(observed: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[tuple[int | None, int | None]]:
+def pair_up(observed: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[tuple[int | None, int | None]]:
     """The boundaries that belong together, each to one other, in their order; None where there is no other."""
     pairs: list[tuple[int | None, int | None]] = []
     i = j = 0

@@ -320,6 +320,8 @@ def _share(hits: npt.NDArray[Any]) -> _Float:
 
 def _quantile(values: npt.NDArray[Any], q: float) -> _Float:
     """The definition of `weighted_quantiles`, every turn alike."""
+    if not values.size:  # no turns
+        return np.full(values.shape[:-1], np.nan)
     rows = values.reshape(-1, values.shape[-1])
     return weighted_quantiles(rows, np.ones((1, rows.shape[1])), share=q).reshape(values.shape[:-1])
 

@@ -32,6 +32,9 @@ from rtnb.widgets.channel import Answer, StreamWidget
 _SLICE_ROWS: Final = 100
 """Most rows of one turn of the loop: rows with audio hold it for some 5 ms (chosen)."""
 
+_CLIP_MS: Final = 60_000
+"""Longest clip that a page plays at once: 2.9 MB (chosen)."""
+
 _feeds: dict[EventLog, SessionFeed] = {}
 """The feed of each log that a view follows."""
 
@@ -261,7 +264,16 @@ class SessionView(StreamWidget):
         """Take note that the session is closed, after all of its rows."""
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
-        """Handle a message of a page; the result is the reply."""
+        """Handle a message of a page; the result is the reply.
+
+        Reply to play {start_ms, length_ms} with {held_from_ms} and the clip, 16-bit at 24 kHz: empty where no audio is
+        held.
+        """
+        if not self._is_fed:
+            return {"error": "There is no session yet."}
+        timeline, start_ms = self.feed.timeline, float(header["start_ms"])
+        length_ms = min(_CLIP_MS, header["length_ms"]) if start_ms >= timeline.dropped_ms else 0
+        return {"held_from_ms": timeline.dropped_ms}, [timeline.clip(start_ms, length_ms).tobytes()]
 
     def _on_page(self, page_id: str, change: str) -> None:
         """Handle a page that ``"joined"`` (show it everything) or ``"left"``."""

@@ -2,7 +2,7 @@
  * Plays the responses without gaps in an AudioWorklet, and reports how much of each item was played.
  *
  * Kernel to page: audio {item, end?} [PCM16 at 24 kHz], flush {}. Page to kernel: played {items: {id: samples}, state, latency_ms,
- * lead_ms, target_ms, gaps}, flushed {items}, state {state}.
+ * target_ms, gaps}, flushed {items}, state {state}.
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
@@ -109,9 +109,9 @@ class Player {
     Object.assign(this, { gaps, playing, lead_ms: (1000 * lead) / RATE_HZ });
     this.look();
     const latency_ms = 1000 * (this.context?.outputLatency || this.context?.baseLatency || 0);
-    const { state, lead_ms, target_ms } = this;
+    const { state, target_ms } = this;
     if (flushed) this.stream.send("flushed", { items });
-    else this.stream.send("played", { items, state, latency_ms, lead_ms, target_ms, gaps });
+    else this.stream.send("played", { items, state, latency_ms, target_ms, gaps });
   }
 
   look() {

@@ -63,7 +63,6 @@ class Speaker(SessionView):
     state = Unicode("no page", help="no page, starting, idle, playing, blocked, elsewhere, insecure or refused.")
     gaps = Int(0, help="Number of times the page had nothing to play in the middle of a response.")
     buffer_ms = Int(200, help="Audio the page waits for before it plays; it adapts, up to 600 ms.")
-    lead_ms = Float(0.0, help="Audio that waits on the page.")
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
         self._item = ""  # the item that is resampled now
@@ -170,8 +169,7 @@ class Speaker(SessionView):
         elif kind == "flushed":
             self._report(header["items"], 0.0)
         elif kind == "played":
-            self.state, self.gaps = header["state"], header["gaps"]
-            self.buffer_ms, self.lead_ms = round(header["target_ms"]), header["lead_ms"]
+            self.state, self.gaps, self.buffer_ms = header["state"], header["gaps"], round(header["target_ms"])
             self._report(header["items"], header["latency_ms"] / 1000)  # heard only when it leaves the loudspeaker
 
     def _report(self, items: dict[str, int], later_s: float) -> None:

@@ -1,19 +1,17 @@
-"""`TracePlayer`: player of a recorded session; the page requests the sound that it plays."""
+"""`TracePlayer`: player of a recorded session; the page requests the audio that it plays."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from traitlets import Unicode
 
-import rtnb.trace
 from rtnb.trace import Trace
 from rtnb.trace.report import part, player_data
-from rtnb.widgets._base import Widget
+from rtnb.widgets._base import FOLDER, Widget
 
-_FOLDER = Path(rtnb.trace.__file__).parent
+_FOLDER = FOLDER.parent / "trace"
 
 
 class TracePlayer(Widget):

@@ -1,5 +1,5 @@
 /**
- * The conversation as it grows: rows to read, hear, copy and save.
+ * The conversation as it grows: rows to read and hear.
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
@@ -8,16 +8,15 @@
  * @property {boolean} can_transcribe whether a button can switch input transcription on
  *
  * Kernel to page: reset {}, entry {id, role, text, status, detail, note, index, start_ms, has_audio, heard_share,
- * heard_characters}. Page to kernel: export {format} → {text}, play {id} → [PCM16 at 24 kHz], transcribe.
+ * heard_characters}. Page to kernel: play {start_ms, length_ms} → {held_from_ms} [PCM16 at 24 kHz], transcribe.
  */
-import { ClipPlayer, add, button, clock, download, int16, onChannel, onKey, put, save, watch } from "./shared.js";
+import { ClipPlayer, add, button, clock, int16, onChannel, onKey, put, save, watch } from "./shared.js";
 
 /** @type {Record<string, string>} */
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
-/** @type {Record<string, string>} */
-const FILES = { txt: "text/plain", srt: "application/x-subrip", vtt: "text/vtt", json: "application/json" };
 export const PAGE_ENTRIES = 500; // the same number as in transcript.py
 const NEAR_PX = 24;
+const MOST_MS = 60_000; // of a turn that has no end yet
 
 /** What stands below the text of an entry; empty where there is nothing to say. */
 export function describe(/** @type {any} */ { status, detail, text }) {
@@ -80,12 +79,12 @@ class Rows {
     this.onPlay = onPlay;
     this.onTranscribe = onTranscribe;
     this.list = add(root, "div", { role: "log", tabIndex: 0, "aria-label": "Turns" });
-    this.empty = add(this.list, "p", { className: "rtnb-faint", textContent: "Type a message, or start the microphone." });
-    this.older = add(this.list, "p", { className: "rtnb-faint", hidden: true });
-    this.older.textContent = `Showing the newest ${PAGE_ENTRIES} turns. Save writes the newest 5,000.`;
+    add(this.list, "p", { className: "rtnb-faint rtnb-empty", textContent: "Type a message, or start the microphone." });
+    const older = `Showing the newest ${PAGE_ENTRIES} turns.`;
+    this.older = add(this.list, "p", { className: "rtnb-faint", hidden: true, textContent: older });
     this.list.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.list;
-      // A list that has grown or shrunk scrolls by itself: only the user ends the following.
+      // The browser scrolls a list that has grown or shrunk; only the user ends the following.
       if (scrollHeight - clientHeight === this.height) this.following = this.height - scrollTop < NEAR_PX;
     });
     this.list.addEventListener("click", (/** @type {MouseEvent} */ event) => this.onClick(/** @type {Element} */ (event.target)));
@@ -100,7 +99,6 @@ class Rows {
     this.rows.clear();
     this.following = true;
     put(this.older, { hidden: true });
-    put(this.empty, { hidden: false });
   }
 
   show(/** @type {any} */ entry) {
@@ -114,7 +112,6 @@ class Rows {
       this.rows.delete(first.entry.id);
       put(this.older, { hidden: false });
     }
-    put(this.empty, { hidden: true });
     this.settle();
   }
 
@@ -169,9 +166,8 @@ function render({ model, el, channel, signal }) {
   /** @type {?ClipPlayer} */
   let player = null;
   let chosen = ""; // the entry that was played last
-  const onChange = () => {
-    for (const { entry, play } of rows.rows.values()) put(play, { textContent: player?.clip && entry.id === chosen ? "■" : "▶" });
-  };
+  const onChange = () => rows.rows.forEach(({ entry, play }) =>
+    put(play, { textContent: player?.clip && entry.id === chosen ? "■" : "▶" }));
   const onPlay = (/** @type {any} */ entry) => {
     if (!entry?.has_audio) return;
     player ??= new ClipPlayer(signal, onChange);
@@ -180,27 +176,15 @@ function render({ model, el, channel, signal }) {
     if (again) return;
     chosen = entry.id;
     const failed = (/** @type {Error} */ { message }) => put(status, { textContent: message });
-    stream.request("play", { id: chosen }).then(({ buffers: [pcm] }) => player?.play(int16(pcm)), failed);
+    const length_ms = entry.stop_ms === null ? MOST_MS : entry.stop_ms - entry.start_ms;
+    const clip = stream.request("play", { start_ms: entry.start_ms, length_ms });
+    clip.then(({ buffers: [pcm] }) => player?.play(int16(pcm)), failed);
   };
   const rows = new Rows(root, model, signal, onPlay, () => stream.send("transcribe", {}));
   const stream = channel.openStream(model.get("stream_name"), (kind, header) => {
     if (kind === "reset") rows.reset();
     else rows.show(header);
   }, signal);
-
-  const act = (/** @type {string} */ text, /** @type {() => Promise<string>} */ action) =>
-    button(head, text, async () => {
-      status.textContent = await action().catch((error) => `${text} failed: ${error.message}`);
-    });
-  const fetched = async (/** @type {string} */ format) => (await stream.request("export", { format })).text;
-  act("Copy", async () => (await navigator.clipboard.writeText(await fetched("txt")), "Copied"));
-  const format = add(head, "select", { "aria-label": "File format" });
-  for (const value of Object.keys(FILES)) format.add(new Option(value === "txt" ? "Text" : value.toUpperCase(), value));
-  act("Save", async () => {
-    const name = `transcript.${format.value}`;
-    download(name, await fetched(format.value), FILES[format.value]);
-    return `Saved ${name}`;
-  });
   watch(model, ["selected_index", "can_transcribe"], () => rows.mark(), signal);
 }
 

@@ -1,4 +1,4 @@
-"""`Transcript`: the conversation as it grows, to read, hear, copy and save."""
+"""`Transcript`: the conversation as it grows, to read and hear."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from traitlets import Bool, Int
 
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
-from rtnb.trace import conversation
-from rtnb.trace.conversation import Entries, Entry
+from rtnb.trace.conversation import Entries, Entry, as_json
 from rtnb.trace.timeline import Timeline
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
@@ -19,14 +18,6 @@ from rtnb.widgets.channel import Answer
 
 PAGE_ENTRIES: Final = 500
 """The newest entries stand on the page, the same number as in transcript.js (chosen)."""
-
-_CLIP_MS: Final = 60_000  # the most that one click plays: 2.9 MB
-_FORMATS: Final[dict[str, Callable[[list[Entry]], str]]] = {
-    "txt": conversation.to_text,
-    "srt": conversation.to_srt,
-    "vtt": conversation.to_vtt,
-    "json": conversation.to_json,
-}
 
 
 class Transcript(SessionView):
@@ -44,9 +35,10 @@ class Transcript(SessionView):
     selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
     can_transcribe = Bool(False, help="Whether input transcription can be switched on here.").tag(sync=True)
 
+    _transcribe: Callable[[], object] | None = None
+
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
         self._entries = Entries(Timeline())
-        self._transcribe: Callable[[], object] | None = None
         super().__init__(session, **traits)
 
     def on_transcribe(self, callback: Callable[[], object]) -> None:
@@ -55,24 +47,8 @@ class Transcript(SessionView):
 
     @property
     def entries(self) -> list[Entry]:
-        """The newest 5,000 entries, with their times in ms since the first event."""
+        """The newest 5,000 entries with their times in ms; `rtnb.trace.to_srt` makes subtitles of them."""
         return self._entries.timed()
-
-    def to_text(self) -> str:
-        """Return plain text: one paragraph per entry."""
-        return conversation.to_text(self.entries)
-
-    def to_srt(self) -> str:
-        """Return SubRip subtitles; the times fit `Waveform` and a recording of the whole session."""
-        return conversation.to_srt(self.entries)
-
-    def to_vtt(self) -> str:
-        """Return WebVTT subtitles."""
-        return conversation.to_vtt(self.entries)
-
-    def to_json(self) -> str:
-        """Return a JSON list with all fields of each entry."""
-        return conversation.to_json(self.entries)
 
     def _on_session(self, source: Session | EventLog) -> None:
         self._entries = Entries(self.feed.timeline)
@@ -86,7 +62,7 @@ class Transcript(SessionView):
 
     def _show(self, ids: list[str]) -> None:
         entries = self._entries.timed(ids[-PAGE_ENTRIES:])
-        self._stream.publish_batch("entry", [(conversation.as_json(entry), ()) for entry in entries])
+        self._stream.publish_batch("entry", [(as_json(entry), ()) for entry in entries])
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":
@@ -94,13 +70,9 @@ class Transcript(SessionView):
             self._show(list(islice(reversed(self._entries.all), PAGE_ENTRIES))[::-1])
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
-        """Handle export {format} → {text}, play {id} → [PCM16 at 24 kHz], and transcribe."""
-        if kind == "export":
-            return {"text": _FORMATS[header["format"]](self.entries)}
-        if kind == "play" and header["id"] in self._entries.all:
-            (entry,) = self._entries.timed([header["id"]])
-            length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)
-            return {}, [self.feed.timeline.clip(entry.start_ms, length_ms).tobytes()]
-        if kind == "transcribe" and self._transcribe is not None:
+        """Handle transcribe, and play as any view does."""
+        if kind == "play":
+            return super()._on_message(kind, header, buffers)
+        if self._transcribe is not None:
             self._transcribe()
         return None

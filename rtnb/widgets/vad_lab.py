@@ -1,194 +1,248 @@
 """`VadLab`: try turn detection settings on recordings, apply one to the session, and compare it with the service.
 
-The page draws; segments, figures and maps are computed here, on the background loop. The messages of `VadView` are
-listed in vad_view.js.
+`Bench` holds the recordings and computes; the page draws (`VadView`) and has plain widgets around that.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+import json
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from html import escape
+from math import isnan
 from typing import Any, Final
 
 import ipywidgets
 import numpy as np
+import pandas as pd
 import traitlets
 
 from rtnb._loop import shared_loop
-from rtnb.analysis.overlaps import Overlap
+from rtnb.analysis.calibration import TOLERANCE_MS, pair_up
+from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
+from rtnb.analysis.listening import Heard, listen
+from rtnb.analysis.overlaps import Overlap, overlap_lab
+from rtnb.analysis.recommendation import Recommendation, recommend
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweeping import METRICS, SERVER_MODEL_V1
+from rtnb.analysis.sweeping import SERVER_MODEL_V1, Sweep, evaluate
 from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
 from rtnb.audio.decimate import min_max
 from rtnb.client import Session
-from rtnb.errors import RtnbError
-from rtnb.experiments.calibration import probe
+from rtnb.errors import AudioError, RtnbError
+from rtnb.experiments.calibration import Probe, probe
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
-from rtnb.vad import FRAME_MS, VadConstants
-from rtnb.widgets._base import bundle, format_error, styles
-from rtnb.widgets.channel import Answer, StreamWidget, shared_channel
+from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
+from rtnb.widgets._base import Widget, bundle, format_error, styles
+from rtnb.widgets.channel import shared_channel
+from rtnb.widgets.knobs import knobs_of
 from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.overlap_view import OverlapView
-from rtnb.widgets.settings import close_all
-from rtnb.widgets.vad_bench import KNOBS, MAPPED, TOLERANCE_MS, Bench
+from rtnb.widgets.settings import Look, close_all, format_note
 
-SECONDS: Final = {"turn": 15.0, "room tone": 10.0}
-"""Kinds of recordings, and how long one lasts."""
+COLUMNS: Final = {
+    "threshold": ("threshold", ""),
+    "silence_duration_ms": ("silence duration", "ms"),
+    "cut_off_rate": ("turns cut off", "%"),
+    "delay_p50_ms": ("delay, median", "ms"),
+    "delay_p90_ms": ("delay, P90", "ms"),
+    "no_fire_rate": ("turns without an end", "%"),
+    "false_triggers_per_h": ("false starts", "per h"),
+    "self_interruptions_per_min": ("self-interruptions", "per min"),
+    "missed_rate": ("turns missed", "%"),
+    "clipped_rate": ("onsets clipped", "%"),
+    "billed_tokens": ("billed audio", "tokens"),
+}
+"""Names and units, on the page, of a setting and its metrics."""
+MAX_RECORDINGS: Final = 500
+MAX_AUDIO_H: Final = 2.0
+"""Bounds of one bench: two hours of audio at 24 kHz take 0.7 GB of memory. Chosen."""
+_SETTING: Final = ("threshold", "silence_duration_ms", "prefix_padding_ms")
+KNOBS: Final = {name: knobs_of("turn_detection")[name] for name in _SETTING}
+"""Knobs that make a setting."""
+_KINDS: Final[dict[str, tuple[float, str, Callable[..., Recording]]]] = {
+    "turn": (15.0, "Answer one question and think aloud: how do you get to work?", Recording.of_one_turn),
+    "room tone": (10.0, "Say nothing.", Recording.of_room_tone),
+}
+"""Kinds of recordings: seconds, what to do meanwhile, and how the recording is made."""
 COMPARED_S: Final = 20.0
 """Longest part of a recording that is played to the service (chosen)."""
-PROMPTS: Final = (
-    "How do you get to work? Think aloud, take your time.",
-    "Spell your e-mail address, and read a phone number.",
-    "Order dinner for three. You have not decided yet.",
-    "What did you do last weekend? Remember as you speak.",
-)
-"""Questions whose answers have the pauses that people make when they think."""
-BIN_MS: Final = 4
-"""Shortest stretch of audio that one pair of the waveform covers."""
-MAX_BINS: Final = 200_000
-"""Pairs sent to the page, 0.8 MB; a longer recording (over 13 min) gets longer bins."""
-MAX_SEGMENTS: Final = 5_000
-"""Segments sent to the page; the rest of a recording with more is shown without."""
-MAX_CLIP_MS: Final = 10_000.0
-"""Longest clip that the page may play at a time."""
-_MAX_NAME: Final = 80
+START: Final = "Record the silent room first, then turns as people will speak them, pauses included."
+THRESHOLDS: Final = [round(0.05 * k, 2) for k in range(1, 20)]
+"""Thresholds that the overlaps are tried with."""
+MAX_BINS: Final = 100_000
+"""Pairs of lowest and highest sample that the page gets of a recording at most, 0.4 MB (chosen)."""
+CLIP_MS: Final = 3_000
+"""Length of a clip that the page plays."""
 
 
-class VadView(StreamWidget):
-    """Sliders, waveform, speech probabilities, maps of all settings, and the buttons of the VAD lab.
+class Bench:
+    """Recordings, their speech probabilities, and the metrics of every setting.
 
     Parameters
     ----------
-    bench : Bench
-        The recordings.
-    run_action : callable
-        Awaited with the action of a pressed button, on the background loop: "use", "apply", "compare",
-        "record_room_tone" or "record_turn".
-    **traits
-        Any of its traits.
+    recordings : iterable of Recording or path
+        May be empty; `add` takes more.
+    constants : VadConstants
+        Model of the service, e.g. of a calibration.
+    """
+
+    def __init__(self, recordings: Iterable[Any] = (), *, constants: VadConstants = SERVER_MODEL_V1) -> None:
+        self.recordings: list[Recording] = []
+        self.heard: list[Heard] = []
+        """Speech probabilities of each recording."""
+        self.constants = constants
+        self.sweep: Sweep | None = None
+        """All settings; None without recordings."""
+        self.recommendation: Recommendation | None = None
+        """From `sweep`, so that no figure of the lab contradicts it; None where there are no turns."""
+        self.add(recordings)
+
+    def add(self, recordings: Iterable[Any]) -> None:
+        """Listen to more recordings: seconds per hour of audio.
+
+        Raises
+        ------
+        AudioError, OSError
+            A recording that cannot be used, or more than `MAX_RECORDINGS` or `MAX_AUDIO_H`; then none is added.
+        """
+        new: list[Recording] = []
+        for one in recordings:
+            new.append(one if isinstance(one, Recording) else Recording.load(one))
+            n, all_ms = len(self.recordings + new), sum(each.duration_ms for each in self.recordings + new)
+            if n > MAX_RECORDINGS or all_ms > 3_600_000 * MAX_AUDIO_H:
+                held = f"the bench holds at most {MAX_RECORDINGS} recordings and at most {MAX_AUDIO_H:g} h of audio"
+                error = AudioError(f"{n} recordings, {all_ms / 3_600_000:.2f} h: {held}")
+                raise error.with_hint("Use rtnb.sweep for more: it reads recordings one by one.")
+        if not new:
+            return
+        heard, failures = listen(new, progress=False)
+        if failures:
+            raise AudioError(f"{failures[0].name}: {failures[0].error}")
+        self.recordings += new
+        self.heard += heard
+        self._evaluate()
+
+    def split(self, index: int, *, turn_gap_ms: float) -> None:
+        """Divide one recording into turns anew: a silence at least this long separates two of them."""
+        self.recordings[index] = made = self.recordings[index].split(turn_gap_ms=turn_gap_ms)
+        self.heard[index : index + 1] = listen([made], progress=False)[0]  # its probabilities are kept on disk
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        self.sweep = evaluate(self.heard, constants=self.constants)
+        self.recommendation = recommend(self.sweep) if self.sweep.n_turns else None
+
+    def segments(self, index: int, setting: ServerVad) -> tuple[Segment, ...]:
+        """Return the segments that the local model finds in one recording."""
+        values: dict[str, Any] = {name: getattr(setting, name) for name in KNOBS}
+        return server_vad_segments(self.heard[index].probabilities, **values, constants=self.constants)
+
+    def cut_offs(self, index: int, segments: Iterable[Segment]) -> list[int]:
+        """Return the first early stop in each turn of one recording that has one, ms, as `sweep` counts them."""
+        stops_ms = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+        spans = [(turn.start_ms, turn.end_ms - CUT_OFF_TOLERANCE_MS) for turn in self.recordings[index].turns]
+        early = [[ms for ms in stops_ms if start_ms < ms < end_ms] for start_ms, end_ms in spans]
+        return [found[0] for found in early if found]
+
+    def compare(self, index: int, setting: ServerVad, observed: Probe, *, until_ms: float) -> dict[str, int]:
+        """Compare times that a service reported for the beginning of a recording with those of the local model.
+
+        Parameters
+        ----------
+        index : int
+            Position of the recording.
+        setting : ServerVad
+            Threshold, silence duration and prefix padding that the service used.
+        observed : Probe
+            Reported times in ms of the recording: prefix padding and silence included.
+        until_ms : float
+            Length of the part that the service received.
+
+        Returns
+        -------
+        dict
+            n_service and n_model (starts and stops of each), n_matched (within `TOLERANCE_MS`, each used once).
+        """
+        segments = [one for one in self.segments(index, setting) if FRAME_MS * one.start_frame < until_ms]
+        prefix_ms: Any = setting.prefix_padding_ms
+        starts_ms = [FRAME_MS * one.start_frame - prefix_ms for one in segments]
+        stops_ms = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+        pairs = pair_up(observed.starts_ms, starts_ms, within_ms=TOLERANCE_MS)
+        pairs += pair_up(observed.stops_ms, stops_ms, within_ms=TOLERANCE_MS)
+        n_service, n_model = (sum(pair[side] is not None for pair in pairs) for side in (0, 1))
+        return {"n_service": n_service, "n_model": n_model, "n_matched": n_service + n_model - len(pairs)}
+
+    def metrics(self, setting: ServerVad) -> pd.Series[Any]:
+        """Return a setting as the service rounds it, and its metrics over all recordings, by the names in `COLUMNS`."""
+        threshold, silence_ms, prefix_ms = ([float(getattr(setting, name))] for name in KNOBS)
+        axes = {"thresholds": threshold, "silences_ms": silence_ms, "prefixes_ms": prefix_ms}
+        return evaluate(self.heard, **axes, constants=self.constants).to_frame().iloc[0][[*COLUMNS]].astype(float)
+
+    def grid(self) -> dict[str, Any]:
+        """Return all settings of the sweep with their metrics, for the maps: see `Grid` in vad_view_maps.js."""
+        if self.sweep is None:
+            return {}
+        frame = self.sweep.to_frame()
+        frame = frame[frame["prefix_padding_ms"] == SERVER_VAD_DEFAULTS.prefix_padding_ms]
+        columns = [
+            {"name": name, "label": label, "unit": unit, "values": frame[name].to_numpy(np.float32).tobytes()}
+            for name, (label, unit) in COLUMNS.items()
+        ]
+        front = self.recommendation.front if self.recommendation else ()
+        front_points = [(one.delay_p90_ms, one.cut_off) for one in front]
+        return {"columns": columns, "n_silences": len(self.sweep.silences_ms), "front": front_points}
+
+    def table(self, settings: pd.DataFrame) -> pd.DataFrame:
+        """Return `metrics` of named settings, a column each, as texts: a row for each metric that is known."""
+        n_turns = sum(len(one.turns) for one in self.recordings)
+        counts = f"turns: {n_turns}, recordings: {len(self.recordings)}"
+        known = settings.loc[[*COLUMNS][2:]].dropna(how="all")
+        rows = {}
+        for name, values in zip(known.index, known.to_numpy().tolist(), strict=True):
+            label, unit = COLUMNS[name]
+            rows[label] = [_format(value, unit) for value in values]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=settings.columns).rename_axis(columns=counts)
+
+
+def _format(value: float, unit: str) -> str:
+    if not np.isfinite(value):
+        return "never" if value == np.inf else "–"
+    return f"{100 * value:.1f} %" if unit == "%" else f"{value:.0f} {unit}"
+
+
+class _Setting(traitlets.HasTraits):
+    """Values of a setting as traits."""
+
+    threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="0 to 1. Higher needs clearer speech.").tag(sync=True)
+    silence_duration_ms = traitlets.Int(200, min=0, help="Silence that ends a turn, ms.").tag(sync=True)
+    prefix_padding_ms = traitlets.Int(300, min=0, help="Audio kept from before the start, ms.").tag(sync=True)
+
+
+class VadView(_Setting, Widget):
+    """Waveform and speech probabilities of a recording, and maps of all settings.
+
+    Parameters
+    ----------
+    clip : callable
+        Returns the audio of the shown recording from a time in ms on: `CLIP_MS` of PCM16 at 24 kHz.
     """
 
     _esm = bundle("vad_view.js")
     _css = styles("vad_lab.css")
 
-    threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="0 to 1. Higher needs clearer speech.").tag(sync=True)
-    silence_duration_ms = traitlets.Int(200, min=0, help="Silence that ends a turn, ms.").tag(sync=True)
-    prefix_padding_ms = traitlets.Int(300, min=0, help="Audio kept from before the start, ms.").tag(sync=True)
-    metric = traitlets.Enum(tuple(MAPPED), "cut_off_rate", help="Metric of the map.").tag(sync=True)
-    enabled = traitlets.List(traitlets.Unicode(), help="Actions whose buttons can be pressed.").tag(sync=True)
-    status = traitlets.Dict({"text": "", "problem": False}, help="Line below the buttons.").tag(sync=True)
+    recording: Any = traitlets.Dict(help="Shown recording with its labels.").tag(sync=True)
+    grid: Any = traitlets.Dict(help="Metrics of all settings.").tag(sync=True)
+    figures: Any = traitlets.Dict(help="Effect of the shown setting.").tag(sync=True)
+    service: Any = traitlets.List(help="Starts and stops of the service in this recording, ms.").tag(sync=True)
 
-    def __init__(self, bench: Bench, run_action: Callable[[str], Coroutine[Any, Any, None]], **traits: Any) -> None:
-        super().__init__(**traits)
-        self.bench = bench
-        self.index = 0
-        """Position of the shown recording on the bench."""
-        self._run_action = run_action
-        self._service: list[tuple[int, int | None]] = []
-        self.open_stream(self._on_message)
-        self._stream.on_page(lambda page_id, change: self.refresh() if change == "joined" else None)
-
-    @property
-    def setting(self) -> ServerVad:
-        """The shown setting."""
-        return ServerVad(**{name: getattr(self, name) for name in KNOBS})
-
-    @property
-    def recording(self) -> Recording | None:
-        """The shown recording; None without any."""
-        return self.bench.recordings[self.index] if self.bench.recordings else None
-
-    def show(self, index: int) -> None:
-        """Show another recording."""
-        if 0 <= index < len(self.bench.recordings):
-            self.index = index
-            self._service = []
-            self._publish_recording()
-
-    def refresh(self) -> None:
-        """Show the current contents of the bench."""
-        self._publish_recording()
-        self._publish_grid()
-
-    def show_service(self, starts_ms: Iterable[int], stops_ms: Iterable[int]) -> None:
-        """Show starts and stops observed for this recording, in its own time."""
-        stops = sorted(stops_ms)
-        self._service = [(at, next((stop for stop in stops if stop > at), None)) for at in sorted(starts_ms)]
-        self._stream.publish("service", {"segments": self._service})
-
-    def _publish_recording(self) -> None:
-        recording = self.recording
-        if recording is None:
-            return
-        constants = self.bench.constants
-        bin_ms = max(BIN_MS, math.ceil(recording.duration_ms / MAX_BINS))
-        samples_per_bin = ms_to_samples(bin_ms, rate_hz=recording.rate_hz)
-        peaks = min_max(np.frombuffer(encode_pcm16(recording.audio), "<i2"), samples_per_bin=samples_per_bin)
-        header = {
-            "index": self.index,
-            "names": [one.name[:_MAX_NAME] for one in self.bench.recordings],
-            "bin_ms": 1000 * samples_per_bin / recording.rate_hz,
-            "duration_ms": recording.duration_ms,
-            "frame_ms": FRAME_MS,
-            "turns": [(turn.start_ms, turn.end_ms) for turn in recording.turns],
-            "pauses": [pause for turn in recording.turns for pause in turn.pauses],
-            "turn_gap_ms": recording.turn_gap_ms,
-            "levels": [(constants.local(k / 100), constants.release(k / 100)) for k in range(101)],
-        }
-        probabilities = np.asarray(self.bench.probabilities(self.index), np.float32)
-        self._stream.publish("recording", header, [peaks.tobytes(), probabilities.tobytes()])
-        self._stream.publish("service", {"segments": self._service})
-
-    def _publish_grid(self) -> None:
-        sweep = self.bench.sweep
-        if sweep is None:
-            return
-        marks = {"■": SERVER_VAD_DEFAULTS, "◆": self.bench.recommended()}
-        maps = self.bench.maps()
-        header = {
-            "metrics": [{"name": name, "label": label, "unit": METRICS[name].unit} for name, label in MAPPED.items()],
-            "thresholds": sweep.thresholds.tolist(),
-            "silences_ms": sweep.silences_ms.tolist(),
-            "n_turns": sweep.n_turns,
-            "marks": {sign: self.bench.position(one) for sign, one in marks.items() if one is not None},
-            "maps": [{name: getattr(one, name) for name in ("x_ticks", "y_ticks", "stops", "columns")} for one in maps],
-        }
-        arrays = [*self.bench.grids(), *(axis.astype(np.float32) for one in maps for axis in (one.x, one.y))]
-        self._stream.publish("grid", header, [array.tobytes() for array in arrays])
-
-    def _figures(self, setting: ServerVad) -> dict[str, Any]:
-        bench, index, advice = self.bench, self.index, self.bench.recommendation
-        segments = bench.segments(index, setting)[:MAX_SEGMENTS] if bench.recordings else ()
-        return {
-            "index": index,
-            "position": bench.position(setting),
-            "segments": [(one.audio_start_ms, one.audio_end_ms) for one in segments],
-            "cut_offs": bench.cut_offs(index, segments) if bench.recordings else [],
-            "rows": bench.figures(*(float(getattr(setting, name)) for name in KNOBS)),
-            "recommendation": [] if advice is None else [advice.verdict, *advice.advice[:2]],
-        }
-
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer | Awaitable[Answer]:
-        if kind == "show":
-            self.show(int(header["index"]))
-        elif kind == "split" and self.recording is not None:
-            self.bench.split(int(header["index"]), turn_gap_ms=float(header["turn_gap_ms"]))
-            self.refresh()
-        elif kind == "figures":
-            return asyncio.to_thread(self._figures, ServerVad(**header))  # up to 0.1 s for 2 h of audio
-        elif kind == "play" and (recording := self.recording) is not None:
-            rate_hz, span_ms = recording.rate_hz, min(header["span_ms"], MAX_CLIP_MS)
-            first, count = (ms_to_samples(ms, rate_hz=rate_hz) for ms in (header["start_ms"], span_ms))
-            clip = resample(recording.audio[first : first + count], from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
-            return {}, [encode_pcm16(clip)]
-        elif kind == "action":
-            shared_loop().submit(self._run_action(header["name"]))
-        return None
+    def __init__(self, clip: Callable[[float], bytes]) -> None:
+        super().__init__()
+        self.on_msg(lambda _, message, buffers: self.send(message, [clip(message["play_ms"])]))
 
 
-class VadLab(ipywidgets.VBox):  # type: ignore[misc]
+class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
     """Effect of every server VAD setting on recordings; choose a setting, apply it, compare it with the service.
 
     `threshold`, `silence_duration_ms` and `prefix_padding_ms` are the shown setting: traits, to be set, observed and
@@ -196,8 +250,8 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
 
     Parameters
     ----------
-    recordings : Recording or path, iterable of them, Session, or Playground
-        With labelled turns, see `rtnb.Recording`; at most 500, and 2 hours. A session here means no recordings yet.
+    recordings : Recording or path, or iterable of them
+        With labelled turns, see `rtnb.Recording`; at most 500, and 2 hours.
     session : Session or Playground, optional
         Target of *Apply to session* and *Compare with the service*; it may live on any event loop.
     microphone : Microphone, optional
@@ -206,7 +260,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         Model of the service: `Calibration.constants` of a calibration.
     overlaps : iterable of Overlap, optional
         Labelled interruptions, coughs, echo …: adds a view of the clips that stop the assistant. *Apply to session*
-        then applies a second threshold while the assistant speaks, `overlap_view.speaking_threshold`.
+        then applies a second threshold while the assistant speaks, `speaking_threshold`.
 
     Raises
     ------
@@ -220,9 +274,7 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
     >>> await lab.apply()                             # doctest: +SKIP
     """
 
-    threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="0 to 1. Higher needs clearer speech.")
-    silence_duration_ms = traitlets.Int(200, min=0, help="Silence that ends a turn, ms.")
-    prefix_padding_ms = traitlets.Int(300, min=0, help="Audio kept from before the start, ms.")
+    speaking_threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="Threshold while the assistant speaks.")
 
     def __init__(
         self,
@@ -233,57 +285,76 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         constants: VadConstants = SERVER_MODEL_V1,
         overlaps: Iterable[Overlap] = (),
     ) -> None:
-        if _is_session(recordings):
-            recordings, session = (), recordings
-        if session is not None and not _is_session(session):
+        controls = getattr(session, "turn_detection", None)
+        if session is not None and controls is None and not isinstance(session, Session):
             raise TypeError(f"session is a {type(session).__name__}; allowed: a Session or a Playground")
         single = isinstance(recordings, (Recording, str)) or not isinstance(recordings, Iterable)
         self.bench = Bench([recordings] if single else recordings, constants=constants)
         self.microphone = Microphone() if microphone is None else microphone
+        self.view = VadView(self._clip)
+        clips, settings = list(overlaps), [ServerVad(threshold=one) for one in THRESHOLDS]
+        self.overlaps = overlap_lab(clips, settings, constants=constants) if clips else None
+        """Table of `rtnb.overlap_lab`; None without clips."""
         self._target = session
-        self._actions: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-            "use": self._use_recommended,
-            "apply": self.apply,
-            "compare": self.compare,
-            "record_room_tone": lambda: self.record("room tone"),
-            "record_turn": self.record,
-        }
-        enabled = [name for name in self._actions if session is not None or name not in ("apply", "compare")]
-        self.view = VadView(self.bench, self._run_action, enabled=enabled)
-        self._accordion = ipywidgets.Accordion([self.microphone], titles=("Microphone",), selected_index=None)
-        clips = list(overlaps)
-        self.overlap_view = OverlapView(clips, constants=constants) if clips else None
-        """View of the overlaps; None without clips."""
-        views = [self.view, *([self.overlap_view] if self.overlap_view else [])]
-        super().__init__([*views, self._accordion, shared_channel()], layout=ipywidgets.Layout(min_width="0"))
-        self.add_class("rtnb-vad-lab")
         self._switch: Any = None
-        self._parts = [*views, self._accordion, self.layout, *([self.microphone] if microphone is None else [])]
-        controls = [one for one in (self.view, getattr(session, "turn_detection", None)) if one is not None]
-        # The playground's control comes last: its setting is in force, so it replaces the defaults of the lab.
-        self._links = [traitlets.link((control, name), (self, name)) for control in controls for name in KNOBS]
-        if self.overlap_view:
-            self._links.append(traitlets.link((self, "threshold"), (self.overlap_view, "listening_threshold")))
+        self._exits = ExitStack()
+        self._look = Look()
+        super().__init__(layout=self._look.layout)
+        self.add_class("rtnb-vad-lab")
+        self.children = self._rows(controls)
+        self._exits.callback(close_all, self.view, *([self.microphone] if microphone is None else []))
+        self.observe(self._show_figures, [*KNOBS, "speaking_threshold"])
+        self._show_bench()
+
+    def _rows(self, controls: Any) -> list[Any]:
+        """Make the widgets of the page, top to bottom, and link the knobs with the view and a playground's controls."""
+        row, column = partial(self._look.make, ipywidgets.HBox), partial(self._look.make, ipywidgets.VBox)
+        html = partial(self._look.make, ipywidgets.HTML)
+        knobs = []
+        for name, knob in KNOBS.items():
+            slider = self._look.input(knob, getattr(self, name))
+            knobs.append(column([slider, html(format_note(knob.help, knob.tooltip))]))
+            # The playground's control comes last: its setting is in force, so it replaces the defaults of the lab.
+            for source in ((self.view, name), (slider, "value"), *([] if controls is None else [(controls, name)])):
+                self._exits.callback(traitlets.link(source, (self, name)).unlink)
+        self._picker = self._look.make(ipywidgets.Dropdown, description="Recording")
+        self._gap = self._look.make(ipywidgets.BoundedFloatText, description="Turn gap (ms)", max=1e9, step=100)
+        self._picker.observe(self._show_recording, "value")
+        self._gap.observe(self._on_gap, "value")
+        self._table, self._advice, self._status, self._shares = (html() for _ in range(4))
+        speaking = self._look.make(ipywidgets.FloatSlider, max=1.0, step=0.05, description="Threshold ●")
+        traitlets.link((self, "speaking_threshold"), (speaking, "value"))
+        actions: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {"Use recommended": self._use_recommended}
+        if self._target is not None:
+            actions |= {"Apply to session": self.apply, "Compare with the service": self.compare}
+        actions |= {"Record room tone": partial(self.record, "room tone"), "Record a turn": self.record}
+        self._buttons = [self._look.button(text, partial(self._start, action)) for text, action in actions.items()]
+        return [
+            row(knobs),
+            row([self._picker, self._gap, html("Drag the line to set the threshold; click to listen.")]),
+            self.view,
+            row([self._table, column([self._advice, row(self._buttons), self._status])]),
+            *([self._shares, speaking] if self.overlaps is not None else []),
+            self.microphone,
+            shared_channel(),
+            self._look.sheet,
+        ]
 
     @property
     def turn_detection(self) -> ServerVad:
         """The shown setting, ready for ``session.update(turn_detection=…)``."""
-        return self.view.setting
-
-    @property
-    def session(self) -> Session | None:
-        """Session to apply settings to; blocks until a playground's session is open."""
-        return self._target if isinstance(self._target, Session | None) else self._target.session
+        return ServerVad(**{name: getattr(self, name) for name in KNOBS})
 
     @property
     def recommended(self) -> ServerVad | None:
         """Recommended setting; None where the turns show none (see ``lab.bench.recommendation``)."""
-        return self.bench.recommended()
+        recommendation = self.bench.recommendation
+        return recommendation.turn_detection if recommendation and recommendation.choice else None
 
     def add(self, *recordings: Any) -> None:
         """Add recordings; takes seconds per hour of audio."""
         self.bench.add(recordings)
-        self.view.refresh()
+        self._show_bench()
 
     def use(self, setting: ServerVad) -> None:
         """Show a setting, e.g. `recommended`; `apply` sends it to the session."""
@@ -303,8 +374,8 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         if self._switch is not None:
             await self._switch.aclose()
         await session.update(turn_detection=requested)
-        if self.overlap_view:
-            speaking = replace(requested, threshold=self.overlap_view.speaking_threshold)
+        if self.overlaps is not None:
+            speaking = replace(requested, threshold=self.speaking_threshold)
             self._switch = session.overlap_settings(listening=requested, speaking=speaking)
         effective = session.config.turn_detection
         found = {name: (getattr(requested, name), getattr(effective, name, None)) for name in KNOBS}
@@ -325,21 +396,21 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         dict
             n_service and n_model (starts and stops of each), n_matched (within 96 ms), problems.
         """
-        session, index, setting = await self._open_session(), self.view.index, self.turn_detection
-        if not self.bench.recordings:
+        session, index, setting = await self._open_session(), self._picker.value, self.turn_detection
+        if index is None:
             raise RtnbError("there is no recording to compare with").with_hint("Record a turn, or add a recording.")
         shown = self.bench.recordings[index]
         clip = Recording(shown.audio[: int(COMPARED_S * shown.rate_hz)], rate_hz=shown.rate_hz, name=shown.name)
         self.set_status(f"Playing {clip.duration_ms / 1000:.0f} s to the service …")
         observed = await probe(session, clip, setting, paced=paced)
-        service = (observed.starts_ms, observed.stops_ms)
-        found = self.bench.compare(index, setting, *service, until_ms=clip.duration_ms)
+        found = self.bench.compare(index, setting, observed, until_ms=clip.duration_ms)
         text = (
-            f"{found['n_matched']} of the service's {found['n_service']} starts and stops are within "
-            f"{TOLERANCE_MS:.0f} ms of the local model, which has {found['n_model']}."
+            f"{found['n_matched']} of the service's {found['n_service']} starts and stops are within {TOLERANCE_MS} ms "
         )
-        if self.view.index == index:
-            self.view.show_service(*service)
+        text += f"of the local model, which has {found['n_model']}."
+        if self._picker.value == index:
+            ends = [next((stop for stop in observed.stops_ms if stop > at), None) for at in observed.starts_ms]
+            self.view.service = [*zip(observed.starts_ms, ends, strict=True)]
         self.set_status(" ".join([text, *observed.problems]), problem=bool(observed.problems))
         return {**found, "problems": observed.problems}
 
@@ -353,62 +424,128 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
         seconds : float, optional
             Default: 15 s for a turn, 10 s for room tone.
         """
-        if what not in SECONDS:
+        if what not in _KINDS:
             raise ValueError(f"what is {what!r}; allowed: 'turn', 'room tone'")
-        is_turn = what == "turn"
-        seconds = seconds or SECONDS[what]
-        n = sum(one.name.startswith(what) for one in self.bench.recordings)
-        prompt = f"{PROMPTS[n % len(PROMPTS)]} You have" if is_turn else "Say nothing for"
-        self._accordion.selected_index = 0
-        self.set_status(f"● Recording. {prompt} {seconds:.0f} s.")
+        default_s, prompt, make = _KINDS[what]
+        seconds = seconds or default_s
+        self.set_status(f"● Recording {seconds:.0f} s. {prompt}")
         audio = await self.microphone.record(seconds)
-        make = Recording.of_one_turn if is_turn else Recording.of_room_tone
-        recording = make(audio, rate_hz=RATE_HZ, name=f"{what} {n + 1}")
+        number = 1 + sum(one.name.startswith(what) for one in self.bench.recordings)
+        recording = make(audio, rate_hz=RATE_HZ, name=f"{what} {number}")
         await asyncio.to_thread(self.add, recording)
-        self.view.show(len(self.bench.recordings) - 1)
+        self._picker.value = len(self.bench.recordings) - 1
         self.set_status(f"Added “{recording.name}”.")
         return recording
 
     def set_status(self, text: str, *, problem: bool = False) -> None:
         """Show one line of text below the buttons."""
-        self.view.status = {"text": text, "problem": problem}
+        self._status.value = _text(text, "rtnb-error" if problem else "", role="status")
 
     def close(self) -> None:
         """Close the lab and a microphone that it made; the session stays open. Closing twice is fine."""
         if self._switch is not None:
             self._switch.stop()
-        for link in self._links:
-            link.unlink()
-        self._links.clear()
-        close_all(*self._parts)
+        self._exits.close()
+        self._look.close()
         super().close()
 
+    # --- to the page --------------------------------------------------------------------------------------------------
+
+    def _show_bench(self) -> None:
+        """Show the recordings, the metrics of all settings, and the recommendation."""
+        bench, index = self.bench, self._picker.value or 0
+        if bench.sweep is not None:
+            self.view.grid = bench.grid()
+            self._picker.options = [(one.name, k) for k, one in enumerate(bench.recordings)]
+            self._picker.value = index
+        advice = [bench.recommendation.verdict, *bench.recommendation.advice[:2]] if bench.recommendation else [START]
+        self._advice.value = _text("\n".join(advice))
+        self._show_recording()
+
+    def _show_recording(self, _: Any = None) -> None:
+        """Show another recording."""
+        if self._picker.value is None:
+            return
+        recording, constants = self.bench.recordings[self._picker.value], self.bench.constants
+        samples_per_bin = 1 + len(recording.audio) // MAX_BINS
+        peaks = min_max(np.frombuffer(encode_pcm16(recording.audio), "<i2"), samples_per_bin=samples_per_bin)
+        self.view.recording = {
+            "peaks": peaks.tobytes(),
+            "bin_ms": 1000 * samples_per_bin / recording.rate_hz,
+            "probabilities": np.asarray(self.bench.heard[self._picker.value].probabilities, np.float32).tobytes(),
+            "frame_ms": FRAME_MS,
+            "duration_ms": recording.duration_ms,
+            "turns": [(turn.start_ms, turn.end_ms) for turn in recording.turns],
+            "pauses": [pause for turn in recording.turns for pause in turn.pauses],
+            "levels": [(constants.local(k / 100), constants.release(k / 100)) for k in range(101)],
+        }
+        self.view.service = []
+        self._gap.value = recording.turn_gap_ms or 0
+        self._show_figures()
+
+    def _show_figures(self, _: Any = None) -> None:
+        """Show the effect of the shown setting, and of the threshold while the assistant speaks."""
+        bench, index, setting = self.bench, self._picker.value, self.turn_detection
+        if self.overlaps is not None:
+            self._shares.value = _overlap_table(self.overlaps, self.threshold, self.speaking_threshold)
+        if index is None:
+            return
+        settings = {"this setting": setting, "default": SERVER_VAD_DEFAULTS}
+        settings |= {"recommended": self.recommended} if self.recommended else {}
+        metrics = pd.DataFrame({name: bench.metrics(one) for name, one in settings.items()})
+        self._table.value = f'<div class="rtnb rtnb-vad-table">{bench.table(metrics).to_html(border=0)}</div>'
+        segments = bench.segments(index, setting)
+        self.view.figures = {
+            "segments": [(one.audio_start_ms, one.audio_end_ms) for one in segments],
+            "cut_offs_ms": bench.cut_offs(index, segments),
+            "marks": json.loads(metrics.T.to_json(orient="records")),  # null where a metric is not finite
+        }
+
+    # --- from the page ------------------------------------------------------------------------------------------------
+
+    def _clip(self, start_ms: float) -> bytes:
+        recording = self.bench.recordings[self._picker.value]
+        first, count = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in (start_ms, CLIP_MS))
+        clip = recording.audio[first : first + count]
+        return encode_pcm16(resample(clip, from_rate_hz=recording.rate_hz, to_rate_hz=RATE_HZ))
+
+    def _on_gap(self, change: Any) -> None:
+        index, gap_ms = self._picker.value, change.new
+        if index is not None and gap_ms != (self.bench.recordings[index].turn_gap_ms or 0):
+            self.bench.split(index, turn_gap_ms=gap_ms)
+            self._show_bench()
+
     async def _use_recommended(self) -> None:
-        setting, advice = self.recommended, self.bench.recommendation
-        if setting is not None:
-            self.use(setting)
-            self.set_status(f"Shown: {_format_setting(setting)}. Apply it to send it to the session.")
-        else:
-            self.set_status("There are no turns yet: record some." if advice is None else advice.verdict, problem=True)
+        if self.bench.recommendation is None:
+            raise RtnbError("there are no turns yet").with_hint("Record some.")
+        self.use(self.bench.recommendation.turn_detection)
+        self.set_status(f"Shown: {_format_setting(self.turn_detection)}. Apply it to send it to the session.")
 
     async def _open_session(self) -> Session:
-        if self._target is None:
-            raise RtnbError("there is no session").with_hint("Give one: VadLab(recordings, session=playground).")
-        session = await asyncio.to_thread(lambda: self.session)  # a playground's may still be opening
+        # A playground's session may still be opening: waiting for it blocks.
+        session: Session | None = await asyncio.to_thread(lambda: getattr(self._target, "session", self._target))
         if session is None or session.closed:
-            raise RtnbError("the session is closed").with_hint("Connect again.")
+            error = RtnbError("there is no session, or it is closed")
+            raise error.with_hint("Give an open one: VadLab(recordings, session=playground).")
         return session
 
-    async def _run_action(self, name: str) -> None:
-        """Run the action of a button and show its error; meanwhile no other button can be pressed."""
-        enabled, self.view.enabled = self.view.enabled, []
+    def _start(self, action: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Start the action of a button; no other button can be pressed until it ends."""
+        self._enable(False)
+        shared_loop().submit(self._run(action))
+
+    async def _run(self, action: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Run the action of a button and show its error."""
         try:
-            if enabled:
-                await self._actions[name]()
+            await action()
         except (RtnbError, OSError, ValueError) as error:
             self.set_status(format_error(error), problem=True)
         finally:
-            self.view.enabled = enabled
+            self._enable(True)
+
+    def _enable(self, enabled: bool) -> None:
+        for button in self._buttons:
+            button.disabled = not enabled
 
     def __repr__(self) -> str:
         return f"<VadLab: {len(self.bench.recordings)} recordings, {_format_setting(self.turn_detection)}>"
@@ -419,5 +556,20 @@ def _format_setting(one: ServerVad) -> str:
     return f"threshold {one.threshold:g}, silence duration {silence_ms} ms, prefix padding {prefix_ms} ms"
 
 
-def _is_session(value: Any) -> bool:
-    return isinstance(value, Session) or hasattr(value, "turn_detection")
+def _text(text: str, kind: str = "", *, role: str = "note") -> str:
+    return f'<div class="rtnb rtnb-message {kind}" role="{role}">{escape(text)}</div>'
+
+
+def _overlap_table(shares: pd.DataFrame, listening: float, speaking: float) -> str:
+    """Return shares of clips that start a turn as HTML: a row for each kind, a column for each threshold."""
+    listening, speaking = (min(THRESHOLDS, key=lambda one: abs(one - at)) for at in (listening, speaking))
+    heads = [f"<th>{one:g}<br>{'○' * (one == listening)}{'●' * (one == speaking)}</th>" for one in THRESHOLDS]
+    rows = [f"<tr><th>Clips that start a turn (%), at {speaking:.2f} ●</th>{''.join(heads)}</tr>"]
+    for kind, part in shares.groupby("kind", sort=False):
+        at = part.iloc[THRESHOLDS.index(speaking)]
+        interval = "interval not shown" if isnan(at.low) else f"{100 * at.low:.0f} to {100 * at.high:.0f} %"
+        name = f"{kind} {100 * at.rate:.0f} % ({interval}; n = {at.n}, {at.n_groups} groups)"
+        cells = [f'<td style="--share: {100 * rate:.0f}%">{100 * rate:.0f}</td>' for rate in part["rate"]]
+        rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
+    legend = "○ while the assistant listens, ● while it speaks"
+    return f'<div class="rtnb rtnb-overlaps" tabindex="0"><table>{"".join(rows)}</table>{legend}</div>'

@@ -1,33 +1,29 @@
 /** One recording over time: waveform, speech probability with a threshold to drag, labels, local model and service. */
-import { TimeCanvas, axis } from "./shared.js";
+import { TimeCanvas, axis, put, save } from "./shared.js";
 import { writeText } from "./vad_view_maps.js";
 
 /**
  * @typedef {import("./shared.js").Drawing} Drawing
  * @typedef {[from_ms: number, to_ms: ?number]} Span null where it has no end
- * @typedef {{index: number, duration_ms: number, turns: Span[], pauses: Span[], turn_gap_ms: ?number, bin_ms: number, frame_ms: number,
- *   levels: [number, number][], peaks: Int16Array, probabilities: Float32Array}} Recording
+ * @typedef {{duration_ms: number, turns: Span[], pauses: Span[], bin_ms: number, frame_ms: number, levels: [number, number][],
+ *   peaks: Int16Array, probabilities: Float32Array}} Recording
  *   `levels` are the probabilities that start and end speech, for thresholds of 0.00, 0.01 … 1
- * @typedef {import("./vad_view_maps.js").Page & {play: (start_ms: number, span_ms: number) => void}} TimePage
+ * @typedef {{model: any, readout: HTMLElement, play: (from_ms: number) => void}} Page
  */
 
 const WAVE = { top: 18, height: 50 };
 const CURVE = { top: 74, height: 92 };
 const LANES = { top: 177, height: 13, step: 17 };
-const TIME_KEYS = "Left and right move the cursor, up and down the threshold, Enter plays 3 seconds, + and - zoom.";
+const TIME_KEYS = "Left and right move the cursor, Enter plays 3 seconds, + and - zoom.";
 
 export class RecordingCanvas extends TimeCanvas {
   /** @type {?Recording} */
   recording = null;
-  /** @type {{segments: Span[], cut_offs: [turn: number, stop_ms: number][]}} of the local model */
-  model = { segments: [], cut_offs: [] };
-  /** @type {Span[]} observed segments */
-  service = [];
   /** @type {?number} */
   cursor_ms = null;
   grabbed = false; // the line of the threshold
 
-  constructor(/** @type {Element} */ parent, /** @type {TimePage} */ page, /** @type {AbortSignal} */ signal) {
+  constructor(/** @type {Element} */ parent, /** @type {Page} */ page, /** @type {AbortSignal} */ signal) {
     super(parent, LANES.top + 3 * LANES.step, `Recording over time. ${TIME_KEYS}`, signal);
     this.page = page;
     this.canvas.addEventListener("pointerdown", (event) => {
@@ -36,25 +32,23 @@ export class RecordingCanvas extends TimeCanvas {
     });
     this.canvas.addEventListener("pointermove", (event) => {
       this.canvas.style.cursor = this.grabbed || this.isOnThreshold(event) ? "ns-resize" : "crosshair";
-      if (this.grabbed) page.change({ threshold: 1 - (event.offsetY - CURVE.top) / CURVE.height });
+      const threshold = 1 - (event.offsetY - CURVE.top) / CURVE.height;
+      if (this.grabbed) save(page.model, { threshold: Number(Math.min(1, Math.max(0, threshold)).toFixed(2)) });
     });
     this.canvas.addEventListener("pointerup", () => (this.grabbed = false));
   }
 
   hover(/** @type {number} */ ms) { this.setCursor(ms); }
 
-  pick(/** @type {number} */ ms) { this.page.play(ms, 3000); }
+  pick(/** @type {number} */ ms) { this.page.play(ms); }
 
   get longest_ms() { return this.recording?.duration_ms ?? 1; }
 
   onPress(/** @type {string} */ key) {
     const at_ms = this.cursor_ms ?? this.start_ms + this.span_ms / 2;
-    const { threshold } = this.page.setting();
-    if (key === "ArrowUp") this.page.change({ threshold: threshold + 0.01 });
-    else if (key === "ArrowDown") this.page.change({ threshold: threshold - 0.01 });
-    else if (key === "ArrowLeft") this.setCursor(at_ms - this.span_ms / 50);
+    if (key === "ArrowLeft") this.setCursor(at_ms - this.span_ms / 50);
     else if (key === "ArrowRight") this.setCursor(at_ms + this.span_ms / 50);
-    else if (key === "Enter") this.page.play(at_ms, 3000);
+    else if (key === "Enter") this.page.play(at_ms);
     else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, at_ms);
     else return false;
     return true;
@@ -66,12 +60,12 @@ export class RecordingCanvas extends TimeCanvas {
     this.cursor_ms = Math.min(this.recording.duration_ms, Math.max(0, ms));
     this.look(Math.min(this.cursor_ms, Math.max(this.start_ms, this.cursor_ms - this.span_ms)), this.span_ms);
     const p = this.recording.probabilities[Math.floor(this.cursor_ms / this.recording.frame_ms)] ?? 0;
-    this.page.readOut(`${(this.cursor_ms / 1000).toFixed(2)} s · speech probability ${p.toFixed(2)}`);
+    put(this.page.readout, { textContent: `${(this.cursor_ms / 1000).toFixed(2)} s · speech probability ${p.toFixed(2)}` });
   }
 
   /** Pixel rows of the probabilities that start and end speech. */
   levels() {
-    const levels = this.recording?.levels[Math.round(100 * this.page.setting().threshold)] ?? [];
+    const levels = this.recording?.levels[Math.round(100 * this.page.model.get("threshold"))] ?? [];
     return levels.map((p) => CURVE.top + (1 - p) * CURVE.height);
   }
 
@@ -80,7 +74,7 @@ export class RecordingCanvas extends TimeCanvas {
   }
 
   show(/** @type {Recording} */ recording) {
-    Object.assign(this, { recording, service: [], cursor_ms: null });
+    Object.assign(this, { recording, cursor_ms: null });
     this.look(0, recording.duration_ms);
   }
 
@@ -97,18 +91,17 @@ export class RecordingCanvas extends TimeCanvas {
     };
     bars("good", 0.12, WAVE.top, LANES.top - WAVE.top, turns);
     this.paintSignals(drawing, this.recording);
-    const gap_ms = this.recording.turn_gap_ms;
-    const gap = gap_ms ? `, separated by ${gap_ms} ms of silence or more` : "";
-    const found = `Labels: ${turns.length} turn${turns.length === 1 ? "" : "s"}${gap}`;
-    const names = [found, "Local model", this.service.length ? "Service" : "Service: not compared yet"];
-    [turns, this.model.segments, this.service].forEach((spans, i) => {
+    const { segments = [], cut_offs_ms = [] } = this.page.model.get("figures");
+    const service = this.page.model.get("service");
+    const names = [`Labels: ${turns.length} turn${turns.length === 1 ? "" : "s"}`, "Local model", service.length ? "Service" : "Service: not compared yet"];
+    [turns, segments, service].forEach((spans, i) => {
       const top = LANES.top + i * LANES.step;
       bars("raised", 1, top, LANES.height, [[0, duration_ms]]);
       bars(["good", "accent", "warn"][i], 0.8, top, LANES.height, spans);
       if (i === 0) bars("back", 1, top + 4, LANES.height - 8, pauses);
       writeText(drawing, names[i], 4, top + 10);
     });
-    bars("bad", 1, WAVE.top, this.height, this.model.cut_offs.map(([, stop_ms]) => [stop_ms, stop_ms]));
+    bars("bad", 1, WAVE.top, this.height, cut_offs_ms.map((/** @type {number} */ ms) => [ms, ms]));
     if (this.cursor_ms !== null) bars("text", 0.7, 16, this.height, [[this.cursor_ms, this.cursor_ms]]);
     writeText(drawing, "Speech probability", 4, CURVE.top + CURVE.height - 4);
     axis(g, this, { right: width, height: 20, line: color("border"), text: color("text") });

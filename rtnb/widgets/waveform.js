@@ -2,7 +2,7 @@
  * Time axis of a session: waveforms of both sides, speech turns, responses and the playback position.
  *
  * Kernel to page: reset {bin_ms}, bins {lane, index} [int16 min/max pairs], marks {marks, now_ms, cursor: [at_ms, until_ms] or null}.
- * Page to kernel: play {start_ms} → {start_ms, held_from_ms} [PCM16 at 24 kHz].
+ * Page to kernel: play {start_ms, length_ms} → {held_from_ms} [PCM16 at 24 kHz].
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
@@ -43,7 +43,7 @@ class View extends TimeCanvas {
     this.play = button(tools, "▶", () => this.toggle(), { title: "Play from the selected moment, or stop (Enter)" });
     button(tools, "−", () => this.zoom(2), { title: "Zoom out", "aria-label": "Zoom out" });
     button(tools, "+", () => this.zoom(0.5), { title: "Zoom in", "aria-label": "Zoom in" });
-    this.live = toggleButton(tools, "Live", (on) => this.setFollow(on), { title: "Follow the newest moment" });
+    this.live = toggleButton(tools, "Live", (follow) => Object.assign(this, { follow }).draw(), { title: "Follow the newest moment" });
     const footer = add(root, "div", { className: "rtnb-footer" });
     for (const name of ["turn", "response", "cut short"]) add(footer, "span", { className: "rtnb-legend", textContent: name });
     this.readout = add(footer, "span", { className: "rtnb-readout" });
@@ -72,11 +72,6 @@ class View extends TimeCanvas {
 
   get longest_ms() { return Math.max(60000, this.recording.end_ms); }
 
-  setFollow(/** @type {boolean} */ follow) {
-    this.follow = follow;
-    this.draw();
-  }
-
   /** Take changed traits over: the height, and the selected moment, which comes into view. */
   onTraits() {
     this.setHeight(this.model.get("height_px") - FOOTER);
@@ -100,8 +95,9 @@ class View extends TimeCanvas {
   playFrom(/** @type {number} */ ms) {
     this.player ??= new ClipPlayer(this.signal, () => this.draw()); // a click or a key came first, so the browser lets it play
     this.player.stop();
-    const clip = this.stream.request("play", { start_ms: Math.max(0, ms) });
-    clip.then((reply) => this.onClip(reply), ({ message }) => (this.note = message)).then(() => this.draw());
+    const start_ms = Math.max(0, ms);
+    const clip = this.stream.request("play", { start_ms, length_ms: 60_000 });
+    clip.then((reply) => this.onClip(start_ms, reply), ({ message }) => (this.note = message)).then(() => this.draw());
   }
 
   /** @type {import("./types").OnMessage} */
@@ -110,7 +106,7 @@ class View extends TimeCanvas {
     this.draw();
   }
 
-  onClip(/** @type {any} */ { start_ms, held_from_ms, buffers }) {
+  onClip(/** @type {number} */ start_ms, /** @type {any} */ { held_from_ms, buffers }) {
     const [gone, pcm] = [start_ms < held_from_ms, int16(buffers[0])];
     this.note = gone ? `The audio before ${clock(held_from_ms)} is no longer held.` : pcm.length ? "" : "No audio after this moment.";
     this.player?.play(pcm, start_ms);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from traitlets import Float, Int, observe
 
@@ -13,10 +13,6 @@ from rtnb.client.log import EventLog, LogRow
 from rtnb.trace.timeline import BIN_MS, LANES, Stretch
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets.channel import Answer
-
-_CLIP_MS: Final = 60_000
-"""Longest clip of one click: 2.9 MB (chosen)."""
 
 
 class Waveform(SessionView):
@@ -97,15 +93,6 @@ class Waveform(SessionView):
             self._publish_snapshot(page_id)
 
     # --- from the page ------------------------------------------------------------------------------------------------
-
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
-        """Reply to play {start_ms} with {start_ms, held_from_ms} and the clip; it is empty where no audio is held."""
-        if not self._is_fed:
-            return {"error": "There is no session yet."}
-        timeline, start_ms = self.feed.timeline, float(header["start_ms"])
-        held = start_ms >= timeline.dropped_ms
-        clip = timeline.clip(start_ms, _CLIP_MS).tobytes() if held else b""
-        return {"start_ms": start_ms, "held_from_ms": timeline.dropped_ms}, [clip]
 
     @observe("selected_ms", "selected_index")
     def _link_selection(self, change: Any) -> None:

@@ -13,7 +13,8 @@ from rtnb.analysis.recommendation import recommend
 from rtnb.analysis.recordings import Recording, read_audio
 from rtnb.analysis.sweeping import evaluate
 from rtnb.errors import AudioError
-from rtnb.widgets.vad_bench import Bench
+from rtnb.protocol.values import SERVER_VAD_DEFAULTS
+from rtnb.widgets.vad_lab import Bench
 
 GRID = {"thresholds": [0.3, 0.5, 0.7, 0.9], "silences_ms": range(224, 1633, 160), "prefixes_ms": [300]}
 
@@ -94,4 +95,4 @@ def test_a_clip_that_ends_with_its_last_word(speech_folder: Path) -> None:
     bench = Bench([clip])
     assert bench.recommendation is not None
     assert "end too soon to see silences over" in bench.recommendation.advice[0]
-    assert bench.figures(0.5, 200, 300)[1][0] == "turns cut off"
+    assert bench.metrics(SERVER_VAD_DEFAULTS)["cut_off_rate"] in (0, 1)

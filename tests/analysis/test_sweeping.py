@@ -179,6 +179,14 @@ def test_a_grid_is_picked_by_coordinate(result: Any) -> None:
         result.grid("missed_rate", condition="loud")
 
 
+def test_a_room_without_turns_has_no_delays_but_false_triggers() -> None:
+    noise = 1e-3 * np.random.default_rng(1).standard_normal(48_000).astype(np.float32)
+    found = sweep(Recording.of_room_tone(noise, rate_hz=24_000), cache=False, progress=False)
+    assert np.isnan(found.grid("delay_p90_ms").values).all()
+    assert np.isnan(found.to_frame()["cut_off_rate"]).all()
+    assert (found.grid("false_triggers_per_h").values == 0).all()
+
+
 def test_robustness_is_a_column(result: Any) -> None:
     frame = result.to_frame()
     assert len(frame) == 2 * 2 * 46 * 5

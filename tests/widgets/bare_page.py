@@ -16,6 +16,7 @@ window.made = async (source, traits) => {
     get(name) { this.asked.add(name); return this.traits[name]; },
     set(name, value) { this.traits[name] = value; handlers.forEach(([on, fn]) => on === `change:${name}` && fn()); },
     save_changes() {},
+    send(message) { sent.push(["message", message]); },
     on(name, fn) { this.asked.add(name.replace("change:", "")); handlers.add([name, fn]); },
     off(name, fn) { handlers.forEach((pair) => pair[1] === fn && handlers.delete(pair)); },
     handlers,

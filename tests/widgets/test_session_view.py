@@ -162,6 +162,7 @@ async def test_a_session_on_another_loop_is_followed_to_its_end() -> None:
     await eventually(lambda: view.numbers == list(range(len(session.log))))
     await session.close()
     await eventually(lambda: view.calls == ["session", "end"])
+    assert view.numbers == list(range(len(session.log)))
     view.close()
     service.cancel()
 

@@ -60,11 +60,11 @@ def test_the_session_learns_what_was_played(scene: Scene) -> None:
     on_loop(speaker._on_message, "flushed", {"id": 1, "items": {item: 24 * 250}}, [])
     on_loop(lambda: None)
     assert scene.session.playback.heard_ms(item) == 250
-    facts = {"latency_ms": 0, "state": "playing", "gaps": 2, "target_ms": 400.0, "lead_ms": 12.5}
+    facts = {"latency_ms": 0, "state": "playing", "gaps": 2, "target_ms": 400.0}
     on_loop(speaker._on_message, "played", facts | {"items": {item: 24 * 300}}, [])
     on_loop(lambda: None)
     assert scene.session.playback.heard_ms(item) == 300
-    assert (speaker.state, speaker.gaps, speaker.buffer_ms, speaker.lead_ms) == ("playing", 2, 400, 12.5)
+    assert (speaker.state, speaker.gaps, speaker.buffer_ms) == ("playing", 2, 400)
     speaker.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pytest
 from ipywidgets.widgets.widget import _instances
 from traitlets import TraitError
@@ -17,6 +18,7 @@ from rtnb.errors import AudioError, RtnbError
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.vad_lab import VadLab
+from tests.widgets.page import eventually
 
 PHRASES = [babble(text, seed=k).audio for k, text in enumerate(("one two three", "four and five", "six seven"))]
 TURNS = thinking_aloud(PHRASES, rate_hz=24_000, n_turns=4, seed=1)
@@ -39,43 +41,75 @@ def test_a_setting_is_one_number_everywhere(lab: VadLab) -> None:
         lab.threshold = 1.5
 
 
-def test_the_figures_are_those_of_a_sweep(lab: VadLab) -> None:
-    (head, *rows) = lab.bench.figures(0.5, 512, 300)
-    assert head == ["4 turns, 4 recordings", "this setting", "default"]
+def test_the_metrics_are_those_of_a_sweep(lab: VadLab) -> None:
+    lab.silence_duration_ms = 500
     sweep = rtnb.sweep(TURNS, progress=False)
-    rate = sweep.grid("cut_off_rate").sel(threshold=0.5, silence_duration_ms=512)
-    assert rows[0] == ["turns cut off", f"{round(4 * rate)} of 4", rows[0][2]]
+    setting = {"threshold": 0.5, "silence_duration_ms": 500}
+    metrics = lab.bench.metrics(lab.turn_detection)
+    for name in ("cut_off_rate", "delay_p90_ms", "no_fire_rate"):
+        assert metrics[name] == sweep.grid(name).sel(**setting)
+    assert metrics["silence_duration_ms"] == 512, "as the service rounds it"
     assert lab.bench.recommendation is not None
     assert lab.bench.recommendation.verdict == rtnb.recommend(sweep).verdict
+
+
+def test_the_table_compares_the_setting_with_the_default(lab: VadLab) -> None:
+    metrics = {"this setting": lab.bench.metrics(lab.turn_detection)}
+    table = lab.bench.table(pd.DataFrame(metrics))
+    assert table.columns.name == "turns: 4, recordings: 4"
+    assert table.loc["delay, P90", "this setting"] == "332 ms"
+    assert "self-interruptions" not in table.index, "there is no echo to count them in"
+    before = lab._table.value
+    lab.threshold = 0.9
+    assert lab._table.value != before
+
+
+def test_the_page_gets_every_setting_with_its_metrics(lab: VadLab) -> None:
+    columns = {one["name"]: np.frombuffer(one["values"], np.float32) for one in lab.view.grid["columns"]}
+    sweep = rtnb.sweep(TURNS, progress=False)
+    at = 5 * lab.view.grid["n_silences"] + 3
+    place = columns["threshold"][at], columns["silence_duration_ms"][at]
+    assert place == (np.float32(sweep.thresholds[5]), sweep.silences_ms[3])
+    assert columns["cut_off_rate"][at] == np.float32(sweep.grid("cut_off_rate").values[5, 3])
+    delays_ms, rates = zip(*lab.view.grid["front"], strict=True)
+    assert list(delays_ms) == sorted(delays_ms)
+    assert list(rates) == sorted(rates, reverse=True)
 
 
 def test_a_recording_is_split_into_turns_anew_on_the_page(lab: VadLab) -> None:
     index = next(k for k, one in enumerate(TURNS) if one.turns[0].pauses)
     longest = max(end - start for start, end in TURNS[index].turns[0].pauses)
-    lab.view._on_message("split", {"index": index, "turn_gap_ms": longest}, [])
+    lab._picker.value = index
+    lab._gap.value = longest
     assert len(lab.bench.recordings[index].turns) > 1
+    assert len(lab.view.recording["turns"]) > 1
     assert lab.bench.sweep is not None
     assert lab.bench.sweep.n_turns > 4
-    lab.view._on_message("split", {"index": index, "turn_gap_ms": longest + 1}, [])
+    lab._gap.value = longest + 1
     assert lab.bench.sweep.n_turns == 4
+    assert lab._picker.value == index
 
 
-def test_no_setting_beats_one_of_the_front(lab: VadLab) -> None:
-    sweep = rtnb.sweep(TURNS, progress=False)
-    points = np.column_stack([sweep.grid(name).values.ravel() for name in ("delay_p90_ms", "cut_off_rate")])
-    points[~np.isfinite(points).all(axis=1)] = np.inf
-    front = lab.bench.maps()[1].stops
-    assert front
-    for index in front:
-        better = (points <= points[index]).all(axis=1) & (points < points[index]).any(axis=1)
-        assert not better.any()
-    for index in set(range(len(points))) - set(front):
-        assert any((points[one] <= points[index]).all() for one in front)
+def test_the_page_plays_a_clip_of_the_shown_recording(lab: VadLab) -> None:
+    lab._picker.value = 1
+    clip = np.frombuffer(lab._clip(500.0), "<i2")
+    assert len(clip) == 72_000
+    assert np.abs(clip / 32768 - TURNS[1].audio[12_000:84_000]).max() < 1e-3
 
 
 async def test_without_a_session_there_is_nothing_to_apply_to(lab: VadLab) -> None:
     with pytest.raises(RtnbError, match="no session"):
         await lab.apply()
+    assert "Apply to session" not in [button.description for button in lab._buttons]
+
+
+async def test_the_error_of_a_button_is_shown_and_the_buttons_work_again() -> None:
+    lab = VadLab()
+    lab._start(lab._use_recommended)
+    await eventually(lambda: "there are no turns yet" in lab._status.value)
+    await eventually(lambda: not any(button.disabled for button in lab._buttons))
+    assert "rtnb-error" in lab._status.value
+    lab.close()
 
 
 def test_close_leaves_the_microphone_of_the_caller_open() -> None:
@@ -108,11 +142,13 @@ async def test_turns_are_recorded_and_judged() -> None:
     microphone = Microphone(source=TURNS[0].audio)
     lab = VadLab(microphone=microphone)
     assert lab.recommended is None
+    tone = await lab.record("room tone", seconds=0.5)
+    assert tone.turns == ()
+    assert "turns: 0, recordings: 1" in lab._table.value
+    assert "Record the silent room first" in lab._advice.value
     recording = await lab.record(seconds=1.0)
     assert recording.name == "turn 1"
     assert len(recording.turns) == 1
-    tone = await lab.record("room tone", seconds=0.5)
-    assert tone.turns == ()
     assert lab.bench.recommendation is not None
     assert "turn" in lab.bench.recommendation.verdict
     with pytest.raises(ValueError, match="allowed: 'turn', 'room tone'"):
@@ -148,29 +184,33 @@ def overlaps() -> list[Overlap]:
     ]
 
 
-def test_overlaps_add_a_view_with_a_curve_for_each_kind(overlaps: list[Overlap]) -> None:
+def test_overlaps_add_a_table_with_a_row_for_each_kind(overlaps: list[Overlap]) -> None:
     lab = VadLab(TURNS, overlaps=overlaps)
-    assert lab.overlap_view is not None
-    assert lab.overlap_view in lab.children
-    interruptions, echo = lab.overlap_view.curves
-    assert (interruptions["kind"], interruptions["n"], interruptions["n_groups"]) == ("interruption", 9, 9)
-    assert interruptions["rates"] == sorted(interruptions["rates"], reverse=True)
-    assert all(low <= rate for low, rate in zip(interruptions["low"], interruptions["rates"], strict=True))
-    assert echo["low"] is None  # three groups: not shown
-    lab.threshold = 0.3
-    assert lab.overlap_view.listening_threshold == 0.3
+    assert lab.overlaps is not None
+    assert lab._shares in lab.children
+    interruptions, echo = (lab.overlaps[lab.overlaps["kind"] == kind] for kind in ("interruption", "echo -60 dB"))
+    assert (interruptions["n"] == 9).all()
+    assert interruptions["rate"].is_monotonic_decreasing
+    assert (interruptions["low"] <= interruptions["rate"]).all()
+    assert echo["low"].isna().all()  # three groups: not shown
+    assert "interruption 100 % (" in lab._shares.value
+    assert "interval not shown; n = 9, 3 groups" in lab._shares.value
+    lab.threshold, lab.speaking_threshold = 0.3, 0.91
+    assert "<th>0.3<br>○</th>" in lab._shares.value
+    assert "<th>0.9<br>●</th>" in lab._shares.value, "the nearest of those that were tried"
     lab.close()
 
 
-def test_a_lab_without_overlaps_has_no_view_of_them(lab: VadLab) -> None:
-    assert lab.overlap_view is None
+def test_a_lab_without_overlaps_has_no_table_of_them(lab: VadLab) -> None:
+    assert lab.overlaps is None
+    assert lab._shares not in lab.children
 
 
 async def test_apply_sends_the_pair_and_close_ends_the_switch(overlaps: list[Overlap]) -> None:
     async with rtnb.connect("sim", latency="fast") as session:
         session.playback.assume_real_time = False
         lab = VadLab(TURNS, session=session, overlaps=overlaps)
-        lab.threshold, lab.overlap_view.speaking_threshold = 0.4, 0.9  # type: ignore[union-attr]
+        lab.threshold, lab.speaking_threshold = 0.4, 0.9
         await lab.apply()
         await session.ask("What is a delta?")
         stream = aiter(session)

@@ -1,8 +1,7 @@
-"""`Transcript` on a page: hostile text stays text; statuses in words; export."""
+"""`Transcript` on a page: hostile text stays text; statuses in words; the newest turns."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rtnb.widgets.transcript import PAGE_ENTRIES, Transcript
@@ -58,17 +57,9 @@ async def test_right_to_left_and_what_was_heard(browser: Any) -> None:
     await page.get_by_text("Type a message, or start the microphone.").wait_for()
 
 
-async def test_export_saves_what_the_kernel_gives(browser: Any) -> None:
+async def test_a_closed_view_leaves_no_listener(browser: Any) -> None:
     page = await shown(browser, "transcript", TRAITS)
-    await page.evaluate("answers.export = { text: 'WEBVTT' }")
-    await page.get_by_label("File format").select_option("vtt")
-    async with page.expect_download() as download:
-        await page.get_by_role("button", name="Save").click()
-    file = await download.value
-    assert file.suggested_filename == "transcript.vtt"
-    assert Path(await file.path()).read_text(encoding="utf-8") == "WEBVTT"
-    await page.get_by_text("Saved transcript.vtt").wait_for()
-    assert await page.evaluate("sent") == [["export", {"format": "vtt"}]]
+    assert await page.evaluate("listening()")
     await page.evaluate("unrender()")
     assert not await page.evaluate("listening()")
     assert await page.evaluate("model.handlers.size") == 0
@@ -127,7 +118,7 @@ async def test_arrow_keys_and_clicks_move_the_selection(browser: Any) -> None:
     assert await page.evaluate(current) == ["false", "true", "false"]
     await page.evaluate("answers.play = { buffers: [new DataView(new Int16Array(24000).buffer)] }")
     await page.keyboard.press("Enter")
-    assert await page.evaluate("sent.at(-1)") == ["play", {"id": "i10"}]
+    assert await page.evaluate("sent.at(-1)") == ["play", {"start_ms": 0, "length_ms": 60_000}]
     await page.get_by_text("■").wait_for()
     await page.locator("article").nth(1).get_by_label("Play").click()  # again: stop
     await page.wait_for_function("!document.body.textContent.includes('■')")

@@ -11,6 +11,7 @@ from tests.widgets.listening import SETUP, opened
 
 ALL = f"""
 {SETUP.rsplit("speaker", 1)[0]}
+import rtnb.trace
 from IPython.display import display
 from rtnb.widgets.transcript import Transcript
 from rtnb.widgets.waveform import Waveform
@@ -27,13 +28,15 @@ async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) ->
     await page.locator("article[data-status=complete]").wait_for()
 
     canvas = page.locator(".rtnb-waveform canvas")
+    # The transcript comes first: a click before the axis has grown would select its only moment, 0 ms.
+    await page.wait_for_function("+document.querySelector('.rtnb-waveform canvas').ariaValueMax > 1000")
     box = await canvas.bounding_box()
     await page.mouse.click(box["x"] + 100, box["y"] + 100)
     await eventually(notebook, "(waveform.selected_ms or 0) > 0 and waveform.selected_index is not None", "True")
     assert await run(notebook, "print(scene.session.log[waveform.selected_index].type)")
     await run(notebook, "waveform.selected_index = 0; waveform.selected_ms")
     await page.wait_for_function("document.querySelector('.rtnb-waveform canvas').ariaValueNow === '0'")
-    assert "One two three." in await run(notebook, "print(transcript.to_vtt())")
+    assert "One two three." in await run(notebook, "print(rtnb.trace.to_vtt(transcript.entries))")
 
     await notebook.save()
     await page.reload()
