@@ -216,8 +216,6 @@ PCMA: Final = AudioFormat(type="audio/pcma")
 class ServerVad(Value):
     """Turn detection by loudness-independent speech probability and a silence timer.
 
-    Examples
-    --------
     >>> ServerVad(threshold=0.6, silence_duration_ms=500).silence_duration_ms
     500
     """
@@ -240,8 +238,6 @@ class ServerVad(Value):
 class SemanticVad(Value):
     """Turn detection by a classifier that judges whether the sentence is finished.
 
-    Examples
-    --------
     >>> SemanticVad(eagerness="low").eagerness
     'low'
     """
