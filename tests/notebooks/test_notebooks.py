@@ -48,7 +48,7 @@ EVERYDAY = {
 """Terms that are also everyday words: linked where they are explained, not wherever the word stands."""
 
 _NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|<[^>\n]+>|^#[^\n]*$", re.DOTALL | re.MULTILINE)
-_DRAWS = re.compile(r"\.(plot\w*|hist|imshow|specgram|bar)(\.\w+)?\(")
+_DRAWS = re.compile(r"\b(plot\w*|hist|imshow|specgram|bar)(\.\w+)?\(")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
