@@ -1,4 +1,4 @@
-"""Helpers of the course: checks of exercises, and troubles to explain.
+"""Helpers of the course: checks of exercises, a sequence diagram, and troubles to explain.
 
 A trouble is one fault in one small scene: the simulator injects it, or the client makes a mistake. `act` runs the scene
 and returns a `Case`: the symptom that a user reports, and the log that shows the cause.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from rtnb.errors import RtnbError
 from rtnb.protocol import ServerVad
 from rtnb.simulator import Simulator
 from rtnb.targets import connect
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PATIENCE_S: Final = 30.0
 """Deadline of a scene, in seconds; the longest takes 6 s (measured), more on a busy machine."""
@@ -65,6 +68,44 @@ def check() -> Iterator[None]:
         display(_Line(f"Not solved yet: {missing}" if str(missing) else "Not solved yet.", "#b35900"))  # type: ignore[no-untyped-call]
     else:
         display(_Line("Solved.", "#1a7f37"))  # type: ignore[no-untyped-call]
+
+
+# --- diagrams ---------------------------------------------------------------------------------------------------------
+
+
+def plot_sequence(actors: Sequence[str], messages: Sequence[tuple[str, str, str]]) -> Axes:
+    """Draw messages between actors as arrows, in order from top to bottom.
+
+    Parameters
+    ----------
+    actors : sequence of str
+        Names, from left to right.
+    messages : sequence of (str, str, str)
+        Sender, receiver and text of each message.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> axes = plot_sequence(["page", "service"], [("page", "service", "offer"), ("service", "page", "answer")])
+    >>> [text.get_text() for text in axes.texts]
+    ['page', 'service', '', 'offer', '', 'answer']
+    """
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(9, 0.45 * len(messages) + 0.6))
+    axes.set(xlim=(-0.3, len(actors) - 0.7), ylim=(len(messages) + 0.3, -0.9))
+    axes.axis("off")
+    for x, actor in enumerate(actors):
+        axes.axvline(x, ymax=0.9, color="grey", linewidth=1)
+        axes.text(x, -0.5, actor, ha="center", weight="bold")
+    for y, (sender, receiver, text) in enumerate(messages):
+        start, stop = actors.index(sender), actors.index(receiver)
+        axes.annotate("", xy=(stop, y + 0.4), xytext=(start, y + 0.4), arrowprops={"arrowstyle": "->"})
+        axes.text((start + stop) / 2, y + 0.4, text, ha="center", va="center", backgroundcolor="white")
+    return axes
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------

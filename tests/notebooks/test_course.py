@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from course import TROUBLES, act, check
+from course import TROUBLES, act, check, plot_sequence
+from matplotlib.text import Annotation
 
 from rtnb.audio import decode_pcm16
 from rtnb.simulator import Simulator
@@ -25,6 +27,14 @@ def test_an_unsolved_exercise_shows_what_is_missing_and_raises_nothing(capsys: p
 def test_a_mistake_in_the_code_is_raised() -> None:
     with pytest.raises(ZeroDivisionError), check():
         assert 1 / 0
+
+
+def test_a_sequence_diagram_has_an_arrow_from_sender_to_receiver_per_message() -> None:
+    axes = plot_sequence(["kernel", "page"], [("kernel", "page", "key"), ("page", "kernel", "events")])
+    arrows = [text for text in axes.texts if isinstance(text, Annotation)]
+    assert [(arrow.xyann[0], arrow.xy[0]) for arrow in arrows] == [(0, 1), (1, 0)]
+    assert arrows[0].xy[1] < arrows[1].xy[1]  # the axis points down: the first message is on top
+    plt.close(axes.figure)  # type: ignore[arg-type]
 
 
 QUICK = {

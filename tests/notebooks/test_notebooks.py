@@ -25,6 +25,9 @@ FOLDER = Path(__file__).resolve().parent.parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 GLOSSARY = "00_start_here.ipynb"
 
+IN_FORM = [path for path in PATHS if 6 <= int(path.name[:2]) <= 13]
+"""Notebooks with minutes, prerequisites, predictions and two exercises."""
+
 EVERYDAY = {
     "cancel",
     "chunk",
@@ -48,7 +51,7 @@ EVERYDAY = {
 """Terms that are also everyday words: linked where they are explained, not wherever the word stands."""
 
 _NOT_PROSE = re.compile(r"```.*?```|`[^`\n]*`|<[^>\n]+>|^#[^\n]*$", re.DOTALL | re.MULTILINE)
-_DRAWS = re.compile(r"\.(plot\w*|hist|imshow|specgram|bar)(\.\w+)?\(")
+_DRAWS = re.compile(r"\b(plot\w*|hist|imshow|specgram|bar)(\.\w+)?\(")
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -213,6 +216,27 @@ def exercises(path: Path) -> Iterator[tuple[list[str], str, str, str]]:
 
 def test_there_is_an_exercise(path: Path) -> None:
     assert list(exercises(path))
+
+
+@pytest.mark.parametrize("path", IN_FORM, ids=lambda path: path.stem)
+def test_a_lesson_has_minutes_prerequisites_predictions_and_two_exercises(path: Path) -> None:
+    form = re.search(r"^(\d+) minutes\b.*\. You need to know .+\(notebooks? \d\d", cells(path)[0].source, re.MULTILINE)
+    assert form, "the first cell ends with the minutes and the notebooks to know"
+    assert 15 <= int(form[1]) <= 40
+    needed = re.findall(r"\d\d(?=[^(]*\))", cells(path)[0].source[form.start() :])
+    assert all(number < path.name[:2] for number in needed), f"a lesson needs only those before it, not {needed}"
+    marks = re.findall(r"^\*\*(Predict|Explain)\*\*", _prose(path), re.MULTILINE)
+    assert marks.count("Predict") >= 3
+    assert marks.count("Explain") >= 3
+    assert len(list(exercises(path))) >= 2
+
+
+def test_a_prediction_stands_directly_before_the_cell_that_shows_it() -> None:
+    for path in IN_FORM:
+        found = cells(path)
+        for cell, below in itertools.pairwise(found):
+            if cell.cell_type == "markdown" and "**Predict**" in cell.source:
+                assert below.cell_type == "code", f"{path.name}: {cell.source}"
 
 
 CASES = [(path, number) for path in PATHS for number, _ in enumerate(cells(path, tag="check"), start=1)]
