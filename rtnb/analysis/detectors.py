@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
-from rtnb.analysis.overlaps import clustered_median, clustered_share
+from rtnb.analysis.intervals import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording, Turn
 from rtnb.analysis.sweeping import SILENCES_MS, THRESHOLDS, sweep
 from rtnb.audio import Audio, ms_to_samples

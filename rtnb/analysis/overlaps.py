@@ -7,15 +7,15 @@ the lab tries thresholds: one for both states, or one for listening and another 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import ceil, floor, nan
+from math import nan
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.intervals import clopper_pearson, most_events
+from rtnb.analysis.intervals import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording
 from rtnb.audio import Audio, as_audio, ms_to_samples
 from rtnb.errors import AudioError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 TURN: Final = "turn"
 """Kind of the clips that begin while the assistant is silent: they should be detected."""
-MIN_GROUPS: Final = 8
-"""Fewer recordings give no interval: "not shown"."""
 _LEAD_MS: Final = 1024  # whole frames of quiet in front of a clip, in which the model settles (chosen)
 _TAIL_MS: Final = 256  # a start so long after a clip is still an effect of it (chosen)
 _SERVER_MODEL: Final = VadConstants()
@@ -75,61 +73,6 @@ class Overlap:
         """Return the assistant's own voice as the microphone picks it up, once for each level below the playback."""
         voices = {f"echo {db:g} dB": as_audio(playback) * np.float32(10 ** (db / 20)) for db in levels_db}
         return [cls(audio, rate_hz=rate_hz, kind=kind, group=group) for kind, audio in voices.items()]
-
-
-def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float, int, int]:
-    """Return the share of hits and its 90 % interval where hits of a group resemble each other.
-
-    The exact binomial interval is taken at the effective sample size (Korn and Graubard 1998): n over the design
-    effect, corrected for few groups; the number of groups where all hits agree.
-
-    Parameters
-    ----------
-    hits : array_like of bool, shape (n,)
-    groups : sequence, shape (n,)
-        Recording or speaker of each.
-
-    Returns
-    -------
-    rate, low, high : float
-        The interval is NaN for fewer than `MIN_GROUPS` groups: not shown.
-    n, n_groups : int
-
-    References
-    ----------
-    E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998), 193–201.
-
-    Examples
-    --------
-    >>> [round(one, 3) for one in clustered_share([True] * 3 + [False] * 37, list(range(10)) * 4)]
-    [0.075, 0.011, 0.225, 40, 10]
-    """
-    flags = np.asarray(hits, float)
-    names, index = np.unique(np.asarray(groups, str), return_inverse=True)
-    n, n_groups, rate = len(flags), len(names), float(flags.mean()) if len(flags) else nan
-    if n_groups < MIN_GROUPS:
-        return rate, nan, nan, n, n_groups
-    residuals = np.bincount(index, flags - rate)
-    variance = float(residuals @ residuals) * n_groups / (n_groups - 1) / n**2
-    size = min(float(n), rate * (1 - rate) / variance) if variance else float(n_groups)
-    whole = max(1, floor(size / (1 + 3.706 / (4 * (n_groups - 1))) ** 2))  # Student's t over the normal quantile
-    low, high = clopper_pearson(floor(rate * whole), whole)[0], clopper_pearson(ceil(rate * whole), whole)[1]
-    return rate, low, high, n, n_groups
-
-
-def clustered_median(values: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float]:
-    """Return the median over groups of their medians, and its exact 90 % interval; NaN where not shown.
-
-    Examples
-    --------
-    >>> clustered_median([1, 2, 3, 4, 5, 6, 7, 8, 9], list("abcdefghi"))
-    (5.0, 2.0, 8.0)
-    """
-    found, index = np.asarray(values, float), np.asarray(groups, str)
-    medians = sorted(float(np.median(found[index == one])) for one in np.unique(index))
-    skip = floor(most_events(len(medians), share=0.5)) if len(medians) >= MIN_GROUPS else -1
-    ends = (medians[skip], medians[-1 - skip]) if skip >= 0 else (nan, nan)
-    return (float(np.median(medians)) if medians else nan, *ends)
 
 
 def overlap_lab(

@@ -12,6 +12,7 @@ from rtnb.vad import VadConstants
 
 THRESHOLDS = np.array([0.3, 0.5, 0.7])
 SILENCE_FRAMES = np.arange(4, 52)
+ROOMS = 10
 PREFIXES_MS = np.array([0.0, 100.0, 300.0, 500.0])
 
 
@@ -31,11 +32,12 @@ def grid(
     fade_ms = np.abs(rng.normal(120, 60, n_turns))
     reach_ms = longest_ms + np.array([-40, 0, 40])[:, None]  # a lower threshold hears less of a pause
     silence_ms = 32 * SILENCE_FRAMES
-    n_recordings = -(-n_turns // per_recording) + 1  # the last holds room tone only
+    n_recordings = -(-n_turns // per_recording) + ROOMS  # the last ones hold room tone only
     false = np.zeros((3, len(SILENCE_FRAMES), n_recordings), int)
-    false[:, :, -1] = np.round(np.array(triggers_per_h) * room_h)[:, None]
+    share = np.linspace(0, 1, ROOMS + 1)
+    false[:, :, -ROOMS:] = np.diff(np.round(np.array(triggers_per_h)[:, None] * room_h * share))[:, None]
     hours = np.zeros(n_recordings)
-    hours[-1] = room_h
+    hours[-ROOMS:] = room_h / ROOMS
     return Sweep(
         thresholds=THRESHOLDS,
         silence_frames=SILENCE_FRAMES,

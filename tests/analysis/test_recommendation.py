@@ -16,7 +16,7 @@ from tests.analysis.grids import THRESHOLDS, grid, phases
 from tests.benchmarks.coverage import POWER, SCENARIOS, table
 
 
-@pytest.mark.parametrize("number", [0, 3, 5, 6, 8])
+@pytest.mark.parametrize("number", [0, 3, 5, 6, 8, 9])
 def test_promises_hold_in_simulation(number: int) -> None:
     """The quick version of tests/benchmarks/coverage.py, with loose bounds."""
     row = table(SCENARIOS[number], 24, None)
@@ -89,7 +89,6 @@ def test_the_answer_is_ready_for_the_session_and_for_reading() -> None:
         "4 frame phases",
     ):
         assert said in text
-    assert text.splitlines()[0] in answer._repr_html_()
     table = answer.to_frame()
     assert set(table["n_turns"]) == {150}
     assert {"choice", "default"} <= {role for roles in table["role"] for role in roles.split(", ")}
