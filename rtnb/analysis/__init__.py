@@ -1,7 +1,7 @@
 """Measuring: pure functions on arrays, responses, recordings and event logs."""
 
 from rtnb.analysis.calibration import Calibration
-from rtnb.analysis.conditions import FRAME_PHASES, AsRecorded, AssistantEcho, FramePhase, Gain, MuLaw, Noise, RoomEcho
+from rtnb.analysis.conditions import FRAME_PHASES, AssistantEcho, FramePhase, Gain, MuLaw, Noise, RoomEcho
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.detectors import compare_detectors
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
@@ -18,7 +18,6 @@ from rtnb.analysis.sweeping import Grid, Sweep, sweep
 
 __all__ = [
     "FRAME_PHASES",
-    "AsRecorded",
     "AssistantEcho",
     "Calibration",
     "Candidate",

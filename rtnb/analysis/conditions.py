@@ -5,7 +5,6 @@ normalised, and what goes beyond full scale is clipped, as it would be on the wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, Final, Protocol
@@ -33,17 +32,6 @@ class Condition(Protocol):
 
     def apply(self, recording: Recording) -> Recording:
         """The same recording under the condition."""
-
-
-@dataclass(frozen=True)
-class AsRecorded:
-    """Nothing changed: the baseline."""
-
-    name: str = AS_RECORDED
-
-    def apply(self, recording: Recording) -> Recording:
-        """The recording itself."""
-        return recording
 
 
 @dataclass(frozen=True)
@@ -126,11 +114,14 @@ class RoomEcho:
 
     def apply(self, recording: Recording) -> Recording:
         """The recording in the room; the direct sound keeps its time and level."""
+        from scipy.signal import oaconvolve  # slow to import
+
         times_s = np.arange(1, ms_to_samples(self.rt60_ms, rate_hz=recording.rate_hz) + 1) / recording.rate_hz
         tail = np.random.default_rng(self.seed).standard_normal(len(times_s)) * 10 ** (-3e3 * times_s / self.rt60_ms)
         tail *= 10 ** (-self.direct_to_reverberant_db / 20) / np.sqrt(np.sum(tail**2))
         response = np.concatenate([[1.0], tail]).astype(np.float32)
-        return replace(recording, audio=_clipped(convolve(recording.audio, response)))
+        heard = oaconvolve(recording.audio, response)[: len(recording.audio)]
+        return replace(recording, audio=_clipped(heard))
 
 
 @dataclass(frozen=True)
@@ -172,27 +163,6 @@ class MuLaw:
         narrow = resample(recording.audio, from_rate_hz=recording.rate_hz, to_rate_hz=8_000)
         audio = decode_ulaw(encode_ulaw(_clipped(narrow)))
         return replace(recording, audio=audio, rate_hz=8_000)
-
-
-def convolve(audio: Audio, response: npt.NDArray[np.float32]) -> Audio:
-    """Filter audio by an impulse response, in pieces through the Fourier transform; as long as the audio."""
-    size = 1 << max(15, (4 * len(response) - 1).bit_length())
-    step = size - len(response) + 1
-    spectrum = np.fft.rfft(response, size)
-    out = np.zeros(len(audio) + size, np.float32)
-    for first in range(0, len(audio), step):
-        piece = np.fft.irfft(np.fft.rfft(audio[first : first + step], size) * spectrum, size)
-        out[first : first + size] += piece.astype(np.float32)
-    return out[: len(audio)]
-
-
-def check_names(conditions: Iterable[Any]) -> tuple[Any, ...]:
-    """The conditions as a tuple, or `AudioError` where two have one name."""
-    made = tuple(conditions)
-    names = [one.name for one in made]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise AudioError(f"several conditions are called {', '.join(sorted(twice))}: results need one name each")
-    return made
 
 
 def _check(condition: Any, *names: str) -> None:

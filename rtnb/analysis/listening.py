@@ -7,24 +7,23 @@ is noticed and replaced. Files appear whole or not at all: any number of process
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from platformdirs import user_cache_path
 from tqdm.auto import tqdm
 
 import rtnb.vad
-from rtnb.analysis.conditions import AsRecorded, Condition, check_names
+from rtnb.analysis.conditions import Condition, FramePhase
 from rtnb.analysis.recordings import Recording, Span, Turn
 from rtnb.audio import Audio
 from rtnb.errors import AudioError, RtnbError
@@ -57,20 +56,6 @@ class Heard:
     duration_ms: float = 0.0
     speaker: str = ""
 
-    @classmethod
-    def of(cls, recording: Recording, *, probabilities: npt.NDArray[np.float32], condition: str) -> Heard:
-        """Keep the labels of a recording."""
-        return cls(
-            recording.name,
-            condition,
-            probabilities,
-            recording.turns,
-            recording.non_speech or (),
-            recording.echo,
-            recording.duration_ms,
-            recording.speaker,
-        )
-
 
 _MAGIC: Final = b"rtnb vad 1\n"
 _VERSION: Final = b"1"
@@ -82,17 +67,10 @@ def cache_folder() -> Path:
     """Return the folder of the probabilities: that in the variable RTNB_CACHE, or the user's cache folder.
 
     That is ``~/.cache/rtnb/probabilities`` (or below XDG_CACHE_HOME), on macOS ``~/Library/Caches/rtnb/probabilities``,
-    on Windows ``%LOCALAPPDATA%/rtnb/probabilities``.
+    on Windows ``%LOCALAPPDATA%/rtnb/Cache/probabilities``.
     """
-    if chosen := os.environ.get("RTNB_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "rtnb" / "probabilities"
+    chosen = os.environ.get("RTNB_CACHE")
+    return Path(chosen) if chosen else user_cache_path("rtnb", appauthor=False) / "probabilities"
 
 
 def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> npt.NDArray[np.float32]:
@@ -176,13 +154,11 @@ def _write(path: Path, probabilities: npt.NDArray[np.float32]) -> None:
 Source = Recording | str | os.PathLike[str]
 """A recording, or the path of one that `Recording.load` reads where it is listened to."""
 
-_IN_FLIGHT: Final = 64  # chosen: recordings handed to an executor at a time; more would only fill memory
-
 
 def listen(
     recordings: Source | Iterable[Source],
     *,
-    conditions: Iterable[Condition] = (AsRecorded(),),
+    conditions: Iterable[Condition] = (FramePhase(0),),
     executor: Executor | None = None,
     cache: bool | str | os.PathLike[str] = True,
     progress: bool = True,
@@ -226,18 +202,18 @@ def listen(
     UserWarning
         Something could not be used; names the first.
     """
-    made = check_names(conditions)
+    made = tuple(conditions)
+    names = [one.name for one in made]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise AudioError(f"several conditions are called {', '.join(sorted(twice))}: results need one name each")
     sources = [recordings] if isinstance(recordings, (Recording, str, os.PathLike)) else list(recordings)
     if not sources:
         raise AudioError("no recordings: give at least one")
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     hear = partial(_hear, conditions=made, folder=folder, load=load)
-    done: dict[int, list[Heard | Failure]] = {}
-    with tqdm(total=len(sources), desc="listening", unit="recording", disable=not progress) as bar:
-        for number, results in _results(hear, sources, executor):
-            done[number] = results
-            bar.update()
-    parts = [part for number in sorted(done) for part in done[number]]
+    results = map(hear, sources) if executor is None else executor.map(hear, sources)
+    bar = tqdm(results, total=len(sources), desc="listening", unit="recording", disable=not progress)
+    parts = [part for found in bar for part in found]
     failures = [part for part in parts if isinstance(part, Failure)]
     heard = [part for part in parts if isinstance(part, Heard)]
     if failures:
@@ -246,28 +222,6 @@ def listen(
             raise AudioError(f"none of the {len(sources)} recordings could be used; the first: {first}")
         warnings.warn(f"{len(failures)} of {len(parts)} could not be used and are skipped; {first}", stacklevel=3)
     return heard, failures
-
-
-def _results(
-    hear: Callable[[Source], list[Heard | Failure]], sources: list[Source], executor: Executor | None
-) -> Iterator[tuple[int, list[Heard | Failure]]]:
-    """(number, results) of each source, as they get done."""
-    if executor is None:
-        yield from enumerate(map(hear, sources))
-        return
-    waiting = enumerate(sources)
-    running: dict[Future[list[Heard | Failure]], int] = {}
-    try:
-        while True:
-            for number, source in islice(waiting, _IN_FLIGHT - len(running)):
-                running[executor.submit(hear, source)] = number
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def _hear(
@@ -284,7 +238,8 @@ def _hear(
         try:
             changed = condition.apply(recording)
             probabilities = cached_probabilities(changed.audio, rate_hz=changed.rate_hz, folder=folder)
-            results.append(Heard.of(changed, probabilities=probabilities, condition=condition.name))
+            labels = (changed.turns, changed.non_speech or (), changed.echo, changed.duration_ms, changed.speaker)
+            results.append(Heard(changed.name, condition.name, probabilities, *labels))
         except (RtnbError, OSError) as error:
             results.append(Failure(name, condition.name, _words(error)))
     return results

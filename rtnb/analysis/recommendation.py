@@ -349,7 +349,7 @@ def recommend(
 
 def _phases(sweep: Sweep) -> list[Sweep]:
     """Return one sweep per frame phase."""
-    conditions = list(dict.fromkeys(sweep.conditions))
+    conditions = list(dict.fromkeys(sweep.conditions.tolist()))
     if len(conditions) == 1:
         return [sweep]
     if other := [name for name in conditions if not is_frame_phase(name)]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -100,8 +100,7 @@ class Bench:
     def split(self, index: int, *, turn_gap_ms: float) -> None:
         """Divide one recording into turns anew: a silence at least this long separates two of them."""
         self.recordings[index] = made = self.recordings[index].split(turn_gap_ms=turn_gap_ms)
-        probabilities, condition = self._heard[index].probabilities, self._heard[index].condition
-        self._heard[index] = Heard.of(made, probabilities=probabilities, condition=condition)
+        self._heard[index] = replace(self._heard[index], turns=made.turns, non_speech=made.non_speech or ())
         self._evaluate()
 
     def _evaluate(self) -> None:

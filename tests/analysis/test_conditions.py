@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rtnb.analysis import AssistantEcho, Gain, MuLaw, Noise, Recording, RoomEcho, Turn
-from rtnb.analysis.conditions import NOMINAL_SPEECH_DBFS, convolve
+from rtnb.analysis.conditions import NOMINAL_SPEECH_DBFS
 from rtnb.audio import babble
 from rtnb.errors import AudioError
 
@@ -70,12 +70,6 @@ def test_a_room_rings_as_long_as_it_says_and_keeps_the_direct_sound() -> None:
     assert power_db(heard[100:101]) - 10 * np.log10(np.sum(tail.astype(float) ** 2)) == pytest.approx(3, abs=0.1)
     early, late = power_db(tail[: RATE // 20]), power_db(tail[RATE // 5 : RATE // 4])
     assert early - late == pytest.approx(0.2 / 0.4 * 60, abs=2)
-
-
-def test_convolution_is_that_of_numpy() -> None:
-    response = np.random.default_rng(0).standard_normal(700).astype(np.float32)
-    audio = np.tile(TALK.audio, 3)[:70_000]
-    np.testing.assert_allclose(convolve(audio, response), np.convolve(audio, response)[: len(audio)], atol=1e-4)
 
 
 def test_where_nobody_speaks_there_is_echo_now() -> None:

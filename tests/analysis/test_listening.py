@@ -123,12 +123,12 @@ def test_a_cluster_gives_the_same_numbers_and_reports_the_same_failure(folder: P
         here = sweep(recordings, **settings, cache=False)
     with cluster() as executor, pytest.warns(UserWarning, match="2 of 14 could not be used"):
         there = sweep(recordings, **settings, cache=folder / "cache", executor=executor)
-    assert there.recordings == here.recordings
-    assert there.conditions == here.conditions
+    assert there.recordings.tolist() == here.recordings.tolist()
+    assert there.conditions.tolist() == here.conditions.tolist()
     assert there.failures == here.failures
     assert here.failures[0].name.endswith("clip3.wav")
     assert "AudioError" in here.failures[0].error
-    for name in ("delay_ms", "cut_off", "billed_tokens", "turn_ms"):
+    for name in ("delay_ms", "cut_off", "billed_tokens", "ending_ms"):
         assert np.array_equal(getattr(there, name), getattr(here, name), equal_nan=name != "cut_off")
     assert len(list((folder / "cache").iterdir())) == 12
 

@@ -9,7 +9,7 @@ import pytest
 
 from rtnb.analysis.conditions import FRAME_PHASES
 from rtnb.analysis.recommendation import recommend
-from rtnb.analysis.sweeping import Sweep
+from rtnb.analysis.sweeping import joined
 from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol import ServerVad
 from tests.analysis.grids import THRESHOLDS, grid, phases
@@ -46,7 +46,7 @@ def test_too_few_recordings_are_said_to_be_too_few() -> None:
 
 def test_recordings_of_one_speaker_are_one_group() -> None:
     sweep = grid(150)
-    speakers = tuple(f"speaker {k % 3}" for k in range(len(sweep.recordings)))
+    speakers = np.array([f"speaker {k % 3}" for k in range(len(sweep.recordings))])
     answer = recommend(replace(sweep, speakers=speakers))
     assert answer.verdict.startswith("Not shown: 3 speakers, at least 8 are needed.")
 
@@ -121,32 +121,10 @@ def test_frame_phases_of_one_sweep_are_told_apart() -> None:
     sweeps = phases(60)
     names = [phase.name for phase in FRAME_PHASES]
     assert names == ["as recorded", "frame phase +8 ms", "frame phase +16 ms", "frame phase +24 ms"]
-    joined = _joined(
-        [replace(one, conditions=(name,) * len(one.recordings)) for one, name in zip(sweeps, names, strict=True)]
+    whole = joined(
+        [replace(one, conditions=np.full(len(one.recordings), name)) for one, name in zip(sweeps, names, strict=True)]
     )
-    assert repr(recommend(joined, n_resamples=50)) == repr(recommend(sweeps, n_resamples=50))
-
-
-def _joined(sweeps: list[Sweep]) -> Sweep:
-    """Sweeps of different conditions as one."""
-    first = sweeps[0]
-    last = {name: np.concatenate([getattr(one, name) for one in sweeps], axis=-1) for name in _BY_TURN_OR_RECORDING}
-    shift = [k * len(first.recordings) for k in range(len(sweeps))]
-    return replace(
-        first,
-        **last,
-        turn_ms=np.concatenate([one.turn_ms for one in sweeps]),
-        ending_ms=np.concatenate([one.ending_ms for one in sweeps]),
-        turn_recording=np.concatenate([one.turn_recording + s for one, s in zip(sweeps, shift, strict=True)]),
-        recordings=first.recordings * len(sweeps),
-        conditions=tuple(name for one in sweeps for name in one.conditions),
-    )
-
-
-_BY_TURN_OR_RECORDING = (
-    *("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms"),
-    *("false_triggers", "self_interruptions", "billed_tokens", "duration_ms", "non_speech_h", "echo_min"),
-)
+    assert repr(recommend(whole, n_resamples=50)) == repr(recommend(sweeps, n_resamples=50))
 
 
 def test_the_default_is_kept_where_nothing_is_better() -> None:
@@ -166,6 +144,6 @@ def test_the_default_must_be_there_to_be_compared_with() -> None:
         recommend([small, grid(31)])
     with pytest.raises(AudioError, match="no turns"):
         recommend(grid(0))
-    twice = replace(small, conditions=tuple("ab"[k % 2] for k in range(len(small.conditions))))
+    twice = replace(small, conditions=np.resize(["a", "b"], len(small.conditions)))
     with pytest.raises(AudioError, match=r"2 conditions, of which these change the audio: \['a', 'b'\]"):
         recommend(twice)

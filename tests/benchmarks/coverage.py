@@ -123,6 +123,7 @@ def simulate(scenario: Scenario, seed: int) -> Sweep:
     often = rng.poisson((rates.max() - rates.min()) * loudness * ROOM_H)
     detected = rng.poisson(rates.min() * loudness * ROOM_H)
     false[..., -ROOMS:] = (detected + (rates > rates.min())[:, None] * often)[:, None]
+    speaker = group[np.unique(recording, return_index=True)[1]]
     hours = np.zeros(n_recordings)
     hours[-ROOMS:] = ROOM_H
     return Sweep(
@@ -138,18 +139,15 @@ def simulate(scenario: Scenario, seed: int) -> Sweep:
         false_triggers=false,
         self_interruptions=np.zeros_like(false),
         billed_tokens=np.zeros((len(thresholds), len(frames), 1, n_recordings), np.float32),
-        turn_ms=np.tile([500.0, 3000.0], (n, 1)),
         ending_ms=np.full(n, 3000.0),
         turn_recording=recording,
-        pause_ms=np.zeros((0, 2)),
         pause_turn=np.zeros(0, int),
-        recordings=tuple(f"clip {k}" for k in range(n_recordings)),
-        conditions=(AS_RECORDED,) * n_recordings,
-        duration_ms=np.full(n_recordings, 6000.0),
+        recordings=np.array([f"clip {k}" for k in range(n_recordings)]),
+        conditions=np.full(n_recordings, AS_RECORDED),
         non_speech_h=hours,
         echo_min=np.zeros(n_recordings),
         constants=VadConstants(),
-        speakers=(*(f"speaker {k}" for k in group), *[""] * ROOMS) if scenario.speakers else (),
+        speakers=np.array([f"speaker {k}" * scenario.speakers for k in speaker] + [""] * ROOMS),
     )
 
 

@@ -122,10 +122,8 @@ def plot_sweep(
         An unknown metric, one without a silence axis, or several conditions.
     """
     grid = sweep.grid(metric)
-    if "silence_duration_ms" not in grid.dims or "condition" in grid.dims:
-        raise AudioError(f"{metric} has the axes {', '.join(grid.dims)}").with_hint(
-            "A heat map needs threshold and silence_duration_ms, and one condition: sweep.only(…)."
-        )
+    if "silence_duration_ms" not in grid.dims:
+        raise AudioError(f"{metric} has the axes {', '.join(grid.dims)}: a heat map needs silence_duration_ms")
     if ax is None:
         from matplotlib import pyplot as plt
 
@@ -172,8 +170,6 @@ def plot_pareto(
     -------
     Axes
     """
-    if len(set(sweep.conditions)) > 1:
-        raise AudioError("the sweep has several conditions").with_hint("Draw one of them: plot_pareto(sweep.only(…)).")
     if ax is None:
         from matplotlib import pyplot as plt
 
