@@ -51,6 +51,7 @@ class Track:
         self.ends: _Int = np.cumsum(lengths + 1)
         self.offsets: _Int = self.ends - lengths
         self.offset_or_none: _Int = np.append(self.offsets, 0)
+        self.n_turns = sum(len(one.turns) for one in heard)
         turns = [(k, turn) for k, one in enumerate(heard) for turn in one.turns]
         pauses = [(n, pause) for n, (_, turn) in enumerate(turns) for pause in turn.pauses]
         self.turn_ms: _Float = np.array([(turn.start_ms, turn.end_ms) for _, turn in turns], float).reshape(-1, 2)

@@ -449,52 +449,34 @@ def _blocks(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
 
 
 def _evaluate(heard: Sequence[Heard], levels: _Float, frames: _Int, prefixes: _Int, constants: VadConstants) -> Sweep:
-    blocks = [_evaluate_block(block, levels, frames, prefixes, constants) for block in _blocks(heard)]
-    return blocks[0] if len(blocks) == 1 else joined(blocks)
-
-
-def joined(sweeps: Sequence[Sweep]) -> Sweep:
-    """Return sweeps of different recordings, with the same settings, as one."""
-    fields: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in sweeps], axis=-1)
-        for names in _LAST_AXIS.values()
-        for name in names
-    }
-    for name, sizes in (
-        ("turn_recording", [len(one.recordings) for one in sweeps]),
-        ("pause_turn", [one.n_turns for one in sweeps]),
-    ):
-        ahead = np.cumsum(sizes) - sizes
-        fields[name] = np.concatenate([getattr(one, name) + n for one, n in zip(sweeps, ahead, strict=True)])
-    return replace(sweeps[0], **fields)
-
-
-def _evaluate_block(
-    heard: Sequence[Heard], levels: _Float, frames: _Int, prefixes: _Int, constants: VadConstants
-) -> Sweep:
-    track = Track(heard)
-    gaps = [Gaps(track, threshold=level, constants=constants) for level in levels.tolist()]
-    rows = [one.onsets(prefixes) | one.at(frames, prefixes_ms=prefixes) for one in gaps]
-    found: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    names, conditions, speakers = (
-        np.array([getattr(one, name) for one in heard], str) for name in ("name", "condition", "speaker")
-    )
-    quiet_ms, echo_ms = (
-        np.array([sum(end - start for start, end in getattr(one, name)) for one in heard], float)
-        for name in ("non_speech", "echo")
-    )
+    pauses = [len(turn.pauses) for one in heard for turn in one.turns]
+    sizes = {"turn": len(pauses), "pause": sum(pauses), "recording": len(heard)}
+    axis_of = {name: axis for axis, names in _LAST_AXIS.items() for name in names}
+    found: dict[str, Any] = {}
+    endings, at = [], dict.fromkeys(sizes, 0)
+    for block in _blocks(heard):
+        track = Track(block)
+        endings.append(track.ending_ms)
+        for t, level in enumerate(levels.tolist()):
+            gaps = Gaps(track, threshold=level, constants=constants)
+            for name, values in (gaps.onsets(prefixes) | gaps.at(frames, prefixes_ms=prefixes)).items():
+                axis = axis_of[name]
+                if name not in found:
+                    found[name] = np.empty((len(levels), *values.shape[:-1], sizes[axis]), values.dtype)
+                found[name][t, ..., at[axis] : at[axis] + values.shape[-1]] = values
+        for axis, n in (("turn", track.n_turns), ("pause", len(track.pause_turn)), ("recording", len(block))):
+            at[axis] += n
+    for name, text in (("recordings", "name"), ("conditions", "condition"), ("speakers", "speaker")):
+        found[name] = np.array([getattr(one, text) for one in heard], str)
     return Sweep(
         thresholds=levels,
         silence_frames=frames,
         prefixes_ms=prefixes,
         **found,
-        ending_ms=track.ending_ms,
-        turn_recording=track.turn_recording,
-        pause_turn=track.pause_turn,
-        recordings=names,
-        conditions=conditions,
-        speakers=speakers,
-        non_speech_h=quiet_ms / 3_600_000,
-        echo_min=echo_ms / 60_000,
+        ending_ms=np.concatenate(endings),
+        turn_recording=np.repeat(np.arange(len(heard)), [len(one.turns) for one in heard]),
+        pause_turn=np.repeat(np.arange(len(pauses)), pauses),
+        non_speech_h=np.array([sum(end - start for start, end in one.non_speech) for one in heard]) / 3_600_000,
+        echo_min=np.array([sum(end - start for start, end in one.echo) for one in heard]) / 60_000,
         constants=constants,
     )

@@ -9,7 +9,7 @@ import pytest
 
 from rtnb.analysis.conditions import FRAME_PHASES
 from rtnb.analysis.recommendation import recommend
-from rtnb.analysis.sweeping import joined
+from rtnb.analysis.sweeping import _LAST_AXIS, Sweep
 from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol import ServerVad
 from tests.analysis.grids import THRESHOLDS, grid, phases
@@ -121,10 +121,21 @@ def test_frame_phases_of_one_sweep_are_told_apart() -> None:
     sweeps = phases(60)
     names = [phase.name for phase in FRAME_PHASES]
     assert names == ["as recorded", "frame phase +8 ms", "frame phase +16 ms", "frame phase +24 ms"]
-    whole = joined(
+    whole = _joined(
         [replace(one, conditions=np.full(len(one.recordings), name)) for one, name in zip(sweeps, names, strict=True)]
     )
     assert repr(recommend(whole, n_resamples=50)) == repr(recommend(sweeps, n_resamples=50))
+
+
+def _joined(sweeps: list[Sweep]) -> Sweep:
+    """Sweeps of different conditions as one."""
+    fields = {
+        name: np.concatenate([getattr(one, name) for one in sweeps], axis=-1)
+        for name in (*_LAST_AXIS["turn"], *_LAST_AXIS["recording"])
+    }
+    n = len(sweeps[0].recordings)
+    fields["turn_recording"] = np.concatenate([one.turn_recording + k * n for k, one in enumerate(sweeps)])
+    return replace(sweeps[0], **fields)
 
 
 def test_the_default_is_kept_where_nothing_is_better() -> None:
