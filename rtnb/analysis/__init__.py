@@ -14,42 +14,10 @@ from rtnb.analysis.plots.interaction import plot_detectors, plot_overlaps
 from rtnb.analysis.plots.turn_detection import plot_pareto, plot_sweep, plot_turns
 from rtnb.analysis.recommendation import Candidate, Recommendation, recommend
 from rtnb.analysis.recordings import Recording, Turn, from_segments, read_labels
-from rtnb.analysis.sweeping import Grid, Sweep, sweep
+from rtnb.analysis.sweeping import Sweep, sweep
 
-__all__ = [
-    "FRAME_PHASES",
-    "AssistantEcho",
-    "Calibration",
-    "Candidate",
-    "CostMeter",
-    "FrameMetrics",
-    "FramePhase",
-    "Gain",
-    "Grid",
-    "LatencyMeter",
-    "Migration",
-    "MuLaw",
-    "Noise",
-    "Overlap",
-    "Recommendation",
-    "Recording",
-    "RoomEcho",
-    "Sweep",
-    "Turn",
-    "compare_detectors",
-    "frame_metrics",
-    "from_segments",
-    "migrate",
-    "overlap_lab",
-    "plot_arrivals",
-    "plot_deltas",
-    "plot_detectors",
-    "plot_overlaps",
-    "plot_pareto",
-    "plot_sweep",
-    "plot_turns",
-    "read_labels",
-    "recommend",
-    "sweep",
-    "tick_metrics",
-]
+__all__ = ["FRAME_PHASES", "AssistantEcho", "Calibration", "Candidate", "CostMeter", "FrameMetrics", "FramePhase"]
+__all__ += ["Gain", "LatencyMeter", "Migration", "MuLaw", "Noise", "Overlap", "Recommendation", "Recording"]
+__all__ += ["RoomEcho", "Sweep", "Turn", "compare_detectors", "frame_metrics", "from_segments", "migrate"]
+__all__ += ["overlap_lab", "plot_arrivals", "plot_deltas", "plot_detectors", "plot_overlaps", "plot_pareto"]
+__all__ += ["plot_sweep", "plot_turns", "read_labels", "recommend", "sweep", "tick_metrics"]

@@ -10,9 +10,8 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from html import escape
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -110,31 +109,17 @@ class Calibration:
         place = _place(deployment)
         return cls.load(place) if place.is_file() else None
 
-    def _facts(self) -> list[tuple[str, str]]:
-        facts = [
-            (name, _fitted(getattr(self.constants, name, self.phase_ms), like)) for name, like in self.like.items()
-        ]
-        facts.append(("starts alike", _alike(self.start_f1, self.start_f1_before, self.n_starts)))
-        facts.append(("stops alike", _alike(self.stop_f1, self.stop_f1_before, self.n_stops)))
-        facts.append(
-            (
-                "same frame",
-                _alike(self.same_frame, self.same_frame_before, self.n_starts + self.n_stops, "in one frame"),
-            )
-        )
-        facts.append(("basis", f"{self.audio_s:.0f} s of audio under {self.n_settings} settings"))
-        return [*facts, *(("odd", anomaly) for anomaly in self.anomalies)]
-
     def __repr__(self) -> str:
-        lines = [f"  {name + ':':20} {text}" for name, text in self._facts()]
-        return "\n".join([f"Calibration of {self.deployment}", *lines])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
-            for name, text in self._facts()
-        )
-        return f"<p><b>Calibration of {escape(self.deployment)}</b></p><table>{rows}</table>"
+        n = self.n_starts + self.n_stops
+        facts = [
+            *((name, _fitted(getattr(self.constants, name, self.phase_ms), like)) for name, like in self.like.items()),
+            ("starts alike", _alike(self.start_f1, self.start_f1_before, self.n_starts)),
+            ("stops alike", _alike(self.stop_f1, self.stop_f1_before, self.n_stops)),
+            ("same frame", _alike(self.same_frame, self.same_frame_before, n, "in one frame")),
+            ("basis", f"{self.audio_s:.0f} s of audio under {self.n_settings} settings"),
+            *(("odd", anomaly) for anomaly in self.anomalies),
+        ]
+        return "\n".join([f"Calibration of {self.deployment}", *(f"  {name + ':':20} {text}" for name, text in facts)])
 
 
 def _place(deployment: str) -> Path:
@@ -256,31 +241,21 @@ def fit_constants(
         ).with_hint("Check that the recordings hold speech with pauses, and that the service detects turns; give more.")
     point, frozen = fit.best()
     before, after = fit.boundaries(_Point(), {}), fit.boundaries(point, frozen)
-    starts, stops = ([(one.starts_ms, one.stops_ms)[kind] for one in observed] for kind in (0, 1))
     found, own = fit.out_of_sample(frozen), [fit.tally(before, *how).sum(axis=0) for how in _HOW]
+    names = [f"{name}{end}" for end in ("", "_before") for name in ("start_f1", "stop_f1", "same_frame")]
     f1 = [float(2 * alike / n) if n else float("nan") for alike, n in (*found, *own)]
     return Calibration(
         deployment=deployment,
         constants=point.constants,
         phase_ms=point.phase_ms,
         like=fit.like(point, frozen),
-        start_f1=f1[0],
-        stop_f1=f1[1],
-        same_frame=f1[2],
-        start_f1_before=f1[3],
-        stop_f1_before=f1[4],
-        same_frame_before=f1[5],
-        n_starts=sum(map(len, starts)),
-        n_stops=sum(map(len, stops)),
+        **dict(zip(names, f1, strict=True)),
+        n_starts=sum(len(one.starts_ms) for one in observed),
+        n_stops=sum(len(one.stops_ms) for one in observed),
         n_settings=len(observed),
         audio_s=len(audio) / rate_hz,
         ignored=frozen,
-        anomalies=(
-            *_ignored(frozen),
-            *_missing(observed, after),
-            *_unaligned(observed, frozen),
-            *(p for one in observed for p in one.problems),
-        ),
+        anomalies=(*_anomalies(observed, after, frozen), *(p for one in observed for p in one.problems)),
     )
 
 
@@ -429,55 +404,38 @@ class _Fit:
 
 
 def _pairs(observed: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[tuple[int | None, int | None]]:
-    """The boundaries that belong together, each to one other, in their order; None where there is no other."""
+    """Return the boundaries that belong together, as each is the nearest of the other; None where there is no other."""
     pairs: list[tuple[int | None, int | None]] = []
-    i = j = 0
-    while i < len(observed) and j < len(model):
-        error = abs(observed[i] - model[j])
-        if (error > within_ms and observed[i] < model[j]) or (
-            i + 1 < len(observed) and abs(observed[i + 1] - model[j]) < error
-        ):
-            pairs.append((observed[i], None))
-            i += 1
-        elif error > within_ms or (j + 1 < len(model) and abs(observed[i] - model[j + 1]) < error):
-            pairs.append((None, model[j]))
-            j += 1
-        else:
-            pairs.append((observed[i], model[j]))
-            i, j = i + 1, j + 1
-    return [*pairs, *((a, None) for a in observed[i:]), *((None, b) for b in model[j:])]
+    if observed and model:
+        errors = np.abs(np.subtract.outer(observed, model))
+        theirs, ours = errors.argmin(axis=1), errors.argmin(axis=0)
+        pairs = [
+            (observed[i], model[j]) for i, j in enumerate(theirs.tolist()) if ours[j] == i and errors[i, j] <= within_ms
+        ]
+    matched, reproduced = {a for a, _ in pairs}, {b for _, b in pairs}
+    pairs += [(a, None) for a in observed if a not in matched]
+    return pairs + [(None, b) for b in model if b not in reproduced]
 
 
-# --- what is odd ------------------------------------------------------------------------------------------------------
-
-
-def _ignored(frozen: dict[str, Any]) -> list[str]:
-    return [f"{name} is ignored: the service behaves as if it were always {value:g}" for name, value in frozen.items()]
-
-
-def _missing(observed: Sequence[Observed], model: Iterable[tuple[list[int], list[int]]]) -> list[str]:
-    """Settings under which the service is silent where the model hears speech, or stops no turn."""
-    odd = []
+def _anomalies(
+    observed: Sequence[Observed], model: Sequence[tuple[list[int], list[int]]], frozen: dict[str, Any]
+) -> list[str]:
+    """Return settings that are ignored, events that are missing, and boundaries off the grid of 32 ms."""
+    odd = [f"{name} is ignored: the service behaves as if it were always {value:g}" for name, value in frozen.items()]
     for one, (starts, _) in zip(observed, model, strict=True):
         where = f"threshold {one.threshold:g}, silence {one.silence_duration_ms} ms"
         if len(one.starts_ms) < len(starts) / 2:
             odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts reported, {len(starts)} expected")
         if len(one.stops_ms) < len(one.starts_ms):
             odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts, {len(one.stops_ms)} stops")
-    return odd
-
-
-def _unaligned(observed: Sequence[Observed], frozen: dict[str, Any]) -> list[str]:
-    """Boundaries off the 32 ms grid that the service's logs show: ends, and starts with their prefix added."""
-    stops = [stop for one in observed for stop in one.stops_ms]
-    starts = [
+    begun = [  # the service's logs show ends on the grid, and starts with their prefix added
         start + frozen.get("prefix_padding_ms", one.prefix_padding_ms)
         for one in observed
         for start in one.starts_ms
         if start
     ]
-    odd = []
-    for name, values in (("ends", stops), ("starts with their prefix", starts)):
+    ended = [stop for one in observed for stop in one.stops_ms]
+    for name, values in (("ends", ended), ("starts with their prefix", begun)):
         if off := sum(value % FRAME_MS != 0 for value in values):
             odd.append(f"{off} of {len(values)} {name} are no multiples of {FRAME_MS} ms")
     return odd

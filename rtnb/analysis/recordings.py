@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import isfinite
@@ -121,10 +121,9 @@ class Recording:
         put = object.__setattr__
         put(self, "audio", as_audio(self.audio))
         put(self, "rate_hz", check_rate(self.rate_hz))
-        put(self, "turns", tuple(turn if isinstance(turn, Turn) else Turn(*turn) for turn in self.turns))
-        put(self, "turns", tuple(_cut(turn, self.duration_ms) for turn in self.turns))
+        turns = (turn if isinstance(turn, Turn) else Turn(*turn) for turn in self.turns)
+        put(self, "turns", _checked_turns(turns, self.duration_ms, self.name))
         put(self, "echo", _spans(self.echo, self.duration_ms, "echo"))
-        _check_order(self.turns, self.duration_ms, self.name)
         busy = [(turn.start_ms, turn.end_ms) for turn in self.turns] + list(self.echo)
         given = self.non_speech if self.non_speech is not None else _between(busy, self.duration_ms)
         put(self, "non_speech", _spans(given, self.duration_ms, "non_speech"))
@@ -198,16 +197,10 @@ class Recording:
 
     def split(self, *, turn_gap_ms: float) -> Recording:
         """Return the same speech divided into turns anew: a silence at least this long separates two of them."""
-        spoken = [
-            (start, end)
-            for turn in self.turns
-            for start, end in zip(
-                (turn.start_ms, *(end for _, end in turn.pauses)),
-                (*(start for start, _ in turn.pauses), turn.end_ms),
-                strict=True,
-            )
-            if start < end
-        ]
+        spoken: list[Span] = []
+        for turn in self.turns:
+            edges = [turn.start_ms, *(edge for pause in turn.pauses for edge in pause), turn.end_ms]
+            spoken += [span for span in zip(edges[::2], edges[1::2], strict=True) if span[0] < span[1]]
         made = from_segments(self.audio, spoken, rate_hz=self.rate_hz, name=self.name, turn_gap_ms=turn_gap_ms)
         return replace(made, speaker=self.speaker, echo=self.echo, non_speech=None)
 
@@ -273,18 +266,9 @@ def from_segments(
     """
     samples = as_audio(audio)
     limit_ms = len(samples) * 1000 / check_rate(rate_hz)
-    joined: list[list[float]] = []
-    for start, end in sorted((float(one[0]), min(float(one[1]), limit_ms)) for one in segments):
-        if joined and start <= joined[-1][1]:
-            joined[-1][1] = max(joined[-1][1], end)
-        else:
-            joined.append([start, end])
-    groups: list[list[list[float]]] = []
-    for span in joined:
-        if groups and span[0] - groups[-1][-1][1] < turn_gap_ms:
-            groups[-1].append(span)
-        else:
-            groups.append([span])
+    spans = sorted((float(one[0]), min(float(one[1]), limit_ms)) for one in segments)
+    joined = [(group[0][0], max(end for _, end in group)) for group in _grouped(spans, gap_ms=0.0)]
+    groups = _grouped(joined, gap_ms=turn_gap_ms)
     gap_ms = turn_gap_ms if isfinite(turn_gap_ms) else None
     turns = [
         Turn(
@@ -295,6 +279,19 @@ def from_segments(
         for group in groups
     ]
     return Recording(samples, rate_hz=rate_hz, name=name, turns=tuple(turns), turn_gap_ms=gap_ms)
+
+
+def _grouped(spans: Iterable[Span], *, gap_ms: float) -> list[list[Span]]:
+    """Return spans in groups; a silence at least this long separates two, but not spans that touch."""
+    groups: list[list[Span]] = []
+    end_ms = 0.0
+    for start, end in spans:
+        if groups and (start <= end_ms or start - end_ms < gap_ms):
+            groups[-1].append((start, end))
+        else:
+            groups.append([(start, end)])
+        end_ms = max(end_ms, end)
+    return groups
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[Audio, int]:
@@ -352,25 +349,21 @@ def _spans(spans: Iterable[Any], duration_ms: float, what: str) -> tuple[Span, .
     return tuple((start, min(end, duration_ms)) for start, end in made if start < duration_ms)
 
 
-def _cut(turn: Turn, duration_ms: float) -> Turn:
-    """The turn, its end and last pause cut at the end of the audio where that is only just before them."""
-    if not duration_ms < turn.end_ms <= duration_ms + _LATE_MS or duration_ms <= turn.start_ms:
-        return turn
-    pauses = tuple((start, min(end, duration_ms)) for start, end in turn.pauses if start < duration_ms)
-    return Turn(turn.start_ms, duration_ms, pauses)
-
-
-def _check_order(turns: Sequence[Turn], duration_ms: float, name: str) -> None:
-    for before, after in pairwise(turns):
-        if after.start_ms < before.end_ms:
+def _checked_turns(turns: Iterable[Turn], duration_ms: float, name: str) -> tuple[Turn, ...]:
+    """Return turns in their order; one that ends just behind the audio is cut there."""
+    made: list[Turn] = []
+    for turn in turns:
+        if made and turn.start_ms < made[-1].end_ms:
             raise AudioError(
-                f"{name}: a turn begins at {after.start_ms:g} ms, the one before ends at {before.end_ms:g} ms"
+                f"{name}: a turn begins at {turn.start_ms:g} ms, the one before ends at {made[-1].end_ms:g} ms"
             ).with_hint("Turns are of one speaker: take one speaker's labels, or join overlapping segments first.")
-    if turns and turns[-1].end_ms > duration_ms + 1e-6:
-        raise AudioError(f"{name}: a turn ends at {turns[-1].end_ms:g} ms, the audio at {duration_ms:g} ms")
-
-
-__all__ = ["LabelledSegment", "Recording", "Span", "Turn", "from_segments", "read_audio"]
+        if turn.start_ms >= duration_ms or turn.end_ms > duration_ms + _LATE_MS:
+            raise AudioError(f"{name}: a turn ends at {turn.end_ms:g} ms, the audio at {duration_ms:g} ms")
+        if turn.end_ms > duration_ms:
+            pauses = tuple((start, min(end, duration_ms)) for start, end in turn.pauses if start < duration_ms)
+            turn = Turn(turn.start_ms, duration_ms, pauses)
+        made.append(turn)
+    return tuple(made)
 
 
 _SILENT = {"", "sil", "sp", "spn", "silence", "<eps>", "#", "xxx"}  # how aligners and people write "nothing said"
@@ -500,33 +493,36 @@ def _textgrid(path: Path, tier: str | None) -> list[LabelledSegment]:
 
 
 def _rttm(path: Path, file_id: str | None) -> list[LabelledSegment]:
-    segments = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    def segment(line: str) -> LabelledSegment | None:
         fields = line.split()
-        if not fields or fields[0] != "SPEAKER" or (file_id is not None and fields[1] != file_id):
-            continue
-        try:
-            start_ms, length_ms = float(fields[3]) * 1000, float(fields[4]) * 1000
-            segments.append(LabelledSegment(start_ms, start_ms + length_ms, fields[7]))
-        except (IndexError, ValueError) as error:
-            raise AudioError(f"{path.name}, line {number}: no RTTM line: {line[:80]!r}") from error
-    return segments
+        if fields[0] != "SPEAKER" or file_id not in (None, fields[1]):
+            return None
+        start_ms = float(fields[3]) * 1000
+        return LabelledSegment(start_ms, start_ms + float(fields[4]) * 1000, fields[7])
+
+    return _lines(path, segment, "no RTTM line")
 
 
 def _audacity(path: Path) -> list[LabelledSegment]:
-    segments = []
+    def segment(line: str) -> LabelledSegment | None:
+        if line.startswith("\\"):  # a backslash starts the frequency range of a spectral label
+            return None
+        start, end, label = (*line.split("\t", 2), "")[:3]
+        return LabelledSegment(float(start) * 1000, float(end) * 1000, label)
+
+    found = _lines(path, segment, "expected start, end, label in seconds")
+    return [one for one in found if one.end_ms > one.start_ms]  # a point label marks no speech
+
+
+def _lines(path: Path, parse: Callable[[str], LabelledSegment | None], expected: str) -> list[LabelledSegment]:
+    """Parse a file line by line; None is no segment."""
+    found = []
     for number, line in enumerate(_text(path).splitlines(), 1):
-        if not line.strip() or line.startswith("\\"):  # a backslash starts the frequency range of a spectral label
-            continue
-        start, _, rest = line.partition("\t")
-        end, _, label = rest.partition("\t")
         try:
-            segments.append(LabelledSegment(float(start) * 1000, float(end) * 1000, label))
-        except ValueError as error:
-            raise AudioError(
-                f"{path.name}, line {number}: expected start, end, label in seconds: {line[:80]!r}"
-            ) from error
-    return [one for one in segments if one.end_ms > one.start_ms]  # a point label marks no speech
+            found.append(parse(line) if line.strip() else None)
+        except (IndexError, ValueError) as error:
+            raise AudioError(f"{path.name}, line {number}: {expected}: {line[:80]!r}") from error
+    return [one for one in found if one is not None]
 
 
 def _json(path: Path) -> list[LabelledSegment]:

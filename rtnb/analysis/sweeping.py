@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -37,62 +37,6 @@ Chosen; at threshold 0.3 and above the slowest tenth of turns takes 300 ms."""
 _BLOCK_FRAMES: Final = 112_500
 """Frames that are evaluated at a time: an hour, 0.45 MB of probabilities (chosen, measured)."""
 _DIMS = ("threshold", "silence_duration_ms", "prefix_padding_ms")
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """A small array with named axes.
-
-    Examples
-    --------
-    >>> grid = Grid(np.array([[1.0, 2.0]]), dims=("threshold", "silence_duration_ms"), unit="ms", name="delay_p50_ms",
-    ...             coords={"threshold": np.array([0.5]), "silence_duration_ms": np.array([192, 224])})
-    >>> grid.sel(threshold=0.5, silence_duration_ms=200)
-    2.0
-    """
-
-    values: _Float
-    """One number per combination of the coordinates."""
-    dims: tuple[str, ...] = field(kw_only=True)
-    """Names of the axes of `values`, from the wire: threshold, silence_duration_ms, prefix_padding_ms."""
-    coords: dict[str, npt.NDArray[Any]] = field(kw_only=True)
-    """dim -> its coordinates."""
-    name: str = field(kw_only=True)
-    """The metric."""
-    constants: VadConstants = field(kw_only=True, default=VadConstants())
-    """How the service rounds a silence duration."""
-    unit: str = field(kw_only=True)
-    """Of the values: "" for shares from 0 to 1."""
-
-    def sel(self, **where: Any) -> Any:
-        """Pick by coordinate: a float where all axes are picked, otherwise the smaller grid.
-
-        `silence_duration_ms` is rounded to whole frames as the service does; other coordinates must be in the grid.
-
-        Raises
-        ------
-        AudioError
-            A name that is no axis, or a coordinate that was not swept.
-        """
-        values, dims = self.values, list(self.dims)
-        for dim, wanted in where.items():
-            if dim not in dims:
-                raise AudioError(f"{self.name} has no axis {dim!r}; it has: {', '.join(self.dims)}")
-            coords = self.coords[dim]
-            if dim == "silence_duration_ms":
-                wanted = FRAME_MS * self.constants.silence_frames(wanted)
-            at = int(np.isclose(coords, wanted, rtol=0, atol=1e-9).argmax())
-            if not np.isclose(coords[at], wanted, rtol=0, atol=1e-9):
-                raise AudioError(f"{dim} {wanted!r} was not swept; there are: {', '.join(map(str, coords.tolist()))}")
-            values = np.take(values, at, axis=dims.index(dim))
-            dims.remove(dim)
-        if not dims:
-            return float(values)
-        return replace(self, values=values, dims=tuple(dims), coords={dim: self.coords[dim] for dim in dims})
-
-    def __repr__(self) -> str:
-        axes = ", ".join(f"{dim}: {len(self.coords[dim])}" for dim in self.dims)
-        return f"<Grid {self.name}{f' in {self.unit}' if self.unit else ''} ({axes})>"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -212,8 +156,8 @@ class Sweep:
         fields["pause_turn"] = (np.cumsum(turns) - 1)[fields["pause_turn"]]
         return replace(self, **fields)
 
-    def grid(self, metric: str) -> Grid:
-        """Return one metric over the settings it depends on.
+    def grid(self, metric: str) -> pd.DataFrame:
+        """Return one metric over the settings it depends on: ``sweep.grid("cut_off_rate").loc[0.5, 512]``.
 
         Parameters
         ----------
@@ -222,14 +166,17 @@ class Sweep:
 
         Returns
         -------
-        grid : Grid
-            NaN where no turn, pause or hour is there to count.
+        pandas.DataFrame
+            One row per threshold, one column per silence duration in whole frames (200 ms is 224), per prefix padding,
+            or per both; NaN where no turn, pause or hour is there to count.
 
         Raises
         ------
         AudioError
             An unknown metric, or several conditions: `only` picks one.
         """
+        import pandas as pd
+
         if metric not in METRICS:
             raise AudioError(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
         if len(names := dict.fromkeys(self.conditions.tolist())) > 1:
@@ -237,8 +184,9 @@ class Sweep:
                 "Choose one of them: sweep.only(…)."
             )
         one, axes = METRICS[metric], (self.thresholds, self.silences_ms, self.prefixes_ms)
-        coords = {dim: axis for dim, axis in zip(_DIMS, axes, strict=True) if dim in one.dims}
-        return Grid(one.of(self), dims=one.dims, coords=coords, name=metric, unit=one.unit, constants=self.constants)
+        index, *columns = (pd.Index(axes[_DIMS.index(dim)], name=dim) for dim in one.dims)
+        across = pd.MultiIndex.from_product(columns) if len(columns) > 1 else columns[0] if columns else [metric]
+        return pd.DataFrame(one.of(self).reshape(len(index), -1), index=index, columns=across)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition and setting, one column per metric (its unit in its name), n beside them.
@@ -393,7 +341,7 @@ def sweep(
     >>> from rtnb.audio import babble
     >>> recording = Recording.of_one_turn(babble("Hello, is this on?").audio, rate_hz=24_000).padded()
     >>> result = sweep(recording, thresholds=[0.5], silences_ms=[200, 500], cache=False, progress=False)
-    >>> result.silences_ms.tolist(), result.grid("no_fire_rate").values.tolist()
+    >>> result.silences_ms.tolist(), result.grid("no_fire_rate").to_numpy().tolist()
     ([224, 512], [[0.0, 0.0]])
     """
     settings = _axes(thresholds, silences_ms, prefixes_ms, constants)

@@ -196,7 +196,7 @@ class Bench:
         """(T, S) float32 of each metric in `MAPPED`, in its order."""
         if self.sweep is None:
             return []
-        return [self.sweep.grid(name).values.astype(np.float32) for name in MAPPED]
+        return [METRICS[name].of(self.sweep).astype(np.float32) for name in MAPPED]
 
     def position(self, setting: ServerVad) -> int:
         """Index of the grid's setting nearest to a setting: threshold index × number of silences + silence index."""
@@ -216,7 +216,7 @@ class Bench:
             return []
         thresholds, silences_ms = self.sweep.thresholds, self.sweep.silences_ms
         rows, columns = np.indices((len(thresholds), len(silences_ms))).reshape(2, -1)
-        delay, cut_off = (self.sweep.grid(name).values.ravel() for name in ("delay_p90_ms", "cut_off_rate"))
+        delay, cut_off = (METRICS[name].of(self.sweep).ravel() for name in ("delay_p90_ms", "cut_off_rate"))
         most_ms, most = (max(least, *axis[np.isfinite(axis)], least) for axis, least in ((delay, 500), (cut_off, 0.05)))
         heat = SettingMap(
             x=(columns + 0.5) / len(silences_ms),

@@ -60,7 +60,7 @@ def test_a_sweep_is_a_map_with_default_and_choice() -> None:
     assert ax.get_legend_handles_labels()[1] == ["default", "choice"]
     assert plot_sweep(sweep, metric="delay_p90_ms").figure.axes[1].get_ylabel() == "delay p90 (ms)"
     plot_sweep(sweep, metric="billed_tokens").figure.draw_without_rendering()
-    with pytest.raises(AudioError, match="missed_rate has the axes threshold"):
+    with pytest.raises(AudioError, match="missed_rate does not depend on the silence duration"):
         plot_sweep(sweep, metric="missed_rate")
 
 

@@ -34,7 +34,7 @@ def test_too_few_recordings_are_said_to_be_too_few() -> None:
     assert answer.choice is None
     assert answer.verdict.startswith("Not shown: 5 recordings, at least 8 are needed.")
     assert answer.default.cut_off == pytest.approx(
-        float(grid(100, per_recording=20).grid("cut_off_rate").sel(threshold=0.5, silence_duration_ms=200))
+        float(grid(100, per_recording=20).grid("cut_off_rate").loc[0.5, 224])
     )
     with pytest.raises(RtnbError, match="at least 8 are needed"):
         _ = answer.turn_detection
@@ -69,7 +69,7 @@ def test_short_endings_are_named_and_are_no_turns_that_never_end(ending_ms: floa
     assert answer.choice is None or answer.choice.silence_duration_ms + 320 <= ending_ms
     if answer.choice is None:
         assert sweep.short_endings in answer.advice
-    least = float(sweep.grid("cut_off_rate").values.min())
+    least = float(sweep.grid("cut_off_rate").to_numpy().min())
     assert min(one.cut_off for one in answer.front) == pytest.approx(least)
 
 

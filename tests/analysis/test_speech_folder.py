@@ -47,16 +47,14 @@ def judge(heard: list[Heard]) -> None:
     if not sweep.n_turns:
         return
     answer = recommend(sweep, n_resamples=20)
-    rates = sweep.grid("cut_off_rate").values
+    rates = sweep.grid("cut_off_rate").to_numpy()
     if answer.verdict.startswith("No setting keeps at most"):
         assert rates.min() > 0.1
         assert f"the least is {100 * rates.min():.1f} %" in answer.verdict
     if rates.min() <= 0.1 and not answer.always_broken:
         assert answer.verdict.startswith(("Take", "Keep", "Not shown"))
     if answer.choice is not None:
-        own = sweep.grid("cut_off_rate").sel(
-            threshold=answer.choice.threshold, silence_duration_ms=answer.choice.silence_duration_ms
-        )
+        own = sweep.grid("cut_off_rate").loc[answer.choice.threshold, answer.choice.silence_duration_ms]
         assert own == pytest.approx(answer.choice.cut_off)
         assert own <= 0.1
     assert answer.share_clean == pytest.approx(np.mean(rates == 0))

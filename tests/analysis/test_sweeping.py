@@ -123,7 +123,7 @@ def test_one_turn_by_hand() -> None:
     click_ms = 32 * (1 + 1 + np.array([3, 8]))
     turns_ms = np.array([32 * (10 + 4) * 2, 32 * (26 + 9)])  # cut in two, or whole
     assert found.billed_tokens[0, :, 0, 0].tolist() == ((turns_ms + click_ms) / 100).astype(np.float32).tolist()
-    assert found.grid("false_triggers_per_h").sel(threshold=0.5, silence_duration_ms=96) == 3600 / 1.7
+    assert found.grid("false_triggers_per_h").loc[0.5, 96] == 3600 / 1.7
 
 
 def test_a_turn_that_is_not_heard_is_missed_and_never_ended() -> None:
@@ -133,9 +133,9 @@ def test_a_turn_that_is_not_heard_is_missed_and_never_ended() -> None:
     assert np.isnan(found.delay_ms).all()
     assert np.isnan(found.onset_delay_ms).all()
     assert (found.clipped_ms == 320).all()
-    assert np.isinf(found.grid("delay_p50_ms").sel(threshold=0.5, silence_duration_ms=500))
-    assert np.isnan(found.grid("false_triggers_per_h").values).all()
-    assert (found.grid("no_fire_rate").values == 1).all()
+    assert np.isinf(found.grid("delay_p50_ms").loc[0.5, 512])
+    assert np.isnan(found.grid("false_triggers_per_h").to_numpy()).all()
+    assert (found.grid("no_fire_rate").to_numpy() == 1).all()
 
 
 def test_a_stop_after_the_next_turn_began_ends_nothing() -> None:
@@ -161,16 +161,14 @@ def test_axes_are_sorted_and_each_value_is_there_once(result: Any) -> None:
     assert found.silences_ms.tolist() == [224, 512]
 
 
-def test_a_grid_is_picked_by_coordinate(result: Any) -> None:
-    clean = result.only("as recorded").grid("delay_p50_ms")
-    picked = clean.sel(threshold=0.5, silence_duration_ms=500)
-    assert picked == clean.sel(silence_duration_ms=512).sel(threshold=0.5)
-    assert picked == result.only("as recorded").delay_ms[1, (512 - 192) // 32, 0]
-    assert clean.sel(threshold=0.5).dims == ("silence_duration_ms",)
-    assert repr(clean) == "<Grid delay_p50_ms in ms (threshold: 2, silence_duration_ms: 46)>"
-    for wrong, says in (({"threshold": 0.4}, "threshold 0.4 was not swept"), ({"prefix": 1}, "no axis 'prefix'")):
-        with pytest.raises(AudioError, match=says):
-            clean.sel(**wrong)
+def test_a_metric_is_a_table_of_the_settings_it_depends_on(result: Any) -> None:
+    clean = result.only("as recorded")
+    table = clean.grid("delay_p50_ms")
+    assert (table.index.name, table.columns.name, table.shape) == ("threshold", "silence_duration_ms", (2, 46))
+    assert table.loc[0.5, 512] == clean.delay_ms[1, (512 - 192) // 32, 0]
+    assert clean.grid("clipped_rate").columns.tolist() == [0, 100, 200, 300, 500]
+    assert clean.grid("missed_rate").shape == (2, 1)
+    assert clean.grid("billed_tokens").loc[0.5, (512, 300)] == clean.billed_tokens[1, (512 - 192) // 32, 3].sum()
     with pytest.raises(AudioError, match="several conditions: as recorded, µ-law 8 kHz"):
         result.grid("missed_rate")
     with pytest.raises(AudioError, match="unknown metric 'speed'; there are: cut_off_rate"):
@@ -188,13 +186,13 @@ def test_robustness_is_a_column(result: Any) -> None:
     by_condition = frame[where].set_index("condition").delay_p50_ms
     for condition in ("as recorded", "µ-law 8 kHz"):
         grid = result.only(condition).grid("delay_p50_ms")
-        assert by_condition[condition] == grid.sel(threshold=0.5, silence_duration_ms=512)
+        assert by_condition[condition] == grid.loc[0.5, 512]
 
 
 def test_some_of_the_recordings(result: Any) -> None:
     part = result.of_recordings(np.array([False, False, True, False]))
     assert (part.recordings.tolist(), part.n_turns, len(part.pause_turn)) == (["room tone"], 0, 0)
-    assert np.isnan(part.grid("cut_off_rate").values).all()
+    assert np.isnan(part.grid("cut_off_rate").to_numpy()).all()
     assert repr(result).startswith("<Sweep: 2 thresholds × 46 silences × 5 prefixes; 4 recordings, 2 turns")
 
 
@@ -252,8 +250,8 @@ def test_the_anchors_hold(speech_folder: Path, shared_speech: Callable[[str], Pa
     assert (found.n_turns, len(found.pause_turn)) == (3, 36)
     assert not np.isnan(found.delay_ms).any()
     measured = np.array([[434, 819, 1011, 1299], [331, 651, 843, 1131], [299, 619, 811, 1099], [267, 587, 779, 1067]])
-    delay_ms = found.grid("delay_p50_ms").values
+    delay_ms = found.grid("delay_p50_ms").to_numpy()
     assert np.abs(delay_ms - measured)[1:].max() <= 32  # a frame; at 0.3 the end of three turns fades too differently
     assert np.abs(delay_ms - measured).max() <= 150
-    assert (np.diff(found.grid("pause_cut_rate").values, axis=0) >= 0).all()  # a higher threshold cuts more pauses
-    assert (np.diff(found.grid("pause_cut_rate").values, axis=1) <= 0).all()  # a longer silence fewer
+    assert (np.diff(found.grid("pause_cut_rate").to_numpy(), axis=0) >= 0).all()  # a higher threshold cuts more pauses
+    assert (np.diff(found.grid("pause_cut_rate").to_numpy(), axis=1) <= 0).all()  # a longer silence fewer

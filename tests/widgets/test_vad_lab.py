@@ -43,7 +43,7 @@ def test_the_figures_are_those_of_a_sweep(lab: VadLab) -> None:
     (head, *rows) = lab.bench.figures(0.5, 512, 300)
     assert head == ["4 turns, 4 recordings", "this setting", "default"]
     sweep = rtnb.sweep(TURNS, progress=False)
-    rate = sweep.grid("cut_off_rate").sel(threshold=0.5, silence_duration_ms=512)
+    rate = sweep.grid("cut_off_rate").loc[0.5, 512]
     assert rows[0] == ["turns cut off", f"{round(4 * rate)} of 4", rows[0][2]]
     assert lab.bench.recommendation is not None
     assert lab.bench.recommendation.verdict == rtnb.recommend(sweep).verdict
@@ -62,7 +62,7 @@ def test_a_recording_is_split_into_turns_anew_on_the_page(lab: VadLab) -> None:
 
 def test_no_setting_beats_one_of_the_front(lab: VadLab) -> None:
     sweep = rtnb.sweep(TURNS, progress=False)
-    points = np.column_stack([sweep.grid(name).values.ravel() for name in ("delay_p90_ms", "cut_off_rate")])
+    points = np.column_stack([sweep.grid(name).to_numpy().ravel() for name in ("delay_p90_ms", "cut_off_rate")])
     points[~np.isfinite(points).all(axis=1)] = np.inf
     front = lab.bench.maps()[1].stops
     assert front

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +18,16 @@ _COLOURS = 10  # matplotlib's default cycle, C0 … C9
 _COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
 
 
-class SpokenDelta(Protocol):
-    """Parts of a delta that are drawn; `rtnb.client.Delta` has it."""
+def new_axes(ax: Axes | None, *, figsize: tuple[float, float]) -> Axes:
+    """Return the axes to draw into; None makes a figure."""
+    if ax is None:
+        from matplotlib import pyplot as plt
 
-    @property
-    def kind(self) -> str: ...
-    @property
-    def arrived_ms(self) -> float: ...
-    @property
-    def audio_ms(self) -> float: ...
-    @property
-    def audio(self) -> npt.NDArray[np.float32]: ...
+        ax = plt.subplots(figsize=figsize, layout="constrained")[1]
+    return ax
 
 
-class Spoken(Protocol):
-    """Parts of a response that are drawn; `rtnb.client.Response` has it."""
-
-    @property
-    def deltas(self) -> Sequence[Any]: ...
-
-
-def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
+def plot_deltas(response: Any, *, ax: Axes | None = None) -> Any:
     """Draw the waveform of a response, one colour per delta, and beneath it when each delta arrived.
 
     Time of arrival runs downwards. A delta above the dashed line arrived before it had to be played: the usual case,
@@ -78,7 +67,7 @@ def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
     return axes
 
 
-def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
+def plot_arrivals(response: Any, *, ax: Axes | None = None) -> Axes:
     """Draw how much audio had arrived and how much could be played by then: the distance is what a speaker has in hand.
 
     Where the two lines touch, playback runs dry: there is a gap. Playback starts with the first delta, without a
@@ -101,10 +90,7 @@ def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
         The response has no audio.
     """
     deltas = _spoken(response)
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    ax = new_axes(ax, figsize=(7, 4))
     arrived_s = np.array([delta.arrived_ms for delta in deltas]) / 1000
     ms = np.array([delta.audio_ms for delta in deltas])
     starts_s, stops_s = _played(arrived_s, ms / 1000)
@@ -116,7 +102,8 @@ def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
     ax.step(arrived_at, arrived_ms / 1000, where="post", color="C0", label="arrived")
     ax.plot(times, played_ms / 1000, color="C1", label="played")
     grid = np.union1d(np.linspace(arrived_s[0], end_s, _COLUMNS), arrived_at)
-    there_ms, gone_ms = _held(grid, arrived_at, arrived_ms), np.interp(grid, times, played_ms)
+    there_ms = arrived_ms[np.searchsorted(arrived_at, grid, side="right") - 1]  # a step curve
+    gone_ms = np.interp(grid, times, played_ms)
     lead_ms = there_ms - gone_ms
     ax.fill_between(
         grid,
@@ -151,10 +138,7 @@ def plot_lanes(lanes: Mapping[str, Sequence[tuple[float, float, bool]]], *, ax: 
     ax : Axes, optional
         Draw here; None makes a figure.
     """
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(9, 0.8 + 0.5 * len(lanes)), layout="constrained")[1]
+    ax = new_axes(ax, figsize=(9, 0.8 + 0.5 * len(lanes)))
     for place, bars in enumerate(lanes.values()):
         for hatched in (False, True):
             spans = [(start / 1000, (stop - start) / 1000) for start, stop, hatch in bars if hatch == hatched]
@@ -166,19 +150,19 @@ def plot_lanes(lanes: Mapping[str, Sequence[tuple[float, float, bool]]], *, ax: 
     return ax
 
 
-def _spoken(response: Spoken) -> list[SpokenDelta]:
+def _spoken(response: Any) -> list[Any]:
     deltas = [delta for delta in response.deltas if delta.kind == "audio" and delta.audio_ms]
     if not deltas:
         raise AudioError("the response has no audio to draw").with_hint("Await it first, or look at its text.")
     return deltas
 
 
-def _stops_s(deltas: Sequence[SpokenDelta]) -> npt.NDArray[np.float64]:
+def _stops_s(deltas: Sequence[Any]) -> npt.NDArray[np.float64]:
     """Return where each delta ends within the response, in seconds."""
     return np.cumsum([delta.audio_ms for delta in deltas]) / 1000
 
 
-def _draw_waveform(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+def _draw_waveform(ax: Axes, deltas: Sequence[Any]) -> None:
     stops_s = _stops_s(deltas)
     peak = 0.0
     for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
@@ -200,7 +184,16 @@ def outline(audio: npt.NDArray[np.float32], *, columns: int) -> tuple[Any, Any]:
     return np.minimum.reduceat(audio, edges), np.maximum.reduceat(audio, edges)
 
 
-def _draw_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+def fill_waveform(ax: Axes, audio: Any, *, length_s: float, at: float, height: float, color: str) -> None:
+    """Draw a waveform around a height, scaled to its peak."""
+    if not len(audio):
+        return
+    low, high = outline(audio, columns=_COLUMNS)
+    scale = height / max(float(np.abs(audio).max()), 1e-6)
+    ax.fill_between(np.linspace(0, length_s, len(low)), at + scale * low, at + scale * high, color=color, linewidth=0.3)
+
+
+def _draw_arrivals(ax: Axes, deltas: Sequence[Any]) -> None:
     stops_s = _stops_s(deltas)
     first_s = deltas[0].arrived_ms / 1000
     for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
@@ -227,7 +220,7 @@ def _draw_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
     )
 
 
-def _mark_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+def _mark_arrivals(ax: Axes, deltas: Sequence[Any]) -> None:
     """A tick at the foot of the waveform for each arrival."""
     low, high = ax.get_ylim()
     for number, delta in enumerate(deltas):
@@ -239,17 +232,6 @@ def _played(
     arrived_s: npt.NDArray[np.float64], lengths_s: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return when each delta is played: as soon as it is there and the one before has ended."""
-    starts, stops = np.empty_like(arrived_s), np.empty_like(arrived_s)
-    free_s = -np.inf
-    for number, (at_s, length_s) in enumerate(zip(arrived_s, lengths_s, strict=True)):
-        starts[number] = max(at_s, free_s)
-        stops[number] = free_s = starts[number] + length_s
-    return starts, stops
-
-
-def _held(
-    grid: npt.NDArray[np.float64], times: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """A step curve at other times: the value of the last step before; 0 before the first."""
-    position = np.searchsorted(times, grid, side="right") - 1
-    return np.where(position >= 0, values[position], 0.0)
+    ahead_s = np.cumsum(lengths_s) - lengths_s
+    starts = ahead_s + np.maximum.accumulate(arrived_s - ahead_s)
+    return starts, starts + lengths_s

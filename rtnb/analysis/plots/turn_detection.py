@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
-from rtnb.analysis.plots.deltas import outline
+from rtnb.analysis.plots.deltas import fill_waveform, new_axes
 from rtnb.analysis.recommendation import Candidate, Recommendation
 from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweeping import METRICS, Sweep
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, distinguishable by the colour-blind; their luminances differ as well.
 _BLUE, _ORANGE, _RED, _GREY = "#0072B2", "#E69F00", "#D55E00", "#767676"
 _PALE = "#BFD9E8"
-_COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
 _LANE = 0.3  # height of a lane beneath the curve, in units of probability (chosen)
 
 
@@ -57,17 +56,15 @@ def plot_turns(
     -------
     Axes
     """
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(9, 4), layout="constrained")[1]
+    ax = new_axes(ax, figsize=(9, 4))
     probabilities = speech_probabilities(recording.audio, rate_hz=recording.rate_hz)
     settings = [turn_detection] if isinstance(turn_detection, ServerVad) else list(turn_detection)
     frames_s = FRAME_MS / 1000 * np.arange(len(probabilities) + 1)
     ax.stairs(probabilities, frames_s, color="black", linewidth=1, baseline=None)
     for threshold in sorted({_value(one, "threshold") for one in settings}):
         ax.axhline(threshold, color=_GREY, linewidth=0.8, linestyle="--")
-    _draw_waveform(ax, recording, at=-_LANE)
+    length_s = recording.duration_ms / 1000
+    fill_waveform(ax, recording.audio, length_s=length_s, at=-_LANE, height=0.45 * _LANE, color=_GREY)
     turns, pauses = recording.turns, [pause for turn in recording.turns for pause in turn.pauses]
     _bars(ax, [(turn.start_ms, turn.end_ms) for turn in turns], at=-2 * _LANE, color=_BLUE, label="turn")
     _bars(ax, pauses, at=-2 * _LANE, color=_PALE, label="pause in it")
@@ -121,14 +118,11 @@ def plot_sweep(
     AudioError
         An unknown metric, one without a silence axis, or several conditions.
     """
-    grid = sweep.grid(metric)
-    if "silence_duration_ms" not in grid.dims:
-        raise AudioError(f"{metric} has the axes {', '.join(grid.dims)}: a heat map needs silence_duration_ms")
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(6.5, 4), layout="constrained")[1]
-    values = grid.values[..., -1] if "prefix_padding_ms" in grid.dims else grid.values
+    table = sweep.grid(metric)
+    if "silence_duration_ms" not in table.columns.names:
+        raise AudioError(f"{metric} does not depend on the silence duration: a heat map needs that")
+    ax = new_axes(ax, figsize=(6.5, 4))
+    values = METRICS[metric].of(sweep).reshape(*sweep.cut_off.shape[:2], -1)[..., -1]
     shown, unit = (100 * values, "%") if not METRICS[metric].unit else (values, METRICS[metric].unit)
     mesh = ax.pcolormesh(sweep.silences_ms, sweep.thresholds, shown, cmap="cividis", shading="nearest")
     name = metric.removesuffix("_ms").removesuffix("_per_h").removesuffix("_per_min").replace("_", " ")
@@ -170,11 +164,8 @@ def plot_pareto(
     -------
     Axes
     """
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(6.5, 4), layout="constrained")[1]
-    cut_off, delay_ms = (sweep.grid(name).values for name in ("cut_off_rate", "delay_p90_ms"))
+    ax = new_axes(ax, figsize=(6.5, 4))
+    cut_off, delay_ms = (sweep.grid(name).to_numpy() for name in ("cut_off_rate", "delay_p90_ms"))
     shades = np.repeat(sweep.thresholds[:, None], len(sweep.silence_frames), axis=1)
     dots = ax.scatter(delay_ms, 100 * cut_off, c=shades, s=14, cmap="cividis", linewidths=0.3, edgecolors=_GREY)
     ax.figure.colorbar(dots, ax=ax, label="threshold")
@@ -208,13 +199,6 @@ def _value(detection: ServerVad, name: str) -> Any:
     """A setting, the service's default where it is not set."""
     value = getattr(detection, name)
     return value if isinstance(value, int | float) else getattr(SERVER_VAD_DEFAULTS, name)
-
-
-def _draw_waveform(ax: Axes, recording: Recording, *, at: float) -> None:
-    low, high = outline(recording.audio, columns=_COLUMNS)
-    scale = 0.45 * _LANE / max(float(np.abs(recording.audio).max(initial=0.0)), 1e-6)
-    times_s = np.linspace(0, recording.duration_ms / 1000, len(low))
-    ax.fill_between(times_s, at + scale * low, at + scale * high, color=_GREY, linewidth=0.3)
 
 
 def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: str, label: str | None) -> None:
