@@ -1,4 +1,4 @@
-"""Conditions: the same utterances quieter, in noise, in a room, through a telephone, or at another frame phase.
+"""Conditions: the same utterances quieter, in noise, through a telephone, or at another frame phase.
 
 A condition takes a `Recording` and gives another with the same labels. Everything random comes from a seed, nothing is
 normalised, and what goes beyond full scale is clipped, as it would be on the wire."""
@@ -41,7 +41,7 @@ class Gain:
     db: float
 
     def __post_init__(self) -> None:
-        _check(self, "db")
+        _check_finite("db", self.db)
 
     @property
     def name(self) -> str:
@@ -68,7 +68,7 @@ class Noise:
     """Of the white noise, or of the place."""
 
     def __post_init__(self) -> None:
-        _check(self, "snr_db")
+        _check_finite("snr_db", self.snr_db)
         if self.noise is not None and not _power(self.noise.audio):
             raise AudioError(f"the noise {self.noise.name!r} is silent")
 
@@ -84,72 +84,11 @@ class Noise:
             noise = random.standard_normal(len(recording.audio)).astype(np.float32)
             power = 1.0
         else:
-            source = _at_rate(self.noise, recording.rate_hz)
+            source = resample(self.noise.audio, from_rate_hz=self.noise.rate_hz, to_rate_hz=recording.rate_hz)
             noise = np.resize(np.roll(source, -int(random.integers(len(source)))), len(recording.audio))
             power = _power(source)
         level = np.sqrt(_speech_power(recording) / power / 10 ** (self.snr_db / 10))
         return replace(recording, audio=_clipped(recording.audio + np.float32(level) * noise))
-
-
-@dataclass(frozen=True)
-class RoomEcho:
-    """A reverberant room: the direct sound, then noise that decays by 60 dB within `rt60_ms`."""
-
-    rt60_ms: float = 400.0
-    """Reverberation time; 300 ms is a furnished room, 600 ms a bare office."""
-    direct_to_reverberant_db: float = field(default=3.0, kw_only=True)
-    """Energy of the direct sound over that of the rest; falls with the distance to the microphone. Default chosen."""
-    seed: int = field(default=0, kw_only=True)
-    """Of the room."""
-
-    def __post_init__(self) -> None:
-        _check(self, "rt60_ms", "direct_to_reverberant_db")
-        if self.rt60_ms <= 0:
-            raise AudioError(f"rt60_ms is {self.rt60_ms!r}: it must be above 0")
-
-    @property
-    def name(self) -> str:
-        """E.g. ``room echo, RT60 400 ms``."""
-        return f"room echo, RT60 {self.rt60_ms:g} ms"
-
-    def apply(self, recording: Recording) -> Recording:
-        """The recording in the room; the direct sound keeps its time and level."""
-        from scipy.signal import oaconvolve  # slow to import
-
-        times_s = np.arange(1, ms_to_samples(self.rt60_ms, rate_hz=recording.rate_hz) + 1) / recording.rate_hz
-        tail = np.random.default_rng(self.seed).standard_normal(len(times_s)) * 10 ** (-3e3 * times_s / self.rt60_ms)
-        tail *= 10 ** (-self.direct_to_reverberant_db / 20) / np.sqrt(np.sum(tail**2))
-        response = np.concatenate([[1.0], tail]).astype(np.float32)
-        heard = oaconvolve(recording.audio, response)[: len(recording.audio)]
-        return replace(recording, audio=_clipped(heard))
-
-
-@dataclass(frozen=True)
-class AssistantEcho:
-    """The assistant's playback leaks into the microphone all the time: where nobody speaks, a start interrupts it."""
-
-    playback: Recording
-    """What the assistant says, repeated as needed."""
-    below_speech_db: float = field(default=20.0, kw_only=True)
-    """How much softer the echo is than the speech; 20 dB is an echo canceller that does little. Chosen."""
-
-    def __post_init__(self) -> None:
-        _check(self, "below_speech_db")
-        if not _power(self.playback.audio):
-            raise AudioError(f"the playback {self.playback.name!r} is silent")
-
-    @property
-    def name(self) -> str:
-        """E.g. ``assistant echo 20 dB below``."""
-        return f"assistant echo {self.below_speech_db:g} dB below"
-
-    def apply(self, recording: Recording) -> Recording:
-        """The sum, clipped; what was non-speech is echo now."""
-        source = _at_rate(self.playback, recording.rate_hz)
-        level = np.sqrt(_speech_power(recording) / _power(source)) * 10 ** (-self.below_speech_db / 20)
-        audio = recording.audio + np.float32(level) * np.resize(source, len(recording.audio))
-        echo = (*(recording.non_speech or ()), *recording.echo)
-        return replace(recording, audio=_clipped(audio), non_speech=(), echo=tuple(sorted(echo)))
 
 
 @dataclass(frozen=True)
@@ -165,11 +104,9 @@ class MuLaw:
         return replace(recording, audio=audio, rate_hz=8_000)
 
 
-def _check(condition: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(condition, name)
-        if not isinstance(value, (int, float)) or not isfinite(value):
-            raise AudioError(f"{name} is {value!r}: it must be a finite number")
+def _check_finite(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or not isfinite(value):
+        raise AudioError(f"{name} is {value!r}: it must be a finite number")
 
 
 def _clipped(audio: npt.NDArray[np.float32]) -> Audio:
@@ -183,19 +120,12 @@ def _power(audio: Audio) -> float:
 def _speech_power(recording: Recording) -> float:
     """Mean square of the turns without their pauses."""
     marks = np.zeros(len(recording.audio), bool)
-    for value, spans in (
-        (True, [(turn.start_ms, turn.end_ms) for turn in recording.turns]),
-        (False, [pause for turn in recording.turns for pause in turn.pauses]),
-    ):
-        for span in spans:
+    for turn in recording.turns:
+        for is_speech, span in ((True, (turn.start_ms, turn.end_ms)), *((False, pause) for pause in turn.pauses)):
             first, last = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span)
-            marks[first:last] = value
+            marks[first:last] = is_speech
     power = _power(recording.audio[marks])
     return power or 10 ** (NOMINAL_SPEECH_DBFS / 10)
-
-
-def _at_rate(recording: Recording, rate_hz: int) -> Audio:
-    return resample(recording.audio, from_rate_hz=recording.rate_hz, to_rate_hz=rate_hz)
 
 
 @dataclass(frozen=True)

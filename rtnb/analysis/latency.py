@@ -227,8 +227,8 @@ class LatencyMeter:
     def _spoken(self, kind: Literal["speech", "push to talk"], end_ms: float, now_s: float) -> TurnLatency:
         """Return a turn whose audio ends at `end_ms`; the service counts the silence it waited for as part of it."""
         detection = self._config.turn_detection
-        is_server = kind == "speech" and isinstance(detection, ServerVad)
-        waited_ms = (detection.silence_duration_ms or 0) if is_server and isinstance(detection, ServerVad) else 0
+        waits = kind == "speech" and isinstance(detection, ServerVad)
+        waited_ms = getattr(detection, "silence_duration_ms", None) or 0 if waits else 0
         loud_s = self._sound.before((end_ms - waited_ms) / 1000)
         found = loud_s is not None and loud_s * 1000 > self._taken_ms
         self._taken_ms = max(self._taken_ms, end_ms)

@@ -1,7 +1,7 @@
 """Speech probabilities of recordings: each computed once, here or on many machines, and kept on disk.
 
 One file per recording and condition, 4 bytes per 32 ms (0.45 MB per hour), in the folder `cache_folder` names. A
-file's name is a digest of its samples, their rate, and the net. Its content carries a digest, so that a damaged file
+file's name is a digest of its samples, their rate, and the net. It is a zip file with a checksum, so that a damaged one
 is noticed and replaced. Files appear whole or not at all: any number of processes may write the same folder."""
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -57,8 +58,7 @@ class Heard:
     speaker: str = ""
 
 
-_MAGIC: Final = b"rtnb vad 1\n"
-_VERSION: Final = b"1"
+_VERSION: Final = b"2"
 """Raise it when the resampler or the net's arithmetic changes the probabilities."""
 _DIGEST_BYTES: Final = 20
 
@@ -96,7 +96,7 @@ def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> 
     """
     if folder is None:
         return speech_probabilities(audio, rate_hz=rate_hz)
-    path = folder / f"{_key(audio, rate_hz)}.vad"
+    path = folder / f"{_key(audio, rate_hz)}.npz"
     kept = _read(path)
     if kept is not None:
         return kept
@@ -121,32 +121,24 @@ def _net() -> bytes:
 
 def _read(path: Path) -> npt.NDArray[np.float32] | None:
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file, np.load(file) as kept:
+            probabilities: npt.NDArray[np.float32] = kept["probabilities"]
+            return probabilities
     except FileNotFoundError:
         return None
+    except (BadZipFile, EOFError, KeyError, ValueError):
+        warnings.warn(f"{path} is damaged: listening anew", stacklevel=2)
     except OSError as error:
         warnings.warn(f"kept probabilities cannot be read: {error}", stacklevel=2)
-        return None
-    head = len(_MAGIC) + _DIGEST_BYTES
-    content = data[head:]
-    if data[:head] != _MAGIC + blake2b(content, digest_size=_DIGEST_BYTES).digest():
-        warnings.warn(f"{path} is damaged: listening anew", stacklevel=2)
-        return None
-    return np.frombuffer(content, "<f4").astype(np.float32)
+    return None
 
 
 def _write(path: Path, probabilities: npt.NDArray[np.float32]) -> None:
-    content = probabilities.astype("<f4").tobytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with open(handle, "wb") as file:
-                file.write(_MAGIC + blake2b(content, digest_size=_DIGEST_BYTES).digest() + content)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            np.savez(file, probabilities=probabilities)
+        os.replace(file.name, path)
     except OSError as error:
         warnings.warn(f"probabilities cannot be kept: {error}", stacklevel=2)
 

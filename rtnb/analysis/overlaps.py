@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import nan
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from rtnb.analysis.intervals import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording
+from rtnb.analysis.sweeping import SERVER_MODEL_V1, setting_of
 from rtnb.audio import Audio, as_audio, ms_to_samples
 from rtnb.errors import AudioError
-from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.protocol.values import ServerVad
 from rtnb.vad import FRAME_MS, VadConstants, server_vad_segments, speech_probabilities
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ TURN: Final = "turn"
 """Kind of the clips that begin while the assistant is silent: they should be detected."""
 _LEAD_MS: Final = 1024  # whole frames of quiet in front of a clip, in which the model settles (chosen)
 _TAIL_MS: Final = 256  # a start so long after a clip is still an effect of it (chosen)
-_SERVER_MODEL: Final = VadConstants()
 _FLOOR: Final = 3e-4  # -70 dBFS of white noise: a quiet microphone (chosen)
 
 Pair = tuple[ServerVad, ServerVad]
@@ -76,7 +76,7 @@ class Overlap:
 
 
 def overlap_lab(
-    clips: Iterable[Overlap], settings: Iterable[ServerVad | Pair], *, constants: VadConstants = _SERVER_MODEL
+    clips: Iterable[Overlap], settings: Iterable[ServerVad | Pair], *, constants: VadConstants = SERVER_MODEL_V1
 ) -> pd.DataFrame:
     """Try turn detection settings on labelled overlaps while the assistant speaks.
 
@@ -123,7 +123,7 @@ def overlap_lab(
     kinds, groups = (np.array([getattr(one, name) for one in clips], str) for name in ("kind", "group"))
     heard, rows = [_probabilities(one) for one in clips], []
     for pair in pairs:
-        thresholds = [_threshold(one) for one in pair]
+        thresholds = [setting_of(one, "threshold") for one in pair]
         speaking = (kinds != TURN).astype(int).tolist()
         starts = [_start_ms(*one, thresholds[at], constants) for one, at in zip(heard, speaking, strict=True)]
         for kind in dict.fromkeys(kinds.tolist()):
@@ -132,21 +132,13 @@ def overlap_lab(
             share = clustered_share(found, names.tolist())
             median = clustered_median(latencies[found], names[found].tolist())
             rows.append((" / ".join(dict.fromkeys(f"{one:g}" for one in thresholds)), kind, *share, *median))
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
-_COLUMNS = [
-    "threshold",
-    "kind",
-    "rate",
-    "low",
-    "high",
-    "n",
-    "n_groups",
-    "latency_ms",
-    "latency_low_ms",
-    "latency_high_ms",
-]
+_COLUMNS = (
+    *("threshold", "kind", "rate", "low", "high", "n", "n_groups"),
+    *("latency_ms", "latency_low_ms", "latency_high_ms"),
+)
 
 
 def _probabilities(clip: Overlap) -> tuple[npt.NDArray[np.float32], float]:
@@ -162,8 +154,3 @@ def _start_ms(p: npt.NDArray[np.float32], clip_ms: float, threshold: float, cons
     segments = server_vad_segments(p, threshold=threshold, constants=constants)
     latencies = (float(one.started_emitted_ms - _LEAD_MS) for one in segments)
     return next((ms for ms in latencies if 0 < ms <= clip_ms + _TAIL_MS), nan)
-
-
-def _threshold(setting: ServerVad) -> float:
-    value: Any = setting.threshold if isinstance(setting.threshold, int | float) else SERVER_VAD_DEFAULTS.threshold
-    return float(value)

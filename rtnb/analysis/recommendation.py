@@ -9,10 +9,9 @@ raised by half of the optimism found there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, inf, log
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +27,10 @@ from rtnb.analysis.intervals import (
     turns_needed,
     weighted_quantiles,
 )
-from rtnb.analysis.sweeping import CLIPPED_MS, Sweep
+from rtnb.analysis.sweeping import CLIPPED_MS, Sweep, pareto_front
 from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _Float = npt.NDArray[np.float64]
 _Bool = npt.NDArray[np.bool_]
@@ -47,7 +43,12 @@ _UNEVEN: Final = 0.5
 (chosen)."""
 _NEAR: Final = (0.1, 100.0)
 """Threshold and silence (ms) that count as one step away from the default (chosen)."""
-_ROLES: Final = ("choice", "default", "alternative", "front")
+_OTHER_WAYS: Final = (
+    "Try semantic_vad (rtnb.SemanticVad), and verify it first: on Azure it was accepted and never reported speech.",
+    "Push to talk (turn_detection=None): no turn is cut off, and the user must press a key.",
+    "Detect turns locally (rtnb.vad with a rule of your own) and commit by hand.",
+)
+"""Advice where no setting keeps the budgets."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,6 @@ class Candidate:
     """Upper end of their rate; infinite where there was no such audio, or in fewer than 8 recordings."""
     non_speech_h: float
     """Hours of audio without speech."""
-    broken: tuple[str, ...]
-    """Which budgets it breaks by its estimates."""
     not_shown: tuple[str, ...]
     """Which budgets the upper ends do not show it to keep."""
 
@@ -202,10 +201,9 @@ class Recommendation:
         """The answer in one or two sentences."""
         budget, n = f"at most {100 * self.budget.max_cut_off:g} % of turns cut off", _counted(self.n_turns, "turn")
         if self.choice is not None:
-            verb = "Keep the default" if self.choice == self.default else "Take"
-            comma = "," * (self.choice == self.default)
+            verb = "Keep the default," if self.choice == self.default else "Take"
             groups = f"{n} in {_counted(self.n_recordings, 'recording')}"
-            return f"{verb}{comma} {_settings(self.choice)}: {budget} is shown by {groups}."
+            return f"{verb} {_settings(self.choice)}: {budget} is shown by {groups}."
         least = min(self.front, key=lambda c: c.cut_off) if self.front else self.default
         if least.cut_off > self.budget.max_cut_off:
             return f"No setting keeps {budget} in these {n}: the least is {100 * least.cut_off:.1f} %."
@@ -219,23 +217,10 @@ class Recommendation:
         clean = f"{100 * self.share_clean:.0f} % of the settings cut off none of these {n}"
         return f"Not shown: {why}. {clean}."
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the choice, the default, the alternatives and the front as a table, one row per setting and role."""
-        import pandas as pd
-
-        roles: dict[Candidate, list[str]] = {}
-        for role, candidates in zip(_ROLES, self._roles(), strict=True):
-            for candidate in candidates:
-                roles.setdefault(candidate, []).append(role)
-        return pd.DataFrame([{"role": ", ".join(role), **asdict(candidate)} for candidate, role in roles.items()])
-
-    def _roles(self) -> tuple[tuple[Candidate, ...], ...]:
+    def __repr__(self) -> str:
         choice = () if self.choice is None else (self.choice,)
-        return choice, (self.default,), self.alternatives, self.front
-
-    def _facts(self) -> list[tuple[str, str]]:
-        rows = zip(_ROLES[:3], self._roles(), strict=False)
-        facts = [(role, str(candidate)) for role, candidates in rows for candidate in candidates]
+        roles = {"choice": choice, "default": (self.default,), "alternative": self.alternatives}
+        facts = [(role, str(candidate)) for role, candidates in roles.items() for candidate in candidates]
         if self.choice is not None:
             facts.append(("false triggers", f"{self.choice.false_triggers}; default {self.default.false_triggers}"))
         if not np.isnan(self.out_of_bag):
@@ -249,14 +234,12 @@ class Recommendation:
         basis = f"{self.n_turns} turns in {self.n_recordings} recordings at {phases}"
         interval = f"{100 * self.budget.confidence:g} % intervals (shares: Korn and Graubard, delays: Woodruff)"
         facts.append(("basis", f"{basis}; {interval}; {self.n_resamples} resamples of {groups}"))
-        return [*facts, *(("next", line) for line in self.advice)]
-
-    def __repr__(self) -> str:
-        return "\n".join([self.verdict, *(f"  {name + ':':18} {text}" for name, text in self._facts())])
+        facts += [("next", line) for line in self.advice]
+        return "\n".join([self.verdict, *(f"  {name + ':':18} {text}" for name, text in facts)])
 
 
 def recommend(
-    sweep: Sweep | Sequence[Sweep],
+    sweep: Sweep,
     *,
     max_cut_off: float = 0.1,
     max_false_triggers_per_h: float = 30.0,
@@ -274,9 +257,8 @@ def recommend(
 
     Parameters
     ----------
-    sweep : Sweep or sequence of Sweep
+    sweep : Sweep
         From `rtnb.sweep`. With ``conditions=FRAME_PHASES`` it does not matter where in a frame a word begins.
-        Several sweeps are taken for the same recordings at several frame phases.
     max_cut_off : float, default 0.1
         At most this share of the turns may be ended in a pause (chosen).
     max_false_triggers_per_h : float, default 30
@@ -300,7 +282,7 @@ def recommend(
     Raises
     ------
     AudioError
-        No turns, several conditions, sweeps of different grids, or the default is not on the grid.
+        No turns, several conditions, or the default is not on the grid.
 
     References
     ----------
@@ -317,14 +299,14 @@ def recommend(
     Not shown: 8 turns in 8 recordings leave open: cut-offs... % of the settings cut off none of these 8 turns.
     """
     budget = Budget(max_cut_off, max_false_triggers_per_h, max_missed, max_no_fire, confidence)
-    sweeps = list(sweep) if isinstance(sweep, Sequence) else _phases(sweep)
+    sweeps = _phases(sweep)
     evidence = _Evidence(sweeps, budget, SERVER_VAD_DEFAULTS if default is None else default)
     resamples = resample_weights(evidence.n_all, n_resamples=n_resamples, seed=seed)
     chosen, shown = evidence.choose(resamples)
     out_of_bag, optimism = evidence.out_of_bag(resamples, chosen)
     (best,), (is_shown,) = evidence.choose(evidence.whole, optimism=optimism)
     is_shown = bool(is_shown) and out_of_bag <= max_cut_off
-    front = evidence.front()
+    front = pareto_front(evidence.p90_ms, evidence.rate)
     raised = {c: evidence.candidate(c, optimism) for c in (*front, int(best))}
     base = raised[int(best)] if is_shown and best == evidence.base else evidence.candidate(evidence.base, 0.0)
     silence_ms = evidence.silence_ms[chosen[shown]]
@@ -343,7 +325,7 @@ def recommend(
         resampled_silence_ms=tuple(np.percentile(silence_ms, [5, 95], method="nearest")) if len(silence_ms) else (),
         always_broken=evidence.always_broken(),
         share_clean=float(np.mean(evidence.rate == 0)),
-        advice=_advice(sweeps[0], evidence, raised[int(best)], is_shown),
+        advice=_advice(sweep, evidence, raised[int(best)], is_shown),
     )
 
 
@@ -366,11 +348,6 @@ class _Evidence:
 
     def __init__(self, sweeps: list[Sweep], budget: Budget, default: ServerVad) -> None:
         first = sweeps[0]
-        for other in sweeps[1:]:
-            if other.cut_off.shape != first.cut_off.shape or not np.allclose(other.thresholds, first.thresholds):
-                raise AudioError("the sweeps differ in their grids or turns").with_hint(
-                    "Sweep the same recordings with the same thresholds and silences, only the phase may differ."
-                )
         self.n_turns = first.n_turns
         if self.n_turns == 0:
             raise AudioError("the sweep has no turns: nothing to choose by").with_hint("Record some speech.")
@@ -512,12 +489,6 @@ class _Evidence:
         """Return the budgets that every setting breaks by its estimates."""
         return tuple(name for name, (share, _) in self.own.items() if (share > self.limits[name]).all())
 
-    def front(self) -> list[int]:
-        """Return the settings that none other beats in both cut-offs and delay, fastest first, fewest cut-offs last."""
-        order = np.lexsort((self.rate, self.p90_ms))
-        least = np.minimum.accumulate(np.concatenate([[inf], self.rate[order]]))
-        return [int(c) for c, before in zip(order, least[:-1], strict=True) if self.rate[c] < before]
-
     def candidate(self, row: int, optimism: float) -> Candidate:
         """Return all that is known about one setting; `optimism` raises the upper end of its cut-offs."""
         confidence = self.budget.confidence
@@ -550,7 +521,6 @@ class _Evidence:
             n_false_triggers=float(self.triggers[:, row].sum()) if self.quiet.any() else None,
             false_triggers_high_per_h=3600 * high["false triggers"],
             non_speech_h=float(self.seconds.sum()) / 3600,
-            broken=tuple(name for name in share if share[name] > self.limits[name]),
             not_shown=tuple(name for name in share if high[name] > self.limits[name]),
         )
 
@@ -616,15 +586,7 @@ def _advice(sweep: Sweep, evidence: _Evidence, best: Candidate, is_shown: bool) 
     longest_ms = int(sweep.silences_ms.max())
     if longest_ms < 1600:
         lines.append(f"Sweep silences longer than {longest_ms} ms.")
-    return (
-        *lines,
-        (
-            "Try semantic_vad (rtnb.SemanticVad): it waits longer where a sentence sounds unfinished. On Azure it was "
-            "accepted and speech_started never came: verify it first."
-        ),
-        "Push to talk (turn_detection=None): no turn is cut off, and the user must press a key.",
-        "Detect turns locally (rtnb.vad with a rule of your own) and commit by hand.",
-    )
+    return (*lines, *_OTHER_WAYS)
 
 
 def _ms(value: float) -> str:

@@ -642,21 +642,16 @@ def _turn(phrases: Sequence[Audio], rng: np.random.Generator, *, rate_hz: int, p
     spread = np.log(slow_ms / median_ms) / 1.2816  # of the log-normal: 1.2816 standard deviations are 90 %
     chosen = rng.permutation(len(phrases))[: 1 + min(int(rng.poisson(pauses)), len(phrases) - 1)]
     lengths_ms = np.maximum(120, median_ms * np.exp(spread * rng.standard_normal(len(chosen) - 1)))
-    pieces, holds, at_ms = [], [], float(_LEAD_MS)
-    for k, phrase in enumerate(chosen):
-        if k:
-            gap = np.zeros(ms_to_samples(lengths_ms[k - 1], rate_hz=rate_hz), np.float32)
-            holds.append((at_ms, at_ms + len(gap) * 1000 / rate_hz))
-            at_ms = holds[-1][1]
-            pieces.append(gap)
-        pieces.append(phrases[phrase])
-        at_ms += len(phrases[phrase]) * 1000 / rate_hz
-    gain = np.float32(10 ** (rng.normal(-6, 3) / 20))
-    lead, tail = (np.zeros(ms_to_samples(ms, rate_hz=rate_hz), np.float32) for ms in (_LEAD_MS, _TAIL_MS))
-    audio = gain * np.concatenate([lead, *pieces, tail])
+    quiet_ms = [_LEAD_MS, *lengths_ms, _TAIL_MS]
+    pieces, spans, at = [], [], 0
+    for silence_ms, phrase in zip(quiet_ms, [*(phrases[k] for k in chosen), np.zeros(0, np.float32)], strict=True):
+        pieces += [np.zeros(ms_to_samples(silence_ms, rate_hz=rate_hz), np.float32), phrase]
+        start = at + len(pieces[-2])
+        at = start + len(phrase)
+        spans.append((start * 1000 / rate_hz, at * 1000 / rate_hz))
+    audio = np.float32(10 ** (rng.normal(-6, 3) / 20)) * np.concatenate(pieces)
     audio += _room_noise(rng, len(audio))
-    turn = Turn(float(_LEAD_MS), at_ms, tuple(holds))
-    return Recording(np.clip(audio, -1, 1), rate_hz=rate_hz, name=name, turns=(turn,))
+    return from_segments(np.clip(audio, -1, 1), spans[:-1], rate_hz=rate_hz, name=name)
 
 
 def _trimmed(phrase: Audio) -> Audio:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rtnb.analysis.intervals import weighted_quantiles
 from rtnb.errors import AudioError
+from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, VadConstants
 
 if TYPE_CHECKING:
@@ -198,19 +199,17 @@ class Sweep:
         """
         import pandas as pd
 
-        shape = (len(self.thresholds), len(self.silence_frames), len(self.prefixes_ms))
-        axes = np.meshgrid(self.thresholds, self.silences_ms, self.prefixes_ms, indexing="ij")
-        parts = []
+        index = pd.MultiIndex.from_product([self.thresholds, self.silences_ms, self.prefixes_ms], names=_DIMS)
+        shape, parts = [len(level) for level in index.levels], {}
         for name in dict.fromkeys(self.conditions.tolist()):
             part = self.only(name)
-            columns: dict[str, Any] = {"condition": name}
-            columns |= {dim: axis.ravel() for dim, axis in zip(_DIMS, axes, strict=True)}
-            columns |= {"n_turns": part.n_turns, "n_pauses": len(part.pause_turn)}
+            columns: dict[str, Any] = {"n_turns": part.n_turns, "n_pauses": len(part.pause_turn)}
             for metric, one in METRICS.items():
                 spread = tuple(slice(None) if dim in one.dims else None for dim in _DIMS)
                 columns[metric] = np.broadcast_to(one.of(part)[spread], shape).ravel()
-            parts.append(pd.DataFrame(columns))
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*_DIMS, *METRICS])
+            parts[name] = pd.DataFrame(columns, index=index)
+        table: pd.DataFrame = pd.concat(parts, names=["condition"]).reset_index()
+        return table
 
     def __repr__(self) -> str:
         conditions = len(set(self.conditions))
@@ -289,6 +288,26 @@ PREFIXES_MS: Final = (0, 100, 200, 300, 500)
 """Chosen, around the documented default of 300."""
 SERVER_MODEL_V1: Final = VadConstants()
 """What public logs make likely: inference, to be corrected by a calibration."""
+
+
+def setting_of(detection: ServerVad, name: str) -> Any:
+    """Return a setting of a turn detection, the service's default where it is not set."""
+    value = getattr(detection, name)
+    return value if isinstance(value, int | float) else getattr(SERVER_VAD_DEFAULTS, name)
+
+
+def pareto_front(x: npt.ArrayLike, y: npt.ArrayLike) -> list[int]:
+    """Return the points that no other beats on both axes, by growing x.
+
+    Examples
+    --------
+    >>> pareto_front([3, 1, 2, 2], [0.1, 0.5, 0.5, 0.2])
+    [1, 3, 0]
+    """
+    across, up = np.asarray(x, float), np.asarray(y, float)
+    order = np.lexsort((up, across))
+    least = np.minimum.accumulate(np.concatenate([[np.inf], up[order]]))
+    return [int(k) for k in order[up[order] < least[:-1]]]
 
 
 def sweep(

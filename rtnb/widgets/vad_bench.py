@@ -13,7 +13,7 @@ from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
 from rtnb.analysis.listening import Heard, listen
 from rtnb.analysis.recommendation import Recommendation, recommend
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweeping import METRICS, SERVER_MODEL_V1, Sweep, evaluate
+from rtnb.analysis.sweeping import METRICS, SERVER_MODEL_V1, Sweep, evaluate, pareto_front
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
@@ -232,7 +232,7 @@ class Bench:
             y=cut_off / most,
             x_ticks=[(f"{ms} ms", ms / most_ms) for ms in range(step_ms, int(most_ms) + 1, step_ms)],
             y_ticks=[(f"{100 * share * most:.0f} %", share) for share in (0, 0.5, 1)],
-            stops=_front(delay, cut_off),
+            stops=[k for k in pareto_front(delay, cut_off) if np.isfinite(delay[k])],
             columns=-1,
         )
         return [heat, trade_off]
@@ -241,14 +241,6 @@ class Bench:
         """The settings to take; None where the turns do not show any."""
         choice = self.recommendation.choice if self.recommendation is not None else None
         return None if choice is None else choice.turn_detection
-
-
-def _front(x: Any, y: Any) -> list[int]:
-    """Indices of the points that no other beats on both axes, by growing x."""
-    order = np.lexsort((y, x))
-    order = order[np.isfinite(x[order]) & np.isfinite(y[order])]
-    best = np.minimum.accumulate(np.concatenate([[np.inf], y[order]]))
-    return [int(one) for one in order[y[order] < best[:-1]]]
 
 
 def _n_matched(service_ms: Iterable[float], model_ms: Iterable[float]) -> int:

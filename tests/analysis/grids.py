@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rtnb.analysis.conditions import AS_RECORDED
-from rtnb.analysis.sweeping import Sweep
+from rtnb.analysis.conditions import AS_RECORDED, FRAME_PHASES
+from rtnb.analysis.sweeping import _LAST_AXIS, Sweep
 from rtnb.vad import VadConstants
 
 THRESHOLDS = np.array([0.3, 0.5, 0.7])
@@ -65,6 +66,14 @@ def grid(
     )
 
 
-def phases(n_turns: int, **options: Any) -> list[Sweep]:
+def phases(n_turns: int, **options: Any) -> Sweep:
     """The same turns at four frame phases."""
-    return [grid(n_turns, phase=phase, **options) for phase in range(4)]
+    sweeps = [grid(n_turns, phase=phase, **options) for phase in range(4)]
+    n = len(sweeps[0].recordings)
+    fields = {
+        name: np.concatenate([getattr(one, name) for one in sweeps], axis=-1)
+        for name in (*_LAST_AXIS["turn"], *_LAST_AXIS["recording"])
+    }
+    fields["turn_recording"] = np.concatenate([one.turn_recording + k * n for k, one in enumerate(sweeps)])
+    fields["conditions"] = np.repeat([phase.name for phase in FRAME_PHASES], n)
+    return replace(sweeps[0], **fields)

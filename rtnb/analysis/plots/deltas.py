@@ -92,28 +92,19 @@ def plot_arrivals(response: Any, *, ax: Axes | None = None) -> Axes:
     deltas = _spoken(response)
     ax = new_axes(ax, figsize=(7, 4))
     arrived_s = np.array([delta.arrived_ms for delta in deltas]) / 1000
-    ms = np.array([delta.audio_ms for delta in deltas])
-    starts_s, stops_s = _played(arrived_s, ms / 1000)
+    lengths_s = np.array([delta.audio_ms for delta in deltas]) / 1000
+    starts_s, stops_s = _played(arrived_s, lengths_s)
+    ahead_s, total_s = np.cumsum(lengths_s) - lengths_s, np.cumsum(lengths_s)
     end_s = max(stops_s[-1], arrived_s[-1])
-    arrived_at = np.concatenate([arrived_s, [end_s]])
-    arrived_ms = np.concatenate([np.cumsum(ms), [ms.sum()]])
-    times = np.stack([starts_s, stops_s], axis=1).ravel()
-    played_ms = np.stack([np.cumsum(ms) - ms, np.cumsum(ms)], axis=1).ravel()
-    ax.step(arrived_at, arrived_ms / 1000, where="post", color="C0", label="arrived")
-    ax.plot(times, played_ms / 1000, color="C1", label="played")
+    arrived_at, there_s = np.append(arrived_s, end_s), np.append(total_s, total_s[-1])
+    times = np.stack([starts_s, stops_s], axis=1).ravel(), np.stack([ahead_s, total_s], axis=1).ravel()
+    ax.step(arrived_at, there_s, where="post", color="C0", label="arrived")
+    ax.plot(*times, color="C1", label="played")
     grid = np.union1d(np.linspace(arrived_s[0], end_s, _COLUMNS), arrived_at)
-    there_ms = arrived_ms[np.searchsorted(arrived_at, grid, side="right") - 1]  # a step curve
-    gone_ms = np.interp(grid, times, played_ms)
-    lead_ms = there_ms - gone_ms
-    ax.fill_between(
-        grid,
-        gone_ms / 1000,
-        there_ms / 1000,
-        color="C0",
-        alpha=0.12,
-        linewidth=0,
-        label=f"in hand, at most {lead_ms.max():.0f} ms",
-    )
+    held_s = there_s[np.searchsorted(arrived_at, grid, side="right") - 1]  # a step curve
+    gone_s = np.interp(grid, *times)
+    label = f"in hand, at most {1000 * (held_s - gone_s).max():.0f} ms"
+    ax.fill_between(grid, gone_s, held_s, color="C0", alpha=0.12, linewidth=0, label=label)
     dry = int(np.sum(starts_s[1:] > stops_s[:-1] + 1e-6))
     if dry:
         ax.plot([], [], " ", label=f"ran dry {dry} {'time' if dry == 1 else 'times'}")
@@ -209,15 +200,7 @@ def _draw_arrivals(ax: Axes, deltas: Sequence[Any]) -> None:
     ax.set_ylabel("arrived after\nthe first (s)")
     ax.invert_yaxis()
     ax.legend(loc="lower left", frameon=False)
-    ax.annotate(
-        f"first audio {deltas[0].arrived_ms:.0f} ms after the request",
-        (1, 1),
-        xycoords="axes fraction",
-        xytext=(-4, -4),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-    )
+    ax.set_title(f"first audio {deltas[0].arrived_ms:.0f} ms after the request", loc="right", fontsize="medium")
 
 
 def _mark_arrivals(ax: Axes, deltas: Sequence[Any]) -> None:

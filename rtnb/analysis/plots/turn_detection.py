@@ -11,7 +11,7 @@ from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
 from rtnb.analysis.plots.deltas import fill_waveform, new_axes
 from rtnb.analysis.recommendation import Candidate, Recommendation
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweeping import METRICS, Sweep
+from rtnb.analysis.sweeping import METRICS, Sweep, setting_of
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments, speech_probabilities
@@ -61,7 +61,7 @@ def plot_turns(
     settings = [turn_detection] if isinstance(turn_detection, ServerVad) else list(turn_detection)
     frames_s = FRAME_MS / 1000 * np.arange(len(probabilities) + 1)
     ax.stairs(probabilities, frames_s, color="black", linewidth=1, baseline=None)
-    for threshold in sorted({_value(one, "threshold") for one in settings}):
+    for threshold in sorted({setting_of(one, "threshold") for one in settings}):
         ax.axhline(threshold, color=_GREY, linewidth=0.8, linestyle="--")
     length_s = recording.duration_ms / 1000
     fill_waveform(ax, recording.audio, length_s=length_s, at=-_LANE, height=0.45 * _LANE, color=_GREY)
@@ -70,7 +70,7 @@ def plot_turns(
     _bars(ax, pauses, at=-2 * _LANE, color=_PALE, label="pause in it")
     names = ["audio", "spoken"]
     for number, one in enumerate(settings, start=3):
-        asked = {name: _value(one, name) for name in ("threshold", "silence_duration_ms", "prefix_padding_ms")}
+        asked = {name: setting_of(one, name) for name in ("threshold", "silence_duration_ms", "prefix_padding_ms")}
         segments = server_vad_segments(probabilities, constants=constants or VadConstants(), **asked)
         _draw_segments(ax, segments, recording, at=-number * _LANE)
         names.append(f"{asked['threshold']:g}, {asked['silence_duration_ms']:g} ms")
@@ -85,7 +85,9 @@ def plot_turns(
     ax.set_xlabel("time (s)")
     bottom, top = ax.get_ylim()
     ax.set_ylabel("speech probability", y=(0.5 - bottom) / (top - bottom))
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", ncols=4, frameon=False)
+    handles, labels = ax.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))  # every lane has the same ones
+    ax.legend(named.values(), named, loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", ncols=4, frameon=False)
     return ax
 
 
@@ -132,8 +134,8 @@ def plot_sweep(
     ax.set_xlabel("silence duration (ms)")
     ax.set_ylabel("threshold")
     ax.set_title(f"{sweep.n_turns} turns", loc="left")
-    frames = sweep.constants.silence_frames(_value(SERVER_VAD_DEFAULTS, "silence_duration_ms"))
-    points = [("default", FRAME_MS * frames, _value(SERVER_VAD_DEFAULTS, "threshold"))]
+    frames = sweep.constants.silence_frames(setting_of(SERVER_VAD_DEFAULTS, "silence_duration_ms"))
+    points = [("default", FRAME_MS * frames, setting_of(SERVER_VAD_DEFAULTS, "threshold"))]
     if recommendation is not None and recommendation.choice is not None:
         choice = recommendation.choice
         points.append(("choice", choice.silence_duration_ms, choice.threshold))
@@ -195,22 +197,10 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _value(detection: ServerVad, name: str) -> Any:
-    """A setting, the service's default where it is not set."""
-    value = getattr(detection, name)
-    return value if isinstance(value, int | float) else getattr(SERVER_VAD_DEFAULTS, name)
-
-
-def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: str, label: str | None) -> None:
+def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: str, label: str) -> None:
     pieces = [(start / 1000, (end - start) / 1000) for start, end in spans]
-    name = label if pieces and label not in _known(ax) else None
     place = (at - 0.3 * _LANE, 0.6 * _LANE)
-    ax.broken_barh(pieces, place, facecolor=color, edgecolor="black", linewidth=0.5, label=name)
-
-
-def _known(ax: Axes) -> list[str]:
-    """Return the labels that the legend has already."""
-    return ax.get_legend_handles_labels()[1]
+    ax.broken_barh(pieces, place, facecolor=color, edgecolor="black", linewidth=0.5, label=label if pieces else None)
 
 
 def _draw_segments(ax: Axes, segments: Sequence[Segment], recording: Recording, *, at: float) -> None:
@@ -223,9 +213,9 @@ def _draw_segments(ax: Axes, segments: Sequence[Segment], recording: Recording, 
         if end is not None
         and any(turn.start_ms <= end < turn.end_ms - CUT_OFF_TOLERANCE_MS for turn in recording.turns)
     ]
-    label = None if "cut off" in _known(ax) else "cut off"
     if cuts:
-        ax.plot(cuts, [at] * len(cuts), "X", color=_RED, markeredgecolor="black", markersize=9, label=label, zorder=5)
+        style: dict[str, Any] = {"color": _RED, "markeredgecolor": "black", "markersize": 9, "zorder": 5}
+        ax.plot(cuts, [at] * len(cuts), "X", label="cut off", **style)
 
 
 def _draw_contours(ax: Axes, sweep: Sweep, shown: Any) -> None:
@@ -241,16 +231,9 @@ def _draw_contours(ax: Axes, sweep: Sweep, shown: Any) -> None:
 
 def _draw_candidate(ax: Axes, candidate: Candidate, role: str) -> None:
     x, y = candidate.delay_p90_ms, 100 * candidate.cut_off
-    ax.errorbar(
-        [x],
-        [y],
-        xerr=[[max(0.0, x - candidate.delay_p90_low_ms)], [max(0.0, candidate.delay_p90_high_ms - x)]],
-        yerr=[[max(0.0, y - 100 * candidate.cut_off_low)], [max(0.0, 100 * candidate.cut_off_high - y)]],
-        ecolor="black",
-        elinewidth=1,
-        capsize=3,
-        linestyle="",
-        label=role,
-        zorder=5,
-        **_MARKS[role],
-    )
+    if not np.isfinite(x):
+        return  # it never ends most turns
+    ends_ms = np.minimum([[candidate.delay_p90_low_ms], [candidate.delay_p90_high_ms]], 10 * x)
+    ends = 100 * np.array([[candidate.cut_off_low], [candidate.cut_off_high]])
+    style: dict[str, Any] = {"ecolor": "black", "elinewidth": 1, "capsize": 3, "linestyle": "", "zorder": 5}
+    ax.errorbar([x], [y], xerr=np.abs(ends_ms - x), yerr=np.abs(ends - y), label=role, **style, **_MARKS[role])
