@@ -11,7 +11,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,12 @@ class Calibration:
         """
         try:
             facts = json.loads(Path(path).read_text(encoding="utf-8"))
-            if facts["version"] > FILE_VERSION:
-                raise RtnbError(
-                    f"{path} is a calibration of version {facts['version']}; this rtnb reads {FILE_VERSION}"
-                )
+            if (version := facts.pop("version")) > FILE_VERSION:
+                raise RtnbError(f"{path} is a calibration of version {version}; this rtnb reads {FILE_VERSION}")
             facts["constants"] = VadConstants(**facts["constants"])
             facts["like"] = {name: tuple(values) for name, values in facts["like"].items()}
             facts["anomalies"] = tuple(facts["anomalies"])
-            return cls(**{one.name: facts[one.name] for one in fields(cls)})
+            return cls(**facts)
         except (KeyError, TypeError, ValueError) as error:
             raise RtnbError(f"{path} is no calibration: {type(error).__name__}: {error}").with_hint(
                 "Calibrate again: await rtnb.calibrate(session, recordings)."

@@ -119,12 +119,11 @@ def _power(audio: Audio) -> float:
 
 def _speech_power(recording: Recording) -> float:
     """Mean square of the turns without their pauses."""
-    marks = np.zeros(len(recording.audio), bool)
-    for turn in recording.turns:
-        for is_speech, span in ((True, (turn.start_ms, turn.end_ms)), *((False, pause) for pause in turn.pauses)):
-            first, last = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span)
-            marks[first:last] = is_speech
-    power = _power(recording.audio[marks])
+    pieces = [recording.audio[:0]]
+    for span in (span for turn in recording.turns for span in turn.spoken):
+        start, stop = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span)
+        pieces.append(recording.audio[start:stop])
+    power = _power(np.concatenate(pieces))
     return power or 10 ** (NOMINAL_SPEECH_DBFS / 10)
 
 

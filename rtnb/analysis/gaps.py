@@ -73,11 +73,9 @@ class Track:
         # The pause that holds a stop at each frame; outside all pauses, the number after the last.
         self.pause_at = np.full(len(self.probabilities) + 1, len(self.pause_turn), np.int32)
         offset = self.turn_offset[self.pause_turn]
-        pause_frames = offset + _ceil(pause_ms[:, 0]), offset + _ceil(pause_ms[:, 1])
-        lengths = np.maximum(pause_frames[1] - pause_frames[0], 0)
-        ahead = np.cumsum(lengths) - lengths
-        frames = np.arange(lengths.sum()) + np.repeat(pause_frames[0] - ahead, lengths)
-        self.pause_at[frames] = np.repeat(np.arange(len(lengths)), lengths)
+        pause_frames = offset[:, None] + _ceil(pause_ms)
+        for number, (first, last) in enumerate(pause_frames.tolist()):
+            self.pause_at[first:last] = number
         self.quiet = self._mark(one.non_speech for one in heard)
         self.echo = self._mark(one.echo for one in heard)
 

@@ -252,10 +252,8 @@ def keeps_share(count: _Float, n: _Float, *, share: float, confidence: float = 0
     `most_events` is interpolated between 200 sizes, to 1 %.
     """
     sizes = np.geomspace(1, max(2.0, float(n.max())), 200)
-    kept: npt.NDArray[np.bool_] = count <= np.interp(
-        n, sizes, most_events(sizes, share=share, confidence=confidence), left=-1.0
-    )
-    return kept
+    limits = most_events(sizes, share=share, confidence=confidence)
+    return np.asarray(count <= np.interp(n, sizes, limits, left=-1.0))
 
 
 def most_events(n: npt.ArrayLike, *, share: float, confidence: float = 0.9) -> Any:

@@ -97,11 +97,10 @@ def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> 
     if folder is None:
         return speech_probabilities(audio, rate_hz=rate_hz)
     path = folder / f"{_key(audio, rate_hz)}.npz"
-    kept = _read(path)
-    if kept is not None:
-        return kept
-    probabilities = speech_probabilities(audio, rate_hz=rate_hz)
-    _write(path, probabilities)
+    probabilities = _read(path)
+    if probabilities is None:
+        probabilities = speech_probabilities(audio, rate_hz=rate_hz)
+        _write(path, probabilities)
     return probabilities
 
 

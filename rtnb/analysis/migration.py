@@ -103,24 +103,21 @@ def _read(text: str) -> Iterator[_Object]:
 
 
 def _message(old: _Object, notes: dict[str, None]) -> Iterator[_Object]:
-    kind = old.get("type")
-    if not isinstance(kind, str) or kind in ("realtime", "transcription"):
+    old_kind = old.get("type")
+    if not isinstance(old_kind, str) or old_kind in ("realtime", "transcription"):
         yield _settings(old, notes)
-    elif kind not in _EVENTS and not kind.startswith("transcription_session."):
-        notes[f"{kind!r} is no event of either dialect: it is left as it is"] = None
+        return
+    if old_kind not in _EVENTS and not old_kind.startswith("transcription_session."):
+        notes[f"{old_kind!r} is no event of either dialect: it is left as it is"] = None
         yield old
-    else:
-        yield from _event(old, notes)
-
-
-def _event(old: _Object, notes: dict[str, None]) -> Iterator[_Object]:
+        return
     for name in ("session", "response"):
         if isinstance(old.get(name), dict):
             old[name] = _tidied(old[name], notes)
     new = preview.event_from_preview(old)
     kind = str(new["type"])
-    if kind != old["type"]:
-        notes[f"{old['type']} is now {kind}"] = None
+    if kind != old_kind:
+        notes[f"{old_kind} is now {kind}"] = None
     if isinstance(new.get("session"), dict):
         new["session"] = _typed(new["session"], notes)
     if kind == "conversation.item.created":
@@ -143,10 +140,8 @@ def _settings(old: _Object, notes: dict[str, None]) -> _Object:
     if secret is None and "model" not in old:
         return session
     notes["these settings go to /openai/v1/realtime/client_secrets, inside session"] = None
-    expires = (
-        {"expires_after": secret["expires_after"]} if isinstance(secret, dict) and "expires_after" in secret else {}
-    )
-    return {**expires, "session": session}
+    asked = secret if isinstance(secret, dict) else {}
+    return {name: asked[name] for name in ("expires_after",) if name in asked} | {"session": session}
 
 
 def _typed(session: _Object, notes: dict[str, None]) -> _Object:

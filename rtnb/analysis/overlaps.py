@@ -61,10 +61,11 @@ class Overlap:
     @classmethod
     def of_turns(cls, recording: Recording, *, kind: str = "interruption") -> list[Overlap]:
         """Return one clip for each labelled turn of a recording."""
-        spans = [(turn.start_ms, turn.end_ms) for turn in recording.turns]
-        ends = [[ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span] for span in spans]
-        rate_hz, group = recording.rate_hz, recording.name
-        return [cls(recording.audio[start:stop], rate_hz=rate_hz, kind=kind, group=group) for start, stop in ends]
+        rate_hz, clips = recording.rate_hz, []
+        for turn in recording.turns:
+            start, stop = (ms_to_samples(ms, rate_hz=rate_hz) for ms in (turn.start_ms, turn.end_ms))
+            clips.append(cls(recording.audio[start:stop], rate_hz=rate_hz, kind=kind, group=recording.name))
+        return clips
 
     @classmethod
     def of_echo(

@@ -191,9 +191,9 @@ class Recommendation:
         """The next on the front on either side of the choice: faster with more cut-offs, slower with fewer."""
         if self.choice is None:
             return self.front[-2:]
-        own = (self.choice.delay_p90_ms, self.choice.cut_off)
-        faster = [c for c in self.front if c.delay_p90_ms < own[0] and c.cut_off > own[1]]
-        slower = [c for c in self.front if c.delay_p90_ms > own[0] and c.cut_off < own[1]]
+        delay_ms, cut_off = self.choice.delay_p90_ms, self.choice.cut_off
+        faster = [c for c in self.front if c.delay_p90_ms < delay_ms and c.cut_off > cut_off]
+        slower = [c for c in self.front if c.delay_p90_ms > delay_ms and c.cut_off < cut_off]
         return (*faster[-1:], *slower[:1])
 
     @property
@@ -335,9 +335,7 @@ def _phases(sweep: Sweep) -> list[Sweep]:
     if len(conditions) == 1:
         return [sweep]
     if other := [name for name in conditions if not is_frame_phase(name)]:
-        raise AudioError(
-            f"the sweep has {len(conditions)} conditions, of which these change the audio: {other}"
-        ).with_hint(
+        raise AudioError(f"{len(conditions)} conditions, of which these change the audio: {other}").with_hint(
             "Choose for one of them, recommend(sweep.only(…)): turns under two conditions are not twice the turns."
         )
     return [sweep.only(name) for name in conditions]
@@ -393,13 +391,12 @@ class _Evidence:
         names, self.group_of_recording = np.unique(sweep.groups, return_inverse=True)
         self.n_all, self.whole = len(names), np.ones((1, len(names)))
         self.n_recordings = len({sweep.recordings[k] for k in sweep.turn_recording})
-        of_turn = self.group_of_recording[sweep.turn_recording]
-        turns = np.bincount(of_turn, minlength=self.n_all).astype(float)
+        self._turn_group = self.group_of_recording[sweep.turn_recording]
+        turns = np.bincount(self._turn_group, minlength=self.n_all).astype(float)
         quiet_s = np.bincount(self.group_of_recording, 3600 * sweep.non_speech_h, minlength=self.n_all).astype(float)
         self.spoken, self.quiet = turns > 0, quiet_s > 0
         self.turns, self.seconds = turns[self.spoken], quiet_s[self.quiet]
         self.n_groups = len(self.turns)
-        self._turn_group = of_turn
 
     def _find(self, wanted: ServerVad, sweep: Sweep) -> int:
         silence_ms = FRAME_MS * sweep.constants.silence_frames(float(wanted.silence_duration_ms or 0))
@@ -544,13 +541,10 @@ class _Evidence:
 
     def _prefix(self, row: int, default_ms: int = 300) -> tuple[int, float]:
         """Return the shortest prefix padding, from the default on, that clips few onsets, and how many it clips."""
-        clipped = self.clipped[row]
-        usable = np.flatnonzero(self.prefixes_ms >= default_ms)
-        if not len(usable):
-            usable = np.array([int(self.prefixes_ms.argmax())])
-        few = max(0.05, float(clipped[usable].min()))
-        best = next(i for i in usable[np.argsort(self.prefixes_ms[usable])] if clipped[i] <= few)
-        return int(self.prefixes_ms[best]), float(clipped[best])
+        usable = self.prefixes_ms >= min(default_ms, self.prefixes_ms.max())
+        clipped, prefixes_ms = self.clipped[row][usable], self.prefixes_ms[usable]
+        best = int((clipped <= max(0.05, clipped.min())).argmax())
+        return int(prefixes_ms[best]), float(clipped[best])
 
 
 def recordings_needed(rate: float, budget: Budget) -> int | None:

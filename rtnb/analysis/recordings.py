@@ -1,6 +1,6 @@
 """Recordings of speech and their labels: turns, the pauses in them, and non-speech.
 
-Labels come from files (Praat TextGrid, RTTM, Audacity, JSON), from the level of a quiet clip (`segments_by_level`), or
+Labels come from files (Praat TextGrid, Audacity, JSON), from the level of a quiet clip (`segments_by_level`), or
 for free from phrases put together (`thinking_aloud`)."""
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -34,7 +35,7 @@ TURN_GAP_MS = 1500.0
 are shorter than 921 ms."""
 _LATE_MS = 32.0
 """A label may lie so far behind the audio, as rates and frames are rounded; it is cut there (chosen: a frame)."""
-_LABEL_SUFFIXES = (".TextGrid", ".textgrid", ".rttm", ".txt")
+_LABEL_SUFFIXES = (".TextGrid", ".textgrid", ".txt")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ class Turn:
                 )
             at = end
 
+    @property
+    def spoken(self) -> tuple[Span, ...]:
+        """(start_ms, end_ms) of the speech between the pauses."""
+        edges = [self.start_ms, *(edge for pause in self.pauses for edge in pause), self.end_ms]
+        return tuple(span for span in zip(edges[::2], edges[1::2], strict=True) if span[0] < span[1])
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
@@ -89,7 +96,7 @@ class Recording:
     non_speech : sequence of (start_ms, end_ms), optional
         Where every start is a false trigger. Default: everything `COLLAR_MS` away from turns and from `echo`.
     echo : sequence of (start_ms, end_ms), default ()
-        Where only the assistant's playback is heard: every start is a self-interruption.
+        Where only the assistant's voice comes through the open microphone: every start is a self-interruption.
     turn_gap_ms : float, optional
         The silence that separates its turns, where they were found so; see `split`.
 
@@ -100,7 +107,7 @@ class Recording:
 
     See Also
     --------
-    Recording.load, Recording.of_one_turn, Recording.of_room_tone, Recording.of_playback, from_segments
+    Recording.load, Recording.of_one_turn, Recording.of_room_tone, from_segments
 
     Examples
     --------
@@ -145,7 +152,7 @@ class Recording:
         *,
         labels: str | os.PathLike[str] | Sequence[Any] | None = None,
         turn_gap_ms: float = TURN_GAP_MS,
-        **reading: Any,
+        tier: str | None = None,
     ) -> Recording:
         """Read a WAV file (or, with the package soundfile, FLAC and others) and its labels.
 
@@ -154,13 +161,13 @@ class Recording:
         path : str or path
             The audio; its stem becomes the name.
         labels : path, or sequence of (start_ms, end_ms), optional
-            Praat TextGrid, RTTM, Audacity's text or JSON (see `read_labels`), or the segments themselves. Default: a
+            Praat TextGrid, Audacity's text or JSON (see `read_labels`), or the segments themselves. Default: a
             file beside the audio with the same stem, and where there is none, the stretches that are loud.
         turn_gap_ms : float, default 1500
             A silence at least this long separates turns; shorter ones are pauses. `numpy.inf`: one turn per file.
             `VadLab` and `plot_turns` show the turns found; `split` changes them.
-        **reading
-            For `read_labels`: `tier`, `file_id`.
+        tier : str, optional
+            For `read_labels`.
 
         Raises
         ------
@@ -175,7 +182,7 @@ class Recording:
         if labels is None:
             segments: Iterable[Any] = segments_by_level(audio, rate_hz=rate_hz)
         else:
-            segments = read_labels(labels, **reading) if isinstance(labels, (str, os.PathLike)) else labels
+            segments = read_labels(labels, tier=tier) if isinstance(labels, (str, os.PathLike)) else labels
         return from_segments(audio, segments, rate_hz=rate_hz, name=path.stem, turn_gap_ms=turn_gap_ms)
 
     @classmethod
@@ -189,18 +196,9 @@ class Recording:
         """A room without speech: every start is a false trigger."""
         return cls(audio, rate_hz=rate_hz, name=name)
 
-    @classmethod
-    def of_playback(cls, audio: Any, *, rate_hz: int, name: str = "playback") -> Recording:
-        """The assistant's voice through the open microphone, without a user: every start is a self-interruption."""
-        samples = as_audio(audio)
-        return cls(samples, rate_hz=rate_hz, name=name, echo=((0.0, len(samples) * 1000 / rate_hz),))
-
     def split(self, *, turn_gap_ms: float) -> Recording:
         """Return the same speech divided into turns anew: a silence at least this long separates two of them."""
-        spoken: list[Span] = []
-        for turn in self.turns:
-            edges = [turn.start_ms, *(edge for pause in turn.pauses for edge in pause), turn.end_ms]
-            spoken += [span for span in zip(edges[::2], edges[1::2], strict=True) if span[0] < span[1]]
+        spoken = [span for turn in self.turns for span in turn.spoken]
         made = from_segments(self.audio, spoken, rate_hz=self.rate_hz, name=self.name, turn_gap_ms=turn_gap_ms)
         return replace(made, speaker=self.speaker, echo=self.echo, non_speech=None)
 
@@ -215,7 +213,10 @@ class Recording:
             Of the noise: white, at the level of the quietest tenth of the recording.
         """
         n_lead, n_tail = (ms_to_samples(ms, rate_hz=self.rate_hz) for ms in (lead_ms, tail_ms))
-        noise = np.random.default_rng(seed).standard_normal(n_lead + n_tail).astype(np.float32) * _floor(self)
+        step = ms_to_samples(32, rate_hz=self.rate_hz)
+        levels = np.sqrt(np.mean(self.audio[: len(self.audio) // step * step].reshape(-1, step) ** 2, axis=1))
+        noise = np.random.default_rng(seed).standard_normal(n_lead + n_tail).astype(np.float32)
+        noise *= np.quantile(levels, 0.1) if len(levels) else 0
         audio = np.concatenate([noise[:n_lead], self.audio, noise[n_lead:]])
         return self.shifted(n_lead * 1000 / self.rate_hz, audio=audio)
 
@@ -322,15 +323,6 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Audio, int]:
     return as_audio(audio.mean(axis=1)), int(rate_hz)
 
 
-def _floor(recording: Recording) -> np.float32:
-    """RMS level of the quietest tenth of its 32 ms pieces, 0 of an empty recording."""
-    step = ms_to_samples(32, rate_hz=recording.rate_hz)
-    pieces = recording.audio[: len(recording.audio) // step * step].reshape(-1, step)
-    if not len(pieces):
-        return np.float32(0)
-    return np.float32(np.quantile(np.sqrt(np.mean(pieces**2, axis=1)), 0.1))
-
-
 def _between(busy: Sequence[Span], duration_ms: float) -> list[Span]:
     """Return the spans that are `COLLAR_MS` away from all of them."""
     quiet, at = [], 0.0
@@ -374,6 +366,9 @@ _SHARE = 0.3
 _LEAST_CONTRAST_DB = 12.0  # chosen
 
 
+_Reader = Callable[[Path], "list[LabelledSegment]"]
+
+
 class LabelledSegment(NamedTuple):
     """Labelled stretch of speech."""
 
@@ -383,21 +378,17 @@ class LabelledSegment(NamedTuple):
     """The word, the phrase or the speaker."""
 
 
-def read_labels(
-    path: str | os.PathLike[str], *, tier: str | None = None, file_id: str | None = None
-) -> list[LabelledSegment]:
+def read_labels(path: str | os.PathLike[str], *, tier: str | None = None) -> list[LabelledSegment]:
     """Read the speech segments of a label file; its suffix says which kind it is.
 
     Parameters
     ----------
     path : str or path
-        ``.TextGrid`` (Praat, long or short), ``.rttm``, ``.txt`` / ``.tsv`` (Audacity: start, end, label in seconds),
+        ``.TextGrid`` (Praat, long or short), ``.txt`` / ``.tsv`` (Audacity: start, end, label in seconds),
         ``.json``: a list of [start_s, end_s] or [start_s, end_s, word], or of objects with `start`, `end` and perhaps
         `word`, as speech recognisers write them.
     tier : str, optional
         TextGrid: which interval tier. Default: the one called "words", otherwise the first.
-    file_id : str, optional
-        RTTM: whose lines; speakers are not distinguished. Default: all lines.
 
     Returns
     -------
@@ -412,16 +403,11 @@ def read_labels(
         The file cannot be opened.
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind == ".textgrid":
-        return _textgrid(path, tier)
-    if kind == ".rttm":
-        return _rttm(path, file_id)
-    if kind in (".txt", ".tsv"):
-        return _audacity(path)
-    if kind == ".json":
-        return _json(path)
-    raise AudioError(f"{path.name}: unknown kind of labels {kind!r}: allowed are .TextGrid, .rttm, .txt, .tsv, .json")
+    textgrid: _Reader = partial(_textgrid, tier=tier)
+    readers: dict[str, _Reader] = {".textgrid": textgrid, ".txt": _audacity, ".tsv": _audacity, ".json": _json}
+    if (kind := path.suffix.lower()) not in readers:
+        raise AudioError(f"{path.name}: unknown kind of labels {kind!r}: allowed are {', '.join(readers)}")
+    return readers[kind](path)
 
 
 def segments_by_level(audio: npt.ArrayLike, *, rate_hz: int) -> list[LabelledSegment]:
@@ -492,37 +478,19 @@ def _textgrid(path: Path, tier: str | None) -> list[LabelledSegment]:
     return [one for one in tiers[chosen] if one.label.strip().lower() not in _SILENT]
 
 
-def _rttm(path: Path, file_id: str | None) -> list[LabelledSegment]:
-    def segment(line: str) -> LabelledSegment | None:
-        fields = line.split()
-        if fields[0] != "SPEAKER" or file_id not in (None, fields[1]):
-            return None
-        start_ms = float(fields[3]) * 1000
-        return LabelledSegment(start_ms, start_ms + float(fields[4]) * 1000, fields[7])
-
-    return _lines(path, segment, "no RTTM line")
-
-
 def _audacity(path: Path) -> list[LabelledSegment]:
-    def segment(line: str) -> LabelledSegment | None:
-        if line.startswith("\\"):  # a backslash starts the frequency range of a spectral label
-            return None
-        start, end, label = (*line.split("\t", 2), "")[:3]
-        return LabelledSegment(float(start) * 1000, float(end) * 1000, label)
-
-    found = _lines(path, segment, "expected start, end, label in seconds")
-    return [one for one in found if one.end_ms > one.start_ms]  # a point label marks no speech
-
-
-def _lines(path: Path, parse: Callable[[str], LabelledSegment | None], expected: str) -> list[LabelledSegment]:
-    """Parse a file line by line; None is no segment."""
-    found = []
+    segments = []
     for number, line in enumerate(_text(path).splitlines(), 1):
+        if not line.strip() or line.startswith("\\"):  # a backslash starts the frequency range of a spectral label
+            continue
+        start, end, label = (*line.split("\t", 2), "", "")[:3]
         try:
-            found.append(parse(line) if line.strip() else None)
-        except (IndexError, ValueError) as error:
-            raise AudioError(f"{path.name}, line {number}: {expected}: {line[:80]!r}") from error
-    return [one for one in found if one is not None]
+            segments.append(LabelledSegment(float(start) * 1000, float(end) * 1000, label))
+        except ValueError as error:
+            raise AudioError(
+                f"{path.name}, line {number}: expected start, end, label in seconds: {line[:80]!r}"
+            ) from error
+    return [one for one in segments if one.end_ms > one.start_ms]  # a point label marks no speech
 
 
 def _json(path: Path) -> list[LabelledSegment]:
@@ -592,11 +560,24 @@ def thinking_aloud(
     """
     if not phrases:
         raise AudioError("no phrases to speak")
-    spoken = [_trimmed(as_audio(phrase)) for phrase in phrases]
-    rng = np.random.default_rng(seed)
-    return [
-        _turn(spoken, rng, rate_hz=rate_hz, pauses=pauses, name=f"turn {number}") for number in range(1, n_turns + 1)
-    ]
+    spoken, rng = [_trimmed(as_audio(phrase)) for phrase in phrases], np.random.default_rng(seed)
+    median_ms, slow_ms = PAUSE_MS
+    spread = np.log(slow_ms / median_ms) / 1.2816  # of the log-normal: 1.2816 standard deviations are 90 %
+    made = []
+    for number in range(1, n_turns + 1):
+        chosen = rng.permutation(len(spoken))[: 1 + min(int(rng.poisson(pauses)), len(spoken) - 1)]
+        lengths_ms = np.maximum(120, median_ms * np.exp(spread * rng.standard_normal(len(chosen) - 1)))
+        pieces, spans, at = [], [], 0
+        for silence_ms, phrase in zip((_LEAD_MS, *lengths_ms), chosen, strict=True):
+            pieces += [np.zeros(ms_to_samples(silence_ms, rate_hz=rate_hz), np.float32), spoken[phrase]]
+            start = at + len(pieces[-2])
+            at = start + len(pieces[-1])
+            spans.append((start * 1000 / rate_hz, at * 1000 / rate_hz))
+        pieces.append(np.zeros(ms_to_samples(_TAIL_MS, rate_hz=rate_hz), np.float32))
+        audio = np.float32(10 ** (rng.normal(-6, 3) / 20)) * np.concatenate(pieces)
+        audio += _room_noise(rng, len(audio))
+        made.append(from_segments(np.clip(audio, -1, 1), spans, rate_hz=rate_hz, name=f"turn {number}"))
+    return made
 
 
 def distant_talk(
@@ -635,23 +616,6 @@ def distant_talk(
 def _room_noise(rng: np.random.Generator, n_samples: int) -> Audio:
     """The noise of the room."""
     return np.float32(10 ** (_FLOOR_DB / 20)) * rng.standard_normal(n_samples).astype(np.float32)
-
-
-def _turn(phrases: Sequence[Audio], rng: np.random.Generator, *, rate_hz: int, pauses: float, name: str) -> Recording:
-    median_ms, slow_ms = PAUSE_MS
-    spread = np.log(slow_ms / median_ms) / 1.2816  # of the log-normal: 1.2816 standard deviations are 90 %
-    chosen = rng.permutation(len(phrases))[: 1 + min(int(rng.poisson(pauses)), len(phrases) - 1)]
-    lengths_ms = np.maximum(120, median_ms * np.exp(spread * rng.standard_normal(len(chosen) - 1)))
-    quiet_ms = [_LEAD_MS, *lengths_ms, _TAIL_MS]
-    pieces, spans, at = [], [], 0
-    for silence_ms, phrase in zip(quiet_ms, [*(phrases[k] for k in chosen), np.zeros(0, np.float32)], strict=True):
-        pieces += [np.zeros(ms_to_samples(silence_ms, rate_hz=rate_hz), np.float32), phrase]
-        start = at + len(pieces[-2])
-        at = start + len(phrase)
-        spans.append((start * 1000 / rate_hz, at * 1000 / rate_hz))
-    audio = np.float32(10 ** (rng.normal(-6, 3) / 20)) * np.concatenate(pieces)
-    audio += _room_noise(rng, len(audio))
-    return from_segments(np.clip(audio, -1, 1), spans[:-1], rate_hz=rate_hz, name=name)
 
 
 def _trimmed(phrase: Audio) -> Audio:

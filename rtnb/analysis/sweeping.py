@@ -212,13 +212,12 @@ class Sweep:
         return table
 
     def __repr__(self) -> str:
-        conditions = len(set(self.conditions))
-        return (
-            f"<Sweep: {len(self.thresholds)} thresholds × {len(self.silence_frames)} silences × "
-            f"{len(self.prefixes_ms)} prefixes; {len(self.recordings)} recordings, {self.n_turns} turns, "
-            f"{len(self.pause_turn)} pauses{f', {conditions} conditions' if conditions > 1 else ''}"
-            f"{f'; {len(self.failures)} FAILED' if self.failures else ''}>"
-        )
+        n_t, n_s, n_p = len(self.thresholds), len(self.silence_frames), len(self.prefixes_ms)
+        counts = [f"{len(self.recordings)} recordings", f"{self.n_turns} turns", f"{len(self.pause_turn)} pauses"]
+        if (conditions := len(set(self.conditions.tolist()))) > 1:
+            counts.append(f"{conditions} conditions")
+        failed = f"; {len(self.failures)} FAILED" if self.failures else ""
+        return f"<Sweep: {n_t} thresholds × {n_s} silences × {n_p} prefixes; {', '.join(counts)}{failed}>"
 
 
 _LAST_AXIS: Final = {
@@ -363,11 +362,12 @@ def sweep(
     >>> result.silences_ms.tolist(), result.grid("no_fire_rate").to_numpy().tolist()
     ([224, 512], [[0.0, 0.0]])
     """
-    settings = _axes(thresholds, silences_ms, prefixes_ms, constants)
+    settings = {"thresholds": thresholds, "silences_ms": silences_ms, "prefixes_ms": prefixes_ms}
+    _axes(**settings, constants=constants)  # a wrong one is refused before anything is listened to
     heard, failures = listen(
         recordings, conditions=conditions, executor=executor, cache=cache, progress=progress, load=load
     )
-    return replace(_evaluate(heard, *settings, constants), failures=tuple(failures))
+    return replace(evaluate(heard, **settings, constants=constants), failures=tuple(failures))
 
 
 def evaluate(
@@ -382,40 +382,7 @@ def evaluate(
 
     For one more threshold or silence alone, ask `rtnb.analysis.gaps.Gaps`: it takes a fraction of a millisecond.
     """
-    return _evaluate(heard, *_axes(thresholds, silences_ms, prefixes_ms, constants), constants)
-
-
-def _axes(
-    thresholds: npt.ArrayLike, silences_ms: npt.ArrayLike, prefixes_ms: npt.ArrayLike, constants: VadConstants
-) -> tuple[_Float, _Int, _Int]:
-    """Return the axes of a sweep: thresholds, silences in frames, prefixes in ms; each sorted, each value once."""
-    axes = {"thresholds": thresholds, "silences_ms": silences_ms, "prefixes_ms": prefixes_ms}
-    sorted_axes = {name: np.unique(np.asarray(values, float)) for name, values in axes.items()}
-    for name, axis in sorted_axes.items():
-        most = 1.0 if name == "thresholds" else np.inf
-        if not len(axis) or not (np.isfinite(axis).all() and axis[0] >= 0 and axis[-1] <= most):
-            raise AudioError(f"{name} are {axis.tolist()}: give at least one, from 0 to {most:g}")
-    levels, silences, prefixes = sorted_axes.values()
-    if (prefixes % 1).any():
-        raise AudioError(f"prefixes_ms are {prefixes.tolist()}: the service takes whole milliseconds")
-    frames = np.unique([constants.silence_frames(ms) for ms in silences.tolist()])
-    return levels, frames.astype(np.int64), prefixes.astype(np.int64)
-
-
-def _blocks(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
-    """Yield recordings in blocks that fit the processor's cache, so that the cost per hour does not grow."""
-    block: list[Heard] = []
-    n_frames = 0
-    for one in heard:
-        if block and n_frames + len(one.probabilities) > _BLOCK_FRAMES:
-            yield block
-            block, n_frames = [], 0
-        block.append(one)
-        n_frames += len(one.probabilities)
-    yield block
-
-
-def _evaluate(heard: Sequence[Heard], levels: _Float, frames: _Int, prefixes: _Int, constants: VadConstants) -> Sweep:
+    levels, frames, prefixes = _axes(thresholds, silences_ms, prefixes_ms, constants)
     pauses = [len(turn.pauses) for one in heard for turn in one.turns]
     sizes = {"turn": len(pauses), "pause": sum(pauses), "recording": len(heard)}
     axis_of = {name: axis for axis, names in _LAST_AXIS.items() for name in names}
@@ -447,3 +414,33 @@ def _evaluate(heard: Sequence[Heard], levels: _Float, frames: _Int, prefixes: _I
         echo_min=np.array([sum(end - start for start, end in one.echo) for one in heard]) / 60_000,
         constants=constants,
     )
+
+
+def _axes(
+    thresholds: npt.ArrayLike, silences_ms: npt.ArrayLike, prefixes_ms: npt.ArrayLike, constants: VadConstants
+) -> tuple[_Float, _Int, _Int]:
+    """Return the axes of a sweep: thresholds, silences in frames, prefixes in ms; each sorted, each value once."""
+    axes = {"thresholds": thresholds, "silences_ms": silences_ms, "prefixes_ms": prefixes_ms}
+    sorted_axes = {name: np.unique(np.asarray(values, float)) for name, values in axes.items()}
+    for name, axis in sorted_axes.items():
+        most = 1.0 if name == "thresholds" else np.inf
+        if not len(axis) or not (np.isfinite(axis).all() and axis[0] >= 0 and axis[-1] <= most):
+            raise AudioError(f"{name} are {axis.tolist()}: give at least one, from 0 to {most:g}")
+    levels, silences, prefixes = sorted_axes.values()
+    if (prefixes % 1).any():
+        raise AudioError(f"prefixes_ms are {prefixes.tolist()}: the service takes whole milliseconds")
+    frames = np.unique([constants.silence_frames(ms) for ms in silences.tolist()])
+    return levels, frames.astype(np.int64), prefixes.astype(np.int64)
+
+
+def _blocks(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
+    """Yield recordings in blocks that fit the processor's cache, so that the cost per hour does not grow."""
+    block: list[Heard] = []
+    n_frames = 0
+    for one in heard:
+        if block and n_frames + len(one.probabilities) > _BLOCK_FRAMES:
+            yield block
+            block, n_frames = [], 0
+        block.append(one)
+        n_frames += len(one.probabilities)
+    yield block

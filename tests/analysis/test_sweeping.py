@@ -92,7 +92,8 @@ def test_the_same_numbers_as_the_machine_run_for_every_setting(
 def test_the_same_numbers_on_real_speech(shared_speech: Callable[[str], Path], constants: VadConstants) -> None:
     speech = [Recording.load(shared_speech(f"{name}.wav")).padded() for name in ("acoustic_corpus", "cold_corpus")]
     ambience = Recording.of_room_tone(speech[0].audio[-20_000:], rate_hz=speech[0].rate_hz)
-    meeting = Recording.of_playback(speech[1].audio[:200_000], rate_hz=speech[1].rate_hz)
+    played, rate_hz = speech[1].audio[:200_000], speech[1].rate_hz
+    meeting = Recording(played, rate_hz=rate_hz, echo=[(0, len(played) * 1000 / rate_hz)])
     heard, _ = listen([*speech, ambience, meeting], conditions=[FramePhase(0), MuLaw()], cache=False, progress=False)
     same(heard, [0.05, 0.3, 0.5, 0.7, 0.9], range(0, 40, 3), [0, 100, 300, 5000], constants)
 

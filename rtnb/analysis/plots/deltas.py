@@ -131,10 +131,9 @@ def plot_lanes(lanes: Mapping[str, Sequence[tuple[float, float, bool]]], *, ax: 
     """
     ax = new_axes(ax, figsize=(9, 0.8 + 0.5 * len(lanes)))
     for place, bars in enumerate(lanes.values()):
-        for hatched in (False, True):
-            spans = [(start / 1000, (stop - start) / 1000) for start, stop, hatch in bars if hatch == hatched]
-            hatch = "////" if hatched else ""
-            ax.broken_barh(spans, (place - 0.35, 0.7), facecolor=f"C{place % 2}", edgecolor="white", hatch=hatch)
+        for start, stop, hatched in bars:
+            span, hatch = (start / 1000, (stop - start) / 1000), "////" if hatched else ""
+            ax.broken_barh([span], (place - 0.35, 0.7), facecolor=f"C{place % 2}", edgecolor="white", hatch=hatch)
     ax.set_yticks(range(len(lanes)), list(lanes))
     ax.invert_yaxis()
     ax.set_xlabel("time (s)")
@@ -155,17 +154,14 @@ def _stops_s(deltas: Sequence[Any]) -> npt.NDArray[np.float64]:
 
 def _draw_waveform(ax: Axes, deltas: Sequence[Any]) -> None:
     stops_s = _stops_s(deltas)
-    peak = 0.0
     for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
-        audio = delta.audio
-        start_s = stop_s - delta.audio_ms / 1000
-        low, high = outline(audio, columns=max(2, round(_COLUMNS * delta.audio_ms / 1000 / stops_s[-1])))
-        times_s = np.linspace(start_s, stop_s, len(low))
+        length_s = delta.audio_ms / 1000
+        low, high = outline(delta.audio, columns=max(2, round(_COLUMNS * length_s / stops_s[-1])))
+        times_s = np.linspace(stop_s - length_s, stop_s, len(low))
         ax.fill_between(times_s, low, high, color=f"C{number % _COLOURS}", linewidth=0.5)
-        peak = max(peak, float(np.abs(audio).max(initial=0.0)))
+    peak = max(float(np.abs(delta.audio).max(initial=0.0)) for delta in deltas)
     ax.set_xlim(0, stops_s[-1])
-    top = 1.1 * (peak or 1.0)
-    ax.set_ylim(-top, top)
+    ax.set_ylim(-1.1 * (peak or 1.0), 1.1 * (peak or 1.0))
     ax.set_ylabel("amplitude (full scale = 1)")
 
 

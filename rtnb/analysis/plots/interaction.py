@@ -35,8 +35,7 @@ def draw_interaction(conversation: Any, *, ax: Axes | None = None) -> Axes:
         begin_s = one.stop_s if one.kind == "response" else one.start_s
         ax.plot([begin_s, begin_s + np.nan_to_num(one.latency_s)], [at, at], color=style["color"], linewidth=2)
         ax.plot(begin_s, at, linestyle="", markeredgecolor="black", markersize=7, **style)
-    names = ["user", *(kind.replace("_", " ") for kind in kinds), "agent"]
-    ax.set_yticks([0.0, *lanes.values(), bottom], names)
+    ax.set_yticks([0.0, *lanes.values(), bottom], ["user", *(kind.replace("_", " ") for kind in kinds), "agent"])
     ax.set_ylim(bottom - 1, 1)
     ax.set_xlabel("time (s)")
     return ax
