@@ -211,4 +211,4 @@ def side_by_side(old: Iterable[Any], new: Iterable[Any]) -> pd.DataFrame:
 
 
 _JOINED = {"conversation.item.created": "conversation.item.added"}
-"""The first of two events that replaced one stands beside it."""
+"""An old event, and the first of the two that replaced it: both are in one row."""

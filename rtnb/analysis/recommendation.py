@@ -362,7 +362,7 @@ class _Evidence:
         self._group(first)
 
         def rows(values: Any) -> npt.NDArray[Any]:
-            """One row per setting, the phases of a turn beside each other."""
+            """Return arrays of shape (settings, phases, turns)."""
             found = np.stack([np.broadcast_to(one, (*shape, one.shape[-1])) for one in values], axis=2)
             return found.reshape(n_thresholds * n_silences, len(found[0, 0]), -1)
 
