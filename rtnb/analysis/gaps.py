@@ -50,7 +50,6 @@ class Track:
         lengths = np.array([len(one.probabilities) for one in heard], np.int64)
         self.ends: _Int = np.cumsum(lengths + 1)
         self.offsets: _Int = self.ends - lengths
-        self.offset_or_none: _Int = np.append(self.offsets, 0)
         self.n_turns = sum(len(one.turns) for one in heard)
         turns = [(k, turn) for k, one in enumerate(heard) for turn in one.turns]
         pauses = [(n, pause) for n, (_, turn) in enumerate(turns) for pause in turn.pauses]
@@ -128,6 +127,8 @@ class Gaps:
         self._least = least
         self._recording = np.searchsorted(track.ends, starts)
         self._recording_or_none = np.append(self._recording, len(track.ends))
+        self._offset = np.append(track.offsets[self._recording], 0).astype(np.int32)
+        self._first_gap = np.searchsorted(self._recording, np.arange(len(track.ends) + 1))  # of each recording
         following = np.append(starts[1:], _NEVER)
         gap_ends = np.minimum(following, track.ends[self._recording])
         self._low, edges = low, np.flatnonzero(low[1:] != low[:-1]) + 1
@@ -150,7 +151,7 @@ class Gaps:
         behind = np.append(long, n)[np.searchsorted(long, np.arange(1, n + 1))]
         self._next_start = np.append(starts[behind], 0).astype(np.int32)
         first = starts[np.append(long, n)[np.searchsorted(starts[long], track.offsets)]]
-        self._first_start = np.append(first, _NEVER).astype(np.int32)  # per recording
+        self._first_start = np.append(first[self._recording], _NEVER).astype(np.int32)  # of its recording
         inside = np.append(starts[behind] < track.ends[self._recording], False)
         self._in_quiet, self._in_echo = (
             ((first < track.ends) & marks.take(first, mode="clip"), inside & marks.take(self._next_start, mode="clip"))
@@ -229,18 +230,17 @@ class _Stops:
             first[1:] = (block[1:] != block[:-1]) | (row[1:] != row[:-1])
             place, row, gap = place[first], row[first], gap[first]
         self.gap, self.row = gap, row
-        self.recording = gaps._recording_or_none[gap]
-        self.cell = row * (len(self.track.offsets) + 1) + self.recording
         last = gaps._first_low[gap] + silence_frames.astype(np.int32)[row]
         (waits,) = (~gaps._low.take(last, mode="clip")).nonzero()  # between the thresholds: the next low frame fires
         last[waits] = gaps._low_starts[np.searchsorted(gaps._low_starts[:-1], last[waits])]
         self.stop = last + 1
-        self.start = start = gaps._first_start[self.recording]
+        self.start = start = gaps._first_start[gap]
         np.maximum(start[1:], gaps._next_start[gap[:-1]], out=start[1:])
         self.entry = place  # (S * width,) the next stop from there
         if len(place) < self.n_silences * width:
             self.entry = np.repeat(np.arange(len(place)), np.diff(place, prepend=-1))
         self.row_at = np.arange(self.n_silences)[:, None] * width
+        self.bounds = self.entry[self.rank[gaps._first_gap] + self.row_at]  # the first stop of each recording
 
     def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
         track = self.track
@@ -262,28 +262,29 @@ class _Stops:
 
     def starts_in(self, first: _Bool, again: _Bool | None) -> npt.NDArray[np.int32]:
         """(S, n_recordings) starts: the first one of a recording where marked, and those behind a marked gap."""
-        n = len(self.track.offsets) + 1
         if again is None:
             return np.zeros((self.n_silences, 1), np.int32) + first
-        counts = np.bincount(self.cell[again[self.gap]], minlength=self.n_silences * n).reshape(-1, n)[:, :-1]
-        return (counts + first).astype(np.int32)
+        return (self._count(again[self.gap].nonzero()[0]) + first).astype(np.int32)
 
     def tokens(self, prefixes_ms: _Int) -> npt.NDArray[np.float32]:
         """(S, P, n_recordings) of the items from each start less the prefix, at least 0, to its stop."""
-        n = len(self.track.offsets) + 1
-        size = self.n_silences * n
-
-        def per_recording(cells: _Int, weights: npt.NDArray[Any] | None = None) -> _Int:
-            return np.bincount(cells, weights, minlength=size).astype(np.int64).reshape(-1, 1, n)[..., :-1]
-
-        total_ms = FRAME_MS * per_recording(self.cell, self.stop - self.start)
-        total_ms = total_ms + prefixes_ms[:, None] * per_recording(self.cell)
-        begin_ms = FRAME_MS * (self.start - self.track.offset_or_none[self.recording])
-        near = begin_ms < prefixes_ms.max(initial=0)
-        cells, begin_ms = self.cell[near], begin_ms[near]
+        ahead = np.zeros(len(self.stop) + 1, np.int64)
+        np.cumsum(self.stop - self.start, out=ahead[1:])
+        lengths, n_items = np.diff(ahead[self.bounds])[:, None], np.diff(self.bounds)[:, None]
+        total_ms = FRAME_MS * lengths + prefixes_ms[:, None] * n_items
+        begin_ms = FRAME_MS * (self.start - self.gaps._offset[self.gap])
         for p, prefix in enumerate(prefixes_ms.tolist()):  # nothing lies before the recording
-            total_ms[:, p : p + 1] -= per_recording(cells, np.maximum(prefix - begin_ms, 0))
-        return (total_ms * TOKENS_PER_S / 1000).astype(np.float32)
+            early = (begin_ms < prefix).nonzero()[0]
+            total_ms[:, p] -= self._count(early, prefix - begin_ms[early])
+        tokens: npt.NDArray[np.float32] = (total_ms * TOKENS_PER_S / 1000).astype(np.float32)
+        return tokens
+
+    def _count(self, stops: _Int, weights: npt.NDArray[Any] | None = None) -> _Int:
+        """(S, n_recordings) numbers of these stops, or sums of their weights; for few of all stops."""
+        n = len(self.track.offsets) + 1
+        cells = self.row[stops] * n + self.gaps._recording_or_none[self.gap[stops]]
+        counts = np.bincount(cells, weights, minlength=self.n_silences * n).astype(np.int64)
+        return counts.reshape(-1, n)[:, :-1]
 
 
 def _exactly(value: float) -> np.float32:
