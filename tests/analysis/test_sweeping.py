@@ -20,7 +20,8 @@ from rtnb.vad import VadConstants
 from tests.analysis.plain import plain_sweep
 
 
-def same(heard: list[Heard], thresholds: Any, frames: Any, prefixes: Any, constants: VadConstants) -> None:
+def different(heard: list[Heard], thresholds: Any, frames: Any, prefixes: Any, constants: VadConstants) -> list[str]:
+    """Return the fields of a sweep that are not those of the plain loop, type and all."""
     fast = evaluate(
         heard,
         thresholds=thresholds,
@@ -31,8 +32,12 @@ def same(heard: list[Heard], thresholds: Any, frames: Any, prefixes: Any, consta
     plain = plain_sweep(
         heard, fast.thresholds.tolist(), fast.silence_frames.tolist(), fast.prefixes_ms.tolist(), constants
     )
-    for name, expected in plain.items():
-        np.testing.assert_array_equal(getattr(fast, name), expected, err_msg=name, strict=True)
+    return [
+        name
+        for name, expected in plain.items()
+        if getattr(fast, name).dtype != expected.dtype
+        or not np.array_equal(getattr(fast, name), expected, equal_nan=expected.dtype.kind == "f")
+    ]
 
 
 @st.composite
@@ -85,7 +90,7 @@ constants_of = st.builds(
 def test_the_same_numbers_as_the_machine_run_for_every_setting(
     heard: list[Heard], thresholds: list[float], frames: list[int], prefixes: list[int], constants: VadConstants
 ) -> None:
-    same(heard, thresholds, frames, prefixes, constants)
+    assert different(heard, thresholds, frames, prefixes, constants) == []
 
 
 @pytest.mark.parametrize("constants", [VadConstants(), VadConstants(hysteresis=0.05, min_speech_frames=2)])
@@ -95,7 +100,8 @@ def test_the_same_numbers_on_real_speech(shared_speech: Callable[[str], Path], c
     played, rate_hz = speech[1].audio[:200_000], speech[1].rate_hz
     meeting = Recording(played, rate_hz=rate_hz, echo=[(0, len(played) * 1000 / rate_hz)])
     heard, _ = listen([*speech, ambience, meeting], conditions=[FramePhase(0), MuLaw()], cache=False, progress=False)
-    same(heard, [0.05, 0.3, 0.5, 0.7, 0.9], range(0, 40, 3), [0, 100, 300, 5000], constants)
+    settings = [0.05, 0.3, 0.5, 0.7, 0.9], range(0, 40, 3), [0, 100, 300, 5000]
+    assert different(heard, *settings, constants) == []
 
 
 # --- what the numbers mean, by hand -----------------------------------------------------------------------------------

@@ -96,6 +96,14 @@ def speak(scenario: Scenario, rng: np.random.Generator, group: Any) -> tuple[Any
     return reach_ms, np.maximum(fade_ms - 150 * (thresholds - 0.5)[:, None], 0)
 
 
+def overhear(scenario: Scenario, rng: np.random.Generator) -> Any:
+    """Return the false triggers of each threshold in each room, shape (T, ROOMS)."""
+    loudness = rng.gamma(1 / scenario.uneven, scenario.uneven, ROOMS) if scenario.uneven else np.ones(ROOMS)
+    rates = scenario.triggers_per_h  # a low threshold detects all that a high one does, and more
+    more = rng.poisson((rates.max() - rates.min()) * loudness * ROOM_H)
+    return rng.poisson(rates.min() * loudness * ROOM_H) + (rates > rates.min())[:, None] * more
+
+
 def simulate(scenario: Scenario, seed: int) -> Sweep:
     """Make a sweep of a scenario."""
     rng = np.random.default_rng(seed)
@@ -118,11 +126,7 @@ def simulate(scenario: Scenario, seed: int) -> Sweep:
     recording = np.arange(n) if scenario.speakers else group
     n_recordings = int(recording.max()) + 1 + ROOMS  # the last ones hold room tone
     false = np.zeros((len(thresholds), len(frames), n_recordings), int)
-    loudness = rng.gamma(1 / scenario.uneven, scenario.uneven, ROOMS) if scenario.uneven else np.ones(ROOMS)
-    rates = scenario.triggers_per_h  # a low threshold detects all that a high one does, and more
-    often = rng.poisson((rates.max() - rates.min()) * loudness * ROOM_H)
-    detected = rng.poisson(rates.min() * loudness * ROOM_H)
-    false[..., -ROOMS:] = (detected + (rates > rates.min())[:, None] * often)[:, None]
+    false[..., -ROOMS:] = overhear(scenario, rng)[:, None]
     speaker = group[np.unique(recording, return_index=True)[1]]
     hours = np.zeros(n_recordings)
     hours[-ROOMS:] = ROOM_H
