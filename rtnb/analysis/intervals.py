@@ -8,6 +8,7 @@ seconds: events are rare, so Poisson's and the binomial distribution agree.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import floor, nan
 from typing import Any, Final
 
@@ -270,6 +271,7 @@ def most_events(n: npt.ArrayLike, *, share: float, confidence: float = 0.9) -> A
     return np.where((1 - share) ** size <= error, bdtrik(error, size, share), -1.0)
 
 
+@lru_cache(maxsize=1_000)
 def turns_needed(
     rate: float, *, share: float, confidence: float = 0.9, power: float = 0.8, most: int = 10_000
 ) -> int | None:

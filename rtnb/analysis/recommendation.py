@@ -532,8 +532,7 @@ class _Evidence:
             return {"": inf, "_low": 0.0, "_high": inf}
         late = self._by_group((values > at(share)).reshape(-1, self.n_turns).mean(axis=0)[None])  # NaN is not later
         used, confidence, n_seen = seen > 0, self.budget.confidence, float(seen.sum())
-        whole = np.ones((1, used.sum()))
-        n = float(effective_turns(whole, late[used], seen[used], confidence=confidence)[1][0, 0])
+        n = float(effective_turns(np.ones((1, used.sum())), late[used], seen[used], confidence=confidence)[1][0, 0])
         n = min(n, n_seen * few_groups_factor(n_seen, int(used.sum()), confidence=confidence))
         low, high = clopper_pearson(share * n, n, confidence=confidence)
         high += 1 / n_seen  # the next of the ordered turns, so that the interval is not narrower than said
