@@ -6,7 +6,7 @@
 """
 
 from rtnb.analysis.calibration import Calibration
-from rtnb.analysis.conditions import FRAME_PHASES, AsRecorded, AssistantEcho, FramePhase, Gain, MuLaw, Noise, RoomEcho
+from rtnb.analysis.conditions import FRAME_PHASES, FramePhase, Gain, MuLaw, Noise
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.detectors import compare_detectors
 from rtnb.analysis.frame_metrics import FrameMetrics, frame_metrics
@@ -19,43 +19,10 @@ from rtnb.analysis.plots.interaction import plot_detectors, plot_overlaps
 from rtnb.analysis.plots.turn_detection import plot_pareto, plot_sweep, plot_turns
 from rtnb.analysis.recommendation import Candidate, Recommendation, recommend
 from rtnb.analysis.recordings import Recording, Turn, from_segments, read_labels
-from rtnb.analysis.sweeping import Grid, Sweep, sweep
+from rtnb.analysis.sweeping import Sweep, sweep
 
-__all__ = [
-    "FRAME_PHASES",
-    "AsRecorded",
-    "AssistantEcho",
-    "Calibration",
-    "Candidate",
-    "CostMeter",
-    "FrameMetrics",
-    "FramePhase",
-    "Gain",
-    "Grid",
-    "LatencyMeter",
-    "Migration",
-    "MuLaw",
-    "Noise",
-    "Overlap",
-    "Recommendation",
-    "Recording",
-    "RoomEcho",
-    "Sweep",
-    "Turn",
-    "compare_detectors",
-    "frame_metrics",
-    "from_segments",
-    "migrate",
-    "overlap_lab",
-    "plot_arrivals",
-    "plot_deltas",
-    "plot_detectors",
-    "plot_overlaps",
-    "plot_pareto",
-    "plot_sweep",
-    "plot_turns",
-    "read_labels",
-    "recommend",
-    "sweep",
-    "tick_metrics",
-]
+__all__ = ["FRAME_PHASES", "Calibration", "Candidate", "CostMeter", "FrameMetrics", "FramePhase"]
+__all__ += ["Gain", "LatencyMeter", "Migration", "MuLaw", "Noise", "Overlap", "Recommendation", "Recording"]
+__all__ += ["Sweep", "Turn", "compare_detectors", "frame_metrics", "from_segments", "migrate"]
+__all__ += ["overlap_lab", "plot_arrivals", "plot_deltas", "plot_detectors", "plot_overlaps", "plot_pareto"]
+__all__ += ["plot_sweep", "plot_turns", "read_labels", "recommend", "sweep", "tick_metrics"]

@@ -10,9 +10,8 @@ import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from html import escape
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -91,14 +90,12 @@ class Calibration:
         """
         try:
             facts = json.loads(Path(path).read_text(encoding="utf-8"))
-            if facts["version"] > FILE_VERSION:
-                raise RtnbError(
-                    f"{path} is a calibration of version {facts['version']}; this rtnb reads {FILE_VERSION}"
-                )
+            if (version := facts.pop("version")) > FILE_VERSION:
+                raise RtnbError(f"{path} is a calibration of version {version}; this rtnb reads {FILE_VERSION}")
             facts["constants"] = VadConstants(**facts["constants"])
             facts["like"] = {name: tuple(values) for name, values in facts["like"].items()}
             facts["anomalies"] = tuple(facts["anomalies"])
-            return cls(**{one.name: facts[one.name] for one in fields(cls)})
+            return cls(**facts)
         except (KeyError, TypeError, ValueError) as error:
             raise RtnbError(f"{path} is no calibration: {type(error).__name__}: {error}").with_hint(
                 "Calibrate again: await rtnb.calibrate(session, recordings)."
@@ -110,31 +107,17 @@ class Calibration:
         place = _place(deployment)
         return cls.load(place) if place.is_file() else None
 
-    def _facts(self) -> list[tuple[str, str]]:
-        facts = [
-            (name, _fitted(getattr(self.constants, name, self.phase_ms), like)) for name, like in self.like.items()
-        ]
-        facts.append(("starts alike", _alike(self.start_f1, self.start_f1_before, self.n_starts)))
-        facts.append(("stops alike", _alike(self.stop_f1, self.stop_f1_before, self.n_stops)))
-        facts.append(
-            (
-                "same frame",
-                _alike(self.same_frame, self.same_frame_before, self.n_starts + self.n_stops, "in one frame"),
-            )
-        )
-        facts.append(("basis", f"{self.audio_s:.0f} s of audio under {self.n_settings} settings"))
-        return [*facts, *(("odd", anomaly) for anomaly in self.anomalies)]
-
     def __repr__(self) -> str:
-        lines = [f"  {name + ':':20} {text}" for name, text in self._facts()]
-        return "\n".join([f"Calibration of {self.deployment}", *lines])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
-            for name, text in self._facts()
-        )
-        return f"<p><b>Calibration of {escape(self.deployment)}</b></p><table>{rows}</table>"
+        n = self.n_starts + self.n_stops
+        facts = [
+            *((name, _fitted(getattr(self.constants, name, self.phase_ms), like)) for name, like in self.like.items()),
+            ("starts alike", _alike(self.start_f1, self.start_f1_before, self.n_starts)),
+            ("stops alike", _alike(self.stop_f1, self.stop_f1_before, self.n_stops)),
+            ("same frame", _alike(self.same_frame, self.same_frame_before, n, "in one frame")),
+            ("basis", f"{self.audio_s:.0f} s of audio under {self.n_settings} settings"),
+            *(("odd", anomaly) for anomaly in self.anomalies),
+        ]
+        return "\n".join([f"Calibration of {self.deployment}", *(f"  {name + ':':20} {text}" for name, text in facts)])
 
 
 def _place(deployment: str) -> Path:
@@ -214,14 +197,15 @@ class Observed:
 
 @dataclass(frozen=True)
 class _Point:
-    """Constants to try."""
+    """Constants to try, and settings that are ignored with the value they seem to have."""
 
     constants: VadConstants = VadConstants()  # noqa: RUF009 - frozen
     phase_ms: int = 0
+    ignored: tuple[tuple[str, Any], ...] = ()
 
     def with_(self, **values: Any) -> _Point:
         phase_ms = values.pop("phase_ms", self.phase_ms)
-        return _Point(replace(self.constants, **values), phase_ms)
+        return replace(self, constants=replace(self.constants, **values), phase_ms=phase_ms)
 
 
 def fit_constants(
@@ -254,33 +238,23 @@ def fit_constants(
         raise AudioError(
             f"the service sent {fit.n} starts and stops: at least {_LEAST_EVENTS} are needed to identify its constants"
         ).with_hint("Check that the recordings hold speech with pauses, and that the service detects turns; give more.")
-    point, frozen = fit.best()
-    before, after = fit.boundaries(_Point(), {}), fit.boundaries(point, frozen)
-    starts, stops = ([(one.starts_ms, one.stops_ms)[kind] for one in observed] for kind in (0, 1))
-    found, own = fit.out_of_sample(frozen), [fit.tally(before, *how).sum(axis=0) for how in _HOW]
+    point = fit.best()
+    before, after, ignored = fit.boundaries(_Point()), fit.boundaries(point), dict(point.ignored)
+    found, own = fit.out_of_sample(point), [fit.tally(before, *how).sum(axis=0) for how in _HOW]
+    names = [f"{name}{end}" for end in ("", "_before") for name in ("start_f1", "stop_f1", "same_frame")]
     f1 = [float(2 * alike / n) if n else float("nan") for alike, n in (*found, *own)]
     return Calibration(
         deployment=deployment,
         constants=point.constants,
         phase_ms=point.phase_ms,
-        like=fit.like(point, frozen),
-        start_f1=f1[0],
-        stop_f1=f1[1],
-        same_frame=f1[2],
-        start_f1_before=f1[3],
-        stop_f1_before=f1[4],
-        same_frame_before=f1[5],
-        n_starts=sum(map(len, starts)),
-        n_stops=sum(map(len, stops)),
+        like=fit.like(point),
+        **dict(zip(names, f1, strict=True)),
+        n_starts=sum(len(one.starts_ms) for one in observed),
+        n_stops=sum(len(one.stops_ms) for one in observed),
         n_settings=len(observed),
         audio_s=len(audio) / rate_hz,
-        ignored=frozen,
-        anomalies=(
-            *_ignored(frozen),
-            *_missing(observed, after),
-            *_unaligned(observed, frozen),
-            *(p for one in observed for p in one.problems),
-        ),
+        ignored=ignored,
+        anomalies=(*_anomalies(observed, after, ignored), *(p for one in observed for p in one.problems)),
     )
 
 
@@ -297,84 +271,79 @@ class _Fit:
         }
         self.n = sum(len(one.starts_ms) + len(one.stops_ms) for one in observed)
         self._n_clips = max(1, *(len(one.clips_ms) for one in observed))
-        self._known: dict[Any, npt.NDArray[np.float64]] = {}
+        self._known: dict[_Point, npt.NDArray[np.float64]] = {}
 
-    def best(self) -> tuple[_Point, dict[str, Any]]:
-        """The constants, and the settings that are ignored with the value they seem to have."""
-        point, cost = self._search({})
-        if cost <= _MISFIT:
-            return point, {}
-        frozen = self._freeze(point)
-        if frozen:
-            other, other_distance = self._search(frozen)
-            if other_distance < _BETTER * cost:
-                return other, frozen
-        return point, {}
+    def best(self) -> _Point:
+        """Return what explains most; settings count as ignored only where that explains much more."""
+        point, cost = self._search(_Point())
+        if cost > _MISFIT and (ignored := self._ignored(point)):
+            other, other_cost = self._search(_Point(ignored=ignored))
+            if other_cost < _BETTER * cost:
+                return other
+        return point
 
-    def _freeze(self, fitted: _Point) -> dict[str, Any]:
-        """Settings that explain more when they are taken for constant, found one by one."""
-        frozen: dict[str, Any] = {}
-        cost = min(self.cost(point, frozen) for point in (_Point(), fitted))
-        while len(frozen) < len(_SETTINGS):
+    def _ignored(self, fitted: _Point) -> tuple[tuple[str, Any], ...]:
+        """Return settings that explain more when they are taken for constant, found one by one."""
+        points = (_Point(), fitted)
+        cost = min(map(self.cost, points))
+        while len(points[0].ignored) < len(_SETTINGS):
             tries = [
-                (self.cost(point, {**frozen, name: value}), name, value)
+                (self.cost(other), other.ignored)
                 for name in _SETTINGS
-                if name not in frozen and len({getattr(one, name) for one in self._observed}) > 1
+                if name not in dict(points[0].ignored) and len({getattr(one, name) for one in self._observed}) > 1
                 for value in dict.fromkeys((*_USUAL[name], *(getattr(one, name) for one in self._observed)))
-                for point in (_Point(), fitted)
+                for other in (replace(point, ignored=(*point.ignored, (name, value))) for point in points)
             ]
             if not tries or (found := min(tries, key=lambda each: each[0]))[0] > 0.95 * cost:
                 break
-            cost, name, value = found
-            frozen[name] = value
-        return frozen
+            cost, ignored = found
+            points = (replace(points[0], ignored=ignored), replace(points[1], ignored=ignored))
+        return points[0].ignored
 
-    def _search(self, frozen: dict[str, Any]) -> tuple[_Point, float]:
-        """The better of two ways through the groups: what is tried first can hide what would explain more."""
-        ways = (self._walk(frozen, groups) for groups in (_TOGETHER, _TOGETHER[::-1]))
+    def _search(self, start: _Point) -> tuple[_Point, float]:
+        """Return the better of two ways through the groups: what is tried first can hide what would explain more."""
+        ways = (self._walk(start, groups) for groups in (_TOGETHER, _TOGETHER[::-1]))
         return min(ways, key=lambda found: found[1])
 
-    def _walk(self, frozen: dict[str, Any], groups: Sequence[tuple[str, ...]]) -> tuple[_Point, float]:
+    def _walk(self, point: _Point, groups: Sequence[tuple[str, ...]]) -> tuple[_Point, float]:
         """Change constants group by group as long as that helps."""
-        point = _Point()
-        cost, before = self.cost(point, frozen), float("inf")
+        cost, before = self.cost(point), float("inf")
         while 0 < cost < before - 1e-9:
             before = cost
             for names in groups:
                 for values in product(*(_GRID[name] for name in names)):
                     candidate = point.with_(**dict(zip(names, values, strict=True)))
-                    if candidate != point and (its := self.cost(candidate, frozen)) < cost - 1e-9:
+                    if candidate != point and (its := self.cost(candidate)) < cost - 1e-9:
                         point, cost = candidate, its
         return point, cost
 
-    def like(self, point: _Point, frozen: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    def like(self, point: _Point) -> dict[str, tuple[Any, ...]]:
         """Return for each constant the tried values that fit about as well, if another constant gives way.
 
         As well is: worse by one boundary at most, or by less than chance makes it (recordings compared).
         """
-        best = self._costs(point, frozen)
+        best = self._costs(point)
 
         def fits(name: str, value: Any) -> bool:
             other = "hysteresis" if name == "threshold_shift" else "threshold_shift"
             points = (point.with_(**{name: value, other: way}) for way in _GRID[other])
-            worse = [self._costs(each, frozen) - best for each in points]
+            worse = [self._costs(each) - best for each in points]
             return any(more.sum() <= max(2.0, _ERRORS * more.std() * len(more) ** 0.5) for more in worse)
 
         return {name: tuple(sorted(v for v in values if fits(name, v))) for name, values in _GRID.items()}
 
-    def cost(self, point: _Point, frozen: dict[str, Any]) -> float:
+    def cost(self, point: _Point) -> float:
         """Return the distance of the model's boundaries from the reported ones."""
-        return float(self._costs(point, frozen).sum()) / max(2 * self.n, 1)
+        return float(self._costs(point).sum()) / max(2 * self.n, 1)
 
-    def _costs(self, point: _Point, frozen: dict[str, Any]) -> npt.NDArray[np.float64]:
+    def _costs(self, point: _Point) -> npt.NDArray[np.float64]:
         """The same per setting and recording, not divided: 1 for each boundary that only one side has."""
-        key = (point, *sorted(frozen.items()))
-        if key not in self._known:
+        if point not in self._known:
             costs = np.zeros(len(self._observed) * self._n_clips)
-            for cell, a, b in self._paired(self.boundaries(point, frozen), (0, 1), _WINDOW_MS):
+            for cell, a, b in self._paired(self.boundaries(point), (0, 1), _WINDOW_MS):
                 costs[cell] += 1.0 if a is None or b is None else 2 * abs(a - b) / _WINDOW_MS
-            self._known[key] = costs
-        return self._known[key]
+            self._known[point] = costs
+        return self._known[point]
 
     def _paired(
         self, model: list[tuple[list[int], list[int]]], kinds: tuple[int, ...], within_ms: float
@@ -398,20 +367,19 @@ class _Fit:
         counts[:, 1] *= 2
         return counts
 
-    def out_of_sample(self, frozen: dict[str, Any]) -> list[npt.NDArray[np.float64]]:
+    def out_of_sample(self, best: _Point) -> list[npt.NDArray[np.float64]]:
         """Return tallies of each clip under the constants that fit all other clips best; none with a single clip."""
-        frozen_key = tuple(sorted(frozen.items()))
-        tried = [key for key in self._known if key[1:] == frozen_key]
-        costs = np.array([self._known[key] for key in tried]).reshape(len(tried), -1, self._n_clips)
+        tried = [point for point in self._known if point.ignored == best.ignored]
+        costs = np.array([self._known[point] for point in tried]).reshape(len(tried), -1, self._n_clips)
         total = [np.zeros(2) for _ in _HOW]
         for clip in range(self._n_clips) if self._n_clips > 1 else ():
-            point = tried[int((costs.sum(axis=(1, 2)) - costs[:, :, clip].sum(axis=1)).argmin())][0]
-            model = self.boundaries(point, frozen)
+            point = tried[int((costs.sum(axis=(1, 2)) - costs[:, :, clip].sum(axis=1)).argmin())]
+            model = self.boundaries(point)
             for number, how in enumerate(_HOW):
                 total[number] += self.tally(model, *how).reshape(-1, self._n_clips, 2)[:, clip].sum(axis=0)
         return total
 
-    def boundaries(self, point: _Point, frozen: dict[str, Any]) -> list[tuple[list[int], list[int]]]:
+    def boundaries(self, point: _Point) -> list[tuple[list[int], list[int]]]:
         """Return starts and stops of the model under each setting."""
         probabilities = self._probabilities[point.phase_ms]
         first = self._observed[0].start_ms // FRAME_MS
@@ -419,7 +387,7 @@ class _Fit:
         machine.reset(frame=first)
         out = []
         for one in self._observed:
-            machine.configure(**{name: frozen.get(name, getattr(one, name)) for name in _SETTINGS})
+            machine.configure(**{name: getattr(one, name) for name in _SETTINGS} | dict(point.ignored))
             stop = first + len(probabilities) if one is self._observed[-1] else one.stop_ms // FRAME_MS
             events = machine.push(probabilities[machine.frame - first : stop - first])
             starts = [event.audio_start_ms for event in events if isinstance(event, SpeechStarted)]
@@ -429,55 +397,38 @@ class _Fit:
 
 
 def pair_up(observed: Sequence[int], model: Sequence[int], *, within_ms: float) -> list[tuple[int | None, int | None]]:
-    """The boundaries that belong together, each to one other, in their order; None where there is no other."""
+    """Return the boundaries that belong together, as each is the nearest of the other; None where there is no other."""
     pairs: list[tuple[int | None, int | None]] = []
-    i = j = 0
-    while i < len(observed) and j < len(model):
-        error = abs(observed[i] - model[j])
-        if (error > within_ms and observed[i] < model[j]) or (
-            i + 1 < len(observed) and abs(observed[i + 1] - model[j]) < error
-        ):
-            pairs.append((observed[i], None))
-            i += 1
-        elif error > within_ms or (j + 1 < len(model) and abs(observed[i] - model[j + 1]) < error):
-            pairs.append((None, model[j]))
-            j += 1
-        else:
-            pairs.append((observed[i], model[j]))
-            i, j = i + 1, j + 1
-    return [*pairs, *((a, None) for a in observed[i:]), *((None, b) for b in model[j:])]
+    if observed and model:
+        errors = np.abs(np.subtract.outer(observed, model))
+        theirs, ours = errors.argmin(axis=1), errors.argmin(axis=0)
+        pairs = [
+            (observed[i], model[j]) for i, j in enumerate(theirs.tolist()) if ours[j] == i and errors[i, j] <= within_ms
+        ]
+    matched, reproduced = {a for a, _ in pairs}, {b for _, b in pairs}
+    pairs += [(a, None) for a in observed if a not in matched]
+    return pairs + [(None, b) for b in model if b not in reproduced]
 
 
-# --- what is odd ------------------------------------------------------------------------------------------------------
-
-
-def _ignored(frozen: dict[str, Any]) -> list[str]:
-    return [f"{name} is ignored: the service behaves as if it were always {value:g}" for name, value in frozen.items()]
-
-
-def _missing(observed: Sequence[Observed], model: Iterable[tuple[list[int], list[int]]]) -> list[str]:
-    """Settings under which the service is silent where the model hears speech, or stops no turn."""
-    odd = []
+def _anomalies(
+    observed: Sequence[Observed], model: Sequence[tuple[list[int], list[int]]], ignored: dict[str, Any]
+) -> list[str]:
+    """Return settings that are ignored, events that are missing, and boundaries off the grid of 32 ms."""
+    odd = [f"{name} is ignored: the service behaves as if it were always {value:g}" for name, value in ignored.items()]
     for one, (starts, _) in zip(observed, model, strict=True):
         where = f"threshold {one.threshold:g}, silence {one.silence_duration_ms} ms"
         if len(one.starts_ms) < len(starts) / 2:
             odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts reported, {len(starts)} expected")
         if len(one.stops_ms) < len(one.starts_ms):
             odd.append(f"events are missing: {where}: {len(one.starts_ms)} starts, {len(one.stops_ms)} stops")
-    return odd
-
-
-def _unaligned(observed: Sequence[Observed], frozen: dict[str, Any]) -> list[str]:
-    """Boundaries off the 32 ms grid that the service's logs show: ends, and starts with their prefix added."""
-    stops = [stop for one in observed for stop in one.stops_ms]
-    starts = [
-        start + frozen.get("prefix_padding_ms", one.prefix_padding_ms)
+    begun = [  # the service's logs show ends on the grid, and starts with their prefix added
+        start + ignored.get("prefix_padding_ms", one.prefix_padding_ms)
         for one in observed
         for start in one.starts_ms
         if start
     ]
-    odd = []
-    for name, values in (("ends", stops), ("starts with their prefix", starts)):
+    ended = [stop for one in observed for stop in one.stops_ms]
+    for name, values in (("ends", ended), ("starts with their prefix", begun)):
         if off := sum(value % FRAME_MS != 0 for value in values):
             odd.append(f"{off} of {len(values)} {name} are no multiples of {FRAME_MS} ms")
     return odd

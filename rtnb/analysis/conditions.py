@@ -1,11 +1,10 @@
-"""Conditions: the same utterances quieter, in noise, in a room, through a telephone, or at another frame phase.
+"""Conditions: the same utterances quieter, in noise, through a telephone, or at another frame phase.
 
 A condition takes a `Recording` and gives another with the same labels. Everything random comes from a seed, nothing is
 normalised, and what goes beyond full scale is clipped, as it would be on the wire."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any, Final, Protocol
@@ -36,24 +35,13 @@ class Condition(Protocol):
 
 
 @dataclass(frozen=True)
-class AsRecorded:
-    """Nothing changed: the baseline."""
-
-    name: str = AS_RECORDED
-
-    def apply(self, recording: Recording) -> Recording:
-        """The recording itself."""
-        return recording
-
-
-@dataclass(frozen=True)
 class Gain:
     """Louder or quieter by so many dB: another microphone, another distance."""
 
     db: float
 
     def __post_init__(self) -> None:
-        _check(self, "db")
+        _check_finite("db", self.db)
 
     @property
     def name(self) -> str:
@@ -80,7 +68,7 @@ class Noise:
     """Of the white noise, or of the place."""
 
     def __post_init__(self) -> None:
-        _check(self, "snr_db")
+        _check_finite("snr_db", self.snr_db)
         if self.noise is not None and not _power(self.noise.audio):
             raise AudioError(f"the noise {self.noise.name!r} is silent")
 
@@ -96,69 +84,11 @@ class Noise:
             noise = random.standard_normal(len(recording.audio)).astype(np.float32)
             power = 1.0
         else:
-            source = _at_rate(self.noise, recording.rate_hz)
+            source = resample(self.noise.audio, from_rate_hz=self.noise.rate_hz, to_rate_hz=recording.rate_hz)
             noise = np.resize(np.roll(source, -int(random.integers(len(source)))), len(recording.audio))
             power = _power(source)
         level = np.sqrt(_speech_power(recording) / power / 10 ** (self.snr_db / 10))
         return replace(recording, audio=_clipped(recording.audio + np.float32(level) * noise))
-
-
-@dataclass(frozen=True)
-class RoomEcho:
-    """A reverberant room: the direct sound, then noise that decays by 60 dB within `rt60_ms`."""
-
-    rt60_ms: float = 400.0
-    """Reverberation time; 300 ms is a furnished room, 600 ms a bare office."""
-    direct_to_reverberant_db: float = field(default=3.0, kw_only=True)
-    """Energy of the direct sound over that of the rest; falls with the distance to the microphone. Default chosen."""
-    seed: int = field(default=0, kw_only=True)
-    """Of the room."""
-
-    def __post_init__(self) -> None:
-        _check(self, "rt60_ms", "direct_to_reverberant_db")
-        if self.rt60_ms <= 0:
-            raise AudioError(f"rt60_ms is {self.rt60_ms!r}: it must be above 0")
-
-    @property
-    def name(self) -> str:
-        """E.g. ``room echo, RT60 400 ms``."""
-        return f"room echo, RT60 {self.rt60_ms:g} ms"
-
-    def apply(self, recording: Recording) -> Recording:
-        """The recording in the room; the direct sound keeps its time and level."""
-        times_s = np.arange(1, ms_to_samples(self.rt60_ms, rate_hz=recording.rate_hz) + 1) / recording.rate_hz
-        tail = np.random.default_rng(self.seed).standard_normal(len(times_s)) * 10 ** (-3e3 * times_s / self.rt60_ms)
-        tail *= 10 ** (-self.direct_to_reverberant_db / 20) / np.sqrt(np.sum(tail**2))
-        response = np.concatenate([[1.0], tail]).astype(np.float32)
-        return replace(recording, audio=_clipped(convolve(recording.audio, response)))
-
-
-@dataclass(frozen=True)
-class AssistantEcho:
-    """The assistant's playback leaks into the microphone all the time: where nobody speaks, a start interrupts it."""
-
-    playback: Recording
-    """What the assistant says, repeated as needed."""
-    below_speech_db: float = field(default=20.0, kw_only=True)
-    """How much softer the echo is than the speech; 20 dB is an echo canceller that does little. Chosen."""
-
-    def __post_init__(self) -> None:
-        _check(self, "below_speech_db")
-        if not _power(self.playback.audio):
-            raise AudioError(f"the playback {self.playback.name!r} is silent")
-
-    @property
-    def name(self) -> str:
-        """E.g. ``assistant echo 20 dB below``."""
-        return f"assistant echo {self.below_speech_db:g} dB below"
-
-    def apply(self, recording: Recording) -> Recording:
-        """The sum, clipped; what was non-speech is echo now."""
-        source = _at_rate(self.playback, recording.rate_hz)
-        level = np.sqrt(_speech_power(recording) / _power(source)) * 10 ** (-self.below_speech_db / 20)
-        audio = recording.audio + np.float32(level) * np.resize(source, len(recording.audio))
-        echo = (*(recording.non_speech or ()), *recording.echo)
-        return replace(recording, audio=_clipped(audio), non_speech=(), echo=tuple(sorted(echo)))
 
 
 @dataclass(frozen=True)
@@ -174,32 +104,9 @@ class MuLaw:
         return replace(recording, audio=audio, rate_hz=8_000)
 
 
-def convolve(audio: Audio, response: npt.NDArray[np.float32]) -> Audio:
-    """Filter audio by an impulse response, in pieces through the Fourier transform; as long as the audio."""
-    size = 1 << max(15, (4 * len(response) - 1).bit_length())
-    step = size - len(response) + 1
-    spectrum = np.fft.rfft(response, size)
-    out = np.zeros(len(audio) + size, np.float32)
-    for first in range(0, len(audio), step):
-        piece = np.fft.irfft(np.fft.rfft(audio[first : first + step], size) * spectrum, size)
-        out[first : first + size] += piece.astype(np.float32)
-    return out[: len(audio)]
-
-
-def check_names(conditions: Iterable[Any]) -> tuple[Any, ...]:
-    """The conditions as a tuple, or `AudioError` where two have one name."""
-    made = tuple(conditions)
-    names = [one.name for one in made]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise AudioError(f"several conditions are called {', '.join(sorted(twice))}: results need one name each")
-    return made
-
-
-def _check(condition: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(condition, name)
-        if not isinstance(value, (int, float)) or not isfinite(value):
-            raise AudioError(f"{name} is {value!r}: it must be a finite number")
+def _check_finite(name: str, value: Any) -> None:
+    if not isinstance(value, (int, float)) or not isfinite(value):
+        raise AudioError(f"{name} is {value!r}: it must be a finite number")
 
 
 def _clipped(audio: npt.NDArray[np.float32]) -> Audio:
@@ -212,20 +119,12 @@ def _power(audio: Audio) -> float:
 
 def _speech_power(recording: Recording) -> float:
     """Mean square of the turns without their pauses."""
-    marks = np.zeros(len(recording.audio), bool)
-    for value, spans in (
-        (True, [(turn.start_ms, turn.end_ms) for turn in recording.turns]),
-        (False, [pause for turn in recording.turns for pause in turn.pauses]),
-    ):
-        for span in spans:
-            first, last = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span)
-            marks[first:last] = value
-    power = _power(recording.audio[marks])
+    pieces = [recording.audio[:0]]
+    for span in (span for turn in recording.turns for span in turn.spoken):
+        start, stop = (ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span)
+        pieces.append(recording.audio[start:stop])
+    power = _power(np.concatenate(pieces))
     return power or 10 ** (NOMINAL_SPEECH_DBFS / 10)
-
-
-def _at_rate(recording: Recording, rate_hz: int) -> Audio:
-    return resample(recording.audio, from_rate_hz=recording.rate_hz, to_rate_hz=rate_hz)
 
 
 @dataclass(frozen=True)

@@ -251,8 +251,7 @@ class Budget:
         """
         if self.usd is None:
             return None
-        price = find_price(model, self.prices) if self.prices else None
-        price = price or find_price(model)
+        price = find_price(model, {**PRICES, **(self.prices or {})})
         if price is None:
             raise RtnbError(f"no price is known for {model!r}, so Budget(usd=…) cannot be kept").with_hint(
                 f"Pass prices={{{model!r}: rtnb.analysis.cost.PRICES['gpt-realtime']}} or the like. "

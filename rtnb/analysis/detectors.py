@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
-from rtnb.analysis.overlaps import clustered_median, clustered_share
+from rtnb.analysis.intervals import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording, Turn
-from rtnb.analysis.sweeping import SILENCES_MS, THRESHOLDS, sweep
+from rtnb.analysis.sweeping import SILENCES_MS, THRESHOLDS, pareto_front, sweep
 from rtnb.audio import Audio, ms_to_samples
 from rtnb.errors import AudioError
 from rtnb.vad import FRAME_MS, server_vad_segments, speech_probabilities
@@ -61,9 +61,9 @@ def compare_detectors(
     pandas.DataFrame
         One row per detector and setting: detector, threshold, silence_ms, n_turns, n_groups
         (recordings), cut_off (share of turns, 0 to 1), delay_ms (median over recordings), no_end (share of turns
-        without an end), front (no other setting of the detector is better in both). Rows of the front have 90 %
-        intervals (low, high, delay_low_ms, delay_high_ms; NaN: not shown). The front is chosen by the same turns, so
-        it looks better than it is. `plot_detectors` draws it.
+        without an end), front (no other setting of the detector is better in both), and 90 % intervals (low, high,
+        delay_low_ms, delay_high_ms; NaN: not shown). The front is chosen by the same turns, so it looks better than
+        it is. `plot_detectors` draws it.
 
     Raises
     ------
@@ -159,21 +159,15 @@ def _outcome(turn: Turn, pauses: _Pauses, threshold: float, wait_ms: float) -> t
 
 
 def _rows(name: str, outcomes: list[_Outcome], groups: list[str]) -> list[tuple[Any, ...]]:
-    """Return one row of the table per outcome; those of the front have intervals."""
+    """Return one row of the table per outcome."""
     # A turn without an end is the longest delay.
     delays = [clustered_median(np.where(np.isnan(delay_ms), np.inf, delay_ms), groups) for *_, delay_ms in outcomes]
-    rates = [float(cut_off.mean()) for _, _, cut_off, _ in outcomes]
-    front, best = set(), np.inf
-    for k in sorted(range(len(outcomes)), key=lambda k: (delays[k][0], rates[k])):
-        if rates[k] < best and np.isfinite(delays[k][0]):
-            front.add(k)
-            best = rates[k]
-    rows = []
-    for k, (threshold, silence_ms, cut_off, delay_ms) in enumerate(outcomes):
-        share = clustered_share(cut_off, groups) if k in front else (rates[k], nan, nan, len(groups), len(set(groups)))
-        delay = delays[k] if k in front else (delays[k][0], nan, nan)
-        rows.append((name, threshold, silence_ms, *share, *delay, float(np.isnan(delay_ms).mean()), k in front))
-    return rows
+    shares = [clustered_share(cut_off, groups) for _, _, cut_off, _ in outcomes]
+    front = set(pareto_front([one[0] for one in delays], [one[0] for one in shares]))
+    return [
+        (name, *setting, *share, *delay, float(np.isnan(delay_ms).mean()), k in front and np.isfinite(delay[0]))
+        for k, ((*setting, _, delay_ms), share, delay) in enumerate(zip(outcomes, shares, delays, strict=True))
+    ]
 
 
 _COLUMNS: Final = (

@@ -70,7 +70,10 @@ def frame_metrics(probabilities: npt.ArrayLike, *, speech: Iterable[Any], thresh
     1.0
     """
     p = np.asarray(probabilities, np.float64)
-    labels = _labels(speech, len(p))
+    covered = np.zeros((len(p), FRAME_MS), bool)  # ms by ms
+    for start_ms, end_ms, *_ in speech:
+        covered.reshape(-1)[max(0, round(start_ms)) : max(0, round(end_ms))] = True
+    labels = covered.sum(axis=1) * 2 >= FRAME_MS
     n_speech = int(labels.sum())
     if not 0 < n_speech < len(p):
         raise AudioError(f"{n_speech} of {len(p)} frames are speech: some must be, and some must not")
@@ -79,7 +82,6 @@ def frame_metrics(probabilities: npt.ArrayLike, *, speech: Iterable[Any], thresh
     called = p >= threshold
     hits = int((called & labels).sum())
     recall, false_alarms = hits / n_speech, (int(called.sum()) - hits) / (len(p) - n_speech)
-    precision = hits / called.sum() if called.any() else float("nan")
     return FrameMetrics(
         n_speech=n_speech,
         n_other=len(p) - n_speech,
@@ -87,20 +89,12 @@ def frame_metrics(probabilities: npt.ArrayLike, *, speech: Iterable[Any], thresh
         best_lag_auc=aucs[best],
         best_lag_ms=FRAME_MS * best,
         average_precision=_average_precision(p, labels),
-        precision=float(precision),
+        precision=hits / int(called.sum()) if called.any() else float("nan"),
         recall=recall,
         f1=2 * hits / (n_speech + int(called.sum())),
         false_alarm_rate=false_alarms,
         detection_cost=0.25 * false_alarms + 0.75 * (1 - recall),
     )
-
-
-def _labels(speech: Iterable[Any], n_frames: int) -> npt.NDArray[np.bool_]:
-    covered = np.zeros(n_frames * FRAME_MS, bool)  # ms by ms
-    for start_ms, end_ms, *_ in speech:
-        covered[max(0, round(start_ms)) : max(0, round(end_ms))] = True
-    labels: npt.NDArray[np.bool_] = covered.reshape(-1, FRAME_MS).sum(axis=1) * 2 >= FRAME_MS
-    return labels
 
 
 def _auc(p: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]) -> float:

@@ -11,7 +11,6 @@ Times are whole frames here: what happens at 32 ms · k lies before x ms exactly
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +24,8 @@ _Int = npt.NDArray[np.int64]
 _Bool = npt.NDArray[np.bool_]
 _Float = npt.NDArray[np.float64]
 
+Found = dict[str, npt.NDArray[Any]]
+"""Fields of a `Sweep` at one threshold, by name."""
 CUT_OFF_TOLERANCE_MS: Final = 100.0
 """A stop this close before the true end is no cut-off: labels are not exact (turntune's tolerance)."""
 TOKENS_PER_S: Final = 10.0
@@ -49,12 +50,12 @@ class Track:
         lengths = np.array([len(one.probabilities) for one in heard], np.int64)
         self.ends: _Int = np.cumsum(lengths + 1)
         self.offsets: _Int = self.ends - lengths
-        self.offset_or_none: _Int = np.append(self.offsets, 0)
+        self.n_turns = sum(len(one.turns) for one in heard)
         turns = [(k, turn) for k, one in enumerate(heard) for turn in one.turns]
         pauses = [(n, pause) for n, (_, turn) in enumerate(turns) for pause in turn.pauses]
         self.turn_ms: _Float = np.array([(turn.start_ms, turn.end_ms) for _, turn in turns], float).reshape(-1, 2)
         self.turn_recording: _Int = np.array([k for k, _ in turns], np.int64)
-        self.pause_ms: _Float = np.array([pause for _, pause in pauses], float).reshape(-1, 2)
+        pause_ms: _Float = np.array([pause for _, pause in pauses], float).reshape(-1, 2)
         self.pause_turn: _Int = np.array([n for n, _ in pauses], np.int64)
         self.turn_offset = offset = self.offsets[self.turn_recording]
         start_ms, end_ms = self.turn_ms.T
@@ -71,11 +72,9 @@ class Track:
         # The pause that holds a stop at each frame; outside all pauses, the number after the last.
         self.pause_at = np.full(len(self.probabilities) + 1, len(self.pause_turn), np.int32)
         offset = self.turn_offset[self.pause_turn]
-        pause_frames = offset + _ceil(self.pause_ms[:, 0]), offset + _ceil(self.pause_ms[:, 1])
-        lengths = np.maximum(pause_frames[1] - pause_frames[0], 0)
-        ahead = np.cumsum(lengths) - lengths
-        frames = np.arange(lengths.sum()) + np.repeat(pause_frames[0] - ahead, lengths)
-        self.pause_at[frames] = np.repeat(np.arange(len(lengths)), lengths)
+        pause_frames = offset[:, None] + _ceil(pause_ms)
+        for number, (first, last) in enumerate(pause_frames.tolist()):
+            self.pause_at[first:last] = number
         self.quiet = self._mark(one.non_speech for one in heard)
         self.echo = self._mark(one.echo for one in heard)
 
@@ -90,41 +89,6 @@ class Track:
         size = len(self.probabilities) + 1
         marks = np.cumsum(np.bincount(first, minlength=size) - np.bincount(last, minlength=size))[:-1]
         return marks > 0
-
-    @property
-    def n_turns(self) -> int:
-        """Number of turns of all recordings."""
-        return len(self.turn_recording)
-
-
-@dataclass(frozen=True, eq=False)
-class AtThreshold:
-    """Results of a threshold that no silence duration changes: see `Sweep` for their meaning."""
-
-    onset_delay_ms: npt.NDArray[np.float32]
-    """(n_turns,)"""
-    missed: _Bool
-    """(n_turns,)"""
-    clipped_ms: npt.NDArray[np.float32]
-    """(P, n_turns)"""
-
-
-@dataclass(frozen=True, eq=False)
-class AtSilences:
-    """Results of silence durations at one threshold: see `Sweep` for their meaning."""
-
-    cut_off: _Bool
-    """(S, n_turns)"""
-    delay_ms: npt.NDArray[np.float32]
-    """(S, n_turns)"""
-    pause_cut: _Bool
-    """(S, n_pauses)"""
-    false_triggers: _Int
-    """(S, n_recordings)"""
-    self_interruptions: _Int
-    """(S, n_recordings)"""
-    billed_tokens: npt.NDArray[np.float32]
-    """(S, P, n_recordings)"""
 
 
 class Gaps:
@@ -146,7 +110,7 @@ class Gaps:
     >>> spoken = np.array([0, 0.9, 0.9, 0, 0, 0, 0, 0, 0, 0, 0, 0], np.float32)
     >>> track = Track([Heard("one", "as recorded", spoken, turns=(Turn(32, 96),))])
     >>> gaps = Gaps(track, threshold=0.5, constants=VadConstants())
-    >>> gaps.at([2, 7], prefixes_ms=[300]).delay_ms.tolist()
+    >>> gaps.at([2, 7], prefixes_ms=[300])["delay_ms"].tolist()
     [[96.0], [256.0]]
     """
 
@@ -163,6 +127,8 @@ class Gaps:
         self._least = least
         self._recording = np.searchsorted(track.ends, starts)
         self._recording_or_none = np.append(self._recording, len(track.ends))
+        self._offset = np.append(track.offsets[self._recording], 0).astype(np.int32)
+        self._first_gap = np.searchsorted(self._recording, np.arange(len(track.ends) + 1))  # of each recording
         following = np.append(starts[1:], _NEVER)
         gap_ends = np.minimum(following, track.ends[self._recording])
         self._low, edges = low, np.flatnonzero(low[1:] != low[:-1]) + 1
@@ -185,7 +151,7 @@ class Gaps:
         behind = np.append(long, n)[np.searchsorted(long, np.arange(1, n + 1))]
         self._next_start = np.append(starts[behind], 0).astype(np.int32)
         first = starts[np.append(long, n)[np.searchsorted(starts[long], track.offsets)]]
-        self._first_start = np.append(first, _NEVER).astype(np.int32)  # per recording
+        self._first_start = np.append(first[self._recording], _NEVER).astype(np.int32)  # of its recording
         inside = np.append(starts[behind] < track.ends[self._recording], False)
         self._in_quiet, self._in_echo = (
             ((first < track.ends) & marks.take(first, mode="clip"), inside & marks.take(self._next_start, mode="clip"))
@@ -200,8 +166,11 @@ class Gaps:
             self._block = np.append(np.cumsum(is_long | begins) - 1, -1)
             self._reach[:-1][~is_long[np.flatnonzero(is_long | begins)][self._block[:-1]]] = -1
 
-    def onsets(self, prefixes_ms: Sequence[int] | _Int) -> AtThreshold:
-        """Return when each turn's start is reported, and how much of its beginning the prefix padding misses."""
+    def onsets(self, prefixes_ms: Sequence[int] | _Int) -> Found:
+        """Return when each turn's start is reported, and how much of its beginning the prefix padding misses.
+
+        They are onset_delay_ms and missed, shape (n_turns,), and clipped_ms, shape (P, n_turns); see `Sweep`.
+        """
         track, n = self.track, len(self._starts)
         starts, ends = np.append(self._starts, _NEVER), np.append(self._ends, _NEVER + self._least)
         run = self._turn_gap
@@ -215,13 +184,24 @@ class Gaps:
         frame_ms = FRAME_MS * (frame - track.turn_offset).astype(float)
         delay_ms = np.where(missed, np.nan, frame_ms + FRAME_MS * self._least - start_ms)
         lost = np.where(missed, end_ms - start_ms, frame_ms - np.asarray(prefixes_ms)[:, None] - start_ms)
-        return AtThreshold(delay_ms.astype(np.float32), missed, np.maximum(lost, 0).astype(np.float32))
+        clipped_ms = np.maximum(lost, 0).astype(np.float32)
+        return {"onset_delay_ms": delay_ms.astype(np.float32), "missed": missed, "clipped_ms": clipped_ms}
 
-    def at(self, silence_frames: Sequence[int] | _Int, *, prefixes_ms: Sequence[int] | _Int) -> AtSilences:
-        """Ask for silence durations, in frames: 0.1 ms for one, less for each of many."""
+    def at(self, silence_frames: Sequence[int] | _Int, *, prefixes_ms: Sequence[int] | _Int) -> Found:
+        """Ask for silence durations, in frames: 0.1 ms for one, less for each of many.
+
+        The answers are the fields of `Sweep` that depend on the silence duration, with it as their first axis.
+        """
         stops = _Stops(self, np.asarray(silence_frames, np.int64))
-        starts = stops.starts_in(*self._in_quiet), stops.starts_in(*self._in_echo)
-        return AtSilences(*stops.turns(), stops.pauses(), *starts, stops.tokens(np.asarray(prefixes_ms, np.int64)))
+        cut_off, delay_ms = stops.turns()
+        return {
+            "cut_off": cut_off,
+            "delay_ms": delay_ms,
+            "pause_cut": stops.pauses(),
+            "false_triggers": stops.starts_in(*self._in_quiet),
+            "self_interruptions": stops.starts_in(*self._in_echo),
+            "billed_tokens": stops.tokens(np.asarray(prefixes_ms, np.int64)),
+        }
 
 
 class _Stops:
@@ -250,18 +230,17 @@ class _Stops:
             first[1:] = (block[1:] != block[:-1]) | (row[1:] != row[:-1])
             place, row, gap = place[first], row[first], gap[first]
         self.gap, self.row = gap, row
-        self.recording = gaps._recording_or_none[gap]
-        self.cell = row * (len(self.track.offsets) + 1) + self.recording
         last = gaps._first_low[gap] + silence_frames.astype(np.int32)[row]
         (waits,) = (~gaps._low.take(last, mode="clip")).nonzero()  # between the thresholds: the next low frame fires
         last[waits] = gaps._low_starts[np.searchsorted(gaps._low_starts[:-1], last[waits])]
         self.stop = last + 1
-        self.start = start = gaps._first_start[self.recording]
+        self.start = start = gaps._first_start[gap]
         np.maximum(start[1:], gaps._next_start[gap[:-1]], out=start[1:])
         self.entry = place  # (S * width,) the next stop from there
         if len(place) < self.n_silences * width:
             self.entry = np.repeat(np.arange(len(place)), np.diff(place, prepend=-1))
         self.row_at = np.arange(self.n_silences)[:, None] * width
+        self.bounds = self.entry[self.rank[gaps._first_gap] + self.row_at]  # the first stop of each recording
 
     def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
         track = self.track
@@ -281,30 +260,31 @@ class _Stops:
         cut.reshape(-1)[self.row * n + self.track.pause_at.take(self.stop, mode="clip")] = True
         return cut[:, :-1]
 
-    def starts_in(self, first: _Bool, again: _Bool | None) -> _Int:
+    def starts_in(self, first: _Bool, again: _Bool | None) -> npt.NDArray[np.int32]:
         """(S, n_recordings) starts: the first one of a recording where marked, and those behind a marked gap."""
-        n = len(self.track.offsets) + 1
         if again is None:
-            return np.zeros((self.n_silences, 1), np.int64) + first
-        counts = np.bincount(self.cell[again[self.gap]], minlength=self.n_silences * n).reshape(-1, n)[:, :-1]
-        return counts + first
+            return np.zeros((self.n_silences, 1), np.int32) + first
+        return (self._count(again[self.gap].nonzero()[0]) + first).astype(np.int32)
 
     def tokens(self, prefixes_ms: _Int) -> npt.NDArray[np.float32]:
         """(S, P, n_recordings) of the items from each start less the prefix, at least 0, to its stop."""
-        n = len(self.track.offsets) + 1
-        size = self.n_silences * n
-
-        def per_recording(cells: _Int, weights: npt.NDArray[Any] | None = None) -> _Int:
-            return np.bincount(cells, weights, minlength=size).astype(np.int64).reshape(-1, 1, n)[..., :-1]
-
-        total_ms = FRAME_MS * per_recording(self.cell, self.stop - self.start)
-        total_ms = total_ms + prefixes_ms[:, None] * per_recording(self.cell)
-        begin_ms = FRAME_MS * (self.start - self.track.offset_or_none[self.recording])
-        near = begin_ms < prefixes_ms.max(initial=0)
-        cells, begin_ms = self.cell[near], begin_ms[near]
+        ahead = np.zeros(len(self.stop) + 1, np.int64)
+        np.cumsum(self.stop - self.start, out=ahead[1:])
+        lengths, n_items = np.diff(ahead[self.bounds])[:, None], np.diff(self.bounds)[:, None]
+        total_ms = FRAME_MS * lengths + prefixes_ms[:, None] * n_items
+        begin_ms = FRAME_MS * (self.start - self.gaps._offset[self.gap])
         for p, prefix in enumerate(prefixes_ms.tolist()):  # nothing lies before the recording
-            total_ms[:, p : p + 1] -= per_recording(cells, np.maximum(prefix - begin_ms, 0))
-        return (total_ms * TOKENS_PER_S / 1000).astype(np.float32)
+            early = (begin_ms < prefix).nonzero()[0]
+            total_ms[:, p] -= self._count(early, prefix - begin_ms[early])
+        tokens: npt.NDArray[np.float32] = (total_ms * TOKENS_PER_S / 1000).astype(np.float32)
+        return tokens
+
+    def _count(self, stops: _Int, weights: npt.NDArray[Any] | None = None) -> _Int:
+        """(S, n_recordings) numbers of these stops, or sums of their weights; for few of all stops."""
+        n = len(self.track.offsets) + 1
+        cells = self.row[stops] * n + self.gaps._recording_or_none[self.gap[stops]]
+        counts = np.bincount(cells, weights, minlength=self.n_silences * n).astype(np.int64)
+        return counts.reshape(-1, n)[:, :-1]
 
 
 def _exactly(value: float) -> np.float32:

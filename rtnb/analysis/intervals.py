@@ -1,30 +1,32 @@
 """Confidence intervals for shares, quantiles and rates, with turns that resemble each other in groups.
 
 A share's interval is that of Korn and Graubard: Clopper and Pearson's exact interval at the effective number of turns,
-which is smaller than the number of turns where turns of a recording resemble each other.
+which is smaller than the number of turns where turns of a recording resemble each other. A rate per hour is a share of
+seconds: events are rare, so Poisson's and the binomial distribution agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import lru_cache
-from math import ceil, exp, floor, fsum, lgamma, log, log1p
+from math import floor, nan
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import bdtr, bdtrik, betaincinv, stdtrit
 
 from rtnb.errors import AudioError
 
 _Float = npt.NDArray[np.float64]
 
 FEW_GROUPS: Final = 8
-"""With fewer groups their spread is not known: each group then counts as one turn (chosen, checked by simulation)."""
+"""With fewer groups their spread is not known: nothing is shown (chosen, checked by simulation)."""
 _FEW_EVENTS: Final = 5.0
-"""With fewer events a setting's own design effect is noise, and that of the other settings is used (chosen)."""
 _UNKNOWN_ICC: Final = 0.1
 """Correlation of turns in a group where no setting has enough events to estimate it (chosen)."""
-_TINY: Final = 1e-300
+_STEADY: Final = 12
+"""So many sample sizes in a row must suffice: counts are whole, so one turn more may show less (chosen)."""
 
 
 def resample_weights(n_groups: int, *, n_resamples: int = 200, seed: int = 0) -> _Float:
@@ -47,17 +49,22 @@ def resample_weights(n_groups: int, *, n_resamples: int = 200, seed: int = 0) ->
     Examples
     --------
     >>> resample_weights(3, n_resamples=2, seed=1)
-    array([[0., 2., 1.],
-           [2., 0., 1.]])
+    array([[1., 2., 0.],
+           [0., 3., 0.]])
     """
-    taken = np.random.default_rng(seed).integers(n_groups, size=(n_resamples, n_groups))
-    taken += n_groups * np.arange(n_resamples)[:, None]
-    counts = np.bincount(taken.ravel(), minlength=n_resamples * n_groups)
-    return counts.reshape(n_resamples, n_groups).astype(float)
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(float)
 
 
 def effective_turns(
-    weights: _Float, counts: _Float, turns: _Float, *, confidence: float = 0.9
+    weights: _Float,
+    counts: _Float,
+    turns: _Float,
+    *,
+    least: float = _FEW_EVENTS,
+    most: float = 0.5,
+    unknown: float | None = None,
+    confidence: float = 0.9,
 ) -> tuple[_Float, _Float, _Float]:
     """Estimate shares, and how many independent turns tell as much about each.
 
@@ -71,7 +78,13 @@ def effective_turns(
     counts : ndarray, shape (n_groups, n_settings)
         Events of each group, e.g. turns cut off.
     turns : ndarray, shape (n_groups,)
-        Turns of each group.
+        Turns of each group; seconds, where events are counted in time.
+    least : float, default 5
+        With fewer events a setting's own design effect is not used (chosen: it is noise).
+    most : float, default 0.5
+        Settings with a larger share do not count for the mean.
+    unknown : float, optional
+        Design effect where no setting has enough events; None takes that of an intraclass correlation of 0.1.
     confidence : float, default 0.9
         Two-sided; it decides the correction for the number of groups.
 
@@ -88,7 +101,7 @@ def effective_turns(
     quantiles of Student's t.
     """
     n_groups = weights.sum(axis=1, keepdims=True)
-    n = weights @ turns[:, None]
+    n = np.maximum(weights @ turns[:, None], 1e-9)
     events = weights @ counts
     share = events / n
     squares = (
@@ -97,22 +110,69 @@ def effective_turns(
         + share**2 * (weights @ turns**2)[:, None]
     )
     variance = squares * n_groups / np.maximum(n_groups - 1, 1) / n**2
-    enough = (events >= _FEW_EVENTS) & (share < 0.5)
+    enough = (np.minimum(events, n - events) >= least) & (share < most)
     effect = np.where(enough, variance / np.where(enough, share * (1 - share) / n, 1.0), 0.0)
     known = enough.sum(axis=1)
-    unknown = 1 + _UNKNOWN_ICC * max(0.0, float(turns.mean()) - 1)
+    if unknown is None:
+        unknown = 1 + _UNKNOWN_ICC * max(0.0, float(turns.mean()) - 1)
     mean = np.where(known > 0, effect.sum(axis=1) / np.maximum(known, 1), unknown)
-    effect = np.maximum(effect, mean[:, None])
     if len(turns) < FEW_GROUPS:
         return share, np.full_like(share, len(turns)), mean
     few = few_groups_factor(float(turns.sum()), len(turns), confidence=confidence)
-    return share, np.clip(few * n / np.maximum(effect, 1e-9), n_groups, n), mean
+    effect = np.maximum(effect, np.maximum(mean, 1e-9)[:, None])
+    return share, np.clip(few * n / effect, n_groups, n), mean
 
 
 def few_groups_factor(n_turns: float, n_groups: int, *, confidence: float = 0.9) -> float:
     """Return by how much fewer turns count because the variance between few groups is itself an estimate."""
-    level = (1 + confidence) / 2
-    return (student_quantile(level, df=max(n_turns - 1, 1)) / student_quantile(level, df=max(n_groups - 1, 1))) ** 2
+    many, few = stdtrit(np.maximum([n_turns - 1, n_groups - 1], 1), (1 + confidence) / 2)
+    return float((many / few) ** 2)
+
+
+def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float, int, int]:
+    """Return the share of hits and its 90 % interval where hits of a group resemble each other.
+
+    Parameters
+    ----------
+    hits : array_like of bool, shape (n,)
+    groups : sequence, shape (n,)
+        Recording or speaker of each.
+
+    Returns
+    -------
+    rate, low, high : float
+        The interval is NaN for fewer than `FEW_GROUPS` groups: not shown.
+    n, n_groups : int
+
+    Examples
+    --------
+    >>> [round(one, 3) for one in clustered_share([True] * 3 + [False] * 37, list(range(10)) * 4)]
+    [0.075, 0.021, 0.183, 40, 10]
+    """
+    flags, names = np.asarray(hits, float), np.unique(np.asarray(groups, str), return_inverse=True)[1]
+    turns = np.bincount(names).astype(float)
+    n, n_groups, rate = len(flags), len(turns), float(flags.mean()) if len(flags) else nan
+    if n_groups < FEW_GROUPS:
+        return rate, nan, nan, n, n_groups
+    counts = np.bincount(names, flags)[:, None].astype(float)
+    whole, alike = np.ones((1, n_groups)), n / n_groups  # where all hits agree, each group counts as one
+    size = float(effective_turns(whole, counts, turns, least=1.0, most=1.0, unknown=alike)[1][0, 0])
+    return rate, *clopper_pearson(rate * size, size), n, n_groups
+
+
+def clustered_median(values: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float]:
+    """Return the median over groups of their medians, and its exact 90 % interval; NaN where not shown.
+
+    Examples
+    --------
+    >>> clustered_median([1, 2, 3, 4, 5, 6, 7, 8, 9], list("abcdefghi"))
+    (5.0, 2.0, 8.0)
+    """
+    found, index = np.asarray(values, float), np.asarray(groups, str)
+    medians = sorted(float(np.median(found[index == one])) for one in np.unique(index))
+    skip = floor(most_events(len(medians), share=0.5)) if len(medians) >= FEW_GROUPS else -1
+    ends = (medians[skip], medians[-1 - skip]) if skip >= 0 else (nan, nan)
+    return (float(np.median(medians)) if medians else nan, *ends)
 
 
 def weighted_quantiles(values: npt.NDArray[np.floating], weights: npt.NDArray[Any], *, share: float) -> _Float:
@@ -181,30 +241,37 @@ def clopper_pearson(count: float, n: float, *, confidence: float = 0.9) -> tuple
     """
     if not 0 <= count <= n + 1e-9:
         raise AudioError(f"count is {count!r}: it must be between 0 and n = {n!r}")
-    error = (1 - confidence) / 2
-    return 1 - _upper(n - count, n, error), _upper(count, n, error)
+    level = (1 + confidence) / 2
+    low = 1 - betaincinv(n - count + 1, count, level) if count > 0 else 0.0
+    high = betaincinv(count + 1, n - count, level) if count < n else 1.0
+    return float(low), float(high)
 
 
-@lru_cache(maxsize=10_000)
-def _upper(count: float, n: float, error: float) -> float:
-    return 1.0 if count >= n else _root(lambda share: binomial_cdf(count, n, share) - error, count / n, 1.0)
+def keeps_share(count: _Float, n: _Float, *, share: float, confidence: float = 0.9) -> npt.NDArray[np.bool_]:
+    """Return where the upper end of the interval is at most `share`, for arrays of counts and of sizes.
+
+    `most_events` is interpolated between 200 sizes, to 1 %.
+    """
+    sizes = np.geomspace(1, max(2.0, float(n.max())), 200)
+    limits = most_events(sizes, share=share, confidence=confidence)
+    return np.asarray(count <= np.interp(n, sizes, limits, left=-1.0))
 
 
-@lru_cache(maxsize=10_000)
-def most_events(n: float, *, share: float, confidence: float = 0.9) -> float:
+def most_events(n: npt.ArrayLike, *, share: float, confidence: float = 0.9) -> Any:
     """Return how many of n turns may have an event so that the upper end of the interval is at most `share`.
 
-    It is a fraction, below 0 where not even none of n is enough.
+    It is a fraction, below 0 where not even none of n is enough; an array for an array.
 
     Examples
     --------
-    >>> most_events(58, share=0.05) < 0 <= most_events(59, share=0.05)
-    True
+    >>> most_events([58, 59], share=0.05) >= 0
+    array([False,  True])
     """
-    error = (1 - confidence) / 2
-    return n if share >= 1 else _root(lambda k: error - binomial_cdf(k, n, share), -1.0, max(n * share, -1.0))
+    error, size = (1 - confidence) / 2, np.asarray(n, float)
+    return np.where((1 - share) ** size <= error, bdtrik(error, size, share), -1.0)
 
 
+@lru_cache(maxsize=1_000)
 def turns_needed(
     rate: float, *, share: float, confidence: float = 0.9, power: float = 0.8, most: int = 10_000
 ) -> int | None:
@@ -217,97 +284,8 @@ def turns_needed(
     >>> turns_needed(0.0, share=0.05), turns_needed(0.04, share=0.1), turns_needed(0.05, share=0.05)
     (59, 129, None)
     """
-    if rate >= share:
-        return None
-
-    def shown(n: int) -> bool:
-        events = floor(most_events(n, share=share, confidence=confidence) + 1e-6)
-        return events >= 0 and binomial_cdf(events, n, rate) >= power
-
-    low, high = 0, 1
-    while not shown(high):
-        low, high = high, 2 * high
-        if low >= most:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if shown(middle) else (middle, high)
-    while not all(map(shown, range(high, high + 12))):  # counts are whole, so one turn more may show less
-        high += 1
-    return high
-
-
-@lru_cache(maxsize=10_000)
-def poisson_upper(count: float, hours: float, *, confidence: float = 0.9) -> float:
-    """Return the upper end of the exact interval of a rate per hour when `count` events were observed.
-
-    Examples
-    --------
-    >>> round(poisson_upper(0, 1.0), 2), round(poisson_upper(10, 1.0), 2)
-    (3.0, 16.96)
-    """
-    error, events = (1 - confidence) / 2, ceil(count - 1e-9)
-
-    def excess(mean: float) -> float:
-        return fsum(exp(k * log(mean) - mean - lgamma(k + 1)) for k in range(events + 1)) - error
-
-    return _root(excess, count + 1e-9, count + 10.0 + 10.0 * (count + 1) ** 0.5) / hours
-
-
-@lru_cache(maxsize=1_000)
-def student_quantile(level: float, *, df: float) -> float:
-    """Return a quantile of Student's t, above the median.
-
-    Examples
-    --------
-    >>> round(student_quantile(0.95, df=2), 2), round(student_quantile(0.95, df=19), 3)
-    (2.92, 1.729)
-    """
-    return _root(lambda t: level - 1 + incomplete_beta(df / 2, 0.5, df / (df + t * t)) / 2, 0.0, 1e3)
-
-
-def binomial_cdf(count: float, n: float, share: float) -> float:
-    """Return the probability of at most `count` events in n, for fractions too."""
-    return 1.0 if count >= n else incomplete_beta(n - count, count + 1, 1 - share) if count > -1 else 0.0
-
-
-def incomplete_beta(a: float, b: float, x: float) -> float:
-    """Return the regularised incomplete beta function, by its continued fraction.
-
-    References
-    ----------
-    NIST Digital Library of Mathematical Functions, 8.17.22, evaluated by Lentz's method.
-    """
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    complement = x > (a + 1) / (a + b + 2)  # the fraction converges fast for the complement only
-    if complement:
-        a, b, x = b, a, 1 - x
-    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a
-    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or _TINY)
-    value = d
-    for m in range(1, 1000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for step in (even, odd):
-            c, d = 1 + step / c or _TINY, 1 / (1 + step * d or _TINY)
-            value *= c * d
-        if abs(c * d - 1) < 1e-12:
-            break
-    return 1 - front * value if complement else front * value
-
-
-def _root(excess: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a falling function that is not negative at `low` becomes negative."""
-    at_low, at_high = excess(low), excess(high)
-    for step in range(90):
-        if high - low < 1e-9:
-            break
-        secant = step % 3 and at_low > at_high
-        middle = low + (high - low) * (at_low / (at_low - at_high) if secant else 0.5)
-        value = excess(middle)
-        if value >= 0:
-            low, at_low = middle, value
-        else:
-            high, at_high = middle, value
-    return low
+    n = np.arange(1, most + _STEADY)
+    events = np.floor(most_events(n, share=share, confidence=confidence) + 1e-6)
+    shown = (events >= 0) & (bdtr(np.maximum(events, 0), n, rate) >= power)
+    steady = np.lib.stride_tricks.sliding_window_view(shown, _STEADY).all(axis=1)
+    return int(n[steady.argmax()]) if steady.any() else None

@@ -218,17 +218,11 @@ class LatencyMeter:
                 if growing := self._growing.get(event.response_id):
                     self._delta(growing, event, at_s)
 
-    def _heard(self, at_s: float) -> float | None:
-        """The acoustic end of the speech that was over at `at_s`, if this turn was heard."""
-        end_s = None if self._ear is None else self._ear.before(at_s)
-        before_s, self._ended_s = self._ended_s, at_s
-        return end_s if end_s is not None and end_s > before_s else None
-
     def _spoken(self, kind: Literal["speech", "push to talk"], end_ms: float, now_s: float) -> TurnLatency:
         """Return a turn whose audio ends at `end_ms`; the service counts the silence it waited for as part of it."""
         detection = self._config.turn_detection
-        is_server = kind == "speech" and isinstance(detection, ServerVad)
-        waited_ms = (detection.silence_duration_ms or 0) if is_server and isinstance(detection, ServerVad) else 0
+        waits = kind == "speech" and isinstance(detection, ServerVad)
+        waited_ms = getattr(detection, "silence_duration_ms", None) or 0 if waits else 0
         loud_s = self._sound.before((end_ms - waited_ms) / 1000)
         found = loud_s is not None and loud_s * 1000 > self._taken_ms
         self._taken_ms = max(self._taken_ms, end_ms)
@@ -240,7 +234,10 @@ class LatencyMeter:
             start_s = now_s - waited_ms / 1000  # WebRTC: sound goes past the log, and the event comes at once
         else:
             start_s = self._sent_at_s(end_ms - waited_ms, now_s)
-        return TurnLatency(kind, start_s, self._heard(now_s), found=found)
+        heard_s = None if self._ear is None else self._ear.before(now_s)
+        before_s, self._ended_s = self._ended_s, now_s
+        acoustic_s = heard_s if heard_s is not None and heard_s > before_s else None  # later than the turn before
+        return TurnLatency(kind, start_s, acoustic_s, found=found)
 
     def _sent_at_s(self, position_ms: float, now_s: float) -> float:
         """Return when a sample of the sent audio was captured: sent in real time, a chunk ends as it is sent."""
@@ -276,9 +273,8 @@ class LatencyMeter:
         import pandas as pd
 
         points = [*POINTS, "done"]
-        rows = [[turn.kind, turn.start, *(turn.ms(point) for point in points)] for turn in self.turns]
-        index = pd.Index([turn.response_id for turn in self.turns], name="response_id")
-        frame = pd.DataFrame(rows, columns=["kind", "start", *points], index=index)
+        rows = [(one.response_id, one.kind, one.start, *(one.ms(point) for point in points)) for one in self.turns]
+        frame = pd.DataFrame(rows, columns=["response_id", "kind", "start", *points]).set_index("response_id")
         return frame.astype(dict.fromkeys(points, float))
 
     def summary(self) -> pd.DataFrame:

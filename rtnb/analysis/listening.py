@@ -1,30 +1,30 @@
 """Speech probabilities of recordings: each computed once, here or on many machines, and kept on disk.
 
 One file per recording and condition, 4 bytes per 32 ms (0.45 MB per hour), in the folder `cache_folder` names. A
-file's name is a digest of its samples, their rate, and the net. Its content carries a digest, so that a damaged file
+file's name is a digest of its samples, their rate, and the net. It is a zip file with a checksum, so that a damaged one
 is noticed and replaced. Files appear whole or not at all: any number of processes may write the same folder."""
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
+from platformdirs import user_cache_path
 from tqdm.auto import tqdm
 
 import rtnb.vad
-from rtnb.analysis.conditions import AsRecorded, Condition, check_names
+from rtnb.analysis.conditions import Condition, FramePhase
 from rtnb.analysis.recordings import Recording, Span, Turn
 from rtnb.audio import Audio
 from rtnb.errors import AudioError, RtnbError
@@ -57,23 +57,8 @@ class Heard:
     duration_ms: float = 0.0
     speaker: str = ""
 
-    @classmethod
-    def of(cls, recording: Recording, *, probabilities: npt.NDArray[np.float32], condition: str) -> Heard:
-        """Keep the labels of a recording."""
-        return cls(
-            recording.name,
-            condition,
-            probabilities,
-            recording.turns,
-            recording.non_speech or (),
-            recording.echo,
-            recording.duration_ms,
-            recording.speaker,
-        )
 
-
-_MAGIC: Final = b"rtnb vad 1\n"
-_VERSION: Final = b"1"
+_VERSION: Final = b"2"
 """Raise it when the resampler or the net's arithmetic changes the probabilities."""
 _DIGEST_BYTES: Final = 20
 
@@ -82,17 +67,10 @@ def cache_folder() -> Path:
     """Return the folder of the probabilities: that in the variable RTNB_CACHE, or the user's cache folder.
 
     That is ``~/.cache/rtnb/probabilities`` (or below XDG_CACHE_HOME), on macOS ``~/Library/Caches/rtnb/probabilities``,
-    on Windows ``%LOCALAPPDATA%/rtnb/probabilities``.
+    on Windows ``%LOCALAPPDATA%/rtnb/Cache/probabilities``.
     """
-    if chosen := os.environ.get("RTNB_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "rtnb" / "probabilities"
+    chosen = os.environ.get("RTNB_CACHE")
+    return Path(chosen) if chosen else user_cache_path("rtnb", appauthor=False) / "probabilities"
 
 
 def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> npt.NDArray[np.float32]:
@@ -118,12 +96,11 @@ def cached_probabilities(audio: Audio, *, rate_hz: int, folder: Path | None) -> 
     """
     if folder is None:
         return speech_probabilities(audio, rate_hz=rate_hz)
-    path = folder / f"{_key(audio, rate_hz)}.vad"
-    kept = _read(path)
-    if kept is not None:
-        return kept
-    probabilities = speech_probabilities(audio, rate_hz=rate_hz)
-    _write(path, probabilities)
+    path = folder / f"{_key(audio, rate_hz)}.npz"
+    probabilities = _read(path)
+    if probabilities is None:
+        probabilities = speech_probabilities(audio, rate_hz=rate_hz)
+        _write(path, probabilities)
     return probabilities
 
 
@@ -143,32 +120,24 @@ def _net() -> bytes:
 
 def _read(path: Path) -> npt.NDArray[np.float32] | None:
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file, np.load(file) as kept:
+            probabilities: npt.NDArray[np.float32] = kept["probabilities"]
+            return probabilities
     except FileNotFoundError:
         return None
+    except (BadZipFile, EOFError, KeyError, ValueError):
+        warnings.warn(f"{path} is damaged: listening anew", stacklevel=2)
     except OSError as error:
         warnings.warn(f"kept probabilities cannot be read: {error}", stacklevel=2)
-        return None
-    head = len(_MAGIC) + _DIGEST_BYTES
-    content = data[head:]
-    if data[:head] != _MAGIC + blake2b(content, digest_size=_DIGEST_BYTES).digest():
-        warnings.warn(f"{path} is damaged: listening anew", stacklevel=2)
-        return None
-    return np.frombuffer(content, "<f4").astype(np.float32)
+    return None
 
 
 def _write(path: Path, probabilities: npt.NDArray[np.float32]) -> None:
-    content = probabilities.astype("<f4").tobytes()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with open(handle, "wb") as file:
-                file.write(_MAGIC + blake2b(content, digest_size=_DIGEST_BYTES).digest() + content)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
+            np.savez(file, probabilities=probabilities)
+        os.replace(file.name, path)
     except OSError as error:
         warnings.warn(f"probabilities cannot be kept: {error}", stacklevel=2)
 
@@ -176,13 +145,11 @@ def _write(path: Path, probabilities: npt.NDArray[np.float32]) -> None:
 Source = Recording | str | os.PathLike[str]
 """A recording, or the path of one that `Recording.load` reads where it is listened to."""
 
-_IN_FLIGHT: Final = 64  # chosen: recordings handed to an executor at a time; more would only fill memory
-
 
 def listen(
     recordings: Source | Iterable[Source],
     *,
-    conditions: Iterable[Condition] = (AsRecorded(),),
+    conditions: Iterable[Condition] = (FramePhase(0),),
     executor: Executor | None = None,
     cache: bool | str | os.PathLike[str] = True,
     progress: bool = True,
@@ -226,18 +193,18 @@ def listen(
     UserWarning
         Something could not be used; names the first.
     """
-    made = check_names(conditions)
+    made = tuple(conditions)
+    names = [one.name for one in made]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise AudioError(f"several conditions are called {', '.join(sorted(twice))}: results need one name each")
     sources = [recordings] if isinstance(recordings, (Recording, str, os.PathLike)) else list(recordings)
     if not sources:
         raise AudioError("no recordings: give at least one")
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     hear = partial(_hear, conditions=made, folder=folder, load=load)
-    done: dict[int, list[Heard | Failure]] = {}
-    with tqdm(total=len(sources), desc="listening", unit="recording", disable=not progress) as bar:
-        for number, results in _results(hear, sources, executor):
-            done[number] = results
-            bar.update()
-    parts = [part for number in sorted(done) for part in done[number]]
+    results = map(hear, sources) if executor is None else executor.map(hear, sources)
+    bar = tqdm(results, total=len(sources), desc="listening", unit="recording", disable=not progress)
+    parts = [part for found in bar for part in found]
     failures = [part for part in parts if isinstance(part, Failure)]
     heard = [part for part in parts if isinstance(part, Heard)]
     if failures:
@@ -246,28 +213,6 @@ def listen(
             raise AudioError(f"none of the {len(sources)} recordings could be used; the first: {first}")
         warnings.warn(f"{len(failures)} of {len(parts)} could not be used and are skipped; {first}", stacklevel=3)
     return heard, failures
-
-
-def _results(
-    hear: Callable[[Source], list[Heard | Failure]], sources: list[Source], executor: Executor | None
-) -> Iterator[tuple[int, list[Heard | Failure]]]:
-    """(number, results) of each source, as they get done."""
-    if executor is None:
-        yield from enumerate(map(hear, sources))
-        return
-    waiting = enumerate(sources)
-    running: dict[Future[list[Heard | Failure]], int] = {}
-    try:
-        while True:
-            for number, source in islice(waiting, _IN_FLIGHT - len(running)):
-                running[executor.submit(hear, source)] = number
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def _hear(
@@ -284,7 +229,8 @@ def _hear(
         try:
             changed = condition.apply(recording)
             probabilities = cached_probabilities(changed.audio, rate_hz=changed.rate_hz, folder=folder)
-            results.append(Heard.of(changed, probabilities=probabilities, condition=condition.name))
+            labels = (changed.turns, changed.non_speech or (), changed.echo, changed.duration_ms, changed.speaker)
+            results.append(Heard(changed.name, condition.name, probabilities, *labels))
         except (RtnbError, OSError) as error:
             results.append(Failure(name, condition.name, _words(error)))
     return results

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from html import escape
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rtnb.errors import RemoteProtocolError
@@ -104,24 +103,21 @@ def _read(text: str) -> Iterator[_Object]:
 
 
 def _message(old: _Object, notes: dict[str, None]) -> Iterator[_Object]:
-    kind = old.get("type")
-    if not isinstance(kind, str) or kind in ("realtime", "transcription"):
+    old_kind = old.get("type")
+    if not isinstance(old_kind, str) or old_kind in ("realtime", "transcription"):
         yield _settings(old, notes)
-    elif kind not in _EVENTS and not kind.startswith("transcription_session."):
-        notes[f"{kind!r} is no event of either dialect: it is left as it is"] = None
+        return
+    if old_kind not in _EVENTS and not old_kind.startswith("transcription_session."):
+        notes[f"{old_kind!r} is no event of either dialect: it is left as it is"] = None
         yield old
-    else:
-        yield from _event(old, notes)
-
-
-def _event(old: _Object, notes: dict[str, None]) -> Iterator[_Object]:
+        return
     for name in ("session", "response"):
         if isinstance(old.get(name), dict):
             old[name] = _tidied(old[name], notes)
     new = preview.event_from_preview(old)
     kind = str(new["type"])
-    if kind != old["type"]:
-        notes[f"{old['type']} is now {kind}"] = None
+    if kind != old_kind:
+        notes[f"{old_kind} is now {kind}"] = None
     if isinstance(new.get("session"), dict):
         new["session"] = _typed(new["session"], notes)
     if kind == "conversation.item.created":
@@ -144,10 +140,8 @@ def _settings(old: _Object, notes: dict[str, None]) -> _Object:
     if secret is None and "model" not in old:
         return session
     notes["these settings go to /openai/v1/realtime/client_secrets, inside session"] = None
-    expires = (
-        {"expires_after": secret["expires_after"]} if isinstance(secret, dict) and "expires_after" in secret else {}
-    )
-    return {**expires, "session": session}
+    asked = secret if isinstance(secret, dict) else {}
+    return {name: asked[name] for name in ("expires_after",) if name in asked} | {"session": session}
 
 
 def _typed(session: _Object, notes: dict[str, None]) -> _Object:
@@ -193,52 +187,28 @@ def side_by_side(old: Iterable[Any], new: Iterable[Any]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per run of equal events: ``direction``, the wire type in each dialect (empty where there is none), how
-        many of them came (``n_preview``, ``n_ga``), and whether the type has another name now (``renamed``).
+        One row per type of event, in the order of their first ones: ``direction``, the wire type in each dialect
+        (empty where there is none), how many of them came (``n_preview``, ``n_ga``), and whether the type has another
+        name now (``renamed``).
     """
     import pandas as pd
 
-    left, right = _runs(old), _runs(new)
-    matcher = SequenceMatcher(a=[_aligned(run) for run in left], b=[_aligned(run) for run in right], autojunk=False)
-    rows: list[tuple[Any, ...]] = []
-    for kind, a, a_end, b, b_end in matcher.get_opcodes():
-        if kind == "equal":
-            rows += map(_row, left[a:a_end], right[b:b_end])
-        else:
-            rows += [_row(run, None) for run in left[a:a_end]] + [_row(None, run) for run in right[b:b_end]]
+    before, after = (
+        Counter((row.direction, _JOINED.get(row.type, str(row.type))) for row in log) for log in (old, new)
+    )
+    order, place = list(after), 0
+    for event in before:  # one that only the preview session has stands behind the one before it
+        if event not in after:
+            order.insert(place, event)
+        place = order.index(event) + 1
+    rows = []
+    for direction, kind in order:
+        n_old, n_new = before[direction, kind], after[direction, kind]
+        was = {now: name for name, now in _JOINED.items()}.get(kind, preview.PREVIEW_TYPES.get(kind, kind))
+        renamed = bool(n_old and n_new and was != kind)
+        rows.append((direction, was if n_old else "", kind if n_new else "", n_old, n_new, renamed))
     return pd.DataFrame(rows, columns=["direction", "preview", "GA", "n_preview", "n_ga", "renamed"])
 
 
-@dataclass
-class _Run:
-    direction: str
-    type: str
-    n: int = 0
-
-
-def _runs(log: Iterable[Any]) -> list[_Run]:
-    """Runs of equal events; deltas of sound and words, which mix by chance, are one run each, words first."""
-    runs: list[_Run] = []
-    for mixing, rows in groupby(log, key=lambda row: str(row.type).endswith(".delta")):
-        stretch: list[_Run] = []
-        for row in rows:
-            held = stretch if mixing else stretch[-1:]
-            run = next((run for run in held if (run.direction, run.type) == (row.direction, row.type)), None)
-            if run is None:
-                run = _Run(row.direction, row.type)
-                stretch.append(run)
-            run.n += 1
-        runs += sorted(stretch, key=lambda run: run.type, reverse=True) if mixing else stretch
-    return runs
-
-
-def _aligned(run: _Run) -> tuple[str, str]:
-    """Return the key that is equal in one row; the first of two events that replaced one counts as that one."""
-    return run.direction, {"conversation.item.created": "conversation.item.added"}.get(run.type, run.type)
-
-
-def _row(old: _Run | None, new: _Run | None) -> tuple[Any, ...]:
-    before = preview.PREVIEW_TYPES.get(old.type, old.type) if old else ""
-    after = new.type if new else ""
-    direction = (old or new or _Run("", "")).direction
-    return direction, before, after, old.n if old else 0, new.n if new else 0, bool(old and new and before != after)
+_JOINED = {"conversation.item.created": "conversation.item.added"}
+"""An old event, and the first of the two that replaced it: both are in one row."""

@@ -7,19 +7,20 @@ the lab tries thresholds: one for both states, or one for listening and another 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import ceil, floor, nan
-from typing import TYPE_CHECKING, Any, Final
+from math import nan
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.analysis.intervals import clopper_pearson, most_events
+from rtnb.analysis.intervals import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording
+from rtnb.analysis.sweeping import SERVER_MODEL_V1, setting_of
 from rtnb.audio import Audio, as_audio, ms_to_samples
 from rtnb.errors import AudioError
-from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.protocol.values import ServerVad
 from rtnb.vad import FRAME_MS, VadConstants, server_vad_segments, speech_probabilities
 
 if TYPE_CHECKING:
@@ -27,11 +28,8 @@ if TYPE_CHECKING:
 
 TURN: Final = "turn"
 """Kind of the clips that begin while the assistant is silent: they should be detected."""
-MIN_GROUPS: Final = 8
-"""Fewer recordings give no interval: "not shown"."""
 _LEAD_MS: Final = 1024  # whole frames of quiet in front of a clip, in which the model settles (chosen)
 _TAIL_MS: Final = 256  # a start so long after a clip is still an effect of it (chosen)
-_SERVER_MODEL: Final = VadConstants()
 _FLOOR: Final = 3e-4  # -70 dBFS of white noise: a quiet microphone (chosen)
 
 Pair = tuple[ServerVad, ServerVad]
@@ -63,10 +61,11 @@ class Overlap:
     @classmethod
     def of_turns(cls, recording: Recording, *, kind: str = "interruption") -> list[Overlap]:
         """Return one clip for each labelled turn of a recording."""
-        spans = [(turn.start_ms, turn.end_ms) for turn in recording.turns]
-        ends = [[ms_to_samples(ms, rate_hz=recording.rate_hz) for ms in span] for span in spans]
-        rate_hz, group = recording.rate_hz, recording.name
-        return [cls(recording.audio[start:stop], rate_hz=rate_hz, kind=kind, group=group) for start, stop in ends]
+        rate_hz, clips = recording.rate_hz, []
+        for turn in recording.turns:
+            start, stop = (ms_to_samples(ms, rate_hz=rate_hz) for ms in (turn.start_ms, turn.end_ms))
+            clips.append(cls(recording.audio[start:stop], rate_hz=rate_hz, kind=kind, group=recording.name))
+        return clips
 
     @classmethod
     def of_echo(
@@ -77,63 +76,8 @@ class Overlap:
         return [cls(audio, rate_hz=rate_hz, kind=kind, group=group) for kind, audio in voices.items()]
 
 
-def clustered_share(hits: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float, int, int]:
-    """Return the share of hits and its 90 % interval where hits of a group resemble each other.
-
-    The exact binomial interval is taken at the effective sample size (Korn and Graubard 1998): n over the design
-    effect, corrected for few groups; the number of groups where all hits agree.
-
-    Parameters
-    ----------
-    hits : array_like of bool, shape (n,)
-    groups : sequence, shape (n,)
-        Recording or speaker of each.
-
-    Returns
-    -------
-    rate, low, high : float
-        The interval is NaN for fewer than `MIN_GROUPS` groups: not shown.
-    n, n_groups : int
-
-    References
-    ----------
-    E. L. Korn and B. I. Graubard, Survey Methodology 24 (1998), 193–201.
-
-    Examples
-    --------
-    >>> [round(one, 3) for one in clustered_share([True] * 3 + [False] * 37, list(range(10)) * 4)]
-    [0.075, 0.011, 0.225, 40, 10]
-    """
-    flags = np.asarray(hits, float)
-    names, index = np.unique(np.asarray(groups, str), return_inverse=True)
-    n, n_groups, rate = len(flags), len(names), float(flags.mean()) if len(flags) else nan
-    if n_groups < MIN_GROUPS:
-        return rate, nan, nan, n, n_groups
-    residuals = np.bincount(index, flags - rate)
-    variance = float(residuals @ residuals) * n_groups / (n_groups - 1) / n**2
-    size = min(float(n), rate * (1 - rate) / variance) if variance else float(n_groups)
-    whole = max(1, floor(size / (1 + 3.706 / (4 * (n_groups - 1))) ** 2))  # Student's t over the normal quantile
-    low, high = clopper_pearson(floor(rate * whole), whole)[0], clopper_pearson(ceil(rate * whole), whole)[1]
-    return rate, low, high, n, n_groups
-
-
-def clustered_median(values: npt.ArrayLike, groups: Sequence[Any]) -> tuple[float, float, float]:
-    """Return the median over groups of their medians, and its exact 90 % interval; NaN where not shown.
-
-    Examples
-    --------
-    >>> clustered_median([1, 2, 3, 4, 5, 6, 7, 8, 9], list("abcdefghi"))
-    (5.0, 2.0, 8.0)
-    """
-    found, index = np.asarray(values, float), np.asarray(groups, str)
-    medians = sorted(float(np.median(found[index == one])) for one in np.unique(index))
-    skip = floor(most_events(len(medians), share=0.5)) if len(medians) >= MIN_GROUPS else -1
-    ends = (medians[skip], medians[-1 - skip]) if skip >= 0 else (nan, nan)
-    return (float(np.median(medians)) if medians else nan, *ends)
-
-
 def overlap_lab(
-    clips: Iterable[Overlap], settings: Iterable[ServerVad | Pair], *, constants: VadConstants = _SERVER_MODEL
+    clips: Iterable[Overlap], settings: Iterable[ServerVad | Pair], *, constants: VadConstants = SERVER_MODEL_V1
 ) -> pd.DataFrame:
     """Try turn detection settings on labelled overlaps while the assistant speaks.
 
@@ -180,7 +124,7 @@ def overlap_lab(
     kinds, groups = (np.array([getattr(one, name) for one in clips], str) for name in ("kind", "group"))
     heard, rows = [_probabilities(one) for one in clips], []
     for pair in pairs:
-        thresholds = [_threshold(one) for one in pair]
+        thresholds = [setting_of(one, "threshold") for one in pair]
         speaking = (kinds != TURN).astype(int).tolist()
         starts = [_start_ms(*one, thresholds[at], constants) for one, at in zip(heard, speaking, strict=True)]
         for kind in dict.fromkeys(kinds.tolist()):
@@ -189,21 +133,13 @@ def overlap_lab(
             share = clustered_share(found, names.tolist())
             median = clustered_median(latencies[found], names[found].tolist())
             rows.append((" / ".join(dict.fromkeys(f"{one:g}" for one in thresholds)), kind, *share, *median))
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
-_COLUMNS = [
-    "threshold",
-    "kind",
-    "rate",
-    "low",
-    "high",
-    "n",
-    "n_groups",
-    "latency_ms",
-    "latency_low_ms",
-    "latency_high_ms",
-]
+_COLUMNS = (
+    *("threshold", "kind", "rate", "low", "high", "n", "n_groups"),
+    *("latency_ms", "latency_low_ms", "latency_high_ms"),
+)
 
 
 def _probabilities(clip: Overlap) -> tuple[npt.NDArray[np.float32], float]:
@@ -219,8 +155,3 @@ def _start_ms(p: npt.NDArray[np.float32], clip_ms: float, threshold: float, cons
     segments = server_vad_segments(p, threshold=threshold, constants=constants)
     latencies = (float(one.started_emitted_ms - _LEAD_MS) for one in segments)
     return next((ms for ms in latencies if 0 < ms <= clip_ms + _TAIL_MS), nan)
-
-
-def _threshold(setting: ServerVad) -> float:
-    value: Any = setting.threshold if isinstance(setting.threshold, int | float) else SERVER_VAD_DEFAULTS.threshold
-    return float(value)

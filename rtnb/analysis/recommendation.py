@@ -9,11 +9,9 @@ raised by half of the optimism found there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from html import escape
-from math import ceil
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from math import ceil, inf, log
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,19 +22,15 @@ from rtnb.analysis.intervals import (
     clopper_pearson,
     effective_turns,
     few_groups_factor,
-    most_events,
-    poisson_upper,
+    keeps_share,
     resample_weights,
     turns_needed,
     weighted_quantiles,
 )
-from rtnb.analysis.sweeping import CLIPPED_MS, Sweep
+from rtnb.analysis.sweeping import CLIPPED_MS, Sweep, pareto_front
 from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _Float = npt.NDArray[np.float64]
 _Bool = npt.NDArray[np.bool_]
@@ -44,9 +38,17 @@ _Bool = npt.NDArray[np.bool_]
 _OPTIMISM: Final = 0.5
 """Share of the optimism by which upper ends are raised. Chosen by simulation (tests/benchmarks/coverage.py): none
 leaves up to 9 % of choices over budget, all of it shows half of the settings that are good enough."""
+_UNEVEN: Final = 0.5
+"""Squared coefficient of variation of the rates of false triggers, where there are too few of them to estimate it
+(chosen)."""
 _NEAR: Final = (0.1, 100.0)
 """Threshold and silence (ms) that count as one step away from the default (chosen)."""
-_ROLES: Final = ("choice", "default", "alternative", "front")
+_OTHER_WAYS: Final = (
+    "Try semantic_vad (rtnb.SemanticVad), and verify it first: on Azure it was accepted and never reported speech.",
+    "Push to talk (turn_detection=None): no turn is cut off, and the user must press a key.",
+    "Detect turns locally (rtnb.vad with a rule of your own) and commit by hand.",
+)
+"""Advice where no setting keeps the budgets."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,9 @@ class Candidate:
     """Starts in audio without speech, at least as many as at any higher threshold (where a lower one starts less often,
     it never stops); None where there was no such audio."""
     false_triggers_high_per_h: float
-    """Upper end of their rate; infinite where there was no such audio."""
+    """Upper end of their rate; infinite where there was no such audio, or in fewer than 8 recordings."""
     non_speech_h: float
     """Hours of audio without speech."""
-    broken: tuple[str, ...]
-    """Which budgets it breaks by its estimates."""
     not_shown: tuple[str, ...]
     """Which budgets the upper ends do not show it to keep."""
 
@@ -127,10 +127,10 @@ class Candidate:
         if self.n_false_triggers is None:
             return "not measured"
         rate, minutes = self.n_false_triggers / self.non_speech_h, 60 * self.non_speech_h
-        return (
-            f"{rate:.3g}/h (at most {self.false_triggers_high_per_h:.3g}/h; {self.n_false_triggers:g} in "
-            f"{minutes:.3g} min)"
-        )
+        high = f"at most {self.false_triggers_high_per_h:.3g}/h"
+        if self.false_triggers_high_per_h == inf:
+            high = f"upper end not shown: fewer than {FEW_GROUPS} recordings"
+        return f"{rate:.3g}/h ({high}; {self.n_false_triggers:g} in {minutes:.3g} min)"
 
     def __str__(self) -> str:
         spread = f"{_ms(self.delay_p90_low_ms)}–{_ms(self.delay_p90_high_ms)}"
@@ -191,9 +191,9 @@ class Recommendation:
         """The next on the front on either side of the choice: faster with more cut-offs, slower with fewer."""
         if self.choice is None:
             return self.front[-2:]
-        own = (self.choice.delay_p90_ms, self.choice.cut_off)
-        faster = [c for c in self.front if c.delay_p90_ms < own[0] and c.cut_off > own[1]]
-        slower = [c for c in self.front if c.delay_p90_ms > own[0] and c.cut_off < own[1]]
+        delay_ms, cut_off = self.choice.delay_p90_ms, self.choice.cut_off
+        faster = [c for c in self.front if c.delay_p90_ms < delay_ms and c.cut_off > cut_off]
+        slower = [c for c in self.front if c.delay_p90_ms > delay_ms and c.cut_off < cut_off]
         return (*faster[-1:], *slower[:1])
 
     @property
@@ -201,10 +201,9 @@ class Recommendation:
         """The answer in one or two sentences."""
         budget, n = f"at most {100 * self.budget.max_cut_off:g} % of turns cut off", _counted(self.n_turns, "turn")
         if self.choice is not None:
-            verb = "Keep the default" if self.choice == self.default else "Take"
-            comma = "," * (self.choice == self.default)
+            verb = "Keep the default," if self.choice == self.default else "Take"
             groups = f"{n} in {_counted(self.n_recordings, 'recording')}"
-            return f"{verb}{comma} {_settings(self.choice)}: {budget} is shown by {groups}."
+            return f"{verb} {_settings(self.choice)}: {budget} is shown by {groups}."
         least = min(self.front, key=lambda c: c.cut_off) if self.front else self.default
         if least.cut_off > self.budget.max_cut_off:
             return f"No setting keeps {budget} in these {n}: the least is {100 * least.cut_off:.1f} %."
@@ -218,23 +217,10 @@ class Recommendation:
         clean = f"{100 * self.share_clean:.0f} % of the settings cut off none of these {n}"
         return f"Not shown: {why}. {clean}."
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the choice, the default, the alternatives and the front as a table, one row per setting and role."""
-        import pandas as pd
-
-        roles: dict[Candidate, list[str]] = {}
-        for role, candidates in zip(_ROLES, self._roles(), strict=True):
-            for candidate in candidates:
-                roles.setdefault(candidate, []).append(role)
-        return pd.DataFrame([{"role": ", ".join(role), **asdict(candidate)} for candidate, role in roles.items()])
-
-    def _roles(self) -> tuple[tuple[Candidate, ...], ...]:
+    def __repr__(self) -> str:
         choice = () if self.choice is None else (self.choice,)
-        return choice, (self.default,), self.alternatives, self.front
-
-    def _facts(self) -> list[tuple[str, str]]:
-        rows = zip(_ROLES[:3], self._roles(), strict=False)
-        facts = [(role, str(candidate)) for role, candidates in rows for candidate in candidates]
+        roles = {"choice": choice, "default": (self.default,), "alternative": self.alternatives}
+        facts = [(role, str(candidate)) for role, candidates in roles.items() for candidate in candidates]
         if self.choice is not None:
             facts.append(("false triggers", f"{self.choice.false_triggers}; default {self.default.false_triggers}"))
         if not np.isnan(self.out_of_bag):
@@ -248,21 +234,12 @@ class Recommendation:
         basis = f"{self.n_turns} turns in {self.n_recordings} recordings at {phases}"
         interval = f"{100 * self.budget.confidence:g} % intervals (shares: Korn and Graubard, delays: Woodruff)"
         facts.append(("basis", f"{basis}; {interval}; {self.n_resamples} resamples of {groups}"))
-        return [*facts, *(("next", line) for line in self.advice)]
-
-    def __repr__(self) -> str:
-        return "\n".join([self.verdict, *(f"  {name + ':':18} {text}" for name, text in self._facts())])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
-            for name, text in self._facts()
-        )
-        return f"<p><b>{escape(self.verdict)}</b></p><table>{rows}</table>"
+        facts += [("next", line) for line in self.advice]
+        return "\n".join([self.verdict, *(f"  {name + ':':18} {text}" for name, text in facts)])
 
 
 def recommend(
-    sweep: Sweep | Sequence[Sweep],
+    sweep: Sweep,
     *,
     max_cut_off: float = 0.1,
     max_false_triggers_per_h: float = 30.0,
@@ -280,9 +257,8 @@ def recommend(
 
     Parameters
     ----------
-    sweep : Sweep or sequence of Sweep
+    sweep : Sweep
         From `rtnb.sweep`. With ``conditions=FRAME_PHASES`` it does not matter where in a frame a word begins.
-        Several sweeps are taken for the same recordings at several frame phases.
     max_cut_off : float, default 0.1
         At most this share of the turns may be ended in a pause (chosen).
     max_false_triggers_per_h : float, default 30
@@ -306,7 +282,7 @@ def recommend(
     Raises
     ------
     AudioError
-        No turns, several conditions, sweeps of different grids, or the default is not on the grid.
+        No turns, several conditions, or the default is not on the grid.
 
     References
     ----------
@@ -323,21 +299,19 @@ def recommend(
     Not shown: 8 turns in 8 recordings leave open: cut-offs... % of the settings cut off none of these 8 turns.
     """
     budget = Budget(max_cut_off, max_false_triggers_per_h, max_missed, max_no_fire, confidence)
-    sweeps = list(sweep) if isinstance(sweep, Sequence) else _phases(sweep)
+    sweeps = _phases(sweep)
     evidence = _Evidence(sweeps, budget, SERVER_VAD_DEFAULTS if default is None else default)
-    whole = np.ones((1, evidence.n_groups))
-    resamples = resample_weights(evidence.n_groups, n_resamples=n_resamples, seed=seed)
+    resamples = resample_weights(evidence.n_all, n_resamples=n_resamples, seed=seed)
     chosen, shown = evidence.choose(resamples)
     out_of_bag, optimism = evidence.out_of_bag(resamples, chosen)
-    (best,), (is_shown,) = evidence.choose(whole, optimism=optimism)
+    (best,), (is_shown,) = evidence.choose(evidence.whole, optimism=optimism)
     is_shown = bool(is_shown) and out_of_bag <= max_cut_off
-    front = evidence.front()
+    front = pareto_front(evidence.p90_ms, evidence.rate)
     raised = {c: evidence.candidate(c, optimism) for c in (*front, int(best))}
     base = raised[int(best)] if is_shown and best == evidence.base else evidence.candidate(evidence.base, 0.0)
     silence_ms = evidence.silence_ms[chosen[shown]]
-    choice = raised[int(best)] if is_shown else None
     return Recommendation(
-        choice=choice,
+        choice=raised[int(best)] if is_shown else None,
         default=base,
         front=tuple(raised[c] for c in front),
         budget=budget,
@@ -350,20 +324,18 @@ def recommend(
         optimism=optimism,
         resampled_silence_ms=tuple(np.percentile(silence_ms, [5, 95], method="nearest")) if len(silence_ms) else (),
         always_broken=evidence.always_broken(),
-        share_clean=float(np.mean(evidence.cut.sum(axis=0) == 0)),
-        advice=_advice(sweeps[0], evidence, raised[int(best)], is_shown),
+        share_clean=float(np.mean(evidence.rate == 0)),
+        advice=_advice(sweep, evidence, raised[int(best)], is_shown),
     )
 
 
 def _phases(sweep: Sweep) -> list[Sweep]:
     """Return one sweep per frame phase."""
-    conditions = list(dict.fromkeys(sweep.conditions))
+    conditions = list(dict.fromkeys(sweep.conditions.tolist()))
     if len(conditions) == 1:
         return [sweep]
     if other := [name for name in conditions if not is_frame_phase(name)]:
-        raise AudioError(
-            f"the sweep has {len(conditions)} conditions, of which these change the audio: {other}"
-        ).with_hint(
+        raise AudioError(f"{len(conditions)} conditions, of which these change the audio: {other}").with_hint(
             "Choose for one of them, recommend(sweep.only(…)): turns under two conditions are not twice the turns."
         )
     return [sweep.only(name) for name in conditions]
@@ -374,54 +346,57 @@ class _Evidence:
 
     def __init__(self, sweeps: list[Sweep], budget: Budget, default: ServerVad) -> None:
         first = sweeps[0]
-        for other in sweeps[1:]:
-            if other.cut_off.shape != first.cut_off.shape or not np.allclose(other.thresholds, first.thresholds):
-                raise AudioError("the sweeps differ in their grids or turns").with_hint(
-                    "Sweep the same recordings with the same thresholds and silences, only the phase may differ."
-                )
         self.n_turns = first.n_turns
         if self.n_turns == 0:
             raise AudioError("the sweep has no turns: nothing to choose by").with_hint("Record some speech.")
         self.budget = budget
-        n_silences = len(first.silence_frames)
-        self.threshold = np.repeat(first.thresholds, n_silences)
-        self.silence_ms = np.tile(first.silences_ms, len(first.thresholds))
+        self.limits = {
+            "cut-offs": budget.max_cut_off,
+            "missed turns": budget.max_missed,
+            "never-ending turns": budget.max_no_fire,
+            "false triggers": budget.max_false_triggers_per_h / 3600,  # per second
+        }
+        shape = n_thresholds, n_silences = first.cut_off.shape[:2]
+        self.threshold, self.silence_ms = np.repeat(first.thresholds, n_silences), np.tile(first.silences_ms, shape[0])
         self.base = self._find(default, first)
-        self.n_recordings = len({first.recordings[k] for k in first.turn_recording})
-        names = [first.groups[k] for k in first.turn_recording]
-        self.group = np.unique(names, return_inverse=True)[1]  # of each turn
-        self.turns = np.bincount(self.group).astype(float)
-        self.n_groups = len(self.turns)
-        rows = len(self.threshold)
-        self.delay_ms = np.concatenate([one.seen_delay_ms.reshape(rows, -1) for one in sweeps], axis=1)
-        never = np.mean([np.isinf(one.seen_delay_ms) for one in sweeps], axis=0).reshape(rows, -1)
-        self.cut = self._by_group(np.mean([one.cut_off for one in sweeps], axis=0).reshape(rows, -1))
-        self.never = self._by_group(never)
-        self.seen = self._by_group(np.tile(first.seen, (len(first.thresholds), 1)))
-        missed = np.mean([one.missed for one in sweeps], axis=0)
-        self.missed = self._by_group(np.repeat(missed, n_silences, axis=0))
-        starts = np.mean([one.false_triggers.sum(axis=2) for one in sweeps], axis=0)
+        self._group(first)
+
+        def rows(values: Any) -> npt.NDArray[Any]:
+            """Return arrays of shape (settings, phases, turns)."""
+            found = np.stack([np.broadcast_to(one, (*shape, one.shape[-1])) for one in values], axis=2)
+            return found.reshape(n_thresholds * n_silences, len(found[0, 0]), -1)
+
+        delay_ms = rows([one.seen_delay_ms for one in sweeps])
+        self.cut = self._by_group(rows([one.cut_off for one in sweeps]).mean(axis=1))
+        self.never = self._by_group(np.isinf(delay_ms).mean(axis=1))
+        self.missed = self._by_group(rows([one.missed[:, None] for one in sweeps]).mean(axis=1))
+        self.seen = self._by_group(rows([first.seen])[:, 0])
+        starts = np.mean([one.false_triggers for one in sweeps], axis=0)
         # A lower threshold detects all that a higher one does: where it starts less often, it never stops.
-        self.triggers = np.maximum.accumulate(starts[::-1], axis=0)[::-1].ravel()
-        self.non_speech_h = float(np.sum(first.non_speech_h))
+        starts = np.maximum.accumulate(starts[::-1], axis=0)[::-1].reshape(n_thresholds * n_silences, -1)
+        self.triggers = (starts @ np.eye(self.n_all)[self.group_of_recording]).T[self.quiet]
         clipped = np.mean([one.clipped_ms > CLIPPED_MS for one in sweeps], axis=0).mean(axis=2)  # (T, P)
         self.clipped, self.prefixes_ms = np.repeat(clipped, n_silences, axis=0), first.prefixes_ms
         # A longer silence only shifts the delays of a threshold, so few rows of quantiles are really different.
+        self.delay_ms = delay_ms.reshape(len(delay_ms), -1)
         shifted = np.round(self.delay_ms - self.silence_ms[:, None].astype(np.float32), 2)
-        _, self._distinct, self._row = np.unique(
-            np.nan_to_num(shifted, nan=-1e9), axis=0, return_index=True, return_inverse=True
-        )
-        self._shifted = shifted[self._distinct]
-        sizes = np.unique(np.geomspace(1, max(2, self.n_turns), 100))
-        self._limits = {
-            share: (sizes, [most_events(float(n), share=share, confidence=budget.confidence) for n in sizes])
-            for share in {budget.max_cut_off, budget.max_missed, budget.max_no_fire}
-        }
-        self._quiet = np.array(
-            [not self.non_speech_h or self.triggers_high(n) <= budget.max_false_triggers_per_h for n in self.triggers]
-        )
-        self.p90_ms = self.quantiles(np.ones((1, self.n_groups)), 0.9)[0]
+        _, distinct, row = np.unique(np.nan_to_num(shifted, nan=-1e9), axis=0, return_index=True, return_inverse=True)
+        self._shifted, self._row = shifted[distinct], row.ravel()
+        self.p90_ms = self.quantiles(self.whole, 0.9)[0]
         self.rate = self.cut.sum(axis=0) / self.n_turns
+        self.own = self.estimates(self.whole)
+
+    def _group(self, sweep: Sweep) -> None:
+        """Find the groups: of turns, and of audio without speech (a recording can be in both)."""
+        names, self.group_of_recording = np.unique(sweep.groups, return_inverse=True)
+        self.n_all, self.whole = len(names), np.ones((1, len(names)))
+        self.n_recordings = len({sweep.recordings[k] for k in sweep.turn_recording})
+        self._turn_group = self.group_of_recording[sweep.turn_recording]
+        turns = np.bincount(self._turn_group, minlength=self.n_all).astype(float)
+        quiet_s = np.bincount(self.group_of_recording, 3600 * sweep.non_speech_h, minlength=self.n_all).astype(float)
+        self.spoken, self.quiet = turns > 0, quiet_s > 0
+        self.turns, self.seconds = turns[self.spoken], quiet_s[self.quiet]
+        self.n_groups = len(self.turns)
 
     def _find(self, wanted: ServerVad, sweep: Sweep) -> int:
         silence_ms = FRAME_MS * sweep.constants.silence_frames(float(wanted.silence_duration_ms or 0))
@@ -435,40 +410,51 @@ class _Evidence:
 
     def _by_group(self, values: npt.NDArray[Any]) -> _Float:
         """Return sums over the turns of each group, shape (n_groups, n_rows)."""
-        member = np.zeros((values.shape[1], self.n_groups))
-        member[np.arange(len(self.group)), self.group] = 1
-        sums: _Float = (values.astype(float) @ member).T
+        sums: _Float = (values.astype(float) @ np.eye(self.n_all)[self._turn_group][:, self.spoken]).T
         return sums
-
-    def triggers_high(self, count: float) -> float:
-        """Return the upper end of the rate of false triggers, per hour."""
-        if not self.non_speech_h:
-            return float("inf")
-        return poisson_upper(float(count), self.non_speech_h, confidence=self.budget.confidence)
 
     def quantiles(self, weights: _Float, share: float) -> _Float:
         """Return delays, shape (n_resamples, n_rows); infinite where no turn is seen."""
-        each = np.tile(weights[:, self.group], self.delay_ms.shape[1] // self.n_turns)
-        found = weighted_quantiles(self._shifted, each, share=share)[:, self._row.ravel()] + self.silence_ms
-        return np.where(np.isnan(found), np.inf, found)
+        each = np.tile(weights[:, self._turn_group], self.delay_ms.shape[1] // self.n_turns)
+        found = weighted_quantiles(self._shifted, each, share=share)[:, self._row] + self.silence_ms
+        return np.where(np.isnan(found), inf, found)
+
+    def estimates(self, weights: _Float) -> dict[str, tuple[_Float, _Float]]:
+        """Return for each budget the settings' shares, and the numbers of independent turns that tell as much.
+
+        Both have the shape (n_resamples, n_rows). False triggers are a share of the seconds without speech.
+        """
+        spoken, confidence = weights[:, self.spoken], self.budget.confidence
+        share, n, effect = effective_turns(spoken, self.cut, self.turns, confidence=confidence)
+        turns, seen = np.maximum(spoken @ self.turns, 1)[:, None], spoken @ self.seen
+        even = turns / np.clip(effect[:, None], 1, turns)  # rare events: the design effect of cut-offs
+        if self.n_groups < FEW_GROUPS:
+            even = np.full_like(turns, self.n_groups)
+        found = {
+            "cut-offs": (share, n),
+            "missed turns": (spoken @ self.missed / turns, even),
+            "never-ending turns": (spoken @ self.never / np.maximum(seen, 1), even * seen / turns),
+        }
+        if self.quiet.any():
+            limit = self.limits["false triggers"]
+            unknown = 1 + _UNEVEN * limit * float(self.seconds.mean())
+            found["false triggers"] = effective_turns(
+                weights[:, self.quiet],
+                self.triggers,
+                self.seconds,
+                most=2 * limit,
+                unknown=unknown,
+                confidence=confidence,
+            )[:2]
+        return found
 
     def shown(self, weights: _Float, optimism: float = 0.0) -> _Bool:
         """Return which settings are shown to keep every budget, shape (n_resamples, n_rows)."""
-        if self.n_groups < FEW_GROUPS:
-            return np.zeros((len(weights), len(self.threshold)), bool)
-        confidence = self.budget.confidence
-        share, n, effect = effective_turns(weights, self.cut, self.turns, confidence=confidence)
-        shown = self._keeps(share + _OPTIMISM * optimism, n, self.budget.max_cut_off) & self._quiet
-        turns, seen = (weights @ self.turns)[:, None], weights @ self.seen
-        even = np.clip(turns / np.maximum(effect, 1)[:, None], 1, None)  # rare events: the design effect of cut-offs
-        shown &= self._keeps(weights @ self.missed / turns, even, self.budget.max_missed)
-        never = weights @ self.never / np.maximum(seen, 1)
-        kept: _Bool = shown & self._keeps(never, even * seen / turns, self.budget.max_no_fire)
-        return kept
-
-    def _keeps(self, share: _Float, n: _Float, budget: float) -> _Bool:
-        kept: _Bool = share * n <= np.where(n < 1, -1.0, np.interp(n, *self._limits[budget]))
-        return kept
+        shown = np.full((len(weights), len(self.threshold)), self.n_groups >= FEW_GROUPS)
+        for name, (share, n) in self.estimates(weights).items():
+            count = (share + _OPTIMISM * optimism * (name == "cut-offs")) * n
+            shown &= keeps_share(count, n, share=self.limits[name], confidence=self.budget.confidence)
+        return shown
 
     def choose(self, weights: _Float, *, optimism: float = 0.0) -> tuple[npt.NDArray[np.int64], _Bool]:
         """Return the setting to take, for the sample (all weights 1) and for resamples alike, and whether it is shown.
@@ -477,116 +463,87 @@ class _Evidence:
         """
         shown, p90_ms = self.shown(weights, optimism), self.quantiles(weights, 0.9)
         any_shown = np.asarray(shown.any(axis=1))
-        share = weights @ self.cut
+        share = weights[:, self.spoken] @ self.cut
         usable = np.where(any_shown[:, None], shown, share <= share.min(axis=1, keepdims=True) + 1e-9)
-        speed = np.where(usable, p90_ms, np.inf)
+        speed = np.where(usable, p90_ms, inf)
         near = usable & (p90_ms <= speed.min(axis=1, keepdims=True) + FRAME_MS)
         away = np.abs(self.threshold - self.threshold[self.base]) / _NEAR[0]
         away = away + np.abs(self.silence_ms - self.silence_ms[self.base]) / _NEAR[1]
-        return np.where(near, away + p90_ms.clip(max=1e6) * 1e-9, np.inf).argmin(axis=1), any_shown
+        return np.where(near, away + p90_ms.clip(max=1e6) * 1e-9, inf).argmin(axis=1), any_shown
 
     def out_of_bag(self, weights: _Float, chosen: npt.NDArray[np.int64]) -> tuple[float, float]:
         """Return the share of cut-offs in the groups that the choices were not made by, and their optimism."""
-        left_out = (weights == 0).astype(float)
+        taken = weights[:, self.spoken]
+        left_out, cut = (taken == 0).astype(float), self.cut[:, chosen].T
         n = left_out @ self.turns
         if not n.any():
             return float("nan"), 0.0
-        found = float((left_out * self.cut[:, chosen].T).sum() / n.sum())
-        own = float(((weights * self.cut[:, chosen].T).sum(axis=1) / (weights @ self.turns)).mean())
+        found = float((left_out * cut).sum() / n.sum())
+        own = float(((taken * cut).sum(axis=1) / np.maximum(taken @ self.turns, 1)).mean())
         return found, max(0.0, found - own)
 
     def always_broken(self) -> tuple[str, ...]:
         """Return the budgets that every setting breaks by its estimates."""
-        budget, seen = self.budget, self.seen.sum(axis=0)
-        broken = {
-            "cut-offs": self.rate > budget.max_cut_off,
-            "missed turns": self.missed.sum(axis=0) > budget.max_missed * self.n_turns,
-            "never-ending turns": self.never.sum(axis=0) > budget.max_no_fire * seen,
-            "false triggers": self.triggers > budget.max_false_triggers_per_h * (self.non_speech_h or np.inf),
-        }
-        return tuple(name for name, flags in broken.items() if flags.all())
-
-    def front(self) -> list[int]:
-        """Return the settings that none other beats in both cut-offs and delay, fastest first, fewest cut-offs last."""
-        order = np.lexsort((self.rate, self.p90_ms))
-        least = np.minimum.accumulate(np.concatenate([[np.inf], self.rate[order]]))
-        return [int(c) for c, before in zip(order, least[:-1], strict=True) if self.rate[c] < before]
+        return tuple(name for name, (share, _) in self.own.items() if (share > self.limits[name]).all())
 
     def candidate(self, row: int, optimism: float) -> Candidate:
         """Return all that is known about one setting; `optimism` raises the upper end of its cut-offs."""
-        whole, confidence = np.ones((1, self.n_groups)), self.budget.confidence
-        shares, n, effect = effective_turns(whole, self.cut, self.turns, confidence=confidence)
-        share, size = float(shares[0, row]), float(n[0, row])
-        low = clopper_pearson(share * size, size, confidence=confidence)[0]
-        raised = min(1.0, share + _OPTIMISM * optimism)
-        high = clopper_pearson(raised * size, size, confidence=confidence)[1]
-        seen = float(self.seen[:, row].sum())
-        even = (
-            float(np.clip(self.n_turns / max(effect[0], 1), 1, None)) if self.n_groups >= FEW_GROUPS else self.n_groups
-        )
-        missed, never = float(self.missed[:, row].sum()) / self.n_turns, float(self.never[:, row].sum())
-        no_fire, n_seen = never / seen if seen else float("nan"), even * seen / self.n_turns
-        prefix_ms, clipped = self._prefix(row)
+        confidence = self.budget.confidence
+        share, low, high = {}, {}, {}
+        for name, (shares, sizes) in self.own.items():
+            own, n = (float(np.broadcast_to(one, shares.shape)[0, row]) for one in (shares, sizes))
+            raised = min(1.0, own + _OPTIMISM * optimism * (name == "cut-offs"))
+            share[name], low[name] = own, clopper_pearson(own * n, n, confidence=confidence)[0]
+            high[name] = clopper_pearson(raised * n, n, confidence=confidence)[1]
+        if len(self.seconds) < FEW_GROUPS:
+            high["false triggers"] = inf
         delays = {f"delay_p{q}{end}_ms": ms for q in (50, 90) for end, ms in self._delays(row, q / 100).items()}
-        upper = {
-            "cut-offs": high,
-            "missed turns": clopper_pearson(missed * even, even, confidence=confidence)[1],
-            "never-ending turns": clopper_pearson(never / max(seen, 1) * n_seen, n_seen, confidence=confidence)[1],
-            "false triggers": self.triggers_high(self.triggers[row]) if self.non_speech_h else 0.0,
-        }
-        rate_per_h = float(self.triggers[row]) / self.non_speech_h if self.non_speech_h else 0.0
-        estimates = dict(zip(upper, (share, missed, no_fire, rate_per_h), strict=True))
-        b = self.budget
-        limits = dict(zip(upper, (b.max_cut_off, b.max_missed, b.max_no_fire, b.max_false_triggers_per_h), strict=True))
+        prefix_ms, clipped = self._prefix(row)
+        seen = int(self.seen[:, row].sum())
         return Candidate(
             threshold=round(float(self.threshold[row]), 6),
             silence_duration_ms=int(self.silence_ms[row]),
             prefix_padding_ms=prefix_ms,
             n_turns=self.n_turns,
-            n_seen=int(seen),
-            cut_off=share,
-            cut_off_low=low,
-            cut_off_high=high,
+            n_seen=seen,
+            cut_off=share["cut-offs"],
+            cut_off_low=low["cut-offs"],
+            cut_off_high=high["cut-offs"],
             **delays,
-            no_fire=no_fire,
-            no_fire_high=upper["never-ending turns"],
-            missed=missed,
-            missed_high=upper["missed turns"],
+            no_fire=share["never-ending turns"] if seen else float("nan"),
+            no_fire_high=high["never-ending turns"],
+            missed=share["missed turns"],
+            missed_high=high["missed turns"],
             clipped=clipped,
-            n_false_triggers=float(self.triggers[row]) if self.non_speech_h else None,
-            false_triggers_high_per_h=self.triggers_high(self.triggers[row]),
-            non_speech_h=self.non_speech_h,
-            broken=tuple(name for name, limit in limits.items() if estimates[name] > limit),
-            not_shown=tuple(name for name, limit in limits.items() if upper[name] > limit),
+            n_false_triggers=float(self.triggers[:, row].sum()) if self.quiet.any() else None,
+            false_triggers_high_per_h=3600 * high["false triggers"],
+            non_speech_h=float(self.seconds.sum()) / 3600,
+            not_shown=tuple(name for name in share if high[name] > self.limits[name]),
         )
 
     def _delays(self, row: int, share: float) -> dict[str, float]:
         """Return a quantile of the delays and the ends of its interval by Woodruff's method."""
-        whole, values = np.ones((1, self.n_groups)), self.delay_ms[row : row + 1]
-        each = np.ones((1, values.shape[1]))
-        at_ms = float(weighted_quantiles(values, each, share=share)[0, 0])
-        seen = self.seen[:, row]
-        if np.isnan(at_ms) or not seen.any():
-            return {"": float("inf"), "_low": 0.0, "_high": float("inf")}
-        late = self._by_group((values > at_ms).reshape(-1, self.n_turns).mean(axis=0)[None])  # NaN is not later
-        used = seen > 0
-        confidence, n_seen = self.budget.confidence, float(seen.sum())
-        n = float(effective_turns(whole[:, used], late[used], seen[used], confidence=confidence)[1][0, 0])
+        values, seen = self.delay_ms[row : row + 1], self.seen[:, row]
+
+        def at(level: float) -> float:
+            return float(weighted_quantiles(values, np.ones((1, values.shape[1])), share=min(level, 1.0))[0, 0])
+
+        if not seen.any():
+            return {"": inf, "_low": 0.0, "_high": inf}
+        late = self._by_group((values > at(share)).reshape(-1, self.n_turns).mean(axis=0)[None])  # NaN is not later
+        used, confidence, n_seen = seen > 0, self.budget.confidence, float(seen.sum())
+        n = float(effective_turns(np.ones((1, used.sum())), late[used], seen[used], confidence=confidence)[1][0, 0])
         n = min(n, n_seen * few_groups_factor(n_seen, int(used.sum()), confidence=confidence))
-        ends = clopper_pearson(share * n, n, confidence=confidence)
-        ends = ends[0], ends[1] + 1 / n_seen  # the next of the ordered turns, so that it is not narrower than said
-        low, high = (float(weighted_quantiles(values, each, share=min(end, 1.0))[0, 0]) for end in ends)
-        return {"": at_ms, "_low": low, "_high": high if ends[1] <= 1 else float("inf")}
+        low, high = clopper_pearson(share * n, n, confidence=confidence)
+        high += 1 / n_seen  # the next of the ordered turns, so that the interval is not narrower than said
+        return {"": at(share), "_low": at(low), "_high": at(high) if high <= 1 else inf}
 
     def _prefix(self, row: int, default_ms: int = 300) -> tuple[int, float]:
         """Return the shortest prefix padding, from the default on, that clips few onsets, and how many it clips."""
-        clipped = self.clipped[row]
-        usable = np.flatnonzero(self.prefixes_ms >= default_ms)
-        if not len(usable):
-            usable = np.array([int(self.prefixes_ms.argmax())])
-        few = max(0.05, float(clipped[usable].min()))
-        best = next(i for i in usable[np.argsort(self.prefixes_ms[usable])] if clipped[i] <= few)
-        return int(self.prefixes_ms[best]), float(clipped[best])
+        usable = self.prefixes_ms >= min(default_ms, self.prefixes_ms.max())
+        clipped, prefixes_ms = self.clipped[row][usable], self.prefixes_ms[usable]
+        best = int((clipped <= max(0.05, clipped.min())).argmax())
+        return int(prefixes_ms[best]), float(clipped[best])
 
 
 def recordings_needed(rate: float, budget: Budget) -> int | None:
@@ -615,25 +572,18 @@ def _advice(sweep: Sweep, evidence: _Evidence, best: Candidate, is_shown: bool) 
             "five."
         )
         if "false triggers" in best.not_shown:
-            minutes = 60 * poisson_upper(0, 1.0, confidence=budget.confidence) / budget.max_false_triggers_per_h
-            lines.append(f"Record the room without speech, at least {np.ceil(minutes):.0f} minutes in all.")
+            minutes = ceil(-60 * log((1 - budget.confidence) / 2) / budget.max_false_triggers_per_h)
+            where = f"at least {minutes} minutes in {FEW_GROUPS} or more recordings"
+            lines.append(f"Record the room without speech, {where}.")
         return tuple(lines)
     longest_ms = int(sweep.silences_ms.max())
     if longest_ms < 1600:
         lines.append(f"Sweep silences longer than {longest_ms} ms.")
-    return (
-        *lines,
-        (
-            "Try semantic_vad (rtnb.SemanticVad): it waits longer where a sentence sounds unfinished. On Azure it was "
-            "accepted and speech_started never came: verify it first."
-        ),
-        "Push to talk (turn_detection=None): no turn is cut off, and the user must press a key.",
-        "Detect turns locally (rtnb.vad with a rule of your own) and commit by hand.",
-    )
+    return (*lines, *_OTHER_WAYS)
 
 
 def _ms(value: float) -> str:
-    return "never" if value == float("inf") else f"{value:.0f} ms"
+    return "never" if value == inf else f"{value:.0f} ms"
 
 
 def _counted(n: int, noun: str) -> str:

@@ -1,6 +1,6 @@
 """Recordings of speech and their labels: turns, the pauses in them, and non-speech.
 
-Labels come from files (Praat TextGrid, RTTM, Audacity, JSON), from the level of a quiet clip (`segments_by_level`), or
+Labels come from files (Praat TextGrid, Audacity, JSON), from the level of a quiet clip (`segments_by_level`), or
 for free from phrases put together (`thinking_aloud`)."""
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -34,7 +35,7 @@ TURN_GAP_MS = 1500.0
 are shorter than 921 ms."""
 _LATE_MS = 32.0
 """A label may lie so far behind the audio, as rates and frames are rounded; it is cut there (chosen: a frame)."""
-_LABEL_SUFFIXES = (".TextGrid", ".textgrid", ".rttm", ".txt")
+_LABEL_SUFFIXES = (".TextGrid", ".textgrid", ".txt")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ class Turn:
                 )
             at = end
 
+    @property
+    def spoken(self) -> tuple[Span, ...]:
+        """(start_ms, end_ms) of the speech between the pauses."""
+        edges = [self.start_ms, *(edge for pause in self.pauses for edge in pause), self.end_ms]
+        return tuple(span for span in zip(edges[::2], edges[1::2], strict=True) if span[0] < span[1])
+
 
 @dataclass(frozen=True, eq=False)
 class Recording:
@@ -89,7 +96,7 @@ class Recording:
     non_speech : sequence of (start_ms, end_ms), optional
         Where every start is a false trigger. Default: everything `COLLAR_MS` away from turns and from `echo`.
     echo : sequence of (start_ms, end_ms), default ()
-        Where only the assistant's playback is heard: every start is a self-interruption.
+        Where only the assistant's voice comes through the open microphone: every start is a self-interruption.
     turn_gap_ms : float, optional
         The silence that separates its turns, where they were found so; see `split`.
 
@@ -100,7 +107,7 @@ class Recording:
 
     See Also
     --------
-    Recording.load, Recording.of_one_turn, Recording.of_room_tone, Recording.of_playback, from_segments
+    Recording.load, Recording.of_one_turn, Recording.of_room_tone, from_segments
 
     Examples
     --------
@@ -121,10 +128,9 @@ class Recording:
         put = object.__setattr__
         put(self, "audio", as_audio(self.audio))
         put(self, "rate_hz", check_rate(self.rate_hz))
-        put(self, "turns", tuple(turn if isinstance(turn, Turn) else Turn(*turn) for turn in self.turns))
-        put(self, "turns", tuple(_cut(turn, self.duration_ms) for turn in self.turns))
+        turns = (turn if isinstance(turn, Turn) else Turn(*turn) for turn in self.turns)
+        put(self, "turns", _checked_turns(turns, self.duration_ms, self.name))
         put(self, "echo", _spans(self.echo, self.duration_ms, "echo"))
-        _check_order(self.turns, self.duration_ms, self.name)
         busy = [(turn.start_ms, turn.end_ms) for turn in self.turns] + list(self.echo)
         given = self.non_speech if self.non_speech is not None else _between(busy, self.duration_ms)
         put(self, "non_speech", _spans(given, self.duration_ms, "non_speech"))
@@ -146,7 +152,7 @@ class Recording:
         *,
         labels: str | os.PathLike[str] | Sequence[Any] | None = None,
         turn_gap_ms: float = TURN_GAP_MS,
-        **reading: Any,
+        tier: str | None = None,
     ) -> Recording:
         """Read a WAV file (or, with the package soundfile, FLAC and others) and its labels.
 
@@ -155,13 +161,13 @@ class Recording:
         path : str or path
             The audio; its stem becomes the name.
         labels : path, or sequence of (start_ms, end_ms), optional
-            Praat TextGrid, RTTM, Audacity's text or JSON (see `read_labels`), or the segments themselves. Default: a
+            Praat TextGrid, Audacity's text or JSON (see `read_labels`), or the segments themselves. Default: a
             file beside the audio with the same stem, and where there is none, the stretches that are loud.
         turn_gap_ms : float, default 1500
             A silence at least this long separates turns; shorter ones are pauses. `numpy.inf`: one turn per file.
             `VadLab` and `plot_turns` show the turns found; `split` changes them.
-        **reading
-            For `read_labels`: `tier`, `file_id`.
+        tier : str, optional
+            For `read_labels`.
 
         Raises
         ------
@@ -176,7 +182,7 @@ class Recording:
         if labels is None:
             segments: Iterable[Any] = segments_by_level(audio, rate_hz=rate_hz)
         else:
-            segments = read_labels(labels, **reading) if isinstance(labels, (str, os.PathLike)) else labels
+            segments = read_labels(labels, tier=tier) if isinstance(labels, (str, os.PathLike)) else labels
         return from_segments(audio, segments, rate_hz=rate_hz, name=path.stem, turn_gap_ms=turn_gap_ms)
 
     @classmethod
@@ -190,24 +196,9 @@ class Recording:
         """A room without speech: every start is a false trigger."""
         return cls(audio, rate_hz=rate_hz, name=name)
 
-    @classmethod
-    def of_playback(cls, audio: Any, *, rate_hz: int, name: str = "playback") -> Recording:
-        """The assistant's voice through the open microphone, without a user: every start is a self-interruption."""
-        samples = as_audio(audio)
-        return cls(samples, rate_hz=rate_hz, name=name, echo=((0.0, len(samples) * 1000 / rate_hz),))
-
     def split(self, *, turn_gap_ms: float) -> Recording:
         """Return the same speech divided into turns anew: a silence at least this long separates two of them."""
-        spoken = [
-            (start, end)
-            for turn in self.turns
-            for start, end in zip(
-                (turn.start_ms, *(end for _, end in turn.pauses)),
-                (*(start for start, _ in turn.pauses), turn.end_ms),
-                strict=True,
-            )
-            if start < end
-        ]
+        spoken = [span for turn in self.turns for span in turn.spoken]
         made = from_segments(self.audio, spoken, rate_hz=self.rate_hz, name=self.name, turn_gap_ms=turn_gap_ms)
         return replace(made, speaker=self.speaker, echo=self.echo, non_speech=None)
 
@@ -222,7 +213,10 @@ class Recording:
             Of the noise: white, at the level of the quietest tenth of the recording.
         """
         n_lead, n_tail = (ms_to_samples(ms, rate_hz=self.rate_hz) for ms in (lead_ms, tail_ms))
-        noise = np.random.default_rng(seed).standard_normal(n_lead + n_tail).astype(np.float32) * _floor(self)
+        step = ms_to_samples(32, rate_hz=self.rate_hz)
+        levels = np.sqrt(np.mean(self.audio[: len(self.audio) // step * step].reshape(-1, step) ** 2, axis=1))
+        noise = np.random.default_rng(seed).standard_normal(n_lead + n_tail).astype(np.float32)
+        noise *= np.quantile(levels, 0.1) if len(levels) else 0
         audio = np.concatenate([noise[:n_lead], self.audio, noise[n_lead:]])
         return self.shifted(n_lead * 1000 / self.rate_hz, audio=audio)
 
@@ -273,18 +267,9 @@ def from_segments(
     """
     samples = as_audio(audio)
     limit_ms = len(samples) * 1000 / check_rate(rate_hz)
-    joined: list[list[float]] = []
-    for start, end in sorted((float(one[0]), min(float(one[1]), limit_ms)) for one in segments):
-        if joined and start <= joined[-1][1]:
-            joined[-1][1] = max(joined[-1][1], end)
-        else:
-            joined.append([start, end])
-    groups: list[list[list[float]]] = []
-    for span in joined:
-        if groups and span[0] - groups[-1][-1][1] < turn_gap_ms:
-            groups[-1].append(span)
-        else:
-            groups.append([span])
+    spans = sorted((float(one[0]), min(float(one[1]), limit_ms)) for one in segments)
+    joined = [(group[0][0], max(end for _, end in group)) for group in _grouped(spans, gap_ms=0.0)]
+    groups = _grouped(joined, gap_ms=turn_gap_ms)
     gap_ms = turn_gap_ms if isfinite(turn_gap_ms) else None
     turns = [
         Turn(
@@ -295,6 +280,19 @@ def from_segments(
         for group in groups
     ]
     return Recording(samples, rate_hz=rate_hz, name=name, turns=tuple(turns), turn_gap_ms=gap_ms)
+
+
+def _grouped(spans: Iterable[Span], *, gap_ms: float) -> list[list[Span]]:
+    """Return spans in groups; a silence at least this long separates two, but not spans that touch."""
+    groups: list[list[Span]] = []
+    end_ms = 0.0
+    for start, end in spans:
+        if groups and (start <= end_ms or start - end_ms < gap_ms):
+            groups[-1].append((start, end))
+        else:
+            groups.append([(start, end)])
+        end_ms = max(end_ms, end)
+    return groups
 
 
 def read_audio(path: str | os.PathLike[str]) -> tuple[Audio, int]:
@@ -325,15 +323,6 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[Audio, int]:
     return as_audio(audio.mean(axis=1)), int(rate_hz)
 
 
-def _floor(recording: Recording) -> np.float32:
-    """RMS level of the quietest tenth of its 32 ms pieces, 0 of an empty recording."""
-    step = ms_to_samples(32, rate_hz=recording.rate_hz)
-    pieces = recording.audio[: len(recording.audio) // step * step].reshape(-1, step)
-    if not len(pieces):
-        return np.float32(0)
-    return np.float32(np.quantile(np.sqrt(np.mean(pieces**2, axis=1)), 0.1))
-
-
 def _between(busy: Sequence[Span], duration_ms: float) -> list[Span]:
     """Return the spans that are `COLLAR_MS` away from all of them."""
     quiet, at = [], 0.0
@@ -352,25 +341,21 @@ def _spans(spans: Iterable[Any], duration_ms: float, what: str) -> tuple[Span, .
     return tuple((start, min(end, duration_ms)) for start, end in made if start < duration_ms)
 
 
-def _cut(turn: Turn, duration_ms: float) -> Turn:
-    """The turn, its end and last pause cut at the end of the audio where that is only just before them."""
-    if not duration_ms < turn.end_ms <= duration_ms + _LATE_MS or duration_ms <= turn.start_ms:
-        return turn
-    pauses = tuple((start, min(end, duration_ms)) for start, end in turn.pauses if start < duration_ms)
-    return Turn(turn.start_ms, duration_ms, pauses)
-
-
-def _check_order(turns: Sequence[Turn], duration_ms: float, name: str) -> None:
-    for before, after in pairwise(turns):
-        if after.start_ms < before.end_ms:
+def _checked_turns(turns: Iterable[Turn], duration_ms: float, name: str) -> tuple[Turn, ...]:
+    """Return turns in their order; one that ends just behind the audio is cut there."""
+    made: list[Turn] = []
+    for turn in turns:
+        if made and turn.start_ms < made[-1].end_ms:
             raise AudioError(
-                f"{name}: a turn begins at {after.start_ms:g} ms, the one before ends at {before.end_ms:g} ms"
+                f"{name}: a turn begins at {turn.start_ms:g} ms, the one before ends at {made[-1].end_ms:g} ms"
             ).with_hint("Turns are of one speaker: take one speaker's labels, or join overlapping segments first.")
-    if turns and turns[-1].end_ms > duration_ms + 1e-6:
-        raise AudioError(f"{name}: a turn ends at {turns[-1].end_ms:g} ms, the audio at {duration_ms:g} ms")
-
-
-__all__ = ["LabelledSegment", "Recording", "Span", "Turn", "from_segments", "read_audio"]
+        if turn.start_ms >= duration_ms or turn.end_ms > duration_ms + _LATE_MS:
+            raise AudioError(f"{name}: a turn ends at {turn.end_ms:g} ms, the audio at {duration_ms:g} ms")
+        if turn.end_ms > duration_ms:
+            pauses = tuple((start, min(end, duration_ms)) for start, end in turn.pauses if start < duration_ms)
+            turn = Turn(turn.start_ms, duration_ms, pauses)
+        made.append(turn)
+    return tuple(made)
 
 
 _SILENT = {"", "sil", "sp", "spn", "silence", "<eps>", "#", "xxx"}  # how aligners and people write "nothing said"
@@ -379,6 +364,9 @@ _STEP_MS = 10
 _MEDIAN_STEPS, _LEAST_STEPS = 9, 5  # chosen on three word-timed monologues, as the share of the way up
 _SHARE = 0.3
 _LEAST_CONTRAST_DB = 12.0  # chosen
+
+
+_Reader = Callable[[Path], "list[LabelledSegment]"]
 
 
 class LabelledSegment(NamedTuple):
@@ -390,21 +378,17 @@ class LabelledSegment(NamedTuple):
     """The word, the phrase or the speaker."""
 
 
-def read_labels(
-    path: str | os.PathLike[str], *, tier: str | None = None, file_id: str | None = None
-) -> list[LabelledSegment]:
+def read_labels(path: str | os.PathLike[str], *, tier: str | None = None) -> list[LabelledSegment]:
     """Read the speech segments of a label file; its suffix says which kind it is.
 
     Parameters
     ----------
     path : str or path
-        ``.TextGrid`` (Praat, long or short), ``.rttm``, ``.txt`` / ``.tsv`` (Audacity: start, end, label in seconds),
+        ``.TextGrid`` (Praat, long or short), ``.txt`` / ``.tsv`` (Audacity: start, end, label in seconds),
         ``.json``: a list of [start_s, end_s] or [start_s, end_s, word], or of objects with `start`, `end` and perhaps
         `word`, as speech recognisers write them.
     tier : str, optional
         TextGrid: which interval tier. Default: the one called "words", otherwise the first.
-    file_id : str, optional
-        RTTM: whose lines; speakers are not distinguished. Default: all lines.
 
     Returns
     -------
@@ -419,16 +403,11 @@ def read_labels(
         The file cannot be opened.
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind == ".textgrid":
-        return _textgrid(path, tier)
-    if kind == ".rttm":
-        return _rttm(path, file_id)
-    if kind in (".txt", ".tsv"):
-        return _audacity(path)
-    if kind == ".json":
-        return _json(path)
-    raise AudioError(f"{path.name}: unknown kind of labels {kind!r}: allowed are .TextGrid, .rttm, .txt, .tsv, .json")
+    textgrid: _Reader = partial(_textgrid, tier=tier)
+    readers: dict[str, _Reader] = {".textgrid": textgrid, ".txt": _audacity, ".tsv": _audacity, ".json": _json}
+    if (kind := path.suffix.lower()) not in readers:
+        raise AudioError(f"{path.name}: unknown kind of labels {kind!r}: allowed are {', '.join(readers)}")
+    return readers[kind](path)
 
 
 def segments_by_level(audio: npt.ArrayLike, *, rate_hz: int) -> list[LabelledSegment]:
@@ -499,27 +478,12 @@ def _textgrid(path: Path, tier: str | None) -> list[LabelledSegment]:
     return [one for one in tiers[chosen] if one.label.strip().lower() not in _SILENT]
 
 
-def _rttm(path: Path, file_id: str | None) -> list[LabelledSegment]:
-    segments = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        fields = line.split()
-        if not fields or fields[0] != "SPEAKER" or (file_id is not None and fields[1] != file_id):
-            continue
-        try:
-            start_ms, length_ms = float(fields[3]) * 1000, float(fields[4]) * 1000
-            segments.append(LabelledSegment(start_ms, start_ms + length_ms, fields[7]))
-        except (IndexError, ValueError) as error:
-            raise AudioError(f"{path.name}, line {number}: no RTTM line: {line[:80]!r}") from error
-    return segments
-
-
 def _audacity(path: Path) -> list[LabelledSegment]:
     segments = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         if not line.strip() or line.startswith("\\"):  # a backslash starts the frequency range of a spectral label
             continue
-        start, _, rest = line.partition("\t")
-        end, _, label = rest.partition("\t")
+        start, end, label = (*line.split("\t", 2), "", "")[:3]
         try:
             segments.append(LabelledSegment(float(start) * 1000, float(end) * 1000, label))
         except ValueError as error:
@@ -596,11 +560,24 @@ def thinking_aloud(
     """
     if not phrases:
         raise AudioError("no phrases to speak")
-    spoken = [_trimmed(as_audio(phrase)) for phrase in phrases]
-    rng = np.random.default_rng(seed)
-    return [
-        _turn(spoken, rng, rate_hz=rate_hz, pauses=pauses, name=f"turn {number}") for number in range(1, n_turns + 1)
-    ]
+    spoken, rng = [_trimmed(as_audio(phrase)) for phrase in phrases], np.random.default_rng(seed)
+    median_ms, slow_ms = PAUSE_MS
+    spread = np.log(slow_ms / median_ms) / 1.2816  # of the log-normal: 1.2816 standard deviations are 90 %
+    made = []
+    for number in range(1, n_turns + 1):
+        chosen = rng.permutation(len(spoken))[: 1 + min(int(rng.poisson(pauses)), len(spoken) - 1)]
+        lengths_ms = np.maximum(120, median_ms * np.exp(spread * rng.standard_normal(len(chosen) - 1)))
+        pieces, spans, at = [], [], 0
+        for silence_ms, phrase in zip((_LEAD_MS, *lengths_ms), chosen, strict=True):
+            pieces += [np.zeros(ms_to_samples(silence_ms, rate_hz=rate_hz), np.float32), spoken[phrase]]
+            start = at + len(pieces[-2])
+            at = start + len(pieces[-1])
+            spans.append((start * 1000 / rate_hz, at * 1000 / rate_hz))
+        pieces.append(np.zeros(ms_to_samples(_TAIL_MS, rate_hz=rate_hz), np.float32))
+        audio = np.float32(10 ** (rng.normal(-6, 3) / 20)) * np.concatenate(pieces)
+        audio += _room_noise(rng, len(audio))
+        made.append(from_segments(np.clip(audio, -1, 1), spans, rate_hz=rate_hz, name=f"turn {number}"))
+    return made
 
 
 def distant_talk(
@@ -639,28 +616,6 @@ def distant_talk(
 def _room_noise(rng: np.random.Generator, n_samples: int) -> Audio:
     """The noise of the room."""
     return np.float32(10 ** (_FLOOR_DB / 20)) * rng.standard_normal(n_samples).astype(np.float32)
-
-
-def _turn(phrases: Sequence[Audio], rng: np.random.Generator, *, rate_hz: int, pauses: float, name: str) -> Recording:
-    median_ms, slow_ms = PAUSE_MS
-    spread = np.log(slow_ms / median_ms) / 1.2816  # of the log-normal: 1.2816 standard deviations are 90 %
-    chosen = rng.permutation(len(phrases))[: 1 + min(int(rng.poisson(pauses)), len(phrases) - 1)]
-    lengths_ms = np.maximum(120, median_ms * np.exp(spread * rng.standard_normal(len(chosen) - 1)))
-    pieces, holds, at_ms = [], [], float(_LEAD_MS)
-    for k, phrase in enumerate(chosen):
-        if k:
-            gap = np.zeros(ms_to_samples(lengths_ms[k - 1], rate_hz=rate_hz), np.float32)
-            holds.append((at_ms, at_ms + len(gap) * 1000 / rate_hz))
-            at_ms = holds[-1][1]
-            pieces.append(gap)
-        pieces.append(phrases[phrase])
-        at_ms += len(phrases[phrase]) * 1000 / rate_hz
-    gain = np.float32(10 ** (rng.normal(-6, 3) / 20))
-    lead, tail = (np.zeros(ms_to_samples(ms, rate_hz=rate_hz), np.float32) for ms in (_LEAD_MS, _TAIL_MS))
-    audio = gain * np.concatenate([lead, *pieces, tail])
-    audio += _room_noise(rng, len(audio))
-    turn = Turn(float(_LEAD_MS), at_ms, tuple(holds))
-    return Recording(np.clip(audio, -1, 1), rate_hz=rate_hz, name=name, turns=(turn,))
 
 
 def _trimmed(phrase: Audio) -> Audio:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from rtnb.analysis.intervals import weighted_quantiles
 from rtnb.errors import AudioError
+from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, VadConstants
 
 if TYPE_CHECKING:
     import pandas as pd
 
-from rtnb.analysis.conditions import AsRecorded, Condition
+from rtnb.analysis.conditions import Condition, FramePhase
 from rtnb.analysis.gaps import Gaps, Track
 from rtnb.analysis.listening import Failure, Heard, Source, listen
 from rtnb.analysis.recordings import Recording
@@ -27,6 +28,7 @@ _Bool = npt.NDArray[np.bool_]
 _Float32 = npt.NDArray[np.float32]
 _Float = npt.NDArray[np.float64]
 _Int = npt.NDArray[np.int64]
+_Text = npt.NDArray[np.str_]
 
 CLIPPED_MS: Final = 50.0
 """An onset counts as clipped when more than this much of it is missing from the item. Chosen."""
@@ -36,60 +38,6 @@ Chosen; at threshold 0.3 and above the slowest tenth of turns takes 300 ms."""
 _BLOCK_FRAMES: Final = 112_500
 """Frames that are evaluated at a time: an hour, 0.45 MB of probabilities (chosen, measured)."""
 _DIMS = ("threshold", "silence_duration_ms", "prefix_padding_ms")
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """A small array with named axes.
-
-    Examples
-    --------
-    >>> grid = Grid(np.array([[1.0, 2.0]]), dims=("threshold", "silence_duration_ms"), unit="ms", name="delay_p50_ms",
-    ...             coords={"threshold": np.array([0.5]), "silence_duration_ms": np.array([192, 224])})
-    >>> grid.sel(threshold=0.5, silence_duration_ms=200)
-    2.0
-    """
-
-    values: _Float
-    """One number per combination of the coordinates."""
-    dims: tuple[str, ...] = field(kw_only=True)
-    """Names of the axes of `values`, from the wire: threshold, silence_duration_ms, prefix_padding_ms; or condition."""
-    coords: dict[str, npt.NDArray[Any]] = field(kw_only=True)
-    """dim -> its coordinates."""
-    name: str = field(kw_only=True)
-    """The metric."""
-    constants: VadConstants = field(kw_only=True, default=VadConstants())
-    """How the service rounds a silence duration."""
-    unit: str = field(kw_only=True)
-    """Of the values: "" for shares from 0 to 1."""
-
-    def sel(self, **where: Any) -> Any:
-        """Pick by coordinate: a float where all axes are picked, otherwise the smaller grid.
-
-        `silence_duration_ms` is rounded to whole frames as the service does; other coordinates must be in the grid.
-
-        Raises
-        ------
-        AudioError
-            A name that is no axis, or a coordinate that was not swept.
-        """
-        values, dims = self.values, list(self.dims)
-        for dim, wanted in where.items():
-            if dim not in dims:
-                raise AudioError(f"{self.name} has no axis {dim!r}; it has: {', '.join(self.dims)}")
-            at = _index(self.coords[dim], wanted, dim, self.constants)
-            values = np.take(values, at, axis=dims.index(dim))
-            dims.remove(dim)
-        if not dims:
-            return float(values)
-        return replace(self, values=values, dims=tuple(dims), coords={dim: self.coords[dim] for dim in dims})
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        return np.array(self.values, dtype=dtype, copy=copy)
-
-    def __repr__(self) -> str:
-        axes = ", ".join(f"{dim}: {len(self.coords[dim])}" for dim in self.dims)
-        return f"<Grid {self.name}{f' in {self.unit}' if self.unit else ''} ({axes})>"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,30 +74,24 @@ class Sweep:
     """(T, S, n_recordings) starts while only the assistant's playback is heard."""
     billed_tokens: _Float32
     """(T, S, P, n_recordings) input audio tokens of all committed items: prefix padding and silence included."""
-    turn_ms: _Float
-    """(n_turns, 2) true start and end of each turn in its recording, ms."""
     ending_ms: _Float
     """(n_turns,) length of each turn's ending, the silence behind it: to the next turn, or to the end of the audio."""
     turn_recording: _Int
     """(n_turns,) which recording a turn is of."""
-    pause_ms: _Float
-    """(n_pauses, 2) start and end of each pause in its recording, ms."""
     pause_turn: _Int
     """(n_pauses,) which turn a pause is in."""
-    recordings: tuple[str, ...]
+    recordings: _Text
     """(n_recordings,) names; equal names are the same speech under different conditions."""
-    conditions: tuple[str, ...]
+    conditions: _Text
     """(n_recordings,) what was done to the audio."""
-    duration_ms: _Float
-    """(n_recordings,) length of the audio."""
+    speakers: _Text
+    """(n_recordings,) names; empty where none is given."""
     non_speech_h: _Float
     """(n_recordings,) time without speech, hours."""
     echo_min: _Float
     """(n_recordings,) how long only the assistant's playback is heard, minutes."""
     constants: VadConstants
     """What was assumed about the service."""
-    speakers: tuple[str, ...] = ()
-    """(n_recordings,) name of the speaker; empty where there is none."""
     failures: tuple[Failure, ...] = ()
     """Recordings that could not be used."""
 
@@ -171,9 +113,9 @@ class Sweep:
         )
 
     @property
-    def groups(self) -> tuple[str, ...]:
+    def groups(self) -> _Text:
         """(n_recordings,) what is resampled as one: the speaker, or the recording where no speaker is named."""
-        return tuple(one or name for one, name in zip(self.speakers or self.recordings, self.recordings, strict=True))
+        return np.where(self.speakers != "", self.speakers, self.recordings)
 
     @property
     def short_endings(self) -> str:
@@ -201,64 +143,51 @@ class Sweep:
             No such condition.
         """
         if condition not in self.conditions:
-            raise AudioError(f"no condition {condition!r}; there are: {', '.join(dict.fromkeys(self.conditions))}")
-        return self.of_recordings(np.array([one == condition for one in self.conditions]))
+            raise AudioError(
+                f"no condition {condition!r}; there are: {', '.join(dict.fromkeys(self.conditions.tolist()))}"
+            )
+        return self.of_recordings(self.conditions == condition)
 
     def of_recordings(self, chosen: npt.NDArray[np.bool_]) -> Sweep:
         """The same sweep of some recordings: `chosen` has shape (n_recordings,)."""
-        recordings = np.flatnonzero(chosen)
-        turns = np.flatnonzero(chosen[self.turn_recording])
-        pauses = np.flatnonzero(np.isin(self.pause_turn, turns))
-        kept: dict[str, Any] = {}
-        for fields, index in ((_PER_RECORDING, recordings), (_PER_TURN, turns), (_PER_PAUSE, pauses)):
-            kept |= {name: getattr(self, name)[..., index] for name in fields}
-        return replace(
-            self,
-            **kept,
-            turn_ms=self.turn_ms[turns],
-            ending_ms=self.ending_ms[turns],
-            pause_ms=self.pause_ms[pauses],
-            turn_recording=np.searchsorted(recordings, self.turn_recording[turns]),
-            pause_turn=np.searchsorted(turns, self.pause_turn[pauses]),
-            recordings=tuple(self.recordings[k] for k in recordings),
-            conditions=tuple(self.conditions[k] for k in recordings),
-            speakers=tuple(self.speakers[k] for k in recordings) if self.speakers else (),
-        )
+        turns = chosen[self.turn_recording]
+        kept = {"recording": chosen, "turn": turns, "pause": turns[self.pause_turn]}
+        fields = {name: getattr(self, name)[..., kept[axis]] for axis, names in _LAST_AXIS.items() for name in names}
+        fields["turn_recording"] = (np.cumsum(chosen) - 1)[fields["turn_recording"]]
+        fields["pause_turn"] = (np.cumsum(turns) - 1)[fields["pause_turn"]]
+        return replace(self, **fields)
 
-    def grid(self, metric: str, *, condition: str | None = None) -> Grid:
-        """Return one metric over the settings it depends on.
+    def grid(self, metric: str) -> pd.DataFrame:
+        """Return one metric over the settings it depends on: ``sweep.grid("cut_off_rate").loc[0.5, 512]``.
 
         Parameters
         ----------
         metric : str
             One of `METRICS`.
-        condition : str, optional
-            Of the recordings under this condition. Default: of all where there is one condition only, otherwise one
-            grid per condition, along a first axis "condition".
 
         Returns
         -------
-        grid : Grid
-            NaN where no turn, pause or hour is there to count.
+        pandas.DataFrame
+            One row per threshold, one column per silence duration in whole frames (200 ms is 224), per prefix padding,
+            or per both; NaN where no turn, pause or hour is there to count.
 
         Raises
         ------
         AudioError
-            An unknown metric or condition.
+            An unknown metric, or several conditions: `only` picks one.
         """
+        import pandas as pd
+
         if metric not in METRICS:
             raise AudioError(f"unknown metric {metric!r}; there are: {', '.join(METRICS)}")
-        names = list(dict.fromkeys(self.conditions))
-        one = METRICS[metric]
-        coords: dict[str, Any] = dict(zip(_DIMS, (self.thresholds, self.silences_ms, self.prefixes_ms), strict=True))
-        if condition is not None or len(names) <= 1:
-            part = self if condition is None else self.only(condition)
-            values, dims = one.of(part), one.dims
-        else:
-            values, dims = np.stack([one.of(self.only(name)) for name in names]), ("condition", *one.dims)
-            coords["condition"] = np.array(names)
-        kept = {dim: coords[dim] for dim in dims}
-        return Grid(values, dims=dims, coords=kept, name=metric, unit=one.unit, constants=self.constants)
+        if len(names := dict.fromkeys(self.conditions.tolist())) > 1:
+            raise AudioError(f"the sweep has several conditions: {', '.join(names)}").with_hint(
+                "Choose one of them: sweep.only(…)."
+            )
+        one, axes = METRICS[metric], (self.thresholds, self.silences_ms, self.prefixes_ms)
+        index, *columns = (pd.Index(axes[_DIMS.index(dim)], name=dim) for dim in one.dims)
+        across = pd.MultiIndex.from_product(columns) if len(columns) > 1 else columns[0] if columns else [metric]
+        return pd.DataFrame(one.of(self).reshape(len(index), -1), index=index, columns=across)
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per condition and setting, one column per metric (its unit in its name), n beside them.
@@ -270,40 +199,36 @@ class Sweep:
         """
         import pandas as pd
 
-        shape = (len(self.thresholds), len(self.silence_frames), len(self.prefixes_ms))
-        axes = np.meshgrid(self.thresholds, self.silences_ms, self.prefixes_ms, indexing="ij")
-        parts = []
-        for name in dict.fromkeys(self.conditions):
+        index = pd.MultiIndex.from_product([self.thresholds, self.silences_ms, self.prefixes_ms], names=_DIMS)
+        shape, parts = [len(level) for level in index.levels], {}
+        for name in dict.fromkeys(self.conditions.tolist()):
             part = self.only(name)
-            columns: dict[str, Any] = {"condition": name}
-            columns |= {dim: axis.ravel() for dim, axis in zip(_DIMS, axes, strict=True)}
-            columns |= {"n_turns": part.n_turns, "n_pauses": len(part.pause_turn)}
+            columns: dict[str, Any] = {"n_turns": part.n_turns, "n_pauses": len(part.pause_turn)}
             for metric, one in METRICS.items():
                 spread = tuple(slice(None) if dim in one.dims else None for dim in _DIMS)
                 columns[metric] = np.broadcast_to(one.of(part)[spread], shape).ravel()
-            parts.append(pd.DataFrame(columns))
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*_DIMS, *METRICS])
+            parts[name] = pd.DataFrame(columns, index=index)
+        table: pd.DataFrame = pd.concat(parts, names=["condition"]).reset_index()
+        return table
 
     def __repr__(self) -> str:
-        conditions = len(set(self.conditions))
-        return (
-            f"<Sweep: {len(self.thresholds)} thresholds × {len(self.silence_frames)} silences × "
-            f"{len(self.prefixes_ms)} prefixes; {len(self.recordings)} recordings, {self.n_turns} turns, "
-            f"{len(self.pause_turn)} pauses{f', {conditions} conditions' if conditions > 1 else ''}"
-            f"{f'; {len(self.failures)} FAILED' if self.failures else ''}>"
-        )
+        n_t, n_s, n_p = len(self.thresholds), len(self.silence_frames), len(self.prefixes_ms)
+        counts = [f"{len(self.recordings)} recordings", f"{self.n_turns} turns", f"{len(self.pause_turn)} pauses"]
+        if (conditions := len(set(self.conditions.tolist()))) > 1:
+            counts.append(f"{conditions} conditions")
+        failed = f"; {len(self.failures)} FAILED" if self.failures else ""
+        return f"<Sweep: {n_t} thresholds × {n_s} silences × {n_p} prefixes; {', '.join(counts)}{failed}>"
 
 
-_PER_TURN: Final[tuple[str, ...]] = ("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms")
-_PER_PAUSE: Final[tuple[str, ...]] = ("pause_cut",)
-_PER_RECORDING: Final[tuple[str, ...]] = (
-    "false_triggers",
-    "self_interruptions",
-    "billed_tokens",
-    "duration_ms",
-    "non_speech_h",
-    "echo_min",
-)
+_LAST_AXIS: Final = {
+    "turn": ("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms", "ending_ms", "turn_recording"),
+    "pause": ("pause_cut", "pause_turn"),
+    "recording": (
+        *("false_triggers", "self_interruptions", "billed_tokens"),
+        *("recordings", "conditions", "speakers", "non_speech_h", "echo_min"),
+    ),
+}
+"""Fields of a `Sweep` by what their last axis counts."""
 
 
 @dataclass(frozen=True)
@@ -356,18 +281,6 @@ METRICS: Final[dict[str, _Metric]] = {
 """name -> how it comes from a `Sweep`, over which settings, in which unit. Shares lie between 0 and 1."""
 
 
-def _index(coordinates: npt.NDArray[Any], wanted: Any, dim: str, constants: VadConstants) -> int:
-    if dim == "silence_duration_ms" and wanted not in coordinates:
-        wanted = constants.silence_frames(wanted) * FRAME_MS
-    if coordinates.dtype.kind in "fi":
-        hits = np.flatnonzero(np.isclose(coordinates.astype(float), wanted, rtol=0, atol=1e-9))
-    else:
-        hits = np.flatnonzero(coordinates == wanted)
-    if not len(hits):
-        raise AudioError(f"{dim} {wanted!r} was not swept; there are: {', '.join(map(str, coordinates.tolist()))}")
-    return int(hits[0])
-
-
 THRESHOLDS: Final = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 """0.1 to 0.9. Chosen."""
 SILENCES_MS: Final = tuple(range(192, 1633, 32))
@@ -378,13 +291,33 @@ SERVER_MODEL_V1: Final = VadConstants()
 """What public logs make likely: inference, to be corrected by a calibration."""
 
 
+def setting_of(detection: ServerVad, name: str) -> Any:
+    """Return a setting of a turn detection, the service's default where it is not set."""
+    value = getattr(detection, name)
+    return value if isinstance(value, int | float) else getattr(SERVER_VAD_DEFAULTS, name)
+
+
+def pareto_front(x: npt.ArrayLike, y: npt.ArrayLike) -> list[int]:
+    """Return the points that no other beats on both axes, by growing x.
+
+    Examples
+    --------
+    >>> pareto_front([3, 1, 2, 2], [0.1, 0.5, 0.5, 0.2])
+    [1, 3, 0]
+    """
+    across, up = np.asarray(x, float), np.asarray(y, float)
+    order = np.lexsort((up, across))
+    least = np.minimum.accumulate(np.concatenate([[np.inf], up[order]]))
+    return [int(k) for k in order[up[order] < least[:-1]]]
+
+
 def sweep(
     recordings: Source | Iterable[Source],
     *,
     thresholds: npt.ArrayLike = THRESHOLDS,
     silences_ms: npt.ArrayLike = SILENCES_MS,
     prefixes_ms: npt.ArrayLike = PREFIXES_MS,
-    conditions: Iterable[Condition] = (AsRecorded(),),
+    conditions: Iterable[Condition] = (FramePhase(0),),
     constants: VadConstants = SERVER_MODEL_V1,
     executor: Executor | None = None,
     cache: bool | str | os.PathLike[str] = True,
@@ -428,14 +361,15 @@ def sweep(
     >>> from rtnb.audio import babble
     >>> recording = Recording.of_one_turn(babble("Hello, is this on?").audio, rate_hz=24_000).padded()
     >>> result = sweep(recording, thresholds=[0.5], silences_ms=[200, 500], cache=False, progress=False)
-    >>> result.silences_ms.tolist(), result.grid("no_fire_rate").values.tolist()
+    >>> result.silences_ms.tolist(), result.grid("no_fire_rate").to_numpy().tolist()
     ([224, 512], [[0.0, 0.0]])
     """
-    settings = check_settings(thresholds, silences_ms, prefixes_ms, constants)
+    settings = {"thresholds": thresholds, "silences_ms": silences_ms, "prefixes_ms": prefixes_ms}
+    _axes(**settings, constants=constants)  # a wrong one is refused before anything is listened to
     heard, failures = listen(
         recordings, conditions=conditions, executor=executor, cache=cache, progress=progress, load=load
     )
-    return replace(_evaluate(heard, *settings, constants), failures=tuple(failures))
+    return replace(evaluate(heard, **settings, constants=constants), failures=tuple(failures))
 
 
 def evaluate(
@@ -450,49 +384,55 @@ def evaluate(
 
     For one more threshold or silence alone, ask `rtnb.analysis.gaps.Gaps`: it takes a fraction of a millisecond.
     """
-    return _evaluate(heard, *check_settings(thresholds, silences_ms, prefixes_ms, constants), constants)
+    levels, frames, prefixes = _axes(thresholds, silences_ms, prefixes_ms, constants)
+    pauses = [len(turn.pauses) for one in heard for turn in one.turns]
+    sizes = {"turn": len(pauses), "pause": sum(pauses), "recording": len(heard)}
+    axis_of = {name: axis for axis, names in _LAST_AXIS.items() for name in names}
+    found: dict[str, Any] = {}
+    endings, at = [], dict.fromkeys(sizes, 0)
+    for block in _blocks(heard):
+        track = Track(block)
+        endings.append(track.ending_ms)
+        for t, level in enumerate(levels.tolist()):
+            gaps = Gaps(track, threshold=level, constants=constants)
+            for name, values in (gaps.onsets(prefixes) | gaps.at(frames, prefixes_ms=prefixes)).items():
+                axis = axis_of[name]
+                if name not in found:
+                    found[name] = np.empty((len(levels), *values.shape[:-1], sizes[axis]), values.dtype)
+                found[name][t, ..., at[axis] : at[axis] + values.shape[-1]] = values
+        for axis, n in (("turn", track.n_turns), ("pause", len(track.pause_turn)), ("recording", len(block))):
+            at[axis] += n
+    for name, text in (("recordings", "name"), ("conditions", "condition"), ("speakers", "speaker")):
+        found[name] = np.array([getattr(one, text) for one in heard], str)
+    return Sweep(
+        thresholds=levels,
+        silence_frames=frames,
+        prefixes_ms=prefixes,
+        **found,
+        ending_ms=np.concatenate(endings),
+        turn_recording=np.repeat(np.arange(len(heard)), [len(one.turns) for one in heard]),
+        pause_turn=np.repeat(np.arange(len(pauses)), pauses),
+        non_speech_h=np.array([sum(end - start for start, end in one.non_speech) for one in heard]) / 3_600_000,
+        echo_min=np.array([sum(end - start for start, end in one.echo) for one in heard]) / 60_000,
+        constants=constants,
+    )
 
 
-def check_settings(
+def _axes(
     thresholds: npt.ArrayLike, silences_ms: npt.ArrayLike, prefixes_ms: npt.ArrayLike, constants: VadConstants
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The axes of a sweep: thresholds, silences in frames, prefixes in ms; each sorted, each value once.
-
-    Raises
-    ------
-    AudioError
-        None of one kind, or a value out of its range.
-    """
-    axes = []
-    for name, values, most in (
-        ("thresholds", thresholds, 1.0),
-        ("silences_ms", silences_ms, np.inf),
-        ("prefixes_ms", prefixes_ms, np.inf),
-    ):
-        axis = np.unique(np.asarray(values, float))
+) -> tuple[_Float, _Int, _Int]:
+    """Return the axes of a sweep: thresholds, silences in frames, prefixes in ms; each sorted, each value once."""
+    axes = {"thresholds": thresholds, "silences_ms": silences_ms, "prefixes_ms": prefixes_ms}
+    sorted_axes = {name: np.unique(np.asarray(values, float)) for name, values in axes.items()}
+    for name, axis in sorted_axes.items():
+        most = 1.0 if name == "thresholds" else np.inf
         if not len(axis) or not (np.isfinite(axis).all() and axis[0] >= 0 and axis[-1] <= most):
             raise AudioError(f"{name} are {axis.tolist()}: give at least one, from 0 to {most:g}")
-        axes.append(axis)
-    levels, silences, prefixes = axes
+    levels, silences, prefixes = sorted_axes.values()
     if (prefixes % 1).any():
         raise AudioError(f"prefixes_ms are {prefixes.tolist()}: the service takes whole milliseconds")
     frames = np.unique([constants.silence_frames(ms) for ms in silences.tolist()])
     return levels, frames.astype(np.int64), prefixes.astype(np.int64)
-
-
-def _empty(n_t: int, n_s: int, n_p: int, *, n_turns: int, n_pauses: int, n_recordings: int) -> dict[str, Any]:
-    """Return arrays for all results of a sweep, by their names."""
-    return {
-        "cut_off": np.empty((n_t, n_s, n_turns), bool),
-        "delay_ms": np.empty((n_t, n_s, n_turns), np.float32),
-        "onset_delay_ms": np.empty((n_t, n_turns), np.float32),
-        "missed": np.empty((n_t, n_turns), bool),
-        "clipped_ms": np.empty((n_t, n_p, n_turns), np.float32),
-        "pause_cut": np.empty((n_t, n_s, n_pauses), bool),
-        "false_triggers": np.empty((n_t, n_s, n_recordings), np.int32),
-        "self_interruptions": np.empty((n_t, n_s, n_recordings), np.int32),
-        "billed_tokens": np.empty((n_t, n_s, n_p, n_recordings), np.float32),
-    }
 
 
 def _blocks(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
@@ -506,55 +446,3 @@ def _blocks(heard: Sequence[Heard]) -> Iterator[list[Heard]]:
         block.append(one)
         n_frames += len(one.probabilities)
     yield block
-
-
-def _joined(name: str, axis: str, tracks: Sequence[Track], placed: Sequence[dict[str, int]]) -> npt.NDArray[np.int64]:
-    """Return indices of all blocks, each moved by what is before its block."""
-    parts = [getattr(track, name) + at[axis] for track, at in zip(tracks, placed, strict=True)]
-    return np.concatenate(parts).astype(np.int64)
-
-
-def _evaluate(
-    heard: Sequence[Heard],
-    levels: npt.NDArray[np.float64],
-    frames: npt.NDArray[np.int64],
-    prefixes: npt.NDArray[np.int64],
-    constants: VadConstants,
-) -> Sweep:
-    blocks = list(_blocks(heard))
-    tracks = [Track(block) for block in blocks]
-    n_t, n_s, n_p, n = len(levels), len(frames), len(prefixes), len(heard)
-    n_turns, n_pauses = (
-        sum(counts) for counts in zip(*((one.n_turns, len(one.pause_turn)) for one in tracks), strict=True)
-    )
-    found = _empty(n_t, n_s, n_p, n_turns=n_turns, n_pauses=n_pauses, n_recordings=n)
-    at = {"turn": 0, "pause": 0, "recording": 0}
-    placed: list[dict[str, int]] = []
-    for track in tracks:
-        placed.append(dict(at))
-        sizes = {"turn": track.n_turns, "pause": len(track.pause_turn), "recording": len(track.offsets)}
-        for t, threshold in enumerate(levels.tolist()):
-            gaps = Gaps(track, threshold=threshold, constants=constants)
-            for part in (gaps.onsets(prefixes), gaps.at(frames, prefixes_ms=prefixes)):
-                for name, values in vars(part).items():
-                    axis = "pause" if name in _PER_PAUSE else "recording" if name in _PER_RECORDING else "turn"
-                    found[name][t, ..., at[axis] : at[axis] + sizes[axis]] = values
-        at = {axis: at[axis] + sizes[axis] for axis in at}
-    return Sweep(
-        thresholds=levels,
-        silence_frames=frames,
-        prefixes_ms=prefixes,
-        **found,
-        turn_ms=np.concatenate([one.turn_ms for one in tracks]),
-        ending_ms=np.concatenate([one.ending_ms for one in tracks]),
-        turn_recording=_joined("turn_recording", "recording", tracks, placed),
-        pause_ms=np.concatenate([one.pause_ms for one in tracks]),
-        pause_turn=_joined("pause_turn", "turn", tracks, placed),
-        recordings=tuple(one.name for one in heard),
-        conditions=tuple(one.condition for one in heard),
-        duration_ms=np.array([one.duration_ms for one in heard]),
-        non_speech_h=np.array([sum(end - start for start, end in one.non_speech) for one in heard]) / 3_600_000,
-        echo_min=np.array([sum(end - start for start, end in one.echo) for one in heard]) / 60_000,
-        constants=constants,
-        speakers=tuple(one.speaker for one in heard) if any(one.speaker for one in heard) else (),
-    )

@@ -12,11 +12,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from rtnb.analysis.calibration import Calibration, Observed, fit_constants
+from rtnb.analysis.sweeping import setting_of
 from rtnb.audio import Audio, codec, ms_to_samples, resample
 from rtnb.client.log import EventLog
 from rtnb.client.session import Session
 from rtnb.errors import AudioError, LocalProtocolError
-from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.protocol.values import ServerVad
 from rtnb.vad import FRAME_MS
 
 SETTINGS: Final = tuple(
@@ -127,7 +128,7 @@ async def _stream(
     session: Session, clips: Sequence[Clip], setting: ServerVad, stream: list[Audio], *, paced: bool | float
 ) -> Observed:
     """Send all clips under one setting; the events of the service are read later."""
-    threshold, silence_ms, prefix_ms = (_setting(setting, name) for name in _NAMES)
+    threshold, silence_ms, prefix_ms = (setting_of(setting, name) for name in _NAMES)
     asked = ServerVad(
         threshold=threshold,
         silence_duration_ms=int(silence_ms),
@@ -157,12 +158,6 @@ async def _stream(
         clips_ms=_begin(clips, start_ms, gap_ms=int(silence_ms) + _GAP_MS),
         problems=_differences(asked, session.config.turn_detection),
     )
-
-
-def _setting(setting: ServerVad, name: str) -> float:
-    """Return a setting, or the service's default where it is not set."""
-    value = getattr(setting, name)
-    return value if isinstance(value, int | float) else float(getattr(SERVER_VAD_DEFAULTS, name))
 
 
 def _joined(clips: Sequence[Clip], rate_hz: int, *, gap_ms: int) -> Audio:

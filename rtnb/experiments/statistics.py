@@ -22,8 +22,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-
-from rtnb.analysis.intervals import student_quantile
+from scipy.special import stdtrit
 
 CONFIDENCE: Final = 0.95
 """Of every interval, and 1 - the error of "shown" (chosen: the convention)."""
@@ -156,7 +155,7 @@ def _interval(means: npt.NDArray[np.float64], *, pseudo: tuple[float, ...], seed
         return nan, nan
     sample = np.append(means, pseudo)
     n = len(sample)
-    t = student_quantile((1 + CONFIDENCE) / 2, df=n - 1)
+    t = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
     outside = _NORMAL.cdf(-sqrt(n / (n - 1)) * t)
     drawn = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
     low, high = np.quantile(sample[drawn].mean(axis=1), (outside, 1 - outside))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from rtnb.analysis.conditions import AS_RECORDED
-from rtnb.analysis.sweeping import Sweep
+from rtnb.analysis.conditions import AS_RECORDED, FRAME_PHASES
+from rtnb.analysis.sweeping import _LAST_AXIS, Sweep
 from rtnb.vad import VadConstants
 
 THRESHOLDS = np.array([0.3, 0.5, 0.7])
 SILENCE_FRAMES = np.arange(4, 52)
+ROOMS = 10
 PREFIXES_MS = np.array([0.0, 100.0, 300.0, 500.0])
 
 
@@ -31,11 +33,12 @@ def grid(
     fade_ms = np.abs(rng.normal(120, 60, n_turns))
     reach_ms = longest_ms + np.array([-40, 0, 40])[:, None]  # a lower threshold hears less of a pause
     silence_ms = 32 * SILENCE_FRAMES
-    n_recordings = -(-n_turns // per_recording) + 1  # the last holds room tone only
+    n_recordings = -(-n_turns // per_recording) + ROOMS  # the last ones hold room tone only
     false = np.zeros((3, len(SILENCE_FRAMES), n_recordings), int)
-    false[:, :, -1] = np.round(np.array(triggers_per_h) * room_h)[:, None]
+    share = np.linspace(0, 1, ROOMS + 1)
+    false[:, :, -ROOMS:] = np.diff(np.round(np.array(triggers_per_h)[:, None] * room_h * share))[:, None]
     hours = np.zeros(n_recordings)
-    hours[-1] = room_h
+    hours[-ROOMS:] = room_h / ROOMS
     return Sweep(
         thresholds=THRESHOLDS,
         silence_frames=SILENCE_FRAMES,
@@ -51,20 +54,26 @@ def grid(
         false_triggers=false,
         self_interruptions=np.zeros_like(false),
         billed_tokens=np.zeros((3, len(SILENCE_FRAMES), len(PREFIXES_MS), n_recordings), np.float32),
-        turn_ms=np.tile([500.0, 3000.0], (n_turns, 1)),
         ending_ms=np.full(n_turns, 3000.0),
         turn_recording=np.arange(n_turns) // per_recording,
-        pause_ms=np.zeros((0, 2)),
         pause_turn=np.zeros(0, int),
-        recordings=tuple(f"clip {k}" for k in range(n_recordings)),
-        conditions=(AS_RECORDED,) * n_recordings,
-        duration_ms=np.full(n_recordings, 6000.0),
+        recordings=np.array([f"clip {k}" for k in range(n_recordings)]),
+        conditions=np.full(n_recordings, AS_RECORDED),
+        speakers=np.full(n_recordings, ""),
         non_speech_h=hours,
         echo_min=np.zeros(n_recordings),
         constants=VadConstants(),
     )
 
 
-def phases(n_turns: int, **options: Any) -> list[Sweep]:
+def phases(n_turns: int, **options: Any) -> Sweep:
     """The same turns at four frame phases."""
-    return [grid(n_turns, phase=phase, **options) for phase in range(4)]
+    sweeps = [grid(n_turns, phase=phase, **options) for phase in range(4)]
+    n = len(sweeps[0].recordings)
+    fields = {
+        name: np.concatenate([getattr(one, name) for one in sweeps], axis=-1)
+        for name in (*_LAST_AXIS["turn"], *_LAST_AXIS["recording"])
+    }
+    fields["turn_recording"] = np.concatenate([one.turn_recording + k * n for k, one in enumerate(sweeps)])
+    fields["conditions"] = np.repeat([phase.name for phase in FRAME_PHASES], n)
+    return replace(sweeps[0], **fields)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rtnb.analysis import AssistantEcho, Gain, MuLaw, Noise, Recording, RoomEcho, Turn
-from rtnb.analysis.conditions import NOMINAL_SPEECH_DBFS, convolve
+from rtnb.analysis import Gain, MuLaw, Noise, Recording, Turn
+from rtnb.analysis.conditions import NOMINAL_SPEECH_DBFS
 from rtnb.audio import babble
 from rtnb.errors import AudioError
 
@@ -27,7 +27,7 @@ def speech(recording: Recording) -> np.ndarray:
     return np.concatenate([audio[RATE : RATE * 12 // 10], audio[RATE * 13 // 10 : RATE + len(SPOKEN)]])
 
 
-ALL = [Gain(-12), Noise(10), Noise(0, noise=TONE), RoomEcho(), AssistantEcho(TONE), MuLaw()]
+ALL = [Gain(-12), Noise(10), Noise(0, noise=TONE), MuLaw()]
 
 
 @pytest.mark.parametrize("condition", ALL, ids=lambda one: one.name)
@@ -61,30 +61,6 @@ def test_noise_at_another_rate_keeps_its_pitch() -> None:
     assert np.argmax(np.abs(np.fft.rfft(added[:RATE]))) == pytest.approx(1000, abs=2)
 
 
-def test_a_room_rings_as_long_as_it_says_and_keeps_the_direct_sound() -> None:
-    click = np.zeros(RATE, np.float32)
-    click[100] = 0.5
-    heard = RoomEcho(400, direct_to_reverberant_db=3).apply(Recording(click, rate_hz=RATE)).audio
-    assert heard[100] == pytest.approx(0.5, abs=1e-3)
-    tail = heard[101:]
-    assert power_db(heard[100:101]) - 10 * np.log10(np.sum(tail.astype(float) ** 2)) == pytest.approx(3, abs=0.1)
-    early, late = power_db(tail[: RATE // 20]), power_db(tail[RATE // 5 : RATE // 4])
-    assert early - late == pytest.approx(0.2 / 0.4 * 60, abs=2)
-
-
-def test_convolution_is_that_of_numpy() -> None:
-    response = np.random.default_rng(0).standard_normal(700).astype(np.float32)
-    audio = np.tile(TALK.audio, 3)[:70_000]
-    np.testing.assert_allclose(convolve(audio, response), np.convolve(audio, response)[: len(audio)], atol=1e-4)
-
-
-def test_where_nobody_speaks_there_is_echo_now() -> None:
-    changed = AssistantEcho(TONE, below_speech_db=20).apply(TALK)
-    assert changed.echo == TALK.non_speech
-    assert changed.non_speech == ()
-    assert power_db(speech(TALK)) - power_db(changed.audio - TALK.audio) == pytest.approx(20, abs=0.2)
-
-
 def test_a_telephone_line() -> None:
     changed = MuLaw().apply(TALK)
     assert changed.rate_hz == 8_000
@@ -95,9 +71,7 @@ def test_a_telephone_line() -> None:
     "make, says",
     [
         (lambda: Gain(float("nan")), "db is nan"),
-        (lambda: RoomEcho(0), "rt60_ms is 0"),
         (lambda: Noise(0, noise=Recording(QUIET, rate_hz=RATE, name="nothing")), "'nothing' is silent"),
-        (lambda: AssistantEcho(Recording(QUIET, rate_hz=RATE, name="nothing")), "'nothing' is silent"),
     ],
 )
 def test_conditions_are_checked(make: type, says: str) -> None:

@@ -72,7 +72,7 @@ def test_server_vad_rows_are_those_of_a_sweep() -> None:
     recordings = [turn("one"), turn("two", tail_ms=2_000)]
     table = compare_detectors(recordings, ["server_vad"], thresholds=[0.3, 0.5], silences_ms=[200, 800])
     found = sweep(recordings, thresholds=[0.3, 0.5], silences_ms=[200, 800], cache=False, progress=False)
-    assert table["cut_off"].tolist() == found.grid("cut_off_rate").values.ravel().tolist()
+    assert table["cut_off"].tolist() == found.grid("cut_off_rate").to_numpy().ravel().tolist()
     assert table["silence_ms"].tolist() == [224, 800] * 2
 
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from rtnb.analysis.intervals import (
     clopper_pearson,
     effective_turns,
-    incomplete_beta,
+    keeps_share,
     most_events,
-    poisson_upper,
     resample_weights,
     turns_needed,
     weighted_quantiles,
@@ -81,20 +80,6 @@ def test_the_most_events_are_the_last_whose_bound_keeps_the_share(n: int, share:
     assert clopper_pearson(most + 1, n)[1] > share - 1e-5
 
 
-@pytest.mark.parametrize(
-    "a, b, x",
-    [
-        (76.5771979489866, 68.53589892957912, 0.5273303301678339),
-        (294.1466882319096, 304.8703437965211, 0.49107874237072846),
-    ],
-)
-def test_the_beta_function_ends_where_both_sides_prefer_their_complement(a: float, b: float, x: float) -> None:
-    """Rounding puts x and 1 - x both above the points from which on the complement is taken."""
-    assert x > (a + 1) / (a + b + 2)
-    assert 1 - x > (b + 1) / (a + b + 2)
-    assert incomplete_beta(a, b, x) + incomplete_beta(b, a, 1 - x) == pytest.approx(1, abs=1e-9)
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.02, 0.04])
 def test_the_turns_needed_suffice_four_times_in_five(rate: float) -> None:
     n = turns_needed(rate, share=0.1)
@@ -104,6 +89,30 @@ def test_the_turns_needed_suffice_four_times_in_five(rate: float) -> None:
     assert turns_needed(0.1, share=0.1) is None
 
 
-def test_a_rate_that_was_never_observed_has_an_upper_end_all_the_same() -> None:
-    assert poisson_upper(0, 2.0) == pytest.approx(-np.log(0.05) / 2)
-    assert poisson_upper(10, 1.0) == pytest.approx(16.96, abs=0.01)  # Garwood's table, 90 % two-sided
+@pytest.mark.parametrize("count, per_h", [(0, -np.log(0.05) / 2), (10, 16.96 / 2)])
+def test_a_rate_is_a_share_of_seconds(count: int, per_h: float) -> None:
+    """Garwood's exact interval of a Poisson rate, 90 % two-sided, in two hours."""
+    assert 3600 * clopper_pearson(count, 7200)[1] == pytest.approx(per_h, rel=1e-3)
+
+
+@pytest.mark.parametrize("uneven, per_h", [(1.0, 30.0), (0.5, 60.0), (0.0, 30.0)])
+def test_the_upper_end_of_a_rate_respects_recordings_that_differ(uneven: float, per_h: float) -> None:
+    rng, one = np.random.default_rng(4), np.ones((1, 12))
+    seconds = np.geomspace(60, 600, 12)
+    covered = []
+    for _ in range(400):
+        rates = per_h * (rng.gamma(1 / uneven, uneven, 12) if uneven else np.ones(12))
+        counts = rng.poisson(rates * seconds / 3600).astype(float)[:, None]
+        unknown = 1 + 0.5 * per_h / 3600 * float(seconds.mean())
+        share, n, _ = effective_turns(one, counts, seconds, most=per_h / 1800, unknown=unknown)
+        covered.append(3600 * clopper_pearson(share[0, 0] * n[0, 0], n[0, 0])[1] >= per_h)
+    assert np.mean(covered) >= 0.88
+
+
+@given(n=st.integers(1, 400), count=st.floats(0, 1), share=st.floats(0.01, 1.0))
+def test_arrays_keep_a_share_where_the_interval_does(n: int, count: float, share: float) -> None:
+    high = clopper_pearson(n * count, n)[1]
+    for size in (n, 3 * n):  # the size is, and is not, one of those between which is interpolated
+        kept = keeps_share(np.array([n * count, 0]), np.array([n, size]), share=share)[0]
+        assert not kept or high <= share + 1e-3
+        assert kept or high > 0.97 * share - 1 / n

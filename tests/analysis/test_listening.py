@@ -51,7 +51,9 @@ def test_what_was_heard_is_kept_by_content(tmp_path: Path, monkeypatch: pytest.M
     assert np.array_equal(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path / "new"), expected)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: b"", lambda data: data[:-1] + b"\x07"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-5], lambda data: b"", lambda data: data.replace(data[200:204], b"\x07abc")]
+)
 def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, damage: Any) -> None:
     expected = cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path)
     (file,) = tmp_path.iterdir()
@@ -59,14 +61,15 @@ def test_a_damaged_file_is_noticed_and_replaced(tmp_path: Path, damage: Any) -> 
     file.write_bytes(damage(whole))
     with pytest.warns(UserWarning, match="is damaged: listening anew"):
         assert np.array_equal(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path), expected)
-    assert file.read_bytes() == whole
+    assert len(file.read_bytes()) == len(whole)
+    assert np.array_equal(cached_probabilities(AUDIO, rate_hz=RATE, folder=tmp_path), expected)
 
 
 def test_many_writers_leave_one_whole_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: cached_probabilities(AUDIO[:RATE], rate_hz=RATE, folder=tmp_path), range(32)))
     assert all(np.array_equal(one, found[0]) for one in found)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".vad"]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path) -> None:
@@ -123,12 +126,12 @@ def test_a_cluster_gives_the_same_numbers_and_reports_the_same_failure(folder: P
         here = sweep(recordings, **settings, cache=False)
     with cluster() as executor, pytest.warns(UserWarning, match="2 of 14 could not be used"):
         there = sweep(recordings, **settings, cache=folder / "cache", executor=executor)
-    assert there.recordings == here.recordings
-    assert there.conditions == here.conditions
+    assert there.recordings.tolist() == here.recordings.tolist()
+    assert there.conditions.tolist() == here.conditions.tolist()
     assert there.failures == here.failures
     assert here.failures[0].name.endswith("clip3.wav")
     assert "AudioError" in here.failures[0].error
-    for name in ("delay_ms", "cut_off", "billed_tokens", "turn_ms"):
+    for name in ("delay_ms", "cut_off", "billed_tokens", "ending_ms"):
         assert np.array_equal(getattr(there, name), getattr(here, name), equal_nan=name != "cut_off")
     assert len(list((folder / "cache").iterdir())) == 12
 

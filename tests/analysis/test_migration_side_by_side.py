@@ -29,8 +29,8 @@ def test_renamed_doubled_and_missing_events_are_seen() -> None:
         ["conversation.created", "", 1, 0, False],
         ["conversation.item.created", "conversation.item.added", 1, 1, True],
         ["", "conversation.item.done", 0, 1, False],
-        ["response.audio_transcript.delta", words, 2, 1, True],
         ["response.audio.delta", sound, 3, 1, True],
+        ["response.audio_transcript.delta", words, 2, 1, True],
         ["response.done", "response.done", 1, 2, False],
     ]
 

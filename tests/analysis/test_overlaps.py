@@ -11,7 +11,7 @@ import pytest
 
 import rtnb
 from rtnb.analysis import Overlap, overlap_lab, plot_overlaps
-from rtnb.analysis.overlaps import clustered_median, clustered_share
+from rtnb.analysis.intervals import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording, read_audio
 from rtnb.audio import babble
 from rtnb.errors import AudioError

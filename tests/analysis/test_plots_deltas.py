@@ -43,7 +43,7 @@ def test_two_panels_with_units_and_one_colour_per_delta() -> None:
     assert len(set(colours)) == 3
     bars = [bar.get_x() for bar in axes[1].patches]
     assert bars == pytest.approx([0.0, 0.1, 0.2])
-    assert "300 ms after the request" in axes[1].texts[0].get_text()
+    assert "300 ms after the request" in axes[1].get_title(loc="right")
 
 
 def test_into_axes_of_ones_own() -> None:

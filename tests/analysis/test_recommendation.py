@@ -9,14 +9,13 @@ import pytest
 
 from rtnb.analysis.conditions import FRAME_PHASES
 from rtnb.analysis.recommendation import recommend
-from rtnb.analysis.sweeping import Sweep
 from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol import ServerVad
 from tests.analysis.grids import THRESHOLDS, grid, phases
 from tests.benchmarks.coverage import POWER, SCENARIOS, table
 
 
-@pytest.mark.parametrize("number", [0, 3, 5, 6, 8])
+@pytest.mark.parametrize("number", [0, 3, 5, 6, 8, 9])
 def test_promises_hold_in_simulation(number: int) -> None:
     """The quick version of tests/benchmarks/coverage.py, with loose bounds."""
     row = table(SCENARIOS[number], 24, None)
@@ -34,7 +33,7 @@ def test_too_few_recordings_are_said_to_be_too_few() -> None:
     assert answer.choice is None
     assert answer.verdict.startswith("Not shown: 5 recordings, at least 8 are needed.")
     assert answer.default.cut_off == pytest.approx(
-        float(grid(100, per_recording=20).grid("cut_off_rate").sel(threshold=0.5, silence_duration_ms=200))
+        float(grid(100, per_recording=20).grid("cut_off_rate").loc[0.5, 224])
     )
     with pytest.raises(RtnbError, match="at least 8 are needed"):
         _ = answer.turn_detection
@@ -46,7 +45,7 @@ def test_too_few_recordings_are_said_to_be_too_few() -> None:
 
 def test_recordings_of_one_speaker_are_one_group() -> None:
     sweep = grid(150)
-    speakers = tuple(f"speaker {k % 3}" for k in range(len(sweep.recordings)))
+    speakers = np.array([f"speaker {k % 3}" for k in range(len(sweep.recordings))])
     answer = recommend(replace(sweep, speakers=speakers))
     assert answer.verdict.startswith("Not shown: 3 speakers, at least 8 are needed.")
 
@@ -69,7 +68,7 @@ def test_short_endings_are_named_and_are_no_turns_that_never_end(ending_ms: floa
     assert answer.choice is None or answer.choice.silence_duration_ms + 320 <= ending_ms
     if answer.choice is None:
         assert sweep.short_endings in answer.advice
-    least = float(sweep.grid("cut_off_rate").values.min())
+    least = float(sweep.grid("cut_off_rate").to_numpy().min())
     assert min(one.cut_off for one in answer.front) == pytest.approx(least)
 
 
@@ -89,10 +88,6 @@ def test_the_answer_is_ready_for_the_session_and_for_reading() -> None:
         "4 frame phases",
     ):
         assert said in text
-    assert text.splitlines()[0] in answer._repr_html_()
-    table = answer.to_frame()
-    assert set(table["n_turns"]) == {150}
-    assert {"choice", "default"} <= {role for roles in table["role"] for role in roles.split(", ")}
     assert repr(recommend(phases(150))) == text  # same seed, same answer
 
 
@@ -118,36 +113,13 @@ def test_constraints_hold_and_are_named_where_nothing_meets_them() -> None:
     assert bought.choice is None or bought.choice.no_fire <= 0.05
 
 
-def test_frame_phases_of_one_sweep_are_told_apart() -> None:
-    sweeps = phases(60)
+def test_frame_phases_of_a_turn_are_one_turn() -> None:
     names = [phase.name for phase in FRAME_PHASES]
     assert names == ["as recorded", "frame phase +8 ms", "frame phase +16 ms", "frame phase +24 ms"]
-    joined = _joined(
-        [replace(one, conditions=(name,) * len(one.recordings)) for one, name in zip(sweeps, names, strict=True)]
-    )
-    assert repr(recommend(joined, n_resamples=50)) == repr(recommend(sweeps, n_resamples=50))
-
-
-def _joined(sweeps: list[Sweep]) -> Sweep:
-    """Sweeps of different conditions as one."""
-    first = sweeps[0]
-    last = {name: np.concatenate([getattr(one, name) for one in sweeps], axis=-1) for name in _BY_TURN_OR_RECORDING}
-    shift = [k * len(first.recordings) for k in range(len(sweeps))]
-    return replace(
-        first,
-        **last,
-        turn_ms=np.concatenate([one.turn_ms for one in sweeps]),
-        ending_ms=np.concatenate([one.ending_ms for one in sweeps]),
-        turn_recording=np.concatenate([one.turn_recording + s for one, s in zip(sweeps, shift, strict=True)]),
-        recordings=first.recordings * len(sweeps),
-        conditions=tuple(name for one in sweeps for name in one.conditions),
-    )
-
-
-_BY_TURN_OR_RECORDING = (
-    *("cut_off", "delay_ms", "onset_delay_ms", "missed", "clipped_ms"),
-    *("false_triggers", "self_interruptions", "billed_tokens", "duration_ms", "non_speech_h", "echo_min"),
-)
+    answer, alone = recommend(phases(60), n_resamples=50), recommend(grid(60), n_resamples=50)
+    assert (answer.n_turns, answer.n_recordings, answer.n_phases) == (60, 60, 4)
+    assert answer.default.cut_off == pytest.approx(alone.default.cut_off, abs=0.05)
+    assert answer.default.cut_off_high == pytest.approx(alone.default.cut_off_high, abs=0.08)
 
 
 def test_the_default_is_kept_where_nothing_is_better() -> None:
@@ -163,10 +135,8 @@ def test_the_default_must_be_there_to_be_compared_with() -> None:
     assert other.default.silence_duration_ms == 512
     with pytest.raises(AudioError, match=r"does not hold the default, threshold 0\.45 and 224 ms"):
         recommend(small, default=ServerVad(threshold=0.45, silence_duration_ms=200))
-    with pytest.raises(AudioError, match="differ"):
-        recommend([small, grid(31)])
     with pytest.raises(AudioError, match="no turns"):
         recommend(grid(0))
-    twice = replace(small, conditions=tuple("ab"[k % 2] for k in range(len(small.conditions))))
+    twice = replace(small, conditions=np.resize(["a", "b"], len(small.conditions)))
     with pytest.raises(AudioError, match=r"2 conditions, of which these change the audio: \['a', 'b'\]"):
         recommend(twice)

@@ -88,7 +88,7 @@ def test_what_is_far_from_turns_and_echo_is_non_speech() -> None:
     recording = Recording(audio, rate_hz=16_000, turns=[(1000, 1100)], echo=[(2000, 2200)])
     assert recording.non_speech == ((0, 750), (1350, 1750), (2450, 3000))
     assert Recording.of_room_tone(audio, rate_hz=16_000).non_speech == ((0, 3000),)
-    playback = Recording.of_playback(audio, rate_hz=16_000)
+    playback = Recording(audio, rate_hz=16_000, echo=[(0, 3000)])
     assert (playback.echo, playback.non_speech) == (((0, 3000),), ())
 
 
@@ -130,7 +130,6 @@ def test_pauses_lie_in_their_turn_in_order(pauses: Any) -> None:
     [
         ("a.TextGrid", LONG_TEXTGRID, [(100, 400, 'he said "one 2"')]),
         ("a.TextGrid", SHORT_TEXTGRID, [(100, 400, "so")]),
-        ("a.rttm", "SPEAKER a 1 0.1 0.3 <NA> <NA> ann <NA> <NA>\nSPKR-INFO a\n", [(100, 400, "ann")]),
         ("a.txt", "0.1\t0.4\tso\n\\\t100\t200\n0.5\t0.5\tpoint\n", [(100, 400, "so")]),
         ("a.json", '[[0.1, 0.4, "so"], {"start": 0.5, "end": 0.6}]', [(100, 400, "so"), (500, 600, "")]),
     ],
@@ -147,7 +146,6 @@ def test_label_files(tmp_path: Path, name: str, text: str, expected: list[Any]) 
     [
         ("a.TextGrid", SHORT_TEXTGRID[:-20], "no complete TextGrid"),
         ("a.TextGrid", LONG_TEXTGRID.replace("IntervalTier", "TextTier"), "no"),
-        ("a.rttm", "SPEAKER a 1 zero 0.3 <NA> <NA> ann\n", "line 1: no RTTM line"),
         ("a.txt", "0.1\t0.4\tso\nhello\n", "line 2: expected start, end, label"),
         ("a.json", '{"a": 1}', "expected a list"),
         ("a.csv", "", "unknown kind of labels '.csv'"),
@@ -160,12 +158,10 @@ def test_what_is_no_label_file_is_said(tmp_path: Path, name: str, text: str | by
         read_labels(tmp_path / name)
 
 
-def test_a_tier_and_a_file_are_chosen_by_name(tmp_path: Path) -> None:
+def test_a_tier_is_chosen_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.TextGrid").write_text(SHORT_TEXTGRID)
     with pytest.raises(AudioError, match="no interval tier 'phones'; it has: words"):
         read_labels(tmp_path / "a.TextGrid", tier="phones")
-    (tmp_path / "a.rttm").write_text("SPEAKER a 1 0.1 0.3 x x ann\nSPEAKER b 1 0.5 0.1 x x bob\n")
-    assert [one.label for one in read_labels(tmp_path / "a.rttm", file_id="b")] == ["bob"]
 
 
 def test_load_finds_the_labels_beside_the_audio(tmp_path: Path) -> None:

@@ -90,14 +90,14 @@ def main(arguments: list[str]) -> None:
     for t, threshold in enumerate(THRESHOLDS):
         for s, silence in enumerate(SILENCES_MS):
             cut, pauses = int(found.cut_off[t, s].sum()), int(found.pause_cut[t, s].sum())
-            where = {"threshold": threshold, "silence_duration_ms": silence}
             p50, p90, none = (
-                found.grid(metric).sel(**where) for metric in ("delay_p50_ms", "delay_p90_ms", "no_fire_rate")
+                found.grid(metric).iloc[t, s] for metric in ("delay_p50_ms", "delay_p90_ms", "no_fire_rate")
             )
             print(
                 f"{threshold:9}{silence:12}{cut:8}/{n:<2}{pauses:6}/{m} = {pauses / m:3.0%}{p50:6.0f}{p90:8.0f}"
                 f"{none * n:6.0f}/{n:<2}"
             )
+            where = {"threshold": threshold, "silence_duration_ms": silence}
             rows.append({**where, "turns_cut": cut, "pauses_cut": pauses, "delay_p50_ms": p50, "delay_p90_ms": p90})
     result = {
         "benchmark": "anchors",

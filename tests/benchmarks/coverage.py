@@ -29,6 +29,8 @@ from rtnb.analysis.sweeping import SILENCES_MS, THRESHOLDS, Sweep
 from rtnb.vad import FRAME_MS, VadConstants
 
 BUDGET = 0.1
+ROOMS, ROOM_H = 10, 0.05
+"""Recordings without speech, and the length of each."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,15 @@ class Scenario:
     """Share of turns that are missed, and of turns that never end, at each threshold of 0.5 and more."""
     speakers: bool = False
     """Whether a group is a speaker with a recording for each turn."""
+    uneven: float = 0.0
+    """Squared coefficient of variation of the rates of false triggers, room by room."""
     small: bool = False
     """Three thresholds and 12 silences instead of the whole grid."""
+
+    @property
+    def triggers_per_h(self) -> Any:
+        """False triggers at each threshold, (T,)."""
+        return np.where(self.grid()[0] < 0.3, 60.0, 6.0)
 
     def grid(self) -> tuple[Any, Any]:
         """Return thresholds and silences, ms."""
@@ -68,6 +77,7 @@ SCENARIOS = (
     Scenario("3 speakers × 50 turns", 3, 50, speakers=True),
     Scenario("rare events, 20 × 10", 20, 10, rare=0.01),
     Scenario("rare cut-offs, 15 × 10", 15, 10, pause_ms=60.0),
+    Scenario("uneven rooms, 20 × 10", 20, 10, pause_ms=100.0, uneven=1.0),
     Scenario("36 settings, 12 × 12", 12, 12, small=True),
 )
 POWER = (
@@ -84,6 +94,14 @@ def speak(scenario: Scenario, rng: np.random.Generator, group: Any) -> tuple[Any
     fade_ms = np.abs(120 + 50 * rng.standard_normal(n) + 25 * rng.standard_normal(n_groups)[group])
     reach_ms = longest_ms + 40 * rng.standard_normal((len(thresholds), n))
     return reach_ms, np.maximum(fade_ms - 150 * (thresholds - 0.5)[:, None], 0)
+
+
+def overhear(scenario: Scenario, rng: np.random.Generator) -> Any:
+    """Return the false triggers of each threshold in each room, shape (T, ROOMS)."""
+    loudness = rng.gamma(1 / scenario.uneven, scenario.uneven, ROOMS) if scenario.uneven else np.ones(ROOMS)
+    rates = scenario.triggers_per_h  # a low threshold detects all that a high one does, and more
+    more = rng.poisson((rates.max() - rates.min()) * loudness * ROOM_H)
+    return rng.poisson(rates.min() * loudness * ROOM_H) + (rates > rates.min())[:, None] * more
 
 
 def simulate(scenario: Scenario, seed: int) -> Sweep:
@@ -106,11 +124,12 @@ def simulate(scenario: Scenario, seed: int) -> Sweep:
     missed = high & (rng.random(n) < scenario.rare)
     delay_ms = np.where((high & (rng.random(n) < scenario.rare))[:, None], np.nan, delay_ms)
     recording = np.arange(n) if scenario.speakers else group
-    n_recordings, room_h = int(recording.max()) + 2, 0.5  # the last holds room tone
+    n_recordings = int(recording.max()) + 1 + ROOMS  # the last ones hold room tone
     false = np.zeros((len(thresholds), len(frames), n_recordings), int)
-    false[..., -1] = rng.poisson(np.where(thresholds < 0.3, 60, 6) * room_h)[:, None]
+    false[..., -ROOMS:] = overhear(scenario, rng)[:, None]
+    speaker = group[np.unique(recording, return_index=True)[1]]
     hours = np.zeros(n_recordings)
-    hours[-1] = room_h
+    hours[-ROOMS:] = ROOM_H
     return Sweep(
         thresholds=thresholds,
         silence_frames=frames,
@@ -124,18 +143,15 @@ def simulate(scenario: Scenario, seed: int) -> Sweep:
         false_triggers=false,
         self_interruptions=np.zeros_like(false),
         billed_tokens=np.zeros((len(thresholds), len(frames), 1, n_recordings), np.float32),
-        turn_ms=np.tile([500.0, 3000.0], (n, 1)),
         ending_ms=np.full(n, 3000.0),
         turn_recording=recording,
-        pause_ms=np.zeros((0, 2)),
         pause_turn=np.zeros(0, int),
-        recordings=tuple(f"clip {k}" for k in range(n_recordings)),
-        conditions=(AS_RECORDED,) * n_recordings,
-        duration_ms=np.full(n_recordings, 6000.0),
+        recordings=np.array([f"clip {k}" for k in range(n_recordings)]),
+        conditions=np.full(n_recordings, AS_RECORDED),
         non_speech_h=hours,
         echo_min=np.zeros(n_recordings),
         constants=VadConstants(),
-        speakers=(*(f"speaker {k}" for k in group), "") if scenario.speakers else (),
+        speakers=np.array([f"speaker {k}" * scenario.speakers for k in speaker] + [""] * ROOMS),
     )
 
 
@@ -159,7 +175,7 @@ def truth(scenario: Scenario) -> dict[str, Any]:
         "cut_off": cut_off,
         "delay_ms": quantiles[:, :, None] + silence_ms,
         "never": never,
-        "triggers": np.where(thresholds < 0.3, 60.0, 6.0),
+        "triggers": scenario.triggers_per_h,
         "thresholds": thresholds,
         "silences_ms": silence_ms,
     }

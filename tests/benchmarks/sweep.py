@@ -110,7 +110,7 @@ def main() -> None:
 def resampled(heard: list[Heard]) -> Callable[[], Any]:
     budget = Budget(0.1, 30.0, 0.05, 0.05, 0.9)
     evidence = _Evidence([evaluate(heard, **GRID)], budget, ServerVad(threshold=0.5, silence_duration_ms=512))
-    weights = resample_weights(evidence.n_groups)
+    weights = resample_weights(evidence.n_all)
     return lambda: evidence.choose(weights)
 
 

@@ -124,4 +124,4 @@ def test_a_calibration_is_kept_per_deployment(tmp_path: Path, monkeypatch: pytes
     path.write_text("[]")
     with pytest.raises(RtnbError, match="no calibration"):
         Calibration.load(path)
-    assert "Calibration of a host/gpt:1" in found._repr_html_()
+    assert "Calibration of a host/gpt:1" in repr(found)

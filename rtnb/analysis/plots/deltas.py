@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,27 +18,16 @@ _COLOURS = 10  # matplotlib's default cycle, C0 … C9
 _COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
 
 
-class SpokenDelta(Protocol):
-    """Parts of a delta that are drawn; `rtnb.client.Delta` has it."""
+def new_axes(ax: Axes | None, *, figsize: tuple[float, float]) -> Axes:
+    """Return the axes to draw into; None makes a figure."""
+    if ax is None:
+        from matplotlib import pyplot as plt
 
-    @property
-    def kind(self) -> str: ...
-    @property
-    def arrived_ms(self) -> float: ...
-    @property
-    def audio_ms(self) -> float: ...
-    @property
-    def audio(self) -> npt.NDArray[np.float32]: ...
+        ax = plt.subplots(figsize=figsize, layout="constrained")[1]
+    return ax
 
 
-class Spoken(Protocol):
-    """Parts of a response that are drawn; `rtnb.client.Response` has it."""
-
-    @property
-    def deltas(self) -> Sequence[Any]: ...
-
-
-def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
+def plot_deltas(response: Any, *, ax: Axes | None = None) -> Any:
     """Draw the waveform of a response, one colour per delta, and beneath it when each delta arrived.
 
     Time of arrival runs downwards. A delta above the dashed line arrived before it had to be played: the usual case,
@@ -78,7 +67,7 @@ def plot_deltas(response: Spoken, *, ax: Axes | None = None) -> Any:
     return axes
 
 
-def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
+def plot_arrivals(response: Any, *, ax: Axes | None = None) -> Axes:
     """Draw how much audio had arrived and how much could be played by then: the distance is what a speaker has in hand.
 
     Where the two lines touch, playback runs dry: there is a gap. Playback starts with the first delta, without a
@@ -101,32 +90,21 @@ def plot_arrivals(response: Spoken, *, ax: Axes | None = None) -> Axes:
         The response has no audio.
     """
     deltas = _spoken(response)
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    ax = new_axes(ax, figsize=(7, 4))
     arrived_s = np.array([delta.arrived_ms for delta in deltas]) / 1000
-    ms = np.array([delta.audio_ms for delta in deltas])
-    starts_s, stops_s = _played(arrived_s, ms / 1000)
+    lengths_s = np.array([delta.audio_ms for delta in deltas]) / 1000
+    starts_s, stops_s = _played(arrived_s, lengths_s)
+    ahead_s, total_s = np.cumsum(lengths_s) - lengths_s, np.cumsum(lengths_s)
     end_s = max(stops_s[-1], arrived_s[-1])
-    arrived_at = np.concatenate([arrived_s, [end_s]])
-    arrived_ms = np.concatenate([np.cumsum(ms), [ms.sum()]])
-    times = np.stack([starts_s, stops_s], axis=1).ravel()
-    played_ms = np.stack([np.cumsum(ms) - ms, np.cumsum(ms)], axis=1).ravel()
-    ax.step(arrived_at, arrived_ms / 1000, where="post", color="C0", label="arrived")
-    ax.plot(times, played_ms / 1000, color="C1", label="played")
+    arrived_at, there_s = np.append(arrived_s, end_s), np.append(total_s, total_s[-1])
+    times = np.stack([starts_s, stops_s], axis=1).ravel(), np.stack([ahead_s, total_s], axis=1).ravel()
+    ax.step(arrived_at, there_s, where="post", color="C0", label="arrived")
+    ax.plot(*times, color="C1", label="played")
     grid = np.union1d(np.linspace(arrived_s[0], end_s, _COLUMNS), arrived_at)
-    there_ms, gone_ms = _held(grid, arrived_at, arrived_ms), np.interp(grid, times, played_ms)
-    lead_ms = there_ms - gone_ms
-    ax.fill_between(
-        grid,
-        gone_ms / 1000,
-        there_ms / 1000,
-        color="C0",
-        alpha=0.12,
-        linewidth=0,
-        label=f"in hand, at most {lead_ms.max():.0f} ms",
-    )
+    held_s = there_s[np.searchsorted(arrived_at, grid, side="right") - 1]  # a step curve
+    gone_s = np.interp(grid, *times)
+    label = f"in hand, at most {1000 * (held_s - gone_s).max():.0f} ms"
+    ax.fill_between(grid, gone_s, held_s, color="C0", alpha=0.12, linewidth=0, label=label)
     dry = int(np.sum(starts_s[1:] > stops_s[:-1] + 1e-6))
     if dry:
         ax.plot([], [], " ", label=f"ran dry {dry} {'time' if dry == 1 else 'times'}")
@@ -151,46 +129,39 @@ def plot_lanes(lanes: Mapping[str, Sequence[tuple[float, float, bool]]], *, ax: 
     ax : Axes, optional
         Draw here; None makes a figure.
     """
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(9, 0.8 + 0.5 * len(lanes)), layout="constrained")[1]
+    ax = new_axes(ax, figsize=(9, 0.8 + 0.5 * len(lanes)))
     for place, bars in enumerate(lanes.values()):
-        for hatched in (False, True):
-            spans = [(start / 1000, (stop - start) / 1000) for start, stop, hatch in bars if hatch == hatched]
-            hatch = "////" if hatched else ""
-            ax.broken_barh(spans, (place - 0.35, 0.7), facecolor=f"C{place % 2}", edgecolor="white", hatch=hatch)
+        for start, stop, hatched in bars:
+            span, hatch = (start / 1000, (stop - start) / 1000), "////" if hatched else ""
+            ax.broken_barh([span], (place - 0.35, 0.7), facecolor=f"C{place % 2}", edgecolor="white", hatch=hatch)
     ax.set_yticks(range(len(lanes)), list(lanes))
     ax.invert_yaxis()
     ax.set_xlabel("time (s)")
     return ax
 
 
-def _spoken(response: Spoken) -> list[SpokenDelta]:
+def _spoken(response: Any) -> list[Any]:
     deltas = [delta for delta in response.deltas if delta.kind == "audio" and delta.audio_ms]
     if not deltas:
         raise AudioError("the response has no audio to draw").with_hint("Await it first, or look at its text.")
     return deltas
 
 
-def _stops_s(deltas: Sequence[SpokenDelta]) -> npt.NDArray[np.float64]:
+def _stops_s(deltas: Sequence[Any]) -> npt.NDArray[np.float64]:
     """Return where each delta ends within the response, in seconds."""
     return np.cumsum([delta.audio_ms for delta in deltas]) / 1000
 
 
-def _draw_waveform(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+def _draw_waveform(ax: Axes, deltas: Sequence[Any]) -> None:
     stops_s = _stops_s(deltas)
-    peak = 0.0
     for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
-        audio = delta.audio
-        start_s = stop_s - delta.audio_ms / 1000
-        low, high = outline(audio, columns=max(2, round(_COLUMNS * delta.audio_ms / 1000 / stops_s[-1])))
-        times_s = np.linspace(start_s, stop_s, len(low))
+        length_s = delta.audio_ms / 1000
+        low, high = outline(delta.audio, columns=max(2, round(_COLUMNS * length_s / stops_s[-1])))
+        times_s = np.linspace(stop_s - length_s, stop_s, len(low))
         ax.fill_between(times_s, low, high, color=f"C{number % _COLOURS}", linewidth=0.5)
-        peak = max(peak, float(np.abs(audio).max(initial=0.0)))
+    peak = max(float(np.abs(delta.audio).max(initial=0.0)) for delta in deltas)
     ax.set_xlim(0, stops_s[-1])
-    top = 1.1 * (peak or 1.0)
-    ax.set_ylim(-top, top)
+    ax.set_ylim(-1.1 * (peak or 1.0), 1.1 * (peak or 1.0))
     ax.set_ylabel("amplitude (full scale = 1)")
 
 
@@ -200,7 +171,16 @@ def outline(audio: npt.NDArray[np.float32], *, columns: int) -> tuple[Any, Any]:
     return np.minimum.reduceat(audio, edges), np.maximum.reduceat(audio, edges)
 
 
-def _draw_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+def fill_waveform(ax: Axes, audio: Any, *, length_s: float, at: float, height: float, color: str) -> None:
+    """Draw a waveform around a height, scaled to its peak."""
+    if not len(audio):
+        return
+    low, high = outline(audio, columns=_COLUMNS)
+    scale = height / max(float(np.abs(audio).max()), 1e-6)
+    ax.fill_between(np.linspace(0, length_s, len(low)), at + scale * low, at + scale * high, color=color, linewidth=0.3)
+
+
+def _draw_arrivals(ax: Axes, deltas: Sequence[Any]) -> None:
     stops_s = _stops_s(deltas)
     first_s = deltas[0].arrived_ms / 1000
     for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
@@ -216,18 +196,10 @@ def _draw_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
     ax.set_ylabel("arrived after\nthe first (s)")
     ax.invert_yaxis()
     ax.legend(loc="lower left", frameon=False)
-    ax.annotate(
-        f"first audio {deltas[0].arrived_ms:.0f} ms after the request",
-        (1, 1),
-        xycoords="axes fraction",
-        xytext=(-4, -4),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-    )
+    ax.set_title(f"first audio {deltas[0].arrived_ms:.0f} ms after the request", loc="right", fontsize="medium")
 
 
-def _mark_arrivals(ax: Axes, deltas: Sequence[SpokenDelta]) -> None:
+def _mark_arrivals(ax: Axes, deltas: Sequence[Any]) -> None:
     """A tick at the foot of the waveform for each arrival."""
     low, high = ax.get_ylim()
     for number, delta in enumerate(deltas):
@@ -239,17 +211,6 @@ def _played(
     arrived_s: npt.NDArray[np.float64], lengths_s: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return when each delta is played: as soon as it is there and the one before has ended."""
-    starts, stops = np.empty_like(arrived_s), np.empty_like(arrived_s)
-    free_s = -np.inf
-    for number, (at_s, length_s) in enumerate(zip(arrived_s, lengths_s, strict=True)):
-        starts[number] = max(at_s, free_s)
-        stops[number] = free_s = starts[number] + length_s
-    return starts, stops
-
-
-def _held(
-    grid: npt.NDArray[np.float64], times: npt.NDArray[np.float64], values: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """A step curve at other times: the value of the last step before; 0 before the first."""
-    position = np.searchsorted(times, grid, side="right") - 1
-    return np.where(position >= 0, values[position], 0.0)
+    ahead_s = np.cumsum(lengths_s) - lengths_s
+    starts = ahead_s + np.maximum.accumulate(arrived_s - ahead_s)
+    return starts, starts + lengths_s

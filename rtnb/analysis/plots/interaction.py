@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from rtnb.analysis.plots.deltas import fill_waveform, new_axes
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours; the outcomes also differ in their markers.
 _GOOD: Final[dict[str, Any]] = {"color": "#0072B2", "marker": "o"}
 _BAD: Final[dict[str, Any]] = {"color": "#D55E00", "marker": "X"}
-_BINS: Final = 2_000  # more than a figure has pixels across (chosen)
 _ROWS: Final = ("response", "interruption", "agent_interruption", "backchannel", "vocal_tic", "non_directed")
 
 
@@ -22,45 +23,27 @@ def draw_interaction(conversation: Any, *, ax: Axes | None = None) -> Axes:
     A lane's bar spans the user's or agent's speech of the event; its marker lies at the start, a circle for a good
     outcome and a cross for an error. The line behind a circle is the latency.
     """
-    ax = _axes(ax, (9, 4))
+    ax = new_axes(ax, figsize=(9, 4))
     kinds = [kind for kind in _ROWS if any(one.kind == kind for one in conversation.events)]
     lanes = {kind: -1.5 - k for k, kind in enumerate(kinds)}
     bottom = -1.5 - len(kinds)
     for audio, at in ((conversation.user, 0.0), (conversation.agent, bottom)):
-        low, high = _outline(audio)
-        times_s = np.linspace(0, len(audio) / conversation.rate_hz, len(low))
-        ax.fill_between(times_s, at + 0.9 * low, at + 0.9 * high, color="0.45", linewidth=0.3)
+        fill_waveform(ax, audio, length_s=len(audio) / conversation.rate_hz, at=at, height=0.9, color="0.45")
     for one in conversation.events:
         style, at = _GOOD if one.outcome in ("response", "yield", "correct") else _BAD, lanes[one.kind]
         ax.broken_barh([(one.start_s, one.stop_s - one.start_s)], (at - 0.2, 0.4), facecolor="0.8")
         begin_s = one.stop_s if one.kind == "response" else one.start_s
         ax.plot([begin_s, begin_s + np.nan_to_num(one.latency_s)], [at, at], color=style["color"], linewidth=2)
         ax.plot(begin_s, at, linestyle="", markeredgecolor="black", markersize=7, **style)
-    names = ["user", *(kind.replace("_", " ") for kind in kinds), "agent"]
-    ax.set_yticks([0.0, *lanes.values(), bottom], names)
+    ax.set_yticks([0.0, *lanes.values(), bottom], ["user", *(kind.replace("_", " ") for kind in kinds), "agent"])
     ax.set_ylim(bottom - 1, 1)
     ax.set_xlabel("time (s)")
     return ax
 
 
-def _outline(audio: Any) -> tuple[Any, Any]:
-    """Return the lowest and highest sample of each bin, scaled to ±1."""
-    size = max(1, len(audio) // _BINS)
-    pieces = np.resize(audio, (max(1, len(audio) // size), size)) if len(audio) else np.zeros((1, 1))
-    return tuple(ends / max(1e-6, float(np.abs(pieces).max())) for ends in (pieces.min(axis=1), pieces.max(axis=1)))
-
-
-def _axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=figsize, layout="constrained")[1]
-    return ax
-
-
 def plot_overlaps(frame: Any, *, ax: Axes | None = None) -> Axes:
     """Draw a table of `overlap_lab`: kinds that should start a turn (solid), kinds that should not, with intervals."""
-    ax = _axes(ax, (7, 4))
+    ax = new_axes(ax, figsize=(7, 4))
     names = list(dict.fromkeys(frame["threshold"]))
     for number, (kind, rows) in enumerate(frame.groupby("kind", sort=False)):
         x = [names.index(name) + 0.06 * number for name in rows["threshold"]]
@@ -75,7 +58,7 @@ def plot_overlaps(frame: Any, *, ax: Axes | None = None) -> Axes:
 
 def plot_detectors(frame: Any, *, ax: Axes | None = None) -> Axes:
     """Draw a table of `compare_detectors`: turns cut off over the median delay, a front with intervals per detector."""
-    ax = _axes(ax, (7, 4))
+    ax = new_axes(ax, figsize=(7, 4))
     for number, (name, rows) in enumerate(frame[np.isfinite(frame["delay_ms"])].groupby("detector", sort=False)):
         ax.scatter(rows["delay_ms"], 100 * rows["cut_off"], s=6, alpha=0.3, color=f"C{number}", linewidths=0)
         front = rows[rows["front"]].sort_values("delay_ms")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
-from rtnb.analysis.plots.deltas import outline
+from rtnb.analysis.plots.deltas import fill_waveform, new_axes
 from rtnb.analysis.recommendation import Candidate, Recommendation
 from rtnb.analysis.recordings import Recording
-from rtnb.analysis.sweeping import METRICS, Sweep
+from rtnb.analysis.sweeping import METRICS, Sweep, setting_of
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments, speech_probabilities
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, distinguishable by the colour-blind; their luminances differ as well.
 _BLUE, _ORANGE, _RED, _GREY = "#0072B2", "#E69F00", "#D55E00", "#767676"
 _PALE = "#BFD9E8"
-_COLUMNS = 2_000  # more points than a figure has pixels across (chosen)
 _LANE = 0.3  # height of a lane beneath the curve, in units of probability (chosen)
 
 
@@ -57,23 +56,21 @@ def plot_turns(
     -------
     Axes
     """
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(9, 4), layout="constrained")[1]
+    ax = new_axes(ax, figsize=(9, 4))
     probabilities = speech_probabilities(recording.audio, rate_hz=recording.rate_hz)
     settings = [turn_detection] if isinstance(turn_detection, ServerVad) else list(turn_detection)
     frames_s = FRAME_MS / 1000 * np.arange(len(probabilities) + 1)
     ax.stairs(probabilities, frames_s, color="black", linewidth=1, baseline=None)
-    for threshold in sorted({_value(one, "threshold") for one in settings}):
+    for threshold in sorted({setting_of(one, "threshold") for one in settings}):
         ax.axhline(threshold, color=_GREY, linewidth=0.8, linestyle="--")
-    _draw_waveform(ax, recording, at=-_LANE)
+    length_s = recording.duration_ms / 1000
+    fill_waveform(ax, recording.audio, length_s=length_s, at=-_LANE, height=0.45 * _LANE, color=_GREY)
     turns, pauses = recording.turns, [pause for turn in recording.turns for pause in turn.pauses]
     _bars(ax, [(turn.start_ms, turn.end_ms) for turn in turns], at=-2 * _LANE, color=_BLUE, label="turn")
     _bars(ax, pauses, at=-2 * _LANE, color=_PALE, label="pause in it")
     names = ["audio", "spoken"]
     for number, one in enumerate(settings, start=3):
-        asked = {name: _value(one, name) for name in ("threshold", "silence_duration_ms", "prefix_padding_ms")}
+        asked = {name: setting_of(one, name) for name in ("threshold", "silence_duration_ms", "prefix_padding_ms")}
         segments = server_vad_segments(probabilities, constants=constants or VadConstants(), **asked)
         _draw_segments(ax, segments, recording, at=-number * _LANE)
         names.append(f"{asked['threshold']:g}, {asked['silence_duration_ms']:g} ms")
@@ -88,7 +85,9 @@ def plot_turns(
     ax.set_xlabel("time (s)")
     bottom, top = ax.get_ylim()
     ax.set_ylabel("speech probability", y=(0.5 - bottom) / (top - bottom))
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", ncols=4, frameon=False)
+    handles, labels = ax.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))  # every lane has the same ones
+    ax.legend(named.values(), named, loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", ncols=4, frameon=False)
     return ax
 
 
@@ -121,16 +120,11 @@ def plot_sweep(
     AudioError
         An unknown metric, one without a silence axis, or several conditions.
     """
-    grid = sweep.grid(metric)
-    if "silence_duration_ms" not in grid.dims or "condition" in grid.dims:
-        raise AudioError(f"{metric} has the axes {', '.join(grid.dims)}").with_hint(
-            "A heat map needs threshold and silence_duration_ms, and one condition: sweep.only(…)."
-        )
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(6.5, 4), layout="constrained")[1]
-    values = grid.values[..., -1] if "prefix_padding_ms" in grid.dims else grid.values
+    table = sweep.grid(metric)
+    if "silence_duration_ms" not in table.columns.names:
+        raise AudioError(f"{metric} does not depend on the silence duration: a heat map needs that")
+    ax = new_axes(ax, figsize=(6.5, 4))
+    values = METRICS[metric].of(sweep).reshape(*sweep.cut_off.shape[:2], -1)[..., -1]
     shown, unit = (100 * values, "%") if not METRICS[metric].unit else (values, METRICS[metric].unit)
     mesh = ax.pcolormesh(sweep.silences_ms, sweep.thresholds, shown, cmap="cividis", shading="nearest")
     name = metric.removesuffix("_ms").removesuffix("_per_h").removesuffix("_per_min").replace("_", " ")
@@ -140,8 +134,8 @@ def plot_sweep(
     ax.set_xlabel("silence duration (ms)")
     ax.set_ylabel("threshold")
     ax.set_title(f"{sweep.n_turns} turns", loc="left")
-    frames = sweep.constants.silence_frames(_value(SERVER_VAD_DEFAULTS, "silence_duration_ms"))
-    points = [("default", FRAME_MS * frames, _value(SERVER_VAD_DEFAULTS, "threshold"))]
+    frames = sweep.constants.silence_frames(setting_of(SERVER_VAD_DEFAULTS, "silence_duration_ms"))
+    points = [("default", FRAME_MS * frames, setting_of(SERVER_VAD_DEFAULTS, "threshold"))]
     if recommendation is not None and recommendation.choice is not None:
         choice = recommendation.choice
         points.append(("choice", choice.silence_duration_ms, choice.threshold))
@@ -172,13 +166,8 @@ def plot_pareto(
     -------
     Axes
     """
-    if len(set(sweep.conditions)) > 1:
-        raise AudioError("the sweep has several conditions").with_hint("Draw one of them: plot_pareto(sweep.only(…)).")
-    if ax is None:
-        from matplotlib import pyplot as plt
-
-        ax = plt.subplots(figsize=(6.5, 4), layout="constrained")[1]
-    cut_off, delay_ms = (sweep.grid(name).values for name in ("cut_off_rate", "delay_p90_ms"))
+    ax = new_axes(ax, figsize=(6.5, 4))
+    cut_off, delay_ms = (sweep.grid(name).to_numpy() for name in ("cut_off_rate", "delay_p90_ms"))
     shades = np.repeat(sweep.thresholds[:, None], len(sweep.silence_frames), axis=1)
     dots = ax.scatter(delay_ms, 100 * cut_off, c=shades, s=14, cmap="cividis", linewidths=0.3, edgecolors=_GREY)
     ax.figure.colorbar(dots, ax=ax, label="threshold")
@@ -208,29 +197,10 @@ _MARKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _value(detection: ServerVad, name: str) -> Any:
-    """A setting, the service's default where it is not set."""
-    value = getattr(detection, name)
-    return value if isinstance(value, int | float) else getattr(SERVER_VAD_DEFAULTS, name)
-
-
-def _draw_waveform(ax: Axes, recording: Recording, *, at: float) -> None:
-    low, high = outline(recording.audio, columns=_COLUMNS)
-    scale = 0.45 * _LANE / max(float(np.abs(recording.audio).max(initial=0.0)), 1e-6)
-    times_s = np.linspace(0, recording.duration_ms / 1000, len(low))
-    ax.fill_between(times_s, at + scale * low, at + scale * high, color=_GREY, linewidth=0.3)
-
-
-def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: str, label: str | None) -> None:
+def _bars(ax: Axes, spans: Sequence[tuple[float, float]], *, at: float, color: str, label: str) -> None:
     pieces = [(start / 1000, (end - start) / 1000) for start, end in spans]
-    name = label if pieces and label not in _known(ax) else None
     place = (at - 0.3 * _LANE, 0.6 * _LANE)
-    ax.broken_barh(pieces, place, facecolor=color, edgecolor="black", linewidth=0.5, label=name)
-
-
-def _known(ax: Axes) -> list[str]:
-    """Return the labels that the legend has already."""
-    return ax.get_legend_handles_labels()[1]
+    ax.broken_barh(pieces, place, facecolor=color, edgecolor="black", linewidth=0.5, label=label if pieces else None)
 
 
 def _draw_segments(ax: Axes, segments: Sequence[Segment], recording: Recording, *, at: float) -> None:
@@ -243,9 +213,9 @@ def _draw_segments(ax: Axes, segments: Sequence[Segment], recording: Recording, 
         if end is not None
         and any(turn.start_ms <= end < turn.end_ms - CUT_OFF_TOLERANCE_MS for turn in recording.turns)
     ]
-    label = None if "cut off" in _known(ax) else "cut off"
     if cuts:
-        ax.plot(cuts, [at] * len(cuts), "X", color=_RED, markeredgecolor="black", markersize=9, label=label, zorder=5)
+        style: dict[str, Any] = {"color": _RED, "markeredgecolor": "black", "markersize": 9, "zorder": 5}
+        ax.plot(cuts, [at] * len(cuts), "X", label="cut off", **style)
 
 
 def _draw_contours(ax: Axes, sweep: Sweep, shown: Any) -> None:
@@ -261,16 +231,9 @@ def _draw_contours(ax: Axes, sweep: Sweep, shown: Any) -> None:
 
 def _draw_candidate(ax: Axes, candidate: Candidate, role: str) -> None:
     x, y = candidate.delay_p90_ms, 100 * candidate.cut_off
-    ax.errorbar(
-        [x],
-        [y],
-        xerr=[[max(0.0, x - candidate.delay_p90_low_ms)], [max(0.0, candidate.delay_p90_high_ms - x)]],
-        yerr=[[max(0.0, y - 100 * candidate.cut_off_low)], [max(0.0, 100 * candidate.cut_off_high - y)]],
-        ecolor="black",
-        elinewidth=1,
-        capsize=3,
-        linestyle="",
-        label=role,
-        zorder=5,
-        **_MARKS[role],
-    )
+    if not np.isfinite(x):
+        return  # it never ends most turns
+    ends_ms = np.minimum([[candidate.delay_p90_low_ms], [candidate.delay_p90_high_ms]], 10 * x)
+    ends = 100 * np.array([[candidate.cut_off_low], [candidate.cut_off_high]])
+    style: dict[str, Any] = {"ecolor": "black", "elinewidth": 1, "capsize": 3, "linestyle": "", "zorder": 5}
+    ax.errorbar([x], [y], xerr=np.abs(ends_ms - x), yerr=np.abs(ends - y), label=role, **style, **_MARKS[role])
