@@ -1,5 +1,5 @@
 /** The pane beside the table: one event with its meaning, its JSON and audio to play; or a form that sends a new event. */
-import { add, button } from "./shared.js";
+import { ClipPlayer, add, button, int16 } from "./shared.js";
 import { CAUSE, FLAGS, RECEIVED, TEXT, TIME, TYPE, firstOf, isRun, whole } from "./event_table.js";
 
 const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ PageUp PageDown Home End move, → unfolds, "
@@ -7,17 +7,16 @@ const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ Pag
 const paragraph = (/** @type {string} */ text, className = "") => add(null, "p", { textContent: text, className });
 
 export class EventPane {
-  /** @param {Element} parent @param {any} table an EventTable that also has `request`, `note` and `copy` */
-  constructor(parent, table) {
+  /** @param {Element} parent @param {any} table an EventTable that also has `request`, `note` and `copy` @param {AbortSignal} signal */
+  constructor(parent, table, signal) {
     this.table = table;
+    this.signal = signal;
     this.el = add(parent, "div", { className: "rtnb-ev-side", role: "region", "aria-label": "Event details", tabIndex: 0 });
-    /** @type {any} */ this.sound = null;
+    /** @type {?ClipPlayer} */ this.player = null;
+    this.playing = "";
     this.timer = 0;
     this.show(null);
-  }
-  close() {
-    clearTimeout(this.timer);
-    this.sound?.pause();
+    signal.addEventListener("abort", () => clearTimeout(this.timer));
   }
   /** Replace the content: a title with buttons, and what follows. */
   fill(/** @type {string} */ name, /** @type {any[]} */ buttons, /** @type {any[]} */ ...content) {
@@ -40,12 +39,12 @@ export class EventPane {
     table.attempt(async () => {
       const { meaning, parts } = await table.request("event", { first, last });
       if (table.selected !== line) return;
-      const json = add(null, "pre", {}, ...parts.map((/** @type {any} */ part) => (typeof part === "string" ? part : this.player(first, last, part))));
+      const json = add(null, "pre", {}, ...parts.map((/** @type {any} */ part) => (typeof part === "string" ? part : this.playButton(first, last, part))));
       const copy = isRun(line) ? [] : [button(null, "Copy JSON", () => table.copy())];
       this.fill(name, copy, paragraph(meaning), ...this.causes(first), facts, json);
     });
   }
-  player(/** @type {number} */ first, /** @type {number} */ last, /** @type {any} */ { number, bytes, ms }) {
+  playButton(/** @type {number} */ first, /** @type {number} */ last, /** @type {any} */ { number, bytes, ms }) {
     return button(null, `${whole(bytes)} bytes, ${whole(ms)} ms ▶`, () => this.play({ first, last, number }), { title: "Play or stop" });
   }
   /** The errors that refused this event, and the event that this error refused. */
@@ -60,15 +59,14 @@ export class EventPane {
   }
   /** Play audio, or stop it where it plays. */
   play(/** @type {object} */ from) {
-    const id = JSON.stringify(from), stop = this.sound?.dataset.id === id && !this.sound.ended;
-    this.sound?.pause();
-    this.sound = null;
+    const player = (this.player ??= new ClipPlayer(this.signal)), id = JSON.stringify(from);
+    const stop = player.clip && this.playing === id;
+    player.stop();
     if (stop) return;
+    this.playing = id;
     this.table.attempt(async () => {
-      const { wav } = await this.table.request("audio", from, { timeout_ms: 15_000 });
-      this.sound = new Audio(`data:audio/wav;base64,${wav}`);
-      this.sound.dataset.id = id;
-      await this.sound.play();
+      const { buffers: [pcm] } = await this.table.request("audio", from, { timeout_ms: 15_000 });
+      player.play(int16(pcm));
     });
   }
   /** Show the form that sends an event; it begins with the selected one if that was sent. */

@@ -27,7 +27,7 @@ class Inspector extends EventTable {
     super(body, signal);
     this.model = model;
     this.channel = channel;
-    this.pane = new EventPane(body, this);
+    this.pane = new EventPane(body, this, signal);
     this.source = this.growing = this.searched = 0;
     this.waiting = this.searching = false;
     this.noted = "";
@@ -49,7 +49,6 @@ class Inspector extends EventTable {
     signal.addEventListener("abort", () => {
       cancelAnimationFrame(this.growing);
       cancelAnimationFrame(this.frame);
-      this.pane.close();
     });
     channel.addEventListener("status", this.paint, { signal });
     watch(model, ["height_px"], () => root.style.setProperty("--rtnb-ev-height", `${model.get("height_px")}px`), signal);

@@ -24,7 +24,7 @@ from rtnb.widgets import _event_detail as detail
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._event_rows import REPLACED, EventRows
 from rtnb.widgets._event_sources import Source, source_of
-from rtnb.widgets.channel import StreamWidget
+from rtnb.widgets.channel import Answer, StreamWidget
 
 __all__ = ["EventInspector", "inspect"]
 
@@ -152,17 +152,15 @@ class EventInspector(StreamWidget):
             self._wake()
         else:
             self._next_s = loop.time() + _INTERVAL_S
-        if self._in_output and self._static_timer is None:
-            self._static_timer = loop.call_later(_STILL_S, self._renew_static, rows.next)
+        if self._in_output:
+            if self._static_timer is not None:
+                self._static_timer.cancel()
+            self._static_timer = loop.call_later(_STILL_S, self._renew_static)
 
     # --- the copy in the saved notebook -------------------------------------------------------------------------------
 
-    def _renew_static(self, seen: int) -> None:
-        """Update the copy once no event has arrived for a while; the timer ends then."""
-        self._static_timer = None
-        if self._rows.next != seen:
-            self._static_timer = asyncio.get_running_loop().call_later(_STILL_S, self._renew_static, self._rows.next)
-            return
+    def _renew_static(self) -> None:
+        """Update the copy; no event has arrived for a while."""
         update_display(self._static(), display_id=self.static_id, raw=True)  # type: ignore[no-untyped-call]
 
     def _static(self) -> dict[str, str]:
@@ -180,7 +178,7 @@ class EventInspector(StreamWidget):
 
     # --- requests of the page -----------------------------------------------------------------------------------------
 
-    async def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    async def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
         rows = self._rows
         try:
             match kind:
@@ -192,7 +190,7 @@ class EventInspector(StreamWidget):
                     return detail.detail(rows, self._index(header["first"]), self._index(header["last"]))
                 case "audio":
                     first, last, number = self._index(header["first"]), self._index(header["last"]), header["number"]
-                    return {"wav": detail.sound(rows, first, last, number=None if number is None else int(number))}
+                    return {}, [detail.sound(rows, first, last, number=None if number is None else int(number))]
                 case "text":
                     return {"text": detail.whole_text(rows, self._index(header["index"]))}
                 case "search":
