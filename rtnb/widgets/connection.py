@@ -34,7 +34,7 @@ class ConnectionControl(SessionView):
     """
 
     _esm = bundle("connection.js")
-    _css = styles("connection.css")
+    _css = styles("connection.css", "playground.css")  # the latter for the Box around it, which has no style sheet
 
     state = Unicode("closed", help="closed, connecting, open or failed.").tag(sync=True)
     target = Unicode("", help="Address, without secrets.").tag(sync=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets
 from traitlets import TraitError
@@ -16,10 +16,6 @@ from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, lo
 from rtnb.widgets.code_export import CodeExport
 from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.presets import Presets
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
     """All knobs of a session. They share one `updater`, so that all changes travel in one update.
@@ -46,8 +42,6 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         children = [widget for name, part in parts.items() for widget in (self.look.heading(TEXTS[name]), part)]
         self.settings_tab = self.look.make(ipywidgets.VBox, [self.instructions, *children, self.look.sheet])
         """Pane with instructions, voice and answer, listening, and presets."""
-        self.turn_detection_tab = self.turn_detection
-        """Pane with the presets and knobs of turn detection."""
         self.code = CodeExport()
         """Pane with the settings in force as code."""
         panes = {"Settings": self.settings_tab, "Turn detection": self.turn_detection, "Code": self.code}
@@ -68,10 +62,6 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         """
         self.updater.on_reconnect = callback
         self.answer.refresh()
-
-    async def apply(self) -> pd.DataFrame:
-        """Send all changes at once; return requested, effective, status and reason of each setting."""
-        return await self.updater.apply()
 
     def settings(self) -> Settings:
         """Return the settings of all knobs in force, by their path in the GA session object."""

@@ -400,3 +400,14 @@ async def test_reconnecting_at_once_waits_for_the_end_of_a_session_that_owns_its
     playground.connect()
     assert (await playground.ask("Hello again!")).status == "completed"
     playground.close()
+
+
+async def test_a_closed_playground_says_so(simulator: Simulator) -> None:
+    playground = Playground(simulator)
+    playground.close()
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        _ = playground.session
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        await playground.ask("Hello?")
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        playground.connect()

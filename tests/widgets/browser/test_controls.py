@@ -138,15 +138,15 @@ ROWS = """() => [...document.querySelectorAll(".rtnb-control > *")].map((node) =
 
 async def test_rows_have_their_place_whatever_their_status(panel: Opened) -> None:
     cell = f"{PANEL}.on_reconnect(lambda: None)\nimport ipywidgets\n"
-    cell += "ipywidgets.VBox([panel.settings_tab, panel.turn_detection_tab], layout={'width': '400px'})"
+    cell += "ipywidgets.VBox([panel.settings_tab, panel.turn_detection], layout={'width': '400px'})"
     knobs = await panel("rows.ipynb", cell=cell)
     await knobs.python("_ = await session.ask('Hello!')")
     before = await knobs.page.evaluate(ROWS)
     assert not any(cut for _, _, cut in before), "a help text is cut"
     heights = [height for _, height, _ in before]
     assert {28, 16} <= set(heights)
-    await knobs.python("panel.answer.voice = 'cedar'; await panel.apply()")
-    await knobs.python("panel.turn_detection.threshold = 0.7; await panel.apply()")
+    await knobs.python("panel.answer.voice = 'cedar'; await panel.updater.apply()")
+    await knobs.python("panel.turn_detection.threshold = 0.7; await panel.updater.apply()")
     note = knobs.find(".rtnb-note[data-status=refused]")
     await expect(note).to_have_text("refused: fixed after the first answer")
     await expect(knobs.find(".rtnb-note-row button")).to_have_text("Reconnect with this voice")
@@ -206,7 +206,7 @@ async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> No
     shared = knobs.find("textarea").last
     await expect(shared).to_have_value(re.compile("rtnb_preset"))
     assert (knobs.notebook.lab.directory / "presets" / "as it was.json").is_file()
-    await knobs.python("panel.turn_detection.threshold = 0.9; await panel.apply()")
+    await knobs.python("panel.turn_detection.threshold = 0.9; await panel.updater.apply()")
     await knobs.find("button", has_text="Use preset").click()
     await knobs.eventually("session.config.turn_detection.threshold", "0.5")
     await shared.fill("nonsense")
@@ -214,7 +214,7 @@ async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> No
     await expect(knobs.find("[role=alert]")).to_contain_text("not a preset")
     await knobs.notebook.picture("presets")
 
-    await knobs.python("panel.answer.voice = 'sage'; await panel.apply()")
+    await knobs.python("panel.answer.voice = 'sage'; await panel.updater.apply()")
     await knobs.fold("Code")
     await expect(knobs.find(".rtnb-code pre")).to_contain_text("voice='sage'")
     form = knobs.find(".rtnb-code select[aria-label=Form]")
