@@ -24,10 +24,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from rtnb.errors import WidgetError
 from rtnb.widgets._frames import MAX_FRAME_BYTES, unpack
 
 SWITCH: Final = "RTNB_CHANNEL"
-"""Environment variable: ``messages`` offers no socket, ``proxy`` no direct one."""
+"""Environment variable: ``messages`` offers no socket, ``proxy`` no direct one; without it both are offered."""
+_SWITCHES = ("direct", "proxy", "messages")
 
 TOKEN_S: Final = 15.0
 """Lifetime of a token (chosen: a page makes two attempts of 5 s)."""
@@ -88,6 +90,15 @@ class Page:
         return self.token
 
 
+def read_switch() -> str:
+    """Return the connection that the user allows; a misspelt one is a `WidgetError`."""
+    switch = os.environ.get(SWITCH) or "direct"
+    if switch not in _SWITCHES:
+        error = WidgetError(f"the environment variable {SWITCH} is {switch!r}; allowed: {', '.join(_SWITCHES)}")
+        raise error.with_hint("Correct it, or delete it: direct is the default. Then run the cell again.")
+    return switch
+
+
 class SocketServer:
     """Listener for the sockets of pages, while there are streams.
 
@@ -105,7 +116,7 @@ class SocketServer:
 
     def offer(self, page: Page) -> dict[str, Any]:
         """Return port and token for one page; nothing where the user or the page's origin does not allow a socket."""
-        switch = os.environ.get(SWITCH, "")
+        switch = read_switch()
         if switch == "messages" or not page.origin.startswith(("http://", "https://")):
             return {}
         try:

@@ -38,7 +38,7 @@ from rtnb._loop import shared_loop
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import Widget, bundle, format_error
 from rtnb.widgets._frames import Frame, now_ms, pack, unpack
-from rtnb.widgets._socket import Page, SocketServer
+from rtnb.widgets._socket import Page, SocketServer, read_switch
 
 PING_S: Final = 2.0
 """Interval of the kernel's pings (chosen; a page without any for 7 s has no connection)."""
@@ -173,7 +173,10 @@ class Channel(Widget):
         ------
         ValueError
             The name is empty or in use.
+        WidgetError
+            RTNB_CHANNEL is misspelt.
         """
+        read_switch()
         if not name or name in self.streams:
             raise ValueError(f"stream name {name!r} is {'in use' if name else 'empty'}")
         stream = self.streams[name] = Stream(name, on_message, self)

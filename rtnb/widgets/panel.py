@@ -12,12 +12,14 @@ from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.transport import TargetFacts
 from rtnb.widgets import settings as groups
+from rtnb.widgets._base import SafeRepr
 from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, lookup, same
 from rtnb.widgets.code_export import CodeExport
 from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.presets import Presets
 
-class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
+
+class SettingsPanel(SafeRepr, ipywidgets.Accordion):  # type: ignore[misc]
     """All knobs of a session. They share one `updater`, so that all changes travel in one update.
 
     Parameters
@@ -113,6 +115,3 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         groups.close_all(*self.controls, self.presets, self.code)
         self.look.close()
         super().close()
-
-    def __repr__(self) -> str:
-        return "<SettingsPanel>"

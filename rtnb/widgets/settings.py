@@ -17,7 +17,7 @@ from traitlets import List, TraitError, Unicode
 from rtnb.client import Session
 from rtnb.protocol.values import check_names
 from rtnb.redaction import mask_credentials, redact
-from rtnb.widgets._base import Widget, bundle, styles
+from rtnb.widgets._base import SafeRepr, Widget, bundle, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
 from rtnb.widgets.knobs import TEXTS, TURN_PRESETS, Knob, knobs_of, traits_of
 
@@ -92,7 +92,7 @@ class Branch(NamedTuple):
     """The knob that every update of the object carries."""
 
 
-class Control(ipywidgets.VBox):  # type: ignore[misc]
+class Control(SafeRepr, ipywidgets.VBox):  # type: ignore[misc]
     """Group of knobs for one session.
 
     Parameters
@@ -153,9 +153,6 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             self.updater.detach()
             self._look.close()
         super().close()
-
-    def __repr__(self) -> str:  # notebooks are saved with it
-        return f"<{type(self).__name__}>"
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

@@ -402,7 +402,7 @@ async def test_reconnecting_at_once_waits_for_the_end_of_a_session_that_owns_its
     playground.close()
 
 
-async def test_a_closed_playground_says_so(simulator: Simulator) -> None:
+async def test_a_closed_playground_says_so(simulator: rtnb.Simulator) -> None:
     playground = Playground(simulator)
     playground.close()
     with pytest.raises(ConnectError, match="the playground is closed"):

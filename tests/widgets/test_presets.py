@@ -92,7 +92,8 @@ async def test_presets_set_the_knobs_of_a_panel(panel: SettingsPanel) -> None:
     await panel.updater.apply()
     assert config(panel).turn_detection is None
 
-    panel.presets.load("as it was")
+    panel.presets.text.value = Path("presets/as it was.json").read_text()
+    click(panel, "Use preset")
     await panel.updater.apply()
     assert config(panel).turn_detection.type == "server_vad"
     panel.presets.text.value = EAGER.to_json()
