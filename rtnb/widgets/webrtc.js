@@ -12,6 +12,7 @@
  * @property {boolean} muted
  * @property {boolean} compact whether it is one row with its details folded
  */
+import { explain } from "./microphone_capture.js";
 import { add, button, put, save, shareViews, toggleButton, watch } from "./shared.js";
 import { Call } from "./webrtc_call.js";
 
@@ -26,10 +27,10 @@ export class Peer {
     this.model = model;
     this.channel = channel;
     this.draw = draw;
-    signal.addEventListener("abort", () => this.call?.end("hidden"));
+    signal.addEventListener("abort", () => this.call?.end("unseen"));
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
-    channel.addEventListener("active", () => channel.isActivePage() || this.call?.end("elsewhere"), { signal });
-    const onStatus = () => channel.kind === "none" && this.call?.end("kernel"); // Jupyter itself stops no microphone
+    channel.addEventListener("active", () => channel.isActivePage() || this.call?.end("page", explain("elsewhere")), { signal });
+    const onStatus = () => channel.kind === "none" && this.call?.end("page", explain("kernel")); // Jupyter itself stops no microphone
     channel.addEventListener("status", onStatus, { signal });
     watch(model, ["state", "message", "notices", "muted"], draw, signal);
   }

@@ -262,7 +262,7 @@ async def test_the_kernel_posts_the_offer_where_the_page_may_not(call: Call) -> 
 
 async def test_a_denied_microphone_is_shown_and_raised(call: Call) -> None:
     one = await call("denied.ipynb", "--use-fake-ui-for-media-stream=deny", start=False)
-    message = "Permission to use the microphone was denied"
+    message = "The browser does not allow the microphone."
     raised = await one.python(
         "try: await peer.start()\nexcept rtnb.errors.WidgetError as error: print(error, error.__notes__)"
     )
