@@ -84,11 +84,6 @@ class Page:
             self.filled.clear()
         return frames
 
-    def new_token(self) -> str:
-        """Return a new token; an older one is worthless."""
-        self.token, self.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
-        return self.token
-
 
 def read_switch() -> str:
     """Return the connection that the user allows; a misspelt one is a `WidgetError`."""
@@ -124,7 +119,8 @@ class SocketServer:
         except OSError as error:  # this machine has no loopback: widget messages remain
             _logger.warning("no socket: %s", error)
             return {}
-        return {"port": port, "token": page.new_token(), "direct": switch != "proxy"}
+        page.token, page.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
+        return {"port": port, "token": page.token, "direct": switch != "proxy"}
 
     def stop(self) -> None:
         """Close all connections and stop listening."""

@@ -194,9 +194,6 @@ class Channel(Widget):
             stream.close()
         super().close()
 
-    def __repr__(self) -> str:
-        return f"<Channel: {self.status.kind}, {self.status.pages} pages>"
-
     # --- from the page ------------------------------------------------------------------------------------------------
 
     def receive_message(self, page_id: str, connection: int, at: int, frames: Sequence[bytes]) -> None:
@@ -206,7 +203,9 @@ class Channel(Widget):
         page = self.pages.get(page_id)
         if [frame.kind for frame in received if not frame.stream] == ["hello"]:
             if self.streams and (page is None or page.connection < connection):
-                self._welcome(self.connect(page_id, connection, str(received[0].header["origin"])), received[0].header)
+                page = self.connect(page_id, connection, str(received[0].header["origin"]))
+                clocks = {"page_ms": received[0].header["page_ms"], "kernel_ms": now_ms()}
+                self.post(page, "welcome", {**self.server.offer(page), **clocks, "active": self.active_page})
         elif page is None or (page.connection == connection and page.received_bytes != at):
             # The page was forgotten; or the kernel's subshells changed the order.
             if page is not None:
@@ -217,10 +216,6 @@ class Channel(Widget):
             page.received_bytes += sum(len(data) for data in frames)
             for frame in received:
                 self.receive(page, frame)
-
-    def _welcome(self, page: Page, header: dict[str, Any]) -> None:
-        clocks = {"page_ms": header["page_ms"], "kernel_ms": now_ms()}
-        self.post(page, "welcome", {**self.server.offer(page), **clocks, "active": self.active_page})
 
     def receive(self, page: Page, frame: Frame) -> None:
         """Take one frame of a page."""

@@ -44,7 +44,7 @@ class SettingsPanel(SafeRepr, ipywidgets.Accordion):  # type: ignore[misc]
         children = [widget for name, part in parts.items() for widget in (self.look.heading(TEXTS[name]), part)]
         self.settings_tab = self.look.make(ipywidgets.VBox, [self.instructions, *children, self.look.sheet])
         """Pane with instructions, voice and answer, listening, and presets."""
-        self.code = CodeExport()
+        self.code = CodeExport(self.look)
         """Pane with the settings in force as code."""
         panes = {"Settings": self.settings_tab, "Turn detection": self.turn_detection, "Code": self.code}
         super().__init__([*panes.values()], titles=[*panes], selected_index=0, layout=self.look.layout)

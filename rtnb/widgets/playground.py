@@ -218,7 +218,7 @@ class Playground(Box):  # type: ignore[misc]
     def disconnect(self) -> None:
         """Close the session; its conversation stays on the page. Returns at once."""
         self._opening.cancel()
-        shared_loop().submit(self._end())
+        shared_loop().submit(self._leave())
 
     async def _open(self, *, has_begun: bool = False) -> Session:
         """Open a session; a call that has begun on the page is only followed."""
@@ -247,8 +247,7 @@ class Playground(Box):  # type: ignore[misc]
         if self.transport == "websocket" or not self._uses_microphone:
             self.connect()
         else:
-            self._opening.cancel()
-            shared_loop().submit(self._leave())
+            self.disconnect()
 
     async def _leave(self) -> None:
         await self._end()

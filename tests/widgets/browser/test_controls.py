@@ -162,7 +162,7 @@ async def test_hostile_instructions_change_nothing_but_text(panel: Opened) -> No
     await knobs.find("button", has_text="Apply instructions").click()
     await knobs.eventually("session.config.instructions", HOSTILE)
     await knobs.fold("Code")
-    await expect(knobs.find(".rtnb-code pre")).to_contain_text("<script>document.title")
+    await expect(knobs.find(".rtnb-code textarea")).to_have_value(re.compile("<script>document.title"))
     await expect(knobs.find("img, .MathJax, mjx-container")).to_have_count(0)
     assert await editor.input_value() == HOSTILE
     assert await knobs.page.title() == title
@@ -216,15 +216,12 @@ async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> No
 
     await knobs.python("panel.answer.voice = 'sage'; await panel.updater.apply()")
     await knobs.fold("Code")
-    await expect(knobs.find(".rtnb-code pre")).to_contain_text("voice='sage'")
-    form = knobs.find(".rtnb-code select[aria-label=Form]")
+    code, (language, form) = knobs.find(".rtnb-code textarea"), [knobs.find(".rtnb-code select").nth(i) for i in (0, 1)]
+    await expect(code).to_have_value(re.compile("voice='sage'"))
     await form.select_option("script")
-    await expect(knobs.find(".rtnb-code pre")).to_contain_text("asyncio.run(main())")
-    await knobs.find(".rtnb-code select[aria-label=Language]").select_option("curl")
-    await expect(knobs.find(".rtnb-code pre")).to_contain_text("client_secrets")
-    await expect(form).to_be_hidden()
-    await knobs.find(".rtnb-code button", has_text="Copy code").click()
-    await expect(knobs.find(".rtnb-code [role=status]")).not_to_be_empty()
+    await expect(code).to_have_value(re.compile(r"asyncio\.run\(main\(\)\)"))
+    await language.select_option("curl")
+    await expect(code).to_have_value(re.compile("client_secrets"))
     await knobs.notebook.picture("code")
 
 
