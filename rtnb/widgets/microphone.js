@@ -14,7 +14,6 @@
  * @property {boolean} noise_suppression
  * @property {boolean} auto_gain_control
  * @property {boolean} keep_on_when_hidden
- * @property {boolean} compact one row without texts
  * @property {string} stream reference to an ipywebrtc stream; empty: the device
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
@@ -64,7 +63,7 @@ class Controller {
     const leave = () => !channel.isActivePage() && this.capture && this.stop(explain(channel.kind === "none" ? "kernel" : "elsewhere"));
     channel.addEventListener("active", leave, { signal });
     watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start(), signal);
-    watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update(), signal);
+    watch(model, ["muted", "mode", "talk_key", "sample"], () => this.update(), signal);
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.list(), { signal });

@@ -78,7 +78,6 @@ class Microphone(SessionView):
     noise_suppression = Bool(True, help="Noise suppression").tag(sync=True)
     auto_gain_control = Bool(True, help="Automatic gain control").tag(sync=True)
     keep_on_when_hidden = Bool(False, help="Keep on while the tab is hidden").tag(sync=True)
-    compact = Bool(False, help="One row without texts, for a page that shows `status` and `problem`.").tag(sync=True)
     stream = Instance(Widget, allow_none=True, help="Stream of ipywebrtc.").tag(sync=True, **widget_serialization)
     sample = Unicode("", help="Name of the recording that is played in place of a microphone.").tag(sync=True)
     worklet = Unicode(Path(__file__).with_name("microphone_worklet.js").read_text(encoding="utf-8")).tag(sync=True)

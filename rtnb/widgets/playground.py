@@ -119,7 +119,7 @@ class Playground(Box):  # type: ignore[misc]
             settings.setdefault("transcription", TRANSCRIBER)
         named = {name: value for name, value in settings.items() if name not in _OPTIONS}
         check_settings(wanted_settings(settings.get("config"), named), dialect=self._target.dialect)
-        self.microphone = None if microphone is False else Microphone(source=microphone, compact=True)
+        self.microphone = None if microphone is False else Microphone(source=microphone)
         """Microphone over WebSocket; off until it is started."""
         self._key, self._run = _this_cell() if name is None else (name, object())
         for before in [one for one in _shown if one._key == self._key and one._run != self._run]:
@@ -259,7 +259,7 @@ class Playground(Box):  # type: ignore[misc]
         is_call = self.transport == "webrtc"
         if is_call and self.peer is None:
             settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
-            self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, compact=True, **settings)
+            self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, **settings)
             self.peer.observe(self._on_call, "state")
         tabs = self._tabs if self._tabs.children else None
         voice, speaker = (self.peer, None) if is_call else (self.microphone, self.speaker)

@@ -443,3 +443,16 @@ export class TimeCanvas extends PaintedCanvas {
   /** @type {(ms: number) => void} */
   pick() {}
 }
+
+/**
+ * Make a level meter in decibels. @returns {(peak: number) => void} sets it; 1 is full scale
+ * @param {Element} parent
+ * @param {string} name for screen readers
+ */
+export function levelMeter(parent, name) {
+  const meter = add(parent, "meter", { min: -60, max: 0, value: -60, "aria-label": name });
+  return (peak) => {
+    const db = Math.max(-60, Math.round(20 * Math.log10(peak)));
+    put(meter, { value: db, "aria-valuetext": db > -60 ? `${db} dB` : "silent" });
+  };
+}

@@ -8,7 +8,8 @@ Messages of its stream; all but ``start`` and the page's ``stop`` carry the numb
 
 - page to kernel: ``start`` {page}, ``stop``, ``step`` {step}, ``key`` (reply {key, url}, or {} where the kernel is to
   post the offer), ``answered`` {url, status, headers, body} and ``offer`` {sdp} (both with the reply {sdp}), ``open``
-  {largest_bytes}, ``event`` [text], ``played`` {id}, ``figures`` {…}, ``ended`` {why, problem, next_step}, ``released``;
+  {largest_bytes}, ``event`` [text], ``played`` {id}, ``figures`` {…}, ``ended`` {why}, or with {problem, next_step} in
+  the words of the page, ``released``;
 - kernel to page: ``call`` {page}, ``event`` [text], ``play`` {id} [PCM16, 24 kHz], ``stop``.
 """
 
@@ -107,8 +108,6 @@ class WebRTCPeer(SessionView):
         False opens no microphone: audio comes from `say`, which a notice states.
     muted : bool, default False
         The microphone is open, but only silence leaves the page.
-    compact : bool, default False
-        One row for a tool bar, its details folded.
     sideband : bool, default False
         Events and settings go over a WebSocket of the kernel (by ``call_id``) instead of the page's data channel.
     webrtc_filter : bool, default False
@@ -136,7 +135,6 @@ class WebRTCPeer(SessionView):
     label = Unicode("realtime-channel", help="Name of the data channel.").tag(sync=True)
     microphone = Bool(True, help="Whether the microphone is opened.").tag(sync=True)
     muted = Bool(False, help="Whether only silence leaves the page.").tag(sync=True)
-    compact = Bool(False, help="Whether it is one row with its details folded.").tag(sync=True)
 
     def __init__(
         self,
@@ -144,7 +142,6 @@ class WebRTCPeer(SessionView):
         *,
         microphone: bool = True,
         muted: bool = False,
-        compact: bool = False,
         sideband: bool = False,
         webrtc_filter: bool = False,
         dialect: Any = None,
@@ -169,7 +166,7 @@ class WebRTCPeer(SessionView):
         self._joined = asyncio.Event()
         self._requested: deque[tuple[str, SessionConfig]] = deque(maxlen=64)
         self._figures: deque[dict[str, Any]] = deque(maxlen=3600)
-        super().__init__(microphone=microphone, muted=muted, compact=compact)
+        super().__init__(microphone=microphone, muted=muted)
         # The name of the data channel is in OpenAI's documents and in Microsoft's; other services take the latter.
         self.label = "oai-events" if self._target.facts.service == "openai" else "realtime-channel"
 

@@ -8,7 +8,7 @@ from rtnb.widgets._base import styles
 from tests.widgets.bare_page import shown
 
 TRAITS = {"state": "idle", "message": "", "notices": [], "label": "x", "microphone": False}
-TRAITS |= {"muted": False, "compact": False}
+TRAITS |= {"muted": False}
 KEY = "ek_" + "0123456789abcdef0123456789abcdef"  # in two, so that no scanner takes it for a key
 OFFER = "v=0\r\na=candidate:1 1 udp 2 5d3a-1.local 5 typ host\r\na=candidate:2 1 udp 2 10.0.0.1 5 typ host\r\n"
 
@@ -112,7 +112,7 @@ async def test_controls_have_states_and_the_keyboard_reaches_them(browser: Any) 
     await toggle.focus()
     for name in ("You", "Model"):
         meter = page.get_by_role("meter", name=name)
-        assert await meter.evaluate("node => [node.min, node.max, node.value]") == [-50, 0, -50]
+        assert await meter.evaluate("node => [node.min, node.max, node.value]") == [-60, 0, -60]
     details = page.locator("details")
     assert await details.evaluate("node => node.open")
     assert " · round_trip_ms " in await details.inner_text()
@@ -140,9 +140,10 @@ async def test_the_start_button_says_that_the_microphone_opens(browser: Any) -> 
     assert await page.evaluate(title) == ""
 
 
-async def test_compact_is_one_row_whose_details_cover_nothing_below(browser: Any) -> None:
-    page = await shown(browser, "webrtc", TRAITS | {"compact": True, "notices": ["A notice"]})
+async def test_in_a_playground_it_is_one_row_whose_details_cover_nothing_below(browser: Any) -> None:
+    page = await shown(browser, "webrtc", TRAITS | {"notices": ["A notice"]})
     await page.add_style_tag(content=styles("webrtc.css"))
+    await page.evaluate("document.body.className = 'rtnb-frame'")
     await page.evaluate("document.querySelector('.rtnb-webrtc').style.margin = '300px 0 0'")
     root, details = page.locator(".rtnb-webrtc"), page.locator("details")
     assert not await details.evaluate("node => node.open")
