@@ -49,9 +49,6 @@ TICK_S: Final = 0.02
 QUEUE_BYTES: Final = 32 * 2**20
 """Most bytes that wait for one page (chosen); beyond it they are dropped, and the page joins its streams again."""
 
-SHOWN_S: Final = 6.0
-"""Longest wait for a page to show what a cell displayed: 1 to 3 s where JupyterLab is busy (measured)."""
-
 _SILENT_S: Final = 25.0  # a page on widget messages is gone when others are heard this much later; it speaks every 10 s
 _GONE_S: Final = 120.0  # and in any case after this; chosen: a blocked kernel hears no page for long
 
@@ -458,15 +455,10 @@ class StreamWidget(Widget):
         """True once the constructor has opened the stream."""
         return "_stream" in self.__dict__
 
-    async def be_shown(self) -> None:
-        """Display it in the running cell if no page shows it; a page may still be about to show an earlier display."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + (SHOWN_S if self._displayed else 0)
-        while self._opened and not self._stream.pages:
-            if loop.time() >= until_s:
-                display(self)  # type: ignore[no-untyped-call]
-                return
-            await asyncio.sleep(0.02)
+    def be_shown(self) -> None:
+        """Display it in the running cell, unless it is or was displayed: a page may still be about to show it."""
+        if not (self._displayed or self._stream.pages):
+            display(self)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         self._displayed = True

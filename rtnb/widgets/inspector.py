@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 from IPython.display import display, update_display
@@ -31,7 +32,7 @@ __all__ = ["EventInspector", "inspect"]
 _INTERVAL_S: Final = 0.1  # between messages while events arrive one by one (measured: tests/benchmarks/inspector.py)
 _AT_ONCE: Final = 1_000  # rows per message: about 10 ms of work on either side
 _SEARCHED: Final = 1_000  # events searched per request: about 10 ms of the background loop
-_EXPORTED_BYTES: Final = 2**20
+_EXPORTED: Final = 100  # events exported per request: with long audio some MB
 _STILL_S: Final = 2.0  # so long after the last event the copy for the saved notebook is renewed (chosen)
 _SEND_S: Final = 8.0
 _STATIC_ROWS: Final = 200  # of the table that stays in a saved notebook: about 40 kB (chosen)
@@ -217,14 +218,9 @@ class EventInspector(StreamWidget):
         return {"hits": hits, "next": stop}
 
     def _export(self, start: int) -> dict[str, Any]:
-        log, lines, size = self.event_log, [], 0
-        dropped = log.dropped.events
+        log, dropped = self.event_log, self.event_log.dropped.events
         position = max(0, start - dropped)
-        for line in log.lines(position):
-            lines.append(line)
-            size += len(line)
-            if size >= _EXPORTED_BYTES:
-                break
+        lines = list(islice(log.lines(position), _EXPORTED))
         stop = dropped + position + len(lines) - (position == 0)  # the header is no event
         return {"text": "".join(lines), "next": stop, "more": stop < dropped + len(log)}
 

@@ -13,40 +13,35 @@
  */
 import { add, button, keepTyping, onChannel, put, sendFile, watch } from "./shared.js";
 
+/** A line that opens a popover on a click. */
+function folded(/** @type {Element} */ parent, /** @type {string} */ className) {
+  const fold = add(parent, "details", { className });
+  const [line, popover] = [add(fold, "summary"), add(fold, "div", { className: "rtnb-popover" })];
+  fold.onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (fold.open = false);
+  return { fold, line, popover };
+}
+
 /** The last turn: one line, and on a click its steps. @returns {(text: string, figures: [string, string, string][]) => void} */
 function lastTurn(/** @type {Element} */ parent) {
-  const fold = add(parent, "details", { className: "rtnb-last-turn" });
-  const summary = add(fold, "summary");
-  const steps = add(add(fold, "div", { className: "rtnb-popover" }), "table");
-  fold.onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (fold.open = false);
+  const { fold, line, popover } = folded(parent, "rtnb-last-turn");
+  const steps = add(popover, "table");
   return (text, figures) => {
     put(fold, { hidden: !text });
-    put(summary, { textContent: `Last turn: ${text} (details)` });
+    put(line, { textContent: `Last turn: ${text} (details)` });
     const row = (/** @type {string} */ tag, /** @type {0 | 1} */ part) =>
       add(null, "tr", {}, ...figures.map((figure) => add(null, tag, { textContent: figure[part], title: figure[2] })));
     steps.replaceChildren(row("th", 0), row("td", 1));
   };
 }
 
-/** The status line: one line at a fixed place; More shows a long text whole. */
+/** The status line: one line at a fixed place; a click shows a long text whole. */
 function statusLine(/** @type {Element} */ parent) {
-  const root = add(parent, "div", { className: "rtnb-status-line" });
-  const line = add(root, "span", { role: "status" });
-  const more = button(root, "More", () => open(whole.hidden), { "aria-expanded": false });
-  const whole = add(root, "div", { className: "rtnb-popover", hidden: true });
-  const open = (/** @type {boolean} */ isOpen) => {
-    put(whole, { hidden: !isOpen });
-    put(more, { "aria-expanded": isOpen });
-  };
-  const measure = () => {
-    put(more, { hidden: line.scrollWidth <= line.clientWidth && !whole.textContent.includes("\n") });
-    if (more.hidden) open(false);
-  };
-  new ResizeObserver(measure).observe(root); // ends with its element
+  const { line, popover } = folded(parent, "rtnb-status-line");
+  const status = add(line, "span");
+  put(line, { "aria-label": "Status" });
   return (/** @type {string} */ text, /** @type {boolean} */ isProblem) => {
-    put(line, { role: isProblem ? "alert" : "status", className: isProblem ? "rtnb-error" : "", textContent: text });
-    put(whole, { textContent: text });
-    measure();
+    put(status, { role: isProblem ? "alert" : "status", className: isProblem ? "rtnb-error" : "", textContent: text });
+    put(popover, { textContent: text, hidden: !text });
   };
 }
 

@@ -217,7 +217,7 @@ class Microphone(SessionView):
         future = asyncio.wrap_future(shared_loop().submit(work))
         try:
             if self._audio is None and _kernel_major() is not None:
-                await self.be_shown()
+                self.be_shown()
             return await future
         finally:
             future.cancel()  # the cell may have been interrupted
