@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from traitlets import Bool, Float, Int, Unicode
+from traitlets import Bool, Float, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.cost import CostMeter
@@ -48,7 +48,6 @@ class ConnectionControl(SessionView):
     message = Unicode("", help="The last problem and the next step.").tag(sync=True)
     takes_key = Bool(False, help="Whether a key can be typed in.").tag(sync=True)
     can_connect = Bool(False, help="Whether Connect does something.").tag(sync=True)
-    n_events = Int(0, help="Number of events so far.")
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
         self._handlers: dict[str, Callable[..., object] | None] = {}
@@ -71,14 +70,13 @@ class ConnectionControl(SessionView):
 
     def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)
-        self.cost, self.n_events = CostMeter(), 0
+        self.cost = CostMeter()
         self.state, self.message, self.usage = "open", "", ""
         self._show(source)
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         self.cost.feed(rows)
         self.usage = format_usage(self.cost)
-        self.n_events = rows[-1].number + 1
         if isinstance(self.session, Session) and any(row.type.startswith("session.") for row in rows):
             self._show(self.session)
 

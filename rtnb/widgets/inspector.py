@@ -73,6 +73,7 @@ class EventInspector(StreamWidget):
     can_send = Bool(False).tag(sync=True)
     height_px = Int(480, min=160, help="Height of the inspector, px.").tag(sync=True)
     selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
+    n_events = Int(0, help="Number of events on the page.")
     marks = Dict(help="Texts of the findings by the number of their first event.").tag(sync=True)
 
     def __init__(self, source: Any = None, *, height_px: int = 480) -> None:
@@ -152,7 +153,7 @@ class EventInspector(StreamWidget):
             self._next_s = 0.0
             self._wake()
         else:
-            self._next_s = loop.time() + _INTERVAL_S
+            self._next_s, self.n_events = loop.time() + _INTERVAL_S, rows.next
         if self._in_output:
             if self._static_timer is not None:
                 self._static_timer.cancel()

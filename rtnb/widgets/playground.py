@@ -49,7 +49,6 @@ TRANSPORTS: Final = {"websocket": "WebSocket", "webrtc": "WebRTC"}
 TRANSCRIBER: Final = "whisper-1"
 """Transcription model with the simulator, the default of the knob *Input transcription*."""
 
-_TITLE_S: Final = 0.5  # interval of the number of events in the tab's title (chosen)
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
 _NO_SOUND: Final = {
     "blocked": "Click anywhere on the page to hear the answers: the browser waits for a click.",
@@ -127,7 +126,6 @@ class Playground(Box):  # type: ignore[misc]
         self._settings = settings
         self._opening = _NO_SESSION
         self._ending = asyncio.Lock()
-        self._title: asyncio.TimerHandle | None = None
         self.peer: WebRTCPeer | None = None
         """Call over WebRTC; None before the first."""
         self._uses_microphone = microphone is None
@@ -316,7 +314,8 @@ class Playground(Box):  # type: ignore[misc]
 
     def _watch_parts(self) -> None:
         self.connection.observe(lambda change: self._set_status("connection", change["new"]), "message")
-        self.connection.observe(self._on_n_events, "n_events")
+        if self.inspector in self._tabs.children:
+            self.inspector.observe(self._on_n_events, "n_events")
         self.speaker.observe(lambda change: self._set_status("speaker", _NO_SOUND.get(change["new"], "")), "state")
         if self.microphone is not None:
             self.microphone.observe(self._on_microphone, ["status", "problem"])
@@ -329,14 +328,9 @@ class Playground(Box):  # type: ignore[misc]
         problem, is_off = self.microphone.problem, self.microphone.state in ("off", "no page")
         self._set_status("microphone", problem or ("" if is_off else self.microphone.status), is_problem=bool(problem))
 
-    def _on_n_events(self, _: Any) -> None:
-        if self._title is None and self.inspector in self._tabs.children:
-            self._title = asyncio.get_running_loop().call_later(_TITLE_S, self._set_title)
-
-    def _set_title(self) -> None:
-        self._title = None
-        count = format_count(self.connection.n_events)
-        self._tabs.set_title(self._tabs.children.index(self.inspector), f"Events {count}")
+    def _on_n_events(self, change: dict[str, Any]) -> None:
+        title = f"Events {format_count(change['new'])}"
+        self._tabs.set_title(self._tabs.children.index(self.inspector), title)
 
     # --- talking ------------------------------------------------------------------------------------------------------
 
