@@ -11,7 +11,7 @@
  * @property {string} last_turn latency of the last turn in one line
  * @property {[string, string, string][]} figures name, value and explanation of each step
  */
-import { add, button, keepTyping, onChannel, put, sendFile, watch } from "./shared.js";
+import { add, button, fileButton, keepTyping, onChannel, put, watch } from "./shared.js";
 
 /** A line that opens a popover on a click. */
 function folded(/** @type {Element} */ parent, /** @type {string} */ className) {
@@ -47,26 +47,24 @@ function statusLine(/** @type {Element} */ parent) {
 
 /** @param {import("./types").ViewProps<State>} props */
 function render({ model, el, channel, signal }) {
+  const stream = channel.openStream(model.get("stream_name"), () => {}, signal);
   const root = add(el, "div", { className: "rtnb rtnb-message-bar" });
   const form = add(root, "form", { className: "rtnb-message-form" });
   const text = add(form, "textarea", { rows: 1, placeholder: "Type a message (Enter to send)", dir: "auto", "aria-label": "Message" });
   add(form, "button", { type: "submit", className: "rtnb-primary", textContent: "Send" });
-  const choose = button(form, "", () => onChoose(), { className: "rtnb-choose" });
+  const file = fileButton(form, stream, "sound", signal, (words, failed) => setOwn(words, failed));
+  const cancel = button(form, "Cancel", () => stream.send("cancel", {}), { className: "rtnb-choose", title: "Stop sending the audio file" });
   const stop = button(form, "Interrupt", () => stream.send("interrupt", {}), { title: "Stop the answer" });
-  const file = add(form, "input", { type: "file", accept: "audio/*,.wav", hidden: true, "aria-label": "Audio file" });
   const foot = add(root, "div", { className: "rtnb-foot" });
   const setStatus = statusLine(foot);
   const setTurn = lastTurn(foot);
-  const stream = channel.openStream(model.get("stream_name"), () => {}, signal);
-  /** @type {?AbortController} */
-  let sending = null;
   let own = { text: "", isProblem: false }; // of this page: an upload under way, or one that failed
 
   const show = () => {
     if (own.text) setStatus(own.text, own.isProblem);
     else setStatus(model.get("status"), model.get("is_problem"));
-    const busy = sending !== null || model.get("busy");
-    put(choose, { textContent: busy ? "Cancel" : "Audio file…", title: busy ? "Stop sending the audio file" : "Send an audio file…" });
+    put(file.choose, { textContent: file.isSending() ? "Cancel" : "Audio file…", title: "Send an audio file…", className: "rtnb-choose", hidden: model.get("busy") });
+    put(cancel, { hidden: !model.get("busy") });
     put(stop, { disabled: !model.get("can_interrupt") });
     setTurn(model.get("last_turn"), model.get("figures"));
   };
@@ -88,23 +86,7 @@ function render({ model, el, channel, signal }) {
     event.preventDefault();
     form.requestSubmit();
   };
-  const onChoose = () => {
-    if (sending) sending.abort();
-    else if (model.get("busy")) stream.send("cancel", {});
-    else file.click();
-  };
-  file.onchange = async () => {
-    const [chosen] = file.files;
-    file.value = "";
-    if (!chosen || sending) return;
-    sending = new AbortController();
-    const problem = await sendFile(stream, "sound", chosen, sending.signal, setOwn);
-    const isCancelled = sending.signal.aborted;
-    sending = null;
-    setOwn(problem, Boolean(problem) && !isCancelled);
-  };
   watch(model, ["status", "is_problem", "busy", "can_interrupt", "last_turn", "figures"], show, signal);
-  signal.addEventListener("abort", () => sending?.abort());
 }
 
 export default onChannel(render);

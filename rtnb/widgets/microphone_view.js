@@ -1,5 +1,5 @@
 /** Look of the microphone: one row, and below it the next step where something is wrong. */
-import { add, button, levelMeter, put, save, toggleButton } from "./shared.js";
+import { add, button, fileButton, levelMeter, put, save, toggleButton } from "./shared.js";
 
 /** @type {Record<string, string>} */
 const WARNINGS = {
@@ -39,10 +39,9 @@ export function createView({ model, el, signal }, controller) {
   const status = add(row, "span", { className: "rtnb-status", role: "status" });
   const help = add(root, "div", { className: "rtnb-row rtnb-help" });
   const step = add(help, "span");
-  const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
-  input.onchange = () => input.files[0] && controller.send(input.files[0]);
-  const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
-  const choose = button(help, "", onChoose);
+  const { choose, isSending } = fileButton(help, controller.stream, "file", signal, (text, failed) => {
+    controller.onUpload(text, failed !== undefined);
+  });
 
   const onKey = (/** @type {any} */ event) => {
     const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
@@ -67,7 +66,7 @@ export function createView({ model, el, signal }, controller) {
     put(status, { textContent: ((!off && problem) || formatStatus(controller)) + (dropped ? ` · ${dropped} frames dropped` : "") });
   };
   return () => {
-    const { own, shown, state, upload: sending } = controller;
+    const { own, shown, state } = controller, sending = isSending();
     const problem = (state === "off" && own.problem) || shown.problem;
     put(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning });
     put(root, { "data-sample": Boolean(model.get("sample")) });

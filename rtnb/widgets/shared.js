@@ -281,26 +281,39 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
 }
 
 /**
- * Send an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as samples with a rate.
+ * Make a button that sends an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as
+ * samples with a rate. A click meanwhile cancels it.
+ * @param {Element} parent
  * @param {import("./types").Stream} stream
  * @param {string} kind
- * @param {File} file
- * @param {AbortSignal} signal cancels it
- * @param {(text: string) => void} onProgress
- * @returns {Promise<string>} why it was not sent; empty where it was
+ * @param {AbortSignal} signal cancels it, too
+ * @param {(text: string, failed?: boolean) => void} onStatus gets the progress; at the end why it was not
+ *   sent (or an empty text), and whether that is a failure
  */
-export async function sendFile(stream, kind, file, signal, onProgress) {
-  const show = (/** @type {number} */ sent, /** @type {number} */ size) =>
-    onProgress(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
-  onProgress(`Reading ${file.name}…`);
-  try {
+export function fileButton(parent, stream, kind, signal, onStatus) {
+  /** @type {?AbortController} */
+  let sending = null;
+  const input = add(parent, "input", { type: "file", accept: "audio/*,.wav", hidden: true, "aria-label": "Audio file" });
+  const send = async (/** @type {File} */ file, /** @type {AbortSignal} */ cancelled) => {
+    onStatus(`Reading ${file.name}…`);
     const isWav = (await file.slice(0, 4).text()) === "RIFF";
     const data = isWav ? file : (await decodeFile(file)).buffer;
-    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress: show, signal });
-    return "";
-  } catch (/** @type {any} */ error) {
-    return `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
-  }
+    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) =>
+      onStatus(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
+    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress, signal: cancelled });
+  };
+  input.onchange = async () => {
+    const [file] = input.files;
+    input.value = "";
+    if (!file || sending) return;
+    const { signal: cancelled } = (sending = new AbortController());
+    const reason = await send(file, cancelled).then(() => "", (error) => (cancelled.aborted ? "cancelled" : error.message));
+    sending = null;
+    onStatus(reason && `${file.name} was not sent: ${reason}.`, Boolean(reason) && !cancelled.aborted);
+  };
+  signal.addEventListener("abort", () => sending?.abort());
+  const choose = button(parent, "", () => (sending ? sending.abort() : input.click()));
+  return { choose, isSending: () => sending !== null };
 }
 
 /** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
