@@ -50,7 +50,7 @@ class ConnectionControl(SessionView):
     can_connect = Bool(False, help="Whether Connect does something.").tag(sync=True)
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
-        self._handlers: dict[str, Callable[..., object] | None] = {}
+        self._handlers: dict[str, Callable[..., object]] = {"disconnect": self._disconnect}
         self.cost = CostMeter()
         """Estimated cost of this session."""
         super().__init__(session, **traits)
@@ -58,7 +58,7 @@ class ConnectionControl(SessionView):
 
     def on_connect(self, connect: Handler, disconnect: Handler, key: Callable[[str], object] | None = None) -> None:
         """Set the handlers of Connect, of Disconnect and of a key that was typed in; called on any thread."""
-        self._handlers = {"connect": connect, "disconnect": disconnect, "key": key}
+        self._handlers = {"connect": connect, "disconnect": disconnect, **({"key": key} if key else {})}
         self.can_connect, self.takes_key = True, key is not None
 
     def set_error(self, error: BaseException) -> None:
@@ -89,9 +89,13 @@ class ConnectionControl(SessionView):
         self.state, self.expires_at = "closed", 0.0
         self.message = self._format_end() or self.message
 
-    async def _close(self, session: Session) -> None:
+    def _disconnect(self) -> None:
+        shared_loop().submit(self._close())
+
+    async def _close(self) -> None:
         try:
-            await session.close()
+            if isinstance(self.session, Session):
+                await self.session.close()
         except TransportError as error:
             self.set_error(error)
 
@@ -109,12 +113,6 @@ def format_usage(cost: CostMeter) -> str:
     return " · ".join(parts if cost.unknown else [*parts, f"${cost.usd:.3f}"])
 
 
-def _on_message(self: ConnectionControl, content: Any, buffers: Any) -> None:
-    kind, key = (str(content.get("kind")), content.get("key")) if isinstance(content, dict) else ("", None)
-    if handler := self._handlers.get(kind):
-        if kind != "key":
-            handler()
-        elif isinstance(key, str):
-            handler(key.strip())
-    elif kind == "disconnect" and isinstance(self.session, Session):
-        shared_loop().submit(self._close(self.session))
+def _on_message(self: ConnectionControl, content: dict[str, str], buffers: Any) -> None:
+    if handler := self._handlers.get(content["kind"]):
+        handler(*([content["key"].strip()] if "key" in content else []))

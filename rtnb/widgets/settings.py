@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
-class StyleSheet(Widget):
-    """Style of the knobs around it, and names of their sliders: plain ipywidgets carry neither."""
+class KnobSheet(Widget):
+    """Style of the knobs around it, and names of their sliders: plain ipywidgets carry neither.
+
+    In turn detection it also is a row of buttons for the presets, each with its meaning. Traits (kernel to page):
+    `presets`, `selected`. Message from the page: ``{"preset": name}``.
+    """
 
     _esm = bundle("settings.js")
     _css = styles("settings.css")
+
+    presets: List[list[str]] = List(help="Pairs of name and meaning.").tag(sync=True)
+    selected = Unicode(help="The preset that equals the knobs; empty where none does.").tag(sync=True)
 
 
 class Look:
@@ -41,7 +48,7 @@ class Look:
         self.layout = ipywidgets.Layout(width="auto", min_width="0")
         self._styles: dict[type, Any] = {}
         self._made: list[Any] = []
-        self.sheet = self.make(StyleSheet)
+        self.sheet = self.make(KnobSheet)
 
     def make(self, kind: Any, *arguments: Any, **traits: Any) -> Any:
         """Make a widget of a class."""
@@ -382,19 +389,6 @@ class InstructionsControl(Control):
         return (self._heading, *rows, self._buttons)
 
 
-class TurnPresets(Widget):
-    """Row of buttons for the presets of turn detection, each with its meaning.
-
-    Traits (kernel to page): `presets`, `selected`. Message from the page: ``{"preset": name}``.
-    """
-
-    _esm = bundle("turn_presets.js")
-    _css = styles("settings.css")
-
-    presets: List[list[str]] = List(help="Pairs of name and meaning.").tag(sync=True)
-    selected = Unicode(help="The preset that equals the knobs; empty where none does.").tag(sync=True)
-
-
 class TurnDetectionControl(Control):
     """Settings of turn detection: when a turn of the user ends, and who may interrupt."""
 
@@ -410,7 +404,7 @@ class TurnDetectionControl(Control):
 
     def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
         if self._presets is None:
-            self._presets = self._look.make(TurnPresets, presets=[[k, v["meaning"]] for k, v in TURN_PRESETS.items()])
+            self._presets = self._look.make(KnobSheet, presets=[[k, v["meaning"]] for k, v in TURN_PRESETS.items()])
             self._presets.on_msg(lambda _, content, buffers: self.use(content["preset"]))
         now = {name: getattr(self, name) for name in self.knobs()}
         fitting = [name for name, preset in TURN_PRESETS.items() if now | preset["knobs"] == now]

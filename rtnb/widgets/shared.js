@@ -327,30 +327,6 @@ export async function decodeFile(/** @type {Blob} */ file) {
   });
 }
 
-/**
- * Name the sliders in the box that holds `el`, also those that come later: ipywidgets shows their label, but leaves the
- * handle without a name for screen readers.
- * @param {HTMLElement} el
- * @param {AbortSignal} signal ends it
- */
-export function nameSliders(el, signal) {
-  const root = el.isConnected ? el.parentElement : null;
-  if (!root) {
-    if (!signal.aborted) requestAnimationFrame(() => nameSliders(el, signal));
-    return;
-  }
-  const name = () => {
-    for (const slider of root.querySelectorAll(".widget-slider")) {
-      const handle = slider.querySelector("[role=slider]");
-      if (handle) put(handle, { "aria-label": slider.querySelector(".widget-label")?.textContent });
-    }
-  };
-  const observer = new MutationObserver(name);
-  observer.observe(root, { childList: true, subtree: true });
-  signal.addEventListener("abort", () => observer.disconnect());
-  name();
-}
-
 /** @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string}} Drawing */
 
 /** Canvas that is painted at most once per animation frame, also when its size changes, and that the keyboard reaches. */
