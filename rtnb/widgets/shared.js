@@ -97,18 +97,14 @@ export const shareViews = (make, render) => () => {
 };
 
 /**
- * Handle keys pressed in `node` before JupyterLab does: it listens in the capture phase on the document.
- * @param {Element} node
+ * Handle keys pressed in `node`, where JupyterLab's shortcuts then do nothing.
+ * @param {HTMLElement} node
  * @param {(event: KeyboardEvent) => boolean} handle returns true where the key is used
  * @param {AbortSignal} signal
  */
 export function onKey(node, handle, signal) {
-  const listener = (/** @type {KeyboardEvent} */ event) => {
-    if (!(event.target instanceof Node) || !node.contains(event.target) || !handle(event)) return;
-    event.preventDefault();
-    event.stopPropagation();
-  };
-  window.addEventListener("keydown", listener, { capture: true, signal });
+  node.setAttribute("data-lm-suppress-shortcuts", "true");
+  node.addEventListener("keydown", (event) => handle(event) && event.preventDefault(), { signal });
 }
 
 /** Keep what is typed in a field from JupyterLab's shortcuts. */
