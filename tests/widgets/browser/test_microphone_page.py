@@ -237,6 +237,7 @@ async def test_of_two_tabs_only_the_newest_records(browser: Any, mic: Microphone
         await eventually(lambda: mic.state == "on")
         await second.page.close()
         await eventually(lambda: mic.state == "off")
+        assert mic.problem == "The page with the microphone was closed. Show the widget again."
 
 
 async def test_an_audio_file_replaces_a_missing_microphone(launch: Any, mic: Microphone, tmp_path: Path) -> None:
@@ -269,6 +270,7 @@ async def test_a_broken_or_cancelled_audio_file_is_named(launch: Any, mic: Micro
         await chooser.set_input_files(write_right_channel(tmp_path / "long.wav", 3))
         await page.get_by_role("button", name="Cancel").click()
         await page.get_by_role("status").get_by_text("long.wav was not sent: cancelled.").wait_for()
+        assert (mic.state, mic.sample) == ("off", "")
 
 
 async def test_frames_wait_and_are_dropped_where_the_channel_is_full(browser: Any, mic: Microphone) -> None:
