@@ -134,8 +134,7 @@ class CodeExport(SafeRepr, ipywidgets.VBox):  # type: ignore[misc]
 
     def __init__(self, look: Look | None = None) -> None:
         look = look or Look()
-        self._settings: Settings = {}
-        self._facts: TargetFacts | None = None
+        self._shown: tuple[Settings, TargetFacts] | None = None
         language = look.make(ipywidgets.Dropdown, description="Language", options=[*LANGUAGES])
         form = look.make(ipywidgets.Dropdown, description="Form of Python", options=FORMS)
         text = look.make(ipywidgets.Textarea, placeholder="Code")
@@ -147,12 +146,12 @@ class CodeExport(SafeRepr, ipywidgets.VBox):  # type: ignore[misc]
 
     def show(self, settings: Settings, facts: TargetFacts) -> None:
         """Show these settings as code."""
-        self._settings, self._facts = settings, facts
+        self._shown = settings, facts
         self._write()
 
     def _write(self) -> None:
-        if self._facts is not None:
+        if self._shown is not None:
             try:
-                self.code = code(self.language, self._settings, self._facts, self.form)
+                self.code = code(self.language, *self._shown, self.form)
             except ConnectError as error:
                 self.code = f"There is no code for this target: {format_error(error)}"

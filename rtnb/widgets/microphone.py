@@ -134,20 +134,17 @@ class Microphone(SessionView):
         boxes = [Checkbox(description=self.trait_metadata(name, "help"), indent=False) for name in _BOXES]
         for name, widget in zip(("mode", *_BOXES), (mode, *boxes), strict=True):
             link((self, name), (widget, "value"))
-        device = Dropdown(description="Device")
-
-        def choose(change: dict[str, Any]) -> None:
-            self.device = change["new"]
+        device = Dropdown(description="Device", options=[("", self.device)])
+        chosen = link((self, "device"), (device, "value"))
 
         def list_devices(_: Any = None) -> None:
-            device.unobserve_all("value")  # new options reset the value for a moment
+            chosen.unlink()  # new options reset the value for a moment
             labels = dict.fromkeys(label for label in (*self.devices, self.device) if label)
             device.options = [("Browser's default", ""), *((label, label) for label in labels)]
-            device.value = self.device
-            device.observe(choose, "value")
+            chosen.link()
 
-        list_devices()
         self.observe(list_devices, ["device", "devices"])
+        list_devices()  # links anew: a new device becomes an option before the link chooses it
         return VBox([device, mode, *boxes])
 
     async def record(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ipywidgets
@@ -53,17 +53,6 @@ class SettingsPanel(SafeRepr, ipywidgets.Accordion):  # type: ignore[misc]
         self.updater.on_change = self._write_code
         if session is not None:
             self.updater.attach(session)
-
-    def on_reconnect(self, callback: Callable[[], object]) -> None:
-        """Offer a button beside a refused voice: it calls `callback`.
-
-        Parameters
-        ----------
-        callback : callable
-            Takes no argument, and opens a new session with the settings in `chosen`.
-        """
-        self.updater.on_reconnect = callback
-        self.answer.refresh()
 
     def settings(self) -> Settings:
         """Return the settings of all knobs in force, by their path in the GA session object."""

@@ -153,7 +153,7 @@ class Playground(Box):  # type: ignore[misc]
             link((self.waveform, "selected_index"), (view, "selected_index"))
         self._choice = Dropdown(options=[(words, name) for name, words in TRANSPORTS.items()], description="Connection")
         link((self, "transport"), (self._choice, "value"))
-        self.panel.on_reconnect(self.connect)
+        self.panel.updater.on_reconnect = self.connect
         options = () if self.microphone is None else (self.microphone.options,)
         self._settings_page = VBox([self._choice, self.panel.settings_tab, *options, shared_channel()])
         pages = (self._settings_page, self.panel.turn_detection, self.inspector, self.panel.code)

@@ -356,8 +356,7 @@ class WebRTCPeer(SessionView):
             if isinstance(event, events.SessionUpdate):
                 self._requested.append((event.event_id or "", event.session))
             elif isinstance(event, events.Error) and (refused := event.error.event_id):
-                kept = [one for one in self._requested if one[0] != refused]
-                self._requested = deque(kept, maxlen=self._requested.maxlen)
+                self._requested = deque((one for one in self._requested if one[0] != refused), maxlen=64)
             elif isinstance(event, events.SessionCreated | events.SessionUpdated) and self._requested:
                 self._compare(event, self._requested.popleft()[1])
 

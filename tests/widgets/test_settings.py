@@ -391,7 +391,7 @@ async def test_applied_is_shown_for_a_while_and_then_the_help_again(
 async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_session(ga: rtnb.Session) -> None:
     panel = SettingsPanel(ga)
     opened: list[Any] = []
-    panel.on_reconnect(lambda: opened.append(panel.chosen))
+    panel.updater.on_reconnect = lambda: opened.append(panel.chosen)
     await ga.ask("Hello!")
     await eventually(lambda: panel.updater.effective)
     panel.answer.voice = "cedar"

@@ -137,7 +137,7 @@ ROWS = """() => [...document.querySelectorAll(".rtnb-control > *")].map((node) =
 
 
 async def test_rows_have_their_place_whatever_their_status(panel: Opened) -> None:
-    cell = f"{PANEL}.on_reconnect(lambda: None)\nimport ipywidgets\n"
+    cell = f"{PANEL}.updater.on_reconnect = lambda: None\nimport ipywidgets\n"
     cell += "ipywidgets.VBox([panel.settings_tab, panel.turn_detection], layout={'width': '400px'})"
     knobs = await panel("rows.ipynb", cell=cell)
     await knobs.python("_ = await session.ask('Hello!')")
@@ -191,7 +191,7 @@ async def test_a_refusal_is_explained_beside_the_knob(panel: Opened, pictures: P
 
 async def test_a_click_on_reconnect_opens_a_session_with_the_refused_voice(panel: Opened) -> None:
     knobs = await panel("reconnect.ipynb", cell=f"{RECONNECT}{PANEL}")
-    await knobs.python("panel.on_reconnect(reconnect); _ = await session.ask('Hello!')")
+    await knobs.python("panel.updater.on_reconnect = reconnect; _ = await session.ask('Hello!')")
     await knobs.find(".widget-dropdown", has_text="Voice").locator("select").select_option("cedar")
     await knobs.find("button", has_text="Reconnect with this voice").click()
     await knobs.eventually("panel.updater.session.config.voice", "cedar")
