@@ -203,7 +203,7 @@ async def test_presets_and_code_by_clicking(panel: Opened, pictures: Path) -> No
     await knobs.find("input[placeholder='Type or choose a name']").fill("as it was")
     await knobs.page.keyboard.press("Enter")
     await knobs.find("button", has_text="Save settings").click()
-    shared = knobs.find("textarea").last
+    shared = knobs.find("textarea[placeholder*=JSON]")
     await expect(shared).to_have_value(re.compile("rtnb_preset"))
     assert (knobs.notebook.lab.directory / "presets" / "as it was.json").is_file()
     await knobs.python("panel.turn_detection.threshold = 0.9; await panel.updater.apply()")
