@@ -156,7 +156,10 @@ async def test_filters_count_and_runs_unfold(inspected: Opened) -> None:
 async def test_audio_plays_and_is_never_text(inspected: Opened) -> None:
     notebook = await inspected("play.ipynb", MANY, keep=True)
     page = notebook.page
-    await page.evaluate("AudioBufferSourceNode.prototype.start = function () { window.played = this.buffer.length; }")
+    await page.evaluate(
+        """() => { const { start } = AudioBufferSourceNode.prototype;
+            AudioBufferSourceNode.prototype.start = function () { window.played = this.buffer.length; start.call(this); }; }"""
+    )
 
     await rows(page, "×20 response.output_audio.delta").locator("span").nth(6).click()
     await page.get_by_role("button", name="96,000 bytes, 2,000 ms ▶").click()
