@@ -158,7 +158,8 @@ async def test_audio_plays_and_is_never_text(inspected: Opened) -> None:
     page = notebook.page
     await page.evaluate(
         """() => { const { start } = AudioBufferSourceNode.prototype;
-            AudioBufferSourceNode.prototype.start = function () { window.played = this.buffer.length; start.call(this); }; }"""
+            const note = function () { window.played = this.buffer.length; start.call(this); };
+            AudioBufferSourceNode.prototype.start = note; }"""
     )
 
     await rows(page, "×20 response.output_audio.delta").locator("span").nth(6).click()
