@@ -282,7 +282,7 @@ class Microphone(SessionView):
     def _begin(self, run: str) -> None:
         """Begin a capture; frames of the one before are ignored from now on."""
         self._run, self._start_requested, self._dropped_before = run, False, self.counts["dropped"]
-        self._sender.begin()
+        self._sender.next = 0
 
     def _stop(self, problem: str = "", next_step: str = "") -> None:
         self._start_requested = False

@@ -71,7 +71,8 @@ class Look:
 
     def input(self, knob: Knob, value: Any) -> Any:
         """Make the widget of a knob: a list, a checkbox, a slider, or a line of text."""
-        shared = {"value": value, "description": knob.full_label, "tooltip": knob.tooltip}
+        description = f"{knob.label} ({knob.unit})" if knob.unit else knob.label
+        shared = {"value": value, "description": description, "tooltip": knob.tooltip}
         if knob.choices:
             return self.make(ipywidgets.Dropdown, options=knob.options, **shared)
         if isinstance(knob.default, bool):
