@@ -67,7 +67,7 @@ export function describe({ state, message, microphone, muted }, call) {
   if (state === "starting") return call ? `Waiting for ${call.step}…` : "Starting…";
   if (state === "open" && !call) return "The call is on another page";
   if (state === "open") return `Connected${!microphone ? "; audio comes from say()" : muted ? ", muted" : ": speak"}`;
-  return message.split("\n")[0] || { idle: "Not connected", closed: "Call ended" }[state] || "Call failed";
+  return message.replaceAll("\n", " ") || { idle: "Not connected", closed: "Call ended" }[state] || "Call failed";
 }
 
 function render(/** @type {import("./types").ViewProps<any>} */ { model, el }, /** @type {Peer} */ peer) {

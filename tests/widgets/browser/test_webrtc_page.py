@@ -74,7 +74,7 @@ async def test_status_and_figures(browser: Any) -> None:
         ({"state": "open", "microphone": True}, here, "Connected: speak"),
         ({"state": "open", "microphone": True, "muted": True}, here, "Connected, muted"),
         ({"state": "closed"}, None, "Call ended"),
-        ({"state": "failed", "message": "No microphone\nNext: …"}, None, "No microphone"),
+        ({"state": "failed", "message": "No microphone\nNext: …"}, None, "No microphone Next: …"),
     ):
         assert await page.evaluate("([t, c]) => module.describe(t, c)", [TRAITS | traits, call]) == text
     empty = await page.evaluate("module.figures(new Map())")
@@ -109,13 +109,13 @@ async def connected(browser: Any, traits: dict[str, Any]) -> Any:
 async def test_controls_have_states_and_the_keyboard_reaches_them(browser: Any) -> None:
     page = await connected(browser, {"microphone": False})
     toggle = page.get_by_role("button", name="End call")
-    await toggle.focus()
     for name in ("You", "Model"):
         meter = page.get_by_role("meter", name=name)
         assert await meter.evaluate("node => [node.min, node.max, node.value]") == [-60, 0, -60]
     details = page.locator("details")
-    assert await details.evaluate("node => node.open")
+    await details.locator("summary").click()
     assert " · round_trip_ms " in await details.inner_text()
+    await toggle.focus()
     await page.evaluate("model.set('microphone', true)")
     mute = page.get_by_role("button", name="Mute")
     assert await mute.get_attribute("aria-pressed") == "false"
