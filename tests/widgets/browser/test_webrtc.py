@@ -165,7 +165,7 @@ print(json.dumps([rows, table.to_dict()], default=float))"""
 from rtnb.audio import babble
 response = await peer.session.response.create(instructions="Count to one hundred.")
 while len(peer.session.log.filter("output_audio_buffer.started")) < 2: await asyncio.sleep(0.01)
-while peer.session.playback.heard()["played_ms"].iloc[-1] < 800: await asyncio.sleep(0.02)
+await asyncio.sleep(1.0)  # so long into the answer it is interrupted
 await peer.session.say(babble("stop please stop", seed=5).audio, rate_hz=24_000, respond=False)
 while not peer.session.log.filter("conversation.item.truncated"): await asyncio.sleep(0.02)
 log = peer.session.log
