@@ -51,7 +51,17 @@ def format_error(error: BaseException) -> str:
     return redact("\n".join([str(error), *getattr(error, "__notes__", [])]))
 
 
-class Widget(anywidget.AnyWidget):
+class SafeRepr:
+    """Widget that prints as its class.
+
+    Notebooks are saved with it, so it shows no trait: one of them might hold what the user would not share.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Widget(SafeRepr, anywidget.AnyWidget):
     """Anywidget that refuses unknown keywords and prints as one safe line.
 
     A subclass names its module, ``_esm = bundle("x.js")``, and where it has one its style, ``_css = styles("x.css")``.
@@ -73,7 +83,3 @@ class Widget(anywidget.AnyWidget):
         known = [name for name in self.class_trait_names() if not name.startswith("_")]
         check_names(traits, known, f"keyword of {type(self).__name__}()")
         super().__init__(**traits)
-
-    def __repr__(self) -> str:
-        # Notebooks are saved with it, so it shows no trait: one of them might hold what the user would not share.
-        return f"<{type(self).__name__}>"

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import numpy as np
-
-from rtnb.audio import codec, write_wav
+from rtnb.audio import RATE_HZ, codec, encode_pcm16, resample
 from rtnb.errors import AudioError, LocalProtocolError, RemoteProtocolError
 from rtnb.protocol import wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
@@ -108,8 +104,8 @@ def _put(message: Any, path: tuple[str | int, ...], value: str) -> None:
     message[path[-1]] = value
 
 
-def sound(rows: EventRows, first: int, last: int, *, number: int | None = None) -> str:
-    """Return the audio of an event (its `number`-th piece; None for all) or of a folded run, as a base64 WAV.
+def sound(rows: EventRows, first: int, last: int, *, number: int | None = None) -> bytes:
+    """Return the audio of an event (its `number`-th piece; None for all) or of a folded run, as PCM16 at 24 kHz.
 
     Raises
     ------
@@ -124,9 +120,7 @@ def sound(rows: EventRows, first: int, last: int, *, number: int | None = None) 
         raise AudioError("this event carries no audio")
     decoder = codec(form.type)
     samples = decoder.decode(pcm[: len(pcm) - len(pcm) % decoder.bytes_per_sample])
-    file = io.BytesIO()
-    write_wav(file, np.asarray(samples), rate_hz=form.rate_hz)
-    return base64.b64encode(file.getvalue()).decode()
+    return encode_pcm16(resample(samples, from_rate_hz=form.rate_hz, to_rate_hz=RATE_HZ))
 
 
 # --- sending ----------------------------------------------------------------------------------------------------------

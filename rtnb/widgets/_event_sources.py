@@ -71,13 +71,9 @@ def source_of(thing: Any) -> Source:
 
 
 def _add(log: EventLog, entry: Any, direction: Direction | None = None, at_s: float = 0.0, wall: float = 0.0) -> None:
-    """Record an event, a JSON object, a row of a log, or a line of its file; without a time, at 0 s."""
+    """Record an event, a JSON object, or a row of a log; without a time, at 0 s."""
     if isinstance(entry, LogRow):
         direction, at_s, wall, entry = entry.direction, entry.monotonic_s, entry.wall_time, entry.event
-    elif isinstance(entry, dict) and isinstance(entry.get("event"), dict) and "type" not in entry:
-        direction = "sent" if entry.get("direction") == "sent" else "received"
-        at_s, wall = float(entry.get("monotonic_s", 0)), float(entry.get("wall_time", 0))
-        entry = entry["event"]
     if not isinstance(entry, Event | dict):
         raise TypeError(f"an event is a JSON object or an rtnb event, got {type(entry).__name__}")
     kind, text = (entry.type if isinstance(entry, Event) else entry.get("type")), None

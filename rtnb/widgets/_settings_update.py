@@ -166,7 +166,7 @@ class SettingsUpdater:
         self.chosen: set[str] = set()
         """Paths of all settings that the user chose, also where the value is the service's own."""
         self.on_reconnect: Callable[[], object] | None = None
-        """Opens a new session; None where that is not possible."""
+        """Opens a new session with the panel's `chosen` settings: a button beside a refused voice. None: no button."""
         self.lock = Lock()  # guards statuses and rows of knobs, which a cell and the background loop both write
         self.groups: list[Any] = []
         """The `Control` objects."""

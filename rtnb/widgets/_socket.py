@@ -24,10 +24,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from rtnb.errors import WidgetError
 from rtnb.widgets._frames import MAX_FRAME_BYTES, unpack
 
 SWITCH: Final = "RTNB_CHANNEL"
-"""Environment variable: ``messages`` offers no socket, ``proxy`` no direct one."""
+"""Environment variable: ``messages`` offers no socket, ``proxy`` no direct one; without it both are offered."""
+_SWITCHES = ("direct", "proxy", "messages")
 
 TOKEN_S: Final = 15.0
 """Lifetime of a token (chosen: a page makes two attempts of 5 s)."""
@@ -82,10 +84,14 @@ class Page:
             self.filled.clear()
         return frames
 
-    def new_token(self) -> str:
-        """Return a new token; an older one is worthless."""
-        self.token, self.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
-        return self.token
+
+def read_switch() -> str:
+    """Return the connection that the user allows; a misspelt one is a `WidgetError`."""
+    switch = os.environ.get(SWITCH) or "direct"
+    if switch not in _SWITCHES:
+        error = WidgetError(f"the environment variable {SWITCH} is {switch!r}; allowed: {', '.join(_SWITCHES)}")
+        raise error.with_hint("Correct it, or delete it: direct is the default. Then run the cell again.")
+    return switch
 
 
 class SocketServer:
@@ -105,7 +111,7 @@ class SocketServer:
 
     def offer(self, page: Page) -> dict[str, Any]:
         """Return port and token for one page; nothing where the user or the page's origin does not allow a socket."""
-        switch = os.environ.get(SWITCH, "")
+        switch = read_switch()
         if switch == "messages" or not page.origin.startswith(("http://", "https://")):
             return {}
         try:
@@ -113,7 +119,8 @@ class SocketServer:
         except OSError as error:  # this machine has no loopback: widget messages remain
             _logger.warning("no socket: %s", error)
             return {}
-        return {"port": port, "token": page.new_token(), "direct": switch != "proxy"}
+        page.token, page.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
+        return {"port": port, "token": page.token, "direct": switch != "proxy"}
 
     def stop(self) -> None:
         """Close all connections and stop listening."""

@@ -4,6 +4,7 @@
  */
 import { pack, unpack } from "./channel_frames.js";
 import { openSocket, ways } from "./channel_socket.js";
+import { add, put } from "./shared.js";
 
 const SILENT_MS = 7000; // a connection without a ping for this long is lost; the kernel pings every 2 s
 const TICK_MS = 100; // shortest interval of widget messages: each one makes JupyterLab repaint (measured)
@@ -328,12 +329,8 @@ export default () => {
   return {
     initialize: (/** @type {any} */ { model, signal }) => (channel = new PageChannel(model, signal)),
     render(/** @type {any} */ { el, signal }) {
-      const badge = el.appendChild(document.createElement("span"));
-      Object.assign(badge, { className: "rtnb rtnb-badge", role: "status" });
-      const show = () => {
-        badge.dataset.kind = channel.kind;
-        Object.assign(badge, { title: TITLES[channel.kind], textContent: `channel: ${channel.kind}` });
-      };
+      const badge = add(el, "span", { className: "rtnb rtnb-badge", role: "status" });
+      const show = () => put(badge, { "data-kind": channel.kind, title: TITLES[channel.kind], textContent: `channel: ${channel.kind}` });
       channel.addEventListener("status", show, { signal });
       show();
     },

@@ -38,7 +38,7 @@ from rtnb._loop import shared_loop
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import Widget, bundle, format_error
 from rtnb.widgets._frames import Frame, now_ms, pack, unpack
-from rtnb.widgets._socket import Page, SocketServer
+from rtnb.widgets._socket import Page, SocketServer, read_switch
 
 PING_S: Final = 2.0
 """Interval of the kernel's pings (chosen; a page without any for 7 s has no connection)."""
@@ -48,9 +48,6 @@ TICK_S: Final = 0.02
 
 QUEUE_BYTES: Final = 32 * 2**20
 """Most bytes that wait for one page (chosen); beyond it they are dropped, and the page joins its streams again."""
-
-SHOWN_S: Final = 6.0
-"""Longest wait for a page to show what a cell displayed: 1 to 3 s where JupyterLab is busy (measured)."""
 
 _SILENT_S: Final = 25.0  # a page on widget messages is gone when others are heard this much later; it speaks every 10 s
 _GONE_S: Final = 120.0  # and in any case after this; chosen: a blocked kernel hears no page for long
@@ -173,7 +170,10 @@ class Channel(Widget):
         ------
         ValueError
             The name is empty or in use.
+        WidgetError
+            RTNB_CHANNEL is misspelt.
         """
+        read_switch()
         if not name or name in self.streams:
             raise ValueError(f"stream name {name!r} is {'in use' if name else 'empty'}")
         stream = self.streams[name] = Stream(name, on_message, self)
@@ -191,9 +191,6 @@ class Channel(Widget):
             stream.close()
         super().close()
 
-    def __repr__(self) -> str:
-        return f"<Channel: {self.status.kind}, {self.status.pages} pages>"
-
     # --- from the page ------------------------------------------------------------------------------------------------
 
     def receive_message(self, page_id: str, connection: int, at: int, frames: Sequence[bytes]) -> None:
@@ -203,7 +200,9 @@ class Channel(Widget):
         page = self.pages.get(page_id)
         if [frame.kind for frame in received if not frame.stream] == ["hello"]:
             if self.streams and (page is None or page.connection < connection):
-                self._welcome(self.connect(page_id, connection, str(received[0].header["origin"])), received[0].header)
+                page = self.connect(page_id, connection, str(received[0].header["origin"]))
+                clocks = {"page_ms": received[0].header["page_ms"], "kernel_ms": now_ms()}
+                self.post(page, "welcome", {**self.server.offer(page), **clocks, "active": self.active_page})
         elif page is None or (page.connection == connection and page.received_bytes != at):
             # The page was forgotten; or the kernel's subshells changed the order.
             if page is not None:
@@ -214,10 +213,6 @@ class Channel(Widget):
             page.received_bytes += sum(len(data) for data in frames)
             for frame in received:
                 self.receive(page, frame)
-
-    def _welcome(self, page: Page, header: dict[str, Any]) -> None:
-        clocks = {"page_ms": header["page_ms"], "kernel_ms": now_ms()}
-        self.post(page, "welcome", {**self.server.offer(page), **clocks, "active": self.active_page})
 
     def receive(self, page: Page, frame: Frame) -> None:
         """Take one frame of a page."""
@@ -460,15 +455,10 @@ class StreamWidget(Widget):
         """True once the constructor has opened the stream."""
         return "_stream" in self.__dict__
 
-    async def be_shown(self) -> None:
-        """Display it in the running cell if no page shows it; a page may still be about to show an earlier display."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + (SHOWN_S if self._displayed else 0)
-        while self._opened and not self._stream.pages:
-            if loop.time() >= until_s:
-                display(self)  # type: ignore[no-untyped-call]
-                return
-            await asyncio.sleep(0.02)
+    def be_shown(self) -> None:
+        """Display it in the running cell, unless it is or was displayed: a page may still be about to show it."""
+        if not (self._displayed or self._stream.pages):
+            display(self)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         self._displayed = True

@@ -1,4 +1,4 @@
-"""Settings as code for `rtnb`, the `openai` package, JavaScript and curl, and the widget that shows it.
+"""Settings as code for `rtnb`, the `openai` package, JavaScript and curl, and the widgets that show it.
 
 The code holds no key: it reads keys from the environment.
 """
@@ -11,15 +11,17 @@ from pprint import pformat
 from textwrap import indent
 from typing import Any, Final
 
-from traitlets import Enum, Unicode
+import ipywidgets
+from traitlets import Enum, Unicode, link
 
 from rtnb.errors import ConnectError
 from rtnb.protocol import wire
 from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
 from rtnb.transport.endpoint import Endpoint, read_endpoint
-from rtnb.widgets._base import FOLDER, Widget, bundle, format_error, styles
+from rtnb.widgets._base import FOLDER, SafeRepr, format_error
 from rtnb.widgets._settings_update import Settings, nested
+from rtnb.widgets.settings import Look
 
 LANGUAGES: Final = {
     "rtnb": "rtnb.py.txt",
@@ -117,33 +119,39 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-class CodeExport(Widget):
-    """Settings in force as code, with a button that copies it.
+class CodeExport(SafeRepr, ipywidgets.VBox):  # type: ignore[misc]
+    """Settings in force as code, as a text to copy.
 
-    Traits: `language` and `form` (both ways), `code` (kernel to page). No messages.
+    Parameters
+    ----------
+    look : Look, optional
+        Maker of its plain widgets; a panel has one for all its parts.
     """
 
-    _esm = bundle("code_export.js")
-    _css = styles("code_export.css")
+    language = Enum(list(LANGUAGES), "rtnb", help="Language of the code.")
+    form = Enum(FORMS, "notebook", help="Form of Python code.")
+    code = Unicode("Connect first: the code shows the settings in force.", help="The program.")
 
-    language = Enum(list(LANGUAGES), "rtnb", help="Language of the code.").tag(sync=True)
-    form = Enum(FORMS, "notebook", help="Form of Python code.").tag(sync=True)
-    code = Unicode("Connect first: the code shows the settings in force.", help="The program.").tag(sync=True)
-
-    def __init__(self, **traits: Any) -> None:
-        self._settings: Settings = {}
-        self._facts: TargetFacts | None = None
-        super().__init__(**traits)
+    def __init__(self, look: Look | None = None) -> None:
+        look = look or Look()
+        self._shown: tuple[Settings, TargetFacts] | None = None
+        language = look.make(ipywidgets.Dropdown, description="Language", options=[*LANGUAGES])
+        form = look.make(ipywidgets.Dropdown, description="Form of Python", options=FORMS)
+        text = look.make(ipywidgets.Textarea, placeholder="Code")
+        super().__init__([language, form, text], layout=look.layout)
+        self.add_class("rtnb-code")
+        for name, widget in (("language", language), ("form", form), ("code", text)):
+            link((self, name), (widget, "value"))
         self.observe(lambda _: self._write(), ["language", "form"])
 
     def show(self, settings: Settings, facts: TargetFacts) -> None:
         """Show these settings as code."""
-        self._settings, self._facts = settings, facts
+        self._shown = settings, facts
         self._write()
 
     def _write(self) -> None:
-        if self._facts is not None:
+        if self._shown is not None:
             try:
-                self.code = code(self.language, self._settings, self._facts, self.form)
+                self.code = code(self.language, *self._shown, self.form)
             except ConnectError as error:
                 self.code = f"There is no code for this target: {format_error(error)}"

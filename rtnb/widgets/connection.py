@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from traitlets import Bool, Float, Int, Unicode
+from traitlets import Bool, Float, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.cost import CostMeter
@@ -34,7 +34,7 @@ class ConnectionControl(SessionView):
     """
 
     _esm = bundle("connection.js")
-    _css = styles("connection.css")
+    _css = styles("connection.css", "playground.css")  # the latter for the Box around it, which has no style sheet
 
     state = Unicode("closed", help="closed, connecting, open or failed.").tag(sync=True)
     target = Unicode("", help="Address, without secrets.").tag(sync=True)
@@ -48,10 +48,9 @@ class ConnectionControl(SessionView):
     message = Unicode("", help="The last problem and the next step.").tag(sync=True)
     takes_key = Bool(False, help="Whether a key can be typed in.").tag(sync=True)
     can_connect = Bool(False, help="Whether Connect does something.").tag(sync=True)
-    n_events = Int(0, help="Number of events so far.")
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
-        self._handlers: dict[str, Callable[..., object] | None] = {}
+        self._handlers: dict[str, Callable[..., object]] = {"disconnect": self._disconnect}
         self.cost = CostMeter()
         """Estimated cost of this session."""
         super().__init__(session, **traits)
@@ -59,7 +58,7 @@ class ConnectionControl(SessionView):
 
     def on_connect(self, connect: Handler, disconnect: Handler, key: Callable[[str], object] | None = None) -> None:
         """Set the handlers of Connect, of Disconnect and of a key that was typed in; called on any thread."""
-        self._handlers = {"connect": connect, "disconnect": disconnect, "key": key}
+        self._handlers = {"connect": connect, "disconnect": disconnect, **({"key": key} if key else {})}
         self.can_connect, self.takes_key = True, key is not None
 
     def set_error(self, error: BaseException) -> None:
@@ -71,14 +70,13 @@ class ConnectionControl(SessionView):
 
     def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)
-        self.cost, self.n_events = CostMeter(), 0
+        self.cost = CostMeter()
         self.state, self.message, self.usage = "open", "", ""
         self._show(source)
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         self.cost.feed(rows)
         self.usage = format_usage(self.cost)
-        self.n_events = rows[-1].number + 1
         if isinstance(self.session, Session) and any(row.type.startswith("session.") for row in rows):
             self._show(self.session)
 
@@ -91,9 +89,13 @@ class ConnectionControl(SessionView):
         self.state, self.expires_at = "closed", 0.0
         self.message = self._format_end() or self.message
 
-    async def _close(self, session: Session) -> None:
+    def _disconnect(self) -> None:
+        shared_loop().submit(self._close())
+
+    async def _close(self) -> None:
         try:
-            await session.close()
+            if isinstance(self.session, Session):
+                await self.session.close()
         except TransportError as error:
             self.set_error(error)
 
@@ -111,12 +113,6 @@ def format_usage(cost: CostMeter) -> str:
     return " · ".join(parts if cost.unknown else [*parts, f"${cost.usd:.3f}"])
 
 
-def _on_message(self: ConnectionControl, content: Any, buffers: Any) -> None:
-    kind, key = (str(content.get("kind")), content.get("key")) if isinstance(content, dict) else ("", None)
-    if handler := self._handlers.get(kind):
-        if kind != "key":
-            handler()
-        elif isinstance(key, str):
-            handler(key.strip())
-    elif kind == "disconnect" and isinstance(self.session, Session):
-        shared_loop().submit(self._close(self.session))
+def _on_message(self: ConnectionControl, content: dict[str, str], buffers: Any) -> None:
+    if handler := self._handlers.get(content["kind"]):
+        handler(*([content["key"].strip()] if "key" in content else []))

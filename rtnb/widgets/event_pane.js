@@ -1,5 +1,5 @@
 /** The pane beside the table: one event with its meaning, its JSON and audio to play; or a form that sends a new event. */
-import { add, button } from "./shared.js";
+import { ClipPlayer, add, button, int16 } from "./shared.js";
 import { CAUSE, FLAGS, RECEIVED, TEXT, TIME, TYPE, firstOf, isRun, whole } from "./event_table.js";
 
 const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ PageUp PageDown Home End move, → unfolds, "
@@ -7,17 +7,14 @@ const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ Pag
 const paragraph = (/** @type {string} */ text, className = "") => add(null, "p", { textContent: text, className });
 
 export class EventPane {
-  /** @param {Element} parent @param {any} table an EventTable that also has `request`, `note` and `copy` */
-  constructor(parent, table) {
+  /** @param {Element} parent @param {any} table an EventTable that also has `stream`, `note` and `copy` @param {AbortSignal} signal */
+  constructor(parent, table, signal) {
     this.table = table;
+    this.signal = signal;
     this.el = add(parent, "div", { className: "rtnb-ev-side", role: "region", "aria-label": "Event details", tabIndex: 0 });
-    /** @type {any} */ this.sound = null;
-    this.timer = 0;
+    /** @type {?ClipPlayer} */ this.player = null;
+    this.playing = "";
     this.show(null);
-  }
-  close() {
-    clearTimeout(this.timer);
-    this.sound?.pause();
   }
   /** Replace the content: a title with buttons, and what follows. */
   fill(/** @type {string} */ name, /** @type {any[]} */ buttons, /** @type {any[]} */ ...content) {
@@ -38,15 +35,13 @@ export class EventPane {
       : `#${first} · ${at} s · ${gap} s after the event before · ${size} bytes`, "rtnb-faint");
     this.fill(name, [], facts);
     table.attempt(async () => {
-      const { meaning, parts } = await table.request("event", { first, last });
+      const { meaning, parts } = await table.stream.request("event", { first, last });
       if (table.selected !== line) return;
-      const json = add(null, "pre", {}, ...parts.map((/** @type {any} */ part) => (typeof part === "string" ? part : this.player(first, last, part))));
+      const json = add(null, "pre", {}, ...parts.map((/** @type {any} */ part) => part.number === undefined ? part
+        : button(null, `${whole(part.bytes)} bytes, ${whole(part.ms)} ms ▶`, () => this.play({ first, last, number: part.number }), { title: "Play or stop" })));
       const copy = isRun(line) ? [] : [button(null, "Copy JSON", () => table.copy())];
       this.fill(name, copy, paragraph(meaning), ...this.causes(first), facts, json);
     });
-  }
-  player(/** @type {number} */ first, /** @type {number} */ last, /** @type {any} */ { number, bytes, ms }) {
-    return button(null, `${whole(bytes)} bytes, ${whole(ms)} ms ▶`, () => this.play({ first, last, number }), { title: "Play or stop" });
   }
   /** The errors that refused this event, and the event that this error refused. */
   causes(/** @type {number} */ index) {
@@ -60,26 +55,25 @@ export class EventPane {
   }
   /** Play audio, or stop it where it plays. */
   play(/** @type {object} */ from) {
-    const id = JSON.stringify(from), stop = this.sound?.dataset.id === id && !this.sound.ended;
-    this.sound?.pause();
-    this.sound = null;
+    const player = (this.player ??= new ClipPlayer(this.signal)), id = JSON.stringify(from);
+    const stop = player.clip && this.playing === id;
+    player.stop();
     if (stop) return;
+    this.playing = id;
     this.table.attempt(async () => {
-      const { wav } = await this.table.request("audio", from, { timeout_ms: 15_000 });
-      this.sound = new Audio(`data:audio/wav;base64,${wav}`);
-      this.sound.dataset.id = id;
-      await this.sound.play();
+      const { buffers: [pcm] } = await this.table.stream.request("audio", from, { timeout_ms: 15_000 });
+      player.play(int16(pcm));
     });
   }
   /** Show the form that sends an event; it begins with the selected one if that was sent. */
   async compose() {
     const { table } = this, { selected, view } = table, again = typeof selected === "number" && !(view.get(firstOf(selected))[FLAGS] & RECEIVED);
-    const text = again ? (await table.request("text", { index: selected })).text : '{\n  "type": "response.create"\n}';
+    const text = again ? (await table.stream.request("text", { index: selected })).text : '{\n  "type": "response.create"\n}';
     const body = add(null, "textarea", { "aria-label": "Event as JSON", spellcheck: false, value: text });
     const status = add(null, "p", { role: "status" }), send = add(null, "button", { type: "submit", textContent: "Send" });
     let anyway = false;
     const check = async (/** @type {string} */ kind) => {
-      const reply = table.request(kind, { text: body.value, anyway: anyway && kind === "send" }, { timeout_ms: 10_000 });
+      const reply = table.stream.request(kind, { text: body.value, anyway: anyway && kind === "send" }, { timeout_ms: 10_000 });
       const { problem, possible, sent } = await reply.catch((/** @type {Error} */ error) => ({ problem: error.message }));
       status.textContent = sent ? "Sent." : problem || "The service would accept this event now.";
       status.className = problem ? "rtnb-error" : "rtnb-faint";
@@ -87,7 +81,7 @@ export class EventPane {
       send.textContent = anyway ? "Send anyway" : "Send";
       send.disabled = Boolean(problem) && !possible;
     };
-    body.oninput = () => { clearTimeout(this.timer); this.timer = setTimeout(() => check("check"), 250); };
+    body.oninput = () => check("check");
     const form = add(null, "form", {}, body, status, send);
     form.onsubmit = (/** @type {Event} */ event) => { event.preventDefault(); check("send"); };
     this.fill("Send an event", [], form);

@@ -27,7 +27,7 @@ class Inspector extends EventTable {
     super(body, signal);
     this.model = model;
     this.channel = channel;
-    this.pane = new EventPane(body, this);
+    this.pane = new EventPane(body, this, signal);
     this.source = this.growing = this.searched = 0;
     this.waiting = this.searching = false;
     this.noted = "";
@@ -49,7 +49,6 @@ class Inspector extends EventTable {
     signal.addEventListener("abort", () => {
       cancelAnimationFrame(this.growing);
       cancelAnimationFrame(this.frame);
-      this.pane.close();
     });
     channel.addEventListener("status", this.paint, { signal });
     watch(model, ["height_px"], () => root.style.setProperty("--rtnb-ev-height", `${model.get("height_px")}px`), signal);
@@ -59,7 +58,6 @@ class Inspector extends EventTable {
     const still = `[data-rtnb-static="${model.get("static_id")}"]`;
     add(el, "style", { textContent: `${still}, .jp-OutputArea-child:has(${still}) { display: none }` });
   }
-  request(/** @type {string} */ kind, /** @type {object} */ header, options = {}) { return this.stream.request(kind, header, options); }
   /** Do something that may fail; the status shows the reason. */
   async attempt(/** @type {() => Promise<any>} */ act) {
     try {
@@ -87,7 +85,7 @@ class Inspector extends EventTable {
   copy() {
     const index = firstOf(this.selected);
     return index !== null && this.attempt(async () => {
-      await navigator.clipboard.writeText((await this.request("text", { index })).text);
+      await navigator.clipboard.writeText((await this.stream.request("text", { index })).text);
       this.note(null, `event ${index} copied as JSON`);
     });
   }
@@ -96,7 +94,7 @@ class Inspector extends EventTable {
     this.save.disabled = true;
     await this.attempt(async () => {
       for (let start = 0, more = true; more;) {
-        const reply = await this.request("export", { start }, { timeout_ms: 30_000 });
+        const reply = await this.stream.request("export", { start }, { timeout_ms: 30_000 });
         chunks.push(reply.text);
         [start, more] = [reply.next, reply.more];
         this.note(null, `${whole(start)} events exported`);
@@ -150,7 +148,7 @@ class Inspector extends EventTable {
     if (this.searching || !texts.length || this.searched >= view.next) return;
     this.searching = true;
     await this.attempt(async () => {
-      const { hits, next } = await this.request("search", { terms: texts, start: Math.max(this.searched, view.base) });
+      const { hits, next } = await this.stream.request("search", { terms: texts, start: Math.max(this.searched, view.base) });
       if (view === this.view && `${view.terms.map(({ body }) => body)}` === `${terms.map(({ body }) => body)}`) {
         const added = hits.filter((/** @type {number} */ i) => !view.fits(i));
         added.forEach((/** @type {number} */ i) => found.add(i));

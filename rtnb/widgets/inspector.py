@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 from IPython.display import display, update_display
@@ -24,14 +25,14 @@ from rtnb.widgets import _event_detail as detail
 from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._event_rows import REPLACED, EventRows
 from rtnb.widgets._event_sources import Source, source_of
-from rtnb.widgets.channel import StreamWidget
+from rtnb.widgets.channel import Answer, StreamWidget
 
 __all__ = ["EventInspector", "inspect"]
 
 _INTERVAL_S: Final = 0.1  # between messages while events arrive one by one (measured: tests/benchmarks/inspector.py)
 _AT_ONCE: Final = 1_000  # rows per message: about 10 ms of work on either side
 _SEARCHED: Final = 1_000  # events searched per request: about 10 ms of the background loop
-_EXPORTED_BYTES: Final = 2**20
+_EXPORTED: Final = 100  # events exported per request: with long audio some MB
 _STILL_S: Final = 2.0  # so long after the last event the copy for the saved notebook is renewed (chosen)
 _SEND_S: Final = 8.0
 _STATIC_ROWS: Final = 200  # of the table that stays in a saved notebook: about 40 kB (chosen)
@@ -72,6 +73,7 @@ class EventInspector(StreamWidget):
     can_send = Bool(False).tag(sync=True)
     height_px = Int(480, min=160, help="Height of the inspector, px.").tag(sync=True)
     selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
+    n_events = Int(0, help="Number of events on the page.")
     marks = Dict(help="Texts of the findings by the number of their first event.").tag(sync=True)
 
     def __init__(self, source: Any = None, *, height_px: int = 480) -> None:
@@ -151,18 +153,16 @@ class EventInspector(StreamWidget):
             self._next_s = 0.0
             self._wake()
         else:
-            self._next_s = loop.time() + _INTERVAL_S
-        if self._in_output and self._static_timer is None:
-            self._static_timer = loop.call_later(_STILL_S, self._renew_static, rows.next)
+            self._next_s, self.n_events = loop.time() + _INTERVAL_S, rows.next
+        if self._in_output:
+            if self._static_timer is not None:
+                self._static_timer.cancel()
+            self._static_timer = loop.call_later(_STILL_S, self._renew_static)
 
     # --- the copy in the saved notebook -------------------------------------------------------------------------------
 
-    def _renew_static(self, seen: int) -> None:
-        """Update the copy once no event has arrived for a while; the timer ends then."""
-        self._static_timer = None
-        if self._rows.next != seen:
-            self._static_timer = asyncio.get_running_loop().call_later(_STILL_S, self._renew_static, self._rows.next)
-            return
+    def _renew_static(self) -> None:
+        """Update the copy; no event has arrived for a while."""
         update_display(self._static(), display_id=self.static_id, raw=True)  # type: ignore[no-untyped-call]
 
     def _static(self) -> dict[str, str]:
@@ -180,7 +180,7 @@ class EventInspector(StreamWidget):
 
     # --- requests of the page -----------------------------------------------------------------------------------------
 
-    async def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> dict[str, Any] | None:
+    async def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Answer:
         rows = self._rows
         try:
             match kind:
@@ -192,7 +192,7 @@ class EventInspector(StreamWidget):
                     return detail.detail(rows, self._index(header["first"]), self._index(header["last"]))
                 case "audio":
                     first, last, number = self._index(header["first"]), self._index(header["last"]), header["number"]
-                    return {"wav": detail.sound(rows, first, last, number=None if number is None else int(number))}
+                    return {}, [detail.sound(rows, first, last, number=None if number is None else int(number))]
                 case "text":
                     return {"text": detail.whole_text(rows, self._index(header["index"]))}
                 case "search":
@@ -219,14 +219,9 @@ class EventInspector(StreamWidget):
         return {"hits": hits, "next": stop}
 
     def _export(self, start: int) -> dict[str, Any]:
-        log, lines, size = self.event_log, [], 0
-        dropped = log.dropped.events
+        log, dropped = self.event_log, self.event_log.dropped.events
         position = max(0, start - dropped)
-        for line in log.lines(position):
-            lines.append(line)
-            size += len(line)
-            if size >= _EXPORTED_BYTES:
-                break
+        lines = list(islice(log.lines(position), _EXPORTED))
         stop = dropped + position + len(lines) - (position == 0)  # the header is no event
         return {"text": "".join(lines), "next": stop, "more": stop < dropped + len(log)}
 

@@ -68,11 +68,6 @@ class Knob:
     codec: str = "plain"
 
     @property
-    def full_label(self) -> str:
-        """Label with its unit."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-    @property
     def options(self) -> tuple[tuple[str, Any], ...]:
         """Pairs of label and value to choose from."""
         return tuple((one, one) if isinstance(one, str) else tuple(one) for one in self.choices)

@@ -11,67 +11,60 @@
  * @property {string} last_turn latency of the last turn in one line
  * @property {[string, string, string][]} figures name, value and explanation of each step
  */
-import { add, button, keepTyping, onChannel, put, sendFile, watch } from "./shared.js";
+import { add, button, fileButton, keepTyping, onChannel, put, watch } from "./shared.js";
+
+/** A line that opens a popover on a click. */
+function folded(/** @type {Element} */ parent, /** @type {string} */ className) {
+  const fold = add(parent, "details", { className });
+  const [line, popover] = [add(fold, "summary"), add(fold, "div", { className: "rtnb-popover" })];
+  fold.onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (fold.open = false);
+  return { fold, line, popover };
+}
 
 /** The last turn: one line, and on a click its steps. @returns {(text: string, figures: [string, string, string][]) => void} */
 function lastTurn(/** @type {Element} */ parent) {
-  const fold = add(parent, "details", { className: "rtnb-last-turn" });
-  const summary = add(fold, "summary");
-  const steps = add(add(fold, "div", { className: "rtnb-popover" }), "table");
-  fold.onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Escape" && (fold.open = false);
+  const { fold, line, popover } = folded(parent, "rtnb-last-turn");
+  const steps = add(popover, "table");
   return (text, figures) => {
     put(fold, { hidden: !text });
-    put(summary, { textContent: `Last turn: ${text} (details)` });
+    put(line, { textContent: `Last turn: ${text} (details)` });
     const row = (/** @type {string} */ tag, /** @type {0 | 1} */ part) =>
       add(null, "tr", {}, ...figures.map((figure) => add(null, tag, { textContent: figure[part], title: figure[2] })));
     steps.replaceChildren(row("th", 0), row("td", 1));
   };
 }
 
-/** The status line: one line at a fixed place; More shows a long text whole. */
+/** The status line: one line at a fixed place; a click shows a long text whole. */
 function statusLine(/** @type {Element} */ parent) {
-  const root = add(parent, "div", { className: "rtnb-status-line" });
-  const line = add(root, "span", { role: "status" });
-  const more = button(root, "More", () => open(whole.hidden), { "aria-expanded": false });
-  const whole = add(root, "div", { className: "rtnb-popover", hidden: true });
-  const open = (/** @type {boolean} */ isOpen) => {
-    put(whole, { hidden: !isOpen });
-    put(more, { "aria-expanded": isOpen });
-  };
-  const measure = () => {
-    put(more, { hidden: line.scrollWidth <= line.clientWidth && !whole.textContent.includes("\n") });
-    if (more.hidden) open(false);
-  };
-  new ResizeObserver(measure).observe(root); // ends with its element
+  const { line, popover } = folded(parent, "rtnb-status-line");
+  const status = add(line, "span");
+  put(line, { "aria-label": "Status" });
   return (/** @type {string} */ text, /** @type {boolean} */ isProblem) => {
-    put(line, { role: isProblem ? "alert" : "status", className: isProblem ? "rtnb-error" : "", textContent: text });
-    put(whole, { textContent: text });
-    measure();
+    put(status, { role: isProblem ? "alert" : "status", className: isProblem ? "rtnb-error" : "", textContent: text });
+    put(popover, { textContent: text, hidden: !text });
   };
 }
 
 /** @param {import("./types").ViewProps<State>} props */
 function render({ model, el, channel, signal }) {
+  const stream = channel.openStream(model.get("stream_name"), () => {}, signal);
   const root = add(el, "div", { className: "rtnb rtnb-message-bar" });
   const form = add(root, "form", { className: "rtnb-message-form" });
   const text = add(form, "textarea", { rows: 1, placeholder: "Type a message (Enter to send)", dir: "auto", "aria-label": "Message" });
   add(form, "button", { type: "submit", className: "rtnb-primary", textContent: "Send" });
-  const choose = button(form, "", () => onChoose(), { className: "rtnb-choose" });
+  const file = fileButton(form, stream, "sound", signal, (words, failed) => setOwn(words, failed));
+  const cancel = button(form, "Cancel", () => stream.send("cancel", {}), { className: "rtnb-choose", title: "Stop sending the audio file" });
   const stop = button(form, "Interrupt", () => stream.send("interrupt", {}), { title: "Stop the answer" });
-  const file = add(form, "input", { type: "file", accept: "audio/*,.wav", hidden: true, "aria-label": "Audio file" });
   const foot = add(root, "div", { className: "rtnb-foot" });
   const setStatus = statusLine(foot);
   const setTurn = lastTurn(foot);
-  const stream = channel.openStream(model.get("stream_name"), () => {}, signal);
-  /** @type {?AbortController} */
-  let sending = null;
   let own = { text: "", isProblem: false }; // of this page: an upload under way, or one that failed
 
   const show = () => {
     if (own.text) setStatus(own.text, own.isProblem);
     else setStatus(model.get("status"), model.get("is_problem"));
-    const busy = sending !== null || model.get("busy");
-    put(choose, { textContent: busy ? "Cancel" : "Audio file…", title: busy ? "Stop sending the audio file" : "Send an audio file…" });
+    put(file.choose, { textContent: file.isSending() ? "Cancel" : "Audio file…", title: "Send an audio file…", className: "rtnb-choose", hidden: model.get("busy") });
+    put(cancel, { hidden: !model.get("busy") });
     put(stop, { disabled: !model.get("can_interrupt") });
     setTurn(model.get("last_turn"), model.get("figures"));
   };
@@ -93,23 +86,7 @@ function render({ model, el, channel, signal }) {
     event.preventDefault();
     form.requestSubmit();
   };
-  const onChoose = () => {
-    if (sending) sending.abort();
-    else if (model.get("busy")) stream.send("cancel", {});
-    else file.click();
-  };
-  file.onchange = async () => {
-    const [chosen] = file.files;
-    file.value = "";
-    if (!chosen || sending) return;
-    sending = new AbortController();
-    const problem = await sendFile(stream, "sound", chosen, sending.signal, setOwn);
-    const isCancelled = sending.signal.aborted;
-    sending = null;
-    setOwn(problem, Boolean(problem) && !isCancelled);
-  };
   watch(model, ["status", "is_problem", "busy", "can_interrupt", "last_turn", "figures"], show, signal);
-  signal.addEventListener("abort", () => sending?.abort());
 }
 
 export default onChannel(render);

@@ -87,24 +87,20 @@ class MessageBar(SessionView):
 
     def _start(self, words: str, call: Callable[[Session], Coroutine[Any, Any, Any]]) -> None:
         async def run() -> None:
+            problem = ""
             self.set_status("message", words)
             try:
                 if not isinstance(self.session, Session) or self.session.closed:
                     raise RtnbError("There is no open session.").with_hint("Connect first.")
                 await call(self.session)
             except RtnbError as error:
-                self.set_status("message", format_error(error), is_problem=True)
-            else:
-                self.set_status("message")
+                problem = format_error(error)
+            finally:  # also where it was cancelled
+                self.set_status("message", problem, is_problem=True)
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks[task] = words
-        task.add_done_callback(self._on_task_done)
-
-    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        del self._tasks[task]
-        if task.cancelled():
-            self.set_status("message")
+        task.add_done_callback(self._tasks.pop)
 
     # --- following the session ----------------------------------------------------------------------------------------
 

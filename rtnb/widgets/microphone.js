@@ -14,11 +14,10 @@
  * @property {boolean} noise_suppression
  * @property {boolean} auto_gain_control
  * @property {boolean} keep_on_when_hidden
- * @property {boolean} compact one row without texts
  * @property {string} stream reference to an ipywebrtc stream; empty: the device
  * @property {string} sample name of the recording that the kernel plays in place of a microphone; empty: none
  */
-import { sendFile, shareViews, watch } from "./shared.js";
+import { shareViews, watch } from "./shared.js";
 import { Capture, explain, listDevices, muteViews, obstacle, openDevice, openStreamWidget } from "./microphone_capture.js";
 import { createView, formatStatus } from "./microphone_view.js";
 
@@ -44,8 +43,6 @@ class Controller {
   dropped = 0;
   /** @type {string[]} */
   devices = [];
-  /** @type {?AbortController} */
-  upload = null;
   uploadStatus = "";
   reported = "";
   /** @type {any} */
@@ -56,15 +53,12 @@ class Controller {
     this.model = model;
     this.channel = channel;
     this.draw = draw;
-    signal.addEventListener("abort", () => {
-      this.stop();
-      this.upload?.abort();
-    });
+    signal.addEventListener("abort", () => this.stop());
     this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header), signal);
     const leave = () => !channel.isActivePage() && this.capture && this.stop(explain(channel.kind === "none" ? "kernel" : "elsewhere"));
     channel.addEventListener("active", leave, { signal });
     watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start(), signal);
-    watch(model, ["muted", "mode", "talk_key", "compact", "sample"], () => this.update(), signal);
+    watch(model, ["muted", "mode", "talk_key", "sample"], () => this.update(), signal);
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
     window.addEventListener("blur", () => this.hold(false), { signal });
     navigator.mediaDevices?.addEventListener("devicechange", () => this.list(), { signal });
@@ -107,12 +101,6 @@ class Controller {
     this.own = { ...OFF, ...problem, state };
     this.reported = ""; // the kernel may wait for it again
     this.update();
-  }
-
-  /** Change what the views show. */
-  show(/** @type {object} */ change) {
-    Object.assign(this, change);
-    this.draw();
   }
 
   /** Handle the start button. */
@@ -220,13 +208,11 @@ class Controller {
     if (this.stream.send("audio", facts, [pcm])) this.waiting = [];
   }
 
-  /** Send an audio file to be played in place of a microphone, or cancel that. */
-  async send(/** @type {File} */ file) {
-    this.upload = new AbortController();
-    this.own = OFF;
-    const problem = await sendFile(this.stream, "file", file, this.upload.signal, (uploadStatus) => this.show({ uploadStatus }));
-    if (problem) this.own = { ...OFF, code: "file", problem, next_step: "Choose another file." };
-    this.show({ upload: null, uploadStatus: "" });
+  /** Show how the upload of an audio file goes, which is played in place of a microphone. */
+  onUpload(/** @type {string} */ text, isOver = false) {
+    this.uploadStatus = isOver ? "" : text;
+    this.own = isOver && text ? { ...OFF, problem: text, next_step: "Choose another file." } : OFF;
+    this.draw();
   }
 }
 

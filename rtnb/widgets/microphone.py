@@ -78,7 +78,6 @@ class Microphone(SessionView):
     noise_suppression = Bool(True, help="Noise suppression").tag(sync=True)
     auto_gain_control = Bool(True, help="Automatic gain control").tag(sync=True)
     keep_on_when_hidden = Bool(False, help="Keep on while the tab is hidden").tag(sync=True)
-    compact = Bool(False, help="One row without texts, for a page that shows `status` and `problem`.").tag(sync=True)
     stream = Instance(Widget, allow_none=True, help="Stream of ipywebrtc.").tag(sync=True, **widget_serialization)
     sample = Unicode("", help="Name of the recording that is played in place of a microphone.").tag(sync=True)
     worklet = Unicode(Path(__file__).with_name("microphone_worklet.js").read_text(encoding="utf-8")).tag(sync=True)
@@ -135,20 +134,17 @@ class Microphone(SessionView):
         boxes = [Checkbox(description=self.trait_metadata(name, "help"), indent=False) for name in _BOXES]
         for name, widget in zip(("mode", *_BOXES), (mode, *boxes), strict=True):
             link((self, name), (widget, "value"))
-        device = Dropdown(description="Device")
-
-        def choose(change: dict[str, Any]) -> None:
-            self.device = change["new"]
+        device = Dropdown(description="Device", options=[("", self.device)])
+        chosen = link((self, "device"), (device, "value"))
 
         def list_devices(_: Any = None) -> None:
-            device.unobserve_all("value")  # new options reset the value for a moment
+            chosen.unlink()  # new options reset the value for a moment
             labels = dict.fromkeys(label for label in (*self.devices, self.device) if label)
             device.options = [("Browser's default", ""), *((label, label) for label in labels)]
-            device.value = self.device
-            device.observe(choose, "value")
+            chosen.link()
 
-        list_devices()
         self.observe(list_devices, ["device", "devices"])
+        list_devices()  # links anew: a new device becomes an option before the link chooses it
         return VBox([device, mode, *boxes])
 
     async def record(
@@ -218,7 +214,7 @@ class Microphone(SessionView):
         future = asyncio.wrap_future(shared_loop().submit(work))
         try:
             if self._audio is None and _kernel_major() is not None:
-                await self.be_shown()
+                self.be_shown()
             return await future
         finally:
             future.cancel()  # the cell may have been interrupted
@@ -286,7 +282,7 @@ class Microphone(SessionView):
     def _begin(self, run: str) -> None:
         """Begin a capture; frames of the one before are ignored from now on."""
         self._run, self._start_requested, self._dropped_before = run, False, self.counts["dropped"]
-        self._sender.begin()
+        self._sender.next = 0
 
     def _stop(self, problem: str = "", next_step: str = "") -> None:
         self._start_requested = False

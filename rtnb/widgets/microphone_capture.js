@@ -33,11 +33,6 @@ export function explain(error) {
   return { code, problem, next_step };
 }
 
-/** True where a problem leaves this page without a microphone. */
-export function hasNoMicrophone(/** @type {Problem} */ { code }) {
-  return ["insecure", "policy", "worklet", "NotAllowedError", "NotFoundError", "file"].includes(code);
-}
-
 /** Return the reason why this page cannot have a microphone; null where it can.
  * @returns {?Problem}
  */

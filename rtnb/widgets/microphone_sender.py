@@ -54,15 +54,12 @@ class AudioSender:
         """Detector of the moment at which the user's speech ended."""
         self._on_problem = on_problem
         self._clock = clock
-        self._next = 0
+        self.next = 0
+        """Number of the next frame; a new capture sets it to 0."""
         self._session: Session | None = None
         self._queue: deque[tuple[Send, int, float]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._resampler: Resampler | None = None
-
-    def begin(self) -> None:
-        """Begin a capture: its frames count from 0 again."""
-        self._next = 0
 
     def take(
         self, samples: Audio, *, first: int, frames: int, stamp_ms: float, session: Session | None, talking: bool = True
@@ -85,8 +82,8 @@ class AudioSender:
         if session is not self._session:
             self.clear()
             self._session, self._resampler = session, None
-        gap = max(0, first - self._next)
-        self._next = first + frames
+        gap = max(0, first - self.next)
+        self.next = first + frames
         for recording in self.recordings:
             recording.put_nowait(samples)
         if talking:

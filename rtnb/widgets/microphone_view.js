@@ -1,6 +1,5 @@
 /** Look of the microphone: one row, and below it the next step where something is wrong. */
-import { add, button, put, save, toggleButton } from "./shared.js";
-import { hasNoMicrophone } from "./microphone_capture.js";
+import { add, button, fileButton, levelMeter, put, save, toggleButton } from "./shared.js";
 
 /** @type {Record<string, string>} */
 const WARNINGS = {
@@ -35,17 +34,14 @@ export function createView({ model, el, signal }, controller) {
     talk.setPointerCapture(event.pointerId);
     controller.hold(true);
   };
-  const meter = add(row, "div", { className: "rtnb-meter", role: "meter", "aria-label": "Level" });
-  const bar = add(meter, "div");
-  put(meter, { "aria-valuemin": -60, "aria-valuemax": 0, "aria-valuenow": -60 }); // axe refuses a meter without a value
+  const meter = levelMeter(row, "Level");
   const mute = toggleButton(row, "Mute", (muted) => save(model, { muted }), { className: "rtnb-mute" });
   const status = add(row, "span", { className: "rtnb-status", role: "status" });
   const help = add(root, "div", { className: "rtnb-row rtnb-help" });
   const step = add(help, "span");
-  const input = add(help, "input", { type: "file", accept: "audio/*,.wav", hidden: true });
-  input.onchange = () => input.files[0] && controller.send(input.files[0]);
-  const onChoose = () => (controller.upload ? controller.upload.abort() : input.click());
-  const choose = button(help, "", onChoose);
+  const { choose, isSending } = fileButton(help, controller.stream, "file", signal, (text, failed) => {
+    controller.onUpload(text, failed !== undefined);
+  });
 
   const onKey = (/** @type {any} */ event) => {
     const used = event.key === model.get("talk_key") || (event.target === talk && [" ", "Enter"].includes(event.key));
@@ -60,25 +56,23 @@ export function createView({ model, el, signal }, controller) {
     const { held, shown, capture, level } = controller;
     const sample = Boolean(model.get("sample"));
     const label = capture ? "Stop microphone" : "Start microphone"; // also takes it over from another page
-    const db = !off && level.peak ? Math.max(-60, Math.min(0, Math.round(20 * Math.log10(level.peak)))) : -60;
     const dropped = off ? 0 : Math.max(controller.dropped, shown.dropped);
     const title = problem || (capture || sample ? "" : "The browser asks for permission");
     put(start, { textContent: !sample ? label : off ? "Play the sample recording" : "Stop", title });
     put(talk, { hidden: sample || model.get("mode") !== "push to talk", disabled: !capture, "aria-pressed": held });
     put(talk, { textContent: held ? "Talking…" : `Hold to talk (${model.get("talk_key")})` });
     put(mute, { "aria-pressed": model.get("muted") });
-    put(bar.style, { transform: `scaleX(${(db + 60) / 60})` });
-    put(meter, { "aria-valuenow": db, "aria-valuetext": db > -60 ? `${db} dB` : "silent" });
+    meter(off ? 0 : level.peak);
     put(status, { textContent: ((!off && problem) || formatStatus(controller)) + (dropped ? ` · ${dropped} frames dropped` : "") });
   };
   return () => {
-    const { own, shown, state, upload: sending } = controller;
+    const { own, shown, state } = controller, sending = isSending();
     const problem = (state === "off" && own.problem) || shown.problem;
     put(root, { "data-state": state, "data-warning": problem ? "problem" : controller.level.warning });
-    put(root, { "data-compact": model.get("compact"), "data-sample": Boolean(model.get("sample")) });
+    put(root, { "data-sample": Boolean(model.get("sample")) });
     drawRow(state === "off", problem);
     put(help, { hidden: !own.next_step && !sending });
     put(step, { textContent: own.next_step });
-    put(choose, { hidden: !sending && !hasNoMicrophone(own), textContent: sending ? "Cancel" : "Send an audio file instead…" });
+    put(choose, { hidden: !sending && !own.problem, textContent: sending ? "Cancel" : "Send an audio file instead…" });
   };
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import ipywidgets
 from traitlets import TraitError
@@ -12,16 +12,14 @@ from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.transport import TargetFacts
 from rtnb.widgets import settings as groups
+from rtnb.widgets._base import SafeRepr
 from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, lookup, same
 from rtnb.widgets.code_export import CodeExport
 from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.presets import Presets
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
+class SettingsPanel(SafeRepr, ipywidgets.Accordion):  # type: ignore[misc]
     """All knobs of a session. They share one `updater`, so that all changes travel in one update.
 
     Parameters
@@ -46,9 +44,7 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         children = [widget for name, part in parts.items() for widget in (self.look.heading(TEXTS[name]), part)]
         self.settings_tab = self.look.make(ipywidgets.VBox, [self.instructions, *children, self.look.sheet])
         """Pane with instructions, voice and answer, listening, and presets."""
-        self.turn_detection_tab = self.turn_detection
-        """Pane with the presets and knobs of turn detection."""
-        self.code = CodeExport()
+        self.code = CodeExport(self.look)
         """Pane with the settings in force as code."""
         panes = {"Settings": self.settings_tab, "Turn detection": self.turn_detection, "Code": self.code}
         super().__init__([*panes.values()], titles=[*panes], selected_index=0, layout=self.look.layout)
@@ -57,21 +53,6 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         self.updater.on_change = self._write_code
         if session is not None:
             self.updater.attach(session)
-
-    def on_reconnect(self, callback: Callable[[], object]) -> None:
-        """Offer a button beside a refused voice: it calls `callback`.
-
-        Parameters
-        ----------
-        callback : callable
-            Takes no argument, and opens a new session with the settings in `chosen`.
-        """
-        self.updater.on_reconnect = callback
-        self.answer.refresh()
-
-    async def apply(self) -> pd.DataFrame:
-        """Send all changes at once; return requested, effective, status and reason of each setting."""
-        return await self.updater.apply()
 
     def settings(self) -> Settings:
         """Return the settings of all knobs in force, by their path in the GA session object."""
@@ -123,6 +104,3 @@ class SettingsPanel(ipywidgets.Accordion):  # type: ignore[misc]
         groups.close_all(*self.controls, self.presets, self.code)
         self.look.close()
         super().close()
-
-    def __repr__(self) -> str:
-        return "<SettingsPanel>"

@@ -21,7 +21,6 @@ from rtnb.errors import ConnectError, RequestTimeout, RtnbError
 from rtnb.protocol import wire
 from rtnb.targets import connect, resolve
 from rtnb.trace import Trace
-from rtnb.widgets._base import styles
 from rtnb.widgets._settings_update import nested
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
@@ -50,7 +49,6 @@ TRANSPORTS: Final = {"websocket": "WebSocket", "webrtc": "WebRTC"}
 TRANSCRIBER: Final = "whisper-1"
 """Transcription model with the simulator, the default of the knob *Input transcription*."""
 
-_TITLE_S: Final = 0.5  # interval of the number of events in the tab's title (chosen)
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
 _NO_SOUND: Final = {
     "blocked": "Click anywhere on the page to hear the answers: the browser waits for a click.",
@@ -58,12 +56,11 @@ _NO_SOUND: Final = {
     "insecure": "No sound: the browser plays it only on https or localhost pages.",
 }
 
+_NO_SESSION: Final[Future[Session]] = Future()
+_NO_SESSION.cancel()
+
 _shown: list[Playground] = []
 """Open playgrounds that a later one may replace."""
-
-
-class _StatusBar(ConnectionControl):
-    _css = styles("connection.css", "playground.css")  # ipywidgets' Box has no style sheet
 
 
 class Playground(Box):  # type: ignore[misc]
@@ -112,27 +109,27 @@ class Playground(Box):  # type: ignore[misc]
         name: str | None = None,
         **settings: Any,
     ) -> None:
-        _check("transport", {transport}, tuple(TRANSPORTS))
-        _check("show", {show} if isinstance(show, str) else show, PARTS)
+        shown = {show} if isinstance(show, str) else set(show)
+        for what, given, allowed in (("transport", {transport}, TRANSPORTS), ("show", shown, PARTS)):
+            if wrong := given.difference(allowed):
+                raise ValueError(f"{what} is {wrong.pop()!r}; allowed: {', '.join(map(repr, allowed))}")
         self._target: Any = resolve(target, dialect=settings.pop("dialect", None), options=settings)
         if self._target.facts.service == "simulator" and "config" not in settings:
             settings.setdefault("transcription", TRANSCRIBER)
         named = {name: value for name, value in settings.items() if name not in _OPTIONS}
         check_settings(wanted_settings(settings.get("config"), named), dialect=self._target.dialect)
-        self.microphone = None if microphone is False else Microphone(source=microphone, compact=True)
+        self.microphone = None if microphone is False else Microphone(source=microphone)
         """Microphone over WebSocket; off until it is started."""
         self._key, self._run = _this_cell() if name is None else (name, object())
         for before in [one for one in _shown if one._key == self._key and one._run != self._run]:
             before.close()
         self._settings = settings
-        self._opening: Future[Session] = Future()
-        self._opening.cancel()
+        self._opening = _NO_SESSION
         self._ending = asyncio.Lock()
-        self._title: asyncio.TimerHandle | None = None
         self.peer: WebRTCPeer | None = None
         """Call over WebRTC; None before the first."""
         self._uses_microphone = microphone is None
-        self._build({show} if isinstance(show, str) else set(show), height)
+        self._build(shown, height)
         self._watch_parts()
         self.transport = transport
         self.observe(self._on_transport, "transport")
@@ -142,7 +139,8 @@ class Playground(Box):  # type: ignore[misc]
 
     def _build(self, show: set[str], height: int) -> None:
         facts = self._target.facts
-        self.connection = _StatusBar(target=facts.url, noun=facts.noun, dialect=facts.dialect, model=facts.model or "")
+        shown = {"target": facts.url, "noun": facts.noun, "dialect": facts.dialect, "model": facts.model or ""}
+        self.connection = ConnectionControl(**shown)
         self.message_bar = MessageBar()
         self.panel = SettingsPanel(facts=facts)
         self.instructions, self.turn_detection, self.answer, self.listening = self.panel.controls
@@ -155,10 +153,10 @@ class Playground(Box):  # type: ignore[misc]
             link((self.waveform, "selected_index"), (view, "selected_index"))
         self._choice = Dropdown(options=[(words, name) for name, words in TRANSPORTS.items()], description="Connection")
         link((self, "transport"), (self._choice, "value"))
-        self.panel.on_reconnect(self.connect)
+        self.panel.updater.on_reconnect = self.connect
         options = () if self.microphone is None else (self.microphone.options,)
         self._settings_page = VBox([self._choice, self.panel.settings_tab, *options, shared_channel()])
-        pages = (self._settings_page, self.panel.turn_detection_tab, self.inspector, self.panel.code)
+        pages = (self._settings_page, self.panel.turn_detection, self.inspector, self.panel.code)
         tabs = {name: page for name, page in zip(PARTS[2:], pages, strict=True) if name in show}
         self._tabs = Tab([*tabs.values()], titles=[name.capitalize() for name in tabs], selected_index=0)
         self._frame = Box(layout=Layout(height=f"{height}px"))
@@ -188,7 +186,7 @@ class Playground(Box):  # type: ignore[misc]
         try:
             return opening.result(OPENING_S)
         except CancelledError:
-            raise _not_connected() from None
+            raise self._not_connected() from None
         except TimeoutError:
             if opening.done():
                 raise
@@ -210,13 +208,15 @@ class Playground(Box):  # type: ignore[misc]
 
     def connect(self) -> None:
         """Open a new session with the settings of the one before. Returns at once."""
+        if self.comm is None:
+            raise self._not_connected()
         self._opening.cancel()
         self._opening = shared_loop().submit(self._open())
 
     def disconnect(self) -> None:
         """Close the session; its conversation stays on the page. Returns at once."""
         self._opening.cancel()
-        shared_loop().submit(self._end())
+        shared_loop().submit(self._leave())
 
     async def _open(self, *, has_begun: bool = False) -> Session:
         """Open a session; a call that has begun on the page is only followed."""
@@ -245,8 +245,7 @@ class Playground(Box):  # type: ignore[misc]
         if self.transport == "websocket" or not self._uses_microphone:
             self.connect()
         else:
-            self._opening.cancel()
-            shared_loop().submit(self._leave())
+            self.disconnect()
 
     async def _leave(self) -> None:
         await self._end()
@@ -258,7 +257,7 @@ class Playground(Box):  # type: ignore[misc]
         is_call = self.transport == "webrtc"
         if is_call and self.peer is None:
             settings = {name: value for name, value in self._settings.items() if name != "reconnect"}  # not for calls
-            self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, compact=True, **settings)
+            self.peer = WebRTCPeer(self._target, microphone=self._uses_microphone, **settings)
             self.peer.observe(self._on_call, "state")
         tabs = self._tabs if self._tabs.children else None
         voice, speaker = (self.peer, None) if is_call else (self.microphone, self.speaker)
@@ -315,7 +314,8 @@ class Playground(Box):  # type: ignore[misc]
 
     def _watch_parts(self) -> None:
         self.connection.observe(lambda change: self._set_status("connection", change["new"]), "message")
-        self.connection.observe(self._on_n_events, "n_events")
+        if self.inspector in self._tabs.children:
+            self.inspector.observe(self._on_n_events, "n_events")
         self.speaker.observe(lambda change: self._set_status("speaker", _NO_SOUND.get(change["new"], "")), "state")
         if self.microphone is not None:
             self.microphone.observe(self._on_microphone, ["status", "problem"])
@@ -328,14 +328,9 @@ class Playground(Box):  # type: ignore[misc]
         problem, is_off = self.microphone.problem, self.microphone.state in ("off", "no page")
         self._set_status("microphone", problem or ("" if is_off else self.microphone.status), is_problem=bool(problem))
 
-    def _on_n_events(self, _: Any) -> None:
-        if self._title is None and self.inspector in self._tabs.children:
-            self._title = asyncio.get_running_loop().call_later(_TITLE_S, self._set_title)
-
-    def _set_title(self) -> None:
-        self._title = None
-        count = format_count(self.connection.n_events)
-        self._tabs.set_title(self._tabs.children.index(self.inspector), f"Events {count}")
+    def _on_n_events(self, change: dict[str, Any]) -> None:
+        title = f"Events {format_count(change['new'])}"
+        self._tabs.set_title(self._tabs.children.index(self.inspector), title)
 
     # --- talking ------------------------------------------------------------------------------------------------------
 
@@ -348,30 +343,32 @@ class Playground(Box):  # type: ignore[misc]
         response: Response = await (await self._opened()).say(audio, **options)
         return response
 
-    async def interrupt(self) -> None:
-        """Stop the answer."""
-        await (await self._opened()).interrupt()
-
     async def apply(self) -> pd.DataFrame:
         """Send changed settings at once; return the status of every requested setting."""
         await self._opened()
-        return await self.panel.apply()
+        return await self.panel.updater.apply()
 
     async def _opened(self) -> Session:
         if self._opening.cancelled():
-            raise _not_connected()
+            raise self._not_connected()
         return await asyncio.shield(asyncio.wrap_future(self._opening))
+
+    def _not_connected(self) -> RtnbError:
+        if self.comm is None:
+            return ConnectError("the playground is closed").with_hint("Make a new one: run its cell again.")
+        return ConnectError("not connected").with_hint("Call connect(), or press Connect (over WebRTC: Start call).")
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the session and leave the page; nothing stays behind. Closing twice is fine."""
-        if "_opening" not in self.__dict__:
+        if self.comm is None:
             return  # the constructor refused, or closed already
         self.unobserve_all("transport")
         if self in _shown:
             _shown.remove(self)
-        self.__dict__.pop("_opening").cancel()
+        self._opening.cancel()
+        self._opening = _NO_SESSION
         if not shared_loop().inside:
             shared_loop().run(self._end(), OPENING_S)
         views = (self.connection, self.message_bar, self.waveform, self.transcript, self.speaker, self.inspector)
@@ -392,15 +389,6 @@ def format_count(number: int) -> str:
     """
     thousands = number / 1000
     return str(number) if number < 1000 else f"{thousands:.1f}k" if number < 10_000 else f"{thousands:.0f}k"
-
-
-def _check(name: str, given: Collection[str], allowed: Collection[str]) -> None:
-    if wrong := [one for one in given if one not in allowed]:
-        raise ValueError(f"{name} is {wrong[0]!r}; allowed: {', '.join(map(repr, allowed))}")
-
-
-def _not_connected() -> RtnbError:
-    return ConnectError("not connected").with_hint("Call connect(), or press Connect (over WebRTC: Start call).")
 
 
 def _this_cell() -> tuple[str, str]:

@@ -15,7 +15,7 @@ import ipywidgets
 
 from rtnb.errors import RtnbError
 from rtnb.redaction import mask_credentials
-from rtnb.widgets._base import format_error
+from rtnb.widgets._base import SafeRepr, format_error
 from rtnb.widgets._settings_update import MISSING, Settings, flat_json, lookup, nested, same
 from rtnb.widgets.knobs import TEXTS
 from rtnb.widgets.settings import format_note, format_value
@@ -96,7 +96,7 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^\w .-]", "_", name).strip(". ") or "preset"
 
 
-class Presets(ipywidgets.VBox):  # type: ignore[misc]
+class Presets(SafeRepr, ipywidgets.VBox):  # type: ignore[misc]
     """Named settings of the user: save and load them, see the difference, and share them as JSON.
 
     Parameters
@@ -132,10 +132,6 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         self.text.value = preset.to_json()
         return preset
 
-    def load(self, name: str) -> None:
-        """Set the panel's knobs to a saved preset."""
-        self._panel.request(Preset.load(self.folder / f"{file_stem(name)}.json").settings)
-
     def use(self, text: str) -> None:
         """Set the panel's knobs to a preset as JSON."""
         self._panel.request(Preset.from_json(text).settings)
@@ -168,6 +164,3 @@ class Presets(ipywidgets.VBox):  # type: ignore[misc]
         except (RtnbError, OSError) as error:
             text = format_error(error)
             self._message.value = f'<span role="alert">{format_note(text, text, "refused")}</span>'
-
-    def __repr__(self) -> str:
-        return "<Presets>"

@@ -17,7 +17,7 @@ from traitlets import List, TraitError, Unicode
 from rtnb.client import Session
 from rtnb.protocol.values import check_names
 from rtnb.redaction import mask_credentials, redact
-from rtnb.widgets._base import Widget, bundle, styles
+from rtnb.widgets._base import SafeRepr, Widget, bundle, styles
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
 from rtnb.widgets.knobs import TEXTS, TURN_PRESETS, Knob, knobs_of, traits_of
 
@@ -27,11 +27,18 @@ if TYPE_CHECKING:
 _LONGEST = 300  # characters of a value that are shown (chosen)
 
 
-class StyleSheet(Widget):
-    """Style of the knobs around it, and names of their sliders: plain ipywidgets carry neither."""
+class KnobSheet(Widget):
+    """Style of the knobs around it, and names of their sliders: plain ipywidgets carry neither.
+
+    In turn detection it also is a row of buttons for the presets, each with its meaning. Traits (kernel to page):
+    `presets`, `selected`. Message from the page: ``{"preset": name}``.
+    """
 
     _esm = bundle("settings.js")
     _css = styles("settings.css")
+
+    presets: List[list[str]] = List(help="Pairs of name and meaning.").tag(sync=True)
+    selected = Unicode(help="The preset that equals the knobs; empty where none does.").tag(sync=True)
 
 
 class Look:
@@ -41,7 +48,7 @@ class Look:
         self.layout = ipywidgets.Layout(width="auto", min_width="0")
         self._styles: dict[type, Any] = {}
         self._made: list[Any] = []
-        self.sheet = self.make(StyleSheet)
+        self.sheet = self.make(KnobSheet)
 
     def make(self, kind: Any, *arguments: Any, **traits: Any) -> Any:
         """Make a widget of a class."""
@@ -64,7 +71,8 @@ class Look:
 
     def input(self, knob: Knob, value: Any) -> Any:
         """Make the widget of a knob: a list, a checkbox, a slider, or a line of text."""
-        shared = {"value": value, "description": knob.full_label, "tooltip": knob.tooltip}
+        description = f"{knob.label} ({knob.unit})" if knob.unit else knob.label
+        shared = {"value": value, "description": description, "tooltip": knob.tooltip}
         if knob.choices:
             return self.make(ipywidgets.Dropdown, options=knob.options, **shared)
         if isinstance(knob.default, bool):
@@ -92,7 +100,7 @@ class Branch(NamedTuple):
     """The knob that every update of the object carries."""
 
 
-class Control(ipywidgets.VBox):  # type: ignore[misc]
+class Control(SafeRepr, ipywidgets.VBox):  # type: ignore[misc]
     """Group of knobs for one session.
 
     Parameters
@@ -153,9 +161,6 @@ class Control(ipywidgets.VBox):  # type: ignore[misc]
             self.updater.detach()
             self._look.close()
         super().close()
-
-    def __repr__(self) -> str:  # notebooks are saved with it
-        return f"<{type(self).__name__}>"
 
     # --- changes ------------------------------------------------------------------------------------------------------
 
@@ -385,19 +390,6 @@ class InstructionsControl(Control):
         return (self._heading, *rows, self._buttons)
 
 
-class TurnPresets(Widget):
-    """Row of buttons for the presets of turn detection, each with its meaning.
-
-    Traits (kernel to page): `presets`, `selected`. Message from the page: ``{"preset": name}``.
-    """
-
-    _esm = bundle("turn_presets.js")
-    _css = styles("settings.css")
-
-    presets: List[list[str]] = List(help="Pairs of name and meaning.").tag(sync=True)
-    selected = Unicode(help="The preset that equals the knobs; empty where none does.").tag(sync=True)
-
-
 class TurnDetectionControl(Control):
     """Settings of turn detection: when a turn of the user ends, and who may interrupt."""
 
@@ -413,7 +405,7 @@ class TurnDetectionControl(Control):
 
     def _arrange(self, rows: list[Any]) -> tuple[Any, ...]:
         if self._presets is None:
-            self._presets = self._look.make(TurnPresets, presets=[[k, v["meaning"]] for k, v in TURN_PRESETS.items()])
+            self._presets = self._look.make(KnobSheet, presets=[[k, v["meaning"]] for k, v in TURN_PRESETS.items()])
             self._presets.on_msg(lambda _, content, buffers: self.use(content["preset"]))
         now = {name: getattr(self, name) for name in self.knobs()}
         fitting = [name for name, preset in TURN_PRESETS.items() if now | preset["knobs"] == now]

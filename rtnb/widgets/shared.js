@@ -97,18 +97,14 @@ export const shareViews = (make, render) => () => {
 };
 
 /**
- * Handle keys pressed in `node` before JupyterLab does: it listens in the capture phase on the document.
- * @param {Element} node
+ * Handle keys pressed in `node`, where JupyterLab's shortcuts then do nothing.
+ * @param {HTMLElement} node
  * @param {(event: KeyboardEvent) => boolean} handle returns true where the key is used
  * @param {AbortSignal} signal
  */
 export function onKey(node, handle, signal) {
-  const listener = (/** @type {KeyboardEvent} */ event) => {
-    if (!(event.target instanceof Node) || !node.contains(event.target) || !handle(event)) return;
-    event.preventDefault();
-    event.stopPropagation();
-  };
-  window.addEventListener("keydown", listener, { capture: true, signal });
+  node.setAttribute("data-lm-suppress-shortcuts", "true");
+  node.addEventListener("keydown", (event) => handle(event) && event.preventDefault(), { signal });
 }
 
 /** Keep what is typed in a field from JupyterLab's shortcuts. */
@@ -281,26 +277,39 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
 }
 
 /**
- * Send an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as samples with a rate.
+ * Make a button that sends an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as
+ * samples with a rate. A click meanwhile cancels it.
+ * @param {Element} parent
  * @param {import("./types").Stream} stream
  * @param {string} kind
- * @param {File} file
- * @param {AbortSignal} signal cancels it
- * @param {(text: string) => void} onProgress
- * @returns {Promise<string>} why it was not sent; empty where it was
+ * @param {AbortSignal} signal cancels it, too
+ * @param {(text: string, failed?: boolean) => void} onStatus gets the progress; at the end why it was not
+ *   sent (or an empty text), and whether that is a failure
  */
-export async function sendFile(stream, kind, file, signal, onProgress) {
-  const show = (/** @type {number} */ sent, /** @type {number} */ size) =>
-    onProgress(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
-  onProgress(`Reading ${file.name}…`);
-  try {
+export function fileButton(parent, stream, kind, signal, onStatus) {
+  /** @type {?AbortController} */
+  let sending = null;
+  const input = add(parent, "input", { type: "file", accept: "audio/*,.wav", hidden: true, "aria-label": "Audio file" });
+  const send = async (/** @type {File} */ file, /** @type {AbortSignal} */ cancelled) => {
+    onStatus(`Reading ${file.name}…`);
     const isWav = (await file.slice(0, 4).text()) === "RIFF";
     const data = isWav ? file : (await decodeFile(file)).buffer;
-    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress: show, signal });
-    return "";
-  } catch (/** @type {any} */ error) {
-    return `${file.name} was not sent: ${signal.aborted ? "cancelled" : error.message}.`;
-  }
+    const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) =>
+      onStatus(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
+    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress, signal: cancelled });
+  };
+  input.onchange = async () => {
+    const [file] = input.files;
+    input.value = "";
+    if (!file || sending) return;
+    const { signal: cancelled } = (sending = new AbortController());
+    const reason = await send(file, cancelled).then(() => "", (error) => (cancelled.aborted ? "cancelled" : error.message));
+    sending = null;
+    onStatus(reason && `${file.name} was not sent: ${reason}.`, Boolean(reason) && !cancelled.aborted);
+  };
+  signal.addEventListener("abort", () => sending?.abort());
+  const choose = button(parent, "", () => (sending ? sending.abort() : input.click()));
+  return { choose, isSending: () => sending !== null };
 }
 
 /** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
@@ -312,30 +321,6 @@ export async function decodeFile(/** @type {Blob} */ file) {
     const sum = channels.reduce((all, channel) => all + channel[i], 0);
     return Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
   });
-}
-
-/**
- * Name the sliders in the box that holds `el`, also those that come later: ipywidgets shows their label, but leaves the
- * handle without a name for screen readers.
- * @param {HTMLElement} el
- * @param {AbortSignal} signal ends it
- */
-export function nameSliders(el, signal) {
-  const root = el.isConnected ? el.parentElement : null;
-  if (!root) {
-    if (!signal.aborted) requestAnimationFrame(() => nameSliders(el, signal));
-    return;
-  }
-  const name = () => {
-    for (const slider of root.querySelectorAll(".widget-slider")) {
-      const handle = slider.querySelector("[role=slider]");
-      if (handle) put(handle, { "aria-label": slider.querySelector(".widget-label")?.textContent });
-    }
-  };
-  const observer = new MutationObserver(name);
-  observer.observe(root, { childList: true, subtree: true });
-  signal.addEventListener("abort", () => observer.disconnect());
-  name();
 }
 
 /** @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string}} Drawing */
@@ -442,4 +427,17 @@ export class TimeCanvas extends PaintedCanvas {
 
   /** @type {(ms: number) => void} */
   pick() {}
+}
+
+/**
+ * Make a level meter in decibels. @returns {(peak: number) => void} sets it; 1 is full scale
+ * @param {Element} parent
+ * @param {string} name for screen readers
+ */
+export function levelMeter(parent, name) {
+  const meter = add(parent, "meter", { min: -60, max: 0, value: -60, "aria-label": name });
+  return (peak) => {
+    const db = Math.max(-60, Math.round(20 * Math.log10(peak)));
+    put(meter, { value: db, "aria-valuetext": db > -60 ? `${db} dB` : "silent" });
+  };
 }

@@ -10,9 +10,9 @@
  * @property {string} label name of the data channel
  * @property {boolean} microphone whether the microphone is opened
  * @property {boolean} muted
- * @property {boolean} compact whether it is one row with its details folded
  */
-import { add, button, put, save, shareViews, toggleButton, watch } from "./shared.js";
+import { explain } from "./microphone_capture.js";
+import { add, button, levelMeter, put, save, shareViews, toggleButton, watch } from "./shared.js";
 import { Call } from "./webrtc_call.js";
 
 /** The widget in this page: all its views share one call. */
@@ -26,10 +26,10 @@ export class Peer {
     this.model = model;
     this.channel = channel;
     this.draw = draw;
-    signal.addEventListener("abort", () => this.call?.end("hidden"));
+    signal.addEventListener("abort", () => this.call?.end("unseen"));
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
-    channel.addEventListener("active", () => channel.isActivePage() || this.call?.end("elsewhere"), { signal });
-    const onStatus = () => channel.kind === "none" && this.call?.end("kernel"); // Jupyter itself stops no microphone
+    channel.addEventListener("active", () => channel.isActivePage() || this.call?.end("page", explain("elsewhere")), { signal });
+    const onStatus = () => channel.kind === "none" && this.call?.end("page", explain("kernel")); // Jupyter itself stops no microphone
     channel.addEventListener("status", onStatus, { signal });
     watch(model, ["state", "message", "notices", "muted"], draw, signal);
   }
@@ -67,21 +67,18 @@ export function describe({ state, message, microphone, muted }, call) {
   if (state === "starting") return call ? `Waiting for ${call.step}…` : "Starting…";
   if (state === "open" && !call) return "The call is on another page";
   if (state === "open") return `Connected${!microphone ? "; audio comes from say()" : muted ? ", muted" : ": speak"}`;
-  return message.split("\n")[0] || { idle: "Not connected", closed: "Call ended" }[state] || "Call failed";
+  return message.replaceAll("\n", " ") || { idle: "Not connected", closed: "Call ended" }[state] || "Call failed";
 }
 
 function render(/** @type {import("./types").ViewProps<any>} */ { model, el }, /** @type {Peer} */ peer) {
-  const look = model.get("compact") ? "rtnb rtnb-webrtc rtnb-compact" : "rtnb rtnb-webrtc";
-  const root = add(el, "div", { className: look, role: "group", "aria-label": "WebRTC call" }, peer.audio);
+  const root = add(el, "div", { className: "rtnb rtnb-webrtc", role: "group", "aria-label": "WebRTC call" }, peer.audio);
   const toggle = button(root, "", () => peer.toggle(), { className: "rtnb-start" });
   const mute = toggleButton(root, "Mute", (muted) => save(model, { muted }));
   const allow = button(root, "Enable sound", () => {}); // as any click does
-  const [here, there] = ["You", "Model"].map((name) => {
-    return add(add(root, "label", { className: "rtnb-faint" }, name), "meter", { min: -50, max: 0, title: "dB" });
-  });
+  const [here, there] = ["You", "Model"].map((name) => levelMeter(add(root, "label", { className: "rtnb-faint" }, name), name));
   const status = add(root, "span", { className: "rtnb-webrtc-status", role: "status" });
-  const details = add(root, "details", { open: !model.get("compact") }, add(null, "summary", { textContent: "Details" }));
-  const panel = add(details, "div", { className: `rtnb-webrtc-panel${model.get("compact") ? " rtnb-popover" : ""}` });
+  const details = add(root, "details", {}, add(null, "summary", { textContent: "Details" }));
+  const panel = add(details, "div", { className: "rtnb-webrtc-panel" });
   return () => {
     const { call } = peer;
     const [state, message, microphone, muted] = ["state", "message", "microphone", "muted"].map((name) => model.get(name));
@@ -93,8 +90,8 @@ function render(/** @type {import("./types").ViewProps<any>} */ { model, el }, /
     if (call?.track && microphone) call.track.enabled = !muted;
     put(allow, { hidden: !call?.blocked && call?.mixer?.context.state !== "suspended" });
     const { level_here = 0, level_there = 0, ...rest } = call?.stats ?? {};
-    put(here, { value: Math.max(-50, 20 * Math.log10(level_here)) });
-    put(there, { value: Math.max(-50, 20 * Math.log10(level_there)) });
+    here(level_here);
+    there(level_there);
     put(status, { textContent: describe(/** @type {any} */ ({ state, message, microphone, muted }), call) });
     const measured = Object.entries(rest).map(([name, value]) => `${name} ${value ?? "–"}`).join(" · ");
     put(panel, { textContent: [state === "starting" ? "" : message, ...model.get("notices"), measured].join("\n").trim() });

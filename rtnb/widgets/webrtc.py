@@ -8,7 +8,8 @@ Messages of its stream; all but ``start`` and the page's ``stop`` carry the numb
 
 - page to kernel: ``start`` {page}, ``stop``, ``step`` {step}, ``key`` (reply {key, url}, or {} where the kernel is to
   post the offer), ``answered`` {url, status, headers, body} and ``offer`` {sdp} (both with the reply {sdp}), ``open``
-  {largest_bytes}, ``event`` [text], ``played`` {id}, ``figures`` {…}, ``ended`` {why, detail}, ``released``;
+  {largest_bytes}, ``event`` [text], ``played`` {id}, ``figures`` {…}, ``ended`` {why}, or with {problem, next_step} in
+  the words of the page, ``released``;
 - kernel to page: ``call`` {page}, ``event`` [text], ``play`` {id} [PCM16, 24 kHz], ``stop``.
 """
 
@@ -63,34 +64,23 @@ UNREAD_BYTES: Final = 8 * 2**20
 
 FAILURES: Final = {
     "no-page": "No page shows this widget, and only a page can make a WebRTC call",
-    "insecure": "This page may not use a microphone: it is neither https nor localhost",
     "no-webrtc": "This browser or front end has no WebRTC",
-    "NotAllowedError": "Permission to use the microphone was denied",
-    "NotFoundError": "There is no microphone",
-    "NotReadableError": "The microphone cannot be opened; another program may use it",
-    "unplugged": "The microphone was unplugged, or its permission was withdrawn",
-    "elsewhere": "Another tab of this notebook took over microphone and sound",
-    "hidden": "The last view of the call was removed: its output was cleared, or its tab was closed",
-    "kernel": "The kernel does not reply: it was restarted, or it ended",
+    "unseen": "The last view of the call was removed: its output was cleared, or its tab was closed",
     "backlog": "Events came faster than page and kernel could pass them on",
     "no-path": "No network path was found (ICE failed)",
     "ice": "The network path to the service was lost (ICE failed)",
     "channel": "The service ended the call",
 }
-"""Reasons for the end of a call; names with a capital are the browser's own. They are `WidgetError`, unless listed."""
+"""Reasons for the end of a call, beside those that the page words. They are `WidgetError`, unless listed."""
 
 _ERRORS: Final = {"no-path": ConnectError} | dict.fromkeys(("backlog", "ice", "channel"), ConnectionClosed)
 
 NEXT_STEPS: Final = {
     "no-page": "show it in JupyterLab (its name as a cell's last line), or use rtnb.connect (WebSocket).",
-    "insecure": "open the notebook by https:// or http://localhost, or pass microphone=False.",
     "no-webrtc": "use another browser, or rtnb.connect (WebSocket).",
-    "NotAllowedError": "click the icon next to the address bar and allow the microphone, or pass microphone=False.",
-    "NotFoundError": "connect one, or pass microphone=False and use say().",
-    "kernel": "run the notebook again.",
     "no-path": "a firewall may block UDP: use rtnb.connect (WebSocket) there.",
 }
-"""Next steps; for all other reasons it is to start the call again."""
+"""Next steps; for all other reasons it is that of the page, or to start the call again."""
 
 CORS: Final = "This page may not post to the service (CORS, or no network path): the kernel posted the offer."
 SIDEBAND: Final = "Events go over the kernel's WebSocket. The kernel posted the offer: the reply names the call."
@@ -101,10 +91,10 @@ IGNORED: Final = "Azure is known to ignore changes of turn detection over WebRTC
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__ - {"config", "intent"}
 
 
-def failure(why: str, detail: str = "") -> RtnbError:
-    """Return the error for a reason that the page gave; a reason without a text of ours is shown as it is."""
-    message = FAILURES.get(why, f"The browser refused: {why}") + (f" ({detail})" if detail else "")
-    return _ERRORS.get(why, WidgetError)(message).with_hint(f"Next: {NEXT_STEPS.get(why, 'start the call again.')}")
+def failure(why: str, problem: str = "", next_step: str = "") -> RtnbError:
+    """Return the error for a reason: one of `FAILURES`, or a problem and its next step in the words of the page."""
+    step = NEXT_STEPS.get(why) or next_step or "start the call again."
+    return _ERRORS.get(why, WidgetError)(FAILURES.get(why, problem)).with_hint(f"Next: {step}")
 
 
 class WebRTCPeer(SessionView):
@@ -118,8 +108,6 @@ class WebRTCPeer(SessionView):
         False opens no microphone: audio comes from `say`, which a notice states.
     muted : bool, default False
         The microphone is open, but only silence leaves the page.
-    compact : bool, default False
-        One row for a tool bar, its details folded.
     sideband : bool, default False
         Events and settings go over a WebSocket of the kernel (by ``call_id``) instead of the page's data channel.
     webrtc_filter : bool, default False
@@ -147,7 +135,6 @@ class WebRTCPeer(SessionView):
     label = Unicode("realtime-channel", help="Name of the data channel.").tag(sync=True)
     microphone = Bool(True, help="Whether the microphone is opened.").tag(sync=True)
     muted = Bool(False, help="Whether only silence leaves the page.").tag(sync=True)
-    compact = Bool(False, help="Whether it is one row with its details folded.").tag(sync=True)
 
     def __init__(
         self,
@@ -155,7 +142,6 @@ class WebRTCPeer(SessionView):
         *,
         microphone: bool = True,
         muted: bool = False,
-        compact: bool = False,
         sideband: bool = False,
         webrtc_filter: bool = False,
         dialect: Any = None,
@@ -180,7 +166,7 @@ class WebRTCPeer(SessionView):
         self._joined = asyncio.Event()
         self._requested: deque[tuple[str, SessionConfig]] = deque(maxlen=64)
         self._figures: deque[dict[str, Any]] = deque(maxlen=3600)
-        super().__init__(microphone=microphone, muted=muted, compact=compact)
+        super().__init__(microphone=microphone, muted=muted)
         # The name of the data channel is in OpenAI's documents and in Microsoft's; other services take the latter.
         self.label = "oai-events" if self._target.facts.service == "openai" else "realtime-channel"
 
@@ -360,7 +346,7 @@ class WebRTCPeer(SessionView):
             self._joined.set()
         elif self._call is not None and self._call.page_id == page_id:
             self._call.on_message("released", {}, ())
-            self._call.end(failure("hidden"))
+            self._call.end(failure("unseen"))
 
     # --- events of the session ----------------------------------------------------------------------------------------
 
@@ -370,8 +356,7 @@ class WebRTCPeer(SessionView):
             if isinstance(event, events.SessionUpdate):
                 self._requested.append((event.event_id or "", event.session))
             elif isinstance(event, events.Error) and (refused := event.error.event_id):
-                kept = [one for one in self._requested if one[0] != refused]
-                self._requested = deque(kept, maxlen=self._requested.maxlen)
+                self._requested = deque((one for one in self._requested if one[0] != refused), maxlen=64)
             elif isinstance(event, events.SessionCreated | events.SessionUpdated) and self._requested:
                 self._compare(event, self._requested.popleft()[1])
 
@@ -524,7 +509,7 @@ class Call:
         elif kind == "played" and (played := self._playing.get(header["id"])) and not played.done():
             played.set_result(None)
         elif kind == "ended":
-            self.end(failure(str(header["why"]), str(header.get("detail", ""))))
+            self.end(failure(header["why"], header.get("problem", ""), header.get("next_step", "")))
         elif kind == "released" and not self._released.done():
             self._released.set_result(None)
 

@@ -1,4 +1,5 @@
 /** One WebRTC call of a page: microphone, peer connection, data channel, loudspeaker. */
+import { explain, obstacle, openDevice } from "./microphone_capture.js";
 import { int16, makeBuffer } from "./shared.js";
 
 const CONNECT_MS = 15000; // from the answer to an open data channel (chosen)
@@ -93,16 +94,18 @@ export class Call {
       await pc.setRemoteDescription({ type: "answer", sdp });
       this.timer = setTimeout(() => this.end("no-path"), CONNECT_MS);
     } catch (/** @type {any} */ error) {
-      this.end(error.name, error.message);
+      this.end("page", error.problem ? error : { problem: `The browser refused: ${error.name} (${error.message})` });
     }
   }
 
   async openMicrophone() {
     this.at("permission to use the microphone");
-    if (!navigator.mediaDevices?.getUserMedia) throw new DOMException("", "insecure");
-    const [track] = (await navigator.mediaDevices.getUserMedia({ audio: true })).getAudioTracks();
+    const problem = obstacle();
+    if (problem) throw problem;
+    const { stream } = await openDevice("", {}).catch((error) => Promise.reject(explain(error)));
+    const [track] = stream.getAudioTracks();
     track.enabled = !this.peer.model.get("muted");
-    track.onended = () => this.end("unplugged");
+    track.onended = () => this.end("page", explain("ended"));
     return track;
   }
 
@@ -179,8 +182,9 @@ export class Call {
     this.peer.draw();
   }
 
-  end(/** @type {string} */ why, detail = "") {
-    if (!this.ended.signal.aborted) this.send("ended", { why, detail });
+  /** End for a reason that the kernel words, or (why: "page") for a problem of this page. */
+  end(/** @type {string} */ why, problem = {}) {
+    if (!this.ended.signal.aborted) this.send("ended", { why, ...problem });
     this.close();
   }
 

@@ -4,8 +4,12 @@ In a real JupyterLab in Chromium: 5,000 events/s for 15 s shown by the inspector
 followed), by `print`, and by an `Output` widget, in turn; then a burst of 100,000 events into the inspector, filtering
 and scrolling them. Each event carries the time at which it was made; every frame the page reads the newest one it
 shows: that is the lag. Bounds: lag ≤ 0.2 s (95th percentile), no task over 50 ms, ≥ 55 frames/s, none lost; the burst
-shown within 1.5 s, heap growth ≤ 60 MB, filtering ≤ 100 ms. Run it on a quiet machine: Chromium without a graphics
-card paints in software.
+shown within 1.5 s, heap growth ≤ 60 MB, filtering ≤ 100 ms.
+
+Tasks are watched once the cell runs: JupyterLab itself works 60 to 200 ms on the key that starts a cell. Their time
+on the clock includes what the machine did meanwhile for other processes. So the burst prints two more figures: the CPU
+of the longest task on the page's thread, and (floor) both figures of the same page while the kernel makes the same
+burst for nobody. Run it on a quiet machine: Chromium without a graphics card paints in software.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.browser.chromium import find_chromium, flags, prepare_driver
 from tests.browser.lab import Lab, NotebookPage, open_notebook
+from tests.widgets.page import eventually
 
 BURST = 100_000
 LONGEST_S = 120
@@ -30,6 +35,7 @@ SHOWS = "text => document.querySelector('.rtnb-ev-status')?.textContent === text
 
 SETUP = """
 import asyncio, time
+from pathlib import Path
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
 from rtnb.widgets.inspector import inspect
@@ -44,6 +50,11 @@ async def paced(show, rate, seconds):
             show(make(made))
         made = max(made, due)
         await asyncio.sleep(0.01)
+def fill(log, made, path):
+    add = into(log)
+    for event in made:
+        add(event)
+    Path(path).write_text(str(time.time()))
 def into(log):
     def show(event):
         log.record("received", event, monotonic_s=time.monotonic(), wall_time=time.time(), text="x" * 180)
@@ -60,6 +71,9 @@ SHOW = {
         "await paced(lambda event: out.append_stdout(repr(event) + '\\n'), {rate}, {seconds})",
     ),
 }
+
+FILL = """asyncio.get_running_loop().call_later(2, fill, {log}, [make(i) for i in range({burst})], "{name}")"""
+"""Makes a burst after the cell, in the kernel's loop; the file says when the last event was made."""
 
 WATCH = """selector => {
     const watch = window.rtnbWatch = { frames: 0, lags: [], long: [], newest: 0, on: true, start: performance.now() };
@@ -98,8 +112,9 @@ async def steady(lab: Lab, browser: Any, who: str, *, rate: int, seconds: int) -
     if who == "inspector":
         await page.locator(".rtnb-ev").wait_for()
         await _show_every_event(page)
-    await page.evaluate(WATCH, SELECTORS[who])
     await _run(page, 1)
+    await page.locator(".jp-CodeCell").nth(2).get_by_text("[*]:").wait_for()
+    await page.evaluate(WATCH, SELECTORS[who])
     lost: int | None = None
     if who == "inspector":
         await page.wait_for_function(SHOWS, arg=_all(rate * seconds), timeout=LONGEST_S * 1000)
@@ -121,28 +136,34 @@ async def steady(lab: Lab, browser: Any, who: str, *, rate: int, seconds: int) -
 
 async def burst(lab: Lab, browser: Any) -> dict[str, float]:
     """100,000 events at once: until they are shown, what they cost the heap, and how filtering and scrolling go."""
-    fill = f"made = [make(i) for i in range({BURST})]\nadd = into(log)\nfor event in made: add(event)\n"
-    fill += "print('@', time.time())"
-    notebook = await _opened(lab, browser, "burst.ipynb", [SETUP, SHOW["inspector"][0], fill])
+    fills = [FILL.format(burst=BURST, log=log, name=log[:3]) for log in ("EventLog(limit_bytes=2**30)", "log")]
+    notebook = await _opened(lab, browser, "burst.ipynb", [SETUP, SHOW["inspector"][0], *fills])
     page = notebook.page
     await _run(page, 2)
     await notebook.until_idle()
-    heap = await page.context.new_cdp_session(page)
-    before = await _heap(heap)
     await page.locator(".rtnb-ev").wait_for()
+    session = await page.context.new_cdp_session(page)
+    before = await _heap(session)
     await page.evaluate(
         """total => { const node = document.querySelector(".rtnb-ev-status"), look = () =>
             node.textContent === total ? (window.rtnbShown = Date.now()) : requestAnimationFrame(look); look(); }""",
         _all(BURST),
     )
-    await page.evaluate(WATCH, SELECTORS["inspector"])
-    await _run(page, 1)
-    await page.wait_for_function("window.rtnbShown", timeout=LONGEST_S * 1000)
-    await notebook.until_idle()
-    made_s = float((await notebook.outputs())[2].text.split("@")[1])
-    figures = {"burst_s": await page.evaluate("window.rtnbShown / 1000") - made_s}
-    figures["burst_longest_ms"] = max((await page.evaluate(END))["long"], default=0.0)
-    figures["heap_mb"] = (await _heap(heap) - before) / 1e6
+    figures: dict[str, float] = {}
+    for name, log in (("floor", "Eve"), ("burst", "log")):
+        await _run(page, 1)
+        await notebook.until_idle()
+        await page.evaluate(WATCH, SELECTORS["inspector"])
+        await session.send(
+            "Tracing.start", {"transferMode": "ReportEvents", "traceConfig": {"includedCategories": ["toplevel"]}}
+        )
+        made_s = await _written(lab.directory / log)
+        if name == "burst":
+            await page.wait_for_function("window.rtnbShown", timeout=LONGEST_S * 1000)
+            figures["burst_s"] = await page.evaluate("window.rtnbShown / 1000") - made_s
+        figures[f"{name}_longest_ms"] = max((await page.evaluate(END))["long"], default=0.0)
+        figures[f"{name}_longest_cpu_ms"] = await _longest_cpu_ms(session)
+    figures["heap_mb"] = (await _heap(session) - before) / 1e6
     figures["filter_ms"] = await page.evaluate(
         """async () => { const box = document.querySelector(".rtnb-ev-bar input"), took = [];
             for (const text of ["99", "@1", "zzz", ""]) {
@@ -184,6 +205,29 @@ async def _show_every_event(page: Any) -> None:
     await page.locator(".jp-CodeCell .cm-content").nth(2).click()  # the cell that runs next
 
 
+async def _written(path: Path) -> float:
+    """Wait for a file of the kernel, and read its number."""
+    await eventually(lambda: path.exists() and path.read_text(), timeout_s=LONGEST_S)
+    return float(path.read_text())
+
+
+async def _longest_cpu_ms(session: Any) -> float:
+    """End the tracing; return the CPU time of the longest task on the page's thread."""
+    events: list[dict[str, Any]] = []
+    done = asyncio.get_running_loop().create_future()
+    session.on("Tracing.dataCollected", lambda data: events.extend(data["value"]))
+    session.once("Tracing.tracingComplete", lambda _: done.set_result(None))
+    await session.send("Tracing.end")
+    await asyncio.wait_for(done, LONGEST_S)
+    pages = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    tasks = [event for event in events if event["name"].endswith("RunTask") and (event["pid"], event["tid"]) in pages]
+    return max((event.get("tdur", 0) for event in tasks), default=0) / 1000
+
+
 def _all(count: int) -> str:
     return f"{count:,} of {count:,} events"
 
@@ -222,6 +266,7 @@ async def measure(rate: int, seconds: int) -> int:
     holds = {
         "lag": mine["lag_p95_s"] <= 0.2,
         "tasks": mine["longest_ms"] <= 50,
+        "burst's tasks": once["burst_longest_ms"] <= 50,
         "frames": mine["frames_per_s"] >= 55,
         "burst": once["burst_s"] <= 1.5,
         "heap": once["heap_mb"] <= 60,

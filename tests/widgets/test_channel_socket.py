@@ -217,6 +217,13 @@ async def test_proxy_only_offers_no_direct_socket(
     assert len(listeners) == 1
 
 
+async def test_a_misspelt_switch_is_named_in_the_cell(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_socket.SWITCH, "message")
+    with pytest.raises(WidgetError, match="RTNB_CHANNEL is 'message'; allowed: direct, proxy, messages"):
+        channel.open_stream("new", lambda *_: None)
+    assert not channel.streams
+
+
 # --- delivery ---------------------------------------------------------------------------------------------------------
 
 
@@ -264,8 +271,7 @@ async def test_publishing_works_from_any_thread(channel: Channel, chat: Stream) 
     ]
     for thread in threads:
         thread.start()
-    for _ in range(200):
-        await socket.until("n")
+    assert {(await socket.until("n")).stream for _ in range(200)} == {"chat"}
 
 
 async def test_a_request_gets_the_handlers_reply(channel: Channel) -> None:

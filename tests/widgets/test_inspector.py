@@ -42,13 +42,6 @@ def test_a_list_a_log_and_a_file_are_the_same(tmp_path: Path) -> None:
         inspector.close()
 
 
-def test_lines_of_a_file_keep_their_time_and_direction() -> None:
-    line = {"direction": "sent", "monotonic_s": 3.5, "wall_time": 7.0, "event": {"type": "nope"}}
-    inspector = inspect([line])
-    assert inspector.event_log[0][1:5] == ("sent", 3.5, 7.0, "nope")
-    inspector.close()
-
-
 @pytest.mark.parametrize("thing", [7, b"x", {"type": "error"}, [7]])
 def test_anything_else_is_refused_by_a_sentence(thing: Any) -> None:
     with pytest.raises(TypeError, match="event"):

@@ -247,7 +247,8 @@ async def test_show_and_height_choose_parts(simulator: rtnb.Simulator) -> None:
     assert playground.waveform not in playground._frame.children
     assert playground._frame.layout.height == "420px"
     assert len(playground._tabs.children) == 1
-    await eventually(lambda: playground._tabs.titles[0].startswith("Events "))
+    playground.inspector.n_events = 1_204  # as a page that shows them sets it
+    assert playground._tabs.titles == ("Events 1.2k",)
     playground.close()
 
 
@@ -400,3 +401,14 @@ async def test_reconnecting_at_once_waits_for_the_end_of_a_session_that_owns_its
     playground.connect()
     assert (await playground.ask("Hello again!")).status == "completed"
     playground.close()
+
+
+async def test_a_closed_playground_says_so(simulator: rtnb.Simulator) -> None:
+    playground = Playground(simulator)
+    playground.close()
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        _ = playground.session
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        await playground.ask("Hello?")
+    with pytest.raises(ConnectError, match="the playground is closed"):
+        playground.connect()

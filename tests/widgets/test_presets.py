@@ -89,16 +89,17 @@ async def test_presets_set_the_knobs_of_a_panel(panel: SettingsPanel) -> None:
     click(panel, "Save settings")
     assert Path("presets/as it was.json").is_file()
     panel.turn_detection.type, panel.instructions.text = "none", "Be slow."
-    await panel.apply()
+    await panel.updater.apply()
     assert config(panel).turn_detection is None
 
-    panel.presets.load("as it was")
-    await panel.apply()
+    panel.presets.text.value = Path("presets/as it was.json").read_text()
+    click(panel, "Use preset")
+    await panel.updater.apply()
     assert config(panel).turn_detection.type == "server_vad"
     panel.presets.text.value = EAGER.to_json()
     assert "silence_duration_ms" in panel.presets._message.value
     click(panel, "Use preset")
-    await panel.apply()
+    await panel.updater.apply()
     assert config(panel).turn_detection.silence_duration_ms == 100
     assert config(panel).instructions == "Be quick."
 
@@ -230,11 +231,11 @@ async def test_code_for_a_script_runs_as_it_is(tmp_path: Path) -> None:
 
 
 async def test_code_has_a_chosen_value_also_where_it_is_the_services_own(panel: SettingsPanel) -> None:
-    await panel.apply()
+    await panel.updater.apply()
     assert "voice" not in panel.code.code
     own = panel.answer.voice
     panel.answer.voice, panel.turn_detection.create_response = own, False
-    await panel.apply()
+    await panel.updater.apply()
     assert f"voice={own!r}" in panel.code.code
     assert "ServerVad(create_response=False)" in panel.code.code
 

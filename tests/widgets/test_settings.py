@@ -222,7 +222,7 @@ async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Sess
     panel.turn_detection.silence_duration_ms = 700
     panel.instructions.text = "Be brief."
     panel.answer.speed = 1.2
-    table = await panel.apply()
+    table = await panel.updater.apply()
 
     (update,) = updates(session)
     assert flat(update) == {
@@ -349,7 +349,7 @@ async def test_a_transcription_model_turns_transcription_on_and_an_empty_one_off
 async def test_changes_by_code_are_shown_too(ga: rtnb.Session) -> None:
     panel = SettingsPanel(ga)
     panel.answer.speed = 1.5
-    await panel.apply()
+    await panel.updater.apply()
     await ga.update(speed=0.5, instructions=HOSTILE)
     await eventually(lambda: panel.instructions.text == HOSTILE)
     await eventually(lambda: status_of(panel.answer, "speed") == "")  # requested and effective differ by intent
@@ -391,12 +391,12 @@ async def test_applied_is_shown_for_a_while_and_then_the_help_again(
 async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_session(ga: rtnb.Session) -> None:
     panel = SettingsPanel(ga)
     opened: list[Any] = []
-    panel.on_reconnect(lambda: opened.append(panel.chosen))
+    panel.updater.on_reconnect = lambda: opened.append(panel.chosen)
     await ga.ask("Hello!")
     await eventually(lambda: panel.updater.effective)
     panel.answer.voice = "cedar"
     panel.instructions.text = "Speak like a pirate."
-    table = await panel.apply()
+    table = await panel.updater.apply()
 
     assert table.loc["audio.output.voice", "reason"].startswith("cannot_update_voice")
     assert table.loc["instructions", "status"] == "refused"

@@ -181,7 +181,7 @@ async def test_pending_requests_fail_when_the_page_leaves(talk: Talk) -> None:
     waiting = asyncio.create_task(talk.session.next_response())
     speaking = asyncio.create_task(talk.session.say(np.zeros(4_800), rate_hz=24_000, respond=False))
     await asyncio.sleep(0)
-    talk.far.call.end(failure("hidden"))
+    talk.far.call.end(failure("unseen"))
     for task in (waiting, speaking):
         with pytest.raises((ConnectionClosed, WidgetError), match="last view of the call was removed"):
             await task
@@ -299,12 +299,12 @@ async def test_the_key_carries_everything_and_is_nowhere_else(dialect: Any) -> N
         places = [repr(peer), json.dumps(peer.get_state(), default=repr), repr(vars(peer)), repr(vars(peer._call))]
         assert not any(answer["key"] in place for place in places)
 
-        shown.send("ended", why="NotAllowedError", detail="Permission denied")
+        shown.send("ended", why="page", problem="No permission.", next_step="Allow the microphone.")
         shown.send("released")
-        with pytest.raises(WidgetError, match="Permission to use the microphone was denied") as refused:
+        with pytest.raises(WidgetError, match="No permission") as refused:
             await starting
-        assert "allow the microphone" in refused.value.__notes__[0]
-        assert peer.message.startswith("Permission to use the microphone was denied (Permission denied)\nNext: ")
+        assert refused.value.__notes__ == ["Next: Allow the microphone."]
+        assert peer.message == "No permission.\nNext: Allow the microphone."
         assert peer.state == "failed"
         peer.close()
 
@@ -320,7 +320,7 @@ async def test_the_key_carries_everything_and_is_nowhere_else(dialect: Any) -> N
             "no session desc",
         ),
         ("ended", {"why": "no-path"}, ConnectError, r"No network path was found \(ICE failed\)"),
-        ("ended", {"why": "OverconstrainedError", "detail": "x"}, WidgetError, "The browser refused: Overcon"),
+        ("ended", {"why": "page", "problem": "The browser refused: x"}, WidgetError, "The browser refused: x"),
     ],
 )
 async def test_start_raises_why_there_is_no_call(kind: str, header: Any, raised: Any, words: str) -> None:

@@ -126,7 +126,7 @@ async def shown_in(browser: Any) -> AsyncIterator[Callable[..., Awaitable[Tab]]]
 async def _show(open_tab: Callable[..., Awaitable[Tab]], microphone: Microphone, **options: Any) -> Tab:
     tab = await open_tab(**options)
     await tab.page.add_style_tag(content=styles("microphone.css"))
-    names = ("stream_name", "worklet", "sample", "compact", "mode", "talk_key", "device", *_BOXES)
+    names = ("stream_name", "worklet", "sample", "mode", "talk_key", "device", *_BOXES)
     traits = {name: getattr(microphone, name) for name in names}
     await tab.run(_SHOW, [bundle("microphone.js"), traits])
     return tab

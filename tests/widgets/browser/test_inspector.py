@@ -156,18 +156,21 @@ async def test_filters_count_and_runs_unfold(inspected: Opened) -> None:
 async def test_audio_plays_and_is_never_text(inspected: Opened) -> None:
     notebook = await inspected("play.ipynb", MANY, keep=True)
     page = notebook.page
-    await page.evaluate("Audio.prototype.play = function () { window.played = this.src; return Promise.resolve(); }")
+    await page.evaluate(
+        """() => { const { start } = AudioBufferSourceNode.prototype;
+            const note = function () { window.played = this.buffer.length; start.call(this); };
+            AudioBufferSourceNode.prototype.start = note; }"""
+    )
 
     await rows(page, "×20 response.output_audio.delta").locator("span").nth(6).click()
     await page.get_by_role("button", name="96,000 bytes, 2,000 ms ▶").click()
-    await page.wait_for_function("window.played?.length > 128000")  # 2 s as a WAV, in base64
+    await page.wait_for_function("window.played === 48000")
     await rows(page, "×20 response.output_audio.delta").locator("span").nth(4).click()
     await rows(page, "4,800 bytes, 100 ms of audio").first.click()
     await page.locator(".rtnb-ev-side pre").wait_for()
     assert "AAAA" not in await page.locator(".rtnb-ev-side").inner_text()
-    await page.evaluate("window.played = ''")
     await page.locator(".rtnb-ev-side pre").get_by_role("button", name="4,800 bytes, 100 ms ▶").click()
-    await page.wait_for_function("window.played.startsWith('data:audio/wav;base64,UklGR')")
+    await page.wait_for_function("window.played === 2400")
 
 
 async def test_export_and_copy(inspected: Opened, tmp_path: Path) -> None:

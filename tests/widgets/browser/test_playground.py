@@ -24,7 +24,7 @@ OPEN = (
 )
 BUSY = """() => {
     window.busy = new Set();
-    const note = () => busy.add(document.querySelector(".rtnb-status-line > span").textContent);
+    const note = () => busy.add(document.querySelector(".rtnb-status-line span").textContent);
     const all = { subtree: true, childList: true, characterData: true };
     new MutationObserver(note).observe(document.querySelector(".rtnb-playground"), all);
 }"""

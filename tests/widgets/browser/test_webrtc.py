@@ -165,7 +165,7 @@ print(json.dumps([rows, table.to_dict()], default=float))"""
 from rtnb.audio import babble
 response = await peer.session.response.create(instructions="Count to one hundred.")
 while len(peer.session.log.filter("output_audio_buffer.started")) < 2: await asyncio.sleep(0.01)
-await asyncio.sleep(1.0)
+await asyncio.sleep(1.0)  # so long into the answer it is interrupted
 await peer.session.say(babble("stop please stop", seed=5).audio, rate_hz=24_000, respond=False)
 while not peer.session.log.filter("conversation.item.truncated"): await asyncio.sleep(0.02)
 log = peer.session.log
@@ -262,7 +262,7 @@ async def test_the_kernel_posts_the_offer_where_the_page_may_not(call: Call) -> 
 
 async def test_a_denied_microphone_is_shown_and_raised(call: Call) -> None:
     one = await call("denied.ipynb", "--use-fake-ui-for-media-stream=deny", start=False)
-    message = "Permission to use the microphone was denied"
+    message = "The browser does not allow the microphone."
     raised = await one.python(
         "try: await peer.start()\nexcept rtnb.errors.WidgetError as error: print(error, error.__notes__)"
     )
