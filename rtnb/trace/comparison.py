@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from rtnb.trace.conversation import Entry
 from rtnb.trace.rules import Findings, findings, flat, plain_settings, table_html
-from rtnb.trace.trace import Trace, Turn
+from rtnb.trace.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ MIN_ANSWERS: Final = 20
 _OWN: Final = {"id", "object", "expires_at"}
 """Fields of a session that are never the same in two."""
 
-Pair = tuple[Turn | None, Turn | None]
+Pair = tuple[Entry | None, Entry | None]
 
 
 def compare(a: Trace, b: Trace) -> Comparison:

@@ -18,7 +18,7 @@ import numpy as np
 
 from rtnb.audio.pcm import to_int16
 from rtnb.errors import TraceError
-from rtnb.trace.conversation import Entry, to_srt, to_vtt
+from rtnb.trace.conversation import to_srt, to_vtt
 from rtnb.trace.otlp import to_otlp
 from rtnb.trace.report import blocks, lanes, to_html
 from rtnb.trace.tracks import RATE_HZ, Track
@@ -99,11 +99,6 @@ def to_textgrid(trace: Any) -> str:
     return "\n".join([*lines, ""])
 
 
-def _entries(trace: Any) -> list[Entry]:
-    names = ("role", "text", "status", "start_ms", "stop_ms", "heard_share")
-    return [Entry(id=turn.item_id, **{name: getattr(turn, name) for name in names}) for turn in trace.turns]
-
-
 # --- audio and tables -------------------------------------------------------------------------------------------------
 
 
@@ -134,8 +129,8 @@ def _write_flac(trace: Any, path: Path) -> None:
 _WRITERS: Final[dict[str, Callable[[Any, Path], object]]] = {
     ".txt": lambda trace, path: path.write_text(to_audacity(trace), encoding="utf-8"),
     ".textgrid": lambda trace, path: path.write_text(to_textgrid(trace), encoding="utf-8"),
-    ".srt": lambda trace, path: path.write_text(to_srt(_entries(trace)), encoding="utf-8"),
-    ".vtt": lambda trace, path: path.write_text(to_vtt(_entries(trace)), encoding="utf-8"),
+    ".srt": lambda trace, path: path.write_text(to_srt(trace.turns), encoding="utf-8"),
+    ".vtt": lambda trace, path: path.write_text(to_vtt(trace.turns), encoding="utf-8"),
     ".wav": _write_wav,
     ".flac": _write_flac,
     ".csv": lambda trace, path: trace.events.to_frame().to_csv(path),

@@ -61,8 +61,6 @@ class Layout(Timeline):
         super().__init__()
         self.received: list[Piece] = []
         """Audio of the model with the parts that were not heard."""
-        self.response_of: dict[str, str] = {}
-        """Item id -> response id."""
         self._span: tuple[Lane, int, int] = ("user", 0, 0)
         self._received_stop: dict[str, float] = {}
         self._odd: dict[str, int] = {}
@@ -75,10 +73,6 @@ class Layout(Timeline):
         if self.now_ms > LONGEST_MS:
             hours = self.now_ms / 3_600_000
             raise TraceError(f"event {row.number} lies {hours:,.0f} hours after the first; allowed are 168")
-        event: Any = row.event
-        item_id = getattr(event, "item_id", None) or getattr(getattr(event, "item", None), "id", None)
-        if item_id and getattr(event, "response_id", None):
-            self.response_of[item_id] = event.response_id
         return piece
 
     def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> Any:

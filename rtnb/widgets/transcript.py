@@ -99,7 +99,7 @@ class Transcript(SessionView):
             return {"text": _FORMATS[header["format"]](self.entries)}
         if kind == "play" and header["id"] in self._entries.all:
             (entry,) = self._entries.timed([header["id"]])
-            length_ms = _CLIP_MS if entry.stop_ms is None else min(_CLIP_MS, entry.stop_ms - entry.start_ms)
+            length_ms = min(_CLIP_MS, entry.stop_ms - entry.start_ms)
             return {}, [self.feed.timeline.clip(entry.start_ms, length_ms).tobytes()]
         if kind == "transcribe" and self._transcribe is not None:
             self._transcribe()

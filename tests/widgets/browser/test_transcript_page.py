@@ -24,8 +24,8 @@ TRAITS = {"selected_index": None, "can_transcribe": True}
 
 
 def entry(number: int, text: str, **more: Any) -> dict[str, Any]:
-    base = {"id": f"i{number}", "role": "assistant", "text": text, "status": "complete", "detail": "", "note": ""}
-    times = {"index": number, "start_ms": 0.0, "stop_ms": None, "has_audio": False}
+    base = {"item_id": f"i{number}", "role": "assistant", "text": text, "status": "complete", "detail": "", "note": ""}
+    times = {"index": number, "start_ms": 0.0, "stop_ms": 0.0, "has_audio": False}
     return base | times | {"heard_share": None, "heard_characters": len(text)} | more
 
 
