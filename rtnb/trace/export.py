@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +53,7 @@ def export(trace: Any, path: str | os.PathLike[str]) -> Path:
         write(trace, path)
     except ImportError as error:
         raise TraceError(f"{path.suffix} needs another package: {error}").with_hint(
-            "Install soundfile for .flac, pyarrow for .parquet; .wav and .csv need none."
+            "Install pyarrow for .parquet; .csv holds the same table."
         ) from error
     return path
 
@@ -109,19 +108,10 @@ def _stereo(trace: Any) -> Iterator[Any]:
         yield np.stack([to_int16(side) for side in sides], axis=1)
 
 
-def _write_wav(trace: Any, path: Path) -> None:
-    with wave.open(os.fspath(path), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(RATE_HZ)
-        for block in _stereo(trace):
-            file.writeframesraw(block.astype("<i2").tobytes())
-
-
-def _write_flac(trace: Any, path: Path) -> None:
+def _write_sound(trace: Any, path: Path) -> None:
     from soundfile import SoundFile
 
-    with SoundFile(path, "w", samplerate=RATE_HZ, channels=2) as file:
+    with SoundFile(path, "w", samplerate=RATE_HZ, channels=2, subtype="PCM_16") as file:
         for block in _stereo(trace):
             file.write(block)
 
@@ -131,8 +121,8 @@ _WRITERS: Final[dict[str, Callable[[Any, Path], object]]] = {
     ".textgrid": lambda trace, path: path.write_text(to_textgrid(trace), encoding="utf-8"),
     ".srt": lambda trace, path: path.write_text(to_srt(trace.turns), encoding="utf-8"),
     ".vtt": lambda trace, path: path.write_text(to_vtt(trace.turns), encoding="utf-8"),
-    ".wav": _write_wav,
-    ".flac": _write_flac,
+    ".wav": _write_sound,
+    ".flac": _write_sound,
     ".csv": lambda trace, path: trace.events.to_frame().to_csv(path),
     ".parquet": lambda trace, path: trace.events.to_frame().to_parquet(path),
     ".json": lambda trace, path: path.write_text(json.dumps(to_otlp(trace)), encoding="utf-8"),
