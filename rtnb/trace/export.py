@@ -15,12 +15,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from rtnb.audio import RATE_HZ
 from rtnb.audio.pcm import to_int16
 from rtnb.errors import TraceError
 from rtnb.trace.conversation import to_srt, to_vtt
 from rtnb.trace.otlp import to_otlp
 from rtnb.trace.report import blocks, lanes, to_html
-from rtnb.trace.tracks import RATE_HZ, Track
+from rtnb.trace.tracks import Track
 
 
 def export(trace: Any, path: str | os.PathLike[str]) -> Path:

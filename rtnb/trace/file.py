@@ -36,14 +36,13 @@ from io import BufferedReader
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from types import MappingProxyType
-from typing import IO, Any, Final, Literal, cast
+from typing import IO, Any, Final, cast
 
 from rtnb.client.log import LogRow, safe_text, without_audio
 from rtnb.errors import RemoteProtocolError, TraceError
 from rtnb.protocol import events, wire
 from rtnb.redaction import mask_known
-
-Lane = Literal["user", "model"]
+from rtnb.trace.timeline import Lane
 
 VERSION: Final = 1
 """Version of the layout."""
@@ -54,7 +53,7 @@ MAX_BYTES: Final = 2 * 2**30
 
 _log = logging.getLogger("rtnb")
 _MANIFEST, _EVENTS = "manifest.json", "events.jsonl"
-_RAW: Final[dict[Lane, str]] = {"user": "user.raw", "model": "model.raw"}
+_RAW: Final[dict[Lane, str]] = {"you": "user.raw", "model": "model.raw"}
 _FILES: Final = (_MANIFEST, _EVENTS, *_RAW.values())
 _MOST: Final = {_MANIFEST: 16 * 2**20, _EVENTS: 2**29}
 """Most bytes of a file that is read as text (chosen: 2 hours of talk have 80 MB of events)."""
@@ -71,7 +70,7 @@ _MOST_SETTINGS: Final = 1_000
 def lane_of(event: Any) -> Lane | None:
     """Return the track that the audio of an event belongs to, None for events without."""
     if isinstance(event, events.InputAudioBufferAppend):
-        return "user"
+        return "you"
     return "model" if isinstance(event, events.ResponseOutputAudioDelta) else None
 
 
@@ -134,7 +133,7 @@ class TraceWriter:
         if row.audio_dropped_bytes or self._size_bytes + n_bytes > _AUDIO_SHARE * self._max_bytes:
             self.manifest["dropped"]["audio_bytes"] += n_bytes
             return False
-        self._audio[lane].write(event.audio if lane == "user" else event.delta)
+        self._audio[lane].write(event.audio if lane == "you" else event.delta)
         self._size_bytes += n_bytes
         return True
 
@@ -249,7 +248,7 @@ class TraceFile:
         reason = "no audio was sent or received as events"
         if self.manifest.get("webrtc"):
             reason = "WebRTC: this audio went between the page and the service, past the kernel"
-        sizes = {"user": self._places["user"][1], "model": self._places["model"][1], "heard": self._places["model"][1]}
+        sizes = {"user": self._places["you"][1], "model": self._places["model"][1], "heard": self._places["model"][1]}
         self.manifest["tracks"] = {name: {"bytes": n} if n else {"missing": reason} for name, n in sizes.items()}
 
     def _opened(self, source: str | os.PathLike[str]) -> IO[bytes]:

@@ -40,7 +40,7 @@ class Redaction:
         if audio not in (None, "silence", "tone"):
             raise TraceError(f"audio is {audio!r}; allowed are 'silence', 'tone' and None")
         self._audio, self._text, self._formats = audio, text, Formats()
-        self._played = {"user": 0, "model": 0}
+        self._played = {"you": 0, "model": 0}
 
     def __call__(self, row: LogRow) -> LogRow:
         form: Any = self._formats.of(row.event)
@@ -56,7 +56,7 @@ class Redaction:
 
     def _other_audio(self, row: LogRow, lane: str, media_type: str) -> Any:
         event: Any = row.event
-        form, held = codec(media_type), event.audio if lane == "user" else event.delta
+        form, held = codec(media_type), event.audio if lane == "you" else event.delta
         time_s = (self._played[lane] + np.arange(len(held) // form.bytes_per_sample)) / form.rate_hz
         self._played[lane] += len(time_s)
         loudness = _TONE if self._audio == "tone" else 0.0

@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from rtnb.audio import encode_ulaw, resample
+from rtnb.audio import RATE_HZ, encode_ulaw, resample
 from rtnb.audio.pcm import encode_pcm16
 from rtnb.trace.rules import findings
-from rtnb.trace.tracks import RATE_HZ, Track
+from rtnb.trace.tracks import Track
 
 CLIP_MS: Final = 5_000.0
 """Sound is played in pieces of this length (chosen: 240 kB, so that a notebook server passes several per second)."""

@@ -24,19 +24,20 @@ from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
 from rtnb.protocol.values import SessionConfig
 from rtnb.trace.conversation import Entries, Entry, to_text
 from rtnb.trace.export import export
-from rtnb.trace.file import Lane, TraceFile, lane_of, write_trace
+from rtnb.trace.file import TraceFile, lane_of, write_trace
 from rtnb.trace.interaction import Interaction
 from rtnb.trace.privacy import Redaction
 from rtnb.trace.report import to_html
 from rtnb.trace.rules import findings
+from rtnb.trace.timeline import Lane
 from rtnb.trace.tracks import Layout, Track
 
 
 class _Content(NamedTuple):
     rows: list[LogRow]
     """Every row, without audio."""
-    spans: dict[int, tuple[Lane, int, int]]
-    """Number of a row -> lane, first byte (-1: lost) and bytes of its audio."""
+    places: dict[int, range]
+    """Number of a row -> bytes of its audio in the track; negative where it is lost."""
     played: dict[str, tuple[float, float]]
     """Item -> time and milliseconds of the first report of a speaker."""
 
@@ -75,7 +76,7 @@ class Trace:
     @cached_property
     def _content(self) -> _Content:
         content = _Content([], {}, {})
-        ends: dict[Lane, int] = {"user": 0, "model": 0}
+        ends: dict[Lane, int] = {"you": 0, "model": 0}
         for line in self._file.lines():
             number = len(content.rows)
             try:
@@ -85,11 +86,12 @@ class Trace:
                     continue
                 row = _row(line, number)
                 if (lane := lane_of(row.event)) is not None:
-                    size, lost = int(line.get("audio_bytes", 0)), row.audio_dropped_bytes > 0
+                    size = int(line.get("audio_bytes", 0))
                     if not 0 <= size <= 2**31:
                         raise ValueError(f"audio_bytes is {size}")
-                    content.spans[number] = lane, -1 if lost else ends[lane], size
-                    ends[lane] += 0 if lost else size
+                    start = -size - 2 if row.audio_dropped_bytes else ends[lane]
+                    content.places[number] = range(start, start + size)
+                    ends[lane] = max(ends[lane], start + size)
             except (ValueError, TypeError, KeyError, AttributeError, RtnbError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise TraceError(f"Cannot read event {number} of the trace {self._file.name} ({reason}).") from error
@@ -113,22 +115,21 @@ class Trace:
 
     def rows(self) -> Iterator[LogRow]:
         """Yield every row with its audio, as the session's own log had it."""
-        rows, spans, _ = self._content
-        for row in rows:
-            if (span := spans.get(row.number)) is None or span[1] < 0:
+        for row in self._content.rows:
+            place, lane = self._content.places.get(row.number), lane_of(row.event)
+            if place and place.start >= 0 and lane is not None:
+                audio = {"audio" if lane == "you" else "delta": self._file.audio(lane, place.start, place.stop)}
+                yield row._replace(event=replace(row.event, **audio))  # type: ignore[arg-type]
+            else:
                 yield row
-                continue
-            audio = self._file.audio(span[0], span[1], span[1] + span[2])
-            name = "audio" if span[0] == "user" else "delta"
-            yield row._replace(event=replace(row.event, **{name: audio}))  # type: ignore[arg-type]
 
     # --- the clock ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def _layout(self) -> Layout:
-        layout, (rows, spans, _) = Layout(), self._content
-        for row in rows:
-            layout.take(row, spans.get(row.number))
+        layout = Layout()
+        for row in self._content.rows:
+            layout.take(row, self._content.places.get(row.number))
         return layout
 
     @property
@@ -274,7 +275,7 @@ class Trace:
         def rows() -> Iterator[tuple[LogRow, bool]]:
             layout = Layout()
             for row in self.rows():
-                piece = layout.take(row, self._content.spans.get(row.number))
+                piece = layout.take(row, self._content.places.get(row.number))
                 near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(_ids(row.event))
                 near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
                 if near or piece is not None or isinstance(row.event, _PLACING):
