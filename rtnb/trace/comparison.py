@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from rtnb.trace.conversation import Entry
+from rtnb.trace.conversation import Entry, ids_of
 from rtnb.trace.rules import Findings, findings, flat, plain_settings, table_html
 from rtnb.trace.trace import Trace
 
@@ -158,10 +158,8 @@ def _rules(trace: Trace, found: Findings) -> dict[str, list[str]]:
     rows: dict[int, Any] = {row.number: row.event for row in trace.log}
     rules: dict[str, list[str]] = defaultdict(list)
     for finding in found:
-        for event in map(rows.get, finding.events):
-            id = getattr(event, "item_id", "") or getattr(event, "response_id", "")
-            if id := id or getattr(getattr(event, "response", None), "id", ""):
-                rules[id].append(finding.rule)
+        for id in {id for number in finding.events for id in ids_of(rows.get(number))}:
+            rules[id].append(finding.rule)
     return rules
 
 

@@ -235,6 +235,12 @@ class Entries:
         return entries
 
 
+def ids_of(event: Any) -> set[Any]:
+    """Return the ids of the item and the response that an event is about."""
+    values = [getattr(getattr(event, name, None), "id", None) for name in ("item", "response")]
+    return {getattr(event, "item_id", None), getattr(event, "response_id", None), *values} - {None, ""}
+
+
 def format_call(item: Item) -> str:
     """Return a tool call as Python would write it.
 

@@ -6,8 +6,8 @@ import logging
 import os
 import platform
 import sys
-import time
 import weakref
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -112,7 +112,7 @@ def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
             f"({dropped.audio_bytes} bytes)"
         )
     facts = {"notes": notes, "dropped": {"events": dropped.events}}
-    write_trace(target, _manifest(session) | facts, ((row, True) for row in (*log.context, *log)))
+    write_trace(target, _manifest(session) | facts, ((row, True) for row in (*log.context, *log)), {})
     return target
 
 
@@ -120,12 +120,7 @@ def _target_path(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         text = os.path.join(text, "{time}.rtnb")
-    stem, n = text.replace("{time}", time.strftime("%Y-%m-%dT%H-%M-%S")), 1
-    target = Path(stem)
-    while "{time}" in text and (target.exists() or target.with_name(target.name + PART).exists()):
-        n += 1  # several sessions in the same second
-        target = Path(stem).with_stem(f"{Path(stem).stem}-{n}")
-    return target
+    return Path(text.replace("{time}", datetime.now().strftime("%Y-%m-%dT%H-%M-%S-%f")))  # several in a second
 
 
 def _manifest(session: Session) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Literal, NamedTuple
@@ -22,9 +23,9 @@ from rtnb.errors import RtnbError, TraceError
 from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
 from rtnb.protocol.values import SessionConfig
-from rtnb.trace.conversation import Entries, Entry, to_text
+from rtnb.trace.conversation import Entries, Entry, ids_of, to_text
 from rtnb.trace.export import export
-from rtnb.trace.file import TraceFile, lane_of, write_trace
+from rtnb.trace.file import CARRIERS, TraceFile, write_trace
 from rtnb.trace.interaction import Interaction
 from rtnb.trace.privacy import Redaction
 from rtnb.trace.report import to_html
@@ -67,9 +68,10 @@ class Trace:
         self._file = TraceFile(source)
         self.manifest: dict[str, Any] = self._file.manifest
         """Facts about the session: version, target, settings over time; ``tracks`` says why a track is missing."""
-        self._window: tuple[float, float] | None = None
-        if (window := self.manifest.get("window_ms")) is not None:
-            self._window = float(window[0]), float(window[1])
+        try:
+            self._zero_ms, self._stop_ms = map(float, self.manifest.get("window_ms") or (0.0, inf))
+        except (TypeError, ValueError) as error:
+            raise TraceError(f"Cannot open the trace {self._file.name}: its window_ms is damaged ({error}).") from error
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -85,7 +87,8 @@ class Trace:
                     content.played.setdefault(str(line["item_id"]), report)
                     continue
                 row = _row(line, number)
-                if (lane := lane_of(row.event)) is not None:
+                if type(row.event) in CARRIERS:
+                    lane, _ = CARRIERS[type(row.event)]
                     size = int(line.get("audio_bytes", 0))
                     if not 0 <= size <= 2**31:
                         raise ValueError(f"audio_bytes is {size}")
@@ -103,7 +106,7 @@ class Trace:
         """Every event, without secrets and without audio."""
         rows = self._content.rows
         log = EventLog.of(rows, start_s=(rows[0].monotonic_s if rows else 0.0) + self._zero_ms / 1000)
-        if self._window is None:
+        if self._stop_ms == inf:
             return log
         inside = [row.number for row in rows if self._is_inside(self._layout.ms(row))]
         return log[inside[0] : inside[-1] + 1] if inside else log[:0]
@@ -116,12 +119,12 @@ class Trace:
     def rows(self) -> Iterator[LogRow]:
         """Yield every row with its audio, as the session's own log had it."""
         for row in self._content.rows:
-            place, lane = self._content.places.get(row.number), lane_of(row.event)
-            if place and place.start >= 0 and lane is not None:
-                audio = {"audio" if lane == "you" else "delta": self._file.audio(lane, place.start, place.stop)}
-                yield row._replace(event=replace(row.event, **audio))  # type: ignore[arg-type]
-            else:
-                yield row
+            place = self._content.places.get(row.number)
+            if place and place.start >= 0:
+                lane, field = CARRIERS[type(row.event)]
+                audio = {field: self._file.audio(lane, place.start, place.stop)}
+                row = row._replace(event=replace(row.event, **audio))  # type: ignore[arg-type]
+            yield row
 
     # --- the clock ----------------------------------------------------------------------------------------------------
 
@@ -132,22 +135,16 @@ class Trace:
             layout.take(row, self._content.places.get(row.number))
         return layout
 
-    @property
-    def _zero_ms(self) -> float:
-        return 0.0 if self._window is None else self._window[0]
-
     def _is_inside(self, start_ms: float, stop_ms: float | None = None) -> bool:
-        first, last = self._window or (0.0, float("inf"))
-        return start_ms <= last and (start_ms if stop_ms is None else stop_ms) >= first
+        return start_ms <= self._stop_ms and (start_ms if stop_ms is None else stop_ms) >= self._zero_ms
 
     @cached_property
     def duration_ms(self) -> float:
         """Time from the first event to the last event or the end of the audio."""
-        if self._window is not None:
-            return self._window[1] - self._window[0]
         layout = self._layout
         ends = [pieces[-1].stop_ms for pieces in (*layout.pieces.values(), layout.received) if pieces]
-        return max([layout.now_ms, *ends])
+        stop_ms = max([layout.now_ms, *ends]) if self._stop_ms == inf else self._stop_ms
+        return stop_ms - self._zero_ms
 
     def cut(self, start_ms: float, stop_ms: float) -> Trace:
         """Return a part of the trace, whose clock begins at `start_ms`."""
@@ -156,7 +153,8 @@ class Trace:
         part = object.__new__(type(self))
         part._file, part.manifest = self._file, self.manifest
         part.__dict__.update({name: self.__dict__[name] for name in ("_content", "_layout") if name in self.__dict__})
-        part._window = self._zero_ms + start_ms, self._zero_ms + min(stop_ms, self.duration_ms)
+        part._zero_ms = self._zero_ms + start_ms
+        part._stop_ms = self._zero_ms + min(stop_ms, self.duration_ms)
         return part
 
     # --- what was said ------------------------------------------------------------------------------------------------
@@ -276,12 +274,13 @@ class Trace:
             layout = Layout()
             for row in self.rows():
                 piece = layout.take(row, self._content.places.get(row.number))
-                near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(_ids(row.event))
+                near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(ids_of(row.event))
                 near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
                 if near or piece is not None or isinstance(row.event, _PLACING):
                     yield change(row), near
 
-        write_trace(target, self.manifest | facts | {"window_ms": self._window}, rows(), self._content.played)
+        window_ms = None if self._stop_ms == inf else (self._zero_ms, self._stop_ms)
+        write_trace(target, self.manifest | facts | {"window_ms": window_ms}, rows(), self._content.played)
 
     # --- views --------------------------------------------------------------------------------------------------------
 
@@ -360,7 +359,7 @@ def interaction(source: Any, **options: Any) -> Interaction:
     log, file = getattr(source, "log", source), TemporaryFile()  # noqa: SIM115
     start_s = log[0].monotonic_s if log else 0.0
     rows = (row._replace(monotonic_s=max(start_s, row.monotonic_s)) for row in (*log.context, *log))
-    write_trace(file, {}, ((row, True) for row in rows))
+    write_trace(file, {}, ((row, True) for row in rows), {})
     with _owning(file) as trace:
         return Interaction.of_trace(trace, **options)
 
@@ -381,9 +380,3 @@ def _row(line: dict[str, Any], number: int) -> LogRow:
     dropped_bytes = int(line.get("audio_bytes", 0)) if line.get("lost") else 0
     times = float(line["monotonic_s"]), float(line["wall_time"])
     return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, dropped_bytes)
-
-
-def _ids(event: Any) -> set[Any]:
-    """Return the ids of the item and the response that an event is about."""
-    values = [getattr(getattr(event, name, None), "id", None) for name in ("item", "response")]
-    return {getattr(event, "item_id", None), getattr(event, "response_id", None), *values} - {None, ""}
