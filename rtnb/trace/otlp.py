@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from rtnb.protocol import events
-from rtnb.protocol.values import Response, TokenDetails
+from rtnb.protocol.values import Response, TokenDetails, Usage
 
 _PROVIDERS: Final = {"azure": "azure.ai.openai", "openai": "openai"}
 _REASONS: Final = {"completed": "stop", "failed": "error", "cancelled": "error", "incomplete": "error"}
@@ -99,20 +99,14 @@ def _spans(log: Any, model: str | None) -> Iterator[_Span]:
 
 
 def _answer(response: Response) -> dict[str, Any]:
-    details, usage = response.status_details or None, response.usage or None
-    made = (usage and usage.output_token_details) or TokenDetails()
-    given = (usage and usage.input_token_details) or TokenDetails()
+    details, usage = response.status_details or None, response.usage or Usage()
     error, status = details and details.error, str(response.status or "")
-    counts = {
-        "input_tokens": usage and usage.input_tokens,
-        "output_tokens": usage and usage.output_tokens,
-        "cache_read.input_tokens": given.cached_tokens,
-        "text.input_tokens": given.text_tokens,
-        "audio.input_tokens": given.audio_tokens,
-        "image.input_tokens": given.image_tokens,
-        "text.output_tokens": made.text_tokens,
-        "audio.output_tokens": made.audio_tokens,
-    }
+    made, given = usage.output_token_details or TokenDetails(), usage.input_token_details or TokenDetails()
+    counts = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    counts["cache_read.input_tokens"] = given.cached_tokens
+    for medium in ("text", "audio", "image"):
+        counts[f"{medium}.input_tokens"] = getattr(given, f"{medium}_tokens")
+        counts[f"{medium}.output_tokens"] = getattr(made, f"{medium}_tokens")
     return {f"gen_ai.usage.{name}": count for name, count in counts.items() if isinstance(count, int)} | {
         "gen_ai.response.id": response.id,
         "gen_ai.conversation.id": response.conversation_id or None,

@@ -52,17 +52,16 @@ def blocks(track: Track | None, block_ms: float = 60_000.0) -> Iterator[Any]:
 
 def player_data(trace: Any) -> dict[str, Any]:
     """Return what the player shows at once; see `part` for the rest."""
-    noted, log = trace.manifest.get("tracks") or {}, trace.log
+    log, sides = trace.log, zip(("You", "Model"), ("user", "heard"), lanes(trace), strict=True)
     shown = [row for row in log if not row.type.endswith((".delta", ".append"))]
-    missing = [
-        "" if track is not None else (noted.get(name) or {}).get("missing") or "no audio"
-        for name, track in zip(("user", "heard"), lanes(trace), strict=True)
-    ]
     return {
         "title": f"{trace.name}, {trace.duration_ms / 1000:.0f} s",
         "duration_ms": trace.duration_ms,
         "bin_ms": _bin_ms(trace),
-        "lanes": [{"name": name, "missing": why} for name, why in zip(("You", "Model"), missing, strict=True)],
+        "lanes": [
+            {"name": title, "missing": "" if track else trace.manifest["tracks"][name].get("missing", "no audio")}
+            for title, name, track in sides
+        ],
         "speech": [[turn.start_ms, turn.stop_ms] for turn in trace.turns if turn.role == "user" and turn.has_audio],
         "turns": [[turn.role, turn.start_ms, turn.stop_ms, turn.text, turn.status] for turn in trace.turns],
         "events": [
@@ -95,11 +94,9 @@ def part(trace: Any, name: str, *, rate_hz: int = RATE_HZ) -> bytes:
         return _bins(track, round(_bin_ms(trace) * RATE_HZ / 1000))
     start_ms = int(place[1]) * CLIP_MS
     clip = track.read(start_ms, start_ms + CLIP_MS)
-    return (
-        encode_pcm16(clip)
-        if rate_hz == RATE_HZ
-        else encode_ulaw(resample(clip, from_rate_hz=RATE_HZ, to_rate_hz=rate_hz))
-    )
+    if rate_hz == RATE_HZ:
+        return encode_pcm16(clip)
+    return encode_ulaw(resample(clip, from_rate_hz=RATE_HZ, to_rate_hz=rate_hz))
 
 
 def _bin_ms(trace: Any) -> int:
