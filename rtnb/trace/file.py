@@ -233,11 +233,13 @@ class TraceFile:
             for info in (*self._zip.infolist(), *map(self._zip.getinfo, _FILES)):
                 self._check(info)
             self._places = {lane: self._place(self._zip.getinfo(name)) for lane, name in _RAW.items()}
-            self.manifest = self._parsed(self._zip.read(_MANIFEST), _MANIFEST)
+            self.manifest = wire.parse(self._zip.read(_MANIFEST).decode())
         except FileNotFoundError as error:
             raise self._error(f"{Path(error.filename).name} is not there") from error
         except KeyError as error:
             raise self._error(f"it is a zip without a part of a trace: {error.args[0]}") from error
+        except (UnicodeDecodeError, RemoteProtocolError) as error:
+            raise self._error(f"{_MANIFEST} cannot be read ({error})") from error
         except _DAMAGES as error:
             raise self._error(f"it is no zip, or a part of it is missing ({error})") from error
         if (version := self.manifest.get("rtnb_trace")) != VERSION:
@@ -279,12 +281,6 @@ class TraceFile:
             raise self._error(f"{info.filename} lies outside of the file")
         return start, info.file_size
 
-    def _parsed(self, data: bytes, name: str, line: int = 1) -> dict[str, Any]:
-        try:
-            return wire.parse(data.decode())
-        except (ValueError, RemoteProtocolError) as error:
-            raise self._error(f"{name} cannot be read (line {line}: {error})") from error
-
     def _error(self, reason: str) -> TraceError:
         return TraceError(f"Cannot open the trace {self.name}: {reason}.")
 
@@ -292,11 +288,15 @@ class TraceFile:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of the events; half a line at the end of a recording is left out."""
+        number = 0
         try:
             with self._zip.open(_EVENTS) as file:
-                for number, line in enumerate(file, 1):
+                for line in file:
+                    number += 1
                     if line.endswith(b"\n"):
-                        yield self._parsed(line, _EVENTS, number)
+                        yield wire.parse(line.decode())
+        except (UnicodeDecodeError, RemoteProtocolError) as error:
+            raise self._error(f"{_EVENTS} cannot be read (line {number}: {error})") from error
         except _DAMAGES as error:
             raise self._error(f"{_EVENTS} is damaged ({error})") from error
 

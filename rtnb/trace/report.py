@@ -109,8 +109,8 @@ def _bin_ms(trace: Any) -> int:
 def _bins(track: Track | None, size: int) -> bytes:
     parts = [np.zeros((0, 2), np.float32)]
     for block in blocks(track):
-        grid = np.pad(block, (0, -len(block) % size)).reshape(-1, size)
-        parts.append(np.stack([grid.min(axis=1), grid.max(axis=1)], axis=1))
+        starts = np.arange(0, len(block), size)
+        parts.append(np.stack([np.minimum.reduceat(block, starts), np.maximum.reduceat(block, starts)], axis=1))
     return np.round(127 * np.clip(np.concatenate(parts), -1, 1)).astype(np.int8).tobytes()
 
 
