@@ -167,7 +167,10 @@ class TraceWriter:
         self.close()
         self.manifest["complete"] = True
         self._write_manifest()
-        new: Any = target.with_name(target.name + ".new") if isinstance(target, Path) else target
+        new: Any = target
+        if isinstance(target, Path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new = target.with_name(target.name + ".new")
         _pack(self.folder, new)
         if isinstance(target, Path):
             os.replace(new, target)

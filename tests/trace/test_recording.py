@@ -172,7 +172,7 @@ async def test_a_bound_leaves_out_audio_first(tmp_path: Path) -> None:
 async def test_a_session_without_a_recording_saves_its_log(tmp_path: Path) -> None:
     async with rtnb.connect("sim", latency="fast", voice="babble") as session:
         response = await session.ask("Hello!")
-        path = session.save_trace(tmp_path / "talk.rtnb")
+        path = session.save_trace(tmp_path / "new" / "talk.rtnb")
         with Trace(path) as trace:
             assert trace.transcript.startswith("You: Hello!")
             answer = trace.turns[1]

@@ -121,6 +121,13 @@ def test_a_manifest_that_is_no_object_is_refused(good: Path, manifest: bytes) ->
         Trace(_changed(good, {"manifest.json": manifest}))
 
 
+@pytest.mark.parametrize("window", ["ab", [1], {"a": 1}, 5])
+def test_a_window_that_is_no_pair_of_times_is_refused(good: Path, window: object) -> None:
+    manifest = {"rtnb_trace": 1, "window_ms": window}
+    with pytest.raises(TraceError, match="its window_ms is damaged"):
+        Trace(_changed(good, {"manifest.json": json.dumps(manifest).encode()}))
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "user.raw"])
 def test_a_missing_part_is_named(good: Path, name: str) -> None:
     with pytest.raises(TraceError, match=f"it is a zip without.*{name}"):
