@@ -53,6 +53,9 @@ _log = logging.getLogger("rtnb")
 _MANIFEST, _EVENTS = "manifest.json", "events.jsonl"
 _RAW: Final[dict[Lane, str]] = {"you": "user.raw", "model": "model.raw"}
 _FILES: Final = (_MANIFEST, _EVENTS, *_RAW.values())
+_GROWING: Final = (*_RAW.values(), _EVENTS)  # in the order of writing: no line before its audio
+_BUFFER_BYTES: Final = 4 * 2**20
+"""Most bytes that wait for `flush` (chosen: more than the events of half a second)."""
 _MOST: Final = {_MANIFEST: 16 * 2**20, _EVENTS: 2**29}
 """Most bytes of a file that is read as text (chosen: 2 hours of talk have 80 MB of events)."""
 _MOST_RATIO: Final = 100
@@ -92,12 +95,7 @@ class TraceWriter:
                 folder.rename(aside)
                 _log.warning("%s is left from a recording that did not end; it is %s now", folder, aside)
             folder.mkdir(parents=True)
-            # Audio is written at once, so that no line is in the file before its audio.
-            self._audio: dict[Lane, IO[bytes]] = {
-                lane: open(folder / name, "wb", buffering=0)  # noqa: SIM115
-                for lane, name in _RAW.items()
-            }
-            self._events = open(folder / _EVENTS, "wb")  # noqa: SIM115
+            self._files = {name: open(folder / name, "wb", buffering=_BUFFER_BYTES) for name in _GROWING}  # noqa: SIM115
         except OSError as error:
             raise TraceError(f"cannot record into {folder}: {error.strerror}").with_hint(
                 "Next: give a path in a folder that can be written, and that no other session records to."
@@ -110,18 +108,17 @@ class TraceWriter:
 
     def add(self, row: LogRow, *, keep_audio: bool = True) -> None:
         """Add a row; `flush` writes it. Without `keep_audio` its audio is left out and counts as lost."""
-        line: dict[str, Any] = {"direction": row.direction, "monotonic_s": row.monotonic_s, "wall_time": row.wall_time}
-        line["size_bytes"] = row.size_bytes
+        head = f'"direction": "{row.direction}", "monotonic_s": {row.monotonic_s!r}, "wall_time": {row.wall_time!r}'
         event, n_bytes = without_audio(row.event)
         if n_bytes := n_bytes or row.audio_dropped_bytes:
-            line["audio_bytes"] = n_bytes
+            head += f', "audio_bytes": {n_bytes}'
             if not (keep_audio and self._keep_audio(row, n_bytes)):
-                line["lost"] = True
+                head += ', "lost": true'
         text = safe_text(event)
         settings = self.manifest["settings"]
         if isinstance(event, events.SessionCreated | events.SessionUpdated) and len(settings) < _MOST_SETTINGS:
             settings.append({"monotonic_s": row.monotonic_s, "settings": json.loads(text)["session"]})
-        self._write_line(f'{json.dumps(line)[:-1]}, "event": {text}}}\n')
+        self._write_line(f'{{{head}, "size_bytes": {row.size_bytes}, "event": {text}}}\n')
 
     def _keep_audio(self, row: LogRow, n_bytes: int) -> bool:
         """Write the audio of a row into its track; return whether it is there."""
@@ -131,7 +128,7 @@ class TraceWriter:
         if row.audio_dropped_bytes or self._size_bytes + n_bytes > _AUDIO_SHARE * self._max_bytes:
             self.manifest["dropped"]["audio_bytes"] += n_bytes
             return False
-        self._audio[lane].write(getattr(row.event, field))
+        self._files[_RAW[lane]].write(getattr(row.event, field))
         self._size_bytes += n_bytes
         return True
 
@@ -141,7 +138,7 @@ class TraceWriter:
             self.manifest["dropped"]["events"] += 1
             return
         self._size_bytes += len(data)
-        self._events.write(data)
+        self._files[_EVENTS].write(data)
 
     def mark(self, item_id: str, played_ms: float, monotonic_s: float) -> None:
         """Add a speaker's report."""
@@ -150,11 +147,12 @@ class TraceWriter:
 
     def flush(self) -> None:
         """Hand everything added so far to the operating system: it survives the end of this process."""
-        self._events.flush()
+        for file in self._files.values():
+            file.flush()
 
     def close(self) -> None:
         """Close the files; the folder stays."""
-        for file in (*self._audio.values(), self._events):
+        for file in self._files.values():
             file.close()
 
     def _write_manifest(self) -> None:
