@@ -114,7 +114,7 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
     from rtnb.trace import Trace, compare
-    from rtnb.trace.interaction import interaction
+    from rtnb.trace.trace import interaction
     from rtnb.transport import Azure, Custom, OpenAI
     from rtnb.widgets import EventInspector, Microphone, Playground, PromptLab, VadLab, WebRTCPeer, inspect
 
@@ -142,7 +142,7 @@ _NAMES = {
     "rtnb.simulator": "Simulator",
     "rtnb.targets": "connect",
     "rtnb.trace": "Trace compare",
-    "rtnb.trace.interaction": "interaction",
+    "rtnb.trace.trace": "interaction",
     "rtnb.transport": "Azure Custom OpenAI",
     "rtnb.widgets": "EventInspector Microphone Playground PromptLab VadLab WebRTCPeer inspect",
 }

@@ -20,7 +20,7 @@ from rtnb.client.response import TAG
 from rtnb.client.session import Session
 from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.protocol import events
-from rtnb.protocol.values import UNSET, Item, ResponseConfig, SessionConfig, merge
+from rtnb.protocol.values import UNSET, Item, SessionConfig, merge
 from rtnb.targets import connect
 from rtnb.trace import Trace
 
@@ -164,16 +164,14 @@ async def _repeat(session: Session, trace: Trace, first: int, begin_s: float, wa
 
 async def _go_on(session: Session, pause_s: float) -> None:
     """Send silence, as a microphone does, while a turn is in progress that had ended here in the recording."""
-    form = session.config.input_format
-    chunk = np.zeros(ms_to_samples(speech.CHUNK_MS, rate_hz=form.rate_hz), np.float32)
+    chunk = np.zeros(ms_to_samples(speech.CHUNK_MS, rate_hz=session.config.input_format.rate_hz), np.float32)
     chunks = repeat(chunk, max(0, int(1000 * pause_s / speech.CHUNK_MS) - 1))
     with suppress(ConnectionClosed):
-        await speech.send_audio(
-            session._dispatcher,
-            chunks,
-            speed=1.0,
-            until=lambda: session.state.input_audio_buffer.speech_item_id is None,
-        )
+        await speech.send_audio(session._dispatcher, chunks, speed=1.0, until=lambda: not _in_turn(session))
+
+
+def _in_turn(session: Session) -> bool:
+    return session.state.input_audio_buffer.speech_item_id is not None
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:
@@ -182,23 +180,20 @@ async def _end(task: asyncio.Task[None] | None) -> None:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _without_tag(config: Any) -> ResponseConfig | None:
-    given: ResponseConfig | None = config or None
-    if given is None or not given.metadata:
-        return given
-    return replace(given, metadata={name: value for name, value in given.metadata.items() if name != TAG})
+def _without_tag(config: Any) -> Any:
+    if not config or not config.metadata:
+        return config or None
+    return replace(config, metadata={name: value for name, value in config.metadata.items() if name != TAG})
 
 
 async def _answered(session: Session) -> None:
     """Wait until no response is in progress and none is being played."""
-    quiet_s, waited_s = 0.0, 0.0
+    quiet_s = waited_s = 0.0
     while quiet_s < QUIET_S and waited_s < LONGEST_END_S and not session.closed:
         await asyncio.sleep(_CHECK_S)
-        busy = session.state.active_response_id is not None or session.playback.playing
-        quiet_s, waited_s = (
-            0.0 if busy else quiet_s + _CHECK_S,
-            waited_s + (0.0 if session.playback.playing else _CHECK_S),
-        )
+        playing = session.playback.playing
+        quiet_s = 0.0 if playing or session.state.active_response_id is not None else quiet_s + _CHECK_S
+        waited_s += 0.0 if playing else _CHECK_S
 
 
 # --- reacting ---------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from rtnb.trace.conversation import Entries, Entry, to_json, to_srt, to_text, to
 from rtnb.trace.recorder import keep, save_trace
 from rtnb.trace.rules import Finding, Findings, findings
 from rtnb.trace.timeline import Timeline
-from rtnb.trace.trace import Trace, Turn
+from rtnb.trace.trace import Trace
 from rtnb.trace.tracks import Track
 
-__all__ = ["Comparison", "Entries", "Entry", "Finding", "Findings", "Timeline", "Trace", "Track", "Turn", "compare"]
+__all__ = ["Comparison", "Entries", "Entry", "Finding", "Findings", "Timeline", "Trace", "Track", "compare"]
 __all__ += ["findings", "keep", "save_trace", "to_json", "to_srt", "to_text", "to_vtt"]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from rtnb.trace.conversation import Entry, ids_of
 from rtnb.trace.rules import Findings, findings, flat, plain_settings, table_html
-from rtnb.trace.trace import Trace, Turn
+from rtnb.trace.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,79 +25,25 @@ MIN_ANSWERS: Final = 20
 _OWN: Final = {"id", "object", "expires_at"}
 """Fields of a session that are never the same in two."""
 
-Pair = tuple[Turn | None, Turn | None]
+Pair = tuple[Entry | None, Entry | None]
 
 
-def compare(a: Trace, b: Trace) -> Comparison:
-    """Compare two traces, such as a recording and its replay with another setting.
+class Comparison:
+    """Two traces side by side, such as a recording and its replay with another setting.
+
+    In a cell it is a table of measures, of settings and of turns.
 
     Parameters
     ----------
     a, b : Trace
         The older one first: what only `b` has counts as added.
-
-    Returns
-    -------
-    comparison : Comparison
-    """
-    return Comparison(a, b)
-
-
-class _Side:
-    """What a comparison needs of one trace, found once."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-
-    @cached_property
-    def found(self) -> Findings:
-        return findings(self.trace)
-
-    @cached_property
-    def answers_ms(self) -> dict[str, float]:
-        """Latency of each response, to its first sound or, without sound, to its first token."""
-        turns = self.trace.latency.turns
-        found = {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in turns}
-        return {id: ms for id, ms in found.items() if ms is not None}
-
-    @cached_property
-    def rules(self) -> dict[str, list[str]]:
-        """Rules of the findings by the item or response that they are about; "" for those about neither."""
-        rows: dict[int, Any] = {row.number: row.event for row in self.trace.log}
-        rules: dict[str, list[str]] = defaultdict(list)
-        for finding in self.found:
-            for event in map(rows.get, finding.events):
-                id = getattr(event, "item_id", "") or getattr(event, "response_id", "")
-                rules[id or getattr(getattr(event, "response", None), "id", "")].append(finding.rule)
-        return rules
-
-    def measures(self) -> dict[str, float]:
-        answers_ms, turns = np.array([*self.answers_ms.values()] or [float("nan")]), self.trace.turns
-        return {
-            "duration (s)": round(self.trace.duration_ms / 1000, 1),
-            "turns": len(turns),
-            "interruptions": sum(turn.status == "interrupted" for turn in turns),
-            "user cut off": sum(finding.rule == "user-cut-off" for finding in self.found),
-            "findings": len(self.found),
-            "answers (n)": len(self.answers_ms),
-            "answer p50 (ms)": float(np.median(answers_ms)),
-            "answer p95 (ms)": float(np.quantile(answers_ms, 0.95)) if len(answers_ms) >= MIN_ANSWERS else nan,
-            "tokens": self.trace.cost.tokens,
-            "cost (USD, about)": nan if self.trace.cost.unknown else self.trace.cost.usd,
-        }
-
-
-class Comparison:
-    """Two traces side by side; in a cell, a table of measures, of settings and of turns.
-
-    Parameters
-    ----------
-    a, b : Trace
     """
 
     def __init__(self, a: Trace, b: Trace) -> None:
         self.a, self.b = a, b
-        self._sides = {"a": _Side(a), "b": _Side(b)}
+        self._traces = {"a": a, "b": b}
+        self._findings = {name: findings(trace) for name, trace in self._traces.items()}
+        self._answers_ms = {name: _answers_ms(trace) for name, trace in self._traces.items()}
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -124,18 +71,18 @@ class Comparison:
         """
         import pandas as pd
 
-        rows = []
-        for pair in self.pairs:
-            row: dict[str, Any] = {"role": next(turn.role for turn in pair if turn), "text": _marked(pair)}
-            for (name, side), turn in zip(self._sides.items(), pair, strict=True):
-                ids = (turn.item_id, turn.response_id) if turn else ("", "")
-                found = [rule for id in ids if id for rule in side.rules[id]]
-                row[f"start_ms_{name}"] = turn.start_ms if turn else float("nan")
-                row[f"status_{name}"] = turn.status if turn else "missing"
-                row[f"answer_ms_{name}"] = side.answers_ms.get(ids[1], float("nan"))
-                row[f"findings_{name}"] = ", ".join(dict.fromkeys(found))
-            rows.append(row)
-        return pd.DataFrame(rows)
+        roles, texts = [next(turn.role for turn in pair if turn) for pair in self.pairs], map(_marked, self.pairs)
+        frame = pd.DataFrame({"role": roles, "text": list(texts)})
+        for side, (name, trace) in enumerate(self._traces.items()):
+            turns = [pair[side] for pair in self.pairs]
+            rules = _rules(trace, self._findings[name])
+            about = [rules[turn.item_id] + rules[turn.response_id] if turn else [] for turn in turns]
+            answers_ms = self._answers_ms[name]
+            frame[f"start_ms_{name}"] = [turn.start_ms if turn else nan for turn in turns]
+            frame[f"status_{name}"] = [turn.status if turn else "missing" for turn in turns]
+            frame[f"answer_ms_{name}"] = [answers_ms.get(turn.response_id, nan) if turn else nan for turn in turns]
+            frame[f"findings_{name}"] = [", ".join(dict.fromkeys(found)) for found in about]
+        return frame
 
     @property
     def settings(self) -> pd.DataFrame:
@@ -155,21 +102,32 @@ class Comparison:
         """
         import pandas as pd
 
-        return pd.DataFrame({name: side.measures() for name, side in self._sides.items()})
+        return pd.DataFrame({name: self._measured(name, trace) for name, trace in self._traces.items()})
+
+    def _measured(self, name: str, trace: Trace) -> dict[str, float]:
+        answers_ms, found = np.array([*self._answers_ms[name].values()]), self._findings[name]
+        return {
+            "duration (s)": round(trace.duration_ms / 1000, 1),
+            "turns": len(trace.turns),
+            "interruptions": sum(turn.status == "interrupted" for turn in trace.turns),
+            "user cut off": sum(finding.rule == "user-cut-off" for finding in found),
+            "findings": len(found),
+            "answers (n)": len(answers_ms),
+            "answer p50 (ms)": float(np.median(answers_ms)) if len(answers_ms) else nan,
+            "answer p95 (ms)": float(np.quantile(answers_ms, 0.95)) if len(answers_ms) >= MIN_ANSWERS else nan,
+            "tokens": trace.cost.tokens,
+            "cost (USD, about)": nan if trace.cost.unknown else trace.cost.usd,
+        }
 
     def plot(self, *, ax: Any = None) -> Any:
         """Draw the turns of both on one time axis, interrupted ones hatched; return the matplotlib Axes."""
         from rtnb.analysis.plots.deltas import plot_lanes
 
-        lanes = {
-            f"{role}, {name}": [
-                (turn.start_ms, turn.stop_ms, turn.status == "interrupted")
-                for turn in side.trace.turns
-                if turn.role == role
-            ]
-            for name, side in self._sides.items()
-            for role in ("user", "assistant")
-        }
+        lanes = {}
+        for name, trace in self._traces.items():
+            for role in ("user", "assistant"):
+                turns = [turn for turn in trace.turns if turn.role == role]
+                lanes[f"{role}, {name}"] = [(one.start_ms, one.stop_ms, one.status == "interrupted") for one in turns]
         return plot_lanes(lanes, ax=ax)
 
     def __repr__(self) -> str:
@@ -181,11 +139,28 @@ class Comparison:
         frame["text"] = [_marked(pair, escape, "<del>{}</del>", "<ins>{}</ins>") for pair in self.pairs]
         for name in frame.columns[frame.columns.str.contains("status|findings|role")]:
             frame[name] = frame[name].map(escape)
-        tables = [
-            table_html(self.measures, float_format="{:.6g}".format, na_rep="not shown"),
-            table_html(self.settings),
-        ]
-        return "".join([*tables, table_html(frame, escape=False, na_rep="", float_format="{:.0f}".format)])
+        measures = table_html(self.measures, float_format="{:.6g}".format, na_rep="not shown")
+        turns = table_html(frame, escape=False, na_rep="", float_format="{:.0f}".format)
+        return measures + table_html(self.settings) + turns
+
+
+compare = Comparison
+
+
+def _answers_ms(trace: Trace) -> dict[str, float]:
+    """Return the latency of each response, to its first sound or, without sound, to its first token."""
+    found = {turn.response_id: turn.ms("first audible") or turn.ms("first token") for turn in trace.latency.turns}
+    return {id: ms for id, ms in found.items() if ms is not None}
+
+
+def _rules(trace: Trace, found: Findings) -> dict[str, list[str]]:
+    """Return the rules of findings by the item or response that they are about."""
+    rows: dict[int, Any] = {row.number: row.event for row in trace.log}
+    rules: dict[str, list[str]] = defaultdict(list)
+    for finding in found:
+        for id in {id for number in finding.events for id in ids_of(rows.get(number))}:
+            rules[id].append(finding.rule)
+    return rules
 
 
 def _marked(pair: Pair, quote: Callable[[str], str] = str, gone: str = "[-{}-]", new: str = "{{+{}+}}") -> str:

@@ -22,9 +22,9 @@ _ROLES = {"function_call": "tool", "function_call_output": "tool", "mcp_call": "
 
 @dataclass
 class Entry:
-    """Known state of one item of the conversation."""
+    """Message or tool call of the conversation, as far as it is known."""
 
-    id: str
+    item_id: str
     role: str
     """``user``, ``assistant``, ``system`` or ``tool``."""
     text: str = ""
@@ -37,12 +37,14 @@ class Entry:
     index: int = 0
     """Number of its first row in the log."""
     start_ms: float = 0.0
-    stop_ms: float | None = None
+    stop_ms: float = 0.0
     has_audio: bool = False
     heard_share: float | None = None
     """Of an interrupted answer: the share of its audio that was heard, 0 to 1."""
     call_id: str = ""
     """Of a tool call: the service's id of it."""
+    response_id: str = ""
+    """Of an answer or a tool call."""
 
     @property
     def heard_characters(self) -> int:
@@ -74,44 +76,12 @@ class Entries:
         self._asked_ms: float | None = None
         """Time of the commit or request whose answer has not begun."""
         self._called_ms: dict[str, float] = {}
-        """Time at which the arguments of an open tool call were complete."""
+        """Call id -> time at which the arguments of an open tool call were complete."""
 
     def add(self, row: LogRow) -> None:
         """Take one row."""
         self._number, self._now_ms = row.number, self._timeline.ms(row)
         event: Any = row.event
-        match event:
-            case events.ResponseOutputAudioDelta():
-                if self._asked_ms is not None:
-                    self._measure(self._entry(event.item_id), "first audio")
-            case events.ResponseOutputAudioTranscriptDelta() | events.ResponseOutputTextDelta():
-                self._on_delta(event)
-            case events.ResponseOutputAudioTranscriptDone():
-                self._entry(event.item_id).text = event.transcript
-            case events.ResponseOutputTextDone():
-                self._entry(event.item_id).text = event.text
-            case events.ResponseOutputItemDone():
-                self._on_item_done(event.item)
-            case events.ResponseDone():
-                self._on_response_done(event.response)
-            case events.ResponseOutputItemAdded() | events.ConversationItemAdded() | events.ConversationItemCreated():
-                self._on_item(event.item)
-            case events.ConversationItemDone():
-                self._on_item(event.item)
-            case events.ConversationItemTruncate():
-                self._on_truncate(event)
-            case events.ConversationItemTruncated() if event.item_id not in self._timeline.items:
-                # Over WebRTC the service cuts, and no audio of the item passes the kernel.
-                self._end(event.item_id, "interrupted", f"at {event.audio_end_ms / 1000:.1f} s")
-            case events.ConversationItemDeleted():
-                self._end(event.item_id, "deleted")
-            case events.ResponseCreate():
-                self._asked_ms = self._now_ms
-            case _:
-                self._on_user(event)
-
-    def _on_user(self, event: Any) -> None:
-        """Take an event about the user's speech or its transcription."""
         match event:
             case events.SessionCreated() | events.SessionUpdated():
                 heard = event.session.audio and event.session.audio.input
@@ -120,10 +90,9 @@ class Entries:
                 self._entry(event.item_id, "user").detail = "listening"
             case events.InputAudioBufferCommitted():
                 self._asked_ms = self._now_ms
-                if (entry := self._entry(event.item_id, "user")).status == "in progress":
-                    self._await_transcript(entry)
+                self._await_transcript(self._entry(event.item_id, "user"))
             case events.InputAudioBufferCleared():
-                for id in [entry.id for entry in self.all.values() if entry.detail == "listening"]:
+                for id in [entry.item_id for entry in self.all.values() if entry.detail == "listening"]:
                     self._end(id, "deleted", "the audio was cleared")
             case events.ConversationItemInputAudioTranscriptionDelta():
                 self._entry(event.item_id, "user").text += event.delta or ""
@@ -131,9 +100,32 @@ class Entries:
                 self._entry(event.item_id, "user").text = event.transcript
                 self._end(event.item_id, "complete")
             case events.ConversationItemInputAudioTranscriptionFailed():
-                self._end(self._entry(event.item_id, "user").id, "failed", event.error.message or "no transcript")
-
-    # --- handlers of events -------------------------------------------------------------------------------------------
+                self._end(self._entry(event.item_id, "user").item_id, "failed", event.error.message or "no transcript")
+            case events.ResponseCreate():
+                self._asked_ms = self._now_ms
+            case events.ResponseOutputAudioDelta() if self._asked_ms is not None:
+                self._begin(event, "first audio")
+            case events.ResponseOutputTextDelta():
+                self._begin(event, "first text")
+                self._on_delta(event)
+            case events.ResponseOutputAudioTranscriptDelta():
+                self._on_delta(event)
+            case events.ResponseOutputAudioTranscriptDone() | events.ResponseOutputTextDone():
+                text = event.text if isinstance(event, events.ResponseOutputTextDone) else event.transcript
+                self._entry(event.item_id).text = text
+            case events.ConversationItemAdded() | events.ConversationItemCreated() | events.ConversationItemDone():
+                self._on_item(event.item)
+            case events.ResponseOutputItemAdded() | events.ResponseOutputItemDone():
+                self._on_output_item(event)
+            case events.ResponseDone():
+                self._on_response_done(event.response)
+            case events.ConversationItemTruncate():
+                self._on_truncate(event)
+            case events.ConversationItemTruncated() if event.item_id not in self._timeline.items:
+                # Over WebRTC the service cuts, and no audio of the item passes the kernel.
+                self._end(event.item_id, "interrupted", f"at {event.audio_end_ms / 1000:.1f} s")
+            case events.ConversationItemDeleted():
+                self._end(event.item_id, "deleted")
 
     def _entry(self, item_id: str, role: str = "assistant") -> Entry:
         if item_id not in self.all:
@@ -148,12 +140,20 @@ class Entries:
     def _end(self, item_id: str, status: str, detail: str = "") -> None:
         if (entry := self.all.get(item_id)) is not None:
             entry.status, entry.detail = status, detail
-            self.changed[item_id] = None
+            self.changed[entry.item_id] = None
+
+    def _await_transcript(self, entry: Entry) -> None:
+        if entry.status == "in progress" and self._transcribes:
+            entry.detail = "waiting for the transcript"
+        elif entry.status == "in progress":
+            self._end(entry.item_id, "not transcribed", "Input transcription is off")
+
+    # --- items --------------------------------------------------------------------------------------------------------
 
     def _on_item(self, item: Item) -> None:
         if item.type not in ("message", *_ROLES) or not item.id:
             return
-        if item.type == "function_call_output" and self._on_output(item):
+        if item.type == "function_call_output" and self._on_result(item):
             return
         entry = self._entry(item.id, _ROLES.get(item.type) or item.role or "assistant")
         parts = item.content or ()
@@ -161,57 +161,56 @@ class Entries:
         if item.type != "message":
             entry.call_id = item.call_id or ""
             text = f"→ {item.output}" if item.type == "function_call_output" else format_call(item)
-        if text:
-            entry.text = text
+        entry.text = text or entry.text
         if any(part.type == "input_audio" and not part.transcript for part in parts):
             self._await_transcript(entry)
         elif entry.role != "assistant" and item.type != "function_call":
-            self._end(entry.id, "complete")
+            self._end(entry.item_id, "complete")
 
-    def _on_output(self, item: Item) -> bool:
-        """Join the result of a tool to its call, once; returns whether the call is known."""
+    def _on_result(self, item: Item) -> bool:
+        """Join the result of a tool to its call, once; return whether the call is known."""
         entry = next((one for one in reversed(self.all.values()) if one.call_id == item.call_id), None)
-        if entry is None or entry.id == item.id:
+        if entry is None or entry.item_id == item.id:
             return False
         called_ms = self._called_ms.pop(entry.call_id, None)
         if called_ms is not None:
             entry.text, entry.note = f"{entry.text} → {item.output}", f"{self._now_ms - called_ms:.0f} ms"
-            self._end(entry.id, "complete")
+            self._end(entry.item_id, "complete")
         return True
 
-    def _await_transcript(self, entry: Entry) -> None:
-        if self._transcribes:
-            entry.detail = "waiting for the transcript"
-        else:
-            self._end(entry.id, "not transcribed", "Input transcription is off")
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def _begin(self, event: Any, what: str) -> None:
+        """Note how long an answer took to begin."""
+        if self._asked_ms is not None:
+            self._entry(event.item_id).note = f"{what} {self._now_ms - self._asked_ms:.0f} ms"
+            self._asked_ms = None
 
     def _on_delta(self, event: Any) -> None:
         entry = self._entry(event.item_id)
         if entry.status == "in progress":
             entry.text += event.delta
-        if isinstance(event, events.ResponseOutputTextDelta):
-            self._measure(entry, "first text")
 
-    def _measure(self, entry: Entry, what: str) -> None:
-        if self._asked_ms is not None:
-            entry.note = f"{what} {self._now_ms - self._asked_ms:.0f} ms"
-            self._asked_ms = None
-
-    def _on_item_done(self, item: Item) -> None:
+    def _on_output_item(self, event: Any) -> None:
+        item: Item = event.item
         self._on_item(item)
-        entry = self.all.get(item.id or "")
-        if item.type == "function_call" and entry is not None and item.status != "incomplete":
+        if (entry := self.all.get(item.id or "")) is None:
+            return
+        entry.response_id = event.response_id
+        if isinstance(event, events.ResponseOutputItemAdded):
+            return
+        if item.type == "function_call" and item.status != "incomplete":
             self._called_ms[entry.call_id] = self._now_ms
             while len(self._called_ms) > 100:  # calls that nothing answers
                 del self._called_ms[next(iter(self._called_ms))]
-        elif entry is not None and entry.status == "in progress":
-            self._end(entry.id, "interrupted" if item.status == "incomplete" else "complete")
+        elif entry.status == "in progress":
+            self._end(entry.item_id, "interrupted" if item.status == "incomplete" else "complete")
 
     def _on_response_done(self, response: Response) -> None:
         for item in response.output or ():
             entry = self.all.get(item.id or "")
             if entry is not None and entry.status == "in progress" and entry.call_id not in self._called_ms:
-                self._end(entry.id, "complete" if response.status == "completed" else "interrupted")
+                self._end(entry.item_id, "complete" if response.status == "completed" else "interrupted")
 
     def _on_truncate(self, event: events.ConversationItemTruncate) -> None:
         entry, audio = self.all.get(event.item_id), self._timeline.items.get(event.item_id)
@@ -219,7 +218,7 @@ class Entries:
             heard_ms = audio.heard_ms or 0.0
             lost_ms = audio.audio_ms - heard_ms
             entry.heard_share = heard_ms / audio.audio_ms
-            self._end(entry.id, "interrupted", f"at {heard_ms / 1000:.1f} s; {lost_ms / 1000:.1f} s not heard")
+            self._end(event.item_id, "interrupted", f"at {heard_ms / 1000:.1f} s; {lost_ms / 1000:.1f} s not heard")
 
     # --- with times ---------------------------------------------------------------------------------------------------
 
@@ -227,14 +226,19 @@ class Entries:
         """Return entries with their times on the session's axis, in order: those with these ids, or all."""
         entries = list(self.all.values()) if ids is None else [self.all[one] for one in ids]
         for entry in entries:
-            audio = self._timeline.items.get(entry.id)
-            entry.has_audio = audio is not None
-            if audio is not None:
-                entry.start_ms, entry.stop_ms = audio.start_ms, audio.stop_ms
+            if (audio := self._timeline.items.get(entry.item_id)) is not None:
+                stop_ms = self._timeline.now_ms if audio.stop_ms is None else audio.stop_ms
+                entry.has_audio, entry.start_ms, entry.stop_ms = True, audio.start_ms, stop_ms
             else:
                 words_s = max(1.0, len(entry.text.split()) / _WORDS_PER_S) if entry.text else 0.0
                 entry.stop_ms = entry.start_ms + 1000 * words_s
         return entries
+
+
+def ids_of(event: Any) -> set[Any]:
+    """Return the ids of the item and the response that an event is about."""
+    values = [getattr(getattr(event, name, None), "id", None) for name in ("item", "response")]
+    return {getattr(event, "item_id", None), getattr(event, "response_id", None), *values} - {None, ""}
 
 
 def format_call(item: Item) -> str:
@@ -284,8 +288,7 @@ def _cues(entries: Sequence[Entry], mark: str) -> Iterable[tuple[str, str, str]]
         # A cue ends at an empty line, and an arrow would be read as its time.
         text = "\n".join(line for line in _heard_text(entry).replace("-->", "→").splitlines() if line.strip())
         if text and entry.status != "deleted" and entry.role in ("user", "assistant"):
-            stop_ms = entry.stop_ms if entry.stop_ms is not None else entry.start_ms + 1000
-            times = f"{_time(entry.start_ms, mark)} --> {_time(max(stop_ms, entry.start_ms + 1), mark)}"
+            times = f"{_time(entry.start_ms, mark)} --> {_time(max(entry.stop_ms, entry.start_ms + 1), mark)}"
             yield times, _NAMES[entry.role], text
 
 

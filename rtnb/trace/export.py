@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from rtnb.audio import RATE_HZ
 from rtnb.audio.pcm import to_int16
 from rtnb.errors import TraceError
-from rtnb.trace.conversation import Entry, to_srt, to_vtt
+from rtnb.trace.conversation import to_srt, to_vtt
 from rtnb.trace.otlp import to_otlp
 from rtnb.trace.report import blocks, lanes, to_html
-from rtnb.trace.tracks import RATE_HZ, Track
+from rtnb.trace.tracks import Track
 
 
 def export(trace: Any, path: str | os.PathLike[str]) -> Path:
@@ -54,7 +54,7 @@ def export(trace: Any, path: str | os.PathLike[str]) -> Path:
         write(trace, path)
     except ImportError as error:
         raise TraceError(f"{path.suffix} needs another package: {error}").with_hint(
-            "Install soundfile for .flac, pyarrow for .parquet; .wav and .csv need none."
+            "Install pyarrow for .parquet; .csv holds the same table."
         ) from error
     return path
 
@@ -99,11 +99,6 @@ def to_textgrid(trace: Any) -> str:
     return "\n".join([*lines, ""])
 
 
-def _entries(trace: Any) -> list[Entry]:
-    names = ("role", "text", "status", "start_ms", "stop_ms", "heard_share")
-    return [Entry(id=turn.item_id, **{name: getattr(turn, name) for name in names}) for turn in trace.turns]
-
-
 # --- audio and tables -------------------------------------------------------------------------------------------------
 
 
@@ -114,19 +109,10 @@ def _stereo(trace: Any) -> Iterator[Any]:
         yield np.stack([to_int16(side) for side in sides], axis=1)
 
 
-def _write_wav(trace: Any, path: Path) -> None:
-    with wave.open(os.fspath(path), "wb") as file:
-        file.setnchannels(2)
-        file.setsampwidth(2)
-        file.setframerate(RATE_HZ)
-        for block in _stereo(trace):
-            file.writeframesraw(block.astype("<i2").tobytes())
-
-
-def _write_flac(trace: Any, path: Path) -> None:
+def _write_sound(trace: Any, path: Path) -> None:
     from soundfile import SoundFile
 
-    with SoundFile(path, "w", samplerate=RATE_HZ, channels=2) as file:
+    with SoundFile(path, "w", samplerate=RATE_HZ, channels=2, subtype="PCM_16") as file:
         for block in _stereo(trace):
             file.write(block)
 
@@ -134,10 +120,10 @@ def _write_flac(trace: Any, path: Path) -> None:
 _WRITERS: Final[dict[str, Callable[[Any, Path], object]]] = {
     ".txt": lambda trace, path: path.write_text(to_audacity(trace), encoding="utf-8"),
     ".textgrid": lambda trace, path: path.write_text(to_textgrid(trace), encoding="utf-8"),
-    ".srt": lambda trace, path: path.write_text(to_srt(_entries(trace)), encoding="utf-8"),
-    ".vtt": lambda trace, path: path.write_text(to_vtt(_entries(trace)), encoding="utf-8"),
-    ".wav": _write_wav,
-    ".flac": _write_flac,
+    ".srt": lambda trace, path: path.write_text(to_srt(trace.turns), encoding="utf-8"),
+    ".vtt": lambda trace, path: path.write_text(to_vtt(trace.turns), encoding="utf-8"),
+    ".wav": _write_sound,
+    ".flac": _write_sound,
     ".csv": lambda trace, path: trace.events.to_frame().to_csv(path),
     ".parquet": lambda trace, path: trace.events.to_frame().to_parquet(path),
     ".json": lambda trace, path: path.write_text(json.dumps(to_otlp(trace)), encoding="utf-8"),

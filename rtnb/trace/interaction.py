@@ -23,18 +23,15 @@ from rtnb.analysis.interaction import (
 )
 from rtnb.analysis.intervals import clopper_pearson
 from rtnb.analysis.plots.interaction import draw_interaction
-from rtnb.audio import Audio, as_audio, resample
+from rtnb.audio import RATE_HZ, Audio, as_audio
 from rtnb.errors import AudioError
-from rtnb.trace.timeline import Timeline
 from rtnb.vad import FRAME_MS, speech_probabilities
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RATE_HZ: Final = 16_000
-"""Rate of the tracks: that of the voice activity detection."""
 MAX_MINUTES: Final = 60.0
-"""Longest conversation that is analysed, 0.5 GB of samples (chosen)."""
+"""Longest conversation that is analysed, 0.7 GB of samples (chosen)."""
 GAP_S: Final = 1.0
 """A shorter silence does not end the user's speech (chosen: nine of ten pauses inside turns are shorter)."""
 AGENT_GAP_S: Final = 0.25
@@ -106,6 +103,23 @@ class Interaction:
         playback = _covered(agent_spans or _speech(agent, rate_hz, AGENT_GAP_S), begins, tick_s)
         return cls(user, agent, rate_hz, _labelled(Ticks(speech, playback, tick_s=tick_s), labels))
 
+    @classmethod
+    def of_trace(cls, trace: Any, **options: Any) -> Interaction:
+        """Measure a trace: see `rtnb.interaction`."""
+        tracks = trace.user_audio, trace.heard_audio
+        if tracks == (None, None):
+            raise AudioError("the session has no audio in its log").with_hint(
+                "Over WebRTC the audio does not pass the log: record both sides and use Interaction.of_tracks."
+            )
+        if trace.duration_ms > 60_000 * MAX_MINUTES:
+            came = f"the conversation lasts {trace.duration_ms / 60_000:.0f} minutes"
+            raise AudioError(f"{came}; at most {MAX_MINUTES:g} are analysed").with_hint(
+                "Give a part of it: interaction(trace.cut(0, 3_600_000)) or interaction(session.log[:5000])."
+            )
+        user, agent = (np.zeros(0, np.float32) if track is None else track[:] for track in tracks)
+        played = [] if tracks[1] is None else [(start / 1000, stop / 1000) for start, stop in tracks[1].spans_ms]
+        return cls.of_tracks(user, agent, rate_hz=RATE_HZ, agent_spans=played, **options)
+
     def __repr__(self) -> str:
         n = len(self.events)
         return f"<Interaction: {len(self.user) / self.rate_hz:.1f} s, {n} event{'s' * (n != 1)}>"
@@ -152,99 +166,6 @@ class Interaction:
     def plot(self, *, ax: Any = None) -> Any:
         """Draw both tracks with each event marked, into matplotlib `Axes`, which are returned."""
         return draw_interaction(self, ax=ax)
-
-
-def interaction(
-    source: Any, *, labels: Iterable[tuple[float, float, str]] = (), tick_s: float = TICK_S, gap_s: float = GAP_S
-) -> Interaction:
-    """Measure the interaction in a session: responses, interruptions, yields, backchannels, overlaps.
-
-    The user's track is the audio that was sent, the agent's the audio as it was played: interrupted answers end where
-    they were cut.
-
-    Parameters
-    ----------
-    source : Session, Playground, EventLog, iterable of log rows, trace, or Interaction
-        The conversation. A trace has ``user_audio`` and ``heard_audio``, each None or samples with ``rate_hz``; any
-        other object with the arrays ``user`` and ``agent`` and ``rate_hz`` counts as well.
-    labels : iterable of (start_s, stop_s, kind)
-        Known kinds of user speech: ``backchannel``, ``vocal_tic``, ``non_directed``. Without labels each overlap is
-        an interruption.
-    tick_s : float, default 0.2
-        Resolution of all times, that of the published benchmark.
-    gap_s : float, default 1.0
-        A shorter silence does not end the user's speech.
-
-    Returns
-    -------
-    Interaction
-        ``.metrics()`` and ``.to_frame()`` are tables, ``.plot()`` draws both tracks with each event.
-
-    Raises
-    ------
-    AudioError
-        No audio of either side, or more than an hour.
-
-    Examples
-    --------
-    >>> import rtnb
-    >>> async def measure():
-    ...     async with rtnb.connect("sim", latency="fast") as session:
-    ...         await session.say(rtnb.audio.babble("hello there").audio, rate_hz=24_000, paced=False)
-    ...         return rtnb.interaction(session)
-    >>> import asyncio
-    >>> asyncio.run(measure()).user.shape[0] > 0
-    True
-    """
-    options: dict[str, Any] = {"labels": labels, "tick_s": tick_s, "gap_s": gap_s}
-    if all(hasattr(source, name) for name in ("user", "agent", "rate_hz")):
-        return Interaction.of_tracks(source.user, source.agent, rate_hz=source.rate_hz, **options)
-    if hasattr(source, "heard_audio"):
-        sides = [source.user_audio, source.heard_audio]
-        rate_hz = next((one.rate_hz for one in sides if one is not None), RATE_HZ)
-        user, agent = (() if one is None else one for one in sides)
-        _check_length(1000 * max(len(user), len(agent)) / rate_hz)
-        played = [(start / 1000, stop / 1000) for start, stop in getattr(agent, "spans_ms", ())]
-        return Interaction.of_tracks(user, agent, rate_hz=rate_hz, agent_spans=played, **options)
-    source = getattr(source, "session", source)
-    timeline = Timeline()
-    for row in tuple(getattr(source, "log", source)):
-        timeline.add(row)
-    pieces = [piece for lane in timeline.pieces.values() for piece in lane]
-    if not pieces:
-        raise AudioError("the session has no audio in its log").with_hint(
-            "Over WebRTC the audio does not pass the log: record both sides and use Interaction.of_tracks."
-        )
-    stop_ms = max(piece.stop_ms for piece in pieces)
-    _check_length(stop_ms)
-    user, agent = (_track(timeline.pieces[lane], stop_ms) for lane in ("you", "model"))
-    spans = [(piece.start_ms / 1000, piece.stop_ms / 1000) for piece in timeline.pieces["model"]]
-    return Interaction.of_tracks(user, agent, rate_hz=RATE_HZ, agent_spans=spans, **options)
-
-
-def _check_length(duration_ms: float) -> None:
-    if duration_ms > 60_000 * MAX_MINUTES:
-        came = f"the conversation lasts {duration_ms / 60_000:.0f} minutes"
-        raise AudioError(f"{came}; at most {MAX_MINUTES:g} are analysed").with_hint(
-            "Give a part of it: interaction(session.log[:5000])."
-        )
-
-
-def _track(pieces: Iterable[Any], stop_ms: float) -> Audio:
-    """Return the pieces of one side at their places; contiguous ones are resampled together, without clicks."""
-    track = np.zeros(round(stop_ms * RATE_HZ / 1000) + 1, np.float32)
-    runs: list[tuple[float, int, list[Any]]] = []
-    free_ms = float("-inf")
-    for piece in pieces:
-        if piece.start_ms - free_ms > 1 or piece.rate_hz != runs[-1][1]:
-            runs.append((piece.start_ms, piece.rate_hz, []))
-        runs[-1][2].append(piece.samples)
-        free_ms = piece.stop_ms
-    for start_ms, rate_hz, samples in runs:
-        audio = resample(np.concatenate(samples), from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
-        first = round(start_ms * RATE_HZ / 1000)
-        track[first : first + len(audio)] = audio[: len(track) - first]
-    return track
 
 
 def _speech(audio: Audio, rate_hz: int, gap_s: float) -> list[tuple[float, float]]:

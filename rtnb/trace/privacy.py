@@ -8,12 +8,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from rtnb.audio import codec
+from rtnb.audio import Codec, codec
 from rtnb.client.log import Formats, LogRow
 from rtnb.errors import TraceError
-from rtnb.protocol import events, wire
+from rtnb.protocol import wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
-from rtnb.trace.file import lane_of
+from rtnb.trace.file import CARRIERS
+from rtnb.trace.timeline import Lane
 
 _STRUCTURE = {"type", "object", "status", "role", "model", "voice", "code", "param", "name", "language", "reason"}
 _STRUCTURE |= {"effort", "eagerness", "detail", "output_modalities", "include", "tool_choice", "noise_reduction"}
@@ -40,12 +41,12 @@ class Redaction:
         if audio not in (None, "silence", "tone"):
             raise TraceError(f"audio is {audio!r}; allowed are 'silence', 'tone' and None")
         self._audio, self._text, self._formats = audio, text, Formats()
-        self._played = {"user": 0, "model": 0}
+        self._played: dict[Lane, int] = {"you": 0, "model": 0}
 
     def __call__(self, row: LogRow) -> LogRow:
-        form: Any = self._formats.of(row.event)
-        if (lane := lane_of(row.event)) is not None:
-            return row if self._audio is None else row._replace(event=self._other_audio(row, lane, form.type))
+        form = self._formats.of(row.event)
+        if form is not None:
+            return row if self._audio is None else row._replace(event=self._other_audio(row.event, codec(form.type)))
         if self._text is None:
             return row
         message = self._clean("", wire.parse(wire.encode(row.event)))
@@ -54,17 +55,14 @@ class Redaction:
         registry = CLIENT_EVENTS if row.direction == "sent" else SERVER_EVENTS
         return row._replace(event=wire.decode(message, registry=registry))
 
-    def _other_audio(self, row: LogRow, lane: str, media_type: str) -> Any:
-        event: Any = row.event
-        form, held = codec(media_type), event.audio if lane == "user" else event.delta
-        time_s = (self._played[lane] + np.arange(len(held) // form.bytes_per_sample)) / form.rate_hz
+    def _other_audio(self, event: Any, form: Codec) -> Any:
+        lane, field = CARRIERS[type(event)]
+        n_bytes = len(getattr(event, field))
+        time_s = (self._played[lane] + np.arange(n_bytes // form.bytes_per_sample)) / form.rate_hz
         self._played[lane] += len(time_s)
         loudness = _TONE if self._audio == "tone" else 0.0
         other = form.encode((loudness * np.sin(2 * np.pi * _TONE_HZ * time_s)).astype(np.float32))
-        other = other.ljust(len(held), b"\0")
-        if isinstance(event, events.InputAudioBufferAppend):
-            return replace(event, audio=other)
-        return replace(event, delta=other)
+        return replace(event, **{field: other.ljust(n_bytes, b"\0")})
 
     def _clean(self, name: str, value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -6,9 +6,8 @@ import logging
 import os
 import platform
 import sys
-import time
 import weakref
-from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rtnb.client.log import LogRow
 from rtnb.errors import RtnbError
 from rtnb.redaction import redact
-from rtnb.trace.file import MAX_BYTES, PART, TraceWriter
+from rtnb.trace.file import MAX_BYTES, PART, TraceWriter, write_trace
 from rtnb.trace.rules import findings
 
 if TYPE_CHECKING:
@@ -106,17 +105,14 @@ def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
     The manifest's `dropped` and `notes` say what the log had dropped before.
     """
     target, log = _target_path(path), session.log
-    notes = []
-    if log.dropped:
+    dropped, notes = log.dropped, []
+    if dropped:
         notes.append(
-            f"saved afterwards from the log, which had dropped {log.dropped.events} events and the audio of older ones "
-            f"({log.dropped.audio_bytes} bytes)"
+            f"saved afterwards from the log, which had dropped {dropped.events} events and the audio of older ones "
+            f"({dropped.audio_bytes} bytes)"
         )
-    writer = TraceWriter(target.with_name(target.name + ".saving"), _manifest(session, notes))
-    for row in (*log.context, *log):
-        writer.add(row)
-    writer.manifest["dropped"]["events"] += log.dropped.events
-    writer.finish(target)
+    facts = {"notes": notes, "dropped": {"events": dropped.events}}
+    write_trace(target, _manifest(session) | facts, ((row, True) for row in (*log.context, *log)), {})
     return target
 
 
@@ -124,15 +120,10 @@ def _target_path(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         text = os.path.join(text, "{time}.rtnb")
-    stem, n = text.replace("{time}", time.strftime("%Y-%m-%dT%H-%M-%S")), 1
-    target = Path(stem)
-    while "{time}" in text and (target.exists() or target.with_name(target.name + PART).exists()):
-        n += 1  # several sessions in the same second
-        target = Path(stem).with_stem(f"{Path(stem).stem}-{n}")
-    return target
+    return Path(text.replace("{time}", datetime.now().strftime("%Y-%m-%dT%H-%M-%S-%f")))  # several in a second
 
 
-def _manifest(session: Session, notes: Sequence[str] = ()) -> dict[str, Any]:
+def _manifest(session: Session) -> dict[str, Any]:
     facts: Any = getattr(session.transport, "facts", None)
     first = next(iter((*session.log.context, *session.log)), None)
     return {
@@ -143,5 +134,4 @@ def _manifest(session: Session, notes: Sequence[str] = ()) -> dict[str, Any]:
         "webrtc": session.webrtc,
         "clock": {} if first is None else {"monotonic_s": first.monotonic_s, "wall_time": first.wall_time},
         "audible": ["the user", "the model"],
-        "notes": list(notes),
     }

@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from rtnb.audio import encode_ulaw, resample
+from rtnb.audio import RATE_HZ, encode_ulaw, resample
 from rtnb.audio.pcm import encode_pcm16
 from rtnb.trace.rules import findings
-from rtnb.trace.tracks import RATE_HZ, Track
+from rtnb.trace.tracks import Track
 
 CLIP_MS: Final = 5_000.0
 """Sound is played in pieces of this length (chosen: 240 kB, so that a notebook server passes several per second)."""
@@ -33,8 +33,8 @@ SILENT: Final = 0.001
 """Peak below which a piece is left out of a page: −60 dB full scale (chosen)."""
 
 _MOST_BINS, _MOST_EVENTS = 40_000, 5_000  # of the whole axis (chosen: under 1 MB together)
-_BINS_MS: Final = (5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 30_000)
-"""Durations of a bin of the waveform; each divides a minute, so that a minute is read at a time."""
+_BINS_MS: Final = (5, 10, 20, 50, 100, 200, 500, 1_000, 5_000)
+"""Durations of a bin of the waveform; each divides `CLIP_MS`, which is read at a time."""
 _SCRIPT, _STYLE = (Path(__file__).with_name(f"player.{suffix}").read_text(encoding="utf-8") for suffix in ("js", "css"))
 
 
@@ -43,26 +43,28 @@ def lanes(trace: Any) -> list[Track | None]:
     return [trace.user_audio, trace.heard_audio]
 
 
-def blocks(track: Track | None, block_ms: float = 60_000.0) -> Iterator[Any]:
-    """Yield a track in parts: hours of audio do not fit in memory. None has no parts."""
+def blocks(track: Track | None) -> Iterator[Any]:
+    """Yield a track in parts of `CLIP_MS`: hours of audio do not fit in memory. None has no parts.
+
+    Longer parts take three times as long, because each gets fresh memory (measured).
+    """
     if track is not None:
-        for start_ms in np.arange(0.0, track.duration_ms, block_ms):
-            yield track.read(start_ms, start_ms + block_ms)
+        for start_ms in np.arange(0.0, track.duration_ms, CLIP_MS):
+            yield track.read(start_ms, start_ms + CLIP_MS)
 
 
 def player_data(trace: Any) -> dict[str, Any]:
     """Return what the player shows at once; see `part` for the rest."""
-    noted, log = trace.manifest.get("tracks") or {}, trace.log
+    log, sides = trace.log, zip(("You", "Model"), ("user", "heard"), lanes(trace), strict=True)
     shown = [row for row in log if not row.type.endswith((".delta", ".append"))]
-    missing = [
-        "" if track is not None else (noted.get(name) or {}).get("missing") or "no audio"
-        for name, track in zip(("user", "heard"), lanes(trace), strict=True)
-    ]
     return {
         "title": f"{trace.name}, {trace.duration_ms / 1000:.0f} s",
         "duration_ms": trace.duration_ms,
         "bin_ms": _bin_ms(trace),
-        "lanes": [{"name": name, "missing": why} for name, why in zip(("You", "Model"), missing, strict=True)],
+        "lanes": [
+            {"name": title, "missing": "" if track else trace.manifest["tracks"][name].get("missing", "no audio")}
+            for title, name, track in sides
+        ],
         "speech": [[turn.start_ms, turn.stop_ms] for turn in trace.turns if turn.role == "user" and turn.has_audio],
         "turns": [[turn.role, turn.start_ms, turn.stop_ms, turn.text, turn.status] for turn in trace.turns],
         "events": [
@@ -95,11 +97,9 @@ def part(trace: Any, name: str, *, rate_hz: int = RATE_HZ) -> bytes:
         return _bins(track, round(_bin_ms(trace) * RATE_HZ / 1000))
     start_ms = int(place[1]) * CLIP_MS
     clip = track.read(start_ms, start_ms + CLIP_MS)
-    return (
-        encode_pcm16(clip)
-        if rate_hz == RATE_HZ
-        else encode_ulaw(resample(clip, from_rate_hz=RATE_HZ, to_rate_hz=rate_hz))
-    )
+    if rate_hz == RATE_HZ:
+        return encode_pcm16(clip)
+    return encode_ulaw(resample(clip, from_rate_hz=RATE_HZ, to_rate_hz=rate_hz))
 
 
 def _bin_ms(trace: Any) -> int:
@@ -109,8 +109,8 @@ def _bin_ms(trace: Any) -> int:
 def _bins(track: Track | None, size: int) -> bytes:
     parts = [np.zeros((0, 2), np.float32)]
     for block in blocks(track):
-        grid = np.pad(block, (0, -len(block) % size)).reshape(-1, size)
-        parts.append(np.stack([grid.min(axis=1), grid.max(axis=1)], axis=1))
+        starts = np.arange(0, len(block), size)
+        parts.append(np.stack([np.minimum.reduceat(block, starts), np.maximum.reduceat(block, starts)], axis=1))
     return np.round(127 * np.clip(np.concatenate(parts), -1, 1)).astype(np.int8).tobytes()
 
 
@@ -140,7 +140,7 @@ def to_html(trace: Any, path: str | os.PathLike[str] | None = None, *, max_bytes
 
 def _page(trace: Any, max_bytes: int) -> Iterator[str]:
     data = player_data(trace)
-    sides = enumerate(zip_longest(*(blocks(track, CLIP_MS) for track in lanes(trace)), fillvalue=np.zeros(1)))
+    sides = enumerate(zip_longest(*(blocks(track) for track in lanes(trace)), fillvalue=np.zeros(1)))
     clips = [(index, lane) for index, both in sides for lane, clip in enumerate(both) if np.abs(clip).max() > SILENT]
     clip_bytes = CLIP_MS / 1000 * RATE_HZ * 2 * 4 / 3
     if len(clips) * clip_bytes > max_bytes:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.audio import codec
+from rtnb.audio import Codec, codec
 from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
 from rtnb.errors import AudioError
 from rtnb.protocol import events, wire
@@ -92,50 +92,48 @@ class Facts:
     def __init__(self, rows: Iterable[LogRow]) -> None:
         self.rows: list[LogRow] = []
         """Every row, without audio: a trace reads the audio of hours from its file."""
-        self.done: dict[str, Any] = {}
-        """Response id -> row of its `response.done`."""
         self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
         """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
         self.appended: list[tuple[Any, float, float, float]] = []
         """Row of sent audio, its duration (ms), its peak, and its share of samples at full scale."""
         self.latency = LatencyMeter()
         self._of: dict[type, list[Any]] = defaultdict(list)
-        self._configs: list[tuple[int, SessionConfig]] = [(-1, SessionConfig())]
         self._free_s = 0.0
         formats = Formats(getattr(rows, "context", ()))
         for row in rows:
             with suppress(AudioError):  # a delta that ends in half a sample, whose other half is in the next one
                 self.latency.feed([row])
-            self._add(row, formats)
+            if (form := formats.of(row.event)) is not None:
+                self._add_audio(row, formats.audio_ms(row) or 0.0, codec(form.type))
+            row = row._replace(event=without_audio(row.event)[0])
+            self.rows.append(row)
+            self._of[type(row.event)].append(row)
 
-    def _add(self, row: LogRow, formats: Formats) -> None:
-        ms, form, event = formats.audio_ms(row), formats.of(row.event), row.event
-        row = row._replace(event=without_audio(event)[0])
-        self.rows.append(row)
-        self._of[type(event)].append(row)
-        match event:
-            case events.SessionCreated() | events.SessionUpdated():
-                self._configs.append((row.number, event.session))
-            case events.InputAudioBufferAppend() if len(event.audio) > 1 and form is not None:
-                size = codec(form.type).bytes_per_sample
-                level = np.abs(codec(form.type).decode(event.audio[: len(event.audio) // size * size]))
-                self.appended.append((row, ms or 0.0, float(level.max()), float(np.mean(level > 0.98))))
-            case events.ResponseOutputAudioDelta() if ms:
-                start_s = max(self._free_s, row.monotonic_s)
-                self._free_s = start_s + ms / 1000
-                self.played[event.item_id].append((start_s, self._free_s, row))
-            case events.ConversationItemTruncate():
-                self._free_s = min(self._free_s, row.monotonic_s)
-            case events.ResponseDone():
-                self.done[event.response.id] = row
+    def _add_audio(self, row: LogRow, ms: float, form: Codec) -> None:
+        event: Any = row.event
+        if isinstance(event, events.InputAudioBufferAppend):
+            size = form.bytes_per_sample
+            level = np.abs(form.decode(event.audio[: len(event.audio) // size * size]))
+            if len(level):
+                self.appended.append((row, ms, float(level.max()), float(np.mean(level > 0.98))))
+        elif ms:
+            start_s = max(self._free_s, row.monotonic_s)
+            self._free_s = start_s + ms / 1000
+            self.played[event.item_id].append((start_s, self._free_s, row))
 
     def of(self, *kinds: type) -> list[Any]:
         """Return the rows with events of these classes, in order."""
         return sorted((row for kind in kinds for row in self._of[kind]), key=lambda row: int(row.number))
 
+    def done(self, status: str) -> list[tuple[Any, Any]]:
+        """Return the rows of the ends of responses with a status, each with its details."""
+        ends = [(row, row.event.response) for row in self._of[events.ResponseDone]]
+        return [(row, response.status_details or None) for row, response in ends if response.status == status]
+
     def config(self, row: LogRow) -> SessionConfig:
         """Return the settings in force when an event passed."""
-        return next(config for number, config in reversed(self._configs) if number <= row.number)
+        confirmed = reversed(self.of(events.SessionCreated, events.SessionUpdated))
+        return next((one.event.session for one in confirmed if one.number <= row.number), SessionConfig())
 
     def detection(self, row: LogRow, name: str, default: Any) -> Any:
         """Return a setting of the turn detection in force; the default where it is not set or another kind has none."""
@@ -150,10 +148,6 @@ class Facts:
     def is_over(self, row: LogRow) -> bool:
         """Return whether the log goes on long enough after a row to show what is missing."""
         return self.rows[-1].monotonic_s >= row.monotonic_s + PATIENCE_S
-
-    def ms(self, row: LogRow) -> float:
-        """Return the time of a row, ms since the first one."""
-        return 1000 * (row.monotonic_s - self.rows[0].monotonic_s)
 
     def refused(self) -> Iterator[tuple[Any, Any]]:
         """Yield each `error` of the service and the client event that caused it, None where it names none."""
@@ -209,7 +203,8 @@ def findings(source: Any) -> Findings:
         raise TypeError(f"findings() takes a session, a trace or an event log, got {type(source).__name__}")
     facts, found = Facts(rows), []
     first, stop = (log[0].number, log[-1].number) if log else (0, 0)  # of a part of a trace
-    time_of = getattr(source, "time_of", facts.ms)
+    start_s = facts.rows[0].monotonic_s if log else 0.0
+    time_of = getattr(source, "time_of", lambda row: 1000 * (row.monotonic_s - start_s))
     for id, (severity, next_step, function) in RULES.items():
         for text, *about in function(facts):
             if first <= about[0].number <= stop:
@@ -291,17 +286,12 @@ def _update_changed(facts: Facts) -> Iterator[Hit]:
 
 @_rule("warning", "Raise silence_duration_ms, or use semantic_vad; rtnb.recommend finds a setting for your speech.")
 def _user_cut_off(facts: Facts) -> Iterator[Hit]:
-    stop, started = None, events.InputAudioBufferSpeechStarted
-    for row in facts.of(events.SessionCreated, started, events.InputAudioBufferSpeechStopped):
-        if stop is not None and isinstance(row.event, started):
-            onset_ms = row.event.audio_start_ms + facts.detection(row, "prefix_padding_ms", 300)
+    started, stopped = events.InputAudioBufferSpeechStarted, events.InputAudioBufferSpeechStopped
+    for stop, start in pairwise(facts.of(events.SessionCreated, started, stopped)):
+        if isinstance(stop.event, stopped) and isinstance(start.event, started):
+            onset_ms = start.event.audio_start_ms + facts.detection(start, "prefix_padding_ms", 300)
             if (pause_ms := max(0, onset_ms - stop.event.audio_end_ms)) <= RESUMED_MS:
-                yield (
-                    f"A turn ended, and the user went on speaking {pause_ms} ms later: the turn was cut off.",
-                    stop,
-                    row,
-                )
-        stop = row if isinstance(row.event, events.InputAudioBufferSpeechStopped) else None
+                yield f"A turn ended, and the user went on speaking {pause_ms} ms later: it was cut off.", stop, start
 
 
 @_rule("warning", "Use headphones or echo cancellation, or raise the threshold of turn detection.")
@@ -356,15 +346,12 @@ def _playback_starved(facts: Facts) -> Iterator[Hit]:
 @_rule("warning", "Call session.interrupt(), or send conversation.item.truncate with the time that was played.")
 def _barge_in_not_truncated(facts: Facts) -> Iterator[Hit]:
     cut = {row.event.item_id for row in facts.of(events.ConversationItemTruncate, events.ConversationItemTruncated)}
+    whole = [(pieces[0], pieces[-1]) for item_id, pieces in facts.played.items() if item_id not in cut]
     for row in facts.of(events.InputAudioBufferSpeechStarted):
-        for item_id, pieces in facts.played.items() if facts.detection(row, "interrupt_response", True) else ():
-            left_s = pieces[-1][1] - row.monotonic_s
-            if pieces[0][0] < row.monotonic_s and left_s > 0.2 and item_id not in cut:
-                yield (
-                    f"The user interrupted an answer; the model takes its last {left_s:.1f} s as heard.",
-                    row,
-                    pieces[-1][2],
-                )
+        for (start_s, *_), (_, stop_s, last) in whole if facts.detection(row, "interrupt_response", True) else ():
+            if start_s < row.monotonic_s < stop_s - 0.2:
+                left_s = stop_s - row.monotonic_s
+                yield f"The user interrupted an answer; the model takes its last {left_s:.1f} s as heard.", row, last
 
 
 @_rule("warning", "Send input_audio_buffer.commit and response.create, or turn on turn detection.")
@@ -410,26 +397,25 @@ def _transcription_failed(facts: Facts) -> Iterator[Hit]:
 # --- tools ------------------------------------------------------------------------------------------------------------
 
 
-def _calls(facts: Facts) -> Iterator[tuple[Any, Any, str]]:
-    """Yield each function call of the model: its row, the row of the end of its response, and that one's status."""
+def _calls(facts: Facts, status: str) -> Iterator[tuple[Any, Any]]:
+    """Yield each function call in a response that ended with a status, and the row of that end."""
+    ends = {row.event.response.id: row for row, _ in facts.done(status)}
     for row in facts.of(events.ResponseOutputItemDone):
-        done = facts.done.get(row.event.response_id)
-        if row.event.item.type == "function_call" and done is not None:
-            yield row, done, str(done.event.response.status or "")
+        if row.event.item.type == "function_call" and row.event.response_id in ends:
+            yield row, ends[row.event.response_id]
 
 
 @_rule("note", "Run functions only after response.done with status completed (session.tools does).")
 def _tool_call_cancelled(facts: Facts) -> Iterator[Hit]:
-    for row, done, status in _calls(facts):
-        if status == "cancelled":
-            yield f"The call of {row.event.item.name} was cancelled with its response.", row, done
+    for row, done in _calls(facts, "cancelled"):
+        yield f"The call of {row.event.item.name} was cancelled with its response.", row, done
 
 
 @_rule("warning", "Send a function_call_output with its call_id, or register the function with session.tools.")
 def _tool_call_unanswered(facts: Facts) -> Iterator[Hit]:
     answered = {row.event.item.call_id for row in facts.of(events.ConversationItemCreate)}
-    for row, done, status in _calls(facts):
-        if status == "completed" and row.event.item.call_id not in answered and facts.is_over(done):
+    for row, done in _calls(facts, "completed"):
+        if row.event.item.call_id not in answered and facts.is_over(done):
             yield f"The call of {row.event.item.name} got no output within {PATIENCE_S:.0f} s.", row, done
 
 
@@ -438,9 +424,9 @@ def _tool_call_unanswered(facts: Facts) -> Iterator[Hit]:
 
 def _inputs(facts: Facts) -> list[tuple[Any, int]]:
     """Return the input tokens of each response of the conversation, with the row of its end."""
-    rows = [row for row in facts.done.values() if row.event.response.conversation_id is not None]
-    used = [(row, row.event.response.usage) for row in rows]
-    return [(row, int(usage.input_tokens)) for row, usage in used if usage and usage.input_tokens]
+    ends = [(row, row.event.response) for row in facts.of(events.ResponseDone)]
+    used = [(row, one.usage) for row, one in ends if one.usage and one.conversation_id is not None]
+    return [(row, int(usage.input_tokens)) for row, usage in used if usage.input_tokens]
 
 
 @_rule("warning", "Repeat what must not be forgotten in the instructions, or set truncation with a retention ratio.")
@@ -456,12 +442,9 @@ def _context_truncated(facts: Facts) -> Iterator[Hit]:
 def _token_growth(facts: Facts) -> Iterator[Hit]:
     inputs = _inputs(facts)
     if len(inputs) >= 8 and inputs[-1][1] > max(MANY_TOKENS, 4 * inputs[0][1]):
-        total, (first, least), (last, most) = sum(tokens for _, tokens in inputs), inputs[0], inputs[-1]
-        yield (
-            f"Each answer reads all before it: {least} tokens at first, {most} at last, {total} together.",
-            last,
-            first,
-        )
+        (first, least), (last, most), total = inputs[0], inputs[-1], sum(tokens for _, tokens in inputs)
+        text = f"Each answer reads all before it: {least} tokens at first, {most} at last, {total} together."
+        yield text, last, first
 
 
 @_rule("warning", "Wait until the limit is reset, or ask for a higher quota.")
@@ -492,18 +475,14 @@ def _reason(error: Any) -> str:
 
 @_rule("error", "Read the reason; a rate limit or a server error passes, ask again later.")
 def _response_failed(facts: Facts) -> Iterator[Hit]:
-    for row in facts.done.values():
-        if row.event.response.status == "failed":
-            details = row.event.response.status_details
-            yield f"A response failed: {_reason(details and details.error)}.", row
+    for row, details in facts.done("failed"):
+        yield f"A response failed: {_reason(details and details.error)}.", row
 
 
 @_rule("warning", "Raise max_output_tokens, or ask for shorter answers; a content filter needs another wording.")
 def _response_incomplete(facts: Facts) -> Iterator[Hit]:
-    for row in facts.done.values():
-        if row.event.response.status == "incomplete":
-            details = row.event.response.status_details
-            yield f"An answer is incomplete: {(details and details.reason) or 'no reason'}.", row
+    for row, details in facts.done("incomplete"):
+        yield f"An answer is incomplete: {(details and details.reason) or 'no reason'}.", row
 
 
 @_rule("error", "Read the message. After an active response, wait for response.done (session.ask does).")

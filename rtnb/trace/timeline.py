@@ -10,18 +10,18 @@ A long session forgets its oldest parts: the newest `AUDIO_BYTES` of audio can b
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import codec
+from rtnb.audio import Codec, codec
 from rtnb.audio.decimate import BinTrack, min_max
 from rtnb.audio.pcm import to_int16
 from rtnb.client.log import Formats, LogRow
 from rtnb.protocol import events
-from rtnb.protocol.values import AudioFormat
 
 Lane = Literal["you", "model"]
 Samples = npt.NDArray[np.int16]
@@ -39,7 +39,9 @@ AUDIO_BYTES: Final = 64 * 2**20
 MAX_STRETCHES: Final = 3_000
 """Speech, responses and items that are kept: hours of conversation (chosen)."""
 _JITTER_MS: Final = 250.0
-"""A chunk that ends at most this long after the one before it should have is its continuation (chosen)."""
+"""A chunk that comes at most so late goes on where the one before it ended (chosen)."""
+_DRIFT_MS, _DRIFT_CHUNKS = 40.0, 20
+"""Where each of so many chunks comes later than that, the microphone's clock is slow: the audio moves (chosen)."""
 
 
 @dataclass(slots=True)
@@ -48,11 +50,18 @@ class Piece:
 
     lane: Lane
     start_ms: float
-    samples: Samples
-    rate_hz: int
+    samples: Any
+    """int16, shape (n_samples,); of a trace, the places of its samples in the file."""
+    form: Codec
+    item_id: str = ""
+    """Of received audio."""
     index: int = 0
     """Its first bin."""
     n_bins: int = 0
+
+    @property
+    def rate_hz(self) -> int:
+        return self.form.rate_hz
 
     @property
     def stop_ms(self) -> float:
@@ -95,6 +104,8 @@ class Timeline:
         """Item id -> odd byte at the end of its audio: half a sample, whose other half is in the next delta."""
         self._audio_bytes = 0
         self._n_speech = 0
+        self._late_ms: deque[float] = deque(maxlen=_DRIFT_CHUNKS)
+        """Lateness of the newest chunks of sent audio."""
         self._sent: dict[float, float] = {}
         """Runs of sent audio: ms of all audio sent before -> where on the axis it went on."""
         self._sent_ms = 0.0
@@ -113,11 +124,11 @@ class Timeline:
         self._start_s = row.monotonic_s if self._start_s is None else self._start_s
         now_ms = self.now_ms = max(self.now_ms, self.ms(row))
         event: Any = row.event
-        if (form := self._formats.of(event)) is not None:
+        if (found := self._formats.of(event)) is not None:
+            form = codec(found.type)
             if isinstance(event, events.InputAudioBufferAppend):
-                return self._sent_piece(self._decoded(event.audio, form, ""), form.rate_hz, now_ms)
-            samples = self._decoded(event.delta, form, event.item_id)
-            return self._received_piece(samples, form.rate_hz, now_ms, event.item_id)
+                return self._sent_piece(self._decoded(event.audio, form, ""), form, now_ms)
+            return self._received_piece(self._decoded(event.delta, form, event.item_id), form, now_ms, event.item_id)
         if isinstance(event, events.InputAudioBufferSpeechStarted):
             self._on_speech_started(event, now_ms)
         elif isinstance(event, events.InputAudioBufferSpeechStopped):
@@ -149,9 +160,9 @@ class Timeline:
                 used = max(used, begin + len(samples))
         return np.clip(mixed[:used], -32_768, 32_767).astype(np.int16)
 
-    def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> Samples:
-        if form.type != "audio/pcm":
-            return to_int16(codec(form.type).decode(data))
+    def _decoded(self, data: bytes, form: Codec, stream: str) -> Samples:
+        if form.bytes_per_sample == 1:
+            return to_int16(form.decode(data))
         data = self._halves.pop(stream, b"") + data
         if len(data) % 2:
             _put(self._halves, stream, data[-1:])
@@ -167,10 +178,10 @@ class Timeline:
         if piece.stop_ms < AXIS_MS and len(piece.samples):
             self._draw(piece)
         self.pieces[piece.lane].append(piece)
-        self._audio_bytes += piece.samples.nbytes
+        self._audio_bytes += 2 * len(piece.samples)
         while self._audio_bytes > AUDIO_BYTES:
             oldest = min((pieces for pieces in self.pieces.values() if pieces), key=lambda pieces: pieces[0].start_ms)
-            self._audio_bytes -= oldest[0].samples.nbytes
+            self._audio_bytes -= 2 * len(oldest[0].samples)
             self.dropped_ms = max(self.dropped_ms, oldest.pop(0).stop_ms)
         return piece
 
@@ -191,16 +202,23 @@ class Timeline:
 
     # --- sent audio ---------------------------------------------------------------------------------------------------
 
-    def _sent_piece(self, samples: Samples, rate_hz: int, now_ms: float) -> Piece:
-        pieces, length_ms = self.pieces["you"], 1000 * len(samples) / rate_hz
+    def _sent_piece(self, samples: Samples, form: Codec, now_ms: float) -> Piece:
+        """Place sent audio; its network delay varies, so chunks are joined, but lateness that stays is corrected.
+
+        Chunks of 100 ms that come 50 ms late lie 50 ms early on the axis; after 20 of them the next lies 50 ms later.
+        """
+        pieces, length_ms = self.pieces["you"], 1000 * len(samples) / form.rate_hz
         start_ms = max(0.0, now_ms - length_ms)
         free_ms = pieces[-1].stop_ms if pieces else float("-inf")
-        if free_ms >= start_ms - _JITTER_MS:
-            start_ms = free_ms
-        else:
+        if start_ms - free_ms <= _JITTER_MS:
+            self._late_ms.append(start_ms - free_ms)
+            least_ms = min(self._late_ms) if len(self._late_ms) == _DRIFT_CHUNKS else 0.0
+            start_ms = free_ms + (least_ms if least_ms > _DRIFT_MS else 0.0)
+        if start_ms != free_ms:
+            self._late_ms.clear()
             _put(self._sent, self._sent_ms, start_ms)
         self._sent_ms += length_ms
-        return self._kept(Piece("you", start_ms, samples, rate_hz))
+        return self._kept(Piece("you", start_ms, samples, form))
 
     def _axis_ms(self, sent_ms: float, now_ms: float) -> float:
         """Return where a moment of the sent audio lies on the axis; without such audio (WebRTC), now."""
@@ -217,12 +235,12 @@ class Timeline:
 
     # --- received audio -----------------------------------------------------------------------------------------------
 
-    def _received_piece(self, samples: Samples, rate_hz: int, now_ms: float, item_id: str) -> Piece | None:
+    def _received_piece(self, samples: Samples, form: Codec, now_ms: float, item_id: str) -> Piece | None:
         pieces, item = self.pieces["model"], self.items.get(item_id)
         if item is not None and item.heard_ms is not None:
             return None  # it was cut before: this is not played
         start_ms = now_ms if not pieces else max(now_ms, pieces[-1].stop_ms)
-        piece = self._kept(Piece("model", start_ms, samples, rate_hz))
+        piece = self._kept(Piece("model", start_ms, samples, form, item_id))
         item = _put(self.items, item_id, self._stretch(f"i{item_id}", start_ms))
         item.stop_ms = piece.stop_ms
         item.audio_ms += piece.stop_ms - piece.start_ms
@@ -238,7 +256,7 @@ class Timeline:
         while pieces and pieces[-1].stop_ms > stop_ms:
             last = pieces.pop()
             heard = last.samples[: max(0, round((stop_ms - last.start_ms) * last.rate_hz / 1000))]
-            self._audio_bytes -= last.samples.nbytes - heard.nbytes
+            self._audio_bytes -= 2 * (len(last.samples) - len(heard))
             if len(heard):
                 last.samples = heard
                 pieces.append(last)

@@ -2,70 +2,49 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
+from math import inf
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.audio import Audio, resample
+from rtnb.audio import Audio
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError, TraceError
 from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
 from rtnb.protocol.values import SessionConfig
-from rtnb.trace.conversation import Entries, Entry, to_text
+from rtnb.trace.conversation import Entries, Entry, ids_of, to_text
 from rtnb.trace.export import export
-from rtnb.trace.file import Lane, TraceFile, TraceWriter, lane_of
-from rtnb.trace.interaction import Interaction, interaction
+from rtnb.trace.file import CARRIERS, TraceFile, write_trace
+from rtnb.trace.interaction import Interaction
 from rtnb.trace.privacy import Redaction
 from rtnb.trace.report import to_html
-from rtnb.trace.rules import Findings, findings
-from rtnb.trace.tracks import RATE_HZ, Layout, Track
+from rtnb.trace.rules import findings
+from rtnb.trace.timeline import Lane
+from rtnb.trace.tracks import Layout, Track
 
 
 class _Content(NamedTuple):
     rows: list[LogRow]
     """Every row, without audio."""
-    spans: dict[int, tuple[Lane, int, int]]
-    """Number of a row -> lane, first byte (-1: lost) and bytes of its audio."""
+    places: dict[int, range]
+    """Number of a row -> bytes of its audio in the track; negative where it is lost."""
     played: dict[str, tuple[float, float]]
     """Item -> time and milliseconds of the first report of a speaker."""
 
 
 _CONFIRMED = events.SessionCreated | events.SessionUpdated
 _PLACING = _CONFIRMED | events.ConversationItemTruncate | events.InputAudioBufferSpeechStarted
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A message of the conversation on the clock of its trace."""
-
-    role: str
-    """``user``, ``assistant``, ``system`` or ``tool``."""
-    start_ms: float
-    stop_ms: float
-    text: str
-    item_id: str
-    response_id: str
-    """Of an answer or a tool call; else empty."""
-    status: str
-    """As of `Entry`: ``complete``, ``interrupted``, ``not transcribed``, ``failed`` …"""
-    detail: str
-    note: str
-    has_audio: bool
-    heard_share: float | None
-    """Of an interrupted answer: the share of its audio that was heard, 0 to 1."""
-    call_id: str
 
 
 class Trace:
@@ -89,25 +68,17 @@ class Trace:
         self._file = TraceFile(source)
         self.manifest: dict[str, Any] = self._file.manifest
         """Facts about the session: version, target, settings over time; ``tracks`` says why a track is missing."""
-        self._window: tuple[float, float] | None = None
-        if (window := self.manifest.get("window_ms")) is not None:
-            self._window = float(window[0]), float(window[1])
+        try:
+            self._zero_ms, self._stop_ms = map(float, self.manifest.get("window_ms") or (0.0, inf))
+        except (TypeError, ValueError) as error:
+            raise TraceError(f"Cannot open the trace {self._file.name}: its window_ms is damaged ({error}).") from error
 
     # --- events -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _content(self) -> _Content:
-        collects = gc.isenabled()
-        gc.disable()  # nothing here is garbage, and searching for it again and again takes half of the time
-        try:
-            return self._read()
-        finally:
-            if collects:
-                gc.enable()
-
-    def _read(self) -> _Content:
         content = _Content([], {}, {})
-        ends: dict[Lane, int] = {"user": 0, "model": 0}
+        ends: dict[Lane, int] = {"you": 0, "model": 0}
         for line in self._file.lines():
             number = len(content.rows)
             try:
@@ -116,12 +87,14 @@ class Trace:
                     content.played.setdefault(str(line["item_id"]), report)
                     continue
                 row = _row(line, number)
-                if (lane := lane_of(row.event)) is not None:
-                    size, lost = int(line["audio_bytes"]), line.get("lost") is True
+                if type(row.event) in CARRIERS:
+                    lane, _ = CARRIERS[type(row.event)]
+                    size = int(line.get("audio_bytes", 0))
                     if not 0 <= size <= 2**31:
                         raise ValueError(f"audio_bytes is {size}")
-                    content.spans[number] = lane, -1 if lost else ends[lane], size
-                    ends[lane] += 0 if lost else size
+                    start = -size - 2 if row.audio_dropped_bytes else ends[lane]
+                    content.places[number] = range(start, start + size)
+                    ends[lane] = max(ends[lane], start + size)
             except (ValueError, TypeError, KeyError, AttributeError, RtnbError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 raise TraceError(f"Cannot read event {number} of the trace {self._file.name} ({reason}).") from error
@@ -133,7 +106,7 @@ class Trace:
         """Every event, without secrets and without audio."""
         rows = self._content.rows
         log = EventLog.of(rows, start_s=(rows[0].monotonic_s if rows else 0.0) + self._zero_ms / 1000)
-        if self._window is None:
+        if self._stop_ms == inf:
             return log
         inside = [row.number for row in rows if self._is_inside(self._layout.ms(row))]
         return log[inside[0] : inside[-1] + 1] if inside else log[:0]
@@ -145,40 +118,33 @@ class Trace:
 
     def rows(self) -> Iterator[LogRow]:
         """Yield every row with its audio, as the session's own log had it."""
-        rows, spans, _ = self._content
-        for row in rows:
-            if (span := spans.get(row.number)) is None or span[1] < 0:
-                yield row
-                continue
-            audio = self._file.audio(span[0], span[1], span[1] + span[2])
-            name = "audio" if span[0] == "user" else "delta"
-            yield row._replace(event=replace(row.event, **{name: audio}))  # type: ignore[arg-type]
+        for row in self._content.rows:
+            place = self._content.places.get(row.number)
+            if place and place.start >= 0:
+                lane, field = CARRIERS[type(row.event)]
+                audio = {field: self._file.audio(lane, place.start, place.stop)}
+                row = row._replace(event=replace(row.event, **audio))  # type: ignore[arg-type]
+            yield row
 
     # --- the clock ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def _layout(self) -> Layout:
-        layout, (rows, spans, _) = Layout(), self._content
-        for row in rows:
-            layout.take(row, spans.get(row.number))
+        layout = Layout()
+        for row in self._content.rows:
+            layout.take(row, self._content.places.get(row.number))
         return layout
 
-    @property
-    def _zero_ms(self) -> float:
-        return 0.0 if self._window is None else self._window[0]
-
     def _is_inside(self, start_ms: float, stop_ms: float | None = None) -> bool:
-        first, last = self._window or (0.0, float("inf"))
-        return start_ms <= last and (start_ms if stop_ms is None else stop_ms) >= first
+        return start_ms <= self._stop_ms and (start_ms if stop_ms is None else stop_ms) >= self._zero_ms
 
     @cached_property
     def duration_ms(self) -> float:
         """Time from the first event to the last event or the end of the audio."""
-        if self._window is not None:
-            return self._window[1] - self._window[0]
         layout = self._layout
         ends = [pieces[-1].stop_ms for pieces in (*layout.pieces.values(), layout.received) if pieces]
-        return max([layout.now_ms, *ends])
+        stop_ms = max([layout.now_ms, *ends]) if self._stop_ms == inf else self._stop_ms
+        return stop_ms - self._zero_ms
 
     def cut(self, start_ms: float, stop_ms: float) -> Trace:
         """Return a part of the trace, whose clock begins at `start_ms`."""
@@ -187,34 +153,28 @@ class Trace:
         part = object.__new__(type(self))
         part._file, part.manifest = self._file, self.manifest
         part.__dict__.update({name: self.__dict__[name] for name in ("_content", "_layout") if name in self.__dict__})
-        part._window = self._zero_ms + start_ms, self._zero_ms + min(stop_ms, self.duration_ms)
+        part._zero_ms = self._zero_ms + start_ms
+        part._stop_ms = self._zero_ms + min(stop_ms, self.duration_ms)
         return part
 
     # --- what was said ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _entries(self) -> list[Entry]:
+    def turns(self) -> list[Entry]:
+        """The messages of the conversation, in order, on the clock of the trace."""
         entries = Entries(self._layout)
         for row in self._content.rows:
             entries.add(row)
-        return [one for one in entries.timed() if self._is_inside(one.start_ms, max(one.stop_ms or 0.0, one.start_ms))]
-
-    @cached_property
-    def turns(self) -> list[Turn]:
-        """The messages of the conversation, in order."""
-        turns = []
-        for entry in self._entries:
-            held = {name: value for name, value in vars(entry).items() if name in Turn.__dataclass_fields__}
-            held |= {"item_id": entry.id, "response_id": self._layout.response_of.get(entry.id, "")}
-            held["start_ms"] -= self._zero_ms
-            held["stop_ms"] = max(held["start_ms"], (entry.stop_ms or entry.start_ms) - self._zero_ms)
-            turns.append(Turn(**held))
+        turns = [turn for turn in entries.timed() if self._is_inside(turn.start_ms, max(turn.stop_ms, turn.start_ms))]
+        for turn in turns:
+            turn.start_ms -= self._zero_ms
+            turn.stop_ms = max(turn.start_ms, turn.stop_ms - self._zero_ms)
         return turns
 
     @property
     def transcript(self) -> str:
         """Text with a paragraph per message; words that were not played are in brackets."""
-        return to_text(self._entries)
+        return to_text(self.turns)
 
     # --- audio --------------------------------------------------------------------------------------------------------
 
@@ -250,22 +210,6 @@ class Trace:
         silence = Track(None, (), duration_ms=self.duration_ms)
         return np.stack([(self.user_audio or silence)[:], (self.heard_audio or silence)[:]], axis=1)
 
-    def audio_of(self, item_id: str) -> Audio:
-        """Return all audio of an answer's item as it was received, as `Response.audio` does: float32, 24 kHz.
-
-        Raises
-        ------
-        TraceError
-            The trace has no audio of it.
-        """
-        spans: list[Any] = [piece.samples for piece in self._layout.received]
-        spans = [span for span in spans if span.item_id == item_id and span.start >= 0]
-        if not spans:
-            raise TraceError(f"the trace has no audio of the item {item_id!r}; trace.turns lists the items")
-        pieces = [self._file.audio(span.lane, span.start, span.byte(len(span))) for span in spans]
-        audio, rate_hz = spans[0].form.decode(b"".join(pieces)), spans[0].form.rate_hz
-        return audio if rate_hz == RATE_HZ else resample(audio, from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
-
     # --- settings and measures ----------------------------------------------------------------------------------------
 
     @cached_property
@@ -278,10 +222,7 @@ class Trace:
         """Return the settings in force at a time; before the first ones they are empty."""
         return next((config for at_ms, config in reversed(self.settings) if at_ms <= t_ms), SessionConfig())
 
-    @cached_property
-    def interaction(self) -> Interaction:
-        """Responses, interruptions, yields and overlaps, measured on both tracks."""
-        return interaction(self)
+    interaction = cached_property(Interaction.of_trace)
 
     @cached_property
     def latency(self) -> LatencyMeter:
@@ -324,25 +265,22 @@ class Trace:
         facts = {"audible": self.manifest.get("audible", []) if audio is None else []}
         redaction, file = Redaction(audio, text), TemporaryFile()  # noqa: SIM115
         self._copy(file, redaction, facts | {"notes": notes})
-        copy = type(self)(file)
-        weakref.finalize(copy, file.close)
-        return copy
+        return _owning(file)
 
     def _copy(self, target: Any, change: Callable[[LogRow], LogRow], facts: dict[str, Any]) -> None:
-        shown = {entry.id for entry in self._entries}
-        shown |= {self._layout.response_of.get(item_id, "") for item_id in shown} - {""}
-        layout = Layout()
-        with TemporaryDirectory() as folder:
-            writer = TraceWriter(Path(folder) / "trace", self.manifest | facts | {"window_ms": self._window})
+        shown = {id for turn in self.turns for id in (turn.item_id, turn.response_id) if id}
+
+        def rows() -> Iterator[tuple[LogRow, bool]]:
+            layout = Layout()
             for row in self.rows():
-                piece = layout.take(row, self._content.spans.get(row.number))
-                near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(_ids(row.event))
+                piece = layout.take(row, self._content.places.get(row.number))
+                near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(ids_of(row.event))
                 near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
                 if near or piece is not None or isinstance(row.event, _PLACING):
-                    writer.add(change(row), keep_audio=near)
-            for item_id, (at_s, played_ms) in self._content.played.items():
-                writer.mark(item_id, played_ms, at_s)
-            writer.finish(target)
+                    yield change(row), near
+
+        window_ms = None if self._stop_ms == inf else (self._zero_ms, self._stop_ms)
+        write_trace(target, self.manifest | facts | {"window_ms": window_ms}, rows(), self._content.played)
 
     # --- views --------------------------------------------------------------------------------------------------------
 
@@ -355,17 +293,9 @@ class Trace:
         """Return the time of an event on the clock of the trace, ms."""
         return self._layout.ms(row) - self._zero_ms
 
-    def findings(self) -> Findings:
-        """Search the trace for mistakes and surprises: see `rtnb.trace.findings`."""
-        return findings(self)
-
-    def to_html(self, path: str | os.PathLike[str] | None = None, **options: Any) -> str | None:
-        """Write the trace as one page that plays it, or return the page: see `rtnb.trace.report.to_html`."""
-        return to_html(self, path, **options)
-
-    def export(self, path: str | os.PathLike[str]) -> Path:
-        """Write the trace as a file of another program, by its suffix: see `rtnb.trace.export.export`."""
-        return export(self, path)
+    findings = findings
+    to_html = to_html
+    export = export
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         # The widget lies above this room, so it is looked up only where a cell shows a trace.
@@ -390,22 +320,63 @@ class Trace:
         self.close()
 
 
+def interaction(source: Any, **options: Any) -> Interaction:
+    """Measure the interaction in a session: responses, interruptions, yields, backchannels, overlaps.
+
+    The user's track is the audio that was sent, the agent's the audio as it was played: interrupted answers end where
+    they were cut.
+
+    Parameters
+    ----------
+    source : Session, EventLog or Trace
+        Of a session, what its log still holds.
+    **options
+        `labels`, `tick_s` and `gap_s` of `Interaction.of_tracks`.
+
+    Returns
+    -------
+    Interaction
+        ``.metrics()`` and ``.to_frame()`` are tables, ``.plot()`` draws both tracks with each event.
+
+    Raises
+    ------
+    AudioError
+        No audio of either side, or more than an hour.
+
+    Examples
+    --------
+    >>> import rtnb
+    >>> async def measure():
+    ...     async with rtnb.connect("sim", latency="fast") as session:
+    ...         await session.say(rtnb.audio.babble("hello there").audio, rate_hz=24_000, paced=False)
+    ...         return rtnb.interaction(session)
+    >>> import asyncio
+    >>> asyncio.run(measure()).user.shape[0] > 0
+    True
+    """
+    if isinstance(source, Trace):
+        return Interaction.of_trace(source, **options)
+    log, file = getattr(source, "log", source), TemporaryFile()  # noqa: SIM115
+    start_s = log[0].monotonic_s if log else 0.0
+    rows = (row._replace(monotonic_s=max(start_s, row.monotonic_s)) for row in (*log.context, *log))
+    write_trace(file, {}, ((row, True) for row in rows), {})
+    with _owning(file) as trace:
+        return Interaction.of_trace(trace, **options)
+
+
+def _owning(file: IO[bytes]) -> Trace:
+    trace = Trace(file)
+    weakref.finalize(trace, file.close)
+    return trace
+
+
 def _row(line: dict[str, Any], number: int) -> LogRow:
     direction: Literal["sent", "received"] = "sent" if line["direction"] == "sent" else "received"
-    message, dropped = line["event"], int(line.get("audio_dropped_bytes", 0))
-    event: Any = None
-    if "audio_bytes" in line:
-        dropped = int(line["audio_bytes"]) if line.get("lost") else 0
-        if direction == "sent" and len(message) == 2 and isinstance(event_id := message.get("event_id"), str):
-            event = events.InputAudioBufferAppend(audio=b"", event_id=event_id)  # most events of a long session
-        message = {**message, ("audio" if direction == "sent" else "delta"): ""}
-    if event is None:
+    message, event_id = line["event"], line["event"].get("event_id")
+    if message["type"] == events.InputAudioBufferAppend.type and len(message) == 3 and isinstance(event_id, str):
+        event: Any = events.InputAudioBufferAppend(audio=b"", event_id=event_id)  # most events of a long session
+    else:
         event = wire.decode(message, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
+    dropped_bytes = int(line.get("audio_bytes", 0)) if line.get("lost") else 0
     times = float(line["monotonic_s"]), float(line["wall_time"])
-    return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, dropped)
-
-
-def _ids(event: Any) -> set[Any]:
-    """Return the ids of the item and the response that an event is about."""
-    values = [getattr(getattr(event, name, None), "id", None) for name in ("item", "response")]
-    return {getattr(event, "item_id", None), getattr(event, "response_id", None), *values} - {None, ""}
+    return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, dropped_bytes)

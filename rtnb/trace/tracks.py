@@ -8,92 +8,54 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
-from rtnb.audio import Audio, Codec, codec, resample
+from rtnb.audio import RATE_HZ, Audio, Codec, resample
 from rtnb.client.log import LogRow
 from rtnb.errors import TraceError
-from rtnb.protocol.values import AudioFormat
-from rtnb.trace.file import Lane, TraceFile
+from rtnb.trace.file import TraceFile
 from rtnb.trace.timeline import Piece, Timeline
 
-RATE_HZ: Final = 24_000
-"""Rate of every track; G.711 is resampled to it."""
 LONGEST_MS: Final = 7 * 24 * 3_600_000.0
 """Longest trace that is laid out (chosen: a week; the clock of a damaged file can claim more)."""
 _MARGIN: Final = 160
 """Samples at 8 kHz beside a part that is resampled: 20 ms, longer than the filter, so that parts join smoothly."""
 
 
-@dataclass(slots=True)
-class Span:
-    """Audio in a raw file; it stands for samples where `Timeline` wants an array."""
-
-    lane: Lane
-    start: int
-    """First byte; -1 where the file does not have the audio."""
-    length: int
-    """Samples."""
-    form: Codec
-    item_id: str
-
-    nbytes = 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, part: slice) -> Span:
-        start, stop, _ = part.indices(self.length)
-        return replace(self, start=self.byte(start), length=max(0, stop - start))
-
-    def byte(self, sample: int) -> int:
-        """Return where a sample lies in the file."""
-        return -1 if self.start < 0 else self.start + sample * self.form.bytes_per_sample
-
-
 class Layout(Timeline):
-    """Places the audio of a trace; feed it every row."""
+    """Places the audio of a trace; feed it every row. The samples of its pieces are the places of their bytes.
+
+    Each place is a range: ``range(4800, 9600, 2)`` is 2,400 samples of 16 bits. It is negative for audio that is lost.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.received: list[Piece] = []
         """Audio of the model with the parts that were not heard."""
-        self.response_of: dict[str, str] = {}
-        """Item id -> response id."""
-        self._span: tuple[Lane, int, int] = ("user", 0, 0)
-        self._received_stop: dict[str, float] = {}
-        self._odd: dict[str, int] = {}
-        """Item id -> place of half a sample at the end of its audio."""
+        self._place = range(0)
 
-    def take(self, row: LogRow, span: tuple[Lane, int, int] | None) -> Piece | None:
-        """Place a row and return its audio; `span` is the lane, the first byte (-1: lost) and the number of bytes."""
-        self._span = span or self._span
+    def take(self, row: LogRow, place: range | None) -> Piece | None:
+        """Place a row and return its audio; `place` counts the bytes of its audio in its track."""
+        self._place = place or range(0)
         piece = self.add(row)
         if self.now_ms > LONGEST_MS:
             hours = self.now_ms / 3_600_000
             raise TraceError(f"event {row.number} lies {hours:,.0f} hours after the first; allowed are 168")
-        event: Any = row.event
-        item_id = getattr(event, "item_id", None) or getattr(getattr(event, "item", None), "id", None)
-        if item_id and getattr(event, "response_id", None):
-            self.response_of[item_id] = event.response_id
         return piece
 
-    def _decoded(self, data: bytes, form: AudioFormat, stream: str) -> Any:
-        (lane, start, n_bytes), held = self._span, codec(form.type)
-        if (odd := self._odd.pop(stream, None)) is not None and odd == start - 1:  # the other half of a sample
-            start, n_bytes = odd, n_bytes + 1
-        if n_bytes % held.bytes_per_sample:
-            self._odd[stream] = start + n_bytes - 1
-        length = n_bytes // held.bytes_per_sample
-        if lane == "model":
-            start_ms = max(self.now_ms, self._received_stop.get(stream, 0.0))
-            self._received_stop[stream] = start_ms + 1000 * length / held.rate_hz
-            other: Any = Span(lane, start, length, held, stream)  # the two tracks lengthen their own
-            _join(self.received, Piece("model", start_ms, other, held.rate_hz))
-        return Span(lane, start, length, held, stream)
+    def _decoded(self, data: bytes, form: Codec, stream: str) -> Any:
+        start, stop, size = self._place.start, self._place.stop, form.bytes_per_sample
+        before = (self.received if stream else self.pieces["you"])[-1:]
+        goes_on = bool(before) and before[0].item_id == stream
+        if goes_on and before[0].samples.stop == start - 1:  # the other half of a sample
+            start -= 1
+        samples = range(start, stop - (stop - start) % size, size)
+        if stream:
+            start_ms = max(self.now_ms, before[0].stop_ms) if goes_on else self.now_ms
+            _join(self.received, Piece("model", start_ms, samples, form, stream))
+        return samples
 
     def _kept(self, piece: Piece) -> Piece:
         _join(self.pieces[piece.lane], piece)
@@ -102,14 +64,11 @@ class Layout(Timeline):
 
 def _join(pieces: list[Piece], piece: Piece) -> None:
     """Append a piece, or lengthen the last one where it goes on with it."""
-    span: Any = piece.samples
-    if pieces and abs(pieces[-1].stop_ms - piece.start_ms) < 0.01:
-        before: Any = pieces[-1].samples
-        goes_on = before.byte(before.length) == span.start
-        if goes_on and before.form is span.form and before.item_id == span.item_id:
-            before.length += span.length
-            return
-    if span.length:
+    last, samples = pieces[-1] if pieces else piece, piece.samples
+    same = last.form is piece.form and last.item_id == piece.item_id and last.samples.stop == samples.start
+    if pieces and same and abs(last.stop_ms - piece.start_ms) < 0.01:
+        last.samples = range(last.samples.start, samples.stop, samples.step)
+    else:
         pieces.append(piece)
 
 
@@ -138,17 +97,16 @@ class Track:
     ) -> None:
         self._file: Any = file
         self._n_samples = round(duration_ms * RATE_HZ / 1000)
-        begun: dict[str, float] = {}
-        placed = []
+        self._placed: list[tuple[int, int, Piece]] = []
+        """First sample, the one after the last, and the piece, in order."""
+        late_ms: dict[str, float] = {}
         for piece in pieces:
-            span: Any = piece.samples
-            late_ms = 0.0
-            if starts_ms and span.item_id in starts_ms:  # a speaker reported when it began to play this item
-                late_ms = starts_ms[span.item_id] - begun.setdefault(span.item_id, piece.start_ms)
-            start = round((piece.start_ms + late_ms - zero_ms) * RATE_HZ / 1000)
-            placed.append((start, start + len(span) * RATE_HZ // piece.rate_hz, span))
-        self._placed = sorted(placed, key=lambda one: one[0])
-        self._longest = max((stop - start for start, stop, _ in placed), default=0)
+            if starts_ms and piece.item_id in starts_ms:  # a speaker reported when it began to play this item
+                late_ms.setdefault(piece.item_id, starts_ms[piece.item_id] - piece.start_ms)
+            start = round((piece.start_ms + late_ms.get(piece.item_id, 0.0) - zero_ms) * RATE_HZ / 1000)
+            self._placed.append((start, start + len(piece.samples) * RATE_HZ // piece.rate_hz, piece))
+        self._placed.sort(key=lambda one: one[0])
+        self._longest = max((stop - start for start, stop, _ in self._placed), default=0)
 
     def __len__(self) -> int:
         return self._n_samples
@@ -183,23 +141,23 @@ class Track:
         start, stop, step = part.indices(self._n_samples)
         audio = np.zeros(max(0, stop - start), np.float32)
         first = bisect_right(self._placed, start - self._longest - 1, key=lambda one: one[0])
-        for begin, end, span in self._placed[first:]:
+        for begin, end, piece in self._placed[first:]:
             if begin >= stop:
                 break
             a, b = max(start, begin), min(stop, end)
-            if a < b and span.start >= 0:
-                audio[a - start : b - start] += self._samples(span, a - begin, b - begin)
+            if a < b and piece.samples.start >= 0:
+                audio[a - start : b - start] += self._samples(piece, a - begin, b - begin)
         return audio[::step]
 
-    def _samples(self, span: Span, start: int, stop: int) -> Audio:
-        """Return samples of a span, counted at 24 kHz."""
-        form = span.form
-        factor = RATE_HZ // form.rate_hz
+    def _samples(self, piece: Piece, start: int, stop: int) -> Audio:
+        """Return samples of a piece, counted at 24 kHz."""
+        factor = RATE_HZ // piece.rate_hz
         margin = _MARGIN if factor > 1 else 0
-        first, last = max(0, start // factor - margin), min(len(span), -(-stop // factor) + margin)
-        audio = form.decode(self._file.audio(span.lane, span.byte(first), span.byte(last)))
+        first = max(0, start // factor - margin)
+        place = piece.samples[first : -(-stop // factor) + margin]
+        audio = piece.form.decode(self._file.audio(piece.lane, place.start, place.stop))
         if factor > 1:
-            audio = resample(audio, from_rate_hz=form.rate_hz, to_rate_hz=RATE_HZ)
+            audio = resample(audio, from_rate_hz=piece.rate_hz, to_rate_hz=RATE_HZ)
         return audio[start - first * factor : stop - first * factor]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:

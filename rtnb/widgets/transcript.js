@@ -102,14 +102,14 @@ class Rows {
   }
 
   show(/** @type {any} */ entry) {
-    let row = this.rows.get(entry.id);
+    let row = this.rows.get(entry.item_id);
     const first = this.rows.values().next().value;
     if (!row && this.rows.size >= PAGE_ENTRIES && entry.index < first?.entry.index) return; // it has left the page
-    if (!row) this.rows.set(entry.id, (row = new Row(this.list, this.onTranscribe)));
+    if (!row) this.rows.set(entry.item_id, (row = new Row(this.list, this.onTranscribe)));
     row.show(entry, this.model.get("can_transcribe"));
     if (this.rows.size > PAGE_ENTRIES && first) {
       first.root.remove();
-      this.rows.delete(first.entry.id);
+      this.rows.delete(first.entry.item_id);
       put(this.older, { hidden: false });
     }
     this.settle();
@@ -167,14 +167,14 @@ function render({ model, el, channel, signal }) {
   let player = null;
   let chosen = ""; // the entry that was played last
   const onChange = () => rows.rows.forEach(({ entry, play }) =>
-    put(play, { textContent: player?.clip && entry.id === chosen ? "■" : "▶" }));
+    put(play, { textContent: player?.clip && entry.item_id === chosen ? "■" : "▶" }));
   const onPlay = (/** @type {any} */ entry) => {
     if (!entry?.has_audio) return;
     player ??= new ClipPlayer(signal, onChange);
-    const again = player.clip && chosen === entry.id;
+    const again = player.clip && chosen === entry.item_id;
     player.stop();
     if (again) return;
-    chosen = entry.id;
+    chosen = entry.item_id;
     const failed = (/** @type {Error} */ { message }) => put(status, { textContent: message });
     const length_ms = entry.stop_ms === null ? MOST_MS : entry.stop_ms - entry.start_ms;
     const clip = stream.request("play", { start_ms: entry.start_ms, length_ms });

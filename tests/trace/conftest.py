@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import rtnb
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.client.log import EventLog
 from rtnb.protocol import events
-from rtnb.trace import Entries, Timeline, Turn
+from rtnb.trace import Entries, Timeline
 
 CANARY = "sk-canary-0123456789abcdef0123456789abcdef"
 
@@ -37,8 +37,7 @@ class Talk:
         for row in self.log:
             timeline.add(row)
             entries.add(row)
-        names = [name for name in Turn.__dataclass_fields__ if name not in ("item_id", "response_id")]
-        return [{"item_id": one.id, **{name: getattr(one, name) for name in names}} for one in entries.timed()]
+        return [asdict(entry) for entry in entries.timed()]
 
     def latency(self) -> str:
         meter = LatencyMeter()

@@ -124,6 +124,13 @@ def test_events_as_csv_read_back(trace: Trace, tmp_path: Path) -> None:
     assert list(frame.type) == [row.type for row in trace.events]
 
 
+def test_events_as_parquet_read_back(trace: Trace, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pandas needs it for Parquet files")
+    frame = pd.read_parquet(trace.export(tmp_path / "talk.parquet"))
+    pd.testing.assert_frame_equal(frame, trace.events.to_frame())
+    assert frame.attrs == trace.events.to_frame().attrs
+
+
 # --- OpenTelemetry ----------------------------------------------------------------------------------------------------
 
 
@@ -178,11 +185,9 @@ def test_a_tool_call_is_a_child_of_its_answer(trace: Trace) -> None:
     assert attributes(tool)["gen_ai.tool.call.id"].startswith("call_")
 
 
-def test_texts_are_in_the_spans_only_where_asked_for(trace: Trace) -> None:
-    without, whole = json.dumps(to_otlp(trace)), json.dumps(to_otlp(trace, content=True))
-    named = {"story", "Rain in Lund", "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.tool.call.arguments"}
-    assert {word for word in named if word in without} == set()
-    assert {word for word in named if word in whole} == named
+def test_the_spans_hold_no_texts(trace: Trace) -> None:
+    spans = json.dumps(to_otlp(trace))
+    assert not any(word in spans for word in ("story", "Rain in Lund", "Lund"))
 
 
 def test_a_failed_answer_is_a_failed_span(tmp_path: Path) -> None:
@@ -207,10 +212,10 @@ def test_a_cell_without_widgets_shows_the_line_of_the_trace(trace: Trace) -> Non
 
 
 def test_a_missing_package_is_named(trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(TraceError, match=r"\.flac needs another package: .*soundfile") as caught:
-        trace.export(tmp_path / "talk.flac")
-    assert "Install soundfile for .flac" in caught.value.__notes__[0]
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(TraceError, match=r"\.parquet needs another package: .*pyarrow") as caught:
+        trace.export(tmp_path / "talk.parquet")
+    assert "Install pyarrow for .parquet" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("name", ["talk.mp3", "talk"])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -54,33 +51,10 @@ def test_an_answer_that_was_cut_ends_where_it_was_cut() -> None:
     assert not np.any(found.agent[round(2.05 * found.rate_hz) :])
 
 
-def test_two_tracks_of_any_object_are_taken_as_they_are() -> None:
-    conversation = rtnb.interaction(log_of(START, *sent(10.0, SPEECH)))
-    again = rtnb.interaction(conversation)
-    assert np.array_equal(conversation.ticks.user, again.ticks.user)
-
-
-class Side:
-    """Samples that are read as an array, as the track of a trace is."""
-
-    rate_hz = 24_000
-
-    def __init__(self, audio: np.ndarray) -> None:
-        self.audio = audio
-
-    def __len__(self) -> int:
-        return len(self.audio)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.audio
-
-
-@pytest.mark.parametrize("heard", [Side(np.r_[np.zeros(72_000, np.float32), SPEECH]), None])
-def test_a_trace_is_measured_also_where_a_track_is_missing(heard: Side | None) -> None:
-    found = rtnb.interaction(SimpleNamespace(user_audio=Side(SPEECH), heard_audio=heard))
+def test_a_side_without_audio_is_silent() -> None:
+    found = rtnb.interaction(log_of(START, *sent(10.0, SPEECH)))
     assert found.ticks.user.any()
-    assert found.ticks.agent.any() == (heard is not None)
-    assert found.rate_hz == 24_000
+    assert not found.ticks.agent.any()
 
 
 def test_a_log_without_audio_is_refused() -> None:

@@ -121,7 +121,7 @@ CASES: dict[str, tuple[list[tuple[float, Event]], str, tuple[int, ...]]] = {
     ),
     "user-cut-off": (
         [CREATED, (1, started(0)), (2, stopped(1000)), (2.5, started(1100))],
-        "A turn ended, and the user went on speaking 400 ms later: the turn was cut off.",
+        "A turn ended, and the user went on speaking 400 ms later: it was cut off.",
         (2, 3),
     ),
     "echo": (

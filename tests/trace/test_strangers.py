@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rtnb.errors import TraceError
@@ -38,14 +39,14 @@ def _changed(good: Path, changes: Mapping[str, bytes | None], *, compress: int =
 
 
 def _line(**changes: object) -> bytes:
-    event = {"type": "response.output_audio.delta", "response_id": "r", "item_id": "a"}
+    event = {"type": "response.output_audio.delta", "response_id": "r", "item_id": "a", "delta": ""}
     line = {"audio_bytes": 4, "direction": "received", "monotonic_s": 1.0, "wall_time": 0.0, "size_bytes": 9}
     return json.dumps(line | {"event": event} | changes).encode() + b"\n"
 
 
 def test_a_copy_of_a_good_file_opens(good: Path) -> None:
     with Trace(_changed(good, {})) as trace:
-        assert len(trace.audio_of("a")) == 2400
+        assert np.count_nonzero(trace.model_audio) == 2400
 
 
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/passwd", "a\\..\\b", "C:evil", "sub/manifest.json", "evil.py"])
@@ -120,6 +121,13 @@ def test_a_manifest_that_is_no_object_is_refused(good: Path, manifest: bytes) ->
         Trace(_changed(good, {"manifest.json": manifest}))
 
 
+@pytest.mark.parametrize("window", ["ab", [1], {"a": 1}, 5])
+def test_a_window_that_is_no_pair_of_times_is_refused(good: Path, window: object) -> None:
+    manifest = {"rtnb_trace": 1, "window_ms": window}
+    with pytest.raises(TraceError, match="its window_ms is damaged"):
+        Trace(_changed(good, {"manifest.json": json.dumps(manifest).encode()}))
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "user.raw"])
 def test_a_missing_part_is_named(good: Path, name: str) -> None:
     with pytest.raises(TraceError, match=f"it is a zip without.*{name}"):
@@ -171,8 +179,7 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 
 def test_a_folder_with_links_is_refused(good: Path, tmp_path: Path) -> None:
     writer = TraceWriter(tmp_path / "linked.rtnb.part", {"clock": {}})
-    for file in writer._files.values():
-        file.close()
+    writer.close()
     (writer.folder / "user.raw").unlink()
     (writer.folder / "user.raw").symlink_to(good)
     with pytest.raises(TraceError, match=r"user\.raw is a link"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,6 +28,30 @@ def test_what_was_sent_ends_when_it_was_sent_and_jitter_makes_no_holes() -> None
     times = (10.5, 10.62, 10.68, 12.0)
     timeline = laid(START, *((at_s, events.InputAudioBufferAppend(audio=pcm(100))) for at_s in times))
     assert [piece.start_ms for piece in timeline.pieces["you"]] == pytest.approx([400, 500, 600, 1900])
+
+
+@pytest.mark.parametrize("late_ms", [0.5, -0.05, 0.01])
+def test_a_slow_microphone_clock_moves_the_audio_by_less_than_60_ms(late_ms: float) -> None:
+    ends_s = [10.1 + n * (0.1 + late_ms / 1000) for n in range(3000)]
+    jitter_s = np.random.default_rng(0).exponential(0.01, len(ends_s))
+    chunks = [
+        (at_s + more_s, events.InputAudioBufferAppend(audio=pcm(100)))
+        for at_s, more_s in zip(ends_s, jitter_s, strict=True)
+    ]
+    started = events.InputAudioBufferSpeechStarted(audio_start_ms=250_000, item_id="u")
+    timeline = laid(START, *chunks, (ends_s[-1], started))
+    pieces = timeline.pieces["you"]
+    early_ms = [1000 * (at_s - 10) - piece.stop_ms for at_s, piece in zip(ends_s, pieces, strict=True)]
+    assert max(early_ms) < 60
+    assert all(before.stop_ms <= after.start_ms + 1e-6 for before, after in pairwise(pieces))
+    assert timeline.stretches["s0"].start_ms == pytest.approx(pieces[2500].start_ms)
+
+
+def test_a_burst_after_a_network_stall_leaves_no_hole() -> None:
+    times = [10.1 + n / 10 for n in range(30)] + [13.2] * 2 + [13.3 + n / 10 for n in range(30)]
+    timeline = laid(START, *((at_s, events.InputAudioBufferAppend(audio=pcm(100))) for at_s in times))
+    starts = [piece.start_ms for piece in timeline.pieces["you"]]
+    assert np.diff(starts) == pytest.approx(100)
 
 
 def test_what_came_at_once_lies_where_it_is_played() -> None:

@@ -23,8 +23,8 @@ TRAITS = {"selected_index": None, "can_transcribe": True}
 
 
 def entry(number: int, text: str, **more: Any) -> dict[str, Any]:
-    base = {"id": f"i{number}", "role": "assistant", "text": text, "status": "complete", "detail": "", "note": ""}
-    times = {"index": number, "start_ms": 0.0, "stop_ms": None, "has_audio": False}
+    base = {"item_id": f"i{number}", "role": "assistant", "text": text, "status": "complete", "detail": "", "note": ""}
+    times = {"index": number, "start_ms": 0.0, "stop_ms": 0.0, "has_audio": False}
     return base | times | {"heard_share": None, "heard_characters": len(text)} | more
 
 
@@ -94,7 +94,7 @@ async def test_it_follows_the_newest_turn_after_its_place_has_changed_size(brows
 async def test_the_newest_500_turns_are_on_the_page(browser: Any) -> None:
     page = await shown(browser, "transcript", TRAITS)
     await page.evaluate(
-        "(e) => { for (let i = 0; i < 620; i++) say('entry', { ...e, id: `i${i}`, index: i }); }", entry(0, "x")
+        "(e) => { for (let i = 0; i < 620; i++) say('entry', { ...e, item_id: `i${i}`, index: i }); }", entry(0, "x")
     )
     assert await page.locator("article").count() == PAGE_ENTRIES
     await page.get_by_text("Showing the newest 500 turns.").wait_for()
