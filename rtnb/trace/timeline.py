@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rtnb.audio import codec
 from rtnb.audio.decimate import BinTrack, min_max
-from rtnb.audio.pcm import to_int16
+from rtnb.audio.formats import to_int16
 from rtnb.client.log import Formats, LogRow
 from rtnb.protocol import events
 from rtnb.protocol.values import AudioFormat
