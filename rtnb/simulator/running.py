@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+import ssl
+import tempfile
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
@@ -28,9 +30,6 @@ from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_trans
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
 from rtnb.simulator.voice import KINDS, Voice, open_voice
 from rtnb.transport import is_loopback
-
-if TYPE_CHECKING:
-    from rtnb.simulator.tls import SelfSigned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +194,7 @@ class Running:
             limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
             runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0, **limits)
             await runner.setup()
-            signed = worker.signed if worker else certificate(options)
+            signed = worker.signed if worker else SelfSigned.of(options)
             trust = signed.server() if signed else None
             try:
                 if worker is not None:
@@ -250,13 +249,35 @@ def _service(options: Options, voice: Any, worker: Worker | None) -> Service:
     return Classroom(world, keys, room=options.room, origins=options.origins)
 
 
-def certificate(options: Options) -> SelfSigned | None:
-    """Return a new certificate where the options ask for one."""
-    if not options.tls:
-        return None
-    from rtnb.simulator.tls import self_signed  # loads the cryptography library: only for who needs it
+@dataclass(frozen=True)
+class SelfSigned:
+    """Certificate of this start, trusted only by clients that are given it."""
 
-    return self_signed(options.host)
+    certificate_pem: str
+    """For clients: ``ssl.create_default_context(cadata=…)``."""
+    pair_pem: bytes = field(repr=False)
+    """Private key and certificates of the server."""
+
+    @classmethod
+    def of(cls, options: Options) -> SelfSigned | None:
+        """Make a certificate where the options ask for one."""
+        if not options.tls:
+            return None
+        import trustme  # loads the cryptography library: only where it is needed
+
+        authority = trustme.CA(organization_name="rtnb simulator")
+        names = {"localhost", "127.0.0.1", "::1", options.host} - {""}
+        pair = authority.issue_cert(*sorted(names)).private_key_and_cert_chain_pem.bytes()
+        return cls(authority.cert_pem.bytes().decode(), pair)
+
+    def server(self) -> ssl.SSLContext:
+        """Return the context of a server; the ssl module reads keys from files only."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.TemporaryDirectory() as folder:  # which only this user can read
+            path = Path(folder, "pair.pem")
+            path.write_bytes(self.pair_pem)
+            context.load_cert_chain(path)
+        return context
 
 
 def listening_host(options: Options) -> str:

@@ -33,7 +33,7 @@ from rtnb.errors import RtnbError
 from rtnb.simulator.calls import obstacle
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.keys import Grants
-from rtnb.simulator.running import Options, Running, Worker, certificate, listening_host
+from rtnb.simulator.running import Options, Running, SelfSigned, Worker, listening_host
 from rtnb.transport import is_loopback
 
 
@@ -87,7 +87,7 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
     store = _Store(ctx=context)
     try:
         store.start(_leave_with_parent, (os.getpid(),))
-        grants, signed = store.Grants(), certificate(options)  # type: ignore[attr-defined]
+        grants, signed = store.Grants(), SelfSigned.of(options)  # type: ignore[attr-defined]
         for index, own in enumerate(sockets):
             worker = Worker(index=index, count=count, socket=own, grants=grants, signed=signed)
             ready, sender = context.Pipe(duplex=False)

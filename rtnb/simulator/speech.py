@@ -147,7 +147,7 @@ def join(speeches: Sequence[Speech]) -> Speech:
     words: list[Word] = []
     n_samples = 0
     for speech in speeches:
-        shift = round(1000 * n_samples / RATE_HZ)
+        shift = 1000 * n_samples // RATE_HZ
         words += [Word(word.text, word.start_ms + shift, word.stop_ms + shift) for word in speech.words]
         n_samples += len(speech.audio)
     audio = np.concatenate([speech.audio for speech in speeches] or [np.zeros(0, np.float32)])
@@ -164,7 +164,7 @@ def stretch(audio: npt.NDArray[np.float32], *, factor: float) -> npt.NDArray[np.
     40 ms, search of ±10 ms: one period of a voice down to 50 Hz (chosen).
     """
     size, hop, reach = 960, 480, 240
-    if not len(audio):
+    if not len(audio) or factor == 1:
         return audio
     n_out = round(len(audio) * factor)
     window = np.hanning(size + 1)[:-1].astype(np.float32)
