@@ -187,10 +187,11 @@ def _place(text: str, speed: float, random: np.random.Generator) -> tuple[tuple[
             placed.append(_Placed(sound, now_s, now_s + sound.length_ms / 1000 * stretch, (1.15 - fall) * rise))
             now_s = placed[-1].stop_s
             fall = min(0.33, fall + sound.voicing * 0.02)  # the pitch falls along a phrase
+        now_s = round(now_s, 3)  # words and pauses end at whole milliseconds
         words.append(Word(written, round(start_s * 1000), round(now_s * 1000)))
         if pause_ms:
             silence = _Sound(_HUMMING.formants_hz, pause_ms, 0.0, 0.0)
-            placed.append(_Placed(silence, now_s, now_s + pause_ms / 1000 / speed, 1.0))
+            placed.append(_Placed(silence, now_s, round(now_s + pause_ms / 1000 / speed, 3), 1.0))
             now_s, fall = placed[-1].stop_s, 0.0
     return tuple(words), placed
 
@@ -212,7 +213,7 @@ def _sounds(written: str) -> list[_Sound]:
 
 def _excitation(placed: list[_Placed], rate: int, pitch_hz: float, random: np.random.Generator) -> _Float:
     """Return pulses at the pitch and noise, each at the level of its moment; the levels slope between sounds."""
-    times_s = np.arange(round(placed[-1].stop_s * rate)) / rate
+    times_s = np.arange(round(round(placed[-1].stop_s, 3) * rate)) / rate
     edges_s = [min(_EDGE_S, (one.stop_s - one.start_s) / 3) for one in placed]
     borders_s = [(one.start_s + edge, one.stop_s - edge) for one, edge in zip(placed, edges_s, strict=True)]
     voicing, hiss, pitch = (

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from rtnb._loop import BackgroundLoop, Lock
-from rtnb.audio import RATE_HZ
 from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
 from rtnb.simulator.running import Options, Running
@@ -284,7 +283,7 @@ class Simulator:
         run = self._start(kept=False)
         running = run.starting.result()
         speech: Speech = run.loop.run(running.voice.speak(text, voice=voice, speed=speed), 60.0)
-        running.service.world.exact.learn(text, speech.audio, rate_hz=RATE_HZ)
+        running.service.world.exact.learn(text, speech.audio)
         return speech
 
 

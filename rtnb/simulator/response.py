@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from rtnb.audio import RATE_HZ, codec, resample
+from rtnb.audio import codec, resample
 from rtnb.protocol import (
     PCM16,
     UNSET,
@@ -65,7 +65,7 @@ class Host(Protocol):
     def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Remember audio for `conversation.item.retrieve`."""
 
-    def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
+    def learn(self, text: str, audio: Any) -> None:
         """Remember speech and its words."""
 
     def response_fault(self) -> Fault | None:
@@ -424,7 +424,7 @@ class Generation:
             return
         emit, ids = self._host.emit, self._ids(part)
         if part.spoken and status == "completed":
-            self._host.learn(part.text, np.concatenate(part.spoken), rate_hz=RATE_HZ)
+            self._host.learn(part.text, np.concatenate(part.spoken))
         if part.item.type == "function_call":
             named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))

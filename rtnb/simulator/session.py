@@ -562,9 +562,9 @@ class ServiceSession:
         """Return the fault on demand of a response that begins."""
         return self._plan.on_response()
 
-    def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
+    def learn(self, text: str, audio: Any) -> None:
         """Remember speech that the simulator made: played back to it, its words are known."""
-        self._world.exact.learn(text, audio, rate_hz=rate_hz)
+        self._world.exact.learn(text, audio)
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
