@@ -17,9 +17,8 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, web
 
 from rtnb.protocol import SessionConfig, events
-from rtnb.simulator.admission import OWNER, RefusedError, message_for
+from rtnb.simulator.admission import OWNER, KeyRing, RefusedError, message_for
 from rtnb.simulator.faults import Close
-from rtnb.simulator.keys import KeyRing
 from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
 

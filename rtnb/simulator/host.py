@@ -13,7 +13,7 @@ from rtnb._loop import BackgroundLoop, Lock
 from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
 from rtnb.simulator.running import Options, Running
-from rtnb.simulator.sessions import DEFAULT_MODEL
+from rtnb.simulator.service import DEFAULT_MODEL
 from rtnb.simulator.speech import Speech
 from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport
 

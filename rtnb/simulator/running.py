@@ -16,9 +16,9 @@ from typing import Any
 from aiohttp import web
 
 from rtnb.errors import ScenarioError
+from rtnb.simulator.admission import Grants, KeyRing
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
-from rtnb.simulator.keys import Grants, KeyRing
 from rtnb.simulator.mcp import ToolServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.recorded import Recording

@@ -30,10 +30,10 @@ from multiprocessing.managers import BaseManager
 from typing import Any
 
 from rtnb.errors import RtnbError
-from rtnb.simulator.calls import obstacle
+from rtnb.simulator.admission import Grants
 from rtnb.simulator.classroom import Classroom, Room
-from rtnb.simulator.keys import Grants
 from rtnb.simulator.running import Options, Running, SelfSigned, Worker, listening_host
+from rtnb.simulator.service import obstacle
 from rtnb.transport import is_loopback
 
 

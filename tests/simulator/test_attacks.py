@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 
 from rtnb.simulator import Simulator, delivery, running, service
-from rtnb.simulator.keys import MOST_GRANTS
+from rtnb.simulator.admission import MOST_GRANTS
 from tests.benchmarks import attacks
 from tests.simulator.rig import PATIENCE_S, Rig
 

@@ -16,8 +16,8 @@ import rtnb
 from rtnb.errors import AuthenticationError, RateLimited, ServiceError
 from rtnb.protocol import ErrorDetail, events
 from rtnb.simulator import Room, Simulator
+from rtnb.simulator.admission import KeyRing
 from rtnb.simulator.classroom import Classroom, Seat
-from rtnb.simulator.keys import KeyRing
 from tests.simulator.caller import calling, post
 
 SCENARIO = {"steps": [{"when": {"text": "homework"}, "say": "Read chapter two."}]}

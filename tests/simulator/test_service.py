@@ -15,7 +15,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from rtnb.simulator import Simulator
-from rtnb.simulator.keys import KeyRing
+from rtnb.simulator.admission import KeyRing
 from rtnb.simulator.service import Service
 from tests.simulator.rig import world
 
