@@ -169,6 +169,8 @@ class Worker:
     """Listening socket."""
     grants: Grants
     """Ephemeral keys of all."""
+    all_listen: Any
+    """Barrier that each worker reaches once it listens."""
     signed: SelfSigned | None = None
 
 
