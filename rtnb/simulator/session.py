@@ -23,7 +23,7 @@ from rtnb.protocol.service.replies import answer, committed, initial_session, up
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription, checked_base64
-from rtnb.simulator.checks import busy, error, problem
+from rtnb.simulator.checks import RefusedEventError, busy, check
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
 from rtnb.simulator.item_audio import ItemAudio, is_spoken
@@ -243,7 +243,7 @@ class ServiceSession:
 
     def _expire(self) -> None:
         message = f"Your session hit the maximum duration of {self._world.session_s / 60:.3g} minutes."
-        self.emit(error("session_expired", message))
+        self.emit(RefusedEventError("session_expired", message).event())
         self.outgoing.put(Close(1001, message))
 
     async def aclose(self) -> None:
@@ -263,7 +263,8 @@ class ServiceSession:
         self.n_events += 1
         text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
         if len(text) > LONG_TEXT and isinstance(text, str) and await _count_values(text) > MOST_VALUES:
-            self.emit(error("invalid_value", f"Invalid event: more than {MOST_VALUES} strings and commas."))
+            message = f"Invalid event: more than {MOST_VALUES} strings and commas."
+            self.emit(RefusedEventError("invalid_value", message).event())
             return
         try:
             event = self._connection.receive(text)
@@ -273,23 +274,12 @@ class ServiceSession:
         if audio is not None:
             event = replace(cast("events.InputAudioBufferAppend", event), audio=audio)
             self.state.input_audio_buffer.bytes += len(audio) - len(_SAMPLE)
-        pending = self._pending[0].id if self._pending else None
-        refused = problem(
-            event,
-            session=self._session,
-            state=self.state,
-            turns=self._turns,
-            pending=pending,
-            azure=self._azure,
-            n_responses=len(self._generations),
-            mcp=self.mcp,
-        )
-        if isinstance(event, events.ConversationItemCreate) and self._kept_chars + len(text) > MOST_KEPT:
-            message = f"The items of this session have more than {MOST_KEPT} characters."
-            refused = refused or error("conversation_too_long", message, of=event)
-        if refused is not None:
-            self.emit(refused)
-        elif isinstance(event, events.InputAudioBufferAppend):
+        try:
+            self._check(event, n_chars=len(text))
+        except RefusedEventError as refused:
+            self.emit(refused.event(of=event))
+            return
+        if isinstance(event, events.InputAudioBufferAppend):
             for start in range(0, len(event.audio), LONG_TEXT):
                 await self.take_audio(event.audio[start : start + LONG_TEXT])
         elif isinstance(event, events.ResponseCreate):
@@ -305,6 +295,21 @@ class ServiceSession:
             self._stop_playing(requested=True)
         else:
             self._answer(event, n_chars=len(text))
+
+    def _check(self, event: events.Event, *, n_chars: int) -> None:
+        check(
+            event,
+            session=self._session,
+            state=self.state,
+            turns=self._turns,
+            pending=self._pending[0].id if self._pending else None,
+            azure=self._azure,
+            n_responses=len(self._generations),
+            mcp=self.mcp,
+        )
+        if isinstance(event, events.ConversationItemCreate) and self._kept_chars + n_chars > MOST_KEPT:
+            message = f"The items of this session have more than {MOST_KEPT} characters."
+            raise RefusedEventError("conversation_too_long", message)
 
     def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
@@ -404,7 +409,7 @@ class ServiceSession:
     def _respond_automatically(self) -> None:
         running = self.state.active_response_id or next((g.id for g in self._pending), None)
         if running:
-            self.emit(busy(running))
+            self.emit(busy(running).event())
         else:
             self.respond(ResponseConfig())
 
