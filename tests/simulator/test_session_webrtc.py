@@ -70,6 +70,7 @@ async def test_a_turn_over_tracks(dialect: str) -> None:
         if dialect == "preview":
             without_sound = [t for t in PREVIEW_SPOKEN_REPLY if t != "response.audio.delta"]
         assert types == (TURN if dialect == "ga" else PREVIEW_TURN) + without_sound
+        types = [f["type"] for f in rig.frames[n_before:]]
         assert types.index("response.content_part.added") < types.index(STARTED) < types.index(STOPPED)
         done = rig.last("response.done")["response"]
         assert rig.last(STARTED)["response_id"] == rig.last(STOPPED)["response_id"] == done["id"]
@@ -105,9 +106,6 @@ async def test_barge_in_after_the_response_was_generated() -> None:
         assert rig.client.state.entries[item_id].item.content[0].transcript is None
         assert rig.session.play(FRAME) == bytes(FRAME)
         rig.same()
-        rig.send(events.ConversationItemRetrieve(item_id=item_id))
-        await rig.until("conversation.item.retrieved")
-        assert len(rig.events[-1].item.content[0].audio) == truncated["audio_end_ms"] * 48
 
 
 async def test_barge_in_while_the_response_is_generated() -> None:
