@@ -108,7 +108,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A sound in its place."""
+    """Sound at its time."""
 
     sound: _Sound
     start_s: float

@@ -18,7 +18,7 @@ WavSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 def read_wav(source: WavSource) -> tuple[Audio, int]:
-    """Read a sound file as mono audio; several channels are averaged.
+    """Read an audio file as mono; several channels are averaged.
 
     Parameters
     ----------

@@ -17,7 +17,6 @@ A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or 
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 from collections.abc import Iterable, Mapping
@@ -28,7 +27,7 @@ from typing import Any
 from rtnb.errors import ScenarioError
 from rtnb.protocol import ErrorDetail
 from rtnb.protocol.events import SERVER_EVENTS
-from rtnb.simulator.pacing import did_you_mean
+from rtnb.simulator.pacing import did_you_mean, number_of
 
 EVERY = 1_000_000_000
 """As `times`: every time."""
@@ -143,7 +142,7 @@ class Fault:
 
     def _checked_value(self, kind: Kind) -> float | str | None:
         given = kind.default if self.value is None else self.value
-        value = _number(given) if kind.high else given
+        value = number_of(given) if kind.high else given
         if isinstance(value, int | float):
             fits = kind.low <= value <= kind.high and (isinstance(value, int) or self.kind not in ("http", "close"))
         elif isinstance(value, str):
@@ -309,15 +308,6 @@ def failure(code: str, message: str | None = None) -> ErrorDetail:
 
 def _names_event(pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in SERVER_EVENTS)
-
-
-def _number(value: object) -> float:
-    """Return a number, or a text of one; NaN for anything else, which is in no range."""
-    try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
-    except ValueError:
-        number = math.nan
-    return int(number) if number.is_integer() else number
 
 
 def _wrong(what: str, came: object, allowed: str, hint: str = "") -> ScenarioError:

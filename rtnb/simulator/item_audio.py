@@ -108,7 +108,7 @@ class ItemAudio:
             **place, transcript=found.text, usage=self._transcription_usage(item_id, found.text, model), logprobs=given
         )
         # whisper-1 sends its text in one piece, the others as it grows (API reference).
-        pieces = [found.text] if model == "whisper-1" else [token for token, _ in words]
+        pieces = [found.text] if model == "whisper-1" else tokens(found.text)
         deltas = [events.ConversationItemInputAudioTranscriptionDelta(**place, delta=piece) for piece in pieces]
         return [*deltas, whole]
 

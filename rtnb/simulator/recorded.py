@@ -1,6 +1,6 @@
 """Service of a recorded conversation: `RecordedSession` sends what a service sent then, at the same distances.
 
-Each event of the service waits until the client has sent what came before it in the recording: every request (by type
+Each event of the service waits until the client has sent everything before it in the recording: every request (by type
 and number), and before an event of the input buffer as much audio. From there it keeps the recorded distance in time.
 The content of requests and audio is not read. Ids that a client chooses are replaced by those of this client.
 """

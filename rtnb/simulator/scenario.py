@@ -7,7 +7,7 @@
        {"say": "Hello! Ask me about the weather."},
        {"when": {"text": "weather"}, "hear": "What is the weather in Lund?",
         "call": {"name": "get_weather", "arguments": {"city": "Lund"}}},
-       {"when": {"regex": "bye$"}, "say": "Goodbye!", "timing": {"first_delta_ms": 900},
+       {"when": {"regex": "thanks$"}, "say": "You are welcome.", "timing": {"first_delta_ms": 900},
         "faults": ["close@response.output_audio.delta:3"]}]}
 
 A step with `when` is a rule: it answers every turn that fits. One without is played once, in its place.

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from rtnb.errors import RemoteProtocolError, ServiceError
-from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events, wire
+from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
@@ -313,7 +313,11 @@ class ServiceSession:
 
     def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
-        if refusal.error.code == "response_cancel_not_active" and self._pending and not _named_response(text):
+        if (
+            refusal.error.code == "response_cancel_not_active"
+            and self._pending
+            and not json.loads(text).get("response_id")
+        ):
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
@@ -631,14 +635,6 @@ async def _count_values(text: str) -> int:
 
 
 _SAMPLE: Final = bytes(2)  # AAA=
-
-
-def _named_response(text: str | bytes) -> str | None:
-    """Return the response that a message names, None where it names none."""
-    try:
-        return cast("str | None", wire.parse(text if isinstance(text, str) else text.decode()).get("response_id"))
-    except (RemoteProtocolError, UnicodeDecodeError):
-        return None
 
 
 def _with_preset(session: SessionConfig, preset: SessionConfig, dialect: Dialect) -> SessionConfig:

@@ -126,7 +126,7 @@ def align(text: str, audio: npt.NDArray[np.float32], *, marks: Iterable[tuple[in
     """
     pieces = tokens(text)
     duration_ms = 1000 * len(audio) / RATE_HZ
-    starts = _starts(pieces, duration_ms, _anchors(pieces, marks))
+    starts = _starts(pieces, duration_ms, marks)
     words: list[Word] = []
     for i, piece in enumerate(pieces):
         start, stop = starts[i], starts[i + 1]
@@ -180,37 +180,26 @@ def stretch(audio: npt.NDArray[np.float32], *, factor: float) -> npt.NDArray[np.
     return out[hop : hop + n_out]
 
 
-def _anchors(pieces: Sequence[str], marks: Iterable[tuple[int, float]]) -> dict[int, float]:
-    """Return the first mark of each token that has one, never before that of an earlier token."""
-    by_offset = sorted(marks)
-    anchors: dict[int, float] = {}
-    stop = at = 0
-    latest = 0.0
-    for i, piece in enumerate(pieces):
-        stop += len(piece)
-        times = []
-        while at < len(by_offset) and by_offset[at][0] < stop:
-            times.append(by_offset[at][1])
-            at += 1
-        if times and min(times) >= latest and _WORD.search(piece):
-            latest = anchors[i] = min(times)
-    return anchors
+def _starts(pieces: Sequence[str], duration_ms: float, marks: Iterable[tuple[int, float]]) -> list[int]:
+    """Return the start of every token in ms, and the end of the last.
 
-
-def _starts(pieces: Sequence[str], duration_ms: float, anchors: dict[int, float]) -> list[int]:
-    """Start of every token in ms, and the end of the last: anchors stand, the rest is shared out by letters."""
-    fixed = {0: 0.0, **anchors, len(pieces): duration_ms}
-    starts: list[int] = []
-    places = sorted(fixed)
-    for here, there in pairwise(places):
-        letters = [len(_WORD.findall(piece)) for piece in pieces[here:there]]
-        from_ms = min(fixed[here], duration_ms)
-        span_ms = max(0.0, min(fixed[there], duration_ms) - from_ms)
-        done = 0
-        for n_letters in letters:
-            starts.append(round(from_ms + span_ms * done / max(1, sum(letters))))
-            done += n_letters
-    return [*starts, int(duration_ms)]
+    A word begins at its first mark, unless that lies before an earlier one; the time between is shared out by letters.
+    """
+    borders = np.cumsum([0, *map(len, pieces)])
+    letters = np.cumsum([0, *(len(_WORD.findall(piece)) for piece in pieces)])
+    places, times_ms = [0], [0.0]
+    for offset, ms in sorted(marks):
+        token = int(np.searchsorted(borders, offset, side="right")) - 1
+        if (
+            token < len(pieces)
+            and letters[token + 1] > letters[token]
+            and letters[token] > places[-1]
+            and ms >= times_ms[-1]
+        ):
+            places.append(int(letters[token]))
+            times_ms.append(min(ms, duration_ms))
+    starts = np.interp(letters, [*places, letters[-1]], [*times_ms, duration_ms])
+    return [*map(round, starts[:-1].tolist()), int(duration_ms)]
 
 
 def _fade_ms(audio: npt.NDArray[np.float32], start_ms: int, stop_ms: int) -> int:
