@@ -128,22 +128,12 @@ class Classroom(Service):
         Its own key is the teacher's; this class adds a key for each student.
     room : Room
         Size and limits.
-    origins : sequence of str
-        As of `Service`.
     clock : callable
         Seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        world: World,
-        keys: KeyRing,
-        *,
-        room: Room,
-        origins: tuple[str, ...] = (),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(world, keys, origins=origins)
+    def __init__(self, world: World, keys: KeyRing, *, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(world, keys)
         self.room = room
         self.handed_out = keys.hand_out(room.names)
         self.token = hmac.digest(keys.key.encode(), b"the teacher's page", "sha256").hex()[:32]

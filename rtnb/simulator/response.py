@@ -144,7 +144,7 @@ class Generation:
         What to generate.
     plan : callable
         Chooses what to say; called once.
-    words : Task or None
+    words : Future or None
         Search for the words of the newest item; None where they are known.
     voice : Voice
         How it sounds.
@@ -158,7 +158,7 @@ class Generation:
         settings: Settings,
         *,
         plan: Plan,
-        words: asyncio.Task[None] | None,
+        words: asyncio.Future[Any] | None,
         voice: Voice,
         refusal: Exception | None = None,
     ) -> None:

@@ -31,7 +31,7 @@ from typing import Any, Final
 from rtnb.errors import RtnbError
 from rtnb.simulator.admission import Grants
 from rtnb.simulator.classroom import Classroom, Room
-from rtnb.simulator.running import Options, Running, SelfSigned, Worker, listening_host
+from rtnb.simulator.host import Options, Running, SelfSigned, Worker, listening_host
 from rtnb.simulator.service import obstacle
 from rtnb.transport import is_loopback
 

@@ -111,17 +111,12 @@ class Service:
         What the sessions share.
     keys : KeyRing
         Who may come in.
-    origins : sequence of str
-        Pages that may call from a browser, such as ``http://localhost:8888``; everything else is refused, but offers
-        of WebRTC, which any page may make that was given an ephemeral key: as at the services.
     worker : (int, int), default (0, 1)
         Number of this process among those that share the port, and how many there are.
     """
 
-    def __init__(
-        self, world: World, keys: KeyRing, *, origins: tuple[str, ...] = (), worker: tuple[int, int] = (0, 1)
-    ) -> None:
-        self.world, self.keys, self.origins, self.worker = world, keys, origins, worker
+    def __init__(self, world: World, keys: KeyRing, *, worker: tuple[int, int] = (0, 1)) -> None:
+        self.world, self.keys, self.worker = world, keys, worker
         self.sessions: dict[ServiceSession, str] = {}
         """Those that are open, with their owners."""
         self.used: set[Any] = set()
@@ -158,7 +153,7 @@ class Service:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        """CORS for known pages only, and every refusal as the services' JSON."""
+        """Let pages make calls only, and give every refusal as the services' JSON."""
         self.used.add(request.protocol)
         origin = request.headers.get("Origin")
         if origin is not None and not self.allows(request):
@@ -184,8 +179,8 @@ class Service:
         return response
 
     def allows(self, request: web.Request) -> bool:
-        """Return whether the page that a request comes from is allowed."""
-        return request.headers["Origin"] in self.origins or request.path in CALL_ENDPOINTS
+        """Return whether a page may make this request: an offer of a call, for which it needs an ephemeral key."""
+        return request.path in CALL_ENDPOINTS
 
     # --- admission ----------------------------------------------------------------------------------------------------
 

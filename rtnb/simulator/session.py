@@ -13,9 +13,9 @@ import functools
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from rtnb.errors import RemoteProtocolError, ServiceError
 from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
@@ -26,7 +26,7 @@ from rtnb.protocol.values import ResponseConfig, Transcription, checked_base64
 from rtnb.simulator.checks import RefusedEventError, busy, check
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
-from rtnb.simulator.item_audio import ItemAudio, is_spoken
+from rtnb.simulator.item_audio import Found, ItemAudio, is_spoken
 from rtnb.simulator.mcp import McpTools, OpenServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.playout import Playout
@@ -47,6 +47,7 @@ from rtnb.simulator.turn_detection import (
 from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Quota, item_tokens, measure
 from rtnb.simulator.voice import Voice
 
+T = TypeVar("T")
 _LOGPROBS: Final = "item.input_audio_transcription.logprobs"
 _ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
 """Server events that put an item into the conversation."""
@@ -164,7 +165,7 @@ class ServiceSession:
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
         self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
-        self._late: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[Any]] = set()
         self._recordings = ItemAudio()
         self._tokens = ContextTokens()
         self.mcp = McpTools(self.state, world.open_mcp, self.emit, self.make_id, self._start_late)
@@ -437,8 +438,8 @@ class ServiceSession:
     def _transcription(self) -> Transcription | None:
         return (self._session.audio and self._session.audio.input and self._session.audio.input.transcription) or None
 
-    def _start_late(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._loop.create_task(work, name="rtnb late event")
+    def _start_late(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._loop.create_task(work, name="rtnb late event")
         self._late.add(task)
         task.add_done_callback(self._late.discard)
         return task
@@ -456,30 +457,32 @@ class ServiceSession:
         """Find the words of a spoken item: a response and its transcription wait for them."""
         scenario = self._responder if isinstance(self._responder, ScenarioResponder) else None
         if scenario is not None and (known := scenario.transcript(None)) is not None:
-            self._recordings.set_words(item_id, Transcript(known))
-            return
+            search: asyncio.Future[Found] = self._loop.create_future()
+            search.set_result(Transcript(known))
+        else:
+            search = self._start_late(self._find_words(item_id, scenario))
+        self._recordings.expect_words(item_id, search)
 
-        async def find() -> None:
-            audio, rate_hz = self._recordings.audio(item_id)
-            language = self._transcription.language if self._transcription else ""
-            found: Transcript | ServiceError | None
-            try:
-                found = await self._transcriber.transcribe(audio, rate_hz=rate_hz, language=str(language or ""))
-            except ServiceError as failure:
-                found = failure
-            except Exception as failure:  # a transcriber of the user's: the session must outlive it
-                found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
-            if scenario is not None:
-                words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
-                found = Transcript(words) if words is not None else found
-            self._recordings.set_words(item_id, found)
-
-        self._recordings.expect_words(item_id, self._start_late(find()))
+    async def _find_words(self, item_id: str, scenario: ScenarioResponder | None) -> Found:
+        audio, rate_hz = self._recordings.audio(item_id)
+        language = str((self._transcription and self._transcription.language) or "")
+        found: Found
+        try:
+            found = await self._transcriber.transcribe(audio, rate_hz=rate_hz, language=language)
+        except ServiceError as failure:
+            found = failure
+        except Exception as failure:  # a transcriber of the user's: the session must outlive it
+            found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
+        if scenario is not None:
+            words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
+            found = Transcript(words) if words is not None else found
+        return found
 
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
         """Send the transcription events of an item, once its words are known and the service's delay is over."""
         due = self._loop.time() + after_s
-        await self._recordings.ready(item_id)
+        if search := self._recordings.search(item_id):
+            await asyncio.wait({search})
         await asyncio.sleep(max(0.0, due - self._loop.time()))
         logprobs = _LOGPROBS in (self._session.include or ())
         for event in self._recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
@@ -525,7 +528,7 @@ class ServiceSession:
                 context, details, refusal = (), measure([], fixed), error
         items = functools.partial(self._recordings.read, context, self.state)
         settings = Settings(config, session, details, webrtc=self._playout is not None)
-        words = self._recordings.words_task(context[-1]) if context else None
+        words = self._recordings.search(context[-1]) if context else None
         generation = Generation(
             self,
             settings,

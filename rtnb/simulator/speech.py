@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import RATE_HZ
+from rtnb.audio import RATE_HZ, Word
 
 # Punctuation by ranges, not by \W: the vowel signs of Hindi or Thai are \W to `re`, yet belong to their word.
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20،؛؟۔।"
@@ -23,16 +23,6 @@ _TRAILING_LEVEL = 0.02  # of the peak: below it the end of a word is over (-34 d
 _EARLY_MS = 40  # how far audio may lie before its mark: one frame of `stretch`
 
 
-@dataclass(frozen=True)
-class Word:
-    """Piece of a transcript with its start and end, both in ms from the start of the audio."""
-
-    text: str
-    """With the white space before it, as in transcript deltas: ``" help"``; punctuation stands alone: ``"!"``."""
-    start_ms: int
-    stop_ms: int
-
-
 @dataclass(frozen=True, eq=False)
 class Speech:
     """A spoken text.
@@ -43,6 +33,7 @@ class Speech:
     audio: npt.NDArray[np.float32]
     """float32, shape (n_samples,), full scale ±1, 24 kHz."""
     words: tuple[Word, ...]
+    """With the white space before each, as in transcript deltas: ``" help"``; punctuation stands alone: ``"!"``."""
 
     @property
     def text(self) -> str:

@@ -35,9 +35,7 @@ import numpy.typing as npt
 
 from rtnb.audio import RATE_HZ, babble, resample
 from rtnb.errors import AudioError
-from rtnb.simulator.speech import Speech, Word, align, join, portions, stretch
-
-__all__ = ["VOICES", "BabbleVoice", "EspeakVoice", "Speech", "Timbre", "Voice", "Word", "open_voice", "timbre"]
+from rtnb.simulator.speech import Speech, align, join, portions, stretch
 
 _log = logging.getLogger(__name__)
 

@@ -80,13 +80,16 @@ async def test_the_oldest_is_forgotten_first() -> None:
     assert "0" not in known._known
 
 
-def test_deleted_items_leave_nothing() -> None:
+async def test_deleted_items_leave_nothing() -> None:
     recordings = ItemAudio()
     recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    recordings.set_words("item", Transcript(SENTENCES[0]))
+    search = asyncio.get_running_loop().create_future()
+    search.set_result(Transcript(SENTENCES[0]))
+    recordings.expect_words("item", search)
+    assert recordings.words("item") == SENTENCES[0]
     recordings.follow(events.ConversationItemDelete(item_id="item"))
     assert recordings.duration_ms("item") == 0.0
-    assert (recordings._audio, recordings._lengths, recordings._found) == ({}, {}, {})
+    assert (recordings._audio, recordings._lengths, recordings._searches) == ({}, {}, {})
     assert recordings._n_bytes == 0
 
 
