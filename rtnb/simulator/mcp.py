@@ -11,14 +11,14 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from rtnb.protocol import Item, events
+from rtnb.protocol import Dialect, Item, events
 from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.transport import is_loopback
@@ -170,7 +170,7 @@ class McpTools:
             item = Item(type="mcp_list_tools", id=self.make_id("mcpl"), server_label=label, tools=())
             self._n_listing += 1
             self.emit(events.McpListToolsInProgress(item_id=str(item.id)))
-            self._announce(item, done=False)
+            self._send(appended(self.state, item, done=False))
             self.start(self._list(server, item))
 
     async def _list(self, server: _Server, item: Item) -> None:
@@ -190,7 +190,7 @@ class McpTools:
             _log.warning("the tools of the MCP server %r cannot be listed: %s", item.server_label, reason)
         self._n_listing -= 1
         self.emit(done)
-        self._done(replace(item, tools=server.tools))
+        self._send(ended(self.state, replace(item, tools=server.tools)))
 
     def offered(self, tools: Sequence[Tool]) -> list[Tool]:
         """Return a session's tools with those of each listed server in place of the server."""
@@ -210,6 +210,10 @@ class McpTools:
         label: str | None = found.get("server_label")
         return label
 
+    def _send(self, several: Iterable[events.Event]) -> None:
+        for event in several:
+            self.emit(event)
+
     def needs_approval(self, call: Item) -> bool:
         """Return whether a call must not run before the client approves."""
         return self._servers[str(call.server_label)].needs_approval(str(call.name))
@@ -221,7 +225,7 @@ class McpTools:
         if len(self._waiting) >= MOST_SERVERS:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[str(request.id)] = replace(call, approval_request_id=request.id), index
-        self._announce(request)
+        self._send(appended(self.state, request))
 
     def is_waiting(self, request_id: Any) -> bool:
         """Return whether a call waits for this approval."""
@@ -235,7 +239,7 @@ class McpTools:
             refusal = (
                 None if response.approve else McpError(f"The call was not approved. {response.reason or ''}".strip())
             )
-            self._done(await self.run(call, index, refusal=refusal))
+            self._send(ended(self.state, await self.run(call, index, refusal=refusal)))
 
         self.start(finish())
 
@@ -260,18 +264,18 @@ class McpTools:
         self.emit(events.ResponseMcpCallCompleted(**place))
         return replace(call, output=output, error=None)
 
-    def _announce(self, item: Item, *, done: bool = True) -> None:
-        previous = self.state.order[-1] if self.state.order else None
-        for event in item_events(item, previous_item_id=previous, dialect="ga", done=done):
-            self.emit(event)
 
-    def _done(self, item: Item) -> None:
-        """Show an item's end, unless the client deleted it meanwhile."""
-        if str(item.id) in (order := self.state.order):
-            position = order.index(str(item.id))
-            self.emit(
-                events.ConversationItemDone(item=item, previous_item_id=order[position - 1] if position else None)
-            )
+def appended(state: State, item: Item, *, dialect: Dialect = "ga", done: bool = True) -> Sequence[events.Event]:
+    """Return the events of a new item at the end of the conversation."""
+    previous = state.order[-1] if state.order else None
+    return item_events(item, previous_item_id=previous, dialect=dialect, done=done)
+
+
+def ended(state: State, item: Item) -> Iterator[events.Event]:
+    """Yield the event of an item that is complete now, unless the client deleted it meanwhile."""
+    behind = iter(reversed(state.order))  # the item is the newest, or nearly, however long the conversation is
+    if str(item.id) in behind:
+        yield events.ConversationItemDone(item=item, previous_item_id=next(behind, None))
 
 
 def _listed(tool: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -27,16 +26,17 @@ from rtnb.protocol import (
     Usage,
     events,
 )
-from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
 from rtnb.simulator import pacing
-from rtnb.simulator.faults import Fault, failure
-from rtnb.simulator.mcp import McpTools
+from rtnb.simulator.faults import FaultPlan, failure
+from rtnb.simulator.item_audio import ItemAudio
+from rtnb.simulator.mcp import McpTools, appended, ended
 from rtnb.simulator.pacing import LatencyProfile, Planned
 from rtnb.simulator.responder import Say
 from rtnb.simulator.scenario import Call
 from rtnb.simulator.speech import Speech
+from rtnb.simulator.transcriber import ExactTranscriber
 from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, QUOTA_TOKENS, ContextTooLongError, text_tokens
 from rtnb.simulator.voice import Voice
 
@@ -51,6 +51,9 @@ class Host(Protocol):
     outside_slots: asyncio.Semaphore
     """Limits the responses outside the conversation that are generated at a time."""
     mcp: McpTools
+    recordings: ItemAudio
+    exact: ExactTranscriber
+    faults: FaultPlan
 
     @property
     def state(self) -> State:
@@ -61,15 +64,6 @@ class Host(Protocol):
 
     def make_id(self, prefix: str) -> str:
         """Return a new id."""
-
-    def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
-        """Remember audio for `conversation.item.retrieve`."""
-
-    def learn(self, text: str, audio: Any) -> None:
-        """Remember speech and its words."""
-
-    def response_fault(self) -> Fault | None:
-        """Return the fault on demand of a response that begins."""
 
 
 FAULT_DELTAS: Final = 3
@@ -271,7 +265,7 @@ class Generation:
         )
 
     async def _generate(self) -> None:
-        pieces, fault = self._pieces, self._host.response_fault()
+        pieces, fault = self._pieces, self._host.faults.on_response()
         assert pieces is not None  # see _choose
         if fault is not None and fault.kind == "failed":
             self._finish("failed", StatusDetails(type="failed", error=failure(str(fault.value))))
@@ -355,7 +349,7 @@ class Generation:
         self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
         self._sent_ms += len(data) / bytes_per_ms
         if not self.outside:  # an item outside the conversation cannot be retrieved
-            self._host.keep_audio(str(part.item.id), data, media_type=self._settings.format.type)
+            self._host.recordings.add(str(part.item.id), data, media_type=self._settings.format.type)
         self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
 
     def _open_message(self) -> _Part:
@@ -373,8 +367,7 @@ class Generation:
         part = self._current = _Part(item, len(self._done))
         self._host.emit(events.ResponseOutputItemAdded(response_id=self.id, output_index=part.index, item=item))
         if not self.outside:
-            previous = self._host.state.order[-1] if self._host.state.order else None
-            for event in item_events(item, previous_item_id=previous, dialect=self._host.dialect, done=False):
+            for event in appended(self._host.state, item, dialect=self._host.dialect, done=False):
                 self._host.emit(event)
         return part
 
@@ -424,7 +417,7 @@ class Generation:
             return
         emit, ids = self._host.emit, self._ids(part)
         if part.spoken and status == "completed":
-            self._host.learn(part.text, np.concatenate(part.spoken))
+            self._host.exact.learn(part.text, np.concatenate(part.spoken))
         if part.item.type == "function_call":
             named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))
@@ -433,10 +426,9 @@ class Generation:
             item = self._ended_mcp(part, status)
         else:
             item = replace(part.item, status=status, content=(self._close_content(part, ids),))
-        deleted = str(item.id) not in self._host.state.order  # the client deleted it while it grew
-        if not self.outside and not deleted and self._host.dialect == "ga" and not part.waits:
-            previous = self._previous(str(item.id))
-            emit(events.ConversationItemDone(item=item, previous_item_id=previous))
+        if not self.outside and self._host.dialect == "ga" and not part.waits:
+            for event in ended(self._host.state, item):
+                emit(event)
         emit(events.ResponseOutputItemDone(response_id=self.id, output_index=part.index, item=item))
         self._done.append(item)
 
@@ -458,11 +450,6 @@ class Generation:
         emit(events.ResponseOutputAudioTranscriptDone(**ids, transcript=part.text))
         emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="audio", transcript=part.text)))
         return ContentPart(type="output_audio", transcript=part.text)
-
-    def _previous(self, item_id: str) -> str | None:
-        # From the end: the item is the newest, or nearly, however long the conversation is.
-        behind = itertools.dropwhile(lambda other: other != item_id, reversed(self._host.state.order))
-        return next(itertools.islice(behind, 1, None), None)
 
     def _finish(self, status: str, details: StatusDetails | None) -> None:
         self._close_part("completed" if status == "completed" else "incomplete")

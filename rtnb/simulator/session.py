@@ -148,14 +148,15 @@ class ServiceSession:
         self._playout = Playout() if webrtc else None
         self.dialect: Dialect = dialect
         self._responder = world.make_responder(number)
+        self.exact = world.exact
         self._transcriber = world.transcriber or world.exact
         self.latency = world.latency
         self.rng = random.Random(f"{world.seed} {number}")
         self._ids = itertools.count(1)
-        self._plan = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
+        self.faults = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self._loop = asyncio.get_running_loop()
         self._watch = watch
-        self.outgoing = Outgoing(self._plan)
+        self.outgoing = Outgoing(self.faults)
         self._kept: dict[str, int] = {}
         """Characters of each item that the client created."""
         self._kept_chars = 0
@@ -166,7 +167,7 @@ class ServiceSession:
         self._generations: dict[str, Generation] = {}
         self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
         self._late: set[asyncio.Task[Any]] = set()
-        self._recordings = ItemAudio()
+        self.recordings = ItemAudio()
         self._tokens = ContextTokens()
         self.mcp = McpTools(self.state, world.open_mcp, self.emit, self.make_id, self._start_late)
         self.conversation_id = self.make_id("conv")
@@ -177,7 +178,9 @@ class ServiceSession:
             dialect=dialect,
             transcription=transcription,
         )
-        self._open(session if preset is None else _with_preset(session, preset, dialect))
+        if preset is not None:
+            session = updated_session(session, replace(preset, type=session.type), dialect=dialect)
+        self._open(session)
         self._cap = self._loop.call_later(world.session_s, self._expire)
 
     def _open(self, session: SessionConfig) -> None:
@@ -224,11 +227,7 @@ class ServiceSession:
 
     def _audio_ms(self, item: Item | None) -> float:
         """Return the duration of an item's audio, the user's or the assistant's."""
-        return self._recordings.duration_ms(str(item.id)) if item is not None else 0.0
-
-    def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
-        """Remember encoded audio for `conversation.item.retrieve`."""
-        self._recordings.add(item_id, data, media_type=media_type)
+        return self.recordings.duration_ms(str(item.id)) if item is not None else 0.0
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -286,10 +285,11 @@ class ServiceSession:
         elif isinstance(event, events.ResponseCreate):
             self.respond(event.response or ResponseConfig())
         elif isinstance(event, events.ResponseCancel):
-            self._cancel(event.response_id or self.state.active_response_id or "", "client_cancelled")
+            if generation := self._generations.get(event.response_id or self.state.active_response_id or ""):
+                generation.cut("client_cancelled")
         elif isinstance(event, events.ConversationItemRetrieve):
             item = self.state.entries[event.item_id].item
-            self.emit(events.ConversationItemRetrieved(item=self._recordings.with_audio(item)))
+            self.emit(events.ConversationItemRetrieved(item=self.recordings.with_audio(item)))
         elif isinstance(event, events.InputAudioBufferCommit):
             self._commit_manually()
         elif isinstance(event, events.OutputAudioBufferClear):
@@ -332,7 +332,7 @@ class ServiceSession:
             self._kept_chars += n_chars
             for part in event.item.content or ():
                 if part.audio:
-                    self._recordings.add(item_id, part.audio, media_type=self._session.input_format.type)
+                    self.recordings.add(item_id, part.audio, media_type=self._session.input_format.type)
         elif isinstance(event, events.ConversationItemDelete):
             self._kept_chars -= self._kept.pop(event.item_id, 0)
         for reply in replies:
@@ -345,7 +345,7 @@ class ServiceSession:
         elif isinstance(event, events.ConversationItemCreate) and event.item.type == "mcp_approval_response":
             self.mcp.answer(event.item)
         else:
-            self._recordings.follow(event)
+            self.recordings.follow(event)
 
     def _follow_session(self) -> None:
         session = self._session
@@ -426,7 +426,7 @@ class ServiceSession:
 
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
-        self._recordings.add(item_id, spoken, media_type=self._input_format.type)
+        self.recordings.add(item_id, spoken, media_type=self._input_format.type)
         for event in committed(self.state, item_id, dialect=self.dialect):
             self.emit(event)
         self._recognise(item_id)
@@ -444,15 +444,6 @@ class ServiceSession:
         task.add_done_callback(self._late.discard)
         return task
 
-    def _later(self, after_ms: float, event: events.Event) -> None:
-        """Send an event later."""
-
-        async def send() -> None:
-            await asyncio.sleep(max(0.0, after_ms) / 1000)
-            self.emit(event)
-
-        self._start_late(send())
-
     def _recognise(self, item_id: str) -> None:
         """Find the words of a spoken item: a response and its transcription wait for them."""
         scenario = self._responder if isinstance(self._responder, ScenarioResponder) else None
@@ -461,10 +452,10 @@ class ServiceSession:
             search.set_result(Transcript(known))
         else:
             search = self._start_late(self._find_words(item_id, scenario))
-        self._recordings.expect_words(item_id, search)
+        self.recordings.expect_words(item_id, search)
 
     async def _find_words(self, item_id: str, scenario: ScenarioResponder | None) -> Found:
-        audio, rate_hz = self._recordings.audio(item_id)
+        audio, rate_hz = self.recordings.audio(item_id)
         language = str((self._transcription and self._transcription.language) or "")
         found: Found
         try:
@@ -481,11 +472,11 @@ class ServiceSession:
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
         """Send the transcription events of an item, once its words are known and the service's delay is over."""
         due = self._loop.time() + after_s
-        if search := self._recordings.search(item_id):
+        if search := self.recordings.search(item_id):
             await asyncio.wait({search})
         await asyncio.sleep(max(0.0, due - self._loop.time()))
         logprobs = _LOGPROBS in (self._session.include or ())
-        for event in self._recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
+        for event in self.recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
             self.emit(event)
 
     # --- speaking -----------------------------------------------------------------------------------------------------
@@ -518,7 +509,7 @@ class ServiceSession:
         fixed = self._instructions(config) + (json.dumps(list(tools)) if (tools := self._tools(config)) else "")
         if isinstance(config.input, tuple):
             context: tuple[Item | str, ...] = config.input
-            read = self._recordings.read(context, self.state)
+            read = self.recordings.read(context, self.state)
             details = measure([(item, self._audio_ms(item)) for item in read], fixed)
         else:
             try:
@@ -526,9 +517,9 @@ class ServiceSession:
                 context, details = reading.ids, reading.details
             except ContextTooLongError as error:
                 context, details, refusal = (), measure([], fixed), error
-        items = functools.partial(self._recordings.read, context, self.state)
+        items = functools.partial(self.recordings.read, context, self.state)
         settings = Settings(config, session, details, webrtc=self._playout is not None)
-        words = self._recordings.search(context[-1]) if context else None
+        words = self.recordings.search(context[-1]) if context else None
         generation = Generation(
             self,
             settings,
@@ -553,7 +544,7 @@ class ServiceSession:
     ) -> tuple[AsyncIterator[Say | Call], LatencyProfile]:
         """Choose what a response says, once the words of the newest item are known."""
         session = self._session
-        last = next(self._recordings.read(context[-1:], self.state), None)
+        last = next(self.recordings.read(context[-1:], self.state), None)
         turn = Turn(
             items=items,
             last=last,
@@ -567,16 +558,8 @@ class ServiceSession:
             return responder.respond(turn), self._world.latency
         step = responder.next_step(text_of(last), speech=last is not None and is_spoken(last))
         self.latency = responder.timing(step, self._world.latency)
-        self._plan.enter_step(step.faults if step else ())
+        self.faults.enter_step(step.faults if step else ())
         return responder.play(step, turn), self.latency
-
-    def response_fault(self) -> Fault | None:
-        """Return the fault on demand of a response that begins."""
-        return self._plan.on_response()
-
-    def learn(self, text: str, audio: Any) -> None:
-        """Remember speech that the simulator made: played back to it, its words are known."""
-        self._world.exact.learn(text, audio)
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
@@ -587,12 +570,11 @@ class ServiceSession:
         usage = self.state.responses[generation.id].response.usage
         used = usage.total_tokens if usage and usage.total_tokens else 0
         left, reset_s = self._world.quota.use(used, now_s=self._loop.time())
-        self._later(self.latency.rate_limits_ms, rate_limits(left, reset_s))
+        self._start_late(self._send_late(rate_limits(left, reset_s)))
 
-    def _cancel(self, response_id: str, reason: str) -> None:
-        generation = self._generations.get(response_id)
-        if generation is not None:
-            generation.cut(reason)
+    async def _send_late(self, limits: events.RateLimitsUpdated) -> None:
+        await asyncio.sleep(self.latency.rate_limits_ms / 1000)
+        self.emit(limits)
 
 
 async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
@@ -638,7 +620,3 @@ async def _count_values(text: str) -> int:
 
 
 _SAMPLE: Final = bytes(2)  # AAA=
-
-
-def _with_preset(session: SessionConfig, preset: SessionConfig, dialect: Dialect) -> SessionConfig:
-    return updated_session(session, replace(preset, type=session.type), dialect=dialect)
