@@ -217,7 +217,9 @@ class Classroom(Service):
         name = (await request.text())[:100]
         if "Origin" not in request.headers or name not in self.seats:
             raise RefusedError(403, "origin_not_allowed", "Only the teacher's page can end the sessions of a student.")
-        await self.end_owner("" if name == TEACHER else name, Close(WSCloseCode.OK, "The teacher ended this session."))
+        owner = "" if name == TEACHER else name
+        theirs = [task for task, (_, session) in self._stops.items() if self.sessions.get(session) == owner]
+        await self.end(theirs, Close(WSCloseCode.OK, "The teacher ended this session."))
         return web.Response(status=204, headers=_HEADERS)
 
     async def _page(self, request: web.Request) -> web.Response:

@@ -27,7 +27,7 @@ from typing import Any
 from rtnb.errors import ScenarioError
 from rtnb.protocol import ErrorDetail
 from rtnb.protocol.events import SERVER_EVENTS
-from rtnb.simulator.pacing import did_you_mean, number_of
+from rtnb.simulator.pacing import did_you_mean, number_of, unknown_name
 
 EVERY = 1_000_000_000
 """As `times`: every time."""
@@ -167,10 +167,8 @@ class Fault:
             return cls(**given)
         if not isinstance(source, Mapping):
             raise _wrong("fault", source, "a text or an object")
-        allowed = [field.name for field in fields(cls)]
-        for name in source:
-            if name not in allowed:
-                raise _wrong("fault field", name, ", ".join(allowed), did_you_mean(str(name), allowed))
+        if wrong := unknown_name(source, [field.name for field in fields(cls)]):
+            raise ScenarioError(f"fault field {wrong}")
         if "kind" not in source:
             raise ScenarioError(f"fault has no kind; allowed: {', '.join(KINDS)}")
         return cls(**source)

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, repeat
 from typing import Literal
@@ -31,6 +31,18 @@ def number_of(value: object) -> float:
     except ValueError:
         number = math.nan
     return int(number) if number.is_integer() else number
+
+
+def unknown_name(given: Iterable[object], known: Sequence[str]) -> str | None:
+    """Return what is wrong with the first name that is not known, for a message; None where all are.
+
+    >>> unknown_name({"sya": "Hello!"}, ("say", "hear"))
+    "'sya' is not known, did you mean 'say'?; allowed: say, hear"
+    """
+    wrong = next((name for name in given if name not in known), None)
+    if wrong is None:
+        return None
+    return f"{wrong!r} is not known{did_you_mean(str(wrong), known)}; allowed: {', '.join(known)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -107,11 +119,8 @@ class LatencyProfile:
     def replace(self, changes: Mapping[str, object]) -> LatencyProfile:
         """Return a profile with some fields changed; numbers may be text. Raises ValueError as `parse` does."""
         known = [field.name for field in dataclasses.fields(self)]
-        for name in changes:
-            if name not in known:
-                raise ValueError(
-                    f"latency field {name!r} is not known{did_you_mean(name, known)}; allowed: {', '.join(known)}"
-                )
+        if wrong := unknown_name(changes, known):
+            raise ValueError(f"latency field {wrong}")
         return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 from rtnb.errors import ScenarioError
 from rtnb.simulator.faults import Fault
-from rtnb.simulator.pacing import LatencyProfile, did_you_mean
+from rtnb.simulator.pacing import LatencyProfile, unknown_name
 
 _T = TypeVar("_T")
 
@@ -217,11 +217,8 @@ def _faults(raw: object, at: str) -> tuple[Fault, ...]:
 def _object(raw: object, at: str, allowed: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise _wrong(at, raw, f"an object with {', '.join(allowed)}")
-    for name in raw:
-        if name not in allowed:
-            raise ScenarioError(
-                f"{at}: field {name!r} is not known{did_you_mean(str(name), allowed)}; allowed: {', '.join(allowed)}"
-            )
+    if wrong := unknown_name(raw, allowed):
+        raise ScenarioError(f"{at}: field {wrong}")
     return raw
 
 

@@ -256,11 +256,6 @@ class Service:
         if tasks:
             await asyncio.wait(tasks, timeout=2 * GOODBYE_S)
 
-    async def end_owner(self, owner: str, close: Close) -> None:
-        """Make the sessions of one owner hang up, and wait for them."""
-        theirs = [task for task, (_, session) in self._stops.items() if self.sessions.get(session) == owner]
-        await self.end(theirs, close)
-
     # --- ephemeral keys -----------------------------------------------------------------------------------------------
 
     async def _body(self, request: web.Request) -> dict[str, Any]:

@@ -239,10 +239,10 @@ class NeuralVoice(_PortionVoice):
         if not any(character.isalnum() for character in spoken):
             return align(text, np.zeros(0, np.float32), marks=[])
         ratio = 2 ** (timbre(voice).semitones / 12)
-        slowest = max(0.5, speed / ratio)  # the model speaks no slower than half
-        audio = await asyncio.get_running_loop().run_in_executor(self._thread, self._synthesise, spoken, slowest)
+        loop, pace = asyncio.get_running_loop(), max(0.5, speed / ratio)  # the model speaks no slower than half
+        audio = await loop.run_in_executor(self._thread, self._synthesise, spoken, pace)
         audio = resample(audio, from_rate_hz=round(RATE_HZ * ratio), to_rate_hz=RATE_HZ)
-        return align(text, stretch(audio, factor=slowest * ratio / speed), marks=[])
+        return align(text, stretch(audio, factor=max(1.0, 0.5 * ratio / speed)), marks=[])
 
     async def aclose(self) -> None:
         await super().aclose()
