@@ -15,7 +15,7 @@ from rtnb.audio.formats import (
     encode_ulaw,
 )
 from rtnb.audio.resampler import Resampler, resample
-from rtnb.audio.samples import Audio, as_audio, ms_to_samples, samples_to_ms
+from rtnb.audio.samples import Audio, as_audio, ms_to_samples
 from rtnb.audio.synth import Utterance, Word, babble
 from rtnb.audio.wav import read_wav, write_wav
 
@@ -38,6 +38,5 @@ __all__ = [
     "ms_to_samples",
     "read_wav",
     "resample",
-    "samples_to_ms",
     "write_wav",
 ]

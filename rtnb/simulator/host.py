@@ -6,6 +6,7 @@ import asyncio
 import functools
 import socket
 import ssl
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, MutableMapping
@@ -161,17 +162,17 @@ def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """Place of a process among those that serve one port together."""
+    """Place of a process among those that serve one port together; by default it is alone."""
 
-    index: int
-    count: int
     socket: socket.socket
     """Listening socket."""
-    grants: Grants
+    signed: SelfSigned | None
+    index: int = 0
+    count: int = 1
+    grants: Grants = field(default_factory=Grants)
     """Ephemeral keys of all."""
-    all_listen: Any
-    """Barrier that each worker reaches once it listens."""
-    signed: SelfSigned | None = None
+    all_listen: Any = None
+    """Barrier that each of several workers reaches once it listens."""
 
 
 class Running:
@@ -189,28 +190,23 @@ class Running:
 
     @classmethod
     async def start(cls, options: Options, worker: Worker | None = None) -> Running:
-        """Listen; the voice's worker is started too."""
-        voice = await open_voice(options.voice, seed=options.seed)
+        """Listen; the voice's process is started too."""
+        worker = worker or Worker(socket=listen(options)[0], signed=SelfSigned.of(options))
+        voice: Voice | None = None
         try:
+            voice = await open_voice(options.voice, seed=options.seed)
             service = _service(options, voice, worker)
             limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
             runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0, **limits)
             await runner.setup()
-            signed = worker.signed if worker else SelfSigned.of(options)
-            trust = signed.server() if signed else None
-            try:
-                if worker is not None:
-                    await web.SockSite(runner, worker.socket, ssl_context=trust).start()
-                else:
-                    await web.TCPSite(runner, listening_host(options), options.port, ssl_context=trust).start()
-            except OSError as error:
-                await runner.cleanup()
-                error.add_note("Next: choose another port, or 0 for a free one, and a host that is this machine's.")
-                raise
+            trust = worker.signed.server() if worker.signed else None
+            await web.SockSite(runner, worker.socket, ssl_context=trust).start()
         except BaseException:
-            await voice.aclose()
+            worker.socket.close()
+            if voice is not None:
+                await voice.aclose()
             raise
-        return cls(options, service, runner, voice, signed)
+        return cls(options, service, runner, voice, worker.signed)
 
     async def stop(self) -> None:
         """Close every session with 1001, then everything else."""
@@ -242,13 +238,12 @@ async def _close_unused(runner: web.AppRunner, service: Service) -> None:
                 connection.force_close()
 
 
-def _service(options: Options, voice: Any, worker: Worker | None) -> Service:
+def _service(options: Options, voice: Voice, worker: Worker) -> Service:
     world = options.world(voice)
-    keys = KeyRing(options.key, wall=time.time, grants=worker.grants if worker else None)
-    if options.room is None:
-        place = (worker.index, worker.count) if worker else (0, 1)
-        return Service(world, keys, worker=place)
-    return Classroom(world, keys, room=options.room)
+    keys = KeyRing(options.key, wall=time.time, grants=worker.grants)
+    if options.room is not None:
+        return Classroom(world, keys, room=options.room)
+    return Service(world, keys, worker=(worker.index, worker.count))
 
 
 @dataclass(frozen=True)
@@ -282,9 +277,27 @@ class SelfSigned:
         return context
 
 
-def listening_host(options: Options) -> str:
-    """Return the address to listen on: "localhost" has two, and with port 0 each would get another port."""
-    return "127.0.0.1" if options.host == "localhost" else options.host
+def listen(options: Options, count: int = 1) -> list[socket.socket]:
+    """Return a listening socket for each worker; the same one where the system cannot spread connections.
+
+    Raises
+    ------
+    OSError
+        The port is taken, or the address is not of this machine.
+    """
+    # "localhost" has two addresses, and with port 0 each would get another port.
+    host = "127.0.0.1" if options.host == "localhost" else options.host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        first = socket.create_server((host, options.port), family=family)
+    except OSError as error:
+        error.add_note("Next: choose another port, or 0 for a free one, and a host that is this machine's.")
+        raise
+    if count == 1 or sys.platform != "linux":  # macOS has SO_REUSEPORT and gives all connections to one
+        return [first] * count
+    port = first.getsockname()[1]
+    first.close()
+    return [socket.create_server((host, port), family=family, reuse_port=True) for _ in range(count)]
 
 
 def _bracketed(host: str) -> str:

@@ -31,7 +31,7 @@ from typing import Any, Final
 from rtnb.errors import RtnbError
 from rtnb.simulator.admission import Grants
 from rtnb.simulator.classroom import Classroom, Room
-from rtnb.simulator.host import Options, Running, SelfSigned, Worker, listening_host
+from rtnb.simulator.host import Options, Running, SelfSigned, Worker, listen
 from rtnb.simulator.service import obstacle
 from rtnb.transport import is_loopback
 
@@ -80,7 +80,7 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
     """
     context = multiprocessing.get_context("spawn")
     options.world(None)  # what cannot be read is an error here, not one of each worker
-    sockets = _listen(options, count)
+    sockets = listen(options, count)
     options = replace(options, port=sockets[0].getsockname()[1], key=options.key or secrets.token_hex(16))
     previous = {name: signal.signal(name, _interrupt) for name in (signal.SIGTERM, signal.SIGINT)}
     store, processes, code = _Store(ctx=context), [], 1
@@ -123,18 +123,6 @@ def _leave_with_parent(parent: int) -> None:
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _listen(options: Options, count: int) -> list[socket.socket]:
-    """Return a listening socket for each worker; the same one where the system cannot spread connections."""
-    host = listening_host(options)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    first = socket.create_server((host, options.port), family=family)  # alone: the port is free, or this raises
-    if sys.platform != "linux":  # macOS has SO_REUSEPORT and gives all connections to one
-        return [first] * count
-    port = first.getsockname()[1]
-    first.close()
-    return [socket.create_server((host, port), family=family, reuse_port=True) for _ in range(count)]
 
 
 def _work(options: Options, worker: Worker, json_line: bool) -> None:
