@@ -279,11 +279,8 @@ class Service:
         refusal = check_session(requested, dialect="ga")
         if refusal:
             raise RefusedError(400, refusal.code, refusal.message)
-        preset = wire.decode_session(requested)
-        value, grant = self.keys.mint(preset, lifetime_s=lifetime, owner=request[OWNER])
-        session = self._effective(preset, "ga")
-        expires_at = int(grant.expires_at)
-        return web.json_response({"value": value, "expires_at": expires_at, "session": wire.encode_session(session)})
+        value, expires_at, session = self._mint(request, wire.decode_session(requested), lifetime, "ga")
+        return web.json_response({"value": value, "expires_at": expires_at, "session": session})
 
     async def _preview_sessions(self, request: web.Request) -> web.Response:
         if "api-version" not in request.query:
@@ -297,22 +294,23 @@ class Service:
             raise RefusedError(400, refusal.code, refusal.message)
         preset = wire.decode_session(body, dialect="preview")
         preset = replace(preset, type="transcription") if transcription else preset
-        value, grant = self.keys.mint(preset, lifetime_s=lifetime, owner=request[OWNER], dialect="preview")
-        session = wire.encode_session(self._effective(preset, "preview"), dialect="preview")
-        return web.json_response(
-            {**session, "client_secret": {"value": value, "expires_at": int(grant.expires_at)}},
-        )
+        value, expires_at, session = self._mint(request, preset, lifetime, "preview")
+        return web.json_response({**session, "client_secret": {"value": value, "expires_at": expires_at}})
 
-    def _effective(self, preset: SessionConfig, dialect: Dialect) -> SessionConfig:
-        model = preset.model if isinstance(preset.model, str) else DEFAULT_MODEL
+    def _mint(
+        self, request: web.Request, preset: SessionConfig, lifetime_s: float, dialect: Dialect
+    ) -> tuple[str, int, dict[str, Any]]:
+        """Make an ephemeral key; return it, its end in Unix seconds, and the session that it will open."""
+        value, grant = self.keys.mint(preset, lifetime_s=lifetime_s, owner=request[OWNER], dialect=dialect)
         base = initial_session(
             session_id=f"sess_{self.next_number():08x}",
-            model=model,
+            model=preset.model if isinstance(preset.model, str) else DEFAULT_MODEL,
             expires_at=int(time.time() + self.world.session_s),
             dialect=dialect,
             transcription=preset.type == "transcription",
         )
-        return updated_session(base, preset, dialect=dialect)
+        session = updated_session(base, preset, dialect=dialect)
+        return value, int(grant.expires_at), wire.encode_session(session, dialect=dialect)
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
