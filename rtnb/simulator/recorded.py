@@ -71,7 +71,7 @@ class RecordedSession:
     def __init__(self, recording: Recording, *, dialect: Dialect, plan: FaultPlan) -> None:
         self.latency = replace(LatencyProfile.parse("fast"), answer_ms=0.0)  # the recorded times contain it
         self.outgoing = Outgoing(plan)
-        self.n_events, self.idle = 0, False
+        self.n_events, self.idle, self.heard_ms = 0, False, 0.0
         self._recording, self._dialect = recording, dialect
         self._loop = asyncio.get_running_loop()
         self._arrived: dict[tuple[str, int], float] = {}
