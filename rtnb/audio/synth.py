@@ -74,6 +74,7 @@ _FOURTH_HZ = 3500
 _BANDWIDTHS_HZ = np.array([70.0, 100.0, 140.0, 220.0])
 _LEVELS = np.array([1.0, 0.55, 0.3, 0.15])
 _EDGE_S = 0.012  # chosen: how long one sound takes to become the next
+_SPREAD_S = 0.006  # at 4 kHz; chosen
 _PEAK = 0.5  # chosen: -6 dB below full scale
 # A word is what stands between spaces; of scripts that write none, one character with the punctuation after it.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af][^\w\s]*|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
@@ -245,7 +246,8 @@ def _filtered(excitation: _Float, placed: list[_Placed], rate: int, shift: float
     for of_placed, width_hz, level in zip(formants, _BANDWIDTHS_HZ, _LEVELS, strict=True):
         centre_hz = np.interp(centres_s, middles_s, of_placed) * shift
         gains += level / (1 + ((hz - centre_hz[:, None]) / width_hz) ** 2)
-    pieces = np.fft.irfft(np.fft.rfft(frames) * gains, size) * window / 2
+    spread = np.exp(-1j * np.pi * _SPREAD_S / 4000 * hz**2)  # high tones come later: no pulse is a lone peak
+    pieces = np.fft.irfft(np.fft.rfft(frames) * spread * gains, size) * window / 2
     audio = np.zeros(len(frames) * hop + size)
     for index, piece in enumerate(pieces):
         audio[index * hop : index * hop + size] += piece
