@@ -18,8 +18,8 @@ from rtnb.simulator.faults import Close, FaultPlan, Send
 _log = logging.getLogger("rtnb.simulator")
 
 MOST_WAITING = 1024
-"""Entries of a queue above which its writer waits. Chosen: of a client that reads slowly, no messages are read then;
-280 ms of its own messages are three."""
+"""Entries of a queue above which its writer waits. Chosen: a client that reads slowly is not read either; in 280 ms of
+simulated network there are three chunks of audio."""
 MOST_WAITING_BYTES = 16 * 2**20
 """The same in characters: 1024 audio deltas, or one of the longest messages. Chosen."""
 

@@ -152,7 +152,7 @@ class Scenario:
 
 
 _Kind = tuple[Any, str]
-"""Type of a field, and the words for it."""
+"""Type of a field, and how an error message names it."""
 _TEXT: Final[_Kind] = (str, "a text")
 _LIST: Final[_Kind] = (list, "a list")
 _LATENCY: Final[_Kind] = (str | dict, 'a text such as "realistic", or an object such as {"first_delta_ms": 300}')
