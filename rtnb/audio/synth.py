@@ -1,14 +1,13 @@
 """Synthetic voice without meaning that sounds like speech, so that a simulated reply has audio without a model.
 
-`babble` turns letters into sounds. Pulses at the pitch of the voice, and noise for hissing consonants, are filtered by
-the formants of each sound; the pitch falls along a sentence and rises at a question mark. It has no meaning, but a
-voice activity detector finds speech, words have times, and length follows the text.
+`babble` turns text into syllables and these into sound: a train of glottal pulses, each one a sum of decaying formants
+(as in FOF synthesis), noise for the hissing consonants, a pitch that falls along a sentence and rises at a question
+mark. It has no meaning, but a voice activity detector finds speech, words have times, and length follows the text.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import NamedTuple
 from zlib import crc32
@@ -35,29 +34,21 @@ _VOICES = {
     "shimmer": (200.0, 1.16),
     "verse": (140.0, 1.04),
 }
-
-
-class _Sound(NamedTuple):
-    """Kind of sound: one letter, or a pause."""
-
-    formants_hz: tuple[int, int, int]
-    length_ms: float
-    voicing: float  # level of the pulses
-    hiss: float  # level of the noise
-
-
-# Formants of vowels: Peterson and Barney (1952), men; everything else is chosen by ear.
-_VOWELS = {
-    "a": _Sound((730, 1090, 2440), 120, 1.0, 0.0),
-    "e": _Sound((530, 1840, 2480), 120, 1.0, 0.0),
-    "i": _Sound((270, 2290, 3010), 120, 1.0, 0.0),
-    "o": _Sound((570, 840, 2410), 120, 1.0, 0.0),
-    "u": _Sound((300, 870, 2240), 120, 1.0, 0.0),
+# First three formants in Hz: Peterson and Barney (1952), men; consonants and the bandwidths are chosen by ear.
+_FORMANTS_HZ = {
+    "a": (730, 1090, 2440),
+    "e": (530, 1840, 2480),
+    "i": (270, 2290, 3010),
+    "o": (570, 840, 2410),
+    "u": (300, 870, 2240),
+    "nasal": (280, 1100, 2200),
 }
-_HISSING = _Sound((1800, 4300, 5200), 55, 0.1, 0.35)
-_BURSTING = _Sound((300, 1500, 3500), 35, 0.15, 0.12)
-_HUMMING = _Sound((280, 1100, 2200), 45, 0.55, 0.0)
-_SOUNDS = _VOWELS | {"y": _VOWELS["i"]} | dict.fromkeys("cfhjsvxz", _HISSING) | dict.fromkeys("bdgkpqt", _BURSTING)
+_FOURTH_HZ = 3500
+_BANDWIDTHS_HZ = np.array([70.0, 100.0, 140.0, 220.0])
+_LEVELS = np.array([1.0, 0.55, 0.3, 0.15])
+_VOWELS = "aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ"
+_VOWEL_OF = dict(zip(_VOWELS, "aeiouiaaaaaaaeeeeiiiioooooouuuuio", strict=True))
+_HISSING, _BURSTING = "cfhjsvxzßç", "bdgkpqt"
 _PAUSES_MS = {
     ",": 160,
     ";": 200,
@@ -70,11 +61,7 @@ _PAUSES_MS = {
     "?": 380,
     "…": 500,
 }  # chosen
-_FOURTH_HZ = 3500
-_BANDWIDTHS_HZ = np.array([70.0, 100.0, 140.0, 220.0])
-_LEVELS = np.array([1.0, 0.55, 0.3, 0.15])
-_EDGE_S = 0.012  # chosen: how long one sound takes to become the next
-_SPREAD_S = 0.006  # at 4 kHz; chosen
+_GRAIN_S = 0.022  # chosen: a formant of 70 Hz bandwidth has decayed by 42 dB then
 _PEAK = 0.5  # chosen: -6 dB below full scale
 # A word is what stands between spaces; of scripts that write none, one character with the punctuation after it.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af][^\w\s]*|[^\s\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
@@ -107,13 +94,14 @@ class Utterance:
         return f"Utterance({len(self.words)} words, {len(self.audio) / self.rate_hz:.2f} s at {self.rate_hz} Hz)"
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """Sound at its time."""
+class _Phone(NamedTuple):
+    """A stretch of one sound."""
 
-    sound: _Sound
     start_s: float
     stop_s: float
+    formants: str  # key of _FORMANTS_HZ
+    voicing: float  # level of the pulses
+    hiss: float  # level of the noise
     pitch: float  # factor
 
 
@@ -127,13 +115,13 @@ def babble(
 ) -> Utterance:
     """Speak a text in a made-up language that a voice activity detector takes for speech.
 
-    The number of letters sets how long a word is, punctuation pauses, a question rises. The same arguments give the
+    The number of syllables sets how long a word is, punctuation pauses, a question rises. The same arguments give the
     same sound.
 
     Parameters
     ----------
     text : str
-        Any script; only Latin letters are sounded as written.
+        Any script; only Latin vowels are sounded as written.
     rate_hz : int, default 24000
         Of the audio, at least 8,000 Hz.
     voice : str, default "alloy"
@@ -160,96 +148,151 @@ def babble(
     ['Hello', 'there,', 'world.']
     """
     rate = check_rate(rate_hz, lowest=8_000)
-    place = crc32(voice.encode()) % 1000 / 1000
-    pitch_hz, shift = _VOICES.get(voice) or (100 + 100 * place, 0.95 + 0.21 * place)
+    pitch_hz, shift = _VOICES.get(voice) or _voice_of(voice)
     if not 0.25 <= speed <= 4:
         raise AudioError(f"speed is {speed!r}: allowed are 0.25 to 4")
     random = np.random.default_rng(seed)
-    words, placed = _place(text, speed, random)
-    if not placed:
-        return Utterance(np.zeros(0, np.float32), words, rate)
-    audio = _filtered(_excitation(placed, rate, pitch_hz, random), placed, rate, shift)
-    peak = np.abs(audio).max(initial=0)
-    return Utterance((audio * (_PEAK / peak if peak else 0.0)).astype(np.float32), words, rate)
+    words, phones, end_s = _plan(text, speed, random)
+    audio = np.zeros(round(end_s * rate))
+    if phones:
+        _add_voice(audio, phones, rate, pitch_hz, shift, random)
+        _add_hiss(audio, phones, rate, shift, random)
+        audio *= _PEAK / np.abs(audio).max()
+    return Utterance(audio.astype(np.float32), words, rate)
 
 
-def _place(text: str, speed: float, random: np.random.Generator) -> tuple[tuple[Word, ...], list[_Placed]]:
-    """Return the words and their sounds, pauses included, with their times."""
+def _voice_of(name: str) -> tuple[float, float]:
+    place = crc32(name.encode()) % 1000 / 1000
+    return 100 + 100 * place, 0.95 + 0.21 * place
+
+
+def _plan(text: str, speed: float, random: np.random.Generator) -> tuple[tuple[Word, ...], list[_Phone], float]:
+    """Return the words and phones with their times, and the end of the utterance."""
     words: list[Word] = []
-    placed: list[_Placed] = []
-    now_s = fall = 0.0
+    phones: list[_Phone] = []
+    now_s = 0.0
+    since_pause = 0
     for written in _WORD.findall(text):
-        pause_ms = max(_PAUSES_MS.get(mark, 0) for mark in written[-3:])
-        sounds, start_s = _sounds(written), now_s
-        for index, sound in enumerate(sounds):
-            ending = pause_ms > 0 and index >= len(sounds) - 2
-            rise = 1.35 if ending and "?" in written else 1.0
-            stretch = random.uniform(0.9, 1.1) * (1.4 if ending else 1.0) / speed
-            placed.append(_Placed(sound, now_s, now_s + sound.length_ms / 1000 * stretch, (1.15 - fall) * rise))
-            now_s = placed[-1].stop_s
-            fall = min(0.33, fall + sound.voicing * 0.02)  # the pitch falls along a phrase
-        now_s = round(now_s, 3)  # words and pauses end at whole milliseconds
+        pause_ms = max((_PAUSES_MS.get(mark, 0) for mark in re.findall(r"\W", written[-3:])), default=0)
+        start_s = now_s
+        syllables = _syllables(written)
+        for place, syllable in enumerate(syllables):
+            fall = max(0.82, 1.12 - 0.025 * since_pause)  # the pitch falls along a phrase
+            accent = 1.08 if place == 0 else 1.0
+            last = pause_ms > 0 and place == len(syllables) - 1
+            rise = 1.35 if last and "?" in written else 1.0
+            stretch = random.uniform(0.9, 1.1) * (1.5 if last else 1.0) / speed
+            for formants, length_ms, voicing, hiss in _sounds(syllable):
+                stop_s = now_s + length_ms / 1000 * stretch
+                phones.append(_Phone(now_s, stop_s, formants, voicing, hiss, fall * accent * rise))
+                now_s = stop_s
+            since_pause += 1
+        now_s = round(now_s * 1000) / 1000
         words.append(Word(written, round(start_s * 1000), round(now_s * 1000)))
         if pause_ms:
-            silence = _Sound(_HUMMING.formants_hz, pause_ms, 0.0, 0.0)
-            placed.append(_Placed(silence, now_s, round(now_s + pause_ms / 1000 / speed, 3), 1.0))
-            now_s, fall = placed[-1].stop_s, 0.0
-    return tuple(words), placed
+            now_s = round(now_s * 1000 + pause_ms / speed) / 1000
+            since_pause = 0
+    return tuple(words), phones, now_s
 
 
-def _sounds(written: str) -> list[_Sound]:
-    """Return the sounds of a word: one for each Latin letter, a syllable for any other letter or digit."""
-    sounds: list[_Sound] = []
-    for character in written.lower():
-        letter = unicodedata.normalize("NFKD", character)[0]
-        if "a" <= letter <= "z":
-            sound = _SOUNDS.get(letter, _HUMMING)
-            if sounds and sounds[-1].voicing == sound.voicing == 1.0:  # two vowels make one, gliding
-                sounds[-1], sound = (one._replace(length_ms=75) for one in (sounds[-1], sound))
-            sounds.append(sound)
-        elif letter.isalnum():
-            sounds += [(_HUMMING, _BURSTING, _HISSING)[ord(letter) % 3], _VOWELS["aeiou"[ord(letter) % 5]]]
+def _syllables(written: str) -> list[str]:
+    """Cut a word into pieces of one vowel group each; digits and letters of other scripts make syllables too."""
+    letters = "".join(character for character in written.lower() if character.isalnum())
+    latin = re.findall(f"[^{_VOWELS}\\d]*(?:[{_VOWELS}]+|\\d)", letters)
+    rest = letters[len("".join(latin)) :]
+    if not latin:  # no vowel we know: two letters make a syllable, with sounds that only depend on the letters
+        pairs = [rest[place : place + 2] for place in range(0, len(rest), 2)]
+        return [
+            "bdfgklmnprstvz"[ord(pair[0]) % 14] + "aeiou"[crc32(pair.encode()) % 5] + "lmnr"[ord(pair[-1]) % 4]
+            for pair in pairs
+        ]
+    if len(latin) > 1 and not rest and latin[-1].endswith("e") and latin[-1] != "e" and len(latin[-1]) > 1:
+        latin[-2:] = [latin[-2] + latin[-1][:-1]]  # the silent e of "there", "name"
+    latin[-1] += rest
+    return latin
+
+
+def _sounds(syllable: str) -> list[tuple[str, float, float, float]]:
+    """(formants, length in ms, voicing, hiss) of each sound of a syllable: consonant, vowel, consonant."""
+    vowels = [letter for letter in syllable if letter in _VOWELS]
+    glide = [vowels[0], vowels[-1]] if len(vowels) > 1 else vowels or ["o"]
+    at = syllable.index(vowels[0]) if vowels else 0
+    sounds = [_consonant(letter) for letter in syllable[:at][-2:]]
+    sounds += [(_VOWEL_OF.get(vowel, vowel), 120.0 if len(glide) == 1 else 75.0, 1.0, 0.0) for vowel in glide]
+    sounds += [_consonant(letter) for letter in syllable[at:] if letter not in _VOWELS][:1]
     return sounds
 
 
-def _excitation(placed: list[_Placed], rate: int, pitch_hz: float, random: np.random.Generator) -> _Float:
-    """Return pulses at the pitch and noise, each at the level of its moment; the levels slope between sounds."""
-    times_s = np.arange(round(round(placed[-1].stop_s, 3) * rate)) / rate
-    edges_s = [min(_EDGE_S, (one.stop_s - one.start_s) / 3) for one in placed]
-    borders_s = [(one.start_s + edge, one.stop_s - edge) for one, edge in zip(placed, edges_s, strict=True)]
-    voicing, hiss, pitch = (
-        np.interp(times_s, np.ravel(borders_s), np.repeat(levels, 2), left=0.0)
-        for levels in zip(*((one.sound.voicing, one.sound.hiss, one.pitch) for one in placed), strict=True)
-    )
-    wobble = random.normal(
-        1, 0.012, len(times_s) * 200 // rate + 1
-    )  # 200 times a second: about that of a healthy voice
-    wobble = np.repeat(wobble, rate // 200 + 1)
-    cycles = np.cumsum(np.maximum(pitch, 0.5) * pitch_hz / rate * wobble[: len(times_s)])
-    pulses = np.diff(np.floor(cycles), prepend=0.0) * np.sqrt(rate / pitch_hz)
-    excitation: _Float = voicing * pulses + hiss * random.standard_normal(len(times_s))
-    return excitation
+def _consonant(letter: str) -> tuple[str, float, float, float]:
+    if letter in _HISSING:
+        return "e", 55.0, 0.25, 0.35
+    if letter in _BURSTING:
+        return "u", 35.0, 0.15, 0.12
+    return "nasal", 45.0, 0.55, 0.0
 
 
-def _filtered(excitation: _Float, placed: list[_Placed], rate: int, shift: float) -> _Float:
-    """Apply the formants, which move from the middle of each sound to that of the next, frame by frame."""
-    size = 2 ** round(np.log2(rate / 48))  # about 20 ms, four frames at a time
-    hop = size // 4
-    window = np.sqrt(np.hanning(size + 1)[:-1])
-    padded = np.pad(excitation, (size, 2 * size))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * window
-    middles_s = [(one.start_s + one.stop_s) / 2 for one in placed]
-    centres_s = (np.arange(len(frames)) * hop - size / 2) / rate
-    hz = np.fft.rfftfreq(size, 1 / rate)
-    gains = np.zeros((len(frames), len(hz)))
-    formants = zip(*((*one.sound.formants_hz, _FOURTH_HZ) for one in placed), strict=True)
-    for of_placed, width_hz, level in zip(formants, _BANDWIDTHS_HZ, _LEVELS, strict=True):
-        centre_hz = np.interp(centres_s, middles_s, of_placed) * shift
-        gains += level / (1 + ((hz - centre_hz[:, None]) / width_hz) ** 2)
-    spread = np.exp(-1j * np.pi * _SPREAD_S / 4000 * hz**2)  # high tones come later: no pulse is a lone peak
-    pieces = np.fft.irfft(np.fft.rfft(frames) * spread * gains, size) * window / 2
-    audio = np.zeros(len(frames) * hop + size)
-    for index, piece in enumerate(pieces):
-        audio[index * hop : index * hop + size] += piece
-    filtered: _Float = audio[size : size + len(excitation)]
-    return filtered
+def _add_voice(
+    audio: _Float, phones: list[_Phone], rate: int, pitch_hz: float, shift: float, random: np.random.Generator
+) -> None:
+    """Add the glottal pulses, each with the formants of its moment."""
+    middles = np.array([(phone.start_s + phone.stop_s) / 2 for phone in phones])
+    targets = np.array([(*_FORMANTS_HZ[phone.formants], _FOURTH_HZ) for phone in phones]) * shift
+    pitches = np.array([phone.pitch for phone in phones]) * pitch_hz
+    times_s = _pulse_times(middles, pitches, len(audio) / rate, random)
+    level = _envelope(times_s, phones, [phone.voicing for phone in phones])
+    times_s, level = times_s[level > 0.01], level[level > 0.01]
+    level = level * random.uniform(0.9, 1.1, len(times_s))
+    length = round(_GRAIN_S * rate)
+    first = np.ceil(times_s * rate).astype(int)
+    tau = ((first - times_s * rate)[:, None] + np.arange(length)) / rate
+    tau = tau.astype(np.float32)
+    grains = np.zeros((len(times_s), length), np.float32)
+    for formant in range(4):
+        hz = np.interp(times_s, middles, targets[:, formant])
+        gain = _LEVELS[formant] * level * (hz < 0.45 * rate)
+        decay = np.exp(np.float32(-np.pi * _BANDWIDTHS_HZ[formant]) * tau)
+        grains += gain.astype(np.float32)[:, None] * decay * np.sin((2 * np.pi * hz).astype(np.float32)[:, None] * tau)
+    grains *= np.minimum(1, tau * 2000) * np.minimum(1, (_GRAIN_S - tau).clip(0) * 400)  # soft ends: 0.5 and 2.5 ms
+    for start, grain in zip(first.tolist(), grains, strict=True):
+        stretch = audio[start : start + length]
+        stretch += grain[: len(stretch)]
+
+
+def _pulse_times(middles: _Float, pitches: _Float, end_s: float, random: np.random.Generator) -> _Float:
+    grid = np.interp(np.arange(0, end_s, 0.005), middles, pitches).tolist()
+    jitter = random.normal(1, 0.012, int(end_s * 1000) + 1).tolist()  # chosen: about that of a healthy voice
+    times = []
+    now_s = 0.0
+    while now_s < end_s:
+        times.append(now_s)
+        now_s += jitter[len(times) % len(jitter)] / grid[min(int(now_s / 0.005), len(grid) - 1)]
+    return np.array(times)
+
+
+def _envelope(times_s: _Float, phones: list[_Phone], levels: list[float]) -> _Float:
+    """Return the level at each time: constant within a phone, 12 ms slopes between phones, nothing in pauses."""
+    points: list[float] = []
+    values: list[float] = []
+    for phone, level in zip(phones, levels, strict=True):
+        edge = min(0.012, (phone.stop_s - phone.start_s) / 3)
+        if points and phone.start_s > points[-1] + 0.02:  # a pause before
+            points += [points[-1] + 0.012, phone.start_s]
+            values += [0.0, 0.0]
+        points += [phone.start_s + edge, phone.stop_s - edge]
+        values += [level, level]
+    return np.interp(times_s, points, values, left=0.0, right=0.0)
+
+
+def _add_hiss(audio: _Float, phones: list[_Phone], rate: int, shift: float, random: np.random.Generator) -> None:
+    """Add the noise of the hissing and bursting consonants."""
+    for phone in phones:
+        start, stop = round(phone.start_s * rate), round(phone.stop_s * rate)
+        stop = min(stop, len(audio))
+        if phone.hiss == 0 or stop - start < 8:
+            continue
+        spectrum = np.fft.rfft(random.standard_normal(stop - start))
+        hz = np.fft.rfftfreq(stop - start, 1 / rate)
+        centre = min(4800 * shift, 0.32 * rate)
+        noise = np.fft.irfft(spectrum * np.exp(-(((hz - centre) / 1500) ** 2)), stop - start)
+        noise *= phone.hiss * np.hanning(stop - start) / max(float(np.abs(noise).max()), 1e-9)
+        audio[start:stop] += noise
