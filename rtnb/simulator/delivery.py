@@ -225,13 +225,6 @@ async def serve_session(
     under_way: BoundedQueue[tuple[float, str | bytes | Sound]] = BoundedQueue()
     """Messages on their way through the simulated network, each with the time of its arrival."""
 
-    async def take_in(message: str | bytes | Sound) -> None:
-        await scheduler.turn()
-        if isinstance(message, Sound):
-            await session.take_audio(message.pcm)
-        else:
-            await session.receive(message)
-
     async def read() -> None:
         async for message in carrier.incoming():
             await session.outgoing.has_room()
@@ -239,13 +232,13 @@ async def serve_session(
                 under_way.put((loop.time() + delay_s, message), 0 if isinstance(message, Sound) else len(message))
                 await under_way.room.wait()
             else:
-                await take_in(message)
+                await _take_in(message, session, scheduler)
 
     async def take() -> None:
         while True:
             due, message = await under_way.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
-            await take_in(message)
+            await _take_in(message, session, scheduler)
 
     async def write() -> Close | None:
         async for out in session.outgoing.texts(listener):
@@ -264,6 +257,14 @@ async def serve_session(
     close = await _first_of(read(), take(), write(), wait_for_stop())
     # No task reads any more: closing waits for the client's close frame, and resets no connection.
     await carrier.hang_up(close or Close(WSCloseCode.OK))
+
+
+async def _take_in(message: str | bytes | Sound, session: Served, scheduler: InputScheduler) -> None:
+    await scheduler.turn()
+    if isinstance(message, Sound):
+        await session.take_audio(message.pcm)
+    else:
+        await session.receive(message)
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:

@@ -143,7 +143,7 @@ class ServiceSession:
         webrtc: bool = False,
         azure: bool = False,
     ) -> None:
-        self._world, self._azure = world, azure
+        self._world, self._azure, self._watch = world, azure, watch
         self._connection = Connection("server", dialect=dialect, webrtc=webrtc)
         self._playout = Playout() if webrtc else None
         self.dialect: Dialect = dialect
@@ -155,7 +155,6 @@ class ServiceSession:
         self._ids = itertools.count(1)
         self.faults = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self._loop = asyncio.get_running_loop()
-        self._watch = watch
         self.outgoing = Outgoing(self.faults)
         self._kept: dict[str, int] = {}
         """Characters of each item that the client created."""
@@ -178,12 +177,12 @@ class ServiceSession:
             dialect=dialect,
             transcription=transcription,
         )
-        if preset is not None:
-            session = updated_session(session, replace(preset, type=session.type), dialect=dialect)
-        self._open(session)
+        self._open(session, preset)
         self._cap = self._loop.call_later(world.session_s, self._expire)
 
-    def _open(self, session: SessionConfig) -> None:
+    def _open(self, session: SessionConfig, preset: SessionConfig | None) -> None:
+        if preset is not None:
+            session = updated_session(session, replace(preset, type=session.type), dialect=self.dialect)
         self.emit(events.SessionCreated(session=session))
         if self.dialect == "preview":
             conversation = {"id": self.conversation_id, "object": "realtime.conversation"}
