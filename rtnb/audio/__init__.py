@@ -1,4 +1,4 @@
-"""Samples: bytes to arrays and back, sample rates, WAV files, a synthetic voice. NumPy only.
+"""Samples: bytes to arrays and back, sample rates, sound files, a synthetic voice. NumPy and soundfile only.
 
 `audio` is float32, shape (n_samples,), mono, full scale ±1; `pcm` is bytes.
 
@@ -7,11 +7,19 @@
 [0.0, 0.5]
 """
 
-from rtnb.audio.g711 import decode_alaw, decode_ulaw, encode_alaw, encode_ulaw
-from rtnb.audio.media import RATE_HZ, Codec, codec
-from rtnb.audio.pcm import decode_pcm16, encode_pcm16
+from rtnb.audio.formats import (
+    RATE_HZ,
+    Codec,
+    codec,
+    decode_alaw,
+    decode_pcm16,
+    decode_ulaw,
+    encode_alaw,
+    encode_pcm16,
+    encode_ulaw,
+)
 from rtnb.audio.resampler import Resampler, resample
-from rtnb.audio.samples import Audio, as_audio, ms_to_samples, samples_to_ms
+from rtnb.audio.samples import Audio, as_audio, ms_to_samples
 from rtnb.audio.synth import Utterance, Word, babble
 from rtnb.audio.wav import read_wav, write_wav
 
@@ -34,6 +42,5 @@ __all__ = [
     "ms_to_samples",
     "read_wav",
     "resample",
-    "samples_to_ms",
     "write_wav",
 ]

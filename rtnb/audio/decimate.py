@@ -1,6 +1,6 @@
 """A waveform in few numbers: the lowest and highest sample of every bin, added to piece by piece.
 
-What one piece costs depends on its own length, never on what came before it.
+What one piece costs depends on its own length, never on the length before it.
 """
 
 from __future__ import annotations

@@ -100,17 +100,6 @@ def ms_to_samples(ms: float, *, rate_hz: int) -> int:
     return round(ms * check_rate(rate_hz) / 1000)
 
 
-def samples_to_ms(samples: int, *, rate_hz: int) -> float:
-    """Return the duration of a number of samples, in milliseconds.
-
-    Examples
-    --------
-    >>> samples_to_ms(480, rate_hz=24_000)
-    20.0
-    """
-    return samples * 1000 / check_rate(rate_hz)
-
-
 def check_rate(rate_hz: int, *, lowest: int = 1) -> int:
     """Return the rate as it came, or raise `AudioError` where it is no positive whole number."""
     if isinstance(rate_hz, bool) or not isinstance(rate_hz, (int, np.integer)) or rate_hz < lowest:

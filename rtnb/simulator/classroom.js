@@ -2,7 +2,8 @@
  * The teacher's page: asks for the counts once a second and shows them, as text only.
  *
  * @typedef {{name: string, open: number, sessions: number, minutes: number, answers: number, errors: number,
- *   last_error: string, refused: number, audio_per_s: number, events_per_s: number}} Student
+ *   last_error: string, refused: number, audio_s: number, events: number}} Student
+ *   `audio_s` and `events` count all of the open sessions
  * @typedef {{students: Student[], sessions_each: number, sessions_total: number, wrong_keys: number, minutes: number}}
  *   State
  */
@@ -19,6 +20,18 @@ function element(name, text, kind = "") {
 
 /** @type {Map<string, {row: HTMLTableRowElement, cells: HTMLElement[], end: HTMLButtonElement}>} */
 const lines = new Map();
+
+/** Counts at the answer before, and its time. @type {Map<string, {atMs: number, audio: number, events: number}>} */
+const before = new Map();
+
+/** Load since the answer before; a session that ended takes its counts away. @param {Student} student */
+function load(student) {
+  const now = { atMs: performance.now(), audio: student.audio_s, events: student.events };
+  const last = before.get(student.name) ?? now;
+  before.set(student.name, now);
+  const seconds = Math.max((now.atMs - last.atMs) / 1000, 0.1);
+  return [now.audio - last.audio, now.events - last.events].map((count) => Math.max(0, count) / seconds);
+}
 
 /** Ask the simulator to end the sessions of a student. @param {string} name */
 async function end(name) {
@@ -51,6 +64,7 @@ function showLine(student) {
   const line = lines.get(student.name) ?? makeLine(student.name);
   line.row.dataset.here = String(student.open > 0);
   line.end.hidden = !student.open;
+  const [audio, events] = load(student);
   const sessions = student.open > 1 ? ` (${student.open} sessions)` : "";
   const texts = [
     student.open ? `connected${sessions}` : student.sessions ? "left" : "not yet",
@@ -58,8 +72,8 @@ function showLine(student) {
     student.answers || "",
     student.errors || "",
     student.refused || "",
-    student.open ? student.audio_per_s.toFixed(2) : "",
-    student.open ? student.events_per_s.toFixed(1) : "",
+    student.open ? audio.toFixed(2) : "",
+    student.open ? events.toFixed(1) : "",
     student.last_error,
   ];
   texts.forEach((text, place) => (line.cells[place].textContent = String(text)));

@@ -17,9 +17,8 @@ from typing import Any, Final
 from aiohttp import WSCloseCode, web
 
 from rtnb.protocol import SessionConfig, events
-from rtnb.simulator.admission import OWNER, RefusedError, message_for
+from rtnb.simulator.admission import OWNER, KeyRing, RefusedError, message_for
 from rtnb.simulator.faults import Close
-from rtnb.simulator.keys import KeyRing
 from rtnb.simulator.service import Service
 from rtnb.simulator.session import World
 
@@ -129,22 +128,12 @@ class Classroom(Service):
         Its own key is the teacher's; this class adds a key for each student.
     room : Room
         Size and limits.
-    origins : sequence of str
-        As of `Service`.
     clock : callable
         Seconds, monotonic.
     """
 
-    def __init__(
-        self,
-        world: World,
-        keys: KeyRing,
-        *,
-        room: Room,
-        origins: tuple[str, ...] = (),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(world, keys, origins=origins)
+    def __init__(self, world: World, keys: KeyRing, *, room: Room, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(world, keys)
         self.room = room
         self.handed_out = keys.hand_out(room.names)
         self.token = hmac.digest(keys.key.encode(), b"the teacher's page", "sha256").hex()[:32]
@@ -152,9 +141,7 @@ class Classroom(Service):
         self.wrong_keys = 0
         """Requests with an unknown key."""
         self._clock = clock
-        self._started = self._sampled_s = clock()
-        self._totals: dict[str, tuple[float, float]] = {}
-        self._loads: dict[str, tuple[float, float]] = {}
+        self._started = clock()
 
     def app(self) -> web.Application:
         """Return the service's application with the teacher's page."""
@@ -202,11 +189,11 @@ class Classroom(Service):
     def state(self) -> dict[str, Any]:
         """Return the content of the page: counts and names, no content of the conversations."""
         now = self._clock()
-        self._sample(now)
         rows = [seat.row(now) for seat in self.seats.values() if seat.name != TEACHER or seat.sessions]
         for row in rows:
-            audio, count = self._loads.get(row["name"], (0.0, 0.0)) if row["open"] else (0.0, 0.0)
-            row |= {"audio_per_s": round(audio, 2), "events_per_s": round(count, 1)}
+            theirs = [session for session, owner in self.sessions.items() if (owner or TEACHER) == row["name"]]
+            row["audio_s"] = round(sum(session.heard_ms for session in theirs) / 1000, 2)
+            row["events"] = sum(session.n_events for session in theirs)
         return {
             "students": rows,
             "sessions_each": self.room.sessions_each,
@@ -214,21 +201,6 @@ class Classroom(Service):
             "wrong_keys": self.wrong_keys,
             "minutes": round((now - self._started) / 60, 1),
         }
-
-    def _sample(self, now: float) -> None:
-        """Compute the loads since the sample before, at least a second ago: several pages may ask."""
-        seconds = now - self._sampled_s
-        if seconds < 1.0:
-            return
-        totals: dict[str, tuple[float, float]] = {}
-        for session, owner in self.sessions.items():
-            audio_s, count = totals.get(owner or TEACHER, (0.0, 0.0))
-            totals[owner or TEACHER] = audio_s + session.heard_ms / 1000, count + session.n_events
-        for name, total in totals.items():  # a session that ended takes its counts away
-            pairs = zip(total, self._totals.get(name, (0.0, 0.0)), strict=True)
-            audio, count = (max(0.0, new - old) / seconds for new, old in pairs)
-            self._loads[name] = audio, count
-        self._totals, self._sampled_s = totals, now
 
     def allows(self, request: web.Request) -> bool:
         """Return whether the requesting page is allowed: also the teacher's own."""
@@ -245,7 +217,9 @@ class Classroom(Service):
         name = (await request.text())[:100]
         if "Origin" not in request.headers or name not in self.seats:
             raise RefusedError(403, "origin_not_allowed", "Only the teacher's page can end the sessions of a student.")
-        await self.end_owner("" if name == TEACHER else name, Close(WSCloseCode.OK, "The teacher ended this session."))
+        owner = "" if name == TEACHER else name
+        theirs = [task for task, (_, session) in self._stops.items() if self.sessions.get(session) == owner]
+        await self.end(theirs, Close(WSCloseCode.OK, "The teacher ended this session."))
         return web.Response(status=204, headers=_HEADERS)
 
     async def _page(self, request: web.Request) -> web.Response:

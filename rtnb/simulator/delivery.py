@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -18,11 +18,46 @@ from rtnb.simulator.faults import Close, FaultPlan, Send
 _log = logging.getLogger("rtnb.simulator")
 
 MOST_WAITING = 1024
-"""Messages that wait for a slow client before its messages are no longer read. Chosen."""
+"""Entries of a queue above which its writer waits. Chosen: a client that reads slowly is not read either; in 280 ms of
+simulated network there are three chunks of audio."""
 MOST_WAITING_BYTES = 16 * 2**20
-"""The same as characters, for a client that asks for long answers and reads none: 1024 audio deltas. Chosen."""
+"""The same in characters: 1024 audio deltas, or one of the longest messages. Chosen."""
 
-Listener = asyncio.Queue[tuple[float, Send | Close]]
+T = TypeVar("T")
+
+
+class BoundedQueue(Generic[T]):
+    """Queue with a bound in entries and characters (backpressure): its writer waits for `room`, which is there again
+    when the queue is empty."""
+
+    def __init__(self) -> None:
+        self._entries: asyncio.Queue[tuple[T, int]] = asyncio.Queue()
+        self._n_bytes = 0
+        self.room = asyncio.Event()
+        self.room.set()
+
+    @property
+    def n_entries(self) -> int:
+        """Entries that wait."""
+        return self._entries.qsize()
+
+    def put(self, entry: T, size: int) -> None:
+        """Add an entry of so many characters."""
+        self._entries.put_nowait((entry, size))
+        self._n_bytes += size
+        if self.n_entries > MOST_WAITING or self._n_bytes > MOST_WAITING_BYTES:
+            self.room.clear()
+
+    async def get(self) -> T:
+        """Return the oldest entry, once there is one."""
+        entry, size = await self._entries.get()
+        self._n_bytes -= size
+        if self._entries.empty():
+            self.room.set()
+        return entry
+
+
+Listener = BoundedQueue[tuple[float, Send | Close]]
 """Messages that wait for one listener, each with the time at which it was put."""
 
 
@@ -38,11 +73,8 @@ class Outgoing:
     def __init__(self, plan: FaultPlan) -> None:
         self._plan = plan
         self._loop = asyncio.get_running_loop()
-        self._client: Listener = asyncio.Queue()
+        self._client: Listener = BoundedQueue()
         self._listeners = [self._client]
-        self._n_bytes = 0
-        self._room = asyncio.Event()
-        self._room.set()
 
     def send(self, event_type: str, text: str) -> None:
         """Send an event: its type in GA spelling, and its text."""
@@ -52,36 +84,25 @@ class Outgoing:
     def put(self, action: Send | Close) -> None:
         """Queue a text or the end of the connection for all listeners."""
         for listener in self._listeners:
-            self._queue(listener, action)
-
-    def _queue(self, listener: Listener, action: Send | Close) -> None:
-        listener.put_nowait((self._loop.time(), action))
-        self._n_bytes += _size(action)
-        if listener.qsize() > MOST_WAITING or self._n_bytes > MOST_WAITING_BYTES:
-            self._room.clear()
+            listener.put((self._loop.time(), action), len(getattr(action, "text", "")))
 
     def listen(self, first: str) -> Listener:
         """Add a listener, until `leave`; it receives `first` before all that follows."""
-        listener: Listener = asyncio.Queue()
-        self._queue(listener, Send(first))
+        listener: Listener = BoundedQueue()
+        listener.put((self._loop.time(), Send(first)), len(first))
         self._listeners.append(listener)
         return listener
 
     def leave(self, listener: Listener) -> None:
         """Remove a listener."""
         self._listeners.remove(listener)
-        while not listener.empty():
-            self._n_bytes -= _size(listener.get_nowait()[1])
-        self._room.set()
+        listener.room.set()
 
     async def texts(self, listener: Listener | None = None) -> AsyncIterator[str | Close]:
         """Yield what to send to the client or to another listener, in order; end after a `Close`."""
-        listener = listener or self._client
+        listener = self._client if listener is None else listener
         while True:
             queued_at, action = await listener.get()
-            self._n_bytes -= _size(action)
-            if all(one.empty() for one in self._listeners):
-                self._room.set()
             if isinstance(action, Close):
                 yield action
                 return
@@ -92,22 +113,14 @@ class Outgoing:
     @property
     def n_waiting(self) -> int:
         """Messages that still wait for the client."""
-        return self._client.qsize()
+        return self._client.n_entries
 
     async def has_room(self) -> None:
-        """Wait while a listener reads too slowly (backpressure): a client that does not read is not read either."""
-        await self._room.wait()
+        """Wait while a listener reads too slowly: a client that does not read is not read either."""
+        for listener in tuple(self._listeners):
+            await listener.room.wait()
 
 
-def _size(action: Send | Close) -> int:
-    return len(action.text) if isinstance(action, Send) else 0
-
-
-MOST_UNDER_WAY = 1024
-"""Messages of a client that are on their way through the simulated network at most; then its socket waits. Chosen:
-280 ms of 100 ms chunks are three."""
-MOST_UNDER_WAY_BYTES = 16 * 2**20
-"""The same in characters. Chosen: less than one of the longest messages."""
 LOST_S = 30.0
 """A client that takes no message for so long is lost: its session ends and its seat is free. Chosen."""
 SLICE_S = 0.001
@@ -198,30 +211,6 @@ class SocketCarrier:
             await self._socket.close(code=close.code, message=_reason(close.reason))
 
 
-class _UnderWay:
-    """Messages on their way to a session, which they reach after a delay; number and bytes are bounded."""
-
-    def __init__(self, delay_s: float) -> None:
-        self._delay_s = delay_s
-        self._loop = asyncio.get_running_loop()
-        self._arrived: asyncio.Queue[tuple[float, str | bytes | Sound]] = asyncio.Queue(MOST_UNDER_WAY)
-        self._n_bytes, self._room = 0, asyncio.Event()
-
-    async def put(self, message: str | bytes | Sound) -> None:
-        self._n_bytes += 0 if isinstance(message, Sound) else len(message)
-        while self._n_bytes > MOST_UNDER_WAY_BYTES and not self._arrived.empty():
-            self._room.clear()
-            await self._room.wait()
-        await self._arrived.put((self._loop.time() + self._delay_s, message))
-
-    async def get(self) -> str | bytes | Sound:
-        due, message = await self._arrived.get()
-        self._n_bytes -= 0 if isinstance(message, Sound) else len(message)
-        self._room.set()
-        await asyncio.sleep(max(0.0, due - self._loop.time()))
-        return message
-
-
 async def serve_session(
     carrier: Carrier,
     session: Served,
@@ -232,26 +221,24 @@ async def serve_session(
 ) -> None:
     """Serve a session until one side ends or `stop` is set, and hang up; `listener` watches beside the client."""
     delay_s = session.latency.answer_ms / 1000
-    under_way = _UnderWay(delay_s)
-
-    async def take_in(message: str | bytes | Sound) -> None:
-        await scheduler.turn()
-        if isinstance(message, Sound):
-            await session.take_audio(message.pcm)
-        else:
-            await session.receive(message)
+    loop = asyncio.get_running_loop()
+    under_way: BoundedQueue[tuple[float, str | bytes | Sound]] = BoundedQueue()
+    """Messages on their way through the simulated network, each with the time of its arrival."""
 
     async def read() -> None:
         async for message in carrier.incoming():
             await session.outgoing.has_room()
             if delay_s:
-                await under_way.put(message)
+                under_way.put((loop.time() + delay_s, message), 0 if isinstance(message, Sound) else len(message))
+                await under_way.room.wait()
             else:
-                await take_in(message)
+                await _take_in(message, session, scheduler)
 
     async def take() -> None:
         while True:
-            await take_in(await under_way.get())
+            due, message = await under_way.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            await _take_in(message, session, scheduler)
 
     async def write() -> Close | None:
         async for out in session.outgoing.texts(listener):
@@ -270,6 +257,14 @@ async def serve_session(
     close = await _first_of(read(), take(), write(), wait_for_stop())
     # No task reads any more: closing waits for the client's close frame, and resets no connection.
     await carrier.hang_up(close or Close(WSCloseCode.OK))
+
+
+async def _take_in(message: str | bytes | Sound, session: Served, scheduler: InputScheduler) -> None:
+    await scheduler.turn()
+    if isinstance(message, Sound):
+        await session.take_audio(message.pcm)
+    else:
+        await session.receive(message)
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None]) -> Close | None:

@@ -27,7 +27,7 @@ from typing import Any
 from rtnb.errors import ScenarioError
 from rtnb.protocol import ErrorDetail
 from rtnb.protocol.events import SERVER_EVENTS
-from rtnb.simulator.pacing import did_you_mean
+from rtnb.simulator.pacing import did_you_mean, number_of, unknown_name
 
 EVERY = 1_000_000_000
 """As `times`: every time."""
@@ -51,26 +51,6 @@ class Kind:
     """Allowed texts; empty allows any."""
 
 
-ORDERS = {
-    "audio_done": (
-        "response.output_audio.done",
-        "response.output_audio_transcript.done",
-        "response.content_part.done",
-    ),
-    "item_done": ("conversation.item.done", "response.output_item.done", "response.done"),
-    "transcript": (
-        "response.output_audio_transcript.delta",
-        "response.output_audio.delta",
-        "response.output_audio_transcript.done",
-    ),
-    "transcription": ("conversation.item.input_audio_transcription.*", "response.done", "session.closed"),
-}
-"""Legal reorderings: while a response is in progress, an event is held until after a second, at latest before a third.
-
-Seen to differ between real sessions: which of the two `done` events of the audio comes first, whether the item or the
-output item is done first, how far the transcript is ahead; the transcription of the user comes any time.
-"""
-
 KINDS = {
     "http": Kind("refuses the connection", "HTTP status, 400 to 599", None, 400, 599, at="connect", times=EVERY),
     "expired_key": Kind("answers invalid_api_key and closes with 3000", "", at="session.created", times=EVERY),
@@ -83,9 +63,6 @@ KINDS = {
     "malformed": Kind("sends half of a JSON text instead", ""),
     "unknown_event": Kind("sends an event of an unknown type before it", "its type", "rtnb.unknown"),
     "error": Kind("sends an error event before it", "error code", "server_error"),
-    "reorder": Kind(
-        "uses the freedom of order there is", f"one of {', '.join(ORDERS)}", at="*", times=EVERY, words=tuple(ORDERS)
-    ),
     "failed": Kind("fails a response, after `response.created`", "error code", "server_error", at="response.created"),
     "incomplete": Kind(
         "cuts a response short, after three deltas",
@@ -151,37 +128,30 @@ class Fault:
 
     def _checked_at(self, kind: Kind) -> str | int:
         at = kind.at if self.at is None else self.at
-        allowed = "a server event type (* for any part of it) or the number of a turn, from 1"
         if isinstance(at, str) and at.isdecimal():
             at = int(at)
-        if isinstance(at, bool) or not isinstance(at, int | str) or (isinstance(at, int) and at < 1):
-            raise _wrong(f"fault {self.kind!r}: at", at, allowed)
-        if self.kind == "http" or (self.kind in OF_RESPONSE and not isinstance(at, int)):
-            if at != kind.at:
-                turn = "" if self.kind == "http" else " or the number of a turn, from 1"
-                raise _wrong(f"fault {self.kind!r}: at", at, f'"{kind.at}"{turn}')
-        elif isinstance(at, str) and not any(fnmatchcase(name, at) for name in SERVER_EVENTS):
-            raise _wrong(f"fault {self.kind!r}: at", at, allowed, did_you_mean(at, SERVER_EVENTS))
-        return at
+        if isinstance(at, int) and not isinstance(at, bool) and at >= 1 and self.kind != "http":
+            return at
+        of_kind = kind.at if self.kind in ("http", *OF_RESPONSE) else None
+        if isinstance(at, str) and (at == of_kind or (of_kind is None and _names_event(at))):
+            return at
+        allowed = f'"{of_kind}"' if of_kind else "a server event type (* for any part of it)"
+        allowed += "" if self.kind == "http" else " or the number of a turn, from 1"
+        hint = did_you_mean(at, SERVER_EVENTS) if isinstance(at, str) and of_kind is None else ""
+        raise _wrong(f"fault {self.kind!r}: at", at, allowed, hint)
 
     def _checked_value(self, kind: Kind) -> float | str | None:
-        value = kind.default if self.value is None else self.value
-        wrong = _wrong(f"fault {self.kind!r}: value", value, kind.value or "no value")
-        if not kind.value:
-            if value is not None:
-                raise wrong
-            return None
-        if not kind.high:  # text
-            if not isinstance(value, str) or not value or (kind.words and value not in kind.words):
-                raise wrong
-            return value
-        try:
-            number = float(value) if not isinstance(value, bool) and value is not None else float("nan")
-        except (TypeError, ValueError) as error:
-            raise wrong from error
-        if not kind.low <= number <= kind.high or (self.kind in ("http", "close") and not number.is_integer()):
-            raise wrong
-        return int(number) if number.is_integer() else number
+        given = kind.default if self.value is None else self.value
+        value = number_of(given) if kind.high else given
+        if isinstance(value, int | float):
+            fits = kind.low <= value <= kind.high and (isinstance(value, int) or self.kind not in ("http", "close"))
+        elif isinstance(value, str):
+            fits = bool(kind.value) and value in (kind.words or (value,)) and value != ""
+        else:
+            fits = not kind.value
+        if not fits:
+            raise _wrong(f"fault {self.kind!r}: value", given, kind.value or "no value")
+        return value
 
     @classmethod
     def parse(cls, source: object) -> Fault:
@@ -197,10 +167,8 @@ class Fault:
             return cls(**given)
         if not isinstance(source, Mapping):
             raise _wrong("fault", source, "a text or an object")
-        allowed = [field.name for field in fields(cls)]
-        for name in source:
-            if name not in allowed:
-                raise _wrong("fault field", name, ", ".join(allowed), did_you_mean(str(name), allowed))
+        if wrong := unknown_name(source, [field.name for field in fields(cls)]):
+            raise ScenarioError(f"fault field {wrong}")
         if "kind" not in source:
             raise ScenarioError(f"fault has no kind; allowed: {', '.join(KINDS)}")
         return cls(**source)
@@ -242,8 +210,6 @@ class FaultPlan:
     """Number of the current turn: one ends with response.done."""
     _counted: list[list[Any]] = field(default_factory=list, init=False)
     _of_step: list[list[Any]] = field(default_factory=list, init=False)
-    _held: list[tuple[str, str]] = field(default_factory=list, init=False)
-    _in_response: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.faults = tuple(self.faults)
@@ -264,7 +230,7 @@ class FaultPlan:
         return next(iter(self._matching("response.created", *OF_RESPONSE)), None)
 
     def outgoing(self, event_type: str, text: str) -> tuple[Send | Close, ...]:
-        """Return what to send, in order, when an event is due; it is counted, and held events follow when due.
+        """Return what to send, in order, when an event is due; it is counted.
 
         Parameters
         ----------
@@ -273,10 +239,8 @@ class FaultPlan:
         text : str
             The event as it would be sent.
         """
-        delay_ms, before = 0.0, self._release(lambda order: event_type == ORDERS[order][2])
-        order: str | None = None
-        say: str | Close | None = text
-        """Instead of the event; None for nothing."""
+        delay_ms, before = 0.0, list[str]()
+        instead: tuple[str | Close, ...] | None = None
         for fault in self._matching(event_type, *_OF_EVENTS):
             if fault.kind == "latency":
                 delay_ms += float(fault.value or 0)
@@ -287,43 +251,27 @@ class FaultPlan:
                 before.append(json.dumps(unknown))
             elif fault.kind == "error":
                 before.append(self._error(str(fault.value)))
-            elif fault.kind == "reorder" and self._in_response and fnmatchcase(event_type, ORDERS[str(fault.value)][0]):
-                order = str(fault.value)
-            elif say is text and fault.kind != "reorder":  # of the hard ones, the first wins
-                extra, say = self._instead(fault, event_type, text)
-                before += extra
-        if event_type == "response.created":
-            self._in_response = True
-        elif event_type == "response.done":
-            self._in_response = False
+            elif instead is None:
+                instead = self._instead(fault, event_type, text)
+        if event_type == "response.done":
             self.turn += 1
-        if order is not None and isinstance(say, str):
-            self._held.append((order, say))
-        elif isinstance(say, str):
-            before.append(say)
-        before += self._release(lambda order: event_type == ORDERS[order][1])
-        sends = (Send(out, delay_ms) for out in before)
-        return (*sends, say) if isinstance(say, Close) else tuple(sends)
+        sent = (*before, *((text,) if instead is None else instead))
+        return tuple(one if isinstance(one, Close) else Send(one, delay_ms) for one in sent)
 
-    def _instead(self, fault: Fault, event_type: str, text: str) -> tuple[list[str], str | Close | None]:
-        """Return what a hard fault sends first, and what in place of the event: the event itself where it passes."""
+    def _instead(self, fault: Fault, event_type: str, text: str) -> tuple[str | Close, ...] | None:
+        """Return what replaces an event; None where chance lets it pass."""
         if fault.kind == "drop":
-            return [], None if self._rng.random() < float(fault.value or 0) else text
+            return () if self._rng.random() < float(fault.value or 0) else None
         if fault.kind == "duplicate":
-            return [text], text
+            return text, text
         if fault.kind == "malformed":
-            return [], f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG'
+            return (f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG',)
         if fault.kind == "close":
-            return [], Close(int(fault.value or 0))
+            return (Close(int(fault.value or 0)),)
         if fault.kind == "expired_key":
-            return [self._error("invalid_api_key")], Close(3000, "invalid_request_error.invalid_api_key")
+            return self._error("invalid_api_key"), Close(3000, "invalid_request_error.invalid_api_key")
         message = f"Your session hit the maximum duration of {fault.value} minutes."
-        return [self._error("session_expired", message)], Close(1001, message)
-
-    def _release(self, due: Any) -> list[str]:
-        out = [text for order, text in self._held if due(order)]
-        self._held = [(order, text) for order, text in self._held if not due(order)]
-        return out
+        return self._error("session_expired", message), Close(1001, message)
 
     def _matching(self, event_type: str, *kinds: str) -> list[Fault]:
         """Count an occasion for the faults of some kinds; return those that apply."""
@@ -354,6 +302,10 @@ def failure(code: str, message: str | None = None) -> ErrorDetail:
         code=None if own else code,
         message=message or _MESSAGES.get(code, "A fault on demand."),
     )
+
+
+def _names_event(pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in SERVER_EVENTS)
 
 
 def _wrong(what: str, came: object, allowed: str, hint: str = "") -> ScenarioError:

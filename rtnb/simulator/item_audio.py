@@ -24,6 +24,10 @@ MOST_BYTES: Final = 16 * 2**20
 item keeps its own, whatever its size."""
 
 
+Found = Transcript | ServiceError | None
+"""What a transcriber found: the words, its failure, or nothing."""
+
+
 class ItemAudio:
     """Encoded audio by item, and the words of the user's items where they are known."""
 
@@ -32,8 +36,7 @@ class ItemAudio:
         self._n_bytes = 0
         self._lengths: dict[str, tuple[str, int]] = {}
         """Media type and bytes of every item, also of those whose audio was dropped."""
-        self._found: dict[str, Transcript | ServiceError | None] = {}
-        self._searching: dict[str, asyncio.Task[None]] = {}
+        self._searches: dict[str, asyncio.Future[Found]] = {}
 
     def add(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Append to an item's audio; older items lose theirs at the bound."""
@@ -49,23 +52,18 @@ class ItemAudio:
     def _drop(self, item_id: str) -> None:
         self._n_bytes -= len(self._audio.pop(item_id, b""))
 
-    def set_words(self, item_id: str, found: Transcript | ServiceError | None) -> None:
-        """Set what the transcriber found: the words, nothing, or its failure."""
-        self._found[item_id] = found
+    def expect_words(self, item_id: str, search: asyncio.Future[Found]) -> None:
+        """Note the search for the words of an item."""
+        self._searches[item_id] = search
 
-    def expect_words(self, item_id: str, task: asyncio.Task[None]) -> None:
-        """Note the task that will call `set_words`."""
-        self._searching[item_id] = task
-        task.add_done_callback(lambda _: self._searching.pop(item_id, None))
+    def search(self, item: Item | str) -> asyncio.Future[Found] | None:
+        """Return the search for the words of an item while it runs."""
+        found = self._searches.get(item if isinstance(item, str) else str(item.id))
+        return None if found is None or found.done() else found
 
-    def words_task(self, item: Item | str) -> asyncio.Task[None] | None:
-        """Return the task that searches the words of an item, None where none runs."""
-        return self._searching.get(item if isinstance(item, str) else str(item.id))
-
-    async def ready(self, item_id: str) -> None:
-        """Wait until the search for an item's words is over."""
-        if (task := self._searching.get(item_id)) is not None:
-            await asyncio.wait({task})
+    def _found(self, item_id: str) -> Found:
+        search = self._searches.get(item_id)
+        return search.result() if search is not None and search.done() and not search.cancelled() else None
 
     def follow(self, event: events.Event) -> None:
         """Truncate and delete as the client asked."""
@@ -79,7 +77,7 @@ class ItemAudio:
         elif isinstance(event, events.ConversationItemDelete):
             self._drop(event.item_id)
             self._lengths.pop(event.item_id, None)
-            self._found.pop(event.item_id, None)
+            self._searches.pop(event.item_id, None)
 
     def duration_ms(self, item_id: str) -> float:
         """Length of an item's audio, also of audio that was dropped at the bound; 0 for an item without audio."""
@@ -93,12 +91,12 @@ class ItemAudio:
 
     def words(self, item_id: str) -> str | None:
         """Return the words of an item; None where they are not known (yet)."""
-        found = self._found.get(item_id)
+        found = self._found(item_id)
         return found.text if isinstance(found, Transcript) else None
 
     def transcription_events(self, item_id: str, *, model: str, logprobs: bool = False) -> list[events.Event]:
         """Return the transcription events of an item: deltas and the whole text, or a failure."""
-        found = self._found.get(item_id)
+        found = self._found(item_id)
         place: dict[str, Any] = {"item_id": item_id, "content_index": 0}
         if not isinstance(found, Transcript):
             return [events.ConversationItemInputAudioTranscriptionFailed(**place, error=_failure(found))]
@@ -108,7 +106,7 @@ class ItemAudio:
             **place, transcript=found.text, usage=self._transcription_usage(item_id, found.text, model), logprobs=given
         )
         # whisper-1 sends its text in one piece, the others as it grows (API reference).
-        pieces = [found.text] if model == "whisper-1" else [token for token, _ in words]
+        pieces = [found.text] if model == "whisper-1" else tokens(found.text)
         deltas = [events.ConversationItemInputAudioTranscriptionDelta(**place, delta=piece) for piece in pieces]
         return [*deltas, whole]
 

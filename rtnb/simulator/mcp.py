@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from rtnb.protocol import Item, events
+from rtnb.protocol import Dialect, Item, events
 from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.transport import is_loopback
@@ -169,7 +170,7 @@ class McpTools:
             item = Item(type="mcp_list_tools", id=self.make_id("mcpl"), server_label=label, tools=())
             self._n_listing += 1
             self.emit(events.McpListToolsInProgress(item_id=str(item.id)))
-            self._announce(item, done=False)
+            self._send(appended(self.state, item, done=False))
             self.start(self._list(server, item))
 
     async def _list(self, server: _Server, item: Item) -> None:
@@ -189,7 +190,7 @@ class McpTools:
             _log.warning("the tools of the MCP server %r cannot be listed: %s", item.server_label, reason)
         self._n_listing -= 1
         self.emit(done)
-        self._done(replace(item, tools=server.tools))
+        self._send(ended(self.state, replace(item, tools=server.tools)))
 
     def offered(self, tools: Sequence[Tool]) -> list[Tool]:
         """Return a session's tools with those of each listed server in place of the server."""
@@ -209,6 +210,10 @@ class McpTools:
         label: str | None = found.get("server_label")
         return label
 
+    def _send(self, several: Iterable[events.Event]) -> None:
+        for event in several:
+            self.emit(event)
+
     def needs_approval(self, call: Item) -> bool:
         """Return whether a call must not run before the client approves."""
         return self._servers[str(call.server_label)].needs_approval(str(call.name))
@@ -220,7 +225,7 @@ class McpTools:
         if len(self._waiting) >= MOST_SERVERS:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[str(request.id)] = replace(call, approval_request_id=request.id), index
-        self._announce(request)
+        self._send(appended(self.state, request))
 
     def is_waiting(self, request_id: Any) -> bool:
         """Return whether a call waits for this approval."""
@@ -234,7 +239,7 @@ class McpTools:
             refusal = (
                 None if response.approve else McpError(f"The call was not approved. {response.reason or ''}".strip())
             )
-            self._done(await self.run(call, index, refusal=refusal))
+            self._send(ended(self.state, await self.run(call, index, refusal=refusal)))
 
         self.start(finish())
 
@@ -259,18 +264,18 @@ class McpTools:
         self.emit(events.ResponseMcpCallCompleted(**place))
         return replace(call, output=output, error=None)
 
-    def _announce(self, item: Item, *, done: bool = True) -> None:
-        previous = self.state.order[-1] if self.state.order else None
-        for event in item_events(item, previous_item_id=previous, dialect="ga", done=done):
-            self.emit(event)
 
-    def _done(self, item: Item) -> None:
-        """Show an item's end, unless the client deleted it meanwhile."""
-        if str(item.id) in (order := self.state.order):
-            position = order.index(str(item.id))
-            self.emit(
-                events.ConversationItemDone(item=item, previous_item_id=order[position - 1] if position else None)
-            )
+def appended(state: State, item: Item, *, dialect: Dialect = "ga", done: bool = True) -> Sequence[events.Event]:
+    """Return the events of a new item at the end of the conversation."""
+    previous = state.order[-1] if state.order else None
+    return item_events(item, previous_item_id=previous, dialect=dialect, done=done)
+
+
+def ended(state: State, item: Item) -> Iterator[events.Event]:
+    """Yield the event of an item that is complete now, unless the client deleted it meanwhile."""
+    behind = iter(reversed(state.order))  # the item is the newest, or nearly, however long the conversation is
+    if str(item.id) in behind:
+        yield events.ConversationItemDone(item=item, previous_item_id=next(behind, None))
 
 
 def _listed(tool: Any) -> dict[str, Any]:
@@ -315,10 +320,10 @@ class HttpServer:
     async def list_tools(self) -> Sequence[Tool]:
         """Return the tools, page by page."""
         tools: list[Tool] = []
-        async with _Exchange(self) as exchange:
+        async with self._session() as request:
             cursor: Any = None
             while len(tools) < MOST_TOOLS:
-                page = await exchange.request("tools/list", {} if cursor is None else {"cursor": cursor})
+                page = await request("tools/list", {} if cursor is None else {"cursor": cursor})
                 if not isinstance(found := page.get("tools"), list):
                     raise McpError("tools/list was answered without a list", "protocol_error", -32603)
                 tools += found
@@ -328,8 +333,8 @@ class HttpServer:
 
     async def call_tool(self, name: str, arguments: Mapping[str, Any]) -> str:
         """Run a tool; return its texts, and its other content as JSON."""
-        async with _Exchange(self) as exchange:
-            result = await exchange.request("tools/call", {"name": name, "arguments": arguments})
+        async with self._session() as request:
+            result = await request("tools/call", {"name": name, "arguments": arguments})
         parts = [part for part in result.get("content") or () if isinstance(part, Mapping)]
         texts = [str(part["text"]) if "text" in part else json.dumps(part) for part in parts]
         text = "\n".join(texts) or json.dumps(result.get("structuredContent", ""))
@@ -337,100 +342,73 @@ class HttpServer:
             raise McpError(text[:2000])
         return text
 
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]]:
+        """Begin a session with `initialize`, yield the function that sends a request, end the session with DELETE."""
+        headers = {**self.headers, "Accept": "application/json, text/event-stream"}
+        options: Any = {"headers": headers, "allow_redirects": False}  # a redirect could lead to another machine
+        numbers = itertools.count(1)
+
+        async def post(message: Mapping[str, Any]) -> dict[str, Any]:
+            async with http.post(self.url, json=message, **options) as response:
+                if not 200 <= response.status < 300:
+                    raise McpError(f"the server answered HTTP {response.status}", "http_error", response.status)
+                if session := response.headers.get("Mcp-Session-Id"):
+                    headers["Mcp-Session-Id"] = session
+                return await _answer(response, message["id"]) if "id" in message else {}
+
+        async def request(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+            answer = await post({"jsonrpc": "2.0", "id": next(numbers), "method": method, "params": params})
+            if isinstance(failed := answer.get("error"), Mapping):
+                code = failed.get("code") if isinstance(failed.get("code"), int) else -32603
+                raise McpError(str(failed.get("message"))[:500], "protocol_error", code)
+            if not isinstance(result := answer.get("result"), dict):
+                raise McpError(f"{method} was answered without a result", "protocol_error", -32603)
+            return result
+
+        async with aiohttp.ClientSession(read_bufsize=MOST_BYTES // 2) as http:  # its lines have up to twice as much
+            try:
+                about = {"clientInfo": {"name": "rtnb simulator", "version": "1"}, "capabilities": {}}
+                begun = await request("initialize", {"protocolVersion": PROTOCOL, **about})
+                headers["MCP-Protocol-Version"] = str(begun.get("protocolVersion", PROTOCOL))
+                await post({"jsonrpc": "2.0", "method": "notifications/initialized"})
+                yield request
+            finally:
+                if "Mcp-Session-Id" in headers:
+                    # A server may refuse, or not answer: it then ends the session later.
+                    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                        await (await http.delete(self.url, timeout=_END, **options)).read()
+
 
 _END: Final = aiohttp.ClientTimeout(total=1.0)
 
 
-class _Exchange:
-    """Session with an MCP server: begun with `initialize`, ended with DELETE."""
-
-    def __init__(self, server: HttpServer) -> None:
-        self._url, self._number = server.url, 0
-        accept = {"Accept": "application/json, text/event-stream"}
-        self._headers = {**server.headers, **accept}
-        self._http: aiohttp.ClientSession
-
-    async def __aenter__(self) -> _Exchange:
-        self._http = aiohttp.ClientSession()
-        try:
-            about = {"clientInfo": {"name": "rtnb simulator", "version": "1"}, "capabilities": {}}
-            begun = await self.request("initialize", {"protocolVersion": PROTOCOL, **about})
-            self._headers["MCP-Protocol-Version"] = str(begun.get("protocolVersion", PROTOCOL))
-            await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"})
-        except BaseException:
-            await self._http.close()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        async with self._http:
-            if "Mcp-Session-Id" in self._headers:
-                # A server may refuse, or not answer: it then ends the session later.
-                options: Any = {"headers": self._headers, "allow_redirects": False, "timeout": _END}
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    await (await self._http.delete(self._url, **options)).read()
-
-    async def request(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the result of a JSON-RPC request."""
-        self._number += 1
-        message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        answer = await self._post(message)
-        if isinstance(failed := answer.get("error"), Mapping):
-            code = failed.get("code")
-            raise McpError(
-                str(failed.get("message"))[:500], "protocol_error", code if isinstance(code, int) else -32603
-            )
-        if not isinstance(result := answer.get("result"), dict):
-            raise McpError(f"{method} was answered without a result", "protocol_error", -32603)
-        return result
-
-    async def _post(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        # A redirect could lead away from the address that was allowed.
-        options: Any = {"json": message, "headers": self._headers, "allow_redirects": False}
-        async with self._http.post(self._url, **options) as response:
-            if not 200 <= response.status < 300:
-                raise McpError(f"the server answered HTTP {response.status}", "http_error", response.status)
-            if session := response.headers.get("Mcp-Session-Id"):
-                self._headers["Mcp-Session-Id"] = session
-            if "id" not in message:
-                return {}
-            if response.content_type != "text/event-stream":
-                return _object(await _read(response.content))
-            return await self._from_stream(response.content, message["id"])
-
-    async def _from_stream(self, content: aiohttp.StreamReader, number: int) -> dict[str, Any]:
-        """Return the answer to a request; the server may send notifications before it."""
-        held, n_bytes = bytearray(), 0
-        async for chunk in content.iter_any():
-            n_bytes += len(chunk)
-            if n_bytes > MOST_BYTES:
-                raise _too_long()
-            searched = max(0, len(held) - 1)  # pieces of a byte must not cost a search of all that is held
-            held += chunk.replace(b"\r", b"")
-            while (end := held.find(b"\n\n", searched)) >= 0:
-                lines, searched = bytes(held[:end]).split(b"\n"), 0
-                del held[: end + 2]
-                data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
-                if data and (answer := _object(data)).get("id") == number:
-                    return answer
-        raise McpError("the stream ended before the answer", "protocol_error", -32603)
+async def _answer(response: aiohttp.ClientResponse, number: int) -> dict[str, Any]:
+    """Return the answer to a request; in a stream of events, the server may send notifications before it."""
+    async for data in _messages(response):
+        answer = json.loads(data)
+        if not isinstance(answer, dict):
+            raise McpError("the answer is not a JSON object", "protocol_error", -32600)
+        if answer.get("id") == number or response.content_type != "text/event-stream":
+            return answer
+    raise McpError("the stream ended before the answer", "protocol_error", -32603)
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    data = bytearray()
-    async for chunk in content.iter_any():
-        data += chunk
-        if len(data) > MOST_BYTES:
-            raise _too_long()
-    return bytes(data)
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    found = json.loads(data)
-    if not isinstance(found, dict):
-        raise McpError("the answer is not a JSON object", "protocol_error", -32600)
-    return found
-
-
-def _too_long() -> McpError:
-    return McpError(f"the answer is longer than {MOST_BYTES} bytes", "protocol_error", -32603)
+async def _messages(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield the body, or the data of each event of a stream."""
+    data, n_bytes = b"", 0
+    streamed = response.content_type == "text/event-stream"
+    try:
+        async for line in response.content:
+            if (n_bytes := n_bytes + len(line)) > MOST_BYTES:
+                raise ValueError
+            if not streamed or line.startswith(b"data:"):
+                data += line.removeprefix(b"data:")
+            elif data and not line.strip():
+                yield data
+                data = b""
+    except (ValueError, aiohttp.http.HttpProcessingError) as error:  # ours, and aiohttp's for a line that is too long
+        message = f"the answer is longer than {MOST_BYTES} bytes"
+        raise McpError(message, "protocol_error", -32603) from error
+    if not streamed:
+        yield data

@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, repeat
 from typing import Literal
@@ -22,6 +22,33 @@ _STEADY_MS = 250
 _LAST_MS = 600
 _LEAD_MS = 1000
 """How far the transcript is ahead of the audio, in speech time: "Hello", "!", " How" come first, as recorded."""
+
+
+def number_of(value: object) -> float:
+    """Return a number, or a text of one, as int where it is whole; NaN for anything else."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    return int(number) if number.is_integer() else number
+
+
+def unknown_name(given: Iterable[object], known: Sequence[str]) -> str | None:
+    """Return what is wrong with the first name that is not known, for a message; None where all are.
+
+    >>> unknown_name({"sya": "Hello!"}, ("say", "hear"))
+    "'sya' is not known, did you mean 'say'?; allowed: say, hear"
+    """
+    wrong = next((name for name in given if name not in known), None)
+    if wrong is None:
+        return None
+    return f"{wrong!r} is not known{did_you_mean(str(wrong), known)}; allowed: {', '.join(known)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a spelling hint to append to a message: ``", did you mean 'say'?"``, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 @dataclass(frozen=True)
@@ -56,16 +83,15 @@ class LatencyProfile:
     """From response.done to rate_limits.updated, ms."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"latency {field.name} is {value!r}; allowed: a number")
-            if field.name == "audio_rate":
-                if not value > 0:
-                    raise ValueError(f"latency audio_rate is {value!r}; allowed: above 0 (1 is real time, inf at once)")
-            elif not 0 <= value < math.inf:
-                raise ValueError(f"latency {field.name} is {value!r}; allowed: 0 ms or more")
-            object.__setattr__(self, field.name, float(value))
+        for name, value in vars(self).items():
+            number = number_of(value)
+            if math.isnan(number):
+                raise ValueError(f"latency {name} is {value!r}; allowed: a number")
+            if name == "audio_rate" and not number > 0:
+                raise ValueError(f"latency audio_rate is {value!r}; allowed: above 0 (1 is real time, inf at once)")
+            if name != "audio_rate" and not 0 <= number < math.inf:
+                raise ValueError(f"latency {name} is {value!r}; allowed: 0 ms or more")
+            object.__setattr__(self, name, float(number))
 
     @classmethod
     def parse(cls, text: str) -> LatencyProfile:
@@ -93,17 +119,9 @@ class LatencyProfile:
     def replace(self, changes: Mapping[str, object]) -> LatencyProfile:
         """Return a profile with some fields changed; numbers may be text. Raises ValueError as `parse` does."""
         known = [field.name for field in dataclasses.fields(self)]
-        numbers: dict[str, float] = {}
-        for name, value in changes.items():
-            if name not in known:
-                raise ValueError(
-                    f"latency field {name!r} is not known{did_you_mean(name, known)}; allowed: {', '.join(known)}"
-                )
-            try:
-                numbers[name] = float(value) if isinstance(value, str) else value  # type: ignore[assignment]
-            except ValueError as error:
-                raise ValueError(f"latency {name} is {value!r}; allowed: a number") from error
-        return dataclasses.replace(self, **numbers)
+        if wrong := unknown_name(changes, known):
+            raise ValueError(f"latency field {wrong}")
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
 
 
 PRESETS = {
@@ -203,9 +221,3 @@ def _sizes(duration_ms: float) -> list[int]:
             break
         sizes.append(size)
     return sizes
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a spelling hint to append to a message: ``", did you mean 'say'?"``, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""

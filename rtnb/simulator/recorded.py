@@ -1,6 +1,6 @@
 """Service of a recorded conversation: `RecordedSession` sends what a service sent then, at the same distances.
 
-Each event of the service waits until the client has sent what came before it in the recording: every request (by type
+Each event of the service waits until the client has sent everything before it in the recording: every request (by type
 and number), and before an event of the input buffer as much audio. From there it keeps the recorded distance in time.
 The content of requests and audio is not read. Ids that a client chooses are replaced by those of this client.
 """
@@ -71,7 +71,7 @@ class RecordedSession:
     def __init__(self, recording: Recording, *, dialect: Dialect, plan: FaultPlan) -> None:
         self.latency = replace(LatencyProfile.parse("fast"), answer_ms=0.0)  # the recorded times contain it
         self.outgoing = Outgoing(plan)
-        self.n_events, self.idle = 0, False
+        self.n_events, self.idle, self.heard_ms = 0, False, 0.0
         self._recording, self._dialect = recording, dialect
         self._loop = asyncio.get_running_loop()
         self._arrived: dict[tuple[str, int], float] = {}

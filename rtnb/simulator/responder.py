@@ -19,7 +19,7 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
@@ -74,11 +74,11 @@ KNOWN_ANSWERS: Final[Mapping[str, tuple[str, ...]]] = {
         "Turn detection decides when you began and when you finished speaking. Silence ends a turn.",
     ),
     r"\b(hello|hi|hey|good (morning|evening))\b": ("Hello! How can I help you today?", "Hello! What shall we try?"),
-    r"\bjoke\b": ("Why did the buffer overflow? Because nobody would commit.",),
+    r"\bjoke\b": ("Why did the buffer overflow? It was afraid to commit.",),
     r"\bcount to (ten|10)\b": ("One, two, three, four, five, six, seven, eight, nine, ten.",),
     r"\bcount to five\b": ("One, two, three, four, five.",),
     r"\b(thanks|thank you)\b": ("You are welcome.",),
-    r"\b(bye|goodbye)\b": ("Goodbye!",),
+    r"\b(bye|goodbye)\b": ("Have a good day!",),
 }
 """Pattern in the user's words -> possible answers. Short on purpose: the wire is the lesson."""
 
@@ -87,8 +87,8 @@ RECALL: Final = r"^\W*(what|which|tell|repeat|say|do you (know|remember))\b(?=.*
 
 INSTRUCTION_EFFECTS: Final[Mapping[str, str]] = {
     "language": "'answer in German' (French, Spanish): fixed phrases in that language, the user's words unchanged",
-    "length": "'in one sentence', 'in at most 12 words', 'be brief': the response is cut there",
-    "persona": "'your name is Ada': the response says so when it greets or is asked",
+    "length": "'in one sentence', 'be brief', 'in at most 12 words': the response is cut there",
+    "persona": "'your name is Ada': the response gives the name in a greeting and on request",
     "forbidden": "'never say sorry', 'do not mention prices': sentences with that word are left out",
     "question": "'always ask a question', 'end with a question': a question is the last sentence",
     "tool": "'call get_weather', 'always use the tool lookup first': that tool is called for each user message",
@@ -142,7 +142,7 @@ _LANGUAGES: Final = {
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects of the instructions on a rule-based response; see `INSTRUCTION_EFFECTS`."""
+    """Effects of instructions on a rule-based response; see `INSTRUCTION_EFFECTS`."""
 
     language: str = "en"
     sentences: int | None = None
@@ -189,7 +189,7 @@ class Effects:
         kept = [one for one in found if not any(re.search(rf"\b{re.escape(w)}", one, re.I) for w in self.forbidden)]
         kept = kept[: self.sentences] if self.sentences else kept
         if self.question:
-            kept = [*kept[: self.sentences - 1 if self.sentences else None], f" {_PHRASES[self.language]['question']}"]
+            kept.append(f" {_PHRASES[self.language]['question']}")
         if self.words is not None:
             kept = [_shorten("".join(kept), self.words, mark="")]
         return kept or ["…"]
@@ -252,9 +252,8 @@ def text_of(item: Item | None) -> str | None:
     """Return the words of an item; None where it has none (audio that was not transcribed)."""
     if item is None or not item.content:
         return None
-    words = [part.text or part.transcript or "" for part in item.content]
-    joined = " ".join(word for word in words if word)
-    return joined or None
+    texts = [part.text or part.transcript for part in item.content]
+    return " ".join(text for text in texts if text) or None
 
 
 _READ_LENGTH: Final = 4_000  # characters of a text that are compared with a tool (chosen; a long turn has 2,000)
@@ -350,7 +349,6 @@ class ScenarioResponder:
         self._otherwise = otherwise
         self._played: set[int] = set()
         self._turn = 0
-        self._steps: dict[int, Step | None] = {}
 
     def transcript(self, words: str | None) -> str | None:
         """Return the words that a scenario gives to the spoken turn that comes now, None where it gives none.
@@ -440,16 +438,24 @@ class ChatResponder:
             base_url=self._base_url, api_key=self._api_key or "none", max_retries=0, timeout=self._timeout_s
         )
         tools = [] if turn.tool_choice == "none" else [_nested(tool) for tool in turn.tools if "name" in tool]
-        more: dict[str, Any] = {"tools": tools} if tools else {}
-        reading = _Reading()
+        request: dict[str, Any] = {"model": self._model, "messages": chat_messages(turn), "stream": True}
+        request |= {"tools": tools} if tools else {}
+        rest, finished = "", False
+        calls: dict[int, list[str]] = {}
         try:
             async with client:
-                stream = await client.chat.completions.create(
-                    model=self._model, messages=chat_messages(turn), stream=True, **more
-                )
-                async for chunk in stream:
-                    for sentence in reading.take(chunk):
-                        yield Say(sentence)
+                async for chunk in await client.chat.completions.create(**request):
+                    for choice in chunk.choices or ():
+                        finished = finished or choice.finish_reason is not None
+                        for call in choice.delta.tool_calls or ():
+                            parts = (call.function.name, call.function.arguments) if call.function else ("", "")
+                            known = calls.get(call.index, ["", ""])
+                            calls[call.index] = [
+                                before + (more or "") for before, more in zip(known, parts, strict=True)
+                            ]
+                        *complete, rest = sentences(rest + (choice.delta.content or "")) or ("",)
+                        for sentence in complete:
+                            yield Say(sentence)
         except openai.APIStatusError as error:
             raise self._refused(error) from error
         except openai.APIConnectionError as error:
@@ -459,11 +465,11 @@ class ChatResponder:
             ) from error
         except (openai.APIError, ValueError, AttributeError, TypeError) as error:
             raise self._failed(f"the stream is not one of chat completions ({error})", "bad_stream") from error
-        if not reading.finished:
+        if not finished:
             raise self._failed("the response ended in the middle", "bad_stream")
-        if reading.rest:
-            yield Say(reading.rest)
-        for name, arguments in reading.calls.values():
+        if rest:
+            yield Say(rest)
+        for name, arguments in calls.values():
             yield Call(name, arguments or "{}")
 
     def _refused(self, error: Any) -> ServiceError:
@@ -483,30 +489,6 @@ class ChatResponder:
 
     def _masked(self, message: str) -> str:
         return message.replace(self._api_key, "[key]") if self._api_key else message
-
-
-@dataclass
-class _Reading:
-    """State of a stream of chunks: the sentence that is not complete yet, and the tool calls so far."""
-
-    rest: str = ""
-    finished: bool = False
-    calls: dict[int, tuple[str, str]] = field(default_factory=dict)
-
-    def take(self, chunk: Any) -> list[str]:
-        """Take one chunk; return the sentences that it completes."""
-        for choice in chunk.choices or ():
-            self.finished = self.finished or choice.finish_reason is not None
-            for call in choice.delta.tool_calls or ():
-                name, arguments = self.calls.get(call.index, ("", ""))
-                function = call.function
-                self.calls[call.index] = (
-                    name + ((function and function.name) or ""),
-                    arguments + ((function and function.arguments) or ""),
-                )
-            self.rest += choice.delta.content or ""
-        *done, self.rest = sentences(self.rest) or ("",)
-        return done
 
 
 def chat_messages(turn: Turn) -> list[dict[str, Any]]:

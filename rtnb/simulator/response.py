@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from rtnb.audio import RATE_HZ, codec, resample
+from rtnb.audio import codec, resample
 from rtnb.protocol import (
     PCM16,
     UNSET,
@@ -27,16 +26,17 @@ from rtnb.protocol import (
     Usage,
     events,
 )
-from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
 from rtnb.simulator import pacing
-from rtnb.simulator.faults import Fault, failure
-from rtnb.simulator.mcp import McpTools
+from rtnb.simulator.faults import FaultPlan, failure
+from rtnb.simulator.item_audio import ItemAudio
+from rtnb.simulator.mcp import McpTools, appended, ended
 from rtnb.simulator.pacing import LatencyProfile, Planned
 from rtnb.simulator.responder import Say
 from rtnb.simulator.scenario import Call
 from rtnb.simulator.speech import Speech
+from rtnb.simulator.transcriber import ExactTranscriber
 from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, QUOTA_TOKENS, ContextTooLongError, text_tokens
 from rtnb.simulator.voice import Voice
 
@@ -51,6 +51,9 @@ class Host(Protocol):
     outside_slots: asyncio.Semaphore
     """Limits the responses outside the conversation that are generated at a time."""
     mcp: McpTools
+    recordings: ItemAudio
+    exact: ExactTranscriber
+    faults: FaultPlan
 
     @property
     def state(self) -> State:
@@ -61,15 +64,6 @@ class Host(Protocol):
 
     def make_id(self, prefix: str) -> str:
         """Return a new id."""
-
-    def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
-        """Remember audio for `conversation.item.retrieve`."""
-
-    def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
-        """Remember speech and its words."""
-
-    def response_fault(self) -> Fault | None:
-        """Return the fault on demand of a response that begins."""
 
 
 FAULT_DELTAS: Final = 3
@@ -133,6 +127,10 @@ class _Part:
     """Whether its MCP call waits for approval; then its item ends later."""
 
 
+class _CutShortError(Exception):
+    """The token limit, or a fault on demand, ends the response here."""
+
+
 class Generation:
     """Generates one response.
 
@@ -144,7 +142,7 @@ class Generation:
         What to generate.
     plan : callable
         Chooses what to say; called once.
-    words : Task or None
+    words : Future or None
         Search for the words of the newest item; None where they are known.
     voice : Voice
         How it sounds.
@@ -158,7 +156,7 @@ class Generation:
         settings: Settings,
         *,
         plan: Plan,
-        words: asyncio.Task[None] | None,
+        words: asyncio.Future[Any] | None,
         voice: Voice,
         refusal: Exception | None = None,
     ) -> None:
@@ -214,7 +212,7 @@ class Generation:
             async with self._host.outside_slots if self.outside else contextlib.nullcontext():
                 await self._generate()
         except Exception as error:  # a responder or a voice of the user's: the session must outlive it
-            self._finish("failed", StatusDetails(type="failed", error=_failure(error)))
+            self._finish("failed", error=_failure(error))
 
     def _choose(self) -> None:
         """Choose what to say, unless that was done."""
@@ -229,7 +227,7 @@ class Generation:
             self._task.cancel()
         if not self.created:
             self._announce()
-        self._finish("cancelled", StatusDetails(type="cancelled", reason=reason))
+        self._finish("cancelled", reason=reason)
 
     @property
     def playing_ms(self) -> float:
@@ -249,7 +247,8 @@ class Generation:
 
     def _announce(self) -> None:
         self.created = True
-        self._host.emit(events.ResponseCreated(response=self._describe("in_progress")))
+        response = self._describe("in_progress", status_details=None, usage=None)
+        self._host.emit(events.ResponseCreated(response=response))
 
     def _describe(self, status: str, **more: Any) -> Response:
         settings, preview = self._settings, self._host.dialect == "preview"
@@ -259,35 +258,32 @@ class Generation:
             id=self.id,
             object="realtime.response",
             status=status,
-            status_details=more.get("details"),
             output=tuple(self._done),
-            usage=more.get("usage"),
             metadata=settings.config.metadata or None,
             conversation_id=None if self.outside else self._host.conversation_id,
             output_modalities=(settings.modality,),
             audio=Audio(output=AudioOutput(format=settings.format, voice=output.voice)),
             max_output_tokens=limit,
             temperature=(settings.config.temperature or settings.session.temperature) if preview else UNSET,
+            **more,
         )
 
     async def _generate(self) -> None:
-        pieces, fault = self._pieces, self._host.response_fault()
+        pieces, fault = self._pieces, self._host.faults.on_response()
         assert pieces is not None  # see _choose
         if fault is not None and fault.kind == "failed":
-            self._finish("failed", StatusDetails(type="failed", error=failure(str(fault.value))))
+            self._finish("failed", error=failure(str(fault.value)))
             return
         self._most_deltas = FAULT_DELTAS if fault is not None else math.inf
         try:
             async for piece in pieces:
-                whole = await (self._call(piece) if isinstance(piece, Call) else self._say(piece))
-                if not whole:
-                    reason = str(fault.value) if fault is not None else "max_output_tokens"
-                    self._finish("incomplete", StatusDetails(type="incomplete", reason=reason))
-                    return
+                await (self._call(piece) if isinstance(piece, Call) else self._say(piece))
+            self._finish("completed")
+        except _CutShortError:
+            self._finish("incomplete", reason=str(fault.value) if fault is not None else "max_output_tokens")
         finally:
             if isinstance(pieces, AsyncGenerator):
                 await pieces.aclose()
-        self._finish("completed", None)
 
     @property
     def _left(self) -> float:
@@ -303,12 +299,13 @@ class Generation:
         """Wait for a time counted from `response.create`; a time in the past yields once."""
         await asyncio.sleep(max(0.0, (at_ms - self._now_ms()) / 1000))
 
-    async def _say(self, piece: Say) -> bool:
-        """Say a stretch; False where the token limit cut it short."""
+    async def _say(self, piece: Say) -> None:
+        """Say a stretch; raises _CutShortError."""
         part = self._current or self._open_message()
         if self._settings.modality == "text":
             planned = pacing.plan_text(piece.text, latency=self._latency, rng=self._host.rng)
-            return await self._send(part, planned, b"", 1, len(planned) * self._latency.text_token_ms)
+            await self._send(part, planned, b"", 1, len(planned) * self._latency.text_token_ms)
+            return
         output = self._settings.output
         voice = output.voice if isinstance(output.voice, str) else "alloy"
         speed = float(output.speed or 1.0)
@@ -316,16 +313,16 @@ class Generation:
         part.spoken.append(speech.audio)
         encoded, bytes_per_ms = encode_speech(speech, self._settings.format)
         planned = pacing.plan(speech, latency=self._latency, rng=self._host.rng)
-        return await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)
+        await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)
 
     async def _send(
         self, part: _Part, planned: Sequence[Planned], encoded: bytes, bytes_per_ms: int, lasts_ms: float
-    ) -> bool:
+    ) -> None:
         shift_ms = max(self._next_ms, self._now_ms() - self._latency.first_delta_ms, 0.0)
         self._next_ms = shift_ms + lasts_ms
         for delta in planned:
             if self._left < 1:
-                return False
+                raise _CutShortError
             await self._until(delta.at_ms + shift_ms)
             self._n_deltas += 1
             if delta.kind == "audio":
@@ -333,14 +330,13 @@ class Generation:
                 left_ms = min(self._left * AUDIO_MS_PER_OUTPUT_TOKEN, 1e9)
                 self._audio(part, data[: int(left_ms) * bytes_per_ms], bytes_per_ms)
                 if len(data) > left_ms * bytes_per_ms:
-                    return False
+                    raise _CutShortError
             else:
                 part.text += delta.text
                 self._tokens["text"] += 1
                 spoken = delta.kind == "transcript"
                 Delta = events.ResponseOutputAudioTranscriptDelta if spoken else events.ResponseOutputTextDelta
                 self._host.emit(Delta(**self._ids(part), delta=delta.text))
-        return True
 
     def _ids(self, part: _Part) -> dict[str, Any]:
         lasts = {"function_call": {"call_id": part.item.call_id}, "mcp_call": {}}
@@ -355,7 +351,7 @@ class Generation:
         self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
         self._sent_ms += len(data) / bytes_per_ms
         if not self.outside:  # an item outside the conversation cannot be retrieved
-            self._host.keep_audio(str(part.item.id), data, media_type=self._settings.format.type)
+            self._host.recordings.add(str(part.item.id), data, media_type=self._settings.format.type)
         self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
 
     def _open_message(self) -> _Part:
@@ -373,13 +369,12 @@ class Generation:
         part = self._current = _Part(item, len(self._done))
         self._host.emit(events.ResponseOutputItemAdded(response_id=self.id, output_index=part.index, item=item))
         if not self.outside:
-            previous = self._host.state.order[-1] if self._host.state.order else None
-            for event in item_events(item, previous_item_id=previous, dialect=self._host.dialect, done=False):
+            for event in appended(self._host.state, item, dialect=self._host.dialect, done=False):
                 self._host.emit(event)
         return part
 
-    async def _call(self, piece: Call) -> bool:
-        """Call a tool; False where the token limit cut its arguments short."""
+    async def _call(self, piece: Call) -> None:
+        """Call a tool; raises _CutShortError."""
         config, session = self._settings.config, self._settings.session
         label = self._host.mcp.label_of(piece.name, config.tools or session.tools or ())
         kind: dict[str, Any] = {"type": "mcp_call", "server_label": label}
@@ -396,14 +391,13 @@ class Generation:
                 self._left < 1
                 or text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]
             ):
-                return False
+                raise _CutShortError
             part.text += delta
             self._tokens["text"] = before + text_tokens(part.text)
             self._host.emit(Delta(**self._ids(part), delta=delta))
         if label is not None:
             await self._run_mcp(part)
         self._close_part("completed")
-        return True
 
     async def _run_mcp(self, part: _Part) -> None:
         """Run an MCP call whose arguments are complete, or ask for approval."""
@@ -424,7 +418,7 @@ class Generation:
             return
         emit, ids = self._host.emit, self._ids(part)
         if part.spoken and status == "completed":
-            self._host.learn(part.text, np.concatenate(part.spoken), rate_hz=RATE_HZ)
+            self._host.exact.learn(part.text, np.concatenate(part.spoken))
         if part.item.type == "function_call":
             named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))
@@ -433,10 +427,9 @@ class Generation:
             item = self._ended_mcp(part, status)
         else:
             item = replace(part.item, status=status, content=(self._close_content(part, ids),))
-        deleted = str(item.id) not in self._host.state.order  # the client deleted it while it grew
-        if not self.outside and not deleted and self._host.dialect == "ga" and not part.waits:
-            previous = self._previous(str(item.id))
-            emit(events.ConversationItemDone(item=item, previous_item_id=previous))
+        if not self.outside and self._host.dialect == "ga" and not part.waits:
+            for event in ended(self._host.state, item):
+                emit(event)
         emit(events.ResponseOutputItemDone(response_id=self.id, output_index=part.index, item=item))
         self._done.append(item)
 
@@ -459,16 +452,12 @@ class Generation:
         emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="audio", transcript=part.text)))
         return ContentPart(type="output_audio", transcript=part.text)
 
-    def _previous(self, item_id: str) -> str | None:
-        # From the end: the item is the newest, or nearly, however long the conversation is.
-        behind = itertools.dropwhile(lambda other: other != item_id, reversed(self._host.state.order))
-        return next(itertools.islice(behind, 1, None), None)
-
-    def _finish(self, status: str, details: StatusDetails | None) -> None:
+    def _finish(self, status: str, **reason: Any) -> None:
         self._close_part("completed" if status == "completed" else "incomplete")
         self.finished = True
-        usage = self._usage()
-        self._host.emit(events.ResponseDone(response=self._describe(status, details=details, usage=usage)))
+        details = StatusDetails(type=status, **reason) if reason else None
+        response = self._describe(status, status_details=details, usage=self._usage())
+        self._host.emit(events.ResponseDone(response=response))
         self._on_done(self)
 
     def _usage(self) -> Usage:

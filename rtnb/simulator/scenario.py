@@ -7,7 +7,7 @@
        {"say": "Hello! Ask me about the weather."},
        {"when": {"text": "weather"}, "hear": "What is the weather in Lund?",
         "call": {"name": "get_weather", "arguments": {"city": "Lund"}}},
-       {"when": {"regex": "bye$"}, "say": "Goodbye!", "timing": {"first_delta_ms": 900},
+       {"when": {"regex": "thanks$"}, "say": "You are welcome.", "timing": {"first_delta_ms": 900},
         "faults": ["close@response.output_audio.delta:3"]}]}
 
 A step with `when` is a rule: it answers every turn that fits. One without is played once, in its place.
@@ -18,14 +18,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from rtnb.errors import ScenarioError
 from rtnb.simulator.faults import Fault
-from rtnb.simulator.pacing import LatencyProfile, did_you_mean
+from rtnb.simulator.pacing import LatencyProfile, unknown_name
 
 _T = TypeVar("_T")
 
@@ -114,15 +114,16 @@ class Scenario:
     @classmethod
     def from_dict(cls, raw: object) -> Scenario:
         """Check and take over a JSON object. Raises ScenarioError naming step and field."""
-        fields = _object(raw, "scenario", ("name", "seed", "latency", "faults", "steps"))
-        steps = _list(fields.get("steps"), "scenario, field 'steps'", lambda item, at: _step(item, at), "step")
-        latency = fields.get("latency")
+        whole = (int, "a whole number")
+        given = _object(raw, "scenario", name=_TEXT, seed=whole, latency=_LATENCY, faults=_LIST, steps=_LIST)
+        if given["steps"] is None:
+            raise _wrong("scenario, field 'steps'", None, "a list")
         return cls(
-            steps=steps,
-            name=_typed(fields.get("name", "scenario"), str, "scenario, field 'name'", "a text"),
-            seed=_typed(fields.get("seed", 0), int, "scenario, field 'seed'", "a whole number"),
-            latency=None if latency is None else _latency(latency, "scenario, field 'latency'"),
-            faults=_faults(fields.get("faults", []), "scenario, field 'faults'"),
+            steps=_each(given["steps"], "", "step", _step),
+            name="scenario" if given["name"] is None else given["name"],
+            seed=given["seed"] or 0,
+            latency=_latency(given["latency"], "scenario, field 'latency'"),
+            faults=_each(given["faults"], "scenario, field 'faults', ", "fault", _fault),
         )
 
     def choose(self, *, text: str | None, turn: int, speech: bool, played: Collection[int] = ()) -> int | None:
@@ -150,96 +151,83 @@ class Scenario:
         return next((i for i, step in enumerate(self.steps) if step.when is None and i not in played), None)
 
 
+_Kind = tuple[Any, str]
+"""Type of a field, and how an error message names it."""
+_TEXT: Final[_Kind] = (str, "a text")
+_LIST: Final[_Kind] = (list, "a list")
+_LATENCY: Final[_Kind] = (str | dict, 'a text such as "realistic", or an object such as {"first_delta_ms": 300}')
+_ANY: Final[_Kind] = (object, "anything")
+
+
 def _step(raw: object, at: str) -> Step:
-    fields = _object(raw, at, ("when", "hear", "say", "call", "faults", "timing"))
-    if not set(fields) - {"when", "timing"}:
+    given = _object(raw, at, when=_ANY, hear=_TEXT, say=_TEXT, call=_ANY, faults=_LIST, timing=_LATENCY)
+    if not any(given[name] is not None for name in ("hear", "say", "call", "faults")):
         raise ScenarioError(f"{at} does nothing; allowed: at least one of hear, say, call, faults")
-    call = fields.get("call", [])
-    timing = fields.get("timing")
+    call = given["call"]
     return Step(
-        when=_when(fields["when"], f"{at}, field 'when'") if fields.get("when") is not None else None,
-        hear=_text(fields.get("hear"), f"{at}, field 'hear'"),
-        say=_text(fields.get("say"), f"{at}, field 'say'"),
-        calls=_list(call if isinstance(call, list) else [call], f"{at}, field 'call'", _call, "call"),
-        faults=_faults(fields.get("faults", []), f"{at}, field 'faults'"),
-        timing=None if timing is None else _latency(timing, f"{at}, field 'timing'"),
+        when=None if given["when"] is None else _when(given["when"], f"{at}, field 'when'"),
+        hear=given["hear"],
+        say=given["say"],
+        calls=_each(call if isinstance(call, list | None) else [call], f"{at}, field 'call', ", "call", _call),
+        faults=_each(given["faults"], f"{at}, field 'faults', ", "fault", _fault),
+        timing=_latency(given["timing"], f"{at}, field 'timing'"),
     )
 
 
 def _when(raw: object, at: str) -> When:
-    fields = _object(raw, at, ("text", "regex", "turn", "speech"))
-    if not fields:
+    from_one = "a whole number from 1"
+    given = _object(raw, at, text=_TEXT, regex=_TEXT, turn=(int, from_one), speech=(bool, "true or false"))
+    if not raw:
         raise _wrong(at, raw, "at least one of text, regex, turn, speech")
-    regex = _text(fields.get("regex"), f"{at}, 'regex'")
     try:
-        re.compile(regex or "")
+        re.compile(given["regex"] or "")
     except re.error as error:
-        raise _wrong(f"{at}, 'regex'", regex, f"a regular expression ({error})") from error
-    turn = fields.get("turn")
-    if turn is not None and _typed(turn, int, f"{at}, 'turn'", "a whole number from 1") < 1:
-        raise _wrong(f"{at}, 'turn'", turn, "a whole number from 1")
-    speech = fields.get("speech")
-    if speech is not None:
-        _typed(speech, bool, f"{at}, 'speech'", "true or false")
-    return When(_text(fields.get("text"), f"{at}, 'text'"), regex, turn, speech)
+        raise _wrong(f"{at}, field 'regex'", given["regex"], f"a regular expression ({error})") from error
+    if given["turn"] is not None and given["turn"] < 1:
+        raise _wrong(f"{at}, field 'turn'", given["turn"], from_one)
+    return When(**given)
 
 
 def _call(raw: object, at: str) -> Call:
-    fields = _object(raw, at, ("name", "arguments"))
-    name = _typed(fields.get("name"), str, f"{at}, 'name'", "a text")
-    arguments = fields.get("arguments", {})
-    if not isinstance(arguments, str | dict):
-        raise _wrong(f"{at}, 'arguments'", arguments, "an object, or a text that is sent as it stands")
-    return Call(name, arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
+    written = (str | dict, "an object, or a text that is sent as it stands")
+    given = _object(raw, at, name=_TEXT, arguments=written)
+    if given["name"] is None:
+        raise _wrong(f"{at}, field 'name'", None, "a text")
+    arguments = {} if given["arguments"] is None else given["arguments"]
+    return Call(given["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
 
 
-def _latency(raw: object, at: str) -> LatencyProfile:
+def _latency(raw: str | dict[str, Any] | None, at: str) -> LatencyProfile | None:
+    if raw is None:
+        return None
     try:
-        if isinstance(raw, str):
-            return LatencyProfile.parse(raw)
-        if isinstance(raw, Mapping):
-            return LatencyProfile().replace(raw)
+        return LatencyProfile.parse(raw) if isinstance(raw, str) else LatencyProfile().replace(raw)
     except ValueError as error:
         raise ScenarioError(f"{at}: {error}") from error
-    raise _wrong(at, raw, 'a text such as "realistic", or an object such as {"first_delta_ms": 300}')
 
 
-def _faults(raw: object, at: str) -> tuple[Fault, ...]:
-    def read(item: object, place: str) -> Fault:
-        try:
-            return Fault.parse(item)
-        except ScenarioError as error:
-            raise ScenarioError(f"{place}: {error}") from error
-
-    return _list(raw, at, read, "fault")
+def _fault(raw: object, at: str) -> Fault:
+    try:
+        return Fault.parse(raw)
+    except ScenarioError as error:
+        raise ScenarioError(f"{at}: {error}") from error
 
 
-def _object(raw: object, at: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+def _object(raw: object, at: str, **kinds: _Kind) -> dict[str, Any]:
+    """Check an object and the types of its fields; return them, None for a missing one."""
     if not isinstance(raw, dict):
-        raise _wrong(at, raw, f"an object with {', '.join(allowed)}")
-    for name in raw:
-        if name not in allowed:
-            raise ScenarioError(
-                f"{at}: field {name!r} is not known{did_you_mean(str(name), allowed)}; allowed: {', '.join(allowed)}"
-            )
-    return raw
+        raise _wrong(at, raw, f"an object with {', '.join(kinds)}")
+    if wrong := unknown_name(raw, tuple(kinds)):
+        raise ScenarioError(f"{at}: field {wrong}")
+    for name, value in raw.items():
+        kind, allowed = kinds[name]
+        if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is int)):
+            raise _wrong(f"{at}, field {name!r}", value, allowed)
+    return dict.fromkeys(kinds) | raw
 
 
-def _list(raw: object, at: str, read: Callable[[object, str], _T], item: str) -> tuple[_T, ...]:
-    if not isinstance(raw, list):
-        raise _wrong(at, raw, "a list")
-    where = "" if item == "step" else f"{at}, "
-    return tuple(read(one, f"{where}{item} {i}") for i, one in enumerate(raw, start=1))
-
-
-def _text(value: object, at: str) -> str | None:
-    return None if value is None else _typed(value, str, at, "a text")
-
-
-def _typed(value: object, wanted: type[_T], at: str, allowed: str) -> _T:
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise _wrong(at, value, allowed)
-    return value
+def _each(raw: list[Any] | None, at: str, item: str, read: Callable[[object, str], _T]) -> tuple[_T, ...]:
+    return tuple(read(one, f"{at}{item} {number}") for number, one in enumerate(raw or (), start=1))
 
 
 def _wrong(at: str, came: object, allowed: str) -> ScenarioError:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import multiprocessing
 import os
@@ -23,22 +22,25 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from multiprocessing.connection import wait
 from multiprocessing.managers import BaseManager
-from typing import Any
+from typing import Any, Final
 
 from rtnb.errors import RtnbError
-from rtnb.simulator.calls import obstacle
+from rtnb.simulator.admission import Grants
 from rtnb.simulator.classroom import Classroom, Room
-from rtnb.simulator.keys import Grants
-from rtnb.simulator.running import Options, Running, Worker, certificate, listening_host
+from rtnb.simulator.host import Options, Running, SelfSigned, Worker, listen
+from rtnb.simulator.service import obstacle
 from rtnb.transport import is_loopback
 
+START_S: Final = 30.0
+"""Longest time until all workers listen. Chosen."""
 
-async def serve(options: Options, *, announce: Callable[[Running], None], worker: Worker | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` is called once it listens."""
+
+async def serve(options: Options, *, json_line: bool, worker: Worker | None = None) -> None:
+    """Serve until SIGTERM or SIGINT; print where, once it listens."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -48,22 +50,19 @@ async def serve(options: Options, *, announce: Callable[[Running], None], worker
             signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop.set))
     running = await Running.start(options, worker)
     try:
-        announce(running)
-        watching = loop.create_task(_stop_with_parent(stop), name="rtnb parent") if worker is not None else None
-        await stop.wait()
-        if watching is not None:
-            watching.cancel()
+        if worker is not None:
+            await asyncio.to_thread(worker.all_listen.wait, START_S)
+        if worker is None or worker.index == 0:
+            print(_announcement(running, json_line=json_line), flush=True)
+        # Nothing else stops a worker whose parent was killed.
+        while (parent := multiprocessing.parent_process()) and parent.is_alive() and not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 1.0)
+        if parent is None:
+            await stop.wait()
     finally:
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(running.stop(), 5.0)
-
-
-async def _stop_with_parent(stop: asyncio.Event) -> None:
-    """Stop a worker whose parent was killed: nothing else does."""
-    parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():  # noqa: ASYNC110
-        await asyncio.sleep(1.0)
-    stop.set()
 
 
 class _Store(BaseManager):
@@ -80,38 +79,26 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
     share one. Ephemeral keys are shared. Quota, faults of connections and learned speech are each worker's own.
     """
     context = multiprocessing.get_context("spawn")
-    sockets = _listen(options, count)
+    options.world(None)  # what cannot be read is an error here, not one of each worker
+    sockets = listen(options, count)
     options = replace(options, port=sockets[0].getsockname()[1], key=options.key or secrets.token_hex(16))
-    processes, pipes, code = [], [], 0
     previous = {name: signal.signal(name, _interrupt) for name in (signal.SIGTERM, signal.SIGINT)}
-    store = _Store(ctx=context)
+    store, processes, code = _Store(ctx=context), [], 1
     try:
         store.start(_leave_with_parent, (os.getpid(),))
-        grants, signed = store.Grants(), certificate(options)  # type: ignore[attr-defined]
+        shared: Any = {"count": count, "all_listen": context.Barrier(count), "signed": SelfSigned.of(options)}
+        shared["grants"] = store.Grants()  # type: ignore[attr-defined]
         for index, own in enumerate(sockets):
-            worker = Worker(index=index, count=count, socket=own, grants=grants, signed=signed)
-            ready, sender = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_work, args=(options, worker, sender, json_line), name=f"rtnb worker {index}"
-            )
+            worker = Worker(index=index, socket=own, **shared)
+            process = context.Process(target=_work, args=(options, worker, json_line), name=f"rtnb worker {index}")
             process.start()
-            sender.close()
             processes.append(process)
-            pipes.append(ready)
         for own in sockets:
             own.close()
-        outcomes = [pipe.recv() for pipe in pipes]  # EOFError: the worker exited
-        failed = next((text for ok, text in outcomes if not ok), None)
-        print(failed or outcomes[0][1], file=sys.stderr if failed else sys.stdout, flush=True)
-        if failed is None:
-            wait([process.sentinel for process in processes])
-            print("rtnb simulate: a worker exited unexpectedly", file=sys.stderr, flush=True)
-        code = 1
-    except EOFError:
-        print("rtnb simulate: a worker did not start", file=sys.stderr, flush=True)
-        code = 1
+        wait([process.sentinel for process in processes])
+        print("rtnb simulate: a worker exited unexpectedly", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
-        pass
+        code = 0
     finally:
         for name in previous:  # a second signal must not interrupt the end
             signal.signal(name, signal.SIG_IGN)
@@ -138,32 +125,19 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _listen(options: Options, count: int) -> list[socket.socket]:
-    """Return a listening socket for each worker; the same one where the system cannot spread connections."""
-    host = listening_host(options)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    first = socket.create_server((host, options.port), family=family)  # alone: the port is free, or this raises
-    if sys.platform != "linux":  # macOS has SO_REUSEPORT and gives all connections to one
-        return [first] * count
-    port = first.getsockname()[1]
-    first.close()
-    return [socket.create_server((host, port), family=family, reuse_port=True) for _ in range(count)]
-
-
-def _work(options: Options, worker: Worker, sender: Any, json_line: bool) -> None:
-    """Run one worker; send the parent the text to print."""
-
-    def announce(running: Running) -> None:
-        sender.send((True, _announcement(running, json_line=json_line)))
-
+def _work(options: Options, worker: Worker, json_line: bool) -> None:
+    """Run one worker; where it fails, the others end too."""
     try:
-        asyncio.run(serve(options, announce=announce, worker=worker))
-    except (RtnbError, OSError, ValueError) as error:
-        sender.send((False, _failure(error)))
+        asyncio.run(serve(options, json_line=json_line, worker=worker))
+    except (RtnbError, OSError, ValueError, RuntimeError) as error:
+        if not worker.all_listen.broken:  # else another worker has failed, and says why
+            worker.all_listen.abort()
+            _print_failure(error)
+        sys.exit(1)
 
 
-def _failure(error: Exception) -> str:
-    return "\n  ".join([f"rtnb simulate: {error}", *getattr(error, "__notes__", ())])
+def _print_failure(error: Exception) -> None:
+    print("\n  ".join([f"rtnb simulate: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr, flush=True)
 
 
 def _announcement(running: Running, *, json_line: bool) -> str:
@@ -263,10 +237,9 @@ def serve_forever(arguments: Mapping[str, Any]) -> int:
             print(warning + ("encrypted." if options.tls else "not encrypted (--tls)."), file=sys.stderr, flush=True)
         if workers > 1:
             return serve_workers(options, workers, json_line=json_line)
-        shown = functools.partial(_announcement, json_line=json_line)
-        asyncio.run(serve(options, announce=lambda running: print(shown(running), flush=True)))
+        asyncio.run(serve(options, json_line=json_line))
     except (RtnbError, OSError, ValueError) as error:
-        print(_failure(error), file=sys.stderr)
+        _print_failure(error)
         return 1
     return 0
 

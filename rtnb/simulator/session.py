@@ -13,20 +13,20 @@ import functools
 import itertools
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from rtnb.errors import RemoteProtocolError, ServiceError
-from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events, wire
+from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription, checked_base64
-from rtnb.simulator.checks import busy, error, problem
+from rtnb.simulator.checks import RefusedEventError, busy, check
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
-from rtnb.simulator.item_audio import ItemAudio, is_spoken
+from rtnb.simulator.item_audio import Found, ItemAudio, is_spoken
 from rtnb.simulator.mcp import McpTools, OpenServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.playout import Playout
@@ -47,6 +47,7 @@ from rtnb.simulator.turn_detection import (
 from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Quota, item_tokens, measure
 from rtnb.simulator.voice import Voice
 
+T = TypeVar("T")
 _LOGPROBS: Final = "item.input_audio_transcription.logprobs"
 _ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
 """Server events that put an item into the conversation."""
@@ -142,19 +143,19 @@ class ServiceSession:
         webrtc: bool = False,
         azure: bool = False,
     ) -> None:
-        self._world, self._azure = world, azure
+        self._world, self._azure, self._watch = world, azure, watch
         self._connection = Connection("server", dialect=dialect, webrtc=webrtc)
         self._playout = Playout() if webrtc else None
         self.dialect: Dialect = dialect
         self._responder = world.make_responder(number)
+        self.exact = world.exact
         self._transcriber = world.transcriber or world.exact
         self.latency = world.latency
         self.rng = random.Random(f"{world.seed} {number}")
         self._ids = itertools.count(1)
-        self._plan = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
+        self.faults = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self._loop = asyncio.get_running_loop()
-        self._watch = watch
-        self.outgoing = Outgoing(self._plan)
+        self.outgoing = Outgoing(self.faults)
         self._kept: dict[str, int] = {}
         """Characters of each item that the client created."""
         self._kept_chars = 0
@@ -164,8 +165,8 @@ class ServiceSession:
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
         self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
-        self._late: set[asyncio.Task[None]] = set()
-        self._recordings = ItemAudio()
+        self._late: set[asyncio.Task[Any]] = set()
+        self.recordings = ItemAudio()
         self._tokens = ContextTokens()
         self.mcp = McpTools(self.state, world.open_mcp, self.emit, self.make_id, self._start_late)
         self.conversation_id = self.make_id("conv")
@@ -176,10 +177,12 @@ class ServiceSession:
             dialect=dialect,
             transcription=transcription,
         )
-        self._open(session if preset is None else _with_preset(session, preset, dialect))
+        self._open(session, preset)
         self._cap = self._loop.call_later(world.session_s, self._expire)
 
-    def _open(self, session: SessionConfig) -> None:
+    def _open(self, session: SessionConfig, preset: SessionConfig | None) -> None:
+        if preset is not None:
+            session = updated_session(session, replace(preset, type=session.type), dialect=self.dialect)
         self.emit(events.SessionCreated(session=session))
         if self.dialect == "preview":
             conversation = {"id": self.conversation_id, "object": "realtime.conversation"}
@@ -223,11 +226,7 @@ class ServiceSession:
 
     def _audio_ms(self, item: Item | None) -> float:
         """Return the duration of an item's audio, the user's or the assistant's."""
-        return self._recordings.duration_ms(str(item.id)) if item is not None else 0.0
-
-    def keep_audio(self, item_id: str, data: bytes, *, media_type: str) -> None:
-        """Remember encoded audio for `conversation.item.retrieve`."""
-        self._recordings.add(item_id, data, media_type=media_type)
+        return self.recordings.duration_ms(str(item.id)) if item is not None else 0.0
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -243,7 +242,7 @@ class ServiceSession:
 
     def _expire(self) -> None:
         message = f"Your session hit the maximum duration of {self._world.session_s / 60:.3g} minutes."
-        self.emit(error("session_expired", message))
+        self.emit(RefusedEventError("session_expired", message).event())
         self.outgoing.put(Close(1001, message))
 
     async def aclose(self) -> None:
@@ -263,7 +262,8 @@ class ServiceSession:
         self.n_events += 1
         text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
         if len(text) > LONG_TEXT and isinstance(text, str) and await _count_values(text) > MOST_VALUES:
-            self.emit(error("invalid_value", f"Invalid event: more than {MOST_VALUES} strings and commas."))
+            message = f"Invalid event: more than {MOST_VALUES} strings and commas."
+            self.emit(RefusedEventError("invalid_value", message).event())
             return
         try:
             event = self._connection.receive(text)
@@ -273,32 +273,22 @@ class ServiceSession:
         if audio is not None:
             event = replace(cast("events.InputAudioBufferAppend", event), audio=audio)
             self.state.input_audio_buffer.bytes += len(audio) - len(_SAMPLE)
-        pending = self._pending[0].id if self._pending else None
-        refused = problem(
-            event,
-            session=self._session,
-            state=self.state,
-            turns=self._turns,
-            pending=pending,
-            azure=self._azure,
-            n_responses=len(self._generations),
-            mcp=self.mcp,
-        )
-        if isinstance(event, events.ConversationItemCreate) and self._kept_chars + len(text) > MOST_KEPT:
-            message = f"The items of this session have more than {MOST_KEPT} characters."
-            refused = refused or error("conversation_too_long", message, of=event)
-        if refused is not None:
-            self.emit(refused)
-        elif isinstance(event, events.InputAudioBufferAppend):
+        try:
+            self._check(event, n_chars=len(text))
+        except RefusedEventError as refused:
+            self.emit(refused.event(of=event))
+            return
+        if isinstance(event, events.InputAudioBufferAppend):
             for start in range(0, len(event.audio), LONG_TEXT):
                 await self.take_audio(event.audio[start : start + LONG_TEXT])
         elif isinstance(event, events.ResponseCreate):
             self.respond(event.response or ResponseConfig())
         elif isinstance(event, events.ResponseCancel):
-            self._cancel(event.response_id or self.state.active_response_id or "", "client_cancelled")
+            if generation := self._generations.get(event.response_id or self.state.active_response_id or ""):
+                generation.cut("client_cancelled")
         elif isinstance(event, events.ConversationItemRetrieve):
             item = self.state.entries[event.item_id].item
-            self.emit(events.ConversationItemRetrieved(item=self._recordings.with_audio(item)))
+            self.emit(events.ConversationItemRetrieved(item=self.recordings.with_audio(item)))
         elif isinstance(event, events.InputAudioBufferCommit):
             self._commit_manually()
         elif isinstance(event, events.OutputAudioBufferClear):
@@ -306,9 +296,28 @@ class ServiceSession:
         else:
             self._answer(event, n_chars=len(text))
 
+    def _check(self, event: events.Event, *, n_chars: int) -> None:
+        check(
+            event,
+            session=self._session,
+            state=self.state,
+            turns=self._turns,
+            pending=self._pending[0].id if self._pending else None,
+            azure=self._azure,
+            n_responses=len(self._generations),
+            mcp=self.mcp,
+        )
+        if isinstance(event, events.ConversationItemCreate) and self._kept_chars + n_chars > MOST_KEPT:
+            message = f"The items of this session have more than {MOST_KEPT} characters."
+            raise RefusedEventError("conversation_too_long", message)
+
     def _refuse(self, refusal: events.Error, text: str | bytes) -> None:
         """Send the protocol's refusal, except that a response that is not announced yet can be cancelled, too."""
-        if refusal.error.code == "response_cancel_not_active" and self._pending and not _named_response(text):
+        if (
+            refusal.error.code == "response_cancel_not_active"
+            and self._pending
+            and not json.loads(text).get("response_id")
+        ):
             self._pending[0].cut("client_cancelled")
         else:
             self.emit(refusal)
@@ -322,7 +331,7 @@ class ServiceSession:
             self._kept_chars += n_chars
             for part in event.item.content or ():
                 if part.audio:
-                    self._recordings.add(item_id, part.audio, media_type=self._session.input_format.type)
+                    self.recordings.add(item_id, part.audio, media_type=self._session.input_format.type)
         elif isinstance(event, events.ConversationItemDelete):
             self._kept_chars -= self._kept.pop(event.item_id, 0)
         for reply in replies:
@@ -335,7 +344,7 @@ class ServiceSession:
         elif isinstance(event, events.ConversationItemCreate) and event.item.type == "mcp_approval_response":
             self.mcp.answer(event.item)
         else:
-            self._recordings.follow(event)
+            self.recordings.follow(event)
 
     def _follow_session(self) -> None:
         session = self._session
@@ -404,7 +413,7 @@ class ServiceSession:
     def _respond_automatically(self) -> None:
         running = self.state.active_response_id or next((g.id for g in self._pending), None)
         if running:
-            self.emit(busy(running))
+            self.emit(busy(running).event())
         else:
             self.respond(ResponseConfig())
 
@@ -416,7 +425,7 @@ class ServiceSession:
 
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
-        self._recordings.add(item_id, spoken, media_type=self._input_format.type)
+        self.recordings.add(item_id, spoken, media_type=self._input_format.type)
         for event in committed(self.state, item_id, dialect=self.dialect):
             self.emit(event)
         self._recognise(item_id)
@@ -428,52 +437,45 @@ class ServiceSession:
     def _transcription(self) -> Transcription | None:
         return (self._session.audio and self._session.audio.input and self._session.audio.input.transcription) or None
 
-    def _start_late(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._loop.create_task(work, name="rtnb late event")
+    def _start_late(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._loop.create_task(work, name="rtnb late event")
         self._late.add(task)
         task.add_done_callback(self._late.discard)
         return task
-
-    def _later(self, after_ms: float, event: events.Event) -> None:
-        """Send an event later."""
-
-        async def send() -> None:
-            await asyncio.sleep(max(0.0, after_ms) / 1000)
-            self.emit(event)
-
-        self._start_late(send())
 
     def _recognise(self, item_id: str) -> None:
         """Find the words of a spoken item: a response and its transcription wait for them."""
         scenario = self._responder if isinstance(self._responder, ScenarioResponder) else None
         if scenario is not None and (known := scenario.transcript(None)) is not None:
-            self._recordings.set_words(item_id, Transcript(known))
-            return
+            search: asyncio.Future[Found] = self._loop.create_future()
+            search.set_result(Transcript(known))
+        else:
+            search = self._start_late(self._find_words(item_id, scenario))
+        self.recordings.expect_words(item_id, search)
 
-        async def find() -> None:
-            audio, rate_hz = self._recordings.audio(item_id)
-            language = self._transcription.language if self._transcription else ""
-            found: Transcript | ServiceError | None
-            try:
-                found = await self._transcriber.transcribe(audio, rate_hz=rate_hz, language=str(language or ""))
-            except ServiceError as failure:
-                found = failure
-            except Exception as failure:  # a transcriber of the user's: the session must outlive it
-                found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
-            if scenario is not None:
-                words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
-                found = Transcript(words) if words is not None else found
-            self._recordings.set_words(item_id, found)
-
-        self._recordings.expect_words(item_id, self._start_late(find()))
+    async def _find_words(self, item_id: str, scenario: ScenarioResponder | None) -> Found:
+        audio, rate_hz = self.recordings.audio(item_id)
+        language = str((self._transcription and self._transcription.language) or "")
+        found: Found
+        try:
+            found = await self._transcriber.transcribe(audio, rate_hz=rate_hz, language=language)
+        except ServiceError as failure:
+            found = failure
+        except Exception as failure:  # a transcriber of the user's: the session must outlive it
+            found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
+        if scenario is not None:
+            words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
+            found = Transcript(words) if words is not None else found
+        return found
 
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
         """Send the transcription events of an item, once its words are known and the service's delay is over."""
         due = self._loop.time() + after_s
-        await self._recordings.ready(item_id)
+        if search := self.recordings.search(item_id):
+            await asyncio.wait({search})
         await asyncio.sleep(max(0.0, due - self._loop.time()))
         logprobs = _LOGPROBS in (self._session.include or ())
-        for event in self._recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
+        for event in self.recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
             self.emit(event)
 
     # --- speaking -----------------------------------------------------------------------------------------------------
@@ -506,7 +508,7 @@ class ServiceSession:
         fixed = self._instructions(config) + (json.dumps(list(tools)) if (tools := self._tools(config)) else "")
         if isinstance(config.input, tuple):
             context: tuple[Item | str, ...] = config.input
-            read = self._recordings.read(context, self.state)
+            read = self.recordings.read(context, self.state)
             details = measure([(item, self._audio_ms(item)) for item in read], fixed)
         else:
             try:
@@ -514,9 +516,9 @@ class ServiceSession:
                 context, details = reading.ids, reading.details
             except ContextTooLongError as error:
                 context, details, refusal = (), measure([], fixed), error
-        items = functools.partial(self._recordings.read, context, self.state)
+        items = functools.partial(self.recordings.read, context, self.state)
         settings = Settings(config, session, details, webrtc=self._playout is not None)
-        words = self._recordings.words_task(context[-1]) if context else None
+        words = self.recordings.search(context[-1]) if context else None
         generation = Generation(
             self,
             settings,
@@ -541,7 +543,7 @@ class ServiceSession:
     ) -> tuple[AsyncIterator[Say | Call], LatencyProfile]:
         """Choose what a response says, once the words of the newest item are known."""
         session = self._session
-        last = next(self._recordings.read(context[-1:], self.state), None)
+        last = next(self.recordings.read(context[-1:], self.state), None)
         turn = Turn(
             items=items,
             last=last,
@@ -555,16 +557,8 @@ class ServiceSession:
             return responder.respond(turn), self._world.latency
         step = responder.next_step(text_of(last), speech=last is not None and is_spoken(last))
         self.latency = responder.timing(step, self._world.latency)
-        self._plan.enter_step(step.faults if step else ())
+        self.faults.enter_step(step.faults if step else ())
         return responder.play(step, turn), self.latency
-
-    def response_fault(self) -> Fault | None:
-        """Return the fault on demand of a response that begins."""
-        return self._plan.on_response()
-
-    def learn(self, text: str, audio: Any, *, rate_hz: int) -> None:
-        """Remember speech that the simulator made: played back to it, its words are known."""
-        self._world.exact.learn(text, audio, rate_hz=rate_hz)
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
@@ -575,12 +569,11 @@ class ServiceSession:
         usage = self.state.responses[generation.id].response.usage
         used = usage.total_tokens if usage and usage.total_tokens else 0
         left, reset_s = self._world.quota.use(used, now_s=self._loop.time())
-        self._later(self.latency.rate_limits_ms, rate_limits(left, reset_s))
+        self._start_late(self._send_late(rate_limits(left, reset_s)))
 
-    def _cancel(self, response_id: str, reason: str) -> None:
-        generation = self._generations.get(response_id)
-        if generation is not None:
-            generation.cut(reason)
+    async def _send_late(self, limits: events.RateLimitsUpdated) -> None:
+        await asyncio.sleep(self.latency.rate_limits_ms / 1000)
+        self.emit(limits)
 
 
 async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
@@ -626,15 +619,3 @@ async def _count_values(text: str) -> int:
 
 
 _SAMPLE: Final = bytes(2)  # AAA=
-
-
-def _named_response(text: str | bytes) -> str | None:
-    """Return the response that a message names, None where it names none."""
-    try:
-        return cast("str | None", wire.parse(text if isinstance(text, str) else text.decode()).get("response_id"))
-    except (RemoteProtocolError, UnicodeDecodeError):
-        return None
-
-
-def _with_preset(session: SessionConfig, preset: SessionConfig, dialect: Dialect) -> SessionConfig:
-    return updated_session(session, replace(preset, type=session.type), dialect=dialect)

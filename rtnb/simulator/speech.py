@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import RATE_HZ
+from rtnb.audio import RATE_HZ, Word
 
 # Punctuation by ranges, not by \W: the vowel signs of Hindi or Thai are \W to `re`, yet belong to their word.
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20،؛؟۔।"
@@ -23,16 +23,6 @@ _TRAILING_LEVEL = 0.02  # of the peak: below it the end of a word is over (-34 d
 _EARLY_MS = 40  # how far audio may lie before its mark: one frame of `stretch`
 
 
-@dataclass(frozen=True)
-class Word:
-    """Piece of a transcript with its start and end, both in ms from the start of the audio."""
-
-    text: str
-    """With the white space before it, as in transcript deltas: ``" help"``; punctuation stands alone: ``"!"``."""
-    start_ms: int
-    stop_ms: int
-
-
 @dataclass(frozen=True, eq=False)
 class Speech:
     """A spoken text.
@@ -43,6 +33,7 @@ class Speech:
     audio: npt.NDArray[np.float32]
     """float32, shape (n_samples,), full scale ±1, 24 kHz."""
     words: tuple[Word, ...]
+    """With the white space before each, as in transcript deltas: ``" help"``; punctuation stands alone: ``"!"``."""
 
     @property
     def text(self) -> str:
@@ -126,7 +117,7 @@ def align(text: str, audio: npt.NDArray[np.float32], *, marks: Iterable[tuple[in
     """
     pieces = tokens(text)
     duration_ms = 1000 * len(audio) / RATE_HZ
-    starts = _starts(pieces, duration_ms, _anchors(pieces, marks))
+    starts = _starts(pieces, duration_ms, marks)
     words: list[Word] = []
     for i, piece in enumerate(pieces):
         start, stop = starts[i], starts[i + 1]
@@ -147,7 +138,7 @@ def join(speeches: Sequence[Speech]) -> Speech:
     words: list[Word] = []
     n_samples = 0
     for speech in speeches:
-        shift = round(1000 * n_samples / RATE_HZ)
+        shift = 1000 * n_samples // RATE_HZ
         words += [Word(word.text, word.start_ms + shift, word.stop_ms + shift) for word in speech.words]
         n_samples += len(speech.audio)
     audio = np.concatenate([speech.audio for speech in speeches] or [np.zeros(0, np.float32)])
@@ -164,7 +155,7 @@ def stretch(audio: npt.NDArray[np.float32], *, factor: float) -> npt.NDArray[np.
     40 ms, search of ±10 ms: one period of a voice down to 50 Hz (chosen).
     """
     size, hop, reach = 960, 480, 240
-    if not len(audio):
+    if not len(audio) or factor == 1:
         return audio
     n_out = round(len(audio) * factor)
     window = np.hanning(size + 1)[:-1].astype(np.float32)
@@ -180,37 +171,26 @@ def stretch(audio: npt.NDArray[np.float32], *, factor: float) -> npt.NDArray[np.
     return out[hop : hop + n_out]
 
 
-def _anchors(pieces: Sequence[str], marks: Iterable[tuple[int, float]]) -> dict[int, float]:
-    """Return the first mark of each token that has one, never before that of an earlier token."""
-    by_offset = sorted(marks)
-    anchors: dict[int, float] = {}
-    stop = at = 0
-    latest = 0.0
-    for i, piece in enumerate(pieces):
-        stop += len(piece)
-        times = []
-        while at < len(by_offset) and by_offset[at][0] < stop:
-            times.append(by_offset[at][1])
-            at += 1
-        if times and min(times) >= latest and _WORD.search(piece):
-            latest = anchors[i] = min(times)
-    return anchors
+def _starts(pieces: Sequence[str], duration_ms: float, marks: Iterable[tuple[int, float]]) -> list[int]:
+    """Return the start of every token in ms, and the end of the last.
 
-
-def _starts(pieces: Sequence[str], duration_ms: float, anchors: dict[int, float]) -> list[int]:
-    """Start of every token in ms, and the end of the last: anchors stand, the rest is shared out by letters."""
-    fixed = {0: 0.0, **anchors, len(pieces): duration_ms}
-    starts: list[int] = []
-    places = sorted(fixed)
-    for here, there in pairwise(places):
-        letters = [len(_WORD.findall(piece)) for piece in pieces[here:there]]
-        from_ms = min(fixed[here], duration_ms)
-        span_ms = max(0.0, min(fixed[there], duration_ms) - from_ms)
-        done = 0
-        for n_letters in letters:
-            starts.append(round(from_ms + span_ms * done / max(1, sum(letters))))
-            done += n_letters
-    return [*starts, int(duration_ms)]
+    A word begins at its first mark, unless that lies before an earlier one; the time between is shared out by letters.
+    """
+    borders = np.cumsum([0, *map(len, pieces)])
+    letters = np.cumsum([0, *(len(_WORD.findall(piece)) for piece in pieces)])
+    places, times_ms = [0], [0.0]
+    for offset, ms in sorted(marks):
+        token = int(np.searchsorted(borders, offset, side="right")) - 1
+        if (
+            token < len(pieces)
+            and letters[token + 1] > letters[token]
+            and letters[token] > places[-1]
+            and ms >= times_ms[-1]
+        ):
+            places.append(int(letters[token]))
+            times_ms.append(min(ms, duration_ms))
+    starts = np.interp(letters, [*places, letters[-1]], [*times_ms, duration_ms])
+    return [*map(round, starts[:-1].tolist()), int(duration_ms)]
 
 
 def _fade_ms(audio: npt.NDArray[np.float32], start_ms: int, stop_ms: int) -> int:

@@ -16,8 +16,7 @@ import asyncio
 import importlib
 import io
 import os
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -29,10 +28,8 @@ import aiohttp
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import resample, write_wav
+from rtnb.audio import RATE_HZ, Audio, resample, write_wav
 from rtnb.errors import AudioError, ServiceError
-
-Audio = npt.NDArray[np.float32]
 
 WEIGHTS_VARIABLE: Final = "RTNB_WHISPER"
 """Environment variable with the folder of Whisper weights (CTranslate2 format)."""
@@ -56,9 +53,8 @@ class Transcript:
 class Transcriber(Protocol):
     """Speech recognition of a whole utterance."""
 
-    @property
-    def name(self) -> str:
-        """Short description for logs and `doctor`."""
+    name: str
+    """Short description for logs and `doctor`."""
 
     async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
         """Return the text of an utterance, None where there is none.
@@ -93,12 +89,11 @@ AGREEMENT: Final = 0.93
 sentences of the same voice reach (below 0.8)."""
 KNOWN_LIMIT: Final = 500
 """Utterances remembered; the oldest is forgotten first."""
-KNOWN_LIMIT_BYTES: Final = 8 * 2**20
-"""Memory of their shapes: 40 minutes of speech. Chosen. The oldest is forgotten first."""
+KNOWN_LIMIT_BYTES: Final = 24 * 2**20
+"""Memory of them: audio until it is compared for the first time, its shape from then on (40 minutes take 8 MB). Chosen.
+The oldest is forgotten first."""
 MOST_QUIET_S: Final = 10.0
 """Quiet around an utterance; of longer audio, no shape is computed. Chosen."""
-UNSEEN_LIMIT_BYTES: Final = 16 * 2**20
-"""Memory of audio whose shape was not needed yet. Chosen. The oldest is forgotten first."""
 
 
 class ExactTranscriber:
@@ -107,42 +102,33 @@ class ExactTranscriber:
     name = "exact (knows only its own speech and the scenario's)"
 
     def __init__(self) -> None:
-        self._shapes: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._known: OrderedDict[str, npt.NDArray[Any]] = OrderedDict()
+        """Shape of each utterance; its samples until it was compared."""
         self._n_bytes = 0
-        self._unseen: deque[tuple[str, bytes, int]] = deque()
-        self._unseen_bytes = 0
 
-    def learn(self, text: str, audio: npt.ArrayLike, *, rate_hz: int) -> None:
-        """Remember an utterance and its exact words. The shape is computed when it is needed."""
-        pcm = np.asarray(audio, np.float32).astype(np.float16).tobytes()
-        self._unseen.append((text, pcm, rate_hz))
-        self._unseen_bytes += len(pcm)
-        while self._unseen_bytes > UNSEEN_LIMIT_BYTES:
-            self._unseen_bytes -= len(self._unseen.popleft()[1])
+    def learn(self, text: str, audio: Audio) -> None:
+        """Remember an utterance at 24 kHz and its exact words. The shape is computed when it is needed."""
+        self._keep(text, audio.astype(np.float16))
 
-    def _look(self) -> None:
-        text, pcm, rate_hz = self._unseen.popleft()
-        self._unseen_bytes -= len(pcm)
-        shape = spectral_shape(np.frombuffer(pcm, np.float16).astype(np.float32), rate_hz=rate_hz)
-        if not len(shape):  # audio without sound
-            return
-        if text in self._shapes:
-            self._n_bytes -= self._shapes.pop(text).nbytes
-        self._shapes[text] = shape
-        self._n_bytes += shape.nbytes
-        while len(self._shapes) > KNOWN_LIMIT or self._n_bytes > KNOWN_LIMIT_BYTES:
-            self._n_bytes -= self._shapes.popitem(last=False)[1].nbytes
+    def _keep(self, text: str, held: npt.NDArray[Any]) -> None:
+        if text in self._known:
+            self._n_bytes -= self._known.pop(text).nbytes
+        self._known[text] = held
+        self._n_bytes += held.nbytes
+        while len(self._known) > KNOWN_LIMIT or self._n_bytes > KNOWN_LIMIT_BYTES:
+            self._n_bytes -= self._known.popitem(last=False)[1].nbytes
 
     async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
-        while self._unseen:  # one per round of the event loop: together they took 0.2 s, in which no delta was sent
-            self._look()
-            await asyncio.sleep(0)
-        longest_s = max(map(len, self._shapes.values()), default=0) * _HOP / _RATE_HZ
+        for text, held in list(self._known.items()):
+            if held.ndim == 1:  # one per round of the event loop: together they took 0.2 s, in which no delta was sent
+                self._keep(text, spectral_shape(held.astype(np.float32), rate_hz=RATE_HZ))
+                await asyncio.sleep(0)
+        longest_s = max(map(len, self._known.values()), default=0) * _HOP / _RATE_HZ
         if not longest_s or len(audio) / rate_hz > 2 * longest_s + MOST_QUIET_S:
             return None
         observed = spectral_shape(audio, rate_hz=rate_hz)
         best, words = 0.0, ""
-        for number, (text, shape) in enumerate(list(self._shapes.items())):
+        for number, (text, shape) in enumerate(list(self._known.items())):
             if (found := agreement(observed, shape)) > best:
                 best, words = found, text
             if number % 8 == 7:
@@ -212,13 +198,10 @@ class WhisperTranscriber:
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         self._folder = find_whisper(weights)
+        self.name = f"whisper ({self._folder.name if self._folder.name != 'model' else 'tiny.en'})"
         self._model: Any = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtnb-whisper")
         self._waiting = 0
-
-    @property
-    def name(self) -> str:
-        return f"whisper ({self._folder.name if self._folder.name != 'model' else 'tiny.en'})"
 
     async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
         if self._waiting >= QUEUE_LIMIT:
@@ -301,10 +284,7 @@ class RemoteTranscriber:
     def __init__(self, base_url: str, model: str = "whisper-1", api_key: str | None = None) -> None:
         self._url = checked_url(base_url, "transcriber") + "/audio/transcriptions"
         self._model, self._api_key = model, api_key
-
-    @property
-    def name(self) -> str:
-        return f"{self._model} at {self._url}"
+        self.name = f"{self._model} at {self._url}"
 
     async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
         wav = io.BytesIO()
@@ -346,25 +326,19 @@ def checked_url(url: str, what: str) -> str:
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
 
-class FirstOf:
-    """Transcriber that asks several in turn and takes the first text."""
+class ExactThenWhisper:
+    """Transcriber that asks Whisper for what it does not know itself."""
 
-    def __init__(self, transcribers: Sequence[Transcriber]) -> None:
-        self._transcribers = tuple(transcribers)
-
-    @property
-    def name(self) -> str:
-        return ", then ".join(one.name for one in self._transcribers)
+    def __init__(self, exact: ExactTranscriber) -> None:
+        self._exact, self._whisper = exact, WhisperTranscriber()
+        self.name = f"{exact.name}, then {self._whisper.name}"
 
     async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
-        for one in self._transcribers:
-            if (found := await one.transcribe(audio, rate_hz=rate_hz, language=language)) is not None:
-                return found
-        return None
+        known = await self._exact.transcribe(audio, rate_hz=rate_hz)
+        return known or await self._whisper.transcribe(audio, rate_hz=rate_hz, language=language)
 
     async def aclose(self) -> None:
-        for one in self._transcribers:
-            await one.aclose()
+        await self._whisper.aclose()
 
 
 def open_transcriber(kind: str | Transcriber, exact: ExactTranscriber) -> Transcriber:
@@ -391,7 +365,7 @@ def open_transcriber(kind: str | Transcriber, exact: ExactTranscriber) -> Transc
         return WhisperTranscriber()
     if kind == "auto":
         try:
-            return FirstOf([exact, WhisperTranscriber()])
+            return ExactThenWhisper(exact)
         except AudioError:  # not installed: `doctor` says how to get it
             return exact
     if "://" in kind:

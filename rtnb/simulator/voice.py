@@ -14,14 +14,20 @@ to audibly different speakers in each kind.
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import importlib
+import json
 import logging
+import subprocess
+import sys
 import unicodedata
 import zlib
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -29,10 +35,7 @@ import numpy.typing as npt
 
 from rtnb.audio import RATE_HZ, babble, resample
 from rtnb.errors import AudioError
-from rtnb.simulator.espeak import Worker, WorkerDied, find_espeak
-from rtnb.simulator.speech import Speech, Word, align, join, portions, stretch
-
-__all__ = ["VOICES", "BabbleVoice", "EspeakVoice", "Speech", "Timbre", "Voice", "Word", "open_voice", "timbre"]
+from rtnb.simulator.speech import Speech, align, join, portions, stretch
 
 _log = logging.getLogger(__name__)
 
@@ -84,9 +87,8 @@ def timbre(voice: str) -> Timbre:
 class Voice(Protocol):
     """Speech synthesiser of the simulator."""
 
-    @property
-    def name(self) -> str:
-        """Name of the voice for display; after a fallback, also the reason."""
+    name: str
+    """For display; after a fallback, also the reason."""
 
     async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
         """Speak a text.
@@ -112,11 +114,64 @@ class Voice(Protocol):
         """Let go of everything; may be called twice."""
 
 
-BABBLE_CACHE_BYTES: Final = 16 * 2**20
-"""Memory for babbled portions: 3 minutes. Chosen: sessions of a class get many of the same sentences."""
+CACHE_BYTES: Final = 64 * 2**20
+"""Memory for the speech of a voice: 11 minutes. Chosen: many sessions that say the same are cheaper."""
 
 
-class BabbleVoice:
+class _PortionVoice:
+    """Voice that speaks a text portion by portion and remembers what it spoke lately; sessions share it."""
+
+    longest_chars = 200
+    """Longest portion. Chosen: 20 ms of work, in which the other sessions wait."""
+
+    def __init__(self) -> None:
+        self._cache: OrderedDict[Any, Speech] = OrderedDict()
+        self._n_bytes = 0
+        self._tasks: dict[Any, asyncio.Task[Speech]] = {}
+        self._closed = False
+
+    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
+        if not MIN_SPEED <= speed <= MAX_SPEED:
+            raise AudioError(f"speed is {speed!r}; allowed: {MIN_SPEED} to {MAX_SPEED}")
+        if self._closed:
+            raise AudioError("this voice is closed; open another with open_voice()")
+        keys = [(portion, voice, speed, language) for portion in portions(text, max_chars=self.longest_chars)]
+        return join([await self._portion(key) for key in keys])
+
+    async def _portion(self, key: tuple[str, str, float, str]) -> Speech:
+        """Return one portion: from memory, from a call under way for the same words, or new."""
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        if (task := self._tasks.get(key)) is None:
+            task = self._tasks[key] = asyncio.create_task(self._new(key), name="rtnb voice")
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # asked for by none: not logged
+        # Shielded: a caller who gives up must not leave half an answer in the pipe, nor take it from the others.
+        return await asyncio.shield(task)
+
+    async def _new(self, key: tuple[str, str, float, str]) -> Speech:
+        try:
+            speech = await self._make(*key)
+        finally:
+            del self._tasks[key]
+        self._cache[key] = speech
+        self._n_bytes += speech.audio.nbytes
+        while self._n_bytes > CACHE_BYTES:
+            self._n_bytes -= self._cache.popitem(last=False)[1].audio.nbytes
+        return speech
+
+    async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self._closed = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class BabbleVoice(_PortionVoice):
     """Speech-shaped sound without meaning: needs nothing installed, and turn detection takes it for speech.
 
     Parameters
@@ -127,84 +182,20 @@ class BabbleVoice:
         Why it is not a better voice; part of `name`.
     """
 
+    longest_chars = 60
+
     def __init__(self, *, seed: int = 0, reason: str | None = None) -> None:
+        super().__init__()
         self._seed = seed
-        self._reason = reason
-        self._cache = _Cache(BABBLE_CACHE_BYTES)
+        self.name = f"babble ({reason})" if reason else "babble"
 
-    @property
-    def name(self) -> str:
-        return f"babble ({self._reason})" if self._reason else "babble"
-
-    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
-        _check_speed(speed)
-        done = []
-        for portion in portions(text, max_chars=60):  # 20 ms of work each: the other sessions wait no longer
-            key = portion, voice, speed
-            speech = self._cache.get(key)
-            if speech is None:
-                speech = self.portion(portion, voice, speed)
-                self._cache.put(key, speech)
-                await asyncio.sleep(0)
-            done.append(speech)
-        return join(done)
-
-    def portion(self, text: str, voice: str, speed: float) -> Speech:
-        """Speak a text at once, whatever its length."""
+    async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
         babbled = babble(_speakable(text), rate_hz=RATE_HZ, voice=voice, speed=speed, seed=self._seed)
         marks, at = [], 0
         for word in babbled.words:
-            found = text.find(word.text.strip(), at)
-            if found >= 0 and word.text.strip():
-                marks.append((found, float(word.start_ms)))
-                at = found + len(word.text.strip())
-        return align(text, np.array(babbled.audio, np.float32), marks=marks)
-
-    async def aclose(self) -> None:
-        pass
-
-
-CACHE_BYTES: Final = 64 * 2**20
-"""Memory for speech of the other voices: 11 minutes. Chosen: many sessions that say the same are cheaper."""
-
-
-class _PortionVoice:
-    """Voice that speaks a text portion by portion and remembers what it spoke lately; sessions share it."""
-
-    def __init__(self) -> None:
-        self._cache = _Cache(CACHE_BYTES)
-        self._tasks: dict[Any, asyncio.Task[Speech]] = {}
-        self._closed = False
-
-    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
-        _check_speed(speed)
-        done = []
-        for portion in portions(text):
-            done.append(await self._remember(portion, voice, speed, language))
-        return join(done)
-
-    async def _remember(self, text: str, voice: str, speed: float, language: str) -> Speech:
-        """Return one portion: from memory, from a call under way for the same words, or new."""
-        key = (text, voice, speed, language)
-        if (known := self._cache.get(key)) is not None:
-            return known
-        if self._closed:
-            raise AudioError("this voice is closed; open another with open_voice()")
-        if (task := self._tasks.get(key)) is None:
-            task = self._tasks[key] = asyncio.create_task(self._make(*key), name="rtnb voice")
-            task.add_done_callback(lambda _: self._tasks.pop(key, None))
-            task.add_done_callback(_retrieve)
-        # Shielded: a caller who gives up must not leave half an answer in the pipe, nor take it from the others.
-        return await asyncio.shield(task)
-
-    async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        self._closed = True
-        for task in list(self._tasks.values()):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            at = max(at, text.find(word.text, at))
+            marks.append((at, float(word.start_ms)))
+        return align(text, babbled.audio, marks=marks)
 
 
 class NeuralVoice(_PortionVoice):
@@ -230,10 +221,7 @@ class NeuralVoice(_PortionVoice):
         self._otherwise = otherwise
         self._model: Any = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rtnb-neural")
-
-    @property
-    def name(self) -> str:
-        return f"neural (hibari); other languages: {self._otherwise.name}"
+        self.name = f"neural (hibari); other languages: {otherwise.name}"
 
     async def start(self) -> None:
         """Load the model now (about half a second) instead of at the first word."""
@@ -251,14 +239,10 @@ class NeuralVoice(_PortionVoice):
         if not any(character.isalnum() for character in spoken):
             return align(text, np.zeros(0, np.float32), marks=[])
         ratio = 2 ** (timbre(voice).semitones / 12)
-        loop = asyncio.get_running_loop()
-        audio = await loop.run_in_executor(self._thread, self._synthesise, spoken, max(0.5, speed / ratio))
+        loop, pace = asyncio.get_running_loop(), max(0.5, speed / ratio)  # the model speaks no slower than half
+        audio = await loop.run_in_executor(self._thread, self._synthesise, spoken, pace)
         audio = resample(audio, from_rate_hz=round(RATE_HZ * ratio), to_rate_hz=RATE_HZ)
-        if speed / ratio < 0.5:  # the model speaks no slower
-            audio = stretch(audio, factor=0.5 * ratio / speed)
-        speech = align(text, np.array(audio, np.float32), marks=[])
-        self._cache.put((text, voice, speed, language), speech)
-        return speech
+        return align(text, stretch(audio, factor=max(1.0, 0.5 * ratio / speed)), marks=[])
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -269,8 +253,8 @@ class NeuralVoice(_PortionVoice):
 class EspeakVoice(_PortionVoice):
     """espeak-ng in a separate process (see `_espeak_worker`): understandable, about 700 times faster than real time.
 
-    A worker that dies is started again and the portion it died on is tried once more; then that portion is babbled, and
-    `name` says why. Sessions share one worker.
+    A process that dies is started again and the portion it died on is tried once more; then the text is babbled, and
+    `name` says why. Sessions share one process.
 
     Parameters
     ----------
@@ -283,16 +267,11 @@ class EspeakVoice(_PortionVoice):
         self._library, self._data = find_espeak()
         self._babble = BabbleVoice(seed=seed)
         self._turn = asyncio.Lock()
-        self._worker: Worker | None = None
-        self._version = ""
-        self._reason: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"babble ({self._reason})" if self._reason else f"espeak-ng {self._version}".strip()
+        self._process: EspeakProcess | None = None
+        self.name = "espeak-ng"
 
     async def start(self) -> None:
-        """Start the worker now (about 60 ms) instead of at the first word.
+        """Start the process now (about 60 ms) instead of at the first word.
 
         Raises
         ------
@@ -300,20 +279,26 @@ class EspeakVoice(_PortionVoice):
             When espeak-ng cannot be started here; the message says why.
         """
         try:
-            async with self._turn:
-                await self._ready()
-        except WorkerDied as error:
+            self._process = await EspeakProcess.start(self._library, self._data)
+        except ProcessDied as error:
             raise AudioError(f"espeak-ng does not start: {error}").with_hint(
                 'Install it with `pip install "rtnb[sim]"`, or use the voice "babble".'
             ) from error
 
     async def aclose(self) -> None:
         await super().aclose()
-        await self._drop_worker()
+        await self._drop()
+
+    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
+        try:
+            return await super().speak(text, voice=voice, speed=speed, language=language)
+        except ProcessDied as error:
+            self.name = f"babble (espeak-ng {error})"
+            _log.warning("babbling instead of speaking: espeak-ng %s", error)
+            return await self._babble.speak(text, voice=voice, speed=speed)
 
     async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
-        sound = timbre(voice)
-        words_per_minute = _WORDS_PER_MINUTE * speed
+        sound, words_per_minute = timbre(voice), _WORDS_PER_MINUTE * speed
         rate = max(_SLOWEST, round(words_per_minute))
         request = {
             "text": _speakable(text),
@@ -322,47 +307,116 @@ class EspeakVoice(_PortionVoice):
             "rate": rate,
             "pitch": sound.pitch,
         }
-        answer = await self._ask(request)
-        if answer is None:
-            return self._babble.portion(text, voice, speed)
-        audio, marks = answer
-        if words_per_minute < _SLOWEST:
-            factor = _SLOWEST / words_per_minute
-            audio = stretch(audio, factor=factor)
-            marks = [(offset, ms * factor) for offset, ms in marks]
-        speech = align(text, audio, marks=marks)
-        self._cache.put((text, voice, speed, language), speech)
-        return speech
-
-    async def _ask(self, request: dict[str, Any]) -> tuple[npt.NDArray[np.float32], list[tuple[int, float]]] | None:
-        """Ask the worker, twice if it dies; None after that."""
-        reason = ""
         async with self._turn:
-            for _ in range(2):
-                try:
-                    worker = await self._ready()
-                    pcm, marks = await worker.speak(request)
-                except WorkerDied as error:
-                    reason = str(error)
-                    await self._drop_worker()
-                else:
-                    self._reason = None
-                    audio = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
-                    return resample(audio, from_rate_hz=worker.rate_hz, to_rate_hz=RATE_HZ), marks
-            self._reason = f"espeak-ng {reason}"
-            _log.warning("babbling instead of speaking: espeak-ng %s", reason)
-            return None
+            try:
+                answer = await self._ask(request)
+            except ProcessDied:
+                answer = await self._ask(request)
+        pcm = np.frombuffer(base64.b64decode(answer["pcm"]), "<i2").astype(np.float32) / 32768
+        factor = max(1.0, _SLOWEST / words_per_minute)
+        audio = stretch(resample(pcm, from_rate_hz=answer["rate_hz"], to_rate_hz=RATE_HZ), factor=factor)
+        return align(text, audio, marks=[(offset, ms * factor) for offset, ms in answer["marks"]])
 
-    async def _ready(self) -> Worker:
-        if self._worker is None:
-            self._worker = await Worker.start(self._library, self._data)
-            self._version = self._worker.version
-        return self._worker
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask the process, a new one where there is none."""
+        try:
+            if self._process is None:
+                self._process = await EspeakProcess.start(self._library, self._data)
+            answer = await self._process.ask(request)
+        except ProcessDied:
+            await self._drop()
+            raise
+        self.name = f"espeak-ng {self._process.about['version']}"
+        if "error" in answer:
+            raise AudioError(answer["error"])
+        return answer | self._process.about
 
-    async def _drop_worker(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            await worker.close()
+    async def _drop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            await process.close()
+
+
+PATIENCE_S: Final = 10.0
+"""How long one portion (usually 20 ms) or the start (usually 60 ms) may take. Chosen."""
+GOODBYE_S: Final = 1.0
+"""Timeout for the exit of espeak-ng's process once its input is closed. Chosen."""
+_LONGEST_ANSWER: Final = 64 * 2**20  # bytes; 200 characters at the slowest rate take 3 MB
+_SYSTEM_LIBRARY: Final = {"darwin": "libespeak-ng.1.dylib", "win32": "libespeak-ng.dll"}
+
+
+class ProcessDied(Exception):
+    """Process of espeak-ng that exited or cannot start; the message says how."""
+
+
+class EspeakProcess:
+    """Process of espeak-ng: one request at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.process, self._stdin, self._stdout = process, process.stdin, process.stdout
+        self.about: dict[str, Any] = {}
+        """Its `rate_hz` and `version`."""
+
+    @classmethod
+    async def start(cls, library: str, data: str) -> EspeakProcess:
+        """Start the process; raises ProcessDied where it cannot."""
+        script = str(Path(__file__).with_name("_espeak_worker.py"))
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        command = (sys.executable, "-I", "-S", script, library, data)
+        try:
+            process = await asyncio.create_subprocess_exec(*command, **pipes, limit=_LONGEST_ANSWER)
+        except (OSError, ValueError, NotImplementedError) as error:  # the last: Windows' selector loop
+            raise ProcessDied(f"cannot be started as a process here ({type(error).__name__}: {error})") from error
+        started = cls(process)
+        try:
+            started.about = await started._answer()
+            if "error" in started.about:
+                raise ProcessDied(started.about["error"])
+        except BaseException:
+            await started.close()
+            raise
+        return started
+
+    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request (see `_espeak_worker`); raises ProcessDied."""
+        self._stdin.write(json.dumps(request).encode() + b"\n")
+        return await self._answer()
+
+    async def _answer(self) -> dict[str, Any]:
+        line = b""
+        with contextlib.suppress(ConnectionError):
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    line = await self._stdout.readline()
+            except TimeoutError as error:
+                raise ProcessDied(f"sent nothing for {PATIENCE_S:.0f} s") from error
+        if not line.endswith(b"\n"):
+            raise ProcessDied("exited unexpectedly")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    async def close(self) -> None:
+        """Close its stdin, which ends it; kill it if it does not exit."""
+        self._stdin.close()
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self._stdout.read()  # to its end, so that no transport is left open
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self._stdout.read()
+            await self.process.wait()
+
+
+def find_espeak() -> tuple[str, str]:
+    """Return library and data folder. The package espeakng_loader only names them: nothing is loaded here."""
+    try:
+        loader = importlib.import_module("espeakng_loader")
+        return str(loader.get_library_path()), str(loader.get_data_path())
+    except (ImportError, RuntimeError):  # RuntimeError: its data folder is missing
+        return _SYSTEM_LIBRARY.get(sys.platform, "libespeak-ng.so.1"), ""
 
 
 async def open_voice(kind: str | Voice = "auto", *, seed: int = 0) -> Voice:
@@ -401,38 +455,6 @@ async def open_voice(kind: str | Voice = "auto", *, seed: int = 0) -> Voice:
     return voice
 
 
-class _Cache:
-    """The last speeches, forgotten by age when they take too many bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._n_bytes = 0
-        self._entries: OrderedDict[Any, Speech] = OrderedDict()
-
-    def get(self, key: Any) -> Speech | None:
-        if key in self._entries:
-            self._entries.move_to_end(key)
-        return self._entries.get(key)
-
-    def put(self, key: Any, speech: Speech) -> None:
-        if key not in self._entries:
-            self._n_bytes += speech.audio.nbytes
-        self._entries[key] = speech
-        while self._n_bytes > self._max_bytes:
-            self._n_bytes -= self._entries.popitem(last=False)[1].audio.nbytes
-
-
 def _speakable(text: str) -> str:
     """Return the text with blanks for control, private and unassigned characters: \\x01 commands espeak-ng."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Co", "Cs", "Cn") and c != "\n" else c for c in text)
-
-
-def _check_speed(speed: float) -> None:
-    if not MIN_SPEED <= speed <= MAX_SPEED:
-        raise AudioError(f"speed is {speed!r}; allowed: {MIN_SPEED} to {MAX_SPEED}")
-
-
-def _retrieve(task: asyncio.Task[Speech]) -> None:
-    """Retrieve the exception of an abandoned task, so that asyncio does not log it."""
-    if not task.cancelled():
-        task.exception()

@@ -21,7 +21,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from rtnb.audio import Resampler
 from rtnb.protocol import wire
-from rtnb.simulator.checks import error
+from rtnb.simulator.checks import RefusedEventError
 from rtnb.simulator.delivery import Sound
 from rtnb.simulator.faults import Close
 from rtnb.simulator.playout import PCM
@@ -301,7 +301,8 @@ class Call:
         try:
             channel.send(text)
         except ValueError as problem:  # longer than the other side takes in one message
-            channel.send(wire.encode(error("message_too_long", f"{named[1] if named else 'An event'}: {problem}")))
+            message = f"{named[1] if named else 'An event'}: {problem}"
+            channel.send(wire.encode(RefusedEventError("message_too_long", message).event()))
 
     async def hang_up(self, close: Close) -> None:
         """End the call, once all sent messages have arrived (1006: at once)."""

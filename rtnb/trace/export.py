@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from rtnb.audio import RATE_HZ
-from rtnb.audio.pcm import to_int16
+from rtnb.audio.formats import to_int16
 from rtnb.errors import TraceError
 from rtnb.trace.conversation import to_srt, to_vtt
 from rtnb.trace.otlp import to_otlp

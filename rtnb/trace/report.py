@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from rtnb.audio import RATE_HZ, encode_ulaw, resample
-from rtnb.audio.pcm import encode_pcm16
+from rtnb.audio.formats import encode_pcm16
 from rtnb.trace.rules import findings
 from rtnb.trace.tracks import Track
 

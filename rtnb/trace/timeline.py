@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from rtnb.audio import Codec, codec
 from rtnb.audio.decimate import BinTrack, min_max
-from rtnb.audio.pcm import to_int16
+from rtnb.audio.formats import to_int16
 from rtnb.client.log import Formats, LogRow
 from rtnb.protocol import events
 

@@ -211,28 +211,14 @@ class ServerVadMachine:
         """Whether a start has been reported and no stop yet."""
         return self._speaking
 
-    def configure(
-        self,
-        *,
-        threshold: float | None = None,
-        silence_duration_ms: float | None = None,
-        prefix_padding_ms: int | None = None,
-        constants: VadConstants | None = None,
-    ) -> None:
-        """Change settings from the next frame on; None leaves one as it is. Speech and silence under way go on.
+    def configure(self, **changes: Any) -> None:
+        """Change settings by name from the next frame on. Speech and silence under way go on.
 
         Raises
         ------
         AudioError
             A setting out of its range; nothing is changed then.
         """
-        given: dict[str, Any] = {
-            "threshold": threshold,
-            "silence_duration_ms": silence_duration_ms,
-            "prefix_padding_ms": prefix_padding_ms,
-            "constants": constants,
-        }
-        changes = {name: value for name, value in given.items() if value is not None}
         self._use(replace(self._settings, **changes))
 
     def reset(self, *, frame: int = 0) -> None:

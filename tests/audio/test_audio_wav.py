@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,32 +67,32 @@ def test_a_writer_that_did_not_know_the_size(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "data, said",
+    "data, reason",
     [
-        (b"", "not a WAV file"),
-        (b"ID3\x04 an mp3", "not a WAV file"),
-        (b"RIFX" + GOOD[4:], "not a WAV file"),
-        (GOOD[:12], "without its format"),
-        (GOOD[:36], "without its audio"),
-        (GOOD[:-1], "cut off: 8 bytes of audio announced, 7 there"),
-        (wav(b"\0\0", data_size=0xFFFFFFF0), "cut off"),
-        (wav(b"\0\0\0"), "no multiple of 2"),
-        (wav(b"\0\0", channels=0), "0 channels"),
-        (wav(b"\0\0", rate_hz=0), "0 Hz"),
-        (wav(b"\0\0", bits=12), "12 bits"),
-        (wav(b"\0\0", bits=0), "0 bits"),
-        (wav(b"\0\0", tag=2), "format 0x0002"),
-        (wav(b"\0\0", tag=EXTENSIBLE), "extensible"),
+        (b"", "no sound file"),
+        (b"an essay", "no sound file"),
+        (GOOD[:36], "No 'data' chunk"),
+        (wav(b"\0\0", channels=0), "Channel count is zero"),
+        (wav(b"\0\0", rate_hz=0), "no sound file"),
+        (wav(b"\0\0", tag=0x1234), "no sound file"),
         (wav(struct.pack("<f", float("nan")), tag=FLOAT, bits=32), "sample 0 is nan"),
         (wav(struct.pack("<d", 1e300), tag=FLOAT, bits=64), "sample 0 is inf"),
-        (GOOD[:12] + GOOD[36:], "audio before its format"),
-        (GOOD[:16] + struct.pack("<I", 4) + GOOD[20:], "at least 16"),
     ],
 )
-def test_refusals_say_what_came(data: bytes, said: str) -> None:
+def test_refusals_name_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(AudioError) as refused:
         read_wav(data)
-    assert said in str(refused.value)
+    assert reason in str(refused.value)
+
+
+def test_what_a_cut_off_file_still_has_is_read() -> None:
+    assert read_wav(GOOD[:-3])[0].tolist() == [0, 0.5]
+
+
+def test_a_flac_file_is_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", np.array([[0.5, 0.0], [-0.5, -0.5]]), 16_000)
+    audio, rate_hz = read_wav(tmp_path / "a.flac")
+    assert (audio.tolist(), rate_hz) == ([0.25, -0.5], 16_000)
 
 
 @given(st.integers(0, len(GOOD)), st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=6))
@@ -138,16 +139,7 @@ def test_paths_and_what_is_none(tmp_path: Path) -> None:
         read_wav(tmp_path / "b.wav")
     with pytest.raises(AudioError, match="got int"):
         read_wav(3)  # type: ignore[arg-type]
-    with pytest.raises(AudioError, match="not bytes"):
+    with pytest.raises(AudioError, match="got StringIO"):
         read_wav(io.StringIO("RIFF"))  # type: ignore[arg-type]
     with pytest.raises(AudioError, match="whole number"):
         write_wav(tmp_path / "a.wav", [0.0], rate_hz=0)
-
-
-def test_real_files_agree_with_libsndfile(speech_folder: Path) -> None:
-    soundfile = pytest.importorskip("soundfile")
-    for path in sorted(speech_folder.glob("*.wav")):
-        expected, rate = soundfile.read(path, dtype="float64", always_2d=True)
-        audio, rate_hz = read_wav(path)
-        assert rate_hz == rate, path.name
-        assert np.abs(audio - expected.mean(axis=1)).max() < 1e-7, path.name

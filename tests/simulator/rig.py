@@ -13,7 +13,7 @@ import openai.types.beta.realtime as beta
 import openai.types.realtime as ga
 import pydantic
 
-from rtnb.audio import codec, resample
+from rtnb.audio import babble, codec, resample
 from rtnb.protocol import Connection, Item, ServerVad, SessionConfig, events
 from rtnb.protocol.values import ContentPart, ResponseConfig
 from rtnb.simulator.faults import Close, Fault
@@ -36,7 +36,7 @@ def union_of(dialect: str) -> pydantic.TypeAdapter[Any]:
 @functools.cache
 def spoken(text: str = "hello there", *, silence_ms: int = 1500, lead_ms: int = 300) -> np.ndarray[Any, Any]:
     """A user's turn at 24 kHz: quiet, babble, quiet."""
-    audio = BabbleVoice(seed=3).portion(text, "alloy", 1.0).audio
+    audio = babble(text, seed=3).audio
     return np.concatenate([np.zeros(24 * lead_ms, np.float32), audio, np.zeros(24 * silence_ms, np.float32)])
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rtnb.simulator import Simulator, delivery, running, service
-from rtnb.simulator.keys import MOST_GRANTS
+from rtnb.simulator import Simulator, delivery, host, service
+from rtnb.simulator.admission import MOST_GRANTS
 from tests.benchmarks import attacks
 from tests.simulator.rig import PATIENCE_S, Rig
 
@@ -164,7 +164,7 @@ _POST = (
     ids=["nothing", "half the headers", "half of a second request", "half of a body", "half of an offer"],
 )
 async def test_half_a_request_is_closed_and_a_session_stays(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "REQUEST_S", 0.4)
+    monkeypatch.setattr(host, "REQUEST_S", 0.4)
     monkeypatch.setattr(service, "REQUEST_S", 0.4)
     with Simulator(latency="fast", voice="babble") as sim:
         async with attacks.socket(_line(sim)) as ws:

@@ -16,8 +16,8 @@ import rtnb
 from rtnb.errors import AuthenticationError, RateLimited, ServiceError
 from rtnb.protocol import ErrorDetail, events
 from rtnb.simulator import Room, Simulator
+from rtnb.simulator.admission import KeyRing
 from rtnb.simulator.classroom import Classroom, Seat
-from rtnb.simulator.keys import KeyRing
 from tests.simulator.caller import calling, post
 
 SCENARIO = {"steps": [{"when": {"text": "homework"}, "say": "Read chapter two."}]}
@@ -161,8 +161,11 @@ async def test_the_page_shows_the_load_and_ends_the_sessions_of_one_student(simu
         await asyncio.sleep(0.1)
     page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
     _, rows, _ = await _state(simulator)
-    assert rows["student 01"]["events_per_s"] > rows["student 02"]["events_per_s"] >= 0
-    assert rows["student 01"]["audio_per_s"] > 0
+    assert rows["student 01"]["events"] > rows["student 02"]["events"] > 0
+    assert rows["student 01"]["audio_s"] == 3.0
+    shown = [float(await line.locator("td").nth(place).inner_text()) for place in (5, 6)]
+    assert shown[0] == pytest.approx(2.0, abs=1.0)  # seconds of audio and events per second
+    assert shown[1] == pytest.approx(10.0, abs=5.0)
     await line.get_by_role("button", name="End the sessions of student 01").click()
     await expect(line).to_contain_text("left")
     await expect(page.locator("tr", has_text="student 02")).to_contain_text("connected")

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from rtnb.errors import ScenarioError
-from rtnb.protocol.events import SERVER_EVENTS
-from rtnb.simulator.faults import KINDS, ORDERS, Close, Fault, FaultPlan, Send
+from rtnb.simulator.faults import KINDS, Close, Fault, FaultPlan, Send
 
 REPLY = [  # a text turn in GA
     "response.created",
@@ -100,6 +99,10 @@ def test_close_in_the_middle_of_a_turn() -> None:
     assert plan_of(f"close@{DELTA}").outgoing(DELTA, "x") == (Close(1006),)
 
 
+def test_a_duplicate_is_sent_twice() -> None:
+    assert texts(run(plan_of("duplicate@response.done"), REPLY)) == [*UNHARMED, UNHARMED[-1]]
+
+
 def test_malformed_is_not_json_but_looks_like_the_event() -> None:
     (step,) = plan_of(f"malformed@{DELTA}").outgoing(DELTA, "whole")
     assert isinstance(step, Send)
@@ -166,36 +169,6 @@ def test_the_faults_of_a_step_come_and_go_and_the_counts_of_the_others_stay() ->
     assert second[1:] == UNHARMED
 
 
-@pytest.mark.parametrize("order", list(ORDERS))
-def test_reordering_loses_nothing_and_moves_only_what_it_may(order: str) -> None:
-    events = [*REPLY[:6], "conversation.item.input_audio_transcription.completed", *REPLY[6:], "rate_limits.updated"]
-    plain = [f"{event} {i}" for i, event in enumerate(events)]
-    plan = plan_of(f"reorder={order}")
-    got = texts(run(plan, events))
-    assert got != plain
-    assert sorted(got) == sorted(plain)
-    kinds = [text.split()[0] for text in got]
-    last_delta = max(i for i, kind in enumerate(kinds) if kind.endswith(".delta"))
-    assert kinds.index("response.output_audio_transcript.done") > last_delta
-    assert kinds.index("response.content_part.done") > kinds.index("response.output_audio.done")
-    for event in set(events):  # events of one type keep their order
-        assert [text for text in got if text.startswith(f"{event} ")] == [t for t in plain if t.startswith(f"{event} ")]
-
-
-def test_what_may_be_reordered_is_named() -> None:
-    assert texts(run(plan_of("reorder=audio_done"), REPLY))[9:11] == [UNHARMED[10], UNHARMED[9]]
-    assert texts(run(plan_of("reorder=item_done"), REPLY))[12:14] == [UNHARMED[13], UNHARMED[12]]
-    assert texts(run(plan_of("reorder=transcript"), REPLY))[4:8] == [UNHARMED[i] for i in (5, 4, 7, 6)]
-
-
-def test_reordering_leaves_what_is_outside_a_response_alone() -> None:
-    events = ["conversation.item.added", "conversation.item.done", *REPLY]
-    assert texts(run(plan_of("reorder=item_done"), events))[:2] == [
-        "conversation.item.added 0",
-        "conversation.item.done 1",
-    ]
-
-
 def test_faults_together_first_of_the_hard_ones_wins() -> None:
     plan = plan_of(f"latency=5@{DELTA}", f"drop@{DELTA}", f"close@{DELTA}", f"error@{DELTA}")
     (step,) = plan.outgoing(DELTA, "lost")
@@ -212,7 +185,7 @@ def test_faults_together_first_of_the_hard_ones_wins() -> None:
         (f"close@{DELTA}:3", Fault("close", at=DELTA, after=3)),
         ("close=1011@response.*:3x2", Fault("close", at="response.*", after=3, times=2, value=1011)),
         ("drop@2:0x3", Fault("drop", at=2, times=3)),
-        (" reorder=item_done ", Fault("reorder", value="item_done")),
+        (" duplicate@2 ", Fault("duplicate", at=2)),
     ],
 )
 def test_the_short_form(text: str, fault: Fault) -> None:
@@ -234,7 +207,6 @@ def test_the_short_form(text: str, fault: Fault) -> None:
         ("close=1000.5@response.done", "1000 to 4999"),
         ("http=200", "400 to 599"),
         ("http=401@response.done", '"connect"'),
-        ("reorder=done", "audio_done, item_done"),
         ("malformed=1@response.done", "no value"),
         ("drop@0", "from 1"),
         ("drop@response.done:0x0", "times is 0"),
@@ -258,6 +230,3 @@ def test_the_catalogue_names_events_that_exist() -> None:
     assert {"latency", "jitter", "drop", "close", "malformed", "unknown_event", "http", "expired_key", "expire"} < set(
         KINDS
     )
-    for held, until, before in ORDERS.values():
-        for event in (held.replace("*", "completed"), until, before):
-            assert event in SERVER_EVENTS or event == "session.closed"

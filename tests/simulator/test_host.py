@@ -146,7 +146,6 @@ async def test_nobody_else_reaches_it() -> None:
         ({"scenario": "/nowhere.json"}, ScenarioError, "cannot be read"),
         ({"chat_url": "http://a?key=b"}, ValueError, "address of the chat service is none"),
         ({"session_minutes": 0}, ValueError, "above 0"),
-        ({"origins": ("localhost:8888",)}, ValueError, "http://localhost:8888"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(options: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -191,6 +191,11 @@ async def test_instructions_have_the_documented_effect(instructions: str, text: 
         assert found.endswith(text)
 
 
+async def test_one_sentence_and_a_question_are_both_kept() -> None:
+    asked = turn(said("the sea"), instructions="Answer in one sentence. Always ask a question.")
+    assert await words(RulesResponder(), asked) == "You said: the sea What else would you like to know?"
+
+
 async def test_a_persona_gives_its_name_and_an_instructed_tool_is_called() -> None:
     asked = turn(said("Who are you?"), instructions="Your name is Ada.")
     assert "My name is Ada." in await words(RulesResponder(), asked)

@@ -97,11 +97,14 @@ def test_a_broken_file_is_explained(tmp_path: Path) -> None:
         ({"steps": [{"say": 3}]}, "step 1, field 'say' is 3"),
         ({"steps": [{"say": "x", "when": {}}]}, "step 1, field 'when' is {}.*at least one"),
         ({"steps": [{"say": "x", "when": {"contains": "y"}}]}, "step 1, field 'when': field 'contains'"),
-        ({"steps": [{"say": "x", "when": {"regex": "("}}]}, "step 1, field 'when', 'regex' is .* a regular expression"),
+        (
+            {"steps": [{"say": "x", "when": {"regex": "("}}]},
+            "field 'when', field 'regex' is .* a regular expression",
+        ),
         ({"steps": [{"say": "x", "when": {"turn": 0}}]}, "'turn' is 0 .int.; allowed: a whole number from 1"),
         ({"steps": [{"say": "x", "when": {"speech": "yes"}}]}, "'speech' is 'yes'"),
-        ({"steps": [{"call": {"arguments": {}}}]}, "step 1, field 'call', call 1, 'name' is None"),
-        ({"steps": [{"call": {"name": "a", "arguments": 3}}]}, "call 1, 'arguments' is 3"),
+        ({"steps": [{"call": {"arguments": {}}}]}, "step 1, field 'call', call 1, field 'name' is None"),
+        ({"steps": [{"call": {"name": "a", "arguments": 3}}]}, "call 1, field 'arguments' is 3"),
         (
             {"steps": [{"say": "x", "timing": {"first_delta": 3}}]},
             "step 1, field 'timing': .*did you mean 'first_delta_ms'",

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
-from rtnb.simulator.running import Options, Running
+from rtnb.simulator.host import Options, Running
 from rtnb.simulator.serve import _announcement
 from rtnb.transport import Custom
 

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from rtnb.simulator import Simulator
-from rtnb.simulator.keys import KeyRing
+from rtnb.simulator.admission import KeyRing
 from rtnb.simulator.service import Service
 from tests.simulator.rig import world
 
@@ -211,34 +211,22 @@ async def test_many_handshakes_at_once_keep_their_sessions_apart(sim: Simulator)
 PAGE = "http://localhost:8888"
 
 
-async def test_only_known_pages_may_call() -> None:
-    with Simulator(latency="fast", voice="babble", origins=(PAGE,)) as sim:
-        url = f"{sim.url}/v1/realtime/client_secrets"
-        async with aiohttp.ClientSession() as http:
-            asking = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
-            async with http.options(url, headers=asking) as answer:
-                assert answer.status == 204
-                assert answer.headers["Access-Control-Allow-Origin"] == PAGE
-                assert "authorization" in answer.headers["Access-Control-Allow-Headers"]
-            async with http.post(url, headers={"Origin": PAGE, "Authorization": f"Bearer {sim.key}"}, json={}) as made:
-                assert made.status == 200
-                assert made.headers["Access-Control-Allow-Origin"] == PAGE
-            async with http.post(url, headers={"Origin": PAGE}, json={}) as refused:
-                assert refused.status == 401
-                assert refused.headers["Access-Control-Allow-Origin"] == PAGE  # so that the page can read why
-            stranger = {"Origin": "http://evil.example", "Authorization": f"Bearer {sim.key}"}
-            async with http.post(url, headers=stranger, json={}) as refused:
-                assert refused.status == 403
-                assert "Access-Control-Allow-Origin" not in refused.headers
-        status, error = await refusal(sim, GA_OK, headers={**key_of(sim), "Origin": "http://evil.example"})
-        assert (status, error["code"]) == (403, "origin_not_allowed")
-        async with socket(sim, GA_OK, headers={**key_of(sim), "Origin": PAGE}) as ws:
-            assert (await ws.receive_json())["type"] == "session.created"
-
-
-async def test_without_pages_none_may(sim: Simulator) -> None:
-    status, _ = await refusal(sim, GA_OK, headers={**key_of(sim), "Origin": PAGE})
-    assert status == 403
+async def test_a_page_may_make_calls_only(sim: Simulator) -> None:
+    async with aiohttp.ClientSession() as http:
+        asking = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+        async with http.options(f"{sim.url}/v1/realtime/calls", headers=asking) as answer:
+            assert answer.status == 204
+            assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+            assert "authorization" in answer.headers["Access-Control-Allow-Headers"]
+        async with http.post(f"{sim.url}/v1/realtime/calls", headers={"Origin": PAGE}) as refused:
+            assert refused.status == 401
+            assert refused.headers["Access-Control-Allow-Origin"] == PAGE  # so that the page can read why
+        page = {"Origin": PAGE, "Authorization": f"Bearer {sim.key}"}
+        async with http.post(f"{sim.url}/v1/realtime/client_secrets", headers=page, json={}) as refused:
+            assert refused.status == 403
+            assert "Access-Control-Allow-Origin" not in refused.headers
+    status, error = await refusal(sim, GA_OK, headers={**key_of(sim), "Origin": PAGE})
+    assert (status, error["code"]) == (403, "origin_not_allowed")
 
 
 # --- ephemeral keys ---------------------------------------------------------------------------------------------------

@@ -233,33 +233,6 @@ async def test_the_session_expires_at_its_cap_and_sends_nothing_before() -> None
     assert -0.3 <= ended_at - seen.messages[0]["session"]["expires_at"] <= 10  # whole seconds on the wire
 
 
-@pytest.mark.parametrize(
-    "order, first, second",
-    [
-        ("audio_done", "response.output_audio.done", "response.output_audio_transcript.done"),
-        ("item_done", "conversation.item.done", "response.output_item.done"),
-    ],
-)
-async def test_legal_reorderings(order: str, first: str, second: str) -> None:
-    plain, swapped = (await turn()).types, (await turn(f"reorder={order}")).types
-
-    def last(types: list[str], kind: str) -> int:
-        return len(types) - 1 - types[::-1].index(kind)
-
-    assert last(plain, first) < last(plain, second)
-    assert last(swapped, first) > last(swapped, second)
-    assert sorted(plain) == sorted(swapped)
-
-
-async def test_the_transcript_may_come_behind_its_audio() -> None:
-    plain, swapped = await turn(), await turn("reorder=transcript")
-    kind = "response.output_audio_transcript.delta"
-    assert plain.types.index(kind) < plain.types.index("response.output_audio.delta")
-    assert swapped.types.index(kind) > swapped.types.index("response.output_audio.delta")
-    words = ["".join(m["delta"] for m in seen.messages if m["type"] == kind) for seen in (plain, swapped)]
-    assert words[0] == words[1]
-
-
 async def test_a_step_of_a_scenario_brings_its_own_fault() -> None:
     steps = [{"say": "One.", "faults": ["close=1011@response.output_audio.delta"]}]
     seen = await turn(scenario={"steps": steps})

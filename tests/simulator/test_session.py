@@ -504,7 +504,7 @@ async def test_backpressure_counts_bytes_as_well(monkeypatch: pytest.MonkeyPatch
         await rig.until("session.updated")
         with pytest.raises(StopIteration):
             blocked.send(None)
-        assert rig.session.outgoing._n_bytes == 0
+        assert rig.session.outgoing.n_waiting == 0
 
 
 async def test_a_client_that_does_not_read_is_not_listened_to() -> None:

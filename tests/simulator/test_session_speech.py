@@ -393,7 +393,7 @@ async def test_unknown_speech_is_not_written_down() -> None:
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
 async def test_known_speech_is_written_down_word_for_word_and_understood(dialect: str) -> None:
     known = ExactTranscriber()
-    known.learn("Tell me a joke", spoken("Tell me a joke"), rate_hz=24_000)
+    known.learn("Tell me a joke", spoken("Tell me a joke"))
     async with Rig(world(exact=known), dialect=dialect) as rig:
         rig.update(turn_detection=ServerVad(silence_duration_ms=600), transcription=Transcription(model="whisper-1"))
         await rig.until("session.updated")
@@ -445,7 +445,7 @@ async def test_a_transcription_comes_in_deltas_and_costs_by_its_model(
     model: str, deltas: list[str], usage: str
 ) -> None:
     known = ExactTranscriber()
-    known.learn("Tell me a joke", spoken("Tell me a joke"), rate_hz=24_000)
+    known.learn("Tell me a joke", spoken("Tell me a joke"))
     async with Rig(world(exact=known)) as rig:
         include = ("item.input_audio_transcription.logprobs",)
         rig.update(transcription=Transcription(model=model), include=include)

@@ -22,7 +22,7 @@ SENTENCES = ["Tell me a joke", "What is the weather in Lund?", "Count to five, p
 def known() -> ExactTranscriber:
     known = ExactTranscriber()
     for text in SENTENCES:
-        known.learn(text, spoken(text, silence_ms=0, lead_ms=0), rate_hz=24_000)
+        known.learn(text, spoken(text, silence_ms=0, lead_ms=0))
     return known
 
 
@@ -66,7 +66,7 @@ async def test_who_knows_nothing_writes_nothing() -> None:
 
 async def test_silence_is_not_learned() -> None:
     known = ExactTranscriber()
-    known.learn("silence", np.zeros(24_000, np.float32), rate_hz=24_000)
+    known.learn("silence", np.zeros(24_000, np.float32))
     assert await words(known, np.zeros(24_000, np.float32), rate_hz=24_000) is None
 
 
@@ -74,19 +74,22 @@ async def test_the_oldest_is_forgotten_first() -> None:
     known = ExactTranscriber()
     audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
     for i in range(KNOWN_LIMIT + 1):
-        known.learn(f"{i}", audio[: 24 * 200 + i], rate_hz=24_000)
+        known.learn(f"{i}", audio[: 24 * 200 + i])
     await words(known, audio, rate_hz=24_000)
-    assert len(known._shapes) == KNOWN_LIMIT
-    assert "0" not in known._shapes
+    assert len(known._known) == KNOWN_LIMIT
+    assert "0" not in known._known
 
 
-def test_deleted_items_leave_nothing() -> None:
+async def test_deleted_items_leave_nothing() -> None:
     recordings = ItemAudio()
     recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
-    recordings.set_words("item", Transcript(SENTENCES[0]))
+    search = asyncio.get_running_loop().create_future()
+    search.set_result(Transcript(SENTENCES[0]))
+    recordings.expect_words("item", search)
+    assert recordings.words("item") == SENTENCES[0]
     recordings.follow(events.ConversationItemDelete(item_id="item"))
     assert recordings.duration_ms("item") == 0.0
-    assert (recordings._audio, recordings._lengths, recordings._found) == ({}, {}, {})
+    assert (recordings._audio, recordings._lengths, recordings._searches) == ({}, {}, {})
     assert recordings._n_bytes == 0
 
 
@@ -114,21 +117,20 @@ def test_the_oldest_audio_is_dropped_at_the_bound(monkeypatch: pytest.MonkeyPatc
 async def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     known = ExactTranscriber()
     audio = spoken("Tell me a joke", silence_ms=0, lead_ms=0)
-    known.learn("first", audio, rate_hz=24_000)
+    known.learn("first", audio)
     assert await words(known, audio, rate_hz=24_000) == "first"
-    monkeypatch.setattr("rtnb.simulator.transcriber.KNOWN_LIMIT_BYTES", 2 * known._n_bytes)
+    monkeypatch.setattr("rtnb.simulator.transcriber.KNOWN_LIMIT_BYTES", 4 * len(audio))
     for name in ("first", "second", "third"):
-        known.learn(name, audio, rate_hz=24_000)
-    await words(known, audio, rate_hz=24_000)
-    assert list(known._shapes) == ["second", "third"]
-    assert known._n_bytes == sum(shape.nbytes for shape in known._shapes.values())
+        known.learn(name, audio)
+    assert list(known._known) == ["second", "third"]
+    assert known._n_bytes == sum(shape.nbytes for shape in known._known.values())
 
 
 async def test_no_step_of_a_search_among_many_utterances_is_long() -> None:
     """A delta that is due must not wait until all that was spoken is analysed."""
     known, noise = ExactTranscriber(), np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
     for number in range(200):
-        known.learn(f"{number}", noise[: 40_000 + 10 * number], rate_hz=24_000)
+        known.learn(f"{number}", noise[: 40_000 + 10 * number])
     searching = asyncio.create_task(words(known, noise, rate_hz=24_000))
     longest_s, began = 0.0, time.thread_time()
     while not searching.done():

@@ -16,9 +16,18 @@ import pytest
 
 from rtnb.audio import RATE_HZ
 from rtnb.errors import AudioError
-from rtnb.simulator.espeak import Worker, WorkerDied, find_espeak
 from rtnb.simulator.speech import Speech
-from rtnb.simulator.voice import VOICES, BabbleVoice, EspeakVoice, Voice, open_voice, timbre
+from rtnb.simulator.voice import (
+    VOICES,
+    BabbleVoice,
+    EspeakProcess,
+    EspeakVoice,
+    ProcessDied,
+    Voice,
+    find_espeak,
+    open_voice,
+    timbre,
+)
 from rtnb.vad import speech_probabilities
 
 TEXT = "Hello! How can I help you today? The weather in Stockholm is sunny, with a light breeze from the west."
@@ -48,8 +57,8 @@ async def voice(request: pytest.FixtureRequest) -> AsyncIterator[Voice]:
 
 
 def process_of(voice: EspeakVoice) -> asyncio.subprocess.Process:
-    assert voice._worker is not None
-    return voice._worker._process
+    assert voice._process is not None
+    return voice._process.process
 
 
 def rms(speech: Speech) -> float:
@@ -231,7 +240,7 @@ async def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = EspeakVoice()
     try:
         speeches = [await voice.speak(f"Number {i}.") for i in range(12)]
-        kept = list(voice._cache._entries.values())
+        kept = list(voice._cache.values())
         assert 0 < len(kept) < 12
         assert kept[-1] is speeches[-1]
         assert sum(speech.audio.nbytes for speech in kept) <= 300_000
@@ -314,18 +323,18 @@ async def test_ctrl_c_belongs_to_the_kernel(espeak: EspeakVoice) -> None:
 
 @needs_espeak
 async def test_the_worker_ends_with_its_stdin() -> None:
-    worker = await Worker.start(*find_espeak())
-    assert worker._process.stdin is not None
-    worker._process.stdin.close()
+    worker = await EspeakProcess.start(*find_espeak())
+    assert worker.process.stdin is not None
+    worker.process.stdin.close()
     async with asyncio.timeout(5):
-        assert await worker._process.wait() == 0
+        assert await worker.process.wait() == 0
     await worker.close()
 
 
 async def test_closing_leaves_no_process_and_can_be_repeated(
     espeak: EspeakVoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rtnb.simulator.espeak.GOODBYE_S", 30.0)  # it ends by itself, however busy the machine is
+    monkeypatch.setattr("rtnb.simulator.voice.GOODBYE_S", 30.0)  # it ends by itself, however busy the machine is
     await espeak.speak("Hello.")
     process = process_of(espeak)
     speaking = asyncio.create_task(espeak.speak("Cut off by closing the voice."))
@@ -358,8 +367,8 @@ async def test_a_long_path_to_the_data_works(
 
 
 async def test_missing_data_is_an_error_and_no_exit(tmp_path: Path, espeak: EspeakVoice) -> None:
-    with pytest.raises(WorkerDied, match="does not start with its data"):
-        await Worker.start(espeak._library, str(tmp_path))
+    with pytest.raises(ProcessDied, match="does not start with its data"):
+        await EspeakProcess.start(espeak._library, str(tmp_path))
 
 
 async def test_open_voice_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

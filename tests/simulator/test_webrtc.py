@@ -1,4 +1,4 @@
-"""Calls over real sockets, with aiortc in the place of the browser: `rtnb.simulator.webrtc` and `.calls`."""
+"""Calls over real sockets, with aiortc in the place of the browser: `rtnb.simulator.webrtc` and `.service`."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ async def test_a_sideband_hears_what_the_filter_hides_and_may_speak(sim: Simulat
 
 
 async def test_hanging_up(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtnb.simulator.sessions.GOODBYE_S", 10.0)  # the answer waits so long for the end of the call
+    monkeypatch.setattr("rtnb.simulator.service.GOODBYE_S", 10.0)  # the answer waits so long for the end of the call
     async with calling(sim, path=OPENAI, mic=False) as caller:
         await caller.until("session.created")
         ephemeral = (await sim.ephemeral_key()).reveal()

@@ -33,9 +33,9 @@ def recorded(path: Path, silence_ms: int) -> Trace:
         vad = {"type": "server_vad", "silence_duration_ms": silence_ms}
         settings = {"turn_detection": vad, "transcription": "whisper-1", "voice": "marin"}
         for text, audio in ((FIRST, HALVES[0]), (SECOND, HALVES[1]), (THIRD, spoken(THIRD))):
-            exact.learn(text, audio, rate_hz=24_000)
+            exact.learn(text, audio)
         whole = np.concatenate(HALVES)
-        exact.learn(f"{FIRST} {SECOND}", whole, rate_hz=24_000)
+        exact.learn(f"{FIRST} {SECOND}", whole)
         async with near_session(settings, latency="realistic", transcriber=exact, scenario={"steps": STEPS}) as session:
             for audio in (whole, spoken(THIRD)):
                 await session.say(audio, rate_hz=24_000, respond=False)

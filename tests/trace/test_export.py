@@ -43,8 +43,8 @@ def get_weather(city: str) -> str:
 async def talk(path: Path) -> None:
     """A spoken turn that is interrupted, a typed turn with a tool call, and a refused update."""
     exact = ExactTranscriber()
-    exact.learn(LONG, spoken(LONG), rate_hz=24_000)
-    exact.learn("stop", spoken("stop"), rate_hz=24_000)
+    exact.learn(LONG, spoken(LONG))
+    exact.learn("stop", spoken("stop"))
     settings = {"transcription": "whisper-1", "tools": [get_weather]}
     async with near_session(
         settings, latency="realistic,audio_rate=1", transcriber=exact, scenario={"steps": STEPS}

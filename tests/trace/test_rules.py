@@ -317,7 +317,7 @@ def clean() -> EventLog:
         async with near_session(settings, latency="realistic", transcriber=exact) as session:
             for turn, text in enumerate(SPOKEN):
                 await session.ask(f"Question number {turn}?")
-                exact.learn(text, audio := spoken(text), rate_hz=24_000)
+                exact.learn(text, audio := spoken(text))
                 await session.say(audio, rate_hz=24_000)
             await asyncio.sleep(2)  # the last transcript
             return session.log

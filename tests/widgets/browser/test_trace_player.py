@@ -49,7 +49,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def speak() -> None:
         exact = ExactTranscriber()
-        exact.learn("hello", spoken("hello you there"), rate_hz=24_000)
+        exact.learn("hello", spoken("hello you there"))
         settings = {"transcription": "whisper-1"}
         steps = [{"when": {"speech": True}, "say": EVIL}]
         async with near_session(settings, latency="fast", transcriber=exact, scenario={"steps": steps}) as session:

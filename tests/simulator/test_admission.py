@@ -1,9 +1,9 @@
-"""Who may come in: `rtnb.simulator.keys`."""
+"""Who may come in: `rtnb.simulator.admission`."""
 
 from __future__ import annotations
 
 from rtnb.protocol import SessionConfig
-from rtnb.simulator.keys import MAX_LIFETIME_S, KeyRing
+from rtnb.simulator.admission import MAX_LIFETIME_S, KeyRing
 
 
 class Clock:

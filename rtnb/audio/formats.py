@@ -1,0 +1,257 @@
+"""Audio formats that a realtime session can carry: 16-bit PCM, µ-law and A-law, each as one `Codec`.
+
+The two of G.711 are companded 8-bit formats of telephony and piecewise linear: a sign, a segment of three bits (each
+twice as steep as the one before) and four bits within it. Decoding is a table of 256 values, encoding one of 65,536.
+
+References
+----------
+ITU-T Recommendation G.711 (11/88), tables 1a to 2b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rtnb.audio.samples import Audio, as_audio
+from rtnb.errors import AudioError
+
+RATE_HZ: Final = 24_000
+"""Sample rate of audio/pcm, and of all speech here."""
+
+_Int = npt.NDArray[np.int32]
+
+
+def encode_pcm16(audio: npt.ArrayLike) -> bytes:
+    """Turn audio into 16-bit little-endian PCM; values beyond full scale clip.
+
+    Parameters
+    ----------
+    audio : array_like, shape (n_samples,)
+        Full scale ±1; anything `as_audio` takes.
+
+    Returns
+    -------
+    pcm : bytes
+        Two bytes per sample.
+
+    Raises
+    ------
+    AudioError
+        What `as_audio` refuses.
+
+    Examples
+    --------
+    >>> encode_pcm16([0.0, 0.5, -1.0, 2.0]).hex(" ", 2)
+    '0000 0040 0080 ff7f'
+    """
+    return to_int16(audio).astype("<i2", copy=False).tobytes()
+
+
+def decode_pcm16(pcm: bytes) -> Audio:
+    """Turn 16-bit little-endian PCM into audio; `encode_pcm16` gives the same bytes back.
+
+    Parameters
+    ----------
+    pcm : bytes
+        Two bytes per sample, mono.
+
+    Returns
+    -------
+    audio : ndarray, float32, shape (n_samples,)
+
+    Raises
+    ------
+    AudioError
+        An odd number of bytes: half a sample is left over.
+
+    Examples
+    --------
+    >>> decode_pcm16(bytes.fromhex("0000 0040 0080")).tolist()
+    [0.0, 0.5, -1.0]
+    """
+    if len(pcm) % 2:
+        raise AudioError(f"got {len(pcm)} bytes of 16-bit PCM: the number must be even").with_hint(
+            "Keep the odd byte and put it before the next chunk, or cut the chunks at even lengths."
+        )
+    return np.frombuffer(pcm, "<i2").astype(np.float32) * np.float32(1 / 32_768)
+
+
+def to_int16(audio: npt.ArrayLike) -> npt.NDArray[np.int16]:
+    """Round audio to 16-bit integers, clipping at full scale."""
+    scaled = np.rint(as_audio(audio) * np.float64(32_768))
+    return np.clip(scaled, -32_768, 32_767).astype(np.int16)
+
+
+def encode_ulaw(audio: npt.ArrayLike) -> bytes:
+    """Turn audio into µ-law bytes, one per sample (North America, Japan).
+
+    Parameters
+    ----------
+    audio : array_like, shape (n_samples,)
+        Full scale ±1, meant for 8 kHz; it is first rounded to 16 bits, and clips beyond full scale.
+
+    Raises
+    ------
+    AudioError
+        What `as_audio` refuses.
+
+    Examples
+    --------
+    >>> encode_ulaw([0.0, 0.5, -1.0]).hex()
+    'ff8f00'
+    """
+    return _encode(audio, _ulaw_codes())
+
+
+def decode_ulaw(pcm: bytes) -> Audio:
+    """Turn µ-law bytes into audio.
+
+    Encoding the result gives the same bytes back, except that negative zero (0x7F) becomes zero (0xFF).
+
+    Examples
+    --------
+    >>> decode_ulaw(b"\\xff\\x8f\\x00").tolist()
+    [0.0, 0.5115966796875, -0.9803466796875]
+    """
+    return _decode(pcm, _ulaw_values())
+
+
+def encode_alaw(audio: npt.ArrayLike) -> bytes:
+    """Turn audio into A-law bytes, one per sample (Europe and most of the world).
+
+    Parameters
+    ----------
+    audio : array_like, shape (n_samples,)
+        Full scale ±1, meant for 8 kHz; it is first rounded to 16 bits, and clips beyond full scale.
+
+    Raises
+    ------
+    AudioError
+        What `as_audio` refuses.
+
+    Examples
+    --------
+    >>> encode_alaw([0.0, 0.5, -1.0]).hex()
+    'd5a52a'
+    """
+    return _encode(audio, _alaw_codes())
+
+
+def decode_alaw(pcm: bytes) -> Audio:
+    """Turn A-law bytes into audio; encoding the result gives the same bytes back. A-law has no zero, only ±8/32768.
+
+    Examples
+    --------
+    >>> decode_alaw(b"\\xd5\\xa5\\x2a").tolist()
+    [0.000244140625, 0.515625, -0.984375]
+    """
+    return _decode(pcm, _alaw_values())
+
+
+def _encode(audio: npt.ArrayLike, codes: npt.NDArray[np.uint8]) -> bytes:
+    return codes[to_int16(audio).view(np.uint16)].tobytes()
+
+
+def _decode(pcm: bytes, values: _Int) -> Audio:
+    table = (values / 32_768).astype(np.float32)
+    return table[np.frombuffer(pcm, np.uint8)]
+
+
+def _every_int16() -> _Int:
+    """Return all 16-bit values, at the place where their bits read as uint16 point."""
+    return np.arange(65_536, dtype=np.uint16).view(np.int16).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def _ulaw_values() -> _Int:
+    code = ~np.arange(256) & 0xFF  # all bits travel inverted
+    size = ((((code & 0x0F) << 3) + 0x84) << (code >> 4 & 7)) - 0x84
+    return np.where(code & 0x80, -size, size).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def _ulaw_codes() -> npt.NDArray[np.uint8]:
+    sample = _every_int16()
+    size = np.minimum(np.abs(sample), 32_635) + 0x84  # 32635 and the bias 0x84 = 33 * 4: G.711 in 16-bit steps
+    segment = np.floor(np.log2(size)).astype(np.int32) - 7
+    code = (segment << 4) | (size >> (segment + 3) & 0x0F) | np.where(sample < 0, 0x80, 0)
+    return np.asarray(~code & 0xFF, np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _alaw_values() -> _Int:
+    code = np.arange(256) ^ 0x55  # every other bit travels inverted
+    segment = code >> 4 & 7
+    size = ((code & 0x0F) << 4) + 8
+    size = np.where(segment == 0, size, (size + 0x100) << np.maximum(segment - 1, 0))
+    return np.where(code & 0x80, size, -size).astype(np.int32)
+
+
+@lru_cache(maxsize=1)
+def _alaw_codes() -> npt.NDArray[np.uint8]:
+    sample = _every_int16()
+    size = np.where(sample < 0, -sample - 1, sample) >> 4  # 12 bits are left: A-law has 13 with the sign
+    segment = np.maximum(np.floor(np.log2(np.maximum(size, 1))).astype(np.int32) - 3, 0)
+    within = np.where(segment == 0, size, size >> np.maximum(segment - 1, 0)) & 0x0F
+    code = (segment << 4) | within | np.where(sample < 0, 0, 0x80)
+    return np.asarray(code ^ 0x55, np.uint8)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Audio format on the wire: encodes samples to bytes and decodes them."""
+
+    media_type: str
+    """As in the session configuration: ``audio/pcm``, ``audio/pcmu`` or ``audio/pcma``."""
+    rate_hz: int
+    """Samples per second on the wire; resample to it before encoding."""
+    bytes_per_sample: int
+    """2 for PCM, 1 for G.711."""
+    encode: Callable[[Audio], bytes]
+    """audio -> bytes; clips beyond full scale."""
+    decode: Callable[[bytes], Audio]
+    """bytes -> audio; `AudioError` where half a sample is left over."""
+
+    @property
+    def bytes_per_ms(self) -> int:
+        """Bytes that one millisecond takes: 48 for PCM at 24 kHz, 8 for G.711."""
+        return self.rate_hz * self.bytes_per_sample // 1000
+
+
+# The rates are the service's only ones: 24 kHz for audio/pcm, 8 kHz for G.711 (realtime API reference, session.audio).
+_CODECS = {
+    "audio/pcm": Codec("audio/pcm", RATE_HZ, 2, encode_pcm16, decode_pcm16),
+    "audio/pcmu": Codec("audio/pcmu", 8_000, 1, encode_ulaw, decode_ulaw),
+    "audio/pcma": Codec("audio/pcma", 8_000, 1, encode_alaw, decode_alaw),
+}
+
+
+def codec(media_type: str) -> Codec:
+    """Look up how the wire carries audio of a media type.
+
+    Parameters
+    ----------
+    media_type : str
+        ``audio/pcm`` (16-bit, 24 kHz), ``audio/pcmu`` (µ-law, 8 kHz) or ``audio/pcma`` (A-law, 8 kHz).
+
+    Raises
+    ------
+    AudioError
+        Another media type.
+
+    Examples
+    --------
+    >>> codec("audio/pcmu").rate_hz, codec("audio/pcm").bytes_per_ms
+    (8000, 48)
+    """
+    if media_type not in _CODECS:
+        raise AudioError(f"unknown media type {media_type!r}: allowed are {', '.join(_CODECS)}").with_hint(
+            "The preview spellings pcm16, g711_ulaw and g711_alaw are audio/pcm, audio/pcmu and audio/pcma here."
+        )
+    return _CODECS[media_type]
