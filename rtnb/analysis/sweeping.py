@@ -108,9 +108,8 @@ class Sweep:
     @property
     def seen_delay_ms(self) -> _Float32:
         """(T, S, n_turns) the delays that count: infinite where the turn never ended, NaN where it is not seen."""
-        return np.where(
-            self.seen, np.where(np.isnan(self.delay_ms), np.float32(np.inf), self.delay_ms), np.float32(np.nan)
-        )
+        ended = np.where(np.isnan(self.delay_ms), np.float32(np.inf), self.delay_ms)
+        return np.where(self.seen, ended, np.float32(np.nan))
 
     @property
     def groups(self) -> _Text:
@@ -143,9 +142,8 @@ class Sweep:
             No such condition.
         """
         if condition not in self.conditions:
-            raise AudioError(
-                f"no condition {condition!r}; there are: {', '.join(dict.fromkeys(self.conditions.tolist()))}"
-            )
+            names = ", ".join(dict.fromkeys(self.conditions.tolist()))
+            raise AudioError(f"no condition {condition!r}; there are: {names}")
         return self.of_recordings(self.conditions == condition)
 
     def of_recordings(self, chosen: npt.NDArray[np.bool_]) -> Sweep:
