@@ -130,8 +130,7 @@ class BackgroundLoop:
 
     def submit(self, coro: Coroutine[Any, Any, T]) -> Future[T]:
         """Start `coro` on the loop; cancelling the future cancels it."""
-        with self._lock:
-            return asyncio.run_coroutine_threadsafe(coro, self._started())
+        return self._schedule(functools.partial(asyncio.run_coroutine_threadsafe, coro))
 
     def run(self, coro: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         """Run `coro` on the loop, wait, and return its result or raise its exception.
@@ -165,8 +164,7 @@ class BackgroundLoop:
 
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
         """Call `callback` on the loop's thread soon; return at once."""
-        with self._lock:
-            self._started().call_soon_threadsafe(callback, *arguments)
+        self._schedule(lambda loop: loop.call_soon_threadsafe(callback, *arguments))
 
     def stop(self) -> None:
         """Cancel all tasks, close the loop and wait until the thread has ended; stopping twice is allowed."""
@@ -178,21 +176,34 @@ class BackgroundLoop:
             if loop is None or thread is None or self._pid != os.getpid():
                 return
             loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        if thread.ident is not None:  # else its starter has not come to that yet; it ends at once
+            thread.join()
 
-    def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is not None and self._pid == os.getpid():
-            return self._loop
-        loop = _new_loop()
-        if self._loop is not None and self._pid == os.getpid():
+    def _schedule(self, schedule: Callable[[asyncio.AbstractEventLoop], T]) -> T:
+        """Call `schedule` with the loop, whose thread is started if need be.
+
+        The thread starts outside of the lock: a widget that is collected in it calls back before its start is over.
+        """
+        with self._lock:
+            thread = self._open()
+            assert self._loop is not None
+            scheduled = schedule(self._loop)
+        if thread is not None:
+            thread.start()
+        return scheduled
+
+    def _open(self) -> threading.Thread | None:
+        """Make the loop where there is none; return its thread, which is to be started."""
+        if self._loop is None or self._pid != os.getpid():
+            loop = _new_loop()
+            if self._loop is None or self._pid != os.getpid():
+                if self._loop is not None:
+                    _after_fork.append(self._loop)
+                self._loop, self._pid = loop, os.getpid()
+                self._thread = threading.Thread(target=_serve, args=(loop,), name="rtnb-loop", daemon=True)
+                return self._thread
             loop.close()  # a widget was collected while `loop` was made, and has started another
-            return self._loop
-        if self._loop is not None:
-            _after_fork.append(self._loop)
-        self._loop, self._pid = loop, os.getpid()
-        self._thread = threading.Thread(target=_serve, args=(loop,), name="rtnb-loop", daemon=True)
-        self._thread.start()
-        return loop
+        return None
 
     def __enter__(self) -> BackgroundLoop:
         return self

@@ -108,9 +108,9 @@ def test_run_raises_the_exception_of_the_coroutine() -> None:
 class _CollectedHere(BackgroundLoop):
     """Loop with a garbage collection at the worst moment: while it starts."""
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def _open(self) -> threading.Thread | None:
         gc.collect()
-        return super()._started()
+        return super()._open()
 
 
 class _Closing:
@@ -419,7 +419,8 @@ before = snapshot()
 import rtnb
 unchanged("import rtnb")
 
-import aiohttp.web, anywidget, ipywidgets, matplotlib.pyplot, numpy, pandas, websockets.asyncio.client  # add filters
+import aiohttp.web, anywidget, ipywidgets, matplotlib.pyplot, numpy, pandas, scipy.special  # add filters
+import websockets.asyncio.client
 before = snapshot()
 import rtnb.analysis.plots.deltas, rtnb.cli, rtnb.widgets
 unchanged("importing the rooms")
@@ -450,3 +451,22 @@ unchanged("stopping the shared loop")
 def test_no_global_of_the_interpreter_changes() -> None:
     done = subprocess.run([sys.executable, "-c", _GLOBALS], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_widget_collected_in_the_new_thread_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, called = BackgroundLoop(), threading.Event()
+    report_start = threading.Event.set
+
+    def collect_first(event: threading.Event) -> None:
+        if threading.current_thread().name == "rtnb-loop" and not called.is_set():
+            report_start(called)
+            loop.call_soon(lambda: None)  # as the close of a widget does, which the collector may call anywhere
+        report_start(event)
+
+    monkeypatch.setattr(threading.Event, "set", collect_first)
+    caller = threading.Thread(target=loop.call_soon, args=(lambda: None,), daemon=True)
+    caller.start()
+    caller.join(10)
+    assert called.is_set()
+    assert not caller.is_alive(), "the caller waits for the thread, and the thread for the caller's lock"
+    loop.stop()
