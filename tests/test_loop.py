@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from typing import Any
 
 import pytest
 
@@ -455,18 +456,21 @@ def test_no_global_of_the_interpreter_changes() -> None:
 
 def test_a_widget_collected_in_the_new_thread_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, called = BackgroundLoop(), threading.Event()
-    report_start = threading.Event.set
-
-    def collect_first(event: threading.Event) -> None:
-        if threading.current_thread().name == "rtnb-loop" and not called.is_set():
-            report_start(called)
-            loop.call_soon(lambda: None)  # as the close of a widget does, which the collector may call anywhere
-        report_start(event)
-
-    monkeypatch.setattr(threading.Event, "set", collect_first)
     caller = threading.Thread(target=loop.call_soon, args=(lambda: None,), daemon=True)
+
+    class Reported(threading.Event):
+        def set(self) -> None:
+            loop.call_soon(called.set)  # as the close of a widget does, which the collector may call anywhere
+            super().set()
+
+    class Collecting(threading.Thread):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._started = Reported()  # what `start` waits for
+
+    monkeypatch.setattr(threading, "Thread", Collecting)
     caller.start()
     caller.join(10)
-    assert called.is_set()
     assert not caller.is_alive(), "the caller waits for the thread, and the thread for the caller's lock"
+    assert called.wait(10)
     loop.stop()
