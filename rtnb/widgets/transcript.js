@@ -16,7 +16,7 @@ import { ClipPlayer, add, button, clock, int16, onChannel, onKey, put, save, wat
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
 export const PAGE_ENTRIES = 500; // the same number as in transcript.py
 const NEAR_PX = 24;
-const MOST_MS = 60_000; // of a turn that has no end yet
+const MOST_MS = 60_000; // of a turn that is played
 
 /** What stands below the text of an entry; empty where there is nothing to say. */
 export function describe(/** @type {any} */ { status, detail, text }) {
@@ -176,7 +176,7 @@ function render({ model, el, channel, signal }) {
     if (again) return;
     chosen = entry.item_id;
     const failed = (/** @type {Error} */ { message }) => put(status, { textContent: message });
-    const length_ms = entry.stop_ms === null ? MOST_MS : entry.stop_ms - entry.start_ms;
+    const length_ms = Math.min(MOST_MS, entry.stop_ms - entry.start_ms);
     const clip = stream.request("play", { start_ms: entry.start_ms, length_ms });
     clip.then(({ buffers: [pcm] }) => player?.play(int16(pcm)), failed);
   };

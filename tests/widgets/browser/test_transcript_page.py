@@ -106,7 +106,8 @@ async def test_the_newest_500_turns_are_on_the_page(browser: Any) -> None:
 async def test_arrow_keys_and_clicks_move_the_selection(browser: Any) -> None:
     page = await shown(browser, "transcript", TRAITS)
     for number in range(3):
-        await page.evaluate("(e) => say('entry', e)", entry(10 * number, f"turn {number}", has_audio=True))
+        turn = entry(10 * number, f"turn {number}", has_audio=True, stop_ms=900.0)
+        await page.evaluate("(e) => say('entry', e)", turn)
     await page.locator("article").nth(1).click()
     assert await page.evaluate("model.get('selected_index')") == 10
     await page.keyboard.press("ArrowDown")
@@ -118,7 +119,7 @@ async def test_arrow_keys_and_clicks_move_the_selection(browser: Any) -> None:
     assert await page.evaluate(current) == ["false", "true", "false"]
     await page.evaluate("answers.play = { buffers: [new DataView(new Int16Array(24000).buffer)] }")
     await page.keyboard.press("Enter")
-    assert await page.evaluate("sent.at(-1)") == ["play", {"start_ms": 0, "length_ms": 60_000}]
+    assert await page.evaluate("sent.at(-1)") == ["play", {"start_ms": 0, "length_ms": 900}]
     await page.get_by_text("■").wait_for()
     await page.locator("article").nth(1).get_by_label("Play").click()  # again: stop
     await page.wait_for_function("!document.body.textContent.includes('■')")
