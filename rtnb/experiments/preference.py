@@ -119,7 +119,7 @@ class BlindPairs:
 
     @property
     def preference(self) -> Preference:
-        """What the votes show."""
+        """Outcome of the votes so far."""
         values: Values = {}
         for vote in self.votes:
             points = 0.5 if vote["better"] == "neither" else float(vote[vote["better"]] == self.b)

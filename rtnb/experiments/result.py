@@ -69,8 +69,9 @@ class Result:
         self.cases = list(cases) if cases is not None else make_cases(_readable(self.manifest["cases"]))
         by_id = {case.id: case for case in self.cases}
         files = (file for file in sorted(self.path.glob("*.json")) if file.name != "experiment.json")
-        self.runs: list[Run] = [load_run(file, by_id) for file in files]
-        """All completed runs."""
+        runs = (load_run(file, by_id) for file in files)
+        self.runs: list[Run] = [run for run in runs if run.repeat < self.manifest["repeats"]]
+        """The completed runs of the plan; a folder may hold more repeats of an earlier one."""
 
     @property
     def variants(self) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from rtnb.experiments.chat import ChatModel
 from rtnb.experiments.graders import Grader, grade, name_of
 from rtnb.experiments.result import FORMAT, Result
 from rtnb.experiments.run import Job, Run, load_run, run_job, save_run
+from rtnb.protocol.values import UNSET
 from rtnb.redaction import MASK, mask_credentials, redact
 
 MOST_RUNS: Final = 100_000
@@ -257,8 +258,8 @@ def _write_manifest(
         "prices_checked": PRICES_CHECKED,
         "repeats": repeats,
         "seed": seed,
-        "variants": mask_credentials(_plain(variants)),
-        "cases": mask_credentials([_plain(vars(case)) for case in made.values()]),
+        "variants": without_keys(variants),
+        "cases": [without_keys(vars(case)) for case in made.values()],
         "graders": [{"name": name_of(grader), "note": getattr(grader, "note", "")} for grader in graders],
     }
     file = path / "experiment.json"
@@ -274,8 +275,18 @@ def _is_key(name: str, value: Any) -> bool:
     return isinstance(value, str) and name.lower().endswith("key")  # chat_key: an option of "sim"
 
 
+def without_keys(value: Any) -> Any:
+    """Return a value as JSON can keep it, with ``****`` for every key; functions and models by their names.
+
+    Examples
+    --------
+    >>> without_keys({"chat_key": "abc", "instructions": "Be brief."})
+    {'chat_key': '****', 'instructions': 'Be brief.'}
+    """
+    return mask_credentials(_plain(value))
+
+
 def _plain(value: Any) -> Any:
-    """Return a value as JSON can keep it, without secrets; functions and models by their names."""
     if isinstance(value, Mapping):
         return {str(key): MASK if _is_key(str(key), one) else _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
@@ -283,7 +294,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, ChatModel):
         return value.kept
     if is_dataclass(value) and not isinstance(value, type):
-        return {f: _plain(getattr(value, f)) for f in value.__dataclass_fields__}
+        given = {one.name: getattr(value, one.name) for one in fields(value)}
+        return {name: _plain(one) for name, one in given.items() if one is not UNSET and one != {}}
     if value is None or isinstance(value, bool | int | float):
         return value
     return redact(value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__))

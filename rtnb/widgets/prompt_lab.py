@@ -29,11 +29,12 @@ from traitlets import Dict, Float, Int, List, Unicode
 from rtnb._loop import shared_loop
 from rtnb.analysis.cost import Budget
 from rtnb.errors import CaseError, RtnbError, WidgetError
-from rtnb.experiments import BlindPairs, Result, Run, experiment, graders
+from rtnb.experiments import BlindPairs, Case, Result, Run, experiment, graders
 from rtnb.experiments import cases as read_cases
 from rtnb.experiments.graders import Grader, name_of
 from rtnb.experiments.result import to_wav
-from rtnb.redaction import mask_credentials
+from rtnb.experiments.schedule import without_keys
+from rtnb.redaction import redact
 from rtnb.widgets._base import Widget, bundle, format_error, styles
 from rtnb.widgets.trace_player import TracePlayer
 
@@ -156,7 +157,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
 
     @property
     def code(self) -> str:
-        """What `run` does, as Python."""
+        """Python that does what `run` does."""
         return str(self.outcome.code)
 
     async def run(self) -> Result:
@@ -283,6 +284,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
     def _close_player(self) -> None:
         if self._player is not None:
             self._player.close()
+            self._player.trace.close()
             self._player = None
             self.children = [self.form, self.outcome]
 
@@ -307,17 +309,15 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
         lines = ["import rtnb", "", f"cases = rtnb.cases({given})"]
         if len(form.chosen) < len(self._cases):
             lines.append(f"cases = [case for case in cases if case.id in {list(form.chosen)}]")
-        settings = mask_credentials(self.variants)
-        lines.append(f"variants = {{{_lines(f'{name!r}: {_source_of(one)}' for name, one in settings.items())}}}")
+        lines.append(f"variants = {{{_lines(f'{name!r}: {_source_of(one)}' for name, one in self.variants.items())}}}")
         names = (f"rtnb.graders.{name}" if name.split("(")[0] in graders.READY else name for name in form.graders)
         options = {"repeats": form.repeats, "folder": str(self._run_folder()), **self._options}
         arguments = [target, "cases", "variants", *(f"{name}={value!r}" for name, value in options.items())]
         arguments.append(f"graders=[{', '.join(names)}]")
         if form.budget_usd:
             arguments.append(f"budget=rtnb.Budget(usd={form.budget_usd:g})")
-        self.outcome.code = "\n".join(
-            [*lines, f"result = await rtnb.experiment({_lines(arguments)})", "result.comparisons"]
-        )
+        call = f"result = await rtnb.experiment({_lines(arguments)})"
+        self.outcome.code = redact("\n".join([*lines, call, "result.comparisons"]))
 
 
 def _lines(parts: Iterable[str]) -> str:
@@ -326,7 +326,12 @@ def _lines(parts: Iterable[str]) -> str:
 
 
 def _source_of(value: Any) -> str:
-    return pformat(value, width=100, sort_dicts=False).replace("\n", "\n    ")
+    """Return a case or settings as Python, without keys."""
+    if isinstance(value, Case):
+        value = {name: one for name, one in vars(value).items() if one}
+    if isinstance(value, Mapping) and isinstance(user := value.get("user"), tuple):
+        value = {**value, "user": [{name: one for name, one in vars(turn).items() if one} for turn in user]}
+    return pformat(without_keys(value), width=100, sort_dicts=False).replace("\n", "\n    ")
 
 
 def _first_words(user: Any) -> str:

@@ -31,12 +31,13 @@ class TracePlayer(Widget):
     data = Unicode(help="What is shown, as JSON: see `rtnb.trace.report.player_data`.").tag(sync=True)
 
     def __init__(self, trace: Trace) -> None:
-        self._trace = trace
+        self.trace = trace
+        """The trace that is played."""
         super().__init__(data=json.dumps(player_data(trace)))
         self.on_msg(self._on_part)
 
     def _on_part(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
-        self.send(message, [part(self._trace, message["part"])])
+        self.send(message, [part(self.trace, message["part"])])
 
     def __repr__(self) -> str:
-        return repr(self._trace)  # what a cell shows where there are no widgets
+        return repr(self.trace)  # what a cell shows where there are no widgets
