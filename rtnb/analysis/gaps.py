@@ -208,44 +208,50 @@ class _Stops:
     """All stops for S silence durations, one after another: for each duration, in the order of their gaps.
 
     Of each, the number of its gap among the kept ones, the first frame after its segment, and the frame the segment's
-    speech began with. Behind the last one of each duration stands one that never comes.
+    speech began with. Behind the last one of each duration stands one that never comes. The arrays are int32: half the
+    memory to go through is a third of the time.
     """
 
     def __init__(self, gaps: Gaps, silence_frames: _Int) -> None:
         self.gaps, self.track, self.n_silences = gaps, gaps.track, len(silence_frames)
-        can = gaps._reach >= silence_frames.min(initial=_NEVER)
-        (gap,) = can.nonzero()  # those kept
-        self.rank = np.zeros(len(can) + 1, np.int64)  # number of a gap -> number of the first kept one from there on
+        reach, silence = gaps._reach.astype(np.int32), silence_frames.astype(np.int32)
+        can = reach >= silence.min(initial=_NEVER)
+        gap = can.nonzero()[0].astype(np.int32)  # those kept
+        self.rank = np.zeros(len(can) + 1, np.int32)  # number of a gap -> number of the first kept one from there on
         np.cumsum(can, out=self.rank[1:])
         width = len(gap)
-        place, row = np.arange(width), np.zeros(width, np.int64)
-        if self.n_silences != 1:  # for one duration, all of the kept ones fire
-            fires = gaps._reach[gap] >= silence_frames[:, None]
-            place = np.flatnonzero(fires)
-            row = np.repeat(np.arange(self.n_silences), fires.sum(axis=1))
-            gap = gap[place - row * width]
+        fires = reach[gap] >= silence[:, None]
+        row = np.repeat(np.arange(self.n_silences, dtype=np.int32), fires.sum(axis=1))
+        place = np.flatnonzero(fires).astype(np.int32)
+        gap = gap.take(place - row * np.int32(width))
         if gaps._long is not None:
             block = gaps._block[gap]
             first = np.ones(len(place), bool)
             first[1:] = (block[1:] != block[:-1]) | (row[1:] != row[:-1])
             place, row, gap = place[first], row[first], gap[first]
+            fires[:] = False
+            fires.reshape(-1)[place] = True
         self.gap, self.row = gap, row
-        last = gaps._first_low[gap] + silence_frames.astype(np.int32)[row]
+        last = gaps._first_low.take(gap) + silence.take(row)
         (waits,) = (~gaps._low.take(last, mode="clip")).nonzero()  # between the thresholds: the next low frame fires
         last[waits] = gaps._low_starts[np.searchsorted(gaps._low_starts[:-1], last[waits])]
         self.stop = last + 1
-        self.start = start = gaps._first_start[gap]
-        np.maximum(start[1:], gaps._next_start[gap[:-1]], out=start[1:])
-        self.entry = place  # (S * width,) the next stop from there
-        if len(place) < self.n_silences * width:
-            self.entry = np.repeat(np.arange(len(place)), np.diff(place, prepend=-1))
+        self.start = start = gaps._first_start.take(gap)
+        np.maximum(start[1:], gaps._next_start.take(gap[:-1]), out=start[1:])
+        self.entry: npt.NDArray[np.int32] = np.cumsum(fires, dtype=np.int32) - fires.reshape(
+            -1
+        )  # (S * width,) the next stop from there
         self.row_at = np.arange(self.n_silences)[:, None] * width
-        self.bounds = self.entry[self.rank[gaps._first_gap] + self.row_at]  # the first stop of each recording
+        self.bounds = self._entry(gaps._first_gap)  # the first stop of each recording
+
+    def _entry(self, gap: _Int) -> npt.NDArray[np.int32]:
+        """(S, n) numbers of the first stops from these gaps on."""
+        return self.entry.take(self.rank.take(gap) + self.row_at, mode="clip")
 
     def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
         track = self.track
-        cut_off = self.stop[self.entry[self.rank[self.gaps._turn_gap] + self.row_at]] < track.early_frame
-        entry = self.entry[self.rank[self.gaps._late_gap] + self.row_at]
+        cut_off = self.stop[self._entry(self.gaps._turn_gap)] < track.early_frame
+        entry = self._entry(self.gaps._late_gap)
         entry += self.stop[entry] < track.early_frame  # a cut-off in the gap the end is near: the next stop
         stop = self.stop[entry]
         ends = (stop <= track.limit_frame) & (self.start[entry] < track.end_frame)
@@ -257,7 +263,7 @@ class _Stops:
     def pauses(self) -> _Bool:
         n = len(self.track.pause_turn) + 1
         cut = np.zeros((self.n_silences, n), bool)
-        cut.reshape(-1)[self.row * n + self.track.pause_at.take(self.stop, mode="clip")] = True
+        cut.reshape(-1)[self.row * np.int32(n) + self.track.pause_at.take(self.stop, mode="clip")] = True
         return cut[:, :-1]
 
     def starts_in(self, first: _Bool, again: _Bool | None) -> npt.NDArray[np.int32]:
@@ -268,14 +274,14 @@ class _Stops:
 
     def tokens(self, prefixes_ms: _Int) -> npt.NDArray[np.float32]:
         """(S, P, n_recordings) of the items from each start less the prefix, at least 0, to its stop."""
-        ahead = np.zeros(len(self.stop) + 1, np.int64)
+        ahead = np.zeros(len(self.stop) + 1, np.int32)
         np.cumsum(self.stop - self.start, out=ahead[1:])
         lengths, n_items = np.diff(ahead[self.bounds])[:, None], np.diff(self.bounds)[:, None]
         total_ms = FRAME_MS * lengths + prefixes_ms[:, None] * n_items
-        begin_ms = FRAME_MS * (self.start - self.gaps._offset[self.gap])
+        begin = self.start - self.gaps._offset.take(self.gap)
         for p, prefix in enumerate(prefixes_ms.tolist()):  # nothing lies before the recording
-            early = (begin_ms < prefix).nonzero()[0]
-            total_ms[:, p] -= self._count(early, prefix - begin_ms[early])
+            (early,) = (begin < prefix / FRAME_MS).nonzero()
+            total_ms[:, p] -= self._count(early, prefix - FRAME_MS * begin[early])
         tokens: npt.NDArray[np.float32] = (total_ms * TOKENS_PER_S / 1000).astype(np.float32)
         return tokens
 
