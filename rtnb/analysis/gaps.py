@@ -137,7 +137,7 @@ class Gaps:
         first, after = np.searchsorted(low_starts, ends), np.searchsorted(low_starts, gap_ends)
         first_low = self._low_starts[first]
         reach = np.where(first < after, np.append(low_ends, 0)[after - 1] - 1 - first_low, -1)
-        self._reach = np.append(reach, _NEVER)
+        self._reach = np.append(reach, _NEVER).astype(np.int32)
         self._first_low = np.append(first_low, _NEVER).astype(np.int32)
         self._find_starts()
         # Where each turn looks first: the number of a gap.
@@ -192,7 +192,7 @@ class Gaps:
 
         The answers are the fields of `Sweep` that depend on the silence duration, with it as their first axis.
         """
-        stops = _Stops(self, np.asarray(silence_frames, np.int64))
+        stops = _Stops(self, np.asarray(silence_frames, np.int32))
         cut_off, delay_ms = stops.turns()
         return {
             "cut_off": cut_off,
@@ -208,19 +208,18 @@ class _Stops:
     """All stops for S silence durations, one after another: for each duration, in the order of their gaps.
 
     Of each, the number of its gap among the kept ones, the first frame after its segment, and the frame the segment's
-    speech began with. Behind the last one of each duration stands one that never comes. The arrays are int32: half the
-    memory to go through is a third of the time.
+    speech began with. Behind the last one of each duration stands one that never comes. The arrays are int32,
+    because most of the time goes into reading and writing them.
     """
 
-    def __init__(self, gaps: Gaps, silence_frames: _Int) -> None:
+    def __init__(self, gaps: Gaps, silence_frames: npt.NDArray[np.int32]) -> None:
         self.gaps, self.track, self.n_silences = gaps, gaps.track, len(silence_frames)
-        reach, silence = gaps._reach.astype(np.int32), silence_frames.astype(np.int32)
-        can = reach >= silence.min(initial=_NEVER)
+        can = gaps._reach >= silence_frames.min(initial=_NEVER)
         gap = can.nonzero()[0].astype(np.int32)  # those kept
         self.rank = np.zeros(len(can) + 1, np.int32)  # number of a gap -> number of the first kept one from there on
         np.cumsum(can, out=self.rank[1:])
         width = len(gap)
-        fires = reach[gap] >= silence[:, None]
+        fires = gaps._reach[gap] >= silence_frames[:, None]
         row = np.repeat(np.arange(self.n_silences, dtype=np.int32), fires.sum(axis=1))
         place = np.flatnonzero(fires).astype(np.int32)
         gap = gap.take(place - row * np.int32(width))
@@ -232,15 +231,14 @@ class _Stops:
             fires[:] = False
             fires.reshape(-1)[place] = True
         self.gap, self.row = gap, row
-        last = gaps._first_low.take(gap) + silence.take(row)
+        last = gaps._first_low.take(gap) + silence_frames.take(row)
         (waits,) = (~gaps._low.take(last, mode="clip")).nonzero()  # between the thresholds: the next low frame fires
         last[waits] = gaps._low_starts[np.searchsorted(gaps._low_starts[:-1], last[waits])]
         self.stop = last + 1
         self.start = start = gaps._first_start.take(gap)
         np.maximum(start[1:], gaps._next_start.take(gap[:-1]), out=start[1:])
-        self.entry: npt.NDArray[np.int32] = np.cumsum(fires, dtype=np.int32) - fires.reshape(
-            -1
-        )  # (S * width,) the next stop from there
+        # (S * width,) the next stop from there
+        self.entry: npt.NDArray[np.int32] = np.cumsum(fires, dtype=np.int32) - fires.ravel()
         self.row_at = np.arange(self.n_silences)[:, None] * width
         self.bounds = self._entry(gaps._first_gap)  # the first stop of each recording
 
