@@ -404,18 +404,11 @@ class Dispatcher:
             self.opened.set_exception(error)
             self.opened.exception()
 
-    def on_output_audio_buffer_cleared(self, event: events.OutputAudioBufferCleared, at_s: float) -> None:
-        if isinstance(self.playback, ServicePlayback):
-            self.playback.stopped(event.response_id, at_s, cleared=True)
+    def on_output_audio_buffer_cleared(self, event: Any, at_s: float) -> None:
+        self.playback.observe(event, at_s)
         self.pending.answer(event.type, "", event)
 
-    def on_output_audio_buffer_started(self, event: events.OutputAudioBufferStarted, at_s: float) -> None:
-        if isinstance(self.playback, ServicePlayback):
-            self.playback.started(event.response_id, at_s)
-
-    def on_output_audio_buffer_stopped(self, event: events.OutputAudioBufferStopped, at_s: float) -> None:
-        if isinstance(self.playback, ServicePlayback):
-            self.playback.stopped(event.response_id, at_s)
+    on_output_audio_buffer_started = on_output_audio_buffer_stopped = on_output_audio_buffer_cleared
 
     def on_conversation_item_added(self, event: events.ConversationItemAdded, at_s: float) -> None:
         self.pending.answer("conversation.item.added", event.item.id or "", event)
@@ -427,8 +420,7 @@ class Dispatcher:
         self.pending.answer(event.type, event.item.id or "", event)
 
     def on_conversation_item_truncated(self, event: events.ConversationItemTruncated, at_s: float) -> None:
-        if isinstance(self.playback, ServicePlayback):
-            self.playback.truncated(event.item_id, event.audio_end_ms)
+        self.playback.observe(event, at_s)
         self.pending.answer(event.type, event.item_id, event)
 
     def on_input_audio_buffer_speech_started(self, event: events.InputAudioBufferSpeechStarted, at_s: float) -> None:
@@ -497,8 +489,7 @@ class Dispatcher:
 
     def on_response_content_part_added(self, event: events.ResponseContentPartAdded, at_s: float) -> None:
         self._response_of(event)
-        if isinstance(self.playback, ServicePlayback):
-            self.playback.part_added(event)
+        self.playback.observe(event, at_s)
 
     def on_response_output_item_added(self, event: Any, at_s: float) -> None:
         if (response := self._response_of(event)) is not None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from rtnb.protocol.events import ResponseOutputAudioDelta
+from rtnb.protocol import events
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,12 +71,13 @@ class Playback:
 
     # --- what arrives and what is played ------------------------------------------------------------------------------
 
-    def received(self, delta: ResponseOutputAudioDelta, audio_ms: float, arrived_s: float) -> None:
+    def received(self, delta: events.ResponseOutputAudioDelta, audio_ms: float, arrived_s: float) -> None:
         """Add received audio. What arrives after the item was cut is not played."""
         track = self._tracks.get(delta.item_id)
         if track is None:
-            track = self._add(_Track(delta.item_id, delta.response_id, delta.content_index or 0))
+            track = _Track(delta.item_id, delta.response_id, delta.content_index or 0)
             track.cut_ms = 0 if delta.response_id in self._cut_responses else None
+            self._add(track)
         track.generated_ms += audio_ms
         if track.cut_ms is not None:
             return
@@ -88,16 +89,18 @@ class Playback:
         else:
             track.spans.append([start_s, self._free_s])
 
-    def _add(self, track: _Track) -> _Track:
+    def _add(self, track: _Track) -> None:
         while len(self._tracks) >= MAX_ITEMS:
             del self._tracks[next(iter(self._tracks))]
         self._tracks[track.item_id] = track
-        return track
 
     def complete(self, item_id: str) -> None:
         """Note that no more audio of an item will arrive."""
         if (track := self._tracks.get(item_id)) is not None:
             track.complete = True
+
+    def observe(self, event: Any, at_s: float) -> None:
+        """Take an event about the service's own playback: there is none over WebSocket."""
 
     def report_played(self, item_id: str, played_ms: float) -> None:
         """Take a speaker's report: how much of an item it has played. Unknown items are ignored."""
@@ -244,22 +247,23 @@ class ServicePlayback(Playback):
       how much more it had.
     """
 
-    def part_added(self, event: Any) -> None:
-        """Start an item's track: the service announces its audio."""
-        if event.part.type == "audio" and event.item_id not in self._tracks:
-            track = self._add(_Track(event.item_id, event.response_id, event.content_index or 0))
-            track.generated_ms = math.nan
+    def observe(self, event: Any, at_s: float) -> None:
+        """Follow the service: it announces the audio of an item, plays it, stops or clears it, and cuts the item."""
+        if isinstance(event, events.ResponseContentPartAdded):
+            if event.part.type == "audio" and event.item_id not in self._tracks:
+                added = _Track(event.item_id, event.response_id, event.content_index or 0, generated_ms=math.nan)
+                self._add(added)
+        elif isinstance(event, events.ConversationItemTruncated):
+            if event.item_id in self._tracks:
+                self._tracks[event.item_id].cut_ms = event.audio_end_ms
+        elif (track := self._of(event.response_id)) is not None:
+            playing = self._unheard(track)
+            if playing and not isinstance(event, events.OutputAudioBufferStarted):
+                self._stop(track, at_s, cleared=isinstance(event, events.OutputAudioBufferCleared))
+            elif not playing and isinstance(event, events.OutputAudioBufferStarted):
+                track.spans.append([at_s, math.inf])
 
-    def started(self, response_id: str, at_s: float) -> None:
-        """Note that the service began to play a response."""
-        if (track := self._of(response_id)) is not None and not self._unheard(track):
-            track.spans.append([at_s, math.inf])
-
-    def stopped(self, response_id: str, at_s: float, *, cleared: bool = False) -> None:
-        """Note that all of a response was played, or (`cleared`) that the rest was thrown away."""
-        track = self._of(response_id)
-        if track is None or not self._unheard(track):
-            return
+    def _stop(self, track: _Track, at_s: float, *, cleared: bool) -> None:
         track.spans[-1][1] = at_s
         track.received_ms = round(1000 * sum(stop_s - start_s for start_s, stop_s in track.spans), 3)
         track.complete = True
@@ -267,11 +271,6 @@ class ServicePlayback(Playback):
             track.generated_ms = track.received_ms
         elif track.cut_ms is None:
             track.cut_ms = int(track.received_ms)
-
-    def truncated(self, item_id: str, audio_end_ms: int) -> None:
-        """Note where the service cut an item."""
-        if (track := self._tracks.get(item_id)) is not None:
-            track.cut_ms = audio_end_ms
 
     def flush(self, *, growing: Iterable[str] = ()) -> list[tuple[str, int, int]]:
         """Return the items that play now, and how much of each was played; the service stops them."""

@@ -236,13 +236,13 @@ def test_a_service_that_plays_may_announce_everything_twice() -> None:
     playback = ServicePlayback(clock=lambda: now[0])
     part = ContentPart(type="audio", transcript="")
     added = events.ResponseContentPartAdded(response_id="r", item_id="i", output_index=0, content_index=0, part=part)
-    playback.part_added(added)
-    playback.started("r", 0.0)
-    playback.started("r", 0.25)
-    playback.part_added(added)
+    playback.observe(added, 0.0)
+    playback.observe(events.OutputAudioBufferStarted(response_id="r"), 0.0)
+    playback.observe(events.OutputAudioBufferStarted(response_id="r"), 0.25)
+    playback.observe(added, 0.0)
     now[0] = 0.5
     assert playback.heard_ms("i") == 500
-    playback.stopped("r", 0.5, cleared=True)
+    playback.observe(events.OutputAudioBufferCleared(response_id="r"), 0.5)
     assert playback.heard_ms("i") == 500
 
 

@@ -25,18 +25,22 @@ def playback(clock: Clock) -> ServicePlayback:
         event = events.ResponseContentPartAdded(
             response_id=f"resp_{number}", item_id=f"item_{number}", output_index=0, content_index=0, part=part
         )
-        playback.part_added(event)
+        playback.observe(event, 0.0)
     return playback
+
+
+def truncated(item_id: str, audio_end_ms: int) -> events.ConversationItemTruncated:
+    return events.ConversationItemTruncated(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
 
 
 def test_an_answer_played_to_its_end(playback: ServicePlayback, clock: Clock) -> None:
     assert not playback.playing
-    playback.started("resp_1", clock())
+    playback.observe(events.OutputAudioBufferStarted(response_id="resp_1"), clock())
     clock.advance(400)
     assert playback.playing
     assert playback.heard_ms("item_1") == 400
     clock.advance(600)
-    playback.stopped("resp_1", clock())
+    playback.observe(events.OutputAudioBufferStopped(response_id="resp_1"), clock())
     clock.advance(5_000)
     row = playback.heard().loc["item_1"]
     assert (row.generated_ms, row.received_ms, row.played_ms, row.heard_ms, row.truncated) == (
@@ -51,12 +55,12 @@ def test_an_answer_played_to_its_end(playback: ServicePlayback, clock: Clock) ->
 
 
 def test_a_cut_answer_ends_where_the_service_says(playback: ServicePlayback, clock: Clock) -> None:
-    playback.started("resp_2", clock())
+    playback.observe(events.OutputAudioBufferStarted(response_id="resp_2"), clock())
     clock.advance(732.9)
     assert playback.flush() == [("item_2", 0, 732)]
-    playback.stopped("resp_2", clock(), cleared=True)
+    playback.observe(events.OutputAudioBufferCleared(response_id="resp_2"), clock())
     assert playback.heard_ms("item_2") == 732
-    playback.truncated("item_2", 720)
+    playback.observe(truncated("item_2", 720), clock())
     row = playback.heard().loc["item_2"]
     assert math.isnan(row.generated_ms)
     assert (row.played_ms, row.heard_ms, row.truncated) == (732.9, 720, True)
@@ -64,8 +68,8 @@ def test_a_cut_answer_ends_where_the_service_says(playback: ServicePlayback, clo
 
 
 def test_responses_nobody_announced_are_ignored(playback: ServicePlayback, clock: Clock) -> None:
-    playback.started("resp_9", clock())
-    playback.stopped("resp_9", clock())
-    playback.stopped("resp_1", clock())
-    playback.truncated("item_9", 1)
+    playback.observe(events.OutputAudioBufferStarted(response_id="resp_9"), clock())
+    playback.observe(events.OutputAudioBufferStopped(response_id="resp_9"), clock())
+    playback.observe(events.OutputAudioBufferStopped(response_id="resp_1"), clock())
+    playback.observe(truncated("item_9", 1), clock())
     assert list(playback.heard().heard_ms) == [0, 0]
