@@ -4,6 +4,7 @@
 
     python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions, a table and one JSON line
     python -m tests.benchmarks.sessions 100 --repeat 5
+    python -m tests.benchmarks.sessions 250 --workers 2
 
 Every session is duplex and in real time: a client appends 100 ms of audio 10 times a second without pause (babbled
 speech of about 3 s, then silence), server VAD hears it, and the reply comes paced at real time. The simulator is one
@@ -155,9 +156,10 @@ def _crowd(job: tuple[dict[str, str], int, float, int, int]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def simulator(voice: str) -> Iterator[tuple[int, dict[str, str]]]:
+def simulator(voice: str, *, workers: int = 1) -> Iterator[tuple[int, dict[str, str]]]:
     """``rtnb simulate`` in a process of its own; its id and its line."""
     command = [sys.executable, "-m", "rtnb", "simulate", "--json", "--port", "0", "--voice", voice]
+    command += ["--workers", str(workers)]
     latency = "real_time,jitter_ms=0,answer_ms=0,response_created_ms=0,first_delta_ms=100"
     process = subprocess.Popen([*command, "--latency", latency], stdout=subprocess.PIPE, text=True)
     try:
@@ -168,23 +170,28 @@ def simulator(voice: str) -> Iterator[tuple[int, dict[str, str]]]:
         process.wait(10)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process started, its workers (Linux)."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def cpu_s(pid: int) -> float:
-    """CPU time a process has used (Linux)."""
+    """CPU time that a process and its children have used (Linux)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_s, children(pid)))
 
 
 def memory_mb(pid: int) -> float:
-    """Memory a process holds (Linux)."""
+    """Memory that a process and its children hold (Linux)."""
     found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) / 1024 if found else float("nan")
+    return (int(found[1]) / 1024 if found else float("nan")) + sum(map(memory_mb, children(pid)))
 
 
-def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, seed: int) -> dict[str, float]:
+def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, workers: int, seed: int) -> dict[str, float]:
     """One run."""
     n_crowds = min(N_PROCESSES, n_sessions)
     parts = [n_sessions // n_crowds + (i < n_sessions % n_crowds) for i in range(n_crowds)]
-    with simulator(voice) as (pid, line), multiprocessing.get_context("spawn").Pool(n_crowds) as pool:
+    with simulator(voice, workers=workers) as (pid, line), multiprocessing.get_context("spawn").Pool(n_crowds) as pool:
         jobs = [(line, part, seconds, chunk_ms, 1000 * seed + i) for i, part in enumerate(parts)]
         running = pool.map_async(_crowd, jobs)
         time.sleep(WARM_UP_S + 1)
@@ -217,13 +224,12 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1, help="the median of so many runs is reported")
     parser.add_argument("--chunk-ms", type=int, default=100, help="audio in one append (documented advice: 100)")
     parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
+    parser.add_argument("--workers", type=int, default=1, help="processes of the simulator")
     options = parser.parse_args()
+    settings = {name: getattr(options, name) for name in ("seconds", "chunk_ms", "voice", "workers")}
     rows = []
     for n_sessions in options.sessions:
-        runs = [
-            measure(n_sessions, seconds=options.seconds, chunk_ms=options.chunk_ms, voice=options.voice, seed=i)
-            for i in range(options.repeat)
-        ]
+        runs = [measure(n_sessions, **settings, seed=i) for i in range(options.repeat)]
         row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
         row["late_p99_runs_ms"] = [run["late_p99_ms"] for run in runs]  # type: ignore[assignment]
         if not rows:
