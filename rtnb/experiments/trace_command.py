@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from rtnb.errors import RtnbError
+from rtnb.experiments.command import TARGET_HELP, target_of
 from rtnb.experiments.replaying import replay
+from rtnb.experiments.run import json_or_text
 from rtnb.trace import Trace
 from rtnb.trace.comparison import compare
-from rtnb.transport import Azure, Custom, OpenAI
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands and their options to the parser of the command."""
     actions = parser.add_subparsers(dest="action", metavar="action", required=True)
 
-    def add(name: str, about: str) -> Any:
-        action = actions.add_parser(name, help=about)
-        action.add_argument("file", metavar="FILE", help="a trace")
-        return action.add_argument
-
-    add("show", "print the conversation, its latency and findings")
-    add("html", "write a page that plays the session")("--out", metavar="FILE", help="default: beside the trace")
     formats = ".txt (Audacity), .TextGrid, .srt, .vtt, .wav, .flac, .csv, .parquet, .json (OpenTelemetry), .html"
-    add("export", "write a file of another program")("out", metavar="OUT", help=formats)
-    replay = add("replay", "send the user's side to a service again")
-    replay("target", help='"sim", a ws:// address, "azure" (from the environment), or "openai"')
-    replay("out", metavar="OUT", help="the recording of the new session")
-    replay("--set", action="append", default=[], metavar="NAME=JSON", help="another value of a setting")
-    replay("--reacting", action="store_true", help="wait for each answer before the next turn")
-    replay("--key-env", metavar="NAME", help="environment variable with the address's key")
-    add("compare", "show two traces side by side")("other", metavar="OTHER", help="a trace")
+    for name, about, *arguments in (
+        ("show", "print the conversation, its latency and findings"),
+        ("html", "write a page beside the trace that plays the session"),
+        ("export", "write a file of another program", ("out", formats)),
+        ("replay", "send the user's side to a service again", ("target", TARGET_HELP), ("out", "the new recording")),
+        ("compare", "show two traces side by side", ("other", "a trace")),
+    ):
+        action = actions.add_parser(name, help=about)
+        for argument, text in (("file", "a trace"), *arguments):
+            action.add_argument(argument, metavar=argument.upper(), help=text)
+    replaying = actions.choices["replay"]
+    replaying.add_argument("--set", action="append", default=[], metavar="NAME=JSON", help="another value of a setting")
+    replaying.add_argument("--reacting", action="store_true", help="wait for each answer before the next turn")
 
 
 def run(options: Any) -> int:
@@ -58,52 +55,27 @@ def run(options: Any) -> int:
     """
     try:
         with Trace(options.file) as trace:
-            print(_ACTIONS[options.action](trace, options))
+            print(_output(trace, options))
     except OSError as error:
         raise RtnbError(f"{error}") from error
     return 0
 
 
-def _show(trace: Trace, options: Any) -> str:
-    return f"{trace!r}\n\n{trace.transcript}\n{trace.latency.summary()}\n\n{trace.cost!r}\n{trace.findings()!r}"
-
-
-def _html(trace: Trace, options: Any) -> str:
-    out = Path(options.out or Path(options.file).with_suffix(".html"))
-    trace.to_html(out)
-    return f"Written: {out}, {out.stat().st_size / 1e6:.1f} MB"
-
-
-def _replay(trace: Trace, options: Any) -> str:
-    targets: Any = {"azure": Azure.from_env, "openai": OpenAI}
-    target = targets[options.target]() if options.target in targets else options.target
-    if options.key_env:
-        if not (key := os.environ.get(options.key_env)):
-            raise RtnbError(f"the environment variable {options.key_env} is not set")
-        target = Custom(options.target, api_key=key)
-    settings = {name: _value(text) for name, _, text in (entry.partition("=") for entry in options.set)}
-    mode: Any = "reacting" if options.reacting else "same timing"
-    with asyncio.run(replay(trace, target, settings=settings, mode=mode, path=options.out)) as made:
-        return f"Written: {options.out}\n{compare(trace, made).measures.to_string()}"
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _compare(trace: Trace, options: Any) -> str:
+def _output(trace: Trace, options: Any) -> str:
+    match options.action:
+        case "show":
+            parts = [repr(trace), "", trace.transcript, trace.latency.summary(), "", trace.cost, repr(trace.findings())]
+            return "\n".join(map(str, parts))
+        case "html":
+            return f"Written: {trace.export(Path(options.file).with_suffix('.html'))}"
+        case "export":
+            return f"Written: {trace.export(options.out)}"
+        case "replay":
+            settings = {name: json_or_text(text) for name, _, text in (entry.partition("=") for entry in options.set)}
+            mode: Any = "reacting" if options.reacting else "same timing"
+            work = replay(trace, target_of(options.target), settings=settings, mode=mode, path=options.out)
+            with asyncio.run(work) as made:
+                return f"Written: {options.out}\n{compare(trace, made).measures.to_string()}"
     with Trace(options.other) as other:
         found = compare(trace, other)
         return "\n\n".join(table.to_string() for table in (found.measures, found.settings, found.to_frame()))
-
-
-_ACTIONS = {
-    "show": _show,
-    "html": _html,
-    "export": lambda trace, options: f"Written: {trace.export(options.out)}",
-    "replay": _replay,
-    "compare": _compare,
-}

@@ -71,7 +71,6 @@ def test_compare_prints_three_tables(talk: Path, capsys: pytest.CaptureFixture[s
         (["show", "missing.rtnb"], "missing.rtnb"),
         (["export", "{talk}", "talk.xyz"], "cannot export to .xyz; allowed: .txt"),
         (["export", "{talk}", "no/such/folder/talk.srt"], "No such file or directory"),
-        (["replay", "{talk}", "ws://localhost:1", "x.rtnb", "--key-env", "NOT_SET"], "NOT_SET is not set"),
     ],
 )
 def test_a_failure_is_one_line_and_exit_code_1(

@@ -12,7 +12,7 @@ import pytest
 import rtnb
 from rtnb import experiments, graders
 from rtnb.errors import CaseError
-from rtnb.experiments.judge import kappa
+from rtnb.experiments.chat import kappa
 from tests.experiments.chat import chat_service
 
 
