@@ -11,13 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from rtnb.errors import CaseError
-
-_Kind = TypeVar("_Kind", bound="Turn | Case")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +103,7 @@ class Case:
         object.__setattr__(self, "user", turns)
 
 
-def _made(kind: type[_Kind], value: Any, **of_text: Any) -> _Kind:
+def _made(kind: Any, value: Any, **of_text: Any) -> Any:
     """Make a turn or a case from its fields; those of a text are `of_text`."""
     if isinstance(value, kind):
         return value
@@ -136,12 +134,9 @@ def cases(source: str | os.PathLike[str] | Iterable[Any]) -> list[Case]:
     >>> [case.id for case in cases(["Hello!", {"id": "late", "user": "My train is late."}])]
     ['1', 'late']
     """
-    folder: Path | None = None
-    made: Iterable[tuple[str, Any]]
-    if isinstance(source, str | os.PathLike):
-        folder, made = Path(source).parent, _of_file(Path(source))
-    else:
-        made = ((f"case {number}", value) for number, value in enumerate(source, 1))
+    values: Any = source
+    path = Path(values) if isinstance(source, str | os.PathLike) else None
+    made = _of_file(path) if path else ((f"case {number}", value) for number, value in enumerate(values, 1))
     found: dict[str, Case] = {}
     for number, (where, value) in enumerate(made, 1):
         try:
@@ -150,8 +145,8 @@ def cases(source: str | os.PathLike[str] | Iterable[Any]) -> list[Case]:
             raise CaseError(f"{where}: {error}") from error
         if case.id in found:
             raise CaseError(f"{where}: the id {case.id!r} is there already; give each case its own")
-        if folder is not None and isinstance(case.user, tuple):
-            near = [replace(turn, audio=str(folder / turn.audio)) if turn.audio else turn for turn in case.user]
+        if path and isinstance(case.user, tuple):
+            near = [replace(turn, audio=str(path.parent / turn.audio)) if turn.audio else turn for turn in case.user]
             case = replace(case, user=tuple(near))
         found[case.id] = case
     if not found:
@@ -190,31 +185,29 @@ def fill(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
     'Greet Ada. Answer {"ok": true}.'
     """
     text = settings.get("instructions")
-    if not isinstance(text, str) or "{" not in text:
+    if not isinstance(text, str):
         return dict(settings)
 
     def put(match: re.Match[str]) -> str:
-        if match[0] in ("{{", "}}"):
-            return match[0][0]
-        if match[1] not in values:
-            has = ", ".join(values) or "none"
-            raise CaseError(f"the instructions have the placeholder {match[0]}, the case has the values: {has}")
-        return str(values[match[1]])
+        return str(values[match[1]]) if match[1] else match[0][0]
 
-    return {**settings, "instructions": re.sub(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}", put, text)}
+    try:
+        return {**settings, "instructions": re.sub(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}", put, text)}
+    except KeyError as error:
+        name, has = error.args[0], ", ".join(values) or "none"
+        raise CaseError(f"the instructions have the placeholder {{{name}}}, the case has the values: {has}") from None
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the line of each case of a file, and its fields."""
-    text = _read(path)
-    if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines())
-        yield from ((f"{path}, line {reader.line_num}", _of_row(row)) for row in reader)
-        return
     values = read_data(path)
+    if path.suffix.lower() == ".csv":
+        yield from ((f"{path}, line {line}", _of_row(row)) for line, row in values)
+        return
     if not isinstance(values, list):
         raise CaseError(f"{path}: a list of cases is needed, each with id and user")
-    nodes: Any = yaml.compose(text.replace("\t", " "), yaml.SafeLoader)  # JSON is YAML, but for tabs
+    text = path.read_text(encoding="utf-8-sig").replace("\t", " ")  # but for tabs, JSON is YAML
+    nodes: Any = yaml.compose(text, yaml.SafeLoader)
     yield from ((f"{path}, line {node.start_mark.line + 1}", v) for node, v in zip(nodes.value, values, strict=True))
 
 
@@ -227,19 +220,15 @@ def _of_row(row: dict[Any, Any]) -> dict[str, Any]:
 
 
 def read_data(path: Path) -> Any:
-    """Return what a JSON or YAML file holds; an error names the line."""
-    read = json.loads if path.suffix.lower() == ".json" else yaml.safe_load
+    """Return what a YAML or JSON file holds, or the rows of a CSV file with their lines; an error names the line."""
     try:
-        return read(_read(path))
-    except (ValueError, yaml.YAMLError) as error:
-        raise CaseError(f"{path}: {' '.join(str(error).split())}") from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaseError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            reader = csv.DictReader(text.splitlines())
+            return [(reader.line_num, row) for row in reader]
+        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CaseError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
 def check_names(value: Mapping[str, Any], allowed: Sequence[str], kind: str) -> None:

@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, zip_longest
+from textwrap import shorten
 from typing import Any, Final
 
-import aiohttp
 import numpy as np
+from aiohttp import ClientError, ClientSession, ClientTimeout
 
 from rtnb.errors import CaseError, ServiceError, TransportError
 from rtnb.experiments.case import Turn
@@ -18,7 +18,6 @@ from rtnb.experiments.run import Run
 from rtnb.redaction import redact, remember
 
 _RESAMPLES: Final = 2_000
-_ERROR_CHARACTERS: Final = 300
 _HANG_UP: Final = "[hang up]"
 _BRIEF: Final = (
     "You play a person who calls a voice assistant. Speak as that person, one short turn at a time, without stage "
@@ -72,24 +71,19 @@ class ChatModel:
         """
         remember([self.key or ""])
         body = {"model": self.model, "messages": list(messages), **more}
-        if self.seed is not None:
-            body["seed"] = self.seed
+        body |= {} if self.seed is None else {"seed": self.seed}
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        url, timeout = f"{self.url.rstrip('/')}/chat/completions", aiohttp.ClientTimeout(total=self.timeout_s)
+        url, limit = f"{self.url.rstrip('/')}/chat/completions", ClientTimeout(total=self.timeout_s)
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as http,
-                http.post(url, json=body, headers=headers) as reply,
-            ):
+            async with ClientSession(headers=headers) as http, http.post(url, json=body, timeout=limit) as reply:
                 text = await reply.text()
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (ClientError, TimeoutError) as error:
             reason = redact(str(error) or f"no answer within {self.timeout_s:g} s")
             raise TransportError(f"the chat model at {redact(url)} cannot be reached: {reason}") from error
         try:
             return str(json.loads(text)["choices"][0]["message"]["content"] or "")
         except (ValueError, LookupError, TypeError) as error:
-            shown = redact(" ".join(text.split())[:_ERROR_CHARACTERS])
-            message = f"the chat model answered {reply.status}: {shown}"
+            message = f"the chat model answered {reply.status}: {redact(shorten(text, 300))}"
             raise ServiceError(message, type="server_error", code=str(reply.status)) from error
 
 
@@ -128,7 +122,9 @@ class Persona:
         if sum(role == "user" for role, _ in heard) >= self.patience:
             return None
         roles = {"user": "assistant", "assistant": "user"}  # the persona is the other side
-        messages = [{"role": "system", "content": self.prompt}]
+        parts = {"Goal": self.goal, "You know": self.facts, "Style": self.style}
+        brief = "\n".join([_BRIEF, *(f"{name}: {text}" for name, text in parts.items() if text)])
+        messages = [{"role": "system", "content": brief}]
         messages += [{"role": roles[role], "content": text} for role, text in heard if role in roles]
         if len(messages) == 1:
             messages.append({"role": "user", "content": "(The call is connected. You speak first.)"})
@@ -136,12 +132,6 @@ class Persona:
         if not words or _HANG_UP in words.lower():
             return None
         return Turn(say=words) if self.speak else Turn(text=words)
-
-    @property
-    def prompt(self) -> str:
-        """The system prompt of the chat model; kept with every run."""
-        parts = {"Goal": self.goal, "You know": self.facts, "Style": self.style}
-        return "\n".join([_BRIEF, *(f"{name}: {text}" for name, text in parts.items() if text)])
 
 
 # --- the judge -----------------------------------------------------------------------------------------------------
@@ -159,10 +149,6 @@ class Validation:
     kappa_interval: tuple[float, float]
     n_unusable: int = 0
     """Answers of the judge that could not be used; they count as disagreement."""
-
-    def __str__(self) -> str:
-        low, high = self.kappa_interval
-        return f"agreement {self.agreement:.0%}, κ {self.kappa:.2f} ({low:.2f} to {high:.2f}), n = {self.n}"
 
 
 @dataclass
@@ -191,18 +177,19 @@ class Judge:
     @property
     def note(self) -> str:
         """Text beside its results."""
-        return "not validated" if self.validation is None else str(self.validation)
+        if (found := self.validation) is None:
+            return "not validated"
+        low, high = found.kappa_interval
+        return f"agreement {found.agreement:.0%}, κ {found.kappa:.2f} ({low:.2f} to {high:.2f}), n = {found.n}"
 
     async def __call__(self, run: Run | str) -> dict[str, Any]:
         """Judge a run, or a conversation as text: a grade and the quote that it rests on.
 
         A judge without a real quote gives no grade.
         """
-        conversation = run if isinstance(run, str) else conversation_of(run)
-        messages = [
-            {"role": "system", "content": _TASK.format(rubric=self.rubric)},
-            {"role": "user", "content": conversation},
-        ]
+        conversation = run if isinstance(run, str) else run.trace.transcript
+        task = {"role": "system", "content": _TASK.format(rubric=self.rubric)}
+        messages = [task, {"role": "user", "content": conversation}]
         answer = await self.chat.answer(messages, temperature=0)
         found = re.search(r"\{.*\}", answer, re.DOTALL)
         try:
@@ -255,16 +242,6 @@ def kappa(a: Any, b: Any) -> float:
     p, q = first.mean(), second.mean()
     chance = p * q + (1 - p) * (1 - q)
     return float(((first == second).mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
-
-
-def conversation_of(run: Run) -> str:
-    """Return a run as text for a judge: the turns in their order."""
-    users = [f"USER: {text}" for text in run.user]
-    answers = [f"ASSISTANT: {answer['text']}" for answer in run.answers]
-    calls = [
-        f"FUNCTION CALL: {call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in run.calls
-    ]
-    return "\n".join([*filter(None, chain.from_iterable(zip_longest(users, answers))), *calls])
 
 
 def _plain(text: str) -> str:

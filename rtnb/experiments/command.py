@@ -33,9 +33,8 @@ _TARGETS = {"azure": Azure.from_env, "openai": OpenAI}
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the sub-command and its options to the parser of the command."""
     about = "run an experiment; exit code 1: a threshold or the plan was missed"
-    add = (
-        parser.add_subparsers(dest="action", metavar="action", required=True).add_parser("run", help=about).add_argument
-    )
+    actions = parser.add_subparsers(dest="action", metavar="action", required=True)
+    add = actions.add_parser("run", help=about).add_argument
     add("file", metavar="FILE.yaml", help="cases, variants, graders, repeats, thresholds")
     add("--target", default="sim", help=TARGET_HELP)
     add("--budget-usd", type=float, metavar="USD", help="no run begins that would exceed it")
@@ -74,15 +73,13 @@ def run(options: Any) -> int:
     if not isinstance(plan, dict):
         raise CaseError(f"{path}: fields are needed: {', '.join(_FIELDS)}")
     check_names(plan, _FIELDS, "experiment")
-    cases, thresholds = plan.get("cases", ()), plan.get("thresholds", {})
+    cases, thresholds = plan.pop("cases", ()), plan.pop("thresholds", {})
+    plan["graders"] = [_grader(one) for one in plan.get("graders", ())]
     result = asyncio.run(
         experiment(
             target_of(options.target),
             path.parent / cases if isinstance(cases, str) else cases,
-            plan.get("variants", {}),
-            repeats=plan.get("repeats", 5),
-            graders=[_grader(one) for one in plan.get("graders", ())],
-            seed=plan.get("seed", 0),
+            **{"variants": {}, **plan},
             budget=Budget(usd=options.budget_usd),
             folder=options.folder,
         )

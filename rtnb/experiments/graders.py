@@ -45,13 +45,13 @@ _FUNCTION_WORDS: Final = {
 
 
 async def grade(run: Run, graders: Sequence[Grader]) -> tuple[dict[str, Grade], dict[str, Any]]:
-    """Apply graders to a run; return grades and evidence by their names. A run without an answer has the grade None."""
+    """Apply graders to a run; return grades and evidence by their names. A run that failed has the grade None."""
     grades: dict[str, Grade] = {}
     evidence: dict[str, Any] = {}
     for grader in graders:
         name, found = name_of(grader), None
         try:
-            if run.answers or not run.error:
+            if not run.error:
                 found = grader(run)
                 found = await found if inspect.isawaitable(found) else found
         except (ServiceError, TransportError) as error:  # of a judge: graded when the experiment goes on

@@ -69,8 +69,7 @@ class BlindPairs:
     def __init__(self, result: Result, a: str, b: str, *, seed: int = 0) -> None:
         self.a, self.b = a, b
         chance = random.Random(seed)
-        spoken = [run for run in result.runs if run.trace_file and any(answer["audio_ms"] for answer in run.answers)]
-        found = {(run.variant, run.case.id, run.repeat): run for run in spoken}
+        found = {(run.variant, run.case.id, run.repeat): run for run in result.runs if run.is_spoken}
         self.pairs = [
             tuple(chance.sample((run, found[b, case, repeat]), 2))
             for (variant, case, repeat), run in found.items()
@@ -83,8 +82,7 @@ class BlindPairs:
             )
         chance.shuffle(self.pairs)
         self._file = result.path / "votes.jsonl"
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        kept = [json.loads(line) for line in lines]
+        kept = map(json.loads, self._file.read_text(encoding="utf-8").splitlines()) if self._file.exists() else ()
         self.votes: list[dict[str, Any]] = [vote for vote in kept if {vote["first"], vote["second"]} == {a, b}]
         """Of each vote: case, repeat, the variants heard first and second, better ("first", "second" or "neither")."""
 

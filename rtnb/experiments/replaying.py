@@ -1,4 +1,4 @@
-"""Replay of the user's side of a recorded session against any target: `replay`, and `case_of` for experiments."""
+"""Replay of the user's side of a recorded session against any target: `replay`."""
 
 from __future__ import annotations
 
@@ -11,28 +11,22 @@ from dataclasses import replace
 from functools import reduce
 from itertools import pairwise, repeat
 from math import inf
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from rtnb.audio import ms_to_samples, write_wav
+from rtnb.audio import ms_to_samples
 from rtnb.client import speech
 from rtnb.client.session import Session
 from rtnb.client.tools import ToolBox
 from rtnb.errors import ConnectionClosed
-from rtnb.experiments.case import Case, Turn
-from rtnb.experiments.conversation import converse, until_played
+from rtnb.experiments.conversation import case_of, converse, until_played
 from rtnb.protocol import events
 from rtnb.protocol.values import UNSET, Item, SessionConfig, merge
 from rtnb.targets import connect
 from rtnb.trace import Trace
 
-PAUSE_MS: Final = 500.0
-"""Pieces of speech closer than this are one utterance when reacting: the user was cut off and went on (chosen)."""
-MARGIN_MS: Final = 200.0
-"""Audio before and after an utterance that is sent with it (chosen)."""
 LONGEST_TURN_S: Final = 10.0
 """Longest silence that is added to end the last turn (chosen: `semantic_vad` with low eagerness waits for 8 s)."""
 
@@ -160,49 +154,6 @@ async def _go_on(session: Session, pause_s: float) -> None:
 
     with suppress(ConnectionClosed):
         await speech.send_audio(session._dispatcher, chunks, speed=1.0, until=is_over)
-
-
-# --- reacting ---------------------------------------------------------------------------------------------------------
-
-
-def case_of(trace: Trace, folder: str | os.PathLike[str], *, id: str = "recorded") -> Case:
-    """Make a case of the user's messages in a recorded session.
-
-    Parameters
-    ----------
-    trace : Trace
-        The recorded session.
-    folder : path
-        Gets the user's speech, a WAV file for each turn.
-    id : str, default "recorded"
-        Name of the case.
-
-    Raises
-    ------
-    CaseError
-        The user said and wrote nothing.
-    """
-    track, parts = trace.user_audio, list[tuple[str, list[float]]]()
-    committed = {row.event.item_id for row in trace.log if isinstance(row.event, events.InputAudioBufferCommitted)}
-    sent_ms, cut_off = 0.0, False
-    for turn in trace.turns:
-        if turn.role == "user" and track is not None and turn.item_id in committed:
-            start_ms, sent_ms = (turn.start_ms, turn.stop_ms) if turn.has_audio else (sent_ms, turn.start_ms)
-            if cut_off and start_ms - parts[-1][1][1] < PAUSE_MS:
-                parts[-1][1][1] = sent_ms
-            else:
-                parts.append(("", [start_ms, sent_ms]))
-            cut_off = True
-        elif turn.role == "user" or turn.has_audio:
-            parts += [(turn.text, [])] if turn.role == "user" else []
-            cut_off = False
-    turns = []
-    for number, (text, span) in enumerate(parts, 1):
-        path = Path(folder) / f"{id}-{number}.wav"
-        if track is not None and span:
-            write_wav(path, track.read(max(0.0, span[0] - MARGIN_MS), span[1] + MARGIN_MS), rate_hz=24_000)
-        turns.append(Turn(audio=str(path)) if span else Turn(text=text))
-    return Case(id, turns)
 
 
 # --- function calls ---------------------------------------------------------------------------------------------------

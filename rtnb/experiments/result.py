@@ -8,7 +8,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from html import escape
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rtnb.audio import write_wav
 from rtnb.errors import CaseError
-from rtnb.experiments.case import cases
+from rtnb.experiments.case import Case
 from rtnb.experiments.run import Run, load_run, plan
 from rtnb.experiments.statistics import CONFIDENCE, Values, difference, estimate, holm, more_runs
 
@@ -65,7 +65,9 @@ class Result:
         """Name -> settings."""
         self.graders: dict[str, str] = self.manifest["graders"]
         """Name -> note, such as "not validated" of a judge."""
-        self.cases = cases(map(_readable, self.manifest["cases"]))
+        kept = self.manifest["cases"]
+        users = [one["user"] if isinstance(one["user"], list) else str(one["user"]) for one in kept]
+        self.cases = [Case(**{**one, "tools": (), "user": user}) for one, user in zip(kept, users, strict=True)]
         """The cases, without their tools."""
         planned = plan(self.cases, list(self.variants), self.manifest["repeats"], seed=0, folder=self.path)
         self.n_planned = len(planned)
@@ -84,10 +86,9 @@ class Result:
         """Return a row per run: case, variant, repeat, its grades, usd, seconds, retries, error."""
         import pandas as pd
 
-        facts = ("usd", "seconds", "retries", "error")
         rows = [
             {"case": run.case.id, "variant": run.variant, "repeat": run.repeat, **run.grades}
-            | {name: getattr(run, name) for name in facts}
+            | {name: getattr(run, name) for name in ("usd", "seconds", "retries", "error")}
             for run in self.runs
         ]
         return pd.DataFrame(rows)
@@ -177,9 +178,8 @@ class Result:
             Of the random order.
         """
         known = [*self.variants, *(one.id for one in self.cases)]
-        for name in (*variants, *([] if case is None else [case])):
-            if name not in known:
-                raise CaseError(f"{name!r} is not in this result; there are: {', '.join(known)}")
+        if unknown := {*variants, case or known[0]}.difference(known):
+            raise CaseError(f"{unknown.pop()!r} is not in this result; there are: {', '.join(known)}")
         runs = [run for run in self.runs if run.variant in (variants or self.variants) and case in (None, run.case.id)]
         runs = [run for run in runs if run.trace_file]
         if blind:
@@ -260,15 +260,10 @@ def to_wav(run: Run) -> bytes:
 
 
 def _player(run: Run) -> str:
-    if not any(answer["audio_ms"] for answer in run.answers):
+    if not run.is_spoken:
         return f"<blockquote>{escape(run.text)}</blockquote>"
     data = base64.b64encode(to_wav(run)).decode("ascii")
     return f'<audio controls preload=none src="data:audio/wav;base64,{data}"></audio>'
-
-
-def _readable(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a case of a manifest readable without the functions and callers that only have their names there."""
-    return {**case, "tools": [], "user": case["user"] if isinstance(case["user"], list) else str(case["user"])}
 
 
 def _number(value: Any) -> str:

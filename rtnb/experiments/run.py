@@ -58,6 +58,11 @@ class Run:
         """The kept conversation: to hear, search and replay."""
         return Trace(self.folder / self.trace_file)
 
+    @property
+    def is_spoken(self) -> bool:
+        """Whether there is an answer to hear."""
+        return bool(self.trace_file) and any(answer["audio_ms"] for answer in self.answers)
+
     def __repr__(self) -> str:
         state = f"failed: {self.error}" if self.error else f"{len(self.answers)} answers"
         return f"<Run {self.case.id!r}, {self.variant!r}, repeat {self.repeat}: {state}>"

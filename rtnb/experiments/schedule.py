@@ -38,7 +38,6 @@ from rtnb.targets import connect
 MAX_RETRIES: Final = 2
 """Most repetitions of a run whose connection failed (chosen)."""
 _SIMULATED: Final = {"rtnb-simulator": Price(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)}  # a budget holds there, too
-_Order = Callable[[], Coroutine[Any, Any, Run]]
 
 
 async def experiment(
@@ -118,11 +117,8 @@ async def experiment(
     planned = plan(made, list(variants), repeats, seed=seed, folder=path)
     prices = None if budget is None else budget.prices
     async with opened_voice(voice, made if executor is None else ()) as opened:
-        waiting: list[_Order] = [
-            partial(hold, run, target, variants[run.variant], seed, opened, prices)
-            for run in reversed(planned)
-            if not run.file.exists()
-        ]
+        new = [run for run in reversed(planned) if not run.file.exists()]
+        waiting = [partial(hold, run, target, variants[run.variant], seed, opened, prices) for run in new]
         with tqdm(total=len(planned), desc="runs", disable=not progress) as bar:
             work = _Work(graders, budget, executor, on_run, bar)
             for run in planned:
@@ -160,16 +156,15 @@ async def hold(run: Run, target: Any, settings: Mapping[str, Any], seed: int, vo
             if not log and not isinstance(error, TransportError):
                 raise  # a setting that every run would be refused
             problem = error
-        facts = read_facts(log, prices) | {"trace_file": path.name, "retries": retries}
-        if not isinstance(problem, TransportError):
+        facts = read_facts(log, prices)
+        refused = isinstance(problem, ConnectError) and 400 <= (problem.status or 0) < 500  # it would be again
+        if not isinstance(problem, TransportError) or refused or retries == MAX_RETRIES:
             break
         lost_usd += facts["usd"] or 0.0
-        facts = {"usd": 0.0, "retries": retries}
-        if isinstance(problem, ConnectError) and 400 <= (problem.status or 0) < 500:
-            break  # refused: it would be again
     facts["usd"] = None if facts["usd"] is None else facts["usd"] + lost_usd
     shown = "" if problem is None else redact(str(problem) or type(problem).__name__)
-    return replace(run, **facts, error=shown, seconds=monotonic() - begun)
+    facts |= {"trace_file": path.name if path.exists() else "", "retries": retries, "seconds": monotonic() - begun}
+    return replace(run, **facts, error=shown)
 
 
 def read_facts(rows: Iterable[LogRow], prices: Mapping[str, Price] | None) -> dict[str, Any]:
@@ -217,22 +212,20 @@ def read_facts(rows: Iterable[LogRow], prices: Mapping[str, Price] | None) -> di
 class _Work:
     """What completed runs have in common: graders, money spent so far, and progress."""
 
-    def __init__(self, graders: Sequence[Grader], budget: Budget | None, executor: Any, on_run: Any, bar: Any) -> None:
-        self._graders, self._executor, self._on_run, self._bar = graders, executor, on_run, bar
+    def __init__(self, graders: Sequence[Grader], budget: Budget | None, pool: Any, on_run: Any, bar: Any) -> None:
+        self._graders, self._pool, self._on_run, self._bar = graders, pool, on_run, bar
         self._limit = None if budget is None else budget.usd
         self._usd = self._dearest = 0.0
         self._n_running = 0
 
-    async def take(self, waiting: list[_Order], *, most: float = inf) -> None:
+    async def take(self, waiting: list[Any], *, most: float = inf) -> None:
         """Carry out orders for runs, the last one first, while one more fits into the budget."""
         while waiting and self._fits() and most > 0:
             most, order = most - 1, waiting.pop()
             self._n_running += 1
             try:
-                if self._executor is None:
-                    run = await order()
-                else:
-                    run = await asyncio.wrap_future(self._executor.submit(_in_process, order))
+                work = order() if self._pool is None else asyncio.wrap_future(self._pool.submit(_in_process, order))
+                run = await work
                 await asyncio.to_thread(save_run, run)  # before the graders, which may fail
                 await self.finish(run)
             except Exception:  # a mistake in a grader: others that run are paid for, so they end and are kept
@@ -261,7 +254,7 @@ class _Work:
         self._bar.update()
 
 
-def _in_process(order: _Order) -> Run:
+def _in_process(order: Callable[[], Coroutine[Any, Any, Run]]) -> Run:
     return asyncio.run(order())
 
 

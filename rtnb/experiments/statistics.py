@@ -106,14 +106,15 @@ def sign_flip_p(pairs: npt.NDArray[np.float64], *, seed: int = 0) -> float:
     >>> sign_flip_p(np.array([0.2, 0.4, 0.1, 0.3, 0.2]))
     0.0625
     """
-    n = len(pairs)
-    if not n or not np.any(pairs):
+    if not np.any(pairs):
         return 1.0
-    if n <= 13:  # all of them
+    n, exact = len(pairs), len(pairs) <= 13
+    if exact:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float(np.mean(np.abs(signs @ pairs) >= abs(pairs.sum()) - 1e-9))
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (_FLIPS, n))
-    return float((1 + np.sum(np.abs(signs @ pairs) >= abs(pairs.sum()) - 1e-9)) / (_FLIPS + 1))
+    else:
+        signs = np.random.default_rng(seed).choice((-1.0, 1.0), (_FLIPS, n))
+    as_large = np.abs(signs @ pairs) >= abs(pairs.sum()) - 1e-9
+    return float(as_large.mean() if exact else (1 + as_large.sum()) / (_FLIPS + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -124,11 +125,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    adjusted, most = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        most = max(most, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = most
-    return adjusted
+    order, n = np.argsort(p_values), len(p_values)
+    adjusted = np.maximum.accumulate((n - np.arange(n)) * np.sort(p_values))
+    return [min(1.0, float(p)) for p in adjusted[np.argsort(order)]]
 
 
 def more_runs(found: Difference, *, n_comparisons: int = 1) -> int | None:
