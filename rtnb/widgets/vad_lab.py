@@ -32,8 +32,8 @@ from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
 from rtnb.audio.decimate import min_max
 from rtnb.client import Session
 from rtnb.errors import AudioError, RtnbError
-from rtnb.experiments.calibration import probe
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.tuning.calibration import probe
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
 from rtnb.widgets._base import Widget, bundle, format_error, styles
 from rtnb.widgets.channel import shared_channel

@@ -9,10 +9,10 @@ from typing import Any
 
 from rtnb.errors import RtnbError
 from rtnb.experiments.command import TARGET_HELP, target_of
-from rtnb.experiments.replaying import replay
 from rtnb.experiments.run import json_or_text
 from rtnb.trace import Trace
 from rtnb.trace.comparison import compare
+from rtnb.tuning.replaying import replay
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
