@@ -61,7 +61,8 @@ class Case:
     id : str
         Name of the case: letters, digits, ``-``, ``_`` and ``.``; a file is named after it.
     user : str, mapping, sequence of them, or Persona
-        The user's turns in order (see `Turn`), or a caller that a chat model plays.
+        The user's turns in order (see `Turn`), or a caller: an object whose ``await next_turn(said)`` returns the next
+        `Turn`, None at the end; `said` holds (role, text) of each message so far.
     tools : sequence of functions or tool definitions
         Tools of the model in this case, besides those of the variant.
     expect : mapping

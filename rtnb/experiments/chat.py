@@ -117,15 +117,15 @@ class Persona:
     patience: int = 6
     speak: bool = True
 
-    async def next_turn(self, heard: Sequence[tuple[str, str]]) -> Turn | None:
+    async def next_turn(self, said: Sequence[tuple[str, str]]) -> Turn | None:
         """Ask the chat model for the next turn; None where it hangs up or patience ends."""
-        if sum(role == "user" for role, _ in heard) >= self.patience:
+        if sum(role == "user" for role, _ in said) >= self.patience:
             return None
         roles = {"user": "assistant", "assistant": "user"}  # the persona is the other side
         parts = {"Goal": self.goal, "You know": self.facts, "Style": self.style}
         brief = "\n".join([_BRIEF, *(f"{name}: {text}" for name, text in parts.items() if text)])
         messages = [{"role": "system", "content": brief}]
-        messages += [{"role": roles[role], "content": text} for role, text in heard if role in roles]
+        messages += [{"role": roles[role], "content": text} for role, text in said if role in roles]
         if len(messages) == 1:
             messages.append({"role": "user", "content": "(The call is connected. You speak first.)"})
         words = (await self.chat.answer(messages)).strip()

@@ -18,7 +18,7 @@ from rtnb.trace import Trace
 
 @dataclass(frozen=True)
 class Run:
-    """One conversation of a case under a variant: what graders get. Until it was held it has no `answers`."""
+    """Conversation of a case under a variant: graders get it. It has no `answers` until it was held."""
 
     case: Case
     variant: str
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def file(self) -> Path:
-        """Its facts and grades; a number stands for the variant. The trace lies beside it."""
+        """File of facts and grades; a number stands for the variant. The trace lies beside it."""
         return self.folder / f"{self.case.id}-{zlib.crc32(self.variant.encode()):08x}-{self.repeat}.json"
 
     @property
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def is_spoken(self) -> bool:
-        """Whether there is an answer to hear."""
+        """True where there is an answer to play."""
         return bool(self.trace_file) and any(answer["audio_ms"] for answer in self.answers)
 
     def __repr__(self) -> str:

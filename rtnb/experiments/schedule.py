@@ -210,7 +210,7 @@ def read_facts(rows: Iterable[LogRow], prices: Mapping[str, Price] | None) -> di
 
 
 class _Work:
-    """What completed runs have in common: graders, money spent so far, and progress."""
+    """Queue of runs: their graders, the money spent so far, and the progress."""
 
     def __init__(self, graders: Sequence[Grader], budget: Budget | None, pool: Any, on_run: Any, bar: Any) -> None:
         self._graders, self._pool, self._on_run, self._bar = graders, pool, on_run, bar
