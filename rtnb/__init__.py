@@ -109,13 +109,14 @@ if TYPE_CHECKING:  # for editors and mypy only: with `__all__` at run time help(
         RtnbError,
         ServiceError,
     )
-    from rtnb.experiments import Case, Result, calibrate, cases, experiment, graders, grid, replay
+    from rtnb.experiments import Case, Result, cases, experiment, graders, grid
     from rtnb.protocol import SemanticVad, ServerVad
     from rtnb.simulator import Simulator
     from rtnb.targets import connect
     from rtnb.trace import Trace, compare
     from rtnb.trace.trace import interaction
     from rtnb.transport import Azure, Custom, OpenAI
+    from rtnb.tuning import calibrate, replay
     from rtnb.widgets import EventInspector, Microphone, Playground, PromptLab, VadLab, WebRTCPeer, inspect
 
     __all__ = ["AudioError", "AuthenticationError", "Azure", "Budget", "BudgetExceeded", "ConnectError"]
@@ -135,7 +136,7 @@ _NAMES = {
     "rtnb.analysis": "Recording migrate overlap_lab plot_arrivals plot_deltas plot_pareto plot_sweep plot_turns "
     "recommend sweep",
     "rtnb.client": "Budget EventLog Response Session",
-    "rtnb.experiments": "Case Result calibrate cases experiment graders grid replay",
+    "rtnb.experiments": "Case Result cases experiment graders grid",
     "rtnb.errors": "AudioError AuthenticationError BudgetExceeded ConnectError ConnectionClosed "
     "RateLimited RequestTimeout ResponseFailed RtnbError ServiceError",
     "rtnb.protocol": "SemanticVad ServerVad",
@@ -144,6 +145,7 @@ _NAMES = {
     "rtnb.trace": "Trace compare",
     "rtnb.trace.trace": "interaction",
     "rtnb.transport": "Azure Custom OpenAI",
+    "rtnb.tuning": "calibrate replay",
     "rtnb.widgets": "EventInspector Microphone Playground PromptLab VadLab WebRTCPeer inspect",
 }
 """Public names by the module that holds them; those of "rtnb" are modules."""

@@ -27,7 +27,7 @@ from rtnb.errors import RtnbError
 _ELSEWHERE = {
     "verify": ("rtnb.verify.command", "check a service against the documented protocol"),
     "experiment": ("rtnb.experiments.command", "compare variants of a prompt on cases, from a file"),
-    "trace": ("rtnb.experiments.trace_command", "show, export, replay or compare recorded sessions"),
+    "trace": ("rtnb.tuning.trace_command", "show, export, replay or compare recorded sessions"),
 }
 """Commands whose options and work are in a module that is loaded only for them: the module and the help."""
 

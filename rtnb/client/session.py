@@ -440,10 +440,10 @@ class Session:
 
         Returns
         -------
-        rtnb.experiments.OverlapSettings
+        rtnb.tuning.OverlapSettings
             Sends two updates for each spoken response; its ``aclose`` ends that.
         """
-        return import_module("rtnb.experiments").OverlapSettings(self, listening=listening, speaking=speaking)
+        return import_module("rtnb.tuning").OverlapSettings(self, listening=listening, speaking=speaking)
 
     # --- events -------------------------------------------------------------------------------------------------------
 

@@ -1,17 +1,13 @@
-"""Sessions that measure: prompt experiments, replay of recorded sessions, calibration of turn detection."""
+"""Prompt experiments: cases × variants × repeats against a service, graded, with statistics that respect repeats."""
 
 from rtnb.experiments import graders
-from rtnb.experiments.calibration import Probe, calibrate, probe
-from rtnb.experiments.callers import Persona
 from rtnb.experiments.case import Case, Turn, cases, grid
-from rtnb.experiments.chat import ChatModel
-from rtnb.experiments.judge import Judge
-from rtnb.experiments.overlap import OverlapSettings
+from rtnb.experiments.chat import ChatModel, Judge, Persona
+from rtnb.experiments.conversation import case_of
 from rtnb.experiments.preference import BlindPairs, Preference
-from rtnb.experiments.replaying import replay
 from rtnb.experiments.result import Result
 from rtnb.experiments.run import Run
 from rtnb.experiments.schedule import experiment
 
-__all__ = ["BlindPairs", "Case", "ChatModel", "Judge", "OverlapSettings", "Persona", "Preference", "Probe", "Result"]
-__all__ += ["Run", "Turn", "calibrate", "cases", "experiment", "graders", "grid", "probe", "replay"]
+__all__ = ["BlindPairs", "Case", "ChatModel", "Judge", "Persona", "Preference", "Result", "Run", "Turn"]
+__all__ += ["case_of", "cases", "experiment", "graders", "grid"]

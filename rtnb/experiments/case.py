@@ -7,10 +7,13 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
+
+import yaml
 
 from rtnb.errors import CaseError
 
@@ -33,7 +36,7 @@ class Turn:
     interrupt: bool = False
     """True speaks while the answer plays; the caller does not wait for its end."""
     at_word: str = ""
-    """With `interrupt`: speak at this word of the answer, in place of `after_ms`."""
+    """With `interrupt`: `after_ms` counts from this word of the answer."""
     kind: str = "speech"
     """``speech``, or ``backchannel`` or ``noise``, which expect no answer."""
 
@@ -48,18 +51,6 @@ class Turn:
         if not isinstance(self.after_ms, int) or not 0 <= self.after_ms <= 60_000:
             raise CaseError(f"after_ms is {self.after_ms!r}; allowed: whole milliseconds, 0 to 60000")
 
-    @classmethod
-    def of(cls, value: Any) -> Turn:
-        """Make a turn from a text, from its fields, or from a turn."""
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, str):
-            return cls(text=value)
-        if isinstance(value, Mapping):
-            check_names(value, [f.name for f in fields(cls)], "turn")
-            return cls(**value)
-        raise CaseError(f"a turn is a {type(value).__name__}; allowed: a text, or fields such as say and after_ms")
-
 
 @dataclass(frozen=True)
 class Case:
@@ -70,7 +61,8 @@ class Case:
     id : str
         Name of the case: letters, digits, ``-``, ``_`` and ``.``; a file is named after it.
     user : str, mapping, sequence of them, or Persona
-        The user's turns in order (see `Turn`), or a caller that a chat model plays.
+        The user's turns in order (see `Turn`), or a caller: an object whose ``await next_turn(said)`` returns the next
+        `Turn`, None at the end; `said` holds (role, text) of each message so far.
     tools : sequence of functions or tool definitions
         Tools of the model in this case, besides those of the variant.
     expect : mapping
@@ -86,26 +78,41 @@ class Case:
     (Turn(text='My train is late.', say='', audio='', after_ms=0, interrupt=False, at_word='', kind='speech'),)
     """
 
-    id: str
-    user: Any
+    id: str = ""
+    user: Any = ()
     tools: Sequence[Any] = ()
     expect: Mapping[str, Any] = field(default_factory=dict)
     tags: Sequence[str] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]{1,80}", str(self.id)) or str(self.id).startswith("."):
+        if not re.fullmatch(r"[\w-][\w.-]{0,79}", str(self.id)):
             raise CaseError(f"id is {self.id!r}; allowed: 1 to 80 letters, digits, - _ . and no dot in front")
+        for name, kind in (("expect", Mapping), ("values", Mapping), ("tags", Sequence), ("tools", Sequence)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise CaseError(f"{name} is {value!r}, a {type(value).__name__}; a {kind.__name__.lower()} is needed")
         object.__setattr__(self, "id", str(self.id))
-        if not hasattr(self.user, "next_turn"):
-            given = self.user if isinstance(self.user, list | tuple) else [self.user]
-            turns = tuple(map(Turn.of, given))
-            if not turns:
-                raise CaseError(f"case {self.id!r}: user is empty; give at least one turn")
-            if turns[0].interrupt:
-                raise CaseError(f"case {self.id!r}: turn 1 interrupts, but there is no answer yet")
-            object.__setattr__(self, "user", turns)
         object.__setattr__(self, "tags", (self.tags,) if isinstance(self.tags, str) else tuple(self.tags))
+        if hasattr(self.user, "next_turn"):
+            return
+        given = self.user if isinstance(self.user, list | tuple) else [self.user]
+        turns = tuple(_made(Turn, turn, text=turn) for turn in given)
+        if not turns:
+            raise CaseError(f"case {self.id!r}: user is empty; give at least one turn")
+        if turns[0].interrupt:
+            raise CaseError(f"case {self.id!r}: turn 1 interrupts, but there is no answer yet")
+        object.__setattr__(self, "user", turns)
+
+
+def _made(kind: Any, value: Any, **of_text: Any) -> Any:
+    """Make a turn or a case from its fields; those of a text are `of_text`."""
+    if isinstance(value, kind):
+        return value
+    given, name = of_text if isinstance(value, str) else value, kind.__name__.lower()
+    if not isinstance(given, Mapping):
+        raise CaseError(f"a {name} is a {type(value).__name__}; allowed: a text, or fields")
+    check_names(given, [f.name for f in fields(kind)], name)
+    return kind(**given)
 
 
 def cases(source: str | os.PathLike[str] | Iterable[Any]) -> list[Case]:
@@ -128,21 +135,23 @@ def cases(source: str | os.PathLike[str] | Iterable[Any]) -> list[Case]:
     >>> [case.id for case in cases(["Hello!", {"id": "late", "user": "My train is late."}])]
     ['1', 'late']
     """
-    if isinstance(source, str | os.PathLike):
-        made = list(_of_file(Path(source)))
-    else:
-        made = [(f"case {n}", value) for n, value in enumerate(source, 1)]
+    values: Any = source
+    path = Path(values) if isinstance(source, str | os.PathLike) else None
+    made = _of_file(path) if path else ((f"case {number}", value) for number, value in enumerate(values, 1))
     found: dict[str, Case] = {}
     for number, (where, value) in enumerate(made, 1):
         try:
-            case = _case(value, number)
-        except (CaseError, TypeError) as error:
+            case = _made(Case, value, id=str(number), user=value)
+        except CaseError as error:
             raise CaseError(f"{where}: {error}") from error
         if case.id in found:
             raise CaseError(f"{where}: the id {case.id!r} is there already; give each case its own")
+        if path and isinstance(case.user, tuple):
+            near = [replace(turn, audio=str(path.parent / turn.audio)) if turn.audio else turn for turn in case.user]
+            case = replace(case, user=tuple(near))
         found[case.id] = case
     if not found:
-        raise CaseError(f"no cases in {os.fspath(source) if isinstance(source, str | os.PathLike) else 'the list'}")
+        raise CaseError("there are no cases; give at least one")
     return list(found.values())
 
 
@@ -158,7 +167,7 @@ def grid(**settings: Sequence[Any]) -> dict[str, dict[str, Any]]:
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             raise CaseError(f"{name} is {values!r}; give a list of values")
     rows = [dict(zip(settings, row, strict=True)) for row in itertools.product(*settings.values())]
-    return {", ".join(f"{name}={_short(value)}" for name, value in row.items()): row for row in rows}
+    return {", ".join(f"{name}={shorten(str(value), 24)}" for name, value in row.items()): row for row in rows}
 
 
 def fill(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,114 +186,53 @@ def fill(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
     'Greet Ada. Answer {"ok": true}.'
     """
     text = settings.get("instructions")
-    if not isinstance(text, str) or "{" not in text:
+    if not isinstance(text, str):
         return dict(settings)
 
     def put(match: re.Match[str]) -> str:
-        if match[0] in ("{{", "}}"):
-            return match[0][0]
-        if match[1] not in values:
-            has = ", ".join(values) or "none"
-            raise CaseError(f"the instructions have the placeholder {match[0]}, the case has the values: {has}")
-        return str(values[match[1]])
+        return str(values[match[1]]) if match[1] else match[0][0]
 
-    return {**settings, "instructions": re.sub(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}", put, text)}
+    try:
+        return {**settings, "instructions": re.sub(r"\{\{|\}\}|\{([A-Za-z_]\w*)\}", put, text)}
+    except KeyError as error:
+        name, has = error.args[0], ", ".join(values) or "none"
+        raise CaseError(f"the instructions have the placeholder {{{name}}}, the case has the values: {has}") from None
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
-    text = _read(path)
+    """Yield the line of each case of a file, and its fields."""
+    values = read_data(path)
     if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines())
-        if not {"id", "user"} <= set(reader.fieldnames or ()):
-            raise CaseError(f"{path}, line 1: columns {reader.fieldnames}; id and user are needed")
-        yield from ((f"{path}, line {reader.line_num}", _of_row(row)) for row in reader)
+        yield from ((f"{path}, line {line}", _of_row(row)) for line, row in values)
         return
-    read: Callable[[str, Path], list[tuple[int, Any]]] = _json if path.suffix.lower() == ".json" else _yaml
-    yield from ((f"{path}, line {line}", _near(value, path.parent)) for line, value in read(text, path))
+    if not isinstance(values, list):
+        raise CaseError(f"{path}: a list of cases is needed, each with id and user")
+    text = path.read_text(encoding="utf-8-sig").replace("\t", " ")  # but for tabs, JSON is YAML
+    nodes: Any = yaml.compose(text, yaml.SafeLoader)
+    yield from ((f"{path}, line {node.start_mark.line + 1}", v) for node, v in zip(nodes.value, values, strict=True))
 
 
 def _of_row(row: dict[Any, Any]) -> dict[str, Any]:
     if None in row or None in row.values():
         raise CaseError(f"the row of {row.get('id')!r} has another number of columns than line 1")
-    case: dict[str, Any] = {"id": row["id"], "user": row["user"], "tags": row.get("tags", "").split()}
-    names = [name for name in row if name not in case]
-    case["expect"] = {name[7:]: row[name] for name in names if name.startswith("expect.")}
-    case["values"] = {name: row[name] for name in names if not name.startswith("expect.")}
-    return case
+    case = {name: row.pop(name, "") for name in ("id", "user", "tags")}
+    expect = {name.removeprefix("expect."): row.pop(name) for name in list(row) if name.startswith("expect.")}
+    return {**case, "tags": case["tags"].split(), "expect": expect, "values": row}
 
 
-def _json(text: str, path: Path) -> list[tuple[int, Any]]:
+def read_data(path: Path) -> Any:
+    """Return what a YAML or JSON file holds, or the rows of a CSV file with their lines; an error names the line."""
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise CaseError(f"{path}, line {error.lineno}: {error.msg}") from error
-    return [(text[: text.find(f'"{v.get("id")}"')].count("\n") + 1, v) for v in _list(values, path)]
-
-
-def _yaml(text: str, path: Path) -> list[tuple[int, Any]]:
-    import yaml
-
-    values = _list(read_yaml(path, text), path)
-    node: Any = yaml.compose(text, yaml.SafeLoader)
-    return [(part.start_mark.line + 1, value) for part, value in zip(node.value, values, strict=True)]
-
-
-def read_yaml(path: Path, text: str | None = None) -> Any:
-    """Return what a YAML file holds; an error names the line."""
-    import yaml
-
-    try:
-        return yaml.safe_load(_read(path) if text is None else text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise CaseError(f"{path}{where}: {getattr(error, 'problem', None) or error}") from error
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaseError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _list(values: Any, path: Path) -> list[dict[str, Any]]:
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise CaseError(f"{path}: a list of cases is needed, each with id and user")
-    return values
-
-
-def _near(value: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve the audio files of a case beside its file."""
-    turns = value.get("user")
-    for turn in turns if isinstance(turns, list) else [turns]:
-        if isinstance(turn, dict) and isinstance(turn.get("audio"), str):
-            turn["audio"] = str(folder / turn["audio"])
-    return value
-
-
-def _case(value: Any, number: int) -> Case:
-    if isinstance(value, Case):
-        return value
-    if isinstance(value, str):
-        return Case(str(number), user=value)
-    if not isinstance(value, Mapping):
-        raise CaseError(f"a {type(value).__name__}; allowed: a Case, a text, or fields such as id and user")
-    check_names(value, [f.name for f in fields(Case)], "case")
-    if "id" not in value or "user" not in value:
-        raise CaseError(f"{'id' if 'id' not in value else 'user'} is missing; a case has id and user")
-    for name, kind in (("expect", Mapping), ("values", Mapping), ("tags", list | tuple | str), ("tools", list | tuple)):
-        if name in value and not isinstance(value[name], kind):
-            raise CaseError(f"{name} is {value[name]!r}, a {type(value[name]).__name__}")
-    return Case(**value)
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            reader = csv.DictReader(text.splitlines())
+            return [(reader.line_num, row) for row in reader]
+        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CaseError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
 def check_names(value: Mapping[str, Any], allowed: Sequence[str], kind: str) -> None:
     wrong = [name for name in value if name not in allowed]
     if wrong:
         raise CaseError(f"unknown field {wrong[0]!r} in the {kind}; allowed: {', '.join(allowed)}")
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 24 else f"{text[:23]}…"

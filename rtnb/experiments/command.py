@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,26 +21,33 @@ from xml.etree import ElementTree
 from rtnb.analysis.cost import Budget
 from rtnb.errors import CaseError
 from rtnb.experiments import graders
-from rtnb.experiments.case import check_names, read_yaml
+from rtnb.experiments.case import check_names, read_data
 from rtnb.experiments.result import Result
 from rtnb.experiments.schedule import experiment
 from rtnb.transport import Azure, OpenAI
 
 _FIELDS = ("cases", "variants", "repeats", "graders", "thresholds", "seed")
+_TARGETS = {"azure": Azure.from_env, "openai": OpenAI}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the sub-command and its options to the parser of the command."""
-    action = parser.add_subparsers(dest="action", metavar="action", required=True)
-    add = action.add_parser(
-        "run", help="run an experiment; exit code 1: a threshold or the plan was missed"
-    ).add_argument
+    about = "run an experiment; exit code 1: a threshold or the plan was missed"
+    actions = parser.add_subparsers(dest="action", metavar="action", required=True)
+    add = actions.add_parser("run", help=about).add_argument
     add("file", metavar="FILE.yaml", help="cases, variants, graders, repeats, thresholds")
-    add("--target", default="sim", help='"sim", a ws:// address, "azure" (from the environment), or "openai"')
+    add("--target", default="sim", help=TARGET_HELP)
     add("--budget-usd", type=float, metavar="USD", help="no run begins that would exceed it")
     add("--folder", metavar="DIR", help="keep the runs here, and go on with those that are there")
     add("--junit", metavar="FILE.xml", help="write the thresholds as tests")
-    add("--html", metavar="FILE.html", help="write the result as a page")
+
+
+TARGET_HELP = '"sim", a ws:// address, "azure" (from the environment), or "openai"'
+
+
+def target_of(name: str) -> Any:
+    """Return the target that an argument names."""
+    return _TARGETS[name]() if name in _TARGETS else name  # type: ignore[operator]
 
 
 def run(options: Any) -> int:
@@ -61,71 +69,60 @@ def run(options: Any) -> int:
         The file is wrong: names the field and what is allowed.
     """
     path = Path(options.file)
-    plan = read_yaml(path)
+    plan = read_data(path)
     if not isinstance(plan, dict):
         raise CaseError(f"{path}: fields are needed: {', '.join(_FIELDS)}")
     check_names(plan, _FIELDS, "experiment")
-    given = plan.get("cases", ())
-    targets: Any = {"azure": Azure.from_env, "openai": OpenAI}
+    cases, thresholds = plan.pop("cases", ()), plan.pop("thresholds", {})
+    plan["graders"] = [_grader(one) for one in plan.get("graders", ())]
     result = asyncio.run(
         experiment(
-            targets[options.target]() if options.target in targets else options.target,
-            path.parent / given if isinstance(given, str) else given,
-            plan.get("variants", {}),
-            repeats=plan.get("repeats", 5),
-            graders=[_grader(one) for one in plan.get("graders", ())],
-            seed=plan.get("seed", 0),
-            budget=None if options.budget_usd is None else Budget(usd=options.budget_usd),
+            target_of(options.target),
+            path.parent / cases if isinstance(cases, str) else cases,
+            **{"variants": {}, **plan},
+            budget=Budget(usd=options.budget_usd),
             folder=options.folder,
         )
     )
-    failures = missed(result, plan.get("thresholds", {}))
+    checked = check(result, thresholds)
+    failures = [failure for *_, failure in checked if failure]
     print(result, result.table.to_string(index=False), *failures, sep="\n")
-    if options.html:
-        result.to_html(options.html)
     if options.junit:
-        write_junit(options.junit, result, plan.get("thresholds", {}))
+        write_junit(options.junit, checked)
     return 1 if failures or len(result.runs) < result.n_planned else 0
 
 
-def missed(result: Result, thresholds: dict[str, float]) -> list[str]:
-    """Return a line for every threshold that does not hold."""
-    unknown = [name for name in thresholds if name not in result.graders]
-    if unknown:
-        raise CaseError(f"threshold of {unknown[0]!r}, which is no grader; there are: {', '.join(result.graders)}")
-    rows = result.table.to_dict("records")
-    return [
-        f"{row['grader']}, {row['variant']}: {row['estimate']:.3g}, at least {thresholds[row['grader']]:g} is needed"
-        for row in rows
-        if row["grader"] in thresholds and not row["estimate"] >= thresholds[row["grader"]]
-    ]
+def check(result: Result, thresholds: dict[str, float]) -> list[tuple[str, str, str]]:
+    """Return grader, variant, and why it is below its threshold (empty where it is not), for each threshold."""
+    for name in thresholds:
+        if name not in result.graders:
+            raise CaseError(f"threshold of {name!r}, which is no grader; there are: {', '.join(result.graders)}")
+    checked = []
+    row: Any
+    for row in result.table.itertuples():
+        if (least := thresholds.get(row.grader)) is not None:
+            missed = f"{row.grader}, {row.variant}: {row.estimate:.3g}, at least {least:g} is needed"
+            checked.append((row.grader, row.variant, "" if row.estimate >= least else missed))
+    return checked
 
 
-def write_junit(path: str, result: Result, thresholds: dict[str, float]) -> None:
-    """Write the thresholds as tests in JUnit's XML, one per grader and variant."""
-    suite = ElementTree.Element("testsuite", name="rtnb experiment")
-    failures = missed(result, thresholds)
-    for row in result.table.to_dict("records"):
-        if row["grader"] in thresholds:
-            test = ElementTree.SubElement(suite, "testcase", classname=str(row["variant"]), name=str(row["grader"]))
-            for line in failures:
-                if line.startswith(f"{row['grader']}, {row['variant']}: "):
-                    ElementTree.SubElement(test, "failure", message=line)
-    suite.set("tests", str(len(suite)))
-    suite.set("failures", str(len(failures)))
+def write_junit(path: str, checked: Sequence[tuple[str, str, str]]) -> None:
+    """Write checked thresholds as tests in JUnit's XML."""
+    n_failures = sum(bool(failure) for *_, failure in checked)
+    suite = ElementTree.Element("testsuite", name="rtnb experiment", tests=str(len(checked)), failures=str(n_failures))
+    for grader, variant, failure in checked:
+        test = ElementTree.SubElement(suite, "testcase", classname=variant, name=grader)
+        if failure:
+            ElementTree.SubElement(test, "failure", message=failure)
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
 
 
-def _grader(one: Any) -> graders.Grader:
+def _grader(one: Any) -> Any:
     """Make a ready grader from its name, or from its name and arguments."""
-    name, arguments = next(iter(one.items())) if isinstance(one, dict) and len(one) == 1 else (one, None)
-    found = getattr(graders, str(name), None) if name in graders.READY else None
-    if found is None:
+    name, given = next(iter(one.items())) if isinstance(one, dict) and len(one) == 1 else (one, [])
+    if name not in graders.READY:
         raise CaseError(f"grader {one!r} is not known; allowed: {', '.join(graders.READY)}")
+    found: Any = getattr(graders, name)
     if name in graders.MEASURES:
-        made: graders.Grader = found
-    elif isinstance(arguments, dict):
-        made = found(**arguments)
-    else:
-        made = found(*(arguments if isinstance(arguments, list) else [] if arguments is None else [arguments]))
-    return made
+        return found
+    return found(**given) if isinstance(given, dict) else found(*(given if isinstance(given, list) else [given]))

@@ -24,13 +24,13 @@ from rtnb.experiments.run import Run
 Grade: TypeAlias = bool | float | None
 Grader: TypeAlias = Callable[[Run], Any]
 
+MEASURES: Final = ("n_words", "first_audio_ms", "usd", "n_interrupted")
+"""Ready graders; the others of `READY` are functions that make one."""
 READY: Final = (
     "contains", "matches", "never_says", "max_words", "language", "json_schema", "called", "faster_than",
-    "n_words", "first_audio_ms", "usd", "n_interrupted", "spoken_word_error_rate", "pronounces",
+    "spoken_word_error_rate", "pronounces", *MEASURES,
 )  # fmt: skip
-"""Names of the ready graders."""
-MEASURES: Final = ("n_words", "first_audio_ms", "usd", "n_interrupted")
-"""Those that are graders themselves; the others are functions that make one."""
+"""Names of everything in this module that grades."""
 
 _FUNCTION_WORDS: Final = {
     "de": "der die das und ist nicht ein eine ich sie wir zu den mit es auf für von dem sich haben",
@@ -45,33 +45,30 @@ _FUNCTION_WORDS: Final = {
 
 
 async def grade(run: Run, graders: Sequence[Grader]) -> tuple[dict[str, Grade], dict[str, Any]]:
-    """Apply graders to a run; return grades and evidence by their names. A run without an answer has the grade None."""
+    """Apply graders to a run; return grades and evidence by their names. A run that failed has the grade None."""
     grades: dict[str, Grade] = {}
     evidence: dict[str, Any] = {}
     for grader in graders:
-        name = name_of(grader)
-        if run.error and not run.answers:
-            grades[name] = None
-            continue
+        name, found = name_of(grader), None
         try:
-            found = grader(run)
-            if inspect.isawaitable(found):
-                found = await found
+            if not run.error:
+                found = grader(run)
+                found = await found if inspect.isawaitable(found) else found
         except (ServiceError, TransportError) as error:  # of a judge: graded when the experiment goes on
             evidence[name] = f"not graded: {error}"
             continue
         if isinstance(found, Mapping):
             evidence[name] = found.get("evidence")
             found = found.get("grade")
-        if found is not None and not isinstance(found, bool | int | float):
+        if not isinstance(found, bool | int | float | None):
             raise CaseError(f"grader {name} returned {found!r}; allowed: bool, number, None, or a dict with 'grade'")
         grades[name] = found
     return grades, evidence
 
 
-def name_of(grader: Grader) -> str:
+def name_of(grader: Any) -> str:
     """Return the name of a grader, which heads its column."""
-    name = getattr(grader, "__name__", "") or type(grader).__name__
+    name = getattr(grader, "name", None) or getattr(grader, "__name__", type(grader).__name__)
     if name == "<lambda>":
         raise CaseError("a lambda has no name for its column; write a function with def, or set __name__")
     return str(name)
@@ -113,15 +110,20 @@ def never_says(*texts: str) -> Grader:
 
 def max_words(count: int) -> Grader:
     """Grade whether no answer has more words."""
-    return _named(
-        f"max_words({count})", lambda run: max((len(words(a["text"])) for a in run.answers), default=0) <= count
-    )
+
+    def grader(run: Run) -> Grade:
+        return all(len(words(answer["text"])) <= count for answer in run.answers)
+
+    return _named(f"max_words({count})", grader)
 
 
 def n_words(run: Run) -> Grade:
     """Measure the words per answer."""
-    counts = [len(words(answer["text"])) for answer in run.answers]
-    return sum(counts) / len(counts) if counts else None
+    return _mean([len(words(answer["text"])) for answer in run.answers])
+
+
+def _mean(values: Sequence[float]) -> Grade:
+    return sum(values) / len(values) if values else None
 
 
 def language(code: str) -> Grader:
@@ -194,18 +196,20 @@ def called(name: str, **arguments: Any) -> Grader:
 # --- time and money ---------------------------------------------------------------------------------------------------
 
 
+def _first_audio_ms(run: Run) -> list[float]:
+    return [answer["first_audio_ms"] for answer in run.answers if answer.get("first_audio_ms") is not None]
+
+
 def first_audio_ms(run: Run) -> Grade:
     """Measure the time from the end of the user's turn to the first audio, ms, mean of the answers."""
-    found = [a["first_audio_ms"] for a in run.answers if a.get("first_audio_ms") is not None]
-    return sum(found) / len(found) if found else None
+    return _mean(_first_audio_ms(run))
 
 
 def faster_than(limit_ms: float) -> Grader:
     """Grade whether every answer begins within a time, ms."""
 
     def grader(run: Run) -> Grade:
-        found = [a["first_audio_ms"] for a in run.answers if a.get("first_audio_ms") is not None]
-        return max(found) <= limit_ms if found else None
+        return max(found) <= limit_ms if (found := _first_audio_ms(run)) else None
 
     return _named(f"faster_than({limit_ms:g})", grader)
 

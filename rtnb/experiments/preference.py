@@ -11,49 +11,39 @@ from rtnb.analysis.intervals import clopper_pearson
 from rtnb.errors import CaseError
 from rtnb.experiments.result import Result
 from rtnb.experiments.run import Run
-from rtnb.experiments.statistics import CONFIDENCE, Values, estimate
+from rtnb.experiments.statistics import CONFIDENCE, Estimate, Values, estimate
 
 CHOICES: Final = ("first", "second", "neither")
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Outcome of the votes; an interval is NaN where there are fewer than two cases, or no decided vote."""
+    """Outcome of the votes."""
 
     a: str
     b: str
-    n_cases: int
-    n_votes: int
-    share: float
+    share: Estimate
     """Share of votes for `b`, mean over cases; "neither" counts as half a vote."""
-    low: float
-    high: float
-    """95 % interval of `share`, over cases."""
     n_decided: int
     n_first: int
     """Decided votes for the answer that was heard first: half of them where the order has no influence."""
-    first_low: float
-    first_high: float
-    """95 % interval of ``n_first / n_decided`` (Clopper-Pearson)."""
+
+    @property
+    def first_interval(self) -> tuple[float, float]:
+        """95 % interval of ``n_first / n_decided`` (Clopper-Pearson)."""
+        return clopper_pearson(self.n_first, self.n_decided, confidence=CONFIDENCE)
 
     def __str__(self) -> str:
-        if not self.n_votes:
+        share, (low, high) = self.share, self.first_interval
+        if not share.n_runs:
             return "No votes yet."
-        votes, cases = (
-            f"{n} {word}{'' if n == 1 else 's'}" for n, word in ((self.n_votes, "vote"), (self.n_cases, "case"))
+        interval = f"{share.low:.0%} to {share.high:.0%}" if share.n_cases > 1 else "interval not shown: one case"
+        shown = "" if share.low > 0.5 or share.high < 0.5 else "not "
+        return (
+            f"{self.b} is preferred in {share.estimate:.0%} of the votes ({interval}); a preference is {shown}shown. "
+            f"Votes: {share.n_runs}, cases: {share.n_cases}. The first answer was chosen in {self.n_first} of "
+            f"{self.n_decided} ({low:.0%} to {high:.0%}; 50% without position bias)."
         )
-        text = f"{votes} on {cases}: {self.b} is preferred in {100 * self.share:.0f} %"
-        text += f" ({_span(self.low, self.high)})" if self.n_cases > 1 else " (interval not shown: one case)"
-        shown = self.n_cases > 1 and not self.low <= 0.5 <= self.high
-        text += ", which is shown. " if shown else "; a preference is not shown. "
-        if not self.n_decided:
-            return text
-        first = f"The first answer was chosen in {self.n_first} of {self.n_decided}"
-        return f"{text}{first} ({_span(self.first_low, self.first_high)}; 50 % without position bias)."
-
-
-def _span(low: float, high: float) -> str:
-    return f"{100 * low:.0f} to {100 * high:.0f} %"
 
 
 class BlindPairs:
@@ -79,8 +69,7 @@ class BlindPairs:
     def __init__(self, result: Result, a: str, b: str, *, seed: int = 0) -> None:
         self.a, self.b = a, b
         chance = random.Random(seed)
-        spoken = [run for run in result.runs if run.trace_file and any(answer["audio_ms"] for answer in run.answers)]
-        found = {(run.variant, run.case.id, run.repeat): run for run in spoken}
+        found = {(run.variant, run.case.id, run.repeat): run for run in result.runs if run.is_spoken}
         self.pairs = [
             tuple(chance.sample((run, found[b, case, repeat]), 2))
             for (variant, case, repeat), run in found.items()
@@ -93,8 +82,7 @@ class BlindPairs:
             )
         chance.shuffle(self.pairs)
         self._file = result.path / "votes.jsonl"
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        kept = [json.loads(line) for line in lines]
+        kept = map(json.loads, self._file.read_text(encoding="utf-8").splitlines()) if self._file.exists() else ()
         self.votes: list[dict[str, Any]] = [vote for vote in kept if {vote["first"], vote["second"]} == {a, b}]
         """Of each vote: case, repeat, the variants heard first and second, better ("first", "second" or "neither")."""
 
@@ -124,10 +112,5 @@ class BlindPairs:
         for vote in self.votes:
             points = 0.5 if vote["better"] == "neither" else float(vote[vote["better"]] == self.b)
             values.setdefault(vote["case"], []).append(points)
-        found = estimate(values, share=True)
         decided = [vote["better"] for vote in self.votes if vote["better"] != "neither"]
-        n_first = decided.count("first")
-        ends = clopper_pearson(n_first, len(decided), confidence=CONFIDENCE) if decided else (float("nan"),) * 2
-        return Preference(
-            self.a, self.b, found.n_cases, found.n_runs, found.mean, found.low, found.high, len(decided), n_first, *ends
-        )
+        return Preference(self.a, self.b, estimate(values, share=True), len(decided), decided.count("first"))

@@ -1,55 +1,24 @@
-"""Runs of an experiment: a conversation of a case under a variant, its facts, and its files."""
+"""Runs of an experiment: their order, facts and files."""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import monotonic
-from typing import Any, Final
+from typing import Any
 
-from rtnb.analysis.cost import PRICES, CostMeter, Price
-from rtnb.analysis.latency import LatencyMeter
-from rtnb.client.log import Formats, LogRow
-from rtnb.errors import CaseError, ConnectError, RtnbError, TransportError
-from rtnb.experiments.callers import converse, opened_voice
-from rtnb.experiments.case import Case, fill
-from rtnb.protocol import events
-from rtnb.redaction import redact
-from rtnb.targets import connect
+from rtnb.errors import CaseError
+from rtnb.experiments.case import Case
 from rtnb.trace import Trace
-
-MAX_RETRIES: Final = 2
-"""Most repetitions of a run whose connection failed (chosen)."""
-_SIMULATED: Final = {"rtnb-simulator": Price(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)}  # a budget holds there, too
-
-
-@dataclass(frozen=True)
-class Job:
-    """Order for one run; it can be sent to another process where the target can."""
-
-    target: Any
-    case: Case
-    variant: str
-    repeat: int
-    settings: Mapping[str, Any]
-    folder: Path
-    seed: int
-    voice: Any = "auto"
-    prices: Mapping[str, Price] | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of its files: case, repeat, and a number that stands for the variant."""
-        return _name(self.case, self.variant, self.repeat)
 
 
 @dataclass(frozen=True)
 class Run:
-    """Outcome of one run: what graders get."""
+    """Conversation of a case under a variant: graders get it. It has no `answers` until it was held."""
 
     case: Case
     variant: str
@@ -75,6 +44,11 @@ class Run:
     """Grader -> reasons that it gave."""
 
     @property
+    def file(self) -> Path:
+        """File of facts and grades; a number stands for the variant. The trace lies beside it."""
+        return self.folder / f"{self.case.id}-{zlib.crc32(self.variant.encode()):08x}-{self.repeat}.json"
+
+    @property
     def text(self) -> str:
         """Everything the model said or wrote."""
         return "\n".join(answer["text"] for answer in self.answers)
@@ -84,125 +58,35 @@ class Run:
         """The kept conversation: to hear, search and replay."""
         return Trace(self.folder / self.trace_file)
 
+    @property
+    def is_spoken(self) -> bool:
+        """True where there is an answer to play."""
+        return bool(self.trace_file) and any(answer["audio_ms"] for answer in self.answers)
+
     def __repr__(self) -> str:
         state = f"failed: {self.error}" if self.error else f"{len(self.answers)} answers"
         return f"<Run {self.case.id!r}, {self.variant!r}, repeat {self.repeat}: {state}>"
 
 
-def _name(case: Case, variant: str, repeat: int) -> str:
-    return f"{case.id}-{zlib.crc32(variant.encode()):08x}-{repeat}"
+def plan(cases: Sequence[Case], variants: Sequence[str], repeats: int, *, seed: int, folder: Path) -> list[Run]:
+    """Return every run in its order: blocks of one case, with its variants in random order.
 
-
-async def run_job(job: Job) -> Run:
-    """Hold one conversation, keep its trace, and return its facts; failures of the service are facts, too.
-
-    A connection that fails is opened again, at most `MAX_RETRIES` times; nothing else is repeated.
+    Examples
+    --------
+    >>> [run.variant for run in plan([Case("x", "Hi")], ["a", "b"], 3, seed=1, folder=Path())]
+    ['a', 'b', 'b', 'a', 'b', 'a']
     """
-    lost_usd = 0.0
-    for retries in range(MAX_RETRIES + 1):
-        rows: list[LogRow] = []
-        try:
-            run = await _converse(job, rows)
-            return replace(run, retries=retries, usd=None if run.usd is None else run.usd + lost_usd)
-        except TransportError as error:
-            lost_usd += read_facts(rows, prices=job.prices)["usd"] or 0.0
-            failed = Run(
-                job.case, job.variant, job.repeat, job.folder, usd=lost_usd, retries=retries, error=redact(str(error))
-            )
-            if isinstance(error, ConnectError) and error.status is not None and 400 <= error.status < 500:
-                break  # refused: it would be again
-    return failed
+    chance = random.Random(seed)
+    blocks = [(case, repeat) for repeat in range(repeats) for case in chance.sample(cases, len(cases))]
+    return [Run(case, name, n, folder) for case, n in blocks for name in chance.sample(variants, len(variants))]
 
 
-async def _converse(job: Job, rows: list[LogRow]) -> Run:
-    """Hold the conversation; `rows` gets its log, also where its connection fails."""
-    settings = fill(job.settings, job.case.values)
-    if job.case.tools:
-        settings["tools"] = [*settings.get("tools", ()), *job.case.tools]
-    if job.target == "sim":
-        settings.setdefault("seed", _seed(job))
-    path = job.folder / f"{job.name}.rtnb"
-    path.unlink(missing_ok=True)
-    begun, error = monotonic(), ""
-    async with opened_voice(job.voice, [job.case]) as voice, connect(job.target, trace=path, **settings) as session:
-        try:
-            await converse(session, job.case, voice)
-        except TransportError:
-            raise
-        except (RtnbError, TimeoutError) as raised:
-            error = redact(str(raised) or type(raised).__name__)
-        finally:
-            rows += session.log
-    facts = read_facts(rows, prices=job.prices)
-    return Run(
-        job.case, job.variant, job.repeat, job.folder, **facts,
-        seconds=monotonic() - begun, error=error, trace_file=path.name,
-    )  # fmt: skip
-
-
-def _seed(job: Job) -> int:
-    """Return a seed for each run, which does not depend on the runs before."""
-    return zlib.crc32(f"{job.seed}/{job.name}".encode())
-
-
-def read_facts(rows: Iterable[LogRow], *, prices: Mapping[str, Price] | None = None) -> dict[str, Any]:
-    """Return what graders need of a log: answers, user, calls, usd."""
-    latency, formats, cost = LatencyMeter(), Formats(), CostMeter(prices={**PRICES, **_SIMULATED, **(prices or {})})
-    cut: set[str] = set()
-    answers: dict[str, dict[str, Any]] = {}
-    user: dict[str, str] = {}
-    calls: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        latency.feed((row,))
-        cost.feed((row,))
-        audio_ms = formats.audio_ms(row)
-        match event := row.event:
-            case events.ConversationItemCreate() | events.ConversationItemAdded():
-                _read_item(event.item, user, calls)
-            case events.ConversationItemInputAudioTranscriptionCompleted():
-                user[event.item_id] = event.transcript
-            case events.ResponseOutputAudioDelta():
-                answers.setdefault(event.response_id, {"audio_ms": 0.0})["audio_ms"] += audio_ms
-            case events.ConversationItemTruncated():
-                cut.add(event.item_id)
-            case events.ResponseDone(response=response):
-                items = response.output or ()
-                for item in items:
-                    _read_item(item, user, calls)
-                answer = answers.setdefault(response.id, {"audio_ms": 0.0})
-                answer |= {"text": "\n".join(filter(None, map(_text, items))), "status": response.status}
-                answer["items"] = [item.id for item in items]
-    for turn in latency.turns:
-        if turn.response_id in answers:
-            answers[turn.response_id] |= {"kind": turn.kind, "first_audio_ms": turn.ms("first audio")}
-    done = [answer for answer in answers.values() if "text" in answer]
-    for answer in done:
-        answer["interrupted"] = answer["status"] == "cancelled" or not cut.isdisjoint(answer.pop("items"))
-    return {
-        "answers": done,
-        "user": list(user.values()),
-        "calls": list(calls.values()),
-        "usd": None if cost.unknown else cost.usd,
-    }
-
-
-def _read_item(item: Any, user: dict[str, str], calls: dict[str, dict[str, Any]]) -> None:
-    if item.type == "message" and item.role == "user":
-        user.setdefault(item.id, _text(item))
-    elif item.type == "function_call" and item.call_id:
-        try:
-            arguments = json.loads(item.arguments or "{}")
-        except ValueError:
-            arguments = item.arguments
-        calls.setdefault(item.call_id, {"name": item.name, "arguments": arguments, "output": None})
-        if item.arguments:
-            calls[item.call_id]["arguments"] = arguments
-    elif item.type == "function_call_output" and item.call_id in calls:
-        calls[item.call_id]["output"] = item.output
-
-
-def _text(item: Any) -> str:
-    return " ".join(part.transcript or part.text or "" for part in item.content or ())
+def json_or_text(text: str) -> Any:
+    """Return what JSON stands for; a text that is no JSON as it is."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -210,23 +94,21 @@ def _text(item: Any) -> str:
 
 def save_run(run: Run) -> None:
     """Write the facts and grades of a run; the file appears at once and whole, so a killed process leaves none."""
-    kept = {f.name: getattr(run, f.name) for f in fields(run) if f.name not in ("case", "folder")}
-    path = run.folder / f"{_name(run.case, run.variant, run.repeat)}.json"
-    part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps({"case": run.case.id, **kept}, default=str, ensure_ascii=False), encoding="utf-8")
-    os.replace(part, path)
+    kept = {name: value for name, value in vars(run).items() if name not in ("case", "folder")}
+    part = run.file.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(kept, default=str, ensure_ascii=False), encoding="utf-8")
+    os.replace(part, run.file)
 
 
-def load_run(path: Path, cases: Mapping[str, Case]) -> Run:
-    """Read a run that `save_run` wrote.
+def load_run(run: Run) -> Run:
+    """Return a run with the facts and grades that `save_run` wrote.
 
     Raises
     ------
     CaseError
-        The file is none of a run, or its case is unknown.
+        The file is none of a run.
     """
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return Run(case=cases[kept.pop("case")], folder=path.parent, **kept)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CaseError(f"{path} is not the file of a run: {error}") from error
+        return replace(run, **json.loads(run.file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CaseError(f"{run.file} is not the file of a run: {error}") from error

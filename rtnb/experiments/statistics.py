@@ -42,20 +42,15 @@ class Estimate:
 
     n_cases: int
     n_runs: int
-    mean: float
+    estimate: float
     low: float
     high: float
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Estimate):
     """Paired difference b - a over the cases that both variants have."""
 
-    n_cases: int
-    n_runs: int
-    difference: float
-    low: float
-    high: float
     p: float
     """Two-sided, for this comparison alone."""
     deviation: float
@@ -77,13 +72,12 @@ def estimate(values: Values, *, share: bool, seed: int = 0) -> Estimate:
     Examples
     --------
     >>> found = estimate({"a": [1, 1], "b": [1, 0], "c": [1, 1], "d": [0, 0]}, share=True)
-    >>> found.n_cases, found.n_runs, found.mean
+    >>> found.n_cases, found.n_runs, found.estimate
     (4, 8, 0.625)
     """
     means = np.array([np.mean(grades) for grades in values.values()])
     n_runs = sum(map(len, values.values()))
-    low, high = _interval(means, pseudo=(0.0, 1.0) if share else (), seed=seed)
-    return Estimate(len(means), n_runs, float(means.mean()) if len(means) else nan, low, high)
+    return Estimate(len(means), n_runs, *_mean_and_interval(means, pseudo=(0.0, 1.0) if share else (), seed=seed))
 
 
 def difference(a: Values, b: Values, *, share: bool, seed: int = 0) -> Difference:
@@ -92,17 +86,16 @@ def difference(a: Values, b: Values, *, share: bool, seed: int = 0) -> Differenc
     Examples
     --------
     >>> found = difference({"x": [0, 0], "y": [0, 1]}, {"x": [1, 1], "y": [1, 1], "z": [1]}, share=True)
-    >>> found.n_cases, found.n_runs, found.difference, round(found.p, 2)
+    >>> found.n_cases, found.n_runs, found.estimate, round(found.p, 2)
     (2, 8, 0.75, 0.5)
     """
     cases = [case for case in a if case in b]
     pairs = np.array([np.mean(b[case]) - np.mean(a[case]) for case in cases])
     n_runs = sum(len(a[case]) + len(b[case]) for case in cases)
     step = len(cases) * 2 / max(1, n_runs)  # the smallest difference that a case can have
-    low, high = _interval(pairs, pseudo=(-step, step) if share else (), seed=seed)
+    found = _mean_and_interval(pairs, pseudo=(-step, step) if share else (), seed=seed)
     deviation = float(pairs.std(ddof=1)) if len(pairs) > 1 else nan
-    mean = float(pairs.mean()) if len(pairs) else nan
-    return Difference(len(cases), n_runs, mean, low, high, sign_flip_p(pairs, seed=seed), deviation)
+    return Difference(len(pairs), n_runs, *found, sign_flip_p(pairs, seed=seed), deviation)
 
 
 def sign_flip_p(pairs: npt.NDArray[np.float64], *, seed: int = 0) -> float:
@@ -113,14 +106,15 @@ def sign_flip_p(pairs: npt.NDArray[np.float64], *, seed: int = 0) -> float:
     >>> sign_flip_p(np.array([0.2, 0.4, 0.1, 0.3, 0.2]))
     0.0625
     """
-    n = len(pairs)
-    if not n or not np.any(pairs):
+    if not np.any(pairs):
         return 1.0
-    if n <= 13:  # all of them
+    n, exact = len(pairs), len(pairs) <= 13
+    if exact:
         signs = 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        return float(np.mean(np.abs(signs @ pairs) >= abs(pairs.sum()) - 1e-9))
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (_FLIPS, n))
-    return float((1 + np.sum(np.abs(signs @ pairs) >= abs(pairs.sum()) - 1e-9)) / (_FLIPS + 1))
+    else:
+        signs = np.random.default_rng(seed).choice((-1.0, 1.0), (_FLIPS, n))
+    as_large = np.abs(signs @ pairs) >= abs(pairs.sum()) - 1e-9
+    return float(as_large.mean() if exact else (1 + as_large.sum()) / (_FLIPS + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -131,32 +125,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    adjusted, most = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        most = max(most, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = most
-    return adjusted
+    order, n = np.argsort(p_values), len(p_values)
+    adjusted = np.maximum.accumulate((n - np.arange(n)) * np.sort(p_values))
+    return [min(1.0, float(p)) for p in adjusted[np.argsort(order)]]
 
 
-def more_cases(found: Difference, *, n_comparisons: int = 1) -> int | None:
-    """Return about how many more cases would show a difference of the observed size, None where none was observed.
+def more_runs(found: Difference, *, n_comparisons: int = 1) -> int | None:
+    """Return about how many more runs, of more cases, would show the observed difference; None without one.
 
     With probability `POWER`, by the normal approximation. The observed size is uncertain itself, so this is a guide.
     """
-    if not (found.difference and found.deviation > 0):  # NaN of a single case, too
+    if not (found.estimate and found.deviation > 0):  # NaN of a single case, too
         return None
     z = _NORMAL.inv_cdf(1 - (1 - CONFIDENCE) / 2 / n_comparisons) + _NORMAL.inv_cdf(POWER)
-    needed = ceil((z * found.deviation / abs(found.difference)) ** 2 + z * z / 4)  # the second term: t instead of z
-    return max(1, needed - found.n_cases)
+    needed = ceil((z * found.deviation / abs(found.estimate)) ** 2 + z * z / 4)  # the second term: t instead of z
+    return max(1, needed - found.n_cases) * round(found.n_runs / found.n_cases)
 
 
-def _interval(means: npt.NDArray[np.float64], *, pseudo: tuple[float, ...], seed: int) -> tuple[float, float]:
+def _mean_and_interval(
+    means: npt.NDArray[np.float64], *, pseudo: tuple[float, ...], seed: int
+) -> tuple[float, float, float]:
     if len(means) < 2:
-        return nan, nan
+        return float(means[0]) if len(means) else nan, nan, nan
     sample = np.append(means, pseudo)
     n = len(sample)
     t = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
     outside = _NORMAL.cdf(-sqrt(n / (n - 1)) * t)
     drawn = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
     low, high = np.quantile(sample[drawn].mean(axis=1), (outside, 1 - outside))
-    return float(low), float(high)
+    return float(means.mean()), float(low), float(high)

@@ -213,7 +213,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
             raise
         finally:
             if (folder / "experiment.json").exists():
-                self._show(Result(folder, cases=list(self._cases.values())))
+                self._show(Result(folder))
             form.set_trait("state", "ready")
         assert self.result is not None
         return self.result
@@ -232,7 +232,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
     def _show(self, result: Result) -> None:
         self.result = result
         self.form.status = result.line
-        self.outcome.tables = [[heads, [[str(cell) for cell in row] for row in rows]] for heads, rows in result.texts()]
+        self.outcome.tables = [[list(table), table.to_numpy().tolist()] for table in result.texts()]
         try:
             self._pairs = BlindPairs(result, *self.form.names)
         except CaseError:  # typed answers, or none of both: there is nothing to hear

@@ -21,7 +21,7 @@ import pandas as pd
 import traitlets
 
 from rtnb._loop import shared_loop
-from rtnb.analysis.calibration import TOLERANCE_MS, pair_up
+from rtnb.analysis.calibration import TOLERANCE_MS, Observed, pair_up
 from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
 from rtnb.analysis.listening import Heard, listen
 from rtnb.analysis.overlaps import Overlap, overlap_lab
@@ -32,8 +32,8 @@ from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
 from rtnb.audio.decimate import min_max
 from rtnb.client import Session
 from rtnb.errors import AudioError, RtnbError
-from rtnb.experiments.calibration import Probe, probe
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
+from rtnb.tuning.calibration import probe
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
 from rtnb.widgets._base import Widget, bundle, format_error, styles
 from rtnb.widgets.channel import shared_channel
@@ -146,7 +146,7 @@ class Bench:
         early = [[ms for ms in stops_ms if start_ms < ms < end_ms] for start_ms, end_ms in spans]
         return [found[0] for found in early if found]
 
-    def compare(self, index: int, setting: ServerVad, observed: Probe, *, until_ms: float) -> dict[str, int]:
+    def compare(self, index: int, setting: ServerVad, observed: Observed, *, until_ms: float) -> dict[str, int]:
         """Compare times that a service reported for the beginning of a recording with those of the local model.
 
         Parameters
@@ -155,7 +155,7 @@ class Bench:
             Position of the recording.
         setting : ServerVad
             Threshold, silence duration and prefix padding that the service used.
-        observed : Probe
+        observed : Observed
             Reported times in ms of the recording: prefix padding and silence included.
         until_ms : float
             Length of the part that the service received.

@@ -12,7 +12,7 @@ import pytest
 import rtnb
 from rtnb import experiments, graders
 from rtnb.errors import CaseError
-from rtnb.experiments.judge import kappa
+from rtnb.experiments.chat import kappa
 from tests.experiments.chat import chat_service
 
 
@@ -79,15 +79,18 @@ async def test_own_graders_sync_async_and_wrong() -> None:
 
 async def test_a_judge_that_cannot_be_reached_leaves_a_run_ungraded() -> None:
     judge = experiments.Judge("Good?", experiments.ChatModel("http://127.0.0.1:9/v1", "m"))
-    grades, evidence = await graders.grade(run("Hi"), [judge, graders.n_words])
-    assert grades == {"n_words": 1.0}, "it is graded when the experiment goes on"
-    assert evidence["judge"].startswith("not graded: the chat model at http://127.0.0.1:9")
+    options: Any = {"repeats": 1, "graders": [judge, graders.n_words], "progress": False}
+    result = await rtnb.experiment("sim", ["Hi"], {"a": {"latency": "fast"}}, **options)
+    (one,) = result.runs
+    assert list(one.grades) == ["n_words"], "it is graded when the experiment goes on"
+    assert one.evidence["judge"].startswith("not graded: the chat model at http://127.0.0.1:9")
 
 
 async def test_a_judge_needs_a_real_quote_and_keeps_its_key(tmp_path: Path) -> None:
     answers = iter(
         [
             '{"evidence": "happy to help", "pass": true}',
+            '{"evidence": "", "pass": true}',
             'Sure! {"evidence": "never said", "pass": true}',
             "no idea",
         ]
@@ -96,10 +99,10 @@ async def test_a_judge_needs_a_real_quote_and_keeps_its_key(tmp_path: Path) -> N
         judge = experiments.Judge(
             "The assistant is friendly.", experiments.ChatModel(url, "m", key="sk-canary-1234567")
         )
-        one = run("I am happy to help!")
+        one = "You: Hi\n\nModel: I am happy to help!"
         assert await judge(one) == {"grade": True, "evidence": "happy to help"}
-        assert (await judge(one))["grade"] is None
-        assert (await judge(one))["grade"] is None
+        for _ in range(3):
+            assert (await judge(one))["grade"] is None
     assert requests[0]["headers"]["Authorization"] == "Bearer sk-canary-1234567"
     assert "canary" not in repr(judge)
     assert judge.note == "not validated"

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rtnb.experiments.statistics import Values, difference, estimate, holm, more_cases, sign_flip_p
+from rtnb.experiments.statistics import Values, difference, estimate, holm, more_runs, sign_flip_p
 
 
 def runs(chances: np.ndarray, n_repeats: int, rng: np.random.Generator) -> Values:
@@ -60,20 +60,20 @@ def test_the_interval_covers_the_difference() -> None:
     assert covered / 300 >= 0.93
 
 
-def test_so_many_more_cases_as_it_says_show_the_difference_in_four_of_five() -> None:
+def test_so_many_more_runs_as_it_says_show_the_difference_in_four_of_five() -> None:
     a = {str(n): [0.0, 0.5] for n in range(40)}
     rng = np.random.default_rng(3)
     pairs = rng.normal(0.1, 0.4, 4000)
     first = {str(n): [0.25 + pairs[n]] for n in range(40)}
     found = difference({n: [0.25] for n in a}, first, share=False)
-    needed = 40 + (more_cases(found) or 0)
-    size = found.difference
+    needed = 40 + (more_runs(found) or 0) // 2
+    size = found.estimate
     shown = 0
     for number in range(200):
         sample = rng.normal(size, found.deviation, needed)
         shown += sign_flip_p(sample, seed=number) <= 0.05
     assert 0.72 <= shown / 200 <= 0.9
-    assert more_cases(difference(a, a, share=True)) is None
+    assert more_runs(difference(a, a, share=True)) is None
 
 
 def test_exact_and_random_signs_agree() -> None:

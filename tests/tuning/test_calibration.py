@@ -12,12 +12,12 @@ import pytest
 import rtnb
 from rtnb.analysis.calibration import Calibration
 from rtnb.errors import AudioError, RtnbError
-from rtnb.experiments.calibration import SETTINGS, calibrate
 from rtnb.protocol import ServerVad
 from rtnb.simulator import Simulator
+from rtnb.tuning.calibration import SETTINGS, calibrate
 from rtnb.vad import VadConstants
 from tests.client.conftest import Joined
-from tests.experiments.clips import clips
+from tests.tuning.clips import clips
 
 Hidden = Mapping[str, Any]
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from rtnb.analysis.calibration import Calibration, Observed, fit_constants
+from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweeping import setting_of
 from rtnb.audio import Audio, codec, ms_to_samples, resample
 from rtnb.client.log import EventLog
@@ -20,35 +21,17 @@ from rtnb.errors import AudioError, LocalProtocolError
 from rtnb.protocol.values import ServerVad
 from rtnb.vad import FRAME_MS
 
-SETTINGS: Final = tuple(
-    ServerVad(threshold=threshold, silence_duration_ms=silence_ms, prefix_padding_ms=prefix_ms)
-    for threshold, silence_ms, prefix_ms in (
-        (0.5, 200, 300),
-        (0.3, 500, 300),
-        (0.7, 200, 160),
-        (0.5, 500, 160),
-        (0.3, 200, 160),
-        (0.7, 500, 300),
-    )
-)
-"""Thresholds, silences and prefixes whose effects can be distinguished; 200 and 500 ms round differently (chosen)."""
+_TRIED = (0.5, 200, 300), (0.3, 500, 300), (0.7, 200, 160), (0.5, 500, 160), (0.3, 200, 160), (0.7, 500, 300)
 _NAMES = ("threshold", "silence_duration_ms", "prefix_padding_ms")
+SETTINGS: Final = tuple(ServerVad(threshold=a, silence_duration_ms=b, prefix_padding_ms=c) for a, b, c in _TRIED)
+"""Thresholds, silences and prefixes whose effects can be distinguished; 200 and 500 ms round differently (chosen)."""
 _GAP_MS = 800
 """Silence after each clip beyond the silence duration: longer than the delay of any start or stop (chosen)."""
 
 
-class Clip(Protocol):
-    """Samples and their rate, as `rtnb.analysis.recordings.Recording` has them."""
-
-    @property
-    def audio(self) -> Audio: ...
-    @property
-    def rate_hz(self) -> int: ...
-
-
 async def calibrate(
     session: Session,
-    recordings: Sequence[Clip],
+    recordings: Sequence[Recording],
     *,
     settings: Sequence[ServerVad] = SETTINGS,
     paced: bool | float = True,
@@ -94,8 +77,6 @@ async def calibrate(
     """
     if not recordings:
         raise AudioError("no recordings to calibrate with").with_hint("Give a few short clips of speech with pauses.")
-    if session.webrtc:
-        raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
     bar = tqdm(settings, desc="settings", disable=not progress)
     stream, observed = await _observe(session, recordings, bar, paced=paced)
     named = _deployment(session) if deployment is None else deployment
@@ -107,9 +88,11 @@ async def calibrate(
 
 
 async def _observe(
-    session: Session, clips: Sequence[Clip], settings: Iterable[ServerVad], *, paced: bool | float
+    session: Session, clips: Sequence[Recording], settings: Iterable[ServerVad], *, paced: bool | float
 ) -> tuple[list[Audio], list[Observed]]:
     """Stream clips under each setting; return the audio and the observed events, and leave the session as it was."""
+    if session.webrtc:
+        raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
     before, first = session.config.turn_detection, session.log.next_number
     stream: list[Audio] = []
     sent = []
@@ -121,60 +104,46 @@ async def _observe(
         if not session.closed:
             await session.update(turn_detection=before)
             await _delete_items(session, first)
-    return stream, _sorted(sent, session.log.since(first))
+    return stream, [_with_events(one, session.log.since(first)) for one in sent]
 
 
 async def _stream(
-    session: Session, clips: Sequence[Clip], setting: ServerVad, stream: list[Audio], *, paced: bool | float
+    session: Session, clips: Sequence[Recording], setting: ServerVad, stream: list[Audio], *, paced: bool | float
 ) -> Observed:
     """Send all clips under one setting; the events of the service are read later."""
-    threshold, silence_ms, prefix_ms = (setting_of(setting, name) for name in _NAMES)
-    asked = ServerVad(
-        threshold=threshold,
-        silence_duration_ms=int(silence_ms),
-        prefix_padding_ms=int(prefix_ms),
-        create_response=False,
-        interrupt_response=False,
-    )
+    values = {name: setting_of(setting, name) for name in _NAMES}
+    asked = ServerVad(**values, create_response=False, interrupt_response=False)
     await session.update(turn_detection=asked)
-    form = session.config.input_format
+    form, wire = session.config.input_format, codec(session.config.input_format.type)
     at_ms = session.state.input_audio_buffer.total_bytes / form.bytes_per_ms
     if not stream:  # earlier audio is not known here: begin with the service's next frame
         await session.input_audio_buffer.append(np.zeros(round(-at_ms % FRAME_MS * form.rate_hz / 1000), np.float32))
         at_ms += -at_ms % FRAME_MS
-    audio = _joined(clips, form.rate_hz, gap_ms=int(silence_ms) + _GAP_MS)
-    wire = codec(form.type)
+    audio, clips_ms = _joined(clips, form.rate_hz, gap_ms=values["silence_duration_ms"] + _GAP_MS)
     stream.append(wire.decode(wire.encode(audio)))  # the audio after the rounding of its format
     await session.say(audio, rate_hz=form.rate_hz, paced=paced, respond=False, trailing_silence_ms=0)
     start_ms = round(at_ms)
     return Observed(
-        threshold=threshold,
-        silence_duration_ms=int(silence_ms),
-        prefix_padding_ms=int(prefix_ms),
+        **values,
         start_ms=start_ms,
         stop_ms=start_ms + len(audio) * 1000 // form.rate_hz,
         starts_ms=(),
         stops_ms=(),
-        clips_ms=_begin(clips, start_ms, gap_ms=int(silence_ms) + _GAP_MS),
+        clips_ms=tuple(round(start_ms + each_ms) for each_ms in clips_ms),
         problems=_differences(asked, session.config.turn_detection),
     )
 
 
-def _joined(clips: Sequence[Clip], rate_hz: int, *, gap_ms: int) -> Audio:
-    """Return silence, then each clip with a gap behind it, at another rate, in whole frames."""
+def _joined(clips: Sequence[Recording], rate_hz: int, *, gap_ms: float) -> tuple[Audio, list[float]]:
+    """Return silence, then each clip with a gap behind it, in whole frames; and where each clip begins, ms."""
     gap = np.zeros(ms_to_samples(gap_ms, rate_hz=rate_hz), np.float32)
-    pieces = [gap]
+    pieces, begins_ms = [gap], []
     for clip in clips:
+        begins_ms.append(sum(map(len, pieces)) * 1000 / rate_hz)
         pieces += [resample(clip.audio, from_rate_hz=clip.rate_hz, to_rate_hz=rate_hz), gap]
     frame = ms_to_samples(FRAME_MS, rate_hz=rate_hz)
     pieces.append(np.zeros(-sum(map(len, pieces)) % frame, np.float32))
-    return np.concatenate(pieces)
-
-
-def _begin(clips: Sequence[Clip], start_ms: int, *, gap_ms: int) -> tuple[int, ...]:
-    """Return where each clip of `_joined` begins, in ms of the stream."""
-    lengths_ms = [gap_ms + len(clip.audio) * 1000 / clip.rate_hz for clip in clips]
-    return tuple(round(start_ms + gap_ms + sum(lengths_ms[:number])) for number in range(len(clips)))
+    return np.concatenate(pieces), begins_ms
 
 
 async def _delete_items(session: Session, first: int) -> None:
@@ -187,28 +156,24 @@ async def _delete_items(session: Session, first: int) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _sorted(sent: Sequence[Observed], log: EventLog) -> list[Observed]:
-    """Return the observed events under the setting in whose audio they lie; there is silence around each."""
-    starts = [row.event.audio_start_ms for row in log.filter("input_audio_buffer.speech_started")]  # type: ignore[attr-defined]
-    stops = [row.event.audio_end_ms for row in log.filter("input_audio_buffer.speech_stopped")]  # type: ignore[attr-defined]
-    return [
-        replace(
-            one,
-            starts_ms=tuple(at for at in starts if one.start_ms <= at + one.prefix_padding_ms < one.stop_ms),
-            stops_ms=tuple(at for at in stops if one.start_ms < at <= one.stop_ms),
-        )
-        for one in sent
-    ]
+def _with_events(sent: Observed, log: EventLog) -> Observed:
+    """Add the starts and stops that lie in its audio; there is silence around them."""
+    started = (row.event for row in log.filter("input_audio_buffer.speech_started"))
+    stopped = (row.event for row in log.filter("input_audio_buffer.speech_stopped"))
+    starts_ms = [event.audio_start_ms for event in started]  # type: ignore[attr-defined]
+    stops_ms = [event.audio_end_ms for event in stopped]  # type: ignore[attr-defined]
+    return replace(
+        sent,
+        starts_ms=tuple(at for at in starts_ms if sent.start_ms <= at + sent.prefix_padding_ms < sent.stop_ms),
+        stops_ms=tuple(at for at in stops_ms if sent.start_ms < at <= sent.stop_ms),
+    )
 
 
 def _differences(asked: ServerVad, effective: Any) -> tuple[str, ...]:
     """Return where the settings in force differ from the requested ones."""
     where = f"threshold {asked.threshold:g}, silence {asked.silence_duration_ms} ms"
-    if not isinstance(effective, ServerVad):
-        return (f"refused without an error: {where}: the effective turn detection is {effective!r}",)
-    names = (*_NAMES, "create_response", "interrupt_response")
-    pairs = [(name, getattr(asked, name), getattr(effective, name)) for name in names]
-    return tuple(f"not as requested: {where}: {name} is {has!r}" for name, want, has in pairs if has != want)
+    pairs = [(name, getattr(effective, name, None)) for name in (*_NAMES, "create_response", "interrupt_response")]
+    return tuple(f"not as requested: {where}: {name} is {has!r}" for name, has in pairs if has != getattr(asked, name))
 
 
 def _deployment(session: Session) -> str:
@@ -221,20 +186,8 @@ def _deployment(session: Session) -> str:
 # --- one setting, one recording ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Events of a service for one recording under one setting; all times in ms of the recording."""
-
-    starts_ms: tuple[int, ...]
-    """`audio_start_ms` of each speech_started: prefix padding included."""
-    stops_ms: tuple[int, ...]
-    """`audio_end_ms` of each speech_stopped: silence included."""
-    problems: tuple[str, ...]
-    """Where the settings in force differ from the requested ones."""
-
-
-async def probe(session: Session, recording: Clip, setting: ServerVad, *, paced: bool | float = True) -> Probe:
-    """Stream a recording to a service under a setting and return the events of its turn detection.
+async def probe(session: Session, recording: Recording, setting: ServerVad, *, paced: bool | float = True) -> Observed:
+    """Stream a recording to a service under a setting; return the starts and stops it reported, in ms of the recording.
 
     The service creates no response. Afterwards the turn detection is as before, and the new items are deleted.
 
@@ -256,9 +209,7 @@ async def probe(session: Session, recording: Clip, setting: ServerVad, *, paced:
     ServiceError
         The service refuses the setting.
     """
-    if session.webrtc:
-        raise LocalProtocolError("over WebRTC no audio can be appended").with_hint("Connect by WebSocket.")
-    _, (observed,) = await _observe(session, [recording], [setting], paced=paced)
-    zero_ms = observed.start_ms + observed.silence_duration_ms + _GAP_MS  # the silence that `_joined` puts first
-    starts_ms, stops_ms = (tuple(at - zero_ms for at in times) for times in (observed.starts_ms, observed.stops_ms))
-    return Probe(starts_ms, stops_ms, observed.problems)
+    _, (found,) = await _observe(session, [recording], [setting], paced=paced)
+    zero_ms = found.clips_ms[0]
+    starts_ms, stops_ms = (tuple(at - zero_ms for at in times) for times in (found.starts_ms, found.stops_ms))
+    return replace(found, starts_ms=starts_ms, stops_ms=stops_ms)
