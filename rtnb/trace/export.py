@@ -104,7 +104,7 @@ def to_textgrid(trace: Any) -> str:
 
 def _stereo(trace: Any) -> Iterator[Any]:
     """Yield both sides in blocks, int16, shape (n_samples, 2): hours of audio do not fit in memory."""
-    silence = Track(None, [], duration_ms=trace.duration_ms)
+    silence = Track(None, (), duration_ms=trace.duration_ms)
     for sides in zip(*(blocks(track or silence) for track in lanes(trace)), strict=True):
         yield np.stack([to_int16(side) for side in sides], axis=1)
 

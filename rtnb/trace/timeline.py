@@ -29,6 +29,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 LANES: Final[tuple[Lane, Lane]] = ("you", "model")
+CARRIERS: Final[dict[type, tuple[Lane, str]]] = {
+    events.InputAudioBufferAppend: ("you", "audio"),
+    events.ResponseOutputAudioDelta: ("model", "delta"),
+}
+"""Side and field of the audio of an event, by its class."""
 
 BIN_MS: Final = 4
 """Duration of one bin of the waveform: 96 samples at 24 kHz, 32 at 8 kHz (chosen)."""
@@ -126,9 +131,10 @@ class Timeline:
         event: Any = row.event
         if (found := self._formats.of(event)) is not None:
             form = codec(found.type)
+            samples = self._samples(row, form)
             if isinstance(event, events.InputAudioBufferAppend):
-                return self._sent_piece(self._decoded(event.audio, form, ""), form, now_ms)
-            return self._received_piece(self._decoded(event.delta, form, event.item_id), form, now_ms, event.item_id)
+                return self._sent_piece(samples, form, now_ms)
+            return self._received_piece(samples, form, now_ms, event.item_id)
         if isinstance(event, events.InputAudioBufferSpeechStarted):
             self._on_speech_started(event, now_ms)
         elif isinstance(event, events.InputAudioBufferSpeechStopped):
@@ -160,7 +166,9 @@ class Timeline:
                 used = max(used, begin + len(samples))
         return np.clip(mixed[:used], -32_768, 32_767).astype(np.int16)
 
-    def _decoded(self, data: bytes, form: Codec, stream: str) -> Samples:
+    def _samples(self, row: LogRow, form: Codec) -> Any:
+        """Return the audio of a row, decoded."""
+        data, stream = audio_of(row.event), getattr(row.event, "item_id", "")
         if form.bytes_per_sample == 1:
             return to_int16(form.decode(data))
         data = self._halves.pop(stream, b"") + data
@@ -261,6 +269,12 @@ class Timeline:
                 last.samples = heard
                 pieces.append(last)
                 break
+
+
+def audio_of(event: Any) -> bytes:
+    """Return the audio of an event of `CARRIERS`, as on the wire."""
+    audio: bytes = getattr(event, CARRIERS[type(event)][1])
+    return audio
 
 
 def _put(table: dict[K, V], key: K, value: V) -> V:

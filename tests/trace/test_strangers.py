@@ -82,7 +82,7 @@ def test_a_size_of_ten_gigabytes_that_is_only_claimed_is_refused(good: Path) -> 
         data[place + at : place + at + 4] = (4_000_000_000).to_bytes(4, "little")
     path = good.with_name("claims.rtnb")
     path.write_bytes(data)
-    with pytest.raises(TraceError, match=r"model\.raw lies outside of the file"):
+    with pytest.raises(TraceError, match="a part of it is missing or damaged"):
         Trace(path)
 
 
@@ -95,7 +95,7 @@ def test_compressed_audio_is_refused(good: Path) -> None:
 def test_a_truncated_file_is_refused(good: Path, share: float) -> None:
     data = good.read_bytes()
     good.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(TraceError, match="it is no zip, or a part of it is missing"):
+    with pytest.raises(TraceError, match="a part of it is missing or damaged"):
         Trace(good)
 
 
@@ -104,7 +104,7 @@ def test_damaged_events_are_refused(good: Path) -> None:
     place = data.index(b"events.jsonl") + 60
     data[place : place + 20] = bytes(20)
     good.write_bytes(data)
-    with pytest.raises(TraceError, match=r"events\.jsonl"):
+    with pytest.raises(TraceError, match=r"event 0 is damaged"):
         _ = Trace(good).turns
 
 
@@ -117,7 +117,7 @@ def test_another_version_is_refused(good: Path, version: object) -> None:
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_manifest_that_is_no_object_is_refused(good: Path, manifest: bytes) -> None:
-    with pytest.raises(TraceError, match=r"manifest\.json cannot be read"):
+    with pytest.raises(TraceError, match="a part of it is missing or damaged"):
         Trace(_changed(good, {"manifest.json": manifest}))
 
 
@@ -130,7 +130,7 @@ def test_a_window_that_is_no_pair_of_times_is_refused(good: Path, window: object
 
 @pytest.mark.parametrize("name", ["manifest.json", "events.jsonl", "user.raw"])
 def test_a_missing_part_is_named(good: Path, name: str) -> None:
-    with pytest.raises(TraceError, match=f"it is a zip without.*{name}"):
+    with pytest.raises(TraceError, match=f"a part of it is missing or damaged.*{name}"):
         _ = Trace(_changed(good, {name: None})).turns
 
 
@@ -147,7 +147,7 @@ def test_a_missing_part_is_named(good: Path, name: str) -> None:
     ],
 )
 def test_a_line_that_is_no_event_is_named(good: Path, line: bytes) -> None:
-    with pytest.raises(TraceError, match=r"line 1|event 0"):
+    with pytest.raises(TraceError, match="event 0 is damaged"):
         _ = Trace(_changed(good, {"events.jsonl": line})).log
 
 
@@ -158,17 +158,16 @@ def test_a_trace_of_years_is_refused(good: Path, seconds: float) -> None:
         _ = Trace(_changed(good, {"events.jsonl": lines})).duration_ms
 
 
-def test_audio_that_the_file_does_not_have_is_silence(good: Path) -> None:
+def test_audio_that_the_file_does_not_have_is_not_there(good: Path) -> None:
     lines = _line(audio_bytes=48_000)
     with Trace(_changed(good, {"events.jsonl": lines})) as trace:
         assert trace.model_audio is not None
-        assert len(trace.model_audio[:]) == 24_000
-        assert trace.model_audio[:2400].all()
-        assert not trace.model_audio[2400:].any()
+        assert len(trace.model_audio[:]) == 2_400
+        assert trace.model_audio[:].all()
 
 
 def test_a_report_of_a_speaker_is_checked(good: Path) -> None:
-    with pytest.raises(TraceError, match=r"event 1 .*item_id"):
+    with pytest.raises(TraceError, match=r"event 1 is damaged .*item_id"):
         _ = Trace(_changed(good, {"events.jsonl": _line() + b'{"played_ms": 1, "monotonic_s": 2}\n'})).heard_audio
 
 
