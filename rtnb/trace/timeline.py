@@ -173,12 +173,12 @@ class Timeline:
             return to_int16(form.decode(data))
         data = self._halves.pop(stream, b"") + data
         if len(data) % 2:
-            _put(self._halves, stream, data[-1:])
+            put(self._halves, stream, data[-1:])
         return np.frombuffer(data, "<i2", count=len(data) // 2)
 
     def _stretch(self, key: str, start_ms: float) -> Stretch:
         """Return the stretch of a key, a new one where there is none; it counts as touched."""
-        stretch = self.touched[key] = self.stretches.get(key) or _put(self.stretches, key, Stretch(start_ms))
+        stretch = self.touched[key] = self.stretches.get(key) or put(self.stretches, key, Stretch(start_ms))
         return stretch
 
     def _kept(self, piece: Piece) -> Piece:
@@ -224,7 +224,7 @@ class Timeline:
             start_ms = free_ms + (least_ms if least_ms > _DRIFT_MS else 0.0)
         if start_ms != free_ms:
             self._late_ms.clear()
-            _put(self._sent, self._sent_ms, start_ms)
+            put(self._sent, self._sent_ms, start_ms)
         self._sent_ms += length_ms
         return self._kept(Piece("you", start_ms, samples, form))
 
@@ -239,7 +239,7 @@ class Timeline:
         speech = self._stretch(f"s{self._n_speech}", self._axis_ms(event.audio_start_ms, now_ms))
         self._n_speech += 1
         if event.item_id:
-            _put(self.items, event.item_id, speech)
+            put(self.items, event.item_id, speech)
 
     # --- received audio -----------------------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class Timeline:
             return None  # it was cut before: this is not played
         start_ms = now_ms if not pieces else max(now_ms, pieces[-1].stop_ms)
         piece = self._kept(Piece("model", start_ms, samples, form, item_id))
-        item = _put(self.items, item_id, self._stretch(f"i{item_id}", start_ms))
+        item = put(self.items, item_id, self._stretch(f"i{item_id}", start_ms))
         item.stop_ms = piece.stop_ms
         item.audio_ms += piece.stop_ms - piece.start_ms
         return piece
@@ -277,7 +277,7 @@ def audio_of(event: Any) -> bytes:
     return audio
 
 
-def _put(table: dict[K, V], key: K, value: V) -> V:
+def put(table: dict[K, V], key: K, value: V) -> V:
     """Set an entry of a table that keeps its newest `MAX_STRETCHES`."""
     table[key] = value
     while len(table) > MAX_STRETCHES:
