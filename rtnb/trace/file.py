@@ -38,8 +38,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, Final, Literal
 
-import numpy as np
-
 from rtnb.client.log import LogRow, safe_text, without_audio
 from rtnb.errors import RemoteProtocolError, TraceError
 from rtnb.protocol import events, wire
@@ -226,7 +224,7 @@ class TraceFile:
                 self._check(info)
             self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
             self.audio = {lane: self._stored(self._zip.getinfo(name)) for lane, name in _RAW.items()}
-            """Bytes of each track: ndarray, uint8, read from the disk where they are used."""
+            """Bytes of each track, read from the disk where they are used."""
             self.manifest = wire.parse(self._zip.read(_MANIFEST).decode())
         except FileNotFoundError as error:
             raise self._error(f"{Path(error.filename).name} is not there") from error
@@ -238,7 +236,7 @@ class TraceFile:
         reason = "no audio was sent or received as events"
         if self.manifest.get("webrtc"):
             reason = "WebRTC: this audio went between the page and the service, past the kernel"
-        sizes = {"user": self.audio["you"].size, "model": self.audio["model"].size, "heard": self.audio["model"].size}
+        sizes = {"user": len(self.audio["you"]), "model": len(self.audio["model"]), "heard": len(self.audio["model"])}
         self.manifest["tracks"] = {name: {"bytes": n} if n else {"missing": reason} for name, n in sizes.items()}
 
     def _check(self, info: zipfile.ZipInfo) -> None:
@@ -250,11 +248,14 @@ class TraceFile:
         if name in _MOST and size > min(_MOST[name], _MOST_RATIO * max(info.compress_size, 10_000)):
             raise self._error(f"{name} would unpack to {size:,} bytes; allowed are {_MOST[name]:,}, packed 100 times")
 
-    def _stored(self, info: zipfile.ZipInfo) -> Any:
+    def _stored(self, info: zipfile.ZipInfo) -> memoryview:
         """Return the bytes of a stored file: it begins behind its local header, which ends with two lengths."""
-        lengths = self._map[info.header_offset + 26 : info.header_offset + 30]
-        start = info.header_offset + 30 + sum(np.frombuffer(lengths, "<u2").tolist())
-        return np.frombuffer(self._map, np.uint8, info.file_size, start)
+        header = self._map[info.header_offset : info.header_offset + 30]
+        start = info.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+        stored = memoryview(self._map)[start : start + info.file_size]
+        if len(stored) < info.file_size:
+            raise zipfile.BadZipFile(f"{info.filename} lies outside of the file")
+        return stored
 
     def _error(self, reason: str) -> TraceError:
         return TraceError(f"Cannot open the trace {self.name}: {reason}.")
@@ -297,7 +298,7 @@ class TraceFile:
         if (kind := registry.get(message["type"])) in CARRIERS and n_bytes and not is_lost:
             lane, field = CARRIERS[kind]
             start, ends[lane] = ends[lane], ends[lane] + n_bytes
-            audio[field] = self.audio[lane][start : ends[lane]].data
+            audio[field] = self.audio[lane][start : ends[lane]]
         if "audio" in audio and message.keys() == {"type", "audio", "event_id"}:  # most events of a long session
             event: Any = events.InputAudioBufferAppend(**audio, event_id=message["event_id"])
         else:

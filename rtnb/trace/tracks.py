@@ -157,7 +157,7 @@ class Track:
         margin = _MARGIN if factor > 1 else 0
         first = max(0, start // factor - margin)
         place = piece.samples[first : -(-stop // factor) + margin]
-        audio = piece.form.decode(self._file.audio[piece.lane][place.start : place.stop].tobytes())
+        audio = piece.form.decode(self._file.audio[piece.lane][place.start : place.stop])
         if factor > 1:
             audio = resample(audio, from_rate_hz=piece.rate_hz, to_rate_hz=RATE_HZ)
         return audio[start - first * factor : stop - first * factor]

