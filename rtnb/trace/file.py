@@ -34,6 +34,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any, Final, Literal
@@ -226,6 +227,7 @@ class TraceFile:
             self.audio = {lane: self._stored(self._zip.getinfo(name)) for lane, name in _RAW.items()}
             """Bytes of each track, read from the disk where they are used."""
             self.manifest = wire.parse(self._zip.read(_MANIFEST).decode())
+            self.start_ms, self.stop_ms = map(float, self.manifest.get("window_ms") or (0.0, inf))
         except FileNotFoundError as error:
             raise self._error(f"{Path(error.filename).name} is not there") from error
         except _DAMAGES as error:
@@ -294,15 +296,18 @@ class TraceFile:
         message, n_bytes, is_lost = line["event"], int(line.get("audio_bytes", 0)), bool(line.get("lost"))
         if not 0 <= n_bytes <= _MOST_AUDIO:
             raise ValueError(f"audio_bytes is {n_bytes}; allowed are {_MOST_AUDIO}")
-        registry, audio = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS, dict[str, Any]()
-        if (kind := registry.get(message["type"])) in CARRIERS and n_bytes and not is_lost:
+        registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
+        kind: Any = registry.get(message["type"])
+        if is_lost or kind not in CARRIERS:
+            event: Any = wire.decode(message, registry=registry)
+        else:
             lane, field = CARRIERS[kind]
             start, ends[lane] = ends[lane], ends[lane] + n_bytes
-            audio[field] = self.audio[lane][start : ends[lane]]
-        if "audio" in audio and message.keys() == {"type", "audio", "event_id"}:  # most events of a long session
-            event: Any = events.InputAudioBufferAppend(**audio, event_id=message["event_id"])
-        else:
-            event = replace(wire.decode(message, registry=registry), **audio)
+            audio: Any = self.audio[lane][start : ends[lane]]
+            if field == "audio" and len(message) == 3:  # most events of a long session
+                event = events.InputAudioBufferAppend(audio=audio, event_id=message["event_id"])
+            else:
+                event = replace(wire.decode(message, registry=registry), **{field: audio})
         times = float(line["monotonic_s"]), float(line["wall_time"])
         return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, n_bytes * is_lost)
 

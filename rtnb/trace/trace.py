@@ -56,10 +56,7 @@ class Trace:
         self._file = TraceFile(source)
         self.manifest: dict[str, Any] = self._file.manifest
         """Facts about the session: version, target, settings over time; ``tracks`` says why a track is missing."""
-        try:
-            self._zero_ms, self._stop_ms = map(float, self.manifest.get("window_ms") or (0.0, inf))
-        except (TypeError, ValueError) as error:
-            raise TraceError(f"Cannot open the trace {self._file.name}: its window_ms is damaged ({error}).") from error
+        self._zero_ms, self._stop_ms = self._file.start_ms, self._file.stop_ms
 
     # --- events -------------------------------------------------------------------------------------------------------
 
