@@ -311,6 +311,11 @@ class TraceFile:
         times = float(line["monotonic_s"]), float(line["wall_time"])
         return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, n_bytes * is_lost)
 
+    def check(self) -> None:
+        """Refuse a file that was cut while it is open: to read beyond its end would end this process."""
+        if os.fstat(self._file.fileno()).st_size < len(self._map):
+            raise self._error("it was cut while it was open")
+
     def release(self) -> None:
         """Take audio that was read out of the memory; it is read from the disk again where it is used."""
         if sys.platform != "win32":

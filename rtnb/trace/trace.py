@@ -66,6 +66,7 @@ class Trace:
 
     def rows(self) -> Iterator[LogRow]:
         """Yield every row, also those that `cut` left out."""
+        self._file.check()
         return iter(self._content[0])
 
     @cached_property
@@ -87,12 +88,12 @@ class Trace:
 
     @property
     def _start_s(self) -> float:
-        return next((row.monotonic_s for row in self.rows()), 0.0)
+        return next((row.monotonic_s for row in self._content[0]), 0.0)
 
     @cached_property
     def _layout(self) -> Layout:
         layout = Layout()
-        for row in self.rows():
+        for row in self._content[0]:
             layout.add(row)
         return layout
 
@@ -128,7 +129,7 @@ class Trace:
     def turns(self) -> list[Entry]:
         """The messages of the conversation, in order, on the clock of the trace."""
         entries = Entries(self._layout)
-        for row in self.rows():
+        for row in self._content[0]:
             entries.add(row)
         turns = [turn for turn in entries.timed() if self._is_inside(turn.start_ms, max(turn.stop_ms, turn.start_ms))]
         for turn in turns:
@@ -180,7 +181,7 @@ class Trace:
     @cached_property
     def settings(self) -> list[tuple[float, SessionConfig]]:
         """Time in ms and settings, each time that the service confirmed them."""
-        confirmed = ((row, row.event) for row in self.rows())
+        confirmed = ((row, row.event) for row in self._content[0])
         return [(self.time_of(row), event.session) for row, event in confirmed if isinstance(event, _CONFIRMED)]
 
     def settings_at(self, t_ms: float) -> SessionConfig:
@@ -201,7 +202,7 @@ class Trace:
     def cost(self) -> CostMeter:
         """Tokens and estimated dollars."""
         meter = CostMeter()
-        meter.feed(row for row in self.rows() if self._is_inside(self._layout.ms(row)))
+        meter.feed(row for row in self._content[0] if self._is_inside(self._layout.ms(row)))
         return meter
 
     # --- copies -------------------------------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ class Track:
     def __getitem__(self, part: slice) -> Audio:
         start, stop, step = part.indices(self._n_samples)
         audio = np.zeros(max(0, stop - start), np.float32)
+        if self._file is not None:
+            self._file.check()
         first = bisect_right(self._placed, start - self._longest - 1, key=lambda one: one[0])
         for begin, end, piece in self._placed[first:]:
             if begin >= stop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -169,6 +170,16 @@ def test_audio_that_the_file_does_not_have_is_not_there(good: Path) -> None:
 def test_a_report_of_a_speaker_is_checked(good: Path) -> None:
     with pytest.raises(TraceError, match=r"event 1 is damaged .*item_id"):
         _ = Trace(_changed(good, {"events.jsonl": _line() + b'{"played_ms": 1, "monotonic_s": 2}\n'})).heard_audio
+
+
+def test_a_file_that_is_cut_while_it_is_open_is_refused(good: Path) -> None:
+    with Trace(good) as trace:
+        track = trace.model_audio
+        assert track is not None
+        os.truncate(good, 100)
+        for read in (lambda: track[:], trace.rows):
+            with pytest.raises(TraceError, match="it was cut while it was open"):
+                read()
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
