@@ -19,7 +19,7 @@ import numpy as np
 
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.audio import Codec, codec
-from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
+from rtnb.client.log import EventLog, Formats, LogRow, short
 from rtnb.errors import AudioError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET, SessionConfig
@@ -91,7 +91,7 @@ class Facts:
 
     def __init__(self, rows: Iterable[LogRow]) -> None:
         self.rows: list[LogRow] = []
-        """Every row, without audio: a trace reads the audio of hours from its file."""
+        """Every row."""
         self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
         """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
         self.appended: list[tuple[Any, float, float, float]] = []
@@ -105,7 +105,6 @@ class Facts:
                 self.latency.feed([row])
             if (form := formats.of(row.event)) is not None:
                 self._add_audio(row, formats.audio_ms(row) or 0.0, codec(form.type))
-            row = row._replace(event=without_audio(row.event)[0])
             self.rows.append(row)
             self._of[type(row.event)].append(row)
 

@@ -65,9 +65,12 @@ class Trace:
         return self._file.read()
 
     def rows(self) -> Iterator[LogRow]:
-        """Yield every row, also those that `cut` left out."""
+        """Yield every row, also those that `cut` left out; audio of earlier ones does not stay in memory."""
         self._file.check()
-        return iter(self._content[0])
+        for row in self._content[0]:
+            yield row
+            if row.number % 1000 == 0:
+                self._file.release()
 
     @cached_property
     def log(self) -> EventLog:
