@@ -154,7 +154,7 @@ class Recording:
         turn_gap_ms: float = TURN_GAP_MS,
         tier: str | None = None,
     ) -> Recording:
-        """Read a WAV file (or, with the package soundfile, FLAC and others) and its labels.
+        """Read a sound file (WAV, FLAC, Ogg or MP3) and its labels.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class Recording:
             Audio or labels that cannot be read.
         """
         path = Path(path)
-        audio, rate_hz = read_audio(path)
+        audio, rate_hz = read_wav(path)
         if labels is None:
             beside = (path.with_suffix(suffix) for suffix in _LABEL_SUFFIXES)
             labels = next((candidate for candidate in beside if candidate.is_file()), None)
@@ -293,34 +293,6 @@ def _grouped(spans: Iterable[Span], *, gap_ms: float) -> list[list[Span]]:
             groups.append([(start, end)])
         end_ms = max(end_ms, end)
     return groups
-
-
-def read_audio(path: str | os.PathLike[str]) -> tuple[Audio, int]:
-    """Read mono audio and its rate: WAV by ourselves, everything else by the package soundfile.
-
-    Raises
-    ------
-    AudioError
-        No audio, or soundfile would be needed and is missing.
-    OSError
-        The file cannot be opened.
-    """
-    path = Path(path)
-    with open(path, "rb") as file:
-        head = file.read(12)
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-        return read_wav(path)
-    try:
-        import soundfile
-    except ImportError as error:
-        raise AudioError(f"{path.name} is no WAV file: reading it needs the package soundfile").with_hint(
-            "pip install soundfile, or convert it: ffmpeg -i INPUT -c:a pcm_s16le OUTPUT.wav"
-        ) from error
-    try:
-        audio, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path.name} cannot be read: {error}") from error
-    return as_audio(audio.mean(axis=1)), int(rate_hz)
 
 
 def _between(busy: Sequence[Span], duration_ms: float) -> list[Span]:

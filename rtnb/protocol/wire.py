@@ -66,7 +66,7 @@ def _plain(value: Any) -> Any:
                 plain[name] = held[name]
         plain.update(value.extra)
         return plain
-    if isinstance(value, bytes):
+    if isinstance(value, bytes | memoryview):
         return binascii.b2a_base64(value, newline=False).decode("ascii")
     if isinstance(value, Mapping):
         return dict(value)

@@ -1,7 +1,7 @@
 """A kept session: its time axis and its conversation, made from the rows of a log. No sockets, no widgets."""
 
 from rtnb.trace.comparison import Comparison, compare
-from rtnb.trace.conversation import Entries, Entry, to_json, to_srt, to_text, to_vtt
+from rtnb.trace.conversation import Entries, Entry, to_srt, to_text, to_vtt
 from rtnb.trace.recorder import keep, save_trace
 from rtnb.trace.rules import Finding, Findings, findings
 from rtnb.trace.timeline import Timeline
@@ -9,4 +9,4 @@ from rtnb.trace.trace import Trace
 from rtnb.trace.tracks import Track
 
 __all__ = ["Comparison", "Entries", "Entry", "Finding", "Findings", "Timeline", "Trace", "Track", "compare"]
-__all__ += ["findings", "keep", "save_trace", "to_json", "to_srt", "to_text", "to_vtt"]
+__all__ += ["findings", "keep", "save_trace", "to_srt", "to_text", "to_vtt"]

@@ -10,10 +10,7 @@ from typing import Any, Final
 from rtnb.client.log import LogRow
 from rtnb.protocol import events
 from rtnb.protocol.values import Item, Response
-from rtnb.trace.timeline import Timeline
-
-MOST_ENTRIES: Final = 5_000
-"""The newest entries are kept, older ones are dropped (chosen: hours of talk)."""
+from rtnb.trace.timeline import Timeline, put
 
 _WORDS_PER_S: Final = 2.5  # of text without audio, for subtitles (about 150 words a minute; chosen)
 
@@ -43,6 +40,8 @@ class Entry:
     """Of an interrupted answer: the share of its audio that was heard, 0 to 1."""
     call_id: str = ""
     """Of a tool call: the service's id of it."""
+    called_ms: float | None = None
+    """Of a tool call without a result: the time at which its arguments were complete."""
     response_id: str = ""
     """Of an answer or a tool call."""
 
@@ -66,7 +65,7 @@ class Entries:
 
     def __init__(self, timeline: Timeline) -> None:
         self.all: dict[str, Entry] = {}
-        """The newest `MOST_ENTRIES`, by the id of their item."""
+        """The newest 3,000, by the id of their item."""
         self._timeline = timeline
         self.changed: dict[str, None] = {}
         """Ids of entries that changed; the view that shows them empties it."""
@@ -75,8 +74,6 @@ class Entries:
         self._now_ms = 0.0
         self._asked_ms: float | None = None
         """Time of the commit or request whose answer has not begun."""
-        self._called_ms: dict[str, float] = {}
-        """Call id -> time at which the arguments of an open tool call were complete."""
 
     def add(self, row: LogRow) -> None:
         """Take one row."""
@@ -129,11 +126,7 @@ class Entries:
 
     def _entry(self, item_id: str, role: str = "assistant") -> Entry:
         if item_id not in self.all:
-            self.all[item_id] = Entry(item_id, role, index=self._number, start_ms=self._now_ms)
-            if len(self.all) > MOST_ENTRIES:
-                oldest = next(iter(self.all))
-                del self.all[oldest]
-                self.changed.pop(oldest, None)
+            put(self.all, item_id, Entry(item_id, role, index=self._number, start_ms=self._now_ms))
         self.changed[item_id] = None
         return self.all[item_id]
 
@@ -172,9 +165,9 @@ class Entries:
         entry = next((one for one in reversed(self.all.values()) if one.call_id == item.call_id), None)
         if entry is None or entry.item_id == item.id:
             return False
-        called_ms = self._called_ms.pop(entry.call_id, None)
-        if called_ms is not None:
-            entry.text, entry.note = f"{entry.text} → {item.output}", f"{self._now_ms - called_ms:.0f} ms"
+        if entry.called_ms is not None:
+            entry.text, entry.note = f"{entry.text} → {item.output}", f"{self._now_ms - entry.called_ms:.0f} ms"
+            entry.called_ms = None
             self._end(entry.item_id, "complete")
         return True
 
@@ -200,16 +193,14 @@ class Entries:
         if isinstance(event, events.ResponseOutputItemAdded):
             return
         if item.type == "function_call" and item.status != "incomplete":
-            self._called_ms[entry.call_id] = self._now_ms
-            while len(self._called_ms) > 100:  # calls that nothing answers
-                del self._called_ms[next(iter(self._called_ms))]
+            entry.called_ms = self._now_ms
         elif entry.status == "in progress":
             self._end(entry.item_id, "interrupted" if item.status == "incomplete" else "complete")
 
     def _on_response_done(self, response: Response) -> None:
         for item in response.output or ():
             entry = self.all.get(item.id or "")
-            if entry is not None and entry.status == "in progress" and entry.call_id not in self._called_ms:
+            if entry is not None and entry.status == "in progress" and entry.called_ms is None:
                 self._end(entry.item_id, "complete" if response.status == "completed" else "interrupted")
 
     def _on_truncate(self, event: events.ConversationItemTruncate) -> None:
@@ -224,7 +215,7 @@ class Entries:
 
     def timed(self, ids: Iterable[str] | None = None) -> list[Entry]:
         """Return entries with their times on the session's axis, in order: those with these ids, or all."""
-        entries = list(self.all.values()) if ids is None else [self.all[one] for one in ids]
+        entries = [self.all[one] for one in (self.all if ids is None else ids) if one in self.all]
         for entry in entries:
             if (audio := self._timeline.items.get(entry.item_id)) is not None:
                 stop_ms = self._timeline.now_ms if audio.stop_ms is None else audio.stop_ms
@@ -302,11 +293,6 @@ def to_vtt(entries: Sequence[Entry]) -> str:
     escaped = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;"}
     cues = "".join(f"{t}\n<v {who}>{text.translate(escaped)}\n\n" for t, who, text in _cues(entries, "."))
     return f"WEBVTT\n\n{cues}"
-
-
-def to_json(entries: Iterable[Entry]) -> str:
-    """Return a list of objects with the fields of `Entry`."""
-    return json.dumps([as_json(entry) for entry in entries], ensure_ascii=False, indent=2)
 
 
 def as_json(entry: Entry) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from soundfile import SoundFile
 
 from rtnb.audio import RATE_HZ
 from rtnb.audio.formats import to_int16
@@ -42,7 +43,9 @@ def export(trace: Any, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     TraceError
-        Another suffix, or a package that is needed for it is missing: the message names it.
+        Another suffix.
+    ImportError
+        ``.parquet`` without the package pyarrow; ``.csv`` holds the same table.
     OSError
         The file cannot be written.
     """
@@ -50,50 +53,43 @@ def export(trace: Any, path: str | os.PathLike[str]) -> Path:
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
         raise TraceError(f"cannot export to {path.suffix or 'a file without suffix'}; allowed: {', '.join(_WRITERS)}")
-    try:
-        write(trace, path)
-    except ImportError as error:
-        raise TraceError(f"{path.suffix} needs another package: {error}").with_hint(
-            "Install pyarrow for .parquet; .csv holds the same table."
-        ) from error
+    write(trace, path)
     return path
 
 
 # --- labels and subtitles ---------------------------------------------------------------------------------------------
 
 
-def _spoken(trace: Any) -> list[Any]:
-    """Return the turns with text that last."""
-    return [turn for turn in trace.turns if turn.text.strip() and turn.stop_ms > turn.start_ms]
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def _spoken(trace: Any) -> list[tuple[str, float, float, str]]:
+    """Return role, start and stop (s) and text, on one line, of the turns with text that last."""
+    rows = [(turn.role, turn.start_ms / 1000, turn.stop_ms / 1000, " ".join(turn.text.split())) for turn in trace.turns]
+    return [(role, start_s, stop_s, text) for role, start_s, stop_s, text in rows if text and stop_s > start_s]
 
 
 def to_audacity(trace: Any) -> str:
     """Return one line per turn: start and stop in seconds, role and text, with tabs between."""
-    return "".join(
-        f"{turn.start_ms / 1000:.6f}\t{turn.stop_ms / 1000:.6f}\t{turn.role}: {_line(turn.text)}\n"
-        for turn in _spoken(trace)
-    )
+    return "".join(f"{start:.6f}\t{stop:.6f}\t{role}: {text}\n" for role, start, stop, text in _spoken(trace))
 
 
 def to_textgrid(trace: Any) -> str:
     """Return a TextGrid with one interval tier per role; where turns of a role overlap, the later one begins later."""
-    roles = dict.fromkeys(turn.role for turn in _spoken(trace))
-    end_s = max([trace.duration_ms, *(turn.stop_ms for turn in _spoken(trace))]) / 1000
-    lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "0", f"{end_s:.6f}", "<exists>"]
-    lines.append(str(len(roles)))
-    for role in roles:
-        intervals, at_s = [], 0.0
-        for turn in (turn for turn in _spoken(trace) if turn.role == role):
-            start_s, stop_s = max(at_s, turn.start_ms / 1000), turn.stop_ms / 1000
-            if stop_s - start_s > 1e-3:
-                quoted = _line(turn.text).replace('"', '""')
-                intervals += [(at_s, start_s, "")] * (start_s > at_s) + [(start_s, stop_s, quoted)]
-                at_s = stop_s
-        intervals += [(at_s, end_s, "")] * (end_s > at_s)
+    spoken = _spoken(trace)
+    end_s = max([trace.duration_ms / 1000, *(stop_s for _, _, stop_s, _ in spoken)])
+    tiers: dict[str, list[tuple[float, float, str]]] = {role: [(0.0, 0.0, "")] for role, *_ in spoken}
+    for role, start_s, stop_s, text in [*spoken, *((role, end_s, end_s, "") for role in tiers)]:
+        at_s = tiers[role][-1][1]
+        pause, turn = (at_s, start_s, ""), (max(at_s, start_s), stop_s, text.replace('"', '""'))
+        tiers[role] += [one for one in (pause, turn) if one[1] - one[0] > 1e-3]
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "0",
+        f"{end_s:.6f}",
+        "<exists>",
+        str(len(tiers)),
+    ]
+    for role, (_, *intervals) in tiers.items():
         lines += ['"IntervalTier"', f'"{role}"', "0", f"{end_s:.6f}", str(len(intervals))]
         lines += [f'{start:.6f}\n{stop:.6f}\n"{text}"' for start, stop, text in intervals]
     return "\n".join([*lines, ""])
@@ -102,19 +98,12 @@ def to_textgrid(trace: Any) -> str:
 # --- audio and tables -------------------------------------------------------------------------------------------------
 
 
-def _stereo(trace: Any) -> Iterator[Any]:
-    """Yield both sides in blocks, int16, shape (n_samples, 2): hours of audio do not fit in memory."""
-    silence = Track(None, [], duration_ms=trace.duration_ms)
-    for sides in zip(*(blocks(track or silence) for track in lanes(trace)), strict=True):
-        yield np.stack([to_int16(side) for side in sides], axis=1)
-
-
 def _write_sound(trace: Any, path: Path) -> None:
-    from soundfile import SoundFile
-
+    """Write both sides, block by block: hours of audio do not fit in memory."""
+    silence = Track(None, (), duration_ms=trace.duration_ms)
     with SoundFile(path, "w", samplerate=RATE_HZ, channels=2, subtype="PCM_16") as file:
-        for block in _stereo(trace):
-            file.write(block)
+        for sides in zip(*(blocks(track or silence) for track in lanes(trace)), strict=True):
+            file.write(np.stack([to_int16(side) for side in sides], axis=1))
 
 
 _WRITERS: Final[dict[str, Callable[[Any, Path], object]]] = {

@@ -27,20 +27,24 @@ import logging
 import mmap
 import os
 import shutil
+import sys
 import time
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 from rtnb.client.log import LogRow, safe_text, without_audio
 from rtnb.errors import RemoteProtocolError, TraceError
 from rtnb.protocol import events, wire
+from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
 from rtnb.redaction import mask_known
-from rtnb.trace.timeline import Lane
+from rtnb.trace.timeline import CARRIERS, Lane, audio_of
 
 VERSION: Final = 1
 """Version of the layout."""
@@ -60,19 +64,15 @@ _MOST: Final = {_MANIFEST: 16 * 2**20, _EVENTS: 2**29}
 """Most bytes of a file that is read as text (chosen: 2 hours of talk have 80 MB of events)."""
 _MOST_RATIO: Final = 100
 """Most times that a text may shrink when compressed (chosen: events shrink 10 times, a zip bomb 1,000 times)."""
+_MOST_AUDIO: Final = 2**31
+"""Most bytes of audio of one event (chosen)."""
 _AUDIO_SHARE: Final = 0.9
 """Share of the bound that audio may use; events go on up to the bound (chosen)."""
-_DAMAGES: Final = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError)
-"""What reading a damaged, cut or encrypted zip raises."""
+_DAMAGED_ZIP: Final = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError)
+_DAMAGES: Final = (*_DAMAGED_ZIP, RemoteProtocolError, ValueError, TypeError, KeyError, AttributeError)
+"""What reading a damaged, cut or encrypted file raises."""
 _MOST_SETTINGS: Final = 1_000
 """Most settings in the manifest; the events have all of them (chosen)."""
-
-
-CARRIERS: Final[dict[type, tuple[Lane, str]]] = {
-    events.InputAudioBufferAppend: ("you", "audio"),
-    events.ResponseOutputAudioDelta: ("model", "delta"),
-}
-"""Track and field of the audio of an event, by its class."""
 
 
 class TraceWriter:
@@ -106,13 +106,13 @@ class TraceWriter:
         self._max_bytes, self._size_bytes = max_bytes, 0
         self._write_manifest()
 
-    def add(self, row: LogRow, *, keep_audio: bool = True) -> None:
-        """Add a row; `flush` writes it. Without `keep_audio` its audio is left out and counts as lost."""
+    def add(self, row: LogRow) -> None:
+        """Add a row; `flush` writes it."""
         head = f'"direction": "{row.direction}", "monotonic_s": {row.monotonic_s!r}, "wall_time": {row.wall_time!r}'
         event, n_bytes = without_audio(row.event)
         if n_bytes := n_bytes or row.audio_dropped_bytes:
             head += f', "audio_bytes": {n_bytes}'
-            if not (keep_audio and self._keep_audio(row, n_bytes)):
+            if not self._keep_audio(row, n_bytes):
                 head += ', "lost": true'
         text = safe_text(event)
         settings = self.manifest["settings"]
@@ -124,11 +124,11 @@ class TraceWriter:
         """Write the audio of a row into its track; return whether it is there."""
         if type(row.event) not in CARRIERS:
             return False
-        lane, field = CARRIERS[type(row.event)]
         if row.audio_dropped_bytes or self._size_bytes + n_bytes > _AUDIO_SHARE * self._max_bytes:
             self.manifest["dropped"]["audio_bytes"] += n_bytes
             return False
-        self._files[_RAW[lane]].write(getattr(row.event, field))
+        lane, _ = CARRIERS[type(row.event)]
+        self._files[_RAW[lane]].write(audio_of(row.event))
         self._size_bytes += n_bytes
         return True
 
@@ -160,45 +160,29 @@ class TraceWriter:
         new.write_text(mask_known(json.dumps(self.manifest, indent=1)), encoding="utf-8")
         os.replace(new, self.folder / _MANIFEST)
 
-    def finish(self, target: Path | IO[bytes]) -> None:
+    def finish(self, path: Path) -> None:
         """Write the rest, put the folder into a zip, which appears at once or not at all, and remove the folder."""
         self.close()
         self.manifest["complete"] = True
         self._write_manifest()
-        new: Any = target
-        if isinstance(target, Path):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            new = target.with_name(target.name + ".new")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(path.name + ".new")
         _pack(self.folder, new)
-        if isinstance(target, Path):
-            os.replace(new, target)
+        os.replace(new, path)
         shutil.rmtree(self.folder)
 
 
 def write_trace(
-    target: Path | IO[bytes],
-    manifest: dict[str, Any],
-    rows: Iterable[tuple[LogRow, bool]],
-    played: Mapping[str, tuple[float, float]],
+    path: Path, manifest: dict[str, Any], rows: Iterable[LogRow], played: Mapping[str, tuple[float, float]]
 ) -> None:
-    """Write a trace at once.
-
-    Parameters
-    ----------
-    target, manifest
-        As of `TraceWriter`.
-    rows : iterable of (LogRow, bool)
-        Events, each with whether its audio is kept.
-    played : mapping
-        Item -> time and milliseconds of a speaker's report.
-    """
+    """Write a trace at once; `played` is as in `TraceFile.read`."""
     with TemporaryDirectory() as folder:
         writer = TraceWriter(Path(folder) / "trace", manifest)
-        for row, keep_audio in rows:
-            writer.add(row, keep_audio=keep_audio)
+        for row in rows:
+            writer.add(row)
         for item_id, (at_s, played_ms) in played.items():
             writer.mark(item_id, played_ms, at_s)
-        writer.finish(target)
+        writer.finish(path)
 
 
 def _pack(folder: Path, target: Path | IO[bytes]) -> None:
@@ -217,7 +201,7 @@ class TraceFile:
 
     Parameters
     ----------
-    source : path or binary file
+    source : path
         The zip, or the folder; ``talk.rtnb`` also finds the folder ``talk.rtnb.part``.
 
     Raises
@@ -226,93 +210,116 @@ class TraceFile:
         Missing, damaged, of another version, or not safe to open.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
-        self.name = ""
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        path = Path(source)
+        part = path.with_name(path.name + PART)
+        path = part if part.is_dir() and not path.exists() else path
+        self.name = os.fspath(path)
         try:
-            self._file = self._opened(source) if isinstance(source, str | os.PathLike) else source
+            self._file: IO[bytes] = TemporaryFile() if path.is_dir() else open(path, "rb")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
+            if path.is_dir():
+                _pack(path, self._file)
             self._zip = zipfile.ZipFile(self._file)
             for info in (*self._zip.infolist(), *map(self._zip.getinfo, _FILES)):
                 self._check(info)
-            self._places = {lane: self._place(self._zip.getinfo(name)) for lane, name in _RAW.items()}
+            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.audio = {lane: self._stored(self._zip.getinfo(name)) for lane, name in _RAW.items()}
+            """Bytes of each track, read from the disk where they are used."""
             self.manifest = wire.parse(self._zip.read(_MANIFEST).decode())
+            self.start_ms, self.stop_ms = map(float, self.manifest.get("window_ms") or (0.0, inf))
         except FileNotFoundError as error:
             raise self._error(f"{Path(error.filename).name} is not there") from error
-        except KeyError as error:
-            raise self._error(f"it is a zip without a part of a trace: {error.args[0]}") from error
-        except (UnicodeDecodeError, RemoteProtocolError) as error:
-            raise self._error(f"{_MANIFEST} cannot be read ({error})") from error
         except _DAMAGES as error:
-            raise self._error(f"it is no zip, or a part of it is missing ({error})") from error
+            raise self._error(f"it is no trace, or a part of it is missing or damaged ({error})") from error
         if (version := self.manifest.get("rtnb_trace")) != VERSION:
             wrong = self._error(f"its layout has version {version!r}; allowed is {VERSION}")
             raise wrong.with_hint("Next: open it with the version of rtnb that wrote it, or a newer one.")
         reason = "no audio was sent or received as events"
         if self.manifest.get("webrtc"):
             reason = "WebRTC: this audio went between the page and the service, past the kernel"
-        sizes = {"user": self._places["you"][1], "model": self._places["model"][1], "heard": self._places["model"][1]}
+        sizes = {"user": len(self.audio["you"]), "model": len(self.audio["model"]), "heard": len(self.audio["model"])}
         self.manifest["tracks"] = {name: {"bytes": n} if n else {"missing": reason} for name, n in sizes.items()}
-
-    def _opened(self, source: str | os.PathLike[str]) -> IO[bytes]:
-        """Return the open zip, or the folder as one."""
-        path = Path(source)
-        part = path if path.is_dir() else path.with_name(path.name + PART)
-        path = part if not path.exists() and part.is_dir() else path
-        self.name = os.fspath(path)
-        file: IO[bytes] = TemporaryFile() if path.is_dir() else open(path, "rb")  # noqa: SIM115
-        weakref.finalize(self, file.close)
-        if path.is_dir():
-            _pack(path, file)
-        return file
 
     def _check(self, info: zipfile.ZipInfo) -> None:
         name, size = info.filename, info.file_size
         if name not in _FILES:
             raise self._error(f"it holds {name!r}, which is no part of a trace")
-        if name.endswith(".raw"):
-            if info.compress_type != zipfile.ZIP_STORED or size != info.compress_size:
-                raise self._error(f"{name} is compressed; allowed is stored audio")
-        elif size > _MOST[name] or size > _MOST_RATIO * max(info.compress_size, 10_000):
+        if name not in _MOST and (info.compress_type != zipfile.ZIP_STORED or size != info.compress_size):
+            raise self._error(f"{name} is compressed; allowed is stored audio")
+        if name in _MOST and size > min(_MOST[name], _MOST_RATIO * max(info.compress_size, 10_000)):
             raise self._error(f"{name} would unpack to {size:,} bytes; allowed are {_MOST[name]:,}, packed 100 times")
 
-    def _place(self, info: zipfile.ZipInfo) -> tuple[int, int]:
-        """Return position and size of a stored file: it begins behind its local header, which has two lengths."""
-        header = self._bytes(info.header_offset, 30)
+    def _stored(self, info: zipfile.ZipInfo) -> memoryview:
+        """Return the bytes of a stored file: it begins behind its local header, which ends with two lengths."""
+        header = self._map[info.header_offset : info.header_offset + 30]
         start = info.header_offset + 30 + sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-        if header[:4] != b"PK\x03\x04" or start + info.file_size > os.fstat(self._file.fileno()).st_size:
-            raise self._error(f"{info.filename} lies outside of the file")
-        return start, info.file_size
+        stored = memoryview(self._map)[start : start + info.file_size]
+        if len(stored) < info.file_size:
+            raise zipfile.BadZipFile(f"{info.filename} lies outside of the file")
+        return stored
 
     def _error(self, reason: str) -> TraceError:
         return TraceError(f"Cannot open the trace {self.name}: {reason}.")
 
-    # --- reading ------------------------------------------------------------------------------------------------------
+    def read(self) -> tuple[list[LogRow], dict[str, tuple[float, float]]]:
+        """Read the events; half a line at the end of a recording is left out.
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of the events; half a line at the end of a recording is left out."""
-        number = 0
+        Returns
+        -------
+        rows : list of LogRow
+            The audio of their events is a view of the file.
+        played : dict
+            Item -> time and milliseconds of the first report of a speaker.
+        """
+        rows: list[LogRow] = []
+        played: dict[str, tuple[float, float]] = {}
+        ends: dict[Lane, int] = {"you": 0, "model": 0}
         try:
             with self._zip.open(_EVENTS) as file:
-                for line in file:
-                    number += 1
-                    if line.endswith(b"\n"):
-                        yield wire.parse(line.decode())
-        except (UnicodeDecodeError, RemoteProtocolError) as error:
-            raise self._error(f"{_EVENTS} cannot be read (line {number}: {error})") from error
+                for text in file:
+                    if not text.endswith(b"\n"):
+                        break
+                    line = wire.parse(text.decode())
+                    if "played_ms" in line:
+                        report = float(line["monotonic_s"]), float(line["played_ms"])
+                        played.setdefault(str(line["item_id"]), report)
+                    else:
+                        rows.append(self._row(line, len(rows), ends))
         except _DAMAGES as error:
-            raise self._error(f"{_EVENTS} is damaged ({error})") from error
+            raise self._error(f"event {len(rows)} is damaged ({type(error).__name__}: {error})") from error
+        return rows, played
 
-    def audio(self, lane: Lane, start: int, stop: int) -> bytes:
-        """Return bytes of a track; zeros where it ends before."""
-        position, size = self._places[lane]
-        found = self._bytes(position + start, min(stop, size) - start) if start < min(stop, size) else b""
-        return found.ljust(stop - start, b"\0")
+    def _row(self, line: dict[str, Any], number: int, ends: dict[Lane, int]) -> LogRow:
+        """Return the row of a line; `ends` counts the bytes of each track that belong to rows before it."""
+        direction: Literal["sent", "received"] = "sent" if line["direction"] == "sent" else "received"
+        message, n_bytes, is_lost = line["event"], int(line.get("audio_bytes", 0)), bool(line.get("lost"))
+        if not 0 <= n_bytes <= _MOST_AUDIO:
+            raise ValueError(f"audio_bytes is {n_bytes}; allowed are {_MOST_AUDIO}")
+        registry = CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS
+        kind: Any = registry.get(message["type"])
+        if is_lost or kind not in CARRIERS:
+            event: Any = wire.decode(message, registry=registry)
+        else:
+            lane, field = CARRIERS[kind]
+            start, ends[lane] = ends[lane], ends[lane] + n_bytes
+            audio: Any = self.audio[lane][start : ends[lane]]
+            if field == "audio" and len(message) == 3:  # most events of a long session
+                event = events.InputAudioBufferAppend(audio=audio, event_id=message["event_id"])
+            else:
+                event = replace(wire.decode(message, registry=registry), **{field: audio})
+        times = float(line["monotonic_s"]), float(line["wall_time"])
+        return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, n_bytes * is_lost)
 
-    def _bytes(self, start: int, length: int) -> bytes:
-        """Return bytes of the file. Each read maps its own part: a service and a client may read in two threads."""
-        first = start - start % mmap.ALLOCATIONGRANULARITY
-        access = mmap.ACCESS_READ
-        with mmap.mmap(self._file.fileno(), start + length - first, access=access, offset=first) as part:
-            return part[start - first :]
+    def check(self) -> None:
+        """Refuse a file that was cut while it is open: to read beyond its end would end this process."""
+        if os.fstat(self._file.fileno()).st_size < len(self._map):
+            raise self._error("it was cut while it was open")
+
+    def release(self) -> None:
+        """Take audio that was read out of the memory; it is read from the disk again where it is used."""
+        if sys.platform != "win32":
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file; closing twice is fine."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from rtnb.protocol import events
@@ -21,17 +21,7 @@ _PROVIDERS: Final = {"azure": "azure.ai.openai", "openai": "openai"}
 _REASONS: Final = {"completed": "stop", "failed": "error", "cancelled": "error", "incomplete": "error"}
 """Finish reason of a response whose service gives none, by its status."""
 _INTERNAL, _CLIENT, _ERROR = 1, 3, 2  # kinds of spans; the status of one that failed
-
-
-class _Span(NamedTuple):
-    operation: str
-    subject: str | None
-    """What the operation works on: the model or the function."""
-    id: str
-    rows: tuple[Any, Any]
-    """Its first and its last event."""
-    attributes: dict[str, Any]
-    parent: str = ""
+_ANSWER: Final = "realtime_inference"
 
 
 def to_otlp(trace: Any) -> dict[str, Any]:
@@ -54,27 +44,28 @@ def to_otlp(trace: Any) -> dict[str, Any]:
     }
     server = {"server.address": address.hostname, "server.port": address.port or 443} if address.hostname else {}
     spans = []
-    for one in _spans(trace.log, config.model or None):
-        is_answer = "gen_ai.response.id" in one.attributes
-        attributes = common | {"gen_ai.operation.name": one.operation} | (server if is_answer else {}) | one.attributes
+    for operation, id, first, last, attributes in _spans(trace.log, config.model or None):
+        is_answer, parent = operation == _ANSWER, attributes.pop("parent", None)
+        subject = attributes.get("gen_ai.tool.name") or attributes.get("gen_ai.request.model")
+        attributes |= common | {"gen_ai.operation.name": operation} | (server if is_answer else {})
         span = {
             "traceId": _hex(session_id, 16),
-            "spanId": _hex(one.id, 8),
-            "name": f"{one.operation} {one.subject or ''}".strip(),
+            "spanId": _hex(id, 8),
+            "name": f"{operation} {subject or ''}".strip(),
             "kind": _CLIENT if is_answer else _INTERNAL,
-            "startTimeUnixNano": _nano(one.rows[0]),
-            "endTimeUnixNano": _nano(one.rows[1]),
+            "startTimeUnixNano": _nano(first),
+            "endTimeUnixNano": _nano(last),
             "attributes": _attributes(attributes),
         }
-        span |= {"parentSpanId": _hex(one.parent, 8)} if one.parent else {}
+        span |= {"parentSpanId": _hex(parent, 8)} if parent else {}
         spans.append(span | ({"status": {"code": _ERROR}} if "error.type" in attributes else {}))
     scope = {"scope": {"name": "rtnb", "version": str(trace.manifest.get("rtnb", ""))}, "spans": spans}
     resource = {"attributes": _attributes({"service.name": "rtnb"})}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]}
 
 
-def _spans(log: Any, model: str | None) -> Iterator[_Span]:
-    """Yield a span for each answer, stretch of speech and tool call whose first and last event are in the log."""
+def _spans(log: Any, model: str | None) -> Iterator[tuple[str, str, Any, Any, dict[str, Any]]]:
+    """Yield operation, id, first and last row and attributes of each answer, stretch of speech and tool call."""
     begun: dict[Any, Any] = {}
     for row in log:
         event: Any = row.event
@@ -82,20 +73,22 @@ def _spans(log: Any, model: str | None) -> Iterator[_Span]:
             case events.InputAudioBufferSpeechStarted():
                 begun["speech", event.item_id] = row
             case events.InputAudioBufferSpeechStopped() if first := begun.pop(("speech", event.item_id), None):
-                yield _Span("user_speech", None, f"speech {event.item_id}", (first, row), {})
+                yield "user_speech", f"speech {event.item_id}", first, row, {}
             case events.ResponseCreated():
                 begun[event.response.id] = row
             case events.ResponseDone() if first := begun.pop(event.response.id, None):
                 answer = {"gen_ai.request.model": model} | _answer(event.response)
-                yield _Span("realtime_inference", model, event.response.id, (first, row), answer)
+                yield _ANSWER, event.response.id, first, row, answer
             case events.ResponseOutputItemDone() if event.item.type == "function_call":
                 begun["call", event.item.call_id] = row
             case events.ConversationItemCreate() if first := begun.pop(("call", event.item.call_id), None):
                 call = first.event.item
-                tool = {"name": call.name, "call.id": call.call_id, "type": "function"}
-                attributes = {f"gen_ai.tool.{name}": value for name, value in tool.items()}
-                id, parent = f"call {call.call_id}", first.event.response_id
-                yield _Span("execute_tool", call.name, id, (first, row), attributes, parent)
+                tool = {
+                    "gen_ai.tool.name": call.name,
+                    "gen_ai.tool.call.id": call.call_id,
+                    "gen_ai.tool.type": "function",
+                }
+                yield "execute_tool", f"call {call.call_id}", first, row, tool | {"parent": first.event.response_id}
 
 
 def _answer(response: Response) -> dict[str, Any]:

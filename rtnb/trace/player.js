@@ -17,9 +17,9 @@
  * @property {EventRow[]} events
  * @property {string} note
  * @property {number} clip_ms length of one clip
- * @property {number} rate_hz of the clips: 24000 (16-bit PCM) or 8000 (µ-law)
  *
- * Parts come when they are needed, by name: "findings", "bins/0" (lane), "clip/0/12" (lane, number); null: there is none.
+ * Parts come when they are needed, by name: "findings", "bins/0" (lane), "clip/0/12" (lane, number; FLAC); null: there is
+ * none.
  * @typedef {(name: string) => Promise<?Uint8Array>} Fetch
  */
 
@@ -48,15 +48,6 @@ function clock(/** @type {number} */ ms) {
 
 function bytes(/** @type {string} */ base64) {
   return Uint8Array.from(atob(base64), (sign) => sign.charCodeAt(0));
-}
-
-/** Decode a clip to samples of full scale 1. */
-function samples(/** @type {Uint8Array} */ data, /** @type {number} */ rate_hz) {
-  if (rate_hz > 8000) return Float32Array.from(new Int16Array(data.slice().buffer), (value) => value / 32768);
-  return Float32Array.from(data, (code) => {
-    const value = ((((~code & 15) << 3) + 132) << ((~code >> 4) & 7)) - 132; // ITU-T G.711, µ-law
-    return (code & 128 ? value : -value) / 32768;
-  });
 }
 
 /** Plays the clips of both lanes, one after the other. */
@@ -108,13 +99,13 @@ class Sound {
     }
     this.from_ms = from_ms;
     const first = Math.floor(from_ms / this.data.clip_ms);
-    let clips = await this.fetch(first);
+    let clips = await this.fetch(context, first);
     await context.resume();
     if (run !== this.run) return;
     this.at_s = context.currentTime + 0.05;
     this.playing = true;
     this.onChange();
-    for (let index = first; run === this.run; clips = await this.fetch(index)) {
+    for (let index = first; run === this.run; clips = await this.fetch(context, index)) {
       this.schedule(context, index * this.data.clip_ms, clips);
       index += 1;
       while (run === this.run && index * this.data.clip_ms > this.position_ms + AHEAD_MS) await new Promise((go) => setTimeout(go, 200));
@@ -124,16 +115,17 @@ class Sound {
     if (run === this.run) this.stop();
   }
 
-  fetch(/** @type {number} */ index) {
-    return Promise.all(this.data.lanes.map((_, lane) => this.fetchPart(`clip/${lane}/${index}`)));
+  /** Fetch a clip of each lane; null where there is no sound. */
+  fetch(/** @type {AudioContext} */ context, /** @type {number} */ index) {
+    return Promise.all(this.data.lanes.map(async (_, lane) => {
+      const clip = await this.fetchPart(`clip/${lane}/${index}`);
+      return clip?.length ? context.decodeAudioData(clip.slice().buffer) : null;
+    }));
   }
 
-  schedule(/** @type {AudioContext} */ context, /** @type {number} */ start_ms, /** @type {(?Uint8Array)[]} */ clips) {
-    clips.forEach((clip, lane) => {
-      if (!clip?.length) return;
-      const audio = samples(clip, this.data.rate_hz);
-      const buffer = context.createBuffer(1, audio.length, this.data.rate_hz);
-      buffer.copyToChannel(audio, 0);
+  schedule(/** @type {AudioContext} */ context, /** @type {number} */ start_ms, /** @type {(?AudioBuffer)[]} */ clips) {
+    clips.forEach((buffer, lane) => {
+      if (!buffer) return;
       const source = new AudioBufferSourceNode(context, { buffer });
       source.connect(this.gains[lane]);
       const when_s = this.at_s + (start_ms - this.from_ms) / 1000;

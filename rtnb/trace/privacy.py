@@ -13,8 +13,7 @@ from rtnb.client.log import Formats, LogRow
 from rtnb.errors import TraceError
 from rtnb.protocol import wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
-from rtnb.trace.file import CARRIERS
-from rtnb.trace.timeline import Lane
+from rtnb.trace.timeline import CARRIERS, Lane
 
 _STRUCTURE = {"type", "object", "status", "role", "model", "voice", "code", "param", "name", "language", "reason"}
 _STRUCTURE |= {"effort", "eagerness", "detail", "output_modalities", "include", "tool_choice", "noise_reduction"}

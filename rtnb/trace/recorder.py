@@ -112,7 +112,7 @@ def save_trace(session: Session, path: str | os.PathLike[str]) -> Path:
             f"({dropped.audio_bytes} bytes)"
         )
     facts = {"notes": notes, "dropped": {"events": dropped.events}}
-    write_trace(target, _manifest(session) | facts, ((row, True) for row in (*log.context, *log)), {})
+    write_trace(target, _manifest(session) | facts, (*log.context, *log), {})
     return target
 
 

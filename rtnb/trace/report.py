@@ -7,6 +7,7 @@ the service are data of that script, which shows them as text.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -17,18 +18,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import soundfile
 
-from rtnb.audio import RATE_HZ, encode_ulaw, resample
-from rtnb.audio.formats import encode_pcm16
+from rtnb.audio import RATE_HZ
 from rtnb.trace.rules import findings
 from rtnb.trace.tracks import Track
 
 CLIP_MS: Final = 5_000.0
-"""Sound is played in pieces of this length (chosen: 240 kB, so that a notebook server passes several per second)."""
-PAGE_BYTES: Final = 160 * 2**20
-"""Most sound in a page, as base64 (chosen: both sides without a pause for 20 minutes at 24 kHz, 2 hours at 8 kHz)."""
-PHONE_HZ: Final = 8_000
-"""Rate of the sound of long traces in a page, as on the telephone."""
+"""Sound is played in pieces of this length (chosen: 120 kB, so that a notebook server passes several per second)."""
+PAGE_CLIPS: Final = 1_500
+"""Most pieces of sound in a page (chosen: 240 MB of speech without a pause, or 2 hours in which one side speaks)."""
 SILENT: Final = 0.001
 """Peak below which a piece is left out of a page: −60 dB full scale (chosen)."""
 
@@ -49,8 +48,9 @@ def blocks(track: Track | None) -> Iterator[Any]:
     Longer parts take three times as long, because each gets fresh memory (measured).
     """
     if track is not None:
-        for start_ms in np.arange(0.0, track.duration_ms, CLIP_MS):
-            yield track.read(start_ms, start_ms + CLIP_MS)
+        size = round(CLIP_MS * RATE_HZ / 1000)
+        for start in range(0, len(track), size):
+            yield track[start : start + size]
 
 
 def player_data(trace: Any) -> dict[str, Any]:
@@ -73,11 +73,10 @@ def player_data(trace: Any) -> dict[str, Any]:
         ],
         "note": f"The first {_MOST_EVENTS} of {len(shown)} events are listed." if len(shown) > _MOST_EVENTS else "",
         "clip_ms": CLIP_MS,
-        "rate_hz": RATE_HZ,
     }
 
 
-def part(trace: Any, name: str, *, rate_hz: int = RATE_HZ) -> bytes:
+def part(trace: Any, name: str) -> bytes:
     """Return a part that the player asks for when it needs it.
 
     Parameters
@@ -85,21 +84,18 @@ def part(trace: Any, name: str, *, rate_hz: int = RATE_HZ) -> bytes:
     trace : Trace
     name : str
         ``"findings"`` (JSON), ``"bins/0"`` (lowest and highest sample of each bin of a lane, int8) or ``"clip/0/12"``
-        (a lane and the number of a piece of `CLIP_MS`).
-    rate_hz : {24_000, 8_000}, default 24_000
-        Of a clip: 16-bit PCM, or µ-law.
+        (a lane and the number of a piece of `CLIP_MS`: FLAC, or nothing where there is no track).
     """
     kind, *place = name.split("/")
     if kind == "findings":
         return json.dumps([finding._asdict() for finding in findings(trace)]).encode()
-    track = lanes(trace)[int(place[0])]
-    if kind == "bins" or track is None:
+    track, file = lanes(trace)[int(place[0])], io.BytesIO()
+    if kind == "bins":
         return _bins(track, round(_bin_ms(trace) * RATE_HZ / 1000))
-    start_ms = int(place[1]) * CLIP_MS
-    clip = track.read(start_ms, start_ms + CLIP_MS)
-    if rate_hz == RATE_HZ:
-        return encode_pcm16(clip)
-    return encode_ulaw(resample(clip, from_rate_hz=RATE_HZ, to_rate_hz=rate_hz))
+    if track is not None:
+        start_ms = int(place[1]) * CLIP_MS
+        soundfile.write(file, track.read(start_ms, start_ms + CLIP_MS), RATE_HZ, format="FLAC")
+    return file.getvalue()
 
 
 def _bin_ms(trace: Any) -> int:
@@ -114,7 +110,7 @@ def _bins(track: Track | None, size: int) -> bytes:
     return np.round(127 * np.clip(np.concatenate(parts), -1, 1)).astype(np.int8).tobytes()
 
 
-def to_html(trace: Any, path: str | os.PathLike[str] | None = None, *, max_bytes: int = PAGE_BYTES) -> str | None:
+def to_html(trace: Any, path: str | os.PathLike[str] | None = None, *, max_clips: int = PAGE_CLIPS) -> str | None:
     """Write a trace as one page that plays it without a network.
 
     Parameters
@@ -122,9 +118,9 @@ def to_html(trace: Any, path: str | os.PathLike[str] | None = None, *, max_bytes
     trace : Trace
     path : path, optional
         File to write; None returns the page.
-    max_bytes : int, default 160 MiB
-        Most sound in the page, as base64. What does not fit at 24 kHz is kept at 8 kHz (µ-law). What does not fit then
-        is left out from the end on; a note in the page names the time.
+    max_clips : int, default 1_500
+        Most pieces of sound of 5 s; silent ones do not count. A note in the page names the time from which on there is
+        none.
 
     Returns
     -------
@@ -132,20 +128,17 @@ def to_html(trace: Any, path: str | os.PathLike[str] | None = None, *, max_bytes
         The page where no path was given.
     """
     if path is None:
-        return "".join(_page(trace, max_bytes))
+        return "".join(_page(trace, max_clips))
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_page(trace, max_bytes))
+        file.writelines(_page(trace, max_clips))
     return None
 
 
-def _page(trace: Any, max_bytes: int) -> Iterator[str]:
+def _page(trace: Any, max_clips: int) -> Iterator[str]:
     data = player_data(trace)
     sides = enumerate(zip_longest(*(blocks(track) for track in lanes(trace)), fillvalue=np.zeros(1)))
     clips = [(index, lane) for index, both in sides for lane, clip in enumerate(both) if np.abs(clip).max() > SILENT]
-    clip_bytes = CLIP_MS / 1000 * RATE_HZ * 2 * 4 / 3
-    if len(clips) * clip_bytes > max_bytes:
-        data["rate_hz"], clip_bytes = PHONE_HZ, CLIP_MS / 1000 * PHONE_HZ * 4 / 3
-    if left_out := clips[int(max_bytes / clip_bytes) :]:
+    if left_out := clips[max_clips:]:
         data["note"] += f" Sound from {left_out[0][0] * CLIP_MS / 1000:.0f} s on is not in this page."
     script, style = f"{_SCRIPT}\npage(document);\n", _STYLE
     allowed = [base64.b64encode(sha256(text.encode()).digest()).decode() for text in (script, style)]
@@ -157,8 +150,7 @@ def _page(trace: Any, max_bytes: int) -> Iterator[str]:
         f"<title>{escape(data['title'])}</title>\n<style>{style}</style></head><body>\n"
         f'<script type="application/json" id="data">{content.encode("utf-8", "backslashreplace").decode()}</script>\n'
     )
-    names = ["findings", "bins/0", "bins/1"]
-    for name in [*names, *(f"clip/{lane}/{index}" for index, lane in clips[: len(clips) - len(left_out)])]:
-        text = base64.b64encode(part(trace, name, rate_hz=data["rate_hz"])).decode()
+    for name in ["findings", "bins/0", "bins/1", *(f"clip/{lane}/{index}" for index, lane in clips[:max_clips])]:
+        text = base64.b64encode(part(trace, name)).decode()
         yield f'<script type="text/plain" id="{name}">{text}</script>\n'
     yield f'<script type="module">{script}</script>\n</body></html>\n'

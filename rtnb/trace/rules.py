@@ -19,7 +19,7 @@ import numpy as np
 
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.audio import Codec, codec
-from rtnb.client.log import EventLog, Formats, LogRow, short, without_audio
+from rtnb.client.log import EventLog, Formats, LogRow, short
 from rtnb.errors import AudioError
 from rtnb.protocol import events, wire
 from rtnb.protocol.values import UNSET, SessionConfig
@@ -91,7 +91,7 @@ class Facts:
 
     def __init__(self, rows: Iterable[LogRow]) -> None:
         self.rows: list[LogRow] = []
-        """Every row, without audio: a trace reads the audio of hours from its file."""
+        """Every row."""
         self.played: dict[str, list[tuple[float, float, Any]]] = defaultdict(list)
         """Item id -> start and stop of each piece of its audio, played from its arrival on, and its row."""
         self.appended: list[tuple[Any, float, float, float]] = []
@@ -105,7 +105,6 @@ class Facts:
                 self.latency.feed([row])
             if (form := formats.of(row.event)) is not None:
                 self._add_audio(row, formats.audio_ms(row) or 0.0, codec(form.type))
-            row = row._replace(event=without_audio(row.event)[0])
             self.rows.append(row)
             self._of[type(row.event)].append(row)
 
@@ -246,22 +245,6 @@ def _at(session: Any, path: str) -> Any:
     return session
 
 
-def _differences(facts: Facts, *, kept: bool) -> Iterator[Hit]:
-    """Yield each setting of an update that is not in force after it: where the old value was `kept`, or another."""
-    refused = {cause.number for _, cause in facts.refused() if cause is not None}
-    for row in facts.of(events.SessionUpdate):
-        reply = facts.next(row, events.SessionUpdated)
-        if row.number in refused or reply is None:
-            continue
-        before, after = plain_settings(facts.config(row)), plain_settings(reply.event.session)
-        for path, value in flat(plain_settings(row.event.session)).items():
-            effective = _at(after, path)
-            # Services add fields to tools, so a list of objects is never equal.
-            shown = effective is not ... and path != "tools"
-            if shown and effective != value and (_at(before, path) == effective) == kept:
-                yield path, short(str(value)), short(str(effective)), row, reply
-
-
 @_rule("error", "Correct the setting that the message names and send the whole update again: none of it was applied.")
 def _update_refused(facts: Facts) -> Iterator[Hit]:
     for row, cause in facts.refused():
@@ -269,16 +252,21 @@ def _update_refused(facts: Facts) -> Iterator[Hit]:
             yield f"The service refused a session.update: {_reason(row.event.error)}.", cause, row
 
 
-@_rule("warning", "Check that the model and the dialect support this setting, or set it when you connect.")
+@_rule("warning", "Use the value that is in force, or check that the model and the dialect support this setting.")
 def _update_ignored(facts: Facts) -> Iterator[Hit]:
-    for path, value, effective, *rows in _differences(facts, kept=True):
-        yield f"The service ignored {path} = {value}: it stays {effective}.", *rows
-
-
-@_rule("warning", "Use the value that is in force, or one that the service allows.")
-def _update_changed(facts: Facts) -> Iterator[Hit]:
-    for path, value, effective, *rows in _differences(facts, kept=False):
-        yield f"The service set {path} to {effective}, not to {value}.", *rows
+    refused = {cause.number for _, cause in facts.refused() if cause is not None}
+    for row in facts.of(events.SessionUpdate):
+        reply = facts.next(row, events.SessionUpdated)
+        if row.number in refused or reply is None:
+            continue
+        before, after = plain_settings(facts.config(row)), plain_settings(reply.event.session)
+        for path, value in flat(plain_settings(row.event.session)).items():
+            effective, stays = _at(after, path), _at(before, path) == _at(after, path)
+            shown, asked = short(str(effective)), short(str(value))
+            # Services add fields to tools, so a list of objects is never equal.
+            if effective not in (..., value) and path != "tools":
+                ignored = f"The service ignored {path} = {asked}: it stays {shown}."
+                yield ignored if stays else f"The service set {path} to {shown}, not to {asked}.", row, reply
 
 
 # --- turns ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 LANES: Final[tuple[Lane, Lane]] = ("you", "model")
+CARRIERS: Final[dict[type, tuple[Lane, str]]] = {
+    events.InputAudioBufferAppend: ("you", "audio"),
+    events.ResponseOutputAudioDelta: ("model", "delta"),
+}
+"""Side and field of the audio of an event, by its class."""
 
 BIN_MS: Final = 4
 """Duration of one bin of the waveform: 96 samples at 24 kHz, 32 at 8 kHz (chosen)."""
@@ -126,9 +131,10 @@ class Timeline:
         event: Any = row.event
         if (found := self._formats.of(event)) is not None:
             form = codec(found.type)
+            samples = self._samples(row, form)
             if isinstance(event, events.InputAudioBufferAppend):
-                return self._sent_piece(self._decoded(event.audio, form, ""), form, now_ms)
-            return self._received_piece(self._decoded(event.delta, form, event.item_id), form, now_ms, event.item_id)
+                return self._sent_piece(samples, form, now_ms)
+            return self._received_piece(samples, form, now_ms, event.item_id)
         if isinstance(event, events.InputAudioBufferSpeechStarted):
             self._on_speech_started(event, now_ms)
         elif isinstance(event, events.InputAudioBufferSpeechStopped):
@@ -160,17 +166,19 @@ class Timeline:
                 used = max(used, begin + len(samples))
         return np.clip(mixed[:used], -32_768, 32_767).astype(np.int16)
 
-    def _decoded(self, data: bytes, form: Codec, stream: str) -> Samples:
+    def _samples(self, row: LogRow, form: Codec) -> Any:
+        """Return the audio of a row, decoded."""
+        data, stream = audio_of(row.event), getattr(row.event, "item_id", "")
         if form.bytes_per_sample == 1:
             return to_int16(form.decode(data))
         data = self._halves.pop(stream, b"") + data
         if len(data) % 2:
-            _put(self._halves, stream, data[-1:])
+            put(self._halves, stream, data[-1:])
         return np.frombuffer(data, "<i2", count=len(data) // 2)
 
     def _stretch(self, key: str, start_ms: float) -> Stretch:
         """Return the stretch of a key, a new one where there is none; it counts as touched."""
-        stretch = self.touched[key] = self.stretches.get(key) or _put(self.stretches, key, Stretch(start_ms))
+        stretch = self.touched[key] = self.stretches.get(key) or put(self.stretches, key, Stretch(start_ms))
         return stretch
 
     def _kept(self, piece: Piece) -> Piece:
@@ -216,7 +224,7 @@ class Timeline:
             start_ms = free_ms + (least_ms if least_ms > _DRIFT_MS else 0.0)
         if start_ms != free_ms:
             self._late_ms.clear()
-            _put(self._sent, self._sent_ms, start_ms)
+            put(self._sent, self._sent_ms, start_ms)
         self._sent_ms += length_ms
         return self._kept(Piece("you", start_ms, samples, form))
 
@@ -231,7 +239,7 @@ class Timeline:
         speech = self._stretch(f"s{self._n_speech}", self._axis_ms(event.audio_start_ms, now_ms))
         self._n_speech += 1
         if event.item_id:
-            _put(self.items, event.item_id, speech)
+            put(self.items, event.item_id, speech)
 
     # --- received audio -----------------------------------------------------------------------------------------------
 
@@ -241,7 +249,7 @@ class Timeline:
             return None  # it was cut before: this is not played
         start_ms = now_ms if not pieces else max(now_ms, pieces[-1].stop_ms)
         piece = self._kept(Piece("model", start_ms, samples, form, item_id))
-        item = _put(self.items, item_id, self._stretch(f"i{item_id}", start_ms))
+        item = put(self.items, item_id, self._stretch(f"i{item_id}", start_ms))
         item.stop_ms = piece.stop_ms
         item.audio_ms += piece.stop_ms - piece.start_ms
         return piece
@@ -263,7 +271,13 @@ class Timeline:
                 break
 
 
-def _put(table: dict[K, V], key: K, value: V) -> V:
+def audio_of(event: Any) -> bytes:
+    """Return the audio of an event of `CARRIERS`, as on the wire."""
+    audio: bytes = getattr(event, CARRIERS[type(event)][1])
+    return audio
+
+
+def put(table: dict[K, V], key: K, value: V) -> V:
     """Set an entry of a table that keeps its newest `MAX_STRETCHES`."""
     table[key] = value
     while len(table) > MAX_STRETCHES:

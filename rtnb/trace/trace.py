@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from math import inf
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, Literal, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
 
 from rtnb.analysis.cost import CostMeter
 from rtnb.analysis.latency import LatencyMeter
 from rtnb.audio import Audio
-from rtnb.client.log import EventLog, LogRow
-from rtnb.errors import RtnbError, TraceError
-from rtnb.protocol import events, wire
-from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS
+from rtnb.client.log import EventLog, LogRow, without_audio
+from rtnb.errors import TraceError
+from rtnb.protocol import events
 from rtnb.protocol.values import SessionConfig
 from rtnb.trace.conversation import Entries, Entry, ids_of, to_text
 from rtnb.trace.export import export
-from rtnb.trace.file import CARRIERS, TraceFile, write_trace
+from rtnb.trace.file import TraceFile, write_trace
 from rtnb.trace.interaction import Interaction
 from rtnb.trace.privacy import Redaction
 from rtnb.trace.report import to_html
 from rtnb.trace.rules import findings
-from rtnb.trace.timeline import Lane
 from rtnb.trace.tracks import Layout, Track
-
-
-class _Content(NamedTuple):
-    rows: list[LogRow]
-    """Every row, without audio."""
-    places: dict[int, range]
-    """Number of a row -> bytes of its audio in the track; negative where it is lost."""
-    played: dict[str, tuple[float, float]]
-    """Item -> time and milliseconds of the first report of a speaker."""
-
 
 _CONFIRMED = events.SessionCreated | events.SessionUpdated
 _PLACING = _CONFIRMED | events.ConversationItemTruncate | events.InputAudioBufferSpeechStarted
+"""Events outside of a part that its clock needs."""
 
 
 class Trace:
@@ -55,7 +43,7 @@ class Trace:
 
     Parameters
     ----------
-    source : path or binary file
+    source : path
         The file.
 
     Raises
@@ -64,48 +52,31 @@ class Trace:
         No such file, not a trace, damaged, of another version, or not safe to open.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
+    def __init__(self, source: str | os.PathLike[str]) -> None:
         self._file = TraceFile(source)
         self.manifest: dict[str, Any] = self._file.manifest
         """Facts about the session: version, target, settings over time; ``tracks`` says why a track is missing."""
-        try:
-            self._zero_ms, self._stop_ms = map(float, self.manifest.get("window_ms") or (0.0, inf))
-        except (TypeError, ValueError) as error:
-            raise TraceError(f"Cannot open the trace {self._file.name}: its window_ms is damaged ({error}).") from error
+        self._zero_ms, self._stop_ms = self._file.start_ms, self._file.stop_ms
 
     # --- events -------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _content(self) -> _Content:
-        content = _Content([], {}, {})
-        ends: dict[Lane, int] = {"you": 0, "model": 0}
-        for line in self._file.lines():
-            number = len(content.rows)
-            try:
-                if "played_ms" in line:
-                    report = float(line["monotonic_s"]), float(line["played_ms"])
-                    content.played.setdefault(str(line["item_id"]), report)
-                    continue
-                row = _row(line, number)
-                if type(row.event) in CARRIERS:
-                    lane, _ = CARRIERS[type(row.event)]
-                    size = int(line.get("audio_bytes", 0))
-                    if not 0 <= size <= 2**31:
-                        raise ValueError(f"audio_bytes is {size}")
-                    start = -size - 2 if row.audio_dropped_bytes else ends[lane]
-                    content.places[number] = range(start, start + size)
-                    ends[lane] = max(ends[lane], start + size)
-            except (ValueError, TypeError, KeyError, AttributeError, RtnbError) as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise TraceError(f"Cannot read event {number} of the trace {self._file.name} ({reason}).") from error
-            content.rows.append(row)
-        return content
+    def _content(self) -> tuple[list[LogRow], dict[str, tuple[float, float]]]:
+        return self._file.read()
+
+    def rows(self) -> Iterator[LogRow]:
+        """Yield every row, also those that `cut` left out; audio of earlier ones does not stay in memory."""
+        self._file.check()
+        for row in self._content[0]:
+            yield row
+            if row.number % 1000 == 0:
+                self._file.release()
 
     @cached_property
     def log(self) -> EventLog:
-        """Every event, without secrets and without audio."""
-        rows = self._content.rows
-        log = EventLog.of(rows, start_s=(rows[0].monotonic_s if rows else 0.0) + self._zero_ms / 1000)
+        """Every event, without secrets; its audio is read from the file where it is used."""
+        rows, _ = self._content
+        log = EventLog.of(rows, start_s=self._start_s + self._zero_ms / 1000)
         if self._stop_ms == inf:
             return log
         inside = [row.number for row in rows if self._is_inside(self._layout.ms(row))]
@@ -116,23 +87,17 @@ class Trace:
         """The same as `log`: ``trace.events.to_frame()`` is a table."""
         return self.log
 
-    def rows(self) -> Iterator[LogRow]:
-        """Yield every row with its audio, as the session's own log had it."""
-        for row in self._content.rows:
-            place = self._content.places.get(row.number)
-            if place and place.start >= 0:
-                lane, field = CARRIERS[type(row.event)]
-                audio = {field: self._file.audio(lane, place.start, place.stop)}
-                row = row._replace(event=replace(row.event, **audio))  # type: ignore[arg-type]
-            yield row
-
     # --- the clock ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _start_s(self) -> float:
+        return next((row.monotonic_s for row in self._content[0]), 0.0)
 
     @cached_property
     def _layout(self) -> Layout:
         layout = Layout()
-        for row in self._content.rows:
-            layout.take(row, self._content.places.get(row.number))
+        for row in self._content[0]:
+            layout.add(row)
         return layout
 
     def _is_inside(self, start_ms: float, stop_ms: float | None = None) -> bool:
@@ -146,13 +111,17 @@ class Trace:
         stop_ms = max([layout.now_ms, *ends]) if self._stop_ms == inf else self._stop_ms
         return stop_ms - self._zero_ms
 
+    def time_of(self, row: LogRow) -> float:
+        """Return the time of an event on the clock of the trace, ms."""
+        return self._layout.ms(row) - self._zero_ms
+
     def cut(self, start_ms: float, stop_ms: float) -> Trace:
         """Return a part of the trace, whose clock begins at `start_ms`."""
         if not 0 <= start_ms < stop_ms:
             raise TraceError(f"cannot cut from {start_ms:g} to {stop_ms:g} ms; allowed: 0 ≤ start < stop")
         part = object.__new__(type(self))
         part._file, part.manifest = self._file, self.manifest
-        part.__dict__.update({name: self.__dict__[name] for name in ("_content", "_layout") if name in self.__dict__})
+        part._content, part._layout = self._content, self._layout
         part._zero_ms = self._zero_ms + start_ms
         part._stop_ms = self._zero_ms + min(stop_ms, self.duration_ms)
         return part
@@ -163,7 +132,7 @@ class Trace:
     def turns(self) -> list[Entry]:
         """The messages of the conversation, in order, on the clock of the trace."""
         entries = Entries(self._layout)
-        for row in self._content.rows:
+        for row in self._content[0]:
             entries.add(row)
         turns = [turn for turn in entries.timed() if self._is_inside(turn.start_ms, max(turn.stop_ms, turn.start_ms))]
         for turn in turns:
@@ -195,8 +164,8 @@ class Trace:
     @cached_property
     def heard_audio(self) -> Track | None:
         """Audio of the model as it was played: cut where the user interrupted it."""
-        rows, _, played = self._content
-        starts = {name: 1000 * (at_s - rows[0].monotonic_s) - ms for name, (at_s, ms) in played.items() if rows}
+        _, played = self._content
+        starts = {name: 1000 * (at_s - self._start_s) - ms for name, (at_s, ms) in played.items()}
         return self._track(self._layout.pieces["model"], starts)
 
     def stereo(self) -> Audio:
@@ -215,8 +184,8 @@ class Trace:
     @cached_property
     def settings(self) -> list[tuple[float, SessionConfig]]:
         """Time in ms and settings, each time that the service confirmed them."""
-        rows = [row for row in self._content.rows if isinstance(row.event, _CONFIRMED)]
-        return [(self._layout.ms(row) - self._zero_ms, row.event.session) for row in rows]  # type: ignore[attr-defined]
+        confirmed = ((row, row.event) for row in self._content[0])
+        return [(self.time_of(row), event.session) for row, event in confirmed if isinstance(event, _CONFIRMED)]
 
     def settings_at(self, t_ms: float) -> SessionConfig:
         """Return the settings in force at a time; before the first ones they are empty."""
@@ -229,15 +198,14 @@ class Trace:
         """Latency of each answer, as of a live session."""
         meter = LatencyMeter()
         meter.feed(self.rows())
-        zero_s = self._content.rows[0].monotonic_s if self._content.rows else 0.0
-        meter.turns = [turn for turn in meter.turns if self._is_inside(1000 * (turn.start_s - zero_s))]
+        meter.turns = [turn for turn in meter.turns if self._is_inside(1000 * (turn.start_s - self._start_s))]
         return meter
 
     @cached_property
     def cost(self) -> CostMeter:
         """Tokens and estimated dollars."""
         meter = CostMeter()
-        meter.feed(row for row in self._content.rows if self._is_inside(self._layout.ms(row)))
+        meter.feed(row for row in self._content[0] if self._is_inside(self._layout.ms(row)))
         return meter
 
     # --- copies -------------------------------------------------------------------------------------------------------
@@ -247,7 +215,7 @@ class Trace:
 
         Of a part, answers at its edges are kept whole; audio and events outside are left out.
         """
-        self._copy(Path(path), lambda row: row, {})
+        write_trace(Path(path), *self._kept())
 
     def redacted(
         self, *, audio: Literal["silence", "tone"] | None = None, text: Callable[[str], str] | None = None
@@ -261,26 +229,27 @@ class Trace:
         text : callable, optional
             str -> str, applied to every transcript, message, instruction, argument and result; None keeps them.
         """
-        notes = [f"redacted: audio {audio or 'kept'}, texts {'kept' if text is None else 'replaced'}"]
-        facts = {"audible": self.manifest.get("audible", []) if audio is None else []}
-        redaction, file = Redaction(audio, text), TemporaryFile()  # noqa: SIM115
-        self._copy(file, redaction, facts | {"notes": notes})
-        return _owning(file)
+        manifest, rows, played = self._kept()
+        manifest["notes"] = [f"redacted: audio {audio or 'kept'}, texts {'kept' if text is None else 'replaced'}"]
+        manifest["audible"] = manifest.get("audible", []) if audio is None else []
+        return _temporary(manifest, map(Redaction(audio, text), rows), played)
 
-    def _copy(self, target: Any, change: Callable[[LogRow], LogRow], facts: dict[str, Any]) -> None:
-        shown = {id for turn in self.turns for id in (turn.item_id, turn.response_id) if id}
-
-        def rows() -> Iterator[tuple[LogRow, bool]]:
-            layout = Layout()
-            for row in self.rows():
-                piece = layout.take(row, self._content.places.get(row.number))
-                near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(ids_of(row.event))
-                near = near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms))
-                if near or piece is not None or isinstance(row.event, _PLACING):
-                    yield change(row), near
-
+    def _kept(self) -> tuple[dict[str, Any], Iterator[LogRow], dict[str, tuple[float, float]]]:
+        """Return manifest, rows and reports of speakers, without what `cut` left out."""
         window_ms = None if self._stop_ms == inf else (self._zero_ms, self._stop_ms)
-        write_trace(target, self.manifest | facts | {"window_ms": window_ms}, rows(), self._content.played)
+        return self.manifest | {"window_ms": window_ms}, self._kept_rows(), self._content[1]
+
+    def _kept_rows(self) -> Iterator[LogRow]:
+        shown = {id for turn in self.turns for id in (turn.item_id, turn.response_id) if id}
+        layout = Layout()
+        for row in self.rows():
+            piece = layout.add(row)
+            near = self._is_inside(layout.ms(row)) or not shown.isdisjoint(ids_of(row.event))
+            if near or (piece is not None and self._is_inside(piece.start_ms, piece.stop_ms)):
+                yield row
+            elif piece is not None or isinstance(row.event, _PLACING):
+                event, n_bytes = without_audio(row.event)
+                yield row._replace(event=event, audio_dropped_bytes=n_bytes or row.audio_dropped_bytes)
 
     # --- views --------------------------------------------------------------------------------------------------------
 
@@ -288,10 +257,6 @@ class Trace:
     def name(self) -> str:
         """Name of the file."""
         return Path(str(self._file.name)).name
-
-    def time_of(self, row: LogRow) -> float:
-        """Return the time of an event on the clock of the trace, ms."""
-        return self._layout.ms(row) - self._zero_ms
 
     findings = findings
     to_html = to_html
@@ -356,27 +321,18 @@ def interaction(source: Any, **options: Any) -> Interaction:
     """
     if isinstance(source, Trace):
         return Interaction.of_trace(source, **options)
-    log, file = getattr(source, "log", source), TemporaryFile()  # noqa: SIM115
+    log = getattr(source, "log", source)
     start_s = log[0].monotonic_s if log else 0.0
     rows = (row._replace(monotonic_s=max(start_s, row.monotonic_s)) for row in (*log.context, *log))
-    write_trace(file, {}, ((row, True) for row in rows), {})
-    with _owning(file) as trace:
+    with _temporary({}, rows, {}) as trace:
         return Interaction.of_trace(trace, **options)
 
 
-def _owning(file: IO[bytes]) -> Trace:
-    trace = Trace(file)
-    weakref.finalize(trace, file.close)
+def _temporary(manifest: dict[str, Any], rows: Iterable[LogRow], played: Mapping[str, tuple[float, float]]) -> Trace:
+    """Return a trace whose file goes with it."""
+    folder = TemporaryDirectory(ignore_cleanup_errors=True)  # Windows keeps a file that is mapped
+    path = Path(folder.name, "trace.rtnb")
+    write_trace(path, manifest, rows, played)
+    trace = Trace(path)
+    weakref.finalize(trace, folder.cleanup)
     return trace
-
-
-def _row(line: dict[str, Any], number: int) -> LogRow:
-    direction: Literal["sent", "received"] = "sent" if line["direction"] == "sent" else "received"
-    message, event_id = line["event"], line["event"].get("event_id")
-    if message["type"] == events.InputAudioBufferAppend.type and len(message) == 3 and isinstance(event_id, str):
-        event: Any = events.InputAudioBufferAppend(audio=b"", event_id=event_id)  # most events of a long session
-    else:
-        event = wire.decode(message, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
-    dropped_bytes = int(line.get("audio_bytes", 0)) if line.get("lost") else 0
-    times = float(line["monotonic_s"]), float(line["wall_time"])
-    return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, dropped_bytes)

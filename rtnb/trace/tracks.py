@@ -16,7 +16,7 @@ from rtnb.audio import RATE_HZ, Audio, Codec, resample
 from rtnb.client.log import LogRow
 from rtnb.errors import TraceError
 from rtnb.trace.file import TraceFile
-from rtnb.trace.timeline import Piece, Timeline
+from rtnb.trace.timeline import CARRIERS, Lane, Piece, Timeline, audio_of
 
 LONGEST_MS: Final = 7 * 24 * 3_600_000.0
 """Longest trace that is laid out (chosen: a week; the clock of a damaged file can claim more)."""
@@ -34,27 +34,32 @@ class Layout(Timeline):
         super().__init__()
         self.received: list[Piece] = []
         """Audio of the model with the parts that were not heard."""
-        self._place = range(0)
+        self._ends: dict[Lane, int] = {"you": 0, "model": 0}
+        """Bytes of each side so far."""
 
-    def take(self, row: LogRow, place: range | None) -> Piece | None:
-        """Place a row and return its audio; `place` counts the bytes of its audio in its track."""
-        self._place = place or range(0)
-        piece = self.add(row)
+    def add(self, row: LogRow) -> Piece | None:
+        """Lay out one row and return its audio."""
+        piece = super().add(row)
         if self.now_ms > LONGEST_MS:
             hours = self.now_ms / 3_600_000
             raise TraceError(f"event {row.number} lies {hours:,.0f} hours after the first; allowed are 168")
         return piece
 
-    def _decoded(self, data: bytes, form: Codec, stream: str) -> Any:
-        start, stop, size = self._place.start, self._place.stop, form.bytes_per_sample
-        before = (self.received if stream else self.pieces["you"])[-1:]
-        goes_on = bool(before) and before[0].item_id == stream
+    def _samples(self, row: LogRow, form: Codec) -> range:
+        lane, _ = CARRIERS[type(row.event)]
+        item_id, size = getattr(row.event, "item_id", ""), form.bytes_per_sample
+        n_bytes = row.audio_dropped_bytes or len(audio_of(row.event))
+        start = -n_bytes - 2 if row.audio_dropped_bytes else self._ends[lane]
+        stop = start + n_bytes
+        self._ends[lane] = max(self._ends[lane], stop)
+        before = (self.received if lane == "model" else self.pieces[lane])[-1:]
+        goes_on = bool(before) and before[0].item_id == item_id
         if goes_on and before[0].samples.stop == start - 1:  # the other half of a sample
             start -= 1
         samples = range(start, stop - (stop - start) % size, size)
-        if stream:
+        if lane == "model":
             start_ms = max(self.now_ms, before[0].stop_ms) if goes_on else self.now_ms
-            _join(self.received, Piece("model", start_ms, samples, form, stream))
+            _join(self.received, Piece("model", start_ms, samples, form, item_id))
         return samples
 
     def _kept(self, piece: Piece) -> Piece:
@@ -112,11 +117,6 @@ class Track:
         return self._n_samples
 
     @property
-    def duration_ms(self) -> float:
-        """Duration of the trace."""
-        return 1000 * self._n_samples / RATE_HZ
-
-    @property
     def spans_ms(self) -> list[tuple[float, float]]:
         """Start and stop of each stretch that has audio, ms."""
         return [(1000 * start / RATE_HZ, 1000 * stop / RATE_HZ) for start, stop, _ in self._placed]
@@ -140,6 +140,8 @@ class Track:
     def __getitem__(self, part: slice) -> Audio:
         start, stop, step = part.indices(self._n_samples)
         audio = np.zeros(max(0, stop - start), np.float32)
+        if self._file is not None:
+            self._file.check()
         first = bisect_right(self._placed, start - self._longest - 1, key=lambda one: one[0])
         for begin, end, piece in self._placed[first:]:
             if begin >= stop:
@@ -147,6 +149,8 @@ class Track:
             a, b = max(start, begin), min(stop, end)
             if a < b and piece.samples.start >= 0:
                 audio[a - start : b - start] += self._samples(piece, a - begin, b - begin)
+        if self._file is not None:
+            self._file.release()
         return audio[::step]
 
     def _samples(self, piece: Piece, start: int, stop: int) -> Audio:
@@ -155,7 +159,7 @@ class Track:
         margin = _MARGIN if factor > 1 else 0
         first = max(0, start // factor - margin)
         place = piece.samples[first : -(-stop // factor) + margin]
-        audio = piece.form.decode(self._file.audio(piece.lane, place.start, place.stop))
+        audio = piece.form.decode(self._file.audio[piece.lane][place.start : place.stop])
         if factor > 1:
             audio = resample(audio, from_rate_hz=piece.rate_hz, to_rate_hz=RATE_HZ)
         return audio[start - first * factor : stop - first * factor]

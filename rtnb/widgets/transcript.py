@@ -47,7 +47,7 @@ class Transcript(SessionView):
 
     @property
     def entries(self) -> list[Entry]:
-        """The newest 5,000 entries with their times in ms; `rtnb.trace.to_srt` makes subtitles of them."""
+        """The newest 3,000 entries with their times in ms; `rtnb.trace.to_srt` makes subtitles of them."""
         return self._entries.timed()
 
     def _on_session(self, source: Session | EventLog) -> None:

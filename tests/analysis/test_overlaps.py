@@ -12,8 +12,8 @@ import pytest
 import rtnb
 from rtnb.analysis import Overlap, overlap_lab, plot_overlaps
 from rtnb.analysis.intervals import clustered_median, clustered_share
-from rtnb.analysis.recordings import Recording, read_audio
-from rtnb.audio import babble
+from rtnb.analysis.recordings import Recording
+from rtnb.audio import babble, read_wav
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SemanticVad, ServerVad
 from rtnb.vad import ServerVadMachine, SpeechStarted, VadConstants, speech_probabilities
@@ -140,7 +140,7 @@ def test_the_plot_has_a_line_for_each_kind() -> None:
 
 
 def test_real_words_start_a_turn_and_a_real_hm_does_not(shared_speech: Callable[[str], Path]) -> None:
-    audio, rate_hz = read_audio(shared_speech("mfa_uhum.flac"))
+    audio, rate_hz = read_wav(shared_speech("mfa_uhum.flac"))
     places = {"interruption": [(0.95, 1.75), (6.7, 7.35)], "backchannel": [(3.92, 4.7), (5.05, 5.95)]}
     clips = [
         Overlap(audio[int(start * rate_hz) : int(stop * rate_hz)], rate_hz=rate_hz, kind=kind)

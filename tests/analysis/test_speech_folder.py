@@ -10,8 +10,9 @@ import pytest
 
 from rtnb.analysis.listening import Heard, listen
 from rtnb.analysis.recommendation import recommend
-from rtnb.analysis.recordings import Recording, read_audio
+from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweeping import evaluate
+from rtnb.audio import read_wav
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS
 from rtnb.widgets.vad_lab import Bench
@@ -29,7 +30,7 @@ def recordings(speech_folder: Path) -> list[Recording]:
         try:
             found.append(Recording.load(path))
         except AudioError:  # nothing stands out, or the package soundfile is missing
-            audio, rate_hz = read_audio(path)
+            audio, rate_hz = read_wav(path)
             found.append(Recording.of_room_tone(audio, rate_hz=rate_hz, name=path.stem))
     assert len(found) > 10
     return found

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 
 from rtnb.analysis import FrameMetrics, Recording, Sweep, frame_metrics, from_segments, sweep
-from rtnb.analysis.recordings import read_audio
+from rtnb.audio import read_wav
 from rtnb.vad import FRAME_MS, speech_probabilities
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def meetings(folder: Path) -> dict[str, FrameMetrics]:
     """Each clip, and the frames of all: one threshold serves all clips, and one of them is nearly all speech."""
     speech, found, heard, labels = segments_ms(folder), {}, [], []
     for name in MEETINGS:
-        audio, rate_hz = read_audio(folder / name)
+        audio, rate_hz = read_wav(folder / name)
         ahead_ms = FRAME_MS * sum(map(len, heard))
         heard.append(speech_probabilities(audio, rate_hz=rate_hz))
         labels += [(start + ahead_ms, end + ahead_ms) for start, end in speech[name]]
@@ -53,7 +53,7 @@ def monologues(folder: Path) -> list[Recording]:
     speech = segments_ms(folder)
     made = []
     for name in MONOLOGUES:
-        audio, rate_hz = read_audio(folder / name)
+        audio, rate_hz = read_wav(folder / name)
         made.append(from_segments(audio, speech[name], rate_hz=rate_hz, name=Path(name).stem).padded())
     return made
 

@@ -19,7 +19,8 @@ from math import isnan
 from pathlib import Path
 
 from rtnb.analysis.overlaps import Overlap, overlap_lab
-from rtnb.analysis.recordings import from_segments, read_audio
+from rtnb.analysis.recordings import from_segments
+from rtnb.audio import read_wav
 from rtnb.protocol.values import ServerVad
 
 SPEECH = Path(os.environ.get("RTNB_SPEECH", Path(__file__).resolve().parents[3] / "shared" / "speech"))
@@ -57,7 +58,7 @@ def marked() -> list[Overlap]:
     clips = []
     for kind, files in PLACES.items():
         for name, spans in files.items():
-            audio, rate_hz = read_audio(SPEECH / f"{name}.flac")
+            audio, rate_hz = read_wav(SPEECH / f"{name}.flac")
             pieces = (audio[int(start * rate_hz) : int(stop * rate_hz)] for start, stop in spans)
             clips += [Overlap(piece, rate_hz=rate_hz, kind=kind, group=name) for piece in pieces]
     return clips
@@ -69,7 +70,7 @@ def monologues() -> list[Overlap]:
     for item in json.loads((SPEECH / "labels.json").read_text())["items"]:
         if not item["words"]:
             continue
-        audio, rate_hz = read_audio(SPEECH / item["file"])
+        audio, rate_hz = read_wav(SPEECH / item["file"])
         words = [one for one in item["words"] if one[2].islower()]  # capitals are phones
         for kind, segments in (
             ("interruption", [one for one in words if one[2] not in FILLERS]),
@@ -85,7 +86,7 @@ def turns(interruptions: list[Overlap]) -> list[Overlap]:
     """The words once more, 20 dB softer (a speaker far from the microphone), while the assistant is silent."""
     softly = [replace(one, audio=0.1 * one.audio, kind="turn") for one in interruptions if one.kind == "interruption"]
     for name, start, stop in (("mfa_whisper", 0.7, 2.7), ("mfa_creaky", 0.7, 4.5)):
-        audio, rate_hz = read_audio(SPEECH / f"{name}.flac")
+        audio, rate_hz = read_wav(SPEECH / f"{name}.flac")
         piece = audio[int(start * rate_hz) : int(stop * rate_hz)]
         softly.append(Overlap(piece, rate_hz=rate_hz, kind="turn", group=name))
     return softly
@@ -93,7 +94,7 @@ def turns(interruptions: list[Overlap]) -> list[Overlap]:
 
 def noise() -> list[Overlap]:
     """Two-second pieces of an office."""
-    audio, rate_hz = read_audio(SPEECH / "office-ambience-24000-mono.mp3")
+    audio, rate_hz = read_wav(SPEECH / "office-ambience-24000-mono.mp3")
     starts = range(0, len(audio) - 2 * rate_hz, 2 * rate_hz)
     pieces = (audio[at : at + 2 * rate_hz] for at in starts)
     return [Overlap(piece, rate_hz=rate_hz, kind="noise", group="office") for piece in pieces]
@@ -103,7 +104,7 @@ def echo() -> list[Overlap]:
     """Two synthetic voices as the assistant, 20, 30 and 40 dB below their playback, in pieces of two seconds."""
     clips = []
     for name in ("arc-easy-q237-tts.wav", "1-tardigrades.wav"):
-        audio, rate_hz = read_audio(SPEECH / name)
+        audio, rate_hz = read_wav(SPEECH / name)
         for at in range(rate_hz, len(audio) - rate_hz, 2 * rate_hz):
             clips += Overlap.of_echo(audio[at : at + 2 * rate_hz], rate_hz=rate_hz, group=name)
     return clips

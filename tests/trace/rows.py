@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from rtnb.client.log import EventLog
+from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
 from rtnb.protocol.events import Event
+from rtnb.trace.file import TraceWriter
 
 
 def log_of(*rows: tuple[float, Event]) -> EventLog:
@@ -26,3 +31,14 @@ def delta(ms: int, item: str = "a", value: int = 1000) -> Event:
 
 
 START = (10.0, events.InputAudioBufferCleared())
+
+
+def written(path: Path, rows: Iterable[LogRow], *marks: tuple[str, float, float], **manifest: Any) -> Path:
+    """Write a trace of rows and reports of a speaker, and return its path."""
+    writer = TraceWriter(path.with_suffix(".part"), {"clock": {}, **manifest})
+    for row in rows:
+        writer.add(row)
+    for mark in marks:
+        writer.mark(*mark)
+    writer.finish(path)
+    return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import wave
 from collections.abc import Iterator
 from itertools import pairwise
@@ -209,13 +208,6 @@ def test_a_cell_without_widgets_shows_the_line_of_the_trace(trace: Trace) -> Non
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert data["text/plain"] == repr(trace)
     assert "application/vnd.jupyter.widget-view+json" in data
-
-
-def test_a_missing_package_is_named(trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(TraceError, match=r"\.parquet needs another package: .*pyarrow") as caught:
-        trace.export(tmp_path / "talk.parquet")
-    assert "Install pyarrow for .parquet" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("name", ["talk.mp3", "talk"])

@@ -18,7 +18,7 @@ from rtnb.errors import TraceError
 from rtnb.protocol import events
 from rtnb.trace import Trace
 from rtnb.trace.file import TraceWriter
-from tests.trace.rows import START, delta, log_of, pcm
+from tests.trace.rows import START, delta, log_of, pcm, written
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -194,28 +194,16 @@ async def test_a_saved_log_says_what_it_had_dropped(tmp_path: Path) -> None:
 # --- where a track is missing -----------------------------------------------------------------------------------------
 
 
-def _written(path: Path, rows: Any, **manifest: Any) -> Trace:
-    writer = TraceWriter(path.with_suffix(".part"), {"clock": {}, **manifest})
-    for row in rows:
-        writer.add(row)
-    writer.finish(path)
-    return Trace(path)
-
-
 def test_a_call_says_that_its_audio_went_past_the_kernel(tmp_path: Path) -> None:
-    with _written(tmp_path / "call.rtnb", log_of(START), webrtc=True) as trace:
+    with Trace(written(tmp_path / "call.rtnb", log_of(START), webrtc=True)) as trace:
         assert trace.user_audio is trace.model_audio is trace.heard_audio is None
         for name in ("user", "model", "heard"):
             assert trace.manifest["tracks"][name]["missing"].startswith("WebRTC: this audio went between the page")
 
 
 def test_a_speaker_says_when_it_began_to_play(tmp_path: Path) -> None:
-    writer = TraceWriter(tmp_path / "talk.part", {"clock": {}})
-    for row in log_of(START, (11.0, delta(500))):
-        writer.add(row)
-    writer.mark("a", 200.0, 11.6)
-    writer.finish(tmp_path / "talk.rtnb")
-    with Trace(tmp_path / "talk.rtnb") as trace:
+    rows = log_of(START, (11.0, delta(500)))
+    with Trace(written(tmp_path / "talk.rtnb", rows, ("a", 200.0, 11.6))) as trace:
         assert trace.heard_audio is not None
         assert not trace.heard_audio.read(1000, 1399).any()
         assert trace.heard_audio.read(1401, 1800).all()
@@ -226,7 +214,8 @@ def test_half_a_sample_is_joined_with_its_other_half(tmp_path: Path) -> None:
     halves = [
         events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=part) for part in (data[:2401], data[2401:])
     ]
-    with _written(tmp_path / "talk.rtnb", log_of(START, (11.0, halves[0]), (11.01, halves[1]))) as trace:
+    rows = log_of(START, (11.0, halves[0]), (11.01, halves[1]))
+    with Trace(written(tmp_path / "talk.rtnb", rows)) as trace:
         assert trace.model_audio is not None
         assert trace.model_audio.read(1000, 1100).all()
         assert np.count_nonzero(trace.model_audio) == 2400

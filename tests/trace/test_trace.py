@@ -91,24 +91,15 @@ def test_the_heard_track_ends_where_the_user_interrupted(trace: Trace) -> None:
     assert np.any(trace.model_audio.read(cut.stop_ms + 1, cut.stop_ms + 1000))
 
 
-def test_a_track_read_in_parts_is_the_track_read_whole(trace: Trace) -> None:
-    for track in (trace.user_audio, trace.model_audio, trace.heard_audio):
-        assert track is not None
-        whole = np.asarray(track)
-        parts = [track[start : start + 12_345] for start in range(0, len(track), 12_345)]
-        assert np.abs(np.concatenate(parts) - whole).max() < 1e-3  # G.711 is resampled part by part
-        assert len(whole) == len(track) == round(24 * trace.duration_ms)
-    assert trace.stereo().shape == (len(track), 2)
-
-
-def test_threads_read_one_trace_at_the_same_time(trace: Trace) -> None:
-    track = trace.user_audio
-    assert track is not None
-    whole = np.asarray(track)
-    starts = range(0, len(whole), 997)
+def test_a_track_read_in_parts_by_several_threads_is_the_track_read_whole(trace: Trace) -> None:
     with ThreadPoolExecutor(4) as pool:
-        parts = list(pool.map(lambda start: track[start : start + 997], starts))
-    assert np.abs(np.concatenate(parts) - whole).max() < 1e-3
+        for track in (trace.user_audio, trace.model_audio, trace.heard_audio):
+            assert track is not None
+            whole = np.asarray(track)
+            parts = list(pool.map(track.__getitem__, [slice(at, at + 997) for at in range(0, len(track), 997)]))
+            assert np.abs(np.concatenate(parts) - whole).max() < 1e-3  # G.711 is resampled part by part
+            assert len(whole) == len(track) == round(24 * trace.duration_ms)
+    assert trace.stereo().shape == (len(track), 2)
 
 
 def test_a_part_has_its_own_clock_and_can_be_saved(talk: Talk, trace: Trace, tmp_path: Path) -> None:
@@ -117,7 +108,8 @@ def test_a_part_has_its_own_clock_and_can_be_saved(talk: Talk, trace: Trace, tmp
     with Trace(tmp_path / "part.rtnb") as again:
         assert again.duration_ms == part.duration_ms == 3000
         assert [replace(turn, index=0) for turn in again.turns] == [replace(turn, index=0) for turn in part.turns]
-        assert np.abs(again.stereo() - part.stereo()).max() < 1e-6  # G.711 is resampled from where a piece begins
+        # G.711 is resampled with what lies beside it: up to 20 ms from the edges, the file has less of that.
+        assert np.abs(again.stereo() - part.stereo())[480:-480].max() < 1e-6
         assert again.log.to_frame().t_ms.min() >= 0
     assert np.abs(part.stereo() - trace.stereo()[24_000:96_000]).max() < 1e-3
     whole = trace.turns[-1]
