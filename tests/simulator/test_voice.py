@@ -20,11 +20,8 @@ from rtnb.simulator.speech import Speech
 from rtnb.simulator.voice import (
     VOICES,
     BabbleVoice,
-    EspeakProcess,
     EspeakVoice,
-    ProcessDied,
     Voice,
-    find_espeak,
     open_voice,
     timbre,
 )
@@ -57,8 +54,8 @@ async def voice(request: pytest.FixtureRequest) -> AsyncIterator[Voice]:
 
 
 def process_of(voice: EspeakVoice) -> asyncio.subprocess.Process:
-    assert voice._process is not None
-    return voice._process.process
+    process: asyncio.subprocess.Process = voice._process
+    return process
 
 
 def rms(speech: Speech) -> float:
@@ -321,16 +318,6 @@ async def test_ctrl_c_belongs_to_the_kernel(espeak: EspeakVoice) -> None:
     assert process.returncode is None
 
 
-@needs_espeak
-async def test_the_worker_ends_with_its_stdin() -> None:
-    worker = await EspeakProcess.start(*find_espeak())
-    assert worker.process.stdin is not None
-    worker.process.stdin.close()
-    async with asyncio.timeout(5):
-        assert await worker.process.wait() == 0
-    await worker.close()
-
-
 async def test_closing_leaves_no_process_and_can_be_repeated(
     espeak: EspeakVoice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,8 +354,9 @@ async def test_a_long_path_to_the_data_works(
 
 
 async def test_missing_data_is_an_error_and_no_exit(tmp_path: Path, espeak: EspeakVoice) -> None:
-    with pytest.raises(ProcessDied, match="does not start with its data"):
-        await EspeakProcess.start(espeak._library, str(tmp_path))
+    espeak._data = str(tmp_path)
+    with pytest.raises(AudioError, match="does not start with its data"):
+        await espeak.start()
 
 
 async def test_open_voice_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
