@@ -4,9 +4,9 @@ Why a process: espeak-ng is GPL-3 software (rtnb is MIT and only talks to it thr
 and two threads in it at once end the process (SIGFPE). Here none of that reaches the notebook. Standard library only,
 started by `voice.EspeakVoice` as ``python -I -S _espeak_worker.py LIBRARY DATA``, so that it is there quickly.
 
-Request: ``{"text", "language", "variant", "rate", "pitch"}``, the last three optional. Answer: ``{"pcm", "marks", "rate_hz",
-"version"}``, the audio as int16 little-endian mono in base64, and ``[text offset in characters, ms]`` of each
-word; or ``{"error"}``. Where the library does not start, ``{"fatal"}`` comes without a request.
+Request: ``{"text", "language", "variant", "rate", "pitch"}``, the last three optional. Answer: ``{"pcm", "marks",
+"rate_hz", "version"}``, the audio as int16 little-endian mono in base64, and ``[text offset in characters, ms]`` of
+each word; or ``{"error"}``. Where the library does not start, ``{"fatal"}`` comes without a request.
 
 It ends when stdin ends, so it never outlives its parent. Ctrl-C belongs to the notebook's kernel and is ignored.
 

@@ -7,14 +7,12 @@ import functools
 import socket
 import ssl
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
@@ -36,6 +34,9 @@ from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_trans
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
 from rtnb.simulator.voice import KINDS, Voice, open_voice
 from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport, is_loopback
+
+if TYPE_CHECKING:
+    import trustme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +253,7 @@ class SelfSigned:
 
     certificate_pem: str
     """For clients: ``ssl.create_default_context(cadata=…)``."""
-    pair_pem: bytes = field(repr=False)
+    pair: trustme.LeafCert = field(repr=False)
     """Private key and certificates of the server."""
 
     @classmethod
@@ -264,16 +265,12 @@ class SelfSigned:
 
         authority = trustme.CA(organization_name="rtnb simulator")
         names = {"localhost", "127.0.0.1", "::1", options.host} - {""}
-        pair = authority.issue_cert(*sorted(names)).private_key_and_cert_chain_pem.bytes()
-        return cls(authority.cert_pem.bytes().decode(), pair)
+        return cls(authority.cert_pem.bytes().decode(), authority.issue_cert(*sorted(names)))
 
     def server(self) -> ssl.SSLContext:
-        """Return the context of a server; the ssl module reads keys from files only."""
+        """Return the context of a server."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        with tempfile.TemporaryDirectory() as folder:  # which only this user can read
-            path = Path(folder, "pair.pem")
-            path.write_bytes(self.pair_pem)
-            context.load_cert_chain(path)
+        self.pair.configure_cert(context)
         return context
 
 
@@ -369,8 +366,8 @@ class Simulator:
         try:
             run.starting.result(PATIENCE_S)
         except BaseException:
-            if ending := self._leave():
-                ending.end()
+            if left := self._leave():
+                left.end()
             raise
         self._settle(kept=kept)
         return run
@@ -413,8 +410,8 @@ class Simulator:
         LocalProtocolError
             No reference is left to give back.
         """
-        if ending := self._leave():
-            await ending.aend()
+        if run := self._leave():
+            await _in_thread(run.end)
 
     def _join(self) -> _Run:
         """Take a reference to the run there is, or to a new one."""
@@ -460,22 +457,18 @@ class Simulator:
     async def astop(self) -> None:
         """`stop`, without blocking the caller's event loop."""
         if run := self._take():
-            await run.aend()
+            await _in_thread(run.end)
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         return await self.astart()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.astop()
 
     def __repr__(self) -> str:
@@ -609,19 +602,8 @@ class _Run:
 
     def end(self) -> None:
         """End it, and wait until its thread has ended; for the one caller that took it."""
-        self._finish(self.loop.submit(self._end()))
-
-    async def aend(self) -> None:
-        """`end`, without blocking the caller's event loop."""
-        ending = self.loop.submit(self._end())
         try:
-            await asyncio.shield(asyncio.wrap_future(ending))
-        finally:
-            self._finish(ending)  # blocks only where the caller is cancelled: no thread and no socket stays behind
-
-    def _finish(self, ending: Future[None]) -> None:
-        try:
-            ending.result(PATIENCE_S)
+            self.loop.run(self._end(), PATIENCE_S)
         finally:
             self.loop.stop()
             self.ended.set_result(None)
@@ -631,3 +613,12 @@ class _Run:
         await asyncio.wait([asyncio.wrap_future(self.starting)])
         if self.running is not None:
             await self.running.stop()
+
+
+async def _in_thread(end: Callable[[], None]) -> None:
+    """Call in a thread, to its end where the caller is cancelled: no thread and no socket stays behind."""
+    ending = asyncio.create_task(asyncio.to_thread(end))
+    try:
+        await asyncio.shield(ending)
+    finally:
+        await asyncio.wait({ending})
