@@ -381,7 +381,7 @@ class Service:
             raise
         session = self.begin(request, endpoint, own or preset, webrtc=True)
         call.connect(session.play)
-        call_id = session.make_id("rtc")
+        call_id = session.conversation.make_id("rtc")
         task = asyncio.create_task(self._serve_call(call_id, call, session), name="rtnb call")
         task.add_done_callback(lambda _: leave())
         self._calls[call_id] = session, task, request[OWNER]

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from rtnb.protocol import Item
-from rtnb.protocol.values import TokenDetails
+from rtnb.protocol.values import RateLimit, TokenDetails
 from rtnb.simulator.speech import tokens
 
 AUDIO_MS_PER_INPUT_TOKEN: Final = 100
@@ -239,9 +239,10 @@ class Quota:
         self._since_s = 0.0
         self._used = 0
 
-    def use(self, count: int, *, now_s: float) -> tuple[int, float]:
-        """Count tokens; return what is left of this minute, and the seconds until the next."""
+    def use(self, count: int, *, now_s: float) -> RateLimit:
+        """Count tokens; return what is left of this minute, as live services report it: one quota."""
         if now_s - self._since_s >= 60:
             self._since_s, self._used = now_s, 0
         self._used += count
-        return max(0, QUOTA_TOKENS - self._used), 60 - (now_s - self._since_s)
+        left, reset_s = max(0, QUOTA_TOKENS - self._used), round(60 - (now_s - self._since_s), 3)
+        return RateLimit(name="tokens", limit=QUOTA_TOKENS, remaining=left, reset_seconds=reset_s)
