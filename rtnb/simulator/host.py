@@ -19,7 +19,7 @@ from aiohttp import web
 from rtnb._loop import BackgroundLoop, Lock
 from rtnb.errors import ConnectError, LocalProtocolError, ScenarioError
 from rtnb.protocol import Dialect
-from rtnb.simulator.admission import Grants, KeyRing
+from rtnb.simulator.admission import Grant, KeyRing
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.mcp import ToolServer, open_server
@@ -170,7 +170,7 @@ class Worker:
     signed: SelfSigned | None
     index: int = 0
     count: int = 1
-    grants: Grants = field(default_factory=Grants)
+    grants: MutableMapping[str, Grant] = field(default_factory=dict)
     """Ephemeral keys of all."""
     all_listen: Any = None
     """Barrier that each of several workers reaches once it listens."""

@@ -32,6 +32,7 @@ from aiohttp import WSCloseCode, web
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import Dialect, SessionConfig, events, wire
 from rtnb.protocol.service.replies import initial_session, updated_session
+from rtnb.protocol.service.rules import Refusal
 from rtnb.protocol.service.schema import check_event, check_session
 from rtnb.simulator.admission import (
     GA_LIFETIME_S,
@@ -43,7 +44,6 @@ from rtnb.simulator.admission import (
     RefusedError,
     admit,
     check_address,
-    error_response,
     lifetime_s,
     message_for,
     offered_protocols,
@@ -85,7 +85,12 @@ CALL_ENDPOINTS: Final = {
     "/v1/realtime/calls": Endpoint("ga", False),
     "/v1/realtimertc": Endpoint("preview", True),
 }
-_MODULE: Final = "rtnb.simulator.webrtc"
+_FOR_PAGES: Final = {
+    "Access-Control-Allow-Headers": "authorization, api-key, content-type",
+    "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
+    "Access-Control-Expose-Headers": "Location",
+    "Vary": "Origin",
+}
 
 
 def obstacle() -> str | None:
@@ -145,7 +150,7 @@ class Service:
             app.router.add_post(path, self._offer)
             if endpoint.dialect == "ga":
                 app.router.add_post(path + "/{call_id}/hangup", self._hang_up)
-        app.on_response_prepare.append(_add_request_id)
+        app.on_response_prepare.append(self._complete)
         app.on_shutdown.append(self._shutdown)
         return app
 
@@ -157,26 +162,28 @@ class Service:
         self.used.add(request.protocol)
         origin = request.headers.get("Origin")
         if origin is not None and not self.allows(request):
-            return error_response(RefusedError(403, "origin_not_allowed", "This page may not use this simulator."))
-        if request.method == "OPTIONS" and origin:
-            response: web.StreamResponse = web.Response(status=204)
-        else:
-            try:
-                async with asyncio.timeout(REQUEST_S if request.method == "POST" else None):
-                    response = await handler(request)
-            except TimeoutError:  # half a body
-                response = error_response(RefusedError(408, "408", message_for(408)))
-            except RefusedError as refused:
-                response = error_response(refused)
-            except web.HTTPException as error:
-                response = error_response(RefusedError(error.status, str(error.status), message_for(error.status)))
-        if origin and not response.prepared:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Allow-Headers"] = "authorization, api-key, content-type"
-            response.headers["Access-Control-Allow-Methods"] = "POST, GET, OPTIONS"
-            response.headers["Access-Control-Expose-Headers"] = "Location"
-            response.headers["Vary"] = "Origin"
-        return response
+            raise RefusedError(403, "origin_not_allowed", "This page may not use this simulator.")
+        if origin is not None and request.method == "OPTIONS":
+            return web.Response(status=204)
+        try:
+            async with asyncio.timeout(REQUEST_S if request.method == "POST" else None):
+                response: web.StreamResponse = await handler(request)
+                return response
+        except TimeoutError as error:  # half a body
+            raise RefusedError(408, "408", message_for(408)) from error
+        except RefusedError:
+            raise
+        except web.HTTPException as error:
+            raise RefusedError(error.status, str(error.status), message_for(error.status)) from error
+
+    async def _complete(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Name the request as the services do, because support asks for it; let an allowed page read the response."""
+        names = ("apim-request-id", "x-request-id") if request.path.startswith("/openai") else ("x-request-id",)
+        response.headers.update(dict.fromkeys(names, str(uuid.uuid4())))
+        if len(names) > 1:
+            response.headers["x-ms-region"] = REGION
+        if (origin := request.headers.get("Origin")) and self.allows(request):
+            response.headers.update({"Access-Control-Allow-Origin": origin, **_FOR_PAGES})
 
     def allows(self, request: web.Request) -> bool:
         """Return whether a page may make this request: an offer of a call, for which it needs an ephemeral key."""
@@ -274,11 +281,9 @@ class Service:
         for name in body:
             if name not in ("session", "expires_after"):
                 raise RefusedError(400, "unknown_parameter", f"Unknown parameter: '{name[:100]}'.")
-        lifetime = lifetime_s(body.get("expires_after"), default=GA_LIFETIME_S)
         requested = body.get("session", {"type": "realtime"})
-        refusal = check_session(requested, dialect="ga")
-        if refusal:
-            raise RefusedError(400, refusal.code, refusal.message)
+        _refuse(check_session(requested, dialect="ga"))
+        lifetime = lifetime_s(body.get("expires_after"), default=GA_LIFETIME_S)
         value, expires_at, session = self._mint(request, wire.decode_session(requested), lifetime, "ga")
         return web.json_response({"value": value, "expires_at": expires_at, "session": session})
 
@@ -287,11 +292,14 @@ class Service:
             raise RefusedError(404, "404", message_for(404))
         body = await self._body(request)
         secret = body.pop("client_secret", None)
-        lifetime = lifetime_s(_expiry(secret), default=PREVIEW_LIFETIME_S)
+        secret = secret if isinstance(secret, dict) else {}
+        # Of `client_secret`; transcription sessions name it `expires_at`.
+        lifetime = lifetime_s(secret.get("expires_after", secret.get("expires_at")), default=PREVIEW_LIFETIME_S)
         transcription = request.path.endswith("/transcription_sessions")
-        refusal = check_session(body, dialect="preview") if not transcription else _check_transcription(body)
-        if refusal:
-            raise RefusedError(400, refusal.code, refusal.message)
+        if transcription:
+            _refuse(check_event({"type": "transcription_session.update", "session": body}, dialect="preview"))
+        else:
+            _refuse(check_session(body, dialect="preview"))
         preset = wire.decode_session(body, dialect="preview")
         preset = replace(preset, type="transcription") if transcription else preset
         value, expires_at, session = self._mint(request, preset, lifetime, "preview")
@@ -454,22 +462,9 @@ class Service:
         return web.Response()
 
 
-async def _add_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    """Name the request as the services do: support asks for these headers."""
-    names = ("apim-request-id", "x-request-id") if request.path.startswith("/openai") else ("x-request-id",)
-    response.headers.update(dict.fromkeys(names, str(uuid.uuid4())))
-    if len(names) > 1:
-        response.headers["x-ms-region"] = REGION
-
-
-def _expiry(client_secret: Any) -> Any:
-    """`expires_after` of a preview request; its transcription sessions name it `expires_at`."""
-    secret = client_secret if isinstance(client_secret, dict) else {}
-    return secret.get("expires_after", secret.get("expires_at"))
-
-
-def _check_transcription(body: dict[str, Any]) -> Any:
-    return check_event({"type": "transcription_session.update", "session": body}, dialect="preview")
+def _refuse(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise RefusedError(400, refusal.code, refusal.message)
 
 
 def _multipart(request: web.Request) -> bool:
@@ -481,30 +476,22 @@ async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
     session = None
     try:
         if _multipart(request):
-            form = await _form(request)
+            form = await request.post()
             sdp, requested = _text(form.get("sdp")), wire.parse(_text(form.get("session")) or '{"type": "realtime"}')
-            if refusal := check_session(requested, dialect="ga"):
-                raise RefusedError(400, refusal.code, refusal.message)
+            _refuse(check_session(requested, dialect="ga"))
             session = wire.decode_session(requested)
         elif request.content_type == "application/sdp":
             sdp = (await request.read()).decode()
         else:
             text = f"Content-Type is {request.content_type!r}; allowed: application/sdp (GA also multipart/form-data)."
             raise RefusedError(400, "invalid_content_type", text)
-    except (RemoteProtocolError, UnicodeDecodeError, ValueError) as error:
-        raise RefusedError(400, "invalid_request_body", f"The request body is {error}") from error
+    except web.HTTPException:  # ours, or a body that is too large
+        raise
+    except Exception as error:  # aiohttp raises many exceptions for a form that it cannot read
+        raise RefusedError(400, "invalid_request_body", f"The request body cannot be read: {error}") from error
     if not sdp.startswith("v="):
         raise RefusedError(400, "invalid_offer", "The offer is no session description: it begins with v=0.")
     return sdp, session
-
-
-async def _form(request: web.Request) -> Any:
-    try:
-        return await request.post()
-    except web.HTTPException:  # too large
-        raise
-    except Exception as error:  # aiohttp raises many exceptions for a form that it cannot read
-        raise ValueError(f"no form ({error})") from error
 
 
 def _text(part: Any) -> str:
@@ -517,7 +504,7 @@ async def _answer(sdp: str, *, filtered: bool) -> Call:
     problem = obstacle()
     if problem is not None:
         raise RefusedError(503, "webrtc_not_available", problem)
-    module = await asyncio.to_thread(importlib.import_module, _MODULE)  # half a second, the first time
+    module = await asyncio.to_thread(importlib.import_module, "rtnb.simulator.webrtc")  # half a second, the first time
     try:
         call: Call = await module.Call.answer(sdp, filtered=filtered)
     except module.OfferError as error:
