@@ -30,7 +30,7 @@ from rtnb.protocol import (
 )
 from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.values import TokenDetails
-from rtnb.simulator.playout import Playout
+from rtnb.simulator.delivery import Playout
 from rtnb.simulator.speech import tokens
 from rtnb.simulator.transcriber import Transcript
 from rtnb.simulator.usage import AUDIO_MS_PER_INPUT_TOKEN, ContextTokens, item_tokens

@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from aiohttp import web
 
 from rtnb._loop import BackgroundLoop, Lock
-from rtnb.errors import ConnectError, LocalProtocolError, ScenarioError
+from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
 from rtnb.simulator.admission import Grant, KeyRing
 from rtnb.simulator.classroom import Classroom, Room
@@ -104,7 +104,11 @@ class Options:
     def world(self, voice: Any) -> World:
         """Return the parts that the sessions share."""
         latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
-        scenario = _scenario(self.scenario)
+        scenario = self.scenario
+        if isinstance(scenario, Mapping):
+            scenario = Scenario.from_dict(scenario)
+        elif isinstance(scenario, str | Path):
+            scenario = Scenario.load(scenario)
         faults = tuple(Fault.parse(f) if isinstance(f, str) else f for f in self.faults)
         if scenario is not None:
             faults = (*scenario.faults, *faults)
@@ -139,17 +143,6 @@ def take_options(mixed: MutableMapping[str, Any]) -> dict[str, Any]:
     return {name: mixed.pop(name) for name in names}
 
 
-def _scenario(source: Scenario | str | Path | Mapping[str, Any] | None) -> Scenario | None:
-    if source is None or isinstance(source, Scenario):
-        return source
-    if isinstance(source, Mapping):
-        return Scenario.from_dict(source)
-    try:
-        return Scenario.load(source)
-    except OSError as error:
-        raise ScenarioError(f"the scenario {str(source)!r} cannot be read: {error.strerror or error}") from error
-
-
 def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
     chat = ChatResponder(options.chat_url, options.chat_model, options.chat_key) if options.chat_url else None
 
@@ -179,46 +172,50 @@ class Worker:
 class Running:
     """A started service on the current event loop."""
 
-    def __init__(
-        self, options: Options, service: Service, runner: web.AppRunner, voice: Any, signed: SelfSigned | None
-    ) -> None:
-        self.options, self.service, self.voice = options, service, voice
-        self.port: int = runner.addresses[0][1]
-        self.certificate_pem = signed.certificate_pem if signed else None
+    def __init__(self, options: Options, worker: Worker) -> None:
+        self.options, self._socket = options, worker.socket
+        self._ssl = worker.signed.server() if worker.signed else None
+        self.certificate_pem = worker.signed.certificate_pem if worker.signed else None
         """What clients should trust, None without TLS."""
-        self._runner = runner
-        self._closing = asyncio.create_task(_close_unused(runner, service), name="rtnb unused connections")
+        self.service = _service(options, worker)
+        app = self.service.app()
+        app.cleanup_ctx.append(self._parts)
+        limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, **limits)
+        self.port: int = worker.socket.getsockname()[1]
 
     @classmethod
     async def start(cls, options: Options, worker: Worker | None = None) -> Running:
         """Listen; the voice's process is started too."""
-        worker = worker or Worker(socket=listen(options)[0], signed=SelfSigned.of(options))
-        voice: Voice | None = None
+        running = cls(options, worker or Worker(socket=listen(options)[0], signed=SelfSigned.of(options)))
         try:
-            voice = await open_voice(options.voice, seed=options.seed)
-            service = _service(options, voice, worker)
-            limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
-            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0, **limits)
-            await runner.setup()
-            trust = worker.signed.server() if worker.signed else None
-            await web.SockSite(runner, worker.socket, ssl_context=trust).start()
+            await running.runner.setup()
+            await web.SockSite(running.runner, running._socket, ssl_context=running._ssl).start()
         except BaseException:
-            worker.socket.close()
-            if voice is not None:
-                await voice.aclose()
+            running._socket.close()
+            await running.stop()
             raise
-        return cls(options, service, runner, voice, worker.signed)
+        return running
 
     async def stop(self) -> None:
         """Close every session with 1001, then everything else."""
-        self._closing.cancel()
-        try:
-            await self._runner.cleanup()
-        finally:
-            world = self.service.world
-            for part in (self.voice, world.transcriber, world.end_of_turn):
-                if part is not None:
-                    await part.aclose()
+        await self.runner.cleanup()
+
+    async def _parts(self, _: web.Application) -> AsyncIterator[None]:
+        """Open the voice; at the end, close all parts that the sessions share."""
+        world = self.service.world
+        world.voice = await open_voice(self.options.voice, seed=self.options.seed)
+        closing = asyncio.create_task(_close_unused(self.runner, self.service), name="rtnb unused connections")
+        yield
+        closing.cancel()
+        for part in (world.voice, world.transcriber, world.end_of_turn):
+            if part is not None:
+                await part.aclose()
+
+    @property
+    def voice(self) -> Voice:
+        """The simulator's voice."""
+        return self.service.world.voice
 
     @property
     def http(self) -> str:
@@ -239,8 +236,8 @@ async def _close_unused(runner: web.AppRunner, service: Service) -> None:
                 connection.force_close()
 
 
-def _service(options: Options, voice: Voice, worker: Worker) -> Service:
-    world = options.world(voice)
+def _service(options: Options, worker: Worker) -> Service:
+    world = options.world(None)
     keys = KeyRing(options.key, wall=time.time, grants=worker.grants)
     if options.room is not None:
         return Classroom(world, keys, room=options.room)

@@ -114,14 +114,6 @@ class _Server:
     connection: ToolServer | None = None
     tools: tuple[dict[str, Any], ...] = ()
 
-    def needs_approval(self, name: str) -> bool:
-        """Return whether calls of a tool need the client's approval: the default, as in the API reference."""
-        policy = self.definition.get("require_approval") or "always"
-        if isinstance(policy, Mapping):
-            tool = next(one for one in self.tools if one["name"] == name)
-            return not _fits(policy.get("never"), tool) or _fits(policy.get("always"), tool)
-        return bool(policy != "never")
-
 
 def _fits(rule: Any, tool: Tool) -> bool:
     """Return whether a list of names, or an object with `tool_names` and `read_only`, names a tool."""
@@ -209,8 +201,13 @@ class McpTools:
         return label
 
     def needs_approval(self, call: Item) -> bool:
-        """Return whether a call must not run before the client approves."""
-        return self._servers[str(call.server_label)].needs_approval(str(call.name))
+        """Return whether a call must not run before the client approves: the default, as in the API reference."""
+        server = self._servers[str(call.server_label)]
+        policy = server.definition.get("require_approval") or "always"
+        if isinstance(policy, Mapping):
+            tool = next(one for one in server.tools if one["name"] == call.name)
+            return not _fits(policy.get("never"), tool) or _fits(policy.get("always"), tool)
+        return bool(policy != "never")
 
     def ask(self, call: Item, index: int) -> None:
         """Ask the client to approve a call; at the bound the oldest question is forgotten."""
@@ -271,12 +268,13 @@ def _listed(tool: Any) -> dict[str, Any]:
 def _explained(error: Exception, limit_s: float) -> dict[str, Any]:
     if isinstance(error, McpError):
         return error.detail
-    if isinstance(error, json.JSONDecodeError):
-        return McpError("no valid JSON", "protocol_error", -32700).detail
-    if isinstance(error, TimeoutError):
-        return McpError(f"no answer within {limit_s:g} s", "http_error", 504).detail
-    if isinstance(error, aiohttp.ClientError | OSError):
-        return McpError(f"the server cannot be reached ({type(error).__name__})", "http_error", 502).detail
+    for known, message, kind, code in (
+        (json.JSONDecodeError, "no valid JSON", "protocol_error", -32700),
+        (TimeoutError, f"no answer within {limit_s:g} s", "http_error", 504),
+        ((aiohttp.ClientError, OSError), f"the server cannot be reached ({type(error).__name__})", "http_error", 502),
+    ):
+        if isinstance(error, known):
+            return McpError(message, kind, code).detail
     return McpError(f"{type(error).__name__}: {error}"[:500]).detail
 
 

@@ -83,7 +83,7 @@ RECALL: Final = r"^\W*(what|which|tell|repeat|say|do you (know|remember))\b(?=.*
 """Pattern of a question for the user's first message: "What did I say first?", "Repeat my first message.\""""
 
 INSTRUCTION_EFFECTS: Final[Mapping[str, str]] = {
-    "language": "'answer in German' (or French): fixed phrases in that language, the user's words unchanged",
+    "language": "'answer in German': fixed phrases in German, the user's words unchanged",
     "length": "'in one sentence', 'be brief', 'in at most 12 words': the response is cut there",
     "persona": "'your name is Ada': the response gives the name in a greeting and on request",
     "forbidden": "'never say sorry', 'do not mention prices': sentences with that word are left out",
@@ -102,14 +102,6 @@ _PHRASES: Final[Mapping[str, Mapping[str, str]]] = {
         "name": "Ich heiße {name}.",
         "question": "Was möchtest du noch wissen?",
     },
-    "fr": {
-        "greeting": "Bonjour ! Comment puis-je vous aider ?",
-        "about": "Je suis le simulateur de rtnb : quelques règles, pas de modèle de langue.",
-        "said": "Vous avez dit : {words}",
-        "heard": "J'ai entendu {seconds:.1f} secondes de parole.",
-        "name": "Je m'appelle {name}.",
-        "question": "Que voulez-vous savoir d'autre ?",
-    },
     "en": {
         "greeting": "Hello! How can I help you today?",
         "about": _ABOUT,
@@ -119,7 +111,6 @@ _PHRASES: Final[Mapping[str, Mapping[str, str]]] = {
         "question": "What else would you like to know?",
     },
 }
-_LANGUAGES: Final = {"german": "de", "deutsch": "de", "french": "fr", "français": "fr"}
 
 
 @dataclass(frozen=True)
@@ -156,7 +147,7 @@ class Effects:
         )
         ask = r"\b(always ask|end (every \w+ )?with|ask (at least )?one)\b[^.!?]{0,20}(question)?"
         return cls(
-            language=_LANGUAGES.get(speak.lower(), "en"),
+            language="de" if speak.lower() in ("german", "deutsch") else "en",
             sentences=1 if brief else None,
             words=int(words) if words else None,
             name=found(r"\b(?:your name is|you are called|call yourself) ([A-Z]\w+)"),

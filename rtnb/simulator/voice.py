@@ -75,12 +75,9 @@ VOICES = {
 
 def timbre(voice: str) -> Timbre:
     """Return the settings for a voice; an unknown name gets its own, the same every time."""
-    if voice in VOICES:
-        return VOICES[voice]
     number = zlib.crc32(voice.encode("utf-8", "replace"))
-    base = VOICES[sorted(VOICES)[number % len(VOICES)]]
-    shift = number // len(VOICES) % 25 - 12
-    return Timbre(base.variant, min(99, max(0, base.pitch + shift)), number % 90 / 10 - 4.5)
+    base = VOICES.get(voice) or VOICES[sorted(VOICES)[number % len(VOICES)]]
+    return base if voice in VOICES else Timbre(base.variant, base.pitch, number % 90 / 10 - 4.5)
 
 
 class Voice(Protocol):

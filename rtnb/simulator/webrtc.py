@@ -22,9 +22,8 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from rtnb.audio import Resampler
 from rtnb.protocol import wire
 from rtnb.simulator.checks import RefusedEventError
-from rtnb.simulator.delivery import Sound
+from rtnb.simulator.delivery import PCM, Sound
 from rtnb.simulator.faults import Close
-from rtnb.simulator.playout import PCM
 
 _log = logging.getLogger("rtnb.simulator")
 
