@@ -346,20 +346,22 @@ class ScenarioResponder:
         """Return the latency that a step asks for."""
         return (step.timing if step else None) or self.scenario.latency or latency
 
-    async def play(self, step: Step | None, turn: Turn) -> AsyncIterator[Say | Call]:
+    def play(self, step: Step | None, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the text and the tool calls of a step."""
         if step is None or (step.say is None and not step.calls):
-            async for piece in self._otherwise.respond(turn):
-                yield piece
-            return
-        if step.say is not None:
-            yield Say(step.say)
-        for call in step.calls:
-            yield call
+            return self._otherwise.respond(turn)
+        return _spoken(step)
 
     def respond(self, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the response without a step: an out-of-band response consumes none."""
         return self._otherwise.respond(turn)
+
+
+async def _spoken(step: Step) -> AsyncIterator[Say | Call]:
+    if step.say is not None:
+        yield Say(step.say)
+    for call in step.calls:
+        yield call
 
 
 # --- chat -------------------------------------------------------------------------------------------------------------

@@ -131,10 +131,8 @@ class Service:
         self._faults = FaultPlan(world.faults, seed=world.seed)
         self._scheduler = InputScheduler()
         self._count = worker[0] + 1 - worker[1]
-        self._calls: dict[str, tuple[ServiceSession, asyncio.Task[None], str]] = {}
-        """Session, task and owner of each WebRTC call."""
-        self._beside: dict[str, set[asyncio.Task[Any]]] = {}
-        """Sideband sockets of each call."""
+        self._calls: dict[str, ServiceSession] = {}
+        """Session of each WebRTC call."""
 
     def app(self) -> web.Application:
         """Return the aiohttp application."""
@@ -254,6 +252,10 @@ class Service:
         """Remove and close a session."""
         del self.sessions[session]
         await session.aclose()
+
+    def tasks(self, session: ServiceSession) -> list[asyncio.Task[Any]]:
+        """Return the tasks that serve a session: its own, and those of sideband sockets."""
+        return [task for task, (_, served) in self._stops.items() if served is session]
 
     async def end(self, tasks: Collection[asyncio.Task[Any]], close: Close) -> None:
         """Make tasks in `serve_session` hang up, and wait for them."""
@@ -392,7 +394,7 @@ class Service:
         call_id = session.conversation.make_id("rtc")
         task = asyncio.create_task(self._serve_call(call_id, call, session), name="rtnb call")
         task.add_done_callback(lambda _: leave())
-        self._calls[call_id] = session, task, request[OWNER]
+        self._calls[call_id] = session
         await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
         if endpoint.dialect == "preview":
             self.keys.spend(token_of(request) or "")
@@ -420,7 +422,7 @@ class Service:
         finally:
             del self._calls[call_id]
             session.outgoing.put(Close(WSCloseCode.OK, "the call ended"))
-            if watching := self._beside.pop(call_id, None):
+            if watching := self.tasks(session):
                 await asyncio.wait(watching)
             await call.aclose()
             await self.forget(session)
@@ -431,7 +433,8 @@ class Service:
         """Refuse to watch or end a call with an ephemeral key, or a call that is not open or has another owner."""
         if preset is not None:
             raise RefusedError(401, "invalid_api_key", "Watching or ending a call needs the long-lived key.")
-        if call_id not in self._calls or self._calls[call_id][2] != owner:  # ids can be guessed: they follow the seed
+        # Ids can be guessed: they follow the seed.
+        if call_id not in self._calls or self.sessions[self._calls[call_id]] != owner:
             here, n_workers = self.worker
             message = "No call with this id is open."
             if n_workers > 1:
@@ -443,22 +446,18 @@ class Service:
 
     async def _watch(self, carrier: SocketCarrier, call_id: str) -> None:
         """Serve a sideband socket: it receives all events of the service in the call, and may send its own."""
-        session = self._calls[call_id][0]
-        task: Any = asyncio.current_task()
-        watching = self._beside.setdefault(call_id, set())
-        watching.add(task)
+        session = self._calls[call_id]
         listener = session.listen()
         try:
             await self.serve_session(carrier, session, listener)
         finally:
             session.outgoing.leave(listener)
-            watching.discard(task)
 
     async def _hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
         preset = self.admit(request, azure=request.path.startswith("/openai"))
         self._check_call(call_id, preset, owner=request[OWNER])
-        await self.end([self._calls[call_id][1]], Close(WSCloseCode.OK, "hung up"))
+        await self.end(self.tasks(self._calls[call_id])[:1], Close(WSCloseCode.OK, "hung up"))
         return web.Response()
 
 
@@ -488,7 +487,7 @@ async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
     except web.HTTPException:  # ours, or a body that is too large
         raise
     except Exception as error:  # aiohttp raises many exceptions for a form that it cannot read
-        raise RefusedError(400, "invalid_request_body", f"The request body cannot be read: {error}") from error
+        raise RefusedError(400, "invalid_request_body", f"The request body is not readable: {error}") from error
     if not sdp.startswith("v="):
         raise RefusedError(400, "invalid_offer", "The offer is no session description: it begins with v=0.")
     return sdp, session

@@ -31,7 +31,7 @@ from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn, text_of
 from rtnb.simulator.response import Generation, effective
-from rtnb.simulator.scenario import Call
+from rtnb.simulator.scenario import Call, Scenario
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, Transcript
 from rtnb.simulator.turn_detection import (
     EndOfTurn,
@@ -131,7 +131,10 @@ class ServiceSession:
     ) -> None:
         self._world, self._azure, self._watch = world, azure, watch
         self.conversation = Conversation(dialect, seed=f"{world.seed} {number}", send=self._send, webrtc=webrtc)
-        self._responder = world.make_responder(number)
+        responder = world.make_responder(number)
+        if not isinstance(responder, ScenarioResponder):
+            responder = ScenarioResponder(Scenario(()), responder)
+        self._responder: ScenarioResponder = responder
         self._transcriber = world.transcriber or world.exact
         self.latency = world.latency
         self.faults = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
@@ -392,15 +395,14 @@ class ServiceSession:
 
     def _recognise(self, item_id: str) -> None:
         """Find the words of a spoken item: a response and its transcription wait for them."""
-        scenario = self._responder if isinstance(self._responder, ScenarioResponder) else None
-        if scenario is not None and (known := scenario.transcript(None)) is not None:
+        if (known := self._responder.transcript(None)) is not None:
             search: asyncio.Future[Found] = self._loop.create_future()
             search.set_result(Transcript(known))
         else:
-            search = self._start_late(self._find_words(item_id, scenario))
+            search = self._start_late(self._find_words(item_id))
         self.conversation.expect_words(item_id, search)
 
-    async def _find_words(self, item_id: str, scenario: ScenarioResponder | None) -> Found:
+    async def _find_words(self, item_id: str) -> Found:
         audio, rate_hz = self.conversation.audio(item_id)
         language = str((self._transcription and self._transcription.language) or "")
         found: Found
@@ -410,10 +412,8 @@ class ServiceSession:
             found = failure
         except Exception as failure:  # a transcriber of the user's: the session must outlive it
             found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
-        if scenario is not None:
-            words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
-            found = Transcript(words) if words is not None else found
-        return found
+        words = self._responder.transcript(found.text if isinstance(found, Transcript) else None)
+        return Transcript(words) if words is not None else found
 
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
         """Send the transcription events of an item, once its words are known and the service's delay is over."""
@@ -501,13 +501,12 @@ class ServiceSession:
             tool_choice=settings.tool_choice or "auto",
             heard_ms=self.conversation.duration_ms(str(last.id)) if last is not None and speech else 0.0,
         )
-        responder = self._responder
-        if not isinstance(responder, ScenarioResponder) or outside:
-            return responder.respond(turn), self._world.latency
-        step = responder.next_step(text_of(last), speech=speech)
-        self.latency = responder.timing(step, self._world.latency)
+        if outside:
+            return self._responder.respond(turn), self._world.latency
+        step = self._responder.next_step(text_of(last), speech=speech)
+        self.latency = self._responder.timing(step, self._world.latency)
         self.faults.enter_step(step.faults if step else ())
-        return responder.play(step, turn), self.latency
+        return self._responder.play(step, turn), self.latency
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)

