@@ -181,12 +181,8 @@ def _syllables(written: str) -> list[str]:
     letters = "".join(character for character in written.lower() if character.isalnum())
     latin = re.findall(f"[^{_VOWELS}\\d]*(?:[{_VOWELS}]+|\\d)", letters)
     rest = letters[len("".join(latin)) :]
-    if not latin:  # no vowel we know: two letters make a syllable, with sounds that only depend on the letters
-        pairs = [rest[place : place + 2] for place in range(0, len(rest), 2)]
-        return [
-            "bdfgklmnprstvz"[ord(pair[0]) % 14] + "aeiou"[crc32(pair.encode()) % 5] + "lmnr"[ord(pair[-1]) % 4]
-            for pair in pairs
-        ]
+    if not latin:  # no vowel we know: two letters make a syllable
+        return ["la"] * -(-len(rest) // 2)
     if len(latin) > 1 and not rest and latin[-1].endswith("e") and latin[-1] != "e" and len(latin[-1]) > 1:
         latin[-2:] = [latin[-2] + latin[-1][:-1]]  # the silent e of "there", "name"
     latin[-1] += rest

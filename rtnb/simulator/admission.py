@@ -67,6 +67,9 @@ class RefusedError(web.HTTPException):
         headers = {"retry-after-ms": "1500", "retry-after": "2"} if status == 429 else None
         super().__init__(text=json.dumps({"error": error}), content_type="application/json", headers=headers)
 
+    def __str__(self) -> str:
+        return self.message
+
 
 @dataclass(frozen=True)
 class Grant:
