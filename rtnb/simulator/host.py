@@ -173,7 +173,7 @@ class Running:
     """A started service on the current event loop."""
 
     def __init__(self, options: Options, worker: Worker) -> None:
-        self.options, self._socket = options, worker.socket
+        self.options = options
         self._ssl = worker.signed.server() if worker.signed else None
         self.certificate_pem = worker.signed.certificate_pem if worker.signed else None
         """What clients should trust, None without TLS."""
@@ -187,13 +187,16 @@ class Running:
     @classmethod
     async def start(cls, options: Options, worker: Worker | None = None) -> Running:
         """Listen; the voice's process is started too."""
-        running = cls(options, worker or Worker(socket=listen(options)[0], signed=SelfSigned.of(options)))
+        worker = worker or Worker(socket=listen(options)[0], signed=SelfSigned.of(options))
+        running: Running | None = None
         try:
+            running = cls(options, worker)
             await running.runner.setup()
-            await web.SockSite(running.runner, running._socket, ssl_context=running._ssl).start()
+            await web.SockSite(running.runner, worker.socket, ssl_context=running._ssl).start()
         except BaseException:
-            running._socket.close()
-            await running.stop()
+            worker.socket.close()
+            if running is not None:
+                await running.stop()
             raise
         return running
 
