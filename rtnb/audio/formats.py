@@ -1,7 +1,7 @@
 """Audio formats that a realtime session can carry: 16-bit PCM, µ-law and A-law, each as one `Codec`.
 
-The two of G.711 are companded 8-bit formats of telephony and piecewise linear: a sign, a segment of three bits (each
-twice as steep as the one before) and four bits within it. Decoding is a table of 256 values, encoding one of 65,536.
+The two of G.711 are companded 8-bit formats of telephony. libsndfile (package soundfile) gives their tables: 256 values
+to decode, 65,536 codes to encode.
 
 References
 ----------
@@ -10,21 +10,21 @@ ITU-T Recommendation G.711 (11/88), tables 1a to 2b.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 from rtnb.audio.samples import Audio, as_audio
 from rtnb.errors import AudioError
 
 RATE_HZ: Final = 24_000
 """Sample rate of audio/pcm, and of all speech here."""
-
-_Int = npt.NDArray[np.int32]
 
 
 def encode_pcm16(audio: npt.ArrayLike) -> bytes:
@@ -106,7 +106,7 @@ def encode_ulaw(audio: npt.ArrayLike) -> bytes:
     >>> encode_ulaw([0.0, 0.5, -1.0]).hex()
     'ff8f00'
     """
-    return _encode(audio, _ulaw_codes())
+    return _encode(audio, "ULAW")
 
 
 def decode_ulaw(pcm: bytes) -> Audio:
@@ -119,7 +119,7 @@ def decode_ulaw(pcm: bytes) -> Audio:
     >>> decode_ulaw(b"\\xff\\x8f\\x00").tolist()
     [0.0, 0.5115966796875, -0.9803466796875]
     """
-    return _decode(pcm, _ulaw_values())
+    return _decode(pcm, "ULAW")
 
 
 def encode_alaw(audio: npt.ArrayLike) -> bytes:
@@ -140,7 +140,7 @@ def encode_alaw(audio: npt.ArrayLike) -> bytes:
     >>> encode_alaw([0.0, 0.5, -1.0]).hex()
     'd5a52a'
     """
-    return _encode(audio, _alaw_codes())
+    return _encode(audio, "ALAW")
 
 
 def decode_alaw(pcm: bytes) -> Audio:
@@ -151,56 +151,25 @@ def decode_alaw(pcm: bytes) -> Audio:
     >>> decode_alaw(b"\\xd5\\xa5\\x2a").tolist()
     [0.000244140625, 0.515625, -0.984375]
     """
-    return _decode(pcm, _alaw_values())
+    return _decode(pcm, "ALAW")
 
 
-def _encode(audio: npt.ArrayLike, codes: npt.NDArray[np.uint8]) -> bytes:
-    return codes[to_int16(audio).view(np.uint16)].tobytes()
+def _encode(audio: npt.ArrayLike, subtype: str) -> bytes:
+    return _tables(subtype)[1][to_int16(audio).view(np.uint16)].tobytes()
 
 
-def _decode(pcm: bytes, values: _Int) -> Audio:
-    table = (values / 32_768).astype(np.float32)
-    return table[np.frombuffer(pcm, np.uint8)]
+def _decode(pcm: bytes, subtype: str) -> Audio:
+    return _tables(subtype)[0][np.frombuffer(pcm, np.uint8)]
 
 
-def _every_int16() -> _Int:
-    """Return all 16-bit values, at the place where their bits read as uint16 point."""
-    return np.arange(65_536, dtype=np.uint16).view(np.int16).astype(np.int32)
-
-
-@lru_cache(maxsize=1)
-def _ulaw_values() -> _Int:
-    code = ~np.arange(256) & 0xFF  # all bits travel inverted
-    size = ((((code & 0x0F) << 3) + 0x84) << (code >> 4 & 7)) - 0x84
-    return np.where(code & 0x80, -size, size).astype(np.int32)
-
-
-@lru_cache(maxsize=1)
-def _ulaw_codes() -> npt.NDArray[np.uint8]:
-    sample = _every_int16()
-    size = np.minimum(np.abs(sample), 32_635) + 0x84  # 32635 and the bias 0x84 = 33 * 4: G.711 in 16-bit steps
-    segment = np.floor(np.log2(size)).astype(np.int32) - 7
-    code = (segment << 4) | (size >> (segment + 3) & 0x0F) | np.where(sample < 0, 0x80, 0)
-    return np.asarray(~code & 0xFF, np.uint8)
-
-
-@lru_cache(maxsize=1)
-def _alaw_values() -> _Int:
-    code = np.arange(256) ^ 0x55  # every other bit travels inverted
-    segment = code >> 4 & 7
-    size = ((code & 0x0F) << 4) + 8
-    size = np.where(segment == 0, size, (size + 0x100) << np.maximum(segment - 1, 0))
-    return np.where(code & 0x80, size, -size).astype(np.int32)
-
-
-@lru_cache(maxsize=1)
-def _alaw_codes() -> npt.NDArray[np.uint8]:
-    sample = _every_int16()
-    size = np.where(sample < 0, -sample - 1, sample) >> 4  # 12 bits are left: A-law has 13 with the sign
-    segment = np.maximum(np.floor(np.log2(np.maximum(size, 1))).astype(np.int32) - 3, 0)
-    within = np.where(segment == 0, size, size >> np.maximum(segment - 1, 0)) & 0x0F
-    code = (segment << 4) | within | np.where(sample < 0, 0, 0x80)
-    return np.asarray(code ^ 0x55, np.uint8)
+@lru_cache(maxsize=2)
+def _tables(subtype: str) -> tuple[Audio, npt.NDArray[np.uint8]]:
+    """Return the sample of each code, and the code of each 16-bit sample (by its bits as uint16)."""
+    raw: Any = {"samplerate": 8_000, "format": "RAW", "subtype": subtype}
+    values, _ = soundfile.read(io.BytesIO(bytes(range(256))), channels=1, dtype="float32", **raw)
+    codes = io.BytesIO()
+    soundfile.write(codes, np.arange(65_536, dtype=np.uint16).view(np.int16), **raw)
+    return values, np.frombuffer(codes.getvalue(), np.uint8)
 
 
 @dataclass(frozen=True)

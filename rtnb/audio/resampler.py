@@ -5,7 +5,7 @@ The filter is a windowed sinc (Kaiser), one row of taps per phase. With *nyquist
 - pass-band: flat within 0.01 dB up to 0.90 nyquist
 - stop-band: 96 dB down from 1.00 nyquist on (images and aliases alike); the tests measure it with tones
 - delay: compensated. Output sample k lies at time k / to_rate_hz of the input; a tone keeps its phase. The streaming
-  class therefore waits for the `lag_ms` of input that follow a sample before it emits it.
+  class therefore waits for at most 13 ms of input that follow a sample before it emits it.
 
 Outputs are computed in blocks: a block is one row of input times a small matrix, always of the same shape, so that no
 chunking changes the order of the additions (law 5 of the house: chunk size never changes an answer).
@@ -98,14 +98,6 @@ class Resampler:
         self.to_rate_hz = int(to_rate_hz)
         self._plan = None if from_rate_hz == to_rate_hz else _plan(self.from_rate_hz, self.to_rate_hz)
         self.reset()
-
-    def __repr__(self) -> str:
-        return f"Resampler(from_rate_hz={self.from_rate_hz}, to_rate_hz={self.to_rate_hz})"
-
-    @property
-    def lag_ms(self) -> float:
-        """Look-ahead: how much later input may have to arrive before a sample is emitted (it shifts nothing)."""
-        return 0.0 if self._plan is None else (self._plan.width - self._plan.before) * 1000 / self.from_rate_hz
 
     def reset(self) -> None:
         """Forget everything: the next chunk starts a new stream."""

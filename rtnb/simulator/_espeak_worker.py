@@ -2,11 +2,11 @@
 
 Why a process: espeak-ng is GPL-3 software (rtnb is MIT and only talks to it through a pipe), it may call ``exit()``,
 and two threads in it at once end the process (SIGFPE). Here none of that reaches the notebook. Standard library only,
-started by `voice.EspeakProcess` as ``python -I -S _espeak_worker.py LIBRARY DATA``, so that it is there quickly.
+started by `voice.EspeakVoice` as ``python -I -S _espeak_worker.py LIBRARY DATA``, so that it is there quickly.
 
-Request: ``{"text", "language", "variant", "rate", "pitch"}``. Answer: ``{"pcm", "marks"}``, the audio as int16
-little-endian mono in base64, and ``[text offset in characters, ms]`` of each word; or ``{"error"}``. The first line
-comes without a request: ``{"rate_hz", "version"}`` or ``{"error"}``.
+Request: ``{"text", "language", "variant", "rate", "pitch"}``, the last three optional. Answer: ``{"pcm", "marks",
+"rate_hz", "version"}``, the audio as int16 little-endian mono in base64, and ``[text offset in characters, ms]`` of
+each word; or ``{"error"}``. Where the library does not start, ``{"fatal"}`` comes without a request.
 
 It ends when stdin ends, so it never outlives its parent. Ctrl-C belongs to the notebook's kernel and is ignored.
 
@@ -31,7 +31,6 @@ DONT_EXIT = 0x8000  # espeakINITIALIZE_DONT_EXIT: without it a missing data fold
 CHARS_UTF8 = 1
 RATE, PITCH = 1, 3  # espeak_PARAMETER
 WORD = 1  # espeakEVENT_WORD
-DATA_PATH_LIMIT = 140  # the library keeps the path in 160 bytes and appends to it
 
 
 class _Voice(ctypes.Structure):
@@ -68,27 +67,29 @@ class Espeak:
         self._lib = lib = ctypes.CDLL(library)
         lib.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
         lib.espeak_Info.restype = ctypes.c_char_p
-        rate_hz = lib.espeak_Initialize(SYNCHRONOUS, 0, os.fsencode(data) if data else None, DONT_EXIT)
+        if data:
+            os.chdir(data)  # the library keeps the path in 160 bytes and appends to it
+        rate_hz = lib.espeak_Initialize(SYNCHRONOUS, 0, b"." if data else None, DONT_EXIT)
         if rate_hz <= 0:
             raise OSError(f"espeak-ng does not start with its data in {data or 'the default place'}")
         self._callback = _Callback(self._on_sound)  # kept: the library holds only the bare pointer
         lib.espeak_SetSynthCallback(self._callback)
         self._identifiers: dict[str, bytes] = {}
         self._identifier("en-us")  # reads the voice list now, not at the first word
-        self.about = {"rate_hz": rate_hz, "version": lib.espeak_Info(None).decode().split()[0]}
+        self._about = {"rate_hz": rate_hz, "version": lib.espeak_Info(None).decode().split()[0]}
 
     def speak(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to a request; raises ValueError for what cannot be spoken."""
         identifier = self._identifier(request["language"])
-        if self._lib.espeak_SetVoiceByName(identifier + b"+" + request["variant"].encode()):
+        if self._lib.espeak_SetVoiceByName(identifier + b"+" + request.get("variant", "").encode()):
             self._lib.espeak_SetVoiceByName(identifier)  # an older espeak-ng without this variant: its plain voice
-        self._lib.espeak_SetParameter(RATE, request["rate"], 0)
-        self._lib.espeak_SetParameter(PITCH, request["pitch"], 0)
+        self._lib.espeak_SetParameter(RATE, request.get("rate", 175), 0)
+        self._lib.espeak_SetParameter(PITCH, request.get("pitch", 50), 0)
         self._pcm, self._marks = bytearray(), list[tuple[int, int]]()
         text = request["text"].encode("utf-8", "replace") + b"\0"
         if status := self._lib.espeak_Synth(text, ctypes.c_size_t(len(text)), 0, 1, 0, CHARS_UTF8, None, None):
             raise ValueError(f"espeak-ng refused the text (status {status})")
-        return {"pcm": base64.b64encode(self._pcm).decode(), "marks": self._marks}
+        return {"pcm": base64.b64encode(self._pcm).decode(), "marks": self._marks, **self._about}
 
     def _identifier(self, language: str) -> bytes:
         """Return the voice file of a language tag. By properties: espeak_SetVoiceByName("en-gb") fails in 1.52."""
@@ -109,43 +110,22 @@ class Espeak:
         return 0
 
 
-def _short_path(data: str) -> str:
-    """Return a link to a folder whose path is too long for the library; it stays until the process ends."""
-    import atexit
-    import tempfile  # slow to import, rarely needed
-
-    folder = tempfile.TemporaryDirectory(prefix="rtnb-")
-    atexit.register(folder.cleanup)
-    link = os.path.join(folder.name, "data")
-    try:
-        os.symlink(data, link)
-    except OSError as error:
-        raise OSError(
-            f"espeak-ng needs its data in a path shorter than {DATA_PATH_LIMIT} bytes and no link to it could be made "
-            f"({error.strerror}): install espeakng-loader in an environment with a shorter path"
-        ) from error
-    return link
-
-
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the C library prints must not fall between the answers
-    library, data = sys.argv[1:]
     try:
-        espeak = Espeak(library, data if len(os.fsencode(data)) < DATA_PATH_LIMIT else _short_path(data))
+        espeak = Espeak(*sys.argv[1:])
     except OSError as error:
-        print(json.dumps({"error": str(error)}), file=out, flush=True)
+        print(json.dumps({"fatal": str(error)}), file=out, flush=True)
         return 1
-    answer = espeak.about
-    while True:
-        print(json.dumps(answer), file=out, flush=True)
-        if not (line := sys.stdin.buffer.readline()):
-            return 0
+    for line in sys.stdin.buffer:
         try:
             answer = espeak.speak(json.loads(line))
         except ValueError as error:
             answer = {"error": str(error)}
+        print(json.dumps(answer), file=out, flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -58,12 +58,17 @@ SOCKET_ENDPOINTS: Final = {
 }
 
 
-class RefusedError(Exception):
-    """Refusal of a request."""
+class RefusedError(web.HTTPException):
+    """Refusal of a request: an HTTP response in the services' JSON."""
 
     def __init__(self, status: int, code: str | None, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status_code, self.code, self.message = status, code, message
+        error = {"code": code, "message": message, "type": "invalid_request_error", "param": None}
+        headers = {"retry-after-ms": "1500", "retry-after": "2"} if status == 429 else None
+        super().__init__(text=json.dumps({"error": error}), content_type="application/json", headers=headers)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -81,29 +86,6 @@ class Grant:
     """Whether it opened the one call it was for (preview)."""
 
 
-class Grants:
-    """Table of ephemeral keys; with several workers, it lives in a separate process."""
-
-    def __init__(self) -> None:
-        self._grants: dict[str, Grant] = {}
-
-    def add(self, value: str, grant: Grant, now: float) -> None:
-        """Add one; expired ones are forgotten, and above `MOST_GRANTS` the oldest."""
-        self._grants = {k: g for k, g in self._grants.items() if g.expires_at > now - _REMEMBERED_S}
-        while len(self._grants) >= MOST_GRANTS:
-            del self._grants[next(iter(self._grants))]
-        self._grants[value] = grant
-
-    def find(self, value: str) -> Grant | None:
-        """Return the grant of a key, None where there is none."""
-        return self._grants.get(value)
-
-    def spend(self, value: str) -> None:
-        """Mark a key as used."""
-        if value in self._grants:
-            self._grants[value] = replace(self._grants[value], spent=True)
-
-
 class KeyRing:
     """The keys a simulator accepts.
 
@@ -113,15 +95,17 @@ class KeyRing:
         The long-lived key; a fresh random one when not given.
     wall : callable
         Unix time in seconds.
-    grants : Grants, optional
-        Table that several workers share.
+    grants : mapping, optional
+        Ephemeral keys; several workers share them.
     """
 
-    def __init__(self, key: str | None = None, *, wall: Callable[[], float], grants: Grants | None = None) -> None:
+    def __init__(
+        self, key: str | None = None, *, wall: Callable[[], float], grants: MutableMapping[str, Grant] | None = None
+    ) -> None:
         self.key = key or secrets.token_hex(16)
         self._handed_out: dict[str, str] = {}
         self._wall = wall
-        self._grants = grants or Grants()
+        self._grants = {} if grants is None else grants
 
     def __repr__(self) -> str:
         return "KeyRing(****)"
@@ -147,10 +131,15 @@ class KeyRing:
     def mint(
         self, session: SessionConfig, *, lifetime_s: float, owner: str = "", dialect: Dialect = "ga"
     ) -> tuple[str, Grant]:
-        """Make an ephemeral key."""
+        """Make an ephemeral key; expired ones are forgotten, and above `MOST_GRANTS` the oldest."""
         now = self._wall()
         value, grant = f"ek_{secrets.token_hex(16)}", Grant(session, now + lifetime_s, owner, dialect)
-        self._grants.add(value, grant, now)
+        ends = {key: held.expires_at + _REMEMBERED_S for key, held in self._grants.items()}
+        surplus = len(ends) + 1 - MOST_GRANTS
+        for number, (key, end_s) in enumerate(ends.items()):
+            if number < surplus or end_s <= now:
+                self._grants.pop(key, None)
+        self._grants[value] = grant
         return value, grant
 
     def owner(self, offered: str) -> str | None:
@@ -163,11 +152,12 @@ class KeyRing:
 
     def grant(self, offered: str) -> Grant | None:
         """Return the grant of an ephemeral key, also when it is expired; None for an unknown key."""
-        return self._grants.find(offered) if offered.startswith("ek_") else None
+        return self._grants.get(offered) if offered.startswith("ek_") else None
 
     def spend(self, offered: str) -> None:
         """Use up an ephemeral key: it opens nothing more."""
-        self._grants.spend(offered)
+        if (grant := self._grants.get(offered)) is not None:
+            self._grants[offered] = replace(grant, spent=True)
 
     def expired(self, grant: Grant) -> bool:
         """Return whether the key has expired; an open session continues."""
@@ -274,13 +264,3 @@ def message_for(status: int) -> str:
         429: "Requests have exceeded the rate limit of your current pricing tier.",
     }
     return words.get(status, f"The simulator answers {status}.")
-
-
-def error_response(refused: RefusedError) -> web.Response:
-    """Return the HTTP response of a refusal."""
-    body = {"error": {"code": refused.code, "message": refused.message, "type": "invalid_request_error", "param": None}}
-    response = web.Response(status=refused.status, text=json.dumps(body), content_type="application/json")
-    if refused.status == 429:
-        response.headers["retry-after-ms"] = "1500"
-        response.headers["retry-after"] = "2"
-    return response

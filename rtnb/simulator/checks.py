@@ -160,24 +160,24 @@ def _configuration(config: SessionConfig | ResponseConfig, where: str, session: 
     own = config.tools if isinstance(config.tools, tuple) else None
     _tools(own or (), f"{where}.tools")
     choice, tools = config.tool_choice, own if own is not None else session.tools or ()
-    if isinstance(choice, Mapping) and choice.get("type") == "function":
-        wanted = choice.get("name") or (choice.get("function") or {}).get("name")
-        if wanted not in {tool.get("name") for tool in tools}:
-            message = f"Tool choice '{wanted}' not found in 'tools'."
+    if isinstance(choice, Mapping) and choice.get("type") in _CHOICES:
+        field, what = _CHOICES[choice["type"]]
+        wanted = choice.get(field) or (choice.get("function") or {}).get(field)
+        if wanted not in {tool.get(field) for tool in tools}:
+            message = f"{what} '{wanted}' not found in 'tools'."
             raise RefusedEventError("invalid_value", message, f"{where}.tool_choice")  # (u)
-    if isinstance(choice, Mapping) and choice.get("type") == "mcp":
-        label = choice.get("server_label")
-        if label not in {tool.get("server_label") for tool in tools}:
-            message = f"Tool choice of the MCP server '{label}' not found in 'tools'."
-            raise RefusedEventError("invalid_value", message, f"{where}.tool_choice")  # (u)
+
+
+_CHOICES: Final = {
+    "function": ("name", "Tool choice"),
+    "mcp": ("server_label", "Tool choice of the MCP server"),
+}
 
 
 def _length(text: Any, param: str) -> None:
     if isinstance(text, str) and len(text) > MOST_INSTRUCTIONS:
-        expected = (
-            f"Expected a string with maximum length {MOST_INSTRUCTIONS}, but got a string with length {len(text)}"
-        )
-        message = f"Invalid '{param}': string too long. {expected} instead."
+        allowed = f"a string with maximum length {MOST_INSTRUCTIONS}, but got a string with length {len(text)} instead"
+        message = f"Invalid '{param}': string too long. Expected {allowed}."
         raise RefusedEventError("string_above_max_length", message, param)
 
 

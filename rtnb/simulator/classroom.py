@@ -218,7 +218,7 @@ class Classroom(Service):
         if "Origin" not in request.headers or name not in self.seats:
             raise RefusedError(403, "origin_not_allowed", "Only the teacher's page can end the sessions of a student.")
         owner = "" if name == TEACHER else name
-        theirs = [task for task, (_, session) in self._stops.items() if self.sessions.get(session) == owner]
+        theirs = [task for session, name in self.sessions.items() if name == owner for task in self.tasks(session)]
         await self.end(theirs, Close(WSCloseCode.OK, "The teacher ended this session."))
         return web.Response(status=204, headers=_HEADERS)
 

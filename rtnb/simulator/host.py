@@ -7,21 +7,19 @@ import functools
 import socket
 import ssl
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
 from rtnb._loop import BackgroundLoop, Lock
-from rtnb.errors import ConnectError, LocalProtocolError, ScenarioError
+from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
-from rtnb.simulator.admission import Grants, KeyRing
+from rtnb.simulator.admission import Grant, KeyRing
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.mcp import ToolServer, open_server
@@ -36,6 +34,9 @@ from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_trans
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector
 from rtnb.simulator.voice import KINDS, Voice, open_voice
 from rtnb.transport import Azure, EphemeralKey, TargetFacts, Transport, is_loopback
+
+if TYPE_CHECKING:
+    import trustme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,11 @@ class Options:
     def world(self, voice: Any) -> World:
         """Return the parts that the sessions share."""
         latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
-        scenario = _scenario(self.scenario)
+        scenario = self.scenario
+        if isinstance(scenario, Mapping):
+            scenario = Scenario.from_dict(scenario)
+        elif isinstance(scenario, str | Path):
+            scenario = Scenario.load(scenario)
         faults = tuple(Fault.parse(f) if isinstance(f, str) else f for f in self.faults)
         if scenario is not None:
             faults = (*scenario.faults, *faults)
@@ -138,17 +143,6 @@ def take_options(mixed: MutableMapping[str, Any]) -> dict[str, Any]:
     return {name: mixed.pop(name) for name in names}
 
 
-def _scenario(source: Scenario | str | Path | Mapping[str, Any] | None) -> Scenario | None:
-    if source is None or isinstance(source, Scenario):
-        return source
-    if isinstance(source, Mapping):
-        return Scenario.from_dict(source)
-    try:
-        return Scenario.load(source)
-    except OSError as error:
-        raise ScenarioError(f"the scenario {str(source)!r} cannot be read: {error.strerror or error}") from error
-
-
 def _responders(options: Options, scenario: Scenario | None) -> MakeResponder:
     chat = ChatResponder(options.chat_url, options.chat_model, options.chat_key) if options.chat_url else None
 
@@ -169,7 +163,7 @@ class Worker:
     signed: SelfSigned | None
     index: int = 0
     count: int = 1
-    grants: Grants = field(default_factory=Grants)
+    grants: MutableMapping[str, Grant] = field(default_factory=dict)
     """Ephemeral keys of all."""
     all_listen: Any = None
     """Barrier that each of several workers reaches once it listens."""
@@ -178,46 +172,53 @@ class Worker:
 class Running:
     """A started service on the current event loop."""
 
-    def __init__(
-        self, options: Options, service: Service, runner: web.AppRunner, voice: Any, signed: SelfSigned | None
-    ) -> None:
-        self.options, self.service, self.voice = options, service, voice
-        self.port: int = runner.addresses[0][1]
-        self.certificate_pem = signed.certificate_pem if signed else None
+    def __init__(self, options: Options, worker: Worker) -> None:
+        self.options = options
+        self._ssl = worker.signed.server() if worker.signed else None
+        self.certificate_pem = worker.signed.certificate_pem if worker.signed else None
         """What clients should trust, None without TLS."""
-        self._runner = runner
-        self._closing = asyncio.create_task(_close_unused(runner, service), name="rtnb unused connections")
+        self.service = _service(options, worker)
+        app = self.service.app()
+        app.cleanup_ctx.append(self._parts)
+        limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, **limits)
+        self.port: int = worker.socket.getsockname()[1]
 
     @classmethod
     async def start(cls, options: Options, worker: Worker | None = None) -> Running:
         """Listen; the voice's process is started too."""
         worker = worker or Worker(socket=listen(options)[0], signed=SelfSigned.of(options))
-        voice: Voice | None = None
+        running: Running | None = None
         try:
-            voice = await open_voice(options.voice, seed=options.seed)
-            service = _service(options, voice, worker)
-            limits: Any = {"keepalive_timeout": REQUEST_S, "lingering_time": REQUEST_S}
-            runner = web.AppRunner(service.app(), access_log=None, shutdown_timeout=2.0, **limits)
-            await runner.setup()
-            trust = worker.signed.server() if worker.signed else None
-            await web.SockSite(runner, worker.socket, ssl_context=trust).start()
+            running = cls(options, worker)
+            await running.runner.setup()
+            await web.SockSite(running.runner, worker.socket, ssl_context=running._ssl).start()
         except BaseException:
             worker.socket.close()
-            if voice is not None:
-                await voice.aclose()
+            if running is not None:
+                await running.stop()
             raise
-        return cls(options, service, runner, voice, worker.signed)
+        return running
 
     async def stop(self) -> None:
         """Close every session with 1001, then everything else."""
-        self._closing.cancel()
-        try:
-            await self._runner.cleanup()
-        finally:
-            world = self.service.world
-            for part in (self.voice, world.transcriber, world.end_of_turn):
-                if part is not None:
-                    await part.aclose()
+        await self.runner.cleanup()
+
+    async def _parts(self, _: web.Application) -> AsyncIterator[None]:
+        """Open the voice; at the end, close all parts that the sessions share."""
+        world = self.service.world
+        world.voice = await open_voice(self.options.voice, seed=self.options.seed)
+        closing = asyncio.create_task(_close_unused(self.runner, self.service), name="rtnb unused connections")
+        yield
+        closing.cancel()
+        for part in (world.voice, world.transcriber, world.end_of_turn):
+            if part is not None:
+                await part.aclose()
+
+    @property
+    def voice(self) -> Voice:
+        """The simulator's voice."""
+        return self.service.world.voice
 
     @property
     def http(self) -> str:
@@ -238,8 +239,8 @@ async def _close_unused(runner: web.AppRunner, service: Service) -> None:
                 connection.force_close()
 
 
-def _service(options: Options, voice: Voice, worker: Worker) -> Service:
-    world = options.world(voice)
+def _service(options: Options, worker: Worker) -> Service:
+    world = options.world(None)
     keys = KeyRing(options.key, wall=time.time, grants=worker.grants)
     if options.room is not None:
         return Classroom(world, keys, room=options.room)
@@ -252,7 +253,7 @@ class SelfSigned:
 
     certificate_pem: str
     """For clients: ``ssl.create_default_context(cadata=…)``."""
-    pair_pem: bytes = field(repr=False)
+    pair: trustme.LeafCert = field(repr=False)
     """Private key and certificates of the server."""
 
     @classmethod
@@ -264,16 +265,12 @@ class SelfSigned:
 
         authority = trustme.CA(organization_name="rtnb simulator")
         names = {"localhost", "127.0.0.1", "::1", options.host} - {""}
-        pair = authority.issue_cert(*sorted(names)).private_key_and_cert_chain_pem.bytes()
-        return cls(authority.cert_pem.bytes().decode(), pair)
+        return cls(authority.cert_pem.bytes().decode(), authority.issue_cert(*sorted(names)))
 
     def server(self) -> ssl.SSLContext:
-        """Return the context of a server; the ssl module reads keys from files only."""
+        """Return the context of a server."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        with tempfile.TemporaryDirectory() as folder:  # which only this user can read
-            path = Path(folder, "pair.pem")
-            path.write_bytes(self.pair_pem)
-            context.load_cert_chain(path)
+        self.pair.configure_cert(context)
         return context
 
 
@@ -369,8 +366,8 @@ class Simulator:
         try:
             run.starting.result(PATIENCE_S)
         except BaseException:
-            if ending := self._leave():
-                ending.end()
+            if left := self._leave():
+                left.end()
             raise
         self._settle(kept=kept)
         return run
@@ -413,8 +410,8 @@ class Simulator:
         LocalProtocolError
             No reference is left to give back.
         """
-        if ending := self._leave():
-            await ending.aend()
+        if run := self._leave():
+            await _in_thread(run.end)
 
     def _join(self) -> _Run:
         """Take a reference to the run there is, or to a new one."""
@@ -460,22 +457,18 @@ class Simulator:
     async def astop(self) -> None:
         """`stop`, without blocking the caller's event loop."""
         if run := self._take():
-            await run.aend()
+            await _in_thread(run.end)
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     async def __aenter__(self) -> Self:
         return await self.astart()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.astop()
 
     def __repr__(self) -> str:
@@ -609,19 +602,8 @@ class _Run:
 
     def end(self) -> None:
         """End it, and wait until its thread has ended; for the one caller that took it."""
-        self._finish(self.loop.submit(self._end()))
-
-    async def aend(self) -> None:
-        """`end`, without blocking the caller's event loop."""
-        ending = self.loop.submit(self._end())
         try:
-            await asyncio.shield(asyncio.wrap_future(ending))
-        finally:
-            self._finish(ending)  # blocks only where the caller is cancelled: no thread and no socket stays behind
-
-    def _finish(self, ending: Future[None]) -> None:
-        try:
-            ending.result(PATIENCE_S)
+            self.loop.run(self._end(), PATIENCE_S)
         finally:
             self.loop.stop()
             self.ended.set_result(None)
@@ -631,3 +613,12 @@ class _Run:
         await asyncio.wait([asyncio.wrap_future(self.starting)])
         if self.running is not None:
             await self.running.stop()
+
+
+async def _in_thread(end: Callable[[], None]) -> None:
+    """Call in a thread, to its end where the caller is cancelled: no thread and no socket stays behind."""
+    ending = asyncio.create_task(asyncio.to_thread(end))
+    try:
+        await asyncio.shield(ending)
+    finally:
+        await asyncio.wait({ending})

@@ -11,16 +11,16 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from rtnb.protocol import Dialect, Item, events
-from rtnb.protocol.service.replies import item_events
-from rtnb.protocol.state import State
+from rtnb.protocol import Item, events
+from rtnb.simulator.conversation import Conversation
 from rtnb.transport import is_loopback
 
 _log = logging.getLogger("rtnb.simulator")
@@ -114,14 +114,6 @@ class _Server:
     connection: ToolServer | None = None
     tools: tuple[dict[str, Any], ...] = ()
 
-    def needs_approval(self, name: str) -> bool:
-        """Return whether calls of a tool need the client's approval: the default, as in the API reference."""
-        policy = self.definition.get("require_approval") or "always"
-        if isinstance(policy, Mapping):
-            tool = next(one for one in self.tools if one["name"] == name)
-            return not _fits(policy.get("never"), tool) or _fits(policy.get("always"), tool)
-        return bool(policy != "never")
-
 
 def _fits(rule: Any, tool: Tool) -> bool:
     """Return whether a list of names, or an object with `tool_names` and `read_only`, names a tool."""
@@ -139,18 +131,16 @@ class McpTools:
 
     Parameters
     ----------
-    state : State
+    conversation : Conversation
         Of the session.
     open_server : callable
         Connects to a server.
-    emit, make_id, start : callable
-        Send an event; make an id; run a coroutine beside the session, which ends with it.
+    start : callable
+        Runs a coroutine beside the session, which ends with it.
     """
 
-    state: State
+    conversation: Conversation
     open_server: OpenServer
-    emit: Callable[[events.Event], None]
-    make_id: Callable[[str], str]
     start: Callable[[Coroutine[Any, Any, None]], object]
     _servers: dict[str, _Server] = field(default_factory=dict)
     _waiting: dict[str, tuple[Item, int]] = field(default_factory=dict)
@@ -167,10 +157,10 @@ class McpTools:
             if known is None and len(self._servers) >= MOST_SERVERS:
                 del self._servers[next(iter(self._servers))]
             server = self._servers[label] = _Server(tool)
-            item = Item(type="mcp_list_tools", id=self.make_id("mcpl"), server_label=label, tools=())
+            item = Item(type="mcp_list_tools", id=self.conversation.make_id("mcpl"), server_label=label, tools=())
             self._n_listing += 1
-            self.emit(events.McpListToolsInProgress(item_id=str(item.id)))
-            self._send(appended(self.state, item, done=False))
+            self.conversation.emit(events.McpListToolsInProgress(item_id=str(item.id)))
+            self.conversation.append(item, done=False)
             self.start(self._list(server, item))
 
     async def _list(self, server: _Server, item: Item) -> None:
@@ -189,8 +179,8 @@ class McpTools:
             reason = _explained(error, LIST_S)["message"]
             _log.warning("the tools of the MCP server %r cannot be listed: %s", item.server_label, reason)
         self._n_listing -= 1
-        self.emit(done)
-        self._send(ended(self.state, replace(item, tools=server.tools)))
+        self.conversation.emit(done)
+        self.conversation.end(replace(item, tools=server.tools))
 
     def offered(self, tools: Sequence[Tool]) -> list[Tool]:
         """Return a session's tools with those of each listed server in place of the server."""
@@ -210,22 +200,23 @@ class McpTools:
         label: str | None = found.get("server_label")
         return label
 
-    def _send(self, several: Iterable[events.Event]) -> None:
-        for event in several:
-            self.emit(event)
-
     def needs_approval(self, call: Item) -> bool:
-        """Return whether a call must not run before the client approves."""
-        return self._servers[str(call.server_label)].needs_approval(str(call.name))
+        """Return whether a call must not run before the client approves: the default, as in the API reference."""
+        server = self._servers[str(call.server_label)]
+        policy = server.definition.get("require_approval") or "always"
+        if isinstance(policy, Mapping):
+            tool = next(one for one in server.tools if one["name"] == call.name)
+            return not _fits(policy.get("never"), tool) or _fits(policy.get("always"), tool)
+        return bool(policy != "never")
 
     def ask(self, call: Item, index: int) -> None:
         """Ask the client to approve a call; at the bound the oldest question is forgotten."""
-        request = Item(type="mcp_approval_request", id=self.make_id("mcpr"), server_label=call.server_label,
-                       name=call.name, arguments=call.arguments)  # fmt: skip
+        shared: Any = {name: getattr(call, name) for name in ("server_label", "name", "arguments")}
+        request = Item(type="mcp_approval_request", id=self.conversation.make_id("mcpr"), **shared)
         if len(self._waiting) >= MOST_SERVERS:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[str(request.id)] = replace(call, approval_request_id=request.id), index
-        self._send(appended(self.state, request))
+        self.conversation.append(request)
 
     def is_waiting(self, request_id: Any) -> bool:
         """Return whether a call waits for this approval."""
@@ -239,7 +230,7 @@ class McpTools:
             refusal = (
                 None if response.approve else McpError(f"The call was not approved. {response.reason or ''}".strip())
             )
-            self._send(ended(self.state, await self.run(call, index, refusal=refusal)))
+            self.conversation.end(await self.run(call, index, refusal=refusal))
 
         self.start(finish())
 
@@ -249,7 +240,7 @@ class McpTools:
         try:
             if refusal is not None:
                 raise refusal
-            self.emit(events.ResponseMcpCallInProgress(**place))
+            self.conversation.emit(events.ResponseMcpCallInProgress(**place))
             server = self._servers.get(str(call.server_label))
             if server is None or server.connection is None:
                 raise McpError("the server is no longer one of the session's")
@@ -259,23 +250,10 @@ class McpTools:
             async with asyncio.timeout(CALL_S):
                 output = await server.connection.call_tool(str(call.name), arguments)
         except Exception as error:  # of the server, or of an object that the user gave
-            self.emit(events.ResponseMcpCallFailed(**place))
+            self.conversation.emit(events.ResponseMcpCallFailed(**place))
             return replace(call, output=None, error=_explained(error, CALL_S))
-        self.emit(events.ResponseMcpCallCompleted(**place))
+        self.conversation.emit(events.ResponseMcpCallCompleted(**place))
         return replace(call, output=output, error=None)
-
-
-def appended(state: State, item: Item, *, dialect: Dialect = "ga", done: bool = True) -> Sequence[events.Event]:
-    """Return the events of a new item at the end of the conversation."""
-    previous = state.order[-1] if state.order else None
-    return item_events(item, previous_item_id=previous, dialect=dialect, done=done)
-
-
-def ended(state: State, item: Item) -> Iterator[events.Event]:
-    """Yield the event of an item that is complete now, unless the client deleted it meanwhile."""
-    behind = iter(reversed(state.order))  # the item is the newest, or nearly, however long the conversation is
-    if str(item.id) in behind:
-        yield events.ConversationItemDone(item=item, previous_item_id=next(behind, None))
 
 
 def _listed(tool: Any) -> dict[str, Any]:
@@ -290,12 +268,13 @@ def _listed(tool: Any) -> dict[str, Any]:
 def _explained(error: Exception, limit_s: float) -> dict[str, Any]:
     if isinstance(error, McpError):
         return error.detail
-    if isinstance(error, json.JSONDecodeError):
-        return McpError("no valid JSON", "protocol_error", -32700).detail
-    if isinstance(error, TimeoutError):
-        return McpError(f"no answer within {limit_s:g} s", "http_error", 504).detail
-    if isinstance(error, aiohttp.ClientError | OSError):
-        return McpError(f"the server cannot be reached ({type(error).__name__})", "http_error", 502).detail
+    for known, message, kind, code in (
+        (json.JSONDecodeError, "no valid JSON", "protocol_error", -32700),
+        (TimeoutError, f"no answer within {limit_s:g} s", "http_error", 504),
+        ((aiohttp.ClientError, OSError), f"the server cannot be reached ({type(error).__name__})", "http_error", 502),
+    ):
+        if isinstance(error, known):
+            return McpError(message, kind, code).detail
     return McpError(f"{type(error).__name__}: {error}"[:500]).detail
 
 
@@ -366,7 +345,7 @@ class HttpServer:
                 raise McpError(f"{method} was answered without a result", "protocol_error", -32603)
             return result
 
-        async with aiohttp.ClientSession(read_bufsize=MOST_BYTES // 2) as http:  # its lines have up to twice as much
+        async with aiohttp.ClientSession() as http:
             try:
                 about = {"clientInfo": {"name": "rtnb simulator", "version": "1"}, "capabilities": {}}
                 begun = await request("initialize", {"protocolVersion": PROTOCOL, **about})
@@ -385,30 +364,19 @@ _END: Final = aiohttp.ClientTimeout(total=1.0)
 
 async def _answer(response: aiohttp.ClientResponse, number: int) -> dict[str, Any]:
     """Return the answer to a request; in a stream of events, the server may send notifications before it."""
-    async for data in _messages(response):
-        answer = json.loads(data)
+    try:
+        await response.content.readexactly(MOST_BYTES + 1)
+    except asyncio.IncompleteReadError as complete:
+        bodies = [complete.partial]
+    else:
+        raise McpError(f"the answer is longer than {MOST_BYTES} bytes", "protocol_error", -32603)
+    if streamed := response.content_type == "text/event-stream":
+        lines = [re.findall(rb"^data:(.*)", event, re.MULTILINE) for event in re.split(rb"\r?\n\r?\n", bodies[0])]
+        bodies = [b"".join(line) for line in lines if line]
+    for body in bodies:
+        answer = json.loads(body)
         if not isinstance(answer, dict):
             raise McpError("the answer is not a JSON object", "protocol_error", -32600)
-        if answer.get("id") == number or response.content_type != "text/event-stream":
+        if answer.get("id") == number or not streamed:
             return answer
     raise McpError("the stream ended before the answer", "protocol_error", -32603)
-
-
-async def _messages(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Yield the body, or the data of each event of a stream."""
-    data, n_bytes = b"", 0
-    streamed = response.content_type == "text/event-stream"
-    try:
-        async for line in response.content:
-            if (n_bytes := n_bytes + len(line)) > MOST_BYTES:
-                raise ValueError
-            if not streamed or line.startswith(b"data:"):
-                data += line.removeprefix(b"data:")
-            elif data and not line.strip():
-                yield data
-                data = b""
-    except (ValueError, aiohttp.http.HttpProcessingError) as error:  # ours, and aiohttp's for a line that is too long
-        message = f"the answer is longer than {MOST_BYTES} bytes"
-        raise McpError(message, "protocol_error", -32603) from error
-    if not streamed:
-        yield data

@@ -37,22 +37,11 @@ _OPTIONAL: Final = {"conversation.item.truncate", "response.cancel", "output_aud
 _ID: Final = re.compile(r'"([^"\\]{1,100})"')
 
 
-class Row(Protocol):
-    """Event of a recording; `rtnb.client.log.LogRow` is one."""
-
-    @property
-    def direction(self) -> str: ...
-    @property
-    def monotonic_s(self) -> float: ...
-    @property
-    def event(self) -> events.Event: ...
-
-
 class Recording(Protocol):
     """Recorded conversation; `rtnb.Trace` is one."""
 
-    def rows(self) -> Iterable[Row]:
-        """Yield both sides' events in order, with their audio."""
+    def rows(self) -> Iterable[Any]:
+        """Yield both sides' events in order, each with `direction`, `monotonic_s` and `event` (audio included)."""
 
 
 class RecordedSession:

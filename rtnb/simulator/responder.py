@@ -14,21 +14,18 @@ the session still holds the conversation, also after it was restored item by ite
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
-from rtnb.errors import RateLimited, RtnbError, ServiceError
 from rtnb.protocol import Item
 from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.scenario import Call, Scenario, Step
 from rtnb.simulator.speech import sentences
-from rtnb.simulator.transcriber import checked_url
+from rtnb.simulator.transcriber import ModelServer
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ RECALL: Final = r"^\W*(what|which|tell|repeat|say|do you (know|remember))\b(?=.*
 """Pattern of a question for the user's first message: "What did I say first?", "Repeat my first message.\""""
 
 INSTRUCTION_EFFECTS: Final[Mapping[str, str]] = {
-    "language": "'answer in German' (French, Spanish): fixed phrases in that language, the user's words unchanged",
+    "language": "'answer in German': fixed phrases in German, the user's words unchanged",
     "length": "'in one sentence', 'be brief', 'in at most 12 words': the response is cut there",
     "persona": "'your name is Ada': the response gives the name in a greeting and on request",
     "forbidden": "'never say sorry', 'do not mention prices': sentences with that word are left out",
@@ -105,22 +102,6 @@ _PHRASES: Final[Mapping[str, Mapping[str, str]]] = {
         "name": "Ich heiße {name}.",
         "question": "Was möchtest du noch wissen?",
     },
-    "fr": {
-        "greeting": "Bonjour ! Comment puis-je vous aider ?",
-        "about": "Je suis le simulateur de rtnb : quelques règles, pas de modèle de langue.",
-        "said": "Vous avez dit : {words}",
-        "heard": "J'ai entendu {seconds:.1f} secondes de parole.",
-        "name": "Je m'appelle {name}.",
-        "question": "Que voulez-vous savoir d'autre ?",
-    },
-    "es": {
-        "greeting": "¡Hola! ¿En qué puedo ayudarte?",
-        "about": "Soy el simulador de rtnb: unas reglas, ningún modelo de lenguaje.",
-        "said": "Has dicho: {words}",
-        "heard": "He oído {seconds:.1f} segundos de voz.",
-        "name": "Me llamo {name}.",
-        "question": "¿Qué más quieres saber?",
-    },
     "en": {
         "greeting": "Hello! How can I help you today?",
         "about": _ABOUT,
@@ -129,14 +110,6 @@ _PHRASES: Final[Mapping[str, Mapping[str, str]]] = {
         "name": "My name is {name}.",
         "question": "What else would you like to know?",
     },
-}
-_LANGUAGES: Final = {
-    "german": "de",
-    "deutsch": "de",
-    "french": "fr",
-    "français": "fr",
-    "spanish": "es",
-    "español": "es",
 }
 
 
@@ -174,7 +147,7 @@ class Effects:
         )
         ask = r"\b(always ask|end (every \w+ )?with|ask (at least )?one)\b[^.!?]{0,20}(question)?"
         return cls(
-            language=_LANGUAGES.get(speak.lower(), "en"),
+            language="de" if speak.lower() in ("german", "deutsch") else "en",
             sentences=1 if brief else None,
             words=int(words) if words else None,
             name=found(r"\b(?:your name is|you are called|call yourself) ([A-Z]\w+)"),
@@ -373,20 +346,22 @@ class ScenarioResponder:
         """Return the latency that a step asks for."""
         return (step.timing if step else None) or self.scenario.latency or latency
 
-    async def play(self, step: Step | None, turn: Turn) -> AsyncIterator[Say | Call]:
+    def play(self, step: Step | None, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the text and the tool calls of a step."""
         if step is None or (step.say is None and not step.calls):
-            async for piece in self._otherwise.respond(turn):
-                yield piece
-            return
-        if step.say is not None:
-            yield Say(step.say)
-        for call in step.calls:
-            yield call
+            return self._otherwise.respond(turn)
+        return _spoken(step)
 
     def respond(self, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the response without a step: an out-of-band response consumes none."""
         return self._otherwise.respond(turn)
+
+
+async def _spoken(step: Step) -> AsyncIterator[Say | Call]:
+    if step.say is not None:
+        yield Say(step.say)
+    for call in step.calls:
+        yield call
 
 
 # --- chat -------------------------------------------------------------------------------------------------------------
@@ -398,32 +373,21 @@ class ChatResponder:
     Parameters
     ----------
     base_url : str
-        Address up to and without ``/chat/completions``: ``"http://localhost:11434/v1"`` for Ollama.
+        Address up to and without ``/chat/completions``, as of `ModelServer`, whose errors are raised.
     model : str
         Name of the model there.
     api_key : str, optional
         Bearer token; never shown.
     timeout_s : float, default 60
-        Longest wait for the connection and between two pieces. (chosen: a local model may load first)
-
-    Raises
-    ------
-    ValueError
-        `base_url` is no HTTP address, or holds a user, a password or a query.
-    RtnbError
-        The package ``openai`` is not installed.
+        Longest wait. (chosen: a local model may load first)
     """
 
     def __init__(self, base_url: str, model: str, api_key: str | None = None, *, timeout_s: float = 60.0) -> None:
-        self._base_url = checked_url(base_url, "chat service")
-        if find_spec("openai") is None:
-            raise RtnbError("responder 'chat' needs the package openai").with_hint(
-                'Install it with `pip install "rtnb[local]"`.'
-            )
-        self._model, self._api_key, self._timeout_s = model, api_key, timeout_s
+        self._server = ModelServer(base_url, "chat service", api_key, timeout_s=timeout_s)
+        self._model = model
 
     def __repr__(self) -> str:
-        return f"ChatResponder({self._base_url!r}, {self._model!r})"
+        return f"ChatResponder({self._server.url!r}, {self._model!r})"
 
     async def respond(self, turn: Turn) -> AsyncIterator[Say | Call]:
         """Stream the model's response; tool calls come last, their JSON as the model wrote it.
@@ -431,64 +395,31 @@ class ChatResponder:
         Raises
         ------
         ServiceError
-            The service cannot be reached, refuses, or ends in the middle; `RateLimited` for status 429.
+            As of `ModelServer.client`, or the response ends in the middle.
         """
-        openai = importlib.import_module("openai")
-        client = openai.AsyncOpenAI(
-            base_url=self._base_url, api_key=self._api_key or "none", max_retries=0, timeout=self._timeout_s
-        )
         tools = [] if turn.tool_choice == "none" else [_nested(tool) for tool in turn.tools if "name" in tool]
         request: dict[str, Any] = {"model": self._model, "messages": chat_messages(turn), "stream": True}
         request |= {"tools": tools} if tools else {}
         rest, finished = "", False
         calls: dict[int, list[str]] = {}
-        try:
-            async with client:
-                async for chunk in await client.chat.completions.create(**request):
-                    for choice in chunk.choices or ():
-                        finished = finished or choice.finish_reason is not None
-                        for call in choice.delta.tool_calls or ():
-                            parts = (call.function.name, call.function.arguments) if call.function else ("", "")
-                            known = calls.get(call.index, ["", ""])
-                            calls[call.index] = [
-                                before + (more or "") for before, more in zip(known, parts, strict=True)
-                            ]
-                        *complete, rest = sentences(rest + (choice.delta.content or "")) or ("",)
-                        for sentence in complete:
-                            yield Say(sentence)
-        except openai.APIStatusError as error:
-            raise self._refused(error) from error
-        except openai.APIConnectionError as error:
-            message = f"{self._base_url} cannot be reached or does not answer ({type(error).__name__})"
-            raise self._failed(message, "unreachable").with_hint(
-                "Is the model server running, and is the address right?"
-            ) from error
-        except (openai.APIError, ValueError, AttributeError, TypeError) as error:
-            raise self._failed(f"the stream is not one of chat completions ({error})", "bad_stream") from error
+        async with self._server.client() as client:
+            async for chunk in await client.chat.completions.create(**request):
+                for choice in chunk.choices or ():
+                    finished = finished or choice.finish_reason is not None
+                    for call in choice.delta.tool_calls or ():
+                        known = calls.setdefault(call.index, ["", ""])
+                        if call.function:
+                            known[0] += call.function.name or ""
+                            known[1] += call.function.arguments or ""
+                    *complete, rest = sentences(rest + (choice.delta.content or "")) or ("",)
+                    for sentence in complete:
+                        yield Say(sentence)
         if not finished:
-            raise self._failed("the response ended in the middle", "bad_stream")
+            raise self._server.failed("the response ended in the middle", "bad_stream")
         if rest:
             yield Say(rest)
         for name, arguments in calls.values():
             yield Call(name, arguments or "{}")
-
-    def _refused(self, error: Any) -> ServiceError:
-        status, body = error.status_code, error.body
-        words = body.get("message") if isinstance(body, Mapping) else body
-        shown = " ".join(str(words or "(nothing)").split())[:300]
-        message = self._masked(f"the model server answered {status}: {shown}")
-        if status == 429:
-            seconds = error.response.headers.get("retry-after", "")
-            after_ms = 1000 * int(seconds) if seconds.isdecimal() else None
-            return RateLimited(message, retry_after_ms=after_ms, type="rate_limit_error", code="rate_limit_exceeded")
-        code = {401: "invalid_api_key", 403: "permission_denied", 404: "model_not_found"}.get(status)
-        return ServiceError(message, type="invalid_request_error" if status < 500 else "server_error", code=code)
-
-    def _failed(self, message: str, code: str) -> ServiceError:
-        return ServiceError(self._masked(message), type="server_error", code=code)
-
-    def _masked(self, message: str) -> str:
-        return message.replace(self._api_key, "[key]") if self._api_key else message
 
 
 def chat_messages(turn: Turn) -> list[dict[str, Any]]:

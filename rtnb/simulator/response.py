@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from rtnb.protocol import (
     UNSET,
     AudioFormat,
     ContentPart,
-    Dialect,
     ErrorDetail,
     Item,
     Response,
@@ -26,45 +24,18 @@ from rtnb.protocol import (
     Usage,
     events,
 )
-from rtnb.protocol.state import State
-from rtnb.protocol.values import Audio, AudioOutput, RateLimit, ResponseConfig, StatusDetails, TokenDetails
+from rtnb.protocol.values import Audio, AudioOutput, ResponseConfig, StatusDetails, TokenDetails, merge
 from rtnb.simulator import pacing
+from rtnb.simulator.conversation import Conversation
 from rtnb.simulator.faults import FaultPlan, failure
-from rtnb.simulator.item_audio import ItemAudio
-from rtnb.simulator.mcp import McpTools, appended, ended
+from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.pacing import LatencyProfile, Planned
 from rtnb.simulator.responder import Say
 from rtnb.simulator.scenario import Call
 from rtnb.simulator.speech import Speech
 from rtnb.simulator.transcriber import ExactTranscriber
-from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, QUOTA_TOKENS, ContextTooLongError, text_tokens
+from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, ContextTooLongError, text_tokens
 from rtnb.simulator.voice import Voice
-
-
-class Host(Protocol):
-    """Interface of the session that a response needs."""
-
-    dialect: Dialect
-    latency: LatencyProfile
-    rng: random.Random
-    conversation_id: str
-    outside_slots: asyncio.Semaphore
-    """Limits the responses outside the conversation that are generated at a time."""
-    mcp: McpTools
-    recordings: ItemAudio
-    exact: ExactTranscriber
-    faults: FaultPlan
-
-    @property
-    def state(self) -> State:
-        """The protocol state of the session."""
-
-    def emit(self, event: events.Event) -> None:
-        """Send an event."""
-
-    def make_id(self, prefix: str) -> str:
-        """Return a new id."""
-
 
 FAULT_DELTAS: Final = 3
 """Deltas before a fault cuts a response short. Chosen: enough to see a beginning."""
@@ -74,42 +45,12 @@ WORDS_S: Final = 10.0
 """Longest wait for the transcriber before a response begins without the user's words. Chosen."""
 
 
-@dataclass
-class Settings:
-    """Settings of one response: the session's under those of its `response.create`."""
-
-    config: ResponseConfig
-    session: SessionConfig
-    input_tokens: TokenDetails
-    webrtc: bool = False
-    """True where the audio goes over a track, whose format does not follow the session."""
-
-    @property
-    def modality(self) -> str:
-        """``audio`` or ``text``."""
-        chosen = self.config.output_modalities or self.session.output_modalities or ("audio",)
-        return "audio" if "audio" in chosen else "text"
-
-    @property
-    def output(self) -> AudioOutput:
-        """Voice, format and speed."""
-        own = self.config.audio and self.config.audio.output
-        base = self.session.audio and self.session.audio.output
-        base = base or AudioOutput()
-        if not own:
-            return base
-        return replace(base, format=own.format or base.format, voice=own.voice or base.voice)
-
-    @property
-    def format(self) -> AudioFormat:
-        """Encoding of the audio."""
-        return PCM16 if self.webrtc else self.output.format or PCM16
-
-    @property
-    def max_tokens(self) -> float:
-        """The token limit, inf where there is none."""
-        limit = self.config.max_output_tokens or self.session.max_output_tokens
-        return limit if isinstance(limit, int) else math.inf
+def effective(session: SessionConfig, config: ResponseConfig) -> SessionConfig:
+    """Return the settings of one response: the session's under those of its `response.create`."""
+    shared = {field.name for field in fields(SessionConfig)} & {field.name for field in fields(config)}
+    own = SessionConfig(**{name: getattr(config, name) for name in shared - {"extra"}})
+    merged: SessionConfig = merge(session, own)
+    return merged
 
 
 @dataclass
@@ -131,68 +72,88 @@ class _CutShortError(Exception):
     """The token limit, or a fault on demand, ends the response here."""
 
 
+@dataclass(kw_only=True, eq=False)
 class Generation:
     """Generates one response.
 
     Parameters
     ----------
-    host : Host
-        The session.
-    settings : Settings
-        What to generate.
+    conversation : Conversation
+        Of the session.
+    config : ResponseConfig
+        As in `response.create`.
+    settings : SessionConfig
+        Settings in force: see `effective`.
+    input_tokens : TokenDetails
+        What it reads.
     plan : callable
         Chooses what to say; called once.
     words : Future or None
         Search for the words of the newest item; None where they are known.
-    voice : Voice
-        How it sounds.
-    refusal : Exception, optional
+    refusal : Exception or None
         Reason why the response fails at once.
+    latency : LatencyProfile
+        As it is now: a scenario changes the session's with every step.
+    slot : async context manager
+        Entered while the response is generated; limits those that are at a time.
+    voice, exact, mcp, faults
+        Parts of the session.
+    on_done : callable
+        Called at the end.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        settings: Settings,
-        *,
-        plan: Plan,
-        words: asyncio.Future[Any] | None,
-        voice: Voice,
-        refusal: Exception | None = None,
-    ) -> None:
-        self._host = host
-        self._settings = settings
-        self._plan, self._words, self._refusal = plan, words, refusal
-        self._pieces: AsyncIterator[Say | Call] | None = None
-        self._voice = voice
+    conversation: Conversation
+    config: ResponseConfig
+    settings: SessionConfig
+    input_tokens: TokenDetails
+    plan: Plan
+    words: asyncio.Future[Any] | None
+    refusal: Exception | None
+    latency: LatencyProfile
+    slot: AbstractAsyncContextManager[None]
+    voice: Voice
+    exact: ExactTranscriber
+    mcp: McpTools
+    faults: FaultPlan
+    on_done: Callable[[Generation], None]
+    created: bool = False
+    """Whether `response.created` was sent."""
+    finished: bool = False
+    _pieces: AsyncIterator[Say | Call] | None = None
+    _current: _Part | None = None
+    _n_deltas: int = 0
+    _most_deltas: float = math.inf
+    _text_tokens: int = 0
+    _audio_tokens: float = 0.0
+    _first_audio_at: float | None = None
+    _sent_ms: float = 0.0
+    _next_ms: float = 0.0
+    """Earliest start of the next stretch, ms after the first delta: where the last one ends, not when it was sent, so
+    that the pace does not drift."""
+    _task: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._latency = host.latency  # as it is now: a scenario changes the session's with every step
-        self.id = host.make_id("resp")
-        self.outside = settings.config.conversation == "none"
+        self.id = self.conversation.make_id("resp")
+        self.outside = self.config.conversation == "none"
         """Whether the response stays out of the conversation."""
         self._done: list[Item] = []
-        self._current: _Part | None = None
-        self._tokens = {"text": 0, "audio": 0.0}
-        self._n_deltas, self._most_deltas = 0, math.inf
-        self.created = False
-        """Whether `response.created` was sent."""
-        self.finished = False
-        self._first_audio_at: float | None = None
-        self._sent_ms = 0.0
-        self._next_ms = 0.0
-        """Earliest start of the next stretch, ms after the first delta: where the last one ends, not when it was sent,
-        so that the pace does not drift."""
-        self._task: asyncio.Task[None] | None = None
+        modalities = self.settings.output_modalities or ("audio",)
+        self._modality = "audio" if "audio" in modalities else "text"
+        self._output = (self.settings.audio and self.settings.audio.output) or AudioOutput()
+        # Over WebRTC the audio goes over a track, whose format does not follow the session.
+        self._format = PCM16 if self.conversation.playout is not None else self._output.format or PCM16
+        limit = self.settings.max_output_tokens
+        self._max_tokens = limit if isinstance(limit, int) else math.inf
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
-    def start(self, *, on_done: Callable[[Generation], None]) -> None:
+    def start(self) -> None:
         """Begin. The cause reached the service `answer_ms` after it was sent; all times count from the sending."""
-        self._on_done = on_done
-        if self._words is None or self._words.done():
+        if self.words is None or self.words.done():
             self._choose()
-        self._origin = self._loop.time() - self._latency.answer_ms / 1000
-        after_s = (self._latency.response_created_ms - self._latency.answer_ms) / 1000
+        self._origin = self._loop.time() - self.latency.answer_ms / 1000
+        after_s = (self.latency.response_created_ms - self.latency.answer_ms) / 1000
         if after_s <= 0 and self._pieces is not None:
             self._announce()
         self._task = self._loop.create_task(self._run(after_s), name="rtnb response")
@@ -201,23 +162,21 @@ class Generation:
         try:
             if not self.created:
                 await asyncio.sleep(max(0.0, after_s))
-                if self._words is not None and self._words.done():
-                    self._choose()
                 self._announce()
-            if self._refusal is not None:
-                raise self._refusal
-            if self._pieces is None and self._words is not None:
-                await asyncio.wait({self._words}, timeout=WORDS_S)
-            self._choose()
-            async with self._host.outside_slots if self.outside else contextlib.nullcontext():
-                await self._generate()
+            if self.refusal is not None:
+                raise self.refusal
+            if self.words is not None:
+                await asyncio.wait({self.words}, timeout=WORDS_S)
+            async with self.slot:
+                await self._generate(self._choose())
         except Exception as error:  # a responder or a voice of the user's: the session must outlive it
             self._finish("failed", error=_failure(error))
 
-    def _choose(self) -> None:
+    def _choose(self) -> AsyncIterator[Say | Call]:
         """Choose what to say, unless that was done."""
         if self._pieces is None:
-            self._pieces, self._latency = self._plan()
+            self._pieces, self.latency = self.plan()
+        return self._pieces
 
     def cut(self, reason: str) -> None:
         """Stop now: ``turn_detected`` or ``client_cancelled``. Everything open is closed in order."""
@@ -248,29 +207,25 @@ class Generation:
     def _announce(self) -> None:
         self.created = True
         response = self._describe("in_progress", status_details=None, usage=None)
-        self._host.emit(events.ResponseCreated(response=response))
+        self.conversation.emit(events.ResponseCreated(response=response))
 
     def _describe(self, status: str, **more: Any) -> Response:
-        settings, preview = self._settings, self._host.dialect == "preview"
-        output = settings.output
-        limit = settings.config.max_output_tokens or settings.session.max_output_tokens
         return Response(
             id=self.id,
             object="realtime.response",
             status=status,
             output=tuple(self._done),
-            metadata=settings.config.metadata or None,
-            conversation_id=None if self.outside else self._host.conversation_id,
-            output_modalities=(settings.modality,),
-            audio=Audio(output=AudioOutput(format=settings.format, voice=output.voice)),
-            max_output_tokens=limit,
-            temperature=(settings.config.temperature or settings.session.temperature) if preview else UNSET,
+            metadata=self.config.metadata or None,
+            conversation_id=None if self.outside else self.conversation.id,
+            output_modalities=(self._modality,),
+            audio=Audio(output=AudioOutput(format=self._format, voice=self._output.voice)),
+            max_output_tokens=self.settings.max_output_tokens,
+            temperature=self.settings.temperature if self.conversation.dialect == "preview" else UNSET,
             **more,
         )
 
-    async def _generate(self) -> None:
-        pieces, fault = self._pieces, self._host.faults.on_response()
-        assert pieces is not None  # see _choose
+    async def _generate(self, pieces: AsyncIterator[Say | Call]) -> None:
+        fault = self.faults.on_response()
         if fault is not None and fault.kind == "failed":
             self._finish("failed", error=failure(str(fault.value)))
             return
@@ -290,7 +245,7 @@ class Generation:
         """Tokens that the limit leaves; none once a fault on demand is due."""
         if self._n_deltas >= self._most_deltas:
             return 0
-        return self._settings.max_tokens - self._tokens["text"] - self._tokens["audio"]
+        return self._max_tokens - self._text_tokens - self._audio_tokens
 
     def _now_ms(self) -> float:
         return (self._loop.time() - self._origin) * 1000
@@ -302,23 +257,23 @@ class Generation:
     async def _say(self, piece: Say) -> None:
         """Say a stretch; raises _CutShortError."""
         part = self._current or self._open_message()
-        if self._settings.modality == "text":
-            planned = pacing.plan_text(piece.text, latency=self._latency, rng=self._host.rng)
-            await self._send(part, planned, b"", 1, len(planned) * self._latency.text_token_ms)
+        rng = self.conversation.rng
+        if self._modality == "text":
+            planned = pacing.plan_text(piece.text, latency=self.latency, rng=rng)
+            await self._send(part, planned, b"", 1, len(planned) * self.latency.text_token_ms)
             return
-        output = self._settings.output
-        voice = output.voice if isinstance(output.voice, str) else "alloy"
-        speed = float(output.speed or 1.0)
-        speech = await self._voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
+        voice = self._output.voice if isinstance(self._output.voice, str) else "alloy"
+        speed = float(self._output.speed or 1.0)
+        speech = await self.voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
         part.spoken.append(speech.audio)
-        encoded, bytes_per_ms = encode_speech(speech, self._settings.format)
-        planned = pacing.plan(speech, latency=self._latency, rng=self._host.rng)
-        await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self._latency.audio_rate)
+        encoded, bytes_per_ms = encode_speech(speech, self._format)
+        planned = pacing.plan(speech, latency=self.latency, rng=rng)
+        await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self.latency.audio_rate)
 
     async def _send(
         self, part: _Part, planned: Sequence[Planned], encoded: bytes, bytes_per_ms: int, lasts_ms: float
     ) -> None:
-        shift_ms = max(self._next_ms, self._now_ms() - self._latency.first_delta_ms, 0.0)
+        shift_ms = max(self._next_ms, self._now_ms() - self.latency.first_delta_ms, 0.0)
         self._next_ms = shift_ms + lasts_ms
         for delta in planned:
             if self._left < 1:
@@ -333,10 +288,10 @@ class Generation:
                     raise _CutShortError
             else:
                 part.text += delta.text
-                self._tokens["text"] += 1
+                self._text_tokens += 1
                 spoken = delta.kind == "transcript"
                 Delta = events.ResponseOutputAudioTranscriptDelta if spoken else events.ResponseOutputTextDelta
-                self._host.emit(Delta(**self._ids(part), delta=delta.text))
+                self.conversation.emit(Delta(**self._ids(part), delta=delta.text))
 
     def _ids(self, part: _Part) -> dict[str, Any]:
         lasts = {"function_call": {"call_id": part.item.call_id}, "mcp_call": {}}
@@ -348,67 +303,64 @@ class Generation:
             return
         if self._first_audio_at is None:
             self._first_audio_at = self._loop.time()
-        self._tokens["audio"] += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
+        self._audio_tokens += len(data) / bytes_per_ms / AUDIO_MS_PER_OUTPUT_TOKEN
         self._sent_ms += len(data) / bytes_per_ms
         if not self.outside:  # an item outside the conversation cannot be retrieved
-            self._host.recordings.add(str(part.item.id), data, media_type=self._settings.format.type)
-        self._host.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
+            self.conversation.add(str(part.item.id), data, media_type=self._format.type)
+        self.conversation.emit(events.ResponseOutputAudioDelta(**self._ids(part), delta=data))
 
     def _open_message(self) -> _Part:
         part = self._open_item(Item(type="message", role="assistant", content=()))
-        written = self._settings.modality == "text"
-        kind = ContentPart(type="text", text="") if written else ContentPart(type="audio", transcript="")
-        self._host.emit(events.ResponseContentPartAdded(**self._ids(part), part=kind))
+        kind = (
+            ContentPart(type="text", text="") if self._modality == "text" else ContentPart(type="audio", transcript="")
+        )
+        self.conversation.emit(events.ResponseContentPartAdded(**self._ids(part), part=kind))
         return part
 
     def _open_item(self, item: Item) -> _Part:
         self._close_part("completed")
-        item = replace(item, id=self._host.make_id("item"))
+        item = replace(item, id=self.conversation.make_id("item"))
         if item.type != "mcp_call":  # has neither (API reference)
             item = replace(item, object="realtime.item", status="in_progress")
         part = self._current = _Part(item, len(self._done))
-        self._host.emit(events.ResponseOutputItemAdded(response_id=self.id, output_index=part.index, item=item))
+        self.conversation.emit(events.ResponseOutputItemAdded(response_id=self.id, output_index=part.index, item=item))
         if not self.outside:
-            for event in appended(self._host.state, item, dialect=self._host.dialect, done=False):
-                self._host.emit(event)
+            self.conversation.append(item, done=False)
         return part
 
     async def _call(self, piece: Call) -> None:
         """Call a tool; raises _CutShortError."""
-        config, session = self._settings.config, self._settings.session
-        label = self._host.mcp.label_of(piece.name, config.tools or session.tools or ())
+        label = self.mcp.label_of(piece.name, self.settings.tools or ())
         kind: dict[str, Any] = {"type": "mcp_call", "server_label": label}
         if label is None:
-            kind = {"type": "function_call", "call_id": self._host.make_id("call")}
+            kind = {"type": "function_call", "call_id": self.conversation.make_id("call")}
         part = self._open_item(Item(name=piece.name, arguments="", **kind))
         Delta = events.ResponseFunctionCallArgumentsDelta if label is None else events.ResponseMcpCallArgumentsDelta
-        await self._until(self._latency.first_delta_ms)
-        before = self._tokens["text"]
+        await self._until(self.latency.first_delta_ms)
+        before = self._text_tokens
         for start in range(0, len(piece.arguments), 12):
             delta = piece.arguments[start : start + 12]
             self._n_deltas += 1
-            if (
-                self._left < 1
-                or text_tokens(part.text + delta) > self._settings.max_tokens - before - self._tokens["audio"]
-            ):
+            n_tokens = before + text_tokens(part.text + delta)
+            if self._left < 1 or n_tokens > self._max_tokens - self._audio_tokens:
                 raise _CutShortError
             part.text += delta
-            self._tokens["text"] = before + text_tokens(part.text)
-            self._host.emit(Delta(**self._ids(part), delta=delta))
+            self._text_tokens = n_tokens
+            self.conversation.emit(Delta(**self._ids(part), delta=delta))
         if label is not None:
             await self._run_mcp(part)
         self._close_part("completed")
 
     async def _run_mcp(self, part: _Part) -> None:
         """Run an MCP call whose arguments are complete, or ask for approval."""
-        self._host.emit(events.ResponseMcpCallArgumentsDone(**self._ids(part), arguments=part.text))
+        self.conversation.emit(events.ResponseMcpCallArgumentsDone(**self._ids(part), arguments=part.text))
         part.item = replace(part.item, arguments=part.text)
-        if self._host.mcp.needs_approval(part.item) and not self.outside:
+        if self.mcp.needs_approval(part.item) and not self.outside:
             part.waits = True
-            self._host.mcp.ask(part.item, part.index)
+            self.mcp.ask(part.item, part.index)
             return
         part.runs = True
-        part.item = await self._host.mcp.run(part.item, part.index)
+        part.item = await self.mcp.run(part.item, part.index)
         part.runs = False
 
     def _close_part(self, status: str) -> None:
@@ -416,20 +368,19 @@ class Generation:
         part, self._current = self._current, None
         if part is None:
             return
-        emit, ids = self._host.emit, self._ids(part)
+        emit, ids = self.conversation.emit, self._ids(part)
         if part.spoken and status == "completed":
-            self._host.exact.learn(part.text, np.concatenate(part.spoken))
+            self.exact.learn(part.text, np.concatenate(part.spoken))
         if part.item.type == "function_call":
-            named: dict[str, Any] = {"name": part.item.name} if self._host.dialect == "ga" else {}
+            named: dict[str, Any] = {"name": part.item.name} if self.conversation.dialect == "ga" else {}
             emit(events.ResponseFunctionCallArgumentsDone(**ids, arguments=part.text, **named))
             item = replace(part.item, status=status, arguments=part.text)
         elif part.item.type == "mcp_call":
             item = self._ended_mcp(part, status)
         else:
             item = replace(part.item, status=status, content=(self._close_content(part, ids),))
-        if not self.outside and self._host.dialect == "ga" and not part.waits:
-            for event in ended(self._host.state, item):
-                emit(event)
+        if not self.outside and self.conversation.dialect == "ga" and not part.waits:
+            self.conversation.end(item)
         emit(events.ResponseOutputItemDone(response_id=self.id, output_index=part.index, item=item))
         self._done.append(item)
 
@@ -437,13 +388,13 @@ class Generation:
         if status == "completed":
             return part.item
         if part.runs:
-            self._host.emit(events.ResponseMcpCallFailed(item_id=str(part.item.id), output_index=part.index))
+            self.conversation.emit(events.ResponseMcpCallFailed(item_id=str(part.item.id), output_index=part.index))
         error = {"type": "tool_execution_error", "message": "The response ended before the call."}
         return replace(part.item, arguments=part.text, output=None, error=error)
 
     def _close_content(self, part: _Part, ids: dict[str, Any]) -> ContentPart:
-        emit = self._host.emit
-        if self._settings.modality == "text":
+        emit = self.conversation.emit
+        if self._modality == "text":
             emit(events.ResponseOutputTextDone(**ids, text=part.text))
             emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="text", text=part.text)))
             return ContentPart(type="output_text", text=part.text)
@@ -457,19 +408,19 @@ class Generation:
         self.finished = True
         details = StatusDetails(type=status, **reason) if reason else None
         response = self._describe(status, status_details=details, usage=self._usage())
-        self._host.emit(events.ResponseDone(response=response))
-        self._on_done(self)
+        self.conversation.emit(events.ResponseDone(response=response))
+        self.on_done(self)
 
     def _usage(self) -> Usage:
-        given = self._settings.input_tokens
+        given = self.input_tokens
         n_in = sum((given.text_tokens or 0, given.audio_tokens or 0, given.image_tokens or 0))
-        text, audio = self._tokens["text"], math.ceil(self._tokens["audio"])
+        text, audio = self._text_tokens, math.ceil(self._audio_tokens)
         return Usage(
-            total_tokens=n_in + int(text) + audio,
+            total_tokens=n_in + text + audio,
             input_tokens=n_in,
-            output_tokens=int(text) + audio,
+            output_tokens=text + audio,
             input_token_details=given,
-            output_token_details=TokenDetails(text_tokens=int(text), audio_tokens=audio),
+            output_token_details=TokenDetails(text_tokens=text, audio_tokens=audio),
         )
 
 
@@ -485,9 +436,3 @@ def _failure(error: Exception) -> ErrorDetail:
     if isinstance(error, ContextTooLongError):
         return ErrorDetail(type="invalid_request_error", code="context_length_exceeded", message=str(error))  # (u)
     return ErrorDetail(type="server_error", code=code if isinstance(code, str) else None, message=str(error))
-
-
-def rate_limits(left: int, reset_s: float) -> events.RateLimitsUpdated:
-    """Return what live services report: one token quota."""
-    limit = RateLimit(name="tokens", limit=QUOTA_TOKENS, remaining=left, reset_seconds=round(reset_s, 3))
-    return events.RateLimitsUpdated(rate_limits=(limit,))

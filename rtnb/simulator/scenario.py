@@ -96,17 +96,16 @@ class Scenario:
         Raises
         ------
         ScenarioError
-            When it is not JSON or not a scenario: names the place, the value and what is allowed.
-        OSError
-            When it cannot be read.
+            When it cannot be read, is not JSON or not a scenario: names the place, the value and what is allowed.
         """
         file = Path(path)
         try:
             raw = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ScenarioError(f"the scenario {str(path)!r} cannot be read: {error.strerror or error}") from error
         except json.JSONDecodeError as error:
-            raise ScenarioError(
-                f"{file.name} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
-            ) from error
+            place = f"{error.msg} in line {error.lineno}, column {error.colno}"
+            raise ScenarioError(f"{file.name} is not JSON: {place}") from error
         except UnicodeDecodeError as error:
             raise ScenarioError(f"{file.name} is not UTF-8 text: byte {error.start}") from error
         return cls.from_dict({"name": file.stem, **raw} if isinstance(raw, dict) else raw)

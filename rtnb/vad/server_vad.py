@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from math import ceil, exp, floor, inf, isfinite, log
 from typing import Any
 
@@ -51,9 +52,7 @@ class SpeechStopped:
     frame: int
     """The first frame after the segment: 32 * frame == audio_end_ms."""
     audio_end_ms: int
-    """Where the item ends, silence included."""
-    emitted_ms: int
-    """Amount of audio processed when this was decided: the same as audio_end_ms."""
+    """Where the item ends, silence included; so much audio was processed when this was decided."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,7 @@ class Segment:
     audio_end_ms: int | None
     """End of the item, silence included; None where unfinished."""
     started_emitted_ms: int
-    """Amount of audio processed when the start was reported."""
-    stopped_emitted_ms: int | None
-    """Amount of audio processed when the stop was reported; None where unfinished."""
+    """Amount of audio processed when the start was reported; the stop is reported at `audio_end_ms`."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ class ServerVadMachine:
     >>> for event in machine.push([0.0, 0.0, 0.9, 0.9, 0.1, 0.1, 0.1]):
     ...     print(event)
     SpeechStarted(frame=2, audio_start_ms=32, emitted_ms=96)
-    SpeechStopped(frame=7, audio_end_ms=224, emitted_ms=224)
+    SpeechStopped(frame=7, audio_end_ms=224)
     """
 
     def __init__(
@@ -281,7 +278,7 @@ class ServerVadMachine:
             return None
         self._speaking, self._first_quiet = False, None
         end = self._frame + 1
-        return SpeechStopped(frame=end, audio_end_ms=FRAME_MS * end, emitted_ms=FRAME_MS * end)
+        return SpeechStopped(frame=end, audio_end_ms=FRAME_MS * end)
 
 
 def server_vad_segments(
@@ -323,20 +320,10 @@ def server_vad_segments(
         prefix_padding_ms=prefix_padding_ms,
         constants=constants,
     )
-    events = machine.push(probabilities)
-    starts = [event for event in events if isinstance(event, SpeechStarted)]
-    stops: list[SpeechStopped | None] = [event for event in events if isinstance(event, SpeechStopped)]
-    stops += [None] * (len(starts) - len(stops))
+    events: list[Any] = list(machine.push(probabilities))  # starts and stops take turns; the last stop may be missing
     return tuple(
-        Segment(
-            start_frame=start.frame,
-            stop_frame=stop.frame if stop else None,
-            audio_start_ms=start.audio_start_ms,
-            audio_end_ms=stop.audio_end_ms if stop else None,
-            started_emitted_ms=start.emitted_ms,
-            stopped_emitted_ms=stop.emitted_ms if stop else None,
-        )
-        for start, stop in zip(starts, stops, strict=True)
+        Segment(start.frame, stop and stop.frame, start.audio_start_ms, stop and stop.audio_end_ms, start.emitted_ms)
+        for start, stop in zip_longest(events[::2], events[1::2])
     )
 
 

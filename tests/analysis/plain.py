@@ -94,7 +94,7 @@ def _of(segments, p, turn, threshold, constants) -> list[Segment]:
 
 
 def _stopped(one: Segment) -> float:
-    return float("inf") if one.stopped_emitted_ms is None else one.stopped_emitted_ms
+    return float("inf") if one.audio_end_ms is None else one.audio_end_ms
 
 
 def _starts_in(segments, spans) -> int:

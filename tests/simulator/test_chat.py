@@ -176,7 +176,7 @@ async def test_too_many_requests_says_how_long_to_wait(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "handler, words",
     [
-        (streaming(b"data: <html>\n\n"), "not one of chat completions"),
+        (streaming(b"data: <html>\n\n"), "not one of a chat service"),
         (streaming(b'data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
         (answering(200, '{"choices": []}'), "ended in the middle"),
         (streaming({"content": "Half a"}, done=False), "ended in the middle"),

@@ -124,20 +124,6 @@ def test_unknown_event_and_error_come_before_the_event() -> None:
     assert error["event_id"].startswith("event_")
 
 
-def test_an_expired_key_is_refused_as_the_service_does() -> None:
-    error, close = plan_of("expired_key").outgoing("session.created", "hello")
-    assert isinstance(error, Send)
-    assert json.loads(error.text)["error"]["code"] == "invalid_api_key"
-    assert close == Close(3000, "invalid_request_error.invalid_api_key")
-
-
-def test_the_sixty_minutes_are_over() -> None:
-    error, close = plan_of("expire@response.created").outgoing("response.created", "x")
-    assert isinstance(error, Send)
-    assert json.loads(error.text)["error"]["code"] == "session_expired"
-    assert close == Close(1001, "Your session hit the maximum duration of 60 minutes.")
-
-
 def test_a_response_fails_or_is_cut_short_by_its_turn() -> None:
     plan = FaultPlan([Fault.parse("failed=rate_limit_exceeded@2"), Fault.parse("incomplete=max_output_tokens:2")])
     found = []

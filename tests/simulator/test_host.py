@@ -130,7 +130,7 @@ async def test_the_url_is_where_it_listens(host: str) -> None:
 
 async def test_nobody_else_reaches_it() -> None:
     with Simulator(**QUICK) as simulator:
-        (address,) = simulator._started()._runner.addresses
+        (address,) = simulator._started().runner.addresses
         assert address[0] == "127.0.0.1"
 
 

@@ -1,4 +1,4 @@
-"""A session whose sound goes over tracks, without any: `rtnb.simulator.session` and `rtnb.simulator.playout`."""
+"""A session whose sound goes over tracks, without any: `rtnb.simulator.session` and `rtnb.simulator.delivery`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rtnb.audio import decode_pcm16
 from rtnb.protocol import ServerVad, events
 from rtnb.protocol.values import PCMU, Audio, AudioInput, AudioOutput
-from rtnb.simulator.playout import Playout
+from rtnb.simulator.delivery import Playout
 from tests.simulator.rig import Rig, at_once, collapse, encoded, spoken, world
 from tests.simulator.test_session import PREVIEW_SPOKEN_REPLY, SPOKEN_REPLY
 from tests.simulator.test_session_speech import PREVIEW_TURN, SLOW, TURN

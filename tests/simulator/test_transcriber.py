@@ -11,7 +11,7 @@ import pytest
 
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import ContentPart
-from rtnb.simulator.item_audio import ItemAudio
+from rtnb.simulator.conversation import Conversation
 from rtnb.simulator.transcriber import KNOWN_LIMIT, ExactTranscriber, Transcript
 from tests.simulator.rig import encoded, spoken
 
@@ -37,10 +37,14 @@ async def words(known: ExactTranscriber, audio: Any, *, rate_hz: int) -> str | N
 async def test_known_speech_is_known_in_any_format_at_any_level_amid_silence(
     known: ExactTranscriber, text: str, media_type: str, gain: float
 ) -> None:
-    recordings = ItemAudio()
+    recordings = conversation()
     recordings.add("item", encoded(gain * spoken(text), media_type), media_type=media_type)
     audio, rate_hz = recordings.audio("item")
     assert await words(known, audio, rate_hz=rate_hz) == text
+
+
+def conversation() -> Conversation:
+    return Conversation("ga", seed="1", send=lambda event, text: None)
 
 
 @pytest.mark.parametrize("text", ["Tell me a story", "What is the time in Lund?", "yes", "Good evening to all of you"])
@@ -81,7 +85,7 @@ async def test_the_oldest_is_forgotten_first() -> None:
 
 
 async def test_deleted_items_leave_nothing() -> None:
-    recordings = ItemAudio()
+    recordings = conversation()
     recordings.add("item", encoded(spoken(SENTENCES[0])), media_type="audio/pcm")
     search = asyncio.get_running_loop().create_future()
     search.set_result(Transcript(SENTENCES[0]))
@@ -98,8 +102,8 @@ def item(item_id: str) -> Item:
 
 
 def test_the_oldest_audio_is_dropped_at_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtnb.simulator.item_audio.MOST_BYTES", 4800)
-    recordings = ItemAudio()
+    monkeypatch.setattr("rtnb.simulator.conversation.MOST_BYTES", 4800)
+    recordings = conversation()
     for name in ("a", "b", "c"):
         recordings.add(name, bytes(2400), media_type="audio/pcm")
     recordings.add("a", bytes(480), media_type="audio/pcm")  # its beginning is gone: the rest is not kept either

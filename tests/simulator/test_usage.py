@@ -140,7 +140,7 @@ async def test_a_session_with_truncation_disabled_fails_the_response_and_lives_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with Rig(world(scenario={"steps": [{"say": "Yes."}] * 3})) as rig:
-        rig.session._tokens = ContextTokens(100)
+        rig.session.conversation.tokens = ContextTokens(100)
         rig.update(instructions="Be kind.", output_modalities=("text",), truncation="disabled")
         done = await rig.ask(" ".join(["long"] * 200))
         assert (done["status"], done["status_details"]["error"]["code"]) == ("failed", "context_length_exceeded")

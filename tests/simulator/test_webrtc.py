@@ -24,8 +24,9 @@ import rtnb
 from rtnb.audio import decode_pcm16, resample
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator import Simulator
+from rtnb.simulator.admission import RefusedError
 from rtnb.simulator.classroom import Room
-from rtnb.simulator.webrtc import VISIBLE, Call, OfferError, UserTrack
+from rtnb.simulator.webrtc import VISIBLE, Call, UserTrack
 from tests.simulator.caller import Caller, calling, calls_path, post
 from tests.simulator.rig import spoken
 
@@ -297,7 +298,7 @@ async def test_a_wrong_offer(sim: Simulator, path: str, body: Any, kind: str, st
 async def test_who_takes_no_audio_is_not_called() -> None:
     caller = Caller()
     caller.peer.getTransceivers()[0].direction = "sendonly"
-    with pytest.raises(OfferError, match="it takes no audio"):
+    with pytest.raises(RefusedError, match="it takes no audio"):
         await Call.answer(await caller.offer())
     await caller.close()
 
@@ -315,7 +316,7 @@ async def test_a_damaged_offer_is_answered_or_refused_and_leaves_nothing() -> No
             call = await Call.answer("\r\n".join(damaged))
             await call.aclose()
             outcomes.add("answered")
-        except OfferError:
+        except RefusedError:
             outcomes.add("refused")
     await caller.close()
     assert outcomes == {"answered", "refused"}
@@ -357,7 +358,7 @@ async def test_what_to_do_where_nobody_can_call(sim: Simulator, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr("rtnb.simulator.webrtc.RTCPeerConnection", Newer)
         body = await why()
-        assert "aiortc that is installed keeps its jitter buffer elsewhere" in body
+        assert "aiortc keeps its jitter buffer elsewhere" in body
         assert "pip install" in body
     monkeypatch.setitem(sys.modules, "aiortc", None)
     assert 'pip install \\"rtnb[sim]\\"' in await why()

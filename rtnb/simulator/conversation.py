@@ -1,24 +1,50 @@
-"""Audio of a session's items, kept for `conversation.item.retrieve` and for transcription.
+"""Conversation of a session as the service keeps it: state, ids, and the audio, words and tokens of the items.
 
-The audio has a bound per session (`MOST_BYTES`). An item whose audio was dropped is retrieved without it.
+All that is sent goes through `Conversation.emit`. The audio has a bound per session (`MOST_BYTES`). An item whose audio
+was dropped is retrieved without it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
 from rtnb.audio import Audio, codec
 from rtnb.errors import ServiceError
-from rtnb.protocol import UNSET, ContentPart, ErrorDetail, Item, Usage, events
-from rtnb.protocol.state import State
+from rtnb.protocol import (
+    PCM16,
+    UNSET,
+    AudioFormat,
+    Connection,
+    ContentPart,
+    Dialect,
+    ErrorDetail,
+    Item,
+    SessionConfig,
+    Usage,
+    events,
+)
+from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.values import TokenDetails
+from rtnb.simulator.delivery import Playout
 from rtnb.simulator.speech import tokens
 from rtnb.simulator.transcriber import Transcript
-from rtnb.simulator.usage import AUDIO_MS_PER_INPUT_TOKEN
+from rtnb.simulator.usage import AUDIO_MS_PER_INPUT_TOKEN, ContextTokens, item_tokens
 
+_ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
+"""Server events that put an item into the conversation."""
+_OF_ITEMS: Final = (
+    *_ENTERING,
+    events.ConversationItemDeleted,
+    events.ConversationItemTruncated,
+    events.ConversationItemInputAudioTranscriptionCompleted,
+    events.ResponseOutputItemDone,
+)
+"""Server events after which an item may cost another number of tokens."""
 MOST_BYTES: Final = 16 * 2**20
 """Encoded audio kept per session: almost six minutes of PCM. Chosen. The oldest item's is dropped first; the newest
 item keeps its own, whatever its size."""
@@ -28,15 +54,88 @@ Found = Transcript | ServiceError | None
 """What a transcriber found: the words, its failure, or nothing."""
 
 
-class ItemAudio:
-    """Encoded audio by item, and the words of the user's items where they are known."""
+class Conversation:
+    """Server side of one session's protocol, and what the service knows about each item.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    dialect : {"ga", "preview"}
+        Of the session.
+    seed : str
+        Of its ids and delays.
+    send : callable
+        Takes each event of the service and its text.
+    webrtc : bool, default False
+        Audio deltas go to `playout` instead.
+    """
+
+    def __init__(
+        self, dialect: Dialect, *, seed: str, send: Callable[[events.Event, str], None], webrtc: bool = False
+    ) -> None:
+        self.connection = Connection("server", dialect=dialect, webrtc=webrtc)
+        self.dialect, self.state = dialect, self.connection.state
+        self.rng = random.Random(seed)
+        self.playout = Playout() if webrtc else None
+        self.tokens = ContextTokens()
+        self._send = send
+        self._ids = itertools.count(1)
+        self.id = self.make_id("conv")
         self._audio: dict[str, bytearray] = {}
         self._n_bytes = 0
         self._lengths: dict[str, tuple[str, int]] = {}
         """Media type and bytes of every item, also of those whose audio was dropped."""
         self._searches: dict[str, asyncio.Future[Found]] = {}
+
+    @property
+    def session(self) -> SessionConfig:
+        """Settings in force."""
+        assert self.state.session is not None  # session.created is the first event
+        return self.state.session
+
+    @property
+    def input_format(self) -> AudioFormat:
+        """Encoding of the user's audio."""
+        return PCM16 if self.playout is not None else self.session.input_format
+
+    def make_id(self, prefix: str) -> str:
+        """Return a new id: seeded, at most 32 characters."""
+        return f"{prefix}_{self.rng.getrandbits(64):016x}{next(self._ids):04x}"
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def emit(self, *several: events.Event) -> None:
+        """Send events: the state follows at once."""
+        for event in several:
+            if self.playout is not None and isinstance(event, events.ResponseOutputAudioDelta):
+                self.state.apply(event)
+                self.emit(*self.playout.push(event.response_id, event.item_id, event.delta))
+                continue
+            text = self.connection.send(replace(event, event_id=self.make_id("event")))
+            if isinstance(event, _OF_ITEMS):
+                self._count(event)
+            self._send(event, text)
+
+    def append(self, item: Item, *, done: bool = True) -> None:
+        """Send the events of a new item at the end of the conversation."""
+        previous = self.state.order[-1] if self.state.order else None
+        self.emit(*item_events(item, previous_item_id=previous, dialect=self.dialect, done=done))
+
+    def end(self, item: Item) -> None:
+        """Send the event of an item that is complete now, unless the client deleted it meanwhile."""
+        behind = iter(reversed(self.state.order))  # the item is the newest, or nearly, however long the conversation is
+        if str(item.id) in behind:
+            self.emit(events.ConversationItemDone(item=item, previous_item_id=next(behind, None)))
+
+    def _count(self, event: Any) -> None:
+        """Keep the token sums in step with the conversation's item that an event is about."""
+        item_id = str(event.item.id if hasattr(event, "item") else event.item_id)
+        entry = self.state.entries.get(item_id)
+        if entry is None:
+            self.tokens.remove(item_id)
+        elif isinstance(event, _ENTERING) or item_id in self.tokens:  # not an item outside the conversation
+            self.tokens.set(item_id, item_tokens(entry.item, audio_ms=self.duration_ms(item_id)))
+
+    # --- audio and words ----------------------------------------------------------------------------------------------
 
     def add(self, item_id: str, data: bytes, *, media_type: str) -> None:
         """Append to an item's audio; older items lose theirs at the bound."""
@@ -124,22 +223,22 @@ class ItemAudio:
             input_token_details=TokenDetails(text_tokens=0, audio_tokens=n_audio),
         )
 
-    def understood(self, item: Item) -> Item:
-        """Return a user's item with its words; known speech has them even where no transcription was asked for."""
-        if not is_spoken(item) or not item.content or item.content[0].transcript:
-            return item
-        words = self.words(item.id or "")
-        return replace(item, content=(ContentPart(type="input_audio", transcript=words),)) if words else item
+    def read(self, context: Iterable[Item | str]) -> Iterator[Item]:
+        """Yield the items of a context, given as items or ids, as they are understood; deleted ones are left out.
 
-    def read(self, context: Iterable[Item | str], state: State) -> Iterator[Item]:
-        """Yield the items of a context, given as items or ids, as they are understood; deleted ones are left out."""
+        A user's item has its words where they are known, also where no transcription was asked for.
+        """
         for one in context:
-            item_id = one if isinstance(one, str) else str(one.id) if one.type == "item_reference" else None
-            entry = state.entries.get(item_id) if item_id is not None else None
-            if isinstance(one, Item) and item_id is None:
-                yield self.understood(one)
-            elif entry is not None:
-                yield self.understood(entry.item)
+            item: Item | None = one if isinstance(one, Item) else None
+            if item is None or item.type == "item_reference":
+                entry = self.state.entries.get(one if isinstance(one, str) else str(one.id))
+                item = entry.item if entry is not None else None
+            if item is None:
+                continue
+            if is_spoken(item) and item.content and not item.content[0].transcript:
+                words = self.words(str(item.id))
+                item = replace(item, content=(ContentPart(type="input_audio", transcript=words),)) if words else item
+            yield item
 
     def with_audio(self, item: Item) -> Item:
         """Return an item with its audio, as `conversation.item.retrieved` shows it."""
