@@ -73,7 +73,7 @@ async def test_a_prompt_is_changed_run_heard_voted_on_and_exported(
         await page.wait_for_function("document.querySelector('.rtnb-prompt-lab audio').duration > 0.5")
         await expect(player).to_have_attribute("aria-label", "Play second")
         await lab.get_by_role("button", name=vote).click()
-    await expect(lab).to_contain_text("3 votes on")
+    await expect(lab).to_contain_text("Votes: 3")
     await expect(lab).to_contain_text("a preference is not shown")
     kept = await run(notebook, "print(len((lab.result.path / 'votes.jsonl').read_text().splitlines()))")
     assert kept == "3"
