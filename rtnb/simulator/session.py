@@ -160,12 +160,15 @@ class ServiceSession:
         )
         if preset is not None:
             session = updated_session(session, replace(preset, type=session.type), dialect=dialect)
+        self._begin(session)
+        self._cap = self._loop.call_later(world.session_s, self._expire)
+
+    def _begin(self, session: SessionConfig) -> None:
         self.conversation.emit(events.SessionCreated(session=session))
-        if dialect == "preview":
+        if self.conversation.dialect == "preview":
             conversation = {"id": self.conversation.id, "object": "realtime.conversation"}
             self.conversation.emit(events.ConversationCreated(conversation=conversation))
         self._follow_session()
-        self._cap = self._loop.call_later(world.session_s, self._expire)
 
     @property
     def state(self) -> State:

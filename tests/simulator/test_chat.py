@@ -1,4 +1,4 @@
-"""A chat model as brain, against a real HTTP server on loopback: `rtnb.simulator.responder`."""
+"""Chat and transcription services, each a real HTTP server on loopback."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
 
+from rtnb.audio import read_wav
 from rtnb.errors import RateLimited, ServiceError
 from rtnb.protocol import Item
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator.responder import Call, ChatResponder, Say, Turn
+from rtnb.simulator.transcriber import ExactTranscriber, Transcript, open_transcriber
 
 KEY = "sk-very-secret"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -225,3 +228,31 @@ def unused_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+async def test_a_transcription_service_is_asked_for_the_words_and_its_refusal_is_explained() -> None:
+    asked: list[Any] = []
+
+    async def transcribe(request: web.Request) -> web.Response:
+        form = await request.post()
+        asked.append({name: value for name, value in form.items() if name != "file"})
+        file = form["file"]
+        assert isinstance(file, web.FileField)
+        audio, rate_hz = read_wav(file.file.read())
+        assert (len(audio), rate_hz) == (2400, 24_000)
+        return web.json_response({"text": " Hello. "}, status=200 if len(asked) == 1 else 503)
+
+    app = web.Application()
+    app.router.add_post("/v1/audio/transcriptions", transcribe)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        remote = open_transcriber(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", ExactTranscriber())
+        silence = np.zeros(2400, np.float32)
+        assert await remote.transcribe(silence, rate_hz=24_000, language="en") == Transcript("Hello.")
+        assert asked == [{"model": "whisper-1", "language": "en"}]
+        with pytest.raises(ServiceError, match="transcriber answered 503"):
+            await remote.transcribe(silence, rate_hz=24_000)
+    finally:
+        await runner.cleanup()

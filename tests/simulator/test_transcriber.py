@@ -1,4 +1,4 @@
-"""Writing down known speech exactly, and nothing else: `rtnb.simulator.transcriber`, `rtnb.simulator.item_audio`."""
+"""Writing down known speech exactly, and nothing else: `rtnb.simulator.transcriber`, `rtnb.simulator.conversation`."""
 
 from __future__ import annotations
 
