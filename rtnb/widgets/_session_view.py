@@ -199,8 +199,7 @@ class SessionView(StreamWidget):
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
         super().__init__(**traits)
         self._session: Session | EventLog | None = None
-        self.open_stream(self._on_message)
-        self._stream.on_page(self._on_page)
+        self.open_stream(self._on_message).on_page = self._on_page
         self.session = session
 
     @property

@@ -259,7 +259,8 @@ class PageChannel extends EventTarget {
     const onData = (/** @type {ArrayBuffer} */ data) => this.connection === connection && this.receive(data);
     const onClose = (/** @type {WebSocket} */ socket) => socket === this.socket && this.reconnect();
     for (const [via, url] of ways(offer, window)) {
-      const socket = await openSocket(url, { token: offer.token, page: this.pageId, connection, via }, { onData, onClose });
+      const shown = new URLSearchParams({ token: offer.token, page: this.pageId, connection: `${connection}`, via });
+      const socket = await openSocket(`${url}?${shown}`, { onData, onClose });
       if (!isCurrent()) return socket?.close(1000);
       if (socket) return this.open(via, socket);
     }

@@ -85,8 +85,8 @@ class EventInspector(StreamWidget):
         self._timer: asyncio.TimerHandle | None = None
         self._static_timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
-        self.open_stream(self._on_message)
-        self._stream.on_page(lambda page, change: self._wake())  # with its message, the page sees whether it lacks rows
+        stream = self.open_stream(self._on_message)
+        stream.on_page = lambda page, change: self._wake()  # with its message, the page sees whether it lacks rows
         self._follow(source, found)
 
     @property
@@ -132,7 +132,7 @@ class EventInspector(StreamWidget):
 
     def _wake(self, row: LogRow | None = None) -> None:
         """Have the page sent what is new, soon and once however often this is called; from any thread."""
-        if not self._due and self._stream.pages:
+        if not self._due and self._stream.joined:
             self._due = True
             shared_loop().call_soon(self._schedule)
 

@@ -332,7 +332,7 @@ class Microphone(SessionView):
         elif self._run.startswith(f"{page_id}-"):
             self._start_requested = False
             self._set_off("The page with the microphone was closed.", "Show the widget again.")
-        if not self._stream.pages and self._playing is None:
+        if not self._stream.joined and self._playing is None:
             self.state = "no page"
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:

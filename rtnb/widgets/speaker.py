@@ -123,11 +123,12 @@ class Speaker(SessionView):
 
     def _ship(self, packets: list[Packet]) -> None:
         """Send packets to the page; without one they wait, for `STALE_S` and up to `WAITING_BYTES`."""
-        if self._stream.pages:
+        if self._stream.joined:
             for item_id in {header["item"] for header, _ in packets} - {self._begun, ""}:
                 self._begun = item_id
                 self._report({item_id: 0}, 0.0)  # from now on only what the page reports was played
-            self._stream.publish_batch("audio", packets)
+            for packet in packets:
+                self._stream.publish("audio", *packet)
             return
         self._waiting += [(time.monotonic(), packet) for packet in packets]
         self._drop_stale()
@@ -158,7 +159,7 @@ class Speaker(SessionView):
             self._drop_stale()
             waiting, self._waiting = self._waiting, deque()
             self._ship([packet for _, packet in waiting])
-        if not self._stream.pages:
+        if not self._stream.joined:
             self.state = "no page"
         self._note_page()
 
@@ -188,4 +189,4 @@ class Speaker(SessionView):
 
     def _note_page(self) -> None:
         if self._is_fed:
-            self.feed.report_played(self.state == "playing" if self._stream.pages else None)
+            self.feed.report_played(self.state == "playing" if self._stream.joined else None)

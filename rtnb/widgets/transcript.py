@@ -61,8 +61,8 @@ class Transcript(SessionView):
         self._show(list(changed))
 
     def _show(self, ids: list[str]) -> None:
-        entries = self._entries.timed(ids[-PAGE_ENTRIES:])
-        self._stream.publish_batch("entry", [(as_json(entry), ()) for entry in entries])
+        for entry in self._entries.timed(ids[-PAGE_ENTRIES:]):
+            self._stream.publish("entry", as_json(entry))
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":

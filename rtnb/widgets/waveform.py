@@ -51,12 +51,9 @@ class Waveform(SessionView):
         self._publish_marks(timeline.stretches, to)
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
-        bins = []
         for piece in self.feed.pieces.values():
             part = self.feed.timeline.bins[piece.lane].read(piece.index, piece.index + piece.n_bins)
-            bins.append(({"lane": piece.lane, "index": piece.index}, [part.tobytes()]))
-        if bins:
-            self._stream.publish_batch("bins", bins)
+            self._stream.publish("bins", {"lane": piece.lane, "index": piece.index}, [part.tobytes()])
         self._publish_marks(self.feed.timeline.touched)
 
     def _on_played(self) -> None:
