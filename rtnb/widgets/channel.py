@@ -51,7 +51,7 @@ from websockets.http11 import Request, Response
 
 from rtnb._loop import shared_loop
 from rtnb.errors import RtnbError, WidgetError
-from rtnb.widgets._base import Widget, bundle, format_error
+from rtnb.widgets._base import Widget, format_error
 from rtnb.widgets._frames import MAX_FRAME_BYTES, Frame, now_ms, pack, unpack
 
 PING_S: Final = 2.0
@@ -311,7 +311,6 @@ class Channel(Widget):
     `open_stream`, `status` and `close` may be called on any thread; all else runs on the background loop.
     """
 
-    _esm = bundle("channel.js")
     _pinging: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:

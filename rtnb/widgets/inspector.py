@@ -22,7 +22,6 @@ from rtnb.client.log import LogRow
 from rtnb.errors import ConnectionClosed, RtnbError
 from rtnb.trace import Findings, findings
 from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._event_rows import REPLACED, EventRows
 from rtnb.widgets._event_sources import Source, source_of
 from rtnb.widgets.channel import Answer, StreamWidget
@@ -65,9 +64,6 @@ class EventInspector(StreamWidget):
     >>> EventInspector([{"type": "response.create", "event_id": "e1"}]).event_log
     <EventLog: 1 event, 1 sent, 0 received, 0.0 s>
     """
-
-    _esm = bundle("inspector.js")
-    _css = styles("inspector.css")
 
     static_id = Unicode().tag(sync=True)
     can_send = Bool(False).tag(sync=True)

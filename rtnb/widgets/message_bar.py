@@ -17,7 +17,7 @@ from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
-from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._base import format_error
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._upload import Upload, decode_sound
 
@@ -32,9 +32,6 @@ class MessageBar(SessionView):
     session : Session, optional
         The session to talk to; it may live on any event loop.
     """
-
-    _esm = bundle("message_bar.js")
-    _css = styles("message_bar.css")
 
     status = Unicode("", help="The status line.").tag(sync=True)
     is_problem = Bool(False, help="Whether the status line tells a problem.").tag(sync=True)

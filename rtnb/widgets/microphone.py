@@ -29,7 +29,6 @@ from rtnb._loop import shared_loop
 from rtnb.audio import RATE_HZ, Audio, Resampler, as_audio, decode_pcm16, ms_to_samples, read_wav, resample, write_wav
 from rtnb.client import EventLog, Response, Session
 from rtnb.errors import RtnbError, WidgetError
-from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._upload import Upload, decode_sound
@@ -66,8 +65,6 @@ class Microphone(SessionView):
     >>> microphone.close()
     """
 
-    _esm = bundle("microphone.js")
-    _css = styles("microphone.css")
     _accepts = (Session,)
 
     mode = Enum(("open", "push to talk"), "open", help="Always on, or while a key or button is held.").tag(sync=True)

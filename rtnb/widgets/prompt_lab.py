@@ -35,15 +35,12 @@ from rtnb.experiments.graders import Grader, name_of
 from rtnb.experiments.result import to_wav
 from rtnb.experiments.schedule import without_keys
 from rtnb.redaction import redact
-from rtnb.widgets._base import Widget, bundle, format_error, styles
+from rtnb.widgets._base import Widget, format_error
 from rtnb.widgets.trace_player import TracePlayer
 
 
 class PromptForm(Widget):
     """Page of a `PromptLab`."""
-
-    _esm = bundle("prompt_lab.js")
-    _css = styles("prompt_lab.css")
 
     names = List(Unicode(), help="Names of the two variants.").tag(sync=True)
     texts = List(Unicode(), help="Their instructions.").tag(sync=True)
@@ -65,9 +62,6 @@ class PromptForm(Widget):
 
 class PromptOutcome(Widget):
     """Blind listening, statistics and code of a `PromptLab`."""
-
-    _esm = bundle("prompt_lab.js")
-    _css = styles("prompt_lab.css")
 
     tables: Any = List(help="Estimates and differences: heads and rows of text.").tag(sync=True)
     pair = Dict(help="Blind listening: waiting, n, preference.").tag(sync=True)

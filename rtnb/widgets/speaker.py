@@ -21,7 +21,7 @@ from rtnb.audio import Resampler, encode_pcm16
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
-from rtnb.widgets._base import bundle, styles
+from rtnb.widgets._base import bundle
 from rtnb.widgets._session_view import SessionView
 
 RATE_HZ: Final = 24_000
@@ -52,8 +52,6 @@ class Speaker(SessionView):
         Plays on in silence: audio that is played muted counts as played.
     """
 
-    _esm = bundle("speaker.js")
-    _css = styles("speaker.css")
     _accepts = (Session,)
     _takes_old_rows = False
 

@@ -12,7 +12,6 @@ from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.trace.conversation import Entries, Entry, as_json
 from rtnb.trace.timeline import Timeline
-from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets.channel import Answer
 
@@ -28,9 +27,6 @@ class Transcript(SessionView):
     session : Session or EventLog, optional
         The session to show; a log that was loaded from a file reads like a living session.
     """
-
-    _esm = bundle("transcript.js")
-    _css = styles("transcript.css")
 
     selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
     can_transcribe = Bool(False, help="Whether input transcription can be switched on here.").tag(sync=True)

@@ -37,7 +37,7 @@ from rtnb.errors import AudioError, RtnbError
 from rtnb.experiments.calibration import Probe, probe
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
-from rtnb.widgets._base import Widget, bundle, format_error, styles
+from rtnb.widgets._base import Widget, format_error
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.knobs import knobs_of
 from rtnb.widgets.microphone import Microphone
@@ -203,9 +203,6 @@ class VadView(Widget):
     clip : callable
         Returns the audio of the shown recording from a time in ms on: `CLIP_MS` of PCM16 at 24 kHz.
     """
-
-    _esm = bundle("vad_view.js")
-    _css = styles("vad_lab.css")
 
     threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="The line to drag.").tag(sync=True)
     recording: Any = traitlets.Dict(help="Shown recording with its labels.").tag(sync=True)

@@ -11,7 +11,6 @@ from traitlets import Float, Int, observe
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.trace.timeline import BIN_MS, LANES, Stretch
-from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
 
 
@@ -27,8 +26,6 @@ class Waveform(SessionView):
         Session to show; a log that was loaded from a file is shown and played like a living session.
     """
 
-    _esm = bundle("waveform.js")
-    _css = styles("waveform.css")
     _takes_old_rows = False
 
     selected_ms = Float(None, allow_none=True, help="Selected moment, ms since the first event.").tag(sync=True)

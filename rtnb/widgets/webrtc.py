@@ -37,7 +37,7 @@ from rtnb.targets import Shared, resolve
 from rtnb.trace import keep
 from rtnb.transport.base import TargetFacts, Transport
 from rtnb.transport.http import offer_facts, post_offer, read_answer
-from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._base import format_error
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets._settings_update import flat, lookup, same
 
@@ -125,8 +125,6 @@ class WebRTCPeer(SessionView):
     >>> response = await session.ask("What is a delta?")  # doctest: +SKIP
     """
 
-    _esm = bundle("webrtc.js")
-    _css = styles("webrtc.css")
     _accepts = (Session,)
 
     state = Unicode("idle", help="idle, starting, open, closed or failed.").tag(sync=True)

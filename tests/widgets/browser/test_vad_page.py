@@ -1,10 +1,9 @@
-"""`vad_view.js` on a bare page: the recording by keyboard, maps, clips, and a layout that stays."""
+"""`vad_lab.js` on a bare page: the recording by keyboard, maps, clips, and a layout that stays."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rtnb.widgets._base import FOLDER
 from tests.widgets.bare_page import shown
 
 STATE = {"threshold": 0.5, "recording": {}, "maps": [], "figures": {}, "service": []}
@@ -24,9 +23,8 @@ SHOW = """([picture, levels]) => {
 
 
 async def lab_page(browser: Any) -> Any:
-    page = await shown(browser, "vad_view", STATE)
+    page = await shown(browser, "vad_lab", STATE)
     page.set_default_timeout(8_000)
-    await page.add_style_tag(content=(FOLDER / "vad_lab.css").read_text(encoding="utf-8"))
     await page.evaluate(SHOW, [PICTURE, LEVELS])
     await page.get_by_text("cut off in this recording: 1 of 1").wait_for()
     return page
@@ -80,7 +78,7 @@ async def test_cut_offs_are_played_one_after_the_other(browser: Any) -> None:
 
 
 async def test_a_view_without_a_recording_shows_no_map_and_plays_nothing(browser: Any) -> None:
-    page = await shown(browser, "vad_view", STATE)
+    page = await shown(browser, "vad_lab", STATE)
     await page.locator("canvas").click()
     assert await played(page) == []
     assert await page.locator("img").first.is_hidden()
