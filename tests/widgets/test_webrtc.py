@@ -22,7 +22,7 @@ from rtnb.errors import (
     WidgetError,
 )
 from rtnb.protocol import Connection, events
-from rtnb.protocol.values import ContentPart
+from rtnb.protocol.values import ContentPart, SessionConfig
 from rtnb.simulator import Simulator
 from rtnb.targets import connect
 from rtnb.trace import Trace, keep
@@ -362,17 +362,17 @@ async def test_a_call_that_ends_leaves_the_sessions_on_its_simulator_alone() -> 
     shown.peer.close()
 
 
-async def test_a_notice_names_settings_that_the_service_ignores(talk: Talk) -> None:
+async def test_a_notice_names_settings_that_the_service_does_not_take_over(talk: Talk) -> None:
     peer = WebRTCPeer("sim")
     peer.session = talk.session
-    updating = asyncio.create_task(talk.session.update(turn_detection={"silence_duration_ms": 700}))
-    await talk.far.service.hears(events.SessionUpdate)
-    await talk.far.service.say(events.SessionUpdated(session=talk.session.config))
-    await updating
+    asked, kept = (SessionConfig.of(turn_detection={"silence_duration_ms": ms}) for ms in (700, 200))
+    log = talk.session.log
+    log.record("sent", events.SessionUpdate(session=asked), monotonic_s=1.0, wall_time=0.0)
+    log.record("received", events.SessionUpdated(session=kept), monotonic_s=2.0, wall_time=0.0)
     await eventually(lambda: peer.notices)
     (notice,) = peer.notices
-    assert notice.startswith("The service ignored audio.input.turn_detection.silence_duration_ms = 700: it stays ")
-    assert notice.endswith("or set it when you connect.")
+    assert notice.startswith("The service set audio.input.turn_detection.silence_duration_ms to 200, not to 700.")
+    assert notice.endswith("Use the value that is in force, or one that the service allows.")
     peer.close()
 
 
