@@ -11,9 +11,9 @@ import json
 from typing import Any, Final
 
 from rtnb.client.log import EventLog, LogRow, summary
-from rtnb.protocol import events
+from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, Event, UnknownEvent
-from rtnb.protocol.values import PCM16, AudioFormat, SessionConfig, Value
+from rtnb.protocol.values import PCM16, AudioFormat
 from rtnb.redaction import mask_known
 
 RECEIVED, TROUBLE, PIECE = 1, 2, 4
@@ -21,7 +21,7 @@ KEPT: Final = 200_000
 """Most rows that the kernel keeps (about 50 MB), and the page (about 30 MB); older ones are only counted. Chosen."""
 
 _REMEMBERED: Final = 10_000  # ids that later events may refer to; chosen
-_TROUBLE_LENGTH = 160  # characters of an error in its row; chosen
+_SUMMARY_LENGTH = 160  # characters of a summary in its row; chosen
 _PIECE_LENGTH = 60  # and of a piece of text; chosen
 _WORD_LENGTH = 200  # and of a type or id; chosen
 _ORDER = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C)
@@ -211,28 +211,15 @@ def _is_trouble(event: Event) -> bool:
 
 
 def _short(event: Event) -> str:
-    """Return the summary that the row of an event shows."""
+    """Return the summary that the row of an event shows: of an event without words, what stands in its JSON."""
     error = getattr(event, "error", None)
     if isinstance(event, events.ResponseDone):
         error = event.response.status_details and event.response.status_details.error
     if error:
-        text = " ".join(f"{error.code or error.type or 'error'}: {error.message or ''}".split())[:_TROUBLE_LENGTH]
+        text = " ".join(f"{error.code or error.type or 'error'}: {error.message or ''}".split())
     elif isinstance(event, UnknownEvent) and not event.problem and event.type in CLIENT_EVENTS:
         text = "sent as it was typed"
-    else:
-        text = summary(event) or _settings(event)
-    return _harmless(text)
-
-
-def _settings(event: Event) -> str:
-    """Return the names of the settings an event carries, or the id of its item."""
-    if isinstance(event, events.RateLimitsUpdated):
-        return ", ".join(f"{limit.name}: {limit.remaining} of {limit.limit} left" for limit in event.rate_limits)
-    config = getattr(event, "session", None) or (isinstance(event, events.ResponseCreate) and event.response)
-    if isinstance(config, Value):
-        facts = [config.model, config.voice] if isinstance(config, SessionConfig) else []
-        unsaid = ("type", "id", "object", "model", "extra", "expires_at")
-        given = [name for name, value in vars(config).items() if value and name not in unsaid]
-        return ", ".join([*(fact for fact in facts if isinstance(fact, str)), *given])
-    item_id = None if hasattr(event, "response_id") else getattr(event, "item_id", None)
-    return item_id if isinstance(item_id, str) else ""
+    elif not (text := summary(event)):
+        fields = json.loads(wire.encode(event)).items()
+        text = ", ".join(f"{name}: {json.dumps(value)}" for name, value in fields if name not in ("type", "event_id"))
+    return _harmless(text[:_SUMMARY_LENGTH])

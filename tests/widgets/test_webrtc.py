@@ -371,8 +371,8 @@ async def test_a_notice_names_settings_that_the_service_does_not_take_over(talk:
     log.record("received", events.SessionUpdated(session=kept), monotonic_s=2.0, wall_time=0.0)
     await eventually(lambda: peer.notices)
     (notice,) = peer.notices
-    assert notice.startswith("The service set audio.input.turn_detection.silence_duration_ms to 200, not to 700.")
-    assert notice.endswith("Use the value that is in force, or one that the service allows.")
+    assert notice.startswith("The service ignored audio.input.turn_detection.silence_duration_ms = 700: it stays 200.")
+    assert notice.endswith("or set it when you connect.")
     peer.close()
 
 
