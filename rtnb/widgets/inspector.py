@@ -1,6 +1,6 @@
 """Event inspector: all events of a session in one table, both directions, with the details of the selected one.
 
-The kernel holds the log and sends compact rows (see `rtnb.widgets._event_rows`) at most ten times a second. Message to
+The kernel holds the log and sends compact rows (see `rtnb.widgets._events`) at most ten times a second. Message to
 the page: ``rows`` {start, count, base, total, source, waiting}. Messages from it: ``from`` {start} asks for the rows
 from there on. Requests: ``event`` {first, last}, ``audio`` {first, last, number}, ``text`` {index}, ``search`` {terms,
 start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}. An event alone is a run from `first` to `first`.
@@ -31,8 +31,8 @@ from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEve
 from rtnb.protocol.state import State
 from rtnb.protocol.values import Dialect
 from rtnb.trace import Findings, findings
-from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._event_rows import REPLACED, EventRows
+from rtnb.widgets import _events as detail
+from rtnb.widgets._events import REPLACED, EventRows
 from rtnb.widgets.channel import Answer, StreamWidget
 
 __all__ = ["EventInspector", "inspect"]

@@ -31,6 +31,7 @@ from rtnb.client.log import LogRow
 from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings, wanted_settings
 from rtnb.errors import ConnectError, ConnectionClosed, LocalProtocolError, RequestTimeout, RtnbError, WidgetError
 from rtnb.protocol import wire
+from rtnb.redaction import redact
 from rtnb.targets import Shared, resolve
 from rtnb.trace import findings, keep
 from rtnb.transport.base import TargetFacts, Transport
@@ -343,7 +344,7 @@ class WebRTCPeer(SessionView):
         if any(row.type == "session.updated" for row in rows):
             for one in findings(self.feed.log):
                 if one.rule in ("update-ignored", "update-changed"):
-                    self._notice(f"{one.text} {one.next_step}")
+                    self._notice(redact(f"{one.text} {one.next_step}"))
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:

@@ -373,6 +373,7 @@ async def test_a_notice_names_settings_that_the_service_does_not_take_over(talk:
     (notice,) = peer.notices
     assert notice.startswith("The service ignored audio.input.turn_detection.silence_duration_ms = 700: it stays 200.")
     assert notice.endswith("or set it when you connect.")
+    peer.session = None
     peer.close()
 
 
