@@ -67,6 +67,8 @@ class SessionFeed:
 
     def add(self, view: SessionView, source: Session | EventLog) -> None:
         """Begin to feed a view."""
+        for older in [one for one in self._views if view._is_only and type(one) is type(view)]:
+            older._on_replaced()
         self._views[view] = 0 if view._takes_old_rows else self._number
         if isinstance(source, Session):
             self._open.add(view)
@@ -193,6 +195,9 @@ class SessionView(StreamWidget):
     _takes_old_rows: ClassVar[bool] = True
     """True for a view that needs all rows, False for one that reads the timeline and the new rows only."""
 
+    _is_only: ClassVar[bool] = False
+    """True for a view that replaces an older one of the session, so that a cell which runs again does nothing twice."""
+
     feed: SessionFeed
     """The feed of its session, from `_on_session` on."""
 
@@ -252,6 +257,10 @@ class SessionView(StreamWidget):
 
     def _on_session(self, source: Session | EventLog) -> None:
         """Forget everything: another session begins."""
+
+    def _on_replaced(self) -> None:
+        """Leave the session: a newer widget of this kind follows it."""
+        self.session = None
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         """Take the next rows of the log, redacted."""

@@ -1,7 +1,7 @@
 """`MessageBar`: type, send an audio file, interrupt; one status line and the latency of the last turn.
 
 Traits (kernel to page): `status`, `is_problem`, `busy`, `can_interrupt`, `last_turn`, `figures`. On its stream, page to
-kernel: ``ask`` {text}, ``sound`` {name, rate_hz} (`Upload` of `decode_sound`), ``cancel``, ``interrupt``.
+kernel: ``ask`` {text}, ``sound`` {name} (`Upload` of a sound file), ``cancel``, ``interrupt``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from traitlets import Bool, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
+from rtnb.audio import read_wav
 from rtnb.client import Session
 from rtnb.client.log import EventLog, LogRow
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import format_error
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload, decode_sound
+from rtnb.widgets._upload import Upload
 
 _SENDING: Final = "Sending the audio file …"
 
@@ -68,17 +69,17 @@ class MessageBar(SessionView):
         elif kind == "interrupt":
             self._start("", lambda session: session.interrupt())
         elif kind == "sound" and (sound := self._upload.receive(header, buffers)) is not None:
-            self._start(_SENDING, lambda session: self._say_sound(session, sound, header.get("rate_hz")))
+            self._start(_SENDING, lambda session: self._say_sound(session, sound))
         elif kind == "cancel":
             for task in [task for task, words in self._tasks.items() if words == _SENDING]:
                 task.cancel()
         return {}
 
-    async def _say_sound(self, session: Session, sound: bytes, rate_hz: int | None) -> None:
+    async def _say_sound(self, session: Session, sound: bytes) -> None:
         self.busy = True
         try:
-            audio, rate = decode_sound(sound, rate_hz)
-            await session.say(audio, rate_hz=rate)
+            audio, rate_hz = await asyncio.to_thread(read_wav, sound)
+            await session.say(audio, rate_hz=rate_hz)
         finally:
             self.busy = False
 

@@ -5,8 +5,8 @@ busy cell delays nothing on a direct channel. The page stops the microphone when
 tab starts it, or when the kernel does not answer for 7 s: Jupyter itself never stops it.
 
 Messages, page to kernel: ``state`` {run, state, status, problem, next_step, devices, rate_hz}, ``audio`` {run, first,
-frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``file`` {name,
-rate_hz} (`Upload` of `decode_sound`). Kernel to page: ``start``, ``stop``, ``shown`` {run, state, status, problem,
+frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``file`` {name}
+(`Upload` of a sound file). Kernel to page: ``start``, ``stop``, ``shown`` {run, state, status, problem,
 dropped}, ``level`` {peak}. A run is one capture; only the newest one counts.
 """
 
@@ -20,7 +20,6 @@ from collections.abc import Callable, Coroutine
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from ipywidgets import Checkbox, Dropdown, VBox, Widget, widget_serialization
@@ -35,7 +34,7 @@ from rtnb.errors import RtnbError, WidgetError
 from rtnb.widgets._base import format_error
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload, decode_sound
+from rtnb.widgets._upload import Upload
 from rtnb.widgets.settings import close_all
 
 FRAME_MS: Final = 20
@@ -179,9 +178,6 @@ async def _end_turn(session: Session) -> None:
 
 _BOXES: Final = ("muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden")
 
-_of_session: WeakKeyDictionary[Any, Microphone] = WeakKeyDictionary()
-"""Microphone of each session: a newer one replaces it, so a cell that runs again does not send everything twice."""
-
 
 class Microphone(SessionView):
     """Microphone of the page.
@@ -208,6 +204,7 @@ class Microphone(SessionView):
     """
 
     _accepts = (Session,)
+    _is_only = True
 
     mode = Enum(("open", "push to talk"), "open", help="Always on, or while a key or button is held.").tag(sync=True)
     talk_key = Unicode("F8", help="Push-to-talk key, as KeyboardEvent.key.").tag(sync=True)
@@ -452,11 +449,9 @@ class Microphone(SessionView):
 
     # --- messages of the session and the page, on the background loop -------------------------------------------------
 
-    def _on_session(self, source: Session | EventLog) -> None:
-        if (other := _of_session.get(source)) is not None and other is not self:
-            other.stop()
-            other.session = None
-        _of_session[source] = self
+    def _on_replaced(self) -> None:
+        self._stop()
+        super()._on_replaced()
 
     def _on_end(self) -> None:
         self._stop("The session is closed.", "Connect again.")
@@ -474,7 +469,7 @@ class Microphone(SessionView):
         if not self._stream.joined and self._playing is None:
             self.state = "no page"
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
         current = header.get("run") == self._run
         if kind == "audio" and current:
             samples, stamp_ms = decode_pcm16(buffers[0]), header["t"] or now_ms()  # no stamp before clocks are compared
@@ -488,10 +483,15 @@ class Microphone(SessionView):
         elif kind == "toggle":
             (self._start if header["on"] else self._stop)()
         elif kind == "file" and (data := self._upload.receive(header, buffers)) is not None:
-            sound = decode_sound(data, header["rate_hz"])
-            self._stop()
-            _, self._audio, self.sample = _open_source(*sound, str(header["name"]))
-            self._start()
+            return self._play_file(data, str(header["name"]))
+        return None
+
+    async def _play_file(self, data: bytes, name: str) -> None:
+        """Play a sound file of the page in place of a microphone."""
+        samples, rate_hz = await asyncio.to_thread(read_wav, data)
+        self._stop()
+        _, self._audio, self.sample = _open_source(samples, rate_hz, name)
+        self._start()
 
     def _on_state(self, header: dict[str, Any], *, current: bool) -> None:
         state = header["state"]

@@ -197,6 +197,7 @@ export class ClipPlayer {
   context = new AudioContext();
   /** @type {?{source: AudioBufferSourceNode, start_ms: number, from_s: number}} */
   clip = null;
+  id = ""; // of what was played last by `toggle`
 
   constructor(/** @type {AbortSignal} */ signal, /** @type {() => void} */ onChange = () => {}) {
     this.onChange = onChange;
@@ -212,6 +213,20 @@ export class ClipPlayer {
     source.start();
     this.clip = { source, start_ms, from_s: this.context.currentTime };
     this.onChange();
+  }
+
+  /**
+   * Play what a request brings; stop where that plays already.
+   * @param {string} id
+   * @param {() => Promise<{buffers: DataView[]}>} request
+   */
+  async toggle(id, request) {
+    const isAgain = this.clip && this.id === id;
+    this.stop();
+    if (isAgain) return;
+    this.id = id;
+    const { buffers: [pcm] } = await request();
+    this.play(int16(pcm));
   }
 
   /** Where it plays, ms; null while nothing does. */
@@ -277,8 +292,7 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
 }
 
 /**
- * Make a button that sends an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as
- * samples with a rate. A click meanwhile cancels it.
+ * Make a button that sends an audio file, which the kernel decodes. A click meanwhile cancels it.
  * @param {Element} parent
  * @param {import("./types").Stream} stream
  * @param {string} kind
@@ -289,14 +303,12 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
 export function fileButton(parent, stream, kind, signal, onStatus) {
   /** @type {?AbortController} */
   let sending = null;
-  const input = add(parent, "input", { type: "file", accept: "audio/*,.wav", hidden: true, "aria-label": "Audio file" });
+  const input = add(parent, "input", { type: "file", accept: ".wav,.flac,.ogg,.oga,.opus,.mp3", hidden: true, "aria-label": "Audio file" });
   const send = async (/** @type {File} */ file, /** @type {AbortSignal} */ cancelled) => {
-    onStatus(`Reading ${file.name}…`);
-    const isWav = (await file.slice(0, 4).text()) === "RIFF";
-    const data = isWav ? file : (await decodeFile(file)).buffer;
+    onStatus(`Sending ${file.name}…`);
     const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) =>
       onStatus(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
-    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress, signal: cancelled });
+    await upload(stream, kind, file, { name: file.name }, { onProgress, signal: cancelled });
   };
   input.onchange = async () => {
     const [file] = input.files;
@@ -312,23 +324,21 @@ export function fileButton(parent, stream, kind, signal, onStatus) {
   return { choose, isSending: () => sending !== null };
 }
 
-/** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
-export async function decodeFile(/** @type {Blob} */ file) {
-  const context = new OfflineAudioContext(1, 1, 24000); // decoding resamples to its rate
-  const decoded = await context.decodeAudioData(await file.arrayBuffer());
-  const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) => decoded.getChannelData(i));
-  return Int16Array.from({ length: decoded.length }, (_, i) => {
-    const sum = channels.reduce((all, channel) => all + channel[i], 0);
-    return Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
-  });
-}
-
 /** @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string}} Drawing */
 
-/** Canvas that is painted at most once per animation frame, also when its size changes, and that the keyboard reaches. */
-export class PaintedCanvas {
+/**
+ * Canvas over time, which is painted at most once per animation frame, also when its size changes. Dragging moves it, a click
+ * picks a moment, and the keyboard reaches it.
+ */
+export class TimeCanvas {
   frame = 0;
   height = 0;
+  start_ms = 0;
+  span_ms = 30000;
+  left = 0; // px before the axis
+  follow = false; // whether it shows the newest moment; dragging ends that
+  /** @type {?{x: number, start_ms: number, isMoved: boolean}} */
+  drag = null;
 
   /**
    * @param {Element} parent
@@ -349,6 +359,22 @@ export class PaintedCanvas {
       this.frame = -1; // nothing is painted any more
     });
     onKey(this.canvas, (event) => !event.ctrlKey && !event.metaKey && !event.altKey && this.onPress(event.key), signal);
+    this.canvas.onpointerdown = (event) => {
+      this.canvas.setPointerCapture(event.pointerId);
+      this.drag = { x: event.offsetX, start_ms: this.start_ms, isMoved: false };
+    };
+    this.canvas.onpointermove = ({ offsetX }) => {
+      const by_px = this.drag ? offsetX - this.drag.x : 0;
+      if (this.drag && (this.drag.isMoved ||= Math.abs(by_px) > 3)) {
+        this.follow = false;
+        this.look(this.drag.start_ms - by_px * this.ms_per_px);
+      }
+      this.hover(this.timeAt(offsetX));
+    };
+    this.canvas.onpointerup = ({ offsetX }) => {
+      if (this.drag?.isMoved === false) this.pick(this.timeAt(offsetX));
+      this.drag = null;
+    };
   }
 
   setHeight(/** @type {number} */ height) {
@@ -369,38 +395,6 @@ export class PaintedCanvas {
 
   /** Handle a key; true where it is used. @type {(key: string) => boolean} */
   onPress() { return false; }
-}
-
-/** Canvas over time: dragging moves it, a click picks a moment. */
-export class TimeCanvas extends PaintedCanvas {
-  start_ms = 0;
-  span_ms = 30000;
-  left = 0; // px before the axis
-  follow = false; // whether it shows the newest moment; dragging ends that
-  /** @type {?{x: number, start_ms: number, isMoved: boolean}} */
-  drag = null;
-
-  /** @param {ConstructorParameters<typeof PaintedCanvas>} place */
-  constructor(...place) {
-    super(...place);
-    const { canvas } = this;
-    canvas.onpointerdown = (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      this.drag = { x: event.offsetX, start_ms: this.start_ms, isMoved: false };
-    };
-    canvas.onpointermove = ({ offsetX }) => {
-      const by_px = this.drag ? offsetX - this.drag.x : 0;
-      if (this.drag && (this.drag.isMoved ||= Math.abs(by_px) > 3)) {
-        this.follow = false;
-        this.look(this.drag.start_ms - by_px * this.ms_per_px);
-      }
-      this.hover(this.timeAt(offsetX));
-    };
-    canvas.onpointerup = ({ offsetX }) => {
-      if (this.drag?.isMoved === false) this.pick(this.timeAt(offsetX));
-      this.drag = null;
-    };
-  }
 
   get ms_per_px() { return this.span_ms / Math.max(1, this.canvas.clientWidth - this.left); }
 

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from traitlets import Bool, Float, Int, Unicode
 
@@ -35,9 +34,6 @@ Packet = tuple[dict[str, Any], list[bytes]]
 
 _END: Final[Packet] = ({"item": "", "end": True}, [b""])
 
-_speakers: WeakKeyDictionary[Session, Speaker] = WeakKeyDictionary()
-"""The speaker of each session: the newest one, so that running a cell again does not play twice."""
-
 
 class Speaker(SessionView):
     """Player of a session's responses.
@@ -54,11 +50,13 @@ class Speaker(SessionView):
 
     _accepts = (Session,)
     _takes_old_rows = False
+    _is_only = True
 
     volume = Float(1.0, min=0.0, max=1.0, help="0 to 1.").tag(sync=True)
     muted = Bool(False, help="Silent, but playing on.").tag(sync=True)
     worklet = Unicode(bundle("speaker_worklet.js")).tag(sync=True)
     state = Unicode("no page", help="no page, starting, idle, playing, blocked, elsewhere, insecure or refused.")
+    problem = Unicode("", help="Reason why there is no sound.")
     gaps = Int(0, help="Number of times the page had nothing to play in the middle of a response.")
     buffer_ms = Int(200, help="Audio the page waits for before it plays; it adapts, up to 600 ms.")
 
@@ -74,9 +72,6 @@ class Speaker(SessionView):
 
     def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)  # see _accepts
-        if (other := _speakers.get(source)) is not None and other is not self:
-            other.session = None
-        _speakers[source] = self
         log = source.log
         self._silent_until = log.next_number
         self._end_hook = source.playback.on_flush(lambda: shared_loop().call_soon(self._flush, source, log.next_number))
@@ -163,7 +158,7 @@ class Speaker(SessionView):
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
         if kind == "state":
-            self.state = header["state"]
+            self.state, self.problem = header["state"], header["problem"]
             self._note_page()
         elif kind == "flushed":
             self._report(header["items"], 0.0)
