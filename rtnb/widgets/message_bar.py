@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from traitlets import Bool, List, Unicode
+from traitlets import Bool, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
@@ -39,7 +39,7 @@ class MessageBar(SessionView):
     busy = Bool(False, help="Whether an audio file is being sent.").tag(sync=True)
     can_interrupt = Bool(False, help="Whether an answer is made or played.").tag(sync=True)
     last_turn = Unicode("", help="Latency of the last turn in one line.").tag(sync=True)
-    figures: List[list[str]] = List(help="[name, value, explanation] of each step of the last turn.").tag(sync=True)
+    figures = Unicode("", help="Each step of the last turn, one to a line.").tag(sync=True)
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
         self.speech_end: SpeechEnd | None = None
@@ -104,7 +104,7 @@ class MessageBar(SessionView):
 
     def _on_session(self, source: Session | EventLog) -> None:
         self.latency = LatencyMeter(self.speech_end)
-        self.last_turn, self.figures = "", []
+        self.last_turn = self.figures = ""
         self.set_status("message")
         self._answering.clear()
 
@@ -145,16 +145,12 @@ def format_turn(turn: TurnLatency) -> str:
     return "" if ms is None else f"{turn.start} → {point} {ms:.0f} ms"
 
 
-def turn_figures(turn: TurnLatency) -> list[list[str]]:
-    """Return name, value and explanation of every step of a turn."""
-    figures = []
+def turn_figures(turn: TurnLatency) -> str:
+    """Return every step of a turn, one to a line."""
+    lines = []
     if turn.acoustic_s is None and turn.kind in ("speech", "push to talk"):
-        why = "No microphone of the notebook recorded this turn (over WebRTC its sound does not pass the kernel)"
-        figures.append(["acoustic end", "n/a", why])
-    start = ": the last loud sample in the microphone, by its level" if turn.acoustic_s is not None else ""
-    figures.append([turn.start, "0 ms", f"Start of the count{start}"])
-    for name, ms in turn.steps_ms.items():
-        figures.append([name, f"+{ms:.0f} ms", f"{turn.ms(name):.0f} ms after the {turn.start}"])
-    if (total := turn.ms("first audible") or turn.ms("first token")) is not None:
-        figures.append(["total", f"{total:.0f} ms", f"From the {turn.start} to the first sound (or text)"])
-    return figures
+        lines.append("acoustic end: n/a; the sound passed no microphone of the notebook")
+    start = ": the last loud sample in the microphone" if turn.acoustic_s is not None else ""
+    lines.append(f"{turn.start}: 0 ms{start}")
+    lines += [f"{name}: {turn.ms(name):.0f} ms (+{ms:.0f} ms)" for name, ms in turn.steps_ms.items()]
+    return "\n".join(lines)

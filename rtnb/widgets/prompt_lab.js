@@ -24,7 +24,7 @@
  *
  * @typedef {import("./types").Model<State>} Lab
  */
-import { add, button, download, keepTyping, put, save, watch } from "./shared.js";
+import { add, button, download, put, save, watch } from "./shared.js";
 
 const TAGS = { same: "span", removed: "del", added: "ins" };
 
@@ -40,7 +40,6 @@ function drawPrompts(/** @type {Lab} */ model, /** @type {Element} */ root, /** 
     const label = add(box, "label");
     const name = add(label, "span");
     const field = add(label, "textarea", { spellcheck: false });
-    keepTyping(field);
     field.oninput = () => save(model, { texts: model.get("texts").map((text, i) => (i === side ? field.value : text)) });
     return { name, field };
   });
@@ -61,7 +60,6 @@ function drawControls(/** @type {Lab} */ model, /** @type {Element} */ root, /**
   const run = button(row, "", () => model.send({ kind: model.get("state") === "running" ? "stop" : "run" }), { className: "rtnb-run" });
   const numbers = /** @type {const} */ ([["repeats", "Repeats", 1, 1], ["budget_usd", "Budget (US$)", 0, 0.1]]).map(([name, text, min, step]) => {
     const field = add(add(row, "label", { textContent: text }), "input", { type: "number", min, step });
-    keepTyping(field);
     field.onchange = () => field.validity.valid && field.value && save(model, { [name]: Number(field.value) });
     return { name, field };
   });

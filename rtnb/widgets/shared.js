@@ -1,7 +1,7 @@
 /** Helpers that several widgets use. Import only what is needed; the classes bundle this file before the widget's own. */
 
 /**
- * Make an element and append it. Known properties are set, all others become attributes.
+ * Make an element and append it; what is typed in a field stays there. Known properties are set, all others become attributes.
  * @param {?Element} parent null makes it only
  * @param {string} tag
  * @param {Record<string, any>} [props] e.g. {className, textContent, role, "aria-label"}
@@ -11,6 +11,7 @@
 export function add(parent, tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) setOn(node, name, value);
+  if (tag === "input" || tag === "textarea") node.addEventListener("keydown", keepTyping);
   node.append(...children);
   parent?.append(node);
   return node;
@@ -107,11 +108,9 @@ export function onKey(node, handle, signal) {
   node.addEventListener("keydown", (event) => handle(event) && event.preventDefault(), { signal });
 }
 
-/** Keep what is typed in a field from JupyterLab's shortcuts. */
-export function keepTyping(/** @type {HTMLElement} */ field) {
-  field.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  });
+/** Keep a key of a field from JupyterLab's shortcuts, but for those like Ctrl+S. */
+function keepTyping(/** @type {KeyboardEvent} */ event) {
+  if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
 }
 
 /** @type {(parent: ?Element, textContent: string, onclick: (event: any) => void, props?: Record<string, any>) => any} */
@@ -393,8 +392,21 @@ export class TimeCanvas {
   /** Draw everything. @type {(drawing: Drawing) => void} */
   paint() {}
 
-  /** Handle a key; true where it is used. @type {(key: string) => boolean} */
-  onPress() { return false; }
+  /** Handle a key; true where it is used. */
+  onPress(/** @type {string} */ key) {
+    const [now_ms, step_ms, End] = [this.moment_ms, this.span_ms / 100, this.longest_ms];
+    /** @type {Record<string, ?number>} */
+    const moments = { ArrowLeft: now_ms - step_ms, ArrowRight: now_ms + step_ms, PageDown: now_ms - 10 * step_ms,
+      PageUp: now_ms + 10 * step_ms, Home: 0, End, Escape: null };
+    if (key in moments) this.go(moments[key]);
+    else if (key === "Enter" || key === " ") this.enter(now_ms);
+    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, now_ms);
+    else return false;
+    return true;
+  }
+
+  /** Moment from which the keys move on. */
+  get moment_ms() { return this.start_ms; }
 
   get ms_per_px() { return this.span_ms / Math.max(1, this.canvas.clientWidth - this.left); }
 
@@ -415,6 +427,12 @@ export class TimeCanvas {
     const span_ms = Math.min(this.longest_ms, Math.max(500, this.span_ms * factor));
     this.look(at_ms - ((at_ms - this.start_ms) * span_ms) / this.span_ms, span_ms);
   }
+
+  /** Move to a moment, or to none, by key. @type {(ms: ?number) => void} */
+  go() {}
+
+  /** Act at a moment. @type {(ms: number) => void} */
+  enter() {}
 
   /** @type {(ms: number) => void} */
   hover() {}

@@ -154,8 +154,7 @@ export function figures(/** @type {Pick<Player, "state" | "lead_ms" | "target_ms
 function render({ model, el }, /** @type {Player} */ player) {
   const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
   const mute = toggleButton(root, "Mute", (muted) => save(model, { muted }));
-  const alone = { "data-lm-suppress-shortcuts": true }; // else JupyterLab moves to another cell
-  const slider = add(root, "input", { type: "range", max: 100, step: 5, "aria-label": "Volume", ...alone });
+  const slider = add(root, "input", { type: "range", max: 100, step: 5, "aria-label": "Volume", "data-lm-suppress-shortcuts": true });
   slider.oninput = () => save(model, { volume: slider.valueAsNumber / 100 });
   const percent = add(root, "span", { className: "rtnb-percent" });
   const line = add(root, "span", { className: "rtnb-line" });

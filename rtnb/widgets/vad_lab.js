@@ -81,15 +81,11 @@ class VadView extends TimeCanvas {
 
   get longest_ms() { return this.recording?.duration_ms ?? 1; }
 
-  onPress(/** @type {string} */ key) {
-    const at_ms = this.cursor_ms ?? this.start_ms + this.span_ms / 2;
-    if (key === "ArrowLeft") this.setCursor(at_ms - this.span_ms / 50);
-    else if (key === "ArrowRight") this.setCursor(at_ms + this.span_ms / 50);
-    else if (key === "Enter") this.play(at_ms);
-    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, at_ms);
-    else return false;
-    return true;
-  }
+  get moment_ms() { return this.cursor_ms ?? this.start_ms + this.span_ms / 2; }
+
+  go(/** @type {?number} */ ms) { if (ms !== null) this.setCursor(ms); }
+
+  enter(/** @type {number} */ ms) { this.play(ms); }
 
   /** Move the cursor, bring it into view, and read out the probability there. */
   setCursor(/** @type {number} */ ms) {

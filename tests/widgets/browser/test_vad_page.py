@@ -49,9 +49,9 @@ async def test_the_recording_works_by_keyboard(browser: Any) -> None:
     page = await lab_page(browser)
     await page.get_by_role("application", name="Recording over time").focus()
     await page.keyboard.press("ArrowLeft")
-    assert await page.locator(".rtnb-vad output").text_content() == "1.44 s · speech probability 0.10"
+    assert await page.locator(".rtnb-vad output").text_content() == "1.47 s · speech probability 0.10"
     await page.keyboard.press("Enter")
-    assert await played(page) == [1440]
+    assert await played(page) == [1470]
 
 
 async def test_a_clip_plays_in_the_view_that_asked_for_it(browser: Any) -> None:
