@@ -67,7 +67,7 @@ class SessionFeed:
 
     def add(self, view: SessionView, source: Session | EventLog) -> None:
         """Begin to feed a view."""
-        for older in [one for one in self._views if view._is_only and type(one) is type(view)]:
+        for older in [one for one in self._views if one._only and one._only == view._only]:
             older._on_replaced()
         self._views[view] = 0 if view._takes_old_rows else self._number
         if isinstance(source, Session):
@@ -195,8 +195,8 @@ class SessionView(StreamWidget):
     _takes_old_rows: ClassVar[bool] = True
     """True for a view that needs all rows, False for one that reads the timeline and the new rows only."""
 
-    _is_only: ClassVar[bool] = False
-    """True for a view that replaces an older one of the session, so that a cell which runs again does nothing twice."""
+    _only: ClassVar[str] = ""
+    """Name of a kind of which a session has one view, the newest: a cell that runs again then does nothing twice."""
 
     feed: SessionFeed
     """The feed of its session, from `_on_session` on."""

@@ -204,7 +204,7 @@ class Microphone(SessionView):
     """
 
     _accepts = (Session,)
-    _is_only = True
+    _only = "microphone"
 
     mode = Enum(("open", "push to talk"), "open", help="Always on, or while a key or button is held.").tag(sync=True)
     talk_key = Unicode("F8", help="Push-to-talk key, as KeyboardEvent.key.").tag(sync=True)

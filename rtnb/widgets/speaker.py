@@ -50,7 +50,7 @@ class Speaker(SessionView):
 
     _accepts = (Session,)
     _takes_old_rows = False
-    _is_only = True
+    _only = "speaker"
 
     volume = Float(1.0, min=0.0, max=1.0, help="0 to 1.").tag(sync=True)
     muted = Bool(False, help="Silent, but playing on.").tag(sync=True)
