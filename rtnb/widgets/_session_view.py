@@ -23,8 +23,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from rtnb._loop import shared_loop
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.trace.timeline import Piece, Timeline
 from rtnb.widgets._base import format_error
 from rtnb.widgets.channel import Answer, StreamWidget

@@ -15,8 +15,7 @@ from traitlets import Bool, Float, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.cost import CostMeter
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.errors import TransportError
 from rtnb.widgets._base import format_error, styles
 from rtnb.widgets._session_view import SessionView

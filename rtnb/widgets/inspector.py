@@ -26,10 +26,9 @@ from rtnb._loop import shared_loop
 from rtnb.client import Session
 from rtnb.client.log import Direction, EventLog, LogRow
 from rtnb.errors import ConnectionClosed, RemoteProtocolError, RtnbError
-from rtnb.protocol import wire
+from rtnb.protocol import Dialect, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
 from rtnb.protocol.state import State
-from rtnb.protocol.values import Dialect
 from rtnb.trace import Findings, findings
 from rtnb.widgets import _events as detail
 from rtnb.widgets._events import REPLACED, EventRows

@@ -15,8 +15,7 @@ from traitlets import Bool, Unicode
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
 from rtnb.audio import read_wav
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.errors import RtnbError
 from rtnb.widgets._base import format_error
 from rtnb.widgets._session_view import SessionView

@@ -17,8 +17,7 @@ from traitlets import Bool, Float, Int, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.audio import Resampler, encode_pcm16
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.protocol import events
 from rtnb.widgets._base import bundle
 from rtnb.widgets._session_view import SessionView

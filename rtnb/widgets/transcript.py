@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from traitlets import Bool, Int
 
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.trace.conversation import Entries, Entry, as_json
 from rtnb.trace.timeline import Timeline
 from rtnb.widgets._session_view import SessionView

@@ -21,14 +21,11 @@ import pandas as pd
 import traitlets
 
 from rtnb._loop import shared_loop
+from rtnb.analysis import Overlap, Recommendation, Recording, overlap_lab, plot_pareto, plot_sweep, recommend
 from rtnb.analysis.calibration import TOLERANCE_MS, pair_up
 from rtnb.analysis.gaps import cut_offs
 from rtnb.analysis.listening import Heard, listen
-from rtnb.analysis.overlaps import Overlap, overlap_lab
 from rtnb.analysis.plots.deltas import draw_png
-from rtnb.analysis.plots.turn_detection import plot_pareto, plot_sweep
-from rtnb.analysis.recommendation import Recommendation, recommend
-from rtnb.analysis.recordings import Recording
 from rtnb.analysis.sweeping import SERVER_MODEL_V1, Sweep, evaluate
 from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
 from rtnb.audio.decimate import min_max

@@ -8,8 +8,7 @@ from typing import Any
 
 from traitlets import Float, Int, observe
 
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.trace.timeline import BIN_MS, LANES, Stretch
 from rtnb.widgets._session_view import SessionView
 

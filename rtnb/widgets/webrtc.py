@@ -26,8 +26,7 @@ from traitlets import Bool, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.audio import Audio, encode_pcm16, resample
-from rtnb.client import Session, ToolBox, open_session
-from rtnb.client.log import LogRow
+from rtnb.client import LogRow, Session, ToolBox, open_session
 from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings, wanted_settings
 from rtnb.errors import ConnectError, ConnectionClosed, LocalProtocolError, RequestTimeout, RtnbError, WidgetError
 from rtnb.protocol import wire
