@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rtnb.analysis.listening import Heard
-from rtnb.analysis.recordings import Span
-from rtnb.vad import FRAME_MS, VadConstants
+from rtnb.analysis.recordings import Span, Turn
+from rtnb.vad import FRAME_MS, Segment, VadConstants
 
 _Int = npt.NDArray[np.int64]
 _Bool = npt.NDArray[np.bool_]
@@ -31,6 +31,14 @@ CUT_OFF_TOLERANCE_MS: Final = 100.0
 TOKENS_PER_S: Final = 10.0
 """Input audio tokens per second of a committed item: what usage counts of a real session show, within ±3 per item."""
 _NEVER: Final = 1 << 30  # a frame after all others: a year of audio is 2**30 of them
+
+
+def cut_offs(turns: Iterable[Turn], segments: Iterable[Segment]) -> list[list[int]]:
+    """Return the stops before the end of a turn, in ms: a list for each turn that has any."""
+    stops_ms = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
+    spans_ms = [(turn.start_ms, turn.end_ms - CUT_OFF_TOLERANCE_MS) for turn in turns]
+    early = [[ms for ms in stops_ms if start_ms < ms < end_ms] for start_ms, end_ms in spans_ms]
+    return [found for found in early if found]
 
 
 class Track:

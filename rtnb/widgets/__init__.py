@@ -8,9 +8,8 @@ from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.inspector import EventInspector, inspect
 from rtnb.widgets.message_bar import MessageBar
 from rtnb.widgets.microphone import Microphone
-from rtnb.widgets.panel import SettingsPanel
+from rtnb.widgets.panel import Preset, SettingsPanel
 from rtnb.widgets.playground import Playground
-from rtnb.widgets.presets import Preset
 from rtnb.widgets.prompt_lab import PromptLab
 from rtnb.widgets.settings import AnswerControl, InstructionsControl, ListeningControl, TurnDetectionControl
 from rtnb.widgets.speaker import Speaker

@@ -64,7 +64,7 @@ class SafeRepr:
 class Widget(SafeRepr, anywidget.AnyWidget):
     """Anywidget that refuses unknown keywords and prints as one safe line.
 
-    A subclass names its module, ``_esm = bundle("x.js")``, and where it has one its style, ``_css = styles("x.css")``.
+    The module and the style of a class in ``x.py`` are ``x.js`` and ``x.css`` beside it, unless it names others.
 
     Parameters
     ----------
@@ -78,6 +78,13 @@ class Widget(SafeRepr, anywidget.AnyWidget):
     """
 
     _css: Any = styles()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        name = cls.__module__.rpartition(".")[2]
+        for trait, read, file in (("_esm", bundle, f"{name}.js"), ("_css", styles, f"{name}.css")):
+            if trait not in vars(cls) and (FOLDER / file).exists():
+                setattr(cls, trait, read(file))
+        super().__init_subclass__(**options)
 
     def __init__(self, **traits: Any) -> None:
         known = [name for name in self.class_trait_names() if not name.startswith("_")]

@@ -23,8 +23,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from rtnb._loop import shared_loop
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.trace.timeline import Piece, Timeline
 from rtnb.widgets._base import format_error
 from rtnb.widgets.channel import Answer, StreamWidget
@@ -67,6 +66,8 @@ class SessionFeed:
 
     def add(self, view: SessionView, source: Session | EventLog) -> None:
         """Begin to feed a view."""
+        for older in [one for one in self._views if one._only and one._only == view._only]:
+            older._on_replaced()
         self._views[view] = 0 if view._takes_old_rows else self._number
         if isinstance(source, Session):
             self._open.add(view)
@@ -193,14 +194,16 @@ class SessionView(StreamWidget):
     _takes_old_rows: ClassVar[bool] = True
     """True for a view that needs all rows, False for one that reads the timeline and the new rows only."""
 
+    _only: ClassVar[str] = ""
+    """Name of a kind of which a session has one view, the newest: a cell that runs again then does nothing twice."""
+
     feed: SessionFeed
     """The feed of its session, from `_on_session` on."""
 
     def __init__(self, session: Session | EventLog | None = None, **traits: Any) -> None:
         super().__init__(**traits)
         self._session: Session | EventLog | None = None
-        self.open_stream(self._on_message)
-        self._stream.on_page(self._on_page)
+        self.open_stream(self._on_message).on_page = self._on_page
         self.session = session
 
     @property
@@ -253,6 +256,10 @@ class SessionView(StreamWidget):
 
     def _on_session(self, source: Session | EventLog) -> None:
         """Forget everything: another session begins."""
+
+    def _on_replaced(self) -> None:
+        """Leave the session: a newer widget of this kind follows it."""
+        self.session = None
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         """Take the next rows of the log, redacted."""

@@ -13,11 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rtnb._loop import Lock, shared_loop
-from rtnb.client import Session
-from rtnb.client.log import LogRow
+from rtnb.client import LogRow, Session
 from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
-from rtnb.protocol import wire
-from rtnb.protocol.values import Dialect, SessionConfig
+from rtnb.protocol import Dialect, SessionConfig, wire
 from rtnb.redaction import redact
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from rtnb.audio import Audio, decode_pcm16, read_wav
 from rtnb.errors import WidgetError
 
 MAX_UPLOAD_BYTES: Final = 128 * 2**20
@@ -64,27 +63,3 @@ class Upload:
         whole = bytes(self.data)
         self.cancel()
         return whole
-
-
-def decode_sound(data: bytes, rate_hz: int | None) -> tuple[Audio, int]:
-    """Return the samples of an audio file that ``sendFile`` sent, and their rate.
-
-    Parameters
-    ----------
-    data : bytes
-        16-bit samples, or a WAV file.
-    rate_hz : int or None
-        Rate of the samples; None for a WAV file.
-
-    Raises
-    ------
-    AudioError
-        The WAV file cannot be read.
-
-    Examples
-    --------
-    >>> samples, rate_hz = decode_sound(bytes(480), 24_000)
-    >>> samples.shape, rate_hz
-    ((240,), 24000)
-    """
-    return read_wav(data) if rate_hz is None else (decode_pcm16(data), rate_hz)

@@ -23,7 +23,7 @@ const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 
 /**
  * One page's channel: one connection at a time, shared by the streams of all widgets.
- * Events: "status" where `kind` has changed, "active" where `isActivePage()` has.
+ * Event: "status", where `kind` or `isActivePage()` has changed.
  * @implements {Channel}
  */
 class PageChannel extends EventTarget {
@@ -58,8 +58,7 @@ class PageChannel extends EventTarget {
   timer = null;
   /** @type {any} */
   flushing = null;
-  /** @type {[string, boolean]} */
-  shown = ["none", false]; // what the listeners know
+  shown = "none false"; // what the listeners know
 
   constructor(/** @type {import("./types").Model} */ model, /** @type {AbortSignal} */ signal) {
     super();
@@ -259,7 +258,8 @@ class PageChannel extends EventTarget {
     const onData = (/** @type {ArrayBuffer} */ data) => this.connection === connection && this.receive(data);
     const onClose = (/** @type {WebSocket} */ socket) => socket === this.socket && this.reconnect();
     for (const [via, url] of ways(offer, window)) {
-      const socket = await openSocket(url, { token: offer.token, page: this.pageId, connection, via }, { onData, onClose });
+      const shown = new URLSearchParams({ token: offer.token, page: this.pageId, connection: `${connection}`, via });
+      const socket = await openSocket(`${url}?${shown}`, { onData, onClose });
       if (!isCurrent()) return socket?.close(1000);
       if (socket) return this.open(via, socket);
     }
@@ -309,10 +309,9 @@ class PageChannel extends EventTarget {
   }
 
   changed() {
-    const [kind, isActive] = this.shown;
-    this.shown = [this.kind, this.isActivePage()];
-    if (this.kind !== kind) this.dispatchEvent(new Event("status"));
-    if (this.shown[1] !== isActive) this.dispatchEvent(new Event("active"));
+    const status = `${this.kind} ${this.isActivePage()}`;
+    if (status !== this.shown) this.dispatchEvent(new Event("status"));
+    this.shown = status;
   }
 }
 

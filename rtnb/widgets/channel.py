@@ -6,6 +6,10 @@ is installed. Without either it uses widget messages. Everything then goes that 
 RTNB_CHANNEL to ``messages`` to forbid sockets, or to ``proxy`` to forbid direct ones.
 
 A page numbers its connections; a new connection replaces the last one, and both sides ignore messages of older ones.
+A page proves itself twice in the handshake of a socket. The Origin must be the one that it named by widget message;
+another site that is open in the same browser cannot forge it. The address must hold the token that only this page was
+given, also by widget message. A token works once, for a short time.
+
 The transport delivers the frames of a connection once and in order: a WebSocket does, and so do widget messages unless
 the server drops some (it does above 1,000 a second). The kernel's widget messages are therefore numbered; after a gap
 the page opens a new connection. They also say how many bytes came from the page, which refuses to send more while too
@@ -24,21 +28,31 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
+import os
 import secrets
+import socket as sockets
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
 
 import anywidget
 from IPython.display import display
 from traitlets import Unicode
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from rtnb._loop import shared_loop
-from rtnb.errors import RtnbError
-from rtnb.widgets._base import Widget, bundle, format_error
-from rtnb.widgets._frames import Frame, now_ms, pack, unpack
-from rtnb.widgets._socket import Page, SocketServer, read_switch
+from rtnb.errors import RtnbError, WidgetError
+from rtnb.widgets._base import Widget, format_error
+from rtnb.widgets._frames import MAX_FRAME_BYTES, Frame, now_ms, pack, unpack
 
 PING_S: Final = 2.0
 """Interval of the kernel's pings (chosen; a page without any for 7 s has no connection)."""
@@ -49,17 +63,79 @@ TICK_S: Final = 0.02
 QUEUE_BYTES: Final = 32 * 2**20
 """Most bytes that wait for one page (chosen); beyond it they are dropped, and the page joins its streams again."""
 
+SWITCH: Final = "RTNB_CHANNEL"
+"""Environment variable: ``messages`` offers no socket, ``proxy`` no direct one; without it both are offered."""
+_SWITCHES = ("direct", "proxy", "messages")
+
+TOKEN_S: Final = 15.0
+"""Lifetime of a token (chosen: a page makes two attempts of 5 s)."""
+
+MESSAGE_BYTES: Final = 256 * 2**10
+"""Size at which a widget message takes no further frame (chosen: 13 MB/s)."""
+
 _SILENT_S: Final = 25.0  # a page on widget messages is gone when others are heard this much later; it speaks every 10 s
 _GONE_S: Final = 120.0  # and in any case after this; chosen: a blocked kernel hears no page for long
 
 _CLOSED: Final = {"error": "The widget was closed."}
 
+_logger = logging.getLogger("rtnb.widgets.channel")
+_logger.addHandler(logging.NullHandler())  # a refused handshake is no text for a cell
+_logger.propagate = False
+
+
 Answer = dict[str, Any] | tuple[dict[str, Any], Sequence[bytes]] | None
 """Header of a reply, alone or with its buffers."""
 OnMessage = Callable[[str, dict[str, Any], list[bytes]], Answer | Awaitable[Answer]]
-OnPage = Callable[[str, str], object]
 Send = Callable[[list[bytes]], Awaitable[None]]
 Close = Callable[[], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class Page:
+    """Browser tab, or one reload of it."""
+
+    id: str
+    origin: str
+    connection: int = 0
+    """Number of its connection; 0 without one."""
+    via: str = "messages"
+    """``"direct"``, ``"proxy"`` or ``"messages"``."""
+    heard_s: float = 0.0
+    token: str = field(default="", repr=False)
+    """Opens its socket, once and until `token_until_s`."""
+    token_until_s: float = 0.0
+    received_bytes: int = 0
+    """Bytes received by widget messages of this connection."""
+    sent_messages: int = 0
+    """Number of its last widget message."""
+    former: set[str] = field(default_factory=set)
+    """Streams that it showed before its connection ended."""
+    queue: deque[bytes] = field(default_factory=deque, repr=False)
+    queued_bytes: int = 0
+    filled: asyncio.Event = field(default_factory=asyncio.Event)
+    writer: asyncio.Task[None] | None = None
+    """Sends its queue; each transport of each connection has one."""
+
+    def take(self) -> list[bytes]:
+        """Take the oldest frames from the queue, enough for one widget message."""
+        frames: list[bytes] = []
+        n_bytes = 0
+        while self.queue and n_bytes < MESSAGE_BYTES:
+            frames.append(self.queue.popleft())
+            n_bytes += len(frames[-1])
+        self.queued_bytes -= n_bytes
+        if not self.queue:
+            self.filled.clear()
+        return frames
+
+
+def read_switch() -> str:
+    """Return the connection that the user allows; a misspelt one is a `WidgetError`."""
+    switch = os.environ.get(SWITCH) or "direct"
+    if switch not in _SWITCHES:
+        error = WidgetError(f"the environment variable {SWITCH} is {switch!r}; allowed: {', '.join(_SWITCHES)}")
+        raise error.with_hint("Correct it, or delete it: direct is the default. Then run the cell again.")
+    return switch
 
 
 class Stream:
@@ -70,21 +146,13 @@ class Stream:
         self.on_message = on_message
         self.joined: dict[str, Page] = {}
         """Pages that show the widget, by id; the newest last."""
-        self.listeners: list[OnPage] = []
-        self._channel = channel
-
-    @property
-    def pages(self) -> int:
-        """Number of pages that show the widget."""
-        return len(self.joined)
-
-    def on_page(self, callback: OnPage) -> None:
-        """Call ``callback(page_id, "joined" | "left")`` on the background loop.
+        self.on_page: Callable[[str, str], object] = lambda page_id, change: None
+        """Called with the page's id and ``"joined"`` or ``"left"``, on the background loop.
 
         A page joins when a view appears and after each reconnection: publish the widget's state to it then. A page with
         two views joins twice.
         """
-        self.listeners.append(callback)
+        self._channel = channel
 
     def publish(
         self, kind: str, header: dict[str, Any], buffers: Sequence[bytes] = (), *, to: str | None = None
@@ -108,11 +176,6 @@ class Stream:
         if self.joined:
             shared_loop().call_soon(self._send, pack(self.name, kind, header, buffers), to)
 
-    def publish_batch(self, kind: str, messages: Iterable[tuple[dict[str, Any], Sequence[bytes]]]) -> None:
-        """Send many messages of one kind, given as pairs of header and buffers."""
-        for header, buffers in messages:
-            self.publish(kind, header, buffers)
-
     def _send(self, frame: bytes, to: str | None) -> None:
         for page in list(self.joined.values()):
             if to in (None, page.id):
@@ -123,6 +186,114 @@ class Stream:
         self._channel.streams.pop(self.name, None)
         if shared_loop().running:
             shared_loop().call_soon(self._channel.remove, self)
+
+
+class SocketServer:
+    """Listener for the sockets of pages, while there are streams.
+
+    Parameters
+    ----------
+    channel : Channel
+        The channel that it belongs to.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._running: asyncio.Task[None] | None = None
+        self._port = 0
+
+    def offer(self, page: Page) -> dict[str, Any]:
+        """Return port and token for one page; nothing where the user or the page's origin does not allow a socket."""
+        switch = read_switch()
+        if switch == "messages" or not page.origin.startswith(("http://", "https://")):
+            return {}
+        try:
+            port = self._listen()
+        except OSError as error:  # this machine has no loopback: widget messages remain
+            _logger.warning("no socket: %s", error)
+            return {}
+        page.token, page.token_until_s = secrets.token_urlsafe(32), time.monotonic() + TOKEN_S
+        return {"port": port, "token": page.token, "direct": switch != "proxy"}
+
+    def stop(self) -> None:
+        """Close all connections and stop listening."""
+        if self._running is not None:
+            self._running.cancel()
+        self._running = None
+
+    def _listen(self) -> int:
+        """Return the port; the first call starts to listen."""
+        loop = asyncio.get_running_loop()
+        if self._running is None or self._running.get_loop() is not loop:
+            listener = sockets.create_server(("127.0.0.1", 0))
+            self._port = listener.getsockname()[1]
+            self._running = loop.create_task(self._serve(listener))
+
+            def close(_: object) -> None:
+                if listener.fileno() != -1:  # the task was cancelled before `serve` was done
+                    loop.remove_reader(listener)
+                    listener.close()
+
+            self._running.add_done_callback(close)
+        return self._port
+
+    async def _serve(self, listener: sockets.socket) -> None:
+        async with serve(
+            self._carry,
+            sock=listener,
+            process_request=self._process_request,
+            max_size=MAX_FRAME_BYTES,
+            compression=None,  # on loopback it only costs
+            ping_interval=5,
+            ping_timeout=15,
+            close_timeout=1,
+            logger=_logger,
+        ):
+            await asyncio.get_running_loop().create_future()  # until cancelled
+
+    def _page_of(self, request: Any) -> tuple[Page | None, str]:
+        """Return the page whose token stands in the address of a handshake, and its way; None without one."""
+        shown = dict(parse_qsl(urlsplit(request.path).query))
+        page = self._channel.pages.get(shown.get("page", ""))
+        if page is not None:
+            facts = shown.get("connection"), request.headers.get_all("Origin")
+            same_token = secrets.compare_digest(page.token.encode(), shown.get("token", "").encode())
+            page = page if same_token and facts == (str(page.connection), [page.origin]) else None
+        return page, "proxy" if shown.get("via") == "proxy" else "direct"
+
+    def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Refuse a handshake without a valid token, which is then used up."""
+        page, _ = self._page_of(request)
+        if page is None or page.token_until_s < time.monotonic():
+            return socket.respond(HTTPStatus.FORBIDDEN, "no valid token\n")
+        page.token_until_s = 0.0
+        return None
+
+    async def _carry(self, socket: ServerConnection) -> None:
+        page, via = self._page_of(socket.request)
+        if page is None:  # it has begun a newer connection meanwhile
+            return
+
+        async def send(frames: list[bytes]) -> None:
+            with suppress(ConnectionClosed):  # the reader notices it, too
+                for frame in frames:
+                    await socket.send(frame)
+
+        writer = self._channel.attach(page, via, send, socket.close)
+        try:
+            async for data in socket:
+                if page.writer is writer:  # else a newer connection has replaced it
+                    self._channel.receive(page, unpack(data))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _logger.warning("page %s: %s", page.id, error)
+            await socket.close(1007, "not a frame of the channel")
+        except ConnectionClosed:
+            pass  # the page connects again, or is forgotten after a while
+        finally:
+            if page.writer is writer:
+                tab_closed = socket.close_code in (1000, 1001)  # or it shows no widget
+                (self._channel.drop if tab_closed else self._channel.disconnect)(page)
+            await socket.close(1001)  # when the loop stops: the server forgets a connection whose handler was cancelled
 
 
 class ChannelStatus(NamedTuple):
@@ -140,7 +311,6 @@ class Channel(Widget):
     `open_stream`, `status` and `close` may be called on any thread; all else runs on the background loop.
     """
 
-    _esm = bundle("channel.js")
     _pinging: asyncio.Task[None] | None = None
 
     def __init__(self) -> None:
@@ -398,8 +568,7 @@ def _on_widget_message(channel: Channel, content: Any, buffers: list[Any]) -> No
 
 
 def _notify(stream: Stream, page: Page, change: str) -> None:
-    for listener in stream.listeners:
-        _call(stream.name, change, listener, page.id, change)
+    _call(stream.name, change, stream.on_page, page.id, change)
 
 
 def _call(name: str, what: str, handler: Callable[..., Any], *arguments: Any) -> Any:
@@ -457,7 +626,7 @@ class StreamWidget(Widget):
 
     def be_shown(self) -> None:
         """Display it in the running cell, unless it is or was displayed: a page may still be about to show it."""
-        if not (self._displayed or self._stream.pages):
+        if not (self._displayed or self._stream.joined):
             display(self)  # type: ignore[no-untyped-call]
 
     def _repr_mimebundle_(self, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-/** WebSocket of the channel between page and kernel; see _socket.py. */
+/** WebSocket of the channel between page and kernel; channel.py describes who gets in. */
 
 const ATTEMPT_MS = 5000;
 
@@ -23,18 +23,16 @@ export function ways({ port, direct }, { location, document: page }) {
 }
 
 /**
- * Open a socket and show the token; the kernel's first message accepts it.
- * @param {string} url
- * @param {object} first
+ * Open a socket; the kernel's first message says that it is accepted.
+ * @param {string} url with the page's token
  * @param {{ onData: (data: ArrayBuffer) => void, onClose: (socket: WebSocket) => void }} handlers
  * @returns {Promise<?WebSocket>} null where this way does not work
  */
-export function openSocket(url, first, { onData, onClose }) {
+export function openSocket(url, { onData, onClose }) {
   const socket = new WebSocket(url);
   socket.binaryType = "arraybuffer";
   return new Promise((resolve) => {
     const timer = setTimeout(() => socket.close(), ATTEMPT_MS);
-    socket.onopen = () => socket.send(JSON.stringify(first));
     socket.onmessage = ({ data }) => {
       clearTimeout(timer);
       resolve(socket);

@@ -15,7 +15,7 @@
  * @property {boolean} takes_key
  * @property {boolean} can_connect
  */
-import { add, button, clock, keepTyping, put, watch } from "./shared.js";
+import { add, button, clock, put, watch } from "./shared.js";
 
 const TRAITS = ["state", "target", "dialect", "noun", "model", "transport", "session_id", "expires_at", "usage", "message", "takes_key", "can_connect"];
 const STATES = { closed: "Not connected", connecting: "Connecting…", open: "Connected", failed: "Not connected" };
@@ -33,7 +33,6 @@ function keyField(model, /** @type {Element} */ line) {
     if (field.value.trim()) model.send({ kind: "key", key: field.value });
     field.value = "";
   };
-  keepTyping(field);
   return form;
 }
 

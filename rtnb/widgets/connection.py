@@ -15,10 +15,9 @@ from traitlets import Bool, Float, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.cost import CostMeter
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.errors import TransportError
-from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._base import format_error, styles
 from rtnb.widgets._session_view import SessionView
 
 Handler = Callable[[], object]
@@ -33,7 +32,6 @@ class ConnectionControl(SessionView):
         The session; it can be disconnected here, and connected again after `on_connect`.
     """
 
-    _esm = bundle("connection.js")
     _css = styles("connection.css", "playground.css")  # the latter for the Box around it, which has no style sheet
 
     state = Unicode("closed", help="closed, connecting, open or failed.").tag(sync=True)

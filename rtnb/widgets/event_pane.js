@@ -1,5 +1,5 @@
 /** The pane beside the table: one event with its meaning, its JSON and audio to play; or a form that sends a new event. */
-import { ClipPlayer, add, button, int16 } from "./shared.js";
+import { ClipPlayer, add, button } from "./shared.js";
 import { CAUSE, FLAGS, RECEIVED, TEXT, TIME, TYPE, firstOf, isRun, whole } from "./event_table.js";
 
 const HELP = "Select an event to see its meaning and its JSON. Keys: ↑ ↓ PageUp PageDown Home End move, → unfolds, "
@@ -13,7 +13,6 @@ export class EventPane {
     this.signal = signal;
     this.el = add(parent, "div", { className: "rtnb-ev-side", role: "region", "aria-label": "Event details", tabIndex: 0 });
     /** @type {?ClipPlayer} */ this.player = null;
-    this.playing = "";
     this.show(null);
   }
   /** Replace the content: a title with buttons, and what follows. */
@@ -55,15 +54,9 @@ export class EventPane {
   }
   /** Play audio, or stop it where it plays. */
   play(/** @type {object} */ from) {
-    const player = (this.player ??= new ClipPlayer(this.signal)), id = JSON.stringify(from);
-    const stop = player.clip && this.playing === id;
-    player.stop();
-    if (stop) return;
-    this.playing = id;
-    this.table.attempt(async () => {
-      const { buffers: [pcm] } = await this.table.stream.request("audio", from, { timeout_ms: 15_000 });
-      player.play(int16(pcm));
-    });
+    const player = (this.player ??= new ClipPlayer(this.signal));
+    const request = () => this.table.stream.request("audio", from, { timeout_ms: 15_000 });
+    this.table.attempt(() => player.toggle(JSON.stringify(from), request));
   }
   /** Show the form that sends an event; it begins with the selected one if that was sent. */
   async compose() {

@@ -1,7 +1,7 @@
 /** The table of events: compact rows, one filter, runs of pieces folded, and some forty DOM rows however many events there are. */
 import { add, put } from "./shared.js";
 
-/** Columns of a row, as in _event_rows.py. */
+/** Columns of a row, as in _events.py. */
 export const [FLAGS, TIME, TYPE, SIZE, BYTES, MS, ITEM, RESPONSE, CALL, CONTENT, CAUSE, TEXT] = Array(12).keys();
 export const RECEIVED = 1, TROUBLE = 2, PIECE = 4;
 /** Rows a page keeps (about 50 MB), as many as the kernel. */

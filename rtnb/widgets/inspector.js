@@ -41,9 +41,10 @@ class Inspector extends EventTable {
     this.status = add(foot, "span", { className: "rtnb-ev-status rtnb-faint" });
     this.save = button(foot, "Export", () => this.export(), { title: "Save all events as JSON Lines" });
     this.send = button(foot, "Send event…", () => this.attempt(() => this.pane.compose()));
-    root.addEventListener("keydown", (/** @type {any} */ { key, target }) => {
+    const leave = (/** @type {any} */ { key, target }) => {
       if (key === "Escape" || (key === "Enter" && target === this.filter)) this.grid.focus();
-    });
+    };
+    root.addEventListener("keydown", leave, { capture: true }); // a field keeps its keys
     this.stream = channel.openStream(model.get("stream_name"), (_, header, [buffer]) => this.onRows(header, buffer), signal);
     this.ask();
     signal.addEventListener("abort", () => {

@@ -1,6 +1,6 @@
 """Event inspector: all events of a session in one table, both directions, with the details of the selected one.
 
-The kernel holds the log and sends compact rows (see `rtnb.widgets._event_rows`) at most ten times a second. Message to
+The kernel holds the log and sends compact rows (see `rtnb.widgets._events`) at most ten times a second. Message to
 the page: ``rows`` {start, count, base, total, source, waiting}. Messages from it: ``from`` {start} asks for the rows
 from there on. Requests: ``event`` {first, last}, ``audio`` {first, last, number}, ``text`` {index}, ``search`` {terms,
 start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}. An event alone is a run from `first` to `first`.
@@ -9,22 +9,29 @@ start}, ``export`` {start}, ``check`` and ``send`` {text, anyway}. An event alon
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from IPython.display import display, update_display
 from traitlets import Bool, Dict, Int, Unicode
 
 from rtnb._loop import shared_loop
-from rtnb.client.log import LogRow
-from rtnb.errors import ConnectionClosed, RtnbError
+from rtnb.client import Session
+from rtnb.client.log import Direction, EventLog, LogRow
+from rtnb.errors import ConnectionClosed, RemoteProtocolError, RtnbError
+from rtnb.protocol import Dialect, wire
+from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
+from rtnb.protocol.state import State
 from rtnb.trace import Findings, findings
-from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._base import bundle, styles
-from rtnb.widgets._event_rows import REPLACED, EventRows
-from rtnb.widgets._event_sources import Source, source_of
+from rtnb.widgets import _events as detail
+from rtnb.widgets._events import REPLACED, EventRows
 from rtnb.widgets.channel import Answer, StreamWidget
 
 __all__ = ["EventInspector", "inspect"]
@@ -36,6 +43,133 @@ _EXPORTED: Final = 100  # events exported per request: with long audio some MB
 _STILL_S: Final = 2.0  # so long after the last event the copy for the saved notebook is renewed (chosen)
 _SEND_S: Final = 8.0
 _STATIC_ROWS: Final = 200  # of the table that stays in a saved notebook: about 40 kB (chosen)
+
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Log and how to add to it."""
+
+    log: EventLog = field(default_factory=EventLog)
+    send: Send | None = None
+    """Sends a JSON object; awaited on any loop. None where nothing can be sent."""
+    state: State | None = None
+    dialect: Dialect = "ga"
+
+
+def source_of(thing: Any) -> Source:
+    """Return a `Source` for a session, a log or its file, a realtime connection of `openai`, or a list of events.
+
+    Parameters
+    ----------
+    thing : any
+        None gives an empty log.
+
+    Raises
+    ------
+    TypeError
+        It is none of these.
+    """
+    if thing is None:
+        return Source()
+    if isinstance(thing, Session):
+        return Source(thing.log, thing.send_raw, thing.state, thing.dialect)
+    if isinstance(thing, EventLog):
+        return Source(thing)
+    if isinstance(thing, str | Path):
+        return Source(EventLog.load(thing))
+    if hasattr(thing, "recv_bytes") and hasattr(thing, "send"):
+        return _tapped(thing)
+    if isinstance(thing, Iterable) and not isinstance(thing, bytes | dict):
+        log = EventLog(limit_bytes=2**63)  # the list is in memory anyway
+        for entry in thing:
+            _add(log, entry)
+        return Source(log)
+    raise TypeError(
+        "inspect a Session, an EventLog, the path of a saved log, a realtime connection of openai, "
+        f"or a list of events; got {type(thing).__name__}"
+    )
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def _add(log: EventLog, entry: Any, direction: Direction | None = None, at_s: float = 0.0, wall: float = 0.0) -> None:
+    """Record an event, a JSON object, or a row of a log; without a time, at 0 s."""
+    if isinstance(entry, LogRow):
+        direction, at_s, wall, entry = entry.direction, entry.monotonic_s, entry.wall_time, entry.event
+    if not isinstance(entry, Event | dict):
+        raise TypeError(f"an event is a JSON object or an rtnb event, got {type(entry).__name__}")
+    kind, text = (entry.type if isinstance(entry, Event) else entry.get("type")), None
+    direction = direction or ("sent" if kind in CLIENT_EVENTS else "received")
+    if isinstance(entry, dict):
+        text = json.dumps(entry, separators=(",", ":"), default=str)
+        entry = wire.decode(entry, registry=CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS)
+    log.record(direction, entry, monotonic_s=at_s, wall_time=wall, text=text)
+
+
+# --- openai -----------------------------------------------------------------------------------------------------------
+
+_LOG = "_rtnb_event_log"
+
+
+def _tapped(connection: Any) -> Source:
+    """Log every message of a connection, of either kind (`AsyncRealtimeConnection`, `RealtimeConnection`).
+
+    Its `send`, `send_raw` and `recv_bytes` are replaced on this one object; everything else of it goes through these.
+    A connection that is inspected twice has one log.
+    """
+    log: EventLog | None = connection.__dict__.get(_LOG)
+    awaited = iscoroutinefunction(type(connection).recv_bytes)
+    if log is None:
+        log = connection.__dict__[_LOG] = EventLog()
+        for name in ("recv_bytes", "send", "send_raw"):
+            if plain := getattr(connection, name, None):
+                setattr(connection, name, _tap(plain, log, awaited=awaited))
+    if not awaited:
+        return Source(log, lambda message: asyncio.to_thread(connection.send, message))
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # without its loop nothing can be sent
+        return Source(log)
+
+    async def send(message: dict[str, Any]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(connection.send(message), loop))
+
+    return Source(log, send)
+
+
+def _tap(plain: Callable[..., Any], log: EventLog, *, awaited: bool) -> Callable[..., Any]:
+    """Return `plain` with logging: its argument is a message to send; without one, its result is a message received."""
+
+    async def receive() -> Any:
+        return _note(log, "received", await plain())
+
+    def tapped(*arguments: Any, **named: Any) -> Any:
+        for message in (*arguments, *named.values())[:1]:
+            _note(log, "sent", message)
+            return plain(*arguments, **named)
+        return receive() if awaited else _note(log, "received", plain())
+
+    return tapped
+
+
+def _note(log: EventLog, direction: Direction, message: Any) -> Any:
+    """Log one message, whatever it is, and return it unchanged."""
+    content = message
+    if hasattr(content, "to_json"):
+        content = content.to_json(use_api_names=True, exclude_unset=True)
+    elif not isinstance(content, str | bytes):
+        content = json.dumps(content, default=str)
+    text = content.decode(errors="replace") if isinstance(content, bytes) else content
+    try:
+        entry: Any = wire.parse(text)
+    except RemoteProtocolError as error:
+        entry = UnknownEvent(type="unreadable", payload={"text_as_received": text[:2_000]}, problem=str(error))
+    _add(log, entry, direction, time.monotonic(), time.time())
+    return message
 
 
 class EventInspector(StreamWidget):
@@ -66,9 +200,6 @@ class EventInspector(StreamWidget):
     <EventLog: 1 event, 1 sent, 0 received, 0.0 s>
     """
 
-    _esm = bundle("inspector.js")
-    _css = styles("inspector.css")
-
     static_id = Unicode().tag(sync=True)
     can_send = Bool(False).tag(sync=True)
     height_px = Int(480, min=160, help="Height of the inspector, px.").tag(sync=True)
@@ -85,8 +216,8 @@ class EventInspector(StreamWidget):
         self._timer: asyncio.TimerHandle | None = None
         self._static_timer: asyncio.TimerHandle | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
-        self.open_stream(self._on_message)
-        self._stream.on_page(lambda page, change: self._wake())  # with its message, the page sees whether it lacks rows
+        stream = self.open_stream(self._on_message)
+        stream.on_page = lambda page, change: self._wake()  # with its message, the page sees whether it lacks rows
         self._follow(source, found)
 
     @property
@@ -132,7 +263,7 @@ class EventInspector(StreamWidget):
 
     def _wake(self, row: LogRow | None = None) -> None:
         """Have the page sent what is new, soon and once however often this is called; from any thread."""
-        if not self._due and self._stream.pages:
+        if not self._due and self._stream.joined:
             self._due = True
             shared_loop().call_soon(self._schedule)
 

@@ -9,9 +9,9 @@
  * @property {boolean} busy whether an audio file is being sent
  * @property {boolean} can_interrupt whether an answer is made or played
  * @property {string} last_turn latency of the last turn in one line
- * @property {[string, string, string][]} figures name, value and explanation of each step
+ * @property {string} figures each step of the last turn, one to a line
  */
-import { add, button, fileButton, keepTyping, onChannel, put, watch } from "./shared.js";
+import { add, button, fileButton, onChannel, put, watch } from "./shared.js";
 
 /** A line that opens a popover on a click. */
 function folded(/** @type {Element} */ parent, /** @type {string} */ className) {
@@ -21,30 +21,6 @@ function folded(/** @type {Element} */ parent, /** @type {string} */ className) 
   return { fold, line, popover };
 }
 
-/** The last turn: one line, and on a click its steps. @returns {(text: string, figures: [string, string, string][]) => void} */
-function lastTurn(/** @type {Element} */ parent) {
-  const { fold, line, popover } = folded(parent, "rtnb-last-turn");
-  const steps = add(popover, "table");
-  return (text, figures) => {
-    put(fold, { hidden: !text });
-    put(line, { textContent: `Last turn: ${text} (details)` });
-    const row = (/** @type {string} */ tag, /** @type {0 | 1} */ part) =>
-      add(null, "tr", {}, ...figures.map((figure) => add(null, tag, { textContent: figure[part], title: figure[2] })));
-    steps.replaceChildren(row("th", 0), row("td", 1));
-  };
-}
-
-/** The status line: one line at a fixed place; a click shows a long text whole. */
-function statusLine(/** @type {Element} */ parent) {
-  const { line, popover } = folded(parent, "rtnb-status-line");
-  const status = add(line, "span");
-  put(line, { "aria-label": "Status" });
-  return (/** @type {string} */ text, /** @type {boolean} */ isProblem) => {
-    put(status, { role: isProblem ? "alert" : "status", className: isProblem ? "rtnb-error" : "", textContent: text });
-    put(popover, { textContent: text, hidden: !text });
-  };
-}
-
 /** @param {import("./types").ViewProps<State>} props */
 function render({ model, el, channel, signal }) {
   const stream = channel.openStream(model.get("stream_name"), () => {}, signal);
@@ -52,24 +28,30 @@ function render({ model, el, channel, signal }) {
   const form = add(root, "form", { className: "rtnb-message-form" });
   const text = add(form, "textarea", { rows: 1, placeholder: "Type a message (Enter to send)", dir: "auto", "aria-label": "Message" });
   add(form, "button", { type: "submit", className: "rtnb-primary", textContent: "Send" });
-  const file = fileButton(form, stream, "sound", signal, (words, failed) => setOwn(words, failed));
+  const file = fileButton(form, stream, "sound", signal, (progress, failed) => setOwn(progress, failed));
   const cancel = button(form, "Cancel", () => stream.send("cancel", {}), { className: "rtnb-choose", title: "Stop sending the audio file" });
   const stop = button(form, "Interrupt", () => stream.send("interrupt", {}), { title: "Stop the answer" });
   const foot = add(root, "div", { className: "rtnb-foot" });
-  const setStatus = statusLine(foot);
-  const setTurn = lastTurn(foot);
+  const status = folded(foot, "rtnb-status-line");
+  const turn = folded(foot, "rtnb-last-turn");
+  const words = add(status.line, "span");
+  put(status.line, { "aria-label": "Status" });
   let own = { text: "", isProblem: false }; // of this page: an upload under way, or one that failed
 
   const show = () => {
-    if (own.text) setStatus(own.text, own.isProblem);
-    else setStatus(model.get("status"), model.get("is_problem"));
+    const line = own.text ? own : { text: model.get("status"), isProblem: model.get("is_problem") };
+    const role = line.isProblem ? "alert" : "status";
+    put(words, { role, className: line.isProblem ? "rtnb-error" : "", textContent: line.text });
+    put(status.popover, { textContent: line.text, hidden: !line.text });
     put(file.choose, { textContent: file.isSending() ? "Cancel" : "Audio file…", title: "Send an audio file…", className: "rtnb-choose", hidden: model.get("busy") });
     put(cancel, { hidden: !model.get("busy") });
     put(stop, { disabled: !model.get("can_interrupt") });
-    setTurn(model.get("last_turn"), model.get("figures"));
+    put(turn.fold, { hidden: !model.get("last_turn") });
+    put(turn.line, { textContent: `Last turn: ${model.get("last_turn")} (details)` });
+    put(turn.popover, { textContent: model.get("figures") });
   };
-  const setOwn = (words = "", isProblem = false) => {
-    own = { text: words, isProblem };
+  const setOwn = (line = "", isProblem = false) => {
+    own = { text: line, isProblem };
     show();
   };
 
@@ -80,7 +62,6 @@ function render({ model, el, channel, signal }) {
     setOwn();
     text.value = "";
   };
-  keepTyping(text);
   text.onkeydown = (/** @type {KeyboardEvent} */ event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();

@@ -1,7 +1,7 @@
 """`MessageBar`: type, send an audio file, interrupt; one status line and the latency of the last turn.
 
 Traits (kernel to page): `status`, `is_problem`, `busy`, `can_interrupt`, `last_turn`, `figures`. On its stream, page to
-kernel: ``ask`` {text}, ``sound`` {name, rate_hz} (`Upload` of `decode_sound`), ``cancel``, ``interrupt``.
+kernel: ``ask`` {text}, ``sound`` {name} (`Upload` of a sound file), ``cancel``, ``interrupt``.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from traitlets import Bool, List, Unicode
+from traitlets import Bool, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.latency import LatencyMeter, SpeechEnd, TurnLatency
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.audio import read_wav
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.errors import RtnbError
-from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._base import format_error
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload, decode_sound
+from rtnb.widgets._upload import Upload
 
 _SENDING: Final = "Sending the audio file …"
 
@@ -33,15 +33,12 @@ class MessageBar(SessionView):
         The session to talk to; it may live on any event loop.
     """
 
-    _esm = bundle("message_bar.js")
-    _css = styles("message_bar.css")
-
     status = Unicode("", help="The status line.").tag(sync=True)
     is_problem = Bool(False, help="Whether the status line tells a problem.").tag(sync=True)
     busy = Bool(False, help="Whether an audio file is being sent.").tag(sync=True)
     can_interrupt = Bool(False, help="Whether an answer is made or played.").tag(sync=True)
     last_turn = Unicode("", help="Latency of the last turn in one line.").tag(sync=True)
-    figures: List[list[str]] = List(help="[name, value, explanation] of each step of the last turn.").tag(sync=True)
+    figures = Unicode("", help="Each step of the last turn, one to a line.").tag(sync=True)
 
     def __init__(self, session: Session | None = None, **traits: Any) -> None:
         self.speech_end: SpeechEnd | None = None
@@ -71,17 +68,17 @@ class MessageBar(SessionView):
         elif kind == "interrupt":
             self._start("", lambda session: session.interrupt())
         elif kind == "sound" and (sound := self._upload.receive(header, buffers)) is not None:
-            self._start(_SENDING, lambda session: self._say_sound(session, sound, header.get("rate_hz")))
+            self._start(_SENDING, lambda session: self._say_sound(session, sound))
         elif kind == "cancel":
             for task in [task for task, words in self._tasks.items() if words == _SENDING]:
                 task.cancel()
         return {}
 
-    async def _say_sound(self, session: Session, sound: bytes, rate_hz: int | None) -> None:
+    async def _say_sound(self, session: Session, sound: bytes) -> None:
         self.busy = True
         try:
-            audio, rate = decode_sound(sound, rate_hz)
-            await session.say(audio, rate_hz=rate)
+            audio, rate_hz = await asyncio.to_thread(read_wav, sound)
+            await session.say(audio, rate_hz=rate_hz)
         finally:
             self.busy = False
 
@@ -106,7 +103,7 @@ class MessageBar(SessionView):
 
     def _on_session(self, source: Session | EventLog) -> None:
         self.latency = LatencyMeter(self.speech_end)
-        self.last_turn, self.figures = "", []
+        self.last_turn = self.figures = ""
         self.set_status("message")
         self._answering.clear()
 
@@ -147,16 +144,12 @@ def format_turn(turn: TurnLatency) -> str:
     return "" if ms is None else f"{turn.start} → {point} {ms:.0f} ms"
 
 
-def turn_figures(turn: TurnLatency) -> list[list[str]]:
-    """Return name, value and explanation of every step of a turn."""
-    figures = []
+def turn_figures(turn: TurnLatency) -> str:
+    """Return every step of a turn, one to a line."""
+    lines = []
     if turn.acoustic_s is None and turn.kind in ("speech", "push to talk"):
-        why = "No microphone of the notebook recorded this turn (over WebRTC its sound does not pass the kernel)"
-        figures.append(["acoustic end", "n/a", why])
-    start = ": the last loud sample in the microphone, by its level" if turn.acoustic_s is not None else ""
-    figures.append([turn.start, "0 ms", f"Start of the count{start}"])
-    for name, ms in turn.steps_ms.items():
-        figures.append([name, f"+{ms:.0f} ms", f"{turn.ms(name):.0f} ms after the {turn.start}"])
-    if (total := turn.ms("first audible") or turn.ms("first token")) is not None:
-        figures.append(["total", f"{total:.0f} ms", f"From the {turn.start} to the first sound (or text)"])
-    return figures
+        lines.append("acoustic end: n/a; the sound passed no microphone of the notebook")
+    start = ": the last loud sample in the microphone" if turn.acoustic_s is not None else ""
+    lines.append(f"{turn.start}: 0 ms{start}")
+    lines += [f"{name}: {turn.ms(name):.0f} ms (+{ms:.0f} ms)" for name, ms in turn.steps_ms.items()]
+    return "\n".join(lines)

@@ -56,7 +56,7 @@ class Controller {
     signal.addEventListener("abort", () => this.stop());
     this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header), signal);
     const leave = () => !channel.isActivePage() && this.capture && this.stop(explain(channel.kind === "none" ? "kernel" : "elsewhere"));
-    channel.addEventListener("active", leave, { signal });
+    channel.addEventListener("status", leave, { signal });
     watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start(), signal);
     watch(model, ["muted", "mode", "talk_key", "sample"], () => this.update(), signal);
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });

@@ -5,8 +5,8 @@ busy cell delays nothing on a direct channel. The page stops the microphone when
 tab starts it, or when the kernel does not answer for 7 s: Jupyter itself never stops it.
 
 Messages, page to kernel: ``state`` {run, state, status, problem, next_step, devices, rate_hz}, ``audio`` {run, first,
-frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``file`` {name,
-rate_hz} (`Upload` of `decode_sound`). Kernel to page: ``start``, ``stop``, ``shown`` {run, state, status, problem,
+frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``file`` {name}
+(`Upload` of a sound file). Kernel to page: ``start``, ``stop``, ``shown`` {run, state, status, problem,
 dropped}, ``level`` {peak}. A run is one capture; only the newest one counts.
 """
 
@@ -15,31 +15,168 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from ipywidgets import Checkbox, Dropdown, VBox, Widget, widget_serialization
 from traitlets import Bool, Enum, Instance, Int, List, Unicode, link
 
-from rtnb._loop import shared_loop
-from rtnb.audio import RATE_HZ, Audio, Resampler, as_audio, decode_pcm16, ms_to_samples, read_wav, resample, write_wav
+from rtnb._loop import LoopGone, shared_loop
+from rtnb.analysis.latency import SpeechEnd
+from rtnb.audio import RATE_HZ, Audio, Resampler, as_audio, codec, decode_pcm16, ms_to_samples, resample
+from rtnb.audio.wav import read_wav, write_wav
 from rtnb.client import EventLog, Response, Session
 from rtnb.errors import RtnbError, WidgetError
-from rtnb.widgets._base import bundle, styles
+from rtnb.widgets._base import format_error
 from rtnb.widgets._frames import now_ms
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._upload import Upload, decode_sound
-from rtnb.widgets.microphone_sender import FRAME_MS, FRAME_SAMPLES, AudioSender
+from rtnb.widgets._upload import Upload
 from rtnb.widgets.settings import close_all
 
-_BOXES: Final = ("muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden")
+FRAME_MS: Final = 20
+FRAME_SAMPLES: Final = 480
+"""Samples of one frame at 24 kHz."""
 
-_of_session: WeakKeyDictionary[Any, Microphone] = WeakKeyDictionary()
-"""Microphone of each session: a newer one replaces it, so a cell that runs again does not send everything twice."""
+LATE_MS: Final = 250.0
+"""Age from which on a frame counts as late (chosen: a listener notices it)."""
+
+STALE_MS: Final = 1_500.0
+"""Age from which on a frame is dropped (chosen: the answer to it would come into the next sentence)."""
+
+QUEUE_FRAMES: Final = 250
+"""Most frames that wait for a session: 5 s, 240 kB (chosen). `AudioSender` then drops the oldest."""
+
+Send = Callable[[], Coroutine[Any, Any, None]]
+
+
+class AudioSender:
+    """Queue that brings the frames of a microphone to a session, in order, and counts the outcomes.
+
+    All methods run on the background loop. A task sends while the queue holds anything, and ends with it.
+
+    Parameters
+    ----------
+    on_problem : callable
+        Called with the message of an error of the session.
+    clock : callable, optional
+        Milliseconds on the clock of the frames' stamps; default `now_ms`.
+    """
+
+    def __init__(self, on_problem: Callable[[str], object], *, clock: Callable[[], float] = now_ms) -> None:
+        self.counts = dict.fromkeys(("captured", "sent", "late", "dropped", "unused", "waiting"), 0)
+        """Number of frames by outcome. Each change replaces the whole dictionary, so other threads read a true sum."""
+        self.recordings: set[asyncio.Queue[Audio]] = set()
+        """Queues that get all audio."""
+        self.speech_end = SpeechEnd()
+        """Detector of the moment at which the user's speech ended."""
+        self._on_problem = on_problem
+        self._clock = clock
+        self.next = 0
+        """Number of the next frame; a new capture sets it to 0."""
+        self._session: Session | None = None
+        self._queue: deque[tuple[Send, int, float]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._resampler: Resampler | None = None
+
+    def take(
+        self, samples: Audio, *, first: int, frames: int, stamp_ms: float, session: Session | None, talking: bool = True
+    ) -> None:
+        """Take consecutive frames.
+
+        Parameters
+        ----------
+        samples : ndarray, float32, shape (n_samples,)
+            At 24 kHz.
+        first, frames : int
+            Number of the first frame in its capture, and number of frames; a gap before them counts as dropped.
+        stamp_ms : float
+            When the last sample was captured, on the kernel's clock.
+        session : Session or None
+            Receiver.
+        talking : bool, default True
+            False while the push-to-talk key is up; a session without turn detection then gets nothing.
+        """
+        if session is not self._session:
+            self.clear()
+            self._session, self._resampler = session, None
+        gap = max(0, first - self.next)
+        self.next = first + frames
+        for recording in self.recordings:
+            recording.put_nowait(samples)
+        if talking:
+            self.speech_end.take(samples, rate_hz=RATE_HZ, end_s=stamp_ms / 1000)
+        self._count(captured=gap + frames, dropped=gap, waiting=frames)
+        if session is not None and (talking or session.config.turn_detection):  # turn detection needs silence, too
+            self._put(partial(self._append, session, samples), frames, stamp_ms)
+        else:
+            self._settle("sent" if self.recordings else "unused", frames, self._clock() - stamp_ms)
+
+    def turn(self, session: Session, *, begins: bool) -> None:
+        """Begin or end a push-to-talk turn; a session with turn detection decides that itself."""
+        if not session.config.turn_detection:
+            self._put(partial(_begin_turn if begins else _end_turn, session))
+
+    def clear(self) -> None:
+        """Empty the queue and stop sending."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._queue.clear()
+        self._settle("unused", self.counts["waiting"])
+
+    def _count(self, **more: int) -> None:
+        self.counts = {name: number + more.get(name, 0) for name, number in self.counts.items()}
+
+    def _settle(self, outcome: str, frames: int, age_ms: float = 0.0) -> None:
+        late = frames if outcome == "sent" and age_ms > LATE_MS else 0
+        self._count(waiting=-frames, late=late, **{outcome: frames})
+
+    def _put(self, send: Send, frames: int = 0, stamp_ms: float = 0.0) -> None:
+        self._queue.append((send, frames, stamp_ms))
+        while sum(max(1, item[1]) for item in self._queue) > QUEUE_FRAMES:
+            self._settle("dropped", self._queue.popleft()[1])
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._queue:
+            send, frames, stamp_ms = self._queue.popleft()
+            age_ms = self._clock() - stamp_ms if frames else 0.0
+            sent = age_ms <= STALE_MS
+            try:
+                if sent:
+                    await send()
+            except (RtnbError, LoopGone) as error:
+                sent = False
+                if self._session is not None and not self._session.closed:  # else other widgets show it
+                    self._on_problem(format_error(error))
+            self._settle("sent" if sent else "dropped", frames, age_ms)
+
+    async def _append(self, session: Session, samples: Audio) -> None:
+        """Append audio at the session's rate; the resampler keeps its state from frame to frame."""
+        rate_hz = codec(session.config.input_format.type).rate_hz
+        if rate_hz != RATE_HZ:
+            self._resampler = self._resampler or Resampler(from_rate_hz=RATE_HZ, to_rate_hz=rate_hz)
+            samples = self._resampler.process(samples)
+        if len(samples):
+            await session.input_audio_buffer.append(samples)
+
+
+async def _begin_turn(session: Session) -> None:
+    if session.state.input_audio_buffer.bytes:
+        await session.input_audio_buffer.clear()  # audio from before the key went down is not part of the turn
+
+
+async def _end_turn(session: Session) -> None:
+    await session.input_audio_buffer.commit()
+    await session.response.create()
+
+
+_BOXES: Final = ("muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden")
 
 
 class Microphone(SessionView):
@@ -66,9 +203,8 @@ class Microphone(SessionView):
     >>> microphone.close()
     """
 
-    _esm = bundle("microphone.js")
-    _css = styles("microphone.css")
     _accepts = (Session,)
+    _only = "microphone"
 
     mode = Enum(("open", "push to talk"), "open", help="Always on, or while a key or button is held.").tag(sync=True)
     talk_key = Unicode("F8", help="Push-to-talk key, as KeyboardEvent.key.").tag(sync=True)
@@ -313,11 +449,9 @@ class Microphone(SessionView):
 
     # --- messages of the session and the page, on the background loop -------------------------------------------------
 
-    def _on_session(self, source: Session | EventLog) -> None:
-        if (other := _of_session.get(source)) is not None and other is not self:
-            other.stop()
-            other.session = None
-        _of_session[source] = self
+    def _on_replaced(self) -> None:
+        self._stop()
+        super()._on_replaced()
 
     def _on_end(self) -> None:
         self._stop("The session is closed.", "Connect again.")
@@ -332,10 +466,10 @@ class Microphone(SessionView):
         elif self._run.startswith(f"{page_id}-"):
             self._start_requested = False
             self._set_off("The page with the microphone was closed.", "Show the widget again.")
-        if not self._stream.pages and self._playing is None:
+        if not self._stream.joined and self._playing is None:
             self.state = "no page"
 
-    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
+    def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> Any:
         current = header.get("run") == self._run
         if kind == "audio" and current:
             samples, stamp_ms = decode_pcm16(buffers[0]), header["t"] or now_ms()  # no stamp before clocks are compared
@@ -349,10 +483,15 @@ class Microphone(SessionView):
         elif kind == "toggle":
             (self._start if header["on"] else self._stop)()
         elif kind == "file" and (data := self._upload.receive(header, buffers)) is not None:
-            sound = decode_sound(data, header["rate_hz"])
-            self._stop()
-            _, self._audio, self.sample = _open_source(*sound, str(header["name"]))
-            self._start()
+            return self._play_file(data, str(header["name"]))
+        return None
+
+    async def _play_file(self, data: bytes, name: str) -> None:
+        """Play a sound file of the page in place of a microphone."""
+        samples, rate_hz = await asyncio.to_thread(read_wav, data)
+        self._stop()
+        _, self._audio, self.sample = _open_source(samples, rate_hz, name)
+        self._start()
 
     def _on_state(self, header: dict[str, Any], *, current: bool) -> None:
         state = header["state"]

@@ -50,11 +50,6 @@ TRANSCRIBER: Final = "whisper-1"
 """Transcription model with the simulator, the default of the knob *Input transcription*."""
 
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__
-_NO_SOUND: Final = {
-    "blocked": "Click anywhere on the page to hear the answers: the browser waits for a click.",
-    "elsewhere": "Another tab of this notebook plays the audio.",
-    "insecure": "No sound: the browser plays it only on https or localhost pages.",
-}
 
 _NO_SESSION: Final[Future[Session]] = Future()
 _NO_SESSION.cancel()
@@ -316,7 +311,7 @@ class Playground(Box):  # type: ignore[misc]
         self.connection.observe(lambda change: self._set_status("connection", change["new"]), "message")
         if self.inspector in self._tabs.children:
             self.inspector.observe(self._on_n_events, "n_events")
-        self.speaker.observe(lambda change: self._set_status("speaker", _NO_SOUND.get(change["new"], "")), "state")
+        self.speaker.observe(lambda change: self._set_status("speaker", change["new"]), "problem")
         if self.microphone is not None:
             self.microphone.observe(self._on_microphone, ["status", "problem"])
 

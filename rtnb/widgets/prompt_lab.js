@@ -1,9 +1,8 @@
 /**
- * Two instructions side by side, the grid of their runs, blind listening and statistics. Texts of people, models and services
+ * Two instructions side by side, the grid of their runs, and blind listening. Texts of people, models and services
  * are shown with textContent only.
  *
  * @typedef {{case: string, variant: string, repeat: number, error: string, grades: Record<string, boolean | number | null>}} Cell
- * @typedef {[heads: string[], rows: string[][]]} Table
  * @typedef {object} State
  * @property {string[]} names of the two variants
  * @property {string[]} texts
@@ -19,13 +18,13 @@
  * @property {string} problem
  * @property {Cell[]} cells
  * @property {{case?: string, variant?: string, repeat?: number, lines?: string[]}} opened
- * @property {Table[]} tables
+ * @property {boolean} has_result
  * @property {{waiting?: number, n?: number, preference?: string}} pair
  * @property {string} code
  *
  * @typedef {import("./types").Model<State>} Lab
  */
-import { add, button, download, keepTyping, put, save, watch } from "./shared.js";
+import { add, button, download, put, save, watch } from "./shared.js";
 
 const TAGS = { same: "span", removed: "del", added: "ins" };
 
@@ -41,7 +40,6 @@ function drawPrompts(/** @type {Lab} */ model, /** @type {Element} */ root, /** 
     const label = add(box, "label");
     const name = add(label, "span");
     const field = add(label, "textarea", { spellcheck: false });
-    keepTyping(field);
     field.oninput = () => save(model, { texts: model.get("texts").map((text, i) => (i === side ? field.value : text)) });
     return { name, field };
   });
@@ -62,7 +60,6 @@ function drawControls(/** @type {Lab} */ model, /** @type {Element} */ root, /**
   const run = button(row, "", () => model.send({ kind: model.get("state") === "running" ? "stop" : "run" }), { className: "rtnb-run" });
   const numbers = /** @type {const} */ ([["repeats", "Repeats", 1, 1], ["budget_usd", "Budget (US$)", 0, 0.1]]).map(([name, text, min, step]) => {
     const field = add(add(row, "label", { textContent: text }), "input", { type: "number", min, step });
-    keepTyping(field);
     field.onchange = () => field.validity.valid && field.value && save(model, { [name]: Number(field.value) });
     return { name, field };
   });
@@ -153,33 +150,21 @@ function drawListening(/** @type {Lab} */ model, /** @type {Element} */ root, /*
   }, signal);
 }
 
-function drawTables(/** @type {Lab} */ model, /** @type {Element} */ root, /** @type {AbortSignal} */ signal) {
-  const section = add(root, "section");
-  watch(model, ["tables"], () => {
-    const tables = model.get("tables").map(([heads, rows]) => {
-      const table = add(null, "table");
-      const head = add(table, "tr");
-      for (const text of heads) add(head, "th", { scope: "col", textContent: text });
-      for (const row of rows) for (const [i, text] of row.entries()) add(i ? table.lastChild : add(table, "tr"), "td", { textContent: text });
-      return table;
-    });
-    section.replaceChildren(...tables);
-    if (tables.length) button(section, "Save as a page", () => model.send({ kind: "page" }));
-    section.hidden = !tables.length;
-  }, signal);
-}
-
 function drawCode(/** @type {Lab} */ model, /** @type {Element} */ root, /** @type {AbortSignal} */ signal) {
+  const page = button(root, "Save as a page", () => model.send({ kind: "page" }));
   const details = add(root, "details", {}, add(null, "summary", { textContent: "Code" }));
   const code = add(details, "pre", { tabIndex: 0, role: "region", "aria-label": "Code" });
-  watch(model, ["code"], () => put(code, { textContent: model.get("code") }), signal);
+  watch(model, ["code", "has_result"], () => {
+    put(page, { hidden: !model.get("has_result") });
+    put(code, { textContent: model.get("code") });
+  }, signal);
 }
 
 /** @param {import("./types").RenderProps<State>} props */
 function render({ model, el, signal }) {
   const root = add(el, "div", { className: "rtnb rtnb-prompt-lab" });
   const isForm = model.get("texts") !== undefined; // the other part has neither prompts nor grid
-  for (const draw of isForm ? [drawPrompts, drawControls, drawGrid] : [drawListening, drawTables, drawCode]) draw(model, root, signal);
+  for (const draw of isForm ? [drawPrompts, drawControls, drawGrid] : [drawListening, drawCode]) draw(model, root, signal);
 }
 
 export default { render };

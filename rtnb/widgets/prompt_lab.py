@@ -6,8 +6,8 @@ Between its two parts is the player of the run that is open.
 `changes`, `cases`, `graders`, `state`, `status`, `problem`, `cells`, `opened`.
 Messages, page to kernel: ``{"kind": "run"}``, ``stop``, ``open`` (case, variant, repeat).
 
-`PromptOutcome`. Traits, kernel to page: `tables`, `pair`, `code`. Messages, page to kernel: ``page``, ``sound`` (side),
-``vote`` (better); kernel to page: ``page`` (html), ``sound`` (side) [WAV].
+`PromptOutcome`. Traits, kernel to page: `has_result`, `pair`, `code`. Messages, page to kernel: ``page``, ``sound``
+(side), ``vote`` (better); kernel to page: ``page`` (html), ``sound`` (side) [WAV].
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from zlib import crc32
 
 import ipywidgets
-from traitlets import Dict, Float, Int, List, Unicode
+from traitlets import Bool, Dict, Float, Int, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.analysis.cost import Budget
@@ -35,15 +35,13 @@ from rtnb.experiments.graders import Grader, name_of
 from rtnb.experiments.result import to_wav
 from rtnb.experiments.schedule import without_keys
 from rtnb.redaction import redact
-from rtnb.widgets._base import Widget, bundle, format_error, styles
+from rtnb.widgets._base import Widget, format_error
+from rtnb.widgets.settings import close_all
 from rtnb.widgets.trace_player import TracePlayer
 
 
 class PromptForm(Widget):
     """Page of a `PromptLab`."""
-
-    _esm = bundle("prompt_lab.js")
-    _css = styles("prompt_lab.css")
 
     names = List(Unicode(), help="Names of the two variants.").tag(sync=True)
     texts = List(Unicode(), help="Their instructions.").tag(sync=True)
@@ -64,12 +62,9 @@ class PromptForm(Widget):
 
 
 class PromptOutcome(Widget):
-    """Blind listening, statistics and code of a `PromptLab`."""
+    """Blind listening and code of a `PromptLab`."""
 
-    _esm = bundle("prompt_lab.js")
-    _css = styles("prompt_lab.css")
-
-    tables: Any = List(help="Estimates and differences: heads and rows of text.").tag(sync=True)
+    has_result = Bool(False, help="Whether there is a result to save.").tag(sync=True)
     pair = Dict(help="Blind listening: waiting, n, preference.").tag(sync=True)
     code = Unicode(help="What Run does, as Python.").tag(sync=True)
 
@@ -143,9 +138,11 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
         """Its page, whose traits may be set: `texts`, `chosen`, `repeats`, `budget_usd`, `grader`."""
         self.outcome = PromptOutcome()
         """Its page below the player."""
-        super().__init__([self.form, self.outcome])
+        self._statistics = ipywidgets.HTML()
+        self._statistics.add_class("rtnb").add_class("rtnb-prompt-lab")
+        super().__init__([self.form, self.outcome, self._statistics])
         self.form.observe(lambda _: self._describe(), ["texts", "chosen", "repeats", "budget_usd"])
-        for part in self.children:
+        for part in (self.form, self.outcome):
             part.on_msg(self._on_message)
         self._describe()
 
@@ -181,8 +178,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
         """Stop, and leave the page; closing twice is fine."""
         self.stop()
         self._close_player()
-        self.form.close()
-        self.outcome.close()
+        close_all(self.form, self.outcome, self._statistics)
         super().close()
 
     def __repr__(self) -> str:
@@ -200,7 +196,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
     async def _run(self) -> Result:
         form, folder = self.form, self._run_folder()
         form.cells, form.opened, form.problem, form.status = [], {}, "", "Opening sessions…"
-        self.outcome.tables, self.outcome.pair = [], {}
+        self._statistics.value, self.outcome.has_result, self.outcome.pair = "", False, {}
         self._close_player()
         try:
             await experiment(
@@ -232,7 +228,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
     def _show(self, result: Result) -> None:
         self.result = result
         self.form.status = result.line
-        self.outcome.tables = [[list(table), table.to_numpy().tolist()] for table in result.texts()]
+        self._statistics.value, self.outcome.has_result = result._repr_html_(), True
         try:
             self._pairs = BlindPairs(result, *self.form.names)
         except CaseError:  # typed answers, or none of both: there is nothing to hear
@@ -277,7 +273,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
         self._close_player()
         if run.trace_file:
             self._player = TracePlayer(run.trace)
-            self.children = [self.form, self._player, self.outcome]
+            self.children = [self.form, self._player, self.outcome, self._statistics]
         lines = [*([f"Failed: {run.error}"] if run.error else []), *reasons]
         self.form.opened = {"case": case, "variant": variant, "repeat": repeat, "lines": lines}
 
@@ -286,7 +282,7 @@ class PromptLab(ipywidgets.VBox):  # type: ignore[misc]
             self._player.close()
             self._player.trace.close()
             self._player = None
-            self.children = [self.form, self.outcome]
+            self.children = [self.form, self.outcome, self._statistics]
 
     def _show_pair(self) -> None:
         pairs = self._pairs

@@ -17,7 +17,7 @@ from traitlets import List, TraitError, Unicode
 from rtnb.client import Session
 from rtnb.protocol.values import check_names
 from rtnb.redaction import mask_credentials, redact
-from rtnb.widgets._base import SafeRepr, Widget, bundle, styles
+from rtnb.widgets._base import SafeRepr, Widget
 from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
 from rtnb.widgets.knobs import TEXTS, TURN_PRESETS, Knob, knobs_of, traits_of
 
@@ -33,9 +33,6 @@ class KnobSheet(Widget):
     In turn detection it also is a row of buttons for the presets, each with its meaning. Traits (kernel to page):
     `presets`, `selected`. Message from the page: ``{"preset": name}``.
     """
-
-    _esm = bundle("settings.js")
-    _css = styles("settings.css")
 
     presets: List[list[str]] = List(help="Pairs of name and meaning.").tag(sync=True)
     selected = Unicode(help="The preset that equals the knobs; empty where none does.").tag(sync=True)

@@ -1,7 +1,7 @@
 /** Helpers that several widgets use. Import only what is needed; the classes bundle this file before the widget's own. */
 
 /**
- * Make an element and append it. Known properties are set, all others become attributes.
+ * Make an element and append it; what is typed in a field stays there. Known properties are set, all others become attributes.
  * @param {?Element} parent null makes it only
  * @param {string} tag
  * @param {Record<string, any>} [props] e.g. {className, textContent, role, "aria-label"}
@@ -11,6 +11,7 @@
 export function add(parent, tag, props = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) setOn(node, name, value);
+  if (tag === "input" || tag === "textarea") node.addEventListener("keydown", keepTyping);
   node.append(...children);
   parent?.append(node);
   return node;
@@ -107,11 +108,9 @@ export function onKey(node, handle, signal) {
   node.addEventListener("keydown", (event) => handle(event) && event.preventDefault(), { signal });
 }
 
-/** Keep what is typed in a field from JupyterLab's shortcuts. */
-export function keepTyping(/** @type {HTMLElement} */ field) {
-  field.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  });
+/** Keep a key of a field from JupyterLab's shortcuts, but for those like Ctrl+S. */
+function keepTyping(/** @type {KeyboardEvent} */ event) {
+  if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
 }
 
 /** @type {(parent: ?Element, textContent: string, onclick: (event: any) => void, props?: Record<string, any>) => any} */
@@ -197,6 +196,7 @@ export class ClipPlayer {
   context = new AudioContext();
   /** @type {?{source: AudioBufferSourceNode, start_ms: number, from_s: number}} */
   clip = null;
+  id = ""; // of what was played last by `toggle`
 
   constructor(/** @type {AbortSignal} */ signal, /** @type {() => void} */ onChange = () => {}) {
     this.onChange = onChange;
@@ -212,6 +212,20 @@ export class ClipPlayer {
     source.start();
     this.clip = { source, start_ms, from_s: this.context.currentTime };
     this.onChange();
+  }
+
+  /**
+   * Play what a request brings; stop where that plays already.
+   * @param {string} id
+   * @param {() => Promise<{buffers: DataView[]}>} request
+   */
+  async toggle(id, request) {
+    const isAgain = this.clip && this.id === id;
+    this.stop();
+    if (isAgain) return;
+    this.id = id;
+    const { buffers: [pcm] } = await request();
+    this.play(int16(pcm));
   }
 
   /** Where it plays, ms; null while nothing does. */
@@ -277,8 +291,7 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
 }
 
 /**
- * Make a button that sends an audio file: WAV as it is (the kernel reads more kinds than browsers do), any other format as
- * samples with a rate. A click meanwhile cancels it.
+ * Make a button that sends an audio file, which the kernel decodes. A click meanwhile cancels it.
  * @param {Element} parent
  * @param {import("./types").Stream} stream
  * @param {string} kind
@@ -289,14 +302,12 @@ export function axis(g, { start_ms, span_ms }, { left = 0, right, labelsTo = rig
 export function fileButton(parent, stream, kind, signal, onStatus) {
   /** @type {?AbortController} */
   let sending = null;
-  const input = add(parent, "input", { type: "file", accept: "audio/*,.wav", hidden: true, "aria-label": "Audio file" });
+  const input = add(parent, "input", { type: "file", accept: ".wav,.flac,.ogg,.oga,.opus,.mp3", hidden: true, "aria-label": "Audio file" });
   const send = async (/** @type {File} */ file, /** @type {AbortSignal} */ cancelled) => {
-    onStatus(`Reading ${file.name}…`);
-    const isWav = (await file.slice(0, 4).text()) === "RIFF";
-    const data = isWav ? file : (await decodeFile(file)).buffer;
+    onStatus(`Sending ${file.name}…`);
     const onProgress = (/** @type {number} */ sent, /** @type {number} */ size) =>
       onStatus(`Sending ${file.name}: ${Math.floor((100 * sent) / size)} %`);
-    await upload(stream, kind, data, { name: file.name, rate_hz: isWav ? null : 24000 }, { onProgress, signal: cancelled });
+    await upload(stream, kind, file, { name: file.name }, { onProgress, signal: cancelled });
   };
   input.onchange = async () => {
     const [file] = input.files;
@@ -312,23 +323,21 @@ export function fileButton(parent, stream, kind, signal, onStatus) {
   return { choose, isSending: () => sending !== null };
 }
 
-/** Decode an audio file of any format that the browser reads: 16-bit samples at 24 kHz, all channels mixed. */
-export async function decodeFile(/** @type {Blob} */ file) {
-  const context = new OfflineAudioContext(1, 1, 24000); // decoding resamples to its rate
-  const decoded = await context.decodeAudioData(await file.arrayBuffer());
-  const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) => decoded.getChannelData(i));
-  return Int16Array.from({ length: decoded.length }, (_, i) => {
-    const sum = channels.reduce((all, channel) => all + channel[i], 0);
-    return Math.max(-32768, Math.min(32767, Math.round((sum / channels.length) * 32768)));
-  });
-}
-
 /** @typedef {{g: CanvasRenderingContext2D, width: number, color: (name: string) => string}} Drawing */
 
-/** Canvas that is painted at most once per animation frame, also when its size changes, and that the keyboard reaches. */
-export class PaintedCanvas {
+/**
+ * Canvas over time, which is painted at most once per animation frame, also when its size changes. Dragging moves it, a click
+ * picks a moment, and the keyboard reaches it.
+ */
+export class TimeCanvas {
   frame = 0;
   height = 0;
+  start_ms = 0;
+  span_ms = 30000;
+  left = 0; // px before the axis
+  follow = false; // whether it shows the newest moment; dragging ends that
+  /** @type {?{x: number, start_ms: number, isMoved: boolean}} */
+  drag = null;
 
   /**
    * @param {Element} parent
@@ -349,6 +358,22 @@ export class PaintedCanvas {
       this.frame = -1; // nothing is painted any more
     });
     onKey(this.canvas, (event) => !event.ctrlKey && !event.metaKey && !event.altKey && this.onPress(event.key), signal);
+    this.canvas.onpointerdown = (event) => {
+      this.canvas.setPointerCapture(event.pointerId);
+      this.drag = { x: event.offsetX, start_ms: this.start_ms, isMoved: false };
+    };
+    this.canvas.onpointermove = ({ offsetX }) => {
+      const by_px = this.drag ? offsetX - this.drag.x : 0;
+      if (this.drag && (this.drag.isMoved ||= Math.abs(by_px) > 3)) {
+        this.follow = false;
+        this.look(this.drag.start_ms - by_px * this.ms_per_px);
+      }
+      this.hover(this.timeAt(offsetX));
+    };
+    this.canvas.onpointerup = ({ offsetX }) => {
+      if (this.drag?.isMoved === false) this.pick(this.timeAt(offsetX));
+      this.drag = null;
+    };
   }
 
   setHeight(/** @type {number} */ height) {
@@ -367,40 +392,21 @@ export class PaintedCanvas {
   /** Draw everything. @type {(drawing: Drawing) => void} */
   paint() {}
 
-  /** Handle a key; true where it is used. @type {(key: string) => boolean} */
-  onPress() { return false; }
-}
-
-/** Canvas over time: dragging moves it, a click picks a moment. */
-export class TimeCanvas extends PaintedCanvas {
-  start_ms = 0;
-  span_ms = 30000;
-  left = 0; // px before the axis
-  follow = false; // whether it shows the newest moment; dragging ends that
-  /** @type {?{x: number, start_ms: number, isMoved: boolean}} */
-  drag = null;
-
-  /** @param {ConstructorParameters<typeof PaintedCanvas>} place */
-  constructor(...place) {
-    super(...place);
-    const { canvas } = this;
-    canvas.onpointerdown = (event) => {
-      canvas.setPointerCapture(event.pointerId);
-      this.drag = { x: event.offsetX, start_ms: this.start_ms, isMoved: false };
-    };
-    canvas.onpointermove = ({ offsetX }) => {
-      const by_px = this.drag ? offsetX - this.drag.x : 0;
-      if (this.drag && (this.drag.isMoved ||= Math.abs(by_px) > 3)) {
-        this.follow = false;
-        this.look(this.drag.start_ms - by_px * this.ms_per_px);
-      }
-      this.hover(this.timeAt(offsetX));
-    };
-    canvas.onpointerup = ({ offsetX }) => {
-      if (this.drag?.isMoved === false) this.pick(this.timeAt(offsetX));
-      this.drag = null;
-    };
+  /** Handle a key; true where it is used. */
+  onPress(/** @type {string} */ key) {
+    const [now_ms, step_ms, End] = [this.moment_ms, this.span_ms / 100, this.longest_ms];
+    /** @type {Record<string, ?number>} */
+    const moments = { ArrowLeft: now_ms - step_ms, ArrowRight: now_ms + step_ms, PageDown: now_ms - 10 * step_ms,
+      PageUp: now_ms + 10 * step_ms, Home: 0, End, Escape: null };
+    if (key in moments) this.go(moments[key]);
+    else if (key === "Enter" || key === " ") this.enter(now_ms);
+    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, now_ms);
+    else return false;
+    return true;
   }
+
+  /** Moment from which the keys move on. */
+  get moment_ms() { return this.start_ms; }
 
   get ms_per_px() { return this.span_ms / Math.max(1, this.canvas.clientWidth - this.left); }
 
@@ -421,6 +427,12 @@ export class TimeCanvas extends PaintedCanvas {
     const span_ms = Math.min(this.longest_ms, Math.max(500, this.span_ms * factor));
     this.look(at_ms - ((at_ms - this.start_ms) * span_ms) / this.span_ms, span_ms);
   }
+
+  /** Move to a moment, or to none, by key. @type {(ms: ?number) => void} */
+  go() {}
+
+  /** Act at a moment. @type {(ms: number) => void} */
+  enter() {}
 
   /** @type {(ms: number) => void} */
   hover() {}

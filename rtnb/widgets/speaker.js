@@ -2,7 +2,7 @@
  * Plays the responses without gaps in an AudioWorklet, and reports how much of each item was played.
  *
  * Kernel to page: audio {item, end?} [PCM16 at 24 kHz], flush {}. Page to kernel: played {items: {id: samples}, state, latency_ms,
- * target_ms, gaps}, flushed {items}, state {state}.
+ * target_ms, gaps}, flushed {items}, state {state, problem}.
  *
  * @typedef {object} State
  * @property {string} channel reference to the page's channel
@@ -34,7 +34,7 @@ class Player {
     this.onChange = draw;
     signal.addEventListener("abort", () => {
       this.context?.close();
-      this.stream.send("state", { state: "no page" });
+      this.stream.send("state", { state: "no page", problem: "" });
     });
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     this.ready = this.start(model, signal);
@@ -71,7 +71,7 @@ class Player {
     const options = { signal, capture: true };
     context.addEventListener("statechange", () => this.look(), options);
     for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, () => context.resume(), options); // any click will do
-    this.channel.addEventListener("active", () => this.look(), { signal });
+    this.channel.addEventListener("status", () => this.look(), { signal });
     let due = performance.now() + TICK_MS;
     const timer = setInterval(() => {
       if (!document.hidden) this.adapt(performance.now() - due);
@@ -123,7 +123,7 @@ class Player {
   setState(/** @type {string} */ state) {
     if (state !== this.state) {
       this.state = state;
-      this.stream.send("state", { state });
+      this.stream.send("state", { state, problem: PROBLEMS[state] ?? "" });
       if (state === "elsewhere") this.post({});
     }
     this.onChange();
@@ -131,15 +131,14 @@ class Player {
 }
 
 /** @type {Record<string, string>} */
-const WORDS = {
-  starting: "starting…",
+const PROBLEMS = {
   insecure: "No sound: the browser plays only on https or localhost pages.",
   refused: "No sound: the security policy of this page does not allow an audio worklet.",
   elsewhere: "Sound plays in another tab of this notebook.",
-  blocked: "The browser plays no sound before a click.",
-  playing: "playing",
-  idle: "ready",
+  blocked: "The browser plays no sound before a click: click anywhere on the page.",
 };
+/** @type {Record<string, string>} */
+const WORDS = { ...PROBLEMS, starting: "starting…", playing: "playing", idle: "ready" };
 
 /** The figures beside the state. */
 export function figures(/** @type {Pick<Player, "state" | "lead_ms" | "target_ms" | "gaps">} */ { state, lead_ms, target_ms, gaps }) {
@@ -155,8 +154,7 @@ export function figures(/** @type {Pick<Player, "state" | "lead_ms" | "target_ms
 function render({ model, el }, /** @type {Player} */ player) {
   const root = add(el, "div", { className: "rtnb rtnb-speaker", role: "group", "aria-label": "Speaker" });
   const mute = toggleButton(root, "Mute", (muted) => save(model, { muted }));
-  const alone = { "data-lm-suppress-shortcuts": true }; // else JupyterLab moves to another cell
-  const slider = add(root, "input", { type: "range", max: 100, step: 5, "aria-label": "Volume", ...alone });
+  const slider = add(root, "input", { type: "range", max: 100, step: 5, "aria-label": "Volume", "data-lm-suppress-shortcuts": true });
   slider.oninput = () => save(model, { volume: slider.valueAsNumber / 100 });
   const percent = add(root, "span", { className: "rtnb-percent" });
   const line = add(root, "span", { className: "rtnb-line" });

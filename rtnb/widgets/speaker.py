@@ -12,16 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from traitlets import Bool, Float, Int, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.audio import Resampler, encode_pcm16
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.protocol import events
-from rtnb.widgets._base import bundle, styles
+from rtnb.widgets._base import bundle
 from rtnb.widgets._session_view import SessionView
 
 RATE_HZ: Final = 24_000
@@ -34,9 +32,6 @@ WAITING_BYTES: Final = 4 * 2**20
 Packet = tuple[dict[str, Any], list[bytes]]
 
 _END: Final[Packet] = ({"item": "", "end": True}, [b""])
-
-_speakers: WeakKeyDictionary[Session, Speaker] = WeakKeyDictionary()
-"""The speaker of each session: the newest one, so that running a cell again does not play twice."""
 
 
 class Speaker(SessionView):
@@ -52,15 +47,15 @@ class Speaker(SessionView):
         Plays on in silence: audio that is played muted counts as played.
     """
 
-    _esm = bundle("speaker.js")
-    _css = styles("speaker.css")
     _accepts = (Session,)
     _takes_old_rows = False
+    _only = "speaker"
 
     volume = Float(1.0, min=0.0, max=1.0, help="0 to 1.").tag(sync=True)
     muted = Bool(False, help="Silent, but playing on.").tag(sync=True)
     worklet = Unicode(bundle("speaker_worklet.js")).tag(sync=True)
     state = Unicode("no page", help="no page, starting, idle, playing, blocked, elsewhere, insecure or refused.")
+    problem = Unicode("", help="Reason why there is no sound.")
     gaps = Int(0, help="Number of times the page had nothing to play in the middle of a response.")
     buffer_ms = Int(200, help="Audio the page waits for before it plays; it adapts, up to 600 ms.")
 
@@ -76,9 +71,6 @@ class Speaker(SessionView):
 
     def _on_session(self, source: Session | EventLog) -> None:
         assert isinstance(source, Session)  # see _accepts
-        if (other := _speakers.get(source)) is not None and other is not self:
-            other.session = None
-        _speakers[source] = self
         log = source.log
         self._silent_until = log.next_number
         self._end_hook = source.playback.on_flush(lambda: shared_loop().call_soon(self._flush, source, log.next_number))
@@ -123,11 +115,12 @@ class Speaker(SessionView):
 
     def _ship(self, packets: list[Packet]) -> None:
         """Send packets to the page; without one they wait, for `STALE_S` and up to `WAITING_BYTES`."""
-        if self._stream.pages:
+        if self._stream.joined:
             for item_id in {header["item"] for header, _ in packets} - {self._begun, ""}:
                 self._begun = item_id
                 self._report({item_id: 0}, 0.0)  # from now on only what the page reports was played
-            self._stream.publish_batch("audio", packets)
+            for packet in packets:
+                self._stream.publish("audio", *packet)
             return
         self._waiting += [(time.monotonic(), packet) for packet in packets]
         self._drop_stale()
@@ -158,13 +151,13 @@ class Speaker(SessionView):
             self._drop_stale()
             waiting, self._waiting = self._waiting, deque()
             self._ship([packet for _, packet in waiting])
-        if not self._stream.pages:
+        if not self._stream.joined:
             self.state = "no page"
         self._note_page()
 
     def _on_message(self, kind: str, header: dict[str, Any], buffers: list[bytes]) -> None:
         if kind == "state":
-            self.state = header["state"]
+            self.state, self.problem = header["state"], header["problem"]
             self._note_page()
         elif kind == "flushed":
             self._report(header["items"], 0.0)
@@ -188,4 +181,4 @@ class Speaker(SessionView):
 
     def _note_page(self) -> None:
         if self._is_fed:
-            self.feed.report_played(self.state == "playing" if self._stream.pages else None)
+            self.feed.report_played(self.state == "playing" if self._stream.joined else None)

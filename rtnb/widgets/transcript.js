@@ -10,7 +10,7 @@
  * Kernel to page: reset {}, entry {id, role, text, status, detail, note, index, start_ms, has_audio, heard_share,
  * heard_characters}. Page to kernel: play {start_ms, length_ms} → {held_from_ms} [PCM16 at 24 kHz], transcribe.
  */
-import { ClipPlayer, add, button, clock, int16, onChannel, onKey, put, save, watch } from "./shared.js";
+import { ClipPlayer, add, button, clock, onChannel, onKey, put, save, watch } from "./shared.js";
 
 /** @type {Record<string, string>} */
 const NAMES = { user: "You", assistant: "Model", system: "System", tool: "Tool" };
@@ -165,20 +165,14 @@ function render({ model, el, channel, signal }) {
   const status = add(head, "span", { role: "status", className: "rtnb-faint" });
   /** @type {?ClipPlayer} */
   let player = null;
-  let chosen = ""; // the entry that was played last
   const onChange = () => rows.rows.forEach(({ entry, play }) =>
-    put(play, { textContent: player?.clip && entry.item_id === chosen ? "■" : "▶" }));
+    put(play, { textContent: player?.clip && entry.item_id === player.id ? "■" : "▶" }));
   const onPlay = (/** @type {any} */ entry) => {
     if (!entry?.has_audio) return;
     player ??= new ClipPlayer(signal, onChange);
-    const again = player.clip && chosen === entry.item_id;
-    player.stop();
-    if (again) return;
-    chosen = entry.item_id;
-    const failed = (/** @type {Error} */ { message }) => put(status, { textContent: message });
     const length_ms = Math.min(MOST_MS, entry.stop_ms - entry.start_ms);
-    const clip = stream.request("play", { start_ms: entry.start_ms, length_ms });
-    clip.then(({ buffers: [pcm] }) => player?.play(int16(pcm)), failed);
+    const request = () => stream.request("play", { start_ms: entry.start_ms, length_ms });
+    player.toggle(entry.item_id, request).catch(({ message }) => put(status, { textContent: message }));
   };
   const rows = new Rows(root, model, signal, onPlay, () => stream.send("transcribe", {}));
   const stream = channel.openStream(model.get("stream_name"), (kind, header) => {

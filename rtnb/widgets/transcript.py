@@ -8,11 +8,9 @@ from typing import Any, Final
 
 from traitlets import Bool, Int
 
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.trace.conversation import Entries, Entry, as_json
 from rtnb.trace.timeline import Timeline
-from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
 from rtnb.widgets.channel import Answer
 
@@ -28,9 +26,6 @@ class Transcript(SessionView):
     session : Session or EventLog, optional
         The session to show; a log that was loaded from a file reads like a living session.
     """
-
-    _esm = bundle("transcript.js")
-    _css = styles("transcript.css")
 
     selected_index = Int(None, allow_none=True, help="The selected event: its index in the log.").tag(sync=True)
     can_transcribe = Bool(False, help="Whether input transcription can be switched on here.").tag(sync=True)
@@ -61,8 +56,8 @@ class Transcript(SessionView):
         self._show(list(changed))
 
     def _show(self, ids: list[str]) -> None:
-        entries = self._entries.timed(ids[-PAGE_ENTRIES:])
-        self._stream.publish_batch("entry", [(as_json(entry), ()) for entry in entries])
+        for entry in self._entries.timed(ids[-PAGE_ENTRIES:]):
+            self._stream.publish("entry", as_json(entry))
 
     def _on_page(self, page_id: str, change: str) -> None:
         if change == "joined":

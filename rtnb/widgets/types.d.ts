@@ -55,12 +55,12 @@ export interface Stream {
 /** The page's connection to the kernel, shared by all widgets: `host.getWidget(model.get("channel"))`. */
 export interface Channel extends EventTarget {
   openStream(name: string, onMessage: OnMessage, signal: AbortSignal): Stream;
-  /** How this page reaches the kernel; an event "status" reports a change. */
+  /** How this page reaches the kernel; an event "status" reports a change of this and of `isActivePage`. */
   kind: "direct" | "proxy" | "messages" | "none";
   /** Now on the kernel's clock, ms. */
   now(): number;
   pageId: string;
-  /** Of several pages that show a notebook one may use microphone and loudspeaker; an event "active" reports a change. */
+  /** Of several pages that show a notebook one may use microphone and loudspeaker. */
   isActivePage(): boolean;
   /** Become that page; rejects where the kernel does not answer. */
   claimActivePage(): Promise<void>;

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from base64 import b64encode
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,12 +21,11 @@ import pandas as pd
 import traitlets
 
 from rtnb._loop import shared_loop
+from rtnb.analysis import Overlap, Recommendation, Recording, overlap_lab, plot_pareto, plot_sweep, recommend
 from rtnb.analysis.calibration import TOLERANCE_MS, Observed, pair_up
-from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
+from rtnb.analysis.gaps import cut_offs
 from rtnb.analysis.listening import Heard, listen
-from rtnb.analysis.overlaps import Overlap, overlap_lab
-from rtnb.analysis.recommendation import Recommendation, recommend
-from rtnb.analysis.recordings import Recording
+from rtnb.analysis.plots.deltas import draw_png
 from rtnb.analysis.sweeping import SERVER_MODEL_V1, Sweep, evaluate
 from rtnb.audio import RATE_HZ, encode_pcm16, ms_to_samples, resample
 from rtnb.audio.decimate import min_max
@@ -35,7 +34,7 @@ from rtnb.errors import AudioError, RtnbError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS, ServerVad
 from rtnb.tuning.calibration import probe
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
-from rtnb.widgets._base import Widget, bundle, format_error, styles
+from rtnb.widgets._base import Widget, format_error
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.knobs import knobs_of
 from rtnb.widgets.microphone import Microphone
@@ -75,6 +74,8 @@ MAX_BINS: Final = 100_000
 """Pairs of lowest and highest sample that the page gets of a recording at most, 0.4 MB (chosen)."""
 CLIP_MS: Final = 3_000
 """Length of a clip that the page plays."""
+MAPS: Final = ("cut_off_rate", "delay_p50_ms", "delay_p90_ms", "no_fire_rate", "billed_tokens")
+"""Metrics that the map of thresholds and silence durations can show: those that every sweep with turns knows."""
 
 
 class Bench:
@@ -139,13 +140,6 @@ class Bench:
         values: dict[str, Any] = {name: getattr(setting, name) for name in KNOBS}
         return server_vad_segments(self.heard[index].probabilities, **values, constants=self.constants)
 
-    def cut_offs(self, index: int, segments: Iterable[Segment]) -> list[int]:
-        """Return the first early stop in each turn of one recording that has one, ms, as `sweep` counts them."""
-        stops_ms = [one.audio_end_ms for one in segments if one.audio_end_ms is not None]
-        spans = [(turn.start_ms, turn.end_ms - CUT_OFF_TOLERANCE_MS) for turn in self.recordings[index].turns]
-        early = [[ms for ms in stops_ms if start_ms < ms < end_ms] for start_ms, end_ms in spans]
-        return [found[0] for found in early if found]
-
     def compare(self, index: int, setting: ServerVad, observed: Observed, *, until_ms: float) -> dict[str, int]:
         """Compare times that a service reported for the beginning of a recording with those of the local model.
 
@@ -180,20 +174,6 @@ class Bench:
         axes = {"thresholds": threshold, "silences_ms": silence_ms, "prefixes_ms": prefix_ms}
         return evaluate(self.heard, **axes, constants=self.constants).to_frame().iloc[0][[*COLUMNS]].astype(float)
 
-    def grid(self) -> dict[str, Any]:
-        """Return all settings of the sweep with their metrics, for the maps: see `Grid` in vad_view_maps.js."""
-        if self.sweep is None:
-            return {}
-        frame = self.sweep.to_frame()
-        frame = frame[frame["prefix_padding_ms"] == SERVER_VAD_DEFAULTS.prefix_padding_ms]
-        columns = [
-            {"name": name, "label": label, "unit": unit, "values": frame[name].to_numpy(np.float32).tobytes()}
-            for name, (label, unit) in COLUMNS.items()
-        ]
-        front = self.recommendation.front if self.recommendation else ()
-        front_points = [(one.delay_p90_ms, one.cut_off) for one in front]
-        return {"columns": columns, "n_silences": len(self.sweep.silences_ms), "front": front_points}
-
     def table(self, settings: pd.DataFrame) -> pd.DataFrame:
         """Return `metrics` of named settings, a column each, as texts: a row for each metric that is known."""
         n_turns = sum(len(one.turns) for one in self.recordings)
@@ -212,16 +192,8 @@ def _format(value: float, unit: str) -> str:
     return f"{100 * value:.1f} %" if unit == "%" else f"{value:.0f} {unit}"
 
 
-class _Setting(traitlets.HasTraits):
-    """Values of a setting as traits."""
-
-    threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="0 to 1. Higher needs clearer speech.").tag(sync=True)
-    silence_duration_ms = traitlets.Int(200, min=0, help="Silence that ends a turn, ms.").tag(sync=True)
-    prefix_padding_ms = traitlets.Int(300, min=0, help="Audio kept from before the start, ms.").tag(sync=True)
-
-
-class VadView(_Setting, Widget):
-    """Waveform and speech probabilities of a recording, and maps of all settings.
+class VadView(Widget):
+    """Waveform and speech probabilities of a recording, with a threshold to drag, and figures of all settings.
 
     Parameters
     ----------
@@ -229,11 +201,9 @@ class VadView(_Setting, Widget):
         Returns the audio of the shown recording from a time in ms on: `CLIP_MS` of PCM16 at 24 kHz.
     """
 
-    _esm = bundle("vad_view.js")
-    _css = styles("vad_lab.css")
-
+    threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="The line to drag.").tag(sync=True)
     recording: Any = traitlets.Dict(help="Shown recording with its labels.").tag(sync=True)
-    grid: Any = traitlets.Dict(help="Metrics of all settings.").tag(sync=True)
+    maps: Any = traitlets.List(help="Address and text of the picture of each map.").tag(sync=True)
     figures: Any = traitlets.Dict(help="Effect of the shown setting.").tag(sync=True)
     service: Any = traitlets.List(help="Starts and stops of the service in this recording, ms.").tag(sync=True)
 
@@ -242,7 +212,7 @@ class VadView(_Setting, Widget):
         self.on_msg(lambda _, message, buffers: self.send(message, [clip(message["play_ms"])]))
 
 
-class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
+class VadLab(ipywidgets.VBox):  # type: ignore[misc]
     """Effect of every server VAD setting on recordings; choose a setting, apply it, compare it with the service.
 
     `threshold`, `silence_duration_ms` and `prefix_padding_ms` are the shown setting: traits, to be set, observed and
@@ -274,6 +244,9 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
     >>> await lab.apply()                             # doctest: +SKIP
     """
 
+    threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="0 to 1. Higher needs clearer speech.")
+    silence_duration_ms = traitlets.Int(200, min=0, help="Silence that ends a turn, ms.")
+    prefix_padding_ms = traitlets.Int(300, min=0, help="Audio kept from before the start, ms.")
     speaking_threshold = traitlets.Float(0.5, min=0.0, max=1.0, help="Threshold while the assistant speaks.")
 
     def __init__(
@@ -297,6 +270,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         """Table of `rtnb.overlap_lab`; None without clips."""
         self._target = session
         self._switch: Any = None
+        self._axes: list[Any] = []
         self._exits = ExitStack()
         self._look = Look()
         super().__init__(layout=self._look.layout)
@@ -315,8 +289,12 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
             slider = self._look.input(knob, getattr(self, name))
             knobs.append(column([slider, html(format_note(knob.help, knob.tooltip))]))
             # The playground's control comes last: its setting is in force, so it replaces the defaults of the lab.
-            for source in ((self.view, name), (slider, "value"), *([] if controls is None else [(controls, name)])):
+            for source in ((slider, "value"), *([] if controls is None else [(controls, name)])):
                 self._exits.callback(traitlets.link(source, (self, name)).unlink)
+        self._exits.callback(traitlets.link((self.view, "threshold"), (self, "threshold")).unlink)
+        names = [(COLUMNS[name][0], name) for name in MAPS]
+        self._metric = self._look.make(ipywidgets.Dropdown, description="Map of", options=names)
+        self._metric.observe(lambda _: self._draw_maps(), "value")
         self._picker = self._look.make(ipywidgets.Dropdown, description="Recording")
         self._gap = self._look.make(ipywidgets.BoundedFloatText, description="Turn gap (ms)", max=1e9, step=100)
         self._picker.observe(self._show_recording, "value")
@@ -333,6 +311,7 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
             row(knobs),
             row([self._picker, self._gap, html("Drag the line to set the threshold; click to listen.")]),
             self.view,
+            row([self._metric, html("● this setting")]),
             row([self._table, column([self._advice, row(self._buttons), self._status])]),
             *([self._shares, speaking] if self.overlaps is not None else []),
             self.microphone,
@@ -455,12 +434,36 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         """Show the recordings, the metrics of all settings, and the recommendation."""
         bench, index = self.bench, self._picker.value or 0
         if bench.sweep is not None:
-            self.view.grid = bench.grid()
             self._picker.options = [(one.name, k) for k, one in enumerate(bench.recordings)]
             self._picker.value = index
         advice = [bench.recommendation.verdict, *bench.recommendation.advice[:2]] if bench.recommendation else [START]
         self._advice.value = _text("\n".join(advice))
         self._show_recording()
+        self._draw_maps()
+
+    def _draw_maps(self) -> None:
+        """Draw one metric of all settings, and cut-offs over delay; without turns there is nothing to draw."""
+        bench, plots = self.bench, dict[str, Callable[..., Any]]()
+        if bench.recommendation is not None:
+            heading = f"Map of {self._metric.label}, over threshold and silence duration"
+            plots = {heading: partial(plot_sweep, metric=self._metric.value), "Turns cut off over delay": plot_pareto}
+        drawn = [draw_png(plot, bench.sweep, recommendation=bench.recommendation) for plot in plots.values()]
+        urls = [f"data:image/png;base64,{b64encode(picture).decode()}" for picture, _ in drawn]
+        self.view.maps = [{"alt": text, "src": url} for text, url in zip(plots, urls, strict=True)]
+        self._axes = [ax for _, ax in drawn]
+        self._show_figures()
+
+    def _marks(self, metrics: pd.Series[Any]) -> list[dict[str, str] | None]:
+        """Return the place of a setting in the picture of each map, as CSS; None outside of its axes."""
+        silence_ms, threshold, delay_ms, cut_off = metrics[
+            ["silence_duration_ms", "threshold", "delay_p90_ms", "cut_off_rate"]
+        ]
+        marks = []
+        for ax, point in zip(self._axes, ((silence_ms, threshold), (delay_ms, 100 * cut_off)), strict=False):
+            left, bottom = ax.figure.transFigure.inverted().transform(ax.transData.transform(point))
+            shown = ax.viewLim.contains(*point)
+            marks.append({"left": f"{100 * left:.1f}%", "bottom": f"{100 * bottom:.1f}%"} if shown else None)
+        return marks
 
     def _show_recording(self, _: Any = None) -> None:
         """Show another recording."""
@@ -497,8 +500,8 @@ class VadLab(_Setting, ipywidgets.VBox):  # type: ignore[misc]
         segments = bench.segments(index, setting)
         self.view.figures = {
             "segments": [(one.audio_start_ms, one.audio_end_ms) for one in segments],
-            "cut_offs_ms": bench.cut_offs(index, segments),
-            "marks": json.loads(metrics.T.to_json(orient="records")),  # null where a metric is not finite
+            "cut_offs_ms": [early[0] for early in cut_offs(bench.recordings[index].turns, segments)],
+            "marks": self._marks(metrics["this setting"]),
         }
 
     # --- from the page ------------------------------------------------------------------------------------------------

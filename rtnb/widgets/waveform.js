@@ -53,17 +53,11 @@ class View extends TimeCanvas {
     signal.addEventListener("abort", () => clearTimeout(this.timer));
   }
 
-  onPress(/** @type {string} */ key) {
-    const now = this.model.get("selected_ms") ?? this.start_ms;
-    const [step, page, End] = [this.span_ms / 100, this.span_ms / 10, this.recording.end_ms];
-    /** @type {Record<string, ?number>} */
-    const moments = { ArrowLeft: now - step, ArrowRight: now + step, PageDown: now - page, PageUp: now + page, Home: 0, End, Escape: null };
-    if (key in moments) this.pick(moments[key]);
-    else if (key === "Enter" || key === " ") this.toggle();
-    else if (key === "+" || key === "-") this.zoom(key === "+" ? 0.5 : 2, now);
-    else return false;
-    return true;
-  }
+  get moment_ms() { return this.model.get("selected_ms") ?? this.start_ms; }
+
+  go(/** @type {?number} */ ms) { this.pick(ms); }
+
+  enter() { this.toggle(); }
 
   hover(/** @type {?number} */ ms) {
     this.hover_ms = ms;

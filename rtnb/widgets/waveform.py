@@ -8,10 +8,8 @@ from typing import Any
 
 from traitlets import Float, Int, observe
 
-from rtnb.client import Session
-from rtnb.client.log import EventLog, LogRow
+from rtnb.client import EventLog, LogRow, Session
 from rtnb.trace.timeline import BIN_MS, LANES, Stretch
-from rtnb.widgets._base import bundle, styles
 from rtnb.widgets._session_view import SessionView
 
 
@@ -27,8 +25,6 @@ class Waveform(SessionView):
         Session to show; a log that was loaded from a file is shown and played like a living session.
     """
 
-    _esm = bundle("waveform.js")
-    _css = styles("waveform.css")
     _takes_old_rows = False
 
     selected_ms = Float(None, allow_none=True, help="Selected moment, ms since the first event.").tag(sync=True)
@@ -51,12 +47,9 @@ class Waveform(SessionView):
         self._publish_marks(timeline.stretches, to)
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
-        bins = []
         for piece in self.feed.pieces.values():
             part = self.feed.timeline.bins[piece.lane].read(piece.index, piece.index + piece.n_bins)
-            bins.append(({"lane": piece.lane, "index": piece.index}, [part.tobytes()]))
-        if bins:
-            self._stream.publish_batch("bins", bins)
+            self._stream.publish("bins", {"lane": piece.lane, "index": piece.index}, [part.tobytes()])
         self._publish_marks(self.feed.timeline.touched)
 
     def _on_played(self) -> None:

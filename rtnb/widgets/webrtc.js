@@ -28,9 +28,9 @@ export class Peer {
     this.draw = draw;
     signal.addEventListener("abort", () => this.call?.end("unseen"));
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
-    channel.addEventListener("active", () => channel.isActivePage() || this.call?.end("page", explain("elsewhere")), { signal });
-    const onStatus = () => channel.kind === "none" && this.call?.end("page", explain("kernel")); // Jupyter itself stops no microphone
-    channel.addEventListener("status", onStatus, { signal });
+    // Jupyter itself stops no microphone.
+    const leave = () => channel.isActivePage() || this.call?.end("page", explain(channel.kind === "none" ? "kernel" : "elsewhere"));
+    channel.addEventListener("status", leave, { signal });
     watch(model, ["state", "message", "notices", "muted"], draw, signal);
   }
 

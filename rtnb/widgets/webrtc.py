@@ -26,20 +26,17 @@ from traitlets import Bool, List, Unicode
 
 from rtnb._loop import shared_loop
 from rtnb.audio import Audio, encode_pcm16, resample
-from rtnb.client import Session, ToolBox, open_session
-from rtnb.client.log import LogRow
+from rtnb.client import LogRow, Session, ToolBox, open_session
 from rtnb.client.settings import ConnectOptions, SessionSettings, check_settings, wanted_settings
 from rtnb.errors import ConnectError, ConnectionClosed, LocalProtocolError, RequestTimeout, RtnbError, WidgetError
-from rtnb.protocol import events, wire
-from rtnb.protocol.values import SessionConfig
-from rtnb.redaction import mask_credentials
+from rtnb.protocol import wire
+from rtnb.redaction import redact
 from rtnb.targets import Shared, resolve
-from rtnb.trace import keep
+from rtnb.trace import findings, keep
 from rtnb.transport.base import TargetFacts, Transport
 from rtnb.transport.http import offer_facts, post_offer, read_answer
-from rtnb.widgets._base import bundle, format_error, styles
+from rtnb.widgets._base import format_error
 from rtnb.widgets._session_view import SessionView
-from rtnb.widgets._settings_update import flat, lookup, same
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,9 +82,6 @@ NEXT_STEPS: Final = {
 CORS: Final = "This page may not post to the service (CORS, or no network path): the kernel posted the offer."
 SIDEBAND: Final = "Events go over the kernel's WebSocket. The kernel posted the offer: the reply names the call."
 
-IGNORED: Final = "Azure is known to ignore changes of turn detection over WebRTC: pass them to WebRTCPeer(…)."
-"""Seen in calls at Azure: session.updated arrives with the old turn detection. Settings in the key take effect."""
-
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__ - {"config", "intent"}
 
 
@@ -125,8 +119,6 @@ class WebRTCPeer(SessionView):
     >>> response = await session.ask("What is a delta?")  # doctest: +SKIP
     """
 
-    _esm = bundle("webrtc.js")
-    _css = styles("webrtc.css")
     _accepts = (Session,)
 
     state = Unicode("idle", help="idle, starting, open, closed or failed.").tag(sync=True)
@@ -164,7 +156,6 @@ class WebRTCPeer(SessionView):
         self._opening: Future[Session] | None = None
         self._opener: asyncio.Task[Any] | None = None
         self._joined = asyncio.Event()
-        self._requested: deque[tuple[str, SessionConfig]] = deque(maxlen=64)
         self._figures: deque[dict[str, Any]] = deque(maxlen=3600)
         super().__init__(microphone=microphone, muted=muted)
         # The name of the data channel is in OpenAI's documents and in Microsoft's; other services take the latter.
@@ -327,8 +318,6 @@ class WebRTCPeer(SessionView):
             elif kind == "key" and self._sideband:
                 return {}  # the page leaves the offer to the kernel
             else:
-                self._requested.clear()
-                self._requested.append(("", self._config))
                 key = await target.ephemeral_key(session=wire.encode_session(self._config, dialect=target.dialect))
                 url = service.calls_url(webrtc_filter=self._filter, seen_region=key.region)
                 if kind == "key":
@@ -351,24 +340,10 @@ class WebRTCPeer(SessionView):
     # --- events of the session ----------------------------------------------------------------------------------------
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
-        for row in rows:
-            event = row.event
-            if isinstance(event, events.SessionUpdate):
-                self._requested.append((event.event_id or "", event.session))
-            elif isinstance(event, events.Error) and (refused := event.error.event_id):
-                self._requested = deque((one for one in self._requested if one[0] != refused), maxlen=64)
-            elif isinstance(event, events.SessionCreated | events.SessionUpdated) and self._requested:
-                self._compare(event, self._requested.popleft()[1])
-
-    def _compare(self, event: events.SessionCreated | events.SessionUpdated, requested: SessionConfig) -> None:
-        """Name the requested settings that are not in force."""
-        effective = flat(event.session)
-        changes = mask_credentials(flat(event.session.changes_to(requested) or SessionConfig()))  # as in the event
-        names = ", ".join(name for name, value in changes.items() if not same(value, lookup(effective, name)))
-        if names and isinstance(event, events.SessionCreated):
-            self._notice(f"The session began without these settings of the key: {names}. They are requested again.")
-        elif names:
-            self._notice(f"The service confirmed session.update but kept its own value of: {names}. {IGNORED}")
+        if any(row.type == "session.updated" for row in rows):
+            for one in findings(self.feed.log):
+                if one.rule in ("update-ignored", "update-changed"):
+                    self._notice(redact(f"{one.text} {one.next_step}"))
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:

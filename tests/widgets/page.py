@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -100,8 +100,7 @@ class Page:
     async def open(self, *names: str) -> Socket:
         """Begin a connection, open its socket, and join streams there."""
         welcome = await self.hello()
-        socket = await Socket.dial(welcome, origin=self.origin)
-        await socket.show(welcome["token"], self.id, self.connection)
+        socket = await Socket.dial(welcome, self, origin=self.origin)
         await socket.until("open")
         await socket.say("join", names=names, all=names)
         return socket
@@ -114,15 +113,13 @@ class Socket:
         self.connection = connection
 
     @classmethod
-    async def dial(cls, welcome: dict[str, Any], *, origin: str | None = ORIGIN, **options: Any) -> Socket:
+    async def dial(
+        cls, welcome: dict[str, Any], page: Page, *, origin: str | None = ORIGIN, connection: int = 0, **options: Any
+    ) -> Socket:
         """Connect as a browser does."""
-        url = f"ws://127.0.0.1:{welcome['port']}/"
+        shown = {"token": welcome.get("token", ""), "page": page.id, "connection": connection or page.connection}
+        url = f"ws://127.0.0.1:{welcome['port']}/?{urlencode({**shown, 'via': 'direct'})}"
         return cls(await connect(url, origin=origin, max_size=None, proxy=None, **options))  # type: ignore[arg-type]
-
-    async def show(self, token: str, page_id: str, connection: int = 1) -> None:
-        """Send the first message."""
-        first = {"token": token, "page": page_id, "connection": connection, "via": "direct"}
-        await self.connection.send(json.dumps(first))
 
     async def frame(self) -> Frame:
         """Return the next frame."""

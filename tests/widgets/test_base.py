@@ -60,3 +60,10 @@ def test_importing_the_widgets_starts_nothing() -> None:
 @pytest.mark.parametrize("name", rtnb.widgets.__all__)
 def test_every_name_of_the_room_is_there(name: str) -> None:
     assert getattr(rtnb.widgets, name).__module__.startswith("rtnb.widgets.")
+
+
+def test_a_class_takes_module_and_style_from_the_files_beside_it() -> None:
+    speaker = rtnb.widgets.Speaker
+    assert speaker._esm.endswith("//# sourceURL=rtnb/speaker.js")
+    assert speaker._css.endswith((FOLDER / "speaker.css").read_text(encoding="utf-8"))
+    assert Small._css == Widget._css

@@ -13,8 +13,8 @@ from rtnb.protocol import events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event
 from rtnb.protocol.state import State
 from rtnb.protocol.values import PCMU, ErrorDetail, Item, SessionConfig
-from rtnb.widgets import _event_detail as detail
-from rtnb.widgets._event_rows import PIECE, RECEIVED, TROUBLE, EventRows
+from rtnb.widgets import _events as detail
+from rtnb.widgets._events import PIECE, RECEIVED, TROUBLE, EventRows
 from rtnb.widgets.inspector import EventInspector
 
 IDS: dict[str, Any] = {"response_id": "resp_1", "item_id": "item_1", "output_index": 0, "content_index": 0}

@@ -237,7 +237,7 @@ async def test_no_timer_is_left_after_closing(page: Page) -> None:
     await eventually(lambda: inspector._static_timer is not None)
     record(log)
     inspector.close()
-    await eventually(lambda: not inspector._stream.pages)
+    await eventually(lambda: not inspector._stream.joined)
     timers = [timer for timer in (inspector._timer, inspector._static_timer) if timer is not None]
     now_s = await on_loop(loop_time)
     assert all(timer.cancelled() or timer.when() <= now_s for timer in timers)

@@ -17,8 +17,7 @@ from rtnb.errors import RtnbError, WidgetError
 from rtnb.protocol import events
 from rtnb.protocol.values import AudioFormat
 from rtnb.widgets import Microphone
-from rtnb.widgets.microphone import play_frames
-from rtnb.widgets.microphone_sender import LATE_MS, QUEUE_FRAMES, STALE_MS, AudioSender
+from rtnb.widgets.microphone import LATE_MS, QUEUE_FRAMES, STALE_MS, AudioSender, play_frames
 from tests.client.peer import Peer
 from tests.client.service import Clock
 from tests.widgets.page import eventually

@@ -20,8 +20,7 @@ from rtnb.errors import RtnbError
 from rtnb.protocol.service.schema import check_session
 from rtnb.transport import TargetFacts
 from rtnb.widgets.code_export import LANGUAGES, CodeExport, code
-from rtnb.widgets.panel import SettingsPanel
-from rtnb.widgets.presets import Preset
+from rtnb.widgets.panel import Preset, SettingsPanel
 from tests.widgets.page import eventually
 
 EAGER = Preset("eager", {"instructions": "Be quick.", "audio.input.turn_detection.silence_duration_ms": 100})

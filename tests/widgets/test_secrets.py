@@ -11,15 +11,13 @@ import pytest
 
 import rtnb
 from rtnb.protocol import events
-from rtnb.protocol.values import SessionConfig
-from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
-from rtnb.widgets import EventInspector, Playground, WebRTCPeer
-from rtnb.widgets import _event_detail as detail
+from rtnb.widgets import EventInspector, Playground
+from rtnb.widgets import _events as detail
 from rtnb.widgets._settings_update import SettingStatus
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.code_export import LANGUAGES, code
-from rtnb.widgets.presets import Preset
+from rtnb.widgets.panel import Preset
 from rtnb.widgets.settings import format_status
 from tests.client.peer import Peer, failure
 from tests.widgets.page import Page, eventually
@@ -174,14 +172,3 @@ def test_the_status_of_a_setting_shows_no_credential() -> None:
     shown = {one.status: format_status(one) for one in (changed, refused)}
     assert "docs.example" in shown["changed"]
     assert leaks(shown) == []
-
-
-async def test_a_call_compares_tools_without_their_keys() -> None:
-    peer = WebRTCPeer("sim", tools=[MCP])
-    effective = SessionConfig.of(tools=mask_credentials([MCP]))
-    peer._compare(events.SessionCreated(session=effective), peer._config)
-    assert peer.notices == [], "the tools are the same"
-    peer._compare(events.SessionCreated(session=SessionConfig.of(tools=[])), peer._config)
-    assert "tools" in peer.notices[0]
-    assert leaks({"saved": saved(), "peer": repr(peer)}) == []
-    peer.close()

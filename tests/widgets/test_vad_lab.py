@@ -33,10 +33,10 @@ def lab() -> Iterator[VadLab]:
 
 def test_a_setting_is_one_number_everywhere(lab: VadLab) -> None:
     lab.threshold, lab.silence_duration_ms = 0.7, 640
-    assert (lab.view.threshold, lab.view.silence_duration_ms) == (0.7, 640)
-    lab.view.prefix_padding_ms = 100
-    assert lab.prefix_padding_ms == 100
-    assert lab.turn_detection == rtnb.ServerVad(threshold=0.7, silence_duration_ms=640, prefix_padding_ms=100)
+    assert lab.view.threshold == 0.7
+    lab.view.threshold = 0.6
+    lab.prefix_padding_ms = 100
+    assert lab.turn_detection == rtnb.ServerVad(threshold=0.6, silence_duration_ms=640, prefix_padding_ms=100)
     with pytest.raises(TraitError, match="threshold"):
         lab.threshold = 1.5
 
@@ -63,16 +63,21 @@ def test_the_table_compares_the_setting_with_the_default(lab: VadLab) -> None:
     assert lab._table.value != before
 
 
-def test_the_page_gets_every_setting_with_its_metrics(lab: VadLab) -> None:
-    columns = {one["name"]: np.frombuffer(one["values"], np.float32) for one in lab.view.grid["columns"]}
-    sweep = rtnb.sweep(TURNS, progress=False)
-    at = 5 * lab.view.grid["n_silences"] + 3
-    place = columns["threshold"][at], columns["silence_duration_ms"][at]
-    assert place == (np.float32(sweep.thresholds[5]), sweep.silences_ms[3])
-    assert columns["cut_off_rate"][at] == np.float32(sweep.grid("cut_off_rate").values[5, 3])
-    delays_ms, rates = zip(*lab.view.grid["front"], strict=True)
-    assert list(delays_ms) == sorted(delays_ms)
-    assert list(rates) == sorted(rates, reverse=True)
+def test_the_maps_are_pictures_with_a_mark_at_the_setting(lab: VadLab) -> None:
+    heat, trade_off = lab.view.maps
+    assert heat["alt"] == "Map of turns cut off, over threshold and silence duration"
+    assert all(one["src"].startswith("data:image/png;base64,") for one in (heat, trade_off))
+    before = lab.view.figures["marks"]
+    lab.threshold, lab.silence_duration_ms = 0.7, 640
+    after = lab.view.figures["marks"]
+    assert [float(one["left"][:-1]) for one in after] > [float(one["left"][:-1]) for one in before]
+    assert float(after[0]["bottom"][:-1]) > float(before[0]["bottom"][:-1])
+    assert lab.view.maps == [heat, trade_off], "only the marks move"
+    lab._metric.label = "delay, P90"
+    assert lab.view.maps[0]["alt"] == "Map of delay, P90, over threshold and silence duration"
+    assert lab.view.maps[1] == trade_off
+    lab.silence_duration_ms = 5_000
+    assert lab.view.figures["marks"] == [None, None], "it lies outside of the maps"
 
 
 def test_a_recording_is_split_into_turns_anew_on_the_page(lab: VadLab) -> None:

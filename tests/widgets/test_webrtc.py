@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import rtnb.widgets.webrtc as module
-from rtnb._loop import shared_loop
 from rtnb.client import Session, open_session
 from rtnb.errors import (
     AuthenticationError,
@@ -32,7 +31,7 @@ from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.webrtc import FAILURES, NEXT_STEPS, Call, WebRTCPeer, failure
 from tests.client.service import Clock, ScriptedTarget
 from tests.memory import memory_pair
-from tests.widgets.page import Page, pack
+from tests.widgets.page import Page, eventually, pack
 
 # --- the session over a data channel ----------------------------------------------------------------------------------
 
@@ -363,21 +362,18 @@ async def test_a_call_that_ends_leaves_the_sessions_on_its_simulator_alone() -> 
     shown.peer.close()
 
 
-async def test_a_notice_names_settings_that_the_service_ignores() -> None:
-    peer = WebRTCPeer("sim", turn_detection={"silence_duration_ms": 700})
-    asked = peer._config
-    kept = SessionConfig.of(turn_detection={"silence_duration_ms": 200, "threshold": 0.5})
-
-    def rows() -> None:
-        peer._requested.append(("", asked))
-        peer._compare(events.SessionCreated(session=kept), peer._requested.popleft()[1])
-        peer._compare(events.SessionUpdated(session=kept), asked)
-        peer._compare(events.SessionUpdated(session=asked), asked)
-
-    shared_loop().run(asyncio.to_thread(rows))
-    assert len(peer.notices) == 2
-    assert "began without these settings of the key" in peer.notices[0]
-    assert "kept its own value of: audio.input.turn_detection.silence_duration_ms. Azure" in peer.notices[1]
+async def test_a_notice_names_settings_that_the_service_does_not_take_over(talk: Talk) -> None:
+    peer = WebRTCPeer("sim")
+    peer.session = talk.session
+    asked, kept = (SessionConfig.of(turn_detection={"silence_duration_ms": ms}) for ms in (700, 200))
+    log = talk.session.log
+    log.record("sent", events.SessionUpdate(session=asked), monotonic_s=1.0, wall_time=0.0)
+    log.record("received", events.SessionUpdated(session=kept), monotonic_s=2.0, wall_time=0.0)
+    await eventually(lambda: peer.notices)
+    (notice,) = peer.notices
+    assert notice.startswith("The service ignored audio.input.turn_detection.silence_duration_ms = 700: it stays 200.")
+    assert notice.endswith("or set it when you connect.")
+    peer.session = None
     peer.close()
 
 

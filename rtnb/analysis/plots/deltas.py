@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from rtnb.errors import AudioError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
@@ -25,6 +26,19 @@ def new_axes(ax: Axes | None, *, figsize: tuple[float, float]) -> Axes:
 
         ax = plt.subplots(figsize=figsize, layout="constrained")[1]
     return ax
+
+
+def draw_png(plot: Callable[..., Axes], *arguments: Any, **options: Any) -> tuple[bytes, Axes]:
+    """Call a function of this room with a figure outside of pyplot; return the picture, a PNG, and its axes.
+
+    Pyplot belongs to the user's cells: it would show the figure below the running one.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    ax = plot(*arguments, ax=figure.subplots(), **options)
+    figure.savefig(picture := BytesIO(), dpi=144)
+    return picture.getvalue(), ax
 
 
 def plot_deltas(response: Any, *, ax: Axes | None = None) -> Any:
@@ -108,10 +122,7 @@ def plot_arrivals(response: Any, *, ax: Axes | None = None) -> Axes:
     dry = int(np.sum(starts_s[1:] > stops_s[:-1] + 1e-6))
     if dry:
         ax.plot([], [], " ", label=f"ran dry {dry} {'time' if dry == 1 else 'times'}")
-    ax.set_xlabel("time after the request (s)")
-    ax.set_ylabel("audio (s)")
-    ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    ax.set(xlabel="time after the request (s)", ylabel="audio (s)", xlim=(0, None), ylim=(0, None))
     ax.legend(loc="lower right")
     return ax
 
@@ -185,13 +196,8 @@ def _draw_arrivals(ax: Axes, deltas: Sequence[Any]) -> None:
     first_s = deltas[0].arrived_ms / 1000
     for number, (delta, stop_s) in enumerate(zip(deltas, stops_s, strict=True)):
         length_s = delta.audio_ms / 1000
-        ax.barh(
-            delta.arrived_ms / 1000 - first_s,
-            length_s,
-            left=stop_s - length_s,
-            height=max(0.03, 0.04 * stops_s[-1]),
-            color=f"C{number % _COLOURS}",
-        )
+        place = {"left": stop_s - length_s, "height": max(0.03, 0.04 * stops_s[-1])}
+        ax.barh(delta.arrived_ms / 1000 - first_s, length_s, color=f"C{number % _COLOURS}", **place)
     ax.plot([0, stops_s[-1]], [0, stops_s[-1]], color="0.5", linewidth=1, linestyle="--", label="played")
     ax.set_ylabel("arrived after\nthe first (s)")
     ax.invert_yaxis()

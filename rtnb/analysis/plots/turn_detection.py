@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtnb.analysis.gaps import CUT_OFF_TOLERANCE_MS
+from rtnb.analysis.gaps import cut_offs
 from rtnb.analysis.plots.deltas import fill_waveform, new_axes
 from rtnb.analysis.recommendation import Candidate, Recommendation
 from rtnb.analysis.recordings import Recording
@@ -126,7 +126,7 @@ def plot_sweep(
     ax = new_axes(ax, figsize=(6.5, 4))
     values = METRICS[metric].of(sweep).reshape(*sweep.cut_off.shape[:2], -1)[..., -1]
     shown, unit = (100 * values, "%") if not METRICS[metric].unit else (values, METRICS[metric].unit)
-    mesh = ax.pcolormesh(sweep.silences_ms, sweep.thresholds, shown, cmap="cividis", shading="nearest")
+    mesh = ax.pcolormesh(sweep.silences_ms, sweep.thresholds, shown, cmap="cividis", shading="nearest", rasterized=True)
     name = metric.removesuffix("_ms").removesuffix("_per_h").removesuffix("_per_min").replace("_", " ")
     ax.figure.colorbar(mesh, ax=ax, label=f"{name} ({unit})")
     if not np.isnan(shown).any() and min(shown.shape) > 1 and np.ptp(shown) > 0:
@@ -169,13 +169,14 @@ def plot_pareto(
     ax = new_axes(ax, figsize=(6.5, 4))
     cut_off, delay_ms = (sweep.grid(name).to_numpy() for name in ("cut_off_rate", "delay_p90_ms"))
     shades = np.repeat(sweep.thresholds[:, None], len(sweep.silence_frames), axis=1)
-    dots = ax.scatter(delay_ms, 100 * cut_off, c=shades, s=14, cmap="cividis", linewidths=0.3, edgecolors=_GREY)
+    dots = ax.scatter(
+        delay_ms, 100 * cut_off, c=shades, s=14, cmap="cividis", linewidths=0.3, edgecolors=_GREY, rasterized=True
+    )
     ax.figure.colorbar(dots, ax=ax, label="threshold")
     if recommendation is not None:
         front = recommendation.front
-        ax.plot(
-            [c.delay_p90_ms for c in front], [100 * c.cut_off for c in front], color=_GREY, linewidth=1, label="front"
-        )
+        delays_ms, percent = [c.delay_p90_ms for c in front], [100 * c.cut_off for c in front]
+        ax.plot(delays_ms, percent, color=_GREY, linewidth=1, label="front")
         ax.axhline(100 * recommendation.budget.max_cut_off, color=_RED, linewidth=1, linestyle="--", label="budget")
         _draw_candidate(ax, recommendation.default, "default")
         if recommendation.choice is not None:
@@ -207,12 +208,7 @@ def _draw_segments(ax: Axes, segments: Sequence[Segment], recording: Recording, 
     ends = [one.audio_end_ms or recording.duration_ms for one in segments]
     spans = [(float(one.audio_start_ms), float(end)) for one, end in zip(segments, ends, strict=True)]
     _bars(ax, spans, at=at, color=_ORANGE, label="item taken")
-    cuts = [
-        end / 1000
-        for end in (one.audio_end_ms for one in segments)
-        if end is not None
-        and any(turn.start_ms <= end < turn.end_ms - CUT_OFF_TOLERANCE_MS for turn in recording.turns)
-    ]
+    cuts = [stop_ms / 1000 for early in cut_offs(recording.turns, segments) for stop_ms in early]
     if cuts:
         style: dict[str, Any] = {"color": _RED, "markeredgecolor": "black", "markersize": 9, "zorder": 5}
         ax.plot(cuts, [at] * len(cuts), "X", label="cut off", **style)

@@ -46,7 +46,7 @@ class Echo(StreamWidget):
         super().__init__()
         self.received, self.changes = [], []
         self.upload = Upload()
-        self.open_stream(self.answer).on_page(self.page)
+        self.open_stream(self.answer).on_page = self.page
 
     def page(self, page_id, change):
         self.changes.append(change)

@@ -30,7 +30,7 @@ threading.Thread(target=count).start()
 """
     + BUSY
 )
-STATUS = "print(tuple(shared_channel().status), echo._stream.pages, echo.changes, len(echo.received))"
+STATUS = "print(tuple(shared_channel().status), len(echo._stream.joined), echo.changes, len(echo.received))"
 MESSAGES = "import os; os.environ['RTNB_CHANNEL'] = 'messages'\n"
 
 

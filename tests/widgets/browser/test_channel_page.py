@@ -14,9 +14,8 @@ from rtnb.widgets import _upload
 from rtnb.widgets import channel as channels
 from rtnb.widgets._base import bundle
 from rtnb.widgets._frames import now_ms, pack, unpack
-from rtnb.widgets._socket import SWITCH
 from rtnb.widgets._upload import Upload
-from rtnb.widgets.channel import Channel
+from rtnb.widgets.channel import SWITCH, Channel
 from tests.widgets.browser.bridge import Tab, tabs_of
 from tests.widgets.page import eventually
 
@@ -96,7 +95,7 @@ async def test_messages_and_requests_travel_both_ways(tabs: Any, kind: str, monk
         return {"twice": 2 * header.get("i", 0)}, [b"1", b"123"]
 
     stream = channel.open_stream("chat", answer)
-    stream.on_page(lambda page_id, change: stream.publish("state", {"change": change}, [b"12345"], to=page_id))
+    stream.on_page = lambda page_id, change: stream.publish("state", {"change": change}, [b"12345"], to=page_id)
     tab = await opened()
     await tab.run(LISTEN)
     assert await tab.run("stream.send('up', { i: 1 }, [new Float32Array(3), new ArrayBuffer(2)])"), (
@@ -110,7 +109,8 @@ async def test_messages_and_requests_travel_both_ways(tabs: Any, kind: str, monk
     }"""
     assert await tab.run(ask) == [42, 1, 3]
     assert received == [("up", {"i": 1}, [12, 2]), ("ask", {"i": 21}, [3])]
-    stream.publish_batch("rows", [({"i": i}, [bytes(i)]) for i in range(3)])
+    for i in range(3):
+        stream.publish("rows", {"i": i}, [bytes(i)])
     await tab.until("heard.length === 4")
     assert (await tab.run("heard"))[1:] == [["rows", {"i": i}, [i]] for i in range(3)]
     assert channel.status == (kind, 1)
@@ -164,14 +164,14 @@ async def test_a_lost_widget_message_brings_a_new_snapshot(tabs: Any) -> None:
     lost: list[int] = []
 
     def lossy(content: dict[str, Any]) -> bool:
-        if stream.pages and channel.sent == 5 and not lost:
+        if stream.joined and channel.sent == 5 and not lost:
             lost.append(content["number"])
             return False
         return True
 
     stream = channel.open_stream("chat", lambda *_: None)
     channel.sent = 0
-    stream.on_page(lambda page_id, _: stream.publish("snapshot", {"i": channel.sent}, to=page_id))
+    stream.on_page = lambda page_id, _: stream.publish("snapshot", {"i": channel.sent}, to=page_id)
     tab = await listening(opened, "messages", pass_on=lossy)
     await tab.until("heard.length === 1")
     for i in range(1, 11):
@@ -245,7 +245,7 @@ async def test_a_broken_socket_is_replaced_and_requests_fail_at_once(tabs: Any) 
         return {}
 
     stream = channel.open_stream("chat", answer)
-    stream.on_page(lambda page_id, _: stream.publish("snapshot", {}, to=page_id))
+    stream.on_page = lambda page_id, _: stream.publish("snapshot", {}, to=page_id)
     tab = await opened()
     await tab.run(COUNT_SOCKETS)
     await tab.run(LISTEN)
@@ -334,7 +334,7 @@ async def test_a_page_that_falls_behind_gets_a_new_snapshot(tabs: Any, monkeypat
         await asyncio.sleep(60)
 
     stream = channel.open_stream("chat", never)
-    stream.on_page(lambda page_id, _: stream.publish("snapshot", {}, to=page_id))
+    stream.on_page = lambda page_id, _: stream.publish("snapshot", {}, to=page_id)
     tab = await listening(opened, "direct")
     await tab.until("heard.length === 1")
     failed = asyncio.create_task(tab.run("stream.request('ask', {}, { timeout_ms: 60000 }).catch(e => e.message)"))
@@ -445,7 +445,7 @@ async def test_two_tabs_both_receive_and_one_is_active(tabs: Any) -> None:
         )
         await tab.run(LISTEN)
         await tab.until("channel.kind === 'direct'")
-    await eventually(lambda: stream.pages == 2)
+    await eventually(lambda: len(stream.joined) == 2)
     stream.publish("n", {"i": 1})
     for tab in (one, two):
         await tab.until("heard.length === 1")
@@ -456,7 +456,7 @@ async def test_two_tabs_both_receive_and_one_is_active(tabs: Any) -> None:
     await two.page.close()
     await one.until("channel.isActivePage()")
     assert await one.run("was") == [True, False, True]
-    assert stream.pages == 1
+    assert len(stream.joined) == 1
 
 
 async def test_the_badge_shows_the_connection(tabs: Any) -> None:
@@ -476,7 +476,7 @@ async def test_the_badge_shows_the_connection(tabs: Any) -> None:
 async def test_each_view_of_a_widget_gets_a_snapshot(tabs: Any) -> None:
     channel, opened = tabs
     stream = channel.open_stream("chat", lambda *_: None)
-    stream.on_page(lambda page_id, change: stream.publish("state", {"change": change}, to=page_id))
+    stream.on_page = lambda page_id, change: stream.publish("state", {"change": change}, to=page_id)
     tab = await listening(opened, "direct")
     await tab.until("heard.length === 1")
     await tab.run("window.second = []; channel.openStream('chat', kind => second.push(kind), abort.signal)")
@@ -485,7 +485,7 @@ async def test_each_view_of_a_widget_gets_a_snapshot(tabs: Any) -> None:
     stream.publish("n", {})
     await tab.until("second.at(-1) === 'n'")
     assert [kind for kind, *_ in await tab.run("heard")] == ["state", "state"], "its own and the second view's"
-    assert stream.pages == 1
+    assert len(stream.joined) == 1
 
 
 @pytest.mark.parametrize("kind", ["direct", "messages"])
@@ -529,7 +529,7 @@ async def test_the_mistake_of_one_widget_stops_no_other(tabs: Any) -> None:
     tab.page.on("pageerror", lambda error: errors.append(str(error)))
     await tab.run("channel.openStream('chat', () => { throw new Error('mine'); }, abort.signal)")
     await tab.run(LISTEN)
-    await eventually(lambda: stream.pages)
+    await eventually(lambda: stream.joined)
     stream.publish("n", {})
     await tab.until("heard.length === 1")
     assert any("mine" in text for text in errors)

@@ -25,6 +25,12 @@ window.AudioContext = class extends Context {
 """
 
 
+REFUSED = {
+    "state": "refused",
+    "problem": "No sound: the security policy of this page does not allow an audio worklet.",
+}
+
+
 def sounded(left: np.ndarray) -> np.ndarray:
     """Return the sound without the gaps in it: no sample of `marked` is zero."""
     return left[left != 0]
@@ -45,13 +51,13 @@ async def test_a_policy_that_refuses_the_worklet_is_said(browser: Any) -> None:
     await page.locator(".rtnb-speaker[data-state=refused]").wait_for()
     status = page.get_by_role("status")
     assert await status.text_content() == "No sound: the security policy of this page does not allow an audio worklet."
-    assert ["state", {"state": "refused"}] in await page.evaluate("sent")
+    assert ["state", REFUSED] in await page.evaluate("sent")
     await page.evaluate("say('audio', { item: 'a' }, [new ArrayBuffer(480)])")
     await page.mouse.click(5, 5)  # resumes the context, which changes nothing
     await page.wait_for_function("context.state === 'running'")
     await page.evaluate("new Promise(requestAnimationFrame)")
     assert await page.locator(".rtnb-speaker").get_attribute("data-state") == "refused"
-    assert await page.evaluate("sent.filter(([kind]) => kind === 'state').at(-1)") == ["state", {"state": "refused"}]
+    assert await page.evaluate("sent.filter(([kind]) => kind === 'state').at(-1)") == ["state", REFUSED]
     assert not page.failures
 
 
@@ -84,7 +90,7 @@ async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(browser: 
     await page.evaluate("unrender()")
     assert not await page.evaluate("listening()")
     assert await page.evaluate("model.handlers.size") == 0
-    assert (await page.evaluate("sent"))[-1] == ["state", {"state": "no page"}]
+    assert (await page.evaluate("sent"))[-1] == ["state", {"state": "no page", "problem": ""}]
 
 
 async def test_what_the_status_says(browser: Any) -> None:

@@ -1,27 +1,36 @@
-"""Compact rows of the events in a log, as the page of the inspector gets them; the rest is read on request.
+"""Events of a log for the page of the inspector: compact rows, and the details of one event on request.
 
-A row is a JSON array: flags (1 received, 2 trouble, 4 a piece to fold), time since the first event (0.1 ms), type, size
-(bytes on the wire), audio (bytes), its duration (0.1 ms), ids of item, response and call ("" for none), content index
-+ 1, the number of the client event that caused an error (else -1), and a short text.
+The details are its JSON, its audio as PCM16, its meaning, and the check before sending. A row is a JSON array: flags
+(1 received, 2 trouble, 4 a piece to fold), time since the first event (0.1 ms), type, size (bytes on the wire), audio
+(bytes), its duration (0.1 ms), ids of item, response and call ("" for none), content index + 1, the number of the
+client event that caused an error (else -1), and a short text.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from rtnb.audio import RATE_HZ, codec, encode_pcm16, resample
 from rtnb.client.log import EventLog, LogRow, summary
-from rtnb.protocol import events
-from rtnb.protocol.events import CLIENT_EVENTS, Event, UnknownEvent
-from rtnb.protocol.values import PCM16, AudioFormat, SessionConfig, Value
-from rtnb.redaction import mask_known
+from rtnb.errors import AudioError, LocalProtocolError, RemoteProtocolError
+from rtnb.protocol import events, wire
+from rtnb.protocol.events import CLIENT_EVENTS, SERVER_EVENTS, Event, UnknownEvent
+from rtnb.protocol.service.refusals import check_state
+from rtnb.protocol.service.schema import check_event
+from rtnb.protocol.state import State
+from rtnb.protocol.values import PCM16, AudioFormat, Dialect, Value
+from rtnb.redaction import mask_known, redact
 
 RECEIVED, TROUBLE, PIECE = 1, 2, 4
 KEPT: Final = 200_000
 """Most rows that the kernel keeps (about 50 MB), and the page (about 30 MB); older ones are only counted. Chosen."""
 
 _REMEMBERED: Final = 10_000  # ids that later events may refer to; chosen
-_TROUBLE_LENGTH = 160  # characters of an error in its row; chosen
+_SUMMARY_LENGTH = 160  # characters of a summary in its row; chosen
 _PIECE_LENGTH = 60  # and of a piece of text; chosen
 _WORD_LENGTH = 200  # and of a type or id; chosen
 _ORDER = (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x61C)
@@ -211,28 +220,148 @@ def _is_trouble(event: Event) -> bool:
 
 
 def _short(event: Event) -> str:
-    """Return the summary that the row of an event shows."""
+    """Return the summary that the row of an event shows: of an event without words, what stands in its JSON."""
     error = getattr(event, "error", None)
     if isinstance(event, events.ResponseDone):
         error = event.response.status_details and event.response.status_details.error
     if error:
-        text = " ".join(f"{error.code or error.type or 'error'}: {error.message or ''}".split())[:_TROUBLE_LENGTH]
+        text = " ".join(f"{error.code or error.type or 'error'}: {error.message or ''}".split())
     elif isinstance(event, UnknownEvent) and not event.problem and event.type in CLIENT_EVENTS:
         text = "sent as it was typed"
+    elif not (text := summary(event)):
+        fields = json.loads(wire.encode(event)).items()
+        text = ", ".join(f"{name}: {json.dumps(value)}" for name, value in fields if name not in ("type", "event_id"))
+    return _harmless(text[:_SUMMARY_LENGTH])
+
+
+SHOWN_LENGTH: Final = 2_000
+"""Longest part of one text that is shown, characters; copy and export give all of it. Chosen."""
+SHOWN_JSON: Final = 100_000
+"""Longest JSON that is shown, characters; chosen."""
+PLAYED_MS: Final = 60_000
+"""Longest audio that is played from one run of pieces; chosen."""
+
+
+def detail(rows: EventRows, first: int, last: int) -> dict[str, Any]:
+    """Return the content of the pane: the JSON of an event, or audio and text of a folded run, joined."""
+    row = rows.row(first)
+    if last > first:
+        events = [rows.row(index).event for index in rows.run(first, last)]
+        text = "".join(delta for event in events if isinstance(delta := getattr(event, "delta", ""), str))
+        size = sum(len(leaf) for event in events for _, leaf in _leaves(event) if isinstance(leaf, bytes))
+        parts: list[Any] = [_audio(None, size, rows.format_of(first))] if size else []
+        parts.append(text[:SHOWN_LENGTH].translate(REPLACED))
     else:
-        text = summary(event) or _settings(event)
-    return _harmless(text)
+        parts = _parts(row.event, rows.format_of(first))
+    return {"meaning": _meaning(row.event, row.direction), "parts": parts}
 
 
-def _settings(event: Event) -> str:
-    """Return the names of the settings an event carries, or the id of its item."""
-    if isinstance(event, events.RateLimitsUpdated):
-        return ", ".join(f"{limit.name}: {limit.remaining} of {limit.limit} left" for limit in event.rate_limits)
-    config = getattr(event, "session", None) or (isinstance(event, events.ResponseCreate) and event.response)
-    if isinstance(config, Value):
-        facts = [config.model, config.voice] if isinstance(config, SessionConfig) else []
-        unsaid = ("type", "id", "object", "model", "extra", "expires_at")
-        given = [name for name, value in vars(config).items() if value and name not in unsaid]
-        return ", ".join([*(fact for fact in facts if isinstance(fact, str)), *given])
-    item_id = None if hasattr(event, "response_id") else getattr(event, "item_id", None)
-    return item_id if isinstance(item_id, str) else ""
+def whole_text(rows: EventRows, index: int) -> str:
+    """Return an event as complete JSON, for the clipboard."""
+    return json.dumps(json.loads(wire.encode(rows.row(index).event)), indent=2, ensure_ascii=False)
+
+
+def contains(event: Event, needle: str) -> bool:
+    """Return whether a text of an event contains `needle`, which is in lower case."""
+    return any(isinstance(leaf, str) and needle in leaf.lower() for _, leaf in _leaves(event))
+
+
+def _meaning(event: Event, direction: str) -> str:
+    """Return the sentence that documents an event's class, or what is wrong with the event."""
+    if isinstance(event, UnknownEvent) and event.problem:
+        return redact(event.problem)[:SHOWN_LENGTH].translate(REPLACED)
+    cls = (CLIENT_EVENTS if direction == "sent" else SERVER_EVENTS).get(event.type)  # also of an event typed by hand
+    return " ".join(((cls and cls.__doc__) or "This version does not know this event; it is kept unchanged.").split())
+
+
+# --- JSON without audio -----------------------------------------------------------------------------------------------
+
+
+def _leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str | bytes]]:
+    """Yield every text and every audio in an event, or in its JSON, with its path."""
+    if isinstance(value, str | bytes):
+        yield path, value
+    elif isinstance(value, Value):
+        for name in vars(value):  # audio is decoded by reading the attribute
+            yield from _leaves(getattr(value, name), path if name in ("extra", "payload") else (*path, name))
+    elif isinstance(value, Mapping | tuple | list):
+        for key, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(entry, (*path, key))
+
+
+def _parts(event: Event, form: AudioFormat) -> list[str | dict[str, Any]]:
+    """Return the JSON of an event as text, with long texts cut and an object wherever it holds audio."""
+    try:
+        message = json.loads(wire.encode(event))
+    except LocalProtocolError as error:
+        return [str(error)]
+    for path, text in list(_leaves(message)):
+        if len(text) > SHOWN_LENGTH:
+            _put(message, path, f"{text[:SHOWN_LENGTH]!s} … ({len(text):,} characters, all of them with Copy)")
+    mark, audio = secrets.token_hex(8), [(path, leaf) for path, leaf in _leaves(event) if isinstance(leaf, bytes)]
+    for number, (path, _) in enumerate(audio):
+        _put(message, path, f"{mark}{number}")
+    text = json.dumps(message, indent=2, ensure_ascii=False).translate(ESCAPED)[:SHOWN_JSON]
+    parts: list[Any] = re.split(f'"{mark}(\\d+)"', text)  # text, number of an audio, text …
+    for place in range(1, len(parts), 2):
+        number = int(parts[place])
+        parts[place] = _audio(number, len(audio[number][1]), form)
+    return parts
+
+
+def _audio(number: int | None, size: int, form: AudioFormat) -> dict[str, Any]:
+    return {"number": number, "bytes": size, "ms": size / form.bytes_per_ms}
+
+
+def _put(message: Any, path: tuple[str | int, ...], value: str) -> None:
+    for step in path[:-1]:
+        message = message[step]
+    message[path[-1]] = value
+
+
+def sound(rows: EventRows, first: int, last: int, *, number: int | None = None) -> bytes:
+    """Return the audio of an event (its `number`-th piece; None for all) or of a folded run, as PCM16 at 24 kHz.
+
+    Raises
+    ------
+    AudioError
+        There is none, or its format has no decoder.
+    """
+    form = rows.format_of(first)
+    many = rows.run(first, last) if last > first else [first]
+    found = [leaf for index in many for _, leaf in _leaves(rows.row(index).event) if isinstance(leaf, bytes)]
+    pcm = b"".join(found if number is None else found[number : number + 1])[: PLAYED_MS * form.bytes_per_ms]
+    if not pcm:
+        raise AudioError("this event carries no audio")
+    decoder = codec(form.type)
+    samples = decoder.decode(pcm[: len(pcm) - len(pcm) % decoder.bytes_per_sample])
+    return encode_pcm16(resample(samples, from_rate_hz=form.rate_hz, to_rate_hz=RATE_HZ))
+
+
+# --- sending ----------------------------------------------------------------------------------------------------------
+
+
+def check(text: str, *, dialect: Dialect, state: State | None) -> tuple[dict[str, Any] | None, str]:
+    """Parse the JSON text of an event; return it and the reason why a service would refuse it ("" if it would not).
+
+    The event is None where it cannot be sent at all.
+    """
+    try:
+        message = wire.parse(text)
+    except RemoteProtocolError as error:
+        return None, f"This is {error}." if str(error).startswith("not JSON") else f"{error}."
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        return None, 'An event needs a "type", for example {"type": "response.create"}.'
+    if kind in SERVER_EVENTS:
+        return message, f"{kind} is a server event; a client does not send it."
+    refusal = check_event(message, dialect=dialect)
+    if refusal is None:
+        event = wire.decode(message, dialect=dialect, registry=CLIENT_EVENTS)
+        if isinstance(event, UnknownEvent):
+            return message, event.problem or f"{kind} is no client event."
+        refusal = check_state(state, event, dialect=dialect) if state is not None else None
+    if refusal is None:
+        return message, ""
+    about = f" ({refusal.code})" if refusal.code else ""
+    return message, f"The service would refuse this event{about}: {refusal.message}"
