@@ -370,12 +370,12 @@ URL.createObjectURL = (blob) => {
   const late = `
     import widget from "${url}";
     const made = typeof widget === "function" ? await widget() : widget;
-    const shown = new Promise((done) => setTimeout(done, 5000));
+    const shown = new Promise((done) => setTimeout(done, 1500));
     export default { ...made, render: async (props) => (await shown, made.render(props)) };`;
   return plain(new Blob([late], { type: blob.type }));
 };
 """
-"""Each widget is rendered 5 s after its module was loaded: the kernel is idle long before."""
+"""Each widget is rendered 1.5 s after its module was loaded: the kernel is idle long before."""
 
 
 class SlowBrowser:
