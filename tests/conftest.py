@@ -1,7 +1,5 @@
 """Fixtures for all tests: speech, Chromium, JupyterLab, and the check that nothing is left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import os

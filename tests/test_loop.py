@@ -1,7 +1,5 @@
 """The background loop, calls between loops, and the globals of the interpreter."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import contextvars

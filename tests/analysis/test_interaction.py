@@ -1,7 +1,5 @@
 """Interaction metrics: a hand-made tick log, published tick logs, and the same conversations as audio tracks."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -9,8 +9,6 @@ For comparison, figures measured with Silero's own package before this was writt
 / 704 / 992 ms: pauses cut 62 / 26 / 13 / 6 %, delay P50 331 / 651 / 843 / 1131 ms.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

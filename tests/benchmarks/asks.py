@@ -4,8 +4,6 @@ One session asks the simulator (latency ``fast``, voice ``babble``) the same que
 another process, so that each side's CPU can be separated. The first 100 asks are the floor of the last 100.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

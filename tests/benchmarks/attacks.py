@@ -10,8 +10,6 @@ is answered in real time; its lateness is measured as in :mod:`tests.benchmarks.
 it shows how busy the machine is.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64

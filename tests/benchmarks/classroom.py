@@ -7,8 +7,6 @@ Meanwhile an intruder tries wrong keys, one student tries a session too many, an
 second. First, as the floor, a single student does the same alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -9,8 +9,6 @@ A turn has a longest pause, exponential around its speaker's own mean; turns of 
 each other. Each threshold measures the pause with its own noise, so the best of many settings is also the luckiest.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ calling task), and one audio delta, from the transport's `receive` until the sub
 task that reads). Comprehensions are not counted; everything else is, lambdas and properties too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

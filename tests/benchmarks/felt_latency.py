@@ -11,8 +11,6 @@ plays. Beside it, in the same page and at the same time, the floor: two RTCPeerC
 round in the page.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -5,8 +5,6 @@ is left is the sockets, the voice and our own work). The peer is a bare `websock
 events to the same simulator. Both hold one session each and take turns, so that a busy machine disturbs both alike.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

@@ -8,8 +8,6 @@ notebook was there, and when it held the first spoken answer; packages come from
 that takes is that of the connection.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -3,8 +3,6 @@
 The peers are a module of the standard library (`json`) and the stock client (`openai`).
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

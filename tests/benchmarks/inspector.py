@@ -12,8 +12,6 @@ of the longest task on the page's thread, and (floor) both figures of the same p
 burst for nobody. Run it on a quiet machine: Chromium without a graphics card paints in software.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

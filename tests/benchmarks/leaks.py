@@ -6,8 +6,6 @@ loop, widgets, open files and sockets, resident memory) and page (listeners, nod
 WebSockets) after the first one and after the last one, and the difference for each.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -10,8 +10,6 @@ Each part runs in two fresh processes: one for the resident size, one for the me
 a garbage collection, with the session still open.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64

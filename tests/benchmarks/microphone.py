@@ -13,8 +13,6 @@ Then, in the same run, the CPU that Chromium needs to capture and send by either
 with one widget message per 20 ms. With 0 seconds only the latencies are measured.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

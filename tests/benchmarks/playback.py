@@ -6,8 +6,6 @@ stalls 300 ms every second, and with a cell that blocks the kernel; then flush, 
 first sample, beside the floor of a bare round trip on the same channel. All times end when the page's report is back.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -4,8 +4,6 @@ In a real JupyterLab, from the key that runs its cell (a simulator included) to 
 median of ten notebooks. Beside it the floor: the same for a cell that shows a slider of ipywidgets. Bound: 2 s.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -7,8 +7,6 @@ the table shows medians. Both clients leave audio as base64 text until it is rea
 read the bytes of every delta.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64

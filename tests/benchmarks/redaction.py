@@ -4,8 +4,6 @@ Each text as it is, and with two keys that are searched for; the best of 7 runs.
 expression that finds nothing. Bound: 20 ms for each text.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import random

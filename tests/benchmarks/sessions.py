@@ -12,8 +12,6 @@ of its deltas, laid so that its most punctual delta is on time; all others are s
 clients' share is in it.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64

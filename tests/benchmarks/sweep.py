@@ -12,8 +12,6 @@ Silero's whole-sequence model, which the wheel silero-vad has (install it with -
 file); the comparison is left out, and said to be, where one of the two is missing.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import sys

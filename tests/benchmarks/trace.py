@@ -6,8 +6,6 @@ with its transcript, and 16-bit PCM on both sides is written, then opened in a f
 shows: the player's turns and events, and both waveforms. The floor is reading the bytes of the file.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

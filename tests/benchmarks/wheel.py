@@ -6,8 +6,6 @@ text in – audio out, and ``rtnb lab --no-browser``, which must answer 200 on a
 JSON line; exit code 1 where anything failed.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

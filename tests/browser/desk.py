@@ -1,7 +1,5 @@
 """One page of JupyterLab for many tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every request ends: errors without an id, lost, late, repeated and malformed replies, cancelled calls."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Memory has bounds: the log and its readers stay inside a limit, and a session that was dropped is collected."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

@@ -1,7 +1,5 @@
 """Opening a session: refusals at once, settings checked first, nothing forgotten, shared simulators."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from typing import Any

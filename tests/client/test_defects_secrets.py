@@ -1,7 +1,5 @@
 """Secrets are hidden where something is shown or written, and nowhere else; what cannot be shown is replaced."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import gc

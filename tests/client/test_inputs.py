@@ -1,7 +1,5 @@
 """Images, transcription sessions and MCP tools."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

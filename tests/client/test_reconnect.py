@@ -1,7 +1,5 @@
 """A session with reconnect=True goes on after its connection ends."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import Any

@@ -1,7 +1,5 @@
 """Edges that a review found: connections that end twice, tools that end the session, events that arrive twice."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import sys

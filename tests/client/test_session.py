@@ -1,7 +1,5 @@
 """Opening, asking, updating, iterating, closing."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

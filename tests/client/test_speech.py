@@ -1,7 +1,5 @@
 """Saying something aloud: any audio in, the session's format out, paced, answered."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Refusals of a service: code, parameter and wording as the service's own, and no change of the state."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any

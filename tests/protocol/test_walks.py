@@ -1,7 +1,5 @@
 """Law 2: after every exchange the client's state equals the service's, in any legal order of events."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from typing import Any

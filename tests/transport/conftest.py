@@ -1,7 +1,5 @@
 """Peers on loopback: small servers of the libraries themselves, none of them our own code."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime
 import ipaddress

@@ -1,7 +1,5 @@
 """Real sockets on loopback: messages, ends, and the explanation of each failure."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import ssl

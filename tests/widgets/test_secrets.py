@@ -1,7 +1,5 @@
 """A credential at every place where one can live reaches no trait, no page, no export and no copied text."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`SessionView` and `SessionFeed`: rows and the end of a session are pushed, and nothing stays behind."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Iterator, Sequence

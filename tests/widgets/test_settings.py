@@ -1,7 +1,5 @@
 """Knobs without a page: the updates they send, the values they show, and the status of each setting."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,5 @@
 """`Speaker` without a page: the audio it hands over, and the reports to the session."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

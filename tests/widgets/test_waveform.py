@@ -1,7 +1,5 @@
 """`Waveform`: what it selects, and what it sends to a page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

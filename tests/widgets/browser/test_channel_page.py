@@ -1,7 +1,5 @@
 """`channel.js` in Chromium against `Channel` in this process: delivery, loss, reconnections, bounds, uploads, tabs."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -1,7 +1,5 @@
 """The inspector in a real JupyterLab: what a person clicks, types and sees, and what Python says of it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Awaitable, Callable

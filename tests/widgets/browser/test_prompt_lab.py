@@ -1,7 +1,5 @@
 """The prompt lab in a real JupyterLab: change a prompt, run, hear a run, vote, export; both themes, axe-core."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`vad_view.js` on a bare page: the maps and the recording by keyboard, clips, and a layout that stays."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

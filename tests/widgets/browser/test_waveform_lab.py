@@ -1,7 +1,5 @@
 """`Speaker`, `Waveform` and `Transcript` together in a real JupyterLab: both themes, wide and narrow, reloaded."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
