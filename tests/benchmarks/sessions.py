@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions, a table and one JSON line
+    python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions
     python -m tests.benchmarks.sessions 100 --repeat 5
 
 Every session is duplex and in real time: a client appends 100 ms of audio 10 times a second without pause (babbled
@@ -22,21 +22,19 @@ import os
 import random
 import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 
 from rtnb.audio import babble, encode_pcm16
+from tests.benchmarks.stage import cpu_s, memory_mb, print_row, simulate
 
 TURN_S = 14.0  # a user speaks that often; a reply takes about 8 s
 WARM_UP_S = 5.0  # the first second of everything is left out
 N_PROCESSES = 2
+LATENCY = "real_time,jitter_ms=0,answer_ms=0,response_created_ms=0,first_delta_ms=100"
 _DELTA = '{"type":"response.output_audio.delta"'
 _RESPONSE = re.compile(r'"response_id":"([^"]+)"')
 
@@ -152,37 +150,14 @@ def _crowd(job: tuple[dict[str, str], int, float, int, int]) -> dict[str, Any]:
     return outcome | {"cpu_s": time.process_time() - before}
 
 
-@contextlib.contextmanager
-def simulator(voice: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """``rtnb simulate`` in a process of its own; its id and its line."""
-    command = [sys.executable, "-m", "rtnb", "simulate", "--json", "--port", "0", "--voice", voice]
-    latency = "real_time,jitter_ms=0,answer_ms=0,response_created_ms=0,first_delta_ms=100"
-    process = subprocess.Popen([*command, "--latency", latency], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.pid, json.loads(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time a process has used (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mb(pid: int) -> float:
-    """Memory a process holds (Linux)."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) / 1024 if found else float("nan")
-
-
 def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, seed: int) -> dict[str, float]:
     """One run."""
     n_crowds = min(N_PROCESSES, n_sessions)
     parts = [n_sessions // n_crowds + (i < n_sessions % n_crowds) for i in range(n_crowds)]
-    with simulator(voice) as (pid, line), multiprocessing.get_context("spawn").Pool(n_crowds) as pool:
+    with (
+        simulate("--voice", voice, "--latency", LATENCY) as (pid, line),
+        multiprocessing.get_context("spawn").Pool(n_crowds) as pool,
+    ):
         jobs = [(line, part, seconds, chunk_ms, 1000 * seed + i) for i, part in enumerate(parts)]
         running = pool.map_async(_crowd, jobs)
         time.sleep(WARM_UP_S + 1)
@@ -216,7 +191,6 @@ def main() -> None:
     parser.add_argument("--chunk-ms", type=int, default=100, help="audio in one append (documented advice: 100)")
     parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
     options = parser.parse_args()
-    rows = []
     for n_sessions in options.sessions:
         runs = [
             measure(n_sessions, seconds=options.seconds, chunk_ms=options.chunk_ms, voice=options.voice, seed=i)
@@ -224,14 +198,9 @@ def main() -> None:
         ]
         row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
         row["late_p99_runs_ms"] = [run["late_p99_ms"] for run in runs]  # type: ignore[assignment]
-        if not rows:
-            print(*(f"{name:>{max(10, len(name))}}" for name in row), sep="  ")
-        print(*(f"{value!s:>{max(10, len(name))}}" for name, value in row.items()), sep="  ", flush=True)
-        rows.append(row)
-    limit = next((row for row in rows if row["sessions"] == 100), None)
-    print(json.dumps({"benchmark": "sessions", "chunk_ms": options.chunk_ms, "floor_late_p99_ms": 30, "rows": rows}))
-    if limit is not None:
-        print(f"100 sessions: p99 {limit['late_p99_ms']} ms late (at most 30 wanted)")
+        print_row(row, head=n_sessions == options.sessions[0])
+        if n_sessions == 100:
+            print(f"100 sessions: p99 {row['late_p99_ms']} ms late (at most 30 wanted)")
 
 
 if __name__ == "__main__":
