@@ -42,13 +42,7 @@ def _file(kind: str) -> bytes:
 def test_an_image_reaches_the_service_as_it_is(form: str, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(_file("PNG"))
-    image = {
-        "uint8": PIXELS,
-        "float": PIXELS / 255,
-        "bytes": _file("PNG"),
-        "path": path,
-        "jpeg": _file("JPEG"),
-    }[form]
+    image = {"uint8": PIXELS, "float": PIXELS / 255, "bytes": _file("PNG"), "path": path, "jpeg": _file("JPEG")}[form]
 
     async def test(peer: Peer, session: rtnb.Session) -> None:
         item = await session.say_image(image, detail="low")
