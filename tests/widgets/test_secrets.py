@@ -121,7 +121,6 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
         assert leaks(shown) == []
         playground.disconnect()
         await eventually(lambda: session.closed)  # `close` would block the loop that the peer runs on
-        playground.close()
 
 
 def test_a_list_of_events_shows_no_credential() -> None:
@@ -129,7 +128,6 @@ def test_a_list_of_events_shows_no_credential() -> None:
     inspector._rows.read(10)
     header, buffers = inspector._rows.pack(0, 1)
     assert leaks({"table": json.dumps(inspector._static()), "rows": f"{header} {buffers}", "saved": saved()}) == []
-    inspector.close()
 
 
 def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
@@ -140,7 +138,6 @@ def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
     shown = detail.detail(inspector._rows, 0, 0)
     assert shown["meaning"] == "not read: Bearer ****"
     assert leaks({"pane": json.dumps(shown), "table": json.dumps(inspector._static())}) == []
-    inspector.close()
 
 
 def test_a_preset_with_tools_is_kept_compared_and_shared_without_their_keys(tmp_path: Path) -> None:
@@ -182,4 +179,3 @@ async def test_a_call_compares_tools_without_their_keys() -> None:
     peer._compare(events.SessionCreated(session=SessionConfig.of(tools=[])), peer._config)
     assert "tools" in peer.notices[0]
     assert leaks({"saved": saved(), "peer": repr(peer)}) == []
-    peer.close()
