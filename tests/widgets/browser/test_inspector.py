@@ -344,7 +344,7 @@ inspector = inspect(list(log))'''
 async def test_it_looks_right(inspected: Opened, theme: str) -> None:
     name = f"looks-{theme[11:].lower()}.ipynb"
     refused = "await session.send_raw({'type': 'input_audio_buffer.commit'})"
-    notebook = await inspected(name, TALK, refused, "inspect(session)", theme=theme)
+    notebook = await inspected(name, TALK, refused, "inspect(session)", theme=theme, keep=True)
     page = notebook.page
     too_wide = """selector => [...document.querySelectorAll(selector)]
         .filter(node => node.scrollWidth > node.clientWidth + 1).map(node => node.textContent)"""

@@ -161,7 +161,7 @@ async def test_a_trace_in_a_cell_is_a_player(open_notebook: Any, talk: Path) -> 
     await player.get_by_label("Findings").get_by_text("none").wait_for()
     await heard(notebook.page, player.get_by_role("button", name="Play"), until=BOTH)
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
-        await notebook.page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
+        await notebook.set_theme(theme)
         pixels = await player.locator("canvas").evaluate("""(canvas) =>
             new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, 120).data.buffer)).size""")
         assert pixels > 3, "the waveform of the user is drawn"
