@@ -1,5 +1,7 @@
 """Checks of exercises, and the trace of each trouble in its log."""
 
+from __future__ import annotations
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest

@@ -1,5 +1,7 @@
 """The documentation builds without a network and without a warning; its links are whole, and no name is missing."""
 
+from __future__ import annotations
+
 import re
 import subprocess
 import sys

@@ -4,6 +4,8 @@ That every notebook runs is tested by nbval. As shipped, the check of an exercis
 played once more, on its own: as shipped, and with the solution in place of the exercise.
 """
 
+from __future__ import annotations
+
 import ast
 import inspect
 import itertools
