@@ -1,5 +1,7 @@
 """The playground in a real JupyterLab: one cell, what a person does with it, and what Python says of it."""
 
+from __future__ import annotations
+
 import base64
 import json
 import re
