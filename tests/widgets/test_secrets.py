@@ -179,3 +179,4 @@ async def test_a_call_compares_tools_without_their_keys() -> None:
     peer._compare(events.SessionCreated(session=SessionConfig.of(tools=[])), peer._config)
     assert "tools" in peer.notices[0]
     assert leaks({"saved": saved(), "peer": repr(peer)}) == []
+    peer.close()
