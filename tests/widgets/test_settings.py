@@ -53,6 +53,12 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
 
 
+async def ready(control: Any) -> Any:
+    """Wait until a control shows what is in force."""
+    await eventually(lambda: control.updater.effective)
+    return control
+
+
 def updates(session: rtnb.Session) -> list[SessionConfig]:
     return [row.event.session for row in session.log.filter("session.update")]  # type: ignore[attr-defined]
 
@@ -212,8 +218,7 @@ async def test_knobs_show_the_settings_in_force(session: rtnb.Session) -> None:
 
 @pytest.mark.usefixtures("by_hand")
 async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Session) -> None:
-    panel = SettingsPanel(session)
-    await eventually(lambda: panel.updater.effective)
+    panel = await ready(SettingsPanel(session))
     panel.turn_detection.silence_duration_ms = 700
     panel.instructions.text = "Be brief."
     panel.answer.speed = 1.2
@@ -235,8 +240,7 @@ async def test_a_slider_that_slides_is_sent_once_when_it_rests(
     ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
-    control = TurnDetectionControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(TurnDetectionControl(ga))
     for value in range(300, 590, 10):
         control.inputs["silence_duration_ms"].value = value  # as the page does
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 0.0)  # the last timer replaces the others
@@ -249,8 +253,7 @@ async def test_a_slider_that_slides_is_sent_once_when_it_rests(
 
 @pytest.mark.usefixtures("by_hand")
 async def test_a_change_taken_back_sends_nothing_and_leaves_no_status(ga: rtnb.Session) -> None:
-    control = AnswerControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(AnswerControl(ga))
     before = control.voice
     control.voice = "cedar"
     assert shown(control, "voice") == "not sent yet"
@@ -286,8 +289,7 @@ async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Sessi
 
 
 async def test_a_knob_that_cannot_be_sent_states_the_reason(ga: rtnb.Session) -> None:
-    answer = AnswerControl(ga)
-    await eventually(lambda: answer.updater.effective)
+    answer = await ready(AnswerControl(ga))
     answer.temperature = 1.0
     table = await answer.apply()
     assert tuple(table.loc["temperature"]) == (1.0, None, "not sent", "only the preview dialect has it")
@@ -305,8 +307,7 @@ async def test_temperature_is_sent_in_the_preview_dialect() -> None:
 
 
 async def test_one_switch_turns_the_transcription_of_the_user_on_and_off(session: rtnb.Session) -> None:
-    listening = ListeningControl(session)
-    await eventually(lambda: listening.updater.effective)
+    listening = await ready(ListeningControl(session))
     assert (listening.transcribe, listening.available("model")) == (False, False)
     listening.inputs["transcribe"].value = True
     assert set((await listening.apply())["status"]) == {"applied"}
@@ -320,8 +321,7 @@ async def test_one_switch_turns_the_transcription_of_the_user_on_and_off(session
 
 
 async def test_a_transcription_model_turns_transcription_on_and_an_empty_one_off(session: rtnb.Session) -> None:
-    listening = ListeningControl(session)
-    await eventually(lambda: listening.updater.effective)
+    listening = await ready(ListeningControl(session))
     listening.model, listening.language, listening.noise_reduction = "whisper-1", "en", "near_field"
     assert set((await listening.apply())["status"]) == {"applied"}
     assert session.config.audio.input.transcription == Transcription(model="whisper-1", language="en")  # type: ignore[union-attr]
@@ -439,8 +439,7 @@ async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, re
 async def test_an_update_without_a_reply_is_not_confirmed_and_the_next_one_is_sent_meanwhile() -> None:
     async with Peer(drop={"session.updated": 1}) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
         session.request_timeout_s = 30.0
-        panel = SettingsPanel(session)
-        await eventually(lambda: panel.updater.effective)
+        panel = await ready(SettingsPanel(session))
         panel.answer.speed = 1.2
         await eventually(lambda: updates(session))
         assert shown(panel.answer, "speed") == "sending"
@@ -497,8 +496,7 @@ async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
 
 @pytest.mark.parametrize("name", TURN_PRESETS)
 async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_pressed(name: str, ga: rtnb.Session) -> None:
-    control = TurnDetectionControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(TurnDetectionControl(ga))
     control.threshold = 0.8
     await control.apply()
     assert control._presets.selected == ""
@@ -514,8 +512,7 @@ async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_press
 
 
 async def test_typing_instructions_changes_nothing_until_they_are_applied(ga: rtnb.Session) -> None:
-    editor = InstructionsControl(ga)
-    await eventually(lambda: editor.updater.effective)
+    editor = await ready(InstructionsControl(ga))
     own = editor.text
     editor.inputs["text"].value = HOSTILE
     assert shown(editor, "text") == "Draft: not applied yet"
@@ -531,8 +528,7 @@ async def test_typing_instructions_changes_nothing_until_they_are_applied(ga: rt
 
 
 async def test_a_draft_outlives_other_instructions(ga: rtnb.Session) -> None:
-    editor = InstructionsControl(ga)
-    await eventually(lambda: editor.updater.effective)
+    editor = await ready(InstructionsControl(ga))
     editor.inputs["text"].value = "half a thou"
     await ga.update(instructions="from elsewhere")
     await eventually(lambda: editor.text == "from elsewhere")
@@ -559,8 +555,7 @@ def test_an_unknown_knob_is_refused_with_the_nearest_name() -> None:
 
 
 async def test_a_value_of_the_wrong_type_is_refused_and_the_knob_still_follows(ga: rtnb.Session) -> None:
-    control = AnswerControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(AnswerControl(ga))
     with pytest.raises(TraitError):
         control.speed = "fast"
     await ga.update(speed=1.25)
