@@ -1,7 +1,5 @@
 """Fixtures for all tests: speech, Chromium, JupyterLab, and the check that nothing is left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import os
@@ -26,6 +24,7 @@ settings.register_profile("rtnb", deadline=None, print_blob=True, suppress_healt
 settings.register_profile("ci", parent=settings.get_profile("rtnb"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "rtnb")
 
+_WAITING = ("test_notebooks.py", "test_secrets.py", "test_verify.py", "test_replaying.py", "test_experiment.py")
 _GRACE_S = 20.0  # how long a thread or task may take to end after its test; chosen
 
 
@@ -229,21 +228,30 @@ async def no_tasks_left() -> AsyncIterator[None]:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Two workers share the tests: everything in a browser is one's, all others go file by file."""
+    """Share the tests file by file; those in JupyterLab are one worker's, those in bare pages of Chromium another's."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "browser" if "browser/" in file else file
+            if "browser/" not in file:
+                return file
+            return "pages" if file.endswith("_page.py") else "lab"
 
     return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "browser" not in item.path.parts)  # the longest work first
+    items.sort(key=_turn)
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "function", None)):
             names: list[str] = item.fixturenames  # type: ignore[attr-defined]
             kept = [name for name in ("playwright", "chromium") if name in names]  # their tasks live on
             names[:0] = [*kept, "no_tasks_left"]
+
+
+def _turn(item: pytest.Item) -> int:
+    """The longest work first: browsers, then files that mostly wait for speech, so that the workers end together."""
+    if "browser" in item.path.parts:
+        return 0
+    return 1 if item.path.suffix == ".ipynb" or item.path.name in _WAITING else 2

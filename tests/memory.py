@@ -1,7 +1,5 @@
 """Two transports joined in memory: a connection without a network."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 

@@ -1,7 +1,5 @@
 """Command `rtnb doctor`: missing packages and settings, the next steps, and no value of a setting."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Command `rtnb lab`: a working copy that keeps edits, a free port, a clean end."""
 
-from __future__ import annotations
-
 import re
 import signal
 import socket

@@ -1,7 +1,5 @@
 """`rtnb simulate`: what its options mean."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

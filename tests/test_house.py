@@ -1,7 +1,5 @@
 """Rules of this repository that no other tool checks."""
 
-from __future__ import annotations
-
 import ast
 import os
 import pydoc

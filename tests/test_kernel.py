@@ -1,7 +1,5 @@
 """A playground's session, used in a real Jupyter kernel: from cells, and from a thread with another loop."""
 
-from __future__ import annotations
-
 import os
 import sys
 import textwrap

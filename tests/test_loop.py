@@ -1,7 +1,5 @@
 """The background loop, calls between loops, and the globals of the interpreter."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import contextvars
@@ -235,11 +233,7 @@ shared_loop().submit(work())
 shared_loop().run(working.wait())
 """
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout.split("\n"), ended.stderr) == (0, ["working", "cleaned up", ""], "")
 

@@ -1,7 +1,5 @@
 """The wheel, the environment of Binder, and the package without its checkout."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

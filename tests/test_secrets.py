@@ -1,7 +1,5 @@
 """A key used everywhere appears nowhere: not in output, log, repr, exception, file or notebook."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

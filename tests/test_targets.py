@@ -1,7 +1,5 @@
 """`connect("sim", …)`: options of the simulator beside settings of the session."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from typing import Any
 

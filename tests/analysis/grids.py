@@ -1,7 +1,5 @@
 """Sweeps made of numbers: turns with random pauses, so that the truth about every setting is known."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

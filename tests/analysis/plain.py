@@ -1,7 +1,5 @@
 """The sweep spelled out, one setting and one turn after another: slow, and plainly what the metrics mean."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

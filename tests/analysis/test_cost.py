@@ -1,7 +1,5 @@
 """The cost meter against worked examples, and what it does where it cannot know."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

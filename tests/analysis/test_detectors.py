@@ -1,7 +1,5 @@
 """Detectors side by side: the same turns through server VAD, functions and the semantic model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

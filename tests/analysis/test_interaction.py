@@ -1,7 +1,5 @@
 """Interaction metrics: a hand-made tick log, published tick logs, and the same conversations as audio tracks."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -11,15 +9,7 @@ import numpy as np
 import pytest
 
 import rtnb
-from rtnb.analysis.interaction import (
-    Event,
-    Ticks,
-    find_events,
-    panel,
-    read_ticks,
-    tick_metrics,
-    turn_taking_scores,
-)
+from rtnb.analysis.interaction import Event, Ticks, find_events, panel, read_ticks, tick_metrics, turn_taking_scores
 from rtnb.audio import babble
 from rtnb.errors import AudioError
 from rtnb.trace.interaction import GAP_S, Interaction, mean_interval

@@ -1,7 +1,5 @@
 """Resamples take whole groups, quantiles are quantiles, bounds are exact: each against a plain way to get it."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

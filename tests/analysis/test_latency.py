@@ -1,7 +1,5 @@
 """The split of a turn's latency, from logs made by hand and from a session with the simulator."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Old JSON becomes new JSON that a strict GA service takes."""
 
-from __future__ import annotations
-
 import copy
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """The same conversation in both dialects, laid side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Barge-in lab: which clips start a turn, under which threshold, in which state of the assistant."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures show what arrived: colours, units, values; no figure without audio."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

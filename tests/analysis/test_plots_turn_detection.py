@@ -1,7 +1,5 @@
 """Figures of turn detection: units on every axis, every number with its n, and the cut-offs where they happened."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import matplotlib

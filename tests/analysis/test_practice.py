@@ -1,7 +1,5 @@
 """Turns to practise on are what their labels say, and sound like speech to turn detection."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

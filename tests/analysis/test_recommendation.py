@@ -1,7 +1,5 @@
 """Recommendations keep their budgets on turns nobody has seen, and say so where the turns cannot tell."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The folder of real speech as a new user has it: each file alone, every pair, and all; no verdict is refuted."""
 
-from __future__ import annotations
-
 from itertools import combinations
 from pathlib import Path
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +21,7 @@ from tests.analysis.plain import plain_sweep
 def different(heard: list[Heard], thresholds: Any, frames: Any, prefixes: Any, constants: VadConstants) -> list[str]:
     """Return the fields of a sweep that are not those of the plain loop, type and all."""
     fast = evaluate(
-        heard,
-        thresholds=thresholds,
-        silences_ms=[32 * n for n in frames],
-        prefixes_ms=prefixes,
-        constants=constants,
+        heard, thresholds=thresholds, silences_ms=[32 * n for n in frames], prefixes_ms=prefixes, constants=constants
     )
     plain = plain_sweep(
         heard, fast.thresholds.tolist(), fast.silence_frames.tolist(), fast.prefixes_ms.tolist(), constants

@@ -1,7 +1,5 @@
 """Min/max bins keep every peak, whatever pieces the audio comes in."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

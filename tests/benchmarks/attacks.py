@@ -2,15 +2,13 @@
 
 ::
 
-    python -m tests.benchmarks.attacks              # all attacks, a table and one JSON line
+    python -m tests.benchmarks.attacks              # all attacks
     python -m tests.benchmarks.attacks tiny json
 
 The simulator is one process, ``rtnb simulate``; the attacker is another. Meanwhile a client of this process speaks and
 is answered in real time; its lateness is measured as in :mod:`tests.benchmarks.sessions`. The first row has no attack:
 it shows how busy the machine is.
 """
-
-from __future__ import annotations
 
 import argparse
 import asyncio
@@ -27,7 +25,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import numpy as np
 
-from tests.benchmarks.sessions import cpu_s, memory_mb, messages, simulator, user
+from tests.benchmarks.sessions import LATENCY, messages, user
+from tests.benchmarks.stage import cpu_s, memory_mb, print_row, simulate
 
 Line = dict[str, str]
 LEAST_S, ATTACK_S = 10.0, 30.0  # an attack is repeated for so long, and ended after so long
@@ -59,24 +58,23 @@ def append(n_bytes: int) -> str:
     return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(n_bytes)).decode()})
 
 
-async def big(line: Line, count: int = 4) -> None:
-    """Appends of 15 MB."""
-    text = append(15 * 2**20)
+async def appended(line: Line, text: str, count: int) -> None:
+    """Send an append so many times, and wait until all are heard."""
     async with socket(line) as ws:
         for _ in range(count):
             await ws.send_str(text)
         await ws.send_str(CLEAR)
         await until(ws, "input_audio_buffer.cleared")
+
+
+async def big(line: Line, count: int = 4) -> None:
+    """Appends of 15 MB."""
+    await appended(line, append(15 * 2**20), count)
 
 
 async def tiny(line: Line, count: int = 10_000) -> None:
     """Appends of a millisecond."""
-    text = append(48)
-    async with socket(line) as ws:
-        for _ in range(count):
-            await ws.send_str(text)
-        await ws.send_str(CLEAR)
-        await until(ws, "input_audio_buffer.cleared")
+    await appended(line, append(48), count)
 
 
 async def outside(line: Line, count: int = 1000, seconds: float = 15.0) -> None:
@@ -237,15 +235,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("attacks", nargs="*", help=f"of {', '.join(ATTACKS)}; default: all")
     names = ["none", *(parser.parse_args().attacks or ATTACKS)]
-    rows = []
-    with simulator("babble") as (pid, line):
+    print("wanted: late_p99_ms at most 50")
+    with simulate("--voice", "babble", "--latency", LATENCY) as (pid, line):
         for name in names:
-            row = asyncio.run(measure(name, pid, line))
-            if not rows:
-                print(*(f"{title:>{max(10, len(title))}}" for title in row), sep="  ")
-            print(*(f"{value!s:>{max(10, len(title))}}" for title, value in row.items()), sep="  ", flush=True)
-            rows.append(row)
-    print(json.dumps({"benchmark": "attacks", "wanted_late_p99_ms": 50, "rows": rows}))
+            print_row(asyncio.run(measure(name, pid, line)), head=name == "none")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,10 @@ Meanwhile an intruder tries wrong keys, one student tries a session too many, an
 second. First, as the floor, a single student does the same alone.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json
 import multiprocessing
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +24,7 @@ import numpy as np
 import rtnb
 from rtnb.audio import babble, encode_pcm16
 from rtnb.errors import AuthenticationError, RateLimited
+from tests.benchmarks.stage import simulate
 
 N_PROCESSES = 2
 SCENARIO = {"steps": [{"when": {"text": "homework"}, "say": "Read chapter two, and bring a question."}]}
@@ -138,13 +136,8 @@ def measure(n_students: int, seconds: float, voice: str) -> tuple[list[dict[str,
     with tempfile.TemporaryDirectory() as folder:
         scenario = Path(folder, "scenario.json")
         scenario.write_text(json.dumps(SCENARIO))
-        command = [sys.executable, "-m", "rtnb", "simulate", "--json", "--class", "--students", str(n_students)]
-        process = subprocess.Popen(
-            [*command, "--voice", voice, "--scenario", str(scenario)], stdout=subprocess.PIPE, text=True
-        )
-        try:
-            assert process.stdout is not None
-            line = json.loads(process.stdout.readline())
+        options = ("--class", "--students", str(n_students), "--voice", voice, "--scenario", str(scenario))
+        with simulate(*options) as (_, line):
             names = list(line["class"]["keys"])
             parts = [names[i::N_PROCESSES] for i in range(min(N_PROCESSES, n_students))]
             with multiprocessing.get_context("spawn").Pool(len(parts)) as pool:
@@ -152,9 +145,6 @@ def measure(n_students: int, seconds: float, voice: str) -> tuple[list[dict[str,
                 watched = asyncio.run(supervise(line, seconds))
                 seen = [one for part in running.get(seconds + 120) for one in part]
             page = asyncio.run(_state(line))
-        finally:
-            process.terminate()
-            process.wait(10)
     return sorted(seen, key=lambda one: one["name"]), watched, page
 
 
@@ -211,7 +201,6 @@ def main() -> int:
         print(f"{name:<42}{'yes' if holds else 'NO':>10}")
     for problem in [wrong for one in seen for wrong in one["wrong"]][:10]:
         print(f"  {problem[:200]}")
-    print(json.dumps({"benchmark": "classroom", **figures, "verdicts": verdicts}))
     return 0 if all(verdicts.values()) else 1
 
 

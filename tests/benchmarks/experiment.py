@@ -3,8 +3,6 @@
 Run it with ``python -m tests.benchmarks.experiment``; ``--runs 40`` for a quick one.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import os

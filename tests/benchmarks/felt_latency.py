@@ -1,4 +1,4 @@
-"""How long after the last word is the answer heard? ``python tests/benchmarks/felt_latency.py [turns]``
+"""How long after the last word is the answer heard? ``python -m tests.benchmarks.felt_latency [turns]``
 
 Real JupyterLab and Chromium, whose microphone is a file: a question, a pause, the question again. Over WebRTC
 (`WebRTCPeer`) and over WebSocket (`Microphone`, kernel, `Speaker`), from the acoustic end of speech to the first
@@ -11,26 +11,18 @@ plays. Beside it, in the same page and at the same time, the floor: two RTCPeerC
 round in the page.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
-from playwright.async_api import async_playwright
 
 from rtnb.audio import babble, write_wav
 from rtnb.simulator.voice import open_voice
 from rtnb.vad import server_vad_segments, speech_probabilities
-from tests.browser.chromium import find_chromium, flags, prepare_driver
-from tests.browser.lab import Lab, NotebookPage, open_notebook
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.browser.lab import Lab
 from tests.widgets.listening import run
 
 AUDIBLE = 0.01
@@ -166,8 +158,7 @@ def judged(heard: Any, rows: list[list[Any]], first_audio: str, own_ms: float) -
 
 async def measured(lab: Lab, browser: Any, name: str, cell: str, turns: int, period_s: float) -> tuple[Any, list[Any]]:
     """What the page heard, and what the log says, of so many turns over one transport."""
-    lab.write(f"{name}.ipynb", [SETUP, cell, "# more"])
-    notebook: NotebookPage = await open_notebook(lab, browser, f"{name}.ipynb", pictures=Path(tempfile.mkdtemp()))
+    notebook = await open_cells(lab, browser, f"{name}.ipynb", [SETUP, cell, "# more"])
     await notebook.page.evaluate(TAP)
     outputs = await notebook.run_all()
     assert not any(output.error for output in outputs), outputs
@@ -188,52 +179,49 @@ async def measured(lab: Lab, browser: Any, name: str, cell: str, turns: int, per
 
 
 async def main(turns: int) -> int:
-    prepare_driver()
     speech = babble("what is the matter with you", seed=3).audio
     question = np.concatenate([speech, np.zeros(round(PAUSE_S * RATE_HZ), np.float32)])
     vad_ms, lead_ms = await simulators_own_ms(question)
-    home = Path(tempfile.mkdtemp())
-    write_wav(home / "question.wav", question, rate_hz=RATE_HZ)
     figures: dict[str, Any] = {"turn_detection_ms": round(vad_ms), "answer_begins_ms": round(lead_ms)}
-    lab = Lab(home).start()
-    try:
-        async with async_playwright() as playwright:
-            microphone = f"--use-file-for-fake-audio-capture={home / 'question.wav'}"
-            browser = await playwright.chromium.launch(executable_path=find_chromium(), args=[*flags(), microphone])
+    with jupyterlab() as lab:
+        file = lab.home / "question.wav"
+        write_wav(file, question, rate_hz=RATE_HZ)
+        async with chromium(f"--use-file-for-fake-audio-capture={file}") as browser:
             for name, cell, first_audio in (
                 ("webrtc", WEBRTC, "output_audio_buffer.started"),
                 ("websocket", WEBSOCKET, "response.output_audio.delta"),
             ):
                 heard, rows = await measured(lab, browser, name, cell, turns, len(question) / RATE_HZ)
                 figures[name] = judged(heard, rows, first_audio, vad_ms + lead_ms)
-            await browser.close()
-    finally:
-        lab.stop()
     return report(figures)
 
 
+def middle(values: Any) -> float:
+    """Return the median."""
+    return round(float(np.median(values)), 1)
+
+
+def late(values: Any) -> float:
+    """Return the 90th percentile."""
+    return round(float(np.quantile(values, 0.9)), 1)
+
+
 def report(figures: dict[str, Any]) -> int:
-    """Print the table and the JSON line; 0 where both bounds hold."""
-    middle: Callable[[Any], float] = lambda values: round(float(np.median(values)), 1)  # noqa: E731
-    late: Callable[[Any], float] = lambda values: round(float(np.quantile(values, 0.9)), 1)  # noqa: E731
+    """Print the table; 0 where both bounds hold."""
     print(f"the simulator's own: turn detection {figures['turn_detection_ms']} ms, silence before the answer's first")
     print(f"sound {figures['answer_begins_ms']} ms. ms after the acoustic end of speech, median (90th percentile):")
     heads = ("speech_stopped", "response.created", "first audio", "first audible", "what rtnb adds")
-    told: dict[str, Any] = {"benchmark": "felt_latency", **{k: v for k, v in figures.items() if k.endswith("_ms")}}
     for name in ("webrtc", "websocket"):
-        turns = np.asarray(figures[name]["turns"])
+        turns, echo = np.asarray(figures[name]["turns"]), figures[name]["echo"]
         print(f"{name}, {len(turns)} turns")
         for index, head in enumerate(heads):
             print(f"  {head:<18}{middle(turns[:, index]):>8} ({late(turns[:, index])})")
-        echo = figures[name]["echo"]
         print(f"  {'bare echo':<18}{middle(echo):>8} ({late(echo)}), {len(echo)} of them")
-        told[name] = {"n": len(turns), "adds_p50": middle(turns[:, -1]), "adds_p90": late(turns[:, -1])}
-        told[name] |= {"felt_p50": middle(turns[:, -2]), "felt_p90": late(turns[:, -2]), "echo_p50": middle(echo)}
-    more = told["webrtc"]["adds_p50"] - told["webrtc"]["echo_p50"]
+    webrtc, websocket = (middle([turn[-1] for turn in figures[name]["turns"]]) for name in ("webrtc", "websocket"))
+    more = webrtc - middle(figures["webrtc"]["echo"])
     print(f"WebRTC is {more:.0f} ms above the bare echo (bound {WEBRTC_BOUND_MS:.0f});", end=" ")
-    print(f"over WebSocket rtnb adds {told['websocket']['adds_p50']:.0f} ms (bound {WEBSOCKET_BOUND_MS:.0f})")
-    print(json.dumps(told))
-    return 0 if more <= WEBRTC_BOUND_MS and told["websocket"]["adds_p50"] <= WEBSOCKET_BOUND_MS else 1
+    print(f"over WebSocket rtnb adds {websocket:.0f} ms (bound {WEBSOCKET_BOUND_MS:.0f})")
+    return 0 if more <= WEBRTC_BOUND_MS and websocket <= WEBSOCKET_BOUND_MS else 1
 
 
 if __name__ == "__main__":

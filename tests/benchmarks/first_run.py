@@ -8,10 +8,7 @@ notebook was there, and when it held the first spoken answer; packages come from
 that takes is that of the connection.
 """
 
-from __future__ import annotations
-
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -23,9 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from playwright.async_api import async_playwright
-
-from tests.browser.chromium import find_chromium, flags, prepare_driver
+from tests.benchmarks.stage import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"<!-- command: lab -->\n```bash\n(.+?)\n```", re.DOTALL)
@@ -52,8 +47,7 @@ def outside() -> dict[str, str]:
 
 async def on_page(address: str, passed: Callable[[str], None]) -> None:
     """Run all cells, as a person would, until there is something to hear."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
+    async with chromium() as browser:
         page = await browser.new_page()
         page.set_default_timeout(1000 * SHOWN_S)
         await page.goto(address)
@@ -65,11 +59,9 @@ async def on_page(address: str, passed: Callable[[str], None]) -> None:
         passed("the first spoken answer is in the kernel")
         await page.locator(".jp-OutputArea-output audio").first.wait_for()
         passed("it can be heard")
-        await browser.close()
 
 
 def main() -> None:
-    prepare_driver()
     command = COMMAND.search((ROOT / "README.md").read_text(encoding="utf-8"))
     assert command, "README.md holds no command after <!-- command: lab -->"
     folder = Path(tempfile.mkdtemp(prefix="rtnb-first-run-"))
@@ -79,12 +71,10 @@ def main() -> None:
     open_it.write_text(f'#!/bin/sh\necho "$1" > {note}\n')
     open_it.chmod(0o755)
     environment = outside() | {"HOME": str(folder / "home"), "BROWSER": f"{open_it} %s"}
-    seconds: dict[str, float] = {}
     start = time.monotonic()
 
     def passed(what: str) -> None:
-        seconds[what] = round(time.monotonic() - start, 1)
-        print(f"{seconds[what]:7.1f} s  {what}", flush=True)
+        print(f"{time.monotonic() - start:7.1f} s  {what}", flush=True)
 
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -107,7 +97,6 @@ def main() -> None:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps({"benchmark": "first_run", "seconds": seconds}))
 
 
 if __name__ == "__main__":

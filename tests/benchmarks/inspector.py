@@ -1,4 +1,4 @@
-"""How many events can be watched? ``python tests/benchmarks/inspector.py``
+"""How many events can be watched? ``python -m tests.benchmarks.inspector``
 
 In a real JupyterLab in Chromium: 5,000 events/s for 15 s shown by the inspector (every event a row, the newest
 followed), by `print`, and by an `Output` widget, in turn; then a burst of 100,000 events into the inspector, filtering
@@ -12,20 +12,14 @@ of the longest task on the page's thread, and (floor) both figures of the same p
 burst for nobody. Run it on a quiet machine: Chromium without a graphics card paints in software.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
-import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from tests.browser.chromium import find_chromium, flags, prepare_driver
-from tests.browser.lab import Lab, NotebookPage, open_notebook
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.browser.lab import Lab, NotebookPage
 from tests.widgets.page import eventually
 
 BURST = 100_000
@@ -189,8 +183,7 @@ async def burst(lab: Lab, browser: Any) -> dict[str, float]:
 
 
 async def _opened(lab: Lab, browser: Any, name: str, cells: list[str]) -> NotebookPage:
-    lab.write(name, cells)
-    notebook = await open_notebook(lab, browser, name, pictures=lab.home)
+    notebook = await open_cells(lab, browser, name, cells)
     await notebook.page.locator(".jp-CodeCell .cm-content").first.click()
     return notebook
 
@@ -240,21 +233,10 @@ async def _heap(session: Any) -> float:
 
 async def measure(rate: int, seconds: int) -> int:
     """Run all, print the table, return the exit code."""
-    from playwright.async_api import async_playwright
-
-    prepare_driver()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        lab = Lab(Path(home)).start()
-        try:
-            async with async_playwright() as playwright:
-                browser = await playwright.chromium.launch(
-                    executable_path=find_chromium(), args=[*flags(), "--enable-precise-memory-info"]
-                )
-                flow = {who: await steady(lab, browser, who, rate=rate, seconds=seconds) for who in SHOW}
-                once = await burst(lab, browser)
-                await browser.close()
-        finally:
-            lab.stop()
+    with jupyterlab() as lab:
+        async with chromium("--enable-precise-memory-info") as browser:
+            flow = {who: await steady(lab, browser, who, rate=rate, seconds=seconds) for who in SHOW}
+            once = await burst(lab, browser)
     heads = f"{'frames/s':>12}{'tasks > 50 ms':>15}{'longest ms':>12}{'lag p50 s':>11}{'p95':>8}"
     print(f"{f'{rate} events/s for {seconds} s':<23}{heads}")
     for who, row in flow.items():
@@ -274,7 +256,6 @@ async def measure(rate: int, seconds: int) -> int:
         "scroll": once["scroll_frames_per_s"] >= 55,
     }
     print("broken:", ", ".join(name for name, held in holds.items() if not held) or "nothing")
-    print(json.dumps({"benchmark": "inspector", "rate": rate, **flow, **once, "holds": holds}))
     return 0 if all(holds.values()) else 1
 
 

@@ -6,20 +6,13 @@ loop, widgets, open files and sockets, resident memory) and page (listeners, nod
 WebSockets) after the first one and after the last one, and the difference for each.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from playwright.async_api import async_playwright
-
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells
 from tests.browser.cells import run
-from tests.browser.chromium import find_chromium, flags, prepare_driver
-from tests.browser.lab import Lab, open_notebook
 
 SETUP = """
 import asyncio, gc, json, os
@@ -71,22 +64,15 @@ async def measure(notebook: Any, devtools: Any) -> dict[str, float]:
     return found
 
 
-async def benchmark(home: Path, times: int) -> None:
+async def benchmark(times: int) -> None:
     """Open and close playgrounds, and as many boxes of plain ipywidgets; print what was there before and after."""
-    prepare_driver()
-    lab = Lab(home).start()
-    try:
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
-            tables = {}
+    tables = {}
+    with jupyterlab() as lab:
+        async with chromium() as browser:
             for name, cells in {"playground": PLAYGROUND, "plain ipywidgets": PLAIN}.items():
-                lab.write(f"{name}.ipynb", ["0"])
-                notebook = await open_notebook(lab, browser, f"{name}.ipynb", pictures=home, script=SOCKETS)
+                notebook = await open_cells(lab, browser, f"{name}.ipynb", ["0"], script=SOCKETS)
                 tables[name] = await repeat(notebook, times, *cells)
                 await notebook.page.close()
-            await browser.close()
-    finally:
-        lab.stop()
     print(f"{'':20}" + "".join(f"{name + ', after 1':>27}{f'after {times + 1}':>10}{'each':>9}" for name in tables))
     for label in tables["playground"][0]:
         ends = [(before[label], after[label]) for before, after in tables.values()]
@@ -109,5 +95,4 @@ async def repeat(notebook: Any, times: int, opening: str, shown: str, closing: s
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(benchmark(Path(folder), int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    asyncio.run(benchmark(int(sys.argv[1]) if len(sys.argv) > 1 else 20))

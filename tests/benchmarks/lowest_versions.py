@@ -5,8 +5,6 @@ the newest test tools that fit them (from the network). All tests run there, exc
 Arguments after ``--`` go to pytest. Exit code 1 if a test fails, or if another package needs more than a bound.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

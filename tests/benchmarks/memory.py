@@ -10,8 +10,6 @@ Each part runs in two fresh processes: one for the resident size, one for the me
 a garbage collection, with the session still open.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64
@@ -33,6 +31,7 @@ from typing import Any
 
 import rtnb
 from rtnb.errors import ConnectionClosed
+from tests.benchmarks.stage import served
 from tests.client.peer import Peer
 
 MIB = 2**20
@@ -168,20 +167,16 @@ def serve(pipe: Pipe) -> None:
 
 async def sessions(grown: Callable[[str], None], count: int = 300) -> None:
     """Open, ask and close 300 sessions, one after the other."""
-    here, there = multiprocessing.Pipe()
-    service = multiprocessing.get_context("spawn").Process(target=serve, args=(there,))
-    service.start()
-    url = here.recv()
-    for number in range(20 + count):
-        if number == 20:
-            grown("start")
-        async with rtnb.connect(url) as session:
-            assert (await session.ask("Hello?")).transcript == "Hello there."
-    del session
-    grown("end")
-    assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
-    here.send("stop")
-    service.join(10)
+    with served(serve) as pipe:
+        url = pipe.recv()
+        for number in range(20 + count):
+            if number == 20:
+                grown("start")
+            async with rtnb.connect(url) as session:
+                assert (await session.ask("Hello?")).transcript == "Hello there."
+        del session
+        grown("end")
+        assert len(asyncio.all_tasks()) == 1, asyncio.all_tasks()
 
 
 PARTS: dict[str, Callable[[Callable[[str], None]], Awaitable[None]]] = {
@@ -228,7 +223,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
     options = parser.parse_args()
     print(f"{'growth in MiB':<12}{'resident':>10}{'allocated':>11}{'limit':>8}{'descriptors':>13}{'seconds':>9}")
-    rows, holds = {}, True
+    holds = True
     for part in options.parts:
         resident, descriptors, took_s = measure(part, traced=False)
         allocated, _, _ = measure(part, traced=True)
@@ -236,8 +231,6 @@ def main() -> int:
         holds &= inside
         sizes = f"{resident / MIB:>10.1f}{allocated / MIB:>11.1f}{LIMITS[part] / MIB:>8.0f}"
         print(f"{part:<12}{sizes}{descriptors:>13}{took_s:>9.1f}{'' if inside else '   BROKEN'}", flush=True)
-        rows[part] = {"resident_mib": round(resident / MIB, 1), "allocated_mib": round(allocated / MIB, 1)}
-    print(json.dumps({"benchmark": "memory", "growth": rows}))
     return 0 if holds else 1
 
 

@@ -1,4 +1,4 @@
-"""Latency, loss and cost of the microphone: ``python tests/benchmarks/microphone.py [seconds]``
+"""Latency, loss and cost of the microphone: ``python -m tests.benchmarks.microphone [seconds]``
 
 Real JupyterLab and Chromium, whose microphone is a file; a session in the notebook's background to a simulator in this
 process, which notes when each piece arrives. Per way (the direct socket; widget messages only):
@@ -13,28 +13,23 @@ Then, in the same run, the CPU that Chromium needs to capture and send by either
 with one widget message per 20 ms. With 0 seconds only the latencies are measured.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import sys
-import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
-from playwright.async_api import async_playwright
 
 import rtnb
 from rtnb.audio import read_wav
 from rtnb.simulator.session import ServiceSession
-from tests.browser.chromium import find_chromium, flags, prepare_driver
-from tests.browser.lab import Lab, open_notebook
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.browser.lab import Lab
 from tests.widgets.browser.microphone_page import likeness, write_voice
 from tests.widgets.listening import run
 
@@ -194,67 +189,51 @@ async def cpu_percent() -> float:
 
 
 async def measured(lab: Lab, launch: Any, file: Path, seconds: int) -> dict[str, Any]:
-    pictures = Path(tempfile.mkdtemp())
     found: dict[str, Any] = {"ipykernel": version("ipykernel"), "rows": [], "clips": {}, "cpu": {}}
     arrivals = Arrivals()
     print(f"ipykernel {found['ipykernel']}; from a frame's last sample to the service; counts of 20 ms frames")
     with rtnb.Simulator(latency="fast") as simulator:  # no simulated network on the way
         facts = {"root": str(ROOT), "url": simulator.url, "model": simulator.model, "key": simulator.key}
         for way, switch in WAYS.items():
-            browser = await launch()
             arrivals.times.clear()
-            lab.write(f"{way}.ipynb", [SETUP.format(switch=switch, **facts), "0"])
-            notebook = await open_notebook(lab, browser, f"{way}.ipynb", pictures=pictures)
-            await notebook.run_all()
-            for row in await latencies(notebook, arrivals, way):
-                found["rows"].append(row)
-                print(LINE.format(**row), flush=True)
-            if seconds:
-                await run(notebook, "mic.session = None")
-                found["cpu"][f"{way}, off"] = await cpu_percent()
-                await notebook.page.locator(".rtnb-start").click()
-                await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
-                found["cpu"][way] = await cpu_percent()
-                await notebook.page.locator(".rtnb-start").click()
-            if seconds and way == "direct":
-                await notebook.page.wait_for_timeout(1000)
-                found["clips"][way] = await clip(notebook, file, seconds)
-            await browser.close()
+            async with launch() as browser:
+                notebook = await open_cells(lab, browser, f"{way}.ipynb", [SETUP.format(switch=switch, **facts), "0"])
+                await notebook.run_all()
+                for row in await latencies(notebook, arrivals, way):
+                    found["rows"].append(row)
+                    print(LINE.format(**row), flush=True)
+                if seconds:
+                    await run(notebook, "mic.session = None")
+                    found["cpu"][f"{way}, off"] = await cpu_percent()
+                    await notebook.page.locator(".rtnb-start").click()
+                    await notebook.page.locator(".rtnb-microphone[data-state=on]").wait_for()
+                    found["cpu"][way] = await cpu_percent()
+                    await notebook.page.locator(".rtnb-start").click()
+                if seconds and way == "direct":
+                    await notebook.page.wait_for_timeout(1000)
+                    found["clips"][way] = await clip(notebook, file, seconds)
     if seconds:
-        found["cpu"]["a message per 20 ms"] = await peer_cpu_percent(lab, launch, pictures)
+        async with launch() as browser:
+            found["cpu"]["a message per 20 ms"] = await peer_cpu_percent(lab, browser)
     return found
 
 
-async def peer_cpu_percent(lab: Lab, launch: Any, pictures: Path) -> float:
+async def peer_cpu_percent(lab: Lab, browser: Any) -> float:
     """CPU of Chromium with the peer's way."""
-    browser = await launch()
-    lab.write("peer.ipynb", [PEER.format(root=str(ROOT)), "0"])
-    notebook = await open_notebook(lab, browser, "peer.ipynb", pictures=pictures)
+    notebook = await open_cells(lab, browser, "peer.ipynb", [PEER.format(root=str(ROOT)), "0"])
     await notebook.run_all()
     await notebook.page.wait_for_function("window.peer?.node")
     percent = await cpu_percent()
     assert int(await run(notebook, "print(len(heard))")) > 50 * CPU_S * 0.9
-    await browser.close()
     return percent
 
 
 async def main(seconds: int) -> int:
-    prepare_driver()
-    folder = Path(tempfile.mkdtemp(prefix="rtnb-microphone-"))
-    file = folder / "voice.wav"
-    write_voice(file, seconds=75)
-    lab = Lab(folder / "lab").start()
-    try:
-        async with async_playwright() as playwright:
-            path = find_chromium()
-
-            async def launch() -> Any:
-                args = [*flags(), f"--use-file-for-fake-audio-capture={file}"]
-                return await playwright.chromium.launch(executable_path=path, args=args)
-
-            found = await measured(lab, launch, file, seconds)
-    finally:
-        lab.stop()
+    with jupyterlab() as lab:
+        file = lab.home / "voice.wav"
+        write_voice(file, seconds=75)
+        launch = partial(chromium, f"--use-file-for-fake-audio-capture={file}")
+        found = await measured(lab, launch, file, seconds)
     for way, row in found["clips"].items():
         print(f"{way:9} clip of {row['seconds']:g} s: dropped {row['dropped']}, likeness {row['likeness_all']:.4f}")
     for what, percent in found["cpu"].items():
@@ -268,7 +247,7 @@ async def main(seconds: int) -> int:
     }
     if found["cpu"]:
         good["a quarter of the CPU"] = found["cpu"]["direct"] <= found["cpu"]["a message per 20 ms"] / 4
-    print(json.dumps({**found, "good": good}))
+    print("broken:", ", ".join(name for name, held in good.items() if not held) or "nothing")
     return 0 if all(good.values()) else 1
 
 

@@ -10,8 +10,6 @@ level and pitch, along the transcripts in the test suite of the Montreal Forced 
 clips are of one speaker.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import replace

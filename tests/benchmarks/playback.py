@@ -1,4 +1,4 @@
-"""Does what is streamed leave the loudspeaker? ``python tests/benchmarks/playback.py``
+"""Does what is streamed leave the loudspeaker? ``python -m tests.benchmarks.playback``
 
 Real JupyterLab and Chromium. Audio of which every sample is known is streamed at 1×, at 10× and all at once; a tap
 behind the `Speaker`'s worklet records every quantum: it must be the same bits, without a gap. Then 1× with a page that
@@ -6,22 +6,15 @@ stalls 300 ms every second, and with a cell that blocks the kernel; then flush, 
 first sample, beside the floor of a bare round trip on the same channel. All times end when the page's report is back.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys
-import tempfile
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import numpy as np
-from playwright.async_api import async_playwright
 
-from tests.browser.chromium import find_chromium, flags, prepare_driver
-from tests.browser.lab import Lab, NotebookPage, open_notebook
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells
 from tests.widgets.listening import SETUP, heard, opened, run
 from tests.widgets.scene import marked
 
@@ -95,23 +88,11 @@ async def streams(notebook: Any) -> list[dict[str, Any]]:
 
 
 async def main() -> int:
-    prepare_driver()
-    lab = Lab(Path(tempfile.mkdtemp(prefix="rtnb-playback-"))).start()
-    try:
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
-            pictures = Path(tempfile.mkdtemp())
-
-            async def open_it(name: str, *, cells: list[str]) -> NotebookPage:
-                lab.write(name, cells)
-                return await open_notebook(lab, browser, name, pictures=pictures)
-
-            notebook = await opened(open_it, "playback.ipynb", [SETUP, "0"])
+    with jupyterlab() as lab:
+        async with chromium() as browser:
+            notebook = await opened(partial(open_cells, lab, browser), "playback.ipynb", [SETUP, "0"])
             rows = await streams(notebook)
             times = np.array(json.loads(await run(notebook, MEASURE)))
-            await browser.close()
-    finally:
-        lab.stop()
     for row in rows:
         print(
             "{stream:30} bit-exact {bit_exact!s:5}  gaps {gaps}  buffer {buffer_ms} ms  channel {channel}".format(**row)
@@ -120,9 +101,7 @@ async def main() -> int:
     middle, worst = np.median(times, axis=0), times.max(axis=0)
     for name, half, most in zip(names, middle, worst, strict=True):
         print(f"{name:30} median {half:6.1f} ms  worst {most:6.1f} ms  (n={len(times)})")
-    good = all(row["bit_exact"] and not row["gaps"] for row in rows) and bool(worst[1] <= 50)
-    print(json.dumps({"rows": rows, "median_ms": dict(zip(names, middle.round(2), strict=True)), "good": good}))
-    return 0 if good else 1
+    return 0 if all(row["bit_exact"] and not row["gaps"] for row in rows) and worst[1] <= 50 else 1
 
 
 if __name__ == "__main__":

@@ -4,20 +4,14 @@ In a real JupyterLab, from the key that runs its cell (a simulator included) to 
 median of ten notebooks. Beside it the floor: the same for a cell that shows a slider of ipywidgets. Bound: 2 s.
 """
 
-from __future__ import annotations
-
 import asyncio
-import json
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.async_api import async_playwright
 
-from tests.browser.chromium import find_chromium, flags, prepare_driver
-from tests.browser.lab import Lab, open_notebook
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.browser.lab import Lab
 
 BOUND_MS = 2_000.0
 CELLS = (
@@ -41,9 +35,7 @@ PRESS = """async ([cell, shown]) => {
 
 async def opened_ms(lab: Lab, browser: Any, number: int) -> list[float]:
     """The slider's time and the playground's, in a new notebook with a new kernel."""
-    name = f"playground-{number}.ipynb"
-    lab.write(name, CELLS)
-    notebook = await open_notebook(lab, browser, name, pictures=lab.home)
+    notebook = await open_cells(lab, browser, f"playground-{number}.ipynb", CELLS)
     times = []
     for cell, shown in enumerate((None, *SHOWN)):
         await notebook.page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click()
@@ -57,20 +49,14 @@ async def opened_ms(lab: Lab, browser: Any, number: int) -> list[float]:
 
 
 async def measured(times: int) -> list[list[float]]:
-    lab = Lab(Path(tempfile.mkdtemp(prefix="rtnb-playground-"))).start()
-    try:
-        async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=find_chromium(), args=flags())
+    with jupyterlab() as lab:
+        async with chromium() as browser:
             return [await opened_ms(lab, browser, number) for number in range(times)]
-    finally:
-        lab.stop()
 
 
 def main(times: int) -> int:
-    prepare_driver()
     slider_ms, playground_ms = np.median(asyncio.run(measured(times)), axis=0).round().tolist()
     print(f"median of {times}: a slider {slider_ms:.0f} ms, a playground, connected {playground_ms:.0f} ms")
-    print(json.dumps({"benchmark": "playground", "slider_ms": slider_ms, "playground_ms": playground_ms, "n": times}))
     return 0 if playground_ms <= BOUND_MS else 1
 
 

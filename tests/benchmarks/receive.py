@@ -1,4 +1,4 @@
-"""CPU of one received audio delta. ``python tests/benchmarks/receive.py``
+"""CPU of one received audio delta. ``python -m tests.benchmarks.receive``
 
 From the socket to "decoded, state updated, logged", beside the stock `openai` client and a floor (`websockets` and
 `json.loads`), on the same stream in the same run. The service is another process and sends frames made beforehand:
@@ -7,19 +7,18 @@ the table shows medians. Both clients leave audio as base64 text until it is rea
 read the bytes of every delta.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import base64
 import json
-import multiprocessing
 import random
 import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection as Pipe
+
+from tests.benchmarks.stage import served
 
 BOUND_READ = 0.50
 """Largest share of `openai` with the audio of every delta decoded."""
@@ -176,14 +175,8 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=4_000, help="audio deltas per round")
     parser.add_argument("--rounds", type=int, default=25, help="rounds per contestant")
     options = parser.parse_args()
-    here, there = multiprocessing.Pipe()
-    service = multiprocessing.get_context("spawn").Process(target=serve, args=(there, options.events), daemon=True)
-    service.start()
-    try:
-        median = measure(here.recv(), rounds=options.rounds, events=options.events)
-    finally:
-        here.send("stop")
-        service.join(10)
+    with served(serve, options.events) as pipe:
+        median = measure(pipe.recv(), rounds=options.rounds, events=options.events)
     print(f"{'CPU per received delta of 100 ms':<34}{'µs':>8}")
     for name, value in median.items():
         print(f"{name:<34}{value:>8.1f}")
@@ -194,9 +187,6 @@ def main() -> int:
     }
     for name, (ratio, bound) in ratios.items():
         print(f"rtnb is {ratio:.2f} {name} (bound {bound:.2f}{'' if ratio <= bound else ': BROKEN'})")
-    figures = {name: round(value, 2) for name, value in median.items()}
-    shares = {name: round(ratio, 3) for name, (ratio, _) in ratios.items()}
-    print(json.dumps({"benchmark": "receive", "us": figures, "ratios": shares}))
     return 0 if all(ratio <= bound for ratio, bound in ratios.values()) else 1
 
 

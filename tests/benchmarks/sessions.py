@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions, a table and one JSON line
+    python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions
     python -m tests.benchmarks.sessions 100 --repeat 5
     python -m tests.benchmarks.sessions 250 --workers 2
 
@@ -12,8 +12,6 @@ process, ``rtnb simulate``; the clients are two others. The schedule of a reply 
 of its deltas, laid so that its most punctual delta is on time; all others are so much late. The network's and the
 clients' share is in it.
 """
-
-from __future__ import annotations
 
 import argparse
 import asyncio
@@ -25,21 +23,19 @@ import os
 import random
 import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
 
 from rtnb.audio import babble, encode_pcm16
+from tests.benchmarks.stage import cpu_s, memory_mb, print_row, simulate
 
 TURN_S = 14.0  # a user speaks that often; a reply takes about 8 s
 WARM_UP_S = 5.0  # the first second of everything is left out
 N_PROCESSES = 2
+LATENCY = "real_time,jitter_ms=0,answer_ms=0,response_created_ms=0,first_delta_ms=100"
 _DELTA = '{"type":"response.output_audio.delta"'
 _RESPONSE = re.compile(r'"response_id":"([^"]+)"')
 
@@ -155,43 +151,14 @@ def _crowd(job: tuple[dict[str, str], int, float, int, int]) -> dict[str, Any]:
     return outcome | {"cpu_s": time.process_time() - before}
 
 
-@contextlib.contextmanager
-def simulator(voice: str, *, workers: int = 1) -> Iterator[tuple[int, dict[str, str]]]:
-    """``rtnb simulate`` in a process of its own; its id and its line."""
-    command = [sys.executable, "-m", "rtnb", "simulate", "--json", "--port", "0", "--voice", voice]
-    command += ["--workers", str(workers)]
-    latency = "real_time,jitter_ms=0,answer_ms=0,response_created_ms=0,first_delta_ms=100"
-    process = subprocess.Popen([*command, "--latency", latency], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.pid, json.loads(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process started, its workers (Linux)."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time that a process and its children have used (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_s, children(pid)))
-
-
-def memory_mb(pid: int) -> float:
-    """Memory that a process and its children hold (Linux)."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return (int(found[1]) / 1024 if found else float("nan")) + sum(map(memory_mb, children(pid)))
-
-
 def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, workers: int, seed: int) -> dict[str, float]:
     """One run."""
     n_crowds = min(N_PROCESSES, n_sessions)
     parts = [n_sessions // n_crowds + (i < n_sessions % n_crowds) for i in range(n_crowds)]
-    with simulator(voice, workers=workers) as (pid, line), multiprocessing.get_context("spawn").Pool(n_crowds) as pool:
+    with (
+        simulate("--voice", voice, "--workers", str(workers), "--latency", LATENCY) as (pid, line),
+        multiprocessing.get_context("spawn").Pool(n_crowds) as pool,
+    ):
         jobs = [(line, part, seconds, chunk_ms, 1000 * seed + i) for i, part in enumerate(parts)]
         running = pool.map_async(_crowd, jobs)
         time.sleep(WARM_UP_S + 1)
@@ -227,19 +194,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes of the simulator")
     options = parser.parse_args()
     settings = {name: getattr(options, name) for name in ("seconds", "chunk_ms", "voice", "workers")}
-    rows = []
     for n_sessions in options.sessions:
         runs = [measure(n_sessions, **settings, seed=i) for i in range(options.repeat)]
         row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
         row["late_p99_runs_ms"] = [run["late_p99_ms"] for run in runs]  # type: ignore[assignment]
-        if not rows:
-            print(*(f"{name:>{max(10, len(name))}}" for name in row), sep="  ")
-        print(*(f"{value!s:>{max(10, len(name))}}" for name, value in row.items()), sep="  ", flush=True)
-        rows.append(row)
-    limit = next((row for row in rows if row["sessions"] == 100), None)
-    print(json.dumps({"benchmark": "sessions", "chunk_ms": options.chunk_ms, "floor_late_p99_ms": 30, "rows": rows}))
-    if limit is not None:
-        print(f"100 sessions: p99 {limit['late_p99_ms']} ms late (at most 30 wanted)")
+        print_row(row, head=n_sessions == options.sessions[0])
+        if n_sessions == 100:
+            print(f"100 sessions: p99 {row['late_p99_ms']} ms late (at most 30 wanted)")
 
 
 if __name__ == "__main__":

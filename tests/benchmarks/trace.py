@@ -6,22 +6,20 @@ with its transcript, and 16-bit PCM on both sides is written, then opened in a f
 shows: the player's turns and events, and both waveforms. The floor is reading the bytes of the file.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import json
-import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tests.benchmarks.stage import simulate
 
 BOUND_CPU = 1.10
 """Largest multiple of the CPU of a session without a recording."""
@@ -30,15 +28,6 @@ BOUND_VIEW_S = 2.0
 """Opening, and the view in a cell, in seconds of CPU: on a quiet computer that is the time it takes."""
 BOUND_MB = 300.0
 """Largest memory of the process that opens two hours."""
-
-
-def serve(pipe: Pipe) -> None:
-    """Serve until told to stop."""
-    import rtnb
-
-    with rtnb.Simulator(latency="realistic", voice="babble") as simulator:
-        pipe.send((simulator.url, simulator.key))
-        pipe.recv()
 
 
 async def talk(url: str, key: str, path: Path | None) -> float:
@@ -60,20 +49,14 @@ async def talk(url: str, key: str, path: Path | None) -> float:
 
 def measure_cpu(rounds: int, folder: Path) -> tuple[float, float]:
     """Return the median CPU per event without and with a recording, in µs."""
-    here, there = multiprocessing.Pipe()
-    service = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
-    service.start()
-    url, key = here.recv()
     spent: dict[bool, list[float]] = {False: [], True: []}
-    try:
+    with simulate("--voice", "babble", "--latency", "realistic") as (_, line):
+        url, key = line["http"], line["key"]
         asyncio.run(talk(url, key, None))  # imports and caches
         for number in range(rounds):
             for recorded in (False, True):
                 path = folder / f"{number}.rtnb" if recorded else None
                 spent[recorded].append(asyncio.run(talk(url, key, path)))
-    finally:
-        here.send("stop")
-        service.join(10)
     return statistics.median(spent[False]), statistics.median(spent[True])
 
 
@@ -184,7 +167,6 @@ def main() -> int:
     )
     print(f"of which waveforms {view['waveforms']:.2f} s; wall {view['wall']:.2f} s")
     print(f"memory {view['mb']:.0f} MB with the table of {view['table']:,} events (bound {BOUND_MB})")
-    print(json.dumps({"benchmark": "trace", "cpu_ratio": round(recorded / without, 3), **view}))
     fits = view["open"] <= BOUND_OPEN_S and view["view"] <= BOUND_VIEW_S and view["mb"] <= BOUND_MB
     return 0 if fits and recorded <= BOUND_CPU * without else 1
 

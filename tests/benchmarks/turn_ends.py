@@ -7,8 +7,6 @@ turn was ended (with the exact 95 % interval), and the median time from the end 
 Needs the extra ``local`` and the weights of Smart Turn; what is missing is said and left out.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.benchmarks.webrtc_sessions              # 1, 10 and 20 calls for 60 s, a table and one JSON line
+    python -m tests.benchmarks.webrtc_sessions              # 1, 10 and 20 calls for 60 s
     python -m tests.benchmarks.webrtc_sessions 20 --seconds 60
 
 Every call is duplex and in real time: a packet of 20 ms goes each way 50 times a second without pause. The user says
@@ -12,11 +12,8 @@ caller; the callers' own part in it is the lateness of a 20 ms timer on their ev
 no gap over 100 ms.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
-import json
 import multiprocessing
 import os
 import random
@@ -32,7 +29,8 @@ from aiortc.codecs.opus import OpusEncoder
 from aiortc.mediastreams import MediaStreamTrack
 
 from rtnb.audio import babble, encode_pcm16
-from tests.benchmarks.sessions import N_PROCESSES, TURN_S, cpu_s, memory_mb, simulator
+from tests.benchmarks.sessions import LATENCY, N_PROCESSES, TURN_S
+from tests.benchmarks.stage import cpu_s, memory_mb, print_row, simulate
 
 FLOOR_MS = 100
 WARM_UP_S = 10.0  # calls are set up one after the other, and the first replies are spoken
@@ -163,7 +161,10 @@ def measure(n_calls: int, *, seconds: float, voice: str) -> dict[str, float]:
     """One run."""
     n_crowds = min(N_PROCESSES, n_calls)
     parts = [n_calls // n_crowds + (i < n_calls % n_crowds) for i in range(n_crowds)]
-    with simulator(voice) as (pid, line), multiprocessing.get_context("spawn").Pool(n_crowds) as pool:
+    with (
+        simulate("--voice", voice, "--latency", LATENCY) as (pid, line),
+        multiprocessing.get_context("spawn").Pool(n_crowds) as pool,
+    ):
         running = pool.map_async(_crowd, [(line, part, seconds, i) for i, part in enumerate(parts)])
         time.sleep(WARM_UP_S + 2)
         cpu, at = cpu_s(pid), time.monotonic()
@@ -197,17 +198,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help=f"of every run, after a warm-up of {WARM_UP_S:g} s")
     parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
     options = parser.parse_args()
-    rows = []
     for n_calls in options.calls:
         row = measure(n_calls, seconds=options.seconds, voice=options.voice)
-        if not rows:
-            print(*(f"{name:>{max(8, len(name))}}" for name in row), sep="  ")
-        print(*(f"{value!s:>{max(8, len(name))}}" for name, value in row.items()), sep="  ", flush=True)
-        rows.append(row)
-    print(json.dumps({"benchmark": "webrtc_sessions", "floor_gap_ms": FLOOR_MS, "rows": rows}))
-    worst = rows[-1]
-    verdict = "met" if worst["gap_max_ms"] <= FLOOR_MS and not worst["lost"] else "NOT met"
-    print(f"{worst['calls']} calls: longest gap {worst['gap_max_ms']} ms, at most {FLOOR_MS} wanted: {verdict}")
+        print_row(row, head=n_calls == options.calls[0])
+    verdict = "met" if row["gap_max_ms"] <= FLOOR_MS and not row["lost"] else "NOT met"
+    print(f"{row['calls']} calls: longest gap {row['gap_max_ms']} ms, at most {FLOOR_MS} wanted: {verdict}")
 
 
 if __name__ == "__main__":

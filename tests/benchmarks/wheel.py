@@ -2,11 +2,9 @@
 
 `python -m build` makes the wheel; for every Python named a new virtual environment installs it with the extra ``sim``
 (from the network or pip's cache), and then, with a home folder of its own and away from the checkout: ``rtnb doctor``,
-text in – audio out, and ``rtnb lab --no-browser``, which must answer 200 on a course it has copied out. A table and one
-JSON line; exit code 1 where anything failed.
+text in – audio out, and ``rtnb lab --no-browser``, which must answer 200 on a course it has copied out. A table; exit
+code 1 where anything failed.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -117,7 +115,6 @@ def main() -> int:
                 row = {"python": python, "well": False, "error": str(error)}
             rows.append(row)
             print(*(f"{name} {value}" for name, value in row.items()), sep="  ", flush=True)
-    print(json.dumps({"benchmark": "wheel", "wheel": wheel.name, "rows": rows}))
     return 0 if all(row["well"] for row in rows) else 1
 
 

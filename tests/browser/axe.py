@@ -1,7 +1,5 @@
 """axe-core, the accessibility checker, in a page."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -5,8 +5,6 @@ download; where that is refused, as root on a Debian-like system, the package `c
 what to do.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """One page of JupyterLab for many tests."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,10 +11,9 @@ from tests.browser.lab import VIEWPORT, Lab, NotebookPage, new_page
 KEPT: set[BrowserContext] = set()
 """What outlives a test."""
 
-_OPEN = """async ([path, theme]) => {
+_OPEN = """async path => {
     window.known ??= new Set(Object.keys(window));
     const { commands, shell } = jupyterapp;
-    if (document.body.dataset.jpThemeName !== theme) await commands.execute('apputils:change-theme', { theme });
     shell.expandLeft();
     await commands.execute('docmanager:open', { path, factory: 'Notebook' });
 }"""
@@ -49,7 +46,7 @@ class Desk:
         self._browser = browser
         self._page: Page | None = None
         self._notebook: NotebookPage | None = None
-        self._kept: tuple[str, list[str]] | None = None
+        self._kept: list[str] | None = None
 
     @property
     def keeps(self) -> bool:
@@ -59,14 +56,16 @@ class Desk:
     async def open(self, name: str, cells: Iterable[str] = (), *, pictures: Path, keep: bool = False) -> NotebookPage:
         """Open a notebook of the working folder, and close the one before.
 
-        With `keep`, one with the same cells that the test before kept is taken as it is, kernel and all.
+        With `keep`, one with the same cells that the test before kept is taken as it is, kernel and all; its theme may
+        be another.
         """
-        wanted = (self._lab.theme, list(cells)) if keep else None
+        wanted = list(cells) if keep else None
         if wanted and wanted == self._kept and self._page is not None and self._notebook is not None:
             self._notebook.deaf()
             self._notebook = NotebookPage(self._lab, self._page, self._notebook.name, pictures)
             await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
-            await self._page.evaluate(_AS_WRITTEN, wanted[1])
+            await self._notebook.set_theme(self._lab.theme)
+            await self._page.evaluate(_AS_WRITTEN, wanted)
             return self._notebook
         await self.clear()
         self._kept = wanted
@@ -84,7 +83,8 @@ class Desk:
             await self._page.wait_for_function("window.jupyterapp?.restored.then(() => true)", timeout=60_000)
         await self._page.set_viewport_size(VIEWPORT)  # type: ignore[arg-type]
         self._notebook = NotebookPage(self._lab, self._page, name, pictures)
-        await self._page.evaluate(_OPEN, [name, self._lab.theme])
+        await self._notebook.set_theme(self._lab.theme)
+        await self._page.evaluate(_OPEN, name)
         return await self._notebook.until_open(timeout_s=timeout_s)
 
     async def clear(self) -> None:

@@ -300,6 +300,16 @@ class NotebookPage:
             timeout=timeout_s * 1000,
         )
 
+    async def set_theme(self, theme: str) -> None:
+        """Change the theme of the page, e.g. to ``"JupyterLab Dark"``, as its menu does."""
+        await self.page.evaluate(
+            """async theme => {
+                if (document.body.dataset.jpThemeName !== theme)
+                    await jupyterapp.commands.execute('apputils:change-theme', { theme });
+            }""",
+            theme,
+        )
+
     async def outputs(self) -> list[CellOutput]:
         """What each code cell shows now, top to bottom, scrolled into view or not."""
         shown = await self._panel.evaluate(

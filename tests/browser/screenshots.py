@@ -3,8 +3,6 @@
 A playground in a real JupyterLab after a conversation with the simulator: typed and spoken, one answer interrupted.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import tempfile

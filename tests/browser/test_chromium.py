@@ -1,7 +1,5 @@
 """Finding a Chromium: a wrong setting is told in words, and nothing is skipped silently."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A session joined to a scripted service, in both dialects."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass

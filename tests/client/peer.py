@@ -4,8 +4,6 @@ It speaks the GA dialect in the order that real services were seen to use. A tes
 ``Peer(drop={"session.updated": 1})``, or gives a function over the outgoing messages as `script`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

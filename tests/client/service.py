@@ -1,7 +1,5 @@
 """A service for tests: the real server-role `Connection` and the protocol's own replies over a line in memory."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace

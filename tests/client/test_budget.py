@@ -1,7 +1,5 @@
 """A budget warns, then refuses new responses and cancels the running one."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import Any

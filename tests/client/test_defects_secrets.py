@@ -1,8 +1,5 @@
 """Secrets are hidden where something is shown or written, and nowhere else; what cannot be shown is replaced."""
 
-from __future__ import annotations
-
-import asyncio
 import base64
 import gc
 import json
@@ -11,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 import rtnb
 from rtnb.errors import AudioError
 from tests.client.peer import Peer, failure
-from tests.client.virtual import outcome, run_virtual
+from tests.client.virtual import hold, outcome, talking
 
 REPLY = "Hello there."
 AUTHORIZATION = "Bearer mcp-5f0c2b71d9e84a3c"
@@ -40,18 +36,6 @@ FUNCTION = {
 }
 
 Test = Callable[[Peer, rtnb.Session], Awaitable[None]]
-
-
-def hold(test: Test, peer: Peer, *, api_key: str | None = None, **options: Any) -> None:
-    """Run a test with an open session under a virtual clock."""
-
-    async def run() -> None:
-        async with peer:
-            target = rtnb.Custom(peer.url, api_key=api_key)
-            async with rtnb.connect(target, clock=asyncio.get_running_loop().time, **options) as session:
-                await test(peer, session)
-
-    run_virtual(run())
 
 
 # --- what is not a secret stays as it came ----------------------------------------------------------------------------
@@ -75,31 +59,29 @@ def test_a_short_key_does_not_destroy_the_conversation(key: str) -> None:
     hold(test, Peer(), api_key=key)
 
 
-def test_a_tool_and_a_metadata_entry_named_token_survive() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        await session.update(tools=[FUNCTION])
-        assert session.config.tools == (FUNCTION,)
-        response = await outcome(session.ask("Hello?", metadata={"token": "blue", "api_key": "none"}))
-        assert response.metadata == {"token": "blue", "api_key": "none"}
-        new = {**FUNCTION, "name": "headers"}
-        await session.update(tools=(*session.config.tools, new))
-        assert peer.session["tools"] == [FUNCTION, new]
-        assert session.config.tools == (FUNCTION, new)
-        (done,) = session.log.filter("response.done")
-        assert "blue" in repr(done.event), "shown as it came, too"
-
-    hold(test, Peer())
+@talking()
+async def test_a_tool_and_a_metadata_entry_named_token_survive(peer: Peer, session: rtnb.Session) -> None:
+    await session.update(tools=[FUNCTION])
+    assert session.config.tools == (FUNCTION,)
+    response = await outcome(session.ask("Hello?", metadata={"token": "blue", "api_key": "none"}))
+    assert response.metadata == {"token": "blue", "api_key": "none"}
+    new = {**FUNCTION, "name": "headers"}
+    await session.update(tools=(*session.config.tools, new))
+    assert peer.session["tools"] == [FUNCTION, new]
+    assert session.config.tools == (FUNCTION, new)
+    (done,) = session.log.filter("response.done")
+    assert "blue" in repr(done.event), "shown as it came, too"
 
 
-def test_a_tool_with_a_credential_can_be_sent_again_from_the_effective_settings() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        await session.update(tools=[MCP])
-        assert session.config.tools == (MCP,)
-        await session.update(tools=(*session.config.tools, FUNCTION))
-        assert peer.session["tools"] == [MCP, FUNCTION]
-        assert session.state.session.tools == (MCP, FUNCTION)
-
-    hold(test, Peer())
+@talking()
+async def test_a_tool_with_a_credential_can_be_sent_again_from_the_effective_settings(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    await session.update(tools=[MCP])
+    assert session.config.tools == (MCP,)
+    await session.update(tools=(*session.config.tools, FUNCTION))
+    assert peer.session["tools"] == [MCP, FUNCTION]
+    assert session.state.session.tools == (MCP, FUNCTION)
 
 
 # --- what is a secret is hidden ---------------------------------------------------------------------------------------
@@ -242,25 +224,22 @@ def test_a_lone_surrogate_can_be_printed_shown_and_saved(modality: str, tmp_path
     hold(test, peer, log_path=tmp_path / "followed.jsonl")
 
 
-def test_a_lone_surrogate_in_an_error_can_be_printed() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        error = await outcome(session.update(voice="x"))
-        f"{error} {error!r}".encode()
-        assert "No" in str(error)
-
+@talking()
+async def test_a_lone_surrogate_in_an_error_can_be_printed(peer: Peer, session: rtnb.Session) -> None:
     refusal = failure("invalid_value", "No \udfff.", param="session.audio.output.voice")
-    hold(test, Peer(refuse={"session.update": [refusal]}))
+    peer.refuse = {"session.update": [refusal]}
+    error = await outcome(session.update(voice="x"))
+    f"{error} {error!r}".encode()
+    assert "No" in str(error)
 
 
 # --- audio that cannot be understood ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
-def test_an_array_without_a_rate_is_refused(dtype: str) -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        error = await outcome(session.say(np.zeros(24_000, dtype)))
-        assert isinstance(error, AudioError), error
-        assert "rate_hz" in " ".join([str(error), *error.__notes__])
-        assert peer.heard == []
-
-    hold(test, Peer())
+@talking()
+async def test_an_array_without_a_rate_is_refused(peer: Peer, session: rtnb.Session, dtype: str) -> None:
+    error = await outcome(session.say(np.zeros(24_000, dtype)))
+    assert isinstance(error, AudioError), error
+    assert "rate_hz" in " ".join([str(error), *error.__notes__])
+    assert peer.heard == []

@@ -1,7 +1,5 @@
 """Images, transcription sessions and MCP tools."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path
@@ -16,20 +14,7 @@ from rtnb.errors import LocalProtocolError
 from rtnb.protocol.values import Transcription
 from rtnb.simulator import Simulator
 from tests.client.peer import Peer
-from tests.client.virtual import outcome, run_virtual
-
-
-def with_peer(test: Any, **options: Any) -> None:
-    """Run a test with a session on a peer."""
-
-    async def run() -> None:
-        async with Peer() as peer, rtnb.connect(peer.url, **options) as session:
-            await test(peer, session)
-
-    run_virtual(run())
-
-
-# --- images -----------------------------------------------------------------------------------------------------------
+from tests.client.virtual import hold, outcome
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
 
@@ -44,13 +29,7 @@ def _file(kind: str) -> bytes:
 def test_an_image_reaches_the_service_as_it_is(form: str, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(_file("PNG"))
-    image = {
-        "uint8": PIXELS,
-        "float": PIXELS / 255,
-        "bytes": _file("PNG"),
-        "path": path,
-        "jpeg": _file("JPEG"),
-    }[form]
+    image = {"uint8": PIXELS, "float": PIXELS / 255, "bytes": _file("PNG"), "path": path, "jpeg": _file("JPEG")}[form]
 
     async def test(peer: Peer, session: rtnb.Session) -> None:
         item = await session.say_image(image, detail="low")
@@ -66,7 +45,7 @@ def test_an_image_reaches_the_service_as_it_is(form: str, tmp_path: Path) -> Non
         if form != "jpeg":
             assert (pixels == PIXELS).all()
 
-    with_peer(test)
+    hold(test, Peer())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +63,7 @@ def test_what_is_no_image_is_refused_before_anything_is_sent(image: Any, words: 
         assert words in str(error)
         assert not peer.asked("conversation.item.create")
 
-    with_peer(test)
+    hold(test, Peer())
 
 
 # --- transcription sessions -------------------------------------------------------------------------------------------
@@ -119,7 +98,7 @@ def test_transcription_settings_reach_the_service() -> None:
         }
 
     transcription = Transcription(model="gpt-live-transcribe", languages=("en", "de"), keywords=("delta",), delay="low")
-    with_peer(test, transcription=transcription, include=["item.input_audio_transcription.logprobs"])
+    hold(test, Peer(), transcription=transcription, include=["item.input_audio_transcription.logprobs"])
 
 
 # --- MCP --------------------------------------------------------------------------------------------------------------
@@ -165,4 +144,4 @@ def test_mcp_tools_are_listed_and_calls_are_approved_or_denied() -> None:
         assert "find" in summaries
         assert "shop" in summaries
 
-    with_peer(test)
+    hold(test, Peer())

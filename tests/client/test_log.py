@@ -1,7 +1,5 @@
 """The event log: rows, slices, tables, files, and nothing secret in any of them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from dataclasses import replace

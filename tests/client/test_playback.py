@@ -1,7 +1,5 @@
 """What was heard, and cutting the conversation to it."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

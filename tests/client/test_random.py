@@ -1,7 +1,5 @@
 """Random calls, cancellations and misbehaviours of the service: every call ends, and the session stays usable."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -1,7 +1,5 @@
 """A session with reconnect=True goes on after its connection ends."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from typing import Any
@@ -18,7 +16,7 @@ from rtnb.protocol.events import UnknownEvent
 from rtnb.protocol.values import ContentPart, Item
 from rtnb.simulator import Simulator
 from tests.client.peer import Peer
-from tests.client.virtual import outcome, run_virtual
+from tests.client.virtual import hold, outcome, talking, virtual
 
 
 async def test_a_conversation_goes_on_across_the_session_cap() -> None:
@@ -45,34 +43,20 @@ async def test_a_conversation_goes_on_across_the_session_cap() -> None:
             assert marks[0].event.payload["restored_items"] == len(restored)
 
 
-def reconnecting(test: Any, **misbehaviour: Any) -> None:
-    """Run a test with a session that reconnects to a peer."""
-
-    async def run() -> None:
-        async with Peer(**misbehaviour) as peer:
-            loop = asyncio.get_running_loop()
-            async with rtnb.connect(peer.url, reconnect=True, clock=loop.time, instructions="Be brief.") as session:
-                await test(peer, session)
-
-    run_virtual(run())
-
-
-def test_a_request_in_flight_fails_and_the_next_one_works() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        assert (await session.ask("Hello?")).transcript == "Hello there."
-        peer.silent = True
-        asking = asyncio.ensure_future(outcome(session.ask("Are you there?")))
-        await asyncio.sleep(1)
-        peer.silent = False
-        await peer.close(1011)
-        assert isinstance(await asking, ConnectionClosed)
-        assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
-        assert session.generation == 2
-        assert session.config.instructions == "Be brief."
-        texts = [item.content[0].text for item in session.conversation.items if item.role == "user"]
-        assert texts == ["Hello?", "And now?"]  # the service never acknowledged the one between
-
-    reconnecting(test)
+@talking(reconnect=True, instructions="Be brief.")
+async def test_a_request_in_flight_fails_and_the_next_one_works(peer: Peer, session: rtnb.Session) -> None:
+    assert (await session.ask("Hello?")).transcript == "Hello there."
+    peer.silent = True
+    asking = asyncio.ensure_future(outcome(session.ask("Are you there?")))
+    await asyncio.sleep(1)
+    peer.silent = False
+    await peer.close(1011)
+    assert isinstance(await asking, ConnectionClosed)
+    assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
+    assert session.generation == 2
+    assert session.config.instructions == "Be brief."
+    texts = [item.content[0].text for item in session.conversation.items if item.role == "user"]
+    assert texts == ["Hello?", "And now?"]  # the service never acknowledged the one between
 
 
 def test_without_a_service_the_session_ends_after_the_last_attempt(caplog: pytest.LogCaptureFixture) -> None:
@@ -86,18 +70,16 @@ def test_without_a_service_the_session_ends_after_the_last_attempt(caplog: pytes
         assert "attempts to reconnect failed" in session.ended.__notes__[-1]  # type: ignore[union-attr]
 
     with caplog.at_level(logging.CRITICAL, logger="rtnb"):
-        reconnecting(test)
+        hold(test, Peer(), reconnect=True, instructions="Be brief.")
 
 
-def test_a_session_that_was_closed_here_does_not_reconnect() -> None:
-    async def run() -> None:
-        async with Peer() as peer:
-            session = await rtnb.connect(peer.url, reconnect=True)
-            await session.close()
-            assert session.generation == 1
-            assert session.closed
-
-    run_virtual(run())
+@virtual
+async def test_a_session_that_was_closed_here_does_not_reconnect() -> None:
+    async with Peer() as peer:
+        session = await rtnb.connect(peer.url, reconnect=True)
+        await session.close()
+        assert session.generation == 1
+        assert session.closed
 
 
 # --- the restored conversation ----------------------------------------------------------------------------------------
@@ -167,7 +149,7 @@ def test_the_event_of_a_reconnect_is_kept_in_a_saved_log(tmp_path: Any) -> None:
         await session.ask("And now?")
         session.log.save(tmp_path / "log.jsonl")
 
-    reconnecting(test)
+    hold(test, Peer(), reconnect=True, instructions="Be brief.")
     (mark,) = rtnb.EventLog.load(tmp_path / "log.jsonl").filter("rtnb.reconnected")
     assert isinstance(mark.event, UnknownEvent)
     assert mark.event.payload["generation"] == 2

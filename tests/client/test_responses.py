@@ -1,7 +1,5 @@
 """Responses: queues, races, cancelling, parallel ones, formats, iteration."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Edges that a review found: connections that end twice, tools that end the session, events that arrive twice."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import sys
@@ -21,9 +19,7 @@ from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
 from rtnb.protocol import events
 from rtnb.protocol.values import ContentPart
 from tests.client.peer import Message, Peer, failure
-from tests.client.test_defects import hold
-from tests.client.test_reconnect import reconnecting
-from tests.client.virtual import outcome, run_virtual
+from tests.client.virtual import outcome, talking, virtual
 
 SOUND = np.zeros(24_000, np.float32)
 
@@ -31,91 +27,84 @@ SOUND = np.zeros(24_000, np.float32)
 # --- reconnecting -----------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_that_ends_before_its_session_is_created_does_not_close_the_next_one() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        peer.greeting = []
+@talking(reconnect=True, instructions="Be brief.")
+async def test_a_connection_that_ends_before_its_session_is_created_does_not_close_the_next_one(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    peer.greeting = []
+    await peer.close(1011)
+    await asyncio.sleep(1)
+    peer.greeting = None
+    await peer.close(1011)
+    assert (await outcome(session.ask("Hello?"))).transcript == "Hello there."
+    connections = len(peer.paths)
+    await asyncio.sleep(60)
+    assert len(peer.paths) == connections
+    assert session.generation == 2
+
+
+@talking(reconnect=True, instructions="Be brief.")
+async def test_a_call_that_waits_for_a_new_connection_survives_the_loss_of_another(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    peer.silent = True
+    await peer.close(1011)
+    await asyncio.sleep(1)  # the second connection restores nothing
+    asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
+    updating = asyncio.ensure_future(outcome(session.update(instructions="Be kind.")))
+    await asyncio.sleep(1)
+    peer.silent = False
+    await peer.close(1011)
+    assert (await asking).transcript == "Hello there."
+    assert (await updating).instructions == "Be kind."
+
+
+@talking(name_errors=False, reconnect=True, instructions="Be brief.")
+async def test_a_refusal_while_restoring_does_not_fail_a_call_that_waits(peer: Peer, session: rtnb.Session) -> None:
+    await session.ask("Hello?")
+    peer.delay_s = {"session.created": [1.0]}
+    peer.refuse = {"conversation.item.create": [failure(None, "No.", kind="server_error")]}
+    await peer.close(1011)
+    await asyncio.sleep(0.5)
+    assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
+
+
+@talking(turn_detection={"type": "server_vad", "silence_duration_ms": 200}, reconnect=True, instructions="Be brief.")
+async def test_say_after_a_reconnect_sends_the_silence_that_ends_its_turn(peer: Peer, session: rtnb.Session) -> None:
+    for _ in range(3):
+        await session.say(SOUND, rate_hz=24_000)
+    await peer.close(1011)
+    assert (await outcome(session.say(SOUND, rate_hz=24_000))).transcript == "Hello there."
+
+
+@talking(turn_detection={"type": "server_vad", "silence_duration_ms": 200}, reconnect=True, instructions="Be brief.")
+async def test_a_say_in_flight_fails_when_the_connection_ends(peer: Peer, session: rtnb.Session) -> None:
+    for after_s in (0.5, 3.0):  # while it speaks, and while it waits for the answer
+        peer.drop = {
+            "input_audio_buffer.speech_stopped": 9,
+            "input_audio_buffer.committed": 9,
+            "response.created": 9,
+        }
+        saying = asyncio.ensure_future(outcome(session.say(SOUND, rate_hz=24_000)))
+        await asyncio.sleep(after_s)
         await peer.close(1011)
-        await asyncio.sleep(1)
-        peer.greeting = None
-        await peer.close(1011)
-        assert (await outcome(session.ask("Hello?"))).transcript == "Hello there."
-        connections = len(peer.paths)
-        await asyncio.sleep(60)
-        assert len(peer.paths) == connections
-        assert session.generation == 2
-
-    reconnecting(test)
-
-
-def test_a_call_that_waits_for_a_new_connection_survives_the_loss_of_another() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        peer.silent = True
-        await peer.close(1011)
-        await asyncio.sleep(1)  # the second connection restores nothing
-        asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
-        updating = asyncio.ensure_future(outcome(session.update(instructions="Be kind.")))
-        await asyncio.sleep(1)
-        peer.silent = False
-        await peer.close(1011)
-        assert (await asking).transcript == "Hello there."
-        assert (await updating).instructions == "Be kind."
-
-    reconnecting(test)
-
-
-def test_a_refusal_while_restoring_does_not_fail_a_call_that_waits() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        await session.ask("Hello?")
-        peer.delay_s = {"session.created": [1.0]}
-        peer.refuse = {"conversation.item.create": [failure(None, "No.", kind="server_error")]}
-        await peer.close(1011)
-        await asyncio.sleep(0.5)
-        assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
-
-    reconnecting(test, name_errors=False)
-
-
-def test_say_after_a_reconnect_sends_the_silence_that_ends_its_turn() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        for _ in range(3):
-            await session.say(SOUND, rate_hz=24_000)
-        await peer.close(1011)
+        assert isinstance(await saying, ConnectionClosed)
+        peer.drop = {}
         assert (await outcome(session.say(SOUND, rate_hz=24_000))).transcript == "Hello there."
-
-    reconnecting(test, turn_detection={"type": "server_vad", "silence_duration_ms": 200})
-
-
-def test_a_say_in_flight_fails_when_the_connection_ends() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        for after_s in (0.5, 3.0):  # while it speaks, and while it waits for the answer
-            peer.drop = {
-                "input_audio_buffer.speech_stopped": 9,
-                "input_audio_buffer.committed": 9,
-                "response.created": 9,
-            }
-            saying = asyncio.ensure_future(outcome(session.say(SOUND, rate_hz=24_000)))
-            await asyncio.sleep(after_s)
-            await peer.close(1011)
-            assert isinstance(await saying, ConnectionClosed)
-            peer.drop = {}
-            assert (await outcome(session.say(SOUND, rate_hz=24_000))).transcript == "Hello there."
-
-    reconnecting(test, turn_detection={"type": "server_vad", "silence_duration_ms": 200})
 
 
 # --- refused messages -------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_message_cancels_its_own_answer_and_no_other() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        running = await session.response.create()
-        error = await outcome(session.ask("Hello?", conversation="none"))
-        assert isinstance(error, ServiceError), error
-        await running
-        assert running.status == "completed"
-
+@talking(pace_s=0.5)
+async def test_a_refused_message_cancels_its_own_answer_and_no_other(peer: Peer, session: rtnb.Session) -> None:
     refusal = failure("invalid_value", "No.", param="item.content")
-    hold(test, Peer(pace_s=0.5, refuse={"conversation.item.create": [refusal]}))
+    peer.refuse = {"conversation.item.create": [refusal]}
+    running = await session.response.create()
+    error = await outcome(session.ask("Hello?", conversation="none"))
+    assert isinstance(error, ServiceError), error
+    await running
+    assert running.status == "completed"
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
@@ -146,86 +135,78 @@ def test_arguments_that_are_nested_too_deeply_give_an_error_to_the_model() -> No
     assert asyncio.run(ToolBox([add]).run("add", "[" * 100_000)).startswith("error: ")
 
 
-def test_a_tool_can_close_the_session() -> None:
-    async def run() -> None:
-        async with Peer(outputs=[[("hang_up", "{}")]]) as peer:
-            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+@virtual
+async def test_a_tool_can_close_the_session() -> None:
+    async with Peer(outputs=[[("hang_up", "{}")]]) as peer:
+        session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
 
-            async def hang_up() -> str:
-                """End the call."""
-                await session.close()
-                return "done"
+        async def hang_up() -> str:
+            """End the call."""
+            await session.close()
+            return "done"
 
-            await session.tools.register(hang_up)
-            assert isinstance(await outcome(session.ask("Bye.")), ConnectionClosed)
-            await asyncio.sleep(1)
-            assert session.closed
-
-    run_virtual(run())
+        await session.tools.register(hang_up)
+        assert isinstance(await outcome(session.ask("Bye.")), ConnectionClosed)
+        await asyncio.sleep(1)
+        assert session.closed
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_close_that_is_cancelled_goes_on() -> None:
-    async def run() -> None:
-        async with Peer(outputs=[[("linger", "{}")]]) as peer:
-            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+@virtual
+async def test_a_close_that_is_cancelled_goes_on() -> None:
+    async with Peer(outputs=[[("linger", "{}")]]) as peer:
+        session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
 
-            async def linger() -> None:
-                """Tidy up for a second."""
-                try:
-                    await asyncio.sleep(30)
-                finally:
-                    await asyncio.sleep(1)
+        async def linger() -> None:
+            """Tidy up for a second."""
+            try:
+                await asyncio.sleep(30)
+            finally:
+                await asyncio.sleep(1)
 
-            await session.tools.register(linger)
-            asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
-            await asyncio.sleep(0.5)
-            closing = asyncio.ensure_future(session.close())
-            await asyncio.sleep(0.5)
-            closing.cancel()
-            await asyncio.sleep(1)
-            assert session.closed
-            assert isinstance(await asking, ConnectionClosed)
-
-    run_virtual(run())
+        await session.tools.register(linger)
+        asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
+        await asyncio.sleep(0.5)
+        closing = asyncio.ensure_future(session.close())
+        await asyncio.sleep(0.5)
+        closing.cancel()
+        await asyncio.sleep(1)
+        assert session.closed
+        assert isinstance(await asking, ConnectionClosed)
 
 
-def test_a_closed_session_with_a_budget_in_minutes_is_collected() -> None:
-    async def run() -> None:
-        async with Peer() as peer:
-            session = await rtnb.connect(peer.url, budget=rtnb.Budget(minutes=60))
-            await session.close()
-            log = weakref.ref(session.log)
-            del session
-            for _ in range(3):
-                await asyncio.sleep(0)
-                gc.collect()
-            assert log() is None
-
-    run_virtual(run())
-
-
-def test_what_belongs_to_a_session_that_ended_is_closed_when_it_is_dropped() -> None:
-    async def run() -> None:
-        closed = []
-
-        async def closer() -> None:
-            closed.append(True)
-
-        async with Peer() as peer:
-            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
-            session.on_close(closer)
-            await peer.close(1011)
-            await asyncio.sleep(1)
-            assert session.closed
-            del session
+@virtual
+async def test_a_closed_session_with_a_budget_in_minutes_is_collected() -> None:
+    async with Peer() as peer:
+        session = await rtnb.connect(peer.url, budget=rtnb.Budget(minutes=60))
+        await session.close()
+        log = weakref.ref(session.log)
+        del session
+        for _ in range(3):
+            await asyncio.sleep(0)
             gc.collect()
-            await asyncio.sleep(1)
-            assert closed
+        assert log() is None
 
-    run_virtual(run())
+
+@virtual
+async def test_what_belongs_to_a_session_that_ended_is_closed_when_it_is_dropped() -> None:
+    closed = []
+
+    async def closer() -> None:
+        closed.append(True)
+
+    async with Peer() as peer:
+        session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+        session.on_close(closer)
+        await peer.close(1011)
+        await asyncio.sleep(1)
+        assert session.closed
+        del session
+        gc.collect()
+        await asyncio.sleep(1)
+        assert closed
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -246,30 +227,26 @@ def test_a_service_that_plays_may_announce_everything_twice() -> None:
     assert playback.heard_ms("i") == 500
 
 
-def test_a_stream_with_a_log_of_no_size_yields_the_newest_event() -> None:
-    async def run() -> None:
-        async with (
-            Peer() as peer,
-            rtnb.connect(peer.url, clock=asyncio.get_running_loop().time, log_limit_bytes=0) as session,
-        ):
-            stream = aiter(session)
-            await session.ask("Hello?")
-            assert (await anext(stream)).type == "response.done"
-
-    run_virtual(run())
+@virtual
+async def test_a_stream_with_a_log_of_no_size_yields_the_newest_event() -> None:
+    async with (
+        Peer() as peer,
+        rtnb.connect(peer.url, clock=asyncio.get_running_loop().time, log_limit_bytes=0) as session,
+    ):
+        stream = aiter(session)
+        await session.ask("Hello?")
+        assert (await anext(stream)).type == "response.done"
 
 
-def test_a_response_is_not_lost_with_the_consumer_that_gave_up() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        first = asyncio.ensure_future(session.next_response())
-        await asyncio.sleep(0.1)
-        ended = session.log.subscribe(lambda row: first.cancel() if row.type == "response.output_item.added" else None)
-        await peer.send(*peer.turn())
-        response = await outcome(session.next_response(timeout_s=5))
-        ended()
-        assert getattr(response, "transcript", response) == "Hello there."
-
-    hold(test, Peer(turn_detection={"type": "server_vad"}))
+@talking(turn_detection={"type": "server_vad"})
+async def test_a_response_is_not_lost_with_the_consumer_that_gave_up(peer: Peer, session: rtnb.Session) -> None:
+    first = asyncio.ensure_future(session.next_response())
+    await asyncio.sleep(0.1)
+    ended = session.log.subscribe(lambda row: first.cancel() if row.type == "response.output_item.added" else None)
+    await peer.send(*peer.turn())
+    response = await outcome(session.next_response(timeout_s=5))
+    ended()
+    assert getattr(response, "transcript", response) == "Hello there."
 
 
 def test_a_thread_can_read_while_events_arrive() -> None:
@@ -305,36 +282,36 @@ async def _connected(url: str) -> rtnb.Session:
     return await rtnb.connect(url)
 
 
-def test_a_reconnect_survives_an_unknown_field_that_differs_in_each_session() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        def stamped(messages: list[Message]) -> list[Message]:
-            for message in messages:
-                if message["type"] == "session.created":
-                    message["session"]["created_at"] = len(peer.paths)
-            return messages
+@talking(reconnect=True, instructions="Be brief.")
+async def test_a_reconnect_survives_an_unknown_field_that_differs_in_each_session(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    def stamped(messages: list[Message]) -> list[Message]:
+        for message in messages:
+            if message["type"] == "session.created":
+                message["session"]["created_at"] = len(peer.paths)
+        return messages
 
-        peer.script = stamped
-        peer.refuse = {}
-        await peer.close(1011)
-        await session.ask("Hello?")
-        refusal = failure("unknown_parameter", "Unknown parameter.", param="session.created_at")
-        peer.refuse = {"session.update": [refusal]}
-        await peer.close(1011)
-        assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
-        assert not any("created_at" in update["session"] for update in peer.asked("session.update")[-1:])
-
-    reconnecting(test)
+    peer.script = stamped
+    peer.refuse = {}
+    await peer.close(1011)
+    await session.ask("Hello?")
+    refusal = failure("unknown_parameter", "Unknown parameter.", param="session.created_at")
+    peer.refuse = {"session.update": [refusal]}
+    await peer.close(1011)
+    assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
+    assert not any("created_at" in update["session"] for update in peer.asked("session.update")[-1:])
 
 
-def test_an_interruption_cuts_the_items_although_the_cancel_gets_no_reply() -> None:
-    async def test(peer: Peer, session: rtnb.Session) -> None:
-        await session.response.create()
-        await asyncio.sleep(0.5)
-        peer.drop = {"response.done": 1}
-        await outcome(session.interrupt())
-        assert len(peer.asked("conversation.item.truncate")) == 1
-
-    hold(test, Peer(pace_s=0.2))
+@talking(pace_s=0.2)
+async def test_an_interruption_cuts_the_items_although_the_cancel_gets_no_reply(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    await session.response.create()
+    await asyncio.sleep(0.5)
+    peer.drop = {"response.done": 1}
+    await outcome(session.interrupt())
+    assert len(peer.asked("conversation.item.truncate")) == 1
 
 
 def test_a_log_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> None:
@@ -357,18 +334,16 @@ def test_pixels_out_of_range_are_refused(value: Any) -> None:
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
-def test_a_response_that_is_given_up_is_cancelled_so_the_next_request_is_answered() -> None:
-    async def run() -> None:
-        async with Peer(pace_s=2) as peer:
-            session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
-            first = await outcome(session.ask("Hello?", timeout_s=1))
-            assert isinstance(first, RequestTimeout)
-            assert (await outcome(session.ask("Hello?"))).transcript == "Hello there."
-            (cancel,) = session.log.filter("response.cancel")
-            assert cancel.event.response_id
-            await session.close()
-
-    run_virtual(run())
+@virtual
+async def test_a_response_that_is_given_up_is_cancelled_so_the_next_request_is_answered() -> None:
+    async with Peer(pace_s=2) as peer:
+        session = await rtnb.connect(peer.url, clock=asyncio.get_running_loop().time)
+        first = await outcome(session.ask("Hello?", timeout_s=1))
+        assert isinstance(first, RequestTimeout)
+        assert (await outcome(session.ask("Hello?"))).transcript == "Hello there."
+        (cancel,) = session.log.filter("response.cancel")
+        assert cancel.event.response_id
+        await session.close()
 
 
 def test_ending_one_of_two_equal_subscriptions_leaves_the_other() -> None:

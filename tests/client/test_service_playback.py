@@ -1,7 +1,5 @@
 """What was heard where the service plays."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

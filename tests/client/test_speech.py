@@ -1,7 +1,5 @@
 """Saying something aloud: any audio in, the session's format out, paced, answered."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any
@@ -145,11 +143,7 @@ async def test_with_turn_detection_it_is_spoken_in_real_time(joined: Joined) -> 
 
 @pytest.mark.parametrize(
     "detection, silence_ms",
-    [
-        (SERVER_VAD_DEFAULTS, 500),
-        (ServerVad(silence_duration_ms=700), 1_000),
-        (SemanticVad(eagerness="high"), 2_300),
-    ],
+    [(SERVER_VAD_DEFAULTS, 500), (ServerVad(silence_duration_ms=700), 1_000), (SemanticVad(eagerness="high"), 2_300)],
 )
 async def test_silence_enough_to_end_the_turn(ga: Joined, detection: Any, silence_ms: int) -> None:
     await ga.session.update(turn_detection=detection)

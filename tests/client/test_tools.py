@@ -1,7 +1,5 @@
 """Python functions as tools: their description, and the order in which calls are answered."""
 
-from __future__ import annotations
-
 import asyncio
 import enum
 from typing import Any, Literal

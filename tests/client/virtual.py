@@ -7,13 +7,19 @@ timer. Loopback data is there at once, so a short look at the sockets before eac
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import selectors
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
 
+import rtnb
+from tests.client.peer import Peer
+
 T = TypeVar("T")
+Test = Callable[..., Coroutine[Any, Any, None]]
 
 LOOK_S = 0.001
 """Real time that data on its way through the kernel gets before a jump; chosen."""
@@ -115,3 +121,37 @@ async def outcome(call: Awaitable[Any], *, within_s: float = 100.0) -> Any:
         if not limit.expired():
             return error
     pytest.fail(f"the call did not end within {within_s:g} s")
+
+
+def virtual(test: Test) -> Callable[..., None]:
+    """Decorate a test that runs under a virtual clock."""
+    return _as_test(test, lambda **arguments: run_virtual(test(**arguments)))
+
+
+def talking(**options: Any) -> Callable[[Test], Callable[..., None]]:
+    """Decorate a test that gets a `peer` and a `session` with it; see `hold` for the options."""
+    ours = {name: options.pop(name) for name in inspect.signature(Peer).parameters if name in options}
+    return lambda test: _as_test(
+        test, lambda **arguments: hold(functools.partial(test, **arguments), Peer(**ours), **options)
+    )
+
+
+def hold(test: Test, peer: Peer, *, api_key: str | None = None, **options: Any) -> None:
+    """Run a test with a peer and a session under a virtual clock; options are those of `rtnb.connect`."""
+
+    async def run() -> None:
+        async with peer:
+            target = rtnb.Custom(peer.url, api_key=api_key)
+            async with rtnb.connect(target, clock=asyncio.get_running_loop().time, **options) as session:
+                await test(peer=peer, session=session)
+
+    run_virtual(run())
+
+
+def _as_test(test: Test, run: Callable[..., None]) -> Callable[..., None]:
+    """Give a function the name of a test and those of its arguments that are fixtures or parameters."""
+    signature = inspect.signature(test)
+    kept = [one for name, one in signature.parameters.items() if name not in ("peer", "session")]
+    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+    run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    return run

@@ -1,7 +1,5 @@
 """Golden wire texts: one JSON object per line, after a first line that names their source."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

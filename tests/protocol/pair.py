@@ -1,7 +1,5 @@
 """Client and service joined by strings alone; the service sends what follows from the protocol alone."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from typing import Any

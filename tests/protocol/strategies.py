@@ -1,7 +1,5 @@
 """Arbitrary events, made from the dataclasses' own type hints, and arbitrary or damaged JSON."""
 
-from __future__ import annotations
-
 import copy
 import types
 import typing

@@ -1,7 +1,5 @@
 """Bounds of the state: time and memory per event do not grow with the conversation."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Dialect of the peer: recognised by its first session object, and by its refusals."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Audio that stays base64 until it is read."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

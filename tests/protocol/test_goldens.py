@@ -1,7 +1,5 @@
 """Law 1 on golden texts: an event is read as it was written, in both dialects, and a foreign client reads the same."""
 
-from __future__ import annotations
-
 import json
 import typing
 from typing import Any

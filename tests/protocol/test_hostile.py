@@ -1,7 +1,5 @@
 """No text makes a `Connection` raise anything but its documented errors: both roles, both dialects, every state."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

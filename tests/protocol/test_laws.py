@@ -1,7 +1,5 @@
 """Laws of the codec and of `merge` over all values, not only golden ones."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Law 3 on the client: numbers as floats, missing optional fields and repeated events cost nothing."""
 
-from __future__ import annotations
-
 import json
 import typing
 from dataclasses import MISSING, fields

@@ -1,7 +1,5 @@
 """Law 7 in the protocol: reprs hide credentials, and the values themselves stay as they arrived."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

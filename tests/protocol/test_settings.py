@@ -1,7 +1,5 @@
 """Flat names and short spellings become protocol values; updates hold only changes; wrong settings are explained."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Refusals of a service: code, parameter and wording as the service's own, and no change of the state."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any
@@ -103,268 +101,187 @@ def test_event_id_is_at_most_512_characters() -> None:
     assert (detail.code, detail.param) == ("string_above_max_length", "event_id")
 
 
-# --- shapes and values: (dialect, message, code, param, piece of the message) -----------------------------------------
+# --- shapes and values: (message, code, param, piece of the message) --------------------------------------------------
 
 UNKNOWN, MISSING, VALUE, KIND = "unknown_parameter", "missing_required_parameter", "invalid_value", "invalid_type"
 PCM = {"type": "audio/pcm", "rate": 24_000}
 
-TABLE: list[tuple[Dialect, dict[str, Any], str, str, str]] = [
-    # the shape of the other dialect
-    ("preview", ga(instructions="hi"), UNKNOWN, "session.type", "Unknown parameter: 'session.type'."),
-    ("preview", update(audio={"output": {"voice": "marin"}}), UNKNOWN, "session.audio", ""),
-    ("preview", update(output_modalities=["audio"]), UNKNOWN, "session.output_modalities", ""),
-    ("preview", create(output_modalities=["text"]), UNKNOWN, "response.output_modalities", ""),
-    ("ga", update(modalities=["text", "audio"], voice="alloy"), MISSING, "session.type", "Missing required parameter"),
-    ("ga", ga(modalities=["text"]), UNKNOWN, "session.modalities", "Unknown parameter: 'session.modalities'."),
-    ("ga", ga(voice="alloy"), UNKNOWN, "session.voice", ""),
-    ("ga", ga(turn_detection=None), UNKNOWN, "session.turn_detection", ""),
-    ("ga", ga(temperature=0.8), UNKNOWN, "session.temperature", ""),
-    ("ga", ga(input_audio_format="pcm16"), UNKNOWN, "session.input_audio_format", ""),
-    ("ga", create(modalities=["text"]), UNKNOWN, "response.modalities", ""),
+BELOW, ABOVE, DECIMAL_ABOVE = "integer_below_min_value", "integer_above_max_value", "decimal_above_max_value"
+LONG = "string_above_max_length"
+HEAR, SPEAK, TURNS = "session.audio.input", "session.audio.output", "session.audio.input.turn_detection"
+PART, MODALITIES = "item.content[0]", "session.output_modalities"
+
+
+def hear(**fields: Any) -> dict[str, Any]:
+    return ga(audio={"input": fields})
+
+
+def speak(**fields: Any) -> dict[str, Any]:
+    return ga(audio={"output": fields})
+
+
+def turns(kind: str, **fields: Any) -> dict[str, Any]:
+    return hear(turn_detection={"type": kind, **fields})
+
+
+def item(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "conversation.item.create", "item": fields}
+
+
+def part(fields: dict[str, Any], *, role: str = "user") -> dict[str, Any]:
+    return user(role=role, content=[fields])
+
+
+def truncate(content_index: int, audio_end_ms: float) -> dict[str, Any]:
+    where = {"item_id": "i", "content_index": content_index, "audio_end_ms": audio_end_ms}
+    return {"type": "conversation.item.truncate", **where}
+
+
+def append(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "input_audio_buffer.append", **fields}
+
+
+Row = tuple[dict[str, Any], str, str, str]
+
+GA: list[Row] = [
+    (update(modalities=["text", "audio"], voice="alloy"), MISSING, "session.type", "Missing required parameter"),
+    (ga(modalities=["text"]), UNKNOWN, "session.modalities", "Unknown parameter: 'session.modalities'."),
+    (ga(voice="alloy"), UNKNOWN, "session.voice", ""),
+    (ga(turn_detection=None), UNKNOWN, "session.turn_detection", ""),
+    (ga(temperature=0.8), UNKNOWN, "session.temperature", ""),
+    (ga(input_audio_format="pcm16"), UNKNOWN, "session.input_audio_format", ""),
+    (create(modalities=["text"]), UNKNOWN, "response.modalities", ""),
     # session
-    ("ga", {"type": "session.update", "event_id": "e"}, MISSING, "session", ""),
-    ("ga", update(type="live"), VALUE, "session.type", "'live'. Supported values are: 'realtime' and 'transcription'."),
-    ("ga", {"type": "session.update", "session": "x"}, KIND, "session", "expected an object, but got a string instead"),
-    ("ga", ga(audio={"output": {"format": {"type": "audio/pcm"}}}), MISSING, "session.audio.output.format.rate", ""),
-    ("ga", ga(audio={"input": {"format": {"type": "audio/pcm"}}}), MISSING, "session.audio.input.format.rate", ""),
-    ("ga", ga(audio={"input": {"format": "pcm16"}}), KIND, "session.audio.input.format", ""),
-    ("ga", ga(audio={"input": {"format": {"type": "audio/opus"}}}), VALUE, "session.audio.input.format.type", "opus"),
+    ({"type": "session.update", "event_id": "e"}, MISSING, "session", ""),
+    (update(type="live"), VALUE, "session.type", "'live'. Supported values are: 'realtime' and 'transcription'."),
+    ({"type": "session.update", "session": "x"}, KIND, "session", "expected an object, but got a string instead"),
+    (speak(format={"type": "audio/pcm"}), MISSING, f"{SPEAK}.format.rate", ""),
+    (hear(format={"type": "audio/pcm"}), MISSING, f"{HEAR}.format.rate", ""),
+    (hear(format="pcm16"), KIND, f"{HEAR}.format", ""),
+    (hear(format={"type": "audio/opus"}), VALUE, f"{HEAR}.format.type", "opus"),
+    (hear(format={"type": "audio/pcmu", "rate": 8000}), UNKNOWN, f"{HEAR}.format.rate", ""),
     (
-        "ga",
-        ga(audio={"input": {"format": {"type": "audio/pcmu", "rate": 8000}}}),
-        UNKNOWN,
-        "session.audio.input.format.rate",
-        "",
-    ),
-    (
-        "ga",
-        ga(audio={"input": {"format": {"type": "audio/pcm", "rate": 16_000}}}),
-        "integer_below_min_value",
-        "session.audio.input.format.rate",
+        hear(format={"type": "audio/pcm", "rate": 16000}),
+        BELOW,
+        f"{HEAR}.format.rate",
         "Expected a value >= 24000, but got 16000 instead.",
     ),
+    (speak(format={"type": "audio/pcm", "rate": 48000}), ABOVE, f"{SPEAK}.format.rate", "<= 24000"),
+    (speak(speed=1.6), DECIMAL_ABOVE, f"{SPEAK}.speed", "<= 1.5"),
+    (speak(speed=True), KIND, f"{SPEAK}.speed", "a boolean"),
+    (speak(voice={}), MISSING, f"{SPEAK}.voice.id", ""),
+    (ga(audio={"input": {"turn_detection": {"threshold": 0.5}}}), MISSING, f"{TURNS}.type", ""),
+    (turns("server_vad", threshold=1.5), DECIMAL_ABOVE, f"{TURNS}.threshold", ""),
+    (turns("server_vad", idle_timeout_ms=4999), BELOW, f"{TURNS}.idle_timeout_ms", ">= 5000"),
+    (turns("semantic_vad", threshold=0.5), UNKNOWN, f"{TURNS}.threshold", ""),
+    (turns("none"), VALUE, f"{TURNS}.type", ""),
+    (ga(output_modalities=["text", "audio"]), VALUE, MODALITIES, "Invalid modalities: ['text', 'audio']."),
+    (ga(output_modalities=[]), VALUE, MODALITIES, ""),
+    (ga(output_modalities=["video"]), VALUE, "session.output_modalities[0]", "'video'"),
+    (ga(max_output_tokens=0), BELOW, "session.max_output_tokens", ""),
+    (ga(max_output_tokens=4097), ABOVE, "session.max_output_tokens", ""),
+    (ga(max_output_tokens="many"), KIND, "session.max_output_tokens", ""),
+    (ga(tools=[{"type": "function", "function": {"name": "f"}}]), MISSING, "session.tools[0].name", ""),
     (
-        "ga",
-        ga(audio={"output": {"format": {"type": "audio/pcm", "rate": 48_000}}}),
-        "integer_above_max_value",
-        "session.audio.output.format.rate",
-        "<= 24000",
-    ),
-    ("ga", ga(audio={"output": {"speed": 1.6}}), "decimal_above_max_value", "session.audio.output.speed", "<= 1.5"),
-    ("ga", ga(audio={"output": {"speed": True}}), KIND, "session.audio.output.speed", "a boolean"),
-    ("ga", ga(audio={"output": {"voice": {}}}), MISSING, "session.audio.output.voice.id", ""),
-    (
-        "ga",
-        ga(audio={"input": {"turn_detection": {"threshold": 0.5}}}),
-        MISSING,
-        "session.audio.input.turn_detection.type",
-        "",
-    ),
-    (
-        "ga",
-        ga(audio={"input": {"turn_detection": {"type": "server_vad", "threshold": 1.5}}}),
-        "decimal_above_max_value",
-        "session.audio.input.turn_detection.threshold",
-        "",
-    ),
-    (
-        "ga",
-        ga(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 4999}}}),
-        "integer_below_min_value",
-        "session.audio.input.turn_detection.idle_timeout_ms",
-        ">= 5000",
-    ),
-    (
-        "ga",
-        ga(audio={"input": {"turn_detection": {"type": "semantic_vad", "threshold": 0.5}}}),
-        UNKNOWN,
-        "session.audio.input.turn_detection.threshold",
-        "",
-    ),
-    (
-        "ga",
-        ga(audio={"input": {"turn_detection": {"type": "none"}}}),
-        VALUE,
-        "session.audio.input.turn_detection.type",
-        "",
-    ),
-    (
-        "ga",
-        ga(output_modalities=["text", "audio"]),
-        VALUE,
-        "session.output_modalities",
-        "Invalid modalities: ['text', 'audio'].",
-    ),
-    ("ga", ga(output_modalities=[]), VALUE, "session.output_modalities", ""),
-    ("ga", ga(output_modalities=["video"]), VALUE, "session.output_modalities[0]", "'video'"),
-    ("ga", ga(max_output_tokens=0), "integer_below_min_value", "session.max_output_tokens", ""),
-    ("ga", ga(max_output_tokens=4097), "integer_above_max_value", "session.max_output_tokens", ""),
-    ("ga", ga(max_output_tokens="many"), KIND, "session.max_output_tokens", ""),
-    ("ga", ga(tools=[{"type": "function", "function": {"name": "f"}}]), MISSING, "session.tools[0].name", ""),
-    (
-        "ga",
         ga(tools=[{"type": "function", "name": "f", "meta": 1}]),
         UNKNOWN,
         "session.tools[0].meta",
         "Unknown parameter: 'session.tools[0].meta'.",
     ),
-    ("ga", ga(tools=[{"name": "f"}]), MISSING, "session.tools[0].type", ""),
-    ("ga", ga(tool_choice="always"), VALUE, "session.tool_choice", "'none', 'auto', and 'required'."),
-    ("ga", ga(tool_choice={"type": "function", "function": {"name": "f"}}), MISSING, "session.tool_choice.name", ""),
-    ("ga", ga(truncation={"type": "retention_ratio"}), MISSING, "session.truncation.retention_ratio", ""),
-    ("ga", ga(reasoning={"effort": "extreme"}), VALUE, "session.reasoning.effort", ""),
-    ("ga", ga(include=["everything"]), VALUE, "session.include[0]", ""),
-    ("ga", update(type="transcription", instructions="x"), UNKNOWN, "session.instructions", ""),
-    ("preview", update(modalities=["audio"]), VALUE, "session.modalities", "['text'] and ['audio', 'text']"),
-    (
-        "preview",
-        update(input_audio_format="g711-ulaw"),
-        VALUE,
-        "session.input_audio_format",
-        "'pcm16', 'g711_ulaw', and 'g711_alaw'",
-    ),
-    ("preview", update(temperature=0.5), "decimal_below_min_value", "session.temperature", ">= 0.6"),
-    ("preview", update(temperature=1.3), "decimal_above_max_value", "session.temperature", "<= 1.2"),
-    (
-        "preview",
-        update(turn_detection={"type": "server_vad", "idle_timeout_ms": 6000}),
-        UNKNOWN,
-        "session.turn_detection.idle_timeout_ms",
-        "",
-    ),
-    ("preview", update(truncation="auto"), UNKNOWN, "session.truncation", ""),
-    (
-        "preview",
-        update(tools=[{"type": "mcp", "server_label": "x"}]),
-        VALUE,
-        "session.tools[0].type",
-        "Supported values are: 'function'.",
-    ),
+    (ga(tools=[{"name": "f"}]), MISSING, "session.tools[0].type", ""),
+    (ga(tool_choice="always"), VALUE, "session.tool_choice", "'none', 'auto', and 'required'."),
+    (ga(tool_choice={"type": "function", "function": {"name": "f"}}), MISSING, "session.tool_choice.name", ""),
+    (ga(truncation={"type": "retention_ratio"}), MISSING, "session.truncation.retention_ratio", ""),
+    (ga(reasoning={"effort": "extreme"}), VALUE, "session.reasoning.effort", ""),
+    (ga(include=["everything"]), VALUE, "session.include[0]", ""),
+    (update(type="transcription", instructions="x"), UNKNOWN, "session.instructions", ""),
     # items
-    ("ga", {"type": "conversation.item.create"}, MISSING, "item", ""),
-    ("ga", user(role=7), KIND, "item.role", ""),
-    ("ga", user(role="robot"), VALUE, "item.role", ""),
+    ({"type": "conversation.item.create"}, MISSING, "item", ""),
+    (user(role=7), KIND, "item.role", ""),
+    (user(role="robot"), VALUE, "item.role", ""),
     (
-        "ga",
         user(id="x" * 33),
-        "string_above_max_length",
+        LONG,
         "item.id",
         "Invalid 'item.id': string too long. Expected a string with maximum length 32",
     ),
-    ("ga", user(content=[{"type": "output_text", "text": "x"}]), VALUE, "item.content[0].type", ""),
-    ("ga", user(content=[{"type": "input_text"}]), MISSING, "item.content[0].text", ""),
+    (part({"type": "output_text", "text": "x"}), VALUE, f"{PART}.type", ""),
+    (part({"type": "input_text"}), MISSING, f"{PART}.text", ""),
+    (part({"type": "input_audio", "audio": "?"}), VALUE, f"{PART}.audio", "Expected base64-encoded audio bytes"),
     (
-        "ga",
-        user(content=[{"type": "input_audio", "audio": "?"}]),
+        part({"type": "input_audio", "audio": ""}, role="system"),
         VALUE,
-        "item.content[0].audio",
-        "Expected base64-encoded audio bytes",
-    ),
-    (
-        "ga",
-        user(role="system", content=[{"type": "input_audio", "audio": ""}]),
-        VALUE,
-        "item.content[0].type",
+        f"{PART}.type",
         "Supported values are: 'input_text'.",
     ),
     (
-        "ga",
-        user(role="assistant", content=[{"type": "output_audio", "transcript": "x"}]),
+        part({"type": "output_audio", "transcript": "x"}, role="assistant"),
         VALUE,
-        "item.content[0].type",
+        f"{PART}.type",
         "'output_text' and 'text'",
     ),
-    ("ga", user(role="assistant", content=[{"type": "output_audio", "audio": ""}]), VALUE, "item.content[0].type", ""),
-    (
-        "preview",
-        user(role="assistant", content=[{"type": "audio", "audio": ""}]),
-        VALUE,
-        "item.content[0].type",
-        "Supported values are: 'text'.",
-    ),
-    (
-        "preview",
-        user(role="assistant", content=[{"type": "output_text", "text": "x"}]),
-        VALUE,
-        "item.content[0].type",
-        "",
-    ),
-    ("preview", user(content=[{"type": "input_image", "image_url": "data:"}]), VALUE, "item.content[0].type", ""),
-    ("preview", user(phase="final_answer"), UNKNOWN, "item.phase", ""),
-    ("ga", {"type": "conversation.item.create", "item": {"type": "item_reference", "id": "i"}}, VALUE, "item.type", ""),
-    (
-        "ga",
-        {"type": "conversation.item.create", "item": {"type": "function_call_output", "call_id": "c"}},
-        MISSING,
-        "item.output",
-        "",
-    ),
-    (
-        "ga",
-        {
-            "type": "conversation.item.create",
-            "item": {"type": "function_call_output", "call_id": "c" * 33, "output": ""},
-        },
-        "string_above_max_length",
-        "item.call_id",
-        "",
-    ),
-    ("ga", {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0}, MISSING, "audio_end_ms", ""),
-    (
-        "ga",
-        {"type": "conversation.item.truncate", "item_id": "i", "content_index": 1, "audio_end_ms": 0},
-        "integer_above_max_value",
-        "content_index",
-        "",
-    ),
-    (
-        "ga",
-        {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": -1},
-        "integer_below_min_value",
-        "audio_end_ms",
-        "",
-    ),
-    (
-        "ga",
-        {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": 1.5},
-        KIND,
-        "audio_end_ms",
-        "a decimal",
-    ),
-    ("ga", {"type": "conversation.item.delete"}, MISSING, "item_id", ""),
-    ("ga", {"type": "conversation.item.retrieve", "item_id": None}, KIND, "item_id", "but got null instead"),
+    (part({"type": "output_audio", "audio": ""}, role="assistant"), VALUE, f"{PART}.type", ""),
+    (item({"type": "item_reference", "id": "i"}), VALUE, "item.type", ""),
+    (item({"type": "function_call_output", "call_id": "c"}), MISSING, "item.output", ""),
+    (item({"type": "function_call_output", "call_id": "c" * 33, "output": ""}), LONG, "item.call_id", ""),
+    ({"type": "conversation.item.truncate", "item_id": "i", "content_index": 0}, MISSING, "audio_end_ms", ""),
+    (truncate(1, 0), ABOVE, "content_index", ""),
+    (truncate(0, -1), BELOW, "audio_end_ms", ""),
+    (truncate(0, 1.5), KIND, "audio_end_ms", "a decimal"),
+    ({"type": "conversation.item.delete"}, MISSING, "item_id", ""),
+    ({"type": "conversation.item.retrieve", "item_id": None}, KIND, "item_id", "but got null instead"),
     # buffer
-    ("ga", {"type": "input_audio_buffer.append"}, MISSING, "audio", ""),
-    (
-        "ga",
-        {"type": "input_audio_buffer.append", "audio": "data:audio/wav;base64,AAAA"},
-        VALUE,
-        "audio",
-        "Invalid 'audio'. Expected base64",
-    ),
-    ("ga", {"type": "input_audio_buffer.append", "audio": "AAA"}, VALUE, "audio", ""),
-    (
-        "ga",
-        {"type": "input_audio_buffer.append", "audio": "AAAA", "rate": 24_000},
-        UNKNOWN,
-        "rate",
-        "Unknown parameter: 'rate'.",
-    ),
+    ({"type": "input_audio_buffer.append"}, MISSING, "audio", ""),
+    (append({"audio": "data:audio/wav;base64,AAAA"}), VALUE, "audio", "Invalid 'audio'. Expected base64"),
+    (append({"audio": "AAA"}), VALUE, "audio", ""),
+    (append({"audio": "AAAA", "rate": 24000}), UNKNOWN, "rate", "Unknown parameter: 'rate'."),
     # responses
-    ("ga", create(conversation="other"), VALUE, "response.conversation", "'auto' and 'none'"),
-    ("ga", create(input=[{"type": "item_reference"}]), MISSING, "response.input[0].id", ""),
+    (create(conversation="other"), VALUE, "response.conversation", "'auto' and 'none'"),
+    (create(input=[{"type": "item_reference"}]), MISSING, "response.input[0].id", ""),
     (
-        "ga",
         create(metadata={str(i): "" for i in range(17)}),
         "object_above_max_properties",
         "response.metadata",
         "at most 16",
     ),
-    ("ga", create(metadata={"k" * 65: ""}), "property_name_above_max_length", "response.metadata", "64"),
-    ("ga", create(metadata={"k": "v" * 513}), "string_above_max_length", "response.metadata.k", "512"),
-    ("preview", create(metadata={"k": 1}), KIND, "response.metadata.k", "expected a string"),
-    ("ga", create(temperature=0.8), UNKNOWN, "response.temperature", ""),
+    (create(metadata={"k" * 65: ""}), "property_name_above_max_length", "response.metadata", "64"),
+    (create(metadata={"k": "v" * 513}), LONG, "response.metadata.k", "512"),
+    (create(temperature=0.8), UNKNOWN, "response.temperature", ""),
 ]
+PREVIEW: list[Row] = [
+    (ga(instructions="hi"), UNKNOWN, "session.type", "Unknown parameter: 'session.type'."),
+    (update(audio={"output": {"voice": "marin"}}), UNKNOWN, "session.audio", ""),
+    (update(output_modalities=["audio"]), UNKNOWN, "session.output_modalities", ""),
+    (create(output_modalities=["text"]), UNKNOWN, "response.output_modalities", ""),
+    (update(modalities=["audio"]), VALUE, "session.modalities", "['text'] and ['audio', 'text']"),
+    (
+        update(input_audio_format="g711-ulaw"),
+        VALUE,
+        "session.input_audio_format",
+        "'pcm16', 'g711_ulaw', and 'g711_alaw'",
+    ),
+    (update(temperature=0.5), "decimal_below_min_value", "session.temperature", ">= 0.6"),
+    (update(temperature=1.3), DECIMAL_ABOVE, "session.temperature", "<= 1.2"),
+    (
+        update(turn_detection={"type": "server_vad", "idle_timeout_ms": 6000}),
+        UNKNOWN,
+        "session.turn_detection.idle_timeout_ms",
+        "",
+    ),
+    (update(truncation="auto"), UNKNOWN, "session.truncation", ""),
+    (
+        update(tools=[{"type": "mcp", "server_label": "x"}]),
+        VALUE,
+        "session.tools[0].type",
+        "Supported values are: 'function'.",
+    ),
+    (part({"type": "audio", "audio": ""}, role="assistant"), VALUE, f"{PART}.type", "Supported values are: 'text'."),
+    (part({"type": "output_text", "text": "x"}, role="assistant"), VALUE, f"{PART}.type", ""),
+    (part({"type": "input_image", "image_url": "data:"}), VALUE, f"{PART}.type", ""),
+    (user(phase="final_answer"), UNKNOWN, "item.phase", ""),
+    (create(metadata={"k": 1}), KIND, "response.metadata.k", "expected a string"),
+]
+TABLE = [*(("ga", *row) for row in GA), *(("preview", *row) for row in PREVIEW)]
 
 
 @pytest.mark.parametrize("dialect, message, code, param, piece", TABLE, ids=lambda value: str(value)[:70])

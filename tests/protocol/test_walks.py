@@ -1,7 +1,5 @@
 """Law 2: after every exchange the client's state equals the service's, in any legal order of events."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -63,12 +61,7 @@ class Spoken:
     """The events of one spoken answer (protocol §7.2, steps 5 … 13), by name, so that tests can reorder them."""
 
     def __init__(
-        self,
-        pair: ConnectionPair,
-        *,
-        item_id: str = "item_a",
-        response_id: str = "resp_1",
-        previous: str | None = None,
+        self, pair: ConnectionPair, *, item_id: str = "item_a", response_id: str = "resp_1", previous: str | None = None
     ) -> None:
         previous = previous or (pair.state.order[-1] if pair.state.order else None)
         ids: Any = {"response_id": response_id, "item_id": item_id, "output_index": 0, "content_index": 0}

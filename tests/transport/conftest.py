@@ -1,20 +1,13 @@
 """Peers on loopback: small servers of the libraries themselves, none of them our own code."""
 
-from __future__ import annotations
-
 import asyncio
-import datetime
-import ipaddress
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+import trustme
 
 CANARY = "canary0123456789abcdef0123456789ABCDEF0123456789abcdefJQQJ99BKACcanary"
 """A key that may be found nowhere."""
@@ -57,46 +50,22 @@ def http_answer(status: int, *, headers: dict[str, str] | None = None, body: str
 
 
 @pytest.fixture(scope="session")
-def self_signed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PEM file with the key and the self-signed certificate of a host."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
+def authority() -> trustme.CA:
+    """A certificate authority that nobody trusts."""
+    return trustme.CA()
 
 
 @pytest.fixture
-def server_tls(self_signed: Path) -> ssl.SSLContext:
-    """TLS settings of a server with the self-signed certificate."""
+def server_tls(authority: trustme.CA) -> ssl.SSLContext:
+    """TLS settings of a server of this machine."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(self_signed)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     return context
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove keys and proxies of this machine from the environment."""
-    import os
-
     for name in list(os.environ):
         if name.upper().startswith(("AZURE_", "OPENAI_", "IDENTITY_", "MSI_")) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)

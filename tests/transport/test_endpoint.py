@@ -1,7 +1,5 @@
 """Endpoints as users paste them: the addresses made from them, and the refusals."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

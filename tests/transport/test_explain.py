@@ -1,7 +1,5 @@
 """Explanations that no small server can provoke: they depend on the service and the sign-in."""
 
-from __future__ import annotations
-
 import pytest
 
 from rtnb.errors import AuthenticationError, ConnectError, RateLimited, RtnbError

@@ -1,7 +1,5 @@
 """The connection in memory that other tests use behaves as a `Transport` does."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Real sockets on loopback: messages, ends, and the explanation of each failure."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import ssl
@@ -10,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+import trustme
 from websockets.asyncio.server import ServerConnection, serve
 
 from rtnb.errors import (
@@ -288,8 +287,9 @@ async def test_an_untrusted_certificate(server_tls: ssl.SSLContext) -> None:
         assert "SSL_CERT_FILE" in info.value.__notes__[0]
 
 
-async def test_own_trust(server_tls: ssl.SSLContext, self_signed: object) -> None:
-    trust = ssl.create_default_context(cafile=str(self_signed))
+async def test_own_trust(server_tls: ssl.SSLContext, authority: trustme.CA) -> None:
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
     async with serve(echo, "127.0.0.1", 0, ssl=server_tls) as server:
         port = server.sockets[0].getsockname()[1]
         transport = await open_websocket(f"wss://localhost:{port}/x", ssl=trust)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -120,12 +118,7 @@ def test_reset_forgets_speech_and_may_keep_the_time() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"threshold": 1.1},
-        {"threshold": float("nan")},
-        {"silence_duration_ms": -1},
-        {"prefix_padding_ms": -1},
-    ],
+    [{"threshold": 1.1}, {"threshold": float("nan")}, {"silence_duration_ms": -1}, {"prefix_padding_ms": -1}],
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     (name,) = settings

@@ -7,8 +7,6 @@
 Only as much of protocol buffers as the file needs is read here: no onnx, no protobuf package.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A proxy in front of a service that changes ten things, each in one place; it knows nothing of `rtnb.verify`."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -1,7 +1,5 @@
 """`rtnb verify`: everything as documented at the simulator, planted deviations by name, the budget, and no key."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

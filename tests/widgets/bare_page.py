@@ -1,7 +1,5 @@
 """One widget's module on an empty page, with a model and a line made by hand."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rtnb.widgets._base import FOLDER, bundle, styles

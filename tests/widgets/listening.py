@@ -1,7 +1,5 @@
 """A notebook with one `Speaker`, and ears on what leaves its worklet; for tests and the benchmark."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any

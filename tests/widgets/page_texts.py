@@ -5,8 +5,6 @@ literals that read like one, without docstrings and help texts of traits. Settin
 ``{…}`` is filled in later.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """A session on the background loop whose service a test plays, as widgets meet it; used in kernels and in tests."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

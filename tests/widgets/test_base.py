@@ -1,7 +1,5 @@
 """What every widget of ours does."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

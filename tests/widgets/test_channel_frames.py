@@ -1,7 +1,5 @@
 """Frames of the channel, and uploads: what was packed comes out unchanged, anything else is refused."""
 
-from __future__ import annotations
-
 import secrets
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The kernel's side of the channel: who gets in, delivery, reconnections, bounds, and the end."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket as sockets

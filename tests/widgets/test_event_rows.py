@@ -1,7 +1,5 @@
 """Rows, folded runs, links and audio of events for the page, and the table in a saved notebook."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sources of the inspector, and that nothing is lost, leaked or left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """`Microphone` without a page: outcome of each frame, recordings as a source, errors."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The texts of the page are those that were reviewed."""
 
-from __future__ import annotations
-
 from tests.widgets.page_texts import GOLDEN, page_texts, python_texts, script_texts
 
 

@@ -1,7 +1,5 @@
 """The playground without a page: driven from Python, closed, run again, and what goes wrong said in words."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

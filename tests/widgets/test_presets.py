@@ -1,7 +1,5 @@
 """Presets: saved, shared, compared; and the settings as code that runs."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import json

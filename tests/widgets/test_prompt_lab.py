@@ -1,7 +1,5 @@
 """The prompt lab without a page: no key on the page, files that are closed, and code that runs."""
 
-from __future__ import annotations
-
 import ast
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A credential at every place where one can live reaches no trait, no page, no export and no copied text."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -121,7 +119,6 @@ async def test_a_playground_shows_no_credential_and_keeps_it_usable(monkeypatch:
         assert leaks(shown) == []
         playground.disconnect()
         await eventually(lambda: session.closed)  # `close` would block the loop that the peer runs on
-        playground.close()
 
 
 def test_a_list_of_events_shows_no_credential() -> None:
@@ -129,7 +126,6 @@ def test_a_list_of_events_shows_no_credential() -> None:
     inspector._rows.read(10)
     header, buffers = inspector._rows.pack(0, 1)
     assert leaks({"table": json.dumps(inspector._static()), "rows": f"{header} {buffers}", "saved": saved()}) == []
-    inspector.close()
 
 
 def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
@@ -140,7 +136,6 @@ def test_the_problem_of_an_unknown_event_shows_no_credential() -> None:
     shown = detail.detail(inspector._rows, 0, 0)
     assert shown["meaning"] == "not read: Bearer ****"
     assert leaks({"pane": json.dumps(shown), "table": json.dumps(inspector._static())}) == []
-    inspector.close()
 
 
 def test_a_preset_with_tools_is_kept_compared_and_shared_without_their_keys(tmp_path: Path) -> None:

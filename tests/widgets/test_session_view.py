@@ -1,7 +1,5 @@
 """`SessionView` and `SessionFeed`: rows and the end of a session are pushed, and nothing stays behind."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
@@ -81,7 +79,6 @@ async def test_an_idle_view_has_no_timer_and_no_task(scene: Scene) -> None:
     view = Taker(scene.session)
     await eventually(lambda: len(view.numbers) == len(scene.session.log))
     assert timers() == before
-    view.close()
 
 
 async def test_a_closed_view_leaves_nothing_behind(scene: Scene) -> None:
@@ -126,8 +123,6 @@ async def test_a_late_view_gets_the_old_rows_and_then_the_new_ones(scene: Scene)
     scene.answer_now(marked(300))
     await eventually(lambda: late.numbers == list(range(len(scene.session.log))))
     assert first.numbers == late.numbers
-    first.close()
-    late.close()
 
 
 @pytest.mark.parametrize("side", ["client", "service"])
@@ -142,7 +137,6 @@ async def test_the_end_is_pushed_after_the_last_row(scene: Scene, side: str) -> 
     assert view.numbers == list(range(len(scene.session.log)))
     turn()
     assert view.calls == ["session", "end"]
-    view.close()
 
 
 async def test_a_session_that_is_closed_already_ends_too(scene: Scene) -> None:
@@ -150,7 +144,6 @@ async def test_a_session_that_is_closed_already_ends_too(scene: Scene) -> None:
     view = Taker(scene.session)
     await eventually(lambda: view.calls == ["session", "end"])
     assert len(view.numbers) == len(scene.session.log)
-    view.close()
 
 
 async def test_a_session_on_another_loop_is_followed_to_its_end() -> None:
@@ -180,7 +173,6 @@ async def test_another_session_starts_anew() -> None:
     turn()
     assert view.numbers == [0, 1]
     assert first._subscribers == ()
-    view.close()
 
 
 async def test_a_long_log_comes_in_slices_and_the_loop_stays_free() -> None:
@@ -195,13 +187,11 @@ async def test_a_long_log_comes_in_slices_and_the_loop_stays_free() -> None:
             gaps.append(time.perf_counter() - before)
             before = time.perf_counter()
 
-    view, waveform = Taker(log), Waveform(log)
+    view, _waveform = Taker(log), Waveform(log)
     shared_loop().run(watch(view), 60)
     assert view.numbers == list(range(150_000))
     assert max(view.slices) <= 2_000
     assert sorted(gaps)[len(gaps) // 2] < 0.01
-    view.close()
-    waveform.close()
 
 
 async def test_rows_that_a_full_log_drops_are_skipped_and_none_comes_twice() -> None:
@@ -220,7 +210,6 @@ async def test_rows_that_a_full_log_drops_are_skipped_and_none_comes_twice() -> 
     assert view.numbers[100:] == list(range(log[0].number, 2_100))
     cleared(log, 1)
     await eventually(lambda: view.numbers[-1] == 2_100)  # and it follows on, though the log stays full
-    view.close()
 
 
 async def test_part_of_a_log_is_followed_by_its_row_numbers() -> None:
@@ -230,7 +219,6 @@ async def test_part_of_a_log_is_followed_by_its_row_numbers() -> None:
     await eventually(lambda: view.numbers == [4, 5, 6])
     assert view.feed.row(5) is log[5]
     assert view.feed.row(1) is None
-    view.close()
 
 
 async def test_a_view_that_fails_is_reported_and_the_others_go_on() -> None:
@@ -248,10 +236,8 @@ async def test_a_view_that_fails_is_reported_and_the_others_go_on() -> None:
         asyncio.get_running_loop().set_exception_handler(None)
 
     shared_loop().run(listen(), 10)
-    broken, view = Broken(log), Taker(log)
+    _broken, view = Broken(log), Taker(log)
     cleared(log, 3)
     await eventually(lambda: view.numbers == [0, 1, 2])
     shared_loop().run(end(), 10)
     assert [str(problem["exception"]) for problem in problems] == ["a mistake"]
-    broken.close()
-    view.close()

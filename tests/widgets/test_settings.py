@@ -1,7 +1,5 @@
 """Knobs without a page: the updates they send, the values they show, and the status of each setting."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -53,6 +51,12 @@ async def ga() -> AsyncIterator[rtnb.Session]:
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes are sent by `apply` only, however long a test takes to make them."""
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
+
+
+async def ready(control: Any) -> Any:
+    """Wait until a control shows what is in force."""
+    await eventually(lambda: control.updater.effective)
+    return control
 
 
 def updates(session: rtnb.Session) -> list[SessionConfig]:
@@ -176,7 +180,6 @@ async def test_a_confirmation_during_a_change_does_not_undo_it(session: rtnb.Ses
     await control.apply()
     assert control.type == "none"
     assert session.config.turn_detection is None
-    control.close()
 
 
 async def test_a_knob_set_while_it_is_being_shown_keeps_the_request(ga: rtnb.Session) -> None:
@@ -200,7 +203,6 @@ async def test_a_knob_set_while_it_is_being_shown_keeps_the_request(ga: rtnb.Ses
     await control.apply()
     in_force = flat(ga.config)["audio.output.speed"]
     assert (control.speed, control.inputs["speed"].value, in_force) == (1.4, 1.4, 1.4)
-    control.close()
 
 
 async def test_knobs_show_the_settings_in_force(session: rtnb.Session) -> None:
@@ -212,13 +214,11 @@ async def test_knobs_show_the_settings_in_force(session: rtnb.Session) -> None:
     assert control.silence_duration_ms == detection.silence_duration_ms
     assert control.inputs["silence_duration_ms"].value == detection.silence_duration_ms
     assert updates(session) == []  # looking changes nothing
-    control.close()
 
 
 @pytest.mark.usefixtures("by_hand")
 async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Session) -> None:
-    panel = SettingsPanel(session)
-    await eventually(lambda: panel.updater.effective)
+    panel = await ready(SettingsPanel(session))
     panel.turn_detection.silence_duration_ms = 700
     panel.instructions.text = "Be brief."
     panel.answer.speed = 1.2
@@ -234,15 +234,13 @@ async def test_changes_travel_in_one_update_with_nothing_else(session: rtnb.Sess
     }
     assert list(table.columns) == ["requested", "effective", "status", "reason"]
     assert set(table["status"]) == {"applied"}
-    panel.close()
 
 
 async def test_a_slider_that_slides_is_sent_once_when_it_rests(
     ga: rtnb.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 1e6)
-    control = TurnDetectionControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(TurnDetectionControl(ga))
     for value in range(300, 590, 10):
         control.inputs["silence_duration_ms"].value = value  # as the page does
     monkeypatch.setattr(_settings_update, "DEBOUNCE_S", 0.0)  # the last timer replaces the others
@@ -251,20 +249,17 @@ async def test_a_slider_that_slides_is_sent_once_when_it_rests(
 
     (update,) = updates(ga)
     assert update.turn_detection == ServerVad(silence_duration_ms=590)
-    control.close()
 
 
 @pytest.mark.usefixtures("by_hand")
 async def test_a_change_taken_back_sends_nothing_and_leaves_no_status(ga: rtnb.Session) -> None:
-    control = AnswerControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(AnswerControl(ga))
     before = control.voice
     control.voice = "cedar"
     assert shown(control, "voice") == "not sent yet"
     control.voice = before
     assert (await control.apply()).empty
     assert updates(ga) == []
-    control.close()
 
 
 async def test_changes_before_there_is_a_session_are_sent_when_there_is_one(ga: rtnb.Session) -> None:
@@ -274,7 +269,6 @@ async def test_changes_before_there_is_a_session_are_sent_when_there_is_one(ga: 
     control.updater.attach(ga)
     await eventually(lambda: status_of(control, "threshold") == "applied")
     assert ga.config.turn_detection.threshold == 0.9  # type: ignore[union-attr]
-    control.close()
 
 
 async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Session) -> None:
@@ -292,18 +286,15 @@ async def test_push_to_talk_is_the_absence_of_turn_detection(session: rtnb.Sessi
     assert session.config.turn_detection.eagerness == "low"
     assert control.available("eagerness")
     assert not control.available("threshold")
-    control.close()
 
 
 async def test_a_knob_that_cannot_be_sent_states_the_reason(ga: rtnb.Session) -> None:
-    answer = AnswerControl(ga)
-    await eventually(lambda: answer.updater.effective)
+    answer = await ready(AnswerControl(ga))
     answer.temperature = 1.0
     table = await answer.apply()
     assert tuple(table.loc["temperature"]) == (1.0, None, "not sent", "only the preview dialect has it")
     assert shown(answer, "temperature") == "not sent: only the preview dialect has it"
     assert updates(ga) == []
-    answer.close()
 
 
 async def test_temperature_is_sent_in_the_preview_dialect() -> None:
@@ -316,8 +307,7 @@ async def test_temperature_is_sent_in_the_preview_dialect() -> None:
 
 
 async def test_one_switch_turns_the_transcription_of_the_user_on_and_off(session: rtnb.Session) -> None:
-    listening = ListeningControl(session)
-    await eventually(lambda: listening.updater.effective)
+    listening = await ready(ListeningControl(session))
     assert (listening.transcribe, listening.available("model")) == (False, False)
     listening.inputs["transcribe"].value = True
     assert set((await listening.apply())["status"]) == {"applied"}
@@ -328,12 +318,10 @@ async def test_one_switch_turns_the_transcription_of_the_user_on_and_off(session
     listening.inputs["transcribe"].value = False
     await listening.apply()
     assert session.config.audio.input.transcription is None  # type: ignore[union-attr]
-    listening.close()
 
 
 async def test_a_transcription_model_turns_transcription_on_and_an_empty_one_off(session: rtnb.Session) -> None:
-    listening = ListeningControl(session)
-    await eventually(lambda: listening.updater.effective)
+    listening = await ready(ListeningControl(session))
     listening.model, listening.language, listening.noise_reduction = "whisper-1", "en", "near_field"
     assert set((await listening.apply())["status"]) == {"applied"}
     assert session.config.audio.input.transcription == Transcription(model="whisper-1", language="en")  # type: ignore[union-attr]
@@ -343,7 +331,6 @@ async def test_a_transcription_model_turns_transcription_on_and_an_empty_one_off
     assert not listening.transcribe
     assert session.config.audio.input.transcription is None  # type: ignore[union-attr]
     assert session.config.audio.input.noise_reduction is None  # type: ignore[union-attr]
-    listening.close()
 
 
 async def test_changes_by_code_are_shown_too(ga: rtnb.Session) -> None:
@@ -354,7 +341,6 @@ async def test_changes_by_code_are_shown_too(ga: rtnb.Session) -> None:
     await eventually(lambda: panel.instructions.text == HOSTILE)
     await eventually(lambda: status_of(panel.answer, "speed") == "")  # requested and effective differ by intent
     assert panel.answer.inputs["speed"].value == 0.5
-    panel.close()
 
 
 async def test_a_service_may_be_wider_than_the_sliders(ga: rtnb.Session) -> None:
@@ -365,7 +351,6 @@ async def test_a_service_may_be_wider_than_the_sliders(ga: rtnb.Session) -> None
     assert control.inputs["idle_timeout_ms"].value == 7_000
     await control.apply()
     assert len(updates(ga)) == 1
-    control.close()
 
 
 # --- statuses beside the knobs ----------------------------------------------------------------------------------------
@@ -384,7 +369,6 @@ async def test_applied_is_shown_for_a_while_and_then_the_help_again(
     await control.apply()
     await eventually(lambda: shown(control, "speed") == AnswerControl.knobs()["speed"].help)
     assert status_of(control, "speed") == "applied"
-    control.close()
 
 
 @pytest.mark.usefixtures("by_hand")
@@ -417,7 +401,6 @@ async def test_a_refused_voice_returns_to_the_one_in_force_and_offers_a_new_sess
             assert status_of(panel.answer, "voice") == ""
             assert row not in panel.answer.children
             assert panel.chosen["audio.output.voice"] == "cedar"
-    panel.close()
 
 
 async def test_a_refused_voice_has_no_button_where_there_is_no_way_to_reconnect(ga: rtnb.Session) -> None:
@@ -427,7 +410,6 @@ async def test_a_refused_voice_has_no_button_where_there_is_no_way_to_reconnect(
     await control.apply()
     assert shown(control, "voice") == TEXTS["voice_is_fixed"]
     assert not any(isinstance(child, ipywidgets.HBox) for child in control.children)
-    control.close()
 
 
 def changing(**fields: Any) -> Callable[[list[Message]], list[Message]]:
@@ -452,20 +434,17 @@ async def test_a_value_that_the_service_changes_is_shown_with_both(name: str, re
         assert tuple(table.loc[f"audio.output.{name}"])[:3] == (requested, effective, "changed")
         assert shown(control, name) == f"changed by the service: {requested} → {effective}"
         assert getattr(control, name) == effective
-        control.close()
 
 
 async def test_an_update_without_a_reply_is_not_confirmed_and_the_next_one_is_sent_meanwhile() -> None:
     async with Peer(drop={"session.updated": 1}) as peer, rtnb.connect(rtnb.Custom(peer.url, api_key="k")) as session:
         session.request_timeout_s = 30.0
-        panel = SettingsPanel(session)
-        await eventually(lambda: panel.updater.effective)
+        panel = await ready(SettingsPanel(session))
         panel.answer.speed = 1.2
         await eventually(lambda: updates(session))
         assert shown(panel.answer, "speed") == "sending"
         panel.instructions.text = "Be brief."  # before: it waited until the first update had timed out
         await eventually(lambda: status_of(panel.instructions, "text") == "applied")
-        panel.close()
 
 
 async def test_a_timed_out_update_leaves_the_knobs_usable() -> None:
@@ -483,7 +462,6 @@ async def test_a_timed_out_update_leaves_the_knobs_usable() -> None:
         session.request_timeout_s = 15.0
         control.speed = 1.3
         assert (await control.apply()).loc["audio.output.speed", "status"] == "applied"
-        control.close()
 
 
 async def test_a_session_whose_loop_has_stopped_leaves_no_endless_pending() -> None:
@@ -499,7 +477,6 @@ async def test_a_session_whose_loop_has_stopped_leaves_no_endless_pending() -> N
     table = await control.apply()
     assert table.loc["audio.output.speed", "status"] in ("not sent", "not confirmed", "pending")
     assert shown(control, "speed") != "sending"
-    control.close()
 
 
 async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
@@ -512,7 +489,6 @@ async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
         assert status_of(control, "speed") == "refused"
         assert "<img" not in note(control, "speed")
         assert "c0ffee" not in note(control, "speed")
-        control.close()
 
 
 # --- presets of turn detection ----------------------------------------------------------------------------------------
@@ -520,8 +496,7 @@ async def test_a_reason_of_the_service_is_text_and_holds_no_key() -> None:
 
 @pytest.mark.parametrize("name", TURN_PRESETS)
 async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_pressed(name: str, ga: rtnb.Session) -> None:
-    control = TurnDetectionControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(TurnDetectionControl(ga))
     control.threshold = 0.8
     await control.apply()
     assert control._presets.selected == ""
@@ -531,15 +506,13 @@ async def test_a_preset_of_turn_detection_sets_its_knobs_and_its_button_is_press
     assert {key: getattr(ga.config.turn_detection, key) for key in values} == values
     assert control._presets.selected == name
     assert [name, meaning] in control._presets.presets
-    control.close()
 
 
 # --- instructions -----------------------------------------------------------------------------------------------------
 
 
 async def test_typing_instructions_changes_nothing_until_they_are_applied(ga: rtnb.Session) -> None:
-    editor = InstructionsControl(ga)
-    await eventually(lambda: editor.updater.effective)
+    editor = await ready(InstructionsControl(ga))
     own = editor.text
     editor.inputs["text"].value = HOSTILE
     assert shown(editor, "text") == "Draft: not applied yet"
@@ -552,17 +525,14 @@ async def test_typing_instructions_changes_nothing_until_they_are_applied(ga: rt
     editor.reset()
     await editor.apply()
     assert ga.config.instructions == own
-    editor.close()
 
 
 async def test_a_draft_outlives_other_instructions(ga: rtnb.Session) -> None:
-    editor = InstructionsControl(ga)
-    await eventually(lambda: editor.updater.effective)
+    editor = await ready(InstructionsControl(ga))
     editor.inputs["text"].value = "half a thou"
     await ga.update(instructions="from elsewhere")
     await eventually(lambda: editor.text == "from elsewhere")
     assert editor.inputs["text"].value == "half a thou"
-    editor.close()
 
 
 # --- as widgets -------------------------------------------------------------------------------------------------------
@@ -577,7 +547,6 @@ async def test_knobs_are_traits_that_link_and_can_be_observed(ga: rtnb.Session) 
     await control.apply()
     assert ga.config.turn_detection.silence_duration_ms == 800  # type: ignore[union-attr]
     assert 0.25 in seen
-    control.close()
 
 
 def test_an_unknown_knob_is_refused_with_the_nearest_name() -> None:
@@ -586,13 +555,11 @@ def test_an_unknown_knob_is_refused_with_the_nearest_name() -> None:
 
 
 async def test_a_value_of_the_wrong_type_is_refused_and_the_knob_still_follows(ga: rtnb.Session) -> None:
-    control = AnswerControl(ga)
-    await eventually(lambda: control.updater.effective)
+    control = await ready(AnswerControl(ga))
     with pytest.raises(TraitError):
         control.speed = "fast"
     await ga.update(speed=1.25)
     await eventually(lambda: control.speed == 1.25)
-    control.close()
 
 
 @pytest.mark.parametrize("cls", [*CONTROLS, SettingsPanel])

@@ -1,7 +1,5 @@
 """`Speaker` without a page: the audio it hands over, and the reports to the session."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any
@@ -50,7 +48,6 @@ def test_what_comes_before_a_page_waits_for_it(scene: Scene) -> None:
     until(lambda: len(speaker._waiting) == 5)
     assert b"".join(pcm for _, (_, (pcm,)) in speaker._waiting) == marked(300).tobytes()
     assert [header.get("end") for _, (header, _) in speaker._waiting][-2:] == [True, True]
-    speaker.close()
 
 
 def test_the_session_learns_what_was_played(scene: Scene) -> None:
@@ -65,7 +62,6 @@ def test_the_session_learns_what_was_played(scene: Scene) -> None:
     on_loop(lambda: None)
     assert scene.session.playback.heard_ms(item) == 300
     assert (speaker.state, speaker.gaps, speaker.buffer_ms) == ("playing", 2, 400)
-    speaker.close()
 
 
 def test_a_session_has_one_speaker_the_newest(scene: Scene) -> None:
@@ -79,7 +75,6 @@ def test_a_session_has_one_speaker_the_newest(scene: Scene) -> None:
     second.close()
     on_loop(lambda: None)
     assert scene.session.playback._flushers == []
-    first.close()
 
 
 def test_audio_that_waits_for_a_page_has_a_bound(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +87,6 @@ def test_audio_that_waits_for_a_page_has_a_bound(scene: Scene, monkeypatch: pyte
     assert b"".join(pcm for _, (_, (pcm,)) in speaker._waiting) == marked(5000)[-24 * 1000 :].tobytes()  # the newest
     scene.session.playback.flush()
     until(lambda: not speaker._waiting)
-    speaker.close()
 
 
 def test_an_old_answer_is_not_played_again(scene: Scene) -> None:
@@ -102,15 +96,12 @@ def test_an_old_answer_is_not_played_again(scene: Scene) -> None:
 
     until(lambda: len(speaker._waiting) == 3)
     assert b"".join(pcm for _, (_, (pcm,)) in speaker._waiting) == marked(100, seed=2).tobytes()
-    speaker.close()
 
 
 def test_a_wrong_name_is_refused_and_closing_twice_is_fine() -> None:
     with pytest.raises(TypeError, match="did you mean 'volume'"):
         Speaker(volum=0.5)
-    speaker = Speaker(volume=0.5)
-    speaker.close()
-    speaker.close()
+    Speaker(volume=0.5)
 
 
 def test_a_log_has_nobody_to_play_to() -> None:
@@ -128,4 +119,3 @@ async def test_audio_on_a_page_that_plays_nothing_does_not_count_as_heard(scene:
     assert scene.session.playback.heard_ms(item) == 0
     assert speaker.feed.speaker_plays is False
     await socket.connection.close()
-    speaker.close()

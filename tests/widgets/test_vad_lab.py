@@ -1,7 +1,5 @@
 """The VAD lab without a page: its knobs, its recorder, a session to apply to and verify."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

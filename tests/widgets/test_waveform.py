@@ -1,7 +1,5 @@
 """`Waveform`: what it selects, and what it sends to a page."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -27,13 +25,11 @@ async def test_a_moment_selects_its_event_and_back() -> None:
     assert (widget.selected_ms, widget.selected_index) == (None, None)
     widget.selected_index = 99  # not there (yet)
     assert (widget.selected_ms, widget.selected_index) == (None, 99)
-    widget.close()
 
 
 def test_a_moment_can_be_selected_before_there_is_a_session() -> None:
     widget = Waveform(selected_ms=250.0)
     assert widget.selected_index is None
-    widget.close()
 
 
 async def test_the_playback_position_is_pushed() -> None:
@@ -58,7 +54,6 @@ async def test_the_playback_position_is_pushed() -> None:
     await eventually(lambda: cursor() == pytest.approx((start_ms + 15_000, start_ms + 15_000)))  # it stands there
     scene.barge_in()
     await eventually(lambda: cursor() is None)
-    widget.close()
     scene.close()
 
 
@@ -77,7 +72,6 @@ async def test_each_page_that_joins_gets_the_whole_waveform() -> None:
         assert bytes(bins.buffers[0]) == lane.read().tobytes()
         assert set((await socket.until("marks")).header["marks"]) == set(widget.feed.timeline.stretches)
         await socket.connection.close()
-    widget.close()
     scene.close()
 
 
@@ -93,4 +87,3 @@ async def test_a_click_on_audio_that_is_no_longer_held_gets_an_answer(monkeypatc
         assert clip.header == {"held_from_ms": pytest.approx(4000)}
         assert len(bytes(clip.buffers[0])) == 48 * length_ms
     await socket.connection.close()
-    widget.close()

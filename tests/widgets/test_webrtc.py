@@ -1,7 +1,5 @@
 """`WebRTCPeer` without a browser: messages to the page, a session over the call, and every way it ends."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence

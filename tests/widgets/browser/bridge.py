@@ -1,7 +1,5 @@
 """`channel.js` in Chromium and `Channel` in this process, joined by a hand-made model in place of Jupyter's comm."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

@@ -1,7 +1,5 @@
 """A widget that echoes over the channel, for tests in real JupyterLab: the source of a notebook's first cell."""
 
-from __future__ import annotations
-
 ECHO = r'''
 import hashlib, time
 from rtnb.widgets._base import bundle

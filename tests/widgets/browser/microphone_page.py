@@ -1,7 +1,5 @@
 """`microphone.js` in Chromium and `Microphone` in this process, joined as `bridge.py` joins the channel."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path

@@ -4,8 +4,6 @@ A heart beats every 20 ms on the page and one on the shared loop (of this proces
 much each beat is late.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Iterable

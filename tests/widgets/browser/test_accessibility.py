@@ -1,7 +1,5 @@
 """No violation of WCAG 2.1 AA in our widgets, checked by axe-core in a real JupyterLab, light and dark."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

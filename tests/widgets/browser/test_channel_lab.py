@@ -1,7 +1,5 @@
 """The channel in real JupyterLab: a busy cell, uploads, two tabs, a reload, a second run, a restart."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import statistics

@@ -1,7 +1,5 @@
 """The knobs in a real JupyterLab: clicking, typing, the keyboard; checked on the page, in Python, and on the wire."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """The inspector in a real JupyterLab: what a person clicks, types and sees, and what Python says of it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -346,7 +344,7 @@ inspector = inspect(list(log))'''
 async def test_it_looks_right(inspected: Opened, theme: str) -> None:
     name = f"looks-{theme[11:].lower()}.ipynb"
     refused = "await session.send_raw({'type': 'input_audio_buffer.commit'})"
-    notebook = await inspected(name, TALK, refused, "inspect(session)", theme=theme)
+    notebook = await inspected(name, TALK, refused, "inspect(session)", theme=theme, keep=True)
     page = notebook.page
     too_wide = """selector => [...document.querySelectorAll(selector)]
         .filter(node => node.scrollWidth > node.clientWidth + 1).map(node => node.textContent)"""
@@ -370,12 +368,12 @@ URL.createObjectURL = (blob) => {
   const late = `
     import widget from "${url}";
     const made = typeof widget === "function" ? await widget() : widget;
-    const shown = new Promise((done) => setTimeout(done, 5000));
+    const shown = new Promise((done) => setTimeout(done, 1500));
     export default { ...made, render: async (props) => (await shown, made.render(props)) };`;
   return plain(new Blob([late], { type: blob.type }));
 };
 """
-"""Each widget is rendered 5 s after its module was loaded: the kernel is idle long before."""
+"""Each widget is rendered 1.5 s after its module was loaded: the kernel is idle long before."""
 
 
 class SlowBrowser:

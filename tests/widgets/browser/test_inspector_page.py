@@ -1,7 +1,5 @@
 """The inspector on a bare page: filters, folding, bounds, columns and layout."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`rtnb lab` serves, JupyterLab opens in Chromium, and a notebook runs in this environment."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

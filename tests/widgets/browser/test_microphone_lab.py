@@ -1,7 +1,5 @@
 """`Microphone` in a real JupyterLab: audio reaches the simulator while a cell blocks, and the privacy rules hold."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

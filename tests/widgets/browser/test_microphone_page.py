@@ -1,7 +1,5 @@
 """`microphone.js` in Chromium against `Microphone` in this process: recordings, refusals, backpressure, looks."""
 
-from __future__ import annotations
-
 import asyncio
 import wave
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The playground with its inspector in Notebook 7, the other front end that people have."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -546,7 +546,7 @@ async def test_everything_by_keyboard(shown: Opened) -> None:
 
 @pytest.mark.parametrize("theme", ["Light", "Dark"])
 async def test_it_can_be_looked_at(shown: Opened, pictures: Path, theme: str) -> None:
-    play = await shown(f"look-{theme}.ipynb", theme=f"JupyterLab {theme}")
+    play = await shown(f"look-{theme}.ipynb", theme=f"JupyterLab {theme}", keep=True)
     await play.ask("What is a delta?")
     await expect(play.find(".rtnb-transcript")).to_contain_text("A delta is", timeout=20_000)
     await play.python("playground.turn_detection.threshold = 0.7; await playground.apply()")

@@ -1,7 +1,5 @@
 """`Transcript` on a page: hostile text stays text; statuses in words; the newest turns."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rtnb.widgets.transcript import PAGE_ENTRIES, Transcript

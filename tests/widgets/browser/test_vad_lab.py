@@ -1,7 +1,5 @@
 """The VAD lab in a real JupyterLab: drag, click, listen, apply, compare; both themes, wide and narrow."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

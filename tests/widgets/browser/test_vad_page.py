@@ -1,7 +1,5 @@
 """`vad_lab.js` on a bare page: the recording by keyboard, maps, clips, and a layout that stays."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.widgets.bare_page import shown

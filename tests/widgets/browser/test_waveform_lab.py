@@ -1,7 +1,5 @@
 """`Speaker`, `Waveform` and `Transcript` together in a real JupyterLab: both themes, wide and narrow, reloaded."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -47,7 +45,7 @@ async def test_what_happens_is_seen_and_survives_a_reload(open_notebook: Any) ->
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 async def test_it_looks_right(open_notebook: Any, theme: str) -> None:
     name = f"look-{theme.split()[1].lower()}.ipynb"
-    notebook = await opened(open_notebook, name, [ALL, "0"], theme=theme)
+    notebook = await opened(open_notebook, name, [ALL, "0"], theme=theme, keep=True)
     await run(notebook, "item = scene.answer_now(marked(20_000), text='Sunny, with a light wind.', speed=None)")
     await notebook.page.locator(".rtnb-speaker[data-state=playing]").wait_for()
     await run(notebook, "scene.barge_in()")

@@ -1,7 +1,5 @@
 """`Waveform` on a page: the columns, clicking, keys, zoom, playing from a moment."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Calls over WebRTC in a real JupyterLab and Chromium, against the simulator: playback, barge-in, end, refusal."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """The page's part of a call on a bare page: its messages to the kernel, its texts and states, and its end."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rtnb.widgets._base import styles

@@ -1,7 +1,5 @@
 """`Speaker` on a page: the samples that leave the worklet, and the reports to the session."""
 
-from __future__ import annotations
-
 import base64
 import json
 from typing import Any
