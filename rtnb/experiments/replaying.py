@@ -82,6 +82,18 @@ async def replay(
         The trace cannot be read.
     ConnectError, ServiceError
         As of `rtnb.connect`.
+
+    Examples
+    --------
+    >>> import asyncio, os, tempfile, rtnb
+    >>> path = os.path.join(tempfile.mkdtemp(), "talk.rtnb")
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble", trace=path) as session:
+    ...         await session.ask("Hello!")
+    >>> asyncio.run(talk())
+    >>> again = asyncio.run(rtnb.replay(path, "sim", settings={"instructions": "Be brief."}))
+    >>> [turn.role for turn in again.turns]
+    ['user', 'assistant']
     """
     if mode not in ("same timing", "reacting"):
         raise ValueError(f"mode is {mode!r}; allowed are 'same timing' and 'reacting'")

@@ -62,6 +62,18 @@ class Trace:
     ------
     TraceError
         No such file, not a trace, damaged, of another version, or not safe to open.
+
+    Examples
+    --------
+    >>> import asyncio, os, tempfile, rtnb
+    >>> path = os.path.join(tempfile.mkdtemp(), "talk.rtnb")
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble", trace=path) as session:
+    ...         await session.ask("Hello!")
+    >>> asyncio.run(talk())
+    >>> trace = rtnb.Trace(path)
+    >>> [turn.role for turn in trace.turns]
+    ['user', 'assistant']
     """
 
     def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
