@@ -1,4 +1,4 @@
-"""Helpers of the course: checks of exercises, a sequence diagram, and troubles to explain.
+"""Helpers of the course: checks of exercises, diagrams, recordings from a microphone, and troubles to explain.
 
 A trouble is one fault in one small scene: the simulator injects it, or the client makes a mistake. `act` runs the scene
 and returns a `Case`: the symptom that a user reports, and the log that shows the cause.
@@ -13,20 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import numpy as np
+from scipy.signal import istft, stft
 
-from rtnb.audio import ms_to_samples, resample
+from rtnb.audio import Audio, ms_to_samples, resample, write_wav
 from rtnb.client import Response, Session
 from rtnb.client.log import EventLog
-from rtnb.errors import RtnbError
+from rtnb.errors import RtnbError, WidgetError
 from rtnb.protocol import ServerVad
 from rtnb.simulator import Simulator
 from rtnb.targets import connect
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from rtnb.widgets import Microphone
 
 PATIENCE_S: Final = 30.0
 """Deadline of a scene, in seconds; the longest takes 6 s (measured), more on a busy machine."""
@@ -106,6 +111,157 @@ def plot_sequence(actors: Sequence[str], messages: Sequence[tuple[str, str, str]
         axes.annotate("", xy=(stop, y + 0.4), xytext=(start, y + 0.4), arrowprops={"arrowstyle": "->"})
         axes.text((start + stop) / 2, y + 0.4, text, ha="center", va="center", backgroundcolor="white")
     return axes
+
+
+def plot_level(levels_db: Audio, ax: Axes, **style: Any) -> None:
+    """Draw the level of each 20 ms frame over time.
+
+    Parameters
+    ----------
+    levels_db : ndarray, shape (n_frames,)
+        Levels; 0 dB is full scale.
+    ax : matplotlib.axes.Axes
+        Where to draw.
+    **style
+        Of the line.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> ax = plt.figure().gca()
+    >>> plot_level(np.array([-60.0, -30.0]), ax)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('time (s)', 'level (dB)')
+    """
+    ax.plot(0.02 * np.arange(len(levels_db)), levels_db, **style)
+    ax.set(xlabel="time (s)", ylabel="level (dB)", ylim=(-90, 0))
+
+
+COURSE: Final[Mapping[str, tuple[tuple[float, float], tuple[str, ...]]]] = {
+    "00 Start here": ((0, 3), ()),
+    "01 A session": ((1, 3), ("00",)),
+    "02 Inspect and steer": ((2, 3), ("01",)),
+    "03 Function calls": ((2, 0), ("01",)),
+    "04 Microphone": ((2, 1), ("01",)),
+    "05 End of a turn": ((3, 3.5), ("02",)),
+    "06 Choose settings": ((4, 2.6), ("05",)),
+    "07 WebRTC": ((2, 2), ("01",)),
+    "08 Own model and voice": ((4, 3.5), ("05",)),
+    "09 Troubles": ((4, 1.7), ("05",)),
+    "10 Azure, old code": ((2, 4), ("01",)),
+    "11 Keep and replay": ((2, 5), ("01",)),
+    "12 Is prompt B better?": ((2, 6), ("01",)),
+    "13 Interruptions": ((4, 5), ("05", "12")),
+}
+"""Lessons by number and short title: place on the map, and lessons to read before."""
+
+
+def plot_course() -> Axes:
+    """Draw the map of the course: a box for each lesson, an arrow from each lesson to those that build on it.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> axes = plot_course()
+    >>> len(axes.texts) > 14
+    True
+    """
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(figsize=(12.5, 4.5), layout="constrained")
+    axes.set(xlim=(-0.45, 4.45), ylim=(6.5, -0.5))
+    axes.axis("off")
+    places = {title[:2]: place for title, (place, _) in COURSE.items()}
+    for title, ((x, y), before) in COURSE.items():
+        for number in before:
+            from_x, from_y = places[number]
+            ends = {"xy": (x - 0.41, y), "xytext": (from_x + 0.41, from_y)}
+            axes.annotate("", **ends, arrowprops={"arrowstyle": "->", "color": "0.45"})
+        frame = {"boxstyle": "round,pad=0.4", "facecolor": "#e8f0fe", "edgecolor": "#3b6fb6"}
+        axes.text(x, y, title, ha="center", va="center", fontsize=9, color="black", bbox=frame)
+    return axes
+
+
+# --- the microphone ---------------------------------------------------------------------------------------------------
+
+PAGE_S: Final = 3.0
+"""Time that a page has to show the microphone, in seconds; a notebook that runs without a page waits so long, once."""
+SETTLE_S: Final = 0.3
+"""Time in seconds that settings of the microphone have to reach the page, which the start reaches sooner; chosen."""
+_without_page: WeakSet[Microphone] = WeakSet()
+
+
+async def record(microphone: Microphone, seconds: float, *, instead: Audio, path: Path | None = None) -> Audio:
+    """Record from the page's microphone; where there is none, return a sample recording and show the reason.
+
+    Parameters
+    ----------
+    microphone : rtnb.Microphone
+        With the processing that the browser is to apply.
+    seconds : float
+        Length.
+    instead : ndarray, float32, shape (n_samples,)
+        Sample recording, at 24 kHz; its first `seconds` are returned.
+    path : Path, optional
+        Also write a WAV file.
+
+    Returns
+    -------
+    ndarray, float32, shape (n_samples,)
+        At 24 kHz.
+    """
+    from IPython.display import display
+
+    await asyncio.sleep(SETTLE_S)
+    recording = asyncio.ensure_future(microphone.record(seconds))
+    try:
+        await asyncio.wait([recording], timeout=0.1 if microphone in _without_page else PAGE_S)
+        if not recording.done() and microphone.state == "no page":
+            _without_page.add(microphone)
+            raise WidgetError("no page shows this notebook")
+        clip = await recording
+        source = _Line(f"Your microphone, {microphone.device_rate_hz:,} samples per second", "#1a7f37")
+    except WidgetError as reason:
+        recording.cancel()
+        clip = instead[: ms_to_samples(1000 * seconds, rate_hz=24_000)].astype(np.float32)
+        source = _Line(f"The sample recording: {reason}", "#b35900")
+    display(source)  # type: ignore[no-untyped-call]
+    if path is not None:
+        write_wav(path, clip, rate_hz=24_000)
+    return clip
+
+
+def imitate_processing(audio: Audio) -> Audio:
+    """Suppress noise and raise the level of a recording, as simply as possible; browsers do both better.
+
+    Parameters
+    ----------
+    audio : ndarray, shape (n_samples,)
+        Speech with pauses: the noise is what is left in the quietest fifth of them.
+
+    Returns
+    -------
+    ndarray, float32, shape (n_samples,)
+        The loudest tenth of the 20 ms frames is at -20 dB.
+
+    Examples
+    --------
+    >>> noise = 0.01 * np.random.default_rng(0).standard_normal(24_000)
+    >>> tone = 0.1 * np.sin(np.arange(24_000)) * (np.arange(24_000) < 12_000)
+    >>> clean = imitate_processing(tone + noise)
+    >>> bool(clean[16_000:].std() / clean[2_000:10_000].std() < 0.5 * noise.std() / tone[:12_000].std())
+    True
+    """
+    _, _, spectrum = stft(audio, nperseg=512)
+    power = abs(spectrum) ** 2
+    noise = np.percentile(power, 20, axis=1, keepdims=True)
+    _, quiet = istft(spectrum * np.clip(1 - 4 * noise / (power + 1e-12), 0.1, 1))
+    frames = quiet[: len(audio) // 480 * 480].reshape(-1, 480)
+    loud_db = 10 * np.log10(np.percentile((frames**2).mean(axis=1), 90) + 1e-12)
+    return np.asarray(quiet[: len(audio)] * 10 ** ((-20 - loud_db) / 20), np.float32)
 
 
 # --- scenes -----------------------------------------------------------------------------------------------------------

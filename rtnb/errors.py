@@ -23,6 +23,10 @@
 
 A message states what happened, the value, what is allowed, and (as a note) the next step. No message holds a key. Each
 raise makes a new exception object, so that tracebacks of two callers never mix.
+
+>>> from rtnb import errors
+>>> issubclass(errors.AuthenticationError, errors.ConnectError)
+True
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A conversation of a case, whose turns are typed, spoken, or interrupt; and the case of a recorded conversation."""
+"""A conversation of a case, whose turns are typed, spoken, or interrupt."""
 
 from __future__ import annotations
 
@@ -6,26 +6,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from rtnb.analysis.latency import AUDIBLE
-from rtnb.audio import RATE_HZ, Audio, read_wav, write_wav
+from rtnb.audio import RATE_HZ, Audio, read_wav
 from rtnb.client import Response, Session
 from rtnb.client.dispatcher import creates_response
 from rtnb.errors import CaseError
 from rtnb.experiments.case import Case, Turn
-from rtnb.protocol import events
 from rtnb.simulator.responder import text_of
 from rtnb.simulator.voice import Voice, open_voice
-from rtnb.trace import Trace
 
-PAUSE_MS: Final = 500.0
-"""Pieces of speech closer than this are one utterance when reacting: the user was cut off and went on (chosen)."""
-MARGIN_MS: Final = 200.0
-"""Audio before and after an utterance that is sent with it (chosen)."""
 CHECK_S: Final = 0.02
 """Time between two looks at the playback (chosen)."""
 
@@ -131,43 +124,3 @@ def _heard(session: Session) -> list[tuple[str, str]]:
     """Return (role, text) of the messages of the conversation, in order."""
     messages = (item for item in session.state.conversation if item.type == "message")
     return [(str(item.role), text_of(item) or "") for item in messages]
-
-
-def case_of(trace: Trace, folder: str | Path, *, id: str = "recorded") -> Case:
-    """Make a case of the user's messages in a recorded session.
-
-    Parameters
-    ----------
-    trace : Trace
-        The recorded session.
-    folder : path
-        Gets the user's speech, a WAV file for each turn.
-    id : str, default "recorded"
-        Name of the case.
-
-    Raises
-    ------
-    CaseError
-        The user said and wrote nothing.
-    """
-    track, parts = trace.user_audio, list[tuple[str, list[float]]]()
-    committed = {row.event.item_id for row in trace.log if isinstance(row.event, events.InputAudioBufferCommitted)}
-    sent_ms, cut_off = 0.0, False
-    for turn in trace.turns:
-        if turn.role == "user" and track is not None and turn.item_id in committed:
-            start_ms, sent_ms = (turn.start_ms, turn.stop_ms) if turn.has_audio else (sent_ms, turn.start_ms)
-            if cut_off and start_ms - parts[-1][1][1] < PAUSE_MS:
-                parts[-1][1][1] = sent_ms
-            else:
-                parts.append(("", [start_ms, sent_ms]))
-            cut_off = True
-        elif turn.role == "user" or turn.has_audio:
-            parts += [(turn.text, [])] if turn.role == "user" else []
-            cut_off = False
-    turns = []
-    for number, (text, span) in enumerate(parts, 1):
-        path = Path(folder) / f"{id}-{number}.wav"
-        if track is not None and span:
-            write_wav(path, track.read(max(0.0, span[0] - MARGIN_MS), span[1] + MARGIN_MS), rate_hz=24_000)
-        turns.append(Turn(audio=str(path)) if span else Turn(text=text))
-    return Case(id, turns)

@@ -37,6 +37,18 @@ class Comparison:
     ----------
     a, b : Trace
         The older one first: what only `b` has counts as added.
+
+    Examples
+    --------
+    >>> import asyncio, os, tempfile, rtnb
+    >>> path = os.path.join(tempfile.mkdtemp(), "talk.rtnb")
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble", trace=path) as session:
+    ...         await session.ask("Hello!")
+    >>> asyncio.run(talk())
+    >>> comparison = rtnb.compare(rtnb.Trace(path), rtnb.Trace(path))
+    >>> len(comparison.pairs)
+    2
     """
 
     def __init__(self, a: Trace, b: Trace) -> None:

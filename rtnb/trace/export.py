@@ -16,13 +16,19 @@ from typing import Any, Final
 import numpy as np
 from soundfile import SoundFile
 
-from rtnb.audio import RATE_HZ
+from rtnb.audio import RATE_HZ, write_wav
 from rtnb.audio.formats import to_int16
 from rtnb.errors import TraceError
+from rtnb.protocol import events
 from rtnb.trace.conversation import to_srt, to_vtt
 from rtnb.trace.otlp import to_otlp
 from rtnb.trace.report import blocks, lanes, to_html
 from rtnb.trace.tracks import Track
+
+PAUSE_MS: Final = 500.0
+"""Pieces of speech closer than this are one utterance of a case: the user was cut off and went on (chosen)."""
+MARGIN_MS: Final = 200.0
+"""Audio before and after an utterance that is kept with it (chosen)."""
 
 
 def export(trace: Any, path: str | os.PathLike[str]) -> Path:
@@ -55,6 +61,55 @@ def export(trace: Any, path: str | os.PathLike[str]) -> Path:
         raise TraceError(f"cannot export to {path.suffix or 'a file without suffix'}; allowed: {', '.join(_WRITERS)}")
     write(trace, path)
     return path
+
+
+def to_case(trace: Any, folder: str | os.PathLike[str], *, id: str = "recorded") -> dict[str, Any]:
+    """Make a case for `rtnb.experiment` of what the user said and wrote.
+
+    Parameters
+    ----------
+    trace : Trace
+    folder : path
+        Gets the user's speech, a WAV file for each turn.
+    id : str, default "recorded"
+        Name of the case.
+
+    Returns
+    -------
+    case : dict
+        Fields of `rtnb.Case`: its id, and as `user` a list of texts and recordings.
+
+    Examples
+    --------
+    >>> import asyncio, tempfile, rtnb
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble") as session:
+    ...         await session.ask("Hello!")
+    ...         return session.save_trace(tempfile.mkdtemp() + "/talk.rtnb")
+    >>> rtnb.Trace(asyncio.run(talk())).to_case(tempfile.mkdtemp())
+    {'id': 'recorded', 'user': [{'text': 'Hello!'}]}
+    """
+    track, parts = trace.user_audio, list[tuple[str, list[float]]]()
+    committed = {row.event.item_id for row in trace.log if isinstance(row.event, events.InputAudioBufferCommitted)}
+    sent_ms, cut_off = 0.0, False
+    for turn in trace.turns:
+        if turn.role == "user" and track is not None and turn.item_id in committed:
+            start_ms, sent_ms = (turn.start_ms, turn.stop_ms) if turn.has_audio else (sent_ms, turn.start_ms)
+            if cut_off and start_ms - parts[-1][1][1] < PAUSE_MS:
+                parts[-1][1][1] = sent_ms
+            else:
+                parts.append(("", [start_ms, sent_ms]))
+            cut_off = True
+        elif turn.role == "user" or turn.has_audio:
+            parts += [(turn.text, [])] if turn.role == "user" else []
+            cut_off = False
+    user = []
+    for number, (text, span) in enumerate(parts, 1):
+        path = Path(folder) / f"{id}-{number}.wav"
+        if track is not None and span:
+            write_wav(path, track.read(max(0.0, span[0] - MARGIN_MS), span[1] + MARGIN_MS), rate_hz=RATE_HZ)
+        user.append({"audio": str(path)} if span else {"text": text})
+    return {"id": id, "user": user}
 
 
 # --- labels and subtitles ---------------------------------------------------------------------------------------------

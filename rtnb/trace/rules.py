@@ -482,7 +482,7 @@ def _service_error(facts: Facts) -> Iterator[Hit]:
             yield f"The service refused {cause.type}: {_reason(row.event.error)}.", row, cause
 
 
-@_rule("warning", "Use the GA dialect; rtnb.migrate translates settings and events, notebook 08 shows how.")
+@_rule("warning", "Use the GA dialect; rtnb.migrate translates settings and events, notebook 10 shows how.")
 def _deprecated_dialect(facts: Facts) -> Iterator[Hit]:
     for row in facts.of(events.ConversationCreated, events.ConversationItemCreated)[:1]:
         yield "The session uses the preview dialect, which services switch off.", row

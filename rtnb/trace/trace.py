@@ -22,7 +22,7 @@ from rtnb.errors import TraceError
 from rtnb.protocol import events
 from rtnb.protocol.values import SessionConfig
 from rtnb.trace.conversation import Entries, Entry, ids_of, to_text
-from rtnb.trace.export import export
+from rtnb.trace.export import export, to_case
 from rtnb.trace.file import TraceFile, write_trace
 from rtnb.trace.interaction import Interaction
 from rtnb.trace.privacy import Redaction
@@ -50,6 +50,18 @@ class Trace:
     ------
     TraceError
         No such file, not a trace, damaged, of another version, or not safe to open.
+
+    Examples
+    --------
+    >>> import asyncio, os, tempfile, rtnb
+    >>> path = os.path.join(tempfile.mkdtemp(), "talk.rtnb")
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble", trace=path) as session:
+    ...         await session.ask("Hello!")
+    >>> asyncio.run(talk())
+    >>> trace = rtnb.Trace(path)
+    >>> [turn.role for turn in trace.turns]
+    ['user', 'assistant']
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:
@@ -261,6 +273,7 @@ class Trace:
     findings = findings
     to_html = to_html
     export = export
+    to_case = to_case
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         # The widget lies above this room, so it is looked up only where a cell shows a trace.

@@ -74,6 +74,18 @@ async def calibrate(
         A call over WebRTC: audio cannot be streamed over its data channel.
     ServiceError
         The service refuses a setting.
+
+    Examples
+    --------
+    >>> import asyncio, rtnb
+    >>> async def measure():
+    ...     simulator = rtnb.Simulator(latency="fast", voice="babble")
+    ...     speech = [simulator.speech(text).audio for text in ("One", "Two")]
+    ...     clips = [rtnb.Recording.of_one_turn(audio, rate_hz=24_000) for audio in speech]
+    ...     async with rtnb.connect(simulator) as session:
+    ...         return await rtnb.calibrate(session, clips, paced=False, progress=False)
+    >>> asyncio.run(measure()).constants.min_speech_frames
+    1
     """
     if not recordings:
         raise AudioError("no recordings to calibrate with").with_hint("Give a few short clips of speech with pauses.")

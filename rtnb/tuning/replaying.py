@@ -21,7 +21,8 @@ from rtnb.client import speech
 from rtnb.client.session import Session
 from rtnb.client.tools import ToolBox
 from rtnb.errors import ConnectionClosed
-from rtnb.experiments.conversation import case_of, converse, until_played
+from rtnb.experiments import Case
+from rtnb.experiments.conversation import converse, until_played
 from rtnb.protocol import events
 from rtnb.protocol.values import UNSET, Item, SessionConfig, merge
 from rtnb.targets import connect
@@ -74,6 +75,18 @@ async def replay(
         The trace cannot be read.
     ConnectError, ServiceError
         As of `rtnb.connect`.
+
+    Examples
+    --------
+    >>> import asyncio, os, tempfile, rtnb
+    >>> path = os.path.join(tempfile.mkdtemp(), "talk.rtnb")
+    >>> async def talk():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble", trace=path) as session:
+    ...         await session.ask("Hello!")
+    >>> asyncio.run(talk())
+    >>> again = asyncio.run(rtnb.replay(path, "sim", settings={"instructions": "Be brief."}))
+    >>> [turn.role for turn in again.turns]
+    ['user', 'assistant']
     """
     if mode not in ("same timing", "reacting"):
         raise ValueError(f"mode is {mode!r}; allowed are 'same timing' and 'reacting'")
@@ -86,7 +99,7 @@ async def replay(
     async with connect(target, config=merge(config, wanted), trace=file) as session:
         session.tools.box = _Recorded(kept)
         if reacting:
-            await converse(session, case_of(kept, folder.name).user, None)
+            await converse(session, Case(**kept.to_case(folder.name)).user, None)
         else:
             await _repeat(session, kept, first, begin_s, wanted)
     made = Trace(file)

@@ -377,5 +377,13 @@ def inspect(source: Any, *, height_px: int = 480) -> EventInspector:
 
     Give a connection of `openai` (``async with client.realtime.connect(…) as connection``) before its first event is
     read; only this object is watched, and it works on as before.
+
+    Examples
+    --------
+    >>> import rtnb
+    >>> inspector = rtnb.inspect(rtnb.EventLog())
+    >>> inspector
+    <EventInspector>
+    >>> inspector.close()
     """
     return EventInspector(source, height_px=height_px)

@@ -88,7 +88,9 @@ export async function openDevice(label, processing) {
   const chosen = devices.find((one) => one.label === label);
   if (label && devices.length && !chosen) throw "OverconstrainedError";
   const audio = { ...processing, deviceId: chosen && { exact: chosen.deviceId } };
-  return { stream: await navigator.mediaDevices.getUserMedia({ audio }), release: () => {} };
+  // Not the page's own getUserMedia: ipywebrtc replaces that one, with an adapter that renames two of these settings to
+  // names Chromium no longer knows (measured: noise suppression and gain stay off).
+  return { stream: await MediaDevices.prototype.getUserMedia.call(navigator.mediaDevices, { audio }), release: () => {} };
 }
 
 /** One capture, from `open` to `close`, which ends every track. */

@@ -49,8 +49,8 @@ ROWS = "print(json.dumps([[row.type, 1000 * row.wall_time] for row in {session}.
 
 TAP = """
 window.mics = []; window.answers = [];
-const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
-navigator.mediaDevices.getUserMedia = async (wish) => {
+const ask = MediaDevices.prototype.getUserMedia.bind(navigator.mediaDevices);
+MediaDevices.prototype.getUserMedia = async (wish) => {
   const stream = await ask(wish);
   mics.push(stream.clone());
   return stream;

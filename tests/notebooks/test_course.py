@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
-from course import TROUBLES, act, check, plot_sequence
+from course import COURSE, TROUBLES, act, check, plot_sequence, record
 from matplotlib.text import Annotation
 
-from rtnb.audio import decode_pcm16
+from rtnb.audio import decode_pcm16, read_wav
 from rtnb.simulator import Simulator
+from rtnb.widgets import Microphone
 
 
 def test_a_solved_exercise_shows_solved(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +39,29 @@ def test_a_sequence_diagram_has_an_arrow_from_sender_to_receiver_per_message() -
     assert [(arrow.xyann[0], arrow.xy[0]) for arrow in arrows] == [(0, 1), (1, 0)]
     assert arrows[0].xy[1] < arrows[1].xy[1]  # the axis points down: the first message is on top
     plt.close(axes.figure)  # type: ignore[arg-type]
+
+
+def test_the_map_shows_every_lesson_and_only_what_it_builds_on() -> None:
+    paths = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+    assert [title[:2] for title in COURSE] == [path.name[:2] for path in paths]
+    for path, (_, before) in list(zip(paths, COURSE.values(), strict=True))[2:]:
+        needed = nbformat.read(path, as_version=4).cells[0].source.partition("You need to know")[2]
+        assert before
+        assert [number for number in before if number not in needed] == [], path.name
+
+
+async def test_without_a_page_the_sample_recording_is_used(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("course.PAGE_S", 0.0)
+    monkeypatch.setattr("course.SETTLE_S", 0.0)
+    sample = np.linspace(0, 1, 48_000)
+    microphone = Microphone()
+    clip = await record(microphone, 1, instead=sample, path=tmp_path / "clip.wav")
+    microphone.close()
+    assert (clip.dtype, clip.shape) == (np.float32, (24_000,))
+    assert capsys.readouterr().out == "The sample recording: no page shows this notebook\n"
+    assert read_wav(tmp_path / "clip.wav")[0] == pytest.approx(sample[:24_000], abs=1e-4)
 
 
 QUICK = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import re
 import subprocess
 import sys
@@ -80,6 +82,11 @@ def test_every_public_name_is_described(site: Path) -> None:
     missing = [name for name in names if f"rtnb.{name}" not in ids and not {f"module-rtnb.{name}"} & ids & modules]
     assert [name for name in missing if name != "graders"] == []
     assert "module-rtnb.experiments.graders" in ids
+
+
+@pytest.mark.parametrize("name", [name for name in dir(rtnb) if name != "__version__"])
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert doctest.DocTestParser().get_examples(inspect.getdoc(getattr(rtnb, name)) or ""), "pytest runs it"
 
 
 @pytest.mark.parametrize("name", HOW_TO)

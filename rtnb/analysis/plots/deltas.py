@@ -64,6 +64,16 @@ def plot_deltas(response: Any, *, ax: Axes | None = None) -> Any:
     ------
     AudioError
         The response has no audio.
+
+    Examples
+    --------
+    >>> import asyncio, rtnb
+    >>> async def ask():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble") as session:
+    ...         return await session.ask("Please count to ten.")
+    >>> waveform, arrivals = plot_deltas(asyncio.run(ask()))
+    >>> waveform.get_ylabel()
+    'amplitude (full scale = 1)'
     """
     deltas = _spoken(response)
     if ax is not None:
@@ -102,6 +112,15 @@ def plot_arrivals(response: Any, *, ax: Axes | None = None) -> Axes:
     ------
     AudioError
         The response has no audio.
+
+    Examples
+    --------
+    >>> import asyncio, rtnb
+    >>> async def ask():
+    ...     async with rtnb.connect("sim", latency="fast", voice="babble") as session:
+    ...         return await session.ask("Please count to ten.")
+    >>> plot_arrivals(asyncio.run(ask())).get_xlabel()
+    'time after the request (s)'
     """
     deltas = _spoken(response)
     ax = new_axes(ax, figsize=(7, 4))

@@ -55,6 +55,15 @@ def plot_turns(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> from rtnb.analysis.recordings import thinking_aloud
+    >>> from rtnb.audio import babble
+    >>> turns = thinking_aloud([babble("well").audio, babble("a table for two").audio], rate_hz=24_000, n_turns=8)
+    >>> axes = plot_turns(turns[0], turn_detection=[ServerVad(silence_duration_ms=ms) for ms in (200, 800)])
+    >>> axes.get_xlabel()
+    'time (s)'
     """
     ax = new_axes(ax, figsize=(9, 4))
     probabilities = speech_probabilities(recording.audio, rate_hz=recording.rate_hz)
@@ -119,6 +128,16 @@ def plot_sweep(
     ------
     AudioError
         An unknown metric, one without a silence axis, or several conditions.
+
+    Examples
+    --------
+    >>> from rtnb.analysis.recordings import thinking_aloud
+    >>> from rtnb.audio import babble
+    >>> turns = thinking_aloud([babble("well").audio, babble("a table for two").audio], rate_hz=24_000, n_turns=8)
+    >>> from rtnb.analysis import sweep
+    >>> result = sweep(turns, cache=False, progress=False)
+    >>> plot_sweep(result).get_title(loc="left")
+    '8 turns'
     """
     table = sweep.grid(metric)
     if "silence_duration_ms" not in table.columns.names:
@@ -165,6 +184,16 @@ def plot_pareto(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> from rtnb.analysis.recordings import thinking_aloud
+    >>> from rtnb.audio import babble
+    >>> turns = thinking_aloud([babble("well").audio, babble("a table for two").audio], rate_hz=24_000, n_turns=8)
+    >>> from rtnb.analysis import sweep
+    >>> result = sweep(turns, cache=False, progress=False)
+    >>> plot_pareto(result).get_ylabel()
+    'turns cut off (%)'
     """
     ax = new_axes(ax, figsize=(6.5, 4))
     cut_off, delay_ms = (sweep.grid(name).to_numpy() for name in ("cut_off_rate", "delay_p90_ms"))

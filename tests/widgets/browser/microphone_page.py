@@ -20,13 +20,17 @@ window.live = () => tracks.filter((track) => track.readyState === "live").length
 if (navigator.mediaDevices && !navigator.mediaDevices.noted) {
   const { mediaDevices } = navigator;
   mediaDevices.noted = true;
-  const [ask, clone] = [mediaDevices.getUserMedia, MediaStreamTrack.prototype.clone];
+  const { clone } = MediaStreamTrack.prototype;
   const noted = (track) => ((window.tracks ??= []).push(track), track);
-  mediaDevices.getUserMedia = async (constraints) => {
-    const stream = await ask.call(mediaDevices, constraints);
-    stream.getTracks().forEach(noted);
-    return stream;
-  };
+  const replaced = Object.hasOwn(mediaDevices, "getUserMedia"); // by ipywebrtc
+  for (const owner of replaced ? [MediaDevices.prototype, mediaDevices] : [MediaDevices.prototype]) {
+    const ask = owner.getUserMedia;
+    owner.getUserMedia = async (constraints) => {
+      const stream = await ask.call(mediaDevices, constraints);
+      stream.getTracks().forEach(noted);
+      return stream;
+    };
+  }
   MediaStreamTrack.prototype.clone = function () {
     return noted(clone.call(this));
   };

@@ -80,6 +80,8 @@ async def test_stop_close_clear_and_a_closed_tab_stop_it(jupyterlab: Any, open_n
         await notebook.page.evaluate(f"() => {{ {script} }}")
         await off(notebook)
     assert await notebook.page.evaluate("tracks.length") >= len(endings)  # each was on before it ended
+    got = await notebook.page.evaluate("tracks[0].getSettings()")
+    assert [got[name] for name in UNTOUCHED] == [True] * 3, "ipywebrtc's adapter must not lose what was asked for"
 
 
 async def test_the_end_of_the_kernel_stops_it(jupyterlab: Any, open_notebook: Any) -> None:

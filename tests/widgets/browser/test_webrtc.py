@@ -19,9 +19,9 @@ pytest.importorskip("aiortc", reason="the simulator's WebRTC side needs aiortc (
 
 _KEEP = """
 window.held = { tracks: [], peers: [] };
-const devices = navigator.mediaDevices, Peer = window.RTCPeerConnection;
-const ask = devices.getUserMedia.bind(devices);
-devices.getUserMedia = async (options) => {
+const Peer = window.RTCPeerConnection;
+const ask = MediaDevices.prototype.getUserMedia.bind(navigator.mediaDevices);
+MediaDevices.prototype.getUserMedia = async (options) => {
   const stream = await ask(options);
   held.tracks.push(...stream.getTracks());
   return stream;
