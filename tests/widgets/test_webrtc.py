@@ -283,7 +283,7 @@ async def test_the_key_carries_everything_and_is_nowhere_else(dialect: Any) -> N
         shown = Shown(WebRTCPeer(simulator, tools=[forecast], **settings))
         starting = await shown.start()
         answer = await shown.ask("key")
-        grant = simulator._started().service.keys._grants.find(answer["key"]).session
+        grant = simulator._started().service.keys.grant(answer["key"]).session
         assert (grant.instructions, grant.voice, grant.turn_detection.silence_duration_ms) == (
             "Be brief.",
             "verse",

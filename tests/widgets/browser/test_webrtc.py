@@ -181,7 +181,7 @@ print(json.dumps([spoke.wall_time, cut.wall_time, item.event.audio_end_ms, heard
     assert abs(table["played_ms"] - kept_ms) < 100 + lag_ms, f"{lag_ms=}"
 
     # --- the key, and what stays
-    keys = await one.python("print(json.dumps(list(simulator._started().service.keys._grants._grants)))")
+    keys = await one.python("print(json.dumps(list(simulator._started().service.keys._grants)))")
     seen = await one.python(
         "print(repr(peer), repr(peer.get_state()), peer.session.log.to_frame().to_string(), vars(peer))"
     )
