@@ -342,7 +342,7 @@ class WebRTCPeer(SessionView):
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         if any(row.type == "session.updated" for row in rows):
             for one in findings(self.feed.log):
-                if one.rule in ("update-ignored", "update-changed"):
+                if one.rule == "update-ignored":
                     self._notice(redact(f"{one.text} {one.next_step}"))
 
     def _notice(self, text: str) -> None:
