@@ -255,10 +255,15 @@ def _update_refused(facts: Facts) -> Iterator[Hit]:
 @_rule("warning", "Use the value that is in force, or check that the model and the dialect support this setting.")
 def _update_ignored(facts: Facts) -> Iterator[Hit]:
     refused = {cause.number for _, cause in facts.refused() if cause is not None}
-    for row in facts.of(events.SessionUpdate):
-        reply = facts.next(row, events.SessionUpdated)
-        if row.number in refused or reply is None:
+    waiting: list[Any] = []  # the service answers in order
+    for reply in facts.of(events.SessionUpdate, events.SessionUpdated, events.SessionCreated):
+        if isinstance(reply.event, events.SessionUpdate):
+            waiting += [] if reply.number in refused else [reply]
+        elif isinstance(reply.event, events.SessionCreated):
+            waiting.clear()
+        if not waiting or not isinstance(reply.event, events.SessionUpdated):
             continue
+        row = waiting.pop(0)
         before, after = plain_settings(facts.config(row)), plain_settings(reply.event.session)
         for path, value in flat(plain_settings(row.event.session)).items():
             effective, stays = _at(after, path), _at(before, path) == _at(after, path)

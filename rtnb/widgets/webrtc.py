@@ -80,6 +80,10 @@ NEXT_STEPS: Final = {
 """Next steps; for all other reasons it is that of the page, or to start the call again."""
 
 CORS: Final = "This page may not post to the service (CORS, or no network path): the kernel posted the offer."
+IN_THE_KEY: Final = "Azure is known to ignore changes of turn detection over WebRTC: pass them to WebRTCPeer(…)."
+"""Seen in calls at Azure: session.updated arrives with the old turn detection. Settings in the key take effect."""
+RECENT: Final = 500
+"""Newest events in which ignored settings are looked for, so that a long call does not cost more (chosen)."""
 SIDEBAND: Final = "Events go over the kernel's WebSocket. The kernel posted the offer: the reply names the call."
 
 _OPTIONS: Final = ConnectOptions.__optional_keys__ - SessionSettings.__optional_keys__ - {"config", "intent"}
@@ -341,9 +345,10 @@ class WebRTCPeer(SessionView):
 
     def _on_rows(self, rows: Sequence[LogRow]) -> None:
         if any(row.type == "session.updated" for row in rows):
-            for one in findings(self.feed.log):
+            for one in findings(self.feed.log[-RECENT:]):
                 if one.rule == "update-ignored":
-                    self._notice(redact(f"{one.text} {one.next_step}"))
+                    step = IN_THE_KEY if "turn_detection" in one.text else one.next_step
+                    self._notice(redact(f"{one.text} {step}"))
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:

@@ -296,6 +296,13 @@ def test_an_update_is_ignored_where_another_value_or_turn_detection_stays() -> N
     assert "audio.input.turn_detection = None" in finding.text
 
 
+def test_each_of_two_updates_on_their_way_is_compared_with_its_own_reply() -> None:
+    both = (1, update(voice="cedar")), (1.1, update(voice="alloy"))
+    assert "update-ignored" not in found(CREATED, *both, (1.2, updated(voice="cedar")), (1.3, updated(voice="alloy")))
+    late = found(CREATED, *both, (1.2, updated(voice="cedar")), (1.3, updated(voice="cedar")))["update-ignored"]
+    assert late.events == (2, 4)
+
+
 SPOKEN = (
     "my train to Lund was late again", "is there anything to eat on board", "thank you that helps a lot",
     "please change my seat to the window", "when do we arrive in the morning", "I would rather pay by card",

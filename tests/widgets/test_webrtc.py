@@ -370,7 +370,7 @@ async def test_a_notice_names_settings_that_the_service_does_not_take_over(talk:
     await eventually(lambda: peer.notices)
     (notice,) = peer.notices
     assert notice.startswith("The service ignored audio.input.turn_detection.silence_duration_ms = 700: it stays 200.")
-    assert notice.endswith("check that the model and the dialect support this setting.")
+    assert notice.endswith("pass them to WebRTCPeer(…).")
     peer.session = None
     peer.close()
 
