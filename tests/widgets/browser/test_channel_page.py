@@ -433,7 +433,7 @@ async def test_two_tabs_both_receive_and_one_is_active(tabs: Any) -> None:
     one, two = await opened(), await opened()
     for tab in (one, two):
         await tab.run(
-            "() => { window.was = []; channel.addEventListener('active', () => was.push(channel.isActivePage())); }"
+            "() => { window.was = []; channel.addEventListener('status', () => was.push(channel.isActivePage())); }"
         )
         await tab.run(LISTEN)
         await tab.until("channel.kind === 'direct'")
@@ -447,7 +447,7 @@ async def test_two_tabs_both_receive_and_one_is_active(tabs: Any) -> None:
     await one.until("!channel.isActivePage()")
     await two.page.close()
     await one.until("channel.isActivePage()")
-    assert await one.run("was") == [True, False, True]
+    assert (await one.run("was"))[-2:] == [False, True]
     assert len(stream.joined) == 1
 
 
