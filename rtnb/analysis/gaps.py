@@ -227,10 +227,12 @@ class _Stops:
         self.rank = np.zeros(len(can) + 1, np.int32)  # number of a gap -> number of the first kept one from there on
         np.cumsum(can, out=self.rank[1:])
         width = len(gap)
-        fires = gaps._reach[gap] >= silence_frames[:, None]
-        row = np.repeat(np.arange(self.n_silences, dtype=np.int32), fires.sum(axis=1))
-        place = np.flatnonzero(fires).astype(np.int32)
-        gap = gap.take(place - row * np.int32(width))
+        fires = gaps._reach.take(gap) >= silence_frames[:, None]
+        place, row = np.arange(width, dtype=np.int32), np.zeros(width, np.int32)
+        if self.n_silences != 1:  # for one duration, all of the kept ones fire
+            row = np.repeat(np.arange(self.n_silences, dtype=np.int32), fires.sum(axis=1))
+            place = np.flatnonzero(fires).astype(np.int32)
+            gap = gap.take(place - row * np.int32(width))
         if gaps._long is not None:
             block = gaps._block[gap]
             first = np.ones(len(place), bool)
@@ -245,8 +247,8 @@ class _Stops:
         self.stop = last + 1
         self.start = start = gaps._first_start.take(gap)
         np.maximum(start[1:], gaps._next_start.take(gap[:-1]), out=start[1:])
-        # (S * width,) the next stop from there
-        self.entry: npt.NDArray[np.int32] = np.cumsum(fires, dtype=np.int32) - fires.ravel()
+        self.entry: npt.NDArray[np.int32] = np.cumsum(fires, dtype=np.int32)  # (S * width,) the next stop from there
+        self.entry -= fires.ravel()
         self.row_at = np.arange(self.n_silences)[:, None] * width
         self.bounds = self._entry(gaps._first_gap)  # the first stop of each recording
 
@@ -256,11 +258,11 @@ class _Stops:
 
     def turns(self) -> tuple[_Bool, npt.NDArray[np.float32]]:
         track = self.track
-        cut_off = self.stop[self._entry(self.gaps._turn_gap)] < track.early_frame
+        cut_off = self.stop.take(self._entry(self.gaps._turn_gap)) < track.early_frame
         entry = self._entry(self.gaps._late_gap)
-        entry += self.stop[entry] < track.early_frame  # a cut-off in the gap the end is near: the next stop
-        stop = self.stop[entry]
-        ends = (stop <= track.limit_frame) & (self.start[entry] < track.end_frame)
+        entry += self.stop.take(entry) < track.early_frame  # a cut-off in the gap the end is near: the next stop
+        stop = self.stop.take(entry)
+        ends = (stop <= track.limit_frame) & (self.start.take(entry) < track.end_frame)
         # A stop within the tolerance before a labelled end is at the end: labels are not exact.
         delay_ms = np.maximum(FRAME_MS * (stop - track.turn_offset) - track.turn_ms[:, 1], 0.0)
         delay_ms[~ends] = np.nan
@@ -286,7 +288,7 @@ class _Stops:
         total_ms = FRAME_MS * lengths + prefixes_ms[:, None] * n_items
         begin = self.start - self.gaps._offset.take(self.gap)
         for p, prefix in enumerate(prefixes_ms.tolist()):  # nothing lies before the recording
-            (early,) = (begin < prefix / FRAME_MS).nonzero()
+            (early,) = (begin < -(-prefix // FRAME_MS)).nonzero()
             total_ms[:, p] -= self._count(early, prefix - FRAME_MS * begin[early])
         tokens: npt.NDArray[np.float32] = (total_ms * TOKENS_PER_S / 1000).astype(np.float32)
         return tokens
