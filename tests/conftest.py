@@ -228,15 +228,15 @@ async def no_tasks_left() -> AsyncIterator[None]:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share the tests file by file; those in JupyterLab in two parts of about the same length, each with a server."""
+    """Share the tests file by file; those in JupyterLab are one worker's, those in bare pages of Chromium another's."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            if "browser/" not in file or file.endswith("_page.py"):
+            if "browser/" not in file:
                 return file
-            return "lab, the first part" if file.rpartition("/")[2] < "test_p" else "lab, the second part"
+            return "pages" if file.endswith("_page.py") else "lab"
 
     return Scheduling(config, log)
 
@@ -253,5 +253,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _turn(item: pytest.Item) -> int:
     """The longest work first: browsers, then files that mostly wait for speech, so that the workers end together."""
     if "browser" in item.path.parts:
-        return 1 if item.path.stem.endswith("_page") else 0
+        return 0
     return 1 if item.path.suffix == ".ipynb" or item.path.name in _WAITING else 2
