@@ -49,9 +49,7 @@ def export(trace: Any, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     TraceError
-        Another suffix.
-    ImportError
-        ``.parquet`` without the package pyarrow; ``.csv`` holds the same table.
+        Another suffix, or ``.parquet`` without the package pyarrow.
     OSError
         The file cannot be written.
     """
@@ -59,7 +57,11 @@ def export(trace: Any, path: str | os.PathLike[str]) -> Path:
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
         raise TraceError(f"cannot export to {path.suffix or 'a file without suffix'}; allowed: {', '.join(_WRITERS)}")
-    write(trace, path)
+    try:
+        write(trace, path)
+    except ImportError as error:
+        hint = "Next: install pyarrow; .csv holds the same table and needs nothing."
+        raise TraceError(f"{path.suffix} needs another package: {error}").with_hint(hint) from error
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import wave
 from collections.abc import Iterator
 from itertools import pairwise
@@ -121,6 +122,15 @@ def test_events_as_csv_read_back(trace: Trace, tmp_path: Path) -> None:
     frame = pd.read_csv(trace.export(tmp_path / "talk.csv"), index_col="index")
     assert len(frame) == len(trace.events)
     assert list(frame.type) == [row.type for row in trace.events]
+
+
+def test_a_format_that_needs_another_package_says_which(
+    trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # not installed
+    with pytest.raises(TraceError, match=r"\.parquet needs another package") as caught:
+        trace.export(tmp_path / "talk.parquet")
+    assert "install pyarrow" in caught.value.__notes__[0]
 
 
 def test_events_as_parquet_read_back(trace: Trace, tmp_path: Path) -> None:

@@ -41,6 +41,19 @@ print(json.dumps({
 """
 
 
+def test_what_the_user_said_and_wrote_is_a_case(trace: Trace, talk: Talk, tmp_path: Path) -> None:
+    (case,) = rtnb.cases([trace.to_case(tmp_path, id="weather")])
+    assert (case.id, [turn.text for turn in case.user]) == ("weather", ["", "", "Good bye!"])
+    for turn, text in zip(case.user, ("What is the weather in Oslo?", "Count to five please!"), strict=False):
+        heard, rate_hz = rtnb.audio.read_wav(turn.audio)
+        said = talk.simulator.speech(text).audio
+        likeness = np.correlate(heard, said, "valid").max() / np.linalg.norm(said) / np.linalg.norm(heard)
+        assert rate_hz == 24_000
+        assert likeness > 0.98, text  # G.711 in between
+        more_s = (len(heard) - len(said)) / rate_hz
+        assert 0 < more_s < 1.5, "margins, prefix padding and the pause of 0.6 s, and nothing of the other turn"
+
+
 def test_a_fresh_process_reads_what_the_live_session_knew(talk: Talk) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _READ, str(talk.path), *talk.answers], capture_output=True, text=True, timeout=60
