@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from html import escape
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,13 +108,19 @@ class Result:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row per grader and variant: n_cases, n_runs, estimate, low and high (95 %, over cases), note."""
-        rows = (
-            [grader, variant, *astuple(estimate(self.values(grader, variant), share=self._is_share(grader))), note]
-            for grader, note in self.graders.items()
-            for variant in self.variants
-        )
+        """A row per grader and variant: n_cases, n_runs, estimate, low and high (95 %, over cases), note.
+
+        Runs that failed have no grades; the note counts them, because a variant that fails more often may look better.
+        """
+        rows = []
+        for grader, variant in product(self.graders, self.variants):
+            found = estimate(self.values(grader, variant), share=self._is_share(grader))
+            rows.append([grader, variant, *astuple(found), self._note(grader, variant)])
         return _frame(rows, "grader, variant, n_cases, n_runs, estimate, low, high, note")
+
+    def _note(self, grader: str, variant: str) -> str:
+        failed = sum(run.variant == variant and bool(run.error) for run in self.runs)
+        return "; ".join(filter(None, [self.graders[grader], f"{failed} failed, left out" * bool(failed)]))
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:

@@ -166,6 +166,7 @@ async def test_a_lost_connection_is_tried_again_and_counted() -> None:
     assert run.retries == 2
     assert "127.0.0.1" in run.error
     assert run.grades == {"n_words": None}, "a run that failed is no evidence"
+    assert result.table.note[0] == "1 failed, left out", "and the table says so"
 
 
 async def test_what_lost_attempts_cost_counts() -> None:
