@@ -189,8 +189,6 @@ def plot_course() -> Axes:
 
 PAGE_S: Final = 3.0
 """Time that a page has to show the microphone, in seconds; a notebook that runs without a page waits so long, once."""
-SETTLE_S: Final = 0.3
-"""Time in seconds that settings of the microphone have to reach the page, which the start reaches sooner; chosen."""
 _without_page: WeakSet[Microphone] = WeakSet()
 
 
@@ -215,7 +213,6 @@ async def record(microphone: Microphone, seconds: float, *, instead: Audio, path
     """
     from IPython.display import display
 
-    await asyncio.sleep(SETTLE_S)
     recording = asyncio.ensure_future(microphone.record(seconds))
     try:
         await asyncio.wait([recording], timeout=0.1 if microphone in _without_page else PAGE_S)

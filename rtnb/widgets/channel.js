@@ -23,7 +23,7 @@ const stamp = () => performance.timeOrigin + performance.now(); // never jumps
 
 /**
  * One page's channel: one connection at a time, shared by the streams of all widgets.
- * Event: "status", where `kind` or `isActivePage()` has changed.
+ * Events: "status", where `kind` or `isActivePage()` has changed; "left", where it was the active page and no longer is.
  * @implements {Channel}
  */
 class PageChannel extends EventTarget {
@@ -311,6 +311,7 @@ class PageChannel extends EventTarget {
   changed() {
     const status = `${this.kind} ${this.isActivePage()}`;
     if (status !== this.shown) this.dispatchEvent(new Event("status"));
+    if (this.shown.endsWith("true") && !this.isActivePage()) this.dispatchEvent(new Event("left"));
     this.shown = status;
   }
 }

@@ -55,8 +55,8 @@ class Controller {
     this.draw = draw;
     signal.addEventListener("abort", () => this.stop());
     this.stream = channel.openStream(model.get("stream_name"), (kind, header) => this.onMessage(kind, header), signal);
-    const leave = () => !channel.isActivePage() && this.capture && this.stop(explain(channel.kind === "none" ? "kernel" : "elsewhere"));
-    channel.addEventListener("status", leave, { signal });
+    const leave = () => this.capture && this.stop(explain(channel.kind === "none" ? "kernel" : "elsewhere"));
+    channel.addEventListener("left", leave, { signal });
     watch(model, [...PROCESSING, "device", "stream"], () => this.capture && this.start(), signal);
     watch(model, ["muted", "mode", "talk_key", "sample"], () => this.update(), signal);
     document.addEventListener("visibilitychange", () => this.onHidden(), { signal });
@@ -69,7 +69,7 @@ class Controller {
   }
 
   onMessage(/** @type {string} */ kind, /** @type {any} */ header) {
-    if (kind === "start" && this.channel.isActivePage()) this.start();
+    if (kind === "start" && this.channel.isActivePage()) this.start(header.settings);
     else if (kind === "stop") this.stop();
     else if (kind === "level") this.level = { ...SILENT, peak: Math.max(header.peak, 0.8 * this.level.peak) };
     else if (kind === "shown") this.shown = header;
@@ -110,7 +110,9 @@ class Controller {
     else this.start();
   }
 
-  async start() {
+  /** @param {Object<string, any>} settings of the kernel, which their own messages may reach later than this one */
+  async start(settings = {}) {
+    Object.entries(settings).forEach(([name, value]) => this.model.set(name, value));
     if (this.model.get("sample")) return;
     const problem = obstacle() ?? (document.hidden && !this.model.get("keep_on_when_hidden") ? explain("hidden") : null);
     if (problem) return this.setState("off", problem);
@@ -178,12 +180,11 @@ class Controller {
   }
 
   onFrame(/** @type {import("./microphone_capture.js").Frame} */ frame) {
-    const { talking } = this;
-    if (!talking) frame.pcm.fill(0); // recorded before the gate closed
-    this.waiting.push({ ...frame, talking });
+    if (!this.talking) frame.pcm.fill(0); // recorded before the gate closed
+    this.waiting.push({ ...frame, talking: this.talking });
     if (this.waiting.length > WAITING_FRAMES) this.dropped += this.waiting.splice(0, 1).length;
     if (this.channel.kind !== "messages" || this.waiting.length >= 5) this.flush(); // a widget message costs: every 100 ms is enough
-    this.level = talking ? this.measure(frame.pcm) : SILENT;
+    this.level = this.talking ? this.measure(frame.pcm) : SILENT;
     if (frame.index % 5 === 0) this.update();
   }
 

@@ -6,7 +6,7 @@ tab starts it, or when the kernel does not answer for 7 s: Jupyter itself never 
 
 Messages, page to kernel: ``state`` {run, state, status, problem, next_step, devices, rate_hz}, ``audio`` {run, first,
 frames, t, talking} [PCM16 at rate_hz], ``talk`` {run, on}, ``toggle`` {on}, ``file`` {name}
-(`Upload` of a sound file). Kernel to page: ``start``, ``stop``, ``shown`` {run, state, status, problem,
+(`Upload` of a sound file). Kernel to page: ``start`` {settings}, ``stop``, ``shown`` {run, state, status, problem,
 dropped}, ``level`` {peak}. A run is one capture; only the newest one counts.
 """
 
@@ -176,7 +176,9 @@ async def _end_turn(session: Session) -> None:
     await session.response.create()
 
 
-_BOXES: Final = ("muted", "echo_cancellation", "noise_suppression", "auto_gain_control", "keep_on_when_hidden")
+_CAPTURE: Final = ("device", "echo_cancellation", "noise_suppression", "auto_gain_control")
+"""Settings of a capture: they go with its start, which overtakes changes of traits on their way to the page."""
+_BOXES: Final = ("muted", *_CAPTURE[1:], "keep_on_when_hidden")
 
 
 class Microphone(SessionView):
@@ -409,7 +411,7 @@ class Microphone(SessionView):
 
     def _start(self) -> None:
         if self._audio is None:
-            self._stream.publish("start", {})
+            self._stream.publish("start", {"settings": {name: getattr(self, name) for name in _CAPTURE}})
         elif self._playing is None:
             self._begin("sample")
             self._playing = asyncio.get_running_loop().create_task(play_frames(self._audio, self._on_sample))

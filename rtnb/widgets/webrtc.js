@@ -29,8 +29,7 @@ export class Peer {
     signal.addEventListener("abort", () => this.call?.end("unseen"));
     this.stream = channel.openStream(model.get("stream_name"), (...message) => this.onMessage(...message), signal);
     // Jupyter itself stops no microphone.
-    const leave = () => channel.isActivePage() || this.call?.end("page", explain(channel.kind === "none" ? "kernel" : "elsewhere"));
-    channel.addEventListener("status", leave, { signal });
+    channel.addEventListener("left", () => this.call?.end("page", explain(channel.kind === "none" ? "kernel" : "elsewhere")), { signal });
     watch(model, ["state", "message", "notices", "muted"], draw, signal);
   }
 

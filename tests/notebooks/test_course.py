@@ -54,7 +54,6 @@ async def test_without_a_page_the_sample_recording_is_used(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("course.PAGE_S", 0.0)
-    monkeypatch.setattr("course.SETTLE_S", 0.0)
     sample = np.linspace(0, 1, 48_000)
     microphone = Microphone()
     clip = await record(microphone, 1, instead=sample, path=tmp_path / "clip.wav")

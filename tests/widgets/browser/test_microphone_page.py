@@ -59,6 +59,33 @@ async def test_a_recording_is_like_the_file_and_then_the_track_ends(launch: Any,
     mic.close()
 
 
+async def test_settings_changed_just_before_the_start_are_those_of_the_capture(browser: Any, mic: Microphone) -> None:
+    async with shown_in(browser) as show:
+        tab = await show(mic)  # traits do not follow here: their message is still on its way
+        mic.echo_cancellation = mic.auto_gain_control = True
+        mic.start()
+        await tab.until("live() === 1")
+        got = await tab.run("tracks.at(-1).getSettings()")
+        names = ("echoCancellation", "noiseSuppression", "autoGainControl")
+        assert [got[name] for name in names] == [True, False, True]
+
+
+async def test_a_click_before_the_page_is_connected_takes_the_microphone_from_the_other_page(
+    browser: Any, mic: Microphone
+) -> None:
+    connected = False
+    async with shown_in(browser) as show:
+        first = await show(mic)
+        await first.page.click(".rtnb-start")
+        await first.until("live() === 1")
+        second = await show(mic, pass_on=lambda content: connected)
+        await second.page.click(".rtnb-start")
+        connected = True
+        await second.until("live() === 1")
+        await first.until("live() === 0")
+        await second.page.locator(".rtnb-microphone[data-state=on]").wait_for()
+
+
 def write_right_channel(path: Path, seconds: int) -> Path:
     """A stereo file of 48 kHz with a tone on the right channel only."""
     tone = np.sin(2 * np.pi * 440 * np.arange(48_000 * seconds) / 48_000)
