@@ -1,4 +1,4 @@
-"""Turn detection of a live session: replay with other settings, calibration, settings while the model speaks."""
+"""Settings of a live session: outcome of an update, replay with others, calibration, a bench of recordings."""
 
 from rtnb.tuning.calibration import calibrate, probe
 from rtnb.tuning.overlap import OverlapSettings

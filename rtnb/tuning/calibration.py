@@ -22,7 +22,8 @@ from rtnb.protocol.values import ServerVad
 from rtnb.vad import FRAME_MS
 
 _TRIED = (0.5, 200, 300), (0.3, 500, 300), (0.7, 200, 160), (0.5, 500, 160), (0.3, 200, 160), (0.7, 500, 300)
-_NAMES = ("threshold", "silence_duration_ms", "prefix_padding_ms")
+SETTING: Final = ("threshold", "silence_duration_ms", "prefix_padding_ms")
+"""Names of what is set."""
 SETTINGS: Final = tuple(ServerVad(threshold=a, silence_duration_ms=b, prefix_padding_ms=c) for a, b, c in _TRIED)
 """Thresholds, silences and prefixes whose effects can be distinguished; 200 and 500 ms round differently (chosen)."""
 _GAP_MS = 800
@@ -123,7 +124,7 @@ async def _stream(
     session: Session, clips: Sequence[Recording], setting: ServerVad, stream: list[Audio], *, paced: bool | float
 ) -> Observed:
     """Send all clips under one setting; the events of the service are read later."""
-    values = {name: setting_of(setting, name) for name in _NAMES}
+    values = {name: setting_of(setting, name) for name in SETTING}
     asked = ServerVad(**values, create_response=False, interrupt_response=False)
     await session.update(turn_detection=asked)
     form, wire = session.config.input_format, codec(session.config.input_format.type)
@@ -184,7 +185,7 @@ def _with_events(sent: Observed, log: EventLog) -> Observed:
 def _differences(asked: ServerVad, effective: Any) -> tuple[str, ...]:
     """Return where the settings in force differ from the requested ones."""
     where = f"threshold {asked.threshold:g}, silence {asked.silence_duration_ms} ms"
-    pairs = [(name, getattr(effective, name, None)) for name in (*_NAMES, "create_response", "interrupt_response")]
+    pairs = [(name, getattr(effective, name, None)) for name in (*SETTING, "create_response", "interrupt_response")]
     return tuple(f"not as requested: {where}: {name} is {has!r}" for name, has in pairs if has != getattr(asked, name))
 
 

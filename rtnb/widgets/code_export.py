@@ -18,8 +18,8 @@ from rtnb.errors import ConnectError
 from rtnb.protocol import wire
 from rtnb.redaction import mask_credentials
 from rtnb.transport import Endpoint, TargetFacts, read_endpoint
+from rtnb.tuning.updates import Settings, nested
 from rtnb.widgets._base import FOLDER, SafeRepr, format_error
-from rtnb.widgets._settings_update import Settings, nested
 from rtnb.widgets.settings import Look
 
 LANGUAGES: Final = {

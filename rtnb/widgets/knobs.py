@@ -13,8 +13,8 @@ from typing import Any, Final
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Float, Int, TraitType, Unicode
 
+from rtnb.tuning.updates import MISSING
 from rtnb.widgets._base import FOLDER
-from rtnb.widgets._settings_update import MISSING
 
 _TABLE: Final = tomllib.loads((FOLDER / "knobs.toml").read_text(encoding="utf-8"))
 _TRAITS: Final = {bool: Bool, int: Int, float: Float, str: Unicode}

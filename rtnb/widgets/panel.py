@@ -18,9 +18,10 @@ from rtnb.client import Session
 from rtnb.errors import RtnbError
 from rtnb.redaction import mask_credentials
 from rtnb.transport import TargetFacts
+from rtnb.tuning.updates import MISSING, Settings, flat_json, lookup, nested, same
 from rtnb.widgets import settings as groups
 from rtnb.widgets._base import SafeRepr, format_error
-from rtnb.widgets._settings_update import MISSING, Settings, SettingsUpdater, flat_json, lookup, nested, same
+from rtnb.widgets._settings_update import SettingsUpdater
 from rtnb.widgets.code_export import CodeExport
 from rtnb.widgets.knobs import TEXTS
 

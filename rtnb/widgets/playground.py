@@ -21,7 +21,7 @@ from rtnb.errors import ConnectError, RequestTimeout, RtnbError
 from rtnb.protocol import wire
 from rtnb.targets import connect, resolve
 from rtnb.trace import Trace
-from rtnb.widgets._settings_update import nested
+from rtnb.tuning.updates import nested
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.inspector import EventInspector

@@ -17,8 +17,9 @@ from traitlets import List, TraitError, Unicode
 from rtnb.client import Session
 from rtnb.protocol.values import check_names
 from rtnb.redaction import mask_credentials, redact
+from rtnb.tuning.updates import MISSING, Settings, SettingStatus, lookup, same
 from rtnb.widgets._base import SafeRepr, Widget
-from rtnb.widgets._settings_update import MISSING, NOT_SENT, Settings, SettingStatus, SettingsUpdater, lookup, same
+from rtnb.widgets._settings_update import NOT_SENT, SettingsUpdater
 from rtnb.widgets.knobs import TEXTS, TURN_PRESETS, Knob, knobs_of, traits_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rtnb.analysis.sweeping import evaluate
 from rtnb.audio import read_wav
 from rtnb.errors import AudioError
 from rtnb.protocol.values import SERVER_VAD_DEFAULTS
-from rtnb.widgets.vad_lab import Bench
+from rtnb.tuning.bench import Bench
 
 GRID = {"thresholds": [0.3, 0.5, 0.7, 0.9], "silences_ms": range(224, 1633, 160), "prefixes_ms": [300]}
 

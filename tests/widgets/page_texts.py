@@ -16,7 +16,8 @@ from rtnb.widgets._base import FOLDER
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data" / "page_texts.txt"
 
-_FILES = sorted([*FOLDER.iterdir(), FOLDER.parent / "trace" / "conversation.py"], key=lambda path: path.name)
+_ELSEWHERE = [FOLDER.parent / "trace" / "conversation.py", FOLDER.parent / "tuning" / "bench.py"]
+_FILES = sorted([*FOLDER.iterdir(), *_ELSEWHERE], key=lambda path: path.name)
 
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`\\])//[^\n]*", re.DOTALL)
 _LITERAL = re.compile(

@@ -10,9 +10,9 @@ import pytest
 import rtnb
 from rtnb.protocol import events
 from rtnb.transport import TargetFacts
+from rtnb.tuning.updates import SettingStatus
 from rtnb.widgets import EventInspector, Playground
 from rtnb.widgets import _events as detail
-from rtnb.widgets._settings_update import SettingStatus
 from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.code_export import LANGUAGES, code
 from rtnb.widgets.panel import Preset

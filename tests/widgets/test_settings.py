@@ -18,8 +18,8 @@ from rtnb.errors import ConnectionClosed, RequestTimeout, ServiceError
 from rtnb.protocol import wire
 from rtnb.protocol.service.schema import check_session
 from rtnb.protocol.values import SemanticVad, ServerVad, SessionConfig, Transcription
+from rtnb.tuning.updates import MISSING, compare, flat, nested, same
 from rtnb.widgets import _settings_update, knobs
-from rtnb.widgets._settings_update import MISSING, compare, flat, nested, same
 from rtnb.widgets.knobs import KNOBS, TEXTS, TURN_PRESETS, Knob
 from rtnb.widgets.panel import SettingsPanel
 from rtnb.widgets.settings import AnswerControl, Control, InstructionsControl, ListeningControl, TurnDetectionControl

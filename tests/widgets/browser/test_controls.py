@@ -25,7 +25,7 @@ PANEL = "panel = SettingsPanel(session, facts=simulator.facts)\npanel"
 RECONNECT = """
 import asyncio
 from rtnb.protocol import wire
-from rtnb.widgets._settings_update import nested
+from rtnb.tuning.updates import nested
 def reconnect():
     asyncio.get_running_loop().create_task(reopen(panel.chosen))
 async def reopen(settings):
