@@ -133,16 +133,19 @@ class Gaps:
         self._starts, self._ends = starts, ends = edges[::2], edges[1::2]  # of the runs
         self._long = np.flatnonzero(ends - starts >= least) if least > 1 else None
         self._least = least
-        self._recording = np.searchsorted(track.ends, starts)
+        self._first_gap = np.append(0, np.searchsorted(starts, track.ends))  # of each recording, and of none
+        self._recording = np.repeat(np.arange(len(track.ends)), np.diff(self._first_gap))
         self._recording_or_none = np.append(self._recording, len(track.ends))
         self._offset = np.append(track.offsets[self._recording], 0).astype(np.int32)
-        self._first_gap = np.searchsorted(self._recording, np.arange(len(track.ends) + 1))  # of each recording
         following = np.append(starts[1:], _NEVER)
         gap_ends = np.minimum(following, track.ends[self._recording])
         self._low, edges = low, np.flatnonzero(low[1:] != low[:-1]) + 1
         low_starts, low_ends = edges[::2], edges[1::2]
         self._low_starts = np.append(low_starts, _NEVER).astype(np.int32)
-        first, after = np.searchsorted(low_starts, ends), np.searchsorted(low_starts, gap_ends)
+        first = np.searchsorted(low_starts, ends)
+        after = np.append(first[1:], len(low_starts))[: len(ends)]  # speech is not low, so nothing comes between
+        last = np.flatnonzero(gap_ends < following)  # of its recording
+        after[last] = np.searchsorted(low_starts, gap_ends[last])
         first_low = self._low_starts[first]
         reach = np.where(first < after, np.append(low_ends, 0)[after - 1] - 1 - first_low, -1)
         self._reach = np.append(reach, _NEVER).astype(np.int32)
@@ -247,8 +250,8 @@ class _Stops:
         self.stop = last + 1
         self.start = start = gaps._first_start.take(gap)
         np.maximum(start[1:], gaps._next_start.take(gap[:-1]), out=start[1:])
-        self.entry: npt.NDArray[np.int32] = np.cumsum(fires, dtype=np.int32)  # (S * width,) the next stop from there
-        self.entry -= fires.ravel()
+        self.entry = np.zeros(fires.size + 1, np.int32)  # of each duration and kept gap: the next stop from there
+        np.cumsum(fires, out=self.entry[1:])
         self.row_at = np.arange(self.n_silences)[:, None] * width
         self.bounds = self._entry(gaps._first_gap)  # the first stop of each recording
 
@@ -277,14 +280,14 @@ class _Stops:
     def starts_in(self, first: _Bool, again: _Bool | None) -> npt.NDArray[np.int32]:
         """(S, n_recordings) starts: the first one of a recording where marked, and those behind a marked gap."""
         if again is None:
-            return np.zeros((self.n_silences, 1), np.int32) + first
-        return (self._count(again[self.gap].nonzero()[0]) + first).astype(np.int32)
+            return np.repeat(first[None].astype(np.int32), self.n_silences, axis=0)
+        return (self._count(again.take(self.gap).nonzero()[0]) + first).astype(np.int32)
 
     def tokens(self, prefixes_ms: _Int) -> npt.NDArray[np.float32]:
         """(S, P, n_recordings) of the items from each start less the prefix, at least 0, to its stop."""
         ahead = np.zeros(len(self.stop) + 1, np.int32)
         np.cumsum(self.stop - self.start, out=ahead[1:])
-        lengths, n_items = np.diff(ahead[self.bounds])[:, None], np.diff(self.bounds)[:, None]
+        lengths, n_items = np.diff(ahead.take(self.bounds))[:, None], np.diff(self.bounds)[:, None]
         total_ms = FRAME_MS * lengths + prefixes_ms[:, None] * n_items
         begin = self.start - self.gaps._offset.take(self.gap)
         for p, prefix in enumerate(prefixes_ms.tolist()):  # nothing lies before the recording
