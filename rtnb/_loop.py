@@ -164,7 +164,8 @@ class BackgroundLoop:
 
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
         """Call `callback` on the loop's thread soon; return at once."""
-        self._schedule(lambda loop: loop.call_soon_threadsafe(callback, *arguments))
+        if not sys.is_finalizing():  # a widget that is collected now; the loop has ended, and no thread can start
+            self._schedule(lambda loop: loop.call_soon_threadsafe(callback, *arguments))
 
     def stop(self) -> None:
         """Cancel all tasks, close the loop and wait until the thread has ended; stopping twice is allowed."""

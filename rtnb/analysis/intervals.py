@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, bdtrik, betaincinv, stdtrit
+import scipy
 
 from rtnb.errors import AudioError
 
@@ -125,7 +125,7 @@ def effective_turns(
 
 def few_groups_factor(n_turns: float, n_groups: int, *, confidence: float = 0.9) -> float:
     """Return by how much fewer turns count because the variance between few groups is itself an estimate."""
-    many, few = stdtrit(np.maximum([n_turns - 1, n_groups - 1], 1), (1 + confidence) / 2)
+    many, few = scipy.special.stdtrit(np.maximum([n_turns - 1, n_groups - 1], 1), (1 + confidence) / 2)
     return float((many / few) ** 2)
 
 
@@ -242,8 +242,8 @@ def clopper_pearson(count: float, n: float, *, confidence: float = 0.9) -> tuple
     if not 0 <= count <= n + 1e-9:
         raise AudioError(f"count is {count!r}: it must be between 0 and n = {n!r}")
     level = (1 + confidence) / 2
-    low = 1 - betaincinv(n - count + 1, count, level) if count > 0 else 0.0
-    high = betaincinv(count + 1, n - count, level) if count < n else 1.0
+    low = 1 - scipy.special.betaincinv(n - count + 1, count, level) if count > 0 else 0.0
+    high = scipy.special.betaincinv(count + 1, n - count, level) if count < n else 1.0
     return float(low), float(high)
 
 
@@ -268,7 +268,7 @@ def most_events(n: npt.ArrayLike, *, share: float, confidence: float = 0.9) -> A
     array([False,  True])
     """
     error, size = (1 - confidence) / 2, np.asarray(n, float)
-    return np.where((1 - share) ** size <= error, bdtrik(error, size, share), -1.0)
+    return np.where((1 - share) ** size <= error, scipy.special.bdtrik(error, size, share), -1.0)
 
 
 @lru_cache(maxsize=1_000)
@@ -286,6 +286,6 @@ def turns_needed(
     """
     n = np.arange(1, most + _STEADY)
     events = np.floor(most_events(n, share=share, confidence=confidence) + 1e-6)
-    shown = (events >= 0) & (bdtr(np.maximum(events, 0), n, rate) >= power)
+    shown = (events >= 0) & (scipy.special.bdtr(np.maximum(events, 0), n, rate) >= power)
     steady = np.lib.stride_tricks.sliding_window_view(shown, _STEADY).all(axis=1)
     return int(n[steady.argmax()]) if steady.any() else None

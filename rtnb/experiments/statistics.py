@@ -22,7 +22,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
+import scipy
 
 CONFIDENCE: Final = 0.95
 """Of every interval, and 1 - the error of "shown" (chosen: the convention)."""
@@ -149,7 +149,7 @@ def _mean_and_interval(
         return float(means[0]) if len(means) else nan, nan, nan
     sample = np.append(means, pseudo)
     n = len(sample)
-    t = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+    t = float(scipy.special.stdtrit(n - 1, (1 + CONFIDENCE) / 2))
     outside = _NORMAL.cdf(-sqrt(n / (n - 1)) * t)
     drawn = np.random.default_rng(seed).integers(n, size=(_RESAMPLES, n))
     low, high = np.quantile(sample[drawn].mean(axis=1), (outside, 1 - outside))

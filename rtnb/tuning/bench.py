@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from rtnb.analysis import Recommendation, Recording, recommend
 from rtnb.analysis.calibration import TOLERANCE_MS, Observed, pair_up
@@ -19,6 +18,9 @@ from rtnb.errors import AudioError
 from rtnb.protocol.values import ServerVad
 from rtnb.tuning.calibration import SETTING
 from rtnb.vad import FRAME_MS, Segment, VadConstants, server_vad_segments
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS: Final = {
     "threshold": ("threshold", ""),
@@ -137,6 +139,8 @@ class Bench:
 
     def table(self, settings: pd.DataFrame) -> pd.DataFrame:
         """Return `metrics` of named settings, a column each, as texts: a row for each metric that is known."""
+        import pandas as pd
+
         n_turns = sum(len(one.turns) for one in self.recordings)
         counts = f"turns: {n_turns}, recordings: {len(self.recordings)}"
         known = settings.loc[[*COLUMNS][2:]].dropna(how="all")

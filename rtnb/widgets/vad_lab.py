@@ -13,11 +13,10 @@ from dataclasses import replace
 from functools import partial
 from html import escape
 from math import isnan
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ipywidgets
 import numpy as np
-import pandas as pd
 import traitlets
 
 from rtnb._loop import shared_loop
@@ -39,6 +38,9 @@ from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.knobs import knobs_of
 from rtnb.widgets.microphone import Microphone
 from rtnb.widgets.settings import Look, close_all, format_note
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KNOBS: Final = {name: knobs_of("turn_detection")[name] for name in SETTING}
 """Knobs that make a setting."""
@@ -356,6 +358,8 @@ class VadLab(ipywidgets.VBox):  # type: ignore[misc]
 
     def _show_figures(self, _: Any = None) -> None:
         """Show the effect of the shown setting, and of the threshold while the assistant speaks."""
+        import pandas as pd
+
         bench, index, setting = self.bench, self._picker.value, self.turn_detection
         if self.overlaps is not None:
             self._shares.value = _overlap_table(self.overlaps, self.threshold, self.speaking_threshold)

@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -417,3 +419,15 @@ async def test_a_closed_playground_says_so(simulator: rtnb.Simulator) -> None:
         await playground.ask("Hello?")
     with pytest.raises(ConnectError, match="the playground is closed"):
         playground.connect()
+
+
+def test_a_script_that_had_a_playground_ends() -> None:
+    script = """
+import rtnb
+with rtnb.Simulator(voice="babble") as simulator:
+    playground = rtnb.Playground(simulator)
+    playground.session
+    playground.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
