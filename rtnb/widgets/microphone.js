@@ -112,7 +112,7 @@ class Controller {
 
   /** @param {Object<string, any>} settings of the kernel, which their own messages may reach later than this one */
   async start(settings = {}) {
-    Object.entries(settings).forEach(([name, value]) => this.model.set(name, value));
+    Object.entries(settings).forEach(([name, value]) => /** @type {any} */ (this.model).set(name, value));
     if (this.model.get("sample")) return;
     const problem = obstacle() ?? (document.hidden && !this.model.get("keep_on_when_hidden") ? explain("hidden") : null);
     if (problem) return this.setState("off", problem);

@@ -15,6 +15,7 @@ import { add, button, int16, loadWorklet, put, save, shareViews, toggleButton, w
 
 const RATE_HZ = 24000;
 const FIRST_MS = 200; // buffered before playing: measured to play without gaps on an undisturbed page
+const QUICK_MS = 100; // the same, where the three answers before arrived at least twice as fast as they play
 const MOST_MS = 600;
 const TICK_MS = 50;
 const FIGURES_MS = 250; // a faster display could not be read
@@ -27,6 +28,7 @@ class Player {
   gaps = 0;
   target_ms = FIRST_MS;
   late_ms = 0; // how long the page was stalled lately
+  arrival = { item: "", since: 0, ms: 0, quick: 0 }; // of the newest item: audio behind its first piece
 
   /** @param {import("./types").SharedProps<State>} props */
   constructor({ model, channel, draw, signal }) {
@@ -86,9 +88,7 @@ class Player {
     this.late_ms = Math.min(MOST_MS - 200, Math.max(delay_ms, 0.99 * this.late_ms));
     const outlasting_ms = Math.ceil((this.late_ms + 200) / 50) * 50; // a delta (100 ms) may be on its way, and 100 to spare
     const target_ms = this.late_ms > 60 ? outlasting_ms : FIRST_MS;
-    if (target_ms === this.target_ms) return;
-    this.target_ms = target_ms;
-    this.onChange();
+    if (target_ms !== this.target_ms) Object.assign(this, { target_ms }).onChange();
   }
 
   async post(/** @type {object} */ message, /** @type {Transferable[]} */ transfer = []) {
@@ -99,8 +99,12 @@ class Player {
   onMessage(kind, { item, end = false }, [data]) {
     if (kind === "flush") this.post({});
     if (kind !== "audio" || !this.channel.isActivePage()) return;
-    const samples = int16(data).slice();
-    this.post({ item, samples, ended: end, target: (this.target_ms * RATE_HZ) / 1000 }, [samples.buffer]);
+    const samples = int16(data).slice(), { arrival } = this, now = performance.now();
+    if (item !== arrival.item) Object.assign(arrival, { item, since: now, ms: 0 });
+    else arrival.ms += (1000 * samples.length) / RATE_HZ;
+    if (end && arrival.ms) arrival.quick = arrival.ms > 2 * (now - arrival.since) ? arrival.quick + 1 : 0;
+    const target_ms = arrival.quick > 2 && this.target_ms === FIRST_MS ? QUICK_MS : this.target_ms;
+    this.post({ item, samples, ended: end, target: (target_ms * RATE_HZ) / 1000 }, [samples.buffer]);
   }
 
   /** Pass a report of the worklet on: 12 a second while it plays. */
@@ -109,9 +113,8 @@ class Player {
     Object.assign(this, { gaps, playing, lead_ms: (1000 * lead) / RATE_HZ });
     this.look();
     const latency_ms = 1000 * (this.context?.outputLatency || this.context?.baseLatency || 0);
-    const { state, target_ms } = this;
-    if (flushed) this.stream.send("flushed", { items });
-    else this.stream.send("played", { items, state, latency_ms, target_ms, gaps });
+    const report = { items, state: this.state, latency_ms, target_ms: this.target_ms, gaps };
+    this.stream.send(flushed ? "flushed" : "played", flushed ? { items } : report);
   }
 
   look() {

@@ -18,10 +18,7 @@ registerProcessor("rtnb-speaker", class extends AudioWorkletProcessor {
 
   constructor() {
     super();
-    this.port.onmessage = ({ data }) => {
-      if (data.samples) this.push(data);
-      else this.flush();
-    };
+    this.port.onmessage = ({ data }) => (data.samples ? this.push(data) : this.flush());
   }
 
   push(/** @type {{item: string, samples: Int16Array, ended: boolean, target: number}} */ { item, samples, ended, target }) {

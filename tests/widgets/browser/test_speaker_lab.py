@@ -91,6 +91,19 @@ async def test_the_row_is_28_px_high_and_its_parts_stay_where_they_are(browser: 
     assert (await page.evaluate("sent"))[-1] == ["state", {"state": "no page", "problem": ""}]
 
 
+async def test_after_three_quick_answers_the_first_piece_plays_at_once(browser: Any) -> None:
+    page = await shown(browser, "speaker", TRAITS)
+    await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
+    await page.evaluate("window.piece = (ms) => Int16Array.from({ length: 24 * ms }, () => 1000).buffer")
+    for item in "abc":  # 200 ms of audio, all at once
+        for end in ("false", "true"):
+            await page.evaluate(f"say('audio', {{ item: '{item}', end: {end} }}, [piece(100)])")
+    await page.wait_for_function("sent.some(([kind, { items }]) => kind === 'played' && items.c === 4800)")
+    await page.locator(".rtnb-speaker[data-state=idle]").wait_for()
+    await page.evaluate("say('audio', { item: 'd' }, [piece(100)])")
+    await page.wait_for_function("sent.some(([kind, { items }]) => kind === 'played' && items.d === 2400)")
+
+
 async def test_what_the_status_says(browser: Any) -> None:
     page = await shown(browser, "speaker", TRAITS)
     say = "(facts) => module.figures({ state: 'playing', lead_ms: 180, target_ms: 200, gaps: 0, ...facts })"
