@@ -164,8 +164,13 @@ class BackgroundLoop:
 
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
         """Call `callback` on the loop's thread soon; return at once."""
-        if not sys.is_finalizing():  # a widget that is collected now; the loop has ended, and no thread can start
-            self._schedule(lambda loop: loop.call_soon_threadsafe(callback, *arguments))
+        self._schedule(lambda loop: loop.call_soon_threadsafe(callback, *arguments))
+
+    def call_if_running(self, callback: Callable[..., object], *arguments: object) -> None:
+        """Do as `call_soon`, but start no thread: for what ends, which may be collected while Python ends."""
+        with self._lock:
+            if self.running and self._loop is not None:
+                self._loop.call_soon_threadsafe(callback, *arguments)
 
     def stop(self) -> None:
         """Cancel all tasks, close the loop and wait until the thread has ended; stopping twice is allowed."""

@@ -230,7 +230,7 @@ class SessionView(StreamWidget):
     def _unfollow(self) -> None:
         """Leave the session; on any thread."""
         if self._session is not None:
-            shared_loop().call_soon(self._leave)
+            shared_loop().call_if_running(self._leave)
 
     @property
     def _is_fed(self) -> bool:

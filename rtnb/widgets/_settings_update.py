@@ -79,7 +79,7 @@ class SettingsUpdater:
         self._unsubscribe()
         if self._session is not None:
             self._session = None
-            shared_loop().call_soon(self._stop)
+            shared_loop().call_if_running(self._stop)
 
     def touch(self, status: SettingStatus) -> None:
         """Note a change that is to be sent, and start the timer anew."""

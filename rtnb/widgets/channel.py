@@ -184,8 +184,7 @@ class Stream:
     def close(self) -> None:
         """Close the stream; with the last one the channel's socket closes. Closing twice is allowed."""
         self._channel.streams.pop(self.name, None)
-        if shared_loop().running:
-            shared_loop().call_soon(self._channel.remove, self)
+        shared_loop().call_if_running(self._channel.remove, self)
 
 
 class SocketServer:

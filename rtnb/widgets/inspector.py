@@ -250,8 +250,7 @@ class EventInspector(StreamWidget):
         """Leave the page; the log stays. Closing twice is fine."""
         if self._opened:  # not where the constructor refused
             self._unsubscribe()
-            if shared_loop().running:
-                shared_loop().call_soon(self._stop)
+            shared_loop().call_if_running(self._stop)
         super().close()
 
     def _stop(self) -> None:

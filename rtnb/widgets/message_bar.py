@@ -133,7 +133,7 @@ class MessageBar(SessionView):
     def close(self) -> None:
         """Stop its requests and leave the page; closing twice is fine."""
         if self._tasks:
-            shared_loop().call_soon(lambda: [task.cancel() for task in self._tasks])
+            shared_loop().call_if_running(lambda: [task.cancel() for task in self._tasks])
         super().close()
 
 

@@ -338,9 +338,9 @@ class Microphone(SessionView):
 
     def close(self) -> None:
         """Stop the microphone and remove it from the page; closing twice is fine."""
-        if self._opened and shared_loop().running:
-            shared_loop().call_soon(self._stop, "The microphone was closed.", "Make a new one.")
-            shared_loop().call_soon(self._sender.clear)
+        if self._opened:
+            shared_loop().call_if_running(self._stop, "The microphone was closed.", "Make a new one.")
+            shared_loop().call_if_running(self._sender.clear)
         if options := self.__dict__.pop("options", None):
             close_all(*options.children, options)
         super().close()

@@ -81,7 +81,7 @@ class Speaker(SessionView):
         if self._end_hook is not None:
             self._end_hook()
             self._end_hook = None
-            shared_loop().call_soon(self._left)
+            shared_loop().call_if_running(self._left)
 
     def _left(self) -> None:
         self._send_flush()

@@ -26,6 +26,8 @@ from rtnb.widgets.channel import shared_channel
 from rtnb.widgets.connection import ConnectionControl
 from rtnb.widgets.message_bar import MessageBar
 from rtnb.widgets.playground import Playground
+from rtnb.widgets.transcript import Transcript
+from rtnb.widgets.waveform import Waveform
 from tests.widgets.page import eventually
 
 KEY = "typed-in-by-hand-0123456789abcdef"
@@ -431,3 +433,13 @@ with rtnb.Simulator(voice="babble") as simulator:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", [Transcript, Waveform, MessageBar])
+def test_a_view_that_closes_after_the_loop_starts_no_thread(kind: Any) -> None:
+    view = kind()
+    view.session = rtnb.EventLog()
+    shared_loop().run(asyncio.sleep(0))  # it follows the log
+    shared_loop().stop()
+    view.close()
+    assert not shared_loop().running

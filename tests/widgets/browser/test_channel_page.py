@@ -143,17 +143,18 @@ async def test_clocks_are_related_by_a_measured_offset(tabs: Any) -> None:
     tab = await listening(opened, "direct")
     await tab.until("channel.trips.length > 1")
     assert await tab.run("Number.isFinite(channel.offset_ms)")
-    late_ms = await tab.run(
+    late_ms, trip_ms = await tab.run(
         """async () => {
             const late = [];
             for (let i = 0; i < 20; i++) {
                 const { page_ms, kernel_ms } = await stream.request("ask", { t: channel.now() });
                 late.push(kernel_ms - page_ms);
             }
-            return late;
+            return [late, Math.max(...channel.trips.map(({ trip_ms }) => trip_ms))];
         }"""
     )
-    assert -5 < min(late_ms) < 20, "a message cannot arrive before it was sent, and takes about a millisecond"
+    error_ms = 1 + trip_ms / 2  # a busy machine measures worse, and knows by how much
+    assert -error_ms < min(late_ms) < 20 + error_ms, "a message cannot arrive before it was sent"
 
 
 @pytest.mark.usefixtures("messages_only")
