@@ -95,6 +95,7 @@ async def test_both_tracks_are_heard_and_can_be_muted(page: Any) -> None:
     await expect(page.locator("output")).to_have_text(re.compile("^0:0[4-9]"))
     await page.get_by_role("button", name="Pause").click()
     await page.get_by_label("Model").uncheck()
+    await page.wait_for_function("levels.every((level) => level() === 0)")  # the meters hold what was last heard
     question = page.get_by_label("Transcript").get_by_text("hello", exact=True)
     user, model = await heard(page, question, until="(found, position) => position > '0:06'")  # past the answer's start
     assert user > 0.05

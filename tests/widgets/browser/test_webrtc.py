@@ -142,7 +142,7 @@ async def test_a_spoken_turn_an_interruption_and_every_end(call: Call, question:
     answered = "await peer.session.next_response(); rtnb.inspect(peer.session)"
     shown = await one.python(answered)
     assert "events" in shown  # the inspector follows the same log
-    assert "response.output_item.added" in shown
+    await expect(one.page.locator(".rtnb-ev")).to_contain_text("response.output_item.added")
     heard = """
 import asyncio, json
 while not peer.session.log.filter("output_audio_buffer.stopped"): await asyncio.sleep(0.05)
