@@ -63,7 +63,7 @@ export class Recording {
     if (kind === "bins") this.lanes[/** @type {"you" | "model"} */ (header.lane)].write(header.index, int16(buffers[0]));
     if (kind !== "marks") return;
     for (const [key, mark] of Object.entries(header.marks)) this.marks.set(key, mark);
-    for (const key of [...this.marks.keys()].slice(0, -MAX_MARKS)) this.marks.delete(key);
+    for (const key of this.marks.keys()) if (this.marks.size > MAX_MARKS) this.marks.delete(key); else break;
     const now_ms = Math.max(this.now_ms, header.now_ms, this.cursor_ms ?? 0); // audio plays on after the newest event
     Object.assign(this, { now_ms, cursor: header.cursor, cursor_at: performance.now() });
   }
@@ -96,8 +96,8 @@ export function moment(/** @type {Recording} */ { marks, now_ms }, /** @type {nu
 export function paintMarks({ g, width, color, x }, { marks, now_ms }, { lane, room, bars }) {
   const paint = (/** @type {string} */ name, /** @type {number} */ from_ms, /** @type {number} */ to_ms, top = bars, height = 7) => {
     const [from, to] = [x(from_ms), x(to_ms)];
-    g.fillStyle = color(name);
-    if (to >= 0 && from <= width) g.fillRect(from, top, Math.max(2, to - from + 1), height);
+    if (to < 0 || from > width) return; // as most marks of a long session
+    Object.assign(g, { fillStyle: color(name) }).fillRect(from, top, Math.max(2, to - from + 1), height);
   };
   let next_ms = Infinity; // start of the item after it: what was cut makes room for that
   for (const [key, { start_ms, stop_ms, status, heard_ms, audio_ms }] of [...marks].reverse()) {
