@@ -59,7 +59,8 @@ def read_wav(source: WavSource) -> tuple[Audio, int]:
     try:
         channels, rate_hz = soundfile.read(source, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        name = os.path.basename(str(getattr(source, "name", "this")))
+        path = getattr(source, "name", None)  # a number where the file has none
+        name = os.path.basename(path) if isinstance(path, (str, os.PathLike)) else "this"
         raise AudioError(f"{name} is no sound file that can be read: {error.error_string}").with_hint(
             "Convert it first, e.g. `ffmpeg -i INPUT -c:a pcm_s16le -ac 1 OUTPUT.wav`."
         ) from error

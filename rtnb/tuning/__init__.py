@@ -1,4 +1,7 @@
-"""Settings of a live session: outcome of an update, replay with others, calibration, a bench of recordings."""
+"""Settings of a live session, and what they do.
+
+Outcome of an update, replay with other settings, calibration, settings while the model speaks, a bench of recordings.
+"""
 
 from rtnb.tuning.calibration import calibrate, probe
 from rtnb.tuning.overlap import OverlapSettings

@@ -23,7 +23,7 @@ from rtnb.vad import FRAME_MS
 
 _TRIED = (0.5, 200, 300), (0.3, 500, 300), (0.7, 200, 160), (0.5, 500, 160), (0.3, 200, 160), (0.7, 500, 300)
 SETTING: Final = ("threshold", "silence_duration_ms", "prefix_padding_ms")
-"""Names of what is set."""
+"""Names of the three values that make a setting of server VAD."""
 SETTINGS: Final = tuple(ServerVad(threshold=a, silence_duration_ms=b, prefix_padding_ms=c) for a, b, c in _TRIED)
 """Thresholds, silences and prefixes whose effects can be distinguished; 200 and 500 ms round differently (chosen)."""
 _GAP_MS = 800
