@@ -139,10 +139,10 @@ class Resampler:
         kept = np.concatenate([self._kept, audio])
         first = self._emitted // plan.block
         stop = max(first, self._complete_blocks(plan, self._dropped + len(kept)))
-        output = np.empty((stop - first, 1, plan.block), np.float32)
+        output = np.zeros((stop - first, 1, plan.block), np.float32)
         n_matrices = len(plan.matrices)
         step = n_matrices * plan.block * plan.down // plan.up  # inputs from one use of a matrix to the next: exact
-        for offset in range(min(n_matrices, stop - first)):
+        for offset in range(min(n_matrices, stop - first) if kept.any() else 0):  # of silence, silence
             start = self._start(plan, first + offset)
             rows = np.ndarray((-(-(stop - first - offset) // n_matrices), 1, plan.width), np.float32, kept, 4 * start,
                               (4 * step, 4, 4))  # fmt: skip

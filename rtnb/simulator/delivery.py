@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
@@ -242,18 +243,24 @@ async def serve_session(
             await asyncio.sleep(max(0.0, due - loop.time()))
             await _take_in(message, session, scheduler)
 
+    sending_since = math.inf
+
     async def write() -> Close | None:
+        nonlocal sending_since
         async for out in session.outgoing.texts(listener):
             if isinstance(out, Close):
                 return out
-            try:
-                async with asyncio.timeout(LOST_S):
-                    await carrier.send(out)
-            except TimeoutError:
-                return Close(WSCloseCode.ABNORMAL_CLOSURE)
+            sending_since = loop.time()
+            await carrier.send(out)
+            sending_since = math.inf
         return None
 
-    close = await _first_of(read(), take(), write(), stop)
+    async def watch() -> Close:
+        while loop.time() - sending_since < LOST_S:
+            await asyncio.sleep(LOST_S / 10)
+        return Close(WSCloseCode.ABNORMAL_CLOSURE)
+
+    close = await _first_of(read(), take(), write(), watch(), stop)
     # No task reads any more: closing waits for the client's close frame, and resets no connection.
     await carrier.hang_up(close or Close(WSCloseCode.OK))
 

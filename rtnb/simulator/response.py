@@ -427,6 +427,8 @@ class Generation:
 def encode_speech(speech: Speech, audio_format: AudioFormat) -> tuple[bytes, int]:
     """Return the speech in the wire's format, and its bytes per ms; encoded in one piece, so no border clicks."""
     wire = codec(audio_format.type)
+    if audio_format.type == "audio/pcm":
+        return speech.pcm, wire.bytes_per_ms
     audio = resample(speech.audio, from_rate_hz=24_000, to_rate_hz=wire.rate_hz)
     return wire.encode(audio), wire.bytes_per_ms
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from rtnb.audio import RATE_HZ, Word
+from rtnb.audio import RATE_HZ, Word, codec
 
 # Punctuation by ranges, not by \W: the vowel signs of Hindi or Thai are \W to `re`, yet belong to their word.
 _PUNCTUATION = r"!-/:-@\[-`{-~\u00a1-\u00bf\u2010-\u2027\u2030-\u205e\u3001-\u303f\uff01-\uff0f\uff1a-\uff20،؛؟۔।"
@@ -39,6 +40,11 @@ class Speech:
     def text(self) -> str:
         """Return the spoken text."""
         return "".join(word.text for word in self.words)
+
+    @cached_property
+    def pcm(self) -> bytes:
+        """PCM16 at 24 kHz."""
+        return codec("audio/pcm").encode(self.audio)
 
     @property
     def duration_ms(self) -> float:

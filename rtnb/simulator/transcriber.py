@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import io
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,7 @@ class Transcriber(Protocol):
 _RATE_HZ: Final = 8_000
 _HOP: Final = 160  # 20 ms
 _SIZE: Final = 320  # 40 ms
+_FRAMES_PER_S: Final = _RATE_HZ / _HOP
 _BANDS: Final = 18
 AGREEMENT: Final = 0.93
 """Least correlation of two shapes. Chosen between what the same utterance reaches through µ-law (0.98) and what other
@@ -101,33 +103,36 @@ class ExactTranscriber:
     name = "exact (knows only its own speech and the scenario's)"
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, npt.NDArray[Any]] = OrderedDict()
-        """Shape of each utterance; its samples until it was compared."""
+        self._known: OrderedDict[str, tuple[int, npt.NDArray[Any]]] = OrderedDict()
+        """Checksum and shape of each utterance; its samples until it was compared."""
         self._n_bytes = 0
 
     def learn(self, text: str, audio: Audio) -> None:
         """Remember an utterance at 24 kHz and its exact words. The shape is computed when it is needed."""
-        self._keep(text, audio.astype(np.float16))
+        checksum = zlib.crc32(np.ascontiguousarray(audio))
+        before, held = self._known.get(text, (None, audio))  # the same again has its shape already
+        self._keep(text, checksum, held if before == checksum else audio.astype(np.float16))
 
-    def _keep(self, text: str, held: npt.NDArray[Any]) -> None:
+    def _keep(self, text: str, checksum: int, held: npt.NDArray[Any]) -> None:
         if text in self._known:
-            self._n_bytes -= self._known.pop(text).nbytes
-        self._known[text] = held
+            self._n_bytes -= self._known.pop(text)[1].nbytes
+        self._known[text] = checksum, held
         self._n_bytes += held.nbytes
         while len(self._known) > KNOWN_LIMIT or self._n_bytes > KNOWN_LIMIT_BYTES:
-            self._n_bytes -= self._known.popitem(last=False)[1].nbytes
+            self._n_bytes -= self._known.popitem(last=False)[1][1].nbytes
 
     async def transcribe(self, audio: Audio, *, rate_hz: int, language: str = "") -> Transcript | None:
-        for text, held in list(self._known.items()):
+        for text, (checksum, held) in list(self._known.items()):
             if held.ndim == 1:  # one per round of the event loop: together they took 0.2 s, in which no delta was sent
-                self._keep(text, spectral_shape(held.astype(np.float32), rate_hz=RATE_HZ))
+                self._keep(text, checksum, spectral_shape(held.astype(np.float32), rate_hz=RATE_HZ))
                 await asyncio.sleep(0)
-        longest_s = max(map(len, self._known.values()), default=0) * _HOP / _RATE_HZ
-        if not longest_s or len(audio) / rate_hz > 2 * longest_s + MOST_QUIET_S:
+        lengths = [len(shape) for _, shape in self._known.values() if len(shape)]
+        n_frames = len(audio) / rate_hz * _FRAMES_PER_S  # at most
+        if not lengths or not _least(min(lengths)) <= n_frames <= 2 * max(lengths) + MOST_QUIET_S * _FRAMES_PER_S:
             return None
         observed = spectral_shape(audio, rate_hz=rate_hz)
         best, words = 0.0, ""
-        for number, (text, shape) in enumerate(list(self._known.items())):
+        for number, (text, (_, shape)) in enumerate(list(self._known.items())):
             if (found := agreement(observed, shape)) > best:
                 best, words = found, text
             if number % 8 == 7:
@@ -162,9 +167,14 @@ def spectral_shape(audio: Audio, *, rate_hz: int) -> npt.NDArray[np.float32]:
     return np.asarray(shape - shape.mean(), np.float32)
 
 
+def _least(n_frames: int) -> float:
+    """Return the length of the shortest shape that can agree with one of so many frames."""
+    return 0.85 * n_frames - 2
+
+
 def agreement(observed: npt.NDArray[np.float32], known: npt.NDArray[np.float32]) -> float:
     """Return the best correlation of two shapes over shifts of up to 100 ms; 0 where lengths differ by over 15 %."""
-    if not len(observed) or not len(known) or abs(len(observed) - len(known)) > 0.15 * len(known) + 2:
+    if not len(observed) or not len(known) or abs(len(observed) - len(known)) > len(known) - _least(len(known)):
         return 0.0
     best = 0.0
     for shift in range(-5, 6):

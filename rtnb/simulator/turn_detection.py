@@ -282,7 +282,8 @@ class TurnDetection:
         self._speech.push(np.zeros(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz)))
         self._base_ms = int(base_ms)
         """Stream time at which the kept bytes begin."""
-        self._kept = bytearray()
+        self._kept = [bytearray()]
+        """Audio in blocks of a second: a single buffer of a minute would be copied again and again."""
         self._frame = int(base_ms) // FRAME_MS
         """Number of the next 32 ms frame, counted from the start of the session."""
         self._floor_ms = self._base_ms
@@ -292,7 +293,7 @@ class TurnDetection:
     @property
     def heard_ms(self) -> float:
         """All audio appended so far."""
-        return self._base_ms + len(self._kept) / self._codec.bytes_per_ms
+        return self._base_ms + 1000 * (len(self._kept) - 1) + len(self._kept[-1]) / self._codec.bytes_per_ms
 
     @property
     def uncommitted_ms(self) -> tuple[int, int]:
@@ -346,7 +347,7 @@ class TurnDetection:
     async def append(self, data: bytes) -> AsyncIterator[Heard]:
         """Take the next bytes (whole samples). Yields what happened frame by frame, so that what the caller does about
         it holds for the frames behind it; go through it to the end."""
-        self._kept += data
+        self._keep(data)
         if self._machine is None:  # nothing asks for probabilities: a new stream begins when something does
             self._frame, self._behind = int(self.heard_ms - self._phase_ms) // FRAME_MS, True
             self._forget()
@@ -449,11 +450,22 @@ class TurnDetection:
 
     def encoded(self, start_ms: int, stop_ms: int) -> bytes:
         """Return the bytes between two times; older audio may be gone."""
-        step = self._codec.bytes_per_ms
-        return bytes(self._kept[max(0, start_ms - self._base_ms) * step : max(0, stop_ms - self._base_ms) * step])
+        start, stop = max(0, start_ms - self._base_ms), max(0, stop_ms - self._base_ms)
+        first, step = start // 1000, self._codec.bytes_per_ms
+        blocks = self._kept[first : stop // 1000 + 1]
+        return b"".join(blocks)[(start - 1000 * first) * step : (stop - 1000 * first) * step]
+
+    def _keep(self, data: bytes) -> None:
+        size = 1000 * self._codec.bytes_per_ms
+        while data:
+            if len(self._kept[-1]) == size:
+                self._kept.append(bytearray())
+            room = size - len(self._kept[-1])
+            self._kept[-1] += data[:room]
+            data = data[room:]
 
     def _forget(self) -> None:
-        """Drop audio that no item will need, a second at a time so that the cost stays small.
+        """Drop audio that no item will need, a second at a time.
 
         Outside a turn that is all but the last minute, or in push to talk all that was committed or cleared; in a turn
         it is what exceeds `MOST_BYTES`.
@@ -462,7 +474,7 @@ class TurnDetection:
         if not self._speaking:
             settled_ms = self.heard_ms - KEEP_MS if self._machine is not None else self._uncommitted_from_ms
             until_ms = max(until_ms, settled_ms)
-        surplus_ms = int(until_ms) - self._base_ms
-        if surplus_ms > 1000:
-            del self._kept[: surplus_ms * self._codec.bytes_per_ms]
-            self._base_ms += surplus_ms
+        surplus = min((int(until_ms) - self._base_ms) // 1000, len(self._kept) - 1)
+        if surplus > 0:
+            del self._kept[:surplus]
+            self._base_ms += 1000 * surplus

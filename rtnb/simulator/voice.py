@@ -108,7 +108,8 @@ class Voice(Protocol):
 
 
 CACHE_BYTES: Final = 64 * 2**20
-"""Memory for the speech of a voice: 11 minutes. Chosen: many sessions that say the same are cheaper."""
+"""Memory for the speech of a voice: 11 minutes, and half as much again for its PCM. Chosen: many sessions that say the
+same are cheaper."""
 
 
 class _PortionVoice:

@@ -140,9 +140,10 @@ def push_many(streams: Sequence[Silero], audio: Sequence[_Array]) -> list[_Array
     frames = [stream._take(samples) for stream, samples in zip(streams, audio, strict=True)]
     counts = [len(one) for one in frames]
     flat = np.concatenate(frames) if len(frames) > 1 else frames[0]
-    gates = np.empty((len(flat), 4 * _UNITS), np.float32)
-    for first in range(0, len(flat), _BLOCK_FRAMES):
-        block = slice(first, first + _BLOCK_FRAMES)
+    gates = np.tile(_silence(), (len(flat), 1))
+    sounding = np.flatnonzero(flat.any(axis=1))
+    for first in range(0, len(sounding), _BLOCK_FRAMES):
+        block = sounding[first : first + _BLOCK_FRAMES]
         gates[block] = _encode(flat[block])
     starts = np.concatenate([[0], np.cumsum(counts)])[:-1]
     states = _remember(streams, gates, starts, counts)
@@ -150,6 +151,12 @@ def push_many(streams: Sequence[Silero], audio: Sequence[_Array]) -> list[_Array
     logits = np.maximum(states[:, None], 0) @ weight
     found = np.array([1 / (1 + exp(-bias - logit)) for logit in logits.ravel().tolist()], np.float32)
     return [found[start : start + count] for start, count in zip(starts, counts, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def _silence() -> _Array:
+    """Return what a frame of digital silence adds to the gates: a muted microphone sends nothing else."""
+    return _encode(np.zeros((1, FRAME_SAMPLES + 2 * _CONTEXT_SAMPLES), np.float32))
 
 
 def _encode(frames: _Array) -> _Array:

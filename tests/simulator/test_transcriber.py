@@ -127,7 +127,7 @@ async def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch
     for name in ("first", "second", "third"):
         known.learn(name, audio)
     assert list(known._known) == ["second", "third"]
-    assert known._n_bytes == sum(shape.nbytes for shape in known._known.values())
+    assert known._n_bytes == sum(shape.nbytes for _, shape in known._known.values())
 
 
 async def test_no_step_of_a_search_among_many_utterances_is_long() -> None:

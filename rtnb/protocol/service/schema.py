@@ -279,9 +279,8 @@ def check_event(message: Mapping[str, Any], *, dialect: Dialect, webrtc: bool = 
     if not isinstance(kind, str):
         return Refusal("invalid_event", "Invalid event: the field 'type' is missing or not a string.")
     schemas = _SCHEMAS[dialect]
-    supported = tuple(k for k in schemas if webrtc or k != "output_audio_buffer.clear")
-    if kind not in supported:
-        return invalid_value("type", kind, supported)
+    if kind not in schemas or (kind == "output_audio_buffer.clear" and not webrtc):
+        return invalid_value("type", kind, tuple(k for k in schemas if webrtc or k != "output_audio_buffer.clear"))
     return schemas[kind]("", message)
 
 
