@@ -79,7 +79,8 @@ def decode_pcm16(pcm: bytes) -> Audio:
         raise AudioError(f"got {len(pcm)} bytes of 16-bit PCM: the number must be even").with_hint(
             "Keep the odd byte and put it before the next chunk, or cut the chunks at even lengths."
         )
-    return np.frombuffer(pcm, "<i2").astype(np.float32) * np.float32(1 / 32_768)
+    audio: Audio = np.multiply(np.frombuffer(pcm, "<i2"), np.float32(1 / 32_768), dtype=np.float32)
+    return audio
 
 
 def to_int16(audio: npt.ArrayLike) -> npt.NDArray[np.int16]:

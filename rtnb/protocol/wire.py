@@ -104,7 +104,8 @@ def parse(text: str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise RemoteProtocolError(f"expected a JSON object, got {type(message).__name__}")
     depth = 0
-    level: list[Any] = [message] if text.count("{") + text.count("[") > NESTING_LIMIT else []  # else it is not so deep
+    flat = "[" not in text and text.find("{", 1) < 0  # counting costs ten times as much
+    level: list[Any] = [] if flat or text.count("{") + text.count("[") <= NESTING_LIMIT else [message]
     while level:
         depth += 1
         inner = (entry for held in level for entry in (held.values() if isinstance(held, dict) else held))

@@ -109,7 +109,7 @@ class ExactTranscriber:
 
     def learn(self, text: str, audio: Audio) -> None:
         """Remember an utterance at 24 kHz and its exact words. The shape is computed when it is needed."""
-        checksum = zlib.crc32(np.ascontiguousarray(audio))
+        checksum = zlib.crc32(np.ascontiguousarray(audio).data)
         before, held = self._known.get(text, (None, audio))  # the same again has its shape already
         self._keep(text, checksum, held if before == checksum else audio.astype(np.float16))
 

@@ -282,8 +282,8 @@ class TurnDetection:
         self._speech.push(np.zeros(ms_to_samples(self._phase_ms, rate_hz=self._codec.rate_hz)))
         self._base_ms = int(base_ms)
         """Stream time at which the kept bytes begin."""
-        self._kept = [bytearray()]
-        """Audio in blocks of a second: a single buffer of a minute would be copied again and again."""
+        self._kept, self._n_kept = list[bytearray](), 0
+        """Audio in blocks of a second (one buffer of a minute would be copied again and again), and its bytes."""
         self._frame = int(base_ms) // FRAME_MS
         """Number of the next 32 ms frame, counted from the start of the session."""
         self._floor_ms = self._base_ms
@@ -293,7 +293,7 @@ class TurnDetection:
     @property
     def heard_ms(self) -> float:
         """All audio appended so far."""
-        return self._base_ms + 1000 * (len(self._kept) - 1) + len(self._kept[-1]) / self._codec.bytes_per_ms
+        return self._base_ms + self._n_kept / self._codec.bytes_per_ms
 
     @property
     def uncommitted_ms(self) -> tuple[int, int]:
@@ -453,16 +453,18 @@ class TurnDetection:
         start, stop = max(0, start_ms - self._base_ms), max(0, stop_ms - self._base_ms)
         first, step = start // 1000, self._codec.bytes_per_ms
         blocks = self._kept[first : stop // 1000 + 1]
-        return b"".join(blocks)[(start - 1000 * first) * step : (stop - 1000 * first) * step]
+        n_before = 1000 * first * step
+        return b"".join(blocks)[start * step - n_before : min(stop * step, self._n_kept) - n_before]
 
     def _keep(self, data: bytes) -> None:
         size = 1000 * self._codec.bytes_per_ms
         while data:
-            if len(self._kept[-1]) == size:
-                self._kept.append(bytearray())
-            room = size - len(self._kept[-1])
-            self._kept[-1] += data[:room]
-            data = data[room:]
+            at = self._n_kept % size
+            if at == 0:
+                self._kept.append(bytearray(size))
+            piece, data = data[: size - at], data[size - at :]
+            self._kept[-1][at : at + len(piece)] = piece
+            self._n_kept += len(piece)
 
     def _forget(self) -> None:
         """Drop audio that no item will need, a second at a time.
@@ -477,4 +479,5 @@ class TurnDetection:
         surplus = min((int(until_ms) - self._base_ms) // 1000, len(self._kept) - 1)
         if surplus > 0:
             del self._kept[:surplus]
+            self._n_kept -= 1000 * surplus * self._codec.bytes_per_ms
             self._base_ms += 1000 * surplus
