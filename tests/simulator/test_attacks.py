@@ -204,14 +204,33 @@ async def test_an_append_in_slices_is_judged_like_a_short_one(change: Any, code:
             assert rig.session.heard_ms == 0
 
 
-async def test_an_item_that_is_too_long_and_too_many_values_are_refused() -> None:
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "a" * 300_000}]}
-    tools = [{"type": "function", "name": f"t{number}"} for number in range(30_000)]
-    for message, code in (
-        ({"type": "conversation.item.create", "item": item}, "string_above_max_length"),
-        ({"type": "session.update", "session": {"type": "realtime", "tools": tools}}, "invalid_value"),
-    ):
-        async with Rig() as rig:
-            await rig.session.receive(json.dumps(message))
-            await rig.until("error")
-            assert rig.last("error")["error"]["code"] == code
+def _item(text: str) -> str:
+    content = [{"type": "input_text", "text": text}]
+    item = {"type": "message", "role": "user", "content": content}
+    return json.dumps({"type": "conversation.item.create", "item": item})
+
+
+_TOOLS = [{"type": "function", "name": f"t{number}"} for number in range(30_000)]
+
+
+@pytest.mark.parametrize(
+    "text, code, message",
+    [
+        (_item("a" * 300_000), "string_above_max_length", ""),
+        (_item("ä" * 190_000), None, ""),
+        (_item("ä" * 250_000), "invalid_value", "more than 200000 signs \\"),
+        (json.dumps({"type": "session.update", "session": {"tools": _TOOLS}}), "invalid_value", "50000 signs"),
+        ("1" * 1_000_000, "invalid_json", "JSON"),
+        (" [" * 1_000_000, "invalid_json", "JSON"),
+        (" " * 1_000_000 + '{"type":"input_audio_buffer.clear"}', None, ""),
+    ],
+    ids=["long item", "many escapes", "too many escapes", "too many values", "number", "brackets", "white space"],
+)
+async def test_a_long_message_is_judged_like_a_short_one(text: str, code: str | None, message: str) -> None:
+    async with Rig() as rig:
+        await rig.session.receive(text)
+        await rig.session.receive('{"type":"input_audio_buffer.clear"}')
+        await rig.until("input_audio_buffer.cleared")
+        errors = [event["error"] for event in rig.of("error")]
+        assert [error["code"] for error in errors] == [code] * (code is not None)
+        assert all(message in error["message"] for error in errors)
