@@ -191,8 +191,9 @@ async def test_instructions_have_the_documented_effect(instructions: str, text: 
         assert found.endswith(text)
 
 
-async def test_one_sentence_and_a_question_are_both_kept() -> None:
-    asked = turn(said("the sea"), instructions="Answer in one sentence. Always ask a question.")
+@pytest.mark.parametrize("sentence", ["one sentence", "one short sentence", "a single sentence"])
+async def test_one_sentence_and_a_question_are_both_kept(sentence: str) -> None:
+    asked = turn(said("the sea"), instructions=f"Answer in {sentence}. Always ask a question.")
     assert await words(RulesResponder(), asked) == "You said: the sea What else would you like to know?"
 
 

@@ -242,9 +242,11 @@ async def test_hanging_up(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> No
                 await http.ws_connect(f"{sim.url}/openai/v1/realtime?call_id={caller.call_id}", headers=headers)
 
 
-async def test_an_offer_with_a_session_of_its_own(sim: Simulator) -> None:
+@pytest.mark.parametrize("file", [{}, {"filename": "offer.sdp"}], ids=["text", "file"])
+async def test_an_offer_with_a_session_of_its_own(sim: Simulator, file: dict[str, str]) -> None:
     caller = Caller(mic=False)
-    form = aiohttp.FormData({"sdp": await caller.offer()})
+    form = aiohttp.FormData()
+    form.add_field("sdp", await caller.offer(), **file)
     form.add_field("session", '{"type": "realtime", "instructions": "Mine."}', content_type="application/json")
     try:
         status, body, _ = await post(sim, OPENAI, key=sim.key, data=form, headers={"Content-Type": ""})
