@@ -88,15 +88,17 @@ async def test_g711_in(joined: Joined) -> None:
 @pytest.mark.parametrize(
     "audio, options, words",
     [
-        (np.zeros(100, np.float32), {}, "without rate_hz"),
+        *((np.zeros(24_000, dtype), {}, "without rate_hz") for dtype in ("float32", "float64", "int16")),
         (np.zeros((100, 7), np.float32), {"rate_hz": 24_000}, "shape"),
         (b"\x00\x00", {}, "bytes"),
     ],
 )
 async def test_what_is_no_audio(ga: Joined, audio: Any, options: Any, words: str) -> None:
-    with pytest.raises(AudioError, match=words):
+    with pytest.raises(AudioError, match=words) as caught:
         await ga.session.say(audio, **options)
-    assert appended(ga) == []
+    assert "rate_hz" not in words or "rate_hz=24_000" in caught.value.__notes__[0]
+    await ga.settle()
+    assert ga.service.heard == []
 
 
 async def test_a_file_knows_its_rate(ga: Joined, tmp_path: Path) -> None:
