@@ -100,13 +100,8 @@ def test_an_output_item_without_an_index_and_a_truncation_without_a_part_are_fol
 @pytest.mark.parametrize("number", [1500.0, 1500.5])
 @pytest.mark.parametrize("name", ["audio_end_ms", "content_index"])
 def test_the_server_stays_strict(name: str, number: float) -> None:
-    message = {
-        "type": "conversation.item.truncate",
-        "item_id": "i",
-        "content_index": 0,
-        "audio_end_ms": 0,
-        name: number,
-    }
+    message = {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": 0}
+    message[name] = number  # type: ignore[assignment]
     with pytest.raises(RemoteProtocolError) as caught:
         service().receive(json.dumps(message))
     assert (caught.value.answer.error.code, caught.value.answer.error.param) == ("invalid_type", name)
