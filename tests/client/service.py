@@ -162,7 +162,6 @@ class Service:
         outside = outside or bool(config and config.conversation == "none")
         metadata = config.metadata if config and self.echo_metadata else None
         session = self.connection.state.session
-        assert session is not None
         wanted = config.audio.output if config and config.audio else UNSET
         output = AudioOutput(format=(wanted and wanted.format) or session.output_format, voice="alloy")
         begun: dict[str, Any] = {"object": "realtime.response", "status": "in_progress", "status_details": None}

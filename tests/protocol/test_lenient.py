@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import Connection, events, wire
 from rtnb.protocol.events import SERVER_EVENTS, UnknownEvent
+from tests.client.peer import as_floats
 from tests.protocol.goldens import SERVER, registry_of
 from tests.protocol.pair import service
 
@@ -52,18 +53,10 @@ def test_a_float_is_read_inside_nested_objects_and_beside_other_types() -> None:
     assert read.usage.extra == {}
 
 
-def _whole_numbers_as_floats(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _whole_numbers_as_floats(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_whole_numbers_as_floats(entry) for entry in value]
-    return float(value) if type(value) is int else value
-
-
 @pytest.mark.parametrize("dialect, message", SERVER, ids=lambda value: str(value)[:40])
 def test_golden_events_with_floats_read_as_the_same_events(dialect: Any, message: dict[str, Any]) -> None:
     registry = registry_of(message)
-    floats = wire.decode(_whole_numbers_as_floats(message), dialect=dialect, registry=registry)
+    floats = wire.decode(as_floats(message), dialect=dialect, registry=registry)
     assert floats == wire.decode(message, dialect=dialect, registry=registry)
 
 
