@@ -33,7 +33,7 @@ EXPIRES_AT = 1_800_003_600
 
 
 class Clock:
-    """Time that passes only when somebody waits or says so."""
+    """Clock that moves only where a test advances it or code sleeps."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -52,7 +52,7 @@ class Clock:
 
 
 class Service:
-    """One end of a session, played by a test.
+    """Service of a session, scripted by a test.
 
     Client events are answered by the protocol at once; `response.create` is answered by `on_create`, which tests set,
     or by nothing. Everything the client said is in `heard`.

@@ -1,4 +1,4 @@
-"""What was heard, and cutting the conversation to it."""
+"""Playback: how much of each item was played, and the cut of the conversation there."""
 
 import asyncio
 import math

@@ -240,7 +240,7 @@ async def test_cancel_with_nothing_active_is_no_error(joined: Joined) -> None:
 
 
 async def test_cancel_races_the_end(joined: Joined) -> None:
-    """The response ends by itself while our cancel is on its way; the refusal that follows is nobody's problem."""
+    """The response ends by itself while our cancel is on its way; no call raises the refusal that follows."""
     session, service = joined.session, joined.service
     service.on_create = service.begin
     response = await session.response.create()

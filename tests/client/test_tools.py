@@ -145,7 +145,7 @@ async def test_errors_become_text_without_keys() -> None:
 
 
 def script(joined: Joined, *steps: tuple[tuple[str, str], ...] | str) -> None:
-    """What the service answers to each `response.create`: calls, or words."""
+    """Answer each `response.create` with the next step: calls, or words."""
     rest = iter(steps)
 
     async def answer(config: Any) -> None:

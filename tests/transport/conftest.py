@@ -81,7 +81,7 @@ def with_locals(info: pytest.ExceptionInfo[BaseException]) -> str:
 
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """A certificate authority that nobody trusts."""
+    """Certificate authority that no system trusts."""
     return trustme.CA()
 
 
