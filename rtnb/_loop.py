@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import inspect
 import os
 import sys
 import threading
@@ -92,6 +93,14 @@ async def run_on(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, T]) 
     if not tasks or not tasks[0].done() or (tasks[0].cancelled() and tasks[0].cancelling()):
         raise LoopGone("the event loop is closed or has stopped; open a new session on a loop that runs")
     return tasks.pop().result()  # popped: the traceback of its exception would otherwise hold the task
+
+
+async def call_any(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function of the user, async or not; a slow one (a tool, `az login`) must not stop the loop."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args, **kwargs)
+    result = await asyncio.to_thread(function, *args, **kwargs)
+    return await result if inspect.isawaitable(result) else result
 
 
 def on_own_loop(method: M) -> M:

@@ -169,26 +169,13 @@ FRONT_ENDS = (
 
 
 class Screen:
-    """Page of a browser, as a person uses it: it is looked at, clicked, and typed into."""
+    """Page of a browser, as a person uses it: it is looked at, clicked, and typed into.
+
+    The page of each browser adds `evaluate`, `goto`, `click_at`, `type` and `picture`.
+    """
 
     version = ""
     problems: list[str]
-
-    async def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression."""
-        raise NotImplementedError
-
-    async def goto(self, url: str) -> None:
-        raise NotImplementedError
-
-    async def click_at(self, x: float, y: float) -> None:
-        raise NotImplementedError
-
-    async def type(self, text: str) -> None:
-        raise NotImplementedError
-
-    async def picture(self, path: Path) -> None:
-        raise NotImplementedError
 
     async def find(self, css: str, pattern: str = "", *, timeout_s: float = STEP_S) -> list[float]:
         """Wait for a visible element whose text matches; returns its middle."""

@@ -77,6 +77,10 @@ playground = rtnb.Playground(rtnb.Simulator(latency="fast", voice="babble"), mic
 session = playground.session
 
 
+async def waited(response):
+    return await response
+
+
 async def within(call):
     start_s = time.monotonic()
     result = await asyncio.wait_for(call, {CALL_S + 2})
@@ -159,31 +163,27 @@ CALLS = {
 }
 """Each call as the lines of a coroutine."""
 
-WAITED = """
-async def waited(response):
-    return await response
-"""
+
+def in_a_cell(call: str) -> str:
+    """Return a cell with a call."""
+    return CALLS[call]
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_a_call_in_a_cell_ends(run: Run, call: str) -> None:
-    run(WAITED)
-    run(CALLS[call])
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_a_call_in_a_thread_with_its_own_loop_ends(run: Run, call: str) -> None:
-    run(WAITED)
+def in_a_thread(call: str) -> str:
+    """Return a cell with a call in a thread that has its own loop."""
     body = textwrap.indent(textwrap.dedent(CALLS[call]), "    ")
-    run(f"async def work():\n{body}\n    return True\n\n\nin_a_thread(work)")
+    return f"async def work():\n{body}\n    return True\n\n\nin_a_thread(work)"
+
+
+@pytest.mark.parametrize("where", [in_a_cell, in_a_thread])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_ends(run: Run, call: str, where: Callable[[str], str]) -> None:
+    run(where(call))
 
 
 def test_the_session_is_still_usable_from_cells_after_threads_used_it(run: Run) -> None:
-    run(WAITED)
-    for _ in range(2):
-        run(CALLS["ask"])
-        body = textwrap.indent(textwrap.dedent(CALLS["update"]), "    ")
-        run(f"async def work():\n{body}\n    return True\n\n\nin_a_thread(work)")
+    for cell in (in_a_cell("ask"), in_a_thread("update")) * 2:
+        run(cell)
 
 
 def test_cancelling_a_call_in_a_cell_leaves_the_session_usable(run: Run) -> None:

@@ -21,48 +21,54 @@ def _threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("rtnb-loop")]
 
 
+def _python(*arguments: str) -> str:
+    """Run a script in a Python of its own, which must end well and report nothing; return what it prints."""
+    ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
 async def _name() -> str:
     return threading.current_thread().name
 
 
-async def _for_ever(started: threading.Event, log: list[str]) -> None:
-    try:
-        started.set()
-        await asyncio.Event().wait()
-    finally:
-        await asyncio.sleep(0)
-        log.append("cleaned up")
+class Endless:
+    """Coroutine function that never ends by itself, and notes its start and its cleanup."""
+
+    def __init__(self) -> None:
+        self.started, self.ended = threading.Event(), threading.Event()
+
+    async def __call__(self) -> None:
+        try:
+            self.started.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            self.ended.set()
 
 
-def test_it_starts_on_first_use_and_stop_leaves_no_thread() -> None:
+def test_it_starts_on_first_use_and_after_a_stop_which_leaves_no_thread() -> None:
     before = len(_threads())
     loop = BackgroundLoop()
     assert (loop.running, len(_threads())) == (False, before)
     assert repr(loop) == "BackgroundLoop(not running)"
-    assert loop.run(_name()) == "rtnb-loop"
-    assert (loop.running, len(_threads())) == (True, before + 1)
-    loop.stop()
-    loop.stop()
-    assert (loop.running, len(_threads())) == (False, before)
+    for _ in range(2):
+        assert loop.run(_name()) == "rtnb-loop"
+        assert (loop.running, len(_threads())) == (True, before + 1)
+        loop.stop()
+        loop.stop()
+        assert (loop.running, len(_threads())) == (False, before)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gc.collect()
 
 
-def test_it_starts_again_after_stop() -> None:
-    with BackgroundLoop() as loop:
-        assert loop.run(_name()) == "rtnb-loop"
-        loop.stop()
-        assert loop.run(_name()) == "rtnb-loop"
-    assert not loop.running
-
-
 def test_stop_cancels_and_waits_for_the_cleanup() -> None:
-    started, log = threading.Event(), list[str]()
+    endless = Endless()
     with BackgroundLoop() as loop:
-        future = loop.submit(_for_ever(started, log))
-        assert started.wait(5)
-    assert log == ["cleaned up"]
+        future = loop.submit(endless())
+        assert endless.started.wait(5)
+    assert endless.ended.is_set()
     assert future.cancelled()
 
 
@@ -135,35 +141,20 @@ def test_an_object_collected_while_the_loop_starts_may_use_the_loop() -> None:
 
 
 def test_run_cancels_at_its_timeout() -> None:
-    started, log, done = threading.Event(), list[str](), threading.Event()
-
-    async def watched() -> None:
-        try:
-            await _for_ever(started, log)
-        finally:
-            done.set()
-
+    endless = Endless()
     with BackgroundLoop() as loop:
         with pytest.raises(TimeoutError, match=r"not done within 0\.01 s"):
-            loop.run(watched(), timeout_s=0.01)
-        assert done.wait(5)
-    assert log == ["cleaned up"]
+            loop.run(endless(), timeout_s=0.01)
+        assert endless.ended.wait(5)
 
 
 def test_cancelling_the_future_cancels_the_coroutine() -> None:
-    started, log, done = threading.Event(), list[str](), threading.Event()
-
-    async def watched() -> None:
-        try:
-            await _for_ever(started, log)
-        finally:
-            done.set()
-
+    endless = Endless()
     with BackgroundLoop() as loop:
-        future = loop.submit(watched())
-        assert started.wait(5)
+        future = loop.submit(endless())
+        assert endless.started.wait(5)
         assert future.cancel()
-        assert done.wait(5)
+        assert endless.ended.wait(5)
         with pytest.raises(concurrent.futures.CancelledError):
             future.result()
 
@@ -232,10 +223,7 @@ async def work():
 shared_loop().submit(work())
 shared_loop().run(working.wait())
 """
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (ended.returncode, ended.stdout.split("\n"), ended.stderr) == (0, ["working", "cleaned up", ""], "")
+    assert _python("-W", "error", "-c", script).split("\n") == ["working", "cleaned up", ""]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is for POSIX")
@@ -258,8 +246,7 @@ status = os.waitpid(child, 0)[1]
 assert shared_loop().run(pid()) == os.getpid()
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    _python("-c", script)
 
 
 # --- run_on ---------------------------------------------------------------------------------------------------------
@@ -295,41 +282,41 @@ async def test_run_on_raises_the_exception_of_the_coroutine(kind: type[BaseExcep
     async def fail() -> None:
         raise kind("gone")
 
+    raised = []
     with BackgroundLoop() as background:
-        with pytest.raises(kind) as first:
-            await run_on(await _loop_of(background), fail())
-        with pytest.raises(kind) as second:
-            await run_on(await _loop_of(background), fail())
-    assert (type(first.value), first.value is second.value) == (kind, False)
+        for _ in range(2):
+            with pytest.raises(kind) as info:
+                await run_on(await _loop_of(background), fail())
+            raised.append(info.value)
+    assert (type(raised[0]), raised[0] is raised[1]) == (kind, False)
 
 
 async def test_a_cancelled_run_on_waits_for_the_cleanup_on_the_other_loop() -> None:
-    started, log = threading.Event(), list[str]()
+    endless = Endless()
     with BackgroundLoop() as background:
         loop = await _loop_of(background)
-        call = asyncio.create_task(run_on(loop, _for_ever(started, log)))
-        await asyncio.to_thread(started.wait, 5)
+        call = asyncio.create_task(run_on(loop, endless()))
+        await asyncio.to_thread(endless.started.wait, 5)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert log == ["cleaned up"]
+        assert endless.ended.is_set()
         assert await run_on(loop, _name()) == "rtnb-loop"
 
 
 async def test_a_run_on_that_is_cancelled_before_its_coroutine_starts_leaves_nothing() -> None:
-    started, log = threading.Event(), list[str]()
+    endless, hold = Endless(), threading.Event()
     with BackgroundLoop() as background:
         loop = await _loop_of(background)
-        hold = threading.Event()
         background.call_soon(hold.wait, 5)
-        call = asyncio.create_task(run_on(loop, _for_ever(started, log)))
+        call = asyncio.create_task(run_on(loop, endless()))
         await asyncio.sleep(0)
         call.cancel()
         await asyncio.sleep(0)
         hold.set()
         with pytest.raises(asyncio.CancelledError):
             await call
-    assert (started.is_set(), log) == (False, [])
+    assert (endless.started.is_set(), endless.ended.is_set()) == (False, False)
 
 
 async def test_run_on_a_closed_or_idle_loop_raises_and_closes_the_coroutine() -> None:
@@ -347,19 +334,19 @@ async def test_run_on_a_closed_or_idle_loop_raises_and_closes_the_coroutine() ->
 
 
 async def test_run_on_raises_when_the_other_loop_stops_meanwhile() -> None:
-    started, log = threading.Event(), list[str]()
+    endless = Endless()
     with BackgroundLoop() as background:
-        call = asyncio.create_task(run_on(await _loop_of(background), _for_ever(started, log)))
-        await asyncio.to_thread(started.wait, 5)
+        call = asyncio.create_task(run_on(await _loop_of(background), endless()))
+        await asyncio.to_thread(endless.started.wait, 5)
         await asyncio.to_thread(background.stop)
         with pytest.raises(LoopGone):
             await call
-    assert log == ["cleaned up"]
+    assert endless.ended.is_set()
 
 
 async def test_run_on_raises_when_the_other_loop_stops_without_cancelling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtnb._loop.CHECK_S", 0.01)
-    started, raised, log = threading.Event(), threading.Event(), list[str]()
+    endless, raised = Endless(), threading.Event()
     loop = asyncio.new_event_loop()
 
     def serve() -> None:
@@ -373,14 +360,14 @@ async def test_run_on_raises_when_the_other_loop_stops_without_cancelling(monkey
 
     thread = threading.Thread(target=serve)
     thread.start()
-    call = asyncio.create_task(run_on(loop, _for_ever(started, log)))
-    await asyncio.to_thread(started.wait, 5)
+    call = asyncio.create_task(run_on(loop, endless()))
+    await asyncio.to_thread(endless.started.wait, 5)
     loop.call_soon_threadsafe(loop.stop)
     with pytest.raises(LoopGone):
         await call
     raised.set()
     await asyncio.to_thread(thread.join)
-    assert log == ["cleaned up"]
+    assert endless.ended.is_set()
 
 
 # --- globals of the interpreter -------------------------------------------------------------------------------------
@@ -444,8 +431,7 @@ unchanged("stopping the shared loop")
 
 
 def test_no_global_of_the_interpreter_changes() -> None:
-    done = subprocess.run([sys.executable, "-c", _GLOBALS], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    _python("-c", _GLOBALS)
 
 
 def test_a_widget_collected_in_the_new_thread_does_not_stop_it(monkeypatch: pytest.MonkeyPatch) -> None:

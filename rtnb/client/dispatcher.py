@@ -21,7 +21,7 @@ from typing import Any, Final
 from rtnb.analysis.cost import Budget, BudgetMeter
 from rtnb.audio import Audio
 from rtnb.client.log import EventLog
-from rtnb.client.pending import PendingRequests, Request, service_error
+from rtnb.client.pending import PendingRequests, Request, fail, service_error
 from rtnb.client.playback import Playback, ServicePlayback
 from rtnb.client.reconnect import DELAYS_S, FATAL_CODES, restorable
 from rtnb.client.response import TAG, Response
@@ -140,8 +140,7 @@ class Dispatcher:
         if self.ended is not None:
             raise self.ended.again()
         limit_s = self.request_timeout_s if timeout_s is None else timeout_s
-        if not (restoring or self._connected.is_set()):
-            await self._reconnected(event.type, limit_s)
+        await self._reconnected(event.type, limit_s, restoring=restoring)
         try:
             async with asyncio.timeout(limit_s):
                 text = self.connection.send(event)  # nothing waits between this and the transport: the order is kept
@@ -153,8 +152,10 @@ class Dispatcher:
         except TimeoutError:
             raise RequestTimeout(event.type, awaited="free space in the send buffer", timeout_s=limit_s) from None
 
-    async def _reconnected(self, request: str, limit_s: float) -> None:
+    async def _reconnected(self, request: str, limit_s: float, *, restoring: bool = False) -> None:
         """Wait for the end of a reconnect. A request is entered after that: it belongs to one connection only."""
+        if restoring or self._connected.is_set():
+            return
         try:
             async with asyncio.timeout(limit_s):
                 await self._connected.wait()
@@ -182,8 +183,7 @@ class Dispatcher:
         limit_s = self.request_timeout_s if timeout_s is None else timeout_s
         reply = self.loop.create_future()
         request = Request(event.type, str(event.event_id), awaits, item_id, limit_s, reply, fits)
-        if not (restoring or self._connected.is_set()):
-            await self._reconnected(event.type, limit_s)
+        await self._reconnected(event.type, limit_s, restoring=restoring)
         self.pending.table[request.event_id] = request
         try:
             await self.send(event, timeout_s=timeout_s, restoring=restoring)
@@ -239,8 +239,7 @@ class Dispatcher:
     async def _create(self, config: ResponseConfig | None, in_conversation: bool, timeout_s: float | None) -> Response:
         event_id = self.new_id("client")
         limit_s = self.responses.timeout_s if timeout_s is None else timeout_s
-        if not self._connected.is_set():
-            await self._reconnected("response.create", limit_s)
+        await self._reconnected("response.create", limit_s)
         creates = self.responses.creates
         create = creates[event_id] = Create(config, in_conversation, self.clock(), limit_s)
         bound(creates)
@@ -400,15 +399,14 @@ class Dispatcher:
         if detail.code == NOT_ACTIVE:
             return  # a cancel that came just after the end of its response
         self.report(error)
-        if not self.opened.done():
-            self.opened.set_exception(error)
-            self.opened.exception()
+        fail(self.opened, error)
 
     def on_output_audio_buffer_cleared(self, event: Any, at_s: float) -> None:
         self.playback.observe(event, at_s)
-        self.pending.answer(event.type, "", event)
+        self.on_session_updated(event, at_s)
 
     on_output_audio_buffer_started = on_output_audio_buffer_stopped = on_output_audio_buffer_cleared
+    on_conversation_item_truncated = on_output_audio_buffer_cleared
 
     def on_conversation_item_added(self, event: events.ConversationItemAdded, at_s: float) -> None:
         self.pending.answer("conversation.item.added", event.item.id or "", event)
@@ -418,10 +416,6 @@ class Dispatcher:
 
     def on_conversation_item_retrieved(self, event: events.ConversationItemRetrieved, at_s: float) -> None:
         self.pending.answer(event.type, event.item.id or "", event)
-
-    def on_conversation_item_truncated(self, event: events.ConversationItemTruncated, at_s: float) -> None:
-        self.playback.observe(event, at_s)
-        self.pending.answer(event.type, event.item_id, event)
 
     def on_input_audio_buffer_speech_started(self, event: events.InputAudioBufferSpeechStarted, at_s: float) -> None:
         """Barge-in: flush the playback and cut its items. Over WebRTC the service does both."""
@@ -590,9 +584,7 @@ class Dispatcher:
         """Fail everything that waits for this connection."""
         self.pending.end(error)
         self.responses.fail_all(error)
-        if not self.opened.done():
-            self.opened.set_exception(error.again())
-            self.opened.exception()
+        fail(self.opened, error.again())
         self._wake()
 
     def end(self, error: ConnectionClosed) -> None:

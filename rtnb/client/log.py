@@ -112,7 +112,8 @@ class EventLog(Sequence[LogRow]):
         self.context: tuple[LogRow, ...] = ()
         """Session events before a slice: they carry the format of its audio."""
         self._rows: list[LogRow] = []
-        self._next = 0
+        self.next_number = 0
+        """The number of the next row: how many events there were so far."""
         self._start_s: float | None = None
         self._held_bytes = 0
         self._without_audio = 0  # so many rows at the front hold no audio any more
@@ -155,9 +156,9 @@ class EventLog(Sequence[LogRow]):
             self._start_s = monotonic_s
         wall_time = time.time() if wall_time is None else wall_time
         # As `LogRow(…)`, at half its cost: this runs for each event.
-        row = tuple.__new__(LogRow, (self._next, direction, monotonic_s, wall_time, event.type, size, event, 0))
+        row = tuple.__new__(LogRow, (self.next_number, direction, monotonic_s, wall_time, event.type, size, event, 0))
         self._rows.append(row)
-        self._next += 1
+        self.next_number += 1
         self._held_bytes += size + ROW_BYTES
         if self._file is not None:
             self._file.write(self._line(row, text, self.dialect))
@@ -234,11 +235,6 @@ class EventLog(Sequence[LogRow]):
         rows = tuple(self._rows)
         return self._part(rows[index], before=rows[: index.indices(len(rows))[0]])
 
-    @property
-    def next_number(self) -> int:
-        """The number of the next row: how many events there were so far."""
-        return self._next
-
     def since(self, number: int) -> EventLog:
         """Return the rows from a row number on, as far as they are still held."""
         return self[bisect_left(self._rows, number, key=lambda row: row.number) :]
@@ -259,7 +255,7 @@ class EventLog(Sequence[LogRow]):
 
     def _part(self, rows: Sequence[LogRow], *, before: Sequence[LogRow]) -> EventLog:
         part = EventLog.of(rows, dialect=self.dialect, start_s=self._start_s)
-        part._next = self._next
+        part.next_number = self.next_number
         part.context = self.context + tuple(row for row in before if row.type in _FORMAT_TYPES)
         return part
 
@@ -347,7 +343,7 @@ class EventLog(Sequence[LogRow]):
         """Return a log of rows that were recorded elsewhere; it has no limit. Time 0 is `start_s` or the first row."""
         log = cls(dialect=dialect, limit_bytes=2**63)
         log._rows = list(rows)
-        log._next = len(log._rows)
+        log.next_number = len(log._rows)
         log._start_s = start_s if start_s is not None or not rows else rows[0].monotonic_s
         return log
 

@@ -27,6 +27,13 @@ earlier request, the reply to this one follows soon."""
 _log = logging.getLogger("rtnb")
 
 
+def fail(waiting: asyncio.Future[Any], error: RtnbError) -> None:
+    """Raise `error` in the call that waits; nothing where it stopped waiting."""
+    if not waiting.done():
+        waiting.set_exception(error)
+        waiting.exception()  # retrieved: a caller may stop waiting before it sees the error
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """A request on its way to its reply.
@@ -60,12 +67,6 @@ class Request:
     """Whether the caller stopped waiting: a late reply is its, and no other request's."""
     held: Any = None
     """A reply that may belong to an abandoned request."""
-
-    def fail(self, error: RtnbError) -> None:
-        """Raise `error` in the call that waits; nothing where it stopped waiting."""
-        if not self.reply.done():
-            self.reply.set_exception(error)
-            self.reply.exception()  # retrieved: a caller may stop waiting before it sees the error
 
     def timeout(self) -> RequestTimeout:
         """Return the error for a deadline that has passed."""
@@ -179,7 +180,7 @@ class PendingRequests:
         request = self._of_error(detail)
         if request is not None:
             self.discard(request)
-            request.fail(error)
+            fail(request.reply, error)
         return request
 
     def _of_error(self, detail: ErrorDetail) -> Request | None:
@@ -199,7 +200,7 @@ class PendingRequests:
     def end(self, error: RtnbError) -> None:
         """Fail every request: the connection is over."""
         for request in self.table.values():
-            request.fail(error.again())
+            fail(request.reply, error.again())
         self.table.clear()
 
 

@@ -347,17 +347,14 @@ class Response:
         """Append a piece. Its `Delta` is made when it is asked for: most audio never is."""
         self._arrivals_ms.append(1000 * (arrived_s - self.requested_s))
         self._pieces.append(event)  # last: another thread may read meanwhile
-        if (kind := KINDS[event.type]) != "audio":
-            self._texts.setdefault((kind, event.item_id, getattr(event, "content_index", 0) or 0), []).append(
-                event.delta
-            )
+        if KINDS[event.type] != "audio":
+            self._texts.setdefault(_place(event), []).append(event.delta)
         if self._waiters:
             _wake(self._waiters)
 
     def replace_text(self, event: Any) -> None:
         """Take the whole text of a `done` event: it is right even where deltas were lost."""
-        kind = KINDS[event.type]
-        self._texts[kind, event.item_id, getattr(event, "content_index", 0) or 0] = [getattr(event, kind)]
+        self._texts[_place(event)] = [getattr(event, KINDS[event.type])]
 
     def add_item(self, item: Item, *, complete: bool) -> None:
         """Take an item that was announced or is complete."""
@@ -398,6 +395,11 @@ class Response:
             f"<p><b>{escape(self.status)}</b>, {self.audio_ms / 1000:.2f} s of audio{first}<br>"
             f"{escape(self.transcript or self.text)}{calls}</p>"
         )
+
+
+def _place(event: Any) -> tuple[str, str, int]:
+    """Return the kind, item and content part of a piece of text."""
+    return KINDS[event.type], event.item_id, getattr(event, "content_index", 0) or 0
 
 
 def _wake(waiters: list[asyncio.Future[None]]) -> None:

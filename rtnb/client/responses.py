@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rtnb.client.pending import PendingRequests
+from rtnb.client.pending import PendingRequests, fail
 from rtnb.client.response import TAG, Response
 from rtnb.errors import RequestTimeout, RtnbError
 from rtnb.protocol.values import UNSET, AudioFormat, Dialect, ResponseConfig
@@ -191,9 +191,7 @@ class Responses:
     def end(self, error: RtnbError) -> None:
         """Fail the consumers: no response follows."""
         for consumer in self._consumers:
-            if not consumer.done():
-                consumer.set_exception(error.again())
-                consumer.exception()
+            fail(consumer, error.again())
 
 
 def bound(table: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Union
 
 import docstring_parser
 
-from rtnb._loop import on_own_loop
+from rtnb._loop import call_any, on_own_loop
 from rtnb.client.dispatcher import Dispatcher
 from rtnb.client.response import Response
 from rtnb.errors import RtnbError
@@ -110,12 +110,7 @@ class ToolBox:
             return f"error: {error}"
         try:
             async with asyncio.timeout(TOOL_TIMEOUT_S):
-                if inspect.iscoroutinefunction(function):
-                    result = await function(**keywords)
-                else:
-                    result = await asyncio.to_thread(function, **keywords)  # a slow tool must not stop the audio
-                    if inspect.isawaitable(result):
-                        result = await result
+                result = await call_any(function, **keywords)
             return result if isinstance(result, str) else json.dumps(result, default=str, ensure_ascii=False)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]  # the caller stops it
@@ -281,7 +276,6 @@ class SessionTools:
     # --- calls --------------------------------------------------------------------------------------------------------
 
     async def _add(self, item: Item) -> None:
-        item = item if item.id else replace(item, id=self._dispatcher.new_id("item"))
         event = events.ConversationItemCreate(item=item, event_id=self._dispatcher.new_id("client"))
         await self._dispatcher.request(event, "conversation.item.added", str(item.id))
 
@@ -305,7 +299,8 @@ class SessionTools:
             )
         outputs = await asyncio.gather(*(self.box.run(call.name or "", call.arguments or "") for call in calls))
         for call, output in zip(calls, outputs, strict=True):
-            await self._add(Item(type="function_call_output", call_id=call.call_id, output=output))
+            item_id = self._dispatcher.new_id("item")
+            await self._add(Item(type="function_call_output", id=item_id, call_id=call.call_id, output=output))
         if len(calls) < len(response.function_calls):
             return None
         following = await self._dispatcher.create_response(self._follow_up_config(response))

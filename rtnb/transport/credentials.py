@@ -6,15 +6,14 @@ Text from a service goes through `redact` before it is shown: services echo a re
 
 from __future__ import annotations
 
-import asyncio
 import hmac
-import inspect
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, NoReturn, TypeVar
 
+from rtnb._loop import call_any
 from rtnb.errors import AuthenticationError, RtnbError
 from rtnb.redaction import MASK, Hidden, redact, remember
 
@@ -252,14 +251,7 @@ def credential_for(key: Any, credential: Any = None, *, azure: bool = False, sco
 
 async def _ask(credential: Any, scope: str) -> Secret:
     ask = getattr(credential, "get_token", None)
-    arguments = (scope,) if ask is not None else ()
-    ask = ask or credential
-    if inspect.iscoroutinefunction(ask):
-        answer = await ask(*arguments)
-    else:
-        answer = await asyncio.to_thread(ask, *arguments)  # a blocking credential (`az login`) must not stop the loop
-        if inspect.isawaitable(answer):
-            answer = await answer
+    answer = await (call_any(credential) if ask is None else call_any(ask, scope))
     return Secret(getattr(answer, "token", answer), what="Entra token")
 
 

@@ -104,8 +104,8 @@ class Peer:
         self._numbers = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._speaking: asyncio.Task[None] | None = None
-        self._socket: ServerConnection | None = None
-        self._server: Server | None = None
+        self._socket: ServerConnection
+        self._server: Server
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -114,7 +114,6 @@ class Peer:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        assert self._server is not None
         self._server.close()
         await self._server.wait_closed()
         for task in self._tasks:
@@ -124,12 +123,10 @@ class Peer:
     @property
     def url(self) -> str:
         """Address of the realtime path."""
-        assert self._server is not None
         return f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1/realtime"
 
     async def close(self, code: int = 1011, reason: str = "") -> None:
         """End the connection with a close code."""
-        assert self._socket is not None
         await self._socket.close(code, reason)
 
     async def _talk(self, socket: ServerConnection) -> None:
@@ -138,7 +135,6 @@ class Peer:
         self._socket, self._buffered_ms, self._total_ms = socket, 0.0, 0.0
         self.active = self._speaking = None
         self.items.clear()
-        assert socket.request is not None
         self.paths.append(socket.request.path)
         audio = {"input": {"format": FORMAT, "turn_detection": self._turn_detection}, "output": {"format": FORMAT}}
         self.session: Message = {
@@ -189,12 +185,11 @@ class Peer:
 
     def _text(self, message: Message) -> str:
         named = {"event_id": self._id("event"), **message}
-        return json.dumps(_as_floats(named) if self.floats else named)
+        return json.dumps(as_floats(named) if self.floats else named)
 
     async def _write(self, texts: list[str], delay_s: float = 0.0) -> None:
         if delay_s:
             await asyncio.sleep(delay_s)
-        assert self._socket is not None
         try:
             for text in texts:
                 await self._socket.send(text)
@@ -417,9 +412,10 @@ def _merged(old: Any, new: Any) -> Any:
     return {**old, **{key: _merged(old.get(key), value) for key, value in new.items()}}
 
 
-def _as_floats(value: Any) -> Any:
+def as_floats(value: Any) -> Any:
+    """Return a JSON value in which every whole number is a float."""
     if isinstance(value, dict):
-        return {key: _as_floats(entry) for key, entry in value.items()}
+        return {key: as_floats(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_as_floats(entry) for entry in value]
+        return [as_floats(entry) for entry in value]
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

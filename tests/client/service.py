@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+import numpy as np
+
 from rtnb.audio import codec
 from rtnb.errors import ConnectionClosed, RemoteProtocolError
 from rtnb.protocol import Connection, events
@@ -31,7 +33,7 @@ EXPIRES_AT = 1_800_003_600
 
 
 class Clock:
-    """Time that passes only when somebody waits or says so."""
+    """Clock that moves only where a test advances it or code sleeps."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -50,7 +52,7 @@ class Clock:
 
 
 class Service:
-    """One end of a session, played by a test.
+    """Service of a session, scripted by a test.
 
     Client events are answered by the protocol at once; `response.create` is answered by `on_create`, which tests set,
     or by nothing. Everything the client said is in `heard`.
@@ -124,9 +126,9 @@ class Service:
             self._changed.clear()
             await self._changed.wait()
 
-    async def hears_refused(self, times: int) -> None:
-        """Wait until so many events of the client were refused."""
-        while self.refused < times:
+    async def hears_refused(self) -> None:
+        """Wait until an event of the client was refused."""
+        while not self.refused:
             self._changed.clear()
             await self._changed.wait()
 
@@ -160,19 +162,13 @@ class Service:
         outside = outside or bool(config and config.conversation == "none")
         metadata = config.metadata if config and self.echo_metadata else None
         session = self.connection.state.session
-        assert session is not None
         wanted = config.audio.output if config and config.audio else UNSET
         output = AudioOutput(format=(wanted and wanted.format) or session.output_format, voice="alloy")
+        begun: dict[str, Any] = {"object": "realtime.response", "status": "in_progress", "status_details": None}
+        place = None if outside else "conv_1"
+        audio = Audio(output=output)
         response = Response(
-            id=response_id,
-            object="realtime.response",
-            status="in_progress",
-            status_details=None,
-            output=(),
-            usage=None,
-            metadata=metadata,
-            conversation_id=None if outside else "conv_1",
-            audio=Audio(output=output),
+            id=response_id, **begun, output=(), usage=None, metadata=metadata, conversation_id=place, audio=audio
         )
         await self.say(events.ResponseCreated(response=response))
         return response_id
@@ -194,24 +190,19 @@ class Service:
     async def audio(self, response_id: str, item_id: str, ms: float, *, value: float = 0.25) -> None:
         form = self.connection.state.responses[response_id].response.audio.output.format  # type: ignore[union-attr]
         coder = codec(form.type)
-        delta = coder.encode(_constant(value, int(ms * coder.rate_hz / 1000)))
-        await self.say(
-            events.ResponseOutputAudioDelta(
-                response_id=response_id, item_id=item_id, output_index=0, content_index=0, delta=delta
-            )
-        )
+        delta = coder.encode(np.full(int(ms * coder.rate_hz / 1000), value, np.float32))
+        await self.piece(events.ResponseOutputAudioDelta, response_id, item_id, delta=delta)
 
     async def words(self, response_id: str, item_id: str, text: str) -> None:
-        await self.say(
-            events.ResponseOutputAudioTranscriptDelta(
-                response_id=response_id, item_id=item_id, output_index=0, content_index=0, delta=text
-            )
-        )
+        await self.piece(events.ResponseOutputAudioTranscriptDelta, response_id, item_id, delta=text)
 
     async def audio_done(self, response_id: str, item_id: str) -> None:
-        await self.say(
-            events.ResponseOutputAudioDone(response_id=response_id, item_id=item_id, output_index=0, content_index=0)
-        )
+        await self.piece(events.ResponseOutputAudioDone, response_id, item_id)
+
+    async def piece(self, kind: Callable[..., Event], response_id: str, item_id: str, **fields: Any) -> None:
+        """Send an event about the first content part of an item."""
+        place = {"response_id": response_id, "item_id": item_id, "output_index": 0, "content_index": 0}
+        await self.say(kind(**place, **fields))
 
     async def finish(
         self,
@@ -278,12 +269,6 @@ class Service:
         await self.say(events.InputAudioBufferSpeechStopped(audio_end_ms=heard_ms, item_id=item_id))
         for event in replies.committed(self.connection.state, item_id, dialect=self.dialect):
             await self.say(event)
-
-
-def _constant(value: float, samples: int) -> Any:
-    import numpy as np
-
-    return np.full(samples, value, np.float32)
 
 
 class ScriptedTarget:

@@ -54,6 +54,7 @@ def test_an_image_reaches_the_service_as_it_is(form: str, tmp_path: Path) -> Non
         (b"GIF89a....", "neither PNG nor JPEG"),
         (np.zeros((2, 2, 5)), "pixels of shape"),
         (np.zeros(4), "pixels of shape"),
+        *((np.full((2, 2), value), "0 to 255") for value in (256, -1, np.uint16(65_535), np.nan)),
     ],
 )
 def test_what_is_no_image_is_refused_before_anything_is_sent(image: Any, words: str) -> None:
@@ -115,16 +116,8 @@ def test_mcp_tools_are_listed_and_calls_are_approved_or_denied() -> None:
             "server_label": "shop",
             "tools": [{"name": "find", "input_schema": {}}, {"name": "buy", "input_schema": {}}],
         }
-        requests = [
-            {
-                "id": f"item_{name}",
-                "type": "mcp_approval_request",
-                "server_label": "shop",
-                "name": name,
-                "arguments": "{}",
-            }
-            for name in ("find", "buy")
-        ]
+        request = {"type": "mcp_approval_request", "server_label": "shop", "arguments": "{}"}
+        requests = [{"id": f"item_{name}", "name": name, **request} for name in ("find", "buy")]
         for item in (tools, *requests):
             await peer.send({"type": "conversation.item.added", "previous_item_id": None, "item": item})
         await outcome(session.input_audio_buffer.clear())  # its reply comes after them

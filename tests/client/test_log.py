@@ -1,23 +1,17 @@
-"""The event log: rows, slices, tables, files, and nothing secret in any of them."""
+"""The event log: rows, slices, tables and files."""
 
 import asyncio
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rtnb.client import EventLog, open_session
-from rtnb.errors import RtnbError, ServiceError
-from rtnb.protocol import events
-from rtnb.protocol.events import UnknownEvent
-from rtnb.protocol.values import ErrorDetail
-from rtnb.redaction import remember
+from rtnb.errors import RtnbError
+from rtnb.protocol import events, wire
 from tests.client.conftest import Joined
 from tests.client.service import ScriptedTarget
-
-CANARY = "sk-canary0123456789abcdef"
 
 
 async def talked(joined: Joined) -> EventLog:
@@ -39,15 +33,10 @@ async def test_every_row_says_when_which_way_and_how_big(joined: Joined) -> None
     asked = log.filter("conversation.item.create")[0]
     assert asked.monotonic_s == pytest.approx(1_000.1)
     assert asked.wall_time == 1_800_000_000.0
-    assert asked.size_bytes == len(json.dumps(_wire(asked.event, joined), separators=(",", ":")).encode())
+    written = json.loads(wire.encode(asked.event, dialect=joined.session.dialect))
+    assert asked.size_bytes == len(json.dumps(written, separators=(",", ":")).encode())
     delta = log.filter("response.output_audio.delta")[0]
     assert delta.type == "response.output_audio.delta"  # in both dialects
-
-
-def _wire(event: Any, joined: Joined) -> Any:
-    from rtnb.protocol import wire
-
-    return json.loads(wire.encode(event, dialect=joined.session.dialect))
 
 
 async def test_slices_and_filters_are_logs(joined: Joined) -> None:
@@ -112,9 +101,28 @@ async def test_a_file_that_grows(tmp_path: Path, dialect: Any) -> None:
             assert [row.event for row in back][-len(session.log) :] == [row.event for row in session.log]
             assert len(back) == session_number * len(session.log)
         await running
-    with path.open("a", encoding="utf-8") as file:
-        file.write('{"direction": "sent", "mono')  # a crash in the middle of a line
-    assert len(EventLog.load(path)) == len(back)
+
+
+def test_a_file_that_goes_on_after_a_crash_can_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for number, end in enumerate(('{"direction": "sent", "mono', ""), 1):  # the first ends in the middle of a line
+        log = EventLog(path=path)
+        log.record("sent", events.InputAudioBufferClear())
+        log.close()
+        with path.open("a") as file:
+            file.write(end)
+        assert len(EventLog.load(path)) == number
+
+
+def test_ending_one_of_two_equal_subscriptions_leaves_the_other() -> None:
+    log, rows = EventLog(), []
+    append = rows.append
+    end = log.subscribe(append)
+    log.subscribe(append)
+    end()
+    end()
+    log.record("sent", events.InputAudioBufferClear(event_id="e1"))
+    assert len(rows) == 1
 
 
 def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
@@ -131,70 +139,3 @@ async def test_looks(joined: Joined) -> None:
     html = log._repr_html_()
     assert html.count("<tr>") == 11
     assert "<b>" not in html
-
-
-# --- secrets ----------------------------------------------------------------------------------------------------------
-
-
-async def test_no_secret_gets_anywhere(joined: Joined, tmp_path: Path) -> None:
-    session, service = joined.session, joined.service
-    iterated: list[Any] = []
-
-    async def follow() -> None:
-        iterated.extend([event async for event in session])
-
-    following = asyncio.create_task(follow())
-    await joined.settle()
-    # The service echoes a key, a preview service hands out an ephemeral one, unknown events and broken texts hold one.
-    await service.say(events.Error(error=ErrorDetail(message=f"Incorrect API key provided: {CANARY}.")))
-    secret = {"client_secret": {"value": "ek_canary", "expires_at": 1}}
-    await service.say(events.SessionUpdated(session=replace(session.config, extra=secret)))
-    await service.say_raw(f'{{"type":"brand.new","authorization":"Bearer canary1","message":"key {CANARY}"}}')
-    await service.say_raw(f"oops {CANARY}")
-    await joined.settle()
-    if session.dialect == "ga":  # we hand a key to a tool server
-        tool = {"type": "mcp", "server_label": "s", "server_url": "https://x", "authorization": "canary-of-mcp"}
-        await session.tools.register(tool)
-        assert service.said(events.SessionUpdate)[-1].session.tools[0]["authorization"] == "canary-of-mcp"
-        await session.tools.register({"type": "function", "name": "f", "parameters": {}})
-        assert service.said(events.SessionUpdate)[-1].session.tools[0]["authorization"] == "canary-of-mcp"  # it is kept
-    service.refuse = lambda event: ErrorDetail(message=f"bad key {CANARY}") if event.type == "session.update" else None
-    with pytest.raises(ServiceError) as caught:
-        await session.update(instructions="new")
-    service.refuse = lambda event: None
-    session.log.save(tmp_path / "log.jsonl")
-    await session.close()
-    await following
-    shown = [
-        str(caught.value),
-        repr(session) + session._repr_html_() + repr(session.config),
-        repr(session.errors) + repr(session.problems),
-        repr(list(session.log)) + session.log._repr_html_() + session.log.to_frame().to_string(),
-        repr(iterated) + repr([row.event for row in session.log]) + repr(session.state.snapshot()),
-        (tmp_path / "log.jsonl").read_text(encoding="utf-8"),
-    ]
-    assert [text for text in shown if "canary" in text] == []
-    assert any(isinstance(event, UnknownEvent) for event in iterated)
-
-
-async def test_known_secrets_are_taken_out_wherever_they_stand() -> None:
-    """Keys in use are remembered; then even one that looks like a word is found."""
-    target = ScriptedTarget()
-    running = asyncio.create_task(target.service.run())
-    remember(["hunter2-hunter2"])
-    await target.service.open(instructions="The key is hunter2-hunter2.")
-    async with await open_session(target) as session:
-        await target.service.say(events.Error(error=ErrorDetail(message="wrong: hunter2-hunter2")))
-        await asyncio.sleep(0)
-        await session.update(voice="ash")
-        assert "hunter2" not in repr(list(session.log)) + repr(session.errors) + repr(session.config)
-    await running
-
-
-async def test_ids_and_schemas_that_look_like_keys_stay(joined: Joined) -> None:
-    item_id = "0123456789abcdef0123456789abcdef"
-    made = await joined.session.conversation.item.create({"id": item_id, "role": "user", "content": []})
-    assert made.id == item_id
-    with pytest.raises(ServiceError):
-        await joined.session.conversation.item.delete("item_" + "a" * 27)
-    assert joined.session.log.filter("conversation.item.create")[0].event.item.id == item_id  # type: ignore[attr-defined]

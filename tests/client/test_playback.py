@@ -1,14 +1,20 @@
-"""What was heard, and cutting the conversation to it."""
+"""Playback: how much of each item was played, and the cut of the conversation there."""
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 
+import rtnb
 from rtnb.client import Response
+from rtnb.client.playback import ServicePlayback
 from rtnb.protocol import events
-from rtnb.protocol.values import ErrorDetail
+from rtnb.protocol.values import ContentPart, ErrorDetail
 from tests.client.conftest import Joined
+from tests.client.peer import CHUNK_MS, Peer
+from tests.client.service import Clock
+from tests.client.virtual import outcome, talking
 
 
 async def speak(joined: Joined, *deltas_ms: float) -> tuple[Response, str]:
@@ -45,25 +51,23 @@ async def test_barge_in_cuts_at_what_was_heard(joined: Joined) -> None:
     await joined.service.commit_turn(user_item)
 
 
-async def test_barge_in_after_the_generation_was_done(joined: Joined) -> None:
+@pytest.mark.parametrize(
+    "heard_ms, real_time, cut_ms",
+    [(999, True, [999]), (1_000, True, []), (0, False, [])],
+    ids=["before its end", "heard to its end", "without a listener everything counts as heard"],
+)
+async def test_barge_in_after_the_generation_was_done(
+    joined: Joined, heard_ms: int, real_time: bool, cut_ms: list[int]
+) -> None:
     """No cancel comes then: only the truncation is needed."""
+    joined.session.playback.assume_real_time = real_time
     response, item_id = await speak(joined, 1_000)
     await joined.service.audio_done(response.id, item_id)
     await joined.service.finish(response.id)
-    joined.clock.advance(999)
+    joined.clock.advance(heard_ms)
     await joined.service.commit_turn(await joined.service.speech_started())
     await joined.settle()
-    assert truncations(joined) == [(item_id, 0, 999)]
-
-
-async def test_what_was_heard_to_its_end_stays_whole(joined: Joined) -> None:
-    response, item_id = await speak(joined, 1_000)
-    await joined.service.audio_done(response.id, item_id)
-    await joined.service.finish(response.id)
-    joined.clock.advance(1_000)
-    await joined.service.commit_turn(await joined.service.speech_started())
-    await joined.settle()
-    assert truncations(joined) == []
+    assert truncations(joined) == [(item_id, 0, ms) for ms in cut_ms]
 
 
 async def test_a_gap_in_the_arrival_is_not_heard(joined: Joined) -> None:
@@ -148,16 +152,6 @@ async def test_more_played_than_received_is_clamped(joined: Joined) -> None:
     assert joined.session.playback.heard_ms(item_id) == 200
 
 
-async def test_without_a_listener_everything_counts_as_heard(joined: Joined) -> None:
-    joined.session.playback.assume_real_time = False
-    response, item_id = await speak(joined, 1_000)
-    await joined.service.audio_done(response.id, item_id)
-    await joined.service.finish(response.id)
-    await joined.service.commit_turn(await joined.service.speech_started())
-    await joined.settle()
-    assert truncations(joined) == []
-
-
 async def test_no_interruption_where_it_is_switched_off(joined: Joined) -> None:
     await joined.session.update(turn_detection={"interrupt_response": False})
     response, _ = await speak(joined, 1_000)
@@ -173,9 +167,7 @@ async def test_text_is_never_truncated(joined: Joined) -> None:
     async def text_only(config: Any) -> None:
         response_id = await joined.service.begin()
         item_id = await joined.service.item(response_id)
-        await joined.service.say(
-            events.ResponseOutputTextDelta(response_id=response_id, item_id=item_id, content_index=0, delta="hi")
-        )
+        await joined.service.piece(events.ResponseOutputTextDelta, response_id, item_id, delta="hi")
 
     joined.service.on_create = text_only
     await joined.session.response.create()
@@ -205,3 +197,122 @@ async def test_g711_milliseconds(joined: Joined) -> None:
     joined.clock.advance(250)
     assert joined.session.playback.heard().loc[item_id].received_ms == 1_000
     assert await joined.session.interrupt() == {item_id: 250}
+
+
+@talking(pace_s=0.2)
+async def test_an_interruption_cuts_the_items_although_the_cancel_gets_no_reply(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    await session.response.create()
+    await asyncio.sleep(0.5)
+    peer.drop = {"response.done": 1}
+    await outcome(session.interrupt())
+    assert len(peer.asked("conversation.item.truncate")) == 1
+
+
+async def _next_answer_is_heard(session: rtnb.Session) -> None:
+    """Check that without a speaker an answer counts as heard in real time."""
+    response = await outcome(session.ask("Hello?"))
+    await asyncio.sleep(5)
+    assert session.playback.heard_ms(response.items[0].id) == 2 * CHUNK_MS
+
+
+@talking()
+async def test_answers_count_as_heard_again_after_a_speaker_went_away(peer: Peer, session: rtnb.Session) -> None:
+    response = await outcome(session.ask("Hello?"))
+    session.playback.report_played(response.items[0].id, 100)
+    await asyncio.sleep(60)
+    await _next_answer_is_heard(session)
+
+
+@pytest.mark.parametrize("reported_ms", [None, 50], ids=["no speaker", "a speaker that goes away"])
+@talking(pace_s=0.1, outputs=["a" * 50])
+async def test_answers_count_as_heard_again_after_an_interruption(
+    peer: Peer, session: rtnb.Session, reported_ms: int | None
+) -> None:
+    growing = await session.response.create()
+    await asyncio.sleep(0.25)
+    item_id = next(iter(peer.items))
+    if reported_ms is not None:
+        session.playback.report_played(item_id, reported_ms)
+    cut = await outcome(session.interrupt())
+    assert cut == {item_id: 150} if reported_ms is None else cut[item_id] in range(50, 200)
+    assert growing.status == "cancelled"
+    await asyncio.sleep(60)
+    await _next_answer_is_heard(session)
+
+
+# --- where the service plays ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def playback(clock: Clock) -> ServicePlayback:
+    playback = ServicePlayback(clock=clock)
+    for number in (1, 2):
+        playback.observe(announced(number), 0.0)
+    return playback
+
+
+def announced(number: int) -> events.ResponseContentPartAdded:
+    ids: Any = {"response_id": f"resp_{number}", "item_id": f"item_{number}", "output_index": 0, "content_index": 0}
+    return events.ResponseContentPartAdded(**ids, part=ContentPart(type="audio", transcript=""))
+
+
+def truncated(item_id: str, audio_end_ms: int) -> events.ConversationItemTruncated:
+    return events.ConversationItemTruncated(item_id=item_id, content_index=0, audio_end_ms=audio_end_ms)
+
+
+def test_an_answer_played_to_its_end(playback: ServicePlayback, clock: Clock) -> None:
+    assert not playback.playing
+    playback.observe(events.OutputAudioBufferStarted(response_id="resp_1"), clock())
+    clock.advance(400)
+    assert playback.playing
+    assert playback.heard_ms("item_1") == 400
+    clock.advance(600)
+    playback.observe(events.OutputAudioBufferStopped(response_id="resp_1"), clock())
+    clock.advance(5_000)
+    row = playback.heard().loc["item_1"]
+    assert (row.generated_ms, row.received_ms, row.played_ms) == (1_000, 1_000, 1_000)
+    assert (row.heard_ms, row.truncated) == (1_000, False)
+    assert not playback.playing
+    assert math.isnan(playback.heard().loc["item_2"].generated_ms)
+
+
+def test_a_cut_answer_ends_where_the_service_says(playback: ServicePlayback, clock: Clock) -> None:
+    playback.observe(events.OutputAudioBufferStarted(response_id="resp_2"), clock())
+    clock.advance(732.9)
+    assert playback.flush() == [("item_2", 0, 732)]
+    playback.observe(events.OutputAudioBufferCleared(response_id="resp_2"), clock())
+    assert playback.heard_ms("item_2") == 732
+    playback.observe(truncated("item_2", 720), clock())
+    row = playback.heard().loc["item_2"]
+    assert math.isnan(row.generated_ms)
+    assert (row.played_ms, row.heard_ms, row.truncated) == (732.9, 720, True)
+    assert playback.flush() == []
+
+
+def test_responses_nobody_announced_are_ignored(playback: ServicePlayback, clock: Clock) -> None:
+    playback.observe(events.OutputAudioBufferStarted(response_id="resp_9"), clock())
+    playback.observe(events.OutputAudioBufferStopped(response_id="resp_9"), clock())
+    playback.observe(events.OutputAudioBufferStopped(response_id="resp_1"), clock())
+    playback.observe(truncated("item_9", 1), clock())
+    assert list(playback.heard().heard_ms) == [0, 0]
+
+
+def test_a_service_that_plays_may_announce_everything_twice(playback: ServicePlayback, clock: Clock) -> None:
+    start_s = clock()
+    for event, after_s in (
+        (events.OutputAudioBufferStarted(response_id="resp_1"), 0.0),
+        (events.OutputAudioBufferStarted(response_id="resp_1"), 0.25),
+        (announced(1), 0.0),
+    ):
+        playback.observe(event, start_s + after_s)
+    clock.advance(500)
+    assert playback.heard_ms("item_1") == 500
+    playback.observe(events.OutputAudioBufferCleared(response_id="resp_1"), clock())
+    assert playback.heard_ms("item_1") == 500

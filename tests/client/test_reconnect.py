@@ -15,25 +15,33 @@ from rtnb.protocol import Connection, events
 from rtnb.protocol.events import UnknownEvent
 from rtnb.protocol.values import ContentPart, Item
 from rtnb.simulator import Simulator
-from tests.client.peer import Peer
-from tests.client.virtual import hold, outcome, talking, virtual
+from tests.client.peer import Message, Peer, failure
+from tests.client.virtual import hold, outcome, said, talking
+
+REPLY = "Hello there."
+SOUND = np.zeros(24_000, np.float32)
+RECONNECT: dict[str, Any] = {"reconnect": True, "instructions": "Be brief."}
+TURNS = {"type": "server_vad", "silence_duration_ms": 200}
 
 
 async def test_a_conversation_goes_on_across_the_session_cap() -> None:
-    with Simulator(latency="fast", voice="babble", session_minutes=5 / 60) as simulator:
+    with Simulator(latency="fast", voice="babble", session_minutes=3 / 60) as simulator:
         options: dict[str, Any] = {"instructions": "Be brief.", "output_modalities": "text", "reconnect": True}
         async with rtnb.connect(simulator, **options) as session:
+
+            async def ask(text: str) -> str:
+                try:
+                    return str((await session.ask(text)).text)
+                except ConnectionClosed:  # a slow machine may be at it when the cap comes
+                    return str((await session.ask(text)).text)
+
             answers = []
             for turn in range(6):
-                text = "My name is Ada." if turn == 0 else f"This is turn {turn}."
-                try:
-                    answers.append((await session.ask(text)).text)
-                except ConnectionClosed:  # a slow machine may be at it when the cap comes
-                    answers.append((await session.ask(text)).text)
-                await asyncio.sleep(2.2)  # the caps, after 5 s each, fall between turns
-            recalled = await session.ask("What did I say first?")
+                answers.append(await ask("My name is Ada." if turn == 0 else f"This is turn {turn}."))
+                await asyncio.sleep(1.3)  # the caps, after 3 s each, fall between turns
+            recalled = await ask("What did I say first?")
             assert session.generation >= 3
-            assert "Ada" in recalled.text
+            assert "Ada" in recalled
             assert session.config.instructions == "Be brief."
             assert all(answers)
             marks = session.log.filter("rtnb.reconnected")
@@ -43,16 +51,16 @@ async def test_a_conversation_goes_on_across_the_session_cap() -> None:
             assert marks[0].event.payload["restored_items"] == len(restored)
 
 
-@talking(reconnect=True, instructions="Be brief.")
+@talking(**RECONNECT)
 async def test_a_request_in_flight_fails_and_the_next_one_works(peer: Peer, session: rtnb.Session) -> None:
-    assert (await session.ask("Hello?")).transcript == "Hello there."
+    assert await said(session.ask("Hello?")) == REPLY
     peer.silent = True
     asking = asyncio.ensure_future(outcome(session.ask("Are you there?")))
     await asyncio.sleep(1)
     peer.silent = False
     await peer.close(1011)
     assert isinstance(await asking, ConnectionClosed)
-    assert (await outcome(session.ask("And now?"))).transcript == "Hello there."
+    assert await said(session.ask("And now?")) == REPLY
     assert session.generation == 2
     assert session.config.instructions == "Be brief."
     texts = [item.content[0].text for item in session.conversation.items if item.role == "user"]
@@ -70,31 +78,108 @@ def test_without_a_service_the_session_ends_after_the_last_attempt(caplog: pytes
         assert "attempts to reconnect failed" in session.ended.__notes__[-1]  # type: ignore[union-attr]
 
     with caplog.at_level(logging.CRITICAL, logger="rtnb"):
-        hold(test, Peer(), reconnect=True, instructions="Be brief.")
+        hold(test, Peer(), **RECONNECT)
 
 
-@virtual
-async def test_a_session_that_was_closed_here_does_not_reconnect() -> None:
-    async with Peer() as peer:
-        session = await rtnb.connect(peer.url, reconnect=True)
-        await session.close()
-        assert session.generation == 1
-        assert session.closed
+@talking(reconnect=True)
+async def test_a_session_that_was_closed_here_does_not_reconnect(peer: Peer, session: rtnb.Session) -> None:
+    await session.close()
+    await asyncio.sleep(60)
+    assert (session.generation, session.closed, len(peer.paths)) == (1, True, 1)
+
+
+@talking(**RECONNECT)
+async def test_a_connection_that_ends_before_its_session_is_created_does_not_close_the_next_one(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    peer.greeting = []
+    await peer.close(1011)
+    await asyncio.sleep(1)
+    peer.greeting = None
+    await peer.close(1011)
+    assert await said(session.ask("Hello?")) == REPLY
+    connections = len(peer.paths)
+    await asyncio.sleep(60)
+    assert len(peer.paths) == connections
+    assert session.generation == 2
+
+
+@talking(**RECONNECT)
+async def test_a_call_that_waits_for_a_new_connection_survives_the_loss_of_another(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    peer.silent = True
+    await peer.close(1011)
+    await asyncio.sleep(1)  # the second connection restores nothing
+    asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
+    updating = asyncio.ensure_future(outcome(session.update(instructions="Be kind.")))
+    await asyncio.sleep(1)
+    peer.silent = False
+    await peer.close(1011)
+    assert await said(asking) == REPLY
+    assert (await updating).instructions == "Be kind."
+
+
+@talking(name_errors=False, **RECONNECT)
+async def test_a_refusal_while_restoring_does_not_fail_a_call_that_waits(peer: Peer, session: rtnb.Session) -> None:
+    await session.ask("Hello?")
+    peer.delay_s = {"session.created": [1.0]}
+    peer.refuse = {"conversation.item.create": [failure(None, "No.", kind="server_error")]}
+    await peer.close(1011)
+    await asyncio.sleep(0.5)
+    assert await said(session.ask("And now?")) == REPLY
+
+
+@talking(turn_detection=TURNS, **RECONNECT)
+async def test_say_after_a_reconnect_sends_the_silence_that_ends_its_turn(peer: Peer, session: rtnb.Session) -> None:
+    for _ in range(3):
+        await session.say(SOUND, rate_hz=24_000)
+    await peer.close(1011)
+    assert await said(session.say(SOUND, rate_hz=24_000)) == REPLY
+
+
+@talking(turn_detection=TURNS, **RECONNECT)
+async def test_a_say_in_flight_fails_when_the_connection_ends(peer: Peer, session: rtnb.Session) -> None:
+    for after_s in (0.5, 3.0):  # while it speaks, and while it waits for the answer
+        lost = ("input_audio_buffer.speech_stopped", "input_audio_buffer.committed", "response.created")
+        peer.drop = dict.fromkeys(lost, 9)
+        saying = asyncio.ensure_future(outcome(session.say(SOUND, rate_hz=24_000)))
+        await asyncio.sleep(after_s)
+        await peer.close(1011)
+        assert isinstance(await saying, ConnectionClosed)
+        peer.drop = {}
+        assert await said(session.say(SOUND, rate_hz=24_000)) == REPLY
+
+
+@talking(**RECONNECT)
+async def test_a_reconnect_survives_an_unknown_field_that_differs_in_each_session(
+    peer: Peer, session: rtnb.Session
+) -> None:
+    def stamped(messages: list[Message]) -> list[Message]:
+        for message in messages:
+            if message["type"] == "session.created":
+                message["session"]["created_at"] = len(peer.paths)
+        return messages
+
+    peer.script = stamped
+    peer.refuse = {}
+    await peer.close(1011)
+    await session.ask("Hello?")
+    refusal = failure("unknown_parameter", "Unknown parameter.", param="session.created_at")
+    peer.refuse = {"session.update": [refusal]}
+    await peer.close(1011)
+    assert await said(session.ask("And now?")) == REPLY
+    assert not any("created_at" in update["session"] for update in peer.asked("session.update")[-1:])
 
 
 # --- the restored conversation ----------------------------------------------------------------------------------------
 
 
-def _said(connection: Connection, item: Item, **streamed: Any) -> None:
-    """Let a connection see an item, and audio that streamed into it."""
-    added = events.ConversationItemAdded(item=item, previous_item_id=_last(connection))
-    connection.state.apply(added)
-    for piece in streamed.values():
-        connection.state.apply(piece)
-
-
-def _last(connection: Connection) -> str | None:
-    return connection.state.order[-1] if connection.state.order else None
+def _saw(connection: Connection, item: Item, *streamed: events.Event) -> None:
+    """Let a connection see an item, and what streamed into it."""
+    last = connection.state.order[-1] if connection.state.order else None
+    for event in (events.ConversationItemAdded(item=item, previous_item_id=last), *streamed):
+        connection.state.apply(event)
 
 
 def _message(number: int, role: str, part: ContentPart) -> Item:
@@ -103,16 +188,16 @@ def _message(number: int, role: str, part: ContentPart) -> Item:
 
 def test_user_audio_is_restored_as_its_transcript_and_speech_as_far_as_it_was_played() -> None:
     connection, playback = Connection("client"), Playback(clock=lambda: 1_000.0)
-    _said(connection, _message(1, "user", ContentPart(type="input_audio", transcript="Good morning.")))
+    _saw(connection, _message(1, "user", ContentPart(type="input_audio", transcript="Good morning.")))
     audio = events.ResponseOutputAudioDelta(response_id="r", item_id="item_2", delta=bytes(48_000))
     words = events.ResponseOutputAudioTranscriptDelta(
         response_id="r", item_id="item_2", delta="one two three four five six seven eight nine ten"
     )
     cut = events.ConversationItemTruncated(item_id="item_2", content_index=0, audio_end_ms=400)
     spoken = _message(2, "assistant", ContentPart(type="output_audio", transcript="one two three four five"))
-    _said(connection, spoken, audio=audio, words=words, cut=cut)
-    _said(connection, _message(3, "user", ContentPart(type="input_audio", transcript=None)))
-    _said(connection, Item(type="function_call", id="item_4", call_id="call_1", name="f", arguments="{}"))
+    _saw(connection, spoken, audio, words, cut)
+    _saw(connection, _message(3, "user", ContentPart(type="input_audio", transcript=None)))
+    _saw(connection, Item(type="function_call", id="item_4", call_id="call_1", name="f", arguments="{}"))
     items, omitted = restorable(connection.state, playback)
     assert [(item.role, item.content[0].type, item.content[0].text) for item in items] == [  # type: ignore[index, union-attr]
         ("user", "input_text", "Good morning."),
@@ -123,8 +208,8 @@ def test_user_audio_is_restored_as_its_transcript_and_speech_as_far_as_it_was_pl
 
 def test_an_answered_call_is_restored_with_its_output() -> None:
     connection = Connection("client")
-    _said(connection, Item(type="function_call", id="item_1", call_id="call_1", name="f", arguments="{}"))
-    _said(connection, Item(type="function_call_output", id="item_2", call_id="call_1", output="3"))
+    _saw(connection, Item(type="function_call", id="item_1", call_id="call_1", name="f", arguments="{}"))
+    _saw(connection, Item(type="function_call_output", id="item_2", call_id="call_1", output="3"))
     items, omitted = restorable(connection.state, Playback(clock=lambda: 0.0))
     assert ([item.type for item in items], omitted) == (["function_call", "function_call_output"], 0)
 
@@ -135,7 +220,7 @@ def test_what_still_plays_when_the_connection_ends_is_restored_as_far_as_it_was_
     delta = events.ResponseOutputAudioDelta(
         response_id="r", item_id="item_1", delta=np.zeros(24_000, np.int16).tobytes()
     )
-    _said(connection, _message(1, "assistant", ContentPart(type="output_audio", transcript="a b c d")), delta=delta)
+    _saw(connection, _message(1, "assistant", ContentPart(type="output_audio", transcript="a b c d")), delta)
     playback.received(delta, 1_000.0, 0.0)
     now[0] = 0.5
     (item,), _ = restorable(connection.state, playback)
@@ -149,7 +234,7 @@ def test_the_event_of_a_reconnect_is_kept_in_a_saved_log(tmp_path: Any) -> None:
         await session.ask("And now?")
         session.log.save(tmp_path / "log.jsonl")
 
-    hold(test, Peer(), reconnect=True, instructions="Be brief.")
+    hold(test, Peer(), **RECONNECT)
     (mark,) = rtnb.EventLog.load(tmp_path / "log.jsonl").filter("rtnb.reconnected")
     assert isinstance(mark.event, UnknownEvent)
     assert mark.event.payload["generation"] == 2

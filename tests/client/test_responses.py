@@ -1,16 +1,25 @@
 """Responses: queues, races, cancelling, parallel ones, formats, iteration."""
 
 import asyncio
+import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+import rtnb
+from rtnb._loop import BackgroundLoop
 from rtnb.client import Delta, Response
 from rtnb.errors import AudioError, RequestTimeout, ServiceError
 from rtnb.protocol import ContentPart, Item, ResponseConfig, events
 from rtnb.protocol.values import ErrorDetail
 from tests.client.conftest import Joined
+from tests.client.peer import Peer, failure
+from tests.client.virtual import hold, outcome, said, talking
+
+SOUND = np.zeros(24_000, np.float32)
+REPLY = "Hello there."
 
 
 async def test_a_response_grows_while_it_is_read(joined: Joined) -> None:
@@ -66,11 +75,7 @@ async def test_half_samples_meet_again(ga: Joined) -> None:
         response_id = await ga.service.begin()
         item_id = await ga.service.item(response_id)
         for piece in (b"\x00\x40\x00", b"\x40\x00\x40"):
-            await ga.service.say(
-                events.ResponseOutputAudioDelta(
-                    response_id=response_id, item_id=item_id, output_index=0, content_index=0, delta=piece
-                )
-            )
+            await ga.service.piece(events.ResponseOutputAudioDelta, response_id, item_id, delta=piece)
         await ga.service.finish(response_id)
 
     ga.service.on_create = odd
@@ -82,9 +87,8 @@ async def test_no_audio_no_player(joined: Joined) -> None:
     async def text_only(config: Any) -> None:
         response_id = await joined.service.begin()
         item_id = await joined.service.item(response_id)
-        ids: dict[str, Any] = {"response_id": response_id, "item_id": item_id, "content_index": 0}
-        await joined.service.say(events.ResponseOutputTextDelta(**ids, delta="wri"))
-        await joined.service.say(events.ResponseOutputTextDone(**ids, text="written"))
+        await joined.service.piece(events.ResponseOutputTextDelta, response_id, item_id, delta="wri")
+        await joined.service.piece(events.ResponseOutputTextDone, response_id, item_id, text="written")
         await joined.service.finish(response_id)
 
     joined.service.on_create = text_only
@@ -165,7 +169,7 @@ async def test_turn_detection_slips_a_response_in(joined: Joined) -> None:
 
     service.meanwhile = answer_a_turn
     creating = asyncio.create_task(session.response.create(instructions="ours"))
-    await service.hears_refused(1)
+    await service.hears_refused()
     await joined.settle()
     assert not creating.done()
     assert (await session.next_response()).id == own
@@ -236,14 +240,14 @@ async def test_cancel_with_nothing_active_is_no_error(joined: Joined) -> None:
 
 
 async def test_cancel_races_the_end(joined: Joined) -> None:
-    """The response ends by itself while our cancel is on its way; the refusal that follows is nobody's problem."""
+    """The response ends by itself while our cancel is on its way; no call raises the refusal that follows."""
     session, service = joined.session, joined.service
     service.on_create = service.begin
     response = await session.response.create()
     await service.finish(response.id)  # on its way to us
     assert await session.response.cancel() is None
     assert response.status == "completed"
-    await service.hears_refused(1)
+    await service.hears_refused()
     await joined.settle()
     assert session.errors == []
 
@@ -272,3 +276,110 @@ def test_a_delta_says_what_it_is() -> None:
     words = events.ResponseOutputAudioTranscriptDelta(response_id="r", item_id="i", delta="hi")
     assert repr(Delta("audio", 12.4, audio, PCM16)) == "<Delta audio at 12 ms: 100 ms>"
     assert repr(Delta("transcript", 12.4, words, PCM16)) == "<Delta transcript at 12 ms: 'hi'>"
+
+
+@pytest.mark.parametrize("action", ["interrupt", "cancel"])
+@talking(drop={"response.done": 1})
+async def test_interrupt_and_cancel_work_after_a_lost_response_done(
+    peer: Peer, session: rtnb.Session, action: str
+) -> None:
+    await session.response.create()
+    await asyncio.sleep(1)
+    start_s = asyncio.get_running_loop().time()
+    stopped = await outcome(session.interrupt() if action == "interrupt" else session.response.cancel())
+    assert not isinstance(stopped, Exception), stopped
+    assert await said(session.ask("Hello?")) == REPLY
+    assert asyncio.get_running_loop().time() - start_s < 30
+
+
+@talking(pace_s=1_000)
+async def test_a_cancel_that_the_service_never_answers_ends(peer: Peer, session: rtnb.Session) -> None:
+    await session.response.create()
+    peer.silent = True
+    await outcome(session.response.cancel())
+    peer.silent, peer.active, peer.pace_s = False, None, 0.0
+    assert await said(session.ask("Hello?")) == REPLY
+
+
+@talking(pace_s=0.5)
+async def test_a_refused_message_cancels_its_own_answer_and_no_other(peer: Peer, session: rtnb.Session) -> None:
+    peer.refuse = {"conversation.item.create": [failure("invalid_value", "No.", param="item.content")]}
+    running = await session.response.create()
+    error = await outcome(session.ask("Hello?", conversation="none"))
+    assert isinstance(error, ServiceError), error
+    await running
+    assert running.status == "completed"
+
+
+# --- the response that turn detection began ---------------------------------------------------------------------------
+
+OWN: dict[str, tuple[dict[str, Any], Callable[[rtnb.Session], Awaitable[Any]]]] = {
+    "ask": ({"echo_metadata": False}, lambda session: session.ask("Hello?")),
+    "say": (
+        {"turn_detection": {"type": "server_vad", "silence_duration_ms": 300}},
+        lambda session: session.say(SOUND, rate_hz=24_000),
+    ),
+}
+
+
+@pytest.mark.parametrize("own", OWN)
+def test_a_background_next_response_does_not_take_the_answer_of_a_call(own: str) -> None:
+    options, call = OWN[own]
+
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        background = asyncio.create_task(session.next_response())
+        await asyncio.sleep(0.1)
+        assert await said(call(session)) == "Mine."
+        assert not background.done()
+        await peer.send(*peer.turn())
+        assert await said(await outcome(background)) == REPLY
+
+    hold(test, Peer(outputs=[("Mine.",)], **options))
+
+
+@talking()
+async def test_several_consumers_of_next_response_get_one_response_each(peer: Peer, session: rtnb.Session) -> None:
+    consumers = [asyncio.create_task(session.next_response()) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    consumers[0].cancel()  # gives up its place
+    for _ in range(2):
+        await peer.send(*peer.turn())
+    first, second = [await outcome(consumer) for consumer in consumers[1:]]
+    assert first.id != second.id
+
+
+@talking(turn_detection={"type": "server_vad"})
+async def test_a_response_is_not_lost_with_the_consumer_that_gave_up(peer: Peer, session: rtnb.Session) -> None:
+    first = asyncio.ensure_future(session.next_response())
+    await asyncio.sleep(0.1)
+    ended = session.log.subscribe(lambda row: first.cancel() if row.type == "response.output_item.added" else None)
+    await peer.send(*peer.turn())
+    assert await said(session.next_response(timeout_s=5)) == REPLY
+    ended()
+
+
+def test_a_thread_can_read_while_events_arrive() -> None:
+    """Read everything in a thread while the session's loop writes it."""
+
+    async def talk() -> None:
+        peer = Peer(outputs=[["a ", "b ", "c "] * 30 for _ in range(40)])
+        async with peer, rtnb.connect(peer.url) as session:
+            opened.append(session)
+            for _ in range(40):
+                await session.ask("Hello?")
+
+    opened: list[rtnb.Session] = []
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with BackgroundLoop() as loop:
+            talking = loop.submit(talk())
+            while not talking.done():
+                for session in opened:
+                    _ = session.conversation.items, session.playback.playing, session.tools.approval_requests
+                    for running in tuple(session._dispatcher.responses.live.values()):
+                        _ = running.transcript, running.deltas, running.function_calls
+            assert talking.result() is None
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert len(opened[0].log.filter("response.done")) == 40

@@ -88,15 +88,17 @@ async def test_g711_in(joined: Joined) -> None:
 @pytest.mark.parametrize(
     "audio, options, words",
     [
-        (np.zeros(100, np.float32), {}, "without rate_hz"),
+        *((np.zeros(24_000, dtype), {}, "without rate_hz") for dtype in ("float32", "float64", "int16")),
         (np.zeros((100, 7), np.float32), {"rate_hz": 24_000}, "shape"),
         (b"\x00\x00", {}, "bytes"),
     ],
 )
 async def test_what_is_no_audio(ga: Joined, audio: Any, options: Any, words: str) -> None:
-    with pytest.raises(AudioError, match=words):
+    with pytest.raises(AudioError, match=words) as caught:
         await ga.session.say(audio, **options)
-    assert appended(ga) == []
+    assert "rate_hz" not in words or "rate_hz=24_000" in caught.value.__notes__[0]
+    await ga.settle()
+    assert ga.service.heard == []
 
 
 async def test_a_file_knows_its_rate(ga: Joined, tmp_path: Path) -> None:
@@ -184,42 +186,26 @@ async def test_settings_of_a_response_the_service_creates(ga: Joined) -> None:
         await ga.session.say(tone(200), rate_hz=24_000, instructions="Brief.")
 
 
-async def test_the_answer_to_the_last_of_two_turns(joined: Joined) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["the last turn ends in time", "its end is still on its way"])
+async def test_the_answer_to_the_last_of_two_turns(joined: Joined, late: bool) -> None:
     """A pause in the recording makes two turns; the first answer is interrupted by the second."""
+    heard = 9 if late else 6  # of 4 chunks of speech and 5 of silence
 
     async def hear_two() -> None:
-        first = ""
-        for times in (2, 6):
-            await joined.service.hears(events.InputAudioBufferAppend, times=times)
-            item_id = await joined.service.speech_started()
-            if times == 6:
-                await joined.service.finish(first, status="cancelled", reason="turn_detected")
-            await joined.service.commit_turn(item_id)
-            if times == 2:
-                first = await joined.service.begin()
-        await joined.service.answer(text="Second answer.")
+        service = joined.service
+        await service.hears(events.InputAudioBufferAppend, times=2)
+        await service.commit_turn(await service.speech_started())
+        first = await service.begin()
+        last = await service.speech_started() if late else ""
+        await service.hears(events.InputAudioBufferAppend, times=heard)
+        if late:
+            await joined.settle()
+        last = last or await service.speech_started()
+        await service.finish(first, status="cancelled", reason="turn_detected")
+        await service.commit_turn(last)
+        await service.answer(text="Second answer.")
 
     hearing = asyncio.create_task(hear_two())
-    response = await (await joined.session.say(tone(400), rate_hz=24_000))
-    assert response.transcript == "Second answer."
-    await hearing
-
-
-async def test_an_answer_to_an_earlier_turn_is_not_taken_while_the_last_goes_on(joined: Joined) -> None:
-    """All is sent, but the end of the last turn is still on its way here."""
-
-    async def hear_late() -> None:
-        await joined.service.hears(events.InputAudioBufferAppend, times=2)
-        await joined.service.commit_turn(await joined.service.speech_started())
-        first = await joined.service.begin()
-        last = await joined.service.speech_started()
-        await joined.service.hears(events.InputAudioBufferAppend, times=7)  # 400 ms of speech and 500 of silence: all
-        await joined.settle()
-        await joined.service.finish(first, status="cancelled", reason="turn_detected")
-        await joined.service.commit_turn(last)
-        await joined.service.answer(text="Second answer.")
-
-    hearing = asyncio.create_task(hear_late())
     response = await (await joined.session.say(tone(400), rate_hz=24_000))
     assert response.transcript == "Second answer."
     await hearing

@@ -2,15 +2,19 @@
 
 import asyncio
 import enum
+import sys
 from typing import Any, Literal
 
 import pytest
 
+import rtnb
 from rtnb.client import ToolBox, open_session, tool_schema
 from rtnb.errors import ConnectionClosed, RtnbError, ServiceError
 from rtnb.protocol import events
 from tests.client.conftest import Joined
+from tests.client.peer import Peer
 from tests.client.service import ScriptedTarget
+from tests.client.virtual import hold, outcome, said, talking
 
 
 class Unit(enum.Enum):
@@ -53,6 +57,16 @@ async def slow_sum(numbers: list[float], names: dict[str, int]) -> float:
 def broken() -> None:
     """Fail."""
     raise RuntimeError("no luck with key sk-canary123456")
+
+
+def leave() -> None:
+    """Leave."""
+    sys.exit("bye")
+
+
+async def stop() -> None:
+    """Stop."""
+    raise asyncio.CancelledError
 
 
 def test_schema_from_numpydoc() -> None:
@@ -109,25 +123,29 @@ def test_what_a_model_cannot_call(function: Any, words: str) -> None:
         ('["Oslo"]', "error: the arguments of weather must be a JSON object"),
         ("{}", "error: weather() misses the argument 'city'"),
         ('{"city":"Oslo","unit":"k"}', "error: unit is 'k'; allowed are 'c', 'f'"),
+        ("[" * 100_000, "error: "),
     ],
+    ids=lambda value: value[:40],
 )
 async def test_arguments_can_be_wrong_in_every_way(arguments: str, output: str) -> None:
     assert (await ToolBox([weather]).run("weather", arguments)).startswith(output)
 
 
 async def test_errors_become_text_without_keys() -> None:
-    box = ToolBox([broken])
+    box = ToolBox([broken, leave, stop])
     text = await box.run("broken", "")
     assert text.startswith("error: RuntimeError: no luck")
     assert "canary" not in text
-    assert (await box.run("nope", "{}")) == "error: there is no tool 'nope'; the tools are: broken"
+    assert await box.run("leave", "") == "error: SystemExit: bye"
+    assert (await box.run("stop", "")).startswith("error: CancelledError")
+    assert (await box.run("nope", "{}")) == "error: there is no tool 'nope'; the tools are: broken, leave, stop"
 
 
 # --- in a session -----------------------------------------------------------------------------------------------------
 
 
 def script(joined: Joined, *steps: tuple[tuple[str, str], ...] | str) -> None:
-    """What the service answers to each `response.create`: calls, or words."""
+    """Answer each `response.create` with the next step: calls, or words."""
     rest = iter(steps)
 
     async def answer(config: Any) -> None:
@@ -148,15 +166,10 @@ async def test_two_calls_are_answered_in_order_then_one_create(joined: Joined) -
     response = await joined.session.ask("What is the weather?")
     assert response.transcript == "It is dry."
     assert response.tool_round == 1
-    said = [event for event in joined.service.heard if not isinstance(event, events.SessionUpdate)]
-    assert [type(event).__name__ for event in said] == [
-        "ConversationItemCreate",
-        "ResponseCreate",
-        "ConversationItemCreate",
-        "ConversationItemCreate",
-        "ResponseCreate",
-    ]
-    outputs = [said[2].item, said[3].item]  # type: ignore[attr-defined]
+    sent = [event for event in joined.service.heard if not isinstance(event, events.SessionUpdate)]
+    item, create = events.ConversationItemCreate, events.ResponseCreate
+    assert [type(event) for event in sent] == [item, create, item, item, create]
+    outputs = [sent[2].item, sent[3].item]  # type: ignore[attr-defined]
     assert [item.output for item in outputs] == ["Oslo 1 CELSIUS None", "3.5"]
     called = [item.call_id for item in joined.session.conversation.items if item.type == "function_call"]
     assert [item.call_id for item in outputs] == called
@@ -221,20 +234,17 @@ async def test_a_loop_of_tools_ends(joined: Joined) -> None:
     assert len(joined.session.errors) == 1
 
 
-async def test_a_forced_tool_is_forced_once(joined: Joined) -> None:
+@pytest.mark.parametrize("by_session", [False, True], ids=["by the response", "by the session"])
+async def test_a_forced_tool_is_forced_once_per_question(joined: Joined, by_session: bool) -> None:
     await joined.session.tools.register(weather)
     script(joined, (("weather", '{"city":"Oslo"}'),), "Dry.")
-    await joined.session.ask("go", tool_choice="required", instructions="Short.")
+    if by_session:
+        await joined.session.update(tool_choice="required")
+        await joined.session.ask("go", instructions="Short.")
+    else:
+        await joined.session.ask("go", tool_choice="required", instructions="Short.")
     followed = joined.service.said(events.ResponseCreate)[1].response
     assert (followed.tool_choice, followed.instructions) == ("auto", "Short.")
-
-
-async def test_a_tool_the_session_forces_is_forced_once_per_question(joined: Joined) -> None:
-    await joined.session.update(tool_choice="required")
-    await joined.session.tools.register(weather)
-    script(joined, (("weather", '{"city":"Oslo"}'),), "Dry.")
-    await joined.session.ask("go")
-    assert joined.service.said(events.ResponseCreate)[1].response.tool_choice == "auto"
 
 
 async def test_register_and_unregister_update_the_session(joined: Joined) -> None:
@@ -280,3 +290,53 @@ async def test_refused_tools_are_not_registered(joined: Joined) -> None:
     with pytest.raises(ServiceError):
         await joined.session.tools.register(weather, {"type": "nonsense"})
     assert list(joined.session.tools) == []
+
+
+def test_a_second_response_done_runs_no_tool_again() -> None:
+    runs = []
+
+    def note(word: str) -> str:
+        """Note a word."""
+        runs.append(word)
+        return "noted"
+
+    async def test(peer: Peer, session: rtnb.Session) -> None:
+        assert await said(session.ask("Note it.")) == "Hello there."
+        await asyncio.sleep(5)
+        assert runs == ["hello"]
+        assert len(peer.asked("response.create")) == 2
+
+    hold(test, Peer(outputs=[[("note", '{"word": "hello"}')]], duplicate={"response.done": 1}), tools=[note])
+
+
+@talking(outputs=[[("hang_up", "{}")]])
+async def test_a_tool_can_close_the_session(peer: Peer, session: rtnb.Session) -> None:
+    async def hang_up() -> str:
+        """End the call."""
+        await session.close()
+        return "done"
+
+    await session.tools.register(hang_up)
+    assert isinstance(await outcome(session.ask("Bye.")), ConnectionClosed)
+    await asyncio.sleep(1)
+    assert session.closed
+
+
+@talking(outputs=[[("linger", "{}")]])
+async def test_a_close_that_is_cancelled_goes_on(peer: Peer, session: rtnb.Session) -> None:
+    async def linger() -> None:
+        """Tidy up for a second."""
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(1)
+
+    await session.tools.register(linger)
+    asking = asyncio.ensure_future(outcome(session.ask("Hello?")))
+    await asyncio.sleep(0.5)
+    closing = asyncio.ensure_future(session.close())
+    await asyncio.sleep(0.5)
+    closing.cancel()
+    await asyncio.sleep(1)
+    assert session.closed
+    assert isinstance(await asking, ConnectionClosed)

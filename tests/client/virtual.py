@@ -123,6 +123,12 @@ async def outcome(call: Awaitable[Any], *, within_s: float = 100.0) -> Any:
     pytest.fail(f"the call did not end within {within_s:g} s")
 
 
+async def said(call: Awaitable[Any], *, within_s: float = 100.0) -> Any:
+    """Return the transcript of the response that a call returns; the exception where it raises one."""
+    result = await outcome(call, within_s=within_s)
+    return getattr(result, "transcript", result)
+
+
 def virtual(test: Test) -> Callable[..., None]:
     """Decorate a test that runs under a virtual clock."""
     return _as_test(test, lambda **arguments: run_virtual(test(**arguments)))

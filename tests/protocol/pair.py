@@ -23,11 +23,14 @@ class Ids:
 def service(dialect: Dialect = "ga", *, transcription: bool = False, webrtc: bool = False) -> Connection:
     """Return a service whose session has been created."""
     side = Connection("server", dialect=dialect, webrtc=webrtc)
-    session = initial_session(
-        session_id="sess_1", model="m", expires_at=3600, dialect=dialect, transcription=transcription
-    )
-    side.send(events.SessionCreated(event_id="event_0", session=session))
+    side.send(_created(dialect, transcription))
     return side
+
+
+def _created(dialect: Dialect, transcription: bool) -> events.SessionCreated:
+    facts: Any = {"session_id": "sess_1", "model": "m", "expires_at": 3600}
+    session = initial_session(**facts, dialect=dialect, transcription=transcription)
+    return events.SessionCreated(event_id="event_0", session=session)
 
 
 class ConnectionPair:
@@ -40,10 +43,7 @@ class ConnectionPair:
         self.ids = Ids()
         self.received: list[Event] = []
         """All events that the client received, oldest first."""
-        session = initial_session(
-            session_id="sess_1", model="m", expires_at=3600, dialect=dialect, transcription=transcription
-        )
-        self.serve(events.SessionCreated(session=session))
+        self.serve(_created(dialect, transcription))
         assert self.client.peer_dialect == dialect
 
     @property

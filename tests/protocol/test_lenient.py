@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rtnb.errors import RemoteProtocolError
 from rtnb.protocol import Connection, events, wire
 from rtnb.protocol.events import SERVER_EVENTS, UnknownEvent
+from tests.client.peer import as_floats
 from tests.protocol.goldens import SERVER, registry_of
 from tests.protocol.pair import service
 
@@ -52,18 +53,10 @@ def test_a_float_is_read_inside_nested_objects_and_beside_other_types() -> None:
     assert read.usage.extra == {}
 
 
-def _whole_numbers_as_floats(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _whole_numbers_as_floats(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_whole_numbers_as_floats(entry) for entry in value]
-    return float(value) if type(value) is int else value
-
-
 @pytest.mark.parametrize("dialect, message", SERVER, ids=lambda value: str(value)[:40])
 def test_golden_events_with_floats_read_as_the_same_events(dialect: Any, message: dict[str, Any]) -> None:
     registry = registry_of(message)
-    floats = wire.decode(_whole_numbers_as_floats(message), dialect=dialect, registry=registry)
+    floats = wire.decode(as_floats(message), dialect=dialect, registry=registry)
     assert floats == wire.decode(message, dialect=dialect, registry=registry)
 
 
@@ -100,13 +93,8 @@ def test_an_output_item_without_an_index_and_a_truncation_without_a_part_are_fol
 @pytest.mark.parametrize("number", [1500.0, 1500.5])
 @pytest.mark.parametrize("name", ["audio_end_ms", "content_index"])
 def test_the_server_stays_strict(name: str, number: float) -> None:
-    message = {
-        "type": "conversation.item.truncate",
-        "item_id": "i",
-        "content_index": 0,
-        "audio_end_ms": 0,
-        name: number,
-    }
+    message = {"type": "conversation.item.truncate", "item_id": "i", "content_index": 0, "audio_end_ms": 0}
+    message[name] = number  # type: ignore[assignment]
     with pytest.raises(RemoteProtocolError) as caught:
         service().receive(json.dumps(message))
     assert (caught.value.answer.error.code, caught.value.answer.error.param) == ("invalid_type", name)

@@ -31,7 +31,6 @@ def client_with_tool() -> Connection:
 
 def test_the_state_keeps_what_arrived_and_its_repr_hides_it() -> None:
     state = client_with_tool().state
-    assert state.session is not None
     assert state.session.tools == (MCP,)
     assert state.session.extra["client_secret"]["value"] == SECRET
     for shown in (repr(state.session), repr(state.snapshot()), str(state.session.tools), repr([*state.session.tools])):

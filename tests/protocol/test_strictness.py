@@ -4,12 +4,25 @@ import base64
 import contextlib
 import gc
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import PCM16, PCMA, PCMU, AudioFormat, Connection, ContentPart, Dialect, Item, SessionConfig, events
+from rtnb.protocol import (
+    PCM16,
+    PCMA,
+    PCMU,
+    UNSET,
+    AudioFormat,
+    Connection,
+    ContentPart,
+    Dialect,
+    Item,
+    SessionConfig,
+    events,
+)
 from rtnb.protocol.service.replies import answer
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES, check_session
 from rtnb.protocol.values import Audio, AudioOutput, Response, ResponseConfig
@@ -175,12 +188,8 @@ GA: list[Row] = [
     (hear(format="pcm16"), KIND, f"{HEAR}.format", ""),
     (hear(format={"type": "audio/opus"}), VALUE, f"{HEAR}.format.type", "opus"),
     (hear(format={"type": "audio/pcmu", "rate": 8000}), UNKNOWN, f"{HEAR}.format.rate", ""),
-    (
-        hear(format={"type": "audio/pcm", "rate": 16000}),
-        BELOW,
-        f"{HEAR}.format.rate",
-        "Expected a value >= 24000, but got 16000 instead.",
-    ),
+    (hear(format={"type": "audio/pcm", "rate": 16000}),
+     BELOW, f"{HEAR}.format.rate", "Expected a value >= 24000, but got 16000 instead."),
     (speak(format={"type": "audio/pcm", "rate": 48000}), ABOVE, f"{SPEAK}.format.rate", "<= 24000"),
     (speak(speed=1.6), DECIMAL_ABOVE, f"{SPEAK}.speed", "<= 1.5"),
     (speak(speed=True), KIND, f"{SPEAK}.speed", "a boolean"),
@@ -197,12 +206,8 @@ GA: list[Row] = [
     (ga(max_output_tokens=4097), ABOVE, "session.max_output_tokens", ""),
     (ga(max_output_tokens="many"), KIND, "session.max_output_tokens", ""),
     (ga(tools=[{"type": "function", "function": {"name": "f"}}]), MISSING, "session.tools[0].name", ""),
-    (
-        ga(tools=[{"type": "function", "name": "f", "meta": 1}]),
-        UNKNOWN,
-        "session.tools[0].meta",
-        "Unknown parameter: 'session.tools[0].meta'.",
-    ),
+    (ga(tools=[{"type": "function", "name": "f", "meta": 1}]),
+     UNKNOWN, "session.tools[0].meta", "Unknown parameter: 'session.tools[0].meta'."),
     (ga(tools=[{"name": "f"}]), MISSING, "session.tools[0].type", ""),
     (ga(tool_choice="always"), VALUE, "session.tool_choice", "'none', 'auto', and 'required'."),
     (ga(tool_choice={"type": "function", "function": {"name": "f"}}), MISSING, "session.tool_choice.name", ""),
@@ -214,27 +219,15 @@ GA: list[Row] = [
     ({"type": "conversation.item.create"}, MISSING, "item", ""),
     (user(role=7), KIND, "item.role", ""),
     (user(role="robot"), VALUE, "item.role", ""),
-    (
-        user(id="x" * 33),
-        LONG,
-        "item.id",
-        "Invalid 'item.id': string too long. Expected a string with maximum length 32",
-    ),
+    (user(id="x" * 33),
+     LONG, "item.id", "Invalid 'item.id': string too long. Expected a string with maximum length 32"),
     (part({"type": "output_text", "text": "x"}), VALUE, f"{PART}.type", ""),
     (part({"type": "input_text"}), MISSING, f"{PART}.text", ""),
     (part({"type": "input_audio", "audio": "?"}), VALUE, f"{PART}.audio", "Expected base64-encoded audio bytes"),
-    (
-        part({"type": "input_audio", "audio": ""}, role="system"),
-        VALUE,
-        f"{PART}.type",
-        "Supported values are: 'input_text'.",
-    ),
-    (
-        part({"type": "output_audio", "transcript": "x"}, role="assistant"),
-        VALUE,
-        f"{PART}.type",
-        "'output_text' and 'text'",
-    ),
+    (part({"type": "input_audio", "audio": ""}, role="system"),
+     VALUE, f"{PART}.type", "Supported values are: 'input_text'."),
+    (part({"type": "output_audio", "transcript": "x"}, role="assistant"),
+     VALUE, f"{PART}.type", "'output_text' and 'text'"),
     (part({"type": "output_audio", "audio": ""}, role="assistant"), VALUE, f"{PART}.type", ""),
     (item({"type": "item_reference", "id": "i"}), VALUE, "item.type", ""),
     (item({"type": "function_call_output", "call_id": "c"}), MISSING, "item.output", ""),
@@ -253,49 +246,33 @@ GA: list[Row] = [
     # responses
     (create(conversation="other"), VALUE, "response.conversation", "'auto' and 'none'"),
     (create(input=[{"type": "item_reference"}]), MISSING, "response.input[0].id", ""),
-    (
-        create(metadata={str(i): "" for i in range(17)}),
-        "object_above_max_properties",
-        "response.metadata",
-        "at most 16",
-    ),
+    (create(metadata={str(i): "" for i in range(17)}),
+     "object_above_max_properties", "response.metadata", "at most 16"),
     (create(metadata={"k" * 65: ""}), "property_name_above_max_length", "response.metadata", "64"),
     (create(metadata={"k": "v" * 513}), LONG, "response.metadata.k", "512"),
     (create(temperature=0.8), UNKNOWN, "response.temperature", ""),
-]
+]  # fmt: skip
 PREVIEW: list[Row] = [
     (ga(instructions="hi"), UNKNOWN, "session.type", "Unknown parameter: 'session.type'."),
     (update(audio={"output": {"voice": "marin"}}), UNKNOWN, "session.audio", ""),
     (update(output_modalities=["audio"]), UNKNOWN, "session.output_modalities", ""),
     (create(output_modalities=["text"]), UNKNOWN, "response.output_modalities", ""),
     (update(modalities=["audio"]), VALUE, "session.modalities", "['text'] and ['audio', 'text']"),
-    (
-        update(input_audio_format="g711-ulaw"),
-        VALUE,
-        "session.input_audio_format",
-        "'pcm16', 'g711_ulaw', and 'g711_alaw'",
-    ),
+    (update(input_audio_format="g711-ulaw"),
+     VALUE, "session.input_audio_format", "'pcm16', 'g711_ulaw', and 'g711_alaw'"),
     (update(temperature=0.5), "decimal_below_min_value", "session.temperature", ">= 0.6"),
     (update(temperature=1.3), DECIMAL_ABOVE, "session.temperature", "<= 1.2"),
-    (
-        update(turn_detection={"type": "server_vad", "idle_timeout_ms": 6000}),
-        UNKNOWN,
-        "session.turn_detection.idle_timeout_ms",
-        "",
-    ),
+    (update(turn_detection={"type": "server_vad", "idle_timeout_ms": 6000}),
+     UNKNOWN, "session.turn_detection.idle_timeout_ms", ""),
     (update(truncation="auto"), UNKNOWN, "session.truncation", ""),
-    (
-        update(tools=[{"type": "mcp", "server_label": "x"}]),
-        VALUE,
-        "session.tools[0].type",
-        "Supported values are: 'function'.",
-    ),
+    (update(tools=[{"type": "mcp", "server_label": "x"}]),
+     VALUE, "session.tools[0].type", "Supported values are: 'function'."),
     (part({"type": "audio", "audio": ""}, role="assistant"), VALUE, f"{PART}.type", "Supported values are: 'text'."),
     (part({"type": "output_text", "text": "x"}, role="assistant"), VALUE, f"{PART}.type", ""),
     (part({"type": "input_image", "image_url": "data:"}), VALUE, f"{PART}.type", ""),
     (user(phase="final_answer"), UNKNOWN, "item.phase", ""),
     (create(metadata={"k": 1}), KIND, "response.metadata.k", "expected a string"),
-]
+]  # fmt: skip
 TABLE = [*(("ga", *row) for row in GA), *(("preview", *row) for row in PREVIEW)]
 
 
@@ -429,18 +406,14 @@ def test_one_response_at_a_time(dialect: Dialect) -> None:
     pair.send_accepted(events.ResponseCancel())
 
 
-@pytest.mark.parametrize("event", [events.ResponseCancel(), events.ResponseCancel(response_id="resp_9")])
-def test_nothing_to_cancel(event: events.ResponseCancel) -> None:
-    detail = ConnectionPair().refused(event)
-    assert (detail.code, detail.param) == ("response_cancel_not_active", None)
-    assert detail.message == "Cancellation failed: no active response found"
-
-
-def test_a_response_that_ended_cannot_be_cancelled() -> None:
+@pytest.mark.parametrize("response_id", [UNSET, "resp_9", "resp_1"], ids=["none", "unknown", "ended"])
+def test_nothing_to_cancel(response_id: Any) -> None:
     pair = ConnectionPair()
     _speaking(pair)
     pair.serve(events.ResponseDone(response=Response(id="resp_1", status="completed", conversation_id="conv_1")))
-    assert pair.refused(events.ResponseCancel(response_id="resp_1")).code == "response_cancel_not_active"
+    detail = pair.refused(events.ResponseCancel(response_id=response_id))
+    assert (detail.code, detail.param) == ("response_cancel_not_active", None)
+    assert detail.message == "Cancellation failed: no active response found"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -485,20 +458,17 @@ def _user_text(item_id: str) -> Item:
 def test_items_must_be_known(dialect: Dialect) -> None:
     pair = ConnectionPair(dialect)
     pair.send_accepted(events.ConversationItemCreate(item=_user_text("item_1")))
-    for event in (
-        events.ConversationItemDelete(event_id="e1", item_id="nope"),
-        events.ConversationItemRetrieve(event_id="e1", item_id="nope"),
-        events.ConversationItemTruncate(event_id="e1", item_id="nope", content_index=0, audio_end_ms=0),
+    output, more = Item(type="function_call_output", call_id="call_9", output="{}"), _user_text("item_2")
+    for event, code, param in (
+        (events.ConversationItemDelete(item_id="nope"), "item_not_found", "item_id"),
+        (events.ConversationItemRetrieve(item_id="nope"), "item_not_found", "item_id"),
+        (events.ConversationItemTruncate(item_id="nope", content_index=0, audio_end_ms=0), "item_not_found", "item_id"),
+        (events.ConversationItemCreate(item=more, previous_item_id="nope"), "item_not_found", "previous_item_id"),
+        (events.ConversationItemCreate(item=_user_text("item_1")), "invalid_value", "item.id"),
+        (events.ConversationItemCreate(item=output), "invalid_tool_call_id", "item.call_id"),
     ):
-        detail = pair.refused(event)
-        assert (detail.code, detail.param, detail.event_id) == ("item_not_found", "item_id", "e1")
-    detail = pair.refused(events.ConversationItemCreate(item=_user_text("item_2"), previous_item_id="nope"))
-    assert (detail.code, detail.param) == ("item_not_found", "previous_item_id")
-    detail = pair.refused(events.ConversationItemCreate(item=_user_text("item_1")))
-    assert (detail.code, detail.param) == ("invalid_value", "item.id")
-    output = Item(type="function_call_output", call_id="call_9", output="{}")
-    detail = pair.refused(events.ConversationItemCreate(item=output))
-    assert (detail.code, detail.param) == ("invalid_tool_call_id", "item.call_id")
+        detail = pair.refused(replace(event, event_id="e1"))
+        assert (detail.code, detail.param, detail.event_id) == (code, param, "e1")
 
 
 def test_an_append_holds_at_most_15_mib() -> None:

@@ -6,21 +6,19 @@ from typing import Any
 
 import pytest
 
-from rtnb.protocol import (
-    UNSET,
-    Connection,
-    ContentPart,
-    Dialect,
-    ErrorDetail,
-    Item,
-    Response,
-    SemanticVad,
-    SessionConfig,
-    events,
-)
+from rtnb.protocol import UNSET, Connection, ContentPart, Dialect, Item, Response, SessionConfig, events
 from rtnb.protocol.events import Event
 from rtnb.protocol.service.replies import committed, item_events
-from rtnb.protocol.values import AudioFormat, RateLimit, ResponseConfig, ServerVad, StatusDetails, Usage
+from rtnb.protocol.values import (
+    AudioFormat,
+    ErrorDetail,
+    RateLimit,
+    ResponseConfig,
+    SemanticVad,
+    ServerVad,
+    StatusDetails,
+    Usage,
+)
 from tests.protocol.goldens import DIALECTS
 from tests.protocol.pair import ConnectionPair, types
 
@@ -231,9 +229,8 @@ def append_speech(pair: ConnectionPair, ms: int = 1000) -> None:
 
 
 def transcribed(item_id: str) -> events.ConversationItemInputAudioTranscriptionCompleted:
-    return events.ConversationItemInputAudioTranscriptionCompleted(
-        item_id=item_id, content_index=0, transcript="How cold?"
-    )
+    place: Any = {"item_id": item_id, "content_index": 0}
+    return events.ConversationItemInputAudioTranscriptionCompleted(**place, transcript="How cold?")
 
 
 def test_microphone_turn(pair: ConnectionPair) -> None:
@@ -385,15 +382,12 @@ def test_function_calls(pair: ConnectionPair) -> None:
     ask(pair)
     pair.serve(created())
     for n in (1, 2):
-        item = Item(
-            type="function_call", id=f"item_f{n}", status="in_progress", name="f", call_id=f"call_{n}", arguments=""
-        )
+        item = Item(type="function_call", id=f"item_f{n}", name="f", call_id=f"call_{n}", arguments="")
+        item = replace(item, status="in_progress")
         ids: Any = {"response_id": "resp_1", "item_id": item.id, "output_index": n - 1, "call_id": item.call_id}
         pair.serve(
             events.ResponseOutputItemAdded(response_id="resp_1", output_index=n - 1, item=item),
-            *item_events(
-                item, previous_item_id=None if n == 0 else pair.state.order[-1], dialect=pair.dialect, done=False
-            ),
+            *item_events(item, previous_item_id=pair.state.order[-1], dialect=pair.dialect, done=False),
             events.ResponseFunctionCallArgumentsDelta(delta='{"a":', **ids),
             events.ResponseFunctionCallArgumentsDelta(delta="1}", **ids),
         )
@@ -411,11 +405,8 @@ def test_function_calls(pair: ConnectionPair) -> None:
         output = Item(type="function_call_output", call_id=f"call_{n}", output='{"ok":true}')
         pair.send_accepted(events.ConversationItemCreate(item=output))
     pair.send_accepted(events.ResponseCreate())
-    assert [item.type for item in pair.state.conversation] == [
-        "message",
-        *["function_call"] * 2,
-        *["function_call_output"] * 2,
-    ]
+    types_ = [item.type for item in pair.state.conversation]
+    assert types_ == ["message", *["function_call"] * 2, *["function_call_output"] * 2]
 
 
 # --- 7.8 MCP ----------------------------------------------------------------------------------------------------------

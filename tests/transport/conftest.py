@@ -3,11 +3,15 @@
 import asyncio
 import os
 import ssl
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trustme
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 CANARY = "canary0123456789abcdef0123456789ABCDEF0123456789abcdefJQQJ99BKACcanary"
 """A key that may be found nowhere."""
@@ -49,9 +53,35 @@ def http_answer(status: int, *, headers: dict[str, str] | None = None, body: str
     return answer
 
 
+@asynccontextmanager
+async def web_server(**answer: Any) -> AsyncIterator[tuple[str, list[tuple[dict[str, str], str]]]]:
+    """Serve one answer to every POST; gives the address, and the headers and body of each request."""
+    seen: list[tuple[dict[str, str], str]] = []
+
+    async def post(request: web.Request) -> web.Response:
+        seen.append((dict(request.headers), await request.text()))
+        return web.Response(**answer)
+
+    app = web.Application()
+    app.router.add_post("/x", post)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("/x")), seen
+
+
+def shown(error: BaseException) -> str:
+    """Return the message of an exception and its notes."""
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
+
+
+def with_locals(info: pytest.ExceptionInfo[BaseException]) -> str:
+    """Return the traceback as IPython's ``%xmode Verbose`` and many log collectors show it: with local variables."""
+    ours = info.tb.tb_next  # the first frame is the test
+    return "".join(traceback.TracebackException(info.type, info.value, ours, capture_locals=True).format())
+
+
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
-    """A certificate authority that nobody trusts."""
+    """Certificate authority that no system trusts."""
     return trustme.CA()
 
 

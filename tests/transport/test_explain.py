@@ -6,13 +6,9 @@ from rtnb.errors import AuthenticationError, ConnectError, RateLimited, RtnbErro
 from rtnb.redaction import remember
 from rtnb.transport import TargetFacts
 from rtnb.transport.explain import closed, connect_failure, connect_failure_from_event, http_failure, split_reason
-from tests.transport.conftest import CANARY
+from tests.transport.conftest import CANARY, shown
 
 AZURE = "wss://res.openai.azure.com/openai/v1/realtime?model=m"
-
-
-def shown(error: RtnbError) -> str:
-    return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""Targets with a name: addresses, headers, environment, and what each shows of itself."""
+
 import copy
 import dataclasses
 import json
@@ -6,7 +8,6 @@ import pickle
 import ssl
 import subprocess
 import sys
-import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from aiohttp.test_utils import TestServer
 from rtnb.errors import AuthenticationError, ConnectError
 from rtnb.simulator import Simulator
 from rtnb.transport import Azure, Custom, EphemeralKey, OpenAI, Target
-from tests.transport.conftest import CANARY, http_answer, tcp_server
+from tests.transport.conftest import CANARY, http_answer, tcp_server, with_locals
 
 HOST = "https://res.openai.azure.com"
 
@@ -72,7 +73,9 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
         await visit(Azure(url, deployment="voice", dialect="preview", api_key=CANARY), intent="transcription")
         key = await Azure(url, deployment="voice", api_key=CANARY).ephemeral_key(expires_after_s=60)
         await Azure(url, deployment="voice", dialect="preview", api_key=CANARY).ephemeral_key(session={"voice": "ash"})
-    ga, preview = "/openai/v1/realtime?model=voice", "/openai/realtime?api-version=2025-04-01-preview&deployment=voice"
+    version = "api-version=2025-04-01-preview"
+    ga, preview = "/openai/v1/realtime?model=voice", f"/openai/realtime?{version}&deployment=voice"
+    lifetime, wanted = {"anchor": "created_at", "seconds": 60}, {"type": "realtime", "model": "voice"}
     entra = {"Authorization": "Bearer entra-token-1"}
     assert seen == [
         (ga, {"api-key": CANARY}, None),
@@ -80,19 +83,8 @@ async def test_azure_opens_and_mints_with_one_header() -> None:
         (ga, entra, None),
         (ga, {"Authorization": "Bearer ek_1"}, None),
         (f"{preview}&intent=transcription", {"api-key": CANARY}, None),
-        (
-            "/openai/v1/realtime/client_secrets",
-            {"api-key": CANARY},
-            {
-                "expires_after": {"anchor": "created_at", "seconds": 60},
-                "session": {"type": "realtime", "model": "voice"},
-            },
-        ),
-        (
-            "/openai/realtimeapi/sessions?api-version=2025-04-01-preview",
-            {"api-key": CANARY},
-            {"model": "voice", "voice": "ash"},
-        ),
+        ("/openai/v1/realtime/client_secrets", {"api-key": CANARY}, {"expires_after": lifetime, "session": wanted}),
+        (f"/openai/realtimeapi/sessions?{version}", {"api-key": CANARY}, {"model": "voice", "voice": "ash"}),
     ]
     assert key.reveal() == "ek_0123456789"
 
@@ -171,8 +163,8 @@ def test_calls_url() -> None:
 
 
 def test_custom_knows_azure_hosts() -> None:
-    assert Custom("wss://res.openai.azure.com/openai/v1/realtime?model=m", api_key=CANARY).facts.auth == "api-key"
-    assert Custom("wss://res.openai.azure.com/openai/v1/realtime?model=m").facts.auth == "none"
+    where = "wss://res.openai.azure.com/openai/v1/realtime?model=m"
+    assert (Custom(where, api_key=CANARY).facts.auth, Custom(where).facts.auth) == ("api-key", "none")
 
 
 def test_a_secret_in_an_address_is_not_shown() -> None:
@@ -181,7 +173,6 @@ def test_a_secret_in_an_address_is_not_shown() -> None:
 
 
 async def test_a_traceback_with_local_variables_holds_no_key(unused_tcp_port: int) -> None:
-    """IPython's ``%xmode Verbose`` and many log collectors show local variables."""
     unused = f"http://127.0.0.1:{unused_tcp_port}"
     async with tcp_server(http_answer(401, body=f"wrong key {CANARY}")) as port:
         for url in (unused, f"http://127.0.0.1:{port}"):
@@ -189,11 +180,8 @@ async def test_a_traceback_with_local_variables_holds_no_key(unused_tcp_port: in
             for attempt in (target.open, target.ephemeral_key):
                 with pytest.raises(ConnectError) as info:
                     await attempt()
-                ours = info.tb.tb_next  # the first frame is this test
-                report = traceback.TracebackException(info.type, info.value, ours, capture_locals=True)
-                shown = "".join(report.format())
-                assert "headers = " in shown
-                assert CANARY[:12] not in shown
+                assert "headers = " in with_locals(info)
+                assert CANARY[:12] not in with_locals(info)
 
 
 @pytest.mark.parametrize("dialect", ["ga", "preview"])
