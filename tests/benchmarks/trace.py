@@ -6,7 +6,6 @@ with its transcript, and 16-bit PCM on both sides is written, then opened in a f
 shows: the player's turns and events, and both waveforms. The floor is reading the bytes of the file.
 """
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.stage import simulate
+from tests.benchmarks.stage import options, simulate
 
 BOUND_CPU = 1.10
 """Largest multiple of the CPU of a session without a recording."""
@@ -141,15 +140,12 @@ print(json.dumps({"import": imported - start, "open": opened - imported, "turns"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--hours", type=float, default=2.0)
-    options = parser.parse_args()
+    chosen = options(__doc__, rounds=5, hours=2.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        without, recorded = measure_cpu(options.rounds, folder) if options.rounds else (1.0, 1.0)
+        without, recorded = measure_cpu(chosen.rounds, folder) if chosen.rounds else (1.0, 1.0)
         path = folder / "long.rtnb"
-        count = write(path, options.hours)
+        count = write(path, chosen.hours)
         start_s = time.perf_counter()
         with path.open("rb") as file:
             size = sum(len(part) for part in iter(lambda: file.read(2**20), b""))
