@@ -63,8 +63,6 @@ class OverlapSettings:
         self.listening, self.speaking = listening, speaking
         self.problem: RtnbError | None = None
         """Error that ended the switch, e.g. a refused setting; None while all is well."""
-        self._responses: set[str] = set()
-        """Ids of responses in progress."""
         self._audio = asyncio.Event()
         """Set while the assistant speaks, and at the end."""
         self._ended = False
@@ -98,13 +96,12 @@ class OverlapSettings:
         self.stop()
 
     def _on_row(self, row: LogRow) -> None:
-        match row.event:
-            case events.ResponseCreated(response=response):
-                self._responses.add(response.id)
-            case events.ResponseDone(response=response):
-                self._responses.discard(response.id)
-            case events.ResponseOutputAudioDelta() | events.OutputAudioBufferStarted():
-                self._audio.set()
+        if isinstance(row.event, events.ResponseOutputAudioDelta | events.OutputAudioBufferStarted):
+            self._audio.set()
+
+    def _speaks(self) -> bool:
+        in_progress = any(not one.done for one in self.session.state.responses.values())
+        return in_progress or self.session.playback.playing
 
     async def _run(self, former: OverlapSettings | None) -> None:
         try:
@@ -115,7 +112,7 @@ class OverlapSettings:
                 await self._audio.wait()
                 if not self._ended:
                     await self.session.update(turn_detection=self.speaking)
-                while not self._ended and (self._responses or self.session.playback.playing):  # noqa: ASYNC110
+                while not self._ended and self._speaks():  # noqa: ASYNC110
                     await asyncio.sleep(CHECK_S)  # the playback does not announce its end
                 self._audio.clear()
         except RtnbError as error:

@@ -15,6 +15,33 @@ ROOMS = 10
 PREFIXES_MS = np.array([0.0, 100.0, 300.0, 500.0])
 
 
+def swept(
+    *, cut_off: Any, delay_ms: Any, false_triggers: Any, turn_recording: Any, room_h: float, **more: Any
+) -> Sweep:
+    """Make a sweep of what is given; the last `ROOMS` recordings hold so many hours of room tone each."""
+    n_thresholds, n_silences, n_turns = cut_off.shape
+    n_recordings = false_triggers.shape[-1]
+    prefixes_ms = more.setdefault("prefixes_ms", np.array([300]))
+    others = {
+        "onset_delay_ms": np.full((n_thresholds, n_turns), 50, np.float32),
+        "missed": np.zeros((n_thresholds, n_turns), bool),
+        "clipped_ms": np.zeros((n_thresholds, len(prefixes_ms), n_turns), np.float32),
+        "pause_cut": np.zeros((n_thresholds, n_silences, 0), bool),
+        "self_interruptions": np.zeros_like(false_triggers),
+        "billed_tokens": np.zeros((n_thresholds, n_silences, len(prefixes_ms), n_recordings), np.float32),
+        "ending_ms": np.full(n_turns, 3000.0),
+        "pause_turn": np.zeros(0, int),
+        "recordings": np.array([f"clip {k}" for k in range(n_recordings)]),
+        "conditions": np.full(n_recordings, AS_RECORDED),
+        "speakers": np.full(n_recordings, ""),
+        "non_speech_h": np.r_[np.zeros(n_recordings - ROOMS), np.full(ROOMS, room_h)],
+        "echo_min": np.zeros(n_recordings),
+        "constants": VadConstants(),
+    }
+    given = {"cut_off": cut_off, "delay_ms": delay_ms.astype(np.float32), "false_triggers": false_triggers}
+    return Sweep(**(others | given | more), turn_recording=turn_recording)
+
+
 def grid(
     n_turns: int,
     *,
@@ -35,32 +62,18 @@ def grid(
     false = np.zeros((3, len(SILENCE_FRAMES), n_recordings), int)
     share = np.linspace(0, 1, ROOMS + 1)
     false[:, :, -ROOMS:] = np.diff(np.round(np.array(triggers_per_h)[:, None] * room_h * share))[:, None]
-    hours = np.zeros(n_recordings)
-    hours[-ROOMS:] = room_h / ROOMS
-    return Sweep(
+    return swept(
         thresholds=THRESHOLDS,
         silence_frames=SILENCE_FRAMES,
         prefixes_ms=PREFIXES_MS,
         cut_off=reach_ms[:, None] >= silence_ms[:, None],
         delay_ms=(fade_ms + np.array([80, 0, -40])[:, None])[:, None].astype(np.float32) + silence_ms[:, None],
-        onset_delay_ms=np.full((3, n_turns), 50, np.float32),
-        missed=np.zeros((3, n_turns), bool),
         clipped_ms=np.maximum(0, rng.normal(200, 60, n_turns) - PREFIXES_MS[:, None])[None]
         .repeat(3, 0)
         .astype(np.float32),
-        pause_cut=np.zeros((3, len(SILENCE_FRAMES), 0), bool),
         false_triggers=false,
-        self_interruptions=np.zeros_like(false),
-        billed_tokens=np.zeros((3, len(SILENCE_FRAMES), len(PREFIXES_MS), n_recordings), np.float32),
-        ending_ms=np.full(n_turns, 3000.0),
         turn_recording=np.arange(n_turns) // per_recording,
-        pause_turn=np.zeros(0, int),
-        recordings=np.array([f"clip {k}" for k in range(n_recordings)]),
-        conditions=np.full(n_recordings, AS_RECORDED),
-        speakers=np.full(n_recordings, ""),
-        non_speech_h=hours,
-        echo_min=np.zeros(n_recordings),
-        constants=VadConstants(),
+        room_h=room_h / ROOMS,
     )
 
 

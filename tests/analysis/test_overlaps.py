@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import rtnb
 from rtnb.analysis import Overlap, overlap_lab, plot_overlaps
 from rtnb.analysis.intervals import clustered_median, clustered_share
 from rtnb.analysis.recordings import Recording
@@ -149,7 +148,3 @@ def test_real_words_start_a_turn_and_a_real_hm_does_not(shared_speech: Callable[
         ("0.5", "interruption"): 1.0,
         ("0.5", "backchannel"): 0.0,
     }
-
-
-def test_the_front_door_has_the_lab() -> None:
-    assert rtnb.overlap_lab is overlap_lab

@@ -10,7 +10,6 @@ For comparison, figures measured with Silero's own package before this was writt
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import numpy as np
 from rtnb.analysis import FrameMetrics, Recording, Sweep, frame_metrics, from_segments, sweep
 from rtnb.audio import read_wav
 from rtnb.vad import FRAME_MS, speech_probabilities
+from tests.benchmarks.stage import SPEECH
 
-ROOT = Path(__file__).resolve().parents[2]
 MEETINGS = ("ami_dev00.wav", "ami_dev01.wav", "ami_trn01.wav")
 MONOLOGUES = ("acoustic_corpus.wav", "cold_corpus.wav", "cold_corpus3.wav")
 THRESHOLDS, SILENCES_MS = (0.3, 0.5, 0.7, 0.9), (192, 512, 704, 992)
@@ -65,8 +64,7 @@ def table(folder: Path) -> Sweep:
 
 
 def main(arguments: list[str]) -> None:
-    default = os.environ.get("RTNB_SPEECH", ROOT.parent / "shared" / "speech")
-    folder = Path(arguments[0] if arguments else default)
+    folder = Path(arguments[0]) if arguments else SPEECH
     frames = meetings(folder)
     print("Meetings, far field: frames of 32 ms\n")
     print(f"{'clip':16}{'speech':>8}{'other':>8}{'AUC':>8}{'best':>8}{'at ms':>7}{'AP':>8}{'F1 at 0.5':>11}")

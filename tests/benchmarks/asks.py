@@ -4,7 +4,6 @@ One session asks the simulator (latency ``fast``, voice ``babble``) the same que
 another process, so that each side's CPU can be separated. The first 100 asks are the floor of the last 100.
 """
 
-import argparse
 import asyncio
 import statistics
 import sys
@@ -14,7 +13,7 @@ from typing import NamedTuple
 
 import rtnb
 from tests.benchmarks.memory import MIB, resident_bytes
-from tests.benchmarks.stage import served
+from tests.benchmarks.stage import options, served
 
 BOUND = 1.3
 """Largest ratio of the last asks to the first ones (medians), for the time and for the CPU of each side."""
@@ -66,11 +65,9 @@ async def measure(pipe: Pipe, asks: int) -> tuple[list[Ask], int, rtnb.EventLog]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--asks", type=int, default=3_000, help="asks on one session")
-    options = parser.parse_args()
+    asks = options(__doc__, asks=3_000).asks
     with served(serve) as pipe:
-        costs, grown, log = asyncio.run(measure(pipe, options.asks))
+        costs, grown, log = asyncio.run(measure(pipe, asks))
     print(f"{f'median ms of {N} asks':<22}{'first':>9}{'last':>9}{'ratio':>8}")
     ratios = []
     for position, name in enumerate(Ask._fields):

@@ -10,7 +10,6 @@ is answered in real time; its lateness is measured as in :mod:`tests.benchmarks.
 it shows how busy the machine is.
 """
 
-import argparse
 import asyncio
 import base64
 import contextlib
@@ -23,10 +22,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import numpy as np
 
 from tests.benchmarks.sessions import LATENCY, messages, user
-from tests.benchmarks.stage import cpu_s, memory_mb, print_row, simulate
+from tests.benchmarks.stage import cpu_s, late_ms, memory_mb, options, print_row, simulate
 
 Line = dict[str, str]
 LEAST_S, ATTACK_S = 10.0, 30.0  # an attack is repeated for so long, and ended after so long
@@ -214,16 +212,14 @@ async def measure(name: str, pid: int, line: Line) -> dict[str, Any]:
         talking = [asyncio.create_task(user(http, line, speech, 100, begin + 120, begin, stop=stop)) for _ in range(4)]
         lasted = await attacking
         seen = await asyncio.gather(*talking)
-    late = np.array([late for one in seen for late in one.late_ms] or [np.nan])
+    late = [late for one in seen for late in one.late_ms]
     await asyncio.sleep(1)
     return {
         "attack": name,
         "s": round(lasted, 1),
         "ended": attacker.exitcode,
         "deltas": len(late),
-        "late_p50_ms": round(float(np.percentile(late, 50)), 1),
-        "late_p99_ms": round(float(np.percentile(late, 99)), 1),
-        "late_max_ms": round(float(late.max()), 1),
+        **late_ms(late, "late"),
         "cpu_s": round(cpu_s(pid) - cpu, 1),
         "memory_before_mb": round(memory),
         "memory_after_mb": round(memory_mb(pid)),
@@ -232,9 +228,7 @@ async def measure(name: str, pid: int, line: Line) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("attacks", nargs="*", help=f"of {', '.join(ATTACKS)}; default: all")
-    names = ["none", *(parser.parse_args().attacks or ATTACKS)]
+    names = ["none", *options(__doc__, attacks=[*ATTACKS]).attacks]
     print("wanted: late_p99_ms at most 50")
     with simulate("--voice", "babble", "--latency", LATENCY) as (pid, line):
         for name in names:

@@ -7,7 +7,6 @@ Meanwhile an intruder tries wrong keys, one student tries a session too many, an
 second. First, as the floor, a single student does the same alone.
 """
 
-import argparse
 import asyncio
 import json
 import multiprocessing
@@ -24,7 +23,7 @@ import numpy as np
 import rtnb
 from rtnb.audio import babble, encode_pcm16
 from rtnb.errors import AuthenticationError, RateLimited
-from tests.benchmarks.stage import simulate
+from tests.benchmarks.stage import options, simulate, verdict
 
 N_PROCESSES = 2
 SCENARIO = {"steps": [{"when": {"text": "homework"}, "say": "Read chapter two, and bring a question."}]}
@@ -173,20 +172,16 @@ def judge(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--students", type=int, default=30)
-    parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
-    options = parser.parse_args()
-    alone, _, _ = measure(1, 20.0, options.voice)
-    seen, watched, page = measure(options.students, options.seconds, options.voice)
-    verdicts = judge(seen, watched, page, options.students)
+    chosen = options(__doc__, students=30, seconds=120.0, voice="auto")
+    alone, _, _ = measure(1, min(20.0, chosen.seconds), chosen.voice)
+    seen, watched, page = measure(chosen.students, chosen.seconds, chosen.voice)
+    verdicts = judge(seen, watched, page, chosen.students)
     first = {
         who: [wait for one in group for wait in one["first_audio_ms"]] for who, group in (("1", alone), ("all", seen))
     }
     figures = {
-        "students": options.students,
-        "seconds": options.seconds,
+        "students": chosen.students,
+        "seconds": chosen.seconds,
         "turns": sum(one["asked"] for one in seen),
         "answered": sum(one["answered"] for one in seen),
         "first_audio_p50_ms": round(float(np.median(first["all"])), 1),
@@ -197,11 +192,9 @@ def main() -> int:
     }
     for name, value in figures.items():
         print(f"{name:<42}{value:>10}")
-    for name, holds in verdicts.items():
-        print(f"{name:<42}{'yes' if holds else 'NO':>10}")
     for problem in [wrong for one in seen for wrong in one["wrong"]][:10]:
         print(f"  {problem[:200]}")
-    return 0 if all(verdicts.values()) else 1
+    return verdict(verdicts)
 
 
 if __name__ == "__main__":

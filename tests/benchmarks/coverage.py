@@ -9,7 +9,6 @@ A turn has a longest pause, exponential around its speaker's own mean; turns of 
 each other. Each threshold measures the pause with its own noise, so the best of many settings is also the luckiest.
 """
 
-import argparse
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -19,15 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from rtnb.analysis.conditions import AS_RECORDED
 from rtnb.analysis.intervals import clopper_pearson
 from rtnb.analysis.recommendation import Budget, Candidate, recommend, recordings_needed
 from rtnb.analysis.sweeping import SILENCES_MS, THRESHOLDS, Sweep
-from rtnb.vad import FRAME_MS, VadConstants
+from rtnb.vad import FRAME_MS
+from tests.analysis.grids import ROOMS, swept
+from tests.benchmarks.stage import options
 
 BUDGET = 0.1
-ROOMS, ROOM_H = 10, 0.05
-"""Recordings without speech, and the length of each."""
+ROOM_H = 0.05
+"""Length of each recording without speech."""
 
 
 @dataclass(frozen=True)
@@ -116,39 +116,24 @@ def simulate(scenario: Scenario, seed: int) -> Sweep:
     elif scenario.floor:
         cut_off |= always
     delay_ms = fade_ms[:, None] + silence_ms[:, None]
-    frames = silence_ms // FRAME_MS
     high = (thresholds >= 0.5)[:, None]
     missed = high & (rng.random(n) < scenario.rare)
     delay_ms = np.where((high & (rng.random(n) < scenario.rare))[:, None], np.nan, delay_ms)
     recording = np.arange(n) if scenario.speakers else group
     n_recordings = int(recording.max()) + 1 + ROOMS  # the last ones hold room tone
-    false = np.zeros((len(thresholds), len(frames), n_recordings), int)
+    false = np.zeros((len(thresholds), len(silence_ms), n_recordings), int)
     false[..., -ROOMS:] = overhear(scenario, rng)[:, None]
     speaker = group[np.unique(recording, return_index=True)[1]]
-    hours = np.zeros(n_recordings)
-    hours[-ROOMS:] = ROOM_H
-    return Sweep(
+    return swept(
         thresholds=thresholds,
-        silence_frames=frames,
-        prefixes_ms=np.array([300]),
+        silence_frames=silence_ms // FRAME_MS,
         cut_off=cut_off,
-        delay_ms=delay_ms.astype(np.float32),
-        onset_delay_ms=np.full((len(thresholds), n), 50, np.float32),
+        delay_ms=delay_ms,
         missed=missed,
-        clipped_ms=np.zeros((len(thresholds), 1, n), np.float32),
-        pause_cut=np.zeros((*cut_off.shape[:2], 0), bool),
         false_triggers=false,
-        self_interruptions=np.zeros_like(false),
-        billed_tokens=np.zeros((len(thresholds), len(frames), 1, n_recordings), np.float32),
-        ending_ms=np.full(n, 3000.0),
         turn_recording=recording,
-        pause_turn=np.zeros(0, int),
-        recordings=np.array([f"clip {k}" for k in range(n_recordings)]),
-        conditions=np.full(n_recordings, AS_RECORDED),
-        non_speech_h=hours,
-        echo_min=np.zeros(n_recordings),
-        constants=VadConstants(),
         speakers=np.array([f"speaker {k}" * scenario.speakers for k in speaker] + [""] * ROOMS),
+        room_h=ROOM_H,
     )
 
 
@@ -232,9 +217,7 @@ def suffices(rate: float, n_runs: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    quick = options(__doc__, quick=False).quick
     n_runs = 60 if quick else 500
     print("scenario                       shown  over budget (bound)  least coverage of a 90 % interval")
     met = True

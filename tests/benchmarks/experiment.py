@@ -3,7 +3,6 @@
 Run it with ``python -m tests.benchmarks.experiment``; ``--runs 40`` for a quick one.
 """
 
-import argparse
 import asyncio
 import os
 import statistics
@@ -15,6 +14,7 @@ import numpy as np
 import rtnb
 from rtnb import graders
 from rtnb.analysis.cost import PRICES
+from tests.benchmarks.stage import options
 
 FAST = {"latency": "fast", "voice": "babble"}
 AT_MS = 900
@@ -57,6 +57,14 @@ def sound_begins_s(row: Any) -> float | None:
     return float(row.monotonic_s - (len(pcm) - loud[0]) / 24_000) if len(loud) else None
 
 
+def interruption_ms(run: rtnb.experiments.Run) -> float:
+    """When the caller began to speak over the answer, after the first of its deltas."""
+    rows = list(run.trace.rows())
+    first = next(row for row in rows if row.type == "response.output_audio.delta")
+    spoken_s = next(at for row in rows if row.number > first.number and (at := sound_begins_s(row)) is not None)
+    return float(1000 * (spoken_s - first.monotonic_s))
+
+
 async def interrupt(n_runs: int) -> str:
     """Measure when a caller begins to speak over an answer, against the moment that was ordered."""
     turns = [{"say": "Tell me a story."}, {"say": "No, stop.", "interrupt": True, "after_ms": AT_MS}]
@@ -65,12 +73,7 @@ async def interrupt(n_runs: int) -> str:
         "sim", [rtnb.Case("stop", user=turns)], variant, repeats=n_runs, graders=[graders.n_interrupted],
         voice="babble", concurrency=2, progress=False,
     )  # fmt: skip
-    errors_ms = []
-    for run in found.runs:
-        rows = list(run.trace.rows())
-        first = next(row for row in rows if row.type == "response.output_audio.delta")
-        spoken_s = next(at for row in rows if row.number > first.number and (at := sound_begins_s(row)) is not None)
-        errors_ms.append(1000 * (spoken_s - first.monotonic_s) - AT_MS)
+    errors_ms = [interruption_ms(run) - AT_MS for run in found.runs]
     p50, p95 = np.percentile(np.abs(errors_ms), [50, 95])
     cut = sum(run.answers[0]["interrupted"] for run in found.runs)
     return f"{len(errors_ms)} interruptions, {cut} answers cut; timing error P50 {p50:.0f} ms, P95 {p95:.0f} ms"
@@ -78,12 +81,9 @@ async def interrupt(n_runs: int) -> str:
 
 def main() -> None:
     """Print the three figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=300)
-    parser.add_argument("--interruptions", type=int, default=40)
-    options = parser.parse_args()
+    chosen = options(__doc__, runs=300, interruptions=40)
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
-    for work in (many(options.runs), spend(), interrupt(options.interruptions)):
+    for work in (many(chosen.runs), spend(), interrupt(chosen.interruptions)):
         print(asyncio.run(work), flush=True)
 
 

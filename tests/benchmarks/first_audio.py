@@ -5,7 +5,6 @@ is left is the sockets, the voice and our own work). The peer is a bare `websock
 events to the same simulator. Both hold one session each and take turns, so that a busy machine disturbs both alike.
 """
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -16,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import websockets
 
 import rtnb
+from tests.benchmarks.stage import options
 
 BOUND = 1.10
 """Largest multiple of the bare client (medians)."""
@@ -77,11 +77,9 @@ async def measure(simulator: rtnb.Simulator, turns: int) -> tuple[list[float], l
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=100, help="turns of each client")
-    options = parser.parse_args()
+    turns = options(__doc__, turns=100).turns
     with rtnb.Simulator(latency="fast") as simulator:
-        ours, bare = asyncio.run(measure(simulator, options.turns))
+        ours, bare = asyncio.run(measure(simulator, turns))
         voice = simulator.voice
     ours_ms, bare_ms = statistics.median(ours), statistics.median(bare)
     ratio = ours_ms / bare_ms

@@ -12,13 +12,12 @@ of the longest task on the page's thread, and (floor) both figures of the same p
 burst for nobody. Run it on a quiet machine: Chromium without a graphics card paints in software.
 """
 
-import argparse
 import asyncio
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells, options, verdict
 from tests.browser.lab import Lab, NotebookPage
 from tests.widgets.page import eventually
 
@@ -245,7 +244,7 @@ async def measure(rate: int, seconds: int) -> int:
     for name, value in once.items():
         print(f"{name:<23}{value:>12.2f}")
     mine = flow["inspector"]
-    holds = {
+    bars = {
         "lag": mine["lag_p95_s"] <= 0.2,
         "tasks": mine["longest_ms"] <= 50,
         "burst's tasks": once["burst_longest_ms"] <= 50,
@@ -255,13 +254,9 @@ async def measure(rate: int, seconds: int) -> int:
         "filter": once["filter_ms"] <= 100,
         "scroll": once["scroll_frames_per_s"] >= 55,
     }
-    print("broken:", ", ".join(name for name, held in holds.items() if not held) or "nothing")
-    return 0 if all(holds.values()) else 1
+    return verdict(bars)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=int, default=5_000, help="events per second")
-    parser.add_argument("--seconds", type=int, default=15, help="for how long")
-    options = parser.parse_args()
-    sys.exit(asyncio.run(measure(options.rate, options.seconds)))
+    chosen = options(__doc__, rate=5_000, seconds=15)
+    sys.exit(asyncio.run(measure(chosen.rate, chosen.seconds)))

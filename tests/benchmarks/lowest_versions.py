@@ -5,7 +5,6 @@ the newest test tools that fit them (from the network). All tests run there, exc
 Arguments after ``--`` go to pytest. Exit code 1 if a test fails, or if another package needs more than a bound.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -17,11 +16,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from tests.benchmarks.stage import options
+
 ROOT = Path(__file__).resolve().parents[2]
 NOT_NEEDED = {"import-linter", "mypy", "notebook", "pandas-stubs", "ruff", "types-tqdm"}
 """Linters, and a front end that needs the newest JupyterLab."""
 
-TESTS = ("tests", "rtnb", "--ignore-glob=*/browser/*", "--ignore=tests/notebooks", "-q")
+TESTS = ("tests", "rtnb", "--ignore-glob=*/browser/*", "--ignore=tests/notebooks")
 OLD_WARNINGS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning")
 """An old package may use what a newer one below it has deprecated; a newer rtnb cannot change that."""
 
@@ -57,17 +58,13 @@ def install(python: Path, project: dict[str, dict[str, list[str]]]) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = shutil.which("python3.11") or sys.executable
-    parser.add_argument("--python", default=default, help="interpreter (default: python3.11, else this one)")
-    parser.add_argument("pytest", nargs="*", help="arguments for pytest")
-    options = parser.parse_args()
+    chosen = options(__doc__, python=shutil.which("python3.11") or sys.executable, pytest=["-q"])
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([options.python, "-m", "venv", folder], check=True)
+        subprocess.run([chosen.python, "-m", "venv", folder], check=True)
         python = Path(folder, "Scripts" if os.name == "nt" else "bin", "python")
         exact = install(python, project)
-        tests = subprocess.run([python, "-m", "pytest", *TESTS, *OLD_WARNINGS, *options.pytest], cwd=ROOT, check=False)
+        tests = subprocess.run([python, "-m", "pytest", *TESTS, *OLD_WARNINGS, *chosen.pytest], cwd=ROOT, check=False)
     print("lowest versions:", "passed" if exact and tests.returncode == 0 else "failed")
     return 0 if exact and tests.returncode == 0 else 1
 

@@ -10,7 +10,6 @@ Each part runs in two fresh processes: one for the resident size, one for the me
 a garbage collection, with the session still open.
 """
 
-import argparse
 import asyncio
 import base64
 import gc
@@ -31,7 +30,7 @@ from typing import Any
 
 import rtnb
 from rtnb.errors import ConnectionClosed
-from tests.benchmarks.stage import served
+from tests.benchmarks.stage import options, served
 from tests.client.peer import Peer
 
 MIB = 2**20
@@ -210,7 +209,7 @@ def measure(part: str, traced: bool) -> tuple[int, int, float]:
     """Run one part in a fresh process."""
     here, there = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=run, args=(part, traced, there))
-    process.start()
+    process.start()  # no daemon: one part has a child of its own
     there.close()
     try:
         return here.recv()  # type: ignore[no-any-return]
@@ -219,12 +218,9 @@ def measure(part: str, traced: bool) -> tuple[int, int, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), help=", ".join(PARTS))
-    options = parser.parse_args()
     print(f"{'growth in MiB':<12}{'resident':>10}{'allocated':>11}{'limit':>8}{'descriptors':>13}{'seconds':>9}")
     holds = True
-    for part in options.parts:
+    for part in options(__doc__, parts=[*PARTS]).parts:
         resident, descriptors, took_s = measure(part, traced=False)
         allocated, _, _ = measure(part, traced=True)
         inside = max(resident, allocated) <= LIMITS[part] and descriptors <= 0

@@ -28,7 +28,7 @@ import numpy as np
 import rtnb
 from rtnb.audio import read_wav
 from rtnb.simulator.session import ServiceSession
-from tests.benchmarks.stage import chromium, jupyterlab, open_cells
+from tests.benchmarks.stage import chromium, jupyterlab, open_cells, verdict
 from tests.browser.lab import Lab
 from tests.widgets.browser.microphone_page import likeness, write_voice
 from tests.widgets.listening import run
@@ -247,8 +247,7 @@ async def main(seconds: int) -> int:
     }
     if found["cpu"]:
         good["a quarter of the CPU"] = found["cpu"]["direct"] <= found["cpu"]["a message per 20 ms"] / 4
-    print("broken:", ", ".join(name for name, held in good.items() if not held) or "nothing")
-    return 0 if all(good.values()) else 1
+    return verdict(good)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ clips are of one speaker.
 """
 
 import json
-import os
 from dataclasses import replace
 from math import isnan
-from pathlib import Path
 
 from rtnb.analysis.overlaps import Overlap, overlap_lab
 from rtnb.analysis.recordings import from_segments
 from rtnb.audio import read_wav
 from rtnb.protocol.values import ServerVad
+from tests.benchmarks.stage import SPEECH
 
-SPEECH = Path(os.environ.get("RTNB_SPEECH", Path(__file__).resolve().parents[3] / "shared" / "speech"))
 PLACES = {  # kind -> file -> (start, stop) in seconds
     "interruption": {
         "mfa_breaths": [(4.35, 5.05), (6.91, 7.85), (11.0, 11.95)],

@@ -7,7 +7,6 @@ the table shows medians. Both clients leave audio as base64 text until it is rea
 read the bytes of every delta.
 """
 
-import argparse
 import asyncio
 import base64
 import json
@@ -18,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.connection import Connection as Pipe
 
-from tests.benchmarks.stage import served
+from tests.benchmarks.stage import options, served
 
 BOUND_READ = 0.50
 """Largest share of `openai` with the audio of every delta decoded."""
@@ -171,12 +170,9 @@ def measure(port: int, *, rounds: int, events: int) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=4_000, help="audio deltas per round")
-    parser.add_argument("--rounds", type=int, default=25, help="rounds per contestant")
-    options = parser.parse_args()
-    with served(serve, options.events) as pipe:
-        median = measure(pipe.recv(), rounds=options.rounds, events=options.events)
+    chosen = options(__doc__, events=4_000, rounds=25)
+    with served(serve, chosen.events) as pipe:
+        median = measure(pipe.recv(), rounds=chosen.rounds, events=chosen.events)
     print(f"{'CPU per received delta of 100 ms':<34}{'µs':>8}")
     for name, value in median.items():
         print(f"{name:<34}{value:>8.1f}")

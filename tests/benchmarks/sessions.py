@@ -4,7 +4,7 @@
 
     python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions
     python -m tests.benchmarks.sessions 100 --repeat 5
-    python -m tests.benchmarks.sessions 250 --workers 2
+    python -m tests.benchmarks.sessions 250 --workers 2 --voice babble --chunk-ms 20
 
 Every session is duplex and in real time: a client appends 100 ms of audio 10 times a second without pause (babbled
 speech of about 3 s, then silence), server VAD hears it, and the reply comes paced at real time. The simulator is one
@@ -13,13 +13,10 @@ of its deltas, laid so that its most punctual delta is on time; all others are s
 clients' share is in it.
 """
 
-import argparse
 import asyncio
 import base64
 import contextlib
 import json
-import multiprocessing
-import os
 import random
 import re
 import statistics
@@ -30,11 +27,10 @@ import aiohttp
 import numpy as np
 
 from rtnb.audio import babble, encode_pcm16
-from tests.benchmarks.stage import cpu_s, memory_mb, print_row, simulate
+from tests.benchmarks.stage import crowded, late_ms, options, print_row
 
 TURN_S = 14.0  # a user speaks that often; a reply takes about 8 s
 WARM_UP_S = 5.0  # the first second of everything is left out
-N_PROCESSES = 2
 LATENCY = "real_time,jitter_ms=0,answer_ms=0,response_created_ms=0,first_delta_ms=100"
 _DELTA = '{"type":"response.output_audio.delta"'
 _RESPONSE = re.compile(r'"response_id":"([^"]+)"')
@@ -143,62 +139,34 @@ async def crowd(line: dict[str, str], n_sessions: int, seconds: float, chunk_ms:
     }
 
 
-def _crowd(job: tuple[dict[str, str], int, float, int, int]) -> dict[str, Any]:
-    line, n_sessions, seconds, chunk_ms, seed = job
-    random.seed(seed)
-    before = time.process_time()
-    outcome = asyncio.run(crowd(line, n_sessions, seconds, chunk_ms))
-    return outcome | {"cpu_s": time.process_time() - before}
-
-
-def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, workers: int, seed: int) -> dict[str, float]:
+def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, workers: int) -> dict[str, float]:
     """One run."""
-    n_crowds = min(N_PROCESSES, n_sessions)
-    parts = [n_sessions // n_crowds + (i < n_sessions % n_crowds) for i in range(n_crowds)]
-    with (
-        simulate("--voice", voice, "--workers", str(workers), "--latency", LATENCY) as (pid, line),
-        multiprocessing.get_context("spawn").Pool(n_crowds) as pool,
-    ):
-        jobs = [(line, part, seconds, chunk_ms, 1000 * seed + i) for i, part in enumerate(parts)]
-        running = pool.map_async(_crowd, jobs)
-        time.sleep(WARM_UP_S + 1)
-        cpu, at = cpu_s(pid), time.monotonic()
-        time.sleep(seconds - 2)
-        share = (cpu_s(pid) - cpu) / (time.monotonic() - at)
-        memory = memory_mb(pid)
-        outcomes = running.get(seconds + 60)
-    late = np.array([late for one in outcomes for late in one["late_ms"]] or [np.nan])
-    client = np.array([late for one in outcomes for late in one["client_late_ms"]] or [np.nan])
+    simulator = ("--voice", voice, "--workers", str(workers), "--latency", LATENCY)
+    outcomes, costs = crowded(
+        crowd, n_sessions, seconds=seconds, warm_up_s=WARM_UP_S, simulator=simulator, given=[chunk_ms]
+    )
+    late = [late for one in outcomes for late in one["late_ms"]]
+    client = [late for one in outcomes for late in one["client_late_ms"]]
     return {
         "sessions": n_sessions,
         "deltas": len(late),
         "replies": sum(one["n_done"] for one in outcomes),
-        "late_p50_ms": round(float(np.percentile(late, 50)), 1),
-        "late_p99_ms": round(float(np.percentile(late, 99)), 1),
-        "late_max_ms": round(float(late.max()), 1),
-        "cpu_percent": round(100 * share, 1),
-        "memory_mb": round(memory),
-        "clients_cpu_percent": round(100 * sum(one["cpu_s"] for one in outcomes) / (seconds + WARM_UP_S), 1),
-        "clients_late_p99_ms": round(float(np.percentile(client, 99)), 1),
-        "load": round(os.getloadavg()[0], 1),
+        **late_ms(late, "late"),
+        **costs,
+        "clients_late_p99_ms": late_ms(client, "clients")["clients_p99_ms"],
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sessions", nargs="*", type=int, default=[1, 10, 50, 100, 150])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of every run, after a warm-up of 5 s")
-    parser.add_argument("--repeat", type=int, default=1, help="the median of so many runs is reported")
-    parser.add_argument("--chunk-ms", type=int, default=100, help="audio in one append (documented advice: 100)")
-    parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
-    parser.add_argument("--workers", type=int, default=1, help="processes of the simulator")
-    options = parser.parse_args()
-    settings = {name: getattr(options, name) for name in ("seconds", "chunk_ms", "voice", "workers")}
-    for n_sessions in options.sessions:
-        runs = [measure(n_sessions, **settings, seed=i) for i in range(options.repeat)]
+    chosen = options(
+        __doc__, sessions=[1, 10, 50, 100, 150], seconds=20.0, repeat=1, chunk_ms=100, voice="auto", workers=1
+    )
+    settings = {name: getattr(chosen, name) for name in ("seconds", "chunk_ms", "voice", "workers")}
+    for n_sessions in chosen.sessions:
+        runs = [measure(n_sessions, **settings) for _ in range(chosen.repeat)]
         row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
         row["late_p99_runs_ms"] = [run["late_p99_ms"] for run in runs]  # type: ignore[assignment]
-        print_row(row, head=n_sessions == options.sessions[0])
+        print_row(row, head=n_sessions == chosen.sessions[0])
         if n_sessions == 100:
             print(f"100 sessions: p99 {row['late_p99_ms']} ms late (at most 30 wanted)")
 

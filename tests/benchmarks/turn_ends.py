@@ -9,24 +9,21 @@ Needs the extra ``local`` and the weights of Smart Turn; what is missing is said
 
 import asyncio
 import json
-import os
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from rtnb.analysis.intervals import clopper_pearson
-from rtnb.audio import encode_pcm16, resample
+from rtnb.audio import encode_pcm16, read_wav, resample
 from rtnb.errors import AudioError
 from rtnb.protocol.values import PCM16, SemanticVad, ServerVad
 from rtnb.simulator.turn_detection import FadeDetector, SmartTurnDetector, SpeechBatch, Stopped, TurnDetection
 from rtnb.simulator.voice import open_voice
+from tests.benchmarks.stage import SPEECH
 
-SPEECH = Path(os.environ.get("RTNB_SPEECH", Path(__file__).resolve().parents[3] / "shared" / "speech"))
 SENTENCES = (
     ("I would like to book a table for", "four people on Friday evening."),
     ("My phone number is zero one seven two", "five five four, nine nine one."),
@@ -62,8 +59,8 @@ def monologues() -> list[Turn]:
     for item in json.loads((SPEECH / "labels.json").read_text())["items"]:
         if not item.get("words"):
             continue
-        audio, rate_hz = soundfile.read(SPEECH / item["file"], dtype="float32")
-        audio = resample(audio.mean(axis=1) if audio.ndim > 1 else audio, from_rate_hz=rate_hz, to_rate_hz=24_000)
+        audio, rate_hz = read_wav(SPEECH / item["file"])
+        audio = resample(audio, from_rate_hz=rate_hz, to_rate_hz=24_000)
         speech = item["speech"]
         pauses = [(1000 * a[1], 1000 * b[0]) for a, b in pairwise(speech) if b[0] - a[1] >= 0.1]
         end_ms = 1000 * speech[-1][1]

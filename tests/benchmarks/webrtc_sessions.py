@@ -12,10 +12,7 @@ caller; the callers' own part in it is the lateness of a 20 ms timer on their ev
 no gap over 100 ms.
 """
 
-import argparse
 import asyncio
-import multiprocessing
-import os
 import random
 import time
 from fractions import Fraction
@@ -29,8 +26,8 @@ from aiortc.codecs.opus import OpusEncoder
 from aiortc.mediastreams import MediaStreamTrack
 
 from rtnb.audio import babble, encode_pcm16
-from tests.benchmarks.sessions import LATENCY, N_PROCESSES, TURN_S
-from tests.benchmarks.stage import cpu_s, memory_mb, print_row, simulate
+from tests.benchmarks.sessions import LATENCY, TURN_S
+from tests.benchmarks.stage import crowded, late_ms, options, print_row
 
 FLOOR_MS = 100
 WARM_UP_S = 10.0  # calls are set up one after the other, and the first replies are spoken
@@ -149,58 +146,29 @@ async def crowd(line: dict[str, str], n_calls: int, seconds: float) -> dict[str,
     }
 
 
-def _crowd(job: tuple[dict[str, str], int, float, int]) -> dict[str, Any]:
-    line, n_calls, seconds, seed = job
-    random.seed(seed)
-    before = time.process_time()
-    outcome = asyncio.run(crowd(line, n_calls, seconds))
-    return outcome | {"cpu_s": time.process_time() - before}
-
-
 def measure(n_calls: int, *, seconds: float, voice: str) -> dict[str, float]:
     """One run."""
-    n_crowds = min(N_PROCESSES, n_calls)
-    parts = [n_calls // n_crowds + (i < n_calls % n_crowds) for i in range(n_crowds)]
-    with (
-        simulate("--voice", voice, "--latency", LATENCY) as (pid, line),
-        multiprocessing.get_context("spawn").Pool(n_crowds) as pool,
-    ):
-        running = pool.map_async(_crowd, [(line, part, seconds, i) for i, part in enumerate(parts)])
-        time.sleep(WARM_UP_S + 2)
-        cpu, at = cpu_s(pid), time.monotonic()
-        time.sleep(seconds - 3)
-        share, memory = (cpu_s(pid) - cpu) / (time.monotonic() - at), memory_mb(pid)
-        outcomes = running.get(seconds + 60)
-    gaps = np.array([gap for one in outcomes for gap in one["gaps_ms"]])
-    late = np.array([late for one in outcomes for late in one["late_ms"]])
+    simulator = ("--voice", voice, "--latency", LATENCY)
+    outcomes, costs = crowded(crowd, n_calls, seconds=seconds, warm_up_s=WARM_UP_S, simulator=simulator)
+    gaps = [gap for one in outcomes for gap in one["gaps_ms"]]
     return {
         "calls": n_calls,
         "packets": len(gaps),
         "lost": sum(one["lost"] for one in outcomes),
         "replies": sum(one["replies"] for one in outcomes),
         "spoken_percent": round(100 * sum(one["loud"] for one in outcomes) / len(gaps), 1),
-        "gap_p50_ms": round(float(np.percentile(gaps, 50)), 1),
-        "gap_p99_ms": round(float(np.percentile(gaps, 99)), 1),
-        "gap_max_ms": round(float(gaps.max()), 1),
+        **late_ms(gaps, "gap"),
         "calls_over_floor": sum(worst > FLOOR_MS for one in outcomes for worst in one["worst_ms"]),
-        "cpu_percent": round(100 * share, 1),
-        "memory_mb": round(memory),
-        "callers_cpu_percent": round(100 * sum(one["cpu_s"] for one in outcomes) / (seconds + WARM_UP_S), 1),
-        "callers_late_p99_ms": round(float(np.percentile(late, 99)), 1),
-        "callers_late_max_ms": round(float(late.max()), 1),
-        "load": round(os.getloadavg()[0], 1),
+        **costs,
+        **late_ms([late for one in outcomes for late in one["late_ms"]], "callers_late"),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("calls", nargs="*", type=int, default=[1, 10, 20])
-    parser.add_argument("--seconds", type=float, default=60.0, help=f"of every run, after a warm-up of {WARM_UP_S:g} s")
-    parser.add_argument("--voice", default="auto", choices=("auto", "espeak", "babble"))
-    options = parser.parse_args()
-    for n_calls in options.calls:
-        row = measure(n_calls, seconds=options.seconds, voice=options.voice)
-        print_row(row, head=n_calls == options.calls[0])
+    chosen = options(__doc__, calls=[1, 10, 20], seconds=60.0, voice="auto")
+    for n_calls in chosen.calls:
+        row = measure(n_calls, seconds=chosen.seconds, voice=chosen.voice)
+        print_row(row, head=n_calls == chosen.calls[0])
     verdict = "met" if row["gap_max_ms"] <= FLOOR_MS and not row["lost"] else "NOT met"
     print(f"{row['calls']} calls: longest gap {row['gap_max_ms']} ms, at most {FLOOR_MS} wanted: {verdict}")
 

@@ -6,7 +6,6 @@ text in – audio out, and ``rtnb lab --no-browser``, which must answer 200 on a
 code 1 where anything failed.
 """
 
-import argparse
 import json
 import os
 import re
@@ -19,6 +18,8 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+
+from tests.benchmarks.stage import options
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVING = re.compile(r"Serving (http://\S+/)lab ([\d.]+) s after the command")
@@ -98,15 +99,12 @@ def measure(python: str, wheel: Path, folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pythons", nargs="*", default=[sys.executable], help="interpreters (default: this one)")
-    options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as place:
         build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", place, str(ROOT)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         (wheel,) = Path(place).glob("*.whl")
-        for number, python in enumerate(options.pythons):
+        for number, python in enumerate(options(__doc__, pythons=[sys.executable]).pythons):
             folder = Path(place, str(number))
             folder.mkdir()
             try:

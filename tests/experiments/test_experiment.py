@@ -20,6 +20,7 @@ from rtnb import experiments, graders
 from rtnb.analysis.cost import PRICES
 from rtnb.errors import CaseError
 from rtnb.simulator.responder import Call, Say, Turn
+from tests.benchmarks.experiment import interruption_ms
 from tests.client.peer import Peer
 from tests.experiments.chat import chat_service
 
@@ -188,14 +189,6 @@ async def test_conversations_run_in_other_processes() -> None:
     assert [run.grades["n_words"] > 0 for run in result.runs] == [True, True]
 
 
-def begin_of_sound_ms(row: Any) -> float | None:
-    """Where a sent chunk becomes loud, ms from its begin; it is sent when it has been spoken to its end."""
-    if row.type != "input_audio_buffer.append":
-        return None
-    loud = np.flatnonzero(np.abs(np.frombuffer(row.event.audio, np.int16)) > 100)
-    return loud[0] / 24 if len(loud) else None
-
-
 async def test_an_interrupting_caller_speaks_when_it_should(tmp_path: Path) -> None:
     at_ms = 1500
     case = rtnb.Case(
@@ -209,11 +202,7 @@ async def test_an_interrupting_caller_speaks_when_it_should(tmp_path: Path) -> N
     late = []
     for run in result.runs:
         assert [answer["interrupted"] for answer in run.answers] == [True, False]
-        rows = list(run.trace.rows())
-        first = next(row for row in rows if row.type == "response.output_audio.delta")
-        loud = next(row for row in rows if row.number > first.number and begin_of_sound_ms(row) is not None)
-        spoken_s = loud.monotonic_s + (begin_of_sound_ms(loud) - len(loud.event.audio) / 48) / 1000
-        late.append(1000 * (spoken_s - first.monotonic_s) - at_ms)
+        late.append(interruption_ms(run) - at_ms)
         talk = rtnb.interaction(run.trace, tick_s=0.05)  # the simulator yields within one tick of 0.2 s
         answered = [("response", "response")] * 2
         assert [(one.kind, one.outcome) for one in talk.events] == [*answered, ("interruption", "yield")]
