@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -64,9 +63,8 @@ async def test_what_the_service_does_not_take_is_refused_as_a_whole(
 ) -> None:
     async with Rig(world()) as rig:
         before = rig.session.state.session
-        at_once(rig.session.receive(json.dumps({"event_id": "e1", **message})))
-        await rig.until("error")
-        error = rig.last("error")["error"]
+        rig.send_raw({"event_id": "e1", **message})
+        error = await rig.refusal()
         assert (error["code"], error["param"], error["event_id"]) == (code, param, "e1")
         assert rig.session.state.session == before
         assert (await rig.ask("hello"))["status"] == "completed"
@@ -87,7 +85,7 @@ async def test_what_the_service_does_not_take_is_refused_as_a_whole(
 )
 async def test_what_it_takes_is_not(message: dict[str, Any]) -> None:
     async with Rig(world()) as rig:
-        at_once(rig.session.receive(json.dumps(message)))
+        rig.send_raw(message)
         await rig.until("session.updated", "error")
         assert not rig.of("error")
         assert rig.session.state.session.model == "test"  # type: ignore[union-attr]  # a base model is ignored
@@ -95,24 +93,22 @@ async def test_what_it_takes_is_not(message: dict[str, Any]) -> None:
 
 async def test_on_azure_the_transcription_model_is_the_name_of_a_deployment() -> None:
     async with Rig(world(), azure=True) as rig:
-        at_once(rig.session.receive(json.dumps(transcription(model="my-whisper"))))
+        rig.send_raw(transcription(model="my-whisper"))
         await rig.until("session.updated", "error")
         assert not rig.of("error")
 
 
 async def test_another_model_is_refused() -> None:
     async with Rig(world()) as rig:
-        at_once(rig.session.receive(json.dumps(update(model="my-other-deployment", instructions="Be kind."))))
-        await rig.until("error")
-        assert rig.last("error")["error"]["param"] == "session.model"
+        rig.send_raw(update(model="my-other-deployment", instructions="Be kind."))
+        assert (await rig.refusal())["param"] == "session.model"
 
 
 async def test_cancelling_a_response_that_is_over_does_not_cancel_the_next() -> None:
     async with Rig(world(latency="response_created_ms=60000,answer_ms=0")) as rig:
         at_once(rig.session.receive('{"type": "response.create"}'))
         at_once(rig.session.receive('{"type": "response.cancel", "response_id": "resp_old"}'))
-        await rig.until("error")
-        assert rig.last("error")["error"]["code"] == "response_cancel_not_active"
+        assert (await rig.refusal())["code"] == "response_cancel_not_active"
         assert not rig.of("response.done")
         at_once(rig.session.receive('{"type": "response.cancel"}'))
         await rig.until("response.done")
@@ -124,7 +120,6 @@ async def test_an_item_deleted_while_it_is_spoken_stays_deleted() -> None:
         at_once(rig.session.receive('{"type": "response.create"}'))
         await rig.until("response.output_audio.delta")
         item_id = rig.last("response.output_audio.delta")["item_id"]
-        at_once(rig.session.receive(json.dumps({"type": "conversation.item.delete", "item_id": item_id})))
+        rig.send_raw({"type": "conversation.item.delete", "item_id": item_id})
         await rig.until("response.done")
         assert item_id not in rig.session.state.order
-        rig.same()
