@@ -10,6 +10,13 @@ import aiohttp
 
 from rtnb.simulator import Simulator
 
+HANDSHAKE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
 
 class Answer(NamedTuple):
     """An HTTP answer."""

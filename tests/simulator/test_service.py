@@ -17,7 +17,7 @@ from aiohttp import WSMsgType
 from rtnb.protocol import SessionConfig
 from rtnb.simulator import Simulator
 from rtnb.simulator.admission import MAX_LIFETIME_S, KeyRing
-from tests.simulator.plain import Answer, fetch, gone
+from tests.simulator.plain import HANDSHAKE, Answer, fetch, gone
 
 GA, OPENAI, PREVIEW = "/openai/v1/realtime", "/v1/realtime", "/openai/realtime"
 GA_OK = f"{GA}?model=m"
@@ -43,14 +43,6 @@ async def created(sim: Simulator, path: str, **options: Any) -> dict[str, Any]:
         first = await ws.receive_json()
         assert first["type"] in ("session.created", "transcription_session.created")
         return first["session"]  # type: ignore[no-any-return]
-
-
-HANDSHAKE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 
 
 async def refusal(sim: Simulator, path: str, headers: dict[str, str]) -> tuple[int, str]:
