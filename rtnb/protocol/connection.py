@@ -100,20 +100,13 @@ class Connection:
 
     def _serve(self, text: str | bytes) -> Event:
         """Read a client's message as strictly as a service does."""
-        event_id, cause = None, None
         if isinstance(text, bytes):
-            refusal: Refusal | None = Refusal(
-                "invalid_event", "Expected a text WebSocket message, but received a binary one."
-            )
-        else:
-            try:
-                message = wire.parse(text)
-            except RemoteProtocolError as error:
-                cause = error
-                message, refusal = {}, Refusal("invalid_json", f"Invalid event: failed to parse JSON value ({error}).")
-            else:
-                event_id = message.get("event_id")
-                refusal = check_event(message, dialect=self.dialect, webrtc=self.webrtc)
+            raise _refused(Refusal("invalid_event", "Expected a text WebSocket message, but received a binary one."))
+        try:
+            message = wire.parse(text)
+        except RemoteProtocolError as error:
+            raise _refused(Refusal("invalid_json", f"Invalid event: failed to parse JSON value ({error}).")) from error
+        refusal = check_event(message, dialect=self.dialect, webrtc=self.webrtc)
         if refusal is None:
             event = wire.decode(message, dialect=self.dialect, registry=CLIENT_EVENTS)
             if isinstance(event, UnknownEvent):
@@ -121,16 +114,20 @@ class Connection:
             elif not (self.webrtc and isinstance(event, events.InputAudioBufferCommit)):  # audio took another path
                 refusal = check_state(self.state, event, dialect=self.dialect)
         if refusal is not None:
-            detail = ErrorDetail(
-                type=refusal.type,
-                code=refusal.code,
-                message=refusal.message,
-                param=refusal.param,
-                event_id=event_id if isinstance(event_id, str) else None,
-            )
-            raise RemoteProtocolError(refusal.message, answer=events.Error(error=detail)) from cause
+            raise _refused(refusal, message.get("event_id"))
         self.state.apply(event)
         return event
+
+
+def _refused(refusal: Refusal, event_id: object = None) -> RemoteProtocolError:
+    detail = ErrorDetail(
+        type=refusal.type,
+        code=refusal.code,
+        message=refusal.message,
+        param=refusal.param,
+        event_id=event_id if isinstance(event_id, str) else None,
+    )
+    return RemoteProtocolError(refusal.message, answer=events.Error(error=detail))
 
 
 _GA_PARAMETERS = frozenset({"session.type"}) | {

@@ -52,8 +52,8 @@ LONG_TEXT: Final = 2**18
 takes a millisecond. Chosen."""
 MOST_KEPT: Final = 64 * 2**20
 """Characters of all items that a client creates in a session. Chosen: a dozen large images."""
-MOST_VALUES: Final = 50_000
-"""Quotes and commas of a long message: each value takes microseconds to check. Chosen; base64 has neither."""
+MOST_OF: Final = {'"': 50_000, ",": 50_000, "\\": 200_000}
+"""Quotes, commas and escapes of a long message: each value takes microseconds to check. Chosen; base64 has none."""
 MOST_BASE64: Final = APPEND_LIMIT_BYTES * 4 // 3
 """Characters of the longest audio that is not refused."""
 OUTSIDE_AT_ONCE: Final = 4
@@ -215,10 +215,13 @@ class ServiceSession:
         """Take one message of the client, and send the events that follow from it; call it for one at a time."""
         self.n_events += 1
         text, audio = await _decode_slices(text) if len(text) > LONG_TEXT else (text, None)
-        if len(text) > LONG_TEXT and isinstance(text, str) and await _count_values(text) > MOST_VALUES:
-            message = f"Invalid event: more than {MOST_VALUES} strings and commas."
-            self.conversation.emit(RefusedEventError("invalid_value", message).event())
-            return
+        if len(text) > LONG_TEXT and isinstance(text, str):
+            if text.lstrip(" \t\r\n")[:1] != "{":
+                text = text[:1000]  # no object: its beginning gets the same refusal
+            elif too_many := await _too_many(text):
+                message = f"Invalid event: more than {too_many}."
+                self.conversation.emit(RefusedEventError("invalid_value", message).event())
+                return
         try:
             event = self.conversation.connection.receive(text)
         except RemoteProtocolError as refusal:
@@ -557,15 +560,16 @@ async def _decode_slices(text: str | bytes) -> tuple[str | bytes, bytes | None]:
     return f"{head}AAA={tail}", bytes(audio)
 
 
-async def _count_values(text: str) -> int:
-    """Count the commas and quotes of a long message slice by slice, at most until there are too many."""
-    count = 0
+async def _too_many(text: str) -> str | None:
+    """Count the signs of a long message slice by slice; say which are too many."""
+    counts = dict.fromkeys(MOST_OF, 0)
     for at in range(0, len(text), LONG_TEXT):
-        count += text.count(",", at, at + LONG_TEXT) + text.count('"', at, at + LONG_TEXT)
-        if count > MOST_VALUES:
-            break
+        for sign, most in MOST_OF.items():
+            counts[sign] += text.count(sign, at, at + LONG_TEXT)
+            if counts[sign] > most:
+                return f"{most} signs {sign}"
         await asyncio.sleep(0)
-    return count
+    return None
 
 
 _SAMPLE: Final = bytes(2)  # AAA=

@@ -1,6 +1,8 @@
 """Refusals of a service: code, parameter and wording as the service's own, and no change of the state."""
 
 import base64
+import contextlib
+import gc
 import json
 from typing import Any
 
@@ -81,6 +83,19 @@ def test_bad_json() -> None:
         detail = refuse(service(), text)
         assert (detail.code, detail.param, detail.event_id) == ("invalid_json", None, None)
         assert detail.message.startswith("Invalid event: failed to parse JSON value")
+
+
+def test_a_refusal_leaves_no_cycle_that_would_keep_a_long_text() -> None:
+    side = service()
+    gc.collect()
+    gc.disable()
+    try:
+        for text in ('{"a":"long', "[" * 100_000, '{"type":"none"}'):
+            with contextlib.suppress(RemoteProtocolError):
+                side.receive(text)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_binary_frame() -> None:

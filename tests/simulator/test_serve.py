@@ -21,6 +21,9 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI
 from rtnb.simulator.host import Options, Running
 from rtnb.simulator.serve import _announcement
 from rtnb.transport import Custom
+from tests.benchmarks.attacks import append, until
+from tests.benchmarks.attacks import socket as attacked
+from tests.benchmarks.stage import memory_mb
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 PATIENCE_S = 30.0
@@ -201,3 +204,23 @@ async def test_it_says_where_to_call_or_why_nobody_can(monkeypatch: pytest.Monke
         assert "WebRTC   no: WebRTC does not connect over the loopback" in _announcement(running, json_line=False)
     finally:
         await running.stop()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory of a process from /proc")
+async def test_memory_that_long_messages_took_goes_back_to_the_system() -> None:
+    escapes, brackets, audio = '{"a":"' + "\\u0041" * 1_000_000, "[" * 8_000_000, append(15 * 2**20)
+
+    async def attack(line: dict[str, Any], texts: list[str]) -> None:
+        async with attacked(line) as ws:
+            for text in [*texts, '{"type":"input_audio_buffer.clear"}']:
+                await ws.send_str(text)
+            await until(ws, "input_audio_buffer.cleared")
+
+    async with simulate("--voice", "babble") as (process, line):
+        await attack(line, ["{}"])
+        before_mb = memory_mb(process.pid)
+        for text in 2 * [audio, escapes, brackets]:
+            await attack(line, 3 * [text])
+        async with asyncio.timeout(PATIENCE_S):
+            while memory_mb(process.pid) > before_mb + 40:  # noqa: ASYNC110  # until the last session has ended
+                await asyncio.sleep(0.1)
