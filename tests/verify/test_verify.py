@@ -62,6 +62,7 @@ async def test_the_simulator_is_as_documented(dialect: Any, least: int) -> None:
 
 async def test_calls_are_not_tested_without_aiortc(monkeypatch: pytest.MonkeyPatch, simulator: rtnb.Simulator) -> None:
     monkeypatch.setitem(sys.modules, "aiortc", None)
+    monkeypatch.delitem(sys.modules, "rtnb.verify.call", raising=False)
     result = await verify(simulator, only="webrtc.answered")
     assert [one.outcome for one in result.outcomes] == ["not tested"]
     assert "aiortc is missing" in result.outcomes[0].reason
@@ -121,7 +122,6 @@ async def test_no_error_of_a_probe_ends_the_others(
     async def fail(target: Any) -> None:
         raise error
 
-    fail.__module__ = "rtnb.verify.probes"
     broken = Probe("items.broken", "It works.", "a test", fail)
     monkeypatch.setattr(run, "PROBES", [broken, *(probe for probe in PROBES if probe.name == "items.deleted")])
     found = await verify(simulator)
