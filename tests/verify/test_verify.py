@@ -51,7 +51,7 @@ def custom(url: str, **options: Any) -> rtnb.Custom:
 @pytest.mark.parametrize("dialect, least", [("ga", 70), ("preview", 60)])
 async def test_the_simulator_is_as_documented(dialect: Any, least: int) -> None:
     simulator = rtnb.Simulator(voice="babble", key=KEY, transcriber=Stenographer(), dialect=dialect)
-    result = await verify(simulator, at_once=6)
+    result = await verify(simulator, at_once=12)
     assert {one.probe: (one.came, one.reason) for one in result.outcomes if one.outcome != "as documented"} == {}
     assert len(result.outcomes) >= least
     assert len([one for one in result.outcomes if one.probe.startswith("webrtc.")]) == 5
@@ -92,7 +92,7 @@ PLANTED = {
 
 async def test_ten_planted_deviations_are_named_and_nothing_else(simulator: rtnb.Simulator) -> None:
     async with proxy(simulator.url) as url:
-        result = await verify(custom(url), at_once=6, budget_usd=5.0)
+        result = await verify(custom(url), at_once=12, budget_usd=5.0)
     assert set(result.different) == PLANTED, str(result)
     assert {one.reason for one in result.outcomes if one.outcome == "not tested"} == set()
     assert all(one.came and one.expected and one.source for one in result.outcomes if one.outcome == "different")
@@ -104,7 +104,7 @@ async def test_a_proxy_that_changes_nothing_is_as_documented(simulator: rtnb.Sim
             return message
 
     async with proxy(simulator.url, Nothing) as url:
-        result = await verify(custom(url), only="response.", at_once=6, budget_usd=5.0)
+        result = await verify(custom(url), only="response.", at_once=12, budget_usd=5.0)
     assert result.different == []
 
 
