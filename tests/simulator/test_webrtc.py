@@ -21,12 +21,12 @@ from aiortc.rtp import RtpPacket
 from scipy.signal import correlate
 
 import rtnb
-from rtnb.audio import decode_pcm16, resample
+from rtnb.audio import decode_pcm16, encode_pcm16, resample
 from rtnb.protocol import SessionConfig, events
 from rtnb.simulator import Simulator
 from rtnb.simulator.admission import RefusedError
 from rtnb.simulator.classroom import Room
-from rtnb.simulator.webrtc import VISIBLE, Call, UserTrack
+from rtnb.simulator.webrtc import BIT_RATE, QUICK, VISIBLE, Call, ServiceTrack, UserTrack
 from tests.simulator.caller import Caller, calling, calls_path, post
 from tests.simulator.plain import HANDSHAKE, fetch, gone
 from tests.simulator.rig import spoken
@@ -103,6 +103,41 @@ async def test_a_spoken_turn_is_answered_aloud(sim: Simulator, dialect: str, mon
         assert np.abs(sound[: 48 * 500]).max() < 0.01  # nothing before it
         assert set(np.diff(caller.pts)) == {960}  # a frame every 20 ms, none missing
     await gone(sim)
+
+
+async def test_silence_that_is_not_encoded_again_sounds_like_silence_that_is() -> None:
+    """Speech, silence, speech: the packets of the track are heard like those of an encoder that encodes everything."""
+    speech = spoken("hello", silence_ms=0, lead_ms=0)[: 24 * 300]
+    frames = (
+        np.concatenate([speech, np.zeros(24 * 900), speech, np.zeros(24 * 200)]).astype(np.float32).reshape(-1, 480)
+    )
+    track, waiting = ServiceTrack(), [encode_pcm16(frame) for frame in frames]
+    reference = av.CodecContext.create("libopus", "w")
+    reference.format, reference.layout, reference.sample_rate = "s16", "mono", 24_000
+    reference.bit_rate, reference.options = BIT_RATE, QUICK
+    track.play = lambda _: waiting.pop(0)
+    heard = []
+    for packets in (
+        [bytes(await track.recv()) for _ in frames],
+        [bytes(reference.encode(_frame(pcm, i))[0]) for i, pcm in enumerate(map(encode_pcm16, frames))],
+    ):
+        decoder = av.CodecContext.create("libopus", "r")
+        decoder.format, decoder.layout, decoder.sample_rate = "s16", "mono", 48_000
+        heard.append(np.concatenate([f.to_ndarray()[0] for data in packets for f in decoder.decode(av.Packet(data))]))
+    second = slice(48 * 1150, 48 * 1600)  # the speech after the silence, with some of the silence around it
+    said = resample(speech, from_rate_hz=24_000, to_rate_hz=48_000)
+    mine, theirs = (likeness(sound[second].astype(float), said) for sound in heard)
+    assert mine > theirs - 0.01
+    assert (heard[0][: second.start] == heard[1][: second.start]).all()
+    assert not heard[0][48 * 900 : second.start].any()
+    assert np.abs(heard[0][second]).max() < 1.1 * np.abs(heard[1][second]).max()  # no click
+
+
+def _frame(pcm: bytes, number: int) -> Any:
+    frame = av.AudioFrame(format="s16", layout="mono", samples=480)
+    frame.planes[0].update(pcm)
+    frame.sample_rate, frame.pts = 24_000, 480 * number
+    return frame
 
 
 async def test_speaking_up_silences_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
