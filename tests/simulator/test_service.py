@@ -181,14 +181,18 @@ async def test_many_handshakes_at_once_keep_their_sessions_apart(sim: Simulator)
 PAGE = {"Origin": "http://localhost:8888"}
 
 
-async def test_a_page_may_make_calls_only(sim: Simulator) -> None:
-    calls, keys = (f"{sim.url}/v1/realtime/{place}" for place in ("calls", "client_secrets"))
-    asked = await fetch(calls, "OPTIONS", headers=PAGE | {"Access-Control-Request-Method": "POST"})
+@pytest.mark.parametrize("path", ["/v1/realtime", "/openai/v1/realtime"])
+async def test_a_page_may_make_calls_only_and_read_their_answers(sim: Simulator, path: str) -> None:
+    calls, keys = (f"{sim.url}{path}/{place}" for place in ("calls", "client_secrets"))
+    before = PAGE | {"Access-Control-Request-Method": "POST"}
+    asked = await fetch(calls, "OPTIONS", headers=before)
     assert (asked.status, asked.headers["Access-Control-Allow-Origin"]) == (204, PAGE["Origin"])
     assert "authorization" in asked.headers["Access-Control-Allow-Headers"]
-    refused = await fetch(calls, headers=PAGE)
-    assert (refused.status, refused.headers["Access-Control-Allow-Origin"]) == (401, PAGE["Origin"])  # it can read why
-    refused = await fetch(keys, headers=PAGE | key_of(sim, OPENAI), json={})
+    refused = await fetch(calls, headers=PAGE | {"Authorization": "Bearer wrong"}, data="v=0")
+    assert (refused.status, refused.headers["Access-Control-Allow-Origin"]) == (401, PAGE["Origin"])
+    assert refused.headers["Access-Control-Expose-Headers"] == "Location"
+    assert (await fetch(keys, "OPTIONS", headers=before)).status == 403  # making keys is for pages that were named
+    refused = await fetch(keys, headers=PAGE | key_of(sim, path), json={})
     assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
     assert await refusal(sim, GA_OK, key_of(sim) | PAGE) == (403, "origin_not_allowed")
 
@@ -296,6 +300,8 @@ async def test_a_key_expires_and_the_open_session_goes_on(
         await ws.receive_json()
         clock.now += 1
         assert (await fetch(sim.url + GA_OK, "GET", headers=HANDSHAKE | headers)).status == 401
+        offer = await fetch(f"{sim.url}{GA}/calls", headers=headers | {"Content-Type": "application/sdp"}, data="v=0")
+        assert (offer.status, "expired" in offer.text) == (401, True)
         await ws.send_json({"type": "input_audio_buffer.clear"})
         assert (await ws.receive_json())["type"] == "input_audio_buffer.cleared"
 
