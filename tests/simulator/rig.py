@@ -102,6 +102,7 @@ class Rig:
         self.strict = strict
         self.settings = settings
         self.in_step = True
+        """Compare the states at the end; False where the client counted audio that the service refused or took away."""
         self.frames: list[dict[str, Any]] = []
         self.events: list[Any] = []
         self.close: Close | None = None
