@@ -188,6 +188,8 @@ def test_a_file_that_is_no_result_says_so(tmp_path: Path, text: str, capsys: pyt
     (tmp_path / "a.json").write_text(text)
     assert main(["verify", "--compare", str(tmp_path / "a.json"), str(tmp_path / "missing.json")]) == 1
     assert "rtnb verify:" in capsys.readouterr().err
+    assert main(["verify", "--compare", str(tmp_path / "missing.json"), str(tmp_path / "a.json")]) == 1
+    assert "missing.json cannot be read" in capsys.readouterr().err
 
 
 async def test_no_key_is_in_a_result(simulator: rtnb.Simulator, tmp_path: Path) -> None:
