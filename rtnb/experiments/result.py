@@ -269,7 +269,7 @@ def _player(run: Run) -> str:
     if not run.is_spoken:
         return f"<blockquote>{escape(run.text)}</blockquote>"
     data = base64.b64encode(to_wav(run)).decode("ascii")
-    return f'<audio controls preload=none src="data:audio/wav;base64,{data}"></audio>'
+    return f'<audio controls preload=metadata src="data:audio/wav;base64,{data}"></audio>'
 
 
 def _number(value: Any) -> str:

@@ -140,7 +140,7 @@ class Effects:
         speak = found(r"\b(?:answer|speak|reply|respond|talk)\b[^.!?]{0,30}?\bin (\w+)")
         words = found(r"\b(?:at most|no more than|up to|fewer than) (\d+) words")
         brief = re.search(
-            r"\b(one|a single) sentence\b|\bbe (very )?(brief|short|concise)\b", instructions, re.IGNORECASE
+            r"\b(one|a single)( \w+)? sentence\b|\bbe (very )?(brief|short|concise)\b", instructions, re.IGNORECASE
         )
         never = re.findall(
             r"\b(?:never|do not|don't) (?:say|use|mention)(?: the words?)? [\"'“]?([\w-]+)", instructions, re.IGNORECASE

@@ -495,7 +495,10 @@ async def _read(request: web.Request) -> tuple[str, SessionConfig | None]:
 
 def _text(part: Any) -> str:
     """Return the text of a form's part: a text, or bytes where it has a content type, or a file."""
-    raw = part.file.read() if isinstance(part, web.FileField) else part or ""
+    if isinstance(part, web.FileField):
+        with part.file as file:
+            part = file.read()
+    raw = part or ""
     return raw if isinstance(raw, str) else bytes(raw).decode()
 
 

@@ -34,6 +34,7 @@ def turn(*items: Item, **more: Any) -> Turn:
 
 
 SILENT = Item(type="message", role="user", id="1", content=(ContentPart(type="input_audio", transcript=None),))
+WHAT = "What else would you like to know[?]"
 HERRING, FIRST = "The herring is fresh", "What did I say first?"
 
 
@@ -64,10 +65,13 @@ async def words(responder: Any, asked: Turn) -> str:
         (turn(said("the sea"), instructions="Answer in German."), "^Du hast gesagt: the sea Ich bin der Simulator"),
         (turn(said("the sea"), instructions="Answer in at most 4 words."), "^You said: the sea$"),
         (turn(said("the sea"), instructions="Never say simulator. Be brief."), "^(?!.*simulator)"),
-        (turn(said("the sea"), instructions="Always ask a question."), "What else would you like to know[?]$"),
-        (
-            turn(said("the sea"), instructions="Answer in one sentence. Always ask a question."),
-            "^You said: the sea What else would you like to know[?]$",
+        (turn(said("the sea"), instructions="Always ask a question."), f"{WHAT}$"),
+        *(
+            (
+                turn(said("the sea"), instructions=f"Answer in {one}. Always ask a question."),
+                f"^You said: the sea {WHAT}$",
+            )
+            for one in ("one sentence", "one short sentence", "a single sentence")
         ),
         (turn(SILENT, said(FIRST, "2")), "^Your first message was: speech that I cannot put into text.$"),
         (turn(said("a", "1"), said("My first question is about whales", "2")), "^You said: My first question"),
@@ -83,6 +87,8 @@ async def words(responder: Any, asked: Turn) -> str:
         "avoids a word",
         "asks a question",
         "one sentence and a question",
+        "one short sentence and a question",
+        "a single sentence and a question",
         "a first message without words is not invented",
         "a sentence about something first is no question for it",
     ],

@@ -231,16 +231,18 @@ async def test_hanging_up(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> No
         assert beside.status == 404
 
 
-def with_session(sdp: str, session: str) -> aiohttp.FormData:
-    form = aiohttp.FormData({"sdp": sdp})
+def with_session(sdp: str, session: str, **file: str) -> aiohttp.FormData:
+    form = aiohttp.FormData()
+    form.add_field("sdp", sdp, **file)
     form.add_field("session", session, content_type="application/json")
     return form
 
 
-async def test_an_offer_with_a_session_of_its_own(sim: Simulator) -> None:
+@pytest.mark.parametrize("file", [{}, {"filename": "offer.sdp"}], ids=["text", "file"])
+async def test_an_offer_with_a_session_of_its_own(sim: Simulator, file: dict[str, str]) -> None:
     caller, multipart = Caller(mic=False), {"Content-Type": ""}
     try:
-        form = with_session(await caller.offer(), '{"type": "realtime", "instructions": "Mine."}')
+        form = with_session(await caller.offer(), '{"type": "realtime", "instructions": "Mine."}', **file)
         answer = await post(sim, OPENAI, key=sim.key, data=form, headers=multipart)
         assert answer.status == 201
         await caller.accept(answer.text)

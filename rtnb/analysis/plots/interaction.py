@@ -52,7 +52,7 @@ def plot_overlaps(frame: Any, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(len(names)), names)
     ax.set_xlabel("threshold (listening / speaking)")
     ax.set_ylabel("clips that start a turn (%)")
-    ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1))
     return ax
 
 

@@ -250,7 +250,14 @@ def _draw_contours(ax: Axes, sweep: Sweep, shown: Any) -> None:
     edge: list[patheffects.AbstractPathEffect] = [patheffects.withStroke(linewidth=2, foreground="black")]
     lines = ax.contour(sweep.silences_ms, sweep.thresholds, shown, colors="white", linewidths=0.8)
     lines.set_path_effects(edge)
-    for text in ax.clabel(lines, fontsize="small", fmt="%g"):
+    # In the upper half, where every line is one smooth curve: lower down they lie on top of each other.
+    rows = [round(share * (len(sweep.thresholds) - 1)) for share in (0.6, 0.75)]
+    places = []
+    for number, level in enumerate(lines.levels):
+        row = rows[number % 2]
+        for column in np.flatnonzero(np.diff(shown[row] > level))[:1]:
+            places.append((sweep.silences_ms[column], sweep.thresholds[row]))
+    for text in ax.clabel(lines, fontsize="small", fmt="%g", manual=places):
         text.set_path_effects(edge)
 
 
