@@ -63,7 +63,8 @@ def run(options: Any) -> int:
         raise RtnbError("no target was named").with_hint('Name one: "sim", a "ws://…" address, "azure", "openai".')
     target = named(options.target, options.dialect, model=options.model, key=options.key)
     usd = estimated_usd(target, only=options.only)
-    print(f"{target}\nEstimated cost: {_money(usd)}, at most ${options.budget_usd:.2f}.", flush=True)
+    cost = f"about ${usd:.2f}" if usd else "none"
+    print(f"{target}\nEstimated cost: {cost}, at most ${options.budget_usd:.2f}.", flush=True)
     if usd and not options.yes and not _agreed():
         print("Nothing was sent.")
         return 1
@@ -106,12 +107,7 @@ def named(name: str, dialect: Any = None, *, model: str | None = None, key: str 
 
 
 def _compare(first: str, second: str) -> int:
-    results = []
-    for path in (first, second):
-        try:
-            results.append(Result.load(path))
-        except OSError as error:
-            raise RtnbError(f"{path} cannot be read: {error.strerror or error}") from error
+    results = [Result.load(path) for path in (first, second)]
     found = compare(*results)
     for sign, result in zip("AB", results, strict=True):
         print(f"{sign}  {result.target}, {result.dialect}, {result.date}")
@@ -119,10 +115,6 @@ def _compare(first: str, second: str) -> int:
         print(f"{name}\n    A  {one}\n    B  {other}")
     print(f"{len(found)} of {len(results[0].outcomes)} outcomes differ." if found else "All outcomes are the same.")
     return 1 if found else 0
-
-
-def _money(usd: float) -> str:
-    return f"about ${usd:.2f}" if usd else "none"
 
 
 def _agreed() -> bool:

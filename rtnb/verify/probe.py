@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import aiohttp
+
+from rtnb.transport.http import proxy_for
 from rtnb.verify.wire import Wire
 
 Run = Callable[[Any], Awaitable[None]]
-"""Takes the target; raises `Different` or `NotTested`."""
-
-
-WireRun = Callable[[Wire], Awaitable[None]]
-"""Takes a session with the target."""
-
-
-class NotTested(Exception):  # an outcome, not a mistake
-    """The target has no such thing, or it cannot be reached here."""
+"""Takes the target, or a session with it; raises `Different` or `NotTested`."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +38,33 @@ COSTS: Final = "OpenAI's guide on costs of the Realtime API: 20 audio tokens per
 REPORTED: Final = "reported by users of the service"
 
 
-def target_probe(
-    source: str, *, usd: float = 0.0, dialects: tuple[str, ...] = ("ga", "preview")
+def probe(
+    source: str, *, usd: float = 0.0, dialects: tuple[str, ...] = ("ga", "preview"), intent: str | None = None
 ) -> Callable[[Run], Run]:
-    """Register a function of a target as a probe: its name with dots, its docstring as the statement."""
+    """Register a function as a probe: its name with dots, its docstring as the statement.
+
+    A function with a parameter `wire` gets an open session, with `intent`; every other gets the target.
+    """
 
     def register(run: Run) -> Run:
-        name = run.__name__.replace("__", ".")
-        PROBES.append(Probe(name, (run.__doc__ or "").strip(), source, run, usd, dialects))
-        return run
-
-    return register
-
-
-def probe(source: str, *, intent: str | None = None, **more: Any) -> Callable[[WireRun], Run]:
-    """Register a function of an open session; parameters as of `target_probe`."""
-
-    def register(run: WireRun) -> Run:
         @functools.wraps(run)
         async def opened(target: Any) -> None:
             async with Wire(target, intent=intent) as wire:
                 await run(wire)
 
-        return target_probe(source, **more)(opened)
+        on_target = opened if "wire" in inspect.signature(run).parameters else run
+        name = run.__name__.replace("__", ".")
+        PROBES.append(Probe(name, (run.__doc__ or "").strip(), source, on_target, usd, dialects))
+        return on_target
 
     return register
+
+
+async def post(where: Any, url: str, headers: Any, **body: Any) -> tuple[int, Any, str]:
+    """Post to a service, with the certificates that its target trusts; return status, headers and text."""
+    options: Any = {"headers": dict(headers), "proxy": proxy_for(url), "ssl": where.ssl or True, **body}
+    async with aiohttp.ClientSession() as http, http.post(url, **options) as answer:
+        return answer.status, answer.headers, await answer.text()
 
 
 def plain(target: Any) -> Any:

@@ -8,21 +8,21 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-import aiohttp
-
 from rtnb.errors import AuthenticationError, ConnectError, ConnectionClosed
 from rtnb.protocol import SemanticVad, ServerVad, events
 from rtnb.protocol.events import UnknownEvent
 from rtnb.protocol.values import Tools, Transcription
 from rtnb.transport.endpoint import read_endpoint
-from rtnb.transport.http import proxy_for
-from rtnb.verify.probe import COSTS, NOWHERE, OBSERVED, REFERENCE, REPORTED, TOOL, NotTested, plain, probe, target_probe
-from rtnb.verify.wire import PATIENCE_S, Different, Wire, check
+from rtnb.verify.probe import COSTS, NOWHERE, OBSERVED, REFERENCE, REPORTED, TOOL, plain, post, probe
+from rtnb.verify.wire import PATIENCE_S, TOO_SOON, Different, NotTested, Wire, check, require
+
+TEXT: Final[dict[str, Any]] = {"output_modalities": ("text",)}
+"""Setting of a response without speech."""
 
 # --- admission --------------------------------------------------------------------------------------------------------
 
 
-@target_probe(REFERENCE)
+@probe(REFERENCE)
 async def admission__wrong_key(target: Any) -> None:
     """A wrong key is refused."""
     try:
@@ -49,8 +49,7 @@ async def session__created_first(wire: Wire) -> None:
     """`session.created` is the first event, with an id and the time at which the session ends."""
     check(wire.kinds()[0], "session.created")
     session = wire.raw[0]["session"]
-    if not str(session.get("id", "")).startswith("sess_"):
-        raise Different(f"id {session.get('id')!r}", "an id that begins with sess_")
+    require(str(session.get("id", "")).startswith("sess_"), f"id {session.get('id')!r}", "an id that begins with sess_")
     if not isinstance(session.get("expires_at"), int):
         raise Different(f"expires_at {session.get('expires_at')!r}", "Unix seconds")
 
@@ -63,8 +62,7 @@ async def session__defaults(wire: Wire) -> None:
     assert isinstance(detection, ServerVad)
     check((detection.threshold, detection.prefix_padding_ms), (0.5, 300), "threshold and prefix")
     check(wire.session.input_format.type, "audio/pcm", "input format")
-    if not wire.session.voice:
-        raise Different("no voice", "a voice")
+    require(bool(wire.session.voice), "no voice", "a voice")
 
 
 @probe(REFERENCE, dialects=("ga",))
@@ -140,8 +138,7 @@ async def items__order(wire: Wire) -> None:
     one, two = await wire.write("One."), await wire.write("Two.")
     check(two.previous_item_id, one.item.id, "previous_item_id")
     item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Zero."}]}
-    await wire.send_raw({"type": "conversation.item.create", "previous_item_id": "root", "item": item})
-    zero = await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
+    zero = await wire.create(item, previous_item_id="root")
     check(zero.previous_item_id or None, None, "previous_item_id")
 
 
@@ -167,9 +164,7 @@ async def items__retrieved(wire: Wire) -> None:
 async def items__image(wire: Wire) -> None:
     """A user's message can hold an image."""
     part = {"type": "input_image", "image_url": f"data:image/png;base64,{PNG}"}
-    item = {"type": "message", "role": "user", "content": [part]}
-    await wire.send_raw({"type": "conversation.item.create", "item": item})
-    added = await wire.until(events.ConversationItemAdded)
+    added = await wire.create({"type": "message", "role": "user", "content": [part]})
     check(added.item.content[0].type, "input_image", "content")
 
 
@@ -195,7 +190,7 @@ TEXT_ORDER: Final = [
 async def response__text_order(wire: Wire) -> None:
     """The events of a written response come in their order."""
     first = len(wire.events)
-    await wire.ask("Say yes.", output_modalities=("text",))
+    await wire.ask("Say yes.", **TEXT)
     found = [kind for kind in wire.kinds(first) if kind in TEXT_ORDER]
     check(found, TEXT_ORDER, "events")
 
@@ -210,14 +205,15 @@ async def response__audio_order(wire: Wire) -> None:
     check({"response.output_audio.delta", *ends} - set(found), set(), "missing events")
     order = [kind for kind in found if kind in TEXT_ORDER]
     check(order, [kind for kind in TEXT_ORDER if "text" not in kind], "events")
-    if max(map(found.index, ends)) > found.index("response.content_part.done"):
-        raise Different("an end of sound or transcript after content_part.done", "both before it")
+    last = max(map(found.index, ends))
+    late = "an end of sound or transcript after content_part.done"
+    require(last < found.index("response.content_part.done"), late, "both before it")
 
 
 @probe(REFERENCE, usd=0.001)
 async def response__ids(wire: Wire) -> None:
     """All events of a response name it and its item."""
-    done = await wire.ask("Say yes.", output_modalities=("text",))
+    done = await wire.ask("Say yes.", **TEXT)
     of_response = [raw["response_id"] for raw in wire.raw if "response_id" in raw]
     check(set(of_response), {done.response.id}, "response_id")
     deltas = wire.found(events.ResponseOutputTextDelta)
@@ -230,8 +226,7 @@ async def response__audio(wire: Wire) -> None:
     done = await wire.ask("Say: hello there.")
     check(done.response.status, "completed", "status")
     audio = wire.found(events.ResponseOutputAudioDelta)
-    if not audio:
-        raise Different("no audio", "response.output_audio.delta")
+    require(bool(audio), "no audio", "response.output_audio.delta")
     check({len(one.delta) % 2 for one in audio}, {0}, "bytes of a delta modulo 2")
     words = "".join(one.delta for one in wire.found(events.ResponseOutputAudioTranscriptDelta))
     finished = wire.found(events.ResponseOutputAudioTranscriptDone)[0]
@@ -241,28 +236,28 @@ async def response__audio(wire: Wire) -> None:
 @probe(REFERENCE, usd=0.001)
 async def response__text_has_no_audio(wire: Wire) -> None:
     """A response with text alone sends no audio."""
-    await wire.ask("Say yes.", output_modalities=("text",))
+    await wire.ask("Say yes.", **TEXT)
     check([one for one in wire.kinds() if "audio.delta" in one], [], "audio events")
 
 
 @probe(REFERENCE, usd=0.002)
 async def response__usage(wire: Wire) -> None:
     """The usage of a response adds up."""
-    usage = (await wire.ask("Say yes.", output_modalities=("text",))).response.usage
+    usage = (await wire.ask("Say yes.", **TEXT)).response.usage
     check(usage.total_tokens, usage.input_tokens + usage.output_tokens, "total_tokens")
     details = usage.input_token_details
     parts = [details.text_tokens, details.audio_tokens, details.image_tokens]
     check(usage.input_tokens, sum(part for part in parts if isinstance(part, int)), "input_tokens")
-    if (details.cached_tokens or 0) > usage.input_tokens:
-        raise Different(f"{details.cached_tokens} cached of {usage.input_tokens}", "a part of the input")
+    cached = details.cached_tokens or 0
+    require(cached <= usage.input_tokens, f"{cached} cached of {usage.input_tokens}", "a part of the input")
 
 
 async def _tokens_of_speech(wire: Wire, bytes_per_s: int) -> None:
     usage = (await wire.ask("Count from one to ten.")).response.usage
     size = sum(len(one.delta) for one in wire.found(events.ResponseOutputAudioDelta))
     tokens, expected = usage.output_token_details.audio_tokens, size / bytes_per_s * 20
-    if not 0.7 * expected - 10 <= tokens <= 1.3 * expected + 10:
-        raise Different(f"{tokens} audio tokens for {size} bytes", f"about {expected:.0f}")
+    close = 0.7 * expected - 10 <= tokens <= 1.3 * expected + 10
+    require(close, f"{tokens} audio tokens for {size} bytes", f"about {expected:.0f}")
 
 
 @probe(COSTS, usd=0.02)
@@ -281,7 +276,7 @@ async def response__g711(wire: Wire) -> None:
 @probe(OBSERVED, usd=0.001)
 async def response__rate_limits(wire: Wire) -> None:
     """`rate_limits.updated` comes with a response and names the tokens that are left."""
-    await wire.ask("Say yes.", output_modalities=("text",))
+    await wire.ask("Say yes.", **TEXT)
     if not wire.found(events.RateLimitsUpdated):
         await wire.until(events.RateLimitsUpdated, timeout_s=3)
     limits = wire.found(events.RateLimitsUpdated)[0].rate_limits
@@ -291,7 +286,7 @@ async def response__rate_limits(wire: Wire) -> None:
 @probe(REFERENCE, usd=0.001)
 async def response__metadata(wire: Wire) -> None:
     """Metadata of `response.create` comes back in `response.done`."""
-    done = await wire.ask("Say yes.", output_modalities=("text",), metadata={"probe": "1"})
+    done = await wire.ask("Say yes.", **TEXT, metadata={"probe": "1"})
     check(dict(done.response.metadata or {}), {"probe": "1"}, "metadata")
 
 
@@ -300,7 +295,7 @@ async def response__outside(wire: Wire) -> None:
     """A response with ``conversation: "none"`` leaves the conversation as it is."""
     await wire.write("Say yes.")
     first = len(wire.events)
-    done = await wire.respond(conversation="none", output_modalities=("text",))
+    done = await wire.respond(conversation="none", **TEXT)
     check(done.response.conversation_id or None, None, "conversation_id")
     check([one for one in wire.kinds(first) if one.startswith("conversation.item")], [], "items")
 
@@ -308,38 +303,32 @@ async def response__outside(wire: Wire) -> None:
 @probe(REPORTED, usd=0.01)
 async def response__one_at_a_time(wire: Wire) -> None:
     """A second response of the conversation is refused while one is in progress."""
-    await wire.write("Count from one to twenty.")
-    await wire.send(events.ResponseCreate())
-    await wire.until(events.ResponseCreated)
+    await wire.begin("Count from one to twenty.", events.ResponseCreated)
     await wire.send(events.ResponseCreate())
     while not isinstance(event := await wire.next(), events.Error):
         if isinstance(event, events.ResponseDone):
-            raise NotTested("the first response was over too soon")
+            raise NotTested(TOO_SOON)
     check(event.error.code, "conversation_already_has_active_response", "code")
 
 
 @probe(REFERENCE, usd=0.01)
 async def response__cancelled(wire: Wire) -> None:
     """A cancelled response ends with status "cancelled" and the reason "client_cancelled"."""
-    await wire.write("Count from one to fifty.")
-    await wire.send(events.ResponseCreate())
-    await wire.until(events.ResponseOutputAudioDelta)
+    await wire.begin("Count from one to fifty.")
     await wire.send(events.ResponseCancel())
-    done = await wire.until(events.ResponseDone)
-    if done.response.status == "completed":
-        raise NotTested("the response was over too soon")
-    check(done.response.status, "cancelled", "status")
-    check(done.response.status_details.reason, "client_cancelled", "reason")
+    response = await wire.cut_short()
+    check(response.status, "cancelled", "status")
+    check(response.status_details.reason, "client_cancelled", "reason")
 
 
 @probe(REFERENCE, usd=0.001)
 async def response__token_limit(wire: Wire) -> None:
     """A response that reaches its token limit is "incomplete" because of "max_output_tokens", and not longer."""
-    done = await wire.ask("Describe the sea in fifty words.", output_modalities=("text",), max_output_tokens=5)
+    done = await wire.ask("Describe the sea in fifty words.", **TEXT, max_output_tokens=5)
     check(done.response.status, "incomplete", "status")
     check(done.response.status_details.reason, "max_output_tokens", "reason")
-    if done.response.usage.output_tokens > 5:
-        raise Different(f"{done.response.usage.output_tokens} tokens", "at most 5")
+    tokens = done.response.usage.output_tokens
+    require(tokens <= 5, f"{tokens} tokens", "at most 5")
 
 
 @probe(REFERENCE, usd=0.01)
@@ -376,10 +365,9 @@ async def response__voice_frozen(wire: Wire) -> None:
 async def response__function_call(wire: Wire) -> None:
     """A required tool is called: arguments in deltas and whole, valid JSON, and an item of type function_call."""
     await wire.update(tools=Tools([TOOL]), tool_choice="required")
-    done = await wire.ask("What is the weather in Lund?", output_modalities=("text",))
+    done = await wire.ask("What is the weather in Lund?", **TEXT)
     arguments = wire.found(events.ResponseFunctionCallArgumentsDone)
-    if not arguments:
-        raise Different("no function call", "response.function_call_arguments.done")
+    require(bool(arguments), "no function call", "response.function_call_arguments.done")
     deltas = wire.found(events.ResponseFunctionCallArgumentsDelta)
     check("".join(one.delta for one in deltas), arguments[0].arguments, "arguments")
     json.loads(arguments[0].arguments)
@@ -390,11 +378,10 @@ async def response__function_call(wire: Wire) -> None:
 async def response__function_output(wire: Wire) -> None:
     """The output of a function is an item, and the next response is a message."""
     await wire.update(tools=Tools([TOOL]))
-    done = await wire.ask("What is the weather in Lund?", output_modalities=("text",), tool_choice="required")
+    done = await wire.ask("What is the weather in Lund?", **TEXT, tool_choice="required")
     call = done.response.output[0]
     output = {"type": "function_call_output", "call_id": call.call_id, "output": '{"sky": "clear"}'}
-    await wire.send_raw({"type": "conversation.item.create", "item": output})
-    added = await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
+    added = await wire.create(output)
     check((added.item.type, added.item.call_id), ("function_call_output", call.call_id), "item")
     done = await wire.respond(output_modalities=("text",), tool_choice="none")
     check([item.type for item in done.response.output], ["message"], "output")
@@ -423,19 +410,15 @@ async def speech__turn(wire: Wire) -> None:
     first = len(wire.events)
     end_ms = await wire.speak()
     await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
-    wanted = [
-        "input_audio_buffer.speech_started",
-        "input_audio_buffer.speech_stopped",
-        "input_audio_buffer.committed",
-    ]
+    wanted = [f"input_audio_buffer.{what}" for what in ("speech_started", "speech_stopped", "committed")]
     check([kind for kind in wire.kinds(first) if kind.startswith("input_audio_buffer")], wanted, "events")
     started = wire.found(events.InputAudioBufferSpeechStarted)[0]
     stopped = wire.found(events.InputAudioBufferSpeechStopped)[0]
     check(stopped.item_id, started.item_id, "item_id")
     check(stopped.audio_end_ms % 32, 0, "audio_end_ms modulo 32")
     late_ms = stopped.audio_end_ms - end_ms
-    if not 400 <= late_ms <= 1200:
-        raise Different(f"the turn ended {late_ms:.0f} ms after the speech", "400 to 1200 ms with a silence of 480 ms")
+    came = f"the turn ended {late_ms:.0f} ms after the speech"
+    require(400 <= late_ms <= 1200, came, "400 to 1200 ms with a silence of 480 ms")
 
 
 @probe(REFERENCE, usd=0.003)
@@ -462,9 +445,16 @@ async def speech__push_to_talk(wire: Wire) -> None:
     await wire.update(turn_detection=None)
     await wire.speak(quiet_ms=200, paced=False)
     check(await wire.quiet(0.5), [], "events")
-    await wire.send(events.InputAudioBufferCommit())
+    await wire.commit()
     await wire.until(events.InputAudioBufferCommitted)
     await wire.until(events.ConversationItemAdded, events.ConversationItemCreated)
+
+
+async def _cannot_commit(wire: Wire) -> None:
+    await wire.commit()
+    event = await wire.next()
+    check(event.type, "error")
+    check(event.error.code, "input_audio_buffer_commit_empty", "code")
 
 
 @probe(REFERENCE, usd=0.001)
@@ -474,10 +464,7 @@ async def speech__cleared(wire: Wire) -> None:
     await wire.speak(quiet_ms=0, paced=False)
     await wire.send(events.InputAudioBufferClear())
     await wire.until(events.InputAudioBufferCleared)
-    await wire.send(events.InputAudioBufferCommit())
-    event = await wire.next()
-    check(event.type, "error")
-    check(event.error.code, "input_audio_buffer_commit_empty", "code")
+    await _cannot_commit(wire)
 
 
 @probe(REPORTED)
@@ -485,25 +472,16 @@ async def speech__too_short(wire: Wire) -> None:
     """Less than 100 ms of audio cannot be committed."""
     await wire.update(turn_detection=None)
     await wire.send(events.InputAudioBufferAppend(audio=bytes(48 * 50)))
-    await wire.send(events.InputAudioBufferCommit())
-    event = await wire.next()
-    check(event.type, "error")
-    check(event.error.code, "input_audio_buffer_commit_empty", "code")
+    await _cannot_commit(wire)
 
 
 @probe(REFERENCE, usd=0.02)
 async def speech__interrupts(wire: Wire) -> None:
     """Speech during a response ends it with the reason "turn_detected"."""
     await wire.update(turn_detection=ServerVad(silence_duration_ms=300))
-    await wire.write("Count slowly from one to fifty.")
-    await wire.send(events.ResponseCreate())
-    await wire.until(events.ResponseOutputAudioDelta)
-    speaking = asyncio.create_task(wire.speak(quiet_ms=200))
-    done = await wire.until(events.ResponseDone)
-    await speaking
-    if done.response.status == "completed":
-        raise NotTested("the response was over too soon")
-    check((done.response.status, done.response.status_details.reason), ("cancelled", "turn_detected"))
+    await wire.begin("Count slowly from one to fifty.")
+    response, _ = await asyncio.gather(wire.cut_short(), wire.speak(quiet_ms=200))
+    check((response.status, response.status_details.reason), ("cancelled", "turn_detected"))
 
 
 @probe(REFERENCE, usd=0.005)
@@ -511,12 +489,9 @@ async def speech__transcription(wire: Wire) -> None:
     """With input transcription, a turn ends in a transcript or in a failure that says why; its usage is its own."""
     await wire.update(turn_detection=None, transcription=Transcription(model="whisper-1"))
     await wire.speak(quiet_ms=200, paced=False)
-    await wire.send(events.InputAudioBufferCommit())
-    completed, failed = (
-        events.ConversationItemInputAudioTranscriptionCompleted,
-        events.ConversationItemInputAudioTranscriptionFailed,
-    )
-    event = await wire.until(completed, failed)
+    await wire.commit()
+    completed = events.ConversationItemInputAudioTranscriptionCompleted
+    event = await wire.until(completed, events.ConversationItemInputAudioTranscriptionFailed)
     if isinstance(event, completed):
         check(event.usage.type if event.usage else None, "duration", "usage of whisper-1")
 
@@ -524,20 +499,15 @@ async def speech__transcription(wire: Wire) -> None:
 # --- keys and other sessions ------------------------------------------------------------------------------------------
 
 
-def _with_instructions(dialect: str) -> dict[str, str]:
-    return {"instructions": "Be kind.", **({} if dialect == "preview" else {"type": "realtime"})}
-
-
-@target_probe(REFERENCE)
+@probe(REFERENCE)
 async def keys__ephemeral(target: Any) -> None:
     """An ephemeral key is made with the settings of its session, and expires in the future."""
     key = await _ephemeral_key(target)
     check(key.session.get("instructions"), "Be kind.", "instructions")
-    if not key.expires_at > time.time():
-        raise Different(f"expires_at {key.expires_at}", "a time in the future")
+    require(key.expires_at > time.time(), f"expires_at {key.expires_at}", "a time in the future")
 
 
-@target_probe(REFERENCE)
+@probe(REFERENCE)
 async def keys__open_a_session(target: Any) -> None:
     """An ephemeral key opens a session, which has its settings."""
     key = await _ephemeral_key(target)
@@ -546,8 +516,9 @@ async def keys__open_a_session(target: Any) -> None:
 
 
 async def _ephemeral_key(target: Any) -> Any:
+    kind = {} if target.dialect == "preview" else {"type": "realtime"}
     try:
-        return await target.ephemeral_key(session=_with_instructions(target.dialect))
+        return await target.ephemeral_key(session={"instructions": "Be kind.", **kind})
     except ConnectError as error:
         raise Different(str(error), "an ephemeral key") from error
 
@@ -558,18 +529,16 @@ async def _mint_status(target: Any, body: Any) -> int:
     facts = where.facts
     url = read_endpoint(facts.service, facts.url, dialect=facts.dialect, model=facts.model).ephemeral_keys()
     headers = await where._headers()  # those with which the target opens a session
-    request = {"json": body, "headers": dict(headers), "proxy": proxy_for(url), "ssl": where.ssl or True}
-    async with aiohttp.ClientSession() as http, http.post(url, **request) as response:
-        return response.status
+    return (await post(where, url, headers, json=body))[0]
 
 
-@target_probe(REFERENCE, dialects=("ga",))
+@probe(REFERENCE, dialects=("ga",))
 async def keys__unknown_field(target: Any) -> None:
     """A request for an ephemeral key with an unknown field is refused with 400."""
     check(await _mint_status(target, {"nonsense": 1}), 400, "HTTP status")
 
 
-@target_probe(REFERENCE, dialects=("ga",))
+@probe(REFERENCE, dialects=("ga",))
 async def keys__too_long(target: Any) -> None:
     """An ephemeral key lives two hours at most; more is refused with 400."""
     lifetime = {"anchor": "created_at", "seconds": 7_201}
@@ -600,7 +569,7 @@ async def events__known(wire: Wire) -> None:
 @probe(REFERENCE, usd=0.001)
 async def events__ids(wire: Wire) -> None:
     """Every event has an `event_id`, and no two share one."""
-    await wire.ask("Say yes.", output_modalities=("text",))
+    await wire.ask("Say yes.", **TEXT)
     await wire.quiet(1.0)  # `rate_limits.updated` may come last
     check([raw["type"] for raw in wire.raw if not raw.get("event_id")], [], "events without event_id")
     ids = [raw["event_id"] for raw in wire.raw]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rtnb.protocol import events
 from rtnb.protocol.events import CLIENT_EVENTS
 from rtnb.verify.probe import NOWHERE, OBSERVED, PROBES, REFERENCE, REPORTED, TOOL, Probe, Run
-from rtnb.verify.wire import Different, Wire, check
+from rtnb.verify.wire import Wire, check, require
 
 Refusal = tuple[Any, str, str | None, str]
 """Message, code, param (None: any), source."""
@@ -86,8 +86,7 @@ def _refusal(message: Any, code: str | None, param: str | None) -> Run:
             named = message if isinstance(message, str) else {"event_id": "probe_1", **message}
             await wire.send_raw(named)
             event = await wire.next()
-            if not isinstance(event, events.Error):
-                raise Different(event.type, f"error {code}")
+            require(isinstance(event, events.Error), event.type, f"error {code}")
             check(event.error.code, code, "code")
             if param is not None:
                 check(event.error.param, param, "param")

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,9 +21,9 @@ from rtnb.analysis.cost import PRICES, estimate_usd, find_price
 from rtnb.errors import RateLimited, RtnbError
 from rtnb.redaction import redact
 from rtnb.targets import Shared, resolve
-from rtnb.verify import calls, probes, refusals
-from rtnb.verify.probe import PROBES, NotTested, Probe
-from rtnb.verify.wire import SPENT, Different
+from rtnb.verify import probes, refusals, webrtc  # noqa: F401  # they register probes, in the order of the table
+from rtnb.verify.probe import PROBES, Probe
+from rtnb.verify.wire import SPENT, Different, NotTested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +32,8 @@ FORMAT = 1
 """Version of the JSON result."""
 PROBE_S = 120.0
 """Longest time of a probe. Chosen."""
-ROOMS = (probes, refusals, calls)
-"""Modules that register the probes, in the order of the table."""
+MARKS = {"as documented": "✓", "different": "✗", "not tested": "–"}
+"""Outcomes and their signs in the table."""
 _ID = re.compile(r"\b(sess|conv|item|resp|event|call|rtc)_\w+")
 
 
@@ -84,28 +85,28 @@ class Result:
         Raises
         ------
         RtnbError
-            It is none, or of another version.
+            It cannot be read, is none, or of another version.
         """
         try:
             raw = json.loads(Path(path).read_text("utf-8"))
             if raw.pop("rtnb_verify") != FORMAT:
                 raise RtnbError(f"{path} has another version; known is {FORMAT}")
             return cls(**{**raw, "outcomes": [Outcome(**one) for one in raw["outcomes"]]})
+        except OSError as error:
+            raise RtnbError(f"{path} cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise RtnbError(f"{path} is no result of rtnb verify: {error}") from error
 
     def __str__(self) -> str:
         lines = [f"{self.target}, {self.dialect}, {self.date}"]
         for one in self.outcomes:
-            mark = {"as documented": "✓", "different": "✗", "not tested": "–"}[one.outcome]
-            lines.append(f"{mark} {one.probe:34} {one.outcome}")
+            lines.append(f"{MARKS[one.outcome]} {one.probe:34} {one.outcome}")
             if one.outcome == "different":
                 lines += [f"    came      {one.came}", f"    expected  {one.expected}", f"    source    {one.source}"]
             elif one.reason:
                 lines.append(f"    {one.reason}")
-        counts = {name: sum(one.outcome == name for one in self.outcomes) for name in ("as documented", "different")}
-        rest = len(self.outcomes) - sum(counts.values())
-        shares = f"{counts['as documented']} as documented, {counts['different']} different, {rest} not tested"
+        counts = Counter(one.outcome for one in self.outcomes)
+        shares = ", ".join(f"{counts[outcome]} {outcome}" for outcome in MARKS)
         return "\n".join([*lines, f"{shares}; about ${self.usd:.3f}"])
 
 
@@ -123,8 +124,7 @@ def _chosen(dialect: str, only: str) -> list[Probe]:
     if not chosen:
         groups = ", ".join(dict.fromkeys(probe.name.partition(".")[0] for probe in PROBES))
         raise RtnbError(f"no probe begins with {only!r}").with_hint(f"Probes begin with: {groups}.")
-    rooms = [room.__name__ for room in ROOMS]
-    return sorted(chosen, key=lambda probe: rooms.index(probe.run.__module__))
+    return chosen
 
 
 async def verify(
@@ -191,24 +191,21 @@ async def verify(
 
 
 async def _run(probe: Probe, target: Any) -> Outcome:
-    start = monotonic()
+    start, outcome, more = monotonic(), "as documented", {}
     try:
         async with asyncio.timeout(PROBE_S):
             await probe.run(target)
-    except Different as found:
-        came, expected = redact(found.came)[:400], redact(found.expected)[:400]
-        return _outcome(probe, "different", came=came, expected=expected, seconds=monotonic() - start)
     except (NotTested, RateLimited, aiohttp.ClientError) as missing:
-        return _outcome(probe, "not tested", reason=redact(str(missing)), seconds=monotonic() - start)
-    except TimeoutError:
-        came = f"no end within {PROBE_S:g} s"
-        return _outcome(probe, "different", came=came, expected=probe.statement, seconds=monotonic() - start)
+        outcome, more = "not tested", {"reason": redact(str(missing))}
     except Exception as error:
         # What a probe cannot read is a difference as well: it was written for the documented shape. No error of one
         # probe ends the others, which may have cost money.
-        came = redact(f"{type(error).__name__}: {error}")[:400]
-        return _outcome(probe, "different", came=came, expected=probe.statement, seconds=monotonic() - start)
-    return _outcome(probe, "as documented", seconds=monotonic() - start)
+        if not isinstance(error, Different):
+            late = isinstance(error, TimeoutError)
+            came = f"no end within {PROBE_S:g} s" if late else f"{type(error).__name__}: {error}"
+            error = Different(came, probe.statement)
+        outcome, more = "different", {"came": redact(error.came)[:400], "expected": redact(error.expected)[:400]}
+    return _outcome(probe, outcome, seconds=monotonic() - start, **more)
 
 
 def _outcome(probe: Probe, outcome: str, *, seconds: float = 0.0, **more: str) -> Outcome:

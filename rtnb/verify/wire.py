@@ -12,9 +12,9 @@ import numpy as np
 
 from rtnb.audio import babble, encode_pcm16
 from rtnb.errors import ConnectionClosed
-from rtnb.protocol import Dialect, Item, events, wire
+from rtnb.protocol import Dialect, events, wire
 from rtnb.protocol.events import SERVER_EVENTS, Event, UnknownEvent
-from rtnb.protocol.values import ContentPart, ResponseConfig, SessionConfig
+from rtnb.protocol.values import ResponseConfig, SessionConfig
 from rtnb.transport import Transport
 
 SPENT: ContextVar[list[Any]] = ContextVar("SPENT")
@@ -31,10 +31,23 @@ class Different(Exception):  # an outcome, not a mistake
         self.came, self.expected = str(came), str(expected)
 
 
+class NotTested(Exception):  # an outcome, not a mistake
+    """The target has no such thing, or it cannot be reached here."""
+
+
 def check(came: Any, expected: Any, what: str = "") -> None:
     """Raise `Different` where two values differ."""
-    if came != expected:
-        raise Different(f"{what} {came!r}".strip(), f"{what} {expected!r}".strip())
+    require(came == expected, f"{what} {came!r}".strip(), f"{what} {expected!r}".strip())
+
+
+def require(holds: bool, came: Any, expected: Any) -> None:
+    """Raise `Different` where something does not hold."""
+    if not holds:
+        raise Different(came, expected)
+
+
+SPOKEN: Final = "hello there how are you"
+TOO_SOON: Final = "the response was over too soon"
 
 
 class Wire:
@@ -129,14 +142,31 @@ class Wire:
         await self.send(events.SessionUpdate(session=SessionConfig.of(**settings)))
         return await self.until(events.SessionUpdated)
 
+    async def create(self, item: dict[str, Any], **more: Any) -> Any:
+        """Create an item; return the event that announces it."""
+        await self.send_raw({"type": "conversation.item.create", "item": item, **more})
+        return await self.until(events.ConversationItemAdded, events.ConversationItemCreated)
+
     async def write(self, text: str) -> Any:
         """Create a user message; return the event that announces it."""
-        item = Item(type="message", role="user", content=(ContentPart(type="input_text", text=text),))
-        await self.send(events.ConversationItemCreate(item=item))
-        announced = await self.until(events.ConversationItemAdded, events.ConversationItemCreated)
+        content = [{"type": "input_text", "text": text}]
+        announced = await self.create({"type": "message", "role": "user", "content": content})
         if self.dialect == "ga":
             await self.until(events.ConversationItemDone)
         return announced
+
+    async def begin(self, text: str, first: type[Event] = events.ResponseOutputAudioDelta) -> None:
+        """Ask for a spoken response and wait for its first event of a class."""
+        await self.write(text)
+        await self.send(events.ResponseCreate())
+        await self.until(first)
+
+    async def cut_short(self) -> Any:
+        """Return the response that the client or speech has ended."""
+        response = (await self.until(events.ResponseDone)).response
+        if response.status == "completed":
+            raise NotTested(TOO_SOON)
+        return response
 
     async def respond(self, **config: Any) -> Any:
         """Ask for a response and wait for its end; return `response.done`."""
@@ -148,11 +178,14 @@ class Wire:
         await self.write(text)
         return await self.respond(**config)
 
-    async def speak(self, text: str = "hello there how are you", *, quiet_ms: int = 1500, paced: bool = True) -> float:
+    async def commit(self) -> None:
+        """End a turn by hand."""
+        await self.send(events.InputAudioBufferCommit())
+
+    async def speak(self, *, quiet_ms: int = 1500, paced: bool = True) -> float:
         """Send babbled speech with silence around it; return when its last loud sample was sent, ms of the stream."""
-        speech = babble(text, rate_hz=24_000, seed=3).audio
-        audio = np.concatenate([np.zeros(24 * 300, np.float32), speech, np.zeros(24 * quiet_ms, np.float32)])
-        pcm = encode_pcm16(audio)
+        speech = babble(SPOKEN, rate_hz=24_000, seed=3).audio
+        pcm = encode_pcm16(np.pad(speech, (24 * 300, 24 * quiet_ms)))
         started = time.monotonic()
         for start in range(0, len(pcm), 4800):
             await self.send(events.InputAudioBufferAppend(audio=pcm[start : start + 4800]))

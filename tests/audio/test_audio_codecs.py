@@ -105,17 +105,17 @@ def test_pcm_is_within_half_a_step(values: list[float]) -> None:
     assert np.abs(back - audio.clip(-1, 32_767 / 32_768)).max(initial=0) <= 0.5 / 32_768
 
 
-def test_codec_by_media_type() -> None:
-    for name, rate, size, per_ms in (
-        ("audio/pcm", 24_000, 2, 48),
-        ("audio/pcmu", 8_000, 1, 8),
-        ("audio/pcma", 8_000, 1, 8),
-    ):
-        one = codec(name)
-        assert (one.media_type, one.rate_hz, one.bytes_per_sample, one.bytes_per_ms) == (name, rate, size, per_ms)
-        pcm = one.encode(np.zeros(rate // 100, np.float32))
-        assert len(pcm) == 10 * per_ms
-        assert len(one.decode(pcm)) == rate // 100
+@pytest.mark.parametrize(
+    "name, rate, size, per_ms", [("audio/pcm", 24_000, 2, 48), ("audio/pcmu", 8_000, 1, 8), ("audio/pcma", 8_000, 1, 8)]
+)
+def test_codec_by_media_type(name: str, rate: int, size: int, per_ms: int) -> None:
+    one = codec(name)
+    assert (one.media_type, one.rate_hz, one.bytes_per_sample, one.bytes_per_ms) == (name, rate, size, per_ms)
+    pcm = one.encode(np.zeros(rate // 100, np.float32))
+    assert (len(pcm), len(one.decode(pcm))) == (10 * per_ms, rate // 100)
+
+
+def test_an_unknown_media_type_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(AudioError, match="g711_ulaw") as refused:
         codec("g711_ulaw")
     assert "audio/pcmu" in refused.value.__notes__[0]

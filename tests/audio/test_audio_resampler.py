@@ -1,4 +1,5 @@
 import time
+import timeit
 from itertools import product
 
 import numpy as np
@@ -54,9 +55,8 @@ def test_stop_band(source: int, target: int) -> None:
             assert 10 * np.log10(spectrum[images].max() / spectrum.max()) < STOP_DB
 
 
-@pytest.mark.parametrize("down", [True, False])
-def test_a_constant_stays(down: bool) -> None:
-    source, target = (44_100, 16_000) if down else (16_000, 44_100)
+@pytest.mark.parametrize("source, target", [(44_100, 16_000), (16_000, 44_100)])
+def test_a_constant_stays(source: int, target: int) -> None:
     there = middle(resample(np.full(5000, 0.5), from_rate_hz=source, to_rate_hz=target))
     assert np.abs(there - 0.5).max() < 1e-6
 
@@ -93,12 +93,7 @@ def test_rates_that_cannot_be() -> None:
 
 def test_a_second_takes_well_under_five_milliseconds() -> None:
     audio = np.zeros(22_050, np.float32)
-    resample(audio, from_rate_hz=22_050, to_rate_hz=24_000)  # the tables
-    best = min(_cpu_s(audio) for _ in range(10))
-    assert best < 0.005
-
-
-def _cpu_s(audio: np.ndarray) -> float:
-    start = time.process_time()
-    resample(audio, from_rate_hz=22_050, to_rate_hz=24_000)
-    return time.process_time() - start
+    taken_s = timeit.repeat(
+        lambda: resample(audio, from_rate_hz=22_050, to_rate_hz=24_000), timer=time.process_time, number=1, repeat=11
+    )
+    assert min(taken_s) < 0.005  # the first one makes the tables

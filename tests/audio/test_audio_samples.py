@@ -8,11 +8,11 @@ from rtnb.errors import AudioError
 @pytest.mark.parametrize(
     "dtype, lowest, half",
     [
-        ("int16", -32768, 16384),
-        (">i2", -32768, 16384),
+        ("int16", -(2**15), 2**14),
+        (">i2", -(2**15), 2**14),
         ("int32", -(2**31), 2**30),
         ("uint8", 0, 192),
-        ("float64", -1, 0.5),
+        ("f8", -1, 0.5),
     ],
 )
 def test_full_scale_is_one(dtype: str, lowest: float, half: float) -> None:

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from fractions import Fraction
 from typing import Any
 
-import aiohttp
 import av
 import numpy as np
 import pydantic
@@ -18,6 +17,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from rtnb.protocol import Connection, events
 from rtnb.simulator import Simulator
+from tests.simulator.plain import Answer, fetch
 from tests.simulator.rig import PATIENCE_S, union_of
 
 FRAME = 480  # samples in 20 ms at 24 kHz
@@ -37,10 +37,6 @@ class Microphone(MediaStreamTrack):
     def say(self, audio: np.ndarray[Any, Any]) -> None:
         """Say something now (24 kHz)."""
         self._audio = np.concatenate([self._audio, audio])
-
-    @property
-    def speaking(self) -> bool:
-        return len(self._audio) > 0
 
     async def recv(self) -> Any:
         if self.readyState != "live":
@@ -127,9 +123,9 @@ class Caller:
             while True:
                 if self.wrong is not None:
                     raise self.wrong
-                for i in range(after, len(self.types)):
-                    if self.types[i] in types:
-                        return self.events[i]
+                for kind, event in zip(self.types[after:], self.events[after:], strict=True):
+                    if kind in types:
+                        return event
                 self._came.clear()
                 await self._came.wait()
 
@@ -148,34 +144,27 @@ def calls_path(dialect: str) -> str:
     return "/openai/v1/realtime/calls" if dialect == "ga" else "/v1/realtimertc?model=gpt-4o-realtime-preview"
 
 
-def _known_model(dialect: str) -> dict[str, Any] | None:
-    return (
-        {"model": "gpt-4o-realtime-preview"} if dialect == "preview" else None
-    )  # the beta types know a few names only
-
-
-async def post(sim: Simulator, path: str, *, key: str, **request: Any) -> tuple[int, str, Any]:
-    """Post an offer; status, body and headers."""
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp", **request.pop("headers", {})}
-    headers = {name: value for name, value in headers.items() if value}
-    async with aiohttp.ClientSession() as http, http.post(sim.url + path, headers=headers, **request) as answer:
-        return answer.status, await answer.text(), answer.headers
+async def post(sim: Simulator, path: str, *, key: str, headers: dict[str, str] | None = None, **request: Any) -> Answer:
+    """Post an offer."""
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp", **(headers or {})}
+    return await fetch(sim.url + path, headers={name: value for name, value in headers.items() if value}, **request)
 
 
 @asynccontextmanager
 async def calling(
-    sim: Simulator, *, path: str = "", session: dict[str, Any] | None = None, **options: Any
+    sim: Simulator, *, path: str = "", key: str = "", session: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[Caller]:
-    """A call that has an answer; `session` is the ephemeral key's."""
+    """A call that has an answer; without a key it takes an ephemeral one, made with `session`."""
     caller = Caller(**options)
     sim.dialect = caller.dialect
+    if session is None and caller.dialect == "preview":
+        session = {"model": "gpt-4o-realtime-preview"}  # the beta types know a few names only
     try:
-        key = await sim.ephemeral_key(session=session or _known_model(caller.dialect))
-        path = path or calls_path(caller.dialect)
-        status, body, headers = await post(sim, path, key=key.reveal(), data=await caller.offer())
-        assert status == 201, body
-        caller.call_id = headers.get("Location", "").rpartition("/")[2]
-        await caller.accept(body)
+        key = key or (await sim.ephemeral_key(session=session)).reveal()
+        answer = await post(sim, path or calls_path(caller.dialect), key=key, data=await caller.offer())
+        assert answer.status == 201, answer.text
+        caller.call_id = answer.headers.get("Location", "").rpartition("/")[2]
+        await caller.accept(answer.text)
         yield caller
     finally:
         await caller.close()

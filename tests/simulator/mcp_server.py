@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -97,15 +98,14 @@ class StubServer:
 @asynccontextmanager
 async def mcp_server(**options: Any) -> AsyncIterator[StubServer]:
     """Serve on a free port of this machine."""
-    server = StubServer(**options)
+    stub = StubServer(**options)
     app = web.Application()
-    app.router.add_post("/mcp", server.post)
-    app.router.add_delete("/mcp", server.delete)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/mcp"
+    app.router.add_post("/mcp", stub.post)
+    app.router.add_delete("/mcp", stub.delete)
+    server = TestServer(app)
+    await server.start_server(shutdown_timeout=0.1)
+    stub.url = str(server.make_url("/mcp"))
     try:
-        yield server
+        yield stub
     finally:
-        await runner.cleanup()
+        await server.close()

@@ -81,11 +81,18 @@ def world(**options: Any) -> World:
 class Rig:
     """A session and its client.
 
-    Every frame is checked against the stock client's types; `same()` compares the two states.
+    Every frame is checked against the stock client's types; at the end the two states are compared (law 2).
     """
 
     def __init__(
-        self, shared: World | None = None, *, dialect: Any = "ga", strict: bool = True, number: int = 1, **more: Any
+        self,
+        shared: World | None = None,
+        *,
+        dialect: Any = "ga",
+        strict: bool = True,
+        number: int = 1,
+        settings: dict[str, Any] | None = None,
+        **more: Any,
     ) -> None:
         model = "test" if dialect == "ga" else "gpt-4o-realtime-preview"  # the beta types know a few names only
         session = {"model": model, "started_at": 1_800_000_000, **more}
@@ -93,6 +100,9 @@ class Rig:
         self.client = Connection("client", dialect=dialect, webrtc=more.get("webrtc", False))
         self.dialect = dialect
         self.strict = strict
+        self.settings = settings
+        self.in_step = True
+        """Compare the states at the end; False where the client counted audio that the service refused or took away."""
         self.frames: list[dict[str, Any]] = []
         self.events: list[Any] = []
         self.close: Close | None = None
@@ -101,11 +111,18 @@ class Rig:
 
     async def __aenter__(self) -> Rig:
         await self.until("session.created" if self.dialect == "ga" else "conversation.created")
+        if self.settings is not None:
+            await self.set(**self.settings)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._outgoing.aclose()
-        await self.session.aclose()
+    async def __aexit__(self, failure: object, *_: object) -> None:
+        try:
+            if failure is None and self.in_step and self.close is None:
+                await self.catch_up()
+                self.same()
+        finally:
+            await self._outgoing.aclose()
+            await self.session.aclose()
 
     def send(self, event: events.Event) -> None:
         at_once(self.session.receive(self.client.send(event)))
@@ -133,6 +150,11 @@ class Rig:
             seen.append(self.frames[-1]["type"])
         return seen
 
+    async def catch_up(self) -> None:
+        """Read what waits."""
+        while self.session.outgoing.n_waiting:
+            await self.next()
+
     async def rest(self) -> list[str]:
         """What else is there, once nothing more can come by itself."""
         seen: list[str] = []
@@ -144,12 +166,37 @@ class Rig:
             await self.next()
             seen.append(self.frames[-1]["type"])
 
+    @property
+    def types(self) -> list[str]:
+        """The wire types of all frames so far."""
+        return [frame["type"] for frame in self.frames]
+
     def of(self, wire_type: str) -> list[dict[str, Any]]:
         """All frames of a type so far."""
         return [frame for frame in self.frames if frame["type"] == wire_type]
 
     def last(self, wire_type: str) -> dict[str, Any]:
         return self.of(wire_type)[-1]
+
+    async def refusal(self) -> dict[str, Any]:
+        """Read on to the next error; its body."""
+        await self.until("error")
+        return self.last("error")["error"]  # type: ignore[no-any-return]
+
+    async def retrieved(self, item_id: str) -> Any:
+        """Ask for an item; its first part."""
+        self.send(events.ConversationItemRetrieve(item_id=item_id))
+        await self.until("conversation.item.retrieved")
+        return self.events[-1].item.content[0]
+
+    def sent(self) -> bytes:
+        """All the speech of the service so far."""
+        return b"".join(one.delta for one in self.events if isinstance(one, events.ResponseOutputAudioDelta))
+
+    def said(self) -> str:
+        """The words of the last response that is done."""
+        part = self.last("response.done")["response"]["output"][0]["content"][0]
+        return part.get("transcript") or part["text"]  # type: ignore[no-any-return]
 
     def same(self) -> None:
         """Law 2. Over WebRTC only the service knows how much it said aloud."""
@@ -163,14 +210,28 @@ class Rig:
     def update(self, **changes: Any) -> None:
         self.send(events.SessionUpdate(event_id="u", session=SessionConfig.of(**changes)))
 
+    async def set(self, **changes: Any) -> None:
+        """`update`, to its answer."""
+        self.update(**changes)
+        await self.until("session.updated")
+
+    def send_raw(self, message: Any) -> None:
+        """Send a text, or an object as JSON."""
+        at_once(self.session.receive(message if isinstance(message, str | bytes) else json.dumps(message)))
+
+    def add(self, **item: Any) -> None:
+        """Create an item."""
+        self.send(events.ConversationItemCreate(item=Item(**item)))
+
     def write(self, text: str, **more: Any) -> None:
-        part = ContentPart(type="input_text", text=text)
-        self.send(events.ConversationItemCreate(item=Item(type="message", role="user", content=(part,), **more)))
+        self.add(type="message", role="user", content=(ContentPart(type="input_text", text=text),), **more)
 
     def respond(self, **config: Any) -> None:
         self.send(events.ResponseCreate(event_id="r", response=ResponseConfig(**config)))
 
     def hear(self, audio: np.ndarray[Any, Any], media_type: str = "audio/pcm", size: int = 4800) -> None:
+        """Speak without reading; the client counts audio that the service has turned into an item by then."""
+        self.in_step = False
         for piece in chunks(encoded(audio, media_type), size):
             self.send(events.InputAudioBufferAppend(audio=piece))
 
@@ -179,9 +240,14 @@ class Rig:
         n_before = len(self.frames)
         for piece in chunks(encoded(audio, media_type), size):
             self.send(events.InputAudioBufferAppend(audio=piece))
-            while self.session.outgoing.n_waiting:
-                await self.next()
-        return [frame["type"] for frame in self.frames[n_before:]]
+            await self.catch_up()
+        return self.types[n_before:]
+
+    async def begin(self, text: str = "Count to ten") -> None:
+        """Ask, and read on to the first sound of the reply."""
+        self.write(text)
+        self.respond()
+        await self.until("response.output_audio.delta")
 
     async def ask(self, text: str, **config: Any) -> dict[str, Any]:
         """A whole written turn; the response as `response.done` shows it."""
@@ -189,6 +255,11 @@ class Rig:
         self.respond(**config)
         await self.until("response.done")
         return self.last("response.done")["response"]  # type: ignore[no-any-return]
+
+    async def answer(self, text: str, **config: Any) -> str:
+        """The words of `ask`."""
+        await self.ask(text, **config)
+        return self.said()
 
 
 def collapse(types: list[str]) -> list[str]:
@@ -206,4 +277,5 @@ def collapse(types: list[str]) -> list[str]:
     return out
 
 
+WRITTEN: dict[str, Any] = {"output_modalities": ("text",)}
 VAD_ONLY = ServerVad(create_response=False, interrupt_response=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from tests.simulator.rig import Rig, at_once, world
+from tests.simulator.rig import Rig
 
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
 PICTURE = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
@@ -60,71 +59,39 @@ REFUSED = [
 
 @pytest.mark.parametrize("message, code, param", REFUSED, ids=[param for _, _, param in REFUSED])
 async def test_what_the_service_does_not_take_is_refused_as_a_whole(
-    message: dict[str, Any], code: str, param: str
+    rig: Rig, message: dict[str, Any], code: str, param: str
 ) -> None:
-    async with Rig(world()) as rig:
-        before = rig.session.state.session
-        at_once(rig.session.receive(json.dumps({"event_id": "e1", **message})))
-        await rig.until("error")
-        error = rig.last("error")["error"]
-        assert (error["code"], error["param"], error["event_id"]) == (code, param, "e1")
-        assert rig.session.state.session == before
-        assert (await rig.ask("hello"))["status"] == "completed"
+    before = rig.session.state.session
+    rig.send_raw({"event_id": "e1", **message})
+    error = await rig.refusal()
+    assert (error["code"], error["param"], error["event_id"]) == (code, param, "e1")
+    assert rig.session.state.session == before
+    assert (await rig.ask("hello"))["status"] == "completed"
+
+
+TAKEN = [
+    update(audio={"output": {"voice": "marin"}}),
+    update(audio={"output": {"voice": {"id": "voice_1"}}}),
+    transcription(model="gpt-4o-transcribe", language="en"),
+    transcription(model="gpt-realtime-whisper", delay="low"),
+    update(tools=[TOOL], tool_choice={"type": "function", "name": "f"}),
+    update(tools=[{"type": "mcp", "server_label": "docs", "server_url": "http://127.0.0.1:1/"}]),
+    update(model="gpt-realtime"),
+    update(model="test"),
+]
 
 
 @pytest.mark.parametrize(
-    "message",
-    [
-        update(audio={"output": {"voice": "marin"}}),
-        update(audio={"output": {"voice": {"id": "voice_1"}}}),
-        transcription(model="gpt-4o-transcribe", language="en"),
-        transcription(model="gpt-realtime-whisper", delay="low"),
-        update(tools=[TOOL], tool_choice={"type": "function", "name": "f"}),
-        update(tools=[{"type": "mcp", "server_label": "docs", "server_url": "http://127.0.0.1:1/"}]),
-        update(model="gpt-realtime"),
-        update(model="test"),
-    ],
+    "message, azure",
+    [*((message, False) for message in TAKEN), (transcription(model="my-whisper"), True)],  # a deployment's name
 )
-async def test_what_it_takes_is_not(message: dict[str, Any]) -> None:
-    async with Rig(world()) as rig:
-        at_once(rig.session.receive(json.dumps(message)))
-        await rig.until("session.updated", "error")
-        assert not rig.of("error")
-        assert rig.session.state.session.model == "test"  # type: ignore[union-attr]  # a base model is ignored
+async def test_what_it_takes_is_not(message: dict[str, Any], azure: bool) -> None:
+    async with Rig(azure=azure) as rig:
+        rig.send_raw(message)
+        assert (await rig.until("session.updated", "error"))[-1] == "session.updated"
+        assert rig.last("session.updated")["session"]["model"] == "test"  # a base model is ignored
 
 
-async def test_on_azure_the_transcription_model_is_the_name_of_a_deployment() -> None:
-    async with Rig(world(), azure=True) as rig:
-        at_once(rig.session.receive(json.dumps(transcription(model="my-whisper"))))
-        await rig.until("session.updated", "error")
-        assert not rig.of("error")
-
-
-async def test_another_model_is_refused() -> None:
-    async with Rig(world()) as rig:
-        at_once(rig.session.receive(json.dumps(update(model="my-other-deployment", instructions="Be kind."))))
-        await rig.until("error")
-        assert rig.last("error")["error"]["param"] == "session.model"
-
-
-async def test_cancelling_a_response_that_is_over_does_not_cancel_the_next() -> None:
-    async with Rig(world(latency="response_created_ms=60000,answer_ms=0")) as rig:
-        at_once(rig.session.receive('{"type": "response.create"}'))
-        at_once(rig.session.receive('{"type": "response.cancel", "response_id": "resp_old"}'))
-        await rig.until("error")
-        assert rig.last("error")["error"]["code"] == "response_cancel_not_active"
-        assert not rig.of("response.done")
-        at_once(rig.session.receive('{"type": "response.cancel"}'))
-        await rig.until("response.done")
-        assert rig.last("response.done")["response"]["status"] == "cancelled"
-
-
-async def test_an_item_deleted_while_it_is_spoken_stays_deleted() -> None:
-    async with Rig(world(latency="realistic,audio_rate=1000,answer_ms=0")) as rig:
-        at_once(rig.session.receive('{"type": "response.create"}'))
-        await rig.until("response.output_audio.delta")
-        item_id = rig.last("response.output_audio.delta")["item_id"]
-        at_once(rig.session.receive(json.dumps({"type": "conversation.item.delete", "item_id": item_id})))
-        await rig.until("response.done")
-        assert item_id not in rig.session.state.order
-        rig.same()
+async def test_another_model_is_refused(rig: Rig) -> None:
+    rig.send_raw(update(model="my-other-deployment", instructions="Be kind."))
+    assert (await rig.refusal())["param"] == "session.model"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from playwright.async_api import expect
 
@@ -19,6 +17,7 @@ from rtnb.simulator import Room, Simulator
 from rtnb.simulator.admission import KeyRing
 from rtnb.simulator.classroom import Classroom, Seat
 from tests.simulator.caller import calling, post
+from tests.simulator.plain import HANDSHAKE, fetch, gone
 
 SCENARIO = {"steps": [{"when": {"text": "homework"}, "say": "Read chapter two."}]}
 
@@ -46,11 +45,9 @@ def _page(simulator: Simulator) -> str:
 
 async def _state(simulator: Simulator) -> tuple[str, dict[str, dict[str, Any]], dict[str, Any]]:
     """The page's data: as text, by student, and all of it."""
-    async with aiohttp.ClientSession() as http, http.get(f"{_page(simulator)}state") as answer:
-        assert answer.headers["Cache-Control"] == "no-store"
-        text = await answer.text()
-    state = json.loads(text)
-    return text, {row["name"]: row for row in state["students"]}, state
+    answer = await fetch(f"{_page(simulator)}state", "GET")
+    assert answer.headers["Cache-Control"] == "no-store"
+    return answer.text, {row["name"]: row for row in answer.body["students"]}, answer.body
 
 
 async def test_everybody_is_answered_and_sees_only_their_own(simulator: Simulator) -> None:
@@ -95,8 +92,7 @@ async def test_limits_and_wrong_keys_are_refused_and_counted(simulator: Simulato
         await rtnb.connect(rtnb.Azure(simulator.url, deployment="any", api_key=keys[5]))
     for session in sessions:
         await session.close()
-    while simulator.n_sessions:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await gone(simulator)
     await (await _join(simulator, keys[0])).close()  # a place that was left is free
 
     _, rows, state = await _state(simulator)
@@ -110,22 +106,19 @@ async def test_nobody_listens_in_on_anothers_call_or_ends_it(simulator: Simulato
     student = next(iter(_class(simulator).handed_out.values()))
     async with calling(simulator, path="/openai/v1/realtime/calls", mic=False) as caller:
         await caller.until("session.created")
-        async with aiohttp.ClientSession(headers={"api-key": student}) as http:
-            with pytest.raises(aiohttp.WSServerHandshakeError, match="404"):
-                await http.ws_connect(f"{simulator.url}/openai/v1/realtime?call_id={caller.call_id}")
+        beside = f"{simulator.url}/openai/v1/realtime?call_id={caller.call_id}"
+        assert (await fetch(beside, "GET", headers=HANDSHAKE | {"api-key": student})).status == 404
         for key, wanted in ((student, 404), (simulator.key, 200)):
-            status, _, _ = await post(simulator, f"/v1/realtime/calls/{caller.call_id}/hangup", key=key)
-            assert status == wanted
+            answer = await post(simulator, f"/v1/realtime/calls/{caller.call_id}/hangup", key=key)
+            assert answer.status == wanted
         async with asyncio.timeout(10):
             await caller.closed.wait()
 
 
 async def test_the_page_shows_it_live_and_only_as_text(simulator: Simulator, browser: Any, pictures: Path) -> None:
     keys = list(_class(simulator).handed_out.values())
-    async with aiohttp.ClientSession() as http:
-        for place in ("/class/", f"/class/{'0' * 32}/", f"/class/{'0' * 32}/state"):
-            async with http.get(simulator.url + place) as answer:
-                assert answer.status == 404
+    for place in ("/class/", f"/class/{'0' * 32}/", f"/class/{'0' * 32}/state"):
+        assert (await fetch(simulator.url + place, "GET")).status == 404
     problems: list[str] = []
     sessions = [await _join(simulator, key) for key in keys[:4]]
     await sessions[0].ask("Hello!")
@@ -178,16 +171,15 @@ async def test_only_the_page_itself_can_end_sessions(simulator: Simulator) -> No
     session = await _join(simulator, next(iter(_class(simulator).handed_out.values())))
     place, own = f"{_page(simulator)}end", {"Origin": simulator.url}
     wrong = f"{simulator.url}/class/{'0' * 32}/end"
-    async with aiohttp.ClientSession() as http:
-        for url, headers, name, wanted in (
-            (place, {}, "student 01", 403),
-            (place, {"Origin": "http://elsewhere.example"}, "student 01", 403),
-            (place, own, "nobody", 403),
-            (wrong, own, "student 01", 404),
-            (place, own, "student 01", 204),
-        ):
-            async with http.post(url, headers=headers, data=name) as answer:
-                assert (answer.status, simulator.n_sessions) == (wanted, int(wanted != 204))
+    for url, headers, name, wanted in (
+        (place, {}, "student 01", 403),
+        (place, {"Origin": "http://elsewhere.example"}, "student 01", 403),
+        (place, own, "nobody", 403),
+        (wrong, own, "student 01", 404),
+        (place, own, "student 01", 204),
+    ):
+        answer = await fetch(url, headers=headers, data=name)
+        assert (answer.status, simulator.n_sessions) == (wanted, int(wanted != 204))
     await session.close()
 
 

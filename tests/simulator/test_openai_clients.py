@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import wave
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
+from rtnb.audio import read_wav
 from rtnb.simulator import Simulator
 from tests.simulator.rig import chunks, encoded, spoken
 from tests.simulator.test_session import WEATHER
@@ -22,6 +22,12 @@ from tests.simulator.test_session import WEATHER
 async def client(sim: Simulator) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{sim.url}/openai/v1", api_key=sim.key) as client:
         yield client
+
+
+@pytest.fixture
+async def connection(client: AsyncOpenAI) -> AsyncIterator[Any]:
+    async with client.realtime.connect(model="any") as connection:
+        yield connection
 
 
 async def until(connection: Any, *types: str) -> list[Any]:
@@ -38,15 +44,17 @@ async def speak(connection: Any, pcm: bytes) -> None:
         await connection.input_audio_buffer.append(audio=base64.b64encode(chunk).decode())
 
 
-def message(text: str) -> Any:
-    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+async def answered(connection: Any, item: dict[str, Any] | str, last: str = "response.done") -> list[Any]:
+    """The events of a turn that begins with an item, or with a text."""
+    if isinstance(item, str):
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": item}]}
+    await connection.conversation.item.create(item=item)
+    await connection.response.create()
+    return await until(connection, last)
 
 
-async def test_a_written_turn(client: AsyncOpenAI) -> None:
-    async with client.realtime.connect(model="any") as connection:
-        await connection.conversation.item.create(item=message("What is a delta?"))
-        await connection.response.create()
-        events = await until(connection, "response.done")
+async def test_a_written_turn(connection: Any) -> None:
+    events = await answered(connection, "What is a delta?")
     words = "".join(e.delta for e in events if e.type == "response.output_audio_transcript.delta")
     assert "one streamed piece" in words
     audio = b"".join(base64.b64decode(e.delta) for e in events if e.type == "response.output_audio.delta")
@@ -55,18 +63,14 @@ async def test_a_written_turn(client: AsyncOpenAI) -> None:
     assert events[-1].response.usage.total_tokens > 0
 
 
-async def test_a_spoken_turn_of_a_recording(client: AsyncOpenAI, shared_speech: Callable[[str], Path]) -> None:
-    with wave.open(str(shared_speech("whats_the_weather_pcm16_24khz_mono.wav"))) as file:
-        pcm = file.readframes(file.getnframes())
-    async with client.realtime.connect(model="any") as connection:
-        await speak(connection, pcm + bytes(48_000))
-        events = await until(connection, "response.done")
-    types = [e.type for e in events]
-    order = [t for t in types if t.startswith("input_audio_buffer.")]
+async def test_a_spoken_turn_of_a_recording(connection: Any, shared_speech: Callable[[str], Path]) -> None:
+    audio, _ = read_wav(shared_speech("whats_the_weather_pcm16_24khz_mono.wav"))
+    await speak(connection, encoded(audio) + bytes(48_000))
+    events = await until(connection, "response.done")
+    order = [e.type for e in events if e.type.startswith("input_audio_buffer.")]
     assert order == [f"input_audio_buffer.{w}" for w in ("speech_started", "speech_stopped", "committed")]
     assert events[-1].response.status == "completed"
-    said = events[-1].response.output[0].content[0].transcript
-    assert "I heard you speak for" in said
+    assert "I heard you speak for" in events[-1].response.output[0].content[0].transcript
 
 
 async def test_a_barge_in() -> None:
@@ -75,28 +79,20 @@ async def test_a_barge_in() -> None:
             AsyncOpenAI(base_url=f"{sim.url}/openai/v1", api_key=sim.key) as client,
             client.realtime.connect(model="any") as connection,
         ):
-            await connection.conversation.item.create(item=message("Count to ten"))
-            await connection.response.create()
-            await until(connection, "response.output_audio.delta")
+            await answered(connection, "Count to ten", "response.output_audio.delta")
             await speak(connection, encoded(spoken()))
-            events = await until(connection, "response.done")
-            done = events[-1].response
+            done = (await until(connection, "response.done"))[-1].response
             assert (done.status, done.status_details.reason) == ("cancelled", "turn_detected")
             await connection.conversation.item.truncate(item_id=done.output[0].id, content_index=0, audio_end_ms=10)
             await until(connection, "conversation.item.truncated")
 
 
-async def test_a_tool_call(client: AsyncOpenAI) -> None:
-    async with client.realtime.connect(model="any") as connection:
-        await connection.session.update(session={"type": "realtime", "tools": [WEATHER], "output_modalities": ["text"]})  # type: ignore[typeddict-item,list-item]
-        await connection.conversation.item.create(item=message("What is the weather in Lund?"))
-        await connection.response.create()
-        (call,) = (await until(connection, "response.done"))[-1].response.output
-        assert json.loads(call.arguments) == {"city": "Lund"}
-        output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
-        await connection.conversation.item.create(item=output)
-        await connection.response.create()
-        done = (await until(connection, "response.done"))[-1].response
+async def test_a_tool_call(connection: Any) -> None:
+    await connection.session.update(session={"type": "realtime", "tools": [WEATHER], "output_modalities": ["text"]})
+    (call,) = (await answered(connection, "What is the weather in Lund?"))[-1].response.output
+    assert json.loads(call.arguments) == {"city": "Lund"}
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    done = (await answered(connection, output))[-1].response
     assert done.output[0].content[0].text == "The tool answered: rain"
 
 
@@ -124,9 +120,7 @@ async def test_azure_in_the_preview(sim: Simulator) -> None:
         client.beta.realtime.connect(model="any") as connection,
     ):
         await connection.session.update(session={"modalities": ["text"]})
-        await connection.conversation.item.create(item=message("What is a delta?"))
-        await connection.response.create()
-        events = await until(connection, "response.done")
+        events = await answered(connection, "What is a delta?")
     assert events[0].type == "session.created"
     words = "".join(e.delta for e in events if e.type == "response.text.delta")
     assert "one streamed piece" in words

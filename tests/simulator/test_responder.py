@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -32,6 +33,11 @@ def turn(*items: Item, **more: Any) -> Turn:
     return Turn(items=lambda: iter(items), last=items[-1] if items else None, **given)
 
 
+SILENT = Item(type="message", role="user", id="1", content=(ContentPart(type="input_audio", transcript=None),))
+WHAT = "What else would you like to know[?]"
+HERRING, FIRST = "The herring is fresh", "What did I say first?"
+
+
 def tool(name: str, description: str = "", **properties: Any) -> dict[str, Any]:
     schema = {"type": "object", "properties": properties, "required": list(properties)}
     return {"type": "function", "name": name, "description": description, "parameters": schema}
@@ -45,24 +51,50 @@ async def words(responder: Any, asked: Turn) -> str:
     return "".join(piece.text for piece in await reply(responder, asked) if isinstance(piece, Say))
 
 
-async def test_it_repeats_what_it_understood_and_says_what_it_is() -> None:
-    text = await words(RulesResponder(), turn(said("The herring is fresh")))
-    assert text == "You said: The herring is fresh I am the rtnb simulator: a few rules, no language model."
-
-
-async def test_it_shows_its_instructions() -> None:
-    text = await words(RulesResponder(), turn(said("The herring is fresh"), instructions="Speak only of whales."))
-    assert text.endswith("My instructions are: Speak only of whales.")
-
-
-async def test_speech_it_does_not_know_is_measured_not_invented() -> None:
-    item = Item(type="message", role="user", content=(ContentPart(type="input_audio", transcript=None),))
-    text = await words(RulesResponder(), turn(item, heard_ms=2345.0))
-    assert text.startswith("I heard you speak for 2.3 seconds. I cannot tell the words")
-
-
-async def test_it_speaks_first_when_asked_to() -> None:
-    assert "no language model" in await words(RulesResponder(), turn())
+@pytest.mark.parametrize(
+    "asked, answer",
+    [
+        (
+            turn(said(HERRING)),
+            "^You said: The herring is fresh I am the rtnb simulator: .*, no language model.$",
+        ),
+        (turn(said(HERRING), instructions="Only whales."), "^You said: .* My instructions are: Only whales.$"),
+        (turn(SILENT, heard_ms=2345.0), "^I heard you speak for 2.3 seconds. I cannot tell the words"),
+        (turn(), "no language model"),
+        (turn(said("Who are you?"), instructions="Your name is Ada."), "My name is Ada."),
+        (turn(said("the sea"), instructions="Answer in German."), "^Du hast gesagt: the sea Ich bin der Simulator"),
+        (turn(said("the sea"), instructions="Answer in at most 4 words."), "^You said: the sea$"),
+        (turn(said("the sea"), instructions="Never say simulator. Be brief."), "^(?!.*simulator)"),
+        (turn(said("the sea"), instructions="Always ask a question."), f"{WHAT}$"),
+        *(
+            (
+                turn(said("the sea"), instructions=f"Answer in {one}. Always ask a question."),
+                f"^You said: the sea {WHAT}$",
+            )
+            for one in ("one sentence", "one short sentence", "a single sentence")
+        ),
+        (turn(SILENT, said(FIRST, "2")), "^Your first message was: speech that I cannot put into text.$"),
+        (turn(said("a", "1"), said("My first question is about whales", "2")), "^You said: My first question"),
+    ],
+    ids=[
+        "repeats and says what it is",
+        "shows its instructions",
+        "measures unknown speech",
+        "speaks first",
+        "has the name of its persona",
+        "answers in a language",
+        "keeps to a number of words",
+        "avoids a word",
+        "asks a question",
+        "one sentence and a question",
+        "one short sentence and a question",
+        "a single sentence and a question",
+        "a first message without words is not invented",
+        "a sentence about something first is no question for it",
+    ],
+)
+async def test_the_words_of_an_answer(asked: Turn, answer: str) -> None:
+    assert re.search(answer, await words(RulesResponder(), asked))
 
 
 async def test_the_same_seed_chooses_the_same_words() -> None:
@@ -97,15 +129,10 @@ def test_tool_choice_is_obeyed(choice: Any, name: str | None) -> None:
     assert (call.name if call else None) == name
 
 
-def test_no_tool_is_called_twice_for_its_own_answer() -> None:
+async def test_no_tool_is_called_twice_for_its_own_answer() -> None:
     output = Item(type="function_call_output", call_id="c", output="42")
-
-    async def run() -> list[Say | Call]:
-        return await reply(RulesResponder(), turn(output, tools=(tool("first"),), tool_choice="required"))
-
-    import asyncio
-
-    assert asyncio.run(run()) == [Say("The tool answered: 42")]
+    asked = turn(output, tools=(tool("first"),), tool_choice="required")
+    assert await reply(RulesResponder(), asked) == [Say("The tool answered: 42")]
 
 
 @pytest.mark.parametrize(
@@ -116,27 +143,32 @@ def test_no_tool_is_called_twice_for_its_own_answer() -> None:
         ({"n": {"type": "number"}}, {"n": 3.0}),
         ({"unit": {"enum": ["celsius", "kelvin"]}}, {"unit": "kelvin"}),
         ({"unit": {"enum": ["miles"]}}, {"unit": "miles"}),
-        ({"exact": {"type": "boolean"}, "list": {"type": "array"}, "more": {"type": "object"}}, None),
+        (
+            {"exact": {"type": "boolean"}, "list": {"type": "array"}, "more": {"type": "object"}},
+            {"exact": True, "list": [], "more": {}},
+        ),
         ({"any": True}, {"any": "Lund"}),
         ({"x": {"type": ["string", "null"]}, "y": {"enum": []}}, {"x": "Lund", "y": "Lund"}),
     ],
 )
-def test_arguments_are_found_in_the_words(schema: dict[str, Any], found: dict[str, Any] | None) -> None:
-    sentence = "The weather for 3 days and in kelvin: in Lund?"
-    sentence = "Give 3 values of kelvin, please: in Lund?" if found in ({"n": 3}, {"n": 3.0}) else "kelvin in Lund?"
-    expected = {"exact": True, "list": [], "more": {}} if found is None else found
-    assert fill_arguments(sentence, {"properties": schema, "required": list(schema)}) == expected
+def test_arguments_are_found_in_the_words(schema: dict[str, Any], found: dict[str, Any]) -> None:
+    sentence = "Give 3 values of kelvin, please: in Lund?" if "n" in schema else "kelvin in Lund?"
+    assert fill_arguments(sentence, {"properties": schema, "required": list(schema)}) == found
 
 
 @pytest.mark.parametrize(
-    "schema", [{}, {"properties": None}, {"properties": []}, {"required": None}, {"type": "object"}]
+    "schema",
+    [
+        {},
+        {"properties": None},
+        {"properties": []},
+        {"required": None},
+        {"type": "object"},
+        {"properties": {"a": {"type": "string"}, "b": {"type": "number"}}},  # neither required nor said
+    ],
 )
 def test_strange_schemas_get_no_arguments(schema: dict[str, Any]) -> None:
     assert fill_arguments("anything", schema) == {}
-
-
-def test_what_is_not_required_and_not_said_is_left_out() -> None:
-    assert fill_arguments("hello", {"properties": {"a": {"type": "string"}, "b": {"type": "number"}}}) == {}
 
 
 async def test_a_scenario_plays_its_steps_and_leaves_the_rest_to_the_rules() -> None:
@@ -153,11 +185,10 @@ async def test_a_scenario_plays_its_steps_and_leaves_the_rest_to_the_rules() -> 
 def test_items_become_chat_messages() -> None:
     calls = [Item(type="function_call", name=name, call_id=name, arguments="{}") for name in ("f", "g")]
     outputs = [Item(type="function_call_output", call_id=name, output="1") for name in ("f", "g")]
-    silent = Item(type="message", role="user", content=(ContentPart(type="input_audio", transcript=None),))
     picture = ContentPart(type="input_image", image_url="data:image/png;base64,AA==")
     shown = Item(type="message", role="user", content=(ContentPart(type="input_text", text="Look"), picture))
     system, user, called, first, second, heard, seen = chat_messages(
-        turn(said("hi"), *calls, *outputs, silent, shown, instructions="Be kind.")
+        turn(said("hi"), *calls, *outputs, SILENT, shown, instructions="Be kind.")
     )
     assert system == {"role": "system", "content": "Be kind."}
     assert user == {"role": "user", "content": "hi"}
@@ -167,65 +198,19 @@ def test_items_become_chat_messages() -> None:
     assert [part["type"] for part in seen["content"]] == ["text", "image_url"]
 
 
-@pytest.mark.parametrize(
-    "instructions, text",
-    [
-        (
-            "Answer in German.",
-            "Du hast gesagt: the sea Ich bin der Simulator",
-        ),
-        ("Answer in at most 4 words.", "You said: the sea"),
-        ("Never say simulator. Be brief.", "You said: the sea I am the rtnb"),
-        ("Always ask a question.", "What else would you like to know?"),
-    ],
-)
-async def test_instructions_have_the_documented_effect(instructions: str, text: str) -> None:
-    found = await words(RulesResponder(), turn(said("the sea"), instructions=instructions))
-    if "German" in instructions:
-        assert found.startswith(text)
-    elif "words" in instructions:
-        assert found == text
-    elif "Never" in instructions:
-        assert "simulator" not in found
-    else:
-        assert found.endswith(text)
-
-
-@pytest.mark.parametrize("sentence", ["one sentence", "one short sentence", "a single sentence"])
-async def test_one_sentence_and_a_question_are_both_kept(sentence: str) -> None:
-    asked = turn(said("the sea"), instructions=f"Answer in {sentence}. Always ask a question.")
-    assert await words(RulesResponder(), asked) == "You said: the sea What else would you like to know?"
-
-
-async def test_a_persona_gives_its_name_and_an_instructed_tool_is_called() -> None:
-    asked = turn(said("Who are you?"), instructions="Your name is Ada.")
-    assert "My name is Ada." in await words(RulesResponder(), asked)
+async def test_an_instructed_tool_is_called() -> None:
     tools = (tool("get_weather", city={"type": "string"}), tool("look_up"))
     asked = turn(said("xyzzy"), instructions="Always call look_up first.", tools=tools)
     assert await reply(RulesResponder(), asked) == [Call("look_up", "{}")]
 
 
-@pytest.mark.parametrize(
-    "question", ["What did I say first?", "Repeat my first message.", "Do you remember what I asked first?"]
-)
+@pytest.mark.parametrize("question", [FIRST, "Repeat my first message.", "Do you remember what I asked first?"])
 async def test_it_knows_the_first_message(question: str) -> None:
     greeting = Item(type="message", role="assistant", id="0", content=(ContentPart(type="output_text", text="Hi."),))
-    herring, last = said("The herring is fresh", "1"), said(question, "9")
-    assert (
-        await words(RulesResponder(), turn(greeting, herring, last)) == "Your first message was: The herring is fresh"
-    )
+    herring, last = said(HERRING, "1"), said(question, "9")
+    answer = await words(RulesResponder(), turn(greeting, herring, last))
+    assert answer == "Your first message was: The herring is fresh"
     assert await words(RulesResponder(), turn(greeting, last)) == "This is your first message."
-
-
-async def test_a_first_message_without_words_is_not_invented() -> None:
-    silent = Item(type="message", role="user", id="1", content=(ContentPart(type="input_audio", transcript=None),))
-    text = await words(RulesResponder(), turn(silent, said("What did I say first?", "2")))
-    assert text == "Your first message was: speech that I cannot put into text."
-
-
-async def test_a_sentence_about_something_first_is_no_question_for_the_first_message() -> None:
-    text = await words(RulesResponder(), turn(said("a", "1"), said("My first question is about whales", "2")))
-    assert text.startswith("You said: My first question")
 
 
 def test_a_giant_text_and_many_tools_cost_no_more_than_long_ones() -> None:

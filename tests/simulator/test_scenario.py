@@ -97,18 +97,12 @@ def test_a_broken_file_is_explained(tmp_path: Path) -> None:
         ({"steps": [{"say": 3}]}, "step 1, field 'say' is 3"),
         ({"steps": [{"say": "x", "when": {}}]}, "step 1, field 'when' is {}.*at least one"),
         ({"steps": [{"say": "x", "when": {"contains": "y"}}]}, "step 1, field 'when': field 'contains'"),
-        (
-            {"steps": [{"say": "x", "when": {"regex": "("}}]},
-            "field 'when', field 'regex' is .* a regular expression",
-        ),
+        ({"steps": [{"say": "x", "when": {"regex": "("}}]}, "field 'when', field 'regex' is .* a regular expression"),
         ({"steps": [{"say": "x", "when": {"turn": 0}}]}, "'turn' is 0 .int.; allowed: a whole number from 1"),
         ({"steps": [{"say": "x", "when": {"speech": "yes"}}]}, "'speech' is 'yes'"),
         ({"steps": [{"call": {"arguments": {}}}]}, "step 1, field 'call', call 1, field 'name' is None"),
         ({"steps": [{"call": {"name": "a", "arguments": 3}}]}, "call 1, field 'arguments' is 3"),
-        (
-            {"steps": [{"say": "x", "timing": {"first_delta": 3}}]},
-            "step 1, field 'timing': .*did you mean 'first_delta_ms'",
-        ),
+        ({"steps": [{"say": "x", "timing": {"first_delta": 3}}]}, "step 1, field 'timing': .*'first_delta_ms'"),
         ({"steps": [{"say": "x", "faults": ["latency"]}]}, "step 1, field 'faults', fault 1: .*value is None"),
     ],
 )
@@ -141,14 +135,9 @@ def test_when(when: When, text: str | None, turn: int, speech: bool, fits: bool)
 
 
 def test_rules_answer_every_time_and_the_others_once_in_their_order() -> None:
-    scenario = Scenario.from_dict(
-        {"steps": [{"say": "one"}, {"say": "sunny", "when": {"text": "weather"}}, {"say": "two"}]}
-    )
-    played: list[int] = []
-    for turn, (text, expected) in enumerate(
-        [("hi", 0), ("the weather", 1), ("hm", 2), ("weather", 1), ("more", None)], start=1
-    ):
-        chosen = scenario.choose(text=text, turn=turn, speech=False, played=played)
-        assert chosen == expected
-        if chosen is not None:
-            played.append(chosen)
+    steps = [{"say": "one"}, {"say": "sunny", "when": {"text": "weather"}}, {"say": "two"}]
+    scenario, played = Scenario.from_dict({"steps": steps}), []
+    for turn, text in enumerate(("hi", "the weather", "hm", "weather", "more"), start=1):
+        chosen = scenario.choose(text=text, turn=turn, speech=False, played=[one for one in played if one is not None])
+        played.append(chosen)
+    assert played == [0, 1, 2, 1, None]

@@ -12,12 +12,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
+from rtnb.protocol import SessionConfig
 from rtnb.simulator import Simulator
-from rtnb.simulator.admission import KeyRing
-from rtnb.simulator.service import Service
-from tests.simulator.rig import world
+from rtnb.simulator.admission import MAX_LIFETIME_S, KeyRing
+from tests.simulator.plain import HANDSHAKE, Answer, fetch, gone
 
 GA, OPENAI, PREVIEW = "/openai/v1/realtime", "/v1/realtime", "/openai/realtime"
 GA_OK = f"{GA}?model=m"
@@ -37,34 +37,30 @@ async def socket(sim: Simulator, path: str, **options: Any) -> AsyncIterator[aio
         yield ws
 
 
-async def nobody_left(sim: Simulator) -> None:
-    """The service notices that its clients went; it lives in another thread, so there is nothing to wait on."""
-    async with asyncio.timeout(10):
-        while sim.n_sessions:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+async def created(sim: Simulator, path: str, **options: Any) -> dict[str, Any]:
+    """The session as its first event shows it."""
+    async with socket(sim, path, **options) as ws:
+        first = await ws.receive_json()
+        assert first["type"] in ("session.created", "transcription_session.created")
+        return first["session"]  # type: ignore[no-any-return]
 
 
-async def refusal(sim: Simulator, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
-    """Status and body of a refused handshake, asked for as a plain client does."""
-    headers = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        **options.pop("headers", {}),
-    }
-    async with aiohttp.ClientSession() as http, http.get(sim.url + path, headers=headers, **options) as answer:
-        return answer.status, (await answer.json())["error"]
+async def refusal(sim: Simulator, path: str, headers: dict[str, str]) -> tuple[int, str]:
+    """Status and code of a refused handshake, asked for as a plain client does."""
+    answer = await fetch(sim.url + path, "GET", headers=HANDSHAKE | headers)
+    assert sim.key not in answer.text
+    assert sim.n_sessions == 0
+    return answer.status, answer.body["error"]["code"]
 
 
-async def goodbye(ws: aiohttp.ClientWebSocketResponse) -> tuple[list[dict[str, Any]], int | None, str]:
-    """What is said until the service closes, its code and reason."""
-    said = []
-    while True:
-        message = await ws.receive(timeout=10)
-        if message.type != WSMsgType.TEXT:
-            return said, ws.close_code, message.extra or ""
-        said.append(json.loads(message.data))
+async def goodbye(ws: aiohttp.ClientWebSocketResponse) -> tuple[list[Any], int | None, str]:
+    """Codes of the errors that are sent until the service closes, its close code and reason."""
+    codes = []
+    while (message := await ws.receive(timeout=10)).type == WSMsgType.TEXT:
+        sent = json.loads(message.data)
+        assert sent["type"] == "error"
+        codes.append(sent["error"]["code"])
+    return codes, ws.close_code, message.extra or ""
 
 
 @pytest.mark.parametrize(
@@ -79,7 +75,7 @@ async def test_every_path_opens_a_session_of_its_dialect(sim: Simulator, path: s
         if n_first == 2:
             assert (await ws.receive_json())["type"] == "conversation.created"
         assert sim.n_sessions == 1
-    await nobody_left(sim)
+    await gone(sim)
 
 
 @pytest.mark.parametrize("path", [GA_OK, PREVIEW_OK])
@@ -90,6 +86,7 @@ async def test_every_path_opens_a_session_of_its_dialect(sim: Simulator, path: s
         {"api-key": "wrong"},
         {"api-key": ""},
         {"api-key": "kéy"},
+        {"api-key": "KEY "},
         {"Authorization": "Bearer wrong"},
         {"Authorization": "Bearer ek_wrong"},
         {"Authorization": "Basic KEY"},
@@ -98,73 +95,53 @@ async def test_every_path_opens_a_session_of_its_dialect(sim: Simulator, path: s
     ],
 )
 async def test_azure_refuses_a_wrong_key_with_401(sim: Simulator, path: str, headers: dict[str, str]) -> None:
-    headers = {name: value.replace("KEY", sim.key) for name, value in headers.items()}
-    status, error = await refusal(sim, path, headers=headers)
-    assert (status, error["code"]) == (401, "401")
-    assert sim.key not in json.dumps(error)
-    assert sim.n_sessions == 0
+    headers = {name: value.replace("KEY ", sim.key[:-1]).replace("KEY", sim.key) for name, value in headers.items()}
+    assert await refusal(sim, path, headers) == (401, "401")
 
 
-@pytest.mark.parametrize("path", [GA_OK, PREVIEW_OK])
-async def test_azure_takes_the_key_in_the_query(sim: Simulator, path: str) -> None:
-    async with socket(sim, f"{path}&api-key={sim.key}", headers={}) as ws:
-        assert (await ws.receive_json())["type"] == "session.created"
-
-
-@pytest.mark.parametrize("headers", [{}, {"api-key": "KEY"}])
-async def test_openai_takes_no_api_key_from_query_or_header(sim: Simulator, headers: dict[str, str]) -> None:
-    given = dict.fromkeys(headers, sim.key)
-    async with socket(sim, f"{OPENAI_OK}&api-key={sim.key}", headers=given) as ws:
-        assert (await goodbye(ws))[1] == 3000
-
-
-async def test_openai_refuses_the_beta_also_as_a_subprotocol(sim: Simulator) -> None:
-    protocols = ("realtime", f"openai-insecure-api-key.{sim.key}", "openai-beta.realtime-v1")
-    async with socket(sim, OPENAI_OK, headers={}, protocols=protocols) as ws:
-        said, code, _ = await goodbye(ws)
-    assert (said[-1]["error"]["code"], code) == ("beta_api_shape_disabled", 4000)
-
-
-async def test_the_preview_knows_no_such_version(sim: Simulator) -> None:
-    status, error = await refusal(sim, PREVIEW_OK.replace("2025-04-01-preview", "1999"), headers=key_of(sim))
-    assert (status, error["code"]) == (404, "404")
-
-
-@pytest.mark.parametrize("path", [GA_OK, OPENAI_OK])
-async def test_a_browser_shows_the_key_as_a_subprotocol(sim: Simulator, path: str) -> None:
-    protocols = ("realtime", f"openai-insecure-api-key.{sim.key}")
-    async with socket(sim, path, headers={}, protocols=protocols) as ws:
-        assert ws.protocol == "realtime"
-        assert (await ws.receive_json())["type"] == "session.created"
+AS_PROTOCOL = ("realtime", "openai-insecure-api-key.KEY")
 
 
 @pytest.mark.parametrize(
-    "headers, code, close, reason",
+    "path, options",
     [
-        ({"Authorization": "Bearer wrong"}, "invalid_api_key", 3000, "invalid_request_error.invalid_api_key"),
-        ({}, None, 3000, "invalid_request_error"),
-        (
-            {"Authorization": "Bearer KEY", "OpenAI-Beta": "realtime=v1"},
-            "beta_api_shape_disabled",
-            4000,
-            "invalid_request_error.beta_api_shape_disabled",
-        ),
+        pytest.param(f"{GA_OK}&api-key=KEY", {}, id="Azure, in the query"),
+        pytest.param(f"{PREVIEW_OK}&api-key=KEY", {}, id="Azure's preview, in the query"),
+        pytest.param(GA_OK, {"protocols": AS_PROTOCOL}, id="Azure, from a page"),
+        pytest.param(OPENAI_OK, {"protocols": AS_PROTOCOL}, id="OpenAI, from a page"),
+        pytest.param(GA_OK, {"headers": {"api-key": "KEY", "OpenAI-Beta": "realtime=v1"}}, id="Azure with beta header"),
+    ],
+)
+async def test_other_ways_to_show_the_key(sim: Simulator, path: str, options: dict[str, Any]) -> None:
+    headers = {name: value.replace("KEY", sim.key) for name, value in options.get("headers", {}).items()}
+    protocols = [value.replace("KEY", sim.key) for value in options.get("protocols", ())]
+    async with socket(sim, path.replace("KEY", sim.key), headers=headers, protocols=protocols) as ws:
+        assert ws.protocol == ("realtime" if protocols else None)
+        assert (await ws.receive_json())["type"] == "session.created"
+
+
+BETA = ["beta_api_shape_disabled"]
+
+
+@pytest.mark.parametrize(
+    "query, headers, protocols, codes, close, reason",
+    [
+        ("", {"Authorization": "Bearer wrong"}, (), ["invalid_api_key"], 3000, ".invalid_api_key"),
+        ("", {}, (), [None], 3000, ""),
+        ("&api-key=KEY", {}, (), [None], 3000, ""),
+        ("&api-key=KEY", {"api-key": "KEY"}, (), [None], 3000, ""),
+        ("", {"Authorization": "Bearer KEY", "OpenAI-Beta": "realtime=v1"}, (), BETA, 4000, f".{BETA[0]}"),
+        ("", {}, (*AS_PROTOCOL, "openai-beta.realtime-v1"), BETA, 4000, f".{BETA[0]}"),
     ],
 )
 async def test_openai_accepts_says_error_and_closes(
-    sim: Simulator, headers: dict[str, str], code: str | None, close: int, reason: str
+    sim: Simulator, query: str, headers: dict[str, str], protocols: Any, codes: Any, close: int, reason: str
 ) -> None:
     headers = {name: value.replace("KEY", sim.key) for name, value in headers.items()}
-    async with socket(sim, OPENAI_OK, headers=headers) as ws:
-        said, closed, why = await goodbye(ws)
-    assert [message["type"] for message in said] == ["error"]
-    assert said[0]["error"]["code"] == code
-    assert (closed, why) == (close, reason)
-
-
-async def test_azure_does_not_mind_the_beta_header(sim: Simulator) -> None:
-    async with socket(sim, GA_OK, headers={**key_of(sim), "OpenAI-Beta": "realtime=v1"}) as ws:
-        assert (await ws.receive_json())["type"] == "session.created"
+    protocols = [value.replace("KEY", sim.key) for value in protocols]
+    path = OPENAI_OK + query.replace("KEY", sim.key)
+    async with socket(sim, path, headers=headers, protocols=protocols) as ws:
+        assert await goodbye(ws) == (codes, close, f"invalid_request_error{reason}")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +150,7 @@ async def test_azure_does_not_mind_the_beta_header(sim: Simulator) -> None:
         (f"{GA_OK}&api-version=2025-04-01-preview", 401, "401"),
         (GA, 404, "DeploymentNotFound"),
         (f"{GA}?deployment=m", 404, "DeploymentNotFound"),
+        (PREVIEW_OK.replace("2025-04-01-preview", "1999"), 404, "404"),
         (f"{PREVIEW}?api-version=2025-04-01-preview", 404, "404"),
         (f"{PREVIEW}?api-version=2025-04-01-preview&model=m", 404, "404"),
         (f"{PREVIEW}?deployment=m", 404, "404"),
@@ -181,65 +159,51 @@ async def test_azure_does_not_mind_the_beta_header(sim: Simulator) -> None:
     ],
 )
 async def test_a_wrong_address_is_refused(sim: Simulator, path: str, status: int, code: str) -> None:
-    answer, error = await refusal(sim, path, headers=key_of(sim))
-    assert (answer, error["code"]) == (status, code)
+    assert await refusal(sim, path, key_of(sim)) == (status, code)
 
 
-async def test_a_plain_request_is_told_to_speak_websocket(sim: Simulator) -> None:
-    async with aiohttp.ClientSession() as http, http.get(sim.url + GA_OK, headers=key_of(sim)) as answer:
-        assert answer.status == 426
-
-
-async def test_a_broken_handshake_leaves_no_session(sim: Simulator) -> None:
-    headers = {**key_of(sim), "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
-    async with aiohttp.ClientSession() as http, http.get(sim.url + GA_OK, headers=headers) as answer:
-        assert answer.status == 400
+async def test_what_is_no_handshake_leaves_no_session(sim: Simulator) -> None:
+    headers = key_of(sim)
+    assert (await fetch(sim.url + GA_OK, "GET", headers=headers)).status == 426
+    broken = {name: value for name, value in HANDSHAKE.items() if name != "Sec-WebSocket-Key"}
+    assert (await fetch(sim.url + GA_OK, "GET", headers=broken | headers)).status == 400
     assert sim.n_sessions == 0
 
 
 async def test_many_handshakes_at_once_keep_their_sessions_apart(sim: Simulator) -> None:
-    async def talk() -> str:
-        async with socket(sim, GA_OK) as ws:
-            return str((await ws.receive_json())["session"]["id"])
-
-    assert len(set(await asyncio.gather(*(talk() for _ in range(20))))) == 20
-    await nobody_left(sim)
+    sessions = await asyncio.gather(*(created(sim, GA_OK) for _ in range(20)))
+    assert len({session["id"] for session in sessions}) == 20
+    await gone(sim)
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------
 
-PAGE = "http://localhost:8888"
+PAGE = {"Origin": "http://localhost:8888"}
 
 
-async def test_a_page_may_make_calls_only(sim: Simulator) -> None:
-    async with aiohttp.ClientSession() as http:
-        asking = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
-        async with http.options(f"{sim.url}/v1/realtime/calls", headers=asking) as answer:
-            assert answer.status == 204
-            assert answer.headers["Access-Control-Allow-Origin"] == PAGE
-            assert "authorization" in answer.headers["Access-Control-Allow-Headers"]
-        async with http.post(f"{sim.url}/v1/realtime/calls", headers={"Origin": PAGE}) as refused:
-            assert refused.status == 401
-            assert refused.headers["Access-Control-Allow-Origin"] == PAGE  # so that the page can read why
-        page = {"Origin": PAGE, "Authorization": f"Bearer {sim.key}"}
-        async with http.post(f"{sim.url}/v1/realtime/client_secrets", headers=page, json={}) as refused:
-            assert refused.status == 403
-            assert "Access-Control-Allow-Origin" not in refused.headers
-    status, error = await refusal(sim, GA_OK, headers={**key_of(sim), "Origin": PAGE})
-    assert (status, error["code"]) == (403, "origin_not_allowed")
+@pytest.mark.parametrize("path", ["/v1/realtime", "/openai/v1/realtime"])
+async def test_a_page_may_make_calls_only_and_read_their_answers(sim: Simulator, path: str) -> None:
+    calls, keys = (f"{sim.url}{path}/{place}" for place in ("calls", "client_secrets"))
+    before = PAGE | {"Access-Control-Request-Method": "POST"}
+    asked = await fetch(calls, "OPTIONS", headers=before)
+    assert (asked.status, asked.headers["Access-Control-Allow-Origin"]) == (204, PAGE["Origin"])
+    assert "authorization" in asked.headers["Access-Control-Allow-Headers"]
+    refused = await fetch(calls, headers=PAGE | {"Authorization": "Bearer wrong"}, data="v=0")
+    assert (refused.status, refused.headers["Access-Control-Allow-Origin"]) == (401, PAGE["Origin"])
+    assert refused.headers["Access-Control-Expose-Headers"] == "Location"
+    assert (await fetch(keys, "OPTIONS", headers=before)).status == 403  # making keys is for pages that were named
+    refused = await fetch(keys, headers=PAGE | key_of(sim, path), json={})
+    assert (refused.status, "Access-Control-Allow-Origin" in refused.headers) == (403, False)
+    assert await refusal(sim, GA_OK, key_of(sim) | PAGE) == (403, "origin_not_allowed")
 
 
 # --- ephemeral keys ---------------------------------------------------------------------------------------------------
 
 
-async def post(
-    sim: Simulator, path: str, body: Any, *, headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, Any]]:
-    headers = key_of(sim, path) if headers is None else headers
+async def post(sim: Simulator, path: str, body: Any, *, headers: dict[str, str] | None = None) -> Answer:
+    headers = {"Content-Type": "application/json", **(key_of(sim, path) if headers is None else headers)}
     data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
-    headers = {"Content-Type": "application/json", **headers}
-    async with aiohttp.ClientSession() as http, http.post(sim.url + path, data=data, headers=headers) as answer:
-        return answer.status, await answer.json()
+    return await fetch(sim.url + path, data=data, headers=headers)
 
 
 PREVIEW_KEYS = "/openai/realtimeapi/sessions?api-version=2025-04-01-preview"
@@ -247,42 +211,37 @@ PREVIEW_KEYS = "/openai/realtimeapi/sessions?api-version=2025-04-01-preview"
 
 async def test_a_ga_key_opens_sessions_as_it_was_made(sim: Simulator) -> None:
     asked = {"type": "realtime", "model": "dep", "instructions": "Whales.", "audio": {"output": {"voice": "marin"}}}
-    status, made = await post(sim, "/openai/v1/realtime/client_secrets", {"session": asked})
-    assert status == 200
+    made = (await post(sim, "/openai/v1/realtime/client_secrets", {"session": asked})).body
     assert made["value"].startswith("ek_")
     assert made["session"]["audio"]["output"]["voice"] == "marin"
     for _ in range(2):  # it may open several
-        async with socket(sim, GA, headers={"Authorization": f"Bearer {made['value']}"}) as ws:
-            session = (await ws.receive_json())["session"]
-            assert (session["instructions"], session["model"]) == ("Whales.", "dep")
-            assert session["audio"]["output"]["voice"] == "marin"
-            assert session["audio"]["input"]["turn_detection"]["threshold"] == 0.5
+        session = await created(sim, GA, headers={"Authorization": f"Bearer {made['value']}"})
+        assert (session["instructions"], session["model"]) == ("Whales.", "dep")
+        assert session["audio"]["output"]["voice"] == "marin"
+        assert session["audio"]["input"]["turn_detection"]["threshold"] == 0.5
 
 
 async def test_a_preview_key_opens_sessions_as_it_was_made(sim: Simulator) -> None:
-    status, made = await post(sim, PREVIEW_KEYS, {"model": "dep", "voice": "verse"})
-    assert status == 200
-    assert made["voice"] == "verse"
-    assert made["modalities"] == ["text", "audio"]
+    made = (await post(sim, PREVIEW_KEYS, {"model": "dep", "voice": "verse"})).body
+    assert (made["voice"], made["modalities"]) == ("verse", ["text", "audio"])
     headers = {"Authorization": f"Bearer {made['client_secret']['value']}"}
-    async with socket(sim, PREVIEW_OK, headers=headers) as ws:
-        assert (await ws.receive_json())["session"]["voice"] == "verse"
+    assert (await created(sim, PREVIEW_OK, headers=headers))["voice"] == "verse"
 
 
-async def test_a_key_for_transcription_opens_such_a_session(sim: Simulator) -> None:
-    for path, body in (
-        ("/v1/realtime/client_secrets", {"session": {"type": "transcription"}}),
-        (PREVIEW_KEYS.replace("sessions", "transcription_sessions"), {"turn_detection": None}),
-    ):
-        status, made = await post(sim, path, body)
-        assert status == 200, made
-        ga = "value" in made
-        key = made["value"] if ga else made["client_secret"]["value"]
-        where = GA_OK if ga else PREVIEW_OK
-        async with socket(sim, where, headers={"Authorization": f"Bearer {key}"}) as ws:
-            message = await ws.receive_json()
-            assert message["type"] == ("session.created" if ga else "transcription_session.created")
-            assert message["session"]["object"] == "realtime.transcription_session"
+@pytest.mark.parametrize(
+    "path, body, where",
+    [
+        ("/v1/realtime/client_secrets", {"session": {"type": "transcription"}}, GA_OK),
+        (PREVIEW_KEYS.replace("sessions", "transcription_sessions"), {"turn_detection": None}, PREVIEW_OK),
+    ],
+)
+async def test_a_key_for_transcription_opens_such_a_session(sim: Simulator, path: str, body: Any, where: str) -> None:
+    made = (await post(sim, path, body)).body
+    key = made["value"] if where == GA_OK else made["client_secret"]["value"]
+    async with socket(sim, where, headers={"Authorization": f"Bearer {key}"}) as ws:
+        message = await ws.receive_json()
+        assert message["type"] == ("session.created" if where == GA_OK else "transcription_session.created")
+        assert message["session"]["object"] == "realtime.transcription_session"
 
 
 @pytest.mark.parametrize(
@@ -306,19 +265,17 @@ async def test_a_key_for_transcription_opens_such_a_session(sim: Simulator) -> N
     ],
 )
 async def test_a_wrong_request_for_a_key(sim: Simulator, path: str, body: Any, status: int, code: str | None) -> None:
-    answer, said = await post(sim, path, body)
-    assert answer == status
+    answer = await post(sim, path, body)
+    assert answer.status == status
     if code is not None:
-        assert said["error"]["code"] == code
+        assert answer.body["error"]["code"] == code
 
 
 async def test_who_may_make_keys(sim: Simulator) -> None:
     path = "/v1/realtime/client_secrets"
-    for headers in ({}, {"Authorization": "Bearer wrong"}):
-        assert (await post(sim, path, {}, headers=headers))[0] == 401
-    value = (await post(sim, path, {}))[1]["value"]
-    assert (await post(sim, path, {}, headers={"Authorization": f"Bearer {value}"}))[0] == 401
-    assert (await post(sim, path, {}, headers={"api-key": value}))[0] == 401
+    value = (await post(sim, path, {})).body["value"]
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {value}"}, {"api-key": value}):
+        assert (await post(sim, path, {}, headers=headers)).status == 401
 
 
 class Clock:
@@ -329,32 +286,41 @@ class Clock:
 
 
 @pytest.mark.parametrize("seconds, lives", [(None, 600), (10, 10)])
-async def test_a_key_expires_and_the_open_session_goes_on(seconds: int | None, lives: int) -> None:
+async def test_a_key_expires_and_the_open_session_goes_on(
+    sim: Simulator, seconds: int | None, lives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
-    service = Service(world(), KeyRing("main", wall=clock))
-    runner = web.AppRunner(service.app(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        async with aiohttp.ClientSession() as http:
-            body = {"expires_after": {"anchor": "created_at", "seconds": seconds}} if seconds else {}
-            headers = {"Authorization": "Bearer main"}
-            async with http.post(f"{url}/v1/realtime/client_secrets", json=body, headers=headers) as answer:
-                made = await answer.json()
-            assert made["expires_at"] == clock.now + lives
-            headers = {"Authorization": f"Bearer {made['value']}"}
-            clock.now += lives - 1
-            async with http.ws_connect(url + GA_OK, headers=headers) as ws:
-                await ws.receive_json()
-                clock.now += 1
-                with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-                    await http.ws_connect(url + GA_OK, headers=headers)
-                assert refused.value.status == 401
-                await ws.send_json({"type": "input_audio_buffer.clear"})
-                assert (await ws.receive_json())["type"] == "input_audio_buffer.cleared"
-    finally:
-        await runner.cleanup()
+    monkeypatch.setattr(sim._started().service.keys, "_wall", clock)
+    body = {"expires_after": {"anchor": "created_at", "seconds": seconds}} if seconds else {}
+    made = (await post(sim, "/v1/realtime/client_secrets", body)).body
+    assert made["expires_at"] == clock.now + lives
+    headers = {"Authorization": f"Bearer {made['value']}"}
+    clock.now += lives - 1
+    async with socket(sim, GA_OK, headers=headers) as ws:
+        await ws.receive_json()
+        clock.now += 1
+        assert (await fetch(sim.url + GA_OK, "GET", headers=HANDSHAKE | headers)).status == 401
+        offer = await fetch(f"{sim.url}{GA}/calls", headers=headers | {"Content-Type": "application/sdp"}, data="v=0")
+        assert (offer.status, "expired" in offer.text) == (401, True)
+        await ws.send_json({"type": "input_audio_buffer.clear"})
+        assert (await ws.receive_json())["type"] == "input_audio_buffer.cleared"
+
+
+def test_the_key_ring_knows_its_own_keys_for_their_time_and_shows_none() -> None:
+    clock = Clock()
+    ring = KeyRing("mine-and-secret", wall=clock)
+    assert len(KeyRing(wall=clock).key) >= 32
+    assert ring.owner("mine-and-secret") == ""
+    value, grant = ring.mint(SessionConfig(instructions="x"), lifetime_s=10)
+    others = ("", "mine", "mine-and-secret ", "Mine-and-secret", "ключ", "\udcff", value)
+    assert [other for other in others if ring.owner(other) is not None] == []
+    shown = f"{ring!r} {ring} {grant!r}"
+    assert not [secret for secret in ("mine-and-secret", value) if secret in shown]
+    clock.now += 11
+    assert (ring.grant(value), ring.grant("ek_other")) == (grant, None)  # expired, but told from a wrong one …
+    clock.now += MAX_LIFETIME_S
+    ring.mint(SessionConfig(), lifetime_s=10)
+    assert ring.grant(value) is None  # … for a while
 
 
 # --- life of a socket -------------------------------------------------------------------------------------------------
@@ -369,9 +335,8 @@ async def test_a_client_that_goes_in_the_middle_of_an_append_leaves_nothing(sim:
         assert connection.transport is not None
         connection.transport.write(b"\x81\xfe\xff\xff\x00\x00\x00\x00" + b"x" * 100)  # of 65535 bytes
         connection.transport.abort()
-        await nobody_left(sim)
-    async with socket(sim, GA_OK) as ws:
-        assert (await ws.receive_json())["type"] == "session.created"
+        await gone(sim)
+    assert await created(sim, GA_OK)
 
 
 async def test_a_message_beyond_all_measure_closes_with_1009(sim: Simulator) -> None:
@@ -400,11 +365,9 @@ async def test_tls_with_a_client_that_trusts_the_certificate() -> None:
         assert sim.certificate_pem is not None
         trust = ssl.create_default_context(cadata=sim.certificate_pem)
         trust.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
-        async with socket(sim, GA_OK, ssl=trust) as ws:
-            assert (await ws.receive_json())["type"] == "session.created"
+        assert await created(sim, GA_OK, ssl=trust)
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
-            async with socket(sim, GA_OK):
-                pass
+            await created(sim, GA_OK)
         transport = await sim.open()
         assert "session.created" in await transport.receive()
         await transport.close()

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from rtnb.protocol import ServerVad, events
+from rtnb.protocol import events
 from rtnb.protocol.values import Transcription
 from rtnb.simulator.delivery import InputScheduler
 from rtnb.simulator.responder import Say
-from tests.simulator.rig import Rig, spoken, world
+from tests.simulator.rig import VAD_ONLY, Rig, World, spoken, world
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -49,7 +49,8 @@ class TimedRig(Rig):
 
     async def next(self) -> Any:
         event = await super().next()
-        self.times.append(asyncio.get_running_loop().time() * 1000)
+        if event is not None:
+            self.times.append(asyncio.get_running_loop().time() * 1000)
         return event
 
     def when(self, wire_type: str) -> list[float]:
@@ -78,30 +79,25 @@ def deltas(rig: TimedRig) -> list[tuple[float, float]]:
     return [(at - out[0][0], offset) for at, offset in out]
 
 
+async def replied(shared: World) -> TimedRig:
+    """A reply to nothing, to its end."""
+    async with TimedRig(shared) as rig:
+        rig.respond()
+        await rig.until("rate_limits.updated")
+        return rig
+
+
 @pytest.mark.parametrize("rate", [1.0, 3.0])
 def test_audio_keeps_its_pace_over_all_stretches(rate: float) -> None:
-    async def talk() -> TimedRig:
-        shared = world(
-            latency=f"real_time,jitter_ms=0,audio_rate={rate}", make_responder=lambda n: Stretches(0, 0, 0, 0)
-        )
-        async with TimedRig(shared) as rig:
-            rig.respond()
-            await rig.until("response.done")
-            return rig
-
-    for at, offset in deltas(run(talk())):
+    latency = f"real_time,jitter_ms=0,audio_rate={rate}"
+    rig = run(replied(world(latency=latency, make_responder=lambda n: Stretches(0, 0, 0, 0))))
+    for at, offset in deltas(rig):
         assert at == pytest.approx(offset / rate, abs=0.5)  # the border of two stretches may lie between two ms
 
 
 def test_words_that_come_late_shift_what_follows_and_nothing_is_hurried() -> None:
-    async def talk() -> TimedRig:
-        shared = world(latency="real_time,jitter_ms=0", make_responder=lambda n: Stretches(2.0, 10.0, 0.0))
-        async with TimedRig(shared) as rig:
-            rig.respond()
-            await rig.until("response.done")
-            return rig
-
-    rig = run(talk())
+    late_words = world(latency="real_time,jitter_ms=0", make_responder=lambda n: Stretches(2.0, 10.0, 0.0))
+    rig = run(replied(late_words))
     late = [at - offset for at, offset in deltas(rig)]
     assert late[0] == 0.0
     assert all(b >= a - 0.5 for a, b in pairwise(late))  # no delta catches up
@@ -113,26 +109,18 @@ def test_words_that_come_late_shift_what_follows_and_nothing_is_hurried() -> Non
 
 
 def test_the_realistic_profile_is_what_was_measured() -> None:
-    async def talk() -> TimedRig:
-        async with TimedRig(world(latency="realistic,jitter_ms=0")) as rig:
-            rig.write("hello")
-            rig.respond()  # as if it was sent 280 ms ago, and took that long to arrive
-            await rig.until("rate_limits.updated")
-            return rig
-
-    rig = run(talk())
+    rig = run(replied(world(latency="realistic,jitter_ms=0")))  # as if it was sent 280 ms ago, and took that long
     assert rig.when("response.created") == [0.0]
     assert rig.when("response.output_audio_transcript.delta")[0] == pytest.approx(476 - 280)
     done = rig.when("response.done")[0]
     assert rig.when("rate_limits.updated")[0] - done == pytest.approx(43)
-    sent_ms = sum(len(e.delta) for e in rig.events if isinstance(e, events.ResponseOutputAudioDelta)) / 48
-    assert (done - 196) * 3 == pytest.approx(sent_ms, abs=3 * 650)  # three times as fast as it plays
+    assert (done - 196) * 3 == pytest.approx(len(rig.sent()) / 48, abs=3 * 650)  # three times as fast as it plays
 
 
 def test_a_transcription_takes_its_time() -> None:
     async def talk() -> TimedRig:
-        async with TimedRig(world(latency="realistic,jitter_ms=0")) as rig:
-            rig.update(turn_detection=ServerVad(create_response=False), transcription=Transcription(model="whisper-1"))
+        asked = {"turn_detection": VAD_ONLY, "transcription": Transcription(model="whisper-1")}
+        async with TimedRig(world(latency="realistic,jitter_ms=0"), settings=asked) as rig:
             rig.hear(spoken())
             await rig.until("conversation.item.input_audio_transcription.failed")
             return rig

@@ -16,6 +16,7 @@ from rtnb.simulator.transcriber import KNOWN_LIMIT, ExactTranscriber, Transcript
 from tests.simulator.rig import encoded, spoken
 
 SENTENCES = ["Tell me a joke", "What is the weather in Lund?", "Count to five, please", "Good morning to you"]
+SILENCE = np.zeros(48_000, np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -52,26 +53,22 @@ async def test_other_speech_of_the_same_voice_is_not(known: ExactTranscriber, te
     assert await words(known, spoken(text), rate_hz=24_000) is None
 
 
-@pytest.mark.parametrize("kind", ["nothing", "silence", "noise", "half"])
-async def test_neither_silence_nor_noise_nor_half_a_sentence_is(known: ExactTranscriber, kind: str) -> None:
-    half = spoken(SENTENCES[1], silence_ms=0)
-    audio = {
-        "nothing": np.zeros(0, np.float32),
-        "silence": np.zeros(48_000, np.float32),
-        "noise": np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32),
-        "half": half[: len(half) // 2],
-    }[kind]
+NOISE = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+HALF = spoken(SENTENCES[1], silence_ms=0)[: len(spoken(SENTENCES[1], silence_ms=0)) // 2]
+
+
+@pytest.mark.parametrize(
+    "audio", [SILENCE[:0], SILENCE, NOISE, HALF], ids=["nothing", "silence", "noise", "half a sentence"]
+)
+async def test_what_is_no_whole_sentence_is_not(known: ExactTranscriber, audio: Any) -> None:
     assert await words(known, audio, rate_hz=24_000) is None
 
 
-async def test_who_knows_nothing_writes_nothing() -> None:
-    assert await words(ExactTranscriber(), spoken(), rate_hz=24_000) is None
-
-
-async def test_silence_is_not_learned() -> None:
+async def test_who_knows_nothing_writes_nothing_and_silence_is_not_learned() -> None:
     known = ExactTranscriber()
-    known.learn("silence", np.zeros(24_000, np.float32))
-    assert await words(known, np.zeros(24_000, np.float32), rate_hz=24_000) is None
+    known.learn("silence", SILENCE)
+    for audio in (spoken(), SILENCE):
+        assert await words(known, audio, rate_hz=24_000) is None
 
 
 async def test_the_oldest_is_forgotten_first() -> None:
@@ -132,10 +129,10 @@ async def test_known_speech_has_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch
 
 async def test_no_step_of_a_search_among_many_utterances_is_long() -> None:
     """A delta that is due must not wait until all that was spoken is analysed."""
-    known, noise = ExactTranscriber(), np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+    known = ExactTranscriber()
     for number in range(200):
-        known.learn(f"{number}", noise[: 40_000 + 10 * number])
-    searching = asyncio.create_task(words(known, noise, rate_hz=24_000))
+        known.learn(f"{number}", NOISE[: 40_000 + 10 * number])
+    searching = asyncio.create_task(words(known, NOISE, rate_hz=24_000))
     longest_s, began = 0.0, time.thread_time()
     while not searching.done():
         await asyncio.sleep(0)

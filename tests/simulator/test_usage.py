@@ -12,7 +12,7 @@ from PIL import Image
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import ContentPart
 from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Tokens, image_tokens, text_tokens
-from tests.simulator.rig import Rig, spoken, world
+from tests.simulator.rig import WRITTEN, Rig, spoken, world
 
 ANSWERS = [" ".join(["word"] * count) for count in (30, 20, 40, 10, 25, 15)]
 
@@ -36,7 +36,7 @@ async def test_six_turns_cost_what_was_worked_out_by_hand() -> None:
     """Instructions: 100 words. The user writes 10, 10, 10, 10, 10 and 10 words; the answers have as many as above."""
     scenario = {"steps": [{"say": text} for text in ANSWERS]}
     async with Rig(world(scenario=scenario)) as rig:
-        rig.update(instructions=" ".join(["rule"] * 100), output_modalities=("text",))
+        rig.update(instructions=" ".join(["rule"] * 100), **WRITTEN)
         found = [figures(await rig.ask(" ".join(["user"] * 10))) for _ in range(6)]
     # Read: the instructions, all messages so far. Cached: what the response before has read, in steps of 64.
     assert found == [
@@ -52,7 +52,9 @@ async def test_six_turns_cost_what_was_worked_out_by_hand() -> None:
 async def test_spoken_turns_cost_their_audio_and_nothing_twice() -> None:
     async with Rig(world(scenario={"steps": [{"say": "Yes."}, {"say": "No."}]})) as rig:
         rig.update(instructions=" ".join(["rule"] * 64))
-        first = (await rig.listen(spoken()), await rig.until("response.done"), rig.last("response.done"))[2]["response"]
+        await rig.listen(spoken())
+        await rig.until("response.done")
+        first = rig.last("response.done")["response"]
         heard_ms = rig.last("input_audio_buffer.speech_stopped")["audio_end_ms"]
         heard_ms -= rig.last("input_audio_buffer.speech_started")["audio_start_ms"]
         text, audio, image, *_, spoken_text, spoken_audio = figures(first)
@@ -67,7 +69,7 @@ async def test_spoken_turns_cost_their_audio_and_nothing_twice() -> None:
 
 async def test_a_change_of_the_instructions_or_of_an_old_item_ends_the_cache() -> None:
     async with Rig(world(scenario={"steps": [{"say": ANSWERS[0]}] * 4})) as rig:
-        rig.update(instructions=" ".join(["rule"] * 100), output_modalities=("text",))
+        rig.update(instructions=" ".join(["rule"] * 100), **WRITTEN)
         await rig.ask("one")
         assert figures(await rig.ask("two"))[3] == 64
         rig.update(instructions=" ".join(["other"] * 100))
@@ -97,7 +99,7 @@ def test_an_image_costs_by_its_size(size: tuple[int, int], detail: str, expected
 
 async def test_an_image_is_read_with_every_response() -> None:
     async with Rig(world(scenario={"steps": [{"say": "A square."}, {"say": "Still."}]})) as rig:
-        rig.update(output_modalities=("text",))
+        rig.update(**WRITTEN)
         part = ContentPart(type="input_image", image_url=picture(512, 512))
         rig.send(events.ConversationItemCreate(item=Item(type="message", role="user", content=(part,))))
         assert figures(await rig.ask("What is it?"))[2] == 255
@@ -141,12 +143,11 @@ async def test_a_session_with_truncation_disabled_fails_the_response_and_lives_o
 ) -> None:
     async with Rig(world(scenario={"steps": [{"say": "Yes."}] * 3})) as rig:
         rig.session.conversation.tokens = ContextTokens(100)
-        rig.update(instructions="Be kind.", output_modalities=("text",), truncation="disabled")
+        rig.update(instructions="Be kind.", **WRITTEN, truncation="disabled")
         done = await rig.ask(" ".join(["long"] * 200))
         assert (done["status"], done["status_details"]["error"]["code"]) == ("failed", "context_length_exceeded")
         rig.update(truncation="auto")
         assert (await rig.ask("short"))["status"] == "completed"
-        rig.same()
 
 
 @pytest.mark.parametrize("cap", [1, 5, 17])
@@ -155,9 +156,7 @@ async def test_no_response_exceeds_its_token_limit(cap: int, modality: str) -> N
     async with Rig(world(scenario={"steps": [{"say": ANSWERS[0]}]})) as rig:
         done = await rig.ask("Go on.", max_output_tokens=cap, output_modalities=(modality,))
         assert done["status"] == "incomplete"
-        assert (
-            done["usage"]["output_tokens"] == cap if modality == "text" else 0 < done["usage"]["output_tokens"] <= cap
-        )
+        assert (cap if modality == "text" else 1) <= done["usage"]["output_tokens"] <= cap
 
 
 async def test_the_quota_is_used_up_by_all_responses_of_a_minute() -> None:
@@ -165,11 +164,7 @@ async def test_the_quota_is_used_up_by_all_responses_of_a_minute() -> None:
         used = 0
         for _ in range(2):
             used += (await rig.ask("one"))["usage"]["total_tokens"]
-            if (
-                not rig.of("rate_limits.updated")
-                or rig.last("rate_limits.updated")["rate_limits"][0]["remaining"] > 15e6 - used
-            ):
-                await rig.until("rate_limits.updated")
+            await rig.until("rate_limits.updated")
         (limit,) = rig.last("rate_limits.updated")["rate_limits"]
         assert limit["remaining"] == 15_000_000 - used
         assert 0 < limit["reset_seconds"] <= 60

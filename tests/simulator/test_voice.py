@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import contextlib
 import itertools
 import os
 import signal
@@ -17,40 +17,29 @@ import pytest
 from rtnb.audio import RATE_HZ
 from rtnb.errors import AudioError
 from rtnb.simulator.speech import Speech
-from rtnb.simulator.voice import (
-    VOICES,
-    BabbleVoice,
-    EspeakVoice,
-    Voice,
-    open_voice,
-    timbre,
-)
+from rtnb.simulator.voice import VOICES, BabbleVoice, EspeakVoice, Voice, open_voice, timbre
 from rtnb.vad import speech_probabilities
 
 TEXT = "Hello! How can I help you today? The weather in Stockholm is sunny, with a light breeze from the west."
 
-needs_espeak = pytest.mark.skipif(
-    importlib.util.find_spec("espeakng_loader") is None,
-    reason='espeakng-loader is not installed: pip install "rtnb[sim]"',
-)
+
+def needs_espeak() -> None:
+    pytest.importorskip("espeakng_loader", reason='espeakng-loader is not installed: pip install "rtnb[sim]"')
 
 
 @pytest.fixture
 async def espeak() -> AsyncIterator[EspeakVoice]:
-    if importlib.util.find_spec("espeakng_loader") is None:
-        pytest.skip('espeakng-loader is not installed: pip install "rtnb[sim]"')
-    voice = EspeakVoice()
-    yield voice
-    await voice.aclose()
+    needs_espeak()
+    async with contextlib.aclosing(EspeakVoice()) as voice:
+        yield voice
 
 
 @pytest.fixture(params=["espeak", "babble"])
 async def voice(request: pytest.FixtureRequest) -> AsyncIterator[Voice]:
-    if request.param == "espeak" and importlib.util.find_spec("espeakng_loader") is None:
-        pytest.skip('espeakng-loader is not installed: pip install "rtnb[sim]"')
-    opened = await open_voice(request.param)
-    yield opened
-    await opened.aclose()
+    if request.param == "espeak":
+        needs_espeak()
+    async with contextlib.aclosing(await open_voice(request.param)) as voice:
+        yield voice
 
 
 def process_of(voice: EspeakVoice) -> asyncio.subprocess.Process:
@@ -136,9 +125,8 @@ async def test_babble_voices_differ_and_the_same_seed_is_the_same_sound() -> Non
     alloy = await one.speak(TEXT)
     assert np.array_equal(alloy.audio, (await again.speak(TEXT)).audio)
     assert not np.array_equal(alloy.audio, (await other.speak(TEXT)).audio)
-    assert pitch_hz((await one.speak(TEXT, voice="coral")).audio) > 1.5 * pitch_hz(
-        (await one.speak(TEXT, voice="ash")).audio
-    )
+    high, low = [pitch_hz((await one.speak(TEXT, voice=name)).audio) for name in ("coral", "ash")]
+    assert high > 1.5 * low
 
 
 def test_an_unknown_voice_always_gets_the_same_sound() -> None:
@@ -175,24 +163,17 @@ async def test_markup_is_read_aloud(espeak: EspeakVoice) -> None:
 
 async def test_empty_text_is_no_speech(voice: Voice) -> None:
     speech = await voice.speak("")
-    assert len(speech.audio) == 0
-    assert speech.words == ()
+    assert (len(speech.audio), speech.words) == (0, ())
 
 
 async def test_long_text_lets_the_loop_breathe(voice: Voice) -> None:
     text = "".join(f"This is sentence {number} of many, and it says nothing new. " for number in range(40))
     turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    speech = await voice.speak(text)
-    counting.cancel()
-    await asyncio.gather(counting, return_exceptions=True)
+    speaking = asyncio.create_task(voice.speak(text))
+    while not speaking.done():
+        turns += 1
+        await asyncio.sleep(0)
+    speech = await speaking
     assert speech.text == text
     assert turns >= 10
     starts = [word.start_ms for word in speech.words]
@@ -231,18 +212,14 @@ async def test_the_same_words_are_made_once(espeak: EspeakVoice) -> None:
     assert (await espeak.speak("The same words.", voice="ash")).audio is not first.audio
 
 
-@needs_espeak
-async def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_memory_is_bounded(espeak: EspeakVoice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtnb.simulator.voice.CACHE_BYTES", 300_000)
-    voice = EspeakVoice()
-    try:
-        speeches = [await voice.speak(f"Number {i}.") for i in range(12)]
-        kept = list(voice._cache.values())
-        assert 0 < len(kept) < 12
-        assert kept[-1] is speeches[-1]
-        assert sum(speech.audio.nbytes for speech in kept) <= 300_000
-    finally:
-        await voice.aclose()
+    speeches = [await espeak.speak(f"Number {i}.") for i in range(12)]
+    again = [await espeak.speak(f"Number {i}.") for i in range(11, -1, -1)]
+    kept = [speech for speech in again if any(speech is one for one in speeches)]
+    assert 0 < len(kept) < 12
+    assert kept[0] is speeches[-1]
+    assert sum(speech.audio.nbytes for speech in kept) <= 300_000
 
 
 async def test_giving_up_leaves_the_pipe_in_order(espeak: EspeakVoice) -> None:
@@ -328,9 +305,7 @@ async def test_closing_leaves_no_process_and_can_be_repeated(
         await espeak.speak("Too late.")
 
 
-async def test_a_long_path_to_the_data_works(
-    tmp_path: Path, espeak: EspeakVoice, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_path_to_the_data_works(tmp_path: Path, espeak: EspeakVoice) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 60)
     deep.mkdir(parents=True)
     link = deep / "espeak-ng-data"
@@ -338,13 +313,8 @@ async def test_a_long_path_to_the_data_works(
         os.symlink(espeak._data, link)
     except OSError:
         pytest.skip("no symbolic links here: the worker says so instead")
-    monkeypatch.setattr("rtnb.simulator.voice.find_espeak", lambda: (espeak._library, str(link)))
-    voice = EspeakVoice()
-    try:
-        await voice.start()
-        assert (await voice.speak("A long way.")).duration_ms > 300
-    finally:
-        await voice.aclose()
+    espeak._data = str(link)
+    assert (await espeak.speak("A long way.")).duration_ms > 300
 
 
 async def test_missing_data_is_an_error_and_no_exit(tmp_path: Path, espeak: EspeakVoice) -> None:
@@ -366,20 +336,11 @@ async def test_open_voice_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> N
         await open_voice("espeak")
 
 
-@needs_espeak
-def test_it_works_on_a_loop_of_another_thread() -> None:
-    import threading
+async def test_it_works_on_a_loop_of_another_thread(espeak: EspeakVoice) -> None:
+    async def speak() -> str:
+        async with contextlib.aclosing(await open_voice("auto")) as voice:
+            assert (await voice.speak("From another thread.")).duration_ms > 500
+            return voice.name
 
-    names: list[str] = []
-
-    async def speak() -> None:
-        voice = await open_voice("auto")
-        names.append(voice.name)
-        assert (await voice.speak("From another thread.")).duration_ms > 500
-        await voice.aclose()
-
-    thread = threading.Thread(target=lambda: asyncio.run(speak()))
-    thread.start()
-    thread.join()
-    assert names
-    assert names[0].startswith("espeak-ng")
+    name = await asyncio.to_thread(asyncio.run, speak())
+    assert name.startswith("espeak-ng")

@@ -30,6 +30,11 @@ LOGGED = [
 ]  # fmt: skip
 
 
+TWO_FRAMES = {"silence_duration_ms": 64}
+CLOSE = {"constants": VadConstants(hysteresis=0.25)}
+FAINT: dict[str, Any] = {"threshold": 0.1, "silence_duration_ms": 0}
+
+
 def spans(probabilities: list[float], **settings: Any) -> list[tuple[int, int | None]]:
     return [(one.audio_start_ms, one.audio_end_ms) for one in server_vad_segments(probabilities, **settings)]
 
@@ -55,39 +60,30 @@ def test_silence_is_rounded_up_to_frames(silence: int, frames: int) -> None:
     assert segment.stop_frame == 1 + 1 + frames
 
 
-def test_threshold_is_inclusive() -> None:
-    assert spans([0.5]) == [(0, None)]
-    assert spans([0.4999999]) == []
-    assert len(server_vad_segments(np.array([0.5], np.float32))) == 1
-
-
-def test_release_threshold_is_exclusive() -> None:
-    for probability, stops in ((0.26, False), (0.25, False), (0.2499, True)):
-        (segment,) = server_vad_segments([HIGH] + [probability] * 20, constants=VadConstants(hysteresis=0.25))
-        assert (segment.stop_frame is not None) == stops
-
-
-def test_the_middle_neither_cancels_nor_fires() -> None:
+SEGMENTS: dict[str, tuple[Any, dict[str, Any], list[tuple[int, int | None]]]] = {
+    "the threshold is inclusive": ([0.5], {}, [(0, None)]),
+    "in float32, too": (np.array([0.5], np.float32), {}, [(0, None)]),
+    "below it is no speech": ([0.4999999], {}, []),
+    "nothing": ([], {}, []),
     # The timer starts with frame 1 and has lasted after frame 3; frames 2 to 5 are in the middle; frame 6 fires.
-    assert spans([HIGH, LOW, MIDDLE, MIDDLE, MIDDLE, MIDDLE, LOW], silence_duration_ms=64) == [(0, 7 * 32)]
-    assert spans([HIGH] + [MIDDLE] * 100, silence_duration_ms=64) == [(0, None)]
+    "the middle does not cancel": ([HIGH, LOW, *[MIDDLE] * 4, LOW], TWO_FRAMES, [(0, 7 * 32)]),
+    "the middle does not fire": ([HIGH] + [MIDDLE] * 100, TWO_FRAMES, [(0, None)]),
+    "speech cancels the timer": ([HIGH, LOW, LOW, HIGH, LOW, LOW, LOW], TWO_FRAMES, [(0, 7 * 32)]),
+    "the prefix is cut at the start but not at the last end": (
+        [LOW] * 9 + [HIGH, LOW, LOW, HIGH, LOW, LOW], {"silence_duration_ms": 32}, [(0, 384), (84, 480)]
+    ),
+    "above the release threshold": ([HIGH] + [0.26] * 20, CLOSE, [(0, None)]),
+    "the release threshold is exclusive": ([HIGH] + [0.25] * 20, CLOSE, [(0, None)]),
+    "below the release threshold": ([HIGH] + [0.2499] * 20, CLOSE, [(0, 9 * 32)]),
+    "the release threshold has a floor": ([0.1, 0.02, 0.02], FAINT, [(0, None)]),
+    "below the floor": ([0.1, 0.009], FAINT, [(0, 64)]),
+    "another floor": ([0.1, 0.04], FAINT | {"constants": VadConstants(lowest_release=0.05)}, [(0, 64)]),
+}  # fmt: skip
 
 
-def test_speech_cancels_the_timer() -> None:
-    assert spans([HIGH, LOW, LOW, HIGH, LOW, LOW, LOW], silence_duration_ms=64) == [(0, 7 * 32)]
-
-
-def test_prefix_is_cut_at_the_start_but_not_at_the_last_end() -> None:
-    probabilities = [LOW] * 9 + [HIGH, LOW, LOW, HIGH, LOW, LOW]
-    assert spans(probabilities, silence_duration_ms=32) == [(0, 12 * 32), (12 * 32 - 300, 15 * 32)]
-
-
-def test_release_threshold_has_a_floor() -> None:
-    assert spans([0.1, 0.02, 0.02], threshold=0.1, silence_duration_ms=0) == [(0, None)]
-    assert spans([0.1, 0.009], threshold=0.1, silence_duration_ms=0) == [(0, 64)]
-    assert spans([0.1, 0.04], threshold=0.1, silence_duration_ms=0, constants=VadConstants(lowest_release=0.05)) == [
-        (0, 64)
-    ]
+@pytest.mark.parametrize("probabilities, settings, expected", SEGMENTS.values(), ids=SEGMENTS)
+def test_segments(probabilities: Any, settings: dict[str, Any], expected: list[tuple[int, int | None]]) -> None:
+    assert spans(probabilities, **settings) == expected
 
 
 def test_more_frames_to_start() -> None:
@@ -166,7 +162,6 @@ def test_the_threshold_map_moves_both_thresholds() -> None:
 def test_probabilities_are_a_row() -> None:
     with pytest.raises(AudioError, match=r"\(2, 1\)"):
         server_vad_segments(np.zeros((2, 1)))
-    assert server_vad_segments([]) == ()
 
 
 def test_a_logged_session_comes_out_as_logged() -> None:

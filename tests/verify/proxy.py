@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 Message = dict[str, Any]
 
@@ -102,13 +103,12 @@ async def proxy(upstream: str, deviations: Callable[[], Any] = Deviations) -> As
 
     app = web.Application(client_max_size=2**24)
     app.router.add_route("*", "/{rest:.*}", handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server = TestServer(app)
+    await server.start_server(shutdown_timeout=1.0)
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield str(server.make_url("")).rstrip("/")
     finally:
-        await runner.cleanup()
+        await server.close()
         await client.close()
 
 

@@ -1,6 +1,7 @@
 """`rtnb verify`: everything as documented at the simulator, planted deviations by name, the budget, and no key."""
 
 import asyncio
+import io
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -50,7 +51,7 @@ def custom(url: str, **options: Any) -> rtnb.Custom:
 @pytest.mark.parametrize("dialect, least", [("ga", 70), ("preview", 60)])
 async def test_the_simulator_is_as_documented(dialect: Any, least: int) -> None:
     simulator = rtnb.Simulator(voice="babble", key=KEY, transcriber=Stenographer(), dialect=dialect)
-    result = await verify(simulator, at_once=6)
+    result = await verify(simulator, at_once=12)
     assert {one.probe: (one.came, one.reason) for one in result.outcomes if one.outcome != "as documented"} == {}
     assert len(result.outcomes) >= least
     assert len([one for one in result.outcomes if one.probe.startswith("webrtc.")]) == 5
@@ -61,6 +62,7 @@ async def test_the_simulator_is_as_documented(dialect: Any, least: int) -> None:
 
 async def test_calls_are_not_tested_without_aiortc(monkeypatch: pytest.MonkeyPatch, simulator: rtnb.Simulator) -> None:
     monkeypatch.setitem(sys.modules, "aiortc", None)
+    monkeypatch.delitem(sys.modules, "rtnb.verify.call", raising=False)
     result = await verify(simulator, only="webrtc.answered")
     assert [one.outcome for one in result.outcomes] == ["not tested"]
     assert "aiortc is missing" in result.outcomes[0].reason
@@ -90,14 +92,10 @@ PLANTED = {
 
 async def test_ten_planted_deviations_are_named_and_nothing_else(simulator: rtnb.Simulator) -> None:
     async with proxy(simulator.url) as url:
-        result = await verify(custom(url), at_once=6, budget_usd=5.0)
+        result = await verify(custom(url), at_once=12, budget_usd=5.0)
     assert set(result.different) == PLANTED, str(result)
     assert {one.reason for one in result.outcomes if one.outcome == "not tested"} == set()
-    for one in result.outcomes:
-        if one.outcome == "different":
-            assert one.came
-            assert one.expected
-            assert one.source
+    assert all(one.came and one.expected and one.source for one in result.outcomes if one.outcome == "different")
 
 
 async def test_a_proxy_that_changes_nothing_is_as_documented(simulator: rtnb.Simulator) -> None:
@@ -106,7 +104,7 @@ async def test_a_proxy_that_changes_nothing_is_as_documented(simulator: rtnb.Sim
             return message
 
     async with proxy(simulator.url, Nothing) as url:
-        result = await verify(custom(url), only="response.", at_once=6, budget_usd=5.0)
+        result = await verify(custom(url), only="response.", at_once=12, budget_usd=5.0)
     assert result.different == []
 
 
@@ -124,7 +122,6 @@ async def test_no_error_of_a_probe_ends_the_others(
     async def fail(target: Any) -> None:
         raise error
 
-    fail.__module__ = "rtnb.verify.probes"
     broken = Probe("items.broken", "It works.", "a test", fail)
     monkeypatch.setattr(run, "PROBES", [broken, *(probe for probe in PROBES if probe.name == "items.deleted")])
     found = await verify(simulator)
@@ -138,8 +135,7 @@ async def test_no_error_of_a_probe_ends_the_others(
 async def test_it_stops_at_the_budget(simulator: rtnb.Simulator) -> None:
     target = custom(simulator.url)
     result = await verify(target, only="response.te", budget_usd=0.0)
-    assert {one.outcome for one in result.outcomes} == {"not tested"}
-    assert {one.reason for one in result.outcomes} == {"the budget is used up"}
+    assert {(one.outcome, one.reason) for one in result.outcomes} == {("not tested", "the budget is used up")}
     result = await verify(target, only="response.te", budget_usd=0.0012)  # each is taken for 0.001, and costs less
     assert [one.outcome for one in result.outcomes].count("as documented") >= 1
     assert 0.0 < result.usd <= 0.0012
@@ -192,6 +188,8 @@ def test_a_file_that_is_no_result_says_so(tmp_path: Path, text: str, capsys: pyt
     (tmp_path / "a.json").write_text(text)
     assert main(["verify", "--compare", str(tmp_path / "a.json"), str(tmp_path / "missing.json")]) == 1
     assert "rtnb verify:" in capsys.readouterr().err
+    assert main(["verify", "--compare", str(tmp_path / "missing.json"), str(tmp_path / "a.json")]) == 1
+    assert "missing.json cannot be read" in capsys.readouterr().err
 
 
 async def test_no_key_is_in_a_result(simulator: rtnb.Simulator, tmp_path: Path) -> None:
@@ -202,18 +200,13 @@ async def test_no_key_is_in_a_result(simulator: rtnb.Simulator, tmp_path: Path) 
             message["error"] |= {"code": f"key {KEY}", "message": f"Incorrect API key provided: {KEY}"}
             return message
 
+    path = tmp_path / "a.json"
     async with proxy(simulator.url, Leaking) as url:
         found = await verify(custom(url), only="refusal.no", budget_usd=5.0)
-        assert len(found.different) >= 2
-        found = Result.load(_saved(found, tmp_path / "a.json"))
-    text = f"{found}{found!r}{found.to_frame().to_csv()}{(tmp_path / 'a.json').read_text()}"
-    assert KEY not in text
-    assert KEY[:16] not in text
-
-
-def _saved(found: Result, path: Path) -> Path:
+    assert len(found.different) >= 2
     found.save(path)
-    return path
+    text = f"{found}{found!r}{Result.load(path).to_frame().to_csv()}{path.read_text()}"
+    assert KEY[:16] not in text
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -228,36 +221,40 @@ def test_the_command_prints_the_table_and_writes_the_result(tmp_path: Path, caps
     assert json.loads(out.read_text())["dialect"] == "preview"
 
 
-async def test_the_command_asks_before_it_spends(
-    simulator: rtnb.Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def key_in_environment(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words that name the variable with the key."""
     monkeypatch.setenv("KEY_OF_THE_TEST", KEY)
-    words = ["verify", simulator.url.replace("http", "ws"), "--key-env", "KEY_OF_THE_TEST", "--only", "response.text_o"]
+    return ["--key-env", "KEY_OF_THE_TEST"]
+
+
+async def test_the_command_asks_before_it_spends(
+    simulator: rtnb.Simulator,
+    key_in_environment: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["verify", simulator.url.replace("http", "ws"), *key_in_environment, "--only", "response.text_o"]
     words += ["--dialect", "preview", "--model", "gpt-4o-realtime-preview"]
-    monkeypatch.setattr("builtins.input", lambda prompt: "n")
-    assert await asyncio.to_thread(main, words) == 1
-    assert "Nothing was sent." in capsys.readouterr().out
-    monkeypatch.setattr("builtins.input", _no_terminal)
-    assert await asyncio.to_thread(main, words) == 1
-    assert "--yes" in capsys.readouterr().out
-    monkeypatch.setattr("builtins.input", lambda prompt: "y")
-    assert await asyncio.to_thread(main, words) == 0
+    for typed, code, said in (
+        ("n\n", 1, "Nothing was sent."),
+        ("", 1, "--yes"),  # no terminal
+        ("y\n", 0, "1 as documented, 0 different"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        assert await asyncio.to_thread(main, words) == code
+        assert said in capsys.readouterr().out
     assert await asyncio.to_thread(main, [*words, "--yes"]) == 0
     shown = capsys.readouterr()
     assert "1 as documented, 0 different" in shown.out
     assert KEY not in shown.out + shown.err
 
 
-def _no_terminal(prompt: str) -> str:
-    raise EOFError
-
-
 async def test_the_exit_code_is_1_where_something_is_different(
-    simulator: rtnb.Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    simulator: rtnb.Simulator, key_in_environment: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("KEY_OF_THE_TEST", KEY)
     async with proxy(simulator.url) as url:
-        words = ["verify", url.replace("http", "ws"), "--key-env", "KEY_OF_THE_TEST", "--only", "refusal.not_json"]
+        words = ["verify", url.replace("http", "ws"), *key_in_environment, "--only", "refusal.not_json"]
         assert await asyncio.to_thread(main, words) == 1
     shown = capsys.readouterr().out
     assert "came      code 'bad_json'" in shown
@@ -274,13 +271,8 @@ async def test_the_exit_code_is_1_where_something_is_different(
     ],
 )
 def test_a_target_that_cannot_be_says_why(
-    words: tuple[str, ...],
-    said: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     for name in ("AZURE_OPENAI_ENDPOINT", "AZURE_OPENAI_DEPLOYMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
     assert main(["verify", "--yes", *words]) == 1
