@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from rtnb.audio import read_wav
 from rtnb.errors import RateLimited, ServiceError
@@ -22,27 +22,21 @@ from rtnb.simulator.transcriber import ExactTranscriber, Transcript, open_transc
 
 KEY = "sk-very-secret"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Serve = Callable[[Handler], Awaitable[str]]
+Serve = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Starts a chat completions service with the given handler; gives its base URL."""
-    runners: list[web.AppRunner] = []
+    """Starts a service with the given handler; gives its base URL."""
+    async with contextlib.AsyncExitStack() as servers:
 
-    async def start(handler: Handler) -> str:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", handler)
-        runner = web.AppRunner(app)
-        runners.append(runner)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        return f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        async def start(handler: Handler, path: str = "/v1/chat/completions") -> str:
+            app = web.Application()
+            app.router.add_post(path, handler)
+            server = await servers.enter_async_context(TestServer(app))
+            return str(server.make_url("/v1"))
 
-    yield start
-    for runner in runners:
-        await runner.cleanup()
+        yield start
 
 
 def streaming(*chunks: dict[str, Any] | bytes, done: bool = True) -> Handler:
@@ -112,16 +106,14 @@ async def test_tool_calls_are_put_together(serve: Serve) -> None:
     def call(index: int, **parts: Any) -> dict[str, Any]:
         return {"tool_calls": [{"index": index, **parts}]}
 
-    base_url = await serve(
-        streaming(
-            {"content": "Let me look."},
-            call(0, id="call_1", type="function", function={"name": "get_weather", "arguments": ""}),
-            call(0, function={"arguments": '{"city": '}),
-            call(1, id="call_2", function={"name": "get_time"}),
-            call(0, function={"arguments": '"Lund"}'}),
-        )
+    handler = streaming(
+        {"content": "Let me look."},
+        call(0, id="call_1", type="function", function={"name": "get_weather", "arguments": ""}),
+        call(0, function={"arguments": '{"city": '}),
+        call(1, id="call_2", function={"name": "get_time"}),
+        call(0, function={"arguments": '"Lund"}'}),
     )
-    assert await replies(ChatResponder(base_url, "m")) == [
+    assert await replies(ChatResponder(await serve(handler), "m")) == [
         Say("Let me look."),
         Call("get_weather", '{"city": "Lund"}'),
         Call("get_time", "{}"),
@@ -192,8 +184,8 @@ async def test_a_bad_stream_is_explained(serve: Serve, handler: Handler, words: 
     assert caught.value.code == "bad_stream"
 
 
-async def test_nobody_there(unused_port: int) -> None:
-    brain = ChatResponder(f"http://127.0.0.1:{unused_port}/v1", "m", KEY)
+async def test_nobody_there(unused_tcp_port: int) -> None:
+    brain = ChatResponder(f"http://127.0.0.1:{unused_tcp_port}/v1", "m", KEY)
     with pytest.raises(ServiceError, match="cannot be reached") as caught:
         await replies(brain)
     assert caught.value.code == "unreachable"
@@ -208,11 +200,9 @@ async def test_a_silent_server_is_not_waited_for_for_ever(serve: Serve) -> None:
         await released.wait()
         return web.Response()
 
-    try:
-        with pytest.raises(ServiceError, match="does not answer"):
-            await replies(ChatResponder(await serve(handler), "m", timeout_s=0.05))
-    finally:
-        released.set()
+    with pytest.raises(ServiceError, match="does not answer"):
+        await replies(ChatResponder(await serve(handler), "m", timeout_s=0.05))
+    released.set()
 
 
 @pytest.mark.parametrize(
@@ -223,14 +213,7 @@ def test_what_is_no_address_is_refused(base_url: str) -> None:
         ChatResponder(base_url, "m")
 
 
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-async def test_a_transcription_service_is_asked_for_the_words_and_its_refusal_is_explained() -> None:
+async def test_a_transcription_service_is_asked_for_the_words_and_its_refusal_is_explained(serve: Serve) -> None:
     asked: list[Any] = []
 
     async def transcribe(request: web.Request) -> web.Response:
@@ -243,17 +226,9 @@ async def test_a_transcription_service_is_asked_for_the_words_and_its_refusal_is
         assert (len(audio), rate_hz) == (2400, 24_000)
         return web.json_response({"text": " Hello. "}, status=200 if len(asked) == 1 else 503)
 
-    app = web.Application()
-    app.router.add_post("/v1/audio/transcriptions", transcribe)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        remote = open_transcriber(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", ExactTranscriber())
-        silence = np.zeros(2400, np.float32)
-        assert await remote.transcribe(silence, rate_hz=24_000, language="en") == Transcript("Hello.")
-        assert asked == [{"model": "whisper-1", "language": "en"}]
-        with pytest.raises(ServiceError, match="transcriber answered 503"):
-            await remote.transcribe(silence, rate_hz=24_000)
-    finally:
-        await runner.cleanup()
+    remote = open_transcriber(await serve(transcribe, "/v1/audio/transcriptions"), ExactTranscriber())
+    silence = np.zeros(2400, np.float32)
+    assert await remote.transcribe(silence, rate_hz=24_000, language="en") == Transcript("Hello.")
+    assert asked == [{"model": "whisper-1", "language": "en"}]
+    with pytest.raises(ServiceError, match="transcriber answered 503"):
+        await remote.transcribe(silence, rate_hz=24_000)
