@@ -61,11 +61,15 @@ def mask_known(text: str) -> str:
     return text
 
 
+_NAMES: Final = re.compile(r"client_secret|(x-)?api[-_]?key", re.IGNORECASE)
+
+
 def mask_credentials(data: Any) -> Any:
     """Return JSON-like data with ``****`` in place of each credential; the same object where it holds none.
 
     Only places where the protocol keeps credentials are masked: `authorization` and the values of `headers` in an MCP
-    tool (an object of type ``mcp`` or with a `server_label`), and `client_secret` or its `value`.
+    tool (an object of type ``mcp`` or with a `server_label`), `client_secret` or its `value`, and texts under the name
+    of a key, such as `api-key`.
 
     Examples
     --------
@@ -76,7 +80,8 @@ def mask_credentials(data: Any) -> Any:
         mcp = data.get("type") == "mcp" or "server_label" in data
         shown: Any = {}
         for name, value in data.items():
-            if value and ((name == "client_secret" and isinstance(value, str)) or (mcp and name == "authorization")):
+            named = isinstance(value, str) and _NAMES.fullmatch(str(name))
+            if value and (named or (mcp and name == "authorization")):
                 shown[name] = MASK
             elif name == "client_secret" and isinstance(value, Mapping) and "value" in value:
                 shown[name] = {**value, "value": MASK}

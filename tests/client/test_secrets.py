@@ -17,8 +17,8 @@ from websockets.asyncio.client import ClientConnection
 import rtnb
 from rtnb.client import open_session
 from rtnb.errors import ServiceError
-from rtnb.protocol import events
-from rtnb.protocol.events import UnknownEvent
+from rtnb.protocol import events, wire
+from rtnb.protocol.events import SERVER_EVENTS, UnknownEvent
 from rtnb.protocol.values import ErrorDetail
 from rtnb.redaction import remember
 from tests.client.conftest import Joined
@@ -28,6 +28,7 @@ from tests.client.virtual import hold, outcome, said, talking
 
 REPLY = "Hello there."
 KEY = "sk-abcdefgh12345678ijklmnop"
+NO_SHAPE = "canary7"
 CANARY = "sk-canary0123456789abcdef"
 AUTHORIZATION = "Bearer mcp-5f0c2b71d9e84a3c"
 HEADER = "gateway-77aa3e90c1d2"
@@ -142,6 +143,24 @@ def test_a_key_that_a_service_repeats_in_an_error_is_hidden(tmp_path: Path) -> N
 
     refusal = failure("invalid_value", f"The key {KEY} may not do this.", param="session.audio.output.voice")
     hold(test, Peer(refuse={"session.update": [refusal]}), api_key=KEY)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "brand.new", "api_key": NO_SHAPE},
+        {"type": "brand.new", "connection": [{"headers": {"Api-Key": NO_SHAPE}}]},
+        {"type": "error", "error": {"type": "x", "message": "no", "apikey": NO_SHAPE}},
+    ],
+    ids=["unknown event", "inside of it", "unknown field of an error"],
+)
+def test_a_field_that_is_named_like_a_key_is_hidden(message: dict[str, Any], tmp_path: Path) -> None:
+    log = rtnb.EventLog()
+    log.record("received", wire.decode(message, registry=SERVER_EVENTS))
+    log.save(tmp_path / "saved.jsonl")
+    texts = [(tmp_path / "saved.jsonl").read_text(), repr(log[0]), log._repr_html_(), log.to_frame().to_string()]
+    assert [text for text in texts if NO_SHAPE in text] == []
+    assert '"****"' in texts[0]
 
 
 def test_a_key_that_a_tool_returns_or_the_model_says_leaves_the_log_masked(tmp_path: Path) -> None:
