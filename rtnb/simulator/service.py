@@ -352,6 +352,7 @@ class Service:
             if call_id is not None:
                 await self._watch(carrier, call_id)
                 return socket
+            await self._scheduler.turn()  # a hundred that connect at once do not hold up those that are there
             session = self.begin(request, endpoint, preset)
             try:
                 await self.serve_session(carrier, session)
