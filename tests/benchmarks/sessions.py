@@ -5,6 +5,7 @@
     python -m tests.benchmarks.sessions            # 1, 10, 50, 100, 150 sessions
     python -m tests.benchmarks.sessions 100 --repeat 5
     python -m tests.benchmarks.sessions 250 --workers 2 --voice babble --chunk-ms 20
+    python -m tests.benchmarks.sessions 100 --beside ../before    # CPU beside that of another checkout, both at once
 
 Every session is duplex and in real time: a client appends 100 ms of audio 10 times a second without pause (babbled
 speech of about 3 s, then silence), server VAD hears it, and the reply comes paced at real time. The simulator is one
@@ -27,7 +28,7 @@ import aiohttp
 import numpy as np
 
 from rtnb.audio import babble, encode_pcm16
-from tests.benchmarks.stage import crowded, late_ms, options, print_row
+from tests.benchmarks.stage import beside, crowded, late_ms, options, print_row
 
 TURN_S = 14.0  # a user speaks that often; a reply takes about 8 s
 WARM_UP_S = 5.0  # the first second of everything is left out
@@ -139,12 +140,15 @@ async def crowd(line: dict[str, str], n_sessions: int, seconds: float, chunk_ms:
     }
 
 
-def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, workers: int) -> dict[str, float]:
+def measure(
+    n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, workers: int, other: str
+) -> dict[str, float]:
     """One run."""
-    simulator = ("--voice", voice, "--workers", str(workers), "--latency", LATENCY)
-    outcomes, costs = crowded(
-        crowd, n_sessions, seconds=seconds, warm_up_s=WARM_UP_S, simulator=simulator, given=[chunk_ms]
-    )
+    simulator = ["--voice", voice, "--latency", LATENCY, *(["--workers", str(workers)] if workers > 1 else [])]
+    run: dict[str, Any] = {"seconds": seconds, "warm_up_s": WARM_UP_S, "simulator": simulator, "given": [chunk_ms]}
+    if other:
+        return {"sessions": n_sessions, "cpu_ratio": beside(other, crowd, n_sessions, **run)}
+    outcomes, costs = crowded(crowd, n_sessions, **run)
     late = [late for one in outcomes for late in one["late_ms"]]
     client = [late for one in outcomes for late in one["client_late_ms"]]
     return {
@@ -159,12 +163,22 @@ def measure(n_sessions: int, *, seconds: float, chunk_ms: int, voice: str, worke
 
 def main() -> None:
     chosen = options(
-        __doc__, sessions=[1, 10, 50, 100, 150], seconds=20.0, repeat=1, chunk_ms=100, voice="auto", workers=1
+        __doc__,
+        sessions=[1, 10, 50, 100, 150],
+        seconds=20.0,
+        repeat=1,
+        chunk_ms=100,
+        voice="auto",
+        workers=1,
+        beside="",
     )
     settings = {name: getattr(chosen, name) for name in ("seconds", "chunk_ms", "voice", "workers")}
     for n_sessions in chosen.sessions:
-        runs = [measure(n_sessions, **settings) for _ in range(chosen.repeat)]
+        runs = [measure(n_sessions, **settings, other=chosen.beside) for _ in range(chosen.repeat)]
         row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        if chosen.beside:
+            print(row)
+            continue
         row["late_p99_runs_ms"] = [run["late_p99_ms"] for run in runs]  # type: ignore[assignment]
         print_row(row, head=n_sessions == chosen.sessions[0])
         if n_sessions == 100:

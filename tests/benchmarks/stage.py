@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from multiprocessing.connection import Connection as Pipe
@@ -103,10 +104,11 @@ async def open_cells(lab: Lab, browser: Any, name: str, cells: Iterable[str], *,
 
 
 @contextmanager
-def simulate(*options: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run ``rtnb simulate`` in a process of its own until the block ends; its id and its line."""
+def simulate(*options: str, checkout: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run ``rtnb simulate`` in a process of its own (of another checkout) until the block ends; its id and its line."""
     command = [sys.executable, "-m", "rtnb", "simulate", "--json", "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    where = {"cwd": checkout, "env": os.environ | {"PYTHONPATH": checkout}} if checkout else {}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **where)  # type: ignore[call-overload]
     try:
         assert process.stdout is not None
         yield process.pid, json.loads(process.stdout.readline())
@@ -136,6 +138,7 @@ def crowded(
     warm_up_s: float,
     simulator: Sequence[str],
     given: Sequence[Any] = (),
+    checkout: str = "",
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Measure ``rtnb simulate`` while two processes run ``crowd(line, part of n, seconds, *given)``.
 
@@ -144,7 +147,7 @@ def crowded(
     n_crowds = min(2, n)
     parts = [n // n_crowds + (i < n % n_crowds) for i in range(n_crowds)]
     with (
-        simulate(*simulator) as (pid, line),
+        simulate(*simulator, checkout=checkout) as (pid, line),
         multiprocessing.get_context("spawn").Pool(n_crowds) as pool,
     ):
         jobs = [(crowd, i, line, part, seconds, *given) for i, part in enumerate(parts)]
@@ -161,6 +164,14 @@ def crowded(
         "clients_cpu_percent": round(100 * clients, 1),
         "load": round(os.getloadavg()[0], 1),
     }
+
+
+def beside(checkout: str, *arguments: Any, **settings: Any) -> float:
+    """Return the CPU of this simulator as a multiple of that of another checkout: `crowded` for both at once."""
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(crowded, *arguments, **settings, checkout=where) for where in ("", checkout)]
+        mine, theirs = (run.result()[1]["cpu_percent"] for run in runs)
+    return round(mine / theirs, 3)
 
 
 def _crowd(crowd: Callable[..., Coroutine[Any, Any, dict[str, Any]]], seed: int, *arguments: Any) -> dict[str, Any]:

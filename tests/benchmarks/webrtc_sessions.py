@@ -4,6 +4,7 @@
 
     python -m tests.benchmarks.webrtc_sessions              # 1, 10 and 20 calls for 60 s
     python -m tests.benchmarks.webrtc_sessions 20 --seconds 60
+    python -m tests.benchmarks.webrtc_sessions 6 --beside ../before    # CPU beside that of another checkout
 
 Every call is duplex and in real time: a packet of 20 ms goes each way 50 times a second without pause. The user says
 babbled speech of about 3 s every 14 s; server VAD hears it, and the reply is spoken at real time. The simulator is one
@@ -27,7 +28,7 @@ from aiortc.mediastreams import MediaStreamTrack
 
 from rtnb.audio import babble, encode_pcm16
 from tests.benchmarks.sessions import LATENCY, TURN_S
-from tests.benchmarks.stage import crowded, late_ms, options, print_row
+from tests.benchmarks.stage import beside, crowded, late_ms, options, print_row
 
 FLOOR_MS = 100
 WARM_UP_S = 10.0  # calls are set up one after the other, and the first replies are spoken
@@ -165,7 +166,11 @@ def measure(n_calls: int, *, seconds: float, voice: str) -> dict[str, float]:
 
 
 def main() -> None:
-    chosen = options(__doc__, calls=[1, 10, 20], seconds=60.0, voice="auto")
+    chosen = options(__doc__, calls=[1, 10, 20], seconds=60.0, voice="auto", beside="")
+    if chosen.beside:
+        run = {"seconds": chosen.seconds, "warm_up_s": WARM_UP_S, "simulator": ("--latency", LATENCY)}
+        print({n_calls: beside(chosen.beside, crowd, n_calls, **run) for n_calls in chosen.calls})
+        return
     for n_calls in chosen.calls:
         row = measure(n_calls, seconds=chosen.seconds, voice=chosen.voice)
         print_row(row, head=n_calls == chosen.calls[0])
