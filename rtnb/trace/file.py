@@ -59,7 +59,7 @@ _RAW: Final[dict[Lane, str]] = {"you": "user.raw", "model": "model.raw"}
 _FILES: Final = (_MANIFEST, _EVENTS, *_RAW.values())
 _GROWING: Final = (*_RAW.values(), _EVENTS)  # in the order of writing: no line before its audio
 _BUFFER_BYTES: Final = 4 * 2**20
-"""Most bytes that wait for `flush` (chosen: more than the events of half a second)."""
+"""Most bytes that wait for `flush` (chosen: more than the events of a second)."""
 _MOST: Final = {_MANIFEST: 16 * 2**20, _EVENTS: 2**29}
 """Most bytes of a file that is read as text (chosen: 2 hours of talk have 80 MB of events)."""
 _MOST_RATIO: Final = 100

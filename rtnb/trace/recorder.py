@@ -21,7 +21,7 @@ from rtnb.trace.rules import findings
 if TYPE_CHECKING:
     from rtnb.client.session import Session
 
-FLUSH_S: Final = 0.5
+FLUSH_S: Final = 0.75
 """Longest time that an event waits to be written (chosen: a killed kernel loses less than a second)."""
 
 _log = logging.getLogger("rtnb")
