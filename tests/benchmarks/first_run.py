@@ -25,7 +25,7 @@ from tests.benchmarks.stage import chromium
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"<!-- command: lab -->\n```bash\n(.+?)\n```", re.DOTALL)
 INSTALLED_S, SHOWN_S = 600.0, 120.0
-ANSWER = re.compile(r"A delta is .+\(\d+\.\d s\)")
+ANSWER = re.compile(r"A delta is .+\(\d+\.\d s, there after")
 
 
 def opened_address(note: Path, process: subprocess.Popen[bytes]) -> str:
