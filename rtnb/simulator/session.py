@@ -219,7 +219,7 @@ class ServiceSession:
             if text.lstrip(" \t\r\n")[:1] != "{":
                 text = text[:1000]  # no object: its beginning gets the same refusal
             elif too_many := await _too_many(text):
-                message = f"Invalid event: more than {too_many}."
+                message = f"Invalid event: it has {too_many}. Send it in several smaller events."
                 self.conversation.emit(RefusedEventError("invalid_value", message).event())
                 return
         try:
@@ -567,7 +567,7 @@ async def _too_many(text: str) -> str | None:
         for sign, most in MOST_OF.items():
             counts[sign] += text.count(sign, at, at + LONG_TEXT)
             if counts[sign] > most:
-                return f"{most} signs {sign}"
+                return f"more than {most} times the character {sign}"
         await asyncio.sleep(0)
     return None
 

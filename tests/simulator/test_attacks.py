@@ -208,8 +208,8 @@ _TOOLS = [{"type": "function", "name": f"t{number}"} for number in range(30_000)
     [
         (_item("a" * 300_000), "string_above_max_length", ""),
         (_item("ä" * 190_000), None, ""),
-        (_item("ä" * 250_000), "invalid_value", "more than 200000 signs \\"),
-        (json.dumps({"type": "session.update", "session": {"tools": _TOOLS}}), "invalid_value", "50000 signs"),
+        (_item("ä" * 250_000), "invalid_value", "more than 200000 times the character \\"),
+        (json.dumps({"type": "session.update", "session": {"tools": _TOOLS}}), "invalid_value", "50000 times"),
         ("1" * 1_000_000, "invalid_json", "JSON"),
         (" [" * 1_000_000, "invalid_json", "JSON"),
         (" " * 1_000_000 + '{"type":"input_audio_buffer.clear"}', None, ""),
