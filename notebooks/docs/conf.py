@@ -39,9 +39,6 @@ napoleon_google_docstring = False
 napoleon_use_ivar = True  # an attribute with a docstring of its own is described once
 
 
-os.environ["TQDM_DISABLE"] = "1"  # in the kernels: a bar of progress would stand at 0 %
-
-
 def names_of(title: str) -> Iterator[str]:
     """Yield entries for the names under one heading of ``help(rtnb)``, from their docstrings."""
     (block,) = (one for one in (rtnb.__doc__ or "").split("\n\n") if one.startswith(f"{title}\n"))
@@ -98,12 +95,20 @@ def restore(_app: Any, _what: str, name: str, _value: Any, _options: Any, lines:
     lines[:] = kept.pop(name, lines)
 
 
+def drop_bars(_app: Any, page: Any) -> None:
+    """Remove bars of progress from the outputs: what is kept of them stands at 0 %."""
+    for output in [*page.findall(lambda node: getattr(node, "attributes", {}).get("nb_element") == "mime_bundle")]:
+        if re.match(r"\w+: +0%\|", output.astext().lstrip()):
+            output.parent.remove(output)
+
+
 kept: Final[dict[str, list[str]]] = {}
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Register `fill`, and `keep` and `restore` around napoleon, whose priority is 500."""
+    """Register the functions above, `keep` and `restore` around napoleon, whose priority is 500."""
     app.connect("source-read", fill)
+    app.connect("doctree-read", drop_bars)
     app.connect("autodoc-process-docstring", keep, priority=400)
     app.connect("autodoc-process-docstring", restore, priority=600)
     return {"parallel_read_safe": True}
