@@ -23,7 +23,7 @@ from rtnb.protocol import events
 from rtnb.trace.conversation import to_srt, to_vtt
 from rtnb.trace.otlp import to_otlp
 from rtnb.trace.report import blocks, lanes, to_html
-from rtnb.trace.tracks import Track
+from rtnb.trace.timeline import Track
 
 PAUSE_MS: Final = 500.0
 """Pieces of speech closer than this are one utterance of a case: the user was cut off and went on (chosen)."""
@@ -157,7 +157,7 @@ def to_textgrid(trace: Any) -> str:
 
 def _write_sound(trace: Any, path: Path) -> None:
     """Write both sides, block by block: hours of audio do not fit in memory."""
-    silence = Track(None, (), duration_ms=trace.duration_ms)
+    silence = Track(trace._file.audio, (), duration_ms=trace.duration_ms)
     with SoundFile(path, "w", samplerate=RATE_HZ, channels=2, subtype="PCM_16") as file:
         for sides in zip(*(blocks(track or silence) for track in lanes(trace)), strict=True):
             file.write(np.stack([to_int16(side) for side in sides], axis=1))

@@ -24,7 +24,7 @@ from rtnb.protocol.values import (
 )
 from rtnb.simulator.transcriber import ExactTranscriber
 from rtnb.trace import Trace, save_trace
-from rtnb.trace.rules import RULES, Finding, findings, flat
+from rtnb.trace.rules import RULES, Finding, findings, flat_json
 from tests.client.virtual import run_virtual
 from tests.simulator.rig import spoken
 from tests.trace.rows import delta, pcm
@@ -374,4 +374,4 @@ def test_findings_of_what_has_no_log_are_a_type_error() -> None:
 
 
 def test_flat_keeps_an_empty_object() -> None:
-    assert flat({"metadata": {}, "a": {"b": None}}) == {"metadata": {}, "a.b": None}
+    assert flat_json({"metadata": {}, "audio": {"input": None}}) == {"metadata": {}, "audio.input": None}
