@@ -239,8 +239,7 @@ class TraceFile:
         reason = "no audio was sent or received as events"
         if self.manifest.get("webrtc"):
             reason = "WebRTC: this audio went between the page and the service, past the kernel"
-        you, model = (len(self._tracks[lane]) for lane in _RAW)
-        sizes = {"user": you, "model": model, "heard": model}
+        sizes = {name: len(self._tracks["you" if name == "user" else "model"]) for name in ("user", "model", "heard")}
         self.manifest["tracks"] = {name: {"bytes": n} if n else {"missing": reason} for name, n in sizes.items()}
 
     def _check(self, info: zipfile.ZipInfo) -> None:
@@ -274,8 +273,7 @@ class TraceFile:
         played : dict
             Item -> time and milliseconds of the first report of a speaker.
         """
-        rows: list[LogRow] = []
-        played: dict[str, tuple[float, float]] = {}
+        rows, played = list[LogRow](), dict[str, tuple[float, float]]()
         ends: dict[Lane, int] = {"you": 0, "model": 0}
         try:
             with self._zip.open(_EVENTS) as file:
@@ -286,11 +284,11 @@ class TraceFile:
                     if "played_ms" in line:
                         report = float(line["monotonic_s"]), float(line["played_ms"])
                         played.setdefault(str(line["item_id"]), report)
-                    else:
-                        row = self._row(line, len(rows), ends)
-                        if rows and (hours := (row.monotonic_s - rows[0].monotonic_s) / 3600) > MAX_HOURS:
-                            raise ValueError(f"it lies {hours:,.0f} hours after the first; allowed are {MAX_HOURS}")
-                        rows.append(row)
+                        continue
+                    row = self._row(line, len(rows), ends)
+                    if rows and (hours := (row.monotonic_s - rows[0].monotonic_s) / 3600) > MAX_HOURS:
+                        raise ValueError(f"it lies {hours:,.0f} hours after the first; allowed are {MAX_HOURS}")
+                    rows.append(row)
         except _DAMAGES as error:
             raise self._error(f"event {len(rows)} is damaged ({type(error).__name__}: {error})") from error
         return rows, played
@@ -316,12 +314,11 @@ class TraceFile:
         times = float(line["monotonic_s"]), float(line["wall_time"])
         return LogRow(number, direction, *times, event.type, int(line["size_bytes"]), event, n_bytes * is_lost)
 
-    def audio(self, lane: Lane, start: int, stop: int) -> bytes:
-        """Return bytes of a track; they are read from the disk where they are used."""
+    def audio(self, lane: Lane, start: int, stop: int) -> memoryview:
+        """Return bytes of a track; they are read from the disk where they are used, and kept until the next call."""
         self.check()
-        data = bytes(self._tracks[lane][start:stop])
         self.release()
-        return data
+        return self._tracks[lane][start:stop]
 
     def check(self) -> None:
         """Refuse a file that was cut while it is open: to read beyond its end would end this process."""

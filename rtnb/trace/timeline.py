@@ -25,7 +25,7 @@ from rtnb.client.log import Formats, LogRow
 from rtnb.protocol import events
 
 Lane = Literal["you", "model"]
-ReadAudio = Callable[[Lane, int, int], bytes]
+ReadAudio = Callable[[Lane, int, int], Any]
 """Bytes of a side, from a place to another."""
 K = TypeVar("K")
 V = TypeVar("V")
@@ -401,7 +401,8 @@ class Track:
         first = max(0, start // factor - margin)
         place = piece.samples[first : -(-stop // factor) + margin]
         audio = piece.form.decode(self._audio(piece.lane, place.start, place.stop))
-        audio = resample(audio, from_rate_hz=piece.form.rate_hz, to_rate_hz=RATE_HZ)
+        if factor > 1:
+            audio = resample(audio, from_rate_hz=piece.form.rate_hz, to_rate_hz=RATE_HZ)
         return audio[start - first * factor : stop - first * factor]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import import_module
 from math import inf
@@ -35,7 +36,7 @@ _PLACING = _CONFIRMED | events.ConversationItemTruncate | events.InputAudioBuffe
 """Events outside of a part that its clock needs."""
 
 
-class Trace:
+class Trace(AbstractContextManager["Trace"]):
     """A recorded session: events, audio, turns and settings on one clock, in ms since its first event.
 
     Everything is read when it is asked for. Nothing in the file is executed, and it needs no service. A recording that
@@ -290,9 +291,6 @@ class Trace:
     def close(self) -> None:
         """Close the file; closing twice is fine."""
         self._file.close()
-
-    def __enter__(self) -> Trace:
-        return self
 
     def __exit__(self, *raised: object) -> None:
         self.close()

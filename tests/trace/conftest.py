@@ -104,7 +104,7 @@ def _is_audio_of(event: Any, response_id: str) -> bool:
     return isinstance(event, events.ResponseOutputAudioDelta) and event.response_id == response_id
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Talk]:
     """A conversation of a few seconds with the simulator, which stays open."""
     with rtnb.Simulator(latency="fast", voice="babble", key=CANARY) as simulator:

@@ -58,6 +58,7 @@ def test_tiers_of_a_textgrid_cover_the_whole_axis_without_overlap(trace: Trace, 
 def test_subtitles_are_read_by_a_library(trace: Trace, tmp_path: Path) -> None:
     cues = list(srt.parse(trace.export(tmp_path / "talk.srt").read_text(encoding="utf-8")))
     turns = [turn for turn in trace.turns if turn.text and turn.role in ("user", "assistant")]
+    turns.sort(key=lambda turn: turn.start_ms)
     assert len(cues) == len(turns)
     assert cues[0].content == "You: What is the weather in Oslo?"
     assert [cue.start.total_seconds() for cue in cues] == pytest.approx([t.start_ms / 1000 for t in turns], abs=0.001)
