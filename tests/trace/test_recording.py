@@ -32,7 +32,6 @@ async def _killed_talk(simulator: rtnb.Simulator, path: Path, seconds: float) ->
     """Let a process talk for some seconds, kill it, and return when that was."""
     arguments = [sys.executable, "-m", "tests.trace.talker", simulator.url, simulator.key, str(path)]
     process = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
     assert await process.stdout.readline() == b"open\n"
     await asyncio.sleep(seconds)
     killed_s = time.monotonic()
@@ -59,7 +58,6 @@ async def test_a_killed_process_loses_less_than_a_second(tmp_path: Path) -> None
         assert not path.exists()
         with Trace(path) as trace:
             assert not trace.manifest["complete"]
-            assert trace.turns is not None
             rows = list(trace.rows())
             assert rows[-1].monotonic_s > killed_s - 1.0
             assert seconds <= 1.0 or any(row.type == "input_audio_buffer.append" for row in rows)
@@ -151,7 +149,6 @@ async def test_a_session_without_a_recording_saves_its_log(tmp_path: Path) -> No
         response = await session.ask("Hello!")
         with Trace(session.save_trace(tmp_path / "new" / "talk.rtnb")) as trace:
             assert trace.transcript.startswith("You: Hello!")
-            assert trace.model_audio is not None
             heard = trace.model_audio.read(trace.turns[1].start_ms)
             assert np.array_equal(heard[: len(response.audio)], response.audio)
             assert trace.manifest["notes"] == []
@@ -180,7 +177,6 @@ def test_a_call_says_that_its_audio_went_past_the_kernel(tmp_path: Path) -> None
 def test_a_speaker_says_when_it_began_to_play(tmp_path: Path) -> None:
     rows = log_of(START, (11.0, delta(500)))
     with Trace(written(tmp_path / "talk.rtnb", rows, ("a", 200.0, 11.6))) as trace:
-        assert trace.heard_audio is not None
         assert not trace.heard_audio.read(1000, 1399).any()
         assert trace.heard_audio.read(1401, 1800).all()
 
@@ -191,6 +187,5 @@ def test_half_a_sample_is_joined_with_its_other_half(tmp_path: Path) -> None:
         for at_s, part in ((11.0, pcm(100)[:2401]), (11.01, pcm(100)[2401:]))
     ]
     with Trace(written(tmp_path / "talk.rtnb", log_of(START, *halves))) as trace:
-        assert trace.model_audio is not None
         assert np.unique(trace.model_audio.read(1000, 1100) * 2**15).tolist() == [1000]
         assert np.count_nonzero(trace.model_audio) == 2400

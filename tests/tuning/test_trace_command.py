@@ -74,13 +74,6 @@ def test_a_failure_is_one_line_and_exit_code_1(
     assert message in capsys.readouterr().err
 
 
-def test_help_lists_the_sub_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["trace", "--help"])
-    out = capsys.readouterr().out
-    assert all(name in out for name in ("show", "html", "export", "replay", "compare"))
-
-
 async def test_a_session_searches_its_own_log() -> None:
     async with rtnb.connect("sim") as session:
         assert session.findings() == ()
