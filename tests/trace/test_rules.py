@@ -176,6 +176,13 @@ def test_no_rule_fires_where_nothing_is_wrong(rows: Rows) -> None:
     assert findings(EventLog()) == ()
 
 
+def test_audio_of_a_part_of_a_log_has_the_format_of_its_session() -> None:
+    ulaw = events.SessionCreated(session=SessionConfig.of(output_format="g711_ulaw"))
+    parts = [events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=b"x" * 800)] * 3
+    log = log_of((0.0, ulaw), *((1 + n / 10, part) for n, part in enumerate(parts)))
+    assert findings(log[1:]) == (), "100 ms each"
+
+
 def test_an_update_is_ignored_where_another_value_or_turn_detection_stays() -> None:
     finding = found((1, update(voice="cedar")), (1.1, updated(voice="alloy")))["update-ignored"]
     assert finding.text == "The service set audio.output.voice to alloy, not to cedar."

@@ -85,6 +85,9 @@ def test_audio_that_was_not_heard_leaves_the_axis() -> None:
     timeline, _ = laid(START, *rows)
     assert (timeline.items["a"].audio_ms, timeline.items["a"].heard_ms) == (2000, 250)
     assert len(timeline.clip(0, 10_000)) == 24 * 600
+    timeline, _ = laid(START, (10.0, delta(1000)), (10.0, delta(1000, "b")), (10.3, cut(250)), (10.4, delta(500)))
+    unheard = [(one.item_id, one.start_ms, one.stop_ms) for one in timeline.pieces["unheard"]]
+    assert unheard == [("a", 250, 1000), ("b", 1000, 2000), ("a", pytest.approx(400), pytest.approx(900))]
 
 
 def test_a_clip_mixes_both_sides() -> None:
