@@ -92,6 +92,8 @@ def test_a_part_has_its_own_clock_and_can_be_saved(talk: Talk, trace: Trace, tmp
         assert np.abs(again.stereo() - part.stereo())[480:-480].max() < 1e-6
         assert again.log.to_frame().t_ms.min() >= 0
     assert np.abs(part.stereo() - trace.stereo()[24_000:96_000]).max() < 1e-3
+    starts_ms = {turn.item_id: turn.start_ms - 1000 for turn in trace.turns}
+    assert [turn.start_ms for turn in part.turns] == [starts_ms[turn.item_id] for turn in part.turns]
     whole = trace.turns[-1]
     assert whole.start_ms > 4000
     assert whole.text not in part.transcript
