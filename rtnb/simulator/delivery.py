@@ -17,6 +17,7 @@ from rtnb.audio import codec
 from rtnb.protocol import ErrorDetail, events, wire
 from rtnb.simulator.admission import RefusedError
 from rtnb.simulator.faults import Close, FaultPlan, Send
+from rtnb.simulator.pacing import LatencyProfile
 
 _log = logging.getLogger("rtnb.simulator")
 
@@ -165,8 +166,11 @@ class Sound:
 class Served(Protocol):
     """Session that `serve_session` runs."""
 
-    latency: Any
     outgoing: Outgoing
+
+    @property
+    def latency(self) -> LatencyProfile:
+        """Latencies as they are now."""
 
     async def receive(self, text: str | bytes) -> None:
         """Take one message."""

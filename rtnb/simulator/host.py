@@ -24,11 +24,11 @@ from rtnb.simulator.classroom import Classroom, Room
 from rtnb.simulator.faults import Fault
 from rtnb.simulator.mcp import ToolServer, open_server
 from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.parts import World
 from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.service import DEFAULT_MODEL, REQUEST_S, Service
-from rtnb.simulator.session import World
 from rtnb.simulator.speech import Speech
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, open_transcriber
 from rtnb.simulator.turn_detection import BATCH_MS, EndOfTurn, SpeechBatch, open_turn_detector

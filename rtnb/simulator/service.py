@@ -50,17 +50,11 @@ from rtnb.simulator.admission import (
     requested_model,
     token_of,
 )
-from rtnb.simulator.delivery import (
-    Carrier,
-    InputScheduler,
-    Listener,
-    SocketCarrier,
-    say_and_close,
-    serve_session,
-)
+from rtnb.simulator.delivery import Carrier, InputScheduler, Listener, SocketCarrier, say_and_close, serve_session
 from rtnb.simulator.faults import Close, FaultPlan
+from rtnb.simulator.parts import World
 from rtnb.simulator.recorded import RecordedSession
-from rtnb.simulator.session import ServiceSession, World
+from rtnb.simulator.session import ServiceSession
 
 if TYPE_CHECKING:
     from rtnb.simulator.webrtc import Call

@@ -18,9 +18,10 @@ from rtnb.protocol import Connection, Item, ServerVad, SessionConfig, events
 from rtnb.protocol.values import ContentPart, ResponseConfig
 from rtnb.simulator.faults import Close, Fault
 from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.parts import World
 from rtnb.simulator.responder import RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario
-from rtnb.simulator.session import ServiceSession, World
+from rtnb.simulator.session import ServiceSession
 from rtnb.simulator.voice import BabbleVoice
 
 FRAME_MS = 32
