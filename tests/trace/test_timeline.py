@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rtnb.audio import encode_ulaw
+from rtnb.audio import codec
 from rtnb.protocol import events
 from rtnb.protocol.events import Event
 from rtnb.protocol.values import AudioFormat, SessionConfig
@@ -90,7 +90,7 @@ def test_a_clip_mixes_both_sides() -> None:
 def test_g711_and_samples_cut_in_two() -> None:
     ulaw = SessionConfig.of(output_format=AudioFormat(type="audio/pcmu"))
     coded = events.ResponseOutputAudioDelta(
-        response_id="r", item_id="a", delta=encode_ulaw(np.full(800, 0.5, np.float32))
+        response_id="r", item_id="a", delta=codec("audio/pcmu").encode(np.full(800, 0.5, np.float32))
     )
     timeline = laid((10.0, events.SessionUpdated(session=ulaw)), (10.0, coded))
     assert timeline.items["a"].audio_ms == 100

@@ -24,11 +24,11 @@ from tests.trace.conftest import CANARY, Talk
 _READ = """
 import hashlib, json, sys, rtnb
 from dataclasses import asdict
-from rtnb.audio import decode_ulaw, resample
+from rtnb.audio import codec, resample
 def received(trace, name):
     deltas = [row.event for row in trace.rows() if row.type == "response.output_audio.delta"]
     data = b"".join(event.delta for event in deltas if event.item_id == name)
-    return resample(decode_ulaw(data), from_rate_hz=8000, to_rate_hz=24000).tobytes()
+    return resample(codec("audio/pcmu").decode(data), from_rate_hz=8000, to_rate_hz=24000).tobytes()
 trace = rtnb.Trace(sys.argv[1])
 sent = b"".join(row.event.audio for row in trace.rows() if row.type == "input_audio_buffer.append")
 print(json.dumps({
