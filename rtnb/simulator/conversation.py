@@ -15,21 +15,9 @@ from typing import Any, Final
 
 from rtnb.audio import Audio, codec
 from rtnb.errors import ServiceError
-from rtnb.protocol import (
-    PCM16,
-    UNSET,
-    AudioFormat,
-    Connection,
-    ContentPart,
-    Dialect,
-    ErrorDetail,
-    Item,
-    SessionConfig,
-    Usage,
-    events,
-)
+from rtnb.protocol import UNSET, AudioFormat, Connection, ContentPart, Dialect, ErrorDetail, Item, SessionConfig, events
 from rtnb.protocol.service.replies import item_events
-from rtnb.protocol.values import TokenDetails
+from rtnb.protocol.values import PCM16, TokenDetails, Usage
 from rtnb.simulator.delivery import Playout
 from rtnb.simulator.speech import tokens
 from rtnb.simulator.transcriber import Transcript
