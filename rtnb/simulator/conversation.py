@@ -21,7 +21,7 @@ from rtnb.protocol.values import PCM16, TokenDetails, Usage
 from rtnb.simulator.delivery import Playout
 from rtnb.simulator.speech import tokens
 from rtnb.simulator.transcriber import Transcript
-from rtnb.simulator.usage import AUDIO_MS_PER_INPUT_TOKEN, ContextTokens, item_tokens
+from rtnb.simulator.usage import AUDIO_MS_PER_INPUT_TOKEN, ContextTokens, item_tokens, token_usage
 
 _ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
 """Server events that put an item into the conversation."""
@@ -202,14 +202,9 @@ class Conversation:
         audio_ms = self.duration_ms(item_id)
         if not model.startswith("gpt-4o"):
             return Usage(type="duration", seconds=round(audio_ms / 1000, 3))
-        n_audio, n_text = int(audio_ms // AUDIO_MS_PER_INPUT_TOKEN), len(tokens(text))
-        return Usage(
-            type="tokens",
-            total_tokens=n_audio + n_text,
-            input_tokens=n_audio,
-            output_tokens=n_text,
-            input_token_details=TokenDetails(text_tokens=0, audio_tokens=n_audio),
-        )
+        heard = TokenDetails(text_tokens=0, audio_tokens=int(audio_ms // AUDIO_MS_PER_INPUT_TOKEN))
+        made = TokenDetails(text_tokens=len(tokens(text)))
+        return replace(token_usage(heard, made), type="tokens", output_token_details=UNSET)
 
     def read(self, context: Iterable[Item | str]) -> Iterator[Item]:
         """Yield the items of a context, given as items or ids, as they are understood; deleted ones are left out.

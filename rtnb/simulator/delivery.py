@@ -155,12 +155,8 @@ class InputScheduler:
             self._next = None
 
 
-@dataclass(frozen=True)
-class Sound:
-    """A piece of the user's track."""
-
-    pcm: bytes
-    """PCM16 at 24 kHz."""
+class Sound(bytes):
+    """A piece of the user's track: PCM16 at 24 kHz."""
 
 
 class Served(Protocol):
@@ -236,16 +232,20 @@ async def serve_session(
         async for message in carrier.incoming():
             await session.outgoing.has_room()
             if delay_s:
-                under_way.put((loop.time() + delay_s, message), 0 if isinstance(message, Sound) else len(message))
+                under_way.put((loop.time() + delay_s, message), len(message))
                 await under_way.room.wait()
             else:
-                await _take_in(message, session, scheduler)
+                await take_in(message)
 
     async def take() -> None:
         while True:
             due, message = await under_way.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
-            await _take_in(message, session, scheduler)
+            await take_in(message)
+
+    async def take_in(message: str | bytes | Sound) -> None:
+        await scheduler.turn()
+        await (session.take_audio(message) if isinstance(message, Sound) else session.receive(message))
 
     sending_since = math.inf
 
@@ -267,14 +267,6 @@ async def serve_session(
     close = await _first_of(read(), take(), write(), watch(), stop)
     # No task reads any more: closing waits for the client's close frame, and resets no connection.
     await carrier.hang_up(close or Close(WSCloseCode.OK))
-
-
-async def _take_in(message: str | bytes | Sound, session: Served, scheduler: InputScheduler) -> None:
-    await scheduler.turn()
-    if isinstance(message, Sound):
-        await session.take_audio(message.pcm)
-    else:
-        await session.receive(message)
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None] | asyncio.Future[Close]) -> Close | None:

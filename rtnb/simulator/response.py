@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from rtnb.audio import codec, resample
-from rtnb.protocol import PCM16, UNSET, AudioFormat, ContentPart, ErrorDetail, Item, Response, SessionConfig, events
+from rtnb.audio import RATE_HZ, codec, resample
+from rtnb.protocol import PCM16, UNSET, ContentPart, ErrorDetail, Item, Response, SessionConfig, events
 from rtnb.protocol.values import Audio, AudioOutput, ResponseConfig, StatusDetails, TokenDetails, Usage, merge
 from rtnb.simulator import pacing
 from rtnb.simulator.conversation import Conversation, is_spoken
@@ -24,9 +24,8 @@ from rtnb.simulator.pacing import Planned
 from rtnb.simulator.parts import World
 from rtnb.simulator.responder import Say, ScenarioResponder, Turn, text_of
 from rtnb.simulator.scenario import Call, Scenario
-from rtnb.simulator.speech import Speech
 from rtnb.simulator.turn_detection import TurnDetection
-from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, ContextTooLongError, measure, text_tokens
+from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, ContextTooLongError, measure, text_tokens, token_usage
 
 FAULT_DELTAS: Final = 3
 """Deltas before a fault cuts a response short. Chosen: enough to see a beginning."""
@@ -230,26 +229,24 @@ class Generation:
         """Choose what to say, once the words of the newest item are known, unless that was done."""
         if self._pieces is None:
             responder, latency = self._all.responder, self._all.world.latency
-            turn = self._turn()
+            last = next(self.conversation.read(self._context[-1:]), None)
+            spoken = last is not None and is_spoken(last)
+            turn = Turn(
+                items=functools.partial(self.conversation.read, self._context),
+                last=last,
+                instructions=self.settings.instructions or "",
+                tools=self.mcp.offered(self.settings.tools or ()),
+                tool_choice=self.settings.tool_choice or "auto",
+                heard_ms=self.conversation.duration_ms(str(last.id)) if last is not None and spoken else 0.0,
+            )
             if self.outside:
                 self._pieces, self.latency = responder.respond(turn), latency
             else:
-                step = responder.next_step(text_of(turn.last), speech=turn.last is not None and is_spoken(turn.last))
+                step = responder.next_step(text_of(last), speech=spoken)
                 self.latency = self._all.latency = responder.timing(step, latency)
                 self._all.faults.enter_step(step.faults if step else ())
                 self._pieces = responder.play(step, turn)
         return self._pieces
-
-    def _turn(self) -> Turn:
-        last = next(self.conversation.read(self._context[-1:]), None)
-        return Turn(
-            items=functools.partial(self.conversation.read, self._context),
-            last=last,
-            instructions=self.settings.instructions or "",
-            tools=self.mcp.offered(self.settings.tools or ()),
-            tool_choice=self.settings.tool_choice or "auto",
-            heard_ms=self.conversation.duration_ms(str(last.id)) if last is not None and is_spoken(last) else 0.0,
-        )
 
     def cut(self, reason: str) -> None:
         """Stop now: ``turn_detected`` or ``client_cancelled``. Everything open is closed in order."""
@@ -339,9 +336,11 @@ class Generation:
         speed = float(self._output.speed or 1.0)
         speech = await self._all.world.voice.speak(piece.text, voice=voice, speed=speed, language=piece.language)
         part.spoken.append(speech.audio)
-        encoded, bytes_per_ms = encode_speech(speech, self._format)
+        wire, encoded = codec(self._format.type), speech.pcm
+        if wire.rate_hz != RATE_HZ:  # encoded in one piece, so no border clicks
+            encoded = wire.encode(resample(speech.audio, from_rate_hz=RATE_HZ, to_rate_hz=wire.rate_hz))
         planned = pacing.plan(speech, latency=self.latency, rng=rng)
-        await self._send(part, planned, encoded, bytes_per_ms, speech.duration_ms / self.latency.audio_rate)
+        await self._send(part, planned, encoded, wire.bytes_per_ms, speech.duration_ms / self.latency.audio_rate)
 
     async def _send(
         self, part: _Part, planned: Sequence[Planned], encoded: bytes, bytes_per_ms: int, lasts_ms: float
@@ -384,10 +383,7 @@ class Generation:
 
     def _open_message(self) -> _Part:
         part = self._open_item(Item(type="message", role="assistant", content=()))
-        kind = (
-            ContentPart(type="text", text="") if self._modality == "text" else ContentPart(type="audio", transcript="")
-        )
-        self.conversation.emit(events.ResponseContentPartAdded(**self._ids(part), part=kind))
+        self.conversation.emit(events.ResponseContentPartAdded(**self._ids(part), part=self._content("")))
         return part
 
     def _open_item(self, item: Item) -> _Part:
@@ -458,6 +454,7 @@ class Generation:
         self._done.append(item)
 
     def _ended_mcp(self, part: _Part, status: str) -> Item:
+        """Return the item of an MCP call that ends with its response."""
         if status == "completed":
             return part.item
         if part.runs:
@@ -469,12 +466,17 @@ class Generation:
         emit = self.conversation.emit
         if self._modality == "text":
             emit(events.ResponseOutputTextDone(**ids, text=part.text))
-            emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="text", text=part.text)))
-            return ContentPart(type="output_text", text=part.text)
-        emit(events.ResponseOutputAudioDone(**ids))
-        emit(events.ResponseOutputAudioTranscriptDone(**ids, transcript=part.text))
-        emit(events.ResponseContentPartDone(**ids, part=ContentPart(type="audio", transcript=part.text)))
-        return ContentPart(type="output_audio", transcript=part.text)
+        else:
+            emit(events.ResponseOutputAudioDone(**ids))
+            emit(events.ResponseOutputAudioTranscriptDone(**ids, transcript=part.text))
+        content = self._content(part.text)
+        emit(events.ResponseContentPartDone(**ids, part=content))
+        return replace(content, type=f"output_{self._modality}")
+
+    def _content(self, text: str) -> ContentPart:
+        """Return a part as the events of parts show it; items name its type with ``output_``."""
+        words: Any = {"text" if self._modality == "text" else "transcript": text}
+        return ContentPart(type=self._modality, **words)
 
     def _finish(self, status: str, **reason: Any) -> None:
         self._close_part("completed" if status == "completed" else "incomplete")
@@ -485,25 +487,8 @@ class Generation:
         self._all.done(self)
 
     def _usage(self) -> Usage:
-        given = self._input_tokens
-        n_in = sum((given.text_tokens or 0, given.audio_tokens or 0, given.image_tokens or 0))
-        text, audio = self._text_tokens, math.ceil(self._audio_tokens)
-        return Usage(
-            total_tokens=n_in + text + audio,
-            input_tokens=n_in,
-            output_tokens=text + audio,
-            input_token_details=given,
-            output_token_details=TokenDetails(text_tokens=text, audio_tokens=audio),
-        )
-
-
-def encode_speech(speech: Speech, audio_format: AudioFormat) -> tuple[bytes, int]:
-    """Return the speech in the wire's format, and its bytes per ms; encoded in one piece, so no border clicks."""
-    wire = codec(audio_format.type)
-    if audio_format.type == "audio/pcm":
-        return speech.pcm, wire.bytes_per_ms
-    audio = resample(speech.audio, from_rate_hz=24_000, to_rate_hz=wire.rate_hz)
-    return wire.encode(audio), wire.bytes_per_ms
+        made = TokenDetails(text_tokens=self._text_tokens, audio_tokens=math.ceil(self._audio_tokens))
+        return token_usage(self._input_tokens, made)
 
 
 def _failure(error: Exception) -> ErrorDetail:

@@ -89,18 +89,13 @@ def portions(text: str, *, max_chars: int = 200) -> tuple[str, ...]:
         20 ms of work), longer a better melody. (chosen)
     """
     done: list[str] = []
-    current = ""
-    for sentence in sentences(text):
-        if len(current) + len(sentence) > max_chars and current.strip():
-            done.append(current)
-            current = ""
-        current += sentence
-        while len(current) > max_chars:
-            space = current.rfind(" ", 1, max_chars)
-            cut = space if space > 0 else max_chars
-            done.append(current[:cut])
-            current = current[cut:]
-    return (*done, current) if current else tuple(done)
+    while len(text) > max_chars:
+        ends = [match.end() for match in _SENTENCE_END.finditer(text[: max_chars + 1])]
+        space = text.rfind(" ", 1, max_chars)
+        cut = next((end for end in reversed(ends) if end <= max_chars), space if space > 0 else max_chars)
+        done.append(text[:cut])
+        text = text[cut:]
+    return (*done, text) if text else tuple(done)
 
 
 def align(text: str, audio: npt.NDArray[np.float32], *, marks: Iterable[tuple[int, float]]) -> Speech:

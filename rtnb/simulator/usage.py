@@ -14,13 +14,12 @@ import io
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
 from rtnb.protocol import Item
-from rtnb.protocol.values import RateLimit, TokenDetails
+from rtnb.protocol.values import RateLimit, TokenDetails, Usage
 from rtnb.simulator.speech import tokens
 
 AUDIO_MS_PER_INPUT_TOKEN: Final = 100
@@ -92,8 +91,7 @@ class ContextTooLongError(Exception):
     """The context does not fit, and the session's truncation is disabled."""
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """Input of one response."""
 
     ids: tuple[str, ...]
@@ -195,6 +193,13 @@ def measure(items: Sequence[tuple[Item, float]], fixed: str) -> TokenDetails:
     for item, audio_ms in items:
         total.update(item_tokens(item, audio_ms=audio_ms))
     return _details(total, Tokens())
+
+
+def token_usage(given: TokenDetails, made: TokenDetails) -> Usage:
+    """Return the usage of what was read and what was made."""
+    n_in, n_out = (sum(getattr(one, f"{kind}_tokens") or 0 for kind in _KINDS) for one in (given, made))
+    sums: Any = {"total_tokens": n_in + n_out, "input_tokens": n_in, "output_tokens": n_out}
+    return Usage(**sums, input_token_details=given, output_token_details=made)
 
 
 def _details(total: Tokens, cached: Tokens) -> TokenDetails:
