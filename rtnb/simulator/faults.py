@@ -20,7 +20,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -132,12 +132,12 @@ class Fault:
             at = int(at)
         if isinstance(at, int) and not isinstance(at, bool) and at >= 1 and self.kind != "http":
             return at
-        of_kind = kind.at if self.kind in ("http", *OF_RESPONSE) else None
-        if isinstance(at, str) and (at == of_kind or (of_kind is None and _names_event(at))):
+        places = [str(kind.at)] if self.kind in ("http", *OF_RESPONSE) else list(SERVER_EVENTS)
+        if at in places or (isinstance(at, str) and len(places) > 1 and any(fnmatchcase(one, at) for one in places)):
             return at
-        allowed = f'"{of_kind}"' if of_kind else "a server event type (* for any part of it)"
+        allowed = f'"{places[0]}"' if len(places) == 1 else "a server event type (* for any part of it)"
         allowed += "" if self.kind == "http" else " or the number of a turn, from 1"
-        hint = did_you_mean(at, SERVER_EVENTS) if isinstance(at, str) and of_kind is None else ""
+        hint = did_you_mean(at, places) if isinstance(at, str) else ""
         raise _wrong(f"fault {self.kind!r}: at", at, allowed, hint)
 
     def _checked_value(self, kind: Kind) -> float | str | None:
@@ -191,6 +191,13 @@ class Send:
 
 
 @dataclass
+class _Counted:
+    """Fault of a plan, with its occasions so far."""
+
+    fault: Fault
+    count: int = 0
+
+
 class FaultPlan:
     """Plan of what happens to each outgoing event: no clock, no socket.
 
@@ -204,21 +211,16 @@ class FaultPlan:
         Same seed, same chances.
     """
 
-    faults: Iterable[Fault]
-    seed: int = 0
-    turn: int = field(default=1, init=False)
-    """Number of the current turn: one ends with response.done."""
-    _counted: list[list[Any]] = field(default_factory=list, init=False)
-    _of_step: list[list[Any]] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.faults = tuple(self.faults)
-        self._counted = [[fault, 0] for fault in self.faults]
-        self._rng = random.Random(self.seed)
+    def __init__(self, faults: Iterable[Fault], *, seed: int = 0) -> None:
+        self.turn = 1
+        """Number of the current turn: one ends with response.done."""
+        self._counted = [_Counted(fault) for fault in faults]
+        self._of_step: list[_Counted] = []
+        self._rng = random.Random(seed)
 
     def enter_step(self, faults: Iterable[Fault]) -> None:
         """Put the faults of a scenario's step in force, in place of the last step's; all else goes on as it was."""
-        self._of_step = [[fault, 0] for fault in faults]
+        self._of_step = [_Counted(fault) for fault in faults]
 
     def on_connect(self) -> int | None:
         """HTTP status to refuse this connection with, or None to accept it."""
@@ -242,56 +244,52 @@ class FaultPlan:
         delay_ms, before = 0.0, list[str]()
         instead: tuple[str | Close, ...] | None = None
         for fault in self._matching(event_type, *_OF_EVENTS):
-            if fault.kind == "latency":
-                delay_ms += float(fault.value or 0)
-            elif fault.kind == "jitter":
-                delay_ms += self._rng.uniform(0, float(fault.value or 0))
+            value: Any = fault.value
+            if fault.kind in ("latency", "jitter"):
+                delay_ms += value if fault.kind == "latency" else self._rng.uniform(0, value)
             elif fault.kind == "unknown_event":
-                unknown = {"type": fault.value, "event_id": self._event_id(), "note": "a fault on demand"}
-                before.append(json.dumps(unknown))
+                before.append(self._event(value, note="a fault on demand"))
             elif fault.kind == "error":
-                before.append(self._error(str(fault.value)))
+                before.append(self._error(value))
             elif instead is None:
-                instead = self._instead(fault, event_type, text)
+                instead = self._instead(fault.kind, value, event_type, text)
         if event_type == "response.done":
             self.turn += 1
         sent = (*before, *((text,) if instead is None else instead))
         return tuple(one if isinstance(one, Close) else Send(one, delay_ms) for one in sent)
 
-    def _instead(self, fault: Fault, event_type: str, text: str) -> tuple[str | Close, ...] | None:
+    def _instead(self, kind: str, value: Any, event_type: str, text: str) -> tuple[str | Close, ...] | None:
         """Return what replaces an event; None where chance lets it pass."""
-        if fault.kind == "drop":
-            return () if self._rng.random() < float(fault.value or 0) else None
-        if fault.kind == "duplicate":
+        if kind == "drop":
+            return () if self._rng.random() < value else None
+        if kind == "duplicate":
             return text, text
-        if fault.kind == "malformed":
-            return (f'{{"type": "{event_type}", "event_id": "{self._event_id()}", "delta": "UklG',)
-        if fault.kind == "close":
-            return (Close(int(fault.value or 0)),)
-        if fault.kind == "expired_key":
+        if kind == "malformed":
+            return (self._event(event_type, delta="UklG").removesuffix('"}'),)
+        if kind == "close":
+            return (Close(value),)
+        if kind == "expired_key":
             return self._error("invalid_api_key"), Close(3000, "invalid_request_error.invalid_api_key")
-        message = f"Your session hit the maximum duration of {fault.value} minutes."
+        message = f"Your session hit the maximum duration of {value} minutes."
         return self._error("session_expired", message), Close(1001, message)
 
     def _matching(self, event_type: str, *kinds: str) -> list[Fault]:
         """Count an occasion for the faults of some kinds; return those that apply."""
         found = []
         for counted in (*self._counted, *self._of_step):
-            fault: Fault = counted[0]
-            if fault.kind not in kinds:
-                continue
-            if fault.at == self.turn if isinstance(fault.at, int) else fnmatchcase(event_type, str(fault.at)):
-                counted[1] += 1
-                if fault.after < counted[1] <= fault.after + (fault.times or 0):
-                    found.append(fault)
+            at = counted.fault.at
+            here = at == self.turn if isinstance(at, int) else fnmatchcase(event_type, str(at))
+            if here and counted.fault.kind in kinds:
+                counted.count += 1
+                if 0 < counted.count - counted.fault.after <= (counted.fault.times or 0):
+                    found.append(counted.fault)
         return found
 
     def _error(self, code: str, message: str | None = None) -> str:
-        details = vars(failure(code, message)) | {"param": None, "event_id": None}
-        return json.dumps({"type": "error", "event_id": self._event_id(), "error": details})
+        return self._event("error", error=vars(failure(code, message)) | {"param": None, "event_id": None})
 
-    def _event_id(self) -> str:
-        return f"event_fault{self._rng.getrandbits(48):012x}"
+    def _event(self, event_type: str, **fields: Any) -> str:
+        return json.dumps({"type": event_type, "event_id": f"event_fault{self._rng.getrandbits(48):012x}", **fields})
 
 
 def failure(code: str, message: str | None = None) -> ErrorDetail:
@@ -302,10 +300,6 @@ def failure(code: str, message: str | None = None) -> ErrorDetail:
         code=None if own else code,
         message=message or _MESSAGES.get(code, "A fault on demand."),
     )
-
-
-def _names_event(pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in SERVER_EVENTS)
 
 
 def _wrong(what: str, came: object, allowed: str, hint: str = "") -> ScenarioError:
