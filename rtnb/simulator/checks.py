@@ -13,9 +13,9 @@ from rtnb.protocol import ErrorDetail, Item, SessionConfig, events
 from rtnb.protocol.service.refusals import COMMIT_MINIMUM_MS
 from rtnb.protocol.state import State
 from rtnb.protocol.values import ResponseConfig, Transcription
+from rtnb.simulator.conversation import image_size
 from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.turn_detection import TurnDetection
-from rtnb.simulator.usage import image_size
 
 VOICES: Final = ("alloy", "ash", "ballad", "coral", "echo", "sage", "shimmer", "verse", "marin", "cedar")
 """Voices of the service; a made one has an id that begins with ``voice_``."""

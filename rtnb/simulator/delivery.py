@@ -16,8 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from rtnb.audio import codec
 from rtnb.protocol import ErrorDetail, events, wire
 from rtnb.simulator.admission import RefusedError
-from rtnb.simulator.faults import Close, FaultPlan, Send
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.faults import Close, FaultPlan, LatencyProfile, Send
 
 _log = logging.getLogger("rtnb.simulator")
 

@@ -1,4 +1,7 @@
-"""Faults on demand: failures as data, and a seeded plan that applies them.
+"""Latency and faults on demand: how slow a service is, its failures as data, and a seeded plan that applies them.
+
+The simulator's voice is ready in a millisecond; a service's is not. Without a latency profile a workshop would learn
+from a machine that does not exist.
 
 A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or as a JSON object with the fields of
 `Fault`. Some examples:
@@ -16,18 +19,129 @@ A fault is written ``KIND=VALUE@AT:AFTERxTIMES``, all but the kind optional; or 
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
+import math
 import random
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from rtnb.errors import ScenarioError
 from rtnb.protocol import ErrorDetail
 from rtnb.protocol.events import SERVER_EVENTS
-from rtnb.simulator.pacing import did_you_mean, number_of, unknown_name
+
+
+def number_of(value: object) -> float:
+    """Return a number, or a text of one, as int where it is whole; NaN for anything else."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        number = math.nan
+    return int(number) if number.is_integer() else number
+
+
+def unknown_name(given: Iterable[object], known: Sequence[str]) -> str | None:
+    """Return what is wrong with the first name that is not known, for a message; None where all are.
+
+    >>> unknown_name({"sya": "Hello!"}, ("say", "hear"))
+    "'sya' is not known, did you mean 'say'?; allowed: say, hear"
+    """
+    wrong = next((name for name in given if name not in known), None)
+    if wrong is None:
+        return None
+    return f"{wrong!r} is not known{did_you_mean(str(wrong), known)}; allowed: {', '.join(known)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a spelling hint to append to a message: ``", did you mean 'say'?"``, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """Latencies of a service, as a client sees them: a network round trip of about 300 ms is included.
+
+    >>> LatencyProfile.parse("realistic,first_delta_ms=800").first_delta_ms
+    800.0
+
+    References
+    ----------
+    Frame captures of real sessions (2025-12 and 2026-09): response.created 280 ms after response.create, first delta
+    476 ms, text done 518 ms, rate_limits.updated 43 ms after response.done, transcription 1.2 to 1.4 s after the
+    commit. The others are chosen; `audio_rate` because deltas arrive faster than real time.
+    """
+
+    answer_ms: float = 280.0
+    """From a client event to its direct answer (session.updated, conversation.item.added), ms: one round trip."""
+    response_created_ms: float = 280.0
+    """From response.create (or the end of a spoken turn) to response.created, ms."""
+    first_delta_ms: float = 476.0
+    """From response.create to the first delta, ms."""
+    jitter_ms: float = 30.0
+    """Each delta comes up to this much later than planned, ms; order is kept. (chosen)"""
+    audio_rate: float = 3.0
+    """Seconds of audio sent per second: 1 is real time, inf all at once. (chosen)"""
+    text_token_ms: float = 10.0
+    """From one text or transcript token to the next in a reply of text, ms. (chosen: a short reply takes 42 ms)"""
+    transcription_ms: float = 1300.0
+    """From the commit to the transcription of what the user said, ms."""
+    rate_limits_ms: float = 43.0
+    """From response.done to rate_limits.updated, ms."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            number = number_of(value)
+            if math.isnan(number):
+                raise ValueError(f"latency {name} is {value!r}; allowed: a number")
+            if name == "audio_rate" and not number > 0:
+                raise ValueError(f"latency audio_rate is {value!r}; allowed: above 0 (1 is real time, inf at once)")
+            if name != "audio_rate" and not 0 <= number < math.inf:
+                raise ValueError(f"latency {name} is {value!r}; allowed: 0 ms or more")
+            object.__setattr__(self, name, float(number))
+
+    @classmethod
+    def parse(cls, text: str) -> LatencyProfile:
+        """Read ``"realistic"``, ``"fast"``, ``"real_time"`` or ``"first_delta_ms=300,jitter_ms=20"``.
+
+        Changes may follow a name, ``"fast,audio_rate=1"``; without a name they change "realistic".
+
+        Raises
+        ------
+        ValueError
+            Naming the value and what is allowed.
+        """
+        profile = PRESETS["realistic"]
+        for i, part in enumerate(part.strip() for part in text.split(",")):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals:
+                if i or name not in PRESETS:
+                    allowed = f"{', '.join(PRESETS)}, or FIELD=NUMBER with commas between"
+                    raise ValueError(f"latency {part!r} is not known{did_you_mean(name, PRESETS)}; allowed: {allowed}")
+                profile = PRESETS[name]
+                continue
+            profile = profile.replace({name: value})
+        return profile
+
+    def replace(self, changes: Mapping[str, object]) -> LatencyProfile:
+        """Return a profile with some fields changed; numbers may be text. Raises ValueError as `parse` does."""
+        known = [field.name for field in dataclasses.fields(self)]
+        if wrong := unknown_name(changes, known):
+            raise ValueError(f"latency field {wrong}")
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+PRESETS = {
+    "realistic": LatencyProfile(),
+    "real_time": LatencyProfile(audio_rate=1.0),
+    "fast": LatencyProfile(0, 0, 0, 0, math.inf, 0, 0, 0),
+}
+"""``realistic``: as measured; ``real_time``: the same, audio as fast as it plays; ``fast``: no waiting at all."""
+
 
 EVERY = 1_000_000_000
 """As `times`: every time."""
@@ -167,7 +281,7 @@ class Fault:
             return cls(**given)
         if not isinstance(source, Mapping):
             raise _wrong("fault", source, "a text or an object")
-        if wrong := unknown_name(source, [field.name for field in fields(cls)]):
+        if wrong := unknown_name(source, [field.name for field in dataclasses.fields(cls)]):
             raise ScenarioError(f"fault field {wrong}")
         if "kind" not in source:
             raise ScenarioError(f"fault has no kind; allowed: {', '.join(KINDS)}")

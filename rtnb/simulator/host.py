@@ -21,9 +21,8 @@ from rtnb.errors import ConnectError, LocalProtocolError
 from rtnb.protocol import Dialect
 from rtnb.simulator.admission import Grant, KeyRing
 from rtnb.simulator.classroom import Classroom, Room
-from rtnb.simulator.faults import Fault
+from rtnb.simulator.faults import Fault, LatencyProfile
 from rtnb.simulator.mcp import ToolServer, open_server
-from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.parts import World
 from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import ChatResponder, MakeResponder, Responder, RulesResponder, ScenarioResponder

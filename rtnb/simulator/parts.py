@@ -10,15 +10,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from rtnb.errors import RtnbError
-from rtnb.simulator.faults import Fault
+from rtnb.simulator.conversation import Quota
+from rtnb.simulator.faults import Fault, LatencyProfile
 from rtnb.simulator.mcp import OpenServer, open_server
-from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import MakeResponder
 from rtnb.simulator.transcriber import WEIGHTS_VARIABLE as WHISPER_VARIABLE
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, find_whisper
 from rtnb.simulator.turn_detection import EndOfTurn, FadeDetector, SpeechBatch
-from rtnb.simulator.usage import Quota
 from rtnb.simulator.voice import Voice
 from rtnb.vad.semantic import WEIGHTS_VARIABLE as TURN_VARIABLE
 from rtnb.vad.semantic import find_smart_turn

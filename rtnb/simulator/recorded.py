@@ -19,8 +19,7 @@ from rtnb.errors import RemoteProtocolError, RtnbError
 from rtnb.protocol import Dialect, events, wire
 from rtnb.protocol.events import CLIENT_EVENTS, UnknownEvent
 from rtnb.simulator.delivery import MOST_WAITING, Outgoing
-from rtnb.simulator.faults import Close, FaultPlan
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.faults import Close, FaultPlan, LatencyProfile
 
 _log = logging.getLogger("rtnb.simulator")
 

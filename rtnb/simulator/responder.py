@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from rtnb.protocol import Item
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.faults import LatencyProfile
 from rtnb.simulator.scenario import Call, Scenario, Step
 from rtnb.simulator.speech import sentences
 from rtnb.simulator.transcriber import ModelServer

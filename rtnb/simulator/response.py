@@ -16,16 +16,22 @@ import numpy as np
 from rtnb.audio import RATE_HZ, codec, resample
 from rtnb.protocol import PCM16, UNSET, ContentPart, ErrorDetail, Item, Response, SessionConfig, events
 from rtnb.protocol.values import Audio, AudioOutput, ResponseConfig, StatusDetails, TokenDetails, Usage, merge
-from rtnb.simulator import pacing
-from rtnb.simulator.conversation import Conversation, is_spoken
+from rtnb.simulator.conversation import (
+    AUDIO_MS_PER_OUTPUT_TOKEN,
+    ContextTooLongError,
+    Conversation,
+    is_spoken,
+    measure,
+    text_tokens,
+    token_usage,
+)
 from rtnb.simulator.faults import FaultPlan, failure
 from rtnb.simulator.mcp import McpTools
-from rtnb.simulator.pacing import Planned
 from rtnb.simulator.parts import World
 from rtnb.simulator.responder import Say, ScenarioResponder, Turn, text_of
 from rtnb.simulator.scenario import Call, Scenario
+from rtnb.simulator.speech import Planned, cut, plan, plan_text
 from rtnb.simulator.turn_detection import TurnDetection
-from rtnb.simulator.usage import AUDIO_MS_PER_OUTPUT_TOKEN, ContextTooLongError, measure, text_tokens, token_usage
 
 FAULT_DELTAS: Final = 3
 """Deltas before a fault cuts a response short. Chosen: enough to see a beginning."""
@@ -329,7 +335,7 @@ class Generation:
         part = self._current or self._open_message()
         rng = self.conversation.rng
         if self._modality == "text":
-            planned = pacing.plan_text(piece.text, latency=self.latency, rng=rng)
+            planned = plan_text(piece.text, latency=self.latency, rng=rng)
             await self._send(part, planned, b"", 1, len(planned) * self.latency.text_token_ms)
             return
         voice = self._output.voice if isinstance(self._output.voice, str) else "alloy"
@@ -339,7 +345,7 @@ class Generation:
         wire, encoded = codec(self._format.type), speech.pcm
         if wire.rate_hz != RATE_HZ:  # encoded in one piece, so no border clicks
             encoded = wire.encode(resample(speech.audio, from_rate_hz=RATE_HZ, to_rate_hz=wire.rate_hz))
-        planned = pacing.plan(speech, latency=self.latency, rng=rng)
+        planned = plan(speech, latency=self.latency, rng=rng)
         await self._send(part, planned, encoded, wire.bytes_per_ms, speech.duration_ms / self.latency.audio_rate)
 
     async def _send(
@@ -353,7 +359,7 @@ class Generation:
             await self._until(delta.at_ms + shift_ms)
             self._n_deltas += 1
             if delta.kind == "audio":
-                data = pacing.cut(encoded, delta, bytes_per_ms=bytes_per_ms)
+                data = cut(encoded, delta, bytes_per_ms=bytes_per_ms)
                 left_ms = min(self._left * AUDIO_MS_PER_OUTPUT_TOKEN, 1e9)
                 self._audio(part, data[: int(left_ms) * bytes_per_ms], bytes_per_ms)
                 if len(data) > left_ms * bytes_per_ms:

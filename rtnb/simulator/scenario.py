@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from rtnb.errors import ScenarioError
-from rtnb.simulator.faults import Fault
-from rtnb.simulator.pacing import LatencyProfile, unknown_name
+from rtnb.simulator.faults import Fault, LatencyProfile, unknown_name
 
 _T = TypeVar("_T")
 

@@ -24,9 +24,8 @@ from rtnb.simulator import checks
 from rtnb.simulator.checks import RefusedEventError
 from rtnb.simulator.conversation import Conversation, Found
 from rtnb.simulator.delivery import Listener, Outgoing
-from rtnb.simulator.faults import Close, FaultPlan
+from rtnb.simulator.faults import Close, FaultPlan, LatencyProfile
 from rtnb.simulator.mcp import McpTools
-from rtnb.simulator.pacing import LatencyProfile
 from rtnb.simulator.parts import World
 from rtnb.simulator.response import Responses
 from rtnb.simulator.transcriber import Transcript

@@ -16,8 +16,7 @@ import pydantic
 from rtnb.audio import babble, codec, resample
 from rtnb.protocol import Connection, Item, ServerVad, SessionConfig, events
 from rtnb.protocol.values import ContentPart, ResponseConfig
-from rtnb.simulator.faults import Close, Fault
-from rtnb.simulator.pacing import LatencyProfile
+from rtnb.simulator.faults import Close, Fault, LatencyProfile
 from rtnb.simulator.parts import World
 from rtnb.simulator.responder import RulesResponder, ScenarioResponder
 from rtnb.simulator.scenario import Scenario

@@ -1,4 +1,4 @@
-"""When deltas are sent: `rtnb.simulator.pacing`."""
+"""When deltas are sent: `rtnb.simulator.faults.LatencyProfile`, `rtnb.simulator.speech.plan`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtnb.audio import RATE_HZ, codec, resample
-from rtnb.simulator.pacing import PRESETS, LatencyProfile, Planned, cut, plan, plan_text
-from rtnb.simulator.speech import Speech, align, tokens
+from rtnb.simulator.faults import PRESETS, LatencyProfile
+from rtnb.simulator.speech import Planned, Speech, align, cut, plan, plan_text, tokens
 
 FAST, REALISTIC, REAL_TIME = PRESETS["fast"], PRESETS["realistic"], PRESETS["real_time"]
 TEXT = "Hello! How can I help you today? It is sunny, with a light breeze."

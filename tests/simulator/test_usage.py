@@ -1,4 +1,4 @@
-"""Token counts against figures that were worked out by hand: `rtnb.simulator.usage`, through real sessions."""
+"""Token counts against figures that were worked out by hand: `rtnb.simulator.conversation`, through real sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from rtnb.protocol import Item, events
 from rtnb.protocol.values import ContentPart
-from rtnb.simulator.usage import ContextTokens, ContextTooLongError, Tokens, image_tokens, text_tokens
+from rtnb.simulator.conversation import ContextTokens, ContextTooLongError, Tokens, image_tokens, text_tokens
 from tests.simulator.rig import WRITTEN, Rig, spoken, world
 
 ANSWERS = [" ".join(["word"] * count) for count in (30, 20, 40, 10, 25, 15)]
