@@ -31,6 +31,7 @@ from rtnb.protocol import UNSET, AudioFormat, Connection, ContentPart, Dialect, 
 from rtnb.protocol.service.replies import item_events
 from rtnb.protocol.values import PCM16, RateLimit, TokenDetails, Usage
 from rtnb.simulator.delivery import Playout
+from rtnb.simulator.responder import is_spoken
 from rtnb.simulator.speech import tokens
 from rtnb.simulator.transcriber import Transcript
 
@@ -106,7 +107,7 @@ class ContextTooLongError(Exception):
 class Reading(NamedTuple):
     """Input of one response."""
 
-    ids: tuple[str, ...]
+    ids: tuple[Item | str, ...]
     """Items that it reads, oldest first."""
     details: TokenDetails
 
@@ -197,14 +198,6 @@ class ContextTokens:
         limits = truncation.get("token_limits") or {}
         room = min(room, int(limits.get("post_instructions") or room))
         return room, int(room * float(truncation.get("retention_ratio", 1.0)))
-
-
-def measure(items: Sequence[tuple[Item, float]], fixed: str) -> TokenDetails:
-    """Return the input tokens of a context that is not the conversation: items with the ms of their audio."""
-    total = Tokens(text=text_tokens(fixed))
-    for item, audio_ms in items:
-        total.update(item_tokens(item, audio_ms=audio_ms))
-    return _details(total, Tokens())
 
 
 def token_usage(given: TokenDetails, made: TokenDetails) -> Usage:
@@ -428,6 +421,15 @@ class Conversation:
         made = TokenDetails(text_tokens=len(tokens(text)))
         return replace(token_usage(heard, made), type="tokens", output_token_details=UNSET)
 
+    def reading(self, chosen: Any, fixed: str, *, truncation: Any = "auto") -> Reading:
+        """Return what a response reads: items that were chosen for it, else the conversation; as of `ContextTokens`."""
+        if not isinstance(chosen, tuple):
+            return self.tokens.read(list(self.state.order), fixed, truncation=truncation)
+        total = Tokens(text=text_tokens(fixed))
+        for item in self.read(chosen):
+            total.update(item_tokens(item, audio_ms=self.duration_ms(str(item.id))))
+        return Reading(chosen, _details(total, Tokens()))
+
     def read(self, context: Iterable[Item | str]) -> Iterator[Item]:
         """Yield the items of a context, given as items or ids, as they are understood; deleted ones are left out.
 
@@ -462,8 +464,3 @@ def _failure(found: ServiceError | None) -> ErrorDetail:
         return ErrorDetail(type=found.type, code=found.code, message=str(found), param=None)
     message = "The transcriber found no words, and nothing is invented."
     return ErrorDetail(type="transcription_error", code="audio_unintelligible", message=message, param=None)
-
-
-def is_spoken(item: Item) -> bool:
-    """Return whether an item is speech of the user."""
-    return item.role == "user" and bool(item.content and item.content[0].type == "input_audio")

@@ -229,6 +229,11 @@ def text_of(item: Item | None) -> str | None:
     return " ".join(text for text in texts if text) or None
 
 
+def is_spoken(item: Item) -> bool:
+    """Return whether an item is speech of the user."""
+    return item.role == "user" and bool(item.content and item.content[0].type == "input_audio")
+
+
 _READ_LENGTH: Final = 4_000  # characters of a text that are compared with a tool (chosen; a long turn has 2,000)
 
 

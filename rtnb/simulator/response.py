@@ -16,21 +16,13 @@ import numpy as np
 from rtnb.audio import RATE_HZ, codec, resample
 from rtnb.protocol import PCM16, UNSET, ContentPart, ErrorDetail, Item, Response, SessionConfig, events
 from rtnb.protocol.values import Audio, AudioOutput, ResponseConfig, StatusDetails, TokenDetails, Usage, merge
-from rtnb.simulator.conversation import (
-    AUDIO_MS_PER_OUTPUT_TOKEN,
-    ContextTooLongError,
-    Conversation,
-    is_spoken,
-    measure,
-    text_tokens,
-    token_usage,
-)
+from rtnb.simulator.conversation import AUDIO_MS_PER_OUTPUT_TOKEN, ContextTooLongError, Conversation, token_usage
 from rtnb.simulator.faults import FaultPlan, failure
 from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.parts import World
-from rtnb.simulator.responder import Say, ScenarioResponder, Turn, text_of
+from rtnb.simulator.responder import Say, ScenarioResponder, Turn, is_spoken, text_of
 from rtnb.simulator.scenario import Call, Scenario
-from rtnb.simulator.speech import Planned, cut, plan, plan_text
+from rtnb.simulator.speech import Planned, cut, plan, plan_text, tokens
 from rtnb.simulator.turn_detection import TurnDetection
 
 FAULT_DELTAS: Final = 3
@@ -168,7 +160,13 @@ class Generation:
         """Whether the response stays out of the conversation."""
         self._refusal: Exception | None = None
         """Reason why the response fails at once."""
-        self._context, self._input_tokens = self._read()
+        tools = self.settings.tools
+        fixed = (self.settings.instructions or "") + (json.dumps(list(tools)) if tools else "")
+        try:
+            reading = self.conversation.reading(config.input, fixed, truncation=self.settings.truncation)
+        except ContextTooLongError as error:
+            self._refusal, reading = error, self.conversation.reading((), fixed)
+        self._context, self._input_tokens = reading
         self._words = self.conversation.search(self._context[-1]) if self._context else None
         """Search for the words of the newest item; None where they are known."""
         self._modality = "audio" if "audio" in (self.settings.output_modalities or ("audio",)) else "text"
@@ -189,21 +187,6 @@ class Generation:
         """Audio sent, and the earliest start of the next stretch, ms after the first delta: where the last one ends,
         not when it was sent, so that the pace does not drift."""
         self._task: asyncio.Task[None] | None = None
-
-    def _read(self) -> tuple[tuple[Item | str, ...], TokenDetails]:
-        """Return what the response reads, and its tokens."""
-        settings, conversation = self.settings, self.conversation
-        fixed = (settings.instructions or "") + (json.dumps(list(settings.tools)) if settings.tools else "")
-        if isinstance(self.config.input, tuple):
-            items = [(item, conversation.duration_ms(str(item.id))) for item in conversation.read(self.config.input)]
-            return self.config.input, measure(items, fixed)
-        try:
-            order = list(conversation.state.order)
-            reading = conversation.tokens.read(order, fixed, truncation=settings.truncation)
-        except ContextTooLongError as error:
-            self._refusal = error
-            return (), measure([], fixed)
-        return reading.ids, reading.details
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -416,7 +399,7 @@ class Generation:
         for start in range(0, len(piece.arguments), 12):
             delta = piece.arguments[start : start + 12]
             self._n_deltas += 1
-            n_tokens = before + text_tokens(part.text + delta)
+            n_tokens = before + len(tokens(part.text + delta))
             if self._left < 1 or n_tokens > self._max_tokens - self._audio_tokens:
                 raise _CutShortError
             part.text += delta
