@@ -15,6 +15,7 @@ from rtnb.simulator.faults import Fault, LatencyProfile
 from rtnb.simulator.mcp import OpenServer, open_server
 from rtnb.simulator.recorded import Recording
 from rtnb.simulator.responder import MakeResponder
+from rtnb.simulator.scenario import Scenario
 from rtnb.simulator.transcriber import WEIGHTS_VARIABLE as WHISPER_VARIABLE
 from rtnb.simulator.transcriber import ExactTranscriber, Transcriber, find_whisper
 from rtnb.simulator.turn_detection import EndOfTurn, FadeDetector, SpeechBatch
@@ -30,6 +31,8 @@ class World:
     voice: Voice
     make_responder: MakeResponder
     latency: LatencyProfile
+    scenario: Scenario = field(default_factory=Scenario)
+    """What to say and do, before a responder is asked."""
     exact: ExactTranscriber = field(default_factory=ExactTranscriber)
     """Words of all speech that the simulator made."""
     transcriber: Transcriber | None = None

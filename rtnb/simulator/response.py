@@ -21,7 +21,7 @@ from rtnb.simulator.faults import FaultPlan, failure
 from rtnb.simulator.mcp import McpTools
 from rtnb.simulator.parts import World
 from rtnb.simulator.responder import Say, ScenarioResponder, Turn, is_spoken, text_of
-from rtnb.simulator.scenario import Call, Scenario
+from rtnb.simulator.scenario import Call
 from rtnb.simulator.speech import Planned, cut, plan, plan_text, tokens
 from rtnb.simulator.turn_detection import TurnDetection
 
@@ -61,10 +61,7 @@ class Responses:
     ) -> None:
         self.world, self.conversation = world, conversation
         self.faults, self.mcp, self.turns, self._start = faults, mcp, turns, start
-        responder = world.make_responder(number)
-        if not isinstance(responder, ScenarioResponder):
-            responder = ScenarioResponder(Scenario(()), responder)
-        self.responder: ScenarioResponder = responder
+        self.responder = ScenarioResponder(world.scenario, world.make_responder(number))
         self.latency = world.latency
         """As it is now: a scenario changes it with every step."""
         self.outside_slots = asyncio.Semaphore(OUTSIDE_AT_ONCE)
@@ -233,7 +230,7 @@ class Generation:
             else:
                 step = responder.next_step(text_of(last), speech=spoken)
                 self.latency = self._all.latency = responder.timing(step, latency)
-                self._all.faults.enter_step(step.faults if step else ())
+                self._all.faults.enter_step(step.faults)
                 self._pieces = responder.play(step, turn)
         return self._pieces
 

@@ -80,7 +80,7 @@ class Step:
 class Scenario:
     """A scenario, checked as a whole when it is read."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
     name: str = "scenario"
     seed: int = 0
     latency: LatencyProfile | None = None
