@@ -19,8 +19,9 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from PIL import Image, UnidentifiedImageError
@@ -123,45 +124,19 @@ class ContextTokens:
 
     def __init__(self, limit: int = CONTEXT_TOKENS) -> None:
         self._limit = limit
-        self._items: dict[str, Tokens] = {}
         self._dropped: set[str] = set()
         """Items that no longer fit: a service never reads them again."""
-        self._sent: list[str] = []
+        self._sent: list[tuple[str, Tokens]] = []
         self._fixed: str | None = None
         """Instructions and tools of the response before."""
 
-    def __contains__(self, item_id: str) -> bool:
-        return item_id in self._items
-
-    def set(self, item_id: str, cost: Tokens) -> None:
-        """Set the tokens of an item; a changed one ends the cache before it."""
-        if self._items.get(item_id, cost) != cost:
-            self._end_cache(item_id)
-        self._items[item_id] = cost
-
-    def remove(self, item_id: str) -> None:
-        """Forget an item."""
-        if self._items.pop(item_id, None) is not None:
-            self._end_cache(item_id)
-        self._dropped.discard(item_id)
-
-    def _end_cache(self, item_id: str) -> None:
-        if item_id in self._sent:
-            del self._sent[self._sent.index(item_id) :]
-
-    def _sum(self, ids: Sequence[str]) -> Tokens:
-        total = Tokens()
-        for item_id in ids:
-            total.update(self._items.get(item_id, {}))
-        return total
-
-    def read(self, order: Sequence[str], fixed: str, *, truncation: Any = "auto") -> Reading:
+    def read(self, costs: Mapping[str, Tokens], fixed: str, *, truncation: Any = "auto") -> Reading:
         """Return what the next response reads.
 
         Parameters
         ----------
-        order : sequence of str
-            Ids of the conversation's items, oldest first.
+        costs : mapping of str to Tokens
+            Tokens of the conversation's items by their id, oldest first.
         fixed : str
             Instructions and tools.
         truncation : "auto", "disabled" or object
@@ -172,23 +147,25 @@ class ContextTokens:
         ContextTooLongError
             It does not fit, and truncation is disabled.
         """
-        ids = [item_id for item_id in order if item_id not in self._dropped]
-        head, total, cached = Tokens(text=text_tokens(fixed)), self._sum(ids), Tokens()
-        before = ids[: len(self._sent)] == self._sent
+        self._dropped.intersection_update(costs)
+        read = [(item_id, cost) for item_id, cost in costs.items() if item_id not in self._dropped]
+        head, total = Tokens(text=text_tokens(fixed)), _sum(read)
         limit, keep = self._limits(truncation, head.total())
         if total.total() > limit:
             if truncation == "disabled":
                 raise ContextTooLongError(f"{(head + total).total()} tokens; the limit is {self._limit}")
-            while ids[:-1] and total.total() > keep:  # the newest item stays
-                gone = ids.pop(0)
-                self._dropped.add(gone)
-                total.subtract(self._items.get(gone, {}))
-            before = False
-        if before and fixed == self._fixed:
-            known = self._sum(self._sent) + head
+            while read[:-1] and total.total() > keep:  # the newest item stays
+                item_id, cost = read.pop(0)
+                self._dropped.add(item_id)
+                total.subtract(cost)
+            self._fixed = None
+        cached = Tokens()
+        if fixed == self._fixed:  # an item that was changed, moved or deleted ends the cache before it
+            pairs = zip(read, self._sent, strict=False)
+            known = _sum(now for now, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)) + head
             cached = Tokens({kind: count // CACHE_STEP * CACHE_STEP for kind, count in known.items()})
-        self._sent, self._fixed = list(ids), fixed
-        return Reading(tuple(ids), _details(total + head, cached))
+        self._sent, self._fixed = read, fixed
+        return Reading(tuple(item_id for item_id, _ in read), _details(total + head, cached))
 
     def _limits(self, truncation: Any, head: int) -> tuple[int, int]:
         """Return the tokens after the instructions above which items are dropped, and how many stay then."""
@@ -205,6 +182,13 @@ def token_usage(given: TokenDetails, made: TokenDetails) -> Usage:
     n_in, n_out = (sum(getattr(one, f"{kind}_tokens") or 0 for kind in _KINDS) for one in (given, made))
     sums: Any = {"total_tokens": n_in + n_out, "input_tokens": n_in, "output_tokens": n_out}
     return Usage(**sums, input_token_details=given, output_token_details=made)
+
+
+def _sum(read: Iterable[tuple[str, Tokens]]) -> Tokens:
+    total = Tokens()
+    for _, cost in read:
+        total.update(cost)
+    return total
 
 
 def _details(total: Tokens, cached: Tokens) -> TokenDetails:
@@ -238,16 +222,6 @@ class Quota:
 
 # --- items ------------------------------------------------------------------------------------------------------------
 
-_ENTERING: Final = (events.ConversationItemAdded, events.ConversationItemCreated, events.ConversationItemDone)
-"""Server events that put an item into the conversation."""
-_OF_ITEMS: Final = (
-    *_ENTERING,
-    events.ConversationItemDeleted,
-    events.ConversationItemTruncated,
-    events.ConversationItemInputAudioTranscriptionCompleted,
-    events.ResponseOutputItemDone,
-)
-"""Server events after which an item may cost another number of tokens."""
 MOST_BYTES: Final = 16 * 2**20
 """Encoded audio kept per session: almost six minutes of PCM. Chosen. The oldest item's is dropped first; the newest
 item keeps its own, whatever its size."""
@@ -280,6 +254,9 @@ class Conversation:
         self.rng = random.Random(seed)
         self.playout = Playout() if webrtc else None
         self.tokens = ContextTokens()
+        self._counted: dict[str, Tokens] = {}
+        self._changed = set[str]()
+        """Items that events were about since their tokens were counted."""
         self._send = send
         self._ids = itertools.count(1)
         self.id = self.make_id("conv")
@@ -314,8 +291,7 @@ class Conversation:
                 self.emit(*self.playout.push(event.response_id, event.item_id, event.delta))
                 continue
             text = self.connection.send(replace(event, event_id=self.make_id("event")))
-            if isinstance(event, _OF_ITEMS):
-                self._count(event)
+            self._changed.add(str(getattr(event, "item_id", None) or getattr(getattr(event, "item", None), "id", "")))
             self._send(event, text)
 
     def append(self, item: Item, *, done: bool = True) -> None:
@@ -329,14 +305,14 @@ class Conversation:
         if str(item.id) in behind:
             self.emit(events.ConversationItemDone(item=item, previous_item_id=next(behind, None)))
 
-    def _count(self, event: Any) -> None:
-        """Keep the token sums in step with the conversation's item that an event is about."""
-        item_id = str(event.item.id if hasattr(event, "item") else event.item_id)
-        entry = self.state.entries.get(item_id)
-        if entry is None:
-            self.tokens.remove(item_id)
-        elif isinstance(event, _ENTERING) or item_id in self.tokens:  # not an item outside the conversation
-            self.tokens.set(item_id, item_tokens(entry.item, audio_ms=self.duration_ms(item_id)))
+    def _costs(self) -> dict[str, Tokens]:
+        """Return the tokens of the conversation's items; what has not changed is not read again."""
+        for item_id in self._changed:
+            self._counted.pop(item_id, None)
+            if entry := self.state.entries.get(item_id):
+                self._counted[item_id] = item_tokens(entry.item, audio_ms=self.duration_ms(item_id))
+        self._changed.clear()
+        return {item_id: self._counted[item_id] for item_id in self.state.order if item_id in self._counted}
 
     # --- audio and words ----------------------------------------------------------------------------------------------
 
@@ -424,7 +400,7 @@ class Conversation:
     def reading(self, chosen: Any, fixed: str, *, truncation: Any = "auto") -> Reading:
         """Return what a response reads: items that were chosen for it, else the conversation; as of `ContextTokens`."""
         if not isinstance(chosen, tuple):
-            return self.tokens.read(list(self.state.order), fixed, truncation=truncation)
+            return self.tokens.read(self._costs(), fixed, truncation=truncation)
         total = Tokens(text=text_tokens(fixed))
         for item in self.read(chosen):
             total.update(item_tokens(item, audio_ms=self.duration_ms(str(item.id))))

@@ -383,7 +383,7 @@ class ServiceSession:
         for response_id in responses:
             self.conversation.emit(events.OutputAudioBufferCleared(response_id=response_id))
         for item_id, played_ms in items.items():
-            if item_id in self.conversation.tokens:  # not a response's outside the conversation
+            if item_id in self.state.order:  # not a response's outside the conversation
                 self._answer(events.ConversationItemTruncate(item_id=item_id, content_index=0, audio_end_ms=played_ms))
 
 
