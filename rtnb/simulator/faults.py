@@ -95,13 +95,10 @@ class LatencyProfile:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            number = number_of(value)
-            if math.isnan(number):
-                raise ValueError(f"latency {name} is {value!r}; allowed: a number")
-            if name == "audio_rate" and not number > 0:
-                raise ValueError(f"latency audio_rate is {value!r}; allowed: above 0 (1 is real time, inf at once)")
-            if name != "audio_rate" and not 0 <= number < math.inf:
-                raise ValueError(f"latency {name} is {value!r}; allowed: 0 ms or more")
+            number, rate = number_of(value), name == "audio_rate"
+            if not (number > 0 if rate else 0 <= number < math.inf):
+                allowed = "above 0 (1 is real time, inf at once)" if rate else "0 ms or more"
+                raise ValueError(f"latency {name} is {value!r}; allowed: a number, {allowed}")
             object.__setattr__(self, name, float(number))
 
     @classmethod

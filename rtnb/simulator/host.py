@@ -86,19 +86,19 @@ class Options:
     """Serve a class: a key per student, limits, a page for the teacher (:mod:`rtnb.simulator.classroom`)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65_535:
-            raise ValueError(f"port is {self.port!r}; allowed: 0 (a free one) to 65535")
-        if not 0 < self.session_minutes < float("inf"):
-            raise ValueError(f"session_minutes is {self.session_minutes!r}; allowed: above 0")
-        if isinstance(self.responder, str) and self.responder != "rules":
-            hint = "'rules', or an object with `respond`; scenario= and chat_url= name the others"
-            raise ValueError(f"responder is {self.responder!r}; allowed: {hint}")
-        if self.chat_url and not isinstance(self.responder, str):
+        own = not isinstance(self.responder, str)
+        responders = "'rules', or an object with `respond`; scenario= and chat_url= name the others"
+        recording = self.replay is None or hasattr(self.replay, "rows")
+        for name, fits, allowed in (
+            ("port", 0 <= self.port <= 65_535, "0 (a free one) to 65535"),
+            ("session_minutes", 0 < self.session_minutes < float("inf"), "above 0"),
+            ("responder", own or self.responder == "rules", responders),
+            ("replay", recording, "a recorded conversation, such as rtnb.Trace('a.rtnb')"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: {allowed}")
+        if self.chat_url and own:
             raise ValueError("give chat_url= or a responder=, not both")
-        if self.replay is not None and not hasattr(self.replay, "rows"):
-            raise ValueError(
-                f"replay is {self.replay!r}; allowed: a recorded conversation, such as rtnb.Trace('a.rtnb')"
-            )
 
     def world(self, voice: Any) -> World:
         """Return the parts that the sessions share."""
