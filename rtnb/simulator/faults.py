@@ -102,18 +102,22 @@ class LatencyProfile:
             object.__setattr__(self, name, float(number))
 
     @classmethod
-    def parse(cls, text: str) -> LatencyProfile:
+    def parse(cls, source: str | Mapping[str, object] | LatencyProfile) -> LatencyProfile:
         """Read ``"realistic"``, ``"fast"``, ``"real_time"`` or ``"first_delta_ms=300,jitter_ms=20"``.
 
-        Changes may follow a name, ``"fast,audio_rate=1"``; without a name they change "realistic".
+        Changes may follow a name, ``"fast,audio_rate=1"``; without a name they change "realistic", as a mapping does.
 
         Raises
         ------
         ValueError
             Naming the value and what is allowed.
         """
+        if isinstance(source, LatencyProfile):
+            return source
         profile = PRESETS["realistic"]
-        for i, part in enumerate(part.strip() for part in text.split(",")):
+        if isinstance(source, Mapping):
+            return profile.replace(source)
+        for i, part in enumerate(part.strip() for part in source.split(",")):
             name, equals, value = (piece.strip() for piece in part.partition("="))
             if not equals:
                 if i or name not in PRESETS:

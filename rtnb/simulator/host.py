@@ -102,7 +102,6 @@ class Options:
 
     def world(self, voice: Any) -> World:
         """Return the parts that the sessions share."""
-        latency = self.latency if isinstance(self.latency, LatencyProfile) else LatencyProfile.parse(self.latency)
         scenario = Scenario() if self.scenario is None else self.scenario
         if not isinstance(scenario, Scenario):
             scenario = Scenario.from_dict(scenario) if isinstance(scenario, Mapping) else Scenario.load(scenario)
@@ -120,7 +119,7 @@ class Options:
             transcriber=open_transcriber(self.transcriber, exact),
             make_responder=make_responder,
             scenario=scenario,
-            latency=scenario.latency or latency,
+            latency=scenario.latency or LatencyProfile.parse(self.latency),
             faults=(*scenario.faults, *(Fault.parse(one) if isinstance(one, str) else one for one in self.faults)),
             seed=self.seed or scenario.seed,
             vad_constants=dict(self.vad_constants),
