@@ -234,17 +234,13 @@ async def serve_session(
                 under_way.put((loop.time() + delay_s, message), len(message))
                 await under_way.room.wait()
             else:
-                await take_in(message)
+                await _take_in(message, session, scheduler)
 
     async def take() -> None:
         while True:
             due, message = await under_way.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
-            await take_in(message)
-
-    async def take_in(message: str | bytes | Sound) -> None:
-        await scheduler.turn()
-        await (session.take_audio(message) if isinstance(message, Sound) else session.receive(message))
+            await _take_in(message, session, scheduler)
 
     sending_since = math.inf
 
@@ -266,6 +262,11 @@ async def serve_session(
     close = await _first_of(read(), take(), write(), watch(), stop)
     # No task reads any more: closing waits for the client's close frame, and resets no connection.
     await carrier.hang_up(close or Close(WSCloseCode.OK))
+
+
+async def _take_in(message: str | bytes | Sound, session: Served, scheduler: InputScheduler) -> None:
+    await scheduler.turn()
+    await (session.take_audio(message) if isinstance(message, Sound) else session.receive(message))
 
 
 async def _first_of(*steps: Coroutine[Any, Any, Close | None] | asyncio.Future[Close]) -> Close | None:

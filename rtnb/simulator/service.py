@@ -481,8 +481,7 @@ def _text(part: Any) -> str:
     if isinstance(part, web.FileField):
         with part.file as file:
             part = file.read()
-    raw = part or ""
-    return raw if isinstance(raw, str) else bytes(raw).decode()
+    return part if isinstance(part, str) else bytes(part or b"").decode()
 
 
 async def _answer(sdp: str, *, filtered: bool) -> Call:
