@@ -15,7 +15,7 @@ import pytest
 
 import rtnb
 from rtnb.analysis.latency import LatencyMeter
-from rtnb.audio import decode_ulaw, resample
+from rtnb.audio import codec, resample
 from rtnb.client.log import EventLog, LogRow
 from rtnb.protocol import events
 from rtnb.trace import Entries, Entry, Timeline
@@ -55,7 +55,10 @@ def facts_of(rows: Iterable[LogRow], turns: list[Entry], settings: list[Any], me
             received[row.event.item_id] += bytes(row.event.delta)
         elif isinstance(row.event, events.InputAudioBufferAppend):
             sent.update(row.event.audio)
-    audio = {id: resample(decode_ulaw(data), from_rate_hz=8000, to_rate_hz=24_000) for id, data in received.items()}
+    audio = {
+        id: resample(codec("audio/pcmu").decode(data), from_rate_hz=8000, to_rate_hz=24_000)
+        for id, data in received.items()
+    }
     facts = {
         "turns": [asdict(turn) | {"response_id": ""} for turn in turns],
         "audio": {id: sha256(samples.tobytes()).hexdigest() for id, samples in audio.items()},

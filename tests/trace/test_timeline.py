@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from rtnb.audio import encode_ulaw
+from rtnb.audio import codec
 from rtnb.protocol import events
 from rtnb.protocol.events import Event
 from rtnb.protocol.values import AudioFormat, SessionConfig
@@ -98,7 +98,9 @@ def test_a_clip_mixes_both_sides() -> None:
 
 
 def test_g711_and_samples_cut_in_two() -> None:
-    coded = events.ResponseOutputAudioDelta(response_id="r", item_id="a", delta=encode_ulaw(np.full(800, 0.5)))
+    coded = events.ResponseOutputAudioDelta(
+        response_id="r", item_id="a", delta=codec("audio/pcmu").encode(np.full(800, 0.5, np.float32))
+    )
     timeline, _ = laid(ULAW, (10.0, coded))
     assert timeline.items["a"].audio_ms == 100
     halves = [(10.0, events.InputAudioBufferAppend(audio=part)) for part in (pcm(10)[:101], pcm(10)[101:])]
