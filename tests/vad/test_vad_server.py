@@ -139,8 +139,7 @@ def test_reset_forgets_speech_and_may_keep_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
-    [{"threshold": 1.1}, {"threshold": float("nan")}, {"silence_duration_ms": -1}, {"prefix_padding_ms": -1}],
+    "asked", [{"threshold": 1.1}, {"threshold": float("nan")}, {"silence_duration_ms": -1}, {"prefix_padding_ms": -1}]
 )
 def test_settings_are_checked(asked: dict[str, Any]) -> None:
     (name,) = asked
