@@ -1,5 +1,7 @@
 """Figures show what happened and what arrived: colours, units, values, every number with its n; none without audio."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -123,3 +125,8 @@ def test_arrivals_say_what_is_in_hand_and_when_it_ran_dry() -> None:
 def test_nothing_to_draw_is_said_in_words(plot: Any) -> None:
     with pytest.raises(AudioError, match="no audio"):
         plot(response())
+
+
+def test_the_module_is_light_until_it_draws() -> None:
+    code = "import sys, rtnb.analysis; sys.exit('matplotlib' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
