@@ -11,17 +11,8 @@ from rtnb.analysis.cost import PRICES, CostMeter, estimate_usd, find_price
 from rtnb.analysis.latency import POINTS, LatencyMeter, SpeechEnd
 from rtnb.audio import encode_pcm16
 from rtnb.client.log import EventLog
-from rtnb.protocol import events
-from rtnb.protocol.values import (
-    PCM16,
-    Response,
-    SemanticVad,
-    ServerVad,
-    SessionConfig,
-    TokenDetails,
-    Transcription,
-    Usage,
-)
+from rtnb.protocol import PCM16, SemanticVad, ServerVad, SessionConfig, events
+from rtnb.protocol.values import Response, TokenDetails, Transcription, Usage
 
 # --- latency ----------------------------------------------------------------------------------------------------------
 

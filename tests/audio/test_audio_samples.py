@@ -1,6 +1,7 @@
 """Samples: what is taken, G.711 and PCM against libsndfile, and bins that keep every peak."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,31 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rtnb.audio import (
-    as_audio,
-    codec,
-    decode_alaw,
-    decode_pcm16,
-    decode_ulaw,
-    encode_alaw,
-    encode_pcm16,
-    encode_ulaw,
-    ms_to_samples,
-)
+from rtnb.audio import as_audio, codec, decode_pcm16, encode_pcm16, ms_to_samples
 from rtnb.audio.decimate import BinTrack, min_max
 from rtnb.errors import AudioError
 
+SCALES = [("int16", -(2**15), 2**14), (">i2", -(2**15), 2**14), ("int32", -(2**31), 2**30), ("uint8", 0, 192)]
 
-@pytest.mark.parametrize(
-    "dtype, lowest, half",
-    [
-        ("int16", -(2**15), 2**14),
-        (">i2", -(2**15), 2**14),
-        ("int32", -(2**31), 2**30),
-        ("uint8", 0, 192),
-        ("f8", -1, 0.5),
-    ],
-)
+
+@pytest.mark.parametrize("dtype, lowest, half", [*SCALES, ("f8", -1, 0.5)])
 def test_full_scale_is_one(dtype: str, lowest: float, half: float) -> None:
     audio = as_audio(np.array([lowest, half], dtype=dtype))
     assert audio.dtype == np.float32
@@ -86,6 +70,7 @@ def test_time_and_samples() -> None:
 
 EVERY_CODE = bytes(range(256))
 EVERY_SAMPLE = np.arange(-32_768, 32_768, dtype=np.int16)
+PCM, ULAW, ALAW = map(codec, ("audio/pcm", "audio/pcmu", "audio/pcma"))
 
 
 def reference_codes(subtype: str) -> np.ndarray:
@@ -96,7 +81,7 @@ def reference_codes(subtype: str) -> np.ndarray:
 
 
 def test_alaw_agrees_with_the_reference_for_every_sample() -> None:
-    differ = EVERY_SAMPLE[np.frombuffer(encode_alaw(EVERY_SAMPLE), np.uint8) != reference_codes("ALAW")]
+    differ = EVERY_SAMPLE[np.frombuffer(ALAW.encode(EVERY_SAMPLE), np.uint8) != reference_codes("ALAW")]
     # The reference drops four bits of the magnitude, so negative samples on an edge may differ by one step.
     assert len(differ) < 128
     assert (differ < 0).all()
@@ -104,7 +89,7 @@ def test_alaw_agrees_with_the_reference_for_every_sample() -> None:
 
 
 def test_ulaw_agrees_with_the_reference_for_every_sample() -> None:
-    ours, theirs = np.frombuffer(encode_ulaw(EVERY_SAMPLE), np.uint8).astype(int), reference_codes("ULAW")
+    ours, theirs = np.frombuffer(ULAW.encode(EVERY_SAMPLE), np.uint8).astype(int), reference_codes("ULAW")
     # The reference drops two bits before it takes the magnitude, so negative samples on an edge fall one step further.
     positive = EVERY_SAMPLE >= 0
     assert (ours[positive] == theirs[positive]).all()
@@ -114,22 +99,22 @@ def test_ulaw_agrees_with_the_reference_for_every_sample() -> None:
 
 
 def test_every_code_comes_back() -> None:
-    assert encode_alaw(decode_alaw(EVERY_CODE)) == EVERY_CODE
-    back = encode_ulaw(decode_ulaw(EVERY_CODE))
+    assert ALAW.encode(ALAW.decode(EVERY_CODE)) == EVERY_CODE
+    back = ULAW.encode(ULAW.decode(EVERY_CODE))
     assert back == EVERY_CODE.replace(b"\x7f", b"\xff")  # negative zero is zero
 
 
-@pytest.mark.parametrize("decode, subtype", [(decode_ulaw, "ULAW"), (decode_alaw, "ALAW")])
-def test_every_code_has_the_value_of_the_reference(decode, subtype: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("one, subtype", [(ULAW, "ULAW"), (ALAW, "ALAW")])
+def test_every_code_has_the_value_of_the_reference(one: Any, subtype: str) -> None:
     file = io.BytesIO(EVERY_CODE)
     expected, _ = soundfile.read(file, format="RAW", subtype=subtype, samplerate=8_000, channels=1, dtype="float32")
-    assert decode(EVERY_CODE).tolist() == expected.tolist()
+    assert one.decode(EVERY_CODE).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("decode, encode", [(decode_ulaw, encode_ulaw), (decode_alaw, encode_alaw)])
-def test_the_nearest_code_is_taken(decode, encode) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("one", [ULAW, ALAW])
+def test_the_nearest_code_is_taken(one: Any) -> None:
     samples = EVERY_SAMPLE / np.float32(32_768)
-    error = np.abs(decode(encode(samples)) - samples)
+    error = np.abs(one.decode(one.encode(samples)) - samples)
     # Half a step: 1/2**5 of the magnitude and a smallest step, and what lies beyond the last value clips.
     assert (error <= np.abs(samples) / 32 + 9 / 32_768 + (np.abs(samples) > 0.98) * 0.02).all()
 
@@ -152,14 +137,12 @@ def test_pcm_is_within_half_a_step(values: list[float]) -> None:
     assert np.abs(back - audio.clip(-1, 32_767 / 32_768)).max(initial=0) <= 0.5 / 32_768
 
 
-@pytest.mark.parametrize(
-    "name, rate, size, per_ms", [("audio/pcm", 24_000, 2, 48), ("audio/pcmu", 8_000, 1, 8), ("audio/pcma", 8_000, 1, 8)]
-)
-def test_codec_by_media_type(name: str, rate: int, size: int, per_ms: int) -> None:
-    one = codec(name)
-    assert (one.media_type, one.rate_hz, one.bytes_per_sample, one.bytes_per_ms) == (name, rate, size, per_ms)
+@pytest.mark.parametrize("one, rate, size, per_ms", [(PCM, 24_000, 2, 48), (ULAW, 8_000, 1, 8), (ALAW, 8_000, 1, 8)])
+def test_codec_by_media_type(one: Any, rate: int, size: int, per_ms: int) -> None:
+    assert (one.rate_hz, one.bytes_per_sample, one.bytes_per_ms) == (rate, size, per_ms)
     pcm = one.encode(np.zeros(rate // 100, np.float32))
     assert (len(pcm), len(one.decode(pcm))) == (10 * per_ms, rate // 100)
+    assert codec(one.media_type) == one
 
 
 def test_an_unknown_media_type_is_refused_with_those_that_are_known() -> None:

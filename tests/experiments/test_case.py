@@ -62,9 +62,6 @@ def test_a_wrong_file_says_where_and_what_is_allowed(tmp_path: Path, name: str, 
     with pytest.raises(CaseError) as caught:
         rtnb.cases(tmp_path / name)
     assert message in str(caught.value)
-
-
-def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(CaseError, match=r"cannot read .*none\.yaml: .*No such file"):
         rtnb.cases(tmp_path / "none.yaml")
 

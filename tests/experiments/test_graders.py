@@ -44,21 +44,30 @@ async def test_ready_graders_tell_good_from_bad(grader: Any, good: str, bad: str
     assert await grade(run(bad), grader) is False
 
 
-async def test_a_call_is_compared_by_value_or_by_a_function() -> None:
-    one = run("Done.", calls=[{"name": "book", "arguments": {"people": 4, "at": "19:00"}, "output": "ok"}])
-    assert await grade(one, graders.called("book")) is True
-    assert await grade(one, graders.called("book", people=4, at=lambda text: text.startswith("19"))) is True
-    assert await grade(one, graders.called("book", people=5)) is False
-    assert await grade(one, graders.called("cancel")) is False
+BOOKED = run("Done.", calls=[{"name": "book", "arguments": {"people": 4, "at": "19:00"}, "output": "ok"}])
 
 
-async def test_measurements_and_what_does_not_apply() -> None:
-    assert await grade(run("One two.", "Three four five six."), graders.n_words) == 3
-    assert await grade(run("Hi"), graders.first_audio_ms) == 300
-    assert await grade(run("Hi"), graders.faster_than(299)) is False
-    assert await grade(run("Hi"), graders.contains()) is None
-    assert await grade(run("Hm"), graders.language("en")) is None
-    assert await grade(run(error="ConnectionClosed: gone"), graders.max_words(3)) is None, "a failure is no evidence"
+def in_the_evening(text: str) -> bool:
+    return text.startswith("19")
+
+
+@pytest.mark.parametrize(
+    "one, grader, expected",
+    [
+        (BOOKED, graders.called("book"), True),
+        (BOOKED, graders.called("book", people=4, at=in_the_evening), True),
+        (BOOKED, graders.called("book", people=5), False),
+        (BOOKED, graders.called("cancel"), False),
+        (run("One two.", "Three four five six."), graders.n_words, 3),
+        (run("Hi"), graders.first_audio_ms, 300),
+        (run("Hi"), graders.faster_than(299), False),
+        (run("Hi"), graders.contains(), None),  # nothing is expected
+        (run("Hm"), graders.language("en"), None),
+        (run(error="ConnectionClosed: gone"), graders.max_words(3), None),  # a failure is no evidence
+    ],
+)
+async def test_calls_measurements_and_what_does_not_apply(one: experiments.Run, grader: Any, expected: Any) -> None:
+    assert await grade(one, grader) == expected
 
 
 async def test_own_graders_sync_async_and_wrong() -> None:
@@ -87,21 +96,13 @@ async def test_a_judge_that_cannot_be_reached_leaves_a_run_ungraded() -> None:
 
 
 async def test_a_judge_needs_a_real_quote_and_keeps_its_key(tmp_path: Path) -> None:
-    answers = iter(
-        [
-            '{"evidence": "happy to help", "pass": true}',
-            '{"evidence": "", "pass": true}',
-            'Sure! {"evidence": "never said", "pass": true}',
-            "no idea",
-        ]
-    )
+    wrong = ['{"evidence": "", "pass": true}', 'Sure! {"evidence": "never said", "pass": true}', "no idea"]
+    answers = iter(['{"evidence": "happy to help", "pass": true}', *wrong])
     async with chat_service(lambda messages: next(answers)) as (url, requests):
-        judge = experiments.Judge(
-            "The assistant is friendly.", experiments.ChatModel(url, "m", key="sk-canary-1234567")
-        )
+        judge = experiments.Judge("Is it friendly?", experiments.ChatModel(url, "m", key="sk-canary-1234567"))
         one = "You: Hi\n\nModel: I am happy to help!"
         assert await judge(one) == {"grade": True, "evidence": "happy to help"}
-        for _ in range(3):
+        for _ in wrong:
             assert (await judge(one))["grade"] is None
     assert requests[0]["headers"]["Authorization"] == "Bearer sk-canary-1234567"
     assert "canary" not in repr(judge)

@@ -9,19 +9,15 @@ from rtnb.protocol import (
     PCMA,
     PCMU,
     UNSET,
-    AudioFormat,
-    ContentPart,
     Item,
-    NoiseReduction,
     ResponseConfig,
     SemanticVad,
     ServerVad,
     SessionConfig,
-    Transcription,
     merge,
     wire,
 )
-from rtnb.protocol.values import Audio, AudioInput, AudioOutput, Tools
+from rtnb.protocol.values import Audio, AudioInput, AudioOutput, ContentPart, NoiseReduction, Tools, Transcription
 
 FUNCTION = {"type": "function", "name": "f"}
 PCM16_FORMAT = {"type": "audio/pcm", "rate": 24_000}
@@ -165,6 +161,6 @@ def test_null_switches_off_and_a_format_is_replaced_whole() -> None:
     old = SessionConfig.of(
         turn_detection=ServerVad(threshold=0.5), transcription=transcription, input_format=PCM16, extra={"a": 1, "b": 1}
     )
-    change = SessionConfig.of(turn_detection=None, input_format=AudioFormat(type="audio/pcmu"), extra={"b": 2, "c": 2})
+    change = SessionConfig.of(turn_detection=None, input_format=PCMU, extra={"b": 2, "c": 2})
     made = AudioInput(turn_detection=None, format=PCMU, transcription=transcription)
     assert merge(old, change) == SessionConfig(audio=Audio(input=made), extra={"a": 1, "b": 2, "c": 2})

@@ -12,23 +12,11 @@ from typing import Any
 import pytest
 
 from rtnb.errors import RemoteProtocolError
-from rtnb.protocol import (
-    PCM16,
-    PCMA,
-    PCMU,
-    UNSET,
-    AudioFormat,
-    Connection,
-    Dialect,
-    ErrorDetail,
-    Item,
-    SessionConfig,
-    events,
-)
+from rtnb.protocol import PCM16, PCMA, PCMU, UNSET, Connection, Dialect, Item, SessionConfig, events
 from rtnb.protocol.connection import dialect_hint
 from rtnb.protocol.service.replies import answer
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES, check_event, check_session
-from rtnb.protocol.values import ResponseConfig, Transcription
+from rtnb.protocol.values import AudioFormat, ErrorDetail, ResponseConfig, Transcription
 from tests.protocol.goldens import DIALECTS, SERVER
 from tests.protocol.pair import SPOKEN_MS, ConnectionPair, Ids, created, done, service, update, user
 
