@@ -12,66 +12,69 @@ from rtnb.analysis.latency import POINTS, LatencyMeter, SpeechEnd
 from rtnb.audio import encode_pcm16
 from rtnb.client.log import EventLog
 from rtnb.protocol import PCM16, SemanticVad, ServerVad, SessionConfig, events
+from rtnb.protocol.events import CLIENT_EVENTS
 from rtnb.protocol.values import Response, TokenDetails, Transcription, Usage
+
+Rows = list[tuple[float, events.Event]]
+"""A log written by hand: at so many ms, this was sent or received."""
+
+
+def logged(rows: Rows) -> EventLog:
+    log = EventLog()
+    for ms, event in rows:
+        direction = "sent" if event.type in CLIENT_EVENTS else "received"
+        log.record(direction, event, monotonic_s=100 + ms / 1000, wall_time=0.0)
+    return log
+
 
 # --- latency ----------------------------------------------------------------------------------------------------------
 
 
-class Tape:
-    """A log written by hand: at so many ms, this was sent or received."""
-
-    def __init__(self) -> None:
-        self.log = EventLog()
-
-    def sent(self, ms: float, event: events.Event) -> None:
-        self.log.record("sent", event, monotonic_s=100 + ms / 1000, wall_time=0.0)
-
-    def received(self, ms: float, event: events.Event) -> None:
-        self.log.record("received", event, monotonic_s=100 + ms / 1000, wall_time=0.0)
-
-    def meter(self, ear: SpeechEnd | None = None) -> LatencyMeter:
-        meter = LatencyMeter(ear)
-        for row in self.log:
-            meter.feed([row])  # one by one gives the same as all at once
-        return meter
+def measured(rows: Rows, ear: SpeechEnd | None = None) -> LatencyMeter:
+    meter = LatencyMeter(ear)
+    for row in logged(rows):
+        meter.feed([row])  # one by one gives the same as all at once
+    return meter
 
 
-def tone(ms: int, *, silence_ms: int = 0) -> bytes:
-    loud = np.full(24 * ms, 0.5, np.float32)
+def tone(*, silence_ms: int = 0) -> bytes:
+    """100 ms of sound, of which the first are silent."""
+    loud = np.full(2400, 0.5, np.float32)
     loud[: 24 * silence_ms] = 0
     return encode_pcm16(loud)
 
 
 def audio(*, silence_ms: int) -> events.ResponseOutputAudioDelta:
-    pcm = tone(100, silence_ms=silence_ms)
-    return events.ResponseOutputAudioDelta(response_id="resp_1", item_id="item_2", delta=pcm)
+    return events.ResponseOutputAudioDelta(response_id="resp_1", item_id="item_2", delta=tone(silence_ms=silence_ms))
 
 
+def session_created(**settings: Any) -> events.SessionCreated:
+    return events.SessionCreated(session=SessionConfig.of(**settings))
+
+
+def stopped(ms: int) -> events.InputAudioBufferSpeechStopped:
+    return events.InputAudioBufferSpeechStopped(audio_end_ms=ms, item_id="item_1")
+
+
+CREATE, COMMIT = events.ResponseCreate(), events.InputAudioBufferCommit()
 CREATED = events.ResponseCreated(response=Response(id="resp_1", status="in_progress"))
+CREATED_2 = events.ResponseCreated(response=Response(id="resp_2"))
 DONE = events.ResponseDone(response=Response(id="resp_1", status="completed"))
 TRANSCRIPT = events.ResponseOutputAudioTranscriptDelta(response_id="resp_1", item_id="item_2", delta="Hi")
 COMMITTED = events.InputAudioBufferCommitted(item_id="item_1")
+PATIENT = ServerVad(silence_duration_ms=500)
 
-
-def spoken_turn() -> Tape:
-    """1 s of speech and 0.5 s of silence, sent in real time in chunks of 100 ms; heard end at 1000 ms."""
-    tape = Tape()
-    config = SessionConfig.of(turn_detection=ServerVad(silence_duration_ms=500), input_format=PCM16)
-    tape.received(0, events.SessionCreated(session=config))
-    for chunk in range(1, 16):
-        tape.sent(100 * chunk, events.InputAudioBufferAppend(audio=tone(100)))
-    tape.received(1_520, events.InputAudioBufferSpeechStopped(audio_end_ms=1_504, item_id="item_1"))
-    tape.received(1_530, COMMITTED)
-    tape.received(1_540, CREATED)
-    tape.received(1_840, TRANSCRIPT)
-    tape.received(1_900, audio(silence_ms=100))
-    tape.received(1_910, audio(silence_ms=20))
-    tape.received(2_500, DONE)
-    return tape
+# 1 s of speech and 0.5 s of silence, sent in real time in chunks of 100 ms; heard end at 1000 ms.
+SPOKEN_TURN: Rows = [
+    (0, session_created(turn_detection=PATIENT, input_format=PCM16)),
+    *((100 * chunk, events.InputAudioBufferAppend(audio=tone())) for chunk in range(1, 16)),
+    (1_520, stopped(1_504)), (1_530, COMMITTED), (1_540, CREATED), (1_840, TRANSCRIPT),
+    (1_900, audio(silence_ms=100)), (1_910, audio(silence_ms=20)), (2_500, DONE),
+]  # fmt: skip
 
 
 def test_a_spoken_turn_counts_from_the_last_sample_of_speech() -> None:
-    meter = spoken_turn().meter()
+    meter = measured(SPOKEN_TURN)
     (turn,) = meter.turns
     assert turn.kind == "speech"
     # The speech ended at 1004 ms: the silence of 500 ms is not speech.
@@ -85,26 +88,14 @@ def test_a_spoken_turn_counts_from_the_last_sample_of_speech() -> None:
 
 
 def test_push_to_talk_counts_from_the_commit_and_text_from_the_request() -> None:
-    tape = Tape()
-    tape.sent(0, events.InputAudioBufferCommit())
-    tape.received(20, COMMITTED)
-    tape.sent(21, events.ResponseCreate())
-    tape.received(30, CREATED)
-    tape.sent(1_000, events.ResponseCreate())
-    tape.received(1_005, events.ResponseCreated(response=Response(id="resp_2")))
-    held, typed = tape.meter().turns
-
+    rows: Rows = [(0, COMMIT), (20, COMMITTED), (21, CREATE), (30, CREATED), (1_000, CREATE), (1_005, CREATED_2)]
+    held, typed = measured(rows).turns
     assert (held.kind, held.ms("commit"), held.ms("created")) == ("push to talk", pytest.approx(20), pytest.approx(30))
     assert (typed.kind, typed.ms("commit"), typed.ms("created")) == ("text", None, pytest.approx(5))
 
 
 def test_silence_is_never_audible_and_a_missing_point_is_missing() -> None:
-    tape = Tape()
-    tape.sent(0, events.ResponseCreate())
-    tape.received(5, CREATED)
-    tape.received(9, audio(silence_ms=100))
-    meter = tape.meter()
-
+    meter = measured([(0, CREATE), (5, CREATED), (9, audio(silence_ms=100))])
     assert meter.turns[0].ms("first audio") == pytest.approx(9)
     assert meter.turns[0].ms("first audible") is None
     assert meter.to_frame()["first audible"].isna().all()
@@ -130,14 +121,9 @@ async def test_turns_of_a_real_session() -> None:
 
 def test_over_webrtc_the_service_tells_when_it_plays() -> None:
     """No sound passes the log: the end of speech is told as soon as the silence is over."""
-    tape = Tape()
-    tape.received(0, events.SessionCreated(session=SessionConfig.of(turn_detection=ServerVad(silence_duration_ms=500))))
-    tape.received(1_500, events.InputAudioBufferSpeechStopped(audio_end_ms=1_500, item_id="item_1"))
-    tape.received(1_510, COMMITTED)
-    tape.received(1_600, CREATED)
-    tape.received(1_700, DONE)
-    tape.received(1_750, events.OutputAudioBufferStarted(response_id="resp_1"))
-    (turn,) = tape.meter().turns
+    playing = events.OutputAudioBufferStarted(response_id="resp_1")
+    begun: Rows = [(0, session_created(turn_detection=PATIENT)), (1_500, stopped(1_500)), (1_510, COMMITTED)]
+    (turn,) = measured([*begun, (1_600, CREATED), (1_700, DONE), (1_750, playing)]).turns
     points = ("commit", "created", "first audio", "first audible")
     assert [turn.ms(point) for point in points] == pytest.approx([510, 600, 750, 750])
 
@@ -165,7 +151,7 @@ def test_speech_ends_with_its_last_loud_block_in_noise_and_beside_a_click() -> N
 
 
 @pytest.mark.parametrize("end_ms", [1003, 1007.5, 1012])
-@pytest.mark.parametrize("detection", [ServerVad(silence_duration_ms=500), SemanticVad(), None])
+@pytest.mark.parametrize("detection", [PATIENT, SemanticVad(), None])
 def test_the_acoustic_end_is_known_to_10_ms(detection: Any, end_ms: float) -> None:
     """Speech-like sound that fades within 5 ms, 30 dB above the noise of the room, sent in chunks of 100 ms."""
     end = int(24 * end_ms)
@@ -173,22 +159,15 @@ def test_the_acoustic_end_is_known_to_10_ms(detection: Any, end_ms: float) -> No
     envelope[-120:] *= np.linspace(1, 0, 120)
     envelope[: 24 * 300] = 0  # the room before the first word
     speech = 0.2 * envelope * np.sin(np.arange(end) / 24 * 2 * np.pi * 0.15)
-    stopped = events.InputAudioBufferSpeechStopped(audio_end_ms=1_632, item_id="item_1")
     errors_ms = []
     for seed in range(10):
-        sound, tape = np.random.default_rng(seed).normal(0, 0.003, 24 * 2000), Tape()
+        sound = np.random.default_rng(seed).normal(0, 0.003, 24 * 2000)
         sound[:end] += speech
-        config = SessionConfig.of(turn_detection=detection, input_format=PCM16)
-        tape.received(0, events.SessionCreated(session=config))
-        for chunk, piece in enumerate(np.split(sound.astype(np.float32), 20)):
-            tape.sent(100 * (chunk + 1), events.InputAudioBufferAppend(audio=encode_pcm16(piece)))
-        if detection is None:
-            tape.sent(2_000, events.InputAudioBufferCommit())
-        else:
-            tape.received(2_000, stopped)
-        tape.received(2_010, COMMITTED)
-        tape.received(2_020, CREATED)
-        (turn,) = tape.meter().turns
+        pieces = map(encode_pcm16, np.split(sound.astype(np.float32), 20))
+        rows: Rows = [(0, session_created(turn_detection=detection, input_format=PCM16))]
+        rows += [(100 * n, events.InputAudioBufferAppend(audio=piece)) for n, piece in enumerate(pieces, 1)]
+        rows += [(2_000, COMMIT if detection is None else stopped(1_632)), (2_010, COMMITTED), (2_020, CREATED)]
+        (turn,) = measured(rows).turns
         assert turn.start == "end of speech"
         errors_ms.append(1000 * (turn.start_s - 100) - end_ms)
     assert abs(np.mean(errors_ms)) < 10
@@ -196,20 +175,18 @@ def test_the_acoustic_end_is_known_to_10_ms(detection: Any, end_ms: float) -> No
 
 
 def test_a_turn_counts_from_the_acoustic_end_it_was_heard_with() -> None:
-    ears = SpeechEnd(), SpeechEnd()
-    for ear, end_s in zip(ears, (101.44, 100), strict=True):  # loud until 940 ms of the tape, or before it
-        heard(ear, np.repeat([0, 0.2, 0], 12_000), end_s=end_s)
-    tape = spoken_turn()
-    tape.sent(3_000, events.InputAudioBufferCommit())
-    tape.received(3_010, events.ResponseCreated(response=Response(id="resp_2")))
-    meter = tape.meter(ears[0])
+    rows = [*SPOKEN_TURN, (3_000, COMMIT), (3_010, CREATED_2)]
+    during, before = SpeechEnd(), SpeechEnd()
+    heard(during, np.repeat([0, 0.2, 0], 12_000), end_s=101.44)  # loud until 940 ms of the log
+    heard(before, np.repeat([0, 0.2, 0], 12_000), end_s=100)
+    meter = measured(rows, during)
     spoken, typed_in = meter.turns
     assert spoken.start == "acoustic end"
     assert spoken.ms("commit") == pytest.approx(590)
     assert sum(spoken.steps_ms.values()) == pytest.approx(spoken.ms("first audible"))
     assert typed_in.acoustic_s is None  # what was heard belongs to the turn before
     assert list(meter.to_frame()["start"]) == ["acoustic end", "commit sent"]
-    assert tape.meter(ears[1]).turns[0].acoustic_s is None  # heard before the session began
+    assert measured(rows, before).turns[0].acoustic_s is None  # before the session began
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
@@ -248,15 +225,8 @@ def test_a_dated_model_has_its_price_and_a_cousin_has_not() -> None:
 
 
 def fed(meter: CostMeter, *received: events.Event) -> CostMeter:
-    log = EventLog()
-    for event in received:
-        log.record("received", event, monotonic_s=0.0, wall_time=0.0)
-    meter.feed(log)
+    meter.feed(logged([(0, event) for event in received]))
     return meter
-
-
-def session(model: str) -> events.SessionCreated:
-    return events.SessionCreated(session=SessionConfig(model=model))
 
 
 def done(usage: Usage | None, *, status: str = "completed") -> events.ResponseDone:
@@ -264,20 +234,20 @@ def done(usage: Usage | None, *, status: str = "completed") -> events.ResponseDo
 
 
 def test_the_meter_follows_a_log_and_takes_the_model_the_service_names() -> None:
-    meter = fed(CostMeter(), session("gpt-realtime-mini-2025-12-15"), done(MINI))
+    meter = fed(CostMeter(), session_created(model="gpt-realtime-mini-2025-12-15"), done(MINI))
     fed(meter, done(MINI, status="cancelled"))  # billed as well
     assert (meter.usd, meter.tokens, meter.unknown) == (pytest.approx(2 * 0.00005424), 240, 0)
     assert repr(meter) == "<CostMeter: about $0.0001 for 240 tokens>"
 
 
 def test_what_is_not_known_is_counted_and_not_guessed() -> None:
-    meter = fed(CostMeter(), session("my-deployment"), done(tokens(text=5)), done(None))
+    meter = fed(CostMeter(), session_created(model="my-deployment"), done(tokens(text=5)), done(None))
     assert (meter.usd, meter.unknown, meter.tokens) == (0.0, 2, 5)
     assert math.isnan(meter.to_frame()["usd"][0])
 
 
 def test_a_deployment_gets_the_price_its_owner_names() -> None:
-    meter = fed(CostMeter(model="gpt-realtime"), session("my-deployment"), done(tokens(text=5)))
+    meter = fed(CostMeter(model="gpt-realtime"), session_created(model="my-deployment"), done(tokens(text=5)))
     assert meter.usd == pytest.approx(5 * 4.00 / 1e6)
 
 
@@ -289,8 +259,8 @@ def test_a_deployment_gets_the_price_its_owner_names() -> None:
     ],
 )
 def test_transcriptions_are_added_at_their_own_price(model: str, usage: Usage, usd: float) -> None:
-    config = SessionConfig.of(model="gpt-realtime", transcription=Transcription(model=model))
+    session = session_created(model="gpt-realtime", transcription=Transcription(model=model))
     heard = events.ConversationItemInputAudioTranscriptionCompleted(item_id="item_1", transcript="hi", usage=usage)
-    meter = fed(CostMeter(), events.SessionUpdated(session=config), heard)
+    meter = fed(CostMeter(), session, heard)
     assert meter.usd == pytest.approx(usd)
     assert meter.charges[0].what == "transcription"
