@@ -16,7 +16,7 @@ from rtnb.protocol import PCM16, PCMA, PCMU, UNSET, Connection, Dialect, Item, S
 from rtnb.protocol.connection import dialect_hint
 from rtnb.protocol.service.replies import answer
 from rtnb.protocol.service.schema import APPEND_LIMIT_BYTES, check_event, check_session
-from rtnb.protocol.values import AudioFormat, ErrorDetail, ResponseConfig, Transcription
+from rtnb.protocol.values import AudioFormat, ErrorDetail, ResponseConfig
 from tests.protocol.goldens import DIALECTS, SERVER
 from tests.protocol.pair import SPOKEN_MS, ConnectionPair, Ids, created, done, service, update, user
 
@@ -466,15 +466,11 @@ def test_the_first_session_object_shows_the_dialect(mine: Dialect, theirs: Diale
     assert side.peer_dialect == theirs
 
 
-def test_a_session_object_without_marks_leaves_the_dialect_open() -> None:
+def test_a_session_object_without_marks_and_a_server_leave_the_dialect_open() -> None:
     for dialect in DIALECTS:
         side = Connection("client", dialect=dialect)
         side.receive('{"type":"session.created","session":{"id":"sess_1"}}')
-        assert side.peer_dialect is None
-
-
-def test_a_server_does_not_guess_a_dialect() -> None:
-    assert service().peer_dialect is None
+        assert (side.peer_dialect, service().peer_dialect) == (None, None)
 
 
 REQUESTS: list[tuple[Dialect, events.Event]] = [
@@ -496,60 +492,56 @@ def test_a_client_at_a_service_of_the_other_dialect_gets_a_hint(mine: Dialect, e
     assert f"dialect='{theirs}'" in (dialect_hint(received.error, dialect=mine) or "")
 
 
-@pytest.mark.parametrize(
-    "dialect, code, param, hinted",
-    [
-        *(("ga", "unknown_parameter", f"session.{name}", True) for name in ("type", "audio", "audio.input.format")),
-        ("ga", "missing_required_parameter", "session.type", False),  # a GA service refuses it like this
-        ("ga", "unknown_parameter", "session.voice", False),
-        ("ga", "unknown_parameter", "session.tools[0].meta", False),
-        ("ga", "invalid_value", "session.type", False),
-        *(("preview", "unknown_parameter", f"session.{name}", True) for name in ONLY_PREVIEW),
-        ("preview", "missing_required_parameter", "session.type", True),
-        ("preview", "unknown_parameter", "session.tracing", False),
-        ("preview", "beta_api_shape_disabled", None, True),
-        ("ga", "beta_api_shape_disabled", None, True),
-        ("ga", None, None, False),
-        ("preview", "unknown_parameter", None, False),
-    ],
-)
-def test_hint(dialect: Dialect, code: str | None, param: str | None, hinted: bool) -> None:
+OTHERS_NAMES: dict[Dialect, tuple[str, ...]] = {
+    "ga": ("type", "audio", "audio.input.format"),
+    "preview": (*ONLY_PREVIEW, "max_response_output_tokens"),
+}
+HINTED = [
+    *((dialect, UNKNOWN, f"session.{name}") for dialect, names in OTHERS_NAMES.items() for name in names),
+    ("preview", MISSING, "session.type"),
+    *((dialect, "beta_api_shape_disabled", None) for dialect in DIALECTS),
+]
+NOT_HINTED = [
+    ("ga", MISSING, "session.type"),  # a GA service refuses it like this
+    ("ga", VALUE, "session.type"),
+    *(("ga", UNKNOWN, f"session.{name}") for name in ("voice", "tools[0].meta")),
+    *(("preview", UNKNOWN, param) for param in ("session.tracing", None)),
+    ("ga", None, None),
+]
+
+
+@pytest.mark.parametrize("dialect, code, param", [*HINTED, *NOT_HINTED])
+def test_a_hint_is_given_for_names_of_the_other_dialect_only(dialect: Dialect, code: str, param: str | None) -> None:
     error = ErrorDetail(type="invalid_request_error", code=code, param=param)
-    assert (dialect_hint(error, dialect=dialect) is not None) is hinted
+    assert (dialect_hint(error, dialect=dialect) is not None) is ((dialect, code, param) in HINTED)
 
 
 def test_a_session_of_the_other_dialect_is_still_read() -> None:
     """A client set to the wrong dialect still follows the session well enough to name the mistake."""
-    preview, ga = [next(m for d, m in CREATED if d == dialect) for dialect in ("preview", "ga")]
-    side = Connection("client", dialect="preview")
-    side.receive(json.dumps(ga))
-    assert side.state.session.voice == "alloy"
-    side = Connection("client", dialect="ga")
-    side.receive(json.dumps(preview))
-    assert side.state.session.extra["voice"] == "verse"
+    sides: Any = {dialect: Connection("client", dialect=dialect) for dialect in DIALECTS}
+    for theirs, message in CREATED:
+        if message["type"] == "session.created":
+            sides["preview" if theirs == "ga" else "ga"].receive(json.dumps(message))
+    assert sides["preview"].state.session.voice == "alloy"
+    assert sides["ga"].state.session.extra["voice"] == "verse"
 
 
-def test_preview_spellings() -> None:
+MIGRATION: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"output_modalities": ("audio",)}, {"modalities": ["text", "audio"]}),
+    ({"voice": "alloy"}, {"voice": "alloy"}),
+    ({"speed": 1.1}, {"speed": 1.1}),
+    ({"max_output_tokens": 9}, {"max_response_output_tokens": 9}),
+    ({"input_format": PCMU}, {"input_audio_format": "g711_ulaw"}),
+    ({"output_format": PCMA}, {"output_audio_format": "g711_alaw"}),
+    ({"transcription": "whisper-1"}, {"input_audio_transcription": {"model": "whisper-1"}}),
+    ({"turn_detection": None}, {"turn_detection": None}),
+    ({"noise_reduction": None}, {"input_audio_noise_reduction": None}),
+    ({"tool_choice": FUNCTION}, {"tool_choice": NESTED}),
+]
+
+
+@pytest.mark.parametrize("settings, spelled", MIGRATION, ids=str)
+def test_preview_spellings(settings: dict[str, Any], spelled: dict[str, Any]) -> None:
     """The migration table, line by line."""
-    session = SessionConfig.of(
-        output_modalities=("audio",), voice="alloy", speed=1.1, max_output_tokens=9,
-        input_format=AudioFormat(type="audio/pcmu"), output_format=AudioFormat(type="audio/pcma"),
-        transcription=Transcription(model="whisper-1"), turn_detection=None, noise_reduction=None,
-        tool_choice={"type": "function", "name": "f"},
-    )  # fmt: skip
-    text = Connection("client", dialect="preview").send(events.SessionUpdate(session=session))
-    assert json.loads(text) == {
-        "type": "session.update",
-        "session": {
-            "modalities": ["text", "audio"],
-            "voice": "alloy",
-            "speed": 1.1,
-            "max_response_output_tokens": 9,
-            "input_audio_format": "g711_ulaw",
-            "output_audio_format": "g711_alaw",
-            "input_audio_transcription": {"model": "whisper-1"},
-            "turn_detection": None,
-            "input_audio_noise_reduction": None,
-            "tool_choice": {"type": "function", "function": {"name": "f"}},
-        },
-    }
+    text = Connection("client", dialect="preview").send(update(**settings))
+    assert json.loads(text) == {"type": "session.update", "session": spelled}
