@@ -287,12 +287,6 @@ def test_a_turn_that_is_not_heard_is_missed_and_never_ended() -> None:
     assert (found.grid("no_fire_rate").to_numpy() == 1).all()
 
 
-def test_a_stop_after_the_next_turn_began_ends_nothing() -> None:
-    heard = Heard("a", "as recorded", spoken(2, 10, 5, 10, 40), (Turn(64, 384), Turn(544, 864)), (), (), 67 * 32)
-    found = evaluate([heard], thresholds=[0.5], silences_ms=[96, 256])
-    assert np.isnan(found.delay_ms[0]).tolist() == [[False, False], [True, False]]
-
-
 # --- the result -------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,5 @@
 """Cases read from files with errors that name line and field, and the command that runs them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from xml.etree import ElementTree

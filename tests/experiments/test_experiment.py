@@ -1,7 +1,5 @@
 """Whole experiments against the simulator: graded, resumed after a kill, within a budget, spoken and interrupted."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

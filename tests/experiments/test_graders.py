@@ -1,7 +1,5 @@
 """Graders on made runs, and a judge against planted labels."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

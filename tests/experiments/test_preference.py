@@ -1,7 +1,5 @@
 """Blind listening: pairs without names, votes that stay, a preference with its interval, and position bias."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Claims of the statistics, simulated: no difference is rarely shown, a large one mostly; repeats are no cases."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

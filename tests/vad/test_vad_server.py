@@ -92,22 +92,6 @@ def test_any_chunks_give_the_segments_of_the_rule_spelled_out(
     assert pieces == ServerVadMachine(threshold=threshold, **asked).push(values)
 
 
-def test_events_say_what_and_when() -> None:
-    events = ServerVadMachine(silence_duration_ms=0).push([LOW, HIGH, MIDDLE, LOW, HIGH])
-    assert events == [
-        SpeechStarted(frame=1, audio_start_ms=0, emitted_ms=64),
-        SpeechStopped(frame=4, audio_end_ms=128),
-        SpeechStarted(frame=4, audio_start_ms=0, emitted_ms=160),
-    ]
-
-
-@pytest.mark.parametrize("silence, frames", [(0, 0), (1, 1), (32, 1), (33, 2), (200, 7), (224, 7), (225, 8), (500, 16)])
-def test_silence_is_rounded_up_to_frames(silence: int, frames: int) -> None:
-    (segment,) = server_vad_segments([LOW] * 20 + [HIGH] + [LOW] * 40, silence_duration_ms=silence)
-    n = 1 + 1 + frames  # 200 ms: nine frames, the shortest segment of the logs
-    assert segment == Segment(20, 20 + n, 20 * 32 - 300, (20 + n) * 32, 21 * 32)
-
-
 def test_settings_change_between_frames() -> None:
     machine = ServerVadMachine()
     machine.push([HIGH, LOW, LOW])
