@@ -251,13 +251,13 @@ def test_a_deployment_gets_the_price_its_owner_names() -> None:
     assert meter.usd == pytest.approx(5 * 4.00 / 1e6)
 
 
-@pytest.mark.parametrize(
-    "model, usage, usd",
-    [
-        ("whisper-1", Usage(type="duration", seconds=30.0), 0.003),
-        ("gpt-4o-transcribe", Usage(type="tokens", input_token_details=TokenDetails(audio_tokens=100)), 0.0006),
-    ],
-)
+TRANSCRIPTIONS = [
+    ("whisper-1", Usage(type="duration", seconds=30.0), 0.003),
+    ("gpt-4o-transcribe", Usage(type="tokens", input_token_details=TokenDetails(audio_tokens=100)), 0.0006),
+]
+
+
+@pytest.mark.parametrize("model, usage, usd", TRANSCRIPTIONS)
 def test_transcriptions_are_added_at_their_own_price(model: str, usage: Usage, usd: float) -> None:
     session = session_created(model="gpt-realtime", transcription=Transcription(model=model))
     heard = events.ConversationItemInputAudioTranscriptionCompleted(item_id="item_1", transcript="hi", usage=usage)

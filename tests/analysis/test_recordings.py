@@ -52,16 +52,16 @@ def test_padding_moves_all_labels_and_adds_the_rooms_noise() -> None:
     assert np.array_equal(padded.audio[1600:-16_000], audio)
 
 
-@pytest.mark.parametrize(
-    "wrong, says",
-    [
-        ({"turns": [(500, 400)]}, "must end after its start"),
-        ({"turns": [(0, 1040)]}, "ends at 1040 ms, the audio at 1000 ms"),
-        ({"turns": [(0, 300), (200, 400)]}, "begins at 200 ms, the one before ends at 300 ms"),
-        ({"turns": [Turn(0, 9)], "non_speech": [(500, 1500)]}, "non_speech from 500.0 to 1500.0 ms"),
-        ({"rate_hz": 0}, "rate_hz is 0"),
-    ],
-)
+WRONG_LABELS = [
+    ({"turns": [(500, 400)]}, "must end after its start"),
+    ({"turns": [(0, 1040)]}, "ends at 1040 ms, the audio at 1000 ms"),
+    ({"turns": [(0, 300), (200, 400)]}, "begins at 200 ms, the one before ends at 300 ms"),
+    ({"turns": [Turn(0, 9)], "non_speech": [(500, 1500)]}, "non_speech from 500.0 to 1500.0 ms"),
+    ({"rate_hz": 0}, "rate_hz is 0"),
+]
+
+
+@pytest.mark.parametrize("wrong, says", WRONG_LABELS)
 def test_labels_are_checked(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(AudioError, match=says):
         Recording(SECOND, **{"rate_hz": 16_000, **wrong})
@@ -96,15 +96,15 @@ Object class = "TextGrid"
 """.replace(" ", "\n")
 
 
-@pytest.mark.parametrize(
-    "name, text, expected",
-    [
-        ("a.TextGrid", LONG_TEXTGRID, [(100, 400, 'he said "one 2"')]),
-        ("a.TextGrid", SHORT_TEXTGRID, [(100, 400, "so")]),
-        ("a.txt", "0.1\t0.4\tso\n\\\t100\t200\n0.5\t0.5\tpoint\n", [(100, 400, "so")]),
-        ("a.json", '[[0.1, 0.4, "so"], {"start": 0.5, "end": 0.6}]', [(100, 400, "so"), (500, 600, "")]),
-    ],
-)
+LABEL_FILES = [
+    ("a.TextGrid", LONG_TEXTGRID, [(100, 400, 'he said "one 2"')]),
+    ("a.TextGrid", SHORT_TEXTGRID, [(100, 400, "so")]),
+    ("a.txt", "0.1\t0.4\tso\n\\\t100\t200\n0.5\t0.5\tpoint\n", [(100, 400, "so")]),
+    ("a.json", '[[0.1, 0.4, "so"], {"start": 0.5, "end": 0.6}]', [(100, 400, "so"), (500, 600, "")]),
+]
+
+
+@pytest.mark.parametrize("name, text, expected", LABEL_FILES)
 def test_label_files(tmp_path: Path, name: str, text: str, expected: list[Any]) -> None:
     for encoding in ("utf-8", "utf-16"):
         (tmp_path / name).write_text(text, encoding=encoding)
@@ -112,18 +112,18 @@ def test_label_files(tmp_path: Path, name: str, text: str, expected: list[Any]) 
         assert [(round(a, 6), round(b, 6), label) for a, b, label in found] == expected
 
 
-@pytest.mark.parametrize(
-    "name, text, says",
-    [
-        ("a.TextGrid", SHORT_TEXTGRID[:-20], "no complete TextGrid"),
-        ("a.TextGrid", LONG_TEXTGRID.replace("IntervalTier", "TextTier"), "no"),
-        ("a.TextGrid", SHORT_TEXTGRID, "no interval tier 'phones'; it has: words"),
-        ("a.txt", "0.1\t0.4\tso\nhello\n", "line 2: expected start, end, label"),
-        ("a.json", '{"a": 1}', "expected a list"),
-        ("a.csv", "", "unknown kind of labels '.csv'"),
-        ("a.txt", b"\xff\xfe\x00", "no text in UTF-8"),
-    ],
-)
+NO_LABEL_FILES = [
+    ("a.TextGrid", SHORT_TEXTGRID[:-20], "no complete TextGrid"),
+    ("a.TextGrid", LONG_TEXTGRID.replace("IntervalTier", "TextTier"), "no"),
+    ("a.TextGrid", SHORT_TEXTGRID, "no interval tier 'phones'; it has: words"),
+    ("a.txt", "0.1\t0.4\tso\nhello\n", "line 2: expected start, end, label"),
+    ("a.json", '{"a": 1}', "expected a list"),
+    ("a.csv", "", "unknown kind of labels '.csv'"),
+    ("a.txt", b"\xff\xfe\x00", "no text in UTF-8"),
+]
+
+
+@pytest.mark.parametrize("name, text, says", NO_LABEL_FILES)
 def test_what_is_no_label_file_is_said(tmp_path: Path, name: str, text: str | bytes, says: str) -> None:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(AudioError, match=says):
@@ -264,13 +264,13 @@ def test_a_telephone_line() -> None:
     assert len(np.unique(changed.audio)) <= 256
 
 
-@pytest.mark.parametrize(
-    "make, says",
-    [
-        (lambda: Gain(float("nan")), "db is nan"),
-        (lambda: Noise(0, noise=Recording(QUIET, rate_hz=RATE, name="nothing")), "'nothing' is silent"),
-    ],
-)
+WRONG_CONDITIONS = [
+    (lambda: Gain(float("nan")), "db is nan"),
+    (lambda: Noise(0, noise=Recording(QUIET, rate_hz=RATE, name="nothing")), "'nothing' is silent"),
+]
+
+
+@pytest.mark.parametrize("make, says", WRONG_CONDITIONS)
 def test_conditions_are_checked(make: type, says: str) -> None:
     with pytest.raises(AudioError, match=says):
         make()

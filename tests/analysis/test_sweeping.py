@@ -167,14 +167,14 @@ def test_a_run_that_was_interrupted_goes_on_where_it_was_and_shows_its_progress(
     assert "6/6" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "names, conditions, says",
-    [
-        (["missing.wav"], [Gain(0)], r"none of the 1 recordings could be used; the first: .*missing\.wav"),
-        ([], [Gain(0)], "no recordings"),
-        (["clip0.wav"], [Gain(1), Gain(1)], "several conditions are called gain"),
-    ],
-)
+UNUSABLE = [
+    (["missing.wav"], [Gain(0)], r"none of the 1 recordings could be used; the first: .*missing\.wav"),
+    ([], [Gain(0)], "no recordings"),
+    (["clip0.wav"], [Gain(1), Gain(1)], "several conditions are called gain"),
+]
+
+
+@pytest.mark.parametrize("names, conditions, says", UNUSABLE)
 def test_nothing_usable_is_an_error(folder: Path, names: list[str], conditions: list[Gain], says: str) -> None:
     with pytest.raises(AudioError, match=says):
         listen([folder / name for name in names], conditions=conditions, cache=False, progress=False)
@@ -312,14 +312,14 @@ def test_a_metric_is_a_table_of_the_settings_it_depends_on(result: Any) -> None:
     assert clean.grid("billed_tokens").loc[0.5, (512, 300)] == clean.billed_tokens[1, (512 - 192) // 32, 3].sum()
 
 
-@pytest.mark.parametrize(
-    "method, name, says",
-    [
-        ("grid", "missed_rate", "several conditions: as recorded, µ-law 8 kHz"),
-        ("grid", "speed", "unknown metric 'speed'; there are: cut_off_rate"),
-        ("only", "loud", "no condition 'loud'; there are: as recorded, µ-law 8 kHz"),
-    ],
-)
+NOT_THERE = [
+    ("grid", "missed_rate", "several conditions: as recorded, µ-law 8 kHz"),
+    ("grid", "speed", "unknown metric 'speed'; there are: cut_off_rate"),
+    ("only", "loud", "no condition 'loud'; there are: as recorded, µ-law 8 kHz"),
+]
+
+
+@pytest.mark.parametrize("method, name, says", NOT_THERE)
 def test_what_is_not_in_a_sweep_is_refused(result: Any, method: str, name: str, says: str) -> None:
     with pytest.raises(AudioError, match=says):
         getattr(result, method)(name)
@@ -352,16 +352,16 @@ def test_some_of_the_recordings(result: Any) -> None:
     assert repr(result).startswith("<Sweep: 2 thresholds × 46 silences × 5 prefixes; 4 recordings, 2 turns")
 
 
-@pytest.mark.parametrize(
-    "wrong, says",
-    [
-        ({"thresholds": [0.5, 1.5]}, "thresholds are"),
-        ({"thresholds": []}, "give at least one"),
-        ({"silences_ms": [-1]}, "silences_ms are"),
-        ({"prefixes_ms": [0.5]}, "whole milliseconds"),
-        ({"prefixes_ms": [float("nan")]}, "prefixes_ms are"),
-    ],
-)
+WRONG_SETTINGS = [
+    ({"thresholds": [0.5, 1.5]}, "thresholds are"),
+    ({"thresholds": []}, "give at least one"),
+    ({"silences_ms": [-1]}, "silences_ms are"),
+    ({"prefixes_ms": [0.5]}, "whole milliseconds"),
+    ({"prefixes_ms": [float("nan")]}, "prefixes_ms are"),
+]
+
+
+@pytest.mark.parametrize("wrong, says", WRONG_SETTINGS)
 def test_settings_are_checked_before_anything_is_heard(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(AudioError, match=says):
         sweep(["nowhere.wav"], **wrong)

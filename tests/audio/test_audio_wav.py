@@ -44,19 +44,19 @@ def changed(**numbers: tuple[int, str, int]) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize(
-    "data, expected, within",
-    [
-        (GOOD, LEVELS, 0),
-        *((made(LEVELS, subtype=kind), LEVELS, 0) for kind in ("PCM_U8", "PCM_24", "PCM_32")),
-        *((made([*LEVELS, 2], subtype=kind), [*LEVELS, 2], 0) for kind in ("FLOAT", "DOUBLE")),
-        *((made(LEVELS, subtype=kind), LEVELS, 0.02) for kind in ("ALAW", "ULAW")),
-        *((made([[0.5, 0.0], [-0.5, -0.5]], form=form), [0.25, -0.5], 0) for form in ("WAV", "FLAC", "WAVEX")),
-        (made(np.zeros((1, 300))), [0], 0),
-        (made([]), [], 0),
-        (GOOD[:-3], [0, 0.5], 0),  # what a cut-off file still has
-    ],
-)
+FORMATS = [
+    (GOOD, LEVELS, 0),
+    *((made(LEVELS, subtype=kind), LEVELS, 0) for kind in ("PCM_U8", "PCM_24", "PCM_32")),
+    *((made([*LEVELS, 2], subtype=kind), [*LEVELS, 2], 0) for kind in ("FLOAT", "DOUBLE")),
+    *((made(LEVELS, subtype=kind), LEVELS, 0.02) for kind in ("ALAW", "ULAW")),
+    *((made([[0.5, 0.0], [-0.5, -0.5]], form=form), [0.25, -0.5], 0) for form in ("WAV", "FLAC", "WAVEX")),
+    (made(np.zeros((1, 300))), [0], 0),
+    (made([]), [], 0),
+    (GOOD[:-3], [0, 0.5], 0),  # what a cut-off file still has
+]
+
+
+@pytest.mark.parametrize("data, expected, within", FORMATS)
 def test_formats(data: bytes, expected: list[float], within: float) -> None:
     audio, rate_hz = read_wav(data)
     assert audio.dtype == np.float32
@@ -70,19 +70,19 @@ def test_a_writer_that_did_not_know_the_size(size: int) -> None:
     assert read_wav(data)[0].tolist() == LEVELS
 
 
-@pytest.mark.parametrize(
-    "data, reason",
-    [
-        (b"", "no sound file"),
-        (b"an essay", "no sound file"),
-        (GOOD[:36], "No 'data' chunk"),
-        (changed(channels=(CHANNELS, "<H", 0)), "Channel count is zero"),
-        (changed(rate=(RATE, "<I", 0)), "no sound file"),
-        (changed(tag=(TAG, "<H", 0x1234)), "no sound file"),
-        (made([float("nan")], subtype="FLOAT"), "sample 0 is nan"),
-        (made([1e300], subtype="DOUBLE"), "sample 0 is inf"),
-    ],
-)
+NO_SOUND_FILES = [
+    (b"", "no sound file"),
+    (b"an essay", "no sound file"),
+    (GOOD[:36], "No 'data' chunk"),
+    (changed(channels=(CHANNELS, "<H", 0)), "Channel count is zero"),
+    (changed(rate=(RATE, "<I", 0)), "no sound file"),
+    (changed(tag=(TAG, "<H", 0x1234)), "no sound file"),
+    (made([float("nan")], subtype="FLOAT"), "sample 0 is nan"),
+    (made([1e300], subtype="DOUBLE"), "sample 0 is inf"),
+]
+
+
+@pytest.mark.parametrize("data, reason", NO_SOUND_FILES)
 def test_refusals_name_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(AudioError) as refused:
         read_wav(data)

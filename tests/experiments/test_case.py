@@ -39,9 +39,7 @@ def test_the_same_cases_from_yaml_json_and_csv(tmp_path: Path) -> None:
         assert (same.id, same.user, same.expect, tuple(same.tags)) == (late.id, late.user, late.expect, late.tags)
 
 
-@pytest.mark.parametrize(
-    "name, text, message",
-    [
+WRONG_FILES = [
         ("a.yaml", "- id: x\n  user: Hi\n- id: y\n  usr: Hi\n", "line 3: unknown field 'usr' in the case; allowed: id"),
         ("a.yaml", "- id: x\n  user: Hi\n- id: x\n  user: Ho\n", "line 3: the id 'x' is there already"),
         ("a.yaml", "- id: x\n  user: [\n", "line 3, column 1"),
@@ -53,8 +51,10 @@ def test_the_same_cases_from_yaml_json_and_csv(tmp_path: Path) -> None:
         ("a.json", '[\n {"id": "x", "user": "Hi",}\n]', "line 2 column"),
         ("a.csv", "id,text\nx,Hi\n", "line 2: a turn has no words; give one of text, say and audio"),
         ("a.yaml", "[]", "there are no cases"),
-    ],
-)  # fmt: skip
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, text, message", WRONG_FILES)
 def test_a_wrong_file_says_where_and_what_is_allowed(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(CaseError) as caught:
@@ -107,15 +107,15 @@ def test_thresholds_decide_the_exit_code_and_are_tests_of_junit(
     assert [len(test) for test in suite] == [1, 0]
 
 
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("cases: [Hi]\nvariant: {}\n", "unknown field 'variant' in the experiment; allowed: cases, variants"),
-        ("cases: [Hi]\nvariants: {a: {}}\ngraders: [maxwords]\n", "grader 'maxwords' is not known; allowed: contains,"),
-        ("cases: [Hi]\nvariants: {a: {}}\nrepeats: 0\n", "repeats is 0; allowed: whole numbers from 1 on"),
-        ("- 1\n", "fields are needed: cases, variants"),
-    ],
-)
+WRONG_PLANS = [
+    ("cases: [Hi]\nvariant: {}\n", "unknown field 'variant' in the experiment; allowed: cases, variants"),
+    ("cases: [Hi]\nvariants: {a: {}}\ngraders: [maxwords]\n", "grader 'maxwords' is not known; allowed: contains,"),
+    ("cases: [Hi]\nvariants: {a: {}}\nrepeats: 0\n", "repeats is 0; allowed: whole numbers from 1 on"),
+    ("- 1\n", "fields are needed: cases, variants"),
+]
+
+
+@pytest.mark.parametrize("text, message", WRONG_PLANS)
 def test_a_wrong_file_is_named_and_nothing_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:

@@ -25,18 +25,18 @@ async def grade(one: experiments.Run, grader: Any) -> Any:
     return grades[graders.name_of(grader)]
 
 
-@pytest.mark.parametrize(
-    "grader, good, bad",
-    [
-        (graders.contains("refund"), "You get a Refund.", "Sorry."),
-        (graders.matches(r"\d+ minutes"), "In 5 minutes.", "Soon."),
-        (graders.never_says("as an AI"), "Hello.", "As an AI, I …"),
-        (graders.max_words(3), "It is late.", "It is very late."),
-        (graders.language("de"), "Das ist nicht der Zug, den Sie suchen.", "That is not the train you want, is it."),
-        (graders.json_schema({"type": "object", "required": ["n"]}), '{"n": 1}', '{"m": 1}'),
-        (graders.json_schema({"type": "object"}), "{}", "no JSON"),
-    ],
-)
+VERDICTS = [
+    (graders.contains("refund"), "You get a Refund.", "Sorry."),
+    (graders.matches(r"\d+ minutes"), "In 5 minutes.", "Soon."),
+    (graders.never_says("as an AI"), "Hello.", "As an AI, I …"),
+    (graders.max_words(3), "It is late.", "It is very late."),
+    (graders.language("de"), "Das ist nicht der Zug, den Sie suchen.", "That is not the train you want, is it."),
+    (graders.json_schema({"type": "object", "required": ["n"]}), '{"n": 1}', '{"m": 1}'),
+    (graders.json_schema({"type": "object"}), "{}", "no JSON"),
+]
+
+
+@pytest.mark.parametrize("grader, good, bad", VERDICTS)
 async def test_ready_graders_tell_good_from_bad(grader: Any, good: str, bad: str) -> None:
     assert await grade(run(good), grader) is True
     assert await grade(run(bad), grader) is False
@@ -49,21 +49,21 @@ def in_the_evening(text: str) -> bool:
     return text.startswith("19")
 
 
-@pytest.mark.parametrize(
-    "one, grader, expected",
-    [
-        (BOOKED, graders.called("book"), True),
-        (BOOKED, graders.called("book", people=4, at=in_the_evening), True),
-        (BOOKED, graders.called("book", people=5), False),
-        (BOOKED, graders.called("cancel"), False),
-        (run("One two.", "Three four five six."), graders.n_words, 3),
-        (run("Hi"), graders.first_audio_ms, 300),
-        (run("Hi"), graders.faster_than(299), False),
-        (run("Hi"), graders.contains(), None),  # nothing is expected
-        (run("Hm"), graders.language("en"), None),
-        (run(error="ConnectionClosed: gone"), graders.max_words(3), None),  # a failure is no evidence
-    ],
-)
+GRADES = [
+    (BOOKED, graders.called("book"), True),
+    (BOOKED, graders.called("book", people=4, at=in_the_evening), True),
+    (BOOKED, graders.called("book", people=5), False),
+    (BOOKED, graders.called("cancel"), False),
+    (run("One two.", "Three four five six."), graders.n_words, 3),
+    (run("Hi"), graders.first_audio_ms, 300),
+    (run("Hi"), graders.faster_than(299), False),
+    (run("Hi"), graders.contains(), None),  # nothing is expected
+    (run("Hm"), graders.language("en"), None),
+    (run(error="ConnectionClosed: gone"), graders.max_words(3), None),  # a failure is no evidence
+]
+
+
+@pytest.mark.parametrize("one, grader, expected", GRADES)
 async def test_calls_measurements_and_what_does_not_apply(one: experiments.Run, grader: Any, expected: Any) -> None:
     assert await grade(one, grader) == expected
 

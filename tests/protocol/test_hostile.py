@@ -131,14 +131,14 @@ def test_nesting_of_any_depth(role: Role, dialect: Dialect, depth: int) -> None:
             receive(_side(role, dialect), text)
 
 
-@pytest.mark.parametrize(
-    "text, fault",
-    [
-        (b"abc", "expected a text message, got 3 bytes of binary"),
-        ("hello", "not JSON: Expecting value"),
-        ("[]", "expected a JSON object, got list"),
-    ],
-)
+FAULTS = [
+    (b"abc", "expected a text message, got 3 bytes of binary"),
+    ("hello", "not JSON: Expecting value"),
+    ("[]", "expected a JSON object, got list"),
+]
+
+
+@pytest.mark.parametrize("text, fault", FAULTS)
 def test_a_client_names_the_fault_of_a_text(text: str | bytes, fault: str) -> None:
     with pytest.raises(RemoteProtocolError, match=fault):
         Connection("client").receive(text)

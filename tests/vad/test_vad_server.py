@@ -112,10 +112,15 @@ def test_reset_forgets_speech_and_may_keep_the_time() -> None:
     assert machine.push([HIGH]) == [SpeechStarted(frame=0, audio_start_ms=0, emitted_ms=32)]
 
 
-@pytest.mark.parametrize(
-    "name, wrong",
-    [("threshold", 1.1), ("threshold", float("nan")), ("silence_duration_ms", -1), ("prefix_padding_ms", -1)],
-)
+WRONG_SETTINGS = [
+    ("threshold", 1.1),
+    ("threshold", float("nan")),
+    ("silence_duration_ms", -1),
+    ("prefix_padding_ms", -1),
+]
+
+
+@pytest.mark.parametrize("name, wrong", WRONG_SETTINGS)
 def test_settings_are_checked(name: str, wrong: float) -> None:
     with pytest.raises(AudioError, match=name):
         ServerVadMachine(**{name: wrong})
@@ -125,17 +130,17 @@ def test_settings_are_checked(name: str, wrong: float) -> None:
     assert machine.push([HIGH]) == []  # nothing was changed
 
 
-@pytest.mark.parametrize(
-    "name, wrongs",
-    [
-        ("hysteresis", [-0.1]),
-        ("lowest_release", [2]),
-        ("min_speech_frames", [0, 1.5]),
-        ("silence_rounding", ["sideways"]),
-        ("threshold_slope", [0]),
-        ("threshold_shift", [float("nan")]),
-    ],
-)
+WRONG_CONSTANTS = [
+    ("hysteresis", [-0.1]),
+    ("lowest_release", [2]),
+    ("min_speech_frames", [0, 1.5]),
+    ("silence_rounding", ["sideways"]),
+    ("threshold_slope", [0]),
+    ("threshold_shift", [float("nan")]),
+]
+
+
+@pytest.mark.parametrize("name, wrongs", WRONG_CONSTANTS)
 def test_constants_are_checked(name: str, wrongs: list[Any]) -> None:
     for wrong in wrongs:
         with pytest.raises(AudioError, match=name):
