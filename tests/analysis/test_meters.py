@@ -120,7 +120,7 @@ async def test_turns_of_a_real_session() -> None:
 
 
 def test_over_webrtc_the_service_tells_when_it_plays() -> None:
-    """No sound passes the log: the end of speech is told as soon as the silence is over."""
+    """No sound passes the log: the service reports the end of speech as soon as the silence is over."""
     playing = events.OutputAudioBufferStarted(response_id="resp_1")
     begun: Rows = [(0, session_created(turn_detection=PATIENT)), (1_500, stopped(1_500)), (1_510, COMMITTED)]
     (turn,) = measured([*begun, (1_600, CREATED), (1_700, DONE), (1_750, playing)]).turns

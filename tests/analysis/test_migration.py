@@ -114,7 +114,7 @@ def test_what_it_looks_like_in_a_notebook_is_escaped() -> None:
 
 
 def log(*types: str) -> list[Any]:
-    """What was received, by GA names, as a log holds it in both dialects."""
+    """Return received events, by GA names, as a log holds them in both dialects."""
     return [SimpleNamespace(direction="received", type=kind) for kind in types]
 
 

@@ -1,4 +1,4 @@
-"""Recommendations keep their budgets on turns nobody has seen, on intervals that hold what they promise."""
+"""Recommendations keep their budgets on unseen turns, and the intervals behind them cover the truth."""
 
 from dataclasses import replace
 from itertools import combinations
