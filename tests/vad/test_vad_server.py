@@ -92,6 +92,13 @@ def test_any_chunks_give_the_segments_of_the_rule_spelled_out(
     assert pieces == ServerVadMachine(threshold=threshold, **asked).push(values)
 
 
+def test_defaults() -> None:
+    assert [VadConstants().release(threshold) for threshold in (0.5, 0.1)] == [0.35, 0.01]
+    assert (spans([0.5]), spans([0.4999999])) == ([(0, None)], [])
+    (segment,) = server_vad_segments([LOW] * 20 + [HIGH] + [LOW] * 20)
+    assert segment == Segment(20, 29, 20 * 32 - 300, 29 * 32, 21 * 32)  # nine frames, the shortest of the logs
+
+
 def test_settings_change_between_frames() -> None:
     machine = ServerVadMachine()
     machine.push([HIGH, LOW, LOW])
